@@ -1,0 +1,43 @@
+"""The few exception types, and the one form that every message has."""
+
+from __future__ import annotations
+
+
+class MicrofwError(Exception):
+    """Base of every exception that microfw raises on purpose."""
+
+
+class ShapeError(MicrofwError, ValueError):
+    """An array has the wrong shape."""
+
+
+class DTypeError(MicrofwError, TypeError):
+    """An array has the wrong dtype, or two dtypes were mixed."""
+
+
+class ArgumentError(MicrofwError, ValueError):
+    """A setting or an argument has a value that cannot work."""
+
+
+class DataError(MicrofwError, ValueError):
+    """A dataset cannot be trained on: empty, not finite, or wrongly labelled."""
+
+
+class GraphError(MicrofwError, RuntimeError):
+    """The graph cannot do what was asked: freed, stale, or not there."""
+
+
+class NonFiniteError(MicrofwError, FloatingPointError):
+    """A loss, a gradient or a value turned NaN or infinite."""
+
+
+def message(where: str, expected: str, got: object, fix: str = "") -> str:
+    """Say where, what was expected, what came, and how to mend it, in one line.
+
+    Examples
+    --------
+    >>> message("0 Dense", "x of shape (N, 64)", (32, 60), "pass 64 features")
+    '0 Dense: expected x of shape (N, 64), got (32, 60); pass 64 features'
+    """
+    text = f"{where}: expected {expected}, got {got}"
+    return f"{text}; {fix}" if fix else text

@@ -1,0 +1,329 @@
+"""The graph: nodes, leaves, what is being recorded, and the one backward walk.
+
+A node is one application of an op; a leaf is where a gradient arrives. A node's edges hold, for each
+input that needs a gradient, the input's node or leaf, the op's partial derivative for that input, and
+the values that the derivative needs. So the record of a computation is its chain rule, ready to run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from heapq import heappop, heappush
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from microfw.errors import GraphError, ShapeError
+
+if TYPE_CHECKING:
+    from microfw.op import Op, Partial
+
+Gradient = Any
+"""An array on the fast path, a Tensor where the walk itself is recorded."""
+
+Edge = tuple["Node | Leaf", "Partial", tuple[Any, ...]]
+
+Scope = tuple[str, dict[int, str]]
+"""The name of the module being called, and the names of all modules below the outermost one."""
+
+OPS: dict[str, Op] = {}
+"""Every op by name, in order of declaration."""
+
+NUMPY: dict[Callable[..., Any], Callable[..., Any]] = {}
+"""The op that NumPy's function stands for when it is called on a Tensor."""
+
+numbers = itertools.count()
+
+
+class Leaf:
+    """Where gradients arrive: the identity of a trainable array.
+
+    Attributes
+    ----------
+    grad : ndarray or None
+        The gradient, owned by this leaf alone.
+    slot : ndarray or None
+        Where an optimizer wants the gradient to be written.
+    version : int
+        Counts the writes to the array; a node that saved the array compares it in backward.
+    owner : object
+        The optimizer's buffers that the array is a view of.
+    """
+
+    __slots__ = ("dtype", "grad", "name", "owner", "shape", "slot", "version")
+    order = -1
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.grad: np.ndarray[Any, Any] | None = None
+        self.slot: np.ndarray[Any, Any] | None = None
+        self.version = 0
+        self.owner: Any = None
+        self.name = ""
+
+    def accept(self, gradient: np.ndarray[Any, Any]) -> None:
+        """Add a gradient to what has arrived so far."""
+        if self.grad is not None:
+            self.grad += gradient
+        elif self.slot is None:
+            self.grad = np.array(gradient, self.dtype)
+        else:
+            if gradient is not self.slot:
+                self.slot[...] = gradient
+            self.grad = self.slot
+
+
+class Node:
+    """One application of an op.
+
+    Attributes
+    ----------
+    order : int
+        Nodes are numbered as they are recorded.
+    edges : list or None
+        An edge for each input that needs a gradient; None once a walk has freed them.
+    guards : list of (leaf, version)
+        The leaves whose arrays were saved, with the version that they had.
+    params : dict
+        The op's keyword parameters.
+    inputs : tuple
+        All input arrays; kept only for ops that save more than inputs and output.
+    note : object
+        Whatever an observer wants to remember.
+    """
+
+    __slots__ = ("edges", "guards", "inputs", "note", "op", "order", "params", "scope", "shape")
+    order: int
+    op: Op
+    edges: list[Edge] | None
+    shape: tuple[int, ...]
+    scope: Scope | None
+    guards: tuple[tuple[Leaf, int], ...]
+    params: dict[str, Any]
+    inputs: tuple[Any, ...]
+    note: Any
+
+    def __getattr__(self, name: str) -> Any:
+        # The slots that are filled only where they are needed, which saves time in every other node.
+        return {"params": {}, "inputs": (), "note": None}[name]
+
+    @property
+    def where(self) -> str:
+        """The op's name, with the layer that recorded it."""
+        return f"{self.scope[0]}: {self.op.name}" if self.scope else self.op.name
+
+
+class Observer(Protocol):
+    """Told of every op as it runs forward, and of every node as it is walked backward.
+
+    Times are ``time.perf_counter_ns()`` readings around the op itself.
+    """
+
+    def forward(
+        self,
+        op: Op,
+        node: Node | None,
+        inputs: list[Any],
+        params: dict[str, Any],
+        output: np.ndarray[Any, Any],
+        began: int,
+    ) -> None:
+        """An op has run; ``node`` is None if nothing was recorded."""
+
+    def backward(self, node: Node, gradient: Gradient, partials: list[Gradient], began: int) -> None:
+        """A node's derivative rule has run, giving one partial an edge."""
+
+    def enter(self, phase: str) -> None:
+        """An outermost stretch of work begins: "forward", "backward" or "update"."""
+
+    def leave(self, phase: str) -> None:
+        """The stretch ends, also when an exception ended it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """What is recorded, and who watches. Immutable: a change is a new mode in the context variable."""
+
+    recording: bool = True
+    observer: Observer | None = None
+    nested: bool = False
+    """Whether a derivative is being taken around the code that runs, so that gradients must be Tensors."""
+
+
+MODE: ContextVar[Mode] = ContextVar("microfw.mode", default=Mode())
+SCOPE: ContextVar[Scope | None] = ContextVar("microfw.scope", default=None)
+
+
+@contextlib.contextmanager
+def mode(**changes: Any) -> Iterator[None]:
+    """Run a block under a changed mode; the old one comes back however the block ends."""
+    token = MODE.set(replace(MODE.get(), **changes))
+    try:
+        yield
+    finally:
+        MODE.reset(token)
+
+
+class no_grad(contextlib.ContextDecorator):
+    """Compute without recording: nothing inside needs a gradient. A block, or a decorator.
+
+    Examples
+    --------
+    >>> import microfw as mf
+    >>> x = mf.tensor(2.0, requires_grad=True)
+    >>> with mf.no_grad():
+    ...     y = x * x
+    >>> y.requires_grad
+    False
+    """
+
+    def __enter__(self) -> None:
+        self._mode = mode(recording=False)
+        self._mode.__enter__()
+
+    def __exit__(self, *exc: Any) -> None:
+        self._mode.__exit__(*exc)
+
+    def _recreate_cm(self) -> no_grad:
+        return no_grad()
+
+
+def walk(
+    seeds: Iterable[tuple[Node | Leaf, Gradient]],
+    *,
+    targets: Collection[Node | Leaf] | None = None,
+    since: int = 0,
+    relink: Callable[[Node, Partial, tuple[Any, ...]], tuple[Any, ...]] | None = None,
+    retain: bool = False,
+) -> dict[Node | Leaf, Gradient]:
+    """Carry gradients from the seeds to the leaves, visiting each node once, newest first.
+
+    A node is visited when all that used its output has been visited, because whatever uses a value is
+    recorded after it. There is no recursion: depth is bounded by memory alone. Broadcasting is undone,
+    shapes are checked and shares are added up here, once, and not in each op.
+
+    Parameters
+    ----------
+    seeds : iterable of (node or leaf, gradient)
+        Where to start, and the gradient with respect to each.
+    targets : collection of nodes and leaves, optional
+        Whose gradients are wanted; all leaves if not given.
+    since : int
+        Nodes recorded earlier than this are not visited.
+    relink : callable, optional
+        Turns the values that an edge saved into Tensors tied to the graph, so that the walk itself is
+        recorded and can be differentiated again. The graph is then retained.
+    retain : bool
+        Keep the saved values for another walk.
+
+    Returns
+    -------
+    dict
+        The gradient of each leaf (or target) reached. Nothing else is left behind.
+
+    Raises
+    ------
+    GraphError
+        If the graph was freed by an earlier walk, or a saved array was written to since.
+    ShapeError
+        If an op's derivative has a shape that does not fit the op's input.
+    """
+    observer = MODE.get().observer
+    fast = relink is None
+    free = fast and not retain
+    arrived: dict[Node | Leaf, Gradient] = {}
+    pending: dict[Node | Leaf, Gradient] = {}
+    heap: list[tuple[int, Node]] = []
+    for root, seed in seeds:
+        if isinstance(root, Leaf):
+            if targets is None or root in targets:
+                arrived[root] = arrived[root] + seed if root in arrived else seed
+        elif root in pending:
+            pending[root] = pending[root] + seed
+        else:
+            pending[root] = seed
+            heappush(heap, (-root.order, root))
+    began = 0
+    while heap:
+        node = heappop(heap)[1]
+        g = pending.pop(node)
+        if targets is not None and node in targets:
+            arrived[node] = g
+        edges = node.edges
+        if edges is None:
+            raise GraphError(
+                f"{node.where}: this graph was already walked and its saved values are freed; "
+                "call backward(retain_graph=True) the first time, or compute the loss again"
+            )
+        for leaf, version in node.guards:
+            if leaf.version != version:
+                raise stale(node, leaf, version)
+        if observer is not None:
+            shares: list[Gradient] = []
+            began = perf_counter_ns()
+        for parent, partial, args in edges:
+            if parent.order >= 0:
+                if parent.order < since:
+                    continue
+                store = pending
+            else:
+                if targets is not None and parent not in targets:
+                    continue
+                store = arrived
+                into = partial.into
+                if into is not None and fast:
+                    slot = parent.slot  # type: ignore[union-attr]
+                    if slot is not None and parent.grad is None and parent not in arrived:  # type: ignore[union-attr]
+                        into(g, *args, slot)
+                        arrived[parent] = slot
+                        if observer is not None:
+                            shares.append(slot)
+                        continue
+            share = partial.vjp(g, *args) if fast else partial.vjp(g, *relink(node, partial, args))  # type: ignore[misc]
+            if share.shape != parent.shape:
+                share = unbroadcast(share, parent.shape, node)
+            if parent in store:
+                store[parent] = store[parent] + share
+            else:
+                store[parent] = share
+                if store is pending:
+                    heappush(heap, (-parent.order, parent))  # type: ignore[arg-type]
+            if observer is not None:
+                shares.append(share)
+        if free:
+            node.edges = None
+            if node.op.aux:
+                node.inputs = ()
+        if observer is not None:
+            observer.backward(node, g, shares, began)
+    return arrived
+
+
+def stale(node: Node, leaf: Leaf, version: int) -> GraphError:
+    """Return the error for a saved array that has been written to since."""
+    name = f"parameter {leaf.name!r}" if leaf.name else f"a leaf of shape {leaf.shape}"
+    return GraphError(
+        f"{node.where}: {name} was written to after this step's forward pass used it "
+        f"(version {version} then, {leaf.version} now), so its old value is gone; "
+        "call backward before you change it, or compute the loss again"
+    )
+
+
+def unbroadcast(g: Gradient, shape: tuple[int, ...], node: Node) -> Gradient:
+    """Sum a gradient over the axes along which NumPy repeated an input of the given shape."""
+    extra = len(g.shape) - len(shape)
+    axes = tuple(range(extra)) + tuple(
+        extra + i for i, n in enumerate(shape) if n == 1 and g.shape[extra + i : extra + i + 1] != (1,)
+    )
+    if extra >= 0 and all(n in (1, m) for n, m in zip(shape, g.shape[extra:], strict=True)):
+        return g.sum(axis=axes).reshape(shape)
+    raise ShapeError(
+        f"{node.where}: the derivative rule gave shape {g.shape} for an input of shape {shape}; "
+        "a rule must return the input's shape, or one that broadcasting made of it"
+    )

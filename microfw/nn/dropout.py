@@ -1,0 +1,46 @@
+"""Dropout: noise in training against overfitting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import ArgumentError, message
+from microfw.nn.initializers import Seed
+from microfw.nn.module import Module
+from microfw.tensor import Tensor
+
+
+class Dropout(Module):
+    """Zero each entry with probability ``p`` while training, and scale the others by ``1 / (1 - p)``.
+
+    Parameters
+    ----------
+    p : float
+        From 0 up to, and not including, 1.
+    rng : int, numpy.random.Generator or None
+        Where the noise comes from.
+
+    Notes
+    -----
+    Source: Srivastava et al., "Dropout", 2014, in the inverted form.
+    """
+
+    def __init__(self, p: float = 0.5, *, rng: Seed = None) -> None:
+        if not 0 <= p < 1:
+            raise ArgumentError(message("Dropout", "p from 0 to below 1", p))
+        self.p = p
+        self.rng = np.random.default_rng(rng)
+
+    def forward(self, x: Any) -> Any:
+        """Apply noise in training; return ``x`` itself in evaluation."""
+        if not self.training or self.p == 0:
+            return x
+        keep = (self.rng.random(x.shape, np.float32) >= self.p).astype(x.dtype)
+        keep /= 1 - self.p
+        return x * keep
+
+    def extra_repr(self) -> str:
+        """Return the probability."""
+        return f"{self.p}"

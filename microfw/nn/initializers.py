@@ -1,0 +1,73 @@
+"""Initial values of weights, as functions of a shape and a source of randomness.
+
+A Dense weight is ``(in, out)``; in a weight of more axes the first is out, the second in, and the others
+are the window's.
+"""
+
+from __future__ import annotations
+
+from math import prod, sqrt
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+Seed = int | np.random.Generator | None
+
+
+def fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return how many inputs an output of a weight depends on, and how many outputs an input reaches.
+
+    Examples
+    --------
+    >>> fans((64, 32))
+    (64, 32)
+    >>> fans((16, 8, 3, 3))
+    (72, 144)
+    """
+    if len(shape) < 2:
+        return (shape[0], shape[0]) if shape else (1, 1)
+    if len(shape) == 2:
+        return shape[0], shape[1]
+    window = prod(shape[2:])
+    return shape[1] * window, shape[0] * window
+
+
+def he_normal(shape: tuple[int, ...], rng: Seed = None) -> Array:
+    """Normal with variance ``2 / fan_in``, which keeps the size of activations through ReLU layers.
+
+    Source: He et al., "Delving Deep into Rectifiers", 2015, equation 10.
+    """
+    return _normal(shape, rng, sqrt(2 / max(fans(shape)[0], 1)))
+
+
+def he_uniform(shape: tuple[int, ...], rng: Seed = None) -> Array:
+    """Uniform with variance ``2 / fan_in``; see `he_normal`."""
+    return _uniform(shape, rng, sqrt(6 / max(fans(shape)[0], 1)))
+
+
+def glorot_normal(shape: tuple[int, ...], rng: Seed = None) -> Array:
+    """Normal with variance ``2 / (fan_in + fan_out)``, which suits tanh and sigmoid layers.
+
+    Source: Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
+    networks", 2010, equation 12.
+    """
+    return _normal(shape, rng, sqrt(2 / max(sum(fans(shape)), 1)))
+
+
+def glorot_uniform(shape: tuple[int, ...], rng: Seed = None) -> Array:
+    """Uniform with variance ``2 / (fan_in + fan_out)``; Glorot and Bengio's equation 16."""
+    return _uniform(shape, rng, sqrt(6 / max(sum(fans(shape)), 1)))
+
+
+def zeros(shape: tuple[int, ...], rng: Seed = None) -> Array:
+    """All zero, as biases start."""
+    return np.zeros(shape, np.float32)
+
+
+def _normal(shape: tuple[int, ...], rng: Seed, deviation: float) -> Array:
+    return np.random.default_rng(rng).normal(0, deviation, shape).astype(np.float32)
+
+
+def _uniform(shape: tuple[int, ...], rng: Seed, bound: float) -> Array:
+    return np.random.default_rng(rng).uniform(-bound, bound, shape).astype(np.float32)

@@ -1,0 +1,266 @@
+"""Module: a part of a model. It names what is in it, and it tags what it computes with its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, message
+from microfw.graph import MODE, SCOPE
+from microfw.tensor import Tensor
+
+
+class Parameter(Tensor):
+    """A Tensor that a Module trains.
+
+    Parameters
+    ----------
+    data : array_like
+        The initial values; copied. Floats become float32 unless a dtype is given.
+    dtype : dtype
+        float32 or float64.
+
+    Examples
+    --------
+    >>> from microfw import nn
+    >>> nn.Parameter([0.0, 1.0])
+    Parameter([0., 1.], dtype=float32, requires_grad=True)
+    """
+
+    __slots__ = ()
+
+    def __init__(self, data: Any, dtype: Any = np.float32) -> None:
+        super().__init__(np.asarray(data, dtype), requires_grad=True)
+
+    def __repr__(self) -> str:
+        return "Parameter" + super().__repr__().removeprefix("tensor")
+
+
+class Module:
+    """Base of layers, losses and models.
+
+    Write a layer by setting Parameters and other Modules as attributes (also in lists, tuples and dicts)
+    and defining ``forward``. Their order is that of assignment, their names are the paths to them.
+
+    Attributes
+    ----------
+    training : bool
+        True while training, which some layers need to know; see `train` and `eval`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from microfw import nn
+    >>> class Scale(nn.Module):
+    ...     def __init__(self):
+    ...         self.factor = nn.Parameter(2.0)
+    ...     def forward(self, x):
+    ...         return x * self.factor
+    >>> model = nn.Sequential(Scale(), nn.ReLU())
+    >>> [name for name, _ in model.named_parameters()]
+    ['0.factor']
+    >>> model(np.array([-1.0, 3.0], dtype=np.float32)).numpy()
+    array([0., 6.], dtype=float32)
+    """
+
+    training: bool = True
+    _structure: ClassVar[object] = object()
+
+    def forward(self, *inputs: Any) -> Any:
+        """Compute the output. Users call the module itself."""
+        raise GraphError(f"{type(self).__name__}: expected a forward method, got none; define forward(self, x)")
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        scope = SCOPE.get()
+        if scope is None:
+            return self._outermost(*inputs, **options)
+        names = scope[1]
+        token = SCOPE.set((names.get(id(self)) or self._unlisted(scope), names))
+        try:
+            return self.forward(*inputs, **options)
+        finally:
+            SCOPE.reset(token)
+
+    def _outermost(self, *inputs: Any, **options: Any) -> Any:
+        cached = self.__dict__.get("_names")
+        if cached is None or cached[0] is not Module._structure:
+            cached = (Module._structure, {id(m): name for name, m in self.named_modules() if name})
+            self.__dict__["_names"] = cached
+        observer = MODE.get().observer
+        token = SCOPE.set((type(self).__name__, cached[1]))
+        if observer is not None:
+            observer.enter("forward")
+        try:
+            return self.forward(*inputs, **options)
+        finally:
+            if observer is not None:
+                observer.leave("forward")
+            SCOPE.reset(token)
+
+    def _unlisted(self, scope: tuple[str, dict[int, str]]) -> str:
+        """Name a module that the outermost one did not hold when it listed its parts."""
+        return f"{scope[0]}.{type(self).__name__}"
+
+    @property
+    def where(self) -> str:
+        """How errors name this module: its path and its type."""
+        scope, kind = SCOPE.get(), type(self).__name__
+        return kind if scope is None or scope[0] == kind else f"{scope[0]} {kind}"
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Module | list | tuple | dict):
+            Module._structure = object()  # names that outermost modules have listed may be out of date
+        object.__setattr__(self, name, value)
+
+    # What is in it
+
+    def children(self) -> Iterator[tuple[str, Any]]:
+        """Yield the names and values of the attributes, in order of assignment."""
+        yield from ((k, v) for k, v in vars(self).items() if k != "_names")
+
+    def _walk(self) -> Iterator[tuple[str, Any]]:
+        """Yield every Module and Tensor below, once each, depth first, with its path."""
+        seen = {id(self)}
+        stack: list[Iterator[tuple[str, Any]]] = [self.children()]
+        prefixes = [""]
+        yield "", self
+        while stack:
+            for name, value in stack[-1]:
+                if not isinstance(value, Module | Tensor | list | tuple | dict) or id(value) in seen:
+                    continue
+                seen.add(id(value))
+                path = prefixes[-1] + str(name)
+                if isinstance(value, Module | Tensor):
+                    yield path, value
+                if not isinstance(value, Tensor):
+                    inner = value.children() if isinstance(value, Module) else _items(value)
+                    stack.append(inner)
+                    prefixes.append(path + ".")
+                    break
+            else:
+                stack.pop()
+                prefixes.pop()
+
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
+        """Yield every Module with its path, this one first, as ``""``."""
+        yield from ((name, m) for name, m in self._walk() if isinstance(m, Module))
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Yield every Parameter with its path; one that is shared comes once, under its first path."""
+        for name, p in self._walk():
+            if isinstance(p, Parameter):
+                assert p._leaf is not None
+                p._leaf.name = name
+                yield name, p
+
+    def parameters(self) -> list[Parameter]:
+        """Return every Parameter once, in order."""
+        return [p for _, p in self.named_parameters()]
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for p in self.parameters():
+            p.grad = None
+
+    def requires_grad_(self, flag: bool = True) -> Self:
+        """Let all parameters be trained, or freeze them; returns the module."""
+        for p in self.parameters():
+            p.requires_grad = flag
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training, or with False to evaluation; returns the module."""
+        for _, module in self.named_modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Switch to evaluation: no dropout, fixed statistics; returns the module."""
+        return self.train(False)
+
+    def astype(self, dtype: Any) -> Self:
+        """Convert all parameters and buffers of floats in place; returns the module.
+
+        An optimizer made before must be made anew.
+        """
+        dtype = np.dtype(dtype)
+        if dtype not in (np.float32, np.float64):
+            raise DTypeError(message(f"{self.where}.astype", "float32 or float64", dtype))
+        for _, t in self._walk():
+            if isinstance(t, Tensor) and t.dtype.kind == "f" and t.dtype != dtype:
+                t._convert(dtype)
+        return self
+
+    # Saving
+
+    def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return a copy of every Parameter and buffer (a Tensor that is not trained) by name."""
+        return {name: t.data.copy() for name, t in self._walk() if isinstance(t, Tensor)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Copy values into the parameters and buffers; all of them, or none if anything is wrong.
+
+        Raises
+        ------
+        ArgumentError
+            If names are missing or unknown.
+        ShapeError
+            If a shape differs.
+        DTypeError
+            If values cannot be cast safely, as from complex numbers or text.
+        """
+        own = {name: t for name, t in self._walk() if isinstance(t, Tensor)}
+        missing, unknown = [n for n in own if n not in state], [n for n in state if n not in own]
+        if missing or unknown:
+            wrong = f"missing {missing}" if missing else f"unknown {unknown}"
+            raise ArgumentError(
+                f"{self.where}.load_state_dict: expected the names {list(own)}, got {wrong}; "
+                "load into a model of the same structure"
+            )
+        values = {}
+        for name, t in own.items():
+            value = np.asarray(state[name])
+            if value.shape != t.shape:
+                raise ShapeError(message(f"{self.where}.load_state_dict: {name}", f"shape {t.shape}", value.shape))
+            if not np.can_cast(value.dtype, t.dtype, "same_kind"):
+                raise DTypeError(message(f"{self.where}.load_state_dict: {name}", f"dtype {t.dtype}", value.dtype))
+            values[name] = value
+        for name, t in own.items():
+            t.data = values[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_names"}
+
+    # Reading
+
+    def extra_repr(self) -> str:
+        """Return the settings to show in the tree, as ``64 -> 32``."""
+        return ""
+
+    def __repr__(self) -> str:
+        rows = list(_tree(self, "", ""))
+        width = max(len(left) for left, _, _ in rows)
+        shapes = max(len(middle) for _, middle, _ in rows)
+        return "\n".join(f"{a:{width}}  {b:{shapes}}  {c}".rstrip() for a, b, c in rows)
+
+
+def _items(value: Any) -> Iterator[tuple[str, Any]]:
+    yield from ((str(k), v) for k, v in (value.items() if isinstance(value, dict) else enumerate(value)))
+
+
+def _tree(module: Module, name: str, indent: str) -> Iterator[tuple[str, str, str]]:
+    """Yield a row for a module and each one below it: title, own parameters, how many in all."""
+    own = [(k, p) for k, p in module.children() if isinstance(p, Parameter)]
+    shapes = ", ".join(f"{k} {p.shape}" for k, p in own)
+    count = sum(p.size for p in module.parameters())
+    frozen = sum(p.size for p in module.parameters() if not p.requires_grad)
+    counts = (f"{count:,} parameters" + (f", {frozen:,} frozen" if frozen else "")) if count else ""
+    title = f"{indent}{name + ': ' if name else ''}{type(module).__name__}({module.extra_repr()})"
+    yield title, shapes, counts
+    parts = [(n, m) for n, m in module.named_modules() if n]
+    inside = {n for n, _ in parts}
+    for path, child in parts:
+        if not any(path.startswith(other + ".") for other in inside if other != path):
+            yield from _tree(child, path, indent + "  ")

@@ -1,0 +1,54 @@
+"""Sequential: layers one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from microfw.errors import ArgumentError, message
+from microfw.nn.module import Module
+
+
+class Sequential(Module):
+    """Layers applied in order; their names are "0", "1", ….
+
+    Parameters
+    ----------
+    *layers : Module
+        The layers.
+
+    Examples
+    --------
+    >>> from microfw import nn
+    >>> model = nn.Sequential(nn.Dense(64, 32, rng=0), nn.ReLU(), nn.Dense(32, 10, rng=1))
+    >>> model
+    Sequential()                                             2,410 parameters
+      0: Dense(64 -> 32)  weight (64, 32), bias (32,)  2,080 parameters
+      1: ReLU()
+      2: Dense(32 -> 10)  weight (32, 10), bias (10,)  330 parameters
+    """
+
+    def __init__(self, *layers: Module) -> None:
+        for k, layer in enumerate(layers):
+            if not isinstance(layer, Module):
+                raise ArgumentError(message("Sequential", f"layer {k} to be a Module", type(layer).__name__))
+        self.layers = layers
+
+    def forward(self, x: Any) -> Any:
+        """Apply the layers."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def children(self) -> Iterator[tuple[str, Any]]:
+        """Yield the layers, by number."""
+        yield from ((str(k), layer) for k, layer in enumerate(self.layers))
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, index: int) -> Module:
+        return self.layers[index]
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self.layers)

@@ -1,0 +1,84 @@
+"""Linear algebra."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from microfw.op import Array, Cost, Shape, op
+
+
+@lru_cache(maxsize=64)
+def _ones(n: int, dtype: Any) -> Array:
+    row = np.ones(n, dtype)
+    row.setflags(write=False)
+    return row
+
+
+def _rows(x: Any) -> Any:
+    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+
+
+def _matmul_cost(y: Shape, a: Shape, b: Shape) -> Cost:
+    product = 2 * prod(y) * a[-1]
+    return Cost(product, (product, product), products_forward=product, products_derivatives=(product, product))
+
+
+def _swap(x: Any) -> Any:
+    return x.T if x.ndim == 2 else np.swapaxes(x, -1, -2)
+
+
+def _matmul_left(g: Any, a: Any, b: Any) -> Any:
+    if b.ndim == 1:
+        return g * b if a.ndim == 1 else g.reshape((*g.shape, 1)) * b
+    if a.ndim == 1:
+        return (np.matmul(b, g.reshape((*g.shape, 1))))[..., 0] if b.ndim == 2 else np.sum(
+            np.matmul(b, g.reshape((*g.shape, 1)))[..., 0], axis=tuple(range(b.ndim - 2))
+        )
+    return np.matmul(g, _swap(b))
+
+
+def _matmul_right(g: Any, a: Any, b: Any) -> Any:
+    if a.ndim == 1:
+        return g * a if b.ndim == 1 else a.reshape((-1, 1)) * g.reshape((*g.shape[:-1], 1, g.shape[-1]))
+    if b.ndim == 1:
+        product = np.matmul(_swap(a), g.reshape((*g.shape, 1)))[..., 0]
+        return product if a.ndim == 2 else np.sum(product, axis=tuple(range(a.ndim - 2)))
+    return np.matmul(_swap(a), g)
+
+
+@op(vjp=(_matmul_left, _matmul_right), jvp="linear", cost=_matmul_cost, numpy=(np.matmul, np.dot), fresh=True)
+def matmul(a: Array, b: Array) -> Array:
+    """Matrix product of the last two axes, the others broadcast."""
+    return np.matmul(a, b)
+
+
+def _linear_cost(y: Shape, x: Shape, w: Shape, b: Shape) -> Cost:
+    product = 2 * prod(x) * w[1]
+    return Cost(
+        product + prod(y),
+        (product, product, prod(y) - prod(b)),
+        products_forward=product,
+        products_derivatives=(product, product, 0),
+    )
+
+
+@op(
+    vjp=(lambda g, w: g.dot(w.T), lambda g, x: _rows(x).T.dot(_rows(g)), lambda g: g),
+    jvp=(lambda dx, w: dx.dot(w), lambda dw, x: x.dot(dw), lambda db: db),
+    into=(
+        None,
+        lambda g, x, out: x.T.dot(g, out) if x.ndim == 2 else _rows(x).T.dot(_rows(g), out),
+        lambda g, out: _ones(len(g), g.dtype.char).dot(g, out) if g.ndim == 2 else _rows(g).sum(0, out=out),
+    ),
+    cost=_linear_cost,
+    fresh=True,
+)
+def linear(x: Array, w: Array, b: Array) -> Array:
+    """Affine map ``x @ w + b`` over the last axis of ``x``, with ``w`` of shape (in, out)."""
+    y = x.dot(w)
+    y += b
+    return y

@@ -1,0 +1,5 @@
+"""Optimizers: they turn gradients into better parameters."""
+
+from microfw.optim.sgd import SGD
+
+__all__ = ["SGD"]

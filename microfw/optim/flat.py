@@ -1,0 +1,144 @@
+"""Flat buffers: all parameters in one array, all gradients in another.
+
+A step is then a few NumPy calls whatever the number of layers. Each parameter becomes a view of the
+first array, its gradient one of the second, so nothing is copied between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import ArgumentError, DTypeError, GraphError, NonFiniteError, message
+from microfw.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+
+
+class Owner:
+    """The mark that an optimizer leaves on the leaves that it steps; ``lost`` says who took them over."""
+
+    __slots__ = ("lost",)
+
+    def __init__(self) -> None:
+        self.lost = ""
+
+
+class Flat:
+    """Parameters joined into one buffer.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor
+        Leaves of one dtype. One that comes twice is counted once.
+    where : str
+        Who asks, for errors.
+
+    Attributes
+    ----------
+    values, gradients : ndarray
+        The buffers, of shape (P,).
+    spans : list of slice
+        Where each parameter is.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], where: str) -> None:
+        self.where = where
+        self.parameters = list({id(p): p for p in parameters}.values())
+        if not self.parameters:
+            raise ArgumentError(message(where, "at least one parameter", "none", "pass model.parameters()"))
+        for p in self.parameters:
+            if not isinstance(p, Tensor) or p._leaf is None:
+                kind = "the result of an op" if isinstance(p, Tensor) else type(p).__name__
+                raise ArgumentError(message(where, "parameters, which are leaves", kind, "pass model.parameters()"))
+        dtypes = {p.dtype for p in self.parameters}
+        if len(dtypes) > 1 or self.parameters[0].dtype.kind != "f":
+            raise DTypeError(
+                message(where, "parameters of one float dtype", sorted(map(str, dtypes)), "use model.astype first")
+            )
+        self.adopt()
+
+    def adopt(self) -> None:
+        """Move the parameters into new buffers, and mark them as owned."""
+        self.owner = Owner()
+        dtype = self.parameters[0].dtype
+        ends = np.cumsum([p.size for p in self.parameters]).tolist()
+        self.spans = [slice(end - p.size, end) for p, end in zip(self.parameters, ends, strict=True)]
+        self.values = np.empty(ends[-1], dtype)
+        self.gradients = np.zeros(ends[-1], dtype)
+        self.leaves = []
+        for p, span in zip(self.parameters, self.spans, strict=True):
+            leaf = p._leaf
+            assert leaf is not None
+            if leaf.owner is not None:
+                leaf.owner.lost = f"parameter {leaf.name!r}" if leaf.name else f"a parameter of shape {p.shape}"
+            gradient = leaf.grad
+            view = self.values[span].reshape(p.shape)
+            view[...] = p._array
+            p._array = view
+            leaf.owner, leaf.grad, leaf.slot = self.owner, None, self.gradients[span].reshape(p.shape)
+            if gradient is not None:
+                leaf.accept(gradient)
+            self.leaves.append(leaf)
+
+    def ready(self) -> list[slice]:
+        """Return the spans that have a gradient, joined, after making sure that a step is possible.
+
+        Raises
+        ------
+        GraphError
+            If another optimizer, or `Module.astype`, has taken a parameter over.
+        NonFiniteError
+            If a gradient holds NaN or infinity.
+        """
+        if self.owner.lost:
+            raise GraphError(
+                f"{self.where}.step: expected to own its parameters, got {self.owner.lost} taken over by another "
+                "optimizer or by astype; make one optimizer for all parameters, after astype"
+            )
+        for leaf in self.leaves:
+            if leaf.grad is None:
+                spans = self._some()
+                break
+        else:
+            spans = [slice(0, self.values.size)]
+        for span in spans:
+            g = self.gradients[span]
+            if not np.isfinite(g.dot(g)) and not np.isfinite(g).all():
+                self._blame()
+        return spans
+
+    def written(self) -> None:
+        """Count the write, so that backward notices a graph that still needs the old values."""
+        for leaf in self.leaves:
+            leaf.version += 1
+
+    def _some(self) -> list[slice]:
+        spans: list[slice] = []
+        for leaf, span in zip(self.leaves, self.spans, strict=True):
+            if leaf.grad is None:
+                continue
+            if spans and spans[-1].stop == span.start:
+                spans[-1] = slice(spans[-1].start, span.stop)
+            else:
+                spans.append(span)
+        return spans
+
+    def _blame(self) -> None:
+        for k, leaf in enumerate(self.leaves):
+            if leaf.grad is not None and not np.isfinite(leaf.grad).all():
+                name = leaf.name or f"number {k}"
+                bad = leaf.grad[~np.isfinite(leaf.grad)].flat[0]
+                raise NonFiniteError(
+                    f"{self.where}.step: expected finite gradients, got {bad} for parameter {name}; "
+                    "no parameter was changed; lower the learning rate or look for the op that makes it"
+                )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"where": self.where, "parameters": self.parameters}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.adopt()

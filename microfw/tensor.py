@@ -1,0 +1,541 @@
+"""Tensor: an array and its place in the graph, with NumPy's operators and functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from microfw.errors import DTypeError, GraphError, ShapeError, message
+from microfw.graph import MODE, NUMPY, OPS, Leaf, Node, mode, walk
+
+if TYPE_CHECKING:
+    from microfw.op import Partial
+
+Array = np.ndarray[Any, Any]
+Axis = int | tuple[int, ...] | None
+
+
+class Tensor:
+    """An array that remembers how it was computed.
+
+    Parameters
+    ----------
+    data : array_like
+        The values; copied. The dtype is kept.
+    requires_grad : bool
+        Whether `backward` is to leave a gradient in `grad`.
+
+    Raises
+    ------
+    DTypeError
+        If the values are not numbers, are float16, or need a gradient and are not floats.
+
+    See Also
+    --------
+    tensor : the same, with a dtype.
+
+    Examples
+    --------
+    >>> import numpy as np, microfw as mf
+    >>> x = mf.tensor([1.0, 2.0], requires_grad=True)
+    >>> y = np.sum(np.exp(x) * 2)
+    >>> y.backward()
+    >>> x.grad
+    array([ 5.43656366, 14.7781122 ])
+    """
+
+    __slots__ = ("__weakref__", "_array", "_leaf", "_node")
+    _array: Array
+    _node: Node | Leaf | None
+    _leaf: Leaf | None
+
+    __array_priority__ = 1000
+
+    def __init__(self, data: Any, requires_grad: bool = False) -> None:
+        array = np.array(data.data if isinstance(data, Tensor) else data)
+        if array.dtype.kind not in "fiub" or array.dtype == np.float16:
+            raise DTypeError(
+                message("Tensor", "float32, float64, integers or booleans", array.dtype, "cast it with .astype")
+            )
+        self._array = array
+        self._leaf = Leaf(array.shape, array.dtype)
+        self._node = None
+        self.requires_grad = requires_grad
+
+    # The array
+
+    @property
+    def data(self) -> Array:
+        """The values, read-only. Assigning copies into place, and backward notices."""
+        array = self._array
+        if array.flags.writeable:
+            array = array.view()
+            array.flags.writeable = False
+        return array
+
+    @data.setter
+    def data(self, values: Any) -> None:
+        if self._leaf is None:
+            raise GraphError(
+                "Tensor.data: expected a leaf to assign to, got the result of an op; "
+                "results are read-only: make a new Tensor with mf.tensor"
+            )
+        values = np.asarray(values.data if isinstance(values, Tensor) else values)
+        if values.shape != self.shape:
+            raise ShapeError(message("Tensor.data", f"an array of shape {self.shape}", values.shape))
+        self._leaf.version += 1
+        np.copyto(self._array, values, casting="same_kind")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length of each axis."""
+        return self._array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the entries."""
+        return self._array.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self._array.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of entries."""
+        return self._array.size
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that the entries take."""
+        return self._array.nbytes
+
+    def numpy(self) -> Array:
+        """Return the values as a read-only array, not copied."""
+        return self.data
+
+    def item(self) -> float:
+        """Return the only entry as a Python number."""
+        return self._array.item()  # type: ignore[no-any-return]
+
+    def tolist(self) -> Any:
+        """Return the values as nested lists."""
+        return self._array.tolist()
+
+    # The place in the graph
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a gradient flows to this Tensor. Can be assigned on a leaf."""
+        return self._node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, flag: bool) -> None:
+        if self._leaf is None:
+            raise GraphError(
+                "Tensor.requires_grad: expected a leaf, got the result of an op; use detach() for a value "
+                "that no gradient flows through"
+            )
+        if flag and self.dtype.kind != "f":
+            raise DTypeError(message("Tensor.requires_grad", "float32 or float64", self.dtype, "cast it with .astype"))
+        self._node = self._leaf if flag else None
+
+    @property
+    def grad(self) -> Array | None:
+        """The gradient that backward left here, or None. It belongs to this leaf alone."""
+        return None if self._leaf is None else self._leaf.grad
+
+    @grad.setter
+    def grad(self, values: Any) -> None:
+        if self._leaf is None:
+            raise GraphError("Tensor.grad: expected a leaf, got the result of an op, which keeps no gradient")
+        if values is None:
+            self._leaf.grad = None
+            return
+        values = np.asarray(values)
+        if values.shape != self.shape:
+            raise ShapeError(message("Tensor.grad", f"an array of shape {self.shape}", values.shape))
+        if values is not self._leaf.grad:
+            self._leaf.grad = None
+            self._leaf.accept(values)
+
+    def zero_grad(self) -> None:
+        """Forget the gradient."""
+        self.grad = None
+
+    def backward(self, gradient: Any = None, *, retain_graph: bool = False, create_graph: bool = False) -> None:
+        """Add the gradient of this Tensor with respect to every leaf to the leaf's `grad`.
+
+        Parameters
+        ----------
+        gradient : array_like, optional
+            The gradient with respect to this Tensor; 1 for a scalar.
+        retain_graph : bool
+            Keep what the graph saved, so that backward can be called again.
+        create_graph : bool
+            Accepted only in `mf.grad`, whose gradients are Tensors; a leaf's `grad` is an array.
+
+        Raises
+        ------
+        GraphError
+            If nothing here needs a gradient, this is not a scalar and no gradient was given, the graph was
+            freed by an earlier call, or an array that it needs was written to. No leaf's gradient changes
+            then.
+        ShapeError
+            If the gradient has another shape.
+        """
+        if create_graph:
+            raise GraphError(
+                "backward: expected create_graph=False, got True; use mf.grad(f), which nests: mf.grad(mf.grad(f))"
+            )
+        node = self._node
+        if node is None:
+            raise GraphError(
+                "backward: expected a Tensor computed from leaves with requires_grad=True, got one without a graph; "
+                "was it computed under no_grad, or from .data?"
+            )
+        if gradient is None:
+            if self._array.size != 1:
+                raise GraphError(
+                    f"backward: expected a scalar, got shape {self.shape}; "
+                    "reduce it with .sum() or .mean(), or pass backward(gradient)"
+                )
+            gradient = _one(self._array.shape, self._array.dtype.char)
+        else:
+            gradient = np.asarray(gradient, self.dtype)
+            if gradient.shape != self.shape:
+                raise ShapeError(message("backward", f"a gradient of shape {self.shape}", gradient.shape))
+        observer = MODE.get().observer
+        if observer is not None:
+            observer.enter("backward")
+        try:
+            for leaf, g in walk(((node, gradient),), retain=retain_graph).items():
+                if g is leaf.slot and leaf.grad is None:
+                    leaf.grad = g
+                else:
+                    leaf.accept(g)  # type: ignore[union-attr]
+        finally:
+            if observer is not None:
+                observer.leave("backward")
+
+    def detach(self) -> Tensor:
+        """Return the same values as a constant: no gradient flows through it."""
+        return result(self._array if self._leaf is None else _locked(self._array.copy()), None)
+
+    def _convert(self, dtype: Any) -> None:
+        """Cast a leaf in place, away from any optimizer's buffers."""
+        leaf = self._leaf
+        assert leaf is not None
+        if leaf.owner is not None:
+            leaf.owner.lost = f"parameter {leaf.name!r}"
+        self._array = self._array.astype(dtype)
+        leaf.dtype, leaf.grad, leaf.slot, leaf.owner = self._array.dtype, None, None, None
+        leaf.version += 1
+
+    # Arithmetic and comparison: each operator is an op, looked up by name
+
+    def __add__(self, other: Any) -> Tensor:
+        return OPS["add"].call(self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return OPS["add"].call(other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return OPS["subtract"].call(self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return OPS["subtract"].call(other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return OPS["multiply"].call(self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return OPS["multiply"].call(other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return OPS["divide"].call(self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return OPS["divide"].call(other, self)
+
+    def __pow__(self, other: Any) -> Tensor:
+        return OPS["power"].call(self, other)
+
+    def __rpow__(self, other: Any) -> Tensor:
+        return OPS["power"].call(other, self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return OPS["matmul"].call(self, other)
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return OPS["matmul"].call(other, self)
+
+    def __neg__(self) -> Tensor:
+        return OPS["negative"].call(self)
+
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __abs__(self) -> Tensor:
+        return OPS["abs"].call(self)
+
+    def __lt__(self, other: Any) -> Tensor:
+        return OPS["less"].call(self, other)
+
+    def __le__(self, other: Any) -> Tensor:
+        return OPS["less_equal"].call(self, other)
+
+    def __gt__(self, other: Any) -> Tensor:
+        return OPS["greater"].call(self, other)
+
+    def __ge__(self, other: Any) -> Tensor:
+        return OPS["greater_equal"].call(self, other)
+
+    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
+        return OPS["equal"].call(self, other)
+
+    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
+        return OPS["not_equal"].call(self, other)
+
+    __hash__ = object.__hash__
+
+    # NumPy's methods
+
+    @property
+    def T(self) -> Tensor:
+        """The Tensor with its axes reversed."""
+        return OPS["transpose"].call(self)
+
+    def dot(self, other: Any) -> Tensor:
+        """Matrix product."""
+        return OPS["matmul"].call(self, other)
+
+    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Sum over axes."""
+        return OPS["sum"].call(self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Mean over axes."""
+        return OPS["mean"].call(self, axis=axis, keepdims=keepdims)
+
+    def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Largest entry over axes; ties share the gradient equally."""
+        return OPS["max"].call(self, axis=axis, keepdims=keepdims)
+
+    def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Smallest entry over axes; ties share the gradient equally."""
+        return OPS["min"].call(self, axis=axis, keepdims=keepdims)
+
+    def argmax(self, axis: int | None = None) -> Tensor:
+        """Index of the largest entry."""
+        return OPS["argmax"].call(self, axis=axis)
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """Return the same entries in another shape."""
+        return OPS["reshape"].call(self, shape=shape[0] if len(shape) == 1 else shape)
+
+    def transpose(self, *axes: Any) -> Tensor:
+        """Reorder the axes."""
+        order = axes[0] if len(axes) == 1 else axes or None
+        return OPS["transpose"].call(self, axes=order)
+
+    def ravel(self) -> Tensor:
+        """Return the entries along one axis."""
+        return OPS["reshape"].call(self, shape=(-1,))
+
+    def astype(self, dtype: Any) -> Tensor:
+        """Cast; the gradient is cast back."""
+        return OPS["astype"].call(self, dtype=np.dtype(dtype))
+
+    def __getitem__(self, key: Any) -> Tensor:
+        return OPS["getitem"].call(self, key=frozen_key(key))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise GraphError(
+            "Tensor: expected no assignment to entries, got t[...] = value; the graph may need the old values: "
+            "use np.where, or assign a whole leaf with t.data = values"
+        )
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.ndim == 0:
+            raise TypeError("Tensor: expected at least one axis to iterate over, got a 0-d Tensor")
+        return (self[i] for i in range(len(self)))
+
+    def __contains__(self, value: Any) -> bool:
+        return bool(np.any(self._array == np.asarray(value)))
+
+    def __bool__(self) -> bool:
+        return bool(self._array)
+
+    def __float__(self) -> float:
+        return float(self._array)
+
+    def __int__(self) -> int:
+        return int(self._array)
+
+    def __index__(self) -> int:
+        return self._array.__index__()
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec and self.size == 1 else str(self)
+
+    def __repr__(self) -> str:
+        body = np.array2string(self._array, separator=", ", prefix="tensor(")
+        notes = "" if self.dtype == np.float64 else f", dtype={self.dtype}"
+        if isinstance(self._node, Node):
+            notes += f", op={self._node.op.name}"
+        elif self._node is not None:
+            notes += ", requires_grad=True"
+        return f"tensor({body}{notes})"
+
+    # Copies
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), np.array(self._array), self.requires_grad and self._leaf is not None))
+
+    def __copy__(self) -> Tensor:
+        return _rebuild(*self.__reduce__()[1])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        memo[id(self)] = copied = _rebuild(*self.__reduce__()[1])
+        return copied
+
+    # NumPy's protocols
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if dtype is not None and np.dtype(dtype) != self.dtype:
+            return self._array.astype(dtype)
+        return self._array.copy() if copy else self.data
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Tensor:
+        if method != "__call__":
+            raise TypeError(f"np.{ufunc.__name__}.{method}: expected arrays, got a Tensor; use np.sum, np.max or a loop")
+        if "out" in kwargs or "where" in kwargs:
+            raise TypeError(f"np.{ufunc.__name__}: expected no out= or where= with a Tensor; op results are new arrays")
+        return _numpy(ufunc)(*inputs, **kwargs)
+
+    def __array_function__(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func in _SHAPE_ONLY:
+            return func(*(a.data if isinstance(a, Tensor) else a for a in args), **kwargs)
+        if kwargs.get("out") is not None:
+            raise TypeError(f"np.{func.__name__}: expected no out= with a Tensor; op results are new arrays")
+        return _numpy(func)(*args, **kwargs)
+
+
+_SHAPE_ONLY = {np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.array_equal,
+               np.allclose, np.isclose, np.array_repr, np.array_str, np.array2string, np.result_type, np.may_share_memory, np.shares_memory}  # fmt: skip
+
+
+def _numpy(function: Callable[..., Any]) -> Callable[..., Tensor]:
+    try:
+        return NUMPY[function]
+    except KeyError:
+        name = getattr(function, "__name__", str(function))
+        raise TypeError(
+            f"np.{name}: expected a function with a derivative rule, got one without; "
+            "declare it with mf.op, or take the values out of the graph with .data"
+        ) from None
+
+
+@lru_cache(maxsize=64)
+def _one(shape: tuple[int, ...], dtype: Any) -> Array:
+    return _locked(np.ones(shape, dtype))
+
+
+def frozen_key(key: Any) -> Any:
+    """Copy the arrays of an index, so that later writes to them change nothing."""
+    if isinstance(key, tuple):
+        return tuple(frozen_key(k) for k in key)
+    if isinstance(key, Tensor):
+        return key._array if key._leaf is None else key._array.copy()
+    return np.array(key) if isinstance(key, list | np.ndarray) else key
+
+
+def _locked(array: Array) -> Array:
+    array.setflags(False)
+    return array
+
+
+def _rebuild(kind: type[Tensor], array: Array, requires_grad: bool) -> Tensor:
+    made = kind.__new__(kind)
+    made._array = array
+    made._leaf = Leaf(array.shape, array.dtype)
+    made._node = made._leaf if requires_grad else None
+    return made
+
+
+def result(array: Array, node: Node | Leaf | None) -> Tensor:
+    """Return an op's output as a Tensor. The array must be locked."""
+    made = _new(Tensor)
+    made._array = array
+    made._node = node
+    made._leaf = None
+    return made
+
+
+_new = Tensor.__new__
+
+
+def tensor(data: Any, dtype: Any = None, *, requires_grad: bool = False) -> Tensor:
+    """Make a Tensor of array-like values, copying them.
+
+    Parameters
+    ----------
+    data : array_like
+        Numbers: nested lists, an array, a frame.
+    dtype : dtype, optional
+        float32, float64, an integer type or bool; that of the data by default.
+    requires_grad : bool
+        Whether `Tensor.backward` is to leave a gradient in `Tensor.grad`.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    DTypeError
+        If the values are not numbers of such a dtype.
+
+    Examples
+    --------
+    >>> import microfw as mf
+    >>> mf.tensor([1, 2], dtype="float32")
+    tensor([1., 2.], dtype=float32)
+    """
+    if isinstance(data, Tensor):
+        data = data.data
+    return Tensor(data if dtype is None else np.asarray(data, dtype), requires_grad)
+
+
+def relink(node: Node, partial: Partial, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Turn what an edge saved into Tensors tied to the graph that they came from."""
+    op = node.op
+    parents = {edge[1].index: edge[0] for edge in node.edges or ()}
+
+    def linked(value: Any, parent: Node | Leaf | None) -> Any:
+        return result(value, parent) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+
+    def link(source: str, value: Any) -> Any:
+        if source == "y":
+            return linked(value, node)
+        if source in op.aux:
+            inputs = dict(zip(op.inputs, node.inputs or (), strict=True))
+            recipe = op.aux[source]
+            wanted = recipe.__code__.co_varnames[: recipe.__code__.co_argcount]
+            return recipe(*(link(name, inputs[name]) if name in inputs else node.params[name] for name in wanted))
+        if op.variadic and source == op.inputs[0]:
+            return [linked(a, parents.get(i)) for i, a in enumerate(value)]
+        if source in op.inputs:
+            return linked(value, parents.get(op.inputs.index(source)))
+        return value
+
+    with mode(observer=None):
+        return tuple(link(source, value) for source, value in zip(partial.sources, args, strict=True))
