@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError
-from microfw.graph import MODE, OPS, Leaf, Node, mode, numbers, walk
+from microfw.graph import MODE, OPS, Leaf, Node, mode, numbers, stale, walk
 from microfw.tensor import Tensor, relink, result
 
 Tree = Any
@@ -130,6 +130,9 @@ class _Recorded:
             stack.extend(parent for parent, _, _ in node.edges or () if isinstance(parent, Node))
         with mode(recording=self.outer):
             for node in sorted(nodes, key=lambda n: n.order):
+                for leaf, version in node.guards:
+                    if leaf.version != version:
+                        raise stale(node, leaf, version)
                 total = None
                 for parent, partial, args in node.edges or ():
                     if parent in moving:
@@ -381,7 +384,7 @@ def gradcheck(
             v = [rng.standard_normal(a.shape) * (j == k) for j, a in enumerate(arrays)]
 
             def along(h: float, v: list[Any] = v, u: list[Any] = u) -> float:
-                y = f(*rebuild([a + h * d for a, d in zip(arrays, v, strict=True)]))
+                y = f(*rebuild([Tensor(a + h * d) for a, d in zip(arrays, v, strict=True)]))
                 return sum(float(np.sum(np.asarray(t) * w)) for t, w in zip(flatten(y)[0], u, strict=True))
 
             slope = (8 * (along(step) - along(-step)) - (along(2 * step) - along(-2 * step))) / (12 * step)

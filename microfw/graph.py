@@ -56,7 +56,6 @@ class Leaf:
     """
 
     __slots__ = ("dtype", "grad", "name", "owner", "shape", "slot", "version")
-    order = -1
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.shape = shape
@@ -90,28 +89,38 @@ class Node:
         An edge for each input that needs a gradient; None once a walk has freed them.
     guards : list of (leaf, version)
         The leaves whose arrays were saved, with the version that they had.
-    params : dict
-        The op's keyword parameters.
-    inputs : tuple
-        All input arrays; kept only for ops that save more than inputs and output.
-    note : object
-        Whatever an observer wants to remember.
+    scope : tuple or None
+        The module that was being called.
     """
 
-    __slots__ = ("edges", "guards", "inputs", "note", "op", "order", "params", "scope", "shape")
+    __slots__ = ("_inputs", "_note", "_params", "edges", "guards", "op", "order", "scope", "shape")
     order: int
     op: Op
     edges: list[Edge] | None
     shape: tuple[int, ...]
     scope: Scope | None
     guards: tuple[tuple[Leaf, int], ...]
-    params: dict[str, Any]
-    inputs: tuple[Any, ...]
-    note: Any
 
-    def __getattr__(self, name: str) -> Any:
-        # The slots that are filled only where they are needed, which saves time in every other node.
-        return {"params": {}, "inputs": (), "note": None}[name]
+    # Slots that are filled only where they are needed, which saves time in all the others.
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The op's keyword parameters."""
+        return getattr(self, "_params", {})
+
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """All input arrays; kept only for ops that save more than inputs and output."""
+        return getattr(self, "_inputs", ())
+
+    @property
+    def note(self) -> Any:
+        """Whatever an observer wants to remember."""
+        return getattr(self, "_note", None)
+
+    @note.setter
+    def note(self, value: Any) -> None:
+        self._note = value
 
     @property
     def where(self) -> str:
@@ -120,30 +129,44 @@ class Node:
 
 
 class Observer(Protocol):
-    """Told of every op as it runs forward, and of every node as it is walked backward.
+    """Told of every op as it runs, and of every node as it is walked backward.
 
-    Times are ``time.perf_counter_ns()`` readings around the op itself.
+    ``began`` is what ``time.perf_counter_ns()`` said just before.
     """
+
+    collects: bool
+    """Whether `backward` wants the shares of the gradient; else it gets an empty list."""
 
     def forward(
         self,
         op: Op,
         node: Node | None,
-        inputs: list[Any],
+        inputs: tuple[Any, ...],
         params: dict[str, Any],
         output: np.ndarray[Any, Any],
         began: int,
     ) -> None:
         """An op has run; ``node`` is None if nothing was recorded."""
 
-    def backward(self, node: Node, gradient: Gradient, partials: list[Gradient], began: int) -> None:
-        """A node's derivative rule has run, giving one partial an edge."""
+    def backward(self, node: Node, gradient: Gradient, shares: list[Gradient], began: int) -> None:
+        """A node's derivative rule has run, giving one share of the gradient an edge."""
 
-    def enter(self, phase: str) -> None:
-        """An outermost stretch of work begins: "forward", "backward" or "update"."""
 
-    def leave(self, phase: str) -> None:
-        """The stretch ends, also when an exception ended it."""
+class Watcher(Protocol):
+    """Keeps the time of the stretches of training steps.
+
+    A stretch is a pair of entries in ``marks``: ``(phase, ns)`` where it begins, ``("", ns)`` where it ends,
+    whatever ends it. The phases are "forward" (the outermost module), "evaluation" (the same, unrecorded),
+    "backward" and "update". The engine writes them itself, for a call of its own takes longer than a mark.
+    """
+
+    marks: list[tuple[str, int]]
+
+    def before_backward(self, loss: Any) -> None:
+        """Look at a Tensor before ``backward`` walks its graph."""
+
+    def after_update(self) -> None:
+        """Note that an optimizer has ended a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +175,7 @@ class Mode:
 
     recording: bool = True
     observer: Observer | None = None
+    watcher: Watcher | None = None
     nested: bool = False
     """Whether a derivative is being taken around the code that runs, so that gradients must be Tensors."""
 
@@ -250,6 +274,7 @@ def walk(
             pending[root] = seed
             heappush(heap, (-root.order, root))
     began = 0
+    collects = observer is not None and observer.collects
     while heap:
         node = heappop(heap)[1]
         g = pending.pop(node)
@@ -268,38 +293,35 @@ def walk(
             shares: list[Gradient] = []
             began = perf_counter_ns()
         for parent, partial, args in edges:
-            if parent.order >= 0:
-                if parent.order < since:
-                    continue
-                store = pending
-            else:
+            if type(parent) is Leaf:
                 if targets is not None and parent not in targets:
                     continue
-                store = arrived
-                into = partial.into
-                if into is not None and fast:
-                    slot = parent.slot  # type: ignore[union-attr]
-                    if slot is not None and parent.grad is None and parent not in arrived:  # type: ignore[union-attr]
-                        into(g, *args, slot)
-                        arrived[parent] = slot
-                        if observer is not None:
-                            shares.append(slot)
-                        continue
-            share = partial.vjp(g, *args) if fast else partial.vjp(g, *relink(node, partial, args))  # type: ignore[misc]
-            if share.shape != parent.shape:
-                share = unbroadcast(share, parent.shape, node)
-            if parent in store:
-                store[parent] = store[parent] + share
+                first = parent not in arrived
+                if fast and first and parent.grad is None and parent.slot is not None and partial.into is not None:
+                    share = parent.slot
+                    partial.into(g, *args, share)
+                    arrived[parent] = share
+                else:
+                    share = partial.vjp(g, *args) if fast else partial.vjp(g, *relink(node, partial, args))  # type: ignore[misc]
+                    if share.shape != parent.shape:
+                        share = unbroadcast(share, parent.shape, node)
+                    arrived[parent] = share if first else arrived[parent] + share
             else:
-                store[parent] = share
-                if store is pending:
+                if parent.order < since:
+                    continue
+                share = partial.vjp(g, *args) if fast else partial.vjp(g, *relink(node, partial, args))  # type: ignore[misc]
+                if share.shape != parent.shape:
+                    share = unbroadcast(share, parent.shape, node)
+                if parent in pending:
+                    pending[parent] = pending[parent] + share
+                else:
+                    pending[parent] = share
                     heappush(heap, (-parent.order, parent))  # type: ignore[arg-type]
-            if observer is not None:
+            if collects:
                 shares.append(share)
         if free:
             node.edges = None
-            if node.op.aux:
-                node.inputs = ()
+            node._inputs = ()
         if observer is not None:
             observer.backward(node, g, shares, began)
     return arrived

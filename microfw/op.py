@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal, NamedTuple
 
@@ -62,7 +63,8 @@ def moves(y: Shape, *inputs: Shape, **params: Any) -> Cost:
     return Cost(0, (0,) * len(inputs))
 
 
-class Partial(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Partial:
     """An op's derivative with respect to one of its inputs.
 
     Attributes

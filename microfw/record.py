@@ -69,7 +69,7 @@ TAKE = """
         if {x}_array.dtype is not dtype:
             dtype = {x}_array.dtype if dtype is None else common(op, dtype, {x}_array.dtype)
     else:
-        {x}_array = operand(op, {x})
+        {x}_array = {x} if type({x}) is ndarray else operand(op, {x})
         {x}_node = None
         shared = True
         {copy}
@@ -125,9 +125,9 @@ def write(op: Op, inputs: tuple[str, ...]) -> Callable[..., Tensor]:
         signature.append(name if default is op.REQUIRED else f"{name}=default_{name}")
     params = "{" + ", ".join(f"{p!r}: {p}" for p in op.params) + "}"
     if op.params:
-        extra.append(f"            node.params = {params}")
+        extra.append(f"            node._params = {params}")
     if op.aux:
-        extra.append(f"            node.inputs = ({arrays},)")
+        extra.append(f"            node._inputs = ({arrays},)")
     source = TEMPLATE.format(
         name=op.name,
         signature=", ".join(signature),
@@ -149,7 +149,7 @@ def write(op: Op, inputs: tuple[str, ...]) -> Callable[..., Tensor]:
 
 def operand(op: Op, x: Any) -> Any:
     """Return an operand that is no Tensor as an array, or as a Python scalar, which has no dtype of its own."""
-    if type(x) is np.ndarray or type(x) in (int, float, bool):
+    if type(x) in (int, float, bool):
         return x
     if isinstance(x, np.generic):
         return x.item()

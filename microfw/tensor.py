@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -209,18 +210,20 @@ class Tensor:
             gradient = np.asarray(gradient, self.dtype)
             if gradient.shape != self.shape:
                 raise ShapeError(message("backward", f"a gradient of shape {self.shape}", gradient.shape))
-        observer = MODE.get().observer
-        if observer is not None:
-            observer.enter("backward")
+        watcher = MODE.get().watcher
+        if watcher is not None:
+            watcher.before_backward(self)
+            watcher.marks.append(("backward", perf_counter_ns()))
         try:
-            for leaf, g in walk(((node, gradient),), retain=retain_graph).items():
-                if g is leaf.slot and leaf.grad is None:
-                    leaf.grad = g
+            arrived = walk(((node, gradient),), retain=retain_graph)
+            for leaf, g in arrived.items():
+                if leaf.grad is None and g is leaf.slot:  # type: ignore[union-attr]
+                    leaf.grad = g  # type: ignore[union-attr]
                 else:
                     leaf.accept(g)  # type: ignore[union-attr]
         finally:
-            if observer is not None:
-                observer.leave("backward")
+            if watcher is not None:
+                watcher.marks.append(("", perf_counter_ns()))
 
     def detach(self) -> Tensor:
         """Return the same values as a constant: no gradient flows through it."""

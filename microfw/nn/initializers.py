@@ -43,7 +43,7 @@ def he_normal(shape: tuple[int, ...], rng: Seed = None) -> Array:
 
 def he_uniform(shape: tuple[int, ...], rng: Seed = None) -> Array:
     """Uniform with variance ``2 / fan_in``; see `he_normal`."""
-    return _uniform(shape, rng, sqrt(6 / max(fans(shape)[0], 1)))
+    return uniform(shape, rng, sqrt(6 / max(fans(shape)[0], 1)))
 
 
 def glorot_normal(shape: tuple[int, ...], rng: Seed = None) -> Array:
@@ -57,7 +57,7 @@ def glorot_normal(shape: tuple[int, ...], rng: Seed = None) -> Array:
 
 def glorot_uniform(shape: tuple[int, ...], rng: Seed = None) -> Array:
     """Uniform with variance ``2 / (fan_in + fan_out)``; Glorot and Bengio's equation 16."""
-    return _uniform(shape, rng, sqrt(6 / max(sum(fans(shape)), 1)))
+    return uniform(shape, rng, sqrt(6 / max(sum(fans(shape)), 1)))
 
 
 def zeros(shape: tuple[int, ...], rng: Seed = None) -> Array:
@@ -65,9 +65,10 @@ def zeros(shape: tuple[int, ...], rng: Seed = None) -> Array:
     return np.zeros(shape, np.float32)
 
 
+def uniform(shape: tuple[int, ...], rng: Seed, bound: float) -> Array:
+    """Uniform from ``-bound`` to ``bound``."""
+    return np.random.default_rng(rng).uniform(-bound, bound, shape).astype(np.float32)
+
+
 def _normal(shape: tuple[int, ...], rng: Seed, deviation: float) -> Array:
     return np.random.default_rng(rng).normal(0, deviation, shape).astype(np.float32)
-
-
-def _uniform(shape: tuple[int, ...], rng: Seed, bound: float) -> Array:
-    return np.random.default_rng(rng).uniform(-bound, bound, shape).astype(np.float32)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError, message
+from microfw.errors import ArgumentError, DataError, DTypeError, MicrofwError, ShapeError, message
 from microfw.nn.module import Module
 from microfw.ops.elementwise import relu
 from microfw.ops.loss import bce_with_logits, check_labels, cross_entropy
@@ -186,20 +186,16 @@ class CrossEntropyLoss(Loss):
 
     def forward(self, logits: Any, labels: Any) -> Tensor:
         """Compare `(N, C)` logits with `(N,)` labels."""
-        if type(labels) is not np.ndarray:
-            labels = np.asarray(labels)
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
-            self._explain(logits, labels)
-        if self.weight is None and not self.label_smoothing and self.reduction == "mean":
-            try:
+        try:
+            if self.weight is None and not self.label_smoothing and self.reduction == "mean":
                 return cross_entropy(logits, labels)  # type: ignore[no-any-return]
-            except DataError:
-                check_labels(labels, logits.shape[1], self.where)
-                raise
+        except (MicrofwError, AttributeError, ValueError):
+            pass  # explained below, in the user's terms
+        labels = np.asarray(labels)
+        self._check(logits, labels)
         return self._general(logits, labels)
 
     def _general(self, logits: Tensor, labels: np.ndarray[Any, Any]) -> Tensor:
-        check_labels(labels, logits.shape[1], self.where)
         smooth, classes = self.label_smoothing, logits.shape[1]
         weight = np.ones(classes, logits.dtype) if self.weight is None else self.weight.data.astype(logits.dtype)
         if weight.shape != (classes,):
@@ -215,14 +211,12 @@ class CrossEntropyLoss(Loss):
             raise DataError(message(self.where, "a label with a positive weight", "none in this batch"))
         return losses.sum() / total
 
-    def _explain(self, logits: Any, labels: Any) -> None:
+    def _check(self, logits: Any, labels: np.ndarray[Any, Any]) -> None:
         if not isinstance(logits, Tensor):
             raise DTypeError(message(self.where, "the logits to be a Tensor", type(logits).__name__))
-        fix = "flatten the labels with y.ravel()" if labels.ndim == 2 and 1 in labels.shape else ""
-        if not labels.size:
-            fix = "skip empty batches"
-        raise ShapeError(
-            message(
-                self.where, "logits (N, C) and integer labels (N,), N at least 1", f"{logits.shape} and {labels.shape}", fix
-            )
-        )
+        if logits.ndim != 2 or labels.shape != logits.shape[:1] or not labels.size:
+            fix = "flatten the labels with y.ravel()" if labels.ndim == 2 and 1 in labels.shape else ""
+            fix = fix if labels.size else "skip empty batches"
+            shapes = f"{logits.shape} and {labels.shape}"
+            raise ShapeError(message(self.where, "logits (N, C) and integer labels (N,), N at least 1", shapes, fix))
+        check_labels(labels, logits.shape[1], self.where)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from time import perf_counter_ns
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, message
-from microfw.graph import MODE, SCOPE
+from microfw.graph import MODE, SCOPE, Scope
 from microfw.tensor import Tensor
 
 
@@ -67,6 +68,7 @@ class Module:
 
     training: bool = True
     _structure: ClassVar[object] = object()
+    _named: tuple[object, Any] = (None, None)
 
     def forward(self, *inputs: Any) -> Any:
         """Compute the output. Users call the module itself."""
@@ -74,32 +76,32 @@ class Module:
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         scope = SCOPE.get()
-        if scope is None:
-            return self._outermost(*inputs, **options)
-        names = scope[1]
-        token = SCOPE.set((names.get(id(self)) or self._unlisted(scope), names))
+        watcher = None
+        if scope is None:  # the outermost module: name all that is below
+            structure, scope = self._named
+            if structure is not Module._structure:
+                scope = self._list_names()
+            mode = MODE.get()
+            watcher = mode.watcher
+            if watcher is not None:
+                watcher.marks.append(("forward" if mode.recording else "evaluation", perf_counter_ns()))
+        else:
+            names = scope[1]
+            scope = (names.get(id(self)) or self._unlisted(scope), names)
+        token = SCOPE.set(scope)
         try:
             return self.forward(*inputs, **options)
         finally:
             SCOPE.reset(token)
+            if watcher is not None:
+                watcher.marks.append(("", perf_counter_ns()))
 
-    def _outermost(self, *inputs: Any, **options: Any) -> Any:
-        cached = self.__dict__.get("_names")
-        if cached is None or cached[0] is not Module._structure:
-            cached = (Module._structure, {id(m): name for name, m in self.named_modules() if name})
-            self.__dict__["_names"] = cached
-        observer = MODE.get().observer
-        token = SCOPE.set((type(self).__name__, cached[1]))
-        if observer is not None:
-            observer.enter("forward")
-        try:
-            return self.forward(*inputs, **options)
-        finally:
-            if observer is not None:
-                observer.leave("forward")
-            SCOPE.reset(token)
+    def _list_names(self) -> Scope:
+        scope = (type(self).__name__, {id(m): name for name, m in self.named_modules() if name})
+        self.__dict__["_named"] = (Module._structure, scope)
+        return scope
 
-    def _unlisted(self, scope: tuple[str, dict[int, str]]) -> str:
+    def _unlisted(self, scope: Scope) -> str:
         """Name a module that the outermost one did not hold when it listed its parts."""
         return f"{scope[0]}.{type(self).__name__}"
 
@@ -118,7 +120,7 @@ class Module:
 
     def children(self) -> Iterator[tuple[str, Any]]:
         """Yield the names and values of the attributes, in order of assignment."""
-        yield from ((k, v) for k, v in vars(self).items() if k != "_names")
+        yield from ((k, v) for k, v in vars(self).items() if k != "_named")
 
     def _walk(self) -> Iterator[tuple[str, Any]]:
         """Yield every Module and Tensor below, once each, depth first, with its path."""
@@ -231,7 +233,7 @@ class Module:
             t.data = values[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_names"}
+        return {k: v for k, v in self.__dict__.items() if k != "_named"}
 
     # Reading
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from microfw.errors import ArgumentError, message
+from microfw.graph import SCOPE, Scope
 from microfw.nn.module import Module
 
 
@@ -28,6 +29,8 @@ class Sequential(Module):
       2: Dense(32 -> 10)  weight (32, 10), bias (10,)  330 parameters
     """
 
+    _scopes: tuple[Any, list[tuple[Module, Scope]]] = (None, [])
+
     def __init__(self, *layers: Module) -> None:
         for k, layer in enumerate(layers):
             if not isinstance(layer, Module):
@@ -36,9 +39,28 @@ class Sequential(Module):
 
     def forward(self, x: Any) -> Any:
         """Apply the layers."""
-        for layer in self.layers:
-            x = layer(x)
+        outer = SCOPE.get()
+        if outer is None:
+            return self(x)
+        names, scopes = self._scopes
+        if names is not outer[1]:
+            scopes = self._list_scopes(outer)
+        try:
+            for layer, scope in scopes:  # what Module.__call__ does for one layer, with one reset for all
+                SCOPE.set(scope)
+                x = layer.forward(x)
+        finally:
+            SCOPE.set(outer)
         return x
+
+    def _list_scopes(self, outer: Scope) -> list[tuple[Module, Scope]]:
+        names = outer[1]
+        scopes = [(layer, (names.get(id(layer)) or layer._unlisted(outer), names)) for layer in self.layers]
+        self.__dict__["_scopes"] = (names, scopes)
+        return scopes
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in super().__getstate__().items() if k != "_scopes"}
 
     def children(self) -> Iterator[tuple[str, Any]]:
         """Yield the layers, by number."""

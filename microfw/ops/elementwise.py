@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw.errors import DTypeError
 from microfw.op import Array, each, moves, op
 from microfw.tensor import Tensor
 
@@ -135,6 +136,8 @@ def cos(x: Array) -> Array:
 
 
 def _sech2(g: Any, x: Any) -> Any:
+    if isinstance(x, Tensor):  # abs has no second derivative at 0, tanh has
+        return g * (4 * sigmoid(2 * x) * sigmoid(-2 * x))
     e = np.exp(-np.abs(x))  # exact in the tails, where 1 - tanh(x)**2 has lost every digit
     return g * np.square(2 * e / (1 + e * e))
 
@@ -151,6 +154,8 @@ def _sigmoid(x: Any) -> Any:
 
 
 def _sigmoid_slope(g: Any, x: Any) -> Any:
+    if isinstance(x, Tensor):
+        return g * (sigmoid(x) * sigmoid(-x))
     e = np.exp(-np.abs(x))
     return g * (e / np.square(1 + e))
 
@@ -227,10 +232,20 @@ def where(condition: Array, a: Array, b: Array) -> Array:
     return np.where(condition, a, b)
 
 
-@op(vjp=lambda g, x: g.astype(x.dtype), jvp="linear", cost=moves, casts=True)
+def _cast_back(g: Any, x: Any, dtype: Any) -> Any:
+    return (g if np.dtype(dtype).kind == "f" else g * 0).astype(x.dtype)
+
+
+def _cast_along(dx: Any, x: Any, dtype: Any) -> Any:
+    return dx.astype(dtype) if np.dtype(dtype).kind == "f" else dx * 0
+
+
+@op(vjp=_cast_back, jvp=_cast_along, cost=moves, casts=True)
 def astype(x: Array, *, dtype: Any) -> Array:
-    """Cast; the gradient is cast back."""
-    return x.astype(dtype)
+    """Cast; the gradient is cast back, and is 0 through a cast to integers or booleans."""
+    if np.dtype(dtype).kind not in "fiub" or np.dtype(dtype) == np.float16:
+        raise DTypeError(f"astype: expected float32, float64, integers or booleans, got {np.dtype(dtype)}")
+    return np.asarray(x).astype(dtype)
 
 
 @op(vjp=lambda g: g, cost=moves)
@@ -280,7 +295,7 @@ def _zero(x: Array) -> Any:
 
 def _relu_vjp(g: Any, y: Any) -> Any:
     if isinstance(g, np.ndarray):
-        mask = np.greater(y, _zero(y) if y.size < 1 << 13 else 0).astype(g.dtype)
+        mask = (y > 0).astype(g.dtype)
         mask *= g
         return mask
     return g * (y > 0)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.op import Array, Cost, Shape, moves, op
+from microfw.tensor import Tensor
 
 
 def _basic(key: Any) -> bool:
@@ -22,12 +23,13 @@ def _scatter_cost(y: Shape, *inputs: Shape, **params: Any) -> Cost:
 @op(vjp=lambda g, shape, key: put(g, shape=shape, key=key), jvp="linear", cost=_scatter_cost)
 def getitem(x: Array, *, key: Any) -> Array:
     """``x[key]`` for slices, integers, masks and integer arrays."""
-    return x[key]
+    return np.asarray(x)[key]
 
 
 @op(vjp=lambda g, key: g[key], jvp="linear", cost=moves, fresh=True, name="put")
 def _put(x: Array, *, shape: Shape, key: Any) -> Array:
     """Zeros of a shape with ``x`` added at ``key``: the transpose of indexing."""
+    x = np.asarray(x)
     zeros = np.zeros(shape, x.dtype)
     if _basic(key):
         zeros[key] = x
@@ -38,7 +40,7 @@ def _put(x: Array, *, shape: Shape, key: Any) -> Array:
 
 def put(x: Any, *, shape: Shape, key: Any) -> Any:
     """`put` on arrays as on Tensors."""
-    return _put.op.value(x, shape=shape, key=key) if isinstance(x, np.ndarray) else _put(x, shape=shape, key=key)
+    return _put(x, shape=shape, key=key) if isinstance(x, Tensor) else _put.op.value(x, shape=shape, key=key)
 
 
 def _along(index: Array, shape: Shape, axis: int) -> tuple[Any, ...]:

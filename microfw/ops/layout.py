@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from microfw.op import Array, Shape, moves, op
+from microfw.graph import NUMPY
+from microfw.op import Array, Cost, Shape, moves, op
 
 
 @op(vjp=lambda g, shape: g.reshape(shape), jvp="linear", cost=moves, numpy=np.reshape, name="reshape")
@@ -33,10 +35,6 @@ def _fold(g: Any, shape: Shape) -> Any:
 
 
 def _fold_cost(y: Shape, x: Shape, **params: Any) -> Any:
-    from math import prod
-
-    from microfw.op import Cost
-
     return Cost(0, (max(prod(y) - prod(x), 0),))
 
 
@@ -64,3 +62,10 @@ def _place(dx: Any, index: int, shapes: Sequence[Shape], axis: int) -> Any:
 def concatenate(*xs: Array, axis: int = 0) -> Array:
     """Arrays joined along an axis."""
     return np.concatenate(xs, axis=axis)
+
+
+def _join(arrays: Sequence[Any], axis: int = 0) -> Any:
+    return concatenate(*arrays, axis=axis)
+
+
+NUMPY[np.concatenate] = _join  # NumPy takes the arrays as one sequence

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -11,11 +10,18 @@ import numpy as np
 from microfw.op import Array, Cost, Shape, op
 
 
-@lru_cache(maxsize=64)
-def _ones(n: int, dtype: Any) -> Array:
-    row = np.ones(n, dtype)
-    row.setflags(write=False)
-    return row
+_ONES = {char: np.ones(1 << 12, char) for char in "fd"}
+for _row in _ONES.values():
+    _row.setflags(write=False)
+
+
+def _column_sums(g: Any, out: Array) -> None:
+    """Sum a gradient over its rows; a product with ones takes a third of the time of a sum."""
+    g = _rows(g)
+    if len(g) <= 1 << 12:
+        _ONES[g.dtype.char][: len(g)].dot(g, out)
+    else:
+        np.add.reduce(g, 0, out=out)
 
 
 def _rows(x: Any) -> Any:
@@ -28,7 +34,7 @@ def _matmul_cost(y: Shape, a: Shape, b: Shape) -> Cost:
 
 
 def _swap(x: Any) -> Any:
-    return x.T if x.ndim == 2 else np.swapaxes(x, -1, -2)
+    return x.T if x.ndim == 2 else x.transpose((*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
 def _matmul_left(g: Any, a: Any, b: Any) -> Any:
@@ -60,7 +66,7 @@ def _linear_cost(y: Shape, x: Shape, w: Shape, b: Shape) -> Cost:
     product = 2 * prod(x) * w[1]
     return Cost(
         product + prod(y),
-        (product, product, prod(y) - prod(b)),
+        (product, product, max(prod(y) - prod(b), 0)),
         products_forward=product,
         products_derivatives=(product, product, 0),
     )
@@ -72,7 +78,7 @@ def _linear_cost(y: Shape, x: Shape, w: Shape, b: Shape) -> Cost:
     into=(
         None,
         lambda g, x, out: x.T.dot(g, out) if x.ndim == 2 else _rows(x).T.dot(_rows(g), out),
-        lambda g, out: _ones(len(g), g.dtype.char).dot(g, out) if g.ndim == 2 else _rows(g).sum(0, out=out),
+        _column_sums,
     ),
     cost=_linear_cost,
     fresh=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from math import prod
+from math import log, prod
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,9 @@ from microfw.tensor import Tensor
 
 @lru_cache(maxsize=32)
 def _tables(rows: int, classes: int, char: str) -> tuple[Array, ...]:
-    """Return what every step of a shape needs: one-hot rows, ones, matrices of ones and ``rows``, row starts."""
-    tables = (
-        np.eye(classes, dtype=char),
-        np.ones(max(rows, classes), char),
-        np.ones((classes, classes), char),
-        np.full((classes, classes), rows, char),
-        np.arange(rows) * classes,
-    )
+    """Return one-hot rows, matrices of ones and of ``rows``, and a vector of ones."""
+    square = (classes, classes)
+    tables = np.eye(classes, dtype=char), np.ones(square, char), np.full(square, rows, char), np.ones(rows, char)
     for table in tables:
         table.setflags(write=False)
     return tables
@@ -85,28 +80,36 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
             f"cross_entropy: expected logits (N, C) and labels (N,) with N at least 1, "
             f"got {logits.shape} and {labels.shape}"
         )
-    eye, ones, sums, sums_n, starts = _tables(n, classes, logits.dtype.char)
+    hots, sums, sums_n, ones = _tables(n, classes, logits.dtype.char)
     try:
-        hot = eye.take(labels, 0)
-        if labels.item(labels.argmin()) < 0:
+        hot = hots.take(labels, 0)
+        lowest = labels.item(labels.argmin())
+        if lowest < 0 or type(lowest) is bool:
             raise IndexError
     except (IndexError, TypeError):
         check_labels(labels, classes, "cross_entropy")
         raise
-    # Matrix products with constants do what sums and broadcasting would, at a third of the time.
-    peaks = logits.argmax(1)
-    peaks += starts
-    e = logits - logits.take(peaks)[:, None]
-    picked = np.vdot(hot, e)
-    np.exp(e, e)
-    total = e.dot(ones[:classes])
-    total_n = e.dot(sums_n)
+    # In a small batch a call costs more than its arithmetic. So one shift serves all rows where none is far
+    # below the others, and matrix products with constants do what sums and broadcasting would.
+    z = logits - logits.item(logits.argmax())
+    e = np.exp(z)
+    total = e.dot(sums_n)
+    if not total.item(total.argmin()) > SMALL:
+        z = logits - logits.max(1, keepdims=True)
+        e = np.exp(z)
+        total = e.dot(sums_n)
+    loss = (ones.dot(np.log(total[:, 0])) - np.vdot(hot, z)) / n - log(n)
+    if loss != loss:  # 0 * inf, where a logit of -inf excludes a class
+        loss = (ones.dot(np.log(total[:, 0])) - z[np.arange(n), labels].sum()) / n - log(n)
     e -= hot * e
     hot *= e.dot(sums)
     e -= hot
-    e /= total_n
-    loss = (ones[:n].dot(np.log(total)) - picked) / n
+    e /= total
     return loss, e
+
+
+SMALL = 1e-18
+"""Sums of exponentials above this have lost no digit to underflow, in float32 as in float64."""
 
 
 def _bce_slope(g: Any, z: Any, t: Any) -> Any:

@@ -33,7 +33,7 @@ def sums(y: Shape, x: Shape, **params: Any) -> Cost:
 
 @op(
     vjp=lambda g, shape, axis: spread(g, shape, axis),
-    jvp=lambda dx, shape, axis: np.sum(dx, axis=axis),
+    jvp="linear",
     cost=sums,
     numpy=np.sum,
     fresh=True,
@@ -49,7 +49,7 @@ def _mean_cost(y: Shape, x: Shape, **params: Any) -> Cost:
 
 @op(
     vjp=lambda g, shape, axis: spread(g * (1.0 / _count(shape, axis)), shape, axis),
-    jvp=lambda dx, shape, axis: np.mean(dx, axis=axis),
+    jvp="linear",
     cost=_mean_cost,
     numpy=np.mean,
     fresh=True,
@@ -61,15 +61,15 @@ def mean(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
     return np.mean(x, axis=axis, keepdims=keepdims)
 
 
-def _winners(g: Any, x: Any, y: Any, axis: Axis) -> Any:
+def _winners(g: Any, x: Any, y: Any, axis: Axis, keepdims: bool) -> Any:
     shape = x.shape
     hit = (x == spread(y, shape, axis)).astype(x.dtype)
     return spread(g, shape, axis) * (hit / spread(np.sum(hit, axis=axis), shape, axis))
 
 
-def _push(dx: Any, x: Any, y: Any, axis: Axis) -> Any:
+def _push(dx: Any, x: Any, y: Any, axis: Axis, keepdims: bool) -> Any:
     hit = (x == spread(y, x.shape, axis)).astype(x.dtype)
-    return np.sum(dx * (hit / spread(np.sum(hit, axis=axis), x.shape, axis)), axis=axis)
+    return np.sum(dx * (hit / spread(np.sum(hit, axis=axis), x.shape, axis)), axis=axis, keepdims=keepdims)
 
 
 def _extreme_cost(y: Shape, x: Shape, **params: Any) -> Cost:

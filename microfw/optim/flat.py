@@ -7,11 +7,13 @@ first array, its gradient one of the second, so nothing is copied between them.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import isfinite
 from typing import Any
 
 import numpy as np
 
 from microfw.errors import ArgumentError, DTypeError, GraphError, NonFiniteError, message
+from microfw.graph import Leaf
 from microfw.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -68,7 +70,8 @@ class Flat:
         self.spans = [slice(end - p.size, end) for p, end in zip(self.parameters, ends, strict=True)]
         self.values = np.empty(ends[-1], dtype)
         self.gradients = np.zeros(ends[-1], dtype)
-        self.leaves = []
+        self.leaves: list[Leaf] = []
+        self.whole = [slice(0, self.values.size)]
         for p, span in zip(self.parameters, self.spans, strict=True):
             leaf = p._leaf
             assert leaf is not None
@@ -86,6 +89,8 @@ class Flat:
     def ready(self) -> list[slice]:
         """Return the spans that have a gradient, joined, after making sure that a step is possible.
 
+        Every leaf then counts a write, so that backward notices a graph that still needs the old values.
+
         Raises
         ------
         GraphError
@@ -98,22 +103,18 @@ class Flat:
                 f"{self.where}.step: expected to own its parameters, got {self.owner.lost} taken over by another "
                 "optimizer or by astype; make one optimizer for all parameters, after astype"
             )
+        spans = self.whole
         for leaf in self.leaves:
             if leaf.grad is None:
                 spans = self._some()
                 break
-        else:
-            spans = [slice(0, self.values.size)]
         for span in spans:
-            g = self.gradients[span]
-            if not np.isfinite(g.dot(g)) and not np.isfinite(g).all():
+            g = self.gradients if spans is self.whole else self.gradients[span]
+            if not isfinite(g.dot(g)) and not np.isfinite(g).all():  # the first may overflow, and is cheap
                 self._blame()
-        return spans
-
-    def written(self) -> None:
-        """Count the write, so that backward notices a graph that still needs the old values."""
         for leaf in self.leaves:
             leaf.version += 1
+        return spans
 
     def _some(self) -> list[slice]:
         spans: list[slice] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -98,22 +99,22 @@ class SGD:
         ArgumentError
             If the learning rate was set to something that is not above 0.
         """
-        observer = MODE.get().observer
-        if observer is not None:
-            observer.enter("update")
+        watcher = MODE.get().watcher
+        if watcher is None:
+            return self._step()
+        watcher.marks.append(("update", perf_counter_ns()))
         try:
             self._step()
         finally:
-            if observer is not None:
-                observer.leave("update")
+            watcher.marks.append(("", perf_counter_ns()))
+        watcher.after_update()
 
     def _step(self) -> None:
-        flat = self.flat
+        flat, lr = self.flat, self.lr
+        if not 0 < lr < math.inf:
+            _check("lr", lr, False, "above 0")
         spans = flat.ready()
-        if not self.lr > 0 or self.lr == math.inf:
-            _check("lr", self.lr, False, "above 0")
-        flat.written()
-        if len(spans) == 1 and spans[0].stop - spans[0].start == flat.values.size:
+        if spans is flat.whole:
             self._move(flat.values, flat.gradients, self.velocity, self._scratch)
             return
         for span in spans:
@@ -123,16 +124,11 @@ class SGD:
         if self.weight_decay:
             g = g + self.weight_decay * p
         if self.momentum:
-            np.multiply(v, self.momentum, out=v)
-            np.add(v, g, out=v)
-            if self.nesterov:
-                np.multiply(v, self.momentum, out=scratch)
-                np.add(scratch, g, out=scratch)
-                g = scratch
-            else:
-                g = v
-        np.multiply(g, self.lr, out=scratch)
-        np.subtract(p, scratch, out=p)
+            v *= self.momentum
+            v += g
+            g = g + self.momentum * v if self.nesterov else v
+        np.multiply(g, self.lr, scratch)
+        p -= scratch
 
     def state_dict(self) -> dict[str, Any]:
         """Return settings and momentum, copied."""

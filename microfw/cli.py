@@ -1,0 +1,161 @@
+"""The command line: ``microfw train``, ``microfw profile`` and ``microfw report``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, NoReturn
+
+import numpy as np
+
+from microfw import __version__, data, nn, optim
+from microfw.errors import ArgumentError, MicrofwError
+from microfw.profiler import Profiler, Session, report
+from microfw.training import Trainer
+
+GUIDE = """\
+examples:
+  microfw profile digits                     train, and log what each epoch's backward pass costs
+  microfw profile digits --hidden 256,256    the same with two wider layers
+  microfw profile wine --json wine.json      keep the profile
+  microfw report wine.json --epoch 3         read it again, the layers of one epoch
+  microfw train diabetes --epochs 50         train without a profile
+
+words in the report:
+  N       op nodes recorded in one training step; counted in scalars, the scalar operations in them
+  P       trainable numbers: as many gradients come out of one backward pass
+  N + P   about how many steps one backward pass takes, since it visits each node once
+  N x P   what visiting the nodes again for every parameter is bounded by
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors take one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and leave with code 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def parser() -> Parser:
+    """Build the parser."""
+    main = Parser(
+        prog="microfw",
+        description="Train small models, and read what their backward pass costs.",
+        epilog=GUIDE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    main.add_argument("--version", action="version", version=f"microfw {__version__}")
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    for name, text in (("train", "train a model on a toy dataset"), ("profile", "train, and log the backward cost")):
+        command = commands.add_parser(name, help=text, description=f"{text.capitalize()} of scikit-learn's.")
+        command.add_argument("name", metavar="NAME", help=f"one of {', '.join(data.names())}")
+        command.add_argument("--hidden", default="64", metavar="64,32", help="sizes of the hidden layers (64)")
+        command.add_argument("--epochs", type=int, default=20, help="passes over the training rows (20)")
+        command.add_argument("--batch-size", type=int, default=32, help="rows in a step (32)")
+        command.add_argument("--lr", type=float, help="learning rate (0.1; 0.01 for regressions)")
+        command.add_argument("--momentum", type=float, default=0.9, help="share of the last step to keep (0.9)")
+        command.add_argument("--seed", type=int, default=0, help="of the split, the weights and the order (0)")
+        command.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.add_argument("--every", type=int, default=1, metavar="K", help="observe ops on every K-th step only (1)")
+    command.add_argument("--json", metavar="FILE", help="save the profile")
+    shown = commands.add_parser("report", help="read a saved profile", description="Print a saved profile.")
+    shown.add_argument("file", metavar="FILE", help="what profile --json has saved")
+    shown.add_argument("--epoch", type=int, help="describe the layers of this epoch only")
+    return main
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    arguments = parser().parse_args(argv)
+    try:
+        if arguments.command == "report":
+            print(report(Session.load(arguments.file), epoch=arguments.epoch))
+        else:
+            with one_thread():
+                train(arguments)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has seen enough; Python would complain at exit
+        return 0
+    except (MicrofwError, OSError) as error:
+        print(f"microfw {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"microfw {arguments.command}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def one_thread() -> Any:
+    """Let matrix products use one thread: in small models more of them only wait for each other."""
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
+    return threadpool_limits(1, "blas")
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train on a toy dataset, with a profile or without, and print what came of it."""
+    split, weights, order = np.random.default_rng(arguments.seed).spawn(3)
+    train_set, test_set = data.load(arguments.name, rng=split)
+    classify = train_set.task == "classification"
+    outputs = train_set.n_classes if classify else train_set.y.shape[1]
+    model = build([train_set.X.shape[1], *hidden(arguments.hidden), outputs], weights)
+    lr = arguments.lr if arguments.lr is not None else 0.1 if classify else 0.01
+    profiler = None
+    if arguments.command == "profile":
+        profiler = Profiler(every=arguments.every, name=arguments.name)
+    trainer = Trainer(
+        model,
+        nn.CrossEntropyLoss() if classify else nn.MSELoss(),
+        optim.SGD(model.parameters(), lr=lr, momentum=arguments.momentum),
+        metrics=["accuracy" if classify else "r2"],
+        hooks=[profiler] if profiler else [],
+    )
+    print(f"{arguments.name}: {len(train_set):,} rows to train on, {len(test_set):,} to test on")
+    print(model)
+    trainer.fit(
+        train_set,
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        validation=test_set,
+        rng=order,
+        progress=not arguments.quiet,
+    )
+    if profiler is not None:
+        print("\n" + profiler.report())
+        if arguments.json:
+            profiler.save(arguments.json)
+            print(f"saved to {arguments.json}: microfw report {arguments.json}")
+    result = trainer.evaluate(test_set)
+    print("\ntest: " + ", ".join(f"{name} {value:.4f}" for name, value in result.items()))
+
+
+def hidden(text: str) -> list[int]:
+    """Read the sizes of hidden layers.
+
+    Examples
+    --------
+    >>> hidden("64,32"), hidden("")
+    ([64, 32], [])
+    """
+    try:
+        sizes = [int(size) for size in text.split(",") if size.strip()]
+    except ValueError:
+        sizes = [0]
+    if any(size < 1 for size in sizes):
+        raise ArgumentError(f"--hidden: expected positive sizes like 64,32, got {text!r}")
+    return sizes
+
+
+def build(sizes: Sequence[int], rng: Any) -> nn.Sequential:
+    """Make a model of Dense layers with ReLU between them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Dense(inputs, outputs, rng=rng), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

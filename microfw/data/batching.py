@@ -1,0 +1,102 @@
+"""Batches: a dataset in pieces, in a new order each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from microfw.data.dataset import Dataset
+from microfw.errors import ArgumentError, DataError, ShapeError, message
+
+Array = np.ndarray[Any, Any]
+
+GATHER = 1 << 22
+"""How many bytes of shuffled features are put together at once, of which batches are then slices."""
+
+
+def batches(
+    data: Any,
+    batch_size: int = 32,
+    *,
+    shuffle: bool = True,
+    rng: int | np.random.Generator | None = None,
+    drop_last: bool = False,
+) -> Iterator[tuple[Array, Array]]:
+    """Yield a dataset in batches.
+
+    Parameters
+    ----------
+    data : Dataset or (X, y)
+        Two arrays of one length count as a dataset; they are not checked for more.
+    batch_size : int
+        Rows in a batch; the last one may have fewer.
+    shuffle : bool
+        Whether to draw a new order.
+    rng : int, numpy.random.Generator or None
+        Where the order comes from. An int gives the same order each time, so pass a Generator, or another
+        int, for each epoch.
+    drop_last : bool
+        Leave out a last batch that is smaller than the others.
+
+    Yields
+    ------
+    X, y : ndarray
+        C-contiguous copies, which can be written to.
+
+    Raises
+    ------
+    ArgumentError
+        If batch_size is not a positive integer.
+    DataError
+        If there are no rows.
+    ShapeError
+        If X and y differ in length.
+
+    Examples
+    --------
+    >>> X, y = np.arange(10.0).reshape(5, 2), np.arange(5)
+    >>> [list(rows) for _, rows in batches((X, y), 2, shuffle=False)]
+    [[np.int64(0), np.int64(1)], [np.int64(2), np.int64(3)], [np.int64(4)]]
+    """
+    check_batch_size(batch_size, "batches")
+    X, y = _pair(data)
+    order = np.random.default_rng(rng).permutation(len(X)) if shuffle else None
+    return _batches(X, y, batch_size, order, len(X) // batch_size * batch_size if drop_last else len(X))
+
+
+def check_batch_size(batch_size: Any, where: str) -> None:
+    """Raise unless a batch size is a positive integer."""
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise ArgumentError(
+            message(where, "batch_size to be a positive integer", repr(batch_size), "32 is a good start")
+        )
+
+
+def _pair(data: Any) -> tuple[Array, Array]:
+    if isinstance(data, Dataset):
+        return data.X, data.y
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise ArgumentError(message("batches", "a Dataset or a pair (X, y)", type(data).__name__))
+    X, y = np.asarray(data[0]), np.asarray(data[1])
+    if not X.ndim or not y.ndim or len(X) != len(y):
+        raise ShapeError(message("batches", "X and y of the same length", f"shapes {X.shape} and {y.shape}"))
+    if not len(X):
+        raise DataError(message("batches", "at least one row", f"X of shape {X.shape}"))
+    return X, y
+
+
+def _batches(X: Array, y: Array, size: int, order: Array | None, stop: int) -> Iterator[tuple[Array, Array]]:
+    # Gathering many rows at once and slicing takes half the time of gathering each batch.
+    row = X.nbytes // len(X) + y.nbytes // len(y) + 1
+    chunk = max(GATHER // row // size, 1) * size
+    for start in range(0, stop, chunk):
+        end = min(start + chunk, stop)
+        if order is None:
+            some_X, some_y = np.array(X[start:end], order="C"), np.array(y[start:end], order="C")
+        else:
+            rows = order[start:end]
+            some_X, some_y = X.take(rows, 0), y.take(rows, 0)
+        for k in range(0, end - start, size):
+            yield some_X[k : k + size], some_y[k : k + size]

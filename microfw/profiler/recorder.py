@@ -1,0 +1,302 @@
+"""The recorder: watches a training run from inside the engine and adds it up.
+
+An op that runs again on the same shapes is the same *site*: what it costs is worked out once, by its cost
+rule on the shapes that ran, and then only counted. So an observed op costs two readings of the clock and a
+few comparisons, and memory does not grow with the number of steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+
+from microfw.graph import MODE, Leaf, Mode, Node
+from microfw.profiler.session import Epoch, Row
+
+Shapes = list[tuple[int, ...]]
+
+PHASES = ("forward", "backward", "update", "evaluation")
+
+MOST_MARKS = 1 << 12
+"""How many readings of the clock are kept before they are added up."""
+
+MOST_PATTERNS = 64
+"""How many patterns are kept apart, so that memory does not grow where every step is another."""
+
+
+class Site:
+    """An op of a layer on arrays of some shapes, with what it costs and the time that it took."""
+
+    __slots__ = ("backward_ns", "cost", "edges", "forward_ns", "op", "path", "rules", "shape", "shapes")
+
+    def __init__(self, op: Any, node: Node, path: str, shapes: Shapes, params: dict[str, Any]) -> None:
+        self.op = op
+        self.path = path
+        self.shape = node.shape
+        self.shapes = shapes
+        self.edges = len(node.edges or ())
+        self.forward_ns = self.backward_ns = self.rules = 0
+        self.cost = row = Row(path, op.name, nodes=1, edges=self.edges)
+        if op.cost is None:
+            row.uncounted = 1
+            return
+        cost = op.cost(node.shape, *shapes, **params)
+        row.flops_forward = int(cost.forward)
+        row.products_forward = int(cost.products_forward)
+        for _, partial, _ in node.edges or ():
+            row.flops_backward += int(cost.derivatives[partial.index])
+            if cost.products_derivatives:
+                row.products_backward += int(cost.products_derivatives[partial.index])
+
+
+class Pattern:
+    """The sites that a step went through, and what the nodes that lead to its loss cost together."""
+
+    def __init__(self, sites: list[Site], loss: Node | Leaf | None) -> None:
+        self.sites = sites
+        self.count = 0
+        self.rows: list[Row] = []
+        leaves: dict[Leaf, int] = {}
+        seen: set[int] = set()
+        for node in reachable(loss):
+            if node.note is None:  # recorded before the profiler came
+                continue
+            row = replace(node.note.cost)
+            for parent, _, args in node.edges or ():
+                if isinstance(parent, Leaf):
+                    row.accumulated += 1
+                    leaves[parent] = prod(parent.shape)
+                for array in (*args, *node.inputs):
+                    if isinstance(array, np.ndarray) and id(array) not in seen and not _parameter(array, node):
+                        seen.add(id(array))
+                        row.saved_bytes += array.nbytes
+            self.rows.append(row)
+        self.parameters = sum(leaves.values())
+        self.parameter_tensors = len(leaves)
+
+    def fold(self, rows: dict[tuple[str, str], Row]) -> None:
+        """Add the counts, times how often the pattern came, to rows by layer and op."""
+        for row in self.rows:
+            target = rows.setdefault((row.layer, row.op), Row(row.layer, row.op))
+            for name, value in vars(row).items():
+                if type(value) is int:
+                    setattr(target, name, getattr(target, name) + value * self.count)
+
+
+def reachable(root: Node | Leaf | None) -> list[Node]:
+    """Return the nodes that a walk from a root would visit, oldest first."""
+    found: set[Node] = set()
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Node) and node not in found:
+            found.add(node)
+            stack.extend(parent for parent, _, _ in node.edges or ())
+    return sorted(found, key=lambda node: node.order)
+
+
+def _parameter(array: Any, node: Node) -> bool:
+    """Whether an array is a parameter's own, which is there with or without a graph."""
+    return bool(array.flags.writeable) and any(leaf.shape == array.shape for leaf, _ in node.guards)
+
+
+class Recorder:
+    """Observer of ops and watcher of steps. Its methods run in every step, and are written for speed.
+
+    Parameters
+    ----------
+    every : int
+        Observe the ops of every so many-th step. The stretches of every step are timed all the same.
+    """
+
+    collects = False
+
+    def __init__(self, every: int = 1) -> None:
+        self.every = every
+        self.steps_ever = 0
+        self.observing = True
+        self.patterns: list[Pattern] = []
+        self.expected: list[Site] = []
+        self.pattern: Pattern | None = None
+        self.sites: dict[tuple[Any, ...], Site] = {}
+        self.start_epoch()
+
+    # Epochs
+
+    def start_epoch(self) -> None:
+        """Forget the epoch that was, and start the clock of a new one."""
+        for pattern in self.patterns:
+            pattern.count = 0
+        for site in self.sites.values():
+            site.forward_ns = site.backward_ns = site.rules = 0
+        self.folded: dict[tuple[str, str], Row] = {}
+        self.parameters = (0, 0)
+        self.times = dict.fromkeys((*PHASES, "data"), 0)
+        self.observed_times = dict.fromkeys(PHASES, 0)
+        self.losses: list[float] = []
+        self.marks: list[tuple[str, int]] = []
+        self.steps = self.observed = self.loose = 0
+        self.step_sites: list[Site] = []
+        self.began_epoch = self.step_ended = perf_counter_ns()
+
+    def end_epoch(self, number: int) -> Epoch:
+        """Return the epoch's numbers."""
+        total_ns = perf_counter_ns() - self.began_epoch
+        self._add_marks()
+        self.times["forward"] += self.loose
+        self.observed_times["forward"] += self.loose
+        epoch = Epoch(
+            number,
+            steps=self.steps,
+            observed=self.observed,
+            loss=sum(self.losses) / len(self.losses) if self.losses else None,
+            parameters=self.parameters[0],
+            parameter_tensors=self.parameters[1],
+            observed_forward_ns=self.observed_times["forward"],
+            observed_backward_ns=self.observed_times["backward"],
+            total_ns=total_ns,
+            **{f"{name}_ns": ns for name, ns in self.times.items()},
+        )
+        rows = self.folded
+        for pattern in self.patterns:
+            if pattern.count:
+                pattern.fold(rows)
+        for site in self.sites.values():
+            if not site.forward_ns and not site.rules:
+                continue
+            row = rows.setdefault((site.path, site.op.name), Row(site.path, site.op.name))
+            row.forward_ns += site.forward_ns
+            row.backward_ns += site.backward_ns
+            row.rules += site.rules
+        epoch.rows = list(rows.values())
+        return epoch
+
+    # Ops
+
+    def forward(
+        self,
+        op: Any,
+        node: Node | None,
+        inputs: tuple[Any, ...],
+        params: dict[str, Any],
+        output: Any,
+        began: int,
+    ) -> None:
+        """Add an op's time to its site."""
+        ended = perf_counter_ns()
+        if node is None:
+            return
+        sites = self.step_sites
+        scope = node.scope
+        path = scope[0] if scope is not None else ""
+        try:
+            site = self.expected[len(sites)]  # most likely the same op as in the step before
+            if (
+                site.op is not op
+                or site.path != path
+                or site.shape != node.shape
+                or site.edges != len(node.edges)  # type: ignore[arg-type]
+                or site.shapes != [a.shape for a in inputs]
+            ):
+                site = self._site(op, node, path, inputs, params)
+        except (IndexError, AttributeError):
+            site = self._site(op, node, path, inputs, params)
+        site.forward_ns += ended - began
+        sites.append(site)
+        node._note = site
+        if scope is None:  # outside of any module, and so of any stretch
+            self.loose += ended - began
+
+    def backward(self, node: Node, gradient: Any, shares: Any, began: int) -> None:
+        """Add a rule's time to its node's site."""
+        ended = perf_counter_ns()
+        site = node.note
+        if site is not None:  # else recorded before the profiler came
+            site.backward_ns += ended - began
+            site.rules += 1
+
+    def _site(self, op: Any, node: Node, path: str, inputs: tuple[Any, ...], params: dict[str, Any]) -> Site:
+        shapes = [getattr(a, "shape", ()) for a in inputs]
+        edges = tuple(partial.index for _, partial, _ in node.edges or ())
+        key = (op, path, node.shape, tuple(shapes), edges)
+        site = self.sites.get(key)
+        if site is None:
+            site = self.sites[key] = Site(op, node, path, shapes, params)
+        return site
+
+    # Stretches
+
+    def before_backward(self, loss: Any) -> None:
+        """Take the loss, and the ops recorded for it while their saved arrays are there."""
+        if loss._array.size == 1:
+            self.losses.append(loss._array.item())
+        if self.step_sites:
+            self._match(loss._node)
+
+    def after_update(self) -> None:
+        """Count the step, and decide whether to observe the next one."""
+        self.steps += 1
+        if self.every == 1:
+            self.observed += 1
+        else:
+            self.steps_ever += 1
+            self.observed += self.observing
+            observe = not self.steps_ever % self.every
+            if observe is not self.observing:
+                self.marks.append(("toggle", 0))
+                self.attach(observe)
+        if len(self.marks) > MOST_MARKS:
+            self._add_marks()
+
+    def _add_marks(self) -> None:
+        """Turn the marks of complete stretches into times. Those inside of another are part of it."""
+        depth = began = done = 0
+        observed = self.observing ^ (sum(kind == "toggle" for kind, _ in self.marks) % 2 == 1)
+        for k, (kind, now) in enumerate(self.marks):
+            if kind == "toggle":
+                observed = not observed
+                continue
+            if kind:
+                depth += 1
+                if depth == 1:
+                    phase, began = kind, now
+                continue
+            depth -= 1
+            if depth:
+                continue
+            done = k + 1
+            self.times[phase] += now - began
+            if observed:
+                self.observed_times[phase] += now - began
+            if phase == "forward" and self.step_ended:
+                self.times["data"] += began - self.step_ended
+            self.step_ended = now if phase == "update" else 0
+        del self.marks[:done]
+
+    def _match(self, loss: Node | Leaf | None) -> None:
+        """Count the step's pattern; a new one is worked out now, while the graph is there."""
+        pattern = self.pattern
+        if pattern is None or self.expected != self.step_sites:
+            pattern = next((p for p in self.patterns if p.sites == self.step_sites), None)
+            if pattern is None:
+                if len(self.patterns) == MOST_PATTERNS:
+                    self.patterns.pop(0).fold(self.folded)
+                pattern = Pattern(self.step_sites, loss)
+                self.patterns.append(pattern)
+            self.pattern, self.expected = pattern, pattern.sites
+        if not pattern.count:
+            self.parameters = max(self.parameters, (pattern.parameters, pattern.parameter_tensors))
+        pattern.count += 1
+        self.step_sites = []
+
+    def attach(self, observe: bool = True) -> None:
+        """Watch from here on, the ops too or the stretches only."""
+        mode = MODE.get()
+        observer = self if observe else None
+        self.observing = observe
+        if mode.observer is not observer or mode.watcher is not self:
+            MODE.set(Mode(mode.recording, observer, self, mode.nested))

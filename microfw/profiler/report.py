@@ -1,0 +1,225 @@
+"""The report for a terminal: a function from a session to text of at most 100 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from microfw.errors import ArgumentError
+from microfw.profiler.session import Epoch, Row, Session
+
+WIDTH = 100
+
+
+def report(session: Session, *, epoch: int | None = None, most: int = 24) -> str:
+    """Describe a profile: the epochs, the counts of one step, and the layers.
+
+    Parameters
+    ----------
+    session : Session
+        What was recorded.
+    epoch : int, optional
+        Describe the layers of this epoch only; of all epochs together by default.
+    most : int
+        How many epochs and layers to list; the rest are added up in one line.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ArgumentError
+        If there is no such epoch.
+    """
+    if not session.epochs:
+        return "microfw profile: no epoch was recorded"
+    numbers = [e.epoch for e in session.epochs]
+    if epoch is not None and epoch not in numbers:
+        raise ArgumentError(f"report: expected an epoch from {numbers[0]} to {numbers[-1]}, got {epoch}")
+    chosen = session.total() if epoch is None else session.epochs[numbers.index(epoch)]
+    span = f"epoch {epoch}" if epoch is not None else f"all {len(numbers)} epochs" if len(numbers) > 1 else "1 epoch"
+    parts = [
+        _title(session),
+        _epochs(session.epochs, most),
+        _counts(chosen, session),
+        _layers(chosen, session, span, most),
+        _footer(session, chosen),
+    ]
+    return "\n\n".join(parts)
+
+
+def _title(session: Session) -> str:
+    trainable = sum(layer.trainable for layer in session.layers)
+    frozen = sum(layer.parameters for layer in session.layers) - trainable
+    what = " ".join(filter(None, (session.name, session.model)))
+    notes = [f"{len(session.epochs)} epochs"]
+    if session.layers:
+        notes.append(f"{trainable:,} trainable parameters" + (f" and {frozen:,} frozen" if frozen else ""))
+    if session.every > 1:
+        notes.append(f"layers sampled on every {session.every}th step")
+    return "\n".join(_wrap(f"microfw profile: {what or 'a model'}, " + ", ".join(notes)))
+
+
+def _epochs(epochs: Sequence[Epoch], most: int) -> str:
+    shown = list(epochs)
+    if len(shown) > most:
+        shown = [*shown[: most // 2], *shown[-(most - most // 2) :]]
+    metrics = [k for k in epochs[-1].metrics if k.startswith("val_") and k != "val_loss"][:1]
+    head = ["epoch", "steps", "loss", *metrics, "forward", "backward", "update", "data", "total", "backward/forward"]
+    rows = []
+    for k, e in enumerate(shown):
+        if len(shown) < len(epochs) and k == most // 2:
+            rows.append(["…"] + [""] * (len(head) - 1))
+        rows.append(
+            [str(e.epoch), str(e.steps), "" if e.loss is None else f"{e.loss:.4f}"]
+            + [f"{e.metrics[m]:.4f}" if m in e.metrics else "" for m in metrics]
+            + [milliseconds(ns) for ns in (e.forward_ns, e.backward_ns, e.update_ns, e.data_ns, e.total_ns)]
+            + [f"{e.backward_ns / e.forward_ns:.2f}" if e.forward_ns else ""]
+        )
+    return "Epochs (times in ms)\n" + table(head, rows)
+
+
+def _counts(e: Epoch, session: Session) -> str:
+    steps = e.observed or 1
+    total = e.sum()
+    nodes, scalars, edges = (round(v / steps) for v in (total.nodes, total.flops_forward, total.edges))
+    rules, added = round(total.rules / steps), round(total.accumulated / steps)
+    head = ["a step, on average", "counted in tensors", "counted in scalars"]
+    n_p, n_x_p = "N + P", "N x P (predicted: what redoing every node for every parameter is bounded by)"
+    rows = [
+        ["N   computations: op nodes, or the scalar operations in them", f"{nodes:,}", f"{scalars:,}"],
+        ["P   trainable arrays, or the scalars in them, that got a gradient", f"{e.parameter_tensors:,}", f"{e.parameters:,}"],
+        [n_p, f"{nodes + e.parameter_tensors:,}", f"{scalars + e.parameters:,}"],
+        [n_x_p, f"{nodes * e.parameter_tensors:,}", f"{scalars * e.parameters:,}"],
+        [f"backward took: {rules:,} rules called + {added:,} gradients added to arrays", f"{rules + added:,}", ""],
+        ["backward took: scalar operations, a multiply-add being two", "", f"{round(total.flops_backward / steps):,}"],
+        ["E   edges along which a gradient went", f"{edges:,}", ""],
+    ]
+    return "Counts\n" + table(head, rows, wide=True)
+
+
+def _layers(e: Epoch, session: Session, span: str, most: int) -> str:
+    known = {layer.name: layer for layer in session.layers}
+    steps = e.observed or 1
+    head = ["layer", "nodes", "P", "forward", "backward", "share", "forward", "backward", "FLOP/P", "saved"]
+    units = ["", "", "", "µs", "µs", "of bwd", "FLOP", "FLOP", "", "bytes"]
+    total_backward = e.observed_backward_ns or 1
+    rows = [units]
+
+    def cells(name: str, row: Row, parameters: int) -> list[str]:
+        flops = (row.flops_forward + row.flops_backward) / steps
+        return [
+            name,
+            short(row.nodes / steps),
+            f"{parameters:,}" if parameters else "",
+            f"{row.forward_ns / steps / 1e3:,.1f}",
+            f"{row.backward_ns / steps / 1e3:,.1f}",
+            f"{row.backward_ns / total_backward:.1%}",
+            short(row.flops_forward / steps),
+            short(row.flops_backward / steps),
+            short(flops / parameters) if parameters else "",
+            short(row.saved_bytes / steps),
+        ]
+
+    layers = e.layers()
+    for row in layers[:most]:
+        layer = known.get(row.layer)
+        name = row.layer if layer is None or layer.kind == row.layer else f"{row.layer} {layer.kind}"
+        rows.append(cells(shorten(name or "(outside any module)", 26), row, layer.trainable if layer else 0))
+    if len(layers) > most:
+        rest = Row("rest")
+        for row in layers[most:]:
+            rest.add(row)
+        rows.append(cells(f"{len(layers) - most} more", rest, 0))
+    walk = ["the walk itself", "", "", f"{e.untagged_forward_ns / steps / 1e3:,.1f}"]
+    walk += [f"{e.untagged_backward_ns / steps / 1e3:,.1f}", f"{e.untagged_backward_ns / total_backward:.1%}"]
+    rows.append(walk + [""] * 4)
+    total = cells("total", e.sum(), e.parameters)
+    total[3:6] = [f"{ns / steps / 1e3:,.1f}" for ns in (e.observed_forward_ns, e.observed_backward_ns)] + ["100.0%"]
+    rows.append(total)
+    sampled = f", sampled on {e.observed:,} of {e.steps:,} steps" if e.observed != e.steps else ""
+    return f"Layers, per step ({span}{sampled})\n" + table(head, rows)
+
+
+def _footer(session: Session, e: Epoch) -> str:
+    total = e.sum()
+    lines = []
+    if total.flops_forward:
+        ratio = f"Backward / forward: {total.flops_backward / total.flops_forward:.2f} in operations"
+        if e.observed_forward_ns:
+            ratio += f", {e.observed_backward_ns / e.observed_forward_ns:.2f} in seconds"
+        lines.append(ratio + ".")
+    if total.products_forward:
+        both = (total.products_forward + total.products_backward) / (e.observed or 1)
+        lines.append(
+            f"Matrix products: {round(both):,} operations a step, "
+            f"{(total.products_forward + total.products_backward) / total.products_forward:.3f} times the forward's."
+        )
+    if total.uncounted:
+        lines.append(f"{total.uncounted:,} nodes belong to ops that declare no cost; their operations are not counted.")
+    if session.overhead:
+        lines.append(
+            f"Observing took {session.overhead['ns_per_node']:,.0f} ns a node, measured: "
+            f"{session.overhead['share']:.1%} on top of these steps."
+        )
+    env = session.environment
+    if env:
+        lines.append(
+            f"Python {env.get('python', '?')}, NumPy {env.get('numpy', '?')}, {env.get('system', '?')} "
+            f"{env.get('machine', '?')}, BLAS threads: {env.get('blas_threads', '?')}."
+        )
+    return "\n".join(wrapped for line in lines for wrapped in _wrap(line))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], wide: bool = False) -> str:
+    """Align columns: the first to the left, the others to the right."""
+    widths = [max(len(r[k]) for r in (head, *rows)) for k in range(len(head))]
+    gap = " " * (2 if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else 1)
+    lines = []
+    for r in (head, *rows):
+        cells = [r[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(r[1:], widths[1:], strict=True)]
+        lines.append(gap.join(cells).rstrip())
+    lines.insert(1, "-" * min(WIDTH, sum(widths) + len(gap) * (len(widths) - 1)))
+    return "\n".join(lines)
+
+
+def milliseconds(ns: int) -> str:
+    """Write nanoseconds as milliseconds.
+
+    Examples
+    --------
+    >>> milliseconds(12_345_678)
+    '12.35'
+    """
+    return f"{ns / 1e6:,.2f}"
+
+
+def short(value: float) -> str:
+    """Write a count with three digits and a prefix.
+
+    Examples
+    --------
+    >>> short(8), short(1234), short(2_621_440)
+    ('8', '1.23k', '2.62M')
+    """
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def shorten(text: str, width: int) -> str:
+    """Cut the middle out of a text that is too wide, and show control characters as ``?``."""
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= width else text[: width // 2] + "…" + text[len(text) - (width - width // 2 - 1) :]
+
+
+def _wrap(line: str) -> list[str]:
+    lines, current = [], ""
+    for word in line.split():
+        if current and len(current) + 1 + len(word) > WIDTH:
+            lines.append(current)
+            current = word
+        else:
+            current = f"{current} {word}" if current else word
+    return [*lines, current]

@@ -1,0 +1,63 @@
+"""scikit-learn's scorers on outputs that are there already. Imported on use: it needs scikit-learn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.metrics import get_scorer
+
+from microfw.training.metrics import Array, Measure, cannot
+
+
+class _Classified(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unused-ignore]
+    """Predicts what was predicted: its X are row numbers."""
+
+    def __init__(self, outputs: Any = None, predictions: Any = None) -> None:
+        self.outputs = outputs
+        self.predictions = predictions
+        count = outputs.shape[1] if outputs.ndim == 2 and outputs.shape[1] > 1 else 2
+        self.classes_ = np.arange(count)
+
+    def predict(self, rows: Array) -> Array:
+        return self.predictions[rows].ravel()  # type: ignore[no-any-return]
+
+    def decision_function(self, rows: Array) -> Array:
+        z = self.outputs[rows].astype(np.float64)
+        if z.ndim == 2 and z.shape[1] == 2:
+            return z[:, 1] - z[:, 0]  # type: ignore[no-any-return]
+        return z.ravel() if len(self.classes_) == 2 else z  # type: ignore[no-any-return]
+
+    def predict_proba(self, rows: Array) -> Array:
+        z = self.outputs[rows].astype(np.float64)
+        if z.ndim == 1 or z.shape[1] == 1:
+            z = np.stack((np.zeros(len(z)), z.ravel()), axis=1)
+        e = np.exp(z - z.max(axis=1, keepdims=True))
+        return e / e.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
+
+
+class _Regressed(RegressorMixin, BaseEstimator):  # type: ignore[misc,unused-ignore]
+    """Predicts what was predicted: its X are row numbers."""
+
+    def __init__(self, outputs: Any = None) -> None:
+        self.outputs = outputs
+        self.fitted_ = True
+
+    def predict(self, rows: Array) -> Array:
+        return self.outputs[rows]  # type: ignore[no-any-return]
+
+
+def scored(name: str) -> Measure:
+    """Return the measure that one of scikit-learn's scorers computes."""
+    scorer = get_scorer(name)
+
+    def measure(targets: Array, outputs: Array, predictions: Array) -> float:
+        decided = predictions is not outputs
+        model = _Classified(outputs, predictions) if decided else _Regressed(outputs)
+        try:
+            return float(scorer(model, np.arange(len(targets)), targets.ravel() if decided else targets))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise cannot(name, error) from None
+
+    return measure

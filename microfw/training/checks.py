@@ -1,0 +1,92 @@
+"""Checks before a training run: whether model, loss, optimizer and data fit together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from microfw.data.dataset import Dataset
+from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError, message
+from microfw.graph import mode
+from microfw.nn import CrossEntropyLoss, Loss, Module
+from microfw.tensor import Tensor
+from microfw.training.state import Carried, evaluating
+
+
+def check_parts(model: Any, loss: Any, optimizer: Any) -> None:
+    """Raise unless a Trainer can work with its parts."""
+    for name, part, good, expected in (
+        ("model", model, isinstance(model, Module), "a Module"),
+        ("loss", loss, callable(loss), "a loss such as nn.MSELoss()"),
+        ("optimizer", optimizer, hasattr(optimizer, "step") and hasattr(optimizer, "zero_grad"), "an optimizer"),
+    ):
+        if isinstance(part, type):
+            raise ArgumentError(message("Trainer", f"{name} to be {expected}", f"the class {part.__name__}", "call it"))
+        if not good:
+            raise ArgumentError(message("Trainer", f"{name} to be {expected}", type(part).__name__))
+    stepped = getattr(getattr(optimizer, "flat", None), "parameters", None)
+    own = {id(p) for p in model.parameters()}
+    if stepped is not None and not any(id(p) in own for p in stepped):
+        raise ArgumentError(
+            message("Trainer", "an optimizer of the model's parameters", "others", "make it with model.parameters()")
+        )
+
+
+def check_epochs(epochs: Any) -> None:
+    """Raise unless a number of epochs is an integer of at least 0."""
+    if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or epochs < 0:
+        raise ArgumentError(message("Trainer.fit", "epochs to be an integer of at least 0", repr(epochs)))
+
+
+def check_fit(model: Module, loss: Any, data: Dataset, where: str) -> None:
+    """Raise unless the model's outputs for two rows and all targets suit the loss."""
+    carried = Carried(model, loss)
+    before = carried.save()
+    with mode(observer=None, watcher=None), evaluating(model):
+        outputs = model(data.X[:2])
+        if not isinstance(outputs, Tensor):
+            raise DTypeError(message(where, "the model to return a Tensor", type(outputs).__name__))
+        if outputs.shape[:1] != data.y[:2].shape[:1]:
+            raise ShapeError(
+                message(where, "an output for each row", f"shape {outputs.shape} for {len(data.y[:2])} rows")
+            )
+        if isinstance(loss, CrossEntropyLoss):
+            _labels(outputs, data, where)
+        elif isinstance(loss, Loss):
+            _targets(outputs, data, where, type(loss).__name__)
+        value = loss(outputs, data.y[:2])
+    carried.restore(before)
+    if not isinstance(value, Tensor) or value.size != 1:
+        got = f"shape {value.shape}" if isinstance(value, Tensor) else type(value).__name__
+        raise ArgumentError(message(where, "a loss of one number", got, "use reduction='mean'"))
+
+
+def _labels(outputs: Tensor, data: Dataset, where: str) -> None:
+    if data.task != "classification":
+        fix = "pass integer labels, or use nn.MSELoss for regression"
+        raise DataError(message(where, "integer labels for CrossEntropyLoss", f"targets of shape {data.y.shape}", fix))
+    classes = outputs.shape[-1]
+    if outputs.ndim == 2 and data.y.max() >= classes:
+        row = int((data.y >= classes).argmax())
+        fix = f"give the model's last layer {int(data.y.max()) + 1} outputs"
+        raise DataError(
+            message(
+                where, f"labels from 0 to {classes - 1}, as the model's outputs", f"{data.y[row]} at row {row}", fix
+            )
+        )
+
+
+def _targets(outputs: Tensor, data: Dataset, where: str, loss: str) -> None:
+    if data.task == "classification":
+        fix = "use nn.CrossEntropyLoss, or mf.data.Dataset(X, y, task='regression')"
+        raise DataError(message(where, f"real targets of shape (N, k) for {loss}", "integer labels", fix))
+    if outputs.shape[1:] != data.y.shape[1:]:
+        wanted, got = (str(("N", *shape[1:])).replace("'", "") for shape in (data.y.shape, outputs.shape))
+        count = data.y.shape[-1]
+        fix = (
+            f"give the model's last layer {count} output{'s' if count > 1 else ''}"
+            if outputs.ndim > 1
+            else "keep the last axis"
+        )
+        raise ShapeError(message(where, f"outputs of shape {wanted}, as the targets", got, fix))

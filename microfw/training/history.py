@@ -1,0 +1,53 @@
+"""History: what an epoch came to, one plain row each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from microfw.errors import ArgumentError, message
+
+
+class History(list[dict[str, Any]]):
+    """A list of rows, one dict an epoch, of plain numbers only.
+
+    Each row holds ``epoch`` (from 1), ``loss``, the metrics, their ``val_`` counterparts where a validation
+    set was given, and ``seconds``: the time of the epoch's training steps, validation apart. ``loss`` is the
+    mean over the rows of the loss of each, and metrics are of the same outputs: those that the model gave in
+    training, while its parameters moved. It is a list, so ``json.dumps(history)`` and
+    ``pandas.DataFrame(history)`` take it as it is.
+
+    Examples
+    --------
+    >>> history = History([{"epoch": 1, "loss": 0.7}, {"epoch": 2, "loss": 0.4}])
+    >>> history.column("loss")
+    [0.7, 0.4]
+    >>> history[-1]["loss"]
+    0.4
+    >>> history
+    epoch    loss
+        1  0.7000
+        2  0.4000
+    """
+
+    def column(self, name: str) -> list[Any]:
+        """Return one entry of every row.
+
+        Raises
+        ------
+        ArgumentError
+            If the rows have no such entry.
+        """
+        if self and name not in self[0]:
+            raise ArgumentError(message("History.column", f"one of {', '.join(self[0])}", repr(name)))
+        return [row[name] for row in self]
+
+    def __repr__(self) -> str:
+        if not self:
+            return "History(no epochs)"
+        table = [list(self[0])] + [[_short(value) for value in row.values()] for row in self]
+        widths = [max(len(cell) for cell in cells) for cells in zip(*table, strict=True)]
+        return "\n".join("  ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in table)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,127 @@
+"""Hooks: objects that are told of the moments of a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from microfw.errors import ArgumentError, message
+from microfw.training.history import History
+
+MOMENTS = ("on_fit_start", "on_epoch_start", "on_step_end", "on_epoch_end", "on_fit_end")
+
+
+@dataclass(slots=True)
+class TrainState:
+    """Where a training run is. One object for the whole run, which hooks may read and ``stop``.
+
+    Attributes
+    ----------
+    model, loss_function, optimizer : object
+        What is trained, and by what.
+    epochs, epoch : int
+        How many epochs there are to be, and which one runs, from 1; 0 before the first.
+    step, steps : int
+        Which step of the epoch this is, from 1, and how many were completed since the start.
+    loss : float
+        The loss of the last step.
+    history : History
+        A row for each epoch that is complete; in ``on_epoch_end`` it holds this epoch's.
+    stop : bool
+        A hook that sets it ends training after the step, or the epoch, at which it was called.
+    """
+
+    model: Any
+    loss_function: Any
+    optimizer: Any
+    epochs: int = 0
+    epoch: int = 0
+    step: int = 0
+    steps: int = 0
+    loss: float = float("nan")
+    history: History = field(default_factory=History)
+    stop: bool = False
+
+
+class Hook:
+    """Base of hooks: override the moments that are wanted; the others cost nothing.
+
+    Hooks are called in the order of the Trainer's list, at every moment. All moments of one `Trainer.fit`
+    run in the thread and the context that called it, so that a hook may set a context variable at the start
+    and reset it at the end.
+
+    Examples
+    --------
+    >>> import numpy as np, microfw as mf
+    >>> from microfw.training import Hook, Trainer
+    >>> class Patience(Hook):
+    ...     def on_epoch_end(self, state):
+    ...         losses = state.history.column("loss")
+    ...         state.stop = len(losses) > 1 and losses[-1] > 0.99 * losses[-2]
+    >>> model = mf.nn.Sequential(mf.nn.Dense(1, 1, rng=0))
+    >>> trainer = Trainer(model, mf.nn.MSELoss(), mf.optim.SGD(model.parameters(), lr=0.1), hooks=[Patience()])
+    >>> X = np.linspace(-1, 1, 64)[:, None]
+    >>> len(trainer.fit((X, X**2), epochs=100, rng=0, progress=False)) < 100
+    True
+    """
+
+    def on_fit_start(self, state: TrainState) -> None:
+        """Begin: data and model fit together, and nothing has been trained."""
+
+    def on_epoch_start(self, state: TrainState) -> None:
+        """Precede an epoch."""
+
+    def on_step_end(self, state: TrainState) -> None:
+        """Follow the optimizer's step."""
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        """Follow an epoch and its validation; its row is in the history."""
+
+    def on_fit_end(self, state: TrainState) -> None:
+        """Follow training, also if an exception ended it. Called if this hook's ``on_fit_start`` was."""
+
+
+class Hooks:
+    """The methods that hooks override, by moment, collected once."""
+
+    def __init__(self, hooks: Sequence[Any]) -> None:
+        self.hooks = tuple(hooks)
+        for hook in self.hooks:
+            if isinstance(hook, type) or not any(hasattr(hook, moment) for moment in MOMENTS):
+                got = f"the class {hook.__name__}" if isinstance(hook, type) else type(hook).__name__
+                raise ArgumentError(message("Trainer", "hooks with some of a Hook's methods", got, "pass an instance"))
+        self.step_end = self._collect("on_step_end")
+        self._begun: list[Any] = []
+
+    def _collect(self, moment: str, hooks: Sequence[Any] | None = None) -> list[Callable[[TrainState], None]]:
+        base = getattr(Hook, moment)
+        methods = [getattr(hook, moment, None) for hook in (self.hooks if hooks is None else hooks)]
+        return [m for m in methods if m is not None and getattr(m, "__func__", m) is not base]
+
+    def call(self, moment: str, state: TrainState) -> None:
+        """Tell every hook of a moment, in order."""
+        for method in self._collect(moment):
+            method(state)
+
+    def start(self, state: TrainState) -> None:
+        """Tell every hook that training starts, and remember which were told."""
+        for hook in self.hooks:
+            self._begun.append(hook)
+            for method in self._collect("on_fit_start", [hook]):
+                method(state)
+
+    def end(self, state: TrainState) -> None:
+        """Tell every hook that was told of the start, even if one of them raises."""
+        methods = self._collect("on_fit_end", self._begun)
+        self._begun = []
+        _in_turn(methods, state)
+
+
+def _in_turn(methods: list[Callable[[TrainState], None]], state: TrainState) -> None:
+    for k, method in enumerate(methods):
+        try:
+            method(state)
+        except BaseException:
+            _in_turn(methods[k + 1 :], state)
+            raise

@@ -1,0 +1,147 @@
+"""Metrics: how good predictions are, by name or as functions of ``(y_true, y_pred)``.
+
+Predictions are made comparable with the targets first: for a `CrossEntropyLoss` the class with the largest
+output, for a `BCEWithLogitsLoss` 0 or 1, for a `HingeLoss` -1 or 1, and otherwise the outputs themselves.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import ArgumentError, ShapeError, message
+from microfw.nn import BCEWithLogitsLoss, CrossEntropyLoss, HingeLoss
+
+Array = np.ndarray[Any, Any]
+Measure = Callable[[Array, Array, Array], float]
+"""``measure(targets, outputs, predictions)``."""
+
+
+def accuracy(y_true: Any, y_pred: Any) -> float:
+    """Return the share of labels that were predicted.
+
+    Examples
+    --------
+    >>> accuracy([0, 1, 2, 2], [0, 1, 2, 1])
+    0.75
+    """
+    y_true, y_pred = _pair(y_true, y_pred, "accuracy")
+    if y_pred.dtype.kind == "f" and (y_pred != np.round(y_pred)).any():
+        raise ArgumentError(message("accuracy", "labels", "real numbers", "use r2 for regression"))
+    return float(np.mean(y_true == y_pred))
+
+
+def r2(y_true: Any, y_pred: Any) -> float:
+    """Return the share of the targets' variance that was predicted, the mean over columns.
+
+    A column that is constant counts 1 if it was predicted exactly, and 0 otherwise.
+
+    Examples
+    --------
+    >>> r2([1.0, 2.0, 3.0], [1.0, 2.0, 4.0])
+    0.5
+    """
+    y_true, y_pred = (a.astype(np.float64).reshape(len(a), -1) for a in _pair(y_true, y_pred, "r2"))
+    missed = np.square(y_true - y_pred).sum(axis=0)
+    spread = np.square(y_true - y_true.mean(axis=0)).sum(axis=0)
+    safe = np.where(spread == 0, 1, spread)
+    return float(np.where(spread == 0, missed == 0, 1 - missed / safe).mean())
+
+
+METRICS: dict[str, Callable[[Any, Any], float]] = {"accuracy": accuracy, "r2": r2}
+
+
+def decide(outputs: Array, targets: Array, loss: Any) -> Array:
+    """Return a model's outputs in the form of its targets: labels where there are labels.
+
+    Examples
+    --------
+    >>> decide(np.array([[0.1, 0.9], [2.0, 1.0]]), np.array([0, 0]), CrossEntropyLoss())
+    array([1, 0])
+    """
+    if isinstance(loss, BCEWithLogitsLoss):
+        return (outputs > 0).astype(targets.dtype)
+    if isinstance(loss, HingeLoss):
+        return np.where(outputs > 0, 1, -1).astype(targets.dtype)
+    if isinstance(loss, CrossEntropyLoss) or (targets.dtype.kind in "iu" and outputs.ndim == targets.ndim + 1):
+        return np.asarray(outputs.argmax(axis=-1))
+    return outputs
+
+
+def resolve(metrics: Any) -> dict[str, Measure]:
+    """Return measures by name for the names and functions that a Trainer was given.
+
+    Parameters
+    ----------
+    metrics : str, callable, or an iterable of them
+        "accuracy" and "r2" are built in. Any other name is one of scikit-learn's: of a scorer, such as
+        "f1_macro" or "neg_log_loss", or of a function in `sklearn.metrics`, such as "mean_absolute_error".
+        A callable is ``f(y_true, y_pred)``, and goes by its name.
+
+    Raises
+    ------
+    ArgumentError
+        If a name is unknown, or comes twice.
+    """
+    if isinstance(metrics, str) or callable(metrics):
+        metrics = [metrics]
+    found: dict[str, Measure] = {}
+    for metric in metrics if isinstance(metrics, Iterable) else [metrics]:
+        name = metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
+        if name in found or name in ("epoch", "loss", "seconds"):
+            raise ArgumentError(message("metrics", "different names", f"{name!r} twice", "rename one of them"))
+        if isinstance(metric, str):
+            found[name] = _plain(METRICS[metric]) if metric in METRICS else _named(metric)
+        elif callable(metric):
+            found[name] = _plain(metric)
+        else:
+            raise ArgumentError(message("metrics", "names and functions f(y_true, y_pred)", repr(metric)))
+    return found
+
+
+def _plain(function: Callable[[Any, Any], Any]) -> Measure:
+    return lambda targets, outputs, predictions: float(function(targets, predictions))
+
+
+def _named(name: str) -> Measure:
+    """Find a metric in scikit-learn."""
+    from sklearn import metrics
+
+    if name in metrics.get_scorer_names():
+        from microfw.training._scorers import scored
+
+        return scored(name)
+    function = getattr(metrics, name, None) if name in metrics.__all__ else None
+    if function is None or isinstance(function, type):
+        known = [
+            *METRICS,
+            *metrics.get_scorer_names(),
+            *(n for n in metrics.__all__ if n.endswith(("_score", "_error"))),
+        ]
+        close = difflib.get_close_matches(name, known, 1, 0.5)
+        fix = f"did you mean {close[0]!r}?" if close else "or pass a function f(y_true, y_pred)"
+        raise ArgumentError(message("metrics", "accuracy, r2, or a name of sklearn.metrics", repr(name), fix))
+
+    def measure(targets: Array, outputs: Array, predictions: Array) -> float:
+        try:
+            return float(function(targets, predictions))
+        except (ValueError, TypeError) as error:
+            raise cannot(name, error) from None
+
+    return measure
+
+
+def cannot(name: str, error: Exception) -> ArgumentError:
+    """Return the error for a metric that scikit-learn could not compute."""
+    reason = " ".join(str(error).split())
+    return ArgumentError(message(f"metric {name!r}", "targets and outputs that it can compare", f"others ({reason})"))
+
+
+def _pair(y_true: Any, y_pred: Any, where: str) -> tuple[Array, Array]:
+    y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
+    if y_true.shape != y_pred.shape:
+        raise ShapeError(message(where, "targets and predictions of one shape", f"{y_true.shape} and {y_pred.shape}"))
+    return y_true, y_pred

@@ -1,0 +1,111 @@
+"""State that training must put back: the modes of modules, what a forward pass changes, and Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from microfw.graph import mode
+from microfw.nn import Module
+from microfw.tensor import Tensor
+
+
+@contextlib.contextmanager
+def switched(model: Module, training: bool) -> Iterator[None]:
+    """Run a block with a model in training or in evaluation; each module's own mode comes back."""
+    before = [(module, module.training) for _, module in model.named_modules()]
+    try:
+        model.train(training)
+        yield
+    finally:
+        for module, flag in before:
+            module.training = flag
+
+
+@contextlib.contextmanager
+def evaluating(model: Module) -> Iterator[None]:
+    """Run a block with a model in evaluation, recording nothing."""
+    with switched(model, False), mode(recording=False):
+        yield
+
+
+def quiet() -> np.errstate:
+    """Silence NumPy's warnings of overflow, which training turns into one error; what raises still raises."""
+    return np.errstate(**{kind: "ignore" for kind, reaction in np.geterr().items() if reaction == "warn"})  # type: ignore[arg-type]
+
+
+class Carried:
+    """What a forward pass changes besides gradients: the states of Generators, and buffers."""
+
+    def __init__(self, *modules: Any) -> None:
+        self.generators: list[np.random.Generator] = []
+        self.buffers: list[Tensor] = []
+        for module in modules:
+            if isinstance(module, Module):
+                self._find(module)
+        self.found = bool(self.generators or self.buffers)
+
+    def _find(self, module: Module) -> None:
+        generators = [
+            v for _, m in module.named_modules() for v in vars(m).values() if isinstance(v, np.random.Generator)
+        ]
+        self.generators += {id(g): g for g in generators}.values()
+        self.buffers += [t for _, t in module._walk() if isinstance(t, Tensor) and not t.requires_grad and t._leaf]
+
+    def save(self) -> tuple[list[Any], list[Any]] | None:
+        """Return a copy of the states, or None if there are none."""
+        if not self.found:
+            return None
+        return [g.bit_generator.state for g in self.generators], [t.data.copy() for t in self.buffers]
+
+    def restore(self, saved: tuple[list[Any], list[Any]] | None) -> None:
+        """Bring the states back."""
+        if saved is None:
+            return
+        for generator, state in zip(self.generators, saved[0], strict=True):
+            generator.bit_generator.state = state
+        for buffer, values in zip(self.buffers, saved[1], strict=True):
+            buffer.data = values
+
+
+class Interrupts:
+    """Holds Ctrl-C back while the optimizer moves the parameters, so that none is left half-way.
+
+    Elsewhere, and in other threads than the main one, Ctrl-C does what it did before.
+    """
+
+    def __init__(self) -> None:
+        self.held = False
+        self._pending: tuple[int, Any] | None = None
+        self._before: Callable[..., Any] | None = None
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            before = signal.getsignal(signal.SIGINT)
+            if callable(before):
+                self._before = before
+                signal.signal(signal.SIGINT, self._handle)
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+        if kind is None:
+            self.release()
+
+    def release(self) -> None:
+        """Let Ctrl-C through again, also one that came meanwhile."""
+        self.held = False
+        if self._pending is not None and self._before is not None:
+            pending, self._pending = self._pending, None
+            self._before(*pending)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.held:
+            self._pending = (number, frame)
+        elif self._before is not None:
+            self._before(number, frame)

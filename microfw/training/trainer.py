@@ -1,0 +1,208 @@
+"""Trainer: the loop over epochs, and in them over steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from microfw.data.batching import check_batch_size
+from microfw.data.dataset import Dataset, as_dataset
+from microfw.errors import NonFiniteError
+from microfw.graph import mode
+from microfw.tensor import Tensor
+from microfw.training.checks import check_parts
+from microfw.training.history import History
+from microfw.training.hooks import Hooks, TrainState
+from microfw.training.metrics import decide, resolve
+from microfw.training.progress import Progress
+from microfw.training.run import Run, Tally, measure
+from microfw.training.state import evaluating, quiet, switched
+
+Array = np.ndarray[Any, Any]
+
+
+class Trainer:
+    """Trains a model on a dataset, epoch by epoch, and measures it.
+
+    Parameters
+    ----------
+    model : Module
+        What is trained.
+    loss : Module or callable
+        ``loss(outputs, targets)`` gives one number, such as `nn.CrossEntropyLoss` for labels.
+    optimizer : SGD
+        Made with ``model.parameters()``.
+    metrics : sequence of str or callable
+        "accuracy", "r2", any other name that scikit-learn has, or functions ``f(y_true, y_pred)``; for labels
+        ``y_pred`` is the predicted labels, and else the model's outputs.
+    hooks : sequence of Hook
+        Told of the moments of training, in this order.
+
+    Examples
+    --------
+    >>> import microfw as mf
+    >>> train, test = mf.data.load("iris", rng=0)
+    >>> model = mf.nn.Sequential(mf.nn.Dense(4, 16, rng=0), mf.nn.ReLU(), mf.nn.Dense(16, 3, rng=1))
+    >>> optimizer = mf.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    >>> trainer = Trainer(model, mf.nn.CrossEntropyLoss(), optimizer, metrics=["accuracy"])
+    >>> history = trainer.fit(train, epochs=20, validation=test, rng=0, progress=False)
+    >>> list(history[-1])
+    ['epoch', 'loss', 'accuracy', 'val_loss', 'val_accuracy', 'seconds']
+    >>> trainer.evaluate(test)["accuracy"] > 0.9
+    True
+    """
+
+    def __init__(self, model: Any, loss: Any, optimizer: Any, metrics: Any = (), hooks: Sequence[Any] = ()) -> None:
+        check_parts(model, loss, optimizer)
+        Hooks(hooks)
+        self.model = model
+        self.loss = loss
+        self.optimizer = optimizer
+        self.metrics = resolve(metrics)
+        self.hooks = list(hooks)
+
+    def fit(
+        self,
+        train: Any,
+        epochs: int = 10,
+        batch_size: int = 32,
+        validation: Any = None,
+        rng: int | np.random.Generator | None = None,
+        progress: bool = True,
+    ) -> History:
+        """Train the model.
+
+        Parameters
+        ----------
+        train : Dataset or (X, y)
+            What to train on.
+        epochs : int
+            How many times to go through all rows.
+        batch_size : int
+            Rows in a step.
+        validation : Dataset or (X, y), optional
+            Measured after each epoch.
+        rng : int, numpy.random.Generator or None
+            Where the order of the rows comes from.
+        progress : bool
+            Show a bar on standard error, or lines if it is not a terminal.
+
+        Returns
+        -------
+        History
+            A row for each epoch.
+
+        Raises
+        ------
+        NonFiniteError
+            If a loss or a gradient turns NaN or infinite, naming the first op that did. The parameters are as
+            they were before that step.
+        ArgumentError, DataError, ShapeError, DTypeError
+            If model, loss, optimizer and data do not fit together, before anything is trained.
+
+        Notes
+        -----
+        Training can be interrupted with Ctrl-C: the model is then as the last completed step left it. Metrics
+        of the training rows are those of the outputs that the steps computed, which costs no other pass.
+        """
+        state = TrainState(self.model, self.loss, self.optimizer, epochs)
+        run = Run(state, Hooks([*self.hooks, *([Progress()] if progress else [])]), train, batch_size, validation, rng)
+        with mode(), quiet(), switched(self.model, True), run.interrupts:
+            try:
+                run.hooks.start(state)
+                while state.epoch < epochs and not state.stop:
+                    self._epoch(run)
+            finally:
+                run.hooks.end(state)
+        return state.history
+
+    def _epoch(self, run: Run) -> None:
+        state, tally = run.state, Tally(self.loss, self.metrics)
+        state.epoch += 1
+        run.hooks.call("on_epoch_start", state)
+        began = perf_counter()
+        for state.step, (X, y) in enumerate(run.batches(), 1):
+            tally.add(*self._step(X, y, run), y)
+            for tell in run.hooks.step_end:
+                tell(state)
+            if state.stop:
+                break
+        seconds = perf_counter() - began
+        row = {"epoch": state.epoch, **tally.result()}
+        if run.validation is not None:
+            row |= {f"val_{name}": value for name, value in self.evaluate(run.validation).items()}
+        state.history.append({**row, "seconds": seconds})
+        run.hooks.call("on_epoch_end", state)
+
+    def _step(self, X: Array, y: Array, run: Run) -> tuple[float, Tensor]:
+        state, before = run.state, run.carried.save()
+        try:
+            self.optimizer.zero_grad()
+            outputs = self.model(X)
+            loss = self.loss(outputs, y)
+            state.loss = loss.item()
+            if not isfinite(state.loss):
+                raise NonFiniteError
+            loss.backward()
+            run.interrupts.held = True
+            self.optimizer.step()
+            state.steps += 1
+        except BaseException as error:
+            run.undo(before, error, X, y)
+            raise
+        run.interrupts.release()
+        return state.loss, outputs
+
+    def evaluate(self, data: Any, batch_size: int = 4096) -> dict[str, float]:
+        """Return the mean loss and the metrics on a dataset, in evaluation mode, recording nothing.
+
+        Parameters
+        ----------
+        data : Dataset or (X, y)
+            What to measure on.
+        batch_size : int
+            Rows that go through the model at once; decides memory, not the result.
+
+        Returns
+        -------
+        dict
+            "loss", and each metric by name.
+        """
+        data = as_dataset(data, "Trainer.evaluate")
+        outputs = self.predict(data.X, batch_size)
+        with evaluating(self.model):
+            loss = float(self.loss(Tensor(outputs), data.y).item())
+        if getattr(self.loss, "reduction", "mean") == "sum":
+            loss /= len(data)
+        return {"loss": loss, **measure(self.metrics, self.loss, outputs, data.y)}
+
+    def predict(self, X: Any, batch_size: int = 4096) -> Array:
+        """Return the model's outputs, such as logits, in evaluation mode; see `predict_classes` for labels.
+
+        Parameters
+        ----------
+        X : array_like or Dataset
+            Rows of features.
+        batch_size : int
+            Rows that go through the model at once.
+
+        Returns
+        -------
+        ndarray
+            A row of outputs for each row of X.
+        """
+        check_batch_size(batch_size, "Trainer.predict")
+        X = np.asarray(X.X if isinstance(X, Dataset) else X)
+        starts = range(0, max(len(X), 1), batch_size)
+        with evaluating(self.model):
+            parts = [np.asarray(self.model(X[k : k + batch_size])) for k in starts]
+        return np.concatenate(parts)
+
+    def predict_classes(self, X: Any, batch_size: int = 4096) -> Array:
+        """Return the label that the model finds most likely for each row, as the metrics see it."""
+        outputs = self.predict(X, batch_size)
+        return decide(outputs, np.empty(outputs.shape[:-1], np.intp), self.loss)
