@@ -97,6 +97,8 @@ def one_thread() -> Any:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train on a toy dataset, with a profile or without, and print what came of it."""
+    if arguments.seed < 0:
+        raise ArgumentError(f"--seed: expected 0 or a positive integer, got {arguments.seed}")
     split, weights, order = np.random.default_rng(arguments.seed).spawn(3)
     train_set, test_set = data.load(arguments.name, rng=split)
     classify = train_set.task == "classification"

@@ -56,7 +56,7 @@ def _title(session: Session) -> str:
     if session.layers:
         notes.append(f"{trainable:,} trainable parameters" + (f" and {frozen:,} frozen" if frozen else ""))
     if session.every > 1:
-        notes.append(f"layers sampled on every {session.every}th step")
+        notes.append(f"layers sampled: 1 step in {session.every}")
     return "\n".join(_wrap(f"microfw profile: {what or 'a model'}, " + ", ".join(notes)))
 
 
@@ -84,18 +84,17 @@ def _counts(e: Epoch, session: Session) -> str:
     total = e.sum()
     nodes, scalars, edges = (round(v / steps) for v in (total.nodes, total.flops_forward, total.edges))
     rules, added = round(total.rules / steps), round(total.accumulated / steps)
-    head = ["a step, on average", "counted in tensors", "counted in scalars"]
-    n_p, n_x_p = "N + P", "N x P (predicted: what redoing every node for every parameter is bounded by)"
+    both = f"{whole(rules)} rules called + {whole(added)} gradients added; scalar operations"
+    head = ["per step", "in tensors", "in scalars", "what is counted"]
     rows = [
-        ["N   computations: op nodes, or the scalar operations in them", f"{nodes:,}", f"{scalars:,}"],
-        ["P   trainable arrays, or the scalars in them, that got a gradient", f"{e.parameter_tensors:,}", f"{e.parameters:,}"],
-        [n_p, f"{nodes + e.parameter_tensors:,}", f"{scalars + e.parameters:,}"],
-        [n_x_p, f"{nodes * e.parameter_tensors:,}", f"{scalars * e.parameters:,}"],
-        [f"backward took: {rules:,} rules called + {added:,} gradients added to arrays", f"{rules + added:,}", ""],
-        ["backward took: scalar operations, a multiply-add being two", "", f"{round(total.flops_backward / steps):,}"],
-        ["E   edges along which a gradient went", f"{edges:,}", ""],
+        ["N", whole(nodes), whole(scalars), "op nodes recorded; the scalar operations in them"],
+        ["P", whole(e.parameter_tensors), whole(e.parameters), "arrays that got a gradient; the numbers in them"],
+        ["N + P", whole(nodes + e.parameter_tensors), whole(scalars + e.parameters), ""],
+        ["backward took", whole(rules + added), whole(round(total.flops_backward / steps)), both],
+        ["N x P", whole(nodes * e.parameter_tensors), whole(scalars * e.parameters), "predicted: bound of the way without a graph"],
+        ["E", whole(edges), "", "edges that a gradient went along"],
     ]
-    return "Counts\n" + table(head, rows, wide=True)
+    return "Counts\n" + table(head, rows, text=True)
 
 
 def _layers(e: Epoch, session: Session, span: str, most: int) -> str:
@@ -112,8 +111,8 @@ def _layers(e: Epoch, session: Session, span: str, most: int) -> str:
             name,
             short(row.nodes / steps),
             f"{parameters:,}" if parameters else "",
-            f"{row.forward_ns / steps / 1e3:,.1f}",
-            f"{row.backward_ns / steps / 1e3:,.1f}",
+            microseconds(row.forward_ns / steps),
+            microseconds(row.backward_ns / steps),
             f"{row.backward_ns / total_backward:.1%}",
             short(row.flops_forward / steps),
             short(row.flops_backward / steps),
@@ -131,11 +130,11 @@ def _layers(e: Epoch, session: Session, span: str, most: int) -> str:
         for row in layers[most:]:
             rest.add(row)
         rows.append(cells(f"{len(layers) - most} more", rest, 0))
-    walk = ["the walk itself", "", "", f"{e.untagged_forward_ns / steps / 1e3:,.1f}"]
-    walk += [f"{e.untagged_backward_ns / steps / 1e3:,.1f}", f"{e.untagged_backward_ns / total_backward:.1%}"]
+    walk = ["the walk itself", "", "", microseconds(e.untagged_forward_ns / steps)]
+    walk += [microseconds(e.untagged_backward_ns / steps), f"{e.untagged_backward_ns / total_backward:.1%}"]
     rows.append(walk + [""] * 4)
     total = cells("total", e.sum(), e.parameters)
-    total[3:6] = [f"{ns / steps / 1e3:,.1f}" for ns in (e.observed_forward_ns, e.observed_backward_ns)] + ["100.0%"]
+    total[3:6] = [microseconds(ns / steps) for ns in (e.observed_forward_ns, e.observed_backward_ns)] + ["100.0%"]
     rows.append(total)
     sampled = f", sampled on {e.observed:,} of {e.steps:,} steps" if e.observed != e.steps else ""
     return f"Layers, per step ({span}{sampled})\n" + table(head, rows)
@@ -171,19 +170,21 @@ def _footer(session: Session, e: Epoch) -> str:
     return "\n".join(wrapped for line in lines for wrapped in _wrap(line))
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], wide: bool = False) -> str:
-    """Align columns: the first to the left, the others to the right."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], text: bool = False) -> str:
+    """Align columns: the first to the left, the others to the right, the last to the left if it is text."""
     widths = [max(len(r[k]) for r in (head, *rows)) for k in range(len(head))]
     gap = " " * (2 if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else 1)
     lines = []
     for r in (head, *rows):
         cells = [r[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(r[1:], widths[1:], strict=True)]
+        if text:
+            cells[-1] = r[-1]
         lines.append(gap.join(cells).rstrip())
     lines.insert(1, "-" * min(WIDTH, sum(widths) + len(gap) * (len(widths) - 1)))
     return "\n".join(lines)
 
 
-def milliseconds(ns: int) -> str:
+def milliseconds(ns: float) -> str:
     """Write nanoseconds as milliseconds.
 
     Examples
@@ -191,7 +192,29 @@ def milliseconds(ns: int) -> str:
     >>> milliseconds(12_345_678)
     '12.35'
     """
-    return f"{ns / 1e6:,.2f}"
+    return f"{ns / 1e6:,.2f}" if ns < 1e11 else short(ns / 1e6)
+
+
+def microseconds(ns: float) -> str:
+    """Write nanoseconds as microseconds.
+
+    Examples
+    --------
+    >>> microseconds(12_345)
+    '12.3'
+    """
+    return f"{ns / 1e3:,.1f}" if ns < 1e8 else short(ns / 1e3)
+
+
+def whole(value: int) -> str:
+    """Write a count in full, or a huge one with three digits.
+
+    Examples
+    --------
+    >>> whole(1234567), whole(10**15)
+    ('1,234,567', '1e+15')
+    """
+    return f"{value:,}" if value < 10**12 else f"{value:.3g}"
 
 
 def short(value: float) -> str:

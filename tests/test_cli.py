@@ -1,0 +1,72 @@
+"""The command line, run as a user runs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from microfw import cli
+
+
+def call(*arguments, code=0):
+    done = subprocess.run([sys.executable, "-m", "microfw", *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_profile_then_report(tmp_path):
+    path = tmp_path / "wine.json"
+    done = call("profile", "wine", "--epochs", "3", "--hidden", "8,8", "--json", str(path))
+    assert "0: Dense(13 -> 8)" in done.stdout
+    assert "Layers, per step (all 3 epochs)" in done.stdout
+    assert "the walk itself" in done.stdout
+    assert "BLAS threads: 1." in done.stdout
+    assert "test: loss" in done.stdout
+    assert "epoch 3/3" in done.stderr  # progress: readable when it goes to a file
+    assert "\r" not in done.stderr
+    again = call("report", str(path), "--epoch", "2")
+    assert "Layers, per step (epoch 2)" in again.stdout
+
+
+def test_train_is_quiet_when_asked_and_repeats_itself():
+    runs = [call("train", "diabetes", "--epochs", "2", "--quiet", "--seed", "3").stdout for _ in range(2)]
+    assert runs[0] == runs[1]
+    assert "r2" in runs[0]
+    assert "microfw profile" not in runs[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["profile", "digit"], "did you mean 'digits'?"),
+        (["train", "iris", "--batch-size", "0"], "batch_size"),
+        (["train", "iris", "--lr", "-1"], "lr"),
+        (["train", "iris", "--lr", "nan"], "lr"),
+        (["train", "iris", "--hidden", "8,-1"], "--hidden: expected positive sizes like 64,32, got '8,-1'"),
+        (["train", "iris", "--epochs", "many"], "invalid int value: 'many'"),
+        (["train", "iris", "--seed", "-1"], "--seed"),
+        (["report", "/nowhere.json"], "No such file"),
+        (["frobnicate"], "invalid choice"),
+        ([], "required"),
+        (["profile", "iris", "--every", "0"], "every"),
+    ],
+)
+def test_errors_take_one_line_and_code_2(arguments, says):
+    done = call(*arguments, code=2)
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_help_teaches():
+    text = call("--help").stdout
+    assert "microfw profile digits" in text
+    assert "N x P" in text
+    assert "digits, iris" in call("profile", "--help").stdout.replace("\n", " ").replace("  ", "")
+
+
+def test_version():
+    assert cli.parser().prog == "microfw"
+    assert call("--version").stdout.startswith("microfw 0.")

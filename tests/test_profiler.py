@@ -1,0 +1,344 @@
+"""The profiler: what it counts, that times add up, that it attaches and detaches cleanly, what it prints."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import microfw as mf
+from microfw import nn, optim
+from microfw.errors import ArgumentError, DataError, GraphError
+from microfw.graph import MODE, Mode
+from microfw.profiler import Epoch, Layer, Row, Session, recorder, report
+from microfw.profiler.session import COUNTS, merged
+
+RNG = np.random.default_rng(0)
+X = RNG.random((64, 12)).astype(np.float32)
+Y = RNG.integers(0, 4, 64)
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        self.inner = nn.Dense(8, 8, rng=1)
+
+    def forward(self, x):
+        return x + nn.ReLU()(self.inner(x))
+
+
+class Shared(nn.Module):
+    def __init__(self):
+        self.layer = nn.Dense(12, 12, rng=0)
+        self.head = nn.Dense(12, 4, rng=1)
+
+    def forward(self, x):
+        return self.head(self.layer(self.layer(x)))
+
+
+def models():
+    return {
+        "plain": nn.Sequential(nn.Dense(12, 8, rng=0), nn.ReLU(), nn.Dense(8, 4, rng=1)),
+        "deep": nn.Sequential(
+            nn.Dense(12, 8, rng=0), *[nn.Sequential(nn.Dense(8, 8, rng=k), nn.Tanh()) for k in range(6)], nn.Dense(8, 4)
+        ),
+        "residual": nn.Sequential(nn.Dense(12, 8, rng=0), Residual(), Residual(), nn.Dense(8, 4, rng=1)),
+        "shared": Shared(),
+        "dropout": nn.Sequential(nn.Dense(12, 8, rng=0), nn.Dropout(0.5, rng=0), nn.Dense(8, 4, rng=1)),
+    }
+
+
+def run(model, profiler, epochs=2, batch_size=20):
+    optimizer = optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
+    loss_function = nn.CrossEntropyLoss()
+    with profiler:
+        for epoch in range(epochs):
+            for x, y in mf.data.batches((X, Y), batch_size, rng=epoch):
+                optimizer.zero_grad()
+                loss_function(model(x), y).backward()
+                optimizer.step()
+            profiler.end_epoch()
+    return profiler.session
+
+
+@pytest.mark.parametrize("name", models())
+@pytest.mark.parametrize("every", [1, 3])
+def test_times_are_conserved_and_each_node_is_visited_once(name, every):
+    model = models()[name]
+    session = run(model, mf.Profiler(model, every=every))
+    assert [e.epoch for e in session.epochs] == [1, 2]
+    for epoch in session.epochs:
+        total = epoch.sum()
+        assert epoch.steps == 4
+        assert epoch.observed == 4 if every == 1 else 1 <= epoch.observed < 4
+        assert epoch.untagged_forward_ns >= 0
+        assert epoch.untagged_backward_ns >= 0
+        assert sum(row.backward_ns for row in epoch.layers()) + epoch.untagged_backward_ns == epoch.observed_backward_ns
+        assert sum(row.forward_ns for row in epoch.layers()) + epoch.untagged_forward_ns == epoch.observed_forward_ns
+        assert all(type(getattr(row, f)) is int and getattr(row, f) >= 0 for row in epoch.rows for f in COUNTS)
+        assert total.rules == total.nodes > 0
+        assert epoch.parameters == sum(p.size for p in model.parameters())
+        assert epoch.forward_ns + epoch.backward_ns + epoch.update_ns + epoch.data_ns <= epoch.total_ns
+    whole = session.total()
+    for name_ in COUNTS:
+        assert getattr(whole.sum(), name_) == sum(getattr(e.sum(), name_) for e in session.epochs)
+
+
+def test_layers_carry_the_users_names_in_order():
+    model = models()["residual"]
+    epoch = run(model, mf.Profiler(model)).epochs[0]
+    assert [row.layer for row in epoch.layers()] == [
+        "0", "1.inner", "1.ReLU", "1", "2.inner", "2.ReLU", "2", "3", "CrossEntropyLoss",
+    ]  # fmt: skip
+
+
+def test_matrix_products_are_three_forwards_less_the_first():
+    model = models()["plain"]
+    epoch = run(model, mf.Profiler(model), epochs=1, batch_size=64).epochs[0]
+    first, second = 2 * 64 * 12 * 8, 2 * 64 * 8 * 4
+    total = epoch.sum()
+    assert total.products_forward == first + second
+    assert total.products_forward + total.products_backward == 3 * (first + second) - first
+
+
+def test_freezing_a_layer_lowers_parameters_edges_and_operations_as_predicted():
+    free, frozen = models()["plain"], models()["plain"]
+    frozen[0].requires_grad_(False)
+    a = run(free, mf.Profiler(free), 1, 64).epochs[0]
+    b = run(frozen, mf.Profiler(frozen), 1, 64).epochs[0]
+    assert a.parameters - b.parameters == 12 * 8 + 8
+    # Gone: the first layer's weight and bias, and the way down to it through ReLU and the second layer's data.
+    assert a.sum().edges - b.sum().edges == 4
+    assert a.sum().products_backward - b.sum().products_backward == 2 * 64 * 12 * 8 + 2 * 64 * 8 * 4
+    assert b.sum().nodes == 2
+    assert b.sum().rules == 2
+
+
+def test_diamond_calls_two_rules():
+    a = mf.tensor(1.0, requires_grad=True)
+    optimizer = optim.SGD([a], lr=0.1)
+    with mf.Profiler() as profiler:
+        b = a + a
+        c = b + b
+        c.backward()
+        optimizer.step()
+    epoch = profiler.session.epochs[0]
+    assert a.grad == 4
+    assert (epoch.sum().nodes, epoch.sum().rules, epoch.sum().edges, epoch.sum().accumulated) == (2, 2, 4, 2)
+    assert epoch.layers()[0].layer == ""
+    assert epoch.untagged_forward_ns == 0  # there is no module around: forward is the ops
+
+
+def test_saved_bytes_count_each_array_once_and_no_parameter():
+    model = models()["plain"]
+    epoch = run(model, mf.Profiler(model), 1, 64).epochs[0]
+    saved = {row.layer: row.saved_bytes for row in epoch.layers()}
+    assert saved["0"] == 64 * 12 * 4  # the data, for the weight's gradient
+    assert saved["1"] == 64 * 8 * 4  # the output, which the next layer shares
+    assert saved["2"] == 0
+
+
+def test_evaluation_is_kept_apart():
+    model = models()["plain"]
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    with mf.Profiler(model) as profiler:
+        nn.CrossEntropyLoss()(model(X), Y).backward()
+        optimizer.step()
+        with mf.no_grad():
+            model(X)
+    epoch = profiler.session.epochs[0]
+    assert epoch.evaluation_ns > 0
+    assert epoch.sum().nodes == 4
+
+
+def test_gradient_accumulation_counts_every_backward():
+    model = models()["plain"]
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    with mf.Profiler(model) as profiler:
+        for part in (slice(0, 32), slice(32, 64)):
+            nn.CrossEntropyLoss()(model(X[part]), Y[part]).backward()
+        optimizer.step()
+    epoch = profiler.session.epochs[0]
+    assert (epoch.steps, epoch.sum().rules, epoch.sum().nodes) == (1, 8, 8)
+
+
+def test_detached_also_when_the_loop_raises():
+    before = MODE.get()
+    profiler = mf.Profiler(models()["plain"])
+    with pytest.raises(ZeroDivisionError), profiler:
+        1 / 0  # noqa: B018
+    assert MODE.get() == before == Mode()
+    with pytest.raises(GraphError, match="inside `with profiler:`"):
+        profiler.end_epoch()
+    with profiler, pytest.raises(GraphError, match="attached already"):
+        profiler._attach()
+
+
+def test_as_a_hook_it_takes_the_trainers_model_and_metrics():
+    train = mf.data.Dataset(X, Y)
+    model = models()["plain"]
+    profiler = mf.Profiler(name="toy")
+    trainer = mf.Trainer(
+        model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1), metrics=["accuracy"], hooks=[profiler]
+    )
+    trainer.fit(train, epochs=3, batch_size=32, validation=train, rng=0, progress=False)
+    session = profiler.session
+    assert [e.steps for e in session.epochs] == [2, 2, 2]
+    assert "val_accuracy" in session.epochs[-1].metrics
+    assert [layer.name for layer in session.layers] == ["Sequential", "0", "1", "2"]
+    assert sum(layer.parameters for layer in session.layers) == 12 * 8 + 8 + 8 * 4 + 4
+    assert MODE.get() == Mode()
+    assert 0 <= session.overhead["share"] < 10
+
+
+def test_memory_is_bounded_where_every_step_is_another():
+    model = models()["plain"]
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    profiler = mf.Profiler(model)
+    with profiler:
+        for n in range(1, recorder.MOST_PATTERNS + 40):
+            rows = np.resize(X, (n, 12))
+            optimizer.zero_grad()
+            nn.CrossEntropyLoss()(model(rows), np.resize(Y, n)).backward()
+            optimizer.step()
+        assert profiler._recorder is not None
+        assert len(profiler._recorder.patterns) == recorder.MOST_PATTERNS
+    total = profiler.session.epochs[0].sum()
+    assert total.nodes == total.rules == 4 * (recorder.MOST_PATTERNS + 39)
+
+
+def test_ops_without_a_declared_cost_are_reported():
+    @mf.op(vjp=lambda g, x: 3 * x**2 * g, name="cube_without_cost")
+    def cube(x):
+        return x**3
+
+    try:
+        p = mf.tensor([1.0, 2.0], requires_grad=True)
+        optimizer = optim.SGD([p], lr=0.1)
+        with mf.Profiler() as profiler:
+            cube(p).sum().backward()
+            optimizer.step()
+        assert "1 nodes belong to ops that declare no cost" in profiler.report()
+    finally:
+        del mf.graph.OPS["cube_without_cost"]
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5, "2"])
+def test_every_must_be_a_positive_integer(every):
+    with pytest.raises(ArgumentError, match="Profiler: expected every to be a positive integer"):
+        mf.Profiler(every=every)
+
+
+def test_json_round_trip(tmp_path):
+    model = models()["deep"]
+    profiler = mf.Profiler(model, name='a "name" </script>')
+    run(model, profiler)
+    path = tmp_path / "run.profile.json"
+    profiler.save(path)
+    assert Session.load(path) == profiler.session
+    assert json.loads(path.read_text())["version"] == 1
+    assert report(Session.load(path)) == profiler.report()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "expected JSON, got .*; was the file cut short?"),
+        ("[]", "expected a profile saved by microfw, got other JSON"),
+        ('{"epochs": [], "version": 99}', "expected version 1, got 99"),
+        ('{"epochs": [{"epoch": 1, "rows": [{"layer": "0", "nodes": -1}]}], "layers": [], "version": 1}', "nodes is -1"),
+        ('{"epochs": [{"epoch": 1, "rows": [], "what": 1}], "layers": [], "version": 1}', "got an entry that is wrong"),
+    ],
+)
+def test_bad_files_are_refused_in_one_line(tmp_path, text, says):
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=says) as caught:
+        Session.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def fixed_session():
+    def epoch(number):
+        rows = [
+            Row("0", "linear", 10, 20, 10, 20, 1_000_000, 900_000, 990_000, 890_000, 40_960, 120_000, 200_000),
+            Row("1", "relu", 10, 10, 10, 0, 20_000, 40_000, 0, 0, 81_920, 30_000, 50_000),
+            Row("MSELoss", "mean", 10, 10, 10, 0, 100, 100, 0, 0, 0, 10_000, 20_000),
+        ]
+        return Epoch(
+            number, 10, 10, 0.5 / number, {"val_r2": 0.75}, 330, 2, 200_000, 300_000, 70_000, 200_000, 300_000,
+            50_000, 0, 700_000, rows,
+        )  # fmt: skip
+
+    return Session(
+        name="toy",
+        model="Sequential",
+        layers=[Layer("Sequential", "Sequential"), Layer("0", "Dense", 330, 330), Layer("1", "ReLU")],
+        epochs=[epoch(1), epoch(2)],
+        environment={"python": "3.11.7", "numpy": "2.0.0", "machine": "x86_64", "system": "Linux", "blas_threads": "1"},
+        overhead={"ns_per_node": 500.0, "share": 0.05},
+    )
+
+
+REPORT = """\
+microfw profile: toy Sequential, 2 epochs, 330 trainable parameters
+
+Epochs (times in ms)
+epoch  steps    loss  val_r2  forward  backward  update  data  total  backward/forward
+--------------------------------------------------------------------------------------
+1         10  0.5000  0.7500     0.20      0.30    0.07  0.05   0.70              1.50
+2         10  0.2500  0.7500     0.20      0.30    0.07  0.05   0.70              1.50
+"""
+
+
+def test_the_report_of_a_fixed_session():
+    text = report(fixed_session())
+    assert text.startswith(REPORT)
+    assert max(map(len, text.splitlines())) <= 100
+    rows = {line.split("  ")[0]: line.split() for line in text.splitlines()}
+    assert rows["0 Dense"][2:] == ["1", "330", "12.0", "20.0", "66.7%", "100k", "90k", "576", "4.1k"]
+    assert rows["the walk itself"][-3:] == ["4.0", "3.0", "10.0%"]
+    assert rows["total"][1:6] == ["3", "330", "20.0", "30.0", "100.0%"]
+    assert "Matrix products: 188,000 operations a step, 1.899 times the forward's." in text
+    assert "Observing took 500 ns a node, measured: 5.0% on top of these steps." in text
+    assert "predicted: bound of the way without a graph" in text
+
+
+def test_a_report_of_one_epoch_and_of_none():
+    session = fixed_session()
+    assert "Layers, per step (epoch 2)" in report(session, epoch=2)
+    with pytest.raises(ArgumentError, match="expected an epoch from 1 to 2, got 3"):
+        report(session, epoch=3)
+    assert report(Session()) == "microfw profile: no epoch was recorded"
+
+
+def test_a_report_fits_whatever_the_names_and_numbers():
+    session = fixed_session()
+    for row in session.epochs[0].rows:
+        row.layer = row.layer + "very.long.name." * 20 + "\x1b[31m\n"
+        for name in COUNTS:
+            setattr(row, name, getattr(row, name) * 10**9)
+    for name in ("forward_ns", "backward_ns", "observed_forward_ns", "observed_backward_ns", "total_ns"):
+        setattr(session.epochs[0], name, getattr(session.epochs[0], name) * 10**9)
+    session.layers = []
+    text = report(session)
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_sampled_report_says_so():
+    model = models()["plain"]
+    profiler = mf.Profiler(model, every=3)
+    run(model, profiler)
+    text = profiler.report()
+    assert "layers sampled: 1 step in 3" in text
+    assert "sampled on 3 of 8 steps" in text
+
+
+def test_merging_conserves_sums():
+    session = fixed_session()
+    both = merged(session.epochs)
+    assert both.backward_ns == 600_000
+    assert both.sum().backward_ns == 540_000
+    assert both.untagged_backward_ns == 60_000
+    assert both.parameters == 330
