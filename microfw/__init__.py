@@ -6,10 +6,11 @@ The graph: `Tensor`, `tensor`, `no_grad`, `op`, `ops`. Derivatives: `grad`, `val
 """
 
 from microfw import data, errors, nn, ops, optim, profiler, training
-from microfw.calculus import grad, gradcheck, jvp, value_and_grad, vjp
-from microfw.graph import no_grad
+from microfw.calculus import grad, jvp, value_and_grad, vjp
+from microfw.gradcheck import gradcheck
 from microfw.op import op
 from microfw.profiler import Profiler
+from microfw.recording import no_grad
 from microfw.tensor import Tensor, tensor
 from microfw.training import Hook, Trainer
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError
-from microfw.graph import MODE, OPS, Leaf, Node, mode, numbers, stale, walk
+from microfw.errors import DTypeError, GraphError, ShapeError
+from microfw.graph import OPS, Leaf, Node, numbers, stale, walk
+from microfw.recording import MODE, mode
 from microfw.tensor import Tensor, relink, result
 
 Tree = Any
@@ -203,7 +204,7 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> C
     places = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     def call(*args: Any) -> tuple[Any, Any]:
-        leaves_are_arrays = [_as_arrays(a) if k in places else a for k, a in enumerate(args)]
+        leaves_are_arrays = [as_arrays(a) if k in places else a for k, a in enumerate(args)]
         recorded = _Recorded(f, tuple(leaves_are_arrays), places, "grad")
         y = _scalar(recorded)
         gradients = recorded.rebuild(recorded.pull([np.ones(y.shape, y.dtype)]))
@@ -213,14 +214,14 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> C
     return call
 
 
-def _as_arrays(tree: Any) -> Any:
+def as_arrays(tree: Any) -> Any:
     """Read a list that holds only numbers as one array."""
     if isinstance(tree, list | tuple) and not hasattr(tree, "_fields") and tree:
         if all(isinstance(x, int | float) for x in tree):
             return np.array(tree, float)
-        return type(tree)(_as_arrays(x) for x in tree)
+        return type(tree)(as_arrays(x) for x in tree)
     if isinstance(tree, dict):
-        return {k: _as_arrays(v) for k, v in tree.items()}
+        return {k: as_arrays(v) for k, v in tree.items()}
     return tree
 
 
@@ -269,10 +270,10 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
     >>> pull(np.array([1.0, 2.0]))
     (array([1., 2.]),)
     """
-    recorded = _Recorded(f, tuple(_as_arrays(a) for a in args), range(len(args)), "vjp")
+    recorded = _Recorded(f, tuple(as_arrays(a) for a in args), range(len(args)), "vjp")
 
     def pull(gradient: Any) -> tuple[Any, ...]:
-        seeds = _match(_as_arrays(gradient), recorded.outputs, "vjp", "output")
+        seeds = _match(as_arrays(gradient), recorded.outputs, "vjp", "output")
         return tuple(recorded.rebuild(recorded.pull(seeds)))
 
     return _values(recorded), pull
@@ -306,8 +307,8 @@ def jvp(f: Callable[..., Any], args: Sequence[Any], tangents: Sequence[Any]) -> 
     >>> mf.jvp(np.sin, (0.0,), (2.0,))
     (array(0.), array(2.))
     """
-    recorded = _Recorded(f, tuple(_as_arrays(a) for a in args), range(len(args)), "jvp")
-    directions = _match([_as_arrays(t) for t in tangents], recorded.variables, "jvp", "argument")
+    recorded = _Recorded(f, tuple(as_arrays(a) for a in args), range(len(args)), "jvp")
+    directions = _match([as_arrays(t) for t in tangents], recorded.variables, "jvp", "argument")
     return _values(recorded), recorded.rebuild_output(recorded.push(directions))
 
 
@@ -323,81 +324,3 @@ def _match(tree: Any, tensors: Sequence[Tensor], where: str, what: str) -> list[
         if np.shape(g) != t.shape:
             raise ShapeError(f"{where}: expected {what} {k} to get an array of shape {t.shape}, got {np.shape(g)}")
     return [g if isinstance(g, Tensor) else np.asarray(g, t.dtype) for g, t in zip(given, tensors, strict=True)]
-
-
-def gradcheck(
-    f: Callable[..., Any], *args: Any, rtol: float = 1e-6, step: float = 1e-5, projections: int = 3, rng: Any = 0
-) -> float:
-    """Compare ``f``'s derivatives with central differences along random directions.
-
-    For each of some random directions ``v`` in the arguments and ``u`` in the outputs it compares
-    ``u . J v`` from the backward walk, from forward mode, and from a four-point central difference.
-
-    Parameters
-    ----------
-    f : callable
-        Of float64 arrays or nested containers of them; returns Tensors.
-    *args
-        Where to check: away from kinks.
-    rtol : float
-        Largest relative error to allow.
-    step : float
-        Step of the differences, relative to the direction, whose entries are about 1.
-    projections : int
-        How many pairs of directions.
-    rng : int or numpy.random.Generator
-        Where they come from.
-
-    Returns
-    -------
-    float
-        The largest relative error seen.
-
-    Raises
-    ------
-    GraphError
-        If an error is larger: says in which argument, and by how much.
-    DTypeError
-        If an argument is not float64.
-
-    Examples
-    --------
-    >>> import numpy as np, microfw as mf
-    >>> mf.gradcheck(lambda x: np.sum(np.tanh(x)), np.array([0.1, 0.2])) < 1e-6
-    True
-    """
-    if not projections >= 1:
-        raise ArgumentError(f"gradcheck: expected projections to be at least 1, got {projections}")
-    rng = np.random.default_rng(rng)
-    leaves, rebuild = flatten([_as_arrays(a) for a in args])
-    arrays = [np.asarray(a.data if isinstance(a, Tensor) else a) for a in leaves]
-    for k, a in enumerate(arrays):
-        if a.dtype != np.float64:
-            raise DTypeError(f"gradcheck: expected argument {k} to be float64, got {a.dtype}; cast it with .astype")
-    value, pull = vjp(f, *rebuild(arrays))
-    outputs, rebuild_output = flatten(value)
-    worst = 0.0
-    for _ in range(projections):
-        u = [rng.standard_normal(np.shape(y)) for y in outputs]
-        gradients = flatten(list(pull(rebuild_output(u))))[0]
-        for k in range(len(arrays)):
-            v = [rng.standard_normal(a.shape) * (j == k) for j, a in enumerate(arrays)]
-
-            def along(h: float, v: list[Any] = v, u: list[Any] = u) -> float:
-                y = f(*rebuild([Tensor(a + h * d) for a, d in zip(arrays, v, strict=True)]))
-                return sum(float(np.sum(np.asarray(t) * w)) for t, w in zip(flatten(y)[0], u, strict=True))
-
-            slope = (8 * (along(step) - along(-step)) - (along(2 * step) - along(-2 * step))) / (12 * step)
-            backward = float(np.sum(gradients[k] * v[k]))
-            pushed = flatten(jvp(f, rebuild(arrays), rebuild(v))[1])[0]
-            forward = sum(float(np.sum(t * w)) for t, w in zip(pushed, u, strict=True))
-            size = max(1.0, abs(slope), float(np.abs(gradients[k] * v[k]).sum()))
-            for name, got in (("backward", backward), ("forward mode", forward)):
-                error = abs(got - slope) / size
-                worst = max(worst, error)
-                if not error <= rtol:
-                    raise GraphError(
-                        f"gradcheck: argument {k}: expected the {name} derivative to be {slope:.10g} as central "
-                        f"differences give, got {got:.10g}, a relative error of {error:.1e}"
-                    )
-    return worst

@@ -102,7 +102,7 @@ def train(arguments: argparse.Namespace) -> None:
     split, weights, order = np.random.default_rng(arguments.seed).spawn(3)
     train_set, test_set = data.load(arguments.name, rng=split)
     classify = train_set.task == "classification"
-    outputs = train_set.n_classes if classify else train_set.y.shape[1]
+    outputs: int = (train_set.n_classes if classify else None) or train_set.y.shape[1]
     model = build([train_set.X.shape[1], *hidden(arguments.hidden), outputs], weights)
     lr = arguments.lr if arguments.lr is not None else 0.1 if classify else 0.01
     profiler = None

@@ -1,4 +1,4 @@
-"""The graph: nodes, leaves, what is being recorded, and the one backward walk.
+"""The graph: nodes, leaves, and the one backward walk.
 
 A node is one application of an op; a leaf is where a gradient arrives. A node's edges hold, for each
 input that needs a gradient, the input's node or leaf, the op's partial derivative for that input, and
@@ -7,18 +7,16 @@ the values that the derivative needs. So the record of a computation is its chai
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable
 from heapq import heappop, heappush
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from microfw.errors import GraphError, ShapeError
+from microfw.recording import MODE, Scope
 
 if TYPE_CHECKING:
     from microfw.op import Op, Partial
@@ -27,9 +25,6 @@ Gradient = Any
 """An array on the fast path, a Tensor where the walk itself is recorded."""
 
 Edge = tuple["Node | Leaf", "Partial", tuple[Any, ...]]
-
-Scope = tuple[str, dict[int, str]]
-"""The name of the module being called, and the names of all modules below the outermost one."""
 
 OPS: dict[str, Op] = {}
 """Every op by name, in order of declaration."""
@@ -99,6 +94,9 @@ class Node:
     edges: list[Edge] | None
     shape: tuple[int, ...]
     scope: Scope | None
+    _params: dict[str, Any]
+    _inputs: tuple[Any, ...]
+    _note: Any
     guards: tuple[tuple[Leaf, int], ...]
 
     # Slots that are filled only where they are needed, which saves time in all the others.
@@ -126,96 +124,6 @@ class Node:
     def where(self) -> str:
         """The op's name, with the layer that recorded it."""
         return f"{self.scope[0]}: {self.op.name}" if self.scope else self.op.name
-
-
-class Observer(Protocol):
-    """Told of every op as it runs, and of every node as it is walked backward.
-
-    ``began`` is what ``time.perf_counter_ns()`` said just before.
-    """
-
-    collects: bool
-    """Whether `backward` wants the shares of the gradient; else it gets an empty list."""
-
-    def forward(
-        self,
-        op: Op,
-        node: Node | None,
-        inputs: tuple[Any, ...],
-        params: dict[str, Any],
-        output: np.ndarray[Any, Any],
-        began: int,
-    ) -> None:
-        """An op has run; ``node`` is None if nothing was recorded."""
-
-    def backward(self, node: Node, gradient: Gradient, shares: list[Gradient], began: int) -> None:
-        """A node's derivative rule has run, giving one share of the gradient an edge."""
-
-
-class Watcher(Protocol):
-    """Keeps the time of the stretches of training steps.
-
-    A stretch is a pair of entries in ``marks``: ``(phase, ns)`` where it begins, ``("", ns)`` where it ends,
-    whatever ends it. The phases are "forward" (the outermost module), "evaluation" (the same, unrecorded),
-    "backward" and "update". The engine writes them itself, for a call of its own takes longer than a mark.
-    """
-
-    marks: list[tuple[str, int]]
-
-    def before_backward(self, loss: Any) -> None:
-        """Look at a Tensor before ``backward`` walks its graph."""
-
-    def after_update(self) -> None:
-        """Note that an optimizer has ended a step."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mode:
-    """What is recorded, and who watches. Immutable: a change is a new mode in the context variable."""
-
-    recording: bool = True
-    observer: Observer | None = None
-    watcher: Watcher | None = None
-    nested: bool = False
-    """Whether a derivative is being taken around the code that runs, so that gradients must be Tensors."""
-
-
-MODE: ContextVar[Mode] = ContextVar("microfw.mode", default=Mode())
-SCOPE: ContextVar[Scope | None] = ContextVar("microfw.scope", default=None)
-
-
-@contextlib.contextmanager
-def mode(**changes: Any) -> Iterator[None]:
-    """Run a block under a changed mode; the old one comes back however the block ends."""
-    token = MODE.set(replace(MODE.get(), **changes))
-    try:
-        yield
-    finally:
-        MODE.reset(token)
-
-
-class no_grad(contextlib.ContextDecorator):
-    """Compute without recording: nothing inside needs a gradient. A block, or a decorator.
-
-    Examples
-    --------
-    >>> import microfw as mf
-    >>> x = mf.tensor(2.0, requires_grad=True)
-    >>> with mf.no_grad():
-    ...     y = x * x
-    >>> y.requires_grad
-    False
-    """
-
-    def __enter__(self) -> None:
-        self._mode = mode(recording=False)
-        self._mode.__enter__()
-
-    def __exit__(self, *exc: Any) -> None:
-        self._mode.__exit__(*exc)
-
-    def _recreate_cm(self) -> no_grad:
-        return no_grad()
 
 
 def walk(
@@ -261,6 +169,7 @@ def walk(
     observer = MODE.get().observer
     fast = relink is None
     free = fast and not retain
+    direct = fast and targets is None  # only `Tensor.backward` may write into a leaf's own slot
     arrived: dict[Node | Leaf, Gradient] = {}
     pending: dict[Node | Leaf, Gradient] = {}
     heap: list[tuple[int, Node]] = []
@@ -293,13 +202,13 @@ def walk(
             shares: list[Gradient] = []
             began = perf_counter_ns()
         for parent, partial, args in edges:
-            if type(parent) is Leaf:
+            if isinstance(parent, Leaf):
                 if targets is not None and parent not in targets:
                     continue
                 first = parent not in arrived
-                if fast and first and parent.grad is None and parent.slot is not None and partial.into is not None:
-                    share = parent.slot
-                    partial.into(g, *args, share)
+                share, into = parent.slot, partial.into
+                if share is not None and into is not None and first and parent.grad is None and direct:
+                    into(g, *args, share)
                     arrived[parent] = share
                 else:
                     share = partial.vjp(g, *args) if fast else partial.vjp(g, *relink(node, partial, args))  # type: ignore[misc]
@@ -316,7 +225,7 @@ def walk(
                     pending[parent] = pending[parent] + share
                 else:
                     pending[parent] = share
-                    heappush(heap, (-parent.order, parent))  # type: ignore[arg-type]
+                    heappush(heap, (-parent.order, parent))
             if collects:
                 shares.append(share)
         if free:

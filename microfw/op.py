@@ -18,13 +18,13 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
 
 from microfw.errors import ArgumentError
 from microfw.graph import NUMPY, OPS
-from microfw.record import write
+from microfw.record import REQUIRED, write, written
 from microfw.tensor import Tensor
 
 Shape = tuple[int, ...]
@@ -53,7 +53,8 @@ def each(forward: int, *derivatives: int) -> Callable[..., Cost]:
 
     def cost(y: Shape, *inputs: Shape, **params: Any) -> Cost:
         n = prod(y)
-        return Cost(forward * n, tuple(d * n + n - prod(s) for d, s in zip(derivatives, inputs, strict=False)))
+        sums = [max(n - prod(s), 0) for s in inputs]
+        return Cost(forward * n, tuple(d * n + s for d, s in zip(derivatives, sums, strict=False)))
 
     return cost
 
@@ -95,8 +96,6 @@ class Op:
     ``call`` is the function that users call; it carries its declaration as ``call.op``.
     """
 
-    REQUIRED = inspect.Parameter.empty
-
     def __init__(
         self,
         value: Function,
@@ -115,10 +114,7 @@ class Op:
         self.fresh = fresh
         self.casts = casts
         self.aux = aux or {}
-        signature = inspect.signature(value).parameters.values()
-        self.variadic = any(p.kind is p.VAR_POSITIONAL for p in signature)
-        self.inputs = tuple(p.name for p in signature if p.kind is not p.KEYWORD_ONLY)
-        self.params = {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY}
+        self.inputs, self.params, self.variadic = arguments(value)
         self.differentiable = vjp is not None
         self._rules = (vjp, jvp, into)
         self.partials: list[Partial | None] = []
@@ -139,12 +135,15 @@ class Op:
         return self.partials[index]
 
     def _partial(self, index: int) -> Partial | None:
+        vjp: Any
+        jvp: Any
+        into: Any
         vjp, jvp, into = (rule[index] if isinstance(rule, list | tuple) else rule for rule in self._rules)
         if vjp is None:
             return None
         known = (*self.inputs, "y", "shape", *self.params, *self.aux)
         known += ("shapes", "index") if self.variadic else ()
-        sources = tuple(inspect.signature(vjp).parameters)[1:]
+        sources = arguments(vjp)[0][1:]
         for source in sources:
             if source not in known:
                 raise ArgumentError(
@@ -154,23 +153,74 @@ class Op:
         return Partial(index, vjp, vjp if jvp == "same" else None if jvp == "linear" else jvp, into, sources)
 
     def _call(self) -> Callable[..., Tensor]:
+        call: Callable[..., Tensor]
         if not self.variadic:
-            call = write(self, self.inputs)
+            call = written(self, self.inputs)
         else:
-            written: dict[int, Callable[..., Tensor]] = {}
+            counts: dict[int, Callable[..., Tensor]] = {}
 
             def call(*inputs: Any, **params: Any) -> Tensor:
-                if len(inputs) not in written:
-                    written[len(inputs)] = write(self, tuple(f"x{k}" for k in range(len(inputs))))
-                return written[len(inputs)](*inputs, **params)
+                if len(inputs) not in counts:
+                    counts[len(inputs)] = written(self, tuple(f"x{k}" for k in range(len(inputs))))
+                return counts[len(inputs)](*inputs, **params)
 
         functools.update_wrapper(call, self.value)
         call.__name__ = self.name
         call.op = self  # type: ignore[attr-defined]
         return call
 
+    @property
+    def source(self) -> str:
+        """The Python text of the function that applies the op."""
+        return write(self, self.inputs if not self.variadic else ("x0", "x1"))[0]
+
     def __repr__(self) -> str:
         return f"<op {self.name}>"
+
+
+def arguments(function: Function) -> tuple[tuple[str, ...], dict[str, Any], bool]:
+    """Return a function's positional arguments, its keyword-only ones with defaults, and if it takes any number.
+
+    Reads the code object, since `inspect.signature` takes longer than all else in declaring an op.
+    """
+    code = function.__code__
+    positional, n = code.co_argcount, code.co_kwonlyargcount
+    names = code.co_varnames
+    defaults = function.__kwdefaults__ or {}
+    params = {name: defaults.get(name, REQUIRED) for name in names[positional : positional + n]}
+    if code.co_flags & inspect.CO_VARARGS:
+        return (*names[:positional], names[positional + n]), params, True
+    return names[:positional], params, False
+
+
+class Applicable(Protocol):
+    """An op as users call it: a function of Tensors, arrays and numbers."""
+
+    op: Op
+    __name__: str
+
+    def __call__(self, *inputs: Any, **params: Any) -> Tensor:
+        """Apply the op, and record a node where a gradient is needed."""
+
+
+@overload
+def op(value: Function) -> Applicable: ...
+
+
+@overload
+def op(
+    value: None = None,
+    *,
+    vjp: Rules = None,
+    jvp: Rules | Literal["same", "linear"] = "same",
+    into: Rules = None,
+    aux: dict[str, Function] | None = None,
+    cost: Callable[..., Cost] | None = None,
+    numpy: Function | Sequence[Function] = (),
+    fresh: bool = False,
+    casts: bool = False,
+    name: str | None = None,
+) -> Callable[[Function], Applicable]: ...
 
 
 def op(
@@ -242,9 +292,22 @@ def op(
     array(12.)
     """
     if value is None:
-        return lambda f: op(
-            f, vjp=vjp, jvp=jvp, into=into, aux=aux, cost=cost, numpy=numpy, fresh=fresh, casts=casts, name=name
-        )
+        return lambda function: _declare(function, vjp, jvp, into, aux, cost, numpy, fresh, casts, name)
+    return _declare(value, vjp, jvp, into, aux, cost, numpy, fresh, casts, name)
+
+
+def _declare(
+    value: Function,
+    vjp: Rules,
+    jvp: Rules | Literal["same", "linear"],
+    into: Rules,
+    aux: dict[str, Function] | None,
+    cost: Callable[..., Cost] | None,
+    numpy: Function | Sequence[Function],
+    fresh: bool,
+    casts: bool,
+    name: str | None,
+) -> Any:
     functions = tuple(numpy) if isinstance(numpy, Sequence) else (numpy,)
     ufunc = any(isinstance(f, np.ufunc) for f in functions)
     made = Op(value, vjp, jvp, into, aux, cost, fresh or ufunc, casts, name)

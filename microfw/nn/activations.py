@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from microfw.errors import ArgumentError, message
 from microfw.nn.module import Module
 from microfw.ops import elementwise, reduction
@@ -25,7 +23,7 @@ class ReLU(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Clip negative entries to 0."""
-        return elementwise.relu(x)  # type: ignore[no-any-return]
+        return elementwise.relu(x)
 
 
 class LeakyReLU(Module):
@@ -44,7 +42,7 @@ class LeakyReLU(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Scale negative entries."""
-        return np.where(x > 0, x, x * self.slope)  # type: ignore[return-value]
+        return elementwise.where(x > 0, x, x * self.slope)
 
     def extra_repr(self) -> str:
         """Return the slope."""
@@ -56,7 +54,7 @@ class Sigmoid(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Map to (0, 1)."""
-        return elementwise.sigmoid(x)  # type: ignore[no-any-return]
+        return elementwise.sigmoid(x)
 
 
 class Tanh(Module):
@@ -64,7 +62,7 @@ class Tanh(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Map to (-1, 1)."""
-        return elementwise.tanh(x)  # type: ignore[no-any-return]
+        return elementwise.tanh(x)
 
 
 class Softplus(Module):
@@ -72,7 +70,7 @@ class Softplus(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Map to positive numbers."""
-        return elementwise.softplus(x)  # type: ignore[no-any-return]
+        return elementwise.softplus(x)
 
 
 class GELU(Module):
@@ -118,7 +116,7 @@ class Softmax(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Normalise to probabilities."""
-        return reduction.softmax(x, axis=self.axis)  # type: ignore[no-any-return]
+        return reduction.softmax(x, axis=self.axis)
 
 
 class LogSoftmax(Softmax):
@@ -126,4 +124,4 @@ class LogSoftmax(Softmax):
 
     def forward(self, x: Any) -> Tensor:
         """Normalise to log-probabilities."""
-        return reduction.log_softmax(x, axis=self.axis)  # type: ignore[no-any-return]
+        return reduction.log_softmax(x, axis=self.axis)

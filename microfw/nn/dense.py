@@ -80,7 +80,7 @@ class Dense(Module):
         if not isinstance(x, Tensor) and (type(x) is not np.ndarray or x.dtype is not weight._array.dtype):
             x = as_input(x, weight.dtype, self)
         try:
-            return linear(x, weight, bias) if bias is not None else matmul(x, weight)  # type: ignore[no-any-return]
+            return linear(x, weight, bias) if bias is not None else matmul(x, weight)
         except ValueError:
             if x.ndim and x.shape[-1] == self.in_features:
                 raise

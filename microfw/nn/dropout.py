@@ -9,7 +9,6 @@ import numpy as np
 from microfw.errors import ArgumentError, message
 from microfw.nn.initializers import Seed
 from microfw.nn.module import Module
-from microfw.tensor import Tensor
 
 
 class Dropout(Module):

@@ -7,12 +7,12 @@ are the window's.
 from __future__ import annotations
 
 from math import prod, sqrt
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-Seed = int | np.random.Generator | None
+Seed: TypeAlias = "int | np.random.Generator | None"  # quoted: numpy.random takes a while to import
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:

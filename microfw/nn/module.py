@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, message
-from microfw.graph import MODE, SCOPE, Scope
+from microfw.recording import MODE, SCOPE, Scope
 from microfw.tensor import Tensor
 
 
@@ -75,6 +75,7 @@ class Module:
         raise GraphError(f"{type(self).__name__}: expected a forward method, got none; define forward(self, x)")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """Compute the output with `forward`, tagging what it computes with the module's name."""
         scope = SCOPE.get()
         watcher = None
         if scope is None:  # the outermost module: name all that is below
@@ -97,7 +98,14 @@ class Module:
                 watcher.marks.append(("", perf_counter_ns()))
 
     def _list_names(self) -> Scope:
-        scope = (type(self).__name__, {id(m): name for name, m in self.named_modules() if name})
+        names = {}
+        for name, part in self._walk():
+            if isinstance(part, Module):
+                names[id(part)] = name
+            elif part._leaf is not None:
+                part._leaf.name = name  # for errors
+        names.pop(id(self))
+        scope = (type(self).__name__, names)
         self.__dict__["_named"] = (Module._structure, scope)
         return scope
 
@@ -153,8 +161,8 @@ class Module:
         """Yield every Parameter with its path; one that is shared comes once, under its first path."""
         for name, p in self._walk():
             if isinstance(p, Parameter):
-                assert p._leaf is not None
-                p._leaf.name = name
+                if p._leaf is not None and len(name) > len(p._leaf.name):
+                    p._leaf.name = name  # for errors: the path from the outermost module is the longest
                 yield name, p
 
     def parameters(self) -> list[Parameter]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from microfw.errors import ArgumentError, message
-from microfw.graph import SCOPE, Scope
 from microfw.nn.module import Module
+from microfw.recording import SCOPE, Scope
 
 
 class Sequential(Module):

@@ -175,7 +175,7 @@ def softplus(x: Array) -> Array:
 def _erf(x: Array) -> Array:
     from scipy.special import erf as scipy_erf  # comes with scikit-learn
 
-    return scipy_erf(x)  # type: ignore[no-any-return]
+    return scipy_erf(x)
 
 
 @op(vjp=lambda g, x: g * (2 / math.sqrt(math.pi) * np.exp(-x * x)), cost=each(1, 5), fresh=True)
@@ -188,7 +188,7 @@ def erf(x: Array) -> Array:
 
 
 def _larger(g: Any, a: Any, b: Any) -> Any:
-    return g * (((a > b) * 1.0 + (a == b) * 0.5)).astype(g.dtype)
+    return g * ((a > b) * 1.0 + (a == b) * 0.5).astype(g.dtype)
 
 
 @op(vjp=(_larger, lambda g, b, a: _larger(g, b, a)), cost=each(1, 4, 4), numpy=np.maximum)
@@ -259,10 +259,10 @@ def identity(x: Array) -> Array:
 
 def _plain(function: Any, name: str) -> Any:
     n = function.nin
-    value = (lambda a, b: function(a, b)) if n == 2 else (lambda x: function(x))
+    value: Any = (lambda a, b: function(a, b)) if n == 2 else (lambda x: function(x))
     value.__doc__ = f"NumPy's ``{name}``, entry by entry. It has no gradient."
     value.__module__ = __name__
-    return op(value, name=name, cost=each(1), numpy=function, fresh=True)
+    return op(name=name, cost=each(1), numpy=function, fresh=True)(value)
 
 
 less = _plain(np.less, "less")

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from microfw.errors import ShapeError
 from microfw.op import Array, Cost, Shape, op
-
 
 _ONES = {char: np.ones(1 << 12, char) for char in "fd"}
 for _row in _ONES.values():
@@ -41,8 +41,10 @@ def _matmul_left(g: Any, a: Any, b: Any) -> Any:
     if b.ndim == 1:
         return g * b if a.ndim == 1 else g.reshape((*g.shape, 1)) * b
     if a.ndim == 1:
-        return (np.matmul(b, g.reshape((*g.shape, 1))))[..., 0] if b.ndim == 2 else np.sum(
-            np.matmul(b, g.reshape((*g.shape, 1)))[..., 0], axis=tuple(range(b.ndim - 2))
+        return (
+            (np.matmul(b, g.reshape((*g.shape, 1))))[..., 0]
+            if b.ndim == 2
+            else np.sum(np.matmul(b, g.reshape((*g.shape, 1)))[..., 0], axis=tuple(range(b.ndim - 2)))
         )
     return np.matmul(g, _swap(b))
 
@@ -85,6 +87,8 @@ def _linear_cost(y: Shape, x: Shape, w: Shape, b: Shape) -> Cost:
 )
 def linear(x: Array, w: Array, b: Array) -> Array:
     """Affine map ``x @ w + b`` over the last axis of ``x``, with ``w`` of shape (in, out)."""
+    if not x.ndim:
+        raise ShapeError("linear: expected x with at least one axis, got a single number")
     y = x.dot(w)
     y += b
     return y

@@ -57,7 +57,9 @@ def _mean_cost(y: Shape, x: Shape, **params: Any) -> Cost:
 def mean(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
     """Mean over axes, all by default; of nothing it is an error."""
     if _count(np.shape(x), axis) == 0:
-        raise ShapeError(f"mean: expected at least one entry, got shape {np.shape(x)}; the mean of nothing is undefined")
+        raise ShapeError(
+            f"mean: expected at least one entry, got shape {np.shape(x)}; the mean of nothing is undefined"
+        )
     return np.mean(x, axis=axis, keepdims=keepdims)
 
 

@@ -110,7 +110,7 @@ class Flat:
                 break
         for span in spans:
             g = self.gradients if spans is self.whole else self.gradients[span]
-            if not isfinite(g.dot(g)) and not np.isfinite(g).all():  # the first may overflow, and is cheap
+            if not isfinite(np.vdot(g, g)) and not np.isfinite(g).all():  # the first may overflow, and is cheap
                 self._blame()
         for leaf in self.leaves:
             leaf.version += 1

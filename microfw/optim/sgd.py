@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, message
-from microfw.graph import MODE
 from microfw.optim.flat import Flat
+from microfw.recording import MODE
 from microfw.tensor import Tensor
 
 
@@ -69,11 +69,7 @@ class SGD:
         nesterov: bool = False,
         weight_decay: float = 0.0,
     ) -> None:
-        _check("lr", lr, lr > 0, "above 0")
-        _check("momentum", momentum, 0 <= momentum < 1, "from 0 to below 1")
-        _check("weight_decay", weight_decay, weight_decay >= 0, "at least 0")
-        if nesterov and not momentum:
-            raise ArgumentError(message("SGD", "a momentum above 0 with nesterov=True", momentum))
+        check(lr, momentum, nesterov, weight_decay)
         self.lr = lr
         self.momentum = momentum
         self.nesterov = nesterov
@@ -112,7 +108,7 @@ class SGD:
     def _step(self) -> None:
         flat, lr = self.flat, self.lr
         if not 0 < lr < math.inf:
-            _check("lr", lr, False, "above 0")
+            check(lr, self.momentum, self.nesterov, self.weight_decay)
         spans = flat.ready()
         if spans is flat.whole:
             self._move(flat.values, flat.gradients, self.velocity, self._scratch)
@@ -148,6 +144,7 @@ class SGD:
                 message("SGD.load_state_dict", f"velocity of shape {self.velocity.shape}", velocity.shape)
             )
         settings = {k: state[k] for k in ("lr", "momentum", "nesterov", "weight_decay")}
+        check(**settings)
         self.__dict__.update(settings)
         self.velocity[...] = velocity
 
@@ -158,6 +155,14 @@ class SGD:
         )
 
 
-def _check(name: str, value: Any, good: bool, expected: str) -> None:
-    if not good or not math.isfinite(value):
-        raise ArgumentError(message("SGD", f"{name} {expected}, finite", value))
+def check(lr: float, momentum: float, nesterov: bool, weight_decay: float) -> None:
+    """Raise unless the settings make sense together."""
+    for name, value, good, expected in (
+        ("lr", lr, lr > 0, "above 0"),
+        ("momentum", momentum, 0 <= momentum < 1, "from 0 to below 1"),
+        ("weight_decay", weight_decay, weight_decay >= 0, "at least 0"),
+    ):
+        if not good or not math.isfinite(value):
+            raise ArgumentError(message("SGD", f"{name} {expected}, finite", value))
+    if nesterov and not momentum:
+        raise ArgumentError(message("SGD", "a momentum above 0 with nesterov=True", momentum))

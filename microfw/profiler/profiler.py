@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from contextvars import Token
 from time import perf_counter_ns
 from typing import Any, Self
@@ -11,12 +10,12 @@ from typing import Any, Self
 import numpy as np
 
 from microfw.errors import ArgumentError, GraphError, message
-from microfw.graph import MODE, Mode, mode
 from microfw.nn.module import Module, Parameter
 from microfw.ops import elementwise
 from microfw.profiler.recorder import Recorder
 from microfw.profiler.report import report
 from microfw.profiler.session import Layer, Session
+from microfw.recording import MODE, Mode, mode
 from microfw.training.hooks import Hook, TrainState
 
 
@@ -166,6 +165,8 @@ def layers(model: Module) -> list[Layer]:
 
 def environment() -> dict[str, str]:
     """Say what the numbers were measured on."""
+    import platform
+
     return {
         "python": platform.python_version(),
         "numpy": np.__version__,

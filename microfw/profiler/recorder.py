@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from microfw.graph import MODE, Leaf, Mode, Node
+from microfw.graph import Leaf, Node
 from microfw.profiler.session import Epoch, Row
+from microfw.recording import MODE, Mode
 
 Shapes = list[tuple[int, ...]]
 
@@ -159,8 +160,9 @@ class Recorder:
             observed_forward_ns=self.observed_times["forward"],
             observed_backward_ns=self.observed_times["backward"],
             total_ns=total_ns,
-            **{f"{name}_ns": ns for name, ns in self.times.items()},
         )
+        for name, ns in self.times.items():
+            setattr(epoch, f"{name}_ns", ns)
         rows = self.folded
         for pattern in self.patterns:
             if pattern.count:

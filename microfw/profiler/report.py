@@ -66,6 +66,7 @@ def _epochs(epochs: Sequence[Epoch], most: int) -> str:
         shown = [*shown[: most // 2], *shown[-(most - most // 2) :]]
     metrics = [k for k in epochs[-1].metrics if k.startswith("val_") and k != "val_loss"][:1]
     head = ["epoch", "steps", "loss", *metrics, "forward", "backward", "update", "data", "total", "backward/forward"]
+    unit, size = ("s", 1e9) if max(e.total_ns for e in shown) >= 1e10 else ("ms", 1e6)
     rows = []
     for k, e in enumerate(shown):
         if len(shown) < len(epochs) and k == most // 2:
@@ -73,10 +74,10 @@ def _epochs(epochs: Sequence[Epoch], most: int) -> str:
         rows.append(
             [str(e.epoch), str(e.steps), "" if e.loss is None else f"{e.loss:.4f}"]
             + [f"{e.metrics[m]:.4f}" if m in e.metrics else "" for m in metrics]
-            + [milliseconds(ns) for ns in (e.forward_ns, e.backward_ns, e.update_ns, e.data_ns, e.total_ns)]
+            + [f"{ns / size:,.2f}" for ns in (e.forward_ns, e.backward_ns, e.update_ns, e.data_ns, e.total_ns)]
             + [f"{e.backward_ns / e.forward_ns:.2f}" if e.forward_ns else ""]
         )
-    return "Epochs (times in ms)\n" + table(head, rows)
+    return f"Epochs (times in {unit})\n" + table(head, rows)
 
 
 def _counts(e: Epoch, session: Session) -> str:
@@ -85,13 +86,19 @@ def _counts(e: Epoch, session: Session) -> str:
     nodes, scalars, edges = (round(v / steps) for v in (total.nodes, total.flops_forward, total.edges))
     rules, added = round(total.rules / steps), round(total.accumulated / steps)
     both = f"{whole(rules)} rules called + {whole(added)} gradients added; scalar operations"
+    bound = "predicted: bound of the way without a graph"
     head = ["per step", "in tensors", "in scalars", "what is counted"]
     rows = [
         ["N", whole(nodes), whole(scalars), "op nodes recorded; the scalar operations in them"],
         ["P", whole(e.parameter_tensors), whole(e.parameters), "arrays that got a gradient; the numbers in them"],
         ["N + P", whole(nodes + e.parameter_tensors), whole(scalars + e.parameters), ""],
         ["backward took", whole(rules + added), whole(round(total.flops_backward / steps)), both],
-        ["N x P", whole(nodes * e.parameter_tensors), whole(scalars * e.parameters), "predicted: bound of the way without a graph"],
+        [
+            "N x P",
+            whole(nodes * e.parameter_tensors),
+            whole(scalars * e.parameters),
+            bound,
+        ],
         ["E", whole(edges), "", "edges that a gradient went along"],
     ]
     return "Counts\n" + table(head, rows, text=True)
@@ -124,7 +131,7 @@ def _layers(e: Epoch, session: Session, span: str, most: int) -> str:
     for row in layers[:most]:
         layer = known.get(row.layer)
         name = row.layer if layer is None or layer.kind == row.layer else f"{row.layer} {layer.kind}"
-        rows.append(cells(shorten(name or "(outside any module)", 26), row, layer.trainable if layer else 0))
+        rows.append(cells(shorten(name or "(outside any module)", 22), row, layer.trainable if layer else 0))
     if len(layers) > most:
         rest = Row("rest")
         for row in layers[most:]:
@@ -182,17 +189,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], text: bool = False
         lines.append(gap.join(cells).rstrip())
     lines.insert(1, "-" * min(WIDTH, sum(widths) + len(gap) * (len(widths) - 1)))
     return "\n".join(lines)
-
-
-def milliseconds(ns: float) -> str:
-    """Write nanoseconds as milliseconds.
-
-    Examples
-    --------
-    >>> milliseconds(12_345_678)
-    '12.35'
-    """
-    return f"{ns / 1e6:,.2f}" if ns < 1e11 else short(ns / 1e6)
 
 
 def microseconds(ns: float) -> str:

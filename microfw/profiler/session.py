@@ -5,7 +5,6 @@ Times are integer nanoseconds. Counts are sums over the steps of an epoch whose 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
@@ -169,6 +168,8 @@ class Session:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write JSON to a file."""
+        import json
+
         text = json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
@@ -184,6 +185,8 @@ class Session:
         FileNotFoundError
             If there is no such file.
         """
+        import json
+
         where = f"profile {os.fspath(path)}"
         with open(path, encoding="utf-8") as file:
             try:
@@ -204,7 +207,9 @@ class Session:
             data["layers"] = [_make(Layer, layer) for layer in data["layers"]]
             return _make(cls, data)
         except (TypeError, KeyError) as error:
-            raise DataError(f"{where}: expected a profile saved by microfw, got an entry that is wrong: {error}") from None
+            raise DataError(
+                f"{where}: expected a profile saved by microfw, got an entry that is wrong: {error}"
+            ) from None
 
 
 def _make(kind: type[T], data: Any) -> T:

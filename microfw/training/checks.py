@@ -8,8 +8,8 @@ import numpy as np
 
 from microfw.data.dataset import Dataset
 from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError, message
-from microfw.graph import mode
 from microfw.nn import CrossEntropyLoss, Loss, Module
+from microfw.recording import mode
 from microfw.tensor import Tensor
 from microfw.training.state import Carried, evaluating
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import NonFiniteError, message
-from microfw.graph import SCOPE, Node, mode
+from microfw.graph import Node
+from microfw.recording import SCOPE, mode
 from microfw.training.hooks import TrainState
 
 FIX = "parameters are as they were before this step; lower the learning rate, or scale the data"

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from microfw.graph import mode
 from microfw.nn import Module
+from microfw.recording import mode
 from microfw.tensor import Tensor
 
 

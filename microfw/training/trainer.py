@@ -12,7 +12,7 @@ import numpy as np
 from microfw.data.batching import check_batch_size
 from microfw.data.dataset import Dataset, as_dataset
 from microfw.errors import NonFiniteError
-from microfw.graph import mode
+from microfw.recording import mode
 from microfw.tensor import Tensor
 from microfw.training.checks import check_parts
 from microfw.training.history import History

@@ -1,0 +1,113 @@
+"""What is being recorded, which module is being called, and who watches.
+
+All of it lives in two context variables, so that it never leaks: not out of a block that raises, not into
+another thread, not into another asyncio task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from microfw.graph import Gradient, Node
+    from microfw.op import Op
+
+Scope = tuple[str, dict[int, str]]
+"""The name of the module being called, and the names of all modules below the outermost one."""
+
+
+class Observer(Protocol):
+    """Told of every op as it runs, and of every node as it is walked backward.
+
+    ``began`` is what ``time.perf_counter_ns()`` said just before.
+    """
+
+    collects: bool
+    """Whether `backward` wants the shares of the gradient; else it gets an empty list."""
+
+    def forward(
+        self,
+        op: Op,
+        node: Node | None,
+        inputs: tuple[Any, ...],
+        params: dict[str, Any],
+        output: np.ndarray[Any, Any],
+        began: int,
+    ) -> None:
+        """An op has run; ``node`` is None if nothing was recorded."""
+
+    def backward(self, node: Node, gradient: Gradient, shares: list[Gradient], began: int) -> None:
+        """A node's derivative rule has run, giving one share of the gradient an edge."""
+
+
+class Watcher(Protocol):
+    """Keeps the time of the stretches of training steps.
+
+    A stretch is a pair of entries in ``marks``: ``(phase, ns)`` where it begins, ``("", ns)`` where it ends,
+    whatever ends it. The phases are "forward" (the outermost module), "evaluation" (the same, unrecorded),
+    "backward" and "update". The engine writes them itself, for a call of its own takes longer than a mark.
+    """
+
+    marks: list[tuple[str, int]]
+
+    def before_backward(self, loss: Any) -> None:
+        """Look at a Tensor before ``backward`` walks its graph."""
+
+    def after_update(self) -> None:
+        """Note that an optimizer has ended a step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """What is recorded, and who watches. Immutable: a change is a new mode in the context variable."""
+
+    recording: bool = True
+    observer: Observer | None = None
+    watcher: Watcher | None = None
+    nested: bool = False
+    """Whether a derivative is being taken around the code that runs, so that gradients must be Tensors."""
+
+
+PLAIN = Mode()
+MODE: ContextVar[Mode] = ContextVar("microfw.mode", default=PLAIN)
+SCOPE: ContextVar[Scope | None] = ContextVar("microfw.scope", default=None)
+
+
+@contextlib.contextmanager
+def mode(**changes: Any) -> Iterator[None]:
+    """Run a block under a changed mode; the old one comes back however the block ends."""
+    token = MODE.set(replace(MODE.get(), **changes))
+    try:
+        yield
+    finally:
+        MODE.reset(token)
+
+
+class no_grad(contextlib.ContextDecorator):
+    """Compute without recording: nothing inside needs a gradient. A block, or a decorator.
+
+    Examples
+    --------
+    >>> import microfw as mf
+    >>> x = mf.tensor(2.0, requires_grad=True)
+    >>> with mf.no_grad():
+    ...     y = x * x
+    >>> y.requires_grad
+    False
+    """
+
+    def __enter__(self) -> None:
+        self._mode = mode(recording=False)
+        self._mode.__enter__()
+
+    def __exit__(self, *exc: Any) -> None:
+        self._mode.__exit__(*exc)
+
+    def _recreate_cm(self) -> no_grad:
+        return no_grad()

@@ -1,0 +1,90 @@
+"""What all tests share: an observer that remembers what it was told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import AbstractContextManager
+
+import numpy as np
+import pytest
+
+from microfw import recording
+
+
+class Watcher:
+    """An observer that counts what the engine does, and keeps it."""
+
+    collects = True
+
+    def __init__(self):
+        self.ran = []  # (op, node, input shapes, params, output shape) of each op, forward
+        self.walked = []  # each node, as backward visits it
+        self.shares = []  # the partials of each
+        self.marks = []  # (phase, ns) where a stretch begins, ("", ns) where it ends
+
+    def forward(self, op, node, inputs, params, output, began):
+        self.ran.append((op, node, [np.shape(a) for a in inputs], params, output.shape))
+
+    def backward(self, node, gradient, partials, began):
+        self.walked.append(node)
+        self.shares.append(partials)
+
+    def before_backward(self, loss):
+        pass
+
+    def after_update(self):
+        pass
+
+    @property
+    def phases(self):
+        """The stretches, in order: "+forward" where one begins, "-forward" where it ends."""
+        told, open_ = [], []
+        for phase, _ in self.marks:
+            if phase:
+                open_.append(phase)
+            told.append(f"+{phase}" if phase else f"-{open_.pop()}")
+        assert not open_, "a stretch was not ended"
+        return told
+
+    def on(self) -> AbstractContextManager[None]:
+        return recording.mode(observer=self, watcher=self)
+
+    @property
+    def recorded(self):
+        """The nodes recorded, in order."""
+        return [node for _, node, *_ in self.ran if node is not None]
+
+    @property
+    def rules(self):
+        """How often each op's node was walked."""
+        return Counter(node.op.name for node in self.walked)
+
+    def costs(self):
+        """(forward, backward) matrix-product operations that ran, by the ops' own cost rules."""
+        forward = backward = 0
+        for op, node, shapes, params, shape in self.ran:
+            cost = op.cost(shape, *shapes, **params)
+            forward += cost.products_forward
+            if node is not None and cost.products_derivatives:
+                backward += sum(cost.products_derivatives[k] for k in indices(node))
+        return forward, backward
+
+
+def indices(node):
+    """Which inputs of a node need a gradient; read before backward frees the edges."""
+    return node.note or tuple(partial.index for _, partial, *_ in node.edges or ())
+
+
+class Remembering(Watcher):
+    """A watcher that notes a node's edges as it is recorded, since backward frees them."""
+
+    def forward(self, op, node, inputs, params, output, began):
+        super().forward(op, node, inputs, params, output, began)
+        if node is not None:
+            node.note = tuple(partial.index for _, partial, *_ in node.edges)
+
+
+@pytest.fixture
+def watcher():
+    """Return a fresh observer; ``with watcher.on():`` attaches it."""
+    return Remembering()

@@ -1,0 +1,146 @@
+"""The house keeps its shape: imports go one way, files stay short, examples in docstrings run."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import microfw
+from microfw.graph import OPS
+
+ROOT = Path(microfw.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+MODULES = [
+    ".".join(("microfw", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__") for path in FILES
+]
+
+ROOMS = [
+    "errors", "recording", "graph", "operators", "tensor", "record", "op", "ops", "calculus", "gradcheck", "nn", "optim", "data", "replay", "training",
+    "profiler", "estimators", "cli", "__init__", "__main__",
+]  # fmt: skip
+
+
+def room(path: Path) -> str:
+    first = path.relative_to(ROOT).parts[0]
+    return first.removesuffix(".py")
+
+
+def is_type_checking(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def imports(tree, module, is_package):
+    """Yield (line, full name) of each import that runs, also those inside of functions."""
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = module.split(".")
+                parts = parts[: len(parts) - node.level + is_package]
+                base = ".".join([*parts, base]).rstrip(".")
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+        stack.extend(node.orelse if is_type_checking(node) else ast.iter_child_nodes(node))
+
+
+def rooms_imported(path, module):
+    tree = ast.parse(path.read_text())
+    for line, name in imports(tree, module, path.name == "__init__.py"):
+        parts = name.split(".")
+        if parts[0] == "microfw" and name != "microfw.__version__":
+            known = len(parts) > 1 and parts[1] in ROOMS
+            yield line, parts[1] if known else "__init__"
+
+
+@pytest.mark.parametrize(("path", "module"), list(zip(FILES, MODULES, strict=True)), ids=MODULES)
+def test_imports_go_only_to_rooms_above(path, module):
+    here = ROOMS.index(room(path))
+    wrong = [f"line {n}: {name}" for n, name in rooms_imported(path, module) if ROOMS.index(name) > here]
+    assert not wrong, f"{path.relative_to(ROOT)} imports from a room below: {wrong}"
+    if path.relative_to(ROOT).parts[0] != "__init__.py":
+        fronts = [n for n, name in rooms_imported(path, module) if name == "__init__"]
+        assert not fronts, f"imports the front door at lines {fronts}"
+
+
+def test_every_room_has_its_place():
+    assert {room(path) for path in FILES} <= set(ROOMS)
+
+
+def test_the_import_parser_sees_what_it_should():
+    text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import a\nelse:\n    import b\ndef f():\n    from . import c\n"
+    assert sorted(name for _, name in imports(ast.parse(text), "microfw.x", False)) == [
+        "b",
+        "microfw.c",
+        "typing.TYPE_CHECKING",
+    ]
+
+
+@pytest.mark.parametrize("path", FILES, ids=MODULES)
+def test_files_stay_short(path):
+    assert len(path.read_text().splitlines()) <= 350
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if not m.endswith("__main__")])
+def test_doctests(module):
+    results = doctest.testmod(importlib.import_module(module), extraglobs={}, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert results.failed == 0
+
+
+@pytest.mark.parametrize("name", [n for n, op in OPS.items() if op.value.__module__.startswith("microfw.")])
+def test_doctests_of_ops(name):
+    call = OPS[name].call
+    assert call.__doc__, f"{name} has no docstring"
+    names = {"np": np, "mf": microfw, name: call}
+    for test in doctest.DocTestFinder(recurse=False).find(call, name, globs=names):
+        assert doctest.DocTestRunner(verbose=False).run(test).failed == 0
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_all_names_exist(module):
+    loaded = importlib.import_module(module) if not module.endswith("__main__") else None
+    exported = getattr(loaded, "__all__", [])
+    assert len(set(exported)) == len(exported)
+    missing = [name for name in exported if not hasattr(loaded, name)]
+    assert not missing
+
+
+def test_nothing_outside_an_ops_declaration_names_it():
+    """The walk, the recorder and the derivatives know no op; the operators of Tensor look theirs up by name."""
+    for file in ("graph.py", "record.py", "op.py"):
+        strings = {
+            n.value
+            for n in ast.walk(ast.parse((ROOT / file).read_text()))
+            if isinstance(n, ast.Constant) and isinstance(n.value, str)
+        }
+        assert not strings & (set(OPS) - {"linear"}), file  # a kind of jvp, too
+
+
+def test_importing_is_light():
+    code = "import sys, microfw; print([m for m in sys.modules if m.split('.')[0] in ('sklearn', 'scipy', 'tqdm', 'matplotlib', 'pandas', 'torch')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", FILES, ids=MODULES)
+def test_numpys_global_randomness_is_not_used(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            dotted = ast.unparse(node)
+            if dotted.startswith("np.random."):
+                assert dotted.split(".")[2].split("(")[0] in (
+                    "default_rng",
+                    "Generator",
+                    "SeedSequence",
+                    "BitGenerator",
+                    "PCG64",
+                ), dotted
