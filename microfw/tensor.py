@@ -132,7 +132,7 @@ class Tensor(ArrayLike):
         retain_graph : bool
             Keep what the graph saved, so that backward can be called again.
         create_graph : bool
-            Accepted only in `mf.grad`, whose gradients are Tensors; a leaf's `grad` is an array.
+            Not possible here, since a leaf's `grad` is an array; `mf.grad` nests.
 
         Raises
         ------

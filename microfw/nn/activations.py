@@ -21,9 +21,7 @@ class ReLU(Module):
     tensor([0., 2.])
     """
 
-    def forward(self, x: Any) -> Tensor:
-        """Clip negative entries to 0."""
-        return elementwise.relu(x)
+    forward = staticmethod(elementwise.relu)
 
 
 class LeakyReLU(Module):
@@ -52,25 +50,19 @@ class LeakyReLU(Module):
 class Sigmoid(Module):
     """``1 / (1 + exp(-x))``."""
 
-    def forward(self, x: Any) -> Tensor:
-        """Map to (0, 1)."""
-        return elementwise.sigmoid(x)
+    forward = staticmethod(elementwise.sigmoid)
 
 
 class Tanh(Module):
     """Hyperbolic tangent."""
 
-    def forward(self, x: Any) -> Tensor:
-        """Map to (-1, 1)."""
-        return elementwise.tanh(x)
+    forward = staticmethod(elementwise.tanh)
 
 
 class Softplus(Module):
     """``log(1 + exp(x))``."""
 
-    def forward(self, x: Any) -> Tensor:
-        """Map to positive numbers."""
-        return elementwise.softplus(x)
+    forward = staticmethod(elementwise.softplus)
 
 
 class GELU(Module):

@@ -6,7 +6,6 @@ Where several values are possible for a derivative, the docstring says which one
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -281,16 +280,18 @@ isinf = _plain(np.isinf, "isinf")
 # The activations with a rule of their own
 
 
-@lru_cache(maxsize=32)
-def _zeros(shape: tuple[int, ...], char: str) -> Array:
-    zeros = np.zeros(shape, char)
-    zeros.setflags(write=False)
-    return zeros
+_ZEROS: dict[tuple[int, ...], Array] = {}
 
 
 def _zero(x: Array) -> Any:
-    # NumPy's loop over two arrays is up to four times faster than that over an array and a scalar.
-    return _zeros(x.shape, x.dtype.char) if x.size < 1 << 18 else 0
+    """Return zeros to compare with: over two arrays NumPy is up to four times faster than over one and a number."""
+    if x.size > 1 << 18:
+        return 0
+    if len(_ZEROS) > 64:
+        _ZEROS.clear()
+    zeros = np.zeros(x.shape, x.dtype)
+    zeros.setflags(write=False)
+    return _ZEROS.setdefault(x.shape, zeros) if x.dtype == np.float32 else zeros
 
 
 def _relu_vjp(g: Any, y: Any) -> Any:
@@ -304,4 +305,7 @@ def _relu_vjp(g: Any, y: Any) -> Any:
 @op(vjp=_relu_vjp, cost=each(1, 2), fresh=True)
 def relu(x: Array) -> Array:
     """Rectified linear unit, ``max(x, 0)``; slope 0 at 0 and at NaN."""
-    return np.maximum(x, _zero(x))
+    zeros = _ZEROS.get(x.shape)
+    if zeros is None or zeros.dtype is not x.dtype:
+        zeros = _zero(x)
+    return np.maximum(x, zeros)

@@ -89,18 +89,17 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     except (IndexError, TypeError):
         check_labels(labels, classes, "cross_entropy")
         raise
-    # In a small batch a call costs more than its arithmetic. So one shift serves all rows where none is far
-    # below the others, and matrix products with constants do what sums and broadcasting would.
-    z = logits - logits.item(logits.argmax())
+    # In a small batch a call costs more than its arithmetic. So rows are shifted only where exp needs it, and
+    # matrix products with constants do what sums and broadcasting would.
+    if logits.item(logits.argmax()) < LARGE and logits.item(logits.argmin()) > -LARGE:
+        z = logits
+        picked = hot.ravel().dot(z.ravel())
+    else:
+        z = logits - logits.max(1, keepdims=True)
+        picked = z[np.arange(n), labels].sum()
     e = np.exp(z)
     total = e.dot(sums_n)
-    if not total.item(total.argmin()) > SMALL:
-        z = logits - logits.max(1, keepdims=True)
-        e = np.exp(z)
-        total = e.dot(sums_n)
-    loss = (ones.dot(np.log(total[:, 0])) - np.vdot(hot, z)) / n - log(n)
-    if loss != loss:  # 0 * inf, where a logit of -inf excludes a class
-        loss = (ones.dot(np.log(total[:, 0])) - z[np.arange(n), labels].sum()) / n - log(n)
+    loss = (ones.dot(np.log(total[:, 0])) - picked) / n - log(n)
     e -= hot * e
     hot *= e.dot(sums)
     e -= hot
@@ -108,8 +107,8 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     return loss, e
 
 
-SMALL = 1e-18
-"""Sums of exponentials above this have lost no digit to underflow, in float32 as in float64."""
+LARGE = 40
+"""Between this and its negative, exp neither overflows nor loses digits to underflow, also in float32."""
 
 
 def _bce_slope(g: Any, z: Any, t: Any) -> Any:

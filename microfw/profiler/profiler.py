@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextvars import Token
+from math import isfinite
 from time import perf_counter_ns
 from typing import Any, Self
 
@@ -12,7 +13,7 @@ import numpy as np
 from microfw.errors import ArgumentError, GraphError, message
 from microfw.nn.module import Module, Parameter
 from microfw.ops import elementwise
-from microfw.profiler.recorder import Recorder
+from microfw.profiler.recorder import Log, Recorder
 from microfw.profiler.report import report
 from microfw.profiler.session import Layer, Session
 from microfw.recording import MODE, Mode, mode
@@ -26,6 +27,9 @@ class Profiler(Hook):
     the model, a step ends at ``optimizer.step()``, and `end_epoch` ends an epoch. Forwards under `no_grad`
     count as evaluation.
 
+    The ops of a step are counted when ``backward`` walks the graph that they lead to: a forward without one is
+    timed and not counted. Where the last batch is smaller, a count per step is an average.
+
     Parameters
     ----------
     model : Module, optional
@@ -35,11 +39,6 @@ class Profiler(Hook):
         what the observed steps took, labelled as sampled and not scaled up.
     name : str
         A title for the report.
-
-    Attributes
-    ----------
-    session : Session
-        The numbers, as plain data.
 
     Raises
     ------
@@ -72,9 +71,17 @@ class Profiler(Hook):
         if not isinstance(every, int) or every < 1:
             raise ArgumentError(message("Profiler", "every to be a positive integer", every))
         self.model = model
-        self.session = Session(name=name, every=every, environment=environment())
+        self._session = Session(name=name, every=every, environment=environment())
+        self._logs: list[Log] = []
         self._recorder: Recorder | None = None
         self._token: Token[Mode] | None = None
+
+    @property
+    def session(self) -> Session:
+        """The numbers of the epochs that have ended."""
+        while self._logs:
+            self._session.epochs.append(self._logs.pop(0).epoch())
+        return self._session
 
     # A loop of one's own
 
@@ -93,16 +100,17 @@ class Profiler(Hook):
         """End an epoch: add its numbers to the session."""
         if self._recorder is None:
             raise GraphError("Profiler.end_epoch: expected an attached profiler; use it inside `with profiler:`")
-        self.session.epochs.append(self._recorder.end_epoch(len(self.session.epochs) + 1))
+        number = len(self._session.epochs) + len(self._logs) + 1
+        self._logs.append(self._recorder.end_epoch(number))
         self._recorder.start_epoch()
 
     def _attach(self) -> None:
         if self._recorder is not None:
             raise GraphError("Profiler: expected to be attached once, got it attached already; make another Profiler")
         if self.model is not None:
-            self.session.model = type(self.model).__name__
-            self.session.layers = layers(self.model)
-        self._recorder = Recorder(self.session.every)
+            self._session.model = type(self.model).__name__
+            self._session.layers = layers(self.model)
+        self._recorder = Recorder(self._session.every)
         self._token = MODE.set(MODE.get())
         self._recorder.attach()
 
@@ -129,11 +137,8 @@ class Profiler(Hook):
     def on_epoch_end(self, state: TrainState) -> None:
         """Add the epoch to the session, with the Trainer's numbers."""
         self.end_epoch()
-        rows = list(state.history)
-        if rows:
-            self.session.epochs[-1].metrics = {
-                k: float(v) for k, v in rows[-1].items() if isinstance(v, float) and np.isfinite(v)
-            }
+        last = state.history[-1] if len(state.history) else {}
+        self._logs[-1].metrics = {k: float(v) for k, v in last.items() if isinstance(v, float) and isfinite(v)}
 
     def on_fit_end(self, state: TrainState) -> None:
         """Stop watching."""

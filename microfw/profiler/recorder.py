@@ -79,13 +79,85 @@ class Pattern:
         self.parameters = sum(leaves.values())
         self.parameter_tensors = len(leaves)
 
-    def fold(self, rows: dict[tuple[str, str], Row]) -> None:
+    def fold(self, rows: dict[tuple[str, str], Row], count: int) -> None:
         """Add the counts, times how often the pattern came, to rows by layer and op."""
         for row in self.rows:
             target = rows.setdefault((row.layer, row.op), Row(row.layer, row.op))
             for name, value in vars(row).items():
                 if type(value) is int:
-                    setattr(target, name, getattr(target, name) + value * self.count)
+                    setattr(target, name, getattr(target, name) + value * count)
+
+
+class Log:
+    """What was noted in an epoch, as it was noted; `epoch` makes sense of it, later, off the clock."""
+
+    def __init__(self) -> None:
+        self.marks: list[tuple[str, int]] = []
+        self.losses: list[float] = []
+        self.folded: dict[tuple[str, str], Row] = {}
+        self.parameters = (0, 0)
+        self.counts: list[tuple[Pattern, int]] = []
+        self.spent: list[tuple[Site, int, int, int]] = []
+        self.times = dict.fromkeys((*PHASES, "data"), 0)
+        self.observed_times = dict.fromkeys(PHASES, 0)
+        self.metrics: dict[str, float] = {}
+        self.number = self.steps = self.observed = self.loose = self.total_ns = 0
+        self.observing = False
+        self.began = self.step_ended = perf_counter_ns()
+
+    def add_marks(self, observing: bool) -> None:
+        """Turn the marks of complete stretches into times. Those inside of another are part of it."""
+        depth = began = done = 0
+        observed = observing ^ (sum(kind == "toggle" for kind, _ in self.marks) % 2 == 1)
+        for k, (kind, now) in enumerate(self.marks):
+            if kind == "toggle":
+                observed = not observed
+                continue
+            if kind:
+                depth += 1
+                if depth == 1:
+                    phase, began = kind, now
+                continue
+            depth -= 1
+            if depth:
+                continue
+            done = k + 1
+            self.times[phase] += now - began
+            if observed:
+                self.observed_times[phase] += now - began
+            if phase == "forward" and self.step_ended:
+                self.times["data"] += began - self.step_ended
+            self.step_ended = now if phase == "update" else 0
+        del self.marks[:done]
+
+    def epoch(self) -> Epoch:
+        """Return the epoch's numbers."""
+        self.add_marks(self.observing)
+        epoch = Epoch(
+            self.number,
+            steps=self.steps,
+            observed=self.observed,
+            loss=self.metrics.get("loss", sum(self.losses) / len(self.losses) if self.losses else None),
+            metrics=self.metrics,
+            parameters=self.parameters[0],
+            parameter_tensors=self.parameters[1],
+            observed_forward_ns=self.observed_times["forward"] + self.loose,
+            observed_backward_ns=self.observed_times["backward"],
+            total_ns=self.total_ns,
+        )
+        for name, ns in self.times.items():
+            setattr(epoch, f"{name}_ns", ns)
+        epoch.forward_ns += self.loose
+        rows = self.folded
+        for pattern, count in self.counts:
+            pattern.fold(rows, count)
+        for site, forward_ns, backward_ns, rules in self.spent:
+            row = rows.setdefault((site.path, site.op.name), Row(site.path, site.op.name))
+            row.forward_ns += forward_ns
+            row.backward_ns += backward_ns
+            row.rules += rules
+        epoch.rows = list(rows.values())
+        return epoch
 
 
 def reachable(root: Node | Leaf | None) -> list[Node]:
@@ -129,53 +201,27 @@ class Recorder:
     # Epochs
 
     def start_epoch(self) -> None:
-        """Forget the epoch that was, and start the clock of a new one."""
+        """Begin a new log."""
         for pattern in self.patterns:
             pattern.count = 0
         for site in self.sites.values():
             site.forward_ns = site.backward_ns = site.rules = 0
-        self.folded: dict[tuple[str, str], Row] = {}
-        self.parameters = (0, 0)
-        self.times = dict.fromkeys((*PHASES, "data"), 0)
-        self.observed_times = dict.fromkeys(PHASES, 0)
-        self.losses: list[float] = []
-        self.marks: list[tuple[str, int]] = []
+        self.log = Log()
+        self.marks = self.log.marks
         self.steps = self.observed = self.loose = 0
         self.step_sites: list[Site] = []
-        self.began_epoch = self.step_ended = perf_counter_ns()
 
-    def end_epoch(self, number: int) -> Epoch:
-        """Return the epoch's numbers."""
-        total_ns = perf_counter_ns() - self.began_epoch
-        self._add_marks()
-        self.times["forward"] += self.loose
-        self.observed_times["forward"] += self.loose
-        epoch = Epoch(
-            number,
-            steps=self.steps,
-            observed=self.observed,
-            loss=sum(self.losses) / len(self.losses) if self.losses else None,
-            parameters=self.parameters[0],
-            parameter_tensors=self.parameters[1],
-            observed_forward_ns=self.observed_times["forward"],
-            observed_backward_ns=self.observed_times["backward"],
-            total_ns=total_ns,
-        )
-        for name, ns in self.times.items():
-            setattr(epoch, f"{name}_ns", ns)
-        rows = self.folded
-        for pattern in self.patterns:
-            if pattern.count:
-                pattern.fold(rows)
-        for site in self.sites.values():
-            if not site.forward_ns and not site.rules:
-                continue
-            row = rows.setdefault((site.path, site.op.name), Row(site.path, site.op.name))
-            row.forward_ns += site.forward_ns
-            row.backward_ns += site.backward_ns
-            row.rules += site.rules
-        epoch.rows = list(rows.values())
-        return epoch
+    def end_epoch(self, number: int) -> Log:
+        """Return the log of the epoch."""
+        log = self.log
+        log.total_ns = perf_counter_ns() - log.began
+        log.number, log.steps, log.observed, log.loose = number, self.steps, self.observed, self.loose
+        log.observing = self.observing
+        log.counts = [(pattern, pattern.count) for pattern in self.patterns if pattern.count]
+        log.spent = [
+            (site, site.forward_ns, site.backward_ns, site.rules) for site in self.sites.values() if site.forward_ns
+        ]
+        return log
 
     # Ops
 
@@ -235,7 +281,7 @@ class Recorder:
     def before_backward(self, loss: Any) -> None:
         """Take the loss, and the ops recorded for it while their saved arrays are there."""
         if loss._array.size == 1:
-            self.losses.append(loss._array.item())
+            self.log.losses.append(loss._array.item())
         if self.step_sites:
             self._match(loss._node)
 
@@ -252,32 +298,7 @@ class Recorder:
                 self.marks.append(("toggle", 0))
                 self.attach(observe)
         if len(self.marks) > MOST_MARKS:
-            self._add_marks()
-
-    def _add_marks(self) -> None:
-        """Turn the marks of complete stretches into times. Those inside of another are part of it."""
-        depth = began = done = 0
-        observed = self.observing ^ (sum(kind == "toggle" for kind, _ in self.marks) % 2 == 1)
-        for k, (kind, now) in enumerate(self.marks):
-            if kind == "toggle":
-                observed = not observed
-                continue
-            if kind:
-                depth += 1
-                if depth == 1:
-                    phase, began = kind, now
-                continue
-            depth -= 1
-            if depth:
-                continue
-            done = k + 1
-            self.times[phase] += now - began
-            if observed:
-                self.observed_times[phase] += now - began
-            if phase == "forward" and self.step_ended:
-                self.times["data"] += began - self.step_ended
-            self.step_ended = now if phase == "update" else 0
-        del self.marks[:done]
+            self.log.add_marks(self.observing)
 
     def _match(self, loss: Node | Leaf | None) -> None:
         """Count the step's pattern; a new one is worked out now, while the graph is there."""
@@ -286,12 +307,13 @@ class Recorder:
             pattern = next((p for p in self.patterns if p.sites == self.step_sites), None)
             if pattern is None:
                 if len(self.patterns) == MOST_PATTERNS:
-                    self.patterns.pop(0).fold(self.folded)
+                    old = self.patterns.pop(0)
+                    old.fold(self.log.folded, old.count)
                 pattern = Pattern(self.step_sites, loss)
                 self.patterns.append(pattern)
             self.pattern, self.expected = pattern, pattern.sites
         if not pattern.count:
-            self.parameters = max(self.parameters, (pattern.parameters, pattern.parameter_tensors))
+            self.log.parameters = max(self.log.parameters, (pattern.parameters, pattern.parameter_tensors))
         pattern.count += 1
         self.step_sites = []
 

@@ -85,7 +85,7 @@ def _counts(e: Epoch, session: Session) -> str:
     total = e.sum()
     nodes, scalars, edges = (round(v / steps) for v in (total.nodes, total.flops_forward, total.edges))
     rules, added = round(total.rules / steps), round(total.accumulated / steps)
-    both = f"{whole(rules)} rules called + {whole(added)} gradients added; scalar operations"
+    both = f"{whole(rules)} rules + {whole(added)} gradients added; scalar operations"
     bound = "predicted: bound of the way without a graph"
     head = ["per step", "in tensors", "in scalars", "what is counted"]
     rows = [

@@ -78,6 +78,12 @@ class Epoch:
 
     Attributes
     ----------
+    loss : float or None
+        The Trainer's, a mean over rows; in a loop of one's own the mean over steps.
+    metrics : dict
+        The Trainer's other numbers.
+    rows : list of Row
+        One for each op of each layer, in order of first use.
     epoch, steps, observed : int
         Number, steps taken, and on how many of them every op was observed.
     parameters, parameter_tensors : int
@@ -134,7 +140,15 @@ class Epoch:
 
 @dataclass
 class Layer:
-    """A layer of the model: its path, its type, and how many parameters are its own."""
+    """A layer of the model.
+
+    Attributes
+    ----------
+    name, kind : str
+        Its path and its type.
+    parameters, trainable : int
+        How many parameters are its own, and how many of them are trained.
+    """
 
     name: str
     kind: str
@@ -145,6 +159,23 @@ class Layer:
 @dataclass
 class Session:
     """A whole profile.
+
+    Attributes
+    ----------
+    version : int
+        Of the format.
+    name, model : str
+        The title, and the model's type.
+    every : int
+        Ops were observed on every so many-th step.
+    layers : list of Layer
+        The model's modules, the model itself first.
+    epochs : list of Epoch
+        What was recorded.
+    environment : dict
+        Versions and machine.
+    overhead : dict
+        What observing cost, as measured when the profiler was detached.
 
     Examples
     --------

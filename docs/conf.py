@@ -1,0 +1,106 @@
+"""Sphinx configuration. ``sphinx-build -W -b html docs docs/_build/html`` builds the site, without a network."""
+
+import inspect
+import os
+import sys
+import warnings
+from pathlib import Path
+
+here = Path(__file__).parent
+sys.path[:0] = [str(here.parent), str(here)]
+os.environ.setdefault("MPLBACKEND", "Agg")
+# In small models more threads only wait for each other.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import doctests
+
+import microfw as mf
+from microfw.graph import OPS
+
+project = "microfw"
+author = "The microfw maintainers"
+project_copyright = author
+version = release = mf.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "myst_parser",
+    "sphinx_gallery.gen_gallery",
+]
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "_templates", "tutorials", "**/GALLERY_HEADER.rst", "generated/ops_*.md"]
+nitpicky = False
+show_warning_types = True
+
+myst_enable_extensions = ["deflist"]
+myst_heading_anchors = 3
+
+autosummary_generate = True
+# Files whose names differ in case only are one file on some systems.
+autosummary_filename_map = {"microfw.tensor": "microfw.tensor-function"}
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_typehints = "none"
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+default_role = "code"
+
+warnings.filterwarnings("ignore", message=".*FigureCanvasAgg is non-interactive.*")
+sphinx_gallery_conf = {
+    "examples_dirs": ["tutorials", "../examples"],
+    "gallery_dirs": ["gallery/tutorials", "gallery/examples"],
+    "filename_pattern": r"[\\/][a-z]\w*\.py$",
+    "within_subsection_order": "FileNameSortKey",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "write_computation_times": False,
+    "show_signature": False,
+    "remove_config_comments": True,
+    "min_reported_time": 60,
+}
+
+html_theme = "furo"
+html_title = f"microfw {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_copy_source = False
+
+
+def check_pages(app):
+    """Run the examples in the written pages: what they show is what they print."""
+    doctests.check(*sorted(here.glob("*.md")), *sorted(here.glob("*/*.md")))
+
+
+def list_ops():
+    """Write a table for each family of ops, from the registry itself."""
+    families = {}
+    for declared in OPS.values():
+        family = declared.value.__module__.rpartition(".")[2]
+        families.setdefault(family, ["| op | what it computes | gradient |", "|---|---|---|"]).append(op_row(declared))
+    (here / "generated").mkdir(exist_ok=True)
+    text = "\n\n".join(
+        f"## `microfw.ops.{family}`\n\n" + "\n".join(lines) for family, lines in families.items() if len(lines) > 2
+    )
+    (here / "generated" / "ops_table.md").write_text(text + "\n", encoding="utf-8")
+
+
+def op_row(declared):
+    """Return an op's row: how it is called, its docstring's first line, and what it can be differentiated by."""
+    signature = inspect.signature(declared.value)
+    plain = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    call = f"{declared.name}{signature.replace(parameters=plain, return_annotation=signature.empty)}"
+    says = (inspect.getdoc(declared.value) or "").partition("\n")[0].replace("``", "`").replace("|", "\\|")
+    if declared.variadic:
+        by = "yes"
+    else:
+        by = ", ".join(f"`{declared.inputs[p.index]}`" for p in declared.partials if p) or "none"
+    return f"| `{call}` | {says} | {by} |"
+
+
+def setup(app):
+    """Write what is generated, and check the pages before they are built."""
+    list_ops()
+    app.connect("builder-inited", check_pages)

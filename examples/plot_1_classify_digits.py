@@ -1,0 +1,93 @@
+"""
+Classify digits
+===============
+
+A small network learns to read handwritten digits. The Trainer runs the loop, the history keeps one row an
+epoch, and the Profiler, attached as a hook, counts what the backward passes cost.
+"""
+
+# %%
+# Data
+# ----
+#
+# ``load`` takes one of scikit-learn's toy datasets, splits it (each class in proportion), scales the features
+# by what it sees in the training part, and returns two datasets of float32 arrays.
+
+import numpy as np
+
+import microfw as mf
+from microfw import nn, optim
+
+train, test = mf.data.load("digits", test_size=0.25, rng=0)
+print(train)
+print("the first row is the digit", train.target_names[train.y[0]])
+
+# %%
+# Model
+# -----
+#
+# Whatever draws random numbers takes ``rng``, a seed or a NumPy Generator. A model prints as a tree with the
+# shapes and the number of its parameters.
+
+rng = np.random.default_rng(0)
+model = nn.Sequential(nn.Dense(64, 64, rng=rng), nn.ReLU(), nn.Dense(64, 10, rng=rng))
+print(model)
+
+# %%
+# Training
+# --------
+#
+# With ``progress=True``, the default, ``fit`` shows a progress bar. The history it returns is a list of plain
+# dicts: it prints as a table, and ``pandas.DataFrame(history)`` takes it as it is.
+
+profiler = mf.Profiler()
+trainer = mf.Trainer(
+    model,
+    nn.CrossEntropyLoss(),
+    optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+    metrics=["accuracy"],
+    hooks=[profiler],
+)
+history = trainer.fit(train, epochs=10, batch_size=32, validation=test, rng=rng, progress=False)
+print(history)
+
+# %%
+# ``evaluate`` measures on a dataset, ``predict_classes`` returns labels.
+
+result = trainer.evaluate(test)
+print(f"test accuracy: {result['accuracy']:.1%}")
+wrong = np.flatnonzero(trainer.predict_classes(test.X) != test.y)
+print(f"{len(wrong)} of {len(test)} digits were misread")
+
+# %%
+# What the backward passes cost
+# -----------------------------
+#
+# The report has a row for each epoch and for each layer. :ref:`The tutorial
+# <sphx_glr_gallery_tutorials_train_and_read_the_backward_cost.py>` explains it column by column.
+
+print(profiler.report())
+
+# %%
+# The numbers behind the report are plain data. ``profiler.save("digits.profile.json")`` keeps them, and
+# ``microfw report digits.profile.json`` prints them again.
+
+epoch = profiler.session.epochs[-1]
+forward, backward = epoch.forward_ns / 1e6, epoch.backward_ns / 1e6
+print(f"last epoch: {epoch.steps} steps, forward {forward:.1f} ms, backward {backward:.1f} ms")
+
+# %%
+# A figure, if Matplotlib is there: the loss, epoch by epoch.
+
+try:
+    import matplotlib.pyplot as plt
+except ImportError:
+    print('No figure: it needs Matplotlib, pip install ".[plot]"')
+else:
+    figure, axes = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
+    epochs = history.column("epoch")
+    axes.plot(epochs, history.column("loss"), "o-", color="#0072b2", label="training rows")
+    axes.plot(epochs, history.column("val_loss"), "s--", color="#d55e00", label="test rows")
+    axes.set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
+    axes.legend()
+    plt.show()

@@ -1,0 +1,161 @@
+"""
+A custom op and a custom layer
+==============================
+
+An op declares its value and its derivatives in one place. A layer is a class with a ``forward`` method. Both
+then work everywhere: in models, in the profiler's report, in forward mode, and in derivatives of derivatives.
+"""
+
+# %%
+# An op
+# -----
+#
+# Swish is ``x * sigmoid(beta * x)``. The decorated function computes its value on plain NumPy arrays. ``vjp`` has
+# one function for each input: given ``g``, the gradient with respect to the output, it returns the gradient
+# with respect to that input. What it names after ``g`` is saved for it, and nothing else is: here the inputs
+# and ``s``, which the value returns as a second result so that backward need not compute it again.
+#
+# Of broadcasting a rule knows nothing. Where ``beta`` is one number for a whole array, the engine sums.
+
+import numpy as np
+
+import microfw as mf
+from microfw import nn, optim
+from microfw.op import each
+
+
+def sigmoid(x, beta):
+    return 1 / (1 + np.exp(-beta * x))
+
+
+@mf.op(
+    vjp=(
+        lambda g, x, beta, s: g * (s + beta * x * s * (1 - s)),
+        lambda g, x, s: g * (x * x * s * (1 - s)),
+    ),
+    aux={"s": sigmoid},
+    cost=each(5, 6, 5),  # scalar operations an entry: forward, and for each derivative
+)
+def swish(x, beta):
+    """Swish: x weighed by the sigmoid of beta times x."""
+    s = sigmoid(x, beta)
+    return x * s, s
+
+
+x = mf.tensor([-2.0, 0.0, 2.0], requires_grad=True)
+beta = mf.tensor(1.5, requires_grad=True)
+y = swish(x, beta)
+y.sum().backward()
+print("value          ", y.numpy().round(4))
+print("gradient, x    ", x.grad.round(4))
+print("gradient, beta ", beta.grad.round(4))
+
+# %%
+# Checking it
+# -----------
+#
+# ``gradcheck`` compares the backward walk, and forward mode, with central differences in float64. It returns the
+# largest relative error that it saw.
+
+rng = np.random.default_rng(0)
+points = rng.standard_normal((4, 3))
+error = mf.gradcheck(swish, points, np.array(1.5))
+print(f"gradcheck of swish: ok, relative error {error:.0e}")
+
+# %%
+# It works on derivatives too, since rules written with operators and NumPy functions can be differentiated.
+
+error = mf.gradcheck(mf.grad(lambda x: swish(x, 1.5).sum()), points)
+print(f"gradcheck of its second derivative: ok, relative error {error:.0e}")
+
+# %%
+# And it finds mistakes. Here the second term was forgotten:
+
+
+@mf.op(vjp=lambda g, s: g * s, aux={"s": lambda x: sigmoid(x, 1.0)})
+def swish_wrong(x):
+    """Swish with a wrong derivative."""
+    s = sigmoid(x, 1.0)
+    return x * s, s
+
+
+try:
+    mf.gradcheck(swish_wrong, points)
+except mf.errors.GraphError as mistake:
+    print(mistake)
+
+# %%
+# A layer
+# -------
+#
+# Parameters and other modules that are set as attributes are found by themselves, and named by the path to
+# them. The layer below learns ``beta``; the block adds its input to what a body of layers makes of it.
+
+
+class Swish(nn.Module):
+    """Swish with a learned beta."""
+
+    beta: nn.Parameter  # ()
+
+    def __init__(self):
+        self.beta = nn.Parameter(1.0)
+
+    def forward(self, x):
+        return swish(x, self.beta)
+
+
+class Residual(nn.Module):
+    """What comes in, plus what the body makes of it."""
+
+    def __init__(self, *body):
+        self.body = nn.Sequential(*body)
+
+    def forward(self, x):
+        return x + self.body(x)
+
+
+model = nn.Sequential(
+    nn.Dense(4, 16, rng=rng),
+    Residual(nn.Dense(16, 16, rng=rng), Swish()),
+    nn.Dense(16, 3, rng=rng),
+)
+print(model)
+
+# %%
+# Errors and profiles use the same names. Pass the wrong number of features:
+
+try:
+    model[1](np.ones((2, 5), np.float32))
+except mf.errors.ShapeError as mistake:
+    print(mistake)
+
+# %%
+# Trained and profiled like any other model. The body's layers are listed by their path, and the addition
+# under the block that does it.
+
+train, test = mf.data.load("iris", rng=0)
+profiler = mf.Profiler(name="iris")
+optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optimizer, metrics=["accuracy"], hooks=[profiler])
+trainer.fit(train, epochs=20, batch_size=16, rng=rng, progress=False)
+print(f"test accuracy: {trainer.evaluate(test)['accuracy']:.1%}, learned beta: {model[1].body[1].beta.item():.3f}")
+print()
+print(profiler.report(most=4))
+
+# %%
+# A figure, if Matplotlib is there: the op and its derivative, for a whole axis by one ``mf.vjp``.
+
+try:
+    import matplotlib.pyplot as plt
+except ImportError:
+    print('No figure: it needs Matplotlib, pip install ".[plot]"')
+else:
+    figure, axes = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
+    axis = np.linspace(-5, 5, 201)
+    for beta, color, style in ((0.5, "#0072b2", ":"), (1.0, "#d55e00", "--"), (4.0, "#009e73", "-")):
+        value, pull = mf.vjp(lambda x, beta=beta: swish(x, beta), axis)
+        axes.plot(axis, value, color=color, linestyle=style, label=f"beta {beta}")
+        axes.plot(axis, pull(np.ones_like(axis))[0], color=color, linestyle=style, alpha=0.35)
+    axes.set(xlabel="x", title="Swish, and (pale) its derivative")
+    axes.legend()
+    plt.show()

@@ -1,0 +1,121 @@
+"""
+Profile a loop of your own
+==========================
+
+A Trainer is not needed. In a hand-written loop, ``with mf.Profiler(model)`` watches the engine itself: a step
+ends at ``optimizer.step()``, an epoch at ``end_epoch()``.
+"""
+
+# %%
+# The loop
+# --------
+
+import numpy as np
+
+import microfw as mf
+from microfw import nn, optim
+
+train, test = mf.data.load("digits", rng=0)
+loss_function = nn.CrossEntropyLoss()
+
+
+def network():
+    rng = np.random.default_rng(0)
+    return nn.Sequential(
+        nn.Dense(64, 64, rng=rng),
+        nn.ReLU(),
+        nn.Dense(64, 32, rng=rng),
+        nn.ReLU(),
+        nn.Dense(32, 10, rng=rng),
+    )
+
+
+def profiled(model, epochs=5):
+    optimizer = optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
+    with mf.Profiler(model, name="digits") as profiler:
+        for epoch in range(epochs):
+            for X, y in mf.data.batches(train, batch_size=32, rng=epoch, drop_last=True):
+                optimizer.zero_grad()
+                loss = loss_function(model(X), y)
+                loss.backward()
+                optimizer.step()
+            profiler.end_epoch()
+    return profiler
+
+
+model = network()
+profiler = profiled(model)
+print(profiler.report())
+
+# %%
+# Reading the session
+# -------------------
+#
+# The report is made from ``profiler.session``, plain data that a script can read. A layer's backward time is
+# that of its own nodes, timed where the engine runs their derivative rules. ``backward`` as a whole is timed by
+# a clock of its own; what the layers do not account for is the walk from node to node.
+
+
+def shares(profiler):
+    """Return each layer's share of the backward time, and the walk's."""
+    total = profiler.session.total()
+    by_layer = {row.layer: row.backward_ns for row in total.layers()}
+    by_layer["the walk"] = total.untagged_backward_ns
+    assert total.untagged_backward_ns >= 0
+    return {name: ns / total.backward_ns for name, ns in by_layer.items()}
+
+
+for name, share in shares(profiler).items():
+    print(f"{name:18} {share:6.1%} of the backward time")
+
+# %%
+# Freezing a layer
+# ----------------
+#
+# A frozen parameter gets no gradient. If it is in the first layer, then nothing before the second layer needs
+# one, and no node is recorded there at all. If it is in the middle, then the gradient must still pass through
+# to the layers below; only the product for the layer's own weight is spared.
+
+
+def counts(profiler):
+    """Return N, P, E and the operations of one backward pass, all counted while training ran."""
+    epoch = profiler.session.epochs[0]
+    total = epoch.sum()
+    n, e, flops = (count // epoch.observed for count in (total.nodes, total.edges, total.flops_backward))
+    return n, epoch.parameters, e, flops
+
+
+table = {"nothing frozen": counts(profiler)}
+for k in (0, 2):
+    frozen = network()
+    frozen[k].requires_grad_(False)
+    table[f"layer {k} frozen"] = counts(profiled(frozen, epochs=1))
+
+print(f"{'':15} {'N':>3} {'P':>6} {'E':>3} {'backward FLOPs':>15}")
+for name, (n, p, e, flops) in table.items():
+    print(f"{name:15} {n:3} {p:6,} {e:3} {flops:15,}")
+
+# %%
+# All three go down, as they should:
+
+_, *before = table.pop("nothing frozen")
+for name, (_, *after) in table.items():
+    assert all(a < b for a, b in zip(after, before, strict=True)), name
+print("freezing a layer lowered P, E and the backward FLOPs")
+
+# %%
+# A figure, if Matplotlib is there: where the backward time goes.
+
+try:
+    import matplotlib.pyplot as plt
+except ImportError:
+    print('No figure: it needs Matplotlib, pip install ".[plot]"')
+else:
+    found = shares(profiler)
+    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    bars = axes.barh(list(found), [100 * share for share in found.values()], color="#0072b2")
+    axes.bar_label(bars, fmt="%.0f %%", padding=3)
+    axes.invert_yaxis()
+    axes.set(xlabel="% of the backward time", title="Backward time by layer")
+    axes.margins(x=0.12)
+    plt.show()

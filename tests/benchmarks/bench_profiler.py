@@ -1,0 +1,97 @@
+"""What profiling costs, and whether the backward time lands on the right layer.
+
+    python tests/benchmarks/bench_profiler.py [--rounds 41]
+
+Prints the time of an epoch on digits (64-64-10, batch 32, through the Trainer) with the profiler against the same
+without, epochs interleaved, median of the ratios; then, for Dense(512, 512), Dense(512, 10) at batch 4,096, the first
+layer's backward seconds against those of its own weight product and bias sum, run alone.
+"""
+
+from __future__ import annotations
+
+import os
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import argparse
+import statistics
+from time import perf_counter
+
+import numpy as np
+
+import microfw as mf
+from microfw import nn, optim
+
+
+def make(hooks):
+    model = nn.Sequential(nn.Dense(64, 64, rng=0), nn.ReLU(), nn.Dense(64, 10, rng=1))
+    return mf.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.05, momentum=0.9), hooks=hooks)
+
+
+def overhead(rounds: int) -> None:
+    train, _ = mf.data.load("digits", rng=0)
+    kinds = {"detached": lambda: [], "every=16": lambda: [mf.Profiler(every=16)], "every step": lambda: [mf.Profiler()]}
+    seconds: dict[str, list[float]] = {kind: [] for kind in ("without", *kinds)}
+    order = list(seconds)
+    for k in range(rounds):
+        for kind in order[k % len(order) :] + order[: k % len(order)]:
+            hooks = kinds[kind]() if kind in kinds else []
+            clock = Clock()
+            make([*hooks, clock]).fit(train, epochs=4, batch_size=32, rng=k, progress=False)
+            seconds[kind].append(min(clock.epochs))
+    print("An epoch on digits, 64-64-10, batch 32: best of 4, against the same without a profiler")
+    for kind in kinds:
+        ratios = sorted(a / b for a, b in zip(seconds[kind], seconds["without"], strict=True))
+        n = len(ratios)
+        print(
+            f"  {kind:12} {statistics.median(ratios):.3f}   quartiles {ratios[n // 4]:.3f} to {ratios[3 * n // 4]:.3f}"
+        )
+
+
+class Clock(mf.Hook):
+    """Times epochs, after the other hooks have ended theirs."""
+
+    def __init__(self):
+        self.epochs = []
+
+    def on_epoch_start(self, state):
+        self.began = perf_counter()
+
+    def on_epoch_end(self, state):
+        self.epochs.append(perf_counter() - self.began)
+
+
+def attribution(rounds: int) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4096, 512), dtype=np.float32)
+    y = rng.integers(0, 10, 4096)
+    model = nn.Sequential(nn.Dense(512, 512, rng=0), nn.Dense(512, 10, rng=1))
+    optimizer = optim.SGD(model.parameters(), lr=0.01)
+    loss_function = nn.CrossEntropyLoss()
+    g = rng.standard_normal((4096, 512), dtype=np.float32)
+    weight, bias, ones = np.empty((512, 512), np.float32), np.empty(512, np.float32), np.ones(4096, np.float32)
+    alone, layer = [], []
+    for _ in range(rounds):
+        began = perf_counter()
+        x.T.dot(g, weight)
+        ones.dot(g, bias)
+        alone.append(perf_counter() - began)
+        with mf.Profiler(model) as profiler:
+            optimizer.zero_grad()
+            loss_function(model(x), y).backward()
+            optimizer.step()
+        rows = {row.layer: row for row in profiler.session.epochs[0].layers()}
+        layer.append(rows["0"].backward_ns / 1e9)
+    ratio = statistics.median(a / b for a, b in zip(layer, alone, strict=True))
+    print("Dense(512, 512), Dense(512, 10), batch 4,096")
+    print(f"  first layer's backward {statistics.median(layer) * 1e3:.2f} ms, its products alone "
+          f"{statistics.median(alone) * 1e3:.2f} ms, ratio {ratio:.3f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=41)
+    rounds = parser.parse_args().rounds
+    overhead(rounds)
+    attribution(min(rounds, 15))

@@ -1,0 +1,105 @@
+"""What a reader is shown runs: the examples, the tutorial's and the guide's code, and the README's script."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import microfw as mf
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+SECONDS = 20  # that an example may take
+
+EXAMPLES = {  # example: lines of its output
+    "plot_1_classify_digits.py": [r"test accuracy: 9\d\.\d%", r"microfw profile: Sequential, 10 epochs"],
+    "plot_2_regress_diabetes.py": [r"test R²: 0\.[3-6]\d+", r"mean absolute error: [34]\d\.\d units"],
+    "plot_3_moons_boundary.py": [r"hidden layers of 32 and 16: test accuracy 9\d\.\d%"],
+    "plot_4_custom_layer_and_op.py": [r"gradcheck of swish: ok", r"gradcheck: argument 0: expected the backward", r"1\.body\.1 Swish +1 +1 "],
+    "plot_5_profile_your_own_loop.py": [r"the walk +\d+\.\d%", r"freezing a layer lowered P, E and the backward FLOPs"],
+}  # fmt: skip
+
+
+def run(*arguments, **options):
+    """Run Python as a reader would, in a process of its own that finds this checkout."""
+    environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", timeout=100, **options)
+
+
+def test_every_example_is_run():
+    assert sorted(path.name for path in (ROOT / "examples").glob("*.py")) == sorted(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example(name, tmp_path):
+    began = time.perf_counter()
+    done = run(str(ROOT / "examples" / name), cwd=tmp_path)
+    seconds = time.perf_counter() - began
+    assert done.returncode == 0, done.stderr
+    for line in EXAMPLES[name]:
+        assert re.search(rf"^{line}", done.stdout, re.M), done.stdout
+    if importlib.util.find_spec("matplotlib") is None:
+        assert 'pip install ".[plot]"' in done.stdout
+    assert seconds < SECONDS
+    assert not list(tmp_path.iterdir()), "an example leaves no files behind"
+
+
+def test_example_without_matplotlib(tmp_path):
+    (tmp_path / "matplotlib").mkdir()
+    (tmp_path / "matplotlib" / "__init__.py").write_text("raise ImportError('not installed')")
+    code = "import runpy, sys; sys.path.insert(0, sys.argv[1]); runpy.run_path(sys.argv[2], run_name='__main__')"
+    done = run("-c", code, str(tmp_path), str(ROOT / "examples" / "plot_3_moons_boundary.py"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith('No figure: it needs Matplotlib, pip install ".[plot]"\n')
+
+
+def test_tutorial(tmp_path):
+    pytest.importorskip("matplotlib")
+    done = run(str(DOCS / "tutorials" / "train_and_read_the_backward_cost.py"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "neurons 1, features 3, N 7, P 4" in done.stdout
+    assert "40 doublings: 1,099,511,627,776 paths, 40 rules called" in done.stdout
+
+
+def test_pages_show_what_their_code_prints():
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import doctests; doctests.check(*sys.argv[2:])"
+    pages = [*DOCS.glob("*.md"), *DOCS.glob("guide/*.md")]
+    done = run("-c", code, str(DOCS), *map(str, pages))
+    assert len(pages) > 3
+    assert done.returncode == 0, done.stderr
+
+
+def fences(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+
+
+def test_readme_script():
+    (code,), (shown,) = fences("python"), fences("text")
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr
+    counted = [line for line in shown.splitlines() if re.match(r"(N|P|E|N \+ P|N x P|backward took)  ", line)]
+    assert len(counted) == 6
+    assert [line for line in counted if line not in done.stdout.splitlines()] == []
+
+
+def test_readme_names_every_part():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    parts = [p for p in (ROOT / "microfw").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()]
+    named = [f"`{p.name}`" if p.suffix else f"`{p.name}/`" for p in parts if not p.name.startswith("__")]
+    assert [name for name in named if name not in text] == []
+
+
+@pytest.mark.parametrize(("page", "room"), [("index", mf), ("nn", mf.nn), ("nn", mf.optim), ("training", mf.training), ("profiler", mf.profiler), ("index", mf.data)])  # fmt: skip
+def test_reference_lists_every_public_name(page, room):
+    text = (DOCS / "api" / f"{page}.md").read_text(encoding="utf-8")
+    names = [name for name in room.__all__ if not hasattr(getattr(room, name), "__path__")]
+    missing = [name for name in names if not re.search(rf"\b{name}\b", text)]
+    assert missing == []
