@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterable
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heappushpop
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -182,10 +182,15 @@ def walk(
         else:
             pending[root] = seed
             heappush(heap, (-root.order, root))
+    waiting: Node | None = None  # one that need not go through the heap, as in a chain all
     began = 0
     collects = observer is not None and observer.collects
-    while heap:
-        node = heappop(heap)[1]
+    while heap or waiting is not None:
+        if waiting is None:
+            node = heappop(heap)[1]
+        else:
+            node = heappushpop(heap, (-waiting.order, waiting))[1] if heap else waiting
+            waiting = None
         g = pending.pop(node)
         if targets is not None and node in targets:
             arrived[node] = g
@@ -225,7 +230,10 @@ def walk(
                     pending[parent] = pending[parent] + share
                 else:
                     pending[parent] = share
-                    heappush(heap, (-parent.order, parent))
+                    if waiting is None:
+                        waiting = parent
+                    else:
+                        heappush(heap, (-parent.order, parent))
             if collects:
                 shares.append(share)
         if free:

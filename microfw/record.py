@@ -71,8 +71,7 @@ TAKE = """
     if isinstance({x}, _Tensor):
         _{x} = {x}._array
         _{x}_node = {x}._node
-        if {x}._leaf is not None:
-            {guard}
+        {guard}
         if _{x}.dtype is not _dtype:
             _dtype = _{x}.dtype if _dtype is None else _common(_op, _dtype, _{x}.dtype)
     else:
@@ -82,7 +81,8 @@ TAKE = """
         {copy}
 """
 
-GUARD = "_shared = True; _guards += (({x}._leaf, {x}._leaf.version),)"
+GUARD = "if {x}._leaf is not None: _shared = True; _guards += (({x}._leaf, {x}._leaf.version),)"
+SHARED = "if {x}._leaf is not None: _shared = True"
 COPY = "if _recording and type(_{x}) is _ndarray: _{x} = _{x}.copy()"
 ALIAS = """
     if _shared and any(_y is a or _may_share_memory(_y, a) for a in ({arrays},)):
@@ -131,7 +131,7 @@ def write(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
     }  # fmt: skip
     take, edges = [], []
     for k, x in enumerate(inputs):
-        guard = GUARD.format(x=x) if x in saved else "_shared = True"
+        guard = GUARD.format(x=x) if x in saved else "" if op.fresh else SHARED.format(x=x)
         take.append(TAKE.format(x=x, guard=guard, copy=COPY.format(x=x) if x in saved else ""))
         partial = op.partial(k)
         if partial is not None:

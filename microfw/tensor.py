@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +158,9 @@ class Tensor(ArrayLike):
                     f"backward: expected a scalar, got shape {self.shape}; "
                     "reduce it with .sum() or .mean(), or pass backward(gradient)"
                 )
-            gradient = _one(self._array.shape, self._array.dtype.char)
+            gradient = _UNITS.get(self._array.dtype.char) if not self._array.ndim else None
+            if gradient is None:
+                gradient = np.ones(self.shape, self.dtype)
         else:
             gradient = np.asarray(gradient, self.dtype)
             if gradient.shape != self.shape:
@@ -206,14 +207,13 @@ class Tensor(ArrayLike):
         return copied
 
 
-@lru_cache(maxsize=64)
-def _one(shape: tuple[int, ...], dtype: Any) -> Array:
-    return _locked(np.ones(shape, dtype))
-
-
 def _locked(array: Array) -> Array:
     array.setflags(write=False)
     return array
+
+
+_UNITS = {char: _locked(np.ones((), char)) for char in "fd"}
+"""The gradient of a scalar with respect to itself."""
 
 
 def _rebuild(kind: type[Tensor], array: Array, requires_grad: bool) -> Tensor:

@@ -17,7 +17,8 @@ for _row in _ONES.values():
 
 def _column_sums(g: Any, out: Array) -> None:
     """Sum a gradient over its rows; a product with ones takes a third of the time of a sum."""
-    g = _rows(g)
+    if g.ndim != 2:
+        g = _rows(g)
     if len(g) <= 1 << 12:
         _ONES[g.dtype.char][: len(g)].dot(g, out)
     else:

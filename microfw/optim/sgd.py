@@ -77,6 +77,7 @@ class SGD:
         self.flat = Flat(parameters, "SGD")
         self.velocity = np.zeros_like(self.flat.values)
         self._scratch = np.empty_like(self.flat.values)
+        self._arrays: tuple[Any, Any, Any] = ((None, None), None, None)
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -106,9 +107,12 @@ class SGD:
         watcher.after_update()
 
     def _step(self) -> None:
-        flat, lr = self.flat, self.lr
-        if not 0 < lr < math.inf:
-            check(lr, self.momentum, self.nesterov, self.weight_decay)
+        flat = self.flat
+        if self._arrays[0] != (self.lr, self.momentum):
+            check(self.lr, self.momentum, self.nesterov, self.weight_decay)
+            kind = flat.values.dtype
+            # NumPy takes an array of one number faster than the number.
+            self._arrays = ((self.lr, self.momentum), np.array(self.lr, kind), np.array(self.momentum, kind))
         spans = flat.ready()
         if spans is flat.whole:
             self._move(flat.values, flat.gradients, self.velocity, self._scratch)
@@ -117,13 +121,14 @@ class SGD:
             self._move(flat.values[span], flat.gradients[span], self.velocity[span], self._scratch[span])
 
     def _move(self, p: Any, g: Any, v: Any, scratch: Any) -> None:
+        _, lr, momentum = self._arrays
         if self.weight_decay:
             g = g + self.weight_decay * p
         if self.momentum:
-            v *= self.momentum
+            v *= momentum
             v += g
-            g = g + self.momentum * v if self.nesterov else v
-        np.multiply(g, self.lr, scratch)
+            g = g + momentum * v if self.nesterov else v
+        np.multiply(g, lr, scratch)
         p -= scratch
 
     def state_dict(self) -> dict[str, Any]:
