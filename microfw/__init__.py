@@ -5,14 +5,20 @@ The graph: `Tensor`, `tensor`, `no_grad`, `op`, `ops`. Derivatives: `grad`, `val
 `Profiler`, `profiler`.
 """
 
-from microfw import data, errors, nn, ops, optim, profiler, training
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from microfw import errors, nn, ops, optim
 from microfw.calculus import grad, jvp, value_and_grad, vjp
 from microfw.gradcheck import gradcheck
 from microfw.op import op
-from microfw.profiler import Profiler
 from microfw.recording import no_grad
 from microfw.tensor import Tensor, tensor
-from microfw.training import Hook, Trainer
+
+if TYPE_CHECKING:
+    from microfw import data, profiler, training
+    from microfw.profiler import Profiler
+    from microfw.training import Hook, Trainer
 
 __version__ = "0.1.0"
 
@@ -37,3 +43,18 @@ __all__ = [
     "value_and_grad",
     "vjp",
 ]
+
+_ON_USE = {"Hook": "training", "Profiler": "profiler", "Trainer": "training"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what a script without a Trainer never needs when it is first used."""
+    if name in _ON_USE:
+        return getattr(import_module(f"microfw.{_ON_USE[name]}"), name)
+    if name in ("data", "profiler", "training"):
+        return import_module(f"microfw.{name}")
+    raise AttributeError(f"module 'microfw' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

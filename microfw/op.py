@@ -14,9 +14,7 @@ on arrays and on Tensors alike, so that a walk can itself be recorded and differ
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal, NamedTuple, Protocol, overload
 
@@ -64,7 +62,6 @@ def moves(y: Shape, *inputs: Shape, **params: Any) -> Cost:
     return Cost(0, (0,) * len(inputs))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Partial:
     """An op's derivative with respect to one of its inputs.
 
@@ -83,11 +80,16 @@ class Partial:
         What each of ``args`` is: an input, ``y``, ``shape``, a parameter or an entry of ``aux``.
     """
 
-    index: int
-    vjp: Function
-    jvp: Function | None
-    into: Function | None
-    sources: tuple[str, ...]
+    __slots__ = ("index", "into", "jvp", "sources", "vjp")
+
+    def __init__(
+        self, index: int, vjp: Function, jvp: Function | None, into: Function | None, sources: tuple[str, ...]
+    ) -> None:
+        self.index = index
+        self.vjp = vjp
+        self.jvp = jvp
+        self.into = into
+        self.sources = sources
 
 
 class Op:
@@ -178,6 +180,10 @@ class Op:
         return f"<op {self.name}>"
 
 
+VARARGS = 4
+"""The flag of a function that takes any number of arguments, ``inspect.CO_VARARGS``."""
+
+
 def arguments(function: Function) -> tuple[tuple[str, ...], dict[str, Any], bool]:
     """Return a function's positional arguments, its keyword-only ones with defaults, and if it takes any number.
 
@@ -188,7 +194,7 @@ def arguments(function: Function) -> tuple[tuple[str, ...], dict[str, Any], bool
     names = code.co_varnames
     defaults = function.__kwdefaults__ or {}
     params = {name: defaults.get(name, REQUIRED) for name in names[positional : positional + n]}
-    if code.co_flags & inspect.CO_VARARGS:
+    if code.co_flags & VARARGS:
         return (*names[:positional], names[positional + n]), params, True
     return names[:positional], params, False
 

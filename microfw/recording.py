@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -63,15 +62,43 @@ class Watcher(Protocol):
         """Note that an optimizer has ended a step."""
 
 
-@dataclass(frozen=True, slots=True)
 class Mode:
-    """What is recorded, and who watches. Immutable: a change is a new mode in the context variable."""
+    """What is recorded, and who watches. Immutable: a change is a new mode in the context variable.
 
-    recording: bool = True
-    observer: Observer | None = None
-    watcher: Watcher | None = None
-    nested: bool = False
-    """Whether a derivative is being taken around the code that runs, so that gradients must be Tensors."""
+    Attributes
+    ----------
+    recording : bool
+        Whether ops record nodes.
+    observer : Observer or None
+        Who is told of ops.
+    watcher : Watcher or None
+        Who keeps time.
+    nested : bool
+        Whether a derivative is being taken around the code that runs, so that gradients must be Tensors.
+    """
+
+    __slots__ = ("nested", "observer", "recording", "watcher")
+    recording: bool
+    observer: Observer | None
+    watcher: Watcher | None
+    nested: bool
+
+    def __init__(
+        self,
+        recording: bool = True,
+        observer: Observer | None = None,
+        watcher: Watcher | None = None,
+        nested: bool = False,
+    ) -> None:
+        for name, value in zip(self.__slots__, (nested, observer, recording, watcher), strict=True):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"Mode: expected no assignment, got one to {name}; use `with recording.mode({name}=...)`")
+
+    def changed(self, **changes: Any) -> Mode:
+        """Return a mode with some attributes changed."""
+        return Mode(**{name: getattr(self, name) for name in self.__slots__} | changes)
 
 
 PLAIN = Mode()
@@ -82,7 +109,7 @@ SCOPE: ContextVar[Scope | None] = ContextVar("microfw.scope", default=None)
 @contextlib.contextmanager
 def mode(**changes: Any) -> Iterator[None]:
     """Run a block under a changed mode; the old one comes back however the block ends."""
-    token = MODE.set(replace(MODE.get(), **changes))
+    token = MODE.set(MODE.get().changed(**changes))
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ from microfw import nn, optim
 from microfw.errors import ArgumentError, DataError, GraphError
 from microfw.profiler import Epoch, Layer, Row, Session, recorder, report
 from microfw.profiler.session import COUNTS, merged
-from microfw.recording import MODE, Mode
+from microfw.recording import MODE, PLAIN
 
 RNG = np.random.default_rng(0)
 X = RNG.random((64, 12)).astype(np.float32)
@@ -167,7 +167,7 @@ def test_detached_also_when_the_loop_raises():
     profiler = mf.Profiler(models()["plain"])
     with pytest.raises(ZeroDivisionError), profiler:
         raise ZeroDivisionError
-    assert MODE.get() == before == Mode()
+    assert MODE.get() is before is PLAIN
     with pytest.raises(GraphError, match="inside `with profiler:`"):
         profiler.end_epoch()
     with profiler, pytest.raises(GraphError, match="attached already"):
@@ -187,7 +187,7 @@ def test_as_a_hook_it_takes_the_trainers_model_and_metrics():
     assert "val_accuracy" in session.epochs[-1].metrics
     assert [layer.name for layer in session.layers] == ["Sequential", "0", "1", "2"]
     assert sum(layer.parameters for layer in session.layers) == 12 * 8 + 8 + 8 * 4 + 4
-    assert MODE.get() == Mode()
+    assert MODE.get() is PLAIN
     assert 0 <= session.overhead["share"] < 10
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from microfw.graph import Leaf, Node
 from microfw.profiler.session import Epoch, Row
-from microfw.recording import MODE, Mode
+from microfw.recording import MODE
 
 Shapes = list[tuple[int, ...]]
 
@@ -323,4 +323,4 @@ class Recorder:
         observer = self if observe else None
         self.observing = observe
         if mode.observer is not observer or mode.watcher is not self:
-            MODE.set(Mode(mode.recording, observer, self, mode.nested))
+            MODE.set(mode.changed(observer=observer, watcher=self))
