@@ -104,13 +104,13 @@ class Profiler(Hook):
         self._logs.append(self._recorder.end_epoch(number))
         self._recorder.start_epoch()
 
-    def _attach(self) -> None:
+    def _attach(self, takes_losses: bool = True) -> None:
         if self._recorder is not None:
             raise GraphError("Profiler: expected to be attached once, got it attached already; make another Profiler")
         if self.model is not None:
             self._session.model = type(self.model).__name__
             self._session.layers = layers(self.model)
-        self._recorder = Recorder(self._session.every)
+        self._recorder = Recorder(self._session.every, takes_losses)
         self._token = MODE.set(MODE.get())
         self._recorder.attach()
 
@@ -127,7 +127,7 @@ class Profiler(Hook):
     def on_fit_start(self, state: TrainState) -> None:
         """Bind the Trainer's model and start to watch."""
         self.model = state.model
-        self._attach()
+        self._attach(takes_losses=False)
 
     def on_epoch_start(self, state: TrainState) -> None:
         """Start the epoch's clock."""

@@ -184,11 +184,14 @@ class Recorder:
     ----------
     every : int
         Observe the ops of every so many-th step. The stretches of every step are timed all the same.
+    takes_losses : bool
+        Note the loss of each step. A Trainer knows it anyway.
     """
 
     collects = False
 
-    def __init__(self, every: int = 1) -> None:
+    def __init__(self, every: int = 1, takes_losses: bool = True) -> None:
+        self.takes_losses = takes_losses
         self.every = every
         self.steps_ever = 0
         self.observing = True
@@ -280,7 +283,7 @@ class Recorder:
 
     def before_backward(self, loss: Any) -> None:
         """Take the loss, and the ops recorded for it while their saved arrays are there."""
-        if loss._array.size == 1:
+        if self.takes_losses and loss._array.size == 1:
             self.log.losses.append(loss._array.item())
         if self.step_sites:
             self._match(loss._node)
