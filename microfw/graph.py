@@ -191,6 +191,9 @@ def walk(
         else:
             node = heappushpop(heap, (-waiting.order, waiting))[1] if heap else waiting
             waiting = None
+        if observer is not None:
+            shares: list[Gradient] = []
+            began = perf_counter_ns()
         g = pending.pop(node)
         if targets is not None and node in targets:
             arrived[node] = g
@@ -203,9 +206,6 @@ def walk(
         for leaf, version in node.guards:
             if leaf.version != version:
                 raise stale(node, leaf, version)
-        if observer is not None:
-            shares: list[Gradient] = []
-            began = perf_counter_ns()
         for parent, partial, args in edges:
             if isinstance(parent, Leaf):
                 if targets is not None and parent not in targets:

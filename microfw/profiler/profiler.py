@@ -119,6 +119,8 @@ class Profiler(Hook):
         if self._token is not None:
             MODE.reset(self._token)
             self._token = None
+        if recorder is not None:
+            recorder.modes.clear()  # which point back at it
         if recorder is not None and self.session.epochs:
             self.session.overhead = overhead(self.session)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from microfw.graph import Leaf, Node
 from microfw.profiler.session import Epoch, Row
-from microfw.recording import MODE
+from microfw.recording import MODE, Mode
 
 Shapes = list[tuple[int, ...]]
 
@@ -160,6 +160,18 @@ class Log:
         return epoch
 
 
+def _shapes(inputs: tuple[Any, ...]) -> Shapes:
+    """Return the shapes of arrays, spelt out for the usual numbers of them, which is faster than a loop."""
+    n = len(inputs)
+    if n == 1:
+        return [inputs[0].shape]
+    if n == 2:
+        return [inputs[0].shape, inputs[1].shape]
+    if n == 3:
+        return [inputs[0].shape, inputs[1].shape, inputs[2].shape]
+    return [a.shape for a in inputs]
+
+
 def reachable(root: Node | Leaf | None) -> list[Node]:
     """Return the nodes that a walk from a root would visit, oldest first."""
     found: set[Node] = set()
@@ -195,6 +207,7 @@ class Recorder:
         self.every = every
         self.steps_ever = 0
         self.observing = True
+        self.modes: dict[bool, Mode] = {}
         self.patterns: list[Pattern] = []
         self.expected: list[Site] = []
         self.pattern: Pattern | None = None
@@ -251,7 +264,7 @@ class Recorder:
                 or site.path != path
                 or site.shape != node.shape
                 or site.edges != len(node.edges)  # type: ignore[arg-type]
-                or site.shapes != [a.shape for a in inputs]
+                or site.shapes != _shapes(inputs)
             ):
                 site = self._site(op, node, path, inputs, params)
         except (IndexError, AttributeError):
@@ -322,8 +335,11 @@ class Recorder:
 
     def attach(self, observe: bool = True) -> None:
         """Watch from here on, the ops too or the stretches only."""
-        mode = MODE.get()
-        observer = self if observe else None
         self.observing = observe
-        if mode.observer is not observer or mode.watcher is not self:
-            MODE.set(mode.changed(observer=observer, watcher=self))
+        mode = MODE.get()
+        if mode is self.modes.get(not observe):  # as this recorder left it
+            MODE.set(self.modes[observe])
+            return
+        for observing in (False, True):
+            self.modes[observing] = mode.changed(observer=self if observing else None, watcher=self)
+        MODE.set(self.modes[observe])
