@@ -297,29 +297,16 @@ def op(
     >>> mf.grad(mf.grad(cube))(2.0)
     array(12.)
     """
-    if value is None:
-        return lambda function: _declare(function, vjp, jvp, into, aux, cost, numpy, fresh, casts, name)
-    return _declare(value, vjp, jvp, into, aux, cost, numpy, fresh, casts, name)
 
+    def declare(value: Function) -> Applicable:
+        functions = tuple(numpy) if isinstance(numpy, Sequence) else (numpy,)
+        ufunc = any(isinstance(f, np.ufunc) for f in functions)
+        made = Op(value, vjp, jvp, into, aux, cost, fresh or ufunc, casts, name)
+        if made.name in OPS and OPS[made.name].value.__module__ != value.__module__:
+            raise ArgumentError(f"op {made.name}: expected a new name, got one that is taken; pass name=...")
+        OPS[made.name] = made
+        for function in functions:
+            NUMPY[function] = made.call
+        return made.call  # type: ignore[return-value]
 
-def _declare(
-    value: Function,
-    vjp: Rules,
-    jvp: Rules | Literal["same", "linear"],
-    into: Rules,
-    aux: dict[str, Function] | None,
-    cost: Callable[..., Cost] | None,
-    numpy: Function | Sequence[Function],
-    fresh: bool,
-    casts: bool,
-    name: str | None,
-) -> Any:
-    functions = tuple(numpy) if isinstance(numpy, Sequence) else (numpy,)
-    ufunc = any(isinstance(f, np.ufunc) for f in functions)
-    made = Op(value, vjp, jvp, into, aux, cost, fresh or ufunc, casts, name)
-    if made.name in OPS and OPS[made.name].value.__module__ != value.__module__:
-        raise ArgumentError(f"op {made.name}: expected a new name, got one that is taken; pass name=...")
-    OPS[made.name] = made
-    for function in functions:
-        NUMPY[function] = made.call
-    return made.call
+    return declare if value is None else declare(value)

@@ -41,7 +41,7 @@ def report(session: Session, *, epoch: int | None = None, most: int = 24) -> str
     parts = [
         _title(session),
         _epochs(session.epochs, most),
-        _counts(chosen, session),
+        _counts(chosen),
         _layers(chosen, session, span, most),
         _footer(session, chosen),
     ]
@@ -80,7 +80,7 @@ def _epochs(epochs: Sequence[Epoch], most: int) -> str:
     return f"Epochs (times in {unit})\n" + table(head, rows)
 
 
-def _counts(e: Epoch, session: Session) -> str:
+def _counts(e: Epoch) -> str:
     steps = e.observed or 1
     total = e.sum()
     nodes, scalars, edges = (round(v / steps) for v in (total.nodes, total.flops_forward, total.edges))
