@@ -1,0 +1,89 @@
+"""Rows of the elementwise ops."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.special
+
+from cases.samples import Case, Sample, binary, choose, floats, repeated, transposed, unary
+
+
+def logic(function, name=None):
+    samples = [
+        Sample("some equal", (np.array([1.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0]))),
+        Sample("row", (floats((3, 4)), floats((4,)))),
+        Sample("empty", (np.zeros((0, 3)), np.zeros(3))),
+        Sample("0-d", (np.array(1.0), np.array(0.0))),
+    ]
+    if function.nin == 1:
+        odd = np.array([[0.0, np.nan], [np.inf, -1.0]])
+        samples = [Sample("odd", (odd,)), Sample("0-d", (np.array(0.0),)), Sample("empty", (np.zeros((0, 3)),))]
+    return Case(name or function.__name__, function, samples)
+
+
+CASES = [
+    Case("add", np.add, binary()),
+    Case("subtract", np.subtract, binary()),
+    Case("multiply", np.multiply, binary()),
+    Case("divide", np.divide, binary(gap=0.5)),
+    Case("power", np.power, binary(first=(0.5, 2.0))),
+    Case("negative", np.negative, unary()),
+    Case("reciprocal", np.reciprocal, unary(gap=0.5)),
+    Case("abs", np.absolute, unary(gap=0.1)),
+    Case("sign", np.sign, unary(gap=0.1)),
+    Case("exp", np.exp, unary()),
+    Case("expm1", np.expm1, unary()),
+    Case("log", np.log, unary(0.5, 3)),
+    Case("log1p", np.log1p, unary(-0.5, 3)),
+    Case("sqrt", np.sqrt, unary(0.5, 3)),
+    Case("square", np.square, unary()),
+    Case("sin", np.sin, unary()),
+    Case("cos", np.cos, unary()),
+    Case("tanh", np.tanh, unary()),
+    Case("sigmoid", scipy.special.expit, unary(-5, 5), protocol=False),
+    Case("softplus", lambda x: np.logaddexp(x, 0), unary(-5, 5), protocol=False),
+    Case("erf", scipy.special.erf, unary(), protocol=False),
+    Case("maximum", np.maximum, binary()),
+    Case("minimum", np.minimum, binary()),
+    Case(
+        "clip",
+        lambda x, low=None, high=None: np.clip(x, low, high),
+        [
+            Sample("both ends", (floats((3, 4)),), {"low": -1.0, "high": 0.9}),
+            Sample("low", (floats((3, 4)),), {"low": 0.1}),
+            Sample("high", (floats((3, 4)),), {"high": 0.1}),
+            Sample("transposed", (floats((3, 4)),), {"low": -1.0, "high": 0.9}, transposed),
+            Sample("repeated", (floats((4,)),), {"low": -1.0, "high": 0.9}, repeated),
+            Sample("0-d", (floats(()),), {"low": -1.0, "high": 0.9}),
+            Sample("empty", (np.zeros((0, 3)),), {"low": -1.0}),
+        ],
+        protocol=lambda x, low=None, high=None: np.clip(x, low, high),
+    ),
+    Case(
+        "where",
+        np.where,
+        [
+            Sample("same shape", (choose(0, 3, 4), floats((3, 4), seed=1), floats((3, 4), seed=2))),
+            Sample("rows and columns", (choose(1, 3, 1), floats((1, 4), seed=1), floats((3, 4), seed=2))),
+            Sample("0-d", (np.array(True), floats((), seed=1), floats((), seed=2))),
+            Sample("0-d condition", (np.array(False), floats((2,), seed=1), floats((3, 1), seed=2))),
+            Sample("empty", (choose(0, 0, 3), np.zeros((0, 3)), floats((3,)))),
+            Sample("transposed", (choose(0, 4, 3), floats((3, 4), seed=1), floats((3, 4), seed=2)), {}, transposed),
+        ],
+    ),
+    Case("astype", lambda x, dtype: x.astype(dtype), unary(dtype=np.dtype(np.float64)), protocol=False),
+    Case("identity", lambda x: x, unary(), protocol=False),
+    logic(np.less),
+    logic(np.less_equal),
+    logic(np.greater),
+    logic(np.greater_equal),
+    logic(np.equal),
+    logic(np.not_equal),
+    logic(np.logical_and),
+    logic(np.logical_or),
+    logic(np.logical_not),
+    logic(np.isnan),
+    logic(np.isfinite),
+    logic(np.isinf),
+    Case("relu", lambda x: np.maximum(x, 0), unary(gap=0.1), protocol=False),
+]

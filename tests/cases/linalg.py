@@ -1,0 +1,58 @@
+"""Rows of linear algebra."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cases.samples import Case, Sample, backwards, floats, repeated, transposed
+
+
+def products(*shapes):
+    return [Sample(f"{a} @ {b}", (floats(a, seed=1), floats(b, seed=2))) for a, b in shapes]
+
+
+CASES = [
+    Case(
+        "matmul",
+        np.matmul,
+        [
+            *products(
+                ((3, 4), (4, 2)),
+                ((4,), (4,)),
+                ((4,), (4, 2)),
+                ((3, 4), (4,)),
+                ((2, 3, 4), (4, 5)),
+                ((2, 3, 4), (2, 4, 5)),
+                ((2, 1, 3, 4), (5, 4, 2)),
+                ((3, 4), (2, 4, 5)),
+                ((2, 3, 4), (4,)),
+                ((4,), (2, 4, 3)),
+                ((1, 3, 4), (2, 4, 5)),
+                ((0, 4), (4, 2)),
+                ((3, 0), (0, 2)),
+                ((0, 3, 4), (4, 2)),
+            ),
+            Sample("transposed", (floats((4, 3), seed=1), floats((2, 4), seed=2)), {}, transposed),
+            Sample("negative stride", (floats((3, 4), seed=1), floats((4, 2), seed=2)), {}, backwards),
+            Sample("repeated", (floats((2, 3), seed=1), floats((3, 2), seed=2)), {}, repeated),
+        ],
+    ),
+    Case(
+        "linear",
+        lambda x, w, b: x @ w + b,
+        [
+            Sample("batch", (floats((5, 3), seed=1), floats((3, 2), seed=2), floats((2,), seed=3))),
+            Sample("vector", (floats((3,), seed=1), floats((3, 2), seed=2), floats((2,), seed=3))),
+            Sample("three axes", (floats((2, 4, 3), seed=1), floats((3, 2), seed=2), floats((2,), seed=3))),
+            Sample("one row", (floats((1, 3), seed=1), floats((3, 2), seed=2), floats((2,), seed=3))),
+            Sample("no rows", (np.zeros((0, 3)), floats((3, 2), seed=2), floats((2,), seed=3))),
+            Sample(
+                "transposed", (floats((3, 5), seed=1), floats((2, 3), seed=2), floats((2,), seed=3)), {}, transposed
+            ),
+            Sample(
+                "negative stride", (floats((5, 3), seed=1), floats((3, 2), seed=2), floats((2,), seed=3)), {}, backwards
+            ),
+        ],
+        protocol=False,
+    ),
+]

@@ -1,0 +1,48 @@
+"""Rows of the fused losses."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.special
+
+from cases.reduction import log_softmax
+from cases.samples import Case, Sample, backwards, choose, floats, transposed
+
+LABELS = np.array([2, 0, 1, 2, 2])
+
+
+def cross_entropy(logits, labels):
+    return -np.mean(log_softmax(logits)[np.arange(len(labels)), labels])
+
+
+def bce(z, t):
+    p = scipy.special.expit(z)
+    return -t * np.log(p) - (1 - t) * np.log(1 - p)
+
+
+CASES = [
+    Case(
+        "cross_entropy",
+        cross_entropy,
+        [
+            Sample("batch", (floats((5, 3)), LABELS)),
+            Sample("one row", (floats((1, 3)), np.array([1]))),
+            Sample("one class", (floats((2, 1)), np.array([0, 0]))),
+            Sample("transposed", (floats((3, 5)), LABELS), {}, transposed),
+            Sample("negative stride", (floats((5, 3)), LABELS), {}, backwards),
+        ],
+        protocol=False,
+    ),
+    Case(
+        "bce_with_logits",
+        bce,
+        [
+            Sample("labels", (floats((3, 4), gap=0.1), choose(0, 3, 4) * 1.0)),
+            Sample("probabilities", (floats((3, 4), gap=0.1), floats((3, 4), 0.1, 0.8, seed=1))),
+            Sample("0-d", (floats(()), np.array(1.0))),
+            Sample("empty", (np.zeros((0, 1)), np.zeros((0, 1)))),
+            Sample("transposed", (floats((3, 4)), floats((3, 4), 0.1, 0.8, seed=1)), {}, transposed),
+        ],
+        protocol=False,
+    ),
+]
