@@ -73,6 +73,30 @@ class Leaf:
             self.grad = self.slot
 
 
+class Form:
+    """An op applied to so many inputs: what its nodes have in common.
+
+    Attributes
+    ----------
+    op : Op
+        The op.
+    partials : tuple of Partial
+        Its derivatives, one for each of a node's parents.
+    places : tuple of tuple of int
+        For each of them, where its arguments are in what a node saved.
+    pull : callable
+        Walks back over a node, as `record` has written it.
+    """
+
+    __slots__ = ("op", "partials", "places", "pull")
+
+    def __init__(self, op: Op, partials: tuple[Partial, ...], places: tuple[tuple[int, ...], ...]) -> None:
+        self.op = op
+        self.partials = partials
+        self.places = places
+        self.pull: Callable[..., None]
+
+
 class Node:
     """One application of an op.
 
@@ -80,24 +104,48 @@ class Node:
     ----------
     order : int
         Nodes are numbered as they are recorded.
-    edges : list or None
-        An edge for each input that needs a gradient; None once a walk has freed them.
+    form : Form
+        The op, and its derivatives.
+    parents : tuple or None
+        The node or leaf of each input that has a derivative, or None where no gradient is needed. None once
+        a walk has freed the node.
+    saved : tuple
+        The values that the derivatives need.
     guards : list of (leaf, version)
         The leaves whose arrays were saved, with the version that they had.
     scope : tuple or None
         The module that was being called.
     """
 
-    __slots__ = ("_inputs", "_note", "_params", "edges", "guards", "op", "order", "scope", "shape")
+    __slots__ = ("_note", "_params", "form", "guards", "order", "parents", "saved", "scope", "shape")
     order: int
-    op: Op
-    edges: list[Edge] | None
+    form: Form
+    parents: tuple[Node | Leaf | None, ...] | None
+    saved: tuple[Any, ...]
     shape: tuple[int, ...]
     scope: Scope | None
     _params: dict[str, Any]
-    _inputs: tuple[Any, ...]
     _note: Any
     guards: tuple[tuple[Leaf, int], ...]
+
+    @property
+    def op(self) -> Op:
+        """The op."""
+        return self.form.op
+
+    @property
+    def edges(self) -> list[Edge] | None:
+        """An edge for each input that needs a gradient; None once a walk has freed them."""
+        if self.parents is None:
+            return None
+        found = zip(self.parents, self.form.partials, self.form.places, strict=True)
+        return [(parent, p, tuple(self.saved[k] for k in places)) for parent, p, places in found if parent is not None]
+
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """All input arrays; kept only for ops that save more than inputs and output."""
+        inputs: tuple[Any, ...] = self.saved[-1] if self.saved and self.op.aux else ()
+        return inputs
 
     # Slots that are filled only where they are needed, which saves time in all the others.
 
@@ -105,11 +153,6 @@ class Node:
     def params(self) -> dict[str, Any]:
         """The op's keyword parameters."""
         return getattr(self, "_params", {})
-
-    @property
-    def inputs(self) -> tuple[Any, ...]:
-        """All input arrays; kept only for ops that save more than inputs and output."""
-        return getattr(self, "_inputs", ())
 
     @property
     def note(self) -> Any:
@@ -137,15 +180,16 @@ def walk(
     """Carry gradients from the seeds to the leaves, visiting each node once, newest first.
 
     A node is visited when all that used its output has been visited, because whatever uses a value is
-    recorded after it. There is no recursion: depth is bounded by memory alone. Broadcasting is undone,
-    shapes are checked and shares are added up here, once, and not in each op.
+    recorded after it. There is no recursion: depth is bounded by memory alone. What is done at a node is
+    written once for all ops, in `record`: broadcasting is undone there, shapes are checked and shares are
+    added up.
 
     Parameters
     ----------
     seeds : iterable of (node or leaf, gradient)
         Where to start, and the gradient with respect to each.
     targets : collection of nodes and leaves, optional
-        Whose gradients are wanted; all leaves if not given.
+        Whose gradients are wanted; all leaves if not given. Only nodes that lead to one are visited.
     since : int
         Nodes recorded earlier than this are not visited.
     relink : callable, optional
@@ -167,38 +211,34 @@ def walk(
         If an op's derivative has a shape that does not fit the op's input.
     """
     observer = MODE.get().observer
-    fast = relink is None
-    free = fast and not retain
-    direct = fast and targets is None  # only `Tensor.backward` may write into a leaf's own slot
+    only = None if targets is None else leading(seeds := list(seeds), targets, since)
+    free = relink is None and not retain
+    direct = only is None  # only `Tensor.backward` may write into a leaf's own slot
     arrived: dict[Node | Leaf, Gradient] = {}
-    pending: dict[Node | Leaf, Gradient] = {}
-    heap: list[tuple[int, Node]] = []
+    found: dict[Node | Leaf, Gradient] = {}
+    todo: list[Node] = []  # nodes just reached
+    heap: list[tuple[int, Node]] = []  # and those that wait for newer ones
     for root, seed in seeds:
-        if isinstance(root, Leaf):
-            if targets is None or root in targets:
-                arrived[root] = arrived[root] + seed if root in arrived else seed
-        elif root in pending:
-            pending[root] = pending[root] + seed
+        if only is not None and root not in only:
+            continue
+        if root in arrived:
+            arrived[root] = arrived[root] + seed
         else:
-            pending[root] = seed
-            heappush(heap, (-root.order, root))
-    waiting: Node | None = None  # one that need not go through the heap, as in a chain all
-    began = 0
-    collects = observer is not None and observer.collects
-    while heap or waiting is not None:
-        if waiting is None:
+            arrived[root] = seed
+            if type(root) is Node:
+                todo.append(root)
+    while todo or heap:
+        if not todo:
             node = heappop(heap)[1]
         else:
-            node = heappushpop(heap, (-waiting.order, waiting))[1] if heap else waiting
-            waiting = None
-        if observer is not None:
-            shares: list[Gradient] = []
-            began = perf_counter_ns()
-        g = pending.pop(node)
-        if targets is not None and node in targets:
-            arrived[node] = g
-        edges = node.edges
-        if edges is None:
+            node = todo.pop()
+            if todo or heap:
+                for other in todo:
+                    heappush(heap, (-other.order, other))
+                todo.clear()
+                node = heappushpop(heap, (-node.order, node))[1]
+        g = arrived.pop(node)
+        if node.parents is None:
             raise GraphError(
                 f"{node.where}: this graph was already walked and its saved values are freed; "
                 "call backward(retain_graph=True) the first time, or compute the loss again"
@@ -206,42 +246,37 @@ def walk(
         for leaf, version in node.guards:
             if leaf.version != version:
                 raise stale(node, leaf, version)
-        for parent, partial, args in edges:
-            if isinstance(parent, Leaf):
-                if targets is not None and parent not in targets:
-                    continue
-                first = parent not in arrived
-                share, into = parent.slot, partial.into
-                if share is not None and into is not None and first and parent.grad is None and direct:
-                    into(g, *args, share)
-                    arrived[parent] = share
-                else:
-                    share = partial.vjp(g, *args) if fast else partial.vjp(g, *relink(node, partial, args))  # type: ignore[misc]
-                    if share.shape != parent.shape:
-                        share = unbroadcast(share, parent.shape, node)
-                    arrived[parent] = share if first else arrived[parent] + share
-            else:
-                if parent.order < since:
-                    continue
-                share = partial.vjp(g, *args) if fast else partial.vjp(g, *relink(node, partial, args))  # type: ignore[misc]
-                if share.shape != parent.shape:
-                    share = unbroadcast(share, parent.shape, node)
-                if parent in pending:
-                    pending[parent] = pending[parent] + share
-                else:
-                    pending[parent] = share
-                    if waiting is None:
-                        waiting = parent
-                    else:
-                        heappush(heap, (-parent.order, parent))
-            if collects:
-                shares.append(share)
+        if targets is not None and node in targets:
+            found[node] = g
+        if observer is None:
+            node.form.pull(node, g, arrived, todo, direct, only, relink, None)
+        else:
+            began = perf_counter_ns()
+            shares: list[Gradient] | None = [] if observer.collects else None
+            node.form.pull(node, g, arrived, todo, direct, only, relink, shares)
+            observer.backward(node, g, shares or [], began)
         if free:
-            node.edges = None
-            node._inputs = ()
-        if observer is not None:
-            observer.backward(node, g, shares, began)
-    return arrived
+            node.parents = None
+            node.saved = ()
+    return found | arrived if found else arrived
+
+
+def leading(
+    seeds: Iterable[tuple[Node | Leaf, Gradient]], targets: Collection[Node | Leaf], since: int
+) -> set[Node | Leaf]:
+    """Return the targets, and the nodes between the seeds and them."""
+    reached: dict[Node, None] = {}
+    stack = [root for root, _ in seeds]
+    while stack:
+        node = stack.pop()
+        if type(node) is Node and node not in reached and node.order >= since:
+            reached[node] = None
+            stack.extend(parent for parent in node.parents or () if parent is not None)
+    found = set(targets)
+    for node in sorted(reached, key=lambda n: n.order):
+        if node.parents is None or any(parent in found for parent in node.parents):
+            found.add(node)
+    return found
 
 
 def stale(node: Node, leaf: Leaf, version: int) -> GraphError:

@@ -1,10 +1,11 @@
-"""Writes, for each op, the function that applies it and records its node.
+"""Writes, for each op, the function that applies it and records a node, and the one that walks back over the node.
 
 Applying an op is the same steps for every op: take the arrays out of the Tensors, compute the value,
-lock it, and record a node with an edge for each input that needs a gradient. In a small model these
-steps take as long as the arithmetic, and most of that goes into loops over one, two or three inputs.
-So they are written out once for each op when it is first called, as `dataclasses` does for ``__init__``;
-``relu.op.source`` shows what came of it.
+lock it, and record a node with the inputs' nodes and what their derivatives need. Walking back over a node
+is the same steps for every op, too: for each input that needs a gradient call its derivative, undo
+broadcasting, check the shape and add what came. In a small model these steps take as long as the arithmetic,
+and most of that goes into loops over one, two or three inputs. So they are written out once for each op when
+it is first called, as `dataclasses` does for ``__init__``; ``relu.op.source`` shows what came of it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from microfw.errors import DTypeError
-from microfw.graph import Node, numbers
+from microfw.graph import Form, Leaf, Node, numbers, unbroadcast
 from microfw.recording import MODE, SCOPE
 from microfw.tensor import Tensor
 
@@ -29,8 +30,8 @@ REQUIRED = object()
 
 # Names that the op's declaration chooses stand as they are; all others begin with an underscore.
 
-TEMPLATE = """
-def {name}({signature}):
+APPLY = """
+def _apply({signature}):
     _mode = _MODE.get()
     _observer = _mode.observer
     if _observer is not None:
@@ -50,17 +51,15 @@ def {name}({signature}):
     _made = _new(_Tensor)
     _made._array = _y
     _made._leaf = _made._node = _node = None
-    if _recording:
-        _edges = []
-{edges}
-        if _edges:
-            _made._node = _node = _new(_Node)
-            _node.order = _next(_numbers)
-            _node.op = _op
-            _node.edges = _edges
-            _node.shape = _y.shape
-            _node.guards = _guards
-            _node.scope = _SCOPE.get()
+    if _recording and ({needed}):
+        _made._node = _node = _new(_Node)
+        _node.order = _next(_numbers)
+        _node.form = _form
+        _node.parents = ({parents})
+        _node.saved = ({saved})
+        _node.shape = _y.shape
+        _node.guards = _guards
+        _node.scope = _SCOPE.get()
 {extra}
     if _observer is not None:
         _observer.forward(_op, _node, ({arrays},), {params}, _y, _began)
@@ -84,14 +83,45 @@ TAKE = """
 GUARD = "if {x}._leaf is not None: _shared = True; _guards += (({x}._leaf, {x}._leaf.version),)"
 SHARED = "if {x}._leaf is not None: _shared = True"
 COPY = "if _recording and type(_{x}) is _ndarray: _{x} = _{x}.copy()"
+SHAPE = "(_{x}.shape if type(_{x}) is _ndarray else ())"
 ALIAS = """
     if _shared and any(_y is a or _may_share_memory(_y, a) for a in ({arrays},)):
         _y = _y.copy()
 """
 
+PULL = """
+def _pull(_node, _g, _arrived, _todo, _direct, _only, _relink, _shares):
+    ({saved}) = _node.saved
+    ({parents}) = _node.parents
+{edges}
+"""
+
 EDGE = """
-        if _{x}_node is not None:
-            _edges.append((_{x}_node, _{x}_partial, ({args})))
+    if _{x}_node is not None and (_only is None or _{x}_node in _only):
+        if _relink is not None:
+            _share = _{x}_vjp(_g, *_relink(_node, _{x}_partial, ({args})))
+{into}
+        else:
+            _share = _{x}_vjp(_g, {args})
+        if _share.shape != _{x}_node.shape:
+            _share = _unbroadcast(_share, _{x}_node.shape, _node)
+        if _{x}_node in _arrived:
+            _arrived[_{x}_node] = _arrived[_{x}_node] + _share
+        else:
+            _arrived[_{x}_node] = _share
+            if type(_{x}_node) is _Node:
+                _todo.append(_{x}_node)
+        if _shares is not None:
+            _shares.append(_share)
+"""
+
+INTO = """
+        elif (
+            _direct and type(_{x}_node) is _Leaf and _{x}_node.slot is not None
+            and _{x}_node.grad is None and _{x}_node not in _arrived
+        ):
+            _share = _{x}_node.slot
+            _{x}_into(_g, {args}_share)
 """
 
 
@@ -99,10 +129,11 @@ def written(op: Op, inputs: tuple[str, ...]) -> Callable[..., Tensor]:
     """Return the function that applies an op to so many inputs. It is written when it is first called."""
 
     def first(*args: Any, **params: Any) -> Tensor:
-        source, names = write(op, inputs)
+        source, names, form = write(op, inputs)
         namespace.update(names)
         exec(compile(source, f"<op {op.name}>", "exec"), namespace)
-        made = namespace[f"_apply_{op.name}"]
+        form.pull = namespace["_pull"]
+        made = namespace["_apply"]
         call.__code__, call.__defaults__ = made.__code__, made.__defaults__
         return call(*args, **params)  # type: ignore[no-any-return]
 
@@ -115,56 +146,87 @@ def _unwritten(*inputs: Any, **params: Any) -> Any:
     return _first(*inputs, **params)  # type: ignore[name-defined]  # noqa: F821
 
 
-def write(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
-    """Write the function that applies an op to so many inputs; return it with the names that it uses."""
-    saved = {name for p in op.partials if p for name in p.sources}
-    if op.aux or op.variadic:
-        saved |= set(inputs)
+def write(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], Form]:
+    """Write both functions for so many inputs; return them with the names that they use, and their form."""
+    partials = {x: partial for k, x in enumerate(inputs) if (partial := op.partial(k)) is not None}
     arrays = ", ".join(f"_{x}" for x in inputs)
-    names = {x: f"_{x}" for x in inputs} | {"y": "_y"} | {name: f"_aux_{name}" for name in op.aux}
-    names |= {name: name for name in op.params}
+    wanted = {x: [_source(op, x, s) for s in partial.sources] for x, partial in partials.items()}
+    saved = {key: [x for x in partials if key in wanted[x]] for keys in wanted.values() for key in keys}
+    if op.aux:
+        saved["_inputs"] = list(partials)
+    recipes = {f"_{x}_shape": SHAPE.format(x=x) for x in inputs} | {"_inputs": f"({arrays},)"}
+    recipes |= {f"_{x}_index": str(k) for k, x in enumerate(inputs)}
+    recipes["_shapes"] = "(" + "".join(f"{recipes[f'_{x}_shape']}, " for x in inputs) + ")"
+    heavy = {f"_{x}" for x in inputs} | {"_y", "_inputs"}
+    copied = heavy if "_inputs" in saved else saved
     namespace: dict[str, Any] = {
-        "_MODE": MODE, "_SCOPE": SCOPE, "_Node": Node, "_Tensor": Tensor, "_asarray": np.asarray,
+        "_MODE": MODE, "_SCOPE": SCOPE, "_Leaf": Leaf, "_Node": Node, "_Tensor": Tensor, "_asarray": np.asarray,
         "_clock": perf_counter_ns, "_check_dtype": check_dtype, "_common": common,
         "_may_share_memory": np.may_share_memory, "_ndarray": np.ndarray, "_new": object.__new__,
-        "_next": next, "_numbers": numbers, "_op": op, "_operand": operand, "_shape": np.shape, "_value": op.value,
+        "_next": next, "_numbers": numbers, "_op": op, "_operand": operand, "_unbroadcast": unbroadcast,
+        "_value": op.value,
     }  # fmt: skip
+
+    def keep(key: str) -> str:
+        """Return what is saved under a key: nothing if no derivative that will be called needs it."""
+        value, users = recipes.get(key, key), saved[key]
+        if key not in heavy or len(users) == len(partials):
+            return value
+        return f"{value} if {_any(users)} else None"
+
     take, edges = [], []
-    for k, x in enumerate(inputs):
-        guard = GUARD.format(x=x) if x in saved else "" if op.fresh else SHARED.format(x=x)
-        take.append(TAKE.format(x=x, guard=guard, copy=COPY.format(x=x) if x in saved else ""))
-        partial = op.partial(k)
-        if partial is not None:
-            namespace[f"_{x}_partial"] = partial
-            special = {"shape": f"_shape(_{x})", "index": str(k)}
-            special |= {"shapes": "(" + "".join(f"_shape(_{i}), " for i in inputs) + ")"}
-            special |= {op.inputs[0]: f"({arrays},)"} if op.variadic else {}
-            args = "".join(f"{special.get(s) or names[s]}, " for s in partial.sources)
-            edges.append(EDGE.format(x=x, args=args))
-    signature = [*inputs]
-    extra = []
+    for x in inputs:
+        guard = GUARD.format(x=x) if f"_{x}" in copied else "" if op.fresh else SHARED.format(x=x)
+        take.append(TAKE.format(x=x, guard=guard, copy=COPY.format(x=x) if f"_{x}" in copied else ""))
+        if x in partials:
+            namespace |= {f"_{x}_partial": partials[x], f"_{x}_vjp": partials[x].vjp, f"_{x}_into": partials[x].into}
+            args = "".join(f"{key}, " for key in wanted[x])
+            into = INTO.format(x=x, args=args) if partials[x].into else ""
+            edges.append(EDGE.format(x=x, args=args, into=into))
+    signature, extra = [*inputs], ""
     for name, default in op.params.items():
         namespace[f"_default_{name}"] = default
         signature.append(name if default is REQUIRED else f"{name}=_default_{name}")
     params = "{" + ", ".join(f"{p!r}: {p}" for p in op.params) + "}"
     if op.params:
-        extra.append(f"            _node._params = {params}")
-    if op.aux:
-        extra.append(f"            _node._inputs = ({arrays},)")
-    source = TEMPLATE.format(
-        name=f"_apply_{op.name}",
+        extra = f"        _node._params = {params}"
+    source = APPLY.format(
         signature=", ".join(signature),
         take="".join(take),
         outputs=", ".join(("_y", *(f"_aux_{name}" for name in op.aux))),
         arrays=arrays,
         keywords="".join(f", {p}={p}" for p in op.params),
         alias="" if op.fresh else ALIAS.format(arrays=arrays),
-        edges="".join(edges) or "        pass",
-        extra="\n".join(extra),
+        needed=_any(list(partials)),
+        parents="".join(f"_{x}_node, " for x in partials),
+        saved="".join(f"{keep(key)}, " for key in saved),
+        extra=extra,
         params=params,
     )
+    source += PULL.format(
+        saved="".join(f"{key}, " for key in saved),
+        parents="".join(f"_{x}_node, " for x in partials),
+        edges="".join(edges),
+    )
     source = "\n".join(line for line in source.splitlines() if line.strip())
-    return source, namespace
+    places = {key: k for k, key in enumerate(saved)}
+    form = Form(op, tuple(partials.values()), tuple(tuple(places[key] for key in keys) for keys in wanted.values()))
+    return source, namespace | {"_form": form}, form
+
+
+def _source(op: Op, x: str, source: str) -> str:
+    """Return the name that what a derivative asks for has in the functions that are written."""
+    if source in ("shape", "index"):
+        return f"_{x}_{source}"
+    if op.variadic and source == op.inputs[0]:
+        return "_inputs"
+    if source in op.params:
+        return source
+    return f"_aux_{source}" if source in op.aux else f"_{source}"
+
+
+def _any(inputs: list[str]) -> str:
+    return " or ".join(f"_{x}_node is not None" for x in inputs) or "False"
 
 
 def operand(op: Op, x: Any) -> Any:

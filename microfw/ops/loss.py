@@ -80,6 +80,9 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
             f"cross_entropy: expected logits (N, C) and labels (N,) with N at least 1, "
             f"got {logits.shape} and {labels.shape}"
         )
+    if classes > WIDE:
+        check_labels(labels, classes, "cross_entropy")
+        return _wide(logits, labels)
     hots, sums, sums_n, ones = _tables(n, classes, logits.dtype.char)
     try:
         hot = hots.take(labels, 0)
@@ -89,23 +92,38 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     except (IndexError, TypeError):
         check_labels(labels, classes, "cross_entropy")
         raise
-    # In a small batch a call costs more than its arithmetic. So rows are shifted only where exp needs it, and
-    # matrix products with constants do what sums and broadcasting would.
-    if logits.item(logits.argmax()) < LARGE and logits.item(logits.argmin()) > -LARGE:
-        z = logits
-        picked = hot.ravel().dot(z.ravel())
-    else:
+    # In a small batch a call costs more than its arithmetic. So matrix products with constants do what sums and
+    # broadcasting would, and rows are shifted only where exp needs it.
+    z = logits
+    if not (z.item(z.argmax()) < LARGE and z.item(z.argmin()) > -LARGE):
         z = logits - logits.max(1, keepdims=True)
-        picked = z[np.arange(n), labels].sum()
+    picked = hot.ravel().dot(z.ravel()) if z is logits else z[np.arange(n), labels].sum()
     e = np.exp(z)
     total = e.dot(sums_n)
-    loss = (ones.dot(np.log(total[:, 0])) - picked) / n - log(n)
+    loss = (float(ones.dot(np.log(total[:, 0]))) - float(picked)) / n - log(n)
     e -= hot * e
     hot *= e.dot(sums)
     e -= hot
     e /= total
-    return loss, e
+    return np.array(0.0 if loss < 0 else loss, e.dtype), e  # below 0 only by rounding
 
+
+def _wide(logits: Array, labels: Array) -> tuple[Array, Array]:
+    """Do the same for many classes, where a table of all of them would be large."""
+    n, rows = len(labels), np.arange(len(labels))
+    z = logits - logits.max(1, keepdims=True)
+    picked = z[rows, labels].sum()
+    e = np.exp(z)
+    total = e.sum(1, keepdims=True)
+    loss = (np.log(total).sum() - picked) / n
+    e[rows, labels] = 0
+    e[rows, labels] = -e.sum(1)
+    e /= total * n
+    return np.asarray(loss, e.dtype), e
+
+
+WIDE = 128
+"""Up to so many classes rows are summed by matrix products."""
 
 LARGE = 40
 """Between this and its negative, exp neither overflows nor loses digits to underflow, also in float32."""

@@ -103,16 +103,15 @@ class Flat:
                 f"{self.where}.step: expected to own its parameters, got {self.owner.lost} taken over by another "
                 "optimizer or by astype; make one optimizer for all parameters, after astype"
             )
-        spans = self.whole
-        for leaf in self.leaves:
+        leaves, spans, whole = self.leaves, self.whole, self.gradients
+        for leaf in leaves:
             if leaf.grad is None:
                 spans = self._some()
                 break
-        for span in spans:
-            g = self.gradients if spans is self.whole else self.gradients[span]
+        for g in (whole,) if spans is self.whole else [whole[span] for span in spans]:
             if not isfinite(np.vdot(g, g)) and not np.isfinite(g).all():  # the first may overflow, and is cheap
                 self._blame()
-        for leaf in self.leaves:
+        for leaf in leaves:
             leaf.version += 1
         return spans
 

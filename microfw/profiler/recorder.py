@@ -32,16 +32,17 @@ MOST_PATTERNS = 64
 class Site:
     """An op of a layer on arrays of some shapes, with what it costs and the time that it took."""
 
-    __slots__ = ("backward_ns", "cost", "edges", "forward_ns", "op", "path", "rules", "shape", "shapes")
+    __slots__ = ("backward_ns", "constants", "cost", "forward_ns", "op", "path", "rules", "shape", "shapes")
 
     def __init__(self, op: Any, node: Node, path: str, shapes: Shapes, params: dict[str, Any]) -> None:
         self.op = op
         self.path = path
         self.shape = node.shape
         self.shapes = shapes
-        self.edges = len(node.edges or ())
+        parents = node.parents or ()
+        self.constants = parents.count(None)
         self.forward_ns = self.backward_ns = self.rules = 0
-        self.cost = row = Row(path, op.name, nodes=1, edges=self.edges)
+        self.cost = row = Row(path, op.name, nodes=1, edges=len(parents) - self.constants)
         if op.cost is None:
             row.uncounted = 1
             return
@@ -263,7 +264,7 @@ class Recorder:
                 site.op is not op
                 or site.path != path
                 or site.shape != node.shape
-                or site.edges != len(node.edges)  # type: ignore[arg-type]
+                or site.constants != node.parents.count(None)  # type: ignore[union-attr]
                 or site.shapes != _shapes(inputs)
             ):
                 site = self._site(op, node, path, inputs, params)

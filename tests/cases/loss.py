@@ -27,6 +27,7 @@ CASES = [
         [
             Sample("batch", (floats((5, 3)), LABELS)),
             Sample("one row", (floats((1, 3)), np.array([1]))),
+            Sample("many classes", (floats((3, 130)), np.array([129, 0, 7]))),
             Sample("one class", (floats((2, 1)), np.array([0, 0]))),
             Sample("transposed", (floats((3, 5)), LABELS), {}, transposed),
             Sample("negative stride", (floats((5, 3)), LABELS), {}, backwards),
