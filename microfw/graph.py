@@ -248,13 +248,14 @@ def walk(
                 raise stale(node, leaf, version)
         if targets is not None and node in targets:
             found[node] = g
+        pull = node.form.pull
         if observer is None:
-            node.form.pull(node, g, arrived, todo, direct, only, relink, None)
+            pull(node, g, arrived, todo, direct, only, relink, None)
         else:
             began = perf_counter_ns()
             shares: list[Gradient] | None = [] if observer.collects else None
-            node.form.pull(node, g, arrived, todo, direct, only, relink, shares)
-            observer.backward(node, g, shares or [], began)
+            pull(node, g, arrived, todo, direct, only, relink, shares)
+            observer.backward(node, g, shares, began)
         if free:
             node.parents = None
             node.saved = ()

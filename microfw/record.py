@@ -164,7 +164,7 @@ def write(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], Form]:
         "_clock": perf_counter_ns, "_check_dtype": check_dtype, "_common": common,
         "_may_share_memory": np.may_share_memory, "_ndarray": np.ndarray, "_new": object.__new__,
         "_next": next, "_numbers": numbers, "_op": op, "_operand": operand, "_unbroadcast": unbroadcast,
-        "_value": op.value,
+        "_none": {}, "_value": op.value,
     }  # fmt: skip
 
     def keep(key: str) -> str:
@@ -187,7 +187,7 @@ def write(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], Form]:
     for name, default in op.params.items():
         namespace[f"_default_{name}"] = default
         signature.append(name if default is REQUIRED else f"{name}=_default_{name}")
-    params = "{" + ", ".join(f"{p!r}: {p}" for p in op.params) + "}"
+    params = "{" + ", ".join(f"{p!r}: {p}" for p in op.params) + "}" if op.params else "_none"
     if op.params:
         extra = f"        _node._params = {params}"
     source = APPLY.format(

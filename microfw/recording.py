@@ -28,7 +28,7 @@ class Observer(Protocol):
     """
 
     collects: bool
-    """Whether `backward` wants the shares of the gradient; else it gets an empty list."""
+    """Whether `backward` wants the shares of the gradient; else it gets None."""
 
     def forward(
         self,
@@ -41,22 +41,29 @@ class Observer(Protocol):
     ) -> None:
         """An op has run; ``node`` is None if nothing was recorded."""
 
-    def backward(self, node: Node, gradient: Gradient, shares: list[Gradient], began: int) -> None:
+    def before_backward(self, loss: Any) -> None:
+        """Look at a Tensor before ``backward`` walks its graph."""
+
+    def backward(self, node: Node, gradient: Gradient, shares: list[Gradient] | None, began: int) -> None:
         """A node's derivative rule has run, giving one share of the gradient an edge."""
 
 
 class Watcher(Protocol):
     """Keeps the time of the stretches of training steps.
 
-    A stretch is a pair of entries in ``marks``: ``(phase, ns)`` where it begins, ``("", ns)`` where it ends,
-    whatever ends it. The phases are "forward" (the outermost module), "evaluation" (the same, unrecorded),
-    "backward" and "update". The engine writes them itself, for a call of its own takes longer than a mark.
+    A stretch is noted when it ends, whatever ends it. The phases are "forward" (the outermost module), "evaluation"
+    (the same, unrecorded), "backward" and "update".
+
+    Attributes
+    ----------
+    stretches : list of (phase, began, ended)
+        In the nanoseconds of ``time.perf_counter_ns``. The engine appends them itself, for a call takes longer.
+    losses : list or None
+        Where the values that ``backward`` starts from are to be put.
     """
 
-    marks: list[tuple[str, int]]
-
-    def before_backward(self, loss: Any) -> None:
-        """Look at a Tensor before ``backward`` walks its graph."""
+    stretches: list[tuple[str, int, int]]
+    losses: list[np.ndarray[Any, Any]] | None
 
     def after_update(self) -> None:
         """Note that an optimizer has ended a step."""

@@ -10,7 +10,8 @@ import numpy as np
 from microfw.errors import DTypeError, GraphError, ShapeError, message
 from microfw.graph import Leaf, Node, walk
 from microfw.operators import Array, ArrayLike
-from microfw.recording import MODE, mode
+from microfw.recording import MODE
+from microfw.recording import mode as in_mode
 
 if TYPE_CHECKING:
     from microfw.op import Partial
@@ -165,20 +166,24 @@ class Tensor(ArrayLike):
             gradient = np.asarray(gradient, self.dtype)
             if gradient.shape != self.shape:
                 raise ShapeError(message("backward", f"a gradient of shape {self.shape}", gradient.shape))
-        watcher = MODE.get().watcher
+        mode = MODE.get()
+        if mode.observer is not None:
+            mode.observer.before_backward(self)
+        watcher = mode.watcher
+        began = 0
         if watcher is not None:
-            watcher.before_backward(self)
-            watcher.marks.append(("backward", perf_counter_ns()))
+            if watcher.losses is not None:
+                watcher.losses.append(self._array)
+            began = perf_counter_ns()
         try:
-            arrived = walk(((node, gradient),), retain=retain_graph)
-            for leaf, g in arrived.items():
+            for leaf, g in walk(((node, gradient),), retain=retain_graph).items():
                 if leaf.grad is None and g is leaf.slot:  # type: ignore[union-attr]
                     leaf.grad = g  # type: ignore[union-attr]
                 else:
                     leaf.accept(g)  # type: ignore[union-attr]
         finally:
             if watcher is not None:
-                watcher.marks.append(("", perf_counter_ns()))
+                watcher.stretches.append(("backward", began, perf_counter_ns()))
 
     def detach(self) -> Tensor:
         """Return the same values as a constant: no gradient flows through it."""
@@ -290,5 +295,5 @@ def relink(node: Node, partial: Partial, args: tuple[Any, ...]) -> tuple[Any, ..
             return linked(value, parents.get(op.inputs.index(source)))
         return value
 
-    with mode(observer=None):
+    with in_mode(observer=None):
         return tuple(link(source, value) for source, value in zip(partial.sources, args, strict=True))

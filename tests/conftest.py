@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 from collections import Counter
 from contextlib import AbstractContextManager
 
@@ -20,7 +22,8 @@ class Watcher:
         self.ran = []  # (op, node, input shapes, params, output shape) of each op, forward
         self.walked = []  # each node, as backward visits it
         self.shares = []  # the partials of each
-        self.marks = []  # (phase, ns) where a stretch begins, ("", ns) where it ends
+        self.stretches = []  # (phase, began, ended) in nanoseconds
+        self.losses = None
 
     def forward(self, op, node, inputs, params, output, began):
         self.ran.append((op, node, [np.shape(a) for a in inputs], params, output.shape))
@@ -37,14 +40,10 @@ class Watcher:
 
     @property
     def phases(self):
-        """The stretches, in order: "+forward" where one begins, "-forward" where it ends."""
-        told, open_ = [], []
-        for phase, _ in self.marks:
-            if phase:
-                open_.append(phase)
-            told.append(f"+{phase}" if phase else f"-{open_.pop()}")
-        assert not open_, "a stretch was not ended"
-        return told
+        """The phases of the stretches, in order, each of which began after the one before it ended."""
+        for (_, began, ended), (_, later, _) in itertools.pairwise([*self.stretches, ("", sys.maxsize, 0)]):
+            assert began <= ended <= later
+        return [phase for phase, _, _ in self.stretches]
 
     def on(self) -> AbstractContextManager[None]:
         return recording.mode(observer=self, watcher=self)

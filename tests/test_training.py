@@ -357,17 +357,15 @@ def test_the_end_is_told_to_all_even_if_a_hook_raises(iris, moment):
 
 class Phases:
     def __init__(self):
-        self.marks = []
-
-    def before_backward(self, loss):
-        pass
+        self.stretches = []
+        self.losses = None
 
     def after_update(self):
         pass
 
     @property
     def phases(self):
-        return [phase or "end" for phase, _ in self.marks]
+        return [phase for phase, _, _ in self.stretches]
 
 
 def test_all_moments_are_of_one_context_and_no_watcher_outlives_fit(iris):
@@ -388,11 +386,11 @@ def test_all_moments_are_of_one_context_and_no_watcher_outlives_fit(iris):
             pass
 
     for hook in (Attach(), Careless()):
-        watcher.marks.clear()
+        watcher.stretches.clear()
         with pytest.raises(RuntimeError):
             make(hooks=[hook]).fit(iris[0], 1, rng=0, progress=False)
         assert recording.MODE.get().watcher is None
-        assert watcher.phases == ["forward", "end", "forward", "end", "backward", "end", "update", "end"]
+        assert watcher.phases == ["forward", "forward", "backward", "update"]
 
 
 def test_looking_for_the_op_is_hidden_from_those_who_watch(line):
@@ -400,7 +398,7 @@ def test_looking_for_the_op_is_hidden_from_those_who_watch(line):
     trainer = make(1, 1, 1e-3, nn.MSELoss(), extra=[Root()])
     with recording.mode(watcher=watcher), pytest.raises(NonFiniteError):
         trainer.fit(line, 1, rng=0, progress=False)
-    assert watcher.phases == ["forward", "end", "forward", "end", "backward", "end", "update", "end"]
+    assert watcher.phases == ["forward", "forward", "backward", "update"]
 
 
 def test_bad_hooks():

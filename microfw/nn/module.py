@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, message
-from microfw.recording import MODE, SCOPE, Mode, Scope
+from microfw.recording import MODE, SCOPE, Scope
 from microfw.tensor import Tensor
 
 
@@ -77,13 +77,15 @@ class Module:
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Compute the output with `forward`, tagging what it computes with the module's name."""
         scope = SCOPE.get()
+        began = 0
         if scope is None:  # the outermost module: name all that is below
             structure, scope = self._named
             if structure is not Module._structure:
                 scope = self._list_names()
             mode = MODE.get()
-            if mode.watcher is not None:
-                return self._watched(mode, scope, inputs, options)
+            watcher = mode.watcher
+            if watcher is not None:
+                began = perf_counter_ns()
         else:
             names = scope[1]
             scope = (names.get(id(self)) or self._unlisted(scope), names)
@@ -92,17 +94,9 @@ class Module:
             return self.forward(*inputs, **options)
         finally:
             SCOPE.reset(token)
-
-    def _watched(self, mode: Mode, scope: Scope, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Do the same for an outermost module whose time is kept."""
-        marks = mode.watcher.marks  # type: ignore[union-attr]
-        marks.append(("forward" if mode.recording else "evaluation", perf_counter_ns()))
-        token = SCOPE.set(scope)
-        try:
-            return self.forward(*inputs, **options)
-        finally:
-            SCOPE.reset(token)
-            marks.append(("", perf_counter_ns()))
+            if began:
+                phase = "forward" if mode.recording else "evaluation"
+                watcher.stretches.append((phase, began, perf_counter_ns()))  # type: ignore[union-attr]
 
     def _list_names(self) -> Scope:
         names = {}

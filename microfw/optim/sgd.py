@@ -99,11 +99,11 @@ class SGD:
         watcher = MODE.get().watcher
         if watcher is None:
             return self._step()
-        watcher.marks.append(("update", perf_counter_ns()))
+        began = perf_counter_ns()
         try:
             self._step()
         finally:
-            watcher.marks.append(("", perf_counter_ns()))
+            watcher.stretches.append(("update", began, perf_counter_ns()))
         watcher.after_update()
 
     def _step(self) -> None:

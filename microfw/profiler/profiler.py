@@ -91,8 +91,10 @@ class Profiler(Hook):
 
     def __exit__(self, *exc: Any) -> None:
         try:
-            if self._recorder is not None and self._recorder.steps:
-                self.end_epoch()
+            if self._recorder is not None:
+                self._recorder.count_steps()
+                if self._recorder.steps:
+                    self.end_epoch()
         finally:
             self._detach()
 

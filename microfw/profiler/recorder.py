@@ -22,7 +22,10 @@ Shapes = list[tuple[int, ...]]
 
 PHASES = ("forward", "backward", "update", "evaluation")
 
-MOST_MARKS = 1 << 12
+STRIDE = 256
+"""After how many steps it is looked at whether stretches should be added up."""
+
+MOST_STRETCHES = 1 << 11
 """How many readings of the clock are kept before they are added up."""
 
 MOST_PATTERNS = 64
@@ -32,17 +35,21 @@ MOST_PATTERNS = 64
 class Site:
     """An op of a layer on arrays of some shapes, with what it costs and the time that it took."""
 
-    __slots__ = ("backward_ns", "constants", "cost", "forward_ns", "op", "path", "rules", "shape", "shapes")
+    __slots__ = (
+        "backward_ns", "constants", "cost", "form", "forward_ns", "needs", "op", "path", "rules", "scope", "shape", "shapes",
+    )  # fmt: skip
 
     def __init__(self, op: Any, node: Node, path: str, shapes: Shapes, params: dict[str, Any]) -> None:
         self.op = op
+        self.form = node.form
         self.path = path
+        self.scope = node.scope
         self.shape = node.shape
         self.shapes = shapes
-        parents = node.parents or ()
-        self.constants = parents.count(None)
+        self.needs = needs(node)
+        self.constants = self.needs.count(False)
         self.forward_ns = self.backward_ns = self.rules = 0
-        self.cost = row = Row(path, op.name, nodes=1, edges=len(parents) - self.constants)
+        self.cost = row = Row(path, op.name, nodes=1, edges=self.needs.count(True))
         if op.cost is None:
             row.uncounted = 1
             return
@@ -93,8 +100,8 @@ class Log:
     """What was noted in an epoch, as it was noted; `epoch` makes sense of it, later, off the clock."""
 
     def __init__(self) -> None:
-        self.marks: list[tuple[str, int]] = []
-        self.losses: list[float] = []
+        self.stretches: list[tuple[str, int, int]] = []
+        self.losses = (0, 0.0)  # how many, and their sum
         self.folded: dict[tuple[str, str], Row] = {}
         self.parameters = (0, 0)
         self.counts: list[tuple[Pattern, int]] = []
@@ -106,39 +113,34 @@ class Log:
         self.observing = False
         self.began = self.step_ended = perf_counter_ns()
 
-    def add_marks(self, observing: bool) -> None:
-        """Turn the marks of complete stretches into times. Those inside of another are part of it."""
-        depth = began = done = 0
-        observed = observing ^ (sum(kind == "toggle" for kind, _ in self.marks) % 2 == 1)
-        for k, (kind, now) in enumerate(self.marks):
-            if kind == "toggle":
+    def add_stretches(self, observing: bool) -> None:
+        """Turn the stretches so far into times. One inside of another is part of it."""
+        observed = observing ^ (sum(phase == "toggle" for phase, _, _ in self.stretches) % 2 == 1)
+        outermost: list[tuple[str, int, int, bool]] = []
+        for phase, began, ended in self.stretches:
+            if phase == "toggle":
                 observed = not observed
                 continue
-            if kind:
-                depth += 1
-                if depth == 1:
-                    phase, began = kind, now
-                continue
-            depth -= 1
-            if depth:
-                continue
-            done = k + 1
-            self.times[phase] += now - began
+            while outermost and outermost[-1][1] >= began:
+                outermost.pop()
+            outermost.append((phase, began, ended, observed))
+        self.stretches.clear()
+        for phase, began, ended, observed in outermost:
+            self.times[phase] += ended - began
             if observed:
-                self.observed_times[phase] += now - began
+                self.observed_times[phase] += ended - began
             if phase == "forward" and self.step_ended:
                 self.times["data"] += began - self.step_ended
-            self.step_ended = now if phase == "update" else 0
-        del self.marks[:done]
+            self.step_ended = ended if phase == "update" else 0
 
     def epoch(self) -> Epoch:
         """Return the epoch's numbers."""
-        self.add_marks(self.observing)
+        self.add_stretches(self.observing)
         epoch = Epoch(
             self.number,
             steps=self.steps,
             observed=self.observed,
-            loss=self.metrics.get("loss", sum(self.losses) / len(self.losses) if self.losses else None),
+            loss=self.metrics.get("loss", self.losses[1] / self.losses[0] if self.losses[0] else None),
             metrics=self.metrics,
             parameters=self.parameters[0],
             parameter_tensors=self.parameters[1],
@@ -159,6 +161,11 @@ class Log:
             row.rules += rules
         epoch.rows = list(rows.values())
         return epoch
+
+
+def needs(node: Node) -> tuple[bool, ...]:
+    """Tell which of a node's parents a gradient goes to."""
+    return tuple([parent is not None for parent in node.parents or ()])
 
 
 def _shapes(inputs: tuple[Any, ...]) -> Shapes:
@@ -204,15 +211,16 @@ class Recorder:
     collects = False
 
     def __init__(self, every: int = 1, takes_losses: bool = True) -> None:
-        self.takes_losses = takes_losses
         self.every = every
-        self.steps_ever = 0
         self.observing = True
+        self.stride = self.left = 1 if every > 1 else STRIDE
         self.modes: dict[bool, Mode] = {}
         self.patterns: list[Pattern] = []
         self.expected: list[Site] = []
         self.pattern: Pattern | None = None
         self.sites: dict[tuple[Any, ...], Site] = {}
+        self.stretches: list[tuple[str, int, int]] = []
+        self.losses: list[np.ndarray[Any, Any]] | None = [] if takes_losses else None
         self.start_epoch()
 
     # Epochs
@@ -224,7 +232,6 @@ class Recorder:
         for site in self.sites.values():
             site.forward_ns = site.backward_ns = site.rules = 0
         self.log = Log()
-        self.marks = self.log.marks
         self.steps = self.observed = self.loose = 0
         self.step_sites: list[Site] = []
 
@@ -232,6 +239,8 @@ class Recorder:
         """Return the log of the epoch."""
         log = self.log
         log.total_ns = perf_counter_ns() - log.began
+        self.count_steps()
+        self._hand_over()
         log.number, log.steps, log.observed, log.loose = number, self.steps, self.observed, self.loose
         log.observing = self.observing
         log.counts = [(pattern, pattern.count) for pattern in self.patterns if pattern.count]
@@ -255,21 +264,20 @@ class Recorder:
         ended = perf_counter_ns()
         if node is None:
             return
-        sites = self.step_sites
-        scope = node.scope
-        path = scope[0] if scope is not None else ""
+        sites, scope = self.step_sites, node.scope
         try:
             site = self.expected[len(sites)]  # most likely the same op as in the step before
             if (
-                site.op is not op
-                or site.path != path
+                site.form is not node.form
+                or (site.scope is not scope and site.path != (scope[0] if scope is not None else ""))
                 or site.shape != node.shape
                 or site.constants != node.parents.count(None)  # type: ignore[union-attr]
+                or (site.constants and site.needs != needs(node))
                 or site.shapes != _shapes(inputs)
             ):
-                site = self._site(op, node, path, inputs, params)
+                site = self._site(op, node, inputs, params)
         except (IndexError, AttributeError):
-            site = self._site(op, node, path, inputs, params)
+            site = self._site(op, node, inputs, params)
         site.forward_ns += ended - began
         sites.append(site)
         node._note = site
@@ -279,15 +287,17 @@ class Recorder:
     def backward(self, node: Node, gradient: Any, shares: Any, began: int) -> None:
         """Add a rule's time to its node's site."""
         ended = perf_counter_ns()
-        site = node.note
-        if site is not None:  # else recorded before the profiler came
-            site.backward_ns += ended - began
-            site.rules += 1
+        try:
+            site = node._note
+        except AttributeError:  # recorded before the profiler came
+            return
+        site.backward_ns += ended - began
+        site.rules += 1
 
-    def _site(self, op: Any, node: Node, path: str, inputs: tuple[Any, ...], params: dict[str, Any]) -> Site:
+    def _site(self, op: Any, node: Node, inputs: tuple[Any, ...], params: dict[str, Any]) -> Site:
+        path = node.scope[0] if node.scope is not None else ""
         shapes = [getattr(a, "shape", ()) for a in inputs]
-        edges = tuple(partial.index for _, partial, _ in node.edges or ())
-        key = (op, path, node.shape, tuple(shapes), edges)
+        key = (node.form, path, node.shape, tuple(shapes), needs(node))
         site = self.sites.get(key)
         if site is None:
             site = self.sites[key] = Site(op, node, path, shapes, params)
@@ -296,26 +306,49 @@ class Recorder:
     # Stretches
 
     def before_backward(self, loss: Any) -> None:
-        """Take the loss, and the ops recorded for it while their saved arrays are there."""
-        if self.takes_losses and loss._array.size == 1:
-            self.log.losses.append(loss._array.item())
+        """Take the ops recorded for a loss, while their saved arrays are there."""
         if self.step_sites:
             self._match(loss._node)
 
     def after_update(self) -> None:
         """Count the step, and decide whether to observe the next one."""
-        self.steps += 1
-        if self.every == 1:
-            self.observed += 1
+        self.left -= 1
+        if not self.left:
+            self._turn()
+
+    def _turn(self) -> None:
+        """End a stride: so many steps that were observed, or were not."""
+        self.steps += self.stride
+        observing = self.observing
+        if observing:
+            self.observed += self.stride
+        if self.every > 1:
+            self.stretches.append(("toggle", 0, 0))
+            self.attach(not observing)
+            self.stride = self.left = self.every - 1 if observing else 1
         else:
-            self.steps_ever += 1
-            self.observed += self.observing
-            observe = not self.steps_ever % self.every
-            if observe is not self.observing:
-                self.marks.append(("toggle", 0))
-                self.attach(observe)
-        if len(self.marks) > MOST_MARKS:
-            self.log.add_marks(self.observing)
+            self.stride = self.left = STRIDE
+        if len(self.stretches) > MOST_STRETCHES:
+            self._hand_over()
+            self.log.add_stretches(self.observing)
+
+    def count_steps(self) -> None:
+        """Bring ``steps`` and ``observed`` up to date in the middle of a stride."""
+        done = self.stride - self.left
+        self.stride = self.left
+        self.steps += done
+        if self.observing:
+            self.observed += done
+
+    def _hand_over(self) -> None:
+        """Give the log what the engine has noted."""
+        self.log.stretches += self.stretches
+        self.stretches.clear()
+        if self.losses:
+            values = [array.item() for array in self.losses if array.size == 1]
+            count, total = self.log.losses
+            self.log.losses = (count + len(values), total + sum(values))
+            self.losses.clear()
 
     def _match(self, loss: Node | Leaf | None) -> None:
         """Count the step's pattern; a new one is worked out now, while the graph is there."""

@@ -28,6 +28,9 @@ class Finder:
             scope = SCOPE.get()
             self.where = f"{scope[0]}: {op.name}" if scope else op.name
 
+    def before_backward(self, loss: Any) -> None:
+        """Nothing to do before a walk."""
+
     def backward(self, node: Node, gradient: Any, partials: list[Any], began: int) -> None:
         """Look at a node's shares of the gradient."""
         if not self.where and not (_good(gradient) and all(map(_good, partials))):
