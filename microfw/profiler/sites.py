@@ -1,0 +1,113 @@
+"""What an observed op costs, worked out once: sites, and the patterns of them that steps go through."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from microfw.graph import Leaf, Node
+from microfw.profiler.session import Row
+
+Shapes = list[tuple[int, ...]]
+
+
+def needs(node: Node) -> tuple[bool, ...]:
+    """Tell which of a node's parents a gradient goes to."""
+    return tuple([parent is not None for parent in node.parents or ()])
+
+
+def shapes_of(inputs: tuple[Any, ...]) -> Shapes:
+    """Return the shapes of arrays, spelt out for the usual numbers of them, which is faster than a loop."""
+    n = len(inputs)
+    if n == 1:
+        return [inputs[0].shape]
+    if n == 2:
+        return [inputs[0].shape, inputs[1].shape]
+    if n == 3:
+        return [inputs[0].shape, inputs[1].shape, inputs[2].shape]
+    return [a.shape for a in inputs]
+
+
+def reachable(root: Node | Leaf | None) -> list[Node]:
+    """Return the nodes that a walk from a root would visit, oldest first."""
+    found: set[Node] = set()
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Node) and node not in found:
+            found.add(node)
+            stack.extend(node.parents or ())
+    return sorted(found, key=lambda node: node.order)
+
+
+def _parameter(array: Any, node: Node) -> bool:
+    """Whether an array is a parameter's own, which is there with or without a graph."""
+    return bool(array.flags.writeable) and any(leaf.shape == array.shape for leaf, _ in node.guards)
+
+
+class Site:
+    """An op of a layer on arrays of some shapes, with what it costs and the time that it took."""
+
+    __slots__ = (
+        "backward_ns", "constants", "cost", "form", "forward_ns", "needs", "op", "path", "rules", "scope", "shape",
+        "shapes",
+    )  # fmt: skip
+
+    def __init__(self, op: Any, node: Node, path: str, shapes: Shapes, params: dict[str, Any]) -> None:
+        self.op = op
+        self.form = node.form
+        self.path = path
+        self.scope = node.scope
+        self.shape = node.shape
+        self.shapes = shapes
+        self.needs = needs(node)
+        self.constants = self.needs.count(False)
+        self.forward_ns = self.backward_ns = self.rules = 0
+        self.cost = row = Row(path, op.name, nodes=1, edges=self.needs.count(True))
+        if op.cost is None:
+            row.uncounted = 1
+            return
+        cost = op.cost(node.shape, *shapes, **params)
+        row.flops_forward = int(cost.forward)
+        row.products_forward = int(cost.products_forward)
+        for _, partial, _ in node.edges or ():
+            row.flops_backward += int(cost.derivatives[partial.index])
+            if cost.products_derivatives:
+                row.products_backward += int(cost.products_derivatives[partial.index])
+
+
+class Pattern:
+    """The sites that a step went through, and what the nodes that lead to its loss cost together."""
+
+    def __init__(self, sites: list[Site], loss: Node | Leaf | None) -> None:
+        self.sites = sites
+        self.count = 0
+        self.rows: list[Row] = []
+        leaves: dict[Leaf, int] = {}
+        seen: set[int] = set()
+        for node in reachable(loss):
+            if node.note is None:  # recorded before the profiler came
+                continue
+            row = replace(node.note.cost)
+            for parent, _, args in node.edges or ():
+                if isinstance(parent, Leaf):
+                    row.accumulated += 1
+                    leaves[parent] = prod(parent.shape)
+                for array in (*args, *node.inputs):
+                    if isinstance(array, np.ndarray) and id(array) not in seen and not _parameter(array, node):
+                        seen.add(id(array))
+                        row.saved_bytes += array.nbytes
+            self.rows.append(row)
+        self.parameters = sum(leaves.values())
+        self.parameter_tensors = len(leaves)
+
+    def fold(self, rows: dict[tuple[str, str], Row], count: int) -> None:
+        """Add the counts, times how often the pattern came, to rows by layer and op."""
+        for row in self.rows:
+            target = rows.setdefault((row.layer, row.op), Row(row.layer, row.op))
+            for name, value in vars(row).items():
+                if type(value) is int:
+                    setattr(target, name, getattr(target, name) + value * count)
