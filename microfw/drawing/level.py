@@ -36,6 +36,7 @@ class Item:
     ins: dict[int, float] = field(default_factory=dict)
     outs: dict[int, float] = field(default_factory=dict)
     body: tuple[float, float] = (0.0, 0.0)  # an op's own size, at the item's far end
+    depth: int = 0  # of the longest way to it
     row: int = 0
     u: float = 0.0
     v: float = 0.0
@@ -92,6 +93,8 @@ class Level:
         for key in keys:
             for user in users[key]:
                 self.items[user].row = max(self.items[user].row, self.items[key].row + 1)
+        for item in self.items.values():
+            item.depth = item.row
         for key in reversed(keys):
             if users[key] and sum(len(ends[net]) == 1 for net in used[key]) <= 1:
                 self.items[key].row = min(self.items[user].row for user in users[key]) - 1
@@ -149,21 +152,29 @@ class Level:
     def space_ports(self) -> None:
         """Spread the lines into an op over its border, in the order of where they come from."""
         place = {key: k for row in self.rows for k, key in enumerate(row)}
-        coming: dict[Key, list[tuple[bool, int, int]]] = {}
+        coming: dict[Key, list[tuple[bool, int, int, Key | None]]] = {}
         for wire in self.wires:
             tail, value, head, port = wire
-            if head is not None and head[0] == "op":
+            if head is not None:
                 a, b = self.ends(wire)
                 far = b - a > 1 or (tail is None and value >= self.ops)
-                coming.setdefault(head, []).append((far, -1 if tail is None else place[tail], port))
-        for key, ports in coming.items():
-            item = self.items[key]
-            half = item.body[1] / 2
-            straight = max(sum(not far for far, _, _ in ports), 1)
-            first = (straight - 1) / 2  # lines from the row above meet around the middle, lanes come in beside them
-            step = min(18.0, (half - 8) / max(len(ports) - 1 - first, 1))
-            for k, (_, _, port) in enumerate(sorted(ports)):
-                item.ins[port] = item.dv - half + (k - first) * step
+                coming.setdefault(head, []).append((far, -1 if tail is None else place[tail], port, tail))
+        self.mains: dict[Key, Key | None] = {}
+        for head, ports in coming.items():
+            ports.sort(key=lambda port: port[:3])
+            near = [k for k, port in enumerate(ports) if not port[0]]
+            depth = [self.items[tail].depth if (tail := ports[k][3]) is not None else -1 for k in near]
+            if len(near) > 1 and depth.count(max(depth)) == 1:  # the longest way stays straight
+                first = float(near[depth.index(max(depth))])
+                self.mains[head] = ports[int(first)][3]
+            else:  # lines from the row above meet around the middle, lanes come in beside them
+                first = max(len(near) - 1, 0) / 2
+            if head[0] == "op":
+                item = self.items[head]
+                half = item.body[1] / 2
+                step = min(18.0, (half - 8) / max(len(ports) - 1 - first, first, 1))
+                for k, (_, _, port, _) in enumerate(ports):
+                    item.ins[port] = item.dv - half + (k - first) * step
 
     def align(self) -> None:
         """Move items across so that lines are straight where they can be, rows keeping their order."""
@@ -174,7 +185,8 @@ class Level:
                 a, b = self.ends(wire)
                 shift = self.items[tail].outs[value] - self.items[head].ins[port]
                 if b == a + 1:
-                    near[head].append((tail, shift, -1))
+                    if self.mains.get(head, tail) == tail:
+                        near[head].append((tail, shift, -1))
                     near[tail].append((head, -shift, 1))
         for row in self.rows:
             v = -sum(self.items[key].dv + APART for key in row) / 2
@@ -190,22 +202,27 @@ class Level:
                 self.spread(row, wishes)
 
     def spread(self, row: list[Key], wishes: list[float]) -> None:
-        """Put a row's items as near to where they wish to be as they fit: least squares, by pooling neighbours."""
-        pools: list[tuple[float, int]] = []  # sum of wishes less the offsets in the row, and of how many
+        """Put a row's items as near to where they wish to be as they fit: least squares, by pooling neighbours.
+
+        What lies on the longest way moves least.
+        """
+        pools: list[tuple[float, float, int]] = []  # sum of wishes less the offsets in the row, of weights, of items
         offset = 0.0
         offsets = []
         for key, wish in zip(row, wishes, strict=True):
             offsets.append(offset)
-            total, count = wish - offset, 1
-            while pools and pools[-1][0] / pools[-1][1] >= total / count:
-                more, n = pools.pop()
-                total, count = total + more, count + n
-            pools.append((total, count))
-            offset += self.items[key].dv + APART
+            item = self.items[key]
+            weight = 20.0 if item.depth == item.row else 1.0
+            total, count = weight * (wish - offset), 1
+            while pools and pools[-1][0] / pools[-1][1] >= total / weight:
+                more, heavier, n = pools.pop()
+                total, weight, count = total + more, weight + heavier, count + n
+            pools.append((total, weight, count))
+            offset += item.dv + APART
         k = 0
-        for total, count in pools:
+        for total, weight, count in pools:
             for key in row[k : k + count]:
-                self.items[key].v = total / count + offsets[k]
+                self.items[key].v = total / weight + offsets[k]
                 k += 1
 
     def route(self) -> None:
