@@ -112,7 +112,19 @@ def draw(
     >>> from microfw import nn
     >>> model = nn.Sequential(nn.Dense(4, 3, rng=0), nn.ReLU())
     >>> loss = nn.MSELoss()(model(np.ones((2, 4))), np.zeros((2, 3)))
-    >>> print(mf.draw(loss, model, data=False))  # doctest: +ELLIPSIS
+    >>> print(mf.draw(loss, model, data=False))
+    MSELoss
+      1 mean scalar      <- 2
+      2 square (2, 3)    <- 3
+      3 subtract (2, 3)  <- 4
+    Sequential
+      1 ReLU
+        4 relu (2, 3)    <- 5
+      0 Dense
+        5 linear (2, 3)  <- weight (4, 3), bias (3,)
+    N = 5 op nodes, numbered in the order that backward visits them: 1 first. E = 6 edges that carry a
+    gradient. P = 15 trainable numbers, in 2 arrays. Arrows show values going forward; gradients go back
+    along them.
     """
     if not isinstance(loss, Tensor):
         raise DTypeError(message("draw", "a Tensor", type(loss).__name__, "pass the loss that a model computed"))

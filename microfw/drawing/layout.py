@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from microfw.drawing.level import BESIDE, STACK, TITLE, Item, Key, Level, Point
+from microfw.drawing.level import BESIDE, STACK, Level, Point
 from microfw.drawing.picture import LeafItem, Picture
+from microfw.drawing.rows import Item, Key
 
 Size = tuple[float, float]
 
@@ -125,9 +126,7 @@ def connect(picture: Picture, homes: list[int], beside: set[int], levels: list[L
             levels[top].wires[tail, source, head, port] = None
 
 
-def gather(
-    picture: Picture, levels: list[Level], sizes: dict[int, Size], beside: dict[int, list[LeafItem]]
-) -> Layout:
+def gather(picture: Picture, levels: list[Level], sizes: dict[int, Size], beside: dict[int, list[LeafItem]]) -> Layout:
     """Move everything from its place in a box to its place in the drawing."""
     found = Layout(levels[0].du, levels[0].dv)
     found.boxes[0] = Rect(0.0, 0.0, found.du, found.dv)
@@ -162,6 +161,3 @@ def satellites(found: Layout, body: Rect, leaves: list[LeafItem], sizes: dict[in
         wire = Wire([(u + du / 2, body.v - BESIDE), (end, body.v)], leaf.id, leaf.kind != "data", sideways=True)
         found.wires.append(wire)
         u += du + STACK
-
-
-__all__ = ["TITLE", "Layout", "Rect", "Wire", "place"]

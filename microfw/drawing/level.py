@@ -1,19 +1,13 @@
-"""One box of a drawing: its rows, their order, and the lines between them."""
+"""One box of a drawing: where its items and the lines between them run."""
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+from microfw.drawing.rows import APART, Item, Key, Stretch, order, rank, spread
 
 Point = tuple[float, float]
-Key = tuple[str, int]
-"""What an item stands for: an op, a leaf or a box, and its id."""
-Stretch = tuple[Key | None, int, Key | None, int]
-"""From which item (None: from outside), whose value, to which (None: out of the box), at which port."""
 
-APART = 22.0
-"""Between neighbours in a row."""
 BESIDE = 26.0
 """Between an op and the leaves beside it."""
 STACK = 6.0
@@ -24,22 +18,6 @@ PAD = 12.0
 """Between a box's border and what is in it, across."""
 TITLE = 22.0
 """The height of a box's title."""
-
-
-@dataclass
-class Item:
-    """Something to place in a box. Ports are distances across from where it begins."""
-
-    du: float
-    dv: float
-    first: float  # items are listed in this order; values flow from a lower to a higher one
-    ins: dict[int, float] = field(default_factory=dict)
-    outs: dict[int, float] = field(default_factory=dict)
-    body: tuple[float, float] = (0.0, 0.0)  # an op's own size, at the item's far end
-    depth: int = 0  # of the longest way to it
-    row: int = 0
-    u: float = 0.0
-    v: float = 0.0
 
 
 class Level:
@@ -59,8 +37,7 @@ class Level:
 
     def arrange(self) -> None:
         """Place everything, once all items have their sizes."""
-        self.rank()
-        self.order()
+        self.rows = order(rank(self.items, self.wires), self.items, self.wires)
         self.space_ports()
         self.align()
         self.route()
@@ -71,81 +48,6 @@ class Level:
         """Return the rows that a stretch runs between: -1 is the near border, the number of rows the far one."""
         tail, _, head, _ = wire
         return (-1 if tail is None else self.items[tail].row, len(self.rows) if head is None else self.items[head].row)
-
-    # Rows
-
-    def rank(self) -> None:
-        """Put each item one row below the lowest that it uses, then lower where that makes lines shorter.
-
-        Lowering an item shortens its own line and lengthens those of what it alone uses; lines that others use
-        too are there anyway.
-        """
-        keys = sorted(self.items, key=lambda key: self.items[key].first)
-        users: dict[Key, set[Key]] = {key: set() for key in keys}
-        ends: dict[tuple[Key | None, int], set[Key | None]] = {}
-        used: dict[Key, set[tuple[Key | None, int]]] = {key: set() for key in keys}
-        for tail, value, head, _ in self.wires:
-            ends.setdefault((tail, value), set()).add(head)
-            if head is not None:
-                used[head].add((tail, value))
-                if tail is not None:
-                    users[tail].add(head)
-        for key in keys:
-            for user in users[key]:
-                self.items[user].row = max(self.items[user].row, self.items[key].row + 1)
-        for item in self.items.values():
-            item.depth = item.row
-        for key in reversed(keys):
-            if users[key] and sum(len(ends[net]) == 1 for net in used[key]) <= 1:
-                self.items[key].row = min(self.items[user].row for user in users[key]) - 1
-        numbers = {row: k for k, row in enumerate(sorted({item.row for item in self.items.values()}))}
-        self.rows = [[] for _ in numbers]
-        for key in keys:
-            self.items[key].row = numbers[self.items[key].row]
-            self.rows[self.items[key].row].append(key)
-
-    def order(self) -> None:
-        """Order the rows to cross few lines: each item goes to the mean place of its neighbours, and the best is kept."""
-        above: dict[Key, list[Key]] = {key: [] for key in self.items}
-        below: dict[Key, list[Key]] = {key: [] for key in self.items}
-        for tail, _, head, _ in self.wires:
-            if tail is not None and head is not None and self.items[head].row == self.items[tail].row + 1:
-                above[head].append(tail)
-                below[tail].append(head)
-        if all(len(row) == 1 for row in self.rows):
-            return
-
-        def sweep(rows: list[list[Key]], near: dict[Key, list[Key]]) -> None:
-            places: dict[Key, float] = {}
-            for row in rows:
-                middle = {key: [places[n] for n in near[key]] for key in row}
-                width = max(len(row) - 1, 1)
-                wish = {key: sum(m) / len(m) if m else k / width for k, (key, m) in enumerate(middle.items())}
-                row.sort(key=wish.__getitem__)
-                places |= {key: (k + 0.5) / len(row) for k, key in enumerate(row)}
-
-        best, least = [list(row) for row in self.rows], self.crossings(below)
-        for n in range(6):
-            if not least:
-                break
-            sweep(self.rows[:: -1 if n % 2 else 1], below if n % 2 else above)
-            count = self.crossings(below)
-            if count < least:
-                best, least = [list(row) for row in self.rows], count
-        self.rows = best
-
-    def crossings(self, below: dict[Key, list[Key]]) -> int:
-        """Count the pairs of lines between neighbouring rows that cross."""
-        count = 0
-        for row, following in zip(self.rows, self.rows[1:], strict=False):
-            place = {key: k for k, key in enumerate(following)}
-            passed: list[int] = []
-            for key in row:
-                ends = sorted(place[head] for head in below[key])
-                count += sum(len(passed) - bisect_right(passed, end) for end in ends)
-                for end in ends:
-                    insort(passed, end)
-        return count
 
     # Across
 
@@ -199,31 +101,7 @@ class Level:
                 for key in row:
                     found = [self.items[other].v + shift for other, shift, at in near[key] if at == side]
                     wishes.append(sum(found) / len(found) if found else self.items[key].v)
-                self.spread(row, wishes)
-
-    def spread(self, row: list[Key], wishes: list[float]) -> None:
-        """Put a row's items as near to where they wish to be as they fit: least squares, by pooling neighbours.
-
-        What lies on the longest way moves least.
-        """
-        pools: list[tuple[float, float, int]] = []  # sum of wishes less the offsets in the row, of weights, of items
-        offset = 0.0
-        offsets = []
-        for key, wish in zip(row, wishes, strict=True):
-            offsets.append(offset)
-            item = self.items[key]
-            weight = 20.0 if item.depth == item.row else 1.0
-            total, count = weight * (wish - offset), 1
-            while pools and pools[-1][0] / pools[-1][1] >= total / weight:
-                more, heavier, n = pools.pop()
-                total, weight, count = total + more, weight + heavier, count + n
-            pools.append((total, weight, count))
-            offset += item.dv + APART
-        k = 0
-        for total, weight, count in pools:
-            for key in row[k : k + count]:
-                self.items[key].v = total / weight + offsets[k]
-                k += 1
+                spread(row, wishes, self.items)
 
     def route(self) -> None:
         """Give each value that passes a row a lane beside it, the short ones nearest; then place the ports."""

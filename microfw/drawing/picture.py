@@ -114,9 +114,7 @@ def read(root: Node | Leaf, model: Module | None, data: bool, most: int) -> Pict
         for parent, _, _ in node.edges or ():
             if isinstance(parent, Leaf):
                 if parent not in ids:
-                    ids[parent] = add(
-                        "parameter" if parent.name else "leaf", parent.name or "leaf", parent.shape
-                    ).id
+                    ids[parent] = add("parameter" if parent.name else "leaf", parent.name or "leaf", parent.shape).id
                 leaf = leaves[ids[parent] - len(nodes)]
                 if k not in leaf.users:
                     leaf.users.append(k)

@@ -8,6 +8,7 @@ that the drawing stands in; a file of its own brings its own background, light o
 from __future__ import annotations
 
 from html import escape
+from itertools import pairwise
 
 from microfw.drawing.layout import Layout, Rect, Wire, place
 from microfw.drawing.picture import LeafItem, OpItem, Picture
@@ -141,7 +142,9 @@ class Pen:
         x, y, w, h = self.corners(rect)
         n = strip(op)
         layer = self.picture.layer(op)
-        tip = f"{op.name}{f' in {layer}' if layer else ''}: output {shape(op)}; backward visits it as number {op.number}"
+        tip = (
+            f"{op.name}{f' in {layer}' if layer else ''}: output {shape(op)}; backward visits it as number {op.number}"
+        )
         tip += f"; {op.saved:,} bytes saved for that" if op.saved else ""
         middle = x + n + (w - n) / 2
         return group(
@@ -158,7 +161,9 @@ class Pen:
         """Draw a leaf."""
         x, y, w, h = self.corners(rect)
         if leaf.kind == "leaf":
-            outline = f'<path d="M{x:.1f} {y + h / 2:.1f}l10 {-h / 2}h{w - 20:.1f}l10 {h / 2}l-10 {h / 2}h{20 - w:.1f}z"/>'
+            outline = (
+                f'<path d="M{x:.1f} {y + h / 2:.1f}l10 {-h / 2}h{w - 20:.1f}l10 {h / 2}l-10 {h / 2}h{20 - w:.1f}z"/>'
+            )
         else:
             round_ = h / 2 if leaf.kind == "parameter" else 0
             outline = f'<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" rx="{round_}"/>'
@@ -176,7 +181,7 @@ class Pen:
             points[-1] = (x, y - 6) if down else (x - 6, y)
             tip = f'<path class="tip" d="M{x:.1f} {y:.1f}' + ("l-4 -8h8z" if down else "l-8 -4v8z") + '"/>'
         d = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
-        for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+        for (x0, y0), (x1, y1) in pairwise(points):
             if abs(x0 - x1) < 0.05 or abs(y0 - y1) < 0.05:
                 d += f"L{x1:.1f} {y1:.1f}"
             elif down:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from unicodedata import combining, east_asian_width
 
 from microfw.drawing.picture import LeafItem, OpItem, Picture
 
+WIDTH = 100
+"""The columns of a terminal, as in reports."""
+
 
 def clean(text: str) -> str:
-    """Replace what has no place in a picture: line ends, NUL, and all else that does not print.
+    r"""Replace what has no place in a picture: line ends, NUL, and all else that does not print.
 
     Examples
     --------
-    >>> clean("weight\\n\\0")
+    >>> clean("weight\n\0")
     'weight��'
     """
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
@@ -76,7 +80,7 @@ def terminal(picture: Picture) -> str:
     width = min(max((columns(left) for left, right in rows if right), default=0), 60)
     lines = [f"{left}{' ' * (width - columns(left))}  {right}" if right else left for left, right in rows]
     lines += [f"{leaf.kind} {short(leaf.name, 60)} {shape(leaf)}" for leaf in picture.leaves if not leaf.users]
-    return "\n".join([*lines, picture.caption()])
+    return "\n".join([*lines, *wrap(picture.caption(), WIDTH)])
 
 
 def used(picture: Picture, op: OpItem) -> str:
@@ -119,7 +123,8 @@ def dot(picture: Picture, tall: bool) -> str:
             out.append(f"{indent[2:]}subgraph cluster_{k} {{")
             out.append(f"{indent}label={quoted(picture.boxes[k].title)}; labeljust=l; style=rounded; color=gray;")
             stack.append((k, True))
-        out += [f"{indent}n{op.number} [shape=box, label={quoted(f'{op.number} {op.name}', shape(op))}];" for op in members.get(k, [])]
+        for op in members.get(k, []):
+            out.append(f"{indent}n{op.number} [shape=box, label={quoted(f'{op.number} {op.name}', shape(op))}];")
         stack += [(inner, False) for inner in reversed(inside.get(k, []))]
     kinds = {"parameter": "shape=ellipse", "leaf": "shape=hexagon", "data": "shape=plaintext, fontcolor=gray40"}
     n = len(picture.ops)
