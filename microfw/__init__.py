@@ -2,7 +2,7 @@
 
 The graph: `Tensor`, `tensor`, `no_grad`, `op`, `ops`. Derivatives: `grad`, `value_and_grad`, `vjp`, `jvp`,
 `gradcheck`. Models: `nn`, `optim`. Data: `data`. Training: `Trainer`, `Hook`, `training`. Cost:
-`Profiler`, `profiler`.
+`Profiler`, `profiler`. The graph to look at: `draw`.
 """
 
 from importlib import import_module
@@ -17,6 +17,7 @@ from microfw.tensor import Tensor, tensor
 
 if TYPE_CHECKING:
     from microfw import data, profiler, training
+    from microfw.drawing import draw
     from microfw.profiler import Profiler
     from microfw.training import Hook, Trainer
 
@@ -28,6 +29,7 @@ __all__ = [
     "Tensor",
     "Trainer",
     "data",
+    "draw",
     "errors",
     "grad",
     "gradcheck",
@@ -44,7 +46,7 @@ __all__ = [
     "vjp",
 ]
 
-_ON_USE = {"Hook": "training", "Profiler": "profiler", "Trainer": "training"}
+_ON_USE = {"Hook": "training", "Profiler": "profiler", "Trainer": "training", "draw": "drawing"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,138 @@
+"""`draw`, and the Drawing that it returns."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Literal
+
+from microfw.drawing import svg, words
+from microfw.drawing.picture import Picture, read
+from microfw.errors import ArgumentError, DTypeError, GraphError, message
+from microfw.nn.module import Module
+from microfw.tensor import Tensor
+
+
+class Drawing:
+    """A picture of a graph, made by `draw`: a notebook shows it, ``print`` lists it, `save` writes it to a file.
+
+    It is plain data: the graph can be walked and freed meanwhile.
+
+    Attributes
+    ----------
+    picture : Picture
+        What is drawn: ``ops``, ``leaves`` and ``boxes``.
+    """
+
+    def __init__(self, picture: Picture, tall: bool = True) -> None:
+        self.picture = picture
+        self.tall = tall
+
+    @cached_property
+    def svg(self) -> str:
+        """The drawing as an SVG file's text."""
+        return svg.svg(self.picture, self.tall, alone=True)
+
+    @cached_property
+    def dot(self) -> str:
+        """The graph in the language of Graphviz, which may lay it out in its own way."""
+        return words.dot(self.picture, self.tall)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a file, ``.svg`` or ``.dot`` by its name.
+
+        Raises
+        ------
+        ArgumentError
+            If the name ends otherwise.
+        """
+        suffix = Path(fspath(path)).suffix.lower()
+        if suffix not in (".svg", ".dot"):
+            raise ArgumentError(message("Drawing.save", "a path that ends in .svg or .dot", repr(fspath(path))))
+        Path(path).write_text(self.svg if suffix == ".svg" else self.dot, encoding="utf-8")
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+    def _repr_html_(self) -> str:
+        return f'<div style="overflow-x:auto">{svg.svg(self.picture, self.tall, alone=False)}</div>'
+
+    def __str__(self) -> str:
+        return words.terminal(self.picture)
+
+    def __repr__(self) -> str:
+        return f"<Drawing of {len(self.picture.ops):,} nodes>"
+
+
+def draw(
+    loss: Tensor,
+    model: Module | None = None,
+    *,
+    direction: Literal["TB", "LR"] = "TB",
+    data: bool = True,
+    most: int = 2000,
+) -> Drawing:
+    """Draw the graph that a Tensor was computed by, before ``backward`` walks and frees it.
+
+    A box is an op: its name, the shape of its output, and its number in the order in which ``backward`` visits
+    the nodes, 1 first. Parameters have round ends, other leaves that get a gradient pointed ones, and data that
+    derivative rules saved is dashed. Ops are grouped by the layers that recorded them.
+
+    Parameters
+    ----------
+    loss : Tensor
+        Where ``backward`` would begin.
+    model : Module, optional
+        Adds the kinds of the layers to their names: ``0 Dense`` instead of ``0``.
+    direction : {"TB", "LR"}
+        Whether values flow from the top down or from left to right.
+    data : bool
+        Show the arrays that need no gradient, but that rules saved.
+    most : int
+        Refuse a graph of more nodes.
+
+    Returns
+    -------
+    Drawing
+        With the texts ``.svg`` and ``.dot``, and ``.save(path)``; ``print`` lists it.
+
+    Raises
+    ------
+    DTypeError
+        If it is no Tensor.
+    GraphError
+        If no gradient flows through it, or its graph was freed.
+    ArgumentError
+        If there are too many nodes, or the direction is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np, microfw as mf
+    >>> from microfw import nn
+    >>> model = nn.Sequential(nn.Dense(4, 3, rng=0), nn.ReLU())
+    >>> loss = nn.MSELoss()(model(np.ones((2, 4))), np.zeros((2, 3)))
+    >>> print(mf.draw(loss, model, data=False))
+    MSELoss
+      1 mean scalar      <- 2
+      2 square (2, 3)    <- 3
+      3 subtract (2, 3)  <- 4
+    Sequential
+      1 ReLU
+        4 relu (2, 3)    <- 5
+      0 Dense
+        5 linear (2, 3)  <- weight (4, 3), bias (3,)
+    N = 5 op nodes, numbered in the order that backward visits them: 1 first. E = 6 edges that carry a
+    gradient. P = 15 trainable numbers, in 2 arrays. Arrows show values going forward; gradients go back
+    along them.
+    """
+    if not isinstance(loss, Tensor):
+        raise DTypeError(message("draw", "a Tensor", type(loss).__name__, "pass the loss that a model computed"))
+    if direction not in ("TB", "LR"):
+        raise ArgumentError(message("draw", 'direction "TB" or "LR"', repr(direction)))
+    if loss._node is None:
+        raise GraphError(
+            "draw: expected a Tensor computed from leaves with requires_grad=True, got one without a graph; "
+            "was it computed under no_grad, or from .data?"
+        )
+    return Drawing(read(loss._node, model, data, most), direction == "TB")

@@ -1,0 +1,219 @@
+"""What a drawing shows, as plain data: ops numbered as backward visits them, leaves, edges, and boxes of layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import ArgumentError, GraphError
+from microfw.graph import Leaf, Node
+from microfw.nn.module import Module
+from microfw.recording import Scope
+
+Shape = tuple[int, ...]
+Key = tuple[int, str]
+"""A layer's place: which outermost module was called, and the path from there; "" for itself."""
+
+
+@dataclass
+class Box:
+    """One call of a layer, or several in a row. The first box of a picture holds all else and is not drawn."""
+
+    title: str
+    path: str
+    parent: int | None
+    depth: int
+
+
+@dataclass
+class OpItem:
+    """One op node. ``inputs`` are its edges, each by the id of its source, in the order of the op's inputs."""
+
+    id: int
+    number: int
+    name: str
+    shape: Shape
+    box: int
+    inputs: list[int] = field(default_factory=list)
+    saved: int = 0
+
+
+@dataclass
+class LeafItem:
+    """Something without a node: a parameter, another leaf that wants a gradient, or data that a rule saved."""
+
+    id: int
+    kind: str  # "parameter", "leaf" or "data"
+    name: str
+    shape: Shape
+    users: list[int] = field(default_factory=list)  # the ops, each once, in order of recording
+
+
+@dataclass
+class Picture:
+    """A graph as plain data. Ids count ops in order of recording, then leaves."""
+
+    ops: list[OpItem]
+    leaves: list[LeafItem]
+    boxes: list[Box]
+
+    @property
+    def edges(self) -> int:
+        """E: the edges that carry a gradient."""
+        data = {leaf.id for leaf in self.leaves if leaf.kind == "data"}
+        return sum(source not in data for op in self.ops for source in op.inputs)
+
+    def caption(self) -> str:
+        """Say what is drawn, with the definitions of the counts."""
+        trained = [leaf.shape for leaf in self.leaves if leaf.kind != "data"]
+        return (
+            f"N = {len(self.ops):,} op nodes, numbered in the order that backward visits them: 1 first. "
+            f"E = {self.edges:,} edges that carry a gradient. "
+            f"P = {sum(map(prod, trained)):,} trainable numbers, in {len(trained):,} arrays. "
+            "Arrows show values going forward; gradients go back along them."
+        )
+
+    def label(self, leaf: LeafItem) -> str:
+        """Name a leaf, without the part of its path that the box around its first user says."""
+        path = self.boxes[self.ops[leaf.users[0]].box].path if leaf.users else ""
+        return leaf.name.removeprefix(path + ".") if path and len(leaf.users) == 1 else leaf.name
+
+    def layer(self, op: OpItem) -> str:
+        """Return the title of the layer that an op is in, or ""."""
+        return self.boxes[op.box].title
+
+
+def read(root: Node | Leaf, model: Module | None, data: bool, most: int) -> Picture:
+    """Read the graph below a node without changing it.
+
+    Raises
+    ------
+    GraphError
+        If the graph was freed.
+    ArgumentError
+        If it has more than ``most`` nodes.
+    """
+    nodes = reachable(root, most)
+    ids: dict[Node | Leaf, int] = {node: k for k, node in enumerate(nodes)}
+    leaves: list[LeafItem] = []
+
+    def add(kind: str, name: str, shape: Shape) -> LeafItem:
+        leaves.append(LeafItem(len(nodes) + len(leaves), kind, name, shape))
+        return leaves[-1]
+
+    if isinstance(root, Leaf):
+        add("parameter" if root.name else "leaf", root.name or "leaf", root.shape)
+    boxes, places = nest([node.scope for node in nodes], model)
+    counted: set[int] = set()
+    ops = []
+    for k, node in enumerate(nodes):
+        item = OpItem(k, len(nodes) - k, node.op.name, node.shape, places[k])
+        for parent, _, _ in node.edges or ():
+            if isinstance(parent, Leaf):
+                if parent not in ids:
+                    ids[parent] = add("parameter" if parent.name else "leaf", parent.name or "leaf", parent.shape).id
+                leaf = leaves[ids[parent] - len(nodes)]
+                if k not in leaf.users:
+                    leaf.users.append(k)
+            item.inputs.append(ids[parent])
+        for name, value in saved(node):
+            if id(value) not in counted and not own(value, node):
+                counted.add(id(value))
+                item.saved += value.nbytes
+            if data and name:
+                leaf = add("data", name, value.shape)
+                leaf.users.append(k)
+                item.inputs.append(leaf.id)
+        ops.append(item)
+    return Picture(ops, leaves, boxes)
+
+
+def reachable(root: Node | Leaf, most: int) -> list[Node]:
+    """Return the nodes that a walk from a root visits, oldest first: backward visits them in reverse."""
+    found: set[Node] = set()
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Leaf) or node in found:
+            continue
+        if node.edges is None:
+            raise GraphError(
+                f"draw: expected a graph that backward has not walked, got one that it freed at {node.where}; "
+                "call mf.draw(loss) before loss.backward(), or backward(retain_graph=True)"
+            )
+        found.add(node)
+        stack.extend(parent for parent, _, _ in node.edges)
+    if len(found) > most:
+        raise ArgumentError(
+            f"draw: expected at most {most:,} nodes, since more can hardly be read, got {len(found):,}; "
+            f"draw a smaller model or a shorter loop, or pass most={len(found)}"
+        )
+    return sorted(found, key=lambda node: node.order)
+
+
+def saved(node: Node) -> list[tuple[str, np.ndarray[Any, Any]]]:
+    """List the arrays that a node's rules saved, each once; with a name, those of inputs without a gradient."""
+    edges = node.edges or []
+    flows = {partial.index for _, partial, _ in edges}
+    still = {name for k, name in enumerate(node.op.inputs) if k not in flows and not node.op.variadic}
+    held = [held for _, partial, args in edges for held in zip(partial.sources, args, strict=True)]
+    held += zip(node.op.inputs, node.inputs, strict=False)
+    found: dict[int, tuple[str, np.ndarray[Any, Any]]] = {}
+    for source, value in held:
+        for array in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(array, np.ndarray):
+                found.setdefault(id(array), (source if source in still else "", array))
+    return list(found.values())
+
+
+def own(array: np.ndarray[Any, Any], node: Node) -> bool:
+    """Whether an array is a leaf's own, which is there with or without a graph."""
+    return bool(array.flags.writeable) and any(leaf.shape == array.shape for leaf, _ in node.guards)
+
+
+def nest(scopes: list[Scope | None], model: Module | None) -> tuple[list[Box], list[int]]:
+    """Put each op, in order of recording, into a box for each layer around it.
+
+    A layer that is called again later gets another box, so that a box always is a stretch of the record and
+    what lies between two calls stays outside of both.
+    """
+    kinds = {id(m): type(m).__name__ for _, m in model.named_modules()} if model is not None else {}
+    titles: dict[Key, str] = {}
+    seen: dict[int, set[str]] = {}  # of each outermost call: the names of the modules below
+    for scope in scopes:
+        if scope is None:
+            continue
+        name, names = scope
+        if id(names) not in seen:
+            seen[id(names)] = set(names.values())
+            titles |= {(id(names), path): f"{path} {kinds[m]}" for m, path in names.items() if m in kinds}
+            if model is not None and names and set(names) == set(kinds) - {id(model)}:
+                titles[id(names), ""] = type(model).__name__
+        if name not in seen[id(names)]:
+            if "." in name:  # a module that the outermost one did not know of, "0.Dense"
+                seen[id(names)].add(name)
+            else:
+                titles[id(names), ""] = name
+    boxes = [Box("", "", None, 0)]
+    opened: list[tuple[Key, int]] = []
+    places = []
+    for scope in scopes:
+        keys: list[Key] = []
+        if scope is not None:
+            name, call = scope[0], id(scope[1])
+            parts = name.split(".")
+            paths = ["", *(".".join(parts[: n + 1]) for n in range(len(parts)))]
+            keys = [(call, p) for p in paths if ((call, p) in titles if not p else p in seen[call])]
+        same = 0
+        while same < min(len(opened), len(keys)) and opened[same][0] == keys[same]:
+            same += 1
+        del opened[same:]
+        for key in keys[same:]:
+            parent = opened[-1][1] if opened else 0
+            boxes.append(Box(titles.get(key, key[1]), key[1], parent, len(opened) + 1))
+            opened.append((key, len(boxes) - 1))
+        places.append(opened[-1][1] if opened else 0)
+    return boxes, places

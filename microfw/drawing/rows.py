@@ -1,0 +1,137 @@
+"""Which row each item of a box is in, in which order, and how far across."""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+Key = tuple[str, int]
+"""What an item stands for: an op, a leaf or a box, and its id."""
+Stretch = tuple[Key | None, int, Key | None, int]
+"""From which item (None: from outside), whose value, to which (None: out of the box), at which port."""
+
+APART = 22.0
+"""Between neighbours in a row."""
+
+
+@dataclass
+class Item:
+    """Something to place in a box. Ports are distances across from where it begins."""
+
+    du: float
+    dv: float
+    first: float  # items are listed in this order; values flow from a lower to a higher one
+    ins: dict[int, float] = field(default_factory=dict)
+    outs: dict[int, float] = field(default_factory=dict)
+    body: tuple[float, float] = (0.0, 0.0)  # an op's own size, at the item's far end
+    depth: int = 0  # of the longest way to it
+    row: int = 0
+    u: float = 0.0
+    v: float = 0.0
+
+
+Items = dict[Key, Item]
+Wires = dict[Stretch, None]
+
+
+def rank(items: Items, wires: Wires) -> list[list[Key]]:
+    """Put each item one row below the lowest that it uses, then lower where that makes lines shorter.
+
+    Lowering an item shortens its own line and lengthens those of what it alone uses; lines that others use
+    too are there anyway.
+    """
+    keys = sorted(items, key=lambda key: items[key].first)
+    users: dict[Key, set[Key]] = {key: set() for key in keys}
+    ends: dict[tuple[Key | None, int], set[Key | None]] = {}
+    used: dict[Key, set[tuple[Key | None, int]]] = {key: set() for key in keys}
+    for tail, value, head, _ in wires:
+        ends.setdefault((tail, value), set()).add(head)
+        if head is not None:
+            used[head].add((tail, value))
+            if tail is not None:
+                users[tail].add(head)
+    for key in keys:
+        for user in users[key]:
+            items[user].row = max(items[user].row, items[key].row + 1)
+    for item in items.values():
+        item.depth = item.row
+    for key in reversed(keys):
+        if users[key] and sum(len(ends[net]) == 1 for net in used[key]) <= 1:
+            items[key].row = min(items[user].row for user in users[key]) - 1
+    numbers = {row: k for k, row in enumerate(sorted({item.row for item in items.values()}))}
+    rows: list[list[Key]] = [[] for _ in numbers]
+    for key in keys:
+        items[key].row = numbers[items[key].row]
+        rows[items[key].row].append(key)
+    return rows
+
+
+def order(rows: list[list[Key]], items: Items, wires: Wires) -> list[list[Key]]:
+    """Order the rows to cross few lines: each item goes to the mean place of its neighbours; the best is kept."""
+    above: dict[Key, list[Key]] = {key: [] for key in items}
+    below: dict[Key, list[Key]] = {key: [] for key in items}
+    for tail, _, head, _ in wires:
+        if tail is not None and head is not None and items[head].row == items[tail].row + 1:
+            above[head].append(tail)
+            below[tail].append(head)
+    if all(len(row) == 1 for row in rows):
+        return rows
+
+    def sweep(listed: list[list[Key]], near: dict[Key, list[Key]]) -> None:
+        places: dict[Key, float] = {}
+        for row in listed:
+            middle = {key: [places[n] for n in near[key]] for key in row}
+            width = max(len(row) - 1, 1)
+            wish = {key: sum(m) / len(m) if m else k / width for k, (key, m) in enumerate(middle.items())}
+            row.sort(key=wish.__getitem__)
+            places |= {key: (k + 0.5) / len(row) for k, key in enumerate(row)}
+
+    best, least = [list(row) for row in rows], crossings(rows, below)
+    for n in range(6):
+        if not least:
+            break
+        sweep(rows[:: -1 if n % 2 else 1], below if n % 2 else above)
+        count = crossings(rows, below)
+        if count < least:
+            best, least = [list(row) for row in rows], count
+    return best
+
+
+def crossings(rows: list[list[Key]], below: dict[Key, list[Key]]) -> int:
+    """Count the pairs of lines between neighbouring rows that cross."""
+    count = 0
+    for row, following in pairwise(rows):
+        place = {key: k for k, key in enumerate(following)}
+        passed: list[int] = []
+        for key in row:
+            ends = sorted(place[head] for head in below[key])
+            count += sum(len(passed) - bisect_right(passed, end) for end in ends)
+            for end in ends:
+                insort(passed, end)
+    return count
+
+
+def spread(row: list[Key], wishes: list[float], items: Items) -> None:
+    """Put a row's items as near to where they wish to be as they fit: least squares, by pooling neighbours.
+
+    What lies on the longest way moves least.
+    """
+    pools: list[tuple[float, float, int]] = []  # sum of wishes less the offsets in the row, of weights, of items
+    offset = 0.0
+    offsets = []
+    for key, wish in zip(row, wishes, strict=True):
+        offsets.append(offset)
+        item = items[key]
+        weight = 20.0 if item.depth == item.row else 1.0
+        total, count = weight * (wish - offset), 1
+        while pools and pools[-1][0] / pools[-1][1] >= total / weight:
+            more, heavier, n = pools.pop()
+            total, weight, count = total + more, weight + heavier, count + n
+        pools.append((total, weight, count))
+        offset += item.dv + APART
+    k = 0
+    for total, weight, count in pools:
+        for key in row[k : k + count]:
+            items[key].v = total / weight + offsets[k]
+            k += 1
