@@ -90,9 +90,9 @@ class Methods:
 
     # Indexing
 
-    def take(self, indices: Any, axis: int | None = None, mode: str = "raise") -> Tensor:
+    def take(self, indices: Any, axis: int | None = None, *, mode: str = "raise") -> Tensor:
         """Take slices at integers along an axis."""
-        return _numpys(np.take)(self, indices, axis, mode)
+        return _numpys(np.take)(self, indices, axis, mode=mode)
 
     def compress(self, condition: Any, axis: int | None = None) -> Tensor:
         """Take the slices along an axis at which a condition holds."""

@@ -136,6 +136,7 @@ def solve(a: Array, b: Array) -> Array:
 
     Examples
     --------
+    >>> import microfw as mf
     >>> solve(mf.tensor([[2.0, 0.0], [0.0, 4.0]]), [1.0, 1.0])
     tensor([0.5 , 0.25])
     """

@@ -100,6 +100,7 @@ def take(x: Array, indices: Array, *, axis: int = 0) -> Array:
 
     Examples
     --------
+    >>> import microfw as mf
     >>> table = mf.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     >>> rows = take(table, [1, 1, 0])
     >>> rows.sum().backward()

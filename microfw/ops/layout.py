@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from microfw.errors import ShapeError, message
+from microfw.errors import ArgumentError, ShapeError, message
 from microfw.op import Array, Cost, Shape, moves, op
 from microfw.ops.elementwise import identity
 from microfw.ops.mapping import operand, stands_for
@@ -184,7 +184,7 @@ def broadcast_arrays(*args: Any) -> tuple[Tensor, ...]:
 def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy") -> tuple[Tensor, ...]:
     """Return the coordinates of a grid's points: one array for each axis."""
     if indexing not in ("xy", "ij"):
-        raise ShapeError(message("meshgrid", "indexing of 'xy' or 'ij'", repr(indexing)))
+        raise ArgumentError(message("meshgrid", "indexing of 'xy' or 'ij'", repr(indexing)))
     places = [1, 0, *range(2, len(xi))] if indexing == "xy" and len(xi) > 1 else list(range(len(xi)))
     made = tuple(
         reshape(x, shape=tuple(-1 if k == place else 1 for k in range(len(xi))))
