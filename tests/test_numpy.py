@@ -6,12 +6,15 @@ import inspect
 
 import numpy as np
 import pytest
+from cases.indexing import CASES as INDEXING
 from cases.linalg import definite, regular
 from cases.samples import floats
+from op_cases import title
 
 import microfw as mf
 from microfw.errors import ArgumentError, ShapeError, SingularError
 from microfw.graph import NUMPY
+from microfw.ops import indexing
 
 A = floats((3, 4))
 B = floats((2, 3, 4), seed=3)
@@ -319,12 +322,26 @@ def test_sorting():
     assert x.grad.tolist() == [1000, 1, 100, 10]
 
 
-# Gradients of rows picked by integers
+# Gradients of what is picked by integers
+
+few = pytest.mark.parametrize("few", [0, indexing.FEW], ids=["as many", "as few"])
+
+
+@pytest.mark.parametrize(
+    ("case", "sample"), [(c, s) for c in INDEXING for s in c.samples if c.op.differentiable], ids=title
+)
+def test_rules_for_many_entries_hold_for_few(case, sample, monkeypatch):
+    monkeypatch.setattr(indexing, "FEW", 0)
+    function, inputs = case.call(sample)
+    assert mf.gradcheck(function, *inputs, projections=1) <= 1e-6
+    np.testing.assert_array_equal(function(*inputs).data, case.reference(*sample.arranged(), **sample.params))
 
 
 @pytest.mark.parametrize("shape", [(7,), (7, 1), (7, 5), (7, 2, 3), (1, 4), (3, 0)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_repeated_rows_add_up_bit_for_bit_as_in_a_loop(shape, dtype):
+@few
+def test_repeated_rows_add_up_bit_for_bit_as_in_a_loop(shape, dtype, few, monkeypatch):
+    monkeypatch.setattr(indexing, "FEW", few)
     rng = np.random.default_rng(0)
     x = mf.tensor(rng.standard_normal(shape).astype(dtype), requires_grad=True)
     rows = rng.integers(-shape[0], shape[0], 200).reshape(4, 50)
@@ -348,7 +365,9 @@ def test_repeated_rows_add_up_bit_for_bit_as_in_a_loop(shape, dtype):
     (np.array([0, 0]), slice(1, 3)), (None, np.array([0, 0])), (np.array([True, False, True]), slice(None, None, 2)), (np.array([True, False, True]), np.array([1, 1])),
     (np.array([0, 0]), None, np.array([2, 2])), np.array([[True] * 4, [False] * 4, [True] * 4]), (slice(1), None, np.array([3, 3])), np.array(1), [],
 ], ids=str)  # fmt: skip
-def test_gradients_of_odd_indices_add_up(key):
+@few
+def test_gradients_of_odd_indices_add_up(key, few, monkeypatch):
+    monkeypatch.setattr(indexing, "FEW", few)
     x = mf.tensor(A, requires_grad=True)
     y = x[key]
     expected = A[key]
