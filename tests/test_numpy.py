@@ -500,10 +500,11 @@ def test_every_ufunc_records_or_is_refused_by_name(function):
         with pytest.raises(TypeError, match=rf"np\.{function.__name__}: expected a function with a derivative rule"):
             function(*given)
         return
-    try:
-        made = function(*given)
-    except mf.errors.DTypeError:  # functions of masks and of integers
-        made = function(*(x > 0.5 for x in given))
+    with np.errstate(all="ignore"):
+        try:
+            made = function(*given)
+        except TypeError:  # functions of masks
+            made = function(*(x > 0.5 for x in given))
     for y in several(made):
         assert isinstance(y, mf.Tensor)
 
