@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 
 class MicrofwError(Exception):
     """Base of every exception that microfw raises on purpose."""
@@ -17,6 +19,10 @@ class DTypeError(MicrofwError, TypeError):
 
 class ArgumentError(MicrofwError, ValueError):
     """A setting or an argument has a value that cannot work."""
+
+
+class SingularError(ArgumentError, np.linalg.LinAlgError):
+    """A matrix has no inverse, or no Cholesky factor."""
 
 
 class DataError(MicrofwError, ValueError):

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from microfw.errors import GraphError
+from microfw.errors import GraphError, ShapeError, message
 from microfw.graph import NUMPY, OPS, Leaf, Node
+from microfw.methods import Methods
 
 if TYPE_CHECKING:
     from microfw.tensor import Tensor
@@ -20,7 +21,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Axis = int | tuple[int, ...] | None
 
 
-class ArrayLike:
+class ArrayLike(Methods):
     """The part of `Tensor` that it shares with NumPy's arrays."""
 
     __slots__ = ()
@@ -152,10 +153,6 @@ class ArrayLike:
         """The Tensor with its axes reversed."""
         return OPS["transpose"].call(self)
 
-    def dot(self, other: Any) -> Tensor:
-        """Matrix product."""
-        return OPS["matmul"].call(self, other)
-
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """Sum over axes."""
         return OPS["sum"].call(self, axis=axis, keepdims=keepdims)
@@ -182,18 +179,18 @@ class ArrayLike:
 
     def transpose(self, *axes: Any) -> Tensor:
         """Reorder the axes."""
-        order = axes[0] if len(axes) == 1 else axes or None
-        return OPS["transpose"].call(self, axes=order)
-
-    def ravel(self) -> Tensor:
-        """Return the entries along one axis."""
-        return OPS["reshape"].call(self, shape=(-1,))
+        order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes or None
+        return OPS["transpose"].call(self, axes=None if order is None else tuple(order))
 
     def astype(self, dtype: Any) -> Tensor:
         """Cast; the gradient is cast back."""
         return OPS["astype"].call(self, dtype=np.dtype(dtype))
 
     def __getitem__(self, key: Any) -> Tensor:
+        if type(key) is list:
+            key = frozen_key(key)
+        if isinstance(key, ArrayLike | np.ndarray) and key.dtype.kind == "i" and self._array.ndim:
+            return OPS["take"].call(self, key, axis=0)  # whose indices are an input, not a setting
         return OPS["getitem"].call(self, key=frozen_key(key))
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -214,6 +211,13 @@ class ArrayLike:
         return bool(np.any(self._array == np.asarray(value)))
 
     def __bool__(self) -> bool:
+        if self._array.size != 1:
+            raise ShapeError(
+                message(
+                    "Tensor", "one entry to test for truth", self.shape,
+                    "that of several or none is ambiguous: reduce them with np.any or np.all",
+                )
+            )  # fmt: skip
         return bool(self._array)
 
     def __float__(self) -> float:
@@ -285,4 +289,6 @@ def frozen_key(key: Any) -> Any:
         return tuple(frozen_key(k) for k in key)
     if isinstance(key, ArrayLike):
         return key._array if key._leaf is None else key._array.copy()
-    return np.array(key) if isinstance(key, list | np.ndarray) else key
+    if isinstance(key, list):
+        return np.array(key, None if key else np.intp)
+    return np.array(key) if isinstance(key, np.ndarray) else key

@@ -22,7 +22,7 @@ MODULES = [
 ]
 
 ROOMS = [
-    "errors", "recording", "graph", "operators", "tensor", "record", "op", "ops", "calculus", "gradcheck", "nn", "drawing", "optim", "data", "replay", "training",
+    "errors", "recording", "graph", "methods", "operators", "tensor", "record", "op", "ops", "calculus", "gradcheck", "nn", "drawing", "optim", "data", "replay", "training",
     "profiler", "estimators", "cli", "__init__", "__main__",
 ]  # fmt: skip
 

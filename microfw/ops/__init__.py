@@ -1,6 +1,33 @@
 """Ops by family. To add one: one declaration in its family's file, one row in the tests' case table."""
 
 from microfw.op import Cost, each, moves
-from microfw.ops import elementwise, indexing, layout, linalg, loss, reduction
+from microfw.ops import (
+    diagonals,
+    elementwise,
+    factors,
+    indexing,
+    joining,
+    layout,
+    linalg,
+    loss,
+    products,
+    reduction,
+    repeating,
+)
 
-__all__ = ["Cost", "each", "elementwise", "indexing", "layout", "linalg", "loss", "moves", "reduction"]
+__all__ = [
+    "Cost",
+    "diagonals",
+    "each",
+    "elementwise",
+    "factors",
+    "indexing",
+    "joining",
+    "layout",
+    "linalg",
+    "loss",
+    "moves",
+    "products",
+    "reduction",
+    "repeating",
+]

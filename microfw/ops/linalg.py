@@ -1,4 +1,4 @@
-"""Linear algebra."""
+"""Linear algebra: matrix products."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def _matmul_cost(y: Shape, a: Shape, b: Shape) -> Cost:
     return Cost(product, (product, product), products_forward=product, products_derivatives=(product, product))
 
 
-def _swap(x: Any) -> Any:
+def swap(x: Any) -> Any:
+    """Exchange the last two axes."""
     return x.T if x.ndim == 2 else x.transpose((*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
@@ -50,19 +51,22 @@ def _matmul_left(g: Any, a: Any, b: Any) -> Any:
             if b.ndim == 2
             else np.sum(np.matmul(b, g.reshape((*g.shape, 1)))[..., 0], axis=tuple(range(b.ndim - 2)))
         )
-    return np.matmul(g, _swap(b))
+    return np.matmul(g, swap(b))
 
 
 def _matmul_right(g: Any, a: Any, b: Any) -> Any:
     if a.ndim == 1:
         return g * a if b.ndim == 1 else a.reshape((-1, 1)) * g.reshape((*g.shape[:-1], 1, g.shape[-1]))
     if b.ndim == 1:
-        product = np.matmul(_swap(a), g.reshape((*g.shape, 1)))[..., 0]
+        product = np.matmul(swap(a), g.reshape((*g.shape, 1)))[..., 0]
         return product if a.ndim == 2 else np.sum(product, axis=tuple(range(a.ndim - 2)))
-    return np.matmul(_swap(a), g)
+    if b.ndim == 2 and a.ndim > 2:  # one product of all rows, where a batch of them would have to be summed
+        rows = prod(a.shape[:-1])
+        return np.matmul(a.reshape((rows, a.shape[-1])).T, g.reshape((rows, g.shape[-1])))
+    return np.matmul(swap(a), g)
 
 
-@op(vjp=(_matmul_left, _matmul_right), jvp="linear", cost=_matmul_cost, numpy=(np.matmul, np.dot), fresh=True)
+@op(vjp=(_matmul_left, _matmul_right), jvp="linear", cost=_matmul_cost, numpy=(np.matmul, np.linalg.matmul), fresh=True)
 def matmul(a: Array, b: Array) -> Array:
     """Matrix product of the last two axes, the others broadcast."""
     return np.matmul(a, b)

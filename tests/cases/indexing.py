@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cases.samples import Case, Sample, floats, transposed
+from cases.samples import Case, Sample, backwards, floats, repeated, transposed
 
 
 def put(x, *, shape, key):
@@ -36,6 +36,28 @@ KEYS = {
 TAKEN = np.array([[0, 0, 2], [1, 1, 1]])
 
 
+ROWS = np.array([2, 0, 0, -1])
+
+
+def scattered(x, indices, to, axis=0):
+    zeros = np.zeros(to)
+    np.add.at(zeros, (slice(None),) * (axis % len(to)) + (np.asarray(indices),), x)
+    return zeros
+
+
+def sortable():
+    x = floats((3, 4))
+    return [
+        Sample("last axis", (x,)),
+        Sample("first axis", (x,), {"axis": 0}),
+        Sample("three axes", (floats((2, 3, 4)),), {"axis": 1}),
+        Sample("ties", (np.array([1.0, 0.0, 1.0, 0.0]),)),
+        Sample("empty", (np.zeros((0, 3)),)),
+        Sample("transposed", (x,), {}, transposed),
+        Sample("negative stride", (x,), {"axis": 0}, backwards),
+    ]
+
+
 def indexed():
     samples = [Sample(label, (floats((3, 4)),), {"key": key}) for label, key in KEYS.items()]
     return samples + [
@@ -56,6 +78,53 @@ CASES = [
     Case("getitem", lambda x, key: x[key], indexed(), protocol=False),
     Case("put", put, placed(), protocol=False),
     Case(
+        "take",
+        lambda x, indices, axis=0: np.take(x, indices, axis=axis),
+        [
+            Sample("rows", (floats((3, 4)), ROWS)),
+            Sample("columns", (floats((4, 3)), ROWS), {"axis": 1}),
+            Sample("middle", (floats((2, 3, 2)), ROWS), {"axis": -2}),
+            Sample("vector", (floats((3,)), ROWS)),
+            Sample("a batch of rows", (floats((3, 2)), np.array([[0, 1, 1], [2, 2, -3]]))),
+            Sample("one row", (floats((3, 4)), np.array(1))),
+            Sample("no rows", (floats((3, 4)), np.zeros(0, int))),
+            Sample("of width 0", (np.zeros((3, 0)), ROWS)),
+            Sample("transposed", (floats((4, 3)), ROWS), {}, transposed),
+            Sample("negative stride", (floats((3, 4)), ROWS), {}, backwards),
+            Sample("repeated", (floats((4,)), ROWS), {"axis": 0}, repeated),
+        ],
+        protocol=lambda x, indices, axis=0: np.take(x, indices, axis=axis),
+    ),
+    Case(
+        "scatter",
+        scattered,
+        [
+            Sample("rows", (floats((4, 2)), ROWS), {"to": (3, 2)}),
+            Sample("columns", (floats((2, 4)), ROWS), {"to": (2, 3), "axis": 1}),
+            Sample("middle", (floats((2, 4, 2)), ROWS), {"to": (2, 3, 2), "axis": -2}),
+            Sample("vector", (floats((4,)), ROWS), {"to": (5,)}),
+            Sample("a batch of rows", (floats((2, 2, 3)), np.array([[0, 1], [1, 1]])), {"to": (2, 3)}),
+            Sample("one row", (floats((4,)), np.array(1)), {"to": (3, 4)}),
+            Sample("one entry", (floats(()), np.array(1)), {"to": (3,)}),
+            Sample("no rows", (np.zeros((0, 2)), np.zeros(0, int)), {"to": (3, 2)}),
+            Sample("transposed", (floats((2, 4)), ROWS), {"to": (3, 2)}, transposed),
+            Sample("repeated", (floats((2,)), ROWS[:3]), {"to": (3, 2)}, repeated),
+        ],
+        protocol=False,
+    ),
+    Case("argsort", lambda x, axis=-1: np.argsort(x, axis=axis, kind="stable"), sortable()),
+    Case(
+        "argwhere",
+        np.argwhere,
+        [
+            Sample("matrix", (floats((3, 4)) * (np.arange(12).reshape(3, 4) % 3 == 0),)),
+            Sample("mask", (np.array([True, False, True]),)),
+            Sample("0-d", (np.array(2.0),)),
+            Sample("empty", (np.zeros((0, 3)),)),
+            Sample("nothing", (np.zeros((2, 3)),)),
+        ],
+    ),
+    Case(
         "take_along_axis",
         np.take_along_axis,
         [
@@ -64,6 +133,10 @@ CASES = [
             Sample("argsort", (floats((2, 3)), np.argsort(floats((2, 3)), axis=1)), {"axis": 1}),
             Sample("vector", (floats((4,)), np.array([3, 3, 0])), {"axis": 0}),
             Sample("nothing", (floats((2, 4)), np.zeros((2, 0), int)), {"axis": 1}),
+            Sample("one row of indices for all", (floats((3, 4)), np.array([[1, 1, -1]])), {"axis": 1}),
+            Sample("one row for all indices", (floats((1, 4)), TAKEN), {"axis": 1}),
+            Sample("flat", (floats((2, 3)), np.array([5, 0, 0])), {"axis": None}),
+            Sample("negative stride", (floats((2, 4)), TAKEN), {"axis": 1}, backwards),
             Sample("transposed", (floats((4, 2)), TAKEN), {"axis": 1}, transposed),
         ],
     ),

@@ -11,6 +11,30 @@ def products(*shapes):
     return [Sample(f"{a} @ {b}", (floats(a, seed=1), floats(b, seed=2))) for a, b in shapes]
 
 
+def regular(*batch, n=3, seed=1):
+    """Matrices far from singular ones."""
+    return floats((*batch, n, n), -1, 1, seed=seed) + 2 * np.eye(n)
+
+
+def definite(*batch, n=3):
+    """Symmetric positive definite matrices."""
+    half = floats((*batch, n, n), -1, 1)
+    return half @ np.swapaxes(half, -1, -2) + np.eye(n)
+
+
+def of_square(make):
+    return [
+        Sample("matrix", (make(),)),
+        Sample("1 x 1", (make(n=1),)),
+        Sample("batch", (make(2),)),
+        Sample("batch of batches", (make(2, 2, n=2),)),
+        Sample("no rows", (np.zeros((0, 0)),)),
+        Sample("no matrices", (np.zeros((0, 3, 3)),)),
+        Sample("transposed", (make(),), {}, transposed),
+        Sample("repeated", (make(n=2),), {}, repeated),
+    ]
+
+
 CASES = [
     Case(
         "matmul",
@@ -54,5 +78,31 @@ CASES = [
             ),
         ],
         protocol=False,
+    ),
+    Case("inv", np.linalg.inv, of_square(regular)),
+    Case("det", np.linalg.det, of_square(regular)),
+    Case(
+        "slogdet",
+        lambda x: np.stack(np.linalg.slogdet(x)),
+        [*of_square(regular), Sample("negative", (regular()[[1, 0, 2]],))],
+        protocol=False,
+    ),
+    Case("cholesky", np.linalg.cholesky, [*of_square(definite), Sample("lower half", (np.tril(definite()),))]),
+    Case(
+        "solve",
+        np.linalg.solve,
+        [
+            Sample("vector", (regular(), floats((3,), seed=2))),
+            Sample("columns", (regular(), floats((3, 2), seed=2))),
+            Sample("batch", (regular(2), floats((2, 3, 2), seed=2))),
+            Sample("batch of matrices, one vector", (regular(2), floats((3,), seed=2))),
+            Sample("batch of matrices, one matrix", (regular(2), floats((3, 1), seed=2))),
+            Sample("one matrix, batch of columns", (regular(), floats((2, 3, 2), seed=2))),
+            Sample("both repeated", (regular(2, 1), floats((2, 3, 1), seed=2))),
+            Sample("no columns", (regular(), np.zeros((3, 0)))),
+            Sample("no rows", (np.zeros((0, 0)), np.zeros((0, 2)))),
+            Sample("transposed", (regular(), floats((2, 3), seed=2)), {}, transposed),
+            Sample("repeated", (regular(n=2), floats((2, 1), seed=2)), {}, repeated),
+        ],
     ),
 ]

@@ -1,0 +1,161 @@
+"""Arrays joined, and cut apart again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
+
+from microfw.errors import ShapeError, message
+from microfw.op import Array, Shape, moves, op
+from microfw.ops.indexing import getitem
+from microfw.ops.layout import atleast_1d, atleast_2d, atleast_3d, ravel, reshape
+from microfw.ops.mapping import operand, stands_for
+from microfw.tensor import Tensor
+
+
+def _piece(g: Any, index: int, shapes: Sequence[Shape], axis: int) -> Any:
+    start = sum(s[axis] for s in shapes[:index])
+    key = [slice(None)] * len(shapes[index])
+    key[axis] = slice(start, start + shapes[index][axis])
+    return g[tuple(key)]
+
+
+def _place(dx: Any, index: int, shapes: Sequence[Shape], axis: int) -> Any:
+    return np.concatenate([dx if k == index else np.zeros(s, dx.dtype) for k, s in enumerate(shapes)], axis=axis)
+
+
+@op(vjp=_piece, jvp=_place, cost=moves, fresh=True)
+def concatenate(*xs: Array, axis: int = 0) -> Array:
+    """Arrays joined along an axis."""
+    return np.concatenate(xs, axis=axis)
+
+
+@stands_for(np.concatenate)  # NumPy takes the arrays as one sequence
+def _concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Tensor:
+    return concatenate(*(map(ravel, arrays) if axis is None else arrays), axis=axis or 0)
+
+
+def _layer(g: Any, index: int, shapes: Sequence[Shape], axis: int) -> Any:
+    return g[(*(slice(None),) * (axis % g.ndim), index, ...)]
+
+
+def _layers(dx: Any, index: int, shapes: Sequence[Shape], axis: int) -> Any:
+    return np.stack([dx if k == index else np.zeros(s, dx.dtype) for k, s in enumerate(shapes)], axis=axis)
+
+
+@op(vjp=_layer, jvp=_layers, cost=moves, fresh=True)
+def stack(*xs: Array, axis: int = 0) -> Array:
+    """Arrays of one shape joined along a new axis."""
+    return np.stack(xs, axis=axis)
+
+
+@stands_for(np.stack)
+def _stack(arrays: Sequence[Any], axis: int = 0) -> Tensor:
+    return stack(*arrays, axis=axis)
+
+
+def _several(made: Any) -> tuple[Any, ...]:
+    return made if isinstance(made, tuple) else (made,)
+
+
+@stands_for(np.vstack)
+def vstack(tup: Sequence[Any]) -> Tensor:
+    """Join arrays along their first axis, vectors as rows."""
+    return concatenate(*_several(atleast_2d(*tup)), axis=0)
+
+
+@stands_for(np.hstack)
+def hstack(tup: Sequence[Any]) -> Tensor:
+    """Join arrays along their second axis, vectors along their only one."""
+    arrays = _several(atleast_1d(*tup))
+    return concatenate(*arrays, axis=0 if arrays[0].ndim == 1 else 1)
+
+
+@stands_for(np.dstack)
+def dstack(tup: Sequence[Any]) -> Tensor:
+    """Join arrays along their third axis."""
+    return concatenate(*_several(atleast_3d(*tup)), axis=2)
+
+
+@stands_for(np.column_stack)
+def column_stack(tup: Sequence[Any]) -> Tensor:
+    """Join arrays along their second axis, vectors as columns."""
+    arrays = map(operand, tup)
+    return concatenate(*(x if x.ndim > 1 else reshape(x, shape=(-1, 1)) for x in arrays), axis=1)
+
+
+@stands_for(np.append)
+def append(arr: Any, values: Any, axis: int | None = None) -> Tensor:
+    """Join two arrays, flat by default."""
+    return _concatenate((arr, values), axis)
+
+
+# Cut apart
+
+
+def _cut(x: Any, bounds: Sequence[int], axis: int) -> list[Tensor]:
+    before = (slice(None),) * axis
+    return [getitem(x, key=(*before, slice(a, b))) for a, b in pairwise(bounds)]
+
+
+@stands_for(np.array_split)
+def array_split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
+    """Cut an array into so many parts of about the same length, or at these places."""
+    x = operand(ary)
+    axis = normalize_axis_index(axis, x.ndim)
+    n = x.shape[axis]
+    if np.ndim(indices_or_sections):
+        places = [int(k) for k in indices_or_sections]
+        return _cut(x, [0, *places, n], axis)
+    parts = int(indices_or_sections)
+    if parts < 1:
+        raise ShapeError(message("array_split", "at least one part", parts))
+    length, longer = divmod(n, parts)
+    return _cut(x, [k * length + min(k, longer) for k in range(parts + 1)], axis)
+
+
+@stands_for(np.split)
+def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
+    """Cut an array into so many equal parts, or at these places."""
+    n = np.shape(ary)[normalize_axis_index(axis, np.ndim(ary))]
+    if not np.ndim(indices_or_sections) and n % max(int(indices_or_sections), 1):
+        raise ShapeError(
+            message("split", f"a number of parts that divides {n}", indices_or_sections, "or use np.array_split")
+        )
+    return array_split(ary, indices_or_sections, axis)
+
+
+@stands_for(np.vsplit)
+def vsplit(ary: Any, indices_or_sections: Any) -> list[Tensor]:
+    """Cut an array of at least two axes along its first."""
+    return split(ary, indices_or_sections, _at_least(ary, 2, "vsplit", 0))
+
+
+@stands_for(np.hsplit)
+def hsplit(ary: Any, indices_or_sections: Any) -> list[Tensor]:
+    """Cut an array along its second axis, a vector along its only one."""
+    return split(ary, indices_or_sections, _at_least(ary, 1, "hsplit", min(np.ndim(ary) - 1, 1)))
+
+
+@stands_for(np.dsplit)
+def dsplit(ary: Any, indices_or_sections: Any) -> list[Tensor]:
+    """Cut an array along its third axis."""
+    return split(ary, indices_or_sections, _at_least(ary, 3, "dsplit", 2))
+
+
+def _at_least(ary: Any, ndim: int, where: str, axis: int) -> int:
+    if np.ndim(ary) < ndim:
+        raise ShapeError(message(where, f"at least {ndim} axes", np.shape(ary)))
+    return axis
+
+
+@stands_for(getattr(np, "unstack", None))
+def unstack(x: Any, /, *, axis: int = 0) -> tuple[Tensor, ...]:
+    """Return the arrays that lie along an axis, without it."""
+    x = operand(x)
+    before = (slice(None),) * normalize_axis_index(axis, x.ndim)
+    return tuple(getitem(x, key=(*before, k)) for k in range(x.shape[axis]))

@@ -1,0 +1,56 @@
+"""What NumPy's functions stand for where that is no op of its own, but a few ops, or an op called differently."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from microfw.graph import NUMPY
+from microfw.tensor import Tensor
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def stands_for(*functions: Callable[..., Any] | None) -> Callable[[F], F]:
+    """Let NumPy's functions, called on a Tensor, become the decorated one; None stands for one too new."""
+
+    def enter(made: F) -> F:
+        for function in functions:
+            if function is not None:
+                NUMPY[function] = made
+        return made
+
+    return enter
+
+
+def operand(x: Any) -> Any:
+    """Return what is no Tensor as an array, so that it has a shape."""
+    return x if isinstance(x, Tensor) else np.asarray(x)
+
+
+def _values(given: Any) -> Any:
+    if type(given) in (list, tuple):
+        return type(given)(_values(x) for x in given)
+    return given.data if isinstance(given, Tensor) else given
+
+
+def _answer(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function of NumPy's have the values, and return what NumPy returns."""
+
+    def call(*given: Any, **options: Any) -> Any:
+        return function(*_values(given), **{name: _values(value) for name, value in options.items()})
+
+    return call
+
+
+PLAIN = (
+    np.array_equiv, np.can_cast, np.common_type, np.diag_indices_from, np.einsum_path, np.iscomplexobj, np.isrealobj,
+    np.ix_, np.min_scalar_type, np.save, np.savetxt, np.savez, np.savez_compressed, np.tril_indices_from,
+    np.triu_indices_from,
+)  # fmt: skip
+"""Functions through which no gradient flows: they say what an array is like, or write it down."""
+
+for _function in PLAIN:
+    stands_for(_function)(_answer(_function))

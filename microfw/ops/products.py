@@ -1,0 +1,289 @@
+"""Products of arrays as NumPy knows them, each made of ``matmul`` wherever entries are multiplied and summed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
+
+from microfw.errors import ArgumentError, ShapeError, message
+from microfw.op import Shape
+from microfw.ops.diagonals import diagonal
+from microfw.ops.elementwise import multiply
+from microfw.ops.layout import ravel, reshape, transpose
+from microfw.ops.linalg import matmul
+from microfw.ops.mapping import operand, stands_for
+from microfw.ops.repeating import roll
+from microfw.tensor import Tensor
+
+Labels = tuple[str, ...]
+"""A name for each axis."""
+
+
+def _shaped(x: Any, shape: Shape) -> Any:
+    return x if x.shape == shape else reshape(x, shape=shape)
+
+
+def _ordered(x: Any, labels: Labels, order: Labels) -> Any:
+    return x if labels == order else transpose(x, axes=tuple(labels.index(k) for k in order))
+
+
+def contract(a: Any, la: Labels, b: Any, lb: Labels, out: Iterable[str]) -> tuple[Any, Labels]:
+    """Multiply two arrays with named axes, summing over the names that are not in ``out``.
+
+    Axes of one name have one length. It comes to one matrix product, over the axes that are in both and summed;
+    those in both that are kept are its batch. Without any to sum it is a product entry by entry.
+
+    Returns
+    -------
+    array, labels
+        The product, with its axes in whatever order is at hand.
+    """
+    kept = set(out)
+    a, la = _summed(a, la, kept | set(lb))
+    b, lb = _summed(b, lb, kept | set(la))
+    summed = tuple(k for k in la if k in lb and k not in kept)
+    batch = tuple(k for k in la if k in lb and k in kept)
+    left = tuple(k for k in la if k not in lb)
+    right = tuple(k for k in lb if k not in la)
+    size = dict(zip(la + lb, a.shape + b.shape, strict=True))
+
+    def sizes(labels: Labels) -> Shape:
+        return tuple(size[k] for k in labels)
+
+    if not summed:
+        a = _shaped(_ordered(a, la, batch + left), sizes(batch + left) + (1,) * len(right))
+        b = _shaped(_ordered(b, lb, batch + right), sizes(batch) + (1,) * len(left) + sizes(right))
+        return multiply(a, b), batch + left + right
+    a = _shaped(_ordered(a, la, batch + left + summed), (*sizes(batch), prod(sizes(left)), prod(sizes(summed))))
+    b = _shaped(_ordered(b, lb, batch + summed + right), (*sizes(batch), prod(sizes(summed)), prod(sizes(right))))
+    return _shaped(matmul(a, b), sizes(batch + left + right)), batch + left + right
+
+
+def _summed(x: Any, labels: Labels, kept: set[str]) -> tuple[Any, Labels]:
+    axes = tuple(k for k, label in enumerate(labels) if label not in kept)
+    return (np.sum(x, axis=axes), tuple(k for k in labels if k in kept)) if axes else (x, labels)
+
+
+@stands_for(np.tensordot, np.linalg.tensordot)
+def tensordot(a: Any, b: Any, axes: Any = 2) -> Tensor:
+    """Sum the products over axes of ``a`` and as many of ``b``: the last and first so many, or these."""
+    a, b = operand(a), operand(b)
+    if np.ndim(axes):
+        first, second = (normalize_axis_tuple(k, x.ndim) for k, x in zip(axes, (a, b), strict=True))
+    else:
+        n = int(axes)
+        if not 0 <= n <= min(a.ndim, b.ndim):
+            raise ShapeError(message("tensordot", f"{n} axes in both", (a.shape, b.shape)))
+        first, second = tuple(range(a.ndim - n, a.ndim)), tuple(range(n))
+    if tuple(a.shape[k] for k in first) != tuple(b.shape[k] for k in second):
+        raise ShapeError(message("tensordot", f"axes {first} and {second} of the same lengths", (a.shape, b.shape)))
+    la = tuple(f"a{k}" for k in range(a.ndim))
+    lb = tuple(la[first[second.index(k)]] if k in second else f"b{k}" for k in range(b.ndim))
+    out = tuple(k for k in la + lb if not (k in la and k in lb))
+    made, labels = contract(a, la, b, lb, out)
+    return _ordered(made, labels, out)  # type: ignore[no-any-return]
+
+
+@stands_for(np.dot)
+def dot(a: Any, b: Any) -> Tensor:
+    """Sum products over the last axis of ``a`` and the last but one of ``b``, or its only one.
+
+    Of matrices it is the matrix product. With more axes the result has all the others of ``a``, then those of ``b``.
+    """
+    a, b = operand(a), operand(b)
+    if not a.ndim or not b.ndim:
+        return multiply(a, b)
+    return tensordot(a, b, ((-1,), (-2,))) if a.ndim > 1 and b.ndim > 2 else matmul(a, b)
+
+
+@stands_for(np.inner)
+def inner(a: Any, b: Any) -> Tensor:
+    """Sum products over the last axes of both."""
+    a, b = operand(a), operand(b)
+    return tensordot(a, b, ((-1,), (-1,))) if a.ndim and b.ndim else multiply(a, b)
+
+
+@stands_for(np.outer, np.linalg.outer)
+def outer(a: Any, b: Any) -> Tensor:
+    """Multiply each entry of ``a`` with each of ``b``."""
+    return multiply(reshape(a, shape=(-1, 1)), reshape(b, shape=(1, -1)))
+
+
+@stands_for(np.vdot)
+def vdot(a: Any, b: Any) -> Tensor:
+    """Sum the products of all entries."""
+    return matmul(ravel(a), ravel(b))
+
+
+@stands_for(np.vecdot, np.linalg.vecdot)
+def vecdot(x1: Any, x2: Any, *, axis: int = -1) -> Tensor:
+    """Sum products along an axis of both, the others broadcast."""
+    return multiply(x1, x2).sum(axis)
+
+
+@stands_for(getattr(np, "matvec", None))
+def matvec(x1: Any, x2: Any) -> Tensor:
+    """Multiply matrices with vectors."""
+    x2 = operand(x2)
+    return matmul(x1, reshape(x2, shape=(*x2.shape, 1)))[..., 0]
+
+
+@stands_for(getattr(np, "vecmat", None))
+def vecmat(x1: Any, x2: Any) -> Tensor:
+    """Multiply vectors with matrices."""
+    x1 = operand(x1)
+    return matmul(reshape(x1, shape=(*x1.shape[:-1], 1, x1.shape[-1])), x2)[..., 0, :]
+
+
+@stands_for(np.kron)
+def kron(a: Any, b: Any) -> Tensor:
+    """Kronecker product: each entry of ``a`` times all of ``b``, in its place."""
+    a, b = operand(a), operand(b)
+    ndim = max(a.ndim, b.ndim)
+    sa, sb = ((1,) * (ndim - x.ndim) + x.shape for x in (a, b))
+    left = reshape(a, shape=tuple(n for s in sa for n in (s, 1)))
+    right = reshape(b, shape=tuple(n for s in sb for n in (1, s)))
+    return reshape(multiply(left, right), shape=tuple(m * n for m, n in zip(sa, sb, strict=True)))
+
+
+@stands_for(np.cross, np.linalg.cross)
+def cross(a: Any, b: Any, *, axis: int = -1) -> Tensor:
+    """Cross product of vectors of 3 entries along an axis."""
+    a, b = operand(a), operand(b)
+    for x in (a, b):
+        if x.shape[normalize_axis_index(axis, x.ndim)] != 3:
+            raise ShapeError(message("cross", f"3 entries along axis {axis}", x.shape))
+    first, second = (multiply(roll(a, shift=-k, axis=axis), roll(b, shift=k, axis=axis)) for k in (1, -1))
+    return first - second
+
+
+@stands_for(np.linalg.multi_dot)
+def multi_dot(arrays: Sequence[Any]) -> Tensor:
+    """Multiply matrices, the first and last perhaps vectors, in a good order."""
+    given = [operand(x) for x in arrays]
+    names = [chr(ord("a") + k) for k in range(len(given) + 1)]
+    terms = [names[k] + names[k + 1] if x.ndim == 2 else names[k + (k == 0)] for k, x in enumerate(given)]
+    out = (names[0] if given[0].ndim == 2 else "") + (names[-1] if given[-1].ndim == 2 else "")
+    return einsum(f"{','.join(terms)}->{out}", *given)
+
+
+# Any sum of products
+
+
+@stands_for(np.einsum)
+def einsum(*operands: Any, optimize: Any = True) -> Tensor:
+    """Sum products over named axes, by Einstein's convention as NumPy writes it.
+
+    It never runs NumPy's own loops: two operands at a time become one matrix product, see `contract`, in the
+    order that `numpy.einsum_path` finds for more than two.
+
+    Parameters
+    ----------
+    *operands
+        ``"ij,jk->ik"`` and the arrays, or each array followed by a list of its axes' numbers.
+    optimize
+        Taken for NumPy's sake; there is always an order of products.
+
+    Raises
+    ------
+    ArgumentError
+        If the names make no sense.
+    ShapeError
+        If they do not fit the arrays.
+
+    Examples
+    --------
+    >>> import numpy as np, microfw as mf
+    >>> a = mf.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    >>> np.einsum("ij,j->i", a, np.array([1.0, 10.0]))
+    tensor([21., 43.], op=reshape)
+    """
+    text, arrays = _read(operands)
+    terms, out = _named(text, tuple(x.ndim for x in arrays))
+    size: dict[str, int] = {}
+    for labels, x in zip(terms, arrays, strict=True):
+        for label, n in zip(labels, x.shape, strict=True):
+            if size.get(label, 1) not in (1, n) and n != 1:
+                raise ShapeError(message(f"einsum {text}", f"one length of {label!r}", (size[label], n)))
+            size[label] = size.get(label, 1) if n == 1 else n
+    pairs = [_plain(x, labels, size, text) for x, labels in zip(arrays, terms, strict=True)]
+    for chosen in _path(tuple(labels for _, labels in pairs), tuple(x.shape for x, _ in pairs), out):
+        taken = [pairs.pop(k) for k in sorted(chosen, reverse=True)]
+        made, labels = taken.pop()
+        while taken:
+            rest = {k for _, names in [*taken[:-1], *pairs] for k in names}
+            made, labels = contract(made, labels, *taken.pop(), rest.union(out))
+        pairs.append((made, labels))
+    ((made, labels),) = pairs
+    made, labels = _summed(made, labels, set(out))
+    made = _ordered(made, labels, out)
+    return made if isinstance(made, Tensor) and made is not arrays[0] else reshape(made, shape=made.shape)
+
+
+def _read(operands: tuple[Any, ...]) -> tuple[str, list[Any]]:
+    """Return the names as text, and the arrays."""
+    if operands and isinstance(operands[0], str):
+        return operands[0].replace(" ", ""), [operand(x) for x in operands[1:]]
+    n = len(operands) // 2
+    texts = [
+        "".join("..." if k is Ellipsis else chr(ord("A" if k < 26 else "G") + int(k)) for k in axes)
+        for axes in operands[1::2] + operands[2 * n :]
+    ]
+    return ",".join(texts[:n]) + "".join(f"->{t}" for t in texts[n:]), [operand(x) for x in operands[: 2 * n : 2]]
+
+
+@lru_cache(256)
+def _named(text: str, ndims: tuple[int, ...]) -> tuple[tuple[Labels, ...], Labels]:
+    """Return a name for each axis of each operand, and of the result. Those under ``...`` are numbers."""
+    inputs, arrow, output = text.partition("->")
+    parts = inputs.split(",")
+    letters = text.replace("->", "").replace("...", "").replace(",", "")
+    if (letters and not (letters.isascii() and letters.isalpha())) or len(parts) != len(ndims) or "," in output:
+        raise ArgumentError(message("einsum", f"names for {len(ndims)} operands, as 'ij,jk->ik'", repr(text)))
+    terms = []
+    for part, ndim in zip(parts, ndims, strict=True):
+        before, dots, after = part.partition("...")
+        hidden = ndim - len(before) - len(after)
+        if hidden < 0 or "." in after or (hidden and not dots):
+            raise ShapeError(message(f"einsum {text}", f"an operand with the axes {part!r}", f"one with {ndim}"))
+        terms.append((*before, *(str(k) for k in range(hidden, 0, -1)), *after))
+    widest = tuple(str(k) for k in range(max((int(k) for t in terms for k in t if k.isdigit()), default=0), 0, -1))
+    used = [k for t in terms for k in t]
+    if not arrow:
+        return tuple(terms), (*widest, *sorted(k for k in set(used) if used.count(k) == 1 and not k.isdigit()))
+    before, dots, after = output.partition("...")
+    out = (*before, *(widest if dots else ()), *after)
+    if len(set(out)) != len(out) or not set(out) <= set(used) or (widest and not dots):
+        raise ArgumentError(message("einsum", "each name of the result once, and in an operand", repr(text)))
+    return tuple(terms), out
+
+
+def _plain(x: Any, labels: Labels, size: dict[str, int], text: str) -> tuple[Any, Labels]:
+    """Take the diagonal where a name comes twice, and leave out axes of length 1 that broadcasting would repeat."""
+    for label in labels:
+        if labels.count(label) > 1:
+            i, j = [k for k, other in enumerate(labels) if other == label][:2]
+            if x.shape[i] != x.shape[j]:
+                raise ShapeError(message(f"einsum {text}", f"one length of {label!r}", (x.shape[i], x.shape[j])))
+            rest = tuple(other for k, other in enumerate(labels) if k not in (i, j))
+            return _plain(diagonal(x, 0, i, j), (*rest, label), size, text)
+    kept = [k for k, label in enumerate(labels) if x.shape[k] == size[label]]
+    if len(kept) == len(labels):
+        return x, labels
+    return reshape(x, shape=tuple(x.shape[k] for k in kept)), tuple(labels[k] for k in kept)
+
+
+@lru_cache(256)
+def _path(terms: tuple[Labels, ...], shapes: tuple[Shape, ...], out: Labels) -> list[tuple[int, ...]]:
+    """Return which operands to multiply first, and so on, results going to the end."""
+    if len(terms) < 3:
+        return [tuple(range(len(terms)))]
+    letter = {k: chr(ord("a") + i) for i, k in enumerate(dict.fromkeys(k for t in terms for k in t))}
+    text = ",".join("".join(letter[k] for k in t) for t in terms) + "->" + "".join(letter[k] for k in out)
+    stand_ins = [np.broadcast_to(0.0, s) for s in shapes]
+    return np.einsum_path(text, *stand_ins, optimize="greedy")[0][1:]
