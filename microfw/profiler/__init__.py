@@ -1,6 +1,7 @@
 """What training costs: recorder, session, and the functions that render it."""
 
-from microfw.profiler.law import Count, Law, LayerCost, Ratio, law
+from microfw.profiler.law import law
+from microfw.profiler.law_data import Count, Law, LayerCost, Ratio
 from microfw.profiler.measure import Way
 from microfw.profiler.profiler import Profiler
 from microfw.profiler.report import report

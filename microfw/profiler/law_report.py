@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING
 from microfw.profiler.report import _wrap, short, shorten, table, whole
 
 if TYPE_CHECKING:
-    from microfw.profiler.law import Count, Law, Ratio
+    from microfw.profiler.law_data import Count, Law, Ratio
     from microfw.profiler.measure import Way
+    from microfw.profiler.sweep import Sweep
 
 BOUNDS = [
     "3  products and quotients of two varying numbers only (Baur & Strassen 1983, Theor. Comput. Sci. 22)",
     "5  all arithmetic (the same, as stated in Bolte et al. 2022, arXiv 2206.01730)",
-    "4  all operations and moves of memory, by their time (Griewank & Walther 2008, Evaluating Derivatives)",
+    "4  operations and moves of memory, by their time (Griewank & Walther 2008, Evaluating Derivatives)",
 ]
 """Published bounds on (forward + backward) / forward: the bound, what it counts, and its source."""
+
+
+WORDS = {"operations": "scalar operations", "rules": "rule calls"}
+"""How quantities are called in a table."""
 
 
 def law_report(law: Law) -> str:
@@ -150,6 +155,46 @@ def _layers(law: Law) -> str:
     head = ["layer", "P", "forward ops", "backward ops", "ops per P and row", "uses per P and row"]
     text = "Layers: what a parameter costs, and how often one row uses it\n" + table(head, rows)
     return text
+
+
+def sweep_report(sweep: Sweep) -> str:
+    """Describe a family of models, and the exponents."""
+    head = [sweep.over, "N", "P", "N + P", "steps", "steps/(N+P)", "backward ops", "seconds", "N x P", "paths"]
+    rows = []
+    for value, found in zip(sweep.values, sweep.laws, strict=True):
+        c, way = found.count("scalars"), found.way("backprop", "tensors")
+        assert c is not None
+        cells = [whole(v) for v in (c.N, c.P, c.N + c.P, c.steps)]
+        cells += [f"{c.steps / (c.N + c.P):.3f}", whole(way.operations or 0), f"{way.seconds:.1e}"]
+        rows.append([str(value), *cells, short(c.N * c.P), huge(found.paths or 0)])
+    fits = [
+        [
+            f.strategy,
+            f"{WORDS.get(f.quantity, f.quantity)}, on {f.graph}" + (" *" if f.sampled else ""),
+            f"{f.exponent:.3f}",
+            f"{f.low:.3f} to {f.high:.3f}",
+        ]
+        for f in sweep.fits
+    ]
+    first = sweep.laws[0]
+    lines = [
+        *_wrap(f"microfw law: over {sweep.over}{' of ' + first.name if first.name else ''}, first {first.model}"),
+        "",
+        "Models, in scalars (seconds: backprop with its forward pass, on tensors)",
+        table(head, rows),
+        "",
+        "Growth: cost ~ (N + P) ** exponent",
+        table(["strategy", "quantity", "exponent", "95 % interval"], fits),
+    ]
+    notes = "Least squares on logarithms, with Student's t for the interval. "
+    if any(f.sampled for f in sweep.fits):
+        notes += "*: some of the numbers are extrapolated from a sample of the parameters. "
+    notes += (
+        "N: nodes of the scalar graph that the loss depends on; P: trainable numbers; steps: rules called plus "
+        "gradients added into parameters; backward ops: scalar operations in the rules, by their cost rules. In "
+        "seconds small models grow more slowly, since Python's work for a tensor node does not depend on its size."
+    )
+    return "\n".join(lines + _wrap(notes))
 
 
 def size(count: int) -> str:

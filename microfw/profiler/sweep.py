@@ -16,9 +16,9 @@ from microfw.nn.dense import Dense
 from microfw.nn.losses import CrossEntropyLoss, MSELoss
 from microfw.nn.module import Module
 from microfw.nn.sequential import Sequential
-from microfw.profiler.law import Law, law
-from microfw.profiler.law_report import huge
-from microfw.profiler.report import _wrap, short, table, whole
+from microfw.profiler.law import law
+from microfw.profiler.law_data import Law
+from microfw.profiler.law_report import WORDS, sweep_report
 
 VALUES = {"depth": (4, 8, 16, 32, 64), "width": (4, 8, 16, 32, 64), "batch": (6, 12, 24, 48, 96)}
 """What is varied, and its values: large enough that a first layer, whose data need no gradient, weighs little."""
@@ -41,8 +41,6 @@ ROWS = [
     ("chain rule per parameter", "scalars", "seconds"),
 ]
 """What is fitted: strategy, graph and quantity."""
-
-WORDS = {"operations": "scalar operations", "rules": "rule calls"}
 
 
 @dataclass
@@ -135,41 +133,7 @@ class Sweep:
         return figure
 
     def __str__(self) -> str:
-        head = [self.over, "N", "P", "N + P", "steps", "steps/(N+P)", "backward ops", "seconds", "N x P", "paths"]
-        rows = []
-        for value, found in zip(self.values, self.laws, strict=True):
-            c, way = _scalars(found), found.way("backprop", "tensors")
-            cells = [whole(v) for v in (c.N, c.P, c.N + c.P, c.steps)]
-            cells += [f"{c.steps / (c.N + c.P):.3f}", whole(way.operations or 0), f"{way.seconds:.1e}"]
-            rows.append([str(value), *cells, short(c.N * c.P), huge(found.paths or 0)])
-        fits = [
-            [
-                f.strategy,
-                f"{WORDS.get(f.quantity, f.quantity)}, on {f.graph}" + (" *" if f.sampled else ""),
-                f"{f.exponent:.3f}",
-                f"{f.low:.3f} to {f.high:.3f}",
-            ]
-            for f in self.fits
-        ]
-        first = self.laws[0]
-        lines = [
-            *_wrap(f"microfw law: over {self.over}{' of ' + first.name if first.name else ''}, first {first.model}"),
-            "",
-            "Models, in scalars (seconds: backprop with its forward pass, on tensors)",
-            table(head, rows),
-            "",
-            "Growth: cost ~ (N + P) ** exponent",
-            table(["strategy", "quantity", "exponent", "95 % interval"], fits),
-        ]
-        notes = "Least squares on logarithms, with Student's t for the interval. "
-        if any(f.sampled for f in self.fits):
-            notes += "*: some of the numbers are extrapolated from a sample of the parameters. "
-        notes += (
-            "N: nodes of the scalar graph that the loss depends on; P: trainable numbers; steps: rules called plus "
-            "gradients added into parameters; backward ops: scalar operations in the rules, by their cost rules. In "
-            "seconds small models grow more slowly, since Python's work for a tensor node does not depend on its size."
-        )
-        return "\n".join(lines + _wrap(notes))
+        return sweep_report(self)
 
 
 def sweep(
