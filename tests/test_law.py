@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import runpy
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -473,6 +475,22 @@ def test_bars_of_the_default_sweeps(over):
     if over != "batch":
         for strategy in ("forward mode", "central differences", "one-sided differences"):
             assert 1.9 < result.fit(strategy, "operations").exponent < 2.1
+
+
+# The tutorial
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib").use("Agg")
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(Path(__file__).parent.parent / "docs" / "tutorials" / "why_n_plus_p.py"))
+    out = capsys.readouterr().out
+    for line in ("N + P = 4 + 2 = 6; steps = 4 visits + 3 added = 7", "as_it_should_be: right", "assigned: gradcheck: ",
+                 "without_order: gradcheck: ", "N = 5, P = 2, steps = 5 + 4 = 9", "n = 9: 511 visits along the paths, 9"):  # fmt: skip
+        assert line in out
+    for name in ("as_it_should_be", "assigned", "without_order"):
+        del OPS[name]
 
 
 # The command line

@@ -178,7 +178,7 @@ def sweep_report(sweep: Sweep) -> str:
     ]
     first = sweep.laws[0]
     lines = [
-        *_wrap(f"microfw law: over {sweep.over}{' of ' + first.name if first.name else ''}, first {first.model}"),
+        *_wrap(f"microfw law: over {sweep.over}{' of ' + first.name if first.name else ''}, from {first.model} on"),
         "",
         "Models, in scalars (seconds: backprop with its forward pass, on tensors)",
         table(head, rows),
@@ -192,7 +192,8 @@ def sweep_report(sweep: Sweep) -> str:
     notes += (
         "N: nodes of the scalar graph that the loss depends on; P: trainable numbers; steps: rules called plus "
         "gradients added into parameters; backward ops: scalar operations in the rules, by their cost rules. In "
-        "seconds small models grow more slowly, since Python's work for a tensor node does not depend on its size."
+        "seconds small models grow more slowly, since Python's work for a tensor node does not depend on its size. "
+        "Seconds are the wall clock's, and scatter where other programs run."
     )
     return "\n".join(lines + _wrap(notes))
 

@@ -96,13 +96,15 @@ class Sweep:
         """Return all numbers in dicts and lists, for JSON."""
         return asdict(self) | {"laws": [found.to_dict() for found in self.laws]}
 
-    def plot(self, file: Any = None) -> Any:
+    def plot(self, file: Any = None, axes: Any = None) -> Any:
         """Draw each strategy's operations against N + P, both on logarithmic scales.
 
         Parameters
         ----------
         file : path, optional
             Where to save the figure.
+        axes : matplotlib.axes.Axes, optional
+            Where to draw; in a figure of its own by default.
 
         Returns
         -------
@@ -119,8 +121,9 @@ class Sweep:
             raise ArgumentError(
                 message("Sweep.plot", "matplotlib to draw with", "none", "install microfw[plot]")
             ) from None
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        axes = figure.subplots()
+        if axes is None:
+            axes = Figure(figsize=(7, 4.5), layout="constrained").subplots()
+        figure = axes.figure
         sizes = self.sizes()
         for fit, mark in zip((f for f in self.fits if f.quantity != "seconds"), "os^vDx+", strict=False):
             y = [_quantity(found, fit.strategy, fit.graph, fit.quantity)[0] for found in self.laws]
