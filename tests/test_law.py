@@ -354,6 +354,15 @@ def test_a_sample_says_so(digits):
     assert all(w.difference is None or w.difference < 1e-6 for w in short.ways)
 
 
+def test_a_kink_is_told_apart():
+    """At 0 the slope of relu is 0, and the scalar graph's maximum shares it."""
+    model = nn.Sequential(nn.Dense(2, 1, rng=0), nn.ReLU())
+    model[0].bias.data = np.zeros(1)
+    result = law(model, nn.MSELoss(), np.zeros((1, 2)), np.ones((1, 1)))
+    assert result.way("one-sided differences").difference > 1e-6
+    assert "a kink is near" in " ".join(str(result).split())
+
+
 def test_a_large_scalar_graph_is_left_out(digits):
     result = law(dense(64, 8, 10), nn.CrossEntropyLoss(), digits.X, digits.y, most_nodes=100)
     assert [w.graph for w in result.ways] == ["tensors"] * 4
@@ -377,6 +386,14 @@ class Frozen(nn.Module):
         return mf.tensor(x)
 
 
+class Root(nn.Module):
+    def __init__(self):
+        self.weight = nn.Parameter([0.0, 1.0])
+
+    def forward(self, x):
+        return np.sqrt(self.weight)
+
+
 class Noisy(nn.Module):
     def __init__(self):
         self.rng = np.random.default_rng(0)
@@ -396,6 +413,7 @@ class Noisy(nn.Module):
         (lambda: law(dense(4, 3), lambda p, y: p, X4, [0, 1]), r"a loss of one number .* got shape \(1, 3\)"),
         (lambda: law(dense(4, 3), lambda p, y: 0.0, X4, [0, 1]), "a loss of one number .* got float"),
         (lambda: law(dense(4, 3), nn.CrossEntropyLoss(), X4 * np.nan, [0, 1]), "a finite loss, got nan"),
+        (lambda: law(Root(), lambda p, y: p.sum(), X4, X4), "a finite gradient"),
         (lambda: law(Noisy(), lambda p, y: p.sum(), X4, X4), "let nothing in it be random"),
         (lambda: sweep("length", X4, [0, 1]), "sweep: expected one of"),
         (lambda: sweep("width", X4, [0, 1], values=[2, 3]), "at least three values"),
@@ -403,7 +421,7 @@ class Noisy(nn.Module):
     ],
 )
 def test_errors(call, says):
-    with pytest.raises(mf.errors.MicrofwError, match=says):
+    with np.errstate(divide="ignore"), pytest.raises(mf.errors.MicrofwError, match=says):
         call()
 
 

@@ -372,8 +372,8 @@ assert not check(hasty, "without_order")
 #    - **Operations are not seconds.** In a small model most of the time goes into calling NumPy, once a node,
 #      whatever the size of the arrays. That is why differences look better in seconds than in operations, and why
 #      graphs are made of tensors.
-#    - **N × P is a bound.** What it takes to go back for each parameter depends on the graph. In a chain it is nearly
-#      reached; in a wide network with one hidden layer it is a few percent.
+#    - **N × P is a bound.** What it takes to go back for each parameter depends on the graph. Where all parameters
+#      stand at the beginning, as in the graph by hand, the bound is reached; the network above stays far below it.
 #    - **One result.** The walk back starts at one number. For m results there are m walks, and where the results
 #      are many and the parameters few, forward mode is the cheaper one.
 #

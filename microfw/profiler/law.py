@@ -98,6 +98,8 @@ def law(
     problem = Problem(lambda: loss(model(X), y), parameters, budget, np.random.default_rng(rng))
     _check(problem)
     way, meter, end = strategies.backprop(problem)
+    if not np.isfinite(problem.gradient).all():
+        raise NonFiniteError(message("law", "a finite gradient", "NaN or infinity", "start away from singular points"))
     found = Law(name, _describe(model), rows, end.item(), budget)
     nodes = reachable(end._node)
     found.counts.append(_count("tensors", nodes, len(parameters), meter))

@@ -20,6 +20,9 @@ BOUNDS = [
 """Published bounds on (forward + backward) / forward: the bound, what it counts, and its source."""
 
 
+FAR = 1e-6
+"""A relative difference above this has a reason."""
+
 WORDS = {"operations": "scalar operations", "rules": "rule calls"}
 """How quantities are called in a table."""
 
@@ -91,6 +94,12 @@ def _ways(law: Law) -> str:
     head = ["strategy", "rule calls", "losses", "scalar ops", "seconds", "peak", "difference"]
     lines = ["Strategies: the same gradient, each really run", table(head, rows)]
     lines += [wrapped for w in law.ways if w.note for wrapped in _wrap(f"{w.name}: {w.note}.")]
+    far = [w.name for w in law.ways if (w.difference or 0) > FAR]
+    if far:
+        lines += _wrap(
+            f"The difference of {', '.join(far)} is above {FAR:.0e}: a kink is near, as of ReLU at 0, or a rule is "
+            "wrong, which mf.gradcheck would tell."
+        )
     lines += _wrap(
         "Rule calls: nodes whose derivative rule was called, each call counted. Losses: forward evaluations. "
         "Scalar ops: in the rules and in repeated forward evaluations, by each op's cost rule; a tangent is "

@@ -18,6 +18,10 @@ from microfw.tensor import Tensor
 Array = np.ndarray[Any, Any]
 
 
+LEAST = 30
+"""A sample of parameters has at least so many, if that takes no more than ten times the budget."""
+
+
 @dataclass
 class Way:
     """What one strategy took.
@@ -142,28 +146,28 @@ class Problem:
         """Return each scalar parameter's array and index."""
         return [(p, index) for p in self.parameters for index in np.ndindex(p.shape)]
 
-    def compare(self, way: Way, gradient: Array) -> Way:
-        """Note how far a gradient, NaN where it was not computed, is from backprop's."""
-        done = ~np.isnan(gradient)
-        if done.any():
-            error = np.abs(gradient - self.gradient)[done].max()
+    def compare(self, way: Way, gradient: Array, done: Any = True) -> Way:
+        """Note how far a gradient is from backprop's, in those entries that are done."""
+        error = np.abs(gradient - self.gradient)[np.broadcast_to(done, gradient.shape)].max()
+        if np.isfinite(error):
             way.difference = float(error / (np.abs(self.gradient).max() or 1.0))
+        else:
+            way.note = "its gradient is not finite, while backprop's is"
         return way
 
-    def each(self, derivative: Callable[[int], float]) -> tuple[Array, int, float]:
+    def each(self, derivative: Callable[[int], float]) -> tuple[Array, Array, float]:
         """Compute derivatives one by one, in random order, until all are done or the time is up.
 
-        Returns the gradient, how many are done, and the seconds.
+        Returns the gradient, which of its entries are done, and the seconds.
         """
-        gradient = np.full(self.size, np.nan)
+        gradient, done = np.zeros(self.size), np.zeros(self.size, bool)
         began = perf_counter()
-        done, spent = 0, 0.0
         with gc_paused():
-            for k in self.rng.permutation(self.size).tolist():
+            for count, k in enumerate(self.rng.permutation(self.size).tolist(), 1):
                 gradient[k] = derivative(k)
-                done += 1
+                done[k] = True
                 spent = perf_counter() - began
-                if spent > self.budget:
+                if spent > self.budget and (count >= LEAST or spent > 10 * self.budget):
                     break
         return gradient, done, spent
 
@@ -215,15 +219,16 @@ def flat_gradient(leaves: Sequence[Leaf]) -> Array:
     return np.concatenate([part.reshape(-1) for part in parts]) if parts else np.zeros(0)
 
 
-def scaled(name: str, graph: str, problem: Problem, done: int, rules: int, operations: int, seconds: float) -> Way:
+def scaled(name: str, graph: str, problem: Problem, done: Array, rules: int, operations: int, seconds: float) -> Way:
     """Return a row; counts and seconds of a sample are scaled to all parameters."""
-    scale = problem.size / done
+    count = int(done.sum())
+    scale = problem.size / count
     return Way(
         name,
         graph,
         rules=round(rules * scale),
         operations=round(operations * scale),
         seconds=seconds * scale,
-        done=done,
+        done=count,
         of=problem.size,
     )

@@ -52,7 +52,11 @@ class Scalars(Array):
 
     def dot(self, other: Any, out: Any = None) -> Any:
         """Matrix product; of two vectors it is an array of no axis."""
-        return as_scalars(super().dot(other))
+        y = as_scalars(super().dot(other))
+        if out is None:
+            return y
+        out[...] = y
+        return out
 
 
 def as_scalars(y: Any) -> Any:

@@ -88,7 +88,7 @@ def forward_mode(problem: Problem) -> Way:
             push(k)
 
     way.peak_bytes = peak(few)
-    return problem.compare(way, gradient)
+    return problem.compare(way, gradient, done)
 
 
 def differences(problem: Problem, central: bool) -> Way:
@@ -126,10 +126,10 @@ def differences(problem: Problem, central: bool) -> Way:
     name = "central differences" if central else "one-sided differences"
     way = scaled(name, "tensors", problem, done, 0, 0, seconds)
     way.seconds = (way.seconds or 0.0) + first
-    way.forwards = ran if done == problem.size else 2 * problem.size if central else problem.size + 1
+    way.forwards = ran if done.all() else 2 * problem.size if central else problem.size + 1
     way.operations = way.forwards * problem.forward_operations
     way.peak_bytes = few
-    return problem.compare(way, gradient)
+    return problem.compare(way, gradient, done)
 
 
 # On scalars
@@ -186,7 +186,7 @@ def chain_rule(problem: Problem, graph: ScalarGraph) -> Way:
     way = scaled("chain rule per parameter", "scalars", problem, done, rules, operations, seconds)
     way.forwards = 1
     way.peak_bytes = peak(lambda: [chain(k) for k in range(min(FEW, problem.size))])
-    return problem.compare(way, gradient)
+    return problem.compare(way, gradient, done)
 
 
 def count_paths(root: Node | Leaf | None) -> tuple[int, int]:
