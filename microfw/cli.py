@@ -1,8 +1,9 @@
-"""The command line: ``microfw train``, ``microfw profile`` and ``microfw report``."""
+"""The command line: ``microfw train``, ``microfw profile``, ``microfw report`` and ``microfw law``."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,7 +13,7 @@ import numpy as np
 
 from microfw import __version__, data, nn, optim
 from microfw.errors import ArgumentError, MicrofwError
-from microfw.profiler import Profiler, Session, report
+from microfw.profiler import Profiler, Session, law, report, sweep
 from microfw.training import Trainer
 
 GUIDE = """\
@@ -22,6 +23,8 @@ examples:
   microfw profile wine --json wine.json      keep the profile
   microfw report wine.json --epoch 3         read it again, the layers of one epoch
   microfw train diabetes --epochs 50         train without a profile
+  microfw law digits                         the same gradient by five strategies, and what each takes
+  microfw law --sweep depth                  how that grows with the model
 
 words in the report:
   N       op nodes recorded in one training step; counted in scalars, the scalar operations in them
@@ -29,6 +32,14 @@ words in the report:
   N + P   about how many steps one backward pass takes, since it visits each node once
   N x P   what visiting the nodes again for every parameter is bounded by
 """
+
+
+LAW = """Compute the gradient of a small model's loss by backprop, forward mode, differences, the chain rule for
+each parameter anew, and a recursion over paths; print what each took, with the definitions beside it."""
+
+
+SMALL = "16"
+"""The hidden layers of ``microfw law`` by default."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -64,7 +75,20 @@ def parser() -> Parser:
     shown = commands.add_parser("report", help="read a saved profile", description="Print a saved profile.")
     shown.add_argument("file", metavar="FILE", help="what profile --json has saved")
     shown.add_argument("--epoch", type=int, help="describe the layers of this epoch only")
+    _law_options(commands.add_parser("law", help="one gradient by five strategies", description=LAW))
     return main
+
+
+def _law_options(command: argparse.ArgumentParser) -> None:
+    """Declare what ``microfw law`` takes."""
+    command.add_argument("name", metavar="NAME", nargs="?", help="a toy dataset (digits; iris over depth and batch)")
+    command.add_argument("--hidden", metavar="64,32", help="hidden layers; few, to run all of it (16)")
+    command.add_argument("--rows", type=int, help="rows of data (1)")
+    command.add_argument("--budget", type=float, metavar="S", help="seconds for each strategy (10; in a sweep 0.3)")
+    command.add_argument("--sweep", choices=["depth", "width", "batch"], help="a family of models, and its exponents")
+    command.add_argument("--plot", metavar="FILE", help="draw the sweep; needs microfw[plot]")
+    command.add_argument("--json", metavar="FILE", help="save the numbers")
+    command.add_argument("--seed", type=int, default=0, help="of the split, the weights and the samples (0)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(report(Session.load(arguments.file), epoch=arguments.epoch))
         else:
             with one_thread():
-                train(arguments)
+                show_law(arguments) if arguments.command == "law" else train(arguments)
     except BrokenPipeError:
         sys.stderr.close()  # the reader has seen enough; Python would complain at exit
         return 0
@@ -132,6 +156,43 @@ def train(arguments: argparse.Namespace) -> None:
             print(f"saved to {arguments.json}: microfw report {arguments.json}")
     result = trainer.evaluate(test_set)
     print("\ntest: " + ", ".join(f"{name} {value:.4f}" for name, value in result.items()))
+
+
+def show_law(arguments: argparse.Namespace) -> None:
+    """Run the law on a toy dataset, on one model or on a family, and print what was found."""
+    if arguments.seed < 0:
+        raise ArgumentError(f"--seed: expected 0 or a positive integer, got {arguments.seed}")
+    if arguments.sweep and (arguments.hidden is not None or arguments.rows is not None):
+        raise ArgumentError("--sweep: expected no --hidden and no --rows, got one; a sweep makes its own models")
+    if arguments.plot and not arguments.sweep:
+        raise ArgumentError("--plot: expected a sweep to draw, got none; add --sweep depth, width or batch")
+    name = arguments.name or ("iris" if arguments.sweep in ("depth", "batch") else "digits")
+    split, weights = np.random.default_rng(arguments.seed).spawn(2)
+    rows = data.load(name, rng=split)[0]
+    classify = rows.task == "classification"
+    loss = nn.CrossEntropyLoss() if classify else nn.MSELoss()
+    options: dict[str, Any] = {"rng": weights, "name": name}
+    if arguments.budget is not None:
+        options["budget"] = arguments.budget
+    found: Any
+    if arguments.sweep:
+        found = sweep(arguments.sweep, rows.X, rows.y, loss=loss, **options)
+    else:
+        outputs: int = (rows.n_classes if classify else None) or rows.y.shape[1]
+        model = build(
+            [rows.X.shape[1], *hidden(SMALL if arguments.hidden is None else arguments.hidden), outputs], weights
+        )
+        found = law(model, loss, rows.X, rows.y, rows=1 if arguments.rows is None else arguments.rows, **options)
+        if arguments.hidden is None:
+            print(f"A small model by default, --hidden {SMALL}, so that every strategy can run to its end.\n")
+    print(found)
+    if arguments.plot:
+        found.plot(arguments.plot)
+        print(f"drawn to {arguments.plot}")
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            json.dump(found.to_dict(), file, indent=1)
+        print(f"saved to {arguments.json}")
 
 
 def hidden(text: str) -> list[int]:

@@ -1,7 +1,27 @@
 """What training costs: recorder, session, and the functions that render it."""
 
+from microfw.profiler.law import law
+from microfw.profiler.law_data import Count, Law, LayerCost, Ratio
+from microfw.profiler.measure import Way
 from microfw.profiler.profiler import Profiler
 from microfw.profiler.report import report
 from microfw.profiler.session import Epoch, Layer, Row, Session
+from microfw.profiler.sweep import Fit, Sweep, sweep
 
-__all__ = ["Epoch", "Layer", "Profiler", "Row", "Session", "report"]
+__all__ = [
+    "Count",
+    "Epoch",
+    "Fit",
+    "Law",
+    "Layer",
+    "LayerCost",
+    "Profiler",
+    "Ratio",
+    "Row",
+    "Session",
+    "Sweep",
+    "Way",
+    "law",
+    "report",
+    "sweep",
+]

@@ -1,0 +1,229 @@
+"""The law as text for a terminal: functions from plain numbers to text of at most 100 columns."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from microfw.profiler.report import _wrap, short, shorten, table, whole
+
+if TYPE_CHECKING:
+    from microfw.profiler.law_data import Count, Law, Ratio
+    from microfw.profiler.measure import Way
+    from microfw.profiler.sweep import Sweep
+
+BOUNDS = [
+    "3  products and quotients of two varying numbers only (Baur & Strassen 1983, Theor. Comput. Sci. 22)",
+    "5  all arithmetic (the same, as stated in Bolte et al. 2022, arXiv 2206.01730)",
+    "4  operations and moves of memory, by their time (Griewank & Walther 2008, Evaluating Derivatives)",
+]
+"""Published bounds on (forward + backward) / forward: the bound, what it counts, and its source."""
+
+
+FAR = 1e-6
+"""A relative difference above this has a reason."""
+
+WORDS = {"operations": "scalar operations", "rules": "rule calls"}
+"""How quantities are called in a table."""
+
+
+def law_report(law: Law) -> str:
+    """Describe what the strategies took."""
+    parts = [
+        "\n".join(_wrap(_title(law))),
+        _counts(law),
+        _ways(law),
+        _ratio(law.ratio),
+        _layers(law),
+    ]
+    if law.note:
+        parts.append("\n".join(_wrap(law.note[0].upper() + law.note[1:] + ".")))
+    return "\n\n".join(parts)
+
+
+def _title(law: Law) -> str:
+    rows = "1 row" if law.rows == 1 else f"{law.rows:,} rows"
+    of = f" of {law.name}" if law.name else ""
+    return f"microfw law: {law.model}, on {rows}{of}, in float64, loss {law.loss:.6g}"
+
+
+def _counts(law: Law) -> str:
+    columns = [law.count("tensors"), law.count("scalars")]
+
+    def row(name: str, cell: object, meaning: str) -> list[str]:
+        return [name, *("" if c is None else cell(c) for c in columns), meaning]  # type: ignore[operator]
+
+    def ratio(c: Count) -> str:
+        return f"{c.steps / (c.N + c.P):.3f}"
+
+    rows = [
+        row("N", lambda c: whole(c.N), "op nodes that the loss depends on, leaves apart"),
+        row("E", lambda c: whole(c.E), "edges: inputs of those nodes that need a gradient"),
+        row("P", lambda c: whole(c.P), "parameters: trainable arrays; trainable numbers"),
+        row("N + P", lambda c: whole(c.N + c.P), ""),
+        row("steps", lambda c: whole(c.steps), "backprop: rules called + gradients added into parameters"),
+        row("", lambda c: f"{whole(c.rules)} + {whole(c.accumulated)}", "the two apart"),
+        row("steps / (N + P)", ratio, ""),
+        row("N x P", lambda c: whole(c.N * c.P), "predicted: upper bound of redoing a walk for each P"),
+    ]
+    lines = ["Counts", table(["", "in tensors", "in scalars", "what is counted"], rows, text=True)]
+    scalars = law.count("scalars")
+    if scalars is not None:
+        chain = law.way("chain rule per parameter")
+        spent, bound = chain.rules or 0, scalars.N * scalars.P
+        about = " (extrapolated)" if chain.extrapolated else ""
+        lines += _wrap(
+            f"N x P is an upper bound. Redoing only each parameter's own chain called {whole(spent)} rules{about}, "
+            f"{spent / bound:.1%} of it and {spent / scalars.steps:,.1f} times the steps of backprop. "
+            f"A recursion that knows no order walks each of the {huge(law.paths or 0)} paths from the loss to the "
+            "parameters; in fully connected layers they grow with the product of the widths."
+        )
+    return "\n".join(lines)
+
+
+def _ways(law: Law) -> str:
+    rows: list[list[str]] = []
+    graph = ""
+    for w in law.ways:
+        if w.graph != graph:
+            graph = w.graph
+            rows.append([f"on the graph of {graph}"] + [""] * 6)
+        rows.append(_way(w))
+        if w.extrapolated:
+            rows.append([f"    extrapolated from {w.done:,} of {w.of:,}"] + [""] * 6)
+    head = ["strategy", "rule calls", "losses", "scalar ops", "seconds", "peak", "difference"]
+    lines = ["Strategies: the same gradient, each really run", table(head, rows)]
+    lines += [wrapped for w in law.ways if w.note for wrapped in _wrap(f"{w.name}: {w.note}.")]
+    far = [w.name for w in law.ways if (w.difference or 0) > FAR]
+    if far:
+        lines += _wrap(
+            f"The difference of {', '.join(far)} is above {FAR:.0e}: a kink is near, as of ReLU at 0, or a rule is "
+            "wrong, which mf.gradcheck would tell."
+        )
+    lines += _wrap(
+        "Rule calls: nodes whose derivative rule was called, each call counted. Losses: forward evaluations. "
+        "Scalar ops: in the rules and in repeated forward evaluations, by each op's cost rule; a tangent is "
+        "counted as the gradient of the same input. Seconds: on tensors with the forward evaluations, on scalars "
+        "of the walk alone. Peak: memory by tracemalloc in a run of its own, on scalars beside the graph. "
+        "Difference: the largest from backprop, relative to the gradient's largest entry."
+    )
+    return "\n".join(lines)
+
+
+def _way(w: Way) -> list[str]:
+    if w.rules is None:
+        return [f"  {w.name}", "not run", *[""] * 5]
+    return [
+        f"  {w.name}",
+        whole(w.rules),
+        f"{w.forwards:,}",
+        short(w.operations or 0),
+        f"{w.seconds:.2e}" if (w.seconds or 0) < 1e-2 else f"{w.seconds:.3f}",
+        size(w.peak_bytes or 0),
+        f"{w.difference or 0:.0e}" if w.difference else "0",
+    ]
+
+
+def _ratio(r: Ratio) -> str:
+    lines = ["Backward against forward"]
+    if r.products_forward:
+        F, B, F1 = r.products_forward, r.products_backward, r.products_first
+        lines += _wrap(
+            f"Matrix products: {F:,} operations forward (F), {B:,} backward, {F + B:,} together. "
+            f"Predicted: 3F - F1 = {3 * F - F1:,}, with F1 = {F1:,} in ops whose data need no gradient."
+        )
+    rows = []
+    if r.products_forward:
+        rows.append(["matrix products", f"{1 + r.products_backward / r.products_forward:.3f}", "counted"])
+    if r.forward:
+        rows.append(["all scalar operations", f"{1 + r.backward / r.forward:.3f}", "counted"])
+    rows.append(["seconds", f"{1 + r.backward_seconds / r.forward_seconds:.3f}", "measured, on tensors"])
+    lines.append(table(["(forward + backward) / forward", "", ""], rows, text=True))
+    lines += ["Published bounds on this ratio, and what they count:", *BOUNDS]
+    lines += _wrap(
+        "Seconds may differ, even from the bounds: those count operations, while in a small model Python's work "
+        "for each node, and moving memory, take longer than the arithmetic."
+    )
+    return "\n".join(lines)
+
+
+def _layers(law: Law) -> str:
+    rows = []
+    for layer in law.layers:
+        both = layer.forward + layer.backward
+        rows.append(
+            [
+                shorten(f"{layer.layer} {layer.kind}".strip() or "(outside any module)", 24),
+                f"{layer.parameters:,}" if layer.parameters else "",
+                f"{layer.forward:,}",
+                f"{layer.backward:,}",
+                f"{both / layer.parameters / law.rows:,.2f}" if layer.parameters else "",
+                f"{layer.uses / layer.parameters / law.rows:,.2f}" if layer.parameters and layer.uses else "",
+            ]
+        )
+    head = ["layer", "P", "forward ops", "backward ops", "ops per P and row", "uses per P and row"]
+    text = "Layers: what a parameter costs, and how often one row uses it\n" + table(head, rows)
+    return text
+
+
+def sweep_report(sweep: Sweep) -> str:
+    """Describe a family of models, and the exponents."""
+    head = [sweep.over, "N", "P", "N + P", "steps", "steps/(N+P)", "backward ops", "seconds", "N x P", "paths"]
+    rows = []
+    for value, found in zip(sweep.values, sweep.laws, strict=True):
+        c, way = found.count("scalars"), found.way("backprop", "tensors")
+        assert c is not None
+        cells = [whole(v) for v in (c.N, c.P, c.N + c.P, c.steps)]
+        cells += [f"{c.steps / (c.N + c.P):.3f}", whole(way.operations or 0), f"{way.seconds:.1e}"]
+        rows.append([str(value), *cells, short(c.N * c.P), huge(found.paths or 0)])
+    fits = [
+        [
+            f.strategy,
+            f"{WORDS.get(f.quantity, f.quantity)}, on {f.graph}" + (" *" if f.sampled else ""),
+            f"{f.exponent:.3f}",
+            f"{f.low:.3f} to {f.high:.3f}",
+        ]
+        for f in sweep.fits
+    ]
+    first = sweep.laws[0]
+    lines = [
+        *_wrap(f"microfw law: over {sweep.over}{' of ' + first.name if first.name else ''}, from {first.model} on"),
+        "",
+        "Models, in scalars (seconds: backprop with its forward pass, on tensors)",
+        table(head, rows),
+        "",
+        "Growth: cost ~ (N + P) ** exponent",
+        table(["strategy", "quantity", "exponent", "95 % interval"], fits),
+    ]
+    notes = "Least squares on logarithms, with Student's t for the interval. "
+    if any(f.sampled for f in sweep.fits):
+        notes += "*: some of the numbers are extrapolated from a sample of the parameters. "
+    notes += (
+        "N: nodes of the scalar graph that the loss depends on; P: trainable numbers; steps: rules called plus "
+        "gradients added into parameters; backward ops: scalar operations in the rules, by their cost rules. In "
+        "seconds small models grow more slowly, since Python's work for a tensor node does not depend on its size. "
+        "Seconds are the wall clock's, and scatter where other programs run."
+    )
+    return "\n".join(lines + _wrap(notes))
+
+
+def size(count: int) -> str:
+    """Write a number of bytes.
+
+    Examples
+    --------
+    >>> size(800), size(12_345), size(12_345_678)
+    ('0.8 kB', '12.3 kB', '12.3 MB')
+    """
+    return f"{count / 1e3:,.1f} kB" if count < 1e6 else f"{count / 1e6:,.1f} MB"
+
+
+def huge(count: int) -> str:
+    """Write a count that may have thousands of digits.
+
+    Examples
+    --------
+    >>> huge(84_500), huge(2**500)
+    ('84,500', 'about 10^150')
+    """
+    return f"{count:,}" if count < 10**15 else f"about 10^{math.floor(math.log10(count))}"

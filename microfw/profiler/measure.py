@@ -1,0 +1,234 @@
+"""What strategies are measured with: what the engine did, seconds, and the most memory in use."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from microfw.graph import Leaf, Node
+from microfw.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+
+
+LEAST = 30
+"""A sample of parameters has at least so many, if that takes no more than ten times the budget."""
+
+
+@dataclass
+class Way:
+    """What one strategy took.
+
+    Attributes
+    ----------
+    name : str
+        The strategy.
+    graph : {"tensors", "scalars"}
+        What a node of its graph stands for.
+    rules : int or None
+        Nodes whose derivative rule was called, counted anew for each call; None if it was not run.
+    forwards : int
+        How often the loss was computed.
+    operations : int or None
+        Scalar operations in the rules and, where the loss is computed more than once, in computing it,
+        by the ops' own cost rules.
+    seconds : float or None
+        On tensors with computing the loss; on scalars of the walk alone.
+    peak_bytes : int or None
+        The most memory that was in use at once, traced in a run of its own; on scalars beside the graph.
+    difference : float or None
+        The largest difference from backprop's gradient, relative to that gradient's largest entry.
+    done, of : int
+        For how many of the parameters it was run. If not for all, counts and seconds are extrapolated.
+    note : str
+        Why it was not run.
+    """
+
+    name: str
+    graph: str
+    rules: int | None = None
+    forwards: int = 0
+    operations: int | None = None
+    seconds: float | None = None
+    peak_bytes: int | None = None
+    difference: float | None = None
+    done: int = 0
+    of: int = 0
+    note: str = ""
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether it was run for a sample of the parameters."""
+        return 0 < self.done < self.of
+
+
+class Work(NamedTuple):
+    """What a node costs: scalar operations forward, and for each of its edges."""
+
+    forward: int
+    edges: tuple[int, ...]
+    products_forward: int
+    products_edges: tuple[int, ...]
+    into_leaves: int
+
+
+class Meter:
+    """Observer that counts what the engine does. It leaves a `Work` on each node."""
+
+    collects = False
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.rules = self.accumulated = self.operations = self.uncounted = 0
+
+    def forward(
+        self, op: Any, node: Node | None, inputs: tuple[Any, ...], params: dict[str, Any], output: Array, began: int
+    ) -> None:
+        """Work out what the op costs."""
+        if node is None:
+            return
+        edges = node.edges or ()
+        leaves = sum(isinstance(parent, Leaf) for parent, _, _ in edges)
+        zeros = (0,) * len(edges)
+        node.note = Work(0, zeros, 0, zeros, leaves)
+        self.nodes.append(node)
+        if op.cost is None:
+            self.uncounted += 1
+            return
+        cost = op.cost(output.shape, *(np.shape(x) for x in inputs), **params)
+        by = [partial.index for _, partial, _ in edges]
+        products = tuple(cost.products_derivatives[k] for k in by) if cost.products_derivatives else zeros
+        node.note = Work(cost.forward, tuple(cost.derivatives[k] for k in by), cost.products_forward, products, leaves)
+
+    def backward(self, node: Node, gradient: Any, shares: list[Any], began: int) -> None:
+        """Count a node that is walked."""
+        self.rules += 1
+        self.accumulated += node.note.into_leaves
+        self.operations += sum(node.note.edges)
+
+
+@dataclass
+class Problem:
+    """A loss to differentiate, and how much time a strategy may take.
+
+    Attributes
+    ----------
+    loss : callable
+        Computes the loss, one number, from the parameters; twice the same.
+    parameters : list of Tensor
+        In float64, and not used by anything else: differences write to them.
+    budget : float
+        Seconds for a strategy; one that needs more is run for a sample of the parameters.
+    rng : numpy.random.Generator
+        Draws that sample.
+    """
+
+    loss: Callable[[], Tensor]
+    parameters: list[Tensor]
+    budget: float
+    rng: np.random.Generator
+    gradient: Array = field(default_factory=lambda: np.zeros(0))
+    forward_operations: int = 0
+
+    @property
+    def size(self) -> int:
+        """P, the number of trainable scalars."""
+        return sum(p.size for p in self.parameters)
+
+    def places(self) -> list[tuple[Tensor, tuple[int, ...]]]:
+        """Return each scalar parameter's array and index."""
+        return [(p, index) for p in self.parameters for index in np.ndindex(p.shape)]
+
+    def compare(self, way: Way, gradient: Array, done: Any = True) -> Way:
+        """Note how far a gradient is from backprop's, in those entries that are done."""
+        error = np.abs(gradient - self.gradient)[np.broadcast_to(done, gradient.shape)].max()
+        if np.isfinite(error):
+            way.difference = float(error / (np.abs(self.gradient).max() or 1.0))
+        else:
+            way.note = "its gradient is not finite, while backprop's is"
+        return way
+
+    def each(self, derivative: Callable[[int], float]) -> tuple[Array, Array, float]:
+        """Compute derivatives one by one, in random order, until all are done or the time is up.
+
+        Returns the gradient, which of its entries are done, and the seconds.
+        """
+        gradient, done = np.zeros(self.size), np.zeros(self.size, bool)
+        began = perf_counter()
+        with gc_paused():
+            for count, k in enumerate(self.rng.permutation(self.size).tolist(), 1):
+                gradient[k] = derivative(k)
+                done[k] = True
+                spent = perf_counter() - began
+                if spent > self.budget and (count >= LEAST or spent > 10 * self.budget):
+                    break
+        return gradient, done, spent
+
+
+def peak(function: Callable[[], Any]) -> int:
+    """Return the most bytes that were in use at once while a function ran, beyond those before."""
+    outer = tracemalloc.is_tracing()
+    if outer:
+        tracemalloc.reset_peak()
+    else:
+        tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        function()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        if not outer:
+            tracemalloc.stop()
+
+
+@contextlib.contextmanager
+def gc_paused() -> Iterator[None]:
+    """Let Python collect no cycles while a clock runs: graphs have none, and to look for them takes its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def timed(function: Callable[[], Any], least: float = 0.1, most: int = 25) -> float:
+    """Return the least seconds that a quick function took in some runs; whatever else runs only adds to it."""
+    spent: list[float] = []
+    with gc_paused():
+        while sum(spent) < least and len(spent) < most:
+            began = perf_counter()
+            function()
+            spent.append(perf_counter() - began)
+    return min(spent)
+
+
+def flat_gradient(leaves: Sequence[Leaf]) -> Array:
+    """Take the gradients out of leaves, as one array; zeros where none has arrived."""
+    parts = [np.zeros(leaf.shape) if leaf.grad is None else leaf.grad for leaf in leaves]
+    for leaf in leaves:
+        leaf.grad = None
+    return np.concatenate([part.reshape(-1) for part in parts]) if parts else np.zeros(0)
+
+
+def scaled(name: str, graph: str, problem: Problem, done: Array, rules: int, operations: int, seconds: float) -> Way:
+    """Return a row; counts and seconds of a sample are scaled to all parameters."""
+    count = int(done.sum())
+    scale = problem.size / count
+    return Way(
+        name,
+        graph,
+        rules=round(rules * scale),
+        operations=round(operations * scale),
+        seconds=seconds * scale,
+        done=count,
+        of=problem.size,
+    )
