@@ -21,13 +21,13 @@ Scope = tuple[str, dict[int, str]]
 """The name of the module being called, and the names of all modules below the outermost one."""
 
 
-class Observer(Protocol):
-    """Told of every op as it runs, and of every node as it is walked backward.
+class Observer:
+    """Told of every op as it runs, and of every node as it is walked backward. Override what is wanted.
 
     ``began`` is what ``time.perf_counter_ns()`` said just before.
     """
 
-    collects: bool
+    collects: bool = False
     """Whether `backward` wants the shares of the gradient; else it gets None."""
 
     def forward(

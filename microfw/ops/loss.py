@@ -100,12 +100,14 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     picked = hot.ravel().dot(z.ravel()) if z is logits else z[np.arange(n), labels].sum()
     e = np.exp(z)
     total = e.dot(sums_n)
-    loss = (float(ones.dot(np.log(total[:, 0]))) - float(picked)) / n - log(n)
+    loss = (ones.dot(np.log(total[:, 0])) - picked) / n - log(n)
+    if loss < 0:  # by rounding
+        loss = loss * 0
     e -= hot * e
     hot *= e.dot(sums)
     e -= hot
     e /= total
-    return np.array(0.0 if loss < 0 else loss, e.dtype), e  # below 0 only by rounding
+    return loss, e
 
 
 def _wide(logits: Array, labels: Array) -> tuple[Array, Array]:

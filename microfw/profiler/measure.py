@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from microfw.graph import Leaf, Node
+from microfw.recording import Observer
 from microfw.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -79,10 +80,8 @@ class Work(NamedTuple):
     into_leaves: int
 
 
-class Meter:
+class Meter(Observer):
     """Observer that counts what the engine does. It leaves a `Work` on each node."""
-
-    collects = False
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
@@ -107,7 +106,7 @@ class Meter:
         products = tuple(cost.products_derivatives[k] for k in by) if cost.products_derivatives else zeros
         node.note = Work(cost.forward, tuple(cost.derivatives[k] for k in by), cost.products_forward, products, leaves)
 
-    def backward(self, node: Node, gradient: Any, shares: list[Any], began: int) -> None:
+    def backward(self, node: Node, gradient: Any, shares: list[Any] | None, began: int) -> None:
         """Count a node that is walked."""
         self.rules += 1
         self.accumulated += node.note.into_leaves

@@ -15,7 +15,7 @@ import numpy as np
 from microfw.graph import Leaf, Node
 from microfw.profiler.session import Epoch, Row
 from microfw.profiler.sites import Pattern, Site, needs, shapes_of
-from microfw.recording import MODE, Mode
+from microfw.recording import MODE, Mode, Observer
 
 PHASES = ("forward", "backward", "update", "evaluation")
 
@@ -96,7 +96,7 @@ class Log:
         return epoch
 
 
-class Recorder:
+class Recorder(Observer):
     """Observer of ops and watcher of steps. Its methods run in every step, and are written for speed.
 
     Parameters
@@ -106,8 +106,6 @@ class Recorder:
     takes_losses : bool
         Note the loss of each step. A Trainer knows it anyway.
     """
-
-    collects = False
 
     def __init__(self, every: int = 1, takes_losses: bool = True) -> None:
         self.every = every

@@ -16,7 +16,7 @@ import numpy as np
 
 from microfw.errors import GraphError, MicrofwError
 from microfw.graph import NUMPY, Leaf, Node
-from microfw.recording import mode
+from microfw.recording import Observer, mode
 from microfw.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -83,10 +83,8 @@ def _fold(function: Any, x: Array, axis: Any, keepdims: bool) -> Any:
     return x
 
 
-class Tape:
+class Tape(Observer):
     """Observer that notes each op that recorded a node, with its inputs."""
-
-    collects = False
 
     def __init__(self) -> None:
         self.entries: list[tuple[Any, Node, tuple[Any, ...], dict[str, Any], Array]] = []
@@ -97,9 +95,6 @@ class Tape:
         """Note an op."""
         if node is not None:
             self.entries.append((op, node, inputs, params, output))
-
-    def backward(self, node: Node, gradient: Any, shares: list[Any], began: int) -> None:
-        """Nothing is walked while a tape is on."""
 
 
 @dataclass

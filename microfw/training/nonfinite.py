@@ -8,13 +8,13 @@ import numpy as np
 
 from microfw.errors import NonFiniteError, message
 from microfw.graph import Node
-from microfw.recording import SCOPE, mode
+from microfw.recording import SCOPE, Observer, mode
 from microfw.training.hooks import TrainState
 
 FIX = "parameters are as they were before this step; lower the learning rate, or scale the data"
 
 
-class Finder:
+class Finder(Observer):
     """An observer that remembers the first op whose output, or derivative, is not finite."""
 
     collects = True
@@ -28,12 +28,9 @@ class Finder:
             scope = SCOPE.get()
             self.where = f"{scope[0]}: {op.name}" if scope else op.name
 
-    def before_backward(self, loss: Any) -> None:
-        """Nothing to do before a walk."""
-
-    def backward(self, node: Node, gradient: Any, partials: list[Any], began: int) -> None:
+    def backward(self, node: Node, gradient: Any, shares: list[Any] | None, began: int) -> None:
         """Look at a node's shares of the gradient."""
-        if not self.where and not (_good(gradient) and all(map(_good, partials))):
+        if not self.where and not (_good(gradient) and all(map(_good, shares or ()))):
             self.where = f"the derivative of {node.where}"
 
 
