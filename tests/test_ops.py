@@ -209,6 +209,7 @@ NAMES_IN_NUMPY = [
     ("clip", lambda x: np.clip(x, -1, 1, out=None)),
     ("clip", lambda x: x.clip(-1, 1)),
     ("clip", lambda x: x.clip(max=1)),
+    ("clip", lambda x: np.clip(x, np.float32(-1), np.float64(1))),
     ("sum", lambda x: np.sum(x, 0, None, None, True)),
     ("sum", lambda x: np.sum(x, axis=(0, -1), dtype=None, out=None)),
     ("sum", lambda x: np.sum(a=x, axis=0, keepdims=np._NoValue)),

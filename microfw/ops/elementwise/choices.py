@@ -43,7 +43,8 @@ def clip(x: Array, *, low: float | None = None, high: float | None = None) -> Ar
 
 def clipped(x: Any, low: Any = None, high: Any = None) -> Any:
     """`clip`, also with arrays or Tensors for its ends, which then get the gradient where they are the result."""
-    if all(end is None or isinstance(end, int | float | np.number) for end in (low, high)):
+    low, high = (end.item() if isinstance(end, np.generic) else end for end in (low, high))
+    if all(end is None or isinstance(end, int | float) for end in (low, high)):
         return clip(x, low=low, high=high)
     if low is not None:
         x = where(x < low, low, x)
