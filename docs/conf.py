@@ -78,7 +78,7 @@ def list_ops():
     """Write a table for each family of ops, from the registry itself."""
     families = {}
     for declared in OPS.values():
-        family = declared.value.__module__.rpartition(".")[2]
+        family = declared.value.__module__.removeprefix("microfw.ops.")
         families.setdefault(family, ["| op | what it computes | gradient |", "|---|---|---|"]).append(op_row(declared))
     (here / "generated").mkdir(exist_ok=True)
     text = "\n\n".join(

@@ -1,18 +1,20 @@
-"""Operators, methods and protocols: what makes a Tensor feel like a NumPy array.
+"""Attributes, methods and protocols: what makes a Tensor feel like a NumPy array, beside its operators.
 
-Each is an op, looked up by its name, so that nothing here knows how any op works.
+Each method is an op, looked up by its name, so that nothing here knows how any op works.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from microfw.errors import GraphError, ShapeError, message
-from microfw.graph import NUMPY, OPS, Leaf, Node
+from microfw.graph import OPS, Leaf, Node
+from microfw.infix import Infix
 from microfw.methods import Methods
+from microfw.spelling import SHAPE_ONLY, apply, refuse, rule
 
 if TYPE_CHECKING:
     from microfw.tensor import Tensor
@@ -21,7 +23,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Axis = int | tuple[int, ...] | None
 
 
-class ArrayLike(Methods):
+class ArrayLike(Infix, Methods):
     """The part of `Tensor` that it shares with NumPy's arrays."""
 
     __slots__ = ()
@@ -79,73 +81,6 @@ class ArrayLike(Methods):
         """Return the values as nested lists."""
         return self._array.tolist()
 
-    # Operators
-
-    def __add__(self, other: Any) -> Tensor:
-        return OPS["add"].call(self, other)
-
-    def __radd__(self, other: Any) -> Tensor:
-        return OPS["add"].call(other, self)
-
-    def __sub__(self, other: Any) -> Tensor:
-        return OPS["subtract"].call(self, other)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return OPS["subtract"].call(other, self)
-
-    def __mul__(self, other: Any) -> Tensor:
-        return OPS["multiply"].call(self, other)
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return OPS["multiply"].call(other, self)
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return OPS["divide"].call(self, other)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return OPS["divide"].call(other, self)
-
-    def __pow__(self, other: Any) -> Tensor:
-        return OPS["power"].call(self, other)
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return OPS["power"].call(other, self)
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return OPS["matmul"].call(self, other)
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return OPS["matmul"].call(other, self)
-
-    def __neg__(self) -> Tensor:
-        return OPS["negative"].call(self)
-
-    def __pos__(self) -> Tensor:
-        return self  # type: ignore[return-value]
-
-    def __abs__(self) -> Tensor:
-        return OPS["abs"].call(self)
-
-    def __lt__(self, other: Any) -> Tensor:
-        return OPS["less"].call(self, other)
-
-    def __le__(self, other: Any) -> Tensor:
-        return OPS["less_equal"].call(self, other)
-
-    def __gt__(self, other: Any) -> Tensor:
-        return OPS["greater"].call(self, other)
-
-    def __ge__(self, other: Any) -> Tensor:
-        return OPS["greater_equal"].call(self, other)
-
-    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
-        return OPS["equal"].call(self, other)
-
-    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
-        return OPS["not_equal"].call(self, other)
-
-    __hash__ = object.__hash__
-
     # NumPy's methods
 
     @property
@@ -161,6 +96,26 @@ class ArrayLike(Methods):
         """Mean over axes."""
         return OPS["mean"].call(self, axis=axis, keepdims=keepdims)
 
+    def prod(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Product over axes."""
+        return OPS["prod"].call(self, axis=axis, keepdims=keepdims)
+
+    def var(self, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Tensor:
+        """Variance over axes."""
+        return OPS["var"].call(self, axis=axis, ddof=ddof, keepdims=keepdims)
+
+    def std(self, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Tensor:
+        """Standard deviation over axes."""
+        return OPS["std"].call(self, axis=axis, ddof=ddof, keepdims=keepdims)
+
+    def cumsum(self, axis: int | None = None) -> Tensor:
+        """Running sum along an axis."""
+        return OPS["cumsum"].call(self, axis=axis)
+
+    def cumprod(self, axis: int | None = None) -> Tensor:
+        """Running product along an axis."""
+        return OPS["cumprod"].call(self, axis=axis)
+
     def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """Largest entry over axes; ties share the gradient equally."""
         return OPS["max"].call(self, axis=axis, keepdims=keepdims)
@@ -169,9 +124,29 @@ class ArrayLike(Methods):
         """Smallest entry over axes; ties share the gradient equally."""
         return OPS["min"].call(self, axis=axis, keepdims=keepdims)
 
-    def argmax(self, axis: int | None = None) -> Tensor:
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """Index of the largest entry."""
-        return OPS["argmax"].call(self, axis=axis)
+        return OPS["argmax"].call(self, axis=axis, keepdims=keepdims)
+
+    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        """Index of the smallest entry."""
+        return OPS["argmin"].call(self, axis=axis, keepdims=keepdims)
+
+    def any(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Whether some entry is not 0."""
+        return OPS["any"].call(self, axis=axis, keepdims=keepdims)
+
+    def all(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Whether no entry is 0."""
+        return OPS["all"].call(self, axis=axis, keepdims=keepdims)
+
+    def clip(self, min: Any = None, max: Any = None) -> Tensor:
+        """Limit entries to an interval; slope 1 in it, its ends included."""
+        return apply(np.clip, (self, min, max), {})  # type: ignore[no-any-return]
+
+    def round(self, decimals: int = 0) -> Tensor:
+        """Nearest number of so many decimals; slope 0."""
+        return OPS["round"].call(self, decimals=decimals)
 
     def reshape(self, *shape: Any) -> Tensor:
         """Return the same entries in another shape."""
@@ -252,35 +227,14 @@ class ArrayLike(Methods):
         if method != "__call__":
             name = f"np.{ufunc.__name__}.{method}"
             raise TypeError(f"{name}: expected arrays, got a Tensor; use np.sum, np.max or a loop")
-        if "out" in kwargs or "where" in kwargs:
-            raise TypeError(f"np.{ufunc.__name__}: expected no out= or where= with a Tensor; op results are new arrays")
-        return _numpy(ufunc)(*inputs, **kwargs)
+        if kwargs:
+            refuse(ufunc, kwargs)
+        return rule(ufunc)(*inputs)  # type: ignore[no-any-return]
 
     def __array_function__(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if func in _SHAPE_ONLY:
+        if func in SHAPE_ONLY:
             return func(*(a.data if isinstance(a, ArrayLike) else a for a in args), **kwargs)
-        if kwargs.get("out") is not None:
-            raise TypeError(f"np.{func.__name__}: expected no out= with a Tensor; op results are new arrays")
-        return _numpy(func)(*args, **kwargs)
-
-
-_SHAPE_ONLY = {
-    np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.result_type,
-    np.array_equal, np.allclose, np.isclose, np.may_share_memory, np.shares_memory, np.array_repr, np.array_str,
-    np.array2string,
-}  # fmt: skip
-"""NumPy's functions through which no gradient flows: they get the values, and return what NumPy returns."""
-
-
-def _numpy(function: Callable[..., Any]) -> Callable[..., Tensor]:
-    try:
-        return NUMPY[function]
-    except KeyError:
-        name = getattr(function, "__name__", str(function))
-        raise TypeError(
-            f"np.{name}: expected a function with a derivative rule, got one without; "
-            "declare it with mf.op, or take the values out of the graph with .data"
-        ) from None
+        return apply(func, args, kwargs)
 
 
 def frozen_key(key: Any) -> Any:

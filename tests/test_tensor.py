@@ -334,11 +334,11 @@ def test_numpys_functions_record():
 @pytest.mark.parametrize(
     ("name", "call"),
     [
-        ("np.arctan2", lambda x: np.arctan2(x, x)),
+        ("np.logaddexp2", lambda x: np.logaddexp2(x, x)),
         ("np.fft", lambda x: np.fft.fft(x)),
         ("np.median", lambda x: np.median(x)),
         ("np.histogram", lambda x: np.histogram(x)),
-        ("np.floor_divide", lambda x: x.data // x),
+        ("np.ldexp", lambda x: np.ldexp(x, 2)),
         ("np.linalg", lambda x: np.linalg.eig(x)),
     ],
 )

@@ -94,11 +94,12 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
         raise
     # In a small batch a call costs more than its arithmetic. So matrix products with constants do what sums and
     # broadcasting would, and rows are shifted only where exp needs it.
-    z = logits
-    if not (z.item(z.argmax()) < LARGE and z.item(z.argmin()) > -LARGE):
-        z = logits - logits.max(1, keepdims=True)
-    picked = hot.ravel().dot(z.ravel()) if z is logits else z[np.arange(n), labels].sum()
-    e = np.exp(z)
+    if logits.item(logits.argmax()) < LARGE and logits.item(logits.argmin()) > -LARGE:
+        e = np.exp(logits)
+        picked = hot.ravel().dot(logits.ravel())
+    else:
+        z, e = _shifted(logits)
+        picked = z[np.arange(n), labels].sum()
     total = e.dot(sums_n)
     loss = (ones.dot(np.log(total[:, 0])) - picked) / n - log(n)
     if loss < 0:  # by rounding
@@ -110,12 +111,25 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     return loss, e
 
 
+def _shifted(logits: Array) -> tuple[Array, Array]:
+    """Return logits less the largest of their row, and the exponentials, to the last digit.
+
+    What the subtraction rounded off, by Knuth's two-sum, is a factor of exp.
+    """
+    top = logits.max(1, keepdims=True)
+    z = logits - top
+    with np.errstate(invalid="ignore"):
+        rest = (logits - (z + (logits - z))) - (top - (logits - z))
+    e = np.exp(z)
+    e += e * np.where(np.isfinite(rest), rest, 0)
+    return z, e
+
+
 def _wide(logits: Array, labels: Array) -> tuple[Array, Array]:
     """Do the same for many classes, where a table of all of them would be large."""
     n, rows = len(labels), np.arange(len(labels))
-    z = logits - logits.max(1, keepdims=True)
+    z, e = _shifted(logits)
     picked = z[rows, labels].sum()
-    e = np.exp(z)
     total = e.sum(1, keepdims=True)
     loss = (np.log(total).sum() - picked) / n
     e[rows, labels] = 0

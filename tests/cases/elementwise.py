@@ -21,24 +21,69 @@ def logic(function, name=None):
     return Case(name or function.__name__, function, samples)
 
 
+def whole(shape, seed):
+    """Return whole numbers, for ops on bits."""
+    return np.random.default_rng(seed).integers(-9, 9, shape)
+
+
+def bits(function):
+    samples = [
+        Sample("numbers", (whole((3, 4), 1), whole((3, 4), 2))),
+        Sample("masks", (choose(1, 3, 4), choose(2, 4))),
+        Sample("0-d", (np.array(True), np.array(False))),
+        Sample("empty", (np.zeros((0, 3), bool), np.zeros(3, bool))),
+    ]
+    if function.nin == 1:
+        samples = [Sample(s.label, s.inputs[:1]) for s in samples]
+    return Case(function.__name__, function, samples)
+
+
 CASES = [
     Case("add", np.add, binary()),
     Case("subtract", np.subtract, binary()),
     Case("multiply", np.multiply, binary()),
     Case("divide", np.divide, binary(gap=0.5)),
     Case("power", np.power, binary(first=(0.5, 2.0))),
+    Case("remainder", np.remainder, binary(gap=0.5)),
+    Case("fmod", np.fmod, binary(gap=0.5)),
+    Case("floor_divide", np.floor_divide, binary(gap=0.5)),
+    Case("hypot", np.hypot, binary(gap=0.1)),
+    Case("arctan2", np.arctan2, binary(gap=0.1)),
+    Case("logaddexp", np.logaddexp, binary(first=(-9.0, 9.0))),
     Case("negative", np.negative, unary()),
     Case("reciprocal", np.reciprocal, unary(gap=0.5)),
     Case("abs", np.absolute, unary(gap=0.1)),
     Case("sign", np.sign, unary(gap=0.1)),
+    Case("floor", np.floor, unary()),
+    Case("ceil", np.ceil, unary()),
+    Case("trunc", np.trunc, unary()),
+    Case("rint", np.rint, unary()),
+    Case(
+        "round",
+        np.round,
+        [*unary(), Sample("two decimals", (floats((3, 4)) / 8,), {"decimals": 2}), *unary(-40, 40, decimals=-1)],
+    ),
     Case("exp", np.exp, unary()),
     Case("expm1", np.expm1, unary()),
     Case("log", np.log, unary(0.5, 3)),
+    Case("exp2", np.exp2, unary()),
     Case("log1p", np.log1p, unary(-0.5, 3)),
+    Case("log2", np.log2, unary(0.5, 3)),
+    Case("log10", np.log10, unary(0.5, 3)),
     Case("sqrt", np.sqrt, unary(0.5, 3)),
+    Case("cbrt", np.cbrt, unary(gap=0.2)),
     Case("square", np.square, unary()),
     Case("sin", np.sin, unary()),
     Case("cos", np.cos, unary()),
+    Case("tan", np.tan, unary(-1.2, 1.2)),
+    Case("arcsin", np.arcsin, unary(-0.8, 0.8)),
+    Case("arccos", np.arccos, unary(-0.8, 0.8)),
+    Case("arctan", np.arctan, unary()),
+    Case("sinh", np.sinh, unary()),
+    Case("cosh", np.cosh, unary()),
+    Case("arcsinh", np.arcsinh, unary()),
+    Case("arccosh", np.arccosh, unary(1.3, 3)),
+    Case("arctanh", np.arctanh, unary(-0.8, 0.8)),
     Case("tanh", np.tanh, unary()),
     Case("sigmoid", scipy.special.expit, unary(-5, 5), protocol=False),
     Case("softplus", lambda x: np.logaddexp(x, 0), unary(-5, 5), protocol=False),
@@ -72,7 +117,7 @@ CASES = [
         ],
     ),
     Case("astype", lambda x, dtype: x.astype(dtype), unary(dtype=np.dtype(np.float64)), protocol=False),
-    Case("identity", lambda x: x, unary(), protocol=False),
+    Case("identity", lambda x: x, unary(), protocol=np.positive),
     logic(np.less),
     logic(np.less_equal),
     logic(np.greater),
@@ -81,9 +126,15 @@ CASES = [
     logic(np.not_equal),
     logic(np.logical_and),
     logic(np.logical_or),
+    logic(np.logical_xor),
     logic(np.logical_not),
     logic(np.isnan),
     logic(np.isfinite),
     logic(np.isinf),
+    logic(np.signbit),
+    bits(np.bitwise_and),
+    bits(np.bitwise_or),
+    bits(np.bitwise_xor),
+    bits(np.invert),
     Case("relu", lambda x: np.maximum(x, 0), unary(gap=0.1), protocol=False),
 ]

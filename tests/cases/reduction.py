@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.special
 
-from cases.samples import Case, Sample, backwards, floats, repeated, transposed
+from cases.samples import Case, Sample, backwards, choose, floats, repeated, transposed
 
 
 def reductions(*axes):
@@ -44,6 +44,75 @@ def along(**params):
     ]
 
 
+def with_zeros(samples):
+    """Return the samples, and some again with one zero and with two."""
+    more = []
+    for s in samples[::4]:
+        for zeros in (1, 2):
+            x = s.inputs[0].copy()
+            x.reshape(-1)[::2][:zeros] = 0
+            more.append(Sample(f"{s.label}, {zeros} zeros", (x,), s.params, s.layout))
+    return samples + more
+
+
+def running():
+    x = floats((3, 4))
+    samples = [
+        Sample("flattened", (x,)),
+        Sample("0-d", (floats(()),)),
+        Sample("vector", (floats((5,)),), {"axis": 0}),
+        Sample("one entry", (floats((1, 1)),), {"axis": 1}),
+        Sample("transposed", (x,), {"axis": 0}, transposed),
+        Sample("transposed and flattened", (x,), {}, transposed),
+        Sample("negative stride", (x,), {"axis": 1}, backwards),
+        Sample("repeated", (floats((4,)),), {"axis": 0}, repeated),
+        Sample("empty", (np.zeros((0, 3)),)),
+        Sample("empty along", (np.zeros((0, 3)),), {"axis": 0}),
+        Sample("empty beside", (np.zeros((0, 3)),), {"axis": 1}),
+    ]
+    return samples + [Sample(f"axis {axis}", (floats((2, 3, 4)),), {"axis": axis}) for axis in (0, 1, 2, -1, -3)]
+
+
+def spread_out(samples, **params):
+    """Return the samples with more than one entry in a row: where a deviation is smooth, and can be corrected."""
+    return [
+        Sample(s.label, s.inputs, s.params | params, s.layout)
+        for s in samples
+        if s.label not in ("0-d", "one entry") and (0 not in s.inputs[0].shape or s.params)
+    ]
+
+
+def answers(function):
+    some = np.array([[0.0, 1.0], [0.0, 0.0], [2.0, 3.0]])
+    samples = [
+        Sample("all", (some,)),
+        Sample("none", (np.zeros(3),)),
+        Sample("axis", (some,), {"axis": 0}),
+        Sample("negative axis, kept", (some,), {"axis": -1, "keepdims": True}),
+        Sample("two axes", (choose(1, 2, 3, 4),), {"axis": (0, -1)}),
+        Sample("0-d", (np.array(True),)),
+        Sample("empty", (np.zeros((0, 3)),)),
+    ]
+    return Case(function.__name__, function, samples)
+
+
+def places(function):
+    x = floats((3, 4))
+    samples = [
+        Sample("all", (x,)),
+        Sample("axis", (x,), {"axis": 1}),
+        Sample("ties", (np.array([[1.0, 2.0, 2.0], [3.0, 3.0, 1.0]]),), {"axis": -1, "keepdims": True}),
+        Sample("all, kept", (x,), {"keepdims": True}),
+        Sample("transposed", (x,), {"axis": 0}, transposed),
+        Sample("0-d", (floats(()),)),
+    ]
+    return Case(function.__name__, function, samples)
+
+
+def euclidean(x, axis=None, keepdims=False):
+    return np.sqrt(np.sum(np.square(x), axis=axis, keepdims=keepdims))
+
+
 def softmax(x, axis=-1):
     return scipy.special.softmax(x, axis=axis)
 
@@ -57,8 +126,23 @@ CASES = [
     Case("mean", np.mean, no_empty_for_all(reductions())),
     Case("max", np.max, no_empty_for_all(reductions())),
     Case("min", np.min, no_empty_for_all(reductions())),
-    Case("argmax", np.argmax, [Sample("all", (floats((3, 4)),)), Sample("axis", (floats((3, 4)),), {"axis": 1})]),
-    Case("argmin", np.argmin, [Sample("all", (floats((3, 4)),)), Sample("axis", (floats((3, 4)),), {"axis": 0})]),
+    Case("prod", np.prod, [*with_zeros(reductions()), Sample("empty", (np.zeros((0, 3)),))]),
+    Case("cumsum", np.cumsum, running()),
+    Case("cumprod", np.cumprod, with_zeros(running())),
+    Case("var", np.var, [*no_empty_for_all(reductions()), *spread_out(reductions()[::4], ddof=1)]),
+    Case("std", np.std, [*spread_out(reductions()), *spread_out(reductions()[::4], ddof=1)]),
+    Case("norm", euclidean, [*reductions(), Sample("empty", (np.zeros((0, 3)),))], protocol=np.linalg.vector_norm),
+    Case(
+        "logsumexp",
+        lambda x, **params: np.asarray(scipy.special.logsumexp(x, **params)),
+        [*no_empty_for_all(reductions()), Sample("large", (floats((3, 4), 700, 1100),), {"axis": 0})],
+        protocol=False,
+    ),
+    places(np.argmax),
+    places(np.argmin),
+    answers(np.any),
+    answers(np.all),
+    answers(np.count_nonzero),
     Case("log_softmax", log_softmax, along(), protocol=False),
     Case("softmax", softmax, along(), protocol=False),
 ]

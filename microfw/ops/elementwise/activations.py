@@ -1,0 +1,79 @@
+"""Activations with rules of their own: composed of other ops they would lose digits or time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from microfw.op import Array, each, op
+from microfw.tensor import Tensor
+
+
+def _sigmoid(x: Any) -> Any:
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, e) / (1 + e)
+
+
+def _sigmoid_slope(g: Any, x: Any) -> Any:
+    if isinstance(x, Tensor):
+        return g * (sigmoid(x) * sigmoid(-x))
+    e = np.exp(-np.abs(x))
+    return g * (e / np.square(1 + e))
+
+
+@op(vjp=_sigmoid_slope, cost=each(5, 6), fresh=True)
+def sigmoid(x: Array) -> Array:
+    """Logistic function, ``1 / (1 + exp(-x))``."""
+    return _sigmoid(x)
+
+
+def _sech2(g: Any, x: Any) -> Any:
+    if isinstance(x, Tensor):  # abs has no second derivative at 0, tanh has
+        return g * (4 * sigmoid(2 * x) * sigmoid(-2 * x))
+    e = np.exp(-2 * np.abs(x))  # exact in the tails, where 1 - tanh(x)**2 has lost every digit
+    return g * (4 * e / np.square(1 + e))
+
+
+@op(vjp=_sech2, cost=each(1, 8), numpy=np.tanh)
+def tanh(x: Array) -> Array:
+    """Hyperbolic tangent, its slope exact in the tails."""
+    return np.tanh(x)
+
+
+@op(vjp=lambda g, x: g * sigmoid(x) if isinstance(x, Tensor) else g * _sigmoid(x), cost=each(5, 6), fresh=True)
+def softplus(x: Array) -> Array:
+    """``log(1 + exp(x))``, a smooth ReLU."""
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+_ZEROS: dict[tuple[int, ...], Array] = {}
+
+
+def _zero(x: Array) -> Any:
+    """Return zeros to compare with: over two arrays NumPy is up to four times faster than over one and a number."""
+    if x.size > 1 << 18:
+        return 0
+    if len(_ZEROS) > 64:
+        _ZEROS.clear()
+    zeros = np.zeros(x.shape, x.dtype)
+    zeros.setflags(write=False)
+    return _ZEROS.setdefault(x.shape, zeros) if x.dtype == np.float32 else zeros
+
+
+def _relu_vjp(g: Any, y: Any) -> Any:
+    if isinstance(g, np.ndarray):
+        zeros = _ZEROS.get(y.shape) if y.size < 1 << 13 else None  # in a large array the number is faster
+        mask = (y > 0 if zeros is None else np.greater(y, zeros)).astype(g.dtype)
+        mask *= g
+        return mask
+    return g * (y > 0)
+
+
+@op(vjp=_relu_vjp, cost=each(1, 2), fresh=True)
+def relu(x: Array) -> Array:
+    """Rectified linear unit, ``max(x, 0)``; slope 0 at 0 and at NaN."""
+    zeros = _ZEROS.get(x.shape)
+    if zeros is None or zeros.dtype is not x.dtype:
+        zeros = _zero(x)
+    return np.maximum(x, zeros)

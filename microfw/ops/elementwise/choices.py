@@ -1,0 +1,104 @@
+"""Choices between values, and casts. What is chosen gets the gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import DTypeError
+from microfw.graph import NUMPY
+from microfw.op import Array, each, moves, op
+
+
+def _larger(g: Any, a: Any, b: Any) -> Any:
+    return g * ((a > b) * 1.0 + (a == b) * 0.5).astype(g.dtype)
+
+
+@op(vjp=(_larger, lambda g, b, a: _larger(g, b, a)), cost=each(1, 6, 6), numpy=np.maximum)
+def maximum(a: Array, b: Array) -> Array:
+    """Larger of two, entry by entry; where they are equal each gets half of the gradient."""
+    return np.maximum(a, b)
+
+
+@op(vjp=(lambda g, a, b: _larger(g, b, a), _larger), cost=each(1, 6, 6), numpy=np.minimum)
+def minimum(a: Array, b: Array) -> Array:
+    """Smaller of two, entry by entry; where they are equal each gets half of the gradient."""
+    return np.minimum(a, b)
+
+
+def _inside(x: Any, low: float | None, high: float | None) -> Any:
+    return np.logical_and(x >= (-np.inf if low is None else low), x <= (np.inf if high is None else high))
+
+
+@op(
+    vjp=lambda g, x, low, high: np.where(_inside(x, low, high), g, 0),
+    cost=each(2, 4),
+    fresh=True,
+)
+def clip(x: Array, *, low: float | None = None, high: float | None = None) -> Array:
+    """Limit entries to an interval; slope 1 in it, its ends included."""
+    return np.clip(x, low, high)
+
+
+def clipped(x: Any, low: Any = None, high: Any = None) -> Any:
+    """`clip`, also with arrays or Tensors for its ends, which then get the gradient where they are the result."""
+    low, high = (end.item() if isinstance(end, np.generic) else end for end in (low, high))
+    if all(end is None or isinstance(end, int | float) for end in (low, high)):
+        return clip(x, low=low, high=high)
+    if low is not None:
+        x = where(x < low, low, x)
+    return x if high is None else where(x > high, high, x)
+
+
+def _numpys_clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
+    return clipped(a, min if a_min is None else a_min, max if a_max is None else a_max)
+
+
+NUMPY[np.clip] = _numpys_clip
+
+
+@op(
+    vjp=(None, lambda g, condition: np.where(condition, g, 0), lambda g, condition: np.where(condition, 0, g)),
+    cost=each(1, 0, 1, 1),
+    numpy=np.where,
+    fresh=True,
+)
+def where(condition: Array, a: Array, b: Array) -> Array:
+    """Entries of ``a`` where the condition holds, of ``b`` elsewhere.
+
+    The branch not taken gets the gradient 0, which its own rule then multiplies by its slope: where that is
+    infinite the product is NaN, as IEEE arithmetic has it. So keep the argument away from such points:
+
+    >>> import numpy as np, microfw as mf
+    >>> x = mf.tensor([0.0, 4.0], requires_grad=True)
+    >>> np.where(x > 0, np.sqrt(np.where(x > 0, x, 1.0)), 0.0).sum().backward()
+    >>> x.grad
+    array([0.  , 0.25])
+    """
+    return np.where(condition, a, b)
+
+
+def _cast_back(g: Any, x: Any, dtype: Any) -> Any:
+    return (g if np.dtype(dtype).kind == "f" else g * 0).astype(x.dtype)
+
+
+def _cast_along(dx: Any, x: Any, dtype: Any) -> Any:
+    return dx.astype(dtype) if np.dtype(dtype).kind == "f" else dx * 0
+
+
+@op(vjp=_cast_back, jvp=_cast_along, cost=moves, casts=True)
+def astype(x: Array, *, dtype: Any) -> Array:
+    """Cast; the gradient is cast back, and is 0 through a cast to integers or booleans."""
+    if np.dtype(dtype).kind not in "fiub" or np.dtype(dtype) == np.float16:
+        raise DTypeError(f"astype: expected float32, float64, integers or booleans, got {np.dtype(dtype)}")
+    return np.asarray(x).astype(dtype)
+
+
+@op(vjp=lambda g: g, cost=moves)
+def identity(x: Array) -> Array:
+    """The same values, as a node of their own."""
+    return x
+
+
+NUMPY[np.positive] = lambda x: identity(x)

@@ -1,0 +1,173 @@
+"""Functions of one array: exponentials and logarithms, roots, circular and hyperbolic functions.
+
+Where a function is not defined its slope is NaN, as its value; where its graph is vertical it is infinite.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from microfw.op import Array, each, op
+
+
+@op(vjp=lambda g, x: g * np.sign(x), cost=each(1, 2), numpy=(np.absolute, np.fabs))
+def abs_(x: Array) -> Array:
+    """Absolute value; slope 0 at 0."""
+    return np.absolute(x)
+
+
+# Exponentials and logarithms
+
+LN2, LN10 = math.log(2), math.log(10)
+
+
+@op(vjp=lambda g, y: g * y, cost=each(1, 1), numpy=np.exp)
+def exp(x: Array) -> Array:
+    """Exponential."""
+    return np.exp(x)
+
+
+@op(vjp=lambda g, y: g * (y * LN2), cost=each(1, 2), numpy=np.exp2)
+def exp2(x: Array) -> Array:
+    """``2 ** x``."""
+    return np.exp2(x)
+
+
+@op(vjp=lambda g, x: g * np.exp(x), cost=each(1, 2), numpy=np.expm1)
+def expm1(x: Array) -> Array:
+    """``exp(x) - 1``, exact near 0."""
+    return np.expm1(x)
+
+
+@op(vjp=lambda g, x: np.where(x < 0, np.nan, g / x), cost=each(1, 2), numpy=np.log)
+def log(x: Array) -> Array:
+    """Natural logarithm; infinite slope at 0, NaN below."""
+    return np.log(x)
+
+
+@op(vjp=lambda g, x: np.where(x < 0, np.nan, g / (x * LN2)), cost=each(1, 3), numpy=np.log2)
+def log2(x: Array) -> Array:
+    """Logarithm to base 2; infinite slope at 0, NaN below."""
+    return np.log2(x)
+
+
+@op(vjp=lambda g, x: np.where(x < 0, np.nan, g / (x * LN10)), cost=each(1, 3), numpy=np.log10)
+def log10(x: Array) -> Array:
+    """Logarithm to base 10; infinite slope at 0, NaN below."""
+    return np.log10(x)
+
+
+@op(vjp=lambda g, x: np.where(x < -1, np.nan, g / (1 + x)), cost=each(1, 3), numpy=np.log1p)
+def log1p(x: Array) -> Array:
+    """``log(1 + x)``, exact near 0; infinite slope at -1, NaN below."""
+    return np.log1p(x)
+
+
+# Roots
+
+
+@op(vjp=lambda g, y: g / (2 * y), cost=each(1, 2), numpy=np.sqrt)
+def sqrt(x: Array) -> Array:
+    """Square root; infinite slope at 0."""
+    return np.sqrt(x)
+
+
+@op(vjp=lambda g, y: g / (3 * y * y), cost=each(1, 3), numpy=np.cbrt)
+def cbrt(x: Array) -> Array:
+    """Cube root, also of negative numbers; infinite slope at 0."""
+    return np.cbrt(x)
+
+
+# Circular functions
+
+
+@op(vjp=lambda g, x: g * np.cos(x), cost=each(1, 2), numpy=np.sin)
+def sin(x: Array) -> Array:
+    """Sine."""
+    return np.sin(x)
+
+
+@op(vjp=lambda g, x: -g * np.sin(x), cost=each(1, 3), numpy=np.cos)
+def cos(x: Array) -> Array:
+    """Cosine."""
+    return np.cos(x)
+
+
+@op(vjp=lambda g, y: g * (1 + y * y), cost=each(1, 3), numpy=np.tan)
+def tan(x: Array) -> Array:
+    """Tangent."""
+    return np.tan(x)
+
+
+@op(vjp=lambda g, x: g / np.sqrt((1 - x) * (1 + x)), cost=each(1, 5), numpy=np.arcsin)
+def arcsin(x: Array) -> Array:
+    """Inverse of the sine; infinite slope at -1 and 1, NaN beyond."""
+    return np.arcsin(x)
+
+
+@op(vjp=lambda g, x: -g / np.sqrt((1 - x) * (1 + x)), cost=each(1, 6), numpy=np.arccos)
+def arccos(x: Array) -> Array:
+    """Inverse of the cosine; infinite slope at -1 and 1, NaN beyond."""
+    return np.arccos(x)
+
+
+@op(vjp=lambda g, x: g / (1 + x * x), cost=each(1, 3), numpy=np.arctan)
+def arctan(x: Array) -> Array:
+    """Inverse of the tangent."""
+    return np.arctan(x)
+
+
+# Hyperbolic functions; tanh is among the activations
+
+
+@op(vjp=lambda g, x: g * np.cosh(x), cost=each(1, 2), numpy=np.sinh)
+def sinh(x: Array) -> Array:
+    """Hyperbolic sine."""
+    return np.sinh(x)
+
+
+@op(vjp=lambda g, x: g * np.sinh(x), cost=each(1, 2), numpy=np.cosh)
+def cosh(x: Array) -> Array:
+    """Hyperbolic cosine."""
+    return np.cosh(x)
+
+
+@op(vjp=lambda g, x: g / np.hypot(x, 1), cost=each(1, 2), numpy=np.arcsinh)
+def arcsinh(x: Array) -> Array:
+    """Inverse of the hyperbolic sine."""
+    return np.arcsinh(x)
+
+
+@op(vjp=lambda g, x: g / (np.sqrt(x - 1) * np.sqrt(x + 1)), cost=each(1, 6), numpy=np.arccosh)
+def arccosh(x: Array) -> Array:
+    """Inverse of the hyperbolic cosine; infinite slope at 1, NaN below."""
+    return np.arccosh(x)
+
+
+def _artanh_slope(g: Any, x: Any) -> Any:
+    rest = (1 - x) * (1 + x)
+    return np.where(rest < 0, np.nan, g / rest)
+
+
+@op(vjp=_artanh_slope, cost=each(1, 5), numpy=np.arctanh)
+def arctanh(x: Array) -> Array:
+    """Inverse of the hyperbolic tangent; infinite slope at -1 and 1, NaN beyond."""
+    return np.arctanh(x)
+
+
+# The error function
+
+
+def _erf(x: Array) -> Array:
+    from scipy.special import erf as scipy_erf  # comes with scikit-learn
+
+    return scipy_erf(x)
+
+
+@op(vjp=lambda g, x: g * (2 / math.sqrt(math.pi) * np.exp(-x * x)), cost=each(1, 5), fresh=True)
+def erf(x: Array) -> Array:
+    """Error function."""
+    return _erf(x)

@@ -1,0 +1,154 @@
+"""NumPy's functions called on Tensors: which op each stands for, and its arguments as NumPy users spell them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from microfw.graph import NUMPY
+
+SHAPE_ONLY = {
+    np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.result_type,
+    np.array_equal, np.allclose, np.isclose, np.may_share_memory, np.shares_memory, np.array_repr, np.array_str,
+    np.array2string,
+}  # fmt: skip
+"""NumPy's functions through which no gradient flows: they get the values, and return what NumPy returns."""
+
+
+def spoken(function: Callable[..., Any]) -> str:
+    """Return a NumPy function's name as users write it.
+
+    Examples
+    --------
+    >>> spoken(np.exp), spoken(np.linalg.norm)
+    ('np.exp', 'np.linalg.norm')
+    """
+    module = getattr(function, "__module__", None) or "numpy"
+    return f"{'np' + module[5:] if module.startswith('numpy') else module}.{getattr(function, '__name__', function)}"
+
+
+def rule(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the op that a NumPy function stands for.
+
+    Raises
+    ------
+    TypeError
+        If there is none: names the function.
+    """
+    try:
+        return NUMPY[function]
+    except KeyError:
+        raise TypeError(
+            f"{spoken(function)}: expected a function with a derivative rule, got one without; "
+            "declare it with mf.op, or take the values out of the graph with .data"
+        ) from None
+
+
+_FIXES = {
+    "out": "op results are new arrays",
+    "where": "choose entries with np.where",
+    "dtype": "cast with .astype before or after",
+    "correction": "write ddof=",
+}
+
+
+def refuse(function: Callable[..., Any], given: dict[str, Any]) -> None:
+    """Raise a TypeError for arguments that no op takes, unless they are given as what they are by default."""
+    for name, value in given.items():
+        if value is None or value is np._NoValue or (name == "where" and value is True):
+            continue
+        names = "out= or where=" if name in ("out", "where") else f"{name}="
+        fix = _FIXES.get(name, "leave it out")
+        raise TypeError(f"{spoken(function)}: expected no {names} with a Tensor, got {name}=; {fix}")
+
+
+def signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    """Return a function's signature; some of NumPy's that are written in C have none in some versions."""
+    try:
+        return inspect.signature(function)
+    except ValueError:
+        return None
+
+
+class Spelling:
+    """How the arguments of a NumPy function become those of its op.
+
+    Arguments that the op does not have are left out where they are what they are by default.
+
+    Attributes
+    ----------
+    made : callable
+        The op, or the function that stands for it.
+    plain : int
+        So many positional arguments mean the same to both.
+    takes : set of str
+        The keyword arguments that mean the same to both.
+    """
+
+    def __init__(self, function: Callable[..., Any], made: Callable[..., Any]) -> None:
+        self.function = function
+        self.made = made
+        op = getattr(made, "op", None)
+        if op is not None:
+            inputs, names = len(op.inputs), [*op.inputs, *op.params]
+            whole = op.variadic
+        else:
+            own = inspect.signature(made).parameters.values()
+            inputs, names = 1, [p.name for p in own]
+            whole = any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in own)
+        self.plain, self.takes = len(names), set(names)
+        self.signature = None if whole else signature(function)
+        if self.signature is None:
+            return
+        theirs = list(self.signature.parameters)
+        self.meaning: dict[str, str | None] = {}  # NumPy's names by the op's; None: by position
+        for k, name in enumerate(theirs):
+            if k < inputs:
+                self.meaning[name] = None
+            elif name in names:
+                self.meaning[name] = name
+            elif k < len(names) and names[k] not in theirs:
+                self.meaning[name] = names[k]
+        while (
+            self.plain and [self.meaning.get(n, n) for n in theirs[inputs : self.plain]] != names[inputs : self.plain]
+        ):
+            self.plain -= 1
+        self.takes = {name for name in names[inputs:] if name in theirs}
+
+    def fit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the op's arguments for NumPy's."""
+        if self.signature is None:
+            extra = {name: value for name, value in kwargs.items() if name in _FIXES and name not in self.takes}
+            refuse(self.function, extra)
+            return args, {name: value for name, value in kwargs.items() if name not in extra}
+        places: list[Any] = []
+        names: dict[str, Any] = {}
+        for name, value in self.signature.bind(*args, **kwargs).arguments.items():
+            if name not in self.meaning:
+                parameter = self.signature.parameters[name]
+                if parameter.kind is parameter.VAR_KEYWORD:
+                    refuse(self.function, value)
+                elif not (value is parameter.default or (isinstance(value, str) and value == parameter.default)):
+                    refuse(self.function, {name: value})
+            elif (ours := self.meaning[name]) is None:
+                places.append(value)
+            elif value is not np._NoValue:
+                names[ours] = value
+        return tuple(places), names
+
+
+_SPELLINGS: dict[Callable[..., Any], Spelling] = {}
+
+
+def apply(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call the op that a NumPy function stands for, with NumPy's arguments."""
+    made = rule(function)
+    spelling = _SPELLINGS.get(function)
+    if spelling is None or spelling.made is not made:
+        spelling = _SPELLINGS[function] = Spelling(function, made)
+    if len(args) > spelling.plain or not kwargs.keys() <= spelling.takes:
+        args, kwargs = spelling.fit(args, kwargs)
+    return made(*args, **kwargs)
