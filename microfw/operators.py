@@ -32,12 +32,8 @@ class ArrayLike:
 
     @property
     def data(self) -> Array:
-        """The values, read-only."""
-        array = self._array
-        if array.flags.writeable:
-            array = array.view()
-            array.flags.writeable = False
-        return array
+        """The values, read-only: neither this array nor one that it is a view of can be unlocked."""
+        return np.asarray(memoryview(self._array).toreadonly())
 
     @property
     def shape(self) -> tuple[int, ...]:

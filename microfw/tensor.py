@@ -9,6 +9,7 @@ import numpy as np
 
 from microfw.errors import DTypeError, GraphError, ShapeError, message
 from microfw.graph import Leaf, Node, walk
+from microfw.hooks import Handle, Hook, Hooks, Place, hooks_of
 from microfw.operators import Array, ArrayLike
 from microfw.recording import MODE, mode
 
@@ -54,7 +55,7 @@ class Tensor(ArrayLike):
                 message("Tensor", "float32, float64, integers or booleans", array.dtype, "cast it with .astype")
             )
         self._array = array
-        self._leaf = Leaf(array.shape, array.dtype)
+        self._leaf = Place(array.shape, array.dtype)
         self._node = None
         self.requires_grad = requires_grad
 
@@ -172,6 +173,8 @@ class Tensor(ArrayLike):
         try:
             arrived = walk(((node, gradient),), retain=retain_graph)
             for leaf, g in arrived.items():
+                if leaf.hooks is not None:  # type: ignore[union-attr]
+                    g = leaf.hooks(g)  # type: ignore[union-attr]
                 if leaf.grad is None and g is leaf.slot:  # type: ignore[union-attr]
                     leaf.grad = g  # type: ignore[union-attr]
                 else:
@@ -179,6 +182,57 @@ class Tensor(ArrayLike):
         finally:
             if watcher is not None:
                 watcher.marks.append(("", perf_counter_ns()))
+
+    def register_hook(self, hook: Hook) -> Handle:
+        """Have a function called with the gradient with respect to this Tensor, whenever one has been computed.
+
+        Parameters
+        ----------
+        hook : callable
+            ``hook(grad)`` gets the gradient, all of it, as an array of its own that is read-only. It returns
+            None, or an array of the same shape and dtype to go on with instead. Several are called in the
+            order in which they were registered.
+
+        Returns
+        -------
+        Handle
+            ``handle.remove()`` takes the hook away.
+
+        Raises
+        ------
+        GraphError
+            If no gradient flows to this Tensor, or backward has been here already.
+
+        Notes
+        -----
+        On a leaf, hooks are called in `backward`, before the gradient is added to `grad`; derivative functions
+        such as `mf.grad` leave a leaf's hooks alone, as they leave its `grad`. On the result of an op, they are
+        called in every backward walk. Where derivatives nest they can look, but not replace. Copies and
+        pickles have none. An exception in a hook passes through; gradients of leaves that were added up before
+        stay.
+
+        Examples
+        --------
+        >>> import numpy as np, microfw as mf
+        >>> x = mf.tensor([1.0, 2.0], requires_grad=True)
+        >>> y = x * 3.0
+        >>> handle = y.register_hook(lambda g: np.clip(g, -1.0, 1.0))
+        >>> np.sum(y * y).backward()
+        >>> x.grad
+        array([3., 3.])
+        """
+        node = self._node
+        if node is None:
+            raise GraphError(
+                "Tensor.register_hook: expected a Tensor that a gradient flows to, got one without; "
+                "set requires_grad=True, or compute it outside of no_grad"
+            )
+        if isinstance(node, Node):
+            return hooks_of(node).add(hook)
+        assert isinstance(node, Place)
+        if node.hooks is None:
+            node.hooks = Hooks()
+        return node.hooks.add(hook)
 
     def detach(self) -> Tensor:
         """Return the same values as a constant: no gradient flows through it."""
@@ -219,7 +273,7 @@ _UNITS = {char: _locked(np.ones((), char)) for char in "fd"}
 def _rebuild(kind: type[Tensor], array: Array, requires_grad: bool) -> Tensor:
     made = kind.__new__(kind)
     made._array = array
-    made._leaf = Leaf(array.shape, array.dtype)
+    made._leaf = Place(array.shape, array.dtype)
     made._node = made._leaf if requires_grad else None
     return made
 

@@ -22,7 +22,7 @@ MODULES = [
 ]
 
 ROOMS = [
-    "errors", "recording", "graph", "operators", "tensor", "record", "op", "ops", "calculus", "gradcheck", "nn", "optim", "data", "replay", "training",
+    "errors", "recording", "graph", "operators", "hooks", "tensor", "record", "op", "ops", "trees", "calculus", "jacobians", "gradcheck", "reach", "checkpoint", "anomaly", "testing", "nn", "optim", "data", "replay", "training",
     "profiler", "estimators", "cli", "__init__", "__main__",
 ]  # fmt: skip
 
