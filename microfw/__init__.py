@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from microfw import errors, nn, ops, optim
-
+from microfw.anomaly import detect_anomaly
 from microfw.calculus import grad, jvp, value_and_grad, vjp
 from microfw.checkpoint import checkpoint
 from microfw.gradcheck import gradcheck, gradgradcheck
