@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import DTypeError, GraphError, ShapeError, message
-from microfw.graph import Leaf, Node
+from microfw.graph import Leaf, Node, numbers
 from microfw.operators import ArrayLike
 
 Hook = Callable[[np.ndarray[Any, Any]], Any]
 
 _keys = itertools.count()
+
+next(numbers)  # no node gets number 0, for a walk looks at none that is older, and `hooks_of` puts one half below
 
 
 class Hooks(dict[int, Hook]):
