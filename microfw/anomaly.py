@@ -131,13 +131,9 @@ class Finder:
 def place() -> Place:
     """Return the line of the user's code that runs: the innermost one outside of this package."""
     frame = sys._getframe(1)
-    outermost = frame
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if not name.startswith(LIBRARIES):
-            return name, frame.f_lineno
-        outermost, frame = frame, frame.f_back  # type: ignore[assignment]
-    return outermost.f_code.co_filename, outermost.f_lineno
+    while frame.f_code.co_filename.startswith(LIBRARIES) and frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
 
 
 def spell(at: Place | None) -> str:
@@ -167,7 +163,8 @@ def detect_anomaly(*, nan: bool = True, inf: bool = True) -> Iterator[None]:
 
     Notes
     -----
-    A profiler that is attached goes on, and its layers are not charged for the looking.
+    A profiler that is attached goes on, and its layers are not charged for the looking. NumPy's own warnings are
+    silent inside, since they name no op.
 
     Examples
     --------
@@ -180,5 +177,5 @@ def detect_anomaly(*, nan: bool = True, inf: bool = True) -> Iterator[None]:
     microfw.errors.NonFiniteError: the derivative of sqrt: expected finite numbers as gradients with respect to its \
 inputs, got inf at [0] in one of shape (2,); the gradient that came in: finite; its value was computed at ...
     """
-    with mode(observer=Finder(MODE.get().observer, nan, inf, raises=True)):
+    with mode(observer=Finder(MODE.get().observer, nan, inf, raises=True)), np.errstate(all="ignore"):
         yield

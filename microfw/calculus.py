@@ -13,6 +13,7 @@ from microfw.recording import MODE, mode
 from microfw.tensor import Tensor, relink, result
 from microfw.trees import as_arrays, flatten
 
+
 def _variable(x: Any, where: str) -> Tensor:
     """Return a Tensor to differentiate with respect to: the parameter itself, or a fresh one."""
     if isinstance(x, Tensor):

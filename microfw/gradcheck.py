@@ -99,9 +99,7 @@ def gradgradcheck(
     return _check("gradgradcheck", slopes, (*args, gradient), rtol, step, projections, rng)
 
 
-def _check(
-    where: str, f: Callable[..., Any], args: Any, rtol: float, step: float, projections: int, rng: Any
-) -> float:
+def _check(where: str, f: Callable[..., Any], args: Any, rtol: float, step: float, projections: int, rng: Any) -> float:
     if not projections >= 1:
         raise ArgumentError(f"{where}: expected projections to be at least 1, got {projections}")
     rng = np.random.default_rng(rng)

@@ -33,7 +33,7 @@ class ArrayLike:
     @property
     def data(self) -> Array:
         """The values, read-only: neither this array nor one that it is a view of can be unlocked."""
-        return np.asarray(memoryview(self._array).toreadonly())
+        return np.asarray(self._array.data.toreadonly())
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ def reach(root: Any) -> tuple[list[np.random.Generator], list[Tensor]]:
     --------
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
-    >>> reach([lambda x: x + rng.random()])[0] == [rng]
+    >>> reach({"noise": [rng], "size": 0.5})[0] == [rng]
     True
     """
     generators: list[np.random.Generator] = []

@@ -45,7 +45,9 @@ def test_a_value():
 def test_an_input_that_was_bad_already():
     bad = np.array([[1.0, np.nan]])
     text = told(lambda: ZERO * bad)
-    assert "got nan at [0, 1] in the value of shape (1, 2); the inputs: a finite, b already held nan at [0, 1]; " in text
+    assert (
+        "got nan at [0, 1] in the value of shape (1, 2); the inputs: a finite, b already held nan at [0, 1]; " in text
+    )
     text = told(lambda: np.concatenate([ZERO, np.array([np.inf])]))
     assert "the inputs: xs[0] finite, xs[1] already held inf at [0]; " in text
 
@@ -127,7 +129,9 @@ def test_each_one_is_told_again():
 def test_derivatives_of_functions():
     assert told(lambda: mf.grad(lambda x: np.sum(np.sqrt(x)))(np.zeros(2))).startswith("the derivative of sqrt: ")
     text = told(lambda: mf.grad(lambda x: mf.grad(lambda y: y**1.5)(x))(0.0))
-    assert text.startswith("the derivative of power: expected finite numbers as gradients with respect to its inputs, got inf")
+    assert text.startswith(
+        "the derivative of power: expected finite numbers as gradients with respect to its inputs, got inf"
+    )
 
 
 def test_a_checkpoint():
@@ -165,11 +169,11 @@ def test_a_profiler_is_served_too():
         model = nn.Sequential(nn.Dense(3, 4, rng=0), nn.Tanh(), nn.Dense(4, 1, rng=1))
         optimizer = mf.optim.SGD(model.parameters(), lr=0.1)
 
-        def train():
+        def train(model=model, optimizer=optimizer):
             for _ in range(3):
                 np.sum(model(np.ones((5, 3)))).backward()
-                optimizer.step()  # noqa: B023
-                optimizer.zero_grad()  # noqa: B023
+                optimizer.step()
+                optimizer.zero_grad()
 
         with mf.Profiler(model) as profiler:
             if watched:
@@ -228,5 +232,3 @@ def test_lines_of_nobody_are_those_of_the_outermost_frame():
     scope = {"__name__": "microfw.made_up"}
     exec(compile("def run(f):\n    return f()", "<op made up>", "exec"), scope)
     assert scope["run"](place)[0] == __file__
-
-

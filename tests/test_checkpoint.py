@@ -35,14 +35,19 @@ def same(a, b):
 
 
 def network(rng=0):
-    return nn.Sequential(nn.Dense(3, 8, rng=0), nn.Tanh(), nn.Dropout(0.5, rng=rng), nn.Dense(8, 3, rng=1)).astype(np.float64)
+    return nn.Sequential(nn.Dense(3, 8, rng=0), nn.Tanh(), nn.Dropout(0.5, rng=rng), nn.Dense(8, 3, rng=1)).astype(
+        np.float64
+    )
 
 
 def test_value_and_gradients_are_the_plain_functions():
     same(gradients(lambda x: mf.checkpoint(curved, x), X), gradients(curved, X))
     same(gradients(lambda x: mf.checkpoint(curved, np.sin(x)), X), gradients(lambda x: curved(np.sin(x)), X))
     two = lambda a, b: a * np.sin(b) + a  # noqa: E731
-    same(gradients(lambda a, b: mf.checkpoint(two, a * 2.0, b), X, X + 1), gradients(lambda a, b: two(a * 2.0, b), X, X + 1))
+    same(
+        gradients(lambda a, b: mf.checkpoint(two, a * 2.0, b), X, X + 1),
+        gradients(lambda a, b: two(a * 2.0, b), X, X + 1),
+    )
     same(gradients(lambda x: mf.checkpoint(lambda x: x, x), X), gradients(lambda x: x, X))
 
 
@@ -139,7 +144,9 @@ def test_derivatives_of_derivatives():
 
     np.testing.assert_allclose(mf.hessian(kept)(X), mf.hessian(plain)(X), rtol=1e-12, atol=1e-13)
     assert mf.gradcheck(kept, X) <= 1e-6 and mf.gradgradcheck(kept, X) <= 1e-6
-    np.testing.assert_allclose(mf.jacobian(lambda x: mf.checkpoint(curved, x), mode="forward")(X), mf.jacobian(curved)(X))
+    np.testing.assert_allclose(
+        mf.jacobian(lambda x: mf.checkpoint(curved, x), mode="forward")(X), mf.jacobian(curved)(X)
+    )
     third = [mf.grad(mf.grad(mf.grad(f)))(0.4) for f in (lambda x: mf.checkpoint(np.tanh, x), np.tanh)]
     np.testing.assert_allclose(*third, rtol=1e-12)
     model = network()
@@ -259,7 +266,9 @@ def test_a_generator_among_the_inputs():
 def test_draws_that_nothing_can_repeat_are_an_error():
     hidden = iter(np.random.default_rng(0).random(10))
     y = mf.checkpoint(lambda x: x * next(hidden), mf.tensor(X, requires_grad=True))
-    with pytest.raises(GraphError, match="^checkpoint: expected the same value when its function runs again, got another; give"):
+    with pytest.raises(
+        GraphError, match="^checkpoint: expected the same value when its function runs again, got another; give"
+    ):
         np.sum(y).backward()
 
 
@@ -356,7 +365,9 @@ def test_an_exception_in_the_second_run_puts_generators_back():
 
 
 def test_memory_is_that_of_one_block():
-    blocks = [nn.Sequential(*(layer for _ in range(6) for layer in (nn.Dense(32, 32, rng=0), nn.Tanh()))) for _ in range(6)]
+    blocks = [
+        nn.Sequential(*(layer for _ in range(6) for layer in (nn.Dense(32, 32, rng=0), nn.Tanh()))) for _ in range(6)
+    ]
     batch = np.random.default_rng(0).standard_normal((512, 32)).astype(np.float32)
 
     def step(call):

@@ -174,7 +174,9 @@ def test_errors():
 
 def test_gradgradcheck_passes_and_fails():
     assert mf.gradgradcheck(lambda t: {"y": np.sin(t[0]) * t[1], "z": np.sum(t[1])}, [X, X + 1]) <= 1e-6
-    halfway = mf.op(lambda x: x * x, vjp=lambda g, x: 2 * g * x.detach() if isinstance(x, mf.Tensor) else 2 * g * x, name="halfway")
+    halfway = mf.op(
+        lambda x: x * x, vjp=lambda g, x: 2 * g * x.detach() if isinstance(x, mf.Tensor) else 2 * g * x, name="halfway"
+    )
     try:
         assert mf.gradcheck(halfway, X) <= 1e-6
         with pytest.raises(GradientError, match=r"^gradgradcheck: argument 0: expected the backward derivative to be"):
@@ -184,7 +186,12 @@ def test_gradgradcheck_passes_and_fails():
 
 
 def test_gradgradcheck_sees_a_rule_that_is_not_linear_in_its_gradient():
-    bent = mf.op(lambda x: x * 1.0, vjp=lambda g: g * g / g.data if isinstance(g, mf.Tensor) else g * 1.0, jvp="linear", name="bent")
+    bent = mf.op(
+        lambda x: x * 1.0,
+        vjp=lambda g: g * g / g.data if isinstance(g, mf.Tensor) else g * 1.0,
+        jvp="linear",
+        name="bent",
+    )
     try:
         assert mf.gradcheck(bent, X) <= 1e-6
         with pytest.raises(GradientError, match=r"^gradgradcheck: argument 1: "):

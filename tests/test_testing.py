@@ -48,13 +48,9 @@ def test_an_op_without_a_gradient_passes(declared):
     mf.testing.check_op(declared(lambda x: np.sign(x)), X)
 
 
-
-
 def writes(x):
     x += 1
     return x * 1.0
-
-
 
 
 def greedy(g, x):
@@ -98,5 +94,3 @@ def test_the_error_is_an_assertion(declared):
 def test_what_is_no_op_is_refused():
     with pytest.raises(ArgumentError, match="check_op: expected an op, got .*; declare it with mf.op"):
         mf.testing.check_op(lambda x: x, X)
-
-

@@ -707,7 +707,16 @@ def test_whatever_is_handed_in_is_copied(make):
 # Copies, pickles, threads
 
 
-@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t)), lambda t: pickle.loads(pickle.dumps(t, 5, buffer_callback=(k := []).append), buffers=k)], ids=["copy", "deepcopy", "pickle", "pickle, out of band"])
+@pytest.mark.parametrize(
+    "duplicate",
+    [
+        copy.copy,
+        copy.deepcopy,
+        lambda t: pickle.loads(pickle.dumps(t)),
+        lambda t: pickle.loads(pickle.dumps(t, 5, buffer_callback=(k := []).append), buffers=k),
+    ],
+    ids=["copy", "deepcopy", "pickle", "pickle, out of band"],
+)
 @pytest.mark.parametrize("subject", ["leaf", "parameter", "owned parameter", "constant", "result"])
 def test_copies_are_apart(duplicate, subject):
     t = SUBJECTS[subject]()
