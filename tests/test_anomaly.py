@@ -205,6 +205,22 @@ def test_who_is_told_of_what_runs_again(watcher):
     assert watcher.rules["log"] == watcher.rules["sqrt"] == 1
 
 
+def test_a_trainer_passes_on_what_was_found():
+    model = nn.Sequential(nn.Dense(2, 3, rng=0), nn.Dense(3, 1, rng=1))
+    trainer = mf.Trainer(model, nn.MSELoss(), mf.optim.SGD(model.parameters(), lr=0.1))
+    before = model[0].weight.data.copy()
+    with mf.detect_anomaly(), pytest.raises(NonFiniteError) as info:
+        trainer.fit((np.ones((8, 2)), np.full((8, 1), 1e30)), epochs=1, batch_size=4, rng=0, progress=False)
+    text = str(info.value)
+    assert text.startswith(
+        "Trainer.fit, epoch 1, step 1: MSELoss: square: expected finite numbers, got inf at [0, 0] in"
+    )
+    assert f"computed at {__file__}:" in text and "trainer.fit(" in text
+    assert text.endswith("before this step; lower the learning rate, or scale the data")
+    np.testing.assert_array_equal(model[0].weight.data, before)
+    assert all(p.grad is None for p in model.parameters())
+
+
 def test_off_means_no_observer():
     assert MODE.get().observer is None
     with mf.detect_anomaly():

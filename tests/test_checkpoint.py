@@ -214,6 +214,19 @@ class Holder:
         return x * self.inner["deep"][0].random(x.shape)
 
 
+class Static:
+    @staticmethod
+    def noise(x):
+        return x * RNG.random(x.shape)
+
+    @property
+    def factor(self):
+        return RNG.random()
+
+    def times(self, x):
+        return x * self.factor
+
+
 class Noisy(nn.Module):
     def forward(self, x):
         return x * RNG.random(x.shape)
@@ -234,6 +247,8 @@ def noisy_functions(rng):
         "global": (helper,),
         "global of a global": (lambda x: helper(x) * 2.0,),
         "object": (Holder(rng).noise,),
+        "static method": (lambda x, s=Static(): s.noise(x),),
+        "property": (Static().times,),
         "partial": (functools.partial(lambda rng, x: x * rng.random(x.shape), rng),),
         "module": (nn.Dropout(0.3, rng=rng),),
         "method of a module": (Noisy(),),

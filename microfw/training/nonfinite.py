@@ -8,7 +8,7 @@ import numpy as np
 
 from microfw.anomaly import Finder
 from microfw.errors import NonFiniteError, message
-from microfw.recording import mode
+from microfw.recording import MODE, mode
 from microfw.training.hooks import TrainState
 
 FIX = "parameters are as they were before this step; lower the learning rate, or scale the data"
@@ -17,6 +17,9 @@ FIX = "parameters are as they were before this step; lower the learning rate, or
 def explain(state: TrainState, X: Any, y: Any, error: NonFiniteError) -> NonFiniteError:
     """Return the error that names epoch, step, and the op that made what is not finite."""
     place = f"Trainer.fit, epoch {state.epoch}, step {state.step}"
+    if isinstance(MODE.get().observer, Finder) and error.args:  # detect_anomaly has told more than we could find
+        state.optimizer.zero_grad()
+        return NonFiniteError(f"{place}: {error}; {FIX}")
     finder = Finder()
     spoilt = next((name for name, p in state.model.named_parameters() if finder.bad(p.data)), "")
     try:
