@@ -227,6 +227,9 @@ class Static:
         return x * self.factor
 
 
+STATIC = Static()
+
+
 class Noisy(nn.Module):
     def forward(self, x):
         return x * RNG.random(x.shape)
@@ -247,8 +250,8 @@ def noisy_functions(rng):
         "global": (helper,),
         "global of a global": (lambda x: helper(x) * 2.0,),
         "object": (Holder(rng).noise,),
-        "static method": (lambda x, s=Static(): s.noise(x),),
-        "property": (Static().times,),
+        "static method": (lambda x, s=STATIC: s.noise(x),),
+        "property": (STATIC.times,),
         "partial": (functools.partial(lambda rng, x: x * rng.random(x.shape), rng),),
         "module": (nn.Dropout(0.3, rng=rng),),
         "method of a module": (Noisy(),),
