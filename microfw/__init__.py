@@ -1,22 +1,26 @@
 """microfw: a training micro-framework that counts what its backward pass costs.
 
 The graph: `Tensor`, `tensor`, `no_grad`, `op`, `ops`. Derivatives: `grad`, `value_and_grad`, `vjp`, `jvp`,
-`gradcheck`. Models: `nn`, `optim`. Data: `data`. Training: `Trainer`, `Hook`, `training`. Cost:
-`Profiler`, `profiler`. The graph to look at: `draw`.
+`jacobian`, `hessian`, `hvp`, `checkpoint`. Checks: `gradcheck`, `gradgradcheck`, `detect_anomaly`, `testing`.
+Models: `nn`, `optim`. Data: `data`. Training: `Trainer`, `Hook`, `training`. Cost: `Profiler`, `profiler`. The
+graph to look at: `draw`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from microfw import errors, nn, ops, optim
+from microfw.anomaly import detect_anomaly
 from microfw.calculus import grad, jvp, value_and_grad, vjp
-from microfw.gradcheck import gradcheck
+from microfw.checkpoint import checkpoint
+from microfw.gradcheck import gradcheck, gradgradcheck
+from microfw.jacobians import hessian, hvp, jacobian
 from microfw.op import op
 from microfw.recording import no_grad
 from microfw.tensor import Tensor, tensor
 
 if TYPE_CHECKING:
-    from microfw import data, profiler, training
+    from microfw import data, profiler, testing, training
     from microfw.drawing import draw
     from microfw.profiler import Profiler
     from microfw.training import Hook, Trainer
@@ -28,11 +32,17 @@ __all__ = [
     "Profiler",
     "Tensor",
     "Trainer",
+    "checkpoint",
     "data",
+    "detect_anomaly",
     "draw",
     "errors",
     "grad",
     "gradcheck",
+    "gradgradcheck",
+    "hessian",
+    "hvp",
+    "jacobian",
     "jvp",
     "nn",
     "no_grad",
@@ -41,6 +51,7 @@ __all__ = [
     "optim",
     "profiler",
     "tensor",
+    "testing",
     "training",
     "value_and_grad",
     "vjp",
@@ -53,7 +64,7 @@ def __getattr__(name: str) -> Any:
     """Import what a script without a Trainer never needs when it is first used."""
     if name in _ON_USE:
         return getattr(import_module(f"microfw.{_ON_USE[name]}"), name)
-    if name in ("data", "profiler", "training"):
+    if name in ("data", "profiler", "testing", "training"):
         return import_module(f"microfw.{name}")
     raise AttributeError(f"module 'microfw' has no attribute {name!r}")
 

@@ -1,4 +1,4 @@
-"""Derivatives of functions: of arrays, of nested containers of arrays, of a model's parameters."""
+"""First derivatives of functions: of arrays, of nested containers of arrays, of a model's parameters."""
 
 from __future__ import annotations
 
@@ -10,49 +10,9 @@ import numpy as np
 from microfw.errors import DTypeError, GraphError, ShapeError
 from microfw.graph import OPS, Leaf, Node, numbers, stale, walk
 from microfw.recording import MODE, mode
-from microfw.tensor import Tensor, relink, result
-
-Tree = Any
-"""A Tensor, an array or a number; a Module; or a list, tuple or dict of such."""
-
-
-def flatten(tree: Tree) -> tuple[list[Any], Callable[[Sequence[Any]], Tree]]:
-    """Return a tree's leaves in order, and a function that puts others in their places.
-
-    A Module's leaves are its trainable parameters; in their places comes a dict by name.
-
-    Examples
-    --------
-    >>> leaves, rebuild = flatten({"w": 1.0, "b": (2.0, 3.0)})
-    >>> leaves
-    [1.0, 2.0, 3.0]
-    >>> rebuild([4, 5, 6])
-    {'w': 4, 'b': (5, 6)}
-    """
-    if hasattr(tree, "named_parameters"):
-        tree = {name: p for name, p in tree.named_parameters() if p.requires_grad}
-    if isinstance(tree, dict):
-        keys, children = list(tree), list(tree.values())
-        return _branches(children, lambda new: dict(zip(keys, new, strict=True)))
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return _branches(list(tree), lambda new: type(tree)(*new))
-    if isinstance(tree, list | tuple):
-        return _branches(list(tree), type(tree))
-    return [tree], lambda new: new[0]
-
-
-def _branches(children: list[Tree], join: Callable[[list[Any]], Tree]) -> tuple[list[Any], Callable[..., Tree]]:
-    parts = [flatten(child) for child in children]
-
-    def rebuild(new: Sequence[Any]) -> Tree:
-        new = list(new)
-        rebuilt, start = [], 0
-        for leaves, inner in parts:
-            rebuilt.append(inner(new[start : start + len(leaves)]))
-            start += len(leaves)
-        return join(rebuilt)
-
-    return [leaf for leaves, _ in parts for leaf in leaves], rebuild
+from microfw.relink import relink
+from microfw.tensor import Tensor, result
+from microfw.trees import as_arrays, flatten
 
 
 def _variable(x: Any, where: str) -> Tensor:
@@ -72,65 +32,57 @@ def _variable(x: Any, where: str) -> Tensor:
     return Tensor(array, requires_grad=True)
 
 
-class _Recorded:
-    """One call of a function, with the nodes of its variables and of its outputs."""
+class Recorded:
+    """What was computed of some variables: a graph that derivatives can be taken through, as often as wanted.
 
-    def __init__(self, f: Callable[..., Any], args: tuple[Any, ...], argnums: Sequence[int], where: str) -> None:
-        self.where = where
-        self.since = next(numbers)
-        self.outer = MODE.get().nested
-        chosen = [args[k] for k in argnums]
-        leaves, self.rebuild = flatten(chosen)
-        self.variables = [_variable(x, where) for x in leaves]
-        new_args = list(args)
-        modules = [hasattr(a, "named_parameters") for a in chosen]
-        for k, arg, is_module in zip(argnums, self.rebuild(self.variables), modules, strict=True):
-            new_args[k] = args[k] if is_module else arg
-        with mode(recording=True, nested=True):
-            self.output = f(*new_args)
-        outputs, self.rebuild_output = flatten(self.output)
-        for y in outputs:
-            if not isinstance(y, Tensor):
-                raise GraphError(
-                    f"{where}: expected the function to return Tensors, got {type(y).__name__}; "
-                    "compute with operators and NumPy functions, and keep away from .data and .numpy()"
-                )
-        self.outputs: list[Tensor] = outputs
+    Parameters
+    ----------
+    variables, outputs : sequence of Tensor
+        Each variable has a node or leaf of its own.
+    since : int
+        Nodes recorded earlier than this belong to somebody else.
+    linked : bool
+        Give derivatives as Tensors, recorded themselves.
+    """
 
-    def pull(self, seeds: Sequence[Any]) -> list[Any]:
-        """Return the gradient with respect to each variable."""
+    def __init__(self, variables: Sequence[Tensor], outputs: Sequence[Tensor], since: int, linked: bool) -> None:
+        self.variables = variables
+        self.outputs = outputs
+        self.since = since
+        self.outer = linked
+        self._between: list[Node] | None = None
+
+    def pull(self, seeds: Sequence[Any], retain: bool = True) -> list[Any]:
+        """Return the gradient with respect to each variable, given one with respect to each output, or None."""
         nodes: list[Any] = [v._node for v in self.variables]
-        starts = [(y._node, g) for y, g in zip(self.outputs, seeds, strict=True) if y._node is not None]
+        pairs = [(y._node, g) for y, g in zip(self.outputs, seeds, strict=True)]
+        starts = [(n, g) for n, g in pairs if n is not None and g is not None]
         if self.outer:
             starts = [(n, g if isinstance(g, Tensor) else result(np.asarray(g), None)) for n, g in starts]
         with mode(recording=self.outer):
             found = walk(
-                starts, targets=set(nodes), since=self.since, relink=relink if self.outer else None, retain=True
+                starts, targets=set(nodes), since=self.since, relink=relink if self.outer else None, retain=retain
             )
         return [self._out(found.get(n), v) for n, v in zip(nodes, self.variables, strict=True)]
 
-    def _out(self, g: Any, variable: Tensor) -> Any:
+    def _out(self, g: Any, like: Tensor) -> Any:
         if g is None:
-            g = np.zeros(variable.shape, variable.dtype)
+            g = np.zeros(like.shape, like.dtype)
         if self.outer:
             return g if isinstance(g, Tensor) else result(np.asarray(g), None)
         return np.array(g)
 
     def push(self, tangents: Sequence[Any]) -> list[Any]:
-        """Return the tangent of each output, given one for each variable."""
-        moving: dict[Any, Any] = {}
-        for v, t in zip(self.variables, tangents, strict=True):
-            moving[v._node] = result(np.asarray(t), None) if self.outer and not isinstance(t, Tensor) else t
-        nodes: dict[Node, None] = {}
-        stack = [y._node for y in self.outputs if isinstance(y._node, Node)]
-        while stack:
-            node = stack.pop()
-            if node in nodes or node in moving or node.order < self.since:
-                continue
-            nodes[node] = None
-            stack.extend(parent for parent, _, _ in node.edges or () if isinstance(parent, Node))
+        """Return the tangent of each output, given one for each variable, or None."""
+        return self.carry({v._node: t for v, t in zip(self.variables, tangents, strict=True) if t is not None})
+
+    def carry(self, tangents: dict[Any, Any]) -> list[Any]:
+        """Return the tangent of each output, given some of nodes and leaves."""
+        moving = dict(tangents)
+        if self.outer:
+            moving = {n: t if isinstance(t, Tensor) else result(np.asarray(t), None) for n, t in moving.items()}
         with mode(recording=self.outer):
-            for node in sorted(nodes, key=lambda n: n.order):
+            for node in self.between():
                 for leaf, version in node.guards:
                     if leaf.version != version:
                         raise stale(node, leaf, version)
@@ -142,12 +94,48 @@ class _Recorded:
                         total = t if total is None else total + t
                 if total is not None:
                     moving[node] = total if total.shape == node.shape else np.broadcast_to(total, node.shape)
-        ends = []
-        for y in self.outputs:
-            t = moving.get(y._node)
-            t = np.zeros(y.shape, y.dtype) if t is None else t
-            ends.append(t if isinstance(t, Tensor) else result(np.asarray(t), None) if self.outer else np.array(t))
-        return ends
+        return [self._out(moving.get(y._node), y) for y in self.outputs]
+
+    def between(self) -> list[Node]:
+        """Return the nodes between variables and outputs, oldest first."""
+        if self._between is None:
+            found = {v._node for v in self.variables}
+            nodes: list[Node] = []
+            stack = [y._node for y in self.outputs]
+            while stack:
+                node = stack.pop()
+                if isinstance(node, Node) and node not in found and node.order >= self.since:
+                    found.add(node)
+                    nodes.append(node)
+                    stack.extend(parent for parent, _, _ in node.edges or ())
+            self._between = sorted(nodes, key=lambda n: n.order)
+        return self._between
+
+
+class Call(Recorded):
+    """One call of a function, recorded: ``rebuild`` puts a value for each variable into the arguments' containers."""
+
+    def __init__(self, f: Callable[..., Any], args: tuple[Any, ...], argnums: Sequence[int], where: str) -> None:
+        self.where = where
+        since = next(numbers)
+        outer = MODE.get().nested
+        chosen = [args[k] for k in argnums]
+        leaves, self.rebuild = flatten(chosen)
+        variables = [_variable(x, where) for x in leaves]
+        new_args = list(args)
+        modules = [hasattr(a, "named_parameters") for a in chosen]
+        for k, arg, is_module in zip(argnums, self.rebuild(variables), modules, strict=True):
+            new_args[k] = args[k] if is_module else arg
+        with mode(recording=True, nested=True):
+            self.output = f(*new_args)
+        outputs, self.rebuild_output = flatten(self.output)
+        for y in outputs:
+            if not isinstance(y, Tensor):
+                raise GraphError(
+                    f"{where}: expected the function to return Tensors, got {type(y).__name__}; "
+                    "compute with operators and NumPy functions, and keep away from .data and .numpy()"
+                )
+        super().__init__(variables, outputs, since, outer)
 
 
 def _advance(node: Node, partial: Any, dx: Any, args: tuple[Any, ...]) -> Any:
@@ -161,7 +149,7 @@ def _advance(node: Node, partial: Any, dx: Any, args: tuple[Any, ...]) -> Any:
     return np.asarray(op.value(*inputs, **node.params))
 
 
-def _scalar(recorded: _Recorded) -> Tensor:
+def _scalar(recorded: Call) -> Tensor:
     y = recorded.output
     if not isinstance(y, Tensor) or y.size != 1:
         got = f"shape {y.shape}" if isinstance(y, Tensor) else type(y).__name__
@@ -205,24 +193,13 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> C
 
     def call(*args: Any) -> tuple[Any, Any]:
         leaves_are_arrays = [as_arrays(a) if k in places else a for k, a in enumerate(args)]
-        recorded = _Recorded(f, tuple(leaves_are_arrays), places, "grad")
+        recorded = Call(f, tuple(leaves_are_arrays), places, "grad")
         y = _scalar(recorded)
         gradients = recorded.rebuild(recorded.pull([np.ones(y.shape, y.dtype)]))
         value = y if recorded.outer else y.numpy()
         return value, gradients[0] if single else tuple(gradients)
 
     return call
-
-
-def as_arrays(tree: Any) -> Any:
-    """Read a list that holds only numbers as one array."""
-    if isinstance(tree, list | tuple) and not hasattr(tree, "_fields") and tree:
-        if all(isinstance(x, int | float) for x in tree):
-            return np.array(tree, float)
-        return type(tree)(as_arrays(x) for x in tree)
-    if isinstance(tree, dict):
-        return {k: as_arrays(v) for k, v in tree.items()}
-    return tree
 
 
 def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
@@ -270,10 +247,10 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
     >>> pull(np.array([1.0, 2.0]))
     (array([1., 2.]),)
     """
-    recorded = _Recorded(f, tuple(as_arrays(a) for a in args), range(len(args)), "vjp")
+    recorded = Call(f, tuple(as_arrays(a) for a in args), range(len(args)), "vjp")
 
     def pull(gradient: Any) -> tuple[Any, ...]:
-        seeds = _match(as_arrays(gradient), recorded.outputs, "vjp", "output")
+        seeds = match(as_arrays(gradient), recorded.outputs, "vjp", "output")
         return tuple(recorded.rebuild(recorded.pull(seeds)))
 
     return _values(recorded), pull
@@ -307,20 +284,21 @@ def jvp(f: Callable[..., Any], args: Sequence[Any], tangents: Sequence[Any]) -> 
     >>> mf.jvp(np.sin, (0.0,), (2.0,))
     (array(0.), array(2.))
     """
-    recorded = _Recorded(f, tuple(as_arrays(a) for a in args), range(len(args)), "jvp")
-    directions = _match([as_arrays(t) for t in tangents], recorded.variables, "jvp", "argument")
+    recorded = Call(f, tuple(as_arrays(a) for a in args), range(len(args)), "jvp")
+    directions = match([as_arrays(t) for t in tangents], recorded.variables, "jvp", "argument")
     return _values(recorded), recorded.rebuild_output(recorded.push(directions))
 
 
-def _values(recorded: _Recorded) -> Any:
+def _values(recorded: Call) -> Any:
     return recorded.rebuild_output([y if recorded.outer else np.array(y.data) for y in recorded.outputs])
 
 
-def _match(tree: Any, tensors: Sequence[Tensor], where: str, what: str) -> list[Any]:
+def match(tree: Any, tensors: Sequence[Tensor], where: str, what: str) -> list[Any]:
+    """Return a tree's leaves, one for each Tensor, as copies of its dtype, after a look at their shapes."""
     given = flatten(tree)[0]
     if len(given) != len(tensors):
         raise ShapeError(f"{where}: expected one array for each {what}, {len(tensors)} in all, got {len(given)}")
     for k, (g, t) in enumerate(zip(given, tensors, strict=True)):
         if np.shape(g) != t.shape:
             raise ShapeError(f"{where}: expected {what} {k} to get an array of shape {t.shape}, got {np.shape(g)}")
-    return [g if isinstance(g, Tensor) else np.asarray(g, t.dtype) for g, t in zip(given, tensors, strict=True)]
+    return [g if isinstance(g, Tensor) else np.array(g, t.dtype) for g, t in zip(given, tensors, strict=True)]

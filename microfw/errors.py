@@ -33,6 +33,10 @@ class GraphError(MicrofwError, RuntimeError):
     """The graph cannot do what was asked: freed, stale, or not there."""
 
 
+class GradientError(MicrofwError, AssertionError):
+    """A check found a derivative, or an op, that is not what it should be."""
+
+
 class NonFiniteError(MicrofwError, FloatingPointError):
     """A loss, a gradient or a value turned NaN or infinite."""
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from microfw.calculus import as_arrays, flatten, jvp, vjp
-from microfw.errors import ArgumentError, DTypeError, GraphError
+from microfw.calculus import jvp, vjp
+from microfw.errors import ArgumentError, DTypeError, GradientError
 from microfw.tensor import Tensor
+from microfw.trees import as_arrays, flatten
 
 
 def gradcheck(
@@ -42,7 +43,7 @@ def gradcheck(
 
     Raises
     ------
-    GraphError
+    GradientError
         If an error is larger: says in which argument, and by how much.
     DTypeError
         If an argument is not float64.
@@ -53,14 +54,60 @@ def gradcheck(
     >>> mf.gradcheck(lambda x: np.sum(np.tanh(x)), np.array([0.1, 0.2])) < 1e-6
     True
     """
+    return _check("gradcheck", f, args, rtol, step, projections, rng)
+
+
+def gradgradcheck(
+    f: Callable[..., Any], *args: Any, rtol: float = 1e-6, step: float = 1e-5, projections: int = 3, rng: Any = 0
+) -> float:
+    """Compare ``f``'s second derivatives with central differences of its first ones.
+
+    It is `gradcheck` of ``f``'s derivative rules: of the function that takes ``args`` and a gradient with respect
+    to ``f``'s output to the gradient with respect to ``args``. So it sees derivatives by both.
+
+    Parameters
+    ----------
+    f, *args, rtol, step, projections, rng
+        As for `gradcheck`.
+
+    Returns
+    -------
+    float
+        The largest relative error seen.
+
+    Raises
+    ------
+    GradientError
+        If an error is larger. The argument after the last of ``args`` is the gradient with respect to the output.
+    DTypeError
+        If an argument is not float64.
+
+    Examples
+    --------
+    >>> import numpy as np, microfw as mf
+    >>> mf.gradgradcheck(np.tanh, np.array([0.1, 0.2])) < 1e-6
+    True
+    """
+    rng = np.random.default_rng(rng)
+    outputs, rebuild = flatten(vjp(f, *args)[0])
+    gradient = rebuild([rng.standard_normal(np.shape(y)) for y in outputs])
+
+    def slopes(*args_and_gradient: Any) -> Any:
+        *inner, g = args_and_gradient
+        return vjp(f, *inner)[1](g)
+
+    return _check("gradgradcheck", slopes, (*args, gradient), rtol, step, projections, rng)
+
+
+def _check(where: str, f: Callable[..., Any], args: Any, rtol: float, step: float, projections: int, rng: Any) -> float:
     if not projections >= 1:
-        raise ArgumentError(f"gradcheck: expected projections to be at least 1, got {projections}")
+        raise ArgumentError(f"{where}: expected projections to be at least 1, got {projections}")
     rng = np.random.default_rng(rng)
     leaves, rebuild = flatten([as_arrays(a) for a in args])
     arrays = [np.asarray(a.data if isinstance(a, Tensor) else a) for a in leaves]
     for k, a in enumerate(arrays):
         if a.dtype != np.float64:
-            raise DTypeError(f"gradcheck: expected argument {k} to be float64, got {a.dtype}; cast it with .astype")
+            raise DTypeError(f"{where}: expected argument {k} to be float64, got {a.dtype}; cast it with .astype")
     value, pull = vjp(f, *rebuild(arrays))
     outputs, rebuild_output = flatten(value)
     worst = 0.0
@@ -83,8 +130,8 @@ def gradcheck(
                 error = abs(got - slope) / size
                 worst = max(worst, error)
                 if not error <= rtol:
-                    raise GraphError(
-                        f"gradcheck: argument {k}: expected the {name} derivative to be {slope:.10g} as central "
+                    raise GradientError(
+                        f"{where}: argument {k}: expected the {name} derivative to be {slope:.10g} as central "
                         f"differences give, got {got:.10g}, a relative error of {error:.1e}"
                     )
     return worst

@@ -48,9 +48,11 @@ class Leaf:
         Counts the writes to the array; a node that saved the array compares it in backward.
     owner : object
         The optimizer's buffers that the array is a view of.
+    hooks : Hooks or None
+        What is to see the gradient before it is added up.
     """
 
-    __slots__ = ("dtype", "grad", "name", "owner", "shape", "slot", "version")
+    __slots__ = ("dtype", "grad", "hooks", "name", "owner", "shape", "slot", "version")
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.shape = shape
@@ -59,6 +61,7 @@ class Leaf:
         self.slot: np.ndarray[Any, Any] | None = None
         self.version = 0
         self.owner: Any = None
+        self.hooks: Callable[[Gradient], Gradient] | None = None
         self.name = ""
 
     def accept(self, gradient: np.ndarray[Any, Any]) -> None:
@@ -94,7 +97,7 @@ class Form:
         self.op = op
         self.partials = partials
         self.places = places
-        self.pull: Callable[..., None]
+        self.pull: Callable[..., None] = pull
 
 
 class Node:
@@ -260,6 +263,33 @@ def walk(
             node.parents = None
             node.saved = ()
     return found | arrived if found else arrived
+
+
+def pull(
+    node: Node,
+    g: Gradient,
+    arrived: dict[Node | Leaf, Gradient],
+    todo: list[Node],
+    direct: bool,
+    only: Collection[Node | Leaf] | None,
+    relink: Callable[[Node, Partial, tuple[Any, ...]], tuple[Any, ...]] | None,
+    shares: list[Gradient] | None,
+) -> None:
+    """Walk back over a node: what `record` writes out for each op, as a loop, for nodes that no op has made."""
+    for parent, partial, args in node.edges or ():
+        if only is not None and parent not in only:
+            continue
+        share = partial.vjp(g, *(args if relink is None else relink(node, partial, args)))
+        if share.shape != parent.shape:
+            share = unbroadcast(share, parent.shape, node)
+        if parent in arrived:
+            arrived[parent] = arrived[parent] + share
+        else:
+            arrived[parent] = share
+            if type(parent) is Node:
+                todo.append(parent)
+        if shares is not None:
+            shares.append(share)
 
 
 def leading(

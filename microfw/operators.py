@@ -35,12 +35,8 @@ class ArrayLike(Infix, Methods):
 
     @property
     def data(self) -> Array:
-        """The values, read-only."""
-        array = self._array
-        if array.flags.writeable:
-            array = array.view()
-            array.flags.writeable = False
-        return array
+        """The values, read-only: neither this array nor one that it is a view of can be unlocked."""
+        return np.asarray(self._array.data.toreadonly())
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from microfw.errors import DTypeError, GraphError, ShapeError, message
 from microfw.graph import Leaf, Node, walk
+from microfw.hooks import Handle, Hook, Hooks, hooks_of
 from microfw.operators import Array, ArrayLike
 from microfw.recording import MODE
-from microfw.recording import mode as in_mode
-
-if TYPE_CHECKING:
-    from microfw.op import Partial
 
 
 class Tensor(ArrayLike):
@@ -177,6 +174,8 @@ class Tensor(ArrayLike):
             began = perf_counter_ns()
         try:
             for leaf, g in walk(((node, gradient),), retain=retain_graph).items():
+                if leaf.hooks is not None:  # type: ignore[union-attr]
+                    g = leaf.hooks(g)  # type: ignore[union-attr]
                 if leaf.grad is None and g is leaf.slot:  # type: ignore[union-attr]
                     leaf.grad = g  # type: ignore[union-attr]
                 else:
@@ -184,6 +183,56 @@ class Tensor(ArrayLike):
         finally:
             if watcher is not None:
                 watcher.stretches.append(("backward", began, perf_counter_ns()))
+
+    def register_hook(self, hook: Hook) -> Handle:
+        """Have a function called with the gradient with respect to this Tensor, whenever one has been computed.
+
+        Parameters
+        ----------
+        hook : callable
+            ``hook(grad)`` gets the gradient, all of it, as an array of its own that is read-only. It returns
+            None, or an array of the same shape and dtype to go on with instead. Several are called in the
+            order in which they were registered.
+
+        Returns
+        -------
+        Handle
+            ``handle.remove()`` takes the hook away.
+
+        Raises
+        ------
+        GraphError
+            If no gradient flows to this Tensor, or backward has been here already.
+
+        Notes
+        -----
+        On a leaf, hooks are called in `backward`, before the gradient is added to `grad`; derivative functions
+        such as `mf.grad` leave a leaf's hooks alone, as they leave its `grad`. On the result of an op, they are
+        called in every backward walk. Where derivatives nest they can look, but not replace. Copies and
+        pickles have none. An exception in a hook passes through; gradients of leaves that were added up before
+        stay.
+
+        Examples
+        --------
+        >>> import numpy as np, microfw as mf
+        >>> x = mf.tensor([1.0, 2.0], requires_grad=True)
+        >>> y = x * 3.0
+        >>> handle = y.register_hook(lambda g: np.clip(g, -1.0, 1.0))
+        >>> np.sum(y * y).backward()
+        >>> x.grad
+        array([3., 3.])
+        """
+        node = self._node
+        if node is None:
+            raise GraphError(
+                "Tensor.register_hook: expected a Tensor that a gradient flows to, got one without; "
+                "set requires_grad=True, or compute it outside of no_grad"
+            )
+        if isinstance(node, Node):
+            return hooks_of(node).add(hook)
+        if node.hooks is None:
+            node.hooks = Hooks()
+        return node.hooks.add(hook)  # type: ignore[attr-defined, no-any-return]
 
     def detach(self) -> Tensor:
         """Return the same values as a constant: no gradient flows through it."""
@@ -271,29 +320,3 @@ def tensor(data: Any, dtype: Any = None, *, requires_grad: bool = False) -> Tens
     if isinstance(data, Tensor):
         data = data.data
     return Tensor(data if dtype is None else np.asarray(data, dtype), requires_grad)
-
-
-def relink(node: Node, partial: Partial, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Turn what an edge saved into Tensors tied to the graph that they came from."""
-    op = node.op
-    parents = {edge[1].index: edge[0] for edge in node.edges or ()}
-
-    def linked(value: Any, parent: Node | Leaf | None) -> Any:
-        return result(value, parent) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
-
-    def link(source: str, value: Any) -> Any:
-        if source == "y":
-            return linked(value, node)
-        if source in op.aux:
-            inputs = dict(zip(op.inputs, node.inputs or (), strict=True))
-            recipe = op.aux[source]
-            wanted = recipe.__code__.co_varnames[: recipe.__code__.co_argcount]
-            return recipe(*(link(name, inputs[name]) if name in inputs else node.params[name] for name in wanted))
-        if op.variadic and source == op.inputs[0]:
-            return [linked(a, parents.get(i)) for i, a in enumerate(value)]
-        if source in op.inputs:
-            return linked(value, parents.get(op.inputs.index(source)))
-        return value
-
-    with in_mode(observer=None):
-        return tuple(link(source, value) for source, value in zip(partial.sources, args, strict=True))

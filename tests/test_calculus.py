@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import microfw as mf
 from microfw import nn
-from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError
+from microfw.errors import ArgumentError, DTypeError, GradientError, GraphError, ShapeError
 from microfw.graph import OPS
 from microfw.ops.elementwise import sigmoid
 
@@ -343,7 +343,7 @@ def test_errors_say_what_was_expected():
 def test_gradcheck_catches_a_wrong_rule_and_says_where_and_by_how_much():
     wrong = mf.op(lambda a, b: a * b, vjp=(lambda g, b: g * b, lambda g, a: g * a * 1.001), name="wrong")
     try:
-        with pytest.raises(GraphError) as info:
+        with pytest.raises(GradientError) as info:
             mf.gradcheck(lambda p: np.sum(wrong(p["first"], p["second"])), {"first": X, "second": X + 2})
         text = str(info.value)
         assert text.startswith("gradcheck: argument 1: expected the backward derivative to be ")
@@ -355,7 +355,7 @@ def test_gradcheck_catches_a_wrong_rule_and_says_where_and_by_how_much():
 def test_gradcheck_catches_a_wrong_tangent():
     wrong = mf.op(lambda x: x * x, vjp=lambda g, x: 2 * g * x, jvp=lambda dx, x: dx * x, name="wrong_jvp")
     try:
-        with pytest.raises(GraphError, match="expected the forward mode derivative to be"):
+        with pytest.raises(GradientError, match="expected the forward mode derivative to be"):
             mf.gradcheck(wrong, X)
     finally:
         del OPS["wrong_jvp"]
@@ -365,7 +365,7 @@ def test_gradcheck_catches_a_wrong_tangent():
 def test_gradcheck_catches_nan_zero_and_sign(broken):
     wrong = mf.op(lambda x: x * 1.0, vjp=broken, jvp="linear", name="broken")
     try:
-        with pytest.raises(GraphError, match="argument 0"):
+        with pytest.raises(GradientError, match="argument 0"):
             mf.gradcheck(wrong, X)
     finally:
         del OPS["broken"]
@@ -379,7 +379,7 @@ def test_gradcheck_sees_one_wrong_entry_of_many():
 
     wrong = mf.op(lambda x: x * 1.0, vjp=rule, jvp="linear", name="one_wrong")
     try:
-        with pytest.raises(GraphError):
+        with pytest.raises(GradientError):
             mf.gradcheck(wrong, np.random.default_rng(0).standard_normal((20, 20)))
     finally:
         del OPS["one_wrong"]

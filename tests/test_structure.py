@@ -22,8 +22,8 @@ MODULES = [
 ]
 
 ROOMS = [
-    "errors", "recording", "graph", "infix", "methods", "spelling", "operators", "tensor", "record", "op", "ops", "calculus", "gradcheck", "nn", "drawing", "optim",
-    "data", "replay", "training",
+    "errors", "recording", "graph", "infix", "methods", "spelling", "operators", "hooks", "tensor", "relink", "record", "op", "ops", "trees", "calculus", "jacobians", "gradcheck",
+    "reach", "checkpoint", "anomaly", "testing", "nn", "drawing", "optim", "data", "replay", "training",
     "profiler", "estimators", "cli", "__init__", "__main__",
 ]  # fmt: skip
 

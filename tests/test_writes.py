@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import pickle
+import struct
+import threading
+import warnings
+
 import numpy as np
 import pytest
 
@@ -12,6 +19,13 @@ from microfw.graph import NUMPY, OPS
 
 W = np.arange(6.0).reshape(3, 2) + 1
 X = np.arange(12.0).reshape(4, 3) - 5
+
+
+class Subclass(np.ndarray):
+    """An array of another type."""
+
+    def __new__(cls, array):
+        return np.asarray(array).view(cls)
 
 
 class Model(nn.Module):
@@ -211,10 +225,152 @@ def test_what_is_read_cannot_be_written(name, kind):
         array += 1
 
 
-def test_results_cannot_be_unlocked_through_their_views():
-    y = mf.tensor([1.0, 2.0], requires_grad=True) * 2.0
-    with pytest.raises(ValueError, match="cannot set WRITEABLE"):
-        y.data[:].flags.writeable = True
+# Everything that NumPy and Python offer to write to an array that one was given to read
+
+
+def unlock(array):
+    array.setflags(write=True)
+    array[...] = 77
+
+
+def write_to_base(array):
+    base = array.base
+    while base is not None:
+        try:
+            base[...] = 77
+        except (TypeError, ValueError, NotImplementedError):
+            base.setflags(write=True)  # a memoryview has none
+            base[...] = 77
+        base = getattr(base, "base", None)
+
+
+def flag(array):
+    array.flags.writeable = True
+    array.fill(77)
+
+
+def reshape_in_place(array):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        array.shape = (array.size,)
+        array.dtype = np.int64
+        array.strides = (0,)
+
+
+def in_a_thread(array):
+    thread = threading.Thread(target=lambda: unlock(array), daemon=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        thread.run()  # raises here what it would there
+
+
+class Pretend:
+    """An object that shows an array's memory without its flags, as NumPy's own `as_strided` does."""
+
+    def __init__(self, array):
+        self.__array_interface__ = array.__array_interface__
+        self.base = array
+
+
+WAYS = {
+    "assignment": lambda a: a.__setitem__(..., 77),
+    "setflags": unlock,
+    "flags.writeable": flag,
+    "base": write_to_base,
+    "setflags of a slice": lambda a: unlock(a[:1]),
+    "setflags of a view": lambda a: unlock(a.view()),
+    "setflags of a transposed view": lambda a: unlock(a.T),
+    "setflags of a reshaped view": lambda a: unlock(a.reshape(-1)),
+    "setflags of a diagonal": lambda a: unlock(np.diagonal(np.atleast_2d(a))),
+    "base of a slice": lambda a: write_to_base(a[:1]),
+    "as_strided": lambda a: np.lib.stride_tricks.as_strided(a, writeable=True).__setitem__(..., 77),
+    "as_strided, unlocked": lambda a: unlock(np.lib.stride_tricks.as_strided(a)),
+    "sliding windows": lambda a: np.lib.stride_tricks.sliding_window_view(a, 1, 0, writeable=True).__setitem__(..., 77),
+    "broadcast_arrays": lambda a: np.broadcast_arrays(a, a)[0].__setitem__(..., 77),
+    "array interface": lambda a: unlock(np.asarray(Pretend(a))),
+    "dlpack": lambda a: unlock(np.from_dlpack(a)),
+    "memoryview": lambda a: memoryview(a).cast("B").__setitem__(0, 77),
+    "data of the array": lambda a: np.asarray(a.data).__setitem__(..., 77),
+    "buffer of a new array": lambda a: unlock(np.ndarray(a.shape, a.dtype, a)),
+    "frombuffer": lambda a: unlock(np.frombuffer(np.ascontiguousarray(a), a.dtype)),
+    "flat": lambda a: a.flat.__setitem__(0, 77),
+    "base of flat": lambda a: unlock(a.flat.base),
+    "real": lambda a: unlock(a.real),
+    "nditer": lambda a: [x.__setitem__(..., 77) for x in np.nditer(a, op_flags=["readwrite"])],
+    "out of a ufunc": lambda a: np.add(a, 77, out=a),
+    "out of a reduction": lambda a: np.cumsum(a, 0, out=a),
+    "out of matmul": lambda a: np.matmul(np.ones((3, 3)), np.ones((3, 2)), out=np.atleast_2d(a)),
+    "ufunc.at": lambda a: np.add.at(a, 0, 77),
+    "in-place operator": lambda a: a.__iadd__(77),
+    "copyto": lambda a: np.copyto(a, 77),
+    "put": lambda a: np.put(a, 0, 77),
+    "place": lambda a: np.place(a, a == a, 77),
+    "putmask": lambda a: np.putmask(a, a == a, 77),
+    "put_along_axis": lambda a: np.put_along_axis(a, np.zeros((1,) * a.ndim, int), 77, 0),
+    "fill_diagonal": lambda a: np.fill_diagonal(np.atleast_2d(a), 77),
+    "nan_to_num": lambda a: np.nan_to_num(np.log(a - a, out=a), copy=False),
+    "sort": lambda a: a[::-1].sort(0),
+    "partition": lambda a: a[::-1].partition(1, 0),
+    "byteswap": lambda a: a.byteswap(inplace=True),
+    "resize": lambda a: a.resize(1),
+    "generator.random": lambda a: np.random.default_rng(0).random(out=a),
+    "generator.shuffle": lambda a: np.random.default_rng(0).shuffle(a),
+    "shape, dtype and strides": reshape_in_place,
+    "__setstate__": lambda a: a.__setstate__((1, (1,), np.dtype(float), False, b"\0" * 8)),
+    "a read of a file": lambda a: io.BytesIO(b"\1" * 999).readinto(a),
+    "struct.pack_into": lambda a: struct.pack_into("d", a, 0, 77.0),
+    "pickled without a copy": lambda a: unlock(pickle.loads(pickle.dumps(a, 5, buffer_callback=(kept := []).append), buffers=kept)),
+    "from another thread": in_a_thread,
+}  # fmt: skip
+
+
+def parameter(owned):
+    p = nn.Parameter(W, np.float64)
+    if owned:
+        optim.SGD([p], lr=0.1)
+    return p
+
+
+SUBJECTS = {
+    "leaf": lambda: mf.tensor(W, requires_grad=True),
+    "constant": lambda: mf.tensor(W),
+    "parameter": lambda: parameter(False),
+    "owned parameter": lambda: parameter(True),
+    "result": lambda: mf.tensor(W, requires_grad=True) * 2.0,
+    "view of a result": lambda: (mf.tensor(W.T, requires_grad=True) * 2.0).T,
+    "result of a view": lambda: mf.tensor(np.tile(W, (2, 1)), requires_grad=True)[:3],
+    "broadcast": lambda: np.broadcast_to(mf.tensor(W[:1], requires_grad=True), (3, 2)),
+    "detached leaf": lambda: mf.tensor(W, requires_grad=True).detach(),
+    "detached result": lambda: (mf.tensor(W) * 2.0).detach(),
+    "result without a graph": lambda: mf.tensor(W) * 2.0,
+    "scalar": lambda: np.sum(mf.tensor(W, requires_grad=True)),
+}
+
+READS = {"data": lambda t: t.data, "numpy()": lambda t: t.numpy(), "asarray": np.asarray}
+
+
+def used(t):
+    """Compute something whose rules need the values; return what backward gives another leaf and this one."""
+    other = mf.tensor(np.full(t.shape, 3.0), requires_grad=True)
+    return other, np.sum(t * other * t)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_no_way_in(way, subject):
+    """None of them changes a value, or the gradient is refused."""
+    for read in READS.values():
+        t = SUBJECTS[subject]()
+        before = np.array(t.data)
+        other, y = used(t)
+        try:
+            WAYS[way](read(t))
+        except (ValueError, TypeError, BufferError, IndexError, AttributeError, NotImplementedError):
+            pass  # each in its own words
+        y.backward()
+        np.testing.assert_array_equal(t.data, before)
+        assert t.shape == before.shape and t.dtype == before.dtype
+        np.testing.assert_array_equal(other.grad, before**2)
 
 
 def test_views_taken_before_a_write_do_not_reach_the_graph():
@@ -474,3 +630,156 @@ def test_a_grad_that_is_written_does_not_change_the_next_one():
     x.zero_grad()
     y.backward()
     np.testing.assert_array_equal(x.grad, np.full_like(W, 2))
+
+
+# Arrays handed to derivatives, to backward, and to ops as parameters
+
+
+def test_gradients_and_tangents_handed_in_may_change():
+    def through_vjp(x):
+        _, pull = mf.vjp(np.sin, x)
+        g = np.ones(3)
+        (out,) = pull(g)
+        g[...] = 99
+        return np.sum(out * x)
+
+    def through_jvp(x):
+        v = np.ones(3)
+        out = mf.jvp(np.sin, (x,), (v,))[1]
+        v[...] = 99
+        return np.sum(out * x)
+
+    x = np.array([0.1, 0.2, 0.3])
+    for f in (through_vjp, through_jvp):
+        np.testing.assert_allclose(mf.grad(f)(x), np.cos(x) - x * np.sin(x), rtol=1e-13)
+
+
+def test_what_derivatives_return_is_the_callers():
+    _, pull = mf.vjp(lambda x: x * 2.0, W)
+    g = np.ones_like(W)
+    (first,) = pull(g)
+    first[...] = 99
+    np.testing.assert_array_equal(g, 1)
+    np.testing.assert_array_equal(pull(g)[0], 2)
+    value, tangent = mf.jvp(lambda x: x, (W,), (g,))
+    value[...] = tangent[...] = 99
+    np.testing.assert_array_equal(W, np.arange(6.0).reshape(3, 2) + 1)
+    np.testing.assert_array_equal(g, 1)
+
+
+def test_a_gradient_given_to_backward_stays_the_callers():
+    x, g = mf.tensor(W, requires_grad=True), np.ones_like(W)
+    y = x + 0.0
+    y.backward(g, retain_graph=True)
+    x.grad[...] = 99
+    np.testing.assert_array_equal(g, 1)
+    x.zero_grad()
+    y.backward(g)
+    g[...] = 99
+    np.testing.assert_array_equal(x.grad, 1)
+
+
+def test_an_index_may_change():
+    for key in (np.array([0, 2]), np.array([True, False, True]), [0, 2], (np.array([0, 2]), slice(None))):
+        x = mf.tensor(W, requires_grad=True)
+        y = np.sum(x[key])
+        if isinstance(key, tuple):
+            key[0][...] = 1
+        else:
+            key[:] = [False] * 3 if len(key) == 3 else [1, 1]
+        y.backward()
+        np.testing.assert_array_equal(x.grad, [[1, 1], [0, 0], [1, 1]])
+
+
+@pytest.mark.parametrize("make", [list, tuple, np.ma.masked_array, memoryview, Subclass])
+def test_whatever_is_handed_in_is_copied(make):
+    source = X.copy()
+    given = make(source.tolist()) if make in (list, tuple) else make(source)
+    w = mf.tensor(W, requires_grad=True)
+    y = np.sum(OPS["matmul"].call(given, w))
+    source[...] = 99
+    if make is list:
+        given[0][:] = [99] * 3
+    y.backward()
+    np.testing.assert_array_equal(w.grad, np.repeat(X.sum(0)[:, None], 2, 1))
+
+
+# Copies, pickles, threads
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [
+        copy.copy,
+        copy.deepcopy,
+        lambda t: pickle.loads(pickle.dumps(t)),
+        lambda t: pickle.loads(pickle.dumps(t, 5, buffer_callback=(k := []).append), buffers=k),
+    ],
+    ids=["copy", "deepcopy", "pickle", "pickle, out of band"],
+)
+@pytest.mark.parametrize("subject", ["leaf", "parameter", "owned parameter", "constant", "result"])
+def test_copies_are_apart(duplicate, subject):
+    t = SUBJECTS[subject]()
+    before = np.array(t.data)
+    other, y = used(t)
+    made = duplicate(t)
+    made.data = made.data * 0
+    assert not np.shares_memory(made.data, t.data)
+    y.backward()
+    np.testing.assert_array_equal(other.grad, before**2)
+
+
+def test_a_copy_of_a_module_shares_its_parameters_or_has_its_own():
+    model = Model()
+    loss = model(X)
+    copy.deepcopy(model).second.data = np.zeros((2, 3))
+    pickle.loads(pickle.dumps(model)).second.data = np.zeros((2, 3))
+    loss.backward(retain_graph=True)
+    for p, g in zip(model.parameters(), right(), strict=True):
+        np.testing.assert_array_equal(p.grad, g)
+    copy.copy(model).second.data = np.zeros((2, 3))  # the same parameters
+    with pytest.raises(GraphError, match="was written to"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("change", STALE[:-1])
+def test_a_write_from_another_thread_is_noticed(change):
+    model = Model()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    loss = model(X)
+    thread = threading.Thread(target=change, args=(model, optimizer, X))
+    thread.start()
+    thread.join()
+    with pytest.raises(GraphError, match="was written to"):
+        loss.backward()
+
+
+def test_writing_while_others_compute_gives_an_error_or_the_right_gradient():
+    """Forward may run while another thread writes; backward locks it out, for that nobody can notice in time."""
+    p, stop, lock = mf.tensor(np.full(2000, 1.0), requires_grad=True), threading.Event(), threading.Lock()
+    wrong = []
+
+    def write():
+        k = 0
+        while not stop.is_set():
+            k += 1
+            with lock:
+                p.data = np.full(2000, 1.0 + k % 2)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for _ in range(200):
+            x = mf.tensor(np.full(2000, 3.0), requires_grad=True)
+            y = np.sum(x * p)
+            with lock:
+                try:
+                    y.backward()
+                except GraphError:
+                    continue
+                if not np.array_equal(x.grad * 3.0, np.full(2000, y.item() / 2000)):
+                    wrong.append(x.grad)
+    finally:
+        stop.set()
+        thread.join()
+    assert not wrong

@@ -6,39 +6,22 @@ from typing import Any
 
 import numpy as np
 
+from microfw.anomaly import Finder
 from microfw.errors import NonFiniteError, message
-from microfw.graph import Node
-from microfw.recording import SCOPE, Observer, mode
+from microfw.recording import MODE, mode
 from microfw.training.hooks import TrainState
 
 FIX = "parameters are as they were before this step; lower the learning rate, or scale the data"
 
 
-class Finder(Observer):
-    """An observer that remembers the first op whose output, or derivative, is not finite."""
-
-    collects = True
-
-    def __init__(self) -> None:
-        self.where = ""
-
-    def forward(self, op: Any, node: Node | None, inputs: Any, params: dict[str, Any], output: Any, began: int) -> None:
-        """Look at an output."""
-        if not self.where and not _good(output):
-            scope = SCOPE.get()
-            self.where = f"{scope[0]}: {op.name}" if scope else op.name
-
-    def backward(self, node: Node, gradient: Any, shares: list[Any] | None, began: int) -> None:
-        """Look at a node's shares of the gradient."""
-        if not self.where and not (_good(gradient) and all(map(_good, shares or ()))):
-            self.where = f"the derivative of {node.where}"
-
-
 def explain(state: TrainState, X: Any, y: Any, error: NonFiniteError) -> NonFiniteError:
     """Return the error that names epoch, step, and the op that made what is not finite."""
     place = f"Trainer.fit, epoch {state.epoch}, step {state.step}"
-    spoilt = next((name for name, p in state.model.named_parameters() if not _good(p.data)), "")
+    if isinstance(MODE.get().observer, Finder) and error.args:  # detect_anomaly has told more than we could find
+        state.optimizer.zero_grad()
+        return NonFiniteError(f"{place}: {error}; {FIX}")
     finder = Finder()
+    spoilt = next((name for name, p in state.model.named_parameters() if finder.bad(p.data)), "")
     try:
         with mode(observer=finder, watcher=None), np.errstate(all="ignore"):
             state.optimizer.zero_grad()
@@ -56,8 +39,3 @@ def explain(state: TrainState, X: Any, y: Any, error: NonFiniteError) -> NonFini
         return NonFiniteError(message(place, "a finite loss", f"{state.loss}, {maker}", FIX))
     got = str(error).partition("got ")[2].partition(";")[0] or str(error)
     return NonFiniteError(message(place, "finite gradients", f"{got}, {maker}", FIX))
-
-
-def _good(array: Any) -> bool:
-    array = np.asarray(array)
-    return array.dtype.kind != "f" or bool(np.isfinite(array).all())

@@ -1,0 +1,40 @@
+"""What an edge saved, as Tensors tied to the graph, so that a walk can itself be recorded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from microfw.graph import Leaf, Node
+from microfw.recording import mode
+from microfw.tensor import result
+
+if TYPE_CHECKING:
+    from microfw.op import Partial
+
+
+def relink(node: Node, partial: Partial, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Turn what an edge saved into Tensors tied to the graph that they came from."""
+    op = node.op
+    parents = {edge[1].index: edge[0] for edge in node.edges or ()}
+
+    def linked(value: Any, parent: Node | Leaf | None) -> Any:
+        return result(value, parent) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+
+    def link(source: str, value: Any) -> Any:
+        if source == "y":
+            return linked(value, node)
+        if source in op.aux:
+            inputs = dict(zip(op.inputs, node.inputs or (), strict=True))
+            recipe = op.aux[source]
+            wanted = recipe.__code__.co_varnames[: recipe.__code__.co_argcount]
+            return recipe(*(link(name, inputs[name]) if name in inputs else node.params[name] for name in wanted))
+        if op.variadic and source == op.inputs[0]:
+            return [linked(a, parents.get(i)) for i, a in enumerate(value)]
+        if source in op.inputs:
+            return linked(value, parents.get(op.inputs.index(source)))
+        return value
+
+    with mode(observer=None):
+        return tuple(link(source, value) for source, value in zip(partial.sources, args, strict=True))

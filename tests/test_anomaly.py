@@ -1,0 +1,250 @@
+"""detect_anomaly: the op, its layer, its line, and who was bad already; beside others, and free when off."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+
+import microfw as mf
+from microfw import nn
+from microfw.anomaly import Finder, place
+from microfw.errors import NonFiniteError
+from microfw.recording import MODE, mode
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    with np.errstate(all="ignore"):
+        yield
+
+
+def told(function, **options):
+    """Return the text of the error, and the line of this file where the function begins."""
+    with mf.detect_anomaly(**options), pytest.raises(NonFiniteError) as info:
+        function()
+    return str(info.value)
+
+
+def here(offset=0):
+    return f"{__file__}:{inspect.currentframe().f_back.f_lineno + offset}: "
+
+
+ZERO = mf.tensor([0.0, 1.0], requires_grad=True)
+
+
+def test_a_value():
+    text = told(lambda: np.log(ZERO))
+    assert text == (
+        "log: expected finite numbers, got -inf at [0] in the value of shape (2,); the inputs: x finite; "
+        f"computed at {here(-3)}text = told(lambda: np.log(ZERO))"
+    )
+
+
+def test_an_input_that_was_bad_already():
+    bad = np.array([[1.0, np.nan]])
+    text = told(lambda: ZERO * bad)
+    assert (
+        "got nan at [0, 1] in the value of shape (1, 2); the inputs: a finite, b already held nan at [0, 1]; " in text
+    )
+    text = told(lambda: np.concatenate([ZERO, np.array([np.inf])]))
+    assert "the inputs: xs[0] finite, xs[1] already held inf at [0]; " in text
+
+
+def test_a_gradient():
+    text = told(lambda: np.sum(np.sqrt(ZERO)).backward())
+    assert text == (
+        "the derivative of sqrt: expected finite numbers as gradients with respect to its inputs, got inf at [0] in "
+        "one of shape (2,); the gradient that came in: finite; its value was computed at "
+        f"{here(-4)}text = told(lambda: np.sum(np.sqrt(ZERO)).backward())"
+    )
+
+
+def test_a_gradient_that_was_handed_in():
+    text = told(lambda: (ZERO * 2.0).backward(np.array([np.nan, 1.0])))
+    assert text.startswith("the derivative of multiply: expected finite numbers as gradients")
+    assert "; the gradient that came in: already held nan at [0]; " in text
+
+
+def test_the_layer_and_the_line_in_its_forward():
+    class Log(nn.Module):
+        def forward(self, x):
+            return np.log(x - x)
+
+    model = nn.Sequential(nn.Dense(2, 3, rng=0), nn.Sequential(Log()))
+    text = told(lambda: model(np.ones((4, 2))))
+    assert text.startswith("1.0: log: expected finite numbers, got -inf at [0, 0] in the value of shape (4, 3); ")
+    assert text.endswith(f"computed at {here(-5)}return np.log(x - x)")
+    with mf.no_grad():
+        assert told(lambda: model(np.ones((4, 2)))) == text
+    model = nn.Sequential(nn.Dense(2, 3, rng=0))
+    model[0].weight.data = np.full((2, 3), np.nan)
+    text = told(lambda: model(np.ones((4, 2))))
+    assert text.startswith("0: linear: ") and "w already held nan at [0, 0]" in text
+    assert text.endswith(f"computed at {here(-2)}text = told(lambda: model(np.ones((4, 2))))")  # not in this package
+
+
+def test_a_kind_that_is_meant():
+    masked = np.array([-np.inf, 0.0])
+    with mf.detect_anomaly(inf=False):
+        np.sum(np.exp(ZERO + masked)).backward()
+    assert told(lambda: ZERO - ZERO * np.inf, inf=False).startswith("multiply: expected no NaN, got nan at [0]")
+    with mf.detect_anomaly(nan=False):
+        ZERO + np.array([np.nan, 0.0])
+    assert told(lambda: ZERO + masked, nan=False).startswith("add: expected no infinity, got -inf at [0]")
+    ZERO.zero_grad()
+
+
+def test_all_is_well():
+    x = mf.tensor([1.0, 2.0], requires_grad=True)
+    with mf.detect_anomaly():
+        np.sum(np.log(x) * np.array([1, 2]) > 0)
+        np.sum(np.log(x) * np.array([1, 2])).backward()
+    np.testing.assert_array_equal(x.grad, [1, 1])
+    assert MODE.get().observer is None
+
+
+def test_it_is_a_decorator_and_ends_with_an_exception():
+    @mf.detect_anomaly()
+    def step():
+        np.log(ZERO)
+
+    for _ in range(2):
+        with pytest.raises(NonFiniteError):
+            step()
+        assert MODE.get().observer is None
+    np.log(ZERO)
+
+
+def test_each_one_is_told_again():
+    with mf.detect_anomaly():
+        for _ in range(2):
+            with pytest.raises(NonFiniteError, match="^log: "):
+                np.log(ZERO)
+            with pytest.raises(NonFiniteError, match="derivative of sqrt"):
+                np.sum(np.sqrt(ZERO)).backward()
+
+
+def test_derivatives_of_functions():
+    assert told(lambda: mf.grad(lambda x: np.sum(np.sqrt(x)))(np.zeros(2))).startswith("the derivative of sqrt: ")
+    text = told(lambda: mf.grad(lambda x: mf.grad(lambda y: y**1.5)(x))(0.0))
+    assert text.startswith(
+        "the derivative of power: expected finite numbers as gradients with respect to its inputs, got inf"
+    )
+
+
+def test_a_checkpoint():
+    text = told(lambda: np.sum(mf.checkpoint(lambda x: np.sqrt(x) * 2.0, ZERO)).backward())
+    assert text.startswith("the derivative of sqrt: expected finite numbers as gradients") and here(-1) in text
+
+
+# Beside others
+
+
+def test_an_observer_is_served_too(watcher):
+    x = mf.tensor([1.0, 2.0], requires_grad=True)
+    with watcher.on(), mf.detect_anomaly():
+        y = np.sum(np.log(x))
+        y.backward()
+        with pytest.raises(NonFiniteError):
+            np.log(ZERO)
+    assert [op.name for op, *_ in watcher.ran] == ["log", "sum", "log"]
+    assert [n.op.name for n in watcher.walked] == ["sum", "log"]
+
+
+def test_an_observer_that_comes_later_can_be_put_beside(watcher):
+    x = mf.tensor([1.0, 0.0], requires_grad=True)
+    with mf.detect_anomaly():
+        y = np.sqrt(x)
+        with mode(observer=MODE.get().observer.beside(watcher)), pytest.raises(NonFiniteError) as info:
+            np.sum(y).backward()
+        assert here(-3) in str(info.value)  # it knows what came before
+    assert [n.op.name for n in watcher.walked] == ["sum", "sqrt"]
+
+
+def test_a_profiler_is_served_too():
+    profiles = []
+    for watched in (False, True):
+        model = nn.Sequential(nn.Dense(3, 4, rng=0), nn.Tanh(), nn.Dense(4, 1, rng=1))
+        optimizer = mf.optim.SGD(model.parameters(), lr=0.1)
+
+        def train(model=model, optimizer=optimizer):
+            for _ in range(3):
+                np.sum(model(np.ones((5, 3)))).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+        with mf.Profiler(model) as profiler:
+            if watched:
+                with mf.detect_anomaly():
+                    train()
+            else:
+                train()
+            if watched:
+                model[2].weight.data = np.full((4, 1), np.inf)
+                assert told(train).startswith("2: linear: expected finite numbers")
+        profiles.append(profiler.session.epochs[0].sum())
+    plain, watched = profiles
+    for name in ("nodes", "edges", "flops_forward", "flops_backward", "rules", "accumulated"):
+        assert getattr(plain, name) == getattr(watched, name), name
+    assert watched.forward_ns > 0
+
+
+def test_who_is_told_of_what_runs_again(watcher):
+    """An observer may leave that to another one, as a profiler does."""
+    later = type(watcher)()
+    watcher.again = later
+    x = mf.tensor([1.0, 2.0], requires_grad=True)
+    with watcher.on(), mf.detect_anomaly():
+        np.sum(mf.checkpoint(np.log, x)).backward()
+        with pytest.raises(NonFiniteError, match="derivative of sqrt"):
+            np.sum(mf.checkpoint(np.sqrt, ZERO)).backward()
+    assert [op.name for op, *_ in later.ran] == ["log", "sqrt"]
+    assert [op.name for op, *_ in watcher.ran if op.name in ("log", "sqrt")] == ["log", "sqrt"]
+    assert watcher.rules["log"] == watcher.rules["sqrt"] == 1
+
+
+def test_a_trainer_passes_on_what_was_found():
+    model = nn.Sequential(nn.Dense(2, 3, rng=0), nn.Dense(3, 1, rng=1))
+    trainer = mf.Trainer(model, nn.MSELoss(), mf.optim.SGD(model.parameters(), lr=0.1))
+    before = model[0].weight.data.copy()
+    with mf.detect_anomaly(), pytest.raises(NonFiniteError) as info:
+        trainer.fit((np.ones((8, 2)), np.full((8, 1), 1e30)), epochs=1, batch_size=4, rng=0, progress=False)
+    text = str(info.value)
+    assert text.startswith(
+        "Trainer.fit, epoch 1, step 1: MSELoss: square: expected finite numbers, got inf at [0, 0] in"
+    )
+    assert f"computed at {__file__}:" in text and "trainer.fit(" in text
+    assert text.endswith("before this step; lower the learning rate, or scale the data")
+    np.testing.assert_array_equal(model[0].weight.data, before)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_off_means_no_observer():
+    assert MODE.get().observer is None
+    with mf.detect_anomaly():
+        assert isinstance(MODE.get().observer, Finder)
+
+
+def test_places_are_forgotten_in_time(monkeypatch):
+    monkeypatch.setattr("microfw.anomaly.MOST_PLACES", 10)
+    with mf.detect_anomaly():
+        first = np.sqrt(ZERO)
+        for _ in range(9):
+            np.sqrt(ZERO)
+        with pytest.raises(NonFiniteError, match=__file__):
+            np.sum(first).backward()
+        first = np.sqrt(ZERO)
+        for _ in range(40):
+            np.sqrt(ZERO)
+        finder = MODE.get().observer
+        assert len(finder.places) + len(finder.older) < 25
+        with pytest.raises(NonFiniteError, match="computed at an unknown line"):
+            np.sum(first).backward()
+
+
+def test_lines_of_nobody_are_those_of_the_outermost_frame():
+    scope = {"__name__": "microfw.made_up"}
+    exec(compile("def run(f):\n    return f()", "<op made up>", "exec"), scope)
+    assert scope["run"](place)[0] == __file__
