@@ -351,6 +351,32 @@ def test_lambda_and_pickles():
     assert nn.Identity()(x) is x
 
 
+# In training
+
+
+def test_a_trainer_trains_normalised_layers_by_log_probabilities():
+    rng = np.random.default_rng(0)
+    model = nn.Sequential(
+        nn.Dense(4, 16, rng=rng), nn.BatchNorm1D(16), nn.SiLU(),
+        nn.Residual(nn.Sequential(nn.LayerNorm(16), nn.Dense(16, 16, rng=rng), nn.Mish())), nn.Dense(16, 3, rng=rng), nn.LogSoftmax(),
+    )  # fmt: skip
+    train, test = mf.data.load("iris", rng=0)
+    trainer = mf.Trainer(
+        model, nn.NLLLoss(), mf.optim.SGD(model.parameters(), lr=0.05, momentum=0.9), metrics=["accuracy"]
+    )
+    trainer.fit(train, epochs=10, batch_size=16, rng=0, progress=False)
+    assert trainer.evaluate(test)["accuracy"] > 0.85
+    assert np.abs(model[1].running_mean.data).max() > 0.1
+
+
+def test_a_dataset_of_indices_is_embedded():
+    X = np.random.default_rng(0).integers(0, 6, (200, 3))
+    model = nn.Sequential(nn.Embedding(6, 4, rng=0), nn.Flatten(), nn.Dense(12, 2, rng=0))
+    trainer = mf.Trainer(model, nn.CrossEntropyLoss(), mf.optim.SGD(model.parameters(), lr=0.5), metrics=["accuracy"])
+    history = trainer.fit((X, (X[:, 0] > 2).astype(int)), epochs=10, rng=0, progress=False)
+    assert history[-1]["accuracy"] > 0.95
+
+
 # What they refuse
 
 REFUSED = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ class MultiHeadAttention(Module):
     -------
     Tensor
         When called with ``query`` (N, T, E), for self-attention, or with ``query``, ``key`` (N, S, E) and
-        ``value`` (N, S, E), ``key`` by default: of shape (N, T, E). The keyword ``key_padding_mask``, a boolean
+        ``value`` (N, S, E), ``key`` by default: of shape (N, T, E). A fourth, ``key_padding_mask``, a boolean
         array (N, S), is true for keys that nobody is to see, as in PyTorch. A step that may see no key at all
         gets zeros from its heads.
 
@@ -91,7 +91,7 @@ class MultiHeadAttention(Module):
         self.query, self.key, self.value, self.out = (Dense(embed_dim, embed_dim, bias, rng=rng) for _ in range(4))
         self.dropout = Dropout(dropout, rng=rng)
 
-    def forward(self, query: Any, key: Any = None, value: Any = None, *, key_padding_mask: Any = None) -> Tensor:
+    def forward(self, query: Any, key: Any = None, value: Any = None, key_padding_mask: Any = None) -> Tensor:
         """Attend with each step of ``query`` to the steps of ``key``."""
         dtype = self.query.weight.dtype
         query = given(query, dtype, self)
@@ -103,22 +103,24 @@ class MultiHeadAttention(Module):
             if x.ndim != 3 or x.shape != (*n, *length, self.embed_dim) or 0 in x.shape[1:]:
                 wanted = f"{name} of shape (N, {'T' if name == 'query' else 'S'}, {self.embed_dim})"
                 raise ShapeError(message(self.where, wanted, x.shape, "key and value have the query's N and one S"))
-        q, k, v = self.query(query), self.key(key), self.value(value)
         d = self.embed_dim // self.num_heads
-        q = self._heads(q, (0, 2, 1, 3))  # N heads T d
-        k = self._heads(k, (0, 2, 3, 1))  # N heads d S
-        v = self._heads(v, (0, 2, 1, 3))  # N heads S d
+        rows = _matrix(query)
+        columns = rows if key is query else _matrix(key)
+        entries = columns if value is key else _matrix(value)
+        q = self._heads(self.query(rows), query.shape, (0, 2, 1, 3))  # N heads T d
+        k = self._heads(self.key(columns), key.shape, (0, 2, 3, 1))  # N heads d S
+        v = self._heads(self.value(entries), value.shape, (0, 2, 1, 3))  # N heads S d
         mask = self._mask(q.shape[2], k.shape[3], key_padding_mask, (*n, *steps))
         if mask is None:
             weights = softmax(matmul(q * (1 / sqrt(d)), k))
         else:
             weights = masked_softmax(matmul(q, k), mask, scale=1 / sqrt(d))
         y = matmul(self.dropout(weights), v)  # N heads T d
-        return self.out(y.transpose((0, 2, 1, 3)).reshape(query.shape))  # type: ignore[no-any-return]
+        joined = y.transpose((0, 2, 1, 3)).reshape((prod(query.shape[:2]), self.embed_dim))
+        return self.out(joined).reshape(query.shape)  # type: ignore[no-any-return]
 
-    def _heads(self, x: Tensor, axes: tuple[int, ...]) -> Tensor:
-        n, steps, features = x.shape
-        return x.reshape((n, steps, self.num_heads, features // self.num_heads)).transpose(axes)
+    def _heads(self, x: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
+        return x.reshape((*shape[:2], self.num_heads, shape[2] // self.num_heads)).transpose(axes)
 
     def _mask(self, t: int, s: int, padding: Any, shape: tuple[int, ...]) -> Any:
         """Return which keys each step may see, or None if all may see all."""
@@ -137,3 +139,8 @@ class MultiHeadAttention(Module):
     def extra_repr(self) -> str:
         """Return the sizes."""
         return f"{self.embed_dim}, {self.num_heads} heads" + (", causal" if self.causal else "")
+
+
+def _matrix(x: Any) -> Any:
+    """Return rows and steps as one axis: products of matrices are what BLAS does best."""
+    return np.reshape(x, (prod(x.shape[:2]), x.shape[2]))

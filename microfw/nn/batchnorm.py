@@ -56,7 +56,7 @@ class _BatchNorm(Module):
         statistics: list[Any] = []
         axes = (0, *range(2, x.ndim))
         made: Tensor = normalize(x, weight, bias, axes=axes, eps=self.eps, statistics=statistics)
-        self._follow(*statistics, count)
+        self._follow(statistics[0], statistics[1], count)
         return made
 
     def _follow(self, mean: Any, variance: Any, count: int) -> None:

@@ -34,9 +34,9 @@ class _Recurrent(Module):
     def _run(self, x: Any, s0: Any, *before: Any) -> Tensor:
         """Return the states after each step, `(T, N, S)`; ``before`` are rows above the recurrent weight."""
         n, steps, _ = x.shape
-        turned = np.transpose(x, (1, 0, 2))  # T N C
+        turned = np.reshape(np.transpose(x, (1, 0, 2)), (steps * n, self.in_features))  # a matrix: BLAS takes it
         a = matmul(turned, self.weight_ih) if self.bias is None else linear(turned, self.weight_ih, self.bias)
-        rows = np.concatenate([*before, self.weight_hh, a.reshape((steps * n, a.shape[2]))], axis=0)
+        rows = np.concatenate([*before, self.weight_hh, a], axis=0)
         return recur(rows, s0, cell=self._cell, steps=steps)
 
     def _sequence(self, x: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -92,17 +93,16 @@ class Loss(Module):
         total = float(weight.sum()) if total is None else total
         if not total > 0:
             raise DataError(message(self.where, "a row with a positive weight", "none in this batch"))
-        return weighted.sum() / (total * (losses.size // len(losses)))  # type: ignore[no-any-return]
+        return weighted.sum() / (total * (losses.size // len(losses)))
 
 
 def class_weights(loss: str, name: str, weight: Any) -> Tensor | None:
     """Return a weight for each class as a buffer, checked; None for None."""
     if weight is None:
         return None
-    try:
+    array: Array = np.zeros(())
+    with contextlib.suppress(TypeError, ValueError):
         array = np.asarray(weight, np.float32)
-    except (TypeError, ValueError):
-        array = np.zeros(())
     if array.ndim != 1 or not np.all(array >= 0) or not np.any(array > 0) or not np.all(np.isfinite(array)):
         raise ArgumentError(message(loss, f"a {name} of at least 0 for each class", repr(weight)))
     return Tensor(array)

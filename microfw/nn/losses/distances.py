@@ -107,7 +107,7 @@ class TripletMarginLoss(Loss):
         anchor, negative = self._pair(anchor, negative)
         if anchor.ndim < 2:
             raise ShapeError(message(self.where, "vectors of shape (N, C)", anchor.shape))
-        far = length(anchor - negative)
+        far: Any = length(anchor - negative)
         if self.swap:
             far = np.minimum(far, length(positive - negative))
         return self._reduce(relu(length(anchor - positive) - far + self.margin), sample_weight)
