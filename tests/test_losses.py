@@ -550,5 +550,12 @@ def test_other_losses_say_what_is_wrong():
         nn.BCEWithLogitsLoss(pos_weight=[1, 2])(a, SHARES)
     with pytest.raises(ShapeError, match=r"expected a weight for each entry of the last axis of \(\), got 1 of them"):
         nn.BCEWithLogitsLoss(weight=[1])(mf.tensor(0.0), 1.0)
+    for bad in (["a"] * 5, np.ones(5, complex), [None, {}, 1, 1, 1], [[1], [1, 2]]):
+        with pytest.raises(DTypeError, match="^MSELoss: expected the target to hold numbers, got (list|ndarray)"):
+            nn.MSELoss()(mf.tensor(Z), bad)
+        with pytest.raises(
+            DTypeError, match="^NLLLoss: expected the sample_weight to hold numbers, got (list|ndarray)"
+        ):
+            nn.NLLLoss()(mf.tensor(Z), LABELS, bad)
     with pytest.raises(ShapeError, match="expected a sample_weight for each of 1 rows"):
         nn.MSELoss()(mf.tensor(0.0), 1.0, sample_weight=[1.0])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, message
-from microfw.nn.checks import given, positive, wrong_shape
+from microfw.nn.checks import floats_given, given, positive, wrong_shape
 from microfw.nn.module import Module, Parameter
 from microfw.ops import activations, elementwise, reduction
 from microfw.tensor import Tensor
@@ -112,7 +112,7 @@ class ELU(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Bend negative entries."""
-        return activations.elu(x, alpha=self.alpha)
+        return activations.elu(floats_given(x, self), alpha=self.alpha)
 
     def extra_repr(self) -> str:
         """Return alpha."""
@@ -127,7 +127,9 @@ class SiLU(Module):
     Source: Elfwing et al., "Sigmoid-Weighted Linear Units", 2017, equation 1.
     """
 
-    forward = staticmethod(activations.silu)
+    def forward(self, x: Any) -> Tensor:
+        """Weigh entries by their sigmoid."""
+        return activations.silu(floats_given(x, self))
 
 
 class Mish(Module):
@@ -138,7 +140,9 @@ class Mish(Module):
     Source: Misra, "Mish: A Self Regularized Non-Monotonic Activation Function", 2019, equation 1.
     """
 
-    forward = staticmethod(activations.mish)
+    def forward(self, x: Any) -> Tensor:
+        """Weigh entries by the tanh of their softplus."""
+        return activations.mish(floats_given(x, self))
 
 
 class Softsign(Module):
@@ -146,6 +150,7 @@ class Softsign(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Squash entries."""
+        x = floats_given(x, self)
         return elementwise.divide(x, 1 + np.abs(x))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.errors import ArgumentError, ShapeError, message
+from microfw.errors import ArgumentError, DTypeError, ShapeError, message
 from microfw.nn.dense import as_input
 from microfw.nn.module import Module
 from microfw.tensor import Tensor
@@ -26,18 +26,35 @@ def positive_eps(layer: str, eps: Any) -> None:
 
 
 def given(x: Any, dtype: Any, module: Module) -> Any:
-    """Return what a layer is called with: a Tensor as it is, anything else as an array of a dtype."""
-    if isinstance(x, Tensor) or (type(x) is np.ndarray and x.dtype == dtype):
+    """Return what a layer is called with: a Tensor of its dtype as it is, anything else as an array of the dtype."""
+    if isinstance(x, Tensor):
+        if x.dtype != dtype:
+            fix = f"cast it with .astype(np.{dtype}), or the model with model.astype(np.{x.dtype})"
+            raise DTypeError(message(module.where, f"x of {dtype}", x.dtype, fix if x.dtype.kind == "f" else ""))
         return x
-    return as_input(x, dtype, module)
+    if type(x) is np.ndarray and x.dtype == dtype:
+        return x
+    return as_input(numbers(x, module), dtype, module)
 
 
 def floats_given(x: Any, module: Module) -> Any:
-    """Return what a layer without parameters is called with; arrays of floats keep their dtype."""
-    if isinstance(x, Tensor):
-        return x
+    """Return what a layer without parameters is called with: floats keep their dtype, other numbers are cast."""
     dtype = getattr(x, "dtype", None)
-    return as_input(x, dtype if dtype in (np.float32, np.float64) else np.float32, module)
+    if dtype == np.float32 or dtype == np.float64:
+        return x
+    if isinstance(x, Tensor):
+        raise DTypeError(message(module.where, "x of float32 or float64", x.dtype, "cast it with .astype"))
+    return as_input(numbers(x, module), np.float32, module)
+
+
+def numbers(x: Any, module: Module) -> Any:
+    """Return what is no Tensor as an array of numbers, of whatever dtype it has."""
+    array = as_input(x, None, module)
+    if array.dtype.kind in "fiub":
+        return array
+    if array.dtype.kind == "O":  # frames of several dtypes, None as a missing number
+        return as_input(array, np.float64, module)
+    raise DTypeError(message(module.where, "x to hold numbers", array.dtype, "encode text, and split complex numbers"))
 
 
 def wrong_shape(module: Module, expected: str, x: Any, fix: str = "") -> ShapeError:

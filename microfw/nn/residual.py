@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from microfw.errors import ArgumentError, ShapeError, message
-from microfw.nn.checks import given
+from microfw.nn.checks import given, numbers
 from microfw.nn.module import Module
 from microfw.tensor import Tensor
 
@@ -49,6 +49,7 @@ class Residual(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Add the two."""
+        x = x if isinstance(x, Tensor) else numbers(x, self)
         y = self.module(x)
         x = given(x, y.dtype, self) if self.shortcut is None else self.shortcut(x)
         if x.shape != y.shape:

@@ -13,7 +13,7 @@ from microfw.tensor import Tensor
 
 @op(
     vjp=lambda g, x, alpha: np.where(x > 0, g, g * (alpha * np.exp(np.where(x > 0, 0, x)))),
-    cost=each(5, 6),
+    cost=each(5, 7),
     fresh=True,
 )
 def elu(x: Array, *, alpha: float = 1.0) -> Array:

@@ -85,7 +85,7 @@ def _unit_rule(g: Any, y: Any, r: Any) -> Any:
 
 
 def _unit_cost(y: Shape, x: Shape) -> Cost:
-    return Cost(5 * prod(y), (5 * prod(y),))
+    return Cost(6 * prod(y), (5 * prod(y),))
 
 
 @op(vjp=_unit_rule, aux={"r": _inverse}, cost=_unit_cost, fresh=True)
@@ -107,7 +107,7 @@ def _direction(x: Any) -> Any:
 
 
 def _length_cost(y: Shape, x: Shape) -> Cost:
-    return Cost(2 * prod(x), (6 * prod(x),))
+    return Cost(5 * prod(x), (7 * prod(x),))
 
 
 @op(

@@ -39,8 +39,8 @@ class Cell:
     states: ClassVar[int] = 1
     bias: ClassVar[bool] = False
     """Whether a bias is added to ``u``."""
-    operations: ClassVar[int] = 2
-    """Scalar operations for each entry of ``h``, products apart."""
+    operations: ClassVar[tuple[int, int]] = (2, 4)
+    """Scalar operations for each entry of ``h``, forward and backward, products apart."""
 
     @staticmethod
     def activate(a: Any, u: Any) -> Any:
@@ -89,7 +89,7 @@ class GRUCell(Cell):
 
     gates = 3
     bias = True
-    operations = 22
+    operations = (19, 25)
 
     @staticmethod
     def activate(a: Any, u: Any) -> Any:
@@ -134,7 +134,7 @@ class LSTMCell(Cell):
 
     gates = 4
     states = 2
-    operations = 28
+    operations = (25, 25)
 
     @staticmethod
     def activate(a: Any, u: Any) -> Any:
@@ -244,8 +244,8 @@ def _along(dz: Any, ds: Any, rows: Any, s0: Any, y: Any, act: Any, cell: str, st
 def _cost(y: Shape, rows: Shape, s0: Shape, *, cell: str, steps: int) -> Cost:
     kind = CELLS[cell]
     product = 2 * steps * s0[0] * (s0[1] // kind.states) * rows[1]
-    forward = product + kind.operations * prod(y) // kind.states
-    back = product + 2 * kind.operations * prod(y) // kind.states
+    entries = prod(y) // kind.states
+    forward, back = (product + count * entries for count in kind.operations)
     return Cost(forward, (back + product, back), product, (2 * product, product))
 
 
@@ -274,7 +274,8 @@ def recur(rows: Array, s0: Array, *, cell: str, steps: int) -> Array:
     w, bias, a = _unpack(rows, s0, cell, steps)
     s, states, acts = s0, [], []
     for t in range(steps):
-        act = kind.activate(a[t], _block(s, 0, kind.states) @ w + bias)
+        u = _block(s, 0, kind.states) @ w
+        act = kind.activate(a[t], u + bias if kind.bias else u)
         s = kind.advance(act, s)
         acts.append(act)
         states.append(s)

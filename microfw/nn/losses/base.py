@@ -50,11 +50,20 @@ class Loss(Module):
             raise DTypeError(message(self.where, f"{name} to be a Tensor", type(prediction).__name__, fix))
         return prediction
 
+    def _array(self, values: Any, dtype: Any, name: str) -> Array:
+        try:
+            array = np.asarray(values)
+            if array.dtype.kind in "fiubO":
+                return array.astype(dtype, copy=False)
+        except (TypeError, ValueError):
+            pass
+        raise DTypeError(message(self.where, f"{name} to hold numbers", type(values).__name__))
+
     def _pair(self, prediction: Any, target: Any) -> tuple[Tensor, Any]:
         """Return both with their shapes and dtypes compared: nothing is broadcast."""
         prediction = self._tensor(prediction)
         if not isinstance(target, Tensor):
-            target = np.asarray(target, prediction.dtype)
+            target = self._array(target, prediction.dtype, "the target")
         if prediction.shape != target.shape:
             fix = "reshape one of them"
             if prediction.shape == (*target.shape, 1):
@@ -75,7 +84,7 @@ class Loss(Module):
 
     def _weights(self, sample_weight: Any, losses: Tensor) -> Array:
         """Return the weights of the rows, checked."""
-        weight: Array = np.asarray(sample_weight, losses.dtype)
+        weight = self._array(sample_weight, losses.dtype, "the sample_weight")
         if weight.shape != losses.shape[:1] or not losses.ndim:
             rows = len(losses) if losses.ndim else 1
             expected = f"a sample_weight for each of {rows} rows"
