@@ -268,6 +268,12 @@ def test_recurrent_layers_stay_finite(kind):
     assert np.isfinite(y.data).all() and np.isfinite(x.grad).all()
 
 
+def test_embeddings_start_normal():
+    w = nn.Embedding(300, 200, rng=0).weight.data
+    assert abs(w.mean()) < 0.02 and abs(w.std() - 1) < 0.02 and w.dtype == np.float32
+    np.testing.assert_array_equal(w, nn.initializers.normal((300, 200), 0))
+
+
 def test_recurrent_weights_start_as_published():
     layer = nn.LSTM(5, 8, rng=0)
     for block in np.split(layer.weight_hh.data, 4, axis=1):

@@ -9,15 +9,10 @@ import numpy as np
 
 from microfw.errors import ArgumentError, DataError, DTypeError, message
 from microfw.nn.checks import positive
-from microfw.nn.initializers import Seed
+from microfw.nn.initializers import Seed, normal
 from microfw.nn.module import Module, Parameter
 from microfw.ops.lookup import lookup
 from microfw.tensor import Tensor
-
-
-def normal(shape: tuple[int, ...], rng: Seed = None) -> np.ndarray[Any, Any]:
-    """Draw from the standard normal distribution, as the rows of a table start."""
-    return np.random.default_rng(rng).standard_normal(shape).astype(np.float32)
 
 
 class Embedding(Module):

@@ -78,6 +78,11 @@ def orthogonal(shape: tuple[int, ...], rng: Seed = None) -> Array:
     return (q if rows >= columns else q.T).reshape(shape).astype(np.float32)
 
 
+def normal(shape: tuple[int, ...], rng: Seed = None) -> Array:
+    """Draw from the standard normal distribution, as the rows of an `Embedding` start."""
+    return _normal(shape, rng, 1.0)
+
+
 def zeros(shape: tuple[int, ...], rng: Seed = None) -> Array:
     """All zero, as biases start."""
     return np.zeros(shape, np.float32)

@@ -91,7 +91,8 @@ class RNN(_Recurrent):
 
     Notes
     -----
-    Source: Elman, "Finding Structure in Time", 1990. A sequence is one node in the graph, however long.
+    Source: Elman, "Finding Structure in Time", 1990. A sequence is one node in the graph, however long. Behind it
+    in a `Sequential`, ``Lambda(operator.itemgetter(0))`` picks the outputs.
 
     Examples
     --------

@@ -13,12 +13,16 @@ from microfw.tensor import Tensor
 # To mean 0 and variance 1
 
 
+def _mean(x: Any, axes: tuple[int, ...]) -> Any:
+    return x.sum(axis=axes, keepdims=True) / prod(x.shape[a] for a in axes)
+
+
 def _centred(x: Any, axes: tuple[int, ...]) -> Any:
-    return x - x.mean(axis=axes, keepdims=True)
+    return x - _mean(x, axes)
 
 
 def _rstd(x: Any, axes: tuple[int, ...], eps: float) -> Any:
-    return 1 / np.sqrt(np.square(_centred(x, axes)).mean(axis=axes, keepdims=True) + eps)
+    return 1 / np.sqrt(_mean(np.square(_centred(x, axes)), axes) + eps)
 
 
 def _xhat(x: Any, axes: tuple[int, ...], eps: float) -> Any:
@@ -27,7 +31,7 @@ def _xhat(x: Any, axes: tuple[int, ...], eps: float) -> Any:
 
 def _project(g: Any, xhat: Any, axes: tuple[int, ...]) -> Any:
     """Take away what a change of the mean, and of the variance, undoes."""
-    return g - g.mean(axis=axes, keepdims=True) - xhat * (g * xhat).mean(axis=axes, keepdims=True)
+    return g - _mean(g, axes) - xhat * _mean(g * xhat, axes)
 
 
 def _normalize_cost(y: Shape, x: Shape, weight: Shape, bias: Shape, *, axes: tuple[int, ...], **params: Any) -> Cost:
@@ -59,10 +63,9 @@ def normalize(
     The variance is that of the differences from the mean, which keeps the digits that the mean of the
     squares minus the square of the mean would lose. ``statistics`` is an empty list to put the two in.
     """
-    n = prod(x.shape[a] for a in axes)
-    mean = x.sum(axis=axes, keepdims=True) / n
+    mean = _mean(x, axes)
     centred = x - mean
-    variance = np.square(centred).sum(axis=axes, keepdims=True) / n
+    variance = _mean(np.square(centred), axes)
     rstd = 1 / np.sqrt(variance + eps)
     if statistics is not None:
         statistics.extend((mean, variance))

@@ -72,6 +72,8 @@ class Cell:
 class ReLUCell(Cell):
     """A plain cell, ``h = max(a + u, 0)``."""
 
+    operations = (3, 3)
+
     @staticmethod
     def activate(a: Any, u: Any) -> Any:
         """Return what is positive."""
