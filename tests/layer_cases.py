@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from op_cases import floats
 
+import microfw as mf
 from microfw import nn
 
 
@@ -32,6 +34,47 @@ def dense_pair():
     return nn.Sequential(nn.Dense(4, 3, rng=0), nn.Tanh(), nn.Dense(3, 2, rng=1))
 
 
+IDS = np.array([[2, 0, 2], [3, 3, 1]])
+
+
+class Weighed(nn.Module):
+    """Looks up fixed indices, and multiplies what it finds by the input."""
+
+    def __init__(self, padding=None):
+        self.table = nn.Embedding(5, 4, padding, rng=0)
+
+    def forward(self, x):
+        return self.table(IDS) * x
+
+
+def outputs(result):
+    return result[0]
+
+
+def state(result):
+    return np.concatenate(result[1], axis=1) if isinstance(result[1], tuple) else result[1]
+
+
+def read(layer, part=outputs):
+    return nn.Sequential(layer, nn.Lambda(part))
+
+
+def residual(shortcut=None):
+    return nn.Residual(nn.Sequential(nn.Dense(4, 4 if shortcut is None else 2, rng=0), nn.Tanh()), shortcut)
+
+
+def started(layer):
+    """Return a layer whose parameters and running statistics are not 0 or 1 any more."""
+    for k, (_, p) in enumerate(layer._walk()):
+        if isinstance(p, mf.Tensor):
+            p.data = 1 + 0.3 * floats(p.shape, -1, 1, seed=k)
+    return layer
+
+
+def attention(**options):
+    return started(nn.MultiHeadAttention(4, 2, rng=0, **options))
+
+
 ANY = ((3, 4), (4,), (2, 3, 4))
 
 LAYERS = [
@@ -49,5 +92,33 @@ LAYERS = [
     LayerCase(nn.LogSoftmax, nn.LogSoftmax, (*ANY, (0, 4)), "LogSoftmax()"),
     LayerCase(nn.Flatten, nn.Flatten, ((3, 4), (2, 3, 4), (3,), (0, 2, 2)), "Flatten()"),
     LayerCase(nn.Dropout, lambda: nn.Dropout(0.5, rng=0).eval(), (*ANY, (0, 4)), "Dropout(0.5)"),
+    LayerCase(nn.PReLU, nn.PReLU, (*ANY, (), (0, 4)), "PReLU(1)"),
+    LayerCase(nn.PReLU, lambda: started(nn.PReLU(4)), ((3, 4), (2, 4, 3), (2, 4, 2, 2)), "PReLU(4)", "by channel"),
+    LayerCase(nn.ELU, lambda: nn.ELU(0.7), (*ANY, (), (0, 4)), "ELU(0.7)"),
+    LayerCase(nn.SiLU, nn.SiLU, (*ANY, (), (0, 4)), "SiLU()"),
+    LayerCase(nn.Mish, nn.Mish, (*ANY, (), (0, 4)), "Mish()"),
+    LayerCase(nn.Softsign, nn.Softsign, (*ANY, (), (0, 4)), "Softsign()"),
+    LayerCase(nn.Identity, nn.Identity, (*ANY, (), (0, 4)), "Identity()"),
+    LayerCase(nn.Lambda, lambda: nn.Lambda(np.sin), (*ANY, (), (0, 4)), "Lambda(sin)"),
+    LayerCase(nn.BatchNorm1D, lambda: started(nn.BatchNorm1D(4)), ((5, 4), (2, 4, 3)), "BatchNorm1D(4)"),
+    LayerCase(nn.BatchNorm1D, lambda: nn.BatchNorm1D(4, affine=False), ((5, 4), (2, 4, 3)), "BatchNorm1D(4, affine=False)", "plain"),
+    LayerCase(nn.BatchNorm2D, lambda: started(nn.BatchNorm2D(3)), ((2, 3, 2, 2), (1, 3, 1, 3)), "BatchNorm2D(3)"),
+    LayerCase(nn.LayerNorm, lambda: started(nn.LayerNorm(4)), (*ANY, (0, 4)), "LayerNorm(4)"),
+    LayerCase(nn.LayerNorm, lambda: started(nn.LayerNorm((3, 4))), ((3, 4), (2, 3, 4)), "LayerNorm((3, 4))", "two axes"),
+    LayerCase(nn.LayerNorm, lambda: nn.LayerNorm(4, affine=False), ANY, "LayerNorm(4, affine=False)", "plain"),
+    LayerCase(nn.GroupNorm, lambda: started(nn.GroupNorm(2, 4)), ((3, 4), (2, 4, 3), (2, 4, 2, 2), (0, 4)), "GroupNorm(2, 4)"),
+    LayerCase(nn.GroupNorm, lambda: nn.GroupNorm(2, 4, affine=False), ((3, 4),), "GroupNorm(2, 4, affine=False)", "plain"),
+    LayerCase(nn.Embedding, Weighed, ((2, 3, 4), (4,)), "Weighed()"),
+    LayerCase(nn.Embedding, lambda: Weighed(3), ((2, 3, 4),), "Weighed()", "padding"),
+    LayerCase(nn.Residual, residual, (*ANY, (0, 4)), "Residual()"),
+    LayerCase(nn.Residual, lambda: residual(nn.Dense(4, 2, rng=1)), ANY, "Residual()", "shortcut"),
+    LayerCase(nn.RNN, lambda: read(started(nn.RNN(4, 3, rng=0))), ((2, 3, 4), (1, 1, 4), (0, 2, 4)), "Sequential()"),
+    LayerCase(nn.RNN, lambda: read(started(nn.RNN(4, 3, nonlinearity="relu", rng=0)), state), ((2, 3, 4),), "Sequential()", "relu, state"),
+    LayerCase(nn.GRU, lambda: read(started(nn.GRU(4, 3, rng=0))), ((2, 3, 4), (1, 1, 4), (0, 2, 4)), "Sequential()"),
+    LayerCase(nn.GRU, lambda: read(nn.GRU(4, 3, bias=False, rng=0), state), ((2, 3, 4),), "Sequential()", "without bias, state"),
+    LayerCase(nn.LSTM, lambda: read(started(nn.LSTM(4, 3, rng=0))), ((2, 3, 4), (1, 1, 4), (0, 2, 4)), "Sequential()"),
+    LayerCase(nn.LSTM, lambda: read(nn.LSTM(4, 3, bias=False, rng=0), state), ((2, 3, 4),), "Sequential()", "without bias, state"),
+    LayerCase(nn.MultiHeadAttention, attention, ((2, 3, 4), (1, 1, 4), (0, 2, 4)), "MultiHeadAttention(4, 2 heads)"),
+    LayerCase(nn.MultiHeadAttention, lambda: attention(causal=True, bias=False), ((2, 3, 4),), "MultiHeadAttention(4, 2 heads, causal)", "causal"),
     LayerCase(nn.Sequential, dense_pair, ((3, 4), (4,), (0, 4)), "Sequential()"),
-]
+]  # fmt: skip

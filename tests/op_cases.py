@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cases import elementwise, indexing, layout, linalg, loss, reduction
+from cases import activations, elementwise, indexing, layout, linalg, lookup, loss, normalization, recurrent, reduction
 from cases.samples import Case, Sample, backwards, floats, plain, repeated, transposed
 
 __all__ = [
@@ -19,8 +19,13 @@ __all__ = [
 ]
 
 CASES: list[Case] = [
-    case for family in (elementwise, reduction, layout, indexing, linalg, loss) for case in family.CASES
-]
+    case
+    for family in (
+        elementwise, reduction, layout, indexing, linalg, loss,
+        activations, lookup, normalization, recurrent,
+    )
+    for case in family.CASES
+]  # fmt: skip
 NAMES = [case.name for case in CASES]
 SAMPLES = [(case, sample) for case in CASES for sample in case.samples]
 DIFFERENTIABLE = [(case, sample) for case, sample in SAMPLES if case.op.differentiable]

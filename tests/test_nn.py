@@ -491,8 +491,12 @@ def test_initializers(name):
 
 
 def test_every_initializer_is_tested():
-    public = {n for n, f in vars(initializers).items() if inspect.isfunction(f) and not n.startswith("_")}
-    assert public == {*INITS, "fans", "zeros", "uniform"}
+    public = {
+        n
+        for n, f in vars(initializers).items()
+        if inspect.isfunction(f) and f.__module__ == initializers.__name__ and not n.startswith("_")
+    }
+    assert public == {*INITS, "fans", "normal", "orthogonal", "zeros", "uniform"}
 
 
 def test_layers_take_their_rng_and_init():

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from microfw.errors import ArgumentError, message
-from microfw.nn.module import Module
-from microfw.ops import elementwise, reduction
+from microfw.nn.checks import floats_given, given, positive, wrong_shape
+from microfw.nn.module import Module, Parameter
+from microfw.ops import activations, elementwise, reduction
 from microfw.tensor import Tensor
 
 
@@ -45,6 +48,110 @@ class LeakyReLU(Module):
     def extra_repr(self) -> str:
         """Return the slope."""
         return f"{self.slope}"
+
+
+class PReLU(Module):
+    """``x`` where positive, ``weight * x`` elsewhere, with a learned slope.
+
+    Parameters
+    ----------
+    features : int
+        1 for one slope, or the length of the second axis for a slope for each channel.
+    init : float
+        Where the slopes start.
+
+    Notes
+    -----
+    Source: He et al., "Delving Deep into Rectifiers", 2015, equation 1.
+    """
+
+    weight: Parameter  # (features,)
+
+    def __init__(self, features: int = 1, init: float = 0.25) -> None:
+        positive("PReLU", features=features)
+        if not math.isfinite(init):
+            raise ArgumentError(message("PReLU", "a finite init", init))
+        self.features = int(features)
+        self.weight = Parameter(np.full(self.features, init))
+
+    def forward(self, x: Any) -> Tensor:
+        """Scale negative entries."""
+        x = given(x, self.weight.dtype, self)
+        weight: Tensor = self.weight
+        if self.features > 1:
+            if x.ndim < 2 or x.shape[1] != self.features:
+                raise wrong_shape(self, f"(N, {self.features}, ...)", x, "pass that many channels on the second axis")
+            weight = weight.reshape((self.features,) + (1,) * (x.ndim - 2))
+        elif not x.ndim:
+            weight = weight.reshape(())
+        return elementwise.where(x > 0, x, x * weight)
+
+    def extra_repr(self) -> str:
+        """Return the number of slopes."""
+        return f"{self.features}"
+
+
+class ELU(Module):
+    """``x`` where positive, ``alpha * (exp(x) - 1)`` elsewhere; slope ``alpha`` at 0.
+
+    Parameters
+    ----------
+    alpha : float
+        Minus the value that is approached far to the left.
+
+    Notes
+    -----
+    Source: Clevert et al., "Fast and Accurate Deep Network Learning by Exponential Linear Units", 2015,
+    equation 15.
+    """
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        if not math.isfinite(alpha):
+            raise ArgumentError(message("ELU", "a finite alpha", alpha))
+        self.alpha = alpha
+
+    def forward(self, x: Any) -> Tensor:
+        """Bend negative entries."""
+        return activations.elu(floats_given(x, self), alpha=self.alpha)
+
+    def extra_repr(self) -> str:
+        """Return alpha."""
+        return f"{self.alpha}"
+
+
+class SiLU(Module):
+    """``x * sigmoid(x)``, also called swish.
+
+    Notes
+    -----
+    Source: Elfwing et al., "Sigmoid-Weighted Linear Units", 2017, equation 1.
+    """
+
+    def forward(self, x: Any) -> Tensor:
+        """Weigh entries by their sigmoid."""
+        return activations.silu(floats_given(x, self))
+
+
+class Mish(Module):
+    """``x * tanh(softplus(x))``.
+
+    Notes
+    -----
+    Source: Misra, "Mish: A Self Regularized Non-Monotonic Activation Function", 2019, equation 1.
+    """
+
+    def forward(self, x: Any) -> Tensor:
+        """Weigh entries by the tanh of their softplus."""
+        return activations.mish(floats_given(x, self))
+
+
+class Softsign(Module):
+    """``x / (1 + abs(x))``."""
+
+    def forward(self, x: Any) -> Tensor:
+        """Squash entries."""
+        x = floats_given(x, self)
+        return elementwise.divide(x, 1 + np.abs(x))
 
 
 class Sigmoid(Module):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, message
+from microfw.nn.checks import floats_given
 from microfw.nn.initializers import Seed
 from microfw.nn.module import Module
 
@@ -36,6 +37,7 @@ class Dropout(Module):
         """Apply noise in training; return ``x`` itself in evaluation."""
         if not self.training or self.p == 0:
             return x
+        x = floats_given(x, self)
         keep = (self.rng.random(x.shape, np.float32) >= self.p).astype(x.dtype)
         keep /= 1 - self.p
         return x * keep

@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from microfw.errors import ArgumentError, message
+
 Array = np.ndarray[Any, Any]
 Seed: TypeAlias = "int | np.random.Generator | None"  # quoted: numpy.random takes a while to import
 
@@ -58,6 +60,27 @@ def glorot_normal(shape: tuple[int, ...], rng: Seed = None) -> Array:
 def glorot_uniform(shape: tuple[int, ...], rng: Seed = None) -> Array:
     """Uniform with variance ``2 / (fan_in + fan_out)``; Glorot and Bengio's equation 16."""
     return uniform(shape, rng, sqrt(6 / max(sum(fans(shape)), 1)))
+
+
+def orthogonal(shape: tuple[int, ...], rng: Seed = None) -> Array:
+    """Draw a random matrix whose rows, or columns if there are fewer, are orthogonal and of length 1.
+
+    All axes but the last count as one. A state multiplied by such a weight step after step neither grows nor
+    vanishes. Source: Saxe et al., "Exact solutions to the nonlinear dynamics of learning in deep linear neural
+    networks", 2013, section 3.
+    """
+    if len(shape) < 2:
+        raise ArgumentError(message("orthogonal", "a shape of at least two axes", shape))
+    rows, columns = prod(shape[:-1]), shape[-1]
+    square = np.random.default_rng(rng).standard_normal((max(rows, columns), min(rows, columns)))
+    q, r = np.linalg.qr(square)
+    q *= np.where(np.diag(r) < 0, -1, 1)  # else the signs would depend on how qr computes
+    return (q if rows >= columns else q.T).reshape(shape).astype(np.float32)
+
+
+def normal(shape: tuple[int, ...], rng: Seed = None) -> Array:
+    """Draw from the standard normal distribution, as the rows of an `Embedding` start."""
+    return _normal(shape, rng, 1.0)
 
 
 def zeros(shape: tuple[int, ...], rng: Seed = None) -> Array:

@@ -2,6 +2,7 @@
 
 from microfw.op import Cost, each, moves
 from microfw.ops import (
+    activations,
     diagonals,
     elementwise,
     factors,
@@ -9,14 +10,18 @@ from microfw.ops import (
     joining,
     layout,
     linalg,
+    lookup,
     loss,
+    normalization,
     products,
+    recurrent,
     reduction,
     repeating,
 )
 
 __all__ = [
     "Cost",
+    "activations",
     "diagonals",
     "each",
     "elementwise",
@@ -25,9 +30,12 @@ __all__ = [
     "joining",
     "layout",
     "linalg",
+    "lookup",
     "loss",
     "moves",
+    "normalization",
     "products",
+    "recurrent",
     "reduction",
     "repeating",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from microfw.data.dataset import Dataset
 from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError, message
-from microfw.nn import CrossEntropyLoss, Loss, Module
+from microfw.nn import CrossEntropyLoss, Loss, Module, NLLLoss
 from microfw.recording import mode
 from microfw.tensor import Tensor
 from microfw.training.state import Carried, evaluating
@@ -51,8 +51,8 @@ def check_fit(model: Module, loss: Any, data: Dataset, where: str) -> None:
             raise ShapeError(
                 message(where, "an output for each row", f"shape {outputs.shape} for {len(data.y[:2])} rows")
             )
-        if isinstance(loss, CrossEntropyLoss):
-            _labels(outputs, data, where)
+        if isinstance(loss, CrossEntropyLoss | NLLLoss):
+            _labels(outputs, data, where, type(loss).__name__)
         elif isinstance(loss, Loss):
             _targets(outputs, data, where, type(loss).__name__)
         value = loss(outputs, data.y[:2])
@@ -62,10 +62,10 @@ def check_fit(model: Module, loss: Any, data: Dataset, where: str) -> None:
         raise ArgumentError(message(where, "a loss of one number", got, "use reduction='mean'"))
 
 
-def _labels(outputs: Tensor, data: Dataset, where: str) -> None:
+def _labels(outputs: Tensor, data: Dataset, where: str, loss: str) -> None:
     if data.task != "classification":
         fix = "pass integer labels, or use nn.MSELoss for regression"
-        raise DataError(message(where, "integer labels for CrossEntropyLoss", f"targets of shape {data.y.shape}", fix))
+        raise DataError(message(where, f"integer labels for {loss}", f"targets of shape {data.y.shape}", fix))
     classes = outputs.shape[-1]
     if outputs.ndim == 2 and data.y.max() >= classes:
         row = int((data.y >= classes).argmax())

@@ -1,0 +1,154 @@
+"""
+Write like a lighthouse keeper
+==============================
+
+A recurrent network reads a text character by character and learns to say which one comes next. Then it writes a
+text of its own. The profile shows what the backward pass through time costs, layer by layer.
+"""
+
+# %%
+# The text
+# --------
+#
+# A log book, written for this example. It says much the same thing again and again, as such books do, so that
+# little of it is enough.
+
+import numpy as np
+
+import microfw as mf
+from microfw import nn, optim
+
+TEXT = """
+monday. the wind is from the west and the sea is grey. i lit the lamp at six and it burned all night. two ships
+went by, one to the north and one to the south. the cat slept on the stairs. nothing else was seen.
+tuesday. the wind is from the north and the sea is white. i lit the lamp at five and it burned all night. one ship
+went by, to the south. the cat caught a mouse on the stairs. i wrote a letter to my sister. nothing else was seen.
+wednesday. no wind, and the sea is green. i lit the lamp at six and it burned till four, when the oil ran out. no ship
+went by. i filled the lamp and cleaned the glass. the cat slept on the letter. nothing else was seen.
+thursday. the wind is from the east and the sea is grey. i lit the lamp at six and it burned all night. three ships
+went by, two to the north and one to the south. the boat came with oil and bread, and took the letter to my sister.
+the cat slept on the bread. nothing else was seen.
+friday. the wind is from the west and the sea is black. i lit the lamp at four and it burned all night. one ship
+came near to the rocks, saw the light, and went by to the north. i did not sleep. the cat slept on the stairs.
+saturday. the wind is from the west and the sea is white. i lit the lamp at five and it burned all night. no ship
+went by. i cleaned the glass and the stairs. the cat caught a mouse on the rocks. nothing else was seen.
+sunday. no wind, and the sea is blue. i lit the lamp at six and it burned all night. two ships went by, both to the
+south. i wrote a letter to my sister and read it to the cat. the cat slept. nothing else was seen.
+"""
+TEXT = " ".join(TEXT.split()) + " "
+characters = sorted(set(TEXT))
+ids = np.array([characters.index(c) for c in TEXT])
+print(f"{len(TEXT):,} characters, {len(characters)} different ones")
+
+# %%
+# The model
+# ---------
+#
+# ``Embedding`` has a vector for each character, ``LSTM`` reads the vectors in order, and ``Dense`` gives a logit
+# for each character that may come next. The recurrent layer returns its outputs after every step, and the state
+# after the last one, with which reading can go on.
+
+
+class Writer(nn.Module):
+    """Says at each character of a text what may come next."""
+
+    def __init__(self, characters, hidden, rng):
+        self.vectors = nn.Embedding(characters, 16, rng=rng)
+        self.memory = nn.LSTM(16, hidden, rng=rng)
+        self.next = nn.Dense(hidden, characters, rng=rng)
+
+    def forward(self, ids, state=None):
+        outputs, state = self.memory(self.vectors(ids), state)
+        return self.next(outputs), state
+
+
+rng = np.random.default_rng(0)
+model = Writer(len(characters), 64, rng)
+print(model)
+
+# %%
+# Training
+# --------
+#
+# A step takes 16 pieces of the text, 32 characters each. The targets are the same pieces, one character on. The
+# loss wants a row for each prediction, so rows and steps become one axis. Gradients through time are now and then
+# very long; those are scaled down.
+
+optimizer = optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
+loss_function = nn.CrossEntropyLoss()
+losses = []
+
+
+def clip(parameters, most=1.0):
+    length = np.sqrt(sum(np.sum(np.square(p.grad)) for p in parameters))
+    for p in parameters:
+        p.grad *= min(1.0, most / length)
+
+
+with mf.Profiler(model, name="characters") as profiler:
+    for epoch in range(8):
+        total = 0.0
+        for _ in range(50):
+            starts = rng.integers(0, len(ids) - 32, 16)
+            pieces = ids[starts[:, None] + np.arange(33)]
+            optimizer.zero_grad()
+            logits, _ = model(pieces[:, :-1])
+            loss = loss_function(logits.reshape((-1, len(characters))), pieces[:, 1:].ravel())
+            loss.backward()
+            clip(model.parameters())
+            optimizer.step()
+            total += loss.item()
+        profiler.end_epoch()
+        losses.append(total / 50)
+        print(f"epoch {epoch + 1:2}: loss {losses[-1]:.3f}, as if it chose among {np.exp(losses[-1]):4.1f} characters")
+
+# %%
+# Writing
+# -------
+#
+# The model reads a beginning, and then, again and again, a character drawn from what it thinks comes next. The
+# state is all that it remembers.
+
+
+def write(beginning, length, temperature=0.5):
+    text, state, new = beginning, None, beginning
+    with mf.no_grad():
+        for _ in range(length):
+            logits, state = model([[characters.index(c) for c in new]], state)
+            p = nn.Softmax()(logits[0, -1] / temperature).numpy().astype(float)
+            new = characters[rng.choice(len(characters), p=p / p.sum())]
+            text += new
+    return text
+
+
+sample = write("monday. the ", 240)
+print(sample)
+words = set(TEXT.replace(",", "").replace(".", "").split())
+written = sample.replace(",", "").replace(".", "").split()[:-1]
+print(f"known words: {np.mean([word in words for word in written]):.0%}")
+
+# %%
+# What the backward pass costs
+# ----------------------------
+#
+# The walk through time is one node of the graph, however long the pieces: the nodes of ``memory`` would be as many
+# for a thousand characters. Its operations would not.
+
+print(profiler.report())
+
+# %%
+# A figure, if Matplotlib is there: the loss, and where the backward time goes.
+
+try:
+    import matplotlib.pyplot as plt
+except ImportError:
+    print('No figure: it needs Matplotlib, pip install ".[plot]"')
+else:
+    rows = profiler.session.total().layers()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    left.plot(range(1, len(losses) + 1), losses, "o-", color="#0072b2")
+    left.set(xlabel="epoch", ylabel="cross-entropy")
+    right.barh([row.layer for row in rows], [row.backward_ns / 1e6 for row in rows], color="#d55e00")
+    right.invert_yaxis()
+    right.set(xlabel="backward, ms in all")
+    plt.show()

@@ -1,0 +1,134 @@
+"""Batch normalization: each channel brought to mean 0 and variance 1 over a batch."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from microfw.errors import ArgumentError, ShapeError, message
+from microfw.nn.checks import given, positive, positive_eps, wrong_shape
+from microfw.nn.module import Module, Parameter
+from microfw.ops.elementwise import subtract
+from microfw.ops.normalization import normalize
+from microfw.tensor import Tensor
+
+
+class _BatchNorm(Module):
+    weight: Parameter | None  # (C,)
+    bias: Parameter | None  # (C,)
+    running_mean: Tensor  # (C,)
+    running_var: Tensor  # (C,)
+    _shapes: ClassVar[dict[int, str]]
+
+    def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True) -> None:
+        positive(type(self).__name__, features=features)
+        positive_eps(type(self).__name__, eps)
+        if not 0 <= momentum <= 1:
+            raise ArgumentError(message(type(self).__name__, "momentum from 0 to 1", momentum))
+        self.features, self.eps, self.momentum = int(features), eps, momentum
+        self.weight = Parameter(np.ones(features)) if affine else None
+        self.bias = Parameter(np.zeros(features)) if affine else None
+        self.running_mean = Tensor(np.zeros(features, np.float32))
+        self.running_var = Tensor(np.ones(features, np.float32))
+
+    def forward(self, x: Any) -> Tensor:
+        """Normalise each channel."""
+        x = given(x, self.running_mean.dtype, self)
+        if x.ndim not in self._shapes or x.shape[1] != self.features:
+            expected = " or ".join(s.replace("C", str(self.features)) for s in self._shapes.values())
+            raise wrong_shape(self, expected, x, "pass that many channels on the second axis")
+        along = (self.features,) + (1,) * (x.ndim - 2)
+        weight: Any = 1.0 if self.weight is None else self.weight
+        bias: Any = 0.0 if self.bias is None else self.bias
+        if x.ndim > 2 and self.weight is not None:
+            weight, bias = weight.reshape(along), bias.reshape(along)
+        if not self.training:
+            rstd = 1 / np.sqrt(self.running_var.data + self.eps)
+            centred = subtract(x, self.running_mean.data.reshape(along))
+            return centred * (weight * rstd.reshape(along)) + bias  # type: ignore[no-any-return]
+        count = x.size // self.features
+        if count < 2:
+            fix = "pass a larger batch, or call eval() to use the running statistics"
+            raise ShapeError(
+                message(self.where, "more than one value per channel in training", f"shape {x.shape}", fix)
+            )
+        statistics: list[Any] = []
+        axes = (0, *range(2, x.ndim))
+        made: Tensor = normalize(x, weight, bias, axes=axes, eps=self.eps, statistics=statistics)
+        self._follow(statistics[0], statistics[1], count)
+        return made
+
+    def _follow(self, mean: Any, variance: Any, count: int) -> None:
+        """Move the running statistics toward a batch's."""
+        for buffer, new in ((self.running_mean, mean), (self.running_var, variance * (count / (count - 1)))):
+            old = buffer.data
+            buffer.data = old + self.momentum * (new.reshape(self.features) - old)
+
+    def extra_repr(self) -> str:
+        """Return the number of channels."""
+        return f"{self.features}" + ("" if self.weight is not None else ", affine=False")
+
+
+class BatchNorm1D(_BatchNorm):
+    """Normalise each feature over a batch `(N, C)`, or each channel over sequences `(N, C, L)`.
+
+    ``y = (x - mean) / sqrt(variance + eps) * weight + bias``, in training with the batch's own mean and
+    variance, in evaluation with running averages of them.
+
+    Parameters
+    ----------
+    features : int
+        Length C of the second axis.
+    eps : float
+        Added to the variance.
+    momentum : float
+        How far a batch moves the running statistics, from 0 to 1: ``running += momentum * (batch - running)``.
+    affine : bool
+        Whether to learn ``weight`` and ``bias``; they start at 1 and 0.
+
+    Attributes
+    ----------
+    running_mean, running_var : Tensor
+        The averages, of shape (C,): buffers, which are saved with the parameters and not trained. The
+        variance that is averaged is the unbiased one, divided by n - 1.
+
+    Raises
+    ------
+    ArgumentError
+        If a setting is out of range.
+    ShapeError
+        When called, if ``x`` has other axes, or, in training, a single value per channel, whose variance
+        would be 0.
+
+    Notes
+    -----
+    Source: Ioffe and Szegedy, "Batch Normalization", 2015, algorithms 1 and 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from microfw import nn
+    >>> layer = nn.BatchNorm1D(2)
+    >>> layer(np.array([[1.0, 10.0], [3.0, 30.0]])).numpy().round(3)
+    array([[-1., -1.],
+           [ 1.,  1.]], dtype=float32)
+    >>> layer.running_mean
+    tensor([0.2, 2. ], dtype=float32)
+    """
+
+    _shapes: ClassVar[dict[int, str]] = {2: "(N, C)", 3: "(N, C, L)"}
+
+
+class BatchNorm2D(_BatchNorm):
+    """Normalise each channel over a batch of images `(N, C, H, W)`; see `BatchNorm1D`.
+
+    Parameters
+    ----------
+    features : int
+        Number C of channels.
+    eps, momentum, affine
+        As for `BatchNorm1D`.
+    """
+
+    _shapes: ClassVar[dict[int, str]] = {4: "(N, C, H, W)"}

@@ -1,0 +1,62 @@
+"""Checks that layers share: of their settings, and of what they are called with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import ArgumentError, DTypeError, ShapeError, message
+from microfw.nn.dense import as_input
+from microfw.nn.module import Module
+from microfw.tensor import Tensor
+
+
+def positive(layer: str, **sizes: Any) -> None:
+    """Raise unless each size is a positive integer."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+            raise ArgumentError(message(layer, f"{name} to be a positive integer", repr(size)))
+
+
+def positive_eps(layer: str, eps: Any) -> None:
+    """Raise unless ``eps`` is a positive number, which keeps constant input from being divided by 0."""
+    if not 0 < eps < np.inf:
+        raise ArgumentError(message(layer, "a positive eps", eps))
+
+
+def given(x: Any, dtype: Any, module: Module) -> Any:
+    """Return what a layer is called with: a Tensor of its dtype as it is, anything else as an array of the dtype."""
+    if isinstance(x, Tensor):
+        if x.dtype != dtype:
+            fix = f"cast it with .astype(np.{dtype}), or the model with model.astype(np.{x.dtype})"
+            raise DTypeError(message(module.where, f"x of {dtype}", x.dtype, fix if x.dtype.kind == "f" else ""))
+        return x
+    if type(x) is np.ndarray and x.dtype == dtype:
+        return x
+    return as_input(numbers(x, module), dtype, module)
+
+
+def floats_given(x: Any, module: Module) -> Any:
+    """Return what a layer without parameters is called with: floats keep their dtype, other numbers are cast."""
+    dtype = getattr(x, "dtype", None)
+    if dtype == np.float32 or dtype == np.float64:
+        return x
+    if isinstance(x, Tensor):
+        raise DTypeError(message(module.where, "x of float32 or float64", x.dtype, "cast it with .astype"))
+    return as_input(numbers(x, module), np.float32, module)
+
+
+def numbers(x: Any, module: Module) -> Any:
+    """Return what is no Tensor as an array of numbers, of whatever dtype it has."""
+    array = as_input(x, None, module)
+    if array.dtype.kind in "fiub":
+        return array
+    if array.dtype.kind == "O":  # frames of several dtypes, None as a missing number
+        return as_input(array, np.float64, module)
+    raise DTypeError(message(module.where, "x to hold numbers", array.dtype, "encode text, and split complex numbers"))
+
+
+def wrong_shape(module: Module, expected: str, x: Any, fix: str = "") -> ShapeError:
+    """Return the error for an input of a wrong shape."""
+    return ShapeError(message(module.where, f"x of shape {expected}", x.shape, fix))

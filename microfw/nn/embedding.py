@@ -1,0 +1,103 @@
+"""Embedding: a learned vector for each of a number of things."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import ArgumentError, DataError, DTypeError, message
+from microfw.nn.checks import positive
+from microfw.nn.initializers import Seed, normal
+from microfw.nn.module import Module, Parameter
+from microfw.ops.lookup import lookup
+from microfw.tensor import Tensor
+
+
+class Embedding(Module):
+    """Look up a row of ``weight`` for each index: indices of any shape `(...)` become `(..., features)`.
+
+    Parameters
+    ----------
+    rows : int
+        How many things there are; indices go from 0 to ``rows - 1``.
+    features : int
+        Length of each vector.
+    padding_idx : int, optional
+        An index that stands for nothing: its vector is zero and is not trained.
+    rng : int, numpy.random.Generator or None
+        Where the initial vectors come from.
+    init : callable
+        ``init(shape, rng)`` returns the initial table; standard normal by default.
+
+    Raises
+    ------
+    ArgumentError
+        If a size is not a positive integer, or ``padding_idx`` is no index.
+    DTypeError
+        When called, if the indices are not integers. Floats that are whole numbers will do, for a dataset's
+        rows are floats.
+    DataError
+        When called, if an index is out of range; none counts from the end.
+
+    Notes
+    -----
+    Source: Bengio et al., "A Neural Probabilistic Language Model", 2003, section 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from microfw import nn
+    >>> layer = nn.Embedding(10, 3, padding_idx=0, rng=0)
+    >>> layer(np.array([[1, 2, 0, 0]])).shape
+    (1, 4, 3)
+    """
+
+    weight: Parameter  # (rows, features)
+
+    def __init__(
+        self,
+        rows: int,
+        features: int,
+        padding_idx: int | None = None,
+        *,
+        rng: Seed = None,
+        init: Callable[..., Any] = normal,
+    ) -> None:
+        positive("Embedding", rows=rows, features=features)
+        if padding_idx is not None and (not isinstance(padding_idx, int | np.integer) or not 0 <= padding_idx < rows):
+            raise ArgumentError(message("Embedding", f"padding_idx from 0 to {rows - 1}", repr(padding_idx)))
+        self.rows, self.features = int(rows), int(features)
+        self.padding_idx = None if padding_idx is None else int(padding_idx)
+        table = np.array(init((self.rows, self.features), np.random.default_rng(rng)))
+        if self.padding_idx is not None:
+            table[self.padding_idx] = 0
+        self.weight = Parameter(table)
+
+    def forward(self, indices: Any) -> Tensor:
+        """Look up the vector of each index."""
+        return lookup(self.weight, self._check(indices), padding=self.padding_idx)
+
+    def _check(self, indices: Any) -> np.ndarray[Any, Any]:
+        array = np.asarray(indices)
+        if array.dtype.kind == "f":
+            whole = np.isfinite(array) & (array == np.floor(array))
+            if whole.all():
+                array = array.astype(np.intp)
+            else:
+                got = f"{array[~whole].flat[0]}"
+                raise DTypeError(message(self.where, "integer indices", got, "cast them with .astype(int)"))
+        if array.dtype.kind not in "iu":
+            raise DTypeError(message(self.where, "integer indices", array.dtype, "cast them with .astype(int)"))
+        if array.size and not (array.min() >= 0 and array.max() < self.rows):
+            at = tuple(int(i) for i in np.argwhere((array < 0) | (array >= self.rows))[0])
+            fix = "number things from 0, or make a table of more rows"
+            raise DataError(message(self.where, f"indices from 0 to {self.rows - 1}", f"{array[at]} at {at}", fix))
+        return array
+
+    def extra_repr(self) -> str:
+        """Return the sizes."""
+        return f"{self.rows} -> {self.features}" + (
+            "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        )

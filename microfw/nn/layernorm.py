@@ -1,0 +1,79 @@
+"""Layer normalization: each row brought to mean 0 and variance 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import ArgumentError, message
+from microfw.nn.checks import floats_given, given, positive, positive_eps, wrong_shape
+from microfw.nn.module import Module, Parameter
+from microfw.ops.normalization import normalize
+from microfw.tensor import Tensor
+
+
+class LayerNorm(Module):
+    """Normalise over the last axis, or the last axes, each row by itself.
+
+    ``y = (x - mean) / sqrt(variance + eps) * weight + bias``, in training as in evaluation.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        Length of the axes to normalise over.
+    eps : float
+        Added to the variance.
+    affine : bool
+        Whether to learn ``weight`` and ``bias`` for each entry; they start at 1 and 0.
+
+    Raises
+    ------
+    ArgumentError
+        If a setting is out of range.
+    ShapeError
+        When called, if the last axes of ``x`` have another length.
+
+    Notes
+    -----
+    Source: Ba, Kiros and Hinton, "Layer Normalization", 2016, equations 3 and 4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from microfw import nn
+    >>> nn.LayerNorm(2)(np.array([[1.0, 3.0]])).numpy().round(3)
+    array([[-1.,  1.]], dtype=float32)
+    """
+
+    weight: Parameter | None  # shape
+    bias: Parameter | None  # shape
+
+    def __init__(self, shape: int | tuple[int, ...], eps: float = 1e-5, affine: bool = True) -> None:
+        sizes = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
+        if not sizes:
+            raise ArgumentError(message("LayerNorm", "a shape of at least one axis", shape))
+        for size in sizes:
+            positive("LayerNorm", shape=size)
+        positive_eps("LayerNorm", eps)
+        self.shape, self.eps = tuple(int(n) for n in sizes), eps
+        self.weight = Parameter(np.ones(self.shape)) if affine else None
+        self.bias = Parameter(np.zeros(self.shape)) if affine else None
+
+    def forward(self, x: Any) -> Tensor:
+        """Normalise the last axes."""
+        x = floats_given(x, self) if self.weight is None else given(x, self.weight.dtype, self)
+        n = len(self.shape)
+        if x.shape[-n:] != self.shape:
+            sizes = ", ".join(map(str, self.shape))
+            raise wrong_shape(self, f"(..., {sizes})", x, "pass that many features")
+        axes = tuple(range(x.ndim - n, x.ndim))
+        if self.weight is None:
+            return normalize(x, 1.0, 0.0, axes=axes, eps=self.eps)
+        return normalize(x, self.weight, self.bias, axes=axes, eps=self.eps)
+
+    def extra_repr(self) -> str:
+        """Return the shape."""
+        return f"{self.shape[0] if len(self.shape) == 1 else self.shape}" + (
+            "" if self.weight is not None else ", affine=False"
+        )

@@ -1,0 +1,117 @@
+"""What all losses share: the checks of their inputs, and what becomes of the losses of the rows."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError, message
+from microfw.nn.module import Module
+from microfw.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+
+
+class Loss(Module):
+    """Base of losses: ``loss(prediction, target, sample_weight=None)``.
+
+    ``sample_weight`` is a weight of at least 0 for each row. It multiplies the row's losses; "mean" then
+    divides by the sum of the weights, so that a weight of 2 is the same as the row twice.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the entries.
+
+    Raises
+    ------
+    ArgumentError
+        If the reduction is unknown.
+    ShapeError
+        When called, if shapes differ, nothing being broadcast, or there are no rows.
+    DTypeError
+        When called, if the prediction is no Tensor.
+    DataError
+        When called, if a target or a weight is out of range.
+    """
+
+    def __init__(self, reduction: str = "mean") -> None:
+        if reduction not in ("mean", "sum", "none"):
+            raise ArgumentError(
+                message(type(self).__name__, "reduction to be 'mean', 'sum' or 'none'", repr(reduction))
+            )
+        self.reduction = reduction
+
+    def _tensor(self, prediction: Any, name: str = "the prediction") -> Tensor:
+        if not isinstance(prediction, Tensor):
+            fix = "pass the model's output"
+            raise DTypeError(message(self.where, f"{name} to be a Tensor", type(prediction).__name__, fix))
+        return prediction
+
+    def _array(self, values: Any, dtype: Any, name: str) -> Array:
+        try:
+            array = np.asarray(values)
+            if array.dtype.kind in "fiubO":
+                return array.astype(dtype, copy=False)
+        except (TypeError, ValueError):
+            pass
+        raise DTypeError(message(self.where, f"{name} to hold numbers", type(values).__name__))
+
+    def _pair(self, prediction: Any, target: Any) -> tuple[Tensor, Any]:
+        """Return both with their shapes and dtypes compared: nothing is broadcast."""
+        prediction = self._tensor(prediction)
+        if not isinstance(target, Tensor):
+            target = self._array(target, prediction.dtype, "the target")
+        if prediction.shape != target.shape:
+            fix = "reshape one of them"
+            if prediction.shape == (*target.shape, 1):
+                fix = "reshape the target with y[:, None]"
+            raise ShapeError(
+                message(self.where, "prediction and target of one shape", f"{prediction.shape} and {target.shape}", fix)
+            )
+        if not prediction.size:
+            raise ShapeError(message(self.where, "at least one row", f"shape {prediction.shape}", "skip empty batches"))
+        return prediction, target
+
+    def _reduce(self, losses: Tensor, sample_weight: Any = None) -> Tensor:
+        if sample_weight is not None:
+            return self._weighted(losses, self._weights(sample_weight, losses))
+        if self.reduction == "none":
+            return losses
+        return losses.mean() if self.reduction == "mean" else losses.sum()
+
+    def _weights(self, sample_weight: Any, losses: Tensor) -> Array:
+        """Return the weights of the rows, checked."""
+        weight = self._array(sample_weight, losses.dtype, "the sample_weight")
+        if weight.shape != losses.shape[:1] or not losses.ndim:
+            rows = len(losses) if losses.ndim else 1
+            expected = f"a sample_weight for each of {rows} rows"
+            raise ShapeError(message(self.where, expected, f"shape {weight.shape}"))
+        if not (np.all(weight >= 0) and np.all(np.isfinite(weight))):
+            wrong = weight[~((weight >= 0) & np.isfinite(weight))][0]
+            raise DataError(message(self.where, "a sample_weight of at least 0 for each row", wrong))
+        return weight
+
+    def _weighted(self, losses: Tensor, weight: Array, total: float | None = None) -> Tensor:
+        """Multiply each row's losses by its weight; a mean is divided by the total of the weights."""
+        weighted: Tensor = losses * weight.reshape(weight.shape + (1,) * (losses.ndim - 1))
+        if self.reduction != "mean":
+            return self._reduce(weighted)
+        total = float(weight.sum()) if total is None else total
+        if not total > 0:
+            raise DataError(message(self.where, "a row with a positive weight", "none in this batch"))
+        return weighted.sum() / (total * (losses.size // len(losses)))
+
+
+def class_weights(loss: str, name: str, weight: Any) -> Tensor | None:
+    """Return a weight for each class as a buffer, checked; None for None."""
+    if weight is None:
+        return None
+    array: Array = np.zeros(())
+    with contextlib.suppress(TypeError, ValueError):
+        array = np.asarray(weight, np.float32)
+    if array.ndim != 1 or not np.all(array >= 0) or not np.any(array > 0) or not np.all(np.isfinite(array)):
+        raise ArgumentError(message(loss, f"a {name} of at least 0 for each class", repr(weight)))
+    return Tensor(array)

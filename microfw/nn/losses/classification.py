@@ -1,0 +1,227 @@
+"""Losses of classification: scores, logits or log-probabilities against classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import ArgumentError, DataError, DTypeError, MicrofwError, ShapeError, message
+from microfw.nn.losses.base import Array, Loss, class_weights
+from microfw.ops.elementwise import relu, softplus, where
+from microfw.ops.indexing import take_along_axis
+from microfw.ops.loss import bce_with_logits, check_labels, cross_entropy
+from microfw.ops.reduction import log_softmax, sum_
+from microfw.tensor import Tensor
+
+
+class HingeLoss(Loss):
+    """Margin loss, ``max(0, 1 - target * prediction)``, for targets -1 and 1."""
+
+    def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
+        """Compare scores with targets of -1 and 1, of one shape."""
+        prediction, target = self._pair(prediction, target)
+        values = np.asarray(target)
+        if not np.all(np.abs(values) == 1):
+            wrong = values[np.abs(values) != 1].flat[0]
+            raise DataError(message(self.where, "targets of -1 and 1", wrong, "map labels 0 and 1 by 2 * y - 1"))
+        return self._reduce(relu(1 - prediction * target), sample_weight)
+
+
+class BCEWithLogitsLoss(Loss):
+    """Binary cross-entropy of logits, ``-t log(p) - (1 - t) log(1 - p)`` with ``p = sigmoid(prediction)``.
+
+    Targets are probabilities, 0 and 1 included. Exact for logits of any size.
+
+    Parameters
+    ----------
+    weight : array_like, optional
+        A factor for each entry of the last axis, where that holds several classes. "mean" divides by the
+        number of entries all the same.
+    pos_weight : float or array_like, optional
+        A factor for the first term, that of the positive examples, or one for each entry of the last axis:
+        the number of negative examples for each positive one makes them count alike.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the entries.
+    """
+
+    weight: Tensor | None  # (C,)
+    pos_weight: Tensor | None  # (C,) or (1,)
+
+    def __init__(self, weight: Any = None, pos_weight: Any = None, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.weight = class_weights("BCEWithLogitsLoss", "weight", weight)
+        if isinstance(pos_weight, int | float):
+            pos_weight = [pos_weight]
+        self.pos_weight = class_weights("BCEWithLogitsLoss", "pos_weight", pos_weight)
+
+    def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
+        """Compare logits with probabilities of one shape."""
+        prediction, target = self._pair(prediction, target)
+        values = np.asarray(target)
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise DataError(
+                message(
+                    self.where, "targets from 0 to 1", f"{values.min()} to {values.max()}", "encode them as 0 and 1"
+                )
+            )
+        if self.pos_weight is None:
+            losses: Tensor = bce_with_logits(prediction, target)
+        else:
+            pos = self._columns(self.pos_weight, "pos_weight", prediction)
+            losses = (pos * target) * softplus(-prediction) + (1 - target) * softplus(prediction)
+        if self.weight is not None:
+            losses = losses * self._columns(self.weight, "weight", prediction)
+        return self._reduce(losses, sample_weight)
+
+    def _columns(self, weight: Tensor, name: str, prediction: Tensor) -> Array:
+        single = name == "pos_weight" and weight.shape == (1,)
+        if not single and (not prediction.ndim or weight.shape != prediction.shape[-1:]):
+            expected = f"a {name} for each entry of the last axis of {prediction.shape}"
+            raise ShapeError(message(self.where, expected, f"{len(weight)} of them"))
+        values: Array = weight.data.astype(prediction.dtype)
+        return values.reshape(()) if single else values
+
+
+class _Labelled(Loss):
+    """A loss of rows with integer labels, whose classes may have weights and one of which may not count."""
+
+    weight: Tensor | None  # (C,)
+
+    def __init__(self, weight: Any, ignore_index: int | None, reduction: str) -> None:
+        super().__init__(reduction)
+        name = type(self).__name__
+        self.weight = class_weights(name, "weight", weight)
+        if ignore_index is not None and (
+            isinstance(ignore_index, bool) or not isinstance(ignore_index, int | np.integer)
+        ):
+            raise ArgumentError(message(name, "ignore_index to be an integer", repr(ignore_index)))
+        self.ignore_index = ignore_index
+
+    def _rows(self, scores: Any, labels: Any, name: str) -> tuple[Array, Array, Array]:
+        """Return the labels, those that are ignored as 0, the classes' weights and the rows'; all checked."""
+        if not isinstance(scores, Tensor):
+            raise DTypeError(message(self.where, f"the {name} to be a Tensor", type(scores).__name__))
+        labels = np.asarray(labels)
+        if scores.ndim != 2 or labels.shape != scores.shape[:1] or not labels.size:
+            fix = "flatten the labels with y.ravel()" if labels.ndim == 2 and 1 in labels.shape else ""
+            fix = fix if labels.size else "skip empty batches"
+            shapes = f"{scores.shape} and {labels.shape}"
+            raise ShapeError(message(self.where, f"{name} (N, C) and integer labels (N,), N at least 1", shapes, fix))
+        classes = scores.shape[1]
+        kept = np.ones(labels.shape, bool)
+        if self.ignore_index is not None:
+            kept = labels != self.ignore_index
+            if not kept.any():
+                fix = "skip such batches"
+                expected = f"a label other than ignore_index {self.ignore_index}"
+                raise DataError(message(self.where, expected, "none in this batch", fix))
+            labels = np.where(kept, labels, 0).astype(labels.dtype)
+        check_labels(labels, classes, self.where)
+        weight: Array = np.ones(classes, scores.dtype) if self.weight is None else self.weight.data.astype(scores.dtype)
+        if weight.shape != (classes,):
+            raise ShapeError(message(self.where, f"a weight for each of {classes} classes", f"{len(weight)} of them"))
+        return labels, weight, kept.astype(scores.dtype)
+
+    def _finish(self, losses: Tensor, weights: Array, kept: Array, sample_weight: Any) -> Tensor:
+        """Reduce the rows' losses, in which the classes' weights are already; ``weights`` are the labels'."""
+        rows = kept if sample_weight is None else kept * self._weights(sample_weight, losses)
+        total = float((weights * rows).sum())
+        if self.reduction == "mean" and not total > 0:
+            raise DataError(message(self.where, "a label with a positive weight", "none in this batch"))
+        return self._weighted(losses, rows, total)
+
+
+class CrossEntropyLoss(_Labelled):
+    """Cross-entropy of logits and integer labels, ``logsumexp(logits) - logits[label]``.
+
+    Parameters
+    ----------
+    weight : array_like, optional
+        A weight for each class; "mean" then divides by the sum of the weights of the rows' labels.
+    label_smoothing : float
+        Share of the target, from 0 to 1, that is spread over all classes evenly.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the rows.
+    ignore_index : int, optional
+        A label whose rows do not count, as of padding.
+
+    Raises
+    ------
+    ShapeError
+        If the logits are not (N, C) or the labels not (N,).
+    DataError
+        If a label is not an integer from 0 to C - 1, or all are to be ignored.
+
+    Notes
+    -----
+    Label smoothing as in Szegedy et al., "Rethinking the Inception Architecture", 2016, section 7.
+
+    Examples
+    --------
+    >>> import numpy as np, microfw as mf
+    >>> mf.nn.CrossEntropyLoss()(mf.tensor([[0.0, 0.0]]), np.array([1]))
+    tensor(0.69314718)
+    """
+
+    def __init__(
+        self,
+        weight: Any = None,
+        label_smoothing: float = 0.0,
+        reduction: str = "mean",
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__(weight, ignore_index, reduction)
+        if not 0 <= label_smoothing <= 1:
+            raise ArgumentError(message("CrossEntropyLoss", "label_smoothing from 0 to 1", label_smoothing))
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Any, labels: Any, sample_weight: Any = None) -> Tensor:
+        """Compare `(N, C)` logits with `(N,)` labels."""
+        try:
+            plain = self.weight is None and not self.label_smoothing and self.reduction == "mean"
+            if plain and self.ignore_index is None and sample_weight is None and isinstance(logits, Tensor):
+                return cross_entropy(logits, labels)
+        except (MicrofwError, AttributeError, ValueError):
+            pass  # explained below, in the user's terms
+        labels, weight, kept = self._rows(logits, labels, "logits")
+        smooth, classes = self.label_smoothing, logits.shape[1]
+        target = np.full(logits.shape, smooth / classes, logits.dtype)
+        target[np.arange(len(labels)), labels] += 1 - smooth
+        share = weight * target
+        logp = where(share > 0, log_softmax(logits, axis=1), 0)  # 0 times minus infinity is 0 here
+        return self._finish(sum_(logp * -share, axis=1), weight[labels], kept, sample_weight)
+
+
+class NLLLoss(_Labelled):
+    """Negative log-likelihood, ``-prediction[label]`` of log-probabilities: cross-entropy behind `LogSoftmax`.
+
+    Parameters
+    ----------
+    weight, reduction, ignore_index
+        As for `CrossEntropyLoss`.
+
+    Raises
+    ------
+    ShapeError
+        If the log-probabilities are not (N, C) or the labels not (N,).
+    DataError
+        If a label is not an integer from 0 to C - 1, or all are to be ignored.
+
+    Examples
+    --------
+    >>> import numpy as np, microfw as mf
+    >>> mf.nn.NLLLoss()(mf.tensor([[-0.5, -1.0]]), np.array([1]))
+    tensor(1.)
+    """
+
+    def __init__(self, weight: Any = None, reduction: str = "mean", ignore_index: int | None = None) -> None:
+        super().__init__(weight, ignore_index, reduction)
+
+    def forward(self, logp: Any, labels: Any, sample_weight: Any = None) -> Tensor:
+        """Compare `(N, C)` log-probabilities with `(N,)` labels."""
+        labels, weight, kept = self._rows(logp, labels, "log-probabilities")
+        share = weight[labels] * kept
+        picked = take_along_axis(logp, labels[:, None], axis=1).reshape((len(labels),))
+        losses = where(share > 0, picked, 0) * -share
+        return self._finish(losses, weight[labels], kept, sample_weight)

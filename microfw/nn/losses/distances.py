@@ -1,0 +1,113 @@
+"""Losses of embeddings: vectors that are to be near to each other, or far apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import ArgumentError, DataError, ShapeError, message
+from microfw.nn.losses.base import Loss
+from microfw.ops.elementwise import relu, where
+from microfw.ops.normalization import length, unit
+from microfw.tensor import Tensor
+
+
+class CosineEmbeddingLoss(Loss):
+    """``1 - cos`` for pairs that belong together, ``max(0, cos - margin)`` for those that do not.
+
+    Parameters
+    ----------
+    margin : float
+        From -1 to 1: below this cosine a pair that does not belong together costs nothing.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the pairs.
+
+    Raises
+    ------
+    ArgumentError
+        If the margin is no cosine.
+    ShapeError
+        If the vectors have different shapes, or the targets are not one for each pair.
+    DataError
+        If a target is not -1 or 1.
+
+    Notes
+    -----
+    The cosine with a zero vector is 0, and so is its gradient.
+
+    Examples
+    --------
+    >>> import microfw as mf
+    >>> mf.nn.CosineEmbeddingLoss()(mf.tensor([[1.0, 0.0]]), mf.tensor([[1.0, 1.0]]), [1])
+    tensor(0.29289322)
+    """
+
+    def __init__(self, margin: float = 0.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        if not -1 <= margin <= 1:
+            raise ArgumentError(message("CosineEmbeddingLoss", "margin from -1 to 1", margin))
+        self.margin = margin
+
+    def forward(self, first: Any, second: Any, target: Any, sample_weight: Any = None) -> Tensor:
+        """Compare vectors `(N, C)` with vectors `(N, C)`; targets `(N,)` are 1 if they belong together, else -1."""
+        first, second = self._pair(first, second)
+        if first.ndim < 2:
+            raise ShapeError(message(self.where, "vectors of shape (N, C)", first.shape))
+        target = np.asarray(target)
+        if target.shape != first.shape[:-1]:
+            raise ShapeError(message(self.where, f"targets of shape {first.shape[:-1]}", target.shape))
+        if not np.all(np.abs(target) == 1):
+            raise DataError(message(self.where, "targets of -1 and 1", target[np.abs(target) != 1].flat[0]))
+        cosine = (unit(first) * unit(second)).sum(axis=-1)
+        return self._reduce(where(target == 1, 1 - cosine, relu(cosine - self.margin)), sample_weight)
+
+
+class TripletMarginLoss(Loss):
+    """``max(0, d(anchor, positive) - d(anchor, negative) + margin)`` with Euclidean distances.
+
+    Parameters
+    ----------
+    margin : float
+        How much nearer the positive is to be.
+    swap : bool
+        Whether to take the distance from negative to positive where that is the smaller one.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the triplets.
+
+    Raises
+    ------
+    ArgumentError
+        If the margin is not positive.
+    ShapeError
+        If the three have different shapes.
+
+    Notes
+    -----
+    The slope of a distance of 0 is 0. Sources: Schroff et al., "FaceNet", 2015, section 3.1; the swap:
+    Balntas et al., "Learning local feature descriptors with triplets", 2016, section 3.3.
+
+    Examples
+    --------
+    >>> import microfw as mf
+    >>> a, p, n = mf.tensor([[0.0, 0.0]]), mf.tensor([[3.0, 4.0]]), mf.tensor([[0.0, 5.5]])
+    >>> mf.nn.TripletMarginLoss()(a, p, n)
+    tensor(0.5)
+    """
+
+    def __init__(self, margin: float = 1.0, swap: bool = False, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        if not 0 < margin < np.inf:
+            raise ArgumentError(message("TripletMarginLoss", "a positive margin", margin))
+        self.margin, self.swap = margin, swap
+
+    def forward(self, anchor: Any, positive: Any, negative: Any, sample_weight: Any = None) -> Tensor:
+        """Compare vectors of one shape `(N, C)`."""
+        anchor, positive = self._pair(anchor, positive)
+        anchor, negative = self._pair(anchor, negative)
+        if anchor.ndim < 2:
+            raise ShapeError(message(self.where, "vectors of shape (N, C)", anchor.shape))
+        far: Any = length(anchor - negative)
+        if self.swap:
+            far = np.minimum(far, length(positive - negative))
+        return self._reduce(relu(length(anchor - positive) - far + self.margin), sample_weight)

@@ -1,0 +1,131 @@
+"""Losses between distributions: Kullback and Leibler's divergence, and counts that follow Poisson's law."""
+
+from __future__ import annotations
+
+from math import pi
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import ArgumentError, DataError, ShapeError, message
+from microfw.nn.losses.base import Loss
+from microfw.ops.elementwise import exp, log, where
+from microfw.ops.reduction import sum_
+from microfw.tensor import Tensor
+
+
+class KLDivLoss(Loss):
+    """Divergence of log-probabilities from target probabilities, ``sum(t * (log(t) - prediction))``.
+
+    The sum is over the last axis: a distribution has one loss. A class of probability 0 adds 0, whatever its
+    log-probability.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the distributions; "mean" divides by their number.
+    log_target : bool
+        Whether targets are log-probabilities too.
+
+    Raises
+    ------
+    ShapeError
+        If the two have different shapes, or no axis.
+    DataError
+        If a target is no probability.
+
+    Notes
+    -----
+    Source: Kullback and Leibler, "On Information and Sufficiency", 1951, equation 2.4.
+
+    Examples
+    --------
+    >>> import numpy as np, microfw as mf
+    >>> mf.nn.KLDivLoss()(np.log(mf.tensor([[0.5, 0.5]])), [[1.0, 0.0]])
+    tensor(0.69314718)
+    """
+
+    def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
+        super().__init__(reduction)
+        self.log_target = log_target
+
+    def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
+        """Compare log-probabilities with a target of one shape."""
+        prediction, target = self._pair(prediction, target)
+        if not prediction.ndim:
+            raise ShapeError(message(self.where, "distributions along the last axis", "a single number"))
+        values = np.asarray(target)
+        if self.log_target:
+            there = values > -np.inf
+            logt = where(there, target, 0)
+            target = where(there, exp(target), 0)
+        else:
+            there = values > 0
+            if not (values.min() >= 0 and values.max() <= 1):
+                got = f"{values.min()} to {values.max()}"
+                fix = "pass log_target=True if they are logarithms"
+                raise DataError(message(self.where, "target probabilities from 0 to 1", got, fix))
+            logt = log(where(there, target, 1))
+        losses = sum_(target * (logt - where(there, prediction, 0)), axis=-1)
+        return self._reduce(losses, sample_weight)
+
+
+class PoissonNLLLoss(Loss):
+    """Negative log-likelihood of counts under Poisson's law, ``rate - t * log(rate)``.
+
+    Parameters
+    ----------
+    log_input : bool
+        Whether predictions are the logarithms of rates, so that any number will do; else they are rates,
+        of at least 0, and the logarithm is that of ``rate + eps``.
+    full : bool
+        Whether to add Stirling's approximation of ``log(t!)``, ``t log(t) - t + log(2 pi t) / 2``, for targets
+        above 1. It does not depend on the prediction.
+    eps : float
+        Keeps the logarithm of a rate of 0 finite.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the entries.
+
+    Raises
+    ------
+    ArgumentError
+        If ``eps`` is not positive.
+    DataError
+        If a target is negative, or a rate is.
+
+    Notes
+    -----
+    The rate ``exp(prediction)`` overflows to infinity above 709, in float32 above 88, and then so does the loss.
+
+    Examples
+    --------
+    >>> import microfw as mf
+    >>> mf.nn.PoissonNLLLoss()(mf.tensor([0.0, 1.0]), [1.0, 0.0])
+    tensor(1.85914091)
+    """
+
+    def __init__(self, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        if not 0 < eps < np.inf:
+            raise ArgumentError(message("PoissonNLLLoss", "a positive eps", eps))
+        self.log_input, self.full, self.eps = log_input, full, eps
+
+    def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
+        """Compare rates, or their logarithms, with counts of one shape."""
+        prediction, target = self._pair(prediction, target)
+        counts = np.asarray(target)
+        if not counts.min() >= 0:
+            raise DataError(message(self.where, "counts of at least 0", counts.min()))
+        if self.log_input:
+            losses = exp(prediction) - target * prediction
+        else:
+            lowest = prediction.data.min()
+            if not lowest >= 0:
+                fix = "pass log_input=True if they are logarithms"
+                raise DataError(message(self.where, "rates of at least 0", lowest, fix))
+            losses = prediction - target * log(prediction + self.eps)
+        if self.full:
+            t = np.where(counts > 1, counts, 1)
+            stirling = t * np.log(t) - t + 0.5 * np.log(2 * pi * t)
+            losses = losses + np.where(counts > 1, stirling, 0).astype(prediction.dtype)
+        return self._reduce(losses, sample_weight)

@@ -1,0 +1,66 @@
+"""Losses of regression: differences between a prediction and a target, entry by entry."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import ArgumentError, message
+from microfw.nn.losses.base import Loss
+from microfw.tensor import Tensor
+
+
+class MSELoss(Loss):
+    """Squared error, ``(prediction - target) ** 2``.
+
+    Examples
+    --------
+    >>> import microfw as mf
+    >>> mf.nn.MSELoss()(mf.tensor([[1.0], [2.0]]), [[0.0], [0.0]])
+    tensor(2.5)
+    """
+
+    def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
+        """Compare two arrays of one shape."""
+        prediction, target = self._pair(prediction, target)
+        return self._reduce(np.square(prediction - target), sample_weight)
+
+
+class L1Loss(Loss):
+    """Absolute error, ``abs(prediction - target)``; slope 0 where they are equal."""
+
+    def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
+        """Compare two arrays of one shape."""
+        prediction, target = self._pair(prediction, target)
+        return self._reduce(abs(prediction - target), sample_weight)
+
+
+class HuberLoss(Loss):
+    """Squared error near the target, absolute error away from it.
+
+    ``r**2 / 2`` for ``r = abs(prediction - target)`` up to ``delta``, ``delta * (r - delta / 2)`` beyond.
+
+    Parameters
+    ----------
+    delta : float
+        Where the one becomes the other.
+
+    Notes
+    -----
+    Source: Huber, "Robust Estimation of a Location Parameter", 1964.
+    """
+
+    def __init__(self, delta: float = 1.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        if not delta > 0 or not math.isfinite(delta):
+            raise ArgumentError(message("HuberLoss", "a positive delta", delta))
+        self.delta = delta
+
+    def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
+        """Compare two arrays of one shape."""
+        prediction, target = self._pair(prediction, target)
+        r = abs(prediction - target)
+        near = np.clip(r, 0, self.delta)
+        return self._reduce(near * (r - 0.5 * near), sample_weight)

@@ -1,0 +1,58 @@
+"""Residual: what comes in, plus what a module makes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from microfw.errors import ArgumentError, ShapeError, message
+from microfw.nn.checks import given, numbers
+from microfw.nn.module import Module
+from microfw.tensor import Tensor
+
+
+class Residual(Module):
+    """``shortcut(x) + module(x)``.
+
+    Parameters
+    ----------
+    module : Module
+        What is added to the input.
+    shortcut : Module, optional
+        What the input goes through meanwhile, where shapes differ, as ``Dense(64, 32, bias=False)``; nothing
+        by default.
+
+    Raises
+    ------
+    ShapeError
+        When called, if the two have different shapes: nothing is broadcast.
+
+    Notes
+    -----
+    Source: He et al., "Deep Residual Learning for Image Recognition", 2015, equations 1 and 2.
+
+    Examples
+    --------
+    >>> from microfw import nn
+    >>> nn.Residual(nn.Sequential(nn.Dense(8, 8, rng=0), nn.ReLU()))
+    Residual()                                         72 parameters
+      module: Sequential()                             72 parameters
+        0: Dense(8 -> 8)    weight (8, 8), bias (8,)  72 parameters
+        1: ReLU()
+    """
+
+    def __init__(self, module: Module, shortcut: Module | None = None) -> None:
+        for name, part in (("module", module), ("shortcut", shortcut)):
+            if not isinstance(part, Module) and not (part is None and name == "shortcut"):
+                raise ArgumentError(message("Residual", f"{name} to be a Module", type(part).__name__))
+        self.module = module
+        self.shortcut = shortcut
+
+    def forward(self, x: Any) -> Tensor:
+        """Add the two."""
+        x = x if isinstance(x, Tensor) else numbers(x, self)
+        y = self.module(x)
+        x = given(x, y.dtype, self) if self.shortcut is None else self.shortcut(x)
+        if x.shape != y.shape:
+            fix = "pass a shortcut that makes the one like the other"
+            raise ShapeError(message(self.where, f"the module to keep the shape {x.shape}", y.shape, fix))
+        return y + x  # type: ignore[no-any-return]
