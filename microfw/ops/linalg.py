@@ -25,7 +25,7 @@ def _column_sums(g: Any, out: Array) -> None:
             _ONES.clear()
         if g.dtype == np.float32:
             _ONES[len(g)] = ones
-    ones.dot(g, out)
+    g.T.dot(ones, out)
 
 
 def _rows(x: Any) -> Any:

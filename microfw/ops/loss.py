@@ -82,26 +82,23 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
         )
     if classes > WIDE:
         check_labels(labels, classes, "cross_entropy")
-        return _wide(logits, labels)
+        return _general(logits, labels)
     hots, sums, sums_n, ones = _tables(n, classes, logits.dtype.char)
     try:
-        hot = hots.take(labels, 0)
+        hot = hots.take(labels, 0) if isinstance(labels, np.ndarray) else labels.rows_of(hots)
         lowest = labels.item(labels.argmin())
         if lowest < 0 or type(lowest) is bool:
             raise IndexError
     except (IndexError, TypeError):
         check_labels(labels, classes, "cross_entropy")
         raise
+    if not (logits.item(logits.argmax()) < LARGE and logits.item(logits.argmin()) > -LARGE):
+        return _general(logits, labels)
     # In a small batch a call costs more than its arithmetic. So matrix products with constants do what sums and
-    # broadcasting would, and rows are shifted only where exp needs it.
-    if logits.item(logits.argmax()) < LARGE and logits.item(logits.argmin()) > -LARGE:
-        e = np.exp(logits)
-        picked = hot.ravel().dot(logits.ravel())
-    else:
-        z, e = _shifted(logits)
-        picked = z[np.arange(n), labels].sum()
+    # broadcasting would.
+    e = np.exp(logits)
     total = e.dot(sums_n)
-    loss = (ones.dot(np.log(total[:, 0])) - picked) / n - log(n)
+    loss = (np.log(total[:, 0]).dot(ones) - hot.ravel().dot(logits.ravel())) / n - log(n)
     if loss < 0:  # by rounding
         loss = loss * 0
     e -= hot * e
@@ -125,8 +122,8 @@ def _shifted(logits: Array) -> tuple[Array, Array]:
     return z, e
 
 
-def _wide(logits: Array, labels: Array) -> tuple[Array, Array]:
-    """Do the same for many classes, where a table of all of them would be large."""
+def _general(logits: Array, labels: Array) -> tuple[Array, Array]:
+    """Do the same for logits of any size, and for many classes, where a table of all of them would be large."""
     n, rows = len(labels), np.arange(len(labels))
     z, e = _shifted(logits)
     picked = z[rows, labels].sum()
@@ -135,7 +132,7 @@ def _wide(logits: Array, labels: Array) -> tuple[Array, Array]:
     e[rows, labels] = 0
     e[rows, labels] = -e.sum(1)
     e /= total * n
-    return np.asarray(loss, e.dtype), e
+    return loss, e
 
 
 WIDE = 128

@@ -62,12 +62,12 @@ def _zero(x: Array) -> Any:
 
 
 def _relu_vjp(g: Any, y: Any) -> Any:
-    if isinstance(g, np.ndarray):
-        zeros = _ZEROS.get(y.shape) if y.size < 1 << 13 else None  # in a large array the number is faster
-        mask = (y > 0 if zeros is None else np.greater(y, zeros)).astype(g.dtype)
-        mask *= g
-        return mask
-    return g * (y > 0)
+    if isinstance(g, Tensor):
+        return g * (y > 0)
+    zeros = _ZEROS.get(y.shape) if y.size < 1 << 13 else None  # in a large array the number is faster
+    mask = (y > 0 if zeros is None else np.greater(y, zeros)).astype(g.dtype)
+    mask *= g
+    return mask
 
 
 @op(vjp=_relu_vjp, cost=each(1, 2), fresh=True)

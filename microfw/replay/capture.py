@@ -1,0 +1,284 @@
+"""Capture: one training step, run as ever while an observer notes its ops, becomes a list of NumPy calls.
+
+The forward pass is what the observer saw. The backward pass follows from the graph, in the order in which the walk
+visits it. Each op's value and derivatives, as declared, run once on stand-ins (`trace`); where they cannot be
+traced, the op is one call. So nothing here knows any op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import MicrofwError
+from microfw.graph import Leaf, Node, unbroadcast
+from microfw.recording import MODE, mode
+from microfw.replay.trace import Array, Call, Cell, Tape, Untraceable, copy, plain
+from microfw.tensor import Tensor
+
+
+class Uncapturable(MicrofwError, RuntimeError):
+    """A step does something that a replay could not repeat."""
+
+
+class Applied:
+    """One op as it ran."""
+
+    __slots__ = ("inputs", "node", "op", "output", "params", "path", "saved")
+
+    def __init__(self, op: Any, node: Node | None, inputs: Any, params: dict[str, Any], output: Array) -> None:
+        self.op = op
+        self.node = node
+        self.inputs = inputs
+        self.params = params
+        self.output = output
+        self.saved = node.saved if node is not None else ()
+        self.path = node.scope[0] if node is not None and node.scope is not None else ""
+
+
+class Watch:
+    """The observer of a step that is captured. Another observer, if there was one, is told as well."""
+
+    collects = False
+
+    def __init__(self, other: Any) -> None:
+        self.other = other
+        self.applied: list[Applied] = []
+        self.reads: list[str] = []
+
+    def forward(self, op: Any, node: Any, inputs: Any, params: Any, output: Any, began: int) -> None:
+        """Note an op."""
+        self.applied.append(Applied(op, node, inputs, params, output))
+        if self.other is not None:
+            self.other.forward(op, node, inputs, params, output, began)
+
+    def before_backward(self, loss: Any) -> None:
+        """Pass it on."""
+        if self.other is not None:
+            self.other.before_backward(loss)
+
+    def backward(self, node: Any, gradient: Any, shares: Any, began: int) -> None:
+        """Pass it on."""
+        if self.other is not None:
+            self.other.backward(node, gradient, shares, began)
+
+
+class Captured:
+    """A step as calls on cells.
+
+    Attributes
+    ----------
+    forward, backward : list of Call
+        What to do, in order; each call's ``node`` says for which node.
+    inputs : list of Cell
+        Where the step's arguments go.
+    outputs : list of Cell
+        What the step's function returned.
+    leaves : list of (Leaf, Cell)
+        The leaves that get a gradient, and the cell that it is in.
+    nodes : list of Applied
+        The ops recorded, in order.
+    """
+
+    def __init__(self) -> None:
+        self.tape = Tape()
+        self.forward: list[Call] = []
+        self.backward: list[Call] = []
+        self.inputs: list[Cell] = []
+        self.outputs: list[Cell] = []
+        self.leaves: list[tuple[Leaf, Cell]] = []
+        self.nodes: list[Applied] = []
+        self.opaque: dict[str, str] = {}
+        self.cells: dict[int, Cell] = {}
+        self.held: list[Any] = []  # so that no id is given twice
+
+    # Cells of arrays
+
+    def cell(self, array: Any, fixed: bool = False) -> Any:
+        """Return the cell that stands for an array; numbers stand for themselves."""
+        if not isinstance(array, np.ndarray):
+            return array
+        found = self.cells.get(id(array))
+        if found is None:
+            found = self.name(array, Cell(self.tape, array, fixed=array))
+        return found
+
+    def name(self, array: Array, cell: Cell) -> Cell:
+        """Let a cell stand for an array from here on."""
+        self.cells[id(array)] = cell
+        self.held.append(array)
+        return cell
+
+    # Forward
+
+    def apply(self, applied: Applied) -> tuple[Cell, dict[str, Cell]]:
+        """Add one op's calls; return the cells of its value and of what it saves besides."""
+        op = applied.op
+        inputs = [self.cell(a) for a in applied.inputs]
+        start = len(self.tape.calls)
+        extra = list(op.aux)
+        try:
+            made = op.value(*inputs, **applied.params)
+            values = list(made) if extra else [made]
+            if not all(isinstance(v, Cell) for v in values) or not same(values[0].array, applied.output):
+                raise Untraceable("another value than the op gave")
+        except Untraceable as reason:
+            del self.tape.calls[start:]
+            self.opaque[op.name] = str(reason)
+            values = self._one_call(applied, inputs, len(extra))
+        self._instead(start, lambda: self._one_call(applied, inputs, len(extra), values))
+        if values[0].view is None and any(v is values[0] for v in inputs):
+            values[0] = Cell(self.tape, applied.output, view=(same_array, (values[0],), {}))
+        values[0].array = applied.output
+        self.name(applied.output, values[0])
+        for call in self.tape.calls[start:]:
+            call.node = applied
+        return values[0], dict(zip(extra, values[1:], strict=True))
+
+    def _instead(self, start: int, call: Callable[[], Any]) -> None:
+        """Give the guards noted since ``start`` the one call that takes over where they fail."""
+        guards = [c for c in self.tape.calls[start:] if c.style == "guard"]
+        if guards:
+            call()
+            whole = self.tape.calls.pop()
+            for guard in guards:
+                guard.instead = whole
+
+    def _one_call(self, applied: Applied, inputs: list[Any], extra: int, outs: list[Cell] | None = None) -> list[Cell]:
+        """Add an op as one call of its value."""
+        op = applied.op
+        if outs is None:
+            outs = [Cell(self.tape, applied.output)]
+        if extra and len(outs) == 1:
+            places = {name: k for p, slots in zip(applied.node.form.partials, applied.node.form.places, strict=True)
+                      for name, k in zip(p.sources, slots, strict=True)}  # fmt: skip
+            outs += [Cell(self.tape, applied.saved[places[name]]) for name in op.aux]
+        pure = not any(isinstance(v, np.random.Generator) for v in applied.params.values())
+        self.tape.calls.append(
+            Call(op.value, inputs, applied.params, outs[0] if not extra else None, "copy", outs, pure)
+        )
+        return outs
+
+    # Backward
+
+    def walk(self, loss: Node, applied: dict[Node, tuple[Applied, Cell, dict[str, Cell]]]) -> None:
+        """Add the calls of the backward pass, in the order of `graph.walk`."""
+        arrived: dict[Any, Any] = {loss: np.ones(loss.shape, applied[loss][1].dtype)}
+        for node in sorted(applied, key=lambda n: -n.order):
+            if node not in arrived:
+                continue  # it does not lead to the loss
+            g, start = arrived.pop(node), len(self.tape.calls)
+            for parent, partial, places in zip(
+                node.parents or (), node.form.partials, node.form.places, strict=True
+            ):
+                if parent is None:
+                    continue
+                if isinstance(parent, Node) and parent not in applied:
+                    raise Uncapturable(f"{node.where}: it depends on a graph recorded before the step")
+                args = self._arguments(partial, places, *applied[node])
+                slot = parent.slot if isinstance(parent, Leaf) else None
+                if slot is not None and partial.into is not None and parent not in arrived:
+                    share = self.cell(slot)
+                    self._derive(partial.into, (g, *args, share), node, share)
+                else:
+                    share = self._derive(partial.vjp, (g, *args), node, None)
+                    if share.shape != parent.shape:
+                        share = unbroadcast(share, parent.shape, node)
+                arrived[parent] = arrived[parent] + share if parent in arrived else share
+            for call in self.tape.calls[start:]:
+                call.node = applied[node][0]
+        for leaf, share in arrived.items():
+            if leaf.slot is None:
+                name = leaf.name or f"a leaf of shape {leaf.shape}"
+                raise Uncapturable(f"{name} gets a gradient and is not among the optimizer's parameters")
+            target = self.cell(leaf.slot)
+            if share is not target:
+                self.tape.calls.append(Call(copy, (self.cell(share),), {}, target, "cast"))
+                self.tape.calls[-1].node = None
+            self.leaves.append((leaf, target))
+
+    def _arguments(self, partial: Any, places: Any, applied: Applied, y: Cell, extra: dict[str, Cell]) -> list[Any]:
+        inputs = [self.cell(a) for a in applied.inputs]
+        op, found = applied.op, []
+        for source, place in zip(partial.sources, places, strict=True):
+            if op.variadic and source == op.inputs[0]:
+                found.append(tuple(inputs))
+            elif source in op.inputs:
+                found.append(inputs[op.inputs.index(source)])
+            else:
+                found.append(y if source == "y" else extra.get(source, applied.saved[place]))
+        return found
+
+    def _derive(self, rule: Callable[..., Any], args: tuple[Any, ...], node: Node, into: Cell | None) -> Any:
+        """Add the calls of a derivative; return the cell of its result."""
+        start = len(self.tape.calls)
+        try:
+            made = rule(*args)
+            if into is not None and not any(call.out is into for call in self.tape.calls[start:]):
+                raise Untraceable("nothing written")
+            if any(call.style == "guard" for call in self.tape.calls[start:]):
+                raise Untraceable("a branch on values in a derivative")
+            if into is not None:
+                return into
+            return made if isinstance(made, Cell) else self.cell(np.asarray(made))
+        except Untraceable as reason:
+            del self.tape.calls[start:]
+            self.opaque[f"{node.op.name}, derivative"] = str(reason)
+        values = tuple([a.array if isinstance(a, Cell) else plain(a) for a in args])
+        if into is not None:
+            rule(*values)
+            self.tape.calls.append(Call(rule, args, {}, into, "write"))
+            return into
+        return self.tape.note(rule, args, {}, np.asarray(rule(*values)), "copy")
+
+
+def capture(f: Callable[..., Any], arguments: Iterable[Tensor]) -> tuple[Captured, Tensor, Any]:
+    """Run a step's function, noting what it does; return the calls, the loss and all that it returned.
+
+    Raises
+    ------
+    Uncapturable
+        Naming what cannot be repeated. The function has run all the same.
+    """
+    arguments = list(arguments)
+    watch = Watch(MODE.get().observer)
+    with mode(observer=watch):
+        returned = f(*arguments)
+    tensors = list(returned) if isinstance(returned, tuple) else [returned]
+    captured = Captured()
+    captured.held.append(watch)
+    for argument in arguments:
+        cell = Cell(captured.tape, argument._array, fixed=np.empty_like(argument._array))
+        captured.inputs.append(captured.name(argument._array, cell))
+    made = {}
+    for applied in watch.applied:
+        y, extra = captured.apply(applied)
+        if applied.node is not None:
+            captured.nodes.append(applied)
+            made[applied.node] = (applied, y, extra)
+    captured.forward = captured.tape.calls
+    captured.tape.calls = []
+    captured.outputs = [captured.cell(t._array) for t in tensors]
+    loss = tensors[0]
+    if not isinstance(loss._node, Node) or loss._node not in made:
+        raise Uncapturable("the function's first result is not a loss computed in the step from parameters")
+    captured.walk(loss._node, made)
+    captured.backward = captured.tape.calls
+    return captured, loss, returned
+
+
+def same(a: Array, b: Array) -> bool:
+    """Whether two arrays have the same bits in the same layout."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    kept = [k for k in range(a.ndim) if a.shape[k] > 1]
+    if a.size and [a.strides[k] for k in kept] != [b.strides[k] for k in kept]:
+        return False
+    return a.tobytes() == b.tobytes()
+
+
+def same_array(array: Any) -> Any:
+    """Return the array itself."""
+    return array[...]

@@ -1,0 +1,280 @@
+"""A plan: captured calls with a place in memory for every array, written out as straight-line Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from microfw.replay.capture import Captured
+from microfw.replay.trace import Array, Call, Cell
+
+CHUNK = 200
+"""Calls in one function: the compiler takes more than linear time over longer ones."""
+
+
+NAMED = (np.maximum, np.minimum)
+"""Ufuncs that warn, which takes time, if the output is given by position."""
+
+
+SYMBOLS = {np.add: "+", np.subtract: "-", np.multiply: "*", np.divide: "/", np.less: "<", np.greater: ">"}
+"""The operators that ufuncs are."""
+
+
+def root(cell: Cell) -> Cell:
+    """Return the cell whose memory a view shows."""
+    while cell.view is not None:
+        cell = next(a for a in cell.view[1] if isinstance(a, Cell))
+    return cell
+
+
+class Plan:
+    """The calls that are needed, and the memory that they work in.
+
+    Attributes
+    ----------
+    forward, backward : callable
+        Do one pass.
+    calls : list of Call
+        What is left after dropping what nothing reads.
+    bytes_planned, bytes_without : int
+        Memory of results: with reuse, and if each had its own.
+    """
+
+    def __init__(self, captured: Captured) -> None:
+        self.captured = captured
+        self.calls = self._needed(captured)
+        self.arrays: dict[int, Array] = {}
+        self.held: list[Any] = [captured]
+        self.bytes_planned = self.bytes_without = 0
+        self._place()
+        split = sum(call in set(captured.forward) for call in self.calls)
+        later = {id(root(c)) for c in captured.outputs}
+        between = {id(root(c)) for call in self.calls[split:] for c in call.reads()}
+        self.forward = self._write(self.calls[:split], later | between)
+        self.backward = self._write(self.calls[split:], later)
+
+    def _needed(self, captured: Captured) -> list[Call]:
+        """Drop the calls whose results nothing reads."""
+        live = {id(root(c)) for c in captured.outputs}
+        kept = []
+        for call in reversed(captured.forward + captured.backward):
+            outs = [root(c) for c in call.outs]
+            if call.pure and not any(c.fixed is not None or id(c) in live for c in outs):
+                continue
+            kept.append(call)
+            live |= {id(root(c)) for c in call.reads()} | {id(c) for c in outs}
+        return kept[::-1]
+
+    # Memory
+
+    def _place(self) -> None:
+        """Give every result memory; a result that is dead leaves its own to later ones."""
+        last: dict[int, int] = {}
+        for k, call in enumerate(self.calls):
+            for cell in (*call.reads(), *call.outs):
+                last[id(root(cell))] = k
+        for cell in self.captured.outputs:
+            last[id(root(cell))] = len(self.calls)
+        free: dict[int, list[Array]] = {}
+        blocks: dict[int, Array] = {}
+        for k, call in enumerate(self.calls):
+            if call.style == "guard":  # what would take over reads its inputs, but nothing before it writes to them
+                for cell in call.instead.reads():  # type: ignore[union-attr]
+                    last[id(root(cell))] = max(last.get(id(root(cell)), 0), k)
+            for out in call.outs:
+                target = root(out)
+                if target.fixed is not None or id(target) in blocks:
+                    continue
+                size = target.array.nbytes
+                self.bytes_without += size
+                heir = self._heir(call, target, last, k, blocks)
+                if heir is not None:
+                    blocks[id(target)] = blocks.pop(id(heir))
+                else:
+                    stack = free.get(size)
+                    blocks[id(target)] = stack.pop() if stack else self._block(size)
+                self.arrays[id(target)] = shaped(blocks[id(target)], target.array)
+            for cell in {id(root(c)): root(c) for c in (*call.reads(), *call.outs)}.values():
+                if last[id(cell)] == k and id(cell) in blocks:
+                    free.setdefault(cell.array.nbytes, []).append(blocks.pop(id(cell)))
+
+    def _block(self, size: int) -> Array:
+        self.bytes_planned += size
+        raw = np.zeros(size + 64, np.uint8)
+        start = -raw.ctypes.data % 64
+        return raw[start : start + size]
+
+    def _heir(self, call: Call, target: Cell, last: dict[int, int], k: int, blocks: dict[int, Array]) -> Cell | None:
+        """Return an input that ends here and may be overwritten by the result, entry by entry."""
+        if call.style != "ufunc" or call.kwargs:
+            return None
+        roots = [root(c) for c in call.reads()]
+        for cell in call.reads():
+            if (
+                cell.view is None
+                and cell.fixed is None
+                and id(cell) in blocks
+                and last[id(cell)] == k
+                and sum(r is cell for r in roots) == 1
+                and cell.array.dtype == target.array.dtype
+                and cell.array.shape == target.array.shape
+                and cell.array.strides == target.array.strides
+            ):
+                return cell
+        return None
+
+    def array(self, value: Any) -> Any:
+        """Return what stands at replay for a cell, or for cells inside of lists."""
+        if isinstance(value, tuple | list):
+            return type(value)(self.array(v) for v in value)
+        if not isinstance(value, Cell):
+            return value
+        if value.fixed is not None:
+            return value.fixed
+        found = self.arrays.get(id(value))
+        if found is None:
+            if value.view is None:
+                raise AssertionError("a cell that no call fills")
+            function, args, kwargs = value.view
+            found = self.arrays[id(value)] = function(*self.array(args), **kwargs)
+            self.held.append(value)
+        return found
+
+    def has(self, cell: Cell) -> bool:
+        """Whether a cell has memory."""
+        return cell.fixed is not None or id(root(cell)) in self.arrays
+
+    # Code
+
+    def _write(self, calls: list[Call], later: set[int]) -> Callable[[], None]:
+        """Write calls as functions; of the scalars, those read ``later`` are kept in arrays too."""
+        parts = []
+        for k in range(0, len(calls), CHUNK):
+            rest = {id(root(c)) for call in calls[k + CHUNK :] for c in call.reads()}
+            parts.append(Writer(self, calls[k : k + CHUNK], later | rest).function())
+        if len(parts) == 1:
+            return parts[0]
+
+        def run() -> None:
+            for part in parts:
+                part()
+
+        return run
+
+
+class Writer:
+    """Writes calls as one Python function."""
+
+    def __init__(self, plan: Plan, calls: list[Call], later: set[int]) -> None:
+        self.plan = plan
+        self.calls = calls
+        self.later = later
+        self.names: dict[str, Any] = {}
+        self.known: dict[Any, str] = {}
+        self.scalars: dict[int, str] = {}
+
+    def function(self) -> Callable[[], None]:
+        """Return the function."""
+        lines: list[str] = []
+        depth, within = 0, None
+        for call in self.calls:
+            if call.node is not within:
+                depth, within = 0, call.node
+            for line in self.lines(call):
+                lines.append("    " * (depth + 1) + line)
+            depth += call.style == "guard"
+        source = f"def run({', '.join(f'{n}={n}' for n in self.names)}):\n" + "\n".join(lines or ["    pass"])
+        exec(compile(source, "<plan>", "exec"), self.names)
+        run: Callable[[], None] = self.names["run"]
+        return run
+
+    def name(self, value: Any) -> str:
+        """Return the text for a value: a number as it is, a scalar's variable, or a name given to an object."""
+        if isinstance(value, Cell):
+            scalar = self.scalars.get(id(value))
+            if scalar is not None:
+                return scalar
+            value = self.plan.array(value)
+        if isinstance(value, tuple | list):
+            value = self.plan.array(value)
+        if value is None or type(value) in (bool, int, float, str):
+            return f"({value!r})" if type(value) in (int, float) and value < 0 else repr(value)
+        key: Any = id(value)
+        if hasattr(value, "__self__") and not isinstance(value, np.ndarray):
+            key = (id(value.__self__), value.__name__)
+        if key not in self.known:
+            self.known[key] = f"v{len(self.known)}"
+            self.names[self.known[key]] = value
+        return self.known[key]
+
+    def lines(self, call: Call) -> list[str]:
+        """Return the lines of a call."""
+        if call.style == "guard":
+            assert call.instead is not None
+            test = call.function.format(self.name(call.args[0]))
+            test = f"not ({test})" if call.answer else test
+            keep = {**self.scalars}
+            self.scalars.clear()
+            lines = [f"if {test}:", f"    {self.line(call.instead)}", "else:"]
+            self.scalars = keep
+            return lines
+        text = self.scalar(call)
+        if text is None:
+            return [self.line(call)]
+        variable = self.scalars[id(call.out)] = f"s{len(self.scalars)}"
+        lines = [f"{variable} = {text}"]
+        if id(root(call.out)) in self.later:  # type: ignore[arg-type]
+            array = self.plan.array(call.out)
+            lines.append(f"{self.name(np.copyto)}({self.name(array)}, {variable})")
+        return lines
+
+    def scalar(self, call: Call) -> str | None:
+        """Return a call as an expression, if its result is one number: Python's operators take less time then."""
+        out = call.out
+        if out is None or out.array.ndim or out.fixed is not None or out.view is not None or call.kwargs:
+            return None
+        if any(other.out is out for other in self.plan.calls if other is not call):
+            return None
+        if call.style == "dot" and all(isinstance(self.plan.array(a), np.ndarray) and a.ndim == 1 for a in call.args):
+            return f"{self.name(self.plan.array(call.args[0]).dot)}({self.name(call.args[1])})"
+        if call.style == "ufunc" and call.function in SYMBOLS:
+            left, right = (self.name(a) for a in call.args)
+            return f"{left} {SYMBOLS[call.function]} {right}"
+        return None
+
+    def line(self, call: Call) -> str:
+        """Return a call that writes into arrays as one line."""
+        plan, name = self.plan, self.name
+        outs = [plan.array(c) if plan.has(c) else None for c in call.outs]
+        out = outs[0]
+        words = "".join(f", {k}={name(v)}" for k, v in call.kwargs.items())
+        texts = ", ".join(name(a) for a in call.args)
+        if call.style == "ufunc":
+            place = "out=" if call.function in NAMED else ""
+            return f"{name(call.function)}({texts}, {place}{name(out)}{words})"
+        if call.style == "reduce":
+            axis, keepdims = call.kwargs.get("axis", 0), call.kwargs.get("keepdims", False)
+            return f"{name(call.function.reduce)}({texts}, {name(axis)}, None, {name(out)}, {name(keepdims)})"
+        if call.style == "dot":
+            left = plan.array(call.args[0])
+            if isinstance(left, np.ndarray) and out is not None and out.flags.c_contiguous:
+                return f"{name(left.dot)}({name(call.args[1])}, {name(out)})"
+        if call.style == "cast":
+            return f"{name(np.copyto)}({name(out)}, {texts}, 'unsafe')"
+        if call.style == "write":
+            return f"{name(call.function)}({texts})"
+        if call.style == "out":
+            return f"{name(call.function)}({texts}{words}, out={name(out)})"
+        value = f"{name(call.function)}({texts}{words})"
+        if len(outs) == 1:
+            return f"{name(np.copyto)}({name(out)}, {value})"
+        results = ", ".join(f"r{k}" for k in range(len(outs)))
+        copies = "; ".join(f"{name(np.copyto)}({name(o)}, r{k})" for k, o in enumerate(outs) if o is not None)
+        return f"{results} = {value}; {copies or 'pass'}"
+
+
+def shaped(block: Array, like: Array) -> Array:
+    """Return a block of memory as an array with the shape, dtype and order of axes of another."""
+    return np.ndarray(like.shape, like.dtype, block, strides=np.empty_like(like).strides)

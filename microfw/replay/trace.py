@@ -1,0 +1,319 @@
+"""Stand-ins for arrays: an op's value and its derivatives run on them once, and each NumPy call is noted.
+
+A rule is ordinary NumPy, so it need not know. It may look at shapes and dtypes, which a plan is made for; as soon
+as it looks at values (a branch, ``float(x)``, an array used as an index) it cannot be traced, and the op is
+then replayed as the one call that it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+Array = np.ndarray[Any, Any]
+
+
+class Untraceable(Exception):
+    """A rule did something other than calling NumPy on whole arrays."""
+
+
+class Call:
+    """One NumPy call of the plan.
+
+    Attributes
+    ----------
+    function : callable
+        What is called. ``copy`` stands for copying the first argument into the output.
+    args, kwargs : tuple, dict
+        With cells where arrays go.
+    out : Cell or None
+        Where the result goes. None for a call that returns several, which are in ``outs``.
+    style : str
+        How the output is passed: "ufunc", "reduce", "dot", "out" (a keyword), "cast", "write" (the last argument),
+        "copy" (there is no way: the result is copied). Or "guard": no output, but an ``answer`` that must be the
+        same; else the call ``instead`` takes the place of what follows it for the same op.
+    pure : bool
+        Whether it may be dropped if nothing reads the result.
+    """
+
+    __slots__ = ("answer", "args", "function", "instead", "kwargs", "node", "out", "outs", "pure", "style")
+
+    def __init__(
+        self,
+        function: Callable[..., Any] | str,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        out: Cell | None,
+        style: str,
+        outs: Sequence[Cell] = (),
+        pure: bool = True,
+    ) -> None:
+        self.function: Any = function
+        self.args = tuple(args)
+        self.kwargs = kwargs
+        self.out = out
+        self.outs = tuple(outs) if outs else ((out,) if out is not None else ())
+        self.style = style
+        self.pure = pure
+        self.node: Any = None
+        self.answer: bool | None = None
+        self.instead: Call | None = None
+
+    def reads(self) -> list[Cell]:
+        """Return the cells that it reads."""
+        return [a for a in _flat((self.args, tuple(self.kwargs.values()))) if isinstance(a, Cell)]
+
+
+def _flat(values: Any) -> Any:
+    for value in values:
+        if isinstance(value, tuple | list):
+            yield from _flat(value)
+        else:
+            yield value
+
+
+class Tape:
+    """The calls noted so far."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+
+    def note(self, function: Any, args: Any, kwargs: Any, result: Array, style: str) -> Cell:
+        """Note a call that makes a new array."""
+        out = Cell(self, np.asarray(result))
+        self.calls.append(Call(function, args, kwargs, out, style))
+        return out
+
+    def decide(self, test: str, args: Any, answer: bool) -> bool:
+        """Note a branch on values: what was traced holds as long as the test has the same answer."""
+        self.calls.append(Call(test, args, {}, None, "guard", pure=False))
+        self.calls[-1].answer = answer
+        return answer
+
+
+class Cell(NDArrayOperatorsMixin):
+    """An array that notes what is done with it.
+
+    Attributes
+    ----------
+    array : ndarray
+        What it was when the rule was traced.
+    view : tuple or None
+        ``(function, args, kwargs)`` that make this view of other cells; it costs nothing at replay.
+    fixed : ndarray or None
+        The array itself, where it is there for good: a parameter, a gradient's slot, a constant.
+    """
+
+    __slots__ = ("array", "fixed", "tape", "view")
+    __array_priority__ = 2000
+
+    def __init__(self, tape: Tape, array: Array, view: Any = None, fixed: Array | None = None) -> None:
+        self.tape = tape
+        self.array = array
+        self.view = view
+        self.fixed = fixed
+
+    # What rules may know
+
+    shape = property(lambda self: self.array.shape)
+    dtype = property(lambda self: self.array.dtype)
+    ndim = property(lambda self: self.array.ndim)
+    size = property(lambda self: self.array.size)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __bool__(self) -> bool:
+        return self.tape.decide("{0}", (self,), bool(self.array))
+
+    def __float__(self) -> float:
+        raise Untraceable("an array made a number")
+
+    __int__ = __index__ = __complex__ = __float__  # type: ignore[assignment]
+
+    def item(self, *index: Any) -> Any:
+        """Return a stand-in for a number, which can be compared."""
+        return Value(self, index)
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise Untraceable("an array passed to code that is not NumPy's")
+
+    def __iter__(self) -> Any:
+        raise Untraceable("a loop over entries")
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise Untraceable("entries assigned")
+
+    # NumPy's functions
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
+        if method not in ("__call__", "reduce") or ufunc.nout != 1:
+            raise Untraceable(f"np.{ufunc.__name__}.{method}")
+        function = getattr(ufunc, method)
+        if out is not None:
+            (target,) = out
+            if not isinstance(target, Cell):
+                raise Untraceable("a write to an array from elsewhere")
+            function(*plain(inputs), out=target.array, **kwargs)
+            self.tape.calls.append(Call(ufunc, inputs, kwargs, target, "ufunc" if method == "__call__" else "reduce"))
+            return target
+        result = function(*plain(inputs), **kwargs)
+        return self.tape.note(ufunc, inputs, kwargs, result, "ufunc" if method == "__call__" else "reduce")
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if func in REDUCES and len(args) == 1 and set(kwargs) <= {"axis", "keepdims"}:
+            return self.__array_ufunc__(REDUCES[func], "reduce", args[0], **{"axis": None, **kwargs})
+        if func in (np.shape, np.ndim, np.size):
+            return func(*plain(args), **kwargs)
+        if func in (np.zeros_like, np.ones_like, np.empty_like, np.full_like):
+            return func(*plain(args), **kwargs)
+        out = kwargs.pop("out", None)
+        if out is not None:
+            raise Untraceable(f"np.{func.__name__} with out=")
+        result = func(*plain(args), **{k: plain(v) for k, v in kwargs.items()})
+        return self._result(func, args, kwargs, result, "out" if func in TAKES_OUT else "copy")
+
+    def _result(self, function: Any, args: Any, kwargs: Any, result: Any, style: str) -> Any:
+        """Return the cell of a result, a view where it shares memory with an argument."""
+        if isinstance(result, tuple | list) or not isinstance(result, np.ndarray | np.generic):
+            raise Untraceable(f"{getattr(function, '__name__', function)} gives no single array")
+        if isinstance(result, np.ndarray):
+            for cell in _flat(args):
+                if isinstance(cell, Cell) and np.may_share_memory(result, cell.array) and result.size:
+                    return Cell(self.tape, result, view=(function, args, kwargs))
+        return self.tape.note(function, args, kwargs, result, style)
+
+    # The methods of arrays that rules use
+
+    @property
+    def T(self) -> Cell:
+        """The axes reversed."""
+        return Cell(self.tape, self.array.T, view=(np.transpose, (self,), {}))
+
+    def dot(self, other: Any, out: Any = None) -> Cell:
+        """Matrix product."""
+        if out is not None:
+            target = out if isinstance(out, Cell) else None
+            if target is None:
+                raise Untraceable("a write to an array from elsewhere")
+            self.array.dot(*plain((other,)), target.array)
+            self.tape.calls.append(Call(np.dot, (self, other), {}, target, "dot"))
+            return target
+        result = self.array.dot(*plain((other,)))
+        return self.tape.note(np.dot, (self, other), {}, result, "dot")
+
+    def __getitem__(self, key: Any) -> Cell:
+        if any(isinstance(k, Cell) for k in _flat((key,))):
+            raise Untraceable("an index that is an array of the graph")
+        made: Cell = self._result(getitem, (self, key), {}, self.array[key], "copy")
+        return made
+
+    def rows_of(self, table: Array) -> Cell:
+        """Return the rows of a constant table that these numbers name: ``table.take(self, 0)``."""
+        return self.tape.note(table.take, (self, 0), {}, table.take(self.array, 0), "out")
+
+    def astype(self, dtype: Any) -> Cell:
+        """Cast."""
+        return self.tape.note(copy, (self,), {}, self.array.astype(dtype), "cast")
+
+    def copy(self) -> Cell:
+        """Copy."""
+        return self.tape.note(copy, (self,), {}, self.array.copy(), "cast")
+
+
+def _method(name: str) -> Callable[..., Any]:
+    function = getattr(np, name)
+
+    def method(self: Cell, *args: Any, **kwargs: Any) -> Any:
+        if name in ("reshape", "transpose") and len(args) != 1:
+            args = (args or None,)
+        return function(self, *args, **kwargs)
+
+    return method
+
+
+for _name in (
+    "reshape", "transpose", "ravel", "squeeze", "swapaxes", "repeat", "take", "clip",
+    "sum", "mean", "max", "min", "prod", "cumsum", "argmax", "argmin",
+):  # fmt: skip
+    setattr(Cell, _name, _method(_name))
+
+
+class Value:
+    """A number read from an array. To compare it is all that a rule may do with it."""
+
+    __slots__ = ("cell", "index")
+
+    def __init__(self, cell: Cell, index: tuple[Any, ...]) -> None:
+        self.cell = cell
+        self.index = index
+
+    def _compare(self, symbol: str, other: Any) -> bool:
+        if not isinstance(other, int | float):
+            raise Untraceable("a value compared with another")
+        array, read = self.cell.array, f"item({', '.join(map(repr, self.index))})"
+        if len(self.index) == 1 and isinstance(self.index[0], Cell):  # the entry that argmax or argmin has found
+            found = self.cell.tape.calls[-1]
+            if found.out is not self.index[0] or found.args != (self.cell,) or found.kwargs:
+                raise Untraceable("an entry read at an index of the graph")
+            self.cell.tape.calls.pop()
+            read = f"item({{0}}.{found.function.__name__}())"
+        test = f"{{0}}.{read} {symbol} {other!r}"
+        return self.cell.tape.decide(test, (self.cell,), eval(test.format("array"), {"array": array}))
+
+    def __lt__(self, other: Any) -> bool:
+        return self._compare("<", other)
+
+    def __le__(self, other: Any) -> bool:
+        return self._compare("<=", other)
+
+    def __gt__(self, other: Any) -> bool:
+        return self._compare(">", other)
+
+    def __ge__(self, other: Any) -> bool:
+        return self._compare(">=", other)
+
+    def __eq__(self, other: object) -> bool:
+        return self._compare("==", other)
+
+    def __ne__(self, other: object) -> bool:
+        return self._compare("!=", other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __bool__(self) -> bool:
+        return self._compare("!=", 0)
+
+    def __float__(self) -> float:
+        raise Untraceable("an entry made a number")
+
+    __int__ = __index__ = __float__  # type: ignore[assignment]
+
+
+def getitem(array: Any, key: Any) -> Any:
+    """Return ``array[key]``."""
+    return array[key]
+
+
+def copy(array: Any) -> Any:
+    """Return a copy."""
+    return array.copy()
+
+
+def plain(values: Any) -> Any:
+    """Return values with arrays in the places of cells."""
+    if isinstance(values, Cell):
+        return values.array
+    if isinstance(values, tuple | list):
+        return type(values)(plain(v) for v in values)
+    return values
+
+
+REDUCES = {np.sum: np.add, np.max: np.maximum, np.min: np.minimum, np.prod: np.multiply}
+"""NumPy's functions that are a ufunc's reduction, called at once in place of in steps."""
+
+TAKES_OUT = {np.argmax, np.argmin, np.mean, np.var, np.std, np.take, np.concatenate, np.stack, np.cumsum, np.cumprod, np.einsum, np.clip}
+"""Those that can write their result into an array."""
