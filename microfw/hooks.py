@@ -15,6 +15,7 @@ import numpy as np
 from microfw.errors import DTypeError, GraphError, ShapeError, message
 from microfw.graph import Form, Node, numbers
 from microfw.operators import ArrayLike
+from microfw.recording import changes
 
 Hook = Callable[[np.ndarray[Any, Any]], Any]
 
@@ -50,6 +51,7 @@ class Hooks(dict[int, Hook]):
     def add(self, hook: Hook) -> Handle:
         """Register a hook."""
         key = next(_keys)
+        changes.count += 1
         self[key] = hook
         return Handle(self, key)
 
@@ -66,6 +68,7 @@ class Handle:
     def remove(self) -> None:
         """Take the hook away; once is enough, and twice is no error."""
         self._hooks.pop(self._key, None)
+        changes.count += 1
 
 
 class _Pass:

@@ -14,6 +14,7 @@ from microfw.errors import GraphError, ShapeError, message
 from microfw.graph import OPS, Leaf, Node
 from microfw.infix import Infix
 from microfw.methods import Methods
+from microfw.recording import MODE
 from microfw.spelling import SHAPE_ONLY, apply, refuse, rule
 
 if TYPE_CHECKING:
@@ -33,10 +34,17 @@ class ArrayLike(Infix, Methods):
 
     __array_priority__ = 1000
 
+    def _values(self) -> Array:
+        """Return the array to someone who looks at what is in it; an observer is told."""
+        observer = MODE.get().observer
+        if observer is not None:
+            observer.read()
+        return self._array
+
     @property
     def data(self) -> Array:
         """The values, read-only: neither this array nor one that it is a view of can be unlocked."""
-        return np.asarray(self._array.data.toreadonly())
+        return np.asarray(self._values().data.toreadonly())
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -71,11 +79,11 @@ class ArrayLike(Infix, Methods):
 
     def item(self) -> float:
         """Return the only entry as a Python number."""
-        return self._array.item()  # type: ignore[no-any-return]
+        return self._values().item()  # type: ignore[no-any-return]
 
     def tolist(self) -> Any:
         """Return the values as nested lists."""
-        return self._array.tolist()
+        return self._values().tolist()
 
     # NumPy's methods
 
@@ -179,7 +187,7 @@ class ArrayLike(Infix, Methods):
         return (self[i] for i in range(len(self)))
 
     def __contains__(self, value: Any) -> bool:
-        return bool(np.any(self._array == np.asarray(value)))
+        return bool(np.any(self._values() == np.asarray(value)))
 
     def __bool__(self) -> bool:
         if self._array.size != 1:
@@ -189,22 +197,22 @@ class ArrayLike(Infix, Methods):
                     "that of several or none is ambiguous: reduce them with np.any or np.all",
                 )
             )  # fmt: skip
-        return bool(self._array)
+        return bool(self._values())
 
     def __float__(self) -> float:
-        return float(self._array)
+        return float(self._values())
 
     def __int__(self) -> int:
-        return int(self._array)
+        return int(self._values())
 
     def __index__(self) -> int:
-        return self._array.__index__()
+        return self._values().__index__()
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec and self.size == 1 else str(self)
 
     def __repr__(self) -> str:
-        body = np.array2string(self._array, separator=", ", prefix="tensor(")
+        body = np.array2string(self._values(), separator=", ", prefix="tensor(")
         notes = "" if self.dtype == np.float64 else f", dtype={self.dtype}"
         if isinstance(self._node, Node):
             notes += f", op={self._node.op.name}"
@@ -216,8 +224,8 @@ class ArrayLike(Infix, Methods):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if dtype is not None and np.dtype(dtype) != self.dtype:
-            return self._array.astype(dtype)
-        return self._array.copy() if copy else self.data
+            return self._values().astype(dtype)
+        return self._values().copy() if copy else self.data
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Tensor:
         if method != "__call__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from functools import partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -18,9 +19,6 @@ SKIPPED = frozenset({*sys.stdlib_module_names, "numpy", "scipy", "pandas", "skle
 def reach(root: Any) -> tuple[list[np.random.Generator], list[Tensor]]:
     """Return the generators and the leaf Tensors that can be reached from an object.
 
-    It looks into containers, the attributes of objects and of their classes, and what functions refer to:
-    closures, defaults, and the globals that they name.
-
     Examples
     --------
     >>> import numpy as np
@@ -28,8 +26,17 @@ def reach(root: Any) -> tuple[list[np.random.Generator], list[Tensor]]:
     >>> reach({"noise": [rng], "size": 0.5})[0] == [rng]
     True
     """
-    generators: list[np.random.Generator] = []
-    tensors: list[Tensor] = []
+    found = list(reached(root))
+    generators = [x for x in found if isinstance(x, np.random.Generator)]
+    return generators, [x for x in found if isinstance(x, Tensor) and x._leaf is not None]
+
+
+def reached(root: Any) -> Iterator[Any]:
+    """Yield every object that can be reached from one, once.
+
+    It looks into containers, the attributes of objects and of their classes, and what functions refer to:
+    closures, defaults, and the globals that they name.
+    """
     seen: dict[int, Any] = {}  # keeps what it has seen, so that no id is used twice
     stack = [root]
     while stack:
@@ -37,14 +44,9 @@ def reach(root: Any) -> tuple[list[np.random.Generator], list[Tensor]]:
         if id(x) in seen or isinstance(x, str | bytes | int | float | np.ndarray | ModuleType | None):
             continue
         seen[id(x)] = x
-        if isinstance(x, np.random.Generator):
-            generators.append(x)
-        elif isinstance(x, Tensor):
-            if x._leaf is not None:
-                tensors.append(x)
-        else:
+        yield x
+        if not isinstance(x, np.random.Generator | Tensor):
             stack.extend(_held(x))
-    return generators, tensors
 
 
 def _held(x: Any) -> list[Any]:

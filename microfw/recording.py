@@ -41,6 +41,9 @@ class Observer:
     ) -> None:
         """An op has run; ``node`` is None if nothing was recorded."""
 
+    def read(self) -> None:
+        """Someone looks at the values of a Tensor."""
+
     def before_backward(self, loss: Any) -> None:
         """Look at a Tensor before ``backward`` walks its graph."""
 
@@ -67,6 +70,15 @@ class Watcher(Protocol):
 
     def after_update(self) -> None:
         """Note that an optimizer has ended a step."""
+
+
+class Changes:
+    """Counts the changes of models: settings, what is trained, where parameters lie. Plans look whether there were any."""
+
+    count = 0
+
+
+changes = Changes()
 
 
 class Mode:

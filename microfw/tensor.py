@@ -11,7 +11,7 @@ from microfw.errors import DTypeError, GraphError, ShapeError, message
 from microfw.graph import Leaf, Node, walk
 from microfw.hooks import Handle, Hook, Hooks, hooks_of
 from microfw.operators import Array, ArrayLike
-from microfw.recording import MODE
+from microfw.recording import MODE, changes
 
 
 class Tensor(ArrayLike):
@@ -95,6 +95,7 @@ class Tensor(ArrayLike):
         if flag and self.dtype.kind != "f":
             raise DTypeError(message("Tensor.requires_grad", "float32 or float64", self.dtype, "cast it with .astype"))
         self._node = self._leaf if flag else None
+        changes.count += 1
 
     @property
     def grad(self) -> Array | None:
@@ -242,6 +243,7 @@ class Tensor(ArrayLike):
         """Cast a leaf in place, away from any optimizer's buffers."""
         leaf = self._leaf
         assert leaf is not None
+        changes.count += 1
         if leaf.owner is not None:
             leaf.owner.lost = f"parameter {leaf.name!r}"
         self._array = self._array.astype(dtype)

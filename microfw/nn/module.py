@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, message
-from microfw.recording import MODE, SCOPE, Scope
+from microfw.recording import MODE, SCOPE, Scope, changes
 from microfw.tensor import Tensor
 
 
@@ -121,6 +121,7 @@ class Module:
         return kind if scope is None or scope[0] == kind else f"{scope[0]} {kind}"
 
     def __setattr__(self, name: str, value: Any) -> None:
+        changes.count += 1
         if isinstance(value, Module | list | tuple | dict):
             Module._structure = object()  # names that outermost modules have listed may be out of date
         object.__setattr__(self, name, value)

@@ -14,6 +14,7 @@ import numpy as np
 
 from microfw.errors import ArgumentError, DTypeError, GraphError, NonFiniteError, message
 from microfw.graph import Leaf
+from microfw.recording import changes
 from microfw.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -65,6 +66,7 @@ class Flat:
     def adopt(self) -> None:
         """Move the parameters into new buffers, and mark them as owned."""
         self.owner = Owner()
+        changes.count += 1
         dtype = self.parameters[0].dtype
         ends = np.cumsum([p.size for p in self.parameters]).tolist()
         self.spans = [slice(end - p.size, end) for p, end in zip(self.parameters, ends, strict=True)]

@@ -14,7 +14,7 @@ import numpy as np
 
 from microfw.errors import MicrofwError
 from microfw.graph import Leaf, Node, unbroadcast
-from microfw.recording import MODE, mode
+from microfw.recording import SCOPE, Observer, mode
 from microfw.replay.trace import Array, Call, Cell, Tape, Untraceable, copy, plain
 from microfw.tensor import Tensor
 
@@ -38,31 +38,21 @@ class Applied:
         self.path = node.scope[0] if node is not None and node.scope is not None else ""
 
 
-class Watch:
-    """The observer of a step that is captured. Another observer, if there was one, is told as well."""
+class Watch(Observer):
+    """The observer of a step that is captured."""
 
-    collects = False
-
-    def __init__(self, other: Any) -> None:
-        self.other = other
+    def __init__(self) -> None:
         self.applied: list[Applied] = []
-        self.reads: list[str] = []
+        self.looked = ""
 
     def forward(self, op: Any, node: Any, inputs: Any, params: Any, output: Any, began: int) -> None:
         """Note an op."""
         self.applied.append(Applied(op, node, inputs, params, output))
-        if self.other is not None:
-            self.other.forward(op, node, inputs, params, output, began)
 
-    def before_backward(self, loss: Any) -> None:
-        """Pass it on."""
-        if self.other is not None:
-            self.other.before_backward(loss)
-
-    def backward(self, node: Any, gradient: Any, shares: Any, began: int) -> None:
-        """Pass it on."""
-        if self.other is not None:
-            self.other.backward(node, gradient, shares, began)
+    def read(self) -> None:
+        """Note that the step looks at a value, and where."""
+        scope = SCOPE.get()
+        self.looked = self.looked or (scope[0] if scope is not None else "the function")
 
 
 class Captured:
@@ -80,6 +70,10 @@ class Captured:
         The leaves that get a gradient, and the cell that it is in.
     nodes : list of Applied
         The ops recorded, in order.
+    constants : list of ndarray
+        Arrays that the step made by itself.
+    opaque : dict
+        Ops that are one call each, and why.
     """
 
     def __init__(self) -> None:
@@ -92,17 +86,19 @@ class Captured:
         self.nodes: list[Applied] = []
         self.opaque: dict[str, str] = {}
         self.cells: dict[int, Cell] = {}
+        self.constants: list[Array] = []
         self.held: list[Any] = []  # so that no id is given twice
 
     # Cells of arrays
 
-    def cell(self, array: Any, fixed: bool = False) -> Any:
+    def cell(self, array: Any) -> Any:
         """Return the cell that stands for an array; numbers stand for themselves."""
         if not isinstance(array, np.ndarray):
             return array
         found = self.cells.get(id(array))
         if found is None:
             found = self.name(array, Cell(self.tape, array, fixed=array))
+            self.constants.append(array)
         return found
 
     def name(self, array: Array, cell: Cell) -> Cell:
@@ -110,6 +106,14 @@ class Captured:
         self.cells[id(array)] = cell
         self.held.append(array)
         return cell
+
+    def slot(self, leaf: Leaf) -> Cell:
+        """Return the cell of the place for a leaf's gradient."""
+        assert leaf.slot is not None
+        found = self.cells.get(id(leaf.slot))
+        if found is None:
+            found = self.name(leaf.slot, Cell(self.tape, leaf.slot, fixed=leaf.slot))
+        return found
 
     # Forward
 
@@ -120,6 +124,8 @@ class Captured:
         start = len(self.tape.calls)
         extra = list(op.aux)
         try:
+            if not all(plainly(v) for v in applied.params.values()):
+                raise Untraceable("an argument that may change, such as a random generator")
             made = op.value(*inputs, **applied.params)
             values = list(made) if extra else [made]
             if not all(isinstance(v, Cell) for v in values) or not same(values[0].array, applied.output):
@@ -155,7 +161,7 @@ class Captured:
             places = {name: k for p, slots in zip(applied.node.form.partials, applied.node.form.places, strict=True)
                       for name, k in zip(p.sources, slots, strict=True)}  # fmt: skip
             outs += [Cell(self.tape, applied.saved[places[name]]) for name in op.aux]
-        pure = not any(isinstance(v, np.random.Generator) for v in applied.params.values())
+        pure = all(plainly(v) for v in applied.params.values())
         self.tape.calls.append(
             Call(op.value, inputs, applied.params, outs[0] if not extra else None, "copy", outs, pure)
         )
@@ -170,9 +176,7 @@ class Captured:
             if node not in arrived:
                 continue  # it does not lead to the loss
             g, start = arrived.pop(node), len(self.tape.calls)
-            for parent, partial, places in zip(
-                node.parents or (), node.form.partials, node.form.places, strict=True
-            ):
+            for parent, partial, places in zip(node.parents or (), node.form.partials, node.form.places, strict=True):
                 if parent is None:
                     continue
                 if isinstance(parent, Node) and parent not in applied:
@@ -180,7 +184,7 @@ class Captured:
                 args = self._arguments(partial, places, *applied[node])
                 slot = parent.slot if isinstance(parent, Leaf) else None
                 if slot is not None and partial.into is not None and parent not in arrived:
-                    share = self.cell(slot)
+                    share = self.slot(parent)
                     self._derive(partial.into, (g, *args, share), node, share)
                 else:
                     share = self._derive(partial.vjp, (g, *args), node, None)
@@ -190,10 +194,12 @@ class Captured:
             for call in self.tape.calls[start:]:
                 call.node = applied[node][0]
         for leaf, share in arrived.items():
+            if leaf.hooks:
+                raise Uncapturable(f"{leaf.name or 'a leaf'} has a hook on its gradient")
             if leaf.slot is None:
                 name = leaf.name or f"a leaf of shape {leaf.shape}"
                 raise Uncapturable(f"{name} gets a gradient and is not among the optimizer's parameters")
-            target = self.cell(leaf.slot)
+            target = self.slot(leaf)
             if share is not target:
                 self.tape.calls.append(Call(copy, (self.cell(share),), {}, target, "cast"))
                 self.tape.calls[-1].node = None
@@ -234,39 +240,51 @@ class Captured:
         return self.tape.note(rule, args, {}, np.asarray(rule(*values)), "copy")
 
 
-def capture(f: Callable[..., Any], arguments: Iterable[Tensor]) -> tuple[Captured, Tensor, Any]:
-    """Run a step's function, noting what it does; return the calls, the loss and all that it returned.
+def capture(watch: Watch, arguments: Iterable[Tensor], returned: Any, known: Iterable[Tensor]) -> Captured:
+    """Return a step's calls.
+
+    Parameters
+    ----------
+    watch : Watch
+        Has observed the step's function.
+    arguments : iterable of Tensor
+        What it was called with.
+    returned : Tensor or tuple of Tensor
+        What it returned, the loss first.
+    known : iterable of Tensor
+        The leaves that it may use.
 
     Raises
     ------
     Uncapturable
-        Naming what cannot be repeated. The function has run all the same.
+        Naming what cannot be repeated.
     """
-    arguments = list(arguments)
-    watch = Watch(MODE.get().observer)
-    with mode(observer=watch):
-        returned = f(*arguments)
-    tensors = list(returned) if isinstance(returned, tuple) else [returned]
+    if watch.looked:
+        raise Uncapturable(f"{watch.looked} looks at a value")
     captured = Captured()
     captured.held.append(watch)
     for argument in arguments:
         cell = Cell(captured.tape, argument._array, fixed=np.empty_like(argument._array))
         captured.inputs.append(captured.name(argument._array, cell))
+    for leaf in known:
+        captured.name(leaf._array, Cell(captured.tape, leaf._array, fixed=leaf._array))
     made = {}
     for applied in watch.applied:
         y, extra = captured.apply(applied)
         if applied.node is not None:
             captured.nodes.append(applied)
             made[applied.node] = (applied, y, extra)
-    captured.forward = captured.tape.calls
-    captured.tape.calls = []
+    captured.forward, captured.tape.calls = captured.tape.calls, []
+    tensors = returned if isinstance(returned, tuple) else (returned,)
+    if not all(isinstance(t, Tensor) for t in tensors):
+        raise Uncapturable("the function returns something other than Tensors")
     captured.outputs = [captured.cell(t._array) for t in tensors]
-    loss = tensors[0]
-    if not isinstance(loss._node, Node) or loss._node not in made:
-        raise Uncapturable("the function's first result is not a loss computed in the step from parameters")
-    captured.walk(loss._node, made)
+    loss = tensors[0]._node
+    if not isinstance(loss, Node) or loss not in made:
+        raise Uncapturable("what the function returns first is not a loss computed in the step from parameters")
+    captured.walk(loss, made)
     captured.backward = captured.tape.calls
-    return captured, loss, returned
+    return captured
 
 
 def same(a: Array, b: Array) -> bool:
@@ -277,6 +295,14 @@ def same(a: Array, b: Array) -> bool:
     if a.size and [a.strides[k] for k in kept] != [b.strides[k] for k in kept]:
         return False
     return a.tobytes() == b.tobytes()
+
+
+def plainly(value: Any) -> bool:
+    """Whether an op's argument can have neither a state nor an effect."""
+    if isinstance(value, tuple | list):
+        return all(map(plainly, value))
+    plain_kinds = bool | int | float | str | slice | np.dtype | np.ndarray | np.generic | type
+    return value is None or value is Ellipsis or isinstance(value, plain_kinds)
 
 
 def same_array(array: Any) -> Any:

@@ -67,6 +67,27 @@ class Plan:
             live |= {id(root(c)) for c in call.reads()} | {id(c) for c in outs}
         return kept[::-1]
 
+    def __str__(self) -> str:
+        names: dict[int, str] = {}
+
+        def place(cell: Cell) -> str:
+            array = self.array(cell)
+            where = names.setdefault(array.__array_interface__["data"][0], f"m{len(names)}")
+            return f"{where}{list(array.shape)}"
+
+        lines = [
+            f"{len(self.calls)} calls, {self.bytes_planned:,} bytes for results; {self.bytes_without:,} without reuse"
+        ]
+        for phase, calls in (("forward", self.captured.forward), ("backward", self.captured.backward)):
+            for call in [c for c in self.calls if c in calls]:
+                layer = call.node.path if call.node is not None else ""
+                op = call.node.op.name if call.node is not None else ""
+                function = call.function if call.style == "guard" else getattr(call.function, "__name__", "call")
+                args = ", ".join(place(a) if isinstance(a, Cell) and self.has(a) else "…" for a in call.args)
+                outs = ", ".join(place(c) for c in call.outs if self.has(c))
+                lines.append(f"{phase:8} {layer:20} {op:16} {function}({args}){' -> ' + outs if outs else ''}")
+        return "\n".join(lines)
+
     # Memory
 
     def _place(self) -> None:

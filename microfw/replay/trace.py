@@ -315,5 +315,18 @@ def plain(values: Any) -> Any:
 REDUCES = {np.sum: np.add, np.max: np.maximum, np.min: np.minimum, np.prod: np.multiply}
 """NumPy's functions that are a ufunc's reduction, called at once in place of in steps."""
 
-TAKES_OUT = {np.argmax, np.argmin, np.mean, np.var, np.std, np.take, np.concatenate, np.stack, np.cumsum, np.cumprod, np.einsum, np.clip}
+TAKES_OUT = {
+    np.argmax,
+    np.argmin,
+    np.mean,
+    np.var,
+    np.std,
+    np.take,
+    np.concatenate,
+    np.stack,
+    np.cumsum,
+    np.cumprod,
+    np.einsum,
+    np.clip,
+}
 """Those that can write their result into an array."""
