@@ -98,7 +98,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     # broadcasting would.
     e = np.exp(logits)
     total = e.dot(sums_n)
-    loss = (np.log(total[:, 0]).dot(ones) - hot.ravel().dot(logits.ravel())) / n - log(n)
+    loss = (np.log(total[:, 0]).dot(ones) - logits.ravel().dot(hot.ravel())) / n - log(n)
     if loss < 0:  # by rounding
         loss = loss * 0
     e -= hot * e
