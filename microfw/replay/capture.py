@@ -55,6 +55,23 @@ class Watch(Observer):
         self.looked = self.looked or (scope[0] if scope is not None else "the function")
 
 
+class Signature:
+    """What two steps of one kind must have in common: the ops with their settings, and arrays made by Python."""
+
+    def __init__(self, applied: list[Applied]) -> None:
+        self.ops = [
+            (a.op.name, a.params, [x.shape if isinstance(x, np.ndarray) else x for x in a.inputs]) for a in applied
+        ]
+        self.constants: list[Array] = []
+
+    def compare(self, other: Signature) -> None:
+        """Raise `Uncapturable` unless another step was of the same kind."""
+        if not alike(self.ops, other.ops):
+            raise Uncapturable("the ops or their settings are not the same at every step")
+        if not alike(self.constants, other.constants):
+            raise Uncapturable("an array that the function makes is not the same at every step")
+
+
 class Captured:
     """A step as calls on cells.
 
@@ -70,13 +87,14 @@ class Captured:
         The leaves that get a gradient, and the cell that it is in.
     nodes : list of Applied
         The ops recorded, in order.
-    constants : list of ndarray
-        Arrays that the step made by itself.
+    signature : Signature
+        What another step must have in common with it.
     opaque : dict
         Ops that are one call each, and why.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Watch) -> None:
+        self.signature = Signature(watch.applied)
         self.tape = Tape()
         self.forward: list[Call] = []
         self.backward: list[Call] = []
@@ -86,8 +104,7 @@ class Captured:
         self.nodes: list[Applied] = []
         self.opaque: dict[str, str] = {}
         self.cells: dict[int, Cell] = {}
-        self.constants: list[Array] = []
-        self.held: list[Any] = []  # so that no id is given twice
+        self.held: list[Any] = [watch]  # so that no id is given twice
 
     # Cells of arrays
 
@@ -98,7 +115,7 @@ class Captured:
         found = self.cells.get(id(array))
         if found is None:
             found = self.name(array, Cell(self.tape, array, fixed=array))
-            self.constants.append(array)
+            self.signature.constants.append(array)
         return found
 
     def name(self, array: Array, cell: Cell) -> Cell:
@@ -261,8 +278,7 @@ def capture(watch: Watch, arguments: Iterable[Tensor], returned: Any, known: Ite
     """
     if watch.looked:
         raise Uncapturable(f"{watch.looked} looks at a value")
-    captured = Captured()
-    captured.held.append(watch)
+    captured = Captured(watch)
     for argument in arguments:
         cell = Cell(captured.tape, argument._array, fixed=np.empty_like(argument._array))
         captured.inputs.append(captured.name(argument._array, cell))
@@ -295,6 +311,19 @@ def same(a: Array, b: Array) -> bool:
     if a.size and [a.strides[k] for k in kept] != [b.strides[k] for k in kept]:
         return False
     return a.tobytes() == b.tobytes()
+
+
+def alike(a: Any, b: Any) -> bool:
+    """Whether two settings are the same, with the arrays in them."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, np.ndarray):
+        return same(a, b)
+    if isinstance(a, tuple | list):
+        return len(a) == len(b) and all(map(alike, a, b))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(alike(a[k], b[k]) for k in a)
+    return bool(a == b) or a is b
 
 
 def plainly(value: Any) -> bool:

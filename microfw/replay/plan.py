@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,7 @@ class Plan:
     def __init__(self, captured: Captured) -> None:
         self.captured = captured
         self.calls = self._needed(captured)
+        self.impure = any(not call.pure and call.style != "guard" for call in self.calls)
         self.arrays: dict[int, Array] = {}
         self.held: list[Any] = [captured]
         self.bytes_planned = self.bytes_without = 0
@@ -52,7 +53,7 @@ class Plan:
         split = sum(call in set(captured.forward) for call in self.calls)
         later = {id(root(c)) for c in captured.outputs}
         between = {id(root(c)) for call in self.calls[split:] for c in call.reads()}
-        self.forward = self._write(self.calls[:split], later | between)
+        self.forward = self._write(self.calls[:split], later | between, captured.inputs)
         self.backward = self._write(self.calls[split:], later)
 
     def _needed(self, captured: Captured) -> list[Call]:
@@ -169,17 +170,18 @@ class Plan:
 
     # Code
 
-    def _write(self, calls: list[Call], later: set[int]) -> Callable[[], None]:
+    def _write(self, calls: list[Call], later: set[int], inputs: Sequence[Cell] = ()) -> Callable[..., None]:
         """Write calls as functions; of the scalars, those read ``later`` are kept in arrays too."""
         parts = []
-        for k in range(0, len(calls), CHUNK):
+        for k in range(0, max(len(calls), 1), CHUNK):
             rest = {id(root(c)) for call in calls[k + CHUNK :] for c in call.reads()}
-            parts.append(Writer(self, calls[k : k + CHUNK], later | rest).function())
+            parts.append(Writer(self, calls[k : k + CHUNK], later | rest).function(() if k else inputs))
         if len(parts) == 1:
             return parts[0]
 
-        def run() -> None:
-            for part in parts:
+        def run(*arguments: Any) -> None:
+            parts[0](*arguments)
+            for part in parts[1:]:
                 part()
 
         return run
@@ -196,9 +198,9 @@ class Writer:
         self.known: dict[Any, str] = {}
         self.scalars: dict[int, str] = {}
 
-    def function(self) -> Callable[[], None]:
-        """Return the function."""
-        lines: list[str] = []
+    def function(self, inputs: Sequence[Cell]) -> Callable[..., None]:
+        """Return the function, which takes the inputs in first."""
+        lines = [f"    {self.name(np.copyto)}({self.name(cell)}, a{k})" for k, cell in enumerate(inputs)]
         depth, within = 0, None
         for call in self.calls:
             if call.node is not within:
@@ -206,9 +208,10 @@ class Writer:
             for line in self.lines(call):
                 lines.append("    " * (depth + 1) + line)
             depth += call.style == "guard"
-        source = f"def run({', '.join(f'{n}={n}' for n in self.names)}):\n" + "\n".join(lines or ["    pass"])
+        names = [*(f"a{k}" for k in range(len(inputs))), *(f"{n}={n}" for n in self.names)]
+        source = f"def run({', '.join(names)}):\n" + "\n".join(lines or ["    pass"])
         exec(compile(source, "<plan>", "exec"), self.names)
-        run: Callable[[], None] = self.names["run"]
+        run: Callable[..., None] = self.names["run"]
         return run
 
     def name(self, value: Any) -> str:
@@ -248,7 +251,7 @@ class Writer:
         lines = [f"{variable} = {text}"]
         if id(root(call.out)) in self.later:  # type: ignore[arg-type]
             array = self.plan.array(call.out)
-            lines.append(f"{self.name(np.copyto)}({self.name(array)}, {variable})")
+            lines.append(f"{self.name(array)}[()] = {variable}")
         return lines
 
     def scalar(self, call: Call) -> str | None:

@@ -14,14 +14,19 @@ from microfw.errors import ArgumentError, DTypeError, message
 from microfw.nn.module import Module
 from microfw.reach import reach, reached
 from microfw.recording import MODE
-from microfw.replay.capture import Captured, Uncapturable, Watch, capture, same
+from microfw.replay.capture import Captured, Signature, Uncapturable, Watch, capture, same
 from microfw.replay.plan import Plan
 from microfw.tensor import Tensor, result
 
+Array = np.ndarray[Any, Any]
 Key = tuple[Any, ...]
+Between = Callable[[Array], None] | None
+
+RECAPTURES = 20
+"""How often a step may be captured anew before it is left alone: something that it depends on changes all the time."""
 
 
-def compile(f: Callable[..., Any], optimizer: Any) -> CompiledStep:  # noqa: A001
+def compile(f: Callable[..., Any], optimizer: Any) -> CompiledStep:
     """Return a function that does a whole training step, and replays it when it has seen it twice.
 
     ``step(*arrays)`` does what these lines do, bit for bit::
@@ -56,10 +61,10 @@ def compile(f: Callable[..., Any], optimizer: Any) -> CompiledStep:  # noqa: A00
     Notes
     -----
     What Python does in ``f`` besides ops is done only in the first two calls: side effects are not seen again,
-    and what it reads from elsewhere must stay the same. Arrays that it makes must be equal in both calls. A
-    step that reads a value of a Tensor, such as a branch on the loss, is not replayed, but run every time; so is
-    one under an observer. A change of the model (a setting, `train` and `eval`, frozen parameters, hooks) makes
-    the step captured anew.
+    and what it reads from inside of other objects must stay the same. Arrays that it makes must be equal in both
+    calls. A step that reads a value of a Tensor, such as a branch on the loss, is not replayed, but run every
+    time; so is one under an observer. A change of the model (a setting, `train` and `eval`, frozen parameters,
+    hooks), or of a variable that ``f`` names, makes the step captured anew.
 
     Examples
     --------
@@ -83,20 +88,45 @@ def compile(f: Callable[..., Any], optimizer: Any) -> CompiledStep:  # noqa: A00
 class Replay:
     """A plan with what must hold for it."""
 
-    def __init__(self, captured: Captured, plan: Plan, returned: Any, state: Any) -> None:
+    def __init__(self, step: CompiledStep, captured: Captured, plan: Plan, several: bool, state: Any) -> None:
         self.plan = plan
-        self.inputs = [cell.fixed for cell in captured.inputs]
+        self.forward, self.backward = plan.forward, plan.backward
         self.outputs = [plan.array(cell) for cell in captured.outputs]
-        self.leaves = [leaf for leaf, _ in captured.leaves]
-        self.several = isinstance(returned, tuple)
+        self.leaves = [(leaf, leaf.slot) for leaf, _ in captured.leaves]
+        self.others = [leaf for leaf in step.optimizer.flat.leaves if leaf not in dict(self.leaves)]
+        self.several = several
         self.state = state
+        self.carried: Carried | None = None
+        self.named = Named(step.f)
+        self.fits = fitting(captured.inputs, self.named)
         self.changes = recording.changes.count
+        self.mode = MODE.get()
         self.lock = Lock()
 
     def results(self) -> Any:
         """Return copies of the outputs as Tensors."""
-        tensors = [result(_locked(array.copy()), None) for array in self.outputs]
-        return tuple(tensors) if self.several else tensors[0]
+        if self.several:
+            return tuple([result(_locked(array.copy()), None) for array in self.outputs])
+        return result(_locked(self.outputs[0].copy()), None)
+
+
+class Carried:
+    """What a forward pass may change besides gradients: generators, and the values of buffers."""
+
+    def __init__(self, generators: list[np.random.Generator], buffers: list[Tensor]) -> None:
+        self.generators = generators
+        self.buffers = buffers
+
+    def save(self) -> Any:
+        """Return copies."""
+        return [g.bit_generator.state for g in self.generators], [t._array.copy() for t in self.buffers]
+
+    def restore(self, saved: Any) -> None:
+        """Bring back what was saved."""
+        for generator, state in zip(self.generators, saved[0], strict=True):
+            generator.bit_generator.state = state
+        for buffer, values in zip(self.buffers, saved[1], strict=True):
+            buffer._array[...] = values
 
 
 class CompiledStep:
@@ -106,55 +136,87 @@ class CompiledStep:
         self.f = f
         self.optimizer = optimizer
         self.replays: dict[Key, Replay] = {}
-        self.seen: dict[Key, list[np.ndarray[Any, Any]]] = {}
+        self.seen: dict[Key, Signature] = {}
         self.reasons: dict[Key, str] = {}
+        self.refused: dict[Key, tuple[int, Any]] = {}
+        self.captures = 0
+        self._last: Replay | None = None
 
     def __call__(self, *arguments: Any) -> Any:
         """Do a step."""
-        arrays = [self._array(a) for a in arguments]
-        key = tuple([(a.dtype.char, a.shape) for a in arrays])
-        replay = self.replays.get(key)
-        mode = MODE.get()
-        if replay is None:
-            if key in self.reasons or mode.observer is not None or mode.nested or not mode.recording:
-                return self._eager(arrays)
-            return self._learn(key, arrays)
-        if mode.observer is not None or mode.nested or not mode.recording:
-            return self._eager(arrays)
-        if replay.changes != recording.changes.count and not self._still(key, replay):
-            return self._learn(key, arrays)
-        if not replay.lock.acquire(blocking=False):  # another thread is in it
-            return self._eager(arrays)
-        try:
-            return self._replay(replay, arrays, mode.watcher)
-        finally:
-            replay.lock.release()
-
-    def _replay(self, replay: Replay, arrays: list[Any], watcher: Any) -> Any:
-        for place, array in zip(replay.inputs, arrays, strict=True):
-            np.copyto(place, array)  # type: ignore[arg-type]
-        for leaf in self.optimizer.flat.leaves:
-            leaf.grad = None
-        if watcher is None:
-            replay.plan.forward()
-            replay.plan.backward()
-        else:
-            began = perf_counter_ns()
-            replay.plan.forward()
-            between = perf_counter_ns()
-            watcher.stretches.append(("forward", began, between))
-            replay.plan.backward()
-            watcher.stretches.append(("backward", between, perf_counter_ns()))
-            if watcher.losses is not None:
-                watcher.losses.append(replay.outputs[0].copy())
-        for leaf in replay.leaves:
-            leaf.grad = leaf.slot
-        made = replay.results()
+        made = self.gradients(arguments)
         self.optimizer.step()
         return made
 
-    def _array(self, x: Any) -> np.ndarray[Any, Any]:
-        array: np.ndarray[Any, Any] = x._array if isinstance(x, Tensor) else np.asarray(x)
+    def gradients(self, arguments: tuple[Any, ...], between: Between = None) -> Any:
+        """Do a step but for the update: leave the gradients of a batch in the parameters, and return what ``f`` does.
+
+        ``between`` is called with the loss before backward.
+        """
+        last = self._last
+        if last is not None and _mode() is last.mode and _changes.count == last.changes and last.fits(*arguments):
+            return self._replay(last, arguments, between)
+        return self._choose([self._array(a) for a in arguments], between)
+
+    def _choose(self, arrays: list[Array], between: Between) -> Any:
+        """Replay, learn, or run a step as ever."""
+        key = tuple([(a.dtype.char, a.shape) for a in arrays])
+        replay, mode = self.replays.get(key), MODE.get()
+        if mode.observer is not None or mode.nested or not mode.recording:
+            return self._eager(arrays, between)
+        if replay is None and key in self.reasons and not self._again(key):
+            return self._eager(arrays, between)
+        if replay is not None and not (replay.fits(*arrays) and replay.changes == recording.changes.count):
+            replay.named = Named(self.f)
+            replay.fits = fitting(replay.plan.captured.inputs, replay.named)
+            replay.changes = recording.changes.count
+            if self._state() != replay.state:
+                replay = None
+                self.seen.pop(key, None)
+        if replay is None:
+            return self._learn(key, arrays, between)
+        replay.mode = mode
+        self._last = replay
+        return self._replay(replay, arrays, between)
+
+    def _replay(self, replay: Replay, arrays: Any, between: Between) -> Any:
+        if not replay.lock.acquire(False):  # another thread is in it
+            return self._eager(arrays, between)
+        try:
+            before = None if replay.carried is None else replay.carried.save()
+            watcher = replay.mode.watcher
+            began = 0 if watcher is None else perf_counter_ns()
+            try:
+                replay.forward(*arrays)
+            except Exception:  # the step as ever says it in the layers' words
+                if replay.carried is not None:
+                    replay.carried.restore(before)
+                return self._eager(arrays, between)
+            if watcher is not None:
+                watcher.stretches.append(("forward", began, perf_counter_ns()))
+            if between is not None:
+                between(replay.outputs[0])
+            if watcher is None:
+                replay.backward()
+            else:
+                if watcher.losses is not None:
+                    watcher.losses.append(replay.outputs[0].copy())
+                began = perf_counter_ns()
+                replay.backward()
+                watcher.stretches.append(("backward", began, perf_counter_ns()))
+            for leaf, slot in replay.leaves:
+                leaf.grad = slot
+            for leaf in replay.others:
+                leaf.grad = None
+            return replay.results()
+        except BaseException:
+            self.optimizer.zero_grad()
+            raise
+        finally:
+            replay.lock.release()
+
+    def _array(self, x: Any) -> Array:
+        array: Array = x._array if isinstance(x, Tensor) else np.asarray(x)
         dtype = self.optimizer.flat.values.dtype
         if array.dtype.kind == "f" and array.dtype != dtype:
             array = array.astype(dtype)
@@ -162,106 +224,103 @@ class CompiledStep:
             raise DTypeError(message("compiled step", "arrays of numbers", array.dtype))
         return array
 
-    def _eager(self, arrays: list[Any]) -> Any:
+    def _eager(self, arrays: Any, between: Between, f: Callable[..., Any] | None = None) -> Any:
         self.optimizer.zero_grad()
-        returned = self.f(*[Tensor(a) for a in arrays])
+        returned = self.f(*[Tensor(a) for a in arrays]) if f is None else f()
         tensors = returned if isinstance(returned, tuple) else (returned,)
+        if between is not None:
+            between(tensors[0]._array)
         tensors[0].backward()
-        self.optimizer.step()
         made = [result(t._array, None) for t in tensors]
         return tuple(made) if isinstance(returned, tuple) else made[0]
 
     # Learning a step
 
-    def _learn(self, key: Key, arrays: list[Any]) -> Any:
+    def _learn(self, key: Key, arrays: list[Array], between: Between) -> Any:
         """Run a step and note it; the second time make a plan, and hold it against what the step has given."""
         self.replays.pop(key, None)
+        self._last = None
         state = self._state()
         generators, tensors = reach(self.f)
-        before = [g.bit_generator.state for g in generators]
-        buffers = [(t, t._array.copy()) for t in tensors if t._node is None]
-        self.optimizer.zero_grad()
+        carried = Carried(generators, [t for t in tensors if t._node is None])
+        before = carried.save()
         watch, inputs = Watch(), [Tensor(a) for a in arrays]
-        with recording.mode(observer=watch):
-            returned = self.f(*inputs)
-        made = returned if isinstance(returned, tuple) else (returned,)
-        after = [g.bit_generator.state for g in generators]
-        moved = [t._array.copy() for t, _ in buffers]
-        try:
-            captured = capture(watch, inputs, returned, tensors)
-        except Uncapturable as reason:
-            self.reasons[key] = str(reason)
-            captured = None
-        made[0].backward()
-        if captured is not None and self._twice(key, captured.constants):
+        captured: list[Captured] = []
+        self.refused[key] = recording.changes.count, state
+
+        def observed() -> Any:
+            with recording.mode(observer=watch):
+                returned = self.f(*inputs)
             try:
-                plan = Plan(captured)
-                for g, s in zip(generators, before, strict=True):
-                    g.bit_generator.state = s
-                for t, values in buffers:
-                    t._array[...] = values
-                self._prove(captured, plan, arrays, made)
-                self.replays[key] = Replay(captured, plan, returned, state)
+                captured.append(capture(watch, inputs, returned, tensors))
             except Uncapturable as reason:
                 self.reasons[key] = str(reason)
-            finally:
-                for g, s in zip(generators, after, strict=True):
-                    g.bit_generator.state = s
-                for (t, _), values in zip(buffers, moved, strict=True):
-                    t._array[...] = values
-        self.optimizer.step()
-        results = [result(t._array, None) for t in made]
-        return tuple(results) if isinstance(returned, tuple) else results[0]
+            return returned
 
-    def _twice(self, key: Key, constants: list[np.ndarray[Any, Any]]) -> bool:
-        """Whether a step has been seen before, with the same arrays made by its function."""
+        made = self._eager(arrays, between, observed)
         earlier = self.seen.get(key)
+        if not captured:
+            return made
         if earlier is None:
-            self.seen[key] = constants
-            return False
-        if len(earlier) != len(constants) or not all(map(same, earlier, constants)):
-            self.reasons[key] = "an array that the function makes is not the same at every step"
-            return False
-        return True
+            self.seen[key] = captured[0].signature
+            return made
+        after = carried.save()
+        try:
+            self.captures += 1
+            if self.captures > RECAPTURES:
+                raise Uncapturable("what it depends on changes all the time")
+            captured[0].signature.compare(earlier)
+            plan = Plan(captured[0])
+            carried.restore(before)
+            self._prove(captured[0], plan, arrays, made)
+            self.replays[key] = replay = Replay(self, captured[0], plan, isinstance(made, tuple), state)
+            replay.carried = carried if plan.impure else None
+            del self.seen[key]
+        except Uncapturable as reason:
+            self.reasons[key] = str(reason)
+        finally:
+            carried.restore(after)
+        return made
 
-    def _prove(self, captured: Captured, plan: Plan, arrays: list[Any], made: Any) -> None:
+    def _prove(self, captured: Captured, plan: Plan, arrays: list[Array], made: Any) -> None:
         """Run a plan on the step that it was made from, and compare every bit."""
-        expected = [t._array for t in made]
+        expected = [t._array for t in (made if isinstance(made, tuple) else (made,))]
         gradients = [leaf.grad.copy() for leaf, _ in captured.leaves]  # type: ignore[union-attr]
-        for cell, array in zip(captured.inputs, arrays, strict=True):
-            np.copyto(cell.fixed, array)  # type: ignore[arg-type]
-        plan.forward()
+        plan.forward(*arrays)
         plan.backward()
-        got = [plan.array(cell) for cell in captured.outputs]
-        for a, b in zip(expected, got, strict=True):
-            if a.tobytes() != b.tobytes():
+        for a, cell in zip(expected, captured.outputs, strict=True):
+            if not same(a, plan.array(cell)):
                 raise Uncapturable("the plan gives another output than the step; this is a fault of microfw")
         for (leaf, _), gradient in zip(captured.leaves, gradients, strict=True):
-            if leaf.slot.tobytes() != gradient.tobytes():  # type: ignore[union-attr]
+            wrong = leaf.slot.tobytes() != gradient.tobytes()  # type: ignore[union-attr]
+            leaf.slot[...] = gradient  # type: ignore[index]
+            if wrong:
                 name = leaf.name or f"a leaf of shape {leaf.shape}"
                 raise Uncapturable(f"the plan gives another gradient for {name}; this is a fault of microfw")
 
-    # Guards
+    def _again(self, key: Key) -> bool:
+        """Whether to try once more what could not be captured: something has changed since."""
+        changes, state = self.refused[key]
+        if changes == recording.changes.count or self.captures > RECAPTURES:
+            return False
+        self.captures += 1
+        self.refused[key] = recording.changes.count, state
+        if self._state() == state:
+            return False
+        del self.reasons[key]
+        self.seen.pop(key, None)
+        return True
 
     def _state(self) -> Any:
-        """Return what a plan depends on besides its arguments: the settings of modules, and which leaves are trained."""
-        flat = self.optimizer.flat
-        found = [id(flat.owner), flat.owner.lost]
+        """Return what a plan depends on besides its arguments: modules' settings, and which leaves are trained."""
+        owner = self.optimizer.flat.owner
+        found: list[Any] = [id(owner), owner.lost, *Named(self.f).values()]
         for x in reached(self.f):
             if isinstance(x, Module):
                 found += [id(x), *((k, v) for k, v in vars(x).items() if type(v) in SIMPLE)]
             elif isinstance(x, Tensor) and x._leaf is not None:
                 found += [id(x), id(x._array), x._node is not None, bool(x._leaf.hooks)]
         return found
-
-    def _still(self, key: Key, replay: Replay) -> bool:
-        """Whether all that a plan depends on is as it was."""
-        if self._state() != replay.state:
-            self.seen.pop(key, None)
-            self.reasons.pop(key, None)
-            return False
-        replay.changes = recording.changes.count
-        return True
 
     # Reading
 
@@ -270,22 +329,63 @@ class CompiledStep:
         lines = []
         for key in dict.fromkeys((*self.replays, *self.reasons, *self.seen)):
             title = ", ".join(f"{np.dtype(char)} {shape}" for char, shape in key)
-            why = f"run every time: {self.reasons.get(key)}" if key in self.reasons else "seen once"
-            replay = self.replays.get(key)
-            if replay is not None:
-                opaque = replay.plan.captured.opaque
+            why = f"run every time: {self.reasons[key]}" if key in self.reasons else "seen once"
+            if key in self.replays:
+                opaque = self.replays[key].plan.captured.opaque
                 why = "replayed" + "".join(f"\n  {name} as one call: {text}" for name, text in opaque.items())
             lines.append(f"{title}: {why}")
         return "\n".join(lines) or "no step yet"
 
     def __repr__(self) -> str:
-        parts = [f"{replay.plan}" for replay in self.replays.values()]
-        return "\n\n".join([self.explain(), *parts])
+        return "\n\n".join([self.explain(), *(f"{replay.plan}" for replay in self.replays.values())])
+
+
+class Named:
+    """The variables that a function names: those around it, and global ones."""
+
+    def __init__(self, f: Any) -> None:
+        names = getattr(getattr(f, "__code__", None), "co_names", ())
+        self.scope = getattr(f, "__globals__", {})
+        self.globals = [(name, self.scope[name]) for name in names if name in self.scope]
+        self.cells = [(cell, _content(cell)) for cell in getattr(f, "__closure__", None) or ()]
+
+    def values(self) -> list[Any]:
+        """Return settings as they are, and objects as their identity."""
+        values = [value for _, value in (*self.cells, *self.globals)]
+        return [(type(v), v) if type(v) in SIMPLE else id(v) for v in values]
+
+
+def fitting(inputs: list[Any], named: Named) -> Callable[..., bool]:
+    """Write the test whether arguments are like those before, and what the function names is the same."""
+    names: dict[str, Any] = {"kind": np.ndarray, "scope": named.scope}
+    tests = [f"len(given) == {len(inputs)}"]
+    for k, cell in enumerate(inputs):
+        names |= {f"d{k}": cell.dtype, f"s{k}": cell.shape}
+        tests.append(f"type(a{k} := given[{k}]) is kind and a{k}.dtype is d{k} and a{k}.shape == s{k}")
+    for k, (cell, value) in enumerate(named.cells):
+        names |= {f"c{k}": cell, f"v{k}": value}
+        tests.append(f"c{k}.cell_contents is v{k}")
+    for k, (name, value) in enumerate(named.globals):
+        names[f"g{k}"] = value
+        tests.append(f"scope.get({name!r}) is g{k}")
+    exec(f"def fits(*given, {', '.join(f'{n}={n}' for n in names)}): return {' and '.join(tests)}", names)
+    fits: Callable[..., bool] = names["fits"]
+    return fits
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled
+        return None
 
 
 SIMPLE = (bool, int, float, str, type(None))
 
 
-def _locked(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _locked(array: Array) -> Array:
     array.setflags(write=False)
     return array
+
+
+_mode, _changes = MODE.get, recording.changes
