@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 
 from microfw.graph import Leaf, Node
-from microfw.profiler.session import Epoch, Row
+from microfw.profiler.session import PHASES, Epoch, Row
 from microfw.profiler.sites import Pattern, Site, needs, shapes_of
 from microfw.recording import MODE, Mode
-
-PHASES = ("forward", "backward", "update", "evaluation")
 
 STRIDE = 256
 """After how many steps it is looked at whether stretches should be added up."""
