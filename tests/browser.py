@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +17,16 @@ FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe",
 ]  # fmt: skip
+
+
+LAUNCH = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3]]
+for n, end in zip((3, 4), ends):
+    os.dup2(end, n)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
+"""Moves the ends of the pipes to where the browser expects them, and becomes the browser."""
 
 
 def find() -> str | None:
@@ -29,7 +40,7 @@ class Browser:
     def __init__(self) -> None:
         self.profile = tempfile.mkdtemp(prefix="microfw-chromium-")
         hear, say = os.pipe(), os.pipe()  # the browser reads from 3 and writes to 4
-        command = ["sh", "-c", f'exec "$0" "$@" 3<&{hear[0]} 4>&{say[1]}', find() or "chromium", *FLAGS]
+        command = [sys.executable, "-c", LAUNCH, str(hear[0]), str(say[1]), find() or "chromium", *FLAGS]
         self.process = subprocess.Popen(
             [*command, f"--user-data-dir={self.profile}", "about:blank"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(hear[0], say[1]),
@@ -40,10 +51,14 @@ class Browser:
         self.buffer = b""
         self.number = 0
         self.events: list[dict] = []
-        target = self.call("Target.createTarget", url="about:blank", session="")["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True, session="")["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable")
+        try:
+            target = self.call("Target.createTarget", url="about:blank", session="")["targetId"]
+            self.session = self.call("Target.attachToTarget", targetId=target, flatten=True, session="")["sessionId"]
+            for domain in ("Page", "Runtime", "Log", "Network"):
+                self.call(f"{domain}.enable")
+        except BaseException:
+            self.close()
+            raise
 
     def call(self, method: str, session: str | None = None, **params):
         """Send a command and return its result."""
@@ -75,7 +90,9 @@ class Browser:
 
     def open(self, path, width=1200, height=900, dark=False, media="") -> None:
         """Load a file (or an address), and wait until it is there."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
+        )
         self.emulate(dark, media)
         self.events.clear()
         self.call("Page.navigate", url=path if isinstance(path, str) else Path(path).absolute().as_uri())
@@ -121,16 +138,22 @@ class Browser:
     def complaints(self) -> list[str]:
         """What went wrong or to the console since `open`."""
         self.run("0")
-        kinds = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded", "Page.javascriptDialogOpening")
+        kinds = (
+            "Runtime.consoleAPICalled",
+            "Runtime.exceptionThrown",
+            "Log.entryAdded",
+            "Page.javascriptDialogOpening",
+        )
         return [json.dumps(e["params"])[:500] for e in self.events if e.get("method") in kinds]
 
     def close(self) -> None:
         """End the browser."""
         try:
             self.call("Browser.close", session="")
-        except (OSError, RuntimeError, TimeoutError):
+            self.process.wait(20)
+        except (OSError, RuntimeError, TimeoutError, subprocess.TimeoutExpired):
             self.process.kill()
-        self.process.wait(20)
+            self.process.wait()
         os.close(self.out)
         os.close(self.into)
         shutil.rmtree(self.profile, ignore_errors=True)

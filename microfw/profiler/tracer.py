@@ -69,8 +69,8 @@ class Tracer(Recorder):
 
     def trace(self) -> Trace:
         """Return the events in order of time, with what they are of."""
-        spans = [(PHASES.index(phase), None, *times) for phase, *times in self.spans if phase != "toggle"]
-        events: list[tuple[int, Site | None, int, int]] = [*spans, *self.events]
+        events: list[tuple[int, Site | None, int, int]] = [*self.events]
+        events += [(PHASES.index(phase), None, began, ended) for phase, began, ended in self.spans if phase != "toggle"]
         events.sort(key=lambda event: (event[2], -event[3]))
         zero = events[0][2] if events else 0
         found: dict[tuple[str, str], int] = {}

@@ -27,7 +27,16 @@ def markdown(session: Session) -> str:
     walk = [microseconds(ns / steps) for ns in (e.untagged_forward_ns, e.untagged_backward_ns)]
     share = f"{e.untagged_backward_ns / (e.observed_backward_ns or 1):.1%}"
     rows.append(["the walk itself", "", *walk, share, "", "", ""])
-    layers = ["layer", "kind", "forward µs", "backward µs", "of backward", "forward FLOP", "backward FLOP", "saved bytes"]
+    layers = [
+        "layer",
+        "kind",
+        "forward µs",
+        "backward µs",
+        "of backward",
+        "forward FLOP",
+        "backward FLOP",
+        "saved bytes",
+    ]
     ops = []
     for row in e.ops():
         times = [microseconds(ns / steps) for ns in (row.forward_ns, row.backward_ns)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from heapq import merge
 from itertools import groupby
 from typing import Any
@@ -65,7 +66,7 @@ def _slices(session: Session, trace: Trace, track: str) -> list[Slice]:
         found.append((began, -ended, 99, op, {"layer": layer or OUTSIDE}))
         ops.append((stretch, chain(layer, known), began, ended))
     for depth in range(max((len(layers) for _, layers, _, _ in ops), default=0)):
-        for (_, path), run in groupby(ops, lambda op: (op[0], op[1][: depth + 1])):
+        for (_, path), run in groupby(ops, partial(_place, depth + 1)):
             members = list(run)
             if len(path) > depth:
                 name = path[-1]
@@ -73,6 +74,11 @@ def _slices(session: Session, trace: Trace, track: str) -> list[Slice]:
                 end = max(ended for *_, ended in members)
                 found.append((members[0][2], -end, depth + 1, title, {"layer": name}))
     return sorted(found, key=lambda slice: slice[:3])
+
+
+def _place(depth: int, op: tuple[int, list[str], int, int]) -> tuple[int, list[str]]:
+    """Return the stretch that an op is in, and its layers down to a depth."""
+    return op[0], op[1][:depth]
 
 
 def _paired(slices: list[Slice], track: int) -> Iterator[dict[str, Any]]:
