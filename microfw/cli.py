@@ -105,6 +105,8 @@ def train(arguments: argparse.Namespace) -> None:
     """Train on a toy dataset, with a profile or without, and print what came of it."""
     profiler = None
     if arguments.command == "profile":
+        for end in ("json", "html"):
+            named(getattr(arguments, end), end)
         profiler = Profiler(every=arguments.every, name=arguments.name, trace=arguments.trace_steps)
     trainer, train_set, test_set, order = prepare(arguments, profiler)
     print(f"{arguments.name}: {len(train_set):,} rows to train on, {len(test_set):,} to test on")
@@ -114,20 +116,19 @@ def train(arguments: argparse.Namespace) -> None:
         profiler.session.settings = settings(arguments)
         print("\n" + profiler.report(colour=commands.colourful()))
         if arguments.json:
-            profiler.session.save(named(arguments.json, "json"))
+            profiler.session.save(arguments.json)
             print(f"saved to {arguments.json}: microfw report {arguments.json}")
         if arguments.html:
-            profiler.session.save(named(arguments.html, "html"))
+            profiler.session.save(arguments.html)
             print(f"saved to {arguments.html}")
     result = trainer.evaluate(test_set)
     print("\ntest: " + ", ".join(f"{name} {value:.4f}" for name, value in result.items()))
 
 
-def named(path: str, end: str) -> str:
-    """Check that a file's name says what is in it."""
-    if not path.endswith("." + end) or path.endswith(".trace.json"):
+def named(path: str | None, end: str) -> None:
+    """Check that a file's name says what will be in it."""
+    if path is not None and (not path.endswith("." + end) or path.endswith(".trace.json")):
         raise ArgumentError(f"--{end}: expected a name that ends in .{end}, got {path!r}")
-    return path
 
 
 def prepare(arguments: argparse.Namespace, profiler: Profiler | None) -> tuple[Trainer, Any, Any, Any]:

@@ -95,7 +95,13 @@ class Browser:
         )
         self.emulate(dark, media)
         self.events.clear()
+        self.call("Page.navigate", url="about:blank")  # a new fragment alone would load nothing
+        self._loaded()
+        self.events.clear()
         self.call("Page.navigate", url=path if isinstance(path, str) else Path(path).absolute().as_uri())
+        self._loaded()
+
+    def _loaded(self) -> None:
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._hear())
 

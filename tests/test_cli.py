@@ -31,6 +31,36 @@ def test_profile_then_report(tmp_path):
     assert "Layers, per step (epoch 2)" in again.stdout
 
 
+def test_report_in_every_format_and_compare(tmp_path):
+    for name, hidden in (("a", "8"), ("b", "8"), ("c", "12")):
+        call(
+            "profile",
+            "wine",
+            "--epochs",
+            "2",
+            "--hidden",
+            hidden,
+            "--quiet",
+            "--trace-steps",
+            "2",
+            "--json",
+            str(tmp_path / f"{name}.json"),
+        )
+    a, b, c = (str(tmp_path / f"{name}.json") for name in "abc")
+    out = [f"--{kind}={tmp_path / ('a' + end)}" for kind, end in
+           {"html": ".html", "trace": ".trace.json", "csv": ".csv", "markdown": ".md"}.items()]  # fmt: skip
+    assert call("report", a, *out).stdout.count("saved to") == 4
+    assert "\x1b" not in call("report", a).stdout  # not a terminal
+    assert "Ops, per step" in call("report", a, "--by", "op", "--sort", "backward", "--top", "1").stdout
+    same = call("compare", a, b, "--fail-above", "10%")
+    assert "Counts: N, P, steps, operations and bytes agree." in same.stdout
+    grown = call("compare", a, c, "--fail-above", "10%", "--markdown", str(tmp_path / "c.md"), code=1)
+    assert "FAILED: above 10%: (the whole step) parameters" in grown.stdout
+    assert (tmp_path / "c.md").read_text().startswith("### Backward cost compared")
+    again = call("compare", a, c, "--rerun", "--rounds", "2", "--least", "50%")
+    assert "seconds of alternated runs, round against round" in again.stdout
+
+
 def test_train_is_quiet_when_asked_and_repeats_itself():
     runs = [call("train", "diabetes", "--epochs", "2", "--quiet", "--seed", "3").stdout for _ in range(2)]
     assert runs[0] == runs[1]
@@ -50,6 +80,12 @@ def test_train_is_quiet_when_asked_and_repeats_itself():
         (["train", "iris", "--seed", "-1"], "--seed"),
         (["report", "/nowhere.json"], "No such file"),
         (["frobnicate"], "invalid choice"),
+        (["compare", "/nowhere.json", "/nowhere.json"], "No such file"),
+        (["compare", "a.json", "b.json", "--fail-above", "much"], "invalid percent value: 'much'"),
+        (
+            ["profile", "iris", "--quiet", "--epochs", "1", "--json", "a.txt"],
+            "--json: expected a name that ends in .json",
+        ),
         ([], "required"),
         (["profile", "iris", "--every", "0"], "every"),
     ],

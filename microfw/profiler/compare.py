@@ -220,7 +220,7 @@ def _paired(a: Array, b: Array, wrong: float) -> tuple[tuple[Array, Array, Array
     """Return medians and the interval of the median ratio, rounds being drawn again together."""
     ratios = np.log(np.maximum(b, 1)) - np.log(np.maximum(a, 1))
     draws = np.random.default_rng(0).integers(0, len(ratios), (RESAMPLES, len(ratios)))
-    low, high = _interval(lambda rows: np.median(ratios[rows], axis=0), draws, wrong)
+    low, high = _interval(lambda rows: np.median(ratios[rows], axis=1), draws, wrong, ratios.shape[1])
     change = np.expm1(np.median(ratios, axis=0))
     return (np.median(a, axis=0), np.median(b, axis=0), change), np.expm1(low), np.expm1(high)
 
@@ -229,22 +229,24 @@ def _shared(a: Array, b: Array, wrong: float) -> tuple[tuple[Array, Array, Array
     """Return medians as shares of their sum, and the interval of the ratio, each run's epochs being drawn again."""
 
     def shares(times: Array) -> Array:
-        typical = np.maximum(np.median(times, axis=0), 1)
-        return np.asarray(typical / typical.sum())
+        typical = np.maximum(np.median(times, axis=-2), 1)
+        return np.asarray(typical / typical.sum(axis=-1, keepdims=True))
 
     rng = np.random.default_rng(0)
     draws = [rng.integers(0, len(times), (RESAMPLES, len(times))) for times in (a, b)]
     both = np.concatenate(draws, axis=1)
     n = len(a)
-    low, high = _interval(lambda rows: np.log(shares(b[rows[n:]]) / shares(a[rows[:n]])), both, wrong)
+    low, high = _interval(lambda rows: np.log(shares(b[rows[:, n:]]) / shares(a[rows[:, :n]])), both, wrong, a.shape[1])
     x, y = shares(a), shares(b)
     return (x, y, y / x - 1), np.expm1(low), np.expm1(high)
 
 
-def _interval(statistic: Callable[[Array], Array], draws: Array, wrong: float) -> tuple[Array, Array]:
-    drawn = np.array([statistic(rows) for rows in draws])
-    if not drawn.size:
+def _interval(statistic: Callable[[Array], Array], draws: Array, wrong: float, columns: int) -> tuple[Array, Array]:
+    """Return the quantiles of a statistic over the draws, some hundred draws at a time."""
+    if not columns:
         return np.zeros(0), np.zeros(0)
+    size = max(2_000_000 // (draws.shape[1] * columns), 1)
+    drawn = np.concatenate([statistic(draws[k : k + size]) for k in range(0, len(draws), size)])
     low, high = np.quantile(drawn, [wrong / 2, 1 - wrong / 2], axis=0)
     return low, high
 
