@@ -92,9 +92,11 @@ def test_what_is_new_is_new_and_small_layers_are_left_out():
     for epoch in b.epochs:
         epoch.rows.append(Row("3", "op", nodes=10, backward_ns=100))
     found = compare(a, b)
-    assert [(c.layer, c.what, c.change) for c in found.counts if c.layer] == [("3", "nodes", float("inf"))]
+    assert (found.only_a, found.only_b) == ([], ["3"])
+    assert [(c.layer, c.what) for c in found.counts] == [("", "nodes")]
     assert not any(c.layer == "3" for c in found.changes)
-    assert "new" in str(found)
+    assert "Only in b: 3." in str(found)
+    assert "Only in a: <code>3</code>." in compare(b, a).markdown()
 
 
 def test_the_text_fits_whatever_the_names():

@@ -91,6 +91,9 @@ class Comparison:
         Times.
     counts : list of Count
         Counts that differ.
+    only_a, only_b : list of str
+        Layers that the other run does not have. There is nothing to compare them with; the whole step's counts
+        hold them.
     epochs : list of (epoch, a, b)
         Nanoseconds of ``backward`` in a step, epoch by epoch.
     """
@@ -104,6 +107,8 @@ class Comparison:
     needed: int
     changes: list[Change] = field(default_factory=list)
     counts: list[Count] = field(default_factory=list)
+    only_a: list[str] = field(default_factory=list)
+    only_b: list[str] = field(default_factory=list)
     epochs: list[tuple[int, float, float]] = field(default_factory=list)
 
     def worse(self, than: float = 0.0) -> list[Change | Count]:
@@ -176,7 +181,13 @@ def compare(a: Session, b: Session, *, least: float | None = None, confidence: f
     found = Comparison(
         a.name or a.model or "a", b.name or b.model or "b", alternated, least, confidence, rounds, needed
     )
+    names = [list(dict.fromkeys(row.layer for epoch in x.epochs for row in epoch.rows)) for x in (a, b)]
+    found.only_a = [layer for layer in names[0] if layer not in set(names[1])]
+    found.only_b = [layer for layer in names[1] if layer not in set(names[0])]
+    alone = {*found.only_a, *found.only_b}
     for k, (layer, phase) in enumerate(labels):
+        if layer in alone:
+            continue
         x, y, change = (float(values[k]) for values in medians)
         real = rounds >= needed and (low[k] > 0 or high[k] < 0) and abs(change) >= least
         found.changes.append(Change(layer, phase, x, y, change, float(low[k]), float(high[k]), bool(real)))
@@ -259,12 +270,9 @@ def _counts(a: Session, b: Session) -> list[Count]:
         x, y = (getattr(total, what) for total in totals)
         found.append(Count("", what, x, y))
     rows = [{"": total.sum()} | {row.layer or "(outside)": row for row in total.layers()} for total in totals]
-    for layer in dict.fromkeys([*rows[0], *rows[1]]):
+    for layer in [layer for layer in rows[0] if layer in rows[1]]:
         for what in COUNTED:
-            x, y = (
-                _exact(getattr(row[layer], what) if layer in row else 0, total.observed)
-                for row, total in zip(rows, totals, strict=True)
-            )
+            x, y = (_exact(getattr(row[layer], what), total.observed) for row, total in zip(rows, totals, strict=True))
             found.append(Count(layer, what, x, y))
     return [count for count in found if count.a != count.b]
 

@@ -39,12 +39,11 @@ def markdown(found: Comparison) -> str:
     if found.counts:
         lines += ["| layer | count | a | b | change |", "| --- | --- | ---: | ---: | ---: |"]
         for c in found.counts:
-            name = code(_whose(c.layer))
-            lines.append(f"| {name} | {c.what} | {_count(c.a)} | {_count(c.b)} | {_percent(c.change)} |")
+            lines.append(f"| {_marked(c.layer)} | {c.what} | {_count(c.a)} | {_count(c.b)} | {_percent(c.change)} |")
         lines.append("")
     lines += [f"<details><summary>Times, {unit}</summary>", "", "| layer |  | a | b | change | interval | verdict |"]
     lines.append("| --- | --- | ---: | ---: | ---: | ---: | --- |")
-    lines += [f"| {code(_whose(c.layer))} | {c.phase} | {' | '.join(_numbers(found, c))} |" for c in found.changes]
+    lines += [f"| {_marked(c.layer)} | {c.phase} | {' | '.join(_numbers(found, c))} |" for c in found.changes]
     return "\n".join([*lines, "", "</details>"]) + "\n"
 
 
@@ -69,6 +68,10 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
     texts.append(
         f"Counts: {len(found.counts)} differ." if found.counts else "Counts: N, P, steps, operations and bytes agree."
     )
+    for which, layers in (("a", found.only_a), ("b", found.only_b)):
+        if layers:
+            more = f" and {len(layers) - 12} more" if len(layers) > 12 else ""
+            texts.append(f"Only in {which}: {', '.join(say(layer or OUTSIDE) for layer in layers[:12])}{more}.")
     how = (
         "seconds of alternated runs, round against round"
         if found.alternated
@@ -98,6 +101,10 @@ def _epochs(found: Comparison) -> str:
 
 def _whose(layer: str) -> str:
     return layer or "(the whole step)" if layer != "(outside)" else OUTSIDE
+
+
+def _marked(layer: str) -> str:
+    return code(_whose(layer)) if layer else "the whole step"
 
 
 def _percent(change: float) -> str:
