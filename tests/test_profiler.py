@@ -236,7 +236,7 @@ def test_json_round_trip(tmp_path):
     path = tmp_path / "run.profile.json"
     profiler.save(path)
     assert Session.load(path) == profiler.session
-    assert json.loads(path.read_text())["version"] == 1
+    assert json.loads(path.read_text())["version"] == 2
     assert report(Session.load(path)) == profiler.report()
 
 
@@ -245,7 +245,7 @@ def test_json_round_trip(tmp_path):
     [
         ("{", "expected JSON, got .*; was the file cut short?"),
         ("[]", "expected a profile saved by microfw, got other JSON"),
-        ('{"epochs": [], "version": 99}', "expected version 1, got 99"),
+        ('{"epochs": [], "version": 99}', "expected version 2 or older, got 99"),
         (
             '{"epochs": [{"epoch": 1, "rows": [{"layer": "0", "nodes": -1}]}], "layers": [], "version": 1}',
             "nodes is -1",
