@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cases import elementwise, indexing, layout, linalg, loss, reduction
+from cases import convolution, elementwise, indexing, layout, linalg, loss, reduction
 from cases.samples import Case, Sample, backwards, floats, plain, repeated, transposed
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 CASES: list[Case] = [
-    case for family in (elementwise, reduction, layout, indexing, linalg, loss) for case in family.CASES
+    case for family in (elementwise, reduction, layout, indexing, linalg, loss, convolution) for case in family.CASES
 ]
 NAMES = [case.name for case in CASES]
 SAMPLES = [(case, sample) for case in CASES for sample in case.samples]
