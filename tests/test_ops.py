@@ -238,7 +238,9 @@ def test_linear_into_an_optimizers_buffer_gives_the_same_gradient():
 
 
 @pytest.mark.parametrize(
-    "case", [c for c in CASES if c.name in ("relu", "cross_entropy", "softplus", "bce_with_logits", "max_pool")], ids=title
+    "case",
+    [c for c in CASES if c.name in ("relu", "cross_entropy", "softplus", "bce_with_logits", "max_pool")],
+    ids=title,
 )
 def test_arrays_and_tensors_take_the_same_slope(case):
     for sample in case.samples:

@@ -125,7 +125,12 @@ class Conv2D(Module):
     def extra_repr(self) -> str:
         """Return the sizes, and the settings that are not the default."""
         shown = [f"{self.in_channels} -> {self.out_channels}", "×".join(map(str, self.kernel_size))]
-        plain = {"stride": (1,) * self.axes, "padding": ((0, 0),) * self.axes, "dilation": (1,) * self.axes, "groups": 1}
+        plain = {
+            "stride": (1,) * self.axes,
+            "padding": ((0, 0),) * self.axes,
+            "dilation": (1,) * self.axes,
+            "groups": 1,
+        }
         shown += [f"{name}={_short(value)}" for name, value in self.settings.items() if value != plain[name]]
         return ", ".join(shown) + ("" if self.bias is not None else ", bias=False")
 

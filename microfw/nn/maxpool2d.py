@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
+
 from microfw.errors import ArgumentError, ShapeError, message
 from microfw.nn.conv2d import _short
 from microfw.nn.module import Module
@@ -51,7 +53,7 @@ class MaxPool2D(Module):
         kind = type(self).__name__
         kernel = per_axis(kernel_size, 2, kind, "kernel_size")
         pads = check_padding(padding, 2, kind)
-        if pads != "same" and any(max(pair) >= k for pair, k in zip(pads, kernel, strict=True)):  # type: ignore[type-var]
+        if not isinstance(pads, str) and any(max(pair) >= k for pair, k in zip(pads, kernel, strict=True)):
             raise ArgumentError(message(kind, f"padding below the kernel_size {kernel}", repr(padding)))
         self.settings = {
             "kernel": kernel,
@@ -61,11 +63,13 @@ class MaxPool2D(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Reduce each window to one entry."""
+        if not isinstance(x, Tensor):
+            x = np.asarray(x)
+        if x.ndim != 4:
+            raise ShapeError(message(self.where, "x of shape (N, C, H, W)", x.shape))
         try:
             return self.op(x, **self.settings)
         except ShapeError as error:
-            if len(x.shape) != 4:
-                raise ShapeError(message(self.where, "x of shape (N, C, H, W)", x.shape)) from None
             raise ShapeError(f"{self.where}{str(error).removeprefix(self.op.__name__)}") from None
 
     def extra_repr(self) -> str:

@@ -174,17 +174,15 @@ def conv(
     outputs, n, work, places = w.shape[0], x.shape[0], prod(w.shape[1:]), prod(geo.out) * x.shape[0]
     cols = columns(x, geo).reshape((groups, work, places))
     y = _multiply(w.reshape((groups, outputs // groups, work)), cols).reshape((outputs, places))
-    kept = cols if cols.nbytes <= KEPT and geo.index is not None else None
+    kept = cols if cols.nbytes <= KEPT and geo.spots is not None else None
     if type(b) is not int or b:
-        if b.shape != (outputs,):
-            raise ShapeError(message("conv", f"b of shape ({outputs},), or 0 for none", b.shape))
+        if np.shape(b) != (outputs,):
+            raise ShapeError(message("conv", f"b of shape ({outputs},), or 0 for none", np.shape(b)))
         y += b.reshape((outputs, 1))
     return batch_first(y.reshape((outputs, *geo.out, n))), kept
 
 
-def _transpose_by_input(
-    g: Any, w: Any, stride: Sizes, padding: Padding, dilation: Sizes, groups: int
-) -> Any:
+def _transpose_by_input(g: Any, w: Any, stride: Sizes, padding: Padding, dilation: Sizes, groups: int) -> Any:
     return either(conv, g, w, 0, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
 
@@ -239,7 +237,9 @@ def conv_transpose(
     channels = w.shape[1] * groups
     w = w.reshape((groups, outputs // groups, *w.shape[1:]))
     if geo.out == geo.size and not geo.stepped:  # then it is a convolution with the kernel flipped, and as much work
-        flipped = w.swapaxes(1, 2)[(..., *(slice(None, None, -1),) * axes)].reshape((channels, outputs // groups, *kernel))
+        flipped = w.swapaxes(1, 2)[(..., *(slice(None, None, -1),) * axes)].reshape(
+            (channels, outputs // groups, *kernel)
+        )
         pads = tuple((s - 1 - a, s - 1 - b) for s, (a, b) in zip(geo.spans, geo.pads, strict=True))
         return conv.op.value(x, flipped, 0, padding=pads, dilation=dilation, groups=groups)[0]  # type: ignore[no-any-return]
     places = prod(geo.out) * n
@@ -257,6 +257,6 @@ def _smallest(out: Shape, kernel: Shape, stride: Any, padding: Any, dilation: An
     if pads == "same":
         return tuple(n * s for n, s in zip(out, stride, strict=True))
     return tuple(
-        (n - 1) * s + d * (k - 1) + 1 - sum(p)  # type: ignore[arg-type]
+        (n - 1) * s + d * (k - 1) + 1 - sum(p)
         for n, s, k, d, p in zip(out, stride, kernel, dilation, pads, strict=True)
     )

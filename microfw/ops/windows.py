@@ -34,7 +34,7 @@ class Geometry(NamedTuple):
     out: Shape  # how many windows, along each axis
     inner: tuple[slice, ...] | None  # the input within the padded one; None without padding
     cuts: list[tuple[slice, ...]]  # for each tap, the entries of the padded input that it meets
-    index: Array | None  # the same as flat positions, tap by tap; None if a window is an entry
+    spots: Array | None  # the same as flat positions, tap by tap; None if a window is an entry
     spans: Shape  # from the first tap of a window to its last
     stepped: bool  # some stride is above 1
     disjoint: bool  # no entry is in two windows
@@ -50,9 +50,9 @@ def per_axis(value: Any, axes: int, where: str, name: str) -> Shape:
     (3, 3)
     """
     values = (value,) * axes if isinstance(value, int | np.integer) else value
-    if isinstance(values, list | tuple) and len(values) == axes:
-        if all(isinstance(v, int | np.integer) and not isinstance(v, bool) and v > 0 for v in values):
-            return tuple(map(int, values))
+    fits = isinstance(values, list | tuple) and len(values) == axes
+    if fits and all(isinstance(v, int | np.integer) and not isinstance(v, bool) and v > 0 for v in values):
+        return tuple(map(int, values))
     raise ArgumentError(message(where, f"{name} to be a positive integer or {axes} of them", repr(value)))
 
 
@@ -89,7 +89,9 @@ def _geometry(where: str, size: Shape, kernel: Any, stride: Any, padding: Any, d
     if any(r > n for r, n in zip(spans, padded, strict=True)):
         spanned = " × ".join(map(str, spans))
         got = f"{' × '.join(map(str, size))} and padding {pads}"
-        raise ShapeError(message(where, f"an input of at least {spanned} with its padding", got, "use a smaller kernel"))
+        raise ShapeError(
+            message(where, f"an input of at least {spanned} with its padding", got, "use a smaller kernel")
+        )
     out = tuple((n - r) // s + 1 for n, r, s in zip(padded, spans, stride, strict=True))
     taps = list(np.ndindex(*kernel))
     starts = [[d * t for d, t in zip(dilation, tap, strict=True)] for tap in taps]
@@ -98,14 +100,14 @@ def _geometry(where: str, size: Shape, kernel: Any, stride: Any, padding: Any, d
         for start in starts
     ]
     flat = np.arange(prod(padded)).reshape(1, *padded)
-    index = np.concatenate([flat[cut].ravel() for cut in cuts])
-    index.setflags(write=False)
+    spots = np.concatenate([flat[cut].ravel() for cut in cuts])
+    spots.setflags(write=False)
     inner = (slice(None), *(slice(a, a + n) for n, (a, _) in zip(size, pads, strict=True)))
     disjoint = all(s >= r for s, r in zip(stride, spans, strict=True))
     tiles = disjoint and tuple(n * k for n, k in zip(out, kernel, strict=True)) == size == padded
     return Geometry(
         size, kernel, pads, padded, out, inner if padded != size else None, cuts,
-        None if tiles and prod(kernel) == 1 else index, spans, max(stride) > 1, disjoint, tiles,
+        None if tiles and prod(kernel) == 1 else spots, spans, max(stride) > 1, disjoint, tiles,
     )  # fmt: skip
 
 
@@ -177,7 +179,7 @@ def columns(x: Array, geo: Geometry) -> Array:
     """Return the windows of an array as (C, taps and places, N)."""
     channels, n = x.shape[1], x.shape[0]
     flat = padded(batch_last(x), geo, 0).reshape(channels, prod(geo.padded), n)
-    return flat if geo.index is None else flat.take(geo.index, axis=1)
+    return flat if geo.spots is None else flat.take(geo.spots, axis=1)
 
 
 def put_back(parts: Iterable[Any], channels: int, n: int, dtype: Any, geo: Geometry) -> Array:
@@ -195,9 +197,7 @@ def put_back(parts: Iterable[Any], channels: int, n: int, dtype: Any, geo: Geome
 # Ops
 
 
-def _fold_again(
-    g: Any, shape: Shape, kernel: Sizes, stride: Sizes, padding: Padding, dilation: Sizes
-) -> Any:
+def _fold_again(g: Any, shape: Shape, kernel: Sizes, stride: Sizes, padding: Padding, dilation: Sizes) -> Any:
     return either(fold, g, size=shape[2:], stride=stride, padding=padding, dilation=dilation)
 
 
@@ -207,9 +207,7 @@ def _windows_cost(y: Shape, x: Shape, *, kernel: Any, stride: Any = 1, padding: 
 
 
 @op(vjp=_fold_again, jvp="linear", cost=_windows_cost)
-def windows(
-    x: Array, *, kernel: Sizes, stride: Sizes = 1, padding: Padding = 0, dilation: Sizes = 1
-) -> Array:
+def windows(x: Array, *, kernel: Sizes, stride: Sizes = 1, padding: Padding = 0, dilation: Sizes = 1) -> Array:
     """Sliding windows: (N, C, H, W) becomes (N, C, kh, kw, H', W'), the entries under each tap of a kernel.
 
     Likewise with one or three axes in the place of H and W. ``stride`` is the step from window to window,

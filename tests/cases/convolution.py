@@ -19,21 +19,22 @@ def places(size, kernel, stride, padding, dilation):
     axes = len(size)
     kernel, stride, dilation = (per_axis(v, axes) for v in (kernel, stride, dilation))
     if padding == "same":
-        out = [math.ceil(n / s) for n, s in zip(size, stride)]
+        out = [math.ceil(n / s) for n, s in zip(size, stride, strict=True)]
         before = [
             max((m - 1) * s + d * (k - 1) + 1 - n, 0) // 2
-            for n, m, s, d, k in zip(size, out, stride, dilation, kernel)
+            for n, m, s, d, k in zip(size, out, stride, dilation, kernel, strict=True)
         ]
     else:
         pads = [per_axis(p, 2) for p in per_axis(0 if padding == "valid" else padding, axes)]
         before = [p[0] for p in pads]
         out = [
-            (n + sum(p) - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in zip(size, pads, dilation, kernel, stride)
+            (n + sum(p) - d * (k - 1) - 1) // s + 1
+            for n, p, d, k, s in zip(size, pads, dilation, kernel, stride, strict=True)
         ]
 
     def where(place, tap):
-        at = tuple(i * s + t * d - b for i, s, t, d, b in zip(place, stride, tap, dilation, before))
-        return at if all(0 <= a < n for a, n in zip(at, size)) else None
+        at = tuple(i * s + t * d - b for i, s, t, d, b in zip(place, stride, tap, dilation, before, strict=True))
+        return at if all(0 <= a < n for a, n in zip(at, size, strict=True)) else None
 
     return tuple(out), where
 
@@ -78,12 +79,12 @@ def slow_conv_transpose(x, w, *, size=None, stride=1, padding=0, dilation=1, gro
     if size is None:
         steps, dilations = per_axis(stride, axes), per_axis(dilation, axes)
         if padding == "same":
-            size = tuple(n * s for n, s in zip(x.shape[2:], steps))
+            size = tuple(n * s for n, s in zip(x.shape[2:], steps, strict=True))
         else:
             pads = [per_axis(p, 2) for p in per_axis(padding, axes)]
             size = tuple(
                 (n - 1) * s + d * (k - 1) + 1 - sum(p)
-                for n, s, d, k, p in zip(x.shape[2:], steps, dilations, kernel, pads)
+                for n, s, d, k, p in zip(x.shape[2:], steps, dilations, kernel, pads, strict=True)
             )
     size = per_axis(size, axes)
     out, where = places(size, kernel, stride, padding, dilation)
@@ -189,10 +190,12 @@ def conv_samples():
 def transpose_samples():
     rows = []
     for label, x, w, params in CONVS:
-        out, _ = places(x[2:], w[2:], **{"stride": 1, "padding": 0, "dilation": 1} | {k: v for k, v in params.items() if k != "groups"})
-        rows.append(
-            Sample(label, (floats((x[0], w[0], *out), seed=1), floats(w, seed=2)), {"size": x[2:], **params})
+        out, _ = places(
+            x[2:],
+            w[2:],
+            **{"stride": 1, "padding": 0, "dilation": 1} | {k: v for k, v in params.items() if k != "groups"},
         )
+        rows.append(Sample(label, (floats((x[0], w[0], *out), seed=1), floats(w, seed=2)), {"size": x[2:], **params}))
     small = (floats((2, 3, 2, 3), seed=1), floats((3, 2, 2, 2), seed=2))
     return [
         *rows,
@@ -234,4 +237,3 @@ CASES = [
     Case("max_pool", slow_pool(np.max, -np.inf), pool_samples(), protocol=False),
     Case("avg_pool", slow_pool(np.mean, 0.0), pool_samples(), protocol=False),
 ]
-
