@@ -241,7 +241,7 @@ def conv_transpose(
             (channels, outputs // groups, *kernel)
         )
         pads = tuple((s - 1 - a, s - 1 - b) for s, (a, b) in zip(geo.spans, geo.pads, strict=True))
-        return conv.op.value(x, flipped, 0, padding=pads, dilation=dilation, groups=groups)[0]  # type: ignore[no-any-return]
+        return conv.op.value(x, flipped, 0, padding=pads, dilation=dilation, groups=groups)[0]
     places = prod(geo.out) * n
     w = w.reshape((groups, outputs // groups, work)).transpose((0, 2, 1))
     cols = _multiply(w, batch_last(x).reshape((groups, outputs // groups, places)))
@@ -254,9 +254,9 @@ def _smallest(out: Shape, kernel: Shape, stride: Any, padding: Any, dilation: An
     where, axes = "conv_transpose", len(out)
     stride, dilation = per_axis(stride, axes, where, "stride"), per_axis(dilation, axes, where, "dilation")
     pads = check_padding(padding, axes, where)
-    if pads == "same":
+    if isinstance(pads, str):
         return tuple(n * s for n, s in zip(out, stride, strict=True))
     return tuple(
-        (n - 1) * s + d * (k - 1) + 1 - sum(p)
+        (n - 1) * s + d * (k - 1) + 1 - p[0] - p[1]
         for n, s, k, d, p in zip(out, stride, kernel, dilation, pads, strict=True)
     )
