@@ -32,8 +32,9 @@ def patches(images: np.ndarray) -> np.ndarray:
     n, h, w, c = images.shape
     framed = np.zeros((n, h + 2, w + 2, c), np.float32)
     framed[:, 1:-1, 1:-1] = images
-    rows = [framed[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
-    return np.stack(rows, axis=3).reshape(n * h * w, 9 * c)
+    row, column, entry = framed.strides[1], framed.strides[2], framed.itemsize
+    shape, strides = (n, h, w, 3, 3 * c), (framed.strides[0], row, column, row, entry)
+    return np.lib.stride_tricks.as_strided(framed, shape, strides).reshape(n * h * w, 9 * c)
 
 
 def hand_written_images(batch: int) -> Step:
@@ -49,7 +50,8 @@ def hand_written_images(batch: int) -> Step:
         n = len(X)
         seen1 = patches(X.reshape(n, 8, 8, 1))
         h1 = np.maximum(seen1 @ K1 + c1, 0).reshape(n, 4, 2, 4, 2, 8)
-        top, bottom = h1[:, :, 0].max(axis=3), h1[:, :, 1].max(axis=3)
+        top = np.maximum(h1[:, :, 0, :, 0], h1[:, :, 0, :, 1])
+        bottom = np.maximum(h1[:, :, 1, :, 0], h1[:, :, 1, :, 1])
         pooled = np.maximum(top, bottom)
         seen2 = patches(pooled)
         h2 = np.maximum(seen2 @ K2 + c2, 0)
@@ -70,12 +72,11 @@ def hand_written_images(batch: int) -> Step:
         dK2, dc2 = seen2.T @ delta, delta.sum(axis=0)
         flipped = K2.reshape(3, 3, 8, 16)[::-1, ::-1].transpose(0, 1, 3, 2).reshape(144, 8)
         delta = (patches(delta.reshape(n, 4, 4, 16)) @ flipped).reshape(n, 4, 4, 8)
-        spread = np.zeros_like(h1)
-        for i, best in ((0, top), (1, bottom)):
-            won = delta * (best >= pooled)
-            delta = delta - won  # the first of equal ones gets all
-            left = won * (h1[:, :, i, :, 0] >= best)
-            spread[:, :, i, :, 0], spread[:, :, i, :, 1] = left, won - left
+        spread = np.empty_like(h1)
+        upper = delta * (top >= bottom)  # the first of equal ones gets all
+        for i, best, g in ((0, top, upper), (1, bottom, delta - upper)):
+            left = g * (h1[:, :, i, :, 0] >= best)
+            spread[:, :, i, :, 0], spread[:, :, i, :, 1] = left, g - left
         delta = spread.reshape(-1, 8) * (h1.reshape(-1, 8) > 0)
         dK1, dc1 = seen1.T @ delta, delta.sum(axis=0)
         for p, v, g in zip(parameters, speeds, (dK1, dc1, dK2, dc2, dW, db), strict=True):
