@@ -24,6 +24,7 @@ EXAMPLES = {  # example: lines of its output
     "plot_3_moons_boundary.py": [r"hidden layers of 32 and 16: test accuracy 9\d\.\d%"],
     "plot_4_custom_layer_and_op.py": [r"gradcheck of swish: ok", r"gradcheck: argument 0: expected the backward", r"1\.body\.1 Swish +1 +1 "],
     "plot_5_profile_your_own_loop.py": [r"the walk +\d+\.\d%", r"freezing a layer lowered P, E and the backward FLOPs"],
+    "plot_6_convolutional_digits.py": [r"test accuracy: (98\.[5-9]|99\.\d|100\.0)%", r"3 Conv2D +1 +4,640 ", r"a convolution's weight costs 16 times a dense layer's"],
 }  # fmt: skip
 
 
