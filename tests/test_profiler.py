@@ -345,3 +345,18 @@ def test_merging_conserves_sums():
     assert both.sum().backward_ns == 540_000
     assert both.untagged_backward_ns == 60_000
     assert both.parameters == 330
+
+
+def test_poolings_of_equal_shapes_and_other_kernels_cost_what_they_cost():
+    x = mf.tensor(np.ones((1, 1, 6, 6), np.float32), requires_grad=True)
+
+    def flops(*kernels):
+        with mf.Profiler() as profiler:
+            for kernel in kernels:
+                pooled = mf.ops.pooling.avg_pool(x, kernel=kernel, stride=1, padding=kernel // 2)
+                assert pooled.shape == x.shape
+                pooled.sum().backward()
+            profiler.end_epoch()
+        return profiler.session.total().sum().flops_forward
+
+    assert flops(1, 3, 1) == 2 * flops(1) + flops(3) > 3 * flops(1)

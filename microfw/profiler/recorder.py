@@ -14,7 +14,7 @@ import numpy as np
 
 from microfw.graph import Leaf, Node
 from microfw.profiler.session import PHASES, Epoch, Row
-from microfw.profiler.sites import Pattern, Site, needs, recomputed, shapes_of
+from microfw.profiler.sites import Pattern, Site, needs, recomputed, settings, shapes_of
 from microfw.recording import MODE, Mode, Observer
 
 STRIDE = 256
@@ -194,6 +194,7 @@ class Recorder(Observer):
                 or site.constants != node.parents.count(None)  # type: ignore[union-attr]
                 or (site.constants and site.needs != needs(node))
                 or site.shapes != shapes_of(inputs)
+                or (params and site.settings != settings(params))
             ):
                 site = self.site(op, node, inputs, params)
         except (IndexError, AttributeError):
@@ -218,7 +219,7 @@ class Recorder(Observer):
         """Return the site of an op that has run."""
         path = node.scope[0] if node.scope is not None else ""
         shapes = [getattr(a, "shape", ()) for a in inputs]
-        key = (node.form, path, node.shape, tuple(shapes), needs(node))
+        key = (node.form, path, node.shape, tuple(shapes), needs(node), settings(params))
         site = self.sites.get(key)
         if site is None:
             site = self.sites[key] = Site(op, node, path, shapes, params)

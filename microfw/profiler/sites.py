@@ -19,6 +19,15 @@ def needs(node: Node) -> tuple[bool, ...]:
     return tuple([parent is not None for parent in node.parents or ()])
 
 
+def settings(params: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the parameters of an op that its cost can depend on besides the shapes, such as a kernel's size."""
+    return tuple([v if isinstance(v, int | float | str) or _integers(v) else None for v in params.values()])
+
+
+def _integers(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(v, int) or _integers(v) for v in value)
+
+
 def shapes_of(inputs: tuple[Any, ...]) -> Shapes:
     """Return the shapes of arrays, spelt out for the usual numbers of them, which is faster than a loop."""
     n = len(inputs)
@@ -53,7 +62,7 @@ class Site:
 
     __slots__ = (
         "again", "backward_ns", "constants", "cost", "form", "forward_ns", "needs", "op", "path", "rules", "scope",
-        "shape", "shapes",
+        "settings", "shape", "shapes",
     )  # fmt: skip
 
     def __init__(self, op: Any, node: Node, path: str, shapes: Shapes, params: dict[str, Any]) -> None:
@@ -63,6 +72,7 @@ class Site:
         self.scope = node.scope
         self.shape = node.shape
         self.shapes = shapes
+        self.settings = settings(params)
         self.needs = needs(node)
         self.constants = self.needs.count(False)
         self.forward_ns = self.backward_ns = self.rules = self.again = 0
