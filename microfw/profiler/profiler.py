@@ -16,6 +16,7 @@ from microfw.ops import elementwise
 from microfw.profiler.recorder import Log, Recorder
 from microfw.profiler.report import report
 from microfw.profiler.session import Layer, Session
+from microfw.profiler.tracer import Tracer
 from microfw.recording import MODE, Mode, mode
 from microfw.training.hooks import Hook, TrainState
 
@@ -39,11 +40,14 @@ class Profiler(Hook):
         what the observed steps took, labelled as sampled and not scaled up.
     name : str
         A title for the report.
+    trace : int
+        Keep the events of the first so many steps one by one, for `Session.chrome_trace`; at most
+        200,000 of them (`tracer.MOST_EVENTS`). Without it memory does not grow with the number of steps.
 
     Raises
     ------
     ArgumentError
-        If ``every`` is not a positive integer.
+        If ``every`` is not a positive integer, or ``trace`` is negative.
     GraphError
         If it is attached twice, or asked for an epoch while not attached.
 
@@ -67,10 +71,13 @@ class Profiler(Hook):
     [('Dense', 1), ('MSELoss', 3)]
     """
 
-    def __init__(self, model: Module | None = None, *, every: int = 1, name: str = "") -> None:
+    def __init__(self, model: Module | None = None, *, every: int = 1, name: str = "", trace: int = 0) -> None:
         if not isinstance(every, int) or every < 1:
             raise ArgumentError(message("Profiler", "every to be a positive integer", every))
+        if not isinstance(trace, int) or trace < 0:
+            raise ArgumentError(message("Profiler", "trace to be a number of steps", trace))
         self.model = model
+        self.trace = trace
         self._session = Session(name=name, every=every, environment=environment())
         self._logs: list[Log] = []
         self._recorder: Recorder | None = None
@@ -112,7 +119,8 @@ class Profiler(Hook):
         if self.model is not None:
             self._session.model = type(self.model).__name__
             self._session.layers = layers(self.model)
-        self._recorder = Recorder(self._session.every, takes_losses)
+        every = self._session.every
+        self._recorder = Tracer(self.trace, every, takes_losses) if self.trace else Recorder(every, takes_losses)
         self._token = MODE.set(MODE.get())
         self._recorder.attach()
 
@@ -123,6 +131,8 @@ class Profiler(Hook):
             self._token = None
         if recorder is not None:
             recorder.modes.clear()  # which point back at it
+        if isinstance(recorder, Tracer):
+            self._session.trace = recorder.trace()
         if recorder is not None and self.session.epochs:
             self.session.overhead = overhead(self.session)
 
@@ -155,7 +165,7 @@ class Profiler(Hook):
         return report(self.session, **options)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the session as JSON."""
+        """Write the session to a file: JSON, or a page, a table, a trace by the name's end; see `Session.save`."""
         self.session.save(path)
 
 

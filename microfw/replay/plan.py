@@ -130,7 +130,7 @@ class Plan:
 
     def _heir(self, call: Call, target: Cell, last: dict[int, int], k: int, blocks: dict[int, Array]) -> Cell | None:
         """Return an input that ends here and may be overwritten by the result, entry by entry."""
-        if call.style != "ufunc" or call.kwargs:
+        if call.style != "ufunc" or call.kwargs or call.function.signature is not None:
             return None
         roots = [root(c) for c in call.reads()]
         for cell in call.reads():
