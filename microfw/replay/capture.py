@@ -147,7 +147,7 @@ class Captured:
             values = list(made) if extra else [made]
             if not all(isinstance(v, Cell) for v in values) or not same(values[0].array, applied.output):
                 raise Untraceable("another value than the op gave")
-        except Untraceable as reason:
+        except Exception as reason:  # also what an array can do, and a stand-in can't
             del self.tape.calls[start:]
             self.opaque[op.name] = str(reason)
             values = self._one_call(applied, inputs, len(extra))
@@ -246,7 +246,7 @@ class Captured:
             if into is not None:
                 return into
             return made if isinstance(made, Cell) else self.cell(np.asarray(made))
-        except Untraceable as reason:
+        except Exception as reason:
             del self.tape.calls[start:]
             self.opaque[f"{node.op.name}, derivative"] = str(reason)
         values = tuple([a.array if isinstance(a, Cell) else plain(a) for a in args])

@@ -47,13 +47,15 @@ class Plan:
         self.calls = self._needed(captured)
         self.impure = any(not call.pure and call.style != "guard" for call in self.calls)
         self.arrays: dict[int, Array] = {}
+        self.beside: dict[Any, Array] = {}
         self.held: list[Any] = [captured]
         self.bytes_planned = self.bytes_without = 0
         self._place()
+        self.direct = {id(cell): f"a{k}" for k, cell in enumerate(captured.inputs) if self._direct(cell)}
         split = sum(call in set(captured.forward) for call in self.calls)
         later = {id(root(c)) for c in captured.outputs}
         between = {id(root(c)) for call in self.calls[split:] for c in call.reads()}
-        self.forward = self._write(self.calls[:split], later | between, captured.inputs)
+        self.forward = self._write(self.calls[:split], later | between, first=True)
         self.backward = self._write(self.calls[split:], later)
 
     def _needed(self, captured: Captured) -> list[Call]:
@@ -147,6 +149,13 @@ class Plan:
                 return cell
         return None
 
+    def scratch(self, like: Array) -> Array:
+        """Return memory that a call may use on the side."""
+        key = like.shape, like.dtype
+        if key not in self.beside:
+            self.beside[key] = np.empty_like(like)
+        return self.beside[key]
+
     def array(self, value: Any) -> Any:
         """Return what stands at replay for a cell, or for cells inside of lists."""
         if isinstance(value, tuple | list):
@@ -170,21 +179,32 @@ class Plan:
 
     # Code
 
-    def _write(self, calls: list[Call], later: set[int], inputs: Sequence[Cell] = ()) -> Callable[..., None]:
+    def _direct(self, cell: Cell) -> bool:
+        """Whether an argument can be read where it is: nothing but the array itself and its transpose is needed."""
+        calls = [c for call in self.calls for c in (call, call.instead) if c is not None]
+        views = [c for call in calls for c in call.reads() if root(c) is cell and c is not cell]
+        outputs = [root(c) for c in self.captured.outputs]
+        return all(is_transpose(c) for c in views) and not any(c is cell for c in outputs)
+
+    def _write(self, calls: list[Call], later: set[int], first: bool = False) -> Callable[..., None]:
         """Write calls as functions; of the scalars, those read ``later`` are kept in arrays too."""
         parts = []
         for k in range(0, max(len(calls), 1), CHUNK):
             rest = {id(root(c)) for call in calls[k + CHUNK :] for c in call.reads()}
-            parts.append(Writer(self, calls[k : k + CHUNK], later | rest).function(() if k else inputs))
+            parts.append(Writer(self, calls[k : k + CHUNK], later | rest).function(first and not k))
         if len(parts) == 1:
             return parts[0]
 
         def run(*arguments: Any) -> None:
-            parts[0](*arguments)
-            for part in parts[1:]:
-                part()
+            for part in parts:
+                part(*arguments)
 
         return run
+
+
+def is_transpose(cell: Cell) -> bool:
+    """Whether a cell is the transpose of one with memory of its own."""
+    return cell.view is not None and cell.view[0] is np.transpose and len(cell.view[1]) == 1 and cell.view[1][0].view is None
 
 
 class Writer:
@@ -198,9 +218,14 @@ class Writer:
         self.known: dict[Any, str] = {}
         self.scalars: dict[int, str] = {}
 
-    def function(self, inputs: Sequence[Cell]) -> Callable[..., None]:
-        """Return the function, which takes the inputs in first."""
-        lines = [f"    {self.name(np.copyto)}({self.name(cell)}, a{k})" for k, cell in enumerate(inputs)]
+    def function(self, first: bool) -> Callable[..., None]:
+        """Return the function; the first one takes in the arguments that are not read where they are."""
+        inputs = self.plan.captured.inputs if first else []
+        lines = [
+            f"    {self.name(np.copyto)}({self.name(cell)}, a{k})"
+            for k, cell in enumerate(inputs)
+            if id(cell) not in self.plan.direct
+        ]
         depth, within = 0, None
         for call in self.calls:
             if call.node is not within:
@@ -208,7 +233,7 @@ class Writer:
             for line in self.lines(call):
                 lines.append("    " * (depth + 1) + line)
             depth += call.style == "guard"
-        names = [*(f"a{k}" for k in range(len(inputs))), *(f"{n}={n}" for n in self.names)]
+        names = [*(f"a{k}" for k in range(len(self.plan.captured.inputs))), *(f"{n}={n}" for n in self.names)]
         source = f"def run({', '.join(names)}):\n" + "\n".join(lines or ["    pass"])
         exec(compile(source, "<plan>", "exec"), self.names)
         run: Callable[..., None] = self.names["run"]
@@ -220,6 +245,8 @@ class Writer:
             scalar = self.scalars.get(id(value))
             if scalar is not None:
                 return scalar
+            if id(root(value)) in self.plan.direct:
+                return self.plan.direct[id(root(value))] + (".T" if value.view is not None else "")
             value = self.plan.array(value)
         if isinstance(value, tuple | list):
             value = self.plan.array(value)
@@ -262,7 +289,7 @@ class Writer:
         if any(other.out is out for other in self.plan.calls if other is not call):
             return None
         if call.style == "dot" and all(isinstance(self.plan.array(a), np.ndarray) and a.ndim == 1 for a in call.args):
-            return f"{self.name(self.plan.array(call.args[0]).dot)}({self.name(call.args[1])})"
+            return f"{self.name(call.args[0])}.dot({self.name(call.args[1])})"
         if call.style == "ufunc" and call.function in SYMBOLS:
             left, right = (self.name(a) for a in call.args)
             return f"{left} {SYMBOLS[call.function]} {right}"
@@ -276,15 +303,22 @@ class Writer:
         words = "".join(f", {k}={name(v)}" for k, v in call.kwargs.items())
         texts = ", ".join(name(a) for a in call.args)
         if call.style == "ufunc":
-            place = "out=" if call.function in NAMED else ""
-            return f"{name(call.function)}({texts}, {place}{name(out)}{words})"
+            place, before = "out=" if call.function in NAMED else "", ""
+            if len(call.args) == 2 and out.ndim == 2 and (row := plan.array(call.args[1])).__class__ is np.ndarray:  # type: ignore[union-attr]
+                if row.shape == out.shape[1:] and row.dtype == out.dtype:  # NumPy repeats a row faster in a copy
+                    rows = plan.scratch(out)
+                    before = f"{name(np.copyto)}({name(rows)}, {name(row)}); "
+                    texts = f"{name(call.args[0])}, {name(rows)}"
+            return f"{before}{name(call.function)}({texts}, {place}{name(out)}{words})"
         if call.style == "reduce":
             axis, keepdims = call.kwargs.get("axis", 0), call.kwargs.get("keepdims", False)
             return f"{name(call.function.reduce)}({texts}, {name(axis)}, None, {name(out)}, {name(keepdims)})"
         if call.style == "dot":
             left = plan.array(call.args[0])
             if isinstance(left, np.ndarray) and out is not None and out.flags.c_contiguous:
-                return f"{name(left.dot)}({name(call.args[1])}, {name(out)})"
+                direct = isinstance(call.args[0], Cell) and id(root(call.args[0])) in plan.direct
+                method = f"{name(call.args[0])}.dot" if direct else name(left.dot)
+                return f"{method}({name(call.args[1])}, {name(out)})"
         if call.style == "cast":
             return f"{name(np.copyto)}({name(out)}, {texts}, 'unsafe')"
         if call.style == "write":

@@ -156,11 +156,11 @@ class CompiledStep:
         last = self._last
         if last is not None and _mode() is last.mode and _changes.count == last.changes and last.fits(*arguments):
             return self._replay(last, arguments, between)
-        return self._choose([self._array(a) for a in arguments], between)
+        return self._choose(tuple([self._array(a) for a in arguments]), between)
 
-    def _choose(self, arrays: list[Array], between: Between) -> Any:
+    def _choose(self, arrays: tuple[Array, ...], between: Between) -> Any:
         """Replay, learn, or run a step as ever."""
-        key = tuple([(a.dtype.char, a.shape) for a in arrays])
+        key = tuple([(a.dtype.char, a.shape, a.strides) for a in arrays])
         replay, mode = self.replays.get(key), MODE.get()
         if mode.observer is not None or mode.nested or not mode.recording:
             return self._eager(arrays, between)
@@ -197,12 +197,12 @@ class CompiledStep:
             if between is not None:
                 between(replay.outputs[0])
             if watcher is None:
-                replay.backward()
+                replay.backward(*arrays)
             else:
                 if watcher.losses is not None:
                     watcher.losses.append(replay.outputs[0].copy())
                 began = perf_counter_ns()
-                replay.backward()
+                replay.backward(*arrays)
                 watcher.stretches.append(("backward", began, perf_counter_ns()))
             for leaf, slot in replay.leaves:
                 leaf.grad = slot
@@ -222,7 +222,7 @@ class CompiledStep:
             array = array.astype(dtype)
         if array.dtype.kind not in "fiub":
             raise DTypeError(message("compiled step", "arrays of numbers", array.dtype))
-        return array
+        return array if array.flags.c_contiguous else array.copy("K")
 
     def _eager(self, arrays: Any, between: Between, f: Callable[..., Any] | None = None) -> Any:
         self.optimizer.zero_grad()
@@ -236,7 +236,7 @@ class CompiledStep:
 
     # Learning a step
 
-    def _learn(self, key: Key, arrays: list[Array], between: Between) -> Any:
+    def _learn(self, key: Key, arrays: tuple[Array, ...], between: Between) -> Any:
         """Run a step and note it; the second time make a plan, and hold it against what the step has given."""
         self.replays.pop(key, None)
         self._last = None
@@ -282,12 +282,12 @@ class CompiledStep:
             carried.restore(after)
         return made
 
-    def _prove(self, captured: Captured, plan: Plan, arrays: list[Array], made: Any) -> None:
+    def _prove(self, captured: Captured, plan: Plan, arrays: tuple[Array, ...], made: Any) -> None:
         """Run a plan on the step that it was made from, and compare every bit."""
         expected = [t._array for t in (made if isinstance(made, tuple) else (made,))]
         gradients = [leaf.grad.copy() for leaf, _ in captured.leaves]  # type: ignore[union-attr]
         plan.forward(*arrays)
-        plan.backward()
+        plan.backward(*arrays)
         for a, cell in zip(expected, captured.outputs, strict=True):
             if not same(a, plan.array(cell)):
                 raise Uncapturable("the plan gives another output than the step; this is a fault of microfw")
@@ -328,7 +328,7 @@ class CompiledStep:
         """Say for each shape of the arguments whether the step is replayed, and why not."""
         lines = []
         for key in dict.fromkeys((*self.replays, *self.reasons, *self.seen)):
-            title = ", ".join(f"{np.dtype(char)} {shape}" for char, shape in key)
+            title = ", ".join(f"{np.dtype(char)} {shape}" for char, shape, _ in key)
             why = f"run every time: {self.reasons[key]}" if key in self.reasons else "seen once"
             if key in self.replays:
                 opaque = self.replays[key].plan.captured.opaque
@@ -360,8 +360,8 @@ def fitting(inputs: list[Any], named: Named) -> Callable[..., bool]:
     names: dict[str, Any] = {"kind": np.ndarray, "scope": named.scope}
     tests = [f"len(given) == {len(inputs)}"]
     for k, cell in enumerate(inputs):
-        names |= {f"d{k}": cell.dtype, f"s{k}": cell.shape}
-        tests.append(f"type(a{k} := given[{k}]) is kind and a{k}.dtype is d{k} and a{k}.shape == s{k}")
+        names |= {f"d{k}": cell.dtype, f"s{k}": (cell.shape, cell.strides)}
+        tests.append(f"type(a{k} := given[{k}]) is kind and a{k}.dtype is d{k} and (a{k}.shape, a{k}.strides) == s{k}")
     for k, (cell, value) in enumerate(named.cells):
         names |= {f"c{k}": cell, f"v{k}": value}
         tests.append(f"c{k}.cell_contents is v{k}")

@@ -122,6 +122,7 @@ class Cell(NDArrayOperatorsMixin):
     dtype = property(lambda self: self.array.dtype)
     ndim = property(lambda self: self.array.ndim)
     size = property(lambda self: self.array.size)
+    strides = property(lambda self: self.array.strides)
 
     def __len__(self) -> int:
         return len(self.array)
