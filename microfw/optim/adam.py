@@ -101,7 +101,7 @@ class Adam(Optimizer):
         np.multiply(g, g, s)
         v += np.multiply(s, new2, s)
         if amsgrad:
-            v = np.maximum(largest, v, largest)
+            v = np.maximum(largest, v, out=largest)
         np.sqrt(v, s)
         s /= self._number(math.sqrt(1 - betas[1] ** t))
         s += eps

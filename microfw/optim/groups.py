@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
+
 from microfw.errors import ArgumentError, message
 from microfw.tensor import Tensor
 
@@ -117,6 +119,8 @@ def split(parameters: Iterable[Any], settings: dict[str, Any], where: str) -> li
             if name not in settings:
                 raise ArgumentError(message(place, f"params and any of {', '.join(settings)}", repr(name)))
         if "lr" in own:
+            if not isinstance(own["lr"], int | float | np.number):
+                raise ArgumentError(message(place, "lr to be a number", repr(own["lr"])))
             own = {"lr_ratio": own.pop("lr") / settings["lr"]} | own
         tensors = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
         tensors = list({id(p): p for p in tensors}.values())

@@ -102,7 +102,8 @@ class RMSprop(Optimizer):
             mean *= alpha
             mean += np.multiply(g, new, s)
             np.multiply(mean, mean, s)
-            np.sqrt(np.maximum(np.subtract(square, s, s), 0, s), s)
+            np.subtract(square, s, s)
+            np.sqrt(np.maximum(s, 0, out=s), s)
         else:
             np.sqrt(square, s)
         s += eps
