@@ -20,6 +20,7 @@ from microfw.training import (
     Hook,
     LearningRate,
     Trainer,
+    TrainState,
     WeightAveraging,
     lr_range_test,
 )
@@ -170,6 +171,36 @@ def test_steps_that_make_no_sense(options, text):
     with pytest.raises(ArgumentError) as info:
         make(**options)
     assert str(info.value) == f"Trainer: expected {text}"
+
+
+class Plain:
+    """An optimizer that is none of ours: it has no buffers."""
+
+    lr = 0.1
+
+    def __init__(self, parameters):
+        self.parameters = list(parameters)
+
+    def zero_grad(self):
+        for p in self.parameters:
+            p.grad = None
+
+    def step(self):
+        for p in self.parameters:
+            p.data = p.data - np.float32(0.1) * p.grad
+
+
+def test_an_optimizer_from_elsewhere_is_clipped_and_averaged_not(iris):
+    trainer = make(optimizer=Plain, clip_norm=0.5, accumulate=2)
+    history = trainer.fit(iris[0], 3, 8, rng=0, progress=False)
+    assert list(history[0]) == ["epoch", "loss", "seconds", "clipped"]
+    assert history[0]["clipped"] > 0
+    other = make(clip_norm=0.5, accumulate=2, optimizer=lambda p: optim.SGD(p, lr=0.1))
+    other.fit(iris[0], 3, 8, rng=0, progress=False)
+    same(values(trainer), values(other), rtol=1e-4, atol=1e-6)
+    trainer.hooks = [WeightAveraging()]
+    with pytest.raises(ArgumentError, match="^Average: expected an optimizer, got Plain"):
+        trainer.fit(iris[0], 1, progress=False)
 
 
 # L-BFGS
@@ -388,6 +419,16 @@ def test_early_stopping_goes_on_from_its_state(iris):
     b.load_state_dict(a.state_dict())
     assert (b.best, b.best_epoch) == (1, 1)
     same(b.weights, a.weights)
+    state = TrainState(make().model, None, None, epoch=2, history=History([{"epoch": 3, "val_loss": 4}]))
+    b.on_fit_start(state)  # a run that goes on
+    state.epoch = 4
+    b.on_epoch_end(state)
+    assert state.stop
+    b.on_fit_end(state)
+    same(state.model.state_dict(), a.weights)
+    state.epoch = 0
+    b.on_fit_start(state)
+    assert b.weights is None
 
 
 def test_early_stopping_refuses():
