@@ -15,7 +15,11 @@ from microfw.tensor import Tensor
 class Settings(dict[str, Any]):
     """An optimizer's settings by name; ``changed`` says that a step must look at them again."""
 
-    changed = True
+    __slots__ = ("changed",)
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__(settings)
+        self.changed = True
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Settings, (dict(self),)

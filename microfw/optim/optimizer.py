@@ -134,17 +134,16 @@ class Optimizer:
             If a setting was changed to something that cannot work.
         """
         watcher = MODE.get().watcher
-        began = 0 if watcher is None else perf_counter_ns()
+        if watcher is not None:
+            began = perf_counter_ns()
         try:
             if self.settings.changed:
                 self._prepare()
             flat = self.flat
-            if flat.ready() is not flat.whole:
-                parts = self._some()
-            elif self.COUNTS:
-                parts = self._counted()
+            if flat.ready() is flat.whole:
+                parts = self._counted() if self.COUNTS else self._whole
             else:
-                parts = self._whole
+                parts = self._some()
             for part in parts:
                 self._move(*part)
         finally:
