@@ -3,6 +3,19 @@
 from microfw.training import metrics
 from microfw.training.history import History
 from microfw.training.hooks import Hook, TrainState
+from microfw.training.rates import LearningRate, RangeTest, lr_range_test
+from microfw.training.stopping import EarlyStopping, WeightAveraging
 from microfw.training.trainer import Trainer
 
-__all__ = ["History", "Hook", "TrainState", "Trainer", "metrics"]
+__all__ = [
+    "EarlyStopping",
+    "History",
+    "Hook",
+    "LearningRate",
+    "RangeTest",
+    "TrainState",
+    "Trainer",
+    "WeightAveraging",
+    "lr_range_test",
+    "metrics",
+]

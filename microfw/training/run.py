@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +24,16 @@ Array = np.ndarray[Any, Any]
 class Run:
     """The parts of one call of `Trainer.fit`, checked against each other."""
 
-    def __init__(self, state: TrainState, hooks: Hooks, train: Any, batch_size: int, validation: Any, rng: Any) -> None:
+    def __init__(
+        self,
+        state: TrainState,
+        hooks: Hooks,
+        train: Any,
+        batch_size: int,
+        validation: Any,
+        rng: Any,
+        accumulate: int = 1,
+    ) -> None:
         checks.check_epochs(state.epochs)
         check_batch_size(batch_size, "Trainer.fit")
         self.state = state
@@ -31,6 +41,7 @@ class Run:
         self.train = as_dataset(train, "Trainer.fit")
         self.validation: Dataset | None = None
         self.batch_size = batch_size
+        self.accumulate = accumulate
         self.rng = np.random.default_rng(rng)
         self.interrupts = Interrupts()
         self.carried = Carried(state.model, state.loss_function)
@@ -41,8 +52,8 @@ class Run:
             checks.check_fit(state.model, state.loss_function, self.validation, "Trainer.fit, validation")
 
     def batches(self) -> Iterator[tuple[Array, Array]]:
-        """Yield an epoch's batches, in a new order."""
-        return batches(self.train, self.batch_size, rng=self.rng)
+        """Yield the rows of an epoch's steps, in a new order."""
+        return batches(self.train, self.batch_size * self.accumulate, rng=self.rng)
 
     def undo(self, before: Any, error: BaseException, X: Array, y: Array) -> None:
         """Bring back what an unfinished step changed; say which op was to blame for NaN or infinity."""
@@ -56,14 +67,18 @@ class Run:
 
 
 class Tally:
-    """Adds up an epoch: losses by row, and outputs, if metrics are to be computed from them."""
+    """Adds up an epoch: losses by row, gradients, and outputs, if metrics are to be computed from them."""
 
-    def __init__(self, loss: Any, metrics: dict[str, Measure]) -> None:
+    def __init__(self, loss: Any, metrics: dict[str, Measure], optimizer: Any) -> None:
         self.loss = loss
+        self.optimizer = optimizer
+        self.flat = getattr(optimizer, "flat", None)
         self.metrics = metrics
         self.summed = getattr(loss, "reduction", "mean") == "sum"
         self.total = 0.0
         self.rows = 0
+        self.steps = 0
+        self.squares = 0.0
         self.outputs: list[Any] = []
         self.targets: list[Any] = []
 
@@ -71,6 +86,9 @@ class Tally:
         """Add a step."""
         rows = len(targets)
         self.rows += rows
+        self.steps += 1
+        if self.flat is not None:
+            self.squares += self.flat.squared
         self.total += loss if self.summed else loss * rows
         if self.metrics:
             self.outputs.append(outputs.data)
@@ -82,6 +100,12 @@ class Tally:
         if self.metrics:
             row |= measure(self.metrics, self.loss, np.concatenate(self.outputs), np.concatenate(self.targets))
         return row
+
+    def rates(self) -> dict[str, float]:
+        """Return the learning rate of the last step, and the root of the mean square of the gradients' norms."""
+        if self.flat is None:
+            return {}
+        return {"lr": float(self.optimizer.lr), "gradient_norm": math.sqrt(self.squares / self.steps)}
 
 
 def measure(metrics: dict[str, Measure], loss: Any, outputs: Array, targets: Array) -> dict[str, float]:
