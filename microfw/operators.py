@@ -15,7 +15,7 @@ from microfw.graph import OPS, Leaf, Node
 from microfw.infix import Infix
 from microfw.methods import Methods
 from microfw.recording import MODE
-from microfw.spelling import SHAPE_ONLY, apply, refuse, rule
+from microfw.spelling import SHAPE_ONLY, SHAPES, apply, refuse, rule
 
 if TYPE_CHECKING:
     from microfw.tensor import Tensor
@@ -237,7 +237,9 @@ class ArrayLike(Infix, Methods):
 
     def __array_function__(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in SHAPE_ONLY:
-            return func(*(a.data if isinstance(a, ArrayLike) else a for a in args), **kwargs)
+            look = func not in SHAPES
+            values = [(a.data if look else a._array) if isinstance(a, ArrayLike) else a for a in args]
+            return func(*values, **kwargs)
         return apply(func, args, kwargs)
 
 

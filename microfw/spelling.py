@@ -10,8 +10,10 @@ import numpy as np
 
 from microfw.graph import NUMPY
 
-SHAPE_ONLY = {
-    np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.result_type,
+SHAPES = {np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.result_type}
+"""Those of the next that look at shape and dtype alone."""
+
+SHAPE_ONLY = SHAPES | {
     np.array_equal, np.allclose, np.isclose, np.may_share_memory, np.shares_memory, np.array_repr, np.array_str,
     np.array2string,
 }  # fmt: skip

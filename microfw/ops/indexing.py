@@ -35,7 +35,7 @@ def _scatter_cost(y: Shape, *inputs: Shape, **params: Any) -> Cost:
 @op(vjp=lambda g, shape, key: put(g, shape=shape, key=key), jvp="linear", cost=_scatter_cost)
 def getitem(x: Array, *, key: Any) -> Array:
     """``x[key]`` for slices, integers, masks and integer arrays."""
-    return np.asarray(x)[key]
+    return x[key]
 
 
 @op(vjp=lambda g, key: g[key], jvp="linear", cost=moves, fresh=True, name="put")

@@ -152,6 +152,19 @@ class Optimizer:
         if watcher is not None:
             watcher.after_update()
 
+    def _at_once(self) -> bool:
+        """Take a step if nothing asks for a closer look, all parameters having a gradient; tell whether it did."""
+        flat = self.flat
+        squared = float(flat.gradients.dot(flat.gradients))
+        if self.settings.changed or flat.owner.lost or not math.isfinite(squared):
+            return False
+        flat.squared = squared
+        for leaf in flat.leaves:
+            leaf.version += 1
+        for part in self._counted() if self.COUNTS else self._whole:
+            self._move(*part)
+        return True
+
     def _move(self, constants: Any, *arrays: Any) -> None:
         """Take a step: ``arrays`` are parameters, gradients, what ARRAYS names, and scratch, all flat."""
         raise NotImplementedError(f"{type(self).__name__}._move: expected update equations, got none")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -250,7 +251,7 @@ class Writer:
             value = self.plan.array(value)
         if isinstance(value, tuple | list):
             value = self.plan.array(value)
-        if value is None or type(value) in (bool, int, float, str):
+        if value is None or type(value) in (bool, int, str) or (type(value) is float and isfinite(value)):
             return f"({value!r})" if type(value) in (int, float) and value < 0 else repr(value)
         key: Any = id(value)
         if hasattr(value, "__self__") and not isinstance(value, np.ndarray):

@@ -12,6 +12,7 @@ import numpy as np
 from microfw import recording
 from microfw.errors import ArgumentError, DTypeError, message
 from microfw.nn.module import Module
+from microfw.optim.optimizer import Optimizer
 from microfw.reach import reach, reached
 from microfw.recording import MODE
 from microfw.replay.capture import Captured, Signature, Uncapturable, Watch, capture, same
@@ -26,7 +27,7 @@ RECAPTURES = 20
 """How often a step may be captured anew before it is left alone: something that it depends on changes all the time."""
 
 
-def compile(f: Callable[..., Any], optimizer: Any) -> CompiledStep:
+def compile(f: Callable[..., Any], optimizer: Optimizer) -> CompiledStep:
     """Return a function that does a whole training step, and replays it when it has seen it twice.
 
     ``step(*arrays)`` does what these lines do, bit for bit::
@@ -80,8 +81,8 @@ def compile(f: Callable[..., Any], optimizer: Any) -> CompiledStep:
     """
     if not callable(f):
         raise ArgumentError(message("compile", "a function that returns the loss", type(f).__name__))
-    if not hasattr(optimizer, "flat"):
-        raise ArgumentError(message("compile", "an optimizer of microfw", type(optimizer).__name__))
+    if not isinstance(optimizer, Optimizer) or optimizer.takes_closure:
+        raise ArgumentError(message("compile", "an optimizer whose step takes no function", type(optimizer).__name__))
     return CompiledStep(f, optimizer)
 
 
@@ -101,6 +102,7 @@ class Replay:
         self.fits = fitting(captured.inputs, self.named)
         self.changes = recording.changes.count
         self.mode = MODE.get()
+        self.whole = not self.others
         self.lock = Lock()
 
     def results(self) -> Any:
@@ -141,11 +143,14 @@ class CompiledStep:
         self.refused: dict[Key, tuple[int, Any]] = {}
         self.captures = 0
         self._last: Replay | None = None
+        self._whole = False
 
     def __call__(self, *arguments: Any) -> Any:
         """Do a step."""
+        self._whole = False
         made = self.gradients(arguments)
-        self.optimizer.step()
+        if not (self._whole and self.optimizer._at_once()):
+            self.optimizer.step()
         return made
 
     def gradients(self, arguments: tuple[Any, ...], between: Between = None) -> Any:
@@ -208,6 +213,7 @@ class CompiledStep:
                 leaf.grad = slot
             for leaf in replay.others:
                 leaf.grad = None
+            self._whole = replay.whole and watcher is None
             return replay.results()
         except BaseException:
             self.optimizer.zero_grad()
