@@ -44,25 +44,24 @@ class _BatchNorm(Module):
         if x.ndim > 2 and self.weight is not None:
             weight, bias = weight.reshape(along), bias.reshape(along)
         if not self.training:
-            rstd = 1 / np.sqrt(self.running_var.data + self.eps)
-            centred = subtract(x, self.running_mean.data.reshape(along))
+            rstd = 1 / np.sqrt(self.running_var + self.eps)
+            centred = subtract(x, self.running_mean.reshape(along))
             return centred * (weight * rstd.reshape(along)) + bias  # type: ignore[no-any-return]
-        count = x.size // self.features
-        if count < 2:
+        if x.size // self.features < 2:
             fix = "pass a larger batch, or call eval() to use the running statistics"
             raise ShapeError(
                 message(self.where, "more than one value per channel in training", f"shape {x.shape}", fix)
             )
-        statistics: list[Any] = []
         axes = (0, *range(2, x.ndim))
-        made: Tensor = normalize(x, weight, bias, axes=axes, eps=self.eps, statistics=statistics)
-        self._follow(statistics[0], statistics[1], count)
+        made: Tensor = normalize(x, weight, bias, axes=axes, eps=self.eps, tell=self._follow)
         return made
 
     def _follow(self, mean: Any, variance: Any, count: int) -> None:
         """Move the running statistics toward a batch's."""
+        if mean.dtype == object:
+            return  # the same step once more, number by number
         for buffer, new in ((self.running_mean, mean), (self.running_var, variance * (count / (count - 1)))):
-            old = buffer.data
+            old = buffer._array
             buffer.data = old + self.momentum * (new.reshape(self.features) - old)
 
     def extra_repr(self) -> str:

@@ -10,6 +10,7 @@ from microfw.errors import ArgumentError, message
 from microfw.nn.checks import floats_given
 from microfw.nn.initializers import Seed
 from microfw.nn.module import Module
+from microfw.ops.outside import dropout_mask
 
 
 class Dropout(Module):
@@ -38,9 +39,7 @@ class Dropout(Module):
         if not self.training or self.p == 0:
             return x
         x = floats_given(x, self)
-        keep = (self.rng.random(x.shape, np.float32) >= self.p).astype(x.dtype)
-        keep /= 1 - self.p
-        return x * keep
+        return x * dropout_mask(x, p=self.p, rng=self.rng)
 
     def extra_repr(self) -> str:
         """Return the probability."""

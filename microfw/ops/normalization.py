@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -56,19 +57,19 @@ def _normalize_cost(y: Shape, x: Shape, weight: Shape, bias: Shape, *, axes: tup
     fresh=True,
 )
 def normalize(
-    x: Array, weight: Array, bias: Array, *, axes: tuple[int, ...], eps: float, statistics: list[Array] | None = None
+    x: Array, weight: Array, bias: Array, *, axes: tuple[int, ...], eps: float, tell: Callable[..., None] | None = None
 ) -> Array:
     """``(x - mean) / sqrt(variance + eps) * weight + bias``, with mean and variance over axes.
 
     The variance is that of the differences from the mean, which keeps the digits that the mean of the
-    squares minus the square of the mean would lose. ``statistics`` is an empty list to put the two in.
+    squares minus the square of the mean would lose. ``tell`` is called with the two, and how many entries they are of.
     """
     mean = _mean(x, axes)
     centred = x - mean
     variance = _mean(np.square(centred), axes)
     rstd = 1 / np.sqrt(variance + eps)
-    if statistics is not None:
-        statistics.extend((mean, variance))
+    if tell is not None:
+        tell(mean, variance, prod(x.shape[a] for a in axes))
     xhat = centred * rstd
     return xhat * weight + bias, xhat, rstd
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError, message
 from microfw.nn.module import Module
+from microfw.ops.outside import outside
 from microfw.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -64,6 +65,8 @@ class Loss(Module):
         prediction = self._tensor(prediction)
         if not isinstance(target, Tensor):
             target = self._array(target, prediction.dtype, "the target")
+        elif target.dtype.kind != "f":
+            target = target.astype(prediction.dtype)
         if prediction.shape != target.shape:
             fix = "reshape one of them"
             if prediction.shape == (*target.shape, 1):
@@ -74,6 +77,10 @@ class Loss(Module):
         if not prediction.size:
             raise ShapeError(message(self.where, "at least one row", f"shape {prediction.shape}", "skip empty batches"))
         return prediction, target
+
+    def _made(self, by: Any, values: Any, *args: Any) -> Any:
+        """Return what a function makes of values, or have it check them; seen by a replay if they are a Tensor."""
+        return outside(values, by=by, args=args) if isinstance(values, Tensor) else by(values, *args)
 
     def _reduce(self, losses: Tensor, sample_weight: Any = None) -> Tensor:
         if sample_weight is not None:
@@ -94,7 +101,7 @@ class Loss(Module):
             raise DataError(message(self.where, "a sample_weight of at least 0 for each row", wrong))
         return weight
 
-    def _weighted(self, losses: Tensor, weight: Array, total: float | None = None) -> Tensor:
+    def _weighted(self, losses: Tensor, weight: Array, total: Any = None) -> Tensor:
         """Multiply each row's losses by its weight; a mean is divided by the total of the weights."""
         weighted: Tensor = losses * weight.reshape(weight.shape + (1,) * (losses.ndim - 1))
         if self.reduction != "mean":

@@ -21,11 +21,13 @@ class HingeLoss(Loss):
     def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
         """Compare scores with targets of -1 and 1, of one shape."""
         prediction, target = self._pair(prediction, target)
-        values = np.asarray(target)
+        self._made(self._check, target)
+        return self._reduce(relu(1 - prediction * target), sample_weight)
+
+    def _check(self, values: Array) -> None:
         if not np.all(np.abs(values) == 1):
             wrong = values[np.abs(values) != 1].flat[0]
             raise DataError(message(self.where, "targets of -1 and 1", wrong, "map labels 0 and 1 by 2 * y - 1"))
-        return self._reduce(relu(1 - prediction * target), sample_weight)
 
 
 class BCEWithLogitsLoss(Loss):
@@ -58,13 +60,7 @@ class BCEWithLogitsLoss(Loss):
     def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
         """Compare logits with probabilities of one shape."""
         prediction, target = self._pair(prediction, target)
-        values = np.asarray(target)
-        if not (values.min() >= 0 and values.max() <= 1):
-            raise DataError(
-                message(
-                    self.where, "targets from 0 to 1", f"{values.min()} to {values.max()}", "encode them as 0 and 1"
-                )
-            )
+        self._made(self._check, target)
         if self.pos_weight is None:
             losses: Tensor = bce_with_logits(prediction, target)
         else:
@@ -74,12 +70,17 @@ class BCEWithLogitsLoss(Loss):
             losses = losses * self._columns(self.weight, "weight", prediction)
         return self._reduce(losses, sample_weight)
 
-    def _columns(self, weight: Tensor, name: str, prediction: Tensor) -> Array:
+    def _check(self, values: Array) -> None:
+        if not (values.min() >= 0 and values.max() <= 1):
+            got = f"{values.min()} to {values.max()}"
+            raise DataError(message(self.where, "targets from 0 to 1", got, "encode them as 0 and 1"))
+
+    def _columns(self, weight: Tensor, name: str, prediction: Tensor) -> Tensor:
         single = name == "pos_weight" and weight.shape == (1,)
         if not single and (not prediction.ndim or weight.shape != prediction.shape[-1:]):
             expected = f"a {name} for each entry of the last axis of {prediction.shape}"
             raise ShapeError(message(self.where, expected, f"{len(weight)} of them"))
-        values: Array = weight.data.astype(prediction.dtype)
+        values = weight if weight.dtype == prediction.dtype else weight.astype(prediction.dtype)
         return values.reshape(()) if single else values
 
 

@@ -54,13 +54,16 @@ class CosineEmbeddingLoss(Loss):
         first, second = self._pair(first, second)
         if first.ndim < 2:
             raise ShapeError(message(self.where, "vectors of shape (N, C)", first.shape))
-        target = np.asarray(target)
+        target = target if isinstance(target, Tensor) else np.asarray(target)
         if target.shape != first.shape[:-1]:
             raise ShapeError(message(self.where, f"targets of shape {first.shape[:-1]}", target.shape))
-        if not np.all(np.abs(target) == 1):
-            raise DataError(message(self.where, "targets of -1 and 1", target[np.abs(target) != 1].flat[0]))
+        self._made(self._check, target)
         cosine = (unit(first) * unit(second)).sum(axis=-1)
         return self._reduce(where(target == 1, 1 - cosine, relu(cosine - self.margin)), sample_weight)
+
+    def _check(self, values: Any) -> None:
+        if not np.all(np.abs(values) == 1):
+            raise DataError(message(self.where, "targets of -1 and 1", values[np.abs(values) != 1].flat[0]))
 
 
 class TripletMarginLoss(Loss):

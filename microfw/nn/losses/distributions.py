@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, DataError, ShapeError, message
-from microfw.nn.losses.base import Loss
+from microfw.nn.losses.base import Array, Loss
 from microfw.ops.elementwise import exp, log, where
 from microfw.ops.reduction import sum_
 from microfw.tensor import Tensor
@@ -54,20 +54,22 @@ class KLDivLoss(Loss):
         prediction, target = self._pair(prediction, target)
         if not prediction.ndim:
             raise ShapeError(message(self.where, "distributions along the last axis", "a single number"))
-        values = np.asarray(target)
         if self.log_target:
-            there = values > -np.inf
+            there = target > -np.inf
             logt = where(there, target, 0)
             target = where(there, exp(target), 0)
         else:
-            there = values > 0
-            if not (values.min() >= 0 and values.max() <= 1):
-                got = f"{values.min()} to {values.max()}"
-                fix = "pass log_target=True if they are logarithms"
-                raise DataError(message(self.where, "target probabilities from 0 to 1", got, fix))
+            there = target > 0
+            self._made(self._check, target)
             logt = log(where(there, target, 1))
         losses = sum_(target * (logt - where(there, prediction, 0)), axis=-1)
         return self._reduce(losses, sample_weight)
+
+    def _check(self, values: Array) -> None:
+        if not (values.min() >= 0 and values.max() <= 1):
+            got = f"{values.min()} to {values.max()}"
+            fix = "pass log_target=True if they are logarithms"
+            raise DataError(message(self.where, "target probabilities from 0 to 1", got, fix))
 
 
 class PoissonNLLLoss(Loss):
@@ -113,19 +115,27 @@ class PoissonNLLLoss(Loss):
     def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
         """Compare rates, or their logarithms, with counts of one shape."""
         prediction, target = self._pair(prediction, target)
-        counts = np.asarray(target)
-        if not counts.min() >= 0:
-            raise DataError(message(self.where, "counts of at least 0", counts.min()))
+        self._made(self._check_counts, target)
         if self.log_input:
             losses = exp(prediction) - target * prediction
         else:
-            lowest = prediction.data.min()
-            if not lowest >= 0:
-                fix = "pass log_input=True if they are logarithms"
-                raise DataError(message(self.where, "rates of at least 0", lowest, fix))
+            self._made(self._check_rates, prediction)
             losses = prediction - target * log(prediction + self.eps)
         if self.full:
-            t = np.where(counts > 1, counts, 1)
-            stirling = t * np.log(t) - t + 0.5 * np.log(2 * pi * t)
-            losses = losses + np.where(counts > 1, stirling, 0).astype(prediction.dtype)
+            losses = losses + self._made(_stirling, target)
         return self._reduce(losses, sample_weight)
+
+    def _check_counts(self, values: Array) -> None:
+        if not values.min() >= 0:
+            raise DataError(message(self.where, "counts of at least 0", values.min()))
+
+    def _check_rates(self, values: Array) -> None:
+        if not values.min() >= 0:
+            fix = "pass log_input=True if they are logarithms"
+            raise DataError(message(self.where, "rates of at least 0", values.min(), fix))
+
+
+def _stirling(counts: Array) -> Array:
+    t = np.where(counts > 1, counts, 1)
+    stirling: Array = t * np.log(t) - t + 0.5 * np.log(2 * pi * t)
+    return np.where(counts > 1, stirling, 0).astype(counts.dtype)

@@ -1,0 +1,43 @@
+"""Ops that draw, look or call functions: what a step that is replayed must do anew each time. No gradient flows here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from microfw.op import Array, Cost, Shape, op
+
+
+def _mask_cost(y: Shape, x: Shape, **params: Any) -> Cost:
+    return Cost(2 * prod(y), ())
+
+
+@op(cost=_mask_cost, fresh=True)
+def dropout_mask(x: Array, *, p: float, rng: np.random.Generator) -> Array:
+    """An array like ``x`` that is 0 with probability ``p`` and else ``1 / (1 - p)``, drawn anew at each call.
+
+    Examples
+    --------
+    >>> dropout_mask(np.ones(6), p=0.5, rng=np.random.default_rng(0))
+    tensor([0., 2., 0., 0., 2., 2.])
+    """
+    keep = (rng.random(x.shape, np.float32) >= p).astype(x.dtype)
+    keep /= 1 - p
+    return keep
+
+
+@op(casts=True)
+def outside(x: Array, *, by: Callable[..., Any], args: tuple[Any, ...] = ()) -> Array:
+    """What a function of arrays makes of ``x``: ``by(x, *args)``. A function that returns nothing may check it.
+
+    Examples
+    --------
+    >>> outside(mf.tensor([0, 2]), by=np.eye(3).take, args=(0,))
+    tensor([[1., 0., 0.],
+            [0., 0., 1.]])
+    """
+    made = by(x, *args)
+    return np.zeros(()) if made is None else np.array(made)
