@@ -214,10 +214,18 @@ class Writer:
     def __init__(self, plan: Plan, calls: list[Call], later: set[int]) -> None:
         self.plan = plan
         self.calls = calls
-        self.later = later
+        self.later = set(later)
+        self.count = 0
         self.names: dict[str, Any] = {}
         self.known: dict[Any, str] = {}
         self.scalars: dict[int, str] = {}
+        maker = {id(root(out)): call.node for call in calls for out in call.outs}
+        for call in calls:  # what is more than a number of the op that made it
+            if call.instead is not None:
+                self.later |= {id(root(c)) for c in call.instead.reads()}
+            for cell in call.reads():
+                if cell.view is not None or maker.get(id(cell)) is not call.node:
+                    self.later.add(id(root(cell)))
 
     def function(self, first: bool) -> Callable[..., None]:
         """Return the function; the first one takes in the arguments that are not read where they are."""
@@ -231,6 +239,7 @@ class Writer:
         for call in self.calls:
             if call.node is not within:
                 depth, within = 0, call.node
+                self.scalars.clear()
             for line in self.lines(call):
                 lines.append("    " * (depth + 1) + line)
             depth += call.style == "guard"
@@ -275,7 +284,8 @@ class Writer:
         text = self.scalar(call)
         if text is None:
             return [self.line(call)]
-        variable = self.scalars[id(call.out)] = f"s{len(self.scalars)}"
+        self.count += 1
+        variable = self.scalars[id(call.out)] = f"s{self.count}"
         lines = [f"{variable} = {text}"]
         if id(root(call.out)) in self.later:  # type: ignore[arg-type]
             array = self.plan.array(call.out)

@@ -290,19 +290,20 @@ class CompiledStep:
 
     def _prove(self, captured: Captured, plan: Plan, arrays: tuple[Array, ...], made: Any) -> None:
         """Run a plan on the step that it was made from, and compare every bit."""
-        expected = [t._array for t in (made if isinstance(made, tuple) else (made,))]
-        gradients = [leaf.grad.copy() for leaf, _ in captured.leaves]  # type: ignore[union-attr]
-        plan.forward(*arrays)
-        plan.backward(*arrays)
-        for a, cell in zip(expected, captured.outputs, strict=True):
-            if not same(a, plan.array(cell)):
-                raise Uncapturable("the plan gives another output than the step; this is a fault of microfw")
-        for (leaf, _), gradient in zip(captured.leaves, gradients, strict=True):
-            wrong = leaf.slot.tobytes() != gradient.tobytes()  # type: ignore[union-attr]
-            leaf.slot[...] = gradient  # type: ignore[index]
-            if wrong:
-                name = leaf.name or f"a leaf of shape {leaf.shape}"
-                raise Uncapturable(f"the plan gives another gradient for {name}; this is a fault of microfw")
+        tensors = made if isinstance(made, tuple) else (made,)
+        wrong, gradients = [], [(leaf, leaf.slot, leaf.slot.copy()) for leaf, _ in captured.leaves]  # type: ignore[union-attr]
+        try:
+            plan.forward(*arrays)
+            plan.backward(*arrays)
+            wrong = [f"output {k}" for k, t in enumerate(tensors) if not same(t._array, plan.array(captured.outputs[k]))]
+            wrong += [leaf.name or f"a leaf of shape {leaf.shape}" for leaf, *two in gradients if not same(*two)]
+        except Exception as error:
+            wrong = [f"{type(error).__name__}: {error}"]
+        finally:
+            for _, slot, gradient in gradients:
+                slot[...] = gradient  # type: ignore[index]
+        if wrong:
+            raise Uncapturable(f"the plan does not give what the step did ({wrong[0]}); this is a fault of microfw")
 
     def _again(self, key: Key) -> bool:
         """Whether to try once more what could not be captured: something has changed since."""

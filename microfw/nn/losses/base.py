@@ -101,13 +101,13 @@ class Loss(Module):
             raise DataError(message(self.where, "a sample_weight of at least 0 for each row", wrong))
         return weight
 
-    def _weighted(self, losses: Tensor, weight: Array, total: Any = None) -> Tensor:
+    def _weighted(self, losses: Tensor, weight: Any, total: Any = None) -> Tensor:
         """Multiply each row's losses by its weight; a mean is divided by the total of the weights."""
         weighted: Tensor = losses * weight.reshape(weight.shape + (1,) * (losses.ndim - 1))
         if self.reduction != "mean":
             return self._reduce(weighted)
         total = float(weight.sum()) if total is None else total
-        if not total > 0:
+        if not isinstance(total, Tensor) and not total > 0:
             raise DataError(message(self.where, "a row with a positive weight", "none in this batch"))
         return weighted.sum() / (total * (losses.size // len(losses)))
 

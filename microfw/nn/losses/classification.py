@@ -11,6 +11,7 @@ from microfw.nn.losses.base import Array, Loss, class_weights
 from microfw.ops.elementwise import relu, softplus, where
 from microfw.ops.indexing import take_along_axis
 from microfw.ops.loss import bce_with_logits, check_labels, cross_entropy
+from microfw.ops.outside import outside
 from microfw.ops.reduction import log_softmax, sum_
 from microfw.tensor import Tensor
 
@@ -99,17 +100,20 @@ class _Labelled(Loss):
             raise ArgumentError(message(name, "ignore_index to be an integer", repr(ignore_index)))
         self.ignore_index = ignore_index
 
-    def _rows(self, scores: Any, labels: Any, name: str) -> tuple[Array, Array, Array]:
-        """Return the labels, those that are ignored as 0, the classes' weights and the rows'; all checked."""
+    def _rows(self, scores: Any, labels: Any, name: str) -> Any:
+        """Return the labels as an array or a Tensor, after a look at the shapes."""
         if not isinstance(scores, Tensor):
             raise DTypeError(message(self.where, f"the {name} to be a Tensor", type(scores).__name__))
-        labels = np.asarray(labels)
+        labels = labels if isinstance(labels, Tensor) else np.asarray(labels)
         if scores.ndim != 2 or labels.shape != scores.shape[:1] or not labels.size:
             fix = "flatten the labels with y.ravel()" if labels.ndim == 2 and 1 in labels.shape else ""
             fix = fix if labels.size else "skip empty batches"
             shapes = f"{scores.shape} and {labels.shape}"
             raise ShapeError(message(self.where, f"{name} (N, C) and integer labels (N,), N at least 1", shapes, fix))
-        classes = scores.shape[1]
+        return labels
+
+    def _known(self, labels: Array, classes: int, dtype: Any) -> tuple[Array, Array, Array]:
+        """Return the labels, those that are ignored as 0, the classes' weights and the rows'; all checked."""
         kept = np.ones(labels.shape, bool)
         if self.ignore_index is not None:
             kept = labels != self.ignore_index
@@ -119,18 +123,44 @@ class _Labelled(Loss):
                 raise DataError(message(self.where, expected, "none in this batch", fix))
             labels = np.where(kept, labels, 0).astype(labels.dtype)
         check_labels(labels, classes, self.where)
-        weight: Array = np.ones(classes, scores.dtype) if self.weight is None else self.weight.data.astype(scores.dtype)
+        weight: Array = np.ones(classes, dtype) if self.weight is None else self.weight._array.astype(dtype)
         if weight.shape != (classes,):
             raise ShapeError(message(self.where, f"a weight for each of {classes} classes", f"{len(weight)} of them"))
-        return labels, weight, kept.astype(scores.dtype)
+        return labels, weight, kept.astype(dtype)
 
-    def _finish(self, losses: Tensor, weights: Array, kept: Array, sample_weight: Any) -> Tensor:
-        """Reduce the rows' losses, in which the classes' weights are already; ``weights`` are the labels'."""
-        rows = kept if sample_weight is None else kept * self._weights(sample_weight, losses)
-        total = float((weights * rows).sum())
-        if self.reduction == "mean" and not total > 0:
+    def _target(self, labels: Array, weight: Array, kept: Array) -> Array:
+        """Return the share of each class in a row's loss, `(N, C)`, or `(N, 1)` for the label's alone."""
+        raise NotImplementedError(f"{type(self).__name__}._target: expected shares of the classes, got none")
+
+    def _table(self, labels: Array, classes: int, dtype: Any) -> Array:
+        """Return, for rows of labels, the shares, whether a row counts, and the weight of its label, side by side."""
+        labels, weight, kept = self._known(labels, classes, dtype)
+        weights = weight[labels]
+        self._total(weights, kept)
+        return np.concatenate([self._target(labels, weight, kept), kept[:, None], weights[:, None]], axis=1)
+
+    def _indices(self, labels: Array, classes: int, dtype: Any) -> Array:
+        return self._known(labels, classes, dtype)[0]
+
+    def _parts(self, scores: Tensor, labels: Any) -> tuple[Any, Any, Any, Any]:
+        """Return labels, shares, rows that count and weights of the labels, as arrays, or by ops for a Tensor."""
+        settings = scores.shape[1], scores.dtype
+        if isinstance(labels, Tensor):
+            table = outside(labels, by=self._table, args=settings)
+            return labels, table[:, :-2], table[:, -2], table[:, -1]
+        labels, weight, kept = self._known(labels, *settings)
+        return labels, self._target(labels, weight, kept), kept, weight[labels]
+
+    def _total(self, weights: Any, rows: Any) -> Any:
+        total = (weights * rows).sum()
+        if self.reduction == "mean" and not isinstance(total, Tensor) and not total > 0:
             raise DataError(message(self.where, "a label with a positive weight", "none in this batch"))
-        return self._weighted(losses, rows, total)
+        return total if isinstance(total, Tensor) else float(total)
+
+    def _finish(self, losses: Tensor, weights: Any, kept: Any, sample_weight: Any) -> Tensor:
+        """Reduce the rows' losses, in which the classes' weights are already; ``weights`` are the labels'."""
+        rows = kept if sample_weight is None else np.asarray(kept) * self._weights(sample_weight, losses)
+        return self._weighted(losses, rows, self._total(weights, rows))
 
 
 class CrossEntropyLoss(_Labelled):
@@ -185,13 +215,15 @@ class CrossEntropyLoss(_Labelled):
                 return cross_entropy(logits, labels)
         except (MicrofwError, AttributeError, ValueError):
             pass  # explained below, in the user's terms
-        labels, weight, kept = self._rows(logits, labels, "logits")
-        smooth, classes = self.label_smoothing, logits.shape[1]
-        target = np.full(logits.shape, smooth / classes, logits.dtype)
-        target[np.arange(len(labels)), labels] += 1 - smooth
-        share = weight * target
+        labels, share, kept, weights = self._parts(logits, self._rows(logits, labels, "logits"))
         logp = where(share > 0, log_softmax(logits, axis=1), 0)  # 0 times minus infinity is 0 here
-        return self._finish(sum_(logp * -share, axis=1), weight[labels], kept, sample_weight)
+        return self._finish(sum_(logp * -share, axis=1), weights, kept, sample_weight)
+
+    def _target(self, labels: Array, weight: Array, kept: Array) -> Array:
+        smooth, classes = self.label_smoothing, len(weight)
+        target = np.full((len(labels), classes), smooth / classes, weight.dtype)
+        target[np.arange(len(labels)), labels] += 1 - smooth
+        return weight * target
 
 
 class NLLLoss(_Labelled):
@@ -221,8 +253,13 @@ class NLLLoss(_Labelled):
 
     def forward(self, logp: Any, labels: Any, sample_weight: Any = None) -> Tensor:
         """Compare `(N, C)` log-probabilities with `(N,)` labels."""
-        labels, weight, kept = self._rows(logp, labels, "log-probabilities")
-        share = weight[labels] * kept
-        picked = take_along_axis(logp, labels[:, None], axis=1).reshape((len(labels),))
+        labels, share, kept, weights = self._parts(logp, self._rows(logp, labels, "log-probabilities"))
+        if isinstance(labels, Tensor):
+            labels = outside(labels, by=self._indices, args=(logp.shape[1], logp.dtype))
+        share = share.reshape((len(labels),))
+        picked = take_along_axis(logp, labels.reshape((len(labels), 1)), axis=1).reshape((len(labels),))
         losses = where(share > 0, picked, 0) * -share
-        return self._finish(losses, weight[labels], kept, sample_weight)
+        return self._finish(losses, weights, kept, sample_weight)
+
+    def _target(self, labels: Array, weight: Array, kept: Array) -> Array:
+        return (weight[labels] * kept)[:, None]
