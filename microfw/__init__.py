@@ -2,8 +2,8 @@
 
 The graph: `Tensor`, `tensor`, `no_grad`, `op`, `ops`. Derivatives: `grad`, `value_and_grad`, `vjp`, `jvp`,
 `jacobian`, `hessian`, `hvp`, `checkpoint`. Checks: `gradcheck`, `gradgradcheck`, `detect_anomaly`, `testing`.
-Models: `nn`, `optim`. Data: `data`. Training: `Trainer`, `Hook`, `training`. Cost: `Profiler`, `profiler`. The
-graph to look at: `draw`.
+Models: `nn`, `optim`. Data: `data`. Training: `Trainer`, `Hook`, `training`. Cost: `Profiler`, `profiler`. Steps
+replayed: `compile`, `replay`. The graph to look at: `draw`.
 """
 
 from importlib import import_module
@@ -20,9 +20,10 @@ from microfw.recording import no_grad
 from microfw.tensor import Tensor, tensor
 
 if TYPE_CHECKING:
-    from microfw import data, profiler, testing, training
+    from microfw import data, profiler, replay, testing, training
     from microfw.drawing import draw
     from microfw.profiler import Profiler
+    from microfw.replay import compile
     from microfw.training import Hook, Trainer
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ __all__ = [
     "Tensor",
     "Trainer",
     "checkpoint",
+    "compile",
     "data",
     "detect_anomaly",
     "draw",
@@ -50,6 +52,7 @@ __all__ = [
     "ops",
     "optim",
     "profiler",
+    "replay",
     "tensor",
     "testing",
     "training",
@@ -57,14 +60,14 @@ __all__ = [
     "vjp",
 ]
 
-_ON_USE = {"Hook": "training", "Profiler": "profiler", "Trainer": "training", "draw": "drawing"}
+_ON_USE = {"Hook": "training", "Profiler": "profiler", "Trainer": "training", "compile": "replay", "draw": "drawing"}
 
 
 def __getattr__(name: str) -> Any:
     """Import what a script without a Trainer never needs when it is first used."""
     if name in _ON_USE:
         return getattr(import_module(f"microfw.{_ON_USE[name]}"), name)
-    if name in ("data", "profiler", "testing", "training"):
+    if name in ("data", "profiler", "replay", "testing", "training"):
         return import_module(f"microfw.{name}")
     raise AttributeError(f"module 'microfw' has no attribute {name!r}")
 

@@ -73,7 +73,7 @@ class Watcher(Protocol):
 
 
 class Changes:
-    """Counts the changes of models: settings, what is trained, where parameters lie. Plans look whether there were any."""
+    """Counts the changes of models: settings, what is trained, where parameters lie; plans look for new ones."""
 
     count = 0
 

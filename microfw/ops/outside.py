@@ -1,4 +1,4 @@
-"""Ops that draw, look or call functions: what a step that is replayed must do anew each time. No gradient flows here."""
+"""Ops that draw, or call functions: what a step that is replayed must do anew each time. They have no gradient."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from microfw.errors import MicrofwError
 from microfw.graph import Leaf, Node, unbroadcast
-from microfw.recording import SCOPE, Observer, mode
+from microfw.recording import SCOPE, Observer
 from microfw.replay.trace import Array, Call, Cell, Tape, Untraceable, copy, plain
 from microfw.tensor import Tensor
 
@@ -58,11 +58,16 @@ class Watch(Observer):
 class Signature:
     """What two steps of one kind must have in common: the ops with their settings, and arrays made by Python."""
 
-    def __init__(self, applied: list[Applied]) -> None:
-        self.ops = [
-            (a.op.name, a.params, [x.shape if isinstance(x, np.ndarray) else x for x in a.inputs]) for a in applied
-        ]
+    def __init__(self, watch: Watch, known: list[Any]) -> None:
+        if watch.looked:
+            raise Uncapturable(f"{watch.looked} looks at a value")
+        self.ops = []
         self.constants: list[Array] = []
+        made = {id(t._array) for t in known}
+        for a in watch.applied:
+            self.ops.append((a.op.name, a.params, [x.shape if isinstance(x, np.ndarray) else x for x in a.inputs]))
+            self.constants += [x for x in a.inputs if isinstance(x, np.ndarray) and id(x) not in made]
+            made.add(id(a.output))
 
     def compare(self, other: Signature) -> None:
         """Raise `Uncapturable` unless another step was of the same kind."""
@@ -87,14 +92,11 @@ class Captured:
         The leaves that get a gradient, and the cell that it is in.
     nodes : list of Applied
         The ops recorded, in order.
-    signature : Signature
-        What another step must have in common with it.
     opaque : dict
         Ops that are one call each, and why.
     """
 
     def __init__(self, watch: Watch) -> None:
-        self.signature = Signature(watch.applied)
         self.tape = Tape()
         self.forward: list[Call] = []
         self.backward: list[Call] = []
@@ -115,7 +117,6 @@ class Captured:
         found = self.cells.get(id(array))
         if found is None:
             found = self.name(array, Cell(self.tape, array, fixed=array))
-            self.signature.constants.append(array)
         return found
 
     def name(self, array: Array, cell: Cell) -> Cell:
@@ -124,7 +125,7 @@ class Captured:
         self.held.append(array)
         return cell
 
-    def slot(self, leaf: Leaf) -> Cell:
+    def slot(self, leaf: Any) -> Cell:
         """Return the cell of the place for a leaf's gradient."""
         assert leaf.slot is not None
         found = self.cells.get(id(leaf.slot))
@@ -175,9 +176,11 @@ class Captured:
         if outs is None:
             outs = [Cell(self.tape, applied.output)]
         if extra and len(outs) == 1:
-            places = {name: k for p, slots in zip(applied.node.form.partials, applied.node.form.places, strict=True)
-                      for name, k in zip(p.sources, slots, strict=True)}  # fmt: skip
-            outs += [Cell(self.tape, applied.saved[places[name]]) for name in op.aux]
+            form: Any = applied.node and applied.node.form
+            pairs = zip(form.partials, form.places, strict=True)
+            saved = {name: k for p, places in pairs for name, k in zip(p.sources, places, strict=True)}
+            arrays = [applied.saved[saved[name]] for name in op.aux]
+            outs += [Cell(self.tape, np.empty(0) if a is None else a) for a in arrays]  # None is never read
         pure = all(plainly(v) for v in applied.params.values())
         self.tape.calls.append(
             Call(op.value, inputs, applied.params, outs[0] if not extra else None, "copy", outs, pure)
@@ -224,14 +227,16 @@ class Captured:
 
     def _arguments(self, partial: Any, places: Any, applied: Applied, y: Cell, extra: dict[str, Cell]) -> list[Any]:
         inputs = [self.cell(a) for a in applied.inputs]
-        op, found = applied.op, []
+        op = applied.op
+        found: list[Any] = []
         for source, place in zip(partial.sources, places, strict=True):
             if op.variadic and source == op.inputs[0]:
                 found.append(tuple(inputs))
             elif source in op.inputs:
                 found.append(inputs[op.inputs.index(source)])
             else:
-                found.append(y if source == "y" else extra.get(source, applied.saved[place]))
+                saved = applied.saved[place]
+                found.append(y if source == "y" else saved if saved is None else extra.get(source, saved))
         return found
 
     def _derive(self, rule: Callable[..., Any], args: tuple[Any, ...], node: Node, into: Cell | None) -> Any:
@@ -276,8 +281,6 @@ def capture(watch: Watch, arguments: Iterable[Tensor], returned: Any, known: Ite
     Uncapturable
         Naming what cannot be repeated.
     """
-    if watch.looked:
-        raise Uncapturable(f"{watch.looked} looks at a value")
     captured = Captured(watch)
     for argument in arguments:
         cell = Cell(captured.tape, argument._array, fixed=np.empty_like(argument._array))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
@@ -53,9 +53,10 @@ class Plan:
         self.bytes_planned = self.bytes_without = 0
         self._place()
         self.direct = {id(cell): f"a{k}" for k, cell in enumerate(captured.inputs) if self._direct(cell)}
-        split = sum(call in set(captured.forward) for call in self.calls)
+        first = set(captured.forward)
+        split = sum(call in first for call in self.calls)
         later = {id(root(c)) for c in captured.outputs}
-        between = {id(root(c)) for call in self.calls[split:] for c in call.reads()}
+        between = {id(root(c)) for call in self.calls[split:] for c in call.reads}
         self.forward = self._write(self.calls[:split], later | between, first=True)
         self.backward = self._write(self.calls[split:], later)
 
@@ -68,7 +69,7 @@ class Plan:
             if call.pure and not any(c.fixed is not None or id(c) in live for c in outs):
                 continue
             kept.append(call)
-            live |= {id(root(c)) for c in call.reads()} | {id(c) for c in outs}
+            live |= {id(root(c)) for c in call.reads} | {id(c) for c in outs}
         return kept[::-1]
 
     def __str__(self) -> str:
@@ -98,7 +99,7 @@ class Plan:
         """Give every result memory; a result that is dead leaves its own to later ones."""
         last: dict[int, int] = {}
         for k, call in enumerate(self.calls):
-            for cell in (*call.reads(), *call.outs):
+            for cell in (*call.reads, *call.outs):
                 last[id(root(cell))] = k
         for cell in self.captured.outputs:
             last[id(root(cell))] = len(self.calls)
@@ -106,7 +107,7 @@ class Plan:
         blocks: dict[int, Array] = {}
         for k, call in enumerate(self.calls):
             if call.style == "guard":  # what would take over reads its inputs, but nothing before it writes to them
-                for cell in call.instead.reads():  # type: ignore[union-attr]
+                for cell in call.instead.reads:  # type: ignore[union-attr]
                     last[id(root(cell))] = max(last.get(id(root(cell)), 0), k)
             for out in call.outs:
                 target = root(out)
@@ -121,7 +122,7 @@ class Plan:
                     stack = free.get(size)
                     blocks[id(target)] = stack.pop() if stack else self._block(size)
                 self.arrays[id(target)] = shaped(blocks[id(target)], target.array)
-            for cell in {id(root(c)): root(c) for c in (*call.reads(), *call.outs)}.values():
+            for cell in {id(root(c)): root(c) for c in (*call.reads, *call.outs)}.values():
                 if last[id(cell)] == k and id(cell) in blocks:
                     free.setdefault(cell.array.nbytes, []).append(blocks.pop(id(cell)))
 
@@ -135,8 +136,8 @@ class Plan:
         """Return an input that ends here and may be overwritten by the result, entry by entry."""
         if call.style != "ufunc" or call.kwargs or call.function.signature is not None:
             return None
-        roots = [root(c) for c in call.reads()]
-        for cell in call.reads():
+        roots = [root(c) for c in call.reads]
+        for cell in call.reads:
             if (
                 cell.view is None
                 and cell.fixed is None
@@ -150,12 +151,9 @@ class Plan:
                 return cell
         return None
 
-    def scratch(self, like: Array) -> Array:
+    def scratch(self, like: Array, dtype: Any) -> Array:
         """Return memory that a call may use on the side."""
-        key = like.shape, like.dtype
-        if key not in self.beside:
-            self.beside[key] = np.empty_like(like)
-        return self.beside[key]
+        return self.beside.setdefault((like.shape, dtype), np.empty(like.shape, dtype))
 
     def array(self, value: Any) -> Any:
         """Return what stands at replay for a cell, or for cells inside of lists."""
@@ -183,7 +181,7 @@ class Plan:
     def _direct(self, cell: Cell) -> bool:
         """Whether an argument can be read where it is: nothing but the array itself and its transpose is needed."""
         calls = [c for call in self.calls for c in (call, call.instead) if c is not None]
-        views = [c for call in calls for c in call.reads() if root(c) is cell and c is not cell]
+        views = [c for call in calls for c in call.reads if root(c) is cell and c is not cell]
         outputs = [root(c) for c in self.captured.outputs]
         return all(is_transpose(c) for c in views) and not any(c is cell for c in outputs)
 
@@ -191,7 +189,7 @@ class Plan:
         """Write calls as functions; of the scalars, those read ``later`` are kept in arrays too."""
         parts = []
         for k in range(0, max(len(calls), 1), CHUNK):
-            rest = {id(root(c)) for call in calls[k + CHUNK :] for c in call.reads()}
+            rest = {id(root(c)) for call in calls[k + CHUNK :] for c in call.reads}
             parts.append(Writer(self, calls[k : k + CHUNK], later | rest).function(first and not k))
         if len(parts) == 1:
             return parts[0]
@@ -205,7 +203,12 @@ class Plan:
 
 def is_transpose(cell: Cell) -> bool:
     """Whether a cell is the transpose of one with memory of its own."""
-    return cell.view is not None and cell.view[0] is np.transpose and len(cell.view[1]) == 1 and cell.view[1][0].view is None
+    return (
+        cell.view is not None
+        and cell.view[0] is np.transpose
+        and len(cell.view[1]) == 1
+        and cell.view[1][0].view is None
+    )
 
 
 class Writer:
@@ -222,8 +225,8 @@ class Writer:
         maker = {id(root(out)): call.node for call in calls for out in call.outs}
         for call in calls:  # what is more than a number of the op that made it
             if call.instead is not None:
-                self.later |= {id(root(c)) for c in call.instead.reads()}
-            for cell in call.reads():
+                self.later |= {id(root(c)) for c in call.instead.reads}
+            for cell in call.reads:
                 if cell.view is not None or maker.get(id(cell)) is not call.node:
                     self.later.add(id(root(cell)))
 
@@ -315,11 +318,11 @@ class Writer:
         texts = ", ".join(name(a) for a in call.args)
         if call.style == "ufunc":
             place, before = "out=" if call.function in NAMED else "", ""
-            if len(call.args) == 2 and out.ndim == 2 and (row := plan.array(call.args[1])).__class__ is np.ndarray:  # type: ignore[union-attr]
-                if row.shape == out.shape[1:] and row.dtype == out.dtype:  # NumPy repeats a row faster in a copy
-                    rows = plan.scratch(out)
-                    before = f"{name(np.copyto)}({name(rows)}, {name(row)}); "
-                    texts = f"{name(call.args[0])}, {name(rows)}"
+            row = plan.array(call.args[-1])
+            if isinstance(row, np.ndarray) and out is not None and row.ndim == 1 and out.shape[1:] == row.shape:
+                rows = plan.scratch(out, row.dtype)  # NumPy repeats a row faster in a copy
+                before = f"{name(np.copyto)}({name(rows)}, {name(row)}); "
+                texts = f"{name(call.args[0])}, {name(rows)}"
             return f"{before}{name(call.function)}({texts}, {place}{name(out)}{words})"
         if call.style == "reduce":
             axis, keepdims = call.kwargs.get("axis", 0), call.kwargs.get("keepdims", False)

@@ -11,11 +11,11 @@ import numpy as np
 
 from microfw import recording
 from microfw.errors import ArgumentError, DTypeError, message
-from microfw.nn.module import Module
 from microfw.optim.optimizer import Optimizer
-from microfw.reach import reach, reached
+from microfw.reach import reached
 from microfw.recording import MODE
 from microfw.replay.capture import Captured, Signature, Uncapturable, Watch, capture, same
+from microfw.replay.guards import Carried, Named, fitting, state_of
 from microfw.replay.plan import Plan
 from microfw.tensor import Tensor, result
 
@@ -94,7 +94,8 @@ class Replay:
         self.forward, self.backward = plan.forward, plan.backward
         self.outputs = [plan.array(cell) for cell in captured.outputs]
         self.leaves = [(leaf, leaf.slot) for leaf, _ in captured.leaves]
-        self.others = [leaf for leaf in step.optimizer.flat.leaves if leaf not in dict(self.leaves)]
+        reached = {leaf for leaf, _ in self.leaves}
+        self.others = [leaf for leaf in step.optimizer.flat.leaves if leaf not in reached]
         self.several = several
         self.state = state
         self.carried: Carried | None = None
@@ -110,25 +111,6 @@ class Replay:
         if self.several:
             return tuple([result(_locked(array.copy()), None) for array in self.outputs])
         return result(_locked(self.outputs[0].copy()), None)
-
-
-class Carried:
-    """What a forward pass may change besides gradients: generators, and the values of buffers."""
-
-    def __init__(self, generators: list[np.random.Generator], buffers: list[Tensor]) -> None:
-        self.generators = generators
-        self.buffers = buffers
-
-    def save(self) -> Any:
-        """Return copies."""
-        return [g.bit_generator.state for g in self.generators], [t._array.copy() for t in self.buffers]
-
-    def restore(self, saved: Any) -> None:
-        """Bring back what was saved."""
-        for generator, state in zip(self.generators, saved[0], strict=True):
-            generator.bit_generator.state = state
-        for buffer, values in zip(self.buffers, saved[1], strict=True):
-            buffer._array[...] = values
 
 
 class CompiledStep:
@@ -175,7 +157,7 @@ class CompiledStep:
             replay.named = Named(self.f)
             replay.fits = fitting(replay.plan.captured.inputs, replay.named)
             replay.changes = recording.changes.count
-            if self._state() != replay.state:
+            if self._state(list(reached(self.f))) != replay.state:
                 replay = None
                 self.seen.pop(key, None)
         if replay is None:
@@ -246,44 +228,47 @@ class CompiledStep:
         """Run a step and note it; the second time make a plan, and hold it against what the step has given."""
         self.replays.pop(key, None)
         self._last = None
-        state = self._state()
-        generators, tensors = reach(self.f)
+        found = list(reached(self.f))
+        state = self._state(found)
+        self.refused[key] = recording.changes.count, state
+        tensors = [x for x in found if isinstance(x, Tensor) and x._leaf is not None]
+        generators = [x for x in found if isinstance(x, np.random.Generator)]
         carried = Carried(generators, [t for t in tensors if t._node is None])
         before = carried.save()
         watch, inputs = Watch(), [Tensor(a) for a in arrays]
         captured: list[Captured] = []
-        self.refused[key] = recording.changes.count, state
 
         def observed() -> Any:
             with recording.mode(observer=watch):
                 returned = self.f(*inputs)
             try:
-                captured.append(capture(watch, inputs, returned, tensors))
-            except Uncapturable as reason:
-                self.reasons[key] = str(reason)
+                signature = Signature(watch, [*inputs, *tensors])
+                earlier = self.seen.get(key)
+                if earlier is None:
+                    self.seen[key] = signature
+                else:
+                    self.captures += 1
+                    if self.captures > RECAPTURES:
+                        raise Uncapturable("what it depends on changes all the time")
+                    signature.compare(earlier)
+                    captured.append(capture(watch, inputs, returned, tensors))
+            except Exception as reason:
+                self.reasons[key] = _why(reason)
             return returned
 
         made = self._eager(arrays, between, observed)
-        earlier = self.seen.get(key)
         if not captured:
-            return made
-        if earlier is None:
-            self.seen[key] = captured[0].signature
             return made
         after = carried.save()
         try:
-            self.captures += 1
-            if self.captures > RECAPTURES:
-                raise Uncapturable("what it depends on changes all the time")
-            captured[0].signature.compare(earlier)
             plan = Plan(captured[0])
             carried.restore(before)
             self._prove(captured[0], plan, arrays, made)
             self.replays[key] = replay = Replay(self, captured[0], plan, isinstance(made, tuple), state)
             replay.carried = carried if plan.impure else None
             del self.seen[key]
-        except Uncapturable as reason:
-            self.reasons[key] = str(reason)
+        except Exception as reason:
+            self.reasons[key] = _why(reason)
         finally:
             carried.restore(after)
         return made
@@ -291,11 +276,12 @@ class CompiledStep:
     def _prove(self, captured: Captured, plan: Plan, arrays: tuple[Array, ...], made: Any) -> None:
         """Run a plan on the step that it was made from, and compare every bit."""
         tensors = made if isinstance(made, tuple) else (made,)
-        wrong, gradients = [], [(leaf, leaf.slot, leaf.slot.copy()) for leaf, _ in captured.leaves]  # type: ignore[union-attr]
+        gradients: list[Any] = [(leaf, leaf.slot, np.copy(leaf.slot)) for leaf, _ in captured.leaves]
         try:
             plan.forward(*arrays)
             plan.backward(*arrays)
-            wrong = [f"output {k}" for k, t in enumerate(tensors) if not same(t._array, plan.array(captured.outputs[k]))]
+            got = zip(tensors, captured.outputs, strict=True)
+            wrong = [f"output {k}" for k, (t, cell) in enumerate(got) if not same(t._array, plan.array(cell))]
             wrong += [leaf.name or f"a leaf of shape {leaf.shape}" for leaf, *two in gradients if not same(*two)]
         except Exception as error:
             wrong = [f"{type(error).__name__}: {error}"]
@@ -312,22 +298,14 @@ class CompiledStep:
             return False
         self.captures += 1
         self.refused[key] = recording.changes.count, state
-        if self._state() == state:
+        if self._state(list(reached(self.f))) == state:
             return False
         del self.reasons[key]
         self.seen.pop(key, None)
         return True
 
-    def _state(self) -> Any:
-        """Return what a plan depends on besides its arguments: modules' settings, and which leaves are trained."""
-        owner = self.optimizer.flat.owner
-        found: list[Any] = [id(owner), owner.lost, *Named(self.f).values()]
-        for x in reached(self.f):
-            if isinstance(x, Module):
-                found += [id(x), *((k, v) for k, v in vars(x).items() if type(v) in SIMPLE)]
-            elif isinstance(x, Tensor) and x._leaf is not None:
-                found += [id(x), id(x._array), x._node is not None, bool(x._leaf.hooks)]
-        return found
+    def _state(self, found: list[Any]) -> Any:
+        return state_of(self.f, found, self.optimizer.flat.owner)
 
     # Reading
 
@@ -347,47 +325,8 @@ class CompiledStep:
         return "\n\n".join([self.explain(), *(f"{replay.plan}" for replay in self.replays.values())])
 
 
-class Named:
-    """The variables that a function names: those around it, and global ones."""
-
-    def __init__(self, f: Any) -> None:
-        names = getattr(getattr(f, "__code__", None), "co_names", ())
-        self.scope = getattr(f, "__globals__", {})
-        self.globals = [(name, self.scope[name]) for name in names if name in self.scope]
-        self.cells = [(cell, _content(cell)) for cell in getattr(f, "__closure__", None) or ()]
-
-    def values(self) -> list[Any]:
-        """Return settings as they are, and objects as their identity."""
-        values = [value for _, value in (*self.cells, *self.globals)]
-        return [(type(v), v) if type(v) in SIMPLE else id(v) for v in values]
-
-
-def fitting(inputs: list[Any], named: Named) -> Callable[..., bool]:
-    """Write the test whether arguments are like those before, and what the function names is the same."""
-    names: dict[str, Any] = {"kind": np.ndarray, "scope": named.scope}
-    tests = [f"len(given) == {len(inputs)}"]
-    for k, cell in enumerate(inputs):
-        names |= {f"d{k}": cell.dtype, f"s{k}": (cell.shape, cell.strides)}
-        tests.append(f"type(a{k} := given[{k}]) is kind and a{k}.dtype is d{k} and (a{k}.shape, a{k}.strides) == s{k}")
-    for k, (cell, value) in enumerate(named.cells):
-        names |= {f"c{k}": cell, f"v{k}": value}
-        tests.append(f"c{k}.cell_contents is v{k}")
-    for k, (name, value) in enumerate(named.globals):
-        names[f"g{k}"] = value
-        tests.append(f"scope.get({name!r}) is g{k}")
-    exec(f"def fits(*given, {', '.join(f'{n}={n}' for n in names)}): return {' and '.join(tests)}", names)
-    fits: Callable[..., bool] = names["fits"]
-    return fits
-
-
-def _content(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not filled
-        return None
-
-
-SIMPLE = (bool, int, float, str, type(None))
+def _why(reason: Exception) -> str:
+    return str(reason) if isinstance(reason, Uncapturable) else f"a fault of microfw, {type(reason).__name__}: {reason}"
 
 
 def _locked(array: Array) -> Array:

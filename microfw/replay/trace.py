@@ -37,9 +37,11 @@ class Call:
         same; else the call ``instead`` takes the place of what follows it for the same op.
     pure : bool
         Whether it may be dropped if nothing reads the result.
+    reads : list of Cell
+        The cells that it reads.
     """
 
-    __slots__ = ("answer", "args", "function", "instead", "kwargs", "node", "out", "outs", "pure", "style")
+    __slots__ = ("answer", "args", "function", "instead", "kwargs", "node", "out", "outs", "pure", "reads", "style")
 
     def __init__(
         self,
@@ -58,21 +60,22 @@ class Call:
         self.outs = tuple(outs) if outs else ((out,) if out is not None else ())
         self.style = style
         self.pure = pure
+        self.reads: list[Cell] = _cells(self.args, [])
+        if kwargs:
+            _cells(kwargs.values(), self.reads)
         self.node: Any = None
         self.answer: bool | None = None
         self.instead: Call | None = None
 
-    def reads(self) -> list[Cell]:
-        """Return the cells that it reads."""
-        return [a for a in _flat((self.args, tuple(self.kwargs.values()))) if isinstance(a, Cell)]
 
-
-def _flat(values: Any) -> Any:
+def _cells(values: Any, found: list[Any]) -> list[Any]:
+    """Add the cells among values, also inside of lists, to those found."""
     for value in values:
-        if isinstance(value, tuple | list):
-            yield from _flat(value)
-        else:
-            yield value
+        if isinstance(value, Cell):
+            found.append(value)
+        elif isinstance(value, tuple | list):
+            _cells(value, found)
+    return found
 
 
 class Tape:
@@ -81,7 +84,7 @@ class Tape:
     def __init__(self) -> None:
         self.calls: list[Call] = []
 
-    def note(self, function: Any, args: Any, kwargs: Any, result: Array, style: str) -> Cell:
+    def note(self, function: Any, args: Any, kwargs: Any, result: Any, style: str) -> Cell:
         """Note a call that makes a new array."""
         out = Cell(self, np.asarray(result))
         self.calls.append(Call(function, args, kwargs, out, style))
@@ -133,7 +136,7 @@ class Cell(NDArrayOperatorsMixin):
     def __float__(self) -> float:
         raise Untraceable("an array made a number")
 
-    __int__ = __index__ = __complex__ = __float__  # type: ignore[assignment]
+    __int__ = __index__ = __complex__ = __float__
 
     def item(self, *index: Any) -> Any:
         """Return a stand-in for a number, which can be compared."""
@@ -182,8 +185,8 @@ class Cell(NDArrayOperatorsMixin):
         if isinstance(result, tuple | list) or not isinstance(result, np.ndarray | np.generic):
             raise Untraceable(f"{getattr(function, '__name__', function)} gives no single array")
         if isinstance(result, np.ndarray):
-            for cell in _flat(args):
-                if isinstance(cell, Cell) and np.may_share_memory(result, cell.array) and result.size:
+            for cell in _cells(args, []):
+                if np.may_share_memory(result, cell.array) and result.size:
                     return Cell(self.tape, result, view=(function, args, kwargs))
         return self.tape.note(function, args, kwargs, result, style)
 
@@ -200,14 +203,14 @@ class Cell(NDArrayOperatorsMixin):
             target = out if isinstance(out, Cell) else None
             if target is None:
                 raise Untraceable("a write to an array from elsewhere")
-            self.array.dot(*plain((other,)), target.array)
+            self.array.dot(plain(other), out=target.array)
             self.tape.calls.append(Call(np.dot, (self, other), {}, target, "dot"))
             return target
-        result = self.array.dot(*plain((other,)))
+        result = self.array.dot(plain(other))
         return self.tape.note(np.dot, (self, other), {}, result, "dot")
 
     def __getitem__(self, key: Any) -> Cell:
-        if any(isinstance(k, Cell) for k in _flat((key,))):
+        if _cells((key,), []):
             raise Untraceable("an index that is an array of the graph")
         made: Cell = self._result(getitem, (self, key), {}, self.array[key], "copy")
         return made
@@ -246,13 +249,12 @@ for _name in (
 class Value:
     """A number read from an array. To compare it is all that a rule may do with it."""
 
-    __slots__ = ("cell", "index")
-
     def __init__(self, cell: Cell, index: tuple[Any, ...]) -> None:
         self.cell = cell
         self.index = index
 
-    def _compare(self, symbol: str, other: Any) -> bool:
+    def compare(self, symbol: str, other: Any) -> bool:
+        """Note a comparison."""
         if not isinstance(other, int | float):
             raise Untraceable("a value compared with another")
         array, read = self.cell.array, f"item({', '.join(map(repr, self.index))})"
@@ -265,33 +267,12 @@ class Value:
         test = f"{{0}}.{read} {symbol} {other!r}"
         return self.cell.tape.decide(test, (self.cell,), eval(test.format("array"), {"array": array}))
 
-    def __lt__(self, other: Any) -> bool:
-        return self._compare("<", other)
-
-    def __le__(self, other: Any) -> bool:
-        return self._compare("<=", other)
-
-    def __gt__(self, other: Any) -> bool:
-        return self._compare(">", other)
-
-    def __ge__(self, other: Any) -> bool:
-        return self._compare(">=", other)
-
-    def __eq__(self, other: object) -> bool:
-        return self._compare("==", other)
-
-    def __ne__(self, other: object) -> bool:
-        return self._compare("!=", other)
-
-    __hash__ = None  # type: ignore[assignment]
-
     def __bool__(self) -> bool:
-        return self._compare("!=", 0)
+        return self.compare("!=", 0)
 
-    def __float__(self) -> float:
-        raise Untraceable("an entry made a number")
 
-    __int__ = __index__ = __float__  # type: ignore[assignment]
+for _name, _symbol in {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}.items():
+    setattr(Value, f"__{_name}__", lambda self, other, symbol=_symbol: self.compare(symbol, other))
 
 
 def getitem(array: Any, key: Any) -> Any:
@@ -317,17 +298,7 @@ REDUCES = {np.sum: np.add, np.max: np.maximum, np.min: np.minimum, np.prod: np.m
 """NumPy's functions that are a ufunc's reduction, called at once in place of in steps."""
 
 TAKES_OUT = {
-    np.argmax,
-    np.argmin,
-    np.mean,
-    np.var,
-    np.std,
-    np.take,
-    np.concatenate,
-    np.stack,
-    np.cumsum,
-    np.cumprod,
-    np.einsum,
-    np.clip,
-}
+    np.argmax, np.argmin, np.mean, np.var, np.std, np.take, np.concatenate, np.stack,
+    np.cumsum, np.cumprod, np.einsum, np.clip,
+}  # fmt: skip
 """Those that can write their result into an array."""

@@ -13,6 +13,7 @@ from microfw.data.dataset import Dataset, as_dataset
 from microfw.errors import NonFiniteError
 from microfw.tensor import Tensor
 from microfw.training import checks
+from microfw.training.compiled import Compiled
 from microfw.training.hooks import Hooks, TrainState
 from microfw.training.metrics import Measure, decide
 from microfw.training.nonfinite import explain
@@ -23,6 +24,8 @@ Array = np.ndarray[Any, Any]
 
 class Run:
     """The parts of one call of `Trainer.fit`, checked against each other."""
+
+    compiled: Compiled
 
     def __init__(
         self,

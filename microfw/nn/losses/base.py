@@ -109,7 +109,8 @@ class Loss(Module):
         total = float(weight.sum()) if total is None else total
         if not isinstance(total, Tensor) and not total > 0:
             raise DataError(message(self.where, "a row with a positive weight", "none in this batch"))
-        return weighted.sum() / (total * (losses.size // len(losses)))
+        mean: Tensor = weighted.sum() / (total * (losses.size // len(losses)))
+        return mean
 
 
 def class_weights(loss: str, name: str, weight: Any) -> Tensor | None:

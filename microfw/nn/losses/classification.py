@@ -223,7 +223,8 @@ class CrossEntropyLoss(_Labelled):
         smooth, classes = self.label_smoothing, len(weight)
         target = np.full((len(labels), classes), smooth / classes, weight.dtype)
         target[np.arange(len(labels)), labels] += 1 - smooth
-        return weight * target
+        share: Array = weight * target
+        return share
 
 
 class NLLLoss(_Labelled):
@@ -262,4 +263,5 @@ class NLLLoss(_Labelled):
         return self._finish(losses, weights, kept, sample_weight)
 
     def _target(self, labels: Array, weight: Array, kept: Array) -> Array:
-        return (weight[labels] * kept)[:, None]
+        share: Array = weight[labels] * kept
+        return share[:, None]
