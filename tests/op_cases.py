@@ -12,6 +12,7 @@ from cases import (
     lookup,
     loss,
     normalization,
+    outside,
     recurrent,
     reduction,
 )
@@ -34,7 +35,7 @@ CASES: list[Case] = [
     case
     for family in (
         elementwise, reduction, layout, indexing, linalg, loss,
-        activations, lookup, normalization, recurrent, convolution,
+        activations, lookup, normalization, recurrent, convolution, outside,
     )
     for case in family.CASES
 ]  # fmt: skip

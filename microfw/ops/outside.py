@@ -22,7 +22,7 @@ def dropout_mask(x: Array, *, p: float, rng: np.random.Generator) -> Array:
     Examples
     --------
     >>> dropout_mask(np.ones(6), p=0.5, rng=np.random.default_rng(0))
-    tensor([0., 2., 0., 0., 2., 2.])
+    tensor([2., 2., 2., 0., 0., 0.])
     """
     keep = (rng.random(x.shape, np.float32) >= p).astype(x.dtype)
     keep /= 1 - p
@@ -35,7 +35,7 @@ def outside(x: Array, *, by: Callable[..., Any], args: tuple[Any, ...] = ()) -> 
 
     Examples
     --------
-    >>> outside(mf.tensor([0, 2]), by=np.eye(3).take, args=(0,))
+    >>> outside(np.array([0, 2]), by=np.eye(3).take, args=(0,))
     tensor([[1., 0., 0.],
             [0., 0., 1.]])
     """

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isfinite
 from typing import Any
 
 import numpy as np
 
 from microfw.replay.capture import Captured
-from microfw.replay.trace import Array, Call, Cell
+from microfw.replay.trace import Array, Call, Cell, root
+from microfw.replay.write import Writer
 
 CHUNK = 200
 """Calls in one function: the compiler takes more than linear time over longer ones."""
-
-
-NAMED = (np.maximum, np.minimum)
-"""Ufuncs that warn, which takes time, if the output is given by position."""
-
-
-SYMBOLS = {np.add: "+", np.subtract: "-", np.multiply: "*", np.divide: "/", np.less: "<", np.greater: ">"}
-"""The operators that ufuncs are."""
-
-
-def root(cell: Cell) -> Cell:
-    """Return the cell whose memory a view shows."""
-    while cell.view is not None:
-        cell = next(a for a in cell.view[1] if isinstance(a, Cell))
-    return cell
 
 
 class Plan:
@@ -209,142 +194,6 @@ def is_transpose(cell: Cell) -> bool:
         and len(cell.view[1]) == 1
         and cell.view[1][0].view is None
     )
-
-
-class Writer:
-    """Writes calls as one Python function."""
-
-    def __init__(self, plan: Plan, calls: list[Call], later: set[int]) -> None:
-        self.plan = plan
-        self.calls = calls
-        self.later = set(later)
-        self.count = 0
-        self.names: dict[str, Any] = {}
-        self.known: dict[Any, str] = {}
-        self.scalars: dict[int, str] = {}
-        maker = {id(root(out)): call.node for call in calls for out in call.outs}
-        for call in calls:  # what is more than a number of the op that made it
-            if call.instead is not None:
-                self.later |= {id(root(c)) for c in call.instead.reads}
-            for cell in call.reads:
-                if cell.view is not None or maker.get(id(cell)) is not call.node:
-                    self.later.add(id(root(cell)))
-
-    def function(self, first: bool) -> Callable[..., None]:
-        """Return the function; the first one takes in the arguments that are not read where they are."""
-        inputs = self.plan.captured.inputs if first else []
-        lines = [
-            f"    {self.name(np.copyto)}({self.name(cell)}, a{k})"
-            for k, cell in enumerate(inputs)
-            if id(cell) not in self.plan.direct
-        ]
-        depth, within = 0, None
-        for call in self.calls:
-            if call.node is not within:
-                depth, within = 0, call.node
-                self.scalars.clear()
-            for line in self.lines(call):
-                lines.append("    " * (depth + 1) + line)
-            depth += call.style == "guard"
-        names = [*(f"a{k}" for k in range(len(self.plan.captured.inputs))), *(f"{n}={n}" for n in self.names)]
-        source = f"def run({', '.join(names)}):\n" + "\n".join(lines or ["    pass"])
-        exec(compile(source, "<plan>", "exec"), self.names)
-        run: Callable[..., None] = self.names["run"]
-        return run
-
-    def name(self, value: Any) -> str:
-        """Return the text for a value: a number as it is, a scalar's variable, or a name given to an object."""
-        if isinstance(value, Cell):
-            scalar = self.scalars.get(id(value))
-            if scalar is not None:
-                return scalar
-            if id(root(value)) in self.plan.direct:
-                return self.plan.direct[id(root(value))] + (".T" if value.view is not None else "")
-            value = self.plan.array(value)
-        if isinstance(value, tuple | list):
-            value = self.plan.array(value)
-        if value is None or type(value) in (bool, int, str) or (type(value) is float and isfinite(value)):
-            return f"({value!r})" if type(value) in (int, float) and value < 0 else repr(value)
-        key: Any = id(value)
-        if hasattr(value, "__self__") and not isinstance(value, np.ndarray):
-            key = (id(value.__self__), value.__name__)
-        if key not in self.known:
-            self.known[key] = f"v{len(self.known)}"
-            self.names[self.known[key]] = value
-        return self.known[key]
-
-    def lines(self, call: Call) -> list[str]:
-        """Return the lines of a call."""
-        if call.style == "guard":
-            assert call.instead is not None
-            test = call.function.format(self.name(call.args[0]))
-            test = f"not ({test})" if call.answer else test
-            keep = {**self.scalars}
-            self.scalars.clear()
-            lines = [f"if {test}:", f"    {self.line(call.instead)}", "else:"]
-            self.scalars = keep
-            return lines
-        text = self.scalar(call)
-        if text is None:
-            return [self.line(call)]
-        self.count += 1
-        variable = self.scalars[id(call.out)] = f"s{self.count}"
-        lines = [f"{variable} = {text}"]
-        if id(root(call.out)) in self.later:  # type: ignore[arg-type]
-            array = self.plan.array(call.out)
-            lines.append(f"{self.name(array)}[()] = {variable}")
-        return lines
-
-    def scalar(self, call: Call) -> str | None:
-        """Return a call as an expression, if its result is one number: Python's operators take less time then."""
-        out = call.out
-        if out is None or out.array.ndim or out.fixed is not None or out.view is not None or call.kwargs:
-            return None
-        if any(other.out is out for other in self.plan.calls if other is not call):
-            return None
-        if call.style == "dot" and all(isinstance(self.plan.array(a), np.ndarray) and a.ndim == 1 for a in call.args):
-            return f"{self.name(call.args[0])}.dot({self.name(call.args[1])})"
-        if call.style == "ufunc" and call.function in SYMBOLS:
-            left, right = (self.name(a) for a in call.args)
-            return f"{left} {SYMBOLS[call.function]} {right}"
-        return None
-
-    def line(self, call: Call) -> str:
-        """Return a call that writes into arrays as one line."""
-        plan, name = self.plan, self.name
-        outs = [plan.array(c) if plan.has(c) else None for c in call.outs]
-        out = outs[0]
-        words = "".join(f", {k}={name(v)}" for k, v in call.kwargs.items())
-        texts = ", ".join(name(a) for a in call.args)
-        if call.style == "ufunc":
-            place, before = "out=" if call.function in NAMED else "", ""
-            row = plan.array(call.args[-1])
-            if isinstance(row, np.ndarray) and out is not None and row.ndim == 1 and out.shape[1:] == row.shape:
-                rows = plan.scratch(out, row.dtype)  # NumPy repeats a row faster in a copy
-                before = f"{name(np.copyto)}({name(rows)}, {name(row)}); "
-                texts = f"{name(call.args[0])}, {name(rows)}"
-            return f"{before}{name(call.function)}({texts}, {place}{name(out)}{words})"
-        if call.style == "reduce":
-            axis, keepdims = call.kwargs.get("axis", 0), call.kwargs.get("keepdims", False)
-            return f"{name(call.function.reduce)}({texts}, {name(axis)}, None, {name(out)}, {name(keepdims)})"
-        if call.style == "dot":
-            left = plan.array(call.args[0])
-            if isinstance(left, np.ndarray) and out is not None and out.flags.c_contiguous:
-                direct = isinstance(call.args[0], Cell) and id(root(call.args[0])) in plan.direct
-                method = f"{name(call.args[0])}.dot" if direct else name(left.dot)
-                return f"{method}({name(call.args[1])}, {name(out)})"
-        if call.style == "cast":
-            return f"{name(np.copyto)}({name(out)}, {texts}, 'unsafe')"
-        if call.style == "write":
-            return f"{name(call.function)}({texts})"
-        if call.style == "out":
-            return f"{name(call.function)}({texts}{words}, out={name(out)})"
-        value = f"{name(call.function)}({texts}{words})"
-        if len(outs) == 1:
-            return f"{name(np.copyto)}({name(out)}, {value})"
-        results = ", ".join(f"r{k}" for k in range(len(outs)))
-        copies = "; ".join(f"{name(np.copyto)}({name(o)}, r{k})" for k, o in enumerate(outs) if o is not None)
-        return f"{results} = {value}; {copies or 'pass'}"
 
 
 def shaped(block: Array, like: Array) -> Array:

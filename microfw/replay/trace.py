@@ -68,6 +68,13 @@ class Call:
         self.instead: Call | None = None
 
 
+def root(cell: Cell) -> Cell:
+    """Return the cell whose memory a view shows."""
+    while cell.view is not None:
+        cell = next(a for a in cell.view[1] if isinstance(a, Cell))
+    return cell
+
+
 def _cells(values: Any, found: list[Any]) -> list[Any]:
     """Add the cells among values, also inside of lists, to those found."""
     for value in values:

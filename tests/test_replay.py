@@ -1,0 +1,667 @@
+"""A replayed step is the step: the same bits, for every layer, loss and optimizer, and never a stale one."""
+
+from __future__ import annotations
+
+import os
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layer_cases import LAYERS
+from optimizer_cases import CASES as OPTIMIZERS
+
+import microfw as mf
+from microfw import nn, optim
+from microfw.errors import ArgumentError, DataError, MicrofwError, NonFiniteError
+from microfw.recording import Observer, mode
+
+
+class Scale(nn.Module):
+    """Has a parameter, so that layers without any can be trained through."""
+
+    def __init__(self, features):
+        self.factor = nn.Parameter(np.ones(features))
+
+    def forward(self, x):
+        return x * self.factor
+
+
+def values(model):
+    return [t.data.copy() for _, t in model._walk() if isinstance(t, mf.Tensor)]
+
+
+def assert_same(a, b):
+    for u, v in zip(a, b, strict=True):
+        assert u.dtype == v.dtype and u.tobytes() == v.tobytes()
+
+
+def pair(make, options=None, kind=optim.SGD):
+    """Return two equal models with their optimizers, the second one compiled."""
+    models = make(), make()
+    return models, [kind(m.parameters(), **(options or {"lr": 1e-3, "momentum": 0.9})) for m in models]
+
+
+def race(make, loss, batches, options=None, kind=optim.SGD, replayed=True):
+    """Train two equal models, eagerly and by replay, and compare all bits at every step."""
+    (eager, compiled), (one, two) = pair(make, options, kind)
+    step = mf.compile(lambda X, *y: loss(compiled(X), *y), two)
+    for X, *y in batches:
+        one.zero_grad()
+        expected = loss(eager(mf.Tensor(X)), *y)
+        expected.backward()
+        one.step()
+        got = step(X, *y)
+        assert_same([expected.data], [got.data])
+        assert_same([one.flat.gradients], [two.flat.gradients])
+        assert_same(values(eager), values(compiled))
+    assert not replayed or "run every time" not in step.explain(), step.explain()
+    assert not replayed or step.replays
+    return step
+
+
+def squares(y):
+    return np.mean(np.square(y))
+
+
+def noisy(x, steps, seed=0):
+    rng = np.random.default_rng(seed)
+    return [((x + 0.1 * rng.normal(size=x.shape)).astype(np.float32),) for _ in range(steps)]
+
+
+def layer_rows():
+    for case in LAYERS:
+        x = next((x for x in case.inputs() if x.size and x.ndim > 1), None)
+        if x is not None:
+            for training in (True, False):
+                yield pytest.param(case, x, training, id=f"{case.name} {'train' if training else 'eval'}")
+
+
+def train_layer(case, x, training, steps):
+    def make():
+        layer = case.make().astype(np.float32).train(training)
+        return nn.Sequential(Scale(x.shape[-1]), layer)
+
+    race(make, squares, noisy(x, steps), {"lr": 1e-4, "momentum": 0.9})
+
+
+@pytest.mark.parametrize(("case", "x", "training"), list(layer_rows()))
+def test_layers(case, x, training):
+    train_layer(case, x, training, 6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "x", "training"), list(layer_rows()))
+def test_layers_for_a_thousand_steps(case, x, training):
+    train_layer(case, x, training, 1000)
+
+
+def mlp(*extra):
+    return nn.Sequential(nn.Dense(5, 8, rng=0), nn.ReLU(), nn.Dense(8, 4, rng=1), *extra)
+
+
+def drawn(steps, target, rows=12, seed=0):
+    rng = np.random.default_rng(seed)
+    return [(rng.normal(size=(rows, 5)).astype(np.float32), target(rng, rows)) for _ in range(steps)]
+
+
+def labels(rng, rows):
+    return rng.integers(0, 4, rows)
+
+
+def floats(rng, rows):
+    return rng.normal(size=(rows, 4)).astype(np.float32)
+
+
+def signs(rng, rows):
+    return (2 * rng.integers(0, 2, (rows, 4)) - 1).astype(np.float32)
+
+
+def shares(rng, rows):
+    return rng.random((rows, 4)).astype(np.float32)
+
+
+def bits(rng, rows):
+    return rng.integers(0, 2, (rows, 4))
+
+
+def distributions(rng, rows):
+    p = rng.random((rows, 4))
+    return (p / p.sum(1, keepdims=True)).astype(np.float32)
+
+
+def counts(rng, rows):
+    return rng.integers(0, 5, (rows, 4)).astype(np.float32)
+
+
+LOSSES = {
+    "cross-entropy": (nn.CrossEntropyLoss, labels),
+    "weighted": (lambda: nn.CrossEntropyLoss([1, 2, 0, 0.5]), labels),
+    "smoothed": (lambda: nn.CrossEntropyLoss(label_smoothing=0.1), labels),
+    "ignoring": (lambda: nn.CrossEntropyLoss(ignore_index=2), labels),
+    "summed": (lambda: nn.CrossEntropyLoss(reduction="sum"), labels),
+    "nll": (nn.NLLLoss, labels),
+    "nll weighted": (lambda: nn.NLLLoss([1, 2, 0, 0.5], ignore_index=1), labels),
+    "mse": (nn.MSELoss, floats),
+    "mse of integers": (nn.MSELoss, bits),
+    "l1": (nn.L1Loss, floats),
+    "huber": (nn.HuberLoss, floats),
+    "hinge": (nn.HingeLoss, signs),
+    "bce": (nn.BCEWithLogitsLoss, shares),
+    "bce weighted": (lambda: nn.BCEWithLogitsLoss([1, 2, 3, 4], 2.0), bits),
+    "kl": (nn.KLDivLoss, distributions),
+    "kl of logarithms": (lambda: nn.KLDivLoss(log_target=True), lambda rng, n: np.log(distributions(rng, n))),
+    "poisson": (lambda: nn.PoissonNLLLoss(full=True), counts),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses(name):
+    loss, target = LOSSES[name]
+    last = [nn.LogSoftmax()] if name.startswith(("nll", "kl")) else []
+    race(lambda: mlp(*last), loss(), drawn(8, target))
+
+
+def optimizer_rows():
+    for name, row in OPTIMIZERS.items():
+        if row.reference is not None:
+            for variant, options in row.variants.items():
+                yield pytest.param(getattr(optim, name), options, id=f"{name} {variant}")
+
+
+@pytest.mark.parametrize(("kind", "options"), list(optimizer_rows()))
+def test_optimizers(kind, options):
+    race(mlp, nn.CrossEntropyLoss(), drawn(12, labels), options | {"lr": 0.01}, kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "options"), list(optimizer_rows()))
+def test_optimizers_for_a_thousand_steps(kind, options):
+    race(mlp, nn.CrossEntropyLoss(), drawn(1000, labels), options | {"lr": 0.01}, kind)
+
+
+def random_layer(draw, width):
+    kind = draw(st.sampled_from(["dense", "relu", "tanh", "norm", "batch", "dropout", "residual", "softplus", "prelu"]))
+    seed = draw(st.integers(0, 9))
+    if kind == "dense":
+        after = draw(st.integers(1, 6))
+        bias = draw(st.booleans())
+        return lambda: nn.Dense(width, after, bias=bias, rng=seed), after
+    if kind == "residual":
+        inner, _ = random_layer(draw, width)
+        return lambda: nn.Residual(nn.Sequential(inner(), nn.Dense(inner_width(inner, width), width, rng=seed))), width
+    made = {
+        "relu": nn.ReLU,
+        "tanh": nn.Tanh,
+        "norm": lambda: nn.LayerNorm(width),
+        "batch": lambda: nn.BatchNorm1D(width),
+        "dropout": lambda: nn.Dropout(0.4, rng=seed),
+        "softplus": nn.Softplus,
+        "prelu": nn.PReLU,
+    }[kind]
+    return made, width
+
+
+def inner_width(make, width):
+    return np.shape(make().eval()(np.zeros((2, width), np.float32)))[1]
+
+
+@st.composite
+def experiments(draw):
+    width, layers = 5, []
+    for _ in range(draw(st.integers(1, 5))):
+        make, width = random_layer(draw, width)
+        layers.append(make)
+    toggles = draw(st.lists(st.sampled_from(["", "", "eval", "train", "lr", "rows", "freeze", "thaw"]), max_size=10))
+    return layers, width, toggles, draw(st.integers(0, 99))
+
+
+def one_model(layers, width):
+    return nn.Sequential(nn.Dense(5, 5, rng=9), *(make() for make in layers), nn.Dense(width, 4, rng=8))
+
+
+def run_toggles(layers, width, toggles, seed):
+    (eager, compiled), (one, two) = pair(lambda: one_model(layers, width))
+    loss = nn.CrossEntropyLoss()
+    step = mf.compile(lambda X, y: loss(compiled(X), y), two)
+    rng, rows = np.random.default_rng(seed), 6
+    for toggle in [*["", "", ""], *toggles, *["", "", ""]]:
+        rows = rng.integers(2, 7) if toggle == "rows" else rows
+        for model, optimizer in ((eager, one), (compiled, two)):
+            if toggle in ("eval", "train"):
+                getattr(model, toggle)()
+            elif toggle == "lr":
+                optimizer.lr *= 0.5
+            elif toggle in ("freeze", "thaw"):
+                model.layers[0].requires_grad_(toggle == "thaw")
+        X, y = rng.normal(size=(rows, 5)).astype(np.float32), rng.integers(0, 4, rows)
+        one.zero_grad()
+        expected = loss(eager(mf.Tensor(X)), mf.Tensor(y))
+        expected.backward()
+        one.step()
+        assert_same([expected.data], [step(X, y).data])
+        assert_same(values(eager), values(compiled))
+        assert [p.grad is None for p in eager.parameters()] == [p.grad is None for p in compiled.parameters()]
+
+
+@settings(max_examples=12, deadline=None)
+@given(experiments())
+def test_random_models_with_random_toggles(experiment):
+    run_toggles(*experiment)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@given(experiments())
+def test_many_random_models_with_random_toggles(experiment):
+    run_toggles(*experiment)
+
+
+# What invalidates a plan
+
+
+class Twins:
+    """Two equal models, one trained eagerly and one by replay."""
+
+    def __init__(self, make=mlp, loss=None, steps=4, **options):
+        self.loss = nn.CrossEntropyLoss() if loss is None else loss
+        (self.eager, self.model), (self.one, self.optimizer) = pair(make, options or None)
+        self.extra = 1.0
+        self.step = mf.compile(self.forward(self.model), self.optimizer)
+        self.plain = self.forward(self.eager)
+        self.batches = iter(drawn(1000, labels))
+        self.go(steps)
+        assert self.replays() == 1
+
+    def forward(self, model):
+        loss = self.loss
+        return lambda X, y: loss(model(X), y)
+
+    def both(self, change):
+        change(self.eager, self.one)
+        change(self.model, self.optimizer)
+
+    def go(self, steps=4, rows=12):
+        for _ in range(steps):
+            X, y = next(self.batches)
+            X, y = X[:rows], y[:rows]
+            self.one.zero_grad()
+            expected = self.plain(mf.Tensor(X), mf.Tensor(y))
+            expected.backward()
+            self.one.step()
+            assert_same([expected.data], [self.step(X, y).data])
+            assert_same(values(self.eager), values(self.model))
+
+    def replays(self):
+        return len(self.step.replays)
+
+
+def test_a_new_shape_has_a_plan_of_its_own():
+    twins = Twins()
+    twins.go(rows=5)
+    assert twins.replays() == 2
+    twins.go(2)
+    assert twins.step.explain().count("replayed") == 2
+
+
+def test_a_new_dtype_or_layout_of_the_arguments():
+    twins = Twins()
+    X, y = next(twins.batches)
+    first = twins.step(X, y.astype(np.int32))
+    assert first.dtype == np.float32
+    twins = Twins()
+    for _ in range(4):
+        X, y = next(twins.batches)
+        twins.one.zero_grad()
+        expected = twins.plain(mf.Tensor(np.asfortranarray(X)), mf.Tensor(y))
+        expected.backward()
+        twins.one.step()
+        assert_same([expected.data], [twins.step(np.asfortranarray(X), y).data])
+
+
+def test_train_and_eval():
+    twins = Twins(lambda: mlp(nn.Dropout(0.5, rng=3), nn.BatchNorm1D(4)))
+    for change in (nn.Module.eval, nn.Module.train):
+        twins.both(lambda model, _, change=change: change(model))
+        twins.go()
+
+
+def test_settings_of_layers():
+    twins = Twins(lambda: mlp(nn.LeakyReLU(0.1)))
+    twins.both(lambda model, _: setattr(model.layers[-1], "slope", 0.5))
+    twins.go()
+
+
+def test_a_replaced_parameter_or_layer():
+    twins = Twins()
+    with pytest.raises(MicrofwError):  # nobody owns the new one
+        twins.both(lambda model, _: setattr(model.layers[0], "weight", nn.Parameter(np.ones((5, 8)))))
+        twins.go(1)
+        raise MicrofwError("eager steps go on without it")
+    twins = Twins()
+    twins.both(lambda model, _: setattr(model, "layers", (*model.layers[:-1], nn.Tanh(), model.layers[-1])))
+    twins.go()
+    assert "tanh" in repr(twins.step)
+
+
+def test_a_shared_parameter():
+    def tied():
+        model = nn.Sequential(nn.Dense(5, 5, rng=0), nn.ReLU(), nn.Dense(5, 5, rng=1), nn.Dense(5, 4, rng=2))
+        model.layers[2].weight = model.layers[0].weight
+        return model
+
+    Twins(tied).go()
+
+
+def test_a_parameter_frozen_and_thawed():
+    twins = Twins()
+    for flag in (False, True):
+        twins.both(lambda model, _, flag=flag: model.layers[0].requires_grad_(flag))
+        twins.go()
+
+
+def test_a_hook_on_a_parameter_is_called_and_named():
+    twins, seen = Twins(), []
+    handles = [m.layers[0].weight.register_hook(lambda g: seen.append(1)) for m in (twins.eager, twins.model)]
+    twins.go()
+    assert len(seen) == 8 and "0.weight has a hook" in twins.step.explain()
+    for handle in handles:
+        handle.remove()
+    twins.go()
+    assert len(seen) == 8 and "replayed" in twins.step.explain()
+
+
+def test_a_value_read_is_refused_by_name():
+    class Branch(nn.Module):
+        def forward(self, x):
+            return x * 2 if float(x.sum()) > 0 else x
+
+    step = race(lambda: mlp(Branch()), nn.CrossEntropyLoss(), drawn(6, labels), replayed=False)
+    assert not step.replays and "3 looks at a value" in step.explain()
+
+
+def test_arrays_that_differ_from_step_to_step_are_refused():
+    rng, model = np.random.default_rng(0), mlp()
+    optimizer, loss = optim.SGD(model.parameters(), lr=0.01), nn.CrossEntropyLoss()
+    step = mf.compile(lambda X, y: loss(model(X + rng.normal(size=X.shape).astype(np.float32)), y), optimizer)
+    for X, y in drawn(4, labels):
+        step(X, y)
+    assert "not the same at every step" in step.explain() and not step.replays
+
+
+def test_a_variable_that_the_function_names():
+    twins = Twins()
+    factor = 1.0
+    loss, eager, model = twins.loss, twins.eager, twins.model
+    twins.plain = lambda X, y: loss(eager(X), y) * factor
+    twins.step = mf.compile(lambda X, y: loss(model(X), y) * factor, twins.optimizer)
+    twins.go()
+    factor = 0.25
+    twins.go()
+    assert twins.replays() == 1
+
+
+def test_the_learning_rate_changes_without_a_new_capture():
+    twins = Twins()
+    captures = twins.step.captures
+    for _ in range(5):
+        twins.both(lambda _, optimizer: setattr(optimizer, "lr", optimizer.lr * 0.5))
+        twins.go(2)
+    twins.both(lambda _, optimizer: setattr(optimizer, "momentum", 0.0))
+    twins.go(2)
+    assert twins.step.captures == captures
+
+
+def test_loaded_states():
+    twins = Twins()
+    state, settings = twins.eager.state_dict(), twins.one.state_dict()
+    twins.go(3)
+    twins.both(lambda model, _: model.load_state_dict(state))
+    twins.both(lambda _, optimizer: optimizer.load_state_dict(settings))
+    twins.go()
+
+
+def test_parameters_assigned():
+    twins = Twins()
+    twins.both(lambda model, _: setattr(model.layers[0].weight, "data", np.ones((5, 8))))
+    twins.go()
+
+
+def test_another_optimizer_takes_over():
+    twins = Twins()
+    optim.SGD(twins.model.parameters(), lr=0.1)
+    with pytest.raises(MicrofwError, match="taken over"):
+        for _ in range(4):
+            twins.step(*next(twins.batches))
+
+
+def test_wrong_data_is_refused_in_the_layers_words_and_changes_nothing():
+    twins = Twins(lambda: mlp(nn.Dropout(0.5, rng=0), nn.BatchNorm1D(4)))
+    X, y = next(twins.batches)
+    before = values(twins.model)
+    for wrong in (y - 9, y + 9):
+        with pytest.raises(DataError, match="^CrossEntropyLoss: expected labels from 0 to 3"):
+            twins.step(X, wrong)
+    assert_same(before[:4], values(twins.model)[:4])
+    assert all(p.grad is None for p in twins.model.parameters())
+
+
+def test_large_logits_take_the_ops_other_branch():
+    twins = Twins()
+    twins.both(lambda model, _: setattr(model.layers[2].bias, "data", np.array([90, -90, 0, 0])))
+    twins.go()
+    twins.both(lambda model, _: setattr(model.layers[2].bias, "data", np.zeros(4)))
+    twins.go()
+
+
+def test_gradients_that_are_not_finite_change_nothing():
+    twins = Twins(loss=nn.CrossEntropyLoss())
+    X, y = next(twins.batches)
+    before = values(twins.model)
+    with pytest.raises(NonFiniteError), np.errstate(all="ignore"):
+        twins.step(X * np.float32(np.nan), y)
+    assert_same(before, values(twins.model))
+    twins.go()
+
+
+def test_an_interrupt_in_the_middle():
+    twins = Twins()
+    replay = next(iter(twins.step.replays.values()))
+    whole = replay.backward
+
+    def interrupted(*arrays):
+        raise KeyboardInterrupt
+
+    before = values(twins.model)
+    replay.backward = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        twins.step(*drawn(1, labels, seed=5)[0])
+    replay.backward = whole
+    assert_same(before, values(twins.model))
+    assert all(p.grad is None for p in twins.model.parameters())
+    twins.go()
+
+
+def test_graphs_that_need_old_parameters_notice_a_replayed_step():
+    twins = Twins()
+    X, y = drawn(1, labels, seed=7)[0]
+    loss = twins.loss(twins.model(mf.Tensor(X)), y)
+    twins.step(X, y)
+    with pytest.raises(MicrofwError, match="was written to"):
+        loss.backward()
+
+
+def test_under_an_observer_it_runs_as_ever():
+    class Count(Observer):
+        seen = 0
+
+        def forward(self, *args):
+            self.seen += 1
+
+    twins, count = Twins(), Count()
+    with mode(observer=count):
+        twins.go(1)
+    assert count.seen >= 4
+    twins.go(1)
+
+
+def test_threads():
+    """Each has its own model; then two share one, whose plan only one of them can be in."""
+    found = []
+
+    def work():
+        twins = Twins()
+        twins.go(20)
+        found.append(twins)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(found) == 3
+    twins = found[0]
+    replay = next(iter(twins.step.replays.values()))
+    with replay.lock:
+        twins.go(2)  # eagerly, with the same bits
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_fork():
+    twins = Twins()
+    child = os.fork()
+    if child == 0:
+        try:
+            twins.go(4)
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    twins.go(4)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_what_compile_refuses():
+    model = mlp()
+    with pytest.raises(ArgumentError, match="^compile: expected a function"):
+        mf.compile(3, optim.SGD(model.parameters(), lr=0.1))
+    for wrong in (None, optim.LBFGS(model.parameters())):
+        with pytest.raises(ArgumentError, match="^compile: expected an optimizer"):
+            mf.compile(lambda X: X, wrong)
+    with pytest.raises(MicrofwError, match="numbers"):
+        mf.compile(lambda X: X, optim.SGD(model.parameters(), lr=0.1))(np.array(["a"]))
+
+
+def test_results_are_copies_and_leave_no_graph():
+    (_, model), (_, optimizer) = pair(mlp)
+    loss = nn.CrossEntropyLoss()
+
+    def both(X, y):
+        outputs = model(X)
+        return loss(outputs, y), outputs
+
+    step = mf.compile(both, optimizer)
+    kept = [step(X, y) for X, y in drawn(6, labels)]
+    outputs = [o.data.copy() for _, o in kept]
+    for X, y in drawn(3, labels, seed=3):
+        step(X, y)
+    assert_same(outputs, [o.data for _, o in kept])
+    assert not kept[-1][0].requires_grad
+
+
+def test_print_and_explain():
+    twins = Twins()
+    text = repr(twins.step)
+    assert "replayed" in twins.step.explain() and "bytes for results" in text
+    assert "linear" in text and "maximum" in text and "CrossEntropyLoss" in text
+    model = mlp()
+    assert mf.compile(lambda X: X, optim.SGD(model.parameters(), lr=0.1)).explain() == "no step yet"
+
+
+def memory(steps):
+    twins = Twins()
+    X, y = next(twins.batches)
+    for _ in range(50):
+        twins.step(X, y)
+    tracemalloc.start()
+    try:
+        for _ in range(10):
+            twins.step(X, y)
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        for _ in range(steps):
+            twins.step(X, y)
+        after, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 2000
+    assert peak - before < 4000  # the result, and a few Python objects: no array of the batch's size
+
+
+def test_a_replayed_step_allocates_nothing():
+    memory(200)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow():
+    memory(100_000)
+
+
+# Trainer
+
+
+def trained(compile, epochs=4, **options):
+    train, test = mf.data.load("digits", rng=0)
+    model = nn.Sequential(
+        nn.Dense(64, 16, rng=0), nn.BatchNorm1D(16), nn.ReLU(), nn.Dropout(0.2, rng=3), nn.Dense(16, 10, rng=1)
+    )
+    optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optimizer, ["accuracy"], compile=compile, **options)
+    history = trainer.fit(train, epochs, validation=test, rng=0, progress=False)
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in history]
+    return rows, values(model)
+
+
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 0.5}, {"accumulate": 2}], ids=str)
+def test_a_trainer_gives_the_same_history_and_bits(options):
+    rows, parameters = trained(False, **options)
+    for compile in (True, None):
+        again, others = trained(compile, **options)
+        assert again == rows
+        assert_same(parameters, others)
+
+
+def test_a_trainer_follows_a_schedule():
+    schedule = optim.schedules.Cosine(0.1, steps=100)
+    rows, parameters = trained(False, hooks=[mf.training.LearningRate(schedule)], epochs=2)
+    again, others = trained(True, hooks=[mf.training.LearningRate(schedule)], epochs=2)
+    assert again == rows
+    assert_same(parameters, others)
+
+
+def test_a_trainer_explains_a_loss_that_is_not_finite():
+    def fit(compile):
+        X = np.random.default_rng(0).normal(size=(64, 5)).astype(np.float32)
+        model = nn.Sequential(nn.Dense(5, 4, rng=0), nn.Dropout(0.5, rng=1))
+        trainer = mf.Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=1e3), compile=compile)
+        with pytest.raises(NonFiniteError) as error:
+            trainer.fit((X, X[:, :4]), 50, 8, rng=0, progress=False)
+        return str(error.value), values(model), model.layers[1].rng.bit_generator.state
+
+    one, two = fit(False), fit(True)
+    assert one[0] == two[0] and one[2] == two[2]
+    assert_same(one[1], two[1])
+
+
+def test_a_trainer_leaves_models_with_other_code_alone_unless_told():
+    class Own(nn.Module):
+        def forward(self, x):
+            return x * 1.0
+
+    made = []
+    for compile in (None, True):
+        model = mlp(Own())
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+        made.append(mf.training.compiled.Compiled(model, nn.CrossEntropyLoss(), optimizer, compile).step)
+    assert made[0] is None and made[1] is not None
