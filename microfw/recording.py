@@ -30,6 +30,9 @@ class Observer:
     collects: bool = False
     """Whether `backward` wants the shares of the gradient; else it gets None."""
 
+    follows: bool = False
+    """Whether a step may be replayed, of which it is told by `follow` alone."""
+
     def forward(
         self,
         op: Op,
@@ -43,6 +46,12 @@ class Observer:
 
     def read(self) -> None:
         """Someone looks at the values of a Tensor."""
+
+    def bound(self) -> Any:
+        """Return what it made of the step that was just run, with its ``sites``, one for each node."""
+
+    def follow(self, timed: Any) -> None:
+        """Note that a step was replayed, whose times are in a `Timed` plan."""
 
     def before_backward(self, loss: Any) -> None:
         """Look at a Tensor before ``backward`` walks its graph."""
@@ -61,11 +70,14 @@ class Watcher(Protocol):
     ----------
     stretches : list of (phase, began, ended)
         In the nanoseconds of ``time.perf_counter_ns``. The engine appends them itself, for a call takes longer.
+    replays : int
+        How many steps were replayed.
     losses : list or None
         Where the values that ``backward`` starts from are to be put.
     """
 
     stretches: list[tuple[str, int, int]]
+    replays: int
     losses: list[np.ndarray[Any, Any]] | None
 
     def after_update(self) -> None:

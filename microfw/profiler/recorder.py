@@ -23,6 +23,9 @@ STRIDE = 256
 MOST_STRETCHES = 1 << 11
 """How many readings of the clock are kept before they are added up."""
 
+MOST_MARKS = 1 << 12
+"""The same for the readings between the nodes of replayed steps."""
+
 MOST_PATTERNS = 64
 """How many patterns are kept apart, so that memory does not grow where every step is another."""
 
@@ -40,7 +43,7 @@ class Log:
         self.times = dict.fromkeys((*PHASES, "data"), 0)
         self.observed_times = dict.fromkeys(PHASES, 0)
         self.metrics: dict[str, float] = {}
-        self.number = self.steps = self.observed = self.loose = self.total_ns = 0
+        self.number = self.steps = self.observed = self.replays = self.loose = self.total_ns = 0
         self.observing = False
         self.began = self.step_ended = perf_counter_ns()
 
@@ -71,6 +74,7 @@ class Log:
             self.number,
             steps=self.steps,
             observed=self.observed,
+            replayed=self.replays,
             loss=self.metrics.get("loss", self.losses[1] / self.losses[0] if self.losses[0] else None),
             metrics=self.metrics,
             parameters=self.parameters[0],
@@ -139,6 +143,7 @@ class Recorder(Observer):
         self.sites: dict[tuple[Any, ...], Site] = {}
         self.stretches: list[tuple[str, int, int]] = []
         self.losses: list[np.ndarray[Any, Any]] | None = [] if takes_losses else None
+        self.timed: dict[int, Any] = {}
         self.start_epoch()
 
     # Epochs
@@ -150,7 +155,7 @@ class Recorder(Observer):
         for site in self.sites.values():
             site.forward_ns = site.backward_ns = site.rules = site.again = 0
         self.log = Log()
-        self.steps = self.observed = self.loose = 0
+        self.steps = self.observed = self.loose = self.replays = 0
         self.step_sites: list[Site] = []
 
     def end_epoch(self, number: int) -> Log:
@@ -159,6 +164,9 @@ class Recorder(Observer):
         log.total_ns = perf_counter_ns() - log.began
         self.count_steps()
         self._hand_over()
+        log.replays = self.replays
+        for timed in self.timed.values():
+            timed.flush()
         log.number, log.steps, log.observed, log.loose = number, self.steps, self.observed, self.loose
         log.observing = self.observing
         log.counts = [(pattern, pattern.count) for pattern in self.patterns if pattern.count]
@@ -229,6 +237,26 @@ class Recorder(Observer):
     def again(self) -> Again:
         """Who is told of what a checkpoint runs again."""
         return Again(self)
+
+    # Steps that are replayed
+
+    follows = True
+
+    def bound(self) -> Pattern | None:
+        """Return the pattern of the step before."""
+        return self.pattern
+
+    def follow(self, timed: Any) -> None:
+        """Count a step's pattern; what its clock said is added up later."""
+        pattern = timed.pattern
+        if not pattern.count:
+            self.log.parameters = max(self.log.parameters, (pattern.parameters, pattern.parameter_tensors))
+            if pattern not in self.patterns:
+                self.patterns.append(pattern)
+        pattern.count += 1
+        if len(timed.marks) > MOST_MARKS:
+            timed.flush()
+        self.timed[id(timed)] = timed
 
     # Stretches
 

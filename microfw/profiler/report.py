@@ -96,14 +96,16 @@ def _epochs(epochs: Sequence[Epoch], most: int) -> str:
     if len(shown) > most:
         shown = [*shown[: most // 2], *shown[-(most - most // 2) :]]
     metrics = [k for k in epochs[-1].metrics if k.startswith("val_") and k != "val_loss"][:1]
-    head = ["epoch", "steps", "loss", *metrics, "forward", "backward", "update", "data", "total", "backward/forward"]
+    replays = any(e.replayed for e in epochs)
+    head = ["epoch", "steps", *(["replayed"] if replays else []), "loss", *metrics, "forward", "backward", "update", "data", "total", "backward/forward"]
     unit, size = ("s", 1e9) if max(e.total_ns for e in shown) >= 1e10 else ("ms", 1e6)
     rows = []
     for k, e in enumerate(shown):
         if len(shown) < len(epochs) and k == most // 2:
             rows.append(["…"] + [""] * (len(head) - 1))
         rows.append(
-            [str(e.epoch), str(e.steps), "" if e.loss is None else f"{e.loss:.4f}"]
+            [str(e.epoch), str(e.steps), *([str(e.replayed)] if replays else [])]
+            + ["" if e.loss is None else f"{e.loss:.4f}"]
             + [f"{e.metrics[m]:.4f}" if m in e.metrics else "" for m in metrics]
             + [f"{ns / size:,.2f}" for ns in (e.forward_ns, e.backward_ns, e.update_ns, e.data_ns, e.total_ns)]
             + [f"{e.backward_ns / e.forward_ns:.2f}" if e.forward_ns else ""]

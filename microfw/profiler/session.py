@@ -83,8 +83,8 @@ class Epoch:
         The Trainer's other numbers.
     rows : list of Row
         One for each op of each layer, in order of first use.
-    epoch, steps, observed : int
-        Number, steps taken, and on how many of them every op was observed.
+    epoch, steps, observed, replayed : int
+        Number, steps taken, on how many of them every op was observed, and how many were replayed.
     parameters, parameter_tensors : int
         P: trainable scalars that got a gradient in a step, and the arrays that they are in.
     forward_ns, backward_ns, update_ns : int
@@ -98,6 +98,7 @@ class Epoch:
     epoch: int
     steps: int = 0
     observed: int = 0
+    replayed: int = 0
     loss: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     parameters: int = 0

@@ -22,6 +22,8 @@ class Tracer(Recorder):
         For how many steps.
     """
 
+    follows = False  # a replayed step has no events
+
     def __init__(self, wanted: int, every: int = 1, takes_losses: bool = True) -> None:
         self.wanted = wanted
         self.traced = 0

@@ -39,14 +39,17 @@ class Applied:
 
 
 class Watch(Observer):
-    """The observer of a step that is captured."""
+    """The observer of a step that is captured, beside one that was there before."""
 
-    def __init__(self) -> None:
+    def __init__(self, beside: Observer | None = None) -> None:
+        self.beside = beside
         self.applied: list[Applied] = []
         self.looked = ""
 
     def forward(self, op: Any, node: Any, inputs: Any, params: Any, output: Any, began: int) -> None:
         """Note an op."""
+        if self.beside is not None:
+            self.beside.forward(op, node, inputs, params, output, began)
         self.applied.append(Applied(op, node, inputs, params, output))
 
     def read(self) -> None:
@@ -90,8 +93,8 @@ class Captured:
         What the step's function returned.
     leaves : list of (Leaf, Cell)
         The leaves that get a gradient, and the cell that it is in.
-    nodes : list of Applied
-        The ops recorded, in order.
+    nodes, walked : list of Applied
+        The ops that recorded a node, in order, and those that a gradient reaches.
     opaque : dict
         Ops that are one call each, and why.
     """
@@ -104,6 +107,7 @@ class Captured:
         self.outputs: list[Cell] = []
         self.leaves: list[tuple[Leaf, Cell]] = []
         self.nodes: list[Applied] = []
+        self.walked: list[Applied] = []
         self.opaque: dict[str, str] = {}
         self.cells: dict[int, Cell] = {}
         self.held: list[Any] = [watch]  # so that no id is given twice
@@ -196,6 +200,7 @@ class Captured:
             if node not in arrived:
                 continue  # it does not lead to the loss
             g, start = arrived.pop(node), len(self.tape.calls)
+            self.walked.append(applied[node][0])
             for parent, partial, places in zip(node.parents or (), node.form.partials, node.form.places, strict=True):
                 if parent is None:
                     continue

@@ -40,10 +40,21 @@ class Plan:
         self.direct = {id(cell): f"a{k}" for k, cell in enumerate(captured.inputs) if self._direct(cell)}
         first = set(captured.forward)
         split = sum(call in first for call in self.calls)
-        later = {id(root(c)) for c in captured.outputs}
-        between = {id(root(c)) for call in self.calls[split:] for c in call.reads}
-        self.forward = self._write(self.calls[:split], later | between, first=True)
-        self.backward = self._write(self.calls[split:], later)
+        self.passes = self.calls[:split], self.calls[split:]
+        self.forward, self.backward = (function for function, _ in self._both(None))
+
+    def timed(self, mark: Callable[[int], None]) -> tuple[Any, Any, list[Any], list[Any]]:
+        """Return both passes with readings of the clock given to ``mark``, and the nodes that begin at each."""
+        (forward, before), (backward, after) = self._both(mark)
+        return forward, backward, before, after
+
+    def _both(self, mark: Any) -> list[tuple[Callable[..., None], list[Any]]]:
+        later = {id(root(c)) for c in self.captured.outputs}
+        between = {id(root(c)) for call in self.passes[1] for c in call.reads}
+        return [
+            self._write(self.passes[0], later | between, mark, first=True),
+            self._write(self.passes[1], later, mark),
+        ]
 
     def _needed(self, captured: Captured) -> list[Call]:
         """Drop the calls whose results nothing reads."""
@@ -170,20 +181,27 @@ class Plan:
         outputs = [root(c) for c in self.captured.outputs]
         return all(is_transpose(c) for c in views) and not any(c is cell for c in outputs)
 
-    def _write(self, calls: list[Call], later: set[int], first: bool = False) -> Callable[..., None]:
+    def _write(self, calls: list[Call], later: set[int], mark: Any, first: bool = False) -> Any:
         """Write calls as functions; of the scalars, those read ``later`` are kept in arrays too."""
-        parts = []
-        for k in range(0, max(len(calls), 1), CHUNK):
-            rest = {id(root(c)) for call in calls[k + CHUNK :] for c in call.reads}
-            parts.append(Writer(self, calls[k : k + CHUNK], later | rest).function(first and not k))
+        chunks: list[list[Call]] = [[]]
+        for call in calls:
+            if len(chunks[-1]) >= CHUNK and call.node is not chunks[-1][-1].node:  # a guard is for all of a node
+                chunks.append([])
+            chunks[-1].append(call)
+        writers, parts = [], []
+        for k, chunk in enumerate(chunks):
+            rest = {id(root(c)) for after in chunks[k + 1 :] for call in after for c in call.reads}
+            writers.append(Writer(self, chunk, later | rest, mark))
+            parts.append(writers[-1].function(first and not k))
+        nodes = [node for writer in writers for node in writer.parts]
         if len(parts) == 1:
-            return parts[0]
+            return parts[0], nodes
 
         def run(*arguments: Any) -> None:
             for part in parts:
                 part(*arguments)
 
-        return run
+        return run, nodes
 
 
 def is_transpose(cell: Cell) -> bool:

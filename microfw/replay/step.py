@@ -17,6 +17,7 @@ from microfw.recording import MODE
 from microfw.replay.capture import Captured, Signature, Uncapturable, Watch, capture, same
 from microfw.replay.guards import Carried, Named, fitting, state_of
 from microfw.replay.plan import Plan
+from microfw.replay.timed import Timed
 from microfw.tensor import Tensor, result
 
 Array = np.ndarray[Any, Any]
@@ -99,6 +100,7 @@ class Replay:
         self.several = several
         self.state = state
         self.carried: Carried | None = None
+        self.timed: Timed | None = None
         self.named = Named(step.f)
         self.fits = fitting(captured.inputs, self.named)
         self.changes = recording.changes.count
@@ -149,7 +151,8 @@ class CompiledStep:
         """Replay, learn, or run a step as ever."""
         key = tuple([(a.dtype.char, a.shape, a.strides) for a in arrays])
         replay, mode = self.replays.get(key), MODE.get()
-        if mode.observer is not None or mode.nested or not mode.recording:
+        observer = mode.observer
+        if mode.nested or not mode.recording or not (observer is None or observer.follows):
             return self._eager(arrays, between)
         if replay is None and key in self.reasons and not self._again(key):
             return self._eager(arrays, between)
@@ -162,6 +165,12 @@ class CompiledStep:
                 self.seen.pop(key, None)
         if replay is None:
             return self._learn(key, arrays, between)
+        if observer is None:
+            replay.timed = None
+        elif replay.timed is None or replay.timed.observer is not observer:  # it sees one such step first
+            made = self._eager(arrays, between)
+            replay.timed = Timed(replay.plan, observer, observer.bound())
+            return made
         replay.mode = mode
         self._last = replay
         return self._replay(replay, arrays, between)
@@ -174,10 +183,13 @@ class CompiledStep:
             watcher = replay.mode.watcher
             began = 0 if watcher is None else perf_counter_ns()
             try:
-                replay.forward(*arrays)
+                timed = replay.timed
+                (replay if timed is None else timed).forward(*arrays)
             except Exception:  # the step as ever says it in the layers' words
                 if replay.carried is not None:
                     replay.carried.restore(before)
+                if replay.timed is not None:
+                    replay.timed.forget()
                 return self._eager(arrays, between)
             if watcher is not None:
                 watcher.stretches.append(("forward", began, perf_counter_ns()))
@@ -189,8 +201,11 @@ class CompiledStep:
                 if watcher.losses is not None:
                     watcher.losses.append(replay.outputs[0].copy())
                 began = perf_counter_ns()
-                replay.backward(*arrays)
+                (replay if timed is None else timed).backward(*arrays)
                 watcher.stretches.append(("backward", began, perf_counter_ns()))
+                watcher.replays += 1
+                if timed is not None:
+                    timed.observer.follow(timed)
             for leaf, slot in replay.leaves:
                 leaf.grad = slot
             for leaf in replay.others:
@@ -199,6 +214,8 @@ class CompiledStep:
             return replay.results()
         except BaseException:
             self.optimizer.zero_grad()
+            if replay.timed is not None:
+                replay.timed.forget()
             raise
         finally:
             replay.lock.release()
@@ -214,7 +231,7 @@ class CompiledStep:
 
     def _eager(self, arrays: Any, between: Between, f: Callable[..., Any] | None = None) -> Any:
         self.optimizer.zero_grad()
-        returned = self.f(*[Tensor(a) for a in arrays]) if f is None else f()
+        returned = self.f(*[_given(a) for a in arrays]) if f is None else f()
         tensors = returned if isinstance(returned, tuple) else (returned,)
         if between is not None:
             between(tensors[0]._array)
@@ -235,7 +252,7 @@ class CompiledStep:
         generators = [x for x in found if isinstance(x, np.random.Generator)]
         carried = Carried(generators, [t for t in tensors if t._node is None])
         before = carried.save()
-        watch, inputs = Watch(), [Tensor(a) for a in arrays]
+        watch, inputs = Watch(MODE.get().observer), [_given(a) for a in arrays]
         captured: list[Captured] = []
 
         def observed() -> Any:
@@ -324,6 +341,12 @@ class CompiledStep:
 
     def __repr__(self) -> str:
         return "\n\n".join([self.explain(), *(f"{replay.plan}" for replay in self.replays.values())])
+
+
+def _given(array: Array) -> Tensor:
+    tensor = Tensor(array)
+    tensor._array.setflags(write=False)  # it is data, and no parameter
+    return tensor
 
 
 def _why(reason: Exception) -> str:

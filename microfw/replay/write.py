@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import isfinite
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ SYMBOLS = {np.add: "+", np.subtract: "-", np.multiply: "*", np.divide: "/", np.l
 class Writer:
     """Writes calls as one Python function."""
 
-    def __init__(self, plan: Plan, calls: list[Call], later: set[int]) -> None:
+    def __init__(self, plan: Plan, calls: list[Call], later: set[int], mark: Any = None) -> None:
         self.plan = plan
         self.calls = calls
         self.later = set(later)
@@ -32,6 +33,8 @@ class Writer:
         self.names: dict[str, Any] = {}
         self.known: dict[Any, str] = {}
         self.scalars: dict[int, str] = {}
+        self.mark = f"    {self.name(mark)}({self.name(perf_counter_ns)}())" if mark is not None else ""
+        self.parts: list[Any] = []  # the node that begins at each reading of the clock
         maker = {id(root(out)): call.node for call in calls for out in call.outs}
         for call in calls:  # what is more than a number of the op that made it
             if call.instead is not None:
@@ -53,14 +56,22 @@ class Writer:
             if call.node is not within:
                 depth, within = 0, call.node
                 self.scalars.clear()
+                self.read_clock(lines, within)
             for line in self.lines(call):
                 lines.append("    " * (depth + 1) + line)
             depth += call.style == "guard"
+        self.read_clock(lines, None)
         names = [*(f"a{k}" for k in range(len(self.plan.captured.inputs))), *(f"{n}={n}" for n in self.names)]
         source = f"def run({', '.join(names)}):\n" + "\n".join(lines or ["    pass"])
         exec(compile(source, "<plan>", "exec"), self.names)
         run: Callable[..., None] = self.names["run"]
         return run
+
+    def read_clock(self, lines: list[str], node: Any) -> None:
+        """Add a reading of the clock, if the plan is to be timed."""
+        if self.mark:
+            lines.append(self.mark)
+            self.parts.append(node)
 
     def name(self, value: Any) -> str:
         """Return the text for a value: a number as it is, a scalar's variable, or a name given to an object."""
