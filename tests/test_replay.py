@@ -338,7 +338,7 @@ def test_a_replaced_parameter_or_layer():
     twins = Twins()
     twins.both(lambda model, _: setattr(model.layers[0], "weight", nn.Parameter(np.ones((5, 8)))))
     twins.go()
-    assert "0.weight gets a gradient and is not among the optimizer's parameters" in twins.step.explain()
+    assert "gets a gradient and is not among the optimizer's parameters" in twins.step.explain()
     twins = Twins()
     twins.both(lambda model, _: setattr(model, "layers", (*model.layers[:-1], nn.Tanh(), model.layers[-1])))
     twins.go()
@@ -664,3 +664,49 @@ def test_a_trainer_leaves_models_with_other_code_alone_unless_told():
         optimizer = optim.SGD(model.parameters(), lr=0.1)
         made.append(mf.training.compiled.Compiled(model, nn.CrossEntropyLoss(), optimizer, compile).step)
     assert made[0] is None and made[1] is not None
+
+
+# Profiler
+
+
+def profiled(compile):
+    train, _ = mf.data.load("digits", rng=0)
+    model = nn.Sequential(nn.Dense(64, 16, rng=0), nn.ReLU(), nn.Dropout(0.2, rng=3), nn.Dense(16, 10, rng=1))
+    optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    profiler = mf.Profiler()
+    trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optimizer, hooks=[profiler], compile=compile)
+    trainer.fit(train, 3, rng=0, progress=False)
+    return profiler
+
+
+def test_a_profile_of_replayed_steps_has_the_same_counts_and_conserves_time():
+    eager, replayed = profiled(False), profiled(True)
+    for one, two in zip(eager.session.epochs, replayed.session.epochs, strict=True):
+        assert (one.steps, one.observed, one.parameters, one.parameter_tensors) == (
+            two.steps, two.observed, two.parameters, two.parameter_tensors,
+        )  # fmt: skip
+        for a, b in zip(one.rows, two.rows, strict=True):
+            a, b = ({k: v for k, v in vars(row).items() if not k.endswith("_ns")} for row in (a, b))
+            assert a == b
+        assert two.untagged_forward_ns >= 0 and two.untagged_backward_ns >= 0
+        assert all(row.forward_ns > 0 for row in two.rows)
+    last = replayed.session.epochs[-1]
+    assert last.replayed >= last.steps - 1 and not eager.session.epochs[-1].replayed
+    assert "replayed" in replayed.report() and "replayed" not in eager.report()
+
+
+def test_a_profiler_in_a_loop_of_ones_own_follows_replays():
+    twins = Twins()
+    with mf.Profiler(twins.model) as profiler:
+        for X, y in drawn(6, labels):
+            twins.step(X, y)
+    epoch = profiler.session.epochs[0]
+    assert (epoch.steps, epoch.observed, epoch.replayed) == (6, 6, 5)  # it looks at one that is run
+    assert epoch.sum().nodes == 6 * 4
+    before = mf.Profiler(twins.model, every=3)
+    with before:
+        for X, y in drawn(6, labels):
+            twins.step(X, y)
+    assert before.session.epochs[0].steps == 6
+    twins.batches = iter(drawn(9, labels, seed=9))
+    twins.step(*next(twins.batches))

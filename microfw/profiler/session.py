@@ -83,8 +83,8 @@ class Epoch:
         The Trainer's other numbers.
     rows : list of Row
         One for each op of each layer, in order of first use.
-    epoch, steps, observed, replayed : int
-        Number, steps taken, on how many of them every op was observed, and how many were replayed.
+    epoch, steps, observed : int
+        Number, steps taken, and on how many of them every op was observed.
     parameters, parameter_tensors : int
         P: trainable scalars that got a gradient in a step, and the arrays that they are in.
     forward_ns, backward_ns, update_ns : int
@@ -93,12 +93,13 @@ class Epoch:
         The same, over the observed steps only.
     data_ns, evaluation_ns, total_ns : int
         Time from one step's end to the next one's start; in forwards under ``no_grad``; of the whole epoch.
+    replayed : int
+        How many of the steps were replayed; see `mf.compile`.
     """
 
     epoch: int
     steps: int = 0
     observed: int = 0
-    replayed: int = 0
     loss: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     parameters: int = 0
@@ -112,6 +113,7 @@ class Epoch:
     evaluation_ns: int = 0
     total_ns: int = 0
     rows: list[Row] = field(default_factory=list)
+    replayed: int = 0
 
     def layers(self) -> list[Row]:
         """Return one row a layer, in order of first use, ops added up."""
