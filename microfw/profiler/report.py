@@ -97,7 +97,19 @@ def _epochs(epochs: Sequence[Epoch], most: int) -> str:
         shown = [*shown[: most // 2], *shown[-(most - most // 2) :]]
     metrics = [k for k in epochs[-1].metrics if k.startswith("val_") and k != "val_loss"][:1]
     replays = any(e.replayed for e in epochs)
-    head = ["epoch", "steps", *(["replayed"] if replays else []), "loss", *metrics, "forward", "backward", "update", "data", "total", "backward/forward"]
+    head = [
+        "epoch",
+        "steps",
+        *(["replayed"] if replays else []),
+        "loss",
+        *metrics,
+        "forward",
+        "backward",
+        "update",
+        "data",
+        "total",
+        "backward/forward",
+    ]
     unit, size = ("s", 1e9) if max(e.total_ns for e in shown) >= 1e10 else ("ms", 1e6)
     rows = []
     for k, e in enumerate(shown):

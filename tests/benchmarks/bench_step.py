@@ -27,8 +27,8 @@ COMPARED = {"deep": 8}  # steps whose losses must agree; in a deep net rounding 
 TOLERANCE = 5e-3
 
 HAND, TUNED, OURS, TORCH, JAX = "hand-written NumPy", "hand-tuned NumPy", "microfw", "PyTorch eager", "JAX jit"
-MYGRAD = "MyGrad"
-NAMES = (HAND, TUNED, OURS, TORCH, JAX, MYGRAD)
+MYGRAD, REPLAY = "MyGrad", "microfw replay"
+NAMES = (HAND, TUNED, OURS, REPLAY, TORCH, JAX, MYGRAD)
 TARGETS = (  # what is compared; the most (for "faster", the least) that is solid, and what we would love
     (
         "/ hand-written",
@@ -41,6 +41,12 @@ TARGETS = (  # what is compared; the most (for "faster", the least) that is soli
     ),
     ("/ JAX jit", {"tiny": (0.45, 0.28), "small": (0.50, 0.35), "deep": (0.85, 0.70), "conv": (0.50, 0.33)}),
     ("x faster than MyGrad", {"conv": (8, 12)}),
+)
+REPLAYED = (  # the same for replay, where something is aimed at
+    (),
+    ("/ hand-tuned", {"tiny": (0.65, 0.45), "small": (0.70, 0.52), "mid": (1.0, 0.88), "deep": (0.80, 0.58)}),
+    (),
+    ("/ JAX jit", {"tiny": (0.25, 0.14), "small": (0.30, 0.18), "deep": (0.55, 0.35), "conv": (0.40, 0.24)}),
 )
 
 
@@ -82,7 +88,7 @@ def race(workload: str, names: list[str], rounds: int, passes: int) -> tuple[dic
     if workload == "conv":
         names = [name for name in names if name != TUNED]  # nobody wrote it
     workers = start(__file__, names, workload)
-    good = all(name in workers for name in names if name in (HAND, TUNED, OURS))
+    good = all(name in workers for name in names if name in (HAND, TUNED, OURS, REPLAY))
     steps = COMPARED.get(workload, BATCHES)
     reference = next(iter(workers))
     for name, worker in workers.items():
@@ -119,18 +125,18 @@ def report(workload: str, times: dict[str, list[float]], names: list[str]) -> st
     return table(rows)
 
 
-def verdicts(results: dict[str, dict[str, list[float]]]) -> str:
-    """Return how microfw stands against what it aims at."""
-    rows = [["microfw against its targets", "measured", "solid", "best", ""]]
-    for k, (title, aims) in enumerate(TARGETS):
-        for workload, (solid, best) in aims.items():
-            values = compared(results[workload], OURS)[k] if workload in results else None
+def verdicts(results: dict[str, dict[str, list[float]]], ours: str, targets: Any) -> str:
+    """Return how a column of microfw stands against what it aims at."""
+    rows = [[f"{ours} against its targets", "measured", "solid", "best", ""]]
+    for k, target in enumerate(targets):
+        for workload, (solid, best) in target[1].items() if target else ():
+            values = compared(results[workload], ours)[k] if workload in results else None
             if not values:
                 continue
-            sign = -1 if "faster" in title else 1
+            sign = -1 if "faster" in target[0] else 1
             value = sign * statistics.median(values)
             word = "best" if value <= sign * best else "solid" if value <= sign * solid else "MISSED"
-            rows.append([f"{workload:5s} {title}", shown(values), f"{solid:g}", f"{best:g}", word])
+            rows.append([f"{workload:5s} {target[0]}", shown(values), f"{solid:g}", f"{best:g}", word])
     return table(rows) if len(rows) > 1 else ""
 
 
@@ -159,7 +165,7 @@ def main() -> int:
         good = good and fine
         print(report(workload, results[workload], names), end="\n\n", flush=True)
     print("Medians over rounds of ratios within a round, with 95 % bootstrap intervals.\n")
-    print(verdicts(results))
+    print(verdicts(results, OURS, TARGETS), verdicts(results, REPLAY, REPLAYED), sep="\n\n")
     return 0 if good else 1
 
 

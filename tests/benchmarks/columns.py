@@ -138,8 +138,8 @@ def hand_tuned(sizes: tuple[int, ...], batch: int) -> Step:
     return step
 
 
-def microfw(sizes: tuple[int, ...], batch: int) -> Step:
-    """Build what a user of microfw would."""
+def network(sizes: tuple[int, ...]) -> tuple[Any, Any, Any]:
+    """Return the model in microfw, its loss function and its optimizer."""
     from microfw import nn, optim
 
     modules: list[Any] = []
@@ -148,8 +148,12 @@ def microfw(sizes: tuple[int, ...], batch: int) -> Step:
         dense.weight.data, dense.bias.data = W, b
         modules += [dense, nn.ReLU()]
     model = nn.Sequential(*modules[:-1])
-    loss_fn = nn.CrossEntropyLoss()
-    optimizer = optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
+    return model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
+
+
+def microfw(sizes: tuple[int, ...], batch: int) -> Step:
+    """Build what a user of microfw would."""
+    model, loss_fn, optimizer = network(sizes)
 
     def step(X: Any, y: Any) -> float:
         optimizer.zero_grad()
@@ -159,6 +163,15 @@ def microfw(sizes: tuple[int, ...], batch: int) -> Step:
         return loss.item()
 
     return step
+
+
+def microfw_replay(sizes: tuple[int, ...], batch: int) -> Step:
+    """Build the same with a step that is replayed."""
+    from microfw import compile
+
+    model, loss_fn, optimizer = network(sizes)
+    step = compile(lambda X, y: loss_fn(model(X), y), optimizer)
+    return lambda X, y: step(X, y).item()
 
 
 def torch_eager(sizes: tuple[int, ...], batch: int) -> Step:
@@ -245,6 +258,7 @@ COLUMNS: dict[str, Callable[[tuple[int, ...], int], Step]] = {
     "hand-written NumPy": hand_written,
     "hand-tuned NumPy": hand_tuned,
     "microfw": microfw,
+    "microfw replay": microfw_replay,
     "PyTorch eager": torch_eager,
     "JAX jit": jax_jit,
     "MyGrad": mygrad,

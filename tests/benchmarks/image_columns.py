@@ -88,8 +88,8 @@ def hand_written_images(batch: int) -> Step:
     return step
 
 
-def microfw_images(batch: int) -> Step:
-    """Build what a user of microfw would."""
+def image_network() -> tuple[Any, Any, Any]:
+    """Return the model in microfw, its loss function and its optimizer."""
     from microfw import nn, optim
 
     model = nn.Sequential(
@@ -98,8 +98,12 @@ def microfw_images(batch: int) -> Step:
     )  # fmt: skip
     for p, value in zip(model.parameters(), initial_images().values(), strict=True):
         p.data = value
-    loss_fn = nn.CrossEntropyLoss()
-    optimizer = optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
+    return model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
+
+
+def microfw_images(batch: int) -> Step:
+    """Build what a user of microfw would."""
+    model, loss_fn, optimizer = image_network()
 
     def step(X: Any, y: Any) -> float:
         optimizer.zero_grad()
@@ -109,6 +113,15 @@ def microfw_images(batch: int) -> Step:
         return loss.item()
 
     return step
+
+
+def microfw_images_replay(batch: int) -> Step:
+    """Build the same with a step that is replayed."""
+    from microfw import compile
+
+    model, loss_fn, optimizer = image_network()
+    step = compile(lambda X, y: loss_fn(model(X.reshape(-1, 1, 8, 8)), y), optimizer)
+    return lambda X, y: step(X, y).item()
 
 
 def torch_images(batch: int) -> Step:
@@ -198,6 +211,7 @@ def mygrad_images(batch: int) -> Step:
 IMAGES: dict[str, Callable[[int], Step]] = {
     "hand-written NumPy": hand_written_images,
     "microfw": microfw_images,
+    "microfw replay": microfw_images_replay,
     "PyTorch eager": torch_images,
     "JAX jit": jax_images,
     "MyGrad": mygrad_images,
