@@ -79,7 +79,9 @@ class ArrayLike(Infix, Methods):
 
     def item(self) -> float:
         """Return the only entry as a Python number."""
-        return self._values().item()  # type: ignore[no-any-return]
+        if MODE.get().observer is not None:
+            self._values()
+        return self._array.item()  # type: ignore[no-any-return]
 
     def tolist(self) -> Any:
         """Return the values as nested lists."""

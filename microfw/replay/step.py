@@ -110,9 +110,12 @@ class Replay:
 
     def results(self) -> Any:
         """Return copies of the outputs as Tensors."""
+        copies = [array.copy() for array in self.outputs]
+        for array in copies:
+            array.setflags(False)
         if self.several:
-            return tuple([result(_locked(array.copy()), None) for array in self.outputs])
-        return result(_locked(self.outputs[0].copy()), None)
+            return tuple([result(array, None) for array in copies])
+        return result(copies[0], None)
 
 
 class CompiledStep:
@@ -351,11 +354,6 @@ def _given(array: Array) -> Tensor:
 
 def _why(reason: Exception) -> str:
     return str(reason) if isinstance(reason, Uncapturable) else f"a fault of microfw, {type(reason).__name__}: {reason}"
-
-
-def _locked(array: Array) -> Array:
-    array.setflags(write=False)
-    return array
 
 
 _mode, _changes = MODE.get, recording.changes
