@@ -402,6 +402,39 @@ def test_a_variable_that_the_function_names():
     assert twins.replays() == 1
 
 
+def test_a_function_that_changes_what_it_depends_on_is_refused():
+    class Alternates(nn.Module):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return x * 2 if self.calls % 4 == 0 else x
+
+    step = race(lambda: mlp(Alternates()), nn.CrossEntropyLoss(), drawn(8, labels), replayed=False)
+    assert not step.replays and "changes settings" in step.explain()
+
+
+def test_more_shapes_than_there_may_be_plans():
+    twins = Twins(steps=2)
+    twins.step.replays.update(dict.fromkeys(range(40)))
+    twins.go(3, rows=5)
+    explained = twins.step.reasons
+    assert any("plans for other shapes" in why for why in explained.values())
+
+
+def test_warnings_are_those_of_the_step():
+    loss = nn.BCEWithLogitsLoss()
+    model = nn.Sequential(nn.Dense(2, 1, rng=0))
+    step = mf.compile(lambda X, y: loss(model(X), y), optim.SGD(model.parameters(), lr=1e-9))
+    X, y = np.full((3, 2), 1e38, np.float32), np.ones((3, 1), np.float32)
+    with np.errstate(all="ignore"):
+        for _ in range(3):
+            step(X * np.float32(1e-38), y)
+    with np.errstate(over="ignore", invalid="raise", divide="raise"):
+        step(X * np.float32(1e-38), y)
+    assert "sets how NumPy reacts to errors" in step.explain()
+
+
 def test_the_learning_rate_changes_without_a_new_capture():
     twins = Twins()
     captures = twins.step.captures

@@ -1,4 +1,4 @@
-"""`compile`: a training step that is captured once for each shape of its arguments, and then replayed."""
+"""A training step that is captured once for each shape of its arguments, and then replayed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from microfw import recording
-from microfw.errors import ArgumentError, DTypeError, message
-from microfw.optim.optimizer import Optimizer
+from microfw.errors import DTypeError, message
 from microfw.reach import reached
 from microfw.recording import MODE
 from microfw.replay.capture import Captured, Signature, Uncapturable, Watch, capture, same
@@ -27,64 +26,8 @@ Between = Callable[[Array], None] | None
 RECAPTURES = 20
 """How often a step may be captured anew before it is left alone: something that it depends on changes all the time."""
 
-
-def compile(f: Callable[..., Any], optimizer: Optimizer) -> CompiledStep:
-    """Return a function that does a whole training step, and replays it when it has seen it twice.
-
-    ``step(*arrays)`` does what these lines do, bit for bit::
-
-        optimizer.zero_grad()
-        loss = f(*arrays)
-        loss.backward()
-        optimizer.step()
-
-    The first two calls for each shape and dtype of the arguments run just so, and are compared. From then on
-    the NumPy calls that they came down to run from a list, into memory that is there already.
-
-    Parameters
-    ----------
-    f : callable
-        ``f(*arrays)`` returns the loss, a scalar Tensor, or a tuple whose first entry it is. It gets Tensors:
-        floats in the dtype of the parameters, integers as they are.
-    optimizer : optimizer
-        Owns all parameters that ``f`` trains. Its settings, such as ``lr``, may change between steps.
-
-    Returns
-    -------
-    CompiledStep
-        ``step(*arrays)`` returns what ``f`` returns, as Tensors without a graph. ``step.explain()`` says what
-        is replayed and what is not, and why; ``print(step)`` shows the calls.
-
-    Raises
-    ------
-    ArgumentError
-        If ``f`` is no function, or the optimizer is none.
-
-    Notes
-    -----
-    What Python does in ``f`` besides ops is done only in the first two calls: side effects are not seen again,
-    and what it reads from inside of other objects must stay the same. Arrays that it makes must be equal in both
-    calls. A step that reads a value of a Tensor, such as a branch on the loss, is not replayed, but run every
-    time; so is one under an observer. A change of the model (a setting, `train` and `eval`, frozen parameters,
-    hooks), or of a variable that ``f`` names, makes the step captured anew.
-
-    Examples
-    --------
-    >>> import numpy as np, microfw as mf
-    >>> model = mf.nn.Dense(3, 1, rng=0)
-    >>> loss = mf.nn.MSELoss()
-    >>> step = mf.compile(lambda X, y: loss(model(X), y), mf.optim.SGD(model.parameters(), lr=0.1))
-    >>> X, y = np.ones((8, 3)), np.zeros((8, 1))
-    >>> [f"{step(X, y).item():.4f}" for _ in range(4)]
-    ['6.4367', '0.2575', '0.0103', '0.0004']
-    >>> print(step.explain())
-    float32 (8, 3), float32 (8, 1): replayed
-    """
-    if not callable(f):
-        raise ArgumentError(message("compile", "a function that returns the loss", type(f).__name__))
-    if not isinstance(optimizer, Optimizer) or optimizer.takes_closure:
-        raise ArgumentError(message("compile", "an optimizer whose step takes no function", type(optimizer).__name__))
-    return CompiledStep(f, optimizer)
+MOST_PLANS = 32
+"""How many shapes may have a plan, each of which has memory of its own."""
 
 
 class Replay:
@@ -119,7 +62,7 @@ class Replay:
 
 
 class CompiledStep:
-    """A training step that is replayed where it can be; see `compile`."""
+    """A training step that is replayed where it can be; `mf.compile` makes one."""
 
     def __init__(self, f: Callable[..., Any], optimizer: Any) -> None:
         self.f = f
@@ -167,11 +110,13 @@ class CompiledStep:
                 replay = None
                 self.seen.pop(key, None)
         if replay is None:
+            if len(self.replays) >= MOST_PLANS:
+                self.reasons[key] = f"there are {MOST_PLANS} plans for other shapes"
+                self.refused[key] = recording.changes.count, None
+                return self._eager(arrays, between)
             return self._learn(key, arrays, between)
-        if observer is None:
-            replay.timed = None
-        elif replay.timed is None or replay.timed.observer is not observer:  # it sees one such step first
-            made = self._eager(arrays, between)
+        if observer is not None and (replay.timed is None or replay.timed.observer is not observer):
+            made = self._eager(arrays, between)  # which it sees first
             replay.timed = Timed(replay.plan, observer, observer.bound())
             return made
         replay.mode = mode
@@ -186,7 +131,7 @@ class CompiledStep:
             watcher = replay.mode.watcher
             began = 0 if watcher is None else perf_counter_ns()
             try:
-                timed = replay.timed
+                timed = replay.timed if replay.mode.observer is not None else None
                 (replay if timed is None else timed).forward(*arrays)
             except Exception:  # the step as ever says it in the layers' words
                 if replay.carried is not None:
@@ -239,7 +184,7 @@ class CompiledStep:
         if between is not None:
             between(tensors[0]._array)
         tensors[0].backward()
-        made = [result(t._array, None) for t in tensors]
+        made = [result(t._array, None) if t._leaf is None else t.detach() for t in tensors]
         return tuple(made) if isinstance(returned, tuple) else made[0]
 
     # Learning a step
@@ -264,14 +209,19 @@ class CompiledStep:
             try:
                 signature = Signature(watch, [*inputs, *tensors])
                 earlier = self.seen.get(key)
+                if self._state(found) != state:
+                    raise Uncapturable("it changes settings that it may depend on")
                 if earlier is None:
+                    if len(self.seen) > MOST_PLANS:
+                        self.seen.clear()
                     self.seen[key] = signature
                 else:
                     self.captures += 1
                     if self.captures > RECAPTURES:
                         raise Uncapturable("what it depends on changes all the time")
                     signature.compare(earlier)
-                    captured.append(capture(watch, inputs, returned, tensors))
+                    with np.errstate(all="call", call=_nothing):  # so that an op that changes it is seen
+                        captured.append(capture(watch, inputs, returned, tensors))
             except Exception as reason:
                 self.reasons[key] = _why(reason)
             return returned
@@ -344,6 +294,10 @@ class CompiledStep:
 
     def __repr__(self) -> str:
         return "\n\n".join([self.explain(), *(f"{replay.plan}" for replay in self.replays.values())])
+
+
+def _nothing(kind: str, flag: int) -> None:
+    pass
 
 
 def _given(array: Array) -> Tensor:

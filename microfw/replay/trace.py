@@ -90,11 +90,18 @@ class Tape:
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
+        self.reactions = np.geterr()
+
+    def add(self, call: Call) -> None:
+        """Note a call, which must run as the step around it does."""
+        if np.geterr() != self.reactions:
+            raise Untraceable("it sets how NumPy reacts to errors")
+        self.calls.append(call)
 
     def note(self, function: Any, args: Any, kwargs: Any, result: Any, style: str) -> Cell:
         """Note a call that makes a new array."""
         out = Cell(self, np.asarray(result))
-        self.calls.append(Call(function, args, kwargs, out, style))
+        self.add(Call(function, args, kwargs, out, style))
         return out
 
     def decide(self, test: str, args: Any, answer: bool) -> bool:
@@ -169,7 +176,7 @@ class Cell(NDArrayOperatorsMixin):
             if not isinstance(target, Cell):
                 raise Untraceable("a write to an array from elsewhere")
             function(*plain(inputs), out=target.array, **kwargs)
-            self.tape.calls.append(Call(ufunc, inputs, kwargs, target, "ufunc" if method == "__call__" else "reduce"))
+            self.tape.add(Call(ufunc, inputs, kwargs, target, "ufunc" if method == "__call__" else "reduce"))
             return target
         result = function(*plain(inputs), **kwargs)
         return self.tape.note(ufunc, inputs, kwargs, result, "ufunc" if method == "__call__" else "reduce")
@@ -211,7 +218,7 @@ class Cell(NDArrayOperatorsMixin):
             if target is None:
                 raise Untraceable("a write to an array from elsewhere")
             self.array.dot(plain(other), out=target.array)
-            self.tape.calls.append(Call(np.dot, (self, other), {}, target, "dot"))
+            self.tape.add(Call(np.dot, (self, other), {}, target, "dot"))
             return target
         result = self.array.dot(plain(other))
         return self.tape.note(np.dot, (self, other), {}, result, "dot")
