@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cases import strategies
 from cases.samples import Case, Sample, floats, transposed
 
 
@@ -53,8 +54,8 @@ def placed():
 
 
 CASES = [
-    Case("getitem", lambda x, key: x[key], indexed(), protocol=False),
-    Case("put", put, placed(), protocol=False),
+    Case("getitem", lambda x, key: x[key], indexed(), protocol=False, random=strategies.getitem),
+    Case("put", put, placed(), protocol=False, random=strategies.put),
     Case(
         "take_along_axis",
         np.take_along_axis,
@@ -64,7 +65,10 @@ CASES = [
             Sample("argsort", (floats((2, 3)), np.argsort(floats((2, 3)), axis=1)), {"axis": 1}),
             Sample("vector", (floats((4,)), np.array([3, 3, 0])), {"axis": 0}),
             Sample("nothing", (floats((2, 4)), np.zeros((2, 0), int)), {"axis": 1}),
+            Sample("empty", (np.zeros((0, 4)), np.zeros((0, 2), int)), {"axis": 1}),
             Sample("transposed", (floats((4, 2)), TAKEN), {"axis": 1}, transposed),
         ],
+        without={"0-d": "there is no axis to take along"},
+        random=strategies.take_along_axis,
     ),
 ]

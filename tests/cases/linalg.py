@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cases import strategies
 from cases.samples import Case, Sample, backwards, floats, repeated, transposed
 
 
@@ -36,6 +37,8 @@ CASES = [
             Sample("negative stride", (floats((3, 4), seed=1), floats((4, 2), seed=2)), {}, backwards),
             Sample("repeated", (floats((2, 3), seed=1), floats((3, 2), seed=2)), {}, repeated),
         ],
+        without={"0-d": "a product of matrices has at least one axis; NumPy refuses a number"},
+        random=strategies.matmul,
     ),
     Case(
         "linear",
@@ -54,5 +57,7 @@ CASES = [
             ),
         ],
         protocol=False,
+        without={"0-d": "the features are an axis of x"},
+        random=strategies.linear,
     ),
 ]
