@@ -9,6 +9,7 @@ so that a wrong rule cannot choose the weaker one.
 from __future__ import annotations
 
 import numpy as np
+from cases.samples import plain
 
 import microfw as mf
 
@@ -91,6 +92,60 @@ def first_order(point):
     for a, b in zip(gradients, pull(point.u), strict=True):
         if not np.array_equal(a, b):
             return "vjp: a second backward gives another gradient"
+    if point.u.size == 1:  # a rule may have a shorter way where the gradient is exactly 1, as a loss's is
+        for a, b in zip(gradients, pull(np.ones(point.shape)), strict=True):
+            if not np.allclose(a, b * point.u, rtol=1e-12, atol=1e-12 * size):
+                return "vjp: at a gradient of exactly 1 it is another one"
+    return None
+
+
+def numbers(point):
+    """A Python number in place of a 0-d array gives the others the same gradient."""
+    inputs = point.sample.inputs
+    for k, x in enumerate(inputs):
+        if (
+            point.case.op.variadic
+            or len(inputs) == 1
+            or point.sample.layout is not plain
+            or np.ndim(x)
+            or x.dtype.kind != "f"
+        ):
+            continue
+        others = [x for j, x in enumerate(inputs) if j != k and j in point.varying]
+        if not others:
+            continue
+
+        def function(*given, k=k, scalar=float(x)):
+            given = iter(given)
+            mixed = [scalar if j == k else next(given) if j in point.varying else a for j, a in enumerate(inputs)]
+            return point.case.op.call(*mixed, **point.sample.params)
+
+        gradients = mf.vjp(point.function, *point.inputs)[1](point.u)
+        expected = [g for j, g in zip(point.varying, gradients, strict=True) if j != k]
+        for a, b in zip(expected, mf.vjp(function, *others)[1](point.u), strict=True):
+            if not np.allclose(a, b, rtol=1e-12, atol=1e-12):
+                return f"vjp with a number as input {k}: {b.ravel()[:4]}, with a 0-d array {a.ravel()[:4]}"
+    return None
+
+
+def written_into(point):
+    """``into`` writes what the general rule gives."""
+    case, sample = point.case, point.sample
+    arrays = [np.ascontiguousarray(x) for x in sample.arranged()]
+    for k, array in enumerate(arrays):
+        partial = case.op.partial(k)
+        if partial is None or partial.into is None:
+            continue
+        y = point.value(list(sample.inputs))
+        known = case.op.params | sample.params | dict(zip(case.op.inputs, arrays, strict=True))
+        known |= {"y": y, "shape": array.shape}
+        args = [known[s] for s in partial.sources]
+        general = np.asarray(partial.vjp(point.u, *args))
+        general = general.sum(axis=tuple(range(general.ndim - array.ndim)))
+        out = np.full(array.shape, np.nan)
+        partial.into(point.u, *args, out)
+        if not np.allclose(out, general, rtol=1e-12, atol=1e-12):
+            return f"into of input {k}: {out.ravel()[:4]}, the rule gives {general.ravel()[:4]}"
     return None
 
 
@@ -100,7 +155,7 @@ def second_order(point):
     argnums = range(len(point.inputs))
 
     def scalar(*xs):
-        return np.sum(np.square(point.function(*xs)) * weights)
+        return np.sum(np.square(point.function(*xs) + 0.7) * weights)
 
     gradient = mf.grad(scalar, argnums)
 
@@ -110,9 +165,13 @@ def second_order(point):
     def pushed(*xs):
         return mf.jvp(scalar, xs, point.vs)[1]
 
+    recorded, tangents = mf.jvp(gradient, point.inputs, point.vs)
+    for k, a, b in zip(point.varying, gradient(*point.inputs), recorded, strict=True):
+        if not np.allclose(a, b, rtol=1e-11, atol=1e-11 * max(1.0, float(np.max(np.abs(a), initial=0.0)))):
+            return f"vjp of input {k}: on Tensors it is {b.ravel()[:4]}, on arrays {a.ravel()[:4]}"
     ways = {
         "reverse over reverse": mf.grad(dot, argnums)(*point.inputs),
-        "forward over reverse": mf.jvp(gradient, point.inputs, point.vs)[1],
+        "forward over reverse": tangents,
         "reverse over forward": mf.grad(pushed, argnums)(*point.inputs),
     }
     others = [point.rng.standard_normal(x.shape) for x in point.inputs]
@@ -138,29 +197,54 @@ def second_order(point):
     return None
 
 
+def singular_point(function, x, slope):
+    """Where several slopes are possible it is the stated one, backward and, where that is finite, forward."""
+    t = mf.tensor(x, requires_grad=True)
+    y = function(t)
+    (y.sum() if y.ndim else y).backward()
+    if not np.array_equal(t.grad, slope, equal_nan=True):
+        return f"slope {t.grad}, expected {slope}"
+    if np.isfinite(slope).all():
+        v = np.linspace(0.5, 2.0, x.size).reshape(x.shape)
+        pushed = np.sum(mf.jvp(function, (x,), (v,))[1])
+        if not np.allclose(pushed, np.sum(slope * v)):
+            return f"forward mode gives {pushed}, backward {np.sum(slope * v)}"
+    return None
+
+
 def tensors(sample, dtype):
     """Return a sample's inputs, those of floats as Tensors that want a gradient."""
     return [mf.tensor(x.astype(dtype), requires_grad=True) if x.dtype.kind == "f" else x.copy() for x in sample.inputs]
 
 
 def backward(case, sample, dtype):
-    """Return the output and the inputs' gradients of ``Tensor.backward``, and whether it wrote to its own seed."""
+    """Return the output and the inputs' gradients of ``Tensor.backward``, and what was wrong with it."""
     inputs = tensors(sample, dtype)
     y = case.op.call(*sample.arranged(inputs), **sample.params)
     seed = np.asarray(np.random.default_rng(3).standard_normal(y.shape), y.dtype)
     before = seed.copy()
+    varying = [x for k, x in enumerate(inputs) if case.op.partial(k) is not None]
+    y.backward(seed, retain_graph=True)
+    grads = [x.grad for x in varying]
+    for x in varying:
+        x.zero_grad()
     y.backward(seed)
-    return y, [x.grad for k, x in enumerate(inputs) if case.op.partial(k) is not None], np.array_equal(seed, before)
+    same = all(np.array_equal(a, x.grad) for a, x in zip(grads, varying, strict=True))
+    fault = None if same else "a second backward gives another gradient"
+    return y, grads, fault if np.array_equal(seed, before) else "the rule wrote to the gradient that it was given"
 
 
 def single_precision(case, sample):
     """Float32 stays float32, forward and backward, and is close to float64."""
-    (y, grads, clean), (wide_y, wide_grads, _) = (backward(case, sample, d) for d in (np.float32, np.float64))
-    if not clean:
-        return "the rule wrote to the gradient that it was given"
+    (y, grads, fault), (wide_y, wide_grads, wide) = (backward(case, sample, d) for d in (np.float32, np.float64))
+    if fault or wide:
+        return fault or wide
     if not case.op.casts and y.dtype != np.float32:
         return f"value: dtype {y.dtype}"
-    for what, a, b in [("value", y.data, wide_y.data), *(("gradient", *p) for p in zip(grads, wide_grads, strict=True))]:
+    for what, a, b in [
+        ("value", y.data, wide_y.data),
+        *(("gradient", *p) for p in zip(grads, wide_grads, strict=True)),
+    ]:
         if what == "gradient" and (a is None or a.dtype != np.float32):
             return f"gradient: {'none' if a is None else a.dtype}"
         if not np.allclose(a, b, rtol=2e-4, atol=2e-5 * max(1.0, float(np.max(np.abs(b), initial=0.0)))):
@@ -185,7 +269,9 @@ def value(case, sample, dtype):
     if not all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(arrays, before, strict=True)):
         return "value: an input was written to"
     tolerance = 1e-13 if dtype == np.float64 else 1e-5
-    largest = float(np.max(np.abs(expected), initial=0.0, where=np.isfinite(expected))) if expected.dtype.kind == "f" else 0
+    largest = (
+        float(np.max(np.abs(expected), initial=0.0, where=np.isfinite(expected))) if expected.dtype.kind == "f" else 0
+    )
     if not np.allclose(got, expected, rtol=tolerance, atol=tolerance * max(1.0, largest), equal_nan=True):
         return f"value: {got.ravel()[:4]}, expected {expected.ravel()[:4]}"
     return None
@@ -212,6 +298,8 @@ def prove(case, sample, second=True, stop=True):
     if case.op.differentiable and not faults:
         point = Point(case, sample)
         check(np.float64, first_order, point)
+        check(np.float64, written_into, point)
+        check(np.float64, numbers, point)
         check(np.float32, single_precision, case, sample)
         if second:
             check(np.float64, second_order, point)

@@ -7,13 +7,11 @@ The checks are in `proof`. Examples of hypothesis for each op: a few by default,
 from __future__ import annotations
 
 import os
-import warnings
 
 import numpy as np
 import proof
 import pytest
-from cases.kinds import DTYPES, ENOUGH, KINDS, LAYOUTS, defined, expanded, kinds, relaid
-from cases.samples import plain
+from cases.kinds import DTYPES, KINDS, defined, expanded, kinds
 from cases.strategies import random_sample
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st

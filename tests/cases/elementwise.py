@@ -41,7 +41,9 @@ CASES = [
     Case("cos", np.cos, unary()),
     Case("tanh", np.tanh, unary()),
     Case("sigmoid", scipy.special.expit, unary(-5, 5), protocol=False, analytic=lambda x: 1 / (1 + np.exp(-x))),
-    Case("softplus", lambda x: np.logaddexp(x, 0), unary(-5, 5), protocol=False, analytic=lambda x: np.log1p(np.exp(x))),
+    Case(
+        "softplus", lambda x: np.logaddexp(x, 0), unary(-5, 5), protocol=False, analytic=lambda x: np.log1p(np.exp(x))
+    ),
     Case("erf", scipy.special.erf, unary(), protocol=False),
     Case("maximum", np.maximum, binary()),
     Case("minimum", np.minimum, binary()),
@@ -71,7 +73,12 @@ CASES = [
             Sample("transposed", (choose(0, 4, 3), floats((3, 4), seed=1), floats((3, 4), seed=2)), {}, transposed),
         ],
     ),
-    Case("astype", lambda x, dtype: x.astype(dtype), unary(dtype=np.dtype(np.float64)), protocol=False),
+    Case(
+        "astype",
+        lambda x, dtype: x.astype(dtype),
+        [*unary(dtype=np.dtype(np.float64)), Sample("to integers", (floats((3, 4)),), {"dtype": np.dtype(int)})],
+        protocol=False,
+    ),
     Case("identity", lambda x: x, unary(), protocol=False),
     logic(np.less),
     logic(np.less_equal),

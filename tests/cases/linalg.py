@@ -48,6 +48,7 @@ CASES = [
             Sample("vector", (floats((3,), seed=1), floats((3, 2), seed=2), floats((2,), seed=3))),
             Sample("three axes", (floats((2, 4, 3), seed=1), floats((3, 2), seed=2), floats((2,), seed=3))),
             Sample("one row", (floats((1, 3), seed=1), floats((3, 2), seed=2), floats((2,), seed=3))),
+            Sample("many rows", (floats((4100, 1), seed=1), floats((1, 2), seed=2), floats((2,), seed=3))),
             Sample("no rows", (np.zeros((0, 3)), floats((3, 2), seed=2), floats((2,), seed=3))),
             Sample(
                 "transposed", (floats((3, 5), seed=1), floats((2, 3), seed=2), floats((2,), seed=3)), {}, transposed
