@@ -8,6 +8,7 @@ operator, number, argument, comparison or branch is changed, and the function's 
 whole: its sign, a factor, nothing at all, the neighbouring axis, the other input's rule; and in the walk, no sum
 over broadcast axes. A mutant is killed if `proof.prove` finds a fault, at any of the row's samples, or
 the table of singular points does.
+Left alone is what only chooses between two ways of computing the same: tests of a type, and of a size.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import functools
 import importlib.util
 import inspect
 import random
+import re
 import sys
 import types
 import warnings
@@ -32,6 +34,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 import proof
 from cases.kinds import expanded
+from cases.points import POINTS
 from op_cases import CASES
 
 from microfw import graph
@@ -50,6 +53,8 @@ class Mutant:
 
 # In the text
 
+
+SIZE = re.compile(r"\.size$|^len\(")
 
 SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult,
          ast.Gt: ast.Lt, ast.Lt: ast.Gt, ast.GtE: ast.Lt, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -188,9 +193,12 @@ def annotations(function):
 
 
 def dispatch(function):
-    """Return the ids of what ``isinstance`` asks; which of several equal Tensors it asks makes no difference."""
+    """Return the ids of what only chooses between two ways to compute the same: by type, by size."""
     calls = [n for n in ast.walk(function) if isinstance(n, ast.Call) and ast.unparse(n.func) == "isinstance"]
-    return {id(inner) for call in calls for inner in ast.walk(call)}
+    calls += [n for n in ast.walk(function) if isinstance(n, ast.Compare) and SIZE.search(ast.unparse(n.left))]
+    tests = [n.test for n in ast.walk(function) if isinstance(n, ast.IfExp) and n.test in calls]
+    chosen = {id(n) for n in ast.walk(function) if isinstance(n, ast.IfExp) and n.test in tests}
+    return {id(inner) for call in calls for inner in ast.walk(call)} | chosen
 
 
 @contextmanager
@@ -279,7 +287,7 @@ def whole_mutants(*only):
                         functools.partial(replaced, partial, name, new),
                     )
     for case in only or CASES:
-        if not case.op.differentiable or not any(broadcasts(s) for s in case.samples):
+        if not case.op.differentiable or case.op.variadic or not any(broadcasts(s) for s in case.samples):
             continue
         yield Mutant(
             f"{case.name}: no sum over broadcast axes",
@@ -315,7 +323,7 @@ def singular():
         if importlib.util.find_spec(module):
             rows = getattr(importlib.import_module(module), "SINGULAR", None)
             if rows:
-                return rows
+                return rows + POINTS
     raise LookupError("the table SINGULAR was not found")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import proof
 import pytest
 from cases.kinds import DTYPES, KINDS, defined, expanded, kinds
+from cases.points import POINTS
 from cases.strategies import random_sample
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -58,6 +59,13 @@ def test_each_sample_is_proven(case):
 @every_op
 def test_each_sample_in_each_layout_is_proven(case):
     proven(case, expanded(case, full=True))
+
+
+@pytest.mark.parametrize(("name", "function", "x", "slope"), POINTS, ids=[row[0] for row in POINTS])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_powers_where_several_slopes_are_possible(name, function, x, slope, dtype):
+    with np.errstate(all="ignore"):
+        assert not proof.singular_point(function, np.array(x, dtype), np.array(slope, dtype))
 
 
 def hypothesis_proves(case, second):
