@@ -11,8 +11,8 @@ DIFFERENTIABLE = [case for case in CASES if case.op.differentiable]
 
 
 @pytest.mark.parametrize("case", DIFFERENTIABLE, ids=title)
-def test_a_flipped_sign_is_noticed_in_each_rule(case):
-    flipped = [m for m in mutation.whole_mutants(case) if m.label.endswith("sign flipped")]
+def test_a_broken_rule_of_each_op_is_noticed(case):
+    flipped = [m for m in mutation.whole_mutants(case) if m.label.endswith(("sign flipped", "all of it"))]
     assert flipped
     for mutant in flipped:
         assert mutation.killed(mutant), mutant.label

@@ -38,9 +38,18 @@ def kinds(sample):
     return found or {"C"}
 
 
+STATIC = {
+    "Fortran": lambda x, long: np.asfortranarray(x) if len(long) > 1 else x,
+    "negative stride": lambda x, long: x[::-1].copy()[::-1],
+    "broadcast": lambda x, long: np.broadcast_to(x.take([0], axis=long[0]), x.shape).view(),
+    "spaced": lambda x, long: np.repeat(x, 2, axis=0)[::2],
+}
+
+
 def relaid(sample, name):
     """Return a plain sample in another memory layout; None where that would change nothing."""
-    inputs, layouts = [], []
+    inputs, layouts, changed = [], [], False
+    floats = any(x.dtype.kind == "f" for x in sample.inputs)
     for x in sample.inputs:
         base, layout = x, plain
         long = [k for k, n in enumerate(np.shape(x)) if n > 1]
@@ -53,9 +62,14 @@ def relaid(sample, name):
                 base, layout = x.take([0], axis=long[0]), stretched(x.shape)
             elif name == "spaced":
                 base, layout = np.repeat(x, 2, axis=0), spaced
+        elif (
+            name in STATIC and not floats and long
+        ):  # nothing is differentiated, so that the arrays themselves may lie so
+            base = STATIC[name](x, long)
+            changed = changed or base is not x
         inputs.append(base)
         layouts.append(layout)
-    if all(layout is plain for layout in layouts):
+    if not changed and all(layout is plain for layout in layouts):
         return None
     return Sample(f"{sample.label}, {name}", tuple(inputs), sample.params, tuple(layouts))
 

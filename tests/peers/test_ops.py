@@ -9,11 +9,12 @@ from cases.strategies import random_sample
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from op_cases import CASES, title
-from peers.torch_ops import NONE, TORCH
 
 import microfw as mf
+from microfw.record import REQUIRED
+from peers.torch_ops import NONE, TORCH
 
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore::UserWarning")]
 RELATIVE = 1e-9
 
 
@@ -40,13 +41,14 @@ def close(what, ours, theirs):
 
 
 def compare(torch, case, sample):
-    arrays = [np.array(x) for x in sample.arranged()]
+    arrays = [np.array(x, order="C") for x in sample.arranged()]
     varying = [k for k, x in enumerate(arrays) if case.op.differentiable and case.op.partial(k) is not None]
     ours = [mf.tensor(x, requires_grad=True) if k in varying else x for k, x in enumerate(arrays)]
     theirs = [torch.tensor(x, requires_grad=k in varying) for k, x in enumerate(arrays)]
     what = f"{case.name}, sample {sample.label!r}"
     y = case.op.call(*ours, **sample.params)
-    z = TORCH[case.name](torch, *theirs, **sample.params)
+    params = {name: value for name, value in case.op.params.items() if value is not REQUIRED} | sample.params
+    z = TORCH[case.name](torch, *theirs, **params)
     close(what, y.data, z.detach().numpy())
     if varying and y.dtype.kind == "f" and z.requires_grad:
         u = np.asarray(np.random.default_rng(len(what)).standard_normal(y.shape))

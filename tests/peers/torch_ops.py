@@ -54,7 +54,10 @@ def one_by_one(name):
 
 def winner(name):
     def call(torch, x, axis=None, keepdims=False):
-        return getattr(torch, name)(x, dim=axis, **({"keepdim": keepdims} if axis is not None else {}))
+        if axis is None:
+            y = getattr(torch, name)(x)
+            return y.reshape((1,) * x.ndim) if keepdims else y
+        return getattr(torch, name)(x, dim=axis, keepdim=keepdims)
 
     return call
 
@@ -90,22 +93,97 @@ def put(torch, x, shape, key):
 
 def take(torch, x, indices, axis=None):
     if axis is None:
-        return x.reshape(-1)[indices]
+        x, axis = x.reshape(-1), 0
     axis %= x.ndim
-    flat = x.index_select(axis, indices.reshape(-1) % x.shape[axis])
+    flat = x.contiguous().index_select(axis, indices.reshape(-1) % x.shape[axis])
     return flat.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
 def roll(torch, x, shift, axis=None):
+    if isinstance(axis, tuple) != isinstance(shift, tuple):  # one for several
+        axis = axis if isinstance(axis, tuple) else (axis,) * len(shift)
+        shift = shift if isinstance(shift, tuple) else (shift,) * len(axis)
     return torch.roll(x, shift, dims=axis)
+
+
+def slogdet(torch, x):
+    return torch.stack(tuple(torch.linalg.slogdet(x)))
+
+
+def cholesky(torch, x):
+    """Read only the lower triangle, as the op does, so that only it has a gradient."""
+    return torch.linalg.cholesky(torch.tril(x) + torch.tril(x, -1).mT)
 
 
 def norm(torch, x, axis=None, keepdims=False):
     return torch.linalg.vector_norm(x, dim=dims(x, axis) if x.ndim else None, keepdim=keepdims)
 
 
-UNARY = (["negative", "reciprocal", "abs", "sign", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "square", "sin", "cos", "tan", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "arcsinh", "arccosh", "arctanh", "sigmoid", "erf", "floor", "ceil", "trunc", "isnan", "isfinite", "isinf", "relu", "signbit", "logical_not", "det", "inv"])  # fmt: skip
-BINARY = (["add", "subtract", "multiply", "divide", "maximum", "minimum", "arctan2", "hypot", "logaddexp", "less", "less_equal", "greater", "greater_equal", "logical_and", "logical_or", "logical_xor", "floor_divide", "remainder", "fmod", "matmul", "bitwise_and", "bitwise_or", "bitwise_xor", "where"])  # fmt: skip
+UNARY = [
+    "negative",
+    "reciprocal",
+    "abs",
+    "sign",
+    "exp",
+    "exp2",
+    "expm1",
+    "log",
+    "log2",
+    "log10",
+    "log1p",
+    "sqrt",
+    "square",
+    "sin",
+    "cos",
+    "tan",
+    "arcsin",
+    "arccos",
+    "arctan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "arcsinh",
+    "arccosh",
+    "arctanh",
+    "sigmoid",
+    "erf",
+    "floor",
+    "ceil",
+    "trunc",
+    "isnan",
+    "isfinite",
+    "isinf",
+    "relu",
+    "signbit",
+    "logical_not",
+    "det",
+]
+BINARY = [
+    "add",
+    "subtract",
+    "multiply",
+    "divide",
+    "maximum",
+    "minimum",
+    "arctan2",
+    "hypot",
+    "logaddexp",
+    "less",
+    "less_equal",
+    "greater",
+    "greater_equal",
+    "logical_and",
+    "logical_or",
+    "logical_xor",
+    "floor_divide",
+    "remainder",
+    "fmod",
+    "matmul",
+    "bitwise_and",
+    "bitwise_or",
+    "bitwise_xor",
+    "where",
+]
 
 TORCH = {name: named(name) for name in UNARY + BINARY} | {
     "power": named("pow"),
@@ -131,8 +209,8 @@ TORCH = {name: named(name) for name in UNARY + BINARY} | {
     "std": spread("std"),
     "norm": norm,
     "prod": one_by_one("prod"),
-    "any": one_by_one("any"),
-    "all": one_by_one("all"),
+    "any": lambda torch, x, **params: one_by_one("any")(torch, x != 0, **params),
+    "all": lambda torch, x, **params: one_by_one("all")(torch, x != 0, **params),
     "count_nonzero": lambda torch, x, axis=None, keepdims=False: reduction("sum")(
         torch, (x != 0).long(), axis, keepdims
     ),
@@ -153,13 +231,19 @@ TORCH = {name: named(name) for name in UNARY + BINARY} | {
     "getitem": lambda torch, x, key: getitem(torch, x, key),
     "put": put,
     "take": take,
+    "scatter": lambda torch, x, indices, to, axis=0: torch.zeros(to, dtype=x.dtype).index_add(
+        axis,
+        indices.reshape(-1) % to[axis],
+        x.reshape((*to[: axis % len(to)], indices.numel(), *to[axis % len(to) + 1 :])),
+    ),
     "take_along_axis": lambda torch, x, indices, axis=-1: torch.take_along_dim(
         x, indices, dim=axis if axis is None else axis % x.ndim
     ),
     "linear": lambda torch, x, w, b: torch.nn.functional.linear(x, w.T, b),
+    "inv": named("inv", "linalg"),
     "solve": named("solve", "linalg"),
-    "cholesky": named("cholesky", "linalg"),
-    "slogdet": named("slogdet"),
+    "cholesky": cholesky,
+    "slogdet": slogdet,
     "cross_entropy": named("cross_entropy", "nn", "functional"),
     "bce_with_logits": lambda torch, z, t: torch.nn.functional.binary_cross_entropy_with_logits(
         *torch.broadcast_tensors(z, t), reduction="none"
