@@ -55,6 +55,7 @@ class Mutant:
 
 
 SIZE = re.compile(r"\.size$|^len\(")
+SYMMETRIC = re.compile(r"^np\.(add|multiply|hypot|maximum|minimum|logical_and|logical_or)$")
 
 SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult,
          ast.Gt: ast.Lt, ast.Lt: ast.Gt, ast.GtE: ast.Lt, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -84,7 +85,11 @@ def changes(node, names):
         yield "branches swapped", ast.IfExp(node.test, node.orelse, node.body)
     elif isinstance(node, ast.Call):
         args = node.args
-        if len(args) > 1 and not any(isinstance(a, ast.Starred) for a in args[-2:]):
+        if (
+            len(args) > 1
+            and not SYMMETRIC.search(ast.unparse(node.func))
+            and not any(isinstance(a, ast.Starred) for a in args[-2:])
+        ):
             yield "arguments swapped", ast.Call(node.func, [*args[:-2], args[-1], args[-2]], node.keywords)
         if len(args) == 1 and isinstance(node.func, ast.Attribute) and ast.unparse(node.func).startswith("np."):
             yield f"{node.func.attr} dropped", args[0]
@@ -227,16 +232,24 @@ def changed(f, path, place, k, what):
 
 
 @contextmanager
-def replaced(holder, name, new):
-    before = getattr(holder, name)
-    setattr(holder, name, new)
+def replaced(rule, make):
+    """Put another function in a function's place, in its code, so that whoever holds it runs the other."""
+    whole = copied(rule)
+    code, free = rule.__code__, rule.__code__.co_freevars
+    args = ", ".join(code.co_varnames[: code.co_argcount])
+    keep = f"({', '.join(free)},); " if free else ""  # code must close over the same names as before
+    text = f"def outer({', '.join(free)}):\n def inner({args}): {keep}return _mutant({args})"
+    outer = next(c for _, c in codes(compile(text, "<mutant>", "exec")) if c.co_name == "outer")
+    rule.__globals__["_mutant"] = make(whole)
+    rule.__code__ = next(c for _, c in codes(outer) if c.co_name == "inner")
     try:
         yield
     finally:
-        setattr(holder, name, before)
+        rule.__code__ = code
+        del rule.__globals__["_mutant"]
 
 
-def next_axis(rule, place):
+def next_axis(place, rule):
     def wrong(g, *args):
         args = list(args)
         axis = args[place]
@@ -247,6 +260,14 @@ def next_axis(rule, place):
         return rule(g, *args)
 
     return wrong
+
+
+def copied(f):
+    return types.FunctionType(f.__code__, f.__globals__, closure=f.__closure__)
+
+
+def instead(other, rule):
+    return other
 
 
 def differ(rule, other):
@@ -281,20 +302,20 @@ def whole_mutants(*only):
                 rule = getattr(partial, name)
                 if rule is None:
                     continue
-                made = {what: make(rule) for what, make in wrong.items()}
-                if zero:
-                    made = {"all of it": lambda g, *args: g}
+                made = {"all of it": lambda rule: lambda g, *args: g} if zero else dict(wrong)
                 if "axis" in partial.sources:
-                    made["next axis"] = next_axis(rule, partial.sources.index("axis"))
+                    made["next axis"] = functools.partial(next_axis, partial.sources.index("axis"))
                 for other in filter(None, partials):
                     theirs = getattr(other, name)
-                    if theirs is not None and len(other.sources) == len(partial.sources) and differ(rule, theirs):
-                        made["the other input's"] = theirs
+                    if other is partial or theirs is None or len(other.sources) != len(partial.sources):
+                        continue
+                    if differ(rule, theirs):
+                        made["the other input's"] = functools.partial(instead, copied(theirs))
                 for what, new in made.items():
                     yield Mutant(
                         f"{case.name}: {name} of input {partial.index}: {what}",
                         (case.name,),
-                        functools.partial(replaced, partial, name, new),
+                        functools.partial(replaced, rule, new),
                     )
     for case in only or CASES:
         if not case.op.differentiable or case.op.variadic or not any(broadcasts(s) for s in case.samples):
@@ -302,7 +323,7 @@ def whole_mutants(*only):
         yield Mutant(
             f"{case.name}: no sum over broadcast axes",
             (case.name,),
-            functools.partial(replaced, graph, "unbroadcast", lambda g, shape, node: np.resize(g, shape)),
+            functools.partial(replaced, graph.unbroadcast, lambda rule: lambda g, shape, node: np.resize(g, shape)),
         )
 
 
@@ -329,12 +350,15 @@ def killed(mutant):
 
 def singular():
     """Return the table of singular points, rows of (name, function, where, slope)."""
-    for module in ("test_singular", "test_ops"):
+    for module in ("singular_cases", "test_singular", "test_ops"):
         if importlib.util.find_spec(module):
-            rows = getattr(importlib.import_module(module), "SINGULAR", None)
-            if rows:
-                return rows + POINTS
-    raise LookupError("the table SINGULAR was not found")
+            table = importlib.import_module(module)
+            if hasattr(table, "SINGULAR"):
+                return table.SINGULAR + POINTS
+            if hasattr(table, "GROUPS"):
+                known = [p for group in table.GROUPS.values() for p in group if not isinstance(p.value, str)]
+                return [(p.name, functools.partial(p.function, np), p.x, p.slope) for p in known] + POINTS
+    raise LookupError("the table of singular points was not found")
 
 
 def at_singular_points():
