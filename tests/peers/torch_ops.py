@@ -119,6 +119,28 @@ def norm(torch, x, axis=None, keepdims=False):
     return torch.linalg.vector_norm(x, dim=dims(x, axis) if x.ndim else None, keepdim=keepdims)
 
 
+def lookup(torch, table, indices, padding=None):
+    rows = torch.nn.functional.embedding(indices.long(), table)
+    return rows if padding is None else rows * (indices != padding)[..., None]
+
+
+def add_rows(torch, x, indices, rows):
+    zeros = torch.zeros((rows, x.shape[-1]), dtype=x.dtype)
+    return zeros.index_add(0, indices.long().reshape(-1), x.reshape(-1, x.shape[-1]))
+
+
+def normalize(torch, x, weight, bias, axes, eps, statistics=None):
+    variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
+    return (x - mean) / torch.sqrt(variance + eps) * weight + bias
+
+
+def masked_softmax(torch, x, mask, scale=1.0):
+    """A row in which nothing takes part is 0, and NaN in PyTorch; so it is given something, and then blanked."""
+    some = mask.any(-1, keepdim=True)
+    z = (x * scale).masked_fill(~(mask | ~some), -torch.inf)
+    return torch.softmax(z, -1) * some
+
+
 UNARY = [
     "negative",
     "reciprocal",
@@ -239,6 +261,12 @@ TORCH = {name: named(name) for name in UNARY + BINARY} | {
     "take_along_axis": lambda torch, x, indices, axis=-1: torch.take_along_dim(
         x, indices, dim=axis if axis is None else axis % x.ndim
     ),
+    "lookup": lookup,
+    "add_rows": add_rows,
+    "normalize": normalize,
+    "masked_softmax": masked_softmax,
+    "unit": lambda torch, x: torch.nn.functional.normalize(x, dim=-1),
+    "length": lambda torch, x: torch.linalg.vector_norm(x, dim=-1),
     "linear": lambda torch, x, w, b: torch.nn.functional.linear(x, w.T, b),
     "inv": named("inv", "linalg"),
     "solve": named("solve", "linalg"),
@@ -250,5 +278,7 @@ TORCH = {name: named(name) for name in UNARY + BINARY} | {
     ),
 }
 
-NONE: dict[str, str] = {}
+NONE: dict[str, str] = {
+    "recur": "PyTorch's recurrent layers multiply their input inside, so that the layers are compared and not the op",
+}
 """Ops without a counterpart, each with the reason."""
