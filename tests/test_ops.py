@@ -1,4 +1,4 @@
-"""Every op, over the rows of `op_cases`: value, derivatives, dtypes, costs and manners."""
+"""Every op, over the rows of `op_cases`: value, dtypes, costs and manners. Derivatives are in `test_harness`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_each_row_has_the_shapes_that_matter():
             assert transposed in layouts, f"{case.name}: no transposed sample"
         if len(case.op.inputs) > 1:
             assert any(len(set(shape)) > 1 for shape in shapes), f"{case.name}: no broadcast sample"
-    assert {plain, transposed, backwards, repeated} == {sample.layout for _, sample in SAMPLES}
+    assert {plain, transposed, backwards, repeated} <= {sample.layout for _, sample in SAMPLES}
 
 
 @samples

@@ -46,11 +46,7 @@ def _matmul_left(g: Any, a: Any, b: Any) -> Any:
     if b.ndim == 1:
         return g * b if a.ndim == 1 else g.reshape((*g.shape, 1)) * b
     if a.ndim == 1:
-        return (
-            (np.matmul(b, g.reshape((*g.shape, 1))))[..., 0]
-            if b.ndim == 2
-            else np.sum(np.matmul(b, g.reshape((*g.shape, 1)))[..., 0], axis=tuple(range(b.ndim - 2)))
-        )
+        return np.matmul(b, g.reshape((*g.shape, 1)))[..., 0]
     return np.matmul(g, swap(b))
 
 
@@ -58,8 +54,7 @@ def _matmul_right(g: Any, a: Any, b: Any) -> Any:
     if a.ndim == 1:
         return g * a if b.ndim == 1 else a.reshape((-1, 1)) * g.reshape((*g.shape[:-1], 1, g.shape[-1]))
     if b.ndim == 1:
-        product = np.matmul(swap(a), g.reshape((*g.shape, 1)))[..., 0]
-        return product if a.ndim == 2 else np.sum(product, axis=tuple(range(a.ndim - 2)))
+        return np.matmul(swap(a), g.reshape((*g.shape, 1)))[..., 0]
     if b.ndim == 2 and a.ndim > 2:  # one product of all rows, where a batch of them would have to be summed
         rows = prod(a.shape[:-1])
         return np.matmul(a.reshape((rows, a.shape[-1])).T, g.reshape((rows, g.shape[-1])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cases import strategies
 from cases.samples import Case, Sample, backwards, floats, repeated, transposed
 
 
@@ -75,8 +76,8 @@ def placed():
 
 
 CASES = [
-    Case("getitem", lambda x, key: x[key], indexed(), protocol=False),
-    Case("put", put, placed(), protocol=False),
+    Case("getitem", lambda x, key: x[key], indexed(), protocol=False, random=strategies.getitem),
+    Case("put", put, placed(), protocol=False, random=strategies.put),
     Case(
         "take",
         lambda x, indices, axis=0: np.take(x, indices, axis=axis),
@@ -137,7 +138,10 @@ CASES = [
             Sample("one row for all indices", (floats((1, 4)), TAKEN), {"axis": 1}),
             Sample("flat", (floats((2, 3)), np.array([5, 0, 0])), {"axis": None}),
             Sample("negative stride", (floats((2, 4)), TAKEN), {"axis": 1}, backwards),
+            Sample("empty", (np.zeros((0, 4)), np.zeros((0, 2), int)), {"axis": 1}),
             Sample("transposed", (floats((4, 2)), TAKEN), {"axis": 1}, transposed),
         ],
+        without={"0-d": "there is no axis to take along"},
+        random=strategies.take_along_axis,
     ),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cases import strategies
 from cases.samples import Case, Sample, backwards, floats, repeated, transposed
 
 
@@ -60,6 +61,8 @@ CASES = [
             Sample("negative stride", (floats((3, 4), seed=1), floats((4, 2), seed=2)), {}, backwards),
             Sample("repeated", (floats((2, 3), seed=1), floats((3, 2), seed=2)), {}, repeated),
         ],
+        without={"0-d": "a product of matrices has at least one axis; NumPy refuses a number"},
+        random=strategies.matmul,
     ),
     Case(
         "linear",
@@ -69,6 +72,7 @@ CASES = [
             Sample("vector", (floats((3,), seed=1), floats((3, 2), seed=2), floats((2,), seed=3))),
             Sample("three axes", (floats((2, 4, 3), seed=1), floats((3, 2), seed=2), floats((2,), seed=3))),
             Sample("one row", (floats((1, 3), seed=1), floats((3, 2), seed=2), floats((2,), seed=3))),
+            Sample("many rows", (floats((4100, 1), seed=1), floats((1, 2), seed=2), floats((2,), seed=3))),
             Sample("no rows", (np.zeros((0, 3)), floats((3, 2), seed=2), floats((2,), seed=3))),
             Sample(
                 "transposed", (floats((3, 5), seed=1), floats((2, 3), seed=2), floats((2,), seed=3)), {}, transposed
@@ -78,6 +82,8 @@ CASES = [
             ),
         ],
         protocol=False,
+        without={"0-d": "the features are an axis of x"},
+        random=strategies.linear,
     ),
     Case("inv", np.linalg.inv, of_square(regular)),
     Case("det", np.linalg.det, of_square(regular)),
