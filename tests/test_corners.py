@@ -12,8 +12,8 @@ from microfw.graph import OPS
 
 def test_an_op_shows_its_name_and_the_function_that_was_written_for_it():
     assert repr(OPS["exp"]) == "<op exp>"
-    assert "def _apply_exp(x):" in OPS["exp"].source
-    assert "def _apply_concatenate(x0, x1, axis=_default_axis):" in OPS["concatenate"].source
+    assert "def _apply(x):" in OPS["exp"].source
+    assert "def _apply(x0, x1, axis=_default_axis):" in OPS["concatenate"].source
 
 
 def test_a_list_times_a_tensor_is_a_product_of_matrices():
@@ -59,3 +59,25 @@ def test_a_result_that_is_another_leaf_gives_no_gradient():
 def test_a_result_that_is_the_argument_twice_gets_both_gradients():
     value, pull = mf.vjp(lambda x: (x, x), np.array([1.0]))
     np.testing.assert_array_equal(pull((np.array([2.0]), np.array([3.0])))[0], [5])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_binary_loss_of_a_number_for_many_targets(dtype):
+    """It takes the precision of the targets, as any op with a number does."""
+    t = np.array([0.0, 1.0, 0.5], dtype)
+    for given in (t, mf.tensor(t)):
+        y = ops.loss.bce_with_logits(2.0, given)
+        assert y.dtype == dtype
+        np.testing.assert_allclose(y.data, ops.loss.bce_with_logits(np.full(3, 2, dtype), t).data, rtol=1e-6)
+    assert ops.loss.bce_with_logits(2, mf.tensor([True, False])).dtype == np.float64
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 0), (0,), (4, 0), (2, 0, 3)])
+def test_linear_of_nothing(shape):
+    x, w, b = (mf.tensor(np.ones(s), requires_grad=True) for s in (shape, (shape[-1], 2), (2,)))
+    y = ops.linalg.linear(x, w, b)
+    np.testing.assert_array_equal(y.data, np.ones((*shape[:-1], 2)))
+    y.backward(np.ones(y.shape))
+    assert x.grad.shape == shape and w.grad.shape == w.shape
+    np.testing.assert_array_equal(w.grad, 0)
+    np.testing.assert_array_equal(b.grad, y.size / 2)

@@ -2,7 +2,6 @@
 
 from microfw.op import Cost, each, moves
 from microfw.ops import (
-    activations,
     diagonals,
     elementwise,
     factors,
@@ -10,7 +9,6 @@ from microfw.ops import (
     joining,
     layout,
     linalg,
-    lookup,
     loss,
     normalization,
     products,
@@ -21,7 +19,6 @@ from microfw.ops import (
 
 __all__ = [
     "Cost",
-    "activations",
     "diagonals",
     "each",
     "elementwise",
@@ -30,7 +27,6 @@ __all__ = [
     "joining",
     "layout",
     "linalg",
-    "lookup",
     "loss",
     "moves",
     "normalization",

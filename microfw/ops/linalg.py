@@ -29,7 +29,12 @@ def _column_sums(g: Any, out: Array) -> None:
 
 
 def _rows(x: Any) -> Any:
-    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+    return x if x.ndim == 2 else x.reshape(prod(x.shape[:-1]), x.shape[-1])
+
+
+def _by_rows(x: Any, w: Any) -> Any:
+    """Return ``x.dot(w)`` for any number of axes: with more than two NumPy's own goes past BLAS."""
+    return _rows(x).dot(w).reshape((*x.shape[:-1], w.shape[1]))
 
 
 def _matmul_cost(y: Shape, a: Shape, b: Shape) -> Cost:
@@ -78,8 +83,12 @@ def _linear_cost(y: Shape, x: Shape, w: Shape, b: Shape) -> Cost:
 
 
 @op(
-    vjp=(lambda g, w: g.dot(w.T), lambda g, x: _rows(x).T.dot(_rows(g)), lambda g: g),
-    jvp=(lambda dx, w: dx.dot(w), lambda dw, x: x.dot(dw), lambda db: db),
+    vjp=(
+        lambda g, w: g.dot(w.T) if g.ndim == 2 else _by_rows(g, w.T),
+        lambda g, x: _rows(x).T.dot(_rows(g)),
+        lambda g: g,
+    ),
+    jvp=(lambda dx, w: _by_rows(dx, w), lambda dw, x: _by_rows(x, dw), lambda db: db),
     into=(
         None,
         lambda g, x, out: x.T.dot(g, out) if x.ndim == 2 else _rows(x).T.dot(_rows(g), out),
@@ -92,6 +101,6 @@ def linear(x: Array, w: Array, b: Array) -> Array:
     """Affine map ``x @ w + b`` over the last axis of ``x``, with ``w`` of shape (in, out)."""
     if not x.ndim:
         raise ShapeError("linear: expected x with at least one axis, got a single number")
-    y = x.dot(w)
+    y = x.dot(w) if x.ndim == 2 else _by_rows(x, w)
     y += b
     return y

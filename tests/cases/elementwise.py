@@ -143,5 +143,22 @@ CASES = [
     bits(np.bitwise_or),
     bits(np.bitwise_xor),
     bits(np.invert),
+    Case(
+        "elu",
+        lambda x, alpha=1.0: np.where(x > 0, x, alpha * np.expm1(x)),
+        unary(gap=0.1, alpha=0.7),
+        protocol=False,
+        analytic=lambda x, alpha: np.where(np.real(x) > 0, x, alpha * np.expm1(x)),
+    ),
+    Case(
+        "silu", lambda x: x * scipy.special.expit(x), unary(), protocol=False, analytic=lambda x: x / (1 + np.exp(-x))
+    ),
+    Case(
+        "mish",
+        lambda x: x * np.tanh(np.log1p(np.exp(x))),
+        unary(),
+        protocol=False,
+        analytic=lambda x: x * np.tanh(np.log1p(np.exp(x))),
+    ),
     Case("relu", lambda x: np.maximum(x, 0), unary(gap=0.1), protocol=False),
 ]

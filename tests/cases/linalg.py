@@ -36,6 +36,8 @@ def of_square(make):
     ]
 
 
+SQUARE = {"0-d": "a matrix has two axes"}
+
 CASES = [
     Case(
         "matmul",
@@ -85,15 +87,21 @@ CASES = [
         without={"0-d": "the features are an axis of x"},
         random=strategies.linear,
     ),
-    Case("inv", np.linalg.inv, of_square(regular)),
-    Case("det", np.linalg.det, of_square(regular)),
+    Case("inv", np.linalg.inv, of_square(regular), without=SQUARE),
+    Case("det", np.linalg.det, of_square(regular), without=SQUARE),
     Case(
         "slogdet",
         lambda x: np.stack(np.linalg.slogdet(x)),
         [*of_square(regular), Sample("negative", (regular()[[1, 0, 2]],))],
         protocol=False,
+        without=SQUARE,
     ),
-    Case("cholesky", np.linalg.cholesky, [*of_square(definite), Sample("lower half", (np.tril(definite()),))]),
+    Case(
+        "cholesky",
+        np.linalg.cholesky,
+        [*of_square(definite), Sample("lower half", (np.tril(definite()),))],
+        without=SQUARE,
+    ),
     Case(
         "solve",
         np.linalg.solve,
@@ -110,5 +118,6 @@ CASES = [
             Sample("transposed", (regular(), floats((2, 3), seed=2)), {}, transposed),
             Sample("repeated", (regular(n=2), floats((2, 1), seed=2)), {}, repeated),
         ],
+        without=SQUARE,
     ),
 ]

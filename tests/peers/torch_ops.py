@@ -95,7 +95,7 @@ def take(torch, x, indices, axis=None):
     if axis is None:
         x, axis = x.reshape(-1), 0
     axis %= x.ndim
-    flat = x.contiguous().index_select(axis, indices.reshape(-1) % x.shape[axis])
+    flat = x.contiguous().index_select(axis, indices.long().reshape(-1) % x.shape[axis])
     return flat.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
@@ -117,16 +117,6 @@ def cholesky(torch, x):
 
 def norm(torch, x, axis=None, keepdims=False):
     return torch.linalg.vector_norm(x, dim=dims(x, axis) if x.ndim else None, keepdim=keepdims)
-
-
-def lookup(torch, table, indices, padding=None):
-    rows = torch.nn.functional.embedding(indices.long(), table)
-    return rows if padding is None else rows * (indices != padding)[..., None]
-
-
-def add_rows(torch, x, indices, rows):
-    zeros = torch.zeros((rows, x.shape[-1]), dtype=x.dtype)
-    return zeros.index_add(0, indices.long().reshape(-1), x.reshape(-1, x.shape[-1]))
 
 
 def normalize(torch, x, weight, bias, axes, eps, statistics=None):
@@ -255,14 +245,12 @@ TORCH = {name: named(name) for name in UNARY + BINARY} | {
     "take": take,
     "scatter": lambda torch, x, indices, to, axis=0: torch.zeros(to, dtype=x.dtype).index_add(
         axis,
-        indices.reshape(-1) % to[axis],
+        indices.long().reshape(-1) % to[axis],
         x.reshape((*to[: axis % len(to)], indices.numel(), *to[axis % len(to) + 1 :])),
     ),
     "take_along_axis": lambda torch, x, indices, axis=-1: torch.take_along_dim(
         x, indices, dim=axis if axis is None else axis % x.ndim
     ),
-    "lookup": lookup,
-    "add_rows": add_rows,
     "normalize": normalize,
     "masked_softmax": masked_softmax,
     "unit": lambda torch, x: torch.nn.functional.normalize(x, dim=-1),
