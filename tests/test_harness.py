@@ -18,14 +18,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from op_cases import CASES, title
 
+pytestmark = pytest.mark.usefixtures("quiet")
 EXAMPLES = int(os.environ.get("MICROFW_EXAMPLES", 0))
 every_op = pytest.mark.parametrize("case", CASES, ids=title)
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    with np.errstate(divide="raise", over="raise", invalid="raise"):
-        yield
 
 
 def proven(case, samples):
