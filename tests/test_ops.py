@@ -523,6 +523,15 @@ def test_mean_of_nothing_is_an_error():
         np.mean(mf.tensor(np.zeros((0, 3))))
 
 
+@pytest.mark.parametrize("axis", [None, 0])
+def test_logarithm_of_a_sum_of_nothing(axis):
+    x = mf.tensor(np.zeros((0, 3)), requires_grad=True)
+    y = ops.reduction.logsumexp(x, axis=axis)
+    np.testing.assert_array_equal(y.data, np.full(np.sum(x.data, axis=axis).shape, -np.inf))
+    y.backward(np.ones(y.shape))
+    assert x.grad.shape == (0, 3)
+
+
 def test_astype_casts_and_casts_back():
     x = mf.tensor(np.array([1.5, 2.5], np.float32), requires_grad=True)
     y = (x.astype(np.float64) * np.array([1.0, 2.0])).sum()
