@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-from cases import (
-    activations,
-    convolution,
-    elementwise,
-    indexing,
-    layout,
-    linalg,
-    lookup,
-    loss,
-    normalization,
-    recurrent,
-    reduction,
-)
+from cases import convolution, elementwise, indexing, layout, linalg, loss, normalization, recurrent, reduction
 from cases.samples import Case, Sample, backwards, floats, plain, repeated, transposed
 
 __all__ = [
@@ -33,8 +21,7 @@ __all__ = [
 CASES: list[Case] = [
     case
     for family in (
-        elementwise, reduction, layout, indexing, linalg, loss,
-        activations, lookup, normalization, recurrent, convolution,
+        elementwise, reduction, layout, indexing, linalg, loss, normalization, recurrent, convolution,
     )
     for case in family.CASES
 ]  # fmt: skip
