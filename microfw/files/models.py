@@ -48,7 +48,7 @@ def save(path: Path, model: Module) -> None:
     ...     mf.save(path, model)
     ...     again = mf.load(path)
     >>> again
-    Sequential()                                         67 parameters
+    Sequential()                                  67 parameters
       0: Dense(4 -> 8)  weight (4, 8), bias (8,)  40 parameters
       1: ReLU()
       2: Dense(8 -> 3)  weight (8, 3), bias (3,)  27 parameters

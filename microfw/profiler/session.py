@@ -199,11 +199,14 @@ class Session:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write JSON to a file."""
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(self.text(indent=1) + "\n")
+
+    def text(self, indent: int | None = None) -> str:
+        """Return JSON."""
         import json
 
-        text = json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
+        return json.dumps(asdict(self), indent=indent, allow_nan=False)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -224,6 +227,11 @@ class Session:
                 data = json.load(file)
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{where}: expected JSON, got {error}; was the file cut short?") from None
+        return cls.read(data, where)
+
+    @classmethod
+    def read(cls, data: Any, where: str) -> Self:
+        """Return the session of what JSON held; ``where`` is for errors, which are `DataError`."""
         if not isinstance(data, dict) or "epochs" not in data:
             raise DataError(f"{where}: expected a profile saved by microfw, got other JSON")
         if data.get("version") != VERSION:

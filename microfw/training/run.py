@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from microfw.data.batching import batches, check_batch_size
 from microfw.data.dataset import Dataset, as_dataset
-from microfw.errors import NonFiniteError
+from microfw.errors import CheckpointError, NonFiniteError, message
+from microfw.files.random import put
 from microfw.tensor import Tensor
-from microfw.training import checks
+from microfw.training import checks, saving
 from microfw.training.hooks import Hooks, TrainState
 from microfw.training.metrics import Measure, decide
 from microfw.training.nonfinite import explain
@@ -21,9 +23,23 @@ Array = np.ndarray[Any, Any]
 
 
 class Run:
-    """The parts of one call of `Trainer.fit`, checked against each other."""
+    """The parts of one call of `Trainer.fit`, checked against each other, and where it is.
 
-    def __init__(self, state: TrainState, hooks: Hooks, train: Any, batch_size: int, validation: Any, rng: Any) -> None:
+    Attributes
+    ----------
+    tally : Tally or None
+        What the epoch that is running has come to; None between epochs.
+    order : dict
+        The state of ``rng`` from which the epoch's order was drawn.
+    batches : iterator
+        What is left of the epoch.
+    whole : bool
+        Whether it is where it can be saved, as after each step of which all hooks were told.
+    """
+
+    def __init__(
+        self, state: TrainState, hooks: Hooks, train: Any, batch_size: int, validation: Any, rng: Any, metrics: Any
+    ) -> None:
         checks.check_epochs(state.epochs)
         check_batch_size(batch_size, "Trainer.fit")
         self.state = state
@@ -31,7 +47,13 @@ class Run:
         self.train = as_dataset(train, "Trainer.fit")
         self.validation: Dataset | None = None
         self.batch_size = batch_size
+        self.metrics = metrics
         self.rng = np.random.default_rng(rng)
+        self.tally: Tally | None = None
+        self.order: dict[str, Any] = {}
+        self.batches: Iterator[tuple[Array, Array]] = iter(())
+        self.whole = self.rehearsed = False
+        self._digest = ""
         self.interrupts = Interrupts()
         self.carried = Carried(state.model, state.loss_function)
         checks.check_parts(state.model, state.loss_function, state.optimizer)
@@ -40,14 +62,71 @@ class Run:
             self.validation = as_dataset(validation, "Trainer.fit, validation")
             checks.check_fit(state.model, state.loss_function, self.validation, "Trainer.fit, validation")
 
-    def batches(self) -> Iterator[tuple[Array, Array]]:
-        """Yield an epoch's batches, in a new order."""
-        return batches(self.train, self.batch_size, rng=self.rng)
+    def open(self, tally: Tally) -> Tally:
+        """Begin an epoch in a new order, unless one is to be continued; return what it comes to."""
+        if self.tally is not None:
+            return self.tally
+        self.interrupts.held = True
+        self.state.epoch += 1
+        self.tally, self.order = tally, self.rng.bit_generator.state  # type: ignore[assignment]
+        self.batches = batches(self.train, self.batch_size, rng=self.rng)
+        self.hooks.call("on_epoch_start", self.state)
+        self.interrupts.release()
+        return tally
+
+    def reopen(self, saved: dict[str, Any]) -> None:
+        """Go to where an epoch was when it was saved. The order is drawn as it was, and ``rng`` is at its start."""
+        self.order = saved.pop("order")
+        put(self.rng, self.order)
+        tally = Tally(self.state.loss_function, self.metrics)
+        tally.load_state_dict(saved)
+        self.batches = batches(self.train, self.batch_size, rng=self.rng, skip=tally.steps)
+        self.tally = tally
+
+    def close(self, row: dict[str, Any]) -> None:
+        """End an epoch."""
+        self.interrupts.held = True
+        self.state.history.append(row)
+        self.tally, self.batches = None, iter(())
+        self.hooks.call("on_epoch_end", self.state)
+        self.interrupts.release()
+
+    def start(self, saved: saving.Saved | None) -> None:
+        """Tell the hooks that training starts, from the beginning or from a file."""
+        if saved is not None:
+            saved.count(self)
+        self.hooks.start(self.state)
+        if saved is not None:
+            saved.apply(self)
+        self.state.save, self.whole = self.save, True
+
+    def end(self) -> None:
+        """Tell the hooks that training ends."""
+        if self.interrupts.held:  # something was left half-way: a hook raised, and others were not told
+            self.interrupts.held = self.whole = False
+            self.state.save = None
+        try:
+            self.hooks.end(self.state)
+        finally:
+            self.state.save = None
+
+    def save(self, path: Any) -> None:
+        """Write where training is."""
+        if not self.whole:
+            got = "a run that ended before it began, or while hooks were told of a moment"
+            raise CheckpointError(message(f"saving {path}", "a run at the end of a step", got, "use an earlier file"))
+        saving.save(path, self)
+
+    def data_digest(self) -> str:
+        """Return the checksum of the training data, computed once."""
+        self._digest = self._digest or saving.data_digest(self.train.X, self.train.y)
+        return self._digest
 
     def undo(self, before: Any, error: BaseException, X: Array, y: Array) -> None:
         """Bring back what an unfinished step changed; say which op was to blame for NaN or infinity."""
-        self.interrupts.held = False
+        self.interrupts.held = True
         self.carried.restore(before)
+        self.interrupts.held = False
         if isinstance(error, NonFiniteError):
             try:
                 raise explain(self.state, X, y, error) from None
@@ -64,17 +143,31 @@ class Tally:
         self.summed = getattr(loss, "reduction", "mean") == "sum"
         self.total = 0.0
         self.rows = 0
+        self.steps = 0
+        self.began = perf_counter()
         self.outputs: list[Any] = []
         self.targets: list[Any] = []
 
     def add(self, loss: float, outputs: Tensor, targets: Array) -> None:
         """Add a step."""
         rows = len(targets)
+        self.steps += 1
         self.rows += rows
         self.total += loss if self.summed else loss * rows
         if self.metrics:
             self.outputs.append(outputs.data)
             self.targets.append(targets)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums, the outputs so far and the seconds."""
+        state = {"steps": self.steps, "rows": self.rows, "total": self.total, "seconds": perf_counter() - self.began}
+        return {**state, "outputs": _joined(self.outputs), "targets": _joined(self.targets)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.steps, self.rows = int(state["steps"]), int(state["rows"])
+        self.total, self.began = float(state["total"]), perf_counter() - float(state["seconds"])
+        self.outputs, self.targets = ([part] for part in (state["outputs"], state["targets"]) if part is not None)
 
     def result(self) -> dict[str, float]:
         """Return the mean loss and the metrics."""
@@ -82,6 +175,10 @@ class Tally:
         if self.metrics:
             row |= measure(self.metrics, self.loss, np.concatenate(self.outputs), np.concatenate(self.targets))
         return row
+
+
+def _joined(parts: list[Any]) -> Any:
+    return np.concatenate(parts) if parts else None
 
 
 def measure(metrics: dict[str, Measure], loss: Any, outputs: Array, targets: Array) -> dict[str, float]:
