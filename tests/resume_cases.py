@@ -117,7 +117,7 @@ def run(folder, *hooks, shared=False, resume=None, epochs=EPOCHS, stopping=2, lo
         Noted(Path(folder, log)),
         optimizer,
         metrics=["accuracy"],
-        hooks=[*hooks, Schedule(), Stopping(stopping), profiler],
+        hooks=[*hooks, Schedule(), *([Stopping(stopping)] if stopping else []), profiler],
     )
     trainer.profiler = profiler
     train, test = data()

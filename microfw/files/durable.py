@@ -72,15 +72,20 @@ def _create(folder: str, name: str, mode: int | None) -> tuple[int, str]:
     while True:
         temporary = os.path.join(folder, f".{name}.{os.urandom(4).hex()}{SUFFIX}")
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-        if not LOCKS:
-            return descriptor, temporary
-        with contextlib.suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if os.fstat(descriptor).st_nlink:
+        try:
+            if not LOCKS:
+                return descriptor, temporary
+            with contextlib.suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             if mode is not None:
                 with contextlib.suppress(OSError):
                     os.fchmod(descriptor, mode)
-            return descriptor, temporary
+            if os.fstat(descriptor).st_nlink:
+                return descriptor, temporary
+        except BaseException:
+            os.close(descriptor)
+            os.unlink(temporary)
+            raise
         os.close(descriptor)  # another process swept it away before it was locked
 
 

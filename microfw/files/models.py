@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from math import prod
@@ -87,11 +88,15 @@ def load(path: Path, classes: Mapping[str, Any] | Iterable[Any] = ()) -> Module:
         If anything is wrong with the file: it says what.
     """
     with container.opened(path, "loading") as contents:
-        about = contents.meta.get("model")
+        about, kind = contents.meta.get("model"), contents.meta.get("kind")
+        if kind not in ("model", "training"):
+            raise Refused("a file of kind 'model' or 'training'", short(kind))
+        if set(contents.meta) != {"format", "version", "kind", "model", "sha256", kind}:
+            raise Refused(f"what a file of a {kind} says", short(sorted(contents.meta)))
         if isinstance(about, str):
             raise Refused("a file with an architecture", f"one without, since: {about}"[:200])
         model = make(table(about, "layers", "frozen", "evaluating", "random"), contents, blueprint.named(classes))
-        if contents.meta.get("kind") == "model" and contents.unread:
+        if kind == "model" and contents.unread:
             raise Refused("arrays of the model alone", short(sorted(contents.unread)))
         return model
 
@@ -101,10 +106,10 @@ def values(model: Module) -> dict[str, Any]:
     return {name: t.data for name, t in model._walk() if isinstance(t, Tensor)}
 
 
-def describe(model: Module, arrays: dict[str, Any]) -> dict[str, Any]:
-    """Return what a file says about a model besides its values."""
+def describe(model: Module, arrays: dict[str, Any], classes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what a file says about a model besides its values; ``classes`` are those of other names in files."""
     about = {
-        "layers": blueprint.describe(model),
+        "layers": blueprint.describe(model, classes or {}),
         "frozen": [name for name, p in model.named_parameters() if not p.requires_grad],
         "evaluating": [name for name, module in model.named_modules() if not module.training],
         "random": tree.pack(random.states(random.generators(model)), "random", arrays),
@@ -115,7 +120,7 @@ def describe(model: Module, arrays: dict[str, Any]) -> dict[str, Any]:
 def rehearse(about: dict[str, Any], model: Module) -> None:
     """Raise unless a model that is made from its description has the same parameters and buffers."""
     own = values(model)
-    limit = sum(array.size for array in own.values())
+    limit = 2 * sum(array.size for array in own.values()) + 1000  # more than it needs, to say what is odd
     again = values(blueprint.build(about["layers"], blueprint.own_classes(model), limit))
     for name in [*own, *again]:
         shapes = [str(side[name].shape) if name in side else "nothing" for side in (own, again)]
@@ -148,6 +153,8 @@ def make(about: dict[str, Any], contents: Contents, classes: Mapping[str, Any]) 
             raise Refused("a module to switch to evaluation", short(name))
         modules[name].training = False
     _give_generators(tree.unpack(about["random"], contents.array), model, modules)
+    if json.dumps(describe(model, {}, classes)) != json.dumps(about):  # nothing that would be lost, or be another thing
+        raise Refused("a description as it is written of the model that it makes", "another")
     return model
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from microfw.errors import CheckpointError, MicrofwError, message
 from microfw.files import container, models, random, tree
 from microfw.files.layout import fingerprint, plain
-from microfw.files.strict import Refused, document, listed, short, table
+from microfw.files.strict import Refused, document, listed, short, table, whole
 from microfw.nn import Module
 from microfw.training.history import History
 
@@ -112,6 +112,15 @@ class Saved:
         ):
             if mine != theirs:
                 raise Refused(f"{what} {short(theirs)} as it was saved", short(mine), "fit with the same parts")
+        tally = parts["tally"]
+        if tally is not None:
+            tally = table(tally, "order", "steps", "rows", "total", "seconds", "outputs", "targets")
+            rows = min(whole(tally["steps"]) * run.batch_size, len(run.train))
+            kept = [rows] * 2 if run.metrics and rows else [None] * 2
+            lengths = [None if part is None else len(part) for part in (tally["outputs"], tally["targets"])]
+            floats = isinstance(tally["total"], float) and isinstance(tally["seconds"], float)
+            if tally["rows"] != rows or lengths != kept or not floats:
+                raise Refused(f"the sums of {rows} rows", short(tally["rows"]))
         kinds = {name: type(getattr(state, name)) for name in STATE}
         if any(type(value) is not kinds[name] for name, value in table(parts["state"], *STATE).items()):
             raise Refused("the state of a training run", short(parts["state"]))
