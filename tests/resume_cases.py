@@ -35,7 +35,7 @@ class Schedule(Hook):
         return {"told": self.told}
 
     def load_state_dict(self, state):
-        self.told = state["told"]
+        self.told = int(state["told"])
 
 
 class Stopping(Hook):

@@ -62,10 +62,15 @@ class Run:
             self.validation = as_dataset(validation, "Trainer.fit, validation")
             checks.check_fit(state.model, state.loss_function, self.validation, "Trainer.fit, validation")
 
-    def open(self, tally: Tally) -> Tally:
+    def new_tally(self) -> Tally:
+        """Return a tally of nothing."""
+        return Tally(self.state.loss_function, self.metrics)
+
+    def open(self) -> Tally:
         """Begin an epoch in a new order, unless one is to be continued; return what it comes to."""
         if self.tally is not None:
             return self.tally
+        tally = self.new_tally()
         self.interrupts.held = True
         self.state.epoch += 1
         self.tally, self.order = tally, self.rng.bit_generator.state  # type: ignore[assignment]
@@ -78,7 +83,7 @@ class Run:
         """Go to where an epoch was when it was saved. The order is drawn as it was, and ``rng`` is at its start."""
         self.order = saved.pop("order")
         put(self.rng, self.order)
-        tally = Tally(self.state.loss_function, self.metrics)
+        tally = self.new_tally()
         tally.load_state_dict(saved)
         self.batches = batches(self.train, self.batch_size, rng=self.rng, skip=tally.steps)
         self.tally = tally
@@ -159,14 +164,15 @@ class Tally:
             self.targets.append(targets)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sums, the outputs so far and the seconds."""
-        state = {"steps": self.steps, "rows": self.rows, "total": self.total, "seconds": perf_counter() - self.began}
-        return {**state, "outputs": _joined(self.outputs), "targets": _joined(self.targets)}
+        """Return the sums, which are all attributes that are numbers, the outputs so far, and the seconds."""
+        sums = {name: value for name, value in vars(self).items() if type(value) in (int, float) and name != "began"}
+        kept = {"outputs": _joined(self.outputs), "targets": _joined(self.targets)}
+        return {"sums": sums, "seconds": perf_counter() - self.began, **kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
-        self.steps, self.rows = int(state["steps"]), int(state["rows"])
-        self.total, self.began = float(state["total"]), perf_counter() - float(state["seconds"])
+        vars(self).update({name: type(vars(self)[name])(value) for name, value in state["sums"].items()})
+        self.began = perf_counter() - float(state["seconds"])
         self.outputs, self.targets = ([part] for part in (state["outputs"], state["targets"]) if part is not None)
 
     def result(self) -> dict[str, float]:

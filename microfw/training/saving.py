@@ -112,15 +112,8 @@ class Saved:
         ):
             if mine != theirs:
                 raise Refused(f"{what} {short(theirs)} as it was saved", short(mine), "fit with the same parts")
-        tally = parts["tally"]
-        if tally is not None:
-            tally = table(tally, "order", "steps", "rows", "total", "seconds", "outputs", "targets")
-            rows = min(whole(tally["steps"]) * run.batch_size, len(run.train))
-            kept = [rows] * 2 if run.metrics and rows else [None] * 2
-            lengths = [None if part is None else len(part) for part in (tally["outputs"], tally["targets"])]
-            floats = isinstance(tally["total"], float) and isinstance(tally["seconds"], float)
-            if tally["rows"] != rows or lengths != kept or not floats:
-                raise Refused(f"the sums of {rows} rows", short(tally["rows"]))
+        if parts["tally"] is not None:
+            _compare_tally(table(parts["tally"], "order", "sums", "seconds", "outputs", "targets"), run)
         kinds = {name: type(getattr(state, name)) for name in STATE}
         if any(type(value) is not kinds[name] for name, value in table(parts["state"], *STATE).items()):
             raise Refused("the state of a training run", short(parts["state"]))
@@ -141,6 +134,18 @@ class Saved:
             if isinstance(error, Refused):
                 raise error.error(self.where) from None
             raise CheckpointError(message(self.where, "a state that fits", " ".join(str(error).split()))) from error
+
+
+def _compare_tally(tally: dict[str, Any], run: Run) -> None:
+    """Raise unless the sums of a part of an epoch are of as many rows as its steps have."""
+    own, sums = run.new_tally().state_dict()["sums"], table(tally["sums"])
+    if {name: type(value) for name, value in sums.items()} != {name: type(value) for name, value in own.items()}:
+        raise Refused(f"the sums {', '.join(own)}", short(sums))
+    rows = min(whole(sums["steps"]) * run.batch_size, len(run.train))
+    kept = [rows] * 2 if run.metrics and rows else [None] * 2
+    lengths = [None if part is None else len(part) for part in (tally["outputs"], tally["targets"])]
+    if sums["rows"] != rows or lengths != kept or not isinstance(tally["seconds"], float):
+        raise Refused(f"the sums of {rows} rows", short(sums["rows"]))
 
 
 def _put(run: Run, parts: dict[str, Any], values: dict[str, Any]) -> None:

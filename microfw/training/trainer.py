@@ -19,7 +19,7 @@ from microfw.training.history import History
 from microfw.training.hooks import Hooks, TrainState
 from microfw.training.metrics import decide, resolve
 from microfw.training.progress import Progress
-from microfw.training.run import Run, Tally, measure
+from microfw.training.run import Run, measure
 from microfw.training.saving import Saved
 from microfw.training.state import evaluating, quiet, switched
 
@@ -159,7 +159,7 @@ class Trainer:
         self._run.save(path)
 
     def _epoch(self, run: Run) -> None:
-        state, tally = run.state, run.open(Tally(self.loss, self.metrics))
+        state, tally = run.state, run.open()
         for X, y in () if state.stop else run.batches:
             state.step = tally.steps + 1
             tally.add(*self._step(X, y, run), y)
