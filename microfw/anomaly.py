@@ -6,7 +6,7 @@ import contextlib
 import linecache
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from os.path import dirname
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,8 @@ from microfw.tensor import Tensor
 Place = tuple[str, int]
 """A file and a line."""
 
-HOME = str(Path(__file__).parent)
-LIBRARIES = (HOME, str(Path(np.__file__).parent), "<op ", "<__array_function__", str(Path(contextlib.__file__)))
+HOME = dirname(__file__)
+LIBRARIES = (HOME, dirname(np.__file__), "<op ", "<__array_function__", contextlib.__file__)
 """Where files lie, or what their names begin with, whose lines are not the user's."""
 
 MOST_PLACES = 1 << 16

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from _thread import get_ident
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
-from threading import get_ident
 from typing import Any
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""The command line: ``microfw train``, ``microfw profile``, ``microfw report`` and ``microfw law``."""
+"""The command line: ``microfw train``, ``profile``, ``report``, ``compare`` and ``law``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from microfw import __version__, data, nn, optim
 from microfw.errors import ArgumentError, MicrofwError
-from microfw.profiler import Profiler, Session, law, report, sweep
+from microfw.profiler import Profiler, Session, commands, law, sweep
 from microfw.training import Trainer
 
 GUIDE = """\
@@ -22,6 +22,8 @@ examples:
   microfw profile digits --hidden 256,256    the same with two wider layers
   microfw profile wine --json wine.json      keep the profile
   microfw report wine.json --epoch 3         read it again, the layers of one epoch
+  microfw report wine.json --html wine.html  the same as a page
+  microfw compare wine.json new.json         which layers really changed
   microfw train diabetes --epochs 50         train without a profile
   microfw law digits                         the same gradient by five strategies, and what each takes
   microfw law --sweep depth                  how that grows with the model
@@ -59,9 +61,9 @@ def parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     main.add_argument("--version", action="version", version=f"microfw {__version__}")
-    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    subcommands = main.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for name, text in (("train", "train a model on a toy dataset"), ("profile", "train, and log the backward cost")):
-        command = commands.add_parser(name, help=text, description=f"{text.capitalize()} of scikit-learn's.")
+        command = subcommands.add_parser(name, help=text, description=f"{text.capitalize()} of scikit-learn's.")
         command.add_argument("name", metavar="NAME", help=f"one of {', '.join(data.names())}")
         command.add_argument("--hidden", default="64", metavar="64,32", help="sizes of the hidden layers (64)")
         command.add_argument("--epochs", type=int, default=20, help="passes over the training rows (20)")
@@ -71,11 +73,12 @@ def parser() -> Parser:
         command.add_argument("--seed", type=int, default=0, help="of the split, the weights and the order (0)")
         command.add_argument("--quiet", action="store_true", help="no progress bar")
     command.add_argument("--every", type=int, default=1, metavar="K", help="observe ops on every K-th step only (1)")
+    command.add_argument("--trace-steps", type=int, default=0, metavar="K", help="keep the events of K steps (0)")
     command.add_argument("--json", metavar="FILE", help="save the profile")
-    shown = commands.add_parser("report", help="read a saved profile", description="Print a saved profile.")
-    shown.add_argument("file", metavar="FILE", help="what profile --json has saved")
-    shown.add_argument("--epoch", type=int, help="describe the layers of this epoch only")
-    _law_options(commands.add_parser("law", help="one gradient by five strategies", description=LAW))
+    command.add_argument("--html", metavar="FILE", help="save it as a page")
+    commands.add_report(subcommands)
+    commands.add_compare(subcommands)
+    _law_options(subcommands.add_parser("law", help="one gradient by five strategies", description=LAW))
     return main
 
 
@@ -96,7 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         if arguments.command == "report":
-            print(report(Session.load(arguments.file), epoch=arguments.epoch))
+            return commands.show(arguments)
+        if arguments.command == "compare":
+            with one_thread():
+                return commands.judge(arguments, again)
         else:
             with one_thread():
                 show_law(arguments) if arguments.command == "law" else train(arguments)
@@ -121,6 +127,36 @@ def one_thread() -> Any:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train on a toy dataset, with a profile or without, and print what came of it."""
+    profiler = None
+    if arguments.command == "profile":
+        for end in ("json", "html"):
+            named(getattr(arguments, end), end)
+        profiler = Profiler(every=arguments.every, name=arguments.name, trace=arguments.trace_steps)
+    trainer, train_set, test_set, order = prepare(arguments, profiler)
+    print(f"{arguments.name}: {len(train_set):,} rows to train on, {len(test_set):,} to test on")
+    print(trainer.model)
+    fit(arguments, trainer, train_set, test_set, order)
+    if profiler is not None:
+        profiler.session.settings = settings(arguments)
+        print("\n" + profiler.report(colour=commands.colourful()))
+        if arguments.json:
+            profiler.session.save(arguments.json)
+            print(f"saved to {arguments.json}: microfw report {arguments.json}")
+        if arguments.html:
+            profiler.session.save(arguments.html)
+            print(f"saved to {arguments.html}")
+    result = trainer.evaluate(test_set)
+    print("\ntest: " + ", ".join(f"{name} {value:.4f}" for name, value in result.items()))
+
+
+def named(path: str | None, end: str) -> None:
+    """Check that a file's name says what will be in it."""
+    if path is not None and (not path.endswith("." + end) or path.endswith(".trace.json")):
+        raise ArgumentError(f"--{end}: expected a name that ends in .{end}, got {path!r}")
+
+
+def prepare(arguments: argparse.Namespace, profiler: Profiler | None) -> tuple[Trainer, Any, Any, Any]:
+    """Return what trains a toy model: the Trainer, both parts of the data, and the generator of their order."""
     if arguments.seed < 0:
         raise ArgumentError(f"--seed: expected 0 or a positive integer, got {arguments.seed}")
     split, weights, order = np.random.default_rng(arguments.seed).spawn(3)
@@ -129,9 +165,6 @@ def train(arguments: argparse.Namespace) -> None:
     outputs: int = (train_set.n_classes if classify else None) or train_set.y.shape[1]
     model = build([train_set.X.shape[1], *hidden(arguments.hidden), outputs], weights)
     lr = arguments.lr if arguments.lr is not None else 0.1 if classify else 0.01
-    profiler = None
-    if arguments.command == "profile":
-        profiler = Profiler(every=arguments.every, name=arguments.name)
     trainer = Trainer(
         model,
         nn.CrossEntropyLoss() if classify else nn.MSELoss(),
@@ -139,8 +172,11 @@ def train(arguments: argparse.Namespace) -> None:
         metrics=["accuracy" if classify else "r2"],
         hooks=[profiler] if profiler else [],
     )
-    print(f"{arguments.name}: {len(train_set):,} rows to train on, {len(test_set):,} to test on")
-    print(model)
+    return trainer, train_set, test_set, order
+
+
+def fit(arguments: argparse.Namespace, trainer: Trainer, train_set: Any, test_set: Any, order: Any) -> None:
+    """Train for the epochs that were asked for."""
     trainer.fit(
         train_set,
         epochs=arguments.epochs,
@@ -149,13 +185,27 @@ def train(arguments: argparse.Namespace) -> None:
         rng=order,
         progress=not arguments.quiet,
     )
-    if profiler is not None:
-        print("\n" + profiler.report())
-        if arguments.json:
-            profiler.save(arguments.json)
-            print(f"saved to {arguments.json}: microfw report {arguments.json}")
-    result = trainer.evaluate(test_set)
-    print("\ntest: " + ", ".join(f"{name} {value:.4f}" for name, value in result.items()))
+
+
+KEPT = ("name", "hidden", "batch_size", "lr", "momentum", "seed", "every")
+"""What of the arguments a profile keeps, so that it can be made again."""
+
+
+def settings(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return how a run was made, as text."""
+    return {key: str(value) for key in KEPT if (value := getattr(arguments, key)) is not None}
+
+
+def again(kept: dict[str, str]) -> Session:
+    """Make a short run with the settings of another one, and return its profile."""
+    if "name" not in kept or not set(kept) <= set(KEPT):
+        raise ArgumentError(f"--rerun: expected the settings of microfw profile, got {', '.join(kept)}")
+    options = [f"--{key.replace('_', '-')}={value}" for key, value in kept.items() if key != "name"]
+    arguments = parser().parse_args(["profile", kept["name"], "--epochs=3", "--quiet", *options])
+    profiler = Profiler(every=arguments.every, name=arguments.name)
+    fit(arguments, *prepare(arguments, profiler))
+    profiler.session.settings = kept
+    return profiler.session
 
 
 def show_law(arguments: argparse.Namespace) -> None:

@@ -76,11 +76,32 @@ def attention(**options):
     return started(nn.MultiHeadAttention(4, 2, rng=0, **options))
 
 
+IMAGES = ((2, 2, 5, 4), (1, 2, 3, 3), (0, 2, 4, 4))
+
 ANY = ((3, 4), (4,), (2, 3, 4))
 
 LAYERS = [
     LayerCase(nn.Dense, lambda: nn.Dense(4, 3, rng=0), (*ANY, (0, 4), (1, 4)), "Dense(4 -> 3)"),
     LayerCase(nn.Dense, lambda: nn.Dense(4, 3, bias=False, rng=0), ANY, "Dense(4 -> 3, bias=False)", "without bias"),
+    LayerCase(
+        nn.Conv1D, lambda: nn.Conv1D(2, 3, 3, padding=1, rng=0), ((2, 2, 5), (0, 2, 4)), "Conv1D(2 -> 3, 3, padding=1)"
+    ),
+    LayerCase(
+        nn.Conv2D, lambda: nn.Conv2D(2, 3, 3, padding="same", rng=0), IMAGES, "Conv2D(2 -> 3, 3×3, padding=same)"
+    ),
+    LayerCase(
+        nn.Conv2D,
+        lambda: nn.Conv2D(2, 4, (2, 3), 2, (1, 0), groups=2, bias=False, rng=0),
+        IMAGES,
+        "Conv2D(2 -> 4, 2×3, stride=2, padding=(1, 0), groups=2, bias=False)",
+        "with settings",
+    ),
+    LayerCase(nn.MaxPool2D, lambda: nn.MaxPool2D(2), IMAGES, "MaxPool2D(2×2)"),
+    LayerCase(
+        nn.MaxPool2D, lambda: nn.MaxPool2D(3, 1, 1), IMAGES, "MaxPool2D(3×3, stride=1, padding=1)", "overlapping"
+    ),
+    LayerCase(nn.AvgPool2D, lambda: nn.AvgPool2D(2), IMAGES, "AvgPool2D(2×2)"),
+    LayerCase(nn.GlobalAvgPool2D, nn.GlobalAvgPool2D, IMAGES, "GlobalAvgPool2D()"),
     LayerCase(nn.ReLU, nn.ReLU, (*ANY, (), (0, 4)), "ReLU()"),
     LayerCase(nn.LeakyReLU, lambda: nn.LeakyReLU(0.2), (*ANY, (), (0, 4)), "LeakyReLU(0.2)"),
     LayerCase(nn.Sigmoid, nn.Sigmoid, (*ANY, (), (0, 4)), "Sigmoid()"),

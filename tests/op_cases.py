@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from cases import activations, elementwise, indexing, layout, linalg, lookup, loss, normalization, recurrent, reduction
+from cases import (
+    activations,
+    convolution,
+    elementwise,
+    indexing,
+    layout,
+    linalg,
+    lookup,
+    loss,
+    normalization,
+    recurrent,
+    reduction,
+)
 from cases.samples import Case, Sample, backwards, floats, plain, repeated, transposed
 
 __all__ = [
@@ -22,7 +34,7 @@ CASES: list[Case] = [
     case
     for family in (
         elementwise, reduction, layout, indexing, linalg, loss,
-        activations, lookup, normalization, recurrent,
+        activations, lookup, normalization, recurrent, convolution,
     )
     for case in family.CASES
 ]  # fmt: skip

@@ -1,7 +1,8 @@
 """A training run that uses all that can be lost, killed after each of its steps, and continued.
 
-Run as a program it kills: ``python tests/resume_cases.py FOLDER EVERY SHARED`` prints a line for each step. EVERY is how
-often a checkpoint is written, SHARED whether the layers and fit share one Generator.
+Run as a program it kills: ``python tests/resume_cases.py FOLDER EVERY KIND`` prints a line for each step. EVERY is how
+often a checkpoint is written, KIND "shared" where layers and fit share one Generator, "library" for the
+library's own hooks and accumulated gradients, and "apart".
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 import microfw as mf
 from microfw import nn, optim
-from microfw.training import Checkpoint, Hook
+from microfw.training import Checkpoint, EarlyStopping, Hook, LearningRate, WeightAveraging
 
 EPOCHS, STEPS = 3, 5  # steps of an epoch
 
@@ -94,13 +95,14 @@ class Do(Hook):
 
 def data():
     rng = np.random.default_rng(7)
-    X = rng.standard_normal((2, STEPS * 6 - 2, 4)).astype(np.float32)  # the last batch is smaller
+    X = rng.standard_normal((2, STEPS * 6 - 1, 4)).astype(np.float32)  # the last batch is smaller
     y = (X.sum(axis=2) > 0).astype(int) + (X[:, :, 0] > 1)
     return (X[0], y[0]), (X[1], y[1])
 
 
-def run(folder, *hooks, shared=False, resume=None, epochs=EPOCHS, stopping=2, log="order.txt"):
+def run(folder, *hooks, kind="apart", resume=None, epochs=EPOCHS, stopping=2, log="order.txt"):
     """Train, and return (all that is left, the trainer)."""
+    shared, library = kind == "shared", kind == "library"
     rng = np.random.default_rng(3)
     model = nn.Sequential(
         nn.Dense(4, 8, rng=0),
@@ -110,6 +112,16 @@ def run(folder, *hooks, shared=False, resume=None, epochs=EPOCHS, stopping=2, lo
         nn.Dense(8, 3, rng=1),
     )
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3)
+    own = [Schedule(), *([Stopping(stopping)] if stopping else [])]
+    options = {}
+    if library:  # what the library has, in steps of two batches
+        optimizer = optim.AdamW(model.parameters(), lr=0.05, weight_decay=0.01)
+        own = [
+            LearningRate(optim.schedules.ReduceOnPlateau(0.05, patience=0), of="val_loss"),
+            EarlyStopping(patience=5),
+            WeightAveraging(0.8, keep=False),
+        ]
+        options = {"clip_norm": 0.5, "accumulate": 2}
     profiler = mf.Profiler()
     # The one that saves comes first, and is told last.
     trainer = mf.Trainer(
@@ -117,12 +129,24 @@ def run(folder, *hooks, shared=False, resume=None, epochs=EPOCHS, stopping=2, lo
         Noted(Path(folder, log)),
         optimizer,
         metrics=["accuracy"],
-        hooks=[*hooks, Schedule(), *([Stopping(stopping)] if stopping else []), profiler],
+        hooks=[*hooks, *own, profiler],
+        **options,
     )
     trainer.profiler = profiler
     train, test = data()
-    history = trainer.fit(train, epochs, 6, validation=test, rng=rng if shared else 2, progress=False, resume=resume)
+    history = trainer.fit(
+        train, epochs, 3 if library else 6, validation=test, rng=rng if shared else 2, progress=False, resume=resume
+    )
     return left(trainer, history), trainer
+
+
+def plain(value):
+    """Return nested values with the bytes of arrays in their place."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return (value.dtype.str, value.tobytes()) if isinstance(value, np.ndarray) else repr(value)
 
 
 def left(trainer, history):
@@ -130,42 +154,44 @@ def left(trainer, history):
     state = trainer.optimizer.state_dict()
     return {
         "weights": {k: (v.dtype.str, v.tobytes()) for k, v in trainer.model.state_dict().items()},
-        "optimizer": {k: v.tobytes() if isinstance(v, np.ndarray) else v for k, v in state.items()},
-        "hooks": [repr(h.state_dict()) for h in trainer.hooks if isinstance(h, Schedule | Stopping)],
+        "optimizer": plain(state),
+        "hooks": [
+            plain(h.state_dict()) for h in trainer.hooks if hasattr(h, "state_dict") and not isinstance(h, mf.Profiler)
+        ],
         "random": [m.rng.bit_generator.state for m in trainer.model if isinstance(m, nn.Dropout)],
         "history": [{k: v for k, v in row.items() if k != "seconds"} for row in history],
         "profile": [(e.epoch, e.steps, e.sum().nodes, e.sum().rules) for e in trainer.profiler.session.epochs],
     }
 
 
-def killed(folder, step, every, shared):
+def killed(folder, step, every, kind):
     """Train in a process that is killed after a step; return how it ended."""
     child = os.fork()
     if not child:
         try:
             path = Path(folder, "run.npz")
-            run(folder, Checkpoint(path, every), Do(step, lambda: os.kill(os.getpid(), signal.SIGKILL)), shared=shared)
+            run(folder, Checkpoint(path, every), Do(step, lambda: os.kill(os.getpid(), signal.SIGKILL)), kind=kind)
         finally:
             os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def main(folder, every, shared):
-    whole, _ = run(folder, shared=shared, log="whole.txt")
+def main(folder, every, kind):
+    whole, _ = run(folder, kind=kind, log="whole.txt")
     straight = Path(folder, "whole.txt").read_text().splitlines()
     for step in range(1, EPOCHS * STEPS + 1):
         here = Path(folder, str(step))
         here.mkdir()
-        code = killed(here, step, every, shared)
+        code = killed(here, step, every, kind)
         path = here / "run.npz"
         written = max(step // every * every, (step - 1) // STEPS * STEPS)
-        seen = (here / "order.txt").read_text().splitlines()[:written]
+        seen = (here / "order.txt").read_text().splitlines()[: written * (2 if kind == "library" else 1)]
         (here / "order.txt").write_text("")
-        again, _ = run(here, Checkpoint(path, every), shared=shared, resume=path if path.exists() else None)
+        again, _ = run(here, Checkpoint(path, every), kind=kind, resume=path if path.exists() else None)
         seen += (here / "order.txt").read_text().splitlines()
         wrong = [name for name in again if again[name] != whole[name]]
         print(step, -code, seen == straight, wrong, sorted(p.name for p in here.iterdir()))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "shared")
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

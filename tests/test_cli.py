@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from microfw import cli
+from microfw.profiler import Session
 
 
 def call(*arguments, code=0):
@@ -31,6 +32,38 @@ def test_profile_then_report(tmp_path):
     assert "Layers, per step (epoch 2)" in again.stdout
 
 
+def test_report_in_every_format_and_compare(tmp_path, capsys):
+    def here(*arguments, code=0):
+        assert cli.main(arguments) == code
+        return capsys.readouterr().out
+
+    def made(name, hidden):
+        path = str(tmp_path / f"{name}.json")
+        here("profile", "wine", "--epochs", "2", "--hidden", hidden, "--quiet", "--trace-steps", "2", "--json", path)
+        return path
+
+    a, b, c = made("a", "8"), made("b", "8"), made("c", "12")
+    ends = {"html": ".html", "trace": ".trace.json", "csv": ".csv", "markdown": ".md"}
+    assert (
+        here("report", a, *(f"--{kind}={tmp_path / ('a' + end)}" for kind, end in ends.items())).count("saved to") == 4
+    )
+    assert "\x1b" not in here("report", a)  # not a terminal
+    assert "Ops, per step" in here("report", a, "--by", "op", "--sort", "backward", "--top", "1")
+    assert "Counts: N, P, steps, operations and bytes agree." in here(
+        "compare", a, b, "--least", "900%", "--fail-above", "10%"
+    )
+    grown = here("compare", a, c, "--fail-above", "10%", "--markdown", str(tmp_path / "c.md"), code=1)
+    assert "FAILED: above 10%: " in grown
+    assert "(the whole step) parameters" in grown
+    assert (tmp_path / "c.md").read_text().startswith("### Backward cost compared")
+    assert "seconds of alternated runs, round against round" in here("compare", a, c, "--rerun", "--rounds", "2")
+    foreign = Session.load(a)
+    foreign.settings = {}
+    foreign.save(b)
+    assert cli.main(["compare", a, b, "--rerun"]) == 2
+    assert "made by microfw profile, got a run of another script" in capsys.readouterr().err
+
+
 def test_train_is_quiet_when_asked_and_repeats_itself():
     runs = [call("train", "diabetes", "--epochs", "2", "--quiet", "--seed", "3").stdout for _ in range(2)]
     assert runs[0] == runs[1]
@@ -50,6 +83,12 @@ def test_train_is_quiet_when_asked_and_repeats_itself():
         (["train", "iris", "--seed", "-1"], "--seed"),
         (["report", "/nowhere.json"], "No such file"),
         (["frobnicate"], "invalid choice"),
+        (["compare", "/nowhere.json", "/nowhere.json"], "No such file"),
+        (["compare", "a.json", "b.json", "--fail-above", "much"], "invalid percent value: 'much'"),
+        (
+            ["profile", "iris", "--quiet", "--epochs", "1", "--json", "a.txt"],
+            "--json: expected a name that ends in .json",
+        ),
         ([], "required"),
         (["profile", "iris", "--every", "0"], "every"),
     ],

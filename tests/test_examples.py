@@ -24,8 +24,10 @@ EXAMPLES = {  # example: lines of its output
     "plot_3_moons_boundary.py": [r"hidden layers of 32 and 16: test accuracy 9\d\.\d%"],
     "plot_4_custom_layer_and_op.py": [r"check_op of swish: ok", r"gradcheck of swish: ok", r"check_op: swish_wrong: derivatives: gradcheck: argument 0: expected the backward", r"1\.body\.1 Swish +1 +1 "],
     "plot_5_profile_your_own_loop.py": [r"the walk +\d+\.\d%", r"freezing a layer lowered P, E and the backward FLOPs"],
+    "plot_6_convolutional_digits.py": [r"test accuracy: (98\.[5-9]|99\.\d|100\.0)%", r"3 Conv2D +1 +4,640 ", r"a convolution's weight costs 16 times a dense layer's"],
     "plot_7_characters.py": [r"epoch  8: loss 0\.\d+", r"monday\. the ", r"known words: (8\d|9\d|100)%", r"memory LSTM +7 +20,736 "],
     "plot_8_newton_logistic.py": [r"Hessian by hand: relative difference \de-1[4-7]", r"Newton: (8|9|10|11) steps, gradient \de-1\d", r"largest coefficient 1\.\d+, largest difference from scikit-learn (0|\de-(1\d|09|08))", r"the first step by \d+ products: relative difference \de-(09|1\d)"],
+    "plot_10_schedules_and_stopping.py": [r"range test: the loss falls fastest at a rate of 0\.\d+", r"one cycle: val_loss 0\.\d+ .*", r"stopped after \d+ of 200 epochs, best at \d+", r"test accuracy with the best weights: 9\d\.\d%"],
     "plot_11_resume.py": [r"the process was ended by SIGKILL", r"weights equal bit for bit: True", r"losses equal bit for bit: True", r"test accuracy of the loaded model: 9\d\.\d%", r"(PyTorch|NumPy) read 8 arrays", r"the same numbers: True", r"microfw\.json "],
     "plot_9_draw_the_graph.py": [r"    2 linear \(32, 10\)  +<- 3, weight", r"each op is visited before", r"draw: .* call mf.draw\(loss\) before loss.backward"],
 }  # fmt: skip
@@ -101,7 +103,7 @@ def test_readme_names_every_part():
     assert [name for name in named if name not in text] == []
 
 
-@pytest.mark.parametrize(("page", "room"), [("index", mf), ("nn", mf.nn), ("nn", mf.optim), ("training", mf.training), ("profiler", mf.profiler), ("index", mf.data)])  # fmt: skip
+@pytest.mark.parametrize(("page", "room"), [("index", mf), ("nn", mf.nn), ("optim", mf.optim), ("training", mf.training), ("profiler", mf.profiler), ("index", mf.data)])  # fmt: skip
 def test_reference_lists_every_public_name(page, room):
     text = (DOCS / "api" / f"{page}.md").read_text(encoding="utf-8")
     names = [name for name in room.__all__ if not hasattr(getattr(room, name), "__path__")]

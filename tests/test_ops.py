@@ -39,7 +39,7 @@ def test_each_row_has_the_shapes_that_matter():
             assert transposed in layouts, f"{case.name}: no transposed sample"
         if len(case.op.inputs) > 1:
             assert any(len(set(shape)) > 1 for shape in shapes), f"{case.name}: no broadcast sample"
-    assert {plain, transposed, backwards, repeated} == {sample.layout for _, sample in SAMPLES}
+    assert {plain, transposed, backwards, repeated} <= {sample.layout for _, sample in SAMPLES}
 
 
 @samples
@@ -301,7 +301,9 @@ def test_linear_into_an_optimizers_buffer_gives_the_same_gradient():
 
 
 @pytest.mark.parametrize(
-    "case", [c for c in CASES if c.name in ("relu", "cross_entropy", "softplus", "bce_with_logits")], ids=title
+    "case",
+    [c for c in CASES if c.name in ("relu", "cross_entropy", "softplus", "bce_with_logits", "max_pool")],
+    ids=title,
 )
 def test_arrays_and_tensors_take_the_same_slope(case):
     for sample in case.samples:

@@ -236,7 +236,7 @@ def test_json_round_trip(tmp_path):
     path = tmp_path / "run.profile.json"
     profiler.save(path)
     assert Session.load(path) == profiler.session
-    assert json.loads(path.read_text())["version"] == 1
+    assert json.loads(path.read_text())["version"] == 2
     assert report(Session.load(path)) == profiler.report()
 
 
@@ -245,7 +245,7 @@ def test_json_round_trip(tmp_path):
     [
         ("{", "expected JSON, got .*; was the file cut short?"),
         ("[]", "expected a profile saved by microfw, got other JSON"),
-        ('{"epochs": [], "version": 99}', "expected version 1, got 99"),
+        ('{"epochs": [], "version": 99}', "expected version 2 or older, got 99"),
         (
             '{"epochs": [{"epoch": 1, "rows": [{"layer": "0", "nodes": -1}]}], "layers": [], "version": 1}',
             "nodes is -1",
@@ -345,3 +345,18 @@ def test_merging_conserves_sums():
     assert both.sum().backward_ns == 540_000
     assert both.untagged_backward_ns == 60_000
     assert both.parameters == 330
+
+
+def test_poolings_of_equal_shapes_and_other_kernels_cost_what_they_cost():
+    x = mf.tensor(np.ones((1, 1, 6, 6), np.float32), requires_grad=True)
+
+    def flops(*kernels):
+        with mf.Profiler() as profiler:
+            for kernel in kernels:
+                pooled = mf.ops.pooling.avg_pool(x, kernel=kernel, stride=1, padding=kernel // 2)
+                assert pooled.shape == x.shape
+                pooled.sum().backward()
+            profiler.end_epoch()
+        return profiler.session.total().sum().flops_forward
+
+    assert flops(1, 3, 1) == 2 * flops(1) + flops(3) > 3 * flops(1)

@@ -18,27 +18,35 @@ from microfw.errors import ArgumentError, CheckpointError
 from microfw.training import Checkpoint, Hook
 
 
-def killing(tmp_path, every, shared):
-    code = [sys.executable, resume_cases.__file__, str(tmp_path), str(every), shared]
+@pytest.fixture(autouse=True)
+def ctrl_c_raises():
+    """Let Ctrl-C raise, which a shell may have switched off for what it runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def killing(tmp_path, every, kind):
+    code = [sys.executable, resume_cases.__file__, str(tmp_path), str(every), kind]
     done = subprocess.run(code, capture_output=True, text=True, timeout=300)
     expected = [f"{k} 9 True [] ['order.txt', 'run.npz']" for k in range(1, EPOCHS * STEPS + 1)]
     if every > 1:
-        for k in range(1, every):  # killed before the first checkpoint: from the beginning
+        for k in range(1, min(every, EPOCHS * STEPS + 1)):  # killed before the first checkpoint: from the beginning
             assert done.stdout.splitlines()[k - 1].startswith(f"{k} 9 True []")
         expected[: every - 1] = done.stdout.splitlines()[: every - 1]
     assert done.stdout.splitlines() == expected, done.stdout + done.stderr
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX")
-@pytest.mark.parametrize(("every", "shared"), [(1, "apart"), (3, "shared")])
-def test_killed_after_every_batch_it_goes_on_bit_for_bit(tmp_path, every, shared):
-    killing(tmp_path, every, shared)
+@pytest.mark.parametrize(("every", "kind"), [(1, "apart"), (3, "shared"), (1, "library")])
+def test_killed_after_every_batch_it_goes_on_bit_for_bit(tmp_path, every, kind):
+    killing(tmp_path, every, kind)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("every", "shared"), [(1, "shared"), (3, "apart"), (100, "shared")])
-def test_killed_after_every_batch_in_more_ways(tmp_path, every, shared):
-    killing(tmp_path, every, shared)
+@pytest.mark.parametrize(("every", "kind"), [(1, "shared"), (3, "apart"), (100, "shared"), (4, "library")])
+def test_killed_after_every_batch_in_more_ways(tmp_path, every, kind):
+    killing(tmp_path, every, kind)
 
 
 def test_early_stopping_stops_where_it_would_have(tmp_path):
@@ -233,7 +241,7 @@ def test_a_second_ctrl_c_is_not_held_back():
 
 @pytest.mark.parametrize(("change", "match"), [
     ({"model": nn.Dense(4, 3)}, "of the model as it was saved"),
-    ({"batch_size": 7}, "batches of 6 as it was saved, got 7"),
+    ({"batch_size": 7}, "steps of 6 as it was saved, got 7"),
     ({"optimizer": "Other"}, "an optimizer .'SGD'. as it was saved, got .'Other'."),
     ({"hooks": []}, "hooks .'Counted'. as it was saved, got .."),
     ({"data": 1}, "training data with the checksum"),

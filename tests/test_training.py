@@ -88,6 +88,7 @@ def test_history_has_a_row_for_each_epoch_of_plain_numbers(iris):
     assert isinstance(history, History)
     assert list(history[0]) == [
         "epoch", "loss", "accuracy", "f1_macro", "val_loss", "val_accuracy", "val_f1_macro", "seconds",
+        "lr", "gradient_norm",
     ]  # fmt: skip
     assert history.column("epoch") == [1, 2, 3, 4]
     assert json.loads(json.dumps(history)) == history
@@ -187,7 +188,7 @@ def test_no_epochs_is_a_run_of_none(iris):
 
 
 def test_fit_epoch_and_step_stay_readable():
-    for function in (Trainer.fit, Trainer._epoch, Trainer._step):
+    for function in (Trainer.fit, Trainer._epoch, Trainer._step, Trainer._gradients, Trainer._search):
         lines = inspect.getsource(function).split('"""')[-1].strip().splitlines()
         assert len(lines) < 20, function.__name__
 
@@ -278,8 +279,15 @@ class Told(Hook):
     def on_epoch_start(self, state):
         self.log.append(f"{self.name} epoch {state.epoch}")
 
+    def on_gradients(self, state):
+        assert state.optimizer.flat.leaves[0].grad is not None
+        self.log.append(f"{self.name} gradients {state.step}/{state.steps}")
+
     def on_step_end(self, state):
         self.log.append(f"{self.name} step {state.step}/{state.steps}")
+
+    def on_validation_start(self, state):
+        self.log.append(f"{self.name} validation")
 
     def on_epoch_end(self, state):
         self.log.append(f"{self.name} row {state.history[-1]['epoch']}")
@@ -290,8 +298,11 @@ class Told(Hook):
 
 def test_hooks_are_told_in_the_order_of_the_list(iris):
     log = []
-    make(hooks=[Told("a", log), Told("b", log)]).fit(iris[0], 2, batch_size=64, rng=0, progress=False)
-    moments = ["start", "epoch 1", "step 1/1", "step 2/2", "row 1", "epoch 2", "step 1/3", "step 2/4", "row 2", "end"]
+    hooks = [Told("a", log), Told("b", log)]
+    make(hooks=hooks).fit(iris[0], 2, batch_size=64, validation=iris[1], rng=0, progress=False)
+    first = ["epoch 1", "gradients 1/0", "step 1/1", "gradients 2/1", "step 2/2", "validation", "row 1"]
+    second = ["epoch 2", "gradients 1/2", "step 1/3", "gradients 2/3", "step 2/4", "validation", "row 2"]
+    moments = ["start", *first, *second, "end"]
     assert log == [f"{name} {moment}" for moment in moments for name in "ab"]
 
 
@@ -345,7 +356,7 @@ def test_the_end_is_told_to_all_even_if_a_hook_raises(iris, moment):
 
     setattr(bad, moment, boom)
     with pytest.raises(RuntimeError, match="boom"):
-        make(hooks=[Told("a", log), bad, Told("c", log)]).fit(iris[0], 1, rng=0, progress=False)
+        make(hooks=[Told("a", log), bad, Told("c", log)]).fit(iris[0], 1, rng=0, validation=iris[1], progress=False)
     expected = ["a end", "bad end", "c end"]
     if moment == "on_fit_start":
         expected = ["a end", "bad end"]  # c was never told of the start

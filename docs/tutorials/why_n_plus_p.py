@@ -312,7 +312,7 @@ def check(backward, name):
         error = mf.gradcheck(whole, 2.0, 3.0)
         print(f"{name}: right, to {error:.0e}")
         return True
-    except mf.errors.GraphError as wrong:
+    except mf.errors.GradientError as wrong:
         print(f"{name}: {wrong}")
         return False
 

@@ -48,12 +48,22 @@ def _affine(module: Any) -> bool:
     return module.weight is not None
 
 
+def _setting(name: str) -> Callable[[Any], Any]:
+    return lambda module: module.settings[name]
+
+
+SLIDE = {name: _setting(name) for name in ("stride", "padding", "dilation", "groups")}
+POOL = {"kernel_size": _setting("kernel"), "stride": _setting("stride"), "padding": _setting("padding")}
+
 ROWS = {
     f"nn.{row.kind.__name__}": row
     for row in (
         Row(nn.BCEWithLogitsLoss, "weight pos_weight reduction"),
+        Row(nn.AvgPool2D, "kernel_size stride padding", **POOL),
         Row(nn.BatchNorm1D, "features eps momentum affine", affine=_affine),
         Row(nn.BatchNorm2D, "features eps momentum affine", affine=_affine),
+        Row(nn.Conv1D, "in_channels out_channels kernel_size stride padding dilation groups bias?", **SLIDE),
+        Row(nn.Conv2D, "in_channels out_channels kernel_size stride padding dilation groups bias?", **SLIDE),
         Row(nn.CosineEmbeddingLoss, "margin reduction"),
         Row(nn.CrossEntropyLoss, "weight label_smoothing reduction ignore_index"),
         Row(nn.Dense, "in_features out_features bias?"),
@@ -63,6 +73,7 @@ ROWS = {
         Row(nn.Flatten),
         Row(nn.GELU, "approximate"),
         Row(nn.GRU, "in_features hidden bias?"),
+        Row(nn.GlobalAvgPool2D),
         Row(nn.GroupNorm, "groups features eps affine", affine=_affine),
         Row(nn.HingeLoss, "reduction"),
         Row(nn.HuberLoss, "delta reduction"),
@@ -75,6 +86,7 @@ ROWS = {
         Row(nn.LeakyReLU, "slope"),
         Row(nn.LogSoftmax, "axis"),
         Row(nn.MSELoss, "reduction"),
+        Row(nn.MaxPool2D, "kernel_size stride padding", **POOL),
         Row(nn.Mish),
         Row(
             nn.MultiHeadAttention,

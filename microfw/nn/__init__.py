@@ -17,11 +17,15 @@ from microfw.nn.activations import (
     Tanh,
 )
 from microfw.nn.attention import MultiHeadAttention
+from microfw.nn.avgpool2d import AvgPool2D
 from microfw.nn.batchnorm import BatchNorm1D, BatchNorm2D
+from microfw.nn.conv1d import Conv1D
+from microfw.nn.conv2d import Conv2D
 from microfw.nn.dense import Dense
 from microfw.nn.dropout import Dropout
 from microfw.nn.embedding import Embedding
 from microfw.nn.flatten import Flatten
+from microfw.nn.globalavgpool2d import GlobalAvgPool2D
 from microfw.nn.groupnorm import GroupNorm
 from microfw.nn.layernorm import LayerNorm
 from microfw.nn.losses import (
@@ -38,6 +42,7 @@ from microfw.nn.losses import (
     PoissonNLLLoss,
     TripletMarginLoss,
 )
+from microfw.nn.maxpool2d import MaxPool2D
 from microfw.nn.module import Module, Parameter
 from microfw.nn.plain import Identity, Lambda
 from microfw.nn.recurrent import GRU, LSTM, RNN
@@ -45,10 +50,13 @@ from microfw.nn.residual import Residual
 from microfw.nn.sequential import Sequential
 
 __all__ = [
+    "AvgPool2D",
     "BCEWithLogitsLoss",
     "BatchNorm1D",
     "BatchNorm2D",
     "CosineEmbeddingLoss",
+    "Conv1D",
+    "Conv2D",
     "CrossEntropyLoss",
     "Dense",
     "Dropout",
@@ -58,6 +66,7 @@ __all__ = [
     "GELU",
     "GRU",
     "GroupNorm",
+    "GlobalAvgPool2D",
     "HingeLoss",
     "HuberLoss",
     "Identity",
@@ -71,6 +80,7 @@ __all__ = [
     "Loss",
     "MSELoss",
     "Mish",
+    "MaxPool2D",
     "Module",
     "MultiHeadAttention",
     "NLLLoss",

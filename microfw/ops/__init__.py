@@ -3,6 +3,7 @@
 from microfw.op import Cost, each, moves
 from microfw.ops import (
     activations,
+    convolution,
     diagonals,
     elementwise,
     factors,
@@ -13,15 +14,18 @@ from microfw.ops import (
     lookup,
     loss,
     normalization,
+    pooling,
     products,
     recurrent,
     reduction,
     repeating,
+    windows,
 )
 
 __all__ = [
     "Cost",
     "activations",
+    "convolution",
     "diagonals",
     "each",
     "elementwise",
@@ -34,8 +38,10 @@ __all__ = [
     "loss",
     "moves",
     "normalization",
+    "pooling",
     "products",
     "recurrent",
     "reduction",
     "repeating",
+    "windows",
 ]

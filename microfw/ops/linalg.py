@@ -9,6 +9,7 @@ import numpy as np
 
 from microfw.errors import ShapeError
 from microfw.op import Array, Cost, Shape, op
+from microfw.tensor import Tensor
 
 _ONES: dict[int, Array] = {}
 
@@ -82,9 +83,15 @@ def _linear_cost(y: Shape, x: Shape, w: Shape, b: Shape) -> Cost:
     )
 
 
+def _back_to_x(g: Any, w: Any, x: Any) -> Any:
+    if x.ndim == 2 and not isinstance(x, Tensor) and x.strides[0] < x.strides[1]:
+        return w.dot(g.T).T  # as x lies in memory, which what comes before, such as a convolution, takes in quicker
+    return g.dot(w.T)
+
+
 @op(
-    vjp=(lambda g, w: g.dot(w.T), lambda g, x: _rows(x).T.dot(_rows(g)), lambda g: g),
-    jvp=(lambda dx, w: dx.dot(w), lambda dw, x: x.dot(dw), lambda db: db),
+    vjp=(_back_to_x, lambda g, x: _rows(x).T.dot(_rows(g)), lambda g: g),
+    jvp=(lambda dx, w, x: dx.dot(w), lambda dw, x: x.dot(dw), lambda db: db),
     into=(
         None,
         lambda g, x, out: x.T.dot(g, out) if x.ndim == 2 else _rows(x).T.dot(_rows(g), out),

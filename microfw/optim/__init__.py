@@ -1,5 +1,26 @@
 """Optimizers: they turn gradients into better parameters."""
 
+from microfw.optim import schedules
+from microfw.optim.adagrad import Adagrad
+from microfw.optim.adam import Adam
+from microfw.optim.adamw import AdamW
+from microfw.optim.averaging import Average
+from microfw.optim.clipping import clip_grad_norm, clip_grad_value
+from microfw.optim.lbfgs import LBFGS
+from microfw.optim.optimizer import Optimizer
+from microfw.optim.rmsprop import RMSprop
 from microfw.optim.sgd import SGD
 
-__all__ = ["SGD"]
+__all__ = [
+    "LBFGS",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Average",
+    "Optimizer",
+    "RMSprop",
+    "clip_grad_norm",
+    "clip_grad_value",
+    "schedules",
+]

@@ -37,6 +37,8 @@ class Flat:
         Leaves of one dtype. One that comes twice is counted once.
     where : str
         Who asks, for errors.
+    squares : bool
+        Whether a gradient whose square overflows is to be refused, for it would spoil a mean of squares.
 
     Attributes
     ----------
@@ -44,10 +46,14 @@ class Flat:
         The buffers, of shape (P,).
     spans : list of slice
         Where each parameter is.
+    squared : float
+        The sum of the squares of the gradients at the last step.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], where: str) -> None:
+    def __init__(self, parameters: Iterable[Tensor], where: str, squares: bool = False) -> None:
         self.where = where
+        self.squares = squares
+        self.squared = 0.0
         self.parameters = list({id(p): p for p in parameters}.values())
         if not self.parameters:
             raise ArgumentError(message(where, "at least one parameter", "none", "pass model.parameters()"))
@@ -99,21 +105,46 @@ class Flat:
             If a gradient holds NaN or infinity.
         """
         if self.owner.lost:
-            raise GraphError(
-                f"{self.where}.step: expected to own its parameters, got {self.owner.lost} taken over by another "
-                "optimizer or by astype; make one optimizer for all parameters, after astype"
-            )
+            raise self._lost("step")
         leaves, spans, whole = self.leaves, self.whole, self.gradients
         for leaf in leaves:
             if leaf.grad is None:
                 spans = self._some()
                 break
-        for g in (whole,) if spans is self.whole else [whole[span] for span in spans]:
-            if not isfinite(np.vdot(g, g)) and not np.isfinite(g).all():  # the first may overflow, and is cheap
-                self._blame()
+        if spans is self.whole:
+            self.squared = squared = float(np.vdot(whole, whole))
+            if not isfinite(squared):
+                self.squared = self._square(whole)
+        else:
+            self.squared = sum([self._square(whole[span]) for span in spans], 0.0)
         for leaf in leaves:
             leaf.version += 1
         return spans
+
+    def write(self, values: Any) -> None:
+        """Set all parameters, so that backward notices it."""
+        if self.owner.lost:
+            raise self._lost("write")
+        self.values[...] = values
+        for leaf in self.leaves:
+            leaf.version += 1
+
+    def _lost(self, what: str) -> GraphError:
+        return GraphError(
+            f"{self.where}.{what}: expected to own its parameters, got {self.owner.lost} taken over by another "
+            "optimizer or by astype; make one optimizer for all parameters, after astype"
+        )
+
+    def _square(self, g: Array) -> float:
+        squared = float(np.vdot(g, g))
+        if isfinite(squared):
+            return squared
+        if not np.isfinite(g).all():  # the sum may overflow, and is cheap
+            self._blame()
+        if self.squares:
+            most = float(np.sqrt(np.finfo(g.dtype).max))
+            self._blame(most, f"gradients below {most:.2g}, whose squares are finite", "clip them, or scale the loss")
+        return float(np.vdot(g.astype(np.float64), g))
 
     def _some(self) -> list[slice]:
         spans: list[slice] = []
@@ -126,18 +157,19 @@ class Flat:
                 spans.append(span)
         return spans
 
-    def _blame(self) -> None:
+    def _blame(self, most: float = np.inf, expected: str = "finite gradients", fix: str = "") -> None:
         for k, leaf in enumerate(self.leaves):
-            if leaf.grad is not None and not np.isfinite(leaf.grad).all():
+            if leaf.grad is not None and not (np.abs(leaf.grad) < most).all():
                 name = leaf.name or f"number {k}"
-                bad = leaf.grad[~np.isfinite(leaf.grad)].flat[0]
+                bad = leaf.grad[~(np.abs(leaf.grad) < most)].flat[0]
+                fix = fix or "lower the learning rate or look for the op that makes it"
                 raise NonFiniteError(
-                    f"{self.where}.step: expected finite gradients, got {bad} for parameter {name}; "
-                    "no parameter was changed; lower the learning rate or look for the op that makes it"
+                    f"{self.where}.step: expected {expected}, got {bad} for parameter {name}; "
+                    f"no parameter was changed; {fix}"
                 )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"where": self.where, "parameters": self.parameters}
+        return {name: getattr(self, name) for name in ("where", "squares", "squared", "parameters")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

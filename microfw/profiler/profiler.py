@@ -14,9 +14,11 @@ from microfw.errors import ArgumentError, DataError, GraphError, message
 from microfw.files.strict import Refused, document
 from microfw.nn.module import Module, Parameter
 from microfw.ops import elementwise
+from microfw.profiler.files import parse, to_json
 from microfw.profiler.recorder import Log, Recorder
 from microfw.profiler.report import report
 from microfw.profiler.session import Epoch, Layer, Session, merged
+from microfw.profiler.tracer import Tracer
 from microfw.recording import MODE, Mode, mode
 from microfw.training.hooks import Hook, TrainState
 
@@ -40,11 +42,14 @@ class Profiler(Hook):
         what the observed steps took, labelled as sampled and not scaled up.
     name : str
         A title for the report.
+    trace : int
+        Keep the events of the first so many steps one by one, for `Session.chrome_trace`; at most
+        200,000 of them (`tracer.MOST_EVENTS`). Without it memory does not grow with the number of steps.
 
     Raises
     ------
     ArgumentError
-        If ``every`` is not a positive integer.
+        If ``every`` is not a positive integer, or ``trace`` is negative.
     GraphError
         If it is attached twice, or asked for an epoch while not attached.
 
@@ -68,10 +73,13 @@ class Profiler(Hook):
     [('Dense', 1), ('MSELoss', 3)]
     """
 
-    def __init__(self, model: Module | None = None, *, every: int = 1, name: str = "") -> None:
+    def __init__(self, model: Module | None = None, *, every: int = 1, name: str = "", trace: int = 0) -> None:
         if not isinstance(every, int) or every < 1:
             raise ArgumentError(message("Profiler", "every to be a positive integer", every))
+        if not isinstance(trace, int) or trace < 0:
+            raise ArgumentError(message("Profiler", "trace to be a number of steps", trace))
         self.model = model
+        self.trace = trace
         self._session = Session(name=name, every=every, environment=environment())
         self._logs: list[tuple[Epoch | None, Log]] = []
         self._partial: Epoch | None = None  # what the epoch that runs had come to when it was saved
@@ -119,8 +127,8 @@ class Profiler(Hook):
     def state_dict(self) -> dict[str, Any]:
         """Return the session as text, and apart from it the part of an epoch that is over."""
         self._cut()
-        partial = None if self._partial is None else Session(epochs=[self._partial]).text()
-        return {"session": self.session.text(), "partial": partial}
+        partial = None if self._partial is None else to_json(Session(epochs=[self._partial]))
+        return {"session": to_json(self.session), "partial": partial}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave: a session of the same ``every``.
@@ -131,8 +139,8 @@ class Profiler(Hook):
             If it is none.
         """
         try:
-            session = Session.read(document(state["session"]), "Profiler.load_state_dict")
-            partial = state["partial"] and Session.read(document(state["partial"]), "Profiler.load_state_dict")
+            session = parse(document(state["session"]), "Profiler.load_state_dict")
+            partial = state["partial"] and parse(document(state["partial"]), "Profiler.load_state_dict")
         except Refused as refused:
             raise DataError(str(refused.error("Profiler.load_state_dict"))) from None
         if session.every != self._session.every:
@@ -157,7 +165,8 @@ class Profiler(Hook):
         if self.model is not None:
             self._session.model = type(self.model).__name__
             self._session.layers = layers(self.model)
-        self._recorder = Recorder(self._session.every, takes_losses)
+        every = self._session.every
+        self._recorder = Tracer(self.trace, every, takes_losses) if self.trace else Recorder(every, takes_losses)
         self._token = MODE.set(MODE.get())
         self._recorder.attach()
 
@@ -168,6 +177,8 @@ class Profiler(Hook):
             self._token = None
         if recorder is not None:
             recorder.modes.clear()  # which point back at it
+        if isinstance(recorder, Tracer):
+            self._session.trace = recorder.trace()
         if recorder is not None and self.session.epochs:
             self.session.overhead = overhead(self.session)
 
@@ -202,7 +213,7 @@ class Profiler(Hook):
         return report(self.session, **options)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the session as JSON."""
+        """Write the session to a file: JSON, or a page, a table, a trace by the name's end; see `Session.save`."""
         self.session.save(path)
 
 

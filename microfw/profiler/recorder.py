@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 
 from microfw.graph import Leaf, Node
-from microfw.profiler.session import Epoch, Row
-from microfw.profiler.sites import Pattern, Site, needs, shapes_of
+from microfw.profiler.session import PHASES, Epoch, Row
+from microfw.profiler.sites import Pattern, Site, needs, recomputed, settings, shapes_of
 from microfw.recording import MODE, Mode, Observer
-
-PHASES = ("forward", "backward", "update", "evaluation")
 
 STRIDE = 256
 """After how many steps it is looked at whether stretches should be added up."""
@@ -38,7 +36,7 @@ class Log:
         self.folded: dict[tuple[str, str], Row] = {}
         self.parameters = (0, 0)
         self.counts: list[tuple[Pattern, int]] = []
-        self.spent: list[tuple[Site, int, int, int]] = []
+        self.spent: list[tuple[Site, int, int, int, int]] = []
         self.times = dict.fromkeys((*PHASES, "data"), 0)
         self.observed_times = dict.fromkeys(PHASES, 0)
         self.metrics: dict[str, float] = {}
@@ -87,13 +85,36 @@ class Log:
         rows = self.folded
         for pattern, count in self.counts:
             pattern.fold(rows, count)
-        for site, forward_ns, backward_ns, rules in self.spent:
+        for site, forward_ns, backward_ns, rules, again in self.spent:
             row = rows.setdefault((site.path, site.op.name), Row(site.path, site.op.name))
             row.forward_ns += forward_ns
             row.backward_ns += backward_ns
             row.rules += rules
+            if again:
+                recomputed(row, site.cost, again)
         epoch.rows = list(rows.values())
         return epoch
+
+
+class Again(Observer):
+    """Told of the ops that a checkpoint runs again: their time is part of backward."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def forward(
+        self, op: Any, node: Node | None, inputs: tuple[Any, ...], params: dict[str, Any], output: Any, began: int
+    ) -> None:
+        """Add an op's time to its site's backward."""
+        ended = perf_counter_ns()
+        if node is not None:
+            node._note = site = self.recorder.site(op, node, inputs, params)
+            site.backward_ns += ended - began
+            site.again += 1
+
+    def backward(self, node: Node, gradient: Any, shares: Any, began: int) -> None:
+        """Do as the recorder does."""
+        self.recorder.backward(node, gradient, shares, began)
 
 
 class Recorder(Observer):
@@ -127,7 +148,7 @@ class Recorder(Observer):
         for pattern in self.patterns:
             pattern.count = 0
         for site in self.sites.values():
-            site.forward_ns = site.backward_ns = site.rules = 0
+            site.forward_ns = site.backward_ns = site.rules = site.again = 0
         self.log = Log()
         self.steps = self.observed = self.loose = 0
         self.step_sites: list[Site] = []
@@ -142,7 +163,9 @@ class Recorder(Observer):
         log.observing = self.observing
         log.counts = [(pattern, pattern.count) for pattern in self.patterns if pattern.count]
         log.spent = [
-            (site, site.forward_ns, site.backward_ns, site.rules) for site in self.sites.values() if site.forward_ns
+            (site, site.forward_ns, site.backward_ns, site.rules, site.again)
+            for site in self.sites.values()
+            if site.forward_ns or site.again
         ]
         return log
 
@@ -171,10 +194,11 @@ class Recorder(Observer):
                 or site.constants != node.parents.count(None)  # type: ignore[union-attr]
                 or (site.constants and site.needs != needs(node))
                 or site.shapes != shapes_of(inputs)
+                or (params and site.settings != settings(params))
             ):
-                site = self._site(op, node, inputs, params)
+                site = self.site(op, node, inputs, params)
         except (IndexError, AttributeError):
-            site = self._site(op, node, inputs, params)
+            site = self.site(op, node, inputs, params)
         site.forward_ns += ended - began
         sites.append(site)
         node._note = site
@@ -191,14 +215,20 @@ class Recorder(Observer):
         site.backward_ns += ended - began
         site.rules += 1
 
-    def _site(self, op: Any, node: Node, inputs: tuple[Any, ...], params: dict[str, Any]) -> Site:
+    def site(self, op: Any, node: Node, inputs: tuple[Any, ...], params: dict[str, Any]) -> Site:
+        """Return the site of an op that has run."""
         path = node.scope[0] if node.scope is not None else ""
         shapes = [getattr(a, "shape", ()) for a in inputs]
-        key = (node.form, path, node.shape, tuple(shapes), needs(node))
+        key = (node.form, path, node.shape, tuple(shapes), needs(node), settings(params))
         site = self.sites.get(key)
         if site is None:
             site = self.sites[key] = Site(op, node, path, shapes, params)
         return site
+
+    @property
+    def again(self) -> Again:
+        """Who is told of what a checkpoint runs again."""
+        return Again(self)
 
     # Stretches
 
@@ -271,6 +301,7 @@ class Recorder(Observer):
         if mode is self.modes.get(not observe):  # as this recorder left it
             MODE.set(self.modes[observe])
             return
+        beside = getattr(mode.observer, "beside", lambda observer: observer)  # as detect_anomaly's, which goes on
         for observing in (False, True):
-            self.modes[observing] = mode.changed(observer=self if observing else None, watcher=self)
+            self.modes[observing] = mode.changed(observer=beside(self if observing else None), watcher=self)
         MODE.set(self.modes[observe])

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from microfw.errors import ArgumentError
+from microfw.errors import ArgumentError, message
 from microfw.profiler.session import Epoch, Row, Session
 
 WIDTH = 100
 
+COLUMNS = {
+    "nodes": ("nodes",),
+    "forward": ("forward_ns",),
+    "backward": ("backward_ns",),
+    "flops": ("flops_forward", "flops_backward"),
+    "saved": ("saved_bytes",),
+}
+"""What a table can be sorted by: the column's name, and the numbers of a row that it adds up."""
 
-def report(session: Session, *, epoch: int | None = None, most: int = 24) -> str:
-    """Describe a profile: the epochs, the counts of one step, and the layers.
+
+def report(
+    session: Session,
+    *,
+    epoch: int | None = None,
+    most: int = 24,
+    by: str | None = None,
+    sort: str | None = None,
+    colour: bool = False,
+) -> str:
+    """Describe a profile: the epochs, the counts of one step, the layers and the ops.
 
     Parameters
     ----------
@@ -20,7 +37,13 @@ def report(session: Session, *, epoch: int | None = None, most: int = 24) -> str
     epoch : int, optional
         Describe the layers of this epoch only; of all epochs together by default.
     most : int
-        How many epochs and layers to list; the rest are added up in one line.
+        How many epochs, layers and ops to list; the rest are added up in one line.
+    by : {"layer", "op"}, optional
+        Only the table of layers, or of ops.
+    sort : str, optional
+        Largest first, by one of ``nodes, forward, backward, flops, saved``; else in order of first use.
+    colour : bool
+        With the colour codes of a terminal.
 
     Returns
     -------
@@ -29,8 +52,14 @@ def report(session: Session, *, epoch: int | None = None, most: int = 24) -> str
     Raises
     ------
     ArgumentError
-        If there is no such epoch.
+        If there is no such epoch, table or column.
     """
+    if by not in (None, "layer", "op"):
+        raise ArgumentError(message("report", 'by to be "layer" or "op"', repr(by)))
+    if sort is not None and sort not in COLUMNS:
+        raise ArgumentError(message("report", f"a column to sort by from {', '.join(COLUMNS)}", repr(sort)))
+    if most < 1:
+        raise ArgumentError(message("report", "a positive number of rows", most))
     if not session.epochs:
         return "microfw profile: no epoch was recorded"
     numbers = [e.epoch for e in session.epochs]
@@ -38,14 +67,16 @@ def report(session: Session, *, epoch: int | None = None, most: int = 24) -> str
         raise ArgumentError(f"report: expected an epoch from {numbers[0]} to {numbers[-1]}, got {epoch}")
     chosen = session.total() if epoch is None else session.epochs[numbers.index(epoch)]
     span = f"epoch {epoch}" if epoch is not None else f"all {len(numbers)} epochs" if len(numbers) > 1 else "1 epoch"
-    parts = [
-        _title(session),
-        _epochs(session.epochs, most),
-        _counts(chosen),
-        _layers(chosen, session, span, most),
-        _footer(session, chosen),
-    ]
-    return "\n\n".join(parts)
+    tables = {
+        "layer": _table_of(chosen, session, f"Layers, per step ({span}", chosen.layers(), most, sort),
+        "op": _table_of(chosen, session, f"Ops, per step ({span}", chosen.ops(), most, sort),
+    }
+    if by is None:
+        parts = [_title(session), _epochs(session.epochs, most), _counts(chosen), *tables.values()]
+        parts.append(_footer(session, chosen))
+    else:
+        parts = [_title(session), tables[by]]
+    return "\n\n".join(coloured(part) for part in parts) if colour else "\n\n".join(parts)
 
 
 def _title(session: Session) -> str:
@@ -104,10 +135,12 @@ def _counts(e: Epoch) -> str:
     return "Counts\n" + table(head, rows, text=True)
 
 
-def _layers(e: Epoch, session: Session, span: str, most: int) -> str:
+def _table_of(e: Epoch, session: Session, title: str, found: list[Row], most: int, sort: str | None) -> str:
+    """Return the table of layers, or of ops: rows that have one."""
     known = {layer.name: layer for layer in session.layers}
     steps = e.observed or 1
-    head = ["layer", "nodes", "P", "forward", "backward", "share", "forward", "backward", "FLOP/P", "saved"]
+    head = [title.split("s,")[0].lower(), "nodes", "P", "forward", "backward", "share", "forward", "backward"]
+    head += ["FLOP/P", "saved"]
     units = ["", "", "", "µs", "µs", "of bwd", "FLOP", "FLOP", "", "bytes"]
     total_backward = e.observed_backward_ns or 1
     rows = [units]
@@ -127,16 +160,20 @@ def _layers(e: Epoch, session: Session, span: str, most: int) -> str:
             short(row.saved_bytes / steps),
         ]
 
-    layers = e.layers()
-    for row in layers[:most]:
+    if sort is not None:
+        found = sorted(found, key=lambda row: -sum(getattr(row, name) for name in COLUMNS[sort]))
+    for row in found[:most]:
         layer = known.get(row.layer)
-        name = row.layer if layer is None or layer.kind == row.layer else f"{row.layer} {layer.kind}"
-        rows.append(cells(shorten(name or "(outside any module)", 22), row, layer.trainable if layer else 0))
-    if len(layers) > most:
+        name = (
+            row.op if row.op else row.layer if layer is None or layer.kind == row.layer else f"{row.layer} {layer.kind}"
+        )
+        own = layer.trainable if layer and not row.op else 0
+        rows.append(cells(shorten(name or "(outside any module)", 22), row, own))
+    if len(found) > most:
         rest = Row("rest")
-        for row in layers[most:]:
+        for row in found[most:]:
             rest.add(row)
-        rows.append(cells(f"{len(layers) - most} more", rest, 0))
+        rows.append(cells(f"{len(found) - most} more", rest, 0))
     walk = ["the walk itself", "", "", microseconds(e.untagged_forward_ns / steps)]
     walk += [microseconds(e.untagged_backward_ns / steps), f"{e.untagged_backward_ns / total_backward:.1%}"]
     rows.append(walk + [""] * 4)
@@ -144,7 +181,7 @@ def _layers(e: Epoch, session: Session, span: str, most: int) -> str:
     total[3:6] = [microseconds(ns / steps) for ns in (e.observed_forward_ns, e.observed_backward_ns)] + ["100.0%"]
     rows.append(total)
     sampled = f", sampled on {e.observed:,} of {e.steps:,} steps" if e.observed != e.steps else ""
-    return f"Layers, per step ({span}{sampled})\n" + table(head, rows)
+    return f"{title}{sampled})\n" + table(head, rows)
 
 
 def _footer(session: Session, e: Epoch) -> str:
@@ -189,6 +226,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], text: bool = False
         lines.append(gap.join(cells).rstrip())
     lines.insert(1, "-" * min(WIDTH, sum(widths) + len(gap) * (len(widths) - 1)))
     return "\n".join(lines)
+
+
+def coloured(part: str) -> str:
+    """Colour a part for a terminal: its title, its total and what is of the walk."""
+    title, *lines = part.split("\n")
+    out = [f"\x1b[1m{title}\x1b[0m"]
+    for line in lines:
+        code = 2 if line.startswith(("---", "the walk")) else 1 if line.startswith("total ") else 0
+        out.append(f"\x1b[{code}m{line}\x1b[0m" if code else line)
+    return "\n".join(out)
 
 
 def microseconds(ns: float) -> str:

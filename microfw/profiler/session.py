@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-from microfw.errors import DataError
+VERSION = 2
+"""Of the format. Version 1 had no settings, no trace and nothing on alternated runs."""
 
-VERSION = 1
-
-T = TypeVar("T")
+PHASES = ("forward", "backward", "update", "evaluation")
 
 COUNTS = (
     "nodes", "edges", "rules", "accumulated", "flops_forward", "flops_backward", "products_forward",
@@ -120,6 +119,13 @@ class Epoch:
             found.setdefault(row.layer, Row(row.layer)).add(row)
         return list(found.values())
 
+    def ops(self) -> list[Row]:
+        """Return one row an op, in order of first use, layers added up."""
+        found: dict[str, Row] = {}
+        for row in self.rows:
+            found.setdefault(row.op, Row("", row.op)).add(row)
+        return list(found.values())
+
     def sum(self) -> Row:
         """Return one row for all layers."""
         total = Row("total")
@@ -157,6 +163,28 @@ class Layer:
 
 
 @dataclass
+class Trace:
+    """The events of the first steps, one by one, as they followed each other.
+
+    Attributes
+    ----------
+    steps : int
+        How many steps were traced to their end.
+    complete : bool
+        Whether all the steps that were asked for were; else the run was shorter, or the cap on events was reached.
+    sites : list of (layer, op)
+        What the events are of.
+    events : list of (phase, site, began, ended)
+        Which of `PHASES`; which of the sites, or -1 for the whole stretch; nanoseconds from the first event on.
+    """
+
+    steps: int = 0
+    complete: bool = True
+    sites: list[list[str]] = field(default_factory=list)
+    events: list[list[int]] = field(default_factory=list)
+
+
+@dataclass
 class Session:
     """A whole profile.
 
@@ -176,6 +204,12 @@ class Session:
         Versions and machine.
     overhead : dict
         What observing cost, as measured when the profiler was detached.
+    settings : dict
+        How the run was made, so that ``microfw compare --rerun`` can make it again.
+    alternated : str
+        Two runs that were made alternately carry the same mark here: round k of one belongs to round k of the other.
+    trace : Trace or None
+        The events of the first steps, of a profiler that was asked for them.
 
     Examples
     --------
@@ -192,25 +226,74 @@ class Session:
     epochs: list[Epoch] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     overhead: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+    alternated: str = ""
+    trace: Trace | None = None
 
     def total(self) -> Epoch:
         """Return all epochs added up, as epoch 0."""
         return merged(self.epochs)
 
+    # Reading it: each of these is a pure function in `microfw.profiler.render`
+
+    def report(self, **options: Any) -> str:
+        """Return text for a terminal; see `microfw.profiler.report`."""
+        from microfw.profiler.report import report
+
+        return report(self, **options)
+
+    def html(self) -> str:
+        """Return one self-contained page."""
+        from microfw.profiler.render.html import html
+
+        return html(self)
+
+    def csv(self) -> str:
+        """Return a table for a spreadsheet; a cell that it would run as a formula begins with an apostrophe."""
+        from microfw.profiler.render.csv import csv
+
+        return csv(self)
+
+    def markdown(self) -> str:
+        """Return Markdown for a pull request."""
+        from microfw.profiler.render.markdown import markdown
+
+        return markdown(self)
+
+    def chrome_trace(self) -> str:
+        """Return the events of a traced profile in Chrome's trace format, for Perfetto or speedscope."""
+        from microfw.profiler.render.trace import chrome_trace
+
+        return chrome_trace(self)
+
+    def to_frame(self) -> Any:
+        """Return a pandas frame: one row for each op of each layer of each epoch."""
+        from microfw.profiler.render.frame import to_frame
+
+        return to_frame(self)
+
+    def plot(self) -> Any:
+        """Return a matplotlib figure: the epochs, and the layers of one step."""
+        from microfw.profiler.render.plot import plot
+
+        return plot(self)
+
+    def _repr_html_(self) -> str:
+        from microfw.profiler.render.notebook import notebook
+
+        return notebook(self)
+
+    # Files
+
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write JSON to a file."""
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(self.text(indent=1) + "\n")
+        """Write it to a file, in the format that the name's end asks for; see `microfw.profiler.files.save`."""
+        from microfw.profiler.files import save
 
-    def text(self, indent: int | None = None) -> str:
-        """Return JSON."""
-        import json
-
-        return json.dumps(asdict(self), indent=indent, allow_nan=False)
+        save(self, path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote.
+    def load(cls, path: str | os.PathLike[str]) -> Session:
+        """Read what `save` wrote as JSON.
 
         Raises
         ------
@@ -219,46 +302,9 @@ class Session:
         FileNotFoundError
             If there is no such file.
         """
-        import json
+        from microfw.profiler.files import load
 
-        where = f"profile {os.fspath(path)}"
-        with open(path, encoding="utf-8") as file:
-            try:
-                data = json.load(file)
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{where}: expected JSON, got {error}; was the file cut short?") from None
-        return cls.read(data, where)
-
-    @classmethod
-    def read(cls, data: Any, where: str) -> Self:
-        """Return the session of what JSON held; ``where`` is for errors, which are `DataError`."""
-        if not isinstance(data, dict) or "epochs" not in data:
-            raise DataError(f"{where}: expected a profile saved by microfw, got other JSON")
-        if data.get("version") != VERSION:
-            raise DataError(
-                f"{where}: expected version {VERSION}, got {data.get('version')!r}; "
-                "read it with the microfw that wrote it"
-            )
-        try:
-            for epoch in data["epochs"]:
-                epoch["rows"] = [_make(Row, row) for row in epoch["rows"]]
-            data["epochs"] = [_make(Epoch, epoch) for epoch in data["epochs"]]
-            data["layers"] = [_make(Layer, layer) for layer in data["layers"]]
-            return _make(cls, data)
-        except (TypeError, KeyError) as error:
-            raise DataError(
-                f"{where}: expected a profile saved by microfw, got an entry that is wrong: {error}"
-            ) from None
-
-
-def _make(kind: type[T], data: Any) -> T:
-    wanted = {f.name: f.type for f in fields(kind)}  # type: ignore[arg-type]
-    for name, value in data.items():
-        if wanted[name] == "int" and (type(value) is not int or value < 0):
-            raise TypeError(f"{kind.__name__}.{name} is {value!r}")
-        if wanted[name] == "str" and type(value) is not str:
-            raise TypeError(f"{kind.__name__}.{name} is {value!r}")
-    return kind(**data)
+        return load(path)
 
 
 def merged(epochs: Iterable[Epoch]) -> Epoch:

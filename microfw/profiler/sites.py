@@ -19,6 +19,15 @@ def needs(node: Node) -> tuple[bool, ...]:
     return tuple([parent is not None for parent in node.parents or ()])
 
 
+def settings(params: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the parameters of an op that its cost can depend on besides the shapes, such as a kernel's size."""
+    return tuple([v if isinstance(v, int | float | str) or _integers(v) else None for v in params.values()])
+
+
+def _integers(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(v, int) or _integers(v) for v in value)
+
+
 def shapes_of(inputs: tuple[Any, ...]) -> Shapes:
     """Return the shapes of arrays, spelt out for the usual numbers of them, which is faster than a loop."""
     n = len(inputs)
@@ -52,8 +61,8 @@ class Site:
     """An op of a layer on arrays of some shapes, with what it costs and the time that it took."""
 
     __slots__ = (
-        "backward_ns", "constants", "cost", "form", "forward_ns", "needs", "op", "path", "rules", "scope", "shape",
-        "shapes",
+        "again", "backward_ns", "constants", "cost", "form", "forward_ns", "needs", "op", "path", "rules", "scope",
+        "settings", "shape", "shapes",
     )  # fmt: skip
 
     def __init__(self, op: Any, node: Node, path: str, shapes: Shapes, params: dict[str, Any]) -> None:
@@ -63,9 +72,10 @@ class Site:
         self.scope = node.scope
         self.shape = node.shape
         self.shapes = shapes
+        self.settings = settings(params)
         self.needs = needs(node)
         self.constants = self.needs.count(False)
-        self.forward_ns = self.backward_ns = self.rules = 0
+        self.forward_ns = self.backward_ns = self.rules = self.again = 0
         self.cost = row = Row(path, op.name, nodes=1, edges=self.needs.count(True))
         if op.cost is None:
             row.uncounted = 1
@@ -79,6 +89,14 @@ class Site:
                 row.products_backward += int(cost.products_derivatives[partial.index])
 
 
+def recomputed(row: Row, cost: Row, times: int) -> None:
+    """Add the counts of an op in a checkpoint: it ran in forward, and again in backward, and was then walked."""
+    for name in ("nodes", "edges", "uncounted", "flops_forward", "products_forward"):
+        setattr(row, name, getattr(row, name) + times * getattr(cost, name))
+    row.flops_backward += times * (cost.flops_backward + cost.flops_forward)
+    row.products_backward += times * (cost.products_backward + cost.products_forward)
+
+
 class Pattern:
     """The sites that a step went through, and what the nodes that lead to its loss cost together."""
 
@@ -89,13 +107,12 @@ class Pattern:
         leaves: dict[Leaf, int] = {}
         seen: set[int] = set()
         for node in reachable(loss):
-            if node.note is None:  # recorded before the profiler came
+            leaves |= {parent: prod(parent.shape) for parent in node.parents or () if isinstance(parent, Leaf)}
+            if node.note is None:  # recorded before the profiler came, or a checkpoint
                 continue
             row = replace(node.note.cost)
             for parent, _, args in node.edges or ():
-                if isinstance(parent, Leaf):
-                    row.accumulated += 1
-                    leaves[parent] = prod(parent.shape)
+                row.accumulated += isinstance(parent, Leaf)
                 for array in (*args, *node.inputs):
                     if isinstance(array, np.ndarray) and id(array) not in seen and not _parameter(array, node):
                         seen.add(id(array))

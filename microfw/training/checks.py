@@ -33,6 +33,20 @@ def check_parts(model: Any, loss: Any, optimizer: Any) -> None:
         )
 
 
+def check_steps(optimizer: Any, accumulate: Any, clip_norm: Any, clip_value: Any) -> None:
+    """Raise unless steps can be made as they are wanted."""
+    if isinstance(accumulate, bool) or not isinstance(accumulate, int | np.integer) or accumulate < 1:
+        raise ArgumentError(message("Trainer", "accumulate to be a positive integer", repr(accumulate)))
+    for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
+        if limit is None:
+            continue
+        if isinstance(limit, bool) or not isinstance(limit, int | float | np.number) or not 0 < limit < np.inf:
+            raise ArgumentError(message("Trainer", f"{name} above 0, finite", repr(limit)))
+        if getattr(optimizer, "takes_closure", False):
+            fix = "its line search needs the true gradients"
+            raise ArgumentError(message("Trainer", f"no {name} with {type(optimizer).__name__}", limit, fix))
+
+
 def check_epochs(epochs: Any) -> None:
     """Raise unless a number of epochs is an integer of at least 0."""
     if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or epochs < 0:

@@ -11,7 +11,9 @@ class History(list[dict[str, Any]]):
     """A list of rows, one dict an epoch, of plain numbers only.
 
     Each row holds ``epoch`` (from 1), ``loss``, the metrics, their ``val_`` counterparts where a validation
-    set was given, and ``seconds``: the time of the epoch's training steps, validation apart. ``loss`` is the
+    set was given, ``seconds``: the time of the epoch's training steps, validation apart, ``lr``: the learning
+    rate of the last step, and ``gradient_norm``: the root of the mean square, over the steps, of the norm of all
+    gradients, as the optimizer took them, after clipping. Hooks may add to a row. ``loss`` is the
     mean over the rows of the loss of each, and metrics are of the same outputs: those that the model gave in
     training, while its parameters moved. It is a list, so ``json.dumps(history)`` and
     ``pandas.DataFrame(history)`` take it as it is.
@@ -40,6 +42,54 @@ class History(list[dict[str, Any]]):
         if self and name not in self[0]:
             raise ArgumentError(message("History.column", f"one of {', '.join(self[0])}", repr(name)))
         return [row[name] for row in self]
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame, a row for each epoch, by number.
+
+        Raises
+        ------
+        ArgumentError
+            If pandas is not installed.
+
+        Examples
+        --------
+        >>> History([{"epoch": 1, "loss": 0.7}, {"epoch": 2, "loss": 0.4}]).to_frame()
+               loss
+        epoch
+        1       0.7
+        2       0.4
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise ArgumentError(message("History.to_frame", "pandas", "none installed", "pip install pandas")) from None
+        frame = pd.DataFrame(list(self))
+        return frame.set_index("epoch") if "epoch" in frame else frame
+
+    def plot(self, *names: str, axes: Any = None) -> Any:
+        """Draw entries over the epochs with Matplotlib (extra ``plot``).
+
+        Parameters
+        ----------
+        *names : str
+            Which; ``loss``, and ``val_loss`` where there is one, if none is given.
+        axes : matplotlib Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        from microfw.training.plotting import new_axes
+
+        names = names or tuple(name for name in ("loss", "val_loss") if self and name in self[0])
+        columns = {name: self.column(name) for name in names}
+        axes = new_axes(axes, "History.plot")
+        for name, values in columns.items():
+            axes.plot(self.column("epoch"), values, label=name, linestyle="--" if name.startswith("val_") else "-")
+        axes.set(xlabel="epoch", ylabel=names[0] if len(names) == 1 else None)
+        axes.legend()
+        return axes
 
     def __repr__(self) -> str:
         if not self:

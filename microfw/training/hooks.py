@@ -9,7 +9,15 @@ from typing import Any
 from microfw.errors import ArgumentError, message
 from microfw.training.history import History
 
-MOMENTS = ("on_fit_start", "on_epoch_start", "on_step_end", "on_epoch_end", "on_fit_end")
+MOMENTS = (
+    "on_fit_start",
+    "on_epoch_start",
+    "on_gradients",
+    "on_step_end",
+    "on_validation_start",
+    "on_epoch_end",
+    "on_fit_end",
+)
 
 
 @dataclass(slots=True)
@@ -79,8 +87,17 @@ class Hook:
     def on_epoch_start(self, state: TrainState) -> None:
         """Precede an epoch."""
 
+    def on_gradients(self, state: TrainState) -> None:
+        """Precede the optimizer's step; the gradients are there, and can be changed in place.
+
+        An optimizer that evaluates the loss itself, such as `LBFGS`, has none yet.
+        """
+
     def on_step_end(self, state: TrainState) -> None:
         """Follow the optimizer's step."""
+
+    def on_validation_start(self, state: TrainState) -> None:
+        """Precede the validation of an epoch, if there is one."""
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Follow an epoch and its validation; its row is in the history."""
@@ -98,6 +115,7 @@ class Hooks:
             if isinstance(hook, type) or not any(hasattr(hook, moment) for moment in MOMENTS):
                 got = f"the class {hook.__name__}" if isinstance(hook, type) else type(hook).__name__
                 raise ArgumentError(message("Trainer", "hooks with some of a Hook's methods", got, "pass an instance"))
+        self.gradients = self._collect("on_gradients")
         self.step_end = self._collect("on_step_end")
         self._begun: list[Any] = []
 
@@ -105,6 +123,10 @@ class Hooks:
         base = getattr(Hook, moment)
         methods = [getattr(hook, moment, None) for hook in (self.hooks if hooks is None else hooks)]
         return [m for m in methods if m is not None and getattr(m, "__func__", m) is not base]
+
+    def overridden(self, moment: str) -> bool:
+        """Whether any hook wants to be told of a moment."""
+        return bool(self._collect(moment))
 
     def call(self, moment: str, state: TrainState) -> None:
         """Tell every hook of a moment, in order."""

@@ -8,6 +8,7 @@ from typing import Any
 from microfw.training.hooks import Hook, TrainState
 
 LINES = 10
+UNSHOWN = ("epoch", "seconds", "lr", "gradient_norm")
 
 
 class Progress(Hook):
@@ -35,7 +36,7 @@ class Progress(Hook):
     def on_epoch_end(self, state: TrainState) -> None:
         """Show an epoch's row."""
         row = state.history[-1]
-        shown = {k: f"{v:.4g}" for k, v in row.items() if k not in ("epoch", "seconds")}
+        shown = self._shown(row)
         if self._bar is not None:
             self._bar.set_postfix(shown, refresh=False)
             self._bar.update()
@@ -49,7 +50,10 @@ class Progress(Hook):
             self._bar = None
         elif state.history and self._told < state.history[-1]["epoch"]:
             row = state.history[-1]
-            self._line(state, {k: f"{v:.4g}" for k, v in row.items() if k not in ("epoch", "seconds")})
+            self._line(state, self._shown(row))
+
+    def _shown(self, row: dict[str, Any]) -> dict[str, str]:
+        return {k: f"{v:.4g}" for k, v in row.items() if k not in UNSHOWN}
 
     def _line(self, state: TrainState, shown: dict[str, str]) -> None:
         if sys.stderr is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from time import perf_counter
 from typing import Any
@@ -32,13 +33,21 @@ class Run:
     order : dict
         The state of ``rng`` from which the epoch's order was drawn.
     batches : iterator
-        What is left of the epoch.
+        What is left of the epoch: the rows of a step each.
     whole : bool
         Whether it is where it can be saved, as after each step of which all hooks were told.
     """
 
     def __init__(
-        self, state: TrainState, hooks: Hooks, train: Any, batch_size: int, validation: Any, rng: Any, metrics: Any
+        self,
+        state: TrainState,
+        hooks: Hooks,
+        train: Any,
+        batch_size: int,
+        validation: Any,
+        rng: Any,
+        metrics: dict[str, Measure],
+        accumulate: int = 1,
     ) -> None:
         checks.check_epochs(state.epochs)
         check_batch_size(batch_size, "Trainer.fit")
@@ -47,6 +56,7 @@ class Run:
         self.train = as_dataset(train, "Trainer.fit")
         self.validation: Dataset | None = None
         self.batch_size = batch_size
+        self.accumulate = accumulate
         self.metrics = metrics
         self.rng = np.random.default_rng(rng)
         self.tally: Tally | None = None
@@ -62,9 +72,14 @@ class Run:
             self.validation = as_dataset(validation, "Trainer.fit, validation")
             checks.check_fit(state.model, state.loss_function, self.validation, "Trainer.fit, validation")
 
+    @property
+    def step_rows(self) -> int:
+        """How many rows a step has."""
+        return self.batch_size * self.accumulate
+
     def new_tally(self) -> Tally:
         """Return a tally of nothing."""
-        return Tally(self.state.loss_function, self.metrics)
+        return Tally(self.state.loss_function, self.metrics, self.state.optimizer)
 
     def open(self) -> Tally:
         """Begin an epoch in a new order, unless one is to be continued; return what it comes to."""
@@ -74,7 +89,7 @@ class Run:
         self.interrupts.held = True
         self.state.epoch += 1
         self.tally, self.order = tally, self.rng.bit_generator.state  # type: ignore[assignment]
-        self.batches = batches(self.train, self.batch_size, rng=self.rng)
+        self.batches = batches(self.train, self.step_rows, rng=self.rng)
         self.hooks.call("on_epoch_start", self.state)
         self.interrupts.release()
         return tally
@@ -85,8 +100,13 @@ class Run:
         put(self.rng, self.order)
         tally = self.new_tally()
         tally.load_state_dict(saved)
-        self.batches = batches(self.train, self.batch_size, rng=self.rng, skip=tally.steps)
+        self.batches = batches(self.train, self.step_rows, rng=self.rng, skip=tally.steps)
         self.tally = tally
+
+    def validation_starts(self) -> None:
+        """Tell hooks, some of which may change the model until the epoch ends: only then is the run whole again."""
+        self.interrupts.held = self.hooks.overridden("on_validation_start")
+        self.hooks.call("on_validation_start", self.state)
 
     def close(self, row: dict[str, Any]) -> None:
         """End an epoch."""
@@ -140,15 +160,18 @@ class Run:
 
 
 class Tally:
-    """Adds up an epoch: losses by row, and outputs, if metrics are to be computed from them."""
+    """Adds up an epoch: losses by row, gradients, and outputs, if metrics are to be computed from them."""
 
-    def __init__(self, loss: Any, metrics: dict[str, Measure]) -> None:
+    def __init__(self, loss: Any, metrics: dict[str, Measure], optimizer: Any) -> None:
         self.loss = loss
+        self.optimizer = optimizer
+        self.flat = getattr(optimizer, "flat", None)
         self.metrics = metrics
         self.summed = getattr(loss, "reduction", "mean") == "sum"
         self.total = 0.0
         self.rows = 0
         self.steps = 0
+        self.squares = 0.0
         self.began = perf_counter()
         self.outputs: list[Any] = []
         self.targets: list[Any] = []
@@ -156,8 +179,10 @@ class Tally:
     def add(self, loss: float, outputs: Tensor, targets: Array) -> None:
         """Add a step."""
         rows = len(targets)
-        self.steps += 1
         self.rows += rows
+        self.steps += 1
+        if self.flat is not None:
+            self.squares += self.flat.squared
         self.total += loss if self.summed else loss * rows
         if self.metrics:
             self.outputs.append(outputs.data)
@@ -181,6 +206,12 @@ class Tally:
         if self.metrics:
             row |= measure(self.metrics, self.loss, np.concatenate(self.outputs), np.concatenate(self.targets))
         return row
+
+    def rates(self) -> dict[str, float]:
+        """Return the learning rate of the last step, and the root of the mean square of the gradients' norms."""
+        if self.flat is None:
+            return {}
+        return {"lr": float(self.optimizer.lr), "gradient_norm": math.sqrt(self.squares / self.steps)}
 
 
 def _joined(parts: list[Any]) -> Any:

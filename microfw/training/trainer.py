@@ -14,7 +14,7 @@ from microfw.data.dataset import Dataset, as_dataset
 from microfw.errors import CheckpointError, NonFiniteError, message
 from microfw.recording import mode
 from microfw.tensor import Tensor
-from microfw.training.checks import check_parts
+from microfw.training.checks import check_parts, check_steps
 from microfw.training.history import History
 from microfw.training.hooks import Hooks, TrainState
 from microfw.training.metrics import decide, resolve
@@ -22,6 +22,7 @@ from microfw.training.progress import Progress
 from microfw.training.run import Run, measure
 from microfw.training.saving import Saved
 from microfw.training.state import evaluating, quiet, switched
+from microfw.training.steps import Clip, Closure, in_parts
 
 Array = np.ndarray[Any, Any]
 
@@ -35,13 +36,18 @@ class Trainer:
         What is trained.
     loss : Module or callable
         ``loss(outputs, targets)`` gives one number, such as `nn.CrossEntropyLoss` for labels.
-    optimizer : SGD
-        Made with ``model.parameters()``.
+    optimizer : Optimizer
+        Made with ``model.parameters()``. `LBFGS` minimises the loss of each batch for some iterations, so give it
+        all rows: ``batch_size=len(train)``.
     metrics : sequence of str or callable
         "accuracy", "r2", any other name that scikit-learn has, or functions ``f(y_true, y_pred)``; for labels
         ``y_pred`` is the predicted labels, and else the model's outputs.
     hooks : sequence of Hook
         Told of the moments of training, in this order.
+    accumulate : int
+        How many batches' gradients make one step: that of the joined batch, with the memory of one batch.
+    clip_norm, clip_value : float, optional
+        Clip the gradients before each step; see `optim.clip_grad_norm` and `optim.clip_grad_value`.
 
     Examples
     --------
@@ -52,13 +58,25 @@ class Trainer:
     >>> trainer = Trainer(model, mf.nn.CrossEntropyLoss(), optimizer, metrics=["accuracy"])
     >>> history = trainer.fit(train, epochs=20, validation=test, rng=0, progress=False)
     >>> list(history[-1])
-    ['epoch', 'loss', 'accuracy', 'val_loss', 'val_accuracy', 'seconds']
+    ['epoch', 'loss', 'accuracy', 'val_loss', 'val_accuracy', 'seconds', 'lr', 'gradient_norm']
     >>> trainer.evaluate(test)["accuracy"] > 0.9
     True
     """
 
-    def __init__(self, model: Any, loss: Any, optimizer: Any, metrics: Any = (), hooks: Sequence[Any] = ()) -> None:
+    def __init__(
+        self,
+        model: Any,
+        loss: Any,
+        optimizer: Any,
+        metrics: Any = (),
+        hooks: Sequence[Any] = (),
+        *,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> None:
         check_parts(model, loss, optimizer)
+        check_steps(optimizer, accumulate, clip_norm, clip_value)
         Hooks(hooks)
         self.model = model
         self.loss = loss
@@ -66,6 +84,8 @@ class Trainer:
         self.metrics = resolve(metrics)
         self.hooks = list(hooks)
         self._run: Run | None = None
+        self.accumulate = accumulate
+        self.clips = [Clip(clip_norm, clip_value)] if clip_norm or clip_value else []
 
     def fit(
         self,
@@ -120,8 +140,8 @@ class Trainer:
         costs no other pass.
         """
         state = TrainState(self.model, self.loss, self.optimizer, epochs)
-        hooks = Hooks([*self.hooks, *([Progress()] if progress else [])])
-        self._run = run = Run(state, hooks, train, batch_size, validation, rng, self.metrics)
+        hooks = Hooks([*self.clips, *self.hooks, *([Progress()] if progress else [])])
+        self._run = run = Run(state, hooks, train, batch_size, validation, rng, self.metrics, self.accumulate)
         with mode(), quiet(), switched(self.model, True), run.interrupts:
             saved = None if resume is None else Saved(resume, run)
             try:
@@ -160,9 +180,10 @@ class Trainer:
 
     def _epoch(self, run: Run) -> None:
         state, tally = run.state, run.open()
+        step = self._search if getattr(self.optimizer, "takes_closure", False) else self._step
         for X, y in () if state.stop else run.batches:
             state.step = tally.steps + 1
-            tally.add(*self._step(X, y, run), y)
+            tally.add(*step(X, y, run), y)
             for tell in run.hooks.step_end:
                 tell(state)
             run.interrupts.release()
@@ -171,25 +192,47 @@ class Trainer:
         seconds = perf_counter() - tally.began
         row = {"epoch": state.epoch, **tally.result()}
         if run.validation is not None:
+            run.validation_starts()
             row |= {f"val_{name}": value for name, value in self.evaluate(run.validation).items()}
-        run.close({**row, "seconds": seconds})
+        run.close({**row, "seconds": seconds, **tally.rates()})
 
     def _step(self, X: Array, y: Array, run: Run) -> tuple[float, Tensor]:
         state, before = run.state, run.carried.save()
         try:
             self.optimizer.zero_grad()
-            outputs = self.model(X)
-            loss = self.loss(outputs, y)
-            state.loss = loss.item()
-            if not isfinite(state.loss):
-                raise NonFiniteError
-            loss.backward()
+            outputs = self._gradients(X, y, run) if run.accumulate == 1 else in_parts(self._gradients, X, y, run)
+            for tell in run.hooks.gradients:
+                tell(state)
             run.interrupts.held = True
             self.optimizer.step()
             state.steps += 1
         except BaseException as error:
             run.undo(before, error, X, y)
             raise
+        return state.loss, outputs
+
+    def _gradients(self, X: Array, y: Array, run: Run, share: float | None = None) -> Tensor:
+        outputs = self.model(X)
+        loss = self.loss(outputs, y)
+        run.state.loss = loss.item()
+        if not isfinite(run.state.loss):
+            raise NonFiniteError
+        loss.backward(None if share is None else np.full(loss.shape, share))
+        return outputs  # type: ignore[no-any-return]
+
+    def _search(self, X: Array, y: Array, run: Run) -> tuple[float, Tensor]:
+        state, before = run.state, run.carried.save()
+        closure = Closure(self._gradients, X, y, run)
+        try:
+            for tell in run.hooks.gradients:
+                tell(state)
+            run.interrupts.held = True
+            self.optimizer.step(closure)
+            state.steps += 1
+        except BaseException as error:
+            run.undo(before, error, X, y)
+            raise
+        state.loss, outputs = closure.first
         return state.loss, outputs
 
     def evaluate(self, data: Any, batch_size: int = 4096) -> dict[str, float]:

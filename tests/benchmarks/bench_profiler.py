@@ -31,7 +31,12 @@ def make(hooks):
 
 def overhead(rounds: int) -> None:
     train, _ = mf.data.load("digits", rng=0)
-    kinds = {"detached": lambda: [], "every=16": lambda: [mf.Profiler(every=16)], "every step": lambda: [mf.Profiler()]}
+    kinds = {
+        "detached": lambda: [],
+        "every=16": lambda: [mf.Profiler(every=16)],
+        "every step": lambda: [mf.Profiler()],
+        "traced": lambda: [mf.Profiler(trace=10**6)],
+    }
     seconds: dict[str, list[float]] = {kind: [] for kind in ("without", *kinds)}
     order = list(seconds)
     for k in range(rounds):

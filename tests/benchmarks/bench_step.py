@@ -1,6 +1,6 @@
 """Time one training step of small networks on digits: microfw beside NumPy by hand, PyTorch, JAX and MyGrad.
 
-    python tests/benchmarks/bench_step.py [--rounds N] [--workloads tiny,small,mid,deep] [--columns ...]
+    python tests/benchmarks/bench_step.py [--rounds N] [--workloads tiny,small,mid,deep,conv] [--columns ...]
 
 The losses of the first steps are compared before anything is timed.
 """
@@ -15,23 +15,32 @@ from typing import Any
 
 from interleaved import heading, ratios, rotated, serve, shown, start, table
 
-WORKLOADS: dict[str, tuple[tuple[int, ...], int]] = {
+WORKLOADS: dict[str, tuple[tuple[Any, ...], int]] = {
     "tiny": ((64, 16, 10), 32),
     "small": ((64, 64, 10), 32),
     "mid": ((64, 256, 256, 10), 128),
     "deep": ((64, *[32] * 32, 10), 32),
+    "conv": (("1×8×8", "conv 8", "pool", "conv 16", 10), 64),
 }
 BATCHES = 20
 COMPARED = {"deep": 8}  # steps whose losses must agree; in a deep net rounding grows into a difference soon
 TOLERANCE = 5e-3
 
 HAND, TUNED, OURS, TORCH, JAX = "hand-written NumPy", "hand-tuned NumPy", "microfw", "PyTorch eager", "JAX jit"
-NAMES = (HAND, TUNED, OURS, TORCH, JAX, "MyGrad")
+MYGRAD = "MyGrad"
+NAMES = (HAND, TUNED, OURS, TORCH, JAX, MYGRAD)
 TARGETS = (  # what is compared; the most (for "faster", the least) that is solid, and what we would love
-    ("/ hand-written", {"tiny": (0.92, 0.72), "small": (0.92, 0.75), "mid": (1.0, 0.93), "deep": (0.92, 0.80)}),
+    (
+        "/ hand-written",
+        {"tiny": (0.92, 0.72), "small": (0.92, 0.75), "mid": (1.0, 0.93), "deep": (0.92, 0.80), "conv": (0.65, 0.50)},
+    ),
     ("/ hand-tuned", {"tiny": (1.25, 1.0), "small": (1.25, 1.0)}),
-    ("x faster than PyTorch", {"tiny": (5, 8), "small": (5, 6.5), "mid": (1.2, 1.4), "deep": (3.5, 4.5)}),
-    ("/ JAX jit", {"tiny": (0.45, 0.28), "small": (0.50, 0.35), "deep": (0.85, 0.70)}),
+    (
+        "x faster than PyTorch",
+        {"tiny": (5, 8), "small": (5, 6.5), "mid": (1.2, 1.4), "deep": (3.5, 4.5), "conv": (2.5, 4)},
+    ),
+    ("/ JAX jit", {"tiny": (0.45, 0.28), "small": (0.50, 0.35), "deep": (0.85, 0.70), "conv": (0.50, 0.33)}),
+    ("x faster than MyGrad", {"conv": (8, 12)}),
 )
 
 
@@ -39,6 +48,7 @@ def work(name: str, workload: str) -> tuple[dict[str, Any], Any]:
     """Prepare a worker: the losses of the first steps, and a function that times passes over the batches."""
     import numpy as np
     from columns import COLUMNS
+    from image_columns import IMAGES
     from sklearn.datasets import load_digits
 
     sizes, batch = WORKLOADS[workload]
@@ -47,7 +57,7 @@ def work(name: str, workload: str) -> tuple[dict[str, Any], Any]:
     rng = np.random.default_rng(3)
     picks = [rng.permutation(len(X))[:batch] for _ in range(BATCHES)]
     batches = [(X[pick], y[pick]) for pick in picks]
-    step = COLUMNS[name](sizes, batch)
+    step = IMAGES[name](batch) if workload == "conv" else COLUMNS[name](sizes, batch)
     losses = [step(*pair) for pair in batches]
 
     def turn(passes: int) -> float:
@@ -69,6 +79,8 @@ def disagreement(losses: list[float], reference: list[float], steps: int) -> flo
 
 def race(workload: str, names: list[str], rounds: int, passes: int) -> tuple[dict[str, list[float]], bool]:
     """Return the µs of each column in each round, and whether every column worked and agreed."""
+    if workload == "conv":
+        names = [name for name in names if name != TUNED]  # nobody wrote it
     workers = start(__file__, names, workload)
     good = all(name in workers for name in names if name in (HAND, TUNED, OURS))
     steps = COMPARED.get(workload, BATCHES)
@@ -90,7 +102,8 @@ def race(workload: str, names: list[str], rounds: int, passes: int) -> tuple[dic
 def compared(times: dict[str, list[float]], name: str) -> list[list[float] | None]:
     """Return a column's ratios in the order of `TARGETS`."""
     own, get = times.get(name), times.get
-    return [ratios(own, get(HAND)), ratios(own, get(TUNED)), ratios(get(TORCH), own), ratios(own, get(JAX))]
+    slower = [ratios(get(other), own) for other in (TORCH, MYGRAD)]
+    return [ratios(own, get(HAND)), ratios(own, get(TUNED)), slower[0], ratios(own, get(JAX)), slower[1]]
 
 
 def report(workload: str, times: dict[str, list[float]], names: list[str]) -> str:
@@ -102,7 +115,7 @@ def report(workload: str, times: dict[str, list[float]], names: list[str]) -> st
         if name in times:
             rows.append([name, f"{statistics.median(times[name]):,.1f}", *map(shown, compared(times, name))])
         else:
-            rows.append([name, "", "", "", "", ""])
+            rows.append([name, "", *("" for _ in TARGETS)])
     return table(rows)
 
 
@@ -126,7 +139,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=31, help="turns of each column (31)")
     parser.add_argument("--passes", type=int, default=1, help=f"passes over the {BATCHES} batches in a turn (1)")
-    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="tiny,small,mid,deep")
+    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="tiny,small,mid,deep,conv")
     parser.add_argument("--columns", default=",".join(NAMES), help=", ".join(NAMES))
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,0 +1,106 @@
+"""
+Schedules, and knowing when to stop
+===================================
+
+How large the steps are, and how many there are, decides how well a model gets. Here a range test finds a learning
+rate, three schedules are compared, and training ends by itself when it no longer helps.
+"""
+
+# %%
+# The model
+# ---------
+#
+# A small network for handwritten digits, made anew for each run, always from the same weights.
+
+import numpy as np
+
+import microfw as mf
+from microfw import nn, optim
+from microfw.optim import schedules
+from microfw.training import EarlyStopping, LearningRate, WeightAveraging, lr_range_test
+
+train, test = mf.data.load("digits", rng=0)
+EPOCHS, BATCH = 15, 32
+STEPS = EPOCHS * -(-len(train) // BATCH)
+
+
+def trainer(hooks=(), lr=0.1, **options):
+    rng = np.random.default_rng(0)
+    model = nn.Sequential(nn.Dense(64, 32, rng=rng), nn.ReLU(), nn.Dropout(0.2, rng=rng), nn.Dense(32, 10, rng=rng))
+    optimizer = optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    return mf.Trainer(model, nn.CrossEntropyLoss(), optimizer, metrics=["accuracy"], hooks=hooks, **options)
+
+
+# %%
+# A rate to begin with
+# --------------------
+#
+# The test trains for 100 steps while the rate rises from step to step, and puts everything back. Where the loss
+# falls fastest, steps are as large as they can be: a good top for a schedule. For a rate that stays, take less.
+
+found = lr_range_test(trainer(), train, batch_size=BATCH, rng=0)
+print(f"range test: the loss falls fastest at a rate of {found.suggestion:.3f}")
+
+# %%
+# Three schedules
+# ---------------
+#
+# A schedule is a function of the step. ``LearningRate`` sets it before each step, and the rate of each epoch's last
+# step is in the history.
+
+top = found.suggestion
+runs = {
+    "constant": lambda step: top,
+    "cosine": schedules.WarmUp(schedules.Cosine(top, steps=STEPS - 45), steps=45),
+    "one cycle": schedules.OneCycle(top, steps=STEPS),
+}
+histories = {}
+for name, schedule in runs.items():
+    fit = trainer([LearningRate(schedule)]).fit
+    histories[name] = fit(train, EPOCHS, BATCH, validation=test, rng=1, progress=False)
+    last = histories[name][-1]
+    print(f"{name}: val_loss {last['val_loss']:.3f} at the last epoch, gradient norm {last['gradient_norm']:.2f}")
+
+# %%
+# When to stop
+# ------------
+#
+# Nobody knows beforehand how many epochs are enough. ``EarlyStopping`` ends training when the validation loss has
+# not improved for so many epochs, and brings the best weights back. Here it watches averaged weights, which
+# wobble less; ``WeightAveraging`` comes after it in the list, so that it sees them. Gradients are clipped.
+
+stopping = EarlyStopping("val_loss", patience=10)
+averaging = WeightAveraging(decay=0.99, keep=False)
+stopped = trainer([stopping, averaging], lr=top / 3, clip_norm=5.0)
+history = stopped.fit(train, 200, BATCH, validation=test, rng=1, progress=False)
+print(f"stopped after {len(history)} of 200 epochs, best at {stopping.best_epoch}")
+
+result = stopped.evaluate(test)
+assert result["loss"] == min(history.column("val_loss"))
+print(f"test accuracy with the best weights: {result['accuracy']:.1%}")
+
+# %%
+# The figure
+# ----------
+#
+# ``plot`` draws into axes that it is given. The test data stood for validation data here, so the last accuracy is
+# a little too good: with more data, hold out a third part.
+
+try:
+    import matplotlib.pyplot as plt
+except ImportError:
+    print('No figure: it needs Matplotlib, pip install ".[plot]"')
+else:
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained")
+    found.plot(axes[0, 0])
+    for name, history_of_run in histories.items():
+        for column, place in (("lr", axes[0, 1]), ("val_loss", axes[1, 0])):
+            history_of_run.plot(column, axes=place)
+            place.lines[-1].set_label(name)
+            place.legend()
+    axes[1, 0].set_yscale("log")
+    history.plot(axes=axes[1, 1])
+    axes[1, 1].axvline(stopping.best_epoch, color="black", linestyle=":", label="best weights")
+    axes[1, 1].set(yscale="log")
+    axes[1, 1].legend()
+    plt.show()

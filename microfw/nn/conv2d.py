@@ -1,0 +1,148 @@
+"""Conv2D: the same small weights at every place of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+from typing import Any, ClassVar
+
+import numpy as np
+
+from microfw.errors import ArgumentError, ShapeError, message
+from microfw.nn.dense import as_input
+from microfw.nn.initializers import Seed, fans, glorot_uniform, uniform
+from microfw.nn.module import Module, Parameter
+from microfw.ops.convolution import conv
+from microfw.ops.windows import Padding, Sizes, check_padding, per_axis
+from microfw.tensor import Tensor
+
+
+class Conv2D(Module):
+    """Convolution of images: ``y[n, o, i, j]`` is ``bias[o]`` plus ``weight[o]`` times a window of ``x[n]``.
+
+    It turns (N, in_channels, H, W) into (N, out_channels, H', W').
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Length of the second axis of ``x`` and of ``y``.
+    kernel_size : int or pair of int
+        Height and width of the window.
+    stride : int or pair of int
+        The step from window to window.
+    padding : {"same", "valid"}, int, pair of int, or pair of pairs
+        Zeros around the image: as many as make ``H' = ceil(H / stride)``; none; so many on each side; or
+        (before, after) for each axis.
+    dilation : int or pair of int
+        The step from tap to tap within a window.
+    groups : int
+        Split the channels, and the outputs, into so many groups that do not see each other.
+    bias : bool
+        Whether to add a bias.
+    rng : int, numpy.random.Generator or None
+        Where the initial weights come from.
+    init : callable
+        ``init(shape, rng)`` returns the initial weight; `glorot_uniform` by default. Biases start uniform
+        within the same bound, as in `Dense`.
+
+    Raises
+    ------
+    ArgumentError
+        If a setting makes no sense.
+    ShapeError
+        When called, if ``x`` has other axes or channels, or is smaller than the window.
+
+    Notes
+    -----
+    A step on a batch of N costs ``2 N H' W' (in / groups) out kh kw`` operations forward, the same for the
+    weight's gradient, and the same for the data's, unless the data needs none, as in a first layer. So each
+    weight costs as much as H' W' weights of a Dense layer.
+
+    Source: LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998, section II.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from microfw import nn
+    >>> layer = nn.Conv2D(1, 8, 3, padding="same", rng=0)
+    >>> layer(np.ones((4, 1, 8, 8))).shape
+    (4, 8, 8, 8)
+    """
+
+    weight: Parameter  # (O, C / groups, kh, kw)
+    bias: Parameter | None  # (O,)
+    axes: ClassVar[int] = 2
+    letters: ClassVar[str] = "H, W"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Sizes,
+        stride: Sizes = 1,
+        padding: Padding = 0,
+        dilation: Sizes = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        rng: Seed = None,
+        init: Callable[..., Any] = glorot_uniform,
+    ) -> None:
+        kind = type(self).__name__
+        for name, size in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
+            if not isinstance(size, int | np.integer) or size < 1:
+                raise ArgumentError(message(kind, f"{name} to be a positive integer", size))
+        if in_channels % groups or out_channels % groups:
+            got = f"{in_channels} and {out_channels} in {groups} groups"
+            raise ArgumentError(message(kind, "groups to divide in_channels and out_channels", got))
+        self.in_channels = int(in_channels)
+        self.out_channels = int(out_channels)
+        self.kernel_size = per_axis(kernel_size, self.axes, kind, "kernel_size")
+        self.settings = {
+            "stride": per_axis(stride, self.axes, kind, "stride"),
+            "padding": check_padding(padding, self.axes, kind),
+            "dilation": per_axis(dilation, self.axes, kind, "dilation"),
+            "groups": int(groups),
+        }
+        rng = np.random.default_rng(rng)
+        shape = (self.out_channels, self.in_channels // int(groups), *self.kernel_size)
+        self.weight = Parameter(init(shape, rng))
+        self.bias = Parameter(uniform(shape[:1], rng, sqrt(6 / sum(fans(shape))))) if bias else None
+
+    def forward(self, x: Any) -> Tensor:
+        """Slide the weights over the images."""
+        weight, bias = self.weight, self.bias
+        if not isinstance(x, Tensor) and (type(x) is not np.ndarray or x.dtype is not weight._array.dtype):
+            x = as_input(x, weight.dtype, self)
+        if x.ndim != self.axes + 2 or x.shape[1] != self.in_channels:
+            expected = f"x of shape (N, {self.in_channels}, {self.letters})"
+            raise ShapeError(message(self.where, expected, x.shape, "reshape it, the channels second"))
+        try:
+            return conv(x, weight, 0 if bias is None else bias, **self.settings)
+        except ShapeError as error:
+            raise ShapeError(f"{self.where}{str(error).removeprefix('conv')}") from None
+
+    def extra_repr(self) -> str:
+        """Return the sizes, and the settings that are not the default."""
+        shown = [f"{self.in_channels} -> {self.out_channels}", "×".join(map(str, self.kernel_size))]
+        plain = {
+            "stride": (1,) * self.axes,
+            "padding": ((0, 0),) * self.axes,
+            "dilation": (1,) * self.axes,
+            "groups": 1,
+        }
+        shown += [f"{name}={_short(value)}" for name, value in self.settings.items() if value != plain[name]]
+        return ", ".join(shown) + ("" if self.bias is not None else ", bias=False")
+
+
+def _short(value: Any) -> Any:
+    """Return one number for a tuple of equal ones.
+
+    Examples
+    --------
+    >>> _short(((1, 1), (1, 1))), _short((2, 1)), _short("same")
+    (1, (2, 1), 'same')
+    """
+    if isinstance(value, tuple) and len(set(value)) == 1:
+        return _short(value[0])
+    return tuple(map(_short, value)) if isinstance(value, tuple) else value

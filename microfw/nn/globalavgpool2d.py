@@ -1,0 +1,40 @@
+"""GlobalAvgPool2D: one number for each channel of an image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import ShapeError, message
+from microfw.nn.module import Module
+from microfw.ops.reduction import mean
+from microfw.tensor import Tensor
+
+
+class GlobalAvgPool2D(Module):
+    """Mean of each channel over the whole image: (N, C, H, W) becomes (N, C).
+
+    Raises
+    ------
+    ShapeError
+        When called, if ``x`` has other axes, or images have no entries.
+
+    Notes
+    -----
+    Source: Lin, Chen and Yan, "Network In Network", 2014, section 3.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from microfw import nn
+    >>> nn.GlobalAvgPool2D()(np.arange(8.0).reshape(1, 2, 2, 2))
+    tensor([[1.5, 5.5]])
+    """
+
+    def forward(self, x: Any) -> Tensor:
+        """Average over the last two axes."""
+        shape = np.shape(x)
+        if len(shape) != 4 or not shape[2] * shape[3]:
+            raise ShapeError(message(self.where, "x of shape (N, C, H, W), H and W at least 1", shape))
+        return mean(x, axis=(2, 3))

@@ -1,0 +1,80 @@
+"""MaxPool2D: the largest entry of each window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from microfw.errors import ArgumentError, ShapeError, message
+from microfw.nn.conv2d import _short
+from microfw.nn.module import Module
+from microfw.ops.pooling import max_pool
+from microfw.ops.windows import Padding, Sizes, check_padding, per_axis
+from microfw.tensor import Tensor
+
+
+class MaxPool2D(Module):
+    """Largest entry of each window: (N, C, H, W) becomes (N, C, H', W').
+
+    Parameters
+    ----------
+    kernel_size : int or pair of int
+        Height and width of the window.
+    stride : int or pair of int, optional
+        The step from window to window; by default the kernel's size, so that windows tile the image.
+    padding : {"same", "valid"}, int, pair of int, or pair of pairs
+        As in `Conv2D`, but with entries that never win; less than the kernel.
+
+    Raises
+    ------
+    ArgumentError
+        If a setting makes no sense.
+    ShapeError
+        When called, if ``x`` has other axes or is smaller than the window.
+
+    Notes
+    -----
+    Of equal entries the first, row by row, gets the gradient.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from microfw import nn
+    >>> nn.MaxPool2D(2)(np.arange(16.0).reshape(1, 1, 4, 4))
+    tensor([[[[ 5.,  7.],
+              [13., 15.]]]])
+    """
+
+    op: ClassVar[Callable[..., Tensor]] = staticmethod(max_pool)
+
+    def __init__(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Padding = 0) -> None:
+        kind = type(self).__name__
+        kernel = per_axis(kernel_size, 2, kind, "kernel_size")
+        pads = check_padding(padding, 2, kind)
+        if not isinstance(pads, str) and any(max(pair) >= k for pair, k in zip(pads, kernel, strict=True)):
+            raise ArgumentError(message(kind, f"padding below the kernel_size {kernel}", repr(padding)))
+        self.settings = {
+            "kernel": kernel,
+            "stride": kernel if stride is None else per_axis(stride, 2, kind, "stride"),
+            "padding": pads,
+        }
+
+    def forward(self, x: Any) -> Tensor:
+        """Reduce each window to one entry."""
+        if not isinstance(x, Tensor):
+            x = np.asarray(x)
+        if x.ndim != 4:
+            raise ShapeError(message(self.where, "x of shape (N, C, H, W)", x.shape))
+        try:
+            return self.op(x, **self.settings)
+        except ShapeError as error:
+            raise ShapeError(f"{self.where}{str(error).removeprefix(self.op.__name__)}") from None
+
+    def extra_repr(self) -> str:
+        """Return the window, and the settings that are not the default."""
+        kernel, stride, pads = self.settings.values()
+        shown = "×".join(map(str, kernel))
+        shown += "" if stride == kernel else f", stride={_short(stride)}"
+        return shown + ("" if pads == ((0, 0), (0, 0)) else f", padding={_short(pads)}")

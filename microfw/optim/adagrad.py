@@ -1,0 +1,96 @@
+"""Adagrad: steps scaled by the sum of all squared gradients so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from microfw.optim.groups import Setting
+from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Optimizer
+
+
+class Adagrad(Optimizer):
+    """Adagrad.
+
+    For a parameter ``p`` with gradient ``g`` at its step ``t`` (from 1), in this order::
+
+        g = g + weight_decay * p
+        s = s + g**2
+        p = p - lr / (1 + (t - 1) * lr_decay) * g / (sqrt(s) + eps)
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor, or of dict
+        ``model.parameters()``, or groups; see `Optimizer`.
+    lr : float
+        Learning rate, above 0.
+    eps : float
+        Bounds the step where gradients are small; above 0.
+    lr_decay : float
+        How fast the rate falls, at least 0.
+    weight_decay : float
+        Pull towards 0, at least 0.
+    initial : float
+        Where the sum starts, at least 0.
+
+    Raises
+    ------
+    ArgumentError
+        If a setting is out of range, or there is no parameter.
+
+    Notes
+    -----
+    A parameter without a gradient this step is left untouched, its sum and its count of steps too. Source:
+    Duchi, Hazan and Singer, "Adaptive subgradient methods for online learning and stochastic optimization",
+    2011, figure 1 with the diagonal matrix, in PyTorch's form.
+
+    Examples
+    --------
+    >>> import microfw as mf
+    >>> p = mf.tensor([1.0, 2.0], requires_grad=True)
+    >>> optimizer = mf.optim.Adagrad([p], lr=0.1)
+    >>> (p * p).sum().backward()
+    >>> optimizer.step()
+    >>> p
+    tensor([0.9, 1.9], requires_grad=True)
+    """
+
+    lr = Setting(*POSITIVE)
+    eps = Setting(*POSITIVE)
+    lr_decay = Setting(*AT_LEAST_0)
+    weight_decay = Setting(*AT_LEAST_0)
+    initial = Setting(*AT_LEAST_0)
+    ARRAYS = ("total",)
+    SQUARES = True
+    COUNTS = True
+
+    def __init__(
+        self,
+        parameters: Iterable[Any],
+        lr: float = 1e-2,
+        eps: float = 1e-10,
+        *,
+        lr_decay: float = 0.0,
+        weight_decay: float = 0.0,
+        initial: float = 0.0,
+    ) -> None:
+        super().__init__(parameters, lr=lr, eps=eps, lr_decay=lr_decay, weight_decay=weight_decay, initial=initial)
+
+    def _constants(self, number: Callable[[Any], Any], settings: dict[str, Any]) -> tuple[Any, ...]:
+        lr, eps, lr_decay, weight_decay, initial = settings.values()
+        return lr, number(eps), lr_decay, weight_decay, initial
+
+    def _move(self, constants: Any, p: Any, g: Any, total: Any, s: Any) -> None:
+        lr, eps, lr_decay, weight_decay, initial, t = constants
+        if weight_decay:
+            g = g + weight_decay * p
+        if t == 1:
+            total += initial
+        total += np.multiply(g, g, s)
+        np.sqrt(total, s)
+        s += eps
+        np.divide(g, s, s)
+        s *= self._number(lr / (1 + (t - 1) * lr_decay))
+        p -= s

@@ -1,0 +1,110 @@
+"""Adam: steps scaled by running means of the gradients and of their squares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from microfw.optim.groups import Setting
+from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Optimizer
+
+
+def _two_fractions(betas: Any) -> bool:
+    return len(betas) == 2 and all(0 <= b < 1 for b in betas)
+
+
+class Adam(Optimizer):
+    """Adam.
+
+    For a parameter ``p`` with gradient ``g`` at its step ``t`` (from 1), in this order::
+
+        g = g + weight_decay * p
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        p = p - lr / (1 - beta1**t) * m / (sqrt(v / (1 - beta2**t)) + eps)
+
+    With ``amsgrad``, the largest ``v`` so far stands in the last line.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor, or of dict
+        ``model.parameters()``, or groups; see `Optimizer`.
+    lr : float
+        Learning rate, above 0.
+    betas : (float, float)
+        How much of the running means is kept at a step, each from 0 to below 1.
+    eps : float
+        Bounds the step where gradients are small; above 0.
+    weight_decay : float
+        Pull towards 0 by way of the gradient, at least 0; `AdamW` pulls directly.
+    amsgrad : bool
+        Divide by the largest mean square so far.
+
+    Raises
+    ------
+    ArgumentError
+        If a setting is out of range, or there is no parameter.
+
+    Notes
+    -----
+    A parameter without a gradient this step is left untouched, its means and its count of steps too. Sources:
+    Kingma and Ba, "Adam: a method for stochastic optimization", 2015, algorithm 1; Reddi et al., "On the
+    convergence of Adam and beyond", 2018, algorithm 2, with the bias corrections that PyTorch keeps.
+
+    Examples
+    --------
+    >>> import microfw as mf
+    >>> p = mf.tensor([1.0, 2.0], requires_grad=True)
+    >>> optimizer = mf.optim.Adam([p], lr=0.1)
+    >>> (p * p).sum().backward()
+    >>> optimizer.step()
+    >>> p
+    tensor([0.9, 1.9], requires_grad=True)
+    """
+
+    lr = Setting(*POSITIVE)
+    betas = Setting("to be two numbers from 0 to below 1", _two_fractions)
+    eps = Setting(*POSITIVE)
+    weight_decay = Setting(*AT_LEAST_0)
+    amsgrad = Setting()
+    ARRAYS = ("mean", "square", "largest")
+    SQUARES = True
+    COUNTS = True
+
+    def __init__(
+        self,
+        parameters: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        *,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+    ) -> None:
+        super().__init__(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
+
+    def _constants(self, number: Callable[[Any], Any], settings: dict[str, Any]) -> tuple[Any, ...]:
+        lr, betas, eps, weight_decay, amsgrad = settings.values()
+        means = [(number(beta), number(1 - beta)) for beta in betas]
+        return lr, betas, *means, number(eps), weight_decay, amsgrad
+
+    def _move(self, constants: Any, p: Any, g: Any, m: Any, v: Any, largest: Any, s: Any) -> None:
+        lr, betas, (beta1, new1), (beta2, new2), eps, weight_decay, amsgrad, t = constants
+        if weight_decay:
+            g = g + weight_decay * p
+        m *= beta1
+        m += np.multiply(g, new1, s)
+        v *= beta2
+        np.multiply(g, g, s)
+        v += np.multiply(s, new2, s)
+        if amsgrad:
+            v = np.maximum(largest, v, out=largest)
+        np.sqrt(v, s)
+        s /= self._number(math.sqrt(1 - betas[1] ** t))
+        s += eps
+        np.divide(m, s, s)
+        s *= self._number(lr / (1 - betas[0] ** t))
+        p -= s

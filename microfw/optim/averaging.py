@@ -1,0 +1,101 @@
+"""Weight averaging: parameters as they were on average, to evaluate with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import ArgumentError, message
+from microfw.optim.optimizer import Optimizer
+
+Array = np.ndarray[Any, Any]
+
+
+class Average:
+    """An exponential moving average of an optimizer's parameters.
+
+    With parameters ``p``, at each `update`::
+
+        a = decay * a + (1 - decay) * p
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose parameters; the average starts as they are.
+    decay : float
+        How much of the average is kept at an update, from 0 to below 1.
+
+    Attributes
+    ----------
+    values : ndarray
+        The average, in the order of ``optimizer.flat.values``.
+
+    Notes
+    -----
+    Sources: Ruppert, "Efficient estimations from a slowly convergent Robbins-Monro process", 1988; Polyak and
+    Juditsky, "Acceleration of stochastic approximation by averaging", 1992; the exponential weights as in
+    Szegedy et al., "Rethinking the Inception architecture", 2016, section 8.
+
+    Examples
+    --------
+    >>> import numpy as np, microfw as mf
+    >>> p = mf.tensor([0.0], requires_grad=True)
+    >>> optimizer = mf.optim.SGD([p], lr=1.0)
+    >>> average = mf.optim.Average(optimizer, decay=0.5)
+    >>> p.data = [4.0]
+    >>> average.update()
+    >>> with average.swapped():
+    ...     print(p)
+    tensor([2.], requires_grad=True)
+    >>> p
+    tensor([4.], requires_grad=True)
+    """
+
+    def __init__(self, optimizer: Any, decay: float = 0.999) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise ArgumentError(message("Average", "an optimizer", type(optimizer).__name__))
+        if not isinstance(decay, int | float) or not 0 <= decay < 1:
+            raise ArgumentError(message("Average", "decay from 0 to below 1", repr(decay)))
+        self.optimizer = optimizer
+        self.decay = decay
+        self.values = optimizer.flat.values.copy()
+        self._away: Array | None = None
+
+    def update(self) -> None:
+        """Take the parameters into the average; call it after each step."""
+        if self._away is not None:
+            raise ArgumentError(message("Average.update", "the parameters in place", "the average", "swap back first"))
+        self.values += (1 - self.decay) * (self.optimizer.flat.values - self.values)
+
+    def swap(self) -> None:
+        """Put the average where the parameters are, or the parameters back."""
+        flat = self.optimizer.flat
+        if self._away is None:
+            self._away = flat.values.copy()
+            flat.write(self.values)
+        else:
+            flat.write(self._away)
+            self._away = None
+
+    @contextlib.contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Run a block with the average in place; the parameters come back however it ends."""
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the average, copied, and its decay."""
+        return {"decay": self.decay, "values": self.values.copy()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what `state_dict` returned."""
+        values = np.asarray(state["values"], self.values.dtype)
+        if values.shape != self.values.shape:
+            raise ArgumentError(message("Average.load_state_dict", f"shape {self.values.shape}", values.shape))
+        self.decay, self.values = state["decay"], values.copy()

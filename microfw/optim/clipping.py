@@ -1,0 +1,120 @@
+"""Clipping: gradients made smaller before a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import ArgumentError, message
+from microfw.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+
+
+def clip_grad_norm(parameters: Any, max_norm: float) -> float:
+    """Scale all gradients together, so that their norm is at most ``max_norm``.
+
+    The norm is Euclidean, of all gradients as one vector ``g``; if it is larger,
+    ``g = g * max_norm / norm``.
+
+    Parameters
+    ----------
+    parameters : Optimizer, Tensor or iterable of Tensor
+        Whose gradients; those that are None do not count.
+    max_norm : float
+        Above 0.
+
+    Returns
+    -------
+    float
+        The norm before. If it is NaN or infinite then nothing was changed, and the optimizer's step will say
+        which parameter's gradient it is.
+
+    Notes
+    -----
+    Source: Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", 2013,
+    algorithm 1.
+
+    Examples
+    --------
+    >>> import microfw as mf
+    >>> p = mf.tensor([0.0, 0.0], requires_grad=True)
+    >>> p.grad = [3.0, 4.0]
+    >>> mf.optim.clip_grad_norm([p], 1.0)
+    5.0
+    >>> p.grad
+    array([0.6, 0.8])
+    """
+    _check("clip_grad_norm", "max_norm", max_norm)
+    gradients = _gradients(parameters)
+    squared = sum([float(np.vdot(g, g)) for g in gradients], 0.0)
+    if not math.isfinite(squared) and all(np.isfinite(g).all() for g in gradients):
+        # Only the squares overflow.
+        largest = max(float(np.abs(g).max(initial=0)) for g in gradients)
+        norm = largest * math.sqrt(sum(float(np.square(g / largest, dtype=np.float64).sum()) for g in gradients))
+    else:
+        norm = math.sqrt(squared)
+    if math.isfinite(norm) and norm > max_norm:
+        for g in gradients:
+            g *= max_norm / norm
+    return norm
+
+
+def clip_grad_value(parameters: Any, max_value: float) -> float:
+    """Cut each entry of the gradients off at ``-max_value`` and ``max_value``.
+
+    Parameters
+    ----------
+    parameters : Optimizer, Tensor or iterable of Tensor
+        Whose gradients; those that are None do not count.
+    max_value : float
+        Above 0.
+
+    Returns
+    -------
+    float
+        The largest magnitude before. If it is NaN or infinite then nothing was changed, and the optimizer's
+        step will say which parameter's gradient it is.
+
+    Examples
+    --------
+    >>> import microfw as mf
+    >>> p = mf.tensor([0.0, 0.0], requires_grad=True)
+    >>> p.grad = [3.0, -0.5]
+    >>> mf.optim.clip_grad_value([p], 1.0)
+    3.0
+    >>> p.grad
+    array([ 1. , -0.5])
+    """
+    _check("clip_grad_value", "max_value", max_value)
+    gradients = _gradients(parameters)
+    largest = float(np.max([np.abs(g).max(initial=0) for g in gradients], initial=0))
+    if math.isfinite(largest) and largest > max_value:
+        for g in gradients:
+            np.clip(g, -max_value, max_value, out=g)
+    return largest
+
+
+def _gradients(parameters: Any) -> list[Array]:
+    """Return the gradients that there are, each once; an optimizer's in one piece if all are there."""
+    flat = getattr(parameters, "flat", None)
+    if flat is not None:
+        if not flat.owner.lost and all(leaf.grad is not None for leaf in flat.leaves):
+            return [flat.gradients]
+        return [leaf.grad for leaf in flat.leaves if leaf.grad is not None]
+    if isinstance(parameters, Tensor):
+        parameters = [parameters]
+    tensors = list(parameters) if isinstance(parameters, Iterable) else [parameters]
+    for p in tensors:
+        if not isinstance(p, Tensor):
+            expected = "an optimizer, or parameters"
+            raise ArgumentError(message("clipping", expected, type(p).__name__, "pass model.parameters()"))
+    return list({id(p.grad): p.grad for p in tensors if p.grad is not None}.values())
+
+
+def _check(where: str, name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < math.inf:
+        raise ArgumentError(message(where, f"{name} above 0, finite", repr(value)))

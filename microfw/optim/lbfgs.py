@@ -1,0 +1,246 @@
+"""L-BFGS: steps by an estimate of the curvature, for losses that are the same at each evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import ArgumentError, NonFiniteError, message
+from microfw.optim.groups import Setting
+from microfw.optim.linesearch import Point, search
+from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Optimizer
+from microfw.recording import MODE
+
+Array = np.ndarray[Any, Any]
+
+
+def _counting(value: Any) -> bool:
+    return bool(value == int(value) and value >= 1)
+
+
+class LBFGS(Optimizer):
+    """Limited-memory BFGS, with a line search for the strong Wolfe conditions.
+
+    An iteration moves the parameters ``x`` along ``d = -H g``, where ``H`` estimates the inverse of the
+    Hessian from the last pairs ``s = x' - x`` and ``y = g' - g``, and starts as ``s·y / y·y``. One `step` is up
+    to ``iterations`` of them, and evaluates the loss several times in each.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor
+        ``model.parameters()``; no groups.
+    lr : float
+        The first length that the line search tries, above 0; the length itself without a line search.
+    iterations : int
+        How many a step makes at most.
+    memory : int
+        How many pairs are kept.
+    line_search : bool
+        Without it every step has length ``lr``, and the loss may rise.
+    gradient_tolerance : float
+        A step ends where no entry of the gradient is larger.
+    change_tolerance : float
+        A step ends where neither loss nor a parameter changes by more.
+
+    Raises
+    ------
+    ArgumentError
+        If a setting is out of range, there are groups, or there is no parameter.
+
+    Notes
+    -----
+    A parameter without a gradient is left untouched. Pairs are formed of gradients of the same call of `step`,
+    so the batch may change from one step to the next, but within one the closure must compute the same loss
+    each time. An exception, also Ctrl-C, leaves parameters and memory as they were before the step. Vectors are
+    kept in float64. Source: Nocedal and Wright, "Numerical optimization", 2006, algorithms 7.4 and 7.5.
+
+    Examples
+    --------
+    >>> import microfw as mf
+    >>> p = mf.tensor([1.0, 2.0], requires_grad=True)
+    >>> optimizer = mf.optim.LBFGS([p])
+    >>> def closure():
+    ...     optimizer.zero_grad()
+    ...     loss = (p * p).sum()
+    ...     loss.backward()
+    ...     return loss
+    >>> optimizer.step(closure)
+    5.0
+    >>> bool(abs(p.data).max() < 1e-6)
+    True
+    """
+
+    lr = Setting(*POSITIVE)
+    iterations = Setting("to be an integer of at least 1", _counting)
+    memory = Setting("to be an integer of at least 1", _counting)
+    line_search = Setting()
+    gradient_tolerance = Setting(*AT_LEAST_0)
+    change_tolerance = Setting(*AT_LEAST_0)
+
+    takes_closure = True
+
+    def __init__(
+        self,
+        parameters: Iterable[Any],
+        lr: float = 1.0,
+        iterations: int = 20,
+        memory: int = 10,
+        *,
+        line_search: bool = True,
+        gradient_tolerance: float = 1e-7,
+        change_tolerance: float = 1e-9,
+    ) -> None:
+        parameters = list(parameters)
+        if any(isinstance(p, dict) for p in parameters):
+            raise ArgumentError(message("LBFGS", "parameters, without groups", "groups", "pass model.parameters()"))
+        super().__init__(
+            parameters,
+            lr=lr,
+            iterations=iterations,
+            memory=memory,
+            line_search=line_search,
+            gradient_tolerance=gradient_tolerance,
+            change_tolerance=change_tolerance,
+        )
+        self.pairs: list[tuple[Array, Array]] = []
+        self.present = np.zeros(len(self.flat.leaves), bool)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> float:  # type: ignore[override]
+        """Minimise for some iterations.
+
+        Parameters
+        ----------
+        closure : callable
+            Forgets the gradients, computes the loss, calls its ``backward()`` and returns it.
+
+        Returns
+        -------
+        float
+            The loss before.
+
+        Raises
+        ------
+        ArgumentError
+            Without a closure, or if a setting was changed to something that cannot work.
+        GraphError
+            If another optimizer has taken a parameter over.
+        NonFiniteError
+            If the loss or a gradient is NaN or infinite to begin with; then no parameter has changed.
+        """
+        if closure is None:
+            fix = "pass a function that computes the loss, calls backward and returns it"
+            raise ArgumentError(message("LBFGS.step", "a closure", "none", fix))
+        self._check(self.settings)
+        self._watcher = MODE.get().watcher
+        self._began = perf_counter_ns()
+        before = self.flat.values.copy(), self.pairs.copy(), self.present
+        try:
+            return self._minimise(closure)
+        except BaseException:
+            if not self.flat.owner.lost:
+                self.flat.write(before[0])
+            self.pairs, self.present = before[1:]
+            raise
+        finally:
+            watcher, self._watcher = self._watcher, None
+            if watcher is not None:
+                watcher.stretches.append(("update", self._began, perf_counter_ns()))
+                watcher.after_update()
+
+    def _minimise(self, closure: Callable[[], Any]) -> float:
+        f, g = self._evaluate(closure)
+        self.flat.ready()
+        if not math.isfinite(f):
+            raise NonFiniteError(message("LBFGS.step", "a finite loss", f, "no parameter was changed"))
+        present = np.array([leaf.grad is not None for leaf in self.flat.leaves])
+        if (present != self.present).any():  # curvature of other parameters
+            self.pairs, self.present = [], present
+        first, x = f, self.flat.values.astype(np.float64)
+        for _ in range(self.iterations):
+            if np.abs(g).max(initial=0) <= self.gradient_tolerance:
+                break
+            d = self._direction(g)
+            start = Point(0.0, f, g, float(np.dot(g, d)))
+            if start.slope > -self.change_tolerance:
+                break
+            t = self.lr if self.pairs else min(1.0, 1 / float(np.abs(g).sum())) * self.lr
+            found = self._along(closure, x, d, start, t)
+            if found is None:
+                self.flat.write(x)
+                self.pairs = []
+                break
+            s, y = found.t * d, found.g - g
+            if np.dot(s, y) > 1e-10:
+                self.pairs = [*self.pairs, (s, y)][-self.memory :]
+            x, change, f, g = x + s, abs(found.f - f), found.f, found.g
+            self.flat.write(x)
+            if change < self.change_tolerance or np.abs(s).max() <= self.change_tolerance:
+                break
+        return first
+
+    def _along(self, closure: Callable[[], Any], x: Array, d: Array, start: Point, t: float) -> Point | None:
+        def evaluate(t: float) -> tuple[float, Array]:
+            self.flat.write(x + t * d)
+            return self._evaluate(closure)
+
+        if self.line_search:
+            return search(evaluate, d, start, t)
+        f, g = evaluate(t)
+        if not math.isfinite(f) or not np.isfinite(g).all():
+            got = f"{f} at length {t:.3g}"
+            raise NonFiniteError(message("LBFGS.step", "a finite loss", got, "lower lr, or use the line search"))
+        return Point(t, f, g, math.nan)
+
+    def _evaluate(self, closure: Callable[[], Any]) -> tuple[float, Array]:
+        """Return loss and gradient; what the closure takes is no part of the update's time."""
+        if self._watcher is not None:
+            self._watcher.stretches.append(("update", self._began, perf_counter_ns()))
+        with np.errstate(over="ignore", invalid="ignore"):
+            loss = closure()
+        self._began = perf_counter_ns()
+        if loss is None:
+            fix = "end it with `return loss`"
+            raise ArgumentError(message("LBFGS.step", "a closure that returns the loss", "None", fix))
+        g = np.zeros(self.flat.values.size)
+        for leaf, span in zip(self.flat.leaves, self.flat.spans, strict=True):
+            if leaf.grad is not None:
+                g[span] = leaf.grad.ravel()
+        f = float(getattr(loss, "data", loss))
+        return (f if np.isfinite(g).all() else math.nan), g
+
+    def _direction(self, g: Array) -> Array:
+        """Multiply the gradient by the estimate of the inverse Hessian, in two loops, and turn round."""
+        q, shares = -g, []
+        for s, y in reversed(self.pairs):
+            shares.append(np.dot(s, q) / np.dot(s, y))
+            q -= shares[-1] * y
+        if self.pairs:
+            s, y = self.pairs[-1]
+            q *= np.dot(s, y) / np.dot(y, y)
+        for (s, y), share in zip(self.pairs, reversed(shares), strict=True):
+            q += (share - np.dot(y, q) / np.dot(s, y)) * s
+        return q
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return settings and pairs, copied."""
+        shape = (len(self.pairs), self.flat.values.size)
+        found = {name: np.array([pair[k] for pair in self.pairs]).reshape(shape) for k, name in enumerate("sy")}
+        return super().state_dict() | found | {"present": self.present.copy()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take settings and pairs from `state_dict`; all of them, or none if anything is wrong."""
+        where = "LBFGS.load_state_dict"
+        for name in ("s", "y", "present"):
+            if name not in state:
+                raise ArgumentError(message(where, f"an entry {name!r}", f"only {', '.join(state)}"))
+        s, y = (np.array(state[name], np.float64) for name in "sy")
+        present = np.array(state["present"], bool)
+        shapes, size = (s.shape, y.shape, present.shape), self.flat.values.size
+        if shapes != ((len(s), size), (len(s), size), self.present.shape):
+            raise ArgumentError(message(where, f"s and y of shape (pairs, {size}), and present", shapes))
+        super().load_state_dict(state)
+        self.pairs, self.present = list(zip(s, y, strict=True)), present

@@ -1,0 +1,103 @@
+"""A line search for the strong Wolfe conditions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+DECREASE, CURVATURE = 1e-4, 0.9
+MOST = 25
+"""How many points a search tries."""
+
+
+class Point(NamedTuple):
+    """A point on the line: how far along, and value, gradient and slope there."""
+
+    t: float
+    f: float
+    g: Any
+    slope: float
+
+
+def search(evaluate: Callable[[float], tuple[float, Any]], d: Any, start: Point, t: float) -> Point | None:
+    """Find a point along ``d`` where the value fell and the slope flattened enough.
+
+    The strong Wolfe conditions, for value ``f`` and slope ``f'`` at ``t``::
+
+        f(t) <= f(0) + 1e-4 * t * f'(0)    and    |f'(t)| <= 0.9 * |f'(0)|
+
+    Parameters
+    ----------
+    evaluate : callable
+        Returns value and gradient at ``t``; a value that is not finite counts as too far.
+    d : ndarray
+        The direction, along which the value falls at first.
+    start : Point
+        At 0.
+    t : float
+        Where to look first.
+
+    Returns
+    -------
+    Point or None
+        The best point found; None if none is lower than the start.
+
+    Notes
+    -----
+    Source: Nocedal and Wright, "Numerical optimization", 2006, algorithms 3.5 and 3.6, with the cubic
+    interpolation of equation 3.59.
+    """
+
+    def at(t: float) -> Point:
+        f, g = evaluate(t)
+        slope = float(np.dot(g, d)) if math.isfinite(f) else math.nan
+        return Point(t, f, g, slope)
+
+    before = start
+    for k in range(MOST):
+        point = at(t)
+        if not (point.f <= start.f + DECREASE * t * start.slope) or (k and point.f >= before.f):
+            return _zoom(at, start, before, point, MOST - k)
+        if abs(point.slope) <= -CURVATURE * start.slope:
+            return point
+        if point.slope >= 0:
+            return _zoom(at, start, point, before, MOST - k)
+        before, t = point, _within(before, point, 1.1 * t, 10 * t)
+    return before
+
+
+def _zoom(at: Callable[[float], Point], start: Point, low: Point, high: Point, tries: int) -> Point | None:
+    """Narrow an interval down; ``low`` is the end with the lower value, and the slope there points inward."""
+    for _ in range(tries):
+        left, right = sorted((low.t, high.t))
+        margin = 0.1 * (right - left)
+        point = at(_within(low, high, left + margin, right - margin))
+        if not (point.f <= start.f + DECREASE * point.t * start.slope) or point.f >= low.f:
+            high = point
+        else:
+            if abs(point.slope) <= -CURVATURE * start.slope:
+                return point
+            if point.slope * (high.t - low.t) >= 0:
+                high = low
+            low = point
+        if abs(high.t - low.t) <= 1e-15 * max(abs(low.t), 1e-300):
+            break
+    return low if low.f < start.f else None
+
+
+def _within(a: Point, b: Point, least: float, most: float) -> float:
+    """Return where the cubic through two points is lowest, from ``least`` to ``most``."""
+    if not math.isfinite(b.f) or not math.isfinite(b.slope):
+        return (least + most) / 2
+    first = a.slope + b.slope - 3 * (a.f - b.f) / (a.t - b.t)
+    root = first * first - a.slope * b.slope
+    if root < 0:
+        return (least + most) / 2
+    second = math.copysign(math.sqrt(root), b.t - a.t)
+    bottom = b.slope - a.slope + 2 * second
+    if not bottom:
+        return (least + most) / 2
+    return min(max(b.t - (b.t - a.t) * (b.slope + second - first) / bottom, least), most)

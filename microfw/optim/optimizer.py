@@ -1,0 +1,268 @@
+"""What all optimizers share: settings, groups, state beside the flat buffers, and when a step is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from time import perf_counter_ns
+from typing import Any, ClassVar
+
+import numpy as np
+
+from microfw.errors import ArgumentError, message
+from microfw.optim.flat import Flat
+from microfw.optim.groups import Group, Settings, split
+from microfw.recording import MODE
+
+Array = np.ndarray[Any, Any]
+
+
+def positive(value: Any) -> bool:
+    """Tell whether a value is above 0."""
+    return bool(value > 0)
+
+
+def at_least_0(value: Any) -> bool:
+    """Tell whether a value is 0 or above."""
+    return bool(value >= 0)
+
+
+def fraction(value: Any) -> bool:
+    """Tell whether a value is a share that leaves something, as the memory of an average must."""
+    return bool(0 <= value < 1)
+
+
+POSITIVE, AT_LEAST_0, FRACTION = ("above 0", positive), ("at least 0", at_least_0), ("from 0 to below 1", fraction)
+
+
+class Optimizer:
+    """Base of optimizers: one is its settings, the arrays that it keeps, and `_move`, its update equations.
+
+    Everything else is here, once: parameters without a gradient are left alone with their state, a gradient
+    that is not finite is refused before anything changes, groups have settings of their own, and copies,
+    pickles and `state_dict` carry all of it.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor, or of dict
+        ``model.parameters()``, or groups such as ``{"params": model.body.parameters(), "lr": 0.01}``: what a
+        group does not set is as the optimizer's. They become views of one buffer, group by group, and their
+        gradients of another, which the next backward overwrites.
+    **settings : object
+        By name. Each is an attribute that can be changed between steps; the next step checks it.
+
+    Attributes
+    ----------
+    groups : list of Group
+        ``optimizer.groups[1]["lr"]`` reads and sets a group's own setting. Setting ``optimizer.lr`` moves the
+        rates of all groups, which keep their ratio to it.
+
+    Examples
+    --------
+    Only the signs of gradients (Bernstein et al., "signSGD", 2018):
+
+    >>> import numpy as np, microfw as mf
+    >>> from microfw.optim.groups import Setting
+    >>> from microfw.optim.optimizer import POSITIVE
+    >>> class SignSGD(mf.optim.Optimizer):
+    ...     lr = Setting(*POSITIVE)
+    ...     def __init__(self, parameters, lr):
+    ...         super().__init__(parameters, lr=lr)
+    ...     def _move(self, constants, p, g, scratch):
+    ...         lr, = constants
+    ...         p -= lr * np.sign(g)
+    >>> p = mf.tensor([1.0, 2.0], requires_grad=True)
+    >>> optimizer = SignSGD([p], lr=0.1)
+    >>> (p * p).sum().backward()
+    >>> optimizer.step()
+    >>> p
+    tensor([0.9, 1.9], requires_grad=True)
+    """
+
+    ARRAYS: ClassVar[tuple[str, ...]] = ()
+    """Names of the arrays that are kept beside the parameters, in the order in which `_move` takes them."""
+
+    SCRATCH: ClassVar[int] = 1
+    """How many arrays `_move` gets to compute in."""
+
+    COUNTS: ClassVar[bool] = False
+    """Whether `_move` needs the number of steps; it is then the last of the constants."""
+
+    SQUARES: ClassVar[bool] = False
+    """Whether `_move` squares gradients."""
+
+    takes_closure: ClassVar[bool] = False
+    """Whether `step` evaluates the loss itself, and so needs a function that does."""
+
+    lr: Any
+
+    def __init__(self, parameters: Iterable[Any], **settings: Any) -> None:
+        kind = type(self).__name__
+        self._check(settings)
+        self.settings = Settings(settings)
+        parts = split(parameters, settings, kind)
+        self.groups = [Group(self.settings, own, len(tensors)) for tensors, own in parts]
+        for group in self.groups:
+            self._check(group.all())
+        self.flat = Flat([p for tensors, _ in parts for p in tensors], kind, self.SQUARES)
+        self.counts = np.zeros(len(self.flat.parameters) if self.COUNTS else 0, np.int64)
+        for name in self.ARRAYS:
+            setattr(self, name, np.zeros_like(self.flat.values))
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for leaf in self.flat.leaves:
+            leaf.grad = None
+
+    @property
+    def gradient_norm(self) -> float:
+        """The Euclidean norm of all gradients at the last step."""
+        return math.sqrt(self.flat.squared)
+
+    # A step
+
+    def step(self) -> None:
+        """Move the parameters that have a gradient.
+
+        Raises
+        ------
+        GraphError
+            If another optimizer has taken a parameter over.
+        NonFiniteError
+            If a gradient is NaN or infinite; then no parameter has changed.
+        ArgumentError
+            If a setting was changed to something that cannot work.
+        """
+        watcher = MODE.get().watcher
+        if watcher is not None:
+            began = perf_counter_ns()
+        try:
+            if self.settings.changed:
+                self._prepare()
+            flat = self.flat
+            if flat.ready() is flat.whole:
+                parts = self._counted() if self.COUNTS else self._whole
+            else:
+                parts = self._some()
+            for part in parts:
+                self._move(*part)
+        finally:
+            if watcher is not None:
+                watcher.stretches.append(("update", began, perf_counter_ns()))
+        if watcher is not None:
+            watcher.after_update()
+
+    def _move(self, constants: Any, *arrays: Any) -> None:
+        """Take a step: ``arrays`` are parameters, gradients, what ARRAYS names, and scratch, all flat."""
+        raise NotImplementedError(f"{type(self).__name__}._move: expected update equations, got none")
+
+    def _constants(self, number: Callable[[Any], Any], settings: dict[str, Any]) -> tuple[Any, ...]:
+        """Return what `_move` needs of a group's settings.
+
+        ``number`` makes an array of a number, which NumPy takes faster than the number.
+        """
+        return tuple(number(value) for value in settings.values())
+
+    def _number(self, value: Any) -> Array:
+        return np.array(value, self.flat.values.dtype)
+
+    def _prepare(self) -> None:
+        """Check the settings, and cut the buffers by groups."""
+        found = [group.all() for group in self.groups]
+        for settings in found:
+            self._check(settings)
+        self._ready = [self._constants(self._number, settings) for settings in found]
+        self._scratch = [np.empty_like(self.flat.values) for _ in range(self.SCRATCH)]
+        self._group = [k for k, group in enumerate(self.groups) for _ in range(group.count)]
+        self._even = len(set(self.counts.tolist())) < 2
+        self._whole = self._parts()
+        self.settings.changed = False
+
+    def _counted(self) -> list[tuple[Any, ...]]:
+        self.counts += 1
+        if not self._even:
+            return self._parts(self.counts.tolist())
+        t = (int(self.counts[0]),)
+        return [(constants + t, *arrays) for constants, *arrays in self._whole]
+
+    def _some(self) -> list[tuple[Any, ...]]:
+        present = [leaf.grad is not None for leaf in self.flat.leaves]
+        if not self.COUNTS:
+            return self._parts(present=present)
+        self.counts += present
+        self._even = len(set(self.counts.tolist())) < 2
+        return self._parts(self.counts.tolist(), present)
+
+    def _parts(self, counts: list[int] | None = None, present: list[bool] | None = None) -> list[tuple[Any, ...]]:
+        """Return what steps together: neighbours that have a gradient, of one group, with as many steps before."""
+        flat = self.flat
+        keys: list[tuple[int, ...]] = []
+        spans: list[slice] = []
+        for k, span in enumerate(flat.spans):
+            if present is not None and not present[k]:
+                continue
+            key = (self._group[k],) if counts is None else (self._group[k], counts[k])
+            if keys and keys[-1] == key and spans[-1].stop == span.start:
+                spans[-1] = slice(spans[-1].start, span.stop)
+            else:
+                keys.append(key)
+                spans.append(span)
+        buffers = [flat.values, flat.gradients, *(getattr(self, name) for name in self.ARRAYS), *self._scratch]
+        return [
+            (self._ready[key[0]] + key[1:], *(buffer[span] for buffer in buffers))
+            for key, span in zip(keys, spans, strict=True)
+        ]
+
+    # Settings and state
+
+    def _check(self, settings: dict[str, Any]) -> None:
+        """Raise unless a group's settings make sense, each and together."""
+        for name, value in settings.items():
+            getattr(type(self), name).check(type(self).__name__, value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return settings, what groups set for themselves, and the arrays kept, copied."""
+        state = {**self.settings, "groups": [dict(group.own) for group in self.groups]}
+        if self.COUNTS:
+            state["counts"] = self.counts.copy()
+        return state | {name: getattr(self, name).copy() for name in self.ARRAYS}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take settings and arrays from `state_dict`; all of them, or none if anything is wrong."""
+        where = f"{type(self).__name__}.load_state_dict"
+        own = state.get("groups", [{}] * len(self.groups))
+        if len(own) != len(self.groups):
+            raise ArgumentError(message(where, f"{len(self.groups)} groups", len(own)))
+        for name in (*self.settings, *self.ARRAYS, *(["counts"] if self.COUNTS else [])):
+            if name not in state:
+                raise ArgumentError(message(where, f"an entry {name!r}", f"only {', '.join(state)}"))
+        settings = Settings({name: state[name] for name in self.settings})
+        groups = [Group(settings, dict(o), group.count) for o, group in zip(own, self.groups, strict=True)]
+        for group in groups:
+            self._check(group.all())
+        arrays = {name: self._like(name, state[name], where) for name in self.ARRAYS}
+        if self.COUNTS:
+            arrays["counts"] = self._like("counts", state["counts"], where)
+        self.settings, self.groups = settings, groups
+        for name, array in arrays.items():
+            getattr(self, name)[...] = array
+
+    def _like(self, name: str, value: Any, where: str) -> Array:
+        mine = getattr(self, name)
+        array = np.asarray(value, mine.dtype)
+        if array.shape != mine.shape:
+            raise ArgumentError(message(where, f"{name} of shape {mine.shape}", array.shape))
+        return array
+
+    def __getstate__(self) -> dict[str, Any]:
+        made = ("_ready", "_scratch", "_group", "_even", "_whole")  # by _prepare, and views of the buffers
+        return {name: value for name, value in self.__dict__.items() if name not in made}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.settings.changed = True
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        groups = f" in {len(self.groups)} groups" if len(self.groups) > 1 else ""
+        return f"{type(self).__name__}({settings}; {self.flat.values.size:,} parameters{groups})"

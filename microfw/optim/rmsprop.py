@@ -1,0 +1,117 @@
+"""RMSprop: steps scaled by a running mean of squared gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from microfw.optim.groups import Setting
+from microfw.optim.optimizer import AT_LEAST_0, FRACTION, POSITIVE, Optimizer
+
+
+class RMSprop(Optimizer):
+    """RMSprop, with momentum, or centered.
+
+    For a parameter ``p`` with gradient ``g``, in this order::
+
+        g = g + weight_decay * p
+        s = alpha * s + (1 - alpha) * g**2
+        a = alpha * a + (1 - alpha) * g            # centered only; else 0
+        v = momentum * v + g / (sqrt(s - a**2) + eps)
+        p = p - lr * v
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor, or of dict
+        ``model.parameters()``, or groups; see `Optimizer`.
+    lr : float
+        Learning rate, above 0.
+    alpha : float
+        How much of the running means is kept at a step, from 0 to below 1.
+    eps : float
+        Bounds the step where gradients are small; above 0.
+    momentum : float
+        From 0 to below 1.
+    centered : bool
+        Divide by an estimate of the standard deviation, not of the root of the mean square.
+    weight_decay : float
+        Pull towards 0, at least 0.
+
+    Raises
+    ------
+    ArgumentError
+        If a setting is out of range, or there is no parameter.
+
+    Notes
+    -----
+    A parameter without a gradient this step is left untouched, its state too. A variance that rounding turned
+    negative counts as 0. Sources: Tieleman and Hinton, "Neural networks for machine learning", lecture 6.5,
+    2012; centered: Graves, "Generating sequences with recurrent neural networks", 2013, equations 38 to 41,
+    in PyTorch's form.
+
+    Examples
+    --------
+    >>> import microfw as mf
+    >>> p = mf.tensor([1.0, 2.0], requires_grad=True)
+    >>> optimizer = mf.optim.RMSprop([p], lr=0.01, alpha=0.75)
+    >>> (p * p).sum().backward()
+    >>> optimizer.step()
+    >>> p
+    tensor([0.98, 1.98], requires_grad=True)
+    """
+
+    lr = Setting(*POSITIVE)
+    alpha = Setting(*FRACTION)
+    eps = Setting(*POSITIVE)
+    momentum = Setting(*FRACTION)
+    centered = Setting()
+    weight_decay = Setting(*AT_LEAST_0)
+    ARRAYS = ("square", "mean", "velocity")
+    SQUARES = True
+
+    def __init__(
+        self,
+        parameters: Iterable[Any],
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        *,
+        momentum: float = 0.0,
+        centered: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(
+            parameters, lr=lr, alpha=alpha, eps=eps, momentum=momentum, centered=centered, weight_decay=weight_decay
+        )
+
+    def _constants(self, number: Callable[[Any], Any], settings: dict[str, Any]) -> tuple[Any, ...]:
+        lr, alpha, eps, momentum, centered, weight_decay = settings.values()
+        keep = number(alpha), number(1 - alpha)
+        return number(lr), *keep, number(eps), number(momentum) if momentum else None, centered, weight_decay
+
+    def _move(self, constants: Any, p: Any, g: Any, square: Any, mean: Any, v: Any, s: Any) -> None:
+        lr, alpha, new, eps, momentum, centered, weight_decay = constants
+        if weight_decay:
+            g = g + weight_decay * p
+        square *= alpha
+        np.multiply(g, g, s)
+        square += np.multiply(s, new, s)
+        if centered:
+            mean *= alpha
+            mean += np.multiply(g, new, s)
+            np.multiply(mean, mean, s)
+            np.subtract(square, s, s)
+            np.sqrt(np.maximum(s, 0, out=s), s)
+        else:
+            np.sqrt(square, s)
+        s += eps
+        np.divide(g, s, s)
+        if momentum is not None:
+            v *= momentum
+            v += s
+            np.multiply(v, lr, s)
+        else:
+            s *= lr
+        p -= s

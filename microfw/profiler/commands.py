@@ -1,0 +1,115 @@
+"""What ``microfw report`` and ``microfw compare`` do."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from microfw.errors import ArgumentError
+from microfw.profiler.compare import alternate, compare
+from microfw.profiler.render.comparison import worst
+from microfw.profiler.report import COLUMNS, report
+from microfw.profiler.session import Session
+
+FORMATS = {"html": ".html", "trace": ".trace.json", "csv": ".csv", "markdown": ".md", "plot": ""}
+"""What a profile can be written as, and the end that the file's name must have."""
+
+COMPARE = """Compare two saved profiles layer by layer and say which differences are real: B is judged against A.
+Counts are exact. Times are compared as shares of a step, since seconds drift between runs; --rerun makes both
+runs again, alternately, and compares seconds."""
+
+
+def add_report(commands: Any) -> None:
+    """Declare what ``microfw report`` takes."""
+    command = commands.add_parser("report", help="read a saved profile", description="Print a saved profile.")
+    command.add_argument("file", metavar="FILE", help="what profile --json has saved")
+    command.add_argument("--epoch", type=int, help="describe the layers of this epoch only")
+    command.add_argument("--by", choices=["layer", "op"], help="only the table of layers, or of ops")
+    command.add_argument("--sort", metavar="COLUMN", help=f"largest first, by {', '.join(COLUMNS)}")
+    command.add_argument("--top", type=int, metavar="K", help="so many rows of a table (24)")
+    for name in FORMATS:
+        what = {"trace": "the events for Perfetto or speedscope", "html": "a page", "plot": "a figure"}.get(name, name)
+        command.add_argument(f"--{name}", metavar="FILE", help=f"write {what} instead of printing")
+
+
+def add_compare(commands: Any) -> None:
+    """Declare what ``microfw compare`` takes."""
+    command = commands.add_parser("compare", help="tell which of two runs costs more", description=COMPARE)
+    command.add_argument("a", metavar="A", help="a saved profile")
+    command.add_argument("b", metavar="B", help="another one")
+    command.add_argument("--least", type=percent, metavar="5%", help="the least change that counts (10%%; rerun 5%%)")
+    command.add_argument("--fail-above", type=percent, metavar="10%", help="exit with 1 if something really grew more")
+    command.add_argument("--rerun", action="store_true", help="make both runs again, alternately, and compare seconds")
+    command.add_argument("--rounds", type=int, default=20, help="how often with --rerun (20)")
+    command.add_argument("--markdown", metavar="FILE", help="write Markdown too")
+
+
+def percent(text: str) -> float:
+    """Read a percentage.
+
+    Examples
+    --------
+    >>> percent("10%"), percent("2.5")
+    (0.1, 0.025)
+    """
+    value = float(text.removesuffix("%")) / 100
+    if not 0 <= value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Print a saved profile, or write it in other formats."""
+    session = Session.load(arguments.file)
+    written = 0
+    for name, end in FORMATS.items():
+        path = getattr(arguments, name)
+        if path is None:
+            continue
+        if not path.endswith(end):
+            raise ArgumentError(f"--{name}: expected a name that ends in {end}, got {path!r}")
+        session.save(path)
+        print(f"saved to {path}")
+        written += 1
+    if not written:
+        options = {"epoch": arguments.epoch, "by": arguments.by, "sort": arguments.sort}
+        if arguments.top is not None:
+            options["most"] = arguments.top
+        print(report(session, colour=colourful(), **options))
+    return 0
+
+
+def colourful() -> bool:
+    """Whether to print in colour: on a terminal, unless NO_COLOR or TERM says not to."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def judge(arguments: argparse.Namespace, train: Callable[[dict[str, str]], Session]) -> int:
+    """Compare two profiles; ``train`` makes a run again from its settings. Returns the exit code."""
+    a, b = (Session.load(path) for path in (arguments.a, arguments.b))
+    if arguments.rerun:
+        for path, session in ((arguments.a, a), (arguments.b, b)):
+            if not session.settings:
+                raise ArgumentError(
+                    f"--rerun: expected {path} to be made by microfw profile, got a run of another script; "
+                    "make runs alternately with mf.profiler.alternate"
+                )
+        first, second = a.settings, b.settings
+        a, b = alternate(lambda: train(first), lambda: train(second), arguments.rounds)
+    if a.name == b.name and not arguments.rerun:
+        a.name, b.name = arguments.a, arguments.b
+    found = compare(a, b, least=arguments.least)
+    print(found)
+    if arguments.markdown:
+        with open(arguments.markdown, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(found.markdown())
+        print(f"\nsaved to {arguments.markdown}")
+    if arguments.fail_above is not None:
+        worse = found.worse(arguments.fail_above)
+        if worse:
+            print(f"\nFAILED: above {arguments.fail_above:.0%}: {worst(worse)}")
+            return 1
+    return 0

@@ -1,0 +1,99 @@
+"""A deterministic cost test: counts that a model must have, for anyone's own test suite."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import ArgumentError, message
+from microfw.nn.module import Module
+from microfw.profiler.recorder import Recorder
+from microfw.profiler.report import shorten, table
+from microfw.profiler.session import Epoch
+from microfw.recording import mode
+
+KINDS = (
+    "flops", "flops_forward", "flops_backward", "nodes", "edges", "steps", "parameters", "parameter_tensors",
+    "saved_bytes",
+)  # fmt: skip
+
+
+def assert_cost(model: Module, X: Any, y: Any = None, loss: Any = None, **expected: int) -> None:
+    """Assert what one forward and backward pass of a model costs, in exact counts, which no machine changes.
+
+    A copy of the model runs, so that its gradients, its statistics and its random state stay as they are.
+
+    Parameters
+    ----------
+    model : Module
+        The model.
+    X, y : array
+        A batch, and its targets if there is a loss.
+    loss : Module or callable, optional
+        Counted too; without one the model's output gets a gradient of ones, and only the model is counted.
+    **expected : int
+        Any of ``flops`` (forward and backward together), ``flops_forward``, ``flops_backward``, ``nodes`` (N),
+        ``edges`` (E), ``parameters`` and ``parameter_tensors`` (P), ``steps`` (derivative rules called and
+        gradients added), ``saved_bytes`` (kept for backward).
+
+    Raises
+    ------
+    AssertionError
+        If a count differs. The message says by how much, and what each layer costs.
+    ArgumentError
+        If nothing is expected, or something that is not counted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from microfw import nn
+    >>> model = nn.Sequential(nn.Dense(3, 2, rng=0), nn.ReLU())
+    >>> assert_cost(model, np.ones((4, 3)), nodes=2, parameters=8, steps=4)
+    >>> assert_cost(model, np.ones((4, 3)), nodes=3)
+    Traceback (most recent call last):
+    ...
+    AssertionError: assert_cost: expected nodes 3, got 2
+    layer  nodes  flops_forward  flops_backward  edges  saved_bytes
+    ---------------------------------------------------------------
+    0          1             56              54      2           48
+    1          1              8              16      1           32
+    """
+    if not expected or not set(expected) <= set(KINDS):
+        raise ArgumentError(message("assert_cost", f"counts among {', '.join(KINDS)}", ", ".join(expected) or "none"))
+    epoch = one_step(model, X, y, loss)
+    total = epoch.sum()
+    got = {
+        "flops": total.flops_forward + total.flops_backward,
+        "steps": total.rules + total.accumulated,
+        "parameters": epoch.parameters,
+        "parameter_tensors": epoch.parameter_tensors,
+    }
+    wrong = []
+    for name, value in expected.items():
+        count = got[name] if name in got else getattr(total, name)
+        if count != value:
+            wrong.append(f"expected {name} {value:,}, got {count:,}")
+    if total.uncounted and any("flops" in name for name in expected):
+        wrong.append(
+            f"{total.uncounted} nodes belong to ops that declare no cost, so their operations are not in flops"
+        )
+    if wrong:
+        names = ["nodes", "flops_forward", "flops_backward", "edges", "saved_bytes"]
+        rows = [[shorten(row.layer, 40), *(f"{getattr(row, name):,}" for name in names)] for row in epoch.layers()]
+        raise AssertionError(f"assert_cost: {'; '.join(wrong)}\n{table(['layer', *names], rows)}")
+
+
+def one_step(model: Module, X: Any, y: Any = None, loss: Any = None) -> Epoch:
+    """Return the counts of one forward and backward pass of a copy of a model."""
+    model = copy.deepcopy(model)
+    recorder = Recorder(takes_losses=False)
+    with mode(observer=recorder, watcher=recorder, recording=True):
+        output = model(X)
+        if loss is not None:
+            loss(output, y).backward()
+        else:
+            output.backward(np.ones(output.shape, output.dtype))
+    recorder.observed = recorder.steps = 1
+    return recorder.end_epoch(1).epoch()

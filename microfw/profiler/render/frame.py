@@ -1,0 +1,30 @@
+"""A session as a pandas frame."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from microfw.profiler.session import Session
+
+
+def to_frame(session: Session) -> Any:
+    """Return one row for each op of each layer of each epoch; times are in nanoseconds, counts sums over the epoch.
+
+    Raises
+    ------
+    ImportError
+        If pandas is not installed, which nothing else here needs.
+    """
+    try:
+        import pandas
+    except ImportError:
+        raise ImportError("to_frame: expected pandas to be installed, got none; pip install pandas") from None
+    kinds = {layer.name: layer.kind for layer in session.layers}
+    columns: dict[str, list[Any]] = {}
+    for epoch in session.epochs:
+        about = {"epoch": epoch.epoch, "steps": epoch.steps, "observed": epoch.observed}
+        for row in epoch.rows:
+            for name, value in (about | {"kind": kinds.get(row.layer, "")} | asdict(row)).items():
+                columns.setdefault(name, []).append(value)
+    return pandas.DataFrame(columns)

@@ -1,0 +1,107 @@
+"""A session as Markdown, to be read in a pull request."""
+
+from __future__ import annotations
+
+import re
+
+from microfw.profiler.render.names import OUTSIDE, visible
+from microfw.profiler.report import microseconds, whole
+from microfw.profiler.session import Epoch, Session
+
+
+def markdown(session: Session) -> str:
+    """Return a summary and a table of layers, with the ops and the epochs folded away."""
+    if not session.epochs:
+        return "microfw profile: no epoch was recorded\n"
+    e = session.total()
+    steps = e.observed or 1
+    kinds = {layer.name: layer.kind for layer in session.layers}
+    title = " ".join(filter(None, (code(session.name), code(session.model))))
+    rows = []
+    for row in e.layers():
+        cells = [code(row.layer or OUTSIDE), code(kinds.get(row.layer, ""))]
+        cells += [microseconds(ns / steps) for ns in (row.forward_ns, row.backward_ns)]
+        cells.append(f"{row.backward_ns / (e.observed_backward_ns or 1):.1%}")
+        flops = (row.flops_forward, row.flops_backward, row.saved_bytes)
+        rows.append([*cells, *(f"{round(value / steps):,}" for value in flops)])
+    walk = [microseconds(ns / steps) for ns in (e.untagged_forward_ns, e.untagged_backward_ns)]
+    share = f"{e.untagged_backward_ns / (e.observed_backward_ns or 1):.1%}"
+    rows.append(["the walk itself", "", *walk, share, "", "", ""])
+    layers = [
+        "layer",
+        "kind",
+        "forward µs",
+        "backward µs",
+        "of backward",
+        "forward FLOP",
+        "backward FLOP",
+        "saved bytes",
+    ]
+    ops = []
+    for row in e.ops():
+        times = [microseconds(ns / steps) for ns in (row.forward_ns, row.backward_ns)]
+        ops.append([code(row.op), f"{row.nodes / steps:.3g}", *times])
+    epochs = [
+        [str(x.epoch), str(x.steps), "" if x.loss is None else f"{x.loss:.4f}"]
+        + [f"{ns / 1e6:,.2f}" for ns in (x.forward_ns, x.backward_ns, x.update_ns, x.total_ns)]
+        for x in session.epochs
+    ]
+    parts = [
+        f"### Backward cost{': ' + title if title else ''}",
+        _summary(e, len(session.epochs)),
+        _table(layers, rows, 2),
+        _folded("Ops, per step", _table(["op", "nodes", "forward µs", "backward µs"], ops, 1)),
+        _folded("Epochs, in ms", _table(["epoch", "steps", "loss", "forward", "backward", "update", "total"], epochs)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(e: Epoch, epochs: int) -> str:
+    steps, total = e.observed or 1, e.sum()
+    nodes = round(total.nodes / steps)
+    took = round((total.rules + total.accumulated) / steps)
+    text = (
+        f"{epochs} epochs, {e.steps:,} steps. In one step **N** = {nodes:,} op nodes, **P** = {e.parameter_tensors} "
+        f"arrays of {whole(e.parameters)} numbers; backward took {took:,} steps (N + P = "
+        f"{nodes + e.parameter_tensors:,}, N × P = {nodes * e.parameter_tensors:,}), {_times(e)}."
+    )
+    return text.replace("#", "&#35;")
+
+
+def _times(e: Epoch) -> str:
+    steps = e.observed or 1
+    text = f"{microseconds(e.observed_backward_ns / steps)} µs"
+    ratio = e.observed_backward_ns / e.observed_forward_ns if e.observed_forward_ns else 0
+    return f"{text}, {ratio:.2f} times forward" if ratio else text
+
+
+def code(text: str) -> str:
+    """Return a name as code that Markdown and HTML leave alone; `decoded` takes it back.
+
+    Examples
+    --------
+    >>> code("0.weight"), code("a|b")
+    ('<code>0.weight</code>', '<code>a&#124;b</code>')
+    """
+    if not text:
+        return ""
+    spelt = re.sub(r"[^\w.]|_", lambda m: f"&#{ord(m[0])};", visible(text))
+    return f"<code>{spelt}</code>"
+
+
+def decoded(text: str) -> str:
+    """Undo `code`."""
+    from html import unescape
+
+    from microfw.profiler.render.names import hidden_again
+
+    return hidden_again(unescape(text.removeprefix("<code>").removesuffix("</code>")))
+
+
+def _table(head: list[str], rows: list[list[str]], left: int = 0) -> str:
+    line = ["---" if k < left else "---:" for k in range(len(head))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, line, *rows))
+
+
+def _folded(title: str, text: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"

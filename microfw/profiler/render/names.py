@@ -1,0 +1,75 @@
+"""Names of layers are the user's, and may hold anything: what of them can be shown, and where they hang together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from html import escape
+
+from microfw.profiler.session import Session
+
+OUTSIDE = "(outside any module)"
+
+
+def visible(name: str) -> str:
+    r"""Spell out what cannot be seen, or would turn the text around it; a backslash is doubled, so nothing is lost.
+
+    Examples
+    --------
+    >>> visible("0.weight"), visible("a\nb\u202e\\")
+    ('0.weight', 'a\\u000ab\\u202e\\\\')
+    """
+    return "".join(c if c.isprintable() and c != "\\" else _spelt(c) for c in name)
+
+
+def _spelt(c: str) -> str:
+    return "\\\\" if c == "\\" else f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}"
+
+
+def hidden_again(text: str) -> str:
+    r"""Undo `visible`.
+
+    Examples
+    --------
+    >>> name = "a\n\\u0041"
+    >>> hidden_again(visible(name)) == name
+    True
+    """
+    form = r"\\(?:\\|u([0-9a-f]{4})|U([0-9a-f]{8}))"
+    return re.sub(form, lambda m: chr(int(m[1] or m[2], 16)) if m[1] or m[2] else "\\", text)
+
+
+def kinds(session: Session) -> dict[str, str]:
+    """Return the type of each layer that says more than its name does."""
+    return {layer.name: layer.kind for layer in session.layers if layer.kind != layer.name}
+
+
+def chain(layer: str, known: Collection[str]) -> list[str]:
+    """Return the layers that a layer lies in, outermost first, and the layer itself.
+
+    Examples
+    --------
+    >>> chain("body.0.inner", {"body", "body.0", "body.0.inner"})
+    ['body', 'body.0', 'body.0.inner']
+    >>> chain("", {"body"})
+    []
+    """
+    if not layer:
+        return []
+    found = [layer]
+    head = layer
+    while "." in head and len(found) < 16:
+        head = head[: head.rindex(".")]
+        if head in known:
+            found.append(head)
+    return found[::-1]
+
+
+def cell(text: str) -> str:
+    """Return text for a cell of an HTML table."""
+    return escape(visible(text))
+
+
+def middle(text: str, width: int) -> str:
+    """Cut the middle out of a text that is too wide."""
+    return text if len(text) <= width else text[: width // 2] + "…" + text[len(text) - (width - width // 2 - 1) :]

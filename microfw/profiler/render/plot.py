@@ -1,0 +1,52 @@
+"""A session as a matplotlib figure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from microfw.errors import ArgumentError
+from microfw.profiler.render.names import OUTSIDE, middle, visible
+from microfw.profiler.session import Session
+
+COLOURS = {"forward": "#3f7fd0", "backward": "#d0602f", "update": "#1f9463", "data": "#9a8fb8"}
+
+MOST_LAYERS = 16
+
+
+def plot(session: Session) -> Any:
+    """Return a figure: time by epoch to the left, the layers of one step to the right. Needs ``microfw[plot]``.
+
+    Raises
+    ------
+    ArgumentError
+        If no epoch was recorded.
+    ImportError
+        If matplotlib is not installed.
+    """
+    try:
+        from matplotlib import pyplot
+    except ImportError:
+        raise ImportError("plot: expected matplotlib to be installed, got none; pip install microfw[plot]") from None
+    if not session.epochs:
+        raise ArgumentError("plot: expected a session with an epoch, got none")
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    numbers = [e.epoch for e in session.epochs]
+    bottom = [0.0] * len(numbers)
+    for phase, colour in COLOURS.items():
+        heights = [getattr(e, f"{phase}_ns") / 1e6 for e in session.epochs]
+        left.bar(numbers, heights, 0.85, bottom, color=colour, label=phase)
+        bottom = [b + h for b, h in zip(bottom, heights, strict=True)]
+    left.set(title="Time by epoch", xlabel="epoch", ylabel="ms")
+    left.legend()
+    total = session.total()
+    steps = total.observed or 1
+    layers = total.layers()[:MOST_LAYERS][::-1]
+    names = [middle(visible(row.layer) or OUTSIDE, 24) for row in layers]
+    places = range(len(layers))
+    for shift, phase in ((0.2, "forward"), (-0.2, "backward")):
+        lengths = [getattr(row, f"{phase}_ns") / steps / 1e3 for row in layers]
+        right.barh([k + shift for k in places], lengths, 0.4, color=COLOURS[phase], label=phase)
+    right.set_yticks(places, names, parse_math=False)
+    right.set(title="Layers, in one step", xlabel="µs")
+    right.legend()
+    return figure

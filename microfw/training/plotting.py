@@ -1,0 +1,18 @@
+"""Drawing with Matplotlib, which is imported on use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from microfw.errors import ArgumentError, message
+
+
+def new_axes(axes: Any, where: str = "plot") -> Any:
+    """Return the axes that were given, or new ones."""
+    if axes is not None:
+        return axes
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        raise ArgumentError(message(where, "Matplotlib", "none installed", 'pip install "microfw[plot]"')) from None
+    return plt.subplots(layout="constrained")[1]

@@ -1,0 +1,207 @@
+"""Learning rates in a Trainer: schedules, and a range test that finds one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import ArgumentError, NonFiniteError, message
+from microfw.training.hooks import Hook, TrainState
+
+
+class LearningRate(Hook):
+    """Sets the optimizer's learning rate by a schedule.
+
+    Parameters
+    ----------
+    schedule : callable
+        One of `optim.schedules`, or any function of a number that returns a rate.
+    of : str
+        What the schedule is a function of: "step", the number of steps completed, before each of them;
+        "epoch", the number of epochs completed, before each of them; or an entry of the History, such as
+        "val_loss" for a `ReduceOnPlateau`, after each epoch.
+
+    Examples
+    --------
+    >>> import microfw as mf
+    >>> from microfw.optim import schedules
+    >>> train, test = mf.data.load("iris", rng=0)
+    >>> model = mf.nn.Sequential(mf.nn.Dense(4, 3, rng=0))
+    >>> optimizer = mf.optim.Adam(model.parameters())
+    >>> hook = LearningRate(schedules.StepDecay(0.8, every=2, factor=0.5), of="epoch")
+    >>> trainer = mf.Trainer(model, mf.nn.CrossEntropyLoss(), optimizer, hooks=[hook])
+    >>> trainer.fit(train, epochs=5, rng=0, progress=False).column("lr")
+    [0.8, 0.8, 0.4, 0.4, 0.2]
+    """
+
+    def __init__(self, schedule: Callable[[float], float], of: str = "step") -> None:
+        if not callable(schedule) or isinstance(schedule, type):
+            got = f"the class {schedule.__name__}" if isinstance(schedule, type) else repr(schedule)
+            raise ArgumentError(message("LearningRate", "a schedule, a function of a number", got))
+        self.schedule = schedule
+        self.of = of
+
+    def on_epoch_start(self, state: TrainState) -> None:
+        """Set the rate of an epoch."""
+        if self.of == "epoch":
+            state.optimizer.lr = self.schedule(state.epoch - 1)
+
+    def on_gradients(self, state: TrainState) -> None:
+        """Set the rate of a step."""
+        if self.of == "step":
+            state.optimizer.lr = self.schedule(state.steps)
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        """Set the rate that a metric asks for."""
+        if self.of not in ("step", "epoch"):
+            state.optimizer.lr = self.schedule(state.history.column(self.of)[-1])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the schedule remembers, if it is one that does."""
+        return dict(self.schedule.state_dict()) if hasattr(self.schedule, "state_dict") else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what `state_dict` returned."""
+        if hasattr(self.schedule, "load_state_dict"):
+            self.schedule.load_state_dict(state)
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """What `lr_range_test` found.
+
+    Attributes
+    ----------
+    rates, losses : list of float
+        The rates that were tried, and the smoothed loss at each.
+    suggestion : float
+        Where the loss fell fastest, per factor of the rate.
+    """
+
+    rates: list[float]
+    losses: list[float]
+    suggestion: float
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw loss over rate, with Matplotlib (extra ``plot``), and return the axes."""
+        from microfw.training.plotting import new_axes
+
+        axes = new_axes(axes)
+        axes.plot(self.rates, self.losses)
+        axes.axvline(self.suggestion, color="black", linestyle=":", label=f"suggestion {self.suggestion:.2g}")
+        axes.set(xscale="log", xlabel="learning rate", ylabel="loss, smoothed")
+        axes.legend()
+        return axes
+
+
+class _Rising(Hook):
+    """Raises the rate by a factor a step, and stops where the loss has exploded."""
+
+    def __init__(self, low: float, high: float, steps: int, smooth: float) -> None:
+        self.low, self.factor, self.steps, self.smooth = low, (high / low) ** (1 / max(steps - 1, 1)), steps, smooth
+        self.rates: list[float] = []
+        self.losses: list[float] = []
+        self.mean = 0.0
+
+    def on_gradients(self, state: TrainState) -> None:
+        rate = self.low * self.factor**state.steps
+        self.mean = self.smooth * self.mean + (1 - self.smooth) * state.loss
+        loss = self.mean / (1 - self.smooth ** (state.steps + 1))
+        if not (math.isnan(loss) or (self.losses and loss > 4 * min(self.losses))):
+            state.optimizer.lr = rate
+            self.rates.append(rate)
+            self.losses.append(loss)
+        else:
+            state.stop = True
+
+    def on_step_end(self, state: TrainState) -> None:
+        state.stop = state.stop or state.steps >= self.steps
+
+
+def lr_range_test(
+    trainer: Any,
+    train: Any,
+    low: float = 1e-5,
+    high: float = 10.0,
+    steps: int = 100,
+    batch_size: int = 32,
+    *,
+    smooth: float = 0.9,
+    rng: int | np.random.Generator | None = None,
+) -> RangeTest:
+    """Train for some steps at rising rates, and tell where the loss falls fastest.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Its model, loss and optimizer are used, its hooks are not. All are as before at the end.
+    train : Dataset or (X, y)
+        What to train on.
+    low, high : float
+        The first rate and the last.
+    steps : int
+        How many there are; it ends early where the loss is four times its lowest.
+    batch_size : int
+        Rows in a step.
+    smooth : float
+        How much of the running mean of the loss is kept at a step, from 0 to below 1.
+    rng : int, numpy.random.Generator or None
+        Where the order of the rows comes from.
+
+    Returns
+    -------
+    RangeTest
+
+    Raises
+    ------
+    ArgumentError
+        If a setting is out of range.
+
+    Notes
+    -----
+    Source: Smith, "Cyclical learning rates for training neural networks", 2017, section 3.3.
+
+    Examples
+    --------
+    >>> import microfw as mf
+    >>> train, test = mf.data.load("digits", rng=0)
+    >>> model = mf.nn.Sequential(mf.nn.Dense(64, 32, rng=0), mf.nn.ReLU(), mf.nn.Dense(32, 10, rng=1))
+    >>> trainer = mf.Trainer(model, mf.nn.CrossEntropyLoss(), mf.optim.SGD(model.parameters(), lr=0.1))
+    >>> found = lr_range_test(trainer, train, rng=0)
+    >>> 0.01 < found.suggestion < 2
+    True
+    """
+    from microfw.training.trainer import Trainer
+
+    where = "lr_range_test"
+    if not 0 < low < high < math.inf:
+        raise ArgumentError(message(where, "0 < low < high, finite", f"{low} and {high}"))
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 5:
+        raise ArgumentError(message(where, "steps to be an integer of at least 5", repr(steps)))
+    if not 0 <= smooth < 1:
+        raise ArgumentError(message(where, "smooth from 0 to below 1", smooth))
+    if getattr(trainer.optimizer, "takes_closure", False):
+        raise ArgumentError(message(where, "an optimizer that takes single steps", type(trainer.optimizer).__name__))
+    from microfw.training.state import Carried
+
+    rising, carried = _Rising(low, high, steps, smooth), Carried(trainer.model, trainer.loss)
+    before = trainer.model.state_dict(), trainer.optimizer.state_dict(), carried.save()
+    try:
+        Trainer(trainer.model, trainer.loss, trainer.optimizer, hooks=[rising]).fit(
+            train, steps, batch_size, rng=rng, progress=False
+        )
+    except NonFiniteError:
+        if len(rising.rates) < 5:
+            raise
+    finally:
+        trainer.model.load_state_dict(before[0])
+        trainer.optimizer.load_state_dict(before[1])
+        trainer.optimizer.zero_grad()
+        carried.restore(before[2])
+    rates, losses = rising.rates, rising.losses
+    slopes = np.gradient(losses, np.log(rates))
+    return RangeTest(rates, losses, rates[int(np.argmin(slopes[: int(np.argmin(losses)) + 1]))])

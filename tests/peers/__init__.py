@@ -1,0 +1,1 @@
+"""The optional suites against other frameworks; run with ``pytest -m peers``."""
