@@ -94,7 +94,7 @@ class Do(Hook):
 
 def data():
     rng = np.random.default_rng(7)
-    X = rng.standard_normal((2, STEPS * 6 - 2, 4)).astype(np.float32)  # the last batch is smaller
+    X = rng.standard_normal((2, STEPS * 6 - 1, 4)).astype(np.float32)  # the last batch is smaller
     y = (X.sum(axis=2) > 0).astype(int) + (X[:, :, 0] > 1)
     return (X[0], y[0]), (X[1], y[1])
 

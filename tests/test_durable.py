@@ -205,7 +205,8 @@ def acknowledge(folder, count=10**9):
 
 
 def acknowledged(folder):
-    return int(Path(folder, "done").read_text().split()[-1]) if Path(folder, "done").exists() else -1
+    path = Path(folder, "done")
+    return int(["-1", *path.read_text().split()][-1]) if path.exists() else -1
 
 
 def traced(path, listing, *options):
