@@ -2,8 +2,8 @@
 
 The graph: `Tensor`, `tensor`, `no_grad`, `op`, `ops`. Derivatives: `grad`, `value_and_grad`, `vjp`, `jvp`,
 `jacobian`, `hessian`, `hvp`, `checkpoint`. Checks: `gradcheck`, `gradgradcheck`, `detect_anomaly`, `testing`.
-Models: `nn`, `optim`. Data: `data`. Training: `Trainer`, `Hook`, `training`. Cost: `Profiler`, `profiler`. The
-graph to look at: `draw`.
+Models: `nn`, `optim`. Data: `data`. Training: `Trainer`, `Hook`, `training`. Files: `save`, `load`.
+Cost: `Profiler`, `profiler`. The graph to look at: `draw`.
 """
 
 from importlib import import_module
@@ -22,6 +22,7 @@ from microfw.tensor import Tensor, tensor
 if TYPE_CHECKING:
     from microfw import data, profiler, testing, training
     from microfw.drawing import draw
+    from microfw.files import load, save
     from microfw.profiler import Profiler
     from microfw.training import Hook, Trainer
 
@@ -44,12 +45,14 @@ __all__ = [
     "hvp",
     "jacobian",
     "jvp",
+    "load",
     "nn",
     "no_grad",
     "op",
     "ops",
     "optim",
     "profiler",
+    "save",
     "tensor",
     "testing",
     "training",
@@ -57,7 +60,14 @@ __all__ = [
     "vjp",
 ]
 
-_ON_USE = {"Hook": "training", "Profiler": "profiler", "Trainer": "training", "draw": "drawing"}
+_ON_USE = {
+    "Hook": "training",
+    "Profiler": "profiler",
+    "Trainer": "training",
+    "draw": "drawing",
+    "load": "files",
+    "save": "files",
+}
 
 
 def __getattr__(name: str) -> Any:

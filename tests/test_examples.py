@@ -28,6 +28,7 @@ EXAMPLES = {  # example: lines of its output
     "plot_7_characters.py": [r"epoch  8: loss 0\.\d+", r"monday\. the ", r"known words: (8\d|9\d|100)%", r"memory LSTM +7 +20,736 "],
     "plot_8_newton_logistic.py": [r"Hessian by hand: relative difference \de-1[4-7]", r"Newton: (8|9|10|11) steps, gradient \de-1\d", r"largest coefficient 1\.\d+, largest difference from scikit-learn (0|\de-(1\d|09|08))", r"the first step by \d+ products: relative difference \de-(09|1\d)"],
     "plot_10_schedules_and_stopping.py": [r"range test: the loss falls fastest at a rate of 0\.\d+", r"one cycle: val_loss 0\.\d+ .*", r"stopped after \d+ of 200 epochs, best at \d+", r"test accuracy with the best weights: 9\d\.\d%"],
+    "plot_11_resume.py": [r"the process was ended by SIGKILL", r"weights equal bit for bit: True", r"losses equal bit for bit: True", r"test accuracy of the loaded model: 9\d\.\d%", r"(PyTorch|NumPy) read 8 arrays", r"the same numbers: True", r"microfw\.json "],
     "plot_9_draw_the_graph.py": [r"    2 linear \(32, 10\)  +<- 3, weight", r"each op is visited before", r"draw: .* call mf.draw\(loss\) before loss.backward"],
 }  # fmt: skip
 

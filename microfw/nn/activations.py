@@ -9,6 +9,7 @@ import numpy as np
 
 from microfw.errors import ArgumentError, message
 from microfw.nn.checks import floats_given, given, positive, wrong_shape
+from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
 from microfw.ops import elementwise, reduction
 from microfw.tensor import Tensor
@@ -72,7 +73,7 @@ class PReLU(Module):
         if not math.isfinite(init):
             raise ArgumentError(message("PReLU", "a finite init", init))
         self.features = int(features)
-        self.weight = Parameter(np.full(self.features, init))
+        self.weight = Parameter(constant((self.features,), init))
 
     def forward(self, x: Any) -> Tensor:
         """Scale negative entries."""

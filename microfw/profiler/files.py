@@ -72,6 +72,11 @@ def load(path: str | os.PathLike[str]) -> Session:
             data = json.load(file)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: expected JSON, got {error}; was the file cut short?") from None
+    return parse(data, where)
+
+
+def parse(data: Any, where: str) -> Session:
+    """Return the session of what JSON held; ``where`` is for errors, which are `DataError`."""
     if not isinstance(data, dict) or "epochs" not in data:
         raise DataError(f"{where}: expected a profile saved by microfw, got other JSON")
     if data.get("version") not in range(1, VERSION + 1):
