@@ -1,5 +1,6 @@
 """What training costs: recorder, session, and the functions that render it."""
 
+from microfw.profiler.fits import FitProfile, fits_report
 from microfw.profiler.law import law
 from microfw.profiler.law_data import Count, Law, LayerCost, Ratio
 from microfw.profiler.measure import Way
@@ -12,6 +13,7 @@ __all__ = [
     "Count",
     "Epoch",
     "Fit",
+    "FitProfile",
     "Law",
     "Layer",
     "LayerCost",
@@ -21,6 +23,7 @@ __all__ = [
     "Session",
     "Sweep",
     "Way",
+    "fits_report",
     "law",
     "report",
     "sweep",

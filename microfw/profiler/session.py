@@ -232,15 +232,18 @@ class Session:
                 "read it with the microfw that wrote it"
             )
         try:
-            for epoch in data["epochs"]:
-                epoch["rows"] = [_make(Row, row) for row in epoch["rows"]]
-            data["epochs"] = [_make(Epoch, epoch) for epoch in data["epochs"]]
-            data["layers"] = [_make(Layer, layer) for layer in data["layers"]]
-            return _make(cls, data)
+            return cls.from_dict(data)
         except (TypeError, KeyError) as error:
             raise DataError(
                 f"{where}: expected a profile saved by microfw, got an entry that is wrong: {error}"
             ) from None
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Make a session of what ``dataclasses.asdict`` made of one."""
+        epochs = [_make(Epoch, e | {"rows": [_make(Row, row) for row in e["rows"]]}) for e in data["epochs"]]
+        layers = [_make(Layer, layer) for layer in data["layers"]]
+        return _make(cls, data | {"epochs": epochs, "layers": layers})
 
 
 def _make(kind: type[T], data: Any) -> T:
