@@ -14,13 +14,16 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError, DataError, message
 from microfw.estimators import parts
 from microfw.estimators.learner import Array, Learner, Rows, Stopper, outputs
 from microfw.estimators.watch import Watch
 from microfw.training.history import History
 
 FLOATS = (np.float64, np.float32)
+
+BRIEF = 8
+"""Up to so many steps a call of `partial_fit` is brief."""
 
 
 class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc,unused-ignore]
@@ -144,6 +147,8 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         """Make a network, a loss and an optimizer, and forget what was trained before."""
         rng = generator(self.random_state)
         loss = self._make_loss()
+        if self.norm == "batch" and len(rows) < 2:
+            raise DataError(message(type(self).__name__, "rows for norm='batch' to compare", "1 sample"))
         model = parts.network(self, self.n_features_in_, self._count(rows), rng, rows.X.dtype)
         optimizer = parts.optimizer(self, model.parameters())
         self.module_ = model
@@ -179,11 +184,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
             rows = self._validated(X, y, sample_weight, fresh)
             if fresh:
                 self._start(rows)
-        if self.early_stopping:
-            raise ArgumentError(
-                message(f"{type(self).__name__}.partial_fit", "early_stopping=False", "True", "or call fit")
-            )
-        with self._learner.training():
+        with self._learner.training(briefly=len(rows) <= BRIEF * self._size(rows)):
             self._note(self._learner.epoch(rows, self._size(rows), self.shuffle))
         return self
 
@@ -207,11 +208,16 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         if not self.early_stopping:
             return rows, None
         labels = self._strata(rows.y)
-        if labels is not None and np.bincount(labels).min() < 2:
-            labels = None
+        count = max(round(self.validation_fraction * len(rows)), 1)
+        if count >= len(rows):
+            raise DataError(message(f"{type(self).__name__}.fit", "rows to train on", f"{len(rows)} (n_samples = 1)"))
+        if labels is not None:
+            found = np.bincount(labels)
+            if found[found > 0].min() < 2 or not np.count_nonzero(found) <= count <= len(rows) - np.count_nonzero(found):
+                labels = None  # too few rows to share each class out
         seed = int(self._learner.rng.integers(1 << 31))
         train, test = train_test_split(
-            np.arange(len(rows)), test_size=self.validation_fraction, stratify=labels, random_state=seed
+            np.arange(len(rows)), test_size=count, stratify=labels, random_state=seed
         )
         return rows.take(train), rows.take(test)
 

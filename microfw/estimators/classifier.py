@@ -228,7 +228,11 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
     # Targets
 
     def _make_loss(self) -> Any:
-        return parts.loss(self.loss, type(self).__name__, self._multilabel)
+        loss = parts.loss(self.loss, type(self).__name__, self._multilabel)
+        if self._multilabel and isinstance(loss, LABELLED):
+            expected = "a loss of several labels, such as 'log_loss' or BCEWithLogitsLoss"
+            raise ArgumentError(message(type(self).__name__, expected, type(loss).__name__))
+        return loss
 
     def _count(self, rows: Rows) -> int:
         return len(self.classes_)

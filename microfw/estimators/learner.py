@@ -13,7 +13,7 @@ from microfw.data.batching import GATHER
 from microfw.errors import NonFiniteError
 from microfw.estimators.parts import outputs_of
 from microfw.nn import Module
-from microfw.recording import mode
+from microfw.recording import MODE, mode
 from microfw.tensor import Tensor
 from microfw.training.hooks import TrainState
 from microfw.training.nonfinite import explain
@@ -100,22 +100,32 @@ class Learner:
         self._carried = Carried(self.model, self.loss)
         self._modules = [module for _, module in self.model.named_modules()]
         self._interrupts = Interrupts()
+        self._briefly = False
         self._least = 2 if self._carried.buffers else 1  # the statistics of one row are none
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k not in ("_carried", "_modules", "_interrupts", "_least")}
+        return {k: v for k, v in vars(self).items() if k not in ("_carried", "_modules", "_interrupts", "_least", "_briefly")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._prepare()
 
     @contextlib.contextmanager
-    def training(self) -> Iterator[None]:
-        """Run a block in which steps can be taken: recorded, in training, Ctrl-C held back inside of a move."""
+    def training(self, briefly: bool = False) -> Iterator[None]:
+        """Run a block in which steps can be taken, recorded and in training.
+
+        Ctrl-C waits until a move is complete. To hold it back costs as much as a small step, so that a block of
+        a few steps had better be ``briefly``: a move that is interrupted is then undone.
+        """
         for module in self._modules:
             module.training = True
-        with mode(recording=True), quiet(), self._interrupts:
-            yield
+        self._briefly = briefly
+        with contextlib.nullcontext() if MODE.get().recording else mode(recording=True), quiet():
+            if briefly:
+                yield
+            else:
+                with self._interrupts:
+                    yield
 
     def epoch(self, rows: Rows, size: int, shuffle: bool) -> float:
         """Train on all rows once; return the mean loss of a row as the steps found it."""
@@ -135,7 +145,7 @@ class Learner:
         NonFiniteError
             If the loss or a gradient turns NaN or infinite.
         """
-        optimizer, before, value = self.optimizer, self._carried.save(), float("nan")
+        optimizer, before, value, moving = self.optimizer, self._carried.save(), float("nan"), False
         if self.rate is not None:
             optimizer.lr = float(self.rate(self.steps))
         try:
@@ -148,11 +158,14 @@ class Learner:
             loss.backward()
             if self.largest is not None:
                 self._clip()
-            self._interrupts.held = True
+            values = optimizer.flat.values.copy() if self._briefly else None
+            self._interrupts.held = moving = True
             optimizer.step()
             self.steps += 1
         except BaseException as error:
             self._interrupts.held = False
+            if moving and values is not None:
+                optimizer.flat.values[...] = values
             self._carried.restore(before)
             if isinstance(error, NonFiniteError):
                 try:
