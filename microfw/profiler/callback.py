@@ -25,7 +25,8 @@ class Callback:
     """The part of a `Profiler` that an estimator of `microfw.estimators` tells of its fits.
 
     A search copies the estimator, and its copies share their callbacks. So there is a profiler of its own for
-    each fit that runs, whatever the thread; in another process it sends what it found to the one that was set.
+    each fit that runs, whatever the thread. A copy that pickling made, as in another process, sends what it finds to
+    the one that was set, as long as that is there; what had come in before stays where it is.
 
     Attributes
     ----------
@@ -86,8 +87,8 @@ class Callback:
         if self._sends and self._address is not None:
             try:
                 return self._address.send(fit.to_bytes())
-            except OSError:  # as when it was loaded from a file, long after
-                self._sends = False
+            except OSError:  # nobody is there any more, as when it was loaded from a file
+                self._sends, self._address = False, None
         self.fits.append(fit)
 
     # Copies
@@ -104,9 +105,7 @@ class Callback:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, fits=Fits(), _running={}, _lock=threading.Lock())
         self.__dict__.update(_recorder=None, _token=None, _logs=[], model=None)
-        self._sends = self._address is not None and not self._address.is_here
-        if not self._sends:
-            self._address = None
+        self._sends = True
 
 
 def changed(estimator: Any) -> dict[str, str]:

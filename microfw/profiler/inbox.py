@@ -6,7 +6,6 @@ Messages are bytes, and are not unpickled. A key that only copies of the owner h
 from __future__ import annotations
 
 import os
-import platform
 import threading
 import weakref
 from collections.abc import Callable
@@ -15,16 +14,10 @@ from typing import Any, NamedTuple
 
 
 class Address(NamedTuple):
-    """Where an inbox is, what opens it, and which process it belongs to."""
+    """Where an inbox is, and what opens it."""
 
     place: Any
     key: bytes
-    owner: tuple[int, str]
-
-    @property
-    def is_here(self) -> bool:
-        """Whether the inbox belongs to this process."""
-        return self.owner == (os.getpid(), platform.node())
 
     def send(self, message: bytes) -> None:
         """Deliver a message, and wait until it has been taken.
@@ -58,7 +51,7 @@ def opened(take: Callable[[bytes], None], owner: Any, host: str | None = None) -
     listener = Listener(None if host is None else (host, 0), backlog=128, authkey=key)
     threading.Thread(target=_accept, args=(listener, take), daemon=True).start()
     weakref.finalize(owner, listener.close)
-    return Address(listener.address, key, (os.getpid(), platform.node()))
+    return Address(listener.address, key)
 
 
 def _accept(listener: Listener, take: Callable[[bytes], None]) -> None:
