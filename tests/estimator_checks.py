@@ -24,6 +24,11 @@ def made(n_features, n_outputs, rng):
     return nn.Sequential(body, nn.Residual(nn.Dense(16, 16, rng=rng)), nn.Tanh(), nn.Dense(16, n_outputs, rng=rng))
 
 
+def falling(step):
+    """A schedule of one's own."""
+    return 0.2 / (1 + step / 50)
+
+
 SMALL = {"hidden_layer_sizes": (16,), "learning_rate": 0.05, "max_iter": 50}
 
 CONFIGURATIONS = {
@@ -35,8 +40,7 @@ CONFIGURATIONS = {
     "float64, in order": SMALL | {"dtype": "float64", "shuffle": False, "batch_size": 64},
     "own network": SMALL | {"module": made},
     "another loss": SMALL,
-    "own optimizer, schedule, profile": SMALL
-    | {"optimizer": optim.SGD, "learning_rate": lambda step: 0.2 / (1 + step / 50), "profile": True},
+    "own optimizer, schedule, profile": SMALL | {"optimizer": optim.SGD, "learning_rate": falling, "profile": True},
 }
 LOSSES = {NeuralClassifier: nn.BCEWithLogitsLoss(), NeuralRegressor: "huber"}
 
@@ -45,7 +49,7 @@ LOSSES = {NeuralClassifier: nn.BCEWithLogitsLoss(), NeuralRegressor: "huber"}
 UNLIKE = {
     "dropout": SMALL | {"dropout": 0.1},
     "batch norm": SMALL | {"norm": "batch"},
-    "early stopping": {"hidden_layer_sizes": (16,), "learning_rate": 0.05, "early_stopping": True},
+    "early stopping": {"hidden_layer_sizes": (16,), "learning_rate": 0.05, "early_stopping": True, "scoring": "loss"},
 }
 
 

@@ -84,7 +84,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         tags.input_tags.sparse = True
         return tags
 
-    @with_callbacks
+    @with_callbacks  # type: ignore[untyped-decorator,unused-ignore]
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train a new network, or with ``warm_start`` the one that is there.
 
@@ -213,12 +213,12 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
             raise DataError(message(f"{type(self).__name__}.fit", "rows to train on", f"{len(rows)} (n_samples = 1)"))
         if labels is not None:
             found = np.bincount(labels)
-            if found[found > 0].min() < 2 or not np.count_nonzero(found) <= count <= len(rows) - np.count_nonzero(found):
+            if found[found > 0].min() < 2 or not np.count_nonzero(found) <= count <= len(rows) - np.count_nonzero(
+                found
+            ):
                 labels = None  # too few rows to share each class out
         seed = int(self._learner.rng.integers(1 << 31))
-        train, test = train_test_split(
-            np.arange(len(rows)), test_size=count, stratify=labels, random_state=seed
-        )
+        train, test = train_test_split(np.arange(len(rows)), test_size=count, stratify=labels, random_state=seed)
         return rows.take(train), rows.take(test)
 
     def _scorer(self) -> Any:
@@ -270,7 +270,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
 
 
 def _integer(value: Any, least: int) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
 
 
 def generator(random_state: Any) -> np.random.Generator:
@@ -280,5 +280,3 @@ def generator(random_state: Any) -> np.random.Generator:
     if isinstance(random_state, np.random.Generator):
         return np.random.default_rng(random_state.integers(1 << 31))
     return np.random.default_rng(random_state)
-
-

@@ -201,20 +201,20 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
         z = self._outputs(X)
         if self._multilabel or len(self.classes_) > 2:
             return z
-        return z[:, -1] - z[:, 0]  # type: ignore[no-any-return]
+        return z[:, -1] - z[:, 0]
 
-    @available_if(_has_probabilities)
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator,unused-ignore]
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class for each row, or for several labels of each label."""
         z = self._outputs(X)
         with np.errstate(over="ignore"):
             if isinstance(self._learner.loss, nn.BCEWithLogitsLoss):
                 p = 1 / (1 + np.exp(-z))
-                return p if self._multilabel else p / p.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
+                return p if self._multilabel else p / p.sum(axis=1, keepdims=True)
             e = np.exp(z - z.max(axis=1, keepdims=True))
         return e / e.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
 
-    @available_if(_has_probabilities)
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator,unused-ignore]
     def predict_log_proba(self, X: Any) -> Array:
         """Return the logarithm of `predict_proba`, exact also where a probability underflows."""
         check_is_fitted(self)
@@ -285,7 +285,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
         if isinstance(loss, LABELLED):
             return codes.astype(np.intp, copy=False)
         hot = np.eye(len(self.classes_), dtype=dtype)[codes]
-        return 2 * hot - 1 if isinstance(loss, nn.HingeLoss) else hot  # type: ignore[no-any-return]
+        return 2 * hot - 1 if isinstance(loss, nn.HingeLoss) else hot
 
     def _quick_targets(self, y: Array) -> Array | None:
         weighted = self.class_weight is not None
@@ -302,4 +302,4 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
     def _decoded(self, targets: Array) -> Array:
         if self._multilabel:
             return targets.astype(np.intp)
-        return self.classes_[self._strata(targets)]  # type: ignore[no-any-return]
+        return self.classes_[self._strata(targets)]

@@ -104,7 +104,11 @@ class Learner:
         self._least = 2 if self._carried.buffers else 1  # the statistics of one row are none
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k not in ("_carried", "_modules", "_interrupts", "_least", "_briefly")}
+        return {
+            k: v
+            for k, v in vars(self).items()
+            if k not in ("_carried", "_modules", "_interrupts", "_least", "_briefly")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -145,14 +149,14 @@ class Learner:
         NonFiniteError
             If the loss or a gradient turns NaN or infinite.
         """
-        optimizer, before, value, moving = self.optimizer, self._carried.save(), float("nan"), False
+        optimizer, before, moving, value = self.optimizer, self._carried.save(), False, float("nan")
         if self.rate is not None:
             optimizer.lr = float(self.rate(self.steps))
         try:
             optimizer.zero_grad()
             outputs = self.model(X)
             loss = self.loss(outputs, y) if weight is None else self.loss(outputs, y, weight)
-            value = loss.item()
+            value = float(loss.item())
             if not isfinite(value):
                 raise NonFiniteError
             loss.backward()
@@ -241,4 +245,3 @@ class Stopper:
         """Bring back the values of the best epoch."""
         if self.keeps is not None and self.kept is not None:
             self.keeps.load_state_dict(self.kept)
-

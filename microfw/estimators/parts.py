@@ -68,7 +68,8 @@ def _layers(settings: Any, inputs: int, outputs: int, rng: np.random.Generator) 
     norms: dict[Any, Any] = {None: None, "batch": nn.BatchNorm1D, "layer": nn.LayerNorm}
     if settings.norm not in norms:
         raise ArgumentError(message(where, "norm to be None, 'batch' or 'layer'", repr(settings.norm)))
-    norm, layers = norms[settings.norm], []
+    norm = norms[settings.norm]
+    layers: list[nn.Module] = []
     for size in sizes:
         layers.append(nn.Dense(inputs, int(size), rng=rng))
         if norm is not None:

@@ -65,7 +65,9 @@ class DataParallel:
     def __init__(self, optimizer: Any, comm: Any = None) -> None:
         if not hasattr(getattr(optimizer, "flat", None), "gradients"):
             fix = "pass optim.SGD(model.parameters(), lr=...)"
-            raise ArgumentError(message("DataParallel", "an optimizer on one flat buffer", type(optimizer).__name__, fix))
+            raise ArgumentError(
+                message("DataParallel", "an optimizer on one flat buffer", type(optimizer).__name__, fix)
+            )
         self.optimizer = optimizer
         self.flat = optimizer.flat
         self.comm = world() if comm is None else comm

@@ -115,10 +115,9 @@ def fits_report(fits: Sequence[FitProfile], *, most: int = 40, epochs: int = 8) 
         by_epoch.append([name] + [f"{times[e] / 1e6:,.2f}" if e < len(times) else "" for e in columns])
     head = ["fit", "epochs", "steps", "loss", "forward", "backward", "share", "settings that differ"]
     cut = f", the {most} dearest of {len(fits)}" if len(fits) > most else ""
-    return "\n".join(
-        [title, "", f"Fits (times in ms){cut}", table(head, rows, text=True)]
-        + ["", "Backward, epoch by epoch (ms)", table(["fit", *(str(e + 1) for e in columns)], by_epoch)]
-    )
+    parts = [title, f"Fits (times in ms){cut}\n{table(head, rows, text=True)}"]
+    parts.append(f"Backward, epoch by epoch (ms)\n{table(['fit', *(str(e + 1) for e in columns)], by_epoch)}")
+    return "\n\n".join(parts)
 
 
 def differing(fits: Sequence[FitProfile]) -> list[str]:

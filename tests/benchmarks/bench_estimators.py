@@ -40,7 +40,9 @@ def estimator(column: str, classifies: bool, shape: str) -> Any:
     from sklearn.neural_network import MLPClassifier, MLPRegressor
 
     kind = MLPClassifier if classifies else MLPRegressor
-    return kind(hidden_layer_sizes=sizes, solver="sgd", learning_rate_init=0.01, alpha=0.0, n_iter_no_change=EPOCHS + 1, **same)
+    return kind(
+        hidden_layer_sizes=sizes, solver="sgd", learning_rate_init=0.01, alpha=0.0, n_iter_no_change=EPOCHS + 1, **same
+    )
 
 
 def prepare(column: str) -> Any:
