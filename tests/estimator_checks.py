@@ -29,12 +29,13 @@ def falling(step):
     return 0.2 / (1 + step / 50)
 
 
-SMALL = {"hidden_layer_sizes": (16,), "learning_rate": 0.05, "max_iter": 50}
+SGD = {"optimizer": "sgd", "max_grad_norm": 1.0}
+SMALL = SGD | {"hidden_layer_sizes": (16,), "learning_rate": 0.05, "max_iter": 50}
 
 CONFIGURATIONS = {
     "default": {},
     "small": SMALL,
-    "two layers": {"hidden_layer_sizes": (32, 16), "activation": "tanh", "optimizer_params": {"momentum": 0.8}},
+    "two layers": SGD | {"hidden_layer_sizes": (32, 16), "activation": "tanh", "optimizer_params": {"momentum": 0.8}},
     "layer norm": {"hidden_layer_sizes": 32, "norm": "layer", "activation": "gelu"},
     "linear": {"hidden_layer_sizes": (), "n_iter_no_change": None},
     "float64, in order": SMALL | {"dtype": "float64", "shuffle": False, "batch_size": 64},
@@ -49,7 +50,8 @@ LOSSES = {NeuralClassifier: nn.BCEWithLogitsLoss(), NeuralRegressor: "huber"}
 UNLIKE = {
     "dropout": SMALL | {"dropout": 0.1},
     "batch norm": SMALL | {"norm": "batch"},
-    "early stopping": {"hidden_layer_sizes": (16,), "learning_rate": 0.05, "early_stopping": True, "scoring": "loss"},
+    "early stopping": SGD
+    | {"hidden_layer_sizes": (16,), "learning_rate": 0.05, "early_stopping": True, "scoring": "loss"},
 }
 
 

@@ -61,17 +61,22 @@ def diabetes():
     return scale(X), scale(y)
 
 
+SGD = {
+    "optimizer": "sgd",
+    "max_grad_norm": 1.0,
+    "batch_size": 32,
+    "max_iter": 10,
+    "hidden_layer_sizes": (16,),
+    "random_state": 0,
+}
+
+
 def classifier(**settings):
-    return NeuralClassifier(
-        **{"hidden_layer_sizes": (16,), "max_iter": 10, "learning_rate": 0.1, "random_state": 0, "batch_size": 32}
-        | settings
-    )
+    return NeuralClassifier(**{"learning_rate": 0.1} | SGD | settings)
 
 
 def regressor(**settings):
-    return NeuralRegressor(
-        **{"hidden_layer_sizes": (16,), "max_iter": 10, "random_state": 0, "batch_size": 32} | settings
-    )
+    return NeuralRegressor(**{"learning_rate": 0.01} | SGD | settings)
 
 
 # scikit-learn's checks

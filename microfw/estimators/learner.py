@@ -100,14 +100,14 @@ class Learner:
         self._carried = Carried(self.model, self.loss)
         self._modules = [module for _, module in self.model.named_modules()]
         self._interrupts = Interrupts()
-        self._briefly = False
+        self._briefly, self._value = False, float("nan")
         self._least = 2 if self._carried.buffers else 1  # the statistics of one row are none
 
     def __getstate__(self) -> dict[str, Any]:
         return {
             k: v
             for k, v in vars(self).items()
-            if k not in ("_carried", "_modules", "_interrupts", "_least", "_briefly")
+            if k not in ("_carried", "_modules", "_interrupts", "_least", "_briefly", "_value")
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -149,22 +149,18 @@ class Learner:
         NonFiniteError
             If the loss or a gradient turns NaN or infinite.
         """
-        optimizer, before, moving, value = self.optimizer, self._carried.save(), False, float("nan")
+        optimizer, before, moving = self.optimizer, self._carried.save(), False
         if self.rate is not None:
             optimizer.lr = float(self.rate(self.steps))
         try:
-            optimizer.zero_grad()
-            outputs = self.model(X)
-            loss = self.loss(outputs, y) if weight is None else self.loss(outputs, y, weight)
-            value = float(loss.item())
-            if not isfinite(value):
-                raise NonFiniteError
-            loss.backward()
-            if self.largest is not None:
-                self._clip()
-            values = optimizer.flat.values.copy() if self._briefly else None
-            self._interrupts.held = moving = True
-            optimizer.step()
+            if getattr(optimizer, "takes_closure", False):
+                value = float(optimizer.step(lambda: self._gradients(X, y, weight)))
+            else:
+                self._gradients(X, y, weight)
+                value = self._value
+                values = optimizer.flat.values.copy() if self._briefly else None
+                self._interrupts.held = moving = True
+                optimizer.step()
             self.steps += 1
         except BaseException as error:
             self._interrupts.held = False
@@ -173,12 +169,25 @@ class Learner:
             self._carried.restore(before)
             if isinstance(error, NonFiniteError):
                 try:
-                    raise self._explained(error, X, y, weight, value) from None
+                    raise self._explained(error, X, y, weight) from None
                 finally:
                     self._carried.restore(before)
             raise
         self._interrupts.release()
         return value
+
+    def _gradients(self, X: Array, y: Array, weight: Array | None) -> Tensor:
+        """Compute the loss and the gradients of a batch."""
+        self.optimizer.zero_grad()
+        outputs = self.model(X)
+        loss: Tensor = self.loss(outputs, y) if weight is None else self.loss(outputs, y, weight)
+        self._value = loss.item()
+        if not isfinite(self._value):
+            raise NonFiniteError
+        loss.backward()
+        if self.largest is not None:
+            self._clip()
+        return loss
 
     def _clip(self) -> None:
         """Shorten the gradient of all parameters together to the largest norm that is allowed."""
@@ -188,9 +197,9 @@ class Learner:
             for g in gradients:
                 g *= self.largest / norm
 
-    def _explained(self, error: NonFiniteError, X: Array, y: Array, weight: Array | None, value: float) -> Exception:
+    def _explained(self, error: NonFiniteError, X: Array, y: Array, weight: Array | None) -> Exception:
         weighted = self.loss if weight is None else lambda outputs, targets: self.loss(outputs, targets, weight)
-        state = TrainState(self.model, weighted, self.optimizer, loss=value)
+        state = TrainState(self.model, weighted, self.optimizer, loss=self._value)
         state.epoch, state.step = self.epochs, self.steps + 1
         return NonFiniteError(str(explain(state, X, y, error)).replace("Trainer.fit", f"{self.where}.fit", 1))
 
