@@ -450,8 +450,8 @@ class Raises(optim.SGD):
 
     at = -1
 
-    def _move(self, p, g, v, scratch):
-        super()._move(p, g, v, scratch)
+    def step(self):
+        super().step()
         if self.at == 0:
             raise KeyboardInterrupt
         self.at -= 1

@@ -275,8 +275,5 @@ def _integer(value: Any, least: int) -> bool:
 
 def generator(random_state: Any) -> np.random.Generator:
     """Return a generator for a seed, a RandomState, a Generator or None; NumPy's global one is not touched."""
-    if isinstance(random_state, np.random.RandomState):
-        return np.random.default_rng(random_state.randint(1 << 31))
-    if isinstance(random_state, np.random.Generator):
-        return np.random.default_rng(random_state.integers(1 << 31))
-    return np.random.default_rng(random_state)
+    draw = getattr(random_state, "integers", getattr(random_state, "randint", None))  # a RandomState has the latter
+    return np.random.default_rng(random_state if draw is None else draw(1 << 31))

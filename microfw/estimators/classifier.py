@@ -123,7 +123,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
     >>> from sklearn.preprocessing import StandardScaler
     >>> from microfw.estimators import NeuralClassifier
     >>> X, y = load_iris(return_X_y=True)
-    >>> model = make_pipeline(StandardScaler(), NeuralClassifier(16, dropout=0.1, max_iter=50, random_state=0))
+    >>> model = make_pipeline(StandardScaler(), NeuralClassifier(16, dropout=0.1, learning_rate=0.05, random_state=0))
     >>> bool(model.fit(X, y).score(X, y) > 0.95)
     True
     """
