@@ -46,7 +46,9 @@ import microfw as mf
 numbers = make_pipeline(SimpleImputer(strategy="median"), PowerTransformer())
 columns = ColumnTransformer([("numbers", numbers, [0, 1]), ("words", OneHotEncoder(), [2])])
 network = mf.estimators.NeuralClassifier(
+    optimizer="sgd",
     learning_rate=0.1,
+    max_grad_norm=1.0,
     batch_size=32,
     max_iter=60,
     class_weight="balanced",

@@ -29,7 +29,7 @@ EXAMPLES = {  # example: lines of its output
     "plot_8_newton_logistic.py": [r"Hessian by hand: relative difference \de-1[4-7]", r"Newton: (8|9|10|11) steps, gradient \de-1\d", r"largest coefficient 1\.\d+, largest difference from scikit-learn (0|\de-(1\d|09|08))", r"the first step by \d+ products: relative difference \de-(09|1\d)"],
     "plot_10_schedules_and_stopping.py": [r"range test: the loss falls fastest at a rate of 0\.\d+", r"one cycle: val_loss 0\.\d+ .*", r"stopped after \d+ of 200 epochs, best at \d+", r"test accuracy with the best weights: 9\d\.\d%"],
     "plot_9_draw_the_graph.py": [r"    2 linear \(32, 10\)  +<- 3, weight", r"each op is visited before", r"draw: .* call mf.draw\(loss\) before loss.backward"],
-    "plot_12_tabular_pipeline_search.py": [r"F1 0\.[78]\d+  dropout=0.2, hidden_layer_sizes=\(16,\)", r"test F1: 0\.[78]\d+", r"microfw profile: 19 fits of NeuralClassifier", r"0\.1\.1 ", r"\(64, 64\): +\d+\.\d µs"],
+    "plot_12_tabular_pipeline_search.py": [r"F1 0\.[78]\d+  dropout=0.2, hidden_layer_sizes=\(16,\)", r"test F1: 0\.[78]\d+", r"microfw profile: 19 fits of NeuralClassifier", r"0\.1\.1 ", r" *\(64, 64\): +\d+\.\d µs"],
 }  # fmt: skip
 
 

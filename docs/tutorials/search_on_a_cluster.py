@@ -24,7 +24,8 @@ import microfw as mf
 
 X, y = load_digits(return_X_y=True)
 profiler = mf.Profiler()
-network = mf.estimators.NeuralClassifier(max_iter=8, batch_size=64, random_state=0).set_callbacks(profiler)
+network = mf.estimators.NeuralClassifier(optimizer="sgd", max_iter=8, batch_size=64, random_state=0)
+network.set_callbacks(profiler)
 grid = {
     "neuralclassifier__hidden_layer_sizes": [(16,), (64,), (64, 64)],
     "neuralclassifier__learning_rate": [0.03, 0.1],
