@@ -37,7 +37,7 @@ CONFIGURATIONS = {
     "small": SMALL,
     "two layers": SGD | {"hidden_layer_sizes": (32, 16), "activation": "tanh", "optimizer_params": {"momentum": 0.8}},
     "layer norm": {"hidden_layer_sizes": 32, "norm": "layer", "activation": "gelu"},
-    "linear": {"hidden_layer_sizes": (), "n_iter_no_change": None},
+    "linear": SGD | {"hidden_layer_sizes": (), "learning_rate": 0.05, "n_iter_no_change": None},
     "float64, in order": SMALL | {"dtype": "float64", "shuffle": False, "batch_size": 64},
     "own network": SMALL | {"module": made},
     "another loss": SMALL,
