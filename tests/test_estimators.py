@@ -172,6 +172,15 @@ def test_losses_of_classes(loss, digits):
         np.testing.assert_allclose(np.exp(model.predict_log_proba(digits[0])), model.predict_proba(digits[0]))
 
 
+@pytest.mark.parametrize("loss", ["log_loss", nn.BCEWithLogitsLoss()])
+def test_of_two_classes_the_score_is_the_logit_of_the_probability(loss):
+    X, y = datasets.load_breast_cancer(return_X_y=True)
+    model = classifier(loss=loss, max_iter=3).fit(scale(X), y)
+    p = model.predict_proba(scale(X))
+    np.testing.assert_allclose(model.decision_function(scale(X)), np.log(p[:, 1] / p[:, 0]), rtol=1e-6, atol=1e-9)
+    np.testing.assert_array_equal(model.predict(scale(X)), model.decision_function(scale(X)) > 0)
+
+
 def test_poisson_predicts_rates():
     X = np.linspace(0, 2, 300)[:, None]
     y = np.random.default_rng(0).poisson(np.exp(X.ravel()))

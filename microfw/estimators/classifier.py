@@ -197,10 +197,12 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
         return self.classes_[z.argmax(axis=1)]  # type: ignore[no-any-return]
 
     def decision_function(self, X: Any) -> Array:
-        """Return the network's outputs; for two classes the second's less the first's."""
+        """Return a score for each class; for two classes the second's less the first's."""
         z = self._outputs(X)
         if self._multilabel or len(self.classes_) > 2:
             return z
+        if isinstance(self._learner.loss, nn.BCEWithLogitsLoss):  # the logit of the probability
+            z = -np.logaddexp(0, -z)
         return z[:, -1] - z[:, 0]
 
     @available_if(_has_probabilities)  # type: ignore[untyped-decorator,unused-ignore]
