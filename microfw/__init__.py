@@ -2,8 +2,8 @@
 
 The graph: `Tensor`, `tensor`, `no_grad`, `op`, `ops`. Derivatives: `grad`, `value_and_grad`, `vjp`, `jvp`,
 `jacobian`, `hessian`, `hvp`, `checkpoint`. Checks: `gradcheck`, `gradgradcheck`, `detect_anomaly`, `testing`.
-Models: `nn`, `optim`. Data: `data`. Training: `Trainer`, `Hook`, `training`. Files: `save`, `load`.
-Cost: `Profiler`, `profiler`. The graph to look at: `draw`.
+Models: `nn`, `optim`. Data: `data`. Training: `Trainer`, `Hook`, `training`. Files: `save`, `load`. Cost:
+`Profiler`, `profiler`. Estimators of scikit-learn: `estimators`. The graph to look at: `draw`.
 """
 
 from importlib import import_module
@@ -20,7 +20,7 @@ from microfw.recording import no_grad
 from microfw.tensor import Tensor, tensor
 
 if TYPE_CHECKING:
-    from microfw import data, profiler, testing, training
+    from microfw import data, estimators, profiler, testing, training
     from microfw.drawing import draw
     from microfw.files import load, save
     from microfw.profiler import Profiler
@@ -38,6 +38,7 @@ __all__ = [
     "detect_anomaly",
     "draw",
     "errors",
+    "estimators",
     "grad",
     "gradcheck",
     "gradgradcheck",
@@ -74,7 +75,7 @@ def __getattr__(name: str) -> Any:
     """Import what a script without a Trainer never needs when it is first used."""
     if name in _ON_USE:
         return getattr(import_module(f"microfw.{_ON_USE[name]}"), name)
-    if name in ("data", "profiler", "testing", "training"):
+    if name in ("data", "estimators", "profiler", "testing", "training"):
         return import_module(f"microfw.{name}")
     raise AttributeError(f"module 'microfw' has no attribute {name!r}")
 

@@ -14,7 +14,9 @@ from microfw.errors import ArgumentError, DataError, GraphError, message
 from microfw.files.strict import Refused, document
 from microfw.nn.module import Module, Parameter
 from microfw.ops import elementwise
+from microfw.profiler.callback import Callback
 from microfw.profiler.files import parse, to_json
+from microfw.profiler.fits import fits_report
 from microfw.profiler.recorder import Log, Recorder
 from microfw.profiler.report import report
 from microfw.profiler.session import Epoch, Layer, Session, merged
@@ -23,12 +25,15 @@ from microfw.recording import MODE, Mode, mode
 from microfw.training.hooks import Hook, TrainState
 
 
-class Profiler(Hook):
+class Profiler(Callback, Hook):
     """Logs what training costs, epoch by epoch and layer by layer.
 
     As a Trainer's hook it takes the Trainer's model. In a loop of one's own, ``with Profiler(model)`` binds
     the model, a step ends at ``optimizer.step()``, and `end_epoch` ends an epoch. Forwards under `no_grad`
     count as evaluation.
+
+    On an estimator of `microfw.estimators`, ``estimator.set_callbacks(profiler)`` profiles each of its fits, alone,
+    in a Pipeline, in a search and in its processes: see ``fits``.
 
     The ops of a step are counted when ``backward`` walks the graph that they lead to: a forward without one is
     timed and not counted. Where the last batch is smaller, a count per step is an average.
@@ -78,6 +83,7 @@ class Profiler(Hook):
             raise ArgumentError(message("Profiler", "every to be a positive integer", every))
         if not isinstance(trace, int) or trace < 0:
             raise ArgumentError(message("Profiler", "trace to be a number of steps", trace))
+        super().__init__()
         self.model = model
         self.trace = trace
         self._session = Session(name=name, every=every, environment=environment())
@@ -206,10 +212,15 @@ class Profiler(Hook):
         self._cut()
         self._detach()
 
+    def _another(self) -> Profiler:
+        return Profiler(every=self._session.every, name=self._session.name)
+
     # Reading
 
     def report(self, **options: Any) -> str:
-        """Return the session as text for a terminal; see `microfw.profiler.report`."""
+        """Return text for a terminal; see `microfw.profiler.report`, and `fits_report` if estimators were profiled."""
+        if self.fits and not self.session.epochs:
+            return fits_report(self.fits, **options)
         return report(self.session, **options)
 
     def save(self, path: str | os.PathLike[str]) -> None:
