@@ -100,7 +100,13 @@ def op_row(declared):
     return f"| `{call}` | {says} | {by} |"
 
 
+def skip_requests(app, what, name, obj, skip, options):
+    """Leave out the methods of metadata routing that scikit-learn adds to an estimator: they refer to its own pages."""
+    return True if name.startswith("set_") and name.endswith("_request") else None
+
+
 def setup(app):
     """Write what is generated, and check the pages before they are built."""
     list_ops()
     app.connect("builder-inited", check_pages)
+    app.connect("autodoc-skip-member", skip_requests)

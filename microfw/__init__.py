@@ -2,8 +2,9 @@
 
 The graph: `Tensor`, `tensor`, `no_grad`, `op`, `ops`. Derivatives: `grad`, `value_and_grad`, `vjp`, `jvp`,
 `jacobian`, `hessian`, `hvp`, `checkpoint`. Checks: `gradcheck`, `gradgradcheck`, `detect_anomaly`, `testing`.
-Models: `nn`, `optim`. Data: `data`. Training: `Trainer`, `Hook`, `training`. Cost: `Profiler`, `profiler`. Steps
-replayed: `compile`, `replay`. The graph to look at: `draw`.
+Models: `nn`, `optim`. Data: `data`. Training: `Trainer`, `Hook`, `training`. Steps replayed: `compile`, `replay`.
+Files: `save`, `load`. Cost: `Profiler`, `profiler`. Estimators of scikit-learn: `estimators`. The graph to look at:
+`draw`.
 """
 
 from importlib import import_module
@@ -20,8 +21,9 @@ from microfw.recording import no_grad
 from microfw.tensor import Tensor, tensor
 
 if TYPE_CHECKING:
-    from microfw import data, profiler, replay, testing, training
+    from microfw import data, estimators, profiler, replay, testing, training
     from microfw.drawing import draw
+    from microfw.files import load, save
     from microfw.profiler import Profiler
     from microfw.replay import compile
     from microfw.training import Hook, Trainer
@@ -39,6 +41,7 @@ __all__ = [
     "detect_anomaly",
     "draw",
     "errors",
+    "estimators",
     "grad",
     "gradcheck",
     "gradgradcheck",
@@ -46,6 +49,7 @@ __all__ = [
     "hvp",
     "jacobian",
     "jvp",
+    "load",
     "nn",
     "no_grad",
     "op",
@@ -53,6 +57,7 @@ __all__ = [
     "optim",
     "profiler",
     "replay",
+    "save",
     "tensor",
     "testing",
     "training",
@@ -60,14 +65,22 @@ __all__ = [
     "vjp",
 ]
 
-_ON_USE = {"Hook": "training", "Profiler": "profiler", "Trainer": "training", "compile": "replay", "draw": "drawing"}
+_ON_USE = {
+    "Hook": "training",
+    "Profiler": "profiler",
+    "Trainer": "training",
+    "compile": "replay",
+    "draw": "drawing",
+    "load": "files",
+    "save": "files",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import what a script without a Trainer never needs when it is first used."""
     if name in _ON_USE:
         return getattr(import_module(f"microfw.{_ON_USE[name]}"), name)
-    if name in ("data", "profiler", "replay", "testing", "training"):
+    if name in ("data", "estimators", "profiler", "replay", "testing", "training"):
         return import_module(f"microfw.{name}")
     raise AttributeError(f"module 'microfw' has no attribute {name!r}")
 

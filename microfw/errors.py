@@ -29,6 +29,10 @@ class DataError(MicrofwError, ValueError):
     """A dataset cannot be trained on: empty, not finite, or wrongly labelled."""
 
 
+class CheckpointError(MicrofwError, ValueError):
+    """A model file or a checkpoint cannot be read, written or continued from."""
+
+
 class GraphError(MicrofwError, RuntimeError):
     """The graph cannot do what was asked: freed, stale, or not there."""
 

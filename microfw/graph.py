@@ -230,7 +230,10 @@ def walk(
             arrived[root] = seed
             if type(root) is Node:
                 todo.append(root)
+    began = 0
     while todo or heap:
+        if observer is not None:
+            began = perf_counter_ns()
         if not todo:
             node = heappop(heap)[1]
         else:
@@ -255,7 +258,6 @@ def walk(
         if observer is None:
             pull(node, g, arrived, todo, direct, only, relink, None)
         else:
-            began = perf_counter_ns()
             shares: list[Gradient] | None = [] if observer.collects else None
             pull(node, g, arrived, todo, direct, only, relink, shares)
             observer.backward(node, g, shares, began)

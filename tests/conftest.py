@@ -1,4 +1,4 @@
-"""What all tests share: an observer that remembers what it was told."""
+"""What all tests share: ops that go with the test, and an observer that remembers what it was told."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from microfw import recording
+from microfw.graph import OPS
 
 
 class Watcher:
@@ -81,6 +82,22 @@ class Remembering(Watcher):
         super().forward(op, node, inputs, params, output, began)
         if node is not None:
             node.note = tuple(partial.index for _, partial, *_ in node.edges)
+
+
+@pytest.fixture(autouse=True)
+def ops():
+    """What a test declares goes with it."""
+    before = set(OPS)
+    yield
+    for name in OPS.keys() - before:
+        del OPS[name]
+
+
+@pytest.fixture
+def quiet():
+    """Nothing divides by zero, overflows or is undefined, unless it is expected."""
+    with np.errstate(divide="raise", over="raise", invalid="raise"):
+        yield
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ class Weighed(nn.Module):
     """Looks up fixed indices, and multiplies what it finds by the input."""
 
     def __init__(self, padding=None):
+        self.padding = padding
         self.table = nn.Embedding(5, 4, padding, rng=0)
 
     def forward(self, x):

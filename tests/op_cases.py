@@ -2,20 +2,7 @@
 
 from __future__ import annotations
 
-from cases import (
-    activations,
-    convolution,
-    elementwise,
-    indexing,
-    layout,
-    linalg,
-    lookup,
-    loss,
-    normalization,
-    outside,
-    recurrent,
-    reduction,
-)
+from cases import convolution, elementwise, indexing, layout, linalg, loss, normalization, outside, recurrent, reduction
 from cases.samples import Case, Sample, backwards, floats, plain, repeated, transposed
 
 __all__ = [
@@ -34,8 +21,7 @@ __all__ = [
 CASES: list[Case] = [
     case
     for family in (
-        elementwise, reduction, layout, indexing, linalg, loss,
-        activations, lookup, normalization, recurrent, convolution, outside,
+        elementwise, reduction, layout, indexing, linalg, loss, normalization, recurrent, convolution, outside,
     )
     for case in family.CASES
 ]  # fmt: skip

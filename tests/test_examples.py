@@ -28,7 +28,9 @@ EXAMPLES = {  # example: lines of its output
     "plot_7_characters.py": [r"epoch  8: loss 0\.\d+", r"monday\. the ", r"known words: (8\d|9\d|100)%", r"memory LSTM +7 +20,736 "],
     "plot_8_newton_logistic.py": [r"Hessian by hand: relative difference \de-1[4-7]", r"Newton: (8|9|10|11) steps, gradient \de-1\d", r"largest coefficient 1\.\d+, largest difference from scikit-learn (0|\de-(1\d|09|08))", r"the first step by \d+ products: relative difference \de-(09|1\d)"],
     "plot_10_schedules_and_stopping.py": [r"range test: the loss falls fastest at a rate of 0\.\d+", r"one cycle: val_loss 0\.\d+ .*", r"stopped after \d+ of 200 epochs, best at \d+", r"test accuracy with the best weights: 9\d\.\d%"],
+    "plot_11_resume.py": [r"the process was ended by SIGKILL", r"weights equal bit for bit: True", r"losses equal bit for bit: True", r"test accuracy of the loaded model: 9\d\.\d%", r"(PyTorch|NumPy) read 8 arrays", r"the same numbers: True", r"microfw\.json "],
     "plot_9_draw_the_graph.py": [r"    2 linear \(32, 10\)  +<- 3, weight", r"each op is visited before", r"draw: .* call mf.draw\(loss\) before loss.backward"],
+    "plot_12_tabular_pipeline_search.py": [r"F1 0\.[78]\d+  dropout=0.2, hidden_layer_sizes=\(16,\)", r"test F1: 0\.[78]\d+", r"microfw profile: 19 fits of NeuralClassifier", r"0\.1\.1 ", r" *\(64, 64\): +\d+\.\d µs"],
 }  # fmt: skip
 
 
@@ -74,6 +76,15 @@ def test_tutorial(tmp_path):
     assert "40 doublings: 1,099,511,627,776 paths, 40 rules called" in done.stdout
 
 
+@pytest.mark.slow
+def test_tutorial_on_searches(tmp_path):
+    done = run(str(DOCS / "tutorials" / "search_on_a_cluster.py"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "microfw profile: 19 fits of NeuralClassifier, 152 epochs" in done.stdout
+    missing = importlib.util.find_spec("distributed") is None
+    assert ("the cluster needs Dask" in done.stdout) == missing
+
+
 def test_pages_show_what_their_code_prints():
     code = "import sys; sys.path.insert(0, sys.argv[1]); import doctests; doctests.check(*sys.argv[2:])"
     pages = [*DOCS.glob("*.md"), *DOCS.glob("guide/*.md")]
@@ -102,7 +113,7 @@ def test_readme_names_every_part():
     assert [name for name in named if name not in text] == []
 
 
-@pytest.mark.parametrize(("page", "room"), [("index", mf), ("nn", mf.nn), ("optim", mf.optim), ("training", mf.training), ("profiler", mf.profiler), ("index", mf.data)])  # fmt: skip
+@pytest.mark.parametrize(("page", "room"), [("index", mf), ("nn", mf.nn), ("optim", mf.optim), ("training", mf.training), ("profiler", mf.profiler), ("estimators", mf.estimators), ("index", mf.data)])  # fmt: skip
 def test_reference_lists_every_public_name(page, room):
     text = (DOCS / "api" / f"{page}.md").read_text(encoding="utf-8")
     names = [name for name in room.__all__ if not hasattr(getattr(room, name), "__path__")]

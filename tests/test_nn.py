@@ -496,7 +496,22 @@ def test_every_initializer_is_tested():
         for n, f in vars(initializers).items()
         if inspect.isfunction(f) and f.__module__ == initializers.__name__ and not n.startswith("_")
     }
-    assert public == {*INITS, "fans", "normal", "orthogonal", "zeros", "uniform"}
+    assert public == {*INITS, "fans", "normal", "orthogonal", "zeros", "uniform", "constant", "blank"}
+
+
+def test_constant_is_the_same_everywhere():
+    values = initializers.constant((2, 3), 0.25)
+    assert values.dtype == np.float32 and values.tolist() == [[0.25] * 3] * 2
+
+
+@pytest.mark.parametrize("name", [*INITS, "normal", "orthogonal", "zeros"])
+def test_blank_layers_are_zero_and_no_larger_than_a_limit(name):
+    init = getattr(initializers, name)
+    with initializers.blank(12):
+        assert not init((2, 3), 0).any() and not init((3, 2), 0).any()
+        with pytest.raises(ArgumentError, match="blank: expected shapes that fit the limit, got .1, 1."):
+            init((1, 1), 0)
+    assert init((200, 3), 0).any() == (name != "zeros")
 
 
 def test_layers_take_their_rng_and_init():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 import microfw as mf
 from microfw.errors import ArgumentError, GradientError
-from microfw.graph import OPS
 from microfw.op import Cost, each
 
 X = np.array([[0.5, -1.5, 2.0], [0.3, 1.1, -0.7]])
@@ -15,17 +16,9 @@ X = np.array([[0.5, -1.5, 2.0], [0.3, 1.1, -0.7]])
 
 @pytest.fixture
 def declared():
-    """Return a function that declares an op for the length of a test."""
-    names = []
-
-    def declare(value, **declaration):
-        call = mf.op(value, name=f"tried_{len(names)}", **declaration)
-        names.append(call.op.name)
-        return call
-
-    yield declare
-    for name in names:
-        del OPS[name]
+    """Return a function that declares an op under a name of its own."""
+    numbers = itertools.count()
+    return lambda value, **declaration: mf.op(value, name=f"tried_{next(numbers)}", **declaration)
 
 
 def test_a_right_op_passes(declared):

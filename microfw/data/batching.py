@@ -23,6 +23,7 @@ def batches(
     shuffle: bool = True,
     rng: int | np.random.Generator | None = None,
     drop_last: bool = False,
+    skip: int = 0,
 ) -> Iterator[tuple[Array, Array]]:
     """Yield a dataset in batches.
 
@@ -39,6 +40,8 @@ def batches(
         int, for each epoch.
     drop_last : bool
         Leave out a last batch that is smaller than the others.
+    skip : int
+        How many batches to leave out at the beginning, as when an epoch is continued.
 
     Yields
     ------
@@ -63,7 +66,8 @@ def batches(
     check_batch_size(batch_size, "batches")
     X, y = _pair(data)
     order = np.random.default_rng(rng).permutation(len(X)) if shuffle else None
-    return _batches(X, y, batch_size, order, len(X) // batch_size * batch_size if drop_last else len(X))
+    stop = len(X) // batch_size * batch_size if drop_last else len(X)
+    return _batches(X, y, batch_size, order, skip * batch_size, stop)
 
 
 def check_batch_size(batch_size: Any, where: str) -> None:
@@ -87,11 +91,13 @@ def _pair(data: Any) -> tuple[Array, Array]:
     return X, y
 
 
-def _batches(X: Array, y: Array, size: int, order: Array | None, stop: int) -> Iterator[tuple[Array, Array]]:
+def _batches(
+    X: Array, y: Array, size: int, order: Array | None, first: int, stop: int
+) -> Iterator[tuple[Array, Array]]:
     # Gathering many rows at once and slicing takes half the time of gathering each batch.
     row = X.nbytes // len(X) + y.nbytes // len(y) + 1
     chunk = max(GATHER // row // size, 1) * size
-    for start in range(0, stop, chunk):
+    for start in range(first, stop, chunk):
         end = min(start + chunk, stop)
         if order is None:
             some_X, some_y = np.array(X[start:end], order="C"), np.array(y[start:end], order="C")

@@ -9,8 +9,9 @@ import numpy as np
 
 from microfw.errors import ArgumentError, message
 from microfw.nn.checks import floats_given, given, positive, wrong_shape
+from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
-from microfw.ops import activations, elementwise, reduction
+from microfw.ops import elementwise, reduction
 from microfw.tensor import Tensor
 
 
@@ -72,7 +73,7 @@ class PReLU(Module):
         if not math.isfinite(init):
             raise ArgumentError(message("PReLU", "a finite init", init))
         self.features = int(features)
-        self.weight = Parameter(np.full(self.features, init))
+        self.weight = Parameter(constant((self.features,), init))
 
     def forward(self, x: Any) -> Tensor:
         """Scale negative entries."""
@@ -112,7 +113,7 @@ class ELU(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Bend negative entries."""
-        return activations.elu(floats_given(x, self), alpha=self.alpha)
+        return elementwise.elu(floats_given(x, self), alpha=self.alpha)
 
     def extra_repr(self) -> str:
         """Return alpha."""
@@ -129,7 +130,7 @@ class SiLU(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Weigh entries by their sigmoid."""
-        return activations.silu(floats_given(x, self))
+        return elementwise.silu(floats_given(x, self))
 
 
 class Mish(Module):
@@ -142,7 +143,7 @@ class Mish(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Weigh entries by the tanh of their softplus."""
-        return activations.mish(floats_given(x, self))
+        return elementwise.mish(floats_given(x, self))
 
 
 class Softsign(Module):

@@ -8,6 +8,7 @@ import numpy as np
 
 from microfw.errors import ArgumentError, ShapeError, message
 from microfw.nn.checks import given, positive, positive_eps, wrong_shape
+from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
 from microfw.ops.elementwise import subtract
 from microfw.ops.normalization import normalize
@@ -27,10 +28,10 @@ class _BatchNorm(Module):
         if not 0 <= momentum <= 1:
             raise ArgumentError(message(type(self).__name__, "momentum from 0 to 1", momentum))
         self.features, self.eps, self.momentum = int(features), eps, momentum
-        self.weight = Parameter(np.ones(features)) if affine else None
-        self.bias = Parameter(np.zeros(features)) if affine else None
-        self.running_mean = Tensor(np.zeros(features, np.float32))
-        self.running_var = Tensor(np.ones(features, np.float32))
+        self.weight = Parameter(constant((self.features,), 1.0)) if affine else None
+        self.bias = Parameter(constant((self.features,), 0.0)) if affine else None
+        self.running_mean = Tensor(constant((self.features,), 0.0))
+        self.running_var = Tensor(constant((self.features,), 1.0))
 
     def forward(self, x: Any) -> Tensor:
         """Normalise each channel."""

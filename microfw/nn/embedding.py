@@ -11,7 +11,8 @@ from microfw.errors import ArgumentError, DataError, DTypeError, message
 from microfw.nn.checks import positive
 from microfw.nn.initializers import Seed, normal
 from microfw.nn.module import Module, Parameter
-from microfw.ops.lookup import lookup
+from microfw.ops.elementwise import where
+from microfw.ops.indexing import take
 from microfw.tensor import Tensor
 
 
@@ -77,7 +78,9 @@ class Embedding(Module):
 
     def forward(self, indices: Any) -> Tensor:
         """Look up the vector of each index."""
-        return lookup(self.weight, self._check(indices), padding=self.padding_idx)
+        found = self._check(indices)
+        rows: Tensor = take(self.weight, found)
+        return rows if self.padding_idx is None else where((found != self.padding_idx)[..., None], rows, 0)
 
     def _check(self, indices: Any) -> np.ndarray[Any, Any]:
         array = np.asarray(indices)

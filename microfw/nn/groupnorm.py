@@ -9,6 +9,7 @@ import numpy as np
 
 from microfw.errors import ArgumentError, message
 from microfw.nn.checks import floats_given, given, positive, positive_eps, wrong_shape
+from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
 from microfw.ops.normalization import normalize
 from microfw.tensor import Tensor
@@ -59,8 +60,8 @@ class GroupNorm(Module):
             got = f"{groups} groups of {features}"
             raise ArgumentError(message("GroupNorm", "groups that divide the channels evenly", got))
         self.groups, self.features, self.eps = int(groups), int(features), eps
-        self.weight = Parameter(np.ones(features)) if affine else None
-        self.bias = Parameter(np.zeros(features)) if affine else None
+        self.weight = Parameter(constant((self.features,), 1.0)) if affine else None
+        self.bias = Parameter(constant((self.features,), 0.0)) if affine else None
 
     def forward(self, x: Any) -> Tensor:
         """Normalise each group of channels."""

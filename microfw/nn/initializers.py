@@ -6,6 +6,9 @@ are the window's.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from math import prod, sqrt
 from typing import Any, TypeAlias
 
@@ -15,6 +18,36 @@ from microfw.errors import ArgumentError, message
 
 Array = np.ndarray[Any, Any]
 Seed: TypeAlias = "int | np.random.Generator | None"  # quoted: numpy.random takes a while to import
+
+
+_LEFT: ContextVar[list[int] | None] = ContextVar("microfw_blank", default=None)
+
+
+@contextlib.contextmanager
+def blank(limit: int) -> Iterator[None]:
+    """Have all of these functions return zeros, ``limit`` of them in all: layers made to be filled from a file.
+
+    Raises
+    ------
+    ArgumentError
+        In the function that is asked for more than the limit.
+    """
+    token = _LEFT.set([limit])
+    try:
+        yield
+    finally:
+        _LEFT.reset(token)
+
+
+def _blank(shape: tuple[int, ...]) -> Array | None:
+    """Return zeros within `blank`, and None elsewhere."""
+    left = _LEFT.get()
+    if left is None:
+        return None
+    left[0] -= prod(shape)
+    if left[0] < 0:
+        raise ArgumentError(message("initializers.blank", "shapes that fit the limit", shape))
+    return np.zeros(shape, np.float32)
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -71,6 +104,8 @@ def orthogonal(shape: tuple[int, ...], rng: Seed = None) -> Array:
     """
     if len(shape) < 2:
         raise ArgumentError(message("orthogonal", "a shape of at least two axes", shape))
+    if (empty := _blank(shape)) is not None:
+        return empty
     rows, columns = prod(shape[:-1]), shape[-1]
     square = np.random.default_rng(rng).standard_normal((max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(square)
@@ -85,13 +120,23 @@ def normal(shape: tuple[int, ...], rng: Seed = None) -> Array:
 
 def zeros(shape: tuple[int, ...], rng: Seed = None) -> Array:
     """All zero, as biases start."""
-    return np.zeros(shape, np.float32)
+    return constant(shape, 0.0)
+
+
+def constant(shape: tuple[int, ...], value: float) -> Array:
+    """All the same value, as the scales of normalization layers start."""
+    empty = _blank(shape)
+    return np.full(shape, value, np.float32) if empty is None else empty
 
 
 def uniform(shape: tuple[int, ...], rng: Seed, bound: float) -> Array:
     """Uniform from ``-bound`` to ``bound``."""
+    if (empty := _blank(shape)) is not None:
+        return empty
     return np.random.default_rng(rng).uniform(-bound, bound, shape).astype(np.float32)
 
 
 def _normal(shape: tuple[int, ...], rng: Seed, deviation: float) -> Array:
+    if (empty := _blank(shape)) is not None:
+        return empty
     return np.random.default_rng(rng).normal(0, deviation, shape).astype(np.float32)

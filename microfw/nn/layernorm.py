@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from microfw.errors import ArgumentError, message
 from microfw.nn.checks import floats_given, given, positive, positive_eps, wrong_shape
+from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
 from microfw.ops.normalization import normalize
 from microfw.tensor import Tensor
@@ -57,8 +56,8 @@ class LayerNorm(Module):
             positive("LayerNorm", shape=size)
         positive_eps("LayerNorm", eps)
         self.shape, self.eps = tuple(int(n) for n in sizes), eps
-        self.weight = Parameter(np.ones(self.shape)) if affine else None
-        self.bias = Parameter(np.zeros(self.shape)) if affine else None
+        self.weight = Parameter(constant(self.shape, 1.0)) if affine else None
+        self.bias = Parameter(constant(self.shape, 0.0)) if affine else None
 
     def forward(self, x: Any) -> Tensor:
         """Normalise the last axes."""

@@ -2,7 +2,6 @@
 
 from microfw.op import Cost, each, moves
 from microfw.ops import (
-    activations,
     convolution,
     diagonals,
     elementwise,
@@ -11,7 +10,6 @@ from microfw.ops import (
     joining,
     layout,
     linalg,
-    lookup,
     loss,
     normalization,
     outside,
@@ -25,7 +23,6 @@ from microfw.ops import (
 
 __all__ = [
     "Cost",
-    "activations",
     "convolution",
     "diagonals",
     "each",
@@ -35,7 +32,6 @@ __all__ = [
     "joining",
     "layout",
     "linalg",
-    "lookup",
     "loss",
     "moves",
     "normalization",

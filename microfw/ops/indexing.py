@@ -61,8 +61,16 @@ def _positions(key: Any, shape: Shape) -> Array:
         return np.arange(prod(shape)).reshape(shape)[key]
     flat: Any = 0
     for k, n in zip(keys, shape, strict=True):
-        flat = flat * n + np.where(np.less(k, 0), np.add(k, n), k)
+        flat = flat * n + _from_start(k, n)
     return np.asarray(flat)
+
+
+def _from_start(indices: Any, n: int) -> Array:
+    """Return indices of any width, some of them counted from the end, as plain ones in range."""
+    found = np.asarray(indices, np.intp)
+    if found.size and not -n <= found.min() <= found.max() < n:
+        raise IndexError(f"expected indices from {-n} to {n - 1}, got {found.min()} to {found.max()}")
+    return np.where(found < 0, found + n, found)
 
 
 FEW = 512
@@ -87,15 +95,11 @@ def add_at(key: Any, x: Any, shape: Shape, positions: Callable[[], Array]) -> Ar
 # Along an axis
 
 
-def _along_axis(indices: Any, shape: Shape, axis: int) -> Array:
-    """Return the flat positions of what ``take`` takes."""
-    axis = axis % len(shape)
-    before, after = prod(shape[:axis]), prod(shape[axis + 1 :])
-    rows = np.asarray(indices).reshape(-1)
-    rows = np.where(rows < 0, rows + shape[axis], rows)
-    if before != 1:
-        rows = (np.arange(before)[:, None] * shape[axis] + rows).reshape(-1)
-    return rows if after == 1 else rows[:, None] * after + np.arange(after)
+def _rows(indices: Any, shape: Shape, axis: int) -> Array:
+    """Return which rows ``take`` takes of a matrix that has all axes up to ``axis`` as its rows."""
+    rows = _from_start(indices, shape[axis]).reshape(-1)
+    before = prod(shape[:axis])
+    return rows if before == 1 else (np.arange(before)[:, None] * shape[axis] + rows).reshape(-1)
 
 
 @op(
@@ -129,8 +133,25 @@ def take(x: Array, indices: Array, *, axis: int = 0) -> Array:
 )
 def _scatter(x: Array, indices: Array, *, to: Shape, axis: int = 0) -> Array:
     """Zeros of a shape with slices of ``x`` added at integers along an axis: the transpose of ``take``."""
-    key = (*(slice(None),) * (axis % len(to)), np.asarray(indices))
-    return add_at(key, x, to, lambda: _along_axis(indices, to, axis))
+    x, axis = np.asarray(x), axis % len(to)
+    if x.size > MANY and x.dtype.char in "fd":
+        return _summed(x, _rows(indices, to, axis), to, axis)
+    width = prod(to[axis + 1 :])
+    key = (*(slice(None),) * axis, np.asarray(indices))
+    return add_at(key, x, to, lambda: _rows(indices, to, axis)[:, None] * width + np.arange(width))
+
+
+MANY = 1 << 15
+"""From so many entries a sparse product is several times as fast as NumPy's ``add.at``, with the same sums."""
+
+
+def _summed(x: Array, rows: Array, to: Shape, axis: int) -> Array:
+    """Add rows up by a product with the matrix that has a one where a row goes. Arrays only."""
+    from scipy.sparse import csc_array  # comes with scikit-learn
+
+    n, height = len(rows), prod(to[: axis + 1])
+    ones = csc_array((np.ones(n, x.dtype), rows, np.arange(n + 1)), shape=(height, n))
+    return np.asarray(ones @ x.reshape(n, prod(to[axis + 1 :]))).reshape(to)
 
 
 def scatter(x: Any, indices: Any, *, shape: Shape, axis: int) -> Any:

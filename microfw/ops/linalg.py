@@ -30,7 +30,12 @@ def _column_sums(g: Any, out: Array) -> None:
 
 
 def _rows(x: Any) -> Any:
-    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+    return x if x.ndim == 2 else x.reshape(prod(x.shape[:-1]), x.shape[-1])
+
+
+def _by_rows(x: Any, w: Any) -> Any:
+    """Return ``x.dot(w)`` for any number of axes: with more than two NumPy's own goes past BLAS."""
+    return _rows(x).dot(w).reshape((*x.shape[:-1], w.shape[1]))
 
 
 def _matmul_cost(y: Shape, a: Shape, b: Shape) -> Cost:
@@ -47,11 +52,7 @@ def _matmul_left(g: Any, a: Any, b: Any) -> Any:
     if b.ndim == 1:
         return g * b if a.ndim == 1 else g.reshape((*g.shape, 1)) * b
     if a.ndim == 1:
-        return (
-            (np.matmul(b, g.reshape((*g.shape, 1))))[..., 0]
-            if b.ndim == 2
-            else np.sum(np.matmul(b, g.reshape((*g.shape, 1)))[..., 0], axis=tuple(range(b.ndim - 2)))
-        )
+        return np.matmul(b, g.reshape((*g.shape, 1)))[..., 0]
     return np.matmul(g, swap(b))
 
 
@@ -59,8 +60,7 @@ def _matmul_right(g: Any, a: Any, b: Any) -> Any:
     if a.ndim == 1:
         return g * a if b.ndim == 1 else a.reshape((-1, 1)) * g.reshape((*g.shape[:-1], 1, g.shape[-1]))
     if b.ndim == 1:
-        product = np.matmul(swap(a), g.reshape((*g.shape, 1)))[..., 0]
-        return product if a.ndim == 2 else np.sum(product, axis=tuple(range(a.ndim - 2)))
+        return np.matmul(swap(a), g.reshape((*g.shape, 1)))[..., 0]
     if b.ndim == 2 and a.ndim > 2:  # one product of all rows, where a batch of them would have to be summed
         rows = prod(a.shape[:-1])
         return np.matmul(a.reshape((rows, a.shape[-1])).T, g.reshape((rows, g.shape[-1])))
@@ -84,14 +84,16 @@ def _linear_cost(y: Shape, x: Shape, w: Shape, b: Shape) -> Cost:
 
 
 def _back_to_x(g: Any, w: Any, x: Any) -> Any:
-    if x.ndim == 2 and not isinstance(x, Tensor) and x.strides[0] < x.strides[1]:
+    if x.ndim != 2:
+        return _by_rows(g, w.T)
+    if not isinstance(x, Tensor) and x.strides[0] < x.strides[1]:
         return w.dot(g.T).T  # as x lies in memory, which what comes before, such as a convolution, takes in quicker
     return g.dot(w.T)
 
 
 @op(
     vjp=(_back_to_x, lambda g, x: _rows(x).T.dot(_rows(g)), lambda g: g),
-    jvp=(lambda dx, w, x: dx.dot(w), lambda dw, x: x.dot(dw), lambda db: db),
+    jvp=(lambda dx, w, x: _by_rows(dx, w), lambda dw, x: _by_rows(x, dw), lambda db: db),
     into=(
         None,
         lambda g, x, out: x.T.dot(g, out) if x.ndim == 2 else _rows(x).T.dot(_rows(g), out),
@@ -104,6 +106,6 @@ def linear(x: Array, w: Array, b: Array) -> Array:
     """Affine map ``x @ w + b`` over the last axis of ``x``, with ``w`` of shape (in, out)."""
     if not x.ndim:
         raise ShapeError("linear: expected x with at least one axis, got a single number")
-    y = x.dot(w)
+    y = x.dot(w) if x.ndim == 2 else _by_rows(x, w)
     y += b
     return y

@@ -155,6 +155,7 @@ def _bce_slope(g: Any, z: Any, t: Any) -> Any:
 def bce_with_logits(z: Array, t: Array) -> Array:
     """``-t log(p) - (1 - t) log(1 - p)`` with ``p = sigmoid(z)``, entry by entry."""
     tail = np.log1p(np.exp(-np.abs(z)))
+    dtype = tail.dtype if hasattr(z, "dtype") else np.result_type(z, t, 0.0)
     with np.errstate(invalid="ignore"):  # 0 * inf, replaced below
-        over = np.where((t == 1) & (z > 0), 0, np.where(z > 0, (1 - t) * z, -t * z))
-    return np.where((t == 0) & (z < 0), 0, over).astype(z.dtype) + tail
+        over = np.where((t == 1) & (z > 0), 0, np.where(z > 0, (1 - t) * z, t * -z))
+    return np.add(np.where((t == 0) & (z < 0), 0, over), tail, dtype=dtype)

@@ -8,6 +8,7 @@ from microfw.optim.averaging import Average
 from microfw.optim.clipping import clip_grad_norm, clip_grad_value
 from microfw.optim.lbfgs import LBFGS
 from microfw.optim.optimizer import Optimizer
+from microfw.optim.parallel import DataParallel, RankError
 from microfw.optim.rmsprop import RMSprop
 from microfw.optim.sgd import SGD
 
@@ -18,8 +19,10 @@ __all__ = [
     "Adam",
     "AdamW",
     "Average",
+    "DataParallel",
     "Optimizer",
     "RMSprop",
+    "RankError",
     "clip_grad_norm",
     "clip_grad_value",
     "schedules",

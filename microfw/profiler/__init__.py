@@ -2,6 +2,7 @@
 
 from microfw.profiler.compare import Change, Comparison, alternate, compare
 from microfw.profiler.cost_check import assert_cost
+from microfw.profiler.fits import FitProfile, fits_report
 from microfw.profiler.law import law
 from microfw.profiler.law_data import Count, Law, LayerCost, Ratio
 from microfw.profiler.measure import Way
@@ -16,6 +17,7 @@ __all__ = [
     "Count",
     "Epoch",
     "Fit",
+    "FitProfile",
     "Law",
     "Layer",
     "LayerCost",
@@ -29,6 +31,7 @@ __all__ = [
     "alternate",
     "assert_cost",
     "compare",
+    "fits_report",
     "law",
     "report",
     "sweep",

@@ -72,6 +72,11 @@ def load(path: str | os.PathLike[str]) -> Session:
             data = json.load(file)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: expected JSON, got {error}; was the file cut short?") from None
+    return parse(data, where)
+
+
+def parse(data: Any, where: str) -> Session:
+    """Return the session of what JSON held; ``where`` is for errors, which are `DataError`."""
     if not isinstance(data, dict) or "epochs" not in data:
         raise DataError(f"{where}: expected a profile saved by microfw, got other JSON")
     if data.get("version") not in range(1, VERSION + 1):
@@ -80,15 +85,18 @@ def load(path: str | os.PathLike[str]) -> Session:
             "read it with the microfw that wrote it"
         )
     try:
-        for epoch in data["epochs"]:
-            epoch["rows"] = [_make(Row, row) for row in epoch["rows"]]
-        data["epochs"] = [_make(Epoch, epoch) for epoch in data["epochs"]]
-        data["layers"] = [_make(Layer, layer) for layer in data["layers"]]
-        if data.get("trace") is not None:
-            data["trace"] = _trace(data["trace"])
-        return _make(Session, data | {"version": VERSION})
+        return from_dict(data)
     except (TypeError, KeyError, ValueError) as error:
         raise DataError(f"{where}: expected a profile saved by microfw, got an entry that is wrong: {error}") from None
+
+
+def from_dict(data: dict[str, Any]) -> Session:
+    """Make a session of what ``dataclasses.asdict`` made of one."""
+    epochs = [_make(Epoch, e | {"rows": [_make(Row, row) for row in e["rows"]]}) for e in data["epochs"]]
+    made = {"epochs": epochs, "layers": [_make(Layer, layer) for layer in data["layers"]], "version": VERSION}
+    if data.get("trace") is not None:
+        made["trace"] = _trace(data["trace"])
+    return _make(Session, data | made)
 
 
 def _trace(data: Any) -> Trace:

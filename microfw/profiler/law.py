@@ -20,7 +20,8 @@ from microfw.nn.module import Module
 from microfw.profiler import strategies
 from microfw.profiler.law_data import Count, Law, LayerCost, Ratio
 from microfw.profiler.measure import Meter, Problem
-from microfw.profiler.scalar import ScalarGraph, reachable, scalar_graph
+from microfw.profiler.scalar import ScalarGraph, scalar_graph
+from microfw.profiler.sites import reachable
 from microfw.tensor import Tensor
 
 

@@ -10,23 +10,30 @@ from typing import Any, Self
 
 import numpy as np
 
-from microfw.errors import ArgumentError, GraphError, message
+from microfw.errors import ArgumentError, DataError, GraphError, message
+from microfw.files.strict import Refused, document
 from microfw.nn.module import Module, Parameter
 from microfw.ops import elementwise
+from microfw.profiler.callback import Callback
+from microfw.profiler.files import parse, to_json
+from microfw.profiler.fits import fits_report
 from microfw.profiler.recorder import Log, Recorder
 from microfw.profiler.report import report
-from microfw.profiler.session import Layer, Session
+from microfw.profiler.session import Epoch, Layer, Session, merged
 from microfw.profiler.tracer import Tracer
 from microfw.recording import MODE, Mode, mode
 from microfw.training.hooks import Hook, TrainState
 
 
-class Profiler(Hook):
+class Profiler(Callback, Hook):
     """Logs what training costs, epoch by epoch and layer by layer.
 
     As a Trainer's hook it takes the Trainer's model. In a loop of one's own, ``with Profiler(model)`` binds
     the model, a step ends at ``optimizer.step()``, and `end_epoch` ends an epoch. Forwards under `no_grad`
     count as evaluation.
+
+    On an estimator of `microfw.estimators`, ``estimator.set_callbacks(profiler)`` profiles each of its fits, alone,
+    in a Pipeline, in a search and in its processes: see ``fits``.
 
     The ops of a step are counted when ``backward`` walks the graph that they lead to: a forward without one is
     timed and not counted. Where the last batch is smaller, a count per step is an average.
@@ -76,10 +83,12 @@ class Profiler(Hook):
             raise ArgumentError(message("Profiler", "every to be a positive integer", every))
         if not isinstance(trace, int) or trace < 0:
             raise ArgumentError(message("Profiler", "trace to be a number of steps", trace))
+        super().__init__()
         self.model = model
         self.trace = trace
         self._session = Session(name=name, every=every, environment=environment())
-        self._logs: list[Log] = []
+        self._logs: list[tuple[Epoch | None, Log]] = []
+        self._partial: Epoch | None = None  # what the epoch that runs had come to when it was saved
         self._recorder: Recorder | None = None
         self._token: Token[Mode] | None = None
 
@@ -87,7 +96,12 @@ class Profiler(Hook):
     def session(self) -> Session:
         """The numbers of the epochs that have ended."""
         while self._logs:
-            self._session.epochs.append(self._logs.pop(0).epoch())
+            partial, log = self._logs.pop(0)
+            epoch = log.epoch()
+            if partial is not None:
+                joined = merged([partial, epoch])
+                joined.epoch, joined.metrics, epoch = epoch.epoch, epoch.metrics, joined
+            self._session.epochs.append(epoch)
         return self._session
 
     # A loop of one's own
@@ -110,8 +124,46 @@ class Profiler(Hook):
         if self._recorder is None:
             raise GraphError("Profiler.end_epoch: expected an attached profiler; use it inside `with profiler:`")
         number = len(self._session.epochs) + len(self._logs) + 1
-        self._logs.append(self._recorder.end_epoch(number))
+        self._logs.append((self._partial, self._recorder.end_epoch(number)))
+        self._partial = None
         self._recorder.start_epoch()
+
+    # Saving
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the session as text, and apart from it the part of an epoch that is over."""
+        self._cut()
+        partial = None if self._partial is None else to_json(Session(epochs=[self._partial]))
+        return {"session": to_json(self.session), "partial": partial}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave: a session of the same ``every``.
+
+        Raises
+        ------
+        DataError
+            If it is none.
+        """
+        try:
+            session = parse(document(state["session"]), "Profiler.load_state_dict")
+            partial = state["partial"] and parse(document(state["partial"]), "Profiler.load_state_dict")
+        except Refused as refused:
+            raise DataError(str(refused.error("Profiler.load_state_dict"))) from None
+        if session.every != self._session.every:
+            raise DataError(message("Profiler.load_state_dict", f"every={self._session.every}", session.every))
+        self._logs, self._session = [], session
+        self._partial = partial.epochs[0] if partial else None
+
+    def _cut(self) -> None:
+        """Put aside what the epoch that runs has come to."""
+        recorder = self._recorder
+        if recorder is None:
+            return
+        recorder.count_steps()
+        if recorder.steps:
+            part = recorder.end_epoch(0).epoch()
+            self._partial = part if self._partial is None else merged([self._partial, part])
+            recorder.start_epoch()
 
     def _attach(self, takes_losses: bool = True) -> None:
         if self._recorder is not None:
@@ -141,6 +193,7 @@ class Profiler(Hook):
     def on_fit_start(self, state: TrainState) -> None:
         """Bind the Trainer's model and start to watch."""
         self.model = state.model
+        self._partial = None
         self._attach(takes_losses=False)
 
     def on_epoch_start(self, state: TrainState) -> None:
@@ -152,16 +205,22 @@ class Profiler(Hook):
         """Add the epoch to the session, with the Trainer's numbers."""
         self.end_epoch()
         last = state.history[-1] if len(state.history) else {}
-        self._logs[-1].metrics = {k: float(v) for k, v in last.items() if isinstance(v, float) and isfinite(v)}
+        self._logs[-1][1].metrics = {k: float(v) for k, v in last.items() if isinstance(v, float) and isfinite(v)}
 
     def on_fit_end(self, state: TrainState) -> None:
         """Stop watching."""
+        self._cut()
         self._detach()
+
+    def _another(self) -> Profiler:
+        return Profiler(every=self._session.every, name=self._session.name)
 
     # Reading
 
     def report(self, **options: Any) -> str:
-        """Return the session as text for a terminal; see `microfw.profiler.report`."""
+        """Return text for a terminal; see `microfw.profiler.report`, and `fits_report` if estimators were profiled."""
+        if self.fits and not self.session.epochs:
+            return fits_report(self.fits, **options)
         return report(self.session, **options)
 
     def save(self, path: str | os.PathLike[str]) -> None:

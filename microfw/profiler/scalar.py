@@ -16,6 +16,7 @@ import numpy as np
 
 from microfw.errors import GraphError, MicrofwError
 from microfw.graph import NUMPY, Leaf, Node
+from microfw.profiler.sites import reachable
 from microfw.recording import Observer, mode
 from microfw.tensor import Tensor
 
@@ -206,15 +207,3 @@ def _same(y: Array, output: Array) -> bool:
     flat = y.view(np.ndarray).reshape(-1)
     connected = any(isinstance(t, Tensor) and t._node is not None for t in flat) or not flat.size
     return connected and bool(np.allclose(numbers_in(y), output, rtol=1e-9, atol=1e-12, equal_nan=True))
-
-
-def reachable(root: Node | Leaf | None) -> list[Node]:
-    """Return the nodes that a value depends on, itself included, oldest first."""
-    found: set[Node] = set()
-    stack: list[Any] = [root]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, Node) and node not in found:
-            found.add(node)
-            stack.extend(parent for parent, _, _ in node.edges or ())
-    return sorted(found, key=lambda node: node.order)

@@ -41,7 +41,7 @@ def shapes_of(inputs: tuple[Any, ...]) -> Shapes:
 
 
 def reachable(root: Node | Leaf | None) -> list[Node]:
-    """Return the nodes that a walk from a root would visit, oldest first."""
+    """Return the nodes that a walk from a root would visit, itself included, oldest first."""
     found: set[Node] = set()
     stack = [root]
     while stack:

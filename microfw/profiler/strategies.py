@@ -14,7 +14,8 @@ import numpy as np
 from microfw.calculus import _advance
 from microfw.graph import Leaf, Node
 from microfw.profiler.measure import Meter, Problem, Way, flat_gradient, gc_paused, peak, scaled, timed
-from microfw.profiler.scalar import ScalarGraph, reachable
+from microfw.profiler.scalar import ScalarGraph
+from microfw.profiler.sites import reachable
 from microfw.recording import mode, no_grad
 from microfw.tensor import Tensor
 

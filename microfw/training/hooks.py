@@ -38,6 +38,9 @@ class TrainState:
         A row for each epoch that is complete; in ``on_epoch_end`` it holds this epoch's.
     stop : bool
         A hook that sets it ends training after the step, or the epoch, at which it was called.
+    save : callable or None
+        ``save(path)`` writes where training is, to go on from; None if it ended in the middle of a moment. All
+        hooks must have been told of the moment, so it is for hooks that are ``last``; see `Checkpoint`.
     """
 
     model: Any
@@ -50,12 +53,14 @@ class TrainState:
     loss: float = float("nan")
     history: History = field(default_factory=History)
     stop: bool = False
+    save: Callable[[Any], None] | None = None
 
 
 class Hook:
     """Base of hooks: override the moments that are wanted; the others cost nothing.
 
-    Hooks are called in the order of the Trainer's list, at every moment. All moments of one `Trainer.fit`
+    Hooks are called in the order of the Trainer's list, at every moment; those whose class sets ``last = True``
+    after all others, and at the end before them, when nobody has changed anything yet. All moments of one `Trainer.fit`
     run in the thread and the context that called it, so that a hook may set a context variable at the start
     and reset it at the end.
 
@@ -73,6 +78,8 @@ class Hook:
     >>> len(trainer.fit((X, X**2), epochs=100, rng=0, progress=False)) < 100
     True
     """
+
+    last: bool = False
 
     def on_fit_start(self, state: TrainState) -> None:
         """Begin: data and model fit together, and nothing has been trained."""
@@ -103,7 +110,7 @@ class Hooks:
     """The methods that hooks override, by moment, collected once."""
 
     def __init__(self, hooks: Sequence[Any]) -> None:
-        self.hooks = tuple(hooks)
+        self.hooks = tuple(sorted(hooks, key=_is_last))
         for hook in self.hooks:
             if isinstance(hook, type) or not any(hasattr(hook, moment) for moment in MOMENTS):
                 got = f"the class {hook.__name__}" if isinstance(hook, type) else type(hook).__name__
@@ -116,6 +123,10 @@ class Hooks:
         base = getattr(Hook, moment)
         methods = [getattr(hook, moment, None) for hook in (self.hooks if hooks is None else hooks)]
         return [m for m in methods if m is not None and getattr(m, "__func__", m) is not base]
+
+    def overridden(self, moment: str) -> bool:
+        """Whether any hook wants to be told of a moment."""
+        return bool(self._collect(moment))
 
     def call(self, moment: str, state: TrainState) -> None:
         """Tell every hook of a moment, in order."""
@@ -131,9 +142,13 @@ class Hooks:
 
     def end(self, state: TrainState) -> None:
         """Tell every hook that was told of the start, even if one of them raises."""
-        methods = self._collect("on_fit_end", self._begun)
+        methods = self._collect("on_fit_end", sorted(self._begun, key=_is_last, reverse=True))
         self._begun = []
         _in_turn(methods, state)
+
+
+def _is_last(hook: Any) -> bool:
+    return bool(getattr(hook, "last", False))
 
 
 def _in_turn(methods: list[Callable[[TrainState], None]], state: TrainState) -> None:

@@ -31,7 +31,7 @@ class Progress(Hook):
         class Bar(tqdm):  # type: ignore[type-arg,misc,unused-ignore]
             monitor_interval = 0  # no thread
 
-        self._bar = Bar(total=state.epochs, unit="epoch", dynamic_ncols=True)
+        self._bar = Bar(total=state.epochs, initial=len(state.history), unit="epoch", dynamic_ncols=True)
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Show an epoch's row."""

@@ -60,6 +60,15 @@ class LearningRate(Hook):
         if self.of not in ("step", "epoch"):
             state.optimizer.lr = self.schedule(state.history.column(self.of)[-1])
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the schedule remembers, if it is one that does."""
+        return dict(self.schedule.state_dict()) if hasattr(self.schedule, "state_dict") else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what `state_dict` returned."""
+        if hasattr(self.schedule, "load_state_dict"):
+            self.schedule.load_state_dict(state)
+
 
 @dataclass(frozen=True)
 class RangeTest:

@@ -74,7 +74,9 @@ class Carried:
 
 
 class Interrupts:
-    """Holds Ctrl-C back while the optimizer moves the parameters, so that none is left half-way.
+    """Holds Ctrl-C back while a step, or the start or end of an epoch, is made complete, so that none is left half-way.
+
+    That is while the optimizer moves the parameters and while hooks are told of it. A second Ctrl-C is not held back.
 
     Elsewhere, and in other threads than the main one, Ctrl-C does what it did before.
     """
@@ -105,7 +107,7 @@ class Interrupts:
             self._before(*pending)
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self.held:
+        if self.held and self._pending is None:  # who presses Ctrl-C twice does not want to wait
             self._pending = (number, frame)
         elif self._before is not None:
             self._before(number, frame)

@@ -71,6 +71,7 @@ class Clip(Hook):
         self.norm = norm
         self.value = value
         self.steps = self.clipped = 0
+        self._large = False
 
     def on_epoch_start(self, state: TrainState) -> None:
         """Count from 0."""
@@ -82,9 +83,21 @@ class Clip(Hook):
         large = self.value is not None and clip_grad_value(of, self.value) > self.value
         if self.norm is not None:
             large |= clip_grad_norm(of, self.norm) > self.norm
+        self._large = large
+
+    def on_step_end(self, state: TrainState) -> None:
+        """Count the step, which is complete only now."""
         self.steps += 1
-        self.clipped += large
+        self.clipped += self._large
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Tell how often."""
         state.history[-1]["clipped"] = self.clipped / self.steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counts."""
+        return {"steps": self.steps, "clipped": int(self.clipped)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what `state_dict` returned."""
+        self.steps, self.clipped = int(state["steps"]), int(state["clipped"])

@@ -196,6 +196,15 @@ class WeightAveraging(Hook):
         if self.keep and self.average is not None:
             state.optimizer.flat.write(self.average.values)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the average."""
+        return {"average": None if self.average is None else self.average.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what `state_dict` returned, while training."""
+        if state["average"] is not None and self.average is not None:
+            self.average.load_state_dict(state["average"])
+
     def _swap(self, away: bool) -> None:
         if self.average is not None and away is not self._away:
             self.average.swap()

@@ -11,7 +11,7 @@ import numpy as np
 
 from microfw.data.batching import check_batch_size
 from microfw.data.dataset import Dataset, as_dataset
-from microfw.errors import NonFiniteError
+from microfw.errors import CheckpointError, NonFiniteError, message
 from microfw.recording import mode
 from microfw.tensor import Tensor
 from microfw.training.checks import check_parts, check_steps
@@ -20,7 +20,8 @@ from microfw.training.history import History
 from microfw.training.hooks import Hooks, TrainState
 from microfw.training.metrics import decide, resolve
 from microfw.training.progress import Progress
-from microfw.training.run import Run, Tally, measure
+from microfw.training.run import Run, measure
+from microfw.training.saving import Saved
 from microfw.training.state import evaluating, quiet, switched
 from microfw.training.steps import Clip, Closure, in_parts
 
@@ -87,6 +88,7 @@ class Trainer:
         self.optimizer = optimizer
         self.metrics = resolve(metrics)
         self.hooks = list(hooks)
+        self._run: Run | None = None
         self.accumulate = accumulate
         self.compile = compile
         self.clips = [Clip(clip_norm, clip_value)] if clip_norm or clip_value else []
@@ -99,6 +101,7 @@ class Trainer:
         validation: Any = None,
         rng: int | np.random.Generator | None = None,
         progress: bool = True,
+        resume: Any = None,
     ) -> History:
         """Train the model.
 
@@ -116,6 +119,10 @@ class Trainer:
             Where the order of the rows comes from.
         progress : bool
             Show a bar on standard error, or lines if it is not a terminal.
+        resume : str or path-like, optional
+            A checkpoint to go on from, as `Checkpoint` or `save` left it. Model, loss, optimizer, hooks, data and
+            batch_size must be as they were; ``rng`` is put to where it was. Everything then goes on bit for bit as
+            if it had never stopped, times apart.
 
         Returns
         -------
@@ -129,44 +136,72 @@ class Trainer:
             they were before that step.
         ArgumentError, DataError, ShapeError, DTypeError
             If model, loss, optimizer and data do not fit together, before anything is trained.
+        CheckpointError
+            If the file to resume from is damaged, or of another run; nothing is changed then.
 
         Notes
         -----
-        Training can be interrupted with Ctrl-C: the model is then as the last completed step left it. Metrics
-        of the training rows are those of the outputs that the steps computed, which costs no other pass.
+        Training can be interrupted with Ctrl-C: the model is then as the last completed step left it, and `save`
+        writes where it is. Metrics of the training rows are those of the outputs that the steps computed, which
+        costs no other pass.
         """
         state = TrainState(self.model, self.loss, self.optimizer, epochs)
         hooks = Hooks([*self.clips, *self.hooks, *([Progress()] if progress else [])])
-        run = Run(state, hooks, train, batch_size, validation, rng, self.accumulate)
+        self._run = run = Run(state, hooks, train, batch_size, validation, rng, self.metrics, self.accumulate)
         run.compiled = Compiled(self.model, self.loss, self.optimizer, self.compile)
         with mode(), quiet(), switched(self.model, True), run.interrupts:
+            saved = None if resume is None else Saved(resume, run)
             try:
-                run.hooks.start(state)
-                while state.epoch < epochs and not state.stop:
+                run.start(saved)
+                while run.tally is not None or (state.epoch < epochs and not state.stop):
                     self._epoch(run)
             finally:
-                run.hooks.end(state)
+                run.end()
         return state.history
 
+    def save(self, path: Any) -> None:
+        """Save where training is, for ``fit(..., resume=path)`` to go on from, and for `mf.load` to take the model.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Ends with ``.safetensors`` or ``.npz``.
+
+        Raises
+        ------
+        CheckpointError
+            If nothing was trained, or the file cannot be written; one that was there before is then as it was.
+
+        Notes
+        -----
+        It saves the parameters, what the optimizer and the hooks remember (those with ``state_dict`` and
+        ``load_state_dict``), the states of all random generators, the place in the epoch's order and the history.
+        Where a hook changed the model when training ended, as to bring the best weights back, that is what is saved;
+        a `Checkpoint` saves before that.
+        """
+        if self._run is None:
+            raise CheckpointError(
+                message("Trainer.save", "a run of fit", "none", "call fit first, or save the model with mf.save")
+            )
+        self._run.save(path)
+
     def _epoch(self, run: Run) -> None:
-        state, tally = run.state, Tally(self.loss, self.metrics, self.optimizer)
+        state, tally = run.state, run.open()
         step = self._search if getattr(self.optimizer, "takes_closure", False) else self._step
-        state.epoch += 1
-        run.hooks.call("on_epoch_start", state)
-        began = perf_counter()
-        for state.step, (X, y) in enumerate(run.batches(), 1):
+        for X, y in () if state.stop else run.batches:
+            state.step = tally.steps + 1
             tally.add(*step(X, y, run), y)
             for tell in run.hooks.step_end:
                 tell(state)
+            run.interrupts.release()
             if state.stop:
                 break
-        seconds = perf_counter() - began
+        seconds = perf_counter() - tally.began
         row = {"epoch": state.epoch, **tally.result()}
         if run.validation is not None:
-            run.hooks.call("on_validation_start", state)
+            run.validation_starts()
             row |= {f"val_{name}": value for name, value in self.evaluate(run.validation).items()}
-        state.history.append({**row, "seconds": seconds, **tally.rates()})
-        run.hooks.call("on_epoch_end", state)
+        run.close({**row, "seconds": seconds, **tally.rates()})
 
     def _step(self, X: Array, y: Array, run: Run) -> tuple[float, Tensor]:
         state, before = run.state, run.carried.save()
@@ -181,7 +216,6 @@ class Trainer:
         except BaseException as error:
             run.undo(before, error, X, y)
             raise
-        run.interrupts.release()
         return state.loss, outputs
 
     def _gradients(self, X: Array, y: Array, run: Run, share: float | None = None) -> Tensor:
@@ -210,7 +244,6 @@ class Trainer:
         except BaseException as error:
             run.undo(before, error, X, y)
             raise
-        run.interrupts.release()
         state.loss, outputs = closure.first
         return state.loss, outputs
 

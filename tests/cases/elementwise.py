@@ -52,7 +52,7 @@ CASES = [
     Case("logaddexp", np.logaddexp, binary(first=(-9.0, 9.0))),
     Case("negative", np.negative, unary()),
     Case("reciprocal", np.reciprocal, unary(gap=0.5)),
-    Case("abs", np.absolute, unary(gap=0.1)),
+    Case("abs", np.absolute, unary(gap=0.1), analytic=lambda x: np.where(np.real(x) < 0, -x, x)),
     Case("sign", np.sign, unary(gap=0.1)),
     Case("floor", np.floor, unary()),
     Case("ceil", np.ceil, unary()),
@@ -85,8 +85,10 @@ CASES = [
     Case("arccosh", np.arccosh, unary(1.3, 3)),
     Case("arctanh", np.arctanh, unary(-0.8, 0.8)),
     Case("tanh", np.tanh, unary()),
-    Case("sigmoid", scipy.special.expit, unary(-5, 5), protocol=False),
-    Case("softplus", lambda x: np.logaddexp(x, 0), unary(-5, 5), protocol=False),
+    Case("sigmoid", scipy.special.expit, unary(-5, 5), protocol=False, analytic=lambda x: 1 / (1 + np.exp(-x))),
+    Case(
+        "softplus", lambda x: np.logaddexp(x, 0), unary(-5, 5), protocol=False, analytic=lambda x: np.log1p(np.exp(x))
+    ),
     Case("erf", scipy.special.erf, unary(), protocol=False),
     Case("maximum", np.maximum, binary()),
     Case("minimum", np.minimum, binary()),
@@ -116,7 +118,12 @@ CASES = [
             Sample("transposed", (choose(0, 4, 3), floats((3, 4), seed=1), floats((3, 4), seed=2)), {}, transposed),
         ],
     ),
-    Case("astype", lambda x, dtype: x.astype(dtype), unary(dtype=np.dtype(np.float64)), protocol=False),
+    Case(
+        "astype",
+        lambda x, dtype: x.astype(dtype),
+        [*unary(dtype=np.dtype(np.float64)), Sample("to integers", (floats((3, 4)),), {"dtype": np.dtype(int)})],
+        protocol=False,
+    ),
     Case("identity", lambda x: x, unary(), protocol=np.positive),
     logic(np.less),
     logic(np.less_equal),
@@ -136,5 +143,22 @@ CASES = [
     bits(np.bitwise_or),
     bits(np.bitwise_xor),
     bits(np.invert),
+    Case(
+        "elu",
+        lambda x, alpha=1.0: np.where(x > 0, x, alpha * np.expm1(x)),
+        unary(gap=0.1, alpha=0.7),
+        protocol=False,
+        analytic=lambda x, alpha: np.where(np.real(x) > 0, x, alpha * np.expm1(x)),
+    ),
+    Case(
+        "silu", lambda x: x * scipy.special.expit(x), unary(), protocol=False, analytic=lambda x: x / (1 + np.exp(-x))
+    ),
+    Case(
+        "mish",
+        lambda x: x * np.tanh(np.log1p(np.exp(x))),
+        unary(),
+        protocol=False,
+        analytic=lambda x: x * np.tanh(np.log1p(np.exp(x))),
+    ),
     Case("relu", lambda x: np.maximum(x, 0), unary(gap=0.1), protocol=False),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cases import strategies
 from cases.samples import Case, Sample, backwards, floats, repeated, transposed
 
 
@@ -75,8 +76,8 @@ def placed():
 
 
 CASES = [
-    Case("getitem", lambda x, key: x[key], indexed(), protocol=False),
-    Case("put", put, placed(), protocol=False),
+    Case("getitem", lambda x, key: x[key], indexed(), protocol=False, random=strategies.getitem),
+    Case("put", put, placed(), protocol=False, random=strategies.put),
     Case(
         "take",
         lambda x, indices, axis=0: np.take(x, indices, axis=axis),
@@ -89,11 +90,14 @@ CASES = [
             Sample("one row", (floats((3, 4)), np.array(1))),
             Sample("no rows", (floats((3, 4)), np.zeros(0, int))),
             Sample("of width 0", (np.zeros((3, 0)), ROWS)),
+            Sample("small integers", (floats((3, 4)), np.array([2, 0, 2], np.uint8))),
+            Sample("a matrix of them", (floats((4, 3)), np.array([[2, 0, 2, 3], [3, 3, 1, 2]]))),
             Sample("transposed", (floats((4, 3)), ROWS), {}, transposed),
             Sample("negative stride", (floats((3, 4)), ROWS), {}, backwards),
             Sample("repeated", (floats((4,)), ROWS), {"axis": 0}, repeated),
         ],
         protocol=lambda x, indices, axis=0: np.take(x, indices, axis=axis),
+        without={"0-d": "there is no axis to take along"},
     ),
     Case(
         "scatter",
@@ -107,12 +111,18 @@ CASES = [
             Sample("one row", (floats((4,)), np.array(1)), {"to": (3, 4)}),
             Sample("one entry", (floats(()), np.array(1)), {"to": (3,)}),
             Sample("no rows", (np.zeros((0, 2)), np.zeros(0, int)), {"to": (3, 2)}),
+            Sample("small integers", (floats((4, 3)), np.array([2, 0, 2, 3], np.uint8)), {"to": (5, 3)}),
             Sample("transposed", (floats((2, 4)), ROWS), {"to": (3, 2)}, transposed),
             Sample("repeated", (floats((2,)), ROWS[:3]), {"to": (3, 2)}, repeated),
         ],
         protocol=False,
     ),
-    Case("argsort", lambda x, axis=-1: np.argsort(x, axis=axis, kind="stable"), sortable()),
+    Case(
+        "argsort",
+        lambda x, axis=-1: np.argsort(x, axis=axis, kind="stable"),
+        sortable(),
+        without={"0-d": "there is no axis to sort along"},
+    ),
     Case(
         "argwhere",
         np.argwhere,
@@ -137,7 +147,10 @@ CASES = [
             Sample("one row for all indices", (floats((1, 4)), TAKEN), {"axis": 1}),
             Sample("flat", (floats((2, 3)), np.array([5, 0, 0])), {"axis": None}),
             Sample("negative stride", (floats((2, 4)), TAKEN), {"axis": 1}, backwards),
+            Sample("empty", (np.zeros((0, 4)), np.zeros((0, 2), int)), {"axis": 1}),
             Sample("transposed", (floats((4, 2)), TAKEN), {"axis": 1}, transposed),
         ],
+        without={"0-d": "there is no axis to take along"},
+        random=strategies.take_along_axis,
     ),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cases import strategies
 from cases.samples import Case, Sample, backwards, floats, repeated, transposed
 
 CASES = [
@@ -21,6 +22,7 @@ CASES = [
             Sample("negative stride", (floats((3, 4)),), {"shape": (6, 2)}, backwards),
             Sample("repeated", (floats((4,)),), {"shape": (6, 2)}, repeated),
         ],
+        random=strategies.reshape,
     ),
     Case(
         "transpose",
@@ -34,6 +36,7 @@ CASES = [
             Sample("empty", (np.zeros((0, 3)),)),
             Sample("negative stride", (floats((3, 4)),), {}, backwards),
         ],
+        random=strategies.transpose,
     ),
     Case(
         "broadcast_to",
@@ -44,9 +47,11 @@ CASES = [
             Sample("0-d", (floats(()),), {"to": (2, 3)}),
             Sample("same", (floats((2, 3)),), {"to": (2, 3)}),
             Sample("to nothing", (floats((1, 3)),), {"to": (0, 3)}),
+            Sample("empty", (np.zeros((0, 3)),), {"to": (2, 0, 3)}),
             Sample("transposed", (floats((3, 1)),), {"to": (2, 1, 3)}, transposed),
         ],
         protocol=lambda x, to: np.broadcast_to(x, to),
+        random=strategies.broadcast_to,
     ),
     Case(
         "concatenate",
@@ -59,6 +64,8 @@ CASES = [
             Sample("transposed", (floats((3, 2), seed=1), floats((3, 2), seed=2)), {"axis": 1}, transposed),
         ],
         protocol=lambda *xs, axis=0: np.concatenate(xs, axis=axis),
+        without={"0-d": "there is no axis to join along"},
+        random=strategies.concatenate,
     ),
     Case(
         "stack",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cases import strategies
 from cases.samples import Case, Sample, backwards, floats, repeated, transposed
 
 
@@ -14,6 +15,13 @@ def products(*shapes):
 def regular(*batch, n=3, seed=1):
     """Matrices far from singular ones."""
     return floats((*batch, n, n), -1, 1, seed=seed) + 2 * np.eye(n)
+
+
+def det(x):
+    """Determinant of what has an inverse; of a singular matrix it has no derivative."""
+    if np.any(np.linalg.svd(x, compute_uv=False) < 1e-6):
+        raise np.linalg.LinAlgError
+    return np.linalg.det(x)
 
 
 def definite(*batch, n=3):
@@ -34,6 +42,8 @@ def of_square(make):
         Sample("repeated", (make(n=2),), {}, repeated),
     ]
 
+
+SQUARE = {"0-d": "a matrix has two axes"}
 
 CASES = [
     Case(
@@ -60,6 +70,8 @@ CASES = [
             Sample("negative stride", (floats((3, 4), seed=1), floats((4, 2), seed=2)), {}, backwards),
             Sample("repeated", (floats((2, 3), seed=1), floats((3, 2), seed=2)), {}, repeated),
         ],
+        without={"0-d": "a product of matrices has at least one axis; NumPy refuses a number"},
+        random=strategies.matmul,
     ),
     Case(
         "linear",
@@ -69,6 +81,7 @@ CASES = [
             Sample("vector", (floats((3,), seed=1), floats((3, 2), seed=2), floats((2,), seed=3))),
             Sample("three axes", (floats((2, 4, 3), seed=1), floats((3, 2), seed=2), floats((2,), seed=3))),
             Sample("one row", (floats((1, 3), seed=1), floats((3, 2), seed=2), floats((2,), seed=3))),
+            Sample("many rows", (floats((4100, 1), seed=1), floats((1, 2), seed=2), floats((2,), seed=3))),
             Sample("no rows", (np.zeros((0, 3)), floats((3, 2), seed=2), floats((2,), seed=3))),
             Sample(
                 "transposed", (floats((3, 5), seed=1), floats((2, 3), seed=2), floats((2,), seed=3)), {}, transposed
@@ -78,16 +91,24 @@ CASES = [
             ),
         ],
         protocol=False,
+        without={"0-d": "the features are an axis of x"},
+        random=strategies.linear,
     ),
-    Case("inv", np.linalg.inv, of_square(regular)),
-    Case("det", np.linalg.det, of_square(regular)),
+    Case("inv", np.linalg.inv, of_square(regular), without=SQUARE),
+    Case("det", det, of_square(regular), protocol=np.linalg.det, without=SQUARE),
     Case(
         "slogdet",
         lambda x: np.stack(np.linalg.slogdet(x)),
         [*of_square(regular), Sample("negative", (regular()[[1, 0, 2]],))],
         protocol=False,
+        without=SQUARE,
     ),
-    Case("cholesky", np.linalg.cholesky, [*of_square(definite), Sample("lower half", (np.tril(definite()),))]),
+    Case(
+        "cholesky",
+        np.linalg.cholesky,
+        [*of_square(definite), Sample("lower half", (np.tril(definite()),))],
+        without=SQUARE,
+    ),
     Case(
         "solve",
         np.linalg.solve,
@@ -104,5 +125,6 @@ CASES = [
             Sample("transposed", (regular(), floats((2, 3), seed=2)), {}, transposed),
             Sample("repeated", (regular(n=2), floats((2, 1), seed=2)), {}, repeated),
         ],
+        without=SQUARE,
     ),
 ]

@@ -33,6 +33,15 @@ def repeated(x):
     return np.broadcast_to(x * 1.0, (3, *x.shape))
 
 
+def spaced(x):
+    return (x * 1.0)[::2] if x.ndim else x * 1.0
+
+
+def stretched(shape):
+    """Return the layout that repeats an array to a shape without a copy."""
+    return lambda x: np.broadcast_to(x * 1.0, shape)
+
+
 @dataclass(frozen=True)
 class Sample:
     """Inputs and parameters of one call."""
@@ -40,12 +49,17 @@ class Sample:
     label: str
     inputs: tuple[Any, ...]
     params: dict[str, Any] = field(default_factory=dict)
-    layout: Callable[[Any], Any] = plain
+    layout: Callable[[Any], Any] | tuple[Callable[[Any], Any], ...] = plain
+    """One for all inputs, or one for each."""
 
     def arranged(self, inputs=None):
         """Return the inputs in the sample's layout; only floats can be computed with, so only they are."""
         given = self.inputs if inputs is None else inputs
-        return [self.layout(x) if self.layout is not plain and x.dtype.kind == "f" else x for x in given]
+        layouts = self.layout if isinstance(self.layout, tuple) else (self.layout,) * len(given)
+        return [
+            layout(x) if layout is not plain and x.dtype.kind in "fc" else x
+            for x, layout in zip(given, layouts, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,12 @@ class Case:
     samples: list[Sample]
     protocol: bool | Callable[..., Any] = True
     """Whether ``reference`` is itself NumPy's function for the op, or that function in the op's terms."""
+    analytic: Callable[..., Any] | None = None
+    """A formula for the value that takes complex numbers, where the op's own does not."""
+    without: dict[str, str] = field(default_factory=dict)
+    """Kinds of samples (`cases.kinds.KINDS`) that make no sense for the op, each with the reason."""
+    random: Callable[[Any], Sample] | None = None
+    """``random(draw)``: a sample of random shapes and arguments; without it `cases.strategies` finds one that fits."""
 
     @property
     def op(self):

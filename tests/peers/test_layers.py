@@ -62,6 +62,12 @@ LAYERS = {
     "BatchNorm2D": (lambda: nn.BatchNorm2D(3, momentum=0.3), lambda: torch.nn.BatchNorm2d(3, momentum=0.3), AFFINE, [(2, 3, 4, 2)]),
     "LayerNorm": (lambda: nn.LayerNorm(4), lambda: torch.nn.LayerNorm(4), AFFINE, PLAIN),
     "LayerNorm of two axes": (lambda: nn.LayerNorm((3, 4)), lambda: torch.nn.LayerNorm((3, 4)), AFFINE, PLAIN),
+    "Conv1D": (lambda: nn.Conv1D(2, 4, 3, stride=2, padding=1, dilation=2, groups=2), lambda: torch.nn.Conv1d(2, 4, 3, 2, 1, 2, 2), AFFINE, [(3, 2, 9)]),
+    "Conv2D": (lambda: nn.Conv2D(2, 4, (3, 2), stride=(2, 1), padding=1), lambda: torch.nn.Conv2d(2, 4, (3, 2), (2, 1), 1), AFFINE, [(3, 2, 5, 4)]),
+    "Conv2D same": (lambda: nn.Conv2D(2, 4, 3, padding="same", bias=False), lambda: torch.nn.Conv2d(2, 4, 3, padding="same", bias=False), {"weight": AFFINE["weight"]}, [(3, 2, 5, 4)]),
+    "MaxPool2D": (lambda: nn.MaxPool2D(3, 2, 1), lambda: torch.nn.MaxPool2d(3, 2, 1), {}, [(3, 2, 6, 5)]),
+    "AvgPool2D": (lambda: nn.AvgPool2D(3, 2, 1), lambda: torch.nn.AvgPool2d(3, 2, 1), {}, [(3, 2, 6, 5)]),
+    "GlobalAvgPool2D": (nn.GlobalAvgPool2D, lambda: torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()), {}, [(3, 2, 4, 5)]),
     "GroupNorm": (lambda: nn.GroupNorm(2, 4), lambda: torch.nn.GroupNorm(2, 4), AFFINE, [(3, 4), (2, 4, 3), (2, 4, 2, 2)]),
 }  # fmt: skip
 

@@ -24,13 +24,13 @@ def _shares(x: Any, axis: Axis) -> Any:
     fresh=True,
 )
 def logsumexp(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """``log(sum(exp(x)))`` over axes, all by default; -inf, with slopes 0, where every entry is -inf.
+    """``log(sum(exp(x)))`` over axes, all by default; -inf, with slopes 0, where no entry is above it.
 
     >>> import numpy as np, microfw as mf
     >>> mf.grad(logsumexp)([1000.0, 1000.0])
     array([0.5, 0.5])
     """
-    top = np.max(x, axis=axis, keepdims=True)
+    top = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
     top = np.where(np.isfinite(top), top, 0)
     e = np.exp(x - top)
     total = np.sum(e, axis=axis, keepdims=True)

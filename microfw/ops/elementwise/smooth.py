@@ -1,4 +1,4 @@
-"""Smooth activations, fused: written out in other ops they lose digits in the tails, or overflow."""
+"""Smooth relatives of ReLU, fused: written out in other ops they lose digits in the tails, or overflow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from microfw.op import Array, each, op
-from microfw.ops.elementwise import _sigmoid, sigmoid, softplus
+from microfw.ops.elementwise.activations import _sigmoid, sigmoid, softplus
 from microfw.tensor import Tensor
 
 

@@ -1,0 +1,279 @@
+"""What classifier and regressor share: settings, checks of data, and the loop over epochs."""
+
+from __future__ import annotations
+
+import copy
+import numbers
+from time import perf_counter
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, is_regressor
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import train_test_split
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from microfw.errors import ArgumentError, DataError, message
+from microfw.estimators import parts
+from microfw.estimators.learner import Array, Learner, Rows, Stopper, outputs
+from microfw.estimators.watch import Watch
+from microfw.training.history import History
+
+FLOATS = (np.float64, np.float32)
+
+BRIEF = 8
+"""Up to so many steps a call of `partial_fit` is brief."""
+
+
+class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc,unused-ignore]
+    """Base of the estimators; see `NeuralClassifier` and `NeuralRegressor` for the settings."""
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any,
+        module: Any,
+        activation: Any,
+        norm: str | None,
+        dropout: float,
+        loss: Any,
+        optimizer: Any,
+        optimizer_params: dict[str, Any] | None,
+        learning_rate: Any,
+        max_grad_norm: float | None,
+        batch_size: int | str,
+        max_iter: int,
+        shuffle: bool,
+        early_stopping: bool,
+        scoring: Any,
+        validation_fraction: float,
+        n_iter_no_change: int | None,
+        tol: float,
+        warm_start: bool,
+        dtype: Any,
+        profile: bool,
+        random_state: Any,
+        verbose: bool,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.module = module
+        self.activation = activation
+        self.norm = norm
+        self.dropout = dropout
+        self.loss = loss
+        self.optimizer = optimizer
+        self.optimizer_params = optimizer_params
+        self.learning_rate = learning_rate
+        self.max_grad_norm = max_grad_norm
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.early_stopping = early_stopping
+        self.scoring = scoring
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.dtype = dtype
+        self.profile = profile
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    @with_callbacks  # type: ignore[untyped-decorator,unused-ignore]
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train a new network, or with ``warm_start`` the one that is there.
+
+        Parameters
+        ----------
+        X : array_like, sparse matrix or frame of shape (n_samples, n_features)
+            Features.
+        y : array_like or frame of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        sample_weight : array_like of shape (n_samples,), optional
+            A weight of at least 0 for each row. In a batch that holds all rows, a weight of 2 is the same as the
+            row twice, and 0 as leaving it out.
+
+        Returns
+        -------
+        self
+        """
+        self._check_settings()
+        continued = self.warm_start and hasattr(self, "_learner")
+        rows = self._validated(X, y, sample_weight, fresh=not continued)
+        if not continued:
+            self._start(rows)
+        train, validation = self._split(rows)
+        with Watch(self, X, y, sample_weight) as watch, self._learner.training():
+            self._train(train, validation, watch)
+        return self
+
+    def _train(self, train: Rows, validation: Rows | None, watch: Watch) -> None:
+        size, score = self._size(train), None
+        patience = np.inf if self.n_iter_no_change is None else self.n_iter_no_change
+        stopper = Stopper(patience, self.tol, None if validation is None else self.module_)
+        scorer = None if validation is None else self._scorer()
+        for _ in range(self.max_iter):
+            watch.begin_epoch()
+            began = perf_counter()
+            loss = self._learner.epoch(train, size, self.shuffle)
+            seconds = perf_counter() - began
+            row = {"epoch": self._note(loss), "loss": loss, "learning_rate": float(self._learner.optimizer.lr)}
+            if validation is not None:
+                row["val_loss"] = self._learner.measure(validation)
+                score = row["val_score"] = scorer(validation) if scorer is not None else -row["val_loss"]
+                self.validation_scores_.append(score)
+            self.history_.append(row | {"seconds": seconds})
+            if self.verbose:
+                print(", ".join(f"{k} {v:.4g}" for k, v in self.history_[-1].items()))
+            enough = stopper.enough(-loss if score is None else score)
+            if watch.end_epoch() or enough:
+                break
+        stopper.restore()
+        self.best_loss_ = min(self.loss_curve_)
+        self.best_validation_score_ = None if validation is None else float(stopper.best)
+
+    def _note(self, loss: float) -> int:
+        self.loss_ = loss
+        self.loss_curve_.append(loss)
+        self.n_iter_ = self._learner.epochs
+        return self.n_iter_
+
+    def _start(self, rows: Rows) -> None:
+        """Make a network, a loss and an optimizer, and forget what was trained before."""
+        rng = generator(self.random_state)
+        loss = self._make_loss()
+        if self.norm == "batch" and len(rows) < 2:
+            raise DataError(message(type(self).__name__, "rows for norm='batch' to compare", "1 sample"))
+        model = parts.network(self, self.n_features_in_, self._count(rows), rng, rows.X.dtype)
+        optimizer = parts.optimizer(self, model.parameters())
+        self.module_ = model
+        self.n_outputs_ = self._count(rows)
+        self._learner = Learner(model, loss, optimizer, self, rng)
+        self.history_ = History()
+        self.loss_curve_: list[float] = []
+        self.validation_scores_: Any = [] if self.early_stopping else None
+
+    def _size(self, rows: Rows) -> int:
+        return min(200 if self.batch_size == "auto" else int(self.batch_size), len(rows))
+
+    # One pass at a time
+
+    def _quick(self, X: Any, y: Any) -> Rows | None:
+        """Return rows that need no more checks than can be made in a few microseconds, or None."""
+        learner = getattr(self, "_learner", None)
+        if learner is None or type(X) is not np.ndarray or type(y) is not np.ndarray or X.ndim != 2:
+            return None
+        rows, columns = X.shape
+        if X.dtype != learner.dtype or columns != self.n_features_in_ or not rows or len(y) != rows:
+            return None
+        if hasattr(self, "feature_names_in_") or not X.flags.c_contiguous or not np.isfinite(np.vdot(X, X)):
+            return None
+        targets = self._quick_targets(y)
+        return None if targets is None else Rows(X, targets)
+
+    def _partial_fit(self, X: Any, y: Any, sample_weight: Any) -> Self:
+        rows = self._quick(X, y) if sample_weight is None else None
+        if rows is None:
+            self._check_settings()
+            fresh = not hasattr(self, "_learner")
+            rows = self._validated(X, y, sample_weight, fresh)
+            if fresh:
+                self._start(rows)
+        with self._learner.training(briefly=len(rows) <= BRIEF * self._size(rows)):
+            self._note(self._learner.epoch(rows, self._size(rows), self.shuffle))
+        return self
+
+    # Data
+
+    def _validated(self, X: Any, y: Any, sample_weight: Any, fresh: bool) -> Rows:
+        dtype: Any = (self.dtype or FLOATS) if fresh else self._learner.dtype
+        names = {"accept_sparse": "csr", "multi_output": True, "order": "C", "dtype": dtype}
+        X, y = validate_data(self, X, y, reset=fresh, y_numeric=is_regressor(self), **names)
+        weight = None
+        if sample_weight is not None:
+            weight = _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
+            kept = weight > 0  # a row of weight 0 is as if it were not there, in every batch
+            if not kept.all():
+                X, y, weight = X[kept], y[kept], weight[kept]
+        targets, weight = self._encoded(y, weight, fresh, X.dtype)
+        return Rows(X, targets, weight)
+
+    def _split(self, rows: Rows) -> tuple[Rows, Rows | None]:
+        """Set rows aside for early stopping."""
+        if not self.early_stopping:
+            return rows, None
+        labels = self._strata(rows.y)
+        count = max(round(self.validation_fraction * len(rows)), 1)
+        if count >= len(rows):
+            raise DataError(message(f"{type(self).__name__}.fit", "rows to train on", f"{len(rows)} (n_samples = 1)"))
+        if labels is not None:
+            found = np.bincount(labels)
+            if found[found > 0].min() < 2 or not np.count_nonzero(found) <= count <= len(rows) - np.count_nonzero(
+                found
+            ):
+                labels = None  # too few rows to share each class out
+        seed = int(self._learner.rng.integers(1 << 31))
+        train, test = train_test_split(np.arange(len(rows)), test_size=count, stratify=labels, random_state=seed)
+        return rows.take(train), rows.take(test)
+
+    def _scorer(self) -> Any:
+        """Return what scores validation rows, or None if their loss is the score."""
+        if self.scoring == "loss":
+            return None
+        scorer = check_scoring(self, self.scoring)
+        takes_weights = self.scoring is None or getattr(scorer, "_accept_sample_weight", bool)()
+        view: Any = object.__new__(type(self))
+        view.__dict__.update(vars(self))
+        view.__dict__.pop("feature_names_in_", None)  # the rows are arrays by now
+
+        def score(rows: Rows) -> float:
+            weighted = rows.weight is not None and takes_weights
+            options = {"sample_weight": rows.weight} if weighted else {}
+            return float(scorer(view, rows.X, self._decoded(rows.y), **options))
+
+        return score
+
+    def _outputs(self, X: Any) -> Array:
+        """Return the network's outputs for rows to predict."""
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, accept_sparse="csr", dtype=FLOATS)
+        return outputs(self.module_, X, self._learner.dtype)
+
+    def _as_of_now(self) -> dict[str, Any]:
+        """Return what a copy needs to predict as if the fit had ended here."""
+        return {
+            "module_": copy.deepcopy(self.module_),
+            "loss_curve_": list(self.loss_curve_),
+            "history_": History(self.history_),
+        }
+
+    def _check_settings(self) -> None:
+        for name, good, expected in (
+            ("max_iter", _integer(self.max_iter, 1), "a positive integer"),
+            ("batch_size", self.batch_size == "auto" or _integer(self.batch_size, 1), "'auto' or a positive integer"),
+            ("n_iter_no_change", self.n_iter_no_change is None or _integer(self.n_iter_no_change, 1),
+             "None or a positive integer"),
+            ("validation_fraction", 0 < self.validation_fraction < 1, "between 0 and 1"),
+            ("tol", self.tol >= 0, "at least 0"),
+            ("max_grad_norm", self.max_grad_norm is None or self.max_grad_norm > 0, "None or above 0"),
+            ("dtype", self.dtype is None or np.dtype(self.dtype) in FLOATS, "None, float32 or float64"),
+            ("learning_rate", callable(self.learning_rate) or isinstance(self.learning_rate, numbers.Real),
+             "a number or a function of the step"),
+        ):  # fmt: skip
+            if not good:
+                raise ArgumentError(message(type(self).__name__, f"{name} to be {expected}", repr(getattr(self, name))))
+
+
+def _integer(value: Any, least: int) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
+
+
+def generator(random_state: Any) -> np.random.Generator:
+    """Return a generator for a seed, a RandomState, a Generator or None; NumPy's global one is not touched."""
+    draw = getattr(random_state, "integers", getattr(random_state, "randint", None))  # a RandomState has the latter
+    return np.random.default_rng(random_state if draw is None else draw(1 << 31))

@@ -1,0 +1,146 @@
+"""NeuralRegressor: a network that predicts numbers, as a scikit-learn estimator."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import RegressorMixin
+from sklearn.utils.validation import column_or_1d
+
+from microfw import nn
+from microfw.errors import DataError, message
+from microfw.estimators import parts
+from microfw.estimators.base import NeuralEstimator
+from microfw.estimators.learner import Array, Rows
+
+
+class NeuralRegressor(RegressorMixin, NeuralEstimator):  # type: ignore[misc,unused-ignore]
+    """A neural network that predicts one number for each row of features, or several.
+
+    Parameters
+    ----------
+    hidden_layer_sizes, module, activation, norm, dropout
+        As for `NeuralClassifier`; a module's last layer gives a number for each column of y.
+    loss : str or Loss
+        "squared_error", "absolute_error", "huber", "poisson" (the network then gives the logarithm of what is
+        predicted), or a loss of `microfw.nn` that compares numbers.
+    optimizer, optimizer_params, learning_rate, max_grad_norm, batch_size, max_iter, shuffle
+        As for `NeuralClassifier`.
+    early_stopping, validation_fraction, n_iter_no_change, tol
+        As for `NeuralClassifier`.
+    scoring : str or callable, optional
+        The score of early stopping: any of scikit-learn's scorers, "loss", or R² by default.
+    warm_start, dtype, profile, random_state, verbose
+        As for `NeuralClassifier`.
+
+    Attributes
+    ----------
+    module_, history_, loss_curve_, validation_scores_, n_iter_, profile_
+        As of `NeuralClassifier`, and so are the others.
+
+    Notes
+    -----
+    Scale targets that are large: `sklearn.compose.TransformedTargetRegressor` does it and undoes it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from microfw.estimators import NeuralRegressor
+    >>> X = np.linspace(-1, 1, 200)[:, None]
+    >>> model = NeuralRegressor((32, 32), activation="tanh", learning_rate=0.05, random_state=0)
+    >>> model.fit(X, np.hstack([X**2, X**3])).predict([[0.5]]).shape
+    (1, 2)
+    """
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        *,
+        module: Any = None,
+        activation: Any = "relu",
+        norm: str | None = None,
+        dropout: float = 0.0,
+        loss: Any = "squared_error",
+        optimizer: Any = "adam",
+        optimizer_params: dict[str, Any] | None = None,
+        learning_rate: Any = 0.001,
+        max_grad_norm: float | None = None,
+        batch_size: int | str = "auto",
+        max_iter: int = 200,
+        shuffle: bool = True,
+        early_stopping: bool = False,
+        scoring: Any = None,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int | None = 10,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        dtype: Any = None,
+        profile: bool = False,
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(
+            hidden_layer_sizes, module, activation, norm, dropout, loss, optimizer, optimizer_params, learning_rate,
+            max_grad_norm, batch_size, max_iter, shuffle, early_stopping, scoring, validation_fraction,
+            n_iter_no_change, tol, warm_start, dtype, profile, random_state, verbose,
+        )  # fmt: skip
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train on some rows once, in batches, going on from what is there.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for `fit`.
+
+        Returns
+        -------
+        self
+        """
+        return self._partial_fit(X, y, sample_weight)
+
+    def predict(self, X: Any) -> Array:
+        """Return the prediction for each row, of the shape that y had."""
+        made = self._outputs(X)
+        if isinstance(self._learner.loss, nn.PoissonNLLLoss):
+            made = np.exp(made)
+        return made.ravel() if self._flat else made
+
+    # Targets
+
+    def _make_loss(self) -> Any:
+        return parts.loss(self.loss, type(self).__name__)
+
+    def _count(self, rows: Rows) -> int:
+        return int(rows.y.shape[1])
+
+    def _encoded(self, y: Any, weight: Array | None, fresh: bool, dtype: Any) -> tuple[Array, Array | None]:
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        flat = y.ndim == 1
+        targets = y.astype(dtype)[:, None] if flat else y.astype(dtype)
+        if fresh:
+            self._flat = flat
+        elif flat != self._flat or targets.shape[1] != self.n_outputs_:
+            raise DataError(message(type(self).__name__, f"y of {self.n_outputs_} columns", f"shape {y.shape}"))
+        return targets, weight
+
+    def _quick_targets(self, y: Array) -> Array | None:
+        if y.dtype.kind not in "fiu" or not np.isfinite(np.vdot(y, y)):
+            return None
+        if y.ndim == 1 and self._flat:
+            return y.astype(self._learner.dtype)[:, None]
+        fits = y.ndim == 2 and not self._flat and y.shape[1] == self.n_outputs_
+        return y.astype(self._learner.dtype) if fits else None
+
+    def _strata(self, targets: Array) -> Array | None:
+        return None
+
+    def _decoded(self, targets: Array) -> Array:
+        return targets.ravel() if self._flat else targets

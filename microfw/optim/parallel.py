@@ -1,0 +1,195 @@
+"""Data-parallel training: the same model on each rank of MPI, gradients averaged in one call."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from time import perf_counter_ns
+from typing import Any, Self
+
+import numpy as np
+
+from microfw.errors import ArgumentError, GraphError, MicrofwError, message
+from microfw.recording import MODE
+
+PATIENCE = 60.0
+"""Seconds that a rank which failed waits for the others to hear of it, before it aborts them."""
+
+
+class RankError(MicrofwError, RuntimeError):
+    """Another rank has failed, so that this one has to stop."""
+
+
+class DataParallel:
+    """An optimizer whose gradients are averaged over the ranks of MPI before each step.
+
+    Every rank has the same model and a part of the data. A step is that of one process on the ranks' batches
+    joined, to rounding: gradients are weighted with the batches' numbers of rows, if these are given, and else
+    alike. Weights start as rank 0's.
+
+    Parameters
+    ----------
+    optimizer : SGD
+        Any optimizer on one flat buffer, made on every rank in the same way.
+    comm : mpi4py.MPI.Comm, optional
+        Which ranks; all by default. Needs the extra ``mpi``.
+
+    Raises
+    ------
+    ArgumentError
+        If the optimizer has no flat buffer, or not as many parameters on every rank.
+    RankError
+        In `step`, on every rank but the one that has failed, if that one left a ``with`` block by an exception.
+
+    Notes
+    -----
+    A step costs one Allreduce over the gradients and a few numbers more, which say how many rows each rank had,
+    which parameters got a gradient, and whether a rank has failed. A loss must be a mean over rows. Layers that
+    normalise over a batch see their own rank's only, and noise is each rank's own. What fails outside of the block
+    is stopped by ``python -m mpi4py train.py``.
+
+    Examples
+    --------
+    In a file ``train.py``, started by ``mpiexec -n 4 python train.py``::
+
+        from mpi4py import MPI
+        rank, size = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
+        with optim.DataParallel(optim.SGD(model.parameters(), lr=0.1)) as optimizer:
+            for X, y in mf.data.batches((X[rank::size], y[rank::size]), rng=0):
+                optimizer.zero_grad()
+                loss_fn(model(X), y).backward()
+                optimizer.step(rows=len(X))
+    """
+
+    def __init__(self, optimizer: Any, comm: Any = None) -> None:
+        if not hasattr(getattr(optimizer, "flat", None), "gradients"):
+            fix = "pass optim.SGD(model.parameters(), lr=...)"
+            raise ArgumentError(
+                message("DataParallel", "an optimizer on one flat buffer", type(optimizer).__name__, fix)
+            )
+        self.optimizer = optimizer
+        self.flat = optimizer.flat
+        self.comm = world() if comm is None else comm
+        sizes = self.comm.allgather((self.flat.values.size, str(self.flat.values.dtype)))
+        if len(set(sizes)) > 1:
+            raise ArgumentError(message("DataParallel", "the same parameters on every rank", sizes))
+        size, leaves = self.flat.values.size, len(self.flat.leaves)
+        self._sent = np.zeros(size + leaves + 1 + self.comm.size, self.flat.values.dtype)
+        self._gradients = self._sent[:size]
+        self._present = self._sent[size : size + leaves]
+        self._rows = self._sent[size + leaves : size + leaves + 1]
+        self._failed = self._sent[-self.comm.size :]
+        self.comm.Bcast(self.flat.values, root=0)
+        for leaf in self.flat.leaves:
+            leaf.version += 1
+
+    @property
+    def lr(self) -> Any:
+        """The optimizer's learning rate."""
+        return self.optimizer.lr
+
+    @lr.setter
+    def lr(self, value: Any) -> None:
+        self.optimizer.lr = value
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        self.optimizer.zero_grad()
+
+    def step(self, rows: float = 1) -> None:
+        """Average the gradients, and move the parameters on every rank alike.
+
+        Parameters
+        ----------
+        rows : float
+            How many rows this rank's batch had; 0 if it had none, as in a last step.
+
+        Raises
+        ------
+        RankError
+            If another rank has failed.
+        """
+        watcher, began = MODE.get().watcher, perf_counter_ns()
+        self._gather(rows)
+        self._reduce()
+        if self._failed.any():
+            ranks = [int(rank) for rank in np.flatnonzero(self._failed)]
+            reason = self.comm.bcast(None, root=ranks[0])
+            raise RankError(f"DataParallel.step: expected all ranks to go on, rank {ranks[0]} has failed: {reason}")
+        if not self._rows > 0:
+            raise GraphError(message("DataParallel.step", "rows on some rank", "none", "pass rows=len(X)"))
+        np.divide(self._gradients, self._rows, out=self.flat.gradients)
+        for leaf, present in zip(self.flat.leaves, self._present.tolist(), strict=True):
+            leaf.grad = leaf.slot if present else None
+        if watcher is not None:
+            watcher.stretches.append(("update", began, perf_counter_ns()))
+        self.optimizer.step()
+
+    def _gather(self, rows: float) -> None:
+        """Put what this rank has to say into one buffer."""
+        self._sent[...] = 0
+        self._rows[0] = rows
+        if not rows:
+            return
+        np.multiply(self.flat.gradients, rows, out=self._gradients)
+        for k, (leaf, span) in enumerate(zip(self.flat.leaves, self.flat.spans, strict=True)):
+            if leaf.grad is None:
+                self._gradients[span] = 0
+            else:
+                self._present[k] = 1
+
+    def _reduce(self, patience: float = np.inf) -> bool:
+        """Add up the buffers of all ranks; return False if the others did not come in time."""
+        request = self.comm.Iallreduce(sys.modules["mpi4py.MPI"].IN_PLACE, self._sent)
+        if patience == np.inf:
+            request.Wait()
+            return True
+        until = time.monotonic() + patience
+        while not request.Test():
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.01)
+        return True
+
+    # A rank that fails
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Tell the others of an exception: they are waiting for this rank's gradients."""
+        if error is None or isinstance(error, RankError) or self.comm.size == 1:
+            return
+        reason = "".join(traceback.format_exception_only(error)).strip()
+        self._sent[...] = 0
+        self._failed[self.comm.rank] = 1
+        if not self._reduce(PATIENCE):
+            print(f"DataParallel: rank {self.comm.rank} has failed, and so all are stopped: {reason}", file=sys.stderr)
+            sys.stderr.flush()
+            self.comm.Abort(1)
+        self.comm.bcast(reason, root=int(np.flatnonzero(self._failed)[0]))
+
+    # What a Trainer and checkpoints ask for
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimizer's state, which is the same on every rank."""
+        return self.optimizer.state_dict()  # type: ignore[no-any-return]
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the optimizer's state."""
+        self.optimizer.load_state_dict(state)
+
+    def __repr__(self) -> str:
+        return f"DataParallel({self.optimizer!r}, rank {self.comm.rank} of {self.comm.size})"
+
+
+def world() -> Any:
+    """Return all ranks."""
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        raise ArgumentError(
+            message("DataParallel", "mpi4py and an MPI library", str(error), 'pip install "microfw[mpi]"')
+        ) from None
+    return MPI.COMM_WORLD

@@ -1,0 +1,195 @@
+"""Where a training run is, in a file, and a run that continues from there bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from microfw.errors import CheckpointError, MicrofwError, message
+from microfw.files import container, models, random, tree
+from microfw.files.layout import fingerprint, plain
+from microfw.files.strict import Refused, document, listed, short, table, whole
+from microfw.nn import Module
+from microfw.training.history import History
+
+if TYPE_CHECKING:
+    from microfw.training.run import Run
+
+Path = str | os.PathLike[str]
+
+PREFIX = "training"
+"""How the names of arrays begin that are not the model's."""
+
+PARTS = ("batch_size", "data", "hooks", "history", "loss_function", "optimizer", "random", "state", "tally")
+
+STATE = ("epoch", "steps", "loss", "stop")
+
+
+def save(path: Path, run: Run) -> None:
+    """Write where a run is; see `Trainer.save`."""
+    where = f"saving {os.fspath(path)}"
+    arrays: dict[str, Any] = dict(models.values(run.state.model))
+    try:
+        taken = next((name for name in arrays if name.startswith(f"{PREFIX}/")), None)
+        if taken is not None:
+            raise Refused(f"no parameter's name to begin with {PREFIX}/", taken)
+        about = _describe(run, arrays)
+        packed = tree.pack(capture(run), PREFIX, arrays)
+    except Refused as refused:
+        raise refused.error(where) from None
+    container.write(path, arrays, {"kind": "training", "model": about, "training": packed})
+
+
+def _describe(run: Run, arrays: dict[str, Any]) -> Any:
+    """Return the model's architecture, for `mf.load`, or why there is none; rehearsed once a run."""
+    mine: dict[str, Any] = {}
+    try:
+        about = models.describe(run.state.model, mine)
+        if not run.rehearsed:
+            models.rehearse(about, run.state.model)
+            run.rehearsed = True
+    except Refused as refused:
+        return str(refused.error(type(run.state.model).__name__))
+    arrays |= mine
+    return about
+
+
+def capture(run: Run) -> dict[str, Any]:
+    """Return all of a run that is not the model's parameters and buffers."""
+    state, tally = run.state, run.tally
+    return {
+        "state": {name: getattr(state, name) for name in STATE},
+        "history": _text(list(state.history)),
+        "optimizer": {"class": type(state.optimizer).__name__, "state": state.optimizer.state_dict()},
+        "loss_function": models.values(state.loss_function) if isinstance(state.loss_function, Module) else {},
+        "hooks": [{"class": type(hook).__name__, "state": hook.state_dict()} for hook in _stateful(run)],
+        "random": random.states(_generators(run)),
+        "tally": None if tally is None else {"order": run.order, **tally.state_dict()},
+        "batch_size": run.step_rows,
+        "data": run.data_digest(),
+    }
+
+
+class Saved:
+    """A file that a run is to continue from: read and compared with the run, before anything is changed.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged, or is of another model, optimizer, data or hooks.
+    """
+
+    def __init__(self, path: Path, run: Run) -> None:
+        self.where = f"resuming from {os.fspath(path)}"
+        with container.opened(path, "resuming from") as contents:
+            if contents.meta.get("kind") != "training":
+                raise Refused("a checkpoint of training", "a model alone", "load it with mf.load")
+            parts = tree.unpack(contents.meta.get("training"), contents.array)
+            self.parts = table(parts, *PARTS)
+            names = [name for name in contents.places if not name.startswith((f"{PREFIX}/", "random/"))]
+            self.values = {name: contents.array(name) for name in names}
+            self.history = _rows(self.parts["history"])
+            self._compare(run)
+
+    def _compare(self, run: Run) -> None:
+        parts, state = self.parts, run.state
+        own = models.values(state.model)
+        mine: Any
+        theirs: Any
+        for name in [*own, *self.values]:
+            mine, theirs = (f"{v[name].dtype} {v[name].shape}" if name in v else "none" for v in (own, self.values))
+            if mine != theirs:
+                raise Refused(f"{name} of the model as it was saved, {theirs}", mine, "build the same model")
+        for what, mine, theirs in (
+            ("an optimizer", [type(state.optimizer).__name__], [table(parts["optimizer"], "class", "state")["class"]]),
+            ("hooks", [type(h).__name__ for h in _stateful(run)], [table(h)["class"] for h in listed(parts["hooks"])]),
+            ("steps of", run.step_rows, parts["batch_size"]),
+            ("training data with the checksum", run.data_digest(), parts["data"]),
+        ):
+            if mine != theirs:
+                raise Refused(f"{what} {short(theirs)} as it was saved", short(mine), "fit with the same parts")
+        if parts["tally"] is not None:
+            _compare_tally(table(parts["tally"], "order", "sums", "seconds", "outputs", "targets"), run)
+        kinds = {name: type(getattr(state, name)) for name in STATE}
+        if any(type(value) is not kinds[name] for name, value in table(parts["state"], *STATE).items()):
+            raise Refused("the state of a training run", short(parts["state"]))
+
+    def count(self, run: Run) -> None:
+        """Bring back where the run was, which hooks may look at when they are told of the start."""
+        run.state.history[:] = self.history
+        for name in STATE:
+            setattr(run.state, name, self.parts["state"][name])
+
+    def apply(self, run: Run) -> None:
+        """Bring back everything else: all of it, or nothing if anything is refused."""
+        before = capture(run), {name: array.copy() for name, array in models.values(run.state.model).items()}
+        try:
+            _put(run, self.parts, self.values)
+        except (Refused, MicrofwError, TypeError, ValueError, LookupError, AttributeError) as error:
+            _put(run, *before)
+            if isinstance(error, Refused):
+                raise error.error(self.where) from None
+            raise CheckpointError(message(self.where, "a state that fits", " ".join(str(error).split()))) from error
+
+
+def _compare_tally(tally: dict[str, Any], run: Run) -> None:
+    """Raise unless the sums of a part of an epoch are of as many rows as its steps have."""
+    own, sums = run.new_tally().state_dict()["sums"], table(tally["sums"])
+    if {name: type(value) for name, value in sums.items()} != {name: type(value) for name, value in own.items()}:
+        raise Refused(f"the sums {', '.join(own)}", short(sums))
+    rows = min(whole(sums["steps"]) * run.step_rows, len(run.train))
+    kept = [rows] * 2 if run.metrics and rows else [None] * 2
+    lengths = [None if part is None else len(part) for part in (tally["outputs"], tally["targets"])]
+    if sums["rows"] != rows or lengths != kept or not isinstance(tally["seconds"], float):
+        raise Refused(f"the sums of {rows} rows", short(sums["rows"]))
+
+
+def _put(run: Run, parts: dict[str, Any], values: dict[str, Any]) -> None:
+    state = run.state
+    state.model.load_state_dict(values)
+    if isinstance(state.loss_function, Module):
+        state.loss_function.load_state_dict(table(parts["loss_function"]))
+    state.optimizer.load_state_dict(parts["optimizer"]["state"])
+    for hook, saved in zip(_stateful(run), parts["hooks"], strict=True):
+        hook.load_state_dict(saved["state"])
+    tally = parts["tally"]
+    if tally is not None:  # in the middle of an epoch: draw its order again, then go to where the generators were
+        run.reopen(dict(table(tally)))
+    random.restore(parts["random"], _generators(run))
+
+
+def _stateful(run: Run) -> list[Any]:
+    return [h for h in run.hooks.hooks if hasattr(h, "state_dict") and hasattr(h, "load_state_dict")]
+
+
+def _generators(run: Run) -> dict[str, np.random.Generator]:
+    state = run.state
+    found = {f"model.{name}": g for name, g in random.generators(state.model).items()}
+    found |= {f"loss_function.{name}": g for name, g in random.generators(state.loss_function).items()}
+    return found | {"fit.rng": run.rng}
+
+
+def data_digest(*arrays: Any) -> str:
+    """Return one checksum for some arrays."""
+    return hashlib.sha256("".join(fingerprint(plain(a)) for a in arrays).encode()).hexdigest()
+
+
+def _text(rows: list[dict[str, Any]]) -> str:
+    """Return a history as one text: it may be long, and is of no use to others without being read."""
+    arrays: dict[str, Any] = {}
+    text = json.dumps(tree.pack(rows, "history", arrays), separators=(",", ":"))
+    if arrays:
+        raise Refused("plain numbers in the history", next(iter(arrays)))
+    return text
+
+
+def _rows(text: Any) -> History:
+    def no_array(name: str) -> Any:
+        raise Refused("plain numbers in the history", short(name))
+
+    rows = tree.unpack(document(text), no_array)
+    return History([table(row) for row in listed(rows)])
