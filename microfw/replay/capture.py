@@ -205,7 +205,7 @@ class Captured:
                 if parent is None:
                     continue
                 if isinstance(parent, Node) and parent not in applied:
-                    raise Uncapturable(f"{node.where}: it depends on a graph recorded before the step")
+                    raise Uncapturable(f"{node.where}: it depends on what is no op of the step, such as a hook")
                 args = self._arguments(partial, places, *applied[node])
                 slot = parent.slot if isinstance(parent, Leaf) else None
                 if slot is not None and partial.into is not None and parent not in arrived:

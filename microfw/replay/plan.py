@@ -95,16 +95,14 @@ class Plan:
         """Give every result memory; a result that is dead leaves its own to later ones."""
         last: dict[int, int] = {}
         for k, call in enumerate(self.calls):
-            for cell in (*call.reads, *call.outs):
+            instead = call.instead.reads if call.instead is not None else ()  # what would take over reads its inputs
+            for cell in (*call.reads, *call.outs, *instead):
                 last[id(root(cell))] = k
         for cell in self.captured.outputs:
             last[id(root(cell))] = len(self.calls)
         free: dict[int, list[Array]] = {}
         blocks: dict[int, Array] = {}
         for k, call in enumerate(self.calls):
-            if call.style == "guard":  # what would take over reads its inputs, but nothing before it writes to them
-                for cell in call.instead.reads:  # type: ignore[union-attr]
-                    last[id(root(cell))] = max(last.get(id(root(cell)), 0), k)
             for out in call.outs:
                 target = root(out)
                 if target.fixed is not None or id(target) in blocks:

@@ -11,6 +11,7 @@ import numpy as np
 
 from microfw import recording
 from microfw.errors import DTypeError, message
+from microfw.optim.optimizer import Optimizer
 from microfw.reach import reached
 from microfw.recording import MODE
 from microfw.replay.capture import Captured, Signature, Uncapturable, Watch, capture, same
@@ -48,7 +49,7 @@ class Replay:
         self.fits = fitting(captured.inputs, self.named)
         self.changes = recording.changes.count
         self.mode = MODE.get()
-        self.whole = not self.others
+        self.whole = not self.others and type(step.optimizer).step is Optimizer.step
         self.lock = Lock()
 
     def results(self) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from microfw.nn import Embedding, Lambda, Module
+from microfw.optim import Optimizer
 from microfw.replay import CompiledStep
 from microfw.tensor import Tensor
 
@@ -48,7 +49,7 @@ class Compiled:
         parts = [m for root in (model, loss) if isinstance(root, Module) for _, m in root.named_modules()]
         self.integers = any(isinstance(m, Embedding) for m in parts)
         known = all(type(m).__module__.startswith("microfw.") and not isinstance(m, Lambda) for m in parts)
-        able = isinstance(model, Module) and not optimizer.takes_closure
+        able = isinstance(model, Module) and isinstance(optimizer, Optimizer) and not optimizer.takes_closure
         usual = known and isinstance(loss, Module)
         chosen = able and (usual if wanted is None else wanted)
         self.step = CompiledStep(Forward(model, loss), optimizer) if chosen else None
