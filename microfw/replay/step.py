@@ -54,12 +54,11 @@ class Replay:
 
     def results(self) -> Any:
         """Return copies of the outputs as Tensors."""
-        copies = [array.copy() for array in self.outputs]
-        for array in copies:
-            array.setflags(False)
         if self.several:
-            return tuple([result(array, None) for array in copies])
-        return result(copies[0], None)
+            return tuple([result(_locked(array.copy()), None) for array in self.outputs])
+        array = self.outputs[0].copy()
+        array.setflags(False)
+        return result(array, None)
 
 
 class CompiledStep:
@@ -295,6 +294,11 @@ class CompiledStep:
 
     def __repr__(self) -> str:
         return "\n\n".join([self.explain(), *(f"{replay.plan}" for replay in self.replays.values())])
+
+
+def _locked(array: Array) -> Array:
+    array.setflags(False)
+    return array
 
 
 def _nothing(kind: str, flag: int) -> None:

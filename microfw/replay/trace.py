@@ -230,8 +230,10 @@ class Cell(NDArrayOperatorsMixin):
         return made
 
     def rows_of(self, table: Array) -> Cell:
-        """Return the rows of a constant table that these numbers name: ``table.take(self, 0)``."""
-        return self.tape.note(table.take, (self, 0), {}, table.take(self.array, 0), "out")
+        """Return the rows of a constant table that these numbers, none of them negative, name."""
+        if not self.item(self.argmax()) < len(table):
+            raise Untraceable("an index out of range")
+        return self.tape.note(table.take, (self, 0), {"mode": "clip"}, table.take(self.array, 0), "out")
 
     def astype(self, dtype: Any) -> Cell:
         """Cast."""
