@@ -14,7 +14,7 @@ from microfw import recording
 from microfw.graph import OPS
 
 
-class Watcher:
+class Watcher(recording.Observer):
     """An observer that counts what the engine does, and keeps it."""
 
     collects = True

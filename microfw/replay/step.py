@@ -57,7 +57,7 @@ class Replay:
         if self.several:
             return tuple([result(_locked(array.copy()), None) for array in self.outputs])
         array = self.outputs[0].copy()
-        array.setflags(False)
+        array.setflags(write=False)
         return result(array, None)
 
 
@@ -297,7 +297,7 @@ class CompiledStep:
 
 
 def _locked(array: Array) -> Array:
-    array.setflags(False)
+    array.setflags(write=False)
     return array
 
 

@@ -231,7 +231,8 @@ class Cell(NDArrayOperatorsMixin):
 
     def rows_of(self, table: Array) -> Cell:
         """Return the rows of a constant table that these numbers, none of them negative, name."""
-        if not self.item(self.argmax()) < len(table):
+        cell: Any = self
+        if not self.item(cell.argmax()) < len(table):
             raise Untraceable("an index out of range")
         return self.tape.note(table.take, (self, 0), {"mode": "clip"}, table.take(self.array, 0), "out")
 

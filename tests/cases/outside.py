@@ -30,6 +30,7 @@ CASES = [
             Sample("half", (floats((4, 3)),), {"p": 0.5, "rng": Same()}),
             Sample("transposed", (floats((4, 3)),), {"p": 0.25, "rng": Same()}, transposed),
             Sample("empty", (np.zeros((0, 3)),), {"p": 0.25, "rng": Same()}),
+            Sample("0-d", (floats(()),), {"p": 0.25, "rng": Same()}),
         ],
         protocol=False,
     ),
@@ -38,6 +39,8 @@ CASES = [
         called,
         [
             Sample("one argument", (floats((4, 3)),), {"by": np.argsort}),
+            Sample("empty", (np.zeros((0, 3)),), {"by": np.ravel}),
+            Sample("0-d", (floats(()),), {"by": np.ravel}),
             Sample("more", (floats((4, 3)),), {"by": np.take, "args": (np.array([2, 0]), 0)}),
         ],
         protocol=False,
