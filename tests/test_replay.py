@@ -516,16 +516,16 @@ def test_gradients_that_are_not_finite_change_nothing():
 def test_an_interrupt_in_the_middle():
     twins = Twins()
     replay = next(iter(twins.step.replays.values()))
-    whole = replay.backward
+    whole = replay.run
 
     def interrupted(*arrays):
         raise KeyboardInterrupt
 
     before = values(twins.model)
-    replay.backward = interrupted
+    replay.run = interrupted
     with pytest.raises(KeyboardInterrupt):
         twins.step(*drawn(1, labels, seed=5)[0])
-    replay.backward = whole
+    replay.run = whole
     assert_same(before, values(twins.model))
     assert all(p.grad is None for p in twins.model.parameters())
     twins.go()

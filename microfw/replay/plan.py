@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ class Plan:
 
     Attributes
     ----------
-    forward, backward : callable
-        Do one pass.
+    run : callable
+        Does both passes.
     calls : list of Call
         What is left after dropping what nothing reads.
     bytes_planned, bytes_without : int
@@ -41,7 +42,13 @@ class Plan:
         first = set(captured.forward)
         split = sum(call in first for call in self.calls)
         self.passes = self.calls[:split], self.calls[split:]
-        self.forward, self.backward = (function for function, _ in self._both(None))
+        self.later = {id(root(c)) for c in captured.outputs}
+        self.run: Callable[..., None] = self._write(self.calls, self.later, None, first=True)[0]
+
+    @cached_property
+    def apart(self) -> list[Callable[..., None]]:
+        """Both passes as functions of their own, for who looks in between."""
+        return [function for function, _ in self._both(None)]
 
     def timed(self, mark: Callable[[int], None]) -> tuple[Any, Any, list[Any], list[Any]]:
         """Return both passes with readings of the clock given to ``mark``, and the nodes that begin at each."""
@@ -49,11 +56,10 @@ class Plan:
         return forward, backward, before, after
 
     def _both(self, mark: Any) -> list[tuple[Callable[..., None], list[Any]]]:
-        later = {id(root(c)) for c in self.captured.outputs}
         between = {id(root(c)) for call in self.passes[1] for c in call.reads}
         return [
-            self._write(self.passes[0], later | between, mark, first=True),
-            self._write(self.passes[1], later, mark),
+            self._write(self.passes[0], self.later | between, mark, first=True),
+            self._write(self.passes[1], self.later, mark),
         ]
 
     def _needed(self, captured: Captured) -> list[Call]:

@@ -36,7 +36,7 @@ class Replay:
 
     def __init__(self, step: CompiledStep, captured: Captured, plan: Plan, several: bool, state: Any) -> None:
         self.plan = plan
-        self.forward, self.backward = plan.forward, plan.backward
+        self.run = plan.run
         self.outputs = [plan.array(cell) for cell in captured.outputs]
         self.leaves = [(leaf, leaf.slot) for leaf, _ in captured.leaves]
         reached = {leaf for leaf, _ in self.leaves}
@@ -59,6 +59,13 @@ class Replay:
         array = self.outputs[0].copy()
         array.setflags(write=False)
         return result(array, None)
+
+
+class _Stopped(Exception):
+    """Carries out what a look at the loss raised."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
 
 
 class CompiledStep:
@@ -129,31 +136,19 @@ class CompiledStep:
         try:
             before = None if replay.carried is None else replay.carried.save()
             watcher = replay.mode.watcher
-            began = 0 if watcher is None else perf_counter_ns()
             try:
-                timed = replay.timed if replay.mode.observer is not None else None
-                (replay if timed is None else timed).forward(*arrays)
+                if watcher is None and between is None:
+                    replay.run(*arrays)
+                else:
+                    self._apart(replay, arrays, between, watcher)
+            except _Stopped as stopped:
+                raise stopped.error from None
             except Exception:  # the step as ever says it in the layers' words
                 if replay.carried is not None:
                     replay.carried.restore(before)
                 if replay.timed is not None:
                     replay.timed.forget()
                 return self._eager(arrays, between)
-            if watcher is not None:
-                watcher.stretches.append(("forward", began, perf_counter_ns()))
-            if between is not None:
-                between(replay.outputs[0])
-            if watcher is None:
-                replay.backward(*arrays)
-            else:
-                if watcher.losses is not None:
-                    watcher.losses.append(replay.outputs[0].copy())
-                began = perf_counter_ns()
-                (replay if timed is None else timed).backward(*arrays)
-                watcher.stretches.append(("backward", began, perf_counter_ns()))
-                watcher.replays += 1
-                if timed is not None:
-                    timed.observer.follow(timed)
             for leaf, slot in replay.leaves:
                 leaf.grad = slot
             for leaf in replay.others:
@@ -167,6 +162,30 @@ class CompiledStep:
             raise
         finally:
             replay.lock.release()
+
+    def _apart(self, replay: Replay, arrays: Any, between: Between, watcher: Any) -> None:
+        """Do one pass after the other, with a look at the loss and at the clock."""
+        timed = replay.timed if replay.mode.observer is not None else None
+        forward, backward = replay.plan.apart if timed is None else (timed.forward, timed.backward)
+        began = perf_counter_ns()
+        forward(*arrays)
+        ended = perf_counter_ns()
+        if watcher is not None:
+            watcher.stretches.append(("forward", began, ended))
+        if between is not None:
+            try:
+                between(replay.outputs[0])
+            except BaseException as error:
+                raise _Stopped(error) from None
+        if watcher is not None and watcher.losses is not None:
+            watcher.losses.append(replay.outputs[0].copy())
+        began = perf_counter_ns()
+        backward(*arrays)
+        if watcher is not None:
+            watcher.stretches.append(("backward", began, perf_counter_ns()))
+            watcher.replays += 1
+        if timed is not None:
+            timed.observer.follow(timed)
 
     def _array(self, x: Any) -> Array:
         array: Array = x._array if isinstance(x, Tensor) else np.asarray(x)
@@ -249,8 +268,7 @@ class CompiledStep:
         slots: list[Any] = [(leaf, leaf.slot) for leaf, _ in captured.leaves]
         gradients = [(leaf, slot, slot.copy()) for leaf, slot in slots]
         try:
-            plan.forward(*arrays)
-            plan.backward(*arrays)
+            plan.run(*arrays)
             got = zip(tensors, captured.outputs, strict=True)
             wrong = [f"output {k}" for k, (t, cell) in enumerate(got) if not same(t._array, plan.array(cell))]
             wrong += [leaf.name or f"a leaf of shape {leaf.shape}" for leaf, *two in gradients if not same(*two)]
