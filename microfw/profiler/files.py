@@ -57,6 +57,8 @@ def to_json(session: Session) -> str:
     import json
 
     data = asdict(session)
+    for saved, epoch in zip(data["epochs"], session.epochs, strict=True):
+        saved["ratio"] = epoch.ratio().to_dict()  # it follows from the rows, and is there for whoever reads the file
     if session.trace is None:
         del data["trace"]
     return json.dumps(data, indent=1, allow_nan=False) + "\n"
@@ -74,19 +76,19 @@ def load(path: str | os.PathLike[str]) -> Session:
             raise DataError(f"{where}: expected JSON, got {error}; was the file cut short?") from None
     if not isinstance(data, dict) or "epochs" not in data:
         raise DataError(f"{where}: expected a profile saved by microfw, got other JSON")
-    if data.get("version") not in range(1, VERSION + 1):
+    if data.get("version") != VERSION:
         raise DataError(
-            f"{where}: expected version {VERSION} or older, got {data.get('version')!r}; "
-            "read it with the microfw that wrote it"
+            f"{where}: expected version {VERSION}, got {data.get('version')!r}; read it with the microfw that wrote it"
         )
     try:
         for epoch in data["epochs"]:
+            epoch.pop("ratio", None)
             epoch["rows"] = [_make(Row, row) for row in epoch["rows"]]
         data["epochs"] = [_make(Epoch, epoch) for epoch in data["epochs"]]
         data["layers"] = [_make(Layer, layer) for layer in data["layers"]]
         if data.get("trace") is not None:
             data["trace"] = _trace(data["trace"])
-        return _make(Session, data | {"version": VERSION})
+        return _make(Session, data)
     except (TypeError, KeyError, ValueError) as error:
         raise DataError(f"{where}: expected a profile saved by microfw, got an entry that is wrong: {error}") from None
 

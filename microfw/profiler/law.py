@@ -18,8 +18,9 @@ from microfw.errors import ArgumentError, GraphError, NonFiniteError, message
 from microfw.graph import Leaf, Node
 from microfw.nn.module import Module
 from microfw.profiler import strategies
-from microfw.profiler.law_data import Count, Law, LayerCost, Ratio
+from microfw.profiler.law_data import Count, Law, LayerCost
 from microfw.profiler.measure import Meter, Problem
+from microfw.profiler.ratio import Ratio, lacking
 from microfw.profiler.scalar import ScalarGraph, reachable, scalar_graph
 from microfw.tensor import Tensor
 
@@ -159,14 +160,18 @@ def _count(kind: str, nodes: list[Node], P: int, meter: Meter) -> Count:
 
 def _ratio(nodes: list[Node], problem: Problem) -> Ratio:
     r = Ratio()
+    others: dict[str, bool] = {}
     for node in nodes:
         work = node.note
         r.forward += work.forward
         r.backward += sum(work.edges)
         r.products_forward += work.products_forward
         r.products_backward += sum(work.products_edges)
-        if work.products_forward and sum(p > 0 for p in work.products_edges) < 2:
-            r.products_first += work.products_forward
+        first = lacking(sum(p > 0 for p in work.products_edges), work.products_forward)
+        r.products_first += first
+        if sum(work.products_edges) != 2 * work.products_forward - first:
+            others[node.op.name] = True
+    r.others = list(others)
     times: list[tuple[float, float]] = []
     while len(times) < 50 and sum(map(sum, times)) < 0.1:
         began = perf_counter()
