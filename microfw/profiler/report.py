@@ -111,13 +111,13 @@ def _epochs(epochs: Sequence[Epoch], most: int) -> str:
             + [f"{e.metrics[m]:.4f}" if m in e.metrics else "" for m in metrics]
             + [f"{ns / size:,.2f}" for ns in (e.forward_ns, e.backward_ns, e.update_ns, e.data_ns, e.total_ns)]
             + [f"{e.backward_ns / e.forward_ns:.2f}" if e.forward_ns else ""]
-            + _in_flop(e.ratio())
+            + in_flop(e.ratio())
         )
     title = f"Epochs (times in {unit}; backward/forward of times and of FLOP; whether products take 3F - F1)"
     return f"{title}\n" + table(head, rows)
 
 
-def _in_flop(r: Ratio) -> list[str]:
+def in_flop(r: Ratio) -> list[str]:
     """Return backward over forward in operations, and whether products follow the law."""
     ratio = f"{r.backward / r.forward:.2f}" if r.forward else ""
     return [ratio, "" if not r.products_forward else "exact" if r.exact and not r.others else "differs"]

@@ -116,7 +116,6 @@ class Epoch:
     metrics: dict[str, float] = field(default_factory=dict)
     parameters: int = 0
     parameter_tensors: int = 0
-    saved_peak_bytes: int = 0
     forward_ns: int = 0
     backward_ns: int = 0
     update_ns: int = 0
@@ -126,6 +125,7 @@ class Epoch:
     evaluation_ns: int = 0
     total_ns: int = 0
     rows: list[Row] = field(default_factory=list)
+    saved_peak_bytes: int = 0
 
     def layers(self) -> list[Row]:
         """Return one row a layer, in order of first use, ops added up."""
