@@ -384,10 +384,10 @@ function drawLaw() {
   const bar = value => svg("svg", { width: 72, height: 10, "aria-hidden": "true", class: "wide" },
     svg("rect", { width: (72 * Math.log10(Math.max(value, 1)) / most).toFixed(1), height: 10, rx: 2, class: "backward" }));
   const cell = (value, text) => value === null ? { text: "" , sort: -1 } : { text: text(value), sort: value };
-  const columns = [{ title: "strategy", words: true }, { title: "graph of", words: true, class: "wide text" }, { title: "rule calls" }, { title: "losses", class: "wide" },
+  const columns = [{ title: "strategy", words: true }, { title: "rule calls" }, { title: "losses", class: "wide" },
     { title: "scalar ops", says: "the bar's scale is logarithmic" }, { title: "seconds" }, { title: "peak bytes", class: "wide" }, { title: "difference", class: "wide" }];
   const lines = law.ways.map(way => [
-    name(way.name, way.sampled ? `extrapolated from ${whole(way.done)} of ${whole(way.of)}` : way.note ? "not run" : ""), { text: way.graph },
+    name(way.name, `on ${way.graph}` + (way.sampled ? `, extrapolated from ${whole(way.done)} of ${whole(way.of)}` : way.note ? ", not run" : "")),
     cell(way.rules, whole), cell(way.rules === null ? null : way.forwards, whole),
     way.operations === null ? { text: "", sort: -1 } : { nodes: [short(way.operations), bar(way.operations)], sort: way.operations },
     cell(way.seconds, value => time(1e9 * value)), cell(way.peak_bytes, short), cell(way.difference, value => value ? value.toExponential(0) : "0")]);
