@@ -117,7 +117,11 @@ def law(
             f"than {most_nodes:,}; take fewer rows, a smaller model, or raise most_nodes"
         )
         return found
-    graph = scalar_graph(problem.loss, parameters, Meter())
+    try:
+        graph = scalar_graph(problem.loss, parameters, Meter())
+    except GraphError as error:
+        found.note = f"the scalar graph is left out: {error}"
+        return found
     if not abs(graph.loss.item() - found.loss) <= 1e-9 * max(1.0, abs(found.loss)):
         raise GraphError(message("law", f"the scalar graph to compute the loss {found.loss}", graph.loss.item()))
     way, meter = strategies.scalar_backprop(problem, graph)
