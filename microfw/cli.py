@@ -14,6 +14,7 @@ import numpy as np
 from microfw import __version__, data, nn, optim
 from microfw.errors import ArgumentError, MicrofwError
 from microfw.profiler import Profiler, Session, commands, law, sweep
+from microfw.profiler.files import PICTURES
 from microfw.training import Trainer
 
 GUIDE = """\
@@ -79,8 +80,8 @@ def parser() -> Parser:
     )
     main.add_argument("--version", action="version", version=f"microfw {__version__}")
     subcommands = main.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for name, text in (("train", "train a model on a toy dataset"), ("profile", "train, and log the backward cost")):
-        command = subcommands.add_parser(name, help=text, description=f"{text.capitalize()} of scikit-learn's.")
+    for name, what in (("train", "train a model on a toy dataset"), ("profile", "train, and log the backward cost")):
+        command = subcommands.add_parser(name, help=what, description=f"{what.capitalize()} of scikit-learn's.")
         command.add_argument("name", metavar="NAME", help=f"one of {', '.join(data.names())}")
         command.add_argument("--hidden", default="64", metavar="64,32", help="sizes of the hidden layers (64)")
         command.add_argument("--epochs", type=int, default=20, help="passes over the training rows (20)")
@@ -96,7 +97,11 @@ def parser() -> Parser:
     command.add_argument("--law", action="store_true", help="show the law on the page, run on the model as it begins")
     commands.add_report(subcommands)
     commands.add_compare(subcommands)
-    text = {"description": LAW, "epilog": LAW_GUIDE, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    text: dict[str, Any] = {
+        "description": LAW,
+        "epilog": LAW_GUIDE,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
     _law_options(subcommands.add_parser("law", help="one gradient by five strategies", **text))
     return main
 
@@ -129,8 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader has seen enough; Python would complain at exit
         return 0
-    except (MicrofwError, OSError) as error:
-        print(f"microfw {arguments.command}: {error}", file=sys.stderr)
+    except (MicrofwError, OSError, ImportError) as error:
+        print(f"microfw {arguments.command}: {str(error).removeprefix(f'{arguments.command}: ')}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"microfw {arguments.command}: interrupted", file=sys.stderr)
@@ -250,6 +255,8 @@ def show_law(arguments: argparse.Namespace) -> None:
         raise ArgumentError("--plot: expected a sweep to draw, got none; add --sweep depth, width or batch")
     if arguments.html and arguments.sweep:
         raise ArgumentError("--html: expected one model, got a sweep; take --plot")
+    if arguments.plot and not arguments.plot.endswith(PICTURES):
+        raise ArgumentError(f"--plot: expected a name that ends in {', '.join(PICTURES)}, got {arguments.plot!r}")
     named(arguments.html, "html")
     name = arguments.name or ("iris" if arguments.sweep in ("depth", "batch") else "digits")
     split, weights = np.random.default_rng(arguments.seed).spawn(2)

@@ -608,6 +608,18 @@ def test_law_of_digits_on_the_command_line(capsys, tmp_path):
     assert json.loads(path.read_text())["name"] == "digits"
 
 
+def test_the_law_is_saved_as_a_page(capsys, tmp_path):
+    assert cli.main(["law", "iris", "--hidden", "2", "--budget", "0.2", "--html", str(tmp_path / "law.html")]) == 0
+    assert "N x P is an upper bound" in (tmp_path / "law.html").read_text()
+    run = ["profile", "iris", "--hidden", "2", "--epochs", "1", "--quiet", "--law"]
+    assert cli.main([*run, "--html", str(tmp_path / "run.html")]) == 0
+    text = (tmp_path / "run.html").read_text()
+    assert '"law":{"title":"Dense(4 -' in text and len(text) < 300_000
+    capsys.readouterr()
+    assert cli.main(run) == 2
+    assert capsys.readouterr().err == "microfw profile: --law: expected --html FILE, the page that shows it, got none\n"
+
+
 def test_the_default_model_is_said_to_be_small(capsys):
     assert cli.main(["law", "iris", "--budget", "0.2"]) == 0
     assert "A small model by default, --hidden 16" in capsys.readouterr().out
@@ -628,6 +640,9 @@ def test_a_sweep_on_the_command_line(capsys, tmp_path):
         (["--budget", "nan"], "a budget of some seconds"),
         (["--plot", "x.png"], "--plot: expected a sweep to draw"),
         (["--sweep", "width", "--rows", "2"], "--sweep: expected no --hidden and no --rows"),
+        (["--sweep", "width", "--plot", "x.txt"], "--plot: expected a name that ends in .png"),
+        (["--sweep", "width", "--html", "x.html"], "--html: expected one model, got a sweep"),
+        (["--html", "x.txt"], "--html: expected a name that ends in .html"),
         (["--seed", "-1"], "--seed"),
         (["digit"], "did you mean 'digits'?"),
     ],

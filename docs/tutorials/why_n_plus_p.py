@@ -281,8 +281,15 @@ filters, places, weights = 4, 8 * 8, 3 * 3
 by_pencil = filters * places * (weights + (weights - 1) + 1)
 count = conv.count("scalars")
 used = {row.layer: row.uses for row in conv.layers}
-print(f"the convolution: {by_pencil:,} of N = {count.N:,} nodes, for {filters * (weights + 1)} of P = {count.P} parameters")
+print(
+    f"the convolution: {by_pencil:,} of N = {count.N:,} nodes, for {filters * (weights + 1)} of P = {count.P} parameters"
+)
 assert used["0"] == places * filters * (weights + 1)
+
+alone = mf.profiler.law(convolutional[0], lambda outputs, y: outputs.sum(), images, train.y, budget=0.1).count(
+    "scalars"
+)
+assert by_pencil + (filters * places - 1) == alone.N  # the sum of its outputs is that many more
 
 # %%
 # Each node is visited once, as ever: that is the N of N + P, and backprop called exactly so many rules. But a weight of
@@ -291,7 +298,9 @@ assert used["0"] == places * filters * (weights + 1)
 # but the last takes at least one to be reached at all, which leaves about N that can end in parameters.
 
 steps, size = count.steps, count.N + count.P
-print(f"backprop: {count.rules:,} rules + {count.accumulated:,} gradients added = {steps:,} = {steps / size:.2f} (N + P)")
+print(
+    f"backprop: {count.rules:,} rules + {count.accumulated:,} gradients added = {steps:,} = {steps / size:.2f} (N + P)"
+)
 assert count.rules == count.N and size <= steps <= 2 * size
 
 # %%

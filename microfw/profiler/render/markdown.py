@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from microfw.profiler.render.names import OUTSIDE, visible
 from microfw.profiler.ratio import Ratio
+from microfw.profiler.render.names import OUTSIDE, visible
 from microfw.profiler.report import in_flop, microseconds, whole
 from microfw.profiler.session import Epoch, Session
 

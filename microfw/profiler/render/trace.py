@@ -32,7 +32,9 @@ def chrome_trace(session: Session) -> str:
     """
     trace = session.trace
     if trace is None:
-        raise ArgumentError("chrome_trace: expected a traced session, got none; record it with Profiler(trace=10)")
+        raise ArgumentError(
+            "chrome_trace: expected a traced session, got none; record it with Profiler(trace=10), or microfw profile --trace-steps 10"
+        )
     events: list[dict[str, Any]] = [_named("process_name", 0, " ".join(filter(None, ("microfw", session.name))))]
     events += [_named("thread_name", k, track) for k, track in enumerate(TRACKS)]
     events += [_named("thread_sort_index", k, k) for k in range(len(TRACKS))]
