@@ -281,15 +281,13 @@ filters, places, weights = 4, 8 * 8, 3 * 3
 by_pencil = filters * places * (weights + (weights - 1) + 1)
 count = conv.count("scalars")
 used = {row.layer: row.uses for row in conv.layers}
-print(
-    f"the convolution: {by_pencil:,} of N = {count.N:,} nodes, for {filters * (weights + 1)} of P = {count.P} parameters"
-)
-assert used["0"] == places * filters * (weights + 1)
+trained = filters * (weights + 1)
+print(f"the convolution: {by_pencil:,} of N = {count.N:,} nodes, for {trained} of P = {count.P} parameters")
+assert used["0"] == places * trained
 
-alone = mf.profiler.law(convolutional[0], lambda outputs, y: outputs.sum(), images, train.y, budget=0.1).count(
-    "scalars"
-)
-assert by_pencil + (filters * places - 1) == alone.N  # the sum of its outputs is that many more
+alone = mf.profiler.law(convolutional[0], lambda outputs, y: outputs.sum(), images, train.y, budget=0.1)
+summed = filters * places - 1  # the sum of its outputs is that many nodes more
+assert alone.count("scalars").N == by_pencil + summed
 
 # %%
 # Each node is visited once, as ever: that is the N of N + P, and backprop called exactly so many rules. But a weight of
@@ -298,10 +296,10 @@ assert by_pencil + (filters * places - 1) == alone.N  # the sum of its outputs i
 # but the last takes at least one to be reached at all, which leaves about N that can end in parameters.
 
 steps, size = count.steps, count.N + count.P
-print(
-    f"backprop: {count.rules:,} rules + {count.accumulated:,} gradients added = {steps:,} = {steps / size:.2f} (N + P)"
-)
-assert count.rules == count.N and size <= steps <= 2 * size
+print(f"backprop: {count.rules:,} rules + {count.accumulated:,} gradients added = {steps:,} steps")
+print(f"{steps / size:.2f} times N + P")
+assert count.rules == count.N
+assert size <= steps <= 2 * size
 
 # %%
 # What does a parameter cost? In a dense layer each weight is multiplied once for a row of data, whatever its size. In
