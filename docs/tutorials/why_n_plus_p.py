@@ -287,7 +287,8 @@ assert used["0"] == places * trained
 
 alone = mf.profiler.law(convolutional[0], lambda outputs, y: outputs.sum(), images, train.y, budget=0.1)
 summed = filters * places - 1  # the sum of its outputs is that many nodes more
-assert alone.count("scalars").N == by_pencil + summed
+nodes = alone.count("scalars").N
+assert by_pencil + summed == nodes
 
 # %%
 # Each node is visited once, as ever: that is the N of N + P, and backprop called exactly so many rules. But a weight of
