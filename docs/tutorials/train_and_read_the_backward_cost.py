@@ -262,9 +262,9 @@ print(f"by the graph {weight.grad[20, 3]:.9f}, by differences {(sides[0] - sides
 # **Layers.** A row for each layer, per step. *nodes* and *P* are its own. The first *forward* and *backward* are
 # times; a layer's backward time is that of its own nodes, measured in the engine. *share* is its share of the
 # backward pass. The second *forward* and *backward* are operations, a multiply-add counted as two. *FLOP/P* is
-# what one trainable number costs in a step, and *reuse* how often a step uses each weight in a product: in a dense layer
-# once for each row of the batch. *saved* is what was kept for the way back, each array counted where
-# it was kept first: a layer whose input another layer has kept already shows 0.
+# what one trainable number costs in a step, and *reuse* how often a step uses each weight in a product: in a dense
+# layer once for each row of the batch. *saved* is what was kept for the way back, each array counted where it was
+# kept first: a layer whose input another layer has kept already shows 0.
 #
 # *The walk itself* is what is left: ``backward`` as a whole is timed apart from its nodes, and the time that no
 # node accounts for is spent between them. So nothing is left out and nothing is counted twice:
