@@ -238,6 +238,7 @@ def layers(model: Module) -> list[Layer]:
             owner = owner.rpartition(".")[0]
         found[owner].parameters += p.size
         found[owner].trainable += p.size if p.requires_grad else 0
+        found[owner].weights += p.size if p.requires_grad and p.ndim > 1 else 0
     return list(found.values())
 
 

@@ -35,6 +35,7 @@ class Log:
         self.losses = (0, 0.0)  # how many, and their sum
         self.folded: dict[tuple[str, str], Row] = {}
         self.parameters = (0, 0)
+        self.saved_bytes = 0
         self.counts: list[tuple[Pattern, int]] = []
         self.spent: list[tuple[Site, int, int, int, int]] = []
         self.times = dict.fromkeys((*PHASES, "data"), 0)
@@ -75,6 +76,7 @@ class Log:
             metrics=self.metrics,
             parameters=self.parameters[0],
             parameter_tensors=self.parameters[1],
+            saved_peak_bytes=self.saved_bytes,
             observed_forward_ns=self.observed_times["forward"] + self.loose,
             observed_backward_ns=self.observed_times["backward"],
             total_ns=self.total_ns,
@@ -291,6 +293,7 @@ class Recorder(Observer):
             self.pattern, self.expected = pattern, pattern.sites
         if not pattern.count:
             self.log.parameters = max(self.log.parameters, (pattern.parameters, pattern.parameter_tensors))
+            self.log.saved_bytes = max(self.log.saved_bytes, pattern.saved_bytes)
         pattern.count += 1
         self.step_sites = []
 

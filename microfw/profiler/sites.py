@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from microfw.graph import Leaf, Node
+from microfw.profiler.ratio import lacking
 from microfw.profiler.session import Row
 
 Shapes = list[tuple[int, ...]]
@@ -83,15 +84,18 @@ class Site:
         cost = op.cost(node.shape, *shapes, **params)
         row.flops_forward = int(cost.forward)
         row.products_forward = int(cost.products_forward)
+        factors = 0
         for _, partial, _ in node.edges or ():
             row.flops_backward += int(cost.derivatives[partial.index])
-            if cost.products_derivatives:
-                row.products_backward += int(cost.products_derivatives[partial.index])
+            product = int(cost.products_derivatives[partial.index]) if cost.products_derivatives else 0
+            row.products_backward += product
+            factors += product > 0
+        row.products_first = lacking(factors, row.products_forward)
 
 
 def recomputed(row: Row, cost: Row, times: int) -> None:
     """Add the counts of an op in a checkpoint: it ran in forward, and again in backward, and was then walked."""
-    for name in ("nodes", "edges", "uncounted", "flops_forward", "products_forward"):
+    for name in ("nodes", "edges", "uncounted", "flops_forward", "products_forward", "products_first"):
         setattr(row, name, getattr(row, name) + times * getattr(cost, name))
     row.flops_backward += times * (cost.flops_backward + cost.flops_forward)
     row.products_backward += times * (cost.products_backward + cost.products_forward)
@@ -120,6 +124,7 @@ class Pattern:
             self.rows.append(row)
         self.parameters = sum(leaves.values())
         self.parameter_tensors = len(leaves)
+        self.saved_bytes = sum(row.saved_bytes for row in self.rows)
 
     def fold(self, rows: dict[tuple[str, str], Row], count: int) -> None:
         """Add the counts, times how often the pattern came, to rows by layer and op."""
