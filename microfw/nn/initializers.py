@@ -6,15 +6,24 @@ are the window's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod, sqrt
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError, ShapeError, message
 
 Array = np.ndarray[Any, Any]
 Seed: TypeAlias = "int | np.random.Generator | None"  # quoted: numpy.random takes a while to import
+
+
+def initial(layer: str, init: Callable[..., Any], shape: tuple[int, ...], rng: Seed) -> Array:
+    """Return what an initializer gives for a layer's weight, which must have the shape that was asked for."""
+    values: Array = np.array(init(shape, rng))
+    if values.shape != shape:
+        raise ShapeError(message(layer, f"init to return shape {shape}", values.shape))
+    return values
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
