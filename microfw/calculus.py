@@ -59,7 +59,8 @@ class Recorded:
         starts = [(n, g) for n, g in pairs if n is not None and g is not None]
         if self.outer:
             starts = [(n, g if isinstance(g, Tensor) else result(np.asarray(g), None)) for n, g in starts]
-        with mode(recording=self.outer):
+        observer = MODE.get().observer
+        with mode(recording=self.outer, observer=getattr(observer, "aside", observer)):
             found = walk(
                 starts, targets=set(nodes), since=self.since, relink=relink if self.outer else None, retain=retain
             )

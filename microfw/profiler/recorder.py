@@ -118,6 +118,13 @@ class Again(Observer):
         self.recorder.backward(node, gradient, shares, began)
 
 
+class Aside(Observer):
+    """Told of the ops that run while `mf.grad` or the like walks a graph; what it walks is no step's backward."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.forward = recorder.forward  # type: ignore[method-assign]
+
+
 class Recorder(Observer):
     """Observer of ops and watcher of steps. Its methods run in every step, and are written for speed.
 
@@ -232,6 +239,11 @@ class Recorder(Observer):
     def again(self) -> Again:
         """Who is told of what a checkpoint runs again."""
         return Again(self)
+
+    @property
+    def aside(self) -> Aside:
+        """Who is told of walks that are not `Tensor.backward`'s, and so in no stretch of it."""
+        return Aside(self)
 
     # Stretches
 
