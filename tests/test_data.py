@@ -121,7 +121,7 @@ def test_unknown_dataset():
     known = ", ".join(names())
     with raises(ArgumentError, f"load: expected one of {known}, got 'digit'; did you mean 'digits'?"):
         load("digit")
-    fix = "for your own arrays use mf.data.Dataset(X, y)"
+    fix = "for your own arrays use Dataset(X, y)"
     with raises(ArgumentError, f"load: expected one of {known}, got 'zzz'; {fix}"):
         load("zzz")
     with pytest.raises(ArgumentError, match="got 3"):
@@ -355,3 +355,12 @@ def test_bad_pairs(pair):
         batches((pair[0][:0], pair[1][:0]))
     with pytest.raises(MicrofwError):
         batches((1.0, 2.0))
+
+
+def test_masked_entries_are_not_trained_on():
+    X = np.ma.masked_array(np.ones((3, 2)), [[0, 0], [0, 1], [0, 0]])
+    with pytest.raises(
+        DataError, match=r"^Dataset: expected X without masked entries, got some; pass X.filled\(value\)$"
+    ):
+        Dataset(X, [0, 1, 0])
+    assert Dataset(X.filled(0.5), [0, 1, 0]).X[1, 1] == 0.5

@@ -29,7 +29,8 @@ class Profiler(Hook):
     count as evaluation.
 
     The ops of a step are counted when ``backward`` walks the graph that they lead to: a forward without one is
-    timed and not counted, and the walks of `mf.grad` and its like are neither. Where the last batch is smaller, a count per step is an average.
+    timed and not counted, and the walks of `mf.grad` and its like are neither. Where the last batch is smaller, a
+    count per step is an average.
 
     Parameters
     ----------
