@@ -121,7 +121,7 @@ def test_unknown_dataset():
     known = ", ".join(names())
     with raises(ArgumentError, f"load: expected one of {known}, got 'digit'; did you mean 'digits'?"):
         load("digit")
-    fix = "for your own arrays use Dataset(X, y)"
+    fix = "for your own arrays use mf.data.Dataset(X, y)"
     with raises(ArgumentError, f"load: expected one of {known}, got 'zzz'; {fix}"):
         load("zzz")
     with pytest.raises(ArgumentError, match="got 3"):
