@@ -317,7 +317,7 @@ def test_what_is_no_array_of_real_numbers():
         for bad in ({}, [["a", "b"]], [[1.0, 2j]]):
             with pytest.raises((TypeError, ValueError), match=f"^0 {type(layer).__name__}: expected x "):
                 nn.Sequential(layer)(bad)
-    with pytest.raises(DTypeError, match="^Dense: expected x to hold real numbers, got complex128; pass the parts"):
+    with pytest.raises(DTypeError, match="^Dense: expected x to hold numbers, got complex128; encode text, and split"):
         nn.Dense(4, 3, rng=0)(np.ones((2, 4), complex))
 
 

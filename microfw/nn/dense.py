@@ -104,7 +104,7 @@ def as_input(x: Any, dtype: Any, module: Module) -> np.ndarray[Any, Any]:
         fix = "pick one, as nn.Lambda(lambda parts: parts[0]) does after a recurrent layer"
         raise DTypeError(message(module.where, "x to be one Tensor or array", f"a {type(x).__name__} of Tensors", fix))
     if getattr(getattr(x, "dtype", None), "kind", "") == "c":
-        raise DTypeError(message(module.where, "x to hold real numbers", x.dtype, "pass the parts as features"))
+        raise DTypeError(message(module.where, "x to hold numbers", x.dtype, "encode text, and split complex numbers"))
     try:
         return np.asarray(x, dtype)
     except (TypeError, ValueError) as error:
