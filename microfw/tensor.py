@@ -113,6 +113,8 @@ class Tensor(ArrayLike):
         values = np.asarray(values)
         if values.shape != self.shape:
             raise ShapeError(message("Tensor.grad", f"an array of shape {self.shape}", values.shape))
+        if values.dtype.kind not in "fiub":
+            raise DTypeError(message("Tensor.grad", f"numbers to cast to {self.dtype}", values.dtype))
         if values is not self._leaf.grad:
             self._leaf.grad = None
             self._leaf.accept(values)

@@ -597,3 +597,16 @@ def test_a_layer_that_is_there_twice_is_shown_twice():
         "    0: ReLU()",
         "  again: Sequential, the same as parts.1",
     ]
+
+
+def test_a_parameter_is_replaced_by_one_only():
+    layer = nn.Dense(2, 3, rng=0)
+    for value in (np.zeros((2, 3), np.float32), mf.tensor(np.zeros((2, 3)))):
+        got = type(value).__name__
+        with pytest.raises(
+            DTypeError, match=rf"^Dense\.weight: expected a Parameter in the place of one, got {got}; wrap"
+        ):
+            layer.weight = value
+    layer.weight = nn.Parameter(np.zeros((2, 3)))
+    layer.bias = None
+    assert [name for name, _ in layer.named_parameters()] == ["weight"]

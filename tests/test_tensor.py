@@ -398,3 +398,10 @@ def test_importing_under_no_grad_changes_no_values():
         y = np.exp(x) @ x
     np.testing.assert_array_equal(y.data, (np.exp(x) @ x).data)
     assert not y.requires_grad and repr(y).endswith("]])")
+
+
+def test_a_gradient_is_of_real_numbers():
+    x = mf.tensor([1.0, 2.0], requires_grad=True)
+    with pytest.raises(DTypeError, match="^Tensor.grad: expected numbers to cast to float64, got complex128$"):
+        x.grad = np.array([1j, 2.0])
+    assert x.grad is None

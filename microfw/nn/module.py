@@ -121,6 +121,9 @@ class Module:
         return kind if scope is None or scope[0] == kind else f"{scope[0]} {kind}"
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(vars(self).get(name), Parameter) and not (value is None or isinstance(value, Parameter)):
+            where, fix = f"{type(self).__name__}.{name}", "wrap it in nn.Parameter, or assign its .data"
+            raise DTypeError(message(where, "a Parameter in the place of one", type(value).__name__, fix))
         if isinstance(value, Module | list | tuple | dict):
             Module._structure = object()  # names that outermost modules have listed may be out of date
         object.__setattr__(self, name, value)

@@ -62,6 +62,16 @@ LAYERS = {
     "BatchNorm2D": (lambda: nn.BatchNorm2D(3, momentum=0.3), lambda: torch.nn.BatchNorm2d(3, momentum=0.3), AFFINE, [(2, 3, 4, 2)]),
     "LayerNorm": (lambda: nn.LayerNorm(4), lambda: torch.nn.LayerNorm(4), AFFINE, PLAIN),
     "LayerNorm of two axes": (lambda: nn.LayerNorm((3, 4)), lambda: torch.nn.LayerNorm((3, 4)), AFFINE, PLAIN),
+    "Conv1D": (lambda: nn.Conv1D(4, 6, 3, 2, 1, 2, 2), lambda: torch.nn.Conv1d(4, 6, 3, 2, 1, 2, 2), AFFINE, [(2, 4, 9)]),
+    "Conv1D same": (lambda: nn.Conv1D(4, 3, 4, padding="same"), lambda: torch.nn.Conv1d(4, 3, 4, padding="same"), AFFINE, [(2, 4, 9)]),
+    "Conv2D": (lambda: nn.Conv2D(4, 6, (3, 2), 2, 1, 1, 2), lambda: torch.nn.Conv2d(4, 6, (3, 2), 2, 1, 1, 2), AFFINE, [(2, 4, 7, 6), (1, 4, 5, 5)]),
+    "Conv2D same": (lambda: nn.Conv2D(3, 2, 3, padding="same"), lambda: torch.nn.Conv2d(3, 2, 3, padding="same"), AFFINE, [(2, 3, 5, 4)]),
+    "Conv2D without bias": (lambda: nn.Conv2D(3, 2, 3, dilation=2, bias=False), lambda: torch.nn.Conv2d(3, 2, 3, dilation=2, bias=False), {"weight": AFFINE["weight"]}, [(2, 3, 8, 7)]),
+    "MaxPool2D": (lambda: nn.MaxPool2D(2), lambda: torch.nn.MaxPool2d(2), {}, [(2, 3, 6, 4), (2, 3, 7, 5)]),
+    "MaxPool2D overlapping": (lambda: nn.MaxPool2D(3, 2, 1), lambda: torch.nn.MaxPool2d(3, 2, 1), {}, [(2, 3, 6, 4)]),
+    "AvgPool2D": (lambda: nn.AvgPool2D(2), lambda: torch.nn.AvgPool2d(2), {}, [(2, 3, 6, 4), (2, 3, 7, 5)]),
+    "AvgPool2D overlapping": (lambda: nn.AvgPool2D(3, 2, 1), lambda: torch.nn.AvgPool2d(3, 2, 1), {}, [(2, 3, 6, 4)]),
+    "GlobalAvgPool2D": (nn.GlobalAvgPool2D, lambda: torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()), {}, [(2, 3, 6, 4)]),
     "GroupNorm": (lambda: nn.GroupNorm(2, 4), lambda: torch.nn.GroupNorm(2, 4), AFFINE, [(3, 4), (2, 4, 3), (2, 4, 2, 2)]),
 }  # fmt: skip
 
