@@ -381,3 +381,42 @@ def test_poolings_of_equal_shapes_and_other_kernels_cost_what_they_cost():
         return profiler.session.total().sum().flops_forward
 
     assert flops(1, 3, 1) == 2 * flops(1) + flops(3) > 3 * flops(1)
+
+
+def test_derivative_functions_leave_the_backward_times_alone():
+    """`mf.grad` walks outside of `backward`: its rules are nobody's, and the remainder stays where it was."""
+    model = models()["plain"]
+    X, y = np.ones((20, 12), np.float32), np.arange(20) % 4
+    optimizer, loss_fn = mf.optim.SGD(model.parameters(), lr=0.1), nn.CrossEntropyLoss()
+    found = []
+    for between in (lambda: None, lambda: mf.grad(lambda m: loss_fn(m(X), y))(model)):
+        with mf.Profiler(model) as profiler:
+            for _ in range(20):
+                optimizer.zero_grad()
+                between()
+                loss_fn(model(X), y).backward()
+                optimizer.step()
+        epoch = profiler.session.epochs[0]
+        assert epoch.untagged_backward_ns >= 0
+        assert epoch.untagged_forward_ns >= 0
+        found.append([(row.layer, row.op, row.nodes, row.rules, row.accumulated) for row in epoch.rows])
+    assert found[0] == found[1]
+
+
+def test_one_profiler_at_a_time():
+    model = models()["plain"]
+    optimizer = mf.optim.SGD(model.parameters(), lr=0.1)
+    first, second = mf.Profiler(), mf.Profiler()
+    trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optimizer, hooks=[first, second])
+    data = np.ones((20, 12), np.float32), np.arange(20) % 4
+    with pytest.raises(GraphError, match="^Profiler: expected to be the only one attached, got another; use one at"):
+        trainer.fit(data, epochs=1, progress=False)
+    with mf.Profiler(model), pytest.raises(GraphError, match="only one attached"), mf.Profiler(model):
+        pass
+    with first:  # both have let go
+        assert not second.session.epochs
+
+
+def test_a_profilers_model_is_a_module():
+    with pytest.raises(ArgumentError, match="^Profiler: expected a Module, or none, got int; pass the model$"):
+        mf.Profiler(3)

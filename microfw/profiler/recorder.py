@@ -93,7 +93,7 @@ class Log:
             row.backward_ns += backward_ns
             row.rules += rules
             if again:
-                recomputed(row, site.cost, again)
+                recomputed(row, site, rules, again)
         epoch.rows = list(rows.values())
         return epoch
 
@@ -110,13 +110,21 @@ class Again(Observer):
         """Add an op's time to its site's backward."""
         ended = perf_counter_ns()
         if node is not None:
-            node._note = site = self.recorder.site(op, node, inputs, params)
+            leaves = tuple([isinstance(parent, Leaf) for parent in node.parents or ()])
+            node._note = site = self.recorder.site(op, node, inputs, params, leaves)
             site.backward_ns += ended - began
             site.again += 1
 
     def backward(self, node: Node, gradient: Any, shares: Any, began: int) -> None:
         """Do as the recorder does."""
         self.recorder.backward(node, gradient, shares, began)
+
+
+class Aside(Observer):
+    """Told of the ops that run while `mf.grad` or the like walks a graph; what it walks is no step's backward."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.forward = recorder.forward  # type: ignore[method-assign]
 
 
 class Recorder(Observer):
@@ -217,20 +225,27 @@ class Recorder(Observer):
         site.backward_ns += ended - began
         site.rules += 1
 
-    def site(self, op: Any, node: Node, inputs: tuple[Any, ...], params: dict[str, Any]) -> Site:
-        """Return the site of an op that has run."""
+    def site(
+        self, op: Any, node: Node, inputs: tuple[Any, ...], params: dict[str, Any], leaves: tuple[bool, ...] = ()
+    ) -> Site:
+        """Return the site of an op that has run; in a checkpoint also by which of its parents are leaves."""
         path = node.scope[0] if node.scope is not None else ""
         shapes = [getattr(a, "shape", ()) for a in inputs]
-        key = (node.form, path, node.shape, tuple(shapes), needs(node), settings(params))
+        key = (node.form, path, node.shape, tuple(shapes), needs(node), settings(params), leaves)
         site = self.sites.get(key)
         if site is None:
-            site = self.sites[key] = Site(op, node, path, shapes, params)
+            site = self.sites[key] = Site(op, node, path, shapes, params, sum(leaves))
         return site
 
     @property
     def again(self) -> Again:
         """Who is told of what a checkpoint runs again."""
         return Again(self)
+
+    @property
+    def aside(self) -> Aside:
+        """Who is told of walks that are not `Tensor.backward`'s, and so in no stretch of it."""
+        return Aside(self)
 
     # Stretches
 

@@ -86,7 +86,7 @@ def _title(session: Session) -> str:
     trainable = sum(layer.trainable for layer in session.layers)
     frozen = sum(layer.parameters for layer in session.layers) - trainable
     what = " ".join(filter(None, (session.name, session.model)))
-    notes = [f"{len(session.epochs)} epochs"]
+    notes = [f"{len(session.epochs)} epochs" if len(session.epochs) != 1 else "1 epoch"]
     if session.layers:
         notes.append(f"{trainable:,} trainable parameters" + (f" and {frozen:,} frozen" if frozen else ""))
     if session.every > 1:

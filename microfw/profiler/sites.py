@@ -62,11 +62,12 @@ class Site:
     """An op of a layer on arrays of some shapes, with what it costs and the time that it took."""
 
     __slots__ = (
-        "again", "backward_ns", "constants", "cost", "form", "forward_ns", "needs", "op", "path", "rules", "scope",
-        "settings", "shape", "shapes",
+        "again", "backward_ns", "constants", "cost", "form", "forward_ns", "leaves", "needs", "op", "path", "rules",
+        "scope", "settings", "shape", "shapes",
     )  # fmt: skip
 
-    def __init__(self, op: Any, node: Node, path: str, shapes: Shapes, params: dict[str, Any]) -> None:
+    def __init__(self, op: Any, node: Node, path: str, shapes: Shapes, params: dict[str, Any], leaves: int = 0) -> None:
+        self.leaves = leaves
         self.op = op
         self.form = node.form
         self.path = path
@@ -93,12 +94,17 @@ class Site:
         row.products_first = lacking(factors, row.products_forward)
 
 
-def recomputed(row: Row, cost: Row, times: int) -> None:
-    """Add the counts of an op in a checkpoint: it ran in forward, and again in backward, and was then walked."""
+def recomputed(row: Row, site: Site, walked: int, again: int) -> None:
+    """Add the counts of an op in a checkpoint: it ran in forward, again in backward, and was then walked.
+
+    In a checkpoint within another one it runs again twice, and is walked once.
+    """
+    cost = site.cost
     for name in ("nodes", "edges", "uncounted", "flops_forward", "products_forward", "products_first"):
-        setattr(row, name, getattr(row, name) + times * getattr(cost, name))
-    row.flops_backward += times * (cost.flops_backward + cost.flops_forward)
-    row.products_backward += times * (cost.products_backward + cost.products_forward)
+        setattr(row, name, getattr(row, name) + walked * getattr(cost, name))
+    row.accumulated += walked * site.leaves
+    row.flops_backward += walked * cost.flops_backward + again * cost.flops_forward
+    row.products_backward += walked * cost.products_backward + again * cost.products_forward
 
 
 class Pattern:
