@@ -303,7 +303,7 @@ def test_tensors_of_another_dtype_are_not_cast_silently():
 def test_a_layer_of_mixed_dtypes_says_so():
     layer = nn.Dense(2, 3, rng=0)
     layer.bias = nn.Parameter(np.zeros(3), np.float64)
-    with pytest.raises(DTypeError, match="^linear: expected Tensors of one dtype, got float32 and float64"):
+    with pytest.raises(DTypeError, match="^Dense: linear: expected Tensors of one dtype, got float32 and float64"):
         layer(np.ones((4, 2)))
 
 
