@@ -52,7 +52,7 @@ sphinx_gallery_conf = {
     "examples_dirs": ["tutorials", "../examples"],
     "gallery_dirs": ["gallery/tutorials", "gallery/examples"],
     "filename_pattern": r"[\\/][a-z]\w*\.py$",
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": "reading_order.ReadingOrder",
     "abort_on_example_error": True,
     "download_all_examples": False,
     "write_computation_times": False,

@@ -64,6 +64,12 @@ class Finder(Observer):
         observer = getattr(self.observer, "again", self.observer)
         return self if observer is self.observer else self.beside(observer)
 
+    @property
+    def aside(self) -> Finder:
+        """Who is told of a walk that is not `Tensor.backward`'s."""
+        observer = getattr(self.observer, "aside", self.observer)
+        return self if observer is self.observer else self.beside(observer)
+
     def beside(self, observer: Observer | None) -> Finder:
         """Return the same with another one beside it, for whoever attaches an observer while this one watches."""
         other = Finder(observer, self.nan, self.inf, self.raises)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.errors import DTypeError, GraphError, ShapeError
+from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, message
 from microfw.graph import OPS, Leaf, Node, numbers, stale, walk
 from microfw.recording import MODE, mode
 from microfw.relink import relink
@@ -59,7 +59,8 @@ class Recorded:
         starts = [(n, g) for n, g in pairs if n is not None and g is not None]
         if self.outer:
             starts = [(n, g if isinstance(g, Tensor) else result(np.asarray(g), None)) for n, g in starts]
-        with mode(recording=self.outer):
+        observer = MODE.get().observer
+        with mode(recording=self.outer, observer=getattr(observer, "aside", observer)):
             found = walk(
                 starts, targets=set(nodes), since=self.since, relink=relink if self.outer else None, retain=retain
             )
@@ -119,6 +120,10 @@ class Call(Recorded):
         self.where = where
         since = next(numbers)
         outer = MODE.get().nested
+        if not all(-len(args) <= k < len(args) for k in argnums):
+            raise ArgumentError(message(where, f"argnums among {len(args)} positional arguments", tuple(argnums)))
+        argnums = [k % len(args) for k in argnums]
+        args = tuple(as_arrays(a) if k in argnums else a for k, a in enumerate(args))
         chosen = [args[k] for k in argnums]
         leaves, self.rebuild = flatten(chosen)
         variables = [_variable(x, where) for x in leaves]
@@ -192,8 +197,7 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> C
     places = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     def call(*args: Any) -> tuple[Any, Any]:
-        leaves_are_arrays = [as_arrays(a) if k in places else a for k, a in enumerate(args)]
-        recorded = Call(f, tuple(leaves_are_arrays), places, "grad")
+        recorded = Call(f, args, places, "grad")
         y = _scalar(recorded)
         gradients = recorded.rebuild(recorded.pull([np.ones(y.shape, y.dtype)]))
         value = y if recorded.outer else y.numpy()
@@ -247,7 +251,7 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
     >>> pull(np.array([1.0, 2.0]))
     (array([1., 2.]),)
     """
-    recorded = Call(f, tuple(as_arrays(a) for a in args), range(len(args)), "vjp")
+    recorded = Call(f, args, range(len(args)), "vjp")
 
     def pull(gradient: Any) -> tuple[Any, ...]:
         seeds = match(as_arrays(gradient), recorded.outputs, "vjp", "output")
@@ -284,13 +288,22 @@ def jvp(f: Callable[..., Any], args: Sequence[Any], tangents: Sequence[Any]) -> 
     >>> mf.jvp(np.sin, (0.0,), (2.0,))
     (array(0.), array(2.))
     """
-    recorded = Call(f, tuple(as_arrays(a) for a in args), range(len(args)), "jvp")
+    several("jvp", args=args, tangents=tangents)
+    recorded = Call(f, tuple(args), range(len(args)), "jvp")
     directions = match([as_arrays(t) for t in tangents], recorded.variables, "jvp", "argument")
     return _values(recorded), recorded.rebuild_output(recorded.push(directions))
 
 
 def _values(recorded: Call) -> Any:
     return recorded.rebuild_output([y if recorded.outer else np.array(y.data) for y in recorded.outputs])
+
+
+def several(where: str, **given: Any) -> None:
+    """Refuse a single array where a sequence with one entry for each argument is meant."""
+    for name, value in given.items():
+        if not isinstance(value, tuple | list):
+            fix = f"write ({name[:-1]},) for a single one"
+            raise DTypeError(message(where, f"{name} as a tuple, one for each argument", type(value).__name__, fix))
 
 
 def match(tree: Any, tensors: Sequence[Tensor], where: str, what: str) -> list[Any]:

@@ -14,6 +14,7 @@ import numpy as np
 from microfw import __version__, data, nn, optim
 from microfw.errors import ArgumentError, MicrofwError
 from microfw.profiler import Profiler, Session, commands, law, sweep
+from microfw.profiler.files import PICTURES
 from microfw.training import Trainer
 
 GUIDE = """\
@@ -26,6 +27,7 @@ examples:
   microfw compare wine.json new.json         which layers really changed
   microfw train diabetes --epochs 50         train without a profile
   microfw law digits                         the same gradient by five strategies, and what each takes
+  microfw profile wine --html w.html --law   a page with both
   microfw law --sweep depth                  how that grows with the model
 
 words in the report:
@@ -39,6 +41,22 @@ words in the report:
 LAW = """Compute the gradient of a small model's loss by backprop, forward mode, differences, the chain rule for
 each parameter anew, and a recursion over paths; print what each took, with the definitions beside it."""
 
+LAW_GUIDE = """\
+examples:
+  microfw law digits                     64 pixels, 16 hidden units, 10 digits: every strategy to its end
+  microfw law iris --rows 8              more rows: N grows with them, P does not
+  microfw law digits --hidden 64,64      larger: what takes too long is run for some parameters, and says so
+  microfw law digits --html law.html     as a page
+  microfw law --sweep depth              deeper and deeper models, and the exponent of each strategy's cost
+
+how to read it:
+  on the graph of tensors a node is an operation on arrays; on the graph of scalars it is one addition or product
+  backprop          each node's rule once: N rules, and a gradient added into each of the P parameters
+  forward mode      one pass for each parameter: at most N x P
+  differences       the loss computed P + 1 times, or 2P times
+  chain rule        for each parameter anew, only over the nodes between it and the loss: at most N x P
+  paths             a recursion that knows no order: a visit for each path, and there may be far more than N x P
+"""
 
 SMALL = "16"
 """The hidden layers of ``microfw law`` by default."""
@@ -62,8 +80,8 @@ def parser() -> Parser:
     )
     main.add_argument("--version", action="version", version=f"microfw {__version__}")
     subcommands = main.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for name, text in (("train", "train a model on a toy dataset"), ("profile", "train, and log the backward cost")):
-        command = subcommands.add_parser(name, help=text, description=f"{text.capitalize()} of scikit-learn's.")
+    for name, what in (("train", "train a model on a toy dataset"), ("profile", "train, and log the backward cost")):
+        command = subcommands.add_parser(name, help=what, description=f"{what.capitalize()} of scikit-learn's.")
         command.add_argument("name", metavar="NAME", help=f"one of {', '.join(data.names())}")
         command.add_argument("--hidden", default="64", metavar="64,32", help="sizes of the hidden layers (64)")
         command.add_argument("--epochs", type=int, default=20, help="passes over the training rows (20)")
@@ -76,9 +94,15 @@ def parser() -> Parser:
     command.add_argument("--trace-steps", type=int, default=0, metavar="K", help="keep the events of K steps (0)")
     command.add_argument("--json", metavar="FILE", help="save the profile")
     command.add_argument("--html", metavar="FILE", help="save it as a page")
+    command.add_argument("--law", action="store_true", help="show the law on the page, run on the model as it begins")
     commands.add_report(subcommands)
     commands.add_compare(subcommands)
-    _law_options(subcommands.add_parser("law", help="one gradient by five strategies", description=LAW))
+    text: dict[str, Any] = {
+        "description": LAW,
+        "epilog": LAW_GUIDE,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
+    _law_options(subcommands.add_parser("law", help="one gradient by five strategies", **text))
     return main
 
 
@@ -91,6 +115,7 @@ def _law_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--sweep", choices=["depth", "width", "batch"], help="a family of models, and its exponents")
     command.add_argument("--plot", metavar="FILE", help="draw the sweep; needs microfw[plot]")
     command.add_argument("--json", metavar="FILE", help="save the numbers")
+    command.add_argument("--html", metavar="FILE", help="save them as a page; not of a sweep")
     command.add_argument("--seed", type=int, default=0, help="of the split, the weights and the samples (0)")
 
 
@@ -109,8 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader has seen enough; Python would complain at exit
         return 0
-    except (MicrofwError, OSError) as error:
-        print(f"microfw {arguments.command}: {error}", file=sys.stderr)
+    except (MicrofwError, OSError, ImportError) as error:
+        print(f"microfw {arguments.command}: {str(error).removeprefix(f'{arguments.command}: ')}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"microfw {arguments.command}: interrupted", file=sys.stderr)
@@ -131,10 +156,16 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.command == "profile":
         for end in ("json", "html"):
             named(getattr(arguments, end), end)
+        if arguments.law and not arguments.html:
+            raise ArgumentError("--law: expected --html FILE, the page that shows it, got none")
         profiler = Profiler(every=arguments.every, name=arguments.name, trace=arguments.trace_steps)
     trainer, train_set, test_set, order = prepare(arguments, profiler)
     print(f"{arguments.name}: {len(train_set):,} rows to train on, {len(test_set):,} to test on")
     print(trainer.model)
+    found = None
+    if arguments.command == "profile" and arguments.law:
+        print("the law on this model, before it is trained: one gradient by five strategies")
+        found = law(trainer.model, trainer.loss, train_set.X, train_set.y, budget=3.0, name=arguments.name)
     fit(arguments, trainer, train_set, test_set, order)
     if profiler is not None:
         profiler.session.settings = settings(arguments)
@@ -143,10 +174,16 @@ def train(arguments: argparse.Namespace) -> None:
             profiler.session.save(arguments.json)
             print(f"saved to {arguments.json}: microfw report {arguments.json}")
         if arguments.html:
-            profiler.session.save(arguments.html)
-            print(f"saved to {arguments.html}")
+            page(arguments.html, profiler.session.html(found))
     result = trainer.evaluate(test_set)
     print("\ntest: " + ", ".join(f"{name} {value:.4f}" for name, value in result.items()))
+
+
+def page(path: str, text: str) -> None:
+    """Write a page."""
+    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
+    print(f"saved to {path}")
 
 
 def named(path: str | None, end: str) -> None:
@@ -216,6 +253,11 @@ def show_law(arguments: argparse.Namespace) -> None:
         raise ArgumentError("--sweep: expected no --hidden and no --rows, got one; a sweep makes its own models")
     if arguments.plot and not arguments.sweep:
         raise ArgumentError("--plot: expected a sweep to draw, got none; add --sweep depth, width or batch")
+    if arguments.html and arguments.sweep:
+        raise ArgumentError("--html: expected one model, got a sweep; take --plot")
+    if arguments.plot and not arguments.plot.endswith(PICTURES):
+        raise ArgumentError(f"--plot: expected a name that ends in {', '.join(PICTURES)}, got {arguments.plot!r}")
+    named(arguments.html, "html")
     name = arguments.name or ("iris" if arguments.sweep in ("depth", "batch") else "digits")
     split, weights = np.random.default_rng(arguments.seed).spawn(2)
     rows = data.load(name, rng=split)[0]
@@ -239,6 +281,8 @@ def show_law(arguments: argparse.Namespace) -> None:
     if arguments.plot:
         found.plot(arguments.plot)
         print(f"drawn to {arguments.plot}")
+    if arguments.html:
+        page(arguments.html, found.html())
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
             json.dump(found.to_dict(), file, indent=1)

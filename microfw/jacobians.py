@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from microfw.calculus import Call, grad, match
+from microfw.calculus import Call, grad, match, several
 from microfw.errors import ArgumentError, message
 from microfw.graph import OPS
 from microfw.tensor import Tensor
@@ -58,7 +58,7 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, mode: Mode
     places = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     def call(*args: Any) -> Any:
-        recorded = Call(f, tuple(as_arrays(a) if k in places else a for k, a in enumerate(args)), places, "jacobian")
+        recorded = Call(f, args, places, "jacobian")
         fewer = sum(x.size for x in recorded.variables) < sum(y.size for y in recorded.outputs)
         forward = mode == "forward" or (mode == "auto" and fewer)
         blocks = _columns(recorded) if forward else _rows(recorded)
@@ -185,7 +185,8 @@ def hvp(f: Callable[..., Any], args: Sequence[Any], directions: Sequence[Any]) -
     >>> mf.hvp(lambda x: np.sum(x**3), ([1.0, 2.0],), ([1.0, 1.0],))
     (array([ 6., 12.]),)
     """
+    several("hvp", args=args, directions=directions)
     places = range(len(args))
-    recorded = Call(grad(f, tuple(places)), tuple(as_arrays(a) for a in args), places, "hvp")
+    recorded = Call(grad(f, tuple(places)), tuple(args), places, "hvp")
     seeds = match([as_arrays(d) for d in directions], recorded.variables, "hvp", "argument")
     return tuple(recorded.rebuild(recorded.pull(seeds)))

@@ -33,6 +33,7 @@ class ArrayLike(Infix, Methods):
     _leaf: Leaf | None
 
     __array_priority__ = 1000
+    __pandas_priority__ = 5000  # above a frame's, so that frame + Tensor is a Tensor, too
 
     def _values(self) -> Array:
         """Return the array to someone who looks at what is in it; an observer is told."""

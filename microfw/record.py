@@ -239,7 +239,7 @@ def operand(op: Op, x: Any) -> Any:
         return x.item()
     array = np.asarray(x)
     if array.dtype.kind not in "fiub":
-        raise DTypeError(f"{op.name}: expected a Tensor, an array or a number, got {type(x).__name__}")
+        raise DTypeError(f"{place(op)}: expected a Tensor, an array or a number, got {type(x).__name__}")
     return array
 
 
@@ -250,16 +250,22 @@ def common(op: Op, dtype: Any, other: Any) -> Any:
     if dtype.kind != "f" or op.casts:
         return other
     raise DTypeError(
-        f"{op.name}: expected Tensors of one dtype, got {dtype} and {other}; cast one of them with .astype"
+        f"{place(op)}: expected Tensors of one dtype, got {dtype} and {other}; cast one of them with .astype"
     )
 
 
 def check_dtype(op: Op, got: Any, dtype: Any) -> None:
     """Refuse a result that an array operand has made of another dtype than the Tensors'."""
     if got.kind == "O":
-        raise DTypeError(f"{op.name}: expected numbers, got an array of objects; pass numeric arrays")
+        raise DTypeError(f"{place(op)}: expected numbers, got an array of objects; pass numeric arrays")
     if dtype is not None and got.kind == dtype.kind == "f" and got != dtype and not op.casts:
         raise DTypeError(
-            f"{op.name}: expected all operands to be {dtype}, got an array that makes the result {got}; "
+            f"{place(op)}: expected all operands to be {dtype}, got an array that makes the result {got}; "
             f"cast it with .astype(np.{dtype})"
         )
+
+
+def place(op: Op) -> str:
+    """Return an op's name for an error, with the layer that applies it."""
+    scope = SCOPE.get()
+    return f"{scope[0]}: {op.name}" if scope else op.name

@@ -27,7 +27,7 @@ class Tensor(ArrayLike):
     Raises
     ------
     DTypeError
-        If the values are not numbers, are float16, or need a gradient and are not floats.
+        If the values are not numbers, are float16 or longer than float64, or need a gradient and are no floats.
 
     See Also
     --------
@@ -47,7 +47,9 @@ class Tensor(ArrayLike):
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         array = np.array(data.data if isinstance(data, Tensor) else data)
-        if array.dtype.kind not in "fiub" or array.dtype == np.float16:
+        if not array.dtype.isnative:  # as read from some files
+            array = array.astype(array.dtype.newbyteorder("="))
+        if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and array.dtype.char not in "fd"):
             raise DTypeError(
                 message("Tensor", "float32, float64, integers or booleans", array.dtype, "cast it with .astype")
             )
@@ -112,6 +114,8 @@ class Tensor(ArrayLike):
         values = np.asarray(values)
         if values.shape != self.shape:
             raise ShapeError(message("Tensor.grad", f"an array of shape {self.shape}", values.shape))
+        if values.dtype.kind not in "fiub":
+            raise DTypeError(message("Tensor.grad", f"numbers to cast to {self.dtype}", values.dtype))
         if values is not self._leaf.grad:
             self._leaf.grad = None
             self._leaf.accept(values)

@@ -453,3 +453,25 @@ def test_random_programs(steps):
 
 def fits(x, y, function):
     return function is not np.matmul or x.shape[-1] == y.shape[0]
+
+
+def test_argnums_count_from_the_end_too():
+    def f(a, b):
+        return a * np.sum(b * b)
+
+    for last in (1, -1):
+        np.testing.assert_array_equal(mf.grad(f, last)(1.0, [1.0, 2.0]), [2.0, 4.0])
+        np.testing.assert_array_equal(mf.jacobian(f, last)(1.0, [1.0, 2.0]), [2.0, 4.0])
+    for argnums in (2, -3, (0, 5)):
+        with pytest.raises(ArgumentError, match=r"^grad: expected argnums among 2 positional arguments, got \("):
+            mf.grad(f, argnums)(1.0, [1.0, 2.0])
+
+
+def test_arguments_come_as_a_sequence_of_them():
+    x = np.ones(2)
+    with pytest.raises(DTypeError, match=r"^jvp: expected args as a tuple, .* got ndarray; write \(arg,\) for"):
+        mf.jvp(np.sin, x, x)
+    with pytest.raises(DTypeError, match=r"^jvp: expected tangents as a tuple, .* got ndarray; write \(tangent,\)"):
+        mf.jvp(np.sin, (x,), x)
+    with pytest.raises(DTypeError, match=r"^hvp: expected directions as a tuple, .* got ndarray; write \(direction,\)"):
+        mf.hvp(lambda v: np.sum(v**3), (x,), x)

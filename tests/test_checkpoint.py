@@ -467,3 +467,29 @@ def test_a_profiler_goes_on(checkpointed):
     epoch = profiler.session.epochs[0]
     assert epoch.steps == 3
     assert profiler.report()
+
+
+def test_a_profile_counts_a_checkpoint_as_what_runs_in_it():
+    """N, E, P and the gradients added are those of the same model without; the forward's operations come again."""
+    X, y = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32), np.arange(8) % 2
+
+    def count(call):
+        model = nn.Sequential(nn.Dense(4, 4, rng=0), nn.Tanh(), nn.Dense(4, 2, rng=1))
+        optimizer = mf.optim.SGD(model.parameters(), lr=0.1)
+        with mf.Profiler(model) as profiler:
+            nn.CrossEntropyLoss()(call(model, X), y).backward()
+            optimizer.step()
+        return profiler.session.epochs[0].sum()
+
+    plain = count(lambda model, x: model(x))
+    loss = 8 * 2 * 10 + 8  # what the loss, which is outside, takes in forward
+    assert (plain.nodes, plain.edges, plain.rules, plain.accumulated) == (4, 7, 4, 4)
+    for times, call in (
+        (1, lambda model, x: mf.checkpoint(model, x)),
+        (2, lambda model, x: mf.checkpoint(lambda z: mf.checkpoint(model, z), x)),
+    ):
+        found = count(call)
+        for name in ("nodes", "edges", "rules", "accumulated", "flops_forward"):
+            assert getattr(found, name) == getattr(plain, name), (times, name)
+        assert found.flops_backward == plain.flops_backward + times * (plain.flops_forward - loss)
+        assert found.products_backward == plain.products_backward + times * plain.products_forward

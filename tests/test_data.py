@@ -355,3 +355,12 @@ def test_bad_pairs(pair):
         batches((pair[0][:0], pair[1][:0]))
     with pytest.raises(MicrofwError):
         batches((1.0, 2.0))
+
+
+def test_masked_entries_are_not_trained_on():
+    X = np.ma.masked_array(np.ones((3, 2)), [[0, 0], [0, 1], [0, 0]])
+    with pytest.raises(
+        DataError, match=r"^Dataset: expected X without masked entries, got some; pass X.filled\(value\)$"
+    ):
+        Dataset(X, [0, 1, 0])
+    assert Dataset(X.filled(0.5), [0, 1, 0]).X[1, 1] == 0.5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -198,3 +200,33 @@ def test_gradgradcheck_wants_float64():
         mf.gradgradcheck(np.sin, X.astype(np.float32))
     with pytest.raises(ArgumentError, match="^gradgradcheck: expected projections to be at least 1"):
         mf.gradgradcheck(np.sin, X, projections=0)
+
+
+def _twice(f):
+    return lambda: mf.grad(lambda x: np.sum(mf.grad(lambda v: np.sum(f(v)))(x) ** 2))(np.array([0.5, 1.5, 2.0]))
+
+
+SECOND = {
+    "grad of grad": _twice(lambda x: x**3),
+    "an op that saves more": _twice(lambda x: mf.ops.conv1d(x.reshape(1, 1, 3), x.reshape(1, 1, 3), padding=1)),
+    "an op of any number of inputs": _twice(lambda x: np.concatenate([x, x * x]) ** 2),
+    "a checkpoint": _twice(lambda x: mf.checkpoint(lambda v: np.sin(v) * v, x)),
+    "hessian": lambda: mf.hessian(lambda x: np.sum(x**3))(np.ones(2)),
+    "hvp": lambda: mf.hvp(lambda x: np.sum(np.sin(x)), (np.ones(2),), (np.ones(2),)),
+    "jvp of grad": lambda: mf.jvp(mf.grad(lambda x: np.sum(np.exp(x))), (np.ones(2),), (np.ones(2),)),
+    "jacobians": lambda: [mf.jacobian(np.sin, 0, mode)(np.ones(2)) for mode in ("forward", "reverse")],
+}
+
+
+@pytest.mark.parametrize("case", SECOND)
+def test_derivatives_of_derivatives_leave_no_cycles(case):
+    call = SECOND[case]
+    call()  # ops are written when they are first called
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            call()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

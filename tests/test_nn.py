@@ -291,8 +291,69 @@ def test_frames_go_in_as_arrays_do():
 
 
 def test_tensors_of_another_dtype_are_not_cast_silently():
-    with pytest.raises(DTypeError, match="expected Tensors of one dtype, got float64 and float32"):
-        model()(mf.tensor(batch()[0].astype(np.float64)))
+    for dtype, fix in ((np.float64, r", or the model with model\.astype\(np\.float64\)$"), (np.int64, "$")):
+        x = mf.tensor(batch()[0].astype(dtype))
+        expected = rf"^0 Dense: expected x of float32, got {np.dtype(dtype)}; cast it with \.astype\(np\.float32\){fix}"
+        with pytest.raises(DTypeError, match=expected):
+            model()(x)
+    with pytest.raises(DTypeError, match=r"^0 Conv2D: expected x of float32, got float64; cast it with"):
+        nn.Sequential(nn.Conv2D(1, 2, 3, rng=0))(mf.tensor(np.ones((1, 1, 4, 4))))
+
+
+def test_a_layer_of_mixed_dtypes_says_so():
+    layer = nn.Dense(2, 3, rng=0)
+    layer.bias = nn.Parameter(np.zeros(3), np.float64)
+    with pytest.raises(DTypeError, match="^Dense: linear: expected Tensors of one dtype, got float32 and float64"):
+        layer(np.ones((4, 2)))
+
+
+def test_what_is_no_array_of_real_numbers():
+    pair = nn.Sequential(nn.RNN(3, 2, rng=0), nn.Dense(2, 1, rng=0))
+    with pytest.raises(
+        DTypeError, match=r"^1 Dense: expected x to be one Tensor or array, got a tuple of Tensors; pick"
+    ):
+        pair(np.ones((2, 4, 3)))
+    for layer in (nn.Dense(4, 3, rng=0), nn.Flatten(), nn.GELU(), nn.LeakyReLU(), nn.ELU()):
+        for bad in ({}, [["a", "b"]], [[1.0, 2j]]):
+            with pytest.raises((TypeError, ValueError), match=f"^0 {type(layer).__name__}: expected x "):
+                nn.Sequential(layer)(bad)
+    with pytest.raises(DTypeError, match="^Dense: expected x to hold numbers, got complex128; encode text, and split"):
+        nn.Dense(4, 3, rng=0)(np.ones((2, 4), complex))
+
+
+def test_lists_are_taken_by_layers_without_parameters():
+    values = [[-1.0, 2.0], [3.0, -4.0]]
+    assert nn.Flatten()(values).shape == (2, 2)
+    for layer in (nn.GELU(), nn.LeakyReLU(), nn.ELU()):
+        assert layer(values).dtype == np.float32
+        np.testing.assert_allclose(layer(values).data, layer(np.array(values, np.float32)).data, rtol=1e-6)
+    with pytest.raises(ShapeError, match=r"^Flatten: expected x of shape \(N, \.\.\.\), got \(\); give it an axis"):
+        nn.Flatten()(3.0)
+
+
+def test_an_initializer_returns_the_shape_it_was_asked_for():
+    def wrong(shape, rng):
+        return np.zeros(shape[:1])
+
+    for name, make in (("Dense", nn.Dense), ("Embedding", nn.Embedding)):
+        with pytest.raises(ShapeError, match=rf"^{name}: expected init to return shape \(2, 3\), got \(2,\)$"):
+            make(2, 3, rng=0, init=wrong)
+    with pytest.raises(ShapeError, match=r"^Conv2D: expected init to return shape \(3, 2, 1, 1\), got \(3,\)$"):
+        nn.Conv2D(2, 3, 1, rng=0, init=wrong)
+
+
+def test_sequential_slices_and_explains():
+    net = nn.Sequential(nn.Dense(2, 3, rng=0), nn.ReLU(), nn.Dense(3, 1, rng=1))
+    assert isinstance(net[:2], nn.Sequential)
+    assert [p is q for p, q in zip(net[:2].parameters(), net.parameters()[:2], strict=True)] == [True, True]
+    for layer, got in (
+        (nn.ReLU, r"the class ReLU; make one: ReLU\(\)"),
+        ([nn.ReLU()], r"list; write Sequential\(\*layers\)"),
+        (np.tanh, "ufunc; wrap a function in nn.Lambda"),
+        (3, "int"),
+    ):
+        with pytest.raises(ArgumentError, match=rf"^Sequential: expected layer 0 to be a Module, got {got}$"):
+            nn.Sequential(layer)
 
 
 def test_bad_settings():
@@ -496,7 +557,7 @@ def test_every_initializer_is_tested():
         for n, f in vars(initializers).items()
         if inspect.isfunction(f) and f.__module__ == initializers.__name__ and not n.startswith("_")
     }
-    assert public == {*INITS, "fans", "normal", "orthogonal", "zeros", "uniform", "constant", "blank"}
+    assert public == {*INITS, "fans", "normal", "orthogonal", "zeros", "uniform", "constant", "blank", "initial"}
 
 
 def test_constant_is_the_same_everywhere():
@@ -526,3 +587,41 @@ def test_layers_take_their_rng_and_init():
     assert drawn.dtype == np.float32 and 0.49 < np.abs(drawn).max() <= 0.5
     rng = np.random.default_rng(0)
     assert not np.array_equal(nn.Dense(3, 3, rng=rng).weight.data, nn.Dense(3, 3, rng=rng).weight.data)
+
+
+def test_a_layer_that_is_there_twice_is_shown_twice():
+    shared = nn.Dense(2, 2, rng=0)
+    rows = repr(nn.Sequential(shared, nn.ReLU(), shared)).splitlines()
+    assert [row.strip().partition("  ")[0] for row in rows] == [
+        "Sequential()",
+        "0: Dense(2 -> 2)",
+        "1: ReLU()",
+        "2: Dense, the same as 0",
+    ]
+    assert rows[0].endswith(" 6 parameters")
+
+    class Listed(nn.Module):
+        def __init__(self):
+            self.parts = [nn.Tanh(), nn.Sequential(nn.ReLU())]
+            self.again = self.parts[1]
+
+    assert repr(Listed()).splitlines() == [
+        "Listed()",
+        "  parts.0: Tanh()",
+        "  parts.1: Sequential()",
+        "    0: ReLU()",
+        "  again: Sequential, the same as parts.1",
+    ]
+
+
+def test_a_parameter_is_replaced_by_one_only():
+    layer = nn.Dense(2, 3, rng=0)
+    for value in (np.zeros((2, 3), np.float32), mf.tensor(np.zeros((2, 3)))):
+        got = type(value).__name__
+        with pytest.raises(
+            DTypeError, match=rf"^Dense\.weight: expected a Parameter in the place of one, got {got}; wrap"
+        ):
+            layer.weight = value
+    layer.weight = nn.Parameter(np.zeros((2, 3)))
+    layer.bias = None
+    assert [name for name, _ in layer.named_parameters()] == ["weight"]

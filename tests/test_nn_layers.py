@@ -407,7 +407,7 @@ REFUSED = {
     "mask, dtype": (lambda: nn.MultiHeadAttention(4, 2)(np.ones((2, 3, 4)), key_padding_mask=np.ones((2, 3))), DTypeError, "expected a boolean key_padding_mask, got float64; true where"),
     "mask, shape": (lambda: nn.MultiHeadAttention(4, 2)(np.ones((2, 3, 4)), key_padding_mask=np.ones((2, 4), bool)), ShapeError, r"expected key_padding_mask of shape \(2, 3\), got \(2, 4\)"),
     "mixed dtypes": (lambda: nn.LayerNorm(4)(mf.tensor(np.ones((2, 4)))), DTypeError, r"^LayerNorm: expected x of float32, got float64; cast it with .astype\(np.float32\), or the model"),
-    "integer Tensor": (lambda: nn.LSTM(4, 2)(mf.tensor(np.ones((2, 3, 4), int))), DTypeError, "^LSTM: expected x of float32, got int64$"),
+    "integer Tensor": (lambda: nn.LSTM(4, 2)(mf.tensor(np.ones((2, 3, 4), int))), DTypeError, r"^LSTM: expected x of float32, got int64; cast it with .astype\(np.float32\)$"),
     "integer Tensor, no weights": (lambda: nn.Mish()(mf.tensor([1, 2])), DTypeError, "^Mish: expected x of float32 or float64, got int64; cast it"),
     "complex": (lambda: nn.ELU()(np.ones(3, complex)), DTypeError, "^ELU: expected x to hold numbers, got complex128; encode"),
     "objects": (lambda: nn.Residual(nn.Identity())(np.array([object()])), DTypeError, "^Residual: expected x to hold numbers, got ndarray"),

@@ -11,6 +11,9 @@ import browser
 import pytest
 import test_reports as reports
 
+import microfw as mf
+from microfw import nn
+
 pytestmark = pytest.mark.skipif(browser.find() is None, reason="Chromium is not installed")
 
 
@@ -62,6 +65,63 @@ def test_it_shows_the_sessions_numbers_and_asks_for_nothing(chromium, tmp_path):
         in law
     )
     assert len((tmp_path / "a.html").read_bytes()) < 300_000
+
+
+@pytest.fixture(scope="module")
+def law():
+    """Return what the law finds on a small model; one strategy has time for some parameters only."""
+    model = nn.Sequential(nn.Dense(6, 8, rng=0), nn.Tanh(), nn.Dense(8, 3, rng=1))
+    found = mf.profiler.law(model, nn.CrossEntropyLoss(), reports.X, reports.Y, name="toy")
+    way = found.way("chain rule per parameter")
+    way.done = 40
+    return found
+
+
+def test_it_shows_the_law(chromium, tmp_path, law):
+    (tmp_path / "law.html").write_text(steady().html(law))
+    assert (tmp_path / "law.html").stat().st_size < 300_000
+    chromium.open(tmp_path / "law.html")
+    assert chromium.complaints == []
+    scalars = law.count("scalars")
+    cells = "[...document.querySelectorAll('#{} tbody tr')].map(r => [...r.cells].map(c => c.firstChild ? c.firstChild.textContent : ''))"
+    counts = {row[0].split("op nodes")[0]: row[1:] for row in chromium.run(cells.format("law-counts"))}
+    assert counts["N + P"] == [f"{4 + 4}", f"{scalars.N + scalars.P:,}"]
+    ways = chromium.run(cells.format("ways"))
+    assert [row[0] for row in ways] == [way.name for way in law.ways]
+    assert [row[1] for row in ways] == [f"{way.rules:,}" for way in law.ways]
+    assert "extrapolated from 40 of 83" in chromium.run("document.getElementById('ways').innerText")
+    assert "N × P is an upper bound" in chromium.run("document.getElementById('law-says').innerText")
+    click(chromium, "#ways th:nth-child(2) button")  # sorts, and the rest stays
+    rules = [int(row[1].replace(",", "")) for row in chromium.run(cells.format("ways"))]
+    assert rules == sorted(rules, reverse=True)
+    assert [row[0] for row in chromium.run(cells.format("law-layers"))] == ["0", "1", "2", "CrossEntropyLoss"]
+
+
+def test_the_law_has_a_page_of_its_own_that_fits_a_phone(chromium, tmp_path, law):
+    (tmp_path / "law.html").write_text(law.html())
+    chromium.open(tmp_path / "law.html", width=360, height=740)
+    assert chromium.complaints == []
+    assert chromium.run("document.documentElement.scrollWidth") <= 360
+    text = chromium.run("document.body.innerText")
+    assert "the law on toy" in text and "extrapolated from 40 of 83" in text
+    assert "Bytes saved" not in text and "No epoch" not in text
+    assert chromium.run("[...document.querySelectorAll('main > section')].map(s => s.id)") == ["strategies"]
+
+
+def test_backward_against_forward_follows_the_chosen_epoch(chromium, page):
+    chromium.open(page)
+    shown = "[...document.querySelectorAll('#ratio dt')].map(e => e.textContent)"
+    session = steady()
+    r = session.total().ratio()
+    assert chromium.run(shown)[:3] == [f"{x:.3f}" for x in (r.operations, r.products, r.predicted / r.products_forward)]
+    assert "equal" in chromium.run("document.getElementById('ratio').textContent")
+    chromium.run("document.querySelector('#epochs svg').focus()")
+    chromium.key("ArrowRight")
+    assert chromium.run(shown)[3] == f"{session.epochs[0].ratio().seconds:.3f}"
+    click(chromium, "#by-epoch summary")
+    rows = "[...document.querySelectorAll('#ratios tbody tr')].map(r => r.innerText.split(/\\s+/))"
+    assert [[row[0], row[3]] for row in chromium.run(rows)] == [["1", "equal"], ["2", "equal"]]
+    assert "Baur & Strassen 1983" in chromium.run("document.getElementById('why').textContent")
 
 
 def test_tables_sort_both_ways_and_say_so(chromium, page):

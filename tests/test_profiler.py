@@ -236,7 +236,7 @@ def test_json_round_trip(tmp_path):
     path = tmp_path / "run.profile.json"
     profiler.save(path)
     assert Session.load(path) == profiler.session
-    assert json.loads(path.read_text())["version"] == 2
+    assert json.loads(path.read_text())["version"] == 3
     assert report(Session.load(path)) == profiler.report()
 
 
@@ -245,12 +245,13 @@ def test_json_round_trip(tmp_path):
     [
         ("{", "expected JSON, got .*; was the file cut short?"),
         ("[]", "expected a profile saved by microfw, got other JSON"),
-        ('{"epochs": [], "version": 99}', "expected version 2 or older, got 99"),
+        ('{"epochs": [], "version": 2}', "expected version 3, got 2; read it with the microfw that wrote it"),
+        ('{"epochs": [], "version": 99}', "expected version 3, got 99"),
         (
-            '{"epochs": [{"epoch": 1, "rows": [{"layer": "0", "nodes": -1}]}], "layers": [], "version": 1}',
+            '{"epochs": [{"epoch": 1, "rows": [{"layer": "0", "nodes": -1}]}], "layers": [], "version": 3}',
             "nodes is -1",
         ),
-        ('{"epochs": [{"epoch": 1, "rows": [], "what": 1}], "layers": [], "version": 1}', "got an entry that is wrong"),
+        ('{"epochs": [{"epoch": 1, "rows": [], "what": 1}], "layers": [], "version": 3}', "got an entry that is wrong"),
     ],
 )
 def test_bad_files_are_refused_in_one_line(tmp_path, text, says):
@@ -264,7 +265,23 @@ def test_bad_files_are_refused_in_one_line(tmp_path, text, says):
 def fixed_session():
     def epoch(number):
         rows = [
-            Row("0", "linear", 10, 20, 10, 20, 1_000_000, 900_000, 990_000, 890_000, 40_960, 120_000, 200_000),
+            Row(
+                "0",
+                "linear",
+                10,
+                20,
+                10,
+                20,
+                1_000_000,
+                900_000,
+                990_000,
+                890_000,
+                40_960,
+                120_000,
+                200_000,
+                0,
+                1_090_000,
+            ),
             Row("1", "relu", 10, 10, 10, 0, 20_000, 40_000, 0, 0, 81_920, 30_000, 50_000),
             Row("MSELoss", "mean", 10, 10, 10, 0, 100, 100, 0, 0, 0, 10_000, 20_000),
         ]
@@ -276,7 +293,7 @@ def fixed_session():
     return Session(
         name="toy",
         model="Sequential",
-        layers=[Layer("Sequential", "Sequential"), Layer("0", "Dense", 330, 330), Layer("1", "ReLU")],
+        layers=[Layer("Sequential", "Sequential"), Layer("0", "Dense", 330, 330, 320), Layer("1", "ReLU")],
         epochs=[epoch(1), epoch(2)],
         environment={"python": "3.11.7", "numpy": "2.0.0", "machine": "x86_64", "system": "Linux", "blas_threads": "1"},
         overhead={"ns_per_node": 500.0, "share": 0.05},
@@ -286,11 +303,11 @@ def fixed_session():
 REPORT = """\
 microfw profile: toy Sequential, 2 epochs, 330 trainable parameters
 
-Epochs (times in ms)
-epoch  steps    loss  val_r2  forward  backward  update  data  total  backward/forward
---------------------------------------------------------------------------------------
-1         10  0.5000  0.7500     0.20      0.30    0.07  0.05   0.70              1.50
-2         10  0.2500  0.7500     0.20      0.30    0.07  0.05   0.70              1.50
+Epochs (times in ms; backward/forward of times and of FLOP; whether products take 3F - F1)
+epoch  steps    loss  val_r2  forward  backward  update  data  total  bwd/fwd  in FLOP  3F-F1
+---------------------------------------------------------------------------------------------
+1         10  0.5000  0.7500     0.20      0.30    0.07  0.05   0.70     1.50     0.92  exact
+2         10  0.2500  0.7500     0.20      0.30    0.07  0.05   0.70     1.50     0.92  exact
 """
 
 
@@ -299,10 +316,14 @@ def test_the_report_of_a_fixed_session():
     assert text.startswith(REPORT)
     assert max(map(len, text.splitlines())) <= 100
     rows = {line.split("  ")[0]: line.split() for line in text.splitlines()}
-    assert rows["0 Dense"][2:] == ["1", "330", "12.0", "20.0", "66.7%", "100k", "90k", "576", "4.1k"]
+    assert rows["0 Dense"][2:] == ["1", "330", "12.0", "20.0", "66.7%", "100k", "90k", "576", "155", "4.1k"]
     assert rows["the walk itself"][-3:] == ["4.0", "3.0", "10.0%"]
     assert rows["total"][1:6] == ["3", "330", "20.0", "30.0", "100.0%"]
-    assert "Matrix products: 188,000 operations a step, 1.899 times the forward's." in text
+    words = " ".join(text.split())
+    assert "Matrix products in 20 steps: F = 1,980,000 operations forward, 1,780,000 backward." in words
+    assert "3F - F1 = 3,760,000, with F1 = 2,180,000 in ops whose data need no gradient. Counted, it is" in words
+    assert "matrix products                 1.899  counted" in text
+    assert "seconds                         2.500  measured" in text
     assert "Observing took 500 ns a node, measured: 5.0% on top of these steps." in text
     assert "predicted: bound of the way without a graph" in text
 
@@ -360,3 +381,42 @@ def test_poolings_of_equal_shapes_and_other_kernels_cost_what_they_cost():
         return profiler.session.total().sum().flops_forward
 
     assert flops(1, 3, 1) == 2 * flops(1) + flops(3) > 3 * flops(1)
+
+
+def test_derivative_functions_leave_the_backward_times_alone():
+    """`mf.grad` walks outside of `backward`: its rules are nobody's, and the remainder stays where it was."""
+    model = models()["plain"]
+    X, y = np.ones((20, 12), np.float32), np.arange(20) % 4
+    optimizer, loss_fn = mf.optim.SGD(model.parameters(), lr=0.1), nn.CrossEntropyLoss()
+    found = []
+    for between in (lambda: None, lambda: mf.grad(lambda m: loss_fn(m(X), y))(model)):
+        with mf.Profiler(model) as profiler:
+            for _ in range(20):
+                optimizer.zero_grad()
+                between()
+                loss_fn(model(X), y).backward()
+                optimizer.step()
+        epoch = profiler.session.epochs[0]
+        assert epoch.untagged_backward_ns >= 0
+        assert epoch.untagged_forward_ns >= 0
+        found.append([(row.layer, row.op, row.nodes, row.rules, row.accumulated) for row in epoch.rows])
+    assert found[0] == found[1]
+
+
+def test_one_profiler_at_a_time():
+    model = models()["plain"]
+    optimizer = mf.optim.SGD(model.parameters(), lr=0.1)
+    first, second = mf.Profiler(), mf.Profiler()
+    trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optimizer, hooks=[first, second])
+    data = np.ones((20, 12), np.float32), np.arange(20) % 4
+    with pytest.raises(GraphError, match="^Profiler: expected to be the only one attached, got another; use one at"):
+        trainer.fit(data, epochs=1, progress=False)
+    with mf.Profiler(model), pytest.raises(GraphError, match="only one attached"), mf.Profiler(model):
+        pass
+    with first:  # both have let go
+        assert not second.session.epochs
+
+
+def test_a_profilers_model_is_a_module():
+    with pytest.raises(ArgumentError, match="^Profiler: expected a Module, or none, got int; pass the model$"):
+        mf.Profiler(3)

@@ -17,10 +17,10 @@ import pytest
 import microfw as mf
 from microfw import nn, optim
 from microfw.errors import ArgumentError, DataError
-from microfw.profiler import Epoch, Layer, Row, Session, Trace, report, tracer
+from microfw.profiler import Epoch, Layer, Ratio, Row, Session, Trace, report, tracer
 from microfw.profiler.render.csv import unguarded
 from microfw.profiler.render.markdown import decoded
-from microfw.profiler.session import COUNTS, PHASES, merged
+from microfw.profiler.session import COUNTS, LARGEST, PHASES, merged
 
 X = np.random.default_rng(0).random((48, 6)).astype(np.float32)
 Y = np.random.default_rng(1).integers(0, 3, 48)
@@ -77,6 +77,48 @@ class Free(nn.Module):
         return x @ self.w
 
 
+class Sequence(nn.Module):
+    """Six numbers as three steps of two, through layers that take sequences."""
+
+    def __init__(self, *layers):
+        self.body, self.head = nn.Sequential(*layers), nn.Dense(12, 3, rng=9)
+
+    def forward(self, x):
+        y = self.body(np.reshape(x, (-1, 3, 2)))
+        return self.head(y.reshape(-1, 12))
+
+
+class Taken(nn.Module):
+    """A recurrent layer, of which the states are taken."""
+
+    def __init__(self, kind):
+        self.layer = kind(2, 4, rng=0)
+
+    def forward(self, x):
+        return self.layer(x)[0]
+
+
+class Checkpointed(nn.Module):
+    def __init__(self):
+        self.body = nn.Sequential(nn.Dense(6, 8, rng=0), nn.Tanh(), nn.Dense(8, 6, rng=1))
+        self.head = nn.Dense(6, 3, rng=2)
+
+    def forward(self, x):
+        return self.head(mf.checkpoint(self.body, self.head.bias[:1] + x))
+
+
+class Image(nn.Module):
+    """Six numbers as an image."""
+
+    def __init__(self):
+        self.conv, self.norm, self.pool = nn.Conv2D(1, 4, 3, padding=1, rng=0), nn.BatchNorm2D(4), nn.MaxPool2D(2, 1)
+        self.head = nn.Dense(8, 3, rng=1)
+
+    def forward(self, x):
+        y = self.pool(nn.ReLU()(self.norm(self.conv(np.reshape(x, (-1, 1, 2, 3))))))
+        return self.head(y.reshape(-1, 8))
+
+
 def frozen():
     model = nn.Sequential(nn.Dense(6, 6, rng=0), nn.Dense(6, 3, rng=1))
     model[0].requires_grad_(False)
@@ -95,6 +137,11 @@ MODELS = {
     "dropout": lambda: nn.Sequential(nn.Dense(6, 6, rng=0), nn.Dropout(0.3, rng=0), nn.Dense(6, 3, rng=1)),
     "frozen": frozen,
     "no layers": Free,
+    "convolutional": Image,
+    "lstm": lambda: Sequence(Taken(nn.LSTM)),
+    "gru": lambda: Sequence(Taken(nn.GRU)),
+    "self-attention": lambda: Sequence(nn.Dense(2, 4, rng=0), nn.MultiHeadAttention(4, 2, rng=1), nn.LayerNorm(4)),
+    "checkpointed": Checkpointed,
 }
 
 
@@ -133,11 +180,80 @@ def test_merging_conserves_every_sum(name):
     a, b = profiled(name), profiled(name)
     both = merged([*a.epochs, *b.epochs])
     for f in fields(Epoch):
-        if f.type == "int" and f.name not in ("epoch", "parameters", "parameter_tensors"):
+        if f.type == "int" and f.name not in ("epoch", *LARGEST):
             assert getattr(both, f.name) == getattr(a.total(), f.name) + getattr(b.total(), f.name)
+    for largest in LARGEST:
+        assert getattr(both, largest) == max(getattr(a.total(), largest), getattr(b.total(), largest)) > 0
     for count in COUNTS:
         assert getattr(both.sum(), count) == getattr(a.total().sum(), count) + getattr(b.total().sum(), count)
     assert len(both.rows) == len(a.total().rows)
+
+
+# Backward against forward
+
+
+def test_products_take_3f_less_f1_in_every_epoch():
+    for name in MODELS:
+        session = profiled(name)
+        for e in (*session.epochs, session.total()):
+            r, total = e.ratio(), e.sum()
+            assert (r.forward, r.backward) == (total.flops_forward, total.flops_backward)
+            law = 2 * total.products_forward - total.products_first
+            if name in ("lstm", "gru"):  # one op is a whole walk through time
+                assert r.others == ["recur"] and not r.exact and total.products_backward > law
+            elif name == "checkpointed":  # what it runs again, it counts again
+                assert r.others == ["linear"] and not r.exact
+                assert total.products_backward == law + e.observed * 2 * 16 * (6 * 8 + 8 * 6)
+            else:
+                assert r.exact and not r.others and total.products_backward == law > 0
+
+
+def test_f1_is_of_the_ops_whose_data_need_no_gradient():
+    per_step = 2 * 16 * 6 * 6
+    assert profiled("deep").epochs[0].sum().products_first == 3 * per_step
+    assert profiled("frozen").epochs[0].sum().products_first == 3 * 2 * 16 * 6 * 3  # the first records no node at all
+    model = nn.Dense(6, 3, rng=0)
+    model.weight.requires_grad = False
+    with mf.Profiler(model) as profiler:  # data and weight are constants: only the bias is trained
+        model(X).sum().backward()
+        profiler.end_epoch()
+    r = profiler.session.epochs[0].ratio()
+    assert r.products_first == 2 * r.products_forward and r.products_backward == 0 and r.exact
+
+
+def test_each_form_says_what_backward_takes_of_forward_in_every_epoch():
+    session = profiled("convolutional")
+    r = session.total().ratio()
+    text = report(session)
+    assert [line.split()[-1] for line in text.splitlines()[5:7]] == ["exact"] * 2
+    assert f"Predicted for both together: 3F - F1 = {r.predicted:,}," in " ".join(text.split())
+    for source in ("Baur & Strassen 1983", "arXiv 2206.01730", "Griewank & Walther 2008", "Seconds may differ"):
+        assert source in text
+    marked = session.markdown()
+    assert f"{r.operations:.3f} times forward in operations" in marked and "3F - F1 = " in marked
+    assert marked.count("| exact |") == 2
+    differs = report(profiled("lstm"))
+    assert "not the same because of recur" in " ".join(differs.split())
+    assert [line.split()[-1] for line in differs.splitlines()[5:7]] == ["differs"] * 2
+
+
+def test_weight_reuse_tells_a_convolution_from_a_dense_layer():
+    session = profiled("convolutional")
+    rows = {line.split()[0]: line.split() for line in report(session, by="layer").splitlines() if line}
+    assert rows["conv"][-2] == str(16 * 2 * 3)  # each weight at each of six places of sixteen images
+    assert rows["head"][-2] == "16"
+    assert {layer.name: layer.weights for layer in session.layers}["conv"] == 4 * 9
+
+
+def test_the_largest_step_says_what_is_kept():
+    model = MODELS["wide"]()
+    with mf.Profiler(model) as profiler:
+        for n in (4, 16, 8):
+            nn.CrossEntropyLoss()(model(X[:n]), Y[:n]).backward()
+        profiler.end_epoch()
+    epoch = profiler.session.epochs[0]
+    assert epoch.saved_peak_bytes == 16 / (4 + 16 + 8) * epoch.sum().saved_bytes
+    assert f"at most {epoch.saved_peak_bytes:,} bytes" in " ".join(profiler.report().split())
 
 
 # Trace
@@ -233,7 +349,8 @@ def validated(value, schema, root):
 def test_the_schema_is_what_is_saved(tmp_path):
     schema = json.loads(files("microfw.profiler").joinpath("schema.json").read_text())
     for kind, part in ((Session, schema), *((k, schema["$defs"][k.__name__]) for k in (Layer, Epoch, Row, Trace))):
-        assert list(part["properties"]) == [f.name for f in fields(kind)]
+        assert [name for name in part["properties"] if name != "ratio"] == [f.name for f in fields(kind)]
+    assert list(schema["$defs"]["Ratio"]["properties"]) == list(Ratio().to_dict())
     for session in (profiled("nested", trace=2), Session()):
         session.save(tmp_path / "a.json")
         saved = json.loads((tmp_path / "a.json").read_text())
@@ -244,10 +361,14 @@ def test_the_schema_is_what_is_saved(tmp_path):
         validated(saved, schema, schema)
 
 
-def test_a_profile_of_version_1_is_read(tmp_path):
-    old = {"version": 1, "name": "", "model": "", "every": 1, "layers": [], "environment": {}, "overhead": {}}
-    (tmp_path / "old.json").write_text(json.dumps(old | {"epochs": [{"epoch": 1, "rows": []}]}))
-    assert Session.load(tmp_path / "old.json") == Session(epochs=[Epoch(1)])
+def test_what_follows_from_the_rows_is_not_read_back(tmp_path):
+    session = profiled("one layer")
+    session.save(tmp_path / "a.json")
+    data = json.loads((tmp_path / "a.json").read_text())
+    assert data["epochs"][0]["ratio"]["exact"] is True
+    data["epochs"][0]["ratio"]["exact"] = "by no means"
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    assert Session.load(tmp_path / "a.json") == session
 
 
 @pytest.mark.parametrize(
@@ -265,7 +386,7 @@ def test_a_profile_of_version_1_is_read(tmp_path):
 )
 def test_wrong_entries_are_refused(tmp_path, change):
     path = tmp_path / "wrong.json"
-    path.write_text(json.dumps({"version": 2, "epochs": [], "layers": []} | change))
+    path.write_text(json.dumps({"version": 3, "epochs": [], "layers": []} | change))
     with pytest.raises(DataError, match="got an entry that is wrong"):
         Session.load(path)
 
@@ -316,7 +437,7 @@ def test_files_are_written_in_the_format_of_their_names(tmp_path):
     session = profiled("one layer", trace=1)
     for end, begins in {
         ".html": "<!doctype html>", ".csv": "epoch,steps", ".md": "### Backward cost", ".trace.json": '{"traceEvents"',
-        ".json": '{\n "version": 2',
+        ".json": '{\n "version": 3',
     }.items():  # fmt: skip
         path = tmp_path / f"run{end}"
         session.save(path)

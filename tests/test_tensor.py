@@ -277,6 +277,23 @@ def test_what_is_no_number_is_refused(bad):
         mf.tensor(bad)
 
 
+@pytest.mark.skipif(np.longdouble is np.float64 or np.finfo(np.longdouble).bits == 64, reason="no longer floats here")
+def test_longer_floats_are_refused():
+    with pytest.raises(
+        DTypeError, match="^Tensor: expected float32, float64, integers or booleans, got (float|longdouble)"
+    ):
+        mf.tensor(np.zeros(2, np.longdouble))
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i4"])
+def test_the_other_order_of_bytes_is_turned_around(dtype):
+    values = np.array([1, 2, 3]).astype(np.dtype(dtype).newbyteorder())
+    x = mf.tensor(values, requires_grad=dtype != "i4")
+    assert x.dtype.isnative
+    np.testing.assert_array_equal(x.data, [1, 2, 3])
+    np.testing.assert_array_equal((x * x).data, [1, 4, 9])
+
+
 def test_float16_is_refused_also_by_dtype():
     with pytest.raises(DTypeError, match="got float16; cast it with .astype"):
         mf.tensor([1.0], np.float16)
@@ -381,3 +398,10 @@ def test_importing_under_no_grad_changes_no_values():
         y = np.exp(x) @ x
     np.testing.assert_array_equal(y.data, (np.exp(x) @ x).data)
     assert not y.requires_grad and repr(y).endswith("]])")
+
+
+def test_a_gradient_is_of_real_numbers():
+    x = mf.tensor([1.0, 2.0], requires_grad=True)
+    with pytest.raises(DTypeError, match="^Tensor.grad: expected numbers to cast to float64, got complex128$"):
+        x.grad = np.array([1j, 2.0])
+    assert x.grad is None

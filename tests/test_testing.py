@@ -57,6 +57,7 @@ WRONG = {
     "a rule that stops at arrays": (dict(value=np.square, vjp=lambda g, x: 2 * g * np.asarray(x)), "derivatives of rules: "),
     "a rule for arrays only": (dict(value=np.square, vjp=lambda g, x: 2 * np.multiply(g, x, out=np.empty_like(np.asarray(g)))), "derivatives of rules: TypeError"),
     "a rule that writes to g": (dict(value=lambda x: x * x / 2, vjp=greedy, jvp=lambda dx, x: dx * x), "wrote to the gradient|second backward|derivatives"),
+    "a value that is written where it is saved": (dict(value=writes, vjp=lambda g, x: g), "value: .*the op wrote to input 0"),
     "a value that is written": (dict(value=writes, vjp=lambda g: g), "value: .*the op wrote to input 0"),
     "float64 of float32": (dict(value=lambda x: x * np.float64(2.0), vjp=lambda g: g * np.float64(2.0)), "float32: .*float64"),
     "float64 gradients": (dict(value=lambda x: x * 2, vjp=lambda g: g * np.float64(2.0)), "float32: .*rule to give float32, got float64"),

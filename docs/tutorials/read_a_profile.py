@@ -46,8 +46,9 @@ print(f"accuracy: {accuracy:.1%}")
 # Read the layers from right to left
 # ----------------------------------
 #
-# *Saved* is what forward keeps because a derivative needs it, *FLOP* is the work, *share* is the time. The same,
-# sorted:
+# *Saved* is what forward keeps because a derivative needs it, *reuse* how often a step uses each weight, *FLOP* is the
+# work, *share* is the time. Dense layers use a weight once for each row, so *FLOP/P* is about the same in all of them:
+# here the cost of a layer is its number of parameters. The same, sorted:
 
 print(before.report(by="layer", sort="backward", most=3))
 

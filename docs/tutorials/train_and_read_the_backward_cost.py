@@ -253,7 +253,8 @@ print(f"by the graph {weight.grad[20, 3]:.9f}, by differences {(sides[0] - sides
 #
 # **Epochs.** *forward* is the time in the model and the loss, *backward* that in ``loss.backward()``, *update*
 # that in ``optimizer.step()``, *data* what passes between one step and the next, and *total* the whole epoch,
-# validation included. *backward/forward* is the ratio of their times.
+# validation included. *bwd/fwd* is the ratio of their times, *in FLOP* that of their operations, and *3F-F1* says
+# whether the matrix products are as many as a law has it: the last section but one counts them.
 #
 # **Counts.** The sums of the sections above, for one step, in tensors and in scalars. *E* is the number of edges
 # along which a gradient went, from a node to one of its inputs.
@@ -261,8 +262,9 @@ print(f"by the graph {weight.grad[20, 3]:.9f}, by differences {(sides[0] - sides
 # **Layers.** A row for each layer, per step. *nodes* and *P* are its own. The first *forward* and *backward* are
 # times; a layer's backward time is that of its own nodes, measured in the engine. *share* is its share of the
 # backward pass. The second *forward* and *backward* are operations, a multiply-add counted as two. *FLOP/P* is
-# what one trainable number costs in a step. *saved* is what was kept for the way back, each array counted where
-# it was kept first: a layer whose input another layer has kept already shows 0.
+# what one trainable number costs in a step, and *reuse* how often a step uses each weight in a product: in a dense
+# layer once for each row of the batch. *saved* is what was kept for the way back, each array counted where it was
+# kept first: a layer whose input another layer has kept already shows 0.
 #
 # *The walk itself* is what is left: ``backward`` as a whole is timed apart from its nodes, and the time that no
 # node accounts for is spent between them. So nothing is left out and nothing is counted twice:
@@ -323,6 +325,6 @@ assert counted == 3 * F - F1
 # Guess first, then run.
 #
 # 1. Make the batch four times as large. Which of N and P, in tensors and in scalars, change?
-# 2. Put a third ``Dense`` layer in. What becomes of *backward/forward* in operations, and why?
+# 2. Put a third ``Dense`` layer in. What becomes of *bwd/fwd* in operations, and why?
 # 3. Freeze the first layer with ``model[0].requires_grad_(False)``. What becomes of N, P, E and of 3F − F₁?
 #    :ref:`sphx_glr_gallery_examples_plot_5_profile_your_own_loop.py` has the answer.

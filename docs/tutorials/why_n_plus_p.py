@@ -5,7 +5,7 @@ Why N + P and not N × P
 *With N computations and P parameters, backpropagation gets all P derivatives in about N + P steps. Whoever goes
 back from the result for each parameter anew needs up to N × P.* This page shows why: first on a graph of four nodes,
 by hand and with a counter on every node; then on a network that reads digits, with the same gradient computed in
-five ways, each of them really run.
+five ways, each of them really run; then on a convolution, whose parameters are few and work hard.
 
 You need to know the chain rule. It takes half an hour. Every number on the page was counted or measured when the page
 was built.
@@ -257,6 +257,68 @@ plt.show()
 chain = law.way("chain rule per parameter").rules
 print(f"{chain:,} of {scalars.N * scalars.P:,}: {chain / (scalars.N * scalars.P):.1%} of N × P")
 print(f"{chain / scalars.steps:.0f} times the steps of backprop")
+
+# %%
+# On a convolution
+# ----------------
+#
+# A convolution lays the same few weights over every place of an image. So N and P come apart. The digits again, now as
+# images of 8 by 8 pixels: four filters of 3 by 3, the largest of every two by two places, and a dense layer.
+
+images = train.X.reshape(-1, 1, 8, 8)
+rng = np.random.default_rng(0)
+convolutional = nn.Sequential(
+    nn.Conv2D(1, 4, 3, padding=1, rng=rng), nn.Tanh(), nn.MaxPool2D(2), nn.Flatten(), nn.Dense(64, 10, rng=rng)
+)
+conv = mf.profiler.law(convolutional, nn.CrossEntropyLoss(), images, train.y, name="digits")
+print(conv)
+
+# %%
+# Count it with a pencil. A filter has 9 weights and a bias, and it computes one number at each of 8 · 8 places: 9
+# products, 8 sums, and one more sum for the bias.
+
+filters, places, weights = 4, 8 * 8, 3 * 3
+by_pencil = filters * places * (weights + (weights - 1) + 1)
+count = conv.count("scalars")
+used = {row.layer: row.uses for row in conv.layers}
+trained = filters * (weights + 1)
+print(f"the convolution: {by_pencil:,} of N = {count.N:,} nodes, for {trained} of P = {count.P} parameters")
+assert used["0"] == places * trained
+
+alone = mf.profiler.law(convolutional[0], lambda outputs, y: outputs.sum(), images, train.y, budget=0.1)
+summed = filters * places - 1  # the sum of its outputs is that many nodes more
+nodes = alone.count("scalars").N
+assert by_pencil + summed == nodes
+
+# %%
+# Each node is visited once, as ever: that is the N of N + P, and backprop called exactly so many rules. But a weight of
+# the convolution is used at every place, and so a gradient is *added* into it at every place. That is where the steps
+# beyond N + P come from. They stay below twice as many: a node has at most two inputs, and of these 2N edges each node
+# but the last takes at least one to be reached at all, which leaves about N that can end in parameters.
+
+steps, size = count.steps, count.N + count.P
+print(f"backprop: {count.rules:,} rules + {count.accumulated:,} gradients added = {steps:,} steps")
+print(f"{steps / size:.2f} times N + P")
+assert count.rules == count.N
+assert size <= steps <= 2 * size
+
+# %%
+# What does a parameter cost? In a dense layer each weight is multiplied once for a row of data, whatever its size. In
+# a convolution, once for every place:
+
+cost = {row.layer: (row.forward + row.backward) / row.parameters for row in conv.layers if row.parameters}
+uses = {row.layer: row.uses / row.parameters for row in conv.layers if row.parameters}
+for layer, kind in (("0", "convolution"), ("4", "dense layer")):
+    print(f"{kind}: {cost[layer]:.0f} operations for each parameter, which a row uses {uses[layer]:.0f} times")
+
+# %%
+# The operations go with the uses: each use is a product and a sum forward, and as much again backward for the weight's
+# gradient (in the dense layer also for that of its input). It is why the number of parameters alone is a poor guess at
+# the cost of a gradient, and N + P is a good one:
+
+for name, found in (("two dense layers", law), ("with a convolution", conv)):
+    count = found.count("scalars")
+    print(f"{name}: P = {count.P:,}, N + P = {count.N + count.P:,}, backprop took {count.steps:,} steps")
 
 # %%
 # .. admonition:: What N is not

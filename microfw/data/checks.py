@@ -25,6 +25,8 @@ def array_of(data: Any, name: str) -> Array:
     """Return lists, frames, series, Tensors and arrays as an array of whatever they hold."""
     if hasattr(data, "toarray"):
         raise DTypeError(message("Dataset", f"a dense {name}", type(data).__name__, f"pass {name}.toarray()"))
+    if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
+        raise DataError(message("Dataset", f"{name} without masked entries", "some", f"pass {name}.filled(value)"))
     try:
         return np.asarray(data)
     except ValueError:

@@ -44,6 +44,7 @@ class LeakyReLU(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Scale negative entries."""
+        x = floats_given(x, self)
         return elementwise.where(x > 0, x, x * self.slope)
 
     def extra_repr(self) -> str:
@@ -193,6 +194,7 @@ class GELU(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Weigh entries by their normal percentile."""
+        x = floats_given(x, self)
         if self.approximate == "tanh":
             return 0.5 * x * (1 + elementwise.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))  # type: ignore[no-any-return]
         return 0.5 * x * (1 + elementwise.erf(x * math.sqrt(0.5)))  # type: ignore[no-any-return]

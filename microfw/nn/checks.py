@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, DTypeError, ShapeError, message
-from microfw.nn.dense import as_input
+from microfw.nn.dense import as_input, wrong_dtype
 from microfw.nn.module import Module
 from microfw.tensor import Tensor
 
@@ -29,8 +29,7 @@ def given(x: Any, dtype: Any, module: Module) -> Any:
     """Return what a layer is called with: a Tensor of its dtype as it is, anything else as an array of the dtype."""
     if isinstance(x, Tensor):
         if x.dtype != dtype:
-            fix = f"cast it with .astype(np.{dtype}), or the model with model.astype(np.{x.dtype})"
-            raise DTypeError(message(module.where, f"x of {dtype}", x.dtype, fix if x.dtype.kind == "f" else ""))
+            raise wrong_dtype(module, x, dtype)
         return x
     if type(x) is np.ndarray and x.dtype == dtype:
         return x

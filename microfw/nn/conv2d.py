@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from microfw.errors import ArgumentError, ShapeError, message
-from microfw.nn.dense import as_input
-from microfw.nn.initializers import Seed, fans, glorot_uniform, uniform
+from microfw.errors import ArgumentError, DTypeError, ShapeError, message
+from microfw.nn.dense import as_input, wrong_dtype
+from microfw.nn.initializers import Seed, fans, glorot_uniform, initial, uniform
 from microfw.nn.module import Module, Parameter
 from microfw.ops.convolution import conv
 from microfw.ops.windows import Padding, Sizes, check_padding, per_axis
@@ -106,7 +106,7 @@ class Conv2D(Module):
         }
         rng = np.random.default_rng(rng)
         shape = (self.out_channels, self.in_channels // int(groups), *self.kernel_size)
-        self.weight = Parameter(init(shape, rng))
+        self.weight = Parameter(initial(kind, init, shape, rng))
         self.bias = Parameter(uniform(shape[:1], rng, sqrt(6 / sum(fans(shape))))) if bias else None
 
     def forward(self, x: Any) -> Tensor:
@@ -121,6 +121,10 @@ class Conv2D(Module):
             return conv(x, weight, 0 if bias is None else bias, **self.settings)
         except ShapeError as error:
             raise ShapeError(f"{self.where}{str(error).removeprefix('conv')}") from None
+        except DTypeError:
+            if x.dtype == weight.dtype:
+                raise
+            raise wrong_dtype(self, x, weight.dtype) from None
 
     def extra_repr(self) -> str:
         """Return the sizes, and the settings that are not the default."""

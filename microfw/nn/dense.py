@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, DTypeError, ShapeError, message
-from microfw.nn.initializers import Seed, glorot_uniform, uniform
+from microfw.nn.initializers import Seed, glorot_uniform, initial, uniform
 from microfw.nn.module import Module, Parameter
 from microfw.ops.linalg import linear, matmul
 from microfw.tensor import Tensor
@@ -36,7 +36,9 @@ class Dense(Module):
     ArgumentError
         If a size is not a positive integer.
     ShapeError
-        When called, if the last axis of ``x`` is not ``in_features`` long.
+        When called, if the last axis of ``x`` is not ``in_features`` long; or if ``init`` gave another shape.
+    DTypeError
+        When called with a Tensor of another dtype, or with what is no array of numbers.
 
     Notes
     -----
@@ -71,7 +73,7 @@ class Dense(Module):
         self.out_features = int(out_features)
         rng = np.random.default_rng(rng)
         bound = sqrt(6 / (self.in_features + self.out_features))
-        self.weight = Parameter(init((self.in_features, self.out_features), rng))
+        self.weight = Parameter(initial("Dense", init, (self.in_features, self.out_features), rng))
         self.bias = Parameter(uniform((self.out_features,), rng, bound)) if bias else None
 
     def forward(self, x: Any) -> Tensor:
@@ -86,6 +88,10 @@ class Dense(Module):
                 raise
             expected = f"x of shape (N, {self.in_features})"
             raise ShapeError(message(self.where, expected, x.shape, "pass that many features")) from None
+        except DTypeError:
+            if x.dtype == weight.dtype:
+                raise
+            raise wrong_dtype(self, x, weight.dtype) from None
 
     def extra_repr(self) -> str:
         """Return the sizes."""
@@ -94,6 +100,11 @@ class Dense(Module):
 
 def as_input(x: Any, dtype: Any, module: Module) -> np.ndarray[Any, Any]:
     """Return what a model is called with, an array, a frame or a list, as an array of a dtype."""
+    if isinstance(x, tuple | list) and any(isinstance(part, Tensor) for part in x):
+        fix = "pick one, as nn.Lambda(lambda parts: parts[0]) does after a recurrent layer"
+        raise DTypeError(message(module.where, "x to be one Tensor or array", f"a {type(x).__name__} of Tensors", fix))
+    if getattr(getattr(x, "dtype", None), "kind", "") == "c":
+        raise DTypeError(message(module.where, "x to hold numbers", x.dtype, "encode text, and split complex numbers"))
     try:
         return np.asarray(x, dtype)
     except (TypeError, ValueError) as error:
@@ -101,3 +112,11 @@ def as_input(x: Any, dtype: Any, module: Module) -> np.ndarray[Any, Any]:
         raise DTypeError(
             message(module.where, "x to hold numbers", f"{type(x).__name__} ({got})", "encode text columns first")
         ) from None
+
+
+def wrong_dtype(module: Module, x: Any, dtype: Any) -> DTypeError:
+    """Return the error for a Tensor of another dtype than a layer's."""
+    fix = f"cast it with .astype(np.{dtype})"
+    if x.dtype.kind == "f":
+        fix += f", or the model with model.astype(np.{x.dtype})"
+    return DTypeError(message(module.where, f"x of {dtype}", x.dtype, fix))

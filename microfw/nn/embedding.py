@@ -9,7 +9,7 @@ import numpy as np
 
 from microfw.errors import ArgumentError, DataError, DTypeError, message
 from microfw.nn.checks import positive
-from microfw.nn.initializers import Seed, normal
+from microfw.nn.initializers import Seed, initial, normal
 from microfw.nn.module import Module, Parameter
 from microfw.ops.elementwise import where
 from microfw.ops.indexing import take
@@ -71,7 +71,7 @@ class Embedding(Module):
             raise ArgumentError(message("Embedding", f"padding_idx from 0 to {rows - 1}", repr(padding_idx)))
         self.rows, self.features = int(rows), int(features)
         self.padding_idx = None if padding_idx is None else int(padding_idx)
-        table = np.array(init((self.rows, self.features), np.random.default_rng(rng)))
+        table = initial("Embedding", init, (self.rows, self.features), np.random.default_rng(rng))
         if self.padding_idx is not None:
             table[self.padding_idx] = 0
         self.weight = Parameter(table)

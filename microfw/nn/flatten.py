@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw.nn.checks import numbers, wrong_shape
 from microfw.nn.module import Module
 from microfw.tensor import Tensor
 
@@ -15,4 +16,8 @@ class Flatten(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Flatten all axes but the first."""
+        if not isinstance(x, Tensor | np.ndarray):
+            x = numbers(x, self)
+        if not x.ndim:
+            raise wrong_shape(self, "(N, ...)", x, "give it an axis for the rows")
         return np.reshape(x, (len(x), int(np.prod(x.shape[1:]))))  # type: ignore[return-value]

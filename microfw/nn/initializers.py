@@ -7,14 +7,14 @@ are the window's.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from math import prod, sqrt
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError, ShapeError, message
 
 Array = np.ndarray[Any, Any]
 Seed: TypeAlias = "int | np.random.Generator | None"  # quoted: numpy.random takes a while to import
@@ -48,6 +48,14 @@ def _blank(shape: tuple[int, ...]) -> Array | None:
     if left[0] < 0:
         raise ArgumentError(message("initializers.blank", "shapes that fit the limit", shape))
     return np.zeros(shape, np.float32)
+
+
+def initial(layer: str, init: Callable[..., Any], shape: tuple[int, ...], rng: Seed) -> Array:
+    """Return what an initializer gives for a layer's weight, which must have the shape that was asked for."""
+    values: Array = np.array(init(shape, rng))
+    if values.shape != shape:
+        raise ShapeError(message(layer, f"init to return shape {shape}", values.shape))
+    return values
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -121,6 +121,9 @@ class Module:
         return kind if scope is None or scope[0] == kind else f"{scope[0]} {kind}"
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(vars(self).get(name), Parameter) and not (value is None or isinstance(value, Parameter)):
+            where, fix = f"{type(self).__name__}.{name}", "wrap it in nn.Parameter, or assign its .data"
+            raise DTypeError(message(where, "a Parameter in the place of one", type(value).__name__, fix))
         changes.count += 1
         if isinstance(value, Module | list | tuple | dict):
             Module._structure = object()  # names that outermost modules have listed may be out of date
@@ -272,7 +275,10 @@ def _tree(module: Module, name: str, indent: str) -> Iterator[tuple[str, str, st
     title = f"{indent}{name + ': ' if name else ''}{type(module).__name__}({module.extra_repr()})"
     yield title, shapes, counts
     parts = [(n, m) for n, m in module.named_modules() if n]
-    inside = {n for n, _ in parts}
-    for path, child in parts:
-        if not any(path.startswith(other + ".") for other in inside if other != path):
-            yield from _tree(child, path, indent + "  ")
+    names = {id(m): n for n, m in parts}
+    for key, value in module.children():
+        if isinstance(value, Module) and names.get(id(value)) != key:
+            yield f"{indent}  {key}: {type(value).__name__}, the same as {names.get(id(value), 'this')}", "", ""
+        for path, child in parts:
+            if f"{path}.".startswith(f"{key}.") and not any(path.startswith(f"{other}.") for other in names.values()):
+                yield from _tree(child, path, indent + "  ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, overload
 
 from microfw.errors import ArgumentError, message
 from microfw.nn.module import Module
@@ -34,7 +34,7 @@ class Sequential(Module):
     def __init__(self, *layers: Module) -> None:
         for k, layer in enumerate(layers):
             if not isinstance(layer, Module):
-                raise ArgumentError(message("Sequential", f"layer {k} to be a Module", type(layer).__name__))
+                raise ArgumentError(message("Sequential", f"layer {k} to be a Module", _named(layer), _mended(layer)))
         self.layers = layers
 
     def forward(self, x: Any) -> Any:
@@ -69,8 +69,27 @@ class Sequential(Module):
     def __len__(self) -> int:
         return len(self.layers)
 
-    def __getitem__(self, index: int) -> Module:
-        return self.layers[index]
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequential: ...
+
+    def __getitem__(self, index: int | slice) -> Module:
+        return Sequential(*self.layers[index]) if isinstance(index, slice) else self.layers[index]
 
     def __iter__(self) -> Iterator[Module]:
         return iter(self.layers)
+
+
+def _named(layer: Any) -> str:
+    return f"the class {layer.__name__}" if isinstance(layer, type) else type(layer).__name__
+
+
+def _mended(layer: Any) -> str:
+    """Say how to make a Module of what was given for one."""
+    if isinstance(layer, type):
+        return f"make one: {layer.__name__}()"
+    if isinstance(layer, list | tuple):
+        return "write Sequential(*layers)"
+    return "wrap a function in nn.Lambda" if callable(layer) else ""

@@ -1,6 +1,11 @@
-"""Ops by family. To add one: one declaration in its family's file, one row in the tests' case table."""
+"""Ops by family. To add one: one declaration in its family's file, one row in the tests' case table.
 
-from microfw.op import Cost, each, moves
+Each op is found here by its name, as ``ops.softmax``, besides in its family's module. One shares its module's
+name, and is found in it: ``ops.windows.windows``.
+"""
+
+from microfw.graph import OPS
+from microfw.op import Applicable, Cost, each, moves
 from microfw.ops import (
     convolution,
     diagonals,
@@ -20,9 +25,14 @@ from microfw.ops import (
     repeating,
     windows,
 )
+from microfw.ops.images import avg_pool2d, conv1d, conv2d, conv_transpose2d, max_pool2d
 
 __all__ = [
     "Cost",
+    "avg_pool2d",
+    "conv1d",
+    "conv2d",
+    "conv_transpose2d",
     "convolution",
     "diagonals",
     "each",
@@ -33,6 +43,7 @@ __all__ = [
     "layout",
     "linalg",
     "loss",
+    "max_pool2d",
     "moves",
     "normalization",
     "outside",
@@ -43,3 +54,16 @@ __all__ = [
     "repeating",
     "windows",
 ]
+
+_NAMED = {name: op.call for name, op in OPS.items()}
+"""What users declare is theirs, and not found here."""
+
+
+def __getattr__(name: str) -> Applicable:
+    if name in _NAMED:
+        return _NAMED[name]  # type: ignore[return-value]
+    raise AttributeError(f"module 'microfw.ops' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_NAMED})

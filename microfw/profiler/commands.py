@@ -17,14 +17,39 @@ from microfw.profiler.session import Session
 FORMATS = {"html": ".html", "trace": ".trace.json", "csv": ".csv", "markdown": ".md", "plot": ""}
 """What a profile can be written as, and the end that the file's name must have."""
 
-COMPARE = """Compare two saved profiles layer by layer and say which differences are real: B is judged against A.
-Counts are exact. Times are compared as shares of a step, since seconds drift between runs; --rerun makes both
-runs again, alternately, and compares seconds."""
+COMPARE = """Compare two saved profiles layer by layer and say which differences are real: B is judged against A."""
+
+COMPARE_GUIDE = """\
+what is compared:
+  counts   (nodes, operations, bytes) are exact: whatever differs is listed
+  shares   of a step, layer by layer; seconds of two runs say nothing about each other, since machines drift
+  seconds  with --rerun only: both runs are made again, a round of one and a round of the other in turn
+A time is real if the interval of its median leaves zero out, for all comparisons together, and if the change
+reaches --least. Exit codes: 0, or 1 with --fail-above if something really grew more, or 2 for an error.
+
+examples:
+  microfw compare main.json branch.json
+  microfw compare main.json branch.json --fail-above 10% --markdown comment.md     in CI
+  microfw compare main.json branch.json --rerun                                    on one machine, in seconds
+"""
+
+REPORT_GUIDE = """\
+examples:
+  microfw profile digits --json run.json              make one
+  microfw report run.json                             epochs, counts, layers, ops, backward against forward
+  microfw report run.json --epoch 3                   the layers of one epoch
+  microfw report run.json --by layer --sort backward --top 5
+  microfw report run.json --html run.html             a page; needs nothing else
+  microfw report run.json --trace run.trace.json      for Perfetto or speedscope, if made with --trace-steps
+"""
 
 
 def add_report(commands: Any) -> None:
     """Declare what ``microfw report`` takes."""
-    command = commands.add_parser("report", help="read a saved profile", description="Print a saved profile.")
+    text = {"epilog": REPORT_GUIDE, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    command = commands.add_parser(
+        "report", help="read a saved profile", description="Print a saved profile, or write it in another form.", **text
+    )
     command.add_argument("file", metavar="FILE", help="what profile --json has saved")
     command.add_argument("--epoch", type=int, help="describe the layers of this epoch only")
     command.add_argument("--by", choices=["layer", "op"], help="only the table of layers, or of ops")
@@ -37,7 +62,8 @@ def add_report(commands: Any) -> None:
 
 def add_compare(commands: Any) -> None:
     """Declare what ``microfw compare`` takes."""
-    command = commands.add_parser("compare", help="tell which of two runs costs more", description=COMPARE)
+    text = {"description": COMPARE, "epilog": COMPARE_GUIDE, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    command = commands.add_parser("compare", help="tell which of two runs costs more", **text)
     command.add_argument("a", metavar="A", help="a saved profile")
     command.add_argument("b", metavar="B", help="another one")
     command.add_argument("--least", type=percent, metavar="5%", help="the least change that counts (10%%; rerun 5%%)")

@@ -57,6 +57,8 @@ def to_json(session: Session) -> str:
     import json
 
     data = asdict(session)
+    for saved, epoch in zip(data["epochs"], session.epochs, strict=True):
+        saved["ratio"] = epoch.ratio().to_dict()  # it follows from the rows, and is there for whoever reads the file
     if session.trace is None:
         del data["trace"]
     return json.dumps(data, indent=1, allow_nan=False) + "\n"
@@ -79,10 +81,9 @@ def parse(data: Any, where: str) -> Session:
     """Return the session of what JSON held; ``where`` is for errors, which are `DataError`."""
     if not isinstance(data, dict) or "epochs" not in data:
         raise DataError(f"{where}: expected a profile saved by microfw, got other JSON")
-    if data.get("version") not in range(1, VERSION + 1):
+    if data.get("version") != VERSION:
         raise DataError(
-            f"{where}: expected version {VERSION} or older, got {data.get('version')!r}; "
-            "read it with the microfw that wrote it"
+            f"{where}: expected version {VERSION}, got {data.get('version')!r}; read it with the microfw that wrote it"
         )
     try:
         return from_dict(data)
@@ -92,7 +93,10 @@ def parse(data: Any, where: str) -> Session:
 
 def from_dict(data: dict[str, Any]) -> Session:
     """Make a session of what ``dataclasses.asdict`` made of one."""
-    epochs = [_make(Epoch, e | {"rows": [_make(Row, row) for row in e["rows"]]}) for e in data["epochs"]]
+    epochs = []
+    for entry in data["epochs"]:
+        own = {name: value for name, value in entry.items() if name != "ratio"}  # which follows from the rows
+        epochs.append(_make(Epoch, own | {"rows": [_make(Row, row) for row in entry["rows"]]}))
     made = {"epochs": epochs, "layers": [_make(Layer, layer) for layer in data["layers"]], "version": VERSION}
     if data.get("trace") is not None:
         made["trace"] = _trace(data["trace"])

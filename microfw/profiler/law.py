@@ -18,8 +18,9 @@ from microfw.errors import ArgumentError, GraphError, NonFiniteError, message
 from microfw.graph import Leaf, Node
 from microfw.nn.module import Module
 from microfw.profiler import strategies
-from microfw.profiler.law_data import Count, Law, LayerCost, Ratio
+from microfw.profiler.law_data import Count, Law, LayerCost
 from microfw.profiler.measure import Meter, Problem
+from microfw.profiler.ratio import Ratio, lacking
 from microfw.profiler.scalar import ScalarGraph, scalar_graph
 from microfw.profiler.sites import reachable
 from microfw.tensor import Tensor
@@ -117,7 +118,11 @@ def law(
             f"than {most_nodes:,}; take fewer rows, a smaller model, or raise most_nodes"
         )
         return found
-    graph = scalar_graph(problem.loss, parameters, Meter())
+    try:
+        graph = scalar_graph(problem.loss, parameters, Meter())
+    except GraphError as error:
+        found.note = f"the scalar graph is left out: {error}"
+        return found
     if not abs(graph.loss.item() - found.loss) <= 1e-9 * max(1.0, abs(found.loss)):
         raise GraphError(message("law", f"the scalar graph to compute the loss {found.loss}", graph.loss.item()))
     way, meter = strategies.scalar_backprop(problem, graph)
@@ -160,14 +165,18 @@ def _count(kind: str, nodes: list[Node], P: int, meter: Meter) -> Count:
 
 def _ratio(nodes: list[Node], problem: Problem) -> Ratio:
     r = Ratio()
+    others: dict[str, bool] = {}
     for node in nodes:
         work = node.note
         r.forward += work.forward
         r.backward += sum(work.edges)
         r.products_forward += work.products_forward
         r.products_backward += sum(work.products_edges)
-        if work.products_forward and sum(p > 0 for p in work.products_edges) < 2:
-            r.products_first += work.products_forward
+        first = lacking(sum(p > 0 for p in work.products_edges), work.products_forward)
+        r.products_first += first
+        if sum(work.products_edges) != 2 * work.products_forward - first:
+            others[node.op.name] = True
+    r.others = list(others)
     times: list[tuple[float, float]] = []
     while len(times) < 50 and sum(map(sum, times)) < 0.1:
         began = perf_counter()

@@ -8,6 +8,7 @@ from typing import Any
 from microfw.errors import ArgumentError, message
 from microfw.profiler.law_report import huge, law_report
 from microfw.profiler.measure import Way
+from microfw.profiler.ratio import Ratio
 
 
 @dataclass
@@ -53,23 +54,6 @@ class LayerCost:
     forward: int = 0
     backward: int = 0
     uses: int | None = None
-
-
-@dataclass
-class Ratio:
-    """Backward against forward. Operations are scalar ones, products those of them in matrix products.
-
-    ``products_first`` is F1: the products forward of those ops that have an input without a gradient, as in
-    a first layer, whose data need none.
-    """
-
-    forward: int = 0
-    backward: int = 0
-    products_forward: int = 0
-    products_backward: int = 0
-    products_first: int = 0
-    forward_seconds: float = 0.0
-    backward_seconds: float = 0.0
 
 
 @dataclass
@@ -126,6 +110,13 @@ class Law:
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers in dicts and lists, for JSON; paths beyond 10^15 as text."""
         return asdict(self) | {"paths": self.paths if self.paths is None or self.paths < 10**15 else huge(self.paths)}
+
+    def html(self) -> str:
+        """Return one self-contained page."""
+        from microfw.profiler.render.html import html
+        from microfw.profiler.session import Session
+
+        return html(Session(name=f"the law on {self.name or self.model}"), self)
 
     def __str__(self) -> str:
         return law_report(self)

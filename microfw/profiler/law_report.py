@@ -5,20 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from microfw.profiler.report import _wrap, short, shorten, table, whole
+from microfw.profiler.report import _wrap, ratio_report, short, shorten, table, whole
 
 if TYPE_CHECKING:
-    from microfw.profiler.law_data import Count, Law, Ratio
+    from microfw.profiler.law_data import Count, Law
     from microfw.profiler.measure import Way
     from microfw.profiler.sweep import Sweep
-
-BOUNDS = [
-    "3  products and quotients of two varying numbers only (Baur & Strassen 1983, Theor. Comput. Sci. 22)",
-    "5  all arithmetic (the same, as stated in Bolte et al. 2022, arXiv 2206.01730)",
-    "4  operations and moves of memory, by their time (Griewank & Walther 2008, Evaluating Derivatives)",
-]
-"""Published bounds on (forward + backward) / forward: the bound, what it counts, and its source."""
-
 
 FAR = 1e-6
 """A relative difference above this has a reason."""
@@ -26,14 +18,23 @@ FAR = 1e-6
 WORDS = {"operations": "scalar operations", "rules": "rule calls"}
 """How quantities are called in a table."""
 
+LEGEND = (
+    "Rule calls: nodes whose derivative rule was called, each call counted. Losses: forward evaluations. "
+    "Scalar ops: in the rules and in repeated forward evaluations, by each op's cost rule; a tangent is "
+    "counted as the gradient of the same input. Seconds: on tensors with the forward evaluations, on scalars "
+    "of the walk alone. Peak: memory by tracemalloc in a run of its own, on scalars beside the graph. "
+    "Difference: the largest from backprop, relative to the gradient's largest entry."
+)
+"""What the columns of the strategies' table hold."""
+
 
 def law_report(law: Law) -> str:
     """Describe what the strategies took."""
     parts = [
-        "\n".join(_wrap(_title(law))),
+        "\n".join(_wrap(f"microfw law: {title(law)}")),
         _counts(law),
         _ways(law),
-        _ratio(law.ratio),
+        ratio_report(law.ratio),
         _layers(law),
     ]
     if law.note:
@@ -41,13 +42,15 @@ def law_report(law: Law) -> str:
     return "\n\n".join(parts)
 
 
-def _title(law: Law) -> str:
+def title(law: Law) -> str:
+    """Say what it was run on."""
     rows = "1 row" if law.rows == 1 else f"{law.rows:,} rows"
     of = f" of {law.name}" if law.name else ""
-    return f"microfw law: {law.model}, on {rows}{of}, in float64, loss {law.loss:.6g}"
+    return f"{law.model}, on {rows}{of}, in float64, loss {law.loss:.6g}"
 
 
-def _counts(law: Law) -> str:
+def count_rows(law: Law) -> list[list[str]]:
+    """Return the counts: the word, in tensors, in scalars, and what is counted."""
     columns = [law.count("tensors"), law.count("scalars")]
 
     def row(name: str, cell: object, meaning: str) -> list[str]:
@@ -56,7 +59,7 @@ def _counts(law: Law) -> str:
     def ratio(c: Count) -> str:
         return f"{c.steps / (c.N + c.P):.3f}"
 
-    rows = [
+    return [
         row("N", lambda c: whole(c.N), "op nodes that the loss depends on, leaves apart"),
         row("E", lambda c: whole(c.E), "edges: inputs of those nodes that need a gradient"),
         row("P", lambda c: whole(c.P), "parameters: trainable arrays; trainable numbers"),
@@ -66,19 +69,27 @@ def _counts(law: Law) -> str:
         row("steps / (N + P)", ratio, ""),
         row("N x P", lambda c: whole(c.N * c.P), "predicted: upper bound of redoing a walk for each P"),
     ]
-    lines = ["Counts", table(["", "in tensors", "in scalars", "what is counted"], rows, text=True)]
+
+
+def bound(law: Law) -> str:
+    """Say what N x P is a bound of, and what was really spent."""
     scalars = law.count("scalars")
-    if scalars is not None:
-        chain = law.way("chain rule per parameter")
-        spent, bound = chain.rules or 0, scalars.N * scalars.P
-        about = " (extrapolated)" if chain.extrapolated else ""
-        lines += _wrap(
-            f"N x P is an upper bound. Redoing only each parameter's own chain called {whole(spent)} rules{about}, "
-            f"{spent / bound:.1%} of it and {spent / scalars.steps:,.1f} times the steps of backprop. "
-            f"A recursion that knows no order walks each of the {huge(law.paths or 0)} paths from the loss to the "
-            "parameters; in fully connected layers they grow with the product of the widths."
-        )
-    return "\n".join(lines)
+    if scalars is None:
+        return ""
+    chain = law.way("chain rule per parameter")
+    spent = chain.rules or 0
+    about = " (extrapolated)" if chain.extrapolated else ""
+    return (
+        f"N x P is an upper bound. Redoing only each parameter's own chain called {whole(spent)} rules{about}, "
+        f"{spent / (scalars.N * scalars.P):.1%} of it and {spent / scalars.steps:,.1f} times the steps of backprop. "
+        f"A recursion that knows no order walks each of the {huge(law.paths or 0)} paths from the loss to the "
+        "parameters; in fully connected layers they grow with the product of the widths."
+    )
+
+
+def _counts(law: Law) -> str:
+    lines = ["Counts", table(["", "in tensors", "in scalars", "what is counted"], count_rows(law), text=True)]
+    return "\n".join(lines + (_wrap(bound(law)) if bound(law) else []))
 
 
 def _ways(law: Law) -> str:
@@ -100,13 +111,7 @@ def _ways(law: Law) -> str:
             f"The difference of {', '.join(far)} is above {FAR:.0e}: a kink is near, as of ReLU at 0, or a rule is "
             "wrong, which mf.gradcheck would tell."
         )
-    lines += _wrap(
-        "Rule calls: nodes whose derivative rule was called, each call counted. Losses: forward evaluations. "
-        "Scalar ops: in the rules and in repeated forward evaluations, by each op's cost rule; a tangent is "
-        "counted as the gradient of the same input. Seconds: on tensors with the forward evaluations, on scalars "
-        "of the walk alone. Peak: memory by tracemalloc in a run of its own, on scalars beside the graph. "
-        "Difference: the largest from backprop, relative to the gradient's largest entry."
-    )
+    lines += _wrap(LEGEND)
     return "\n".join(lines)
 
 
@@ -122,29 +127,6 @@ def _way(w: Way) -> list[str]:
         size(w.peak_bytes or 0),
         f"{w.difference or 0:.0e}" if w.difference else "0",
     ]
-
-
-def _ratio(r: Ratio) -> str:
-    lines = ["Backward against forward"]
-    if r.products_forward:
-        F, B, F1 = r.products_forward, r.products_backward, r.products_first
-        lines += _wrap(
-            f"Matrix products: {F:,} operations forward (F), {B:,} backward, {F + B:,} together. "
-            f"Predicted: 3F - F1 = {3 * F - F1:,}, with F1 = {F1:,} in ops whose data need no gradient."
-        )
-    rows = []
-    if r.products_forward:
-        rows.append(["matrix products", f"{1 + r.products_backward / r.products_forward:.3f}", "counted"])
-    if r.forward:
-        rows.append(["all scalar operations", f"{1 + r.backward / r.forward:.3f}", "counted"])
-    rows.append(["seconds", f"{1 + r.backward_seconds / r.forward_seconds:.3f}", "measured, on tensors"])
-    lines.append(table(["(forward + backward) / forward", "", ""], rows, text=True))
-    lines += ["Published bounds on this ratio, and what they count:", *BOUNDS]
-    lines += _wrap(
-        "Seconds may differ, even from the bounds: those count operations, while in a small model Python's work "
-        "for each node, and moving memory, take longer than the arithmetic."
-    )
-    return "\n".join(lines)
 
 
 def _layers(law: Law) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from microfw.errors import GraphError, message
 from microfw.graph import Leaf, Node
 from microfw.recording import Observer
 from microfw.tensor import Tensor
@@ -108,6 +109,9 @@ class Meter(Observer):
 
     def backward(self, node: Node, gradient: Any, shares: list[Any] | None, began: int) -> None:
         """Count a node that is walked."""
+        if node.note is None:
+            fix = "run the law without it: the gradient is the same"
+            raise GraphError(message("law", "nodes that are recorded once", "a checkpoint, which runs again", fix))
         self.rules += 1
         self.accumulated += node.note.into_leaves
         self.operations += sum(node.note.edges)

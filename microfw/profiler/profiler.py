@@ -36,7 +36,8 @@ class Profiler(Callback, Hook):
     in a Pipeline, in a search and in its processes: see ``fits``.
 
     The ops of a step are counted when ``backward`` walks the graph that they lead to: a forward without one is
-    timed and not counted. Where the last batch is smaller, a count per step is an average.
+    timed and not counted, and the walks of `mf.grad` and its like are neither. Where the last batch is smaller, a
+    count per step is an average.
 
     Parameters
     ----------
@@ -54,9 +55,9 @@ class Profiler(Callback, Hook):
     Raises
     ------
     ArgumentError
-        If ``every`` is not a positive integer, or ``trace`` is negative.
+        If ``model`` is no Module, ``every`` is not a positive integer, or ``trace`` is negative.
     GraphError
-        If it is attached twice, or asked for an epoch while not attached.
+        If it is attached twice, or while another one is, or asked for an epoch while not attached.
 
     Notes
     -----
@@ -79,6 +80,8 @@ class Profiler(Callback, Hook):
     """
 
     def __init__(self, model: Module | None = None, *, every: int = 1, name: str = "", trace: int = 0) -> None:
+        if model is not None and not isinstance(model, Module):
+            raise ArgumentError(message("Profiler", "a Module, or none", type(model).__name__, "pass the model"))
         if not isinstance(every, int) or every < 1:
             raise ArgumentError(message("Profiler", "every to be a positive integer", every))
         if not isinstance(trace, int) or trace < 0:
@@ -168,6 +171,8 @@ class Profiler(Callback, Hook):
     def _attach(self, takes_losses: bool = True) -> None:
         if self._recorder is not None:
             raise GraphError("Profiler: expected to be attached once, got it attached already; make another Profiler")
+        if MODE.get().watcher is not None:
+            raise GraphError("Profiler: expected to be the only one attached, got another; use one at a time")
         if self.model is not None:
             self._session.model = type(self.model).__name__
             self._session.layers = layers(self.model)
@@ -238,6 +243,7 @@ def layers(model: Module) -> list[Layer]:
             owner = owner.rpartition(".")[0]
         found[owner].parameters += p.size
         found[owner].trainable += p.size if p.requires_grad else 0
+        found[owner].weights += p.size if p.requires_grad and p.ndim > 1 else 0
     return list(found.values())
 
 

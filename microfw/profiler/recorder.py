@@ -23,9 +23,6 @@ STRIDE = 256
 MOST_STRETCHES = 1 << 11
 """How many readings of the clock are kept before they are added up."""
 
-MOST_MARKS = 1 << 12
-"""The same for the readings between the nodes of replayed steps."""
-
 MOST_PATTERNS = 64
 """How many patterns are kept apart, so that memory does not grow where every step is another."""
 
@@ -38,6 +35,7 @@ class Log:
         self.losses = (0, 0.0)  # how many, and their sum
         self.folded: dict[tuple[str, str], Row] = {}
         self.parameters = (0, 0)
+        self.saved_bytes = 0
         self.counts: list[tuple[Pattern, int]] = []
         self.spent: list[tuple[Site, int, int, int, int]] = []
         self.times = dict.fromkeys((*PHASES, "data"), 0)
@@ -79,6 +77,7 @@ class Log:
             metrics=self.metrics,
             parameters=self.parameters[0],
             parameter_tensors=self.parameters[1],
+            saved_peak_bytes=self.saved_bytes,
             observed_forward_ns=self.observed_times["forward"] + self.loose,
             observed_backward_ns=self.observed_times["backward"],
             total_ns=self.total_ns,
@@ -95,7 +94,7 @@ class Log:
             row.backward_ns += backward_ns
             row.rules += rules
             if again:
-                recomputed(row, site.cost, again)
+                recomputed(row, site, rules, again)
         epoch.rows = list(rows.values())
         return epoch
 
@@ -112,13 +111,21 @@ class Again(Observer):
         """Add an op's time to its site's backward."""
         ended = perf_counter_ns()
         if node is not None:
-            node._note = site = self.recorder.site(op, node, inputs, params)
+            leaves = tuple([isinstance(parent, Leaf) for parent in node.parents or ()])
+            node._note = site = self.recorder.site(op, node, inputs, params, leaves)
             site.backward_ns += ended - began
             site.again += 1
 
     def backward(self, node: Node, gradient: Any, shares: Any, began: int) -> None:
         """Do as the recorder does."""
         self.recorder.backward(node, gradient, shares, began)
+
+
+class Aside(Observer):
+    """Told of the ops that run while `mf.grad` or the like walks a graph; what it walks is no step's backward."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.forward = recorder.forward  # type: ignore[method-assign]
 
 
 class Recorder(Observer):
@@ -223,20 +230,27 @@ class Recorder(Observer):
         site.backward_ns += ended - began
         site.rules += 1
 
-    def site(self, op: Any, node: Node, inputs: tuple[Any, ...], params: dict[str, Any]) -> Site:
-        """Return the site of an op that has run."""
+    def site(
+        self, op: Any, node: Node, inputs: tuple[Any, ...], params: dict[str, Any], leaves: tuple[bool, ...] = ()
+    ) -> Site:
+        """Return the site of an op that has run; in a checkpoint also by which of its parents are leaves."""
         path = node.scope[0] if node.scope is not None else ""
         shapes = [getattr(a, "shape", ()) for a in inputs]
-        key = (node.form, path, node.shape, tuple(shapes), needs(node), settings(params))
+        key = (node.form, path, node.shape, tuple(shapes), needs(node), settings(params), leaves)
         site = self.sites.get(key)
         if site is None:
-            site = self.sites[key] = Site(op, node, path, shapes, params)
+            site = self.sites[key] = Site(op, node, path, shapes, params, sum(leaves))
         return site
 
     @property
     def again(self) -> Again:
         """Who is told of what a checkpoint runs again."""
         return Again(self)
+
+    @property
+    def aside(self) -> Aside:
+        """Who is told of walks that are not `Tensor.backward`'s, and so in no stretch of it."""
+        return Aside(self)
 
     # Steps that are replayed
 
@@ -248,14 +262,10 @@ class Recorder(Observer):
 
     def follow(self, timed: Any) -> None:
         """Count a step's pattern; what its clock said is added up later."""
-        pattern = timed.pattern
-        if not pattern.count:
-            self.log.parameters = max(self.log.parameters, (pattern.parameters, pattern.parameter_tensors))
-            if pattern not in self.patterns:
-                self.patterns.append(pattern)
-        pattern.count += 1
-        if len(timed.marks) > MOST_MARKS:
-            timed.flush()
+        if not timed.pattern.count and timed.pattern not in self.patterns:
+            self.patterns.append(timed.pattern)
+        self._count(timed.pattern)
+        timed.flush(MOST_STRETCHES)
         self.timed[id(timed)] = timed
 
     # Stretches
@@ -317,10 +327,14 @@ class Recorder(Observer):
                 pattern = Pattern(self.step_sites, loss)
                 self.patterns.append(pattern)
             self.pattern, self.expected = pattern, pattern.sites
+        self._count(pattern)
+        self.step_sites = []
+
+    def _count(self, pattern: Pattern) -> None:
         if not pattern.count:
             self.log.parameters = max(self.log.parameters, (pattern.parameters, pattern.parameter_tensors))
+            self.log.saved_bytes = max(self.log.saved_bytes, pattern.saved_bytes)
         pattern.count += 1
-        self.step_sites = []
 
     def attach(self, observe: bool = True) -> None:
         """Watch from here on, the ops too or the stretches only."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from microfw.errors import ArgumentError, message
+from microfw.profiler.ratio import BOUNDS, WHY, Ratio, says
 from microfw.profiler.session import Epoch, Row, Session
 
 WIDTH = 100
@@ -73,6 +74,8 @@ def report(
     }
     if by is None:
         parts = [_title(session), _epochs(session.epochs, most), _counts(chosen), *tables.values()]
+        if chosen.sum().flops_forward:
+            parts.append(ratio_report(chosen.ratio(), chosen.observed or 1))
         parts.append(_footer(session, chosen))
     else:
         parts = [_title(session), tables[by]]
@@ -83,7 +86,7 @@ def _title(session: Session) -> str:
     trainable = sum(layer.trainable for layer in session.layers)
     frozen = sum(layer.parameters for layer in session.layers) - trainable
     what = " ".join(filter(None, (session.name, session.model)))
-    notes = [f"{len(session.epochs)} epochs"]
+    notes = [f"{len(session.epochs)} epochs" if len(session.epochs) != 1 else "1 epoch"]
     if session.layers:
         notes.append(f"{trainable:,} trainable parameters" + (f" and {frozen:,} frozen" if frozen else ""))
     if session.every > 1:
@@ -97,19 +100,8 @@ def _epochs(epochs: Sequence[Epoch], most: int) -> str:
         shown = [*shown[: most // 2], *shown[-(most - most // 2) :]]
     metrics = [k for k in epochs[-1].metrics if k.startswith("val_") and k != "val_loss"][:1]
     replays = any(e.replayed for e in epochs)
-    head = [
-        "epoch",
-        "steps",
-        *(["replayed"] if replays else []),
-        "loss",
-        *metrics,
-        "forward",
-        "backward",
-        "update",
-        "data",
-        "total",
-        "backward/forward",
-    ]
+    head = ["epoch", "steps", *(["replayed"] if replays else []), "loss", *metrics]
+    head += ["forward", "backward", "update", "data", "total", "bwd/fwd", "in FLOP", "3F-F1"]
     unit, size = ("s", 1e9) if max(e.total_ns for e in shown) >= 1e10 else ("ms", 1e6)
     rows = []
     for k, e in enumerate(shown):
@@ -121,8 +113,16 @@ def _epochs(epochs: Sequence[Epoch], most: int) -> str:
             + [f"{e.metrics[m]:.4f}" if m in e.metrics else "" for m in metrics]
             + [f"{ns / size:,.2f}" for ns in (e.forward_ns, e.backward_ns, e.update_ns, e.data_ns, e.total_ns)]
             + [f"{e.backward_ns / e.forward_ns:.2f}" if e.forward_ns else ""]
+            + in_flop(e.ratio())
         )
-    return f"Epochs (times in {unit})\n" + table(head, rows)
+    title = f"Epochs (times in {unit}; backward/forward of times and of FLOP; whether products take 3F - F1)"
+    return f"{title}\n" + table(head, rows)
+
+
+def in_flop(r: Ratio) -> list[str]:
+    """Return backward over forward in operations, and whether products follow the law."""
+    ratio = f"{r.backward / r.forward:.2f}" if r.forward else ""
+    return [ratio, "" if not r.products_forward else "exact" if r.exact and not r.others else "differs"]
 
 
 def _counts(e: Epoch) -> str:
@@ -154,12 +154,12 @@ def _table_of(e: Epoch, session: Session, title: str, found: list[Row], most: in
     known = {layer.name: layer for layer in session.layers}
     steps = e.observed or 1
     head = [title.split("s,")[0].lower(), "nodes", "P", "forward", "backward", "share", "forward", "backward"]
-    head += ["FLOP/P", "saved"]
-    units = ["", "", "", "µs", "µs", "of bwd", "FLOP", "FLOP", "", "bytes"]
+    head += ["FLOP/P", "reuse", "saved"]
+    units = ["", "", "", "µs", "µs", "of bwd", "FLOP", "FLOP", "", "", "bytes"]
     total_backward = e.observed_backward_ns or 1
     rows = [units]
 
-    def cells(name: str, row: Row, parameters: int) -> list[str]:
+    def cells(name: str, row: Row, parameters: int, weights: int = 0) -> list[str]:
         flops = (row.flops_forward + row.flops_backward) / steps
         return [
             name,
@@ -171,6 +171,7 @@ def _table_of(e: Epoch, session: Session, title: str, found: list[Row], most: in
             short(row.flops_forward / steps),
             short(row.flops_backward / steps),
             short(flops / parameters) if parameters else "",
+            short(reuse(row, weights, steps)) if reuse(row, weights, steps) else "",
             short(row.saved_bytes / steps),
         ]
 
@@ -181,8 +182,8 @@ def _table_of(e: Epoch, session: Session, title: str, found: list[Row], most: in
         name = (
             row.op if row.op else row.layer if layer is None or layer.kind == row.layer else f"{row.layer} {layer.kind}"
         )
-        own = layer.trainable if layer and not row.op else 0
-        rows.append(cells(shorten(name or "(outside any module)", 22), row, own))
+        own = (layer.trainable, layer.weights) if layer and not row.op else (0, 0)
+        rows.append(cells(shorten(name or "(outside any module)", 22), row, *own))
     if len(found) > most:
         rest = Row("rest")
         for row in found[most:]:
@@ -190,7 +191,7 @@ def _table_of(e: Epoch, session: Session, title: str, found: list[Row], most: in
         rows.append(cells(f"{len(found) - most} more", rest, 0))
     walk = ["the walk itself", "", "", microseconds(e.untagged_forward_ns / steps)]
     walk += [microseconds(e.untagged_backward_ns / steps), f"{e.untagged_backward_ns / total_backward:.1%}"]
-    rows.append(walk + [""] * 4)
+    rows.append(walk + [""] * 5)
     total = cells("total", e.sum(), e.parameters)
     total[3:6] = [microseconds(ns / steps) for ns in (e.observed_forward_ns, e.observed_backward_ns)] + ["100.0%"]
     rows.append(total)
@@ -200,18 +201,11 @@ def _table_of(e: Epoch, session: Session, title: str, found: list[Row], most: in
 
 def _footer(session: Session, e: Epoch) -> str:
     total = e.sum()
-    lines = []
-    if total.flops_forward:
-        ratio = f"Backward / forward: {total.flops_backward / total.flops_forward:.2f} in operations"
-        if e.observed_forward_ns:
-            ratio += f", {e.observed_backward_ns / e.observed_forward_ns:.2f} in seconds"
-        lines.append(ratio + ".")
-    if total.products_forward:
-        both = (total.products_forward + total.products_backward) / (e.observed or 1)
-        lines.append(
-            f"Matrix products: {round(both):,} operations a step, "
-            f"{(total.products_forward + total.products_backward) / total.products_forward:.3f} times the forward's."
-        )
+    lines = [
+        "FLOP: scalar operations, a multiply-add as 2. FLOP/P: of a layer, for each number that it trains. Reuse: how "
+        "often a step uses each of its weights in a product (multiply-adds by weights). Saved: kept for backward, each "
+        f"array once; at most {e.saved_peak_bytes:,} bytes of all layers when a backward pass began."
+    ]
     if total.uncounted:
         lines.append(f"{total.uncounted:,} nodes belong to ops that declare no cost; their operations are not counted.")
     if session.overhead:
@@ -226,6 +220,40 @@ def _footer(session: Session, e: Epoch) -> str:
             f"{env.get('machine', '?')}, BLAS threads: {env.get('blas_threads', '?')}."
         )
     return "\n".join(wrapped for line in lines for wrapped in _wrap(line))
+
+
+def ratio_report(r: Ratio, steps: int = 1) -> str:
+    """Describe backward against forward: products by the exact law, the ratios, and what bounds on them count."""
+    lines = ["Backward against forward"]
+    if r.products_forward:
+        F, B, F1 = (whole(round(n)) for n in (r.products_forward, r.products_backward, r.products_first))
+        over = f" in {steps:,} steps" if steps > 1 else ""
+        lines += _wrap(
+            f"Matrix products{over}: F = {F} operations forward, {B} backward. Predicted for both together: "
+            f"3F - F1 = {whole(r.predicted)}, with F1 = {F1} in ops whose data need no gradient. {says(r)}"
+        )
+    rows = []
+    for what, ratio, how in (
+        ("matrix products", r.products, "counted"),
+        ("all scalar operations", r.operations, "counted"),
+        ("seconds", r.seconds, "measured"),
+    ):
+        if ratio is not None:
+            rows.append([what, f"{ratio:.3f}", how])
+    lines.append(table(["(forward + backward) / forward", "", ""], rows, text=True))
+    lines += ["Published bounds on this ratio, and what they count:", *BOUNDS, *_wrap(WHY)]
+    return "\n".join(lines)
+
+
+def reuse(row: Row, weights: int, steps: int) -> float:
+    """Return how often one step uses each weight of a layer in a product; 0 where there is none.
+
+    Examples
+    --------
+    >>> reuse(Row("0", products_forward=2 * 32 * 64 * 10), weights=64 * 10, steps=1)
+    32.0
+    """
+    return row.products_forward / 2 / steps / weights if weights else 0.0
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], text: bool = False) -> str:

@@ -48,6 +48,9 @@ class Scalars(Array):
         out[0].view(np.ndarray)[...] = as_scalars(y).view(np.ndarray)
         return out[0]
 
+    def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
+        return as_scalars(super().__array_function__(function, types, inputs, options))  # np.where forgets the class
+
     def __getitem__(self, key: Any) -> Any:
         return as_scalars(super().__getitem__(key))
 

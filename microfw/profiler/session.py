@@ -8,17 +8,25 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-VERSION = 2
-"""Of the format. Version 1 had no settings, no trace and nothing on alternated runs."""
+from microfw.profiler.ratio import Ratio, ratio_of
+
+if TYPE_CHECKING:
+    from microfw.profiler.law_data import Law
+
+VERSION = 3
+"""Of the format."""
 
 PHASES = ("forward", "backward", "update", "evaluation")
 
 COUNTS = (
     "nodes", "edges", "rules", "accumulated", "flops_forward", "flops_backward", "products_forward",
-    "products_backward", "saved_bytes", "forward_ns", "backward_ns",
+    "products_backward", "products_first", "saved_bytes", "forward_ns", "backward_ns",
 )  # fmt: skip
+
+LARGEST = ("parameters", "parameter_tensors", "saved_peak_bytes")
+"""What of an epoch is not a sum over its steps, but the largest of them."""
 
 
 @dataclass
@@ -48,6 +56,9 @@ class Row:
         Time in the op itself, and in the node's derivative rule.
     uncounted : int
         Nodes of ops that declare no cost.
+    products_first : int
+        F1: ``products_forward`` of the nodes with a factor that needs no gradient, as the data of a first layer; twice
+        of those where neither factor needs one.
     """
 
     layer: str
@@ -64,6 +75,7 @@ class Row:
     forward_ns: int = 0
     backward_ns: int = 0
     uncounted: int = 0
+    products_first: int = 0
 
     def add(self, other: Row) -> None:
         """Add another row's counts and times."""
@@ -87,6 +99,8 @@ class Epoch:
         Number, steps taken, and on how many of them every op was observed.
     parameters, parameter_tensors : int
         P: trainable scalars that got a gradient in a step, and the arrays that they are in.
+    saved_peak_bytes : int
+        The most that ops had kept when a backward pass began. What checkpoints keep, and build again, is not in it.
     forward_ns, backward_ns, update_ns : int
         Time in the model and the loss, in ``backward``, and in the optimizer's step.
     observed_forward_ns, observed_backward_ns : int
@@ -113,6 +127,7 @@ class Epoch:
     evaluation_ns: int = 0
     total_ns: int = 0
     rows: list[Row] = field(default_factory=list)
+    saved_peak_bytes: int = 0
     replayed: int = 0
 
     def layers(self) -> list[Row]:
@@ -136,6 +151,10 @@ class Epoch:
             total.add(row)
         return total
 
+    def ratio(self) -> Ratio:
+        """Return backward against forward; seconds are those of the observed steps."""
+        return ratio_of(self.rows, self.observed_forward_ns, self.observed_backward_ns)
+
     @property
     def untagged_forward_ns(self) -> int:
         """Forward time of the observed steps that no op accounts for."""
@@ -157,12 +176,15 @@ class Layer:
         Its path and its type.
     parameters, trainable : int
         How many parameters are its own, and how many of them are trained.
+    weights : int
+        How many of those stand in arrays of two or more axes, as the factors of products do.
     """
 
     name: str
     kind: str
     parameters: int = 0
     trainable: int = 0
+    weights: int = 0
 
 
 @dataclass
@@ -245,11 +267,11 @@ class Session:
 
         return report(self, **options)
 
-    def html(self) -> str:
-        """Return one self-contained page."""
+    def html(self, law: Law | None = None) -> str:
+        """Return one self-contained page; with what `microfw.profiler.law` found, if that is given."""
         from microfw.profiler.render.html import html
 
-        return html(self)
+        return html(self, law)
 
     def csv(self) -> str:
         """Return a table for a spreadsheet; a cell that it would run as a formula begins with an apostrophe."""
@@ -316,10 +338,9 @@ def merged(epochs: Iterable[Epoch]) -> Epoch:
     rows: dict[tuple[str, str], Row] = {}
     for epoch in epochs:
         for f in fields(Epoch):
-            if f.type == "int" and f.name not in ("epoch", "parameters", "parameter_tensors"):
-                setattr(total, f.name, getattr(total, f.name) + getattr(epoch, f.name))
-        total.parameters = max(total.parameters, epoch.parameters)
-        total.parameter_tensors = max(total.parameter_tensors, epoch.parameter_tensors)
+            if f.type == "int" and f.name != "epoch":
+                add = max if f.name in LARGEST else int.__add__
+                setattr(total, f.name, add(getattr(total, f.name), getattr(epoch, f.name)))
         total.loss = epoch.loss
         for row in epoch.rows:
             rows.setdefault((row.layer, row.op), Row(row.layer, row.op)).add(row)

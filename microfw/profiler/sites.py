@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from microfw.graph import Leaf, Node
+from microfw.profiler.ratio import lacking
 from microfw.profiler.session import Row
 
 Shapes = list[tuple[int, ...]]
@@ -61,11 +62,12 @@ class Site:
     """An op of a layer on arrays of some shapes, with what it costs and the time that it took."""
 
     __slots__ = (
-        "again", "backward_ns", "constants", "cost", "form", "forward_ns", "needs", "op", "path", "rules", "scope",
-        "settings", "shape", "shapes",
+        "again", "backward_ns", "constants", "cost", "form", "forward_ns", "leaves", "needs", "op", "path", "rules",
+        "scope", "settings", "shape", "shapes",
     )  # fmt: skip
 
-    def __init__(self, op: Any, node: Node, path: str, shapes: Shapes, params: dict[str, Any]) -> None:
+    def __init__(self, op: Any, node: Node, path: str, shapes: Shapes, params: dict[str, Any], leaves: int = 0) -> None:
+        self.leaves = leaves
         self.op = op
         self.form = node.form
         self.path = path
@@ -83,18 +85,26 @@ class Site:
         cost = op.cost(node.shape, *shapes, **params)
         row.flops_forward = int(cost.forward)
         row.products_forward = int(cost.products_forward)
+        factors = 0
         for _, partial, _ in node.edges or ():
             row.flops_backward += int(cost.derivatives[partial.index])
-            if cost.products_derivatives:
-                row.products_backward += int(cost.products_derivatives[partial.index])
+            product = int(cost.products_derivatives[partial.index]) if cost.products_derivatives else 0
+            row.products_backward += product
+            factors += product > 0
+        row.products_first = lacking(factors, row.products_forward)
 
 
-def recomputed(row: Row, cost: Row, times: int) -> None:
-    """Add the counts of an op in a checkpoint: it ran in forward, and again in backward, and was then walked."""
-    for name in ("nodes", "edges", "uncounted", "flops_forward", "products_forward"):
-        setattr(row, name, getattr(row, name) + times * getattr(cost, name))
-    row.flops_backward += times * (cost.flops_backward + cost.flops_forward)
-    row.products_backward += times * (cost.products_backward + cost.products_forward)
+def recomputed(row: Row, site: Site, walked: int, again: int) -> None:
+    """Add the counts of an op in a checkpoint: it ran in forward, again in backward, and was then walked.
+
+    In a checkpoint within another one it runs again twice, and is walked once.
+    """
+    cost = site.cost
+    for name in ("nodes", "edges", "uncounted", "flops_forward", "products_forward", "products_first"):
+        setattr(row, name, getattr(row, name) + walked * getattr(cost, name))
+    row.accumulated += walked * site.leaves
+    row.flops_backward += walked * cost.flops_backward + again * cost.flops_forward
+    row.products_backward += walked * cost.products_backward + again * cost.products_forward
 
 
 class Pattern:
@@ -120,6 +130,7 @@ class Pattern:
             self.rows.append(row)
         self.parameters = sum(leaves.values())
         self.parameter_tensors = len(leaves)
+        self.saved_bytes = sum(row.saved_bytes for row in self.rows)
 
     def fold(self, rows: dict[tuple[str, str], Row], count: int) -> None:
         """Add the counts, times how often the pattern came, to rows by layer and op."""

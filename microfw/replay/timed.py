@@ -36,9 +36,9 @@ class Timed:
         """Take back what the clock said of a step that was not finished."""
         del self.marks[len(self.marks) // len(self.parts) * len(self.parts) :]
 
-    def flush(self) -> None:
-        """Add what the clock said to the sites."""
-        if not self.marks:
+    def flush(self, most: int = 0) -> None:
+        """Add what the clock said to the sites, if it is more than so many readings."""
+        if len(self.marks) <= most:
             return
         readings = np.array(self.marks).reshape(-1, len(self.parts))
         self.marks.clear()

@@ -14,6 +14,9 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
+from microfw.profiler.law_data import Law
+from microfw.profiler.ratio import BOUNDS, WHY, Ratio, says
+from microfw.profiler.render.law_view import law_view
 from microfw.profiler.render.names import OUTSIDE, chain, visible
 from microfw.profiler.session import Epoch, Row, Session
 
@@ -35,8 +38,8 @@ DEFINITIONS = {
 }
 
 
-def html(session: Session) -> str:
-    """Return the page."""
+def html(session: Session, law: Law | None = None) -> str:
+    """Return the page; with what the law found on a model, if that is given."""
     style, script = (_asset(name) for name in ("page.css", "page.js"))
     page = _asset("page.html")
     policy = (
@@ -47,7 +50,7 @@ def html(session: Session) -> str:
         "POLICY": policy,
         "TITLE": escape(visible(" ".join(filter(None, ("microfw profile:", session.name, session.model))))),
         "STYLE": style,
-        "DATA": embedded(view(session)),
+        "DATA": embedded(view(session) | {"law": law_view(law) if law is not None else None}),
         "SCRIPT": script,
     }
     head, *rest = page.split("<!--@")
@@ -113,6 +116,7 @@ def view(session: Session) -> dict[str, Any]:
         "parents": [names.get(parents.get(name, ""), -1) if parents.get(name) else -1 for name in names],
         "kinds": [known[name].kind if name in known else "" for name in names],
         "sizes": [known[name].trainable if name in known else 0 for name in names],
+        "weights": [known[name].weights if name in known else 0 for name in names],
         "ops": ops,
         "sites": [[names[row.layer], ops.index(row.op)] for row in total.rows],
         "numbers": NUMBERS,
@@ -125,7 +129,10 @@ def view(session: Session) -> dict[str, Any]:
         "rows": [packed(epoch) for epoch in session.epochs] if small else None,
         "all": packed(total),
         "counts": counts(total),
-        "ratio": ratio(total),
+        "ratio": ratio(total.ratio()),
+        "ratios": [ratio(epoch.ratio()) for epoch in session.epochs],
+        "bounds": BOUNDS,
+        "why": WHY,
         "outside": OUTSIDE,
     }
 
@@ -146,18 +153,14 @@ def counts(e: Epoch) -> list[list[Any]]:
     return [[word, *numbers[word], text] for word, text in DEFINITIONS.items()]
 
 
-def ratio(e: Epoch) -> dict[str, float | None]:
-    """Return forward and backward over forward: counted, in matrix products alone, as 3 - F1/F says, and in seconds."""
-    total = e.sum()
-    first = next((row.products_forward for row in e.layers() if row.products_forward), 0)
-    products = total.products_forward
-
-    def over(above: float, below: float) -> float | None:
-        return above / below if below else None
-
+def ratio(r: Ratio) -> dict[str, Any]:
+    """Return backward against forward: the ratios, and whether products are what the law says."""
+    share = r.predicted / r.products_forward if r.products_forward else None
     return {
-        "operations": over(total.flops_forward + total.flops_backward, total.flops_forward),
-        "products": over(products + total.products_backward, products),
-        "predicted": over(3 * products - first, products),
-        "seconds": over(e.observed_forward_ns + e.observed_backward_ns, e.observed_forward_ns),
+        "operations": r.operations,
+        "products": r.products,
+        "predicted": share,
+        "seconds": r.seconds,
+        "exact": r.exact and not r.others,
+        "says": says(r),
     }

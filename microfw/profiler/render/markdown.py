@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from microfw.profiler.ratio import Ratio
 from microfw.profiler.render.names import OUTSIDE, visible
-from microfw.profiler.report import microseconds, whole
+from microfw.profiler.report import in_flop, microseconds, whole
 from microfw.profiler.session import Epoch, Session
 
 
@@ -44,14 +45,17 @@ def markdown(session: Session) -> str:
     epochs = [
         [str(x.epoch), str(x.steps), "" if x.loss is None else f"{x.loss:.4f}"]
         + [f"{ns / 1e6:,.2f}" for ns in (x.forward_ns, x.backward_ns, x.update_ns, x.total_ns)]
+        + [f"{x.backward_ns / x.forward_ns:.2f}" if x.forward_ns else "", *in_flop(x.ratio())]
         for x in session.epochs
     ]
+    times = ["forward", "backward", "update", "total", "bwd/fwd", "in FLOP", "3F - F1"]
     parts = [
         f"### Backward cost{': ' + title if title else ''}",
         _summary(e, len(session.epochs)),
+        *_ratio(e.ratio()),
         _table(layers, rows, 2),
         _folded("Ops, per step", _table(["op", "nodes", "forward µs", "backward µs"], ops, 1)),
-        _folded("Epochs, in ms", _table(["epoch", "steps", "loss", "forward", "backward", "update", "total"], epochs)),
+        _folded("Epochs, in ms", _table(["epoch", "steps", "loss", *times], epochs)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -66,6 +70,16 @@ def _summary(e: Epoch, epochs: int) -> str:
         f"{nodes + e.parameter_tensors:,}, N × P = {nodes * e.parameter_tensors:,}), {_times(e)}."
     )
     return text.replace("#", "&#35;")
+
+
+def _ratio(r: Ratio) -> list[str]:
+    if r.operations is None:
+        return []
+    text = f"Forward and backward together: {r.operations:.3f} times forward in operations"
+    if r.products_forward:
+        text += f"; in matrix products {r.products:.3f}, with 3F - F1 = {r.predicted:,} predicted"
+        text += ", exactly." if r.exact and not r.others else f", and not so in {', '.join(map(code, r.others))}."
+    return [text]
 
 
 def _times(e: Epoch) -> str:

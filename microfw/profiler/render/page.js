@@ -108,11 +108,12 @@ function share(value) {
 
 function drawLayers() {
   const n = steps(), backward = described()[E.observed_backward_ns] || 1;
-  const line = (first, row, size) => [
+  const line = (first, row, size, weights) => [
     first, number(row[K.nodes] / n), number(size, whole), { text: micro(row[K.forward_ns] / n), sort: row[K.forward_ns] },
     { text: micro(row[K.backward_ns] / n), sort: row[K.backward_ns] }, share(row[K.backward_ns] / backward),
     number(row[K.flops_forward] / n), number(row[K.flops_backward] / n),
-    number(size ? (row[K.flops_forward] + row[K.flops_backward]) / n / size : 0), number(row[K.saved_bytes] / n)];
+    number(size ? (row[K.flops_forward] + row[K.flops_backward]) / n / size : 0), number(weights ? row[K.products_forward] / 2 / n / weights : 0),
+    number(row[K.saved_bytes] / n)];
   const columns = [
     { title: "layer", words: true }, { title: "nodes", class: "wide", says: "op nodes recorded in one step" },
     { title: "P", class: "wide", says: "trainable numbers that are this layer's own" },
@@ -120,11 +121,12 @@ function drawLayers() {
     { title: "backward µs", says: "time in the derivative rules of the layer's nodes" },
     { title: "share", says: "of the backward pass" }, { title: "forward FLOP", class: "wide", says: "scalar operations, a multiply-add as 2" },
     { title: "backward FLOP", class: "wide" }, { title: "FLOP/P", class: "wide", says: "operations in one step for each trainable number" },
+    { title: "reuse", class: "wide", says: "how often a step uses each weight of the layer in a product: multiply-adds by weights" },
     { title: "saved bytes", class: "wide", says: "kept for backward" }];
-  const lines = [...summed(0)].map(([k, row]) => line(name(layerName(k), view.kinds[k] !== view.names[k] ? view.kinds[k] : ""), row, view.sizes[k]));
+  const lines = [...summed(0)].map(([k, row]) => line(name(layerName(k), view.kinds[k] !== view.names[k] ? view.kinds[k] : ""), row, view.sizes[k], view.weights[k]));
   const blank = { text: "" }, text = words => ({ text: words });
   const walk = [text("the walk itself"), blank, blank, text(micro(untagged("forward") / n)), text(micro(untagged("backward") / n)),
-    share(untagged("backward") / backward), blank, blank, blank, blank];
+    share(untagged("backward") / backward), blank, blank, blank, blank, blank];
   const sum = rows().reduce((all, row) => all.map((v, k) => v + row[k]), view.numbers.reduce(a => [...a, 0], [0]));
   const total = line(text("total"), sum, described()[E.parameters]);
   total[3] = text(micro(described()[E.observed_forward_ns] / n));
@@ -329,6 +331,7 @@ function drawSaved() {
       svg("text", { x: label + room * bytes / most + 6, y: at * row + 19 }, short(bytes)));
   });
   put("saved", picture);
+  $("saved").append(el("p", { class: "quiet" }, `At most ${whole(described()[E.saved_peak_bytes])} bytes at once, when a backward pass began.`));
   if (lines.length > 12) $("saved").append(el("p", { class: "quiet" }, `and ${lines.length - 12} layers with less`));
 }
 function term(word, text, id) {
@@ -349,17 +352,52 @@ function drawCounts() {
     el("tr", {}, el("td", {}, term(word, text, `tip-${k}`)), el("td", {}, whole(tensors)), el("td", {}, scalars === null ? "" : whole(scalars)))))));
 }
 function drawRatio() {
-  const { operations, products, predicted, seconds } = view.ratio;
+  const { operations, products, predicted, seconds, exact, says } = chosen < 0 ? view.ratio : view.ratios[chosen];
   const list = el("dl", {});
   const say = (value, digits, text) => { if (value !== null) list.append(el("dt", {}, value.toFixed(digits)), el("dd", {}, text)); };
-  say(operations, 2, "in scalar operations, forward and backward over forward, as counted");
-  say(products, 4, "the same in matrix products alone, as counted");
-  const same = products !== null && Math.abs(products - predicted) < 1e-9;
-  say(predicted, 4, "what 3 − F₁/F says of them: each product again for its two inputs, but none for the data; F₁ is the first layer's share. "
-    + (same ? "The count agrees exactly." : "The count differs: the law is for a chain of trained layers, each used once."));
-  say(seconds, 2, "in seconds, where memory, calls and cache have their say too");
-  put("ratio", list, el("p", { class: "quiet" }, "Published bounds on this ratio: 3 for products and quotients of two varying numbers "
-    + "(Baur & Strassen 1983), 5 for all arithmetic (the same), 4 for operations and moves of memory (Griewank & Walther 2008)."));
+  say(operations, 3, "in scalar operations");
+  say(products, 3, "in matrix products alone");
+  say(predicted, 3, `is what 3 − F₁/F predicts for these: each product again for its two factors, but none for data; F₁ is the share of a first layer. ${says}`);
+  say(seconds, 3, "in seconds");
+  put("ratio", list);
+  const two = value => ({ text: value === null ? "" : value.toFixed(2), sort: value });
+  if (view.epochs.length > 1) table("ratios", [{ title: "epoch" }, { title: "in operations" }, { title: "in products" }, { title: "3F − F₁" }, { title: "in seconds" }],
+    view.epochs.map((e, k) => [{ text: String(e[E.epoch]), sort: e[E.epoch] }, two(view.ratios[k].operations), two(view.ratios[k].products),
+      { text: view.ratios[k].products === null ? "" : view.ratios[k].exact ? "equal" : "differs" }, two(view.ratios[k].seconds)]), []);
+  put("why", `Published bounds on this ratio, and what they count: ${view.bounds.join("; ")}. ${view.why}`);
+}
+
+// The law
+
+const proper = text => text.replaceAll(" x ", " × ");
+function drawLaw() {
+  const law = view.law;
+  $("strategies").hidden = false;
+  put("law-title", law.title);
+  put("law-says", proper(law.says));
+  put("law-legend", law.legend);
+  put("law-note", law.note ? law.note[0].toUpperCase() + law.note.slice(1) + "." : "");
+  const head = el("tr", {}, ...["", "in tensors", "in scalars"].map(text => el("th", { scope: "col" }, text)));
+  put("law-counts", el("table", {}, el("thead", {}, head), el("tbody", {}, ...law.counts.map(([word, tensors, scalars, text], k) =>
+    el("tr", { class: word ? "" : "soft" }, el("td", {}, word && text ? term(word, text, `law-${k}`) : proper(word)), el("td", {}, tensors), el("td", {}, scalars))))));
+  const most = Math.log10(Math.max(...law.ways.map(way => way.operations || 1), 10));
+  const bar = value => svg("svg", { width: 72, height: 10, "aria-hidden": "true", class: "wide" },
+    svg("rect", { width: (72 * Math.log10(Math.max(value, 1)) / most).toFixed(1), height: 10, rx: 2, class: "backward" }));
+  const cell = (value, text) => value === null ? { text: "" , sort: -1 } : { text: text(value), sort: value };
+  const columns = [{ title: "strategy", words: true }, { title: "rule calls" }, { title: "losses", class: "wide" },
+    { title: "scalar ops", says: "the bar's scale is logarithmic" }, { title: "seconds" }, { title: "peak bytes", class: "wide" }, { title: "difference", class: "wide" }];
+  const lines = law.ways.map(way => [
+    name(way.name, `on ${way.graph}` + (way.sampled ? `, extrapolated from ${whole(way.done)} of ${whole(way.of)}` : way.note ? ", not run" : "")),
+    cell(way.rules, whole), cell(way.rules === null ? null : way.forwards, whole),
+    way.operations === null ? { text: "", sort: -1 } : { nodes: [short(way.operations), bar(way.operations)], sort: way.operations },
+    cell(way.seconds, value => time(1e9 * value)), cell(way.peak_bytes, short), cell(way.difference, value => value ? value.toExponential(0) : "0")]);
+  table("ways", columns, lines, []);
+  for (const way of law.ways) if (way.note) $("ways").append(el("p", { class: "quiet" }, `${way.name}: ${way.note}.`));
+  const layers = [{ title: "layer", words: true }, { title: "P" }, { title: "forward ops", class: "wide" }, { title: "backward ops", class: "wide" },
+    { title: "ops per P and row" }, { title: "uses per P and row", says: "how often one row of data uses each number: 1 in a dense layer, once a place in a convolution" }];
+  const digits = value => value.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+  table("law-layers", layers, law.layers.map(([layer, kind, P, forward, backward, cost, uses]) => [
+    name(layer || view.outside, kind), number(P, whole), number(forward, whole), number(backward, whole), cell(cost, digits), cell(uses, digits)]), []);
 }
 function drawTop() {
   put("title", el("bdi", {}, [view.name, view.model].filter(Boolean).join(", ") || "a model"));
@@ -388,15 +426,22 @@ function drawTiles() {
   put("tiles", ...tiles);
 }
 function draw() {
+  if (view.law) drawLaw();
+  if (!view.epochs.length) return;
   flame = zoomed = current = tree();
-  for (const part of [drawTiles, drawEpochs, drawFlame, drawLayers, drawOps, drawSaved]) part();
+  for (const part of [drawTiles, drawEpochs, drawFlame, drawLayers, drawOps, drawSaved, drawRatio]) part();
+}
+function drawNone() {
+  if (!view.law) return put("facts", "No epoch was recorded.");
+  for (const section of document.querySelectorAll("main > section:not(#strategies), main > .two")) section.remove();
+  put("facts", "");
+  draw();
 }
 function start() {
   drawTop();
-  if (!view.epochs.length) return put("facts", "No epoch was recorded.");
+  if (!view.epochs.length) return drawNone();
   draw();
   drawCounts();
-  drawRatio();
   let width = innerWidth;
   addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; drawEpochs(); drawFlame(); drawSaved(); } });
   for (const when of ["beforeprint", "afterprint"]) addEventListener(when, () => { drawEpochs(); drawFlame(); drawSaved(); });
