@@ -10,7 +10,7 @@ from microfw.errors import ArgumentError, message
 from microfw.nn.checks import floats_given
 from microfw.nn.initializers import Seed
 from microfw.nn.module import Module
-from microfw.ops.outside import dropout_mask
+from microfw.ops.effects import dropout_mask
 
 
 class Dropout(Module):

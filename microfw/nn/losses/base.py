@@ -9,7 +9,7 @@ import numpy as np
 
 from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError, message
 from microfw.nn.module import Module
-from microfw.ops.outside import outside
+from microfw.ops.effects import outside
 from microfw.tensor import Tensor
 
 Array = np.ndarray[Any, Any]

@@ -8,10 +8,10 @@ import numpy as np
 
 from microfw.errors import ArgumentError, DataError, DTypeError, MicrofwError, ShapeError, message
 from microfw.nn.losses.base import Array, Loss, class_weights
+from microfw.ops.effects import outside
 from microfw.ops.elementwise import relu, softplus, where
 from microfw.ops.indexing import take_along_axis
 from microfw.ops.loss import bce_with_logits, check_labels, cross_entropy
-from microfw.ops.outside import outside
 from microfw.ops.reduction import log_softmax, sum_
 from microfw.tensor import Tensor
 
