@@ -26,7 +26,10 @@ def _column_sums(g: Any, out: Array) -> None:
             _ONES.clear()
         if g.dtype == np.float32:
             _ONES[len(g)] = ones
-    g.T.dot(ones, out)
+    if type(g) is np.ndarray:
+        ones.dot(g, out)
+    else:  # the same product; a stand-in has to come first
+        g.T.dot(ones, out)
 
 
 def _rows(x: Any) -> Any:
@@ -86,8 +89,10 @@ def _linear_cost(y: Shape, x: Shape, w: Shape, b: Shape) -> Cost:
 def _back_to_x(g: Any, w: Any, x: Any) -> Any:
     if x.ndim != 2:
         return _by_rows(g, w.T)
-    if not isinstance(x, Tensor) and x.strides[0] < x.strides[1]:
-        return w.dot(g.T).T  # as x lies in memory, which what comes before, such as a convolution, takes in quicker
+    if not isinstance(x, Tensor):
+        row, column = x.strides
+        if row < column:  # as x lies in memory, which what comes before, such as a convolution, takes in quicker
+            return w.dot(g.T).T
     return g.dot(w.T)
 
 
