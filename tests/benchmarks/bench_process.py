@@ -21,7 +21,8 @@ from interleaved import environment, heading, ratios, rotated, shown, table
 
 SCRIPT = str(pathlib.Path(__file__).with_name("process_jobs.py"))
 LOAD, OURS, TORCH, JAX, SKLEARN = "only load the data", "microfw", "PyTorch eager", "JAX jit", "MLPClassifier"
-FORMS = {"sklearn": (LOAD, OURS, TORCH, JAX, SKLEARN), "npz": (LOAD, OURS, TORCH, JAX)}
+REPLAY = "microfw replay"
+FORMS = {"sklearn": (LOAD, OURS, REPLAY, TORCH, JAX, SKLEARN), "npz": (LOAD, OURS, REPLAY, TORCH, JAX)}
 MAKE_FILE = """
 import sys, numpy as np
 from sklearn.datasets import load_digits

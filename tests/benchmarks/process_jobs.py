@@ -61,6 +61,20 @@ def microfw(X, y, X_test, y_test):
         return float((model(X_test).numpy().argmax(axis=1) == y_test).mean())
 
 
+def replay(X, y, X_test, y_test):
+    """Train with microfw, the step replayed."""
+    import microfw as mf
+    from microfw import nn, optim
+
+    model = nn.Sequential(nn.Dense(64, 64, rng=0), nn.ReLU(), nn.Dense(64, 10, rng=1))
+    loss_fn = nn.CrossEntropyLoss()
+    step = mf.compile(lambda xs, ys: loss_fn(model(xs), ys), optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM))
+    for xs, ys in shuffled(X, y):
+        step(xs, ys).item()
+    with mf.no_grad():
+        return float((model(X_test).numpy().argmax(axis=1) == y_test).mean())
+
+
 def torch(X, y, X_test, y_test):
     """Train with PyTorch, eager."""
     import torch
@@ -130,6 +144,7 @@ def mlp(X, y, X_test, y_test):
 JOBS = {
     "only load the data": only_load,
     "microfw": microfw,
+    "microfw replay": replay,
     "PyTorch eager": torch,
     "JAX jit": jax,
     "MLPClassifier": mlp,
