@@ -758,3 +758,31 @@ def test_a_profiler_in_a_loop_of_ones_own_follows_replays():
     assert before.session.epochs[0].steps == 6
     twins.batches = iter(drawn(9, labels, seed=9))
     twins.step(*next(twins.batches))
+
+
+def test_a_trace_of_replayed_steps_has_an_event_for_each_node():
+    rng = np.random.default_rng(0)
+    model = nn.Sequential(nn.Dense(6, 5, rng=0), nn.ReLU(), nn.Dense(5, 3, rng=1))
+    loss = nn.CrossEntropyLoss()
+    step = mf.compile(lambda X, y: loss(model(X), y), optim.SGD(model.parameters(), lr=0.1))
+    X, y = rng.random((8, 6), np.float32), rng.integers(0, 3, 8)
+    for _ in range(3):
+        step(X, y)
+    assert "replayed" in step.explain()
+    with mf.Profiler(model, trace=7) as profiler:
+        for _ in range(7):
+            step(X, y)
+        profiler.end_epoch()
+    epoch, trace = profiler.session.epochs[0], profiler.session.trace
+    assert epoch.replayed >= 5
+    assert trace.steps == 7
+    nodes = [event for event in trace.events if event[1] >= 0]
+    assert [sum(event[0] == phase for event in nodes) for phase in (0, 1)] == [
+        28,
+        22,
+    ]  # the loss has no call of its own in a replayed backward pass
+    spans = [event for event in trace.events if event[1] < 0]
+    for phase, _, began, ended in nodes:
+        assert any(s[0] == phase and s[2] <= began <= ended <= s[3] for s in spans)
+    for phase, name in enumerate(("forward_ns", "backward_ns")):
+        assert sum(e[3] - e[2] for e in nodes if e[0] == phase) <= sum(getattr(row, name) for row in epoch.rows) * 1.5

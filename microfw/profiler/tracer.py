@@ -22,8 +22,6 @@ class Tracer(Recorder):
         For how many steps.
     """
 
-    follows = False  # a replayed step has no events
-
     def __init__(self, wanted: int, every: int = 1, takes_losses: bool = True) -> None:
         self.wanted = wanted
         self.traced = 0
@@ -51,6 +49,17 @@ class Tracer(Recorder):
             self.events.append((1, node._note, began, ended))
             if len(self.events) >= MOST_EVENTS:
                 self._stop()
+
+    def follow(self, timed: Any) -> None:
+        """Count a replayed step, and keep what its clock said of each node."""
+        if self.tracing:
+            marks = timed.marks[-len(timed.parts) :]
+            for (site, forward), began, ended in zip(timed.parts, marks, marks[1:], strict=False):
+                if site is not None:
+                    self.events.append((0 if forward else 1, site, began, ended))
+            if len(self.events) >= MOST_EVENTS:
+                self._stop()
+        super().follow(timed)
 
     def after_update(self) -> None:
         """Count the step, and stop after the last that was asked for."""
