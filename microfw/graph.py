@@ -254,12 +254,13 @@ def walk(
                 raise stale(node, leaf, version)
         if targets is not None and node in targets:
             found[node] = g
+        shares: list[Gradient] | None = [] if observer is not None and observer.collects else None
         pull = node.form.pull
-        if observer is None:
-            pull(node, g, arrived, todo, direct, only, relink, None)
-        else:
-            shares: list[Gradient] | None = [] if observer.collects else None
-            pull(node, g, arrived, todo, direct, only, relink, shares)
+        pull(node, g, arrived, todo, direct, only, relink, shares)
+        for leaf, version in node.guards:  # once more, for another thread may have written while the rules read
+            if leaf.version != version:
+                raise stale(node, leaf, version)
+        if observer is not None:
             observer.backward(node, g, shares, began)
         if free:
             node.parents = None

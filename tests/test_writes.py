@@ -780,3 +780,18 @@ def test_writing_while_others_compute_gives_an_error_or_the_right_gradient():
         stop.set()
         thread.join()
     assert not wrong
+
+
+def test_a_write_while_a_rule_reads_is_noticed():
+    """As another thread's would come: in the middle of the walk."""
+    w = mf.tensor([2.0, 3.0], requires_grad=True)
+
+    def meddle(g, x):
+        w.data = [5.0, 5.0]
+        return g * x
+
+    meddled = mf.op(lambda x: x * x / 2, vjp=meddle, name="meddled")
+    y = meddled(w).sum()
+    with pytest.raises(GraphError, match="written to after this step"):
+        y.backward()
+    assert w.grad is None
