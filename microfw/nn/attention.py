@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, DTypeError, ShapeError, message
-from microfw.nn.checks import given, positive
+from microfw.nn.checks import given, positive, wrong_shape
 from microfw.nn.dense import Dense
 from microfw.nn.dropout import Dropout
 from microfw.nn.initializers import Seed
@@ -94,9 +94,9 @@ class MultiHeadAttention(Module):
     def forward(self, query: Any, key: Any = None, value: Any = None, key_padding_mask: Any = None) -> Tensor:
         """Attend with each step of ``query`` to the steps of ``key``."""
         dtype = self.query.weight.dtype
-        query = given(query, dtype, self)
-        key = query if key is None else given(key, dtype, self)
-        value = key if value is None else given(value, dtype, self)
+        query = given(query, dtype, self, self._fits)
+        key = query if key is None else given(key, dtype, self, self._fits)
+        value = key if value is None else given(value, dtype, self, self._fits)
         n, steps = query.shape[:1], key.shape[1:2]
         for name, x in (("query", query), ("key", key), ("value", value)):
             length = x.shape[1:2] if name == "query" else steps
@@ -118,6 +118,10 @@ class MultiHeadAttention(Module):
         y = matmul(self.dropout(weights), v)  # N heads T d
         joined = y.transpose((0, 2, 1, 3)).reshape((prod(query.shape[:2]), self.embed_dim))
         return self.out(joined).reshape(query.shape)  # type: ignore[no-any-return]
+
+    def _fits(self, x: Any) -> None:
+        if x.ndim != 3 or x.shape[2] != self.embed_dim:
+            raise wrong_shape(self, f"(N, T, {self.embed_dim})", x, "the axes are row, step, feature")
 
     def _heads(self, x: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
         return x.reshape((*shape[:2], self.num_heads, shape[2] // self.num_heads)).transpose(axes)
