@@ -104,7 +104,7 @@ def as_numbers(x):
     """Return what is called with as an array of floats, or None if it holds anything else."""
     try:
         array = np.asarray(x)
-        return array.astype(np.float64) if array.dtype.kind in "fiubO" else None
+        return array.astype(np.float64) if array.dtype.kind in "fiubO" and array.size < HUGE else None
     except (TypeError, ValueError, OverflowError):
         return None
 
@@ -144,7 +144,7 @@ def check(case, number):
         refused(got, peak)
         return True
     indices = case.kind is nn.Embedding
-    if indices and (np.asarray(x).dtype.kind == "b" or not np.all((values >= 0) & (values < 5) & (values % 1 == 0))):
+    if indices and (np.asarray(x).dtype.kind == "b" or not np.all(np.isin(values, range(5)))):
         refused(got, peak)
         return True
     assert not isinstance(got, Exception), repr(got)

@@ -51,12 +51,13 @@ class Loss(Module):
             raise DTypeError(message(self.where, f"{name} to be a Tensor", type(prediction).__name__, fix))
         return prediction
 
-    def _array(self, values: Any, dtype: Any, name: str) -> Array:
+    def _array(self, values: Any, name: str, dtype: Any = None) -> Array:
+        """Return values as an array of numbers, of a dtype if one is given."""
         try:
             array = np.asarray(values)
             if array.dtype.kind in "fiubO":
-                return array.astype(dtype, copy=False)
-        except (TypeError, ValueError):
+                return array if dtype is None else array.astype(dtype, copy=False)
+        except (TypeError, ValueError, OverflowError):
             pass
         raise DTypeError(message(self.where, f"{name} to hold numbers", type(values).__name__))
 
@@ -64,9 +65,7 @@ class Loss(Module):
         """Return both with their shapes and dtypes compared: nothing is broadcast."""
         prediction = self._tensor(prediction)
         if not isinstance(target, Tensor):
-            target = self._array(target, prediction.dtype, "the target")
-        elif target.dtype.kind != "f":
-            target = target.astype(prediction.dtype)
+            target = self._array(target, "the target")
         if prediction.shape != target.shape:
             fix = "reshape one of them"
             if prediction.shape == (*target.shape, 1):
@@ -76,6 +75,10 @@ class Loss(Module):
             )
         if not prediction.size:
             raise ShapeError(message(self.where, "at least one row", f"shape {prediction.shape}", "skip empty batches"))
+        if not isinstance(target, Tensor):
+            target = self._array(target, "the target", prediction.dtype)  # not before: a cast takes memory
+        elif target.dtype.kind != "f":
+            target = target.astype(prediction.dtype)
         return prediction, target
 
     def _made(self, by: Any, values: Any, *args: Any) -> Any:
@@ -91,11 +94,12 @@ class Loss(Module):
 
     def _weights(self, sample_weight: Any, losses: Tensor) -> Array:
         """Return the weights of the rows, checked."""
-        weight = self._array(sample_weight, losses.dtype, "the sample_weight")
+        weight = self._array(sample_weight, "the sample_weight")
         if weight.shape != losses.shape[:1] or not losses.ndim:
             rows = len(losses) if losses.ndim else 1
             expected = f"a sample_weight for each of {rows} rows"
             raise ShapeError(message(self.where, expected, f"shape {weight.shape}"))
+        weight = self._array(weight, "the sample_weight", losses.dtype)
         if not (np.all(weight >= 0) and np.all(np.isfinite(weight))):
             wrong = weight[~((weight >= 0) & np.isfinite(weight))][0]
             raise DataError(message(self.where, "a sample_weight of at least 0 for each row", wrong))

@@ -104,7 +104,7 @@ class _Labelled(Loss):
         """Return the labels as an array or a Tensor, after a look at the shapes."""
         if not isinstance(scores, Tensor):
             raise DTypeError(message(self.where, f"the {name} to be a Tensor", type(scores).__name__))
-        labels = labels if isinstance(labels, Tensor) else np.asarray(labels)
+        labels = labels if isinstance(labels, Tensor) else self._array(labels, "the labels")
         if scores.ndim != 2 or labels.shape != scores.shape[:1] or not labels.size:
             fix = "flatten the labels with y.ravel()" if labels.ndim == 2 and 1 in labels.shape else ""
             fix = fix if labels.size else "skip empty batches"
