@@ -154,15 +154,17 @@ def check(case, number):
         assert np.isfinite(data).all()
         if case.name != "Dropout training":  # the same numbers in the layer's own dtype, contiguous
             plain = values.astype(int) if indices else values.astype(np.float32)
-            np.testing.assert_allclose(data, case.make()(plain).data if case.kind is not nn.Flatten else
-                                       np.asarray(case.make()(plain)), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(
+                data,
+                case.make()(plain).data if case.kind is not nn.Flatten else np.asarray(case.make()(plain)),
+                rtol=1e-4,
+                atol=1e-5,
+            )
     return False
 
 
 def each(count):
-    return pytest.mark.parametrize(
-        ("case", "numbers"), [pytest.param(c, range(*count), id=c.name) for c in CASES]
-    )
+    return pytest.mark.parametrize(("case", "numbers"), [pytest.param(c, range(*count), id=c.name) for c in CASES])
 
 
 def some(case, numbers):
@@ -211,8 +213,13 @@ def check_loss(name, number):
         fits = fits and values.shape == prediction.shape
     if isinstance(got, Exception):
         refused(got, peak)
-        assert not (fits and target is not x and np.isfinite(prediction.data).all() and kind is not nn.PoissonNLLLoss
-                    and prediction.shape == shape), repr(got)
+        assert not (
+            fits
+            and target is not x
+            and np.isfinite(prediction.data).all()
+            and kind is not nn.PoissonNLLLoss
+            and prediction.shape == shape
+        ), repr(got)
         return True
     assert fits, f"{prediction!r} and {target!r} were taken"
     if np.isfinite(values).all() and np.isfinite(prediction.data).all():

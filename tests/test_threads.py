@@ -71,15 +71,21 @@ def trained(seed, steps, replayed):
     )
     loss_fn, optimizer = nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
 
-    def step(x, y):
-        optimizer.zero_grad()
-        loss = loss_fn(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss
+    def loss(x, y):
+        return loss_fn(model(x), y)
 
-    run = mf.compile(step) if replayed else step
-    losses = np.array([run(x, y).data for _ in range(steps)])
+    if replayed:
+        step = mf.compile(loss, optimizer)
+    else:
+
+        def step(x, y):
+            optimizer.zero_grad()
+            made = loss(mf.Tensor(x), mf.Tensor(y))
+            made.backward()
+            optimizer.step()
+            return made
+
+    losses = np.array([step(x, y).data for _ in range(steps)])
     return b"".join([losses.tobytes(), *(value.tobytes() for value in model.state_dict().values())])
 
 

@@ -44,15 +44,15 @@ def given(x: Any, dtype: Any, module: Module, fits: Fits) -> Any:
 
 def floats_given(x: Any, module: Module, fits: Fits | None = None) -> Any:
     """Return what a layer without parameters is called with: floats keep their dtype, other numbers are cast."""
-    dtype = x.dtype if isinstance(x, Tensor | np.ndarray) else None
-    if dtype == np.float32 or dtype == np.float64:
+    dtype = getattr(x, "dtype", None)
+    floats = dtype == np.float32 or dtype == np.float64
+    if floats and isinstance(x, Tensor | np.ndarray):
         if fits is not None:
             fits(x)
         return x
     if isinstance(x, Tensor):
         raise DTypeError(message(module.where, "x of float32 or float64", x.dtype, "cast it with .astype"))
-    array = as_input(x, None, module, fits)
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+    return as_input(x, dtype if floats else np.float32, module, fits)
 
 
 def numbers(x: Any, module: Module) -> Any:

@@ -84,7 +84,7 @@ class Embedding(Module):
         return rows if self.padding_idx is None else where((found != self.padding_idx)[..., None], rows, 0)
 
     def _check(self, indices: Any) -> np.ndarray[Any, Any]:
-        array = as_input(indices, None, self)
+        array = indices if isinstance(indices, np.ndarray) else as_input(indices, None, self)
         if array.dtype.kind == "f":
             whole = np.isfinite(array) & (array == np.floor(array))
             if whole.all():

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from microfw.errors import ArgumentError, ShapeError, message
-from microfw.nn.conv2d import _short
 from microfw.nn.checks import floats_given
+from microfw.nn.conv2d import _short
 from microfw.nn.module import Module
 from microfw.ops.pooling import max_pool
-from microfw.ops.windows import Padding, Sizes, check_padding, per_axis
+from microfw.ops.windows import Padding, Sizes, check_padding, geometry, per_axis
 from microfw.tensor import Tensor
 
 
@@ -71,6 +71,8 @@ class MaxPool2D(Module):
     def _fits(self, x: Any) -> None:
         if x.ndim != 4:
             raise ShapeError(message(self.where, "x of shape (N, C, H, W)", x.shape))
+        if not isinstance(x, Tensor):  # the op would first copy what it is to save
+            geometry(self.where, x.shape[2:], **self.settings)
 
     def extra_repr(self) -> str:
         """Return the window, and the settings that are not the default."""

@@ -53,13 +53,20 @@ class Loss(Module):
 
     def _array(self, values: Any, name: str, dtype: Any = None) -> Array:
         """Return values as an array of numbers, of a dtype if one is given."""
-        try:
-            array = np.asarray(values)
-            if array.dtype.kind in "fiubO":
+        array = self._plain(values, name)
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            if array.dtype.kind == "O":
+                array = array.astype(np.float64)
+            if array.dtype.kind in "fiub":
                 return array if dtype is None else array.astype(dtype, copy=False)
-        except (TypeError, ValueError, OverflowError):
-            pass
         raise DTypeError(message(self.where, f"{name} to hold numbers", type(values).__name__))
+
+    def _plain(self, values: Any, name: str) -> Array:
+        """Return values as an array of whatever they are."""
+        try:
+            return np.asarray(values)
+        except (TypeError, ValueError):
+            raise DTypeError(message(self.where, f"{name} to hold numbers", type(values).__name__)) from None
 
     def _pair(self, prediction: Any, target: Any) -> tuple[Tensor, Any]:
         """Return both with their shapes and dtypes compared: nothing is broadcast."""
