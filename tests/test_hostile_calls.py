@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hostile_inputs import HUGE, hostile
 from layer_cases import LAYERS, LayerCase, Weighed
-from test_losses import LOSSES
+from test_losses import LOSSES, VECTORS
 
 import microfw as mf
 from microfw import nn
@@ -236,3 +236,35 @@ def test_losses(name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_two_hundred_times(name):
     assert sum(check_loss(name, number) for number in range(200)) > 40
+
+
+def check_vectors(name, number):
+    """Call a loss of vectors with a hostile input in the place of one of its three."""
+    kind, options, (second, third), _ = VECTORS[name]
+    good = [mf.tensor(second), second, np.asarray(third)]
+    place = number // 2 % 3
+    shape = good[place].shape
+    x = hostile(number, (shape,))
+    good[place] = x
+    got, peak = call(kind(**options), *good)
+    if isinstance(got, Exception):
+        refused(got, peak)
+        return True
+    values = as_numbers(x)
+    assert place, "a prediction that is no Tensor was taken"
+    assert values is not None
+    assert values.shape == shape
+    assert got.shape == ()
+    assert np.isfinite(got.data) or not np.isfinite(values).all()
+    return False
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_losses_of_vectors(name):
+    assert sum(check_vectors(name, number) for number in range(0, 200, 11)) > 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VECTORS)
+def test_losses_of_vectors_two_hundred_times(name):
+    assert sum(check_vectors(name, number) for number in range(200)) > 100
