@@ -12,6 +12,7 @@ from microfw.nn.checks import floats_given, given, positive, wrong_shape
 from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
 from microfw.ops import elementwise, reduction
+from microfw.ops.elementwise import relu
 from microfw.tensor import Tensor
 
 
@@ -27,7 +28,7 @@ class ReLU(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Cut negative entries."""
-        return elementwise.relu(x if type(x) is Tensor else floats_given(x, self))
+        return relu(x if type(x) is Tensor else floats_given(x, self))
 
 
 class LeakyReLU(Module):

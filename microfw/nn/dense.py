@@ -82,7 +82,7 @@ class Dense(Module):
         if not isinstance(x, Tensor):
             if type(x) is not np.ndarray or x.dtype is not weight._array.dtype:
                 x = as_input(x, weight.dtype, self, self._fits)
-            elif x.shape[-1:] != weight._array.shape[:1]:  # the op would first copy what it is to save
+            elif not x.ndim or x.shape[-1] != self.in_features:  # the op would first copy what it is to save
                 self._fits(x)
         try:
             return linear(x, weight, bias) if bias is not None else matmul(x, weight)

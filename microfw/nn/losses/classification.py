@@ -212,7 +212,7 @@ class CrossEntropyLoss(_Labelled):
         try:
             plain = self.weight is None and not self.label_smoothing and self.reduction == "mean"
             plain = plain and self.ignore_index is None and sample_weight is None and isinstance(logits, Tensor)
-            if plain and labels.shape == logits.shape[:1]:  # else the op would copy labels before it refuses them
+            if plain and (type(labels) is not np.ndarray or labels.size <= logits._array.size):  # the op copies them
                 return cross_entropy(logits, labels)
         except (MicrofwError, AttributeError, ValueError):
             pass  # explained below, in the user's terms
