@@ -12,6 +12,7 @@ from microfw.nn.checks import floats_given, given, positive, wrong_shape
 from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
 from microfw.ops import elementwise, reduction
+from microfw.ops.elementwise import relu
 from microfw.tensor import Tensor
 
 
@@ -25,7 +26,9 @@ class ReLU(Module):
     tensor([0., 2.])
     """
 
-    forward = staticmethod(elementwise.relu)
+    def forward(self, x: Any) -> Tensor:
+        """Cut negative entries."""
+        return relu(x if type(x) is Tensor else floats_given(x, self))
 
 
 class LeakyReLU(Module):
@@ -78,15 +81,17 @@ class PReLU(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Scale negative entries."""
-        x = given(x, self.weight.dtype, self)
+        x = given(x, self.weight.dtype, self, self._fits)
         weight: Tensor = self.weight
         if self.features > 1:
-            if x.ndim < 2 or x.shape[1] != self.features:
-                raise wrong_shape(self, f"(N, {self.features}, ...)", x, "pass that many channels on the second axis")
             weight = weight.reshape((self.features,) + (1,) * (x.ndim - 2))
         elif not x.ndim:
             weight = weight.reshape(())
         return elementwise.where(x > 0, x, x * weight)
+
+    def _fits(self, x: Any) -> None:
+        if self.features > 1 and (x.ndim < 2 or x.shape[1] != self.features):
+            raise wrong_shape(self, f"(N, {self.features}, ...)", x, "pass that many channels on the second axis")
 
     def extra_repr(self) -> str:
         """Return the number of slopes."""
@@ -159,19 +164,25 @@ class Softsign(Module):
 class Sigmoid(Module):
     """``1 / (1 + exp(-x))``."""
 
-    forward = staticmethod(elementwise.sigmoid)
+    def forward(self, x: Any) -> Tensor:
+        """Squash entries."""
+        return elementwise.sigmoid(x if type(x) is Tensor else floats_given(x, self))
 
 
 class Tanh(Module):
     """Hyperbolic tangent."""
 
-    forward = staticmethod(elementwise.tanh)
+    def forward(self, x: Any) -> Tensor:
+        """Squash entries."""
+        return elementwise.tanh(x if type(x) is Tensor else floats_given(x, self))
 
 
 class Softplus(Module):
     """``log(1 + exp(x))``."""
 
-    forward = staticmethod(elementwise.softplus)
+    def forward(self, x: Any) -> Tensor:
+        """Bend negative entries."""
+        return elementwise.softplus(x if type(x) is Tensor else floats_given(x, self))
 
 
 class GELU(Module):
@@ -218,7 +229,11 @@ class Softmax(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Normalise to probabilities."""
-        return reduction.softmax(x, axis=self.axis)
+        return reduction.softmax(floats_given(x, self, self._fits), axis=self.axis)
+
+    def _fits(self, x: Any) -> None:
+        if not -x.ndim <= self.axis < x.ndim or not x.shape[self.axis]:
+            raise wrong_shape(self, f"with entries along axis {self.axis}", x)
 
 
 class LogSoftmax(Softmax):
@@ -226,4 +241,4 @@ class LogSoftmax(Softmax):
 
     def forward(self, x: Any) -> Tensor:
         """Normalise to log-probabilities."""
-        return reduction.log_softmax(x, axis=self.axis)
+        return reduction.log_softmax(floats_given(x, self, self._fits), axis=self.axis)

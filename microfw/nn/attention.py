@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod, sqrt
 from typing import Any
 
@@ -94,15 +95,13 @@ class MultiHeadAttention(Module):
     def forward(self, query: Any, key: Any = None, value: Any = None, key_padding_mask: Any = None) -> Tensor:
         """Attend with each step of ``query`` to the steps of ``key``."""
         dtype = self.query.weight.dtype
-        query = given(query, dtype, self)
-        key = query if key is None else given(key, dtype, self)
-        value = key if value is None else given(value, dtype, self)
+        query = given(query, dtype, self, partial(self._fits, "query"))
+        key = query if key is None else given(key, dtype, self, partial(self._fits, "key"))
+        value = key if value is None else given(value, dtype, self, partial(self._fits, "value"))
         n, steps = query.shape[:1], key.shape[1:2]
         for name, x in (("query", query), ("key", key), ("value", value)):
             length = x.shape[1:2] if name == "query" else steps
-            if x.ndim != 3 or x.shape != (*n, *length, self.embed_dim) or 0 in x.shape[1:]:
-                wanted = f"{name} of shape (N, {'T' if name == 'query' else 'S'}, {self.embed_dim})"
-                raise ShapeError(message(self.where, wanted, x.shape, "key and value have the query's N and one S"))
+            self._fits(name, x, (*n, *length))
         d = self.embed_dim // self.num_heads
         rows = _matrix(query)
         columns = rows if key is query else _matrix(key)
@@ -118,6 +117,12 @@ class MultiHeadAttention(Module):
         y = matmul(self.dropout(weights), v)  # N heads T d
         joined = y.transpose((0, 2, 1, 3)).reshape((prod(query.shape[:2]), self.embed_dim))
         return self.out(joined).reshape(query.shape)  # type: ignore[no-any-return]
+
+    def _fits(self, name: str, x: Any, rows: tuple[int, ...] | None = None) -> None:
+        rows = x.shape[:2] if rows is None else rows
+        if x.ndim != 3 or x.shape != (*rows, self.embed_dim) or 0 in x.shape[1:]:
+            wanted = f"{name} of shape (N, {'T' if name == 'query' else 'S'}, {self.embed_dim})"
+            raise ShapeError(message(self.where, wanted, x.shape, "key and value have the query's N and one S"))
 
     def _heads(self, x: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
         return x.reshape((*shape[:2], self.num_heads, shape[2] // self.num_heads)).transpose(axes)

@@ -35,10 +35,7 @@ class _BatchNorm(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Normalise each channel."""
-        x = given(x, self.running_mean.dtype, self)
-        if x.ndim not in self._shapes or x.shape[1] != self.features:
-            expected = " or ".join(s.replace("C", str(self.features)) for s in self._shapes.values())
-            raise wrong_shape(self, expected, x, "pass that many channels on the second axis")
+        x = given(x, self.running_mean.dtype, self, self._fits)
         along = (self.features,) + (1,) * (x.ndim - 2)
         weight: Any = 1.0 if self.weight is None else self.weight
         bias: Any = 0.0 if self.bias is None else self.bias
@@ -56,6 +53,11 @@ class _BatchNorm(Module):
         axes = (0, *range(2, x.ndim))
         made: Tensor = normalize(x, weight, bias, axes=axes, eps=self.eps, tell=self._follow)
         return made
+
+    def _fits(self, x: Any) -> None:
+        if x.ndim not in self._shapes or x.shape[1] != self.features:
+            expected = " or ".join(s.replace("C", str(self.features)) for s in self._shapes.values())
+            raise wrong_shape(self, expected, x, "pass that many channels on the second axis")
 
     def _follow(self, mean: Any, variance: Any, count: int) -> None:
         """Move the running statistics toward a batch's."""

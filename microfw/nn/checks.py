@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from microfw.errors import ArgumentError, DTypeError, ShapeError, message
 from microfw.nn.dense import as_input, wrong_dtype
 from microfw.nn.module import Module
 from microfw.tensor import Tensor
+
+Fits = Callable[[Any], None]
 
 
 def positive(layer: str, **sizes: Any) -> None:
@@ -25,35 +28,36 @@ def positive_eps(layer: str, eps: Any) -> None:
         raise ArgumentError(message(layer, "a positive eps", eps))
 
 
-def given(x: Any, dtype: Any, module: Module) -> Any:
-    """Return what a layer is called with: a Tensor of its dtype as it is, anything else as an array of the dtype."""
+def given(x: Any, dtype: Any, module: Module, fits: Fits) -> Any:
+    """Return what a layer is called with: a Tensor of its dtype as it is, anything else as an array of the dtype.
+
+    ``fits`` raises where the shape is wrong; it is asked before anything is cast, which takes memory.
+    """
     if isinstance(x, Tensor):
         if x.dtype != dtype:
             raise wrong_dtype(module, x, dtype)
-        return x
-    if type(x) is np.ndarray and x.dtype == dtype:
-        return x
-    return as_input(numbers(x, module), dtype, module)
+    elif type(x) is not np.ndarray or x.dtype != dtype:
+        return as_input(x, dtype, module, fits)
+    fits(x)
+    return x
 
 
-def floats_given(x: Any, module: Module) -> Any:
+def floats_given(x: Any, module: Module, fits: Fits | None = None) -> Any:
     """Return what a layer without parameters is called with: floats keep their dtype, other numbers are cast."""
     dtype = getattr(x, "dtype", None)
-    if dtype == np.float32 or dtype == np.float64:
+    floats = dtype == np.float32 or dtype == np.float64
+    if floats and isinstance(x, Tensor | np.ndarray):
+        if fits is not None:
+            fits(x)
         return x
     if isinstance(x, Tensor):
         raise DTypeError(message(module.where, "x of float32 or float64", x.dtype, "cast it with .astype"))
-    return as_input(numbers(x, module), np.float32, module)
+    return as_input(x, dtype if floats else np.float32, module, fits)
 
 
 def numbers(x: Any, module: Module) -> Any:
     """Return what is no Tensor as an array of numbers, of whatever dtype it has."""
-    array = as_input(x, None, module)
-    if array.dtype.kind in "fiub":
-        return array
-    if array.dtype.kind == "O":  # frames of several dtypes, None as a missing number
-        return as_input(array, np.float64, module)
-    raise DTypeError(message(module.where, "x to hold numbers", array.dtype, "encode text, and split complex numbers"))
+    return as_input(x, None, module)
 
 
 def wrong_shape(module: Module, expected: str, x: Any, fix: str = "") -> ShapeError:

@@ -113,10 +113,9 @@ class Conv2D(Module):
         """Slide the weights over the images."""
         weight, bias = self.weight, self.bias
         if not isinstance(x, Tensor) and (type(x) is not np.ndarray or x.dtype is not weight._array.dtype):
-            x = as_input(x, weight.dtype, self)
-        if x.ndim != self.axes + 2 or x.shape[1] != self.in_channels:
-            expected = f"x of shape (N, {self.in_channels}, {self.letters})"
-            raise ShapeError(message(self.where, expected, x.shape, "reshape it, the channels second"))
+            x = as_input(x, weight.dtype, self, self._fits)
+        else:
+            self._fits(x)
         try:
             return conv(x, weight, 0 if bias is None else bias, **self.settings)
         except ShapeError as error:
@@ -125,6 +124,11 @@ class Conv2D(Module):
             if x.dtype == weight.dtype:
                 raise
             raise wrong_dtype(self, x, weight.dtype) from None
+
+    def _fits(self, x: Any) -> None:
+        if x.ndim != self.axes + 2 or x.shape[1] != self.in_channels:
+            expected = f"x of shape (N, {self.in_channels}, {self.letters})"
+            raise ShapeError(message(self.where, expected, x.shape, "reshape it, the channels second"))
 
     def extra_repr(self) -> str:
         """Return the sizes, and the settings that are not the default."""

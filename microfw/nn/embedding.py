@@ -9,6 +9,7 @@ import numpy as np
 
 from microfw.errors import ArgumentError, DataError, DTypeError, message
 from microfw.nn.checks import positive
+from microfw.nn.dense import as_input
 from microfw.nn.initializers import Seed, initial, normal
 from microfw.nn.module import Module, Parameter
 from microfw.ops.elementwise import where
@@ -83,7 +84,7 @@ class Embedding(Module):
         return rows if self.padding_idx is None else where((found != self.padding_idx)[..., None], rows, 0)
 
     def _check(self, indices: Any) -> np.ndarray[Any, Any]:
-        array = np.asarray(indices)
+        array = indices if isinstance(indices, np.ndarray) else as_input(indices, None, self)
         if array.dtype.kind == "f":
             whole = np.isfinite(array) & (array == np.floor(array))
             if whole.all():

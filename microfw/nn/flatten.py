@@ -16,7 +16,7 @@ class Flatten(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Flatten all axes but the first."""
-        if not isinstance(x, Tensor | np.ndarray):
+        if not isinstance(x, Tensor):
             x = numbers(x, self)
         if not x.ndim:
             raise wrong_shape(self, "(N, ...)", x, "give it an axis for the rows")

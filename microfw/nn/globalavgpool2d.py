@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from microfw.errors import ShapeError, message
+from microfw.nn.checks import floats_given
 from microfw.nn.module import Module
 from microfw.ops.reduction import mean
 from microfw.tensor import Tensor
@@ -34,7 +33,8 @@ class GlobalAvgPool2D(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Average over the last two axes."""
-        shape = np.shape(x)
-        if len(shape) != 4 or not shape[2] * shape[3]:
-            raise ShapeError(message(self.where, "x of shape (N, C, H, W), H and W at least 1", shape))
-        return mean(x, axis=(2, 3))
+        return mean(floats_given(x, self, self._fits), axis=(2, 3))
+
+    def _fits(self, x: Any) -> None:
+        if x.ndim != 4 or not x.shape[2] * x.shape[3]:
+            raise ShapeError(message(self.where, "x of shape (N, C, H, W), H and W at least 1", x.shape))

@@ -65,9 +65,8 @@ class GroupNorm(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Normalise each group of channels."""
-        x = floats_given(x, self) if self.weight is None else given(x, self.weight.dtype, self)
-        if x.ndim < 2 or x.shape[1] != self.features or 0 in x.shape[2:]:
-            raise wrong_shape(self, f"(N, {self.features}, ...)", x, "pass that many channels on the second axis")
+        fits = self._fits
+        x = floats_given(x, self, fits) if self.weight is None else given(x, self.weight.dtype, self, fits)
         each = self.features // self.groups
         grouped = np.reshape(x, (x.shape[0], self.groups, each, prod(x.shape[2:])))
         weight: Any = 1.0
@@ -76,6 +75,10 @@ class GroupNorm(Module):
             weight = self.weight.reshape((self.groups, each, 1))
             bias = self.bias.reshape((self.groups, each, 1))
         return normalize(grouped, weight, bias, axes=(2, 3), eps=self.eps).reshape(x.shape)
+
+    def _fits(self, x: Any) -> None:
+        if x.ndim < 2 or x.shape[1] != self.features or 0 in x.shape[2:]:
+            raise wrong_shape(self, f"(N, {self.features}, ...)", x, "pass that many channels on the second axis")
 
     def extra_repr(self) -> str:
         """Return the groups and the channels."""

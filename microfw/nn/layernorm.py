@@ -61,15 +61,17 @@ class LayerNorm(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Normalise the last axes."""
-        x = floats_given(x, self) if self.weight is None else given(x, self.weight.dtype, self)
-        n = len(self.shape)
-        if x.shape[-n:] != self.shape:
-            sizes = ", ".join(map(str, self.shape))
-            raise wrong_shape(self, f"(..., {sizes})", x, "pass that many features")
-        axes = tuple(range(x.ndim - n, x.ndim))
+        fits = self._fits
+        x = floats_given(x, self, fits) if self.weight is None else given(x, self.weight.dtype, self, fits)
+        axes = tuple(range(x.ndim - len(self.shape), x.ndim))
         if self.weight is None:
             return normalize(x, 1.0, 0.0, axes=axes, eps=self.eps)
         return normalize(x, self.weight, self.bias, axes=axes, eps=self.eps)
+
+    def _fits(self, x: Any) -> None:
+        if x.shape[-len(self.shape) :] != self.shape:
+            sizes = ", ".join(map(str, self.shape))
+            raise wrong_shape(self, f"(..., {sizes})", x, "pass that many features")
 
     def extra_repr(self) -> str:
         """Return the shape."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import numpy as np
-
 from microfw.errors import ArgumentError, ShapeError, message
+from microfw.nn.checks import floats_given
 from microfw.nn.conv2d import _short
 from microfw.nn.module import Module
 from microfw.ops.pooling import max_pool
-from microfw.ops.windows import Padding, Sizes, check_padding, per_axis
+from microfw.ops.windows import Padding, Sizes, check_padding, geometry, per_axis
 from microfw.tensor import Tensor
 
 
@@ -63,14 +62,17 @@ class MaxPool2D(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Reduce each window to one entry."""
-        if not isinstance(x, Tensor):
-            x = np.asarray(x)
-        if x.ndim != 4:
-            raise ShapeError(message(self.where, "x of shape (N, C, H, W)", x.shape))
+        x = floats_given(x, self, self._fits)
         try:
             return self.op(x, **self.settings)
         except ShapeError as error:
             raise ShapeError(f"{self.where}{str(error).removeprefix(self.op.__name__)}") from None
+
+    def _fits(self, x: Any) -> None:
+        if x.ndim != 4:
+            raise ShapeError(message(self.where, "x of shape (N, C, H, W)", x.shape))
+        if not isinstance(x, Tensor):  # the op would first copy what it is to save
+            geometry(self.where, x.shape[2:], **self.settings)
 
     def extra_repr(self) -> str:
         """Return the window, and the settings that are not the default."""

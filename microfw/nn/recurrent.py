@@ -40,21 +40,24 @@ class _Recurrent(Module):
         return recur(rows, s0, cell=self._cell, steps=steps)
 
     def _sequence(self, x: Any) -> Any:
-        x = given(x, self.weight_ih.dtype, self)
+        return given(x, self.weight_ih.dtype, self, self._fits)
+
+    def _fits(self, x: Any) -> None:
         if x.ndim != 3 or x.shape[2] != self.in_features or not x.shape[1]:
             fix = "the axes are row, step, feature, with at least one step"
             raise wrong_shape(self, f"(N, T, {self.in_features})", x, fix)
-        return x
 
     def _state(self, x: Any, state: Any) -> Any:
         """Return a first state `(N, H)`: the given one, or zeros."""
         shape = (x.shape[0], self.hidden)
         if state is None:
             return np.zeros(shape, self.weight_ih.dtype)
-        state = given(state, self.weight_ih.dtype, self)
-        if state.shape != shape:
-            raise ShapeError(message(self.where, f"a state of shape {shape}", state.shape))
-        return state
+
+        def fits(state: Any) -> None:
+            if state.shape != shape:
+                raise ShapeError(message(self.where, f"a state of shape {shape}", state.shape))
+
+        return given(state, self.weight_ih.dtype, self, fits)
 
     def extra_repr(self) -> str:
         """Return the sizes."""

@@ -51,22 +51,28 @@ class Loss(Module):
             raise DTypeError(message(self.where, f"{name} to be a Tensor", type(prediction).__name__, fix))
         return prediction
 
-    def _array(self, values: Any, dtype: Any, name: str) -> Array:
-        try:
-            array = np.asarray(values)
-            if array.dtype.kind in "fiubO":
-                return array.astype(dtype, copy=False)
-        except (TypeError, ValueError):
-            pass
+    def _array(self, values: Any, name: str, dtype: Any = None) -> Array:
+        """Return values as an array of numbers, of a dtype if one is given."""
+        array = self._plain(values, name)
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            if array.dtype.kind == "O":
+                array = array.astype(np.float64)
+            if array.dtype.kind in "fiub":
+                return array if dtype is None else array.astype(dtype, copy=False)
         raise DTypeError(message(self.where, f"{name} to hold numbers", type(values).__name__))
+
+    def _plain(self, values: Any, name: str) -> Array:
+        """Return values as an array of whatever they are."""
+        try:
+            return np.asarray(values)
+        except (TypeError, ValueError):
+            raise DTypeError(message(self.where, f"{name} to hold numbers", type(values).__name__)) from None
 
     def _pair(self, prediction: Any, target: Any) -> tuple[Tensor, Any]:
         """Return both with their shapes and dtypes compared: nothing is broadcast."""
         prediction = self._tensor(prediction)
         if not isinstance(target, Tensor):
-            target = self._array(target, prediction.dtype, "the target")
-        elif target.dtype.kind != "f":
-            target = target.astype(prediction.dtype)
+            target = self._array(target, "the target")
         if prediction.shape != target.shape:
             fix = "reshape one of them"
             if prediction.shape == (*target.shape, 1):
@@ -76,6 +82,10 @@ class Loss(Module):
             )
         if not prediction.size:
             raise ShapeError(message(self.where, "at least one row", f"shape {prediction.shape}", "skip empty batches"))
+        if not isinstance(target, Tensor):
+            target = self._array(target, "the target", prediction.dtype)  # not before: a cast takes memory
+        elif target.dtype.kind != "f":
+            target = target.astype(prediction.dtype)
         return prediction, target
 
     def _made(self, by: Any, values: Any, *args: Any) -> Any:
@@ -91,11 +101,12 @@ class Loss(Module):
 
     def _weights(self, sample_weight: Any, losses: Tensor) -> Array:
         """Return the weights of the rows, checked."""
-        weight = self._array(sample_weight, losses.dtype, "the sample_weight")
+        weight = self._array(sample_weight, "the sample_weight")
         if weight.shape != losses.shape[:1] or not losses.ndim:
             rows = len(losses) if losses.ndim else 1
             expected = f"a sample_weight for each of {rows} rows"
             raise ShapeError(message(self.where, expected, f"shape {weight.shape}"))
+        weight = self._array(weight, "the sample_weight", losses.dtype)
         if not (np.all(weight >= 0) and np.all(np.isfinite(weight))):
             wrong = weight[~((weight >= 0) & np.isfinite(weight))][0]
             raise DataError(message(self.where, "a sample_weight of at least 0 for each row", wrong))

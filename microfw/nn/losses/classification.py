@@ -104,7 +104,7 @@ class _Labelled(Loss):
         """Return the labels as an array or a Tensor, after a look at the shapes."""
         if not isinstance(scores, Tensor):
             raise DTypeError(message(self.where, f"the {name} to be a Tensor", type(scores).__name__))
-        labels = labels if isinstance(labels, Tensor) else np.asarray(labels)
+        labels = labels if isinstance(labels, Tensor) else self._plain(labels, "the labels")
         if scores.ndim != 2 or labels.shape != scores.shape[:1] or not labels.size:
             fix = "flatten the labels with y.ravel()" if labels.ndim == 2 and 1 in labels.shape else ""
             fix = fix if labels.size else "skip empty batches"
@@ -211,7 +211,8 @@ class CrossEntropyLoss(_Labelled):
         """Compare `(N, C)` logits with `(N,)` labels."""
         try:
             plain = self.weight is None and not self.label_smoothing and self.reduction == "mean"
-            if plain and self.ignore_index is None and sample_weight is None and isinstance(logits, Tensor):
+            plain = plain and self.ignore_index is None and sample_weight is None and isinstance(logits, Tensor)
+            if plain and (type(labels) is not np.ndarray or labels.size <= logits._array.size):  # the op copies them
                 return cross_entropy(logits, labels)
         except (MicrofwError, AttributeError, ValueError):
             pass  # explained below, in the user's terms

@@ -54,7 +54,7 @@ class CosineEmbeddingLoss(Loss):
         first, second = self._pair(first, second)
         if first.ndim < 2:
             raise ShapeError(message(self.where, "vectors of shape (N, C)", first.shape))
-        target = target if isinstance(target, Tensor) else np.asarray(target)
+        target = target if isinstance(target, Tensor) else self._array(target, "the targets")
         if target.shape != first.shape[:-1]:
             raise ShapeError(message(self.where, f"targets of shape {first.shape[:-1]}", target.shape))
         self._made(self._check, target)
