@@ -121,7 +121,7 @@ def norm(torch, x, axis=None, keepdims=False):
     return torch.linalg.vector_norm(x, dim=dims(x, axis) if x.ndim else None, keepdim=keepdims)
 
 
-def normalize(torch, x, weight, bias, axes, eps, statistics=None):
+def normalize(torch, x, weight, bias, axes, eps, tell=None):
     variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
     return (x - mean) / torch.sqrt(variance + eps) * weight + bias
 
@@ -270,6 +270,8 @@ TORCH = {name: named(name) for name in UNARY + BINARY} | {
 }
 
 NONE: dict[str, str] = {
+    "dropout_mask": "it draws from NumPy's generators, whose numbers PyTorch does not make",
+    "outside": "it calls whatever function of arrays it is given, and has no gradient",
     "recur": "PyTorch's recurrent layers multiply their input inside, so that the layers are compared and not the op",
 }
 """Ops without a counterpart, each with the reason."""
