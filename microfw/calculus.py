@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, message
-from microfw.graph import OPS, Leaf, Node, numbers, stale, walk
+from microfw.graph import OPS, Leaf, Node, numbers, reachable, stale, walk
 from microfw.recording import MODE, mode
 from microfw.relink import relink
 from microfw.tensor import Tensor, result
@@ -100,16 +100,8 @@ class Recorded:
     def between(self) -> list[Node]:
         """Return the nodes between variables and outputs, oldest first."""
         if self._between is None:
-            found = {v._node for v in self.variables}
-            nodes: list[Node] = []
-            stack = [y._node for y in self.outputs]
-            while stack:
-                node = stack.pop()
-                if isinstance(node, Node) and node not in found and node.order >= self.since:
-                    found.add(node)
-                    nodes.append(node)
-                    stack.extend(parent for parent, _, _ in node.edges or ())
-            self._between = sorted(nodes, key=lambda n: n.order)
+            ends = {v._node for v in self.variables}
+            self._between = reachable(*(y._node for y in self.outputs), since=self.since, beyond=ends)
         return self._between
 
 

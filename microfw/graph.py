@@ -295,19 +295,27 @@ def pull(
             shares.append(share)
 
 
+def reachable(*roots: Node | Leaf | None, since: int = 0, beyond: Collection[Node | Leaf | None] = ()) -> list[Node]:
+    """Return the nodes that a walk from the roots would visit, themselves included, oldest first.
+
+    It stops at nodes recorded before ``since``, and at those ``beyond``.
+    """
+    found: set[Node] = set()
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        if type(node) is Node and node not in found and node.order >= since and node not in beyond:
+            found.add(node)
+            stack.extend(node.parents or ())
+    return sorted(found, key=lambda n: n.order)
+
+
 def leading(
     seeds: Iterable[tuple[Node | Leaf, Gradient]], targets: Collection[Node | Leaf], since: int
 ) -> set[Node | Leaf]:
     """Return the targets, and the nodes between the seeds and them."""
-    reached: dict[Node, None] = {}
-    stack = [root for root, _ in seeds]
-    while stack:
-        node = stack.pop()
-        if type(node) is Node and node not in reached and node.order >= since:
-            reached[node] = None
-            stack.extend(parent for parent in node.parents or () if parent is not None)
     found = set(targets)
-    for node in sorted(reached, key=lambda n: n.order):
+    for node in reachable(*(root for root, _ in seeds), since=since):
         if node.parents is None or any(parent in found for parent in node.parents):
             found.add(node)
     return found

@@ -13,11 +13,11 @@ from op_cases import DIFFERENTIABLE, title
 
 import microfw as mf
 from microfw import cli, nn
+from microfw.graph import reachable
 from microfw.ops import elementwise, reduction
 from microfw.profiler import law, sweep
 from microfw.profiler.measure import Meter, Problem, peak
 from microfw.profiler.scalar import scalar_graph
-from microfw.profiler.sites import reachable
 from microfw.profiler.strategies import chain_rule, count_paths, path_recursion, scalar_backprop
 from microfw.profiler.sweep import VALUES, power_law
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, GraphError
-from microfw.graph import Leaf, Node
+from microfw.graph import Leaf, Node, reachable
 from microfw.nn.module import Module
 from microfw.recording import Scope
 
@@ -96,7 +96,7 @@ def read(root: Node | Leaf, model: Module | None, data: bool, most: int) -> Pict
     ArgumentError
         If it has more than ``most`` nodes.
     """
-    nodes = reachable(root, most)
+    nodes = drawable(root, most)
     ids: dict[Node | Leaf, int] = {node: k for k, node in enumerate(nodes)}
     leaves: list[LeafItem] = []
 
@@ -131,27 +131,21 @@ def read(root: Node | Leaf, model: Module | None, data: bool, most: int) -> Pict
     return Picture(ops, leaves, boxes)
 
 
-def reachable(root: Node | Leaf, most: int) -> list[Node]:
+def drawable(root: Node | Leaf, most: int) -> list[Node]:
     """Return the nodes that a walk from a root visits, oldest first: backward visits them in reverse."""
-    found: set[Node] = set()
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, Leaf) or node in found:
-            continue
-        if node.edges is None:
+    found = reachable(root)
+    for node in reversed(found):
+        if node.parents is None:
             raise GraphError(
                 f"draw: expected a graph that backward has not walked, got one that it freed at {node.where}; "
                 "call mf.draw(loss) before loss.backward(), or backward(retain_graph=True)"
             )
-        found.add(node)
-        stack.extend(parent for parent, _, _ in node.edges)
     if len(found) > most:
         raise ArgumentError(
             f"draw: expected at most {most:,} nodes, since more can hardly be read, got {len(found):,}; "
             f"draw a smaller model or a shorter loop, or pass most={len(found)}"
         )
-    return sorted(found, key=lambda node: node.order)
+    return found
 
 
 def saved(node: Node) -> list[tuple[str, np.ndarray[Any, Any]]]:

@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, GraphError, NonFiniteError, message
-from microfw.graph import Leaf, Node
+from microfw.graph import Leaf, Node, reachable
 from microfw.nn.module import Module
 from microfw.profiler import strategies
 from microfw.profiler.law_data import Count, Law, LayerCost
 from microfw.profiler.measure import Meter, Problem
 from microfw.profiler.ratio import Ratio, lacking
 from microfw.profiler.scalar import ScalarGraph, scalar_graph
-from microfw.profiler.sites import reachable
 from microfw.tensor import Tensor
 
 

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import GraphError, MicrofwError
-from microfw.graph import NUMPY, Leaf, Node
-from microfw.profiler.sites import reachable
+from microfw.graph import NUMPY, Leaf, Node, reachable
 from microfw.recording import Observer, mode
 from microfw.tensor import Tensor
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.graph import Leaf, Node
+from microfw.graph import Leaf, Node, reachable
 from microfw.profiler.ratio import lacking
 from microfw.profiler.session import Row
 
@@ -39,18 +39,6 @@ def shapes_of(inputs: tuple[Any, ...]) -> Shapes:
     if n == 3:
         return [inputs[0].shape, inputs[1].shape, inputs[2].shape]
     return [a.shape for a in inputs]
-
-
-def reachable(root: Node | Leaf | None) -> list[Node]:
-    """Return the nodes that a walk from a root would visit, itself included, oldest first."""
-    found: set[Node] = set()
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, Node) and node not in found:
-            found.add(node)
-            stack.extend(node.parents or ())
-    return sorted(found, key=lambda node: node.order)
 
 
 def _parameter(array: Any, node: Node) -> bool:

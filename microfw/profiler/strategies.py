@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from microfw.calculus import _advance
-from microfw.graph import Leaf, Node
+from microfw.graph import Leaf, Node, reachable
 from microfw.profiler.measure import Meter, Problem, Way, flat_gradient, gc_paused, peak, scaled, timed
 from microfw.profiler.scalar import ScalarGraph
-from microfw.profiler.sites import reachable
 from microfw.recording import mode, no_grad
 from microfw.tensor import Tensor
 
