@@ -13,7 +13,7 @@ import numpy as np
 
 from microfw.errors import NonFiniteError
 from microfw.graph import Node
-from microfw.recording import MODE, SCOPE, Observer, mode
+from microfw.recording import HERE, MODE, Observer, mode
 from microfw.tensor import Tensor
 
 Place = tuple[str, int]
@@ -86,7 +86,7 @@ class Finder(Observer):
                 self.older, self.places = self.places, {}
         if (self.where and not self.raises) or not self.bad(output):
             return
-        scope = SCOPE.get()
+        scope = HERE.scope
         self.where = f"{scope[0]}: {op.name}" if scope else op.name
         if self.raises:
             names = op.inputs if not op.variadic else [f"{op.inputs[0]}[{k}]" for k in range(len(inputs))]

@@ -15,7 +15,7 @@ from microfw.errors import DTypeError, GraphError, message
 from microfw.graph import OPS, Form, Leaf, Node, numbers, walk
 from microfw.op import Op, Partial, moves
 from microfw.reach import reach
-from microfw.recording import MODE, SCOPE, mode
+from microfw.recording import HERE, MODE, mode
 from microfw.relink import relink
 from microfw.tensor import Tensor, result
 from microfw.trees import flatten
@@ -82,7 +82,7 @@ class _Part:
         self.inputs = _swapped(inputs, np.ndarray, np.array)
         self.generators, self.tensors = reach((f, inputs))
         self.states = [g.bit_generator.state for g in self.generators]
-        self.scope = SCOPE.get()
+        self.scope = HERE.scope
         self.nested = MODE.get().nested
         self.waiting: dict[int, tuple[Any, dict[int, Any]]] = {}
 
@@ -97,12 +97,12 @@ class _Part:
             variables.append(OPS["identity"].call(x))
             return variables[-1]
 
-        token = SCOPE.set(self.scope)
+        outer, HERE.scope = HERE.scope, self.scope
         try:
             with mode(recording=True, nested=self.nested):
                 return self.f(*_swapped(self.inputs, Tensor, variable)), variables, since
         finally:
-            SCOPE.reset(token)
+            HERE.scope = outer
 
     def first(self) -> Any:
         """Run the function for its value, and record one node for all of it."""

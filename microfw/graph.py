@@ -216,7 +216,8 @@ def walk(
     observer = MODE.get().observer
     only = None if targets is None else leading(seeds := list(seeds), targets, since)
     free = relink is None and not retain
-    direct = only is None  # only `Tensor.backward` may write into a leaf's own slot
+    watched = observer is not None and observer.collects
+    plain = relink is None and not watched
     arrived: dict[Node | Leaf, Gradient] = {}
     found: dict[Node | Leaf, Gradient] = {}
     todo: list[Node] = []  # nodes just reached
@@ -249,17 +250,18 @@ def walk(
                 f"{node.where}: this graph was already walked and its saved values are freed; "
                 "call backward(retain_graph=True) the first time, or compute the loss again"
             )
-        for leaf, version in node.guards:
-            if leaf.version != version:
-                raise stale(node, leaf, version)
         if targets is not None and node in targets:
             found[node] = g
-        shares: list[Gradient] | None = [] if observer is not None and observer.collects else None
-        pull = node.form.pull
-        pull(node, g, arrived, todo, direct, only, relink, shares)
-        for leaf, version in node.guards:  # once more, for another thread may have written while the rules read
-            if leaf.version != version:
-                raise stale(node, leaf, version)
+        shares: list[Gradient] | None = [] if watched else None
+        try:
+            if plain:
+                node.form.pull(node, g, arrived, todo, only)
+            else:
+                pull(node, g, arrived, todo, only, relink, shares)
+        finally:
+            for leaf, version in node.guards:  # another thread, too, may have written while the rules read
+                if leaf.version != version:
+                    raise stale(node, leaf, version)
         if observer is not None:
             observer.backward(node, g, shares, began)
         if free:
@@ -273,10 +275,9 @@ def pull(
     g: Gradient,
     arrived: dict[Node | Leaf, Gradient],
     todo: list[Node],
-    direct: bool,
     only: Collection[Node | Leaf] | None,
-    relink: Callable[[Node, Partial, tuple[Any, ...]], tuple[Any, ...]] | None,
-    shares: list[Gradient] | None,
+    relink: Callable[[Node, Partial, tuple[Any, ...]], tuple[Any, ...]] | None = None,
+    shares: list[Gradient] | None = None,
 ) -> None:
     """Walk back over a node: what `record` writes out for each op, as a loop, for nodes that no op has made."""
     for parent, partial, args in node.edges or ():

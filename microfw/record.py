@@ -11,6 +11,7 @@ it is first called, as `dataclasses` does for ``__init__``; ``relu.op.source`` s
 from __future__ import annotations
 
 from collections.abc import Callable
+from textwrap import indent
 from time import perf_counter_ns
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ import numpy as np
 
 from microfw.errors import DTypeError
 from microfw.graph import Form, Leaf, Node, numbers, unbroadcast
-from microfw.recording import MODE, SCOPE
+from microfw.recording import HERE, MODE
 from microfw.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def _apply({signature}):
         _began = _clock()
     _recording = _mode.recording
     _dtype = None
-    _shared = False
     _guards = ()
+    {shared}
 {take}
     {outputs} = _value({arrays}{keywords})
     if type(_y) is not _ndarray:
@@ -59,7 +60,7 @@ def _apply({signature}):
         _node.saved = ({saved})
         _node.shape = _y.shape
         _node.guards = _guards
-        _node.scope = _SCOPE.get()
+        _node.scope = _HERE.scope
 {extra}
     if _observer is not None:
         _observer.forward(_op, _node, ({arrays},), {params}, _y, _began)
@@ -71,17 +72,18 @@ TAKE = """
         _{x} = {x}._array
         _{x}_node = {x}._node
         {guard}
+        {alias}
         if _{x}.dtype is not _dtype:
             _dtype = _{x}.dtype if _dtype is None else _common(_op, _dtype, _{x}.dtype)
     else:
         _{x} = {x} if type({x}) is _ndarray else _operand(_op, {x})
         _{x}_node = None
-        _shared = True
+        {shared}
         {copy}
 """
 
-GUARD = "if {x}._leaf is not None: _shared = True; _guards += (({x}._leaf, {x}._leaf.version),)"
-SHARED = "if {x}._leaf is not None: _shared = True"
+GUARD = "if {x}._leaf is not None: _guards += (({x}._leaf, {x}._leaf.version),)"
+SHARED = "_shared = _shared or {x}._leaf is not None"
 COPY = "if _recording and type(_{x}) is _ndarray: _{x} = _{x}.copy()"
 SHAPE = "(_{x}.shape if type(_{x}) is _ndarray else ())"
 ALIAS = """
@@ -90,7 +92,7 @@ ALIAS = """
 """
 
 PULL = """
-def _pull(_node, _g, _arrived, _todo, _direct, _only, _relink, _shares):
+def _pull(_node, _g, _arrived, _todo, _only):
     ({saved}) = _node.saved
     ({parents}) = _node.parents
 {edges}
@@ -98,11 +100,21 @@ def _pull(_node, _g, _arrived, _todo, _direct, _only, _relink, _shares):
 
 EDGE = """
     if _{x}_node is not None and (_only is None or _{x}_node in _only):
-        if _relink is not None:
-            _share = _{x}_vjp(_g, *_relink(_node, _{x}_partial, ({args})))
-{into}
+{share}
+"""
+
+INTO = """
+        if (
+            type(_{x}_node) is _Leaf and _only is None and _{x}_node.slot is not None
+            and _{x}_node.grad is None and _{x}_node not in _arrived
+        ):
+            _{x}_into(_g, {args}_{x}_node.slot)
+            _arrived[_{x}_node] = _{x}_node.slot
         else:
-            _share = _{x}_vjp(_g, {args})
+"""
+
+SHARE = """
+        _share = _{x}_vjp(_g, {args})
         if _share.shape != _{x}_node.shape:
             _share = _unbroadcast(_share, _{x}_node.shape, _node)
         if _{x}_node in _arrived:
@@ -111,17 +123,6 @@ EDGE = """
             _arrived[_{x}_node] = _share
             if type(_{x}_node) is _Node:
                 _todo.append(_{x}_node)
-        if _shares is not None:
-            _shares.append(_share)
-"""
-
-INTO = """
-        elif (
-            _direct and type(_{x}_node) is _Leaf and _{x}_node.slot is not None
-            and _{x}_node.grad is None and _{x}_node not in _arrived
-        ):
-            _share = _{x}_node.slot
-            _{x}_into(_g, {args}_share)
 """
 
 
@@ -160,7 +161,7 @@ def write(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], Form]:
     heavy = {f"_{x}" for x in inputs} | {"_y", "_inputs"}
     copied = heavy if "_inputs" in saved else saved
     namespace: dict[str, Any] = {
-        "_MODE": MODE, "_SCOPE": SCOPE, "_Leaf": Leaf, "_Node": Node, "_Tensor": Tensor, "_asarray": np.asarray,
+        "_MODE": MODE, "_HERE": HERE, "_Leaf": Leaf, "_Node": Node, "_Tensor": Tensor, "_asarray": np.asarray,
         "_clock": perf_counter_ns, "_check_dtype": check_dtype, "_common": common,
         "_may_share_memory": np.may_share_memory, "_ndarray": np.ndarray, "_new": object.__new__,
         "_next": next, "_numbers": numbers, "_op": op, "_operand": operand, "_unbroadcast": unbroadcast,
@@ -176,13 +177,21 @@ def write(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], Form]:
 
     take, edges = [], []
     for x in inputs:
-        guard = GUARD.format(x=x) if f"_{x}" in copied else "" if op.fresh else SHARED.format(x=x)
-        take.append(TAKE.format(x=x, guard=guard, copy=COPY.format(x=x) if f"_{x}" in copied else ""))
+        saves = f"_{x}" in copied
+        parts = {
+            "guard": GUARD.format(x=x) if saves else "",
+            "alias": "" if op.fresh else SHARED.format(x=x),
+            "shared": "" if op.fresh else "_shared = True",
+            "copy": COPY.format(x=x) if saves else "",
+        }
+        take.append(TAKE.format(x=x, **parts))
         if x in partials:
             namespace |= {f"_{x}_partial": partials[x], f"_{x}_vjp": partials[x].vjp, f"_{x}_into": partials[x].into}
             args = "".join(f"{key}, " for key in wanted[x])
-            into = INTO.format(x=x, args=args) if partials[x].into else ""
-            edges.append(EDGE.format(x=x, args=args, into=into))
+            share = SHARE.format(x=x, args=args)
+            if partials[x].into:
+                share = INTO.format(x=x, args=args) + indent(share, "    ")
+            edges.append(EDGE.format(x=x, share=share))
     signature, extra = [*inputs], ""
     for name, default in op.params.items():
         namespace[f"_default_{name}"] = default
@@ -193,6 +202,7 @@ def write(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], Form]:
     source = APPLY.format(
         signature=", ".join(signature),
         take="".join(take),
+        shared="" if op.fresh else "_shared = False",
         outputs=", ".join(("_y", *(f"_aux_{name}" for name in op.aux))),
         arrays=arrays,
         keywords="".join(f", {p}={p}" for p in op.params),
@@ -267,5 +277,5 @@ def check_dtype(op: Op, got: Any, dtype: Any) -> None:
 
 def place(op: Op) -> str:
     """Return an op's name for an error, with the layer that applies it."""
-    scope = SCOPE.get()
+    scope = HERE.scope
     return f"{scope[0]}: {op.name}" if scope else op.name

@@ -20,7 +20,7 @@ import microfw as mf
 from microfw import nn, optim
 from microfw.errors import GraphError, ShapeError
 from microfw.graph import OPS, Node
-from microfw.recording import MODE, SCOPE
+from microfw.recording import HERE, MODE
 
 
 def leaf(*values, dtype=np.float64):
@@ -555,11 +555,11 @@ def test_exceptions_restore_mode_and_scope(watcher):
     for _ in range(3):
         with pytest.raises(KeyError), watcher.on(), mf.no_grad():
             model(np.ones((2, 6), np.float32))
-        assert MODE.get() is before and SCOPE.get() is None
+        assert MODE.get() is before and HERE.scope is None
     assert watcher.phases == ["evaluation"] * 3
     with pytest.raises(KeyError):
         mf.grad(lambda x: np.sum(model(x)))(np.ones((2, 6), np.float32))
-    assert MODE.get() is before and SCOPE.get() is None
+    assert MODE.get() is before and HERE.scope is None
 
 
 def test_backward_that_fails_leaves_its_phase(watcher):
@@ -624,7 +624,7 @@ def test_scopes_do_not_leak_between_tasks(watcher):
         await asyncio.sleep(0)
         with pytest.raises(ShapeError, match=f"^2 Dense: expected x of shape \\(N, {width}\\)"):
             model(np.ones((2, 6), np.float32))
-        assert SCOPE.get() is None
+        assert HERE.scope is None
 
     async def main():
         models = [(nn.Sequential(nn.Dense(6, 4, rng=0), nn.ReLU(), nn.Dense(w, 2, rng=0)), w) for w in (5, 7)]

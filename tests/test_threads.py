@@ -11,7 +11,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn, optim
-from microfw.recording import MODE, SCOPE
+from microfw.recording import HERE, MODE
 
 
 def together(works):
@@ -59,7 +59,7 @@ def test_tasks_in_threads_record_each_for_itself():
     mode = MODE.get()
     assert together([lambda: asyncio.run(main())] * 6) == [[True] * 6] * 6
     assert MODE.get() is mode
-    assert SCOPE.get() is None
+    assert HERE.scope is None
 
 
 def trained(seed, steps, replayed):

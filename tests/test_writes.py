@@ -795,3 +795,12 @@ def test_a_write_while_a_rule_reads_is_noticed():
     with pytest.raises(GraphError, match="written to after this step"):
         y.backward()
     assert w.grad is None
+
+
+def test_a_rule_that_fails_over_a_write_is_told_as_the_write():
+    a = mf.tensor([[2.0, 1.0], [1.0, 3.0]], requires_grad=True)
+    y = np.linalg.solve(a, np.ones(2)).sum()
+    a.data = np.ones((2, 2))  # singular now
+    with pytest.raises(GraphError, match="written to after this step"):
+        y.backward()
+    assert a.grad is None

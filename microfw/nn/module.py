@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, message
-from microfw.recording import MODE, SCOPE, Scope, changes
+from microfw.recording import HERE, MODE, Scope, changes
 from microfw.tensor import Tensor
 
 
@@ -76,7 +76,7 @@ class Module:
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Compute the output with `forward`, tagging what it computes with the module's name."""
-        scope = SCOPE.get()
+        outer = scope = HERE.scope
         began = 0
         if scope is None:  # the outermost module: name all that is below
             structure, scope = self._named
@@ -89,11 +89,11 @@ class Module:
         else:
             names = scope[1]
             scope = (names.get(id(self)) or self._unlisted(scope), names)
-        token = SCOPE.set(scope)
+        HERE.scope = scope
         try:
             return self.forward(*inputs, **options)
         finally:
-            SCOPE.reset(token)
+            HERE.scope = outer
             if began:
                 phase = "forward" if mode.recording else "evaluation"
                 watcher.stretches.append((phase, began, perf_counter_ns()))  # type: ignore[union-attr]
@@ -117,7 +117,7 @@ class Module:
     @property
     def where(self) -> str:
         """How errors name this module: its path and its type."""
-        scope, kind = SCOPE.get(), type(self).__name__
+        scope, kind = HERE.scope, type(self).__name__
         return kind if scope is None or scope[0] == kind else f"{scope[0]} {kind}"
 
     def __setattr__(self, name: str, value: Any) -> None:

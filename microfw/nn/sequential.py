@@ -7,7 +7,7 @@ from typing import Any, overload
 
 from microfw.errors import ArgumentError, message
 from microfw.nn.module import Module
-from microfw.recording import SCOPE, Scope
+from microfw.recording import HERE, Scope
 
 
 class Sequential(Module):
@@ -39,7 +39,7 @@ class Sequential(Module):
 
     def forward(self, x: Any) -> Any:
         """Apply the layers."""
-        outer = SCOPE.get()
+        outer = HERE.scope
         if outer is None:
             return self(x)
         names, scopes = self._scopes
@@ -47,10 +47,10 @@ class Sequential(Module):
             scopes = self._list_scopes(outer)
         try:
             for layer, scope in scopes:  # what Module.__call__ does for one layer, with one reset for all
-                SCOPE.set(scope)
+                HERE.scope = scope
                 x = layer.forward(x)
         finally:
-            SCOPE.set(outer)
+            HERE.scope = outer
         return x
 
     def _list_scopes(self, outer: Scope) -> list[tuple[Module, Scope]]:

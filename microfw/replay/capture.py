@@ -14,7 +14,7 @@ import numpy as np
 
 from microfw.errors import MicrofwError
 from microfw.graph import Leaf, Node, unbroadcast
-from microfw.recording import SCOPE, Observer
+from microfw.recording import HERE, Observer
 from microfw.replay.trace import Array, Call, Cell, Tape, Untraceable, copy, plain
 from microfw.tensor import Tensor
 
@@ -54,7 +54,7 @@ class Watch(Observer):
 
     def read(self) -> None:
         """Note that the step looks at a value, and where."""
-        scope = SCOPE.get()
+        scope = HERE.scope
         self.looked = self.looked or (scope[0] if scope is not None else "the function")
 
 
