@@ -16,13 +16,13 @@ from microfw.tensor import Tensor
 
 
 @lru_cache(maxsize=32)
-def _tables(rows: int, classes: int, char: str) -> tuple[Array, ...]:
-    """Return one-hot rows, matrices of ones and of ``rows``, and a vector of ones."""
-    square = (classes, classes)
-    tables = np.eye(classes, dtype=char), np.ones(square, char), np.full(square, rows, char), np.ones(rows, char)
+def _tables(shape: Shape, char: str) -> tuple[Array, Array, Array, float]:
+    """Return one-hot rows, matrices of ones and of the number of rows, and its logarithm, for logits of a shape."""
+    rows, classes = shape
+    tables = np.eye(classes, dtype=char), np.ones((classes, classes), char), np.full((classes, classes), rows, char)
     for table in tables:
         table.setflags(write=False)
-    return tables
+    return *tables, log(rows)
 
 
 def check_labels(labels: Any, classes: int, where: str) -> None:
@@ -74,7 +74,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     The gradient's entry at the label is minus the sum of the others, so that it keeps its digits when
     the prediction is nearly right.
     """
-    n, classes = logits.shape
+    n, classes = shape = logits.shape
     if labels.shape != (n,) or not n:
         raise ShapeError(
             f"cross_entropy: expected logits (N, C) and labels (N,) with N at least 1, "
@@ -83,7 +83,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     if classes > WIDE:
         check_labels(labels, classes, "cross_entropy")
         return _general(logits, labels)
-    hots, sums, sums_n, ones = _tables(n, classes, logits.dtype.char)
+    hots, sums, sums_n, log_n = _tables(shape, logits.dtype.char)
     try:
         hot = hots.take(labels, 0) if isinstance(labels, np.ndarray) else labels.rows_of(hots)
         lowest = labels.item(labels.argmin())
@@ -98,11 +98,15 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     # broadcasting would.
     e = np.exp(logits)
     total = e.dot(sums_n)
-    loss = (np.log(total[:, 0]).dot(ones) - logits.ravel().dot(hot.ravel())) / n - log(n)
+    each = np.log(total)
+    each -= logits
+    loss = each.ravel().dot(hot.ravel()) / n - log_n
     if loss < 0:  # by rounding
         loss = loss * 0
-    e -= hot * e
-    hot *= e.dot(sums)
+    others = hot * e
+    e -= others
+    e.dot(sums, others)
+    hot *= others
     e -= hot
     e /= total
     return loss, e

@@ -114,9 +114,7 @@ class Flat:
                 spans = self._some()
                 break
         if spans is self.whole:
-            self.squared = squared = float(np.vdot(whole, whole))
-            if not isfinite(squared):
-                self.squared = self._square(whole)
+            self.squared = self._square(whole)
         else:
             self.squared = sum([self._square(whole[span]) for span in spans], 0.0)
         for leaf in leaves:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
+from math import isfinite, sqrt
 from time import perf_counter_ns
 from typing import Any, ClassVar
 
@@ -117,7 +117,7 @@ class Optimizer:
     @property
     def gradient_norm(self) -> float:
         """The Euclidean norm of all gradients at the last step."""
-        return math.sqrt(self.flat.squared)
+        return sqrt(self.flat.squared)
 
     # A step
 
@@ -137,15 +137,13 @@ class Optimizer:
         if watcher is not None:
             began = perf_counter_ns()
         try:
-            if self.settings.changed:
-                self._prepare()
-            flat = self.flat
-            if flat.ready() is flat.whole:
-                parts = self._counted() if self.COUNTS else self._whole
+            for leaf in self.flat.leaves:
+                if leaf.grad is None:
+                    self._closely()
+                    break
             else:
-                parts = self._some()
-            for part in parts:
-                self._move(*part)
+                if not self._at_once():
+                    self._closely()
         finally:
             if watcher is not None:
                 watcher.stretches.append(("update", began, perf_counter_ns()))
@@ -155,8 +153,9 @@ class Optimizer:
     def _at_once(self) -> bool:
         """Take a step if nothing asks for a closer look, all parameters having a gradient; tell whether it did."""
         flat = self.flat
-        squared = float(flat.gradients.dot(flat.gradients))
-        if self.settings.changed or flat.owner.lost or not math.isfinite(squared):
+        gradients = flat.gradients
+        squared = float(gradients.dot(gradients))
+        if self.settings.changed or flat.owner.lost or not isfinite(squared):
             return False
         flat.squared = squared
         for leaf in flat.leaves:
@@ -164,6 +163,18 @@ class Optimizer:
         for part in self._counted() if self.COUNTS else self._whole:
             self._move(*part)
         return True
+
+    def _closely(self) -> None:
+        """Take a step where settings, gradients that are missing or not finite, or another owner have a say."""
+        if self.settings.changed:
+            self._prepare()
+        flat = self.flat
+        if flat.ready() is flat.whole:
+            parts = self._counted() if self.COUNTS else self._whole
+        else:
+            parts = self._some()
+        for part in parts:
+            self._move(*part)
 
     def _move(self, constants: Any, *arrays: Any) -> None:
         """Take a step: ``arrays`` are parameters, gradients, what ARRAYS names, and scratch, all flat."""
