@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from microfw.errors import ArgumentError, message
-from microfw.optim.flat import Flat
+from microfw.optim.flat import Flat, aligned
 from microfw.optim.groups import Group, Settings, split
 from microfw.recording import MODE
 
@@ -107,7 +107,7 @@ class Optimizer:
         self.flat = Flat([p for tensors, _ in parts for p in tensors], kind, self.SQUARES)
         self.counts = np.zeros(len(self.flat.parameters) if self.COUNTS else 0, np.int64)
         for name in self.ARRAYS:
-            setattr(self, name, np.zeros_like(self.flat.values))
+            setattr(self, name, self._buffer())
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -190,13 +190,16 @@ class Optimizer:
     def _number(self, value: Any) -> Array:
         return np.array(value, self.flat.values.dtype)
 
+    def _buffer(self) -> Array:
+        return aligned(self.flat.values.size, self.flat.values.dtype)
+
     def _prepare(self) -> None:
         """Check the settings, and cut the buffers by groups."""
         found = [group.all() for group in self.groups]
         for settings in found:
             self._check(settings)
         self._ready = [self._constants(self._number, settings) for settings in found]
-        self._scratch = [np.empty_like(self.flat.values) for _ in range(self.SCRATCH)]
+        self._scratch = [self._buffer() for _ in range(self.SCRATCH)]
         self._group = [k for k, group in enumerate(self.groups) for _ in range(group.count)]
         self._even = len(set(self.counts.tolist())) < 2
         self._whole = self._parts()

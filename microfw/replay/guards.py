@@ -53,15 +53,15 @@ def fitting(inputs: list[Any], named: Named) -> Callable[..., bool]:
     names: dict[str, Any] = {"kind": np.ndarray, "scope": named.scope}
     tests = [f"len(given) == {len(inputs)}"]
     for k, cell in enumerate(inputs):
-        names |= {f"d{k}": cell.dtype, f"s{k}": (cell.shape, cell.strides)}
-        tests.append(f"type(a{k} := given[{k}]) is kind and a{k}.dtype is d{k} and (a{k}.shape, a{k}.strides) == s{k}")
+        names |= {f"d{k}": cell.dtype, f"s{k}": cell.shape, f"t{k}": cell.strides}
+        tests.append(f"type(a := given[{k}]) is kind and a.dtype is d{k} and a.shape == s{k} and a.strides == t{k}")
     for k, (cell, value) in enumerate(named.cells):
         names |= {f"c{k}": cell, f"v{k}": value}
         tests.append(f"c{k}.cell_contents is v{k}")
     for k, (name, value) in enumerate(named.globals):
         names[f"g{k}"] = value
         tests.append(f"scope.get({name!r}) is g{k}")
-    exec(f"def fits(*given, {', '.join(f'{n}={n}' for n in names)}): return {' and '.join(tests)}", names)
+    exec(f"def fits(given, {', '.join(f'{n}={n}' for n in names)}): return {' and '.join(tests)}", names)
     fits: Callable[..., bool] = names["fits"]
     return fits
 

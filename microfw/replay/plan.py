@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw.optim.flat import aligned
 from microfw.replay.capture import Captured
 from microfw.replay.trace import Array, Call, Cell, root
 from microfw.replay.write import Writer
@@ -128,9 +129,7 @@ class Plan:
 
     def _block(self, size: int) -> Array:
         self.bytes_planned += size
-        raw = np.zeros(size + 64, np.uint8)
-        start = -raw.ctypes.data % 64
-        return raw[start : start + size]
+        return aligned(size, np.uint8)
 
     def _heir(self, call: Call, target: Cell, last: dict[int, int], k: int, blocks: dict[int, Array]) -> Cell | None:
         """Return an input that ends here and may be overwritten by the result, entry by entry."""

@@ -54,11 +54,12 @@ class Replay:
 
     def results(self) -> Any:
         """Return copies of the outputs as Tensors."""
-        if self.several:
-            return tuple([result(_locked(array.copy()), None) for array in self.outputs])
-        array = self.outputs[0].copy()
-        array.setflags(write=False)
-        return result(array, None)
+        made = []
+        for output in self.outputs:
+            array = output.copy()
+            array.setflags(False)
+            made.append(result(array, None))
+        return tuple(made) if self.several else made[0]
 
 
 class _Stopped(Exception):
@@ -85,7 +86,11 @@ class CompiledStep:
     def __call__(self, *arguments: Any) -> Any:
         """Do a step."""
         self._whole = False
-        made = self.gradients(arguments)
+        last = self._last
+        if last is not None and _mode() is last.mode and _changes.count == last.changes and last.fits(arguments):
+            made = self._replay(last, arguments, None)
+        else:
+            made = self._choose(tuple([self._array(a) for a in arguments]), None)
         if not (self._whole and self.optimizer._at_once()):
             self.optimizer.step()
         return made
@@ -96,7 +101,7 @@ class CompiledStep:
         ``between`` is called with the loss before backward.
         """
         last = self._last
-        if last is not None and _mode() is last.mode and _changes.count == last.changes and last.fits(*arguments):
+        if last is not None and _mode() is last.mode and _changes.count == last.changes and last.fits(arguments):
             return self._replay(last, arguments, between)
         return self._choose(tuple([self._array(a) for a in arguments]), between)
 
@@ -109,7 +114,7 @@ class CompiledStep:
             return self._eager(arrays, between)
         if replay is None and key in self.reasons and not self._again(key):
             return self._eager(arrays, between)
-        if replay is not None and not (replay.fits(*arrays) and replay.changes == recording.changes.count):
+        if replay is not None and not (replay.fits(arrays) and replay.changes == recording.changes.count):
             replay.named = Named(self.f)
             replay.fits = fitting(replay.plan.captured.inputs, replay.named)
             replay.changes = recording.changes.count
@@ -312,11 +317,6 @@ class CompiledStep:
 
     def __repr__(self) -> str:
         return "\n\n".join([self.explain(), *(f"{replay.plan}" for replay in self.replays.values())])
-
-
-def _locked(array: Array) -> Array:
-    array.setflags(write=False)
-    return array
 
 
 def _nothing(kind: str, flag: int) -> None:

@@ -47,7 +47,7 @@ class Writer:
         """Return the function; the first one takes in the arguments that are not read where they are."""
         inputs = self.plan.captured.inputs if first else []
         lines = [
-            f"    {self.name(np.copyto)}({self.name(cell)}, a{k})"
+            f"    {self.name(cell)}[...] = a{k}"
             for k, cell in enumerate(inputs)
             if id(cell) not in self.plan.direct
         ]
@@ -142,7 +142,7 @@ class Writer:
             row = plan.array(call.args[-1])
             if isinstance(row, np.ndarray) and out is not None and row.ndim == 1 and out.shape[1:] == row.shape:
                 rows = plan.scratch(out, row.dtype)  # NumPy repeats a row faster in a copy
-                before = f"{name(np.copyto)}({name(rows)}, {name(row)}); "
+                before = f"{name(rows)}[...] = {name(row)}; "
                 texts = f"{name(call.args[0])}, {name(rows)}"
             return f"{before}{name(call.function)}({texts}, {place}{name(out)}{words})"
         if call.style == "reduce":
@@ -155,14 +155,14 @@ class Writer:
                 method = f"{name(call.args[0])}.dot" if direct else name(left.dot)
                 return f"{method}({name(call.args[1])}, {name(out)})"
         if call.style == "cast":
-            return f"{name(np.copyto)}({name(out)}, {texts}, 'unsafe')"
+            return f"{name(out)}[...] = {texts}"
         if call.style == "write":
             return f"{name(call.function)}({texts})"
         if call.style == "out":
             return f"{name(call.function)}({texts}{words}, out={name(out)})"
         value = f"{name(call.function)}({texts}{words})"
         if len(outs) == 1:
-            return f"{name(np.copyto)}({name(out)}, {value})"
+            return f"{name(out)}[...] = {value}"
         results = ", ".join(f"r{k}" for k in range(len(outs)))
-        copies = "; ".join(f"{name(np.copyto)}({name(o)}, r{k})" for k, o in enumerate(outs) if o is not None)
+        copies = "; ".join(f"{name(o)}[...] = r{k}" for k, o in enumerate(outs) if o is not None)
         return f"{results} = {value}; {copies or 'pass'}"
