@@ -183,9 +183,8 @@ def walk(
     """Carry gradients from the seeds to the leaves, visiting each node once, newest first.
 
     A node is visited when all that used its output has been visited, because whatever uses a value is
-    recorded after it. There is no recursion: depth is bounded by memory alone. What is done at a node is
-    written once for all ops, in `record`: broadcasting is undone there, shapes are checked and shares are
-    added up.
+    recorded after it. There is no recursion: depth is bounded by memory alone. What is done at a node `record`
+    writes out for each op: broadcasting is undone there, shapes are checked and shares are added up.
 
     Parameters
     ----------
@@ -258,6 +257,11 @@ def walk(
                 node.form.pull(node, g, arrived, todo, only)
             else:
                 pull(node, g, arrived, todo, only, relink, shares)
+        except AttributeError as error:
+            if error.name != "shape":
+                raise
+            got = f"{type(error.obj).__name__}; multiply by g, or use np.full_like"
+            raise GraphError(f"{node.where}: expected the derivative rule to return an array, got {got}") from error
         finally:
             for leaf, version in node.guards:  # another thread, too, may have written while the rules read
                 if leaf.version != version:

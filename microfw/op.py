@@ -117,6 +117,12 @@ class Op:
         self.casts = casts
         self.aux = aux or {}
         self.inputs, self.params, self.variadic = arguments(value)
+        if value.__defaults__:
+            last = self.inputs[-1]
+            raise ArgumentError(
+                f"op {self.name}: expected inputs without defaults, got one for {last}; "
+                f"put a * before {last} if it is a setting, and leave the default out if it is an input"
+            )
         self.differentiable = vjp is not None
         self._rules = (vjp, jvp, into)
         self.partials: list[Partial | None] = []

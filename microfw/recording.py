@@ -170,6 +170,11 @@ class no_grad(contextlib.ContextDecorator):
     False
     """
 
+    def __new__(cls, function: Any = None) -> Any:
+        """Make a block, or decorate a function without the parentheses."""
+        made = super().__new__(cls)
+        return made if function is None else made(function)  # type: ignore[no-any-return]
+
     def __enter__(self) -> None:
         self._mode = mode(recording=False)
         self._mode.__enter__()

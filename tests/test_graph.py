@@ -583,6 +583,12 @@ def test_no_grad_nests_and_decorates():
             pass
         assert not (x * 2.0).requires_grad
     assert (x * 2.0).requires_grad
+
+    @mf.no_grad
+    def bare():
+        return x * 2.0
+
+    assert not bare().requires_grad and bare.__name__ == "bare"
     block = mf.no_grad()
     with block, block:
         pass

@@ -143,6 +143,27 @@ def module(name, **settings):
     return {"$module": {"class": name, "settings": settings}}
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_arrays_where_there_should_be_words(tmp_path, suffix):
+    """An array compared with a word gives an array, which is neither true nor false."""
+    path = tmp_path / f"model{suffix}"
+    mf.save(path, mutants.sample())
+    meta, arrays = content(path)
+    meta["model"]["random"][0]["state"]["bit_generator"] = {"$array": "0.weight"}
+    path.write_bytes(packed(suffix, meta, arrays))
+    with pytest.raises(CheckpointError, match="expected a random generator among PCG64"):
+        mf.load(path)
+
+    path = tmp_path / f"run{suffix}"
+    with pytest.raises(KeyboardInterrupt):
+        resume_cases.run(tmp_path, Checkpoint(path), resume_cases.Do(7, interrupt), stopping=None)
+    good, arrays = content(path)
+    for change in ({"batch_size": {"$array": "0.weight"}}, {"hooks": [{}] * len(good["training"]["hooks"])}):
+        path.write_bytes(packed(suffix, good | {"training": good["training"] | change}, arrays))
+        with pytest.raises(CheckpointError, match="^resuming from .*: expected "):
+            resume_cases.run(tmp_path, resume=path, stopping=None)
+
+
 def nested(depth):
     return "[" * depth + "]" * depth
 

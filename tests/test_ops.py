@@ -11,6 +11,7 @@ from op_cases import CASES, NAMES, SAMPLES, backwards, floats, plain, repeated, 
 
 import microfw as mf
 from microfw import ops, testing
+from microfw.errors import ArgumentError, GraphError
 from microfw.graph import NUMPY, OPS, Node
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -605,3 +606,18 @@ def test_no_gradient_goes_through_a_cast_to_integers():
     (x * x.astype(int).astype(np.float64)).sum().backward()
     np.testing.assert_array_equal(x.grad, [1, 2])
     assert mf.jvp(lambda t: t.astype(int).astype(np.float64), (np.array([1.5]),), (np.array([1.0]),))[1] == 0
+
+
+def test_an_op_says_what_is_wrong_with_its_declaration_or_rule():
+    with pytest.raises(ArgumentError, match=r"op scaled: .* got one for k; put a \* before k if it is a setting"):
+        mf.op(lambda x, k=2: x * k, name="scaled")
+    doubled = mf.op(lambda x: 2 * x, vjp=lambda g, x: 2.0, name="doubled_by_a_number")
+    x = mf.tensor([1.0, 2.0], requires_grad=True)
+    text = "doubled_by_a_number: expected the derivative rule to return an array, got float"
+    with pytest.raises(GraphError, match=text):
+        doubled(x).sum().backward()
+    with pytest.raises(GraphError, match=text):
+        mf.grad(lambda x: doubled(x).sum())(np.ones(2))
+    broken = mf.op(lambda x: 2 * x, vjp=lambda g, x: g.shapes, name="broken_in_the_rule")
+    with pytest.raises(AttributeError, match="shapes"):
+        broken(x).sum().backward()

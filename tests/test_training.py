@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import pickle
 import re
 import signal
 import sys
@@ -419,6 +420,23 @@ def test_bad_hooks():
         ArgumentError, "Trainer: expected hooks with some of a Hook's methods, got the class Hook; pass an instance"
     ):
         make(hooks=[Hook])
+
+    class Misspelt(Hook):
+        def on_epoch_ends(self, state):
+            pass
+
+    known = ", ".join(MOMENTS)
+    text = f"Trainer: expected hooks with methods among {known}, got Misspelt.on_epoch_ends; name it on_epoch_end"
+    with raises(ArgumentError, text):
+        make(hooks=[Misspelt()])
+
+
+def test_a_trainer_with_metrics_pickles():
+    trainer = make(metrics=["accuracy", "f1_macro", "mean_absolute_error"])
+    again = pickle.loads(pickle.dumps(trainer))
+    targets, outputs = np.array([0, 1, 1]), np.eye(2)[[0, 1, 0]]
+    for name, measure in trainer.metrics.items():
+        assert again.metrics[name](targets, outputs, outputs.argmax(1)) == measure(targets, outputs, outputs.argmax(1))
 
 
 # What does not fit together is told before anything is trained

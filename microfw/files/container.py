@@ -42,7 +42,7 @@ class Contents:
             fix = "mf.load reads what mf.save wrote; for other software's weights use model.load_state_dict"
             raise Refused(f"the entries {META} and {DIGEST}", f"{sorted(notes)}"[:80], fix)
         text = notes.pop(META)
-        if hashlib.sha256(text.encode()).hexdigest() != notes[DIGEST]:
+        if hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest() != notes[DIGEST]:
             raise Refused(f"{META} with the checksum in {DIGEST}", "another", "the file is damaged")
         self.meta = table(limit.json(text))
         if self.meta.get("format") != "microfw" or type(self.meta.get("version")) is not int:

@@ -55,7 +55,7 @@ def put(generator: np.random.Generator, state: Any) -> None:
 def made(state: Any) -> np.random.Generator:
     """Return a new Generator in a state."""
     kind = table(state).get("bit_generator")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise Refused(f"a random generator among {', '.join(KINDS)}", short(kind))
     generator = np.random.Generator(getattr(np.random, kind)(0))
     put(generator, state)

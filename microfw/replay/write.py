@@ -47,9 +47,7 @@ class Writer:
         """Return the function; the first one takes in the arguments that are not read where they are."""
         inputs = self.plan.captured.inputs if first else []
         lines = [
-            f"    {self.name(cell)}[...] = a{k}"
-            for k, cell in enumerate(inputs)
-            if id(cell) not in self.plan.direct
+            f"    {self.name(cell)}[...] = a{k}" for k, cell in enumerate(inputs) if id(cell) not in self.plan.direct
         ]
         depth, within = 0, None
         for call in self.calls:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,14 +51,13 @@ class _Regressed(RegressorMixin, BaseEstimator):  # type: ignore[misc,unused-ign
 
 def scored(name: str) -> Measure:
     """Return the measure that one of scikit-learn's scorers computes."""
-    scorer = get_scorer(name)
+    return partial(_measured, name, get_scorer(name))
 
-    def measure(targets: Array, outputs: Array, predictions: Array) -> float:
-        decided = predictions is not outputs
-        model = _Classified(outputs, predictions) if decided else _Regressed(outputs)
-        try:
-            return float(scorer(model, np.arange(len(targets)), targets.ravel() if decided else targets))
-        except (ValueError, TypeError, AttributeError) as error:
-            raise cannot(name, error) from None
 
-    return measure
+def _measured(name: str, scorer: Any, targets: Array, outputs: Array, predictions: Array) -> float:
+    decided = predictions is not outputs
+    model = _Classified(outputs, predictions) if decided else _Regressed(outputs)
+    try:
+        return float(scorer(model, np.arange(len(targets)), targets.ravel() if decided else targets))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise cannot(name, error) from None

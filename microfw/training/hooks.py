@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from microfw.errors import ArgumentError, message
@@ -115,6 +116,7 @@ class Hooks:
             if isinstance(hook, type) or not any(hasattr(hook, moment) for moment in MOMENTS):
                 got = f"the class {hook.__name__}" if isinstance(hook, type) else type(hook).__name__
                 raise ArgumentError(message("Trainer", "hooks with some of a Hook's methods", got, "pass an instance"))
+            _spelt_right(hook)
         self.gradients = self._collect("on_gradients")
         self.step_end = self._collect("on_step_end")
         self._begun: list[Any] = []
@@ -145,6 +147,22 @@ class Hooks:
         methods = self._collect("on_fit_end", sorted(self._begun, key=_is_last, reverse=True))
         self._begun = []
         _in_turn(methods, state)
+
+
+def _spelt_right(hook: Any) -> None:
+    """Raise if a method is named much like a moment, which would never come."""
+    for name in dir(hook):
+        if name.startswith("on_") and name not in MOMENTS and callable(getattr(hook, name)):
+            near = get_close_matches(name, MOMENTS, 1, cutoff=0.85)
+            if near:
+                raise ArgumentError(
+                    message(
+                        "Trainer",
+                        f"hooks with methods among {', '.join(MOMENTS)}",
+                        f"{type(hook).__name__}.{name}",
+                        f"name it {near[0]}",
+                    )
+                )
 
 
 def _is_last(hook: Any) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,11 @@ def resolve(metrics: Any) -> dict[str, Measure]:
 
 
 def _plain(function: Callable[[Any, Any], Any]) -> Measure:
-    return lambda targets, outputs, predictions: float(function(targets, predictions))
+    return partial(_measured, function)
+
+
+def _measured(function: Callable[[Any, Any], Any], targets: Array, outputs: Array, predictions: Array) -> float:
+    return float(function(targets, predictions))
 
 
 def _named(name: str) -> Measure:
@@ -125,13 +130,14 @@ def _named(name: str) -> Measure:
         fix = f"did you mean {close[0]!r}?" if close else "or pass a function f(y_true, y_pred)"
         raise ArgumentError(message("metrics", "accuracy, r2, or a name of sklearn.metrics", repr(name), fix))
 
-    def measure(targets: Array, outputs: Array, predictions: Array) -> float:
-        try:
-            return float(function(targets, predictions))
-        except (ValueError, TypeError) as error:
-            raise cannot(name, error) from None
+    return partial(_compared, name, function)
 
-    return measure
+
+def _compared(name: str, function: Any, targets: Array, outputs: Array, predictions: Array) -> float:
+    try:
+        return float(function(targets, predictions))
+    except (ValueError, TypeError) as error:
+        raise cannot(name, error) from None
 
 
 def cannot(name: str, error: Exception) -> ArgumentError:

@@ -28,6 +28,9 @@ PARTS = ("batch_size", "data", "hooks", "history", "loss_function", "optimizer",
 
 STATE = ("epoch", "steps", "loss", "stop")
 
+ODD = (TypeError, ValueError, LookupError, AttributeError, OverflowError)
+"""What parts of a file raise that are not what they should be."""
+
 
 def save(path: Path, run: Run) -> None:
     """Write where a run is; see `Trainer.save`."""
@@ -93,10 +96,15 @@ class Saved:
             names = [name for name in contents.places if not name.startswith((f"{PREFIX}/", "random/"))]
             self.values = {name: contents.array(name) for name in names}
             self.history = _rows(self.parts["history"])
-            self._compare(run)
+            try:
+                self._compare(run)
+            except ODD as error:
+                raise Refused("a state that fits", " ".join(str(error).split())) from error
 
     def _compare(self, run: Run) -> None:
         parts, state = self.parts, run.state
+        for hook in listed(parts["hooks"]):
+            table(hook, "class", "state")
         own = models.values(state.model)
         mine: Any
         theirs: Any
@@ -106,7 +114,7 @@ class Saved:
                 raise Refused(f"{name} of the model as it was saved, {theirs}", mine, "build the same model")
         for what, mine, theirs in (
             ("an optimizer", [type(state.optimizer).__name__], [table(parts["optimizer"], "class", "state")["class"]]),
-            ("hooks", [type(h).__name__ for h in _stateful(run)], [table(h)["class"] for h in listed(parts["hooks"])]),
+            ("hooks", [type(h).__name__ for h in _stateful(run)], [h["class"] for h in parts["hooks"]]),
             ("steps of", run.step_rows, parts["batch_size"]),
             ("training data with the checksum", run.data_digest(), parts["data"]),
         ):
@@ -129,7 +137,7 @@ class Saved:
         before = capture(run), {name: array.copy() for name, array in models.values(run.state.model).items()}
         try:
             _put(run, self.parts, self.values)
-        except (Refused, MicrofwError, TypeError, ValueError, LookupError, AttributeError) as error:
+        except (Refused, MicrofwError, *ODD) as error:
             _put(run, *before)
             if isinstance(error, Refused):
                 raise error.error(self.where) from None
