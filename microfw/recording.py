@@ -173,7 +173,7 @@ class no_grad(contextlib.ContextDecorator):
     def __new__(cls, function: Any = None) -> Any:
         """Make a block, or decorate a function without the parentheses."""
         made = super().__new__(cls)
-        return made if function is None else made(function)  # type: ignore[no-any-return]
+        return made if function is None else made(function)
 
     def __enter__(self) -> None:
         self._mode = mode(recording=False)
@@ -182,5 +182,5 @@ class no_grad(contextlib.ContextDecorator):
     def __exit__(self, *exc: Any) -> None:
         self._mode.__exit__(*exc)
 
-    def _recreate_cm(self) -> no_grad:
+    def _recreate_cm(self) -> Any:
         return no_grad()
