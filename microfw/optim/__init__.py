@@ -1,6 +1,8 @@
 """Optimizers: they turn gradients into better parameters."""
 
-from microfw.optim import schedules
+from importlib import import_module
+from typing import Any
+
 from microfw.optim.adagrad import Adagrad
 from microfw.optim.adam import Adam
 from microfw.optim.adamw import AdamW
@@ -27,3 +29,10 @@ __all__ = [
     "clip_grad_value",
     "schedules",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the schedules when they are first used: they are dataclasses, which take longer than all else here."""
+    if name == "schedules":
+        return import_module("microfw.optim.schedules")
+    raise AttributeError(f"module 'microfw.optim' has no attribute {name!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-import traceback
 from time import perf_counter_ns
 from typing import Any, Self
 
@@ -161,6 +160,8 @@ class DataParallel:
         """Tell the others of an exception: they are waiting for this rank's gradients."""
         if error is None or isinstance(error, RankError) or self.comm.size == 1:
             return
+        import traceback
+
         reason = "".join(traceback.format_exception_only(error)).strip()
         self._sent[...] = 0
         self._failed[self.comm.rank] = 1
