@@ -51,8 +51,8 @@ class Plan:
         """Both passes as functions of their own, for who looks in between."""
         return [function for function, _ in self._both(None)]
 
-    def timed(self, mark: Callable[[int], None]) -> tuple[Any, Any, list[Any], list[Any]]:
-        """Return both passes with readings of the clock given to ``mark``, and the nodes that begin at each."""
+    def timed(self, mark: Callable[[Any], None]) -> tuple[Any, Any, list[Any], list[Any]]:
+        """Return both passes, which give readings of the clock to ``mark`` when they are done, and the nodes that begin at each."""
         (forward, before), (backward, after) = self._both(mark)
         return forward, backward, before, after
 

@@ -27,7 +27,7 @@ class Timed:
         self.observer = observer
         self.pattern = pattern
         self.marks: list[int] = []
-        self.forward, self.backward, before, after = plan.timed(self.marks.append)
+        self.forward, self.backward, before, after = plan.timed(self.marks.extend)
         sites = {id(applied): site for applied, site in zip(plan.captured.nodes, pattern.sites, strict=True)}
         self.parts = [(sites.get(id(node)), k < len(before)) for k, node in enumerate([*before, *after])]
         self.walked = [sites[id(applied)] for applied in plan.captured.walked]

@@ -33,7 +33,7 @@ class Writer:
         self.names: dict[str, Any] = {}
         self.known: dict[Any, str] = {}
         self.scalars: dict[int, str] = {}
-        self.mark = f"    {self.name(mark)}({self.name(perf_counter_ns)}())" if mark is not None else ""
+        self.mark = mark
         self.parts: list[Any] = []  # the node that begins at each reading of the clock
         maker = {id(root(out)): call.node for call in calls for out in call.outs}
         for call in calls:  # what is more than a number of the op that made it
@@ -59,6 +59,8 @@ class Writer:
                 lines.append("    " * (depth + 1) + line)
             depth += call.style == "guard"
         self.read_clock(lines, None)
+        if self.parts:
+            lines.append(f"    {self.name(self.mark)}(({', '.join(f't{k}' for k in range(len(self.parts)))},))")
         names = [*(f"a{k}" for k in range(len(self.plan.captured.inputs))), *(f"{n}={n}" for n in self.names)]
         source = f"def run({', '.join(names)}):\n" + "\n".join(lines or ["    pass"])
         exec(compile(source, "<plan>", "exec"), self.names)
@@ -67,8 +69,8 @@ class Writer:
 
     def read_clock(self, lines: list[str], node: Any) -> None:
         """Add a reading of the clock, if the plan is to be timed."""
-        if self.mark:
-            lines.append(self.mark)
+        if self.mark is not None:
+            lines.append(f"    t{len(self.parts)} = {self.name(perf_counter_ns)}()")
             self.parts.append(node)
 
     def name(self, value: Any) -> str:
