@@ -52,7 +52,7 @@ class Plan:
         return [function for function, _ in self._both(None)]
 
     def timed(self, mark: Callable[[Any], None]) -> tuple[Any, Any, list[Any], list[Any]]:
-        """Return both passes, which give readings of the clock to ``mark`` when they are done, and the nodes that begin at each."""
+        """Return both passes, which at their end give their readings to ``mark``, and the nodes that begin at each."""
         (forward, before), (backward, after) = self._both(mark)
         return forward, backward, before, after
 
