@@ -76,7 +76,7 @@ class Profiler(Callback, Hook):
     ...     profiler.end_epoch()
     >>> epoch = profiler.session.epochs[0]
     >>> [(row.layer, row.rules) for row in epoch.layers()]
-    [('Dense', 1), ('MSELoss', 3)]
+    [('Dense', 1), ('MSELoss', 1)]
     """
 
     def __init__(self, model: Module | None = None, *, every: int = 1, name: str = "", trace: int = 0) -> None:
