@@ -7,6 +7,7 @@ few comparisons, and memory does not grow with the number of steps.
 
 from __future__ import annotations
 
+from operator import add
 from time import perf_counter_ns
 from typing import Any
 
@@ -38,6 +39,7 @@ class Log:
         self.saved_bytes = 0
         self.counts: list[tuple[Pattern, int]] = []
         self.spent: list[tuple[Site, int, int, int, int]] = []
+        self.marks: list[tuple[Any, list[int]]] = []  # of replayed steps, with the `Timed` plan that reads them
         self.times = dict.fromkeys((*PHASES, "data"), 0)
         self.observed_times = dict.fromkeys(PHASES, 0)
         self.metrics: dict[str, float] = {}
@@ -88,7 +90,12 @@ class Log:
         rows = self.folded
         for pattern, count in self.counts:
             pattern.fold(rows, count)
-        for site, forward_ns, backward_ns, rules, again in self.spent:
+        spent = {id(site): [site, *numbers] for site, *numbers in self.spent}
+        for timed, marks in self.marks:
+            for site, *numbers in timed.spent(marks):
+                entry = spent.setdefault(id(site), [site, 0, 0, 0, 0])
+                entry[1:4] = map(add, entry[1:4], numbers)
+        for site, forward_ns, backward_ns, rules, again in spent.values():
             row = rows.setdefault((site.path, site.op.name), Row(site.path, site.op.name))
             row.forward_ns += forward_ns
             row.backward_ns += backward_ns
@@ -172,8 +179,7 @@ class Recorder(Observer):
         self.count_steps()
         self._hand_over()
         log.replays = self.replays
-        for timed in self.timed.values():
-            timed.flush()
+        log.marks = [(timed, timed.take()) for timed in self.timed.values() if timed.marks]
         log.number, log.steps, log.observed, log.loose = number, self.steps, self.observed, self.loose
         log.observing = self.observing
         log.counts = [(pattern, pattern.count) for pattern in self.patterns if pattern.count]
