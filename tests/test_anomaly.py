@@ -213,7 +213,7 @@ def test_a_trainer_passes_on_what_was_found():
         trainer.fit((np.ones((8, 2)), np.full((8, 1), 1e30)), epochs=1, batch_size=4, rng=0, progress=False)
     text = str(info.value)
     assert text.startswith(
-        "Trainer.fit, epoch 1, step 1: MSELoss: square: expected finite numbers, got inf at [0, 0] in"
+        "Trainer.fit, epoch 1, step 1: MSELoss: squared_error: expected finite numbers, got inf in the value of"
     )
     assert f"computed at {__file__}:" in text and "trainer.fit(" in text
     assert text.endswith("before this step; lower the learning rate, or scale the data")

@@ -733,3 +733,36 @@ def test_importing_microfw_leaves_scikit_learn_alone():
         "import sys, microfw; assert 'sklearn' not in sys.modules; microfw.estimators; assert 'sklearn' in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+# Steps that are replayed
+
+
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.2, "norm": "batch"}, {"max_grad_norm": 0.1}], ids=str)
+def test_steps_are_replayed_with_the_same_bits(digits, options, monkeypatch):
+    X, y = digits
+
+    def fitted(enough):
+        monkeypatch.setattr("microfw.training.compiled.WORTH", enough)
+        made = NeuralClassifier(16, batch_size=32, max_iter=4, random_state=0, n_iter_no_change=None, **options)
+        made.fit(X, y)
+        for k in range(3):
+            made.partial_fit(X[k : k + 32].copy(), y[k : k + 32])
+        assert [key[0][1] for key in made._learner._compiled.step.replays] == [(32, 64)] * (enough == 1)
+        return made
+
+    one, two = fitted(10**9), fitted(1)
+    assert one.loss_curve_ == two.loss_curve_
+    np.testing.assert_array_equal(one._learner.optimizer.flat.values, two._learner.optimizer.flat.values)
+    again = pickle.loads(pickle.dumps(two)).partial_fit(X, y)
+    np.testing.assert_array_equal(again.predict(X), two.partial_fit(X, y).predict(X))
+
+
+def test_targets_of_one_column_meet_the_plan_of_fit(diabetes):
+    """A column made of a row without a copy would have other strides."""
+    X, y = diabetes
+    made = NeuralRegressor(8, batch_size=32, max_iter=15, random_state=0).fit(X, y)
+    step = made._learner._compiled.step
+    (plan,) = step.replays.values()
+    made.partial_fit(X[:32].copy(), y[:32])
+    assert step._last is plan and len(step.replays) + len(step.seen) == 1

@@ -137,6 +137,30 @@ def test_the_gradient_by_the_target_is_the_opposite(name):
     np.testing.assert_allclose(a, -b)
 
 
+@pytest.mark.parametrize("shape", [(), (7,), (5, 1), (40, 500), (2, 3, 4)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.int8])
+def test_the_plain_squared_error_is_what_weights_of_1_give(shape, dtype):
+    """The one is an op of its own, with sums of its own for few entries and for many."""
+    rng = np.random.default_rng(0)
+    z, t = (np.asarray(rng.normal(0, 5, shape), dtype) for _ in range(2))
+    y = nn.MSELoss()(mf.tensor(z), t)
+    squares = nn.MSELoss("none")(mf.tensor(z), t)
+    assert y.dtype == (np.float64 if dtype in (np.int32, np.int8) else dtype)
+    np.testing.assert_allclose(y.data, squares.data.mean(dtype=np.float64), rtol=1e-6)
+    if dtype is np.float64:
+        slope = mf.grad(nn.MSELoss())(z, t)
+        np.testing.assert_allclose(slope, 2 * (z - t) / z.size, rtol=1e-15)
+
+
+def test_the_plain_squared_error_is_one_node():
+    z = mf.tensor(np.ones((3, 2)), requires_grad=True)
+    assert nn.MSELoss()(z, np.zeros((3, 2)))._node.parents == (z._leaf, None)
+    with pytest.raises(ShapeError, match=r"^squared_error: expected two arrays of one shape .*got \(3, 2\) and \(2,\)"):
+        mf.ops.loss.squared_error(z, np.zeros(2))
+    with pytest.raises(ShapeError, match="at least one entry"):
+        mf.ops.loss.squared_error(mf.tensor(np.zeros((0, 2))), np.zeros((0, 2)))
+
+
 # Vectors
 
 

@@ -298,7 +298,11 @@ def test_linear_into_an_optimizers_buffer_gives_the_same_gradient():
 
 @pytest.mark.parametrize(
     "case",
-    [c for c in CASES if c.name in ("relu", "cross_entropy", "softplus", "bce_with_logits", "max_pool")],
+    [
+        c
+        for c in CASES
+        if c.name in ("relu", "cross_entropy", "squared_error", "softplus", "bce_with_logits", "max_pool")
+    ],
     ids=title,
 )
 def test_arrays_and_tensors_take_the_same_slope(case):
@@ -449,6 +453,17 @@ def test_cost_is_what_really_runs(case):
 
             backward = count(rule)[1]
             assert backward == cost.derivatives[k], f"{sample.label}, input {k}"
+
+
+def test_a_squared_error_costs_what_it_runs():
+    """All but the look at whether the gradient is 1, for then nothing is multiplied."""
+    x, t, g = (np.asarray(as_counting(floats(shape, seed=k)), object) for k, shape in enumerate([(5, 3), (5, 3), ()]))
+    (case,) = [c for c in CASES if c.name == "squared_error"]
+    (_, delta), forward = count(lambda: case.op.value(x, t))
+    cost = case.op.cost((), x.shape, t.shape)
+    assert forward == cost.forward
+    for k in range(2):
+        assert count(lambda k=k: case.op.partial(k).vjp(g, delta))[1] == cost.derivatives[k] + 1
 
 
 @pytest.mark.parametrize("name", ["matmul", "linear"])

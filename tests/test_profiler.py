@@ -207,6 +207,15 @@ def test_memory_is_bounded_where_every_step_is_another():
     assert total.nodes == total.rules == 4 * (recorder.MOST_PATTERNS + 39)
 
 
+def test_few_epochs_wait_to_be_read(monkeypatch):
+    monkeypatch.setattr("microfw.profiler.profiler.MOST_LOGS", 2)
+    model, profiler = models()["plain"], mf.Profiler()
+    trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1), hooks=[profiler])
+    history = trainer.fit((X, Y), 7, 20, rng=0, progress=False)
+    assert len(profiler._logs) <= 2
+    assert [(e.epoch, e.loss) for e in profiler.session.epochs] == [(row["epoch"], row["loss"]) for row in history]
+
+
 def test_ops_without_a_declared_cost_are_reported():
     @mf.op(vjp=lambda g, x: 3 * x**2 * g, name="cube_without_cost")
     def cube(x):

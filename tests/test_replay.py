@@ -701,6 +701,16 @@ def test_a_trainer_explains_a_loss_that_is_not_finite():
     assert_same(one[1], two[1])
 
 
+def test_a_step_is_captured_at_once_where_many_are_to_come():
+    """Shapes of which few are to come are not, as that of an epoch's last batch."""
+    X, y = np.random.default_rng(0).normal(size=(38, 5)).astype(np.float32), np.arange(38) % 4
+    for epochs, shapes in ((10, []), (50, [(8, 5)])):
+        model = mlp()
+        trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1))
+        trainer.fit((X, y), epochs, 8, rng=0, progress=False)
+        assert [key[0][1] for key in trainer._run.compiled.step.replays] == shapes
+
+
 def test_a_trainer_leaves_models_with_other_code_alone_unless_told():
     class Own(nn.Module):
         def forward(self, x):

@@ -114,15 +114,13 @@ def draw(
     >>> loss = nn.MSELoss()(model(np.ones((2, 4))), np.zeros((2, 3)))
     >>> print(mf.draw(loss, model, data=False))
     MSELoss
-      1 mean scalar      <- 2
-      2 square (2, 3)    <- 3
-      3 subtract (2, 3)  <- 4
+      1 squared_error scalar  <- 2
     Sequential
       1 ReLU
-        4 relu (2, 3)    <- 5
+        2 relu (2, 3)         <- 3
       0 Dense
-        5 linear (2, 3)  <- weight (4, 3), bias (3,)
-    N = 5 op nodes, numbered in the order that backward visits them: 1 first. E = 6 edges that carry a
+        3 linear (2, 3)       <- weight (4, 3), bias (3,)
+    N = 3 op nodes, numbered in the order that backward visits them: 1 first. E = 4 edges that carry a
     gradient. P = 15 trainable numbers, in 2 arrays. Arrows show values going forward; gradients go back
     along them.
     """

@@ -117,6 +117,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         patience = np.inf if self.n_iter_no_change is None else self.n_iter_no_change
         stopper = Stopper(patience, self.tol, None if validation is None else self.module_)
         scorer = None if validation is None else self._scorer()
+        self._learner.expect(size, len(train) // size * self.max_iter)
         for _ in range(self.max_iter):
             watch.begin_epoch()
             began = perf_counter()

@@ -245,7 +245,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         check_classification_targets(y)
-        kind = type_of_target(y)
+        kind = "multiclass" if y.ndim == 1 else type_of_target(y)  # else the check above would have raised
         if kind not in ("binary", "multiclass", "multilabel-indicator"):
             raise DataError(message(type(self).__name__, "one label a row, or an indicator of labels", f"y: {kind}"))
         fresh_classes = fresh and not (hasattr(self, "classes_") and not hasattr(self, "_learner"))

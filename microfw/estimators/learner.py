@@ -15,6 +15,7 @@ from microfw.estimators.parts import outputs_of
 from microfw.nn import Module
 from microfw.recording import MODE, mode
 from microfw.tensor import Tensor
+from microfw.training.compiled import Compiled
 from microfw.training.hooks import TrainState
 from microfw.training.nonfinite import explain
 from microfw.training.state import Carried, Interrupts, evaluating, quiet
@@ -98,6 +99,7 @@ class Learner:
 
     def _prepare(self) -> None:
         self._carried = Carried(self.model, self.loss)
+        self._compiled = Compiled(self.model, self.loss, self.optimizer, None)
         self._modules = [module for _, module in self.model.named_modules()]
         self._interrupts = Interrupts()
         self._briefly, self._value = False, float("nan")
@@ -107,7 +109,7 @@ class Learner:
         return {
             k: v
             for k, v in vars(self).items()
-            if k not in ("_carried", "_modules", "_interrupts", "_least", "_briefly", "_value")
+            if k not in ("_carried", "_compiled", "_modules", "_interrupts", "_least", "_briefly", "_value")
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -122,7 +124,8 @@ class Learner:
         a few steps had better be ``briefly``: a move that is interrupted is then undone.
         """
         for module in self._modules:
-            module.training = True
+            if not module.training:
+                module.training = True
         self._briefly = briefly
         with contextlib.nullcontext() if MODE.get().recording else mode(recording=True), quiet():
             if briefly:
@@ -130,6 +133,10 @@ class Learner:
             else:
                 with self._interrupts:
                     yield
+
+    def expect(self, rows: int, steps: int) -> None:
+        """Tell that so many steps with so many rows each are to come."""
+        self._compiled.expect(rows, steps)
 
     def epoch(self, rows: Rows, size: int, shuffle: bool) -> float:
         """Train on all rows once; return the mean loss of a row as the steps found it."""
@@ -176,18 +183,23 @@ class Learner:
         self._interrupts.release()
         return value
 
-    def _gradients(self, X: Array, y: Array, weight: Array | None) -> Tensor:
+    def _gradients(self, X: Array, y: Array, weight: Array | None) -> Any:
         """Compute the loss and the gradients of a batch."""
-        self.optimizer.zero_grad()
-        outputs = self.model(X)
-        loss: Tensor = self.loss(outputs, y) if weight is None else self.loss(outputs, y, weight)
-        self._value = loss.item()
-        if not isfinite(self._value):
-            raise NonFiniteError
-        loss.backward()
+        loss: Any = None
+        if weight is not None or self._compiled.gradients(X, y, self._look) is None:
+            self.optimizer.zero_grad()
+            outputs = self.model(X)
+            loss = self.loss(outputs, y) if weight is None else self.loss(outputs, y, weight)
+            self._look(loss)
+            loss.backward()
         if self.largest is not None:
             self._clip()
         return loss
+
+    def _look(self, loss: Any) -> None:
+        self._value = loss.item()
+        if not isfinite(self._value):
+            raise NonFiniteError
 
     def _clip(self) -> None:
         """Shorten the gradient of all parameters together to the largest norm that is allowed."""

@@ -6,6 +6,7 @@ import copy
 import difflib
 import inspect
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,7 @@ def optimizer(settings: Any, parameters: list[nn.Parameter]) -> Any:
     return made
 
 
+@lru_cache(maxsize=64)
 def takes_lr(kind: type) -> bool:
     """Whether a class is made as optimizers are: with parameters, then ``lr``."""
     return list(inspect.signature(kind).parameters)[:2] == ["parameters", "lr"]

@@ -124,7 +124,7 @@ class NeuralRegressor(RegressorMixin, NeuralEstimator):  # type: ignore[misc,unu
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         flat = y.ndim == 1
-        targets = y.astype(dtype)[:, None] if flat else y.astype(dtype)
+        targets = y.astype(dtype).reshape(-1, 1) if flat else y.astype(dtype)
         if fresh:
             self._flat = flat
         elif flat != self._flat or targets.shape[1] != self.n_outputs_:
@@ -135,7 +135,7 @@ class NeuralRegressor(RegressorMixin, NeuralEstimator):  # type: ignore[misc,unu
         if y.dtype.kind not in "fiu" or not np.isfinite(np.vdot(y, y)):
             return None
         if y.ndim == 1 and self._flat:
-            return y.astype(self._learner.dtype)[:, None]
+            return y.astype(self._learner.dtype).reshape(-1, 1)
         fits = y.ndim == 2 and not self._flat and y.shape[1] == self.n_outputs_
         return y.astype(self._learner.dtype) if fits else None
 

@@ -91,6 +91,9 @@ class SGD(Optimizer):
         if momentum is not None:
             v *= momentum
             v += g
-            g = g + momentum * v if nesterov else v
+            if nesterov:
+                np.multiply(v, momentum, scratch)
+                v = np.add(g, scratch, scratch)
+            g = v
         np.multiply(g, lr, scratch)
         p -= scratch

@@ -169,13 +169,13 @@ class CompiledStep:
             replay.lock.release()
 
     def _apart(self, replay: Replay, arrays: Any, between: Between, watcher: Any) -> None:
-        """Do one pass after the other, with a look at the loss and at the clock."""
+        """Do one pass after the other, with a look at the loss, and at the clock if somebody keeps time."""
         timed = replay.timed if replay.mode.observer is not None else None
         forward, backward = replay.plan.apart if timed is None else (timed.forward, timed.backward)
-        began = perf_counter_ns()
+        began = ended = perf_counter_ns() if watcher is not None else 0
         forward(*arrays)
-        ended = perf_counter_ns()
         if watcher is not None:
+            ended = perf_counter_ns()
             watcher.stretches.append(("forward", began, ended))
         if between is not None:
             try:
@@ -184,10 +184,9 @@ class CompiledStep:
                 raise _Stopped(error) from None
         if watcher is not None and watcher.losses is not None:
             watcher.losses.append(replay.outputs[0].copy())
-        began = perf_counter_ns()
         backward(*arrays)
         if watcher is not None:
-            watcher.stretches.append(("backward", began, perf_counter_ns()))
+            watcher.stretches.append(("backward", ended, perf_counter_ns()))
             watcher.replays += 1
         if timed is not None:
             timed.observer.follow(timed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -38,16 +39,23 @@ class Timed:
 
     def flush(self, most: int = 0) -> None:
         """Add what the clock said to the sites, if it is more than so many readings."""
-        if len(self.marks) <= most:
-            return
-        readings = np.array(self.marks).reshape(-1, len(self.parts))
+        if len(self.marks) > most:
+            for site, forward_ns, backward_ns, rules in self.spent(self.take()):
+                site.forward_ns += forward_ns
+                site.backward_ns += backward_ns
+                site.rules += rules
+
+    def take(self) -> list[int]:
+        """Return what the clock said, and forget it."""
+        marks = self.marks[:]
         self.marks.clear()
+        return marks
+
+    def spent(self, marks: list[int]) -> Iterator[tuple[Any, int, int, int]]:
+        """Yield sites with the time of forward and of backward, and how often a derivative ran."""
+        readings = np.array(marks).reshape(-1, len(self.parts))
         for (site, forward), ns in zip(self.parts, np.diff(readings, axis=1).sum(0).tolist(), strict=False):
-            if site is None:
-                continue
-            if forward:
-                site.forward_ns += ns
-            else:
-                site.backward_ns += ns
+            if site is not None:
+                yield (site, ns, 0, 0) if forward else (site, 0, ns, 0)
         for site in self.walked:
-            site.rules += len(readings)
+            yield site, 0, 0, len(readings)

@@ -1,4 +1,4 @@
-"""Steps of a Trainer that are replayed."""
+"""Steps of a Trainer or an estimator that are replayed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ Array = np.ndarray[Any, Any]
 
 SEEN = 60
 """How many steps of a shape are run before it is captured, which takes about as long as they did."""
+
+
+WORTH = 150
+"""How many steps of a shape must be to come for it to be captured at once."""
 
 
 class Forward:
@@ -46,6 +50,7 @@ class Compiled:
     def __init__(self, model: Any, loss: Any, optimizer: Any, wanted: bool | None) -> None:
         self.seen: Counter[Any] = Counter()
         self.enough = SEEN if wanted is None else 0
+        self.many = 0
         parts = [m for root in (model, loss) if isinstance(root, Module) for _, m in root.named_modules()]
         self.integers = any(isinstance(m, Embedding) for m in parts)
         known = all(type(m).__module__.startswith("microfw.") and not isinstance(m, Lambda) for m in parts)
@@ -54,6 +59,10 @@ class Compiled:
         chosen = able and (usual if wanted is None else wanted)
         self.step = CompiledStep(Forward(model, loss), optimizer) if chosen else None
 
+    def expect(self, rows: int, steps: int) -> None:
+        """Tell that so many steps with so many rows each are to come."""
+        self.many = rows if steps >= WORTH else 0
+
     def gradients(self, X: Array, y: Array, between: Callable[[Array], None]) -> Tensor | None:
         """Compute a batch's gradients and return the model's outputs; or None if it is to be done as ever.
 
@@ -61,7 +70,7 @@ class Compiled:
         """
         if self.step is None or (X.dtype.kind != "f" and not self.integers):
             return None
-        if self.enough:
+        if self.enough and len(X) != self.many:
             key = (X.shape, X.dtype.char, y.shape, y.dtype.char)
             self.seen[key] += 1
             if self.seen[key] <= self.enough:

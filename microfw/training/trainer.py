@@ -149,6 +149,7 @@ class Trainer:
         hooks = Hooks([*self.clips, *self.hooks, *([Progress()] if progress else [])])
         self._run = run = Run(state, hooks, train, batch_size, validation, rng, self.metrics, self.accumulate)
         run.compiled = Compiled(self.model, self.loss, self.optimizer, self.compile)
+        run.compiled.expect(batch_size, len(run.train) // batch_size * epochs)
         with mode(), quiet(), switched(self.model, True), run.interrupts:
             saved = None if resume is None else Saved(resume, run)
             try:

@@ -21,6 +21,10 @@ def bce(z, t):
     return -t * np.log(p) - (1 - t) * np.log(1 - p)
 
 
+def squared_error(x, t):
+    return np.mean(np.square(x - t))
+
+
 CASES = [
     Case(
         "cross_entropy",
@@ -37,6 +41,21 @@ CASES = [
         without={"0-d": "logits are (N, C)", "empty": "the mean over no rows is an error"},
         random=strategies.cross_entropy,
         analytic=lambda z, labels: np.mean(np.log(np.sum(np.exp(z), axis=1)) - z[np.arange(len(labels)), labels]),
+    ),
+    Case(
+        "squared_error",
+        squared_error,
+        [
+            Sample("batch", (floats((5, 3), seed=1), floats((5, 3), seed=2))),
+            Sample("column", (floats((4, 1), seed=1), floats((4, 1), seed=2))),
+            Sample("vector", (floats((7,), seed=1), floats((7,), seed=2))),
+            Sample("0-d", (floats(()), np.array(0.25))),
+            Sample("transposed", (floats((3, 5), seed=1), floats((3, 5), seed=2)), {}, transposed),
+            Sample("negative stride", (floats((5, 3), seed=1), floats((5, 3), seed=2)), {}, backwards),
+        ],
+        protocol=False,
+        without={"empty": "the mean over no entries is an error"},
+        random=strategies.squared_error,
     ),
     Case(
         "bce_with_logits",

@@ -218,3 +218,8 @@ def cross_entropy(draw):
     labels = np.random.default_rng(draw(seeds)).integers(0, classes, n)
     scale = draw(st.sampled_from([1.0, 30.0]))
     return Sample(f"random ({n}, {classes}) times {scale}", (floats((n, classes), seed=draw(seeds)) * scale, labels))
+
+
+def squared_error(draw):
+    shape = draw(shapes(high=3, shortest=1))
+    return Sample(f"random {shape}", (floats(shape, seed=draw(seeds)), floats(shape, seed=draw(seeds)) * 0.7))

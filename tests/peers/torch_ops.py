@@ -263,6 +263,7 @@ TORCH = {name: named(name) for name in UNARY + BINARY} | {
     "cholesky": cholesky,
     "slogdet": slogdet,
     "cross_entropy": named("cross_entropy", "nn", "functional"),
+    "squared_error": named("mse_loss", "nn", "functional"),
     "bce_with_logits": lambda torch, z, t: torch.nn.functional.binary_cross_entropy_with_logits(
         *torch.broadcast_tensors(z, t), reduction="none"
     ),

@@ -71,6 +71,9 @@ class Loss(Module):
     def _pair(self, prediction: Any, target: Any) -> tuple[Tensor, Any]:
         """Return both with their shapes and dtypes compared: nothing is broadcast."""
         prediction = self._tensor(prediction)
+        array = prediction._array
+        if type(target) is np.ndarray and target.dtype is array.dtype and target.shape == array.shape and target.size:
+            return prediction, target
         if not isinstance(target, Tensor):
             target = self._array(target, "the target")
         if prediction.shape != target.shape:

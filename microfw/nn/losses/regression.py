@@ -9,6 +9,7 @@ import numpy as np
 
 from microfw.errors import ArgumentError, message
 from microfw.nn.losses.base import Loss
+from microfw.ops.loss import squared_error
 from microfw.tensor import Tensor
 
 
@@ -25,6 +26,8 @@ class MSELoss(Loss):
     def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
         """Compare two arrays of one shape."""
         prediction, target = self._pair(prediction, target)
+        if sample_weight is None and self.reduction == "mean":
+            return squared_error(prediction, target)
         return self._reduce(np.square(prediction - target), sample_weight)
 
 

@@ -1,0 +1,91 @@
+"""The log: what a recorder has noted in an epoch, which is made sense of when somebody wants to read it."""
+
+from __future__ import annotations
+
+from time import perf_counter_ns
+from typing import Any
+
+from microfw.profiler.session import PHASES, Epoch, Row
+from microfw.profiler.sites import Pattern, Site, recomputed
+
+
+class Log:
+    """What was noted in an epoch, as it was noted; `epoch` makes sense of it, later, off the clock."""
+
+    def __init__(self) -> None:
+        self.stretches: list[tuple[str, int, int]] = []
+        self.losses = (0, 0.0)  # how many, and their sum
+        self.folded: dict[tuple[str, str], Row] = {}
+        self.parameters = (0, 0)
+        self.saved_bytes = 0
+        self.counts: list[tuple[Pattern, int]] = []
+        self.spent: list[tuple[Site, int, int, int, int]] = []
+        self.marks: list[tuple[Any, list[int]]] = []  # of replayed steps, with the `Timed` plan that reads them
+        self.times = dict.fromkeys((*PHASES, "data"), 0)
+        self.observed_times = dict.fromkeys(PHASES, 0)
+        self.metrics: dict[str, float] = {}
+        self.number = self.steps = self.observed = self.replays = self.loose = self.total_ns = 0
+        self.observing = False
+        self.began = self.step_ended = perf_counter_ns()
+
+    def add_stretches(self, observing: bool) -> None:
+        """Turn the stretches so far into times. One inside of another is part of it."""
+        observed = observing ^ (sum(phase == "toggle" for phase, _, _ in self.stretches) % 2 == 1)
+        outermost: list[tuple[str, int, int, bool]] = []
+        for phase, began, ended in self.stretches:
+            if phase == "toggle":
+                observed = not observed
+                continue
+            while outermost and outermost[-1][1] >= began:
+                outermost.pop()
+            outermost.append((phase, began, ended, observed))
+        self.stretches.clear()
+        for phase, began, ended, observed in outermost:
+            self.times[phase] += ended - began
+            if observed:
+                self.observed_times[phase] += ended - began
+            if phase == "forward" and self.step_ended:
+                self.times["data"] += began - self.step_ended
+            self.step_ended = ended if phase == "update" else 0
+
+    def epoch(self) -> Epoch:
+        """Return the epoch's numbers."""
+        self.add_stretches(self.observing)
+        epoch = Epoch(
+            self.number,
+            steps=self.steps,
+            observed=self.observed,
+            replayed=self.replays,
+            loss=self.metrics.get("loss", self.losses[1] / self.losses[0] if self.losses[0] else None),
+            metrics=self.metrics,
+            parameters=self.parameters[0],
+            parameter_tensors=self.parameters[1],
+            saved_peak_bytes=self.saved_bytes,
+            observed_forward_ns=self.observed_times["forward"] + self.loose,
+            observed_backward_ns=self.observed_times["backward"],
+            total_ns=self.total_ns,
+        )
+        for name, ns in self.times.items():
+            setattr(epoch, f"{name}_ns", ns)
+        epoch.forward_ns += self.loose
+        rows = self.folded
+        for pattern, count in self.counts:
+            pattern.fold(rows, count)
+        for site, forward_ns, backward_ns, rules, again in self._all_spent():
+            row = rows.setdefault((site.path, site.op.name), Row(site.path, site.op.name))
+            row.forward_ns += forward_ns
+            row.backward_ns += backward_ns
+            row.rules += rules
+            if again:
+                recomputed(row, site, rules, again)
+        epoch.rows = list(rows.values())
+        return epoch
+
+    def _all_spent(self) -> list[tuple[Site, int, int, int, int]]:
+        """Return what was spent at each site, with what the clock said of replayed steps."""
+        spent = {id(entry[0]): entry for entry in self.spent}
+        for timed, marks in self.marks:
+            for site, forward_ns, backward_ns, rules in timed.spent(marks):
+                _, f, b, r, again = spent.get(id(site), (site, 0, 0, 0, 0))
+                spent[id(site)] = (site, f + forward_ns, b + backward_ns, r + rules, again)
+        return list(spent.values())
