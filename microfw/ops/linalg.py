@@ -24,7 +24,7 @@ def _column_sums(g: Any, out: Array) -> None:
         ones.setflags(write=False)
         if len(_ONES) > 64:
             _ONES.clear()
-        if g.dtype == np.float32:
+        if g.dtype.kind == "f":
             _ONES[len(g)] = ones
     if type(g) is np.ndarray:
         ones.dot(g, out)

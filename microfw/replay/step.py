@@ -48,7 +48,7 @@ class Replay:
         self.named = Named(step.f)
         self.fits = fitting(captured.inputs, self.named)
         self.changes = recording.changes.count
-        self.mode = MODE.get()
+        self.mode = self.other = MODE.get()  # those under which the last steps were replayed
         self.whole = not self.others and type(step.optimizer).step is Optimizer.step
         self.lock = Lock()
 
@@ -86,9 +86,9 @@ class CompiledStep:
     def __call__(self, *arguments: Any) -> Any:
         """Do a step."""
         self._whole = False
-        last = self._last
-        if last is not None and _mode() is last.mode and _changes.count == last.changes and last.fits(arguments):
-            made = self._replay(last, arguments, None)
+        last, mode = self._last, _mode()
+        if last is not None and mode is last.mode and _changes.count == last.changes and last.fits(arguments):
+            made = self._replay(last, mode, arguments, None)
         else:
             made = self._choose(tuple([self._array(a) for a in arguments]), None)
         if not (self._whole and self.optimizer._at_once()):
@@ -100,9 +100,11 @@ class CompiledStep:
 
         ``between`` is called with the loss before backward.
         """
-        last = self._last
-        if last is not None and _mode() is last.mode and _changes.count == last.changes and last.fits(arguments):
-            return self._replay(last, arguments, between)
+        last, mode = self._last, _mode()
+        if last is not None and mode is last.other:
+            last.mode, last.other = mode, last.mode
+        if last is not None and mode is last.mode and _changes.count == last.changes and last.fits(arguments):
+            return self._replay(last, mode, arguments, between)
         return self._choose(tuple([self._array(a) for a in arguments]), between)
 
     def _choose(self, arrays: tuple[Array, ...], between: Between) -> Any:
@@ -130,22 +132,23 @@ class CompiledStep:
         if observer is not None and (replay.timed is None or replay.timed.observer is not observer):
             made = self._eager(arrays, between)  # which it sees first
             replay.timed = Timed(replay.plan, observer, observer.bound())
+            replay.mode = replay.other = mode
             return made
-        replay.mode = mode
+        replay.mode, replay.other = mode, replay.mode
         self._last = replay
-        return self._replay(replay, arrays, between)
+        return self._replay(replay, mode, arrays, between)
 
-    def _replay(self, replay: Replay, arrays: Any, between: Between) -> Any:
+    def _replay(self, replay: Replay, mode: recording.Mode, arrays: Any, between: Between) -> Any:
         if not replay.lock.acquire(False):  # another thread is in it
             return self._eager(arrays, between)
         try:
             before = None if replay.carried is None else replay.carried.save()
-            watcher = replay.mode.watcher
+            watcher = mode.watcher
             try:
                 if watcher is None and between is None:
                     replay.run(*arrays)
                 else:
-                    self._apart(replay, arrays, between, watcher)
+                    self._apart(replay, mode, arrays, between)
             except _Stopped as stopped:
                 raise stopped.error from None
             except Exception:  # the step as ever says it in the layers' words
@@ -168,9 +171,9 @@ class CompiledStep:
         finally:
             replay.lock.release()
 
-    def _apart(self, replay: Replay, arrays: Any, between: Between, watcher: Any) -> None:
+    def _apart(self, replay: Replay, mode: recording.Mode, arrays: Any, between: Between) -> None:
         """Do one pass after the other, with a look at the loss, and at the clock if somebody keeps time."""
-        timed = replay.timed if replay.mode.observer is not None else None
+        watcher, timed = mode.watcher, replay.timed if mode.observer is not None else None
         forward, backward = replay.plan.apart if timed is None else (timed.forward, timed.backward)
         began = ended = perf_counter_ns() if watcher is not None else 0
         forward(*arrays)

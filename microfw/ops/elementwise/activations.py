@@ -62,7 +62,7 @@ def _zeros(x: Array) -> Any:
             return 0
         zeros = np.zeros_like(x)
         zeros.setflags(write=False)
-        if x.dtype == np.float32:
+        if x.dtype.kind == "f":
             if len(_ZEROS) > 64:
                 _ZEROS.clear()
             _ZEROS[key] = zeros
