@@ -52,13 +52,15 @@ class Replay:
         self.whole = not self.others and type(step.optimizer).step is Optimizer.step
         self.lock = Lock()
 
-    def results(self) -> Any:
-        """Return copies of the outputs as Tensors."""
+    def results(self, watcher: Any) -> Any:
+        """Return copies of the outputs as Tensors, and tell a watcher the loss."""
         made = []
         for output in self.outputs:
             array = output.copy()
             array.setflags(False)
             made.append(result(array, None))
+        if watcher is not None and watcher.losses is not None:
+            watcher.losses.append(made[0]._array)
         return tuple(made) if self.several else made[0]
 
 
@@ -162,7 +164,7 @@ class CompiledStep:
             for leaf in replay.others:
                 leaf.grad = None
             self._whole = replay.whole and watcher is None
-            return replay.results()
+            return replay.results(watcher)
         except BaseException:
             self.optimizer.zero_grad()
             if replay.timed is not None:
@@ -185,8 +187,6 @@ class CompiledStep:
                 between(replay.outputs[0])
             except BaseException as error:
                 raise _Stopped(error) from None
-        if watcher is not None and watcher.losses is not None:
-            watcher.losses.append(replay.outputs[0].copy())
         backward(*arrays)
         if watcher is not None:
             watcher.stretches.append(("backward", ended, perf_counter_ns()))
