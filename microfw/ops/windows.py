@@ -124,19 +124,25 @@ def geometry(where: str, size: Shape, kernel: Any, stride: Any = 1, padding: Any
     try:
         return _geometry(where, size, kernel, stride, padding, dilation)
     except TypeError:  # lists do
-        return _geometry(where, size, *map(_hashable, (kernel, stride, padding, dilation)))
+        return _geometry(where, size, *hashable(kernel, stride, padding, dilation))
 
 
-def _hashable(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
+def hashable(*settings: Any) -> tuple[Any, ...]:
+    """Return settings with tuples in the place of lists and arrays.
+
+    Examples
+    --------
+    >>> hashable([1, [2, 3]], "same")
+    ((1, (2, 3)), 'same')
+    """
+    lists = (value.tolist() if isinstance(value, np.ndarray) else value for value in settings)
+    return tuple(hashable(*value) if isinstance(value, list | tuple) else value for value in lists)
 
 
-def check_images(x: Any, where: str) -> None:
-    """Raise unless an array has a batch axis, a channel axis and one to three more."""
-    if x.ndim - 2 not in AXES:
-        raise ShapeError(message(where, f"x of shape {', '.join(AXES.values())}", x.shape))
+def check_images(x: Shape, where: str) -> None:
+    """Raise unless a shape has a batch axis, a channel axis and one to three more."""
+    if len(x) - 2 not in AXES:
+        raise ShapeError(message(where, f"x of shape {', '.join(AXES.values())}", x))
 
 
 def either(call: Any, *inputs: Any, **params: Any) -> Any:
@@ -226,7 +232,7 @@ def windows(x: Array, *, kernel: Sizes, stride: Sizes = 1, padding: Padding = 0,
     tensor([[[[0., 1., 2.],
               [1., 2., 3.]]]])
     """
-    check_images(x, "windows")
+    check_images(x.shape, "windows")
     geo = geometry("windows", x.shape[2:], kernel, stride, padding, dilation)
     cols = columns(x, geo)
     return batch_first(cols.reshape((x.shape[1], *geo.kernel, *geo.out, x.shape[0])))
