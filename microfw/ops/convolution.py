@@ -26,7 +26,7 @@ from microfw.ops.windows import (
     columns,
     either,
     geometry,
-    hashable,
+    once,
     per_axis,
     put_back,
     windows,
@@ -67,37 +67,35 @@ class Plan(NamedTuple):
 
     geo: Geometry
     weight: Shape  # groups, 1, outputs, work
-    cols: Shape  # groups, work, blocks, columns: the windows
+    cols: Shape  # groups, work, blocks, columns: a column is a window
     y: Shape  # groups, outputs, blocks, columns
-    images: Shape  # all outputs, H', W', N
+    images: Shape  # outputs of all groups, H', W', N: what y is
 
 
-def plan(where: str, x: Shape, w: Shape, *settings: Any) -> Plan:
-    """Return the plan for two shapes, a stride, padding, dilation and groups; worked out, and checked, once for each.
+@once
+def plan(
+    where: str, x: Shape, w: Shape, stride: Sizes = 1, padding: Padding = 0, dilation: Sizes = 1, groups: int = 1
+) -> Plan:
+    """Return the plan of a convolution of two shapes, which are checked.
 
     Raises
     ------
     ShapeError
-        If the shapes do not fit each other, or the kernel is larger than the padded input.
+        If they do not fit each other, or the kernel is larger than the padded input.
     ArgumentError
         If a setting makes no sense.
     """
-    try:
-        return _plan(where, x, w, *settings)
-    except TypeError:  # lists do
-        return _plan(where, x, w, *hashable(*settings))
-
-
-@lru_cache(maxsize=256)
-def _plan(where: str, x: Shape, w: Shape, stride: Any, padding: Any, dilation: Any, groups: int) -> Plan:
     _check(x, w, w[1] * groups if len(w) > 1 else 0, groups, where)
     geo = geometry(where, x[2:], w[2:], stride, padding, dilation)
-    outputs, work, columns = w[0] // groups, prod(w[1:]), prod(geo.out) * x[0]
-    d = blocks(outputs * work, columns)
-    block = (d, columns // d)
+    outputs, work, places = w[0] // groups, prod(w[1:]), prod(geo.out) * x[0]
+    d = blocks(outputs * work, places)
     return Plan(
-        geo, (groups, 1, outputs, work), (groups, work, *block), (groups, outputs, *block), (w[0], *geo.out, x[0])
-    )  # fmt: skip
+        geo,
+        weight=(groups, 1, outputs, work),
+        cols=(groups, work, d, places // d),
+        y=(groups, outputs, d, places // d),
+        images=(w[0], *geo.out, x[0]),
+    )
 
 
 def _check(x: Shape, w: Shape, channels: int, groups: int, where: str) -> None:
@@ -213,8 +211,7 @@ def conv(
     if type(b) is not int or b:
         if np.shape(b) != w.shape[:1]:
             raise ShapeError(message("conv", f"b of shape {w.shape[:1]}, or 0 for none", np.shape(b)))
-        y = y.reshape((w.shape[0], -1))
-        y += b.reshape((w.shape[0], 1))
+        y += b.reshape((*shapes.y[:2], 1, 1))
     kept = cols if cols.nbytes <= KEPT and shapes.geo.spots is not None else None
     return batch_first(y.reshape(shapes.images)), kept
 
@@ -263,14 +260,12 @@ def conv_transpose(
     >>> conv_transpose(np.array([[[1.0, 2.0]]]), np.array([[[1.0, 1.0, 1.0]]]), stride=2)
     tensor([[[1., 1., 3., 2., 2.]]])
     """
-    try:
-        shapes, flipped = _plans(x.shape, w.shape, size, stride, padding, dilation, groups)
-    except TypeError:  # lists do
-        shapes, flipped = _plans(x.shape, w.shape, *hashable(size, stride, padding, dilation, groups))
+    shapes, flipped = _plans(x.shape, w.shape, size, stride, padding, dilation, groups)
     if flipped is not None:
-        taps = w.reshape((groups, -1, *w.shape[1:])).swapaxes(1, 2)[..., *(slice(None, None, -1),) * (w.ndim - 2)]
-        cols = columns(x, flipped.geo).reshape(flipped.cols)
-        return batch_first(_multiply(taps.reshape(flipped.weight), cols, flipped.y).reshape(flipped.images))
+        w = w.reshape((groups, w.shape[0] // groups, *w.shape[1:])).swapaxes(1, 2)
+        w = w[..., *(slice(None, None, -1),) * (x.ndim - 2)].reshape(flipped.weight)
+        y = _multiply(w, columns(x, flipped.geo).reshape(flipped.cols), flipped.y)
+        return batch_first(y.reshape(flipped.images))
     geo, n, channels = shapes.geo, x.shape[0], w.shape[1] * groups
     w = w.reshape(shapes.weight).swapaxes(2, 3)
     cols = _multiply(w, batch_last(x).reshape(shapes.y), shapes.cols)
@@ -278,14 +273,13 @@ def conv_transpose(
     return put_back((cols[:, k] for k in range(prod(geo.kernel))), channels, n, cols.dtype, geo)
 
 
-@lru_cache(maxsize=256)
+@once
 def _plans(
     x: Shape, w: Shape, size: Any, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> tuple[Plan, Plan | None]:
-    """Return the plan of the convolution that is transposed.
+    """Return the plan of the convolution that is transposed; if there is one, that of a convolution that does the same.
 
-    If it keeps the size, the transpose is a convolution with the kernel flipped, and as much work: return its plan,
-    too.
+    If the size stays, that is with the kernel flipped, and as much work.
     """
     where, axes, kernel = "conv_transpose", len(x) - 2, w[2:]
     _check(x, w, w[0], groups, where)
