@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
-
-import numpy as np
 
 from microfw.nn.checks import numbers, wrong_shape
 from microfw.nn.module import Module
@@ -20,4 +19,5 @@ class Flatten(Module):
             x = numbers(x, self)
         if not x.ndim:
             raise wrong_shape(self, "(N, ...)", x, "give it an axis for the rows")
-        return np.reshape(x, (len(x), int(np.prod(x.shape[1:]))))  # type: ignore[return-value]
+        n, *rest = x.shape
+        return x.reshape((n, prod(rest)))  # type: ignore[no-any-return]

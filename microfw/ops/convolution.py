@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from microfw.errors import ArgumentError, ShapeError, message
 from microfw.op import Array, Cost, Shape, op
 from microfw.ops.windows import (
     AXES,
+    Geometry,
     Padding,
     Sizes,
     batch_first,
@@ -25,6 +26,7 @@ from microfw.ops.windows import (
     columns,
     either,
     geometry,
+    once,
     per_axis,
     put_back,
     windows,
@@ -57,26 +59,62 @@ def _ones(n: int, char: str) -> Array:
     return ones
 
 
-def _check(x: Any, w: Any, channels: int, groups: int, where: str) -> None:
+class Plan(NamedTuple):
+    """The shapes in which a convolution is a matrix product for each group and block of columns.
+
+    ``work`` is what an output sees: all taps of its group's channels.
+    """
+
+    geo: Geometry
+    weight: Shape  # groups, 1, outputs, work
+    cols: Shape  # groups, work, blocks, columns: a column is a window
+    y: Shape  # groups, outputs, blocks, columns
+    images: Shape  # outputs of all groups, H', W', N: what y is
+
+
+@once
+def plan(
+    where: str, x: Shape, w: Shape, stride: Sizes = 1, padding: Padding = 0, dilation: Sizes = 1, groups: int = 1
+) -> Plan:
+    """Return the plan of a convolution of two shapes, which are checked.
+
+    Raises
+    ------
+    ShapeError
+        If they do not fit each other, or the kernel is larger than the padded input.
+    ArgumentError
+        If a setting makes no sense.
+    """
+    _check(x, w, w[1] * groups if len(w) > 1 else 0, groups, where)
+    geo = geometry(where, x[2:], w[2:], stride, padding, dilation)
+    outputs, work, places = w[0] // groups, prod(w[1:]), prod(geo.out) * x[0]
+    d = blocks(outputs * work, places)
+    return Plan(
+        geo,
+        weight=(groups, 1, outputs, work),
+        cols=(groups, work, d, places // d),
+        y=(groups, outputs, d, places // d),
+        images=(w[0], *geo.out, x[0]),
+    )
+
+
+def _check(x: Shape, w: Shape, channels: int, groups: int, where: str) -> None:
     """Raise unless a weight fits ``x``, which is to have so many channels."""
     check_images(x, where)
-    if w.ndim != x.ndim:
-        raise ShapeError(message(where, f"a weight of {x.ndim} axes, as x has", w.shape))
-    if groups < 1 or w.shape[0] % groups:
-        expected = f"groups to divide the {w.shape[0]} channels of the weight's first axis"
+    if len(w) != len(x):
+        raise ShapeError(message(where, f"a weight of {len(x)} axes, as x has", w))
+    if groups < 1 or w[0] % groups:
+        expected = f"groups to divide the {w[0]} channels of the weight's first axis"
         raise ArgumentError(message(where, expected, groups))
-    if x.shape[1] != channels:
-        axes = AXES[x.ndim - 2].replace("C", str(channels))
-        raise ShapeError(message(where, f"x of shape {axes} for a weight {w.shape}, groups={groups}", x.shape))
+    if x[1] != channels:
+        axes = AXES[len(x) - 2].replace("C", str(channels))
+        raise ShapeError(message(where, f"x of shape {axes} for a weight {w}, groups={groups}", x))
 
 
-def _multiply(w: Array, x: Array) -> Array:
-    """Matrix products, one a group: (G, M, K) by (G, K, P) in blocks of columns."""
-    (groups, m, k), columns = w.shape, x.shape[2]
-    d = blocks(m * k, columns)
-    y = np.empty((groups, m, d, columns // d), w.dtype if w.dtype == x.dtype else np.result_type(w, x))
-    x = x.reshape((groups, k, d, columns // d))
-    np.matmul(w[:, None], x.transpose((0, 2, 1, 3)), out=y.transpose((0, 2, 1, 3)))
+def _multiply(a: Array, b: Array, shape: Shape) -> Array:
+    """Matrix products of (G, 1, M, K) and (G, K, D, P) as (G, M, D, P), one for each group and block."""
+    y = np.empty(shape, a.dtype if a.dtype == b.dtype else np.result_type(a, b))
+    np.matmul(a, b.transpose((0, 2, 1, 3)), out=y.transpose((0, 2, 1, 3)))
     return y
 
 
@@ -92,20 +130,18 @@ def _by_weight(
     g: Any, x: Any, cols: Any, shape: Shape, stride: Sizes, padding: Padding, dilation: Sizes, groups: int
 ) -> Any:
     """Each output's gradient times the window that it saw, summed over places and batch."""
+    shapes = plan("conv", x.shape, shape, stride, padding, dilation, groups)
     if cols is None:
         cols = batch_last(either(windows, x, kernel=shape[2:], stride=stride, padding=padding, dilation=dilation))
-    out, work, places = shape[0] // groups, prod(shape[1:]), prod(g.shape[2:]) * g.shape[0]
-    d = blocks(out * work, places)
-    g = batch_last(g).reshape((groups, out, d, places // d)).transpose((0, 2, 1, 3))
-    cols = cols.reshape((groups, work, d, places // d)).transpose((0, 2, 3, 1))
-    products = np.matmul(g, cols)
-    return (np.sum(products, axis=1) if d > 1 else products).reshape(shape)
+    g = batch_last(g).reshape(shapes.y).transpose((0, 2, 1, 3))
+    products = np.matmul(g, cols.reshape(shapes.cols).transpose((0, 2, 3, 1)))
+    return (products.sum(axis=1) if products.shape[1] > 1 else products).reshape(shape)
 
 
 def _by_bias(g: Any, w: Any) -> Any:
     """Sum over places and batch; a product with ones takes half the time of a sum."""
     rows = batch_last(g).reshape((w.shape[0], prod(g.shape[2:]) * g.shape[0]))
-    return np.matmul(rows, _ones(rows.shape[1], g.dtype.char))
+    return rows.dot(_ones(rows.shape[1], g.dtype.char))
 
 
 def _push(dx: Any, w: Any, shape: Shape, stride: Sizes, padding: Padding, dilation: Sizes, groups: int) -> Any:
@@ -169,17 +205,15 @@ def conv(
     >>> conv(np.array([[[1.0, 2.0, 4.0]]]), np.array([[[-1.0, 1.0]]]), 0)
     tensor([[[1., 2.]]])
     """
-    _check(x, w, w.shape[1] * groups if w.ndim > 1 else 0, groups, "conv")
-    geo = geometry("conv", x.shape[2:], w.shape[2:], stride, padding, dilation)
-    outputs, n, work, places = w.shape[0], x.shape[0], prod(w.shape[1:]), prod(geo.out) * x.shape[0]
-    cols = columns(x, geo).reshape((groups, work, places))
-    y = _multiply(w.reshape((groups, outputs // groups, work)), cols).reshape((outputs, places))
-    kept = cols if cols.nbytes <= KEPT and geo.spots is not None else None
+    shapes = plan("conv", x.shape, w.shape, stride, padding, dilation, groups)
+    cols = columns(x, shapes.geo).reshape(shapes.cols)
+    y = _multiply(w.reshape(shapes.weight), cols, shapes.y)
     if type(b) is not int or b:
-        if np.shape(b) != (outputs,):
-            raise ShapeError(message("conv", f"b of shape ({outputs},), or 0 for none", np.shape(b)))
-        y += b.reshape((outputs, 1))
-    return batch_first(y.reshape((outputs, *geo.out, n))), kept
+        if np.shape(b) != w.shape[:1]:
+            raise ShapeError(message("conv", f"b of shape {w.shape[:1]}, or 0 for none", np.shape(b)))
+        y += b.reshape((*shapes.y[:2], 1, 1))
+    kept = cols if cols.nbytes <= KEPT and shapes.geo.spots is not None else None
+    return batch_first(y.reshape(shapes.images)), kept
 
 
 def _transpose_by_input(g: Any, w: Any, stride: Sizes, padding: Padding, dilation: Sizes, groups: int) -> Any:
@@ -226,27 +260,39 @@ def conv_transpose(
     >>> conv_transpose(np.array([[[1.0, 2.0]]]), np.array([[[1.0, 1.0, 1.0]]]), stride=2)
     tensor([[[1., 1., 3., 2., 2.]]])
     """
-    where = "conv_transpose"
-    _check(x, w, w.shape[0], groups, where)
-    kernel, axes = w.shape[2:], x.ndim - 2
-    size = _smallest(x.shape[2:], kernel, stride, padding, dilation) if size is None else size
-    geo = geometry(where, per_axis(size, axes, where, "size"), kernel, stride, padding, dilation)
-    if geo.out != x.shape[2:]:
-        raise ShapeError(message(where, f"x of {geo.out} places for size {geo.size}", x.shape))
-    outputs, n, work = w.shape[0], x.shape[0], prod(w.shape[1:])
-    channels = w.shape[1] * groups
-    w = w.reshape((groups, outputs // groups, *w.shape[1:]))
-    if geo.out == geo.size and not geo.stepped:  # then it is a convolution with the kernel flipped, and as much work
-        flipped = w.swapaxes(1, 2)[(..., *(slice(None, None, -1),) * axes)].reshape(
-            (channels, outputs // groups, *kernel)
-        )
-        pads = tuple((s - 1 - a, s - 1 - b) for s, (a, b) in zip(geo.spans, geo.pads, strict=True))
-        return conv.op.value(x, flipped, 0, padding=pads, dilation=dilation, groups=groups)[0]
-    places = prod(geo.out) * n
-    w = w.reshape((groups, outputs // groups, work)).transpose((0, 2, 1))
-    cols = _multiply(w, batch_last(x).reshape((groups, outputs // groups, places)))
-    cols = cols.reshape((channels, prod(kernel), *geo.out, n))
-    return put_back((cols[:, k] for k in range(prod(kernel))), channels, n, cols.dtype, geo)
+    shapes, flipped = _plans(x.shape, w.shape, size, stride, padding, dilation, groups)
+    if flipped is not None:
+        w = w.reshape((groups, w.shape[0] // groups, *w.shape[1:])).swapaxes(1, 2)
+        w = w[..., *(slice(None, None, -1),) * (x.ndim - 2)].reshape(flipped.weight)
+        y = _multiply(w, columns(x, flipped.geo).reshape(flipped.cols), flipped.y)
+        return batch_first(y.reshape(flipped.images))
+    geo, n, channels = shapes.geo, x.shape[0], w.shape[1] * groups
+    w = w.reshape(shapes.weight).swapaxes(2, 3)
+    cols = _multiply(w, batch_last(x).reshape(shapes.y), shapes.cols)
+    cols = cols.reshape((channels, prod(geo.kernel), *geo.out, n))
+    return put_back((cols[:, k] for k in range(prod(geo.kernel))), channels, n, cols.dtype, geo)
+
+
+@once
+def _plans(
+    x: Shape, w: Shape, size: Any, stride: Any, padding: Any, dilation: Any, groups: int
+) -> tuple[Plan, Plan | None]:
+    """Return the plan of the convolution that is transposed; if there is one, that of a convolution that does the same.
+
+    If the size stays, that is with the kernel flipped, and as much work.
+    """
+    where, axes, kernel = "conv_transpose", len(x) - 2, w[2:]
+    _check(x, w, w[0], groups, where)
+    size = per_axis(_smallest(x[2:], kernel, stride, padding, dilation) if size is None else size, axes, where, "size")
+    channels = w[1] * groups
+    shapes = plan(where, (x[0], channels, *size), w, stride, padding, dilation, groups)
+    geo = shapes.geo
+    if geo.out != x[2:]:
+        raise ShapeError(message(where, f"x of {geo.out} places for size {geo.size}", x))
+    if geo.out != geo.size or geo.stepped:
+        return shapes, None
+    pads = tuple((s - 1 - a, s - 1 - b) for s, (a, b) in zip(geo.spans, geo.pads, strict=True))
+    return shapes, plan(where, x, (channels, w[0] // groups, *kernel), 1, pads, dilation, groups)
 
 
 def _smallest(out: Shape, kernel: Shape, stride: Any, padding: Any, dilation: Any) -> Shape:

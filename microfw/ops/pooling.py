@@ -29,7 +29,7 @@ from microfw.tensor import Tensor
 
 
 def _geometry(where: str, x: Any, kernel: Sizes, stride: Sizes | None, padding: Padding) -> Geometry:
-    check_images(x, where)
+    check_images(x.shape, where)
     geo = geometry(where, x.shape[2:], kernel, kernel if stride is None else stride, padding)
     if geo.inner is not None and any(max(pair) >= k for pair, k in zip(geo.pads, geo.kernel, strict=True)):
         got = f"padding {geo.pads}, kernel {geo.kernel}"

@@ -7,10 +7,10 @@ and matrix products have their long axis where it is fast. Any memory order is t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, wraps
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from microfw.tensor import Tensor
 
 Sizes = int | Sequence[int]
 Padding = int | str | Sequence[int | Sequence[int]]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 AXES = {1: "(N, C, W)", 2: "(N, C, H, W)", 3: "(N, C, D, H, W)"}
 
@@ -39,6 +41,33 @@ class Geometry(NamedTuple):
     stepped: bool  # some stride is above 1
     disjoint: bool  # no entry is in two windows
     tiles: bool  # every entry is in exactly one
+
+
+def hashable(value: Any) -> Any:
+    """Return a setting with tuples in the place of lists and arrays.
+
+    Examples
+    --------
+    >>> hashable([1, [2, 3]])
+    (1, (2, 3))
+    """
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    return tuple(map(hashable, value)) if isinstance(value, list | tuple) else value
+
+
+def once(function: Callable[P, R]) -> Callable[P, R]:
+    """Keep what a function of shapes and settings has returned, so that each combination is worked out once."""
+    kept: Callable[..., R] = lru_cache(maxsize=128)(function)
+
+    @wraps(function)
+    def call(*args: P.args, **settings: P.kwargs) -> R:
+        try:
+            return kept(*args, **settings)
+        except TypeError:  # lists do
+            return kept(*map(hashable, args), **{name: hashable(value) for name, value in settings.items()})
+
+    return call
 
 
 def per_axis(value: Any, axes: int, where: str, name: str) -> Shape:
@@ -72,8 +101,17 @@ def check_padding(padding: Any, axes: int, where: str) -> str | tuple[tuple[int,
     raise ArgumentError(message(where, expected, repr(padding)))
 
 
-@lru_cache(maxsize=128)
-def _geometry(where: str, size: Shape, kernel: Any, stride: Any, padding: Any, dilation: Any) -> Geometry:
+@once
+def geometry(where: str, size: Shape, kernel: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> Geometry:
+    """Return where windows lie on an input of some size.
+
+    Raises
+    ------
+    ArgumentError
+        If a setting makes no sense.
+    ShapeError
+        If not even one window fits.
+    """
     axes = len(size)
     kernel, stride, dilation = (
         per_axis(value, axes, where, name)
@@ -111,32 +149,10 @@ def _geometry(where: str, size: Shape, kernel: Any, stride: Any, padding: Any, d
     )  # fmt: skip
 
 
-def geometry(where: str, size: Shape, kernel: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> Geometry:
-    """Return where windows lie on an input of some size, worked out once for each combination.
-
-    Raises
-    ------
-    ArgumentError
-        If a setting makes no sense.
-    ShapeError
-        If not even one window fits.
-    """
-    try:
-        return _geometry(where, size, kernel, stride, padding, dilation)
-    except TypeError:  # lists do
-        return _geometry(where, size, *map(_hashable, (kernel, stride, padding, dilation)))
-
-
-def _hashable(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
-
-
-def check_images(x: Any, where: str) -> None:
-    """Raise unless an array has a batch axis, a channel axis and one to three more."""
-    if x.ndim - 2 not in AXES:
-        raise ShapeError(message(where, f"x of shape {', '.join(AXES.values())}", x.shape))
+def check_images(x: Shape, where: str) -> None:
+    """Raise unless a shape has a batch axis, a channel axis and one to three more."""
+    if len(x) - 2 not in AXES:
+        raise ShapeError(message(where, f"x of shape {', '.join(AXES.values())}", x))
 
 
 def either(call: Any, *inputs: Any, **params: Any) -> Any:
@@ -226,7 +242,7 @@ def windows(x: Array, *, kernel: Sizes, stride: Sizes = 1, padding: Padding = 0,
     tensor([[[[0., 1., 2.],
               [1., 2., 3.]]]])
     """
-    check_images(x, "windows")
+    check_images(x.shape, "windows")
     geo = geometry("windows", x.shape[2:], kernel, stride, padding, dilation)
     cols = columns(x, geo)
     return batch_first(cols.reshape((x.shape[1], *geo.kernel, *geo.out, x.shape[0])))
