@@ -120,6 +120,8 @@ def rules(op):
         f = waiting.pop()
         if not isinstance(f, types.FunctionType) or f in found or hasattr(f, "op"):
             continue
+        if hasattr(f, "__wrapped__"):  # keeps the shapes that it has worked out, and would not run again
+            continue
         if f.__module__.startswith("microfw.ops"):
             found.append(f)
             names = [*f.__code__.co_names, *(n for _, c in codes(f.__code__) for n in c.co_names)]

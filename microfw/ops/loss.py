@@ -16,10 +16,11 @@ from microfw.tensor import Tensor
 
 
 @lru_cache(maxsize=32)
-def _tables(shape: Shape, char: str) -> tuple[Array, Array, Array, float]:
-    """Return one-hot rows, matrices of ones and of the number of rows, and its logarithm, for logits of a shape."""
+def _tables(shape: Shape, char: str) -> tuple[Array, Array, Array, Array, float]:
+    """Return one-hot rows, matrices of ones and of the number of rows, a vector of ones, and the number's logarithm."""
     rows, classes = shape
-    tables = np.eye(classes, dtype=char), np.ones((classes, classes), char), np.full((classes, classes), rows, char)
+    square = (classes, classes)
+    tables = np.eye(classes, dtype=char), np.ones(square, char), np.full(square, rows, char), np.ones(rows, char)
     for table in tables:
         table.setflags(write=False)
     return *tables, log(rows)
@@ -83,7 +84,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     if classes > WIDE:
         check_labels(labels, classes, "cross_entropy")
         return _general(logits, labels)
-    hots, sums, sums_n, log_n = _tables(shape, logits.dtype.char)
+    hots, sums, sums_n, ones, log_n = _tables(shape, logits.dtype.char)
     try:
         hot = hots.take(labels, 0) if isinstance(labels, np.ndarray) else labels.rows_of(hots)
         lowest = labels.item(labels.argmin())
@@ -98,9 +99,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     # broadcasting would.
     e = np.exp(logits)
     total = e.dot(sums_n)
-    each = np.log(total)
-    each -= logits
-    loss = each.ravel().dot(hot.ravel()) / n - log_n
+    loss = (np.log(total[:, 0]).dot(ones) - logits.ravel().dot(hot.ravel())) / n - log_n
     if loss < 0:  # by rounding
         loss = loss * 0
     others = hot * e
