@@ -70,7 +70,7 @@ def report(title: str, measured: Measured, names: Sequence[str]) -> str:
             rows.append([name, *("" for _ in rows[0][1:])])
             continue
         compared = [spread(ratios(times[name], times.get(other))) for other in (HAND, OURS, REPLAY)]
-        start, memory = f"{measured.start[name]:,.1f}", f"{measured.memory[name]:,.0f}"
+        start, memory = f"{measured.start[name]:,.0f}", f"{measured.memory[name]:,.0f}"
         rows.append([name, spread(times[name]), *compared, start, memory])
     return table(rows)
 
@@ -98,7 +98,7 @@ def markdown(heading: str, titles: dict[str, str], results: dict[str, Measured],
         return spread(ratios(found.times.get(name), found.times.get(HAND)))
 
     def one(values: dict[str, float], name: str) -> str:
-        return figure(values[name]) if name in values else ""
+        return f"{values[name]:,.0f}" if name in values else ""
 
     blocks = (
         ("µs a step: median and 95 % interval", lambda found, name: spread(found.times.get(name))),
