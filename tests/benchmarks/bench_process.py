@@ -17,18 +17,12 @@ import sys
 import tempfile
 import time
 
-from interleaved import environment, heading, ratios, rotated, shown, table
+from interleaved import environment, heading, ratios, rotated, save_digits, shown, table
 
 SCRIPT = str(pathlib.Path(__file__).with_name("process_jobs.py"))
 LOAD, OURS, TORCH, JAX, SKLEARN = "only load the data", "microfw", "PyTorch eager", "JAX jit", "MLPClassifier"
 REPLAY = "microfw replay"
 FORMS = {"sklearn": (LOAD, OURS, REPLAY, TORCH, JAX, SKLEARN), "npz": (LOAD, OURS, REPLAY, TORCH, JAX)}
-MAKE_FILE = """
-import sys, numpy as np
-from sklearn.datasets import load_digits
-X, y = load_digits(return_X_y=True)
-np.savez(sys.argv[1], X=(X / 16).astype(np.float32), y=y.astype(np.int64))
-"""
 TARGETS = (  # form, what is compared, solid, best
     ("sklearn", "/ only load", 1.25, 1.1),
     ("sklearn", f"x faster than {TORCH}", 2.5, 3),
@@ -143,7 +137,7 @@ def main() -> int:
     good, rows = True, [["microfw against its targets", "measured", "solid", "best", ""]]
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "digits.npz")
-        subprocess.run([sys.executable, "-c", MAKE_FILE, path], check=True, env=environment())
+        save_digits(path)
         for form in options.forms.split(","):
             columns = race(form, path if form == "npz" else "sklearn", options.rounds)
             good = good and OURS in columns and LOAD in columns

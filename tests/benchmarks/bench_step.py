@@ -1,6 +1,6 @@
-"""Time one training step of small networks on digits: microfw beside NumPy by hand, PyTorch, JAX and MyGrad.
+"""Time one training step of small networks on digits: microfw beside NumPy by hand and beside its peers.
 
-    python tests/benchmarks/bench_step.py [--rounds N] [--workloads tiny,small,mid,deep,conv] [--columns ...]
+    python tests/benchmarks/bench_step.py [--rounds N] [--workloads tiny,...] [--columns ...] [--markdown FILE]
 
 The losses of the first steps are compared before anything is timed.
 """
@@ -8,73 +8,87 @@ The losses of the first steps are compared before anything is timed.
 from __future__ import annotations
 
 import argparse
-import statistics
+import importlib
+import os
+import pathlib
 import sys
+import tempfile
 import time
 from typing import Any
 
-from interleaved import heading, ratios, rotated, serve, shown, start, table
+import step_report
+from interleaved import heading, peak_memory, rotated, save_digits, serve, start
+from step_report import HAND, NAMES, OURS, REPLAY, REPLAYED, SKLEARN, TARGETS, TUNED, Measured
 
-WORKLOADS: dict[str, tuple[tuple[Any, ...], int]] = {
-    "tiny": ((64, 16, 10), 32),
-    "small": ((64, 64, 10), 32),
-    "mid": ((64, 256, 256, 10), 128),
-    "deep": ((64, *[32] * 32, 10), 32),
-    "conv": (("1×8×8", "conv 8", "pool", "conv 16", 10), 64),
+WORKLOADS: dict[str, tuple[str, tuple[Any, ...], int]] = {  # kind of network, sizes, batch
+    "tiny": ("dense", (64, 16, 10), 32),
+    "small": ("dense", (64, 64, 10), 32),
+    "mid": ("dense", (64, 256, 256, 10), 128),
+    "deep": ("dense", (64, *[32] * 32, 10), 32),
+    "conv": ("images", ("1×8×8", "conv 8", "pool", "conv 16", 10), 64),
+    "recurrent": ("sequences", ("8×8", "GRU 32", 10), 32),
 }
 BATCHES = 20
 COMPARED = {"deep": 8}  # steps whose losses must agree; in a deep net rounding grows into a difference soon
 TOLERANCE = 5e-3
-
-HAND, TUNED, OURS, TORCH, JAX = "hand-written NumPy", "hand-tuned NumPy", "microfw", "PyTorch eager", "JAX jit"
-MYGRAD, REPLAY = "MyGrad", "microfw replay"
-NAMES = (HAND, TUNED, OURS, REPLAY, TORCH, JAX, MYGRAD)
-TARGETS = (  # what is compared; the most (for "faster", the least) that is solid, and what we would love
-    (
-        "/ hand-written",
-        {"tiny": (0.92, 0.72), "small": (0.92, 0.75), "mid": (1.0, 0.93), "deep": (0.92, 0.80), "conv": (0.65, 0.50)},
-    ),
-    ("/ hand-tuned", {"tiny": (1.25, 1.0), "small": (1.25, 1.0)}),
-    (
-        "x faster than PyTorch",
-        {"tiny": (5, 8), "small": (5, 6.5), "mid": (1.2, 1.4), "deep": (3.5, 4.5), "conv": (2.5, 4)},
-    ),
-    ("/ JAX jit", {"tiny": (0.45, 0.28), "small": (0.50, 0.35), "deep": (0.85, 0.70), "conv": (0.50, 0.33)}),
-    ("x faster than MyGrad", {"conv": (8, 12)}),
-)
-REPLAYED = (  # the same for replay, where something is aimed at
-    (),
-    ("/ hand-tuned", {"tiny": (0.65, 0.45), "small": (0.70, 0.52), "mid": (1.0, 0.88), "deep": (0.80, 0.58)}),
-    (),
-    ("/ JAX jit", {"tiny": (0.25, 0.14), "small": (0.30, 0.18), "deep": (0.55, 0.35), "conv": (0.40, 0.24)}),
-)
+PACKAGES = ("numpy", "torch", "jax", "mygrad", "autograd", "scikit-learn")
 
 
-def work(name: str, workload: str) -> tuple[dict[str, Any], Any]:
-    """Prepare a worker: the losses of the first steps, and a function that times passes over the batches."""
+def network(workload: str) -> Any:
+    """Return the network of a workload."""
+    kind, sizes, batch = WORKLOADS[workload]
+    if kind == "images":
+        from image_columns import Images
+
+        return Images()
+    if kind == "sequences":
+        from sequence_columns import Sequences
+
+        return Sequences()
+    from dense_columns import Dense
+
+    return Dense(sizes, batch)
+
+
+def exists(name: str, workload: str) -> bool:
+    """Return whether somebody wrote this network in that library."""
+    kind = WORKLOADS[workload][0]
+    return kind == "dense" or name not in (TUNED, SKLEARN)
+
+
+def work(name: str, workload: str, digits: str) -> tuple[dict[str, Any], Any]:
+    """Prepare a worker: the losses of the first steps, ms to start, and a function that times passes.
+
+    What it takes to start is the first pass over the batches, with all that is built and compiled before it and
+    on the way, less what such a pass takes later, or 0 where noise is larger; libraries are imported before.
+    """
     import numpy as np
     from columns import COLUMNS
-    from image_columns import IMAGES
-    from sklearn.datasets import load_digits
 
-    sizes, batch = WORKLOADS[workload]
-    X, y = load_digits(return_X_y=True)
-    X, y = (X / 16).astype(np.float32), y.astype(np.int64)
+    module, build = COLUMNS[name]
+    importlib.import_module(module)
+    net, batch = network(workload), WORKLOADS[workload][2]
+    with np.load(digits) as file:
+        X, y = file["X"].reshape(-1, *net.shape), file["y"]
     rng = np.random.default_rng(3)
     picks = [rng.permutation(len(X))[:batch] for _ in range(BATCHES)]
     batches = [(X[pick], y[pick]) for pick in picks]
-    step = IMAGES[name](batch) if workload == "conv" else COLUMNS[name](sizes, batch)
-    losses = [step(*pair) for pair in batches]
+
+    begin = time.perf_counter()
+    run = build(net, batches)
+    losses = run()
+    first = time.perf_counter() - begin
 
     def turn(passes: int) -> float:
+        if not passes:
+            return peak_memory()
         begin = time.perf_counter()
         for _ in range(passes):
-            for a, b in batches:
-                step(a, b)
+            run()
         return (time.perf_counter() - begin) / (passes * BATCHES) * 1e6
 
-    turn(1)
-    return {"losses": losses}, turn
+    usual = min(turn(1) for _ in range(3)) * BATCHES
+    return {"losses": losses, "start": max(0.0, first * 1e3 - usual / 1e3)}, turn
 
 
 def disagreement(losses: list[float], reference: list[float], steps: int) -> float:
@@ -83,89 +97,74 @@ def disagreement(losses: list[float], reference: list[float], steps: int) -> flo
     return max(abs(a - b) / (abs(b) + 1e-3) if a == a else float("inf") for a, b in pairs)
 
 
-def race(workload: str, names: list[str], rounds: int, passes: int) -> tuple[dict[str, list[float]], bool]:
-    """Return the µs of each column in each round, and whether every column worked and agreed."""
-    if workload == "conv":
-        names = [name for name in names if name != TUNED]  # nobody wrote it
-    workers = start(__file__, names, workload)
+def race(workload: str, names: list[str], rounds: int, passes: int, digits: str) -> tuple[Measured, bool]:
+    """Return what was measured, and whether every column of ours worked and all agreed."""
+    names = [name for name in names if exists(name, workload)]
+    workers = start(__file__, names, workload, digits)
     good = all(name in workers for name in names if name in (HAND, TUNED, OURS, REPLAY))
     steps = COMPARED.get(workload, BATCHES)
-    reference = next(iter(workers))
+    reference = next(iter(workers), "")
     for name, worker in workers.items():
         gap = disagreement(worker.first["losses"], workers[reference].first["losses"], steps)
         if gap > TOLERANCE:
             good = False
             print(f"  LOSSES DIFFER: {name} is {gap:.1%} away from {reference} within {steps} steps")
     times: dict[str, list[float]] = {name: [] for name in workers}
-    for k in range(rounds):
+    for k in range(rounds if workers else 0):
         for name in rotated(list(workers), k):
             times[name].append(workers[name].ask(passes))
+    memory = {name: worker.ask(0) for name, worker in workers.items()}
     for worker in workers.values():
         worker.close()
-    return times, good
+    return Measured(times, {name: worker.first["start"] for name, worker in workers.items()}, memory), good
 
 
-def compared(times: dict[str, list[float]], name: str) -> list[list[float] | None]:
-    """Return a column's ratios in the order of `TARGETS`."""
-    own, get = times.get(name), times.get
-    slower = [ratios(get(other), own) for other in (TORCH, MYGRAD)]
-    return [ratios(own, get(HAND)), ratios(own, get(TUNED)), slower[0], ratios(own, get(JAX)), slower[1]]
-
-
-def report(workload: str, times: dict[str, list[float]], names: list[str]) -> str:
-    """Return a workload's table."""
-    sizes, batch = WORKLOADS[workload]
-    layers = "-".join(map(str, sizes)) if len(sizes) < 6 else f"{sizes[0]}-{len(sizes) - 2}×{sizes[1]}-{sizes[-1]}"
-    rows = [[f"{workload}  {layers}, batch {batch}", "µs a step", *(title for title, _ in TARGETS)]]
-    for name in names:
-        if name in times:
-            rows.append([name, f"{statistics.median(times[name]):,.1f}", *map(shown, compared(times, name))])
-        else:
-            rows.append([name, "", *("" for _ in TARGETS)])
-    return table(rows)
-
-
-def verdicts(results: dict[str, dict[str, list[float]]], ours: str, targets: Any) -> str:
-    """Return how a column of microfw stands against what it aims at."""
-    rows = [[f"{ours} against its targets", "measured", "solid", "best", ""]]
-    for k, target in enumerate(targets):
-        for workload, (solid, best) in target[1].items() if target else ():
-            values = compared(results[workload], ours)[k] if workload in results else None
-            if not values:
-                continue
-            sign = -1 if "faster" in target[0] else 1
-            value = sign * statistics.median(values)
-            word = "best" if value <= sign * best else "solid" if value <= sign * solid else "MISSED"
-            rows.append([f"{workload:5s} {target[0]}", shown(values), f"{solid:g}", f"{best:g}", word])
-    return table(rows) if len(rows) > 1 else ""
+def options() -> argparse.Namespace:
+    """Return the options of the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=31, help="turns of each column (31)")
+    parser.add_argument("--passes", type=int, default=1, help=f"passes over the {BATCHES} batches in a turn (1)")
+    parser.add_argument("--workloads", default=",".join(WORKLOADS), help=", ".join(WORKLOADS))
+    parser.add_argument("--columns", default=",".join(NAMES), help=", ".join(NAMES))
+    parser.add_argument("--markdown", type=pathlib.Path, metavar="FILE", help="write the table into this page")
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    given.columns, given.workloads = given.columns.split(","), given.workloads.split(",")
+    for kind, names, known in (("column", given.columns, NAMES), ("workload", given.workloads, WORKLOADS)):
+        for name in names:
+            if name not in known:
+                parser.error(f"unknown {kind} {name!r}; expected some of {', '.join(known)}")
+    for kind in ("rounds", "passes"):
+        if getattr(given, kind) < 1:
+            parser.error(f"--{kind}: expected at least 1, got {getattr(given, kind)}")
+    return given
 
 
 def main() -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=31, help="turns of each column (31)")
-    parser.add_argument("--passes", type=int, default=1, help=f"passes over the {BATCHES} batches in a turn (1)")
-    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="tiny,small,mid,deep,conv")
-    parser.add_argument("--columns", default=",".join(NAMES), help=", ".join(NAMES))
-    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.worker:
-        serve(lambda: work(*options.worker))
+    given = options()
+    if given.worker:
+        serve(lambda: work(*given.worker))
         return 0
-    names = options.columns.split(",")
-    workloads = options.workloads.split(",")
-    for kind, given, known in (("column", names, NAMES), ("workload", workloads, WORKLOADS)):
-        for name in given:
-            if name not in known:
-                parser.error(f"unknown {kind} {name!r}; expected some of {', '.join(known)}")
-    print(heading("One training step: forward, backward, SGD with momentum; digits, float32", options.rounds))
+    names = given.columns
+    page = step_report.framed(given.markdown) if given.markdown else None
+    head = heading("One training step: forward, backward, SGD with momentum; digits, float32", given.rounds, PACKAGES)
+    titles = {w: f"{w}  {step_report.layers(sizes)}, batch {batch}" for w, (_, sizes, batch) in WORKLOADS.items()}
+    print(head)
     results, good = {}, True
-    for workload in workloads:
-        results[workload], fine = race(workload, names, options.rounds, options.passes)
-        good = good and fine
-        print(report(workload, results[workload], names), end="\n\n", flush=True)
-    print("Medians over rounds of ratios within a round, with 95 % bootstrap intervals.\n")
-    print(verdicts(results, OURS, TARGETS), verdicts(results, REPLAY, REPLAYED), sep="\n\n")
+    with tempfile.TemporaryDirectory() as folder:
+        digits = os.path.join(folder, "digits.npz")
+        save_digits(digits)
+        for workload in given.workloads:
+            results[workload], fine = race(workload, names, given.rounds, given.passes, digits)
+            good = good and fine
+            print(step_report.report(titles[workload], results[workload], names), end="\n\n", flush=True)
+    print("Medians over rounds, and of ratios within a round, with 95 % bootstrap intervals.\n")
+    for ours, targets in ((OURS, TARGETS), (REPLAY, REPLAYED)):
+        print(step_report.verdicts(results, ours, targets), end="\n\n")
+    if page:
+        text = step_report.markdown(head, titles, results, names)
+        given.markdown.write_text(text.join(page), encoding="utf-8")
     return 0 if good else 1
 
 

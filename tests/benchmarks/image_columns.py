@@ -1,12 +1,11 @@
-"""One training step of a small convolutional net on digits, written for each library that takes part.
+"""A small convolutional net on digits, written for each library that takes part.
 
 1×8×8 - convolution 3×3 to 8 channels, same - ReLU - max pooling 2×2 - convolution 3×3 to 16 channels, same - ReLU -
-flatten - dense to 10. As in `columns`: every builder takes the size of a batch and returns ``step(X, y) -> loss``.
+flatten - dense to 10. Of the libraries only the network stands here, which `columns` makes a step of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ def patches(images: np.ndarray) -> np.ndarray:
     return np.lib.stride_tricks.as_strided(framed, shape, strides).reshape(n * h * w, 9 * c)
 
 
-def hand_written_images(batch: int) -> Step:
+def hand_written_images() -> Step:
     """NumPy as one would write it to be read: images N, H, W, C, convolutions as products with patches."""
     start = initial_images()
     K1, K2 = (start[k].transpose(2, 3, 1, 0).reshape(-1, len(start[k])).copy() for k in ("K1", "K2"))
@@ -88,131 +87,84 @@ def hand_written_images(batch: int) -> Step:
     return step
 
 
-def image_network() -> tuple[Any, Any, Any]:
-    """Return the model in microfw, its loss function and its optimizer."""
-    from microfw import nn, optim
+class Images:
+    """The network in each library; nobody wrote it in tuned NumPy."""
 
-    model = nn.Sequential(
-        nn.Conv2D(1, 8, 3, padding="same", rng=0), nn.ReLU(), nn.MaxPool2D(2),
-        nn.Conv2D(8, 16, 3, padding="same", rng=0), nn.ReLU(), nn.Flatten(), nn.Dense(256, 10, rng=0),
-    )  # fmt: skip
-    for p, value in zip(model.parameters(), initial_images().values(), strict=True):
-        p.data = value
-    return model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
+    shape = (1, 8, 8)
 
+    def parameters(self) -> Any:
+        """Return the initial arrays."""
+        return list(initial_images().values())
 
-def microfw_images(batch: int) -> Step:
-    """Build what a user of microfw would."""
-    model, loss_fn, optimizer = image_network()
+    def hand_written(self) -> Step:
+        """Return the readable step."""
+        return hand_written_images()
 
-    def step(X: Any, y: Any) -> float:
-        optimizer.zero_grad()
-        loss = loss_fn(model(X.reshape(-1, 1, 8, 8)), y)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
+    def microfw(self) -> Any:
+        """Return a model of microfw."""
+        from microfw import nn
 
-    return step
+        model = nn.Sequential(
+            nn.Conv2D(1, 8, 3, padding="same", rng=0), nn.ReLU(), nn.MaxPool2D(2),
+            nn.Conv2D(8, 16, 3, padding="same", rng=0), nn.ReLU(), nn.Flatten(), nn.Dense(256, 10, rng=0),
+        )  # fmt: skip
+        for p, value in zip(model.parameters(), self.parameters(), strict=True):
+            p.data = value
+        return model
 
+    def torch(self) -> Any:
+        """Return a model of PyTorch."""
+        import torch
 
-def microfw_images_replay(batch: int) -> Step:
-    """Build the same with a step that is replayed."""
-    from microfw import compile
+        model = torch.nn.Sequential(
+            torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
+            torch.nn.Conv2d(8, 16, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(256, 10),
+        )  # fmt: skip
+        with torch.no_grad():
+            for p, value in zip(model.parameters(), self.parameters(), strict=True):
+                p.copy_(torch.tensor(value if value.shape != (256, 10) else value.T.copy()))
+        return model
 
-    model, loss_fn, optimizer = image_network()
-    step = compile(lambda X, y: loss_fn(model(X.reshape(-1, 1, 8, 8)), y), optimizer)
-    return lambda X, y: step(X, y).item()
+    def jax(self, parameters: Any, X: Any) -> Any:
+        """Return the logits; images N, H, W, C."""
+        import jax
+        import jax.numpy as jnp
 
+        def convolved(images: Any, kernel: Any) -> Any:
+            axes = ("NHWC", "OIHW", "NHWC")
+            return jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=axes)
 
-def torch_images(batch: int) -> Step:
-    """Build the same in PyTorch, eager, on one thread."""
-    import torch
-
-    torch.set_num_threads(1)
-    model = torch.nn.Sequential(
-        torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
-        torch.nn.Conv2d(8, 16, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(256, 10),
-    )  # fmt: skip
-    with torch.no_grad():
-        for p, value in zip(model.parameters(), initial_images().values(), strict=True):
-            p.copy_(torch.tensor(value if value.shape != (256, 10) else value.T.copy()))
-    loss_fn = torch.nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
-
-    def step(X: Any, y: Any) -> float:
-        optimizer.zero_grad()
-        loss = loss_fn(model(torch.from_numpy(X.reshape(-1, 1, 8, 8))), torch.from_numpy(y))
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
-
-
-def jax_images(batch: int) -> Step:
-    """Build one jitted function a step in JAX, images N, H, W, C; the loss is read after every step."""
-    import jax
-    import jax.numpy as jnp
-
-    def convolved(images: Any, kernel: Any) -> Any:
-        return jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "OIHW", "NHWC"))
-
-    def loss_of(p: Any, X: Any, y: Any) -> Any:
-        h = jax.nn.relu(convolved(X.reshape(-1, 8, 8, 1), p["K1"]) + p["c1"])
+        K1, c1, K2, c2, W, b = parameters
+        h = jax.nn.relu(convolved(X.reshape(-1, 8, 8, 1), K1) + c1)
         h = jax.lax.reduce_window(h, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
-        h = jax.nn.relu(convolved(h, p["K2"]) + p["c2"])
-        logs = jax.nn.log_softmax(h.transpose(0, 3, 1, 2).reshape(len(X), 256) @ p["W"] + p["b"])
-        return -jnp.take_along_axis(logs, y[:, None], axis=1).mean()
+        h = jax.nn.relu(convolved(h, K2) + c2)
+        return h.transpose(0, 3, 1, 2).reshape(len(X), 256) @ W + b
 
-    @jax.jit
-    def update(p: Any, speeds: Any, X: Any, y: Any) -> Any:
-        loss, gradients = jax.value_and_grad(loss_of)(p, X, y)
-        speeds = jax.tree.map(lambda v, g: MOMENTUM * v + g, speeds, gradients)
-        return jax.tree.map(lambda a, v: a - LR * v, p, speeds), speeds, loss
+    def mygrad(self, parameters: Any, X: Any) -> Any:
+        """Return the logits."""
+        import mygrad as mg
+        from mygrad.nnet.activations import relu
+        from mygrad.nnet.layers import conv_nd, max_pool
 
-    parameters = jax.tree.map(jnp.asarray, initial_images())
-    speeds = jax.tree.map(jnp.zeros_like, parameters)
+        K1, c1, K2, c2, W, b = parameters
+        h = max_pool(relu(conv_nd(X, K1, stride=1, padding=1) + c1.reshape(8, 1, 1)), (2, 2), 2)
+        h = relu(conv_nd(h, K2, stride=1, padding=1) + c2.reshape(16, 1, 1))
+        return mg.matmul(h.reshape(len(X), 256), W) + b
 
-    def step(X: Any, y: Any) -> float:
-        nonlocal parameters, speeds
-        parameters, speeds, loss = update(parameters, speeds, X, y)
-        return float(loss)
+    def autograd(self, parameters: Any, X: Any) -> Any:
+        """Return the logits; convolution and pooling as in autograd's own example of a convolutional net."""
+        import autograd.numpy as anp
+        from autograd.scipy.signal import convolve
 
-    return step
+        def convolved(images: Any, kernel: Any) -> Any:
+            framed = anp.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)), "constant")
+            turned = kernel[:, :, ::-1, ::-1]  # what `convolve` turns back
+            return convolve(framed, turned, axes=([2, 3], [2, 3]), dot_axes=([1], [1]), mode="valid")
 
+        def relu(x: Any) -> Any:
+            return x * (x > 0)  # of `maximum`, ties get half a derivative each, and here there are some
 
-def mygrad_images(batch: int) -> Step:
-    """Build the same in MyGrad, with the update by hand."""
-    import mygrad as mg
-    from mygrad.nnet.activations import relu
-    from mygrad.nnet.layers import conv_nd, max_pool
-    from mygrad.nnet.losses import softmax_crossentropy
-
-    start = initial_images()
-    start["c1"], start["c2"] = start["c1"].reshape(8, 1, 1), start["c2"].reshape(16, 1, 1)
-    K1, c1, K2, c2, W, b = parameters = [mg.tensor(value) for value in start.values()]
-    speeds = [np.zeros_like(p.data) for p in parameters]
-
-    def step(X: Any, y: Any) -> float:
-        h = max_pool(relu(conv_nd(X.reshape(-1, 1, 8, 8), K1, stride=1, padding=1) + c1), (2, 2), 2)
-        h = relu(conv_nd(h, K2, stride=1, padding=1) + c2)
-        loss = softmax_crossentropy(mg.matmul(h.reshape(len(X), 256), W) + b, y)
-        loss.backward()
-        for p, v in zip(parameters, speeds, strict=True):
-            v *= MOMENTUM
-            v += p.grad
-            p.data -= LR * v
-            p.null_grad()
-        return float(loss.item())
-
-    return step
-
-
-IMAGES: dict[str, Callable[[int], Step]] = {
-    "hand-written NumPy": hand_written_images,
-    "microfw": microfw_images,
-    "microfw replay": microfw_images_replay,
-    "PyTorch eager": torch_images,
-    "JAX jit": jax_images,
-    "MyGrad": mygrad_images,
-}
+        K1, c1, K2, c2, W, b = parameters
+        h = relu(convolved(X, K1) + c1.reshape(8, 1, 1)).reshape(-1, 8, 4, 2, 4, 2)
+        h = relu(convolved(anp.max(anp.max(h, axis=3), axis=4), K2) + c2.reshape(16, 1, 1))
+        return anp.dot(h.reshape(len(X), 256), W) + b

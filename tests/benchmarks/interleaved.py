@@ -14,12 +14,14 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import platform
 import random
 import statistics
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -34,11 +36,57 @@ def environment() -> dict[str, str]:
     return {**os.environ, **THREADS, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
 
 
-def heading(title: str, rounds: int) -> str:
+def processor() -> str:
+    """Return the name of the processor's model."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def versions(packages: Sequence[str]) -> str:
+    """Return the installed ones with their versions."""
+    found = []
+    for package in packages:
+        try:
+            found.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            pass
+    return ", ".join(found)
+
+
+def heading(title: str, rounds: int, packages: Sequence[str] = ()) -> str:
     """Return what was run, where."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     pins = ", ".join(f"{k}={v}" for k, v in THREADS.items())
-    return f"{title}\nPython {sys.version.split()[0]}, {cores} cores, {rounds} rounds\n{pins}\n"
+    libraries = ", ".join(filter(None, (f"Python {sys.version.split()[0]}", versions(packages))))
+    where = f"{processor()}, {cores} core{'s' if cores != 1 else ''}, {rounds} rounds"
+    return "\n".join((title, where, libraries, pins, ""))
+
+
+def peak_memory() -> float:
+    """Return the most MB that this process had in memory."""
+    try:
+        with open("/proc/self/status") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
+    except (OSError, StopIteration):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+
+
+MAKE_FILE = """
+import sys, numpy as np
+from sklearn.datasets import load_digits
+X, y = load_digits(return_X_y=True)
+np.savez(sys.argv[1], X=(X / 16).astype(np.float32), y=y.astype(np.int64))
+"""
+
+
+def save_digits(path: str) -> None:
+    """Write the digits to an ``.npz`` file, by a process of its own: scikit-learn's memory is not to be counted."""
+    subprocess.run([sys.executable, "-c", MAKE_FILE, path], check=True, env=environment())
 
 
 class Worker:
