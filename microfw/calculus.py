@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from microfw.blame import stale
 from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, message
-from microfw.graph import OPS, Leaf, Node, numbers, reachable, stale, walk
+from microfw.graph import OPS, Leaf, Node, numbers, reachable, walk
 from microfw.recording import MODE, mode
 from microfw.relink import relink
 from microfw.tensor import Tensor, result

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from microfw.blame import cause, stale
 from microfw.errors import GraphError, ShapeError
 from microfw.recording import MODE, Scope
 
@@ -257,15 +258,14 @@ def walk(
                 node.form.pull(node, g, arrived, todo, only)
             else:
                 pull(node, g, arrived, todo, only, relink, shares)
-        except AttributeError as error:
-            if error.name != "shape":
+        except Exception as error:
+            told = cause(node, error)
+            if told is error:
                 raise
-            got = f"{type(error.obj).__name__}; multiply by g, or use np.full_like"
-            raise GraphError(f"{node.where}: expected the derivative rule to return an array, got {got}") from error
-        finally:
-            for leaf, version in node.guards:  # another thread, too, may have written while the rules read
-                if leaf.version != version:
-                    raise stale(node, leaf, version)
+            raise told from error
+        for leaf, version in node.guards:  # another thread, too, may have written while the rules read
+            if leaf.version != version:
+                raise stale(node, leaf, version)
         if observer is not None:
             observer.backward(node, g, shares, began)
         if free:
@@ -324,16 +324,6 @@ def leading(
         if node.parents is None or any(parent in found for parent in node.parents):
             found.add(node)
     return found
-
-
-def stale(node: Node, leaf: Leaf, version: int) -> GraphError:
-    """Return the error for a saved array that has been written to since."""
-    name = f"parameter {leaf.name!r}" if leaf.name else f"a leaf of shape {leaf.shape}"
-    return GraphError(
-        f"{node.where}: {name} was written to after this step's forward pass used it "
-        f"(version {version} then, {leaf.version} now), so its old value is gone; "
-        "call backward before you change it, or compute the loss again"
-    )
 
 
 def unbroadcast(g: Gradient, shape: tuple[int, ...], node: Node) -> Gradient:

@@ -10,14 +10,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from threading import local
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from microfw.errors import ArgumentError, message
+
 if TYPE_CHECKING:
     from microfw.graph import Gradient, Node
     from microfw.op import Op
+
+LATER = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR
 
 Scope = tuple[str, dict[int, str]]
 """The name of the module being called, and the names of all modules below the outermost one."""
@@ -174,6 +179,15 @@ class no_grad(contextlib.ContextDecorator):
         """Make a block, or decorate a function without the parentheses."""
         made = super().__new__(cls)
         return made if function is None else made(function)
+
+    def __call__(self, function: Any) -> Any:
+        """Decorate a function: what it computes when it is called is not recorded."""
+        flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+        if isinstance(function, type) or not callable(function) or flags & LATER:
+            expected = "a function that computes when it is called"
+            got = "a coroutine or generator" if flags & LATER else repr(function)
+            raise ArgumentError(message("no_grad", expected, got, "write `with no_grad():` inside"))
+        return super().__call__(function)
 
     def __enter__(self) -> None:
         self._mode = mode(recording=False)

@@ -522,3 +522,16 @@ def test_products_are_what_pytorch_counts(watcher):
     with FlopCounterMode(display=False) as counter:
         torch.nn.functional.cross_entropy(net(torch.from_numpy(x)), torch.from_numpy(labels)).backward()
     assert sum(watcher.costs()) == counter.get_total_flops(), n
+
+
+def test_a_wrong_call_leaves_the_right_ones_alone():
+    """What is worked out once is kept by the settings' types, too: 2.0 is not 2."""
+    x, w = np.ones((2, 4, 5, 5)), np.ones((4, 2, 3, 3))
+    with pytest.raises(ArgumentError, match="groups to divide the 4 channels"):
+        conv(x, w, 0, groups=4 / 2)
+    assert conv(x, w, 0, groups=2).shape == (2, 4, 3, 3)
+    for bad in ({"stride": 1.0}, {"stride": True}, {"padding": 0.0}):
+        with pytest.raises(ArgumentError):
+            conv(x, w, 0, groups=2, **bad)
+    with pytest.raises(ArgumentError, match="conv_transpose: expected stride"):
+        conv_transpose(x, w, groups=2, stride={1: 2})

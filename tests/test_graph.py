@@ -18,7 +18,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn, optim
-from microfw.errors import GraphError, ShapeError
+from microfw.errors import ArgumentError, GraphError, ShapeError
 from microfw.graph import OPS, Node
 from microfw.recording import HERE, MODE
 
@@ -589,6 +589,17 @@ def test_no_grad_nests_and_decorates():
         return x * 2.0
 
     assert not bare().requires_grad and bare.__name__ == "bare"
+
+    async def later():
+        pass
+
+    def yields():
+        yield x * 2.0
+
+    for wrong in (later, yields, nn.ReLU, 3):
+        for decorate in (mf.no_grad, mf.no_grad()):
+            with pytest.raises(ArgumentError, match="no_grad: expected a function that computes when it is called"):
+                decorate(wrong)
     block = mf.no_grad()
     with block, block:
         pass

@@ -11,7 +11,7 @@ from op_cases import CASES, NAMES, SAMPLES, backwards, floats, plain, repeated, 
 
 import microfw as mf
 from microfw import ops, testing
-from microfw.errors import ArgumentError, GraphError
+from microfw.errors import ArgumentError, GraphError, ShapeError
 from microfw.graph import NUMPY, OPS, Node
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -633,6 +633,15 @@ def test_an_op_says_what_is_wrong_with_its_declaration_or_rule():
         doubled(x).sum().backward()
     with pytest.raises(GraphError, match=text):
         mf.grad(lambda x: doubled(x).sum())(np.ones(2))
-    broken = mf.op(lambda x: 2 * x, vjp=lambda g, x: g.shapes, name="broken_in_the_rule")
-    with pytest.raises(AttributeError, match="shapes"):
-        broken(x).sum().backward()
+    for k, rule in enumerate((lambda g, x: g.shapes, lambda g, x: list(x).shape)):  # a fault of the rule's own
+        broken = mf.op(lambda x: 2 * x, vjp=rule, name=f"broken_in_the_rule_{k}")
+        with pytest.raises(AttributeError, match="shape"):
+            broken(x).sum().backward()
+
+
+def test_squared_error_compares_shapes_first():
+    with pytest.raises(ShapeError, match=r"squared_error: .* got \(3,\) and \(2,\)"):
+        ops.squared_error(np.ones(3), np.ones(2))
+    with pytest.raises(ShapeError, match=r"got \(3, 1\) and \(3,\)"):
+        ops.squared_error(np.ones((3, 1)), np.ones(3))
+    assert mf.hessian(lambda t: ops.squared_error(2.0, t))(np.array(1.0)) == 2.0

@@ -335,3 +335,11 @@ def test_a_variance_that_rounding_turned_negative():
         p.grad = np.linspace(0.1, 7, 50, dtype=np.float32)
         optimizer.step()
     assert np.isfinite(p.data).all()
+
+
+def test_adam_with_a_tiny_eps_leaves_what_has_no_slope():
+    p = mf.tensor(np.array([1.0, 1.0], np.float32), requires_grad=True)
+    optimizer = optim.Adam([p], lr=0.1, eps=1e-44)
+    (p * np.array([0.0, 1.0], np.float32)).sum().backward()
+    optimizer.step()
+    np.testing.assert_allclose(p.data, [1.0, 0.9], rtol=1e-6)

@@ -429,3 +429,17 @@ def test_one_profiler_at_a_time():
 def test_a_profilers_model_is_a_module():
     with pytest.raises(ArgumentError, match="^Profiler: expected a Module, or none, got int; pass the model$"):
         mf.Profiler(3)
+
+
+def test_counts_of_replayed_steps_do_not_depend_on_how_many_there_are():
+    rng = np.random.default_rng(0)
+    for steps in (20, 300):
+        layers = nn.Conv2D(1, 2, 3, rng=0), nn.ReLU(), nn.Flatten(), nn.Dense(32, 3, rng=0)
+        model, profiler = nn.Sequential(*layers), mf.Profiler()
+        optimizer = optim.SGD(model.parameters(), lr=0.01)
+        trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optimizer, hooks=[profiler], compile=True)
+        X, y = rng.normal(size=(8 * steps, 1, 6, 6)).astype(np.float32), rng.integers(0, 3, 8 * steps)
+        trainer.fit((X, y), 2, 8, rng=0, progress=False)
+        for epoch in profiler.session.epochs:
+            assert sum(row.rules for row in epoch.rows) == sum(row.nodes for row in epoch.rows) == 5 * steps
+        assert profiler.session.epochs[1].replayed == steps

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import threading
 import tracemalloc
 
@@ -796,3 +798,27 @@ def test_a_trace_of_replayed_steps_has_an_event_for_each_node():
         assert any(s[0] == phase and s[2] <= began <= ended <= s[3] for s in spans)
     for phase, name in enumerate(("forward_ns", "backward_ns")):
         assert sum(e[3] - e[2] for e in nodes if e[0] == phase) <= sum(getattr(row, name) for row in epoch.rows) * 1.5
+
+
+def test_an_op_whose_dtype_depends_on_the_data_is_not_rounded():
+    """Captured where it gave an integer, it then gives a fraction."""
+    name = "whole_or_not"
+    counted = mf.op(lambda x: (x > 0).sum() if x.min() < 0 else x.sum(), name=name)
+    w = mf.tensor(np.array([-0.02, 0.45]), requires_grad=True)
+    step = mf.compile(lambda X, y: w.sum() + counted(w * 1.0), optim.SGD([w], lr=1e-9))
+    X, y = np.ones((2, 2)), np.ones(2)
+    for _ in range(4):
+        step(X, y)
+    w.data = np.array([0.3, 0.45])
+    assert step(X, y).item() == pytest.approx(1.5)
+
+
+def test_a_compiled_step_is_copied_without_its_plans():
+    model = nn.Sequential(nn.Dense(5, 8, rng=0), nn.ReLU(), nn.Dense(8, 3, rng=0))
+    trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1), metrics=["accuracy"])
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(160, 5)).astype(np.float32), rng.integers(0, 3, 160)
+    trainer.fit(data, 40, 16, rng=0, progress=False)
+    for again in (pickle.loads(pickle.dumps(trainer)), copy.deepcopy(trainer)):
+        assert again.evaluate(data) == trainer.evaluate(data)
+        again.fit(data, 1, 16, rng=0, progress=False)

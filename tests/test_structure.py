@@ -22,7 +22,7 @@ MODULES = [
 ]
 
 ROOMS = [
-    "errors", "recording", "graph", "infix", "methods", "spelling", "operators", "hooks", "tensor", "relink", "record", "op", "ops", "trees", "calculus", "jacobians", "gradcheck",
+    "errors", "recording", "blame", "graph", "infix", "methods", "spelling", "operators", "hooks", "tensor", "relink", "record", "op", "ops", "trees", "calculus", "jacobians", "gradcheck",
     "reach", "checkpoint", "anomaly", "nn", "drawing", "optim", "data", "files", "replay", "training",
     "profiler", "testing", "estimators", "cli", "__init__", "__main__",
 ]  # fmt: skip

@@ -425,6 +425,16 @@ def test_bad_hooks():
         def on_epoch_ends(self, state):
             pass
 
+    class Also(Hook):  # follows other libraries' moments, too
+        def on_validation_epoch_start(self, *args):
+            pass
+
+        def on_init_end(self, *args):
+            pass
+
+        on_train_epoch_end = on_substep_end = on_init_end
+
+    make(hooks=[Also()])
     known = ", ".join(MOMENTS)
     text = f"Trainer: expected hooks with methods among {known}, got Misspelt.on_epoch_ends; name it on_epoch_end"
     with raises(ArgumentError, text):

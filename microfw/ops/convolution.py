@@ -103,7 +103,7 @@ def _check(x: Shape, w: Shape, channels: int, groups: int, where: str) -> None:
     check_images(x, where)
     if len(w) != len(x):
         raise ShapeError(message(where, f"a weight of {len(x)} axes, as x has", w))
-    if groups < 1 or w[0] % groups:
+    if not isinstance(groups, int | np.integer) or groups < 1 or w[0] % groups:
         expected = f"groups to divide the {w[0]} channels of the weight's first axis"
         raise ArgumentError(message(where, expected, groups))
     if x[1] != channels:

@@ -153,19 +153,19 @@ def _squared_cost(y: Shape, x: Shape, t: Shape) -> Cost:
 @op(
     vjp=(_share, lambda g, delta: -_share(g, delta)),
     jvp=(lambda dx, delta: np.sum(dx * delta), lambda dt, delta: -np.sum(dt * delta)),
-    aux={"delta": lambda x, t: (x - t) / (0.5 * x.size)},
+    aux={"delta": lambda x, t: (x - t) / (0.5 * getattr(x, "size", 1))},
     cost=_squared_cost,
     fresh=True,
 )
 def squared_error(x: Array, t: Array) -> Array:
     """Mean of ``(x - t) ** 2`` over the entries of two arrays of one shape."""
-    d = x - t
-    n = d.size
-    if not n or np.shape(x) != np.shape(t):
+    if getattr(x, "shape", ()) != getattr(t, "shape", ()) or not getattr(x, "size", 1):
         raise ShapeError(
             f"squared_error: expected two arrays of one shape with at least one entry, "
             f"got {np.shape(x)} and {np.shape(t)}"
         )
+    d = x - t
+    n = d.size
     if n > FEW or d.dtype.char not in "fd":
         return np.mean(np.square(d)), d / (0.5 * n)
     flat = d.ravel()

@@ -44,7 +44,7 @@ class Geometry(NamedTuple):
 
 
 def hashable(value: Any) -> Any:
-    """Return a setting with tuples in the place of lists and arrays.
+    """Return a setting with tuples in the place of lists and arrays, and other objects as their text.
 
     Examples
     --------
@@ -53,12 +53,14 @@ def hashable(value: Any) -> Any:
     """
     if isinstance(value, np.ndarray):
         value = value.tolist()
-    return tuple(map(hashable, value)) if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return tuple(map(hashable, value))
+    return repr(value) if isinstance(value, dict | set) else value
 
 
 def once(function: Callable[P, R]) -> Callable[P, R]:
     """Keep what a function of shapes and settings has returned, so that each combination is worked out once."""
-    kept: Callable[..., R] = lru_cache(maxsize=128)(function)
+    kept: Callable[..., R] = lru_cache(maxsize=128, typed=True)(function)
 
     @wraps(function)
     def call(*args: P.args, **settings: P.kwargs) -> R:

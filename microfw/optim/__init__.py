@@ -31,6 +31,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """Import the schedules when they are first used: they are dataclasses, which take longer than all else here."""
     if name == "schedules":

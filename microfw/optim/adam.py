@@ -105,7 +105,7 @@ class Adam(Optimizer):
         # The same with the second correction taken out of the root, which spares a division of an array.
         root = math.sqrt(1 - betas[1] ** t)
         np.sqrt(v, s)
-        s += self._number(eps * root)
+        s += self._number(eps * root) or self._number(eps)  # which is not to vanish
         np.divide(m, s, s)
         s *= self._number(lr * root / (1 - betas[0] ** t))
         p -= s

@@ -107,7 +107,7 @@ class Recorder(Observer):
         log.spent = [
             (site, site.forward_ns, site.backward_ns, site.rules, site.again)
             for site in self.sites.values()
-            if site.forward_ns or site.again
+            if site.forward_ns or site.rules or site.again
         ]
         return log
 

@@ -85,6 +85,12 @@ class CompiledStep:
         self._last: Replay | None = None
         self._whole = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"f": self.f, "optimizer": self.optimizer}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        CompiledStep.__init__(self, **state)  # a copy makes plans of its own
+
     def __call__(self, *arguments: Any) -> Any:
         """Do a step."""
         self._whole = False

@@ -162,7 +162,7 @@ class Writer:
             return f"{name(call.function)}({texts}{words}, out={name(out)})"
         value = f"{name(call.function)}({texts}{words})"
         if len(outs) == 1:
-            return f"{name(out)}[...] = {value}"
+            return f"{name(np.copyto)}({name(out)}, {value})"  # which refuses what would lose digits
         results = ", ".join(f"r{k}" for k in range(len(outs)))
-        copies = "; ".join(f"{name(o)}[...] = r{k}" for k, o in enumerate(outs) if o is not None)
+        copies = "; ".join(f"{name(np.copyto)}({name(o)}, r{k})" for k, o in enumerate(outs) if o is not None)
         return f"{results} = {value}; {copies or 'pass'}"

@@ -151,9 +151,9 @@ class Hooks:
 
 def _spelt_right(hook: Any) -> None:
     """Raise if a method is named much like a moment, which would never come."""
-    for name in dir(hook):
-        if name.startswith("on_") and name not in MOMENTS and callable(getattr(hook, name)):
-            near = get_close_matches(name, MOMENTS, 1, cutoff=0.85)
+    for name in dir(type(hook)):
+        if name.startswith("on_") and name not in MOMENTS and callable(getattr(type(hook), name)):
+            near = get_close_matches(name, MOMENTS, 1, cutoff=0.9)  # not names of other libraries' hooks
             if near:
                 raise ArgumentError(
                     message(
