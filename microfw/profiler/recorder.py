@@ -92,6 +92,7 @@ class Recorder(Observer):
         self.log = Log()
         self.steps = self.observed = self.loose = self.replays = 0
         self.step_sites: list[Site] = []
+        self.followed: Any = None
 
     def end_epoch(self, number: int) -> Log:
         """Return the log of the epoch."""
@@ -189,11 +190,14 @@ class Recorder(Observer):
 
     def follow(self, timed: Any) -> None:
         """Count a step's pattern; what its clock said is added up later."""
-        if not timed.pattern.count and timed.pattern not in self.patterns:
-            self.patterns.append(timed.pattern)
-        self._count(timed.pattern)
-        timed.flush(MOST_STRETCHES)
-        self.timed[id(timed)] = timed
+        if timed is not self.followed:  # the first in a row, or in an epoch
+            if timed.pattern not in self.patterns:
+                self.patterns.append(timed.pattern)
+            self.followed = self.timed[id(timed)] = timed
+            self._begin(timed.pattern)
+        timed.pattern.count += 1
+        if len(timed.marks) > MOST_STRETCHES:
+            timed.flush()
 
     # Stretches
 
@@ -254,14 +258,15 @@ class Recorder(Observer):
                 pattern = Pattern(self.step_sites, loss)
                 self.patterns.append(pattern)
             self.pattern, self.expected = pattern, pattern.sites
-        self._count(pattern)
+        if not pattern.count:
+            self._begin(pattern)
+        pattern.count += 1
         self.step_sites = []
 
-    def _count(self, pattern: Pattern) -> None:
-        if not pattern.count:
-            self.log.parameters = max(self.log.parameters, (pattern.parameters, pattern.parameter_tensors))
-            self.log.saved_bytes = max(self.log.saved_bytes, pattern.saved_bytes)
-        pattern.count += 1
+    def _begin(self, pattern: Pattern) -> None:
+        """Let the log know of a pattern that an epoch has."""
+        self.log.parameters = max(self.log.parameters, (pattern.parameters, pattern.parameter_tensors))
+        self.log.saved_bytes = max(self.log.saved_bytes, pattern.saved_bytes)
 
     def attach(self, observe: bool = True) -> None:
         """Watch from here on, the ops too or the stretches only."""

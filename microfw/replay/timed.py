@@ -37,13 +37,12 @@ class Timed:
         """Take back what the clock said of a step that was not finished."""
         del self.marks[len(self.marks) // len(self.parts) * len(self.parts) :]
 
-    def flush(self, most: int = 0) -> None:
-        """Add what the clock said to the sites, if it is more than so many readings."""
-        if len(self.marks) > most:
-            for site, forward_ns, backward_ns, rules in self.spent(self.take()):
-                site.forward_ns += forward_ns
-                site.backward_ns += backward_ns
-                site.rules += rules
+    def flush(self) -> None:
+        """Add what the clock said to the sites."""
+        for site, forward_ns, backward_ns, rules in self.spent(self.take()):
+            site.forward_ns += forward_ns
+            site.backward_ns += backward_ns
+            site.rules += rules
 
     def take(self) -> list[int]:
         """Return what the clock said, and forget it."""
