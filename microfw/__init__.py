@@ -10,6 +10,8 @@ Files: `save`, `load`. Cost: `Profiler`, `profiler`. Estimators of scikit-learn:
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import numpy as _np
+
 from microfw import errors, nn, ops, optim
 from microfw.anomaly import detect_anomaly
 from microfw.calculus import grad, jvp, value_and_grad, vjp
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from microfw.profiler import Profiler
     from microfw.replay import compile
     from microfw.training import Hook, Trainer
+
+# glibc takes memory for large arrays from the system page by page, and gives it back when they are freed, at each step
+# anew, until one as large has been freed. In a small convolutional net that takes longer than its arithmetic.
+_np.empty(1 << 24, _np.uint8)
 
 __version__ = "0.1.0"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import platform
 import subprocess
 import sys
 import textwrap
@@ -750,3 +751,26 @@ def test_mf_grad_does_not_touch_an_optimizers_buffer():
     optimizer.flat.gradients[...] = 7
     mf.grad(lambda m: nn.CrossEntropyLoss()(m(x), y))(model)
     np.testing.assert_array_equal(optimizer.flat.gradients, 7)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="counts page faults, which other C libraries deal with")
+def test_steps_take_no_memory_from_the_system():
+    """In a process where nothing large was freed before, as a script's is; warm steps have no page fault."""
+    code = """if True:
+        import resource, numpy as np, microfw as mf
+        from microfw import nn, optim
+        conv = [nn.Conv2D(1, 8, 3, padding="same", rng=0), nn.ReLU(), nn.MaxPool2D(2),
+                nn.Conv2D(8, 16, 3, padding="same", rng=1), nn.ReLU(), nn.Flatten(), nn.Dense(256, 10, rng=2)]
+        model = nn.Sequential(*conv)
+        loss_fn, optimizer = nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.01)
+        X, y = np.ones((64, 1, 8, 8), np.float32), np.arange(64) % 10
+        for k in range(60):
+            if k == 20:
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            optimizer.zero_grad()
+            loss_fn(model(X), y).backward()
+            optimizer.step()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stdout) < 40
