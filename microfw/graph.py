@@ -283,7 +283,10 @@ def pull(
     relink: Callable[[Node, Partial, tuple[Any, ...]], tuple[Any, ...]] | None = None,
     shares: list[Gradient] | None = None,
 ) -> None:
-    """Walk back over a node: what `record` writes out for each op, as a loop, for nodes that no op has made."""
+    """Walk back over a node: what `record` writes out for each op, as a loop.
+
+    For nodes that no op has made, and where the walk is recorded or its shares are looked at.
+    """
     for parent, partial, args in node.edges or ():
         if only is not None and parent not in only:
             continue

@@ -186,7 +186,7 @@ def write(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], Form]:
         }
         take.append(TAKE.format(x=x, **parts))
         if x in partials:
-            namespace |= {f"_{x}_partial": partials[x], f"_{x}_vjp": partials[x].vjp, f"_{x}_into": partials[x].into}
+            namespace |= {f"_{x}_vjp": partials[x].vjp, f"_{x}_into": partials[x].into}
             args = "".join(f"{key}, " for key in wanted[x])
             share = SHARE.format(x=x, args=args)
             if partials[x].into:
