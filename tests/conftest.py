@@ -1,8 +1,9 @@
-"""What all tests share: ops that go with the test, and an observer that remembers what it was told."""
+"""What all tests share: Ctrl-C, ops that go with the test, and an observer that remembers what it was told."""
 
 from __future__ import annotations
 
 import itertools
+import signal
 import sys
 from collections import Counter
 from contextlib import AbstractContextManager
@@ -12,6 +13,14 @@ import pytest
 
 from microfw import recording
 from microfw.graph import OPS
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c_raises():
+    """Let Ctrl-C raise, which a shell may have switched off for what it runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Watcher(recording.Observer):

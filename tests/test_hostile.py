@@ -45,14 +45,6 @@ def test_ten_thousand_mutants_of_each_format(tmp_path, suffix):
     mutated(tmp_path, suffix, 10_000, 2)
 
 
-@pytest.fixture(autouse=True)
-def ctrl_c_raises():
-    """Let Ctrl-C raise, which a shell may have switched off for what it runs in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def interrupt():
     signal.raise_signal(signal.SIGINT)
 

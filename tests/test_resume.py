@@ -18,14 +18,6 @@ from microfw.errors import ArgumentError, CheckpointError
 from microfw.training import Checkpoint, Hook
 
 
-@pytest.fixture(autouse=True)
-def ctrl_c_raises():
-    """Let Ctrl-C raise, which a shell may have switched off for what it runs in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def killing(tmp_path, every, kind):
     code = [sys.executable, resume_cases.__file__, str(tmp_path), str(every), kind]
     done = subprocess.run(code, capture_output=True, text=True, timeout=300)
