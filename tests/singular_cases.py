@@ -156,7 +156,7 @@ GROUPS = {
         Point("minimum(x, 0) at 0 and NaN", lambda xp, x: xp.minimum(x, like(x, [0, 0])), [0, NAN], [0, NAN], [0.5, 0]),
         Point("relu at 0, -0 and NaN", x=[0, -0.0, NAN], value=[0, 0, NAN], slope=[0, 0, 0], **activation(relu, "relu")),
         Point("abs at 0 and -0", lambda xp, x: xp.abs(x), [0, -0.0], [0, 0], [0, 0]),
-        Point("clip to [-1, 1] at -1, 1, 2 and NaN", lambda xp, x: xp.clip(x, -1, 1), [-1, 1, 2, NAN], [-1, 1, 1, NAN], [1, 1, 0, 0]),
+        Point("clip to [-1, 1] at -1, 1, 2 and NaN", lambda xp, x: xp.clip(x, -1, 1), [-1, 1, 2, NAN], [-1, 1, 1, NAN], [1, 1, 0, 0], note="PyTorch to 2.13: as here"),
         Point("sign at 0", lambda xp, x: xp.sign(x), [0], [0], [0]),
         Point("floor at 1", lambda xp, x: xp.floor(x), [1], [1], [0]),
         Point("round at 0.5 and 1.5", lambda xp, x: xp.round(x), [0.5, 1.5], [0, 2], [0, 0]),
