@@ -16,6 +16,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import doctests
 
 import microfw as mf
+import microfw.ops.whole  # so that the table of ops has all
 from microfw.graph import OPS
 
 project = "microfw"

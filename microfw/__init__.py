@@ -7,28 +7,47 @@ Files: `save`, `load`. Cost: `Profiler`, `profiler`. Estimators of scikit-learn:
 `draw`.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as _np
 
 from microfw import errors, nn, ops, optim
-from microfw.anomaly import detect_anomaly
-from microfw.calculus import grad, jvp, value_and_grad, vjp
-from microfw.checkpoint import checkpoint
-from microfw.gradcheck import gradcheck, gradgradcheck
-from microfw.jacobians import hessian, hvp, jacobian
+from microfw.lazy import on_use
 from microfw.op import op
 from microfw.recording import no_grad
 from microfw.tensor import Tensor, tensor
 
 if TYPE_CHECKING:
     from microfw import data, estimators, profiler, replay, testing, training
+    from microfw.anomaly import detect_anomaly
+    from microfw.calculus import grad, jvp, value_and_grad, vjp
+    from microfw.checkpoints import checkpoint
+    from microfw.differences import gradcheck, gradgradcheck
     from microfw.drawing import draw
     from microfw.files import load, save
+    from microfw.jacobians import hessian, hvp, jacobian
     from microfw.profiler import Profiler
     from microfw.replay import compile
     from microfw.training import Hook, Trainer
+else:  # what not every script needs
+    __getattr__ = on_use(
+        "microfw",
+        {
+            "anomaly": "detect_anomaly",
+            "calculus": "grad jvp value_and_grad vjp",
+            "checkpoints": "checkpoint",
+            "data": "",
+            "differences": "gradcheck gradgradcheck",
+            "drawing": "draw",
+            "estimators": "",
+            "files": "load save",
+            "jacobians": "hessian hvp jacobian",
+            "profiler": "Profiler profiler",
+            "replay": "compile replay",
+            "testing": "",
+            "training": "Hook Trainer training",
+        },
+    )
 
 # glibc takes memory for large arrays from the system page by page, and gives it back when they are freed, at each step
 # anew, until one as large has been freed. In a small convolutional net that takes longer than its arithmetic.
@@ -70,25 +89,6 @@ __all__ = [
     "value_and_grad",
     "vjp",
 ]
-
-_ON_USE = {
-    "Hook": "training",
-    "Profiler": "profiler",
-    "Trainer": "training",
-    "compile": "replay",
-    "draw": "drawing",
-    "load": "files",
-    "save": "files",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what a script without a Trainer never needs when it is first used."""
-    if name in _ON_USE:
-        return getattr(import_module(f"microfw.{_ON_USE[name]}"), name)
-    if name in ("data", "estimators", "profiler", "replay", "testing", "training"):
-        return import_module(f"microfw.{name}")
-    raise AttributeError(f"module 'microfw' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from microfw import ops
 from microfw.calculus import Call, grad, match, several
 from microfw.errors import ArgumentError, message
-from microfw.graph import OPS
 from microfw.tensor import Tensor
 from microfw.trees import as_arrays
 
@@ -105,7 +105,7 @@ def _columns(recorded: Call) -> list[list[Any]]:
 def _stack(parts: list[Any], like: Tensor) -> Any:
     """Return arrays, or Tensors, of one shape as the rows of a matrix."""
     if parts and isinstance(parts[0], Tensor):
-        return OPS["concatenate"].call(*(p.reshape((1, p.size)) for p in parts), axis=0)
+        return ops.concatenate(*(p.reshape((1, p.size)) for p in parts), axis=0)
     return np.array(parts, like.dtype).reshape(len(parts), like.size)
 
 

@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from microfw.errors import GraphError
-from microfw.graph import NUMPY, Leaf, Node
+from microfw.graph import Leaf, Node
+from microfw.spelling import rule
 
 if TYPE_CHECKING:
     from microfw.tensor import Tensor
-
-
-def _numpys(function: Callable[..., Any]) -> Callable[..., Tensor]:
-    return NUMPY[function]
 
 
 def _in_place(symbol: str, operator: str) -> Callable[[Any, Any], Any]:
@@ -64,58 +61,58 @@ class Methods:
     @property
     def mT(self) -> Tensor:
         """The Tensor with its last two axes exchanged."""
-        return _numpys(np.matrix_transpose)(self)
+        return rule(np.matrix_transpose)(self)
 
     def ravel(self) -> Tensor:
         """Return the entries along one axis."""
-        return _numpys(np.ravel)(self)
+        return rule(np.ravel)(self)
 
     flatten = ravel
 
     def squeeze(self, axis: int | tuple[int, ...] | None = None) -> Tensor:
         """Leave out axes of length 1."""
-        return _numpys(np.squeeze)(self, axis)
+        return rule(np.squeeze)(self, axis)
 
     def swapaxes(self, axis1: int, axis2: int) -> Tensor:
         """Exchange two axes."""
-        return _numpys(np.swapaxes)(self, axis1, axis2)
+        return rule(np.swapaxes)(self, axis1, axis2)
 
     def repeat(self, repeats: Any, axis: int | None = None) -> Tensor:
         """Repeat each entry."""
-        return _numpys(np.repeat)(self, repeats, axis)
+        return rule(np.repeat)(self, repeats, axis)
 
     def copy(self) -> Tensor:
         """Return the same values as a node of their own; `copy.copy` makes a leaf."""
-        return _numpys(np.copy)(self)
+        return rule(np.copy)(self)
 
     # Indexing
 
     def take(self, indices: Any, axis: int | None = None, *, mode: str = "raise") -> Tensor:
         """Take slices at integers along an axis."""
-        return _numpys(np.take)(self, indices, axis, mode=mode)
+        return rule(np.take)(self, indices, axis, mode=mode)
 
     def compress(self, condition: Any, axis: int | None = None) -> Tensor:
         """Take the slices along an axis at which a condition holds."""
-        return _numpys(np.compress)(condition, self, axis)
+        return rule(np.compress)(condition, self, axis)
 
     def nonzero(self) -> tuple[Tensor, ...]:
         """Return the indices of the entries that are not zero."""
-        return _numpys(np.nonzero)(self)  # type: ignore[return-value]
+        return rule(np.nonzero)(self)  # type: ignore[return-value]
 
     def argsort(self, axis: int | None = -1) -> Tensor:
         """Return the indices that sort along an axis. No gradient flows."""
-        return _numpys(np.argsort)(self, axis)
+        return rule(np.argsort)(self, axis)
 
     # Linear algebra
 
     def dot(self, other: Any) -> Tensor:
         """Sum of products, as `numpy.dot`."""
-        return _numpys(np.dot)(self, other)
+        return rule(np.dot)(self, other)
 
     def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
         """Return the entries at equal places along two axes."""
-        return _numpys(np.diagonal)(self, offset, axis1, axis2)
+        return rule(np.diagonal)(self, offset, axis1, axis2)
 
     def trace(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
         """Sum the diagonal."""
-        return _numpys(np.trace)(self, offset, axis1, axis2)
+        return rule(np.trace)(self, offset, axis1, axis2)

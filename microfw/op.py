@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple, Protocol, overload
 import numpy as np
 
 from microfw.errors import ArgumentError
-from microfw.graph import NUMPY, OPS
+from microfw.graph import LATER, NUMPY, OPS
 from microfw.record import REQUIRED, write, written
 from microfw.tensor import Tensor
 
@@ -308,7 +308,8 @@ def op(
         functions = tuple(numpy) if isinstance(numpy, Sequence) else (numpy,)
         ufunc = any(isinstance(f, np.ufunc) for f in functions)
         made = Op(value, vjp, jvp, into, aux, cost, fresh or ufunc, casts, name)
-        if made.name in OPS and OPS[made.name].value.__module__ != value.__module__:
+        home = OPS[made.name].value.__module__ if made.name in OPS else LATER.get(made.name, value.__module__)
+        if home != value.__module__:
             raise ArgumentError(f"op {made.name}: expected a new name, got one that is taken; pass name=...")
         OPS[made.name] = made
         for function in functions:

@@ -236,7 +236,7 @@ class ArrayLike(Infix, Methods):
             raise TypeError(f"{name}: expected arrays, got a Tensor; use np.sum, np.max or a loop")
         if kwargs:
             refuse(ufunc, kwargs)
-        return rule(ufunc)(*inputs)  # type: ignore[no-any-return]
+        return rule(ufunc)(*inputs)
 
     def __array_function__(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in SHAPE_ONLY:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from microfw.graph import NUMPY
+
+if TYPE_CHECKING:
+    from microfw.tensor import Tensor
 
 SHAPES = {np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.result_type}
 """Those of the next that look at shape and dtype alone."""
@@ -32,7 +36,7 @@ def spoken(function: Callable[..., Any]) -> str:
     return f"{'np' + module[5:] if module.startswith('numpy') else module}.{getattr(function, '__name__', function)}"
 
 
-def rule(function: Callable[..., Any]) -> Callable[..., Any]:
+def rule(function: Callable[..., Any]) -> Callable[..., Tensor]:
     """Return the op that a NumPy function stands for.
 
     Raises
@@ -40,6 +44,8 @@ def rule(function: Callable[..., Any]) -> Callable[..., Any]:
     TypeError
         If there is none: names the function.
     """
+    if function not in NUMPY:
+        import_module("microfw.ops.whole")
     try:
         return NUMPY[function]
     except KeyError:

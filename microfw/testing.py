@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from microfw.calculus import jvp, vjp
+from microfw.differences import gradcheck, gradgradcheck
 from microfw.errors import ArgumentError, GradientError, MicrofwError
-from microfw.gradcheck import gradcheck, gradgradcheck
 from microfw.op import Cost, Op
 from microfw.recording import Observer, mode
 from microfw.tensor import Tensor

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 import pytest
 
+import microfw.ops.whole  # all of them, for tables of cases  # noqa: F401
 from microfw import recording
 from microfw.graph import OPS
 

@@ -22,8 +22,8 @@ MODULES = [
 ]
 
 ROOMS = [
-    "errors", "recording", "blame", "graph", "infix", "methods", "spelling", "operators", "hooks", "tensor", "relink", "record", "op", "ops", "trees", "calculus", "jacobians", "gradcheck",
-    "reach", "checkpoint", "anomaly", "nn", "drawing", "optim", "data", "files", "replay", "training",
+    "lazy", "errors", "recording", "blame", "graph", "infix", "spelling", "methods", "operators", "hooks", "tensor", "relink", "record", "op", "ops", "trees", "calculus", "jacobians", "differences",
+    "reach", "checkpoints", "anomaly", "nn", "drawing", "optim", "data", "files", "replay", "training",
     "profiler", "testing", "estimators", "cli", "__init__", "__main__",
 ]  # fmt: skip
 

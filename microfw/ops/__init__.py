@@ -4,28 +4,27 @@ Each op is found here by its name, as ``ops.softmax``, besides in its family's m
 name, and is found in it: ``ops.windows.windows``.
 """
 
-from microfw.graph import OPS
+from typing import TYPE_CHECKING
+
+from microfw.graph import LATER, OPS
+from microfw.lazy import on_use
 from microfw.op import Applicable, Cost, each, moves
-from microfw.ops import (
-    convolution,
-    diagonals,
-    effects,
-    elementwise,
-    factors,
-    indexing,
-    joining,
-    layout,
-    linalg,
-    loss,
-    normalization,
-    pooling,
-    products,
-    recurrent,
-    reduction,
-    repeating,
-    windows,
-)
-from microfw.ops.images import avg_pool2d, conv1d, conv2d, conv_transpose2d, max_pool2d
+from microfw.ops import effects, elementwise, indexing, layout, linalg, loss, reduction
+
+if TYPE_CHECKING:
+    from microfw.ops import (
+        convolution,
+        diagonals,
+        factors,
+        joining,
+        normalization,
+        pooling,
+        products,
+        recurrent,
+        repeating,
+        windows,
+    )
+    from microfw.ops.images import avg_pool2d, conv1d, conv2d, conv_transpose2d, max_pool2d
 
 __all__ = [
     "Cost",
@@ -55,15 +54,37 @@ __all__ = [
     "windows",
 ]
 
-_NAMED = {name: op.call for name, op in OPS.items()}
-"""What users declare is theirs, and not found here."""
+FAMILIES = {
+    "convolution": "conv conv_transpose",
+    "diagonals": "",
+    "factors": "cholesky det inv slogdet solve",
+    "joining": "concatenate stack",
+    "normalization": "length masked_softmax normalize unit",
+    "pooling": "avg_pool max_pool",
+    "products": "",
+    "recurrent": "recur",
+    "repeating": "roll",
+    "windows": "fold windows",
+}
+"""Families that are imported when one of their ops is first used, or a function of NumPy that stands for one."""
+
+LATER |= {name: f"microfw.ops.{family}" for family, names in FAMILIES.items() for name in names.split()}
+
+_later = on_use(
+    "microfw.ops",
+    {family: f"{family} {names}" for family, names in FAMILIES.items()}
+    | {"images": "images avg_pool2d conv1d conv2d conv_transpose2d max_pool2d"},
+)
+
+
+def _own(name: str) -> bool:
+    """Whether a name is that of a declared op, and not of one that a user has declared."""
+    return name in OPS and OPS[name].value.__module__.startswith("microfw.ops.")
 
 
 def __getattr__(name: str) -> Applicable:
-    if name in _NAMED:
-        return _NAMED[name]  # type: ignore[return-value]
-    raise AttributeError(f"module 'microfw.ops' has no attribute {name!r}")
+    return OPS[name].call if _own(name) else _later(name)  # type: ignore[return-value]
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *_NAMED})
+    return sorted({*__all__, *filter(_own, OPS), *LATER})

@@ -1,18 +1,38 @@
-"""Optimizers: they turn gradients into better parameters."""
+"""Optimizers: they turn gradients into better parameters. Each is imported when it is first used."""
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
-from microfw.optim.adagrad import Adagrad
-from microfw.optim.adam import Adam
-from microfw.optim.adamw import AdamW
-from microfw.optim.averaging import Average
-from microfw.optim.clipping import clip_grad_norm, clip_grad_value
-from microfw.optim.lbfgs import LBFGS
-from microfw.optim.optimizer import Optimizer
-from microfw.optim.parallel import DataParallel, RankError
-from microfw.optim.rmsprop import RMSprop
-from microfw.optim.sgd import SGD
+from microfw.lazy import on_use
+
+if TYPE_CHECKING:
+    from microfw.optim import schedules
+    from microfw.optim.adagrad import Adagrad
+    from microfw.optim.adam import Adam
+    from microfw.optim.adamw import AdamW
+    from microfw.optim.averaging import Average
+    from microfw.optim.clipping import clip_grad_norm, clip_grad_value
+    from microfw.optim.lbfgs import LBFGS
+    from microfw.optim.optimizer import Optimizer
+    from microfw.optim.parallel import DataParallel, RankError
+    from microfw.optim.rmsprop import RMSprop
+    from microfw.optim.sgd import SGD
+else:
+    __getattr__ = on_use(
+        "microfw.optim",
+        {
+            "adagrad": "Adagrad",
+            "adam": "Adam",
+            "adamw": "AdamW",
+            "averaging": "Average",
+            "clipping": "clip_grad_norm clip_grad_value",
+            "lbfgs": "LBFGS",
+            "optimizer": "Optimizer",
+            "parallel": "DataParallel RankError",
+            "rmsprop": "RMSprop",
+            "schedules": "",
+            "sgd": "SGD",
+        },
+    )
 
 __all__ = [
     "LBFGS",
@@ -33,10 +53,3 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return __all__
-
-
-def __getattr__(name: str) -> Any:
-    """Import the schedules when they are first used: they are dataclasses, which take longer than all else here."""
-    if name == "schedules":
-        return import_module("microfw.optim.schedules")
-    raise AttributeError(f"module 'microfw.optim' has no attribute {name!r}")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+import microfw.ops.whole  # noqa: F401
 from microfw.graph import OPS
 
 

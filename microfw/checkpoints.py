@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from microfw import ops
 from microfw.calculus import Recorded
 from microfw.errors import DTypeError, GraphError, message
-from microfw.graph import OPS, Form, Leaf, Node, numbers, walk
+from microfw.graph import Form, Leaf, Node, numbers, walk
 from microfw.op import Op, Partial, moves
 from microfw.reach import reach
 from microfw.recording import HERE, MODE, mode
@@ -94,7 +95,7 @@ class _Part:
         def variable(x: Tensor) -> Tensor:
             if not isinstance(x._node, Node):
                 return x
-            variables.append(OPS["identity"].call(x))
+            variables.append(ops.identity(x))
             return variables[-1]
 
         outer, HERE.scope = HERE.scope, self.scope
@@ -242,8 +243,8 @@ def _joined(outputs: list[Any]) -> Tensor:
         raise DTypeError(message("checkpoint", "a function that returns Tensors of one dtype", got))
     with mode(observer=None, recording=True):
         if len(outputs) == 1:
-            return OPS["identity"].call(outputs[0])
-        return OPS["concatenate"].call(*(y.reshape((y.size,)) for y in outputs))
+            return ops.identity(outputs[0])
+        return ops.concatenate(*(y.reshape((y.size,)) for y in outputs))
 
 
 def _parted(y: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:

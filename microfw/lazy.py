@@ -1,0 +1,42 @@
+"""Packages that import what they hold when it is first used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+
+def on_use(package: str, homes: dict[str, str]) -> Callable[[str], Any]:
+    """Return a package's ``__getattr__``.
+
+    Parameters
+    ----------
+    package : str
+        The package's name.
+    homes : dict
+        For each of its modules the names, with spaces between, that the package has from it; none for a module that
+        the package shows as it is.
+
+    Returns
+    -------
+    callable
+        ``__getattr__(name)``, which imports the module, and leaves the name in the package for the next time.
+
+    Examples
+    --------
+    >>> on_use("microfw.nn", {"dense": "Dense", "initializers": ""})("Dense")
+    <class 'microfw.nn.dense.Dense'>
+    """
+    home = {name: module for module, names in homes.items() for name in names.split() or [module]}
+
+    def __getattr__(name: str) -> Any:
+        if name not in home:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module = import_module(f"{package}.{home[name]}")
+        value = module if name == home[name] else getattr(module, name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return __getattr__
