@@ -294,16 +294,24 @@ def pull(
         if only is not None and parent not in only:
             continue
         share = partial.vjp(g, *(args if relink is None else relink(node, partial, args)))
-        if share.shape != parent.shape:
-            share = unbroadcast(share, parent.shape, node)
-        if parent in arrived:
-            arrived[parent] = arrived[parent] + share
-        else:
-            arrived[parent] = share
-            if type(parent) is Node:
-                todo.append(parent)
+        share = deliver(node, parent, share, arrived, todo)
         if shares is not None:
             shares.append(share)
+
+
+def deliver(
+    node: Node, parent: Node | Leaf, share: Gradient, arrived: dict[Node | Leaf, Gradient], todo: list[Node]
+) -> Gradient:
+    """Add a share of a gradient, from a node, to what has arrived at a parent; return it in the parent's shape."""
+    if share.shape != parent.shape:
+        share = unbroadcast(share, parent.shape, node)
+    if parent in arrived:
+        arrived[parent] = arrived[parent] + share
+    else:
+        arrived[parent] = share
+        if type(parent) is Node:
+            todo.append(parent)
+    return share
 
 
 def reachable(*roots: Node | Leaf | None, since: int = 0, beyond: Collection[Node | Leaf | None] = ()) -> list[Node]:

@@ -11,7 +11,6 @@ it is first called, as `dataclasses` does for ``__init__``; ``relu.op.source`` s
 from __future__ import annotations
 
 from collections.abc import Callable
-from textwrap import indent
 from time import perf_counter_ns
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from microfw.errors import DTypeError
-from microfw.graph import Form, Leaf, Node, numbers, unbroadcast
+from microfw.graph import Form, Leaf, Node, deliver, numbers, unbroadcast
 from microfw.recording import HERE, MODE
 from microfw.tensor import Tensor
 
@@ -111,6 +110,7 @@ INTO = """
             _{x}_into(_g, {args}_{x}_node.slot)
             _arrived[_{x}_node] = _{x}_node.slot
         else:
+            _deliver(_node, _{x}_node, _{x}_vjp(_g, {args}), _arrived, _todo)
 """
 
 SHARE = """
@@ -162,7 +162,7 @@ def write(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], Form]:
     copied = heavy if "_inputs" in saved else saved
     namespace: dict[str, Any] = {
         "_MODE": MODE, "_HERE": HERE, "_Leaf": Leaf, "_Node": Node, "_Tensor": Tensor, "_asarray": np.asarray,
-        "_clock": perf_counter_ns, "_check_dtype": check_dtype, "_common": common,
+        "_clock": perf_counter_ns, "_check_dtype": check_dtype, "_common": common, "_deliver": deliver,
         "_may_share_memory": np.may_share_memory, "_ndarray": np.ndarray, "_new": object.__new__,
         "_next": next, "_numbers": numbers, "_op": op, "_operand": operand, "_unbroadcast": unbroadcast,
         "_none": {}, "_value": op.value,
@@ -188,10 +188,8 @@ def write(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], Form]:
         if x in partials:
             namespace |= {f"_{x}_vjp": partials[x].vjp, f"_{x}_into": partials[x].into}
             args = "".join(f"{key}, " for key in wanted[x])
-            share = SHARE.format(x=x, args=args)
-            if partials[x].into:
-                share = INTO.format(x=x, args=args) + indent(share, "    ")
-            edges.append(EDGE.format(x=x, share=share))
+            share = INTO if partials[x].into else SHARE
+            edges.append(EDGE.format(x=x, share=share.format(x=x, args=args)))
     signature, extra = [*inputs], ""
     for name, default in op.params.items():
         namespace[f"_default_{name}"] = default
