@@ -70,25 +70,30 @@ class Observer:
 class Watcher(Protocol):
     """Keeps the time of the stretches of training steps.
 
-    A stretch is noted when it ends, whatever ends it. The phases are "forward" (the outermost module), "evaluation"
-    (the same, unrecorded), "backward" and "update".
+    A stretch is noted when it ends, whatever ends it. The phases are "forward" (the outermost module), "replay" (the
+    forward of a step that is replayed, noted with its backward), "evaluation" (a forward unrecorded), "backward" and
+    "update".
 
     Attributes
     ----------
-    stretches : list of (phase, began, ended)
-        In the nanoseconds of ``time.perf_counter_ns``. The engine appends them itself, for a call takes longer.
-    replays : int
-        How many steps were replayed.
+    stretches : list
+        Phase, began, ended, one stretch after the other, in the nanoseconds of ``time.perf_counter_ns``. The engine
+        adds them itself, and flat, for calls and tuples take longer; `triples` parts them.
     losses : list or None
         Where the values that ``backward`` starts from are to be put.
     """
 
-    stretches: list[tuple[str, int, int]]
-    replays: int
+    stretches: list[Any]
     losses: list[np.ndarray[Any, Any]] | None
 
     def after_update(self) -> None:
         """Note that an optimizer has ended a step."""
+
+
+def triples(stretches: list[Any]) -> Iterator[tuple[str, int, int]]:
+    """Part a watcher's stretches: phase, began, ended."""
+    each = iter(stretches)
+    return zip(each, each, each, strict=True)
 
 
 class Changes:

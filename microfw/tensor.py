@@ -187,7 +187,7 @@ class Tensor(ArrayLike):
                     leaf.accept(g)  # type: ignore[union-attr]
         finally:
             if watcher is not None:
-                watcher.stretches.append(("backward", began, perf_counter_ns()))
+                watcher.stretches += ("backward", began, perf_counter_ns())
 
     def register_hook(self, hook: Hook) -> Handle:
         """Have a function called with the gradient with respect to this Tensor, whenever one has been computed.

@@ -33,7 +33,7 @@ class Watcher(recording.Observer):
         self.ran = []  # (op, node, input shapes, params, output shape) of each op, forward
         self.walked = []  # each node, as backward visits it
         self.shares = []  # the partials of each
-        self.stretches = []  # (phase, began, ended) in nanoseconds
+        self.stretches = []
         self.losses = None
 
     def forward(self, op, node, inputs, params, output, began):
@@ -52,9 +52,10 @@ class Watcher(recording.Observer):
     @property
     def phases(self):
         """The phases of the stretches, in order, each of which began after the one before it ended."""
-        for (_, began, ended), (_, later, _) in itertools.pairwise([*self.stretches, ("", sys.maxsize, 0)]):
+        parted = list(recording.triples(self.stretches))
+        for (_, began, ended), (_, later, _) in itertools.pairwise([*parted, ("", sys.maxsize, 0)]):
             assert began <= ended <= later
-        return [phase for phase, _, _ in self.stretches]
+        return [phase for phase, _, _ in parted]
 
     def on(self) -> AbstractContextManager[None]:
         return recording.mode(observer=self, watcher=self)

@@ -96,7 +96,7 @@ class Module:
             HERE.scope = outer
             if began:
                 phase = "forward" if mode.recording else "evaluation"
-                watcher.stretches.append((phase, began, perf_counter_ns()))  # type: ignore[union-attr]
+                watcher.stretches += (phase, began, perf_counter_ns())  # type: ignore[union-attr, operator]
 
     def _list_names(self) -> Scope:
         names = {}

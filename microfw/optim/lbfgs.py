@@ -148,7 +148,7 @@ class LBFGS(Optimizer):
         finally:
             watcher, self._watcher = self._watcher, None
             if watcher is not None:
-                watcher.stretches.append(("update", self._began, perf_counter_ns()))
+                watcher.stretches += ("update", self._began, perf_counter_ns())
                 watcher.after_update()
 
     def _minimise(self, closure: Callable[[], Any]) -> float:
@@ -198,7 +198,7 @@ class LBFGS(Optimizer):
     def _evaluate(self, closure: Callable[[], Any]) -> tuple[float, Array]:
         """Return loss and gradient; what the closure takes is no part of the update's time."""
         if self._watcher is not None:
-            self._watcher.stretches.append(("update", self._began, perf_counter_ns()))
+            self._watcher.stretches += ("update", self._began, perf_counter_ns())
         with np.errstate(over="ignore", invalid="ignore"):
             loss = closure()
         self._began = perf_counter_ns()

@@ -146,7 +146,7 @@ class Optimizer:
                     self._closely()
         finally:
             if watcher is not None:
-                watcher.stretches.append(("update", began, perf_counter_ns()))
+                watcher.stretches += ("update", began, perf_counter_ns())
         if watcher is not None:
             watcher.after_update()
 

@@ -122,7 +122,7 @@ class DataParallel:
         for leaf, present in zip(self.flat.leaves, self._present.tolist(), strict=True):
             leaf.grad = leaf.slot if present else None
         if watcher is not None:
-            watcher.stretches.append(("update", began, perf_counter_ns()))
+            watcher.stretches += ("update", began, perf_counter_ns())
         self.optimizer.step()
 
     def _gather(self, rows: float) -> None:

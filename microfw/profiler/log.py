@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from time import perf_counter_ns
 from typing import Any
 
 from microfw.profiler.session import PHASES, Epoch, Row
 from microfw.profiler.sites import Pattern, Site, recomputed
+from microfw.recording import triples
 
 
 class Log:
     """What was noted in an epoch, as it was noted; `epoch` makes sense of it, later, off the clock."""
 
     def __init__(self) -> None:
-        self.stretches: list[tuple[str, int, int]] = []
+        self.stretches: list[Any] = []  # as a `Watcher` has them
         self.losses = (0, 0.0)  # how many, and their sum
         self.folded: dict[tuple[str, str], Row] = {}
         self.parameters = (0, 0)
@@ -23,19 +25,22 @@ class Log:
         self.marks: list[tuple[Any, list[int]]] = []  # of replayed steps, with the `Timed` plan that reads them
         self.times = dict.fromkeys((*PHASES, "data"), 0)
         self.observed_times = dict.fromkeys(PHASES, 0)
-        self.metrics: dict[str, float] = {}
+        self.metrics: dict[str, Any] = {}  # what a Trainer says of the epoch
         self.number = self.steps = self.observed = self.replays = self.loose = self.total_ns = 0
         self.observing = False
         self.began = self.step_ended = perf_counter_ns()
 
     def add_stretches(self, observing: bool) -> None:
         """Turn the stretches so far into times. One inside of another is part of it."""
-        observed = observing ^ (sum(phase == "toggle" for phase, _, _ in self.stretches) % 2 == 1)
+        observed = observing ^ (self.stretches.count("toggle") % 2 == 1)
         outermost: list[tuple[str, int, int, bool]] = []
-        for phase, began, ended in self.stretches:
+        for phase, began, ended in triples(self.stretches):
             if phase == "toggle":
                 observed = not observed
                 continue
+            if phase == "replay":
+                self.replays += 1
+                phase = "forward"
             while outermost and outermost[-1][1] >= began:
                 outermost.pop()
             outermost.append((phase, began, ended, observed))
@@ -51,13 +56,14 @@ class Log:
     def epoch(self) -> Epoch:
         """Return the epoch's numbers."""
         self.add_stretches(self.observing)
+        metrics = {name: float(v) for name, v in self.metrics.items() if isinstance(v, float) and isfinite(v)}
         epoch = Epoch(
             self.number,
             steps=self.steps,
             observed=self.observed,
             replayed=self.replays,
-            loss=self.metrics.get("loss", self.losses[1] / self.losses[0] if self.losses[0] else None),
-            metrics=self.metrics,
+            loss=metrics.get("loss", self.losses[1] / self.losses[0] if self.losses[0] else None),
+            metrics=metrics,
             parameters=self.parameters[0],
             parameter_tensors=self.parameters[1],
             saved_peak_bytes=self.saved_bytes,

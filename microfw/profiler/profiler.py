@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextvars import Token
-from math import isfinite
 from time import perf_counter_ns
 from typing import Any, Self
 
@@ -128,14 +127,19 @@ class Profiler(Callback, Hook):
 
     def end_epoch(self) -> None:
         """End an epoch: add its numbers to the session."""
+        self._take({}).start_epoch()
+
+    def _take(self, metrics: dict[str, Any]) -> Recorder:
+        """Keep the epoch's log; return the recorder, which has yet to start another."""
         if self._recorder is None:
             raise GraphError("Profiler.end_epoch: expected an attached profiler; use it inside `with profiler:`")
         if len(self._logs) >= MOST_LOGS:
             _ = self.session
-        number = len(self._session.epochs) + len(self._logs) + 1
-        self._logs.append((self._partial, self._recorder.end_epoch(number)))
+        log = self._recorder.end_epoch(len(self._session.epochs) + len(self._logs) + 1)
+        log.metrics = metrics
+        self._logs.append((self._partial, log))
         self._partial = None
-        self._recorder.start_epoch()
+        return self._recorder
 
     # Saving
 
@@ -214,9 +218,7 @@ class Profiler(Callback, Hook):
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Add the epoch to the session, with the Trainer's numbers."""
-        self.end_epoch()
-        last = state.history[-1] if len(state.history) else {}
-        self._logs[-1][1].metrics = {k: float(v) for k, v in last.items() if isinstance(v, float) and isfinite(v)}
+        self._take(dict(state.history[-1]) if len(state.history) else {})
 
     def on_fit_end(self, state: TrainState) -> None:
         """Stop watching."""

@@ -20,8 +20,8 @@ from microfw.recording import MODE, Mode, Observer
 STRIDE = 256
 """After how many steps it is looked at whether stretches should be added up."""
 
-MOST_STRETCHES = 1 << 11
-"""How many readings of the clock are kept before they are added up."""
+MOST_STRETCHES = 1 << 12
+"""How many entries of stretches, or readings of the clock, are kept before they are added up."""
 
 MOST_PATTERNS = 64
 """How many patterns are kept apart, so that memory does not grow where every step is another."""
@@ -76,7 +76,7 @@ class Recorder(Observer):
         self.expected: list[Site] = []
         self.pattern: Pattern | None = None
         self.sites: dict[tuple[Any, ...], Site] = {}
-        self.stretches: list[tuple[str, int, int]] = []
+        self.stretches: list[Any] = []
         self.losses: list[np.ndarray[Any, Any]] | None = [] if takes_losses else None
         self.timed: dict[int, Any] = {}
         self.start_epoch()
@@ -84,26 +84,29 @@ class Recorder(Observer):
     # Epochs
 
     def start_epoch(self) -> None:
-        """Begin a new log."""
+        """Begin a new log. What came between two epochs is part of neither."""
+        self.stretches.clear()
+        if self.losses:
+            self.losses.clear()
         for pattern in self.patterns:
             pattern.count = 0
         for site in self.sites.values():
             site.forward_ns = site.backward_ns = site.rules = site.again = 0
         self.log = Log()
-        self.steps = self.observed = self.loose = self.replays = 0
+        self.steps = self.observed = self.loose = 0
         self.step_sites: list[Site] = []
         self.followed: Any = None
 
     def end_epoch(self, number: int) -> Log:
-        """Return the log of the epoch."""
+        """Return the log of the epoch; `start_epoch` is to begin the next."""
         log = self.log
         log.total_ns = perf_counter_ns() - log.began
         self.count_steps()
         self._hand_over()
-        log.replays = self.replays
         log.marks = [(timed, timed.take()) for timed in self.timed.values() if timed.marks]
         log.number, log.steps, log.observed, log.loose = number, self.steps, self.observed, self.loose
         log.observing = self.observing
+        self.steps = self.observed = 0
         log.counts = [(pattern, pattern.count) for pattern in self.patterns if pattern.count]
         log.spent = [
             (site, site.forward_ns, site.backward_ns, site.rules, site.again)
@@ -219,7 +222,7 @@ class Recorder(Observer):
         if observing:
             self.observed += self.stride
         if self.every > 1:
-            self.stretches.append(("toggle", 0, 0))
+            self.stretches += ("toggle", 0, 0)
             self.attach(not observing)
             self.stride = self.left = self.every - 1 if observing else 1
         else:

@@ -8,6 +8,7 @@ from typing import Any
 from microfw.profiler.recorder import Recorder
 from microfw.profiler.session import PHASES, Trace
 from microfw.profiler.sites import Site
+from microfw.recording import triples
 
 MOST_EVENTS = 200_000
 """Where a trace ends however many steps were asked for: some 20 MB in memory, 8 MB in a file."""
@@ -27,7 +28,7 @@ class Tracer(Recorder):
         self.traced = 0
         self.tracing = True
         self.events: list[tuple[int, Site, int, int]] = []
-        self.spans: list[tuple[str, int, int]] = []
+        self.spans: list[Any] = []  # stretches
         super().__init__(every, takes_losses)
 
     def forward(
@@ -81,7 +82,11 @@ class Tracer(Recorder):
     def trace(self) -> Trace:
         """Return the events in order of time, with what they are of."""
         events: list[tuple[int, Site | None, int, int]] = [*self.events]
-        events += [(PHASES.index(phase), None, began, ended) for phase, began, ended in self.spans if phase != "toggle"]
+        events += [
+            (PHASES.index("forward" if phase == "replay" else phase), None, began, ended)
+            for phase, began, ended in triples(self.spans)
+            if phase != "toggle"
+        ]
         events.sort(key=lambda event: (event[2], -event[3]))
         zero = events[0][2] if events else 0
         found: dict[tuple[str, str], int] = {}

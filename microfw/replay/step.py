@@ -183,7 +183,6 @@ class CompiledStep:
         forward(*arrays)
         if watcher is not None:
             ended = perf_counter_ns()
-            watcher.stretches.append(("forward", began, ended))
         if between is not None:
             try:
                 between(replay.outputs[0])
@@ -191,8 +190,7 @@ class CompiledStep:
                 raise _Stopped(error) from None
         backward(*arrays)
         if watcher is not None:
-            watcher.stretches.append(("backward", ended, perf_counter_ns()))
-            watcher.replays += 1
+            watcher.stretches += ("replay", began, ended, "backward", ended, perf_counter_ns())
         if timed is not None:
             timed.observer.follow(timed)
 
