@@ -138,7 +138,8 @@ class CompiledStep:
             replay.timed = Timed(replay.plan, observer, observer.bound())
             replay.mode = replay.other = mode
             return made
-        replay.mode, replay.other = mode, replay.mode
+        if mode is not replay.mode:
+            replay.mode, replay.other = mode, replay.mode
         self._last = replay
         return self._replay(replay, mode, arrays, between)
 

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_profiler.py [--rounds 41]
 
-Prints the time of an epoch on digits (64-64-10, batch 32, through the Trainer) with the profiler against the same
-without, epochs interleaved, median of the ratios; the same for passes over 20 batches in a script's loop whose step is
+Prints the time of an epoch on digits (64-64-10, batch 32, through the Trainer) with the profiler against that of the
+next epoch of the same fit, which is without; the same for passes over 20 batches in a script's loop whose step is
 replayed by `mf.compile`; then, for Dense(512, 512), Dense(512, 10) at batch 4,096, the first
 layer's backward seconds against those of its own weight product and bias sum, run alone.
 """
@@ -24,6 +24,7 @@ import numpy as np
 
 import microfw as mf
 from microfw import nn, optim
+from microfw.recording import MODE
 
 
 def make(hooks):
@@ -31,29 +32,66 @@ def make(hooks):
     return mf.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.05, momentum=0.9), hooks=hooks)
 
 
+KINDS = {"every=16": {"every": 16}, "every step": {}, "traced": {"trace": 10**6}}
+
+
 def overhead(rounds: int) -> None:
     train, _ = mf.data.load("digits", rng=0)
-    kinds = {
-        "detached": lambda: [],
-        "every=16": lambda: [mf.Profiler(every=16)],
-        "every step": lambda: [mf.Profiler()],
-        "traced": lambda: [mf.Profiler(trace=10**6)],
-    }
-    seconds: dict[str, list[float]] = {kind: [] for kind in ("without", *kinds)}
-    order = list(seconds)
-    for k in range(rounds):
-        for kind in order[k % len(order) :] + order[: k % len(order)]:
-            hooks = kinds[kind]() if kind in kinds else []
-            clock = Clock()
-            make([*hooks, clock]).fit(train, epochs=12, batch_size=32, rng=k, progress=False)
-            seconds[kind].append(statistics.median(clock.epochs[3:]))  # in the first ones the step is captured
-    print("An epoch on digits, 64-64-10, batch 32: median of 9 after 3, against the same without a profiler")
-    for kind in kinds:
-        ratios = sorted(a / b for a, b in zip(seconds[kind], seconds["without"], strict=True))
-        n = len(ratios)
-        print(
-            f"  {kind:12} {statistics.median(ratios):.3f}   quartiles {ratios[n // 4]:.3f} to {ratios[3 * n // 4]:.3f}"
-        )
+    ratios: dict[str, list[float]] = {kind: [] for kind in ("detached", *KINDS)}
+    for k in range(max(rounds // 3, 1)):
+        for kind, of_fits in ratios.items():
+            turns = Turns(mf.Profiler(**KINDS.get(kind, {})), attached=kind in KINDS)
+            make([turns]).fit(train, epochs=WARM + 2 * PAIRS, batch_size=32, rng=k, progress=False)
+            of_fits.append(statistics.median(a / b for a, b in zip(turns.profiled, turns.plain, strict=True)))
+    print("An epoch on digits, 64-64-10, batch 32, with the profiler / the next one without, in the same fit;")
+    print(f"median of {PAIRS} pairs, of {len(ratios['detached'])} fits the median")
+    for kind, of_fits in ratios.items():
+        low, middle, high = np.quantile(of_fits, (0.25, 0.5, 0.75))
+        print(f"  {kind:12} {middle:.3f}   quartiles of fits {low:.3f} to {high:.3f}")
+
+
+WARM, PAIRS = 20, 100
+"""Epochs before any is timed, in which the step is captured, with and without the profiler; and pairs after them."""
+
+
+class Turns(mf.Hook):
+    """Has a profiler in every other epoch, and times the epochs, the profiler's own moment at their end included."""
+
+    def __init__(self, profiler: mf.Profiler, attached: bool) -> None:
+        self.profiler = profiler
+        self.attached = attached
+        self.profiled: list[float] = []
+        self.plain: list[float] = []
+
+    def on_fit_start(self, state):
+        self.mode = MODE.get()
+        self.profiler.on_fit_start(state)
+        self.watching = MODE.get()
+        if not self.attached:
+            self.profiler.on_fit_end(state)
+        MODE.set(self.mode)
+
+    def on_epoch_start(self, state):
+        self.on = state.epoch % 2 == 1
+        if self.on and self.attached:
+            MODE.set(self.watching)
+            self.profiler.on_epoch_start(state)
+        self.began = perf_counter()
+
+    def on_epoch_end(self, state):
+        if self.on and self.attached:
+            self.profiler.on_epoch_end(state)
+        seconds = perf_counter() - self.began
+        if state.epoch > WARM:
+            (self.profiled if self.on else self.plain).append(seconds)
+        if self.on and self.attached:
+            self.watching = MODE.get()
+            MODE.set(self.mode)
+
+    def on_fit_end(self, state):
+        if self.attached:
+            MODE.set(self.watching)
+            self.profiler.on_fit_end(state)
 
 
 def replayed(rounds: int) -> None:
@@ -86,19 +124,6 @@ def compiled(batches):
         return perf_counter() - began
 
     return turn
-
-
-class Clock(mf.Hook):
-    """Times epochs, after the other hooks have ended theirs."""
-
-    def __init__(self):
-        self.epochs = []
-
-    def on_epoch_start(self, state):
-        self.began = perf_counter()
-
-    def on_epoch_end(self, state):
-        self.epochs.append(perf_counter() - self.began)
 
 
 def attribution(rounds: int) -> None:
