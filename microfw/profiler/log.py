@@ -53,9 +53,18 @@ class Log:
                 self.times["data"] += began - self.step_ended
             self.step_ended = ended if phase == "update" else 0
 
+    def add_pattern(self, pattern: Pattern, count: int) -> None:
+        """Add the steps that went through a pattern."""
+        if count:
+            pattern.fold(self.folded, count)
+            self.parameters = max(self.parameters, (pattern.parameters, pattern.parameter_tensors))
+            self.saved_bytes = max(self.saved_bytes, pattern.saved_bytes)
+
     def epoch(self) -> Epoch:
         """Return the epoch's numbers."""
         self.add_stretches(self.observing)
+        for pattern, count in self.counts:
+            self.add_pattern(pattern, count)
         metrics = {name: float(v) for name, v in self.metrics.items() if isinstance(v, float) and isfinite(v)}
         epoch = Epoch(
             self.number,
@@ -75,8 +84,6 @@ class Log:
             setattr(epoch, f"{name}_ns", ns)
         epoch.forward_ns += self.loose
         rows = self.folded
-        for pattern, count in self.counts:
-            pattern.fold(rows, count)
         for site, forward_ns, backward_ns, rules, again in self._all_spent():
             row = rows.setdefault((site.path, site.op.name), Row(site.path, site.op.name))
             row.forward_ns += forward_ns

@@ -79,12 +79,14 @@ class Recorder(Observer):
         self.stretches: list[Any] = []
         self.losses: list[np.ndarray[Any, Any]] | None = [] if takes_losses else None
         self.timed: dict[int, Any] = {}
+        self.followed: Any = None
         self.start_epoch()
 
     # Epochs
 
     def start_epoch(self) -> None:
         """Begin a new log. What came between two epochs is part of neither."""
+        self.stride = self.left
         self.stretches.clear()
         if self.losses:
             self.losses.clear()
@@ -95,7 +97,6 @@ class Recorder(Observer):
         self.log = Log()
         self.steps = self.observed = self.loose = 0
         self.step_sites: list[Site] = []
-        self.followed: Any = None
 
     def end_epoch(self, number: int) -> Log:
         """Return the log of the epoch; `start_epoch` is to begin the next."""
@@ -193,11 +194,10 @@ class Recorder(Observer):
 
     def follow(self, timed: Any) -> None:
         """Count a step's pattern; what its clock said is added up later."""
-        if timed is not self.followed:  # the first in a row, or in an epoch
+        if timed is not self.followed:  # the first in a row
             if timed.pattern not in self.patterns:
                 self.patterns.append(timed.pattern)
             self.followed = self.timed[id(timed)] = timed
-            self._begin(timed.pattern)
         timed.pattern.count += 1
         if len(timed.marks) > MOST_STRETCHES:
             timed.flush()
@@ -257,19 +257,13 @@ class Recorder(Observer):
             if pattern is None:
                 if len(self.patterns) == MOST_PATTERNS:
                     old = self.patterns.pop(0)
-                    old.fold(self.log.folded, old.count)
+                    self.log.add_pattern(old, old.count)
+                    self.followed = None  # it may be of the old one
                 pattern = Pattern(self.step_sites, loss)
                 self.patterns.append(pattern)
             self.pattern, self.expected = pattern, pattern.sites
-        if not pattern.count:
-            self._begin(pattern)
         pattern.count += 1
         self.step_sites = []
-
-    def _begin(self, pattern: Pattern) -> None:
-        """Let the log know of a pattern that an epoch has."""
-        self.log.parameters = max(self.log.parameters, (pattern.parameters, pattern.parameter_tensors))
-        self.log.saved_bytes = max(self.log.saved_bytes, pattern.saved_bytes)
 
     def attach(self, observe: bool = True) -> None:
         """Watch from here on, the ops too or the stretches only."""
