@@ -16,11 +16,14 @@ from microfw.tensor import Tensor
 
 
 @lru_cache(maxsize=32)
-def _tables(shape: Shape, char: str) -> tuple[Array, Array, Array, Array, float]:
-    """Return one-hot rows, matrices of ones and of the number of rows, a vector of ones, and the number's logarithm."""
+def _tables(shape: Shape, char: str) -> tuple[Array, Array, Array, Array, Array, float]:
+    """Return where rows start, zeros and ones for rows, minus ones for classes; the number of rows, and its logarithm.
+
+    The number stands in a matrix, and a product with it is a sum over classes, for each of them, times the number.
+    """
     rows, classes = shape
-    square = (classes, classes)
-    tables = np.eye(classes, dtype=char), np.ones(square, char), np.full(square, rows, char), np.ones(rows, char)
+    zeros, ones, minus = np.zeros(rows, char), np.ones(rows, char), np.full(classes, -1, char)
+    tables = np.arange(0, rows * classes, classes), zeros, ones, minus, np.full((classes, classes), rows, char)
     for table in tables:
         table.setflags(write=False)
     return *tables, log(rows)
@@ -84,29 +87,26 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     if classes > WIDE:
         check_labels(labels, classes, "cross_entropy")
         return _general(logits, labels)
-    hots, sums, sums_n, ones, log_n = _tables(shape, logits.dtype.char)
-    try:
-        hot = hots.take(labels, 0) if isinstance(labels, np.ndarray) else labels.rows_of(hots)
-        lowest = labels.item(labels.argmin())
-        if lowest < 0 or type(lowest) is bool:
-            raise IndexError
-    except (IndexError, TypeError):
+    if labels.dtype.kind != "i":
         check_labels(labels, classes, "cross_entropy")
-        raise
-    if not (logits.item(logits.argmax()) < LARGE and logits.item(logits.argmin()) > -LARGE):
+        labels = labels.astype(np.intp)
+    elif not (labels.item(labels.argmin()) >= 0 and labels.item(labels.argmax()) < classes):
+        check_labels(labels, classes, "cross_entropy")
+    flat = logits.ravel()
+    if not (flat.item(flat.argmax()) < LARGE and flat.item(flat.argmin()) > -LARGE):
         return _general(logits, labels)
-    # In a small batch a call costs more than its arithmetic. So matrix products with constants do what sums and
-    # broadcasting would.
-    e = np.exp(logits)
+    # In a small batch a call costs more than its arithmetic. So products with constants do what sums and broadcasting
+    # would, and entries are found by one number each.
+    starts, zeros, ones, minus, sums_n, log_n = _tables(shape, logits.dtype.char)
+    at = labels + starts
+    exps = np.exp(flat)
+    e = exps.reshape(shape)
     total = e.dot(sums_n)
-    loss = (np.log(total[:, 0]).dot(ones) - logits.ravel().dot(hot.ravel())) / n - log_n
+    loss = (np.log(total[:, 0]) - flat[at]).dot(ones) / n - log_n
     if loss < 0:  # by rounding
         loss = loss * 0
-    others = hot * e
-    e -= others
-    e.dot(sums, others)
-    hot *= others
-    e -= hot
+    exps[at] = zeros
+    exps[at] = e.dot(minus)
     e /= total
     return loss, e
 

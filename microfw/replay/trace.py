@@ -33,8 +33,9 @@ class Call:
         Where the result goes. None for a call that returns several, which are in ``outs``.
     style : str
         How the output is passed: "ufunc", "reduce", "dot", "out" (a keyword), "cast", "write" (the last argument),
-        "copy" (there is no way: the result is copied). Or "guard": no output, but an ``answer`` that must be the
-        same; else the call ``instead`` takes the place of what follows it for the same op.
+        "get" and "set" (the entries at indices that are in an array), "copy" (there is no way: the result is copied).
+        Or "guard": no output, but an ``answer`` that must be the same; else the call ``instead`` takes the place of
+        what follows it for the same op.
     pure : bool
         Whether it may be dropped if nothing reads the result.
     reads : list of Cell
@@ -163,7 +164,10 @@ class Cell(NDArrayOperatorsMixin):
         raise Untraceable("a loop over entries")
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        raise Untraceable("entries assigned")
+        if not isinstance(key, Cell):
+            raise Untraceable("a part assigned")
+        self.array[key.array] = plain(value)
+        self.tape.add(Call(setitem, (self, key, value), {}, self, "set"))
 
     # NumPy's functions
 
@@ -224,17 +228,12 @@ class Cell(NDArrayOperatorsMixin):
         return self.tape.note(np.dot, (self, other), {}, result, "dot")
 
     def __getitem__(self, key: Any) -> Cell:
+        if isinstance(key, Cell):
+            return self.tape.note(getitem, (self, key), {}, self.array[key.array], "get")
         if _cells((key,), []):
-            raise Untraceable("an index that is an array of the graph")
+            raise Untraceable("an index with an array of the graph in it")
         made: Cell = self._result(getitem, (self, key), {}, self.array[key], "copy")
         return made
-
-    def rows_of(self, table: Array) -> Cell:
-        """Return the rows of a constant table that these numbers, none of them negative, name."""
-        cell: Any = self
-        if not self.item(cell.argmax()) < len(table):
-            raise Untraceable("an index out of range")
-        return self.tape.note(table.take, (self, 0), {"mode": "clip"}, table.take(self.array, 0), "out")
 
     def astype(self, dtype: Any) -> Cell:
         """Cast."""
@@ -295,6 +294,11 @@ for _name, _symbol in {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==",
 def getitem(array: Any, key: Any) -> Any:
     """Return ``array[key]``."""
     return array[key]
+
+
+def setitem(array: Any, key: Any, value: Any) -> None:
+    """Do ``array[key] = value``."""
+    array[key] = value
 
 
 def copy(array: Any) -> Any:

@@ -156,6 +156,10 @@ class Writer:
                 return f"{method}({name(call.args[1])}, {name(out)})"
         if call.style == "cast":
             return f"{name(out)}[...] = {texts}"
+        if call.style == "get":
+            return f"{name(out)}[...] = {name(call.args[0])}[{name(call.args[1])}]"
+        if call.style == "set":
+            return f"{name(out)}[{name(call.args[1])}] = {name(call.args[2])}"
         if call.style == "write":
             return f"{name(call.function)}({texts})"
         if call.style == "out":
