@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_profiler.py [--rounds 41]
 
-Prints the time of an epoch on digits (64-64-10, batch 32, through the Trainer) with the profiler against that of the
-next epoch of the same fit, which is without; the same for passes over 20 batches in a script's loop whose step is
+Prints the time of an epoch on digits (64-64-10, batch 32, through the Trainer) with the profiler against that of one
+without, in the same fit; the same for passes over 20 batches in a script's loop whose step is
 replayed by `mf.compile`; then, for Dense(512, 512), Dense(512, 10) at batch 4,096, the first
 layer's backward seconds against those of its own weight product and bias sum, run alone.
 """
@@ -41,21 +41,22 @@ def overhead(rounds: int) -> None:
     for k in range(max(rounds // 3, 1)):
         for kind, of_fits in ratios.items():
             turns = Turns(mf.Profiler(**KINDS.get(kind, {})), attached=kind in KINDS)
-            make([turns]).fit(train, epochs=WARM + 2 * PAIRS, batch_size=32, rng=k, progress=False)
+            make([turns]).fit(train, epochs=WARM + 2 * TURN * PAIRS, batch_size=32, rng=k, progress=False)
             of_fits.append(statistics.median(a / b for a, b in zip(turns.profiled, turns.plain, strict=True)))
-    print("An epoch on digits, 64-64-10, batch 32, with the profiler / the next one without, in the same fit;")
-    print(f"median of {PAIRS} pairs, of {len(ratios['detached'])} fits the median")
+    print("An epoch on digits, 64-64-10, batch 32, with the profiler / one without, in the same fit, in turns;")
+    print(f"median of {PAIRS * (TURN - 1)} pairs, of {len(ratios['detached'])} fits the median")
     for kind, of_fits in ratios.items():
         low, middle, high = np.quantile(of_fits, (0.25, 0.5, 0.75))
         print(f"  {kind:12} {middle:.3f}   quartiles of fits {low:.3f} to {high:.3f}")
 
 
-WARM, PAIRS = 20, 100
-"""Epochs before any is timed, in which the step is captured, with and without the profiler; and pairs after them."""
+WARM, TURN, PAIRS = 24, 4, 30
+"""Epochs before any is timed, in which the step is captured, with and without the profiler; epochs with the profiler,
+and then without, in turns, the first of which is not timed; and turns of each kind."""
 
 
 class Turns(mf.Hook):
-    """Has a profiler in every other epoch, and times the epochs, the profiler's own moment at their end included."""
+    """Has a profiler in some epochs, and times all, the profiler's own moment at their end included."""
 
     def __init__(self, profiler: mf.Profiler, attached: bool) -> None:
         self.profiler = profiler
@@ -72,7 +73,8 @@ class Turns(mf.Hook):
         MODE.set(self.mode)
 
     def on_epoch_start(self, state):
-        self.on = state.epoch % 2 == 1
+        turn, self.place = divmod(state.epoch - 1, TURN)
+        self.on = turn % 2 == 0
         if self.on and self.attached:
             MODE.set(self.watching)
             self.profiler.on_epoch_start(state)
@@ -82,7 +84,7 @@ class Turns(mf.Hook):
         if self.on and self.attached:
             self.profiler.on_epoch_end(state)
         seconds = perf_counter() - self.began
-        if state.epoch > WARM:
+        if state.epoch > WARM and self.place:
             (self.profiled if self.on else self.plain).append(seconds)
         if self.on and self.attached:
             self.watching = MODE.get()
