@@ -9,8 +9,9 @@ import numpy as np
 
 from microfw.blame import stale
 from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, message
-from microfw.graph import OPS, Leaf, Node, numbers, reachable, walk
+from microfw.graph import Leaf, Node, numbers, reachable, walk
 from microfw.recording import MODE, mode
+from microfw.registry import OPS
 from microfw.relink import relink
 from microfw.tensor import Tensor, result
 from microfw.trees import as_arrays, flatten

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from microfw.graph import OPS
+from microfw.registry import OPS
 
 if TYPE_CHECKING:
     from microfw.tensor import Tensor

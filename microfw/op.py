@@ -21,8 +21,8 @@ from typing import Any, Literal, NamedTuple, Protocol, overload
 import numpy as np
 
 from microfw.errors import ArgumentError
-from microfw.graph import LATER, NUMPY, OPS
 from microfw.record import REQUIRED, write, written
+from microfw.registry import LATER, NUMPY, OPS
 from microfw.tensor import Tensor
 
 Shape = tuple[int, ...]

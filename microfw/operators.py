@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from microfw.errors import GraphError, ShapeError, message
-from microfw.graph import OPS, Leaf, Node
+from microfw.graph import Leaf, Node
 from microfw.infix import Infix
 from microfw.methods import Methods
 from microfw.recording import MODE
+from microfw.registry import OPS
 from microfw.spelling import SHAPE_ONLY, SHAPES, apply, refuse, rule
 
 if TYPE_CHECKING:

@@ -70,15 +70,15 @@ class Observer:
 class Watcher(Protocol):
     """Keeps the time of the stretches of training steps.
 
-    A stretch is noted when it ends, whatever ends it. The phases are "forward" (the outermost module), "replay" (the
-    forward of a step that is replayed, noted with its backward), "evaluation" (a forward unrecorded), "backward" and
-    "update".
+    A stretch is noted when it ends, whatever ends it. The phases are "forward" (the outermost module), "evaluation"
+    (the same, unrecorded), "backward" and "update".
 
     Attributes
     ----------
     stretches : list
         Phase, began, ended, one stretch after the other, in the nanoseconds of ``time.perf_counter_ns``. The engine
-        adds them itself, and flat, for calls and tuples take longer; `triples` parts them.
+        adds them itself, and flat, for calls and tuples take longer; `triples` parts them. Of steps that are replayed,
+        and of updates that succeed, it is told by calls.
     losses : list or None
         Where the values that ``backward`` starts from are to be put.
     """
@@ -86,8 +86,11 @@ class Watcher(Protocol):
     stretches: list[Any]
     losses: list[np.ndarray[Any, Any]] | None
 
-    def after_update(self) -> None:
-        """Note that an optimizer has ended a step."""
+    def replayed(self, began: int, middle: int, ended: int) -> None:
+        """Note a replayed step's forward and backward."""
+
+    def updated(self, began: int, ended: int) -> None:
+        """Note that an optimizer has taken a step."""
 
 
 def triples(stretches: list[Any]) -> Iterator[tuple[str, int, int]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from microfw.graph import NUMPY
+from microfw.registry import NUMPY
 
 if TYPE_CHECKING:
     from microfw.tensor import Tensor

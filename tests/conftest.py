@@ -13,7 +13,7 @@ import pytest
 
 import microfw.ops.whole  # all of them, for tables of cases  # noqa: F401
 from microfw import recording
-from microfw.graph import OPS
+from microfw.registry import OPS
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -46,8 +46,11 @@ class Watcher(recording.Observer):
     def before_backward(self, loss):
         pass
 
-    def after_update(self):
-        pass
+    def replayed(self, began, middle, ended):
+        self.stretches += ("forward", began, middle, "backward", middle, ended)
+
+    def updated(self, began, ended):
+        self.stretches += ("update", began, ended)
 
     @property
     def phases(self):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import microfw as mf
 from microfw import nn
 from microfw.errors import ArgumentError, DTypeError, GradientError, GraphError, ShapeError
-from microfw.graph import OPS
 from microfw.ops.elementwise import sigmoid
+from microfw.registry import OPS
 
 X = np.array([0.3, -0.7, 1.1])
 

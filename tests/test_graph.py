@@ -20,8 +20,9 @@ import pytest
 import microfw as mf
 from microfw import nn, optim
 from microfw.errors import ArgumentError, GraphError, ShapeError
-from microfw.graph import OPS, Node
+from microfw.graph import Node
 from microfw.recording import HERE, MODE
+from microfw.registry import OPS
 
 
 def leaf(*values, dtype=np.float64):

@@ -9,7 +9,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn, ops, optim
-from microfw.graph import LATER, OPS
+from microfw.registry import LATER, OPS
 
 
 def fresh(code):

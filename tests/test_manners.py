@@ -12,7 +12,7 @@ from cases.samples import floats
 import microfw as mf
 from microfw import nn
 from microfw.errors import GraphError, ShapeError
-from microfw.graph import OPS
+from microfw.registry import OPS
 
 A = floats((3, 4))
 SQUARE = floats((3, 3), seed=2)

@@ -10,7 +10,7 @@ import pytest
 import microfw as mf
 from microfw import ops
 from microfw.errors import ShapeError
-from microfw.graph import OPS
+from microfw.registry import OPS
 
 LIBRARY = {name: op for name, op in OPS.items() if op.value.__module__.startswith("microfw.ops")}
 MODULES = {"windows", "lookup"}

@@ -13,8 +13,8 @@ from op_cases import title
 
 import microfw as mf
 from microfw.errors import ArgumentError, ShapeError, SingularError
-from microfw.graph import NUMPY
 from microfw.ops import indexing
+from microfw.registry import NUMPY
 
 A = floats((3, 4))
 B = floats((2, 3, 4), seed=3)

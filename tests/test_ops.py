@@ -12,7 +12,8 @@ from op_cases import CASES, NAMES, SAMPLES, backwards, floats, plain, repeated, 
 import microfw as mf
 from microfw import ops, testing
 from microfw.errors import ArgumentError, GraphError, ShapeError
-from microfw.graph import NUMPY, OPS, Node
+from microfw.graph import Node
+from microfw.registry import NUMPY, OPS
 
 pytestmark = pytest.mark.usefixtures("quiet")
 samples = pytest.mark.parametrize(("case", "sample"), SAMPLES, ids=title)

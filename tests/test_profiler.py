@@ -229,7 +229,7 @@ def test_ops_without_a_declared_cost_are_reported():
             optimizer.step()
         assert "1 nodes belong to ops that declare no cost" in profiler.report()
     finally:
-        del mf.graph.OPS["cube_without_cost"]
+        del mf.registry.OPS["cube_without_cost"]
 
 
 @pytest.mark.parametrize("every", [0, -1, 1.5, "2"])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import microfw
-from microfw.graph import OPS
+from microfw.registry import OPS
 
 ROOT = Path(microfw.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -22,7 +22,7 @@ MODULES = [
 ]
 
 ROOMS = [
-    "lazy", "errors", "recording", "blame", "graph", "infix", "spelling", "methods", "operators", "hooks", "tensor", "relink", "record", "op", "ops", "trees", "calculus", "jacobians", "differences",
+    "lazy", "errors", "recording", "registry", "blame", "graph", "infix", "spelling", "methods", "operators", "hooks", "tensor", "relink", "record", "op", "ops", "trees", "calculus", "jacobians", "differences",
     "reach", "checkpoints", "anomaly", "nn", "drawing", "optim", "data", "files", "replay", "training",
     "profiler", "testing", "estimators", "cli", "__init__", "__main__",
 ]  # fmt: skip

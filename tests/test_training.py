@@ -372,8 +372,8 @@ class Phases:
         self.stretches = []
         self.losses = None
 
-    def after_update(self):
-        pass
+    def updated(self, began, ended):
+        self.stretches += ("update", began, ended)
 
     @property
     def phases(self):

@@ -15,7 +15,7 @@ import pytest
 import microfw as mf
 from microfw import nn, optim
 from microfw.errors import GraphError
-from microfw.graph import NUMPY, OPS
+from microfw.registry import NUMPY, OPS
 
 W = np.arange(6.0).reshape(3, 2) + 1
 X = np.arange(12.0).reshape(4, 3) - 5

@@ -6,10 +6,10 @@ name, and is found in it: ``ops.windows.windows``.
 
 from typing import TYPE_CHECKING
 
-from microfw.graph import LATER, OPS
 from microfw.lazy import on_use
 from microfw.op import Applicable, Cost, each, moves
 from microfw.ops import effects, elementwise, indexing, layout, linalg, loss, reduction
+from microfw.registry import LATER, OPS
 
 if TYPE_CHECKING:
     from microfw.ops import (

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from microfw.graph import NUMPY
+from microfw.registry import NUMPY
 from microfw.tensor import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])

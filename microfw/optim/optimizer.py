@@ -134,8 +134,7 @@ class Optimizer:
             If a setting was changed to something that cannot work.
         """
         watcher = MODE.get().watcher
-        if watcher is not None:
-            began = perf_counter_ns()
+        began = 0 if watcher is None else perf_counter_ns()
         try:
             for leaf in self.flat.leaves:
                 if leaf.grad is None:
@@ -144,11 +143,12 @@ class Optimizer:
             else:
                 if not self._at_once():
                     self._closely()
-        finally:
+        except BaseException:
             if watcher is not None:
                 watcher.stretches += ("update", began, perf_counter_ns())
+            raise
         if watcher is not None:
-            watcher.after_update()
+            watcher.updated(began, perf_counter_ns())
 
     def _at_once(self) -> bool:
         """Take a step if nothing asks for a closer look, all parameters having a gradient; tell whether it did."""

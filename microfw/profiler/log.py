@@ -23,8 +23,8 @@ class Log:
         self.counts: list[tuple[Pattern, int]] = []
         self.spent: list[tuple[Site, int, int, int, int]] = []
         self.marks: list[tuple[Any, list[int]]] = []  # of replayed steps, with the `Timed` plan that reads them
-        self.times = dict.fromkeys((*PHASES, "data"), 0)
-        self.observed_times = dict.fromkeys(PHASES, 0)
+        self.forward_ns = self.backward_ns = self.update_ns = self.evaluation_ns = self.data_ns = 0
+        self.observed_forward_ns = self.observed_backward_ns = 0
         self.metrics: dict[str, Any] = {}  # what a Trainer says of the epoch
         self.number = self.steps = self.observed = self.replays = self.loose = self.total_ns = 0
         self.observing = False
@@ -38,20 +38,24 @@ class Log:
             if phase == "toggle":
                 observed = not observed
                 continue
-            if phase == "replay":
-                self.replays += 1
-                phase = "forward"
             while outermost and outermost[-1][1] >= began:
                 outermost.pop()
             outermost.append((phase, began, ended, observed))
         self.stretches.clear()
+        times, observed_times = dict.fromkeys(PHASES, 0), dict.fromkeys(PHASES, 0)
         for phase, began, ended, observed in outermost:
-            self.times[phase] += ended - began
+            times[phase] += ended - began
             if observed:
-                self.observed_times[phase] += ended - began
+                observed_times[phase] += ended - began
             if phase == "forward" and self.step_ended:
-                self.times["data"] += began - self.step_ended
+                self.data_ns += began - self.step_ended
             self.step_ended = ended if phase == "update" else 0
+        self.forward_ns += times["forward"]
+        self.backward_ns += times["backward"]
+        self.update_ns += times["update"]
+        self.evaluation_ns += times["evaluation"]
+        self.observed_forward_ns += observed_times["forward"]
+        self.observed_backward_ns += observed_times["backward"]
 
     def add_pattern(self, pattern: Pattern, count: int) -> None:
         """Add the steps that went through a pattern."""
@@ -76,13 +80,15 @@ class Log:
             parameters=self.parameters[0],
             parameter_tensors=self.parameters[1],
             saved_peak_bytes=self.saved_bytes,
-            observed_forward_ns=self.observed_times["forward"] + self.loose,
-            observed_backward_ns=self.observed_times["backward"],
+            forward_ns=self.forward_ns + self.loose,
+            backward_ns=self.backward_ns,
+            update_ns=self.update_ns,
+            evaluation_ns=self.evaluation_ns,
+            data_ns=self.data_ns,
+            observed_forward_ns=self.observed_forward_ns + self.loose,
+            observed_backward_ns=self.observed_backward_ns,
             total_ns=self.total_ns,
         )
-        for name, ns in self.times.items():
-            setattr(epoch, f"{name}_ns", ns)
-        epoch.forward_ns += self.loose
         rows = self.folded
         for site, forward_ns, backward_ns, rules, again in self._all_spent():
             row = rows.setdefault((site.path, site.op.name), Row(site.path, site.op.name))

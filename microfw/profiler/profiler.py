@@ -97,10 +97,11 @@ class Profiler(Callback, Hook):
         self._partial: Epoch | None = None  # what the epoch that runs had come to when it was saved
         self._recorder: Recorder | None = None
         self._token: Token[Mode] | None = None
+        self._detached = False  # since `session` was looked at
 
     @property
     def session(self) -> Session:
-        """The numbers of the epochs that have ended."""
+        """The numbers of the epochs that have ended. Reading it makes sense of them, and is no part of a fit's time."""
         while self._logs:
             partial, log = self._logs.pop(0)
             epoch = log.epoch()
@@ -108,6 +109,9 @@ class Profiler(Callback, Hook):
                 joined = merged([partial, epoch])
                 joined.epoch, joined.metrics, epoch = epoch.epoch, epoch.metrics, joined
             self._session.epochs.append(epoch)
+        if self._detached and self._session.epochs:
+            self._session.overhead = overhead(self._session)
+            self._detached = False
         return self._session
 
     # A loop of one's own
@@ -181,6 +185,7 @@ class Profiler(Callback, Hook):
     def _attach(self, takes_losses: bool = True) -> None:
         if self._recorder is not None:
             raise GraphError("Profiler: expected to be attached once, got it attached already; make another Profiler")
+        self._detached = False
         if MODE.get().watcher is not None:
             raise GraphError("Profiler: expected to be the only one attached, got another; use one at a time")
         if self.model is not None:
@@ -200,8 +205,7 @@ class Profiler(Callback, Hook):
             recorder.modes.clear()  # which point back at it
         if isinstance(recorder, Tracer):
             self._session.trace = recorder.trace()
-        if recorder is not None and self.session.epochs:
-            self.session.overhead = overhead(self.session)
+        self._detached = recorder is not None or self._detached
 
     # A Trainer's moments
 
@@ -303,7 +307,7 @@ def overhead(session: Session) -> dict[str, float]:
 
     recorder = Recorder()
     plain, observed = [], []
-    for _ in range(31):
+    for _ in range(15):
         with mode(observer=None, watcher=None, recording=True):
             plain.append(step(None))
         with mode(observer=recorder, watcher=recorder, recording=True):

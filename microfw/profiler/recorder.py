@@ -209,8 +209,28 @@ class Recorder(Observer):
         if self.step_sites:
             self._match(loss._node)
 
-    def after_update(self) -> None:
+    def replayed(self, began: int, middle: int, ended: int) -> None:
+        """Add up a step's passes at once, unless there are stretches, which come first."""
+        log = self.log
+        log.replays += 1
+        if self.stretches:
+            self.stretches += ("forward", began, middle, "backward", middle, ended)
+            return
+        log.forward_ns += middle - began
+        log.backward_ns += ended - middle
+        if self.observing:
+            log.observed_forward_ns += middle - began
+            log.observed_backward_ns += ended - middle
+        if log.step_ended:
+            log.data_ns += began - log.step_ended
+
+    def updated(self, began: int, ended: int) -> None:
         """Count the step, and decide whether to observe the next one."""
+        if self.stretches:
+            self.stretches += ("update", began, ended)
+        else:
+            self.log.update_ns += ended - began
+            self.log.step_ended = ended
         self.left -= 1
         if not self.left:
             self._turn()
@@ -222,7 +242,8 @@ class Recorder(Observer):
         if observing:
             self.observed += self.stride
         if self.every > 1:
-            self.stretches += ("toggle", 0, 0)
+            if self.stretches:
+                self.stretches += ("toggle", 0, 0)
             self.attach(not observing)
             self.stride = self.left = self.every - 1 if observing else 1
         else:

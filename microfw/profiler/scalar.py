@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import GraphError, MicrofwError
-from microfw.graph import NUMPY, Leaf, Node, reachable
+from microfw.graph import Leaf, Node, reachable
 from microfw.recording import Observer, mode
+from microfw.registry import NUMPY
 from microfw.tensor import Tensor
 
 Array = np.ndarray[Any, Any]

@@ -62,9 +62,17 @@ class Tracer(Recorder):
                 self._stop()
         super().follow(timed)
 
-    def after_update(self) -> None:
+    def replayed(self, began: int, middle: int, ended: int) -> None:
+        """Add up a step's passes, and keep them."""
+        super().replayed(began, middle, ended)
+        if self.tracing and not self.stretches:
+            self.spans += ("forward", began, middle, "backward", middle, ended)
+
+    def updated(self, began: int, ended: int) -> None:
         """Count the step, and stop after the last that was asked for."""
-        super().after_update()
+        if self.tracing and not self.stretches:
+            self.spans += ("update", began, ended)
+        super().updated(began, ended)
         if self.tracing:
             self.traced += 1
             if self.traced == self.wanted:
@@ -83,7 +91,7 @@ class Tracer(Recorder):
         """Return the events in order of time, with what they are of."""
         events: list[tuple[int, Site | None, int, int]] = [*self.events]
         events += [
-            (PHASES.index("forward" if phase == "replay" else phase), None, began, ended)
+            (PHASES.index(phase), None, began, ended)
             for phase, began, ended in triples(self.spans)
             if phase != "toggle"
         ]

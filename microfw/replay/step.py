@@ -191,7 +191,7 @@ class CompiledStep:
                 raise _Stopped(error) from None
         backward(*arrays)
         if watcher is not None:
-            watcher.stretches += ("replay", began, ended, "backward", ended, perf_counter_ns())
+            watcher.replayed(began, ended, perf_counter_ns())
         if timed is not None:
             timed.observer.follow(timed)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from microfw.graph import NUMPY
 from microfw.op import Array, each, op
 from microfw.ops.elementwise.activations import _sigmoid, sigmoid
 from microfw.ops.elementwise.choices import astype
+from microfw.registry import NUMPY
 from microfw.tensor import Tensor
 
 

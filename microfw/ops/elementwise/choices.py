@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import DTypeError
-from microfw.graph import NUMPY
 from microfw.op import Array, each, moves, op
+from microfw.registry import NUMPY
 
 
 def _larger(g: Any, a: Any, b: Any) -> Any:

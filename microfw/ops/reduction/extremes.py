@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from microfw.graph import NUMPY
 from microfw.op import Array, Cost, Shape, op
 from microfw.ops.reduction.sums import Axis, spread
+from microfw.registry import NUMPY
 
 
 def _winners(g: Any, x: Any, y: Any, axis: Axis, keepdims: bool) -> Any:

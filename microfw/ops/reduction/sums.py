@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, ShapeError
-from microfw.graph import NUMPY
 from microfw.op import Array, Cost, Shape, op
+from microfw.registry import NUMPY
 
 Axis = int | tuple[int, ...] | None
 
