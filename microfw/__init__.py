@@ -42,10 +42,10 @@ else:  # what not every script needs
             "estimators": "",
             "files": "load save",
             "jacobians": "hessian hvp jacobian",
-            "profiler": "Profiler profiler",
-            "replay": "compile replay",
+            "profiler": "Profiler",
+            "replay": "compile",
             "testing": "",
-            "training": "Hook Trainer training",
+            "training": "Hook Trainer",
         },
     )
 

@@ -16,20 +16,26 @@ def on_use(package: str, homes: dict[str, str]) -> Callable[[str], Any]:
     package : str
         The package's name.
     homes : dict
-        For each of its modules the names, with spaces between, that the package has from it; none for a module that
-        the package shows as it is.
+        For each of its modules the names, with spaces between, that the package has from it. The modules themselves
+        are found by their names, too.
 
     Returns
     -------
     callable
         ``__getattr__(name)``, which imports the module, and leaves the name in the package for the next time.
 
+    Notes
+    -----
+    A package that imports its modules when it is itself imported can leave two threads waiting for each other: one is
+    in the package, on its way to a module, which the other has begun to import, and which is to wait for the package.
+
     Examples
     --------
     >>> on_use("microfw.nn", {"dense": "Dense", "initializers": ""})("Dense")
     <class 'microfw.nn.dense.Dense'>
     """
-    home = {name: module for module, names in homes.items() for name in names.split() or [module]}
+    home = {module: module for module in homes}
+    home |= {name: module for module, names in homes.items() for name in names.split()}
 
     def __getattr__(name: str) -> Any:
         if name not in home:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from math import prod
 from typing import Any, Literal, NamedTuple, Protocol, overload
 
@@ -22,7 +23,7 @@ import numpy as np
 
 from microfw.errors import ArgumentError
 from microfw.record import REQUIRED, write, written
-from microfw.registry import LATER, NUMPY, OPS
+from microfw.registry import NUMPY, OPS
 from microfw.tensor import Tensor
 
 Shape = tuple[int, ...]
@@ -305,11 +306,12 @@ def op(
     """
 
     def declare(value: Function) -> Applicable:
+        if not value.__module__.startswith("microfw."):
+            import_module("microfw.ops.whole")  # so that no op of the library comes later and is in the way
         functions = tuple(numpy) if isinstance(numpy, Sequence) else (numpy,)
         ufunc = any(isinstance(f, np.ufunc) for f in functions)
         made = Op(value, vjp, jvp, into, aux, cost, fresh or ufunc, casts, name)
-        home = OPS[made.name].value.__module__ if made.name in OPS else LATER.get(made.name, value.__module__)
-        if home != value.__module__:
+        if made.name in OPS and OPS[made.name].value.__module__ != value.__module__:
             raise ArgumentError(f"op {made.name}: expected a new name, got one that is taken; pass name=...")
         OPS[made.name] = made
         for function in functions:

@@ -70,8 +70,8 @@ class Observer:
 class Watcher(Protocol):
     """Keeps the time of the stretches of training steps.
 
-    A stretch is noted when it ends, whatever ends it. The phases are "forward" (the outermost module), "evaluation"
-    (the same, unrecorded), "backward" and "update".
+    A stretch is noted when it ends, whatever ends it; but a replayed step that is broken off is not. The phases are
+    "forward" (the outermost module), "evaluation" (the same, unrecorded), "backward" and "update".
 
     Attributes
     ----------

@@ -11,8 +11,5 @@ if TYPE_CHECKING:
 OPS: dict[str, Op] = {}
 """Every op by name, in order of declaration."""
 
-LATER: dict[str, str] = {}
-"""Ops that are declared when they are first used: where."""
-
 NUMPY: dict[Callable[..., Any], Callable[..., Any]] = {}
 """The op that NumPy's function stands for when it is called on a Tensor."""

@@ -9,7 +9,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn, ops, optim
-from microfw.registry import LATER, OPS
+from microfw.registry import OPS
 
 
 def fresh(code):
@@ -47,8 +47,13 @@ def test_a_dense_net_imports_no_convolution():
 
 
 def test_where_an_op_waits_is_where_it_is_declared():
-    assert {name: OPS[name].value.__module__ for name in LATER} == LATER
-    told = fresh("import microfw as mf; print(*(name for name in mf.ops.LATER if not hasattr(mf.ops, name)))")
+    for family, names in ops.FAMILIES.items():
+        declared = [name for name, op in OPS.items() if op.value.__module__ == f"microfw.ops.{family}"]
+        assert names.split() == sorted(declared)
+    told = fresh(
+        "import microfw as mf; names = ' '.join(mf.ops.FAMILIES.values()).split()\n"
+        "print(*(name for name in names if not hasattr(mf.ops, name)))"
+    )
     assert told == ""
 
 
@@ -74,3 +79,37 @@ def test_a_check_of_gradients_is_a_function_whatever_was_imported_first():
     assert fresh("import microfw.testing, microfw as mf; print(callable(mf.gradcheck), callable(mf.checkpoint))") == (
         "True True"
     )
+
+
+def test_no_op_of_the_library_comes_later_and_takes_a_function_of_numpy_back():
+    code = (
+        "import numpy as np, microfw as mf\n"
+        "@mf.op(vjp=lambda g, x: g, numpy=np.linalg.det)\n"
+        "def my_det(x): return np.asarray(42.0)\n"
+        "mf.ops.inv; print(np.linalg.det(mf.tensor(np.eye(2))).item())"
+    )
+    assert fresh(code) == "42.0"
+
+
+def test_threads_that_use_names_first_do_not_meet_half_of_a_module():
+    names = ("load", "save", "Trainer", "data", "compile", "Profiler", "hessian", "draw")
+    code = (
+        "import sys, threading, microfw as mf\n"
+        "sys.setswitchinterval(1e-5)\n"
+        f"names = {names}; barrier, wrong = threading.Barrier(len(names)), []\n"
+        "def use(name):\n"
+        "    barrier.wait()\n"
+        "    try: getattr(mf, name)\n"
+        "    except BaseException as error: wrong.append((name, repr(error)))\n"
+        "threads = [threading.Thread(target=use, args=(name,)) for name in names]\n"
+        "[t.start() for t in threads]; [t.join() for t in threads]; print(wrong)"
+    )
+    for _ in range(5):
+        assert fresh(code) == "[]"
+
+
+@pytest.mark.parametrize(
+    "name", ["mf.nn.losses.CrossEntropyLoss", "mf.nn.dense", "mf.optim.sgd", "mf.calculus", "mf.ops.factors"]
+)
+def test_modules_are_found_by_their_names(name):
+    assert fresh(f"import microfw as mf; print(bool({name}))") == "True"

@@ -822,3 +822,124 @@ def test_a_compiled_step_is_copied_without_its_plans():
     for again in (pickle.loads(pickle.dumps(trainer)), copy.deepcopy(trainer)):
         assert again.evaluate(data) == trainer.evaluate(data)
         again.fit(data, 1, 16, rng=0, progress=False)
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        self.scale = nn.Parameter(np.ones(4, np.float32))
+
+
+def positives(x):
+    return np.sum(x[x > 0])
+
+
+def summed(x):
+    y = x * 1
+    y[x > 2] = x[x > 2].sum()
+    return np.sum(y)
+
+
+def sorted_sum(x):
+    y = np.zeros_like(x) * x
+    y[np.argsort(x)] = x[np.argmax(x, keepdims=True)]
+    return y[np.argmin(x, keepdims=True)].sum() + np.sum(y)
+
+
+@pytest.mark.parametrize(("value", "traced"), [(positives, False), (summed, False), (sorted_sum, True)])
+def test_entries_at_indices_that_depend_on_the_data(value, traced):
+    """As many as a mask has may be another number at the next step, which NumPy would repeat."""
+    op = mf.op(vjp=lambda g, x: g * np.ones_like(x))(value)
+    model = Scaled()
+    optimizer = optim.SGD(model.parameters(), lr=1e-3)
+    step = mf.compile(lambda x: op(model.scale * x), optimizer)
+    for x in ([3, 4, 5, -1], [4, 3, 5, -1], [5, 3, 4, -1], [5, -1, -1, -1], [-1, -1, -1, -1], [1, 2, 3, 4]):
+        x = np.array(x, np.float32)
+        expected = value(model.scale.data * x)
+        assert step(x).item() == expected
+    assert ("as one call" in step.explain()) is not traced and "replayed" in step.explain()
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint64, np.int64])
+def test_labels_of_any_integer_type_are_replayed_call_by_call(dtype):
+    model = nn.Dense(6, 3, rng=0)
+    loss = nn.CrossEntropyLoss()
+    step = mf.compile(lambda X, y: loss(model(X), y), optim.SGD(model.parameters(), lr=0.1))
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        X, y = rng.random((300, 6), np.float32), rng.integers(0, 3, 300).astype(dtype)
+        expected = loss(model(X), y.astype(np.int64)).item()
+        assert step(X, y).item() == expected
+    assert step.explain() == f"float32 (300, 6), {np.dtype(dtype)} (300,): replayed"
+    for wrong in (3, np.iinfo(dtype).max):
+        y = np.array([0, 1, wrong] * 100, dtype)
+        with pytest.raises(mf.errors.DataError, match=f"expected labels from 0 to 2, got {wrong} at row 2"):
+            step(X, y)
+
+
+class Aside(mf.Hook):
+    """Trains another model between the epochs, and counts on being told after the profiler."""
+
+    def __init__(self, when, steps):
+        model = nn.Sequential(nn.Dense(4, 8, rng=0), nn.Tanh(), nn.Dense(8, 3, rng=1))
+        loss = nn.CrossEntropyLoss()
+        self.step = mf.compile(lambda X, y: loss(model(X), y), optim.SGD(model.parameters(), lr=0.1))
+        self.steps = steps
+        setattr(self, when, self.train)
+
+    def on_epoch_start(self, state):
+        pass
+
+    def on_epoch_end(self, state):
+        pass
+
+    def train(self, state):
+        rng = np.random.default_rng(0)
+        for _ in range(self.steps):
+            self.step(rng.random((32, 4), np.float32), rng.integers(0, 3, 32))
+
+
+@pytest.mark.parametrize("every", [1, 4])
+@pytest.mark.parametrize("steps", [5, 700])
+@pytest.mark.parametrize("when", ["on_epoch_start", "on_epoch_end"])
+def test_what_hooks_train_between_epochs_is_in_no_epoch(tmp_path, when, steps, every):
+    X, y = np.random.default_rng(0).random((160, 4), np.float32), np.arange(160) % 3
+
+    class Save(mf.Hook):
+        last = True
+
+        def on_epoch_end(self, state):
+            state.save(tmp_path / "a.npz")
+
+    model = nn.Sequential(nn.Dense(4, 8, rng=0), nn.ReLU(), nn.Dense(8, 3, rng=1))
+    profiler = mf.Profiler(every=every)
+    aside = Aside(when, steps)
+    hooks = [profiler, aside, Save()] if when == "on_epoch_end" else [aside, profiler, Save()]
+    trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1), hooks=hooks)
+    trainer.fit((X, y), 4, batch_size=16, rng=0, progress=False)
+    for k, epoch in enumerate(profiler.session.epochs):
+        assert (epoch.epoch, epoch.steps) == (k + 1, 10)
+        total = epoch.sum()
+        assert total.nodes == total.rules == 4 * epoch.observed
+        assert total.forward_ns <= epoch.observed_forward_ns <= epoch.forward_ns
+        assert epoch.replayed <= 10
+        assert epoch.forward_ns + epoch.backward_ns + epoch.update_ns + epoch.data_ns <= epoch.total_ns
+    assert len(profiler.session.epochs) == 4
+
+
+def test_patterns_that_make_room_are_counted_once():
+    from microfw.profiler import recorder
+
+    twins = Twins()
+    loss, model, optimizer = twins.loss, twins.model, twins.optimizer
+    with mf.Profiler(model) as profiler:
+        for _ in range(10):
+            twins.step(*next(twins.batches))
+        for n in range(100, 106 + recorder.MOST_PATTERNS):
+            optimizer.zero_grad()
+            loss(model(np.ones((n, 5), np.float32)), np.zeros(n, int)).backward()
+            optimizer.step()
+        for _ in range(10):
+            twins.step(*next(twins.batches))
+    total = profiler.session.total()
+    assert total.steps == 26 + recorder.MOST_PATTERNS
+    assert total.sum().nodes == total.sum().rules == 4 * total.steps

@@ -325,3 +325,26 @@ def test_the_left_overs_of_a_run_are_compared_whole(tmp_path):
     trainer.model[0].bias.data = np.nextafter(trainer.model[0].bias.data, 9, dtype=np.float32)
     assert left(trainer, trainer._run.state.history) != whole
     assert Path(tmp_path, "order.txt").read_text().count("\n") == EPOCHS * STEPS
+
+
+@pytest.mark.parametrize("metrics", [(), ("accuracy",)])
+def test_from_the_middle_of_an_epoch_with_and_without_metrics(tmp_path, metrics):
+    X, y = np.random.default_rng(0).random((40, 4), np.float32), np.arange(40) % 3
+    path = tmp_path / "run.npz"
+
+    class Save(Hook):
+        last = True
+
+        def on_step_end(self, state):
+            if (state.epoch, state.step) == (1, 2):
+                state.save(path)
+
+    def fit(**options):
+        model = nn.Dense(4, 3, rng=0)
+        hooks, optimizer = [Save()], optim.SGD(model.parameters(), lr=0.1)
+        trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optimizer, hooks=hooks, metrics=metrics)
+        rows = trainer.fit((X, y), 3, batch_size=8, rng=0, progress=False, **options)
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+    whole = fit()
+    assert fit(resume=path) == whole

@@ -1,7 +1,25 @@
 """Data: scikit-learn's toy datasets, one's own arrays and frames, and batches of both."""
 
-from microfw.data.batching import batches
-from microfw.data.dataset import Dataset
-from microfw.data.toys import load, names
+from typing import TYPE_CHECKING
+
+from microfw.lazy import on_use
+
+if TYPE_CHECKING:
+    from microfw.data.batching import batches
+    from microfw.data.dataset import Dataset
+    from microfw.data.toys import load, names
+else:
+    __getattr__ = on_use(
+        "microfw.data",
+        {
+            "batching": "batches",
+            "dataset": "Dataset",
+            "toys": "load names",
+        },
+    )
 
 __all__ = ["Dataset", "batches", "load", "names"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,5 +1,21 @@
 """The graph of one step as a picture: `draw`."""
 
-from microfw.drawing.drawing import Drawing, draw
+from typing import TYPE_CHECKING
+
+from microfw.lazy import on_use
+
+if TYPE_CHECKING:
+    from microfw.drawing.drawing import Drawing, draw
+else:
+    __getattr__ = on_use(
+        "microfw.drawing",
+        {
+            "drawing": "Drawing draw",
+        },
+    )
 
 __all__ = ["Drawing", "draw"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -33,11 +33,20 @@ if TYPE_CHECKING:
     from microfw.nn.globalavgpool2d import GlobalAvgPool2D
     from microfw.nn.groupnorm import GroupNorm
     from microfw.nn.layernorm import LayerNorm
-    from microfw.nn.losses.base import Loss
-    from microfw.nn.losses.classification import BCEWithLogitsLoss, CrossEntropyLoss, HingeLoss, NLLLoss
-    from microfw.nn.losses.distances import CosineEmbeddingLoss, TripletMarginLoss
-    from microfw.nn.losses.distributions import KLDivLoss, PoissonNLLLoss
-    from microfw.nn.losses.regression import HuberLoss, L1Loss, MSELoss
+    from microfw.nn.losses import (
+        BCEWithLogitsLoss,
+        CosineEmbeddingLoss,
+        CrossEntropyLoss,
+        HingeLoss,
+        HuberLoss,
+        KLDivLoss,
+        L1Loss,
+        Loss,
+        MSELoss,
+        NLLLoss,
+        PoissonNLLLoss,
+        TripletMarginLoss,
+    )
     from microfw.nn.maxpool2d import MaxPool2D
     from microfw.nn.module import Module, Parameter
     from microfw.nn.plain import Identity, Lambda
@@ -62,11 +71,8 @@ else:
             "groupnorm": "GroupNorm",
             "initializers": "",
             "layernorm": "LayerNorm",
-            "losses.base": "Loss",
-            "losses.classification": "BCEWithLogitsLoss CrossEntropyLoss HingeLoss NLLLoss",
-            "losses.distances": "CosineEmbeddingLoss TripletMarginLoss",
-            "losses.distributions": "KLDivLoss PoissonNLLLoss",
-            "losses.regression": "HuberLoss L1Loss MSELoss",
+            "losses": "BCEWithLogitsLoss CosineEmbeddingLoss CrossEntropyLoss HingeLoss HuberLoss KLDivLoss L1Loss "
+            "Loss MSELoss NLLLoss PoissonNLLLoss TripletMarginLoss",
             "maxpool2d": "MaxPool2D",
             "module": "Module Parameter",
             "plain": "Identity Lambda",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from microfw.lazy import on_use
 from microfw.op import Applicable, Cost, each, moves
 from microfw.ops import effects, elementwise, indexing, layout, linalg, loss, reduction
-from microfw.registry import LATER, OPS
+from microfw.registry import OPS
 
 if TYPE_CHECKING:
     from microfw.ops import (
@@ -68,12 +68,9 @@ FAMILIES = {
 }
 """Families that are imported when one of their ops is first used, or a function of NumPy that stands for one."""
 
-LATER |= {name: f"microfw.ops.{family}" for family, names in FAMILIES.items() for name in names.split()}
-
 _later = on_use(
     "microfw.ops",
-    {family: f"{family} {names}" for family, names in FAMILIES.items()}
-    | {"images": "images avg_pool2d conv1d conv2d conv_transpose2d max_pool2d"},
+    FAMILIES | {"images": "avg_pool2d conv1d conv2d conv_transpose2d max_pool2d"},
 )
 
 
@@ -87,4 +84,4 @@ def __getattr__(name: str) -> Applicable:
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *filter(_own, OPS), *LATER})
+    return sorted({*__all__, *filter(_own, OPS), *" ".join(FAMILIES.values()).split()})

@@ -87,18 +87,17 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     if classes > WIDE:
         check_labels(labels, classes, "cross_entropy")
         return _general(logits, labels)
-    if labels.dtype.kind != "i":
-        check_labels(labels, classes, "cross_entropy")
-        labels = labels.astype(np.intp)
-    elif not (labels.item(labels.argmin()) >= 0 and labels.item(labels.argmax()) < classes):
+    kind = labels.dtype.kind
+    if kind not in "iu" or not (labels.item(labels.argmin()) >= 0 and labels.item(labels.argmax()) < classes):
         check_labels(labels, classes, "cross_entropy")
     flat = logits.ravel()
     if not (flat.item(flat.argmax()) < LARGE and flat.item(flat.argmin()) > -LARGE):
         return _general(logits, labels)
     # In a small batch a call costs more than its arithmetic. So products with constants do what sums and broadcasting
     # would, and entries are found by one number each.
-    starts, zeros, ones, minus, sums_n, log_n = _tables(shape, logits.dtype.char)
-    at = labels + starts
+    tables = _tables if n <= MANY else _tables.__wrapped__
+    starts, zeros, ones, minus, sums_n, log_n = tables(shape, logits.dtype.char)
+    at = (labels if kind == "i" else labels.astype(np.intp)) + starts
     exps = np.exp(flat)
     e = exps.reshape(shape)
     total = e.dot(sums_n)
@@ -137,6 +136,9 @@ def _general(logits: Array, labels: Array) -> tuple[Array, Array]:
     e /= total * n
     return loss, e
 
+
+MANY = 1 << 12
+"""Of so many rows tables are kept."""
 
 WIDE = 128
 """Up to so many classes rows are summed by matrix products."""

@@ -174,7 +174,7 @@ class Profiler(Callback, Hook):
     def _cut(self) -> None:
         """Put aside what the epoch that runs has come to."""
         recorder = self._recorder
-        if recorder is None:
+        if recorder is None or not recorder.running:
             return
         recorder.count_steps()
         if recorder.steps:

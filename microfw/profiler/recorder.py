@@ -78,6 +78,7 @@ class Recorder(Observer):
         self.sites: dict[tuple[Any, ...], Site] = {}
         self.stretches: list[Any] = []
         self.losses: list[np.ndarray[Any, Any]] | None = [] if takes_losses else None
+        self.spare = Log()  # for what comes between epochs
         self.timed: dict[int, Any] = {}
         self.followed: Any = None
         self.start_epoch()
@@ -86,8 +87,11 @@ class Recorder(Observer):
 
     def start_epoch(self) -> None:
         """Begin a new log. What came between two epochs is part of neither."""
+        self.running = True
         self.stride = self.left
         self.stretches.clear()
+        for timed in self.timed.values():
+            timed.marks.clear()
         if self.losses:
             self.losses.clear()
         for pattern in self.patterns:
@@ -107,7 +111,7 @@ class Recorder(Observer):
         log.marks = [(timed, timed.take()) for timed in self.timed.values() if timed.marks]
         log.number, log.steps, log.observed, log.loose = number, self.steps, self.observed, self.loose
         log.observing = self.observing
-        self.steps = self.observed = 0
+        self.log, self.running = self.spare, False
         log.counts = [(pattern, pattern.count) for pattern in self.patterns if pattern.count]
         log.spent = [
             (site, site.forward_ns, site.backward_ns, site.rules, site.again)
@@ -279,6 +283,7 @@ class Recorder(Observer):
                 if len(self.patterns) == MOST_PATTERNS:
                     old = self.patterns.pop(0)
                     self.log.add_pattern(old, old.count)
+                    old.count = 0
                     self.followed = None  # it may be of the old one
                 pattern = Pattern(self.step_sites, loss)
                 self.patterns.append(pattern)

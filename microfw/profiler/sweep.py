@@ -13,8 +13,7 @@ import numpy as np
 from microfw.errors import ArgumentError, message
 from microfw.nn.activations import Tanh
 from microfw.nn.dense import Dense
-from microfw.nn.losses.classification import CrossEntropyLoss
-from microfw.nn.losses.regression import MSELoss
+from microfw.nn.losses import CrossEntropyLoss, MSELoss
 from microfw.nn.module import Module
 from microfw.nn.sequential import Sequential
 from microfw.profiler.law import law

@@ -1,8 +1,8 @@
 """Stand-ins for arrays: an op's value and its derivatives run on them once, and each NumPy call is noted.
 
-A rule is ordinary NumPy, so it need not know. It may look at shapes and dtypes, which a plan is made for; as soon
-as it looks at values (a branch, ``float(x)``, an array used as an index) it cannot be traced, and the op is
-then replayed as the one call that it is.
+A rule is ordinary NumPy, so it need not know. It may look at shapes and dtypes, which a plan is made for. A branch on
+values becomes a guard. Where the shapes of what follows depend on values (a mask), or Python gets hold of them
+(``float(x)``, a loop), an op cannot be traced, and is then replayed as the one call that it is.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ class Cell(NDArrayOperatorsMixin):
         raise Untraceable("a loop over entries")
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        if not isinstance(key, Cell):
+        if not isinstance(key, Cell) or key.dtype.kind not in "iu":
             raise Untraceable("a part assigned")
         self.array[key.array] = plain(value)
         self.tape.add(Call(setitem, (self, key, value), {}, self, "set"))
@@ -228,7 +228,7 @@ class Cell(NDArrayOperatorsMixin):
         return self.tape.note(np.dot, (self, other), {}, result, "dot")
 
     def __getitem__(self, key: Any) -> Cell:
-        if isinstance(key, Cell):
+        if isinstance(key, Cell) and key.dtype.kind in "iu":  # a mask takes as many entries as it is true
             return self.tape.note(getitem, (self, key), {}, self.array[key.array], "get")
         if _cells((key,), []):
             raise Untraceable("an index with an array of the graph in it")

@@ -1,12 +1,30 @@
 """Training: the loop over epochs and steps, what it remembers, and where others join in."""
 
-from microfw.training import metrics
-from microfw.training.checkpoint import Checkpoint
-from microfw.training.history import History
-from microfw.training.hooks import Hook, TrainState
-from microfw.training.rates import LearningRate, RangeTest, lr_range_test
-from microfw.training.stopping import EarlyStopping, WeightAveraging
-from microfw.training.trainer import Trainer
+from typing import TYPE_CHECKING
+
+from microfw.lazy import on_use
+
+if TYPE_CHECKING:
+    from microfw.training import metrics
+    from microfw.training.checkpoint import Checkpoint
+    from microfw.training.history import History
+    from microfw.training.hooks import Hook, TrainState
+    from microfw.training.rates import LearningRate, RangeTest, lr_range_test
+    from microfw.training.stopping import EarlyStopping, WeightAveraging
+    from microfw.training.trainer import Trainer
+else:
+    __getattr__ = on_use(
+        "microfw.training",
+        {
+            "checkpoint": "Checkpoint",
+            "history": "History",
+            "hooks": "Hook TrainState",
+            "metrics": "",
+            "rates": "LearningRate RangeTest lr_range_test",
+            "stopping": "EarlyStopping WeightAveraging",
+            "trainer": "Trainer",
+        },
+    )
 
 __all__ = [
     "Checkpoint",
@@ -21,3 +39,7 @@ __all__ = [
     "lr_range_test",
     "metrics",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

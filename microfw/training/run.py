@@ -201,7 +201,7 @@ class Tally:
         """Go on from what `state_dict` gave."""
         vars(self).update({name: type(vars(self)[name])(value) for name, value in state["sums"].items()})
         self.began = perf_counter() - float(state["seconds"])
-        self.outputs, self.targets = ([part] for part in (state["outputs"], state["targets"]) if part is not None)
+        self.outputs, self.targets = ([] if part is None else [part] for part in (state["outputs"], state["targets"]))
 
     def result(self) -> dict[str, float]:
         """Return the mean loss and the metrics."""

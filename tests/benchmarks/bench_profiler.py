@@ -56,7 +56,7 @@ and then without, in turns, the first of which is not timed; and turns of each k
 
 
 class Turns(mf.Hook):
-    """Has a profiler in some epochs, and times all, the profiler's own moment at their end included."""
+    """Has a profiler in some epochs, and times all, the profiler's own moments included."""
 
     def __init__(self, profiler: mf.Profiler, attached: bool) -> None:
         self.profiler = profiler
@@ -77,8 +77,9 @@ class Turns(mf.Hook):
         self.on = turn % 2 == 0
         if self.on and self.attached:
             MODE.set(self.watching)
-            self.profiler.on_epoch_start(state)
         self.began = perf_counter()
+        if self.on and self.attached:
+            self.profiler.on_epoch_start(state)
 
     def on_epoch_end(self, state):
         if self.on and self.attached:
