@@ -1,6 +1,6 @@
 """Ops by family. To add one: one declaration in its family's file, one row in the tests' case table.
 
-Each op is found here by its name, as ``ops.softmax``, besides in its family's module. One shares its module's
+A family in `FAMILIES` is imported when it is first used, and has its ops' names there. Each op is found here by its name, as ``ops.softmax``, besides in its family's module. One shares its module's
 name, and is found in it: ``ops.windows.windows``.
 """
 

@@ -3,9 +3,9 @@
     python tests/benchmarks/bench_profiler.py [--rounds 41]
 
 Prints the time of an epoch on digits (64-64-10, batch 32, through the Trainer) with the profiler against that of one
-without, in the same fit; the same for passes over 20 batches in a script's loop whose step is
-replayed by `mf.compile`; then, for Dense(512, 512), Dense(512, 10) at batch 4,096, the first
-layer's backward seconds against those of its own weight product and bias sum, run alone.
+without, in the same fit; whole fits, with and without; the same for passes over 20 batches in a script's loop whose
+step is replayed by `mf.compile`; then, for Dense(512, 512), Dense(512, 10) at batch 4,096, the first layer's backward
+seconds against those of its own weight product and bias sum, run alone.
 """
 
 from __future__ import annotations
@@ -97,6 +97,21 @@ class Turns(mf.Hook):
             self.profiler.on_fit_end(state)
 
 
+def fits(rounds: int) -> None:
+    train, _ = mf.data.load("digits", rng=0)
+    seconds: dict[str, list[float]] = {kind: [] for kind in ("without", *KINDS)}
+    for k in range(rounds):
+        for kind, of_kind in seconds.items():
+            trainer = make([mf.Profiler(**KINDS[kind])] if kind in KINDS else [])
+            began = perf_counter()
+            trainer.fit(train, epochs=30, batch_size=32, rng=k, progress=False)
+            of_kind.append(perf_counter() - began)
+    print(f"A fit of 30 epochs, from its first step on, with / without; median of {rounds}")
+    for kind in KINDS:
+        ratios = [a / b for a, b in zip(seconds[kind], seconds["without"], strict=True)]
+        print(f"  {kind:12} {statistics.median(ratios):.3f}")
+
+
 def replayed(rounds: int) -> None:
     train, _ = mf.data.load("digits", rng=0)
     batches = list(mf.data.batches(train, batch_size=32, rng=0))[:20]
@@ -161,5 +176,6 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=41)
     rounds = parser.parse_args().rounds
     overhead(rounds)
+    fits(rounds)
     replayed(rounds)
     attribution(min(rounds, 15))
