@@ -1,7 +1,8 @@
 """Ops by family. To add one: one declaration in its family's file, one row in the tests' case table.
 
-A family in `FAMILIES` is imported when it is first used, and has its ops' names there. Each op is found here by its name, as ``ops.softmax``, besides in its family's module. One shares its module's
-name, and is found in it: ``ops.windows.windows``.
+A family in `FAMILIES` is imported when it is first used, and has its ops' names there. Each op is found here by its
+name, as ``ops.softmax``, besides in its family's module. One shares its module's name, and is found in it:
+``ops.windows.windows``.
 """
 
 from typing import TYPE_CHECKING
