@@ -306,7 +306,7 @@ def op(
     """
 
     def declare(value: Function) -> Applicable:
-        if not value.__module__.startswith("microfw."):
+        if not (value.__module__ or "").startswith("microfw."):
             import_module("microfw.ops.whole")  # so that no op of the library comes later and is in the way
         functions = tuple(numpy) if isinstance(numpy, Sequence) else (numpy,)
         ufunc = any(isinstance(f, np.ufunc) for f in functions)

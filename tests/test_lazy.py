@@ -65,6 +65,15 @@ def test_numpys_functions_find_ops_that_wait():
     assert fresh(f"import numpy as np, microfw as mf; print(mf.tensor({asked}).trace().item())") == "6.0"
 
 
+def test_an_op_of_code_without_a_module_is_taken():
+    code = (
+        "import microfw as mf; names = {'mf': mf}\n"
+        "exec('@mf.op(vjp=lambda g, x: g)\\ndef same(x): return x * 1', names)\n"
+        "print(names['same'](2.0).item(), 'same' in dir(mf.ops), hasattr(mf.ops, 'same'))"
+    )
+    assert fresh(code) == "2.0 False False"
+
+
 def test_a_name_that_waits_is_taken():
     assert "op conv: expected a new name, got one that is taken" in fresh(
         "import microfw as mf\ntry:\n    mf.op(lambda x: x, name='conv')\nexcept mf.errors.ArgumentError as e:\n    print(e)"

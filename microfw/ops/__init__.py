@@ -77,7 +77,7 @@ _later = on_use(
 
 def _own(name: str) -> bool:
     """Whether a name is that of a declared op, and not of one that a user has declared."""
-    return name in OPS and OPS[name].value.__module__.startswith("microfw.ops.")
+    return name in OPS and (OPS[name].value.__module__ or "").startswith("microfw.ops.")
 
 
 def __getattr__(name: str) -> Applicable:
