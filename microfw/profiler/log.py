@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from time import perf_counter_ns
 from typing import Any
@@ -14,20 +15,26 @@ from microfw.recording import triples
 class Log:
     """What was noted in an epoch, as it was noted; `epoch` makes sense of it, later, off the clock."""
 
+    losses = (0, 0.0)
+    """How many, and their sum."""
+
+    marks: Sequence[tuple[Any, list[int]]] = ()
+    """Of replayed steps, with the `Timed` plan that reads them."""
+
+    metrics: Mapping[str, Any] = {}
+    """What a Trainer says of the epoch."""
+
+    counts: Sequence[tuple[Pattern, int]] = ()
+    spent: Sequence[tuple[Site, int, int, int, int]] = ()
+    parameters = (0, 0)
+    number = steps = observed = replays = saved_bytes = 0
+    loose = forward_ns = backward_ns = update_ns = evaluation_ns = data_ns = total_ns = 0
+    observed_forward_ns = observed_backward_ns = 0
+    observing = False
+
     def __init__(self) -> None:
         self.stretches: list[Any] = []  # as a `Watcher` has them
-        self.losses = (0, 0.0)  # how many, and their sum
         self.folded: dict[tuple[str, str], Row] = {}
-        self.parameters = (0, 0)
-        self.saved_bytes = 0
-        self.counts: list[tuple[Pattern, int]] = []
-        self.spent: list[tuple[Site, int, int, int, int]] = []
-        self.marks: list[tuple[Any, list[int]]] = []  # of replayed steps, with the `Timed` plan that reads them
-        self.forward_ns = self.backward_ns = self.update_ns = self.evaluation_ns = self.data_ns = 0
-        self.observed_forward_ns = self.observed_backward_ns = 0
-        self.metrics: dict[str, Any] = {}  # what a Trainer says of the epoch
-        self.number = self.steps = self.observed = self.replays = self.loose = self.total_ns = 0
-        self.observing = False
         self.began = self.step_ended = perf_counter_ns()
 
     def add_stretches(self, observing: bool) -> None:

@@ -107,7 +107,8 @@ class Recorder(Observer):
         log = self.log
         log.total_ns = perf_counter_ns() - log.began
         self.count_steps()
-        self._hand_over()
+        if self.stretches or self.losses:
+            self._hand_over()
         log.marks = [(timed, timed.take()) for timed in self.timed.values() if timed.marks]
         log.number, log.steps, log.observed, log.loose = number, self.steps, self.observed, self.loose
         log.observing = self.observing
