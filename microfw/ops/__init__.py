@@ -81,7 +81,10 @@ def _own(name: str) -> bool:
 
 
 def __getattr__(name: str) -> Applicable:
-    return OPS[name].call if _own(name) else _later(name)  # type: ignore[return-value]
+    if not _own(name):
+        return _later(name)  # type: ignore[no-any-return]
+    globals()[name] = found = OPS[name].call  # to be found at once the next time
+    return found  # type: ignore[return-value]
 
 
 def __dir__() -> list[str]:
