@@ -117,11 +117,11 @@ class Plan:
                 size = target.array.nbytes
                 self.bytes_without += size
                 heir = self._heir(call, target, last, k, blocks)
-                if heir is not None:
-                    blocks[id(target)] = blocks.pop(id(heir))
-                else:
-                    stack = free.get(size)
-                    blocks[id(target)] = stack.pop() if stack else self._block(size)
+                if heir is not None:  # its very array: of two over the same memory, NumPy works out what they share
+                    blocks[id(target)], self.arrays[id(target)] = blocks.pop(id(heir)), self.arrays[id(heir)]
+                    continue
+                stack = free.get(size)
+                blocks[id(target)] = stack.pop() if stack else self._block(size)
                 self.arrays[id(target)] = shaped(blocks[id(target)], target.array)
             for cell in {id(root(c)): root(c) for c in (*call.reads, *call.outs)}.values():
                 if last[id(cell)] == k and id(cell) in blocks:
@@ -152,7 +152,7 @@ class Plan:
 
     def scratch(self, like: Array, dtype: Any) -> Array:
         """Return memory that a call may use on the side."""
-        return self.beside.setdefault((like.shape, dtype), np.empty(like.shape, dtype))
+        return self.beside.setdefault((like.shape, dtype), aligned(like.size, dtype).reshape(like.shape))
 
     def array(self, value: Any) -> Any:
         """Return what stands at replay for a cell, or for cells inside of lists."""
