@@ -89,11 +89,11 @@ class SGD(Optimizer):
         if weight_decay is not None:
             g = g + weight_decay * p
         if momentum is not None:
-            v *= momentum
-            v += g
+            np.multiply(v, momentum, v)  # an operator in place takes longer than a call
+            np.add(v, g, v)
             if nesterov:
                 np.multiply(v, momentum, scratch)
                 v = np.add(g, scratch, scratch)
             g = v
         np.multiply(g, lr, scratch)
-        p -= scratch
+        np.subtract(p, scratch, p)
