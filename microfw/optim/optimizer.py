@@ -153,7 +153,7 @@ class Optimizer:
     def _at_once(self) -> bool:
         """Take a step if nothing asks for a closer look, all parameters having a gradient; tell whether it did."""
         flat = self.flat
-        squared = float(flat.gradients.dot(flat.gradients))
+        squared = float(np.vdot(flat.gradients, flat.gradients))
         if self.settings.changed or flat.owner.lost or not isfinite(squared):
             return False
         flat.squared = squared
