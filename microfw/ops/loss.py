@@ -17,13 +17,13 @@ from microfw.tensor import Tensor
 
 @lru_cache(maxsize=32)
 def _tables(shape: Shape, char: str) -> tuple[Array, Array, Array, Array, Array, float]:
-    """Return where rows start, zeros and ones for rows, minus ones for classes; the number of rows, and its logarithm.
+    """Return where rows start, zeros for rows, minus a row's share, minus ones for classes; the number of rows, its log.
 
     The number stands in a matrix, and a product with it is a sum over classes, for each of them, times the number.
     """
     rows, classes = shape
-    zeros, ones, minus = np.zeros(rows, char), np.ones(rows, char), np.full(classes, -1, char)
-    tables = np.arange(0, rows * classes, classes), zeros, ones, minus, np.full((classes, classes), rows, char)
+    zeros, shares, minus = np.zeros(rows, char), np.full(rows, -1 / rows, char), np.full(classes, -1, char)
+    tables = np.arange(0, rows * classes, classes), zeros, shares, minus, np.full((classes, classes), rows, char)
     for table in tables:
         table.setflags(write=False)
     return *tables, log(rows)
@@ -96,18 +96,17 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     # In a small batch a call costs more than its arithmetic. So products with constants do what sums and broadcasting
     # would, and entries are found by one number each.
     tables = _tables if n <= MANY else _tables.__wrapped__
-    starts, zeros, ones, minus, sums_n, log_n = tables(shape, logits.dtype.char)
+    starts, zeros, shares, minus, sums_n, log_n = tables(shape, logits.dtype.char)
     at = (labels if kind == "i" else labels.astype(np.intp)) + starts
-    exps = np.exp(flat)
-    e = exps.reshape(shape)
-    total = e.dot(sums_n)
-    loss = (np.log(total[:, 0]) - flat[at]).dot(ones) / n - log_n
+    entries = np.exp(flat)
+    delta = entries.reshape(shape)
+    delta /= delta.dot(sums_n)  # probabilities / n
+    loss = np.log(entries[at]).dot(shares) - log_n
     if loss < 0:  # by rounding
         loss = loss * 0
-    exps[at] = zeros
-    exps[at] = e.dot(minus)
-    e /= total
-    return loss, e
+    entries[at] = zeros
+    entries[at] = delta.dot(minus)
+    return loss, delta
 
 
 def _shifted(logits: Array) -> tuple[Array, Array]:
@@ -144,7 +143,11 @@ WIDE = 128
 """Up to so many classes rows are summed by matrix products."""
 
 LARGE = 40
-"""Between this and its negative, exp neither overflows nor loses digits to underflow, also in float32."""
+"""Between this and its negative, exp neither overflows nor underflows, also in float32.
+
+The smallest probability there, over the rows of a large batch, may be subnormal and so have fewer digits; its
+logarithm keeps enough of them.
+"""
 
 
 def _squared_cost(y: Shape, x: Shape, t: Shape) -> Cost:
