@@ -17,7 +17,7 @@ from microfw.tensor import Tensor
 
 @lru_cache(maxsize=32)
 def _tables(shape: Shape, char: str) -> tuple[Array, Array, Array, Array, Array, float]:
-    """Return where rows start, zeros for rows, minus a row's share, minus ones for classes; the number of rows, its log.
+    """Return where rows start, zeros for rows, minus their share, minus ones for classes; the number of rows, its log.
 
     The number stands in a matrix, and a product with it is a sum over classes, for each of them, times the number.
     """

@@ -133,16 +133,19 @@ class Optimizer:
         ArgumentError
             If a setting was changed to something that cannot work.
         """
+        for leaf in self.flat.leaves:
+            if leaf.grad is None:
+                self._step(missing=True)
+                return
+        self._step(missing=False)
+
+    def _step(self, missing: bool) -> None:
+        """Take a step; ``missing`` is whether any parameter is without a gradient."""
         watcher = MODE.get().watcher
         began = 0 if watcher is None else perf_counter_ns()
         try:
-            for leaf in self.flat.leaves:
-                if leaf.grad is None:
-                    self._closely()
-                    break
-            else:
-                if not self._at_once():
-                    self._closely()
+            if missing or not self._at_once():
+                self._closely()
         except BaseException:
             if watcher is not None:
                 watcher.stretches += ("update", began, perf_counter_ns())

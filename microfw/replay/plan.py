@@ -51,6 +51,17 @@ class Plan:
         """Both passes as functions of their own, for who looks in between."""
         return [function for function, _ in self._both(None)]
 
+    @cached_property
+    def at_once(self) -> Callable[..., int] | None:
+        """Both passes as one function, which returns what the clock said between them; None if that would be long."""
+        return self.timed_at_once(None)
+
+    def timed_at_once(self, mark: Callable[[Any], None] | None) -> Callable[..., int] | None:
+        """Return the same, with readings as in `timed`."""
+        if len(self.calls) > CHUNK:
+            return None
+        return Writer(self, self.calls, self.later, mark, half=len(self.passes[0])).function(first=True)
+
     def timed(self, mark: Callable[[Any], None]) -> tuple[Any, Any, list[Any], list[Any]]:
         """Return both passes, which at their end give their readings to ``mark``, and the nodes that begin at each."""
         (forward, before), (backward, after) = self._both(mark)

@@ -95,7 +95,9 @@ class CompiledStep:
         """Do a step."""
         self._whole = False
         made = self.gradients(arguments)
-        if not (self._whole and self.optimizer._at_once()):
+        if self._whole:
+            self.optimizer._step(missing=False)
+        else:
             self.optimizer.step()
         return made
 
@@ -166,7 +168,7 @@ class CompiledStep:
                 leaf.grad = slot
             for leaf in replay.others:
                 leaf.grad = None
-            self._whole = replay.whole and watcher is None
+            self._whole = replay.whole
             return replay.results(watcher)
         except BaseException:
             self.optimizer.zero_grad()
@@ -179,17 +181,22 @@ class CompiledStep:
     def _apart(self, replay: Replay, mode: recording.Mode, arrays: Any, between: Between) -> None:
         """Do one pass after the other, with a look at the loss, and at the clock if somebody keeps time."""
         watcher, timed = mode.watcher, replay.timed if mode.observer is not None else None
-        forward, backward = replay.plan.apart if timed is None else (timed.forward, timed.backward)
+        plan = replay.plan if timed is None else timed
+        at_once = plan.at_once if between is None and watcher is not None else None
         began = ended = perf_counter_ns() if watcher is not None else 0
-        forward(*arrays)
-        if watcher is not None:
-            ended = perf_counter_ns()
-        if between is not None:
-            try:
-                between(replay.outputs[0])
-            except BaseException as error:
-                raise _Stopped(error) from None
-        backward(*arrays)
+        if at_once is not None:
+            ended = at_once(*arrays)
+        else:
+            forward, backward = plan.apart
+            forward(*arrays)
+            if watcher is not None:
+                ended = perf_counter_ns()
+            if between is not None:
+                try:
+                    between(replay.outputs[0])
+                except BaseException as error:
+                    raise _Stopped(error) from None
+            backward(*arrays)
         if watcher is not None:
             watcher.replayed(began, ended, perf_counter_ns())
         if timed is not None:

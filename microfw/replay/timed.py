@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,19 @@ class Timed:
     """
 
     def __init__(self, plan: Plan, observer: Observer, pattern: Any) -> None:
+        self.plan = plan
         self.observer = observer
         self.pattern = pattern
         self.marks: list[int] = []
-        self.forward, self.backward, before, after = plan.timed(self.marks.extend)
+        *self.apart, before, after = plan.timed(self.marks.extend)
         sites = {id(applied): site for applied, site in zip(plan.captured.nodes, pattern.sites, strict=True)}
         self.parts = [(sites.get(id(node)), k < len(before)) for k, node in enumerate([*before, *after])]
         self.walked = [sites[id(applied)] for applied in plan.captured.walked]
+
+    @cached_property
+    def at_once(self) -> Callable[..., int] | None:
+        """Both passes as one function, as the plan has them."""
+        return self.plan.timed_at_once(self.marks.extend)
 
     def forget(self) -> None:
         """Take back what the clock said of a step that was not finished."""

@@ -25,7 +25,7 @@ SYMBOLS = {np.add: "+", np.subtract: "-", np.multiply: "*", np.divide: "/", np.l
 class Writer:
     """Writes calls as one Python function."""
 
-    def __init__(self, plan: Plan, calls: list[Call], later: set[int], mark: Any = None) -> None:
+    def __init__(self, plan: Plan, calls: list[Call], later: set[int], mark: Any = None, half: int = -1) -> None:
         self.plan = plan
         self.calls = calls
         self.later = set(later)
@@ -34,6 +34,7 @@ class Writer:
         self.known: dict[Any, str] = {}
         self.scalars: dict[int, str] = {}
         self.mark = mark
+        self.half = half  # after so many calls the clock is read, and what it said is returned
         self.parts: list[Any] = []  # the node that begins at each reading of the clock
         maker = {id(root(out)): call.node for call in calls for out in call.outs}
         for call in calls:  # what is more than a number of the op that made it
@@ -43,15 +44,18 @@ class Writer:
                 if cell.view is not None or maker.get(id(cell)) is not call.node:
                     self.later.add(id(root(cell)))
 
-    def function(self, first: bool) -> Callable[..., None]:
+    def function(self, first: bool) -> Callable[..., Any]:
         """Return the function; the first one takes in the arguments that are not read where they are."""
         inputs = self.plan.captured.inputs if first else []
         lines = [
             f"    {self.name(cell)}[...] = a{k}" for k, cell in enumerate(inputs) if id(cell) not in self.plan.direct
         ]
         depth, within = 0, None
-        for call in self.calls:
-            if call.node is not within:
+        for k, call in enumerate(self.calls):
+            if k == self.half:
+                self.read_clock(lines, None)
+                lines.append(f"    middle = {self.name(perf_counter_ns)}()")
+            if call.node is not within or k == self.half:
                 depth, within = 0, call.node
                 self.scalars.clear()
                 self.read_clock(lines, within)
@@ -61,10 +65,12 @@ class Writer:
         self.read_clock(lines, None)
         if self.parts:
             lines.append(f"    {self.name(self.mark)}(({', '.join(f't{k}' for k in range(len(self.parts)))},))")
+        if self.half >= 0:
+            lines.append("    return middle")
         names = [*(f"a{k}" for k in range(len(self.plan.captured.inputs))), *(f"{n}={n}" for n in self.names)]
         source = f"def run({', '.join(names)}):\n" + "\n".join(lines or ["    pass"])
         exec(compile(source, "<plan>", "exec"), self.names)
-        run: Callable[..., None] = self.names["run"]
+        run: Callable[..., Any] = self.names["run"]
         return run
 
     def read_clock(self, lines: list[str], node: Any) -> None:
