@@ -54,14 +54,16 @@ class Replay:
 
     def results(self, watcher: Any) -> Any:
         """Return copies of the outputs as Tensors, and tell a watcher the loss."""
-        made = []
-        for output in self.outputs:
-            array = output.copy()
-            array.setflags(False)
-            made.append(result(array, None))
+        first = _copied(self.outputs[0])
         if watcher is not None and watcher.losses is not None:
-            watcher.losses.append(made[0]._array)
-        return tuple(made) if self.several else made[0]
+            watcher.losses.append(first._array)
+        return (first, *[_copied(output) for output in self.outputs[1:]]) if self.several else first
+
+
+def _copied(output: Array) -> Tensor:
+    array: Any = output.copy()
+    array.setflags(False)
+    return result(array, None)
 
 
 class _Stopped(Exception):
@@ -83,7 +85,7 @@ class CompiledStep:
         self.refused: dict[Key, tuple[int, Any]] = {}
         self.captures = 0
         self._last: Replay | None = None
-        self._whole = False
+        self._whole = self._watched = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {"f": self.f, "optimizer": self.optimizer}
@@ -95,10 +97,10 @@ class CompiledStep:
         """Do a step."""
         self._whole = False
         made = self.gradients(arguments)
-        if self._whole:
-            self.optimizer._step(missing=False)
-        else:
+        if not self._whole:
             self.optimizer.step()
+        elif self._watched or not self.optimizer._at_once():
+            self.optimizer._step(missing=False)
         return made
 
     def gradients(self, arguments: tuple[Any, ...], between: Between = None) -> Any:
@@ -168,7 +170,7 @@ class CompiledStep:
                 leaf.grad = slot
             for leaf in replay.others:
                 leaf.grad = None
-            self._whole = replay.whole
+            self._whole, self._watched = replay.whole, watcher is not None
             return replay.results(watcher)
         except BaseException:
             self.optimizer.zero_grad()
