@@ -323,6 +323,21 @@ def test_a_new_dtype_or_layout_of_the_arguments():
         assert_same([expected.data], [twins.step(np.asfortranarray(X), y).data])
 
 
+def test_an_argument_that_is_repeated_for_every_row_is_read_at_every_step():
+    (eager, model), (one, optimizer) = pair(mlp)
+    step = mf.compile(lambda X, row: (model(X) * row).sum(), optimizer)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        X, row = rng.standard_normal((12, 5)).astype(np.float32), rng.standard_normal(4).astype(np.float32)
+        one.zero_grad()
+        expected = (eager(X) * row).sum()
+        expected.backward()
+        one.step()
+        assert_same([expected.data], [step(X, row).data])
+        assert_same(values(eager), values(model))
+    assert step.replays, step.explain()
+
+
 def test_train_and_eval():
     twins = Twins(lambda: mlp(nn.Dropout(0.5, rng=3), nn.BatchNorm1D(4)))
     for change in (nn.Module.eval, nn.Module.train):

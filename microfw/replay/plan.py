@@ -186,6 +186,10 @@ class Plan:
         """Whether a cell has memory."""
         return cell.fixed is not None or id(root(cell)) in self.arrays
 
+    def zeros(self, n: int) -> Array:
+        """Return as many zeros: the indices that repeat the first row."""
+        return self.beside.setdefault(n, np.zeros(n, np.intp))
+
     # Code
 
     def _direct(self, cell: Cell) -> bool:

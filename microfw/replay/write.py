@@ -100,6 +100,10 @@ class Writer:
             self.names[self.known[key]] = value
         return self.known[key]
 
+    def direct(self, value: Any) -> bool:
+        """Whether a value is an argument that is read where it is, or a view of one."""
+        return isinstance(value, Cell) and id(root(value)) in self.plan.direct
+
     def lines(self, call: Call) -> list[str]:
         """Return the lines of a call."""
         if call.style == "guard":
@@ -145,10 +149,10 @@ class Writer:
         texts = ", ".join(name(a) for a in call.args)
         if call.style == "ufunc":
             place, before = "out=" if call.function in NAMED else "", ""
-            row = plan.array(call.args[-1])
+            row = None if self.direct(call.args[-1]) else plan.array(call.args[-1])
             if isinstance(row, np.ndarray) and out is not None and row.ndim == 1 and out.shape[1:] == row.shape:
-                rows = plan.scratch(out, row.dtype)  # NumPy repeats a row faster in a copy
-                before = f"{name(rows)}[...] = {name(row)}; "
+                rows, repeat = plan.scratch(out, row.dtype), row.reshape(1, -1).take  # faster than broadcasting
+                before = f"{name(repeat)}({name(plan.zeros(len(rows)))}, 0, {name(rows)}, 'clip'); "
                 texts = f"{name(call.args[0])}, {name(rows)}"
             return f"{before}{name(call.function)}({texts}, {place}{name(out)}{words})"
         if call.style == "reduce":
@@ -157,8 +161,7 @@ class Writer:
         if call.style == "dot":
             left = plan.array(call.args[0])
             if isinstance(left, np.ndarray) and out is not None and out.flags.c_contiguous:
-                direct = isinstance(call.args[0], Cell) and id(root(call.args[0])) in plan.direct
-                method = f"{name(call.args[0])}.dot" if direct else name(left.dot)
+                method = f"{name(call.args[0])}.dot" if self.direct(call.args[0]) else name(left.dot)
                 return f"{method}({name(call.args[1])}, {name(out)})"
         if call.style == "cast":
             return f"{name(out)}[...] = {texts}"
