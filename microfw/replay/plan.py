@@ -60,7 +60,7 @@ class Plan:
         """Return the same, with readings as in `timed`."""
         if len(self.calls) > CHUNK:
             return None
-        return Writer(self, self.calls, self.later, mark, half=len(self.passes[0])).function(first=True)
+        return Writer(self, self.calls, self._between, mark, half=len(self.passes[0])).function(first=True)
 
     def timed(self, mark: Callable[[Any], None]) -> tuple[Any, Any, list[Any], list[Any]]:
         """Return both passes, which at their end give their readings to ``mark``, and the nodes that begin at each."""
@@ -68,11 +68,15 @@ class Plan:
         return forward, backward, before, after
 
     def _both(self, mark: Any) -> list[tuple[Callable[..., None], list[Any]]]:
-        between = {id(root(c)) for call in self.passes[1] for c in call.reads}
         return [
-            self._write(self.passes[0], self.later | between, mark, first=True),
+            self._write(self.passes[0], self._between, mark, first=True),
             self._write(self.passes[1], self.later, mark),
         ]
+
+    @property
+    def _between(self) -> set[int]:
+        """What is read after the forward pass."""
+        return self.later | {id(root(c)) for call in self.passes[1] for c in call.reads}
 
     def _needed(self, captured: Captured) -> list[Call]:
         """Drop the calls whose results nothing reads."""
