@@ -35,8 +35,6 @@ class Log:
     def __init__(self) -> None:
         self.stretches: list[Any] = []  # as a `Watcher` has them
         self.folded: dict[tuple[str, str], Row] = {}
-        self.replays = self.forward_ns = self.backward_ns = self.update_ns = self.data_ns = 0
-        self.observed_forward_ns = self.observed_backward_ns = 0
         self.began = self.step_ended = perf_counter_ns()
 
     def add_stretches(self, observing: bool) -> None:
