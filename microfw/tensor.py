@@ -56,7 +56,8 @@ class Tensor(ArrayLike):
         self._array = array
         self._leaf = Leaf(array.shape, array.dtype)
         self._node = None
-        self.requires_grad = requires_grad
+        if requires_grad:
+            self.requires_grad = True
 
     # The array
 

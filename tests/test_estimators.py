@@ -765,4 +765,4 @@ def test_targets_of_one_column_meet_the_plan_of_fit(diabetes):
     step = made._learner._compiled.step
     (plan,) = step.replays.values()
     made.partial_fit(X[:32].copy(), y[:32])
-    assert step._last is plan and len(step.replays) + len(step.seen) == 1
+    assert step._runs is plan.runs and len(step.replays) + len(step.seen) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import sys
 import threading
 import tracemalloc
 
@@ -267,9 +268,9 @@ def test_many_random_models_with_random_toggles(experiment):
 class Twins:
     """Two equal models, one trained eagerly and one by replay."""
 
-    def __init__(self, make=mlp, loss=None, steps=4, **options):
+    def __init__(self, make=mlp, loss=None, steps=4, kind=optim.SGD, **options):
         self.loss = nn.CrossEntropyLoss() if loss is None else loss
-        (self.eager, self.model), (self.one, self.optimizer) = pair(make, options or None)
+        (self.eager, self.model), (self.one, self.optimizer) = pair(make, options or None, kind)
         self.extra = 1.0
         self.step = mf.compile(self.forward(self.model), self.optimizer)
         self.plain = self.forward(self.eager)
@@ -458,8 +459,21 @@ def test_the_learning_rate_changes_without_a_new_capture():
     for _ in range(5):
         twins.both(lambda _, optimizer: setattr(optimizer, "lr", optimizer.lr * 0.5))
         twins.go(2)
-    twins.both(lambda _, optimizer: setattr(optimizer, "momentum", 0.0))
-    twins.go(2)
+    assert twins.step.captures == captures
+
+
+@pytest.mark.parametrize(("kind", "options"), list(optimizer_rows()))
+def test_settings_change_without_a_new_capture(kind, options):
+    """Some moves are left out where a setting is 0; a replayed update must not go on without them, or with them."""
+    twins = Twins(kind=kind, **options | {"lr": 0.01})
+    captures = twins.step.captures
+    for name, value in list(twins.one.settings.items()):
+        for changed in (0.25, 0.0, 0.125, value) if type(value) is float else ():
+            try:
+                twins.both(lambda _, optimizer, name=name, changed=changed: setattr(optimizer, name, changed))
+                twins.go(2)
+            except ArgumentError:
+                twins.both(lambda _, optimizer, name=name, value=value: setattr(optimizer, name, value))
     assert twins.step.captures == captures
 
 
@@ -530,22 +544,49 @@ def test_gradients_that_are_not_finite_change_nothing():
     twins.go()
 
 
-def test_an_interrupt_in_the_middle():
-    twins = Twins()
-    replay = next(iter(twins.step.replays.values()))
-    whole = replay.run
+class Interrupted:
+    """Raises in a replayed step before one of its lines."""
 
-    def interrupted(*arrays):
-        raise KeyboardInterrupt
+    def __init__(self, line):
+        self.line, self.lines = line, 0
 
-    before = values(twins.model)
-    replay.run = interrupted
-    with pytest.raises(KeyboardInterrupt):
-        twins.step(*drawn(1, labels, seed=5)[0])
-    replay.run = whole
-    assert_same(before, values(twins.model))
-    assert all(p.grad is None for p in twins.model.parameters())
-    twins.go()
+    def __enter__(self):
+        sys.settrace(self.trace)
+
+    def __exit__(self, *exc):
+        sys.settrace(None)
+
+    def trace(self, frame, event, argument):
+        if frame.f_code.co_filename != "<plan>":
+            return None
+        self.lines += event == "line"
+        if self.lines == self.line:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return self.trace
+
+
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam])
+def test_an_interrupt_before_any_line_of_a_step(kind):
+    """What it leaves is a step not taken, the step, or an update that goes on where it was, as without replay."""
+    X, y = drawn(1, labels, seed=5)[0]
+    ended, before_update = 0, 0
+    for line in range(1, 200):
+        twins = Twins(kind=kind, lr=0.01)
+        before, interrupted = values(twins.model), Interrupted(line)
+        try:
+            with interrupted:
+                twins.step(X, y)
+            ended = line
+            break
+        except KeyboardInterrupt:
+            pass
+        after = values(twins.model)
+        if all(p.grad is None for p in twins.model.parameters()):
+            assert_same(before, after)
+            before_update = line
+            twins.go()
+    assert ended > before_update > 30
 
 
 def test_graphs_that_need_old_parameters_notice_a_replayed_step():

@@ -34,6 +34,8 @@ def fraction(value: Any) -> bool:
 
 POSITIVE, AT_LEAST_0, FRACTION = ("above 0", positive), ("at least 0", at_least_0), ("from 0 to below 1", fraction)
 
+_vdot = getattr(np.vdot, "__wrapped__", np.vdot)  # without the search for arrays of other libraries
+
 
 class Optimizer:
     """Base of optimizers: one is its settings, the arrays that it keeps, and `_move`, its update equations.
@@ -155,15 +157,21 @@ class Optimizer:
 
     def _at_once(self) -> bool:
         """Take a step if nothing asks for a closer look, all parameters having a gradient; tell whether it did."""
+        if not self._clear():
+            return False
+        for part in self._counted() if self.COUNTS else self._whole:
+            self._move(*part)
+        return True
+
+    def _clear(self) -> bool:
+        """Get ready to move if nothing asks for a closer look; tell whether nothing does."""
         flat = self.flat
-        squared = float(np.vdot(flat.gradients, flat.gradients))
+        squared = float(_vdot(flat.gradients, flat.gradients))
         if self.settings.changed or flat.owner.lost or not isfinite(squared):
             return False
         flat.squared = squared
         for leaf in flat.leaves:
             leaf.version += 1
-        for part in self._counted() if self.COUNTS else self._whole:
-            self._move(*part)
         return True
 
     def _closely(self) -> None:
@@ -185,7 +193,8 @@ class Optimizer:
     def _constants(self, number: Callable[[Any], Any], settings: dict[str, Any]) -> tuple[Any, ...]:
         """Return what `_move` needs of a group's settings.
 
-        ``number`` makes an array of a number, which NumPy takes faster than the number.
+        ``number`` makes an array of a number, which NumPy takes faster than the number. Where `_move` decides on
+        one, it must be a number, or None: a replayed update computes with new values, but does not decide anew.
         """
         return tuple(number(value) for value in settings.values())
 
@@ -196,16 +205,30 @@ class Optimizer:
         return aligned(self.flat.values.size, self.flat.values.dtype)
 
     def _prepare(self) -> None:
-        """Check the settings, and cut the buffers by groups."""
+        """Check the settings, and cut the buffers by groups, unless it was done and is still right."""
         found = [group.all() for group in self.groups]
         for settings in found:
             self._check(settings)
-        self._ready = [self._constants(self._number, settings) for settings in found]
-        self._scratch = [self._buffer() for _ in range(self.SCRATCH)]
-        self._group = [k for k, group in enumerate(self.groups) for _ in range(group.count)]
+        ready = [self._constants(self._number, settings) for settings in found]
+        if not self._refilled(ready):
+            self._ready = ready
+            self._scratch = [self._buffer() for _ in range(self.SCRATCH)]
+            self._group = [k for k, group in enumerate(self.groups) for _ in range(group.count)]
+            self._whole = self._parts()
         self._even = len(set(self.counts.tolist())) < 2
-        self._whole = self._parts()
         self.settings.changed = False
+
+    def _refilled(self, ready: list[tuple[Any, ...]]) -> bool:
+        """Give constants that are arrays new values, which replayed steps read; tell whether nothing else changes."""
+        old = [constant for constants in self.__dict__.get("_ready", ()) for constant in constants]
+        new = [constant for constants in ready for constant in constants]
+        pairs = list(zip(old, new, strict=False))
+        if any(type(a) is not type(b) or (type(a) is not np.ndarray and a != b) for a, b in pairs):
+            return False
+        for a, b in pairs:
+            if type(a) is np.ndarray:
+                a[...] = b
+        return bool(old)
 
     def _counted(self) -> list[tuple[Any, ...]]:
         self.counts += 1

@@ -85,7 +85,7 @@ class Captured:
 
     Attributes
     ----------
-    forward, backward : list of Call
+    forward, backward, update : list of Call
         What to do, in order; each call's ``node`` says for which node.
     inputs : list of Cell
         Where the step's arguments go.
@@ -103,6 +103,7 @@ class Captured:
         self.tape = Tape()
         self.forward: list[Call] = []
         self.backward: list[Call] = []
+        self.update: list[Call] = []
         self.inputs: list[Cell] = []
         self.outputs: list[Cell] = []
         self.leaves: list[tuple[Leaf, Cell]] = []

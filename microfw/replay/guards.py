@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -42,31 +41,40 @@ class Named:
         self.globals = [(name, self.scope[name]) for name in names if name in self.scope]
         self.cells = [(cell, _content(cell)) for cell in getattr(f, "__closure__", None) or ()]
 
+    def same(self) -> bool:
+        """Whether they still are the objects that they were."""
+        cells = all(_content(cell) is value for cell, value in self.cells)
+        return cells and all(self.scope.get(name) is value for name, value in self.globals)
+
     def values(self) -> list[Any]:
         """Return settings as they are, and objects as their identity."""
         values = [value for _, value in (*self.cells, *self.globals)]
         return [(type(v), v) if type(v) in SIMPLE else id(v) for v in values]
 
 
-def fitting(inputs: list[Any], named: Named) -> Callable[..., bool]:
-    """Write the test whether arguments are like those before, and what the function names is the same."""
+def fitting(inputs: list[Any], named: Named) -> tuple[str, dict[str, Any]]:
+    """Write the test whether arguments ``a0`` and so on are like those before, and what a function names is the same.
+
+    Returns
+    -------
+    text, names : str, dict
+        The test, and what the names in it stand for.
+    """
     names: dict[str, Any] = {"kind": np.ndarray, "scope": named.scope}
-    tests = [f"len(given) == {len(inputs)}"]
+    tests = []
     for k, cell in enumerate(inputs):
-        names |= {f"d{k}": cell.dtype, f"s{k}": cell.shape, f"t{k}": cell.strides}
-        tests.append(f"type(a := given[{k}]) is kind and a.dtype is d{k} and a.shape == s{k}")
+        names |= {f"d{k}": cell.dtype, f"n{k}": cell.shape, f"e{k}": cell.strides}
+        tests.append(f"type(a{k}) is kind and a{k}.dtype is d{k} and a{k}.shape == n{k}")
         single = any(n == 1 for n in cell.shape)  # along such an axis nobody strides
-        long = [f"a.strides[{j}] == {cell.strides[j]}" for j, n in enumerate(cell.shape) if n > 1]
-        tests += long if single else [f"a.strides == t{k}"]
+        long = [f"a{k}.strides[{j}] == {cell.strides[j]}" for j, n in enumerate(cell.shape) if n > 1]
+        tests += long if single else [f"a{k}.strides == e{k}"]
     for k, (cell, value) in enumerate(named.cells):
-        names |= {f"c{k}": cell, f"v{k}": value}
-        tests.append(f"c{k}.cell_contents is v{k}")
+        names |= {f"c{k}": cell, f"w{k}": value}
+        tests.append(f"c{k}.cell_contents is w{k}")
     for k, (name, value) in enumerate(named.globals):
         names[f"g{k}"] = value
         tests.append(f"scope.get({name!r}) is g{k}")
-    exec(f"def fits(given, {', '.join(f'{n}={n}' for n in names)}): return {' and '.join(tests)}", names)
-    fits: Callable[..., bool] = names["fits"]
-    return fits
+    return " and ".join(tests) or "True", names
 
 
 def _content(cell: Any) -> Any:

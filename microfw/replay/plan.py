@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from microfw.optim.flat import aligned
 from microfw.replay.capture import Captured
 from microfw.replay.trace import Array, Call, Cell, root
-from microfw.replay.write import Writer
+from microfw.replay.write import Writer, function
 
 CHUNK = 200
 """Calls in one function: the compiler takes more than linear time over longer ones."""
+
+
+class Passes(NamedTuple):
+    """A step as lines of Python, what the names in them stand for, and what begins at readings of the clock."""
+
+    forward: list[str]
+    backward: list[str]
+    update: list[str]
+    names: dict[str, Any]
+    before: list[Any]
+    after: list[Any]
 
 
 class Plan:
@@ -22,8 +33,6 @@ class Plan:
 
     Attributes
     ----------
-    run : callable
-        Does both passes.
     calls : list of Call
         What is left after dropping what nothing reads.
     bytes_planned, bytes_without : int
@@ -40,49 +49,47 @@ class Plan:
         self.bytes_planned = self.bytes_without = 0
         self._place()
         self.direct = {id(cell): f"a{k}" for k, cell in enumerate(captured.inputs) if self._direct(cell)}
-        first = set(captured.forward)
-        split = sum(call in first for call in self.calls)
-        self.passes = self.calls[:split], self.calls[split:]
-        self.later = {id(root(c)) for c in captured.outputs}
-        self.run: Callable[..., None] = self._write(self.calls, self.later, None, first=True)[0]
+        parts = [set(part) for part in (captured.forward, captured.backward, captured.update)]
+        self.passes = [[call for call in self.calls if call in part] for part in parts]
+        self.arguments = ", ".join(f"a{k}" for k in range(len(captured.inputs)))
+        self.numbers = count()
 
-    @cached_property
-    def apart(self) -> list[Callable[..., None]]:
-        """Both passes as functions of their own, for who looks in between."""
-        return [function for function, _ in self._both(None)]
+    def write(self, mark: Callable[[Any], None] | None = None) -> Passes:
+        """Write the step as Python; if there is a ``mark``, it is given readings of the clock between nodes."""
+        kept = {id(root(c)) for c in self.captured.outputs}
+        between = kept | {id(root(c)) for call in self.passes[1] for c in call.reads}
+        passes = Passes([], [], [], {}, [], [])
+        self._lines(self.passes[0], between, mark, passes.forward, passes.before, passes.names)
+        self._lines(self.passes[1], kept, mark, passes.backward, passes.after, passes.names)
+        self._lines(self.passes[2], kept, None, passes.update, [], passes.names)
+        return passes
 
-    @cached_property
-    def at_once(self) -> Callable[..., int] | None:
-        """Both passes as one function, which returns what the clock said between them; None if that would be long."""
-        return self.timed_at_once(None)
-
-    def timed_at_once(self, mark: Callable[[Any], None] | None) -> Callable[..., int] | None:
-        """Return the same, with readings as in `timed`."""
-        if len(self.calls) > CHUNK:
-            return None
-        return Writer(self, self.calls, self._between, mark, half=len(self.passes[0])).function(first=True)
-
-    def timed(self, mark: Callable[[Any], None]) -> tuple[Any, Any, list[Any], list[Any]]:
-        """Return both passes, which at their end give their readings to ``mark``, and the nodes that begin at each."""
-        (forward, before), (backward, after) = self._both(mark)
-        return forward, backward, before, after
-
-    def _both(self, mark: Any) -> list[tuple[Callable[..., None], list[Any]]]:
-        return [
-            self._write(self.passes[0], self._between, mark, first=True),
-            self._write(self.passes[1], self.later, mark),
-        ]
-
-    @property
-    def _between(self) -> set[int]:
-        """What is read after the forward pass."""
-        return self.later | {id(root(c)) for call in self.passes[1] for c in call.reads}
+    def _lines(
+        self, calls: list[Call], later: set[int], mark: Any, lines: list[str], nodes: list[Any], names: dict[str, Any]
+    ) -> None:
+        """Write calls: as they are, or if they are many, as functions."""
+        chunks: list[list[Call]] = [[]]
+        for call in calls:
+            if len(chunks[-1]) >= CHUNK and call.node is not chunks[-1][-1].node:  # a guard is for all of a node
+                chunks.append([])
+            chunks[-1].append(call)
+        for k, chunk in enumerate(chunks):
+            rest = {id(root(c)) for after in chunks[k + 1 :] for call in after for c in call.reads}
+            writer = Writer(self, chunk, later | rest, mark)
+            body = writer.body(first=calls is self.passes[0] and not k)
+            nodes += writer.nodes
+            if len(chunks) == 1:
+                lines += body
+                names |= writer.names
+            else:
+                lines.append(f"part{next(self.numbers)}({self.arguments})")
+                names[lines[-1].partition("(")[0]] = function(self.arguments, body, writer.names)
 
     def _needed(self, captured: Captured) -> list[Call]:
         """Drop the calls whose results nothing reads."""
         live = {id(root(c)) for c in captured.outputs}
         kept = []
-        for call in reversed(captured.forward + captured.backward):
+        for call in reversed(captured.forward + captured.backward + captured.update):
             outs = [root(c) for c in call.outs]
             if call.pure and not any(c.fixed is not None or id(c) in live for c in outs):
                 continue
@@ -101,8 +108,8 @@ class Plan:
         lines = [
             f"{len(self.calls)} calls, {self.bytes_planned:,} bytes for results; {self.bytes_without:,} without reuse"
         ]
-        for phase, calls in (("forward", self.captured.forward), ("backward", self.captured.backward)):
-            for call in [c for c in self.calls if c in calls]:
+        for phase, calls in zip(("forward", "backward", "update"), self.passes, strict=True):
+            for call in calls:
                 layer = call.node.path if call.node is not None else ""
                 op = call.node.op.name if call.node is not None else ""
                 function = call.function if call.style == "guard" else getattr(call.function, "__name__", "call")
@@ -202,28 +209,6 @@ class Plan:
         views = [c for call in calls for c in call.reads if root(c) is cell and c is not cell]
         outputs = [root(c) for c in self.captured.outputs]
         return all(is_transpose(c) for c in views) and not any(c is cell for c in outputs)
-
-    def _write(self, calls: list[Call], later: set[int], mark: Any, first: bool = False) -> Any:
-        """Write calls as functions; of the scalars, those read ``later`` are kept in arrays too."""
-        chunks: list[list[Call]] = [[]]
-        for call in calls:
-            if len(chunks[-1]) >= CHUNK and call.node is not chunks[-1][-1].node:  # a guard is for all of a node
-                chunks.append([])
-            chunks[-1].append(call)
-        writers, parts = [], []
-        for k, chunk in enumerate(chunks):
-            rest = {id(root(c)) for after in chunks[k + 1 :] for call in after for c in call.reads}
-            writers.append(Writer(self, chunk, later | rest, mark))
-            parts.append(writers[-1].function(first and not k))
-        nodes = [node for writer in writers for node in writer.parts]
-        if len(parts) == 1:
-            return parts[0], nodes
-
-        def run(*arguments: Any) -> None:
-            for part in parts:
-                part(*arguments)
-
-        return run, nodes
 
 
 def is_transpose(cell: Cell) -> bool:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Lock
-from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 
 from microfw import recording
 from microfw.errors import DTypeError, message
-from microfw.optim.optimizer import Optimizer
 from microfw.reach import reached
-from microfw.recording import MODE
+from microfw.recording import MODE, PLAIN, Mode
 from microfw.replay.capture import Captured, Signature, Uncapturable, Watch, capture, same
-from microfw.replay.guards import Carried, Named, fitting, state_of
+from microfw.replay.guards import Carried, Named, state_of
+from microfw.replay.moves import moves
 from microfw.replay.plan import Plan
+from microfw.replay.program import program
 from microfw.replay.timed import Timed
 from microfw.tensor import Tensor, result
 
@@ -27,6 +27,9 @@ Between = Callable[[Array], None] | None
 RECAPTURES = 20
 """How often a step may be captured anew before it is left alone: something that it depends on changes all the time."""
 
+MOST_MODES = 4
+"""Under how many modes, such as watched and not, a plan is kept written out."""
+
 MOST_PLANS = 32
 """How many shapes may have a plan, each of which has memory of its own."""
 
@@ -35,42 +38,57 @@ class Replay:
     """A plan with what must hold for it."""
 
     def __init__(self, step: CompiledStep, captured: Captured, plan: Plan, several: bool, state: Any) -> None:
+        self.f = step.f
+        self.optimizer = step.optimizer
         self.plan = plan
-        self.run = plan.run
+        self.passes = plan.write()
         self.outputs = [plan.array(cell) for cell in captured.outputs]
-        self.leaves = [(leaf, leaf.slot) for leaf, _ in captured.leaves]
+        self.leaves: list[tuple[Any, Any]] = [(leaf, leaf.slot) for leaf, _ in captured.leaves]
         reached = {leaf for leaf, _ in self.leaves}
         self.others = [leaf for leaf in step.optimizer.flat.leaves if leaf not in reached]
         self.several = several
         self.state = state
         self.carried: Carried | None = None
+        self.proven = False
         self.timed: Timed | None = None
-        self.named = Named(step.f)
-        self.fits = fitting(captured.inputs, self.named)
-        self.changes = recording.changes.count
-        self.mode = self.other = MODE.get()  # those under which the last steps were replayed
-        self.whole = not self.others and type(step.optimizer).step is Optimizer.step
         self.lock = Lock()
+        self.runs: dict[Mode, Callable[..., Any]] = {}
+        self.written: dict[Any, Callable[..., Any]] = {}
+        self.renew()
 
-    def results(self, watcher: Any) -> Any:
-        """Return copies of the outputs as Tensors, and tell a watcher the loss."""
-        first = _copied(self.outputs[0])
-        if watcher is not None and watcher.losses is not None:
-            watcher.losses.append(first._array)
-        return (first, *[_copied(output) for output in self.outputs[1:]]) if self.several else first
+    def renew(self) -> None:
+        """Take what the step's function names, and the model's settings, as they are now."""
+        self.named = Named(self.f)
+        self.changes = recording.changes.count
+        self.runs.clear()
+        self.written.clear()
 
+    def current(self) -> bool:
+        """Whether all is as it was then."""
+        return self.changes == recording.changes.count and self.named.same()
 
-def _copied(output: Array) -> Tensor:
-    array: Any = output.copy()
-    array.setflags(False)
-    return result(array, None)
+    def under(self, mode: Mode) -> Callable[..., Any]:
+        """Return the function that replays a step under a mode."""
+        run = self.runs.get(mode)
+        if run is None:
+            timed = None if mode.observer is None else self.timed
+            run = self.written.get((mode.watcher, timed))
+            if len(self.runs) >= MOST_MODES:
+                self.runs.clear()
+                self.written.clear()
+            if run is None:
+                run = self.written[mode.watcher, timed] = program(self, mode.watcher, timed)
+            self.runs[mode] = run
+        return run
 
-
-class _Stopped(Exception):
-    """Carries out what a look at the loss raised."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+    def broken(self, error: BaseException, looking: bool | None, before: Any) -> bool:
+        """Clear up after an error; tell whether it is one to raise, and not for the step as ever to put in words."""
+        if looking or not isinstance(error, Exception):
+            self.optimizer.zero_grad()
+            return True
+        if self.carried is not None:
+            self.carried.restore(before)
+        return not self.proven
 
 
 class CompiledStep:
@@ -84,8 +102,7 @@ class CompiledStep:
         self.reasons: dict[Key, str] = {}
         self.refused: dict[Key, tuple[int, Any]] = {}
         self.captures = 0
-        self._last: Replay | None = None
-        self._whole = self._watched = False
+        self._runs: dict[Mode, Callable[..., Any]] = {}  # of the plan that was last in use
 
     def __getstate__(self) -> dict[str, Any]:
         return {"f": self.f, "optimizer": self.optimizer}
@@ -95,12 +112,11 @@ class CompiledStep:
 
     def __call__(self, *arguments: Any) -> Any:
         """Do a step."""
-        self._whole = False
-        made = self.gradients(arguments)
-        if not self._whole:
+        run = self._runs.get(_mode())
+        made = None if run is None else run(arguments, None, True)
+        if made is None:
+            made = self._choose(arguments, None)
             self.optimizer.step()
-        elif self._watched or not self.optimizer._at_once():
-            self.optimizer._step(missing=False)
         return made
 
     def gradients(self, arguments: tuple[Any, ...], between: Between = None) -> Any:
@@ -108,15 +124,13 @@ class CompiledStep:
 
         ``between`` is called with the loss before backward.
         """
-        last, mode = self._last, _mode()
-        if last is not None and mode is last.other:
-            last.mode, last.other = mode, last.mode
-        if last is not None and mode is last.mode and _changes.count == last.changes and last.fits(arguments):
-            return self._replay(last, mode, arguments, between)
-        return self._choose(tuple([self._array(a) for a in arguments]), between)
+        run = self._runs.get(_mode())
+        made = None if run is None else run(arguments, between, False)
+        return self._choose(arguments, between) if made is None else made
 
-    def _choose(self, arrays: tuple[Array, ...], between: Between) -> Any:
+    def _choose(self, arguments: tuple[Any, ...], between: Between) -> Any:
         """Replay, learn, or run a step as ever."""
+        arrays = tuple([self._array(a) for a in arguments])
         key = tuple([(a.dtype.char, a.shape, a.strides) for a in arrays])
         replay, mode = self.replays.get(key), MODE.get()
         observer = mode.observer
@@ -124,11 +138,10 @@ class CompiledStep:
             return self._eager(arrays, between)
         if replay is None and key in self.reasons and not self._again(key):
             return self._eager(arrays, between)
-        if replay is not None and not (replay.fits(arrays) and replay.changes == recording.changes.count):
-            replay.named = Named(self.f)
-            replay.fits = fitting(replay.plan.captured.inputs, replay.named)
-            replay.changes = recording.changes.count
-            if self._state(list(reached(self.f))) != replay.state:
+        if replay is not None and not replay.current():
+            if self._state(list(reached(self.f))) == replay.state:
+                replay.renew()
+            else:
                 replay = None
                 self.seen.pop(key, None)
         if replay is None:
@@ -140,69 +153,10 @@ class CompiledStep:
         if observer is not None and (replay.timed is None or replay.timed.observer is not observer):
             made = self._eager(arrays, between)  # which it sees first
             replay.timed = Timed(replay.plan, observer, observer.bound())
-            replay.mode = replay.other = mode
             return made
-        if mode is not replay.mode:
-            replay.mode, replay.other = mode, replay.mode
-        self._last = replay
-        return self._replay(replay, mode, arrays, between)
-
-    def _replay(self, replay: Replay, mode: recording.Mode, arrays: Any, between: Between) -> Any:
-        if not replay.lock.acquire(False):  # another thread is in it
-            return self._eager(arrays, between)
-        try:
-            before = None if replay.carried is None else replay.carried.save()
-            watcher = mode.watcher
-            try:
-                if watcher is None and between is None:
-                    replay.run(*arrays)
-                else:
-                    self._apart(replay, mode, arrays, between)
-            except _Stopped as stopped:
-                raise stopped.error from None
-            except Exception:  # the step as ever says it in the layers' words
-                if replay.carried is not None:
-                    replay.carried.restore(before)
-                if replay.timed is not None:
-                    replay.timed.forget()
-                return self._eager(arrays, between)
-            for leaf, slot in replay.leaves:
-                leaf.grad = slot
-            for leaf in replay.others:
-                leaf.grad = None
-            self._whole, self._watched = replay.whole, watcher is not None
-            return replay.results(watcher)
-        except BaseException:
-            self.optimizer.zero_grad()
-            if replay.timed is not None:
-                replay.timed.forget()
-            raise
-        finally:
-            replay.lock.release()
-
-    def _apart(self, replay: Replay, mode: recording.Mode, arrays: Any, between: Between) -> None:
-        """Do one pass after the other, with a look at the loss, and at the clock if somebody keeps time."""
-        watcher, timed = mode.watcher, replay.timed if mode.observer is not None else None
-        plan = replay.plan if timed is None else timed
-        at_once = plan.at_once if between is None and watcher is not None else None
-        began = ended = perf_counter_ns() if watcher is not None else 0
-        if at_once is not None:
-            ended = at_once(*arrays)
-        else:
-            forward, backward = plan.apart
-            forward(*arrays)
-            if watcher is not None:
-                ended = perf_counter_ns()
-            if between is not None:
-                try:
-                    between(replay.outputs[0])
-                except BaseException as error:
-                    raise _Stopped(error) from None
-            backward(*arrays)
-        if watcher is not None:
-            watcher.replayed(began, ended, perf_counter_ns())
-        if timed is not None:
-            timed.observer.follow(timed)
+        run, self._runs = replay.under(mode), replay.runs
+        made = run(arrays, between, False)
+        return self._eager(arrays, between) if made is None else made
 
     def _array(self, x: Any) -> Array:
         array: Array = x._array if isinstance(x, Tensor) else np.asarray(x)
@@ -228,7 +182,7 @@ class CompiledStep:
     def _learn(self, key: Key, arrays: tuple[Array, ...], between: Between) -> Any:
         """Run a step and note it; the second time make a plan, and hold it against what the step has given."""
         self.replays.pop(key, None)
-        self._last = None
+        self._runs = {}
         found = list(reached(self.f))
         state = self._state(found)
         self.refused[key] = recording.changes.count, state
@@ -258,6 +212,7 @@ class CompiledStep:
                     signature.compare(earlier)
                     with np.errstate(all="call", call=_nothing):  # so that an op that changes it is seen
                         captured.append(capture(watch, inputs, returned, tensors))
+                        captured[0].update = moves(self.optimizer, captured[0].tape)
             except Exception as reason:
                 self.reasons[key] = _why(reason)
             return returned
@@ -268,10 +223,11 @@ class CompiledStep:
         after = carried.save()
         try:
             plan = Plan(captured[0])
-            carried.restore(before)
-            self._prove(captured[0], plan, arrays, made)
-            self.replays[key] = replay = Replay(self, captured[0], plan, isinstance(made, tuple), state)
+            replay = Replay(self, captured[0], plan, isinstance(made, tuple), state)
             replay.carried = carried if plan.impure else None
+            carried.restore(before)
+            self._prove(replay, arrays, made)
+            self.replays[key] = replay
             del self.seen[key]
         except Exception as reason:
             self.reasons[key] = _why(reason)
@@ -279,15 +235,15 @@ class CompiledStep:
             carried.restore(after)
         return made
 
-    def _prove(self, captured: Captured, plan: Plan, arrays: tuple[Array, ...], made: Any) -> None:
-        """Run a plan on the step that it was made from, and compare every bit."""
+    def _prove(self, replay: Replay, arrays: tuple[Array, ...], made: Any) -> None:
+        """Replay the step that a plan was made from, and compare every bit."""
         tensors = made if isinstance(made, tuple) else (made,)
-        slots: list[Any] = [(leaf, leaf.slot) for leaf, _ in captured.leaves]
-        gradients = [(leaf, slot, slot.copy()) for leaf, slot in slots]
+        gradients = [(leaf, slot, slot.copy()) for leaf, slot in replay.leaves]
         try:
-            plan.run(*arrays)
-            got = zip(tensors, captured.outputs, strict=True)
-            wrong = [f"output {k}" for k, (t, cell) in enumerate(got) if not same(t._array, plan.array(cell))]
+            if replay.under(PLAIN)(arrays, None, False) is None:
+                raise AssertionError("a plan that does not fit what it was made of")
+            got = zip(tensors, replay.outputs, strict=True)
+            wrong = [f"output {k}" for k, (t, output) in enumerate(got) if not same(t._array, output)]
             wrong += [leaf.name or f"a leaf of shape {leaf.shape}" for leaf, *two in gradients if not same(*two)]
         except Exception as error:
             wrong = [f"{type(error).__name__}: {error}"]
@@ -296,6 +252,7 @@ class CompiledStep:
                 slot[...] = gradient
         if wrong:
             raise Uncapturable(f"the plan does not give what the step did ({wrong[0]}); this is a fault of microfw")
+        replay.proven = True
 
     def _again(self, key: Key) -> bool:
         """Whether to try once more what could not be captured: something has changed since."""
@@ -345,4 +302,4 @@ def _why(reason: Exception) -> str:
     return str(reason) if isinstance(reason, Uncapturable) else f"a fault of microfw, {type(reason).__name__}: {reason}"
 
 
-_mode, _changes = MODE.get, recording.changes
+_mode = MODE.get

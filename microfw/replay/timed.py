@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import cached_property
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -30,15 +29,11 @@ class Timed:
         self.observer = observer
         self.pattern = pattern
         self.marks: list[int] = []
-        *self.apart, before, after = plan.timed(self.marks.extend)
+        self.passes = plan.write(self.marks.extend)
+        before, after = self.passes.before, self.passes.after
         sites = {id(applied): site for applied, site in zip(plan.captured.nodes, pattern.sites, strict=True)}
         self.parts = [(sites.get(id(node)), k < len(before)) for k, node in enumerate([*before, *after])]
         self.walked = [sites[id(applied)] for applied in plan.captured.walked]
-
-    @cached_property
-    def at_once(self) -> Callable[..., int] | None:
-        """Both passes as one function, as the plan has them."""
-        return self.plan.timed_at_once(self.marks.extend)
 
     def forget(self) -> None:
         """Take back what the clock said of a step that was not finished."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from math import isfinite
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -22,10 +23,29 @@ SYMBOLS = {np.add: "+", np.subtract: "-", np.multiply: "*", np.divide: "/", np.l
 """The operators that ufuncs are."""
 
 
-class Writer:
-    """Writes calls as one Python function."""
+def indented(lines: Iterable[str], depth: int = 1) -> list[str]:
+    """Return lines moved to the right."""
+    return ["    " * depth + line for line in lines]
 
-    def __init__(self, plan: Plan, calls: list[Call], later: set[int], mark: Any = None, half: int = -1) -> None:
+
+def function(arguments: str, lines: list[str], names: dict[str, Any]) -> Callable[..., Any]:
+    """Return a function with these lines, in which names stand for objects."""
+    words = ", ".join([arguments, *(f"{name}={name}" for name in names)])
+    scope = {**names}
+    exec(_compiled("\n".join([f"def run({words}):", *indented(lines or ["pass"])])), scope)
+    run: Callable[..., Any] = scope["run"]
+    return run
+
+
+@lru_cache(maxsize=16)
+def _compiled(source: str) -> Any:
+    return compile(source, "<plan>", "exec")
+
+
+class Writer:
+    """Writes calls as Python; scalars that are read ``later`` are kept in arrays too."""
+
+    def __init__(self, plan: Plan, calls: list[Call], later: set[int], mark: Any = None) -> None:
         self.plan = plan
         self.calls = calls
         self.later = set(later)
@@ -34,8 +54,7 @@ class Writer:
         self.known: dict[Any, str] = {}
         self.scalars: dict[int, str] = {}
         self.mark = mark
-        self.half = half  # after so many calls the clock is read, and what it said is returned
-        self.parts: list[Any] = []  # the node that begins at each reading of the clock
+        self.nodes: list[Any] = []  # what begins at each reading of the clock
         maker = {id(root(out)): call.node for call in calls for out in call.outs}
         for call in calls:  # what is more than a number of the op that made it
             if call.instead is not None:
@@ -44,40 +63,28 @@ class Writer:
                 if cell.view is not None or maker.get(id(cell)) is not call.node:
                     self.later.add(id(root(cell)))
 
-    def function(self, first: bool) -> Callable[..., Any]:
-        """Return the function; the first one takes in the arguments that are not read where they are."""
+    def body(self, first: bool) -> list[str]:
+        """Return the lines; the first ones take in the arguments that are not read where they are."""
         inputs = self.plan.captured.inputs if first else []
-        lines = [
-            f"    {self.name(cell)}[...] = a{k}" for k, cell in enumerate(inputs) if id(cell) not in self.plan.direct
-        ]
+        lines = [f"{self.name(cell)}[...] = a{k}" for k, cell in enumerate(inputs) if id(cell) not in self.plan.direct]
         depth, within = 0, None
-        for k, call in enumerate(self.calls):
-            if k == self.half:
-                self.read_clock(lines, None)
-                lines.append(f"    middle = {self.name(perf_counter_ns)}()")
-            if call.node is not within or k == self.half:
+        for call in self.calls:
+            if call.node is not within:
                 depth, within = 0, call.node
                 self.scalars.clear()
                 self.read_clock(lines, within)
-            for line in self.lines(call):
-                lines.append("    " * (depth + 1) + line)
+            lines += indented(self.lines(call), depth)
             depth += call.style == "guard"
-        self.read_clock(lines, None)
-        if self.parts:
-            lines.append(f"    {self.name(self.mark)}(({', '.join(f't{k}' for k in range(len(self.parts)))},))")
-        if self.half >= 0:
-            lines.append("    return middle")
-        names = [*(f"a{k}" for k in range(len(self.plan.captured.inputs))), *(f"{n}={n}" for n in self.names)]
-        source = f"def run({', '.join(names)}):\n" + "\n".join(lines or ["    pass"])
-        exec(compile(source, "<plan>", "exec"), self.names)
-        run: Callable[..., Any] = self.names["run"]
-        return run
+        if self.mark is not None:
+            self.read_clock(lines, None)
+            lines.append(f"{self.name(self.mark)}(({', '.join(f't{k}' for k in range(len(self.nodes)))},))")
+        return lines
 
     def read_clock(self, lines: list[str], node: Any) -> None:
         """Add a reading of the clock, if the plan is to be timed."""
         if self.mark is not None:
-            lines.append(f"    t{len(self.parts)} = {self.name(perf_counter_ns)}()")
-            self.parts.append(node)
+            lines.append(f"t{len(self.nodes)} = {self.name(perf_counter_ns)}()")
+            self.nodes.append(node)
 
     def name(self, value: Any) -> str:
         """Return the text for a value: a number as it is, a scalar's variable, or a name given to an object."""
@@ -96,7 +103,7 @@ class Writer:
         if hasattr(value, "__self__") and not isinstance(value, np.ndarray):
             key = (id(value.__self__), value.__name__)
         if key not in self.known:
-            self.known[key] = f"v{len(self.known)}"
+            self.known[key] = f"v{next(self.plan.numbers)}"
             self.names[self.known[key]] = value
         return self.known[key]
 
