@@ -92,6 +92,9 @@ class Watcher(Protocol):
     def updated(self, began: int, ended: int) -> None:
         """Note that an optimizer has taken a step."""
 
+    def stepped(self, began: int, middle: int, ended: int, moved: int, done: int) -> None:
+        """Note both, of a step that was replayed with its update."""
+
 
 def triples(stretches: list[Any]) -> Iterator[tuple[str, int, int]]:
     """Part a watcher's stretches: phase, began, ended."""

@@ -52,6 +52,10 @@ class Watcher(recording.Observer):
     def updated(self, began, ended):
         self.stretches += ("update", began, ended)
 
+    def stepped(self, began, middle, ended, moved, done):
+        self.replayed(began, middle, ended)
+        self.updated(moved, done)
+
     @property
     def phases(self):
         """The phases of the stretches, in order, each of which began after the one before it ended."""

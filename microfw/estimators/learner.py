@@ -186,7 +186,7 @@ class Learner:
     def _gradients(self, X: Array, y: Array, weight: Array | None) -> Any:
         """Compute the loss and the gradients of a batch."""
         loss: Any = None
-        if weight is not None or self._compiled.gradients(X, y, self._look) is None:
+        if weight is not None or self._compiled.take(X, y, self._look, False) is None:
             self.optimizer.zero_grad()
             outputs = self.model(X)
             loss = self.loss(outputs, y) if weight is None else self.loss(outputs, y, weight)

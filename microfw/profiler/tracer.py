@@ -78,6 +78,11 @@ class Tracer(Recorder):
             if self.traced == self.wanted:
                 self._stop()
 
+    def stepped(self, began: int, middle: int, ended: int, moved: int, done: int) -> None:
+        """Do both."""
+        self.replayed(began, middle, ended)
+        self.updated(moved, done)
+
     def _hand_over(self) -> None:
         if self.tracing:
             self.spans += self.stretches

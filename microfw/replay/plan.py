@@ -18,7 +18,10 @@ CHUNK = 200
 
 
 class Passes(NamedTuple):
-    """A step as lines of Python, what the names in them stand for, and what begins at readings of the clock."""
+    """A step as lines of Python, what the names in them stand for, and what begins at readings of the clock.
+
+    ``readings`` are the names of those that no part of it has given to the mark.
+    """
 
     forward: list[str]
     backward: list[str]
@@ -26,6 +29,7 @@ class Passes(NamedTuple):
     names: dict[str, Any]
     before: list[Any]
     after: list[Any]
+    readings: list[str]
 
 
 class Plan:
@@ -55,19 +59,20 @@ class Plan:
         self.numbers = count()
 
     def write(self, mark: Callable[[Any], None] | None = None) -> Passes:
-        """Write the step as Python; if there is a ``mark``, it is given readings of the clock between nodes."""
+        """Write the step as Python; if there is a ``mark``, it is to be given readings of the clock between nodes."""
         kept = {id(root(c)) for c in self.captured.outputs}
         between = kept | {id(root(c)) for call in self.passes[1] for c in call.reads}
-        passes = Passes([], [], [], {}, [], [])
-        self._lines(self.passes[0], between, mark, passes.forward, passes.before, passes.names)
-        self._lines(self.passes[1], kept, mark, passes.backward, passes.after, passes.names)
-        self._lines(self.passes[2], kept, None, passes.update, [], passes.names)
+        passes = Passes([], [], [], {}, [], [], [])
+        whole = len(self.calls) <= CHUNK
+        self._lines(passes, self.passes[0], between, mark, whole, passes.forward, passes.before)
+        self._lines(passes, self.passes[1], kept, mark, whole, passes.backward, passes.after)
+        self._lines(passes, self.passes[2], kept, None, whole, passes.update, [])
         return passes
 
     def _lines(
-        self, calls: list[Call], later: set[int], mark: Any, lines: list[str], nodes: list[Any], names: dict[str, Any]
+        self, passes: Passes, calls: list[Call], later: set[int], mark: Any, whole: bool, lines: list[str], nodes: Any
     ) -> None:
-        """Write calls: as they are, or if they are many, as functions."""
+        """Write calls: as they are, or if there are many, as functions, which give their own readings to ``mark``."""
         chunks: list[list[Call]] = [[]]
         for call in calls:
             if len(chunks[-1]) >= CHUNK and call.node is not chunks[-1][-1].node:  # a guard is for all of a node
@@ -75,15 +80,19 @@ class Plan:
             chunks[-1].append(call)
         for k, chunk in enumerate(chunks):
             rest = {id(root(c)) for after in chunks[k + 1 :] for call in after for c in call.reads}
-            writer = Writer(self, chunk, later | rest, mark)
+            writer = Writer(self, chunk, later | rest, mark is not None)
             body = writer.body(first=calls is self.passes[0] and not k)
             nodes += writer.nodes
-            if len(chunks) == 1:
+            if whole:
                 lines += body
-                names |= writer.names
-            else:
-                lines.append(f"part{next(self.numbers)}({self.arguments})")
-                names[lines[-1].partition("(")[0]] = function(self.arguments, body, writer.names)
+                passes.names.update(writer.names)
+                passes.readings.extend(writer.readings)
+                continue
+            if mark is not None:
+                body.append(f"{writer.name(mark)}(({', '.join(writer.readings)},))")
+            part = f"part{next(self.numbers)}"
+            lines.append(f"{part}({self.arguments})")
+            passes.names[part] = function(self.arguments, body, writer.names)
 
     def _needed(self, captured: Captured) -> list[Call]:
         """Drop the calls whose results nothing reads."""

@@ -23,6 +23,7 @@ from microfw.tensor import Tensor, result
 Array = np.ndarray[Any, Any]
 Key = tuple[Any, ...]
 Between = Callable[[Array], None] | None
+Update = bool | Callable[[], None]
 
 RECAPTURES = 20
 """How often a step may be captured anew before it is left alone: something that it depends on changes all the time."""
@@ -114,22 +115,29 @@ class CompiledStep:
         """Do a step."""
         run = self._runs.get(_mode())
         made = None if run is None else run(arguments, None, True)
-        if made is None:
-            made = self._choose(arguments, None)
+        return self._choose(arguments, None, True) if made is None else made
+
+    def take(self, arguments: tuple[Any, ...], between: Between, update: Update) -> Any:
+        """Do a step, of which ``between`` sees the loss before backward, and return what ``f`` does.
+
+        ``update`` is whether the optimizer is to take its step, or what to call before it does; else the gradients
+        are left in the parameters.
+        """
+        run = self._runs.get(_mode())
+        made = None if run is None else run(arguments, between, update)
+        return self._choose(arguments, between, update) if made is None else made
+
+    def _choose(self, arguments: tuple[Any, ...], between: Between, update: Update) -> Any:
+        """Replay, learn, or run a step as ever."""
+        made = self._gradients(arguments, between)
+        if callable(update):
+            update()
+        if update:
             self.optimizer.step()
         return made
 
-    def gradients(self, arguments: tuple[Any, ...], between: Between = None) -> Any:
-        """Do a step but for the update: leave the gradients of a batch in the parameters, and return what ``f`` does.
-
-        ``between`` is called with the loss before backward.
-        """
-        run = self._runs.get(_mode())
-        made = None if run is None else run(arguments, between, False)
-        return self._choose(arguments, between) if made is None else made
-
-    def _choose(self, arguments: tuple[Any, ...], between: Between) -> Any:
-        """Replay, learn, or run a step as ever."""
+    def _gradients(self, arguments: tuple[Any, ...], between: Between) -> Any:
+        """Do both passes in one of these ways."""
         arrays = tuple([self._array(a) for a in arguments])
         key = tuple([(a.dtype.char, a.shape, a.strides) for a in arrays])
         replay, mode = self.replays.get(key), MODE.get()

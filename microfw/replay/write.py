@@ -45,7 +45,7 @@ def _compiled(source: str) -> Any:
 class Writer:
     """Writes calls as Python; scalars that are read ``later`` are kept in arrays too."""
 
-    def __init__(self, plan: Plan, calls: list[Call], later: set[int], mark: Any = None) -> None:
+    def __init__(self, plan: Plan, calls: list[Call], later: set[int], timed: bool) -> None:
         self.plan = plan
         self.calls = calls
         self.later = set(later)
@@ -53,8 +53,9 @@ class Writer:
         self.names: dict[str, Any] = {}
         self.known: dict[Any, str] = {}
         self.scalars: dict[int, str] = {}
-        self.mark = mark
-        self.nodes: list[Any] = []  # what begins at each reading of the clock
+        self.timed = timed
+        self.readings: list[str] = []  # of the clock
+        self.nodes: list[Any] = []  # what begins at each of them
         maker = {id(root(out)): call.node for call in calls for out in call.outs}
         for call in calls:  # what is more than a number of the op that made it
             if call.instead is not None:
@@ -75,16 +76,15 @@ class Writer:
                 self.read_clock(lines, within)
             lines += indented(self.lines(call), depth)
             depth += call.style == "guard"
-        if self.mark is not None:
-            self.read_clock(lines, None)
-            lines.append(f"{self.name(self.mark)}(({', '.join(f't{k}' for k in range(len(self.nodes)))},))")
+        self.read_clock(lines, None)
         return lines
 
     def read_clock(self, lines: list[str], node: Any) -> None:
         """Add a reading of the clock, if the plan is to be timed."""
-        if self.mark is not None:
-            lines.append(f"t{len(self.nodes)} = {self.name(perf_counter_ns)}()")
+        if self.timed:
+            self.readings.append(f"t{next(self.plan.numbers)}")
             self.nodes.append(node)
+            lines.append(f"{self.readings[-1]} = {self.name(perf_counter_ns)}()")
 
     def name(self, value: Any) -> str:
         """Return the text for a value: a number as it is, a scalar's variable, or a name given to an object."""

@@ -63,10 +63,10 @@ class Compiled:
         """Tell that so many steps with so many rows each are to come."""
         self.many = rows if steps >= WORTH else 0
 
-    def gradients(self, X: Array, y: Array, between: Callable[[Array], None]) -> Tensor | None:
-        """Compute a batch's gradients and return the model's outputs; or None if it is to be done as ever.
+    def take(self, X: Array, y: Array, between: Callable[[Array], None], update: Any) -> Tensor | None:
+        """Do a batch's step and return the model's outputs; or None if it is to be done as ever.
 
-        ``between`` is called with the loss before backward.
+        ``between`` and ``update`` are as in `CompiledStep.take`.
         """
         if self.step is None or (X.dtype.kind != "f" and not self.integers):
             return None
@@ -75,5 +75,5 @@ class Compiled:
             self.seen[key] += 1
             if self.seen[key] <= self.enough:
                 return None
-        outputs: Tensor = self.step.gradients((X, y), between)[1]
+        outputs: Tensor = self.step.take((X, y), between, update)[1]
         return outputs

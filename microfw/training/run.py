@@ -150,6 +150,16 @@ class Run:
         self._digest = self._digest or saving.data_digest(self.train.X, self.train.y)
         return self._digest
 
+    def look(self, loss: Any) -> None:
+        """Note a batch's loss, which must be finite."""
+        self.state.loss = value = loss.item()
+        if not math.isfinite(value):
+            raise NonFiniteError
+
+    def hold(self) -> None:
+        """Hold Ctrl-C back: from here on a step is made complete."""
+        self.interrupts.held = True
+
     def undo(self, before: Any, error: BaseException, X: Array, y: Array) -> None:
         """Bring back what an unfinished step changed; say which op was to blame for NaN or infinity."""
         self.interrupts.held = True

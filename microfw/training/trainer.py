@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
 from time import perf_counter
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from microfw.data.batching import check_batch_size
 from microfw.data.dataset import Dataset, as_dataset
-from microfw.errors import CheckpointError, NonFiniteError, message
+from microfw.errors import CheckpointError, message
 from microfw.recording import mode
 from microfw.tensor import Tensor
 from microfw.training.checks import check_parts, check_steps
@@ -207,12 +206,16 @@ class Trainer:
     def _step(self, X: Array, y: Array, run: Run) -> tuple[float, Tensor]:
         state, before = run.state, run.carried.save()
         try:
-            self.optimizer.zero_grad()
-            outputs = self._gradients(X, y, run) if run.accumulate == 1 else in_parts(self._gradients, X, y, run)
-            for tell in run.hooks.gradients:
-                tell(state)
-            run.interrupts.held = True
-            self.optimizer.step()
+            alone = run.accumulate == 1 and not run.hooks.gradients  # nothing comes between gradients and update
+            outputs = run.compiled.take(X, y, run.look, run.hold) if alone else None
+            if outputs is None:
+                self.optimizer.zero_grad()
+                compute = self._eagerly if alone else self._gradients
+                outputs = compute(X, y, run) if run.accumulate == 1 else in_parts(compute, X, y, run)
+                for tell in run.hooks.gradients:
+                    tell(state)
+                run.hold()
+                self.optimizer.step()
             state.steps += 1
         except BaseException as error:
             run.undo(before, error, X, y)
@@ -220,16 +223,13 @@ class Trainer:
         return state.loss, outputs
 
     def _gradients(self, X: Array, y: Array, run: Run, share: float | None = None) -> Tensor:
-        def look(loss: Any) -> None:
-            run.state.loss = loss.item()
-            if not isfinite(run.state.loss):
-                raise NonFiniteError
+        replayed = run.compiled.take(X, y, run.look, False) if share is None else None
+        return self._eagerly(X, y, run, share) if replayed is None else replayed
 
-        if share is None and (replayed := run.compiled.gradients(X, y, look)) is not None:
-            return replayed
+    def _eagerly(self, X: Array, y: Array, run: Run, share: float | None = None) -> Tensor:
         outputs = self.model(X)
         loss = self.loss(outputs, y)
-        look(loss)
+        run.look(loss)
         loss.backward(None if share is None else np.full(loss.shape, share))
         return outputs  # type: ignore[no-any-return]
 
