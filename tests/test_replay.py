@@ -828,6 +828,18 @@ def test_a_profiler_in_a_loop_of_ones_own_follows_replays():
     twins.step(*next(twins.batches))
 
 
+def test_a_long_epoch_of_replayed_steps_keeps_few_losses():
+    twins, (X, y) = Twins(lr=1e-6), drawn(1, labels)[0]
+    with mf.Profiler(twins.model) as profiler:
+        losses = []
+        for _ in range(9000):
+            losses.append(twins.step(X, y).item())
+            assert len(profiler._recorder.losses) < 5000
+    epoch = profiler.session.epochs[0]
+    assert (epoch.steps, epoch.replayed) == (9000, 8999)
+    assert epoch.loss == pytest.approx(np.mean(losses, dtype=float), rel=1e-12)
+
+
 def test_a_trace_of_replayed_steps_has_an_event_for_each_node():
     rng = np.random.default_rng(0)
     model = nn.Sequential(nn.Dense(6, 5, rng=0), nn.ReLU(), nn.Dense(5, 3, rng=1))

@@ -21,7 +21,7 @@ STRIDE = 256
 """After how many steps it is looked at whether stretches should be added up."""
 
 MOST_STRETCHES = 1 << 12
-"""How many entries of stretches, or readings of the clock, are kept before they are added up."""
+"""How many entries of stretches, losses, or readings of the clock, are kept before they are added up."""
 
 MOST_PATTERNS = 64
 """How many patterns are kept apart, so that memory does not grow where every step is another."""
@@ -273,7 +273,7 @@ class Recorder(Observer):
             self.stride = self.left = self.every - 1 if observing else 1
         else:
             self.stride = self.left = STRIDE
-        if len(self.stretches) > MOST_STRETCHES:
+        if len(self.stretches) + len(self.losses or ()) > MOST_STRETCHES:
             self._hand_over()
             self.log.add_stretches(self.observing)
 
