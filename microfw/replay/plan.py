@@ -17,18 +17,15 @@ CHUNK = 200
 """Calls in one function: the compiler takes more than linear time over longer ones."""
 
 
-class Passes(NamedTuple):
-    """A step as lines of Python, what the names in them stand for, and what begins at readings of the clock.
+class Part(NamedTuple):
+    """A pass, or the update, as lines of Python, and what the names in them stand for.
 
-    ``readings`` are the names of those that no part of it has given to the mark.
+    ``nodes`` are what begins at readings of the clock; ``readings`` their names, if they are for somebody to take.
     """
 
-    forward: list[str]
-    backward: list[str]
-    update: list[str]
+    lines: list[str]
     names: dict[str, Any]
-    before: list[Any]
-    after: list[Any]
+    nodes: list[Any]
     readings: list[str]
 
 
@@ -58,41 +55,36 @@ class Plan:
         self.arguments = ", ".join(f"a{k}" for k in range(len(captured.inputs)))
         self.numbers = count()
 
-    def write(self, mark: Callable[[Any], None] | None = None) -> Passes:
-        """Write the step as Python; if there is a ``mark``, it is to be given readings of the clock between nodes."""
+    def write(self, mark: Callable[[Any], None] | None = None) -> list[Part]:
+        """Write forward, backward and update as Python.
+
+        If there is a ``mark``, the clock is read between nodes, and the mark is to be given what it said. A long plan
+        is written as functions, which do so themselves.
+        """
         kept = {id(root(c)) for c in self.captured.outputs}
         between = kept | {id(root(c)) for call in self.passes[1] for c in call.reads}
-        passes = Passes([], [], [], {}, [], [], [])
-        whole = len(self.calls) <= CHUNK
-        self._lines(passes, self.passes[0], between, mark, whole, passes.forward, passes.before)
-        self._lines(passes, self.passes[1], kept, mark, whole, passes.backward, passes.after)
-        self._lines(passes, self.passes[2], kept, None, whole, passes.update, [])
-        return passes
+        return [self._part(calls, later, mark) for calls, later in zip(self.passes, (between, kept, kept), strict=True)]
 
-    def _lines(
-        self, passes: Passes, calls: list[Call], later: set[int], mark: Any, whole: bool, lines: list[str], nodes: Any
-    ) -> None:
-        """Write calls: as they are, or if there are many, as functions, which give their own readings to ``mark``."""
+    def _part(self, calls: list[Call], later: set[int], mark: Any) -> Part:
         chunks: list[list[Call]] = [[]]
         for call in calls:
             if len(chunks[-1]) >= CHUNK and call.node is not chunks[-1][-1].node:  # a guard is for all of a node
                 chunks.append([])
             chunks[-1].append(call)
+        made = Part([], {}, [], [])
         for k, chunk in enumerate(chunks):
             rest = {id(root(c)) for after in chunks[k + 1 :] for call in after for c in call.reads}
-            writer = Writer(self, chunk, later | rest, mark is not None)
+            writer = Writer(self, chunk, later | rest, mark is not None and calls is not self.passes[2])
             body = writer.body(first=calls is self.passes[0] and not k)
-            nodes += writer.nodes
-            if whole:
-                lines += body
-                passes.names.update(writer.names)
-                passes.readings.extend(writer.readings)
-                continue
-            if mark is not None:
+            made.nodes.extend(writer.nodes)
+            if len(self.calls) <= CHUNK:
+                return Part(body, writer.names, writer.nodes, writer.readings)
+            if writer.readings:
                 body.append(f"{writer.name(mark)}(({', '.join(writer.readings)},))")
             part = f"part{next(self.numbers)}"
-            lines.append(f"{part}({self.arguments})")
-            passes.names[part] = function(self.arguments, body, writer.names)
+            made.lines.append(f"{part}({self.arguments})")
+            made.names[part] = function(self.arguments, body, writer.names)
+        return made
 
     def _needed(self, captured: Captured) -> list[Call]:
         """Drop the calls whose results nothing reads."""

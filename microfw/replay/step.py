@@ -42,7 +42,7 @@ class Replay:
         self.f = step.f
         self.optimizer = step.optimizer
         self.plan = plan
-        self.passes = plan.write()
+        self.parts = plan.write()
         self.outputs = [plan.array(cell) for cell in captured.outputs]
         self.leaves: list[tuple[Any, Any]] = [(leaf, leaf.slot) for leaf, _ in captured.leaves]
         reached = {leaf for leaf, _ in self.leaves}
@@ -54,7 +54,7 @@ class Replay:
         self.timed: Timed | None = None
         self.lock = Lock()
         self.runs: dict[Mode, Callable[..., Any]] = {}
-        self.written: dict[Any, Callable[..., Any]] = {}
+        self.programs: dict[Any, Callable[..., Any]] = {}
         self.renew()
 
     def renew(self) -> None:
@@ -62,7 +62,7 @@ class Replay:
         self.named = Named(self.f)
         self.changes = recording.changes.count
         self.runs.clear()
-        self.written.clear()
+        self.programs.clear()
 
     def current(self) -> bool:
         """Whether all is as it was then."""
@@ -73,12 +73,12 @@ class Replay:
         run = self.runs.get(mode)
         if run is None:
             timed = None if mode.observer is None else self.timed
-            run = self.written.get((mode.watcher, timed))
+            run = self.programs.get((mode.watcher, timed))
             if len(self.runs) >= MOST_MODES:
                 self.runs.clear()
-                self.written.clear()
+                self.programs.clear()
             if run is None:
-                run = self.written[mode.watcher, timed] = program(self, mode.watcher, timed)
+                run = self.programs[mode.watcher, timed] = program(self, mode.watcher, timed)
             self.runs[mode] = run
         return run
 

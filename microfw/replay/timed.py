@@ -29,8 +29,8 @@ class Timed:
         self.observer = observer
         self.pattern = pattern
         self.marks: list[int] = []
-        self.passes = plan.write(self.marks.extend)
-        before, after = self.passes.before, self.passes.after
+        self.written = plan.write(self.marks.extend)
+        before, after = self.written[0].nodes, self.written[1].nodes
         sites = {id(applied): site for applied, site in zip(plan.captured.nodes, pattern.sites, strict=True)}
         self.parts = [(sites.get(id(node)), k < len(before)) for k, node in enumerate([*before, *after])]
         self.walked = [sites[id(applied)] for applied in plan.captured.walked]
