@@ -71,15 +71,24 @@ class Writer:
         inputs = self.plan.captured.inputs if first else []
         lines = [f"{self.name(cell)}[...] = a{k}" for k, cell in enumerate(inputs) if id(cell) not in self.plan.direct]
         depth, within = 0, None
-        for call in self.calls:
+        for call, after in zip(self.calls, [*self.calls, None][1:], strict=True):
             if call.node is not within:
                 depth, within = 0, call.node
                 self.scalars.clear()
                 self.read_clock(lines, within)
+            if call.style == "get" and after is not None and self.overwrites(after, call):
+                self.scalars[id(call.out)] = f"{self.name(call.args[0])}[{self.name(call.args[1])}]"
+                continue
             lines += indented(self.lines(call), depth)
             depth += call.style == "guard"
         self.read_clock(lines, None)
         return lines
+
+    def overwrites(self, after: Call, call: Call) -> bool:
+        """Whether a call reads another's result, which nobody else does, for it puts its own in the same place."""
+        if after.style != "ufunc" or after.args[0] is not call.out or after.node is not call.node:
+            return False
+        return self.plan.array(after.out) is self.plan.array(call.out)
 
     def read_clock(self, lines: list[str], node: Any) -> None:
         """Add a reading of the clock, if the plan is to be timed."""
