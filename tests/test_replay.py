@@ -17,7 +17,7 @@ from layer_cases import LAYERS
 from optimizer_cases import CASES as OPTIMIZERS
 
 import microfw as mf
-from microfw import nn, optim
+from microfw import nn, optim, recording
 from microfw.errors import ArgumentError, DataError, MicrofwError, NonFiniteError
 from microfw.recording import Observer, mode
 
@@ -276,7 +276,7 @@ class Twins:
         self.plain = self.forward(self.eager)
         self.batches = iter(drawn(1000, labels))
         self.go(steps)
-        assert self.replays() == 1
+        assert self.replays() == (steps > 0)
 
     def forward(self, model):
         loss = self.loss
@@ -472,9 +472,39 @@ def test_settings_change_without_a_new_capture(kind, options):
             try:
                 twins.both(lambda _, optimizer, name=name, changed=changed: setattr(optimizer, name, changed))
                 twins.go(2)
+                twins.model.eval().train()  # the step is written anew, for the same plan
+                twins.go(2)
             except ArgumentError:
                 twins.both(lambda _, optimizer, name=name, value=value: setattr(optimizer, name, value))
     assert twins.step.captures == captures
+
+
+def test_a_rate_that_is_set_at_every_step_is_replayed_with_the_update():
+    twins = Twins(steps=0)
+    for k in range(8):
+        twins.both(lambda _, optimizer, k=k: setattr(optimizer, "lr", 0.1 / (k + 1)))
+        twins.go(1)
+    assert "update" in f"{twins.step}"
+
+
+def test_evaluation_between_steps_needs_no_new_capture():
+    twins = Twins()
+    captures = twins.step.captures
+    for _ in range(2):
+        twins.both(lambda model, _: model.eval().train())
+        twins.go(2)
+    assert twins.step.captures == captures and twins.replays() == 1
+
+
+def test_many_modes_share_a_program():
+    twins = Twins()
+    (replay,) = twins.step.replays.values()
+    run = replay.under(recording.MODE.get())
+    for _ in range(9):
+        with mode(recording=True):
+            twins.go(1)
+            assert replay.under(recording.MODE.get()) is run
+    assert len(replay.runs) <= 4
 
 
 def test_loaded_states():

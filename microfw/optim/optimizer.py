@@ -220,15 +220,16 @@ class Optimizer:
 
     def _refilled(self, ready: list[tuple[Any, ...]]) -> bool:
         """Give constants that are arrays new values, which replayed steps read; tell whether nothing else changes."""
-        old = [constant for constants in self.__dict__.get("_ready", ()) for constant in constants]
-        new = [constant for constants in ready for constant in constants]
-        pairs = list(zip(old, new, strict=False))
+        if "_ready" not in self.__dict__:
+            return False
+        old, new = ([constant for constants in parts for constant in constants] for parts in (self._ready, ready))
+        pairs = list(zip(old, new, strict=True))
         if any(type(a) is not type(b) or (type(a) is not np.ndarray and a != b) for a, b in pairs):
             return False
         for a, b in pairs:
             if type(a) is np.ndarray:
                 a[...] = b
-        return bool(old)
+        return True
 
     def _counted(self) -> list[tuple[Any, ...]]:
         self.counts += 1

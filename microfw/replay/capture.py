@@ -104,6 +104,7 @@ class Captured:
         self.forward: list[Call] = []
         self.backward: list[Call] = []
         self.update: list[Call] = []
+        self.whole: Any = None
         self.inputs: list[Cell] = []
         self.outputs: list[Cell] = []
         self.leaves: list[tuple[Leaf, Cell]] = []

@@ -89,7 +89,8 @@ def state_of(f: Any, found: list[Any], owner: Any) -> Any:
     state: list[Any] = [id(owner), owner.lost, *Named(f).values()]
     for x in found:
         if isinstance(x, Module):
-            state += [id(x), *((k, v) for k, v in vars(x).items() if type(v) in SIMPLE)]
+            settings = {"training": x.training, **vars(x)}  # at first the class's
+            state += [id(x), *((k, v) for k, v in settings.items() if type(v) in SIMPLE)]
         elif isinstance(x, Tensor) and x._leaf is not None:
             state += [id(x), id(x._array), x._node is not None, bool(x._leaf.hooks)]
     return state

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from microfw.optim.optimizer import Optimizer
 from microfw.replay.trace import Call, Cell, Tape, Untraceable
 
 
-def moves(optimizer: Optimizer, tape: Tape) -> list[Call]:
-    """Return the calls that an optimizer's step comes down to; none where they are not the same at each step.
+def moves(optimizer: Optimizer, tape: Tape) -> tuple[list[Call], Any]:
+    """Return what an optimizer's step comes down to, and what says so: it has another one when that is out of date.
 
-    Only this library's optimizers are known to do nothing besides.
+    There are no calls where they are not the same at each step. Only this library's optimizers are known to do
+    nothing besides.
     """
-    if optimizer.COUNTS or not type(optimizer)._move.__module__.startswith("microfw.") or optimizer.settings.changed:
-        return []
+    whole = getattr(optimizer, "_whole", None)
+    if whole is None or optimizer.COUNTS or not type(optimizer)._move.__module__.startswith("microfw."):
+        return [], whole
     tape.calls = []
     try:
-        for constants, *arrays in optimizer._whole:
+        for constants, *arrays in whole:
             optimizer._move(constants, *[Cell(tape, array.copy(), fixed=array) for array in arrays])
     except Untraceable:
-        return []
-    return tape.calls if all(call.style == "ufunc" for call in tape.calls) else []
+        return [], whole
+    return (tape.calls if all(call.style == "ufunc" for call in tape.calls) else []), whole

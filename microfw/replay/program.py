@@ -39,7 +39,7 @@ def program(replay: Replay, watcher: Any, timed: Timed | None) -> Callable[..., 
     names |= {"changes": recording.changes, "count": recording.changes.count, "leaves": replay.leaves, "result": result}
     names |= {"acquire": replay.lock.acquire, "release": replay.lock.release, "broken": replay.broken}
     names |= {"carried": carried, "others": replay.others, "timed": timed, "watcher": watcher, "clock": perf_counter_ns}
-    names |= {"optimizer": optimizer, "whole": getattr(optimizer, "_whole", None)}
+    names |= {"optimizer": optimizer, "whole": replay.plan.captured.whole}
     outputs = range(len(replay.outputs))
     tell = [f"watcher.replayed({times})"] if watched else []
     update = [*tell, "optimizer.step()"]

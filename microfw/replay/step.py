@@ -74,11 +74,12 @@ class Replay:
         if run is None:
             timed = None if mode.observer is None else self.timed
             run = self.programs.get((mode.watcher, timed))
+            if run is None:
+                if len(self.programs) >= MOST_MODES:
+                    self.programs.clear()
+                run = self.programs[mode.watcher, timed] = program(self, mode.watcher, timed)
             if len(self.runs) >= MOST_MODES:
                 self.runs.clear()
-                self.programs.clear()
-            if run is None:
-                run = self.programs[mode.watcher, timed] = program(self, mode.watcher, timed)
             self.runs[mode] = run
         return run
 
@@ -220,7 +221,7 @@ class CompiledStep:
                     signature.compare(earlier)
                     with np.errstate(all="call", call=_nothing):  # so that an op that changes it is seen
                         captured.append(capture(watch, inputs, returned, tensors))
-                        captured[0].update = moves(self.optimizer, captured[0].tape)
+                        captured[0].update, captured[0].whole = moves(self.optimizer, captured[0].tape)
             except Exception as reason:
                 self.reasons[key] = _why(reason)
             return returned
