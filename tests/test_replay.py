@@ -20,6 +20,7 @@ import microfw as mf
 from microfw import nn, optim, recording
 from microfw.errors import ArgumentError, DataError, MicrofwError, NonFiniteError
 from microfw.recording import Observer, mode
+from microfw.replay.plan import CHUNK
 
 
 class Scale(nn.Module):
@@ -477,6 +478,26 @@ def test_settings_change_without_a_new_capture(kind, options):
             except ArgumentError:
                 twins.both(lambda _, optimizer, name=name, value=value: setattr(optimizer, name, value))
     assert twins.step.captures == captures
+
+
+@pytest.mark.parametrize(("kind", "options"), list(optimizer_rows()))
+def test_long_plans_are_updated_and_followed(kind, options):
+    def deep():
+        layers = [layer for k in range(40) for layer in (nn.Dense(5, 5, rng=k), nn.Tanh())]
+        return nn.Sequential(*layers, nn.Dense(5, 4, rng=0))
+
+    twins = Twins(deep, kind=kind, **options | {"lr": 0.01})
+    (replay,) = twins.step.replays.values()
+    assert len(replay.plan.calls) > CHUNK
+    before = values(twins.model)
+    twins.go(2)
+    assert (before[-1] != values(twins.model)[-1]).any()
+    with mf.Profiler(twins.model, every=2) as profiler:
+        for X, y in drawn(6, labels):
+            twins.step(X, y)
+    epoch = profiler.session.epochs[0]
+    assert (epoch.steps, epoch.observed, epoch.replayed) == (6, 3, 5)
+    assert {row.rules for row in epoch.rows if row.op in ("linear", "tanh")} == {3}
 
 
 def test_a_rate_that_is_set_at_every_step_is_replayed_with_the_update():

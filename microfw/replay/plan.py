@@ -81,9 +81,10 @@ class Plan:
                 return Part(body, writer.names, writer.nodes, writer.readings)
             if writer.readings:
                 body.append(f"{writer.name(mark)}(({', '.join(writer.readings)},))")
-            part = f"part{next(self.numbers)}"
-            made.lines.append(f"{part}({self.arguments})")
-            made.names[part] = function(self.arguments, body, writer.names)
+            if body:
+                part = f"part{next(self.numbers)}"
+                made.lines.append(f"{part}({self.arguments})")
+                made.names[part] = function(self.arguments, body, writer.names)
         return made
 
     def _needed(self, captured: Captured) -> list[Call]:
