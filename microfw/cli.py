@@ -90,7 +90,7 @@ def parser() -> Parser:
         command.add_argument("--momentum", type=float, default=0.9, help="share of the last step to keep (0.9)")
         command.add_argument("--seed", type=int, default=0, help="of the split, the weights and the order (0)")
         command.add_argument("--quiet", action="store_true", help="no progress bar")
-    command.add_argument("--every", type=int, default=1, metavar="K", help="observe ops on every K-th step only (1)")
+    command.add_argument("--every", type=int, default=1, metavar="K", help="observe every K-th step only (1)")
     command.add_argument("--trace-steps", type=int, default=0, metavar="K", help="keep the events of K steps (0)")
     command.add_argument("--json", metavar="FILE", help="save the profile")
     command.add_argument("--html", metavar="FILE", help="save it as a page")

@@ -75,6 +75,8 @@ class Watcher(Protocol):
 
     Attributes
     ----------
+    timing : bool
+        Whether it keeps the time of training steps; else it is told of them with zeros, and only evaluation is noted.
     stretches : list
         Phase, began, ended, one stretch after the other, in the nanoseconds of ``time.perf_counter_ns``. The engine
         adds them itself, and flat, for calls and tuples take longer; `triples` parts them. Of steps that are replayed,
@@ -83,6 +85,7 @@ class Watcher(Protocol):
         Where the values that ``backward`` starts from are to be put.
     """
 
+    timing: bool
     stretches: list[Any]
     losses: list[np.ndarray[Any, Any]] | None
 

@@ -177,7 +177,8 @@ class Tensor(ArrayLike):
         if watcher is not None:
             if watcher.losses is not None:
                 watcher.losses.append(self._array)
-            began = perf_counter_ns()
+            if watcher.timing:
+                began = perf_counter_ns()
         try:
             for leaf, g in walk(((node, gradient),), retain=retain_graph).items():
                 if leaf.hooks is not None:  # type: ignore[union-attr]
@@ -187,8 +188,8 @@ class Tensor(ArrayLike):
                 else:
                     leaf.accept(g)  # type: ignore[union-attr]
         finally:
-            if watcher is not None:
-                watcher.stretches += ("backward", began, perf_counter_ns())
+            if began:
+                watcher.stretches += ("backward", began, perf_counter_ns())  # type: ignore[union-attr, operator]
 
     def register_hook(self, hook: Hook) -> Handle:
         """Have a function called with the gradient with respect to this Tensor, whenever one has been computed.

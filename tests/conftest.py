@@ -33,7 +33,7 @@ class Watcher(recording.Observer):
         self.ran = []  # (op, node, input shapes, params, output shape) of each op, forward
         self.walked = []  # each node, as backward visits it
         self.shares = []  # the partials of each
-        self.stretches = []
+        self.timing, self.stretches = True, []
         self.losses = None
 
     def forward(self, op, node, inputs, params, output, began):

@@ -29,8 +29,8 @@ def made_up(rng, epochs=20, slower=(), noise=0.05, day=1.0, mark="", flops=0):
         both = [sum(getattr(row, f"{phase}_ns") for row in rows) for phase in ("forward", "backward")]
         found.append(
             Epoch(
-                k + 1, 10, 10, rows=rows, update_ns=int(1e5 * day * np.exp(noise * rng.standard_normal())),
-                observed_forward_ns=both[0] + 5000, observed_backward_ns=both[1] + 5000,
+                k + 1, 10, 10, rows=rows, forward_ns=both[0] + 5000, backward_ns=both[1] + 5000,
+                update_ns=int(1e5 * day * np.exp(noise * rng.standard_normal())),
             )
         )  # fmt: skip
     return Session(name="toy", epochs=found, alternated=mark)

@@ -30,8 +30,8 @@ def steady():
     for e in session.epochs:
         for k, row in enumerate(e.rows):
             row.forward_ns, row.backward_ns = e.steps * (5_000 + 300 * k), e.steps * (9_000 - 400 * k)
-        e.forward_ns = e.observed_forward_ns = e.sum().forward_ns + e.steps * 4_000
-        e.backward_ns = e.observed_backward_ns = e.sum().backward_ns + e.steps * 3_000
+        e.forward_ns = e.sum().forward_ns + e.steps * 4_000
+        e.backward_ns = e.sum().backward_ns + e.steps * 3_000
         e.update_ns, e.data_ns, e.total_ns = e.steps * 6_000, e.steps * 2_000, 2 * (e.forward_ns + e.backward_ns)
     return session
 
@@ -189,6 +189,28 @@ def test_an_epoch_is_chosen_and_described(chromium, page):
     assert chromium.run("document.getElementById('epoch').value") == "1"
     chromium.key("Escape")
     assert "all 2 epochs" in chromium.run("document.getElementById('layers-note').textContent")
+
+
+def test_a_sampled_profile_shows_one_step(chromium, tmp_path):
+    session = steady()
+    session.every = 5
+    for epoch in session.epochs:
+        epoch.steps *= 4
+    session.save(tmp_path / "a.html")
+    chromium.open(tmp_path / "a.html")
+    first = session.epochs[0]
+    assert (first.steps, first.observed) == (12, 3)
+    text = "document.getElementById('{}').textContent"
+    assert chromium.run(text.format("bars")) == "By epoch, the time of one observed step."
+    assert "sampled on 1 step in 5" in chromium.run(text.format("facts"))
+    assert ", sampled on 6 of 24 steps. " in chromium.run(text.format("layers-note"))
+    chromium.run("document.querySelector('#epochs svg').focus()")
+    chromium.key("ArrowRight")
+    said = chromium.run(text.format("epoch-says"))
+    assert said.startswith("Epoch 1: 12 steps, 3 of them observed, in one of which forward ")
+    assert f"forward {first.forward_ns / 3000:.1f} µs, " in said
+    assert "update 6 µs, data 2 µs; " in said
+    assert chromium.complaints == []
 
 
 def luminance(colour):

@@ -473,7 +473,9 @@ def test_settings_change_without_a_new_capture(kind, options):
             try:
                 twins.both(lambda _, optimizer, name=name, changed=changed: setattr(optimizer, name, changed))
                 twins.go(2)
-                twins.model.eval().train()  # the step is written anew, for the same plan
+                for replay in twins.step.replays.values():  # the step is written anew, for the same plan
+                    replay.runs.clear()
+                    replay.programs.clear()
                 twins.go(2)
             except ArgumentError:
                 twins.both(lambda _, optimizer, name=name, value=value: setattr(optimizer, name, value))
@@ -511,9 +513,12 @@ def test_a_rate_that_is_set_at_every_step_is_replayed_with_the_update():
 def test_evaluation_between_steps_needs_no_new_capture():
     twins = Twins()
     captures = twins.step.captures
+    (replay,) = twins.step.replays.values()
+    programs = list(replay.programs.values())
     for _ in range(2):
         twins.both(lambda model, _: model.eval().train())
         twins.go(2)
+        assert list(replay.programs.values()) == programs
     assert twins.step.captures == captures and twins.replays() == 1
 
 
@@ -1039,7 +1044,7 @@ def test_what_hooks_train_between_epochs_is_in_no_epoch(tmp_path, when, steps, e
         assert (epoch.epoch, epoch.steps) == (k + 1, 10)
         total = epoch.sum()
         assert total.nodes == total.rules == 4 * epoch.observed
-        assert total.forward_ns <= epoch.observed_forward_ns <= epoch.forward_ns
+        assert total.forward_ns <= epoch.forward_ns
         assert epoch.replayed <= 10
         assert epoch.forward_ns + epoch.backward_ns + epoch.update_ns + epoch.data_ns <= epoch.total_ns
     assert len(profiler.session.epochs) == 4

@@ -167,7 +167,7 @@ def test_layers_and_the_rest_are_the_total_in_every_epoch(name):
     session = profiled(name)
     for e in (*session.epochs, session.total()):
         for phase in ("forward", "backward"):
-            total, key = getattr(e, f"observed_{phase}_ns"), f"{phase}_ns"
+            total, key = getattr(e, f"{phase}_ns"), f"{phase}_ns"
             untagged = getattr(e, f"untagged_{phase}_ns")
             assert untagged >= 0
             for rows in (e.layers(), e.ops(), e.rows):
@@ -386,7 +386,7 @@ def test_what_follows_from_the_rows_is_not_read_back(tmp_path):
 )
 def test_wrong_entries_are_refused(tmp_path, change):
     path = tmp_path / "wrong.json"
-    path.write_text(json.dumps({"version": 3, "epochs": [], "layers": []} | change))
+    path.write_text(json.dumps({"version": 4, "epochs": [], "layers": []} | change))
     with pytest.raises(DataError, match="got an entry that is wrong"):
         Session.load(path)
 
@@ -437,7 +437,7 @@ def test_files_are_written_in_the_format_of_their_names(tmp_path):
     session = profiled("one layer", trace=1)
     for end, begins in {
         ".html": "<!doctype html>", ".csv": "epoch,steps", ".md": "### Backward cost", ".trace.json": '{"traceEvents"',
-        ".json": '{\n "version": 3',
+        ".json": '{\n "version": 4',
     }.items():  # fmt: skip
         path = tmp_path / f"run{end}"
         session.save(path)
@@ -495,7 +495,7 @@ def hostile_names(n=10_000):
 def hostile_session(names):
     rows = [Row(name, names[-k], nodes=1, rules=1, forward_ns=5, backward_ns=k % 7 + 1) for k, name in enumerate(names)]
     n = len(names)
-    epoch = Epoch(1, 1, 1, 0.5, {}, 3, 1, 6 * n, 9 * n, 1, 6 * n, 9 * n, 0, 0, 20 * n, rows)
+    epoch = Epoch(1, 1, 1, 0.5, {}, 3, 1, 6 * n, 9 * n, 1, 0, 0, 20 * n, rows)
     sites = [[row.layer, row.op] for row in rows]
     events = [[PHASES.index("forward"), k, 10 * k, 10 * k + 5] for k in range(n)]
     layers = [Layer(name, names[-k - 1]) for k, name in enumerate(names)]

@@ -84,7 +84,7 @@ class Module:
                 scope = self._list_names()
             mode = MODE.get()
             watcher = mode.watcher
-            if watcher is not None:
+            if watcher is not None and (watcher.timing or not mode.recording):
                 began = perf_counter_ns()
         else:
             names = scope[1]

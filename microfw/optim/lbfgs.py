@@ -196,7 +196,7 @@ class LBFGS(Optimizer):
 
     def _evaluate(self, closure: Callable[[], Any]) -> tuple[float, Array]:
         """Return loss and gradient; what the closure takes is no part of the update's time."""
-        if self._watcher is not None:
+        if self._watcher is not None and self._watcher.timing:
             self._watcher.stretches += ("update", self._began, perf_counter_ns())
         with np.errstate(over="ignore", invalid="ignore"):
             loss = closure()

@@ -149,7 +149,7 @@ class Optimizer:
             if missing or not self._at_once():
                 self._closely()
         except BaseException:
-            if watcher is not None:
+            if watcher is not None and watcher.timing:
                 watcher.stretches += ("update", began, perf_counter_ns())
             raise
         if watcher is not None:

@@ -121,7 +121,7 @@ class DataParallel:
         np.divide(self._gradients, self._rows, out=self.flat.gradients)
         for leaf, present in zip(self.flat.leaves, self._present.tolist(), strict=True):
             leaf.grad = leaf.slot if present else None
-        if watcher is not None:
+        if watcher is not None and watcher.timing:
             watcher.stretches += ("update", began, perf_counter_ns())
         self.optimizer.step()
 

@@ -193,7 +193,7 @@ def compare(a: Session, b: Session, *, least: float | None = None, confidence: f
         found.changes.append(Change(layer, phase, x, y, change, float(low[k]), float(high[k]), bool(real)))
     found.counts = _counts(a, b)
     for left, right in zip(*used, strict=False):
-        per_step = [e.observed_backward_ns / (e.observed or 1) for e in (left, right)]
+        per_step = [e.backward_ns / (e.observed or 1) for e in (left, right)]
         found.epochs.append((left.epoch, per_step[0], per_step[1]))
     return found
 
@@ -221,9 +221,8 @@ def _times(epochs: list[Epoch], keys: list[tuple[str, str]]) -> Array:
                 place = places.get((row.layer, phase))
                 if place is not None:
                     table[k, place] += getattr(row, f"{phase}_ns")
-        table[k, -3:-1] = epoch.observed_forward_ns, epoch.observed_backward_ns
+        table[k, -3:] = epoch.forward_ns, epoch.backward_ns, epoch.update_ns
         table[k] /= epoch.observed or 1
-        table[k, -1] = epoch.update_ns / (epoch.steps or 1)
     return table
 
 

@@ -98,6 +98,9 @@ def fits_report(fits: Sequence[FitProfile], *, most: int = 40, epochs: int = 8) 
     title = f"microfw profile: {plural(len(fits), 'fit')}" + (f" of {names}, " if names else ", ")
     title += plural(sum(len(fit.session.epochs) for fit in fits), "epoch")
     title += f", forward {forward / 1e6:,.2f} ms, backward {backward / 1e6:,.2f} ms"
+    every = max((fit.session.every for fit in fits), default=1)
+    if every > 1:
+        title += f", on the observed steps, 1 in {every}"
     if not fits:
         return title
     shown = sorted(sorted(range(len(fits)), key=lambda k: -totals[k].backward_ns)[:most])

@@ -29,40 +29,30 @@ class Log:
     parameters = (0, 0)
     number = steps = observed = replays = saved_bytes = 0
     loose = forward_ns = backward_ns = update_ns = evaluation_ns = data_ns = total_ns = 0
-    observed_forward_ns = observed_backward_ns = 0
-    observing = False
 
     def __init__(self) -> None:
         self.stretches: list[Any] = []  # as a `Watcher` has them
         self.folded: dict[tuple[str, str], Row] = {}
         self.began = self.step_ended = perf_counter_ns()
 
-    def add_stretches(self, observing: bool) -> None:
+    def add_stretches(self) -> None:
         """Turn the stretches so far into times. One inside of another is part of it."""
-        observed = observing ^ (self.stretches.count("toggle") % 2 == 1)
-        outermost: list[tuple[str, int, int, bool]] = []
+        outermost: list[tuple[str, int, int]] = []
         for phase, began, ended in triples(self.stretches):
-            if phase == "toggle":
-                observed = not observed
-                continue
             while outermost and outermost[-1][1] >= began:
                 outermost.pop()
-            outermost.append((phase, began, ended, observed))
+            outermost.append((phase, began, ended))
         self.stretches.clear()
-        times, observed_times = dict.fromkeys(PHASES, 0), dict.fromkeys(PHASES, 0)
-        for phase, began, ended, observed in outermost:
+        times = dict.fromkeys((*PHASES, "waits", "waited"), 0)
+        for phase, began, ended in outermost:
             times[phase] += ended - began
-            if observed:
-                observed_times[phase] += ended - began
             if phase == "forward" and self.step_ended:
                 self.data_ns += began - self.step_ended
-            self.step_ended = ended if phase == "update" else 0
+            self.step_ended = ended if phase in ("update", "waited") else 0
         self.forward_ns += times["forward"]
         self.backward_ns += times["backward"]
         self.update_ns += times["update"]
         self.evaluation_ns += times["evaluation"]
-        self.observed_forward_ns += observed_times["forward"]
-        self.observed_backward_ns += observed_times["backward"]
 
     def add_pattern(self, pattern: Pattern, count: int) -> None:
         """Add the steps that went through a pattern."""
@@ -73,7 +63,7 @@ class Log:
 
     def epoch(self) -> Epoch:
         """Return the epoch's numbers."""
-        self.add_stretches(self.observing)
+        self.add_stretches()
         for pattern, count in self.counts:
             self.add_pattern(pattern, count)
         metrics = {name: float(v) for name, v in self.metrics.items() if isinstance(v, float) and isfinite(v)}
@@ -92,8 +82,6 @@ class Log:
             update_ns=self.update_ns,
             evaluation_ns=self.evaluation_ns,
             data_ns=self.data_ns,
-            observed_forward_ns=self.observed_forward_ns + self.loose,
-            observed_backward_ns=self.observed_backward_ns,
             total_ns=self.total_ns,
         )
         rows = self.folded

@@ -47,12 +47,12 @@ class Profiler(Callback, Hook):
     model : Module, optional
         Whose layers to name.
     every : int
-        Observe the ops of every so many-th step only. The totals are timed on every step; layers then show
-        what the observed steps took, labelled as sampled and not scaled up.
+        Observe every so many-th step only; the others run at nearly full speed. All numbers but an epoch's steps, loss,
+        total and evaluation are then those of the observed steps, labelled as sampled and not scaled up.
     name : str
         A title for the report.
     trace : int
-        Keep the events of the first so many steps one by one, for `Session.chrome_trace`; at most
+        Keep the events of the first so many observed steps one by one, for `Session.chrome_trace`; at most
         200,000 of them (`tracer.MOST_EVENTS`). Without it memory does not grow with the number of steps.
 
     Raises
@@ -202,7 +202,7 @@ class Profiler(Callback, Hook):
             MODE.reset(self._token)
             self._token = None
         if recorder is not None:
-            recorder.modes.clear()  # which point back at it
+            recorder.detach()
         if isinstance(recorder, Tracer):
             self._session.trace = recorder.trace()
         self._detached = recorder is not None or self._detached

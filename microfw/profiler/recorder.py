@@ -15,6 +15,7 @@ import numpy as np
 from microfw.graph import Leaf, Node
 from microfw.profiler.log import Log
 from microfw.profiler.sites import Pattern, Site, needs, settings, shapes_of
+from microfw.profiler.stand_ins import Again, Aside, Waiting
 from microfw.recording import MODE, Mode, Observer
 
 STRIDE = 256
@@ -27,58 +28,31 @@ MOST_PATTERNS = 64
 """How many patterns are kept apart, so that memory does not grow where every step is another."""
 
 
-class Again(Observer):
-    """Told of the ops that a checkpoint runs again: their time is part of backward."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
-
-    def forward(
-        self, op: Any, node: Node | None, inputs: tuple[Any, ...], params: dict[str, Any], output: Any, began: int
-    ) -> None:
-        """Add an op's time to its site's backward."""
-        ended = perf_counter_ns()
-        if node is not None:
-            leaves = tuple([isinstance(parent, Leaf) for parent in node.parents or ()])
-            node._note = site = self.recorder.site(op, node, inputs, params, leaves)
-            site.backward_ns += ended - began
-            site.again += 1
-
-    def backward(self, node: Node, gradient: Any, shares: Any, began: int) -> None:
-        """Do as the recorder does."""
-        self.recorder.backward(node, gradient, shares, began)
-
-
-class Aside(Observer):
-    """Told of the ops that run while `mf.grad` or the like walks a graph; what it walks is no step's backward."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self.forward = recorder.forward  # type: ignore[method-assign]
-
-
 class Recorder(Observer):
     """Observer of ops and watcher of steps. Its methods run in every step, and are written for speed.
 
     Parameters
     ----------
     every : int
-        Observe the ops of every so many-th step. The stretches of every step are timed all the same.
+        Observe every so many-th step. The others are counted, and only their evaluations timed.
     takes_losses : bool
         Note the loss of each step. A Trainer knows it anyway.
     """
 
+    timing = True
+
     def __init__(self, every: int = 1, takes_losses: bool = True) -> None:
         self.every = every
-        self.observing = True
         self.stride = self.left = 1 if every > 1 else STRIDE
         self.modes: dict[bool, Mode] = {}
         self.patterns: list[Pattern] = []
         self.expected: list[Site] = []
         self.pattern: Pattern | None = None
         self.sites: dict[tuple[Any, ...], Site] = {}
-        self.stretches: list[Any] = []
+        self.stretches: list[Any] = []  # as a `Watcher` has them, and between "waits" and "waited" nothing
         self.losses: list[np.ndarray[Any, Any]] | None = [] if takes_losses else None
         self.spare = Log()  # for what comes between epochs
+        self.waiting = Waiting(self)
         self.timed: dict[int, Any] = {}
         self.followed: Any = None
         self.start_epoch()
@@ -88,7 +62,7 @@ class Recorder(Observer):
     def start_epoch(self) -> None:
         """Begin a new log. What came between two epochs is part of neither."""
         self.running = True
-        self.stride = self.left
+        self._forget_steps()
         self.stretches.clear()
         for timed in self.timed.values():
             timed.marks.clear()
@@ -99,7 +73,7 @@ class Recorder(Observer):
         for site in self.sites.values():
             site.forward_ns = site.backward_ns = site.rules = site.again = 0
         self.log = Log()
-        self.steps = self.observed = self.loose = 0
+        self.observed = self.waited = self.loose = 0
         self.step_sites: list[Site] = []
 
     def end_epoch(self, number: int) -> Log:
@@ -111,7 +85,6 @@ class Recorder(Observer):
             self._hand_over()
         log.marks = [(timed, timed.take()) for timed in self.timed.values() if timed.marks]
         log.number, log.steps, log.observed, log.loose = number, self.steps, self.observed, self.loose
-        log.observing = self.observing
         self.log, self.running = self.spare, False
         log.counts = [(pattern, pattern.count) for pattern in self.patterns if pattern.count]
         log.spent = [
@@ -223,14 +196,11 @@ class Recorder(Observer):
             return
         log.forward_ns += middle - began
         log.backward_ns += ended - middle
-        if self.observing:
-            log.observed_forward_ns += middle - began
-            log.observed_backward_ns += ended - middle
         if log.step_ended:
             log.data_ns += began - log.step_ended
 
     def updated(self, began: int, ended: int) -> None:
-        """Count the step, and decide whether to observe the next one."""
+        """Count the step, and note how long its update took."""
         if self.stretches:
             self.stretches += ("update", began, ended)
         else:
@@ -238,7 +208,7 @@ class Recorder(Observer):
             self.log.step_ended = ended
         self.left -= 1
         if not self.left:
-            self._turn()
+            self._wait()
 
     def stepped(self, began: int, middle: int, ended: int, moved: int, done: int) -> None:
         """Do both; a call that reads once what both need takes less time than two."""
@@ -250,40 +220,65 @@ class Recorder(Observer):
         log.replays += 1
         log.forward_ns += middle - began
         log.backward_ns += ended - middle
-        if self.observing:
-            log.observed_forward_ns += middle - began
-            log.observed_backward_ns += ended - middle
         log.data_ns += began - log.step_ended
         log.update_ns += done - moved
         log.step_ended = done
         self.left -= 1
         if not self.left:
-            self._turn()
+            self._wait()
 
-    def _turn(self) -> None:
-        """End a stride: so many steps that were observed, or were not."""
-        self.steps += self.stride
-        observing = self.observing
-        if observing:
-            self.observed += self.stride
-        if self.every > 1:
-            if self.stretches:
-                self.stretches += ("toggle", 0, 0)
-            self.attach(not observing)
-            self.stride = self.left = self.every - 1 if observing else 1
-        else:
+    # Strides: so many steps that are observed, or are not. Where a block ends and brings an older mode back, as that of
+    # `detect_anomaly` or a fit in the middle of a profile does, the mode decides which of the two goes on.
+
+    def _wait(self) -> None:
+        """End a stride of observed steps; if there are others, they are next."""
+        self.observed += self.stride
+        if self.stretches or self.losses:
+            self._make_room()
+        if self.every == 1:
             self.stride = self.left = STRIDE
-        if len(self.stretches) + len(self.losses or ()) > MOST_STRETCHES:
-            self._hand_over()
-            self.log.add_stretches(self.observing)
+            return
+        self.stride = self.left = 1
+        self.attach(False)
+        if self.stretches:
+            ended = self.stretches[-1]
+            self.stretches += ("waits", ended, ended)
+        self.log.step_ended = 0
+
+    def observe(self) -> None:
+        """End a stride of other steps: observe the next one."""
+        waiting = self.waiting
+        waiting.done += waiting.stride - waiting.left
+        waiting.stride = waiting.left = self.every - 1
+        self.attach()
+        now = perf_counter_ns()
+        if self.stretches:
+            self.stretches += ("waited", now, now)
+        else:
+            self.log.step_ended = now
+
+    @property
+    def steps(self) -> int:
+        """How many steps the epoch has had, as of the last `count_steps`."""
+        return self.observed + self.waited
 
     def count_steps(self) -> None:
-        """Bring ``steps`` and ``observed`` up to date in the middle of a stride."""
-        done = self.stride - self.left
-        self.stride = self.left
-        self.steps += done
-        if self.observing:
-            self.observed += done
+        """Bring ``steps``, ``observed`` and the log's replays up to date in the middle of a stride."""
+        waiting = self.waiting
+        waited = waiting.done + waiting.stride - waiting.left
+        self.observed += self.stride - self.left
+        self.waited += waited
+        self.log.replays += waited - waiting.run
+        self._forget_steps()
+
+    def _forget_steps(self) -> None:
+        self.stride, self.waiting.stride = self.left, self.waiting.left
+        self.waiting.done = self.waiting.run = 0
+
+    def _make_room(self) -> None:
+        if len(self.stretches) + len(self.losses or ()) > MOST_STRETCHES:
+            self._hand_over()
+            self.log.add_stretches()
 
     def _hand_over(self) -> None:
         """Give the log what the engine has noted."""
@@ -313,13 +308,17 @@ class Recorder(Observer):
         self.step_sites = []
 
     def attach(self, observe: bool = True) -> None:
-        """Watch from here on, the ops too or the stretches only."""
-        self.observing = observe
+        """Watch from here on, and observe, or wait to."""
         mode = MODE.get()
         if mode is self.modes.get(not observe):  # as this recorder left it
             MODE.set(self.modes[observe])
             return
         beside = getattr(mode.observer, "beside", lambda observer: observer)  # as detect_anomaly's, which goes on
-        for observing in (False, True):
-            self.modes[observing] = mode.changed(observer=beside(self if observing else None), watcher=self)
+        self.modes[False] = mode.changed(observer=beside(None), watcher=self.waiting)
+        self.modes[True] = mode.changed(observer=beside(self), watcher=self)
         MODE.set(self.modes[observe])
+
+    def detach(self) -> None:
+        """Let go of what points back."""
+        self.modes.clear()
+        self.waiting.recorder = None

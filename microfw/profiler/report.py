@@ -73,7 +73,7 @@ def report(
         "op": _table_of(chosen, session, f"Ops, per step ({span}", chosen.ops(), most, sort),
     }
     if by is None:
-        parts = [_title(session), _epochs(session.epochs, most), _counts(chosen), *tables.values()]
+        parts = [_title(session), _epochs(session, most), _counts(chosen), *tables.values()]
         if chosen.sum().flops_forward:
             parts.append(ratio_report(chosen.ratio(), chosen.observed or 1))
         parts.append(_footer(session, chosen))
@@ -90,17 +90,18 @@ def _title(session: Session) -> str:
     if session.layers:
         notes.append(f"{trainable:,} trainable parameters" + (f" and {frozen:,} frozen" if frozen else ""))
     if session.every > 1:
-        notes.append(f"layers sampled: 1 step in {session.every}")
+        notes.append(f"sampled: 1 step in {session.every}")
     return "\n".join(_wrap(f"microfw profile: {what or 'a model'}, " + ", ".join(notes)))
 
 
-def _epochs(epochs: Sequence[Epoch], most: int) -> str:
+def _epochs(session: Session, most: int) -> str:
+    epochs, sampled = session.epochs, session.every > 1
     shown = list(epochs)
     if len(shown) > most:
         shown = [*shown[: most // 2], *shown[-(most - most // 2) :]]
     metrics = [k for k in epochs[-1].metrics if k.startswith("val_") and k != "val_loss"][:1]
     replays = any(e.replayed for e in epochs)
-    head = ["epoch", "steps", *(["replayed"] if replays else []), "loss", *metrics]
+    head = ["epoch", "observed" if sampled else "steps", *(["replayed"] if replays else []), "loss", *metrics]
     head += ["forward", "backward", "update", "data", "total", "bwd/fwd", "in FLOP", "3F-F1"]
     unit, size = ("s", 1e9) if max(e.total_ns for e in shown) >= 1e10 else ("ms", 1e6)
     rows = []
@@ -108,15 +109,26 @@ def _epochs(epochs: Sequence[Epoch], most: int) -> str:
         if len(shown) < len(epochs) and k == most // 2:
             rows.append(["…"] + [""] * (len(head) - 1))
         rows.append(
-            [str(e.epoch), str(e.steps), *([str(e.replayed)] if replays else [])]
+            [str(e.epoch), f"{e.observed} of {e.steps}" if sampled else str(e.steps)]
+            + ([str(e.replayed)] if replays else [])
             + ["" if e.loss is None else f"{e.loss:.4f}"]
             + [f"{e.metrics[m]:.4f}" if m in e.metrics else "" for m in metrics]
-            + [f"{ns / size:,.2f}" for ns in (e.forward_ns, e.backward_ns, e.update_ns, e.data_ns, e.total_ns)]
+            + phases(e, sampled, size, ("forward", "backward", "update", "data"))
+            + [f"{e.total_ns / size:,.2f}"]
             + [f"{e.backward_ns / e.forward_ns:.2f}" if e.forward_ns else ""]
             + in_flop(e.ratio())
         )
-    title = f"Epochs (times in {unit}; backward/forward of times and of FLOP; whether products take 3F - F1)"
-    return f"{title}\n" + table(head, rows)
+    times = f"µs in an observed step; total in {unit}" if sampled else f"times in {unit}"
+    title = f"Epochs ({times}; backward/forward of times and of FLOP; whether products take 3F - F1)"
+    return "\n".join([*_wrap(title), table(head, rows)])
+
+
+def phases(e: Epoch, sampled: bool, size: float, names: Sequence[str]) -> list[str]:
+    """Return what phases took in an epoch; in a sampled one, where steps went by unobserved, in one observed step."""
+    times = [getattr(e, f"{name}_ns") for name in names]
+    if sampled:
+        return [microseconds(ns / e.observed) if e.observed else "" for ns in times]
+    return [f"{ns / size:,.2f}" for ns in times]
 
 
 def in_flop(r: Ratio) -> list[str]:
@@ -156,7 +168,7 @@ def _table_of(e: Epoch, session: Session, title: str, found: list[Row], most: in
     head = [title.split("s,")[0].lower(), "nodes", "P", "forward", "backward", "share", "forward", "backward"]
     head += ["FLOP/P", "reuse", "saved"]
     units = ["", "", "", "µs", "µs", "of bwd", "FLOP", "FLOP", "", "", "bytes"]
-    total_backward = e.observed_backward_ns or 1
+    total_backward = e.backward_ns or 1
     rows = [units]
 
     def cells(name: str, row: Row, parameters: int, weights: int = 0) -> list[str]:
@@ -193,7 +205,7 @@ def _table_of(e: Epoch, session: Session, title: str, found: list[Row], most: in
     walk += [microseconds(e.untagged_backward_ns / steps), f"{e.untagged_backward_ns / total_backward:.1%}"]
     rows.append(walk + [""] * 5)
     total = cells("total", e.sum(), e.parameters)
-    total[3:6] = [microseconds(ns / steps) for ns in (e.observed_forward_ns, e.observed_backward_ns)] + ["100.0%"]
+    total[3:6] = [microseconds(ns / steps) for ns in (e.forward_ns, e.backward_ns)] + ["100.0%"]
     rows.append(total)
     sampled = f", sampled on {e.observed:,} of {e.steps:,} steps" if e.observed != e.steps else ""
     return f"{title}{sampled})\n" + table(head, rows)
@@ -211,7 +223,7 @@ def _footer(session: Session, e: Epoch) -> str:
     if session.overhead:
         lines.append(
             f"Observing took {session.overhead['ns_per_node']:,.0f} ns a node, measured: "
-            f"{session.overhead['share']:.1%} on top of these steps."
+            f"{session.overhead['share']:.1%} on top of {'the observed' if session.every > 1 else 'these'} steps."
         )
     env = session.environment
     if env:

@@ -1,6 +1,7 @@
 """What a profile holds: plain numbers, by epoch, layer and op. It saves itself as JSON.
 
-Times are integer nanoseconds. Counts are sums over the steps of an epoch whose ops were observed.
+Times are integer nanoseconds. Times and counts are sums over the steps of an epoch that were observed, all of them
+unless the profile is sampled.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from microfw.profiler.ratio import Ratio, ratio_of
 if TYPE_CHECKING:
     from microfw.profiler.law_data import Law
 
-VERSION = 3
+VERSION = 4
 """Of the format."""
 
 PHASES = ("forward", "backward", "update", "evaluation")
@@ -96,17 +97,17 @@ class Epoch:
     rows : list of Row
         One for each op of each layer, in order of first use.
     epoch, steps, observed : int
-        Number, steps taken, and on how many of them every op was observed.
+        Number, steps taken, and how many of them were observed, op by op.
     parameters, parameter_tensors : int
         P: trainable scalars that got a gradient in a step, and the arrays that they are in.
     saved_peak_bytes : int
         The most that ops had kept when a backward pass began. What checkpoints keep, and build again, is not in it.
     forward_ns, backward_ns, update_ns : int
         Time in the model and the loss, in ``backward``, and in the optimizer's step.
-    observed_forward_ns, observed_backward_ns : int
-        The same, over the observed steps only.
-    data_ns, evaluation_ns, total_ns : int
-        Time from one step's end to the next one's start; in forwards under ``no_grad``; of the whole epoch.
+    data_ns : int
+        Time from the end of the step before to the start of an observed one.
+    evaluation_ns, total_ns : int
+        Time in forwards under ``no_grad``, all of them; of the whole epoch.
     replayed : int
         How many of the steps were replayed; see `mf.compile`.
     """
@@ -121,8 +122,6 @@ class Epoch:
     forward_ns: int = 0
     backward_ns: int = 0
     update_ns: int = 0
-    observed_forward_ns: int = 0
-    observed_backward_ns: int = 0
     data_ns: int = 0
     evaluation_ns: int = 0
     total_ns: int = 0
@@ -152,18 +151,18 @@ class Epoch:
         return total
 
     def ratio(self) -> Ratio:
-        """Return backward against forward; seconds are those of the observed steps."""
-        return ratio_of(self.rows, self.observed_forward_ns, self.observed_backward_ns)
+        """Return backward against forward."""
+        return ratio_of(self.rows, self.forward_ns, self.backward_ns)
 
     @property
     def untagged_forward_ns(self) -> int:
-        """Forward time of the observed steps that no op accounts for."""
-        return self.observed_forward_ns - sum(row.forward_ns for row in self.rows)
+        """Forward time that no op accounts for."""
+        return self.forward_ns - sum(row.forward_ns for row in self.rows)
 
     @property
     def untagged_backward_ns(self) -> int:
-        """Backward time of the observed steps that no node accounts for: the walk itself."""
-        return self.observed_backward_ns - sum(row.backward_ns for row in self.rows)
+        """Backward time that no node accounts for: the walk itself."""
+        return self.backward_ns - sum(row.backward_ns for row in self.rows)
 
 
 @dataclass
@@ -220,7 +219,7 @@ class Session:
     name, model : str
         The title, and the model's type.
     every : int
-        Ops were observed on every so many-th step.
+        Every so many-th step was observed.
     layers : list of Layer
         The model's modules, the model itself first.
     epochs : list of Epoch

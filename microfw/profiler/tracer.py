@@ -96,9 +96,7 @@ class Tracer(Recorder):
         """Return the events in order of time, with what they are of."""
         events: list[tuple[int, Site | None, int, int]] = [*self.events]
         events += [
-            (PHASES.index(phase), None, began, ended)
-            for phase, began, ended in triples(self.spans)
-            if phase != "toggle"
+            (PHASES.index(phase), None, began, ended) for phase, began, ended in triples(self.spans) if phase in PHASES
         ]
         events.sort(key=lambda event: (event[2], -event[3]))
         zero = events[0][2] if events else 0

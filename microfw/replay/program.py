@@ -5,8 +5,8 @@ On small models each call of Python counts, so there is hardly one but NumPy's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from time import perf_counter_ns
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from microfw import recording
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from microfw.replay.step import Replay
 
 
-def program(replay: Replay, watcher: Any, timed: Timed | None) -> Callable[..., Any]:
+def program(replay: Replay, watcher: Any, timed: Timed | None) -> FunctionType:
     """Write a replayed step, for the model as it is now.
 
     ``run(given, between, update)`` takes the arguments in a tuple, and shows the loss to ``between`` before backward,
@@ -30,8 +30,9 @@ def program(replay: Replay, watcher: Any, timed: Timed | None) -> Callable[..., 
     thread is in it, or it failed.
     """
     optimizer, carried, watched = replay.optimizer, replay.carried, watcher is not None
+    timing = watched and watcher.timing
     forward, backward, moves = replay.parts if timed is None else timed.written
-    both, times = _both(forward, backward, watched)
+    both, times = _both(forward, backward, timing)
     inputs = replay.plan.captured.inputs
     fits, names = fitting(inputs, replay.named)
     names |= forward.names | backward.names | moves.names
@@ -44,7 +45,7 @@ def program(replay: Replay, watcher: Any, timed: Timed | None) -> Callable[..., 
     tell = [f"watcher.replayed({times})"] if watched else []
     update = [*tell, "optimizer.step()"]
     if not replay.others and type(optimizer).step is Optimizer.step:
-        update = _update(moves.lines, times, tell)
+        update = _update(moves.lines, times, tell, timing)
     lines = [
         f"if changes.count != count or len(given) != {len(inputs)}:",
         "    return None",
@@ -81,26 +82,27 @@ def program(replay: Replay, watcher: Any, timed: Timed | None) -> Callable[..., 
     return function("given, between, update", lines, names)
 
 
-def _both(forward: Part, backward: Part, watched: bool) -> tuple[list[str], str]:
-    """Return the lines of both passes, and if they are watched, the names of when they began, met and ended."""
+def _both(forward: Part, backward: Part, timing: bool) -> tuple[list[str], str]:
+    """Return the lines of both passes, and what says when they began, met and ended: zeros if nobody keeps time."""
     look = ["if between is not None:", "    looking = True", "    between(o0)", "    looking = False"]
     if forward.readings:  # its last is the first of backward, unless somebody looks
         (began, *_, middle), (again, *_, ended) = forward.readings, backward.readings
         look = [f"{again} = {middle}", *look, f"    {again} = clock()"]
         mark = f"timed.marks.extend(({', '.join(forward.readings + backward.readings)}))"
         return [*forward.lines, *look, *backward.lines[1:], mark], f"{began}, {middle}, {ended}"
-    if watched:
+    if timing:
         lines = ["began = clock()", *forward.lines, "middle = clock()", *look, *backward.lines, "ended = clock()"]
         return lines, "began, middle, ended"
-    return [*forward.lines, *look, *backward.lines], ""
+    return [*forward.lines, *look, *backward.lines], "0, 0, 0"
 
 
-def _update(moves: list[str], times: str, tell: list[str]) -> list[str]:
+def _update(moves: list[str], times: str, tell: list[str], timing: bool) -> list[str]:
     """Return the lines of an update of all parameters: its moves, if they are known, or a call that makes them."""
+    stepped = f"watcher.stepped({times}, {'moved, clock()' if timing else '0, 0'})"
     return [
-        *_if(bool(tell), "moved = clock()"),
+        *_if(timing, "moved = clock()"),
         f"if {'optimizer._whole is whole and optimizer._clear()' if moves else 'optimizer._at_once()'}:",
-        *indented([*moves, *_if(bool(tell), f"watcher.stepped({times}, moved, clock())")] or ["pass"]),
+        *indented([*moves, *_if(bool(tell), stepped)] or ["pass"]),
         "else:",
         *indented([*tell, "optimizer._step(False)"]),
     ]

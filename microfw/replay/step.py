@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Lock
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -54,13 +55,18 @@ class Replay:
         self.timed: Timed | None = None
         self.lock = Lock()
         self.runs: dict[Mode, Callable[..., Any]] = {}
-        self.programs: dict[Any, Callable[..., Any]] = {}
-        self.renew()
+        self.programs: dict[Any, FunctionType] = {}
+        self.named = Named(self.f)
+        self.changes = recording.changes.count
 
     def renew(self) -> None:
         """Take what the step's function names, and the model's settings, as they are now."""
-        self.named = Named(self.f)
         self.changes = recording.changes.count
+        if self.named.same():  # as after an evaluation
+            for run in self.programs.values():
+                run.__globals__["count"] = self.changes
+            return
+        self.named = Named(self.f)
         self.runs.clear()
         self.programs.clear()
 

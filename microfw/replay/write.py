@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import lru_cache
 from math import isfinite
 from time import perf_counter_ns
@@ -29,7 +29,7 @@ def indented(lines: Iterable[str], depth: int = 1) -> list[str]:
     return ["    " * depth + line for line in lines]
 
 
-def function(arguments: str, lines: list[str], names: dict[str, Any]) -> Callable[..., Any]:
+def function(arguments: str, lines: list[str], names: dict[str, Any]) -> FunctionType:
     """Return a function with these lines, in which names stand for objects.
 
     They are its globals, which Python finds as fast as local variables, for it remembers where: in the code, of which

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from microfw.profiler.ratio import Ratio
+from microfw.profiler.render.epochs import tabled
 from microfw.profiler.render.names import OUTSIDE, visible
 from microfw.profiler.report import in_flop, microseconds, whole
 from microfw.profiler.session import Epoch, Session
@@ -22,11 +23,11 @@ def markdown(session: Session) -> str:
     for row in e.layers():
         cells = [code(row.layer or OUTSIDE), code(kinds.get(row.layer, ""))]
         cells += [microseconds(ns / steps) for ns in (row.forward_ns, row.backward_ns)]
-        cells.append(f"{row.backward_ns / (e.observed_backward_ns or 1):.1%}")
+        cells.append(f"{row.backward_ns / (e.backward_ns or 1):.1%}")
         flops = (row.flops_forward, row.flops_backward, row.saved_bytes)
         rows.append([*cells, *(f"{round(value / steps):,}" for value in flops)])
     walk = [microseconds(ns / steps) for ns in (e.untagged_forward_ns, e.untagged_backward_ns)]
-    share = f"{e.untagged_backward_ns / (e.observed_backward_ns or 1):.1%}"
+    share = f"{e.untagged_backward_ns / (e.backward_ns or 1):.1%}"
     rows.append(["the walk itself", "", *walk, share, "", "", ""])
     layers = [
         "layer",
@@ -42,31 +43,28 @@ def markdown(session: Session) -> str:
     for row in e.ops():
         times = [microseconds(ns / steps) for ns in (row.forward_ns, row.backward_ns)]
         ops.append([code(row.op), f"{row.nodes / steps:.3g}", *times])
-    epochs = [
-        [str(x.epoch), str(x.steps), "" if x.loss is None else f"{x.loss:.4f}"]
-        + [f"{ns / 1e6:,.2f}" for ns in (x.forward_ns, x.backward_ns, x.update_ns, x.total_ns)]
-        + [f"{x.backward_ns / x.forward_ns:.2f}" if x.forward_ns else "", *in_flop(x.ratio())]
-        for x in session.epochs
-    ]
-    times = ["forward", "backward", "update", "total", "bwd/fwd", "in FLOP", "3F - F1"]
+    epochs_title, head, epochs = tabled(session.epochs, session.every > 1)
+    for cells, x in zip(epochs, session.epochs, strict=True):
+        cells += [f"{x.backward_ns / x.forward_ns:.2f}" if x.forward_ns else "", *in_flop(x.ratio())]
     parts = [
         f"### Backward cost{': ' + title if title else ''}",
-        _summary(e, len(session.epochs)),
+        _summary(e, session),
         *_ratio(e.ratio()),
         _table(layers, rows, 2),
         _folded("Ops, per step", _table(["op", "nodes", "forward µs", "backward µs"], ops, 1)),
-        _folded("Epochs, in ms", _table(["epoch", "steps", "loss", *times], epochs)),
+        _folded(epochs_title, _table([*head, "bwd/fwd", "in FLOP", "3F - F1"], epochs)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _summary(e: Epoch, epochs: int) -> str:
+def _summary(e: Epoch, session: Session) -> str:
     steps, total = e.observed or 1, e.sum()
     nodes = round(total.nodes / steps)
     took = round((total.rules + total.accumulated) / steps)
+    observed = f", {e.observed:,} of them observed" if session.every > 1 else ""
     text = (
-        f"{epochs} epochs, {e.steps:,} steps. In one step **N** = {nodes:,} op nodes, **P** = {e.parameter_tensors} "
-        f"arrays of {whole(e.parameters)} numbers; backward took {took:,} steps (N + P = "
+        f"{len(session.epochs)} epochs, {e.steps:,} steps{observed}. In one step **N** = {nodes:,} op nodes, **P** = "
+        f"{e.parameter_tensors} arrays of {whole(e.parameters)} numbers; backward took {took:,} steps (N + P = "
         f"{nodes + e.parameter_tensors:,}, N × P = {nodes * e.parameter_tensors:,}), {_times(e)}."
     )
     return text.replace("#", "&#35;")
@@ -84,8 +82,8 @@ def _ratio(r: Ratio) -> list[str]:
 
 def _times(e: Epoch) -> str:
     steps = e.observed or 1
-    text = f"{microseconds(e.observed_backward_ns / steps)} µs"
-    ratio = e.observed_backward_ns / e.observed_forward_ns if e.observed_forward_ns else 0
+    text = f"{microseconds(e.backward_ns / steps)} µs"
+    ratio = e.backward_ns / e.forward_ns if e.forward_ns else 0
     return f"{text}, {ratio:.2f} times forward" if ratio else text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from microfw.profiler.render.epochs import tabled
 from microfw.profiler.render.names import OUTSIDE, cell, middle
 from microfw.profiler.report import microseconds
 from microfw.profiler.session import Session
@@ -20,24 +21,20 @@ def notebook(session: Session) -> str:
     for row in total.layers()[:MOST]:
         layer = known.get(row.layer)
         times = [microseconds(ns / steps) for ns in (row.forward_ns, row.backward_ns)]
-        share = f"{row.backward_ns / (total.observed_backward_ns or 1):.1%}"
+        share = f"{row.backward_ns / (total.backward_ns or 1):.1%}"
         name = cell(middle(row.layer or OUTSIDE, 60))
         layers.append([name, cell(layer.kind) if layer else "", f"{layer.trainable if layer else 0:,}", *times, share])
     walk = [microseconds(ns / steps) for ns in (total.untagged_forward_ns, total.untagged_backward_ns)]
-    share = f"{total.untagged_backward_ns / (total.observed_backward_ns or 1):.1%}"
+    share = f"{total.untagged_backward_ns / (total.backward_ns or 1):.1%}"
     layers.append(["the walk itself", "", "", *walk, share])
-    epochs = [
-        [str(e.epoch), str(e.steps), "" if e.loss is None else f"{e.loss:.4f}"]
-        + [f"{ns / 1e6:,.2f}" for ns in (e.forward_ns, e.backward_ns, e.update_ns, e.total_ns)]
-        for e in session.epochs[-MOST:]
-    ]
+    epochs_title, head, epochs = tabled(session.epochs[-MOST:], session.every > 1)
     title = " ".join(filter(None, ("microfw profile:", cell(middle(session.name, 60)), cell(session.model))))
     more = f", {len(total.layers()) - MOST} layers more" if len(total.layers()) > MOST else ""
     return (
         f"<p><b>{title}</b>, {len(session.epochs)} epochs, one step{more}</p>"
         + _table(["layer", "kind", "P", "forward µs", "backward µs", "share of backward"], layers)
-        + "<details><summary>Epochs, in ms</summary>"
-        + _table(["epoch", "steps", "loss", "forward", "backward", "update", "total"], epochs)
+        + f"<details><summary>{epochs_title}</summary>"
+        + _table(head, epochs)
         + "</details>"
     )
 

@@ -55,7 +55,7 @@ function summed(part) {
   }
   return found;
 }
-const untagged = phase => described()[E[`observed_${phase}_ns`]] - rows().reduce((sum, row) => sum + row[K[`${phase}_ns`]], 0);
+const untagged = phase => described()[E[`${phase}_ns`]] - rows().reduce((sum, row) => sum + row[K[`${phase}_ns`]], 0);
 
 // Tables
 
@@ -107,7 +107,7 @@ function share(value) {
 }
 
 function drawLayers() {
-  const n = steps(), backward = described()[E.observed_backward_ns] || 1;
+  const n = steps(), backward = described()[E.backward_ns] || 1;
   const line = (first, row, size, weights) => [
     first, number(row[K.nodes] / n), number(size, whole), { text: micro(row[K.forward_ns] / n), sort: row[K.forward_ns] },
     { text: micro(row[K.backward_ns] / n), sort: row[K.backward_ns] }, share(row[K.backward_ns] / backward),
@@ -129,17 +129,17 @@ function drawLayers() {
     share(untagged("backward") / backward), blank, blank, blank, blank, blank];
   const sum = rows().reduce((all, row) => all.map((v, k) => v + row[k]), view.numbers.reduce(a => [...a, 0], [0]));
   const total = line(text("total"), sum, described()[E.parameters]);
-  total[3] = text(micro(described()[E.observed_forward_ns] / n));
-  total[4] = text(micro(described()[E.observed_backward_ns] / n));
+  total[3] = text(micro(described()[E.forward_ns] / n));
+  total[4] = text(micro(described()[E.backward_ns] / n));
   total[5] = text("100.0%");
   table("layers", columns, lines, [[walk, "walk"], [total, "sum"]]);
-  const sampled = described()[E.observed] !== described()[E.steps]
+  const part = described()[E.observed] !== described()[E.steps]
     ? `, sampled on ${whole(described()[E.observed])} of ${whole(described()[E.steps])} steps` : "";
-  put("layers-note", `In one step, on average over ${about()}${sampled}. Layers and walk add up to the measured total exactly.`);
+  put("layers-note", `In one step, on average over ${about()}${part}. Layers and walk add up to the measured total exactly.`);
 }
 
 function drawOps() {
-  const n = steps(), backward = described()[E.observed_backward_ns] || 1;
+  const n = steps(), backward = described()[E.backward_ns] || 1;
   const columns = [{ title: "op", words: true }, { title: "nodes", class: "wide", says: "in one step" }, { title: "forward µs" }, { title: "backward µs" },
     { title: "share", says: "of the backward pass" }, { title: "forward FLOP", class: "wide" }, { title: "backward FLOP", class: "wide" }];
   table("ops", columns, [...summed(1)].map(([k, row]) => [
@@ -156,12 +156,13 @@ function nice(most) {
   const step = [1, 2, 5, 10].map(k => k * size / 5).find(step => most / step <= 5) || size;
   return Array.from({ length: Math.floor(most / step) + 1 }, (_, k) => k * step);
 }
+const sampled = view.every > 1, parted = e => sampled ? e[E.observed] || 1 : 1; // then a bar is one step
 function drawEpochs() {
   const n = view.epochs.length, width = $("epochs").clientWidth || 800, left = 52, high = 170, lossHigh = 64;
   const group = Math.ceil(n / Math.max(Math.floor((width - left) / 3), 1)); // at least 3 px a bar
   const bars = [];
   for (let k = 0; k < n; k += group) bars.push(view.epochs.slice(k, k + group));
-  const mean = (bar, key) => bar.reduce((sum, e) => sum + e[E[key]], 0) / bar.length;
+  const mean = (bar, key) => bar.reduce((sum, e) => sum + e[E[key]] / parted(e), 0) / bar.length;
   const stack = bar => PARTS.reduce((sum, part) => sum + mean(bar, `${part}_ns`), 0);
   const most = Math.max(...bars.map(stack), 1), unit = most >= 1e9 ? ["s", 1e9] : most >= 1e6 ? ["ms", 1e6] : ["µs", 1e3];
   const wide = (width - left) / bars.length, y = ns => 10 + high - high * ns / most;
@@ -216,10 +217,10 @@ function drawEpochs() {
 }
 function says(k) {
   const e = k < 0 ? view.total : view.epochs[k];
-  const parts = PARTS.map(part => `${part} ${time(e[E[`${part}_ns`]])}`);
+  const parts = PARTS.map(part => `${part} ${time(e[E[`${part}_ns`]] / parted(e))}`);
   const loss = k >= 0 && view.losses[k] !== null ? `, loss ${+view.losses[k].toPrecision(4)}` : "";
   const metric = k >= 0 && view.metric && view.metrics[k] !== null ? `, ${view.metric} ${+view.metrics[k].toPrecision(4)}` : "";
-  return `${k < 0 ? (view.epochs.length > 1 ? "All epochs" : "The only epoch") : "Epoch " + e[E.epoch]}: ${whole(e[E.steps])} steps, ${parts.join(", ")}, ${time(e[E.total_ns])} in all${loss}${metric}`;
+  return `${k < 0 ? (view.epochs.length > 1 ? "All epochs" : "The only epoch") : "Epoch " + e[E.epoch]}: ${whole(e[E.steps])} steps, ${sampled ? `${whole(e[E.observed])} of them observed, in one of which ` : ""}${parts.join(", ")}; ${time(e[E.total_ns])} in all${loss}${metric}`;
 }
 function choose(k) {
   chosen = k;
@@ -233,7 +234,7 @@ function tree() {
   const n = steps(), e = described();
   const root = { name: "one step", kind: "root", ns: 0, inside: [] };
   for (const phase of ["forward", "backward"]) {
-    const top = { name: phase, kind: phase, ns: e[E[`observed_${phase}_ns`]] / n, inside: [] };
+    const top = { name: phase, kind: phase, ns: e[E[`${phase}_ns`]] / n, inside: [] };
     const layers = new Map();
     const layer = k => {
       if (k < 0 || view.names[k] === "") return top;
@@ -253,7 +254,7 @@ function tree() {
     top.inside.push({ name: phase === "forward" ? "outside of ops" : "the walk itself", kind: "rest", ns: untagged(phase) / n, inside: [] });
     root.inside.push(top);
   }
-  root.inside.push({ name: "update", kind: "update", ns: e[E.update_ns] / (e[E.steps] || 1), inside: [] });
+  root.inside.push({ name: "update", kind: "update", ns: e[E.update_ns] / n, inside: [] });
   root.ns = root.inside.reduce((sum, part) => sum + part.ns, 0);
   const link = (node, depth) => { node.depth = depth; for (const part of node.inside) { part.up = node; link(part, depth + 1); } };
   link(root, 0);
@@ -404,25 +405,26 @@ function drawTop() {
   const facts = [`${view.epochs.length} epochs`, `${whole(view.total[E.steps])} steps`];
   if (view.trainable) facts.push(`${whole(view.trainable)} trainable parameters`);
   if (view.frozen) facts.push(`${whole(view.frozen)} frozen`);
-  if (view.every > 1) facts.push(`layers sampled on 1 step in ${view.every}`);
+  if (view.every > 1) facts.push(`sampled on 1 step in ${view.every}`);
   put("facts", facts.join(" · "));
   $("epoch").append(el("option", { value: -1 }, view.epochs.length > 1 ? "all epochs together" : "the only epoch"));
   if (view.epochs.length > 1) view.epochs.forEach((e, k) => $("epoch").append(el("option", { value: k }, `epoch ${e[E.epoch]}`)));
   $("epoch").addEventListener("change", () => choose(Number($("epoch").value)));
+  if (sampled) put("bars", "By epoch, the time of one observed step.");
   put("legend", ...PARTS.map(part => el("span", {}, el("i", { class: part }), part)));
   const foot = Object.entries({ Python: "python", NumPy: "numpy", "": "system", " ": "machine", "BLAS threads:": "blas_threads" })
     .filter(([, key]) => view.environment[key]).map(([word, key]) => `${word.trim()} ${view.environment[key]}`.trim());
-  if (view.overhead.ns_per_node !== undefined) foot.push(`observing took ${whole(view.overhead.ns_per_node)} ns a node, measured: ${percent(view.overhead.share)} on top of these steps`);
+  if (view.overhead.ns_per_node !== undefined) foot.push(`observing took ${whole(view.overhead.ns_per_node)} ns a node, measured: ${percent(view.overhead.share)} on top of ${sampled ? "the observed" : "these"} steps`);
   put("footer", foot.join(" · "));
 }
 function drawTiles() {
   const e = described(), n = steps();
   const tile = (big, small) => el("div", { class: "tile" }, el("b", {}, big), el("span", {}, small));
   const layers = [...summed(0)].sort((a, b) => b[1][K.backward_ns] - a[1][K.backward_ns]);
-  const tiles = [tile(time(e[E.observed_backward_ns] / n), "backward, in one step"),
-    tile(e[E.observed_forward_ns] ? (e[E.observed_backward_ns] / e[E.observed_forward_ns]).toFixed(2) : "–", "times as long as forward"),
+  const tiles = [tile(time(e[E.backward_ns] / n), "backward, in one step"),
+    tile(e[E.forward_ns] ? (e[E.backward_ns] / e[E.forward_ns]).toFixed(2) : "–", "times as long as forward"),
     tile(short(e[E.parameters]), "derivatives in one pass")];
-  if (layers.length) tiles.push(tile(percent(layers[0][1][K.backward_ns] / (e[E.observed_backward_ns] || 1)), `of backward is ${titled(layers[0][0]).slice(0, 60)}`));
+  if (layers.length) tiles.push(tile(percent(layers[0][1][K.backward_ns] / (e[E.backward_ns] || 1)), `of backward is ${titled(layers[0][0]).slice(0, 60)}`));
   put("tiles", ...tiles);
 }
 function draw() {

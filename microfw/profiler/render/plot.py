@@ -32,11 +32,14 @@ def plot(session: Session) -> Any:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     numbers = [e.epoch for e in session.epochs]
     bottom = [0.0] * len(numbers)
+    sampled = session.every > 1
     for phase, colour in COLOURS.items():
-        heights = [getattr(e, f"{phase}_ns") / 1e6 for e in session.epochs]
+        sizes = [(e.observed or 1) * 1e3 if sampled else 1e6 for e in session.epochs]
+        heights = [getattr(e, f"{phase}_ns") / size for e, size in zip(session.epochs, sizes, strict=True)]
         left.bar(numbers, heights, 0.85, bottom, color=colour, label=phase)
         bottom = [b + h for b, h in zip(bottom, heights, strict=True)]
-    left.set(title="Time by epoch", xlabel="epoch", ylabel="ms")
+    what = ("An observed step by epoch", "µs") if sampled else ("Time by epoch", "ms")
+    left.set(title=what[0], xlabel="epoch", ylabel=what[1])
     left.legend()
     total = session.total()
     steps = total.observed or 1

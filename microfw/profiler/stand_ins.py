@@ -1,0 +1,72 @@
+"""Those who stand in for a recorder: while steps go by unobserved, where a checkpoint runs again, where a walk is none.
+
+They are written for speed, as it is.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from microfw.graph import Leaf, Node
+from microfw.recording import Observer
+
+if TYPE_CHECKING:
+    from microfw.profiler.recorder import Recorder
+
+
+class Waiting:
+    """Watches while steps are not observed: it counts them, and keeps the time of evaluation alone."""
+
+    timing = False
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder: Recorder | None = recorder
+        self.stretches, self.losses = recorder.stretches, recorder.losses
+        self.stride = self.left = recorder.every - 1
+        self.done = 0  # in strides that are over
+        self.run = 0  # how many of the steps were not replayed
+
+    def replayed(self, began: int, middle: int, ended: int) -> None:
+        """Note that the step of which `updated` will tell is a replayed one."""
+        self.run -= 1
+
+    def updated(self, began: int, ended: int) -> None:
+        """Count a step."""
+        self.run += 1
+        self.stepped(0, 0, 0, 0, 0)
+
+    def stepped(self, began: int, middle: int, ended: int, moved: int, done: int) -> None:
+        """Count a step, and have the next one observed if it is its turn."""
+        self.left -= 1
+        if self.left <= 0 and self.recorder is not None:
+            self.recorder.observe()
+
+
+class Again(Observer):
+    """Told of the ops that a checkpoint runs again: their time is part of backward."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def forward(
+        self, op: Any, node: Node | None, inputs: tuple[Any, ...], params: dict[str, Any], output: Any, began: int
+    ) -> None:
+        """Add an op's time to its site's backward."""
+        ended = perf_counter_ns()
+        if node is not None:
+            leaves = tuple([isinstance(parent, Leaf) for parent in node.parents or ()])
+            node._note = site = self.recorder.site(op, node, inputs, params, leaves)
+            site.backward_ns += ended - began
+            site.again += 1
+
+    def backward(self, node: Node, gradient: Any, shares: Any, began: int) -> None:
+        """Do as the recorder does."""
+        self.recorder.backward(node, gradient, shares, began)
+
+
+class Aside(Observer):
+    """Told of the ops that run while `mf.grad` or the like walks a graph; what it walks is no step's backward."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.forward = recorder.forward  # type: ignore[method-assign]

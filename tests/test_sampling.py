@@ -1,0 +1,259 @@
+"""A sampled profile: only every so many-th step is timed, and what is said is said of those."""
+
+from __future__ import annotations
+
+import contextvars
+import time
+
+import numpy as np
+import pytest
+
+import microfw as mf
+from microfw import nn, optim
+from microfw.profiler import Epoch, Session, compare, report
+
+RNG = np.random.default_rng(0)
+X = RNG.random((48, 12)).astype(np.float32)
+Y = RNG.integers(0, 4, 48)
+LONG = 0.01
+
+
+class Slow(nn.Module):
+    """Takes its time where it is told to."""
+
+    sleeps = False
+
+    def forward(self, x):
+        if self.sleeps:
+            time.sleep(LONG)
+        return x
+
+
+class Loop:
+    """Steps of a loop of one's own, or of a step that is replayed."""
+
+    def __init__(self, compile=False):
+        self.slow = Slow()
+        layers = [nn.Dense(12, 8, rng=0), nn.ReLU(), nn.Dense(8, 4, rng=1)]
+        self.model = nn.Sequential(*layers) if compile else nn.Sequential(self.slow, *layers)
+        self.loss = nn.CrossEntropyLoss()
+        self.optimizer = optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
+        self.compiled = mf.compile(lambda x, y: self.loss(self.model(x), y), self.optimizer) if compile else None
+        self.nodes = 4
+
+    def step(self, rows=16):
+        if self.compiled is not None:
+            return self.compiled(X[:rows], Y[:rows])
+        self.optimizer.zero_grad()
+        loss = self.loss(self.model(X[:rows]), Y[:rows])
+        loss.backward()
+        self.optimizer.step()
+        return loss
+
+
+def check(epoch, steps, observed, nodes=4):
+    assert (epoch.steps, epoch.observed) == (steps, observed)
+    assert epoch.sum().nodes == epoch.sum().rules == nodes * observed
+    assert epoch.untagged_forward_ns >= 0 and epoch.untagged_backward_ns >= 0
+    assert epoch.forward_ns + epoch.backward_ns + epoch.update_ns + epoch.data_ns <= epoch.total_ns
+    assert (epoch.forward_ns > 0) == (epoch.update_ns > 0) == (observed > 0)
+
+
+def test_only_observed_steps_are_timed():
+    loop = Loop()
+    with mf.Profiler(loop.model, every=4) as profiler:
+        for k in range(12):
+            loop.slow.sleeps = k % 4 != 0
+            loop.step()
+    (epoch,) = profiler.session.epochs
+    check(epoch, 12, 3)
+    assert epoch.total_ns >= 9 * LONG * 1e9
+    assert epoch.forward_ns + epoch.backward_ns + epoch.update_ns + epoch.data_ns < epoch.total_ns / 2
+
+
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("before", [[1, 2, 3, 5, 6, 7, 9], [4, 8]])
+def test_data_is_what_came_before_observed_steps(before, compile):
+    loop = Loop(compile)
+    for _ in range(3):
+        loop.step()
+    with mf.Profiler(loop.model, every=4) as profiler:
+        for k in range(10):
+            if k in before:
+                time.sleep(LONG)
+            loop.step()
+    (epoch,) = profiler.session.epochs
+    check(epoch, 10, 3)
+    slept = 2 * LONG * 1e9
+    assert epoch.data_ns >= slept if before == [4, 8] else epoch.data_ns < slept
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_evaluation_is_timed_wherever_it_comes(compile):
+    loop = Loop(compile)
+    with mf.Profiler(loop.model, every=4) as profiler:
+        for k in range(10):
+            loop.step()
+            if k in (0, 2, 3, 9):
+                with mf.no_grad():
+                    nn.Sequential(nn.Lambda(lambda x: time.sleep(LONG) or x))(X)
+    (epoch,) = profiler.session.epochs
+    check(epoch, 10, 3)
+    assert 4 * LONG * 1e9 <= epoch.evaluation_ns <= epoch.total_ns
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_the_loss_is_that_of_all_steps(compile):
+    loop = Loop(compile)
+    with mf.Profiler(loop.model, every=4) as profiler:
+        for _ in range(2):
+            losses = [loop.step().item() for _ in range(7)]
+            profiler.end_epoch()
+    assert profiler.session.epochs[1].loss == pytest.approx(np.mean(losses))
+    assert [e.observed for e in profiler.session.epochs] == [2, 2]
+
+
+def test_all_replays_are_counted():
+    loop = Loop(compile=True)
+    with mf.Profiler(loop.model, every=5) as profiler:
+        for rows in (16, 48, 16, 48, 7, 16, 48, 8, *[16] * 9):
+            loop.step(rows)
+        profiler.end_epoch()
+        for rows in (16, 48, 16, 16, 48, 9, 16):
+            loop.step(rows)
+    first, second = profiler.session.epochs
+    # Two of 16 and 48 rows each are learnt from, one is observed before it is followed; 7 and 8 come once.
+    assert (first.steps, first.replayed) == (17, 10)
+    assert (second.steps, second.replayed) == (7, 6)
+
+
+@pytest.mark.parametrize("compile", [None, False])
+def test_fits_in_the_middle_of_a_profile_leave_it_as_it_goes(compile):
+    model = nn.Sequential(nn.Dense(12, 8, rng=0), nn.ReLU(), nn.Dense(8, 4, rng=1))
+    trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1), compile=compile)
+    epochs = [1, 2, 3, 1, 2, 40]
+    with mf.Profiler(model, every=4) as profiler:
+        for k in epochs:
+            trainer.fit((X, Y), k, batch_size=8, rng=0, progress=False)
+            profiler.end_epoch()
+    for k, epoch in zip(epochs, profiler.session.epochs, strict=True):
+        check(epoch, 6 * k, epoch.observed)
+        assert abs(epoch.observed - 6 * k / 4) <= 1.5
+        assert epoch.replayed <= epoch.steps
+
+
+def test_an_anomaly_block_leaves_it_as_it_goes():
+    loop = Loop()
+    with mf.Profiler(loop.model, every=4) as profiler:
+        for steps in (3, 2, 9, 1, 1, 6):
+            with mf.detect_anomaly():
+                for _ in range(steps):
+                    loop.step()
+            loop.step()
+        profiler.end_epoch()
+        for _ in range(16):
+            loop.step()
+    first, second = profiler.session.epochs
+    check(first, 28, first.observed)
+    assert 4 <= first.observed <= 14
+    check(second, 16, 4)
+
+
+def test_a_context_that_outlives_the_profile_runs_on():
+    loop = Loop()
+    with mf.Profiler(loop.model, every=3) as profiler:
+        context = contextvars.copy_context()
+        loop.step()
+        later = contextvars.copy_context()
+    for left in (context, later):
+        for _ in range(9):
+            left.run(loop.step)
+    assert [(e.steps, e.observed) for e in profiler.session.epochs] == [(1, 1)]
+    with mf.Profiler(loop.model) as profiler:
+        loop.step()
+    assert [(e.steps, e.observed) for e in profiler.session.epochs] == [(1, 1)]
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_trace_is_of_observed_steps(compile):
+    loop = Loop(compile)
+    with mf.Profiler(loop.model, every=3, trace=2) as profiler:
+        for _ in range(12):
+            loop.step()
+    trace = profiler.session.trace
+    assert (trace.steps, trace.complete) == (2, True)
+    phases = [phase for phase, site, _, _ in trace.events if site == -1]
+    assert sorted(phases) == [0, 0, 0, 0, 1, 1, 2, 2] if not compile else [0, 0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("every", [2, 16])
+def test_an_optimizer_that_searches_is_sampled_too(every):
+    loop = Loop()
+    loop.optimizer = optim.LBFGS(loop.model.parameters(), iterations=3)
+
+    def closure():
+        loop.optimizer.zero_grad()
+        loss = loop.loss(loop.model(X), Y)
+        loss.backward()
+        return loss
+
+    with mf.Profiler(loop.model, every=every) as profiler:
+        for _ in range(4):
+            loop.optimizer.step(closure)
+    (epoch,) = profiler.session.epochs
+    assert (epoch.steps, epoch.observed) == (4, 4 // min(every, 4))
+    assert epoch.sum().nodes == epoch.sum().rules >= 4 * epoch.observed
+    assert epoch.forward_ns + epoch.backward_ns + epoch.update_ns + epoch.data_ns <= epoch.total_ns
+
+
+# What is said of it
+
+
+def sampled():
+    """Return a profile of three epochs of four steps, one step in five observed."""
+    loop = Loop()
+    profiler = mf.Profiler(loop.model, every=5, name="some")
+    with profiler:
+        for _ in range(3):
+            for _ in range(4):
+                loop.step()
+            profiler.end_epoch()
+    return profiler.session
+
+
+def test_reports_say_what_was_observed(tmp_path):
+    session = sampled()
+    assert [(e.steps, e.observed) for e in session.epochs] == [(4, 1), (4, 1), (4, 1)]
+    first = session.epochs[0]
+    first.forward_ns += 1_000_000 - first.forward_ns % 1_000_000  # some whole milliseconds
+    session.epochs[1] = Epoch(2, steps=4, total_ns=7_000_000)  # as if none had been
+    text = report(session)
+    assert "sampled: 1 step in 5" in text
+    assert "Epochs (µs in an observed step; total in ms;" in text
+    table = text[text.index("epoch  observed") :].splitlines()
+    assert table[2].split()[:4] == ["1", "1", "of", "4"]
+    assert f"{first.forward_ns / 1e3:,.1f}" in table[2].split()
+    assert table[3].split() == ["2", "0", "of", "4", "7.00"]
+    assert "sampled on 2 of 12 steps" in text
+    assert "% on top of the observed steps." in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 100
+    markdown = session.markdown()
+    assert "3 epochs, 12 steps, 2 of them observed." in markdown
+    assert "Epochs: µs in an observed step, total in ms" in markdown
+    assert "| 2 | 0 of 4 |" in markdown
+    notebook = session._repr_html_()
+    assert "Epochs: µs in an observed step, total in ms" in notebook and "0 of 4" in notebook
+    session.save(tmp_path / "a.json")
+    assert Session.load(tmp_path / "a.json") == session
+    assert compare(session, session).changes is not None
+
+
+def test_a_step_of_a_sampled_profile_is_one_of_those_observed():
+    session = sampled()
+    pytest.importorskip("matplotlib").use("agg")
+    left = session.plot().axes[0]
+    assert (left.get_title(), left.get_ylabel()) == ("An observed step by epoch", "µs")
+    bars = left.containers[0]
+    assert [bar.get_height() for bar in bars] == pytest.approx(
+        [e.forward_ns / e.observed / 1e3 for e in session.epochs]
+    )
