@@ -10,7 +10,8 @@ import pytest
 
 import microfw as mf
 from microfw import nn, optim
-from microfw.profiler import Epoch, Session, compare, report
+from microfw.errors import ArgumentError
+from microfw.profiler import Epoch, Row, Session, compare, report
 
 RNG = np.random.default_rng(0)
 X = RNG.random((48, 12)).astype(np.float32)
@@ -246,6 +247,26 @@ def test_reports_say_what_was_observed(tmp_path):
     session.save(tmp_path / "a.json")
     assert Session.load(tmp_path / "a.json") == session
     assert compare(session, session).changes is not None
+
+
+@pytest.mark.parametrize("mark", ["", "together"])
+def test_epochs_without_an_observed_step_are_not_compared(mark):
+    def made(slower, gaps):
+        row = Row("0", "linear", nodes=1, backward_ns=1000 * slower), Row("1", "linear", nodes=1, backward_ns=1000)
+        seen = [
+            Epoch(1, 16, 1, forward_ns=9, backward_ns=2000 * slower, update_ns=9, rows=list(row)) for _ in range(30)
+        ]
+        for k in gaps:
+            seen[k] = Epoch(1, 16)
+        return Session(every=20, epochs=seen, alternated=mark)
+
+    found = compare(made(1, range(0, 12)), made(2, range(12, 18)))
+    assert found.rounds == (12 if mark else 18)
+    assert [(c.layer, c.real) for c in found.changes if c.layer == "0"] == [("0", True)]
+    with pytest.raises(ArgumentError) as info:
+        compare(made(1, []), made(1, range(30)))
+    wanted = "a round observed in both runs" if mark else "an epoch of b with an observed step"
+    assert str(info.value) == f"compare: expected {wanted}, got none; sample more often: lower every"
 
 
 def test_a_step_of_a_sampled_profile_is_one_of_those_observed():

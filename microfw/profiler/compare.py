@@ -147,7 +147,7 @@ def compare(a: Session, b: Session, *, least: float | None = None, confidence: f
     Raises
     ------
     ArgumentError
-        If a session has no epoch, or a setting cannot work.
+        If a session has no epoch, or none in which a step was observed, or a setting cannot work.
 
     Examples
     --------
@@ -166,8 +166,8 @@ def compare(a: Session, b: Session, *, least: float | None = None, confidence: f
     for name, session in (("a", a), ("b", b)):
         if not session.epochs:
             raise ArgumentError(message("compare", f"an epoch in {name}", "a session without one"))
-    rounds = min(len(a.epochs), len(b.epochs))
-    used = [(x.epochs[:rounds] if alternated else x.epochs) for x in (a, b)]
+    used = _used(a, b, alternated)
+    rounds = min(map(len, used))
     keys = _large(*used)
     times = [_times(epochs, keys) for epochs in used]
     if not alternated:
@@ -196,6 +196,20 @@ def compare(a: Session, b: Session, *, least: float | None = None, confidence: f
         per_step = [e.backward_ns / (e.observed or 1) for e in (left, right)]
         found.epochs.append((left.epoch, per_step[0], per_step[1]))
     return found
+
+
+def _used(a: Session, b: Session, alternated: bool) -> list[list[Epoch]]:
+    """Return the epochs that can be compared: those in which a step was observed, in both if rounds belong together."""
+    if alternated:
+        both = [(x, y) for x, y in zip(a.epochs, b.epochs, strict=False) if x.observed and y.observed]
+        used = [[x for x, _ in both], [y for _, y in both]]
+    else:
+        used = [[e for e in session.epochs if e.observed] for session in (a, b)]
+    for name, epochs in zip("ab", used, strict=True):
+        if not epochs:
+            wanted = f"an epoch of {name} with an observed step" if not alternated else "a round observed in both runs"
+            raise ArgumentError(message("compare", wanted, "none", "sample more often: lower every"))
+    return used
 
 
 def _large(a: list[Epoch], b: list[Epoch]) -> list[tuple[str, str]]:

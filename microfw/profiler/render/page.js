@@ -156,13 +156,14 @@ function nice(most) {
   const step = [1, 2, 5, 10].map(k => k * size / 5).find(step => most / step <= 5) || size;
   return Array.from({ length: Math.floor(most / step) + 1 }, (_, k) => k * step);
 }
-const sampled = view.every > 1, parted = e => sampled ? e[E.observed] || 1 : 1; // then a bar is one step
+const sampled = view.every > 1; // then a bar is one step
+const mean = (bar, key) => bar.reduce((sum, e) => sum + e[E[key]], 0)
+  / (sampled ? bar.reduce((sum, e) => sum + e[E.observed], 0) || 1 : bar.length);
 function drawEpochs() {
   const n = view.epochs.length, width = $("epochs").clientWidth || 800, left = 52, high = 170, lossHigh = 64;
   const group = Math.ceil(n / Math.max(Math.floor((width - left) / 3), 1)); // at least 3 px a bar
   const bars = [];
   for (let k = 0; k < n; k += group) bars.push(view.epochs.slice(k, k + group));
-  const mean = (bar, key) => bar.reduce((sum, e) => sum + e[E[key]] / parted(e), 0) / bar.length;
   const stack = bar => PARTS.reduce((sum, part) => sum + mean(bar, `${part}_ns`), 0);
   const most = Math.max(...bars.map(stack), 1), unit = most >= 1e9 ? ["s", 1e9] : most >= 1e6 ? ["ms", 1e6] : ["µs", 1e3];
   const wide = (width - left) / bars.length, y = ns => 10 + high - high * ns / most;
@@ -217,7 +218,7 @@ function drawEpochs() {
 }
 function says(k) {
   const e = k < 0 ? view.total : view.epochs[k];
-  const parts = PARTS.map(part => `${part} ${time(e[E[`${part}_ns`]] / parted(e))}`);
+  const parts = PARTS.map(part => `${part} ${time(mean([e], `${part}_ns`))}`);
   const loss = k >= 0 && view.losses[k] !== null ? `, loss ${+view.losses[k].toPrecision(4)}` : "";
   const metric = k >= 0 && view.metric && view.metrics[k] !== null ? `, ${view.metric} ${+view.metrics[k].toPrecision(4)}` : "";
   return `${k < 0 ? (view.epochs.length > 1 ? "All epochs" : "The only epoch") : "Epoch " + e[E.epoch]}: ${whole(e[E.steps])} steps, ${sampled ? `${whole(e[E.observed])} of them observed, in one of which ` : ""}${parts.join(", ")}; ${time(e[E.total_ns])} in all${loss}${metric}`;
