@@ -77,6 +77,9 @@ class Watcher(Protocol):
     ----------
     timing : bool
         Whether it keeps the time of training steps; else it is told of them with zeros, and only evaluation is noted.
+    stale : bool
+        Whether another mode should be in place, as where a block that has ended brought an older one back: then its
+        `resume` is called, which sets it.
     stretches : list
         Phase, began, ended, one stretch after the other, in the nanoseconds of ``time.perf_counter_ns``. The engine
         adds them itself, and flat, for calls and tuples take longer; `triples` parts them. Of steps that are replayed,
@@ -86,6 +89,7 @@ class Watcher(Protocol):
     """
 
     timing: bool
+    stale: bool
     stretches: list[Any]
     losses: list[np.ndarray[Any, Any]] | None
 
@@ -95,8 +99,14 @@ class Watcher(Protocol):
     def updated(self, began: int, ended: int) -> None:
         """Note that an optimizer has taken a step."""
 
+    def repeated(self) -> None:
+        """Note that the step of which it was just told was a replayed one."""
+
     def stepped(self, began: int, middle: int, ended: int, moved: int, done: int) -> None:
-        """Note both, of a step that was replayed with its update."""
+        """Note all of these, of a step that was replayed with its update."""
+
+    def resume(self) -> None:
+        """Set the mode that should be in place."""
 
 
 def triples(stretches: list[Any]) -> Iterator[tuple[str, int, int]]:
@@ -174,6 +184,9 @@ def mode(**changes: Any) -> Iterator[None]:
         yield
     finally:
         MODE.reset(token)
+        watcher = MODE.get().watcher
+        if watcher is not None and watcher.stale:
+            watcher.resume()
 
 
 class no_grad(contextlib.ContextDecorator):

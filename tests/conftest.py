@@ -33,8 +33,9 @@ class Watcher(recording.Observer):
         self.ran = []  # (op, node, input shapes, params, output shape) of each op, forward
         self.walked = []  # each node, as backward visits it
         self.shares = []  # the partials of each
-        self.timing, self.stretches = True, []
+        self.timing, self.stale, self.stretches = True, False, []
         self.losses = None
+        self.repeats = 0
 
     def forward(self, op, node, inputs, params, output, began):
         self.ran.append((op, node, [np.shape(a) for a in inputs], params, output.shape))
@@ -52,9 +53,13 @@ class Watcher(recording.Observer):
     def updated(self, began, ended):
         self.stretches += ("update", began, ended)
 
+    def repeated(self):
+        self.repeats += 1
+
     def stepped(self, began, middle, ended, moved, done):
         self.replayed(began, middle, ended)
         self.updated(moved, done)
+        self.repeated()
 
     @property
     def phases(self):

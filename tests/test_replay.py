@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import pickle
@@ -19,6 +20,7 @@ from optimizer_cases import CASES as OPTIMIZERS
 import microfw as mf
 from microfw import nn, optim, recording
 from microfw.errors import ArgumentError, DataError, MicrofwError, NonFiniteError
+from microfw.reach import reached
 from microfw.recording import Observer, mode
 from microfw.replay.plan import CHUNK
 
@@ -520,6 +522,34 @@ def test_evaluation_between_steps_needs_no_new_capture():
         twins.go(2)
         assert list(replay.programs.values()) == programs
     assert twins.step.captures == captures and twins.replays() == 1
+
+
+EVERYTHING = []
+
+
+class Holder:
+    """Holds the step whose function reads what it holds, and a profiler, as scripts do."""
+
+    def __init__(self):
+        self.model = nn.Sequential(nn.Dense(5, 8, rng=0), nn.ReLU(), nn.Dense(8, 4, rng=1))
+        self.loss = nn.CrossEntropyLoss()
+        self.profiler = mf.Profiler(self.model)
+        optimizer = optim.SGD(self.model.parameters(), lr=0.1)
+        self.step = mf.compile(lambda X, y: self.loss(self.model(X), y), optimizer)
+
+
+def test_what_a_step_keeps_of_itself_is_not_what_it_depends_on():
+    """The plan knows the module that the function is of, and that whatever else is in there."""
+    holder = Holder()
+    (X, y), *_ = drawn(1, labels)
+    for k in range(60):
+        with holder.profiler if k == 30 else contextlib.nullcontext():
+            holder.step(X, y)
+        holder.model.eval().train()
+        EVERYTHING.append(nn.Dense(2, 2))
+    assert holder.step.captures == 1
+    names = {type(x).__name__ for x in reached(holder.step.f)}
+    assert {"Dense", "CrossEntropyLoss", "SGD"} <= names and not {"Replay", "Named", "Plan", "Recorder"} & names
 
 
 def test_many_modes_share_a_program():

@@ -7,11 +7,15 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import microfw as mf
-from microfw import nn, optim
-from microfw.errors import ArgumentError
+from microfw import nn, optim, recording
+from microfw.errors import ArgumentError, MicrofwError, NonFiniteError
 from microfw.profiler import Epoch, Row, Session, compare, report
+from microfw.profiler.fits import FitProfile, fits_report
+from microfw.profiler.log import Log
 
 RNG = np.random.default_rng(0)
 X = RNG.random((48, 12)).astype(np.float32)
@@ -57,7 +61,7 @@ def check(epoch, steps, observed, nodes=4):
     assert epoch.sum().nodes == epoch.sum().rules == nodes * observed
     assert epoch.untagged_forward_ns >= 0 and epoch.untagged_backward_ns >= 0
     assert epoch.forward_ns + epoch.backward_ns + epoch.update_ns + epoch.data_ns <= epoch.total_ns
-    assert (epoch.forward_ns > 0) == (epoch.update_ns > 0) == (observed > 0)
+    assert (epoch.update_ns > 0) == (epoch.backward_ns > 0) == (observed > 0)
 
 
 def test_only_observed_steps_are_timed():
@@ -104,11 +108,16 @@ def test_evaluation_is_timed_wherever_it_comes(compile):
 
 
 @pytest.mark.parametrize("compile", [False, True])
-def test_the_loss_is_that_of_all_steps(compile):
+@pytest.mark.parametrize("saved", [(), (0,), (2, 3), (1, 6), (0, 1, 2, 3, 4, 5, 6)])
+def test_the_loss_is_that_of_all_steps(compile, saved):
     loop = Loop(compile)
     with mf.Profiler(loop.model, every=4) as profiler:
         for _ in range(2):
-            losses = [loop.step().item() for _ in range(7)]
+            losses = []
+            for k in range(7):
+                losses.append(loop.step().item())
+                if k in saved:
+                    profiler.state_dict()
             profiler.end_epoch()
     assert profiler.session.epochs[1].loss == pytest.approx(np.mean(losses))
     assert [e.observed for e in profiler.session.epochs] == [2, 2]
@@ -207,6 +216,216 @@ def test_an_optimizer_that_searches_is_sampled_too(every):
     assert epoch.forward_ns + epoch.backward_ns + epoch.update_ns + epoch.data_ns <= epoch.total_ns
 
 
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("first", [False, True])
+def test_sampling_goes_on_across_short_fits_and_blocks(first, compile):
+    """The mode is set in a block that then ends, each time: still one step in four is observed, no more and no less."""
+    loop = Loop(compile)
+    trainer = mf.Trainer(loop.model, loop.loss, loop.optimizer, compile=False)
+    for _ in range(3):
+        loop.step()
+    with mf.Profiler(loop.model, every=4) as profiler:
+        if first:
+            loop.step()
+        for _ in range(20):
+            trainer.fit((X[:16], Y[:16]), 1, batch_size=16, rng=0, progress=False)
+        profiler.end_epoch()
+        for _ in range(20):
+            with recording.mode():
+                loop.step()
+        profiler.end_epoch()
+        for _ in range(20):
+            loop.optimizer.zero_grad()
+            loop.loss(loop.model(X), Y).backward()
+            with mf.no_grad():
+                loop.optimizer.step()
+    for epoch, steps in zip(profiler.session.epochs, (20 + first, 20, 20), strict=True):
+        check(epoch, steps, epoch.observed)
+        assert abs(epoch.observed - steps / 4) < 1
+
+
+def test_evaluations_and_many_modes_leave_replay_going():
+    loop, other = Loop(compile=True), Loop()
+    trainer = mf.Trainer(other.model, other.loss, other.optimizer)
+    for _ in range(3):
+        loop.step()
+    with mf.Profiler(loop.model, every=4):
+        for _ in range(7):
+            loop.step()
+        trainer.fit((X, Y), 1, batch_size=16, progress=False)
+        for _ in range(3):
+            loop.step()
+    with mf.Profiler(loop.model, every=4) as profiler:
+        for _ in range(5):
+            for _ in range(20):
+                loop.step()
+            profiler.end_epoch()
+            loop.model.eval()(X)
+            loop.model.train()
+    assert [e.replayed for e in profiler.session.epochs] == [19, 20, 20, 20, 20]
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_counting_goes_on_after_an_interrupt(every, monkeypatch):
+    interrupts = iter([KeyboardInterrupt])
+    add = Log.add_stretches
+
+    def interrupted(log):
+        for error in interrupts:
+            raise error
+        add(log)
+
+    monkeypatch.setattr(Log, "add_stretches", interrupted)
+    loop, taken = Loop(), 0
+    with mf.Profiler(loop.model, every=every) as profiler:
+        while taken < 1500:
+            taken += 1
+            try:
+                loop.step(4)
+            except KeyboardInterrupt:
+                told = taken
+        assert len(profiler._recorder.stretches) < 8000
+    assert told < taken
+    check(profiler.session.epochs[0], 1500, 1500 // every)
+
+
+def test_a_context_that_outlives_the_profile_keeps_nothing():
+    loop = Loop()
+    with mf.Profiler(loop.model, every=3) as profiler:
+        loop.step()
+        recorder = profiler._recorder
+        context = contextvars.copy_context()
+    for _ in range(100):
+        context.run(loop.step)
+        with mf.no_grad():
+            context.run(loop.model, X)
+    assert len(recorder.losses) < 3 and len(recorder.stretches) < 30
+
+
+def test_a_forward_alone_does_not_disturb_the_next_replay():
+    loop = Loop(compile=True)
+    for _ in range(3):
+        loop.step()
+    with mf.Profiler(loop.model) as profiler:
+        loop.model(X)
+        for _ in range(4):
+            loop.step()
+    (epoch,) = profiler.session.epochs
+    assert (epoch.steps, epoch.observed, epoch.replayed) == (4, 4, 3)
+    assert {row.op: row.rules for row in epoch.ops()} == {"linear": 8, "relu": 4, "cross_entropy": 4}
+    assert all(row.backward_ns > 0 for row in epoch.rows) and epoch.untagged_backward_ns >= 0
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_replays_that_end_in_no_step_are_not_counted(every):
+    loop, bad = Loop(compile=True), X.copy()
+    bad[0, 0] = np.nan
+    for _ in range(3):
+        loop.step()
+    with mf.Profiler(loop.model, every=every) as profiler:
+        for _ in range(6):
+            loop.step()
+            with pytest.raises(NonFiniteError):
+                loop.compiled(bad[:16], Y[:16])
+    (epoch,) = profiler.session.epochs
+    assert (epoch.steps, epoch.observed, epoch.replayed) == (6, 6 // every, 5)
+    assert epoch.loss is None and "NaN" not in profiler.session._repr_html_()
+    profiler.state_dict()
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_search_that_breaks_off_keeps_time_apart(every):
+    loop = Loop()
+    loop.optimizer = optim.LBFGS(loop.model.parameters(), iterations=2)
+
+    def closure():
+        loop.optimizer.zero_grad()
+        loop.loss(loop.model(X), Y).backward()
+        raise KeyboardInterrupt
+
+    with mf.Profiler(loop.model, every=every) as profiler, pytest.raises(KeyboardInterrupt):
+        loop.optimizer.step(closure)
+    check(profiler.session.epochs[0], 1, 1)
+
+
+def test_training_inside_a_forward_is_not_part_of_it():
+    loop = Loop()
+
+    class Outer(nn.Module):
+        def __init__(self):
+            self.inner = loop.model
+
+        def forward(self, x):
+            for _ in range(7):
+                loop.step()
+            return x
+
+    with mf.Profiler(loop.model) as profiler:
+        for _ in range(3):
+            Outer()(X)
+    check(profiler.session.epochs[0], 21, 21)
+
+
+EVENTS = ["step"] * 8 + ["short", "evaluate", "error", "anomaly", "block", "fit", "forward", "epoch", "state", "lr"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    every=st.sampled_from([1, 2, 3, 5]),
+    compile=st.booleans(),
+    events=st.lists(st.sampled_from(EVENTS), min_size=5, max_size=60),
+)
+def test_the_books_are_in_order_whatever_happens(every, compile, events):
+    loop, taken, steps = Loop(compile), 0, []
+    trainer = mf.Trainer(loop.model, loop.loss, loop.optimizer, compile=compile)
+
+    def act(event):
+        nonlocal taken
+        if event == "forward":
+            loop.model(X)
+        elif event == "evaluate":
+            loop.model.eval()
+            with mf.no_grad():
+                loop.model(X)
+            loop.model.train()
+        elif event == "error":
+            with pytest.raises(MicrofwError):
+                loop.model(X[:, :5])
+        elif event == "fit":
+            trainer.fit((X, Y), 1, batch_size=16, rng=0, progress=False)
+            taken += 3
+        elif event == "state":
+            profiler.state_dict()
+        elif event == "lr":
+            loop.optimizer.lr *= 0.5
+        else:
+            loop.step(16 if event == "step" else 7)
+            taken += 1
+
+    with mf.Profiler(loop.model, every=every) as profiler:
+        k = 0
+        while k < len(events):
+            if events[k] == "epoch":
+                profiler.end_epoch()
+                steps.append(taken)
+                taken = 0
+            elif events[k] in ("anomaly", "block"):
+                with mf.detect_anomaly() if events[k] == "anomaly" else recording.mode():
+                    for event in events[k + 1 : k + 4]:
+                        act(event if event not in ("epoch", "anomaly", "block", "state") else "step")
+                k += 3
+            else:
+                act(events[k])
+            k += 1
+    epochs = profiler.session.epochs
+    assert sum(e.steps for e in epochs) == sum(steps) + taken
+    for epoch in epochs:
+        check(epoch, epoch.steps, epoch.observed)
+        assert epoch.observed <= epoch.steps and epoch.replayed <= epoch.steps
+        if every == 1:
+            assert epoch.observed == epoch.steps
+
+
 # What is said of it
 
 
@@ -278,3 +497,36 @@ def test_a_step_of_a_sampled_profile_is_one_of_those_observed():
     assert [bar.get_height() for bar in bars] == pytest.approx(
         [e.forward_ns / e.observed / 1e3 for e in session.epochs]
     )
+
+
+def test_the_overhead_is_that_of_the_steps_that_were_replayed():
+    found = []
+    for every in (1, 10):
+        loop, eager = Loop(compile=True), Loop()
+        eager.model, eager.optimizer = loop.model, loop.optimizer
+        for _ in range(3):
+            loop.step()
+        with mf.Profiler(loop.model, every=every) as profiler:
+            for k in range(100):
+                (loop if k % 4 == 3 else eager).step()
+        session = profiler.session
+        assert abs(session.total().replayed - 25) <= 1
+        found.append(session.overhead["ns_per_node"])
+    assert 0.5 < found[0] / found[1] < 2
+
+
+def test_fits_of_a_sampled_search_are_said_by_the_step():
+    def fit(k, steps):
+        observed = -(-steps // 16)
+        epoch = Epoch(1, steps, observed, forward_ns=2000 * observed, backward_ns=k * 1000 * observed)
+        return FitProfile("E", ["a"], [k], {}, Session(every=16, epochs=[epoch]))
+
+    text = fits_report([fit(3, 16), fit(2, 17)])
+    assert text.startswith(
+        "microfw profile: 2 fits of E, 2 epochs, sampled\n\nFits (times in µs in an observed step)\n"
+    )
+    table = text.splitlines()
+    assert table[3].split()[:6] == ["fit", "epochs", "steps", "loss", "forward", "backward"] and "share" not in text
+    assert [line.split()[-2:] for line in table[5:7]] == [["2.00", "2.00"], ["2.00", "3.00"]]
+    assert "Backward, epoch by epoch (µs in an observed step)" in text
+    assert fit(3, 16).rows()[0]["observed"] == 1

@@ -369,7 +369,7 @@ def test_the_end_is_told_to_all_even_if_a_hook_raises(iris, moment):
 
 class Phases:
     def __init__(self):
-        self.timing, self.stretches = True, []
+        self.timing, self.stale, self.stretches = True, False, []
         self.losses = None
 
     def updated(self, began, ended):

@@ -198,9 +198,11 @@ class LBFGS(Optimizer):
         """Return loss and gradient; what the closure takes is no part of the update's time."""
         if self._watcher is not None and self._watcher.timing:
             self._watcher.stretches += ("update", self._began, perf_counter_ns())
-        with np.errstate(over="ignore", invalid="ignore"):
-            loss = closure()
-        self._began = perf_counter_ns()
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                loss = closure()
+        finally:
+            self._began = perf_counter_ns()
         if loss is None:
             fix = "end it with `return loss`"
             raise ArgumentError(message("LBFGS.step", "a closure that returns the loss", "None", fix))

@@ -144,16 +144,17 @@ class Optimizer:
     def _step(self, missing: bool) -> None:
         """Take a step; ``missing`` is whether any parameter is without a gradient."""
         watcher = MODE.get().watcher
-        began = 0 if watcher is None else perf_counter_ns()
+        timing = watcher is not None and watcher.timing
+        began = perf_counter_ns() if timing else 0
         try:
             if missing or not self._at_once():
                 self._closely()
         except BaseException:
-            if watcher is not None and watcher.timing:
-                watcher.stretches += ("update", began, perf_counter_ns())
+            if timing:
+                watcher.stretches += ("update", began, perf_counter_ns())  # type: ignore[union-attr, operator]
             raise
         if watcher is not None:
-            watcher.updated(began, perf_counter_ns())
+            watcher.updated(began, perf_counter_ns() if timing else 0)
 
     def _at_once(self) -> bool:
         """Take a step if nothing asks for a closer look, all parameters having a gradient; tell whether it did."""

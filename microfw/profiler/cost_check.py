@@ -95,5 +95,5 @@ def one_step(model: Module, X: Any, y: Any = None, loss: Any = None) -> Epoch:
             loss(output, y).backward()
         else:
             output.backward(np.ones(output.shape, output.dtype))
-    recorder.observed = 1
+    recorder.count += 1
     return recorder.end_epoch(1).epoch()

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from microfw.profiler.files import from_dict
 from microfw.profiler.report import table, whole
-from microfw.profiler.session import Session
+from microfw.profiler.session import Epoch, Session
 
 
 @dataclass
@@ -48,11 +48,14 @@ class FitProfile:
         return cls(**made)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a dict for each epoch, for a data frame: the fit, its settings, and the epoch's times in seconds."""
+        """Return a dict for each epoch, for a data frame: the fit, its settings, and in seconds the times of the epoch.
+
+        Of a sampled profile all but ``total_s`` are the times of its observed steps.
+        """
         common = {"fit": ".".join(map(str, self.place)), "estimator": self.estimator, **self.parameters}
         return [
             common
-            | {"epoch": e.epoch, "steps": e.steps, "loss": e.loss}
+            | {"epoch": e.epoch, "steps": e.steps, "observed": e.observed, "loss": e.loss}
             | {f"{phase}_s": getattr(e, f"{phase}_ns") / 1e9 for phase in ("forward", "backward", "update", "total")}
             for e in self.session.epochs
         ]
@@ -93,34 +96,39 @@ def fits_report(fits: Sequence[FitProfile], *, most: int = 40, epochs: int = 8) 
     """
     fits = sorted(fits, key=lambda fit: fit.place)
     totals = [fit.session.total() for fit in fits]
-    forward, backward = sum(t.forward_ns for t in totals), sum(t.backward_ns for t in totals)
+    sampled = any(fit.session.every > 1 for fit in fits)
+
+    def time(e: Epoch, phase: str) -> float:
+        ns: int = getattr(e, f"{phase}_ns")
+        return ns / (e.observed or 1) / 1e3 if sampled else ns / 1e6
+
+    forward, backward = (sum(time(total, phase) for total in totals) for phase in ("forward", "backward"))
     names = ", ".join(dict.fromkeys(fit.estimator for fit in fits))
     title = f"microfw profile: {plural(len(fits), 'fit')}" + (f" of {names}, " if names else ", ")
     title += plural(sum(len(fit.session.epochs) for fit in fits), "epoch")
-    title += f", forward {forward / 1e6:,.2f} ms, backward {backward / 1e6:,.2f} ms"
-    every = max((fit.session.every for fit in fits), default=1)
-    if every > 1:
-        title += f", on the observed steps, 1 in {every}"
+    title += ", sampled" if sampled else f", forward {forward:,.2f} ms, backward {backward:,.2f} ms"
     if not fits:
         return title
-    shown = sorted(sorted(range(len(fits)), key=lambda k: -totals[k].backward_ns)[:most])
+    shown = sorted(sorted(range(len(fits)), key=lambda k: -time(totals[k], "backward"))[:most])
     settings = differing([fits[k] for k in shown])
     rows, by_epoch = [], []
     longest = max(len(fits[k].session.epochs) for k in shown)
     columns = list(range(longest)) if longest <= epochs else [*range(epochs - 1), longest - 1]
     for k, setting in zip(shown, settings, strict=True):
         name, total = ".".join(map(str, fits[k].place)), totals[k]
-        times = [e.backward_ns for e in fits[k].session.epochs]
+        times = [time(e, "backward") for e in fits[k].session.epochs]
+        share = [] if sampled else [f"{time(total, 'backward') / backward:.1%}" if backward else ""]
         rows.append(
             [name, whole(len(times)), whole(total.steps), "" if total.loss is None else f"{total.loss:.4f}"]
-            + [f"{ns / 1e6:,.2f}" for ns in (total.forward_ns, total.backward_ns)]
-            + [f"{total.backward_ns / backward:.1%}" if backward else "", setting]
+            + [f"{time(total, phase):,.2f}" for phase in ("forward", "backward")]
+            + [*share, setting]
         )
-        by_epoch.append([name] + [f"{times[e] / 1e6:,.2f}" if e < len(times) else "" for e in columns])
-    head = ["fit", "epochs", "steps", "loss", "forward", "backward", "share", "settings that differ"]
+        by_epoch.append([name] + [f"{times[e]:,.2f}" if e < len(times) else "" for e in columns])
+    head = ["fit", "epochs", "steps", "loss", "forward", "backward", *([] if sampled else ["share"])]
+    unit = "µs in an observed step" if sampled else "ms"
     cut = f", the {most} dearest of {len(fits)}" if len(fits) > most else ""
-    parts = [title, f"Fits (times in ms){cut}\n{table(head, rows, text=True)}"]
-    parts.append(f"Backward, epoch by epoch (ms)\n{table(['fit', *(str(e + 1) for e in columns)], by_epoch)}")
+    parts = [title, f"Fits (times in {unit}){cut}\n{table([*head, 'settings that differ'], rows, text=True)}"]
+    parts.append(f"Backward, epoch by epoch ({unit})\n{table(['fit', *(str(e + 1) for e in columns)], by_epoch)}")
     return "\n\n".join(parts)
 
 

@@ -36,16 +36,20 @@ class Log:
         self.began = self.step_ended = perf_counter_ns()
 
     def add_stretches(self) -> None:
-        """Turn the stretches so far into times. One inside of another is part of it."""
-        outermost: list[tuple[str, int, int]] = []
-        for phase, began, ended in triples(self.stretches):
-            while outermost and outermost[-1][1] >= began:
-                outermost.pop()
-            outermost.append((phase, began, ended))
-        self.stretches.clear()
+        """Turn the stretches so far into times. One inside of another is part of it, but for training in a forward."""
         times = dict.fromkeys((*PHASES, "waits", "waited"), 0)
-        for phase, began, ended in outermost:
-            times[phase] += ended - began
+        outermost: list[tuple[str, int, int, int]] = []
+        for phase, began, ended in triples(self.stretches):
+            own = ended - began
+            while outermost and outermost[-1][1] >= began:
+                inner, *_, ns = outermost.pop()
+                if phase == "forward" and inner in ("backward", "update"):
+                    times[inner] += ns
+                    own -= ns
+            outermost.append((phase, began, ended, own))
+        self.stretches.clear()
+        for phase, began, ended, own in outermost:
+            times[phase] += own
             if phase == "forward" and self.step_ended:
                 self.data_ns += began - self.step_ended
             self.step_ended = ended if phase in ("update", "waited") else 0
@@ -72,7 +76,7 @@ class Log:
             steps=self.steps,
             observed=self.observed,
             replayed=self.replays,
-            loss=metrics.get("loss", self.losses[1] / self.losses[0] if self.losses[0] else None),
+            loss=metrics.get("loss", self._mean_loss()),
             metrics=metrics,
             parameters=self.parameters[0],
             parameter_tensors=self.parameters[1],
@@ -94,6 +98,10 @@ class Log:
                 recomputed(row, site, rules, again)
         epoch.rows = list(rows.values())
         return epoch
+
+    def _mean_loss(self) -> float | None:
+        count, total = self.losses
+        return total / count if count and isfinite(total) else None
 
     def _all_spent(self) -> list[tuple[Site, int, int, int, int]]:
         """Return what was spent at each site, with what the clock said of replayed steps."""

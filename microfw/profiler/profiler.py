@@ -47,8 +47,9 @@ class Profiler(Callback, Hook):
     model : Module, optional
         Whose layers to name.
     every : int
-        Observe every so many-th step only; the others run at nearly full speed. All numbers but an epoch's steps, loss,
-        total and evaluation are then those of the observed steps, labelled as sampled and not scaled up.
+        Observe every so many-th step only; the others run at nearly full speed. What is said of layers, ops and
+        phases is then said of the observed steps, labelled as sampled and not scaled up; an epoch's steps and replays,
+        its loss, metrics, evaluation and total are those of all.
     name : str
         A title for the report.
     trace : int
@@ -106,8 +107,7 @@ class Profiler(Callback, Hook):
             partial, log = self._logs.pop(0)
             epoch = log.epoch()
             if partial is not None:
-                joined = merged([partial, epoch])
-                joined.epoch, joined.metrics, epoch = epoch.epoch, epoch.metrics, joined
+                epoch = joined(partial, epoch)
             self._session.epochs.append(epoch)
         if self._detached and self._session.epochs:
             self._session.overhead = overhead(self._session)
@@ -122,10 +122,8 @@ class Profiler(Callback, Hook):
 
     def __exit__(self, *exc: Any) -> None:
         try:
-            if self._recorder is not None:
-                self._recorder.count_steps()
-                if self._recorder.steps:
-                    self.end_epoch()
+            if self._recorder is not None and (self._recorder.steps or self._partial is not None):
+                self.end_epoch()
         finally:
             self._detach()
 
@@ -176,10 +174,9 @@ class Profiler(Callback, Hook):
         recorder = self._recorder
         if recorder is None or not recorder.running:
             return
-        recorder.count_steps()
         if recorder.steps:
             part = recorder.end_epoch(0).epoch()
-            self._partial = part if self._partial is None else merged([self._partial, part])
+            self._partial = part if self._partial is None else joined(self._partial, part)
             recorder.start_epoch()
 
     def _attach(self, takes_losses: bool = True) -> None:
@@ -243,6 +240,17 @@ class Profiler(Callback, Hook):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the session to a file: JSON, or a page, a table, a trace by the name's end; see `Session.save`."""
         self.session.save(path)
+
+
+def joined(first: Epoch, rest: Epoch) -> Epoch:
+    """Return an epoch of which a part had been saved; its loss is the Trainer's, or the mean over the steps of both."""
+    whole = merged([first, rest])
+    whole.epoch, whole.metrics = rest.epoch, rest.metrics
+    if "loss" not in rest.metrics:
+        losses = [(e.loss, e.steps) for e in (first, rest) if e.loss is not None]
+        steps = sum(n for _, n in losses)
+        whole.loss = sum(loss * n for loss, n in losses) / steps if steps else None
+    return whole
 
 
 def layers(model: Module) -> list[Layer]:
@@ -318,7 +326,7 @@ def overhead(session: Session) -> dict[str, float]:
         marks.append(perf_counter_ns())
     reading = (marks[-1] - marks[0]) / 999
     total = session.total()
-    replayed = min(total.replayed / total.observed, 1.0) if total.observed else 0.0
+    replayed = total.replayed / total.steps if total.steps else 0.0
     per_node += replayed * (2 * reading - per_node)
     spent = total.forward_ns + total.backward_ns + total.update_ns + total.data_ns
     extra = per_node * total.sum().nodes

@@ -40,10 +40,13 @@ class Recorder(Observer):
     """
 
     timing = True
+    stale = False
 
     def __init__(self, every: int = 1, takes_losses: bool = True) -> None:
         self.every = every
-        self.stride = self.left = 1 if every > 1 else STRIDE
+        self.stride = 1 if every > 1 else STRIDE
+        self.count = self.seen = 0  # observed steps, and those of earlier epochs
+        self.due = self.stride  # when to look up
         self.modes: dict[bool, Mode] = {}
         self.patterns: list[Pattern] = []
         self.expected: list[Site] = []
@@ -62,7 +65,7 @@ class Recorder(Observer):
     def start_epoch(self) -> None:
         """Begin a new log. What came between two epochs is part of neither."""
         self.running = True
-        self._forget_steps()
+        self.seen, self.waiting.seen, self.waiting.repeats = self.count, self.waiting.count, 0
         self.stretches.clear()
         for timed in self.timed.values():
             timed.marks.clear()
@@ -73,18 +76,18 @@ class Recorder(Observer):
         for site in self.sites.values():
             site.forward_ns = site.backward_ns = site.rules = site.again = 0
         self.log = Log()
-        self.observed = self.waited = self.loose = 0
+        self.loose = 0
         self.step_sites: list[Site] = []
 
     def end_epoch(self, number: int) -> Log:
         """Return the log of the epoch; `start_epoch` is to begin the next."""
         log = self.log
         log.total_ns = perf_counter_ns() - log.began
-        self.count_steps()
         if self.stretches or self.losses:
             self._hand_over()
         log.marks = [(timed, timed.take()) for timed in self.timed.values() if timed.marks]
-        log.number, log.steps, log.observed, log.loose = number, self.steps, self.observed, self.loose
+        log.number, log.steps, log.observed, log.loose = number, self.steps, self.count - self.seen, self.loose
+        log.replays += self.waiting.repeats
         self.log, self.running = self.spare, False
         log.counts = [(pattern, pattern.count) for pattern in self.patterns if pattern.count]
         log.spent = [
@@ -190,7 +193,6 @@ class Recorder(Observer):
     def replayed(self, began: int, middle: int, ended: int) -> None:
         """Add up a step's passes at once, unless there are stretches, which come first."""
         log = self.log
-        log.replays += 1
         if self.stretches:
             self.stretches += ("forward", began, middle, "backward", middle, ended)
             return
@@ -206,74 +208,60 @@ class Recorder(Observer):
         else:
             self.log.update_ns += ended - began
             self.log.step_ended = ended
-        self.left -= 1
-        if not self.left:
+        self.count += 1
+        if self.count >= self.due:
             self._wait()
 
+    def repeated(self) -> None:
+        """Count a replay."""
+        self.log.replays += 1
+
     def stepped(self, began: int, middle: int, ended: int, moved: int, done: int) -> None:
-        """Do both; a call that reads once what both need takes less time than two."""
+        """Do all that; a call that reads once what each needs takes less time than three."""
         log = self.log
+        log.replays += 1
         if self.stretches or not log.step_ended:
             self.replayed(began, middle, ended)
             self.updated(moved, done)
             return
-        log.replays += 1
         log.forward_ns += middle - began
         log.backward_ns += ended - middle
         log.data_ns += began - log.step_ended
         log.update_ns += done - moved
         log.step_ended = done
-        self.left -= 1
-        if not self.left:
+        self.count += 1
+        if self.count >= self.due:
             self._wait()
 
-    # Strides: so many steps that are observed, or are not. Where a block ends and brings an older mode back, as that of
-    # `detect_anomaly` or a fit in the middle of a profile does, the mode decides which of the two goes on.
+    # Which steps are observed
+
+    @property
+    def steps(self) -> int:
+        """How many steps the epoch has had."""
+        return self.count - self.seen + self.waiting.count - self.waiting.seen
 
     def _wait(self) -> None:
-        """End a stride of observed steps; if there are others, they are next."""
-        self.observed += self.stride
+        """Let other steps go by, if there are any; from time to time make room."""
+        self.due = self.count + self.stride
+        if self.every > 1:
+            self.waiting.due = self.waiting.count + self.every - 1
+            self.attach(False)
+            if self.stretches:
+                ended = self.stretches[-1]
+                self.stretches += ("waits", ended, ended)
+            else:
+                self.log.step_ended = 0
         if self.stretches or self.losses:
             self._make_room()
-        if self.every == 1:
-            self.stride = self.left = STRIDE
-            return
-        self.stride = self.left = 1
-        self.attach(False)
-        if self.stretches:
-            ended = self.stretches[-1]
-            self.stretches += ("waits", ended, ended)
-        self.log.step_ended = 0
 
     def observe(self) -> None:
-        """End a stride of other steps: observe the next one."""
-        waiting = self.waiting
-        waiting.done += waiting.stride - waiting.left
-        waiting.stride = waiting.left = self.every - 1
+        """Observe the next step."""
         self.attach()
         now = perf_counter_ns()
         if self.stretches:
             self.stretches += ("waited", now, now)
         else:
             self.log.step_ended = now
-
-    @property
-    def steps(self) -> int:
-        """How many steps the epoch has had, as of the last `count_steps`."""
-        return self.observed + self.waited
-
-    def count_steps(self) -> None:
-        """Bring ``steps``, ``observed`` and the log's replays up to date in the middle of a stride."""
-        waiting = self.waiting
-        waited = waiting.done + waiting.stride - waiting.left
-        self.observed += self.stride - self.left
-        self.waited += waited
-        self.log.replays += waited - waiting.run
-        self._forget_steps()
-
-    def _forget_steps(self) -> None:
-        self.stride, self.waiting.stride = self.left, self.waiting.left
-        self.waiting.done = self.waiting.run = 0
 
     def _make_room(self) -> None:
         if len(self.stretches) + len(self.losses or ()) > MOST_STRETCHES:
@@ -309,6 +297,7 @@ class Recorder(Observer):
 
     def attach(self, observe: bool = True) -> None:
         """Watch from here on, and observe, or wait to."""
+        self.stale, self.waiting.stale = not observe, observe
         mode = MODE.get()
         if mode is self.modes.get(not observe):  # as this recorder left it
             MODE.set(self.modes[observe])
@@ -318,7 +307,12 @@ class Recorder(Observer):
         self.modes[True] = mode.changed(observer=beside(self), watcher=self)
         MODE.set(self.modes[observe])
 
+    def resume(self) -> None:
+        """Wait, since it is time to."""
+        self.attach(False)
+
     def detach(self) -> None:
         """Let go of what points back."""
+        self.stale = self.waiting.stale = False
         self.modes.clear()
         self.waiting.recorder = None

@@ -1,7 +1,7 @@
 """What a profile holds: plain numbers, by epoch, layer and op. It saves itself as JSON.
 
-Times are integer nanoseconds. Times and counts are sums over the steps of an epoch that were observed, all of them
-unless the profile is sampled.
+Times are integer nanoseconds. Times of layers, ops and phases, and counts, are sums over the steps of an epoch that
+were observed: all of them, unless the profile is sampled.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Epoch:
     Attributes
     ----------
     loss : float or None
-        The Trainer's, a mean over rows; in a loop of one's own the mean over steps.
+        The Trainer's, a mean over rows; in a loop of one's own the mean over steps, if that is finite.
     metrics : dict
         The Trainer's other numbers.
     rows : list of Row

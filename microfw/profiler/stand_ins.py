@@ -19,28 +19,47 @@ class Waiting:
     """Watches while steps are not observed: it counts them, and keeps the time of evaluation alone."""
 
     timing = False
+    stale = False
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder: Recorder | None = recorder
         self.stretches, self.losses = recorder.stretches, recorder.losses
-        self.stride = self.left = recorder.every - 1
-        self.done = 0  # in strides that are over
-        self.run = 0  # how many of the steps were not replayed
+        self.count = self.seen = self.due = 0  # steps; those of earlier epochs; when to observe again
+        self.repeats = 0
 
     def replayed(self, began: int, middle: int, ended: int) -> None:
-        """Note that the step of which `updated` will tell is a replayed one."""
-        self.run -= 1
+        """Note nothing of it."""
 
     def updated(self, began: int, ended: int) -> None:
-        """Count a step."""
-        self.run += 1
-        self.stepped(0, 0, 0, 0, 0)
+        """Count a step, and have the next one observed if it is its turn."""
+        self.count += 1
+        if self.count >= self.due:
+            self.observe()
+
+    def repeated(self) -> None:
+        """Count a replay."""
+        self.repeats += 1
 
     def stepped(self, began: int, middle: int, ended: int, moved: int, done: int) -> None:
-        """Count a step, and have the next one observed if it is its turn."""
-        self.left -= 1
-        if self.left <= 0 and self.recorder is not None:
+        """Do both."""
+        self.repeats += 1
+        self.count += 1
+        if self.count >= self.due:
+            self.observe()
+
+    def observe(self) -> None:
+        """Have the next step observed; nobody does, and nothing is kept, where a context outlives its profiler."""
+        if self.recorder is not None:
             self.recorder.observe()
+            return
+        self.stretches.clear()
+        if self.losses:
+            self.losses.clear()
+
+    def resume(self) -> None:
+        """Observe, since it is time to."""
+        if self.recorder is not None:
+            self.recorder.attach()
 
 
 class Again(Observer):

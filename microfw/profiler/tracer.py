@@ -79,7 +79,8 @@ class Tracer(Recorder):
                 self._stop()
 
     def stepped(self, began: int, middle: int, ended: int, moved: int, done: int) -> None:
-        """Do both."""
+        """Do all that."""
+        self.repeated()
         self.replayed(began, middle, ended)
         self.updated(moved, done)
 

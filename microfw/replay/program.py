@@ -42,10 +42,10 @@ def program(replay: Replay, watcher: Any, timed: Timed | None) -> FunctionType:
     names |= {"carried": carried, "others": replay.others, "timed": timed, "watcher": watcher, "clock": perf_counter_ns}
     names |= {"optimizer": optimizer, "whole": replay.plan.captured.whole}
     outputs = range(len(replay.outputs))
-    tell = [f"watcher.replayed({times})"] if watched else []
-    update = [*tell, "optimizer.step()"]
+    tell, told = ([f"watcher.replayed({times})"], ["watcher.repeated()"]) if watched else ([], [])
+    update = [*tell, "optimizer.step()", *told]
     if not replay.others and type(optimizer).step is Optimizer.step:
-        update = _update(moves.lines, times, tell, timing)
+        update = _update(moves.lines, times, tell, told, timing)
     lines = [
         f"if changes.count != count or len(given) != {len(inputs)}:",
         "    return None",
@@ -76,7 +76,7 @@ def program(replay: Replay, watcher: Any, timed: Timed | None) -> FunctionType:
         "    if update is not True:",
         "        update()",
         *indented(update),
-        *_if(watched, "else:", *indented(tell)),
+        *_if(watched, "else:", *indented([*tell, *told])),
         f"return {', '.join(f'result(r{k}, None)' for k in outputs)}{',' if replay.several else ''}",
     ]  # fmt: skip
     return function("given, between, update", lines, names)
@@ -96,7 +96,7 @@ def _both(forward: Part, backward: Part, timing: bool) -> tuple[list[str], str]:
     return [*forward.lines, *look, *backward.lines], "0, 0, 0"
 
 
-def _update(moves: list[str], times: str, tell: list[str], timing: bool) -> list[str]:
+def _update(moves: list[str], times: str, tell: list[str], told: list[str], timing: bool) -> list[str]:
     """Return the lines of an update of all parameters: its moves, if they are known, or a call that makes them."""
     stepped = f"watcher.stepped({times}, {'moved, clock()' if timing else '0, 0'})"
     return [
@@ -104,7 +104,7 @@ def _update(moves: list[str], times: str, tell: list[str], timing: bool) -> list
         f"if {'optimizer._whole is whole and optimizer._clear()' if moves else 'optimizer._at_once()'}:",
         *indented([*moves, *_if(bool(tell), stepped)] or ["pass"]),
         "else:",
-        *indented([*tell, "optimizer._step(False)"]),
+        *indented([*tell, "optimizer._step(False)", *told]),
     ]
 
 

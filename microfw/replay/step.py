@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from threading import Lock
 from types import FunctionType
 from typing import Any
@@ -83,6 +84,7 @@ class Replay:
             if run is None:
                 if len(self.programs) >= MOST_MODES:
                     self.programs.clear()
+                    self.runs.clear()  # which `renew` would not reach
                 run = self.programs[mode.watcher, timed] = program(self, mode.watcher, timed)
             if len(self.runs) >= MOST_MODES:
                 self.runs.clear()
@@ -136,23 +138,26 @@ class CompiledStep:
 
     def _choose(self, arguments: tuple[Any, ...], between: Between, update: Update) -> Any:
         """Replay, learn, or run a step as ever."""
-        made = self._gradients(arguments, between)
-        if callable(update):
-            update()
-        if update:
-            self.optimizer.step()
+        arrays = tuple([self._array(a) for a in arguments])
+        run, passes = self._way(arrays)
+        made = None if run is None else run(arrays, between, update)
+        if made is None:
+            made = passes(arrays, between)
+            if callable(update):
+                update()
+            if update:
+                self.optimizer.step()
         return made
 
-    def _gradients(self, arguments: tuple[Any, ...], between: Between) -> Any:
-        """Do both passes in one of these ways."""
-        arrays = tuple([self._array(a) for a in arguments])
+    def _way(self, arrays: tuple[Array, ...]) -> tuple[Callable[..., Any] | None, Callable[..., Any]]:
+        """Return what replays such a step, if that may be, and what does both passes if not."""
         key = tuple([(a.dtype.char, a.shape, a.strides) for a in arrays])
         replay, mode = self.replays.get(key), MODE.get()
         observer = mode.observer
         if mode.nested or not mode.recording or not (observer is None or observer.follows):
-            return self._eager(arrays, between)
+            return None, self._eager
         if replay is None and key in self.reasons and not self._again(key):
-            return self._eager(arrays, between)
+            return None, self._eager
         if replay is not None and not replay.current():
             if self._state(list(reached(self.f))) == replay.state:
                 replay.renew()
@@ -163,15 +168,18 @@ class CompiledStep:
             if len(self.replays) >= MOST_PLANS:
                 self.reasons[key] = f"there are {MOST_PLANS} plans for other shapes"
                 self.refused[key] = recording.changes.count, None
-                return self._eager(arrays, between)
-            return self._learn(key, arrays, between)
+                return None, self._eager
+            return None, partial(self._learn, key)
         if observer is not None and (replay.timed is None or replay.timed.observer is not observer):
-            made = self._eager(arrays, between)  # which it sees first
-            replay.timed = Timed(replay.plan, observer, observer.bound())
-            return made
+            return None, partial(self._show, replay, observer)
         run, self._runs = replay.under(mode), replay.runs
-        made = run(arrays, between, False)
-        return self._eager(arrays, between) if made is None else made
+        return run, self._eager
+
+    def _show(self, replay: Replay, observer: Any, arrays: Any, between: Between) -> Any:
+        """Run a step as ever, which an observer sees before it follows replays."""
+        made = self._eager(arrays, between)
+        replay.timed = Timed(replay.plan, observer, observer.bound())
+        return made
 
     def _array(self, x: Any) -> Array:
         array: Array = x._array if isinstance(x, Tensor) else np.asarray(x)

@@ -21,7 +21,8 @@ class Timed:
     observer : Observer
         Who is told.
     pattern : object
-        What the observer made of the same step when it was not replayed; its ``sites`` are one for each node.
+        What the observer made of the same step when it was not replayed; its ``sites`` are one for each node, after
+        those of forwards that no backward has followed.
     """
 
     def __init__(self, plan: Plan, observer: Observer, pattern: Any) -> None:
@@ -31,7 +32,9 @@ class Timed:
         self.marks: list[int] = []
         self.written = plan.write(self.marks.extend)
         before, after = self.written[0].nodes, self.written[1].nodes
-        sites = {id(applied): site for applied, site in zip(plan.captured.nodes, pattern.sites, strict=True)}
+        nodes = plan.captured.nodes
+        found = pattern.sites[len(pattern.sites) - len(nodes) :]
+        sites = {id(applied): site for applied, site in zip(nodes, found, strict=True)}
         self.parts = [(sites.get(id(node)), k < len(before)) for k, node in enumerate([*before, *after])]
         self.walked = [sites[id(applied)] for applied in plan.captured.walked]
 
