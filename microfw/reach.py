@@ -13,7 +13,9 @@ import numpy as np
 from microfw.tensor import Tensor
 
 ASIDE = ("microfw.replay.", "microfw.profiler.")
-"""Modules whose objects keep notes on functions that are not themselves what a function depends on."""
+"""Modules whose objects are notes on what has run, and nothing that a function depends on, but for these two."""
+
+HOLDERS = ("CompiledStep", "Profiler")
 
 SKIPPED = frozenset({*sys.stdlib_module_names, "numpy", "scipy", "pandas", "sklearn"})
 """Packages whose functions and objects are not looked into."""
@@ -66,8 +68,8 @@ def _held(x: Any) -> list[Any]:
     if isinstance(x, property):
         return [x.fget]
     kind = x if isinstance(x, type) else type(x)
-    if kind.__module__.startswith(ASIDE):  # of a compiled step what it computes with, of all else nothing
-        return [getattr(x, "f", None), getattr(x, "optimizer", None)] if kind.__name__ == "CompiledStep" else []
+    if kind.__module__.startswith(ASIDE) and kind.__name__ not in HOLDERS:
+        return []
     if isinstance(x, FunctionType):
         return _named(x) if not _ours(x.__module__) else []
     held = [] if isinstance(x, type) else _attributes(x) if kind.__module__.partition(".")[0] not in SKIPPED else []

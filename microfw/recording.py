@@ -100,7 +100,7 @@ class Watcher(Protocol):
         """Note that an optimizer has taken a step."""
 
     def repeated(self) -> None:
-        """Note that the step of which it was just told was a replayed one."""
+        """Note that a step was a replayed one."""
 
     def stepped(self, began: int, middle: int, ended: int, moved: int, done: int) -> None:
         """Note all of these, of a step that was replayed with its update."""

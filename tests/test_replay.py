@@ -549,7 +549,62 @@ def test_what_a_step_keeps_of_itself_is_not_what_it_depends_on():
         EVERYTHING.append(nn.Dense(2, 2))
     assert holder.step.captures == 1
     names = {type(x).__name__ for x in reached(holder.step.f)}
-    assert {"Dense", "CrossEntropyLoss", "SGD"} <= names and not {"Replay", "Named", "Plan", "Recorder"} & names
+    assert {"Dense", "CrossEntropyLoss", "SGD"} <= names and not {"Named", "Plan", "Epoch", "Row"} & names
+
+
+def test_a_model_that_only_a_profiler_holds_is_seen():
+    def make():
+        return nn.Sequential(nn.Dense(5, 8, rng=0), nn.BatchNorm1D(8), nn.Dropout(0.5, rng=3), nn.Dense(8, 4, rng=1))
+
+    one, two = make(), make()
+    profiler, loss = mf.Profiler(one), nn.CrossEntropyLoss()
+    optimizers = [optim.SGD(m.parameters(), lr=0.1) for m in (one, two)]
+    step = mf.compile(lambda X, y: loss(profiler.model(X), y), optimizers[0])
+    (X, y), *_ = drawn(1, labels)
+    for k in range(12):
+        if k == 6:
+            one.eval(), two.eval()
+        optimizers[1].zero_grad()
+        expected = loss(two(mf.Tensor(X)), y)
+        expected.backward()
+        optimizers[1].step()
+        assert step(X, y).item() == expected.item()
+        assert_same(values(one), values(two))
+    assert step.explain().endswith("replayed")
+
+
+def test_a_loss_that_nobody_asks_for_stops_no_replay():
+    model, loss = nn.Sequential(nn.Dense(5, 8, rng=0), nn.ReLU(), nn.Dense(8, 4, rng=1)), nn.CrossEntropyLoss()
+
+    def f(X, y):
+        logits = model(X)
+        loss(logits * 2, y)
+        return loss(logits, y)
+
+    step = mf.compile(f, optim.SGD(model.parameters(), lr=0.1))
+    (X, y), *_ = drawn(1, labels)
+    for _ in range(4):
+        step(X, y)
+    assert step.explain().endswith("replayed")
+
+
+def test_a_step_that_trains_another_model_is_not_replayed():
+    one, two = (nn.Sequential(nn.Dense(5, 8, rng=k), nn.Dense(8, 4, rng=1)) for k in range(2))
+    loss, other = nn.CrossEntropyLoss(), optim.SGD(two.parameters(), lr=0.1)
+
+    def f(X, y):
+        other.zero_grad()
+        loss(two(X), y).backward()
+        other.step()
+        return loss(one(X), y)
+
+    step = mf.compile(f, optim.SGD(one.parameters(), lr=0.1))
+    (X, y), *_ = drawn(1, labels)
+    for _ in range(5):
+        before = values(two)
+        step(X, y)
+        assert (before[0] != values(two)[0]).any()
+    assert "it changes parameters, as an optimizer's step does" in step.explain()
 
 
 def test_many_modes_share_a_program():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import microfw as mf
 from microfw import nn, optim, recording
 from microfw.errors import ArgumentError, MicrofwError, NonFiniteError
-from microfw.profiler import Epoch, Row, Session, compare, report
+from microfw.profiler import Epoch, Row, Session, compare, recorder, report
 from microfw.profiler.fits import FitProfile, fits_report
 from microfw.profiler.log import Log
 
@@ -366,6 +366,87 @@ def test_training_inside_a_forward_is_not_part_of_it():
     check(profiler.session.epochs[0], 21, 21)
 
 
+def test_training_by_replays_inside_a_forward_keeps_time():
+    loop = Loop(compile=True)
+
+    class Outer(nn.Module):
+        def forward(self, x):
+            for _ in range(20):
+                loop.step()
+            return x
+
+    outer = Outer()
+    with mf.Profiler(loop.model) as profiler:
+        for _ in range(100):
+            outer(X)
+    (epoch,) = profiler.session.epochs
+    assert (epoch.steps, epoch.replayed) == (2000, 1997)
+    assert epoch.data_ns >= 0 and epoch.untagged_forward_ns >= 0 and epoch.untagged_backward_ns >= 0
+    assert epoch.forward_ns + epoch.backward_ns + epoch.update_ns + epoch.data_ns <= epoch.total_ns
+
+
+def test_a_step_is_learnt_while_blocks_end_and_contexts_are_copied():
+    loop = Loop()
+
+    def f(x, y):
+        with mf.no_grad():
+            loop.model(x)
+        return loop.loss(loop.model(x), y)
+
+    step = mf.compile(f, loop.optimizer)
+    with mf.Profiler(loop.model, every=2) as profiler:
+        for k in range(12):
+            contextvars.copy_context().run(step, X[: 16 + k // 4], Y[: 16 + k // 4])
+        profiler.end_epoch()
+        for _ in range(12):
+            step(X[:16], Y[:16])
+    assert [e.steps for e in profiler.session.epochs] == [12, 12]
+    assert profiler.session.epochs[1].observed == 6
+    assert step.explain().count("replayed") == 3
+
+
+def test_a_long_wait_keeps_little(monkeypatch):
+    monkeypatch.setattr(recorder, "MOST_STRETCHES", 500)
+    loop = Loop()
+    with mf.Profiler(loop.model, every=10**6) as profiler:
+        losses = [loop.step(4).item() for _ in range(2000)]
+        assert len(profiler._recorder.losses) < 1000
+    (epoch,) = profiler.session.epochs
+    check(epoch, 2000, 1)
+    assert epoch.loss == pytest.approx(np.mean(losses))
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_loss_that_is_not_finite_makes_the_epochs_none(saved):
+    loop = Loop()
+    with mf.Profiler(loop.model) as profiler:
+        for k in range(6):
+            loop.optimizer.zero_grad()
+            (loop.loss(loop.model(X), Y) * (np.float32("nan") if k == 1 else 1)).backward()
+            if k == 1:
+                loop.optimizer.zero_grad()
+                loop.loss(loop.model(X), Y).backward()
+            loop.optimizer.step()
+            if k == 2 and saved:
+                profiler.state_dict()
+    assert profiler.session.epochs[0].loss is None
+
+
+def test_what_an_interrupted_fit_left_is_no_epoch_of_a_later_block():
+    class Stop(mf.Hook):
+        def on_step_end(self, state):
+            if state.steps == 2:
+                raise KeyboardInterrupt
+
+    loop, profiler = Loop(), mf.Profiler()
+    trainer = mf.Trainer(loop.model, loop.loss, loop.optimizer, hooks=[profiler, Stop()])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit((X, Y), 1, batch_size=8, progress=False)
+    with profiler:
+        pass
+    assert profiler.session.epochs == []
+
+
 EVENTS = ["step"] * 8 + ["short", "evaluate", "error", "anomaly", "block", "fit", "forward", "epoch", "state", "lr"]
 
 
@@ -480,6 +561,7 @@ def test_epochs_without_an_observed_step_are_not_compared(mark):
         return Session(every=20, epochs=seen, alternated=mark)
 
     found = compare(made(1, range(0, 12)), made(2, range(12, 18)))
+    assert [tuple(e)[1:] for e in found.epochs] == [(2000, 4000)] * 12
     assert found.rounds == (12 if mark else 18)
     assert [(c.layer, c.real) for c in found.changes if c.layer == "0"] == [("0", True)]
     with pytest.raises(ArgumentError) as info:
@@ -530,3 +612,6 @@ def test_fits_of_a_sampled_search_are_said_by_the_step():
     assert [line.split()[-2:] for line in table[5:7]] == [["2.00", "2.00"], ["2.00", "3.00"]]
     assert "Backward, epoch by epoch (µs in an observed step)" in text
     assert fit(3, 16).rows()[0]["observed"] == 1
+    two = fit(3, 16)
+    two.session.epochs.append(Epoch(2, 15))
+    assert fits_report([two]).splitlines()[-1].split() == ["3", "3.00"]

@@ -192,7 +192,9 @@ def compare(a: Session, b: Session, *, least: float | None = None, confidence: f
         real = rounds >= needed and (low[k] > 0 or high[k] < 0) and abs(change) >= least
         found.changes.append(Change(layer, phase, x, y, change, float(low[k]), float(high[k]), bool(real)))
     found.counts = _counts(a, b)
-    for left, right in zip(*used, strict=False):
+    for left, right in zip(a.epochs, b.epochs, strict=False):
+        if not (left.observed and right.observed):
+            continue
         per_step = [e.backward_ns / (e.observed or 1) for e in (left, right)]
         found.epochs.append((left.epoch, per_step[0], per_step[1]))
     return found

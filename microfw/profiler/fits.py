@@ -123,7 +123,7 @@ def fits_report(fits: Sequence[FitProfile], *, most: int = 40, epochs: int = 8) 
             + [f"{time(total, phase):,.2f}" for phase in ("forward", "backward")]
             + [*share, setting]
         )
-        by_epoch.append([name] + [f"{times[e]:,.2f}" if e < len(times) else "" for e in columns])
+        by_epoch.append([name] + [f"{times[e]:,.2f}" if e < len(times) and times[e] else "" for e in columns])
     head = ["fit", "epochs", "steps", "loss", "forward", "backward", *([] if sampled else ["share"])]
     unit = "µs in an observed step" if sampled else "ms"
     cut = f", the {most} dearest of {len(fits)}" if len(fits) > most else ""

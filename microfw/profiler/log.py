@@ -50,7 +50,7 @@ class Log:
         self.stretches.clear()
         for phase, began, ended, own in outermost:
             times[phase] += own
-            if phase == "forward" and self.step_ended:
+            if phase == "forward" and 0 < self.step_ended < began:
                 self.data_ns += began - self.step_ended
             self.step_ended = ended if phase in ("update", "waited") else 0
         self.forward_ns += times["forward"]

@@ -96,6 +96,7 @@ class Profiler(Callback, Hook):
         self._session = Session(name=name, every=every, environment=environment())
         self._logs: list[tuple[Epoch | None, Log]] = []
         self._partial: Epoch | None = None  # what the epoch that runs had come to when it was saved
+        self._found: Epoch | None = None  # and what that was when the block was entered
         self._recorder: Recorder | None = None
         self._token: Token[Mode] | None = None
         self._detached = False  # since `session` was looked at
@@ -118,11 +119,12 @@ class Profiler(Callback, Hook):
 
     def __enter__(self) -> Self:
         self._attach()
+        self._found = self._partial
         return self
 
     def __exit__(self, *exc: Any) -> None:
         try:
-            if self._recorder is not None and (self._recorder.steps or self._partial is not None):
+            if self._recorder is not None and (self._recorder.steps or self._partial is not self._found):
                 self.end_epoch()
         finally:
             self._detach()
@@ -247,9 +249,9 @@ def joined(first: Epoch, rest: Epoch) -> Epoch:
     whole = merged([first, rest])
     whole.epoch, whole.metrics = rest.epoch, rest.metrics
     if "loss" not in rest.metrics:
-        losses = [(e.loss, e.steps) for e in (first, rest) if e.loss is not None]
-        steps = sum(n for _, n in losses)
-        whole.loss = sum(loss * n for loss, n in losses) / steps if steps else None
+        parts = [(e.loss, e.steps) for e in (first, rest) if e.steps]
+        losses = [loss * steps for loss, steps in parts if loss is not None]
+        whole.loss = sum(losses) / whole.steps if losses and len(losses) == len(parts) else None
     return whole
 
 
@@ -326,7 +328,7 @@ def overhead(session: Session) -> dict[str, float]:
         marks.append(perf_counter_ns())
     reading = (marks[-1] - marks[0]) / 999
     total = session.total()
-    replayed = total.replayed / total.steps if total.steps else 0.0
+    replayed = min(total.replayed / total.steps, 1.0) if total.steps else 0.0
     per_node += replayed * (2 * reading - per_node)
     spent = total.forward_ns + total.backward_ns + total.update_ns + total.data_ns
     extra = per_node * total.sum().nodes

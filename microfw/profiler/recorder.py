@@ -15,11 +15,8 @@ import numpy as np
 from microfw.graph import Leaf, Node
 from microfw.profiler.log import Log
 from microfw.profiler.sites import Pattern, Site, needs, settings, shapes_of
-from microfw.profiler.stand_ins import Again, Aside, Waiting
-from microfw.recording import MODE, Mode, Observer
-
-STRIDE = 256
-"""After how many steps it is looked at whether stretches should be added up."""
+from microfw.profiler.stand_ins import STRIDE, Again, Aside, Waiting
+from microfw.recording import HERE, MODE, Mode, Observer
 
 MOST_STRETCHES = 1 << 12
 """How many entries of stretches, losses, or readings of the clock, are kept before they are added up."""
@@ -193,7 +190,7 @@ class Recorder(Observer):
     def replayed(self, began: int, middle: int, ended: int) -> None:
         """Add up a step's passes at once, unless there are stretches, which come first."""
         log = self.log
-        if self.stretches:
+        if self.stretches or HERE.scope is not None:
             self.stretches += ("forward", began, middle, "backward", middle, ended)
             return
         log.forward_ns += middle - began
@@ -220,7 +217,7 @@ class Recorder(Observer):
         """Do all that; a call that reads once what each needs takes less time than three."""
         log = self.log
         log.replays += 1
-        if self.stretches or not log.step_ended:
+        if self.stretches or not log.step_ended or HERE.scope is not None:
             self.replayed(began, middle, ended)
             self.updated(moved, done)
             return
@@ -244,15 +241,14 @@ class Recorder(Observer):
         """Let other steps go by, if there are any; from time to time make room."""
         self.due = self.count + self.stride
         if self.every > 1:
-            self.waiting.due = self.waiting.count + self.every - 1
+            self.waiting.wait(self.every - 1)
             self.attach(False)
             if self.stretches:
                 ended = self.stretches[-1]
                 self.stretches += ("waits", ended, ended)
             else:
                 self.log.step_ended = 0
-        if self.stretches or self.losses:
-            self._make_room()
+        self.make_room()
 
     def observe(self) -> None:
         """Observe the next step."""
@@ -263,8 +259,9 @@ class Recorder(Observer):
         else:
             self.log.step_ended = now
 
-    def _make_room(self) -> None:
-        if len(self.stretches) + len(self.losses or ()) > MOST_STRETCHES:
+    def make_room(self) -> None:
+        """Add up what has gathered, if it is much, and not inside of a stretch that is yet to come."""
+        if HERE.scope is None and len(self.stretches) + len(self.losses or ()) > MOST_STRETCHES:
             self._hand_over()
             self.log.add_stretches()
 
@@ -302,14 +299,22 @@ class Recorder(Observer):
         if mode is self.modes.get(not observe):  # as this recorder left it
             MODE.set(self.modes[observe])
             return
-        beside = getattr(mode.observer, "beside", lambda observer: observer)  # as detect_anomaly's, which goes on
+        beside = getattr(mode.observer, "beside", None)  # as detect_anomaly's, which goes on
+        if beside is None:
+            if self.modes and mode.observer is not None and mode.observer is not self:
+                return  # where a step is learnt, whose end resumes
+
+            def beside(observer: Observer | None) -> Observer | None:
+                return observer
+
         self.modes[False] = mode.changed(observer=beside(None), watcher=self.waiting)
         self.modes[True] = mode.changed(observer=beside(self), watcher=self)
         MODE.set(self.modes[observe])
 
-    def resume(self) -> None:
-        """Wait, since it is time to."""
-        self.attach(False)
+    def resume(self, observe: bool = False) -> None:
+        """Wait, or observe, since it is time to; but not in the middle of a step."""
+        if HERE.scope is None and not self.step_sites:
+            self.attach(observe)
 
     def detach(self) -> None:
         """Let go of what points back."""

@@ -14,6 +14,9 @@ from microfw.recording import Observer
 if TYPE_CHECKING:
     from microfw.profiler.recorder import Recorder
 
+STRIDE = 256
+"""After how many steps it is looked at whether stretches should be added up."""
+
 
 class Waiting:
     """Watches while steps are not observed: it counts them, and keeps the time of evaluation alone."""
@@ -24,7 +27,8 @@ class Waiting:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder: Recorder | None = recorder
         self.stretches, self.losses = recorder.stretches, recorder.losses
-        self.count = self.seen = self.due = 0  # steps; those of earlier epochs; when to observe again
+        self.count = self.seen = 0  # steps, and those of earlier epochs
+        self.due = self.until = 0  # when to look up, and when to observe again
         self.repeats = 0
 
     def replayed(self, began: int, middle: int, ended: int) -> None:
@@ -34,7 +38,7 @@ class Waiting:
         """Count a step, and have the next one observed if it is its turn."""
         self.count += 1
         if self.count >= self.due:
-            self.observe()
+            self._look_up()
 
     def repeated(self) -> None:
         """Count a replay."""
@@ -45,21 +49,28 @@ class Waiting:
         self.repeats += 1
         self.count += 1
         if self.count >= self.due:
-            self.observe()
+            self._look_up()
 
-    def observe(self) -> None:
-        """Have the next step observed; nobody does, and nothing is kept, where a context outlives its profiler."""
-        if self.recorder is not None:
+    def wait(self, steps: int) -> None:
+        """Let so many steps go by."""
+        self.until = self.count + steps
+        self.due = min(self.until, self.count + STRIDE)
+
+    def _look_up(self) -> None:
+        if self.recorder is None:  # a context outlives its profiler
+            self.stretches.clear()
+            if self.losses:
+                self.losses.clear()
+        elif self.count >= self.until:
             self.recorder.observe()
-            return
-        self.stretches.clear()
-        if self.losses:
-            self.losses.clear()
+        else:
+            self.recorder.make_room()
+            self.wait(self.until - self.count)
 
     def resume(self) -> None:
         """Observe, since it is time to."""
         if self.recorder is not None:
-            self.recorder.attach()
+            self.recorder.resume(observe=True)
 
 
 class Again(Observer):

@@ -41,15 +41,15 @@ class Applied:
 class Watch(Observer):
     """The observer of a step that is captured, beside one that was there before."""
 
-    def __init__(self, beside: Observer | None = None) -> None:
-        self.beside = beside
+    def __init__(self, other: Observer | None = None) -> None:
+        self.other = other
         self.applied: list[Applied] = []
         self.looked = ""
 
     def forward(self, op: Any, node: Any, inputs: Any, params: Any, output: Any, began: int) -> None:
         """Note an op."""
-        if self.beside is not None:
-            self.beside.forward(op, node, inputs, params, output, began)
+        if self.other is not None:
+            self.other.forward(op, node, inputs, params, output, began)
         self.applied.append(Applied(op, node, inputs, params, output))
 
     def read(self) -> None:

@@ -215,11 +215,14 @@ class CompiledStep:
         before = carried.save()
         watch, inputs = Watch(MODE.get().observer), [_given(a) for a in arrays]
         captured: list[Captured] = []
+        leaves = [(t._leaf, t._leaf.version) for t in tensors if t._node is not None and t._leaf is not None]
 
         def observed() -> Any:
             with recording.mode(observer=watch):
                 returned = self.f(*inputs)
             try:
+                if any(leaf.version != version for leaf, version in leaves):
+                    raise Uncapturable("it changes parameters, as an optimizer's step does")
                 signature = Signature(watch, [*inputs, *tensors])
                 earlier = self.seen.get(key)
                 if self._state(found) != state:

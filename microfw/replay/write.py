@@ -73,6 +73,7 @@ class Writer:
         depth, within = 0, None
         for call, after in zip(self.calls, [*self.calls, None][1:], strict=True):
             if call.node is not within:
+                self.close(lines, depth)
                 depth, within = 0, call.node
                 self.scalars.clear()
                 self.read_clock(lines, within)
@@ -81,8 +82,14 @@ class Writer:
                 continue
             lines += indented(self.lines(call), depth)
             depth += call.style == "guard"
+        self.close(lines, depth)
         self.read_clock(lines, None)
         return lines
+
+    def close(self, lines: list[str], depth: int) -> None:
+        """End a node, of which nothing may be left but its guards."""
+        if depth and lines[-1].endswith("else:"):
+            lines += indented(["pass"], depth)
 
     def overwrites(self, after: Call, call: Call) -> bool:
         """Whether a call reads another's result, which nobody else does, for it puts its own in the same place."""
