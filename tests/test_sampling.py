@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextvars
+import sys
+import threading
 import time
 
 import numpy as np
@@ -403,6 +405,32 @@ def test_a_step_is_learnt_while_blocks_end_and_contexts_are_copied():
     assert [e.steps for e in profiler.session.epochs] == [12, 12]
     assert profiler.session.epochs[1].observed == 6
     assert step.explain().count("replayed") == 3
+
+
+def test_threads_that_share_a_profile_train_on():
+    loops, errors = [Loop(compile=True) for _ in range(3)], []
+    before, interval = [loop.step().item() for loop in loops], sys.getswitchinterval()
+
+    def train(loop):
+        try:
+            for _ in range(100):
+                loop.step()
+        except Exception as error:
+            errors.append(error)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with mf.Profiler(every=3):
+            contexts = [contextvars.copy_context() for _ in loops]
+            threads = [
+                threading.Thread(target=c.run, args=(train, loop)) for c, loop in zip(contexts, loops, strict=True)
+            ]
+            [thread.start() for thread in threads]
+            [thread.join() for thread in threads]
+    finally:
+        sys.setswitchinterval(interval)
+    assert errors == []
+    assert all(loop.step().item() < loss for loop, loss in zip(loops, before, strict=True))
 
 
 def test_a_long_wait_keeps_little(monkeypatch):

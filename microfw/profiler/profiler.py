@@ -68,6 +68,9 @@ class Profiler(Callback, Hook):
     A layer's backward time is that of its own nodes, timed where the engine runs their derivative rules.
     Their sum, and the remainder that is the walk itself, make up the measured time of ``backward``, exactly.
 
+    It keeps the books of one thread. Threads that run in copies of its context write into them too, while their times
+    overlap: give each a profiler of its own.
+
     Examples
     --------
     >>> import numpy as np, microfw as mf

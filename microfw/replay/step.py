@@ -178,7 +178,9 @@ class CompiledStep:
     def _show(self, replay: Replay, observer: Any, arrays: Any, between: Between) -> Any:
         """Run a step as ever, which an observer sees before it follows replays."""
         made = self._eager(arrays, between)
-        replay.timed = Timed(replay.plan, observer, observer.bound())
+        pattern = observer.bound()
+        if pattern is not None and len(pattern.sites) >= len(replay.plan.captured.nodes):  # nobody else came between
+            replay.timed = Timed(replay.plan, observer, pattern)
         return made
 
     def _array(self, x: Any) -> Array:
