@@ -188,8 +188,8 @@ class Tensor(ArrayLike):
                 else:
                     leaf.accept(g)  # type: ignore[union-attr]
         finally:
-            if began:
-                watcher.stretches += ("backward", began, perf_counter_ns())  # type: ignore[union-attr, operator]
+            if watcher is not None and began:
+                watcher.stretches += ("backward", began, perf_counter_ns())
 
     def register_hook(self, hook: Hook) -> Handle:
         """Have a function called with the gradient with respect to this Tensor, whenever one has been computed.

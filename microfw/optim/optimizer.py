@@ -150,8 +150,8 @@ class Optimizer:
             if missing or not self._at_once():
                 self._closely()
         except BaseException:
-            if timing:
-                watcher.stretches += ("update", began, perf_counter_ns())  # type: ignore[union-attr, operator]
+            if watcher is not None and timing:
+                watcher.stretches += ("update", began, perf_counter_ns())
             raise
         if watcher is not None:
             watcher.updated(began, perf_counter_ns() if timing else 0)

@@ -166,7 +166,8 @@ def compare(a: Session, b: Session, *, least: float | None = None, confidence: f
     for name, session in (("a", a), ("b", b)):
         if not session.epochs:
             raise ArgumentError(message("compare", f"an epoch in {name}", "a session without one"))
-    used = _used(a, b, alternated)
+    pairs = [(x, y) for x, y in zip(a.epochs, b.epochs, strict=False) if x.observed and y.observed]
+    used = _used(a, b, pairs if alternated else None)
     rounds = min(map(len, used))
     keys = _large(*used)
     times = [_times(epochs, keys) for epochs in used]
@@ -192,24 +193,20 @@ def compare(a: Session, b: Session, *, least: float | None = None, confidence: f
         real = rounds >= needed and (low[k] > 0 or high[k] < 0) and abs(change) >= least
         found.changes.append(Change(layer, phase, x, y, change, float(low[k]), float(high[k]), bool(real)))
     found.counts = _counts(a, b)
-    for left, right in zip(a.epochs, b.epochs, strict=False):
-        if not (left.observed and right.observed):
-            continue
-        per_step = [e.backward_ns / (e.observed or 1) for e in (left, right)]
-        found.epochs.append((left.epoch, per_step[0], per_step[1]))
+    for left, right in pairs:
+        found.epochs.append((left.epoch, left.taken("backward", True), right.taken("backward", True)))
     return found
 
 
-def _used(a: Session, b: Session, alternated: bool) -> list[list[Epoch]]:
-    """Return the epochs that can be compared: those in which a step was observed, in both if rounds belong together."""
-    if alternated:
-        both = [(x, y) for x, y in zip(a.epochs, b.epochs, strict=False) if x.observed and y.observed]
-        used = [[x for x, _ in both], [y for _, y in both]]
-    else:
+def _used(a: Session, b: Session, rounds: list[tuple[Epoch, Epoch]] | None) -> list[list[Epoch]]:
+    """Return the epochs that can be compared: those in which a step was observed, or of alternated runs the rounds."""
+    if rounds is None:
         used = [[e for e in session.epochs if e.observed] for session in (a, b)]
+    else:
+        used = [[pair[k] for pair in rounds] for k in range(2)]
     for name, epochs in zip("ab", used, strict=True):
         if not epochs:
-            wanted = f"an epoch of {name} with an observed step" if not alternated else "a round observed in both runs"
+            wanted = f"an epoch of {name} with an observed step" if rounds is None else "a round observed in both runs"
             raise ArgumentError(message("compare", wanted, "none", "sample more often: lower every"))
     return used
 
@@ -238,7 +235,7 @@ def _times(epochs: list[Epoch], keys: list[tuple[str, str]]) -> Array:
                 if place is not None:
                     table[k, place] += getattr(row, f"{phase}_ns")
         table[k, -3:] = epoch.forward_ns, epoch.backward_ns, epoch.update_ns
-        table[k] /= epoch.observed or 1
+        table[k] /= epoch.observed
     return table
 
 

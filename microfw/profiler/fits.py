@@ -99,8 +99,7 @@ def fits_report(fits: Sequence[FitProfile], *, most: int = 40, epochs: int = 8) 
     sampled = any(fit.session.every > 1 for fit in fits)
 
     def time(e: Epoch, phase: str) -> float:
-        ns: int = getattr(e, f"{phase}_ns")
-        return ns / (e.observed or 1) / 1e3 if sampled else ns / 1e6
+        return e.taken(phase, sampled) / (1e3 if sampled else 1e6)
 
     forward, backward = (sum(time(total, phase) for total in totals) for phase in ("forward", "backward"))
     names = ", ".join(dict.fromkeys(fit.estimator for fit in fits))
@@ -116,14 +115,14 @@ def fits_report(fits: Sequence[FitProfile], *, most: int = 40, epochs: int = 8) 
     columns = list(range(longest)) if longest <= epochs else [*range(epochs - 1), longest - 1]
     for k, setting in zip(shown, settings, strict=True):
         name, total = ".".join(map(str, fits[k].place)), totals[k]
-        times = [time(e, "backward") for e in fits[k].session.epochs]
+        times = ["" if sampled and not e.observed else f"{time(e, 'backward'):,.2f}" for e in fits[k].session.epochs]
         share = [] if sampled else [f"{time(total, 'backward') / backward:.1%}" if backward else ""]
         rows.append(
             [name, whole(len(times)), whole(total.steps), "" if total.loss is None else f"{total.loss:.4f}"]
             + [f"{time(total, phase):,.2f}" for phase in ("forward", "backward")]
             + [*share, setting]
         )
-        by_epoch.append([name] + [f"{times[e]:,.2f}" if e < len(times) and times[e] else "" for e in columns])
+        by_epoch.append([name] + [times[e] if e < len(times) else "" for e in columns])
     head = ["fit", "epochs", "steps", "loss", "forward", "backward", *([] if sampled else ["share"])]
     unit = "µs in an observed step" if sampled else "ms"
     cut = f", the {most} dearest of {len(fits)}" if len(fits) > most else ""

@@ -300,15 +300,11 @@ class Recorder(Observer):
             MODE.set(self.modes[observe])
             return
         beside = getattr(mode.observer, "beside", None)  # as detect_anomaly's, which goes on
-        if beside is None:
-            if self.modes and mode.observer is not None and mode.observer is not self:
-                return  # where a step is learnt, whose end resumes
-
-            def beside(observer: Observer | None) -> Observer | None:
-                return observer
-
-        self.modes[False] = mode.changed(observer=beside(None), watcher=self.waiting)
-        self.modes[True] = mode.changed(observer=beside(self), watcher=self)
+        if beside is None and self.modes and mode.observer not in (None, self):
+            return  # where a step is learnt, whose end resumes
+        for watcher, observer in ((self.waiting, None), (self, self)):
+            observer = observer if beside is None else beside(observer)
+            self.modes[watcher is self] = mode.changed(observer=observer, watcher=watcher)
         MODE.set(self.modes[observe])
 
     def resume(self, observe: bool = False) -> None:

@@ -125,9 +125,9 @@ def _epochs(session: Session, most: int) -> str:
 
 def phases(e: Epoch, sampled: bool, size: float, names: Sequence[str]) -> list[str]:
     """Return what phases took in an epoch; in a sampled one, where steps went by unobserved, in one observed step."""
-    times = [getattr(e, f"{name}_ns") for name in names]
+    times = [e.taken(name, sampled) for name in names]
     if sampled:
-        return [microseconds(ns / e.observed) if e.observed else "" for ns in times]
+        return [microseconds(ns) if e.observed else "" for ns in times]
     return [f"{ns / size:,.2f}" for ns in times]
 
 

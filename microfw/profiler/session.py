@@ -104,10 +104,8 @@ class Epoch:
         The most that ops had kept when a backward pass began. What checkpoints keep, and build again, is not in it.
     forward_ns, backward_ns, update_ns : int
         Time in the model and the loss, in ``backward``, and in the optimizer's step.
-    data_ns : int
-        Time from the end of the step before to the start of an observed one.
-    evaluation_ns, total_ns : int
-        Time in forwards under ``no_grad``, all of them; of the whole epoch.
+    data_ns, evaluation_ns, total_ns : int
+        Time from the step before to an observed one; in forwards under ``no_grad``, all of them; of the whole epoch.
     replayed : int
         How many of the steps were replayed; see `mf.compile`.
     """
@@ -149,6 +147,11 @@ class Epoch:
         for row in self.rows:
             total.add(row)
         return total
+
+    def taken(self, phase: str, sampled: bool) -> float:
+        """Return the nanoseconds of a phase: in the epoch, or if the profile is sampled, in one observed step."""
+        ns: int = getattr(self, f"{phase}_ns")
+        return ns / (self.observed or 1) if sampled else ns
 
     def ratio(self) -> Ratio:
         """Return backward against forward."""

@@ -34,8 +34,7 @@ def plot(session: Session) -> Any:
     bottom = [0.0] * len(numbers)
     sampled = session.every > 1
     for phase, colour in COLOURS.items():
-        sizes = [(e.observed or 1) * 1e3 if sampled else 1e6 for e in session.epochs]
-        heights = [getattr(e, f"{phase}_ns") / size for e, size in zip(session.epochs, sizes, strict=True)]
+        heights = [e.taken(phase, sampled) / (1e3 if sampled else 1e6) for e in session.epochs]
         left.bar(numbers, heights, 0.85, bottom, color=colour, label=phase)
         bottom = [b + h for b, h in zip(bottom, heights, strict=True)]
     what = ("An observed step by epoch", "µs") if sampled else ("Time by epoch", "ms")
