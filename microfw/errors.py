@@ -45,6 +45,14 @@ class NonFiniteError(MicrofwError, FloatingPointError):
     """A loss, a gradient or a value turned NaN or infinite."""
 
 
+class ReplayError(MicrofwError, RuntimeError):
+    """A replayed training step was found to give something else than the eager step."""
+
+
+class ReplayWarning(UserWarning):
+    """The same, where training goes on with eager steps."""
+
+
 def message(where: str, expected: str, got: object, fix: str = "") -> str:
     """Say where, what was expected, what came, and how to mend it, in one line.
 

@@ -174,6 +174,8 @@ class ArrayLike(Infix, Methods):
             key = frozen_key(key)
         if isinstance(key, ArrayLike | np.ndarray) and key.dtype.kind == "i" and self._array.ndim:
             return OPS["take"].call(self, key, axis=0)  # whose indices are an input, not a setting
+        if type(key) is tuple and any(isinstance(k, ArrayLike) for k in key) and all(map(_is_integer, key)):
+            return OPS["gather"].call(self, _stacked(key))  # likewise
         return OPS["getitem"].call(self, key=frozen_key(key))
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -252,7 +254,22 @@ def frozen_key(key: Any) -> Any:
     if isinstance(key, tuple):
         return tuple(frozen_key(k) for k in key)
     if isinstance(key, ArrayLike):
-        return key._array if key._leaf is None else key._array.copy()
+        values = key._values()  # observed, since a mask decides on the shape of the result
+        return values if key._leaf is None else values.copy()
     if isinstance(key, list):
         return np.array(key, None if key else np.intp)
     return np.array(key) if isinstance(key, np.ndarray) else key
+
+
+def _is_integer(key: Any) -> bool:
+    """Return True for an integer and for an array or Tensor of integers."""
+    if isinstance(key, ArrayLike | np.ndarray):
+        return key.dtype.kind in "iu"
+    return isinstance(key, int | np.integer) and not isinstance(key, bool)
+
+
+def _stacked(key: tuple[Any, ...]) -> Any:
+    """Return the indices of all axes as one array, the axes first."""
+    shape = np.broadcast_shapes(*(np.shape(k) for k in key))
+    arrays = (k.astype(np.intp) if isinstance(k, ArrayLike) else np.asarray(k, np.intp) for k in key)
+    return np.stack([np.broadcast_to(k, shape) for k in arrays])

@@ -92,6 +92,25 @@ def add_at(key: Any, x: Any, shape: Shape, positions: Callable[[], Array]) -> Ar
     return zeros
 
 
+@op(
+    vjp=(lambda g, indices, shape: put(g, shape=shape, key=tuple(indices)), None),
+    jvp=(lambda dx, indices, shape: dx[tuple(indices)], None),
+    cost=_scatter_cost,
+    fresh=True,
+)
+def gather(x: Array, indices: Array) -> Array:
+    """Entries of ``x`` at integers for each of its first axes, stacked: the picked scores of ``x[rows, labels]``.
+
+    Examples
+    --------
+    >>> import numpy as np, microfw as mf
+    >>> x = mf.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> gather(x, np.array([[0, 1], [1, 0]]))
+    tensor([2., 3.])
+    """
+    return x[tuple(indices)]
+
+
 # Along an axis
 
 

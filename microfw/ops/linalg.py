@@ -14,7 +14,7 @@ from microfw.tensor import Tensor
 _ONES: dict[int, Array] = {}
 
 
-def _column_sums(g: Any, out: Array) -> None:
+def _column_sums(g: Any, shape: Shape, out: Any = None) -> Any:
     """Sum a gradient over its rows; a product with ones takes a third of the time of a sum."""
     if g.ndim != 2:
         g = _rows(g)
@@ -26,10 +26,13 @@ def _column_sums(g: Any, out: Array) -> None:
             _ONES.clear()
         if g.dtype.kind == "f":
             _ONES[len(g)] = ones
-    if type(g) is np.ndarray:
-        ones.dot(g, out)
-    else:  # the same product; a stand-in has to come first
-        g.T.dot(ones, out)
+    # np.dot also takes the arrays on which replay traces; the method takes 60 ns less
+    return ones.dot(g, out) if type(g) is np.ndarray else np.dot(ones, g, out)
+
+
+def _to_bias(g: Any, shape: Shape) -> Any:
+    """Return the gradient of a bias with the bits that `_column_sums` writes into an optimizer's buffer."""
+    return g if isinstance(g, Tensor) or shape != g.shape[-1:] else _column_sums(g, shape)
 
 
 def _rows(x: Any) -> Any:
@@ -97,8 +100,8 @@ def _back_to_x(g: Any, w: Any, x: Any) -> Any:
 
 
 @op(
-    vjp=(_back_to_x, lambda g, x: _rows(x).T.dot(_rows(g)), lambda g: g),
-    jvp=(lambda dx, w, x: _by_rows(dx, w), lambda dw, x: _by_rows(x, dw), lambda db: db),
+    vjp=(_back_to_x, lambda g, x: _rows(x).T.dot(_rows(g)), _to_bias),
+    jvp=(lambda dx, w, x: _by_rows(dx, w), lambda dw, x: _by_rows(x, dw), lambda db, shape: db),
     into=(
         None,
         lambda g, x, out: x.T.dot(g, out) if x.ndim == 2 else _rows(x).T.dot(_rows(g), out),

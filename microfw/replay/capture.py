@@ -16,6 +16,7 @@ from microfw.errors import MicrofwError
 from microfw.graph import Leaf, Node, unbroadcast
 from microfw.recording import HERE, Observer
 from microfw.replay.trace import Array, Call, Cell, Tape, Untraceable, copy, plain
+from microfw.replay.verification import same
 from microfw.tensor import Tensor
 
 
@@ -63,21 +64,40 @@ class Signature:
 
     def __init__(self, watch: Watch, known: list[Any]) -> None:
         if watch.looked:
-            raise Uncapturable(f"{watch.looked} looks at a value")
-        self.ops = []
-        self.constants: list[Array] = []
+            raise Uncapturable(f"{watch.looked} reads the values of a Tensor")
+        self.ops: list[tuple[Any, ...]] = []
         made = {id(t._array) for t in known}
         for a in watch.applied:
-            self.ops.append((a.op.name, a.params, [x.shape if isinstance(x, np.ndarray) else x for x in a.inputs]))
-            self.constants += [x for x in a.inputs if isinstance(x, np.ndarray) and id(x) not in made]
+            shapes = [x.shape if isinstance(x, np.ndarray) else x for x in a.inputs]
+            constants = [x for x in a.inputs if isinstance(x, np.ndarray) and id(x) not in made]
+            self.ops.append((a.path, a.op.name, a.params, shapes, constants))
             made.add(id(a.output))
 
-    def compare(self, other: Signature) -> None:
-        """Raise `Uncapturable` unless another step was of the same kind."""
-        if not alike(self.ops, other.ops):
-            raise Uncapturable("the ops or their settings are not the same at every step")
-        if not alike(self.constants, other.constants):
-            raise Uncapturable("an array that the function makes is not the same at every step")
+    def difference(self, other: Signature) -> str | None:
+        """Return how another step, compared with this one, was of another kind; None if it was of the same."""
+        for (path, name, params, shapes, constants), theirs in zip(self.ops, other.ops, strict=False):
+            where = f"{path}: {name}" if path else name
+            if (path, name) != theirs[:2]:
+                return (
+                    f"op {where} comes after {f'{theirs[0]}: {theirs[1]}' if theirs[0] else theirs[1]} took its place"
+                )
+            if not alike(params, theirs[2]):
+                keys = [k for k in params if not alike(params[k], theirs[2].get(k))]
+                return (
+                    f"{where} has another {', '.join(keys)}: {', '.join(_short(params[k], theirs[2][k]) for k in keys)}"
+                )
+            if not alike(shapes, theirs[3]):
+                return f"{where} has other inputs: {_short(shapes, theirs[3])}"
+            if not alike(constants, theirs[4]):
+                return f"an array that the function makes for {where} is not the same at every step"
+        if len(self.ops) != len(other.ops):
+            return f"there are {len(self.ops)} ops, and {len(other.ops)} before"
+        return None
+
+
+def _short(now: Any, before: Any) -> str:
+    texts = [" ".join(repr(value).split()) for value in (now, before)]
+    return "{}, and {} before".format(*(text if len(text) < 40 else text[:37] + "..." for text in texts))
 
 
 class Captured:
@@ -92,14 +112,17 @@ class Captured:
     outputs : list of Cell
         What the step's function returned.
     leaves : list of (Leaf, Cell)
-        The leaves that get a gradient, and the cell that it is in.
+        The optimizer's leaves that get a gradient, and the cell of their place in its buffer.
+    shared : list of (Leaf, Cell)
+        Other leaves that get a gradient, which is added to what they have, and the cell that it is in.
     nodes, walked : list of Applied
         The ops that recorded a node, in order, and those that a gradient reaches.
     opaque : dict
         Ops that are one call each, and why.
     """
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watch, owner: Any) -> None:
+        self.owner = owner
         self.tape = Tape()
         self.forward: list[Call] = []
         self.backward: list[Call] = []
@@ -108,6 +131,7 @@ class Captured:
         self.inputs: list[Cell] = []
         self.outputs: list[Cell] = []
         self.leaves: list[tuple[Leaf, Cell]] = []
+        self.shared: list[tuple[Leaf, Cell]] = []
         self.nodes: list[Applied] = []
         self.walked: list[Applied] = []
         self.opaque: dict[str, str] = {}
@@ -183,9 +207,9 @@ class Captured:
             outs = [Cell(self.tape, applied.output)]
         if extra and len(outs) == 1:
             form: Any = applied.node and applied.node.form
-            pairs = zip(form.partials, form.places, strict=True)
+            pairs = zip(form.partials, form.places, strict=True) if form else ()
             saved = {name: k for p, places in pairs for name, k in zip(p.sources, places, strict=True)}
-            arrays = [applied.saved[saved[name]] for name in op.aux]
+            arrays = [applied.saved[saved[name]] if form else None for name in op.aux]
             outs += [Cell(self.tape, np.empty(0) if a is None else a) for a in arrays]  # None is never read
         pure = all(plainly(v) for v in applied.params.values())
         self.tape.calls.append(
@@ -209,8 +233,8 @@ class Captured:
                 if isinstance(parent, Node) and parent not in applied:
                     raise Uncapturable(f"{node.where}: it depends on what is no op of the step, such as a hook")
                 args = self._arguments(partial, places, *applied[node])
-                slot = parent.slot if isinstance(parent, Leaf) else None
-                if slot is not None and partial.into is not None and parent not in arrived:
+                own = isinstance(parent, Leaf) and parent.owner is self.owner
+                if own and partial.into is not None and parent not in arrived:
                     share = self.slot(parent)
                     self._derive(partial.into, (g, *args, share), node, share)
                 else:
@@ -223,9 +247,9 @@ class Captured:
         for leaf, share in arrived.items():
             if leaf.hooks:
                 raise Uncapturable(f"{leaf.name or 'a leaf'} has a hook on its gradient")
-            if leaf.slot is None:
-                name = leaf.name or f"a leaf of shape {leaf.shape}"
-                raise Uncapturable(f"{name} gets a gradient and is not among the optimizer's parameters")
+            if leaf.owner is not self.owner:
+                self.shared.append((leaf, self.cell(share)))
+                continue
             target = self.slot(leaf)
             if share is not target:
                 self.tape.calls.append(Call(copy, (self.cell(share),), {}, target, "cast"))
@@ -269,7 +293,7 @@ class Captured:
         return self.tape.note(rule, args, {}, np.asarray(rule(*values)), "copy")
 
 
-def capture(watch: Watch, arguments: Iterable[Tensor], returned: Any, known: Iterable[Tensor]) -> Captured:
+def capture(watch: Watch, arguments: Iterable[Tensor], returned: Any, known: Iterable[Tensor], owner: Any) -> Captured:
     """Return a step's calls.
 
     Parameters
@@ -282,13 +306,15 @@ def capture(watch: Watch, arguments: Iterable[Tensor], returned: Any, known: Ite
         What it returned, the loss first.
     known : iterable of Tensor
         The leaves that it may use.
+    owner : Owner
+        The mark of the optimizer's leaves, see `optim.flat`.
 
     Raises
     ------
     Uncapturable
         Naming what cannot be repeated.
     """
-    captured = Captured(watch)
+    captured = Captured(watch, owner)
     for argument in arguments:
         cell = Cell(captured.tape, argument._array, fixed=np.empty_like(argument._array))
         captured.inputs.append(captured.name(argument._array, cell))
@@ -311,16 +337,6 @@ def capture(watch: Watch, arguments: Iterable[Tensor], returned: Any, known: Ite
     captured.walk(loss, made)
     captured.backward = captured.tape.calls
     return captured
-
-
-def same(a: Array, b: Array) -> bool:
-    """Whether two arrays have the same bits in the same layout."""
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    kept = [k for k in range(a.ndim) if a.shape[k] > 1]
-    if a.size and [a.strides[k] for k in kept] != [b.strides[k] for k in kept]:
-        return False
-    return a.tobytes() == b.tobytes()
 
 
 def alike(a: Any, b: Any) -> bool:

@@ -42,7 +42,11 @@ class Plan:
 
     def __init__(self, captured: Captured) -> None:
         self.captured = captured
+        self.results = [*captured.outputs, *(cell for _, cell in captured.shared)]
         self.calls = self._needed(captured)
+        self.read = {id(root(c)) for c in self.results}
+        for call in self.calls:
+            self.read |= {id(root(c)) for c in (*call.reads, *(call.instead.reads if call.instead else ()))}
         self.impure = any(not call.pure and call.style != "guard" for call in self.calls)
         self.arrays: dict[int, Array] = {}
         self.beside: dict[Any, Array] = {}
@@ -61,7 +65,7 @@ class Plan:
         If there is a ``mark``, the clock is read between nodes, and the mark is to be given what it said. A long plan
         is written as functions, which do so themselves.
         """
-        kept = {id(root(c)) for c in self.captured.outputs}
+        kept = {id(root(c)) for c in self.results}
         between = kept | {id(root(c)) for call in self.passes[1] for c in call.reads}
         return [self._part(calls, later, mark) for calls, later in zip(self.passes, (between, kept, kept), strict=True)]
 
@@ -89,7 +93,7 @@ class Plan:
 
     def _needed(self, captured: Captured) -> list[Call]:
         """Drop the calls whose results nothing reads."""
-        live = {id(root(c)) for c in captured.outputs}
+        live = {id(root(c)) for c in self.results}
         kept = []
         for call in reversed(captured.forward + captured.backward + captured.update):
             outs = [root(c) for c in call.outs]
@@ -129,7 +133,7 @@ class Plan:
             instead = call.instead.reads if call.instead is not None else ()  # what would take over reads its inputs
             for cell in (*call.reads, *call.outs, *instead):
                 last[id(root(cell))] = k
-        for cell in self.captured.outputs:
+        for cell in self.results:
             last[id(root(cell))] = len(self.calls)
         free: dict[int, list[Array]] = {}
         blocks: dict[int, Array] = {}
@@ -199,6 +203,10 @@ class Plan:
         """Whether a cell has memory."""
         return cell.fixed is not None or id(root(cell)) in self.arrays
 
+    def is_read(self, cell: Cell) -> bool:
+        """Whether anything reads a result; an auxiliary one that no derivative needs may be None."""
+        return cell.fixed is not None or id(root(cell)) in self.read
+
     def zeros(self, n: int) -> Array:
         """Return as many zeros: the indices that repeat the first row."""
         return self.beside.setdefault(n, np.zeros(n, np.intp))
@@ -209,7 +217,7 @@ class Plan:
         """Whether an argument can be read where it is: nothing but the array itself and its transpose is needed."""
         calls = [c for call in self.calls for c in (call, call.instead) if c is not None]
         views = [c for call in calls for c in call.reads if root(c) is cell and c is not cell]
-        outputs = [root(c) for c in self.captured.outputs]
+        outputs = [root(c) for c in self.results]
         return all(is_transpose(c) for c in views) and not any(c is cell for c in outputs)
 
 

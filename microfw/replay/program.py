@@ -34,13 +34,20 @@ def program(replay: Replay, watcher: Any, timed: Timed | None) -> FunctionType:
     forward, backward, moves = replay.parts if timed is None else timed.written
     both, times = _both(forward, backward, timing)
     inputs = replay.plan.captured.inputs
-    fits, names = fitting(inputs, replay.named)
+    fits, names = fitting(inputs, replay.depends)
     names |= forward.names | backward.names | moves.names
     names |= {f"o{k}": output for k, output in enumerate(replay.outputs)}
     names |= {"changes": recording.changes, "count": recording.changes.count, "leaves": replay.leaves, "result": result}
     names |= {"acquire": replay.lock.acquire, "release": replay.lock.release, "broken": replay.broken}
-    names |= {"carried": carried, "others": replay.others, "timed": timed, "watcher": watcher, "clock": perf_counter_ns}
-    names |= {"optimizer": optimizer, "whole": replay.plan.captured.whole}
+    names |= {
+        "carried": carried,
+        "others": replay.others,
+        "shared": replay.shared,
+        "timed": timed,
+        "watcher": watcher,
+        "clock": perf_counter_ns,
+    }
+    names |= {"ticks": replay.ticks, "optimizer": optimizer, "whole": replay.plan.captured.whole}
     outputs = range(len(replay.outputs))
     tell, told = ([f"watcher.replayed({times})"], ["watcher.repeated()"]) if watched else ([], [])
     update = [*tell, "optimizer.step()", *told]
@@ -51,7 +58,15 @@ def program(replay: Replay, watcher: Any, timed: Timed | None) -> FunctionType:
         "    return None",
         f"[{replay.plan.arguments}] = given",
         "before = looking = None",
-        f"if not ({fits}) or not acquire(False):",
+        "try:",
+        f"    if not ({fits}) or not acquire(False):",
+        "        return None",
+        "except Exception:",  # of a test, as where an attribute was deleted
+        "    return None",
+        "for tick in ticks:",  # used up when the plan is to be held against the eager step again
+        "    break",
+        "else:",
+        "    release()",
         "    return None",
         "try:",
         *indented([
@@ -61,6 +76,7 @@ def program(replay: Replay, watcher: Any, timed: Timed | None) -> FunctionType:
             "for leaf, slot in leaves:",
             "    leaf.grad = slot",
             *_if(bool(replay.others), "for leaf in others:", "    leaf.grad = None"),
+            *_if(bool(replay.shared), "for leaf, gradient in shared:", "    leaf.accept(gradient)"),
             *(f"r{k} = o{k}.copy()" for k in outputs),
             *(f"r{k}.setflags(False)" for k in outputs),
             *_if(watched and watcher.losses is not None, "watcher.losses.append(r0)"),

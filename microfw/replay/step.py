@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
+from itertools import repeat
+from operator import length_hint
 from threading import Lock
+from time import perf_counter_ns
 from types import FunctionType
 from typing import Any
 
 import numpy as np
 
 from microfw import recording
-from microfw.errors import DTypeError, message
+from microfw.errors import DTypeError, ReplayError, ReplayWarning, message
 from microfw.reach import reached
 from microfw.recording import MODE, PLAIN, Mode
-from microfw.replay.capture import Captured, Signature, Uncapturable, Watch, capture, same
-from microfw.replay.guards import Carried, Named, state_of
+from microfw.replay.capture import Captured, Signature, Uncapturable, Watch, capture
+from microfw.replay.dependencies import Dependencies
 from microfw.replay.moves import moves
 from microfw.replay.plan import Plan
 from microfw.replay.program import program
 from microfw.replay.timed import Timed
+from microfw.replay.verification import Carried, Difference, StepState, global_generators
+from microfw.replay.write import function
 from microfw.tensor import Tensor, result
 
 Array = np.ndarray[Any, Any]
@@ -28,7 +34,10 @@ Between = Callable[[Array], None] | None
 Update = bool | Callable[[], None]
 
 RECAPTURES = 20
-"""How often a step may be captured anew before it is left alone: something that it depends on changes all the time."""
+"""How often a step may be captured again before it is run eagerly: something that it depends on changes all the time."""
+
+WORTH = 64
+"""A plan that was replayed so often has paid for its capture, which then does not count."""
 
 MOST_MODES = 4
 """Under how many modes, such as watched and not, a plan is kept written out."""
@@ -36,44 +45,65 @@ MOST_MODES = 4
 MOST_PLANS = 32
 """How many shapes may have a plan, each of which has memory of its own."""
 
+FIRST_CHECK = 16
+"""The replay at which a plan is held against the eager step again; then at 4 times as many, and so on."""
+
 
 class Replay:
     """A plan with what must hold for it."""
 
-    def __init__(self, step: CompiledStep, captured: Captured, plan: Plan, several: bool, state: Any) -> None:
-        self.f = step.f
+    def __init__(
+        self,
+        step: CompiledStep,
+        captured: Captured,
+        several: bool,
+        depends: Dependencies,
+        carried: Carried,
+        signature: Signature,
+    ) -> None:
         self.optimizer = step.optimizer
-        self.plan = plan
+        self.plan = plan = Plan(captured)
         self.parts = plan.write()
         self.outputs = [plan.array(cell) for cell in captured.outputs]
         self.leaves: list[tuple[Any, Any]] = [(leaf, leaf.slot) for leaf, _ in captured.leaves]
+        self.shared = [(leaf, plan.array(cell)) for leaf, cell in captured.shared]
         reached = {leaf for leaf, _ in self.leaves}
         self.others = [leaf for leaf in step.optimizer.flat.leaves if leaf not in reached]
         self.several = several
-        self.state = state
-        self.carried: Carried | None = None
+        self.signature = signature
+        self.everything = carried
+        self.carried = carried if plan.impure else None
         self.proven = False
         self.timed: Timed | None = None
         self.lock = Lock()
         self.runs: dict[Mode, Callable[..., Any]] = {}
         self.programs: dict[Any, FunctionType] = {}
-        self.named = Named(self.f)
-        self.changes = recording.changes.count
+        self.checked, self.next_check = 0, FIRST_CHECK
+        self.ticks = repeat(None, FIRST_CHECK - 1)
+        self._depend(depends)
 
-    def renew(self) -> None:
-        """Take what the step's function names, and the model's settings, as they are now."""
+    def _depend(self, depends: Dependencies) -> None:
+        self.depends = depends
         self.changes = recording.changes.count
-        if self.named.same():  # as after an evaluation
+        self.unchanged = function("", [f"return {depends.test}"], {**depends.bound})
+
+    def renew(self, depends: Dependencies) -> None:
+        """Take other tests of the same values, as after an evaluation."""
+        same = depends.same_tests(self.depends)
+        self._depend(self.depends if same else depends)
+        if same:
             for run in self.programs.values():
                 run.__globals__["count"] = self.changes
-            return
-        self.named = Named(self.f)
-        self.runs.clear()
-        self.programs.clear()
+        else:
+            self.runs.clear()
+            self.programs.clear()
 
     def current(self) -> bool:
-        """Whether all is as it was then."""
-        return self.changes == recording.changes.count and self.named.same()
+        """Return True if nothing that the plan depends on has changed."""
+        try:
+            return self.changes == recording.changes.count and bool(self.unchanged())
+        except Exception:  # of a test, as where an attribute was deleted
+            return False
 
     def under(self, mode: Mode) -> Callable[..., Any]:
         """Return the function that replays a step under a mode."""
@@ -91,8 +121,34 @@ class Replay:
             self.runs[mode] = run
         return run
 
+    @property
+    def replays(self) -> int:
+        """How often the plan was replayed."""
+        return self.next_check - 1 - length_hint(self.ticks)
+
+    def count_check(self) -> None:
+        """Put the next check off until there are four times as many replays."""
+        self.checked, self.next_check = self.next_check, 4 * self.next_check
+        self.ticks = repeat(None, self.next_check - self.checked)  # this step takes one
+        for run in self.programs.values():
+            run.__globals__["ticks"] = self.ticks
+
+    def state(self, outputs: Any = ()) -> StepState:
+        """Return a copy of all that a step changes, with what it returned."""
+        return StepState(self.optimizer, [leaf for leaf, _ in self.shared], self.everything, outputs)
+
+    def attempt(self, arrays: tuple[Array, ...], update: bool) -> StepState | None:
+        """Replay a step that nobody observes, and return what it has come to; None if the plan does not fit it."""
+        token = MODE.set(PLAIN)
+        try:
+            with np.errstate(all="ignore"):
+                made = self.under(PLAIN)(arrays, None, update)
+        finally:
+            MODE.reset(token)
+        return None if made is None else self.state(self.outputs)
+
     def broken(self, error: BaseException, looking: bool | None, before: Any) -> bool:
-        """Clear up after an error; tell whether it is one to raise, and not for the step as ever to put in words."""
+        """Clear up after an error; return True if the error is one to raise, which no eager step would put in words."""
         if looking or not isinstance(error, Exception):
             self.optimizer.zero_grad()
             return True
@@ -108,10 +164,12 @@ class CompiledStep:
         self.f = f
         self.optimizer = optimizer
         self.replays: dict[Key, Replay] = {}
-        self.seen: dict[Key, Signature] = {}
+        self.seen: dict[Key, tuple[Signature, Dependencies]] = {}
         self.reasons: dict[Key, str] = {}
         self.refused: dict[Key, tuple[int, Any]] = {}
         self.captures = 0
+        self.dropped: dict[Key, str] = {}
+        self.strict = False  # whether a difference is an error, as in a Trainer, or a warning
         self._runs: dict[Mode, Callable[..., Any]] = {}  # of the plan that was last in use
 
     def __getstate__(self) -> dict[str, Any]:
@@ -139,19 +197,27 @@ class CompiledStep:
     def _choose(self, arguments: tuple[Any, ...], between: Between, update: Update) -> Any:
         """Replay, learn, or run a step as ever."""
         arrays = tuple([self._array(a) for a in arguments])
-        run, passes = self._way(arrays)
-        made = None if run is None else run(arrays, between, update)
-        if made is None:
-            made = passes(arrays, between)
-            if callable(update):
-                update()
-            if update:
-                self.optimizer.step()
+        key = tuple([(a.dtype.char, a.shape, a.strides) for a in arrays])
+        replay, passes = self._select(key)
+        if replay is not None:
+            if not length_hint(replay.ticks):
+                return self._verify(key, replay, arrays, between, update)
+            run, self._runs = replay.under(MODE.get()), replay.runs
+            made = run(arrays, between, update)
+            if made is not None:
+                return made
+        made = passes(arrays, between)
+        self._update(update)
         return made
 
-    def _way(self, arrays: tuple[Array, ...]) -> tuple[Callable[..., Any] | None, Callable[..., Any]]:
-        """Return what replays such a step, if that may be, and what does both passes if not."""
-        key = tuple([(a.dtype.char, a.shape, a.strides) for a in arrays])
+    def _update(self, update: Update) -> None:
+        if callable(update):
+            update()
+        if update:
+            self.optimizer.step()
+
+    def _select(self, key: Key) -> tuple[Replay | None, Callable[..., Any]]:
+        """Return the plan to replay, if there is one and it is right, and what does both passes if not."""
         replay, mode = self.replays.get(key), MODE.get()
         observer = mode.observer
         if mode.nested or not mode.recording or not (observer is None or observer.follows):
@@ -159,21 +225,25 @@ class CompiledStep:
         if replay is None and key in self.reasons and not self._again(key):
             return None, self._eager
         if replay is not None and not replay.current():
-            if self._state(list(reached(self.f))) == replay.state:
-                replay.renew()
-            else:
+            depends = replay.depends.renewed()
+            if depends.problem or replay.depends.difference(depends):
+                self.captures -= replay.replays >= WORTH
                 replay = None
                 self.seen.pop(key, None)
+            else:
+                replay.renew(depends)
         if replay is None:
             if len(self.replays) >= MOST_PLANS:
-                self.reasons[key] = f"there are {MOST_PLANS} plans for other shapes"
-                self.refused[key] = recording.changes.count, None
+                self._refuse(key, f"there are {MOST_PLANS} plans for other shapes")
                 return None, self._eager
             return None, partial(self._learn, key)
         if observer is not None and (replay.timed is None or replay.timed.observer is not observer):
             return None, partial(self._show, replay, observer)
-        run, self._runs = replay.under(mode), replay.runs
-        return run, self._eager
+        return replay, self._eager
+
+    def _refuse(self, key: Key, why: str, depends: Dependencies | None = None) -> None:
+        self.reasons[key] = why
+        self.refused[key] = recording.changes.count, depends
 
     def _show(self, replay: Replay, observer: Any, arrays: Any, between: Between) -> Any:
         """Run a step as ever, which an observer sees before it follows replays."""
@@ -208,15 +278,17 @@ class CompiledStep:
         """Run a step and note it; the second time make a plan, and hold it against what the step has given."""
         self.replays.pop(key, None)
         self._runs = {}
+        depends = Dependencies(self.f)
+        if depends.problem:
+            self._refuse(key, depends.problem, depends)
+            return self._eager(arrays, between)
         found = list(reached(self.f))
-        state = self._state(found)
-        self.refused[key] = recording.changes.count, state
         tensors = [x for x in found if isinstance(x, Tensor) and x._leaf is not None]
         generators = [x for x in found if isinstance(x, np.random.Generator)]
         carried = Carried(generators, [t for t in tensors if t._node is None])
-        before = carried.save()
+        drawn, elsewhere = carried.save(), _states(depends.generators, generators)
         watch, inputs = Watch(MODE.get().observer), [_given(a) for a in arrays]
-        captured: list[Captured] = []
+        captured: list[tuple[Captured, Signature, StepState]] = []
         leaves = [(t._leaf, t._leaf.version) for t in tensors if t._node is not None and t._leaf is not None]
 
         def observed() -> Any:
@@ -226,77 +298,158 @@ class CompiledStep:
                 if any(leaf.version != version for leaf, version in leaves):
                     raise Uncapturable("it changes parameters, as an optimizer's step does")
                 signature = Signature(watch, [*inputs, *tensors])
-                earlier = self.seen.get(key)
-                if self._state(found) != state:
-                    raise Uncapturable("it changes settings that it may depend on")
-                if earlier is None:
-                    if len(self.seen) > MOST_PLANS:
-                        self.seen.clear()
-                    self.seen[key] = signature
-                else:
-                    self.captures += 1
-                    if self.captures > RECAPTURES:
-                        raise Uncapturable("what it depends on changes all the time")
-                    signature.compare(earlier)
+                now = depends.renewed()
+                where = now.problem or depends.difference(now)
+                if where is not None:
+                    raise Uncapturable(f"it changes {where}, on which it may depend")
+                if _states(depends.generators, generators) != elsewhere:
+                    raise Uncapturable("Python code in it draws random numbers; draw them with a layer, or pass them")
+                if self._seen_before(key, signature, depends):
                     with np.errstate(all="call", call=_nothing):  # so that an op that changes it is seen
-                        captured.append(capture(watch, inputs, returned, tensors))
-                        captured[0].update, captured[0].whole = moves(self.optimizer, captured[0].tape)
+                        made = capture(watch, inputs, returned, tensors, self.optimizer.flat.owner)
+                        made.update, made.whole = moves(self.optimizer, made.tape)
+                    state = StepState(self.optimizer, [leaf for leaf, _ in made.shared], carried)
+                    state.drawn = drawn
+                    captured.append((made, signature, state))
             except Exception as reason:
-                self.reasons[key] = _why(reason)
+                self._refuse(key, _why(reason), depends)
             return returned
 
         made = self._eager(arrays, between, observed)
-        if not captured:
-            return made
-        after = carried.save()
-        try:
-            plan = Plan(captured[0])
-            replay = Replay(self, captured[0], plan, isinstance(made, tuple), state)
-            replay.carried = carried if plan.impure else None
-            carried.restore(before)
-            self._prove(replay, arrays, made)
-            self.replays[key] = replay
-            del self.seen[key]
-        except Exception as reason:
-            self.reasons[key] = _why(reason)
-        finally:
-            carried.restore(after)
+        if captured:
+            self._prove(key, *captured[0], depends, carried, arrays, made)
         return made
 
-    def _prove(self, replay: Replay, arrays: tuple[Array, ...], made: Any) -> None:
-        """Replay the step that a plan was made from, and compare every bit."""
+    def _seen_before(self, key: Key, signature: Signature, depends: Dependencies) -> bool:
+        """Return True if the step before was of the same kind, so that a plan can be made."""
+        earlier, before = self.seen.get(key, (None, None))
+        changed = None if before is None else before.difference(depends)
+        if earlier is None or changed is not None:
+            if len(self.seen) > MOST_PLANS:
+                self.seen.clear()
+            self.seen[key] = signature, depends
+            if changed is None:
+                return False
+        self.captures += 1
+        if self.captures > RECAPTURES:
+            raise Uncapturable(f"{changed or 'what it depends on'} changes all the time")
+        if changed is not None or earlier is None:
+            return False
+        difference = signature.difference(earlier)
+        if difference is not None:
+            raise Uncapturable(difference)
+        return True
+
+    def _prove(
+        self,
+        key: Key,
+        captured: Captured,
+        signature: Signature,
+        before: StepState,
+        depends: Dependencies,
+        carried: Carried,
+        arrays: tuple[Array, ...],
+        made: Any,
+    ) -> None:
+        """Replay the step that a plan was made from, compare every bit, and keep the plan if all are the same."""
         tensors = made if isinstance(made, tuple) else (made,)
-        gradients = [(leaf, slot, slot.copy()) for leaf, slot in replay.leaves]
+        after = StepState(self.optimizer, [leaf for leaf, _ in captured.shared], carried, [t._array for t in tensors])
         try:
-            if replay.under(PLAIN)(arrays, None, False) is None:
-                raise AssertionError("a plan that does not fit what it was made of")
-            got = zip(tensors, replay.outputs, strict=True)
-            wrong = [f"output {k}" for k, (t, output) in enumerate(got) if not same(t._array, output)]
-            wrong += [leaf.name or f"a leaf of shape {leaf.shape}" for leaf, *two in gradients if not same(*two)]
-        except Exception as error:
-            wrong = [f"{type(error).__name__}: {error}"]
+            replay = Replay(self, captured, isinstance(made, tuple), depends, carried, signature)
+            before.restore()
+            planned = replay.attempt(arrays, False)
+            if planned is None:
+                raise Uncapturable("its calls do not fit the step that they were noted from")
+            after.restore()
+            difference = after.difference(planned)
+            if difference is not None:
+                raise Uncapturable(f"a replay gives other bits for {difference.where}")
+            replay.proven = True
+            replay.ticks = repeat(None, FIRST_CHECK - 1)
+            replay.programs.clear()
+            replay.runs.clear()
+            self.replays[key] = replay
+            del self.seen[key]
+            self.reasons.pop(key, None)
+        except Exception as reason:
+            self._refuse(key, _why(reason), depends)
         finally:
-            for _, slot, gradient in gradients:
-                slot[...] = gradient
-        if wrong:
-            raise Uncapturable(f"the plan does not give what the step did ({wrong[0]}); this is a fault of microfw")
-        replay.proven = True
+            after.restore()
 
     def _again(self, key: Key) -> bool:
-        """Whether to try once more what could not be captured: something has changed since."""
-        changes, state = self.refused[key]
-        if changes == recording.changes.count or self.captures > RECAPTURES:
+        """Return True if what could not be captured is to be tried once more: something has changed since."""
+        changes, depends = self.refused[key]
+        if key in self.dropped or changes == recording.changes.count or self.captures > RECAPTURES:
             return False
         self.captures += 1
-        self.refused[key] = recording.changes.count, state
-        if self._state(list(reached(self.f))) == state:
+        self.refused[key] = recording.changes.count, depends
+        if depends is not None and depends.difference(depends.renewed()) is None:
             return False
         del self.reasons[key]
         self.seen.pop(key, None)
         return True
 
-    def _state(self, found: list[Any]) -> Any:
-        return state_of(self.f, found, self.optimizer.flat.owner)
+    # Checking a plan
+
+    def _verify(self, key: Key, replay: Replay, arrays: Any, between: Between, update: Update) -> Any:
+        """Do a step by the plan and once more eagerly, and compare every bit; the eager step is the one that counts."""
+        watcher = MODE.get().watcher
+        began = perf_counter_ns()
+        replay.count_check()
+        known = type(self.optimizer).__module__.startswith("microfw.")  # others may keep state that no copy is made of
+        both = bool(update) and known
+        before = replay.state()
+        try:
+            planned = replay.attempt(arrays, both)
+        finally:
+            before.restore()
+        if watcher is not None and watcher.timing:
+            watcher.stretches += ("check", began, perf_counter_ns())
+        made = self._eager(arrays, between)
+        if both:
+            self._update(update)
+        if planned is not None:
+            outputs = [t._array for t in (made if isinstance(made, tuple) else (made,))]
+            difference = planned.difference(replay.state(outputs))
+            if difference is not None:
+                self._drop(key, replay, before, arrays, difference)
+        if not both:
+            self._update(update)
+        return made
+
+    def _drop(self, key: Key, replay: Replay, before: StepState, arrays: Any, difference: Difference) -> None:
+        """Take a plan that gives something else than the eager step away, for good, and say so."""
+        self.replays.pop(key, None)
+        self._runs = {}
+        self.dropped[key] = difference.where
+        if difference.rounding:
+            self._refuse(key, f"a replay gives other last digits for {difference.where}")
+            return
+        after = replay.state()
+        before.restore()
+        cause = self._cause(replay, arrays)
+        text = message(
+            "compiled step",
+            f"the replayed step to give {difference.where} as the eager step does",
+            f"something else at replay {replay.checked}{f': {cause}' if cause else ''}",
+            f"updates since replay {replay.checked // 4 if replay.checked > FIRST_CHECK else 1} may be wrong",
+        )
+        self._refuse(key, f"a replay gave another value for {difference.where}{f': {cause}' if cause else ''}")
+        if self.strict:
+            raise ReplayError(f"{text}; train with compile=False, or pass what changes as an argument")
+        after.restore()
+        warnings.warn(f"{text}; the step is run eagerly from here on", ReplayWarning, stacklevel=4)
+
+    def _cause(self, replay: Replay, arrays: Any) -> str:
+        """Return the setting or array in which the step is not the one that was captured, as far as can be found."""
+        watch, inputs = Watch(), [_given(a) for a in arrays]
+        tensors = [x for x in reached(self.f) if isinstance(x, Tensor) and x._leaf is not None]
+        try:
+            with recording.mode(observer=watch, watcher=None):
+                self.f(*inputs)
+            return Signature(watch, [*inputs, *tensors]).difference(replay.signature) or ""
+        except Exception as error:
+            return str(error)
 
     # Reading
 
@@ -327,7 +480,22 @@ def _given(array: Array) -> Tensor:
 
 
 def _why(reason: Exception) -> str:
-    return str(reason) if isinstance(reason, Uncapturable) else f"a fault of microfw, {type(reason).__name__}: {reason}"
+    return (
+        str(reason)
+        if isinstance(reason, Uncapturable)
+        else f"it could not be traced ({type(reason).__name__}: {reason})"
+    )
+
+
+def _states(generators: list[Any], followed: list[Any]) -> str:
+    """Return the states of generators that no op of a plan can move: all but those of NumPy's new kind."""
+    known = {id(g) for g in followed}
+    own = [
+        g.getstate() if hasattr(g, "getstate") else getattr(g, "state", None) or g.get_state()
+        for g in generators
+        if id(g) not in known and not isinstance(g, np.random.Generator)
+    ]
+    return repr(own) + global_generators()
 
 
 _mode = MODE.get

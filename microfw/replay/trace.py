@@ -192,6 +192,8 @@ class Cell(NDArrayOperatorsMixin):
             return func(*plain(args), **kwargs)
         if func in (np.zeros_like, np.ones_like, np.empty_like, np.full_like):
             return func(*plain(args), **kwargs)
+        if func is np.dot:
+            return self._dot(*args, **kwargs)
         out = kwargs.pop("out", None)
         if out is not None:
             raise Untraceable(f"np.{func.__name__} with out=")
@@ -217,15 +219,16 @@ class Cell(NDArrayOperatorsMixin):
 
     def dot(self, other: Any, out: Any = None) -> Cell:
         """Matrix product."""
-        if out is not None:
-            target = out if isinstance(out, Cell) else None
-            if target is None:
-                raise Untraceable("a write to an array from elsewhere")
-            self.array.dot(plain(other), out=target.array)
-            self.tape.add(Call(np.dot, (self, other), {}, target, "dot"))
-            return target
-        result = self.array.dot(plain(other))
-        return self.tape.note(np.dot, (self, other), {}, result, "dot")
+        return self._dot(self, other, out)
+
+    def _dot(self, left: Any, right: Any, out: Any = None) -> Cell:
+        if out is None:
+            return self.tape.note(np.dot, (left, right), {}, np.dot(plain(left), plain(right)), "dot")
+        if not isinstance(out, Cell):
+            raise Untraceable("a write to an array from elsewhere")
+        np.dot(plain(left), plain(right), out.array)
+        self.tape.add(Call(np.dot, (left, right), {}, out, "dot"))
+        return out
 
     def __getitem__(self, key: Any) -> Cell:
         if isinstance(key, Cell) and key.dtype.kind in "iu":  # a mask takes as many entries as it is true

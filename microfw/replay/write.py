@@ -169,7 +169,7 @@ class Writer:
         """Return a call that writes into arrays as one line."""
         plan, name = self.plan, self.name
         outs = [plan.array(c) if plan.has(c) else None for c in call.outs]
-        out = outs[0]
+        out = outs[0] if outs else None
         words = "".join(f", {k}={name(v)}" for k, v in call.kwargs.items())
         texts = ", ".join(name(a) for a in call.args)
         if call.style == "ufunc":
@@ -200,7 +200,20 @@ class Writer:
             return f"{name(call.function)}({texts}{words}, out={name(out)})"
         value = f"{name(call.function)}({texts}{words})"
         if len(outs) == 1:
-            return f"{name(np.copyto)}({name(out)}, {value})"  # which refuses what would lose digits
+            return f"{name(store)}({name(out)}, {value})"
         results = ", ".join(f"r{k}" for k in range(len(outs)))
-        copies = "; ".join(f"{name(np.copyto)}({name(o)}, r{k})" for k, o in enumerate(outs) if o is not None)
+        copies = "; ".join(
+            f"{name(store)}({name(o)}, r{k})"
+            for k, (o, cell) in enumerate(zip(outs, call.outs, strict=True))
+            if o is not None and plan.is_read(cell)
+        )
         return f"{results} = {value}; {copies or 'pass'}"
+
+
+def store(out: Any, value: Any) -> None:
+    """Copy a call's result to its place; one of another shape or dtype ends the replay, as a longer mask makes it."""
+    if type(value) is not np.ndarray:
+        value = np.asarray(value)
+    if value.shape != out.shape or value.dtype != out.dtype:
+        raise ValueError("a result of another shape or dtype than in the plan")
+    out[...] = value

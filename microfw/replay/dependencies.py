@@ -1,0 +1,516 @@
+"""What a step's function depends on besides its arguments: variables, settings, the contents of containers.
+
+A replay repeats NumPy calls and no Python, so it is right only while all that Python has read is as it was. The
+function is not run to find out: `Dependencies` follows its variables, the attributes that its code names, and the
+elements of containers, and keeps every value. Two things are made of that: a test in Python source, which a replayed
+step evaluates each time, and a list of values to compare with a later one where the test fails.
+
+Layers of this library need no test: assigning to an attribute of a Module counts as a change of the model.
+"""
+
+from __future__ import annotations
+
+import dis
+import random
+import re
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from datetime import date, time, timedelta, tzinfo
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from functools import cached_property, lru_cache, partial
+from logging import Filterer
+from math import isnan
+from pathlib import PurePath
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+from weakref import ref
+
+import numpy as np
+
+from microfw.nn.module import Module
+from microfw.tensor import Tensor
+
+ATOMS = (
+    bool, int, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented), np.generic, np.dtype,
+    Enum, range, slice, Decimal, Fraction, date, time, timedelta, tzinfo, re.Pattern, PurePath, CodeType,
+)  # fmt: skip
+"""Values that never change; two of them are the same if type and value are."""
+
+INERT = (np.ufunc, Filterer, BaseException, type(np.vdot), type(np.random.default_rng), type(str.join), type(len))
+"""Objects without a state that a step could depend on: functions written in C, loggers."""
+
+GENERATORS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
+"""Their states are compared after a step, see `verification`."""
+
+LIBRARIES = frozenset({*sys.stdlib_module_names, "numpy", "scipy", "pandas", "sklearn", "microfw"}) - {"__main__"}
+"""Packages whose code is taken as it is: only objects and settings that it is given are looked at."""
+
+OWN = ("microfw.replay.", "microfw.profiler.")
+"""Notes on what has run; a step does not depend on them."""
+
+DYNAMIC = frozenset({"getattr", "vars", "__dict__", "globals", "locals", "eval", "exec", "attrgetter", "methodcaller"})
+"""Code that names one of these may read any attribute."""
+
+CACHES = ("_named", "_scopes")
+"""What modules keep of the names of their parts."""
+
+CONSTRUCTION = frozenset(
+    {"__init__", "__new__", "__init_subclass__", "__post_init__", "__repr__", "__str__", "__doc__"}
+)
+
+MAX_TESTS = 2048
+"""A test takes about 25 ns at each step, so these take 50 us."""
+
+MAX_BYTES = 1 << 17
+"""So many bytes of arrays take about 15 us to compare."""
+
+MAX_VISITS = 20_000
+
+LONG = 16
+"""Longer containers are compared by the identities of their elements in one expression."""
+
+
+class Everything(frozenset[str]):
+    """The set of all names."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+class Path:
+    """Where a value is, to be put into words only if somebody asks."""
+
+    __slots__ = ("holder", "step")
+
+    def __init__(self, holder: Path | None, step: str) -> None:
+        self.holder = holder
+        self.step = step
+
+    def __str__(self) -> str:
+        steps: list[str] = []
+        path: Path | None = self
+        while path is not None:
+            steps.append(path.step)
+            path = path.holder
+        return "".join(reversed(steps)).removeprefix(".") or "the function"
+
+
+class Dependencies:
+    """The values that a function depends on, as they are now.
+
+    Parameters
+    ----------
+    f : callable
+        The function.
+    names : set of str
+        Attribute names that its code is known to use, as found by an earlier look.
+
+    Attributes
+    ----------
+    values : list of (value, Path)
+        In the order of a walk that is the same as long as all values are.
+    tests : list of str
+        Expressions, all true as long as no value that can change without notice has changed.
+    bound : dict
+        What the names in the tests stand for.
+    generators : list
+        Random generators among the values.
+    problem : str
+        What cannot be compared, if anything.
+    """
+
+    def __init__(self, f: Any, names: frozenset[str] = frozenset({"forward"})) -> None:
+        self.f = f
+        while True:
+            self.names = names
+            self.found: set[str] = set()
+            self._walk()
+            if all(name in names for name in self.found):
+                break
+            names = Everything() if self.found & DYNAMIC else frozenset(names | self.found)
+
+    def renewed(self) -> Dependencies:
+        """Return what the function depends on now."""
+        return Dependencies(self.f, self.names)
+
+    def difference(self, other: Dependencies) -> str | None:
+        """Return where another look has found another value; None if all are the same."""
+        for (a, path), (b, _) in zip(self.values, other.values, strict=False):
+            if not same_value(a, b):
+                return str(path)
+        if len(self.values) != len(other.values):
+            longer = max(self.values, other.values, key=len)
+            return str(longer[min(len(self.values), len(other.values))][1])
+        return None
+
+    @property
+    def test(self) -> str:
+        """All tests as one expression."""
+        return " and ".join(self.tests) or "True"
+
+    def same_tests(self, other: Dependencies) -> bool:
+        """Return True if another look has made the same tests of the same objects."""
+        if self.tests != other.tests or self.bound.keys() != other.bound.keys():
+            return False
+        pairs = ((value, other.bound[name]) for name, value in self.bound.items())
+        return all(a is b or (type(a) is type(b) is bytes and a == b) for a, b in pairs)
+
+    # The walk
+
+    def _walk(self) -> None:
+        self.values: list[tuple[Any, Path]] = []
+        self.tests: list[str] = []
+        self.bound: dict[str, Any] = {}
+        self.problem = ""
+        self._names: dict[int, str] = {}
+        self._seen: dict[int, Any] = {}  # keeps the objects, so that no id is given twice
+        self._kept: list[Any] = []
+        self._bytes = 0
+        self.generators: list[Any] = []
+        self._todo: list[tuple[Any, Path, Callable[[Any, Path], None]]] = []
+        self._visit(self.f, Path(None, ""))
+        if type(self.f).__module__.startswith("microfw."):  # the call of a loss after a model, in a Trainer
+            for name, value in vars(self.f).items():
+                self._visit(value, Path(None, name))
+        while self._todo and not self.problem:
+            value, path, look = self._todo.pop()
+            if len(self._seen) > MAX_VISITS or len(self.tests) > MAX_TESTS:
+                self.problem = f"{path} and what it holds are too many values to compare at each step"
+                break
+            look(value, path)
+
+    def _refuse(self, path: Path, why: str) -> None:
+        self.problem = self.problem or f"it depends on {path}, {why}"
+
+    def _name(self, value: Any) -> str:
+        """Return the name of an object in tests."""
+        name = self._names.get(id(value))
+        if name is None:
+            name = self._names[id(value)] = f"dep{len(self._names)}"
+            self.bound[name] = value
+        return name
+
+    def _slot(self, text: str, value: Any, path: Path) -> None:
+        """Test that an expression still gives a value, and look into the value."""
+        name = self._name(value)
+        kind = type(value)
+        test = f"{text} is {name}"
+        if kind in (bool, int, str, bytes) or (kind is float and value and not isnan(value)):
+            test = f"({test} or type({text}) is {kind.__name__} and {text} == {name})"
+        self.tests.append(test)
+        self._visit(value, path)
+
+    def _visit(self, value: Any, path: Path) -> None:
+        """Note a value, and remember to look into it."""
+        if isinstance(value, ATOMS):
+            self.values.append((value, path))
+            return
+        if id(value) in self._seen:
+            return
+        self._seen[id(value)] = value
+        if isinstance(value, np.ndarray):
+            self._array(value, path)
+            return
+        self.values.append((value, path))
+        if not isinstance(value, INERT) or getattr(value, "__self__", None) is not None:
+            self._todo.append((value, path, self._look_of(value)))
+
+    def _look_of(self, value: Any) -> Callable[[Any, Path], None]:
+        for kinds, look in (
+            (Tensor, self._tensor),
+            (GENERATORS, self._generator),
+            (Module, self._module),
+            (dict, self._dict),
+            (list | deque, self._list),
+            (tuple, self._tuple),
+            (set, self._set),
+            (frozenset, self._tuple),
+            (FunctionType, self._function),
+            (MethodType, self._method),
+            (BuiltinFunctionType | type([].__len__), self._builtin),
+            (partial, self._partial),
+            (staticmethod | classmethod, self._wrapper),
+            (property, self._property),
+            (cached_property, self._cached_property),
+            (ref, self._reference),
+            (type, self._class),
+            (ModuleType, self._namespace),
+            (Iterator, self._iterator),
+        ):
+            if isinstance(value, kinds):
+                return look  # type: ignore[return-value]
+        return self._object
+
+    def _generator(self, generator: Any, path: Path) -> None:
+        self.generators.append(generator)
+
+    # Data
+
+    def _array(self, array: Any, path: Path) -> None:
+        if _locked(array):
+            self.values.append((array, path))
+            return
+        self._bytes += array.nbytes
+        if array.dtype.hasobject:
+            self._refuse(path, "an array of objects; make it an array of numbers")
+        elif self._bytes > MAX_BYTES:
+            size = f"an array of {array.size:,} entries that may change, too large to compare at each step"
+            self._refuse(
+                path, f"{size}; make it a Tensor, pass it as an argument, or lock it with setflags(write=False)"
+            )
+        else:
+            content = array.tobytes()
+            self.values.append(((array.shape, array.dtype, content), path))
+            self.tests.append(f"{self._name(array)}.tobytes() == {self._name(content)}")
+
+    def _tensor(self, tensor: Any, path: Path) -> None:
+        leaf = tensor._leaf  # whose changes are counted, and whose values are read at each step
+        self.values.append((tensor._array if leaf is not None else None, path))
+        self.values.append(((tensor._node is None, leaf is not None and bool(leaf.hooks)), path))
+
+    def _dict(self, found: Any, path: Path) -> None:
+        name = self._name(found)
+        if type(found).__module__.partition(".")[0] not in LIBRARIES:
+            self._attributes(found, path)
+        if len(found) > LONG:
+            self._long(f"{name}.values()", list(found.values()))
+            self.tests.append(f"[*{name}] == {self._name([*found])}")
+        else:
+            self.tests.append(f"len({name}) == {len(found)}")
+        for key, value in found.items():
+            step = Path(path, f"[{key!r}]" if isinstance(key, ATOMS) else f"[{type(key).__name__}]")
+            self._visit(key, step)
+            if len(found) > LONG:
+                self._visit(value, step)
+            else:
+                self._slot(f"{name}.get({repr(key) if type(key) in (str, int) else self._name(key)})", value, step)
+
+    def _list(self, found: Any, path: Path) -> None:
+        name = self._name(found)
+        self.tests.append(f"len({name}) == {len(found)}")
+        if len(found) > LONG:
+            self._long(name, list(found))
+        for k, value in enumerate(found):
+            if len(found) > LONG:
+                self._visit(value, Path(path, f"[{k}]"))
+            else:
+                self._slot(f"{name}[{k}]", value, Path(path, f"[{k}]"))
+
+    def _long(self, text: str, values: list[Any]) -> None:
+        self._kept.append(values)  # so that no id is given twice
+        self.tests.append(f"[*map(id, {text})] == {self._name([*map(id, values)])}")
+
+    def _tuple(self, found: Any, path: Path) -> None:
+        ordered = found if isinstance(found, tuple) else sorted(found, key=repr)
+        for k, value in enumerate(ordered):
+            self._visit(value, Path(path, f"[{k}]"))
+
+    def _set(self, found: Any, path: Path) -> None:
+        copy = frozenset(found)
+        self.tests.append(f"{self._name(found)} == {self._name(copy)}")
+        self._tuple(copy, path)
+
+    # Code
+
+    def _function(self, f: Any, path: Path) -> None:
+        theirs = (f.__module__ or "").partition(".")[0] in LIBRARIES
+        code, name = f.__code__, self._name(f)
+        for variable, cell in zip(code.co_freevars, f.__closure__ or (), strict=True):
+            try:
+                value = cell.cell_contents
+            except ValueError:  # not filled yet
+                continue
+            self._slot(
+                f"{self._name(cell)}.cell_contents", value, Path(None if path.holder is None else path, f".{variable}")
+            )
+        for part in ("__defaults__", "__kwdefaults__"):
+            if getattr(f, part):
+                self._slot(f"{name}.{part}", getattr(f, part), Path(path, f".{part}"))
+        if f.__dict__:
+            self._attributes(f, path)
+        if theirs:
+            return
+        self.tests.append(f"{name}.__code__ is {self._name(code)}")
+        self.values.append((code, path))
+        variables, attributes = code_names(code)
+        self.found |= attributes
+        for variable in variables:
+            if variable in f.__globals__:
+                text = f"{self._name(f.__globals__)}.get({variable!r})"
+                self._slot(text, f.__globals__[variable], Path(None, variable))
+
+    def _method(self, method: Any, path: Path) -> None:
+        self._visit(method.__func__, path)
+        self._visit(method.__self__, path)
+
+    def _builtin(self, function: Any, path: Path) -> None:
+        if not isinstance(function.__self__, ModuleType | None):
+            self._visit(function.__self__, path)
+
+    def _partial(self, made: Any, path: Path) -> None:
+        for value in (made.func, made.args, made.keywords):
+            self._visit(value, path)
+
+    def _wrapper(self, made: Any, path: Path) -> None:
+        self._visit(made.__func__, path)
+
+    def _property(self, made: Any, path: Path) -> None:
+        self._visit(made.fget, path)
+
+    def _cached_property(self, made: Any, path: Path) -> None:
+        self._visit(made.func, path)
+
+    def _reference(self, made: Any, path: Path) -> None:
+        self._slot(f"{self._name(made)}()", made(), path)
+
+    def _iterator(self, made: Any, path: Path) -> None:
+        self._refuse(path, f"an iterator ({type(made).__name__}), whose place cannot be compared; make it a list")
+
+    # Objects
+
+    def _namespace(self, module: Any, path: Path) -> None:
+        package = module.__name__.partition(".")[0]
+        if package == "microfw":
+            return
+        for name, value in list(vars(module).items()):
+            if name not in self.names or isinstance(self.names, Everything):
+                continue
+            if package in LIBRARIES and (callable(value) or isinstance(value, ModuleType)):
+                if isinstance(getattr(value, "__self__", None), GENERATORS):
+                    self._visit(value, Path(path, f".{name}"))
+                continue
+            self._slot(f"{self._name(vars(module))}.get({name!r})", value, Path(path, f".{name}"))
+
+    def _class(self, kind: Any, path: Path) -> None:
+        every = any(_is_library(base) for base in kind.__mro__)
+        for base in kind.__mro__:
+            if base.__module__.partition(".")[0] in LIBRARIES:
+                continue
+            for name, value in list(vars(base).items()):
+                special = name.startswith("__") and isinstance(value, FunctionType) and name not in CONSTRUCTION
+                if special or ((every or name in self.names) and not name.startswith("__")):
+                    self._slot(f"{self._name(vars(base))}.get({name!r})", value, Path(path, f".{name}"))
+
+    def _module(self, module: Any, path: Path) -> None:
+        bases = [base for base in type(module).__mro__ if base not in (Module, object)]
+        theirs = [_is_library(base) for base in bases]
+        self.values.append((module.training, path))
+        for name, value in list(vars(module).items()):
+            if name in CACHES:
+                continue
+            where = Path(path, f".{name}")
+            if all(theirs):
+                self._visit(value, where)
+            elif any(theirs) or name in self.names or isinstance(value, Module | Tensor):
+                self._slot(f"{self._name(vars(module))}.get({name!r})", value, where)
+        if not all(theirs):
+            self._visit(type(module), path)
+
+    def _object(self, x: Any, path: Path) -> None:
+        kind = type(x)
+        package = kind.__module__.partition(".")[0]
+        if package == "microfw":
+            if not kind.__module__.startswith(OWN) or kind.__name__ in ("CompiledStep", "Profiler"):
+                self._library_object(x, path)
+            return
+        if not hasattr(x, "__dict__") and not _slots(kind):
+            if package in LIBRARIES:
+                if kind.__module__ not in ("_thread", "threading"):
+                    self._refuse(path, f"an object ({kind.__name__}) whose content cannot be compared")
+                return
+        self._attributes(x, path)
+        self._visit(kind, path)
+
+    def _attributes(self, x: Any, path: Path) -> None:
+        """Look at the attributes that code names; at all of them where it is a library's code that reads them."""
+        every = type(x) is not FunctionType and any(_is_library(base) for base in type(x).__mro__)
+        held = getattr(x, "__dict__", None)
+        if held is not None:
+            name = self._name(held)
+            self.tests.append(f"{self._name(x)}.__dict__ is {name} and len({name}) == {len(held)}")
+            for key, value in list(held.items()):
+                if every or key in self.names:
+                    self._slot(f"{name}.get({key!r})", value, Path(path, f".{key}"))
+        for key in _slots(type(x)):
+            if (every or key in self.names) and key not in ("__dict__", "__weakref__"):
+                text = f"getattr({self._name(x)}, {key!r}, None)"
+                self._slot(text, getattr(x, key, None), Path(path, f".{key}"))
+
+    def _library_object(self, x: Any, path: Path) -> None:
+        """Look at the attributes of this library's objects that code names, such as an optimizer's ``lr``."""
+        if isinstance(self.names, Everything):
+            return
+        known = {*dir(type(x)), *getattr(x, "__dict__", {})}
+        for name in sorted(known & self.names):
+            try:
+                value = getattr(x, name)
+            except Exception:
+                continue
+            if isinstance(value, ATOMS):
+                self._slot(f"{self._name(x)}.{name}", value, Path(path, f".{name}"))
+            elif not callable(value) or isinstance(value, Module):
+                self._visit(value, Path(path, f".{name}"))
+
+
+def same_value(a: Any, b: Any) -> bool:
+    """Return True if two noted values are the same: the same object, or of one type and equal to the last bit."""
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if type(a) is tuple and len(a) == 3 and type(a[2]) is bytes:  # an array's shape, dtype and content
+        return bool(a == b)
+    if isinstance(a, tuple) and len(a) == 2 and type(a[0]) is bool:
+        return bool(a == b)
+    if isinstance(a, float | complex | np.inexact):
+        return repr(a) == repr(b)  # so that -0.0 is not 0.0, and NaN is NaN
+    return isinstance(a, ATOMS) and bool(a == b)
+
+
+def _is_library(kind: type) -> bool:
+    """Return True for a class whose code, which is not looked at, may read any attribute."""
+    return kind not in (object, Module) and kind.__module__.partition(".")[0] in LIBRARIES
+
+
+def _locked(array: Any) -> bool:
+    """Return True if nobody can write to an array."""
+    while isinstance(array, np.ndarray):
+        if array.flags.writeable:
+            return False
+        array = array.base
+    return array is None or isinstance(array, bytes)
+
+
+def _slots(kind: type) -> list[str]:
+    found: list[str] = []
+    for base in kind.__mro__:
+        slots = vars(base).get("__slots__", ())
+        found += [slots] if isinstance(slots, str) else list(slots)
+    return found
+
+
+@lru_cache(maxsize=1024)
+def code_names(code: CodeType) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return the global variables that code reads, and the names of attributes that it may read.
+
+    Strings in the code count as names, for `getattr` and keys.
+    """
+    variables: dict[str, None] = {}
+    attributes: set[str] = set()
+    for instruction in dis.get_instructions(code):
+        if "GLOBAL" in instruction.opname or instruction.opname == "LOAD_NAME":
+            variables[instruction.argval] = None
+    attributes.update(name for name in code.co_names if name not in variables or name in DYNAMIC)
+    for constant in code.co_consts:
+        if isinstance(constant, str):
+            attributes.add(constant)
+        elif isinstance(constant, CodeType):
+            inner, more = code_names(constant)
+            variables.update(dict.fromkeys(inner))
+            attributes |= more
+        elif isinstance(constant, tuple):
+            attributes.update(part for part in constant if isinstance(part, str))
+    return tuple(variables), frozenset(attributes)
