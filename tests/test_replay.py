@@ -359,7 +359,7 @@ def test_a_replaced_parameter_or_layer():
     twins = Twins()
     twins.both(lambda model, _: setattr(model.layers[0], "weight", nn.Parameter(np.ones((5, 8)))))
     twins.go()
-    assert "gets a gradient and is not among the optimizer's parameters" in twins.step.explain()
+    assert twins.replays() == 1  # the new weight's gradient adds up, as in the eager step
     twins = Twins()
     twins.both(lambda model, _: setattr(model, "layers", (*model.layers[:-1], nn.Tanh(), model.layers[-1])))
     twins.go()
@@ -399,7 +399,7 @@ def test_a_value_read_is_refused_by_name():
             return x * 2 if float(x.sum()) > 0 else x
 
     step = race(lambda: mlp(Branch()), nn.CrossEntropyLoss(), drawn(6, labels), replayed=False)
-    assert not step.replays and "3 looks at a value" in step.explain()
+    assert not step.replays and "3 reads the values of a Tensor" in step.explain()
 
 
 def test_arrays_that_differ_from_step_to_step_are_refused():
@@ -432,7 +432,7 @@ def test_a_function_that_changes_what_it_depends_on_is_refused():
             return x * 2 if self.calls % 4 == 0 else x
 
     step = race(lambda: mlp(Alternates()), nn.CrossEntropyLoss(), drawn(8, labels), replayed=False)
-    assert not step.replays and "changes settings" in step.explain()
+    assert not step.replays and "changes compiled.layers[3].calls" in step.explain()
 
 
 def test_more_shapes_than_there_may_be_plans():
@@ -828,7 +828,7 @@ def test_print_and_explain():
 def memory(steps):
     twins = Twins()
     X, y = next(twins.batches)
-    for _ in range(50):
+    for _ in range(70):  # past the check at replay 64
         twins.step(X, y)
     tracemalloc.start()
     try:
@@ -842,16 +842,16 @@ def memory(steps):
     finally:
         tracemalloc.stop()
     assert after - before < 2000
-    assert peak - before < 4000  # the result, and a few Python objects: no array of the batch's size
+    return peak - before
 
 
 def test_a_replayed_step_allocates_nothing():
-    memory(200)
+    assert memory(170) < 4000  # the result, and a few Python objects: no array of the batch's size
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow():
-    memory(100_000)
+    assert memory(100_000) < 16_000  # a check copies parameters, gradients and state
 
 
 # Trainer
@@ -977,7 +977,7 @@ def test_a_long_epoch_of_replayed_steps_keeps_few_losses():
             losses.append(twins.step(X, y).item())
             assert len(profiler._recorder.losses) < 5000
     epoch = profiler.session.epochs[0]
-    assert (epoch.steps, epoch.replayed) == (9000, 8999)
+    assert (epoch.steps, epoch.replayed) == (9000, 8994)
     assert epoch.loss == pytest.approx(np.mean(losses, dtype=float), rel=1e-12)
 
 

@@ -37,7 +37,7 @@ class Log:
 
     def add_stretches(self) -> None:
         """Turn the stretches so far into times. One inside of another is part of it, but for training in a forward."""
-        times = dict.fromkeys((*PHASES, "waits", "waited"), 0)
+        times = dict.fromkeys((*PHASES, "waits", "waited", "check"), 0)
         outermost: list[tuple[str, int, int, int]] = []
         for phase, began, ended in triples(self.stretches):
             own = ended - began

@@ -24,13 +24,26 @@ from functools import cached_property, lru_cache, partial
 from logging import Filterer
 from math import isnan
 from pathlib import PurePath
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    ClassMethodDescriptorType,
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+    WrapperDescriptorType,
+)
 from typing import Any
 from weakref import ref
 
 import numpy as np
 
 from microfw.nn.module import Module
+from microfw.op import Op
 from microfw.tensor import Tensor
 
 ATOMS = (
@@ -39,8 +52,12 @@ ATOMS = (
 )  # fmt: skip
 """Values that never change; two of them are the same if type and value are."""
 
-INERT = (np.ufunc, Filterer, BaseException, type(np.vdot), type(np.random.default_rng), type(str.join), type(len))
-"""Objects without a state that a step could depend on: functions written in C, loggers."""
+INERT = (
+    np.ufunc, Filterer, BaseException, type(np.vdot), type(np.random.default_rng), BuiltinFunctionType,
+    ClassMethodDescriptorType, GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, MethodWrapperType,
+    WrapperDescriptorType,
+)  # fmt: skip
+"""Objects without a state that a step could depend on, but for what they are bound to: functions in C, loggers."""
 
 GENERATORS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
 """Their states are compared after a step, see `verification`."""
@@ -54,8 +71,8 @@ OWN = ("microfw.replay.", "microfw.profiler.")
 DYNAMIC = frozenset({"getattr", "vars", "__dict__", "globals", "locals", "eval", "exec", "attrgetter", "methodcaller"})
 """Code that names one of these may read any attribute."""
 
-CACHES = ("_named", "_scopes")
-"""What modules keep of the names of their parts."""
+CACHES = ("_named", "_scopes", "training")
+"""What modules keep of the names of their parts; ``training`` may be the class's, and is noted apart."""
 
 CONSTRUCTION = frozenset(
     {"__init__", "__new__", "__init_subclass__", "__post_init__", "__repr__", "__str__", "__doc__"}
@@ -230,7 +247,7 @@ class Dependencies:
             (frozenset, self._tuple),
             (FunctionType, self._function),
             (MethodType, self._method),
-            (BuiltinFunctionType | type([].__len__), self._builtin),
+            (BuiltinFunctionType | MethodWrapperType, self._builtin),
             (partial, self._partial),
             (staticmethod | classmethod, self._wrapper),
             (property, self._property),
@@ -316,6 +333,10 @@ class Dependencies:
     # Code
 
     def _function(self, f: Any, path: Path) -> None:
+        op = f.__dict__.get("op")
+        if isinstance(op, Op):  # called by generated code, which depends on its declaration alone
+            self._tuple((op.value, op._rules, tuple(op.aux.values())), path)
+            return
         theirs = (f.__module__ or "").partition(".")[0] in LIBRARIES
         code, name = f.__code__, self._name(f)
         for variable, cell in zip(code.co_freevars, f.__closure__ or (), strict=True):
@@ -389,6 +410,7 @@ class Dependencies:
         for base in kind.__mro__:
             if base.__module__.partition(".")[0] in LIBRARIES:
                 continue
+            self.tests.append(f"len({self._name(vars(base))}) == {len(vars(base))}")
             for name, value in list(vars(base).items()):
                 special = name.startswith("__") and isinstance(value, FunctionType) and name not in CONSTRUCTION
                 if special or ((every or name in self.names) and not name.startswith("__")):
