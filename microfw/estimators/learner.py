@@ -11,12 +11,11 @@ import numpy as np
 
 from microfw.data.batching import GATHER
 from microfw.errors import NonFiniteError
-from microfw.estimators.parts import outputs_of
 from microfw.nn import Module
 from microfw.recording import MODE, mode
-from microfw.tensor import Tensor
 from microfw.training.compiled import Compiled
 from microfw.training.hooks import TrainState
+from microfw.training.inputs import as_data, predicted
 from microfw.training.nonfinite import explain
 from microfw.training.state import Carried, Interrupts, evaluating, quiet
 
@@ -188,8 +187,8 @@ class Learner:
         loss: Any = None
         if weight is not None or self._compiled.take(X, y, self._look, False) is None:
             self.optimizer.zero_grad()
-            outputs = self.model(X)
-            loss = self.loss(outputs, y) if weight is None else self.loss(outputs, y, weight)
+            outputs, targets = self.model(as_data(X)), as_data(y)
+            loss = self.loss(outputs, targets) if weight is None else self.loss(outputs, targets, weight)
             self._look(loss)
             loss.backward()
         if self.largest is not None:
@@ -217,9 +216,9 @@ class Learner:
 
     def measure(self, rows: Rows) -> float:
         """Return the mean loss of rows in evaluation."""
-        made = Tensor(outputs(self.model, rows.X, self.dtype))
+        made, targets = as_data(outputs(self.model, rows.X, self.dtype)), as_data(rows.y)
         with evaluating(self.model):
-            loss = self.loss(made, rows.y) if rows.weight is None else self.loss(made, rows.y, rows.weight)
+            loss = self.loss(made, targets) if rows.weight is None else self.loss(made, targets, rows.weight)
         return float(loss.item())
 
 
@@ -230,7 +229,7 @@ def outputs(model: Module, X: Any, dtype: Any) -> Array:
         for start in range(0, X.shape[0], ROWS):
             rows = X[start : start + ROWS]
             rows = rows if isinstance(rows, np.ndarray) else rows.toarray()
-            parts.append(outputs_of(model, rows.astype(dtype, copy=False)))
+            parts.append(predicted(model, rows.astype(dtype, copy=False)))
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 

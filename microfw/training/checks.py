@@ -11,6 +11,7 @@ from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError, mes
 from microfw.nn import CrossEntropyLoss, Loss, Module, NLLLoss
 from microfw.recording import mode
 from microfw.tensor import Tensor
+from microfw.training.inputs import as_data
 from microfw.training.state import Carried, evaluating
 
 
@@ -58,7 +59,7 @@ def check_fit(model: Module, loss: Any, data: Dataset, where: str) -> None:
     carried = Carried(model, loss)
     before = carried.save()
     with mode(observer=None, watcher=None), evaluating(model):
-        outputs = model(data.X[:2])
+        outputs = model(as_data(data.X[:2]))
         if not isinstance(outputs, Tensor):
             raise DTypeError(message(where, "the model to return a Tensor", type(outputs).__name__))
         if outputs.shape[:1] != data.y[:2].shape[:1]:
@@ -69,7 +70,7 @@ def check_fit(model: Module, loss: Any, data: Dataset, where: str) -> None:
             _labels(outputs, data, where, type(loss).__name__)
         elif isinstance(loss, Loss):
             _targets(outputs, data, where, type(loss).__name__)
-        value = loss(outputs, data.y[:2])
+        value = loss(outputs, as_data(data.y[:2]))
     carried.restore(before)
     if not isinstance(value, Tensor) or value.size != 1:
         got = f"shape {value.shape}" if isinstance(value, Tensor) else type(value).__name__

@@ -10,6 +10,7 @@ from microfw.anomaly import Finder
 from microfw.errors import NonFiniteError, message
 from microfw.recording import MODE, mode
 from microfw.training.hooks import TrainState
+from microfw.training.inputs import as_data
 
 FIX = "parameters are as they were before this step; lower the learning rate, or scale the data"
 
@@ -25,7 +26,7 @@ def explain(state: TrainState, X: Any, y: Any, error: NonFiniteError) -> NonFini
     try:
         with mode(observer=finder, watcher=None), np.errstate(all="ignore"):
             state.optimizer.zero_grad()
-            loss = state.loss_function(state.model(X), y)
+            loss = state.loss_function(state.model(as_data(X)), as_data(y))
             if error.args:  # the loss was finite, and the optimizer refused the gradients
                 loss.backward()
     except Exception as again:  # what was wrong first is what to tell

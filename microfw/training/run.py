@@ -17,6 +17,7 @@ from microfw.tensor import Tensor
 from microfw.training import checks, saving
 from microfw.training.compiled import Compiled
 from microfw.training.hooks import Hooks, TrainState
+from microfw.training.inputs import dtype_of
 from microfw.training.metrics import Measure, decide
 from microfw.training.nonfinite import explain
 from microfw.training.state import Carried, Interrupts
@@ -56,7 +57,9 @@ class Run:
         check_batch_size(batch_size, "Trainer.fit")
         self.state = state
         self.hooks = hooks
-        self.train = as_dataset(train, "Trainer.fit")
+        checks.check_parts(state.model, state.loss_function, state.optimizer)
+        dtype = dtype_of(state.model)
+        self.train = as_dataset(train, "Trainer.fit", dtype)
         self.validation: Dataset | None = None
         self.batch_size = batch_size
         self.accumulate = accumulate
@@ -69,10 +72,9 @@ class Run:
         self._digest = ""
         self.interrupts = Interrupts()
         self.carried = Carried(state.model, state.loss_function)
-        checks.check_parts(state.model, state.loss_function, state.optimizer)
         checks.check_fit(state.model, state.loss_function, self.train, "Trainer.fit")
         if validation is not None:
-            self.validation = as_dataset(validation, "Trainer.fit, validation")
+            self.validation = as_dataset(validation, "Trainer.fit, validation", dtype)
             checks.check_fit(state.model, state.loss_function, self.validation, "Trainer.fit, validation")
 
     @property

@@ -17,6 +17,7 @@ from microfw.training.checks import check_parts, check_steps
 from microfw.training.compiled import Compiled
 from microfw.training.history import History
 from microfw.training.hooks import Hooks, TrainState
+from microfw.training.inputs import as_data, as_features, dtype_of, predicted
 from microfw.training.metrics import decide, resolve
 from microfw.training.progress import Progress
 from microfw.training.run import Run, measure
@@ -227,8 +228,8 @@ class Trainer:
         return self._eagerly(X, y, run, share) if replayed is None else replayed
 
     def _eagerly(self, X: Array, y: Array, run: Run, share: float | None = None) -> Tensor:
-        outputs = self.model(X)
-        loss = self.loss(outputs, y)
+        outputs = self.model(as_data(X))
+        loss = self.loss(outputs, as_data(y))
         run.look(loss)
         loss.backward(None if share is None else np.full(loss.shape, share))
         return outputs  # type: ignore[no-any-return]
@@ -263,10 +264,10 @@ class Trainer:
         dict
             "loss", and each metric by name.
         """
-        data = as_dataset(data, "Trainer.evaluate")
+        data = as_dataset(data, "Trainer.evaluate", dtype_of(self.model))
         outputs = self.predict(data.X, batch_size)
         with evaluating(self.model):
-            loss = float(self.loss(Tensor(outputs), data.y).item())
+            loss = float(self.loss(as_data(outputs), as_data(data.y)).item())
         if getattr(self.loss, "reduction", "mean") == "sum":
             loss /= len(data)
         return {"loss": loss, **measure(self.metrics, self.loss, outputs, data.y)}
@@ -287,10 +288,10 @@ class Trainer:
             A row of outputs for each row of X.
         """
         check_batch_size(batch_size, "Trainer.predict")
-        X = np.asarray(X.X if isinstance(X, Dataset) else X)
+        X = as_features(X.X if isinstance(X, Dataset) else X, self.model)
         starts = range(0, max(len(X), 1), batch_size)
         with evaluating(self.model):
-            parts = [np.asarray(self.model(X[k : k + batch_size])) for k in starts]
+            parts = [predicted(self.model, X[k : k + batch_size]) for k in starts]
         return np.concatenate(parts)
 
     def predict_classes(self, X: Any, batch_size: int = 4096) -> Array:
