@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.data.batching import GATHER
+from microfw.data.rows import GATHER
 from microfw.errors import NonFiniteError
 from microfw.nn import Module
 from microfw.recording import MODE, mode
@@ -212,7 +212,7 @@ class Learner:
         weighted = self.loss if weight is None else lambda outputs, targets: self.loss(outputs, targets, weight)
         state = TrainState(self.model, weighted, self.optimizer, loss=self._value)
         state.epoch, state.step = self.epochs, self.steps + 1
-        return NonFiniteError(str(explain(state, X, y, error)).replace("Trainer.fit", f"{self.where}.fit", 1))
+        return NonFiniteError(str(explain(state, X, y, None, error)).replace("Trainer.fit", f"{self.where}.fit", 1))
 
     def measure(self, rows: Rows) -> float:
         """Return the mean loss of rows in evaluation."""
