@@ -76,7 +76,7 @@ class Noted(nn.CrossEntropyLoss):
     def forward(self, logits, labels, sample_weight=None):
         if logits.requires_grad:
             with open(self.path, "a") as file:
-                file.write(hashlib.sha256(labels.tobytes() + logits.data.tobytes()).hexdigest() + "\n")
+                file.write(hashlib.sha256(labels.numpy().tobytes() + logits.data.tobytes()).hexdigest() + "\n")
         return super().forward(logits, labels, sample_weight)
 
 

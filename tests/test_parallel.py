@@ -172,5 +172,6 @@ def test_errors(mpi):
     with pytest.raises(ArgumentError, match="^DataParallel: expected the same parameters on every rank, got"):
         optim.DataParallel(optim.SGD([p], lr=0.1), differs)
     optimizer = optim.DataParallel(optim.SGD([p], lr=0.1), Waiting())
-    with pytest.raises(mf.errors.GraphError, match="^DataParallel.step: expected rows on some rank, got none; pass"):
-        optimizer.step(rows=0)
+    for rows in (-1, np.nan, np.inf):
+        with pytest.raises(ArgumentError, match="^DataParallel.step: expected rows of at least 0, finite, got"):
+            optimizer.step(rows=rows)

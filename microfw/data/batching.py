@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 
 from microfw.data.dataset import Dataset
+from microfw.data.rows import Rows
 from microfw.errors import ArgumentError, DataError, ShapeError, message
 
 Array = np.ndarray[Any, Any]
-
-GATHER = 1 << 22
-"""How many bytes of shuffled features are put together at once, of which batches are then slices."""
 
 
 def batches(
@@ -65,9 +63,7 @@ def batches(
     """
     check_batch_size(batch_size, "batches")
     X, y = _pair(data)
-    order = np.random.default_rng(rng).permutation(len(X)) if shuffle else None
-    stop = len(X) // batch_size * batch_size if drop_last else len(X)
-    return _batches(X, y, batch_size, order, skip * batch_size, stop)
+    return _batches(Rows(X, y), batch_size, np.random.default_rng(rng) if shuffle else None, drop_last, skip)
 
 
 def check_batch_size(batch_size: Any, where: str) -> None:
@@ -91,18 +87,7 @@ def _pair(data: Any) -> tuple[Array, Array]:
     return X, y
 
 
-def _batches(
-    X: Array, y: Array, size: int, order: Array | None, first: int, stop: int
-) -> Iterator[tuple[Array, Array]]:
-    # Gathering many rows at once and slicing takes half the time of gathering each batch.
-    row = X.nbytes // len(X) + y.nbytes // len(y) + 1
-    chunk = max(GATHER // row // size, 1) * size
-    for start in range(first, stop, chunk):
-        end = min(start + chunk, stop)
-        if order is None:
-            some_X, some_y = np.array(X[start:end], order="C"), np.array(y[start:end], order="C")
-        else:
-            rows = order[start:end]
-            some_X, some_y = X.take(rows, 0), y.take(rows, 0)
-        for k in range(0, end - start, size):
-            yield some_X[k : k + size], some_y[k : k + size]
+def _batches(rows: Rows, size: int, rng: np.random.Generator | None, drop_last: bool, skip: int) -> Iterator[Any]:
+    copied = rng is None  # without an order batches are views
+    parts = rows.batches(size, rng, drop_last=drop_last, skip=skip)
+    return ((np.array(X, order="C"), np.array(y, order="C")) if copied else (X, y) for X, y, _ in parts)

@@ -119,6 +119,19 @@ class Dataset:
         values = np.array(targets)
         return values if self.target_scaler is None else np.asarray(self.target_scaler.inverse_transform(values))
 
+    def astype(self, dtype: Any) -> Dataset:
+        """Return the dataset with features, and targets of a regression, in another dtype; itself if they have it.
+
+        Examples
+        --------
+        >>> Dataset([[0.5], [1.5]], [0, 1]).astype("float64").X.dtype
+        dtype('float64')
+        """
+        if self.X.dtype == dtype:
+            return self
+        names = {"feature_names": self.feature_names, "target_names": self.target_names}
+        return Dataset(self.X, self.y, task=self.task, target_scaler=self.target_scaler, dtype=dtype, **names)
+
     def __len__(self) -> int:
         return len(self.X)
 
@@ -137,12 +150,12 @@ class Dataset:
         self.y.setflags(write=False)
 
 
-def as_dataset(data: Any, where: str) -> Dataset:
-    """Return a Dataset as it is, and a pair ``(X, y)`` as one."""
+def as_dataset(data: Any, where: str, dtype: Any = np.float32) -> Dataset:
+    """Return a Dataset, or a pair ``(X, y)``, as a Dataset of a dtype."""
     if isinstance(data, Dataset):
-        return data
+        return data.astype(dtype)
     if isinstance(data, tuple | list) and len(data) == 2:
-        return Dataset(*data)
+        return Dataset(*data, dtype=dtype)
     raise ArgumentError(message(where, "a Dataset or a pair (X, y)", type(data).__name__, "wrap it in mf.data.Dataset"))
 
 

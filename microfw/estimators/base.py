@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import numbers
-from time import perf_counter
+import sys
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -14,11 +15,17 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from microfw.data.rows import Rows
 from microfw.errors import ArgumentError, DataError, message
 from microfw.estimators import parts
-from microfw.estimators.learner import Array, Learner, Rows, Stopper, outputs
+from microfw.estimators.hooks import Report, Stopping
+from microfw.estimators.learner import Array, Learner, outputs
+from microfw.estimators.settings import adopt, changed, current
+from microfw.estimators.unchanged import Before
 from microfw.estimators.watch import Watch
 from microfw.training.history import History
+from microfw.training.hooks import Hooks
+from microfw.training.run import Run
 
 FLOATS = (np.float64, np.float32)
 
@@ -28,6 +35,10 @@ BRIEF = 8
 
 class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc,unused-ignore]
     """Base of the estimators; see `NeuralClassifier` and `NeuralRegressor` for the settings."""
+
+    history_: History
+    loss_curve_: list[float]
+    validation_scores_: list[float] | None
 
     def __init__(
         self,
@@ -84,7 +95,6 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         tags.input_tags.sparse = True
         return tags
 
-    @with_callbacks  # type: ignore[untyped-decorator,unused-ignore]
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train a new network, or with ``warm_start`` the one that is there.
 
@@ -101,63 +111,94 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         Returns
         -------
         self
+
+        Notes
+        -----
+        A call that fails leaves the estimator as it was before. Ctrl-C ends training: the network is then as the last
+        complete step left it, or with ``early_stopping`` as its best epoch did. Before the first epoch is complete,
+        Ctrl-C leaves the estimator as it was, too.
         """
-        self._check_settings()
-        continued = self.warm_start and hasattr(self, "_learner")
-        rows = self._validated(X, y, sample_weight, fresh=not continued)
-        if not continued:
-            self._start(rows)
-        train, validation = self._split(rows)
-        with Watch(self, X, y, sample_weight) as watch, self._learner.training():
-            self._train(train, validation, watch)
+        goes_on = bool(self.warm_start) and hasattr(self, "_learner")
+        before = Before(self, goes_on)
+        try:
+            self._fit(X, y, sample_weight, goes_on)
+        except BaseException as error:
+            if isinstance(error, Exception) or not before.trained():
+                before.restore()
+            raise
         return self
 
-    def _train(self, train: Rows, validation: Rows | None, watch: Watch) -> None:
-        size, score = self._size(train), None
-        patience = np.inf if self.n_iter_no_change is None else self.n_iter_no_change
-        stopper = Stopper(patience, self.tol, None if validation is None else self.module_)
-        scorer = None if validation is None else self._scorer()
-        self._learner.expect(size, len(train) // size * self.max_iter)
-        for _ in range(self.max_iter):
-            watch.begin_epoch()
-            began = perf_counter()
-            loss = self._learner.epoch(train, size, self.shuffle)
-            seconds = perf_counter() - began
-            row = {"epoch": self._note(loss), "loss": loss, "learning_rate": float(self._learner.optimizer.lr)}
-            if validation is not None:
-                row["val_loss"] = self._learner.measure(validation)
-                score = row["val_score"] = scorer(validation) if scorer is not None else -row["val_loss"]
-                self.validation_scores_.append(score)
-            self.history_.append(row | {"seconds": seconds})
-            if self.verbose:
-                print(", ".join(f"{k} {v:.4g}" for k, v in self.history_[-1].items()))
-            enough = stopper.enough(-loss if score is None else score)
-            if watch.end_epoch() or enough:
-                break
-        stopper.restore()
-        self.best_loss_ = min(self.loss_curve_)
-        self.best_validation_score_ = None if validation is None else float(stopper.best)
+    @with_callbacks  # type: ignore[untyped-decorator,unused-ignore]
+    def _fit(self, X: Any, y: Any, sample_weight: Any, goes_on: bool) -> None:
+        self._check_settings()
+        if goes_on:
+            adopt(self._learner, self)
+        rows = self._validated(X, y, sample_weight, fresh=not goes_on)
+        if not goes_on:
+            self._start(rows)
+        train, validation = self._split(rows)
+        if not self._learner.stepper.denominator(train.y, train.weight) > 0:
+            got = f"none of {len(train)}"
+            raise DataError(message(f"{type(self).__name__}.fit", "rows that count in the loss", got))
+        with Watch(self, X, y, sample_weight) as watch:
+            self._train(train, validation, watch)
 
-    def _note(self, loss: float) -> int:
+    def _train(self, train: Rows, validation: Rows | None, watch: Watch) -> None:
+        learner, size = self._learner, self._size(train)
+        state = learner.state
+        state.history, state.stop, state.epochs = History(), False, state.epoch + self.max_iter
+        patience = sys.maxsize if self.n_iter_no_change is None else int(self.n_iter_no_change)
+        if validation is None:
+            stopping = Stopping("loss", patience, self.tol, "min", restore=False)
+            evaluate = None
+        else:
+            stopping = Stopping("val_score", patience, self.tol, "max")
+            evaluate = self._evaluation(validation)
+        learner.fit_batches(train, size)
+        learner.stepper.compiled.expect(size, len(train) // size * self.max_iter)
+        hooks = Hooks([*learner.hooks, Report(self), stopping, watch])
+        shuffle = learner.order(train, size, self.shuffle) is not None
+        run = Run(learner.stepper, hooks, train, size, learner.rng, {}, evaluate, shuffle=shuffle)
+        with learner.training():
+            try:
+                run.start()
+                run.epochs()
+            finally:
+                run.end()
+                if state.history:
+                    self.best_loss_ = float(np.nanmin([*self.loss_curve_, np.inf]))
+                    self.best_validation_score_ = None if validation is None else float(stopping.best)
+
+    def _evaluation(self, validation: Rows) -> Callable[[], dict[str, float]]:
+        """Return what measures the rows that were set aside."""
+        self.validation_scores_ = [] if self.validation_scores_ is None else self.validation_scores_
+        scorer = self._scorer()
+
+        def evaluate() -> dict[str, float]:
+            loss = self._learner.measure(validation)
+            return {"val_loss": loss, "val_score": -loss if scorer is None else scorer(validation)}
+
+        return evaluate
+
+    def _note(self, loss: float) -> None:
         self.loss_ = loss
         self.loss_curve_.append(loss)
-        self.n_iter_ = self._learner.epochs
-        return self.n_iter_
+        self.n_iter_ = self._learner.state.epoch
 
     def _start(self, rows: Rows) -> None:
         """Make a network, a loss and an optimizer, and forget what was trained before."""
         rng = generator(self.random_state)
         loss = self._make_loss()
-        if self.norm == "batch" and len(rows) < 2:
+        if self.norm == "batch" and len(rows) == 1:
             raise DataError(message(type(self).__name__, "rows for norm='batch' to compare", "1 sample"))
         model = parts.network(self, self.n_features_in_, self._count(rows), rng, rows.X.dtype)
         optimizer = parts.optimizer(self, model.parameters())
         self.module_ = model
         self.n_outputs_ = self._count(rows)
-        self._learner = Learner(model, loss, optimizer, self, rng)
+        self._learner = Learner(model, loss, optimizer, current(self), rng, type(self).__name__)
         self.history_ = History()
-        self.loss_curve_: list[float] = []
-        self.validation_scores_: Any = [] if self.early_stopping else None
+        self.loss_curve_ = []
+        self.validation_scores_ = [] if self.early_stopping else None
 
     def _size(self, rows: Rows) -> int:
         return min(200 if self.batch_size == "auto" else int(self.batch_size), len(rows))
@@ -174,35 +215,63 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
             return None
         if hasattr(self, "feature_names_in_") or not X.flags.c_contiguous or not np.isfinite(np.vdot(X, X)):
             return None
-        targets = self._quick_targets(y)
+        targets = None if changed(learner, self) else self._quick_targets(y)
         return None if targets is None else Rows(X, targets)
 
-    def _partial_fit(self, X: Any, y: Any, sample_weight: Any) -> Self:
-        rows = self._quick(X, y) if sample_weight is None else None
-        if rows is None:
-            self._check_settings()
-            fresh = not hasattr(self, "_learner")
-            rows = self._validated(X, y, sample_weight, fresh)
-            if fresh:
-                self._start(rows)
-        with self._learner.training(briefly=len(rows) <= BRIEF * self._size(rows)):
-            self._note(self._learner.epoch(rows, self._size(rows), self.shuffle))
+    def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
+        rows = self._quick(X, y) if sample_weight is None and classes is None else None
+        draws = rows is None or len(rows) > self._size(rows)
+        before = Before(self, hasattr(self, "_learner"), draws)
+        try:
+            self._train_once(self._checked(X, y, sample_weight, classes) if rows is None else rows)
+        except BaseException:
+            before.restore()
+            raise
         return self
+
+    def _checked(self, X: Any, y: Any, sample_weight: Any, classes: Any) -> Rows:
+        """Return rows to go on with, after all checks; the network is made if there is none."""
+        self._check_settings()
+        self._first_call(classes)
+        fresh = not hasattr(self, "_learner")
+        if not fresh:
+            adopt(self._learner, self)
+        rows = self._validated(X, y, sample_weight, fresh, partial=True)
+        if fresh:
+            self._start(rows)
+        return rows
+
+    def _first_call(self, classes: Any) -> None:
+        """Take over what the first call of `partial_fit` says about later ones."""
+
+    def _train_once(self, rows: Rows) -> None:
+        learner, loss = self._learner, np.nan
+        if len(rows):
+            size = self._size(rows)
+            loss = learner.epoch(rows, size, self.shuffle, briefly=len(rows) <= BRIEF * size)
+        else:
+            learner.state.skipped += 1
+        if loss == loss:
+            self._note(loss)
+        else:  # no row counts: nothing has moved
+            self.n_iter_, self.loss_ = learner.state.epoch, vars(self).get("loss_", np.nan)
 
     # Data
 
-    def _validated(self, X: Any, y: Any, sample_weight: Any, fresh: bool) -> Rows:
+    def _validated(self, X: Any, y: Any, sample_weight: Any, fresh: bool, partial: bool = False) -> Rows:
+        """Return rows as the network takes them, without those of weight 0, which are as if they were not there."""
         dtype: Any = (self.dtype or FLOATS) if fresh else self._learner.dtype
         names = {"accept_sparse": "csr", "multi_output": True, "order": "C", "dtype": dtype}
         X, y = validate_data(self, X, y, reset=fresh, y_numeric=is_regressor(self), **names)
         weight = None
         if sample_weight is not None:
             weight = _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
-            kept = weight > 0  # a row of weight 0 is as if it were not there, in every batch
-            if not kept.all():
-                X, y, weight = X[kept], y[kept], weight[kept]
+            X, y, weight = _counting(X, y, weight)
         targets, weight = self._encoded(y, weight, fresh, X.dtype)
-        return Rows(X, targets, weight)
+        rows = Rows(*_counting(X, targets, weight))
+        if not len(rows) and not partial:
+            raise DataError(message(type(self).__name__, "a row with a positive weight", "none"))
+        return rows
 
     def _split(self, rows: Rows) -> tuple[Rows, Rows | None]:
         """Set rows aside for early stopping."""
@@ -268,6 +337,12 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         ):  # fmt: skip
             if not good:
                 raise ArgumentError(message(type(self).__name__, f"{name} to be {expected}", repr(getattr(self, name))))
+
+
+def _counting(X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
+    """Leave out rows of weight 0."""
+    kept = None if weight is None else weight > 0
+    return (X, y, weight) if kept is None or kept.all() else (X[kept], y[kept], weight[kept])
 
 
 def _integer(value: Any, least: int) -> bool:

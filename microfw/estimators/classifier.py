@@ -16,10 +16,11 @@ from sklearn.utils.multiclass import (
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from microfw import nn
+from microfw.data.rows import Rows
 from microfw.errors import ArgumentError, DataError, message
 from microfw.estimators import parts
 from microfw.estimators.base import NeuralEstimator
-from microfw.estimators.learner import Array, Rows
+from microfw.estimators.learner import Array
 
 LABELLED = (nn.CrossEntropyLoss, nn.NLLLoss)
 LIKELY = (*LABELLED, nn.BCEWithLogitsLoss)
@@ -182,12 +183,14 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
         -------
         self
         """
-        if classes is not None or not hasattr(self, "classes_"):
-            _check_partial_fit_first_call(self, classes)
         if self.class_weight == "balanced":
             fix = "compute the weights once, and pass them as sample_weight or as a dict"
             raise ArgumentError(message("NeuralClassifier.partial_fit", "weights by class", "'balanced'", fix))
-        return self._partial_fit(X, y, sample_weight)
+        return self._partial_fit(X, y, sample_weight, classes)
+
+    def _first_call(self, classes: Any) -> None:
+        if classes is not None or not hasattr(self, "classes_"):
+            _check_partial_fit_first_call(self, classes)
 
     def predict(self, X: Any) -> Array:
         """Return the class of each row, or for several labels a 1 for each that it has."""

@@ -15,7 +15,6 @@ from microfw import nn, optim
 from microfw.errors import ArgumentError, ShapeError, message
 from microfw.nn import activations
 from microfw.recording import mode
-from microfw.tensor import Tensor
 
 ALIASES = {"logistic": "sigmoid", "leaky_relu": "leakyrelu", "swish": "silu"}
 
@@ -142,9 +141,3 @@ def _named(name: str, known: dict[str, Any], what: str, where: str) -> Any:
         fix = f"did you mean {close[0]!r}?" if close else ""
         raise ArgumentError(message(where, f"{what} to be one of {', '.join(sorted(known))}", repr(name), fix))
     return found
-
-
-def outputs_of(model: nn.Module, rows: Any) -> np.ndarray[Any, Any]:
-    """Return a model's outputs for a batch as an array, which it must be in evaluation for."""
-    made = model(rows)
-    return made.data if isinstance(made, Tensor) else np.asarray(made)

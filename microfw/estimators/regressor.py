@@ -9,10 +9,11 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.validation import column_or_1d
 
 from microfw import nn
+from microfw.data.rows import Rows
 from microfw.errors import DataError, message
 from microfw.estimators import parts
 from microfw.estimators.base import NeuralEstimator
-from microfw.estimators.learner import Array, Rows
+from microfw.estimators.learner import Array
 
 
 class NeuralRegressor(RegressorMixin, NeuralEstimator):  # type: ignore[misc,unused-ignore]

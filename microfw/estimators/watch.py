@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Self
 
 from microfw.profiler import Profiler
+from microfw.training.hooks import Hook, TrainState
 
 
-class Watch:
+class Watch(Hook):
     """Tells callbacks where a fit is, as scikit-learn's protocol wants it; costs nothing where there are none.
 
     Parameters
@@ -43,19 +44,20 @@ class Watch:
         if kind is None:
             self.context.call_on_fit_task_end(**self.task, reconstruction_attributes=self.estimator._as_of_now)
 
-    def begin_epoch(self) -> None:
-        """Tell that an epoch begins."""
+    def on_epoch_start(self, state: TrainState) -> None:
+        """Call callbacks at the start of an epoch."""
         if self.told:
             self.epoch = self.context.subcontext(task_name="epoch")
             if self.own is not None:
                 self.own.on_fit_task_begin(self.estimator, self.epoch)
             self.epoch.call_on_fit_task_begin(**self.task)
 
-    def end_epoch(self) -> bool:
-        """Tell that an epoch has ended; return whether somebody wants to stop."""
+    def on_epoch_end(self, state: TrainState) -> None:
+        """Call callbacks at the end of an epoch, which can stop training."""
         if not self.told:
-            return False
+            return
         if self.own is not None:
             self.own.on_fit_task_end(self.estimator, self.epoch)
         now = self.estimator._as_of_now
-        return bool(self.epoch.call_on_fit_task_end(**self.task, reconstruction_attributes=now))
+        stop = bool(self.epoch.call_on_fit_task_end(**self.task, reconstruction_attributes=now))
+        state.stop = state.stop or stop

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from microfw.errors import ArgumentError, GraphError, MicrofwError, message
+from microfw.errors import ArgumentError, MicrofwError, message
 from microfw.recording import MODE
 
 PATIENCE = 60.0
@@ -24,8 +24,8 @@ class DataParallel:
     """An optimizer whose gradients are averaged over the ranks of MPI before each step.
 
     Every rank has the same model and a part of the data. A step is that of one process on the ranks' batches
-    joined, to rounding: gradients are weighted with the batches' numbers of rows, if these are given, and else
-    alike. Weights start as rank 0's.
+    joined, to rounding: gradients are weighted with the denominators of the batches' mean losses, if these are given,
+    and else alike. A `Trainer` gives them. Weights start as rank 0's.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ class DataParallel:
 
     Notes
     -----
-    A step costs one Allreduce over the gradients and a few numbers more, which say how many rows each rank had,
-    which parameters got a gradient, and whether a rank has failed. A loss must be a mean over rows. Layers that
+    A step costs one Allreduce over the gradients and a few numbers more: the denominators, which parameters got a
+    gradient, and whether a rank has failed. A loss must be a mean. Layers that
     normalise over a batch see their own rank's only, and noise is each rank's own. What fails outside of the block
     is stopped by ``python -m mpi4py train.py``.
 
@@ -58,7 +58,7 @@ class DataParallel:
             for X, y in mf.data.batches((X[rank::size], y[rank::size]), rng=0):
                 optimizer.zero_grad()
                 loss_fn(model(X), y).backward()
-                optimizer.step(rows=len(X))
+                optimizer.step(rows=loss_fn.denominator(y))
     """
 
     def __init__(self, optimizer: Any, comm: Any = None) -> None:
@@ -96,19 +96,30 @@ class DataParallel:
         """Forget the gradients."""
         self.optimizer.zero_grad()
 
-    def step(self, rows: float = 1) -> None:
+    takes_denominator = True
+    """`step` needs to know what the mean loss was divided by."""
+
+    def step(self, rows: float = 1) -> bool:
         """Average the gradients, and move the parameters on every rank alike.
 
         Parameters
         ----------
         rows : float
-            How many rows this rank's batch had; 0 if it had none, as in a last step.
+            What the mean loss of this rank's batch was divided by, ``loss.denominator(targets)``: for most losses its
+            number of rows. 0 if the rank had no batch, as in a last step, or none of its rows count.
+
+        Returns
+        -------
+        bool
+            Whether the parameters moved; not if the denominators of all ranks are 0.
 
         Raises
         ------
         RankError
             If another rank has failed.
         """
+        if not 0 <= rows < np.inf:
+            raise ArgumentError(message("DataParallel.step", "rows of at least 0, finite", rows))
         watcher, began = MODE.get().watcher, perf_counter_ns()
         self._gather(rows)
         self._reduce()
@@ -117,13 +128,15 @@ class DataParallel:
             reason = self.comm.bcast(None, root=ranks[0])
             raise RankError(f"DataParallel.step: expected all ranks to go on, rank {ranks[0]} has failed: {reason}")
         if not self._rows > 0:
-            raise GraphError(message("DataParallel.step", "rows on some rank", "none", "pass rows=len(X)"))
-        np.divide(self._gradients, self._rows, out=self.flat.gradients)
+            return False
+        if self.comm.size > 1:
+            np.divide(self._gradients, self._rows, out=self.flat.gradients)
         for leaf, present in zip(self.flat.leaves, self._present.tolist(), strict=True):
             leaf.grad = leaf.slot if present else None
         if watcher is not None and watcher.timing:
             watcher.stretches += ("update", began, perf_counter_ns())
         self.optimizer.step()
+        return True
 
     def _gather(self, rows: float) -> None:
         """Put what this rank has to say into one buffer."""

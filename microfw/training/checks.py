@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 
 from microfw.data.dataset import Dataset
+from microfw.data.rows import Rows
 from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError, message
 from microfw.nn import CrossEntropyLoss, Loss, Module, NLLLoss
 from microfw.recording import mode
 from microfw.tensor import Tensor
-from microfw.training.state import Carried, evaluating
+from microfw.training.inputs import as_data
+from microfw.training.losses import counting_rows, is_sum
+from microfw.training.state import evaluating, kept, quiet, switched
 
 
 def check_parts(model: Any, loss: Any, optimizer: Any) -> None:
@@ -33,8 +36,11 @@ def check_parts(model: Any, loss: Any, optimizer: Any) -> None:
         )
 
 
-def check_steps(optimizer: Any, accumulate: Any, clip_norm: Any, clip_value: Any) -> None:
+def check_steps(loss: Any, optimizer: Any, accumulate: Any, clip_norm: Any, clip_value: Any) -> None:
     """Raise unless steps can be made as they are wanted."""
+    if getattr(optimizer, "takes_denominator", False) and is_sum(loss):
+        got, fix = f"{type(loss).__name__} with reduction='sum'", "use reduction='mean'"
+        raise ArgumentError(message("Trainer", f"a mean with {type(optimizer).__name__}", got, fix))
     if isinstance(accumulate, bool) or not isinstance(accumulate, int | np.integer) or accumulate < 1:
         raise ArgumentError(message("Trainer", "accumulate to be a positive integer", repr(accumulate)))
     for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
@@ -53,12 +59,11 @@ def check_epochs(epochs: Any) -> None:
         raise ArgumentError(message("Trainer.fit", "epochs to be an integer of at least 0", repr(epochs)))
 
 
-def check_fit(model: Module, loss: Any, data: Dataset, where: str) -> None:
-    """Raise unless the model's outputs for two rows and all targets suit the loss."""
-    carried = Carried(model, loss)
-    before = carried.save()
-    with mode(observer=None, watcher=None), evaluating(model):
-        outputs = model(data.X[:2])
+def check_fit(model: Module, loss: Any, data: Dataset, where: str) -> bool:
+    """Raise unless the model's outputs for two rows and all targets suit the loss; return True if a row counts."""
+    rows = counting_rows(loss, data.y, 2)
+    with mode(observer=None, watcher=None), evaluating(model), kept(model, loss):
+        outputs = model(as_data(data.X[:2]))
         if not isinstance(outputs, Tensor):
             raise DTypeError(message(where, "the model to return a Tensor", type(outputs).__name__))
         if outputs.shape[:1] != data.y[:2].shape[:1]:
@@ -66,24 +71,66 @@ def check_fit(model: Module, loss: Any, data: Dataset, where: str) -> None:
                 message(where, "an output for each row", f"shape {outputs.shape} for {len(data.y[:2])} rows")
             )
         if isinstance(loss, CrossEntropyLoss | NLLLoss):
-            _labels(outputs, data, where, type(loss).__name__)
+            _labels(outputs, data, where, loss)
         elif isinstance(loss, Loss):
             _targets(outputs, data, where, type(loss).__name__)
-        value = loss(outputs, data.y[:2])
-    carried.restore(before)
+        if rows.start == rows.stop:
+            return False
+        outputs = outputs if rows == slice(0, 2) else model(as_data(data.X[rows]))
+        value = loss(outputs, as_data(data.y[rows]))
     if not isinstance(value, Tensor) or value.size != 1:
         got = f"shape {value.shape}" if isinstance(value, Tensor) else type(value).__name__
         raise ArgumentError(message(where, "a loss of one number", got, "use reduction='mean'"))
+    return True
 
 
-def _labels(outputs: Tensor, data: Dataset, where: str, loss: str) -> None:
+def smallest_batch(model: Module, data: Rows, batch_size: int, where: str, drop_last: bool = False) -> int:
+    """Return how many rows the model needs at once in training: 2 for batch norm, for example, of rows of features.
+
+    The model is tried on one row only if there would be a batch of one row.
+
+    Raises
+    ------
+    ArgumentError, DataError
+        If all batches, or all rows, are too few. The error quotes the layer's own.
+    """
+    n = len(data)
+    if n > 1 and batch_size > 1 and (drop_last or n % batch_size != 1):
+        return 1
+    why = _fails(model, data, 1)
+    if why is None or (n > 1 and _fails(model, data, 2) is not None):  # the first step says what is wrong
+        return 1
+    fix = f"a layer needs more than one row: {why}"
+    if batch_size == 1:
+        raise ArgumentError(message(where, "a batch_size of at least 2", "1", fix))
+    if n == 1:
+        raise DataError(message(where, "at least 2 rows", "1", fix))
+    return 2
+
+
+def _fails(model: Module, data: Rows, rows: int) -> Exception | None:
+    """Return what a model raises for a batch of so many rows in training, or None."""
+    ((X, _, _),) = data.take(slice(0, rows)).batches(rows)
+    with mode(observer=None, watcher=None, recording=False), switched(model, True), kept(model), quiet():
+        try:
+            model(as_data(X))
+        except Exception as error:
+            return error
+    return None
+
+
+def _labels(outputs: Tensor, data: Dataset, where: str, loss: Loss) -> None:
     if data.task != "classification":
         fix = "pass integer labels, or use nn.MSELoss for regression"
-        raise DataError(message(where, f"integer labels for {loss}", f"targets of shape {data.y.shape}", fix))
+        raise DataError(
+            message(where, f"integer labels for {type(loss).__name__}", f"targets of shape {data.y.shape}", fix)
+        )
     classes = outputs.shape[-1]
-    if outputs.ndim == 2 and data.y.max() >= classes:
-        row = int((data.y >= classes).argmax())
-        fix = f"give the model's last layer {int(data.y.max()) + 1} outputs"
+    ignored = getattr(loss, "ignore_index", None)
+    wrong = (data.y >= classes) if ignored is None else (data.y >= classes) & (data.y != ignored)
+    if outputs.ndim == 2 and wrong.any():
+        row = int(wrong.argmax())
+        fix = f"give the model's last layer {int(data.y[wrong].max()) + 1} outputs"
         raise DataError(
             message(
                 where, f"labels from 0 to {classes - 1}, as the model's outputs", f"{data.y[row]} at row {row}", fix

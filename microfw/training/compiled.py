@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from microfw.nn import Embedding, Lambda, Module
+from microfw.nn import Lambda, Module
 from microfw.optim import Optimizer
 from microfw.replay import CompiledStep
 from microfw.tensor import Tensor
+from microfw.training.inputs import dtype_of, takes_indices
 
 Array = np.ndarray[Any, Any]
 
@@ -52,10 +53,11 @@ class Compiled:
         self.enough = SEEN if wanted is None else 0
         self.many = 0
         parts = [m for root in (model, loss) if isinstance(root, Module) for _, m in root.named_modules()]
-        self.integers = any(isinstance(m, Embedding) for m in parts)
+        self.integers = takes_indices(model)
         known = all(type(m).__module__.startswith("microfw.") and not isinstance(m, Lambda) for m in parts)
         able = isinstance(model, Module) and isinstance(optimizer, Optimizer) and not optimizer.takes_closure
         usual = known and isinstance(loss, Module)
+        able = able and optimizer.flat.values.dtype == dtype_of(model)  # to which a replayed step casts
         chosen = able and (usual if wanted is None else wanted)
         self.step = CompiledStep(Forward(model, loss), optimizer) if chosen else None
 

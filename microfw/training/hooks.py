@@ -32,13 +32,18 @@ class TrainState:
     epochs, epoch : int
         How many epochs there are to be, and which one runs, from 1; 0 before the first.
     step, steps : int
-        Which step of the epoch this is, from 1, and how many were completed since the start.
+        Which step of the epoch this is, from 1, and how many updates were made since the start.
+    skipped : int
+        How many steps made no update, since no row of theirs counts in the loss: all labels are ignored, or all
+        weights are 0. Hooks are not called for such a step.
     loss : float
         The loss of the last step.
     history : History
         A row for each epoch that is complete; in ``on_epoch_end`` it holds this epoch's.
     stop : bool
-        A hook that sets it ends training after the step, or the epoch, at which it was called.
+        A hook that sets it ends training after the step, or the epoch, at which it was called. Set in
+        ``on_fit_start`` or ``on_epoch_start``, it ends training before the next step: an epoch without a step has
+        no row in the history, and its ``on_epoch_end`` is not called.
     save : callable or None
         ``save(path)`` writes where training is, to go on from; None if it ended in the middle of a moment. All
         hooks must have been told of the moment, so it is for hooks that are ``last``; see `Checkpoint`.
@@ -55,6 +60,7 @@ class TrainState:
     history: History = field(default_factory=History)
     stop: bool = False
     save: Callable[[Any], None] | None = None
+    skipped: int = 0
 
 
 class Hook:

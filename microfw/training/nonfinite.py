@@ -10,13 +10,16 @@ from microfw.anomaly import Finder
 from microfw.errors import NonFiniteError, message
 from microfw.recording import MODE, mode
 from microfw.training.hooks import TrainState
+from microfw.training.inputs import as_data
 
 FIX = "parameters are as they were before this step; lower the learning rate, or scale the data"
 
 
-def explain(state: TrainState, X: Any, y: Any, error: NonFiniteError) -> NonFiniteError:
+def explain(
+    state: TrainState, X: Any, y: Any, weight: Any, error: NonFiniteError, where: str = "Trainer.fit"
+) -> NonFiniteError:
     """Return the error that names epoch, step, and the op that made what is not finite."""
-    place = f"Trainer.fit, epoch {state.epoch}, step {state.step}"
+    place = f"{where}, epoch {state.epoch}, step {state.step}"
     if isinstance(MODE.get().observer, Finder) and error.args:  # detect_anomaly has told more than we could find
         state.optimizer.zero_grad()
         return NonFiniteError(f"{place}: {error}; {FIX}")
@@ -25,7 +28,8 @@ def explain(state: TrainState, X: Any, y: Any, error: NonFiniteError) -> NonFini
     try:
         with mode(observer=finder, watcher=None), np.errstate(all="ignore"):
             state.optimizer.zero_grad()
-            loss = state.loss_function(state.model(X), y)
+            weights = () if weight is None else (weight,)
+            loss = state.loss_function(state.model(as_data(X)), as_data(y), *weights)
             if error.args:  # the loss was finite, and the optimizer refused the gradients
                 loss.backward()
     except Exception as again:  # what was wrong first is what to tell

@@ -1,136 +1,210 @@
-"""One call of fit: what it needs from start to end, and what an epoch adds up to."""
+"""A training run: the loop over epochs and steps, of `Trainer.fit` and of the estimators, and where it is."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from microfw.data.batching import batches, check_batch_size
-from microfw.data.dataset import Dataset, as_dataset
-from microfw.errors import CheckpointError, NonFiniteError, message
+from microfw.data.rows import Batch, Rows
+from microfw.errors import CheckpointError, message
 from microfw.files.random import put
-from microfw.tensor import Tensor
-from microfw.training import checks, saving
+from microfw.training import saving
 from microfw.training.compiled import Compiled
 from microfw.training.hooks import Hooks, TrainState
-from microfw.training.metrics import Measure, decide
-from microfw.training.nonfinite import explain
-from microfw.training.state import Carried, Interrupts
+from microfw.training.metrics import Measure
+from microfw.training.stepper import Stepper
+from microfw.training.totals import EpochTotals
 
 Array = np.ndarray[Any, Any]
 
 
+def take_steps(
+    batches: Iterable[Batch],
+    stepper: Stepper,
+    totals: EpochTotals,
+    step_end: Sequence[Callable[[TrainState], None]] = (),
+) -> None:
+    """Take a step on each batch, until a hook stops the run."""
+    state = stepper.state
+    for X, y, weight in batches:
+        state.step = totals.steps + 1
+        totals.add(stepper.step(X, y, weight), y)
+        if stepper.moved:
+            for call in step_end:
+                call(state)
+        stepper.interrupts.release()
+        if state.stop:
+            break
+
+
 class Run:
-    """The parts of one call of `Trainer.fit`, checked against each other, and where it is.
+    """The parts of one run, and where it is.
+
+    Parameters
+    ----------
+    stepper : Stepper
+        What takes the steps.
+    hooks : Hooks
+        What is called at each moment.
+    train : Rows
+        What is trained on.
+    step_rows : int
+        How many rows a step has.
+    rng : Generator
+        Where the order of the rows comes from.
+    metrics : dict
+        Of the outputs of the steps.
+    evaluate : callable, optional
+        Returns what validation adds to the row of an epoch.
+    shuffle, drop_last : bool
+        Whether the order is new in each epoch, and whether rows that do not fill a step are left out.
 
     Attributes
     ----------
-    tally : Tally or None
+    tally : EpochTotals or None
         What the epoch that is running has come to; None between epochs.
     order : dict
         The state of ``rng`` from which the epoch's order was drawn.
-    batches : iterator
+    batches : iterable
         What is left of the epoch: the rows of a step each.
     whole : bool
-        Whether it is where it can be saved, as after each step of which all hooks were told.
+        Whether the run is where it can be saved, as after each step for which all hooks were called.
     """
-
-    compiled: Compiled
 
     def __init__(
         self,
-        state: TrainState,
+        stepper: Stepper,
         hooks: Hooks,
-        train: Any,
-        batch_size: int,
-        validation: Any,
-        rng: Any,
+        train: Rows,
+        step_rows: int,
+        rng: np.random.Generator,
         metrics: dict[str, Measure],
-        accumulate: int = 1,
+        evaluate: Callable[[], dict[str, float]] | None = None,
+        *,
+        shuffle: bool = True,
+        drop_last: bool = False,
     ) -> None:
-        checks.check_epochs(state.epochs)
-        check_batch_size(batch_size, "Trainer.fit")
-        self.state = state
-        self.hooks = hooks
-        self.train = as_dataset(train, "Trainer.fit")
-        self.validation: Dataset | None = None
-        self.batch_size = batch_size
-        self.accumulate = accumulate
-        self.metrics = metrics
-        self.rng = np.random.default_rng(rng)
-        self.tally: Tally | None = None
+        self.stepper, self.state, self.hooks = stepper, stepper.state, hooks
+        self.train, self.step_rows, self.rng, self.metrics = train, step_rows, rng, metrics
+        self.evaluate, self.shuffle, self.drop_last = evaluate, shuffle, drop_last
+        self.interrupts = stepper.interrupts
+        stepper.wants_outputs = bool(metrics)
+        self.tally: EpochTotals | None = None
         self.order: dict[str, Any] = {}
-        self.batches: Iterator[tuple[Array, Array]] = iter(())
+        self.batches: Iterable[Batch] = ()
         self.whole = self.rehearsed = False
         self._digest = ""
-        self.interrupts = Interrupts()
-        self.carried = Carried(state.model, state.loss_function)
-        checks.check_parts(state.model, state.loss_function, state.optimizer)
-        checks.check_fit(state.model, state.loss_function, self.train, "Trainer.fit")
-        if validation is not None:
-            self.validation = as_dataset(validation, "Trainer.fit, validation")
-            checks.check_fit(state.model, state.loss_function, self.validation, "Trainer.fit, validation")
 
     @property
-    def step_rows(self) -> int:
-        """How many rows a step has."""
-        return self.batch_size * self.accumulate
+    def compiled(self) -> Compiled:
+        """What decides whether steps are replayed."""
+        return self.stepper.compiled
 
-    def new_tally(self) -> Tally:
-        """Return a tally of nothing."""
-        return Tally(self.state.loss_function, self.metrics, self.state.optimizer)
+    def epochs(self) -> None:
+        """Run the epochs that are left."""
+        state = self.state
+        while self.tally is not None or (state.epoch < state.epochs and not state.stop):
+            self.epoch()
 
-    def open(self) -> Tally:
+    def epoch(self) -> None:
+        """Run an epoch, or what is left of one: steps, validation, its row."""
+        totals = self.open()
+        if not self.state.stop:
+            take_steps(self.batches, self.stepper, totals, self.hooks.step_end)
+        if not totals.steps:
+            self.cancel()
+            return
+        seconds = perf_counter() - totals.began
+        row = {"epoch": self.state.epoch, **totals.result()}
+        if self.evaluate is not None:
+            self.validation_starts()
+            row |= self.evaluate()
+        self.close({**row, "seconds": seconds, **totals.rates()})
+
+    def new_tally(self) -> EpochTotals:
+        """Return totals of no steps."""
+        return EpochTotals(self.stepper, self.metrics)
+
+    def new_batches(self, skip: int = 0) -> Iterable[Batch]:
+        """Draw an order, and return the batches of an epoch but the first ``skip``."""
+        rng, least = self.rng if self.shuffle else None, self.stepper.least
+        return self.train.batches(self.step_rows, rng, least=least, drop_last=self.drop_last, skip=skip)
+
+    @property
+    def step_size(self) -> int | str:
+        """The rows of a step, as files name them: a run goes on with steps of the same rows only."""
+        return f"{self.step_rows}, drop_last" if self.drop_last else self.step_rows
+
+    def rows_after(self, steps: int) -> int:
+        """Return how many rows so many steps of an epoch have."""
+        n = len(self.train)
+        n = n // self.step_rows * self.step_rows if self.drop_last else n
+        rows = steps * self.step_rows
+        return n if steps and n - rows < self.stepper.least else rows
+
+    def open(self) -> EpochTotals:
         """Begin an epoch in a new order, unless one is to be continued; return what it comes to."""
         if self.tally is not None:
             return self.tally
-        tally = self.new_tally()
+        totals = self.new_tally()
         self.interrupts.held = True
         self.state.epoch += 1
-        self.tally, self.order = tally, self.rng.bit_generator.state  # type: ignore[assignment]
-        self.batches = batches(self.train, self.step_rows, rng=self.rng)
+        self.tally, self.order = totals, self.rng.bit_generator.state  # type: ignore[assignment]
+        self.batches = self.new_batches()
         self.hooks.call("on_epoch_start", self.state)
         self.interrupts.release()
-        return tally
+        return totals
+
+    def cancel(self) -> None:
+        """Undo the beginning of an epoch that a hook stopped before its first step."""
+        put(self.rng, self.order)
+        self.state.epoch -= 1
+        self.tally, self.batches = None, ()
 
     def reopen(self, saved: dict[str, Any]) -> None:
         """Go to where an epoch was when it was saved. The order is drawn as it was, and ``rng`` is at its start."""
         self.order = saved.pop("order")
         put(self.rng, self.order)
-        tally = self.new_tally()
-        tally.load_state_dict(saved)
-        self.batches = batches(self.train, self.step_rows, rng=self.rng, skip=tally.steps)
-        self.tally = tally
+        totals = self.new_tally()
+        totals.load_state_dict(saved)
+        self.batches = self.new_batches(skip=totals.steps)
+        self.tally = totals
 
     def validation_starts(self) -> None:
-        """Tell hooks, some of which may change the model until the epoch ends: only then is the run whole again."""
+        """Call hooks, some of which may change the model until the epoch ends: only then is the run whole again."""
         self.interrupts.held = self.hooks.overridden("on_validation_start")
         self.hooks.call("on_validation_start", self.state)
 
     def close(self, row: dict[str, Any]) -> None:
         """End an epoch."""
         self.interrupts.held = True
-        self.state.history.append(row)
-        self.tally, self.batches = None, iter(())
+        history = self.state.history
+        if self.state.skipped and self.tally is not None:
+            row["skipped"] = self.tally.skipped
+            for earlier in history:
+                earlier.setdefault("skipped", 0)
+        history.append(row)
+        self.tally, self.batches = None, ()
         self.hooks.call("on_epoch_end", self.state)
         self.interrupts.release()
 
-    def start(self, saved: saving.Saved | None) -> None:
-        """Tell the hooks that training starts, from the beginning or from a file."""
+    def start(self, saved: saving.Saved | None = None) -> None:
+        """Call the hooks as training starts, from the beginning or from a file."""
         if saved is not None:
             saved.count(self)
         self.hooks.start(self.state)
         if saved is not None:
             saved.apply(self)
+            earlier = self.tally.skipped if self.tally is not None else 0
+            self.state.skipped = earlier + sum(row.get("skipped", 0) for row in self.state.history)
         self.state.save, self.whole = self.save, True
 
     def end(self) -> None:
-        """Tell the hooks that training ends."""
-        if self.interrupts.held:  # something was left half-way: a hook raised, and others were not told
+        """Call the hooks as training ends."""
+        if self.interrupts.held:  # something was left half-way: a hook raised, and others were not called
             self.interrupts.held = self.whole = False
             self.state.save = None
         try:
@@ -149,89 +223,3 @@ class Run:
         """Return the checksum of the training data, computed once."""
         self._digest = self._digest or saving.data_digest(self.train.X, self.train.y)
         return self._digest
-
-    def look(self, loss: Any) -> None:
-        """Note a batch's loss, which must be finite."""
-        self.state.loss = value = loss.item()
-        if not math.isfinite(value):
-            raise NonFiniteError
-
-    def hold(self) -> None:
-        """Hold Ctrl-C back: from here on a step is made complete."""
-        self.interrupts.held = True
-
-    def undo(self, before: Any, error: BaseException, X: Array, y: Array) -> None:
-        """Bring back what an unfinished step changed; say which op was to blame for NaN or infinity."""
-        self.interrupts.held = True
-        self.carried.restore(before)
-        self.interrupts.held = False
-        if isinstance(error, NonFiniteError):
-            try:
-                raise explain(self.state, X, y, error) from None
-            finally:
-                self.carried.restore(before)
-
-
-class Tally:
-    """Adds up an epoch: losses by row, gradients, and outputs, if metrics are to be computed from them."""
-
-    def __init__(self, loss: Any, metrics: dict[str, Measure], optimizer: Any) -> None:
-        self.loss = loss
-        self.optimizer = optimizer
-        self.flat = getattr(optimizer, "flat", None)
-        self.metrics = metrics
-        self.summed = getattr(loss, "reduction", "mean") == "sum"
-        self.total = 0.0
-        self.rows = 0
-        self.steps = 0
-        self.squares = 0.0
-        self.began = perf_counter()
-        self.outputs: list[Any] = []
-        self.targets: list[Any] = []
-
-    def add(self, loss: float, outputs: Tensor, targets: Array) -> None:
-        """Add a step."""
-        rows = len(targets)
-        self.rows += rows
-        self.steps += 1
-        if self.flat is not None:
-            self.squares += self.flat.squared
-        self.total += loss if self.summed else loss * rows
-        if self.metrics:
-            self.outputs.append(outputs.data)
-            self.targets.append(targets)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the sums, which are all attributes that are numbers, the outputs so far, and the seconds."""
-        sums = {name: value for name, value in vars(self).items() if type(value) in (int, float) and name != "began"}
-        kept = {"outputs": _joined(self.outputs), "targets": _joined(self.targets)}
-        return {"sums": sums, "seconds": perf_counter() - self.began, **kept}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        vars(self).update({name: type(vars(self)[name])(value) for name, value in state["sums"].items()})
-        self.began = perf_counter() - float(state["seconds"])
-        self.outputs, self.targets = ([] if part is None else [part] for part in (state["outputs"], state["targets"]))
-
-    def result(self) -> dict[str, float]:
-        """Return the mean loss and the metrics."""
-        row = {"loss": self.total / self.rows}
-        if self.metrics:
-            row |= measure(self.metrics, self.loss, np.concatenate(self.outputs), np.concatenate(self.targets))
-        return row
-
-    def rates(self) -> dict[str, float]:
-        """Return the learning rate of the last step, and the root of the mean square of the gradients' norms."""
-        if self.flat is None:
-            return {}
-        return {"lr": float(self.optimizer.lr), "gradient_norm": math.sqrt(self.squares / self.steps)}
-
-
-def _joined(parts: list[Any]) -> Any:
-    return np.concatenate(parts) if parts else None
-
-
-def measure(metrics: dict[str, Measure], loss: Any, outputs: Array, targets: Array) -> dict[str, float]:
-    """Return all metrics of a model's outputs."""
-    predictions = decide(outputs, targets, loss)
-    return {name: metric(targets, outputs, predictions) for name, metric in metrics.items()}

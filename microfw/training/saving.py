@@ -72,7 +72,7 @@ def capture(run: Run) -> dict[str, Any]:
         "hooks": [{"class": type(hook).__name__, "state": hook.state_dict()} for hook in _stateful(run)],
         "random": random.states(_generators(run)),
         "tally": None if tally is None else {"order": run.order, **tally.state_dict()},
-        "batch_size": run.step_rows,
+        "batch_size": run.step_size,
         "data": run.data_digest(),
     }
 
@@ -115,7 +115,7 @@ class Saved:
         for what, mine, theirs in (
             ("an optimizer", [type(state.optimizer).__name__], [table(parts["optimizer"], "class", "state")["class"]]),
             ("hooks", [type(h).__name__ for h in _stateful(run)], [h["class"] for h in parts["hooks"]]),
-            ("steps of", run.step_rows, parts["batch_size"]),
+            ("steps of", run.step_size, parts["batch_size"]),
             ("training data with the checksum", run.data_digest(), parts["data"]),
         ):
             if mine != theirs:
@@ -146,10 +146,11 @@ class Saved:
 
 def _compare_tally(tally: dict[str, Any], run: Run) -> None:
     """Raise unless the sums of a part of an epoch are of as many rows as its steps have."""
-    own, sums = run.new_tally().state_dict()["sums"], table(tally["sums"])
+    own = run.new_tally().state_dict()["sums"]
+    sums = tally["sums"] = {"count": float(table(tally["sums"])["rows"]), "skipped": 0, **tally["sums"]}  # older files
     if {name: type(value) for name, value in sums.items()} != {name: type(value) for name, value in own.items()}:
         raise Refused(f"the sums {', '.join(own)}", short(sums))
-    rows = min(whole(sums["steps"]) * run.step_rows, len(run.train))
+    rows = run.rows_after(whole(sums["steps"]))
     kept = [rows] * 2 if run.metrics and rows else [None] * 2
     lengths = [None if part is None else len(part) for part in (tally["outputs"], tally["targets"])]
     if sums["rows"] != rows or lengths != kept or not isinstance(tally["seconds"], float):

@@ -73,6 +73,17 @@ class Carried:
             buffer.data = values
 
 
+@contextlib.contextmanager
+def kept(*modules: Any) -> Iterator[None]:
+    """Run a block; the states of generators and buffers of modules come back."""
+    carried = Carried(*modules)
+    before = carried.save()
+    try:
+        yield
+    finally:
+        carried.restore(before)
+
+
 class Interrupts:
     """Holds Ctrl-C back while a step, or the start or end of an epoch, is made complete, so that none is left half-way.
 

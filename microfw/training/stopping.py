@@ -96,9 +96,12 @@ class EarlyStopping(Hook):
         self.restore = restore
         self._reset()
 
+    exact = False
+    """Whether the best epoch is that of the best value, even if it is better by less than ``min_delta``."""
+
     def _reset(self) -> None:
         self.best = math.nan
-        self.best_epoch = 0
+        self.best_epoch = self._improved = 0
         self.weights: dict[str, Any] | None = None
 
     def on_fit_start(self, state: TrainState) -> None:
@@ -109,18 +112,23 @@ class EarlyStopping(Hook):
     def on_epoch_end(self, state: TrainState) -> None:
         """Compare."""
         value = state.history.column(self.metric)[-1]
-        if self._better(value):
+        gain = self._gain(value)
+        if gain > self.min_delta:
+            self._improved = state.epoch
+        if gain > (0 if self.exact else self.min_delta):
             self.best, self.best_epoch = value, state.epoch
             if self.restore:
                 self.weights = state.model.state_dict()
-        elif state.epoch - self.best_epoch > self.patience:
+        if state.epoch - self._improved > self.patience:
             state.stop = True
 
-    def _better(self, value: float) -> bool:
+    def _gain(self, value: float) -> float:
+        """Return by how much a value is better than the best so far; any number is better than NaN."""
+        if math.isnan(value):
+            return -math.inf
         if math.isnan(self.best):
-            return not math.isnan(value)
-        gain = self.best - value if self.mode == "min" else value - self.best
-        return gain > self.min_delta
+            return math.inf
+        return self.best - value if self.mode == "min" else value - self.best
 
     def on_fit_end(self, state: TrainState) -> None:
         """Bring the best parameters back."""
@@ -134,6 +142,7 @@ class EarlyStopping(Hook):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take what `state_dict` returned."""
         self.best, self.best_epoch, self.weights = (state[name] for name in ("best", "best_epoch", "weights"))
+        self._improved = self.best_epoch
 
 
 class WeightAveraging(Hook):

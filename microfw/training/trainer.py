@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from time import perf_counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from microfw.data.batching import check_batch_size
 from microfw.data.dataset import Dataset, as_dataset
-from microfw.errors import CheckpointError, message
+from microfw.data.rows import Rows
+from microfw.errors import CheckpointError, DataError, message
 from microfw.recording import mode
-from microfw.tensor import Tensor
-from microfw.training.checks import check_parts, check_steps
-from microfw.training.compiled import Compiled
+from microfw.training.checks import check_epochs, check_fit, check_parts, check_steps, smallest_batch
+from microfw.training.clipping import Clip
 from microfw.training.history import History
 from microfw.training.hooks import Hooks, TrainState
+from microfw.training.inputs import as_features, dtype_of, predicted
+from microfw.training.losses import mean_loss
 from microfw.training.metrics import decide, resolve
 from microfw.training.progress import Progress
-from microfw.training.run import Run, measure
+from microfw.training.run import Run
 from microfw.training.saving import Saved
 from microfw.training.state import evaluating, quiet, switched
-from microfw.training.steps import Clip, Closure, in_parts
+from microfw.training.stepper import Stepper
+from microfw.training.totals import measure
 
 Array = np.ndarray[Any, Any]
 
@@ -80,7 +82,7 @@ class Trainer:
         compile: bool | None = None,
     ) -> None:
         check_parts(model, loss, optimizer)
-        check_steps(optimizer, accumulate, clip_norm, clip_value)
+        check_steps(loss, optimizer, accumulate, clip_norm, clip_value)
         Hooks(hooks)
         self.model = model
         self.loss = loss
@@ -101,6 +103,7 @@ class Trainer:
         rng: int | np.random.Generator | None = None,
         progress: bool = True,
         resume: Any = None,
+        drop_last: bool = False,
     ) -> History:
         """Train the model.
 
@@ -111,7 +114,7 @@ class Trainer:
         epochs : int
             How many times to go through all rows.
         batch_size : int
-            Rows in a step.
+            Rows in a batch, and so in a step unless the Trainer accumulates.
         validation : Dataset or (X, y), optional
             Measured after each epoch.
         rng : int, numpy.random.Generator or None
@@ -122,6 +125,9 @@ class Trainer:
             A checkpoint to go on from, as `Checkpoint` or `save` left it. Model, loss, optimizer, hooks, data and
             batch_size must be as they were; ``rng`` is put to where it was. Everything then goes on bit for bit as
             if it had never stopped, times apart.
+        drop_last : bool
+            Leave out the rows at the end of an epoch that do not fill a step. Else the last step has fewer rows; a
+            last row alone joins the step before if a layer, such as `BatchNorm1D`, needs two.
 
         Returns
         -------
@@ -143,21 +149,52 @@ class Trainer:
         Training can be interrupted with Ctrl-C: the model is then as the last completed step left it, and `save`
         writes where it is. Metrics of the training rows are those of the outputs that the steps computed, which
         costs no other pass.
+
+        Data are cast to the dtype of the model's first parameter. Model and loss are called with Tensors, whether a
+        step is replayed or not.
+
+        A step in which no row counts in the loss, since all labels are ignored or have a weight of 0, makes no update.
+        ``skipped`` in the History is the number of such steps, if there were any.
         """
+        check_epochs(epochs)
+        check_batch_size(batch_size, "Trainer.fit")
+        check_parts(self.model, self.loss, self.optimizer)
+        rows, evaluate = self._data(train, validation)
+        least = smallest_batch(self.model, rows, batch_size, "Trainer.fit", drop_last)
+        step_rows = batch_size * self.accumulate
+        if drop_last and len(rows) < step_rows:
+            got = f"{len(rows)} rows with drop_last=True"
+            raise DataError(message("Trainer.fit", f"the {step_rows} rows of a step", got, "use a smaller batch_size"))
         state = TrainState(self.model, self.loss, self.optimizer, epochs)
         hooks = Hooks([*self.clips, *self.hooks, *([Progress()] if progress else [])])
-        self._run = run = Run(state, hooks, train, batch_size, validation, rng, self.metrics, self.accumulate)
-        run.compiled = Compiled(self.model, self.loss, self.optimizer, self.compile)
-        run.compiled.expect(batch_size, len(run.train) // batch_size * epochs)
+        parts = batch_size if self.accumulate > 1 else None
+        stepper = Stepper(state, hooks.gradients, compile=self.compile, rows=parts)
+        stepper.least = least
+        stepper.compiled.expect(batch_size, len(rows) // batch_size * epochs)
+        generator = np.random.default_rng(rng)
+        self._run = run = Run(stepper, hooks, rows, step_rows, generator, self.metrics, evaluate, drop_last=drop_last)
         with mode(), quiet(), switched(self.model, True), run.interrupts:
             saved = None if resume is None else Saved(resume, run)
             try:
                 run.start(saved)
-                while run.tally is not None or (state.epoch < epochs and not state.stop):
-                    self._epoch(run)
+                run.epochs()
             finally:
                 run.end()
         return state.history
+
+    def _data(self, train: Any, validation: Any) -> tuple[Rows, Callable[[], dict[str, float]] | None]:
+        """Return the rows to train on, and what measures those to validate with, both checked."""
+        dtype = dtype_of(self.model)
+        data = as_dataset(train, "Trainer.fit", dtype)
+        if not check_fit(self.model, self.loss, data, "Trainer.fit"):
+            got = f"none of {len(data)}: all labels are ignored, or of weight 0"
+            raise DataError(message("Trainer.fit", "rows that count in the loss", got))
+        rows = Rows(data.X, data.y)
+        if validation is None:
+            return rows, None
+        held = as_dataset(validation, "Trainer.fit, validation", dtype)
+        check_fit(self.model, self.loss, held, "Trainer.fit, validation")
+        return rows, lambda: {f"val_{name}": value for name, value in self.evaluate(held).items()}
 
     def save(self, path: Any) -> None:
         """Save where training is, for ``fit(..., resume=path)`` to go on from, and for `mf.load` to take the model.
@@ -185,69 +222,6 @@ class Trainer:
             )
         self._run.save(path)
 
-    def _epoch(self, run: Run) -> None:
-        state, tally = run.state, run.open()
-        step = self._search if getattr(self.optimizer, "takes_closure", False) else self._step
-        for X, y in () if state.stop else run.batches:
-            state.step = tally.steps + 1
-            tally.add(*step(X, y, run), y)
-            for tell in run.hooks.step_end:
-                tell(state)
-            run.interrupts.release()
-            if state.stop:
-                break
-        seconds = perf_counter() - tally.began
-        row = {"epoch": state.epoch, **tally.result()}
-        if run.validation is not None:
-            run.validation_starts()
-            row |= {f"val_{name}": value for name, value in self.evaluate(run.validation).items()}
-        run.close({**row, "seconds": seconds, **tally.rates()})
-
-    def _step(self, X: Array, y: Array, run: Run) -> tuple[float, Tensor]:
-        state, before = run.state, run.carried.save()
-        try:
-            alone = run.accumulate == 1 and not run.hooks.gradients  # nothing comes between gradients and update
-            outputs = run.compiled.take(X, y, run.look, run.hold) if alone else None
-            if outputs is None:
-                self.optimizer.zero_grad()
-                compute = self._eagerly if alone else self._gradients
-                outputs = compute(X, y, run) if run.accumulate == 1 else in_parts(compute, X, y, run)
-                for tell in run.hooks.gradients:
-                    tell(state)
-                run.hold()
-                self.optimizer.step()
-            state.steps += 1
-        except BaseException as error:
-            run.undo(before, error, X, y)
-            raise
-        return state.loss, outputs
-
-    def _gradients(self, X: Array, y: Array, run: Run, share: float | None = None) -> Tensor:
-        replayed = run.compiled.take(X, y, run.look, False) if share is None else None
-        return self._eagerly(X, y, run, share) if replayed is None else replayed
-
-    def _eagerly(self, X: Array, y: Array, run: Run, share: float | None = None) -> Tensor:
-        outputs = self.model(X)
-        loss = self.loss(outputs, y)
-        run.look(loss)
-        loss.backward(None if share is None else np.full(loss.shape, share))
-        return outputs  # type: ignore[no-any-return]
-
-    def _search(self, X: Array, y: Array, run: Run) -> tuple[float, Tensor]:
-        state, before = run.state, run.carried.save()
-        closure = Closure(self._gradients, X, y, run)
-        try:
-            for tell in run.hooks.gradients:
-                tell(state)
-            run.interrupts.held = True
-            self.optimizer.step(closure)
-            state.steps += 1
-        except BaseException as error:
-            run.undo(before, error, X, y)
-            raise
-        state.loss, outputs = closure.first
-        return state.loss, outputs
-
     def evaluate(self, data: Any, batch_size: int = 4096) -> dict[str, float]:
         """Return the mean loss and the metrics on a dataset, in evaluation mode, recording nothing.
 
@@ -261,14 +235,13 @@ class Trainer:
         Returns
         -------
         dict
-            "loss", and each metric by name.
+            "loss", and each metric by name. The loss is NaN if no row counts in it: all labels are ignored, or have
+            a weight of 0.
         """
-        data = as_dataset(data, "Trainer.evaluate")
+        data = as_dataset(data, "Trainer.evaluate", dtype_of(self.model))
         outputs = self.predict(data.X, batch_size)
         with evaluating(self.model):
-            loss = float(self.loss(Tensor(outputs), data.y).item())
-        if getattr(self.loss, "reduction", "mean") == "sum":
-            loss /= len(data)
+            loss = mean_loss(self.loss, outputs, data.y)
         return {"loss": loss, **measure(self.metrics, self.loss, outputs, data.y)}
 
     def predict(self, X: Any, batch_size: int = 4096) -> Array:
@@ -287,10 +260,10 @@ class Trainer:
             A row of outputs for each row of X.
         """
         check_batch_size(batch_size, "Trainer.predict")
-        X = np.asarray(X.X if isinstance(X, Dataset) else X)
+        X = as_features(X.X if isinstance(X, Dataset) else X, self.model)
         starts = range(0, max(len(X), 1), batch_size)
         with evaluating(self.model):
-            parts = [np.asarray(self.model(X[k : k + batch_size])) for k in starts]
+            parts = [predicted(self.model, X[k : k + batch_size]) for k in starts]
         return np.concatenate(parts)
 
     def predict_classes(self, X: Any, batch_size: int = 4096) -> Array:

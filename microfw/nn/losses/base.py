@@ -45,6 +45,42 @@ class Loss(Module):
             )
         self.reduction = reduction
 
+    def denominator(self, targets: Any, sample_weight: Any = None) -> float:
+        """Return what a mean over these targets is divided by, counted in rows.
+
+        The mean over two batches joined is the mean of their losses, each times its share of the denominators.
+        `Trainer` and the estimators weigh batches by it: in accumulated steps, in the loss of an epoch, in
+        `Trainer.evaluate`, and in data-parallel steps.
+
+        Parameters
+        ----------
+        targets : array_like
+            The targets of a batch.
+        sample_weight : array_like of shape (N,), optional
+            The weights that the loss is called with.
+
+        Returns
+        -------
+        float
+            The number of rows, or the sum of their weights. A loss with weights for classes, or with labels that it
+            ignores, counts each row with the weight of its label, or not at all. The same for every reduction, and for
+            losses that average over the entries of a row.
+
+        Examples
+        --------
+        >>> import microfw as mf
+        >>> mf.nn.MSELoss().denominator([[1.0, 2.0], [3.0, 4.0]])
+        2.0
+        >>> mf.nn.MSELoss().denominator([[1.0, 2.0], [3.0, 4.0]], sample_weight=[1.0, 0.5])
+        1.5
+        >>> mf.nn.CrossEntropyLoss(weight=[1.0, 10.0], ignore_index=2).denominator([0, 1, 2])
+        11.0
+        """
+        if sample_weight is not None:
+            return float(np.sum(np.asarray(sample_weight), dtype=np.float64))
+        shape = targets.shape if hasattr(targets, "shape") else np.shape(targets)
+        return float(shape[0]) if shape else 1.0
+
     def _tensor(self, prediction: Any, name: str = "the prediction") -> Tensor:
         if not isinstance(prediction, Tensor):
             fix = "pass the model's output"

@@ -100,6 +100,20 @@ class _Labelled(Loss):
             raise ArgumentError(message(name, "ignore_index to be an integer", repr(ignore_index)))
         self.ignore_index = ignore_index
 
+    def denominator(self, targets: Any, sample_weight: Any = None) -> float:
+        """Return the sum of the weights of the rows whose labels count; see `Loss.denominator`."""
+        if self.weight is None and self.ignore_index is None:
+            return super().denominator(targets, sample_weight)
+        labels = self._plain(targets, "the labels")
+        counts = np.ones(labels.shape) if sample_weight is None else np.asarray(sample_weight, np.float64)
+        if self.ignore_index is not None:
+            kept = labels != self.ignore_index
+            labels, counts = labels[kept], counts[kept]
+        if self.weight is not None:
+            check_labels(labels, len(self.weight), self.where)
+            counts = counts * self.weight._array[labels]
+        return float(np.sum(counts, dtype=np.float64))
+
     def _rows(self, scores: Any, labels: Any, name: str) -> Any:
         """Return the labels as an array or a Tensor, after a look at the shapes."""
         if not isinstance(scores, Tensor):

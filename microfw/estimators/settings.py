@@ -1,0 +1,80 @@
+"""Settings that change between the calls of an estimator that goes on: taken over, or refused."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import ArgumentError, message
+from microfw.estimators import parts
+from microfw.estimators.learner import Learner
+
+NETWORK = ("hidden_layer_sizes", "module", "activation", "norm", "dropout", "dtype")
+"""Settings that the network was made of."""
+
+MADE = ("hidden_layer_sizes", "optimizer_params")
+"""Settings that may be containers, which are compared by content."""
+
+
+def current(estimator: Any) -> dict[str, Any]:
+    """Return an estimator's settings by name."""
+    values = vars(estimator)
+    settings = {name: values[name] for name in estimator._get_param_names()}
+    for name in MADE:
+        if isinstance(settings[name], list | dict):
+            settings[name] = copy.deepcopy(settings[name])
+    return settings
+
+
+def changed(learner: Learner, estimator: Any) -> bool:
+    """Return True if a setting is not what it was at the last call."""
+    values = vars(estimator)
+    for name, before in learner.settings.items():
+        if values[name] is not before and not same(values[name], before):
+            return True
+    return False
+
+
+def same(a: Any, b: Any) -> bool:
+    """Return True if two values of a setting are equal."""
+    if a is b:
+        return True
+    try:
+        equal = type(a) is type(b) and a == b
+        return equal if isinstance(equal, bool) else bool(np.all(equal))
+    except (TypeError, ValueError):
+        return False
+
+
+def adopt(learner: Learner, estimator: Any) -> None:
+    """Take over the settings that were changed since the last call.
+
+    Raises
+    ------
+    ArgumentError
+        If the network was made of one of them.
+    """
+    before, after, where = learner.settings, current(estimator), type(estimator).__name__
+    names = {name for name in after if not same(after[name], before[name])}
+    for name in NETWORK:
+        if name in names:
+            expected = f"{name}={before[name]!r}, of which the network was made"
+            fix = "set it back, or fit a new network with warm_start=False"
+            raise ArgumentError(message(where, expected, repr(after[name]), fix))
+    loss, optimizer, rate = learner.loss, learner.optimizer, after["learning_rate"]
+    if "loss" in names:
+        loss = estimator._make_loss()
+    if names & {"optimizer", "optimizer_params"}:
+        optimizer = parts.optimizer(estimator, learner.model.parameters())
+    elif "learning_rate" in names and not callable(rate):
+        optimizer.lr = float(rate)
+    if "random_state" in names:
+        from microfw.estimators.base import generator
+
+        learner.rng.bit_generator.state = generator(estimator.random_state).bit_generator.state
+    if names & {"loss", "optimizer", "optimizer_params", "learning_rate", "max_grad_norm"}:
+        learner.set(loss, optimizer, after)
+    else:
+        learner.settings = after

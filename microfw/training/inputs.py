@@ -1,0 +1,51 @@
+"""Inputs of models and losses: one dtype and one kind of object in eager steps, replayed steps and predictions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from microfw.nn import Embedding, Module
+from microfw.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+
+
+def dtype_of(model: Module) -> np.dtype[Any]:
+    """Return the dtype of a model's first parameter; float32 if the model has none."""
+    return next((p.dtype for p in model.parameters() if p.dtype.kind == "f"), np.dtype(np.float32))
+
+
+def takes_indices(model: Any) -> bool:
+    """Return True if a model has a layer that looks rows up by integers."""
+    return isinstance(model, Module) and any(isinstance(m, Embedding) for _, m in model.named_modules())
+
+
+def as_data(array: Array) -> Tensor:
+    """Return a batch as the read-only Tensor that replayed steps pass to the model and to the loss."""
+    tensor = Tensor(array)
+    tensor._array.setflags(write=False)
+    return tensor
+
+
+def as_features(X: Any, model: Module) -> Any:
+    """Return rows to predict as an array in the dtype of the model's parameters, as `Trainer.fit` casts its data.
+
+    Integers stay integers if the model looks rows up by them. What holds no numbers is returned as it is: the
+    model's first layer names it in an error.
+    """
+    array = np.asarray(X)
+    if array.dtype.kind not in "fiubO" or (array.dtype.kind in "iu" and takes_indices(model)):
+        return array
+    try:
+        with np.errstate(over="ignore"):
+            return array.astype(dtype_of(model), order="C", copy=False)
+    except (TypeError, ValueError, OverflowError):
+        return array
+
+
+def predicted(model: Module, X: Any) -> Array:
+    """Return the outputs of a model for a batch, as an array."""
+    made = model(as_data(X) if isinstance(X, np.ndarray) and X.dtype.kind in "fiub" else X)
+    return made.data if isinstance(made, Tensor) else np.asarray(made)

@@ -1,0 +1,52 @@
+"""What training asks of a loss: the denominator of its mean, and the mean over more rows than one batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from microfw.training.inputs import as_data
+
+Array = np.ndarray[Any, Any]
+
+
+def denominator_of(loss: Any) -> Callable[[Any, Any], float]:
+    """Return ``denominator(targets, sample_weight)`` of a loss; a plain function averages over rows."""
+    found = getattr(loss, "denominator", None)
+    return found if callable(found) else _rows
+
+
+def _rows(targets: Any, sample_weight: Any = None) -> float:
+    return float(len(targets) if sample_weight is None else np.sum(sample_weight, dtype=np.float64))
+
+
+def is_sum(loss: Any) -> bool:
+    """Return True if a loss adds up rows instead of averaging them."""
+    return getattr(loss, "reduction", "mean") == "sum"
+
+
+def mean_loss(loss: Any, outputs: Array, targets: Array, weight: Array | None = None) -> float:
+    """Return the mean loss of outputs; NaN if no row counts."""
+    count = denominator_of(loss)(targets, weight)
+    if not count:
+        return math.nan
+    made, wanted = as_data(outputs), as_data(targets)
+    value = float((loss(made, wanted) if weight is None else loss(made, wanted, weight)).item())
+    return value / count if is_sum(loss) else value
+
+
+def counting_rows(loss: Any, targets: Array, rows: int) -> slice:
+    """Return up to so many rows, one of which counts in the loss; an empty slice if none does."""
+    count = denominator_of(loss)
+    if count(targets[:rows], None) > 0:
+        return slice(0, rows)
+    low, high = 0, len(targets)  # the first row that counts is between them
+    if not count(targets, None) > 0:
+        return slice(0, 0)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if count(targets[low:middle], None) > 0 else (middle, high)
+    return slice(low, low + 1) if low + rows > len(targets) else slice(low, low + rows)

@@ -1,0 +1,230 @@
+"""The training step: gradients of a batch, then the update; the only one, of the Trainer and of the estimators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from microfw.data.rows import pieces
+from microfw.errors import ArgumentError, NonFiniteError, message
+from microfw.recording import mode
+from microfw.tensor import Tensor
+from microfw.training.compiled import Compiled
+from microfw.training.hooks import TrainState
+from microfw.training.inputs import as_data
+from microfw.training.losses import denominator_of, is_sum
+from microfw.training.nonfinite import explain
+from microfw.training.state import Carried, Interrupts
+
+Array = np.ndarray[Any, Any]
+
+
+class Stepper:
+    """Takes training steps. A step that fails changes nothing but gradients.
+
+    Parameters
+    ----------
+    state : TrainState
+        What is trained, and by what; its ``loss``, ``steps`` and ``skipped`` are kept up to date.
+    gradients : sequence of callable
+        Called with the state between gradients and update.
+    compile : bool or None
+        Whether steps are replayed; None decides by the model.
+    rows : int, optional
+        How many rows go through the model at once; a step of more rows accumulates their gradients. All by default.
+    where : str
+        What errors name.
+
+    Attributes
+    ----------
+    count : float
+        The denominator of the last step: what its mean loss was divided by.
+    moved : bool
+        Whether the last step made an update; not if its denominator was 0.
+    least : int
+        How many rows the model needs at once.
+    wants_outputs : bool
+        Whether a step that is skipped has to return outputs.
+    """
+
+    def __init__(
+        self,
+        state: TrainState,
+        gradients: Sequence[Callable[[TrainState], None]] = (),
+        *,
+        compile: bool | None = None,
+        rows: int | None = None,
+        where: str = "Trainer.fit",
+    ) -> None:
+        self.state, self.where, self.rows = state, where, rows
+        self.model, self.loss, self.optimizer = state.model, state.loss_function, state.optimizer
+        self.gradients = list(gradients)
+        self.compiled = Compiled(self.model, self.loss, self.optimizer, compile)
+        self.carried = Carried(self.model, self.loss)
+        self.interrupts = Interrupts()
+        self.denominator, self.sums = denominator_of(self.loss), is_sum(self.loss)
+        self.searches = bool(getattr(self.optimizer, "takes_closure", False))
+        self.joined = bool(getattr(self.optimizer, "takes_denominator", False))  # other ranks have batches, too
+        self.count, self.moved = 0.0, False
+        self.least, self.wants_outputs = 1, False
+
+    def step(self, X: Array, y: Array, weight: Array | None = None) -> Array | None:
+        """Move the parameters once, and return the model's outputs.
+
+        Raises
+        ------
+        NonFiniteError
+            If the loss or a gradient turns NaN or infinite.
+        """
+        self.count = count = self.denominator(y, weight)
+        if not count > 0 and (not self.joined or count != 0):
+            return self._skip(X, count)
+        before, state = self.carried.save(), self.state
+        try:
+            outputs, alone = None, not (self.gradients or self.searches or self.joined)
+            if alone and weight is None and self._whole(X):
+                outputs = self.compiled.take(X, y, self._check_loss, self._hold)
+                self.moved = True
+            if outputs is None:
+                outputs = self._eager_step(X, y, weight, replay=not alone)
+            if self.moved:
+                state.steps += 1
+            else:
+                state.skipped += 1
+        except BaseException as error:
+            self._undo(before, error, X, y, weight)
+            raise
+        return outputs.data if isinstance(outputs, Tensor) else outputs
+
+    def _whole(self, X: Array) -> bool:
+        return self.rows is None or len(X) - self.rows < self.least
+
+    def _eager_step(self, X: Array, y: Array, weight: Array | None, replay: bool) -> Any:
+        """Take a step whose update is not replayed; its gradients are if ``replay``."""
+        state, optimizer = self.state, self.optimizer
+        if self.searches:
+            closure = Closure(self, X, y, weight)
+            for call in self.gradients:
+                call(state)
+            self._hold()
+            optimizer.step(closure)
+            self.moved, (state.loss, outputs) = True, closure.first
+            return outputs
+        optimizer.zero_grad()
+        outputs = self.accumulate(X, y, weight, replay)
+        for call in self.gradients:
+            call(state)
+        self._hold()
+        if self.joined:
+            self.moved = optimizer.step(self.count)
+        else:
+            optimizer.step()
+            self.moved = True
+        return outputs
+
+    def accumulate(self, X: Array, y: Array, weight: Array | None, replay: bool = True) -> Any:
+        """Add up the gradients of a step's parts: those of the joined batch, of which each has its share."""
+        if self._whole(X):
+            return self._gradients(X, y, weight, replay=replay) if self.count else self._forward(X)
+        parts = list(pieces(len(y), self.rows or len(y), self.least))
+        weights = [None if weight is None else weight[part] for part in parts]
+        counts = [self.denominator(y[part], w) for part, w in zip(parts, weights, strict=True)]
+        loss, total, outputs = 0.0, sum(counts), []
+        for part, w, count in zip(parts, weights, counts, strict=True):
+            if not count:
+                outputs.append(self._forward(X[part]))
+                continue
+            share = 1.0 if self.sums else count / total
+            outputs.append(self._gradients(X[part], y[part], w, share).data)
+            loss += share * self.state.loss
+        self.state.loss = loss
+        return np.concatenate(outputs)
+
+    def _gradients(
+        self, X: Array, y: Array, weight: Array | None, share: float | None = None, replay: bool = False
+    ) -> Any:
+        if replay and weight is None:
+            outputs = self.compiled.take(X, y, self._check_loss, False)
+            if outputs is not None:
+                return outputs
+        outputs, targets = self.model(as_data(X)), as_data(y)
+        loss = self.loss(outputs, targets) if weight is None else self.loss(outputs, targets, weight)
+        self._check_loss(loss)
+        loss.backward(None if share is None else np.full(loss.shape, share))
+        return outputs
+
+    def _forward(self, X: Array) -> Any:
+        """Return outputs of rows that do not count in the loss."""
+        with mode(recording=False):
+            return self.model(as_data(X)).data
+
+    def _skip(self, X: Array, count: float) -> Array | None:
+        """Make no update, since no row counts."""
+        if count != 0:
+            got = f"{count} from {type(self.loss).__name__}.denominator"
+            raise ArgumentError(message(self.where, "a denominator of at least 0", got))
+        self.moved = False
+        self.state.skipped += 1
+        if not self.wants_outputs:
+            return None
+        before = self.carried.save()
+        try:
+            parts = pieces(len(X), self.rows or len(X), self.least)
+            return np.concatenate([self._forward(X[part]) for part in parts])
+        finally:
+            self.carried.restore(before)
+
+    def _check_loss(self, loss: Any) -> None:
+        self.state.loss = value = loss.item()
+        if not math.isfinite(value):
+            raise NonFiniteError
+
+    def _hold(self) -> None:
+        """Hold Ctrl-C back: from here on a step is made complete."""
+        self.interrupts.held = True
+
+    def _undo(self, before: Any, error: BaseException, X: Array, y: Array, weight: Array | None) -> None:
+        """Bring back what an unfinished step changed; name the op that made NaN or infinity."""
+        self.interrupts.held = True
+        self.carried.restore(before)
+        self.interrupts.held = False
+        if isinstance(error, NonFiniteError):
+            try:
+                raise explain(self.state, X, y, weight, error, self.where) from None
+            finally:
+                self.carried.restore(before)
+
+
+class Closure:
+    """One batch's loss and gradients, as often as an optimizer asks for them.
+
+    Every evaluation draws the same random numbers, so that the loss is a function of the parameters. Ctrl-C is
+    let through here only, where the optimizer can go back to the parameters before its step.
+    """
+
+    def __init__(self, stepper: Stepper, X: Array, y: Array, weight: Array | None) -> None:
+        self.stepper = stepper
+        self.batch = X, y, weight
+        self.before = stepper.carried.save()
+        self.first: tuple[float, Any] = (math.nan, None)
+
+    def __call__(self) -> float:
+        """Return the loss; infinity where it is not finite and was before."""
+        stepper = self.stepper
+        stepper.interrupts.release()
+        stepper.carried.restore(self.before)
+        stepper.optimizer.zero_grad()
+        try:
+            outputs = stepper.accumulate(*self.batch)
+        except NonFiniteError:
+            if self.first[1] is None:
+                raise
+            return math.inf
+        finally:
+            stepper.interrupts.held = True
+        if self.first[1] is None:
+            self.first = stepper.state.loss, outputs
+        return stepper.state.loss

@@ -1,0 +1,149 @@
+"""Training: eager steps, replayed steps and predictions call model and loss with the same objects of the same dtype."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import microfw as mf
+from microfw import nn, optim
+from microfw.data import Dataset, load
+from microfw.errors import DataError, MicrofwError
+
+COMPILE = [False, True, None]
+
+
+@pytest.fixture(scope="module")
+def iris():
+    return load("iris", rng=0)
+
+
+class Seen(nn.Module):
+    """Notes what a model is called with."""
+
+    def __init__(self, body):
+        self.body = body
+        self.calls = []
+
+    def forward(self, x):
+        self.calls.append((type(x), x.dtype))
+        return self.body(x)
+
+
+def outcome(compile, make, loss, data, epochs=3, **options):
+    """Return losses, weights and evaluation of a fit, or the error."""
+    model = make()
+    trainer = mf.Trainer(model, loss(), optim.SGD(model.parameters(), lr=0.1), compile=compile, **options)
+    try:
+        losses = trainer.fit(data, epochs, rng=0, progress=False).column("loss")
+    except MicrofwError as error:
+        return type(error), str(error)
+    weights = [p.data.tobytes() for p in model.parameters()]
+    return losses, weights, trainer.evaluate(data), trainer.predict(data[0]).tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("given", ["f4", "f8", "i8"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda: nn.Sequential(nn.Dropout(0.1, rng=0), nn.Dense(4, 3, rng=0)),
+        lambda: nn.Sequential(nn.LayerNorm(4), nn.Dense(4, 3, rng=0)),
+        lambda: nn.Sequential(nn.Lambda(np.sin), nn.Dense(4, 3, rng=0)),
+        lambda: nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Dense(4, 3, rng=0)),
+    ],
+)
+def test_compile_decides_nothing_but_time(body, given, dtype):
+    X, y = load("iris", rng=0)[0].X.astype(given), load("iris", rng=0)[0].y
+    made = [outcome(c, lambda: body().astype(dtype), nn.CrossEntropyLoss, (X, y)) for c in COMPILE]
+    assert made[0] == made[1] == made[2]
+    assert isinstance(made[0][0], list)  # and none is an error
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("loss", [
+    lambda: nn.CrossEntropyLoss(weight=[1, 5, 2]), lambda: nn.NLLLoss(), lambda: lambda out, y: ((out.sum(axis=1) - y.astype("f4")) ** 2).mean(),
+    lambda: lambda out, y: -out[np.arange(len(y)), y].mean(),
+])  # fmt: skip
+def test_losses_get_the_same_targets_eager_and_replayed(loss, accumulate, iris):
+    def make():
+        return nn.Sequential(nn.Dense(4, 3, rng=0), nn.LogSoftmax())
+
+    made = [outcome(c, make, loss, (iris[0].X, iris[0].y), accumulate=accumulate) for c in COMPILE]
+    assert made[0] == made[1] == made[2] and isinstance(made[0][0], list)
+
+
+def test_errors_are_the_same_eager_and_replayed(iris):
+    class Half(nn.Module):
+        def forward(self, x):
+            return x if not self.training else x.astype(np.int64)
+
+    found = [outcome(c, lambda: nn.Sequential(Half(), nn.Dense(4, 3, rng=0)), nn.CrossEntropyLoss, (iris[0].X, iris[0].y)) for c in COMPILE]  # fmt: skip
+    assert found[0] == found[1] == found[2]
+    assert "expected x of float32, got int64" in found[0][1]
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("data", ["pair", "dataset", "other dataset"])
+def test_data_have_the_dtype_of_the_model(dtype, data, iris):
+    other = np.float64 if dtype == "f4" else np.float32
+    train = {
+        "pair": (iris[0].X.astype("f8"), iris[0].y),
+        "dataset": iris[0],
+        "other dataset": Dataset(iris[0].X, iris[0].y, dtype=other),
+    }[data]
+    model = Seen(nn.Dense(4, 3, rng=0).astype(dtype))
+    trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1), compile=False)
+    trainer.fit(train, 1, validation=train, rng=0, progress=False)
+    trainer.evaluate(train)
+    trainer.predict(iris[0])
+    trainer.predict(iris[0].X.tolist())
+    trainer.predict((iris[0].X * 10).astype(int))
+    assert set(model.calls) == {(mf.Tensor, np.dtype(dtype))}
+
+
+def test_no_digit_of_float64_is_lost():
+    X = 1 + np.arange(8.0)[:, None] * 1e-9
+    seen = []
+    model = nn.Dense(1, 1, rng=0).astype("f8")
+
+    def loss(out, y):
+        seen.append(y.numpy().copy())
+        return ((out - y) ** 2).mean()
+
+    mf.Trainer(model, loss, optim.SGD(model.parameters(), lr=1e-3), compile=False).fit(
+        (X, X), 1, 8, rng=0, progress=False
+    )
+    assert sorted(seen[-1].ravel().tolist()) == X.ravel().tolist()
+
+
+def test_what_the_model_cannot_hold_is_named():
+    X = np.array([[1.0], [1e300]])
+    model = nn.Dense(1, 1, rng=0)
+    trainer = mf.Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=1e-3))
+    with pytest.raises(DataError, match=r"^Dataset: expected finite X, got 1e\+300 at row 1, column 0; scale it down"):
+        trainer.fit(Dataset(X, [[0.0], [1.0]], dtype=np.float64), 1, progress=False)
+
+
+def test_indices_stay_exact_in_predictions():
+    class Echo(nn.Module):
+        def __init__(self):
+            self.table = nn.Embedding(3, 2, rng=0)
+
+        def forward(self, x):
+            return x
+
+    model = Echo()
+    trainer = mf.Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=1e-3))
+    assert trainer.predict([[2**24 + 1]]).tolist() == [[2**24 + 1]]
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_estimators_call_models_as_the_trainer_does(dtype, iris):
+    from microfw.estimators import NeuralClassifier
+
+    body = Seen(nn.Dense(4, 3, rng=0))
+    made = NeuralClassifier(module=body, dtype=dtype, max_iter=2).fit(iris[0].X.astype("f8"), iris[0].y)
+    made.partial_fit(iris[0].X, iris[0].y, sample_weight=np.ones(len(iris[0])))
+    made.predict(iris[0].X.tolist())
+    assert {(kind, at) for kind, at in made.module_.calls[1:]} == {(mf.Tensor, np.dtype(dtype))}
