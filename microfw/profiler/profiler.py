@@ -17,9 +17,10 @@ from microfw.profiler.callback import Callback
 from microfw.profiler.files import parse, to_json
 from microfw.profiler.fits import fits_report
 from microfw.profiler.log import Log
+from microfw.profiler.naming import LayerNames
 from microfw.profiler.recorder import Recorder
 from microfw.profiler.report import report
-from microfw.profiler.session import Epoch, Layer, Session, merged
+from microfw.profiler.session import Epoch, Session, merged
 from microfw.profiler.tracer import Tracer
 from microfw.recording import MODE, Mode, mode
 from microfw.training.hooks import Hook, TrainState
@@ -113,6 +114,8 @@ class Profiler(Callback, Hook):
             if partial is not None:
                 epoch = joined(partial, epoch)
             self._session.epochs.append(epoch)
+        if self._recorder is not None:
+            self._session.layers = self._recorder.names.layers()
         if self._detached and self._session.epochs:
             self._session.overhead = overhead(self._session)
             self._detached = False
@@ -192,9 +195,12 @@ class Profiler(Callback, Hook):
             raise GraphError("Profiler: expected to be the only one attached, got another; use one at a time")
         if self.model is not None:
             self._session.model = type(self.model).__name__
-            self._session.layers = layers(self.model)
+            self._session.layers = LayerNames(self.model).layers()
         every = self._session.every
-        self._recorder = Tracer(self.trace, every, takes_losses) if self.trace else Recorder(every, takes_losses)
+        if self.trace:
+            self._recorder = Tracer(self.trace, every, takes_losses, self.model)
+        else:
+            self._recorder = Recorder(every, takes_losses, self.model)
         self._token = MODE.set(MODE.get())
         self._recorder.attach()
 
@@ -205,6 +211,7 @@ class Profiler(Callback, Hook):
             self._token = None
         if recorder is not None:
             recorder.detach()
+            self._session.layers = recorder.names.layers()
         if isinstance(recorder, Tracer):
             self._session.trace = recorder.trace()
         self._detached = recorder is not None or self._detached
@@ -256,20 +263,6 @@ def joined(first: Epoch, rest: Epoch) -> Epoch:
         losses = [loss * steps for loss, steps in parts if loss is not None]
         whole.loss = sum(losses) / whole.steps if losses and len(losses) == len(parts) else None
     return whole
-
-
-def layers(model: Module) -> list[Layer]:
-    """List a model's modules with the parameters that are their own."""
-    root = type(model).__name__
-    found = {name: Layer(name or root, type(module).__name__) for name, module in model.named_modules()}
-    for path, p in model.named_parameters():
-        owner = path.rpartition(".")[0]
-        while owner not in found:
-            owner = owner.rpartition(".")[0]
-        found[owner].parameters += p.size
-        found[owner].trainable += p.size if p.requires_grad else 0
-        found[owner].weights += p.size if p.requires_grad and p.ndim > 1 else 0
-    return list(found.values())
 
 
 def environment() -> dict[str, str]:

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from microfw.graph import Leaf, Node
+from microfw.nn.module import Module
 from microfw.profiler.log import Log
+from microfw.profiler.naming import LayerNames
 from microfw.profiler.sites import Pattern, Site, needs, settings, shapes_of
 from microfw.profiler.stand_ins import STRIDE, Again, Aside, Waiting
 from microfw.recording import HERE, MODE, Mode, Observer
@@ -34,12 +36,15 @@ class Recorder(Observer):
         Observe every so many-th step. The others are counted, and only their evaluations timed.
     takes_losses : bool
         Note the loss of each step. A Trainer knows it anyway.
+    model : Module, optional
+        The model whose paths name the layers.
     """
 
     timing = True
     stale = False
 
-    def __init__(self, every: int = 1, takes_losses: bool = True) -> None:
+    def __init__(self, every: int = 1, takes_losses: bool = True, model: Module | None = None) -> None:
+        self.names = LayerNames(model)
         self.every = every
         self.stride = 1 if every > 1 else STRIDE
         self.count = self.seen = 0  # observed steps, and those of earlier epochs
@@ -72,6 +77,7 @@ class Recorder(Observer):
             pattern.count = 0
         for site in self.sites.values():
             site.forward_ns = site.backward_ns = site.rules = site.again = 0
+            site.scope = site.module = None  # modules that are gone are not kept
         self.log = Log()
         self.loose = 0
         self.step_sites: list[Site] = []
@@ -110,11 +116,12 @@ class Recorder(Observer):
         if node is None:
             return
         sites, scope = self.step_sites, node.scope
+        module = None if scope is None else scope[0]
         try:
             site = self.expected[len(sites)]  # most likely the same op as in the step before
             if (
                 site.form is not node.form
-                or (site.scope is not scope and site.path != (scope[0] if scope is not None else ""))
+                or site.module is not module
                 or site.shape != node.shape
                 or site.constants != node.parents.count(None)  # type: ignore[union-attr]
                 or (site.constants and site.needs != needs(node))
@@ -144,12 +151,13 @@ class Recorder(Observer):
         self, op: Any, node: Node, inputs: tuple[Any, ...], params: dict[str, Any], leaves: tuple[bool, ...] = ()
     ) -> Site:
         """Return the site of an op that has run; in a checkpoint also by which of its parents are leaves."""
-        path = node.scope[0] if node.scope is not None else ""
+        path = self.names.name(node.scope, (site.scope for site in self.step_sites))
         shapes = [getattr(a, "shape", ()) for a in inputs]
         key = (node.form, path, node.shape, tuple(shapes), needs(node), settings(params), leaves)
         site = self.sites.get(key)
         if site is None:
             site = self.sites[key] = Site(op, node, path, shapes, params, sum(leaves))
+        site.scope, site.module = node.scope, None if node.scope is None else node.scope[0]
         return site
 
     @property
@@ -285,6 +293,8 @@ class Recorder(Observer):
                     old = self.patterns.pop(0)
                     self.log.add_pattern(old, old.count)
                     old.count = 0
+                    for site in old.sites:
+                        site.scope = site.module = None
                     self.followed = None  # it may be of the old one
                 pattern = Pattern(self.step_sites, loss)
                 self.patterns.append(pattern)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import perf_counter_ns
 from typing import Any
 
+from microfw.nn.module import Module
 from microfw.profiler.recorder import Recorder
 from microfw.profiler.session import PHASES, Trace
 from microfw.profiler.sites import Site
@@ -23,13 +24,13 @@ class Tracer(Recorder):
         For how many steps.
     """
 
-    def __init__(self, wanted: int, every: int = 1, takes_losses: bool = True) -> None:
+    def __init__(self, wanted: int, every: int = 1, takes_losses: bool = True, model: Module | None = None) -> None:
         self.wanted = wanted
         self.traced = 0
         self.tracing = True
         self.events: list[tuple[int, Site, int, int]] = []
         self.spans: list[Any] = []  # stretches
-        super().__init__(every, takes_losses)
+        super().__init__(every, takes_losses, model)
 
     def forward(
         self, op: Any, node: Any, inputs: tuple[Any, ...], params: dict[str, Any], output: Any, began: int
