@@ -121,20 +121,23 @@ class Watcher(Protocol):
         Phase, began, ended, one stretch after the other, in the nanoseconds of ``time.perf_counter_ns``. The engine
         adds them itself, and flat, for calls and tuples take longer; `triples` parts them. Of steps that are replayed,
         and of updates that succeed, it is told by calls.
+    walked : bool
+        Set to True where ``backward`` begins: the next update is one of a new step.
     losses : list or None
         Where the values that ``backward`` starts from are to be put.
     """
 
     timing: bool
     stale: bool
+    walked: bool
     stretches: list[Any]
     losses: list[np.ndarray[Any, Any]] | None
 
     def replayed(self, began: int, middle: int, ended: int) -> None:
         """Note a replayed step's forward and backward."""
 
-    def updated(self, began: int, ended: int) -> None:
-        """Note that an optimizer has taken a step."""
+    def updated(self, began: int, ended: int, optimizer: Any = None) -> None:
+        """Note that an optimizer has updated its parameters."""
 
     def repeated(self) -> None:
         """Note that a step was a replayed one."""

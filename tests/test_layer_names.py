@@ -393,3 +393,79 @@ def test_a_forward_that_is_replaced_is_called():
 
 def test_a_cost_is_that_of_the_model_however_it_is_called():
     assert_cost(Coder(), X, Y, nn.MSELoss(), nodes=6, parameters=106)
+
+
+# A step, and a profile of one model
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+@pytest.mark.parametrize("backward", [True, False])
+def test_a_step_ends_with_the_last_update_before_the_next_backward(every, backward):
+    body, head = mlp(4, 5), mlp(5, 3, 2)
+    optimizers = [optim.SGD(part.parameters(), lr=0.01) for part in (body, head)]
+    mse(head(body(X))).backward()
+    gradients = {p: p.grad.copy() for part in (body, head) for p in part.parameters()}
+    with mf.Profiler(nn.Sequential(body, head), every=every) as profiler:
+        for _ in range(STEPS):
+            if backward:
+                for optimizer in optimizers:
+                    optimizer.zero_grad()
+                mse(head(body(X))).backward()
+            else:
+                for p, gradient in gradients.items():
+                    p.grad = gradient
+            for optimizer in optimizers:
+                optimizer.step()
+    (epoch,) = profiler.session.epochs
+    observed = -(-STEPS // every)
+    assert (epoch.steps, epoch.observed) == (STEPS, observed)
+    assert epoch.sum().nodes == 7 * observed * backward
+    assert epoch.update_ns > 0 and epoch.forward_ns + epoch.backward_ns + epoch.update_ns <= epoch.total_ns
+
+
+def test_a_compiled_step_and_another_optimizers_update_are_one_step():
+    body, head = mlp(4, 5), mlp(5, 3, 2)
+    optimizers = [optim.SGD(part.parameters(), lr=0.01) for part in (body, head)]
+    step = mf.compile(lambda: mse(head(body(X))), optimizers[1])
+    with mf.Profiler(nn.Sequential(body, head)) as profiler:
+        for _ in range(STEPS):
+            optimizers[0].zero_grad()
+            step()
+            optimizers[0].step()
+    assert profiler.session.epochs[0].steps == STEPS
+
+
+def fit(profiler, model, epochs=2):
+    trainer = mf.Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=0.01), hooks=[profiler])
+    trainer.fit((X, Y), epochs=epochs, batch_size=3, rng=0, progress=False)
+
+
+def test_a_profile_is_of_one_model():
+    profiler, large, small = mf.Profiler(), mlp(), dense(4, 3)
+    fit(profiler, large)
+    fit(profiler, large)
+    assert len(profiler.sessions) == 1 and len(profiler.session.epochs) == 4
+    fit(profiler, small)
+    old, new = profiler.sessions
+    assert new is profiler.session and [len(s.epochs) for s in (old, new)] == [4, 2]
+    assert [s.epochs[0].parameters for s in (old, new)] == [67, 15]
+    assert [[layer.name for layer in s.layers] for s in (old, new)] == [["Sequential", "0", "1", "2"], ["Dense"]]
+    assert [epoch.epoch for epoch in new.epochs] == [1, 2]
+
+
+def test_a_fit_that_fails_at_once_leaves_the_profile_as_it_was():
+    profiler, model = mf.Profiler(), mlp()
+    fit(profiler, model)
+
+    class Fails(mf.Hook):
+        def on_epoch_start(self, state):
+            raise ValueError
+
+    other = dense(4, 3)
+    trainer = mf.Trainer(other, nn.MSELoss(), optim.SGD(other.parameters(), lr=0.01), hooks=[profiler, Fails()])
+    with pytest.raises(ValueError):
+        trainer.fit((X, Y), epochs=1, progress=False)
+    (session,) = profiler.sessions
+    assert session.model == "Sequential" and [layer.name for layer in session.layers] == ["Sequential", "0", "1", "2"]
+    fit(profiler, model)
+    assert len(profiler.session.epochs) == 4 and len(profiler.sessions) == 1

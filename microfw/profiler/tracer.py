@@ -69,12 +69,13 @@ class Tracer(Recorder):
         if self.tracing and not self.stretches:
             self.spans += ("forward", began, middle, "backward", middle, ended)
 
-    def updated(self, began: int, ended: int) -> None:
-        """Count the step, and stop after the last that was asked for."""
+    def updated(self, began: int, ended: int, optimizer: Any = None) -> None:
+        """Note an update, and stop after the last step that was asked for."""
+        count = self.count
         if self.tracing and not self.stretches:
             self.spans += ("update", began, ended)
-        super().updated(began, ended)
-        if self.tracing:
+        super().updated(began, ended, optimizer)
+        if self.tracing and self.count > count:
             self.traced += 1
             if self.traced == self.wanted:
                 self._stop()
@@ -83,7 +84,7 @@ class Tracer(Recorder):
         """Do all that."""
         self.repeated()
         self.replayed(began, middle, ended)
-        self.updated(moved, done)
+        self.updated(moved, done, self.optimizer)
 
     def _hand_over(self) -> None:
         if self.tracing:
