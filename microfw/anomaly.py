@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw import recording
 from microfw.errors import NonFiniteError
 from microfw.graph import Node
 from microfw.recording import HERE, MODE, Observer, mode
@@ -86,8 +87,7 @@ class Finder(Observer):
                 self.older, self.places = self.places, {}
         if (self.where and not self.raises) or not self.bad(output):
             return
-        scope = HERE.scope
-        self.where = f"{scope[0]}: {op.name}" if scope else op.name
+        self.where = recording.place(HERE.scope, op.name)
         if self.raises:
             names = op.inputs if not op.variadic else [f"{op.inputs[0]}[{k}]" for k in range(len(inputs))]
             told = ", ".join(f"{name} {self.describe(x)}" for name, x in zip(names, inputs, strict=True))

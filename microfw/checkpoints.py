@@ -16,7 +16,7 @@ from microfw.errors import DTypeError, GraphError, message
 from microfw.graph import Form, Leaf, Node, numbers, walk
 from microfw.op import Op, Partial, moves
 from microfw.reach import reach
-from microfw.recording import HERE, MODE, mode
+from microfw.recording import HERE, MODE, mode, place
 from microfw.relink import relink
 from microfw.tensor import Tensor, result
 from microfw.trees import flatten
@@ -175,7 +175,7 @@ class _Part:
         ):
             raise GraphError(
                 message(
-                    f"{self.scope[0]}: checkpoint" if self.scope else "checkpoint",
+                    place(self.scope, "checkpoint"),
                     "the same value when its function runs again",
                     "another",
                     "give it generators as numpy.random.Generator, and change nothing that it reads before backward",

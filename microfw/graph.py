@@ -17,7 +17,7 @@ import numpy as np
 
 from microfw.blame import cause, stale
 from microfw.errors import GraphError, ShapeError
-from microfw.recording import MODE, Scope
+from microfw.recording import MODE, Scope, place
 
 if TYPE_CHECKING:
     from microfw.op import Op, Partial
@@ -112,7 +112,7 @@ class Node:
     guards : list of (leaf, version)
         The leaves whose arrays were saved, with the version that they had.
     scope : tuple or None
-        The module that was being called.
+        The module that was being called, and those that called it; see `recording.Scope`.
     """
 
     __slots__ = ("_note", "_params", "form", "guards", "order", "parents", "saved", "scope", "shape")
@@ -164,7 +164,7 @@ class Node:
     @property
     def where(self) -> str:
         """The op's name, with the layer that recorded it."""
-        return f"{self.scope[0]}: {self.op.name}" if self.scope else self.op.name
+        return place(self.scope, self.op.name)
 
 
 def walk(

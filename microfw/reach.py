@@ -71,6 +71,8 @@ def _held(x: Any) -> list[Any]:
     if kind.__module__.startswith(ASIDE) and kind.__name__ not in HOLDERS:
         return []
     if isinstance(x, FunctionType):
+        if "tags" in x.__dict__:  # around a module's forward method
+            x = x.__dict__["__wrapped__"]
         return _named(x) if not _ours(x.__module__) else []
     held = [] if isinstance(x, type) else _attributes(x) if kind.__module__.partition(".")[0] not in SKIPPED else []
     for base in kind.__mro__:

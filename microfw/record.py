@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from microfw import recording
 from microfw.errors import DTypeError
 from microfw.graph import Form, Leaf, Node, deliver, numbers, unbroadcast
 from microfw.recording import HERE, MODE
@@ -275,5 +276,4 @@ def check_dtype(op: Op, got: Any, dtype: Any) -> None:
 
 def place(op: Op) -> str:
     """Return an op's name for an error, with the layer that applies it."""
-    scope = HERE.scope
-    return f"{scope[0]}: {op.name}" if scope else op.name
+    return recording.place(HERE.scope, op.name)

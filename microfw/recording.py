@@ -24,8 +24,45 @@ if TYPE_CHECKING:
 
 LATER = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR
 
-Scope = tuple[str, dict[int, str]]
-"""The name of the module being called, and the names of all modules below the outermost one."""
+
+class Scoped(Protocol):
+    """A module, as far as scopes need to know it: it lists the modules in it with their paths, itself first."""
+
+    def named_modules(self) -> Iterator[tuple[str, Any]]:
+        """Yield every module with its path."""
+
+
+Scope = tuple[Scoped, "Scope | None"]
+"""The module being called, and the scope in which it was called; None for the outermost one."""
+
+
+def path(scope: Scope | None) -> str:
+    """Return the path of a scope's module from the outermost module that was called; "" outside of any module.
+
+    The outermost module has its type's name. So has a module that the outermost one does not hold, after the path of
+    the module that called it.
+    """
+    if scope is None:
+        return ""
+    module, outer = scope
+    kind = type(module).__name__
+    if outer is None:
+        return kind
+    *_, outermost = chain(scope)
+    names = {id(part): name for name, part in outermost.named_modules()}
+    return names.get(id(module)) or (kind if module is outermost else f"{path(outer)}.{kind}")
+
+
+def chain(scope: Scope | None) -> Iterator[Scoped]:
+    """Yield the modules that are being called, the innermost first."""
+    while scope is not None:
+        module, scope = scope
+        yield module
+
+
+def place(scope: Scope | None, name: str) -> str:
+    """Return how errors name an op: its name after the path of its module."""
+    return f"{path(scope)}: {name}" if scope is not None else name
 
 
 class Observer:
@@ -84,20 +121,23 @@ class Watcher(Protocol):
         Phase, began, ended, one stretch after the other, in the nanoseconds of ``time.perf_counter_ns``. The engine
         adds them itself, and flat, for calls and tuples take longer; `triples` parts them. Of steps that are replayed,
         and of updates that succeed, it is told by calls.
+    walked : bool
+        Set to True where ``backward`` begins: the next update is one of a new step.
     losses : list or None
         Where the values that ``backward`` starts from are to be put.
     """
 
     timing: bool
     stale: bool
+    walked: bool
     stretches: list[Any]
     losses: list[np.ndarray[Any, Any]] | None
 
     def replayed(self, began: int, middle: int, ended: int) -> None:
         """Note a replayed step's forward and backward."""
 
-    def updated(self, began: int, ended: int) -> None:
-        """Note that an optimizer has taken a step."""
+    def updated(self, began: int, ended: int, optimizer: Any = None) -> None:
+        """Note that an optimizer has updated its parameters."""
 
     def repeated(self) -> None:
         """Note that a step was a replayed one."""
@@ -168,7 +208,7 @@ MODE: ContextVar[Mode] = ContextVar("microfw.mode", default=PLAIN)
 
 
 class Here(local):
-    """The module that this thread is calling, as ``HERE.scope``."""
+    """The modules that this thread is calling, as ``HERE.scope``."""
 
     scope: Scope | None = None
 

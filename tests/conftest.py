@@ -50,7 +50,7 @@ class Watcher(recording.Observer):
     def replayed(self, began, middle, ended):
         self.stretches += ("forward", began, middle, "backward", middle, ended)
 
-    def updated(self, began, ended):
+    def updated(self, began, ended, optimizer):
         self.stretches += ("update", began, ended)
 
     def repeated(self):

@@ -14,6 +14,7 @@ import microfw as mf
 from microfw import nn
 from microfw.errors import DTypeError, GraphError
 from microfw.reach import reach
+from microfw.recording import path
 
 X = np.array([[0.3, -0.7, 1.1], [0.2, 0.9, -0.4]])
 
@@ -91,7 +92,7 @@ def test_scopes_are_those_of_the_forward_pass(watcher):
     model = nn.Sequential(Deep())
     with watcher.on():
         np.sum(model(X)).backward()
-    scopes = {node.op.name: node.scope[0] for node in watcher.walked if node.scope}
+    scopes = {node.op.name: path(node.scope) for node in watcher.walked if node.scope}
     assert scopes == {"linear": "0.body.0", "tanh": "0.body.1", "checkpoint": "0"}
     assert watcher.phases == ["forward", "backward"]
 

@@ -21,7 +21,7 @@ import microfw as mf
 from microfw import nn, optim
 from microfw.errors import ArgumentError, GraphError, ShapeError
 from microfw.graph import Node
-from microfw.recording import HERE, MODE
+from microfw.recording import HERE, MODE, path
 from microfw.registry import OPS
 
 
@@ -541,7 +541,7 @@ def test_phases_are_told_in_pairs(watcher):
 def test_nodes_carry_the_name_of_their_layer(watcher):
     model, (x, y) = nn.Sequential(nn.Sequential(nn.Dense(6, 4, rng=0), nn.ReLU()), nn.Dense(4, 3, rng=0)), batch()
     step(model, watcher, x, y)
-    assert [node.scope[0] for node in watcher.recorded] == ["0.0", "0.1", "1", "CrossEntropyLoss"]
+    assert [path(node.scope) for node in watcher.recorded] == ["0.0", "0.1", "1", "CrossEntropyLoss"]
 
 
 # State never leaks

@@ -16,6 +16,7 @@ import microfw as mf
 from microfw import nn, optim
 from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from microfw.nn import initializers
+from microfw.recording import path
 
 layers = pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.name)
 
@@ -215,7 +216,7 @@ def test_names_of_nested_models(watcher):
     with watcher.on():
         net(batch()[0])
         net.body(batch()[0])
-    assert [n.scope[0] for n in watcher.recorded] == ["body.0", "body.1.0", "body.1.1", "Net", "0", "1.0", "1.1"]
+    assert [path(n.scope) for n in watcher.recorded] == ["body.0", "body.1.0", "body.1.1", "Net", "0", "1.0", "1.1"]
 
 
 def test_names_follow_a_changed_model():

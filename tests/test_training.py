@@ -374,7 +374,7 @@ class Phases:
         self.timing, self.stale, self.stretches = True, False, []
         self.losses = None
 
-    def updated(self, began, ended):
+    def updated(self, began, ended, optimizer):
         self.stretches += ("update", began, ended)
 
     @property

@@ -84,7 +84,8 @@ def draw(
     loss : Tensor
         Where ``backward`` would begin.
     model : Module, optional
-        Adds the kinds of the layers to their names: ``0 Dense`` instead of ``0``.
+        The model whose paths name layers and parameters; their kinds are added, ``0 Dense`` instead of ``0``. Without
+        it, the paths are those from the modules that were called.
     direction : {"TB", "LR"}
         Whether values flow from the top down or from left to right.
     data : bool

@@ -11,11 +11,9 @@ import numpy as np
 from microfw.errors import ArgumentError, GraphError
 from microfw.graph import Leaf, Node, reachable
 from microfw.nn.module import Module
-from microfw.recording import Scope
+from microfw.recording import Scope, path
 
 Shape = tuple[int, ...]
-Key = tuple[int, str]
-"""A layer's place: which outermost module was called, and the path from there; "" for itself."""
 
 
 @dataclass
@@ -104,8 +102,14 @@ def read(root: Node | Leaf, model: Module | None, data: bool, most: int) -> Pict
         leaves.append(LeafItem(len(nodes) + len(leaves), kind, name, shape))
         return leaves[-1]
 
+    names = {} if model is None else {p._leaf: name for name, p in model.named_parameters()}
+
+    def add_leaf(leaf: Leaf) -> LeafItem:
+        name = names.get(leaf, leaf.name)
+        return add("parameter" if name else "leaf", name or "leaf", leaf.shape)
+
     if isinstance(root, Leaf):
-        add("parameter" if root.name else "leaf", root.name or "leaf", root.shape)
+        add_leaf(root)
     boxes, places = nest([node.scope for node in nodes], model)
     counted: set[int] = set()
     ops = []
@@ -114,7 +118,7 @@ def read(root: Node | Leaf, model: Module | None, data: bool, most: int) -> Pict
         for parent, _, _ in node.edges or ():
             if isinstance(parent, Leaf):
                 if parent not in ids:
-                    ids[parent] = add("parameter" if parent.name else "leaf", parent.name or "leaf", parent.shape).id
+                    ids[parent] = add_leaf(parent).id
                 leaf = leaves[ids[parent] - len(nodes)]
                 if k not in leaf.users:
                     leaf.users.append(k)
@@ -169,45 +173,40 @@ def own(array: np.ndarray[Any, Any], node: Node) -> bool:
 
 
 def nest(scopes: list[Scope | None], model: Module | None) -> tuple[list[Box], list[int]]:
-    """Put each op, in order of recording, into a box for each layer around it.
+    """Put each op, in order of recording, into a box for each module that was being called.
 
-    A layer that is called again later gets another box, so that a box always is a stretch of the record and
-    what lies between two calls stays outside of both.
+    A module in the model has its path there, others the path from the outermost module that was called. A module that
+    is called again later gets another box, so that a box always is a stretch of the record and what lies between two
+    calls stays outside of both. An outermost module that only calls others has no box, unless it is the model.
     """
-    kinds = {id(m): type(m).__name__ for _, m in model.named_modules()} if model is not None else {}
-    titles: dict[Key, str] = {}
-    seen: dict[int, set[str]] = {}  # of each outermost call: the names of the modules below
-    for scope in scopes:
-        if scope is None:
-            continue
-        name, names = scope
-        if id(names) not in seen:
-            seen[id(names)] = set(names.values())
-            titles |= {(id(names), path): f"{path} {kinds[m]}" for m, path in names.items() if m in kinds}
-            if model is not None and names and set(names) == set(kinds) - {id(model)}:
-                titles[id(names), ""] = type(model).__name__
-        if name not in seen[id(names)]:
-            if "." in name:  # a module that the outermost one did not know of, "0.Dense"
-                seen[id(names)].add(name)
-            else:
-                titles[id(names), ""] = name
+    paths = {} if model is None else {id(module): name for name, module in model.named_modules()}
+    direct = {id(scope[0]) for scope in scopes if scope is not None} | ({id(model)} if len(paths) > 1 else set())
+    found: dict[int, tuple[str, str]] = {}  # of a module: the title and the path of its boxes
+
+    def box(scope: Scope) -> tuple[str, str]:
+        module = scope[0]
+        if id(module) not in found:
+            kind, name = type(module).__name__, paths.get(id(module))
+            title = path(scope) if name is None else f"{name} {kind}" if name else kind
+            found[id(module)] = title, (name if name is not None else "" if scope[1] is None else title)
+        return found[id(module)]
+
     boxes = [Box("", "", None, 0)]
-    opened: list[tuple[Key, int]] = []
+    opened: list[tuple[int, int]] = []
     places = []
     for scope in scopes:
-        keys: list[Key] = []
-        if scope is not None:
-            name, call = scope[0], id(scope[1])
-            parts = name.split(".")
-            paths = ["", *(".".join(parts[: n + 1]) for n in range(len(parts)))]
-            keys = [(call, p) for p in paths if ((call, p) in titles if not p else p in seen[call])]
+        around: list[Scope] = []
+        while scope is not None:
+            if scope[1] is not None or id(scope[0]) in direct:
+                around.insert(0, scope)
+            scope = scope[1]
         same = 0
-        while same < min(len(opened), len(keys)) and opened[same][0] == keys[same]:
+        while same < min(len(opened), len(around)) and opened[same][0] == id(around[same][0]):
             same += 1
         del opened[same:]
-        for key in keys[same:]:
+        for outer in around[same:]:
             parent = opened[-1][1] if opened else 0
-            boxes.append(Box(titles.get(key, key[1]), key[1], parent, len(opened) + 1))
-            opened.append((key, len(boxes) - 1))
+            boxes.append(Box(*box(outer), parent, len(opened) + 1))
+            opened.append((id(outer[0]), len(boxes) - 1))
         places.append(opened[-1][1] if opened else 0)
     return boxes, places

@@ -7,7 +7,7 @@ from typing import Any, overload
 
 from microfw.errors import ArgumentError, message
 from microfw.nn.module import Module
-from microfw.recording import HERE, Scope
+from microfw.recording import HERE
 
 
 class Sequential(Module):
@@ -29,8 +29,6 @@ class Sequential(Module):
       2: Dense(32 -> 10)  weight (32, 10), bias (10,)  330 parameters
     """
 
-    _scopes: tuple[Any, list[tuple[Module, Scope]]] = (None, [])
-
     def __init__(self, *layers: Module) -> None:
         for k, layer in enumerate(layers):
             if not isinstance(layer, Module):
@@ -40,27 +38,13 @@ class Sequential(Module):
     def forward(self, x: Any) -> Any:
         """Apply the layers."""
         outer = HERE.scope
-        if outer is None:
-            return self(x)
-        names, scopes = self._scopes
-        if names is not outer[1]:
-            scopes = self._list_scopes(outer)
         try:
-            for layer, scope in scopes:  # what Module.__call__ does for one layer, with one reset for all
-                HERE.scope = scope
+            for layer in self.layers:  # what Module.__call__ does for one layer, with one reset for all
+                HERE.scope = (layer, outer)
                 x = layer.forward(x)
         finally:
             HERE.scope = outer
         return x
-
-    def _list_scopes(self, outer: Scope) -> list[tuple[Module, Scope]]:
-        names = outer[1]
-        scopes = [(layer, (names.get(id(layer)) or layer._unlisted(outer), names)) for layer in self.layers]
-        self.__dict__["_scopes"] = (names, scopes)
-        return scopes
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in super().__getstate__().items() if k != "_scopes"}
 
     def children(self) -> Iterator[tuple[str, Any]]:
         """Yield the layers, by number."""

@@ -148,7 +148,7 @@ class LBFGS(Optimizer):
         finally:
             watcher, self._watcher = self._watcher, None
             if watcher is not None:
-                watcher.updated(self._began, perf_counter_ns())
+                watcher.updated(self._began, perf_counter_ns(), self)
 
     def _minimise(self, closure: Callable[[], Any]) -> float:
         f, g = self._evaluate(closure)

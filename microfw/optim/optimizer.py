@@ -144,17 +144,16 @@ class Optimizer:
     def _step(self, missing: bool) -> None:
         """Take a step; ``missing`` is whether any parameter is without a gradient."""
         watcher = MODE.get().watcher
-        timing = watcher is not None and watcher.timing
-        began = perf_counter_ns() if timing else 0
+        began = perf_counter_ns() if watcher is not None else 0
         try:
             if missing or not self._at_once():
                 self._closely()
         except BaseException:
-            if watcher is not None and timing:
+            if watcher is not None and watcher.timing:
                 watcher.stretches += ("update", began, perf_counter_ns())
             raise
         if watcher is not None:
-            watcher.updated(began, perf_counter_ns() if timing else 0)
+            watcher.updated(began, perf_counter_ns(), self)
 
     def _at_once(self) -> bool:
         """Take a step if nothing asks for a closer look, all parameters having a gradient; tell whether it did."""

@@ -99,12 +99,12 @@ class Callback:
             if self._address is None:
                 self._address = opened(self.fits.take, self, self.host)
         self.session  # noqa: B018  it makes sense of the logs, which stay here
-        left = ("_running", "_lock", "fits", "_recorder", "_token", "_logs", "model")
+        left = ("_running", "_lock", "fits", "_recorder", "_token", "_logs", "model", "_bound", "_earlier")
         return {k: v for k, v in vars(self).items() if k not in left}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, fits=Fits(), _running={}, _lock=threading.Lock())
-        self.__dict__.update(_recorder=None, _token=None, _logs=[], model=None)
+        self.__dict__.update(_recorder=None, _token=None, _logs=[], model=None, _bound=None, _earlier=[])
         self._sends = True
 
 

@@ -88,7 +88,7 @@ def assert_cost(model: Module, X: Any, y: Any = None, loss: Any = None, **expect
 def one_step(model: Module, X: Any, y: Any = None, loss: Any = None) -> Epoch:
     """Return the counts of one forward and backward pass of a copy of a model."""
     model = copy.deepcopy(model)
-    recorder = Recorder(takes_losses=False)
+    recorder = Recorder(takes_losses=False, model=model)
     with mode(observer=recorder, watcher=recorder, recording=True):
         output = model(X)
         if loss is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import islice
 from math import prod
 from time import perf_counter
 from typing import Any
@@ -20,6 +21,7 @@ from microfw.nn.module import Module
 from microfw.profiler import strategies
 from microfw.profiler.law_data import Count, Law, LayerCost
 from microfw.profiler.measure import Meter, Problem
+from microfw.profiler.naming import LayerNames
 from microfw.profiler.ratio import Ratio, lacking
 from microfw.profiler.scalar import ScalarGraph, scalar_graph
 from microfw.tensor import Tensor
@@ -107,7 +109,7 @@ def law(
     found.ratio = _ratio(nodes, problem)
     found.ways = [way, strategies.forward_mode(problem)]
     found.ways += [strategies.differences(problem, central) for central in (True, False)]
-    found.layers = _layers(nodes, named, type(model).__name__)
+    found.layers = _layers(nodes, named, model)
     modules = dict(model.named_modules())
     for row in found.layers:
         row.kind = type(modules[row.layer]).__name__ if row.layer in modules else ""
@@ -193,10 +195,12 @@ def _owner(name: str, top: str) -> str:
     return name.rpartition(".")[0] or top
 
 
-def _layers(nodes: list[Node], named: list[tuple[str, Any]], top: str) -> list[LayerCost]:
+def _layers(nodes: list[Node], named: list[tuple[str, Any]], model: Module) -> list[LayerCost]:
     layers: dict[str, LayerCost] = {}
-    for node in nodes:
-        layer = node.scope[0] if node.scope else ""
+    names, top = LayerNames(model), type(model).__name__
+    scopes = [node.scope for node in nodes]
+    for k, node in enumerate(nodes):
+        layer = names.name(node.scope, islice(scopes, k))
         row = layers.setdefault(layer, LayerCost(layer))
         row.forward += node.note.forward
         row.backward += sum(node.note.edges)

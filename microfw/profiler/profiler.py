@@ -14,12 +14,14 @@ from microfw.files.strict import Refused, document
 from microfw.nn.module import Module, Parameter
 from microfw.ops import elementwise
 from microfw.profiler.callback import Callback
+from microfw.profiler.environment import environment
 from microfw.profiler.files import parse, to_json
 from microfw.profiler.fits import fits_report
 from microfw.profiler.log import Log
+from microfw.profiler.naming import LayerNames
 from microfw.profiler.recorder import Recorder
 from microfw.profiler.report import report
-from microfw.profiler.session import Epoch, Layer, Session, merged
+from microfw.profiler.session import Epoch, Session, merged
 from microfw.profiler.tracer import Tracer
 from microfw.recording import MODE, Mode, mode
 from microfw.training.hooks import Hook, TrainState
@@ -42,10 +44,15 @@ class Profiler(Callback, Hook):
     timed and not counted, and the walks of `mf.grad` and its like are neither. Where the last batch is smaller, a
     count per step is an average.
 
+    A profile is of one model: when another one is bound, as by the Trainer of a notebook cell that runs again, a new
+    `session` begins, and those before are in `sessions`. A step ends with the last optimizer's update before the next
+    ``backward``.
+
     Parameters
     ----------
     model : Module, optional
-        Whose layers to name.
+        Whose layers to name, by their paths in it. What runs outside of it is named by the path from the outermost
+        module that was called, with ``outside:`` before it if that has parameters.
     every : int
         Observe every so many-th step only; the others run at nearly full speed. What is said of layers, ops and
         phases is then said of the observed steps, labelled as sampled and not scaled up; an epoch's steps and replays,
@@ -97,6 +104,8 @@ class Profiler(Callback, Hook):
         self.model = model
         self.trace = trace
         self._session = Session(name=name, every=every, environment=environment())
+        self._earlier: list[tuple[Session, Module | None]] = []  # of other models
+        self._bound: Module | None = None  # whose the session is
         self._logs: list[tuple[Epoch | None, Log]] = []
         self._partial: Epoch | None = None  # what the epoch that runs had come to when it was saved
         self._found: Epoch | None = None  # and what that was when the block was entered
@@ -113,10 +122,17 @@ class Profiler(Callback, Hook):
             if partial is not None:
                 epoch = joined(partial, epoch)
             self._session.epochs.append(epoch)
+        if self._recorder is not None:
+            self._session.layers = self._recorder.names.layers()
         if self._detached and self._session.epochs:
             self._session.overhead = overhead(self._session)
             self._detached = False
         return self._session
+
+    @property
+    def sessions(self) -> list[Session]:
+        """A session for each model that was profiled, one after the other; the last is `session`."""
+        return [*(session for session, _ in self._earlier), self.session]
 
     # A loop of one's own
 
@@ -190,13 +206,33 @@ class Profiler(Callback, Hook):
         self._detached = False
         if MODE.get().watcher is not None:
             raise GraphError("Profiler: expected to be the only one attached, got another; use one at a time")
+        self._bind()
         if self.model is not None:
             self._session.model = type(self.model).__name__
-            self._session.layers = layers(self.model)
+            self._session.layers = LayerNames(self.model).layers()
         every = self._session.every
-        self._recorder = Tracer(self.trace, every, takes_losses) if self.trace else Recorder(every, takes_losses)
+        if self.trace:
+            self._recorder = Tracer(self.trace, every, takes_losses, self.model)
+        else:
+            self._recorder = Recorder(every, takes_losses, self.model)
         self._token = MODE.set(MODE.get())
         self._recorder.attach()
+
+    def _bind(self) -> None:
+        """Begin another session if the one so far is of another model."""
+        layers = LayerNames(self.model).layers()
+        same = self.model is self._bound if self._bound is not None else layers == self._session.layers
+        if not same and self.session.epochs:
+            self._earlier.append((self._session, self._bound))
+            old = self._session
+            self._session = Session(name=old.name, every=old.every, environment=old.environment)
+        self._bound = self.model
+
+    def _unbind(self) -> None:
+        """Go back to the session before if this one has nothing in it, as after a fit that failed at once."""
+        if self._earlier and not (self._logs or self._session.epochs or self._partial):
+            self._session, self._bound = self._earlier.pop()
+            self.model = self._bound
 
     def _detach(self) -> None:
         recorder, self._recorder = self._recorder, None
@@ -205,9 +241,11 @@ class Profiler(Callback, Hook):
             self._token = None
         if recorder is not None:
             recorder.detach()
+            self._session.layers = recorder.names.layers()
         if isinstance(recorder, Tracer):
             self._session.trace = recorder.trace()
         self._detached = recorder is not None or self._detached
+        self._unbind()
 
     # A Trainer's moments
 
@@ -256,41 +294,6 @@ def joined(first: Epoch, rest: Epoch) -> Epoch:
         losses = [loss * steps for loss, steps in parts if loss is not None]
         whole.loss = sum(losses) / whole.steps if losses and len(losses) == len(parts) else None
     return whole
-
-
-def layers(model: Module) -> list[Layer]:
-    """List a model's modules with the parameters that are their own."""
-    root = type(model).__name__
-    found = {name: Layer(name or root, type(module).__name__) for name, module in model.named_modules()}
-    for path, p in model.named_parameters():
-        owner = path.rpartition(".")[0]
-        while owner not in found:
-            owner = owner.rpartition(".")[0]
-        found[owner].parameters += p.size
-        found[owner].trainable += p.size if p.requires_grad else 0
-        found[owner].weights += p.size if p.requires_grad and p.ndim > 1 else 0
-    return list(found.values())
-
-
-def environment() -> dict[str, str]:
-    """Say what the numbers were measured on."""
-    import platform
-
-    return {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "blas_threads": blas_threads(),
-    }
-
-
-def blas_threads() -> str:
-    """Return how many threads NumPy's matrix products may use, as far as can be told."""
-    from threadpoolctl import threadpool_info  # comes with scikit-learn
-
-    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas" and "numpy" in pool["filepath"]]
-    return str(pools[0]["num_threads"]) if pools else "unknown"
 
 
 def overhead(session: Session) -> dict[str, float]:

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from microfw.graph import Leaf, Node
+from microfw.nn.module import Module
 from microfw.profiler.log import Log
+from microfw.profiler.naming import LayerNames
 from microfw.profiler.sites import Pattern, Site, needs, settings, shapes_of
 from microfw.profiler.stand_ins import STRIDE, Again, Aside, Waiting
 from microfw.recording import HERE, MODE, Mode, Observer
@@ -34,15 +36,19 @@ class Recorder(Observer):
         Observe every so many-th step. The others are counted, and only their evaluations timed.
     takes_losses : bool
         Note the loss of each step. A Trainer knows it anyway.
+    model : Module, optional
+        The model whose paths name the layers.
     """
 
     timing = True
     stale = False
 
-    def __init__(self, every: int = 1, takes_losses: bool = True) -> None:
+    def __init__(self, every: int = 1, takes_losses: bool = True, model: Module | None = None) -> None:
+        self.names = LayerNames(model)
         self.every = every
         self.stride = 1 if every > 1 else STRIDE
-        self.count = self.seen = 0  # observed steps, and those of earlier epochs
+        self.count = self.seen = self.resumed = 0  # observed steps; those of earlier epochs, and before the last wait
+        self.walked, self.optimizer = False, None  # the optimizer that was the first to update in the last step
         self.due = self.stride  # when to look up
         self.modes: dict[bool, Mode] = {}
         self.patterns: list[Pattern] = []
@@ -72,6 +78,7 @@ class Recorder(Observer):
             pattern.count = 0
         for site in self.sites.values():
             site.forward_ns = site.backward_ns = site.rules = site.again = 0
+            site.scope = site.module = None  # modules that are gone are not kept
         self.log = Log()
         self.loose = 0
         self.step_sites: list[Site] = []
@@ -110,11 +117,12 @@ class Recorder(Observer):
         if node is None:
             return
         sites, scope = self.step_sites, node.scope
+        module = None if scope is None else scope[0]
         try:
             site = self.expected[len(sites)]  # most likely the same op as in the step before
             if (
                 site.form is not node.form
-                or (site.scope is not scope and site.path != (scope[0] if scope is not None else ""))
+                or site.module is not module
                 or site.shape != node.shape
                 or site.constants != node.parents.count(None)  # type: ignore[union-attr]
                 or (site.constants and site.needs != needs(node))
@@ -144,12 +152,13 @@ class Recorder(Observer):
         self, op: Any, node: Node, inputs: tuple[Any, ...], params: dict[str, Any], leaves: tuple[bool, ...] = ()
     ) -> Site:
         """Return the site of an op that has run; in a checkpoint also by which of its parents are leaves."""
-        path = node.scope[0] if node.scope is not None else ""
+        path = self.names.name(node.scope, (site.scope for site in self.step_sites))
         shapes = [getattr(a, "shape", ()) for a in inputs]
         key = (node.form, path, node.shape, tuple(shapes), needs(node), settings(params), leaves)
         site = self.sites.get(key)
         if site is None:
             site = self.sites[key] = Site(op, node, path, shapes, params, sum(leaves))
+        site.scope, site.module = node.scope, None if node.scope is None else node.scope[0]
         return site
 
     @property
@@ -190,6 +199,7 @@ class Recorder(Observer):
     def replayed(self, began: int, middle: int, ended: int) -> None:
         """Add up a step's passes at once, unless there are stretches, which come first."""
         log = self.log
+        self.walked = True
         if self.stretches or HERE.scope is not None:
             self.stretches += ("forward", began, middle, "backward", middle, ended)
             return
@@ -198,16 +208,30 @@ class Recorder(Observer):
         if log.step_ended:
             log.data_ns += began - log.step_ended
 
-    def updated(self, began: int, ended: int) -> None:
-        """Count the step, and note how long its update took."""
+    def updated(self, began: int, ended: int, optimizer: Any = None) -> None:
+        """Note how long an update took, and count the step, unless another optimizer has begun to update it."""
+        first = self.walked or optimizer is self.optimizer or not self.count
+        if not first and self.count == self.resumed:  # the rest of a step that was not observed
+            self._data_begins(ended)
+            return
         if self.stretches:
             self.stretches += ("update", began, ended)
         else:
             self.log.update_ns += ended - began
             self.log.step_ended = ended
+        if not first:
+            return
+        self.walked, self.optimizer = False, optimizer
         self.count += 1
         if self.count >= self.due:
             self._wait()
+
+    def finish(self, began: int, ended: int) -> None:
+        """Add one more update to the step that was observed last, after it was counted."""
+        if self.stretches:
+            self.stretches += ("update", began, ended, "waits", ended, ended)
+        else:
+            self.log.update_ns += ended - began
 
     def repeated(self) -> None:
         """Count a replay."""
@@ -219,7 +243,7 @@ class Recorder(Observer):
         log.replays += 1
         if self.stretches or not log.step_ended or HERE.scope is not None:
             self.replayed(began, middle, ended)
-            self.updated(moved, done)
+            self.updated(moved, done, self.optimizer)
             return
         log.forward_ns += middle - began
         log.backward_ns += ended - middle
@@ -242,6 +266,7 @@ class Recorder(Observer):
         self.due = self.count + self.stride
         if self.every > 1:
             self.waiting.wait(self.every - 1)
+            self.waiting.began, self.waiting.walked, self.waiting.optimizer = self.waiting.count, False, self.optimizer
             self.attach(False)
             if self.stretches:
                 ended = self.stretches[-1]
@@ -253,7 +278,11 @@ class Recorder(Observer):
     def observe(self) -> None:
         """Observe the next step."""
         self.attach()
-        now = perf_counter_ns()
+        self.resumed, self.walked, self.optimizer = self.count, False, self.waiting.optimizer
+        self._data_begins(perf_counter_ns())
+
+    def _data_begins(self, now: int) -> None:
+        """Note that a step ended which was not observed; what comes now is data for one that is."""
         if self.stretches:
             self.stretches += ("waited", now, now)
         else:
@@ -285,6 +314,8 @@ class Recorder(Observer):
                     old = self.patterns.pop(0)
                     self.log.add_pattern(old, old.count)
                     old.count = 0
+                    for site in old.sites:
+                        site.scope = site.module = None
                     self.followed = None  # it may be of the old one
                 pattern = Pattern(self.step_sites, loss)
                 self.patterns.append(pattern)

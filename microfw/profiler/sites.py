@@ -50,8 +50,8 @@ class Site:
     """An op of a layer on arrays of some shapes, with what it costs and the time that it took."""
 
     __slots__ = (
-        "again", "backward_ns", "constants", "cost", "form", "forward_ns", "leaves", "needs", "op", "path", "rules",
-        "scope", "settings", "shape", "shapes",
+        "again", "backward_ns", "constants", "cost", "form", "forward_ns", "leaves", "module", "needs", "op", "path",
+        "rules", "scope", "settings", "shape", "shapes",
     )  # fmt: skip
 
     def __init__(self, op: Any, node: Node, path: str, shapes: Shapes, params: dict[str, Any], leaves: int = 0) -> None:
@@ -60,6 +60,7 @@ class Site:
         self.form = node.form
         self.path = path
         self.scope = node.scope
+        self.module = None if node.scope is None else node.scope[0]
         self.shape = node.shape
         self.shapes = shapes
         self.settings = settings(params)

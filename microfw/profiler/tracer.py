@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import perf_counter_ns
 from typing import Any
 
+from microfw.nn.module import Module
 from microfw.profiler.recorder import Recorder
 from microfw.profiler.session import PHASES, Trace
 from microfw.profiler.sites import Site
@@ -23,13 +24,13 @@ class Tracer(Recorder):
         For how many steps.
     """
 
-    def __init__(self, wanted: int, every: int = 1, takes_losses: bool = True) -> None:
+    def __init__(self, wanted: int, every: int = 1, takes_losses: bool = True, model: Module | None = None) -> None:
         self.wanted = wanted
         self.traced = 0
         self.tracing = True
         self.events: list[tuple[int, Site, int, int]] = []
         self.spans: list[Any] = []  # stretches
-        super().__init__(every, takes_losses)
+        super().__init__(every, takes_losses, model)
 
     def forward(
         self, op: Any, node: Any, inputs: tuple[Any, ...], params: dict[str, Any], output: Any, began: int
@@ -68,12 +69,13 @@ class Tracer(Recorder):
         if self.tracing and not self.stretches:
             self.spans += ("forward", began, middle, "backward", middle, ended)
 
-    def updated(self, began: int, ended: int) -> None:
-        """Count the step, and stop after the last that was asked for."""
+    def updated(self, began: int, ended: int, optimizer: Any = None) -> None:
+        """Note an update, and stop after the last step that was asked for."""
+        count = self.count
         if self.tracing and not self.stretches:
             self.spans += ("update", began, ended)
-        super().updated(began, ended)
-        if self.tracing:
+        super().updated(began, ended, optimizer)
+        if self.tracing and self.count > count:
             self.traced += 1
             if self.traced == self.wanted:
                 self._stop()
@@ -82,7 +84,7 @@ class Tracer(Recorder):
         """Do all that."""
         self.repeated()
         self.replayed(began, middle, ended)
-        self.updated(moved, done)
+        self.updated(moved, done, self.optimizer)
 
     def _hand_over(self) -> None:
         if self.tracing:

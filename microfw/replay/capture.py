@@ -14,7 +14,7 @@ import numpy as np
 
 from microfw.errors import MicrofwError
 from microfw.graph import Leaf, Node, unbroadcast
-from microfw.recording import HERE, Observer
+from microfw.recording import HERE, Observer, path
 from microfw.replay.trace import Array, Call, Cell, Tape, Untraceable, copy, plain
 from microfw.replay.verification import same
 from microfw.tensor import Tensor
@@ -27,7 +27,7 @@ class Uncapturable(MicrofwError, RuntimeError):
 class Applied:
     """One op as it ran."""
 
-    __slots__ = ("inputs", "node", "op", "output", "params", "path", "saved")
+    __slots__ = ("inputs", "node", "op", "output", "params", "saved", "scope")
 
     def __init__(self, op: Any, node: Node | None, inputs: Any, params: dict[str, Any], output: Array) -> None:
         self.op = op
@@ -36,7 +36,7 @@ class Applied:
         self.params = params
         self.output = output
         self.saved = node.saved if node is not None else ()
-        self.path = node.scope[0] if node is not None and node.scope is not None else ""
+        self.scope = node.scope if node is not None else None
 
 
 class Watch(Observer):
@@ -55,8 +55,7 @@ class Watch(Observer):
 
     def read(self) -> None:
         """Note that the step looks at a value, and where."""
-        scope = HERE.scope
-        self.looked = self.looked or (scope[0] if scope is not None else "the function")
+        self.looked = self.looked or path(HERE.scope) or "the function"
 
 
 class Signature:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from microfw.optim.flat import aligned
+from microfw.recording import path
 from microfw.replay.capture import Captured
 from microfw.replay.trace import Array, Call, Cell, root
 from microfw.replay.write import Writer, function
@@ -116,7 +117,7 @@ class Plan:
         ]
         for phase, calls in zip(("forward", "backward", "update"), self.passes, strict=True):
             for call in calls:
-                layer = call.node.path if call.node is not None else ""
+                layer = path(call.node.scope) if call.node is not None else ""
                 op = call.node.op.name if call.node is not None else ""
                 function = call.function if call.style == "guard" else getattr(call.function, "__name__", "call")
                 args = ", ".join(place(a) if isinstance(a, Cell) and self.has(a) else "…" for a in call.args)
