@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from microfw.blame import stale
 from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, message
-from microfw.graph import Leaf, Node, numbers, reachable, walk
+from microfw.graph import Node, Variable, numbers, reachable, reaches_outside, walk
 from microfw.recording import MODE, mode
 from microfw.registry import OPS
 from microfw.relink import relink
@@ -18,20 +18,23 @@ from microfw.trees import as_arrays, flatten
 
 
 def _variable(x: Any, where: str) -> Tensor:
-    """Return a Tensor to differentiate with respect to: the parameter itself, or a fresh one."""
-    if isinstance(x, Tensor):
-        if isinstance(x._node, Leaf):
-            return x
-        if x._node is not None:
-            with mode(recording=True):
-                made: Tensor = OPS["identity"].call(x)
-            return made
+    """Return a Tensor to differentiate with respect to, with a node or variable that nothing else has."""
+    if isinstance(x, Tensor) and x.dtype.kind == "f":
+        with mode(recording=True):
+            made: Tensor = OPS["identity"].call(x)
+        return made if made._node is not None else _fresh(made._array)
     array = np.array(x._array if isinstance(x, Tensor) else x)
     if array.dtype.kind in "iub":
         array = array.astype(np.float64)
     if array.dtype.kind != "f":
         raise DTypeError(f"{where}: expected arrays of floats to differentiate by, got {type(x).__name__}")
-    return Tensor(array, requires_grad=True)
+    array.setflags(write=False)
+    return _fresh(array)
+
+
+def _fresh(array: Any) -> Tensor:
+    node: Any = Variable(array.shape, array.dtype)
+    return result(array, node)
 
 
 class Recorded:
@@ -44,36 +47,26 @@ class Recorded:
     since : int
         Nodes recorded earlier than this belong to somebody else.
     linked : bool
-        Give derivatives as Tensors, recorded themselves.
+        Whether derivatives depend on more than the variables, so that they must be Tensors, recorded themselves.
     """
 
     def __init__(self, variables: Sequence[Tensor], outputs: Sequence[Tensor], since: int, linked: bool) -> None:
         self.variables = variables
         self.outputs = outputs
         self.since = since
-        self.outer = linked
+        self.linked = linked
         self._between: list[Node] | None = None
 
     def pull(self, seeds: Sequence[Any], retain: bool = True) -> list[Any]:
         """Return the gradient with respect to each variable, given one with respect to each output, or None."""
         nodes: list[Any] = [v._node for v in self.variables]
+        linked = self._ties(seeds)
         pairs = [(y._node, g) for y, g in zip(self.outputs, seeds, strict=True)]
-        starts = [(n, g) for n, g in pairs if n is not None and g is not None]
-        if self.outer:
-            starts = [(n, g if isinstance(g, Tensor) else result(np.asarray(g), None)) for n, g in starts]
+        starts = [(n, _seed(g, linked)) for n, g in pairs if n is not None and g is not None]
         observer = MODE.get().observer
-        with mode(recording=self.outer, observer=getattr(observer, "aside", observer)):
-            found = walk(
-                starts, targets=set(nodes), since=self.since, relink=relink if self.outer else None, retain=retain
-            )
-        return [self._out(found.get(n), v) for n, v in zip(nodes, self.variables, strict=True)]
-
-    def _out(self, g: Any, like: Tensor) -> Any:
-        if g is None:
-            g = np.zeros(like.shape, like.dtype)
-        if self.outer:
-            return g if isinstance(g, Tensor) else result(np.asarray(g), None)
-        return np.array(g)
+        with mode(recording=linked, observer=getattr(observer, "aside", observer)):
+            found = walk(starts, targets=set(nodes), since=self.since, relink=relink if linked else None, retain=retain)
+        return [_out(found.get(n), v, linked) for n, v in zip(nodes, self.variables, strict=True)]
 
     def push(self, tangents: Sequence[Any]) -> list[Any]:
         """Return the tangent of each output, given one for each variable, or None."""
@@ -81,10 +74,9 @@ class Recorded:
 
     def carry(self, tangents: dict[Any, Any]) -> list[Any]:
         """Return the tangent of each output, given some of nodes and leaves."""
-        moving = dict(tangents)
-        if self.outer:
-            moving = {n: t if isinstance(t, Tensor) else result(np.asarray(t), None) for n, t in moving.items()}
-        with mode(recording=self.outer):
+        linked = self._ties(tangents.values())
+        moving = {n: _seed(t, linked) for n, t in tangents.items()}
+        with mode(recording=linked):
             for node in self.between():
                 for leaf, version in node.guards:
                     if leaf.version != version:
@@ -92,12 +84,12 @@ class Recorded:
                 total = None
                 for parent, partial, args in node.edges or ():
                     if parent in moving:
-                        args = relink(node, partial, args) if self.outer else args
+                        args = relink(node, partial, args) if linked else args
                         t = _advance(node, partial, moving[parent], args)
                         total = t if total is None else total + t
                 if total is not None:
                     moving[node] = total if total.shape == node.shape else np.broadcast_to(total, node.shape)
-        return [self._out(moving.get(y._node), y) for y in self.outputs]
+        return [_out(moving.get(y._node), y, linked) for y in self.outputs]
 
     def between(self) -> list[Node]:
         """Return the nodes between variables and outputs, oldest first."""
@@ -106,23 +98,56 @@ class Recorded:
             self._between = reachable(*(y._node for y in self.outputs), since=self.since, beyond=ends)
         return self._between
 
+    def _ties(self, given: Iterable[Any]) -> bool:
+        """Return True if what is computed of seeds or tangents is to be recorded; tell an observer if it is not."""
+        now = MODE.get()
+        linked = now.recording and (self.linked or any(isinstance(t, Tensor) and t._node is not None for t in given))
+        if not linked and now.observer is not None:
+            now.observer.read()  # values leave the graph, so a step that has them cannot be replayed
+        return linked
+
+
+def _seed(g: Any, linked: bool) -> Any:
+    if linked:
+        return g if isinstance(g, Tensor) else result(np.asarray(g), None)
+    return g._array if isinstance(g, Tensor) else g
+
+
+def _out(g: Any, like: Tensor, linked: bool) -> Any:
+    if g is None:
+        g = np.zeros(like.shape, like.dtype)
+    if linked:
+        return g if isinstance(g, Tensor) else result(np.asarray(g), None)
+    return np.array(g)
+
 
 class Call(Recorded):
-    """One call of a function, recorded: ``rebuild`` puts a value for each variable into the arguments' containers."""
+    """One call of a function, recorded: ``rebuild`` puts a value for each variable into the arguments' containers.
+
+    Derivatives of the call are linked where recording is on and the function depends on more than its arguments: on
+    a leaf or on the result of an op, by a closure or because an argument is one. Parameters of a Module that is an
+    argument are the argument's own.
+    """
 
     def __init__(self, f: Callable[..., Any], args: tuple[Any, ...], argnums: Sequence[int], where: str) -> None:
         self.where = where
         since = next(numbers)
-        outer = MODE.get().nested
+        around = MODE.get()
         if not all(-len(args) <= k < len(args) for k in argnums):
             raise ArgumentError(message(where, f"argnums among {len(args)} positional arguments", tuple(argnums)))
         argnums = [k % len(args) for k in argnums]
         args = tuple(as_arrays(a) if k in argnums else a for k, a in enumerate(args))
         chosen = [args[k] for k in argnums]
-        leaves, self.rebuild = flatten(chosen)
-        variables = [_variable(x, where) for x in leaves]
-        new_args = list(args)
         modules = [hasattr(a, "named_parameters") for a in chosen]
+        _, self.rebuild = flatten(chosen)
+        variables: list[Tensor] = []
+        own = set()
+        for a, is_module in zip(chosen, modules, strict=True):
+            leaves = flatten(a)[0]
+            variables += leaves if is_module else [_variable(x, where) for x in leaves]
+            if is_module:
+                own |= {p._node for p in leaves}
+        new_args = list(args)
         for k, arg, is_module in zip(argnums, self.rebuild(variables), modules, strict=True):
             new_args[k] = args[k] if is_module else arg
         with mode(recording=True, nested=True):
@@ -134,7 +159,8 @@ class Call(Recorded):
                     f"{where}: expected the function to return Tensors, got {type(y).__name__}; "
                     "compute with operators and NumPy functions, and keep away from .data and .numpy()"
                 )
-        super().__init__(variables, outputs, since, outer)
+        linked = around.recording and (around.nested or reaches_outside((y._node for y in outputs), since, own))
+        super().__init__(variables, outputs, since, linked)
 
 
 def _advance(node: Node, partial: Any, dx: Any, args: tuple[Any, ...]) -> Any:
@@ -194,7 +220,7 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> C
         recorded = Call(f, args, places, "grad")
         y = _scalar(recorded)
         gradients = recorded.rebuild(recorded.pull([np.ones(y.shape, y.dtype)]))
-        value = y if recorded.outer else y.numpy()
+        value = y if recorded.linked else y.numpy()
         return value, gradients[0] if single else tuple(gradients)
 
     return call
@@ -289,7 +315,7 @@ def jvp(f: Callable[..., Any], args: Sequence[Any], tangents: Sequence[Any]) -> 
 
 
 def _values(recorded: Call) -> Any:
-    return recorded.rebuild_output([y if recorded.outer else np.array(y.data) for y in recorded.outputs])
+    return recorded.rebuild_output([y if recorded.linked else np.array(y.data) for y in recorded.outputs])
 
 
 def several(where: str, **given: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from microfw import ops
 from microfw.calculus import Recorded
 from microfw.errors import DTypeError, GraphError, message
-from microfw.graph import Form, Leaf, Node, numbers, walk
+from microfw.graph import Form, Leaf, Node, Variable, numbers, walk
 from microfw.op import Op, Partial, moves
 from microfw.reach import reach
 from microfw.recording import HERE, MODE, mode, place
@@ -118,13 +118,16 @@ class _Part:
         nodes = Recorded([], [y], since, False).between()
         within = set(nodes)
         self.used = [k for k, v in enumerate(variables) if v._node in within]
-        self.leaves: list[Leaf] = []
+        self.leaves: list[Any] = []
         parents = [variables[k]._node.parents[0] for k in self.used]  # type: ignore[union-attr, index]
         inputs = {v._node for v in variables}
         for node in nodes:
             guards |= dict(node.guards)
             for parent in node.parents or ():
-                if isinstance(parent, Leaf):
+                if isinstance(parent, Variable):
+                    if parent.order < since:  # later ones are of derivatives within the function
+                        self.leaves.append(parent)
+                elif isinstance(parent, Leaf):
                     self.leaves.append(parent)
                 elif parent is not None and parent not in within and node not in inputs:
                     got = f"one of {parent.where} that is not among its inputs"
@@ -134,7 +137,7 @@ class _Part:
         ends = (*parents, *self.leaves)
         node = Node()
         node.order, node.shape, node.scope = next(numbers), y.shape, self.scope
-        node.guards = tuple((guards | {leaf: leaf.version for leaf in self.leaves}).items())
+        node.guards = tuple((guards | {leaf: leaf.version for leaf in self.leaves if isinstance(leaf, Leaf)}).items())
         node.form = Form(
             OP, tuple(Partial(k, _pull, _push, None, SAVED) for k in range(len(ends))),
             tuple((0, k + 1) for k in range(len(ends))),

@@ -9,6 +9,7 @@ import numpy as np
 
 from microfw.calculus import jvp, vjp
 from microfw.errors import ArgumentError, DTypeError, GradientError
+from microfw.recording import no_grad
 from microfw.tensor import Tensor
 from microfw.trees import as_arrays, flatten
 
@@ -54,7 +55,8 @@ def gradcheck(
     >>> mf.gradcheck(lambda x: np.sum(np.tanh(x)), np.array([0.1, 0.2])) < 1e-6
     True
     """
-    return _check("gradcheck", f, args, rtol, step, projections, rng)
+    with no_grad():
+        return _check("gradcheck", f, args, rtol, step, projections, rng)
 
 
 def gradgradcheck(
@@ -89,14 +91,16 @@ def gradgradcheck(
     True
     """
     rng = np.random.default_rng(rng)
-    outputs, rebuild = flatten(vjp(f, *args)[0])
+    with no_grad():
+        outputs, rebuild = flatten(vjp(f, *args)[0])
     gradient = rebuild([rng.standard_normal(np.shape(y)) for y in outputs])
 
     def slopes(*args_and_gradient: Any) -> Any:
         *inner, g = args_and_gradient
         return vjp(f, *inner)[1](g)
 
-    return _check("gradgradcheck", slopes, (*args, gradient), rtol, step, projections, rng)
+    with no_grad():
+        return _check("gradgradcheck", slopes, (*args, gradient), rtol, step, projections, rng)
 
 
 def _check(where: str, f: Callable[..., Any], args: Any, rtol: float, step: float, projections: int, rng: Any) -> float:

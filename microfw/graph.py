@@ -71,6 +71,34 @@ class Leaf:
             self.grad = self.slot
 
 
+class Variable:
+    """What a derivative function differentiates by: a gradient arrives here as at a leaf, but nothing keeps it.
+
+    Attributes
+    ----------
+    shape, dtype
+        Those of the array.
+    order : int
+        When it was made; numbered with the nodes.
+    hooks : Hooks or None
+        Hooks registered on the argument; never called, as for a leaf in a derivative function.
+    """
+
+    __slots__ = ("dtype", "hooks", "order", "shape")
+
+    grad = None
+    slot = None
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.order = next(numbers)
+        self.hooks: Any = None
+
+    def accept(self, gradient: Any) -> None:
+        """Drop the gradient: only the derivative function itself needs it, and has it from `walk`."""
+
+
 class Form:
     """An op applied to so many inputs: what its nodes have in common.
 
@@ -318,6 +346,23 @@ def reachable(*roots: Node | Leaf | None, since: int = 0, beyond: Collection[Nod
             found.add(node)
             stack.extend(node.parents or ())
     return sorted(found, key=lambda n: n.order)
+
+
+def reaches_outside(roots: Iterable[Any], since: int, own: Collection[Any]) -> bool:
+    """Return True if the roots depend on what was recorded before ``since``, or on a leaf that is not among ``own``."""
+    stack = [root for root in roots if root is not None]
+    seen: set[Any] = set()
+    while stack:
+        node = stack.pop()
+        if type(node) is Leaf:
+            if node not in own:
+                return True
+        elif node.order < since:
+            return True
+        elif type(node) is Node and node not in seen:
+            seen.add(node)
+            stack += [parent for parent in node.parents or () if parent is not None]
+    return False
 
 
 def leading(

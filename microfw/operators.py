@@ -5,6 +5,7 @@ Each method is an op, looked up by its name, so that nothing here knows how any 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -193,7 +194,7 @@ class ArrayLike(Infix, Methods):
         return (self[i] for i in range(len(self)))
 
     def __contains__(self, value: Any) -> bool:
-        return bool(np.any(self._values() == np.asarray(value)))
+        return bool(np.any(self._values() == np.asarray(value._values() if isinstance(value, ArrayLike) else value)))
 
     def __bool__(self) -> bool:
         if self._array.size != 1:
@@ -206,9 +207,13 @@ class ArrayLike(Infix, Methods):
         return bool(self._values())
 
     def __float__(self) -> float:
+        if self._node is not None:
+            warn_of_detaching(f"converting a {type(self).__name__} that needs a gradient to a number", "t.item()")
         return float(self._values())
 
     def __int__(self) -> int:
+        if self._node is not None:
+            warn_of_detaching(f"converting a {type(self).__name__} that needs a gradient to a number", "t.item()")
         return int(self._values())
 
     def __index__(self) -> int:
@@ -229,6 +234,15 @@ class ArrayLike(Infix, Methods):
     # NumPy's protocols
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if self._node is not None and MODE.get().recording:
+            raise GraphError(
+                message(
+                    "Tensor", "one that needs no gradient where NumPy or other code makes an array of it",
+                    "one that does, whose gradient would be lost",
+                    "join Tensors with np.stack or np.concatenate; for the values write t.numpy() or t.detach(), "
+                    "or compute under mf.no_grad()",
+                )
+            )  # fmt: skip
         if dtype is not None and np.dtype(dtype) != self.dtype:
             return self._values().astype(dtype)
         return self._values().copy() if copy else self.data
@@ -247,6 +261,13 @@ class ArrayLike(Infix, Methods):
             values = [(a.data if look else a._array) if isinstance(a, ArrayLike) else a for a in args]
             return func(*values, **kwargs)
         return apply(func, args, kwargs)
+
+
+def warn_of_detaching(what: str, fix: str) -> None:
+    """Warn that values leave the graph, if recording is on; called by the method that the user's line calls."""
+    if MODE.get().recording:
+        text = f"{what}: its gradient is lost; write {fix} where that is meant, or compute under mf.no_grad()"
+        warnings.warn(text, stacklevel=3)
 
 
 def frozen_key(key: Any) -> Any:

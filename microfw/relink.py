@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from microfw.graph import Leaf, Node
-from microfw.recording import mode
 from microfw.tensor import result
 
 if TYPE_CHECKING:
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 def relink(node: Node, partial: Partial, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Turn what an edge saved into Tensors tied to the graph that they came from."""
     parents = {edge[1].index: edge[0] for edge in node.edges or ()}
-    with mode(observer=None):
-        return tuple(_link(node, parents, source, value) for source, value in zip(partial.sources, args, strict=True))
+    return tuple(_link(node, parents, source, value) for source, value in zip(partial.sources, args, strict=True))
 
 
 # Functions of a module, since one within another that calls itself is a cycle, which would keep the graph.
@@ -43,4 +41,4 @@ def _link(node: Node, parents: dict[int, Node | Leaf], source: str, value: Any) 
 
 
 def _linked(value: Any, parent: Node | Leaf | None) -> Any:
-    return result(value, parent) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+    return result(value, parent) if isinstance(value, np.ndarray) else value

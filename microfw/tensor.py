@@ -10,7 +10,7 @@ import numpy as np
 from microfw.errors import DTypeError, GraphError, ShapeError, message
 from microfw.graph import Leaf, Node, walk
 from microfw.hooks import Handle, Hook, Hooks, hooks_of
-from microfw.operators import Array, ArrayLike
+from microfw.operators import Array, ArrayLike, warn_of_detaching
 from microfw.recording import MODE, changes
 
 
@@ -46,7 +46,9 @@ class Tensor(ArrayLike):
     __slots__ = ("__weakref__", "_array", "_leaf", "_node")
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
-        array = np.array(data.data if isinstance(data, Tensor) else data)
+        if isinstance(data, Tensor) and type(data._node) is Node:
+            warn_of_detaching(*_COPY)
+        array = np.array(values_of(data))
         if not array.dtype.isnative:  # as read from some files
             array = array.astype(array.dtype.newbyteorder("="))
         if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and array.dtype.char not in "fd"):
@@ -73,7 +75,7 @@ class Tensor(ArrayLike):
                 "Tensor.data: expected a leaf to assign to, got the result of an op; "
                 "results are read-only: make a new Tensor with mf.tensor"
             )
-        values = np.asarray(values.data if isinstance(values, Tensor) else values)
+        values = np.asarray(values_of(values))
         if values.shape != self.shape:
             raise ShapeError(message("Tensor.data", f"an array of shape {self.shape}", values.shape))
         if not np.can_cast(values.dtype, self.dtype, "same_kind"):
@@ -112,7 +114,7 @@ class Tensor(ArrayLike):
         if values is None:
             self._leaf.grad = None
             return
-        values = np.asarray(values)
+        values = np.asarray(values_of(values))
         if values.shape != self.shape:
             raise ShapeError(message("Tensor.grad", f"an array of shape {self.shape}", values.shape))
         if values.dtype.kind not in "fiub":
@@ -166,7 +168,7 @@ class Tensor(ArrayLike):
             if gradient is None:
                 gradient = np.ones(self.shape, self.dtype)
         else:
-            gradient = np.asarray(gradient, self.dtype)
+            gradient = np.asarray(values_of(gradient), self.dtype)
             if gradient.shape != self.shape:
                 raise ShapeError(message("backward", f"a gradient of shape {self.shape}", gradient.shape))
         mode = MODE.get()
@@ -263,11 +265,18 @@ class Tensor(ArrayLike):
         return (_rebuild, (type(self), np.array(self._array), self.requires_grad and self._leaf is not None))
 
     def __copy__(self) -> Tensor:
+        if type(self._node) is Node:
+            warn_of_detaching(*_COPY)
         return _rebuild(*self.__reduce__()[1])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if type(self._node) is Node:
+            warn_of_detaching(*_COPY)
         memo[id(self)] = copied = _rebuild(*self.__reduce__()[1])
         return copied
+
+
+_COPY = "copying the result of an op into a new Tensor", "t.detach()"
 
 
 def _locked(array: Array) -> Array:
@@ -299,6 +308,11 @@ def result(array: Array, node: Node | Leaf | None) -> Tensor:
 _new = Tensor.__new__
 
 
+def values_of(x: Any) -> Any:
+    """Return a Tensor's values, read-only, and anything else as it is."""
+    return x.data if isinstance(x, Tensor) else x
+
+
 def tensor(data: Any, dtype: Any = None, *, requires_grad: bool = False) -> Tensor:
     """Make a Tensor of array-like values, copying them.
 
@@ -326,6 +340,7 @@ def tensor(data: Any, dtype: Any = None, *, requires_grad: bool = False) -> Tens
     >>> mf.tensor([1, 2], dtype="float32")
     tensor([1., 2.], dtype=float32)
     """
-    if isinstance(data, Tensor):
-        data = data.data
+    if isinstance(data, Tensor) and type(data._node) is Node:
+        warn_of_detaching(*_COPY)
+    data = values_of(data)
     return Tensor(data if dtype is None else np.asarray(data, dtype), requires_grad)

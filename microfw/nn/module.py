@@ -14,7 +14,7 @@ import numpy as np
 from microfw import recording
 from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, message
 from microfw.recording import HERE, MODE, changes
-from microfw.tensor import Tensor
+from microfw.tensor import Tensor, values_of
 
 
 class Parameter(Tensor):
@@ -37,7 +37,7 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, data: Any, dtype: Any = np.float32) -> None:
-        super().__init__(np.asarray(data, dtype), requires_grad=True)
+        super().__init__(np.asarray(values_of(data), dtype), requires_grad=True)
 
     def __repr__(self) -> str:
         return "Parameter" + super().__repr__().removeprefix("tensor")
@@ -277,7 +277,7 @@ class Module:
             )
         values = {}
         for name, t in own.items():
-            value = np.asarray(state[name])
+            value = np.asarray(values_of(state[name]))
             if value.shape != t.shape:
                 raise ShapeError(message(f"{self.where}.load_state_dict: {name}", f"shape {t.shape}", value.shape))
             if not np.can_cast(value.dtype, t.dtype, "same_kind"):

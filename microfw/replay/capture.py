@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import MicrofwError
-from microfw.graph import Leaf, Node, unbroadcast
+from microfw.graph import Leaf, Node, Variable, unbroadcast
 from microfw.recording import HERE, Observer, path
 from microfw.replay.trace import Array, Call, Cell, Tape, Untraceable, copy, plain
 from microfw.replay.verification import same
@@ -244,6 +244,8 @@ class Captured:
             for call in self.tape.calls[start:]:
                 call.node = applied[node][0]
         for leaf, share in arrived.items():
+            if isinstance(leaf, Variable):
+                continue
             if leaf.hooks:
                 raise Uncapturable(f"{leaf.name or 'a leaf'} has a hook on its gradient")
             if leaf.owner is not self.owner:
