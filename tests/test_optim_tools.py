@@ -239,12 +239,34 @@ def test_schedules_at_their_ends():
     ("make", "text"),
     [
         (lambda: schedules.StepDecay(0, 3), "StepDecay: expected lr above 0, finite, got 0"),
-        (lambda: schedules.StepDecay(0.1, 0), "StepDecay: expected every above 0, finite, got 0"),
+        (lambda: schedules.StepDecay(0.1, 0), "StepDecay: expected every to be an integer of at least 1, got 0"),
         (lambda: schedules.Exponential(0.1, -1), "Exponential: expected factor above 0, finite, got -1"),
-        (lambda: schedules.Cosine(0.1, 10, -1), "Cosine: expected end at least 0, finite, got -1"),
+        (lambda: schedules.Cosine(0.1, 10, -1), "Cosine: expected end from 0 to lr (0.1), got -1"),
         (lambda: schedules.Cosine("0.1", 10), "Cosine: expected lr above 0, finite, got '0.1'"),
         (lambda: schedules.OneCycle(0.1, 20, rise=1.0), "OneCycle: expected rise below 1, and more than a step long, got 1.0 of 20 steps"),
-        (lambda: schedules.WarmUp(0.1, 0), "WarmUp: expected steps above 0, finite, got 0"),
+        (lambda: schedules.WarmUp(0.1, 0), "WarmUp: expected steps to be an integer of at least 1, got 0"),
+        (lambda: schedules.StepDecay(True, 3), "StepDecay: expected lr above 0, finite, got True"),
+        (lambda: schedules.StepDecay(0.1, 2.5), "StepDecay: expected every to be an integer of at least 1, got 2.5"),
+        (lambda: schedules.StepDecay(0.1, 3, math.nan), "StepDecay: expected factor above 0, finite, got nan"),
+        (lambda: schedules.Exponential(math.inf, 0.5), "Exponential: expected lr above 0, finite, got inf"),
+        (lambda: schedules.Cosine(0.1, 10.5), "Cosine: expected steps to be an integer of at least 1, got 10.5"),
+        (lambda: schedules.Cosine(0.1, 10, 0.2), "Cosine: expected end from 0 to lr (0.1), got 0.2"),
+        (lambda: schedules.Cosine(0.1, 10, math.nan), "Cosine: expected end from 0 to lr (0.1), got nan"),
+        (lambda: schedules.Cosine(0.1, 10, None), "Cosine: expected end from 0 to lr (0.1), got None"),
+        (lambda: schedules.OneCycle(0.1, 20, start=0.5), "OneCycle: expected start at least 1, finite, got 0.5"),
+        (lambda: schedules.OneCycle(0.1, 20, start=4.0, end=0.1), "OneCycle: expected end at least 1 / start (0.25), finite, got 0.1"),
+        (lambda: schedules.OneCycle(0.1, 20, rise="a"), "OneCycle: expected rise above 0, finite, got 'a'"),
+        (lambda: schedules.WarmUp(0.1, 5, start=2), "WarmUp: expected start above 0, at most 1, got 2"),
+        (lambda: schedules.WarmUp(-0.1, 5), "WarmUp: expected schedule above 0, finite, got -0.1"),
+        (lambda: schedules.WarmUp(schedules.Cosine, 5), "WarmUp: expected a rate, or a schedule that is a function of the step, got a class"),
+        (lambda: schedules.WarmUp(schedules.ReduceOnPlateau(0.1), 5), "WarmUp: expected a rate, or a schedule that is a function of the step, got a ReduceOnPlateau, a function of a metric"),
+        (lambda: schedules.WarmUp(schedules.Cosine(0.1, 5), 6), "WarmUp: expected steps of at most the 5 of the Cosine that follows, got 6; the two numbers add up to the whole run"),
+        (lambda: schedules.ReduceOnPlateau(0.1, patience=-1), "ReduceOnPlateau: expected patience to be an integer of at least 0, got -1"),
+        (lambda: schedules.ReduceOnPlateau(0.1, patience=1.5), "ReduceOnPlateau: expected patience to be an integer of at least 0, got 1.5"),
+        (lambda: schedules.ReduceOnPlateau(0.1, cooldown=-1), "ReduceOnPlateau: expected cooldown to be an integer of at least 0, got -1"),
+        (lambda: schedules.ReduceOnPlateau(0.1, threshold=2), "ReduceOnPlateau: expected threshold from 0 to below 1, got 2"),
+        (lambda: schedules.ReduceOnPlateau(0.1, threshold=math.nan), "ReduceOnPlateau: expected threshold from 0 to below 1, got nan"),
+        (lambda: schedules.ReduceOnPlateau(0.1, end=0.2), "ReduceOnPlateau: expected end from 0 to lr (0.1), got 0.2"),
         (lambda: schedules.ReduceOnPlateau(0.1, factor=1.0), "ReduceOnPlateau: expected factor below 1, got 1.0"),
         (lambda: schedules.ReduceOnPlateau(0.1, mode="up"), "ReduceOnPlateau: expected mode 'min' or 'max', got 'up'"),
     ],
@@ -263,6 +285,55 @@ def test_plateau_goes_on_from_its_state():
     b.load_state_dict(a.state_dict())
     assert [a(metric) for metric in metrics[5:]] == [b(metric) for metric in metrics[5:]]
     assert a.lr < 0.1
+
+
+@pytest.mark.parametrize(
+    ("mode", "metrics", "rates"),
+    [
+        ("min", (-1.0, -0.99995, -0.9999, -0.99985, -0.9998), (0.1, 0.1, 0.1, 0.01, 0.01)),
+        ("min", (-1.0, -1.00005, -1.00009, -1.00012, -1.2), (0.1, 0.1, 0.1, 0.1, 0.1)),
+        ("min", (0.0, 0.0, -1e-12, 1e-12, 0.0, 0.0), (0.1, 0.1, 0.1, 0.1, 0.1, 0.01)),
+        ("max", (-1.0, -1.0, -0.99995, -1.0), (0.1, 0.1, 0.1, 0.01)),
+        ("max", (-1.0, -0.99, -0.9, -0.5), (0.1, 0.1, 0.1, 0.1)),
+        ("min", (math.nan, math.nan, math.nan, math.nan), (0.1, 0.1, 0.01, 0.01)),
+        ("min", (math.inf, 5.0, 4.0, 4.0, 4.0, 4.0), (0.1, 0.1, 0.1, 0.1, 0.1, 0.01)),
+    ],
+)
+def test_plateau_counts_as_better_what_is_better_at_any_sign(mode, metrics, rates):
+    plateau = schedules.ReduceOnPlateau(0.1, patience=2, mode=mode)
+    assert [plateau(metric) for metric in metrics] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize("metric", ["0.5", None, [1.0, 2.0]])
+def test_plateau_refuses_what_is_no_number(metric):
+    plateau = schedules.ReduceOnPlateau(0.1)
+    with pytest.raises(ArgumentError, match="^ReduceOnPlateau: expected a metric, one number, got"):
+        plateau(metric)
+    assert plateau == schedules.ReduceOnPlateau(0.1)
+
+
+def test_plateau_returns_to_its_start():
+    plateau = schedules.ReduceOnPlateau(0.1, patience=0, cooldown=3)
+    for _ in range(9):
+        plateau(1.0)
+    assert plateau.lr < 0.1
+    plateau.reset()
+    assert plateau == schedules.ReduceOnPlateau(0.1, patience=0, cooldown=3)
+
+
+def test_a_plateau_takes_a_whole_state_or_nothing_and_those_of_older_versions():
+    plateau = schedules.ReduceOnPlateau(0.1, patience=0)
+    plateau(1.0)
+    before = plateau.state_dict()
+    for spoilt in ({"patience": -1}, {"lr": math.nan}, {"bad": -1}, {"best": "a"}, {"base_lr": 0}):
+        with pytest.raises(ArgumentError, match="ReduceOnPlateau"):
+            plateau.load_state_dict(before | {"lr": 0.05} | spoilt)
+    with pytest.raises(ArgumentError, match="^ReduceOnPlateau.load_state_dict: expected an entry 'factor', got only"):
+        plateau.load_state_dict({"lr": 0.05})
+    assert plateau.state_dict() == before
+    old = {name: value for name, value in before.items() if name != "base_lr"} | {"lr": 0.01, "best": math.nan}
+    plateau.load_state_dict(old)
+    assert (plateau.lr, plateau.base_lr, plateau.best) == (0.01, 0.1, math.inf)
 
 
 # Clipping

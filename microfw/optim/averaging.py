@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, message
+from microfw.optim.checks import is_real
 from microfw.optim.optimizer import Optimizer
 
 Array = np.ndarray[Any, Any]
@@ -57,8 +58,7 @@ class Average:
     def __init__(self, optimizer: Any, decay: float = 0.999) -> None:
         if not isinstance(optimizer, Optimizer):
             raise ArgumentError(message("Average", "an optimizer", type(optimizer).__name__))
-        if not isinstance(decay, int | float) or not 0 <= decay < 1:
-            raise ArgumentError(message("Average", "decay from 0 to below 1", repr(decay)))
+        check_decay("Average", decay)
         self.optimizer = optimizer
         self.decay = decay
         self.values = optimizer.flat.values.copy()
@@ -68,14 +68,16 @@ class Average:
         """Take the parameters into the average; call it after each step."""
         if self._away is not None:
             raise ArgumentError(message("Average.update", "the parameters in place", "the average", "swap back first"))
+        self.optimizer.flat.check_owned("Average.update")
         self.values += (1 - self.decay) * (self.optimizer.flat.values - self.values)
 
     def swap(self) -> None:
         """Put the average where the parameters are, or the parameters back."""
         flat = self.optimizer.flat
         if self._away is None:
-            self._away = flat.values.copy()
+            before = flat.values.copy()
             flat.write(self.values)
+            self._away = before
         else:
             flat.write(self._away)
             self._away = None
@@ -90,12 +92,27 @@ class Average:
             self.swap()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the average, copied, and its decay."""
-        return {"decay": self.decay, "values": self.values.copy()}
+        """Return the average, copied, its decay, and the names and shapes of the parameters."""
+        parameters = self.optimizer.flat.named_shapes()
+        return {"decay": self.decay, "values": self.values.copy(), "parameters": parameters}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take what `state_dict` returned."""
+        """Take what `state_dict` returned: all of it, or nothing if it is of other parameters."""
+        where = "Average.load_state_dict"
+        if self._away is not None:
+            raise ArgumentError(message(where, "the parameters in place", "the average", "swap back first"))
+        for name in ("decay", "values"):
+            if name not in state:
+                raise ArgumentError(message(where, f"an entry {name!r}", f"only {', '.join(state)}"))
+        check_decay(where, state["decay"])
+        self.optimizer.flat.check_same_parameters(state.get("parameters"), where)
         values = np.asarray(state["values"], self.values.dtype)
         if values.shape != self.values.shape:
-            raise ArgumentError(message("Average.load_state_dict", f"shape {self.values.shape}", values.shape))
+            raise ArgumentError(message(where, f"shape {self.values.shape}", values.shape))
         self.decay, self.values = state["decay"], values.copy()
+
+
+def check_decay(where: str, decay: Any) -> None:
+    """Raise unless a decay is a number from 0 to below 1."""
+    if not is_real(decay) or not 0 <= decay < 1:
+        raise ArgumentError(message(where, "decay from 0 to below 1", repr(decay)))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, message
+from microfw.optim.checks import is_real
 from microfw.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -116,5 +117,5 @@ def _gradients(parameters: Any) -> list[Array]:
 
 
 def _check(where: str, name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < math.inf:
+    if not is_real(value) or value <= 0:
         raise ArgumentError(message(where, f"{name} above 0, finite", repr(value)))

@@ -112,8 +112,7 @@ class Flat:
         NonFiniteError
             If a gradient holds NaN or infinity.
         """
-        if self.owner.lost:
-            raise self._lost("step")
+        self.check_owned(f"{self.where}.step")
         leaves, spans, whole = self.leaves, self.whole, self.gradients
         for leaf in leaves:
             if leaf.grad is None:
@@ -129,17 +128,61 @@ class Flat:
 
     def write(self, values: Any) -> None:
         """Set all parameters, so that backward notices it."""
-        if self.owner.lost:
-            raise self._lost("write")
+        self.check_owned(f"{self.where}.write")
         self.values[...] = values
         for leaf in self.leaves:
             leaf.version += 1
 
-    def _lost(self, what: str) -> GraphError:
-        return GraphError(
-            f"{self.where}.{what}: expected to own its parameters, got {self.owner.lost} taken over by another "
-            "optimizer or by astype; make one optimizer for all parameters, after astype"
-        )
+    def check_owned(self, where: str) -> None:
+        """Raise GraphError if another optimizer, or `Module.astype`, has taken a parameter over."""
+        if self.owner.lost:
+            raise GraphError(
+                f"{where}: expected to own its parameters, got {self.owner.lost} taken over by another "
+                "optimizer or by astype; make one optimizer for all parameters, after astype"
+            )
+
+    def named_shapes(self) -> list[Any]:
+        """Return ``[name, shape]`` of each parameter, as plain data. A parameter of no module has the name ``""``."""
+        return [[leaf.name, list(leaf.shape)] for leaf in self.leaves]
+
+    def check_same_parameters(self, saved: Any, where: str) -> None:
+        """Raise ArgumentError unless a state is of these parameters, by name, shape and order.
+
+        Parameters
+        ----------
+        saved : list or None
+            What `named_shapes` returned; None for a state of an older version, which is not compared.
+        where : str
+            Who asks, for errors.
+
+        Notes
+        -----
+        A name is the path from the outermost module that has listed its parameters, so that one may have more in
+        front: ``body.0.weight`` is ``0.weight`` where ``body`` has been used alone.
+        """
+        if saved is None:
+            return
+        fix = "make the optimizer for the same model, in the same order"
+        try:
+            names, shapes = [str(name) for name, _ in saved], [tuple(map(int, shape)) for _, shape in saved]
+        except (TypeError, ValueError):
+            raise ArgumentError(message(where, "parameters, each a name and a shape", repr(saved)[:80])) from None
+        for k, (leaf, name, shape) in enumerate(zip(self.leaves, names, shapes, strict=False)):
+            named = (
+                not leaf.name
+                or not name
+                or f".{leaf.name}".endswith(f".{name}")
+                or f".{name}".endswith(f".{leaf.name}")
+            )
+            if not named or tuple(leaf.shape) != shape:
+                mine = f"a state for parameter {leaf.name or k} of shape {tuple(leaf.shape)}"
+                raise ArgumentError(message(where, mine, f"one for {name or k} of shape {shape}", fix))
+        if len(names) != len(self.leaves):
+            rest = [leaf.name or str(k) for k, leaf in enumerate(self.leaves)][len(names) :] or names[
+                len(self.leaves) :
+            ]
+            got = f"{len(names)}, {'without' if len(names) < len(self.leaves) else 'with another'} {rest[0] or 'one'}"
+            raise ArgumentError(message(where, f"a state for {len(self.leaves)} parameters", got, fix))
 
     def _square(self, g: Array) -> float:
         squared = float(np.vdot(g, g))

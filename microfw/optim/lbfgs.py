@@ -235,6 +235,7 @@ class LBFGS(Optimizer):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take settings and pairs from `state_dict`; all of them, or none if anything is wrong."""
         where = "LBFGS.load_state_dict"
+        self.flat.check_same_parameters(state.get("parameters"), where)
         for name in ("s", "y", "present"):
             if name not in state:
                 raise ArgumentError(message(where, f"an entry {name!r}", f"only {', '.join(state)}"))

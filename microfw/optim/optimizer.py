@@ -274,18 +274,30 @@ class Optimizer:
             getattr(type(self), name).check(type(self).__name__, value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return settings, what groups set for themselves, and the arrays kept, copied."""
+        """Return settings, groups' own settings, names and shapes of the parameters, and the arrays kept, copied."""
         state = {**self.settings, "groups": [dict(group.own) for group in self.groups]}
+        state |= {"group_sizes": [group.count for group in self.groups], "parameters": self.flat.named_shapes()}
         if self.COUNTS:
             state["counts"] = self.counts.copy()
         return state | {name: getattr(self, name).copy() for name in self.ARRAYS}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take settings and arrays from `state_dict`; all of them, or none if anything is wrong."""
+        """Take settings and arrays from `state_dict`; all of them, or none if anything is wrong.
+
+        Raises
+        ------
+        ArgumentError
+            If the state is of other parameters, by name, shape, order or group, or lacks an entry. States that older
+            versions saved have no names; they load where the arrays are as long.
+        """
         where = f"{type(self).__name__}.load_state_dict"
+        self.flat.check_same_parameters(state.get("parameters"), where)
         own = state.get("groups", [{}] * len(self.groups))
         if len(own) != len(self.groups):
             raise ArgumentError(message(where, f"{len(self.groups)} groups", len(own)))
+        sizes = [group.count for group in self.groups]
+        if state.get("group_sizes", sizes) != sizes:
+            raise ArgumentError(message(where, f"groups of {sizes} parameters", state["group_sizes"]))
         for name in (*self.settings, *self.ARRAYS, *(["counts"] if self.COUNTS else [])):
             if name not in state:
                 raise ArgumentError(message(where, f"an entry {name!r}", f"only {', '.join(state)}"))

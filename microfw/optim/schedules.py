@@ -12,15 +12,31 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from microfw.errors import ArgumentError, message
+from microfw.optim.checks import is_integer, is_real
 
 Schedule = Callable[[float], float]
 
 
-def _check(schedule: Any, positive: tuple[str, ...], expected: str = "above 0") -> None:
-    for name in positive:
-        value = getattr(schedule, name)
-        if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
-            raise ArgumentError(message(type(schedule).__name__, f"{name} {expected}, finite", repr(value)))
+def _require(schedule: Any, name: str, good: Callable[[Any], bool], expected: str) -> None:
+    """Raise unless a setting is a finite number for which ``good`` is true."""
+    value = getattr(schedule, name)
+    if not (is_real(value) and good(value)):
+        raise ArgumentError(message(type(schedule).__name__, f"{name} {expected}", repr(value)))
+
+
+def _positive(schedule: Any, *names: str) -> None:
+    for name in names:
+        _require(schedule, name, lambda value: value > 0, "above 0, finite")
+
+
+def _integer(schedule: Any, name: str, least: int) -> None:
+    _require(schedule, name, lambda value: is_integer(value, least), f"to be an integer of at least {least}")
+
+
+def _end(schedule: Any) -> None:
+    """Raise unless a rate ends at or below its start."""
+    expected = f"from 0 to lr ({schedule.lr})"
+    _require(schedule, "end", lambda value: 0 <= value <= schedule.lr, expected)
 
 
 @dataclass(frozen=True)
@@ -39,7 +55,8 @@ class StepDecay:
     factor: float = 0.1
 
     def __post_init__(self) -> None:
-        _check(self, ("lr", "every", "factor"))
+        _positive(self, "lr", "factor")
+        _integer(self, "every", 1)
 
     def __call__(self, step: float) -> float:
         """Return the rate for a step."""
@@ -60,7 +77,7 @@ class Exponential:
     factor: float
 
     def __post_init__(self) -> None:
-        _check(self, ("lr", "factor"))
+        _positive(self, "lr", "factor")
 
     def __call__(self, step: float) -> float:
         """Return the rate for a step."""
@@ -87,9 +104,9 @@ class Cosine:
     end: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self, ("lr", "steps"))
-        if not 0 <= self.end < math.inf:
-            raise ArgumentError(message("Cosine", "end at least 0, finite", repr(self.end)))
+        _positive(self, "lr")
+        _integer(self, "steps", 1)
+        _end(self)
 
     def __call__(self, step: float) -> float:
         """Return the rate for a step."""
@@ -118,7 +135,10 @@ class OneCycle:
     end: float = 1e4
 
     def __post_init__(self) -> None:
-        _check(self, ("lr", "steps", "rise", "start", "end"))
+        _positive(self, "lr", "rise", "end")
+        _integer(self, "steps", 1)
+        _require(self, "start", lambda value: value >= 1, "at least 1, finite")
+        _require(self, "end", lambda value: value * self.start >= 1, f"at least 1 / start ({1 / self.start:g}), finite")
         if self.rise >= 1 or self.rise * self.steps <= 1:
             got = f"{self.rise} of {self.steps} steps"
             raise ArgumentError(message("OneCycle", "rise below 1, and more than a step long", got))
@@ -136,7 +156,8 @@ class WarmUp:
     """A straight line from a share of a rate up to it, and then the schedule that is given, from its step 0.
 
     ``schedule(0) * (start + (1 - start) * step / steps)``, and from ``steps`` on ``schedule(step - steps)``.
-    A number stands for a rate that stays. Source: Goyal et al., "Accurate, large minibatch SGD: training
+    A number stands for a rate that stays. The warm-up is at most as long as the schedule that follows, where that
+    has a number of steps. Source: Goyal et al., "Accurate, large minibatch SGD: training
     ImageNet in 1 hour", 2017, section 2.2.
 
     Examples
@@ -151,7 +172,16 @@ class WarmUp:
     start: float = 0.01
 
     def __post_init__(self) -> None:
-        _check(self, ("steps", "start"))
+        _integer(self, "steps", 1)
+        _require(self, "start", lambda value: 0 < value <= 1, "above 0, at most 1")
+        if not callable(self.schedule):
+            _positive(self, "schedule")
+        elif isinstance(self.schedule, type | ReduceOnPlateau):
+            got = "a class" if isinstance(self.schedule, type) else "a ReduceOnPlateau, a function of a metric"
+            raise ArgumentError(message("WarmUp", "a rate, or a schedule that is a function of the step", got))
+        elif isinstance(self.schedule, Cosine | OneCycle) and self.steps > self.schedule.steps:
+            expected = f"steps of at most the {self.schedule.steps} of the {type(self.schedule).__name__} that follows"
+            raise ArgumentError(message("WarmUp", expected, self.steps, "the two numbers add up to the whole run"))
 
     def __call__(self, step: float) -> float:
         """Return the rate for a step."""
@@ -165,9 +195,17 @@ class WarmUp:
 class ReduceOnPlateau:
     """A rate that falls when a metric has not improved for more than ``patience`` calls: ``lr = plateau(metric)``.
 
-    An improvement is a value below ``best * (1 - threshold)``, or above ``best * (1 + threshold)`` with
-    ``mode="max"``. After a fall, ``cooldown`` calls are not counted. NaN is no improvement. It remembers, so it
-    is not a function of the step; `state_dict` is what it remembers.
+    An improvement is a value below ``best - threshold * abs(best)``, or above ``best + threshold * abs(best)`` with
+    ``mode="max"``. (PyTorch's ``best * (1 - threshold)`` counts a worse value as an improvement where ``best`` is
+    below 0.) After a fall, ``cooldown`` calls are not counted. NaN is no improvement. The schedule has a state, so it
+    is not a function of the step; `state_dict` returns that state, and `reset` returns to the start.
+
+    Attributes
+    ----------
+    lr, base_lr : float
+        The rate at present, and at the start.
+    best : float
+        The best value so far; infinite before the first.
 
     Examples
     --------
@@ -183,21 +221,41 @@ class ReduceOnPlateau:
     cooldown: int = 0
     mode: str = "min"
     end: float = 0.0
-    best: float = field(init=False, default=math.nan)
-    bad: int = field(init=False, default=0)
-    resting: int = field(init=False, default=0)
+    base_lr: float = field(init=False)
+    best: float = field(init=False)
+    bad: int = field(init=False)
+    resting: int = field(init=False)
 
     def __post_init__(self) -> None:
-        _check(self, ("lr", "factor"))
+        self._check()
+        self.base_lr = self.lr
+        self.reset()
+
+    def _check(self) -> None:
+        _positive(self, "lr", "factor")
         if self.factor >= 1:
             raise ArgumentError(message("ReduceOnPlateau", "factor below 1", self.factor))
+        _integer(self, "patience", 0)
+        _integer(self, "cooldown", 0)
+        _require(self, "threshold", lambda value: 0 <= value < 1, "from 0 to below 1")
         if self.mode not in ("min", "max"):
             raise ArgumentError(message("ReduceOnPlateau", "mode 'min' or 'max'", repr(self.mode)))
+        _end(self)
 
-    def __call__(self, metric: float) -> float:
+    def reset(self) -> None:
+        """Return to the start: the first rate, and no metric seen."""
+        self.lr = self.base_lr
+        self.best = math.inf if self.mode == "min" else -math.inf
+        self.bad = self.resting = 0
+
+    def __call__(self, metric: Any) -> float:
         """Take a metric, and return the rate from here on."""
-        if math.isnan(self.best) or self._better(metric):
-            self.best, self.bad = metric, 0
+        try:
+            value = float("" if isinstance(metric, str | bytes) else metric)
+        except (TypeError, ValueError):
+            raise ArgumentError(message("ReduceOnPlateau", "a metric, one number", repr(metric))) from None
+        if self._better(value):
+            self.best, self.bad = value, 0
         else:
             self.bad += 1
         if self.resting:
@@ -207,19 +265,36 @@ class ReduceOnPlateau:
             self.resting, self.bad = self.cooldown, 0
         return self.lr
 
-    def _better(self, metric: float) -> bool:
-        if self.mode == "min":
-            return metric < self.best * (1 - self.threshold)
-        return metric > self.best * (1 + self.threshold)
+    def _better(self, value: float) -> bool:
+        least = self.threshold * abs(self.best) if math.isfinite(self.best) else 0.0
+        return value < self.best - least if self.mode == "min" else value > self.best + least
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything, as plain data."""
         return asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take what `state_dict` returned."""
-        for name in self.state_dict():
-            setattr(self, name, state[name])
+        """Take what `state_dict` returned: all of it, or nothing if a part is missing or cannot work.
+
+        States of older versions, which have no ``base_lr``, leave it as it is.
+        """
+        taken = {"base_lr": self.base_lr} | dict(state)
+        missing = [name for name in self.state_dict() if name not in taken]
+        if missing:
+            got = f"only {', '.join(state)}"
+            raise ArgumentError(message("ReduceOnPlateau.load_state_dict", f"an entry {missing[0]!r}", got))
+        settings = {name: taken[name] for name in self.state_dict()}
+        other: Any = object.__new__(type(self))
+        vars(other).update(settings)
+        other._check()
+        _positive(other, "base_lr")
+        _integer(other, "bad", 0)
+        _integer(other, "resting", 0)
+        if not isinstance(other.best, float) and not is_real(other.best):
+            raise ArgumentError(message("ReduceOnPlateau.load_state_dict", "best to be a number", repr(other.best)))
+        if math.isnan(other.best):  # how older versions wrote that no metric was seen
+            other.best = math.inf if other.mode == "min" else -math.inf
+        vars(self).update(vars(other))
 
 
 def _between(first: float, last: float, share: float) -> float:

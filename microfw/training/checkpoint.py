@@ -63,6 +63,10 @@ class Checkpoint(Hook):
         self.every = every
         self._saved: Any = None
 
+    def on_fit_start(self, state: TrainState) -> None:
+        """Start again: what an earlier fit wrote is not this one's."""
+        self._saved = None
+
     def on_step_end(self, state: TrainState) -> None:
         """Write after every so many steps."""
         if self.every is not None and state.steps % self.every == 0:

@@ -24,6 +24,7 @@ class Progress(Hook):
 
     def on_fit_start(self, state: TrainState) -> None:
         """Open the bar."""
+        self._told = 0
         if sys.stderr is None or not sys.stderr.isatty():
             return
         from tqdm import tqdm

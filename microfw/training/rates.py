@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, NonFiniteError, message
+from microfw.optim.checks import is_integer, is_real
+from microfw.optim.schedules import Cosine, Exponential, OneCycle, ReduceOnPlateau, StepDecay, WarmUp
 from microfw.training.hooks import Hook, TrainState
 
 
@@ -23,7 +26,19 @@ class LearningRate(Hook):
     of : str
         What the schedule is a function of: "step", the number of steps completed, before each of them;
         "epoch", the number of epochs completed, before each of them; or an entry of the History, such as
-        "val_loss" for a `ReduceOnPlateau`, after each epoch.
+        "val_loss" for a `ReduceOnPlateau`, after each epoch whose row has that entry.
+
+    Raises
+    ------
+    ArgumentError
+        If the schedule is not callable, or is not a function of what ``of`` names.
+
+    Notes
+    -----
+    A fit that is not resumed starts the schedule again, and with it the rate. A schedule with a method ``reset`` is
+    reset, and its ``lr`` is the first rate; one with only ``state_dict`` and ``load_state_dict`` gets the state that
+    it had when this hook was made. A function of a metric has no first rate: the first epoch has the rate that the
+    optimizer had before this hook first set it, unless you set another since.
 
     Examples
     --------
@@ -42,8 +57,43 @@ class LearningRate(Hook):
         if not callable(schedule) or isinstance(schedule, type):
             got = f"the class {schedule.__name__}" if isinstance(schedule, type) else repr(schedule)
             raise ArgumentError(message("LearningRate", "a schedule, a function of a number", got))
+        if not isinstance(of, str) or of in ("steps", "epochs"):
+            raise ArgumentError(message("LearningRate", "of 'step', 'epoch' or an entry of the History", repr(of)))
+        self.by_metric = of not in ("step", "epoch")
+        name = type(schedule).__name__
+        if isinstance(schedule, ReduceOnPlateau) and not self.by_metric:
+            raise ArgumentError(message("LearningRate", f"{name} of a metric, such as 'val_loss'", f"of={of!r}"))
+        if isinstance(schedule, StepDecay | Exponential | Cosine | OneCycle | WarmUp) and self.by_metric:
+            raise ArgumentError(message("LearningRate", f"{name} of 'step' or 'epoch'", f"of={of!r}"))
         self.schedule = schedule
         self.of = of
+        self._start = {} if hasattr(schedule, "reset") else copy.deepcopy(self.state_dict())
+        self._optimizer: Any = None  # whose rates the next two are
+        self._first = self._last = None
+
+    def on_fit_start(self, state: TrainState) -> None:
+        """Start again, unless this run goes on with another."""
+        if state.epoch:
+            return
+        if hasattr(self.schedule, "reset"):
+            self.schedule.reset()
+        elif self._start:
+            self.load_state_dict(copy.deepcopy(self._start))
+        if self.by_metric:
+            self._set_first(state.optimizer)
+
+    def _set_first(self, optimizer: Any) -> None:
+        rate = getattr(optimizer, "lr", None)
+        if hasattr(self.schedule, "reset") and hasattr(self.schedule, "lr"):
+            rate = self.schedule.lr
+        elif optimizer is self._optimizer and rate == self._last:
+            rate = self._first
+        self._optimizer, self._first = optimizer, rate
+        if rate is not None:
+            self._set(optimizer, rate)
+
+    def _set(self, optimizer: Any, rate: Any) -> None:
+        optimizer.lr = self._last = rate
 
     def on_epoch_start(self, state: TrainState) -> None:
         """Set the rate of an epoch."""
@@ -57,11 +107,13 @@ class LearningRate(Hook):
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Set the rate that a metric asks for."""
-        if self.of not in ("step", "epoch"):
-            state.optimizer.lr = self.schedule(state.history.column(self.of)[-1])
+        if self.by_metric:
+            value = state.history.column(self.of)[-1]
+            if value is not None:
+                self._set(state.optimizer, self.schedule(value))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the schedule remembers, if it is one that does."""
+        """Return the schedule's state, if there is one."""
         return dict(self.schedule.state_dict()) if hasattr(self.schedule, "state_dict") else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -138,7 +190,7 @@ def lr_range_test(
     Parameters
     ----------
     trainer : Trainer
-        Its model, loss and optimizer are used, its hooks are not. All are as before at the end.
+        Its model, loss, optimizer and settings are used, its hooks and metrics are not. All are as before at the end.
     train : Dataset or (X, y)
         What to train on.
     low, high : float
@@ -175,25 +227,23 @@ def lr_range_test(
     >>> 0.01 < found.suggestion < 2
     True
     """
-    from microfw.training.trainer import Trainer
-
     where = "lr_range_test"
-    if not 0 < low < high < math.inf:
-        raise ArgumentError(message(where, "0 < low < high, finite", f"{low} and {high}"))
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 5:
+    if not (is_real(low) and is_real(high) and 0 < low < high):
+        raise ArgumentError(message(where, "0 < low < high, finite", f"{low!r} and {high!r}"))
+    if not is_integer(steps, 5):
         raise ArgumentError(message(where, "steps to be an integer of at least 5", repr(steps)))
-    if not 0 <= smooth < 1:
-        raise ArgumentError(message(where, "smooth from 0 to below 1", smooth))
+    if not is_real(smooth) or not 0 <= smooth < 1:
+        raise ArgumentError(message(where, "smooth from 0 to below 1", repr(smooth)))
     if getattr(trainer.optimizer, "takes_closure", False):
         raise ArgumentError(message(where, "an optimizer that takes single steps", type(trainer.optimizer).__name__))
     from microfw.training.state import Carried
 
     rising, carried = _Rising(low, high, steps, smooth), Carried(trainer.model, trainer.loss)
     before = trainer.model.state_dict(), trainer.optimizer.state_dict(), carried.save()
+    probe = copy.copy(trainer)  # with the trainer's accumulation and clipping, which change what a rate does
+    probe.hooks, probe.metrics = [rising], {}
     try:
-        Trainer(trainer.model, trainer.loss, trainer.optimizer, hooks=[rising]).fit(
-            train, steps, batch_size, rng=rng, progress=False
-        )
+        probe.fit(train, steps, batch_size, rng=rng, progress=False)
     except NonFiniteError:
         if len(rising.rates) < 5:
             raise
@@ -203,5 +253,7 @@ def lr_range_test(
         trainer.optimizer.zero_grad()
         carried.restore(before[2])
     rates, losses = rising.rates, rising.losses
+    if len(rates) < 2:
+        raise ArgumentError(message(where, "losses at two rates at least", len(rates), "lower low, or scale the data"))
     slopes = np.gradient(losses, np.log(rates))
     return RangeTest(rates, losses, rates[int(np.argmin(slopes[: int(np.argmin(losses)) + 1]))])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from microfw.errors import ArgumentError, message
 from microfw.optim import Average
+from microfw.optim.averaging import check_decay
+from microfw.optim.checks import is_integer, is_real
 from microfw.training.hooks import Hook, TrainState
 
 LOWER = ("loss", "error", "deviance", "gradient_norm")
@@ -43,7 +43,8 @@ class EarlyStopping(Hook):
     Parameters
     ----------
     metric : str
-        An entry of the History, such as "val_loss" or "val_accuracy".
+        An entry of the History, such as "val_loss" or "val_accuracy". Epochs whose row lacks the entry are not
+        compared; the first epoch's row must have the entry.
     patience : int
         How many epochs without an improvement are borne before training ends at the next.
     min_delta : float
@@ -83,10 +84,14 @@ class EarlyStopping(Hook):
         mode: str | None = None,
         restore: bool = True,
     ) -> None:
-        if isinstance(patience, bool) or not isinstance(patience, int | np.integer) or patience < 0:
+        if not is_integer(patience, 0):
             raise ArgumentError(message("EarlyStopping", "patience to be an integer of at least 0", repr(patience)))
-        if not 0 <= min_delta < math.inf:
-            raise ArgumentError(message("EarlyStopping", "min_delta at least 0, finite", min_delta))
+        if not isinstance(metric, str):
+            raise ArgumentError(message("EarlyStopping", "metric to be an entry of the History", repr(metric)))
+        if not is_real(min_delta) or min_delta < 0:
+            raise ArgumentError(message("EarlyStopping", "min_delta at least 0, finite", repr(min_delta)))
+        if not isinstance(restore, bool):
+            raise ArgumentError(message("EarlyStopping", "restore to be True or False", repr(restore)))
         if mode not in (None, "min", "max"):
             raise ArgumentError(message("EarlyStopping", "mode 'min' or 'max'", repr(mode)))
         self.metric = metric
@@ -94,6 +99,7 @@ class EarlyStopping(Hook):
         self.min_delta = min_delta
         self.mode = mode or direction(metric, "EarlyStopping")
         self.restore = restore
+        self._start = (0, 0)
         self._reset()
 
     exact = False
@@ -108,10 +114,13 @@ class EarlyStopping(Hook):
         """Forget an earlier run, unless this one goes on with it."""
         if not state.epoch:
             self._reset()
+        self._start = state.epoch, state.steps
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Compare."""
         value = state.history.column(self.metric)[-1]
+        if value is None:
+            return
         gain = self._gain(value)
         if gain > self.min_delta:
             self._improved = state.epoch
@@ -132,7 +141,7 @@ class EarlyStopping(Hook):
 
     def on_fit_end(self, state: TrainState) -> None:
         """Bring the best parameters back."""
-        if self.restore and self.weights is not None and self.best_epoch < state.epoch:
+        if _ran(state, self._start) and self.restore and self.weights is not None and self.best_epoch < state.epoch:
             state.model.load_state_dict(self.weights)
 
     def state_dict(self) -> dict[str, Any]:
@@ -143,6 +152,11 @@ class EarlyStopping(Hook):
         """Take what `state_dict` returned."""
         self.best, self.best_epoch, self.weights = (state[name] for name in ("best", "best_epoch", "weights"))
         self._improved = self.best_epoch
+
+
+def _ran(state: TrainState, start: tuple[int, int]) -> bool:
+    """Return False if a run ended at its start, as where the file to resume from was refused."""
+    return state.save is not None or (state.epoch, state.steps) != start
 
 
 class WeightAveraging(Hook):
@@ -174,17 +188,20 @@ class WeightAveraging(Hook):
     """
 
     def __init__(self, decay: float = 0.999, keep: bool = True) -> None:
-        if not isinstance(decay, int | float) or not 0 <= decay < 1:
-            raise ArgumentError(message("WeightAveraging", "decay from 0 to below 1", repr(decay)))
+        check_decay("WeightAveraging", decay)
+        if not isinstance(keep, bool):
+            raise ArgumentError(message("WeightAveraging", "keep to be True or False", repr(keep)))
         self.decay = decay
         self.keep = keep
         self.average: Average | None = None
         self._away = False
+        self._start = (0, 0)
 
     def on_fit_start(self, state: TrainState) -> None:
         """Start from the parameters as they are, unless this run goes on with another."""
-        if self.average is None or not state.epoch:
+        if self.average is None or self.average.optimizer is not state.optimizer or not state.epoch:
             self.average = Average(state.optimizer, self.decay)
+        self._start = state.epoch, state.steps
 
     def on_step_end(self, state: TrainState) -> None:
         """Take a step's parameters in."""
@@ -202,7 +219,7 @@ class WeightAveraging(Hook):
     def on_fit_end(self, state: TrainState) -> None:
         """Leave the average in the model."""
         self._swap(False)
-        if self.keep and self.average is not None:
+        if _ran(state, self._start) and self.keep and self.average is not None:
             state.optimizer.flat.write(self.average.values)
 
     def state_dict(self) -> dict[str, Any]:
