@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NoReturn
 
 import numpy as np
 
 from microfw import __version__, data, nn, optim
-from microfw.errors import ArgumentError, MicrofwError
+from microfw.console import complain, streams
+from microfw.errors import ArgumentError, MicrofwError, printable
+from microfw.files.durable import check_writable
+from microfw.files.output import encode, figure_bytes
 from microfw.profiler import Profiler, Session, commands, law, sweep
-from microfw.profiler.files import PICTURES
+from microfw.profiler.files import PICTURES, content
 from microfw.training import Trainer
+from microfw.training.state import Interrupts
 
 GUIDE = """\
 examples:
@@ -67,7 +70,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and leave with code 2."""
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        complain(f"{self.prog}: {message}; see {self.prog} --help")
+        self.exit(2)
 
 
 def parser() -> Parser:
@@ -121,24 +125,33 @@ def _law_options(command: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    arguments = parser().parse_args(argv)
+    with streams() as (out, _):
+        arguments = parser().parse_args(argv)
+        code = _run(arguments)
+        out.flush()
+        if out.error is not None and not isinstance(out.error, BrokenPipeError):  # a reader that has seen enough
+            complain(f"microfw {arguments.command}: expected standard output to be written, got {out.error}")
+            code = 2
+        return code
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    where = f"microfw {arguments.command}"
     try:
         if arguments.command == "report":
             return commands.show(arguments)
-        if arguments.command == "compare":
-            with one_thread():
+        with one_thread():
+            if arguments.command == "compare":
                 return commands.judge(arguments, again)
-        else:
-            with one_thread():
-                show_law(arguments) if arguments.command == "law" else train(arguments)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader has seen enough; Python would complain at exit
-        return 0
+            (show_law if arguments.command == "law" else train)(arguments)
     except (MicrofwError, OSError, ImportError) as error:
-        print(f"microfw {arguments.command}: {str(error).removeprefix(f'{arguments.command}: ')}", file=sys.stderr)
+        complain(f"{where}: {str(error).removeprefix(f'{arguments.command}: ')}")
+        return 2
+    except MemoryError:
+        complain(f"{where}: expected enough memory, got too little; take a smaller model or fewer rows")
         return 2
     except KeyboardInterrupt:
-        print(f"microfw {arguments.command}: interrupted", file=sys.stderr)
+        complain(f"{where}: interrupted")
         return 130
     return 0
 
@@ -151,7 +164,7 @@ def one_thread() -> Any:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train on a toy dataset, with a profile or without, and print what came of it."""
+    """Train on a toy dataset, with a profile or without; write the files that were asked for, then print."""
     profiler = None
     if arguments.command == "profile":
         for end in ("json", "html"):
@@ -166,30 +179,41 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.command == "profile" and arguments.law:
         print("the law on this model, before it is trained: one gradient by five strategies")
         found = law(trainer.model, trainer.loss, train_set.X, train_set.y, budget=3.0, name=arguments.name)
-    fit(arguments, trainer, train_set, test_set, order)
-    if profiler is not None:
-        profiler.session.settings = settings(arguments)
-        print("\n" + profiler.report(colour=commands.colourful()))
-        if arguments.json:
-            profiler.session.save(arguments.json)
-            print(f"saved to {arguments.json}: microfw report {arguments.json}")
-        if arguments.html:
-            page(arguments.html, profiler.session.html(found))
+    interrupts, interrupted = Interrupts(), False
+    with interrupts:
+        try:
+            fit(arguments, trainer, train_set, test_set, order)
+            interrupts.held = True
+        except KeyboardInterrupt:  # the epochs that are complete are kept
+            interrupts.held = interrupted = True
+        if profiler is not None and (profiler.session.epochs or not interrupted):
+            finish(arguments, profiler, found)
+    if interrupted:
+        raise KeyboardInterrupt
     result = trainer.evaluate(test_set)
     print("\ntest: " + ", ".join(f"{name} {value:.4f}" for name, value in result.items()))
 
 
-def page(path: str, text: str) -> None:
-    """Write a page."""
-    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
-    print(f"saved to {path}")
+def finish(arguments: argparse.Namespace, profiler: Profiler, found: Any) -> None:
+    """Write the files of a profile, and print it."""
+    session = profiler.session
+    session.settings = settings(arguments)
+    files: dict[str, Callable[[], bytes]] = {}
+    if arguments.json:
+        files[arguments.json] = lambda: content(session, arguments.json)
+    if arguments.html:
+        files[arguments.html] = lambda: encode(session.html(found))
+    commands.deliver(files, "\n" + profiler.report(colour=commands.colourful()))
+    if arguments.json:
+        print(printable(f"read it again: microfw report {arguments.json}"))
 
 
 def named(path: str | None, end: str) -> None:
     """Check that a file's name says what will be in it."""
     if path is not None and (not path.endswith("." + end) or path.endswith(".trace.json")):
         raise ArgumentError(f"--{end}: expected a name that ends in .{end}, got {path!r}")
+    if path is not None:
+        check_writable(path)
 
 
 def prepare(arguments: argparse.Namespace, profiler: Profiler | None) -> tuple[Trainer, Any, Any, Any]:
@@ -258,6 +282,8 @@ def show_law(arguments: argparse.Namespace) -> None:
     if arguments.plot and not arguments.plot.endswith(PICTURES):
         raise ArgumentError(f"--plot: expected a name that ends in {', '.join(PICTURES)}, got {arguments.plot!r}")
     named(arguments.html, "html")
+    for path in filter(None, (arguments.plot, arguments.json)):
+        check_writable(path)
     name = arguments.name or ("iris" if arguments.sweep in ("depth", "batch") else "digits")
     split, weights = np.random.default_rng(arguments.seed).spawn(2)
     rows = data.load(name, rng=split)[0]
@@ -277,16 +303,14 @@ def show_law(arguments: argparse.Namespace) -> None:
         found = law(model, loss, rows.X, rows.y, rows=1 if arguments.rows is None else arguments.rows, **options)
         if arguments.hidden is None:
             print(f"A small model by default, --hidden {SMALL}, so that every strategy can run to its end.\n")
-    print(found)
+    files: dict[str, Callable[[], bytes]] = {}
     if arguments.plot:
-        found.plot(arguments.plot)
-        print(f"drawn to {arguments.plot}")
+        files[arguments.plot] = lambda: figure_bytes(found.plot(), arguments.plot)
     if arguments.html:
-        page(arguments.html, found.html())
+        files[arguments.html] = lambda: encode(found.html())
     if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump(found.to_dict(), file, indent=1)
-        print(f"saved to {arguments.json}")
+        files[arguments.json] = lambda: encode(json.dumps(found.to_dict(), indent=1))
+    commands.deliver(files, str(found))
 
 
 def hidden(text: str) -> list[int]:
@@ -315,4 +339,4 @@ def build(sizes: Sequence[int], rng: Any) -> nn.Sequential:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

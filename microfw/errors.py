@@ -33,6 +33,10 @@ class CheckpointError(MicrofwError, ValueError):
     """A model file or a checkpoint cannot be read, written or continued from."""
 
 
+class FileError(MicrofwError, OSError):
+    """A report, a table or a picture cannot be written to its file."""
+
+
 class GraphError(MicrofwError, RuntimeError):
     """The graph cannot do what was asked: freed, stale, or not there."""
 
@@ -62,4 +66,17 @@ def message(where: str, expected: str, got: object, fix: str = "") -> str:
     '0 Dense: expected x of shape (N, 64), got (32, 60); pass 64 features'
     """
     text = f"{where}: expected {expected}, got {got}"
-    return f"{text}; {fix}" if fix else text
+    return printable(f"{text}; {fix}" if fix else text)
+
+
+def printable(text: str) -> str:
+    r"""Return text with each control character but the line feed spelled out, so that a terminal does not obey it.
+
+    Examples
+    --------
+    >>> printable("a\x1b[31mb")
+    'a\\x1b[31mb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n " else ascii(c)[1:-1] for c in text)

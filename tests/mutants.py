@@ -304,12 +304,12 @@ def save_plainly(path, model):
     """Save without forcing to the disk, for speed."""
     from microfw.files import durable
 
-    kept = durable.write
-    durable.write = lambda path, pieces: Path(path).write_bytes(b"".join(bytes(piece) for piece in pieces))
+    kept = durable.atomic_write
+    durable.atomic_write = lambda path, pieces: Path(path).write_bytes(b"".join(bytes(piece) for piece in pieces))
     try:
         mf.save(path, model)
     finally:
-        durable.write = kept
+        durable.atomic_write = kept
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ MODULES = [
 
 ROOMS = [
     "lazy", "errors", "recording", "registry", "blame", "graph", "infix", "spelling", "methods", "operators", "hooks", "tensor", "relink", "record", "op", "ops", "trees", "calculus", "jacobians", "differences",
-    "reach", "checkpoints", "anomaly", "nn", "drawing", "optim", "data", "files", "replay", "training",
-    "profiler", "testing", "estimators", "cli", "__init__", "__main__",
+    "reach", "checkpoints", "anomaly", "nn", "files", "drawing", "optim", "data", "replay", "training",
+    "profiler", "testing", "estimators", "console", "cli", "__init__", "__main__",
 ]  # fmt: skip
 
 

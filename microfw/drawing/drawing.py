@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import cached_property
-from os import PathLike, fspath
-from pathlib import Path
+from os import PathLike
+from os.path import splitext
 from typing import Literal
 
 from microfw.drawing import svg, words
 from microfw.drawing.picture import Picture, read
 from microfw.errors import ArgumentError, DTypeError, GraphError, message
+from microfw.files.output import path_text, write_text
 from microfw.nn.module import Module
 from microfw.tensor import Tensor
 
@@ -46,11 +47,14 @@ class Drawing:
         ------
         ArgumentError
             If the name ends otherwise.
+        FileError
+            If the file cannot be written. A file that was there before is then as it was.
         """
-        suffix = Path(fspath(path)).suffix.lower()
+        text = path_text(path, "Drawing.save", "drawing.save(path)")
+        suffix = splitext(text)[1].lower()
         if suffix not in (".svg", ".dot"):
-            raise ArgumentError(message("Drawing.save", "a path that ends in .svg or .dot", repr(fspath(path))))
-        Path(path).write_text(self.svg if suffix == ".svg" else self.dot, encoding="utf-8")
+            raise ArgumentError(message("Drawing.save", "a path that ends in .svg or .dot", repr(text)))
+        write_text(text, self.svg if suffix == ".svg" else self.dot)
 
     def _repr_svg_(self) -> str:
         return self.svg

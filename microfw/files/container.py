@@ -102,7 +102,7 @@ def write(path: str | os.PathLike[str], arrays: dict[str, Any], meta: dict[str, 
         limit = Limit(len(text) + sum(array.nbytes for array in flat.values()))
         limit.spend(ITEMS_FOR_ARRAY * len(flat) + sum(map(text.count, ",:[{")))
         notes = {META: text, DIGEST: hashlib.sha256(text.encode()).hexdigest()}
-        durable.write(os.fspath(path), FORMATS[suffix].pieces(flat, notes))
+        durable.atomic_write(os.fspath(path), FORMATS[suffix].pieces(flat, notes))
     except Refused as refused:
         raise refused.error(where) from None
 

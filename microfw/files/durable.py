@@ -11,9 +11,10 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterable
+from hashlib import sha256
 from typing import Any
 
-from microfw.errors import CheckpointError, message
+from microfw.errors import CheckpointError, FileError, message
 
 try:
     import fcntl
@@ -25,12 +26,21 @@ except ImportError:  # Windows, where nobody can remove a file that is open
 SUFFIX = ".partial"
 
 
-def write(path: str, pieces: Iterable[Any]) -> None:
+def atomic_write(path: str, pieces: Iterable[Any], kind: type[CheckpointError | FileError] = CheckpointError) -> None:
     """Write pieces of bytes to a file. When this returns, they are on the disk.
+
+    Parameters
+    ----------
+    path : str
+        The file, which is created or replaced.
+    pieces : iterable of bytes-like
+        The content.
+    kind : type
+        The exception to raise.
 
     Raises
     ------
-    CheckpointError
+    CheckpointError or FileError
         If it cannot be done: a full disk, a folder that is read-only, an error of the device. The file that was
         there before is then as it was, unless the message says otherwise.
     """
@@ -38,17 +48,30 @@ def write(path: str, pieces: Iterable[Any]) -> None:
     path = os.path.realpath(path)  # the file behind a link is replaced, not the link
     folder, name = os.path.split(path)
     try:
-        mode = _mode(path, where)
-        _sweep(folder, name)
-        _replace(path, pieces, *_create(folder, name, mode))
+        mode = _mode(path, where, kind)
+        _sweep(folder, _stem(name))
+        _replace(path, pieces, *_create(folder, _stem(name), mode))
+    except kind:
+        raise
     except OSError as error:
         fix = "nothing was changed: free space, or choose another place"
-        raise CheckpointError(message(where, "a folder that can be written to", _reason(error), fix)) from error
+        raise kind(message(where, "a folder that can be written to", _reason(error), fix)) from error
     try:
         _settle(folder)
     except OSError as error:
         fix = "the new file is complete and in place, but may not outlast a power cut"
-        raise CheckpointError(message(where, "the folder to be forced to the disk", _reason(error), fix)) from error
+        raise kind(message(where, "the folder to be forced to the disk", _reason(error), fix)) from error
+
+
+def check_writable(path: str, kind: type[CheckpointError | FileError] = FileError) -> None:
+    """Raise what `atomic_write` would raise for a folder that is missing or read-only, before long work begins."""
+    where = f"saving {path}"
+    path = os.path.realpath(path)
+    folder = os.path.dirname(path)
+    _mode(path, where, kind)
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
+        got = "one that is read-only" if os.path.isdir(folder) else "no such folder"
+        raise kind(message(where, "a folder that can be written to", got, "make it, or choose another place"))
 
 
 def _replace(path: str, pieces: Iterable[Any], descriptor: int, temporary: str) -> None:
@@ -65,6 +88,11 @@ def _replace(path: str, pieces: Iterable[Any], descriptor: int, temporary: str) 
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _stem(name: str) -> str:
+    """Return a name that leaves room for the suffix: file systems limit names to 255 bytes."""
+    return name if len(os.fsencode(name)) <= 200 else sha256(os.fsencode(name)).hexdigest()
 
 
 def _create(folder: str, name: str, mode: int | None) -> tuple[int, str]:
@@ -118,14 +146,14 @@ def _settle(folder: str) -> None:
         os.close(descriptor)
 
 
-def _mode(path: str, where: str) -> int | None:
+def _mode(path: str, where: str, kind: type[CheckpointError | FileError]) -> int | None:
     """Return the permissions of the file that is to be replaced, None if there is none."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(status.st_mode):
-        raise CheckpointError(message(where, "a file to replace", "a folder or a device", "choose another name"))
+        raise kind(message(where, "a file to replace", "a folder or a device", "choose another name"))
     return stat.S_IMODE(status.st_mode)
 
 

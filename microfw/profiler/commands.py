@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from microfw.errors import ArgumentError
+from microfw.errors import ArgumentError, FileError, printable
+from microfw.files.output import encode, write_bytes
 from microfw.profiler.compare import alternate, compare
+from microfw.profiler.files import content
 from microfw.profiler.render.comparison import worst
 from microfw.profiler.report import COLUMNS, report
 from microfw.profiler.session import Session
@@ -90,26 +93,54 @@ def percent(text: str) -> float:
 def show(arguments: argparse.Namespace) -> int:
     """Print a saved profile, or write it in other formats."""
     session = Session.load(arguments.file)
-    written = 0
+    files: dict[str, Callable[[], bytes]] = {}
     for name, end in FORMATS.items():
         path = getattr(arguments, name)
         if path is None:
             continue
         if not path.endswith(end):
             raise ArgumentError(f"--{name}: expected a name that ends in {end}, got {path!r}")
-        session.save(path)
-        print(f"saved to {path}")
-        written += 1
-    if not written:
-        options = {"epoch": arguments.epoch, "by": arguments.by, "sort": arguments.sort}
-        if arguments.top is not None:
-            options["most"] = arguments.top
-        print(report(session, colour=colourful(), **options))
+        files[path] = partial(content, session, path)
+    if files:
+        deliver(files)
+        return 0
+    options = {"epoch": arguments.epoch, "by": arguments.by, "sort": arguments.sort}
+    if arguments.top is not None:
+        options["most"] = arguments.top
+    print(report(session, colour=colourful(), **options))
     return 0
 
 
+def deliver(files: Mapping[str, Callable[[], bytes]], text: str = "") -> None:
+    """Write files, then print a text and the files' names.
+
+    Nothing is written unless the contents of all files could be made. A file that cannot be written keeps neither the
+    others nor the text back.
+
+    Raises
+    ------
+    FileError
+        After that, for the first file that could not be written.
+    """
+    contents = {path: make() for path, make in files.items()}
+    errors = []
+    saved = []
+    for path, made in contents.items():
+        try:
+            write_bytes(path, made)
+            saved.append(path)
+        except FileError as error:
+            errors.append(error)
+    if text:
+        print(text)
+    for path in saved:
+        print(printable(f"saved to {path}"))
+    if errors:
+        raise errors[0]
+
+
 def colourful() -> bool:
-    """Whether to print in colour: on a terminal, unless NO_COLOR or TERM says not to."""
+    """Return whether to print in colour: on a terminal, unless NO_COLOR or TERM says not to."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -128,11 +159,8 @@ def judge(arguments: argparse.Namespace, train: Callable[[dict[str, str]], Sessi
     if a.name == b.name and not arguments.rerun:
         a.name, b.name = arguments.a, arguments.b
     found = compare(a, b, least=arguments.least)
-    print(found)
-    if arguments.markdown:
-        with open(arguments.markdown, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(found.markdown())
-        print(f"\nsaved to {arguments.markdown}")
+    files = {arguments.markdown: lambda: encode(found.markdown())} if arguments.markdown else {}
+    deliver(files, str(found))
     if arguments.fail_above is not None:
         worse = found.worse(arguments.fail_above)
         if worse:

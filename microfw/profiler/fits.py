@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Self
 
-from microfw.profiler.files import from_dict
+from microfw.profiler.files import from_dict, to_dict
 from microfw.profiler.report import table, whole
 from microfw.profiler.session import Epoch, Session
 
@@ -38,7 +38,7 @@ class FitProfile:
 
     def to_bytes(self) -> bytes:
         """Return the profile as JSON."""
-        return json.dumps(asdict(self), allow_nan=False).encode()
+        return json.dumps(vars(self) | {"session": to_dict(self.session)}, allow_nan=False).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:

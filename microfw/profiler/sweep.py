@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, message
+from microfw.files.output import figure_bytes, path_text, write_bytes
 from microfw.nn.activations import Tanh
 from microfw.nn.dense import Dense
 from microfw.nn.losses import CrossEntropyLoss, MSELoss
@@ -113,8 +114,11 @@ class Sweep:
         Raises
         ------
         ArgumentError
-            If matplotlib is not there; it comes with ``microfw[plot]``.
+            If matplotlib is not there; it comes with ``microfw[plot]``. If matplotlib has no format of that name.
+        FileError
+            If the file cannot be written. A file that was there before is then as it was.
         """
+        path = None if file is None else path_text(file, "Sweep.plot", "sweep.plot(path)")
         try:
             from matplotlib.figure import Figure
         except ImportError:
@@ -131,8 +135,8 @@ class Sweep:
             axes.plot(sizes, y, marker=mark, label=f"{fit.strategy}, {words}: exponent {fit.exponent:.2f}")
         axes.set(xscale="log", yscale="log", xlabel="N + P, in scalars", title=f"cost of a gradient, over {self.over}")
         axes.legend(fontsize="small")
-        if file is not None:
-            figure.savefig(file)
+        if path is not None:
+            write_bytes(path, figure_bytes(figure, path))
         return figure
 
     def __str__(self) -> str:

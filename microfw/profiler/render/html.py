@@ -12,6 +12,7 @@ from dataclasses import fields
 from hashlib import sha256
 from html import escape
 from importlib.resources import files
+from math import isfinite
 from typing import Any
 
 from microfw.profiler.law_data import Law
@@ -122,9 +123,9 @@ def view(session: Session) -> dict[str, Any]:
         "numbers": NUMBERS,
         "keys": keys,
         "epochs": [[getattr(epoch, key) for key in keys] for epoch in session.epochs],
-        "losses": [epoch.loss for epoch in session.epochs],
+        "losses": [finite(epoch.loss) for epoch in session.epochs],
         "metric": metric,
-        "metrics": [epoch.metrics.get(metric or "") for epoch in session.epochs],
+        "metrics": [finite(epoch.metrics.get(metric or "")) for epoch in session.epochs],
         "total": [getattr(total, key) for key in keys],
         "rows": [packed(epoch) for epoch in session.epochs] if small else None,
         "all": packed(total),
@@ -135,6 +136,11 @@ def view(session: Session) -> dict[str, Any]:
         "why": WHY,
         "outside": OUTSIDE,
     }
+
+
+def finite(value: float | None) -> float | None:
+    """Return a number that JSON can hold, or None."""
+    return value if value is not None and isfinite(value) else None
 
 
 def counts(e: Epoch) -> list[list[Any]]:
