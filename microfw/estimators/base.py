@@ -9,13 +9,13 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, is_regressor
-from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from microfw.errors import ArgumentError, DataError, message
 from microfw.estimators import parts
+from microfw.estimators.callbacks import CallbackSupportMixin, with_callbacks
 from microfw.estimators.learner import Array, Learner, Rows, Stopper, outputs
 from microfw.estimators.watch import Watch
 from microfw.training.history import History
