@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
+import importlib
 import importlib.util
 import json
 import pickle
@@ -14,16 +15,12 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
-
-pytest.importorskip("sklearn", "1.9")
-
-import joblib
 import scipy.sparse
 from sklearn import datasets
 from sklearn.base import clone
-from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.compose import ColumnTransformer
 from sklearn.metrics import accuracy_score, f1_score, make_scorer
 from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
@@ -47,6 +44,9 @@ CONFIGURATIONS = [
 def needs(*names):
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
+
+
+needs_callbacks = needs("sklearn.callback")
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def checked(*names):
 def check_all_passed(found):
     for name, kinds in found.items():
         for kind, results in kinds.items():
-            assert len(results) >= {"NeuralClassifier": 67, "NeuralRegressor": 60}[kind], name
+            assert len(results) >= {"NeuralClassifier": 60, "NeuralRegressor": 55}[kind], name  # 67 and 60 in 1.9
             assert [r for r in results if r[1] != "passed"] == [], (name, kind)
 
 
@@ -532,20 +532,19 @@ def test_a_pipeline_of_a_table_in_a_search():
     assert search.best_params_ == {"neuralclassifier__hidden_layer_sizes": (16,)} and search.best_score_ > 0.9
 
 
-def test_metadata_is_routed(digits):
+@pytest.mark.parametrize("wrap", [
+    lambda model: model,
+    pytest.param(lambda model: make_pipeline(StandardScaler().set_fit_request(sample_weight=True), model), marks=needs_callbacks),
+], ids=["alone", "in a pipeline"])  # fmt: skip
+def test_metadata_is_routed(wrap, digits):
+    """Pipelines of scikit-learn 1.7 and older do not pass weights on to `score`."""
     import sklearn
 
     X, y = digits
     weights = np.random.default_rng(0).random(len(X))
     with sklearn.config_context(enable_metadata_routing=True):
         model = classifier().set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
-        found = cross_validate(
-            make_pipeline(StandardScaler().set_fit_request(sample_weight=True), model),
-            X,
-            y,
-            cv=2,
-            params={"sample_weight": weights},
-        )
+        found = cross_validate(wrap(model), X, y, cv=2, params={"sample_weight": weights})
     assert found["test_score"].min() > 0.7
 
 
@@ -556,12 +555,15 @@ def test_fits_in_threads_are_those_in_turn(digits):
     np.testing.assert_array_equal(threads, cross_val_score(classifier(dropout=0.2), X, y, cv=4))
 
 
+@needs_callbacks
 @needs("rich", "pandas")
 @pytest.mark.parametrize("wrap", [
     lambda model: model, lambda model: make_pipeline(StandardScaler(), model),
     lambda model: GridSearchCV(model, {"hidden_layer_sizes": [(4,), (8,)]}, cv=2),
 ], ids=["alone", "in a pipeline", "in a search"])  # fmt: skip
 def test_scikit_learns_callbacks(wrap, digits, capsys):
+    from sklearn.callback import ProgressBar, ScoringMonitor
+
     monitor = ScoringMonitor(scoring="accuracy")
     model = wrap(classifier(max_iter=4).set_callbacks(monitor)).set_callbacks(ProgressBar())
     if isinstance(model, NeuralClassifier):
@@ -594,6 +596,7 @@ class Stops:
         return context.task_id == 1
 
 
+@needs_callbacks
 def test_a_callback_sees_the_tasks_and_can_stop(digits):
     stops = Stops()
     model = classifier().set_callbacks(stops).fit(*digits, sample_weight=np.ones(400))
@@ -602,6 +605,73 @@ def test_a_callback_sees_the_tasks_and_can_stop(digits):
         ["begin", "fit"], ["begin", "epoch"], ["end", "epoch"], ["begin", "epoch"], ["end", "epoch"], ["end", "fit"], ["teardown"],
     ]  # fmt: skip
     assert stops.seen[2].endswith("['sample_weight']")
+
+
+# Releases of scikit-learn that have no callbacks
+
+
+@pytest.fixture
+def no_callbacks(monkeypatch):
+    """Make estimators as they are without `sklearn.callback`, on any release."""
+    monkeypatch.setitem(sys.modules, "sklearn.callback", None)
+    for name in [name for name in sys.modules if name.startswith("microfw.estimators")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(mf, "estimators", None)
+    return importlib.import_module("microfw.estimators")
+
+
+def test_estimators_without_callbacks_train_as_with_them(no_callbacks, digits):
+    options = {"hidden_layer_sizes": 8, "max_iter": 3, "batch_size": 50, "random_state": 0}
+    one = NeuralClassifier(**options).fit(*digits)
+    two = no_callbacks.NeuralClassifier(**options).set_callbacks().fit(*digits)
+    assert type(one) is not type(two) and one.loss_curve_ == two.loss_curve_
+    np.testing.assert_array_equal(one.predict_proba(digits[0]), two.predict_proba(digits[0]))
+    profiled = no_callbacks.NeuralClassifier(profile=True, **options).fit(*digits)
+    assert profiled.loss_curve_ == one.loss_curve_
+    assert [e.loss for e in profiled.profile_.epochs] == one.loss_curve_
+    assert [e.steps for e in profiled.profile_.epochs] == [8, 8, 8]
+    assert all(e.backward_ns > 0 and e.untagged_backward_ns >= 0 for e in profiled.profile_.epochs)
+    assert no_callbacks.NeuralRegressor(8, max_iter=2).fit(*digits).n_iter_ == 2
+
+
+def test_callbacks_on_an_older_release_name_the_one_they_need(no_callbacks, digits):
+    import sklearn
+
+    model = no_callbacks.NeuralClassifier()
+    with pytest.raises(ImportError) as info:
+        model.set_callbacks(mf.Profiler())
+    expected = f"expected scikit-learn 1.9 or newer, which has callbacks, got {sklearn.__version__}"
+    fix = 'pip install "scikit-learn>=1.9"'
+    assert str(info.value) == f"NeuralClassifier.set_callbacks: {expected}; {fix}"
+    before = vars(model).copy()
+    model._skl_callbacks = [mf.Profiler()]  # as unpickled from a newer release
+    with pytest.raises(ImportError) as info:
+        model.fit(*digits)
+    assert str(info.value) == f"NeuralClassifier.fit with callbacks: {expected}; {fix}"
+    assert vars(model.set_callbacks()) == before  # nothing is left of the fit that failed
+    assert model.set_params(max_iter=1).fit(*digits).n_iter_ == 1
+
+
+def test_the_least_release_of_scikit_learn_is_named():
+    code = """
+import sklearn, sklearn.utils.validation as v
+del v.validate_data
+sklearn.__version__ = "1.5.2"
+import microfw.estimators
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.stderr.endswith(
+        'ImportError: microfw.estimators: expected scikit-learn 1.6 or newer, got 1.5.2; pip install "scikit-learn>=1.6"\n'
+    )
+
+
+def test_balanced_classes_count_the_weights_of_rows():
+    X, y = datasets.make_classification(300, weights=[0.8], random_state=0)
+    weights = np.random.default_rng(0).integers(1, 4, 300)
+    sums = np.bincount(y, weights)
+    by_hand = classifier(class_weight=dict(enumerate(sums.sum() / (2 * sums)))).fit(X, y, weights)
+    balanced = classifier(class_weight="balanced").fit(X, y, weights)
+    np.testing.assert_array_equal(by_hand.predict_proba(X), balanced.predict_proba(X))
 
 
 # Profiles
@@ -618,10 +688,16 @@ def test_profile_is_left_on_the_estimator(digits):
     plain = classifier(max_iter=3).fit(X, y)
     np.testing.assert_array_equal(model.predict_proba(X), plain.predict_proba(X))
     assert not hasattr(plain, "profile_")
+
+
+@needs_callbacks
+def test_a_profiler_that_is_set_leaves_its_profile(digits):
     profiler = mf.Profiler()
-    assert classifier(profile=True, max_iter=2).set_callbacks(profiler).fit(X, y).profile_ is profiler.fits[0].session
+    model = classifier(profile=True, max_iter=2).set_callbacks(profiler).fit(*digits)
+    assert model.profile_ is profiler.fits[0].session
 
 
+@needs_callbacks
 def test_a_profiler_follows_a_search_in_two_processes(digits):
     X, y = digits
     profiler = mf.Profiler()
@@ -646,6 +722,7 @@ def check_fits(profiler, count):
     assert len({tuple(fit.place) for fit in profiler.fits}) == count
 
 
+@needs_callbacks
 def test_fits_in_threads_are_profiled_apart(digits):
     profiler = mf.Profiler(every=2)
     search = GridSearchCV(
@@ -657,6 +734,7 @@ def test_fits_in_threads_are_profiled_apart(digits):
     assert {fit.session.every for fit in profiler.fits} == {2}
 
 
+@needs_callbacks
 @pytest.mark.slow
 @needs("distributed")
 @pytest.mark.filterwarnings("ignore")
@@ -677,6 +755,7 @@ def test_a_search_on_two_dask_workers(digits):
     np.testing.assert_array_equal(search.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"])
 
 
+@needs_callbacks
 def test_a_profile_of_a_fit_that_fails_is_kept(diabetes):
     profiler = mf.Profiler()
     model = regressor(max_grad_norm=None, learning_rate=1e3, dtype=np.float32).set_callbacks(profiler)
@@ -685,6 +764,7 @@ def test_a_profile_of_a_fit_that_fails_is_kept(diabetes):
     assert len(profiler.fits) == 1 and mf.recording.MODE.get() is mf.recording.PLAIN
 
 
+@needs_callbacks
 def test_a_copy_of_a_profiler_sends_home_while_there_is_one(digits):
     profiler = mf.Profiler()
     model = pickle.loads(pickle.dumps(classifier(max_iter=1).set_callbacks(profiler)))

@@ -209,7 +209,8 @@ def several(y):
 
 
 def name(value):
-    return f"{value.__module__.replace('numpy', 'np')}.{value.__name__}" if value in NUMPY else ""
+    module = getattr(value, "__module__", "numpy")  # ufuncs have one since NumPy 2.1
+    return f"{module.replace('numpy', 'np')}.{value.__name__}" if value in NUMPY else ""
 
 
 calls = pytest.mark.parametrize("row", CALLS, ids=lambda row: name(row[0]))

@@ -102,7 +102,7 @@ NAMES_IN_NUMPY = [
     ("remainder", lambda x: x % 0.7),
     ("remainder", lambda x: 0.7 % x),
     ("round", lambda x: np.around(x, 1)),
-    ("trunc", lambda x: np.fix(x)),
+    ("trunc", lambda x: np.trunc(x)),
     ("identity", lambda x: np.positive(x)),
     ("power", lambda x: np.float_power(x, 3)),
     ("power", lambda x: np.float_power(np.array(2), x)),
@@ -282,6 +282,14 @@ def test_calls_as_numpy_users_write_them(name, function):
     t = function(mf.tensor(x, requires_grad=True))
     np.testing.assert_allclose(t.data, function(x), rtol=1e-14)
     assert t._node.op.name == name
+
+
+@pytest.mark.skipif(not hasattr(np, "fix"), reason="deprecated since NumPy 2.5")
+def test_fix_of_a_tensor_is_trunc():
+    x = floats((3, 4))
+    t = np.fix(mf.tensor(x, requires_grad=True))
+    np.testing.assert_array_equal(t.data, np.trunc(x))
+    assert t._node.op.name == "trunc"
 
 
 def test_linear_into_an_optimizers_buffer_gives_the_same_gradient():

@@ -137,13 +137,13 @@ def setter(holder, name="value"):
 @case
 def attribute_of_an_object():
     x = Plain()
-    return (lambda l: l * x.value), setter(x)
+    return (lambda loss: loss * x.value), setter(x)
 
 
 @case
 def attribute_of_a_namespace():
     x = types.SimpleNamespace(value=1.0)
-    return (lambda l: l * x.value), setter(x)
+    return (lambda loss: loss * x.value), setter(x)
 
 
 @case
@@ -152,90 +152,90 @@ def attribute_of_a_class():
         pass
 
     x = Own()
-    return (lambda l: l * x.shared), setter(Own, "shared")
+    return (lambda loss: loss * x.shared), setter(Own, "shared")
 
 
 @case
 def attribute_that_hides_that_of_the_class():
     x = Plain()
-    return (lambda l: l * x.shared), setter(x, "shared")
+    return (lambda loss: loss * x.shared), setter(x, "shared")
 
 
 @case
 def property_of_an_object():
     x = Plain()
-    return (lambda l: l * x.squared), setter(x)
+    return (lambda loss: loss * x.squared), setter(x)
 
 
 @case
 def value_behind_a_method():
     x = Plain()
-    return (lambda l: l * x.read()), setter(x.inner)
+    return (lambda loss: loss * x.read()), setter(x.inner)
 
 
 @case
 def attribute_by_a_name_in_a_variable():
     x, name = Plain(), "val" + "ue"
-    return (lambda l: l * x(name)), setter(x)
+    return (lambda loss: loss * x(name)), setter(x)
 
 
 @case
 def entry_of_a_list():
     x = Plain()
-    return (lambda l: l * x.many[0]), (lambda value: x.many.__setitem__(0, value))
+    return (lambda loss: loss * x.many[0]), (lambda value: x.many.__setitem__(0, value))
 
 
 @case
 def length_of_a_list():
     x = Plain()
-    return (lambda l: l * float(len(x.many))), (lambda value: x.many.append(value))
+    return (lambda loss: loss * float(len(x.many))), (lambda value: x.many.append(value))
 
 
 @case
 def entry_of_a_long_list():
     x = [1.0] * 100
-    return (lambda l: l * x[50]), (lambda value: x.__setitem__(50, value))
+    return (lambda loss: loss * x[50]), (lambda value: x.__setitem__(50, value))
 
 
 @case
 def entry_of_an_array():
     x = np.ones(3)
-    return (lambda l: l * float(x[1])), (lambda value: x.__setitem__(1, value))
+    return (lambda loss: loss * float(x[1])), (lambda value: x.__setitem__(1, value))
 
 
 @case
 def entry_of_a_view():
     x = np.ones((4, 4))
     view = x[::2, 1]
-    return (lambda l: l * float(view[1])), (lambda value: x.__setitem__((2, 1), value))
+    return (lambda loss: loss * float(view[1])), (lambda value: x.__setitem__((2, 1), value))
 
 
 @case
 def entry_of_a_global_dict():
-    return (lambda l: l * SCALES["loss"]), (lambda value: SCALES.__setitem__("loss", value))
+    return (lambda loss: loss * SCALES["loss"]), (lambda value: SCALES.__setitem__("loss", value))
 
 
 @case
 def entry_of_a_long_dict():
     x = OrderedDict((f"k{k}", 1.0) for k in range(50))
-    return (lambda l: l * x["k7"]), (lambda value: x.__setitem__("k7", value))
+    return (lambda loss: loss * x["k7"]), (lambda value: x.__setitem__("k7", value))
 
 
 @case
 def entry_of_a_deque():
     x = deque([1.0, 2.0])
-    return (lambda l: l * x[0]), (lambda value: x.__setitem__(0, value))
+    return (lambda loss: loss * x[0]), (lambda value: x.__setitem__(0, value))
 
 
 @case
 def size_of_a_set():
     x = {1}
-    return (lambda l: l * float(len(x))), x.add
+    return (lambda loss: loss * float(len(x))), x.add
 
 
 @case
 def attribute_of_a_module_of_code():
-    return (lambda l: l * CONFIG.factor), setter(CONFIG, "factor")
+    return (lambda loss: loss * CONFIG.factor), setter(CONFIG, "factor")
 
 
 @case
@@ -246,12 +246,12 @@ def global_variable_behind_two_functions():
     def outer():
         return inner()
 
-    return (lambda l: l * outer()), (lambda value: globals().__setitem__("FACTOR", value))
+    return (lambda loss: loss * outer()), (lambda value: globals().__setitem__("FACTOR", value))
 
 
 @case
 def global_variable_of_an_op():
-    return (lambda l: scaled_by_a_global(l)), (lambda value: globals().__setitem__("FACTOR", value))
+    return (lambda loss: scaled_by_a_global(loss)), (lambda value: globals().__setitem__("FACTOR", value))
 
 
 @case
@@ -262,7 +262,7 @@ def variable_of_a_closure():
         nonlocal value
         value = new
 
-    return (lambda l: l * value), change
+    return (lambda loss: loss * value), change
 
 
 @case
@@ -272,19 +272,19 @@ def mutable_default():
 
 @case
 def defaults_replaced():
-    def f(l, scale=1.0):
-        return l * scale
+    def f(loss, scale=1.0):
+        return loss * scale
 
     return f, (lambda value: setattr(f, "__defaults__", (value,)))
 
 
 @case
 def code_replaced():
-    def f(l):
-        return l * 1.0
+    def f(loss):
+        return loss * 1.0
 
-    def other(l):
-        return l * 3.0
+    def other(loss):
+        return loss * 3.0
 
     return f, (lambda value: setattr(f, "__code__", other.__code__))
 
@@ -297,19 +297,19 @@ def attribute_of_a_function():
 @case
 def keywords_of_a_partial():
     x = functools.partial(with_keyword, scale=1.0)
-    return (lambda l: x(l)), (lambda value: x.keywords.__setitem__("scale", value))
+    return (lambda loss: x(loss)), (lambda value: x.keywords.__setitem__("scale", value))
 
 
 @case
 def slot_of_an_object():
     x = Slotted()
-    return (lambda l: l * x.value), setter(x)
+    return (lambda loss: loss * x.value), setter(x)
 
 
 @case
 def value_found_by_getattr():
     x = Lazy()
-    return (lambda l: l * x.value), (lambda value: x._values.__setitem__("value", value))
+    return (lambda loss: loss * x.value), (lambda value: x._values.__setitem__("value", value))
 
 
 @case
@@ -317,13 +317,13 @@ def value_of_a_descriptor():
     x = Described()
     held = vars(Described)["value"].held
     held["value"] = 1.0
-    return (lambda l: l * x.value), (lambda value: held.__setitem__("value", value))
+    return (lambda loss: loss * x.value), (lambda value: held.__setitem__("value", value))
 
 
 @case
 def field_deep_in_a_dataclass():
     x = Settings()
-    return (lambda l: l * x.nested["deep"][0]["value"]), (lambda value: x.nested["deep"][0].update(value=value))
+    return (lambda loss: loss * x.nested["deep"][0]["value"]), (lambda value: x.nested["deep"][0].update(value=value))
 
 
 @case
@@ -332,7 +332,7 @@ def object_behind_a_weak_reference():
     known = weakref.ref(x)
     change = setter(x)
     change.keep = x
-    return (lambda l: l * known().value), change
+    return (lambda loss: loss * known().value), change
 
 
 @case
@@ -343,25 +343,25 @@ def objects_replaced_in_a_list():
         x[0] = None
         x[0] = types.SimpleNamespace(value=value)
 
-    return (lambda l: l * x[0].value), change
+    return (lambda loss: loss * x[0].value), change
 
 
 @case
 def dict_of_an_object_replaced():
     x = Plain()
-    return (lambda l: l * x.value), (lambda value: setattr(x, "__dict__", {**vars(x), "value": value}))
+    return (lambda loss: loss * x.value), (lambda value: setattr(x, "__dict__", {**vars(x), "value": value}))
 
 
 @case
 def bool_in_the_place_of_a_number():
     x = types.SimpleNamespace(value=1)
-    return (lambda l: l * (3.0 if x.value is True else 1.0)), (lambda value: setattr(x, "value", True))
+    return (lambda loss: loss * (3.0 if x.value is True else 1.0)), (lambda value: setattr(x, "value", True))
 
 
 @case
 def negative_zero():
     x = types.SimpleNamespace(value=0.0)
-    return (lambda l: l * (2.0 + np.copysign(1.0, x.value))), (lambda value: setattr(x, "value", -0.0))
+    return (lambda loss: loss * (2.0 + np.copysign(1.0, x.value))), (lambda value: setattr(x, "value", -0.0))
 
 
 @case
@@ -369,8 +369,8 @@ def memoised_function_whose_setting_changes():
     x = Plain()
 
     @functools.wraps(default)
-    def wrapped(l):
-        return l * x.value
+    def wrapped(loss):
+        return loss * x.value
 
     return wrapped, setter(x)
 

@@ -1,11 +1,14 @@
 """scikit-learn's estimators: a classifier and a regressor that are trained by microfw."""
 
+import sklearn
+
+from microfw.errors import message
+
 try:
-    import sklearn.callback  # noqa: F401
+    from sklearn.utils.validation import validate_data  # noqa: F401
 except ImportError:
-    raise ImportError(
-        "microfw.estimators: expected scikit-learn 1.9 or newer, got an older one; pip install -U scikit-learn"
-    ) from None
+    expected, fix = "scikit-learn 1.6 or newer", 'pip install "scikit-learn>=1.6"'
+    raise ImportError(message("microfw.estimators", expected, sklearn.__version__, fix)) from None
 
 from microfw.estimators.classifier import NeuralClassifier
 from microfw.estimators.regressor import NeuralRegressor

@@ -10,7 +10,6 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, is_regressor
-from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -18,6 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from microfw.data.rows import Rows
 from microfw.errors import ArgumentError, DataError, message
 from microfw.estimators import parts
+from microfw.estimators.callbacks import CallbackSupportMixin, with_callbacks
 from microfw.estimators.hooks import Report, Stopping
 from microfw.estimators.learner import Array, Learner, outputs
 from microfw.estimators.settings import adopt, changed, current

@@ -269,7 +269,10 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
                 raise DataError(message(type(self).__name__, f"classes {self.classes_}", y[unknown][0]))
         self._plain = self.classes_.dtype.kind in "iu" and np.array_equal(self.classes_, np.arange(len(self.classes_)))
         if self.class_weight is not None:
-            by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=weight)
+            by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+            if weight is not None and isinstance(self.class_weight, str):  # "balanced" by weight: scikit-learn 1.7
+                counts = np.bincount(codes, weight, len(self.classes_))
+                by_class = counts.sum() / (len(counts) * counts)
             mine = by_class.astype(dtype)[codes]
             weight = mine if weight is None else weight * mine
         return self._targets(codes, dtype), weight
