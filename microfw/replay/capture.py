@@ -14,7 +14,7 @@ import numpy as np
 
 from microfw.errors import MicrofwError
 from microfw.graph import Leaf, Node, Variable, unbroadcast
-from microfw.recording import HERE, Observer, path
+from microfw.recording import HERE, Observer, path, place
 from microfw.replay.trace import Array, Call, Cell, Tape, Untraceable, copy, plain
 from microfw.replay.verification import same
 from microfw.tensor import Tensor
@@ -69,17 +69,15 @@ class Signature:
         for a in watch.applied:
             shapes = [x.shape if isinstance(x, np.ndarray) else x for x in a.inputs]
             constants = [x for x in a.inputs if isinstance(x, np.ndarray) and id(x) not in made]
-            self.ops.append((a.path, a.op.name, a.params, shapes, constants))
+            self.ops.append((a.scope, a.op.name, a.params, shapes, constants))
             made.add(id(a.output))
 
     def difference(self, other: Signature) -> str | None:
         """Return how another step, compared with this one, was of another kind; None if it was of the same."""
-        for (path, name, params, shapes, constants), theirs in zip(self.ops, other.ops, strict=False):
-            where = f"{path}: {name}" if path else name
-            if (path, name) != theirs[:2]:
-                return (
-                    f"op {where} comes after {f'{theirs[0]}: {theirs[1]}' if theirs[0] else theirs[1]} took its place"
-                )
+        for (scope, name, params, shapes, constants), theirs in zip(self.ops, other.ops, strict=False):
+            where = place(scope, name)
+            if name != theirs[1] or (scope and scope[0]) is not (theirs[0] and theirs[0][0]):
+                return f"op {where} has taken the place of {place(theirs[0], theirs[1])}"
             if not alike(params, theirs[2]):
                 keys = [k for k in params if not alike(params[k], theirs[2].get(k))]
                 return (

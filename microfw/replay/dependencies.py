@@ -258,7 +258,7 @@ class Dependencies:
             (Iterator, self._iterator),
         ):
             if isinstance(value, kinds):
-                return look  # type: ignore[return-value]
+                return look
         return self._object
 
     def _generator(self, generator: Any, path: Path) -> None:
@@ -438,11 +438,10 @@ class Dependencies:
             if not kind.__module__.startswith(OWN) or kind.__name__ in ("CompiledStep", "Profiler"):
                 self._library_object(x, path)
             return
-        if not hasattr(x, "__dict__") and not _slots(kind):
-            if package in LIBRARIES:
-                if kind.__module__ not in ("_thread", "threading"):
-                    self._refuse(path, f"an object ({kind.__name__}) whose content cannot be compared")
-                return
+        if not hasattr(x, "__dict__") and not _slots(kind) and package in LIBRARIES:
+            if kind.__module__ != "_thread":  # a lock decides on no number
+                self._refuse(path, f"an object ({kind.__name__}) whose content cannot be compared")
+            return
         self._attributes(x, path)
         self._visit(kind, path)
 

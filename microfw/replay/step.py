@@ -34,7 +34,7 @@ Between = Callable[[Array], None] | None
 Update = bool | Callable[[], None]
 
 RECAPTURES = 20
-"""How often a step may be captured again before it is run eagerly: something that it depends on changes all the time."""
+"""How often a step may be captured again before it is run eagerly, since what it depends on changes all the time."""
 
 WORTH = 64
 """A plan that was replayed so often has paid for its capture, which then does not count."""

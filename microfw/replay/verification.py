@@ -122,7 +122,7 @@ class Carried:
 
 def global_generators() -> str:
     """Return the states of the generators of Python and NumPy that belong to no object of the step."""
-    return repr((random.getstate(), np.random.get_state()))
+    return repr((random.getstate(), np.random.get_state()))  # noqa: NPY002 -- read, and never moved
 
 
 def same(a: Array, b: Array) -> bool:
