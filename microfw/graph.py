@@ -146,7 +146,7 @@ class Node:
     __slots__ = ("_note", "_params", "form", "guards", "order", "parents", "saved", "scope", "shape")
     order: int
     form: Form
-    parents: tuple[Node | Leaf | Variable | None, ...] | None
+    parents: tuple[Node | Leaf | None, ...] | None
     saved: tuple[Any, ...]
     shape: tuple[int, ...]
     scope: Scope | None

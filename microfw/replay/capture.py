@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from microfw import recording
 from microfw.errors import MicrofwError
 from microfw.graph import Leaf, Node, Variable, unbroadcast
-from microfw.recording import HERE, Observer, path, place
+from microfw.recording import HERE, Observer, path
 from microfw.replay.trace import Array, Call, Cell, Tape, Untraceable, copy, plain
 from microfw.replay.verification import same
 from microfw.tensor import Tensor
@@ -75,9 +76,9 @@ class Signature:
     def difference(self, other: Signature) -> str | None:
         """Return how another step, compared with this one, was of another kind; None if it was of the same."""
         for (scope, name, params, shapes, constants), theirs in zip(self.ops, other.ops, strict=False):
-            where = place(scope, name)
+            where = recording.place(scope, name)
             if name != theirs[1] or (scope and scope[0]) is not (theirs[0] and theirs[0][0]):
-                return f"op {where} has taken the place of {place(theirs[0], theirs[1])}"
+                return f"op {where} has taken the place of {recording.place(theirs[0], theirs[1])}"
             if not alike(params, theirs[2]):
                 keys = [k for k in params if not alike(params[k], theirs[2].get(k))]
                 return (
