@@ -123,6 +123,7 @@ class _Part:
         inputs = {v._node for v in variables}
         for node in nodes:
             guards |= dict(node.guards)
+            parent: Any
             for parent in node.parents or ():
                 if isinstance(parent, Variable):
                     if parent.order < since:  # later ones are of derivatives within the function
