@@ -406,9 +406,60 @@ def test_clipping_refuses():
         with pytest.raises(ArgumentError, match=r"^clip_grad_value: expected max_value above 0, finite, got"):
             optim.clip_grad_value(p, limit)
     with pytest.raises(
-        ArgumentError, match=r"^clipping: expected an optimizer, or parameters, got ndarray; pass model"
+        ArgumentError, match=r"^clip_grad_norm: expected an optimizer, or parameters, got ndarray; pass model"
     ):
         optim.clip_grad_norm([np.ones(2)], 1.0)
+
+
+def exhausted():
+    parameters = iter(given([[3.0, 4.0]])[0])
+    assert len(list(parameters)) == 1
+    return parameters
+
+
+CONSUMERS = {
+    "clip_grad_norm": lambda parameters: optim.clip_grad_norm(parameters, 1.0),
+    "clip_grad_value": lambda parameters: optim.clip_grad_value(parameters, 1.0),
+    "SGD": lambda parameters: optim.SGD(parameters, lr=0.1),
+    "Adam": optim.Adam,
+    "AdamW": optim.AdamW,
+    "Adagrad": optim.Adagrad,
+    "RMSprop": optim.RMSprop,
+    "LBFGS": optim.LBFGS,
+    "SGD, group 0": lambda parameters: optim.SGD([{"params": parameters}], lr=0.1),
+}
+
+
+@pytest.mark.parametrize("name", CONSUMERS)
+def test_an_iterator_of_parameters_with_nothing_left_is_refused(name):
+    for parameters in (exhausted(), (p for p in []), map(id, [])):
+        with pytest.raises(
+            ArgumentError, match=f"^{name}: expected .*, got an iterator with nothing left; pass model.par"
+        ):
+            CONSUMERS[name](parameters)
+    with pytest.raises(ArgumentError, match=f"^{name}: expected .*, got int; pass model.parameters"):
+        CONSUMERS[name](3)
+    CONSUMERS[name](iter(given([[3.0, 4.0]])[0]))
+
+
+def test_clipping_no_parameters_is_clipping_nothing_and_results_have_no_gradients():
+    assert optim.clip_grad_norm([], 1.0) == optim.clip_grad_value((), 1.0) == 0.0
+    (p,), _ = given([[3.0, 4.0]])
+    for clip in (optim.clip_grad_norm, optim.clip_grad_value):
+        with pytest.raises(
+            ArgumentError, match=f"^{clip.__name__}: expected .*, got the result of an op; pass model.par"
+        ):
+            clip([p * 2], 1.0)
+
+
+def test_a_trainer_keeps_the_hooks_of_a_generator():
+    model = nn.Dense(2, 2, rng=0)
+    parts = model, nn.MSELoss(), optim.SGD(model.parameters(), lr=0.1)
+    hooks = [mf.training.EarlyStopping()]
+    assert mf.Trainer(*parts, hooks=(hook for hook in hooks)).hooks == hooks
+    for nothing in (iter(()), 3):
+        with pytest.raises(ArgumentError, match="^Trainer: expected hooks, got .*; pass a list of them"):
+            mf.Trainer(*parts, hooks=nothing)
 
 
 # Averages

@@ -1,11 +1,14 @@
-"""What counts as a number in a setting: Python's and NumPy's numbers, finite, and never True or False."""
+"""Checks that optimizers, schedules and hooks share: numbers in settings, and iterables of parameters."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+
+from microfw.errors import ArgumentError, message
 
 
 def is_real(value: Any) -> bool:
@@ -29,3 +32,24 @@ def is_integer(value: Any, least: int) -> bool:
     (True, False, False, False)
     """
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
+
+
+def as_list(values: Any, where: str, expected: str, fix: str = "pass model.parameters()") -> list[Any]:
+    """Return the items of an iterable.
+
+    Raises
+    ------
+    ArgumentError
+        If ``values`` is not iterable, or is an iterator with nothing left, as where it was used before.
+
+    Examples
+    --------
+    >>> as_list([], "clip_grad_norm", "parameters"), as_list(iter("ab"), "clip_grad_norm", "parameters")
+    ([], ['a', 'b'])
+    """
+    if not isinstance(values, Iterable):
+        raise ArgumentError(message(where, expected, type(values).__name__, fix))
+    items = list(values)
+    if not items and isinstance(values, Iterator):
+        raise ArgumentError(message(where, expected, "an iterator with nothing left", fix))
+    return items

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from microfw.errors import ArgumentError, message
-from microfw.optim.checks import is_real
+from microfw.optim.checks import as_list, is_real
 from microfw.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -24,7 +23,8 @@ def clip_grad_norm(parameters: Any, max_norm: float) -> float:
     Parameters
     ----------
     parameters : Optimizer, Tensor or iterable of Tensor
-        Whose gradients; those that are None do not count.
+        Whose gradients; those that are None do not count. An empty list has norm 0; an iterator with nothing left,
+        which was most likely used before, is an error.
     max_norm : float
         Above 0.
 
@@ -50,7 +50,7 @@ def clip_grad_norm(parameters: Any, max_norm: float) -> float:
     array([0.6, 0.8])
     """
     _check("clip_grad_norm", "max_norm", max_norm)
-    gradients = _gradients(parameters)
+    gradients = _gradients(parameters, "clip_grad_norm")
     squared = sum([float(np.vdot(g, g)) for g in gradients], 0.0)
     if not math.isfinite(squared) and all(np.isfinite(g).all() for g in gradients):
         # Only the squares overflow.
@@ -70,7 +70,7 @@ def clip_grad_value(parameters: Any, max_value: float) -> float:
     Parameters
     ----------
     parameters : Optimizer, Tensor or iterable of Tensor
-        Whose gradients; those that are None do not count.
+        Whose gradients; those that are None do not count. As for `clip_grad_norm`.
     max_value : float
         Above 0.
 
@@ -91,7 +91,7 @@ def clip_grad_value(parameters: Any, max_value: float) -> float:
     array([ 1. , -0.5])
     """
     _check("clip_grad_value", "max_value", max_value)
-    gradients = _gradients(parameters)
+    gradients = _gradients(parameters, "clip_grad_value")
     largest = float(np.max([np.abs(g).max(initial=0) for g in gradients], initial=0))
     if math.isfinite(largest) and largest > max_value:
         for g in gradients:
@@ -99,20 +99,19 @@ def clip_grad_value(parameters: Any, max_value: float) -> float:
     return largest
 
 
-def _gradients(parameters: Any) -> list[Array]:
+def _gradients(parameters: Any, where: str) -> list[Array]:
     """Return the gradients that there are, each once; an optimizer's in one piece if all are there."""
     flat = getattr(parameters, "flat", None)
     if flat is not None:
         if not flat.owner.lost and all(leaf.grad is not None for leaf in flat.leaves):
             return [flat.gradients]
         return [leaf.grad for leaf in flat.leaves if leaf.grad is not None]
-    if isinstance(parameters, Tensor):
-        parameters = [parameters]
-    tensors = list(parameters) if isinstance(parameters, Iterable) else [parameters]
+    expected = "an optimizer, or parameters"
+    tensors = [parameters] if isinstance(parameters, Tensor) else as_list(parameters, where, expected)
     for p in tensors:
-        if not isinstance(p, Tensor):
-            expected = "an optimizer, or parameters"
-            raise ArgumentError(message("clipping", expected, type(p).__name__, "pass model.parameters()"))
+        if not isinstance(p, Tensor) or p._leaf is None:
+            got = "the result of an op" if isinstance(p, Tensor) else type(p).__name__
+            raise ArgumentError(message(where, expected, got, "pass model.parameters()"))
     return list({id(p.grad): p.grad for p in tensors if p.grad is not None}.values())
 
 

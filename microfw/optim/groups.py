@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, message
+from microfw.optim.checks import as_list
 from microfw.tensor import Tensor
 
 
@@ -108,7 +109,7 @@ def split(parameters: Iterable[Any], settings: dict[str, Any], where: str) -> li
     ArgumentError
         If a group has no parameters, a setting that there is not, or a parameter of another group.
     """
-    given = list(parameters)
+    given = as_list(parameters, where, "at least one parameter")
     if not any(isinstance(group, dict) for group in given):
         return [(list({id(p): p for p in given}.values()), {})]
     parts: list[tuple[list[Any], dict[str, Any]]] = []
@@ -126,7 +127,8 @@ def split(parameters: Iterable[Any], settings: dict[str, Any], where: str) -> li
             if not isinstance(own["lr"], int | float | np.number):
                 raise ArgumentError(message(place, "lr to be a number", repr(own["lr"])))
             own = {"lr_ratio": own.pop("lr") / settings["lr"]} | own
-        tensors = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+        tensors = group["params"]
+        tensors = [tensors] if isinstance(tensors, Tensor) else as_list(tensors, place, "at least one parameter")
         tensors = list({id(p): p for p in tensors}.values())
         if not tensors:
             raise ArgumentError(message(place, "at least one parameter", "none"))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, NonFiniteError, message
+from microfw.optim.checks import as_list
 from microfw.optim.groups import Setting
 from microfw.optim.linesearch import Point, search
 from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Optimizer
@@ -94,7 +95,7 @@ class LBFGS(Optimizer):
         gradient_tolerance: float = 1e-7,
         change_tolerance: float = 1e-9,
     ) -> None:
-        parameters = list(parameters)
+        parameters = as_list(parameters, "LBFGS", "at least one parameter")
         if any(isinstance(p, dict) for p in parameters):
             raise ArgumentError(message("LBFGS", "parameters, without groups", "groups", "pass model.parameters()"))
         super().__init__(

@@ -11,6 +11,7 @@ from microfw.data.batching import check_batch_size
 from microfw.data.dataset import Dataset, as_dataset
 from microfw.data.rows import Rows
 from microfw.errors import CheckpointError, DataError, message
+from microfw.optim.checks import as_list
 from microfw.recording import mode
 from microfw.training.checks import check_epochs, check_fit, check_parts, check_steps, smallest_batch
 from microfw.training.clipping import Clip
@@ -83,12 +84,13 @@ class Trainer:
     ) -> None:
         check_parts(model, loss, optimizer)
         check_steps(loss, optimizer, accumulate, clip_norm, clip_value)
+        hooks = as_list(hooks, "Trainer", "hooks", "pass a list of them")
         Hooks(hooks)
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
         self.metrics = resolve(metrics)
-        self.hooks = list(hooks)
+        self.hooks = hooks
         self._run: Run | None = None
         self.accumulate = accumulate
         self.compile = compile
