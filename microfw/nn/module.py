@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from microfw import recording
-from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, message
+from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, message, printable
 from microfw.recording import HERE, MODE, changes
 from microfw.tensor import Tensor, values_of
 
@@ -299,7 +299,7 @@ class Module:
         rows = list(_tree(self, "", ""))
         width = max(len(left) for left, _, _ in rows)
         shapes = max(len(middle) for _, middle, _ in rows)
-        return "\n".join(f"{a:{width}}  {b:{shapes}}  {c}".rstrip() for a, b, c in rows)
+        return printable("\n".join(f"{a:{width}}  {b:{shapes}}  {c}".rstrip() for a, b, c in rows))
 
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:

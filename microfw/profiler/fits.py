@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from microfw.errors import printable
 from microfw.profiler.files import from_dict, to_dict
 from microfw.profiler.report import table, whole
 from microfw.profiler.session import Epoch, Session
@@ -128,7 +129,7 @@ def fits_report(fits: Sequence[FitProfile], *, most: int = 40, epochs: int = 8) 
     cut = f", the {most} dearest of {len(fits)}" if len(fits) > most else ""
     parts = [title, f"Fits (times in {unit}){cut}\n{table([*head, 'settings that differ'], rows, text=True)}"]
     parts.append(f"Backward, epoch by epoch ({unit})\n{table(['fit', *(str(e + 1) for e in columns)], by_epoch)}")
-    return "\n\n".join(parts)
+    return printable("\n\n".join(parts))
 
 
 def differing(fits: Sequence[FitProfile]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from microfw.errors import printable
 from microfw.profiler.report import _wrap, ratio_report, short, shorten, table, whole
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def law_report(law: Law) -> str:
     ]
     if law.note:
         parts.append("\n".join(_wrap(law.note[0].upper() + law.note[1:] + ".")))
-    return "\n\n".join(parts)
+    return printable("\n\n".join(parts))
 
 
 def title(law: Law) -> str:
@@ -186,7 +187,7 @@ def sweep_report(sweep: Sweep) -> str:
         "seconds small models grow more slowly, since Python's work for a tensor node does not depend on its size. "
         "Seconds are the wall clock's, and scatter where other programs run."
     )
-    return "\n".join(lines + _wrap(notes))
+    return printable("\n".join(lines + _wrap(notes)))
 
 
 def size(count: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError, message, printable
 from microfw.profiler.ratio import BOUNDS, WHY, Ratio, says
 from microfw.profiler.session import Epoch, Row, Session
 
@@ -79,13 +79,14 @@ def report(
         parts.append(_footer(session, chosen))
     else:
         parts = [_title(session), tables[by]]
+    parts = [printable(part) for part in parts]
     return "\n\n".join(coloured(part) for part in parts) if colour else "\n\n".join(parts)
 
 
 def _title(session: Session) -> str:
     trainable = sum(layer.trainable for layer in session.layers)
     frozen = sum(layer.parameters for layer in session.layers) - trainable
-    what = " ".join(filter(None, (session.name, session.model)))
+    what = " ".join(shorten(text, 60) for text in (session.name, session.model) if text)
     notes = [f"{len(session.epochs)} epochs" if len(session.epochs) != 1 else "1 epoch"]
     if session.layers:
         notes.append(f"{trainable:,} trainable parameters" + (f" and {frozen:,} frozen" if frozen else ""))
@@ -101,7 +102,8 @@ def _epochs(session: Session, most: int) -> str:
         shown = [*shown[: most // 2], *shown[-(most - most // 2) :]]
     metrics = [k for k in epochs[-1].metrics if k.startswith("val_") and k != "val_loss"][:1]
     replays = any(e.replayed for e in epochs)
-    head = ["epoch", "observed" if sampled else "steps", *(["replayed"] if replays else []), "loss", *metrics]
+    head = ["epoch", "observed" if sampled else "steps", *(["replayed"] if replays else []), "loss"]
+    head += [shorten(m, 20) for m in metrics]
     head += ["forward", "backward", "update", "data", "total", "bwd/fwd", "in FLOP", "3F-F1"]
     unit, size = ("s", 1e9) if max(e.total_ns for e in shown) >= 1e10 else ("ms", 1e6)
     rows = []
@@ -111,8 +113,8 @@ def _epochs(session: Session, most: int) -> str:
         rows.append(
             [str(e.epoch), f"{e.observed} of {e.steps}" if sampled else str(e.steps)]
             + ([str(e.replayed)] if replays else [])
-            + ["" if e.loss is None else f"{e.loss:.4f}"]
-            + [f"{e.metrics[m]:.4f}" if m in e.metrics else "" for m in metrics]
+            + [decimal(e.loss)]
+            + [decimal(e.metrics.get(m)) for m in metrics]
             + phases(e, sampled, size, ("forward", "backward", "update", "data"))
             + [f"{e.total_ns / size:,.2f}"]
             + [f"{e.backward_ns / e.forward_ns:.2f}" if e.forward_ns else ""]
@@ -150,12 +152,7 @@ def _counts(e: Epoch) -> str:
         ["P", whole(e.parameter_tensors), whole(e.parameters), "arrays that got a gradient; the numbers in them"],
         ["N + P", whole(nodes + e.parameter_tensors), whole(scalars + e.parameters), ""],
         ["backward took", whole(rules + added), whole(round(total.flops_backward / steps)), both],
-        [
-            "N x P",
-            whole(nodes * e.parameter_tensors),
-            whole(scalars * e.parameters),
-            bound,
-        ],
+        ["N x P", whole(nodes * e.parameter_tensors), whole(scalars * e.parameters), bound],
         ["E", whole(edges), "", "edges that a gradient went along"],
     ]
     return "Counts\n" + table(head, rows, text=True)
@@ -222,10 +219,10 @@ def _footer(session: Session, e: Epoch) -> str:
         lines.append(f"{total.uncounted:,} nodes belong to ops that declare no cost; their operations are not counted.")
     if session.overhead:
         lines.append(
-            f"Observing took {session.overhead['ns_per_node']:,.0f} ns a node, measured: "
+            f"Observing took {whole(round(session.overhead['ns_per_node']))} ns a node, measured: "
             f"{session.overhead['share']:.1%} on top of {'the observed' if session.every > 1 else 'these'} steps."
         )
-    env = session.environment
+    env = {name: shorten(text, 20) for name, text in session.environment.items()}
     if env:
         lines.append(
             f"Python {env.get('python', '?')}, NumPy {env.get('numpy', '?')}, {env.get('system', '?')} "
@@ -301,6 +298,11 @@ def microseconds(ns: float) -> str:
     '12.3'
     """
     return f"{ns / 1e3:,.1f}" if ns < 1e8 else short(ns / 1e3)
+
+
+def decimal(value: float | None) -> str:
+    """Write a loss or a metric with four places, "" for None."""
+    return "" if value is None else f"{value:.4f}" if abs(value) < 1e9 else f"{value:.4g}"
 
 
 def whole(value: int) -> str:

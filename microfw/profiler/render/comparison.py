@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from microfw.errors import printable
 from microfw.profiler.compare import Change, Comparison, Count
 from microfw.profiler.render.markdown import code
 from microfw.profiler.render.names import OUTSIDE
@@ -29,7 +30,7 @@ def comparison(found: Comparison) -> str:
     more = f"; the {MOST} largest of {len(found.changes)}" if len(found.changes) > MOST else ""
     parts.append(f"Time ({unit}{more})\n" + table(head, rows, text=True))
     parts.append(_epochs(found))
-    return "\n\n".join(parts)
+    return printable("\n\n".join(parts))
 
 
 def markdown(found: Comparison) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from microfw.profiler.report import phases
+from microfw.profiler.report import decimal, phases
 from microfw.profiler.session import Epoch
 
 PHASES = ("forward", "backward", "update")
@@ -16,6 +16,7 @@ def tabled(epochs: Iterable[Epoch], sampled: bool) -> tuple[str, list[str], list
     rows = []
     for e in epochs:
         steps = f"{e.observed} of {e.steps}" if sampled else str(e.steps)
-        loss = "" if e.loss is None else f"{e.loss:.4f}"
-        rows.append([str(e.epoch), steps, loss, *phases(e, sampled, 1e6, PHASES), f"{e.total_ns / 1e6:,.2f}"])
+        rows.append(
+            [str(e.epoch), steps, decimal(e.loss), *phases(e, sampled, 1e6, PHASES), f"{e.total_ns / 1e6:,.2f}"]
+        )
     return title, ["epoch", "observed" if sampled else "steps", "loss", *PHASES, "total"], rows
