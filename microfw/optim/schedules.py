@@ -183,7 +183,7 @@ class ReduceOnPlateau:
     cooldown: int = 0
     mode: str = "min"
     end: float = 0.0
-    best: float = field(init=False, default=math.nan)
+    best: float | None = field(init=False, default=None)
     bad: int = field(init=False, default=0)
     resting: int = field(init=False, default=0)
 
@@ -196,7 +196,7 @@ class ReduceOnPlateau:
 
     def __call__(self, metric: float) -> float:
         """Take a metric, and return the rate from here on."""
-        if math.isnan(self.best) or self._better(metric):
+        if self._better(metric):
             self.best, self.bad = metric, 0
         else:
             self.bad += 1
@@ -208,6 +208,8 @@ class ReduceOnPlateau:
         return self.lr
 
     def _better(self, metric: float) -> bool:
+        if self.best is None or math.isnan(self.best):  # NaN: nothing seen yet, in states that older releases saved
+            return not math.isnan(metric)
         if self.mode == "min":
             return metric < self.best * (1 - self.threshold)
         return metric > self.best * (1 + self.threshold)
