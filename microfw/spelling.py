@@ -62,11 +62,18 @@ _FIXES = {
     "correction": "write ddof=",
 }
 
+_DEFAULTS = {"where": True, "casting": "same_kind", "order": "K", "subok": True}
+"""What ufuncs and functions without a signature have by default."""
+
 
 def refuse(function: Callable[..., Any], given: dict[str, Any]) -> None:
     """Raise a TypeError for arguments that no op takes, unless they are given as what they are by default."""
     for name, value in given.items():
-        if value is None or value is np._NoValue or (name == "where" and value is True):
+        if (
+            value is None
+            or value is np._NoValue
+            or (name in _DEFAULTS and type(value) is type(_DEFAULTS[name]) and value == _DEFAULTS[name])
+        ):
             continue
         names = "out= or where=" if name in ("out", "where") else f"{name}="
         fix = _FIXES.get(name, "leave it out")
@@ -113,11 +120,13 @@ class Spelling:
             return
         theirs = list(self.signature.parameters)
         self.meaning: dict[str, str | None] = {}  # NumPy's names by the op's; None: by position
-        for k, name in enumerate(theirs):
+        for k, (name, parameter) in enumerate(self.signature.parameters.items()):
             if k < inputs:
                 self.meaning[name] = None
             elif name in names:
                 self.meaning[name] = name
+            elif name in _FIXES or parameter.kind is parameter.VAR_KEYWORD:
+                continue  # the place of such an argument is not that of one of the op's
             elif k < len(names) and names[k] not in theirs:
                 self.meaning[name] = names[k]
         while (
@@ -129,7 +138,8 @@ class Spelling:
     def fit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the op's arguments for NumPy's."""
         if self.signature is None:
-            extra = {name: value for name, value in kwargs.items() if name in _FIXES and name not in self.takes}
+            refused = kwargs.keys() & (_FIXES.keys() | _DEFAULTS.keys()) - self.takes
+            extra = {name: value for name, value in kwargs.items() if name in refused}
             refuse(self.function, extra)
             return args, {name: value for name, value in kwargs.items() if name not in extra}
         places: list[Any] = []

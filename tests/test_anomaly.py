@@ -36,9 +36,10 @@ ZERO = mf.tensor([0.0, 1.0], requires_grad=True)
 
 def test_a_value():
     text = told(lambda: np.log(ZERO))
+    line = here(-1)  # not in the assert: its lines differ among releases of pytest
     assert text == (
         "log: expected finite numbers, got -inf at [0] in the value of shape (2,); the inputs: x finite; "
-        f"computed at {here(-3)}text = told(lambda: np.log(ZERO))"
+        f"computed at {line}text = told(lambda: np.log(ZERO))"
     )
 
 
@@ -54,10 +55,11 @@ def test_an_input_that_was_bad_already():
 
 def test_a_gradient():
     text = told(lambda: np.sum(np.sqrt(ZERO)).backward())
+    line = here(-1)
     assert text == (
         "the derivative of sqrt: expected finite numbers as gradients with respect to its inputs, got inf at [0] in "
         "one of shape (2,); the gradient that came in: finite; its value was computed at "
-        f"{here(-4)}text = told(lambda: np.sum(np.sqrt(ZERO)).backward())"
+        f"{line}text = told(lambda: np.sum(np.sqrt(ZERO)).backward())"
     )
 
 

@@ -285,6 +285,14 @@ def test_plateau_goes_on_from_its_state():
     b.load_state_dict(a.state_dict())
     assert [a(metric) for metric in metrics[5:]] == [b(metric) for metric in metrics[5:]]
     assert a.lr < 0.1
+    assert a == b and a == pickle.loads(pickle.dumps(a)) and a == copy.deepcopy(a)
+
+
+def test_a_plateau_that_has_seen_nothing_equals_its_copy_and_takes_older_states():
+    new, old = (schedules.ReduceOnPlateau(0.1, patience=0) for _ in range(2))
+    assert new == pickle.loads(pickle.dumps(new)) and new(math.nan) < 0.1 and new.best is None
+    old.load_state_dict(old.state_dict() | {"best": math.nan})  # as saved before there was None
+    assert [old(2.0), old(1.0), old.best] == [0.1, 0.1, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,12 @@ def _closely(x: Array, axes: tuple[int, ...], eps: float, far: Array) -> tuple[A
         scale, mean, centred, variance = _scaled(x, axes, eps, far)
         root = np.sqrt(variance)
         xhat = np.where(far, centred / root, centred * (1 / root))  # rows that are not keep their bits
-        return mean * scale, np.square(centred * scale).sum(axis=axes, keepdims=True) / (x.size // scale.size), xhat, 1 / root / scale
+        return (
+            mean * scale,
+            np.square(centred * scale).sum(axis=axes, keepdims=True) / (x.size // scale.size),
+            xhat,
+            1 / root / scale,
+        )
 
 
 # To length 1

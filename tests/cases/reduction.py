@@ -116,7 +116,9 @@ def euclidean(x, axis=None, keepdims=False):
 
 
 def logsumexp(x, **params):
-    """In the shape that NumPy's reductions have; SciPy gives that of a number an axis."""
+    """In the shape that NumPy's reductions have; SciPy gives that of a number an axis, and older ones no empty sum."""
+    if x.size == 0:
+        return np.log(np.sum(np.exp(x), **params))
     return scipy.special.logsumexp(x, **params).reshape(np.sum(x, **params).shape)
 
 
