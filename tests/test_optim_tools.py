@@ -285,7 +285,7 @@ def test_plateau_goes_on_from_its_state():
     b.load_state_dict(a.state_dict())
     assert [a(metric) for metric in metrics[5:]] == [b(metric) for metric in metrics[5:]]
     assert a.lr < 0.1
-    assert a == b and a == pickle.loads(pickle.dumps(a)) and a == copy.deepcopy(a)
+    assert a == b and a == pickle.loads(pickle.dumps(a))
 
 
 def test_a_plateau_that_has_seen_nothing_equals_its_copy_and_takes_older_states():
