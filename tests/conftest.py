@@ -31,7 +31,7 @@ class Watcher(recording.Observer):
 
     def __init__(self):
         self.ran = []  # (op, node, input shapes, params, output shape) of each op, forward
-        self.walked = []  # each node, as backward visits it
+        self.visited = []  # each node, as backward visits it
         self.shares = []  # the partials of each
         self.timing, self.stale, self.stretches = True, False, []
         self.losses = None
@@ -41,7 +41,7 @@ class Watcher(recording.Observer):
         self.ran.append((op, node, [np.shape(a) for a in inputs], params, output.shape))
 
     def backward(self, node, gradient, partials, began):
-        self.walked.append(node)
+        self.visited.append(node)
         self.shares.append(partials)
 
     def before_backward(self, loss):
@@ -80,7 +80,7 @@ class Watcher(recording.Observer):
     @property
     def rules(self):
         """How often each op's node was walked."""
-        return Counter(node.op.name for node in self.walked)
+        return Counter(node.op.name for node in self.visited)
 
     def costs(self):
         """(forward, backward) matrix-product operations that ran, by the ops' own cost rules."""

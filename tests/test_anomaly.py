@@ -152,7 +152,7 @@ def test_an_observer_is_served_too(watcher):
         with pytest.raises(NonFiniteError):
             np.log(ZERO)
     assert [op.name for op, *_ in watcher.ran] == ["log", "sum", "log"]
-    assert [n.op.name for n in watcher.walked] == ["sum", "log"]
+    assert [n.op.name for n in watcher.visited] == ["sum", "log"]
 
 
 def test_an_observer_that_comes_later_can_be_put_beside(watcher):
@@ -162,7 +162,7 @@ def test_an_observer_that_comes_later_can_be_put_beside(watcher):
         with mode(observer=MODE.get().observer.beside(watcher)), pytest.raises(NonFiniteError) as info:
             np.sum(y).backward()
         assert here(-3) in str(info.value)  # it knows what came before
-    assert [n.op.name for n in watcher.walked] == ["sum", "sqrt"]
+    assert [n.op.name for n in watcher.visited] == ["sum", "sqrt"]
 
 
 def test_a_profiler_is_served_too():

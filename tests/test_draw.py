@@ -136,7 +136,7 @@ def test_numbers_are_the_order_of_the_walk(case, watcher):
     drawing = mf.draw(loss, model)
     with watcher.on():
         loss.backward()
-    walked = [(k, node.op.name) for k, node in enumerate(watcher.walked, 1)]
+    walked = [(k, node.op.name) for k, node in enumerate(watcher.visited, 1)]
     assert [(op.number, op.name) for op in reversed(drawing.picture.ops)] == walked
     drawn = sorted((int(n), name) for n, name, _ in map(texts, elements(drawing, "op")))
     assert drawn == walked
@@ -154,7 +154,7 @@ def test_edges_and_parameters_are_those_of_the_step(case, direction, watcher):
     assert drawing.svg.count('class="tip"') == edges
     if model is not None:
         trained = sum(p.size for p in model.parameters())
-        assert f"N = {len(watcher.walked)} op nodes" in str(drawing)
+        assert f"N = {len(watcher.visited)} op nodes" in str(drawing)
         assert f"P = {trained:,} trainable numbers, in {len(model.parameters())} arrays" in str(drawing)
 
 

@@ -91,7 +91,7 @@ def test_a_bare_diamond_of_scalars(watcher):
         b = a + a
         c = b + b
         c.backward()
-    assert len(watcher.walked) == len(watcher.recorded) == 2
+    assert len(watcher.visited) == len(watcher.recorded) == 2
     assert a.grad == 4
 
 
@@ -102,7 +102,7 @@ def test_many_paths_are_one_visit_each(watcher):
         for _ in range(60):
             y = y + y  # 2**60 paths
         y.backward()
-    assert len(watcher.walked) == 60
+    assert len(watcher.visited) == 60
     assert a.grad == 2.0**60
 
 
@@ -126,15 +126,15 @@ def test_rules_called_are_the_nodes_reachable_each_once(name, watcher):
         nodes = reachable(y)
         np.exp(model.parameters()[0])  # recorded, but not needed
         y.backward()
-    assert len(watcher.walked) == len(nodes) == len(watcher.recorded) - 1
-    assert set(watcher.walked) == set(nodes)
-    assert max(Counter(watcher.walked).values()) == 1
+    assert len(watcher.visited) == len(nodes) == len(watcher.recorded) - 1
+    assert set(watcher.visited) == set(nodes)
+    assert max(Counter(watcher.visited).values()) == 1
 
 
 def test_nodes_are_walked_newest_first(watcher):
     with watcher.on():
         np.sum(Residual()(np.ones((3, 4), np.float32))).backward()
-    orders = [node.order for node in watcher.walked]
+    orders = [node.order for node in watcher.visited]
     assert orders == sorted(orders, reverse=True)
 
 
@@ -738,7 +738,7 @@ def test_partials_told_are_one_an_edge(watcher):
     model, (x, y) = classifier(), batch()
     optim.SGD(model.parameters(), lr=0.1)
     step(model, watcher, x, y)
-    assert [len(s) for s in watcher.shares] == [len(node.note) for node in watcher.walked]
+    assert [len(s) for s in watcher.shares] == [len(node.note) for node in watcher.visited]
 
 
 def test_a_node_says_where_it_is():

@@ -232,8 +232,8 @@ def test_a_hooked_result_keeps_its_values_guards_and_scope(watcher):
         y = layer(X[None])
         y.register_hook(lambda g: None)
         np.sum(y).backward()
-    assert [n.op.name for n in watcher.walked] == ["sum", "hook", "linear"]
-    assert path(watcher.walked[2].scope) == "0"
+    assert [n.op.name for n in watcher.visited] == ["sum", "hook", "linear"]
+    assert path(watcher.visited[2].scope) == "0"
     p = leaf()
     z = p * p
     z.register_hook(lambda g: None)

@@ -29,7 +29,7 @@ def _scaled(x: Any, axes: tuple[int, ...], eps: float, far: Any = None) -> tuple
     The scale keeps squares in range, and makes equal entries ones, whose mean is exact. The mean of the differences is
     what the mean had rounded off. If ``far`` is given, only rows where it holds are scaled and corrected.
     """
-    scale = np.max(np.abs(x), axis=axes, keepdims=True)
+    scale: Any = np.max(np.abs(x), axis=axes, keepdims=True)
     fits = (scale > 0) & (scale <= float(np.finfo(x.dtype).max))
     scale = np.where(fits if far is None else far & fits, scale, 1).astype(x.dtype)
     if isinstance(scale, Tensor):

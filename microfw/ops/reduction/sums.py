@@ -145,6 +145,9 @@ SAFE = {char: (float(np.finfo(char).tiny / np.finfo(char).eps), float(np.finfo(c
 """By dtype, between which sums of squares no square has overflowed, or underflowed so much that it is missed."""
 
 
+_vecdot: Any = np.vecdot
+
+
 def _squares(x: Any, axis: Axis, keepdims: bool) -> Any:
     if x.dtype.char in "fd":
         if axis is None and x.size <= FEW:
@@ -152,7 +155,7 @@ def _squares(x: Any, axis: Axis, keepdims: bool) -> Any:
             squares = flat.dot(flat)  # unlike a sum of squares, a product gives no warning if it overflows
             return squares.reshape((1,) * x.ndim) if keepdims else squares
         if isinstance(axis, int) and x.shape[axis] <= FEW:
-            squares = np.vecdot(x, x, axis=axis)
+            squares = _vecdot(x, x, axis=axis)
             return np.expand_dims(squares, axis) if keepdims else squares
         with np.errstate(over="ignore", under="ignore"):
             return np.sum(np.square(x), axis=axis, keepdims=keepdims)
@@ -160,7 +163,7 @@ def _squares(x: Any, axis: Axis, keepdims: bool) -> Any:
 
 
 def _length(x: Any, axis: Axis, keepdims: bool, n: float = 1) -> Any:
-    """Return the root of the sum of squares over ``n``; entries are scaled first where their squares are out of range."""
+    """Return the root of the sum of squares over ``n``, of scaled entries where squares are out of range."""
     squares = _squares(x, axis, keepdims)
     y = np.sqrt(squares if n == 1 else squares / n)
     if x.dtype.char not in SAFE or not x.size:
