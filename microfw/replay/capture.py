@@ -12,90 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from microfw import recording
-from microfw.errors import MicrofwError
 from microfw.graph import Leaf, Node, Variable, unbroadcast
-from microfw.recording import HERE, Observer, path
+from microfw.replay.observe import Applied, Uncapturable, Watch, plainly
 from microfw.replay.trace import Array, Call, Cell, Tape, Untraceable, copy, plain
 from microfw.replay.verification import same
 from microfw.tensor import Tensor
-
-
-class Uncapturable(MicrofwError, RuntimeError):
-    """A step does something that a replay could not repeat."""
-
-
-class Applied:
-    """One op as it ran."""
-
-    __slots__ = ("inputs", "node", "op", "output", "params", "saved", "scope")
-
-    def __init__(self, op: Any, node: Node | None, inputs: Any, params: dict[str, Any], output: Array) -> None:
-        self.op = op
-        self.node = node
-        self.inputs = inputs
-        self.params = params
-        self.output = output
-        self.saved = node.saved if node is not None else ()
-        self.scope = node.scope if node is not None else None
-
-
-class Watch(Observer):
-    """The observer of a step that is captured, beside one that was there before."""
-
-    def __init__(self, other: Observer | None = None) -> None:
-        self.other = other
-        self.applied: list[Applied] = []
-        self.looked = ""
-
-    def forward(self, op: Any, node: Any, inputs: Any, params: Any, output: Any, began: int) -> None:
-        """Note an op."""
-        if self.other is not None:
-            self.other.forward(op, node, inputs, params, output, began)
-        self.applied.append(Applied(op, node, inputs, params, output))
-
-    def read(self) -> None:
-        """Note that the step looks at a value, and where."""
-        self.looked = self.looked or path(HERE.scope) or "the function"
-
-
-class Signature:
-    """What two steps of one kind must have in common: the ops with their settings, and arrays made by Python."""
-
-    def __init__(self, watch: Watch, known: list[Any]) -> None:
-        if watch.looked:
-            raise Uncapturable(f"{watch.looked} reads the values of a Tensor")
-        self.ops: list[tuple[Any, ...]] = []
-        made = {id(t._array) for t in known}
-        for a in watch.applied:
-            shapes = [x.shape if isinstance(x, np.ndarray) else x for x in a.inputs]
-            constants = [x for x in a.inputs if isinstance(x, np.ndarray) and id(x) not in made]
-            self.ops.append((a.scope, a.op.name, a.params, shapes, constants))
-            made.add(id(a.output))
-
-    def difference(self, other: Signature) -> str | None:
-        """Return how another step, compared with this one, was of another kind; None if it was of the same."""
-        for (scope, name, params, shapes, constants), theirs in zip(self.ops, other.ops, strict=False):
-            where = recording.place(scope, name)
-            if name != theirs[1] or (scope and scope[0]) is not (theirs[0] and theirs[0][0]):
-                return f"op {where} has taken the place of {recording.place(theirs[0], theirs[1])}"
-            if not alike(params, theirs[2]):
-                keys = [k for k in params if not alike(params[k], theirs[2].get(k))]
-                return (
-                    f"{where} has another {', '.join(keys)}: {', '.join(_short(params[k], theirs[2][k]) for k in keys)}"
-                )
-            if not alike(shapes, theirs[3]):
-                return f"{where} has other inputs: {_short(shapes, theirs[3])}"
-            if not alike(constants, theirs[4]):
-                return f"an array that the function makes for {where} is not the same at every step"
-        if len(self.ops) != len(other.ops):
-            return f"there are {len(self.ops)} ops, and {len(other.ops)} before"
-        return None
-
-
-def _short(now: Any, before: Any) -> str:
-    texts = [" ".join(repr(value).split()) for value in (now, before)]
-    return "{}, and {} before".format(*(text if len(text) < 40 else text[:37] + "..." for text in texts))
 
 
 class Captured:
@@ -337,27 +258,6 @@ def capture(watch: Watch, arguments: Iterable[Tensor], returned: Any, known: Ite
     captured.walk(loss, made)
     captured.backward = captured.tape.calls
     return captured
-
-
-def alike(a: Any, b: Any) -> bool:
-    """Whether two settings are the same, with the arrays in them."""
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, np.ndarray):
-        return same(a, b)
-    if isinstance(a, tuple | list):
-        return len(a) == len(b) and all(map(alike, a, b))
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(alike(a[k], b[k]) for k in a)
-    return bool(a == b) or a is b
-
-
-def plainly(value: Any) -> bool:
-    """Whether an op's argument can have neither a state nor an effect."""
-    if isinstance(value, tuple | list):
-        return all(map(plainly, value))
-    plain_kinds = bool | int | float | str | slice | np.dtype | np.ndarray | np.generic | type
-    return value is None or value is Ellipsis or isinstance(value, plain_kinds)
 
 
 def same_array(array: Any) -> Any:

@@ -10,33 +10,11 @@ Layers of this library need no test: assigning to an attribute of a Module count
 
 from __future__ import annotations
 
-import dis
-import random
-import re
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from datetime import date, time, timedelta, tzinfo
-from decimal import Decimal
-from enum import Enum
-from fractions import Fraction
-from functools import cached_property, lru_cache, partial
-from logging import Filterer
+from functools import cached_property, partial
 from math import isnan
-from pathlib import PurePath
-from types import (
-    BuiltinFunctionType,
-    ClassMethodDescriptorType,
-    CodeType,
-    FunctionType,
-    GetSetDescriptorType,
-    MemberDescriptorType,
-    MethodDescriptorType,
-    MethodType,
-    MethodWrapperType,
-    ModuleType,
-    WrapperDescriptorType,
-)
+from types import BuiltinFunctionType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 from weakref import ref
 
@@ -44,39 +22,24 @@ import numpy as np
 
 from microfw.nn.module import Module
 from microfw.op import Op
-from microfw.tensor import Tensor
-
-ATOMS = (
-    bool, int, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented), np.generic, np.dtype,
-    Enum, range, slice, Decimal, Fraction, date, time, timedelta, tzinfo, re.Pattern, PurePath, CodeType,
-)  # fmt: skip
-"""Values that never change; two of them are the same if type and value are."""
-
-INERT = (
-    np.ufunc, Filterer, BaseException, type(np.vdot), type(np.random.default_rng), BuiltinFunctionType,
-    ClassMethodDescriptorType, GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, MethodWrapperType,
-    WrapperDescriptorType,
-)  # fmt: skip
-"""Objects without a state that a step could depend on, but for what they are bound to: functions in C, loggers."""
-
-GENERATORS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
-"""Their states are compared after a step, see `verification`."""
-
-LIBRARIES = frozenset({*sys.stdlib_module_names, "numpy", "scipy", "pandas", "sklearn", "microfw"}) - {"__main__"}
-"""Packages whose code is taken as it is: only objects and settings that it is given are looked at."""
-
-OWN = ("microfw.replay.", "microfw.profiler.")
-"""Notes on what has run; a step does not depend on them."""
-
-DYNAMIC = frozenset({"getattr", "vars", "__dict__", "globals", "locals", "eval", "exec", "attrgetter", "methodcaller"})
-"""Code that names one of these may read any attribute."""
-
-CACHES = ("_named", "_scopes", "training")
-"""What modules keep of the names of their parts; ``training`` may be the class's, and is noted apart."""
-
-CONSTRUCTION = frozenset(
-    {"__init__", "__new__", "__init_subclass__", "__post_init__", "__repr__", "__str__", "__doc__"}
+from microfw.replay.values import (
+    ATOMS,
+    CACHES,
+    CONSTRUCTION,
+    DYNAMIC,
+    GENERATORS,
+    INERT,
+    LIBRARIES,
+    OWN,
+    Everything,
+    Path,
+    code_names,
+    is_library,
+    is_locked,
+    same_value,
+    slots_of,
 )
+from microfw.tensor import Tensor
 
 MAX_TESTS = 2048
 """A test takes about 25 ns at each step, so these take 50 us."""
@@ -88,31 +51,6 @@ MAX_VISITS = 20_000
 
 LONG = 16
 """Longer containers are compared by the identities of their elements in one expression."""
-
-
-class Everything(frozenset[str]):
-    """The set of all names."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-
-class Path:
-    """Where a value is, to be put into words only if somebody asks."""
-
-    __slots__ = ("holder", "step")
-
-    def __init__(self, holder: Path | None, step: str) -> None:
-        self.holder = holder
-        self.step = step
-
-    def __str__(self) -> str:
-        steps: list[str] = []
-        path: Path | None = self
-        while path is not None:
-            steps.append(path.step)
-            path = path.holder
-        return "".join(reversed(steps)).removeprefix(".") or "the function"
 
 
 class Dependencies:
@@ -267,7 +205,7 @@ class Dependencies:
     # Data
 
     def _array(self, array: Any, path: Path) -> None:
-        if _locked(array):
+        if is_locked(array):
             self.values.append((array, path))
             return
         self._bytes += array.nbytes
@@ -406,7 +344,7 @@ class Dependencies:
             self._slot(f"{self._name(vars(module))}.get({name!r})", value, Path(path, f".{name}"))
 
     def _class(self, kind: Any, path: Path) -> None:
-        every = any(_is_library(base) for base in kind.__mro__)
+        every = any(is_library(base) for base in kind.__mro__)
         for base in kind.__mro__:
             if base.__module__.partition(".")[0] in LIBRARIES:
                 continue
@@ -418,7 +356,7 @@ class Dependencies:
 
     def _module(self, module: Any, path: Path) -> None:
         bases = [base for base in type(module).__mro__ if base not in (Module, object)]
-        theirs = [_is_library(base) for base in bases]
+        theirs = [is_library(base) for base in bases]
         self.values.append((module.training, path))
         for name, value in list(vars(module).items()):
             if name in CACHES:
@@ -438,7 +376,7 @@ class Dependencies:
             if not kind.__module__.startswith(OWN) or kind.__name__ in ("CompiledStep", "Profiler"):
                 self._library_object(x, path)
             return
-        if not hasattr(x, "__dict__") and not _slots(kind) and package in LIBRARIES:
+        if not hasattr(x, "__dict__") and not slots_of(kind) and package in LIBRARIES:
             if kind.__module__ != "_thread":  # a lock decides on no number
                 self._refuse(path, f"an object ({kind.__name__}) whose content cannot be compared")
             return
@@ -447,7 +385,7 @@ class Dependencies:
 
     def _attributes(self, x: Any, path: Path) -> None:
         """Look at the attributes that code names; at all of them where it is a library's code that reads them."""
-        every = type(x) is not FunctionType and any(_is_library(base) for base in type(x).__mro__)
+        every = type(x) is not FunctionType and any(is_library(base) for base in type(x).__mro__)
         held = getattr(x, "__dict__", None)
         if held is not None:
             name = self._name(held)
@@ -455,7 +393,7 @@ class Dependencies:
             for key, value in list(held.items()):
                 if every or key in self.names:
                     self._slot(f"{name}.get({key!r})", value, Path(path, f".{key}"))
-        for key in _slots(type(x)):
+        for key in slots_of(type(x)):
             if (every or key in self.names) and key not in ("__dict__", "__weakref__"):
                 text = f"getattr({self._name(x)}, {key!r}, None)"
                 self._slot(text, getattr(x, key, None), Path(path, f".{key}"))
@@ -474,64 +412,3 @@ class Dependencies:
                 self._slot(f"{self._name(x)}.{name}", value, Path(path, f".{name}"))
             elif not callable(value) or isinstance(value, Module):
                 self._visit(value, Path(path, f".{name}"))
-
-
-def same_value(a: Any, b: Any) -> bool:
-    """Return True if two noted values are the same: the same object, or of one type and equal to the last bit."""
-    if a is b:
-        return True
-    if type(a) is not type(b):
-        return False
-    if type(a) is tuple and len(a) == 3 and type(a[2]) is bytes:  # an array's shape, dtype and content
-        return bool(a == b)
-    if isinstance(a, tuple) and len(a) == 2 and type(a[0]) is bool:
-        return bool(a == b)
-    if isinstance(a, float | complex | np.inexact):
-        return repr(a) == repr(b)  # so that -0.0 is not 0.0, and NaN is NaN
-    return isinstance(a, ATOMS) and bool(a == b)
-
-
-def _is_library(kind: type) -> bool:
-    """Return True for a class whose code, which is not looked at, may read any attribute."""
-    return kind not in (object, Module) and kind.__module__.partition(".")[0] in LIBRARIES
-
-
-def _locked(array: Any) -> bool:
-    """Return True if nobody can write to an array."""
-    while isinstance(array, np.ndarray):
-        if array.flags.writeable:
-            return False
-        array = array.base
-    return array is None or isinstance(array, bytes)
-
-
-def _slots(kind: type) -> list[str]:
-    found: list[str] = []
-    for base in kind.__mro__:
-        slots = vars(base).get("__slots__", ())
-        found += [slots] if isinstance(slots, str) else list(slots)
-    return found
-
-
-@lru_cache(maxsize=1024)
-def code_names(code: CodeType) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Return the global variables that code reads, and the names of attributes that it may read.
-
-    Strings in the code count as names, for `getattr` and keys.
-    """
-    variables: dict[str, None] = {}
-    attributes: set[str] = set()
-    for instruction in dis.get_instructions(code):
-        if "GLOBAL" in instruction.opname or instruction.opname == "LOAD_NAME":
-            variables[instruction.argval] = None
-    attributes.update(name for name in code.co_names if name not in variables or name in DYNAMIC)
-    for constant in code.co_consts:
-        if isinstance(constant, str):
-            attributes.add(constant)
-        elif isinstance(constant, CodeType):
-            inner, more = code_names(constant)
-            variables.update(dict.fromkeys(inner))
-            attributes |= more
-        elif isinstance(constant, tuple):
-            attributes.update(part for part in constant if isinstance(part, str))
-    return tuple(variables), frozenset(attributes)

@@ -18,7 +18,7 @@ from microfw.replay.write import function, indented
 from microfw.tensor import result
 
 if TYPE_CHECKING:
-    from microfw.replay.step import Replay
+    from microfw.replay.replayed import Replay
 
 
 def program(replay: Replay, watcher: Any, timed: Timed | None) -> FunctionType:

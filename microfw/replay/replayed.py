@@ -1,0 +1,138 @@
+"""A plan with what must hold for it, and the functions that run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import repeat
+from operator import length_hint
+from threading import Lock
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+from microfw import recording
+from microfw.recording import MODE, PLAIN, Mode
+from microfw.replay.capture import Captured
+from microfw.replay.dependencies import Dependencies
+from microfw.replay.observe import Signature
+from microfw.replay.plan import Plan
+from microfw.replay.program import program
+from microfw.replay.timed import Timed
+from microfw.replay.trace import Array
+from microfw.replay.verification import Carried, StepState
+from microfw.replay.write import function
+
+MOST_MODES = 4
+"""Under how many modes, such as watched and not, a plan is kept written out."""
+
+FIRST_CHECK = 16
+"""The replay at which a plan is held against the eager step again; then at 4 times as many, and so on."""
+
+
+class Replay:
+    """A plan with what must hold for it."""
+
+    def __init__(
+        self,
+        optimizer: Any,
+        captured: Captured,
+        several: bool,
+        depends: Dependencies,
+        carried: Carried,
+        signature: Signature,
+    ) -> None:
+        self.optimizer = optimizer
+        self.plan = plan = Plan(captured)
+        self.parts = plan.write()
+        self.outputs = [plan.array(cell) for cell in captured.outputs]
+        self.leaves: list[tuple[Any, Any]] = [(leaf, leaf.slot) for leaf, _ in captured.leaves]
+        self.shared = [(leaf, plan.array(cell)) for leaf, cell in captured.shared]
+        reached = {leaf for leaf, _ in self.leaves}
+        self.others = [leaf for leaf in optimizer.flat.leaves if leaf not in reached]
+        self.several = several
+        self.signature = signature
+        self.everything = carried
+        self.carried = carried if plan.impure else None
+        self.proven = False
+        self.timed: Timed | None = None
+        self.lock = Lock()
+        self.runs: dict[Mode, Callable[..., Any]] = {}
+        self.programs: dict[Any, FunctionType] = {}
+        self.checked, self.next_check = 0, FIRST_CHECK
+        self.ticks = repeat(None, FIRST_CHECK - 1)
+        self._depend(depends)
+
+    def _depend(self, depends: Dependencies) -> None:
+        self.depends = depends
+        self.changes = recording.changes.count
+        self.unchanged = function("", [f"return {depends.test}"], {**depends.bound})
+
+    def renew(self, depends: Dependencies) -> None:
+        """Take other tests of the same values, as after an evaluation."""
+        same = depends.same_tests(self.depends)
+        self._depend(self.depends if same else depends)
+        if same:
+            for run in self.programs.values():
+                run.__globals__["count"] = self.changes
+        else:
+            self.runs.clear()
+            self.programs.clear()
+
+    def current(self) -> bool:
+        """Return True if nothing that the plan depends on has changed."""
+        try:
+            return self.changes == recording.changes.count and bool(self.unchanged())
+        except Exception:  # of a test, as where an attribute was deleted
+            return False
+
+    def under(self, mode: Mode) -> Callable[..., Any]:
+        """Return the function that replays a step under a mode."""
+        run = self.runs.get(mode)
+        if run is None:
+            timed = None if mode.observer is None else self.timed
+            run = self.programs.get((mode.watcher, timed))
+            if run is None:
+                if len(self.programs) >= MOST_MODES:
+                    self.programs.clear()
+                    self.runs.clear()  # which `renew` would not reach
+                run = self.programs[mode.watcher, timed] = program(self, mode.watcher, timed)
+            if len(self.runs) >= MOST_MODES:
+                self.runs.clear()
+            self.runs[mode] = run
+        return run
+
+    @property
+    def replays(self) -> int:
+        """How often the plan was replayed."""
+        return self.next_check - 1 - length_hint(self.ticks)
+
+    def count_check(self) -> None:
+        """Put the next check off until there are four times as many replays."""
+        self.checked, self.next_check = self.next_check, 4 * self.next_check
+        self.ticks = repeat(None, self.next_check - self.checked)  # this step takes one
+        for run in self.programs.values():
+            run.__globals__["ticks"] = self.ticks
+
+    def state(self, outputs: Any = ()) -> StepState:
+        """Return a copy of all that a step changes, with what it returned."""
+        return StepState(self.optimizer, [leaf for leaf, _ in self.shared], self.everything, outputs)
+
+    def attempt(self, arrays: tuple[Array, ...], update: bool) -> StepState | None:
+        """Replay a step that nobody observes, and return what it has come to; None if the plan does not fit it."""
+        token = MODE.set(PLAIN)
+        try:
+            with np.errstate(all="ignore"):
+                made = self.under(PLAIN)(arrays, None, update)
+        finally:
+            MODE.reset(token)
+        return None if made is None else self.state(self.outputs)
+
+    def broken(self, error: BaseException, looking: bool | None, before: Any) -> bool:
+        """Clear up after an error; return True if the error is one to raise, which no eager step would put in words."""
+        if looking or not isinstance(error, Exception):
+            self.optimizer.zero_grad()
+            return True
+        if self.carried is not None:
+            self.carried.restore(before)
+        return not self.proven
