@@ -226,13 +226,6 @@ class Recorder(Observer):
         if self.count >= self.due:
             self._wait()
 
-    def finish(self, began: int, ended: int) -> None:
-        """Add one more update to the step that was observed last, after it was counted."""
-        if self.stretches:
-            self.stretches += ("update", began, ended, "waits", ended, ended)
-        else:
-            self.log.update_ns += ended - began
-
     def repeated(self) -> None:
         """Count a replay."""
         self.log.replays += 1
