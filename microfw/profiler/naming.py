@@ -36,7 +36,7 @@ class LayerNames:
         self.structure: object = None
         self.known: dict[
             int, Known
-        ] = {}  # outside of the model: module, name, whether it keeps it; threads may share it
+        ] = {}  # outside of the model: module, name, whether it keeps it
         self.first: Any = None
         self.listed: dict[str, Layer] = {}
 
@@ -99,6 +99,7 @@ class LayerNames:
         elif self.model is None and (self.first is None or self.first() is None) and has_parts(module):
             self.first = weakref.ref(module)
         taken = {*self.names.values()}
+        # a copy, for threads may share a profile
         taken |= {name for other, name, kept in self.known.copy().values() if kept and other() not in (None, module)}
         if not keeps:
             taken |= {name for other in before for name in self._unkept(other, module)}
