@@ -121,7 +121,7 @@ class Watcher(Protocol):
         Phase, began, ended, one stretch after the other, in the nanoseconds of ``time.perf_counter_ns``. The engine
         adds them itself, and flat, for calls and tuples take longer; `triples` parts them. Of steps that are replayed,
         and of updates that succeed, it is told by calls.
-    walked : bool
+    backward_ran : bool
         Set to True where ``backward`` begins: the next update is one of a new step.
     losses : list or None
         Where the values that ``backward`` starts from are to be put.
@@ -129,7 +129,7 @@ class Watcher(Protocol):
 
     timing: bool
     stale: bool
-    walked: bool
+    backward_ran: bool
     stretches: list[Any]
     losses: list[np.ndarray[Any, Any]] | None
 

@@ -177,7 +177,7 @@ class Tensor(ArrayLike):
         watcher = mode.watcher
         began = 0
         if watcher is not None:
-            watcher.walked = True
+            watcher.backward_ran = True
             if watcher.losses is not None:
                 watcher.losses.append(self._array)
             if watcher.timing:

@@ -58,7 +58,7 @@ class Watcher(recording.Observer):
 
     def stepped(self, began, middle, ended, moved, done):
         self.replayed(began, middle, ended)
-        self.updated(moved, done)
+        self.updated(moved, done, None)
         self.repeated()
 
     @property

@@ -34,7 +34,9 @@ class LayerNames:
         self.model = model
         self.names: dict[int, str] = {}
         self.structure: object = None
-        self.known: dict[int, Known] = {}  # outside of the model: the module, its name, whether it keeps the name
+        self.known: dict[
+            int, Known
+        ] = {}  # outside of the model: module, name, whether it keeps it
         self.first: Any = None
         self.listed: dict[str, Layer] = {}
 
@@ -97,7 +99,8 @@ class LayerNames:
         elif self.model is None and (self.first is None or self.first() is None) and has_parts(module):
             self.first = weakref.ref(module)
         taken = {*self.names.values()}
-        taken |= {name for other, name, kept in self.known.values() if kept and other() not in (None, module)}
+        # a copy, for threads may share a profile
+        taken |= {name for other, name, kept in self.known.copy().values() if kept and other() not in (None, module)}
         if not keeps:
             taken |= {name for other in before for name in self._unkept(other, module)}
         known = self.known.get(id(module))
@@ -124,7 +127,7 @@ class LayerNames:
         A parameter that several of them have belongs to the first.
         """
         tops = [] if self.model is None else [(type(self.model).__name__, "", self.model)]
-        for ref, name, kept in self.known.values():
+        for ref, name, kept in self.known.copy().values():
             top = ref()
             if kept and top is not None:
                 tops.append((name, "" if self.first is not None and self.first() is top else f"{name}.", top))

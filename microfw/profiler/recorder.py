@@ -48,7 +48,7 @@ class Recorder(Observer):
         self.every = every
         self.stride = 1 if every > 1 else STRIDE
         self.count = self.seen = self.resumed = 0  # observed steps; those of earlier epochs, and before the last wait
-        self.walked, self.optimizer = False, None  # the optimizer that was the first to update in the last step
+        self.backward_ran, self.optimizer = False, None  # the optimizer that was the first to update in the last step
         self.due = self.stride  # when to look up
         self.modes: dict[bool, Mode] = {}
         self.patterns: list[Pattern] = []
@@ -199,7 +199,7 @@ class Recorder(Observer):
     def replayed(self, began: int, middle: int, ended: int) -> None:
         """Add up a step's passes at once, unless there are stretches, which come first."""
         log = self.log
-        self.walked = True
+        self.backward_ran = True
         if self.stretches or HERE.scope is not None:
             self.stretches += ("forward", began, middle, "backward", middle, ended)
             return
@@ -210,7 +210,7 @@ class Recorder(Observer):
 
     def updated(self, began: int, ended: int, optimizer: Any = None) -> None:
         """Note how long an update took, and count the step, unless another optimizer has begun to update it."""
-        first = self.walked or optimizer is self.optimizer or not self.count
+        first = self.backward_ran or optimizer is self.optimizer or not self.count
         if not first and self.count == self.resumed:  # the rest of a step that was not observed
             self._data_begins(ended)
             return
@@ -221,17 +221,10 @@ class Recorder(Observer):
             self.log.step_ended = ended
         if not first:
             return
-        self.walked, self.optimizer = False, optimizer
+        self.backward_ran, self.optimizer = False, optimizer
         self.count += 1
         if self.count >= self.due:
             self._wait()
-
-    def finish(self, began: int, ended: int) -> None:
-        """Add one more update to the step that was observed last, after it was counted."""
-        if self.stretches:
-            self.stretches += ("update", began, ended, "waits", ended, ended)
-        else:
-            self.log.update_ns += ended - began
 
     def repeated(self) -> None:
         """Count a replay."""
@@ -266,7 +259,11 @@ class Recorder(Observer):
         self.due = self.count + self.stride
         if self.every > 1:
             self.waiting.wait(self.every - 1)
-            self.waiting.began, self.waiting.walked, self.waiting.optimizer = self.waiting.count, False, self.optimizer
+            self.waiting.began, self.waiting.backward_ran, self.waiting.optimizer = (
+                self.waiting.count,
+                False,
+                self.optimizer,
+            )
             self.attach(False)
             if self.stretches:
                 ended = self.stretches[-1]
@@ -278,7 +275,7 @@ class Recorder(Observer):
     def observe(self) -> None:
         """Observe the next step."""
         self.attach()
-        self.resumed, self.walked, self.optimizer = self.count, False, self.waiting.optimizer
+        self.resumed, self.backward_ran, self.optimizer = self.count, False, self.waiting.optimizer
         self._data_begins(perf_counter_ns())
 
     def _data_begins(self, now: int) -> None:

@@ -29,20 +29,24 @@ class Waiting:
         self.stretches, self.losses = recorder.stretches, recorder.losses
         self.count = self.seen = 0  # steps, and those of earlier epochs
         self.due = self.until = self.began = 0  # when to look up, and to observe again; and when this waiting began
-        self.walked, self.optimizer = False, None
+        self.backward_ran = False
+        self.optimizer: Any = None
         self.repeats = 0
 
     def replayed(self, began: int, middle: int, ended: int) -> None:
         """Note nothing of it but that it was."""
-        self.walked = True
+        self.backward_ran = True
 
     def updated(self, began: int, ended: int, optimizer: Any = None) -> None:
         """Count a step at its first update, and have the next one observed if it is its turn."""
-        if not self.walked and optimizer is not self.optimizer and self.recorder is not None:
-            if self.count == self.began:
-                self.recorder.finish(began, ended)
+        if not self.backward_ran and optimizer is not self.optimizer and self.recorder is not None:
+            if self.count == self.began:  # the rest of the step that was observed
+                if self.stretches:
+                    self.stretches += ("update", began, ended, "waits", ended, ended)
+                else:
+                    self.recorder.log.update_ns += ended - began
             return
-        self.walked, self.optimizer = False, optimizer
+        self.backward_ran, self.optimizer = False, optimizer
         self.count += 1
         if self.count >= self.due:
             self._look_up()
@@ -57,6 +61,11 @@ class Waiting:
         self.count += 1
         if self.count >= self.due:
             self._look_up()
+
+    def start(self, steps: int, optimizer: Any) -> None:
+        """Let so many steps go by after one that was observed, which an optimizer was the first to update."""
+        self.began, self.backward_ran, self.optimizer = self.count, False, optimizer
+        self.wait(steps)
 
     def wait(self, steps: int) -> None:
         """Let so many steps go by."""
