@@ -186,7 +186,7 @@ def test_gradient_penalty_reaches_the_parameters():
 
     def at(h):
         weight.data = before + h * direction
-        return float(penalty_value())
+        return penalty_value().item()
 
     def penalty_value():
         g = mf.grad(lambda z: np.sum(np.square(model(z))))(X[None])

@@ -264,7 +264,7 @@ def test_evaluations_and_many_modes_leave_replay_going():
             profiler.end_epoch()
             loop.model.eval()(X)
             loop.model.train()
-    assert [e.replayed for e in profiler.session.epochs] == [19, 20, 20, 20, 20]
+    assert [e.replayed for e in profiler.session.epochs] == [18, 20, 19, 20, 20]  # steps that hold the plan against the eager step are eager
 
 
 @pytest.mark.parametrize("every", [1, 2])
@@ -382,7 +382,7 @@ def test_training_by_replays_inside_a_forward_keeps_time():
         for _ in range(100):
             outer(X)
     (epoch,) = profiler.session.epochs
-    assert (epoch.steps, epoch.replayed) == (2000, 1997)
+    assert (epoch.steps, epoch.replayed) == (2000, 1993)
     assert epoch.data_ns >= 0 and epoch.untagged_forward_ns >= 0 and epoch.untagged_backward_ns >= 0
     assert epoch.forward_ns + epoch.backward_ns + epoch.update_ns + epoch.data_ns <= epoch.total_ns
 
@@ -620,7 +620,7 @@ def test_the_overhead_is_that_of_the_steps_that_were_replayed():
             for k in range(100):
                 (loop if k % 4 == 3 else eager).step()
         session = profiler.session
-        assert abs(session.total().replayed - 25) <= 1
+        assert abs(session.total().replayed - 25) <= 2
         found.append(session.overhead["ns_per_node"])
     assert 0.5 < found[0] / found[1] < 2
 
