@@ -264,7 +264,13 @@ def test_evaluations_and_many_modes_leave_replay_going():
             profiler.end_epoch()
             loop.model.eval()(X)
             loop.model.train()
-    assert [e.replayed for e in profiler.session.epochs] == [18, 20, 19, 20, 20]  # steps that hold the plan against the eager step are eager
+    assert [e.replayed for e in profiler.session.epochs] == [
+        18,
+        20,
+        19,
+        20,
+        20,
+    ]  # steps that hold the plan against the eager step are eager
 
 
 @pytest.mark.parametrize("every", [1, 2])

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from microfw.op import Array, Cost, Shape, op
-from microfw.ops.elementwise.choices import undefined
 from microfw.tensor import Tensor
 
 # To mean 0 and variance 1
@@ -19,37 +18,16 @@ def _mean(x: Any, axes: tuple[int, ...]) -> Any:
     return x.sum(axis=axes, keepdims=True) / prod(x.shape[a] for a in axes)
 
 
-FAR = 256
-"""Where a mean is so many deviations away from 0, what is rounded off it is seen in the result."""
-
-
-def _scaled(x: Any, axes: tuple[int, ...], eps: float, far: Any = None) -> tuple[Any, Any, Any, Any]:
-    """Return scale, mean, differences from the mean, and variance plus eps, the last three of ``x / scale``.
-
-    The scale keeps squares in range, and makes equal entries ones, whose mean is exact. The mean of the differences is
-    what the mean had rounded off. If ``far`` is given, only rows where it holds are scaled and corrected.
-    """
-    scale: Any = np.max(np.abs(x), axis=axes, keepdims=True)
-    fits = (scale > 0) & (scale <= float(np.finfo(x.dtype).max))
-    scale = np.where(fits if far is None else far & fits, scale, 1).astype(x.dtype)
-    if isinstance(scale, Tensor):
-        scale = scale.detach()  # the result does not depend on it
-    x = x / scale
-    mean = _mean(x, axes)
-    centred = x - mean
-    rest = _mean(centred, axes) if far is None else np.where(far, _mean(centred, axes), 0).astype(x.dtype)
-    centred = centred - rest
-    return scale, mean + rest, centred, _mean(np.square(centred), axes) + eps / scale / scale
+def _centred(x: Any, axes: tuple[int, ...]) -> Any:
+    return x - _mean(x, axes)
 
 
 def _rstd(x: Any, axes: tuple[int, ...], eps: float) -> Any:
-    scale, _, _, variance = _scaled(x, axes, eps)
-    return 1 / (np.sqrt(variance) * scale)
+    return 1 / np.sqrt(_mean(np.square(_centred(x, axes)), axes) + eps)
 
 
 def _xhat(x: Any, axes: tuple[int, ...], eps: float) -> Any:
-    _, _, centred, variance = _scaled(x, axes, eps)
-    return centred / np.sqrt(variance)
+    return _centred(x, axes) * _rstd(x, axes, eps)
 
 
 def _project(g: Any, xhat: Any, axes: tuple[int, ...]) -> Any:
@@ -90,30 +68,10 @@ def normalize(
     centred = x - mean
     variance = _mean(np.square(centred), axes)
     rstd = 1 / np.sqrt(variance + eps)
-    xhat = centred * rstd
-    if x.dtype.char in "fd" and x.size:
-        ratio, least = (mean * rstd).ravel(), rstd.ravel()
-        if not (
-            ratio.item(ratio.argmax()) < FAR and ratio.item(ratio.argmin()) > -FAR and least.item(least.argmin()) > 0
-        ):
-            mean, variance, xhat, rstd = _closely(x, axes, eps, ~((np.abs(mean * rstd) < FAR) & (rstd > 0)))
     if tell is not None:
         tell(mean, variance, prod(x.shape[a] for a in axes))
+    xhat = centred * rstd
     return xhat * weight + bias, xhat, rstd
-
-
-def _closely(x: Array, axes: tuple[int, ...], eps: float, far: Array) -> tuple[Array, Array, Array, Array]:
-    """Return mean, variance, normalized entries and reciprocal deviation, exact also in the rows that are ``far``."""
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        scale, mean, centred, variance = _scaled(x, axes, eps, far)
-        root = np.sqrt(variance)
-        xhat = np.where(far, centred / root, centred * (1 / root))  # rows that are not keep their bits
-        return (
-            mean * scale,
-            np.square(centred * scale).sum(axis=axes, keepdims=True) / (x.size // scale.size),
-            xhat,
-            1 / root / scale,
-        )
 
 
 # To length 1
@@ -121,16 +79,13 @@ def _closely(x: Array, axes: tuple[int, ...], eps: float, far: Array) -> tuple[A
 
 def _inverse(x: Any) -> Any:
     """Return the reciprocal length of each vector, 0 for a zero vector."""
-    largest = np.abs(x).max(axis=-1, keepdims=True)
-    scale = largest.detach() + (largest == 0)  # by which the result does not depend on it
-    squares = np.square(x / scale).sum(axis=-1, keepdims=True)
-    zero = largest == 0
-    return (1 - zero.astype(x.dtype)) / (scale * np.sqrt(squares + zero))
+    squares = np.square(x).sum(axis=-1, keepdims=True)
+    there = squares > 0
+    return np.where(there, 1 / np.sqrt(np.where(there, squares, 1)), 0)
 
 
-def _unit_rule(g: Any, x: Any, y: Any, r: Any) -> Any:
-    share = r * (g - y * (g * y).sum(axis=-1, keepdims=True))
-    return undefined(share, x, r == 0, axis=-1) if isinstance(y, Tensor) else share
+def _unit_rule(g: Any, y: Any, r: Any) -> Any:
+    return r * (g - y * (g * y).sum(axis=-1, keepdims=True))
 
 
 def _unit_cost(y: Shape, x: Shape) -> Cost:
@@ -151,17 +106,8 @@ def unit(x: Array) -> Array:
     return scaled / size, np.where(largest > 0, 1 / size / scale, 0)
 
 
-def _direction(g: Any, x: Any) -> Any:
-    """Return a number for each vector times its direction."""
-    if not isinstance(x, Tensor):
-        return g.reshape((*g.shape, 1)) * unit.op.value(x)[0]
-    return undefined(g.reshape((*g.shape, 1)) * unit(x), x, np.all(x == 0, axis=-1, keepdims=True), axis=-1)
-
-
-def _length_push(dx: Any, x: Any) -> Any:
-    if not isinstance(x, Tensor):
-        return (dx * unit.op.value(x)[0]).sum(axis=-1)
-    return undefined(dx * unit(x), x, np.all(x == 0, axis=-1, keepdims=True), axis=-1).sum(axis=-1)
+def _direction(x: Any) -> Any:
+    return unit(x) if isinstance(x, Tensor) else unit.op.value(x)[0]
 
 
 def _length_cost(y: Shape, x: Shape) -> Cost:
@@ -169,8 +115,8 @@ def _length_cost(y: Shape, x: Shape) -> Cost:
 
 
 @op(
-    vjp=_direction,
-    jvp=_length_push,
+    vjp=lambda g, x: g.reshape((*g.shape, 1)) * _direction(x),
+    jvp=lambda dx, x: (dx * _direction(x)).sum(axis=-1),
     cost=_length_cost,
     fresh=True,
 )

@@ -34,9 +34,7 @@ class LayerNames:
         self.model = model
         self.names: dict[int, str] = {}
         self.structure: object = None
-        self.known: dict[
-            int, Known
-        ] = {}  # outside of the model: module, name, whether it keeps it
+        self.known: dict[int, Known] = {}  # outside of the model: module, name, whether it keeps it
         self.first: Any = None
         self.listed: dict[str, Layer] = {}
 

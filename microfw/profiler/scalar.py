@@ -8,6 +8,7 @@ graph is the same model in the same engine, and no second table of ops is needed
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +76,8 @@ def as_scalars(y: Any) -> Any:
 def numbers_in(x: Any) -> Any:
     """Return the values of an array of Tensors; anything else as it is."""
     if isinstance(x, np.ndarray) and x.dtype == object:
-        return np.array([float(t) for t in x.reshape(-1)], float).reshape(x.shape)
+        with mode(recording=False):  # the numbers are meant, and no gradient
+            return np.array([float(t) for t in x.reshape(-1)], float).reshape(x.shape)
     return x
 
 
@@ -156,7 +158,8 @@ def scalar_graph(loss: Callable[[], Tensor], parameters: Sequence[Tensor], obser
     for p in parameters:
         entries = [Tensor(value, requires_grad=True) for value in p.data.reshape(-1)]
         array = np.empty(len(entries), object)
-        array[:] = entries
+        for k, entry in enumerate(entries):
+            array[k] = entry  # one by one: NumPy would ask a Tensor for its array
         known[p._node] = array.reshape(p.shape).view(Scalars)
         name = p._leaf.name if p._leaf is not None else ""
         for k, t in enumerate(entries):
@@ -182,7 +185,9 @@ def _run(op: Any, node: Node, inputs: list[Any], params: dict[str, Any], output:
     runs: tuple[Callable[[], Any], ...] = (lambda: op.value(*inputs, **params), lambda: each(*inputs))
     for run in runs:
         try:
-            y = run()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # values taken out of Tensors are found below
+                y = run()
             y = as_scalars(y[0] if isinstance(y, tuple) else y)
             y = _unpacked(y) if isinstance(y, Scalars) else y
             right = isinstance(y, Scalars) and y.shape == output.shape and _same(y, output)
