@@ -187,7 +187,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
 
     def _start(self, rows: Rows) -> None:
         """Make a network, a loss and an optimizer, and forget what was trained before."""
-        rng = generator(self.random_state)
+        rng = parts.generator(self.random_state)
         loss = self._make_loss()
         if self.norm == "batch" and len(rows) == 1:
             raise DataError(message(type(self).__name__, "rows for norm='batch' to compare", "1 sample"))
@@ -347,9 +347,3 @@ def _counting(X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
 
 def _integer(value: Any, least: int) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
-
-
-def generator(random_state: Any) -> np.random.Generator:
-    """Return a generator for a seed, a RandomState, a Generator or None; NumPy's global one is not touched."""
-    draw = getattr(random_state, "integers", getattr(random_state, "randint", None))  # a RandomState has the latter
-    return np.random.default_rng(random_state if draw is None else draw(1 << 31))

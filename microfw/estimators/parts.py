@@ -141,3 +141,9 @@ def _named(name: str, known: dict[str, Any], what: str, where: str) -> Any:
         fix = f"did you mean {close[0]!r}?" if close else ""
         raise ArgumentError(message(where, f"{what} to be one of {', '.join(sorted(known))}", repr(name), fix))
     return found
+
+
+def generator(random_state: Any) -> np.random.Generator:
+    """Return a generator for a seed, a RandomState, a Generator or None; NumPy's global one is not touched."""
+    draw = getattr(random_state, "integers", getattr(random_state, "randint", None))  # a RandomState has the latter
+    return np.random.default_rng(random_state if draw is None else draw(1 << 31))

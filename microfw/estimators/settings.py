@@ -71,7 +71,7 @@ def adopt(learner: Learner, estimator: Any) -> None:
     elif "learning_rate" in names and not callable(rate):
         optimizer.lr = float(rate)
     if "random_state" in names:
-        from microfw.estimators.base import generator
+        from microfw.estimators.parts import generator
 
         learner.rng.bit_generator.state = generator(estimator.random_state).bit_generator.state
     if names & {"loss", "optimizer", "optimizer_params", "learning_rate", "max_grad_norm"}:
