@@ -143,7 +143,7 @@ def test_numbers():
     with pytest.raises(ValueError, match="ambiguous"):
         bool(t([1.0, 2.0]))
     with pytest.raises((TypeError, ValueError)):
-        float(t([1.0, 2.0]))
+        float(mf.tensor([1.0, 2.0]))
     with pytest.raises(ValueError):
         t([1.0, 2.0]).item()
 

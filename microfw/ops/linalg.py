@@ -32,7 +32,8 @@ def _column_sums(g: Any, shape: Shape, out: Any = None) -> Any:
 
 def _to_bias(g: Any, shape: Shape) -> Any:
     """Return the gradient of a bias with the bits that `_column_sums` writes into an optimizer's buffer."""
-    return g if isinstance(g, Tensor) or shape != g.shape[-1:] else _column_sums(g, shape)
+    plain = g.dtype.kind == "f" and not isinstance(g, Tensor)  # the law runs rules on objects
+    return _column_sums(g, shape) if plain and shape == g.shape[-1:] else g
 
 
 def _rows(x: Any) -> Any:

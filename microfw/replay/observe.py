@@ -70,7 +70,7 @@ class Signature:
         """Return how another step, compared with this one, was of another kind; None if it was of the same."""
         for (scope, name, params, shapes, constants), theirs in zip(self.ops, other.ops, strict=False):
             where = recording.place(scope, name)
-            if name != theirs[1] or (scope and scope[0]) is not (theirs[0] and theirs[0][0]):
+            if name != theirs[1] or type(scope and scope[0]) is not type(theirs[0] and theirs[0][0]):
                 return f"op {where} has taken the place of {recording.place(theirs[0], theirs[1])}"
             if not alike(params, theirs[2]):
                 keys = [k for k in params if not alike(params[k], theirs[2].get(k))]

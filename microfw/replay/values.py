@@ -120,7 +120,7 @@ def slots_of(kind: type) -> list[str]:
     """Return the names of the slots of a class and its bases."""
     found: list[str] = []
     for base in kind.__mro__:
-        slots = vars(base).get("_slots_of__", ())
+        slots = vars(base).get("__slots__", ())
         found += [slots] if isinstance(slots, str) else list(slots)
     return found
 

@@ -58,8 +58,7 @@ def round_(x: Array, *, decimals: int = 0) -> Array:
     return np.round(x, decimals)
 
 
-if hasattr(np, "fix"):  # deprecated in NumPy 2.5
-    NUMPY[np.fix] = lambda x: trunc(x)
+NUMPY[np.fix] = lambda x: trunc(x)
 
 
 # Comparisons, logic and whole quotients: no gradient

@@ -9,9 +9,7 @@ import numpy as np
 
 from microfw.errors import ArgumentError, ShapeError
 from microfw.op import Array, Cost, Shape, op
-from microfw.ops.elementwise.choices import undefined
 from microfw.registry import NUMPY
-from microfw.tensor import Tensor
 
 Axis = int | tuple[int, ...] | None
 
@@ -106,11 +104,11 @@ def var(x: Array, *, axis: Axis = None, ddof: float = 0, keepdims: bool = False)
 
 
 def _std_rule(g: Any, y: Any, d: Any, shape: Shape, axis: Axis, ddof: float, keepdims: bool) -> Any:
-    return _along(spread(g / (_count(shape, axis) - ddof), shape, axis), d, y, axis)
+    return spread(g / ((y + (y == 0)) * (_count(shape, axis) - ddof)), shape, axis) * d
 
 
 def _std_push(dx: Any, y: Any, d: Any, shape: Shape, axis: Axis, ddof: float, keepdims: bool) -> Any:
-    return np.sum(_along(dx, d, y, axis), axis=axis, keepdims=keepdims) / (_count(shape, axis) - ddof)
+    return np.sum(dx * d, axis=axis, keepdims=keepdims) / ((y + (y == 0)) * (_count(shape, axis) - ddof))
 
 
 @op(
@@ -125,66 +123,18 @@ def std(x: Array, *, axis: Axis = None, ddof: float = 0, keepdims: bool = False)
     """Standard deviation over axes, the root of `var`; slope 0 where all entries are equal."""
     n = _freedom("std", np.shape(x), axis, ddof)
     d = _centred(x, axis)
-    return _length(d, axis, keepdims, n), d
+    return np.sqrt(np.sum(d * d, axis=axis, keepdims=keepdims) / n), d
 
 
 # Lengths
 
 
-def _along(g: Any, x: Any, y: Any, axis: Axis) -> Any:
-    """Return ``g * x / y``, where ``y`` is a length of ``x``: 0 if that is 0, and then with no derivative by ``x``."""
-    zero = spread(y == 0, x.shape, axis)
-    share = g * (x / (spread(y, x.shape, axis) + zero))
-    return undefined(share, x, zero, axis=axis) if isinstance(x, Tensor) else share
-
-
-FEW = 1 << 14
-"""Up to so many squares a product adds up without a loss of digits that a sum would not have."""
-
-SAFE = {char: (float(np.finfo(char).tiny / np.finfo(char).eps), float(np.finfo(char).max)) for char in "fd"}
-"""By dtype, between which sums of squares no square has overflowed, or underflowed so much that it is missed."""
-
-
-_vecdot: Any = np.vecdot
-
-
-def _squares(x: Any, axis: Axis, keepdims: bool) -> Any:
-    if x.dtype.char in "fd":
-        if axis is None and x.size <= FEW:
-            flat = x.ravel()
-            squares = flat.dot(flat)  # unlike a sum of squares, a product gives no warning if it overflows
-            return squares.reshape((1,) * x.ndim) if keepdims else squares
-        if isinstance(axis, int) and x.shape[axis] <= FEW:
-            squares = _vecdot(x, x, axis=axis)
-            return np.expand_dims(squares, axis) if keepdims else squares
-        with np.errstate(over="ignore", under="ignore"):
-            return np.sum(np.square(x), axis=axis, keepdims=keepdims)
-    return np.sum(x * x, axis=axis, keepdims=keepdims)
-
-
-def _length(x: Any, axis: Axis, keepdims: bool, n: float = 1) -> Any:
-    """Return the root of the sum of squares over ``n``, of scaled entries where squares are out of range."""
-    squares = _squares(x, axis, keepdims)
-    y = np.sqrt(squares if n == 1 else squares / n)
-    if x.dtype.char not in SAFE or not x.size:
-        return y
-    low, high = SAFE[x.dtype.char]
-    flat = squares.ravel()
-    if flat.item(flat.argmin()) >= low and flat.item(flat.argmax()) <= high:
-        return y
-    scale = np.max(np.abs(x), axis=axis, keepdims=True)
-    scale = np.where((scale > 0) & (scale <= high), scale, 1).astype(x.dtype)
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        scaled = np.sqrt(np.sum(np.square(x / scale), axis=axis, keepdims=True) / n) * scale
-    return np.where((squares >= low) & (squares <= high), y, scaled if keepdims else np.squeeze(scaled, axis))
-
-
 def _norm_rule(g: Any, x: Any, y: Any, axis: Axis, keepdims: bool) -> Any:
-    return _along(spread(g, x.shape, axis), x, y, axis)
+    return spread(g / (y + (y == 0)), x.shape, axis) * x
 
 
 def _norm_push(dx: Any, x: Any, y: Any, axis: Axis, keepdims: bool) -> Any:
-    return np.sum(_along(dx, x, y, axis), axis=axis, keepdims=keepdims)
+    return np.sum(dx * x, axis=axis, keepdims=keepdims) / (y + (y == 0))
 
 
 @op(
@@ -195,11 +145,8 @@ def _norm_push(dx: Any, x: Any, y: Any, axis: Axis, keepdims: bool) -> Any:
     name="norm",
 )
 def _norm(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Root of the sum of squares over axes, all by default; slope 0 where all entries are 0.
-
-    It neither overflows nor underflows where the squares do.
-    """
-    return _length(x, axis, keepdims)
+    """Root of the sum of squares over axes, all by default; slope 0 where all entries are 0."""
+    return np.sqrt(np.sum(x * x, axis=axis, keepdims=keepdims))
 
 
 def vector_norm(x: Any, *, axis: Axis = None, keepdims: bool = False, ord: Any = 2) -> Any:
