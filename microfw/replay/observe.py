@@ -12,6 +12,7 @@ from microfw.graph import Node
 from microfw.recording import HERE, Observer, path
 from microfw.replay.trace import Array
 from microfw.replay.verification import same
+from microfw.tensor import Tensor
 
 
 class Uncapturable(MicrofwError, RuntimeError):
@@ -110,3 +111,10 @@ def plainly(value: Any) -> bool:
         return all(map(plainly, value))
     plain_kinds = bool | int | float | str | slice | np.dtype | np.ndarray | np.generic | type
     return value is None or value is Ellipsis or isinstance(value, plain_kinds)
+
+
+def constant(array: Array) -> Tensor:
+    """Return an array as what a step's function is called with: a Tensor that nobody can write to."""
+    tensor = Tensor(array)
+    tensor._array.setflags(write=False)  # it is data, and no parameter
+    return tensor

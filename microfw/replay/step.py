@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import partial
 from itertools import repeat
 from operator import length_hint
-from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 
 from microfw import recording
-from microfw.errors import DTypeError, ReplayError, ReplayWarning, message
+from microfw.errors import DTypeError, message
 from microfw.reach import reached
 from microfw.recording import MODE, Mode
 from microfw.replay.capture import Captured, capture
+from microfw.replay.check import verify
 from microfw.replay.dependencies import Dependencies
 from microfw.replay.moves import moves
-from microfw.replay.observe import Signature, Uncapturable, Watch
+from microfw.replay.observe import Signature, Uncapturable, Watch, constant
 from microfw.replay.replayed import FIRST_CHECK, Replay
 from microfw.replay.timed import Timed
-from microfw.replay.verification import Carried, Difference, StepState, global_generators
+from microfw.replay.verification import Carried, StepState, global_generators
 from microfw.tensor import Tensor, result
 
 Array = np.ndarray[Any, Any]
@@ -84,7 +83,7 @@ class CompiledStep:
         replay, passes = self._select(key)
         if replay is not None:
             if not length_hint(replay.ticks):
-                return self._verify(key, replay, arrays, between, update)
+                return verify(self, key, replay, arrays, between, update)
             run, self._runs = replay.under(MODE.get()), replay.runs
             made = run(arrays, between, update)
             if made is not None:
@@ -147,7 +146,7 @@ class CompiledStep:
 
     def _eager(self, arrays: Any, between: Between, f: Callable[..., Any] | None = None) -> Any:
         self.optimizer.zero_grad()
-        returned = self.f(*[_given(a) for a in arrays]) if f is None else f()
+        returned = self.f(*[constant(a) for a in arrays]) if f is None else f()
         tensors = returned if isinstance(returned, tuple) else (returned,)
         if between is not None:
             between(tensors[0]._array)
@@ -170,7 +169,7 @@ class CompiledStep:
         generators = [x for x in found if isinstance(x, np.random.Generator)]
         carried = Carried(generators, [t for t in tensors if t._node is None])
         drawn, elsewhere = carried.save(), _states(depends.generators, generators)
-        watch, inputs = Watch(MODE.get().observer), [_given(a) for a in arrays]
+        watch, inputs = Watch(MODE.get().observer), [constant(a) for a in arrays]
         captured: list[tuple[Captured, Signature, StepState]] = []
         leaves = [(t._leaf, t._leaf.version) for t in tensors if t._node is not None and t._leaf is not None]
 
@@ -272,68 +271,6 @@ class CompiledStep:
         self.seen.pop(key, None)
         return True
 
-    # Checking a plan
-
-    def _verify(self, key: Key, replay: Replay, arrays: Any, between: Between, update: Update) -> Any:
-        """Do a step by the plan and once more eagerly, and compare every bit; the eager step is the one that counts."""
-        watcher = MODE.get().watcher
-        began = perf_counter_ns()
-        replay.count_check()
-        known = type(self.optimizer).__module__.startswith("microfw.")  # others may keep state that no copy is made of
-        both = bool(update) and known
-        before = replay.state()
-        try:
-            planned = replay.attempt(arrays, both)
-        finally:
-            before.restore()
-        if watcher is not None and watcher.timing:
-            watcher.stretches += ("check", began, perf_counter_ns())
-        made = self._eager(arrays, between)
-        if both:
-            self._update(update)
-        if planned is not None:
-            outputs = [t._array for t in (made if isinstance(made, tuple) else (made,))]
-            difference = planned.difference(replay.state(outputs))
-            if difference is not None:
-                self._drop(key, replay, before, arrays, difference)
-        if not both:
-            self._update(update)
-        return made
-
-    def _drop(self, key: Key, replay: Replay, before: StepState, arrays: Any, difference: Difference) -> None:
-        """Take a plan that gives something else than the eager step away, for good, and say so."""
-        self.replays.pop(key, None)
-        self._runs = {}
-        self.dropped[key] = difference.where
-        if difference.rounding:
-            self._refuse(key, f"a replay gives other last digits for {difference.where}")
-            return
-        after = replay.state()
-        before.restore()
-        cause = self._cause(replay, arrays)
-        text = message(
-            "compiled step",
-            f"the replayed step to give {difference.where} as the eager step does",
-            f"something else at replay {replay.checked}{f': {cause}' if cause else ''}",
-            f"updates since replay {replay.checked // 4 if replay.checked > FIRST_CHECK else 1} may be wrong",
-        )
-        self._refuse(key, f"a replay gave another value for {difference.where}{f': {cause}' if cause else ''}")
-        if self.strict:
-            raise ReplayError(f"{text}; train with compile=False, or pass what changes as an argument")
-        after.restore()
-        warnings.warn(f"{text}; the step is run eagerly from here on", ReplayWarning, stacklevel=4)
-
-    def _cause(self, replay: Replay, arrays: Any) -> str:
-        """Return the setting or array in which the step is not the one that was captured, as far as can be found."""
-        watch, inputs = Watch(), [_given(a) for a in arrays]
-        tensors = [x for x in reached(self.f) if isinstance(x, Tensor) and x._leaf is not None]
-        try:
-            with recording.mode(observer=watch, watcher=None):
-                self.f(*inputs)
-            return Signature(watch, [*inputs, *tensors]).difference(replay.signature) or ""
-        except Exception as error:
-            return str(error)
-
     # Reading
 
     def explain(self) -> str:
@@ -354,12 +291,6 @@ class CompiledStep:
 
 def _nothing(kind: str, flag: int) -> None:
     pass
-
-
-def _given(array: Array) -> Tensor:
-    tensor = Tensor(array)
-    tensor._array.setflags(write=False)  # it is data, and no parameter
-    return tensor
 
 
 def _why(reason: Exception) -> str:

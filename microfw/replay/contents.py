@@ -1,0 +1,144 @@
+"""Values that are compared, and the contents of arrays and containers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import isnan
+from typing import Any
+
+import numpy as np
+
+from microfw.replay.values import ATOMS, INERT, LIBRARIES, Path, is_locked
+
+MAX_TESTS = 2048
+"""A test takes about 25 ns at each step, so these take 50 us."""
+
+MAX_BYTES = 1 << 17
+"""So many bytes of arrays take about 15 us to compare."""
+
+MAX_VISITS = 20_000
+
+LONG = 16
+"""Longer containers are compared by the identities of their elements in one expression."""
+
+
+class Contents:
+    """Values with the tests that they are as they were; `Dependencies` finds them."""
+
+    values: list[tuple[Any, Path]]
+    tests: list[str]
+    bound: dict[str, Any]
+    problem: str
+    _names: dict[int, str]
+    _seen: dict[int, Any]
+    _kept: list[Any]
+    _bytes: int
+    _todo: list[tuple[Any, Path, Callable[[Any, Path], None]]]
+
+    def _look_of(self, value: Any) -> Callable[[Any, Path], None]:
+        """Return what looks into a value."""
+        raise NotImplementedError
+
+    def _attributes(self, x: Any, path: Path) -> None:
+        """Look at an object's attributes."""
+        raise NotImplementedError
+
+    def _refuse(self, path: Path, why: str) -> None:
+        self.problem = self.problem or f"it depends on {path}, {why}"
+
+    def _name(self, value: Any) -> str:
+        """Return the name of an object in tests."""
+        name = self._names.get(id(value))
+        if name is None:
+            name = self._names[id(value)] = f"dep{len(self._names)}"
+            self.bound[name] = value
+        return name
+
+    def _slot(self, text: str, value: Any, path: Path) -> None:
+        """Test that an expression still gives a value, and look into the value."""
+        name = self._name(value)
+        kind = type(value)
+        test = f"{text} is {name}"
+        if kind in (bool, int, str, bytes) or (kind is float and value and not isnan(value)):
+            test = f"({test} or type({text}) is {kind.__name__} and {text} == {name})"
+        self.tests.append(test)
+        self._visit(value, path)
+
+    def _visit(self, value: Any, path: Path) -> None:
+        """Note a value, and remember to look into it."""
+        if isinstance(value, ATOMS):
+            self.values.append((value, path))
+            return
+        if id(value) in self._seen:
+            return
+        self._seen[id(value)] = value
+        if isinstance(value, np.ndarray):
+            self._array(value, path)
+            return
+        self.values.append((value, path))
+        if not isinstance(value, INERT) or getattr(value, "__self__", None) is not None:
+            self._todo.append((value, path, self._look_of(value)))
+
+    def _array(self, array: Any, path: Path) -> None:
+        if is_locked(array):
+            self.values.append((array, path))
+            return
+        self._bytes += array.nbytes
+        if array.dtype.hasobject:
+            self._refuse(path, "an array of objects; make it an array of numbers")
+        elif self._bytes > MAX_BYTES:
+            size = f"an array of {array.size:,} entries that may change, too large to compare at each step"
+            self._refuse(
+                path, f"{size}; make it a Tensor, pass it as an argument, or lock it with setflags(write=False)"
+            )
+        else:
+            content = array.tobytes()
+            self.values.append(((array.shape, array.dtype, content), path))
+            self.tests.append(f"{self._name(array)}.tobytes() == {self._name(content)}")
+
+    def _tensor(self, tensor: Any, path: Path) -> None:
+        leaf = tensor._leaf  # whose changes are counted, and whose values are read at each step
+        self.values.append((tensor._array if leaf is not None else None, path))
+        self.values.append(((tensor._node is None, leaf is not None and bool(leaf.hooks)), path))
+
+    def _dict(self, found: Any, path: Path) -> None:
+        name = self._name(found)
+        if type(found).__module__.partition(".")[0] not in LIBRARIES:
+            self._attributes(found, path)
+        if len(found) > LONG:
+            self._long(f"{name}.values()", list(found.values()))
+            self.tests.append(f"[*{name}] == {self._name([*found])}")
+        else:
+            self.tests.append(f"len({name}) == {len(found)}")
+        for key, value in found.items():
+            step = Path(path, f"[{key!r}]" if isinstance(key, ATOMS) else f"[{type(key).__name__}]")
+            self._visit(key, step)
+            if len(found) > LONG:
+                self._visit(value, step)
+            else:
+                self._slot(f"{name}.get({repr(key) if type(key) in (str, int) else self._name(key)})", value, step)
+
+    def _list(self, found: Any, path: Path) -> None:
+        name = self._name(found)
+        self.tests.append(f"len({name}) == {len(found)}")
+        if len(found) > LONG:
+            self._long(name, list(found))
+        for k, value in enumerate(found):
+            if len(found) > LONG:
+                self._visit(value, Path(path, f"[{k}]"))
+            else:
+                self._slot(f"{name}[{k}]", value, Path(path, f"[{k}]"))
+
+    def _long(self, text: str, values: list[Any]) -> None:
+        self._kept.append(values)  # so that no id is given twice
+        self.tests.append(f"[*map(id, {text})] == {self._name([*map(id, values)])}")
+
+    def _tuple(self, found: Any, path: Path) -> None:
+        ordered = found if isinstance(found, tuple) else sorted(found, key=repr)
+        for k, value in enumerate(ordered):
+            self._visit(value, Path(path, f"[{k}]"))
+
+    def _set(self, found: Any, path: Path) -> None:
+        copy = frozenset(found)
+        self.tests.append(f"{self._name(found)} == {self._name(copy)}")
+        self._tuple(copy, path)
