@@ -46,11 +46,11 @@ def compile(f: Callable[..., Any], optimizer: Optimizer) -> CompiledStep:
 
     Notes
     -----
-    What Python does in ``f`` besides ops is done only in the first two calls: side effects are not seen again,
-    and what it reads from inside of other objects must stay the same. Arrays that it makes must be equal in both
-    calls. A step that reads a value of a Tensor, such as a branch on the loss, is not replayed, but run every
-    time; so is one under an observer. A change of the model (a setting, `train` and `eval`, frozen parameters,
-    hooks), or of a variable that ``f`` names, makes the step captured anew.
+    Side effects of ``f`` happen only in steps that run eagerly. What ``f`` can reach is compared before each replay:
+    settings of modules, attributes of objects, entries of containers, variables. A change makes the step captured
+    again; what cannot be compared makes it run every time, and `CompiledStep.explain` names it. A step that reads a
+    value of a Tensor, such as a branch on the loss, runs every time too. At replays 16, 64, 256 and so on the plan
+    is compared with an eager step again; a difference drops the plan with a `ReplayWarning`.
 
     Examples
     --------

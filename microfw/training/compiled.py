@@ -60,6 +60,8 @@ class Compiled:
         able = able and optimizer.flat.values.dtype == dtype_of(model)  # to which a replayed step casts
         chosen = able and (usual if wanted is None else wanted)
         self.step = CompiledStep(Forward(model, loss), optimizer) if chosen else None
+        if self.step is not None:
+            self.step.strict = True
 
     def expect(self, rows: int, steps: int) -> None:
         """Tell that so many steps with so many rows each are to come."""
