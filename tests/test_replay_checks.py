@@ -30,6 +30,11 @@ def spoil(step, change=1.0):
     constant += np.float32(change)
 
 
+def run(step, times):
+    for _ in range(times):
+        step(X)
+
+
 def made(kind=optim.SGD, **options):
     model = Shifted()
     return model, mf.compile(lambda x: np.mean(model(x) ** 2), kind(model.parameters(), lr=0.01, **options))
@@ -42,8 +47,7 @@ def test_a_plan_that_is_spoilt_is_found_at_the_next_check_and_dropped():
     assert step.replays
     spoil(step)
     with pytest.warns(ReplayWarning, match="the loss") as caught:
-        for _ in range(30):
-            step(X)
+        run(step, 30)
     assert len(caught) == 1
     assert "updates since replay 1 may be wrong" in str(caught[0].message)
     assert not step.replays and "a replay gave another value for the loss" in step.explain()
