@@ -155,7 +155,7 @@ def test_round():
 
 
 def test_numpys_own_assertions_take_tensors():
-    x = mf.tensor(A, requires_grad=True)
+    x = mf.tensor(A)
     np.testing.assert_array_equal(x, A)
     np.testing.assert_array_equal(x, x)
     np.testing.assert_allclose(x, A + 1e-12)

@@ -55,7 +55,7 @@ WRONG = {
     "a vjp that is too large": (dict(value=np.square, vjp=lambda g, x: 2.01 * g * x), "derivatives: .*backward derivative"),
     "a jvp that is too small": (dict(value=np.square, vjp=lambda g, x: 2 * g * x, jvp=lambda dx, x: dx * x), "derivatives: .*forward mode"),
     "a rule that stops at arrays": (dict(value=np.square, vjp=lambda g, x: 2 * g * np.asarray(x)), "derivatives of rules: "),
-    "a rule for arrays only": (dict(value=np.square, vjp=lambda g, x: 2 * np.multiply(g, x, out=np.empty_like(np.asarray(g)))), "derivatives of rules: TypeError"),
+    "a rule for arrays only": (dict(value=np.square, vjp=lambda g, x: 2 * np.multiply(g, x, out=np.empty_like(np.asarray(g)))), "derivatives of rules: "),
     "a rule that writes to g": (dict(value=lambda x: x * x / 2, vjp=greedy, jvp=lambda dx, x: dx * x), "wrote to the gradient|second backward|derivatives"),
     "a value that is written where it is saved": (dict(value=writes, vjp=lambda g, x: g), "value: .*the op wrote to input 0"),
     "a value that is written": (dict(value=writes, vjp=lambda g: g), "value: .*the op wrote to input 0"),

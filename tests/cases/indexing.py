@@ -142,6 +142,7 @@ CASES = [
             Sample("rows", (floats((3, 4)), np.array([[0, 2, 0]]))),
             Sample("a table of entries", (floats((2, 3)), np.array([[[0, 1], [1, 1]], [[2, 0], [0, 0]]]))),
             Sample("none", (floats((2, 3)), np.zeros((2, 0), int))),
+            Sample("empty", (np.zeros((0, 3)), np.zeros((2, 0), int))),
         ],
         without={"0-d": "there is no axis to take along"},
     ),
