@@ -25,6 +25,7 @@ from microfw.errors import ArgumentError
 from microfw.record import REQUIRED, write, written
 from microfw.registry import NUMPY, OPS
 from microfw.tensor import Tensor
+from microfw.variadic import apply
 
 Shape = tuple[int, ...]
 Array = Any
@@ -169,6 +170,8 @@ class Op:
             counts: dict[int, Callable[..., Tensor]] = {}
 
             def call(*inputs: Any, **params: Any) -> Tensor:
+                if len(inputs) > WRITTEN:
+                    return apply(self, inputs, params)
                 if len(inputs) not in counts:
                     counts[len(inputs)] = written(self, tuple(f"x{k}" for k in range(len(inputs))))
                 return counts[len(inputs)](*inputs, **params)
@@ -186,6 +189,9 @@ class Op:
     def __repr__(self) -> str:
         return f"<op {self.name}>"
 
+
+WRITTEN = 8
+"""Up to so many inputs of an op that takes any number, applying it is written out; for more it is a loop."""
 
 VARARGS = 4
 """The flag of a function that takes any number of arguments, ``inspect.CO_VARARGS``."""

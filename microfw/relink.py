@@ -15,29 +15,34 @@ if TYPE_CHECKING:
 
 def relink(node: Node, partial: Partial, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Turn what an edge saved into Tensors tied to the graph that they came from."""
-    parents = {edge[1].index: edge[0] for edge in node.edges or ()}
-    return tuple(_link(node, parents, source, value) for source, value in zip(partial.sources, args, strict=True))
+    return tuple(_link(node, source, value) for source, value in zip(partial.sources, args, strict=True))
 
 
 # Functions of a module, since one within another that calls itself is a cycle, which would keep the graph.
 
 
-def _link(node: Node, parents: dict[int, Node | Leaf], source: str, value: Any) -> Any:
+def _link(node: Node, source: str, value: Any) -> Any:
     op = node.op
     if source == "y":
         return _linked(value, node)
     if source in op.aux:
-        inputs = dict(zip(op.inputs, node.inputs or (), strict=True))
+        inputs = {op.inputs[0]: node.inputs} if op.variadic else dict(zip(op.inputs, node.inputs or (), strict=True))
         recipe = op.aux[source]
         wanted = recipe.__code__.co_varnames[: recipe.__code__.co_argcount]
-        return recipe(
-            *(_link(node, parents, name, inputs[name]) if name in inputs else node.params[name] for name in wanted)
-        )
+        return recipe(*(_link(node, name, inputs[name]) if name in inputs else node.params[name] for name in wanted))
     if op.variadic and source == op.inputs[0]:
-        return [_linked(a, parents.get(i)) for i, a in enumerate(value)]
+        return [_linked(a, parent) for a, parent in zip(value, node.parents or (), strict=True)]
     if source in op.inputs:
-        return _linked(value, parents.get(op.inputs.index(source)))
+        return _linked(value, _parent(node, op.inputs.index(source)))
     return value
+
+
+def _parent(node: Node, index: int) -> Node | Leaf | None:
+    """Return the node or leaf of an input, or None if it needs no gradient."""
+    for parent, partial in zip(node.parents or (), node.form.partials, strict=True):
+        if partial.index == index:
+            return parent
+    return None
 
 
 def _linked(value: Any, parent: Node | Leaf | None) -> Any:

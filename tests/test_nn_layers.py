@@ -109,6 +109,81 @@ def test_constant_input_is_normalised_to_the_bias(layer):
     assert np.isfinite(x.grad).all()
 
 
+NORMS = {
+    "LayerNorm": (lambda: nn.LayerNorm(6), (4, 6)),
+    "BatchNorm1D": (lambda: nn.BatchNorm1D(4), (6, 4)),
+    "BatchNorm1D of sequences": (lambda: nn.BatchNorm1D(4), (3, 4, 5)),
+    "BatchNorm2D": (lambda: nn.BatchNorm2D(2), (3, 2, 4, 5)),
+    "GroupNorm": (lambda: nn.GroupNorm(2, 4), (3, 4, 5)),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize("value", [1e6 + 0.1, -123456.78, 1.1, 0.1, 3e-20, 3e30, 3e38])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_normalising_a_constant_gives_zero(name, value, dtype):
+    make, shape = NORMS[name]
+    layer = make().astype(dtype)
+    x = mf.tensor(np.full(shape, value, dtype), requires_grad=True)
+    with np.errstate(all="ignore"):
+        y = layer(x)
+        np.testing.assert_allclose(y.numpy(), np.zeros(shape), atol=1e-5)
+        y.backward(np.random.default_rng(0).normal(size=shape).astype(dtype))
+    assert np.all(np.abs(x.grad) < 1e4)
+    if abs(value) > 1.0:
+        assert not y.numpy().any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_normalising_keeps_huge_entries_in_range(dtype):
+    scale = dtype(np.finfo(dtype).max / 8)
+    x = mf.tensor(np.array([[-1.0, 1.0, 0.0], [1.0, 2.0, 6.0]], dtype) * scale, requires_grad=True)
+    with np.errstate(all="ignore"):
+        y = nn.LayerNorm(3).astype(dtype)(x)
+        y.backward(np.ones((2, 3), dtype))
+    expected = mf.nn.LayerNorm(3, eps=1e-30).astype(np.float64)(mf.tensor([[-1.0, 1.0, 0.0], [1.0, 2.0, 6.0]]))
+    np.testing.assert_allclose(y.numpy(), expected.numpy(), rtol=1e-5, atol=1e-6)
+    assert np.isfinite(x.grad).all()
+
+
+def test_a_row_far_from_zero_changes_no_bit_of_the_others():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5, 8)).astype(np.float32)
+    far = np.concatenate([x, 1e6 + x[:1]])
+    np.testing.assert_array_equal(nn.LayerNorm(8)(far).numpy()[:5], nn.LayerNorm(8)(x).numpy())
+
+
+def test_a_replayed_step_normalises_what_comes_far_from_zero():
+    losses = {}
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(size=(4, 6)).astype(np.float32) + shift for shift in (0, 0, 0, 1e6, 0, 1e4, 0)]
+    batches[5][1] = 1e6
+    for compiled in (False, True):
+        model = nn.Sequential(nn.LayerNorm(6), nn.Dense(6, 2, rng=0))
+        optimizer = mf.optim.SGD(model.parameters(), lr=0.1)
+        step = mf.compile(lambda x, m=model: np.mean(np.square(m(x) - 1.0)), optimizer)
+        losses[compiled] = []
+        for x in batches:
+            if compiled:
+                loss = step(x)
+            else:
+                optimizer.zero_grad()
+                loss = np.mean(np.square(model(mf.tensor(x)) - 1.0))
+                loss.backward()
+                optimizer.step()
+            losses[compiled].append(loss.item())
+    assert losses[True] == losses[False]
+    assert "replayed" in step.explain()
+
+
+def test_the_derivative_of_normalising_far_from_zero_is_differentiated_as_well():
+    layer = nn.LayerNorm(3).astype(np.float64)
+    x = np.array([[0.0, 1.0, 3.0]])
+    with mf.no_grad():
+        near, far = (mf.hessian(lambda t, by=by: np.sum(layer(t + by) ** 3))(x) for by in (0.0, 2.0**20))
+    np.testing.assert_allclose(far, near, rtol=1e-9, atol=1e-9)
+
+
 # Vectors of length 1, masked softmax
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from singular_cases import GROUPS, INF
+from singular_cases import GROUPS, INF, SECOND
 
 import microfw as mf
 from microfw import ops
@@ -42,6 +42,23 @@ def test_singular_points(point, dtype):
     assert slope.shape == np.shape(point.slope)
 
 
+@pytest.mark.parametrize("derivative", ["hessian", "forward over reverse"])
+@points
+def test_second_derivatives_at_singular_points_are_right_or_nan(point, derivative):
+    if isinstance(point.value, str):
+        return
+    gradient = mf.grad(lambda x: np.sum(point.function(np, x)))
+    with np.errstate(all="ignore"):
+        x = np.array(point.x, float)
+        found = mf.jacobian(gradient, mode="reverse" if derivative == "hessian" else "forward")(x)
+    found = np.diag(found.reshape(x.size, x.size))
+    if derivative == "hessian":
+        np.testing.assert_allclose(found, SECOND[point.name], rtol=1e-9)
+    else:  # another order of operations may meet infinity times 0
+        known = np.isfinite(found)
+        np.testing.assert_allclose(found[known], np.array(SECOND[point.name], float)[known], rtol=1e-9)
+
+
 def written(values):
     """Write numbers as on the page."""
     a = np.asarray(values, float)
@@ -54,7 +71,9 @@ def told(value, slope):
 
 
 def row(point, torch, jax):
-    own = point.value if isinstance(point.value, str) else told(point.value, point.slope)
+    own = point.value
+    if not isinstance(own, str):
+        own = f"{told(point.value, point.slope)} → {written(SECOND[point.name])}"
     return f"| {point.name.replace('*', chr(92) + '*')} | {own} | {torch} | {jax} | {point.note} |"
 
 
@@ -139,3 +158,108 @@ def test_equal_entries_have_no_deviation_whatever_their_mean_rounds_to():
             y = np.std(x, axis=1)
             y.sum().backward()
             assert not y.data.any() and not x.grad.any()
+
+
+# Second derivatives, where the first is chosen
+
+
+POWERS = {
+    (2.0, 0.0): [[0, 0.5], [0.5, np.log(2) ** 2]],
+    (2.0, 3.0): [[12, 4 + 12 * np.log(2)], [4 + 12 * np.log(2), 8 * np.log(2) ** 2]],
+    (0.0, 2.0): [[2, 0], [0, 0]],
+    (0.0, 3.0): [[0, 0], [0, 0]],
+    (0.0, 1.0): [[0, -np.inf], [-np.inf, 0]],
+    (0.0, 0.0): [[0, np.nan], [np.nan, np.nan]],
+}
+
+
+@pytest.mark.parametrize("point", POWERS, ids=str)
+def test_second_derivatives_of_a_power(point):
+    with np.errstate(all="ignore"):
+        hessian = mf.hessian(lambda v: v[0] ** v[1])(np.array(point))
+    right = np.array(POWERS[point])
+    known = ~np.isnan(hessian)
+    np.testing.assert_allclose(hessian[known], right[known], rtol=1e-12)
+    if point[0] > 0 or point[1] > 1:
+        assert known.all()
+
+
+LENGTHS = {
+    "norm": np.linalg.norm,
+    "norm of rows": lambda x: np.linalg.norm(x.reshape(1, -1), axis=1).sum(),
+    "length": ops.normalization.length,
+    "hypot": lambda x: np.hypot(x[0], x[1]),
+    "std": np.std,
+    "unit": lambda x: ops.normalization.unit(x)[0],
+}
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+@pytest.mark.parametrize("power", [1, 2, 3])
+def test_no_curvature_is_made_up_where_a_length_is_zero(name, power):
+    x = np.zeros(2)
+    for hessian in (mf.hessian, lambda f: mf.jacobian(mf.grad(f), mode="forward")):
+        assert np.isnan(hessian(lambda t: LENGTHS[name](t) ** power)(x)).any()
+        assert np.isfinite(hessian(lambda t: LENGTHS[name](t) ** power)(np.array([3.0, 4.5]))).all()
+
+
+def test_a_length_that_stays_zero_has_no_curvature():
+    assert mf.hessian(lambda t: np.linalg.norm(t * np.zeros(2)))(1.0) == 0
+    np.testing.assert_array_equal(mf.hessian(lambda t: np.std(t * np.ones(3)))(1.0), 0)
+    np.testing.assert_array_equal(mf.hessian(lambda t: np.std(t, axis=1).sum())(np.ones((2, 1))), 0)
+
+
+@pytest.mark.parametrize("function", [np.log, np.log2, np.log10, np.log1p, np.arctanh], ids=lambda f: f.__name__)
+def test_outside_of_its_domain_a_function_has_no_second_derivative(function):
+    with np.errstate(all="ignore"):
+        assert np.isnan(mf.grad(mf.grad(function))(-3.0))
+
+
+# Sums of squares
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", ["huge", "tiny", "subnormal"])
+@pytest.mark.parametrize("axis", [None, 1, (0, 1)])
+def test_lengths_neither_overflow_nor_underflow(dtype, size, axis):
+    info = np.finfo(dtype)
+    scale = {"huge": info.max / 8, "tiny": info.tiny, "subnormal": info.tiny / 1024}[size]
+    x = np.array([[3.0, 4.0]], dtype) * dtype(scale)
+    t = mf.tensor(x, requires_grad=True)
+    y = np.linalg.norm(t, axis=axis)
+    y.sum().backward()
+    rtol = 1e-3 if size == "subnormal" else 4 * info.eps
+    np.testing.assert_allclose(y.numpy() / dtype(scale), np.full(y.shape, 5), rtol=rtol)
+    np.testing.assert_allclose(t.grad, [[0.6, 0.8]], rtol=rtol)
+    s = mf.tensor(np.array([[-1.0, 1.0]], dtype) * dtype(scale), requires_grad=True)
+    y = np.std(s, axis=axis)
+    y.sum().backward()
+    np.testing.assert_allclose(y.numpy() / dtype(scale), np.ones(y.shape), rtol=rtol)
+    np.testing.assert_allclose(s.grad, [[-0.5, 0.5]], rtol=rtol)
+
+
+def test_rows_of_ordinary_size_keep_their_bits_next_to_huge_and_tiny_ones():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5, 7)).astype(np.float32)
+    alone = np.linalg.norm(mf.tensor(x), axis=1).numpy()
+    mixed = np.concatenate([x, np.full((1, 7), 1e30, np.float32), np.full((1, 7), 1e-30, np.float32)])
+    got = np.linalg.norm(mf.tensor(mixed), axis=1).numpy()
+    np.testing.assert_array_equal(got[:5], alone)
+    np.testing.assert_allclose(got[5:], np.array([1e30, 1e-30]) * np.sqrt(7), rtol=1e-6)
+
+
+def test_infinite_and_undefined_entries_have_such_lengths():
+    for x, length in (([np.inf, 1.0], np.inf), ([np.nan, 1.0], np.nan), ([np.inf, np.nan], np.nan)):
+        np.testing.assert_equal(np.linalg.norm(mf.tensor(x)).item(), length)
+    assert np.linalg.norm(mf.tensor(np.zeros(0))).item() == 0
+
+
+def test_a_length_out_of_range_is_replayed_as_it_is_computed():
+    w = mf.nn.Parameter(np.ones(2))
+    optimizer = mf.optim.SGD([w], lr=1e-30)
+    step = mf.compile(lambda x: np.linalg.norm(w * x), optimizer)
+    for scale in (1.0, 1.0, 1.0, 1e20, 1e-30, 0.0, 1.0):
+        loss = step(np.array([3 * scale, 4 * scale], np.float32))
+        np.testing.assert_allclose(loss.item(), 5 * scale, rtol=1e-6)
+        np.testing.assert_allclose(w.grad, np.array([0.6, 0.8]) * 5 * scale * np.array([0.6, 0.8]), rtol=1e-5)
+    assert "replayed" in step.explain()

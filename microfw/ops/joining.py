@@ -15,17 +15,29 @@ from microfw.ops.indexing import getitem
 from microfw.ops.layout import atleast_1d, atleast_2d, atleast_3d, ravel, reshape
 from microfw.ops.mapping import operand, stands_for
 from microfw.tensor import Tensor
+from microfw.variadic import starts
 
 
 def _piece(g: Any, index: int, shapes: Sequence[Shape], axis: int) -> Any:
-    start = sum(s[axis] for s in shapes[:index])
+    start = starts(shapes, axis)[index]
     key = [slice(None)] * len(shapes[index])
     key[axis] = slice(start, start + shapes[index][axis])
     return g[tuple(key)]
 
 
+def _amid(dx: Any, axis: int, before: int, after: int) -> Any:
+    """Return a tangent with so many zeros before and after it along an axis."""
+    parts = [dx]
+    for n, at in ((before, 0), (after, 2)):
+        if n:
+            parts.insert(at, np.zeros((*dx.shape[:axis], n, *dx.shape[axis + 1 :]), dx.dtype))
+    return np.concatenate(parts, axis=axis)
+
+
 def _place(dx: Any, index: int, shapes: Sequence[Shape], axis: int) -> Any:
-    return np.concatenate([dx if k == index else np.zeros(s, dx.dtype) for k, s in enumerate(shapes)], axis=axis)
+    at = starts(shapes, axis)
+    total = at[-1] + shapes[-1][axis]
+    return _amid(dx, axis % dx.ndim, at[index], total - at[index] - dx.shape[axis])
 
 
 @op(vjp=_piece, jvp=_place, cost=moves, fresh=True)
@@ -44,7 +56,8 @@ def _layer(g: Any, index: int, shapes: Sequence[Shape], axis: int) -> Any:
 
 
 def _layers(dx: Any, index: int, shapes: Sequence[Shape], axis: int) -> Any:
-    return np.stack([dx if k == index else np.zeros(s, dx.dtype) for k, s in enumerate(shapes)], axis=axis)
+    axis %= dx.ndim + 1
+    return _amid(dx.reshape((*dx.shape[:axis], 1, *dx.shape[axis:])), axis, index, len(shapes) - index - 1)
 
 
 @op(vjp=_layer, jvp=_layers, cost=moves, fresh=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
+from math import prod, sqrt
 from typing import Any
 
 import numpy as np
 
 from microfw.op import Array, Cost, Shape, op
+from microfw.ops.elementwise.choices import undefined
 from microfw.tensor import Tensor
 
 # To mean 0 and variance 1
@@ -18,16 +19,44 @@ def _mean(x: Any, axes: tuple[int, ...]) -> Any:
     return x.sum(axis=axes, keepdims=True) / prod(x.shape[a] for a in axes)
 
 
-def _centred(x: Any, axes: tuple[int, ...]) -> Any:
-    return x - _mean(x, axes)
+FAR = 256
+"""Where a mean is so many deviations away from 0, what is rounded off it is seen in the result."""
+
+
+def _scaled(x: Any, axes: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:
+    """Return a scale and, of ``x / scale``, the mean, the differences from it, and the variance.
+
+    The scale, a power of 2, keeps squares in range. The mean of the differences is what the mean had rounded off.
+    """
+    values = x.detach() if isinstance(x, Tensor) else x  # the result does not depend on the scale
+    largest = np.max(np.abs(values), axis=axes, keepdims=True)
+    usual = (largest > 0) & (largest <= float(np.finfo(x.dtype).max))
+    scale = np.exp2(np.floor(np.log2(np.where(usual, largest, 1)))).astype(x.dtype)
+    x = x / scale
+    mean = _mean(x, axes)
+    centred = x - mean
+    rest = _mean(centred, axes)
+    centred = centred - rest
+    return scale, mean + rest, centred, _mean(np.square(centred), axes)
 
 
 def _rstd(x: Any, axes: tuple[int, ...], eps: float) -> Any:
-    return 1 / np.sqrt(_mean(np.square(_centred(x, axes)), axes) + eps)
+    scale, _, _, variance = _scaled(x, axes)
+    return 1 / (np.sqrt(variance + eps / scale / scale) * scale)
 
 
 def _xhat(x: Any, axes: tuple[int, ...], eps: float) -> Any:
-    return _centred(x, axes) * _rstd(x, axes, eps)
+    scale, _, centred, variance = _scaled(x, axes)
+    return centred / np.sqrt(variance + eps / scale / scale)
+
+
+def _closely(x: Array, axes: tuple[int, ...], eps: float) -> tuple[Array, Array, Array, Array]:
+    """Return mean, variance, normalized entries and reciprocal deviation, also of entries far from 0, or huge."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        scale, mean, centred, variance = _scaled(x, axes)
+        root = np.hypot(scale * np.sqrt(variance), x.dtype.type(sqrt(eps)))
+        share = root / scale
+        return mean * scale, variance * scale * scale, centred / (share + (share == 0)), 1 / root
 
 
 def _project(g: Any, xhat: Any, axes: tuple[int, ...]) -> Any:
@@ -68,9 +97,17 @@ def normalize(
     centred = x - mean
     variance = _mean(np.square(centred), axes)
     rstd = 1 / np.sqrt(variance + eps)
+    xhat = centred * rstd
+    if x.dtype.char in "fd" and x.size:
+        ratio, least = (mean * rstd).ravel(), rstd.ravel()
+        if not (
+            ratio.item(ratio.argmax()) < FAR and ratio.item(ratio.argmin()) > -FAR and least.item(least.argmin()) > 0
+        ):
+            near = (np.abs(mean * rstd) < FAR) & (rstd > 0)
+            usual, close = (mean, variance, xhat, rstd), _closely(x, axes, eps)
+            mean, variance, xhat, rstd = (np.where(near, a, b) for a, b in zip(usual, close, strict=True))
     if tell is not None:
         tell(mean, variance, prod(x.shape[a] for a in axes))
-    xhat = centred * rstd
     return xhat * weight + bias, xhat, rstd
 
 
@@ -79,13 +116,16 @@ def normalize(
 
 def _inverse(x: Any) -> Any:
     """Return the reciprocal length of each vector, 0 for a zero vector."""
-    squares = np.square(x).sum(axis=-1, keepdims=True)
-    there = squares > 0
-    return np.where(there, 1 / np.sqrt(np.where(there, squares, 1)), 0)
+    largest = np.abs(x).max(axis=-1, keepdims=True)
+    scale = largest.detach() + (largest == 0)  # by which the result does not depend on it
+    squares = np.square(x / scale).sum(axis=-1, keepdims=True)
+    zero = largest == 0
+    return (1 - zero.astype(x.dtype)) / (scale * np.sqrt(squares + zero))
 
 
-def _unit_rule(g: Any, y: Any, r: Any) -> Any:
-    return r * (g - y * (g * y).sum(axis=-1, keepdims=True))
+def _unit_rule(g: Any, x: Any, y: Any, r: Any) -> Any:
+    share = r * (g - y * (g * y).sum(axis=-1, keepdims=True))
+    return undefined(share, x, r == 0, axis=-1) if isinstance(y, Tensor) else share
 
 
 def _unit_cost(y: Shape, x: Shape) -> Cost:
@@ -106,8 +146,17 @@ def unit(x: Array) -> Array:
     return scaled / size, np.where(largest > 0, 1 / size / scale, 0)
 
 
-def _direction(x: Any) -> Any:
-    return unit(x) if isinstance(x, Tensor) else unit.op.value(x)[0]
+def _direction(g: Any, x: Any) -> Any:
+    """Return a number for each vector times its direction."""
+    if not isinstance(x, Tensor):
+        return g.reshape((*g.shape, 1)) * unit.op.value(x)[0]
+    return undefined(g.reshape((*g.shape, 1)) * unit(x), x, np.all(x == 0, axis=-1, keepdims=True), axis=-1)
+
+
+def _length_push(dx: Any, x: Any) -> Any:
+    if not isinstance(x, Tensor):
+        return (dx * unit.op.value(x)[0]).sum(axis=-1)
+    return undefined(dx * unit(x), x, np.all(x == 0, axis=-1, keepdims=True), axis=-1).sum(axis=-1)
 
 
 def _length_cost(y: Shape, x: Shape) -> Cost:
@@ -115,8 +164,8 @@ def _length_cost(y: Shape, x: Shape) -> Cost:
 
 
 @op(
-    vjp=lambda g, x: g.reshape((*g.shape, 1)) * _direction(x),
-    jvp=lambda dx, x: (dx * _direction(x)).sum(axis=-1),
+    vjp=_direction,
+    jvp=_length_push,
     cost=_length_cost,
     fresh=True,
 )

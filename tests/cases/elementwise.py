@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.special
 
+from cases import strategies
 from cases.samples import Case, Sample, binary, choose, floats, repeated, transposed, unary
 
 
@@ -44,6 +45,7 @@ CASES = [
     Case("multiply", np.multiply, binary()),
     Case("divide", np.divide, binary(gap=0.5)),
     Case("power", np.power, binary(first=(0.5, 2.0))),
+    Case("power_log", lambda a, b, n=1: a**b * np.log(a) ** n, binary(first=(0.5, 2.0)), protocol=False),
     Case("remainder", np.remainder, binary(gap=0.5)),
     Case("fmod", np.fmod, binary(gap=0.5)),
     Case("floor_divide", np.floor_divide, binary(gap=0.5)),
@@ -117,6 +119,19 @@ CASES = [
             Sample("empty", (choose(0, 0, 3), np.zeros((0, 3)), floats((3,)))),
             Sample("transposed", (choose(0, 4, 3), floats((3, 4), seed=1), floats((3, 4), seed=2)), {}, transposed),
         ],
+    ),
+    Case(
+        "undefined",
+        lambda y, x, at: y,
+        [
+            Sample("same shape", (floats((3, 4), seed=1), floats((3, 4), seed=2), np.zeros((3, 4), bool))),
+            Sample("rows", (floats((3, 4), seed=1), floats((4,), seed=2), np.zeros((3, 1), bool))),
+            Sample("0-d", (floats((), seed=1), floats((), seed=2), np.array(False))),
+            Sample("empty", (np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 3), bool))),
+            Sample("transposed", (floats((3, 4)), floats((3, 4), seed=2), np.zeros((4, 3), bool)), {}, transposed),
+        ],
+        protocol=False,
+        random=strategies.undefined,
     ),
     Case(
         "astype",

@@ -178,6 +178,12 @@ def keys(draw, shape):
     return draw(hnp.basic_indices(shape, allow_newaxis=True))
 
 
+def undefined(draw):
+    shape = draw(shapes())
+    inputs = floats(shape, seed=draw(seeds)), floats(shape[1:], seed=draw(seeds)), np.zeros(shape, bool)
+    return Sample(f"random {shape}", inputs)
+
+
 def getitem(draw):
     shape = draw(shapes())
     return Sample(f"random {shape}", (floats(shape, seed=draw(seeds)),), {"key": keys(draw, shape)})

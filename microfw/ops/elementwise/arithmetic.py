@@ -9,7 +9,7 @@ import numpy as np
 
 from microfw.op import Array, each, op
 from microfw.ops.elementwise.activations import _sigmoid, sigmoid
-from microfw.ops.elementwise.choices import astype
+from microfw.ops.elementwise.choices import astype, undefined
 from microfw.registry import NUMPY
 from microfw.tensor import Tensor
 
@@ -62,19 +62,50 @@ def square(x: Array) -> Array:
 def _power_base(g: Any, a: Any, b: Any) -> Any:
     if isinstance(b, int | float):
         return g * (b * a ** (b - 1)) if b else g * (a * 0)
-    return g * (b * np.power(a, np.where(b == 0, 1, b) - 1))
+    if not isinstance(b, Tensor):
+        return g * (b * np.power(a, np.where(b == 0, 1, b) - 1))
+    chosen = np.logical_and(a == 0, b == 0)
+    return undefined(g * (b * power_log(a, b + chosen - 1, n=0)), b, chosen)
 
 
-def _power_exponent(g: Any, a: Any, y: Any) -> Any:
+def _power_exponent(g: Any, a: Any, b: Any, y: Any) -> Any:
     if isinstance(a, int | float):
-        return g * (y * (math.log(a) if a > 0 else 0.0 if a == 0 else math.nan))
-    return g * (y * np.log(np.where(a == 0, 1, a)))
+        share = g * (y * (math.log(a) if a > 0 else 0.0 if a == 0 else math.nan))
+        return undefined(share, b, y != 0) if a == 0 and isinstance(b, Tensor) else share
+    if not isinstance(b, Tensor):
+        return g * (y * np.log(np.where(a == 0, 1, a)))
+    chosen = np.logical_and(a == 0, b == 0)
+    share = g * power_log(a + chosen, b)
+    return undefined(undefined(share, a, chosen), b, chosen)
 
 
 @op(vjp=(_power_base, _power_exponent), cost=each(1, 3, 3), numpy=np.power)
 def power(a: Array, b: Array) -> Array:
     """Power, ``a ** b``; at 0 ** 0 and at 0 ** b both derivatives that do not exist are 0."""
     return np.power(a, b)
+
+
+def _logged(a: Any, b: Any, n: int) -> Any:
+    return power_log(a, b, n=n) if isinstance(a, Tensor) or isinstance(b, Tensor) else power_log.op.value(a, b, n=n)
+
+
+def _logged_base(g: Any, a: Any, b: Any, n: int) -> Any:
+    return g * (b * _logged(a, b - 1, n) + n * _logged(a, b - 1, n - 1)) if n else _power_base(g, a, b)
+
+
+@op(
+    vjp=(
+        _logged_base,
+        lambda g, a, b, n: g * _logged(a, b, n + 1),
+    ),
+    cost=each(4, 11, 5),
+    fresh=True,
+)
+def power_log(a: Array, b: Array, *, n: int = 1) -> Array:
+    """``a ** b * log(a) ** n``, the n-th derivative of a power by its exponent; at 0 the limit for this exponent."""
+    at = np.equal(a, 0)
+    y = np.power(a, b) * np.log(np.where(at, 1, a)) ** n
+    return np.where(at & np.less_equal(b, 0), np.inf * (-1) ** n, y).astype(y.dtype) if n else np.power(a, b)
 
 
 def float_power(a: Any, b: Any) -> Any:
@@ -103,11 +134,12 @@ def fmod(a: Array, b: Array) -> Array:
 # Two coordinates
 
 
-def _leg(g: Any, a: Any, y: Any) -> Any:
-    return g * (a / (y + (y == 0)))
+def _leg(g: Any, a: Any, b: Any, y: Any) -> Any:
+    share = g * (a / (y + (y == 0)))
+    return undefined(undefined(share, a, y == 0), b, y == 0) if isinstance(y, Tensor) else share
 
 
-@op(vjp=(_leg, lambda g, b, y: _leg(g, b, y)), cost=each(1, 4, 4), numpy=np.hypot)
+@op(vjp=(_leg, lambda g, b, a, y: _leg(g, b, a, y)), cost=each(1, 4, 4), numpy=np.hypot)
 def hypot(a: Array, b: Array) -> Array:
     """``sqrt(a**2 + b**2)`` without overflow on the way; slope 0 at (0, 0), as that of `norm`."""
     return np.hypot(a, b)
@@ -126,7 +158,9 @@ def arctan2(a: Array, b: Array) -> Array:
 
 def _softer(g: Any, a: Any, b: Any, y: Any) -> Any:
     other: Any = np.where(y == -np.inf, 0, b).astype(g.dtype)  # where both are -inf their difference is no number
-    return g * (sigmoid(a - other) if isinstance(other, Tensor) else _sigmoid(a - other))
+    if not isinstance(other, Tensor):
+        return g * _sigmoid(a - other)
+    return undefined(undefined(g * sigmoid(a - other), a, y == -np.inf), b, y == -np.inf)
 
 
 @op(vjp=(_softer, lambda g, b, a, y: _softer(g, b, a, y)), cost=each(5, 10, 10), numpy=np.logaddexp)

@@ -79,6 +79,30 @@ def where(condition: Array, a: Array, b: Array) -> Array:
     return np.where(condition, a, b)
 
 
+def _nowhere(v: Any, at: Any, axis: Any) -> Any:
+    asked = np.any(v != 0, axis=axis, keepdims=True)
+    slopes = np.where(at, np.where(asked, np.nan, 0), 0).astype(v.dtype)
+    return np.broadcast_to(slopes, np.broadcast_shapes(slopes.shape, v.shape))
+
+
+@op(vjp=(lambda v: v, _nowhere, None), cost=moves)
+def undefined(y: Array, x: Array, at: Array, *, axis: int | tuple[int, ...] | None = ()) -> Array:
+    """``y`` as it is, but with a derivative by ``x`` that is NaN where ``at`` holds, and 0 elsewhere.
+
+    With an axis, each entry depends on all of ``x`` along it, so that all get NaN.
+
+    Rules that choose a slope where there is none pass it through this op when they are recorded, so that their own
+    derivative is not made of the choice. A gradient of 0 stays 0: nothing is asked there.
+
+    Examples
+    --------
+    >>> import numpy as np, microfw as mf
+    >>> mf.grad(lambda x: undefined(x, x, x == 0.0).sum())(np.array([0.0, 1.0]))
+    array([nan,  1.])
+    """
+    return y
+
+
 def _cast_back(g: Any, x: Any, dtype: Any) -> Any:
     return (g if np.dtype(dtype).kind == "f" else g * 0).astype(x.dtype)
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from microfw.op import Array, each, op
+from microfw.ops.elementwise.choices import undefined
+from microfw.tensor import Tensor
 
 
 @op(vjp=lambda g, x: g * np.sign(x), cost=each(1, 2), numpy=(np.absolute, np.fabs))
@@ -20,6 +22,13 @@ def abs_(x: Array) -> Array:
 
 
 # Exponentials and logarithms
+
+
+def _within(slope: Any, x: Any, outside: Any) -> Any:
+    """Return a slope, but NaN outside of where the function is defined; so are the slope's own derivatives."""
+    slope = np.where(outside, np.nan, slope)
+    return undefined(slope, x, outside) if isinstance(slope, Tensor) else slope
+
 
 LN2, LN10 = math.log(2), math.log(10)
 
@@ -42,25 +51,25 @@ def expm1(x: Array) -> Array:
     return np.expm1(x)
 
 
-@op(vjp=lambda g, x: np.where(x < 0, np.nan, g / x), cost=each(1, 2), numpy=np.log)
+@op(vjp=lambda g, x: _within(g / x, x, x < 0), cost=each(1, 2), numpy=np.log)
 def log(x: Array) -> Array:
     """Natural logarithm; infinite slope at 0, NaN below."""
     return np.log(x)
 
 
-@op(vjp=lambda g, x: np.where(x < 0, np.nan, g / (x * LN2)), cost=each(1, 3), numpy=np.log2)
+@op(vjp=lambda g, x: _within(g / (x * LN2), x, x < 0), cost=each(1, 3), numpy=np.log2)
 def log2(x: Array) -> Array:
     """Logarithm to base 2; infinite slope at 0, NaN below."""
     return np.log2(x)
 
 
-@op(vjp=lambda g, x: np.where(x < 0, np.nan, g / (x * LN10)), cost=each(1, 3), numpy=np.log10)
+@op(vjp=lambda g, x: _within(g / (x * LN10), x, x < 0), cost=each(1, 3), numpy=np.log10)
 def log10(x: Array) -> Array:
     """Logarithm to base 10; infinite slope at 0, NaN below."""
     return np.log10(x)
 
 
-@op(vjp=lambda g, x: np.where(x < -1, np.nan, g / (1 + x)), cost=each(1, 3), numpy=np.log1p)
+@op(vjp=lambda g, x: _within(g / (1 + x), x, x < -1), cost=each(1, 3), numpy=np.log1p)
 def log1p(x: Array) -> Array:
     """``log(1 + x)``, exact near 0; infinite slope at -1, NaN below."""
     return np.log1p(x)
@@ -149,7 +158,7 @@ def arccosh(x: Array) -> Array:
 
 def _artanh_slope(g: Any, x: Any) -> Any:
     rest = (1 - x) * (1 + x)
-    return np.where(rest < 0, np.nan, g / rest)
+    return _within(g / rest, x, rest < 0)
 
 
 @op(vjp=_artanh_slope, cost=each(1, 5), numpy=np.arctanh)

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from microfw.op import Array, Cost, each, op
+from microfw.ops.elementwise.choices import undefined
 from microfw.ops.reduction.sums import Axis, spread
 
 
 def _shares(x: Any, axis: Axis) -> Any:
     y = logsumexp(x, axis=axis, keepdims=True)
-    return np.exp(x - np.where(y == -np.inf, 0, y))
+    shares = np.exp(x - np.where(y == -np.inf, 0, y))
+    return undefined(shares, x, spread(y == -np.inf, x.shape, axis), axis=axis)  # for Tensors alone
 
 
 @op(

@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 
 from microfw.op import Array, Cost, Shape, op
+from microfw.ops.elementwise.choices import undefined
 from microfw.ops.reduction.sums import Axis, spread
 from microfw.registry import NUMPY
+from microfw.tensor import Tensor
 
 
 def _winners(g: Any, x: Any, y: Any, axis: Axis, keepdims: bool) -> Any:
     shape = x.shape
     hit = (x == spread(y, shape, axis)).astype(x.dtype)
-    return spread(g, shape, axis) * (hit / spread(np.sum(hit, axis=axis), shape, axis))
+    share = spread(g, shape, axis) * (hit / spread(np.sum(hit, axis=axis), shape, axis))
+    return undefined(share, x, spread(np.isnan(y), shape, axis), axis=axis) if isinstance(x, Tensor) else share
 
 
 def _push(dx: Any, x: Any, y: Any, axis: Axis, keepdims: bool) -> Any:

@@ -9,7 +9,9 @@ import numpy as np
 
 from microfw.errors import ArgumentError, ShapeError
 from microfw.op import Array, Cost, Shape, op
+from microfw.ops.elementwise.choices import undefined
 from microfw.registry import NUMPY
+from microfw.tensor import Tensor
 
 Axis = int | tuple[int, ...] | None
 
@@ -104,18 +106,21 @@ def var(x: Array, *, axis: Axis = None, ddof: float = 0, keepdims: bool = False)
 
 
 def _std_rule(g: Any, y: Any, d: Any, shape: Shape, axis: Axis, ddof: float, keepdims: bool) -> Any:
-    return spread(g / ((y + (y == 0)) * (_count(shape, axis) - ddof)), shape, axis) * d
+    share = _along(spread(g / (_count(shape, axis) - ddof), shape, axis), d, y, axis)
+    # centred as it is, but a change of all entries alike then asks for no second derivative where there is none
+    return _centred(share, axis) if isinstance(share, Tensor) else share
 
 
 def _std_push(dx: Any, y: Any, d: Any, shape: Shape, axis: Axis, ddof: float, keepdims: bool) -> Any:
-    return np.sum(dx * d, axis=axis, keepdims=keepdims) / ((y + (y == 0)) * (_count(shape, axis) - ddof))
+    moved = _centred(dx, axis) if isinstance(d, Tensor) else dx
+    return np.sum(_along(moved, d, y, axis, True), axis=axis, keepdims=keepdims) / (_count(shape, axis) - ddof)
 
 
 @op(
     vjp=_std_rule,
     jvp=_std_push,
     aux={"d": _centred},
-    cost=lambda y, x, **params: Cost(6 * math.prod(x) + math.prod(y), (math.prod(x) + 4 * math.prod(y),)),
+    cost=lambda y, x, **params: Cost(6 * math.prod(x) + math.prod(y), (2 * math.prod(x) + 3 * math.prod(y),)),
     numpy=np.std,
     fresh=True,
 )
@@ -123,30 +128,71 @@ def std(x: Array, *, axis: Axis = None, ddof: float = 0, keepdims: bool = False)
     """Standard deviation over axes, the root of `var`; slope 0 where all entries are equal."""
     n = _freedom("std", np.shape(x), axis, ddof)
     d = _centred(x, axis)
-    return np.sqrt(np.sum(d * d, axis=axis, keepdims=keepdims) / n), d
+    return _length(d, axis, keepdims, n), d
 
 
 # Lengths
 
 
+def _along(g: Any, x: Any, y: Any, axis: Axis, tangent: bool = False) -> Any:
+    """Return ``g * x / y``, where ``y`` is a length of ``x``: 0 if that is 0, and then with no derivative by ``x``.
+
+    A ``tangent`` of 0 has one, which is 0.
+    """
+    zero = y == 0
+    share = g * (x / spread(y + zero, x.shape, axis))
+    if not isinstance(x, Tensor):
+        return share
+    zero = spread(zero, x.shape, axis)
+    at = np.logical_and(zero, np.any(g != 0, axis=axis, keepdims=True)) if tangent else zero
+    return undefined(share, x, at, axis=axis)
+
+
+SAFE = {char: (float(np.finfo(char).tiny / np.finfo(char).eps), float(np.finfo(char).max)) for char in "fd"}
+"""By dtype, between which sums of squares no square has overflowed, or underflowed so much that it is missed."""
+
+
+def _length(x: Any, axis: Axis, keepdims: bool, n: float | None = None) -> Any:
+    """Return the root of the sum of squares, over ``n`` if given.
+
+    Entries are scaled first where their squares are out of range, and nothing changes elsewhere.
+    """
+    if x.dtype.char not in SAFE or not x.size:
+        squares = np.sum(x * x, axis=axis, keepdims=keepdims)
+        return np.sqrt(squares if n is None else squares / n)
+    low, high = SAFE[x.dtype.char]
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        squares = np.sum(np.square(x), axis=axis, keepdims=keepdims)
+        y = np.sqrt(squares if n is None else squares / n)
+        if low <= squares.min() and squares.max() <= high:
+            return y
+        scale = np.max(np.abs(x), axis=axis, keepdims=True)
+        scale = np.where((scale > 0) & (scale <= high), scale, 1).astype(x.dtype)
+        scaled = np.sqrt(np.sum(np.square(x / scale), axis=axis, keepdims=True) / (n or 1)) * scale
+    return np.where((squares >= low) & (squares <= high), y, scaled if keepdims else np.squeeze(scaled, axis))
+
+
 def _norm_rule(g: Any, x: Any, y: Any, axis: Axis, keepdims: bool) -> Any:
-    return spread(g / (y + (y == 0)), x.shape, axis) * x
+    return _along(spread(g, x.shape, axis), x, y, axis)
 
 
 def _norm_push(dx: Any, x: Any, y: Any, axis: Axis, keepdims: bool) -> Any:
-    return np.sum(dx * x, axis=axis, keepdims=keepdims) / (y + (y == 0))
+    return np.sum(_along(dx, x, y, axis, True), axis=axis, keepdims=keepdims)
 
 
 @op(
     vjp=_norm_rule,
     jvp=_norm_push,
-    cost=lambda y, x, **params: Cost(2 * math.prod(x), (math.prod(x) + 3 * math.prod(y),)),
+    cost=lambda y, x, **params: Cost(2 * math.prod(x), (2 * math.prod(x) + 2 * math.prod(y),)),
     fresh=True,
     name="norm",
 )
 def _norm(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Root of the sum of squares over axes, all by default; slope 0 where all entries are 0."""
-    return np.sqrt(np.sum(x * x, axis=axis, keepdims=keepdims))
+    """Root of the sum of squares over axes, all by default; slope 0 where all entries are 0.
+
+    It neither overflows nor underflows where the squares do.
+    """
+    return _length(x, axis, keepdims)
 
 
 def vector_norm(x: Any, *, axis: Axis = None, keepdims: bool = False, ord: Any = 2) -> Any:
