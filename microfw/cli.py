@@ -158,7 +158,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def one_thread() -> Any:
     """Let matrix products use one thread: in small models more of them only wait for each other."""
-    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+    from threadpoolctl import threadpool_limits
 
     return threadpool_limits(1, "blas")
 

@@ -80,12 +80,19 @@ def refuse(function: Callable[..., Any], given: dict[str, Any]) -> None:
         raise TypeError(f"{spoken(function)}: expected no {names} with a Tensor, got {name}=; {fix}")
 
 
+_UNSIGNED: dict[Callable[..., Any], Callable[..., Any]] = {
+    np.concatenate: lambda arrays, /, axis=0, out=None, *, dtype=None, casting="same_kind": None,
+    np.dot: lambda a, b, out=None: None,
+}
+"""Signatures of functions written in C that have none in older releases of NumPy."""
+
+
 def signature(function: Callable[..., Any]) -> inspect.Signature | None:
-    """Return a function's signature; some of NumPy's that are written in C have none in some versions."""
+    """Return a function's signature; ufuncs have none in older releases of NumPy."""
     try:
         return inspect.signature(function)
     except ValueError:
-        return None
+        return inspect.signature(_UNSIGNED[function]) if function in _UNSIGNED else None
 
 
 class Spelling:

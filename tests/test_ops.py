@@ -191,6 +191,7 @@ REFUSED = [
     (lambda x: np.exp(x, where=np.ones(4, bool)), "np.exp: expected no out= or where="),
     (lambda x: np.clip(x, 0, 1, casting="unsafe"), "np.clip: expected no casting="),
     (lambda x: np.clip(x, 0, 1, out=np.zeros((3, 4))), "np.clip: expected no out= or where="),
+    (lambda x: np.concatenate([x, x], 0, np.zeros((6, 4))), "np.concatenate: expected no out= or where="),
     (lambda x: np.concatenate([x, x], casting="unsafe"), "np.concatenate: expected no casting="),
     (lambda x: np.exp(x, casting="unsafe"), "np.exp: expected no casting="),
     (lambda x: np.concatenate([x, x], dtype=np.float32), "np.concatenate: expected no dtype="),

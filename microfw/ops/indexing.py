@@ -166,7 +166,7 @@ MANY = 1 << 15
 
 def _summed(x: Array, rows: Array, to: Shape, axis: int) -> Array:
     """Add rows up by a product with the matrix that has a one where a row goes. Arrays only."""
-    from scipy.sparse import csc_array  # comes with scikit-learn
+    from scipy.sparse import csc_array
 
     n, height = len(rows), prod(to[: axis + 1])
     ones = csc_array((np.ones(n, x.dtype), rows, np.arange(n + 1)), shape=(height, n))

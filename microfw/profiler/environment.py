@@ -20,7 +20,7 @@ def environment() -> dict[str, str]:
 
 def blas_threads() -> str:
     """Return how many threads NumPy's matrix products may use, as far as can be told."""
-    from threadpoolctl import threadpool_info  # comes with scikit-learn
+    from threadpoolctl import threadpool_info
 
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas" and "numpy" in pool["filepath"]]
     return str(pools[0]["num_threads"]) if pools else "unknown"

@@ -246,7 +246,7 @@ def power_law(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     >>> round(exponent, 12), error < 1e-12
     (2.0, True)
     """
-    from scipy.special import stdtrit  # comes with scikit-learn
+    from scipy.special import stdtrit
 
     a, b = np.log(np.asarray(x, float)), np.log(np.asarray(y, float))
     spread = float(np.sum(np.square(a - a.mean())))

@@ -171,7 +171,7 @@ def arctanh(x: Array) -> Array:
 
 
 def _erf(x: Array) -> Array:
-    from scipy.special import erf as scipy_erf  # comes with scikit-learn
+    from scipy.special import erf as scipy_erf
 
     return scipy_erf(x)
 
