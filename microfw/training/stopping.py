@@ -111,7 +111,8 @@ class EarlyStopping(Hook):
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Compare."""
-        value = state.history.column(self.metric)[-1]
+        row = state.history[-1]
+        value = row[self.metric] if self.metric in row else state.history.column(self.metric)[-1]
         gain = self._gain(value)
         if gain > self.min_delta:
             self._improved = state.epoch
