@@ -165,6 +165,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
                 run.epochs()
             finally:
                 run.end()
+                state.epoch -= run.tally is not None  # an epoch that was interrupted
                 if state.history:
                     self.best_loss_ = float(np.nanmin([*self.loss_curve_, np.inf]))
                     self.best_validation_score_ = None if validation is None else float(stopping.best)
@@ -257,6 +258,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         if loss == loss:
             self._note(loss)
         else:  # no row counts: nothing has moved
+            learner.state.epoch -= bool(len(rows))
             self.n_iter_, self.loss_ = learner.state.epoch, vars(self).get("loss_", np.nan)
 
     # Data

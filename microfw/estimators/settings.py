@@ -22,7 +22,7 @@ MADE = ("hidden_layer_sizes", "optimizer_params")
 def current(estimator: Any) -> dict[str, Any]:
     """Return an estimator's settings by name."""
     values = vars(estimator)
-    settings = {name: values[name] for name in _names(type(estimator))}
+    settings = {name: values[name] for name in _names(type(estimator))}  # type: ignore[arg-type]
     for name in MADE:
         if isinstance(settings[name], list | dict):
             settings[name] = copy.deepcopy(settings[name])

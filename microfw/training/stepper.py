@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from microfw.data.rows import pieces
-from microfw.errors import ArgumentError, NonFiniteError, message
+from microfw.errors import NonFiniteError
 from microfw.recording import mode
 from microfw.tensor import Tensor
 from microfw.training.compiled import Compiled
 from microfw.training.hooks import TrainState
 from microfw.training.inputs import as_data
-from microfw.training.losses import denominator_of, is_sum
+from microfw.training.losses import check_count, denominator_of, is_sum
 from microfw.training.nonfinite import explain
 from microfw.training.state import Carried, Interrupts
 
@@ -166,9 +166,7 @@ class Stepper:
 
     def _skip(self, X: Array, count: float) -> Array | None:
         """Make no update, since no row counts."""
-        if count != 0:
-            got = f"{count} from {type(self.loss).__name__}.denominator"
-            raise ArgumentError(message(self.where, "a denominator of at least 0", got))
+        check_count(count, self.loss, self.where)
         self.moved = False
         self.state.skipped += 1
         if not self.wants_outputs:
