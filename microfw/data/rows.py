@@ -65,7 +65,9 @@ class Rows:
         order = None if rng is None else rng.permutation(n)
         if order is None and n <= size and not (skip or drop_last) and isinstance(self.X, np.ndarray):
             return ((self.X, self.y, self.weight),)
-        return self._gathered(size, order, least, skip * size, n // size * size if drop_last else n)
+        stop = n // size * size if drop_last else n
+        first = skip * size if not skip or stop - skip * size >= least else stop  # the rest is in the batch before
+        return self._gathered(size, order, least, first, stop)
 
     def _gathered(self, size: int, order: Array | None, least: int, first: int, stop: int) -> Iterator[Batch]:
         # Gathering many rows at once and slicing takes half the time of gathering each batch.

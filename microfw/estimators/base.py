@@ -20,8 +20,8 @@ from microfw.estimators import parts
 from microfw.estimators.callbacks import CallbackSupportMixin, with_callbacks
 from microfw.estimators.hooks import Report, Stopping
 from microfw.estimators.learner import Array, Learner, outputs
-from microfw.estimators.settings import adopt, changed, current
-from microfw.estimators.unchanged import Before
+from microfw.estimators.settings import adopt, current
+from microfw.estimators.unchanged import Before, Trained
 from microfw.estimators.watch import Watch
 from microfw.training.history import History
 from microfw.training.hooks import Hooks
@@ -156,15 +156,16 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
             evaluate = self._evaluation(validation)
         learner.fit_batches(train, size)
         learner.stepper.compiled.expect(size, len(train) // size * self.max_iter)
-        hooks = Hooks([*learner.hooks, Report(self), stopping, watch])
+        hooks = Hooks([*learner.hooks, Report(self), stopping, *([watch] if watch.told else [])])
         shuffle = learner.order(train, size, self.shuffle) is not None
-        run = Run(learner.stepper, hooks, train, size, learner.rng, {}, evaluate, shuffle=shuffle)
+        run = Run(learner.stepper, hooks, train, size, learner.rng, {}, evaluate, shuffle=shuffle, resumable=False)
         with learner.training():
             try:
                 run.start()
                 run.epochs()
             finally:
                 run.end()
+                state.epoch -= run.tally is not None  # an epoch that was interrupted
                 if state.history:
                     self.best_loss_ = float(np.nanmin([*self.loss_curve_, np.inf]))
                     self.best_validation_score_ = None if validation is None else float(stopping.best)
@@ -215,13 +216,16 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
             return None
         if hasattr(self, "feature_names_in_") or not X.flags.c_contiguous or not np.isfinite(np.vdot(X, X)):
             return None
-        targets = None if changed(learner, self) else self._quick_targets(y)
+        targets = None if learner.differs(self) else self._quick_targets(y)
         return None if targets is None else Rows(X, targets)
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
         rows = self._quick(X, y) if sample_weight is None and classes is None else None
-        draws = rows is None or len(rows) > self._size(rows)
-        before = Before(self, hasattr(self, "_learner"), draws)
+        before: Any
+        if rows is None:
+            before = Before(self, hasattr(self, "_learner"))
+        else:
+            before = Trained(self._learner, len(rows) > self._size(rows))
         try:
             self._train_once(self._checked(X, y, sample_weight, classes) if rows is None else rows)
         except BaseException:
@@ -254,6 +258,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         if loss == loss:
             self._note(loss)
         else:  # no row counts: nothing has moved
+            learner.state.epoch -= bool(len(rows))
             self.n_iter_, self.loss_ = learner.state.epoch, vars(self).get("loss_", np.nan)
 
     # Data

@@ -79,9 +79,10 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
     tol : float
         The least that counts as one.
     class_weight : dict or "balanced", optional
-        What the rows of each class count.
+        What the rows of each class count; those of a weight of 0 are left out.
     warm_start : bool
-        Whether `fit` goes on from what is there.
+        Whether `fit` goes on from what is there. Settings that were changed since hold from now on; those that the
+        network was made of (its layers, ``dtype``) are refused. So does `partial_fit`.
     dtype : dtype, optional
         float32 or float64; that of X by default.
     profile : bool

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -65,11 +67,23 @@ class Learner:
         if norm is not None and getattr(optimizer, "takes_closure", False):
             fix = "its line search needs the true gradients"
             raise ArgumentError(message(self.where, f"no max_grad_norm with {type(optimizer).__name__}", norm, fix))
-        self.loss, self.optimizer, self.settings = loss, optimizer, settings
+        self.loss, self.optimizer = loss, optimizer
         self.state.loss_function, self.state.optimizer = loss, optimizer
         self.hooks = [LearningRate(rate)] if callable(rate) else []
         self.hooks += [] if norm is None else [Clip(norm, None)]  # type: ignore[list-item]
+        self.remember(settings)
         self._prepare()
+
+    def remember(self, settings: dict[str, Any]) -> None:
+        """Compare the estimator's settings with these from now on."""
+        self.settings, self._known, self._read = settings, tuple(settings.values()), attrgetter(*settings)
+
+    def differs(self, estimator: Any) -> bool:
+        """Return True if a setting of the estimator may differ; those that do not compare to a bool may."""
+        try:
+            return bool(self._read(estimator) != self._known)
+        except (TypeError, ValueError):
+            return True
 
     def _prepare(self) -> None:
         self.stepper = Stepper(self.state, Hooks(self.hooks).gradients, where=f"{self.where}.fit")
@@ -110,9 +124,15 @@ class Learner:
     def epoch(self, rows: Rows, size: int, shuffle: bool, briefly: bool) -> float:
         """Train on all rows once; return the mean loss that the steps found, NaN if no row counted."""
         state, stepper = self.state, self.stepper
-        totals = EpochTotals(stepper, {})
         state.epoch, state.stop = state.epoch + 1, False
         self.fit_batches(rows, size)
+        if len(rows) <= size and type(rows.X) is np.ndarray:
+            state.step = 1
+            with self.training(briefly):
+                stepper.step(rows.X, rows.y, rows.weight)
+            stepper.interrupts.held = False
+            return state.loss if stepper.count else math.nan
+        totals = EpochTotals(stepper, {})
         with self.training(briefly):
             take_steps(rows.batches(size, self.order(rows, size, shuffle), least=stepper.least), stepper, totals)
         return totals.loss

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,20 +22,16 @@ MADE = ("hidden_layer_sizes", "optimizer_params")
 def current(estimator: Any) -> dict[str, Any]:
     """Return an estimator's settings by name."""
     values = vars(estimator)
-    settings = {name: values[name] for name in estimator._get_param_names()}
+    settings = {name: values[name] for name in _names(type(estimator))}  # type: ignore[arg-type]
     for name in MADE:
         if isinstance(settings[name], list | dict):
             settings[name] = copy.deepcopy(settings[name])
     return settings
 
 
-def changed(learner: Learner, estimator: Any) -> bool:
-    """Return True if a setting is not what it was at the last call."""
-    values = vars(estimator)
-    for name, before in learner.settings.items():
-        if values[name] is not before and not same(values[name], before):
-            return True
-    return False
+@lru_cache(maxsize=64)
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(kind._get_param_names())  # inspects the signature, which takes 0.2 ms
 
 
 def same(a: Any, b: Any) -> bool:
@@ -77,4 +74,4 @@ def adopt(learner: Learner, estimator: Any) -> None:
     if names & {"loss", "optimizer", "optimizer_params", "learning_rate", "max_grad_norm"}:
         learner.set(loss, optimizer, after)
     else:
-        learner.settings = after
+        learner.remember(after)

@@ -22,16 +22,16 @@ class Before:
     estimator : NeuralEstimator
     goes_on : bool
         Whether the call trains the network that is there, instead of a new one.
-    draws : bool
-        Whether the call may draw an order.
     """
 
-    def __init__(self, estimator: Any, goes_on: bool, draws: bool = True) -> None:
+    def __init__(self, estimator: Any, goes_on: bool) -> None:
         self.estimator = estimator
         self.attributes = attributes = dict(vars(estimator))
         self.lengths = [(a, len(a)) for a in map(attributes.get, GROWING) if a is not None]
-        self.learner = Trained(attributes["_learner"], draws) if goes_on else None
-        given = attributes.get("random_state") if draws else None
+        self.learner = attributes["_learner"] if goes_on else None
+        if self.learner is not None:
+            self.trained_before, self.of_learner = Trained(self.learner, True), dict(vars(self.learner))
+        given = attributes.get("random_state")
         self.given = (given, _state(given)) if hasattr(given, "integers") or hasattr(given, "randint") else None
 
     def trained(self) -> bool:
@@ -48,7 +48,8 @@ class Before:
         for growing, length in self.lengths:
             del growing[length:]
         if self.learner is not None:
-            self.learner.restore()
+            _give_back(self.learner, self.of_learner)
+            self.trained_before.restore()
         if self.given is not None:
             generator, state = self.given
             _set_state(generator, state)
@@ -66,53 +67,62 @@ def _set_state(generator: Any, state: Any) -> None:
 
 
 class Trained:
-    """All that training changes of a learner."""
+    """All that training changes of a learner.
+
+    Parameters
+    ----------
+    learner : Learner
+    draws : bool
+        Whether an order may be drawn.
+    """
 
     def __init__(self, learner: Learner, draws: bool) -> None:
-        self.learner = learner
-        self.attributes = dict(vars(learner))
-        self.optimizer = optimizer = learner.optimizer
-        state = learner.state
-        self.state = state.epoch, state.steps, state.skipped, state.loss, state.history
-        self.carried = learner.stepper.carried.save()
-        self.rng = learner.rng.bit_generator.state if draws else None
+        self.learner, self.optimizer = learner, learner.optimizer
         self.values: Any
         self.arrays: Any
+        state, optimizer = learner.state, learner.optimizer
+        self.state = state.epoch, state.steps, state.skipped, state.loss
+        self.carried = learner.stepper.carried.save()
+        self.rng = learner.rng.bit_generator.state if draws else None
+        self.lr = optimizer.lr
         if isinstance(optimizer, Optimizer) and not optimizer.takes_closure:
             self.values = optimizer.flat.values.copy()
-            self.arrays = [getattr(optimizer, name).copy() for name in (*optimizer.ARRAYS, "counts")]
-            self.settings = dict(optimizer.settings)
+            self.arrays = [getattr(optimizer, name).copy() for name in optimizer.ARRAYS]
+            self.counts = optimizer.counts.copy() if optimizer.COUNTS else None
         else:
             self.values = [p.data.copy() for p in learner.model.parameters()]
             self.arrays = copy.deepcopy(optimizer.state_dict()) if hasattr(optimizer, "state_dict") else None
 
     def restore(self) -> None:
         """Bring it back."""
-        learner, optimizer = self.learner, self.optimizer
-        vars(learner).update(self.attributes)
-        flat = getattr(optimizer, "flat", None)
-        if flat is not None and flat.owner.lost:  # to an optimizer that the call made
-            flat.adopt()
-            vars(optimizer).pop("_ready", None)  # views of the former buffers
-            optimizer.settings.changed = True
-            learner._prepare()
-        state = learner.state
-        state.epoch, state.steps, state.skipped, state.loss, state.history = self.state
-        state.loss_function, state.optimizer = learner.loss, optimizer
+        learner, optimizer, state = self.learner, self.optimizer, self.learner.state
+        state.epoch, state.steps, state.skipped, state.loss = self.state
         learner.stepper.carried.restore(self.carried)
         if self.rng is not None:
             learner.rng.bit_generator.state = self.rng
+        optimizer.lr = self.lr
         if isinstance(optimizer, Optimizer) and not optimizer.takes_closure:
-            self._restore_arrays(optimizer)
+            optimizer.flat.write(self.values)
+            for name, values in zip(optimizer.ARRAYS, self.arrays, strict=True):
+                getattr(optimizer, name)[...] = values
+            if self.counts is not None:
+                optimizer.counts[...] = self.counts
+            optimizer.settings.changed = True
             return
         for p, values in zip(learner.model.parameters(), self.values, strict=True):
             p.data = values
         if self.arrays is not None:
             optimizer.load_state_dict(self.arrays)
 
-    def _restore_arrays(self, optimizer: Any) -> None:
-        optimizer.flat.write(self.values)
-        for name, values in zip((*optimizer.ARRAYS, "counts"), self.arrays, strict=True):
-            getattr(optimizer, name)[...] = values
-        optimizer.settings.update(self.settings)
+
+def _give_back(learner: Learner, attributes: dict[str, Any]) -> None:
+    """Make a learner's attributes what they were, and its optimizer the owner of the parameters."""
+    vars(learner).update(attributes)
+    state, optimizer = learner.state, learner.optimizer
+    state.loss_function, state.optimizer = learner.loss, optimizer
+    flat = getattr(optimizer, "flat", None)
+    if flat is not None and flat.owner.lost:  # to an optimizer that the call made
+        flat.adopt()
+        vars(optimizer).pop("_ready", None)  # views of the former buffers
         optimizer.settings.changed = True
+        learner._prepare()

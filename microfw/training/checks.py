@@ -61,7 +61,7 @@ def check_epochs(epochs: Any) -> None:
 
 def check_fit(model: Module, loss: Any, data: Dataset, where: str) -> bool:
     """Raise unless the model's outputs for two rows and all targets suit the loss; return True if a row counts."""
-    rows = counting_rows(loss, data.y, 2)
+    rows = counting_rows(loss, data.y, 2, where)
     with mode(observer=None, watcher=None), evaluating(model), kept(model, loss):
         outputs = model(as_data(data.X[:2]))
         if not isinstance(outputs, Tensor):
@@ -101,10 +101,10 @@ def smallest_batch(model: Module, data: Rows, batch_size: int, where: str, drop_
     if why is None or (n > 1 and _fails(model, data, 2) is not None):  # the first step says what is wrong
         return 1
     fix = f"a layer needs more than one row: {why}"
-    if batch_size == 1:
-        raise ArgumentError(message(where, "a batch_size of at least 2", "1", fix))
     if n == 1:
         raise DataError(message(where, "at least 2 rows", "1", fix))
+    if batch_size == 1:
+        raise ArgumentError(message(where, "a batch_size of at least 2", "1", fix))
     return 2
 
 

@@ -13,8 +13,9 @@ class History(list[dict[str, Any]]):
     Each row holds ``epoch`` (from 1), ``loss``, the metrics, their ``val_`` counterparts where a validation
     set was given, ``seconds``: the time of the epoch's training steps, validation apart, ``lr``: the learning
     rate of the last step, and ``gradient_norm``: the root of the mean square, over the steps, of the norm of all
-    gradients, as the optimizer took them, after clipping. Hooks may add to a row. ``loss`` is the
-    mean over the rows of the loss of each, and metrics are of the same outputs: those that the model gave in
+    gradients, as the optimizer took them, after clipping. If steps made no update, since no row of theirs counts in
+    the loss, ``skipped`` is their number. Hooks may add to a row. ``loss`` is the mean that the loss's own
+    `Loss.denominator` makes of all rows, and metrics are of the same outputs: those that the model gave in
     training, while its parameters moved. It is a list, so ``json.dumps(history)`` and
     ``pandas.DataFrame(history)`` take it as it is.
 

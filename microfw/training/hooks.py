@@ -126,6 +126,7 @@ class Hooks:
         self.gradients = self._collect("on_gradients")
         self.step_end = self._collect("on_step_end")
         self._begun: list[Any] = []
+        self._methods: dict[str, list[Callable[[TrainState], None]]] = {}
 
     def _collect(self, moment: str, hooks: Sequence[Any] | None = None) -> list[Callable[[TrainState], None]]:
         base = getattr(Hook, moment)
@@ -138,7 +139,10 @@ class Hooks:
 
     def call(self, moment: str, state: TrainState) -> None:
         """Tell every hook of a moment, in order."""
-        for method in self._collect(moment):
+        methods = self._methods.get(moment)
+        if methods is None:
+            methods = self._methods[moment] = self._collect(moment)
+        for method in methods:
             method(state)
 
     def start(self, state: TrainState) -> None:

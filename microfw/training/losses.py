@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw.errors import ArgumentError, message
 from microfw.training.inputs import as_data
 
 Array = np.ndarray[Any, Any]
@@ -38,13 +39,21 @@ def mean_loss(loss: Any, outputs: Array, targets: Array, weight: Array | None = 
     return value / count if is_sum(loss) else value
 
 
-def counting_rows(loss: Any, targets: Array, rows: int) -> slice:
+def check_count(count: float, loss: Any, where: str) -> None:
+    """Raise unless a loss has given a denominator that can be one."""
+    if not 0 <= count < math.inf:
+        got = f"{count} from {type(loss).__name__}.denominator"
+        raise ArgumentError(message(where, "a denominator of at least 0, finite", got))
+
+
+def counting_rows(loss: Any, targets: Array, rows: int, where: str) -> slice:
     """Return up to so many rows, one of which counts in the loss; an empty slice if none does."""
     count = denominator_of(loss)
     if count(targets[:rows], None) > 0:
         return slice(0, rows)
-    low, high = 0, len(targets)  # the first row that counts is between them
-    if not count(targets, None) > 0:
+    low, high, total = 0, len(targets), count(targets, None)  # the first row that counts is between low and high
+    check_count(total, loss, where)
+    if not total:
         return slice(0, 0)
     while high - low > 1:
         middle = (low + high) // 2

@@ -92,7 +92,7 @@ def resolve(metrics: Any) -> dict[str, Measure]:
     found: dict[str, Measure] = {}
     for metric in metrics if isinstance(metrics, Iterable) else [metrics]:
         name = metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
-        if name in found or name in ("epoch", "loss", "seconds", "lr", "gradient_norm"):
+        if name in found or name in ("epoch", "loss", "seconds", "lr", "gradient_norm", "skipped"):
             raise ArgumentError(message("metrics", "different names", f"{name!r} twice", "rename one of them"))
         if isinstance(metric, str):
             found[name] = _plain(METRICS[metric]) if metric in METRICS else _named(metric)

@@ -61,6 +61,8 @@ class Run:
         Returns what validation adds to the row of an epoch.
     shuffle, drop_last : bool
         Whether the order is new in each epoch, and whether rows that do not fill a step are left out.
+    resumable : bool
+        Whether the run can be saved, for which the state of ``rng`` is noted in each epoch.
 
     Attributes
     ----------
@@ -86,10 +88,11 @@ class Run:
         *,
         shuffle: bool = True,
         drop_last: bool = False,
+        resumable: bool = True,
     ) -> None:
         self.stepper, self.state, self.hooks = stepper, stepper.state, hooks
         self.train, self.step_rows, self.rng, self.metrics = train, step_rows, rng, metrics
-        self.evaluate, self.shuffle, self.drop_last = evaluate, shuffle, drop_last
+        self.evaluate, self.shuffle, self.drop_last, self.resumable = evaluate, shuffle, drop_last, resumable
         self.interrupts = stepper.interrupts
         stepper.wants_outputs = bool(metrics)
         self.tally: EpochTotals | None = None
@@ -152,7 +155,9 @@ class Run:
         totals = self.new_tally()
         self.interrupts.held = True
         self.state.epoch += 1
-        self.tally, self.order = totals, self.rng.bit_generator.state  # type: ignore[assignment]
+        self.tally = totals
+        if self.resumable:  # 20 us
+            self.order = self.rng.bit_generator.state  # type: ignore[assignment]
         self.batches = self.new_batches()
         self.hooks.call("on_epoch_start", self.state)
         self.interrupts.release()
@@ -160,7 +165,8 @@ class Run:
 
     def cancel(self) -> None:
         """Undo the beginning of an epoch that a hook stopped before its first step."""
-        put(self.rng, self.order)
+        if self.resumable:
+            put(self.rng, self.order)
         self.state.epoch -= 1
         self.tally, self.batches = None, ()
 
@@ -200,7 +206,7 @@ class Run:
             saved.apply(self)
             earlier = self.tally.skipped if self.tally is not None else 0
             self.state.skipped = earlier + sum(row.get("skipped", 0) for row in self.state.history)
-        self.state.save, self.whole = self.save, True
+        self.state.save, self.whole = self.save if self.resumable else None, True
 
     def end(self) -> None:
         """Call the hooks as training ends."""

@@ -34,9 +34,15 @@ def evaluating(model: Module) -> Iterator[None]:
         yield
 
 
+USUAL = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+
+
 def quiet() -> np.errstate:
     """Silence NumPy's warnings of overflow, which training turns into one error; what raises still raises."""
-    return np.errstate(**{kind: "ignore" for kind, reaction in np.geterr().items() if reaction == "warn"})  # type: ignore[arg-type]
+    reactions = np.geterr()
+    if reactions == USUAL:
+        return np.errstate(all="ignore")
+    return np.errstate(**{kind: "ignore" for kind, reaction in reactions.items() if reaction == "warn"})  # type: ignore[arg-type]
 
 
 class Carried:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from microfw.data.rows import pieces
-from microfw.errors import ArgumentError, NonFiniteError, message
+from microfw.errors import NonFiniteError
 from microfw.recording import mode
 from microfw.tensor import Tensor
 from microfw.training.compiled import Compiled
 from microfw.training.hooks import TrainState
 from microfw.training.inputs import as_data
-from microfw.training.losses import denominator_of, is_sum
+from microfw.training.losses import check_count, denominator_of, is_sum
 from microfw.training.nonfinite import explain
 from microfw.training.state import Carried, Interrupts
 
@@ -47,7 +47,7 @@ class Stepper:
     least : int
         How many rows the model needs at once.
     wants_outputs : bool
-        Whether a step that is skipped has to return outputs.
+        Whether steps return outputs.
     """
 
     def __init__(
@@ -68,28 +68,29 @@ class Stepper:
         self.denominator, self.sums = denominator_of(self.loss), is_sum(self.loss)
         self.searches = bool(getattr(self.optimizer, "takes_closure", False))
         self.joined = bool(getattr(self.optimizer, "takes_denominator", False))  # other ranks have batches, too
+        self._alone = not (self.gradients or self.searches or self.joined)  # nothing comes before the update
         self.count, self.moved = 0.0, False
         self.least, self.wants_outputs = 1, False
 
     def step(self, X: Array, y: Array, weight: Array | None = None) -> Array | None:
-        """Move the parameters once, and return the model's outputs.
+        """Move the parameters once, and return the model's outputs if they are wanted.
 
         Raises
         ------
         NonFiniteError
             If the loss or a gradient turns NaN or infinite.
         """
-        self.count = count = self.denominator(y, weight)
+        count = self.count = self.denominator(y, weight)
         if not count > 0 and (not self.joined or count != 0):
             return self._skip(X, count)
-        before, state = self.carried.save(), self.state
+        state, outputs = self.state, None
+        before = self.carried.save()
         try:
-            outputs, alone = None, not (self.gradients or self.searches or self.joined)
-            if alone and weight is None and self._whole(X):
+            if self._alone and weight is None and (self.rows is None or self._whole(X)):
                 outputs = self.compiled.take(X, y, self._check_loss, self._hold)
                 self.moved = True
             if outputs is None:
-                outputs = self._eager_step(X, y, weight, replay=not alone)
+                outputs = self._eager_step(X, y, weight, replay=not self._alone)
             if self.moved:
                 state.steps += 1
             else:
@@ -97,6 +98,8 @@ class Stepper:
         except BaseException as error:
             self._undo(before, error, X, y, weight)
             raise
+        if not self.wants_outputs:
+            return None
         return outputs.data if isinstance(outputs, Tensor) else outputs
 
     def _whole(self, X: Array) -> bool:
@@ -163,9 +166,7 @@ class Stepper:
 
     def _skip(self, X: Array, count: float) -> Array | None:
         """Make no update, since no row counts."""
-        if count != 0:
-            got = f"{count} from {type(self.loss).__name__}.denominator"
-            raise ArgumentError(message(self.where, "a denominator of at least 0", got))
+        check_count(count, self.loss, self.where)
         self.moved = False
         self.state.skipped += 1
         if not self.wants_outputs:

@@ -118,7 +118,8 @@ class EarlyStopping(Hook):
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Compare."""
-        value = state.history.column(self.metric)[-1]
+        row = state.history[-1]
+        value = row[self.metric] if self.metric in row else state.history.column(self.metric)[-1]
         if value is None:
             return
         gain = self._gain(value)

@@ -78,8 +78,10 @@ class Loss(Module):
         """
         if sample_weight is not None:
             return float(np.sum(np.asarray(sample_weight), dtype=np.float64))
-        shape = targets.shape if hasattr(targets, "shape") else np.shape(targets)
-        return float(shape[0]) if shape else 1.0
+        try:
+            return float(len(targets))
+        except TypeError:  # a single number
+            return 1.0
 
     def _tensor(self, prediction: Any, name: str = "the prediction") -> Tensor:
         if not isinstance(prediction, Tensor):
