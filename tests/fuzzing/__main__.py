@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does
 
 from fuzzing.generator import write  # noqa: E402
 from fuzzing.runner import Result, examine  # noqa: E402
+from fuzzing.shrink import shrink  # noqa: E402
 
 
 def run(seeds):
@@ -38,6 +39,7 @@ def main(argv=None):
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", type=int, help="run and print the program of this seed alone")
     parser.add_argument("--most", type=int, default=20, help="how many failures to print whole")
+    parser.add_argument("--shrink", action="store_true", help="leave out of each failing program what it does not need to fail")
     options = parser.parse_args(argv)
     first = options.seed * 1_000_000
     seeds = range(first, first + options.programs) if options.only is None else [options.only]
@@ -57,8 +59,10 @@ def report(made, options):
     free = [r for is_free, r in made if is_free and r.expected]
     slow = [r for r in free if r.missed]
     for result in [*wrong, *slow][: options.most] if options.only is None else results:
-        print(f"\n{write(result.seed)}")
-        print(f"difference: {result.difference or 'none'}")
+        program, difference = write(result.seed), result.difference or "none"
+        if options.shrink:
+            program, difference = shrink(program)
+        print(f"\n{program}\ndifference: {difference}")
         for name in ("faults", "reasons"):
             print(*(f"{name}: {line}" for line in dict.fromkeys(getattr(result, name))), sep="\n")
     share = 100 * (1 - len(slow) / len(free)) if free else 100.0

@@ -7,9 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fuzzing.layers import activation, draw_layer
-from fuzzing.objectives import library_loss, optimizer, own_loss
+from fuzzing.objectives import lbfgs, library_loss, optimizer, own_loss
 
 FAULTS = ("label", "nan", "features")
+
+CONTEXTS = (
+    "np.errstate(all='ignore')",
+    "np.errstate(over='raise', invalid='raise')",
+    "np.errstate(all='raise')",
+    "np.errstate(divide='raise')",
+    "mf.detect_anomaly()",
+    "recording.mode(observer=recording.Observer())",
+)
+"""What a step may run in."""
+
+COMMON = {"lr", "train and eval", "frozen", "thawed", "load_state_dict"}
+"""Changes that PyTorch understands too."""
 
 
 @dataclass
@@ -47,6 +60,8 @@ class Program:
         Whether no shape, branch or constant depends on data, on a generator or on a count of steps.
     trainer : dict
         Options of a Trainer that can run it too; None if none can.
+    steps_alone : bool
+        Whether it can run outside of a Trainer.
     """
 
     seed: int
@@ -59,6 +74,7 @@ class Program:
     dtype: str
     free: bool
     trainer: dict | None
+    steps_alone: bool = True
 
     def __str__(self) -> str:
         rows = [f"{k:3}: {step}" for k, step in enumerate(self.steps) if step.changes or step.fault or step.context]
@@ -118,7 +134,8 @@ class Draw:
 
     def offer(self, kind: str, make: Callable[[], str], weight: float = 1.0) -> None:
         """Offer a change between steps, which ``make`` writes."""
-        self.offers.append((kind, make, weight))
+        if not self.peer or kind in COMMON:
+            self.offers.append((kind, make, weight))
 
 
 def draw_model(d: Draw, shape: tuple[int, ...], outputs: int, layers: list[str]) -> None:
@@ -171,7 +188,7 @@ def offer_general(d: Draw) -> None:
     trained = [n for n, text in ((line.split(" = ")[0], line) for line in d.lines) if "nn.Dense(" in text and n in d.names]
     d.offer("lr", lambda: f"optimizer.lr = optimizer.lr * {d.number(0.4, 1.2)}", 2)
     d.offer("train and eval", lambda: f"model.{d.choice(['train', 'eval'])}()", 2)
-    d.offer("frozen", lambda: f"{d.choice(d.names)}.requires_grad_(False)", 1.5)
+    d.offer("frozen", lambda: d.choice([f"{d.choice(d.names)}.requires_grad_(False)", f"{d.head}.weight.requires_grad = False"]), 1.5)
     d.offer("thawed", lambda: f"{d.choice(['model', *d.names])}.requires_grad_(True)", 1.5)
     d.offer("load_state_dict", lambda: "model.load_state_dict({k: v * 0.9 for k, v in model.state_dict().items()})", 1.5)
     if d.peer:
@@ -192,9 +209,9 @@ def offer_general(d: Draw) -> None:
         name = d.choice(d.activations)
         d.offer("layer replaced", lambda: f"{name}_new = {activation(d)}; model.layers = tuple({name}_new if m is {name} else m for m in model.layers)", 1)
     if d.kind == "Chain":
-        k = d.integer(0, len(d.layers) - 1)
-        if d.layers[k] in d.activations:
-            d.offer("layer in a list replaced", lambda: f"model.layers[{k}] = {activation(d)}", 1)
+        places = [k for k, name in enumerate(d.layers) if name in d.activations]
+        if places:
+            d.offer("layer in a list replaced", lambda: f"model.layers[{d.choice(places)}] = {activation(d)}")
 
 
 def offer_other(d: Draw) -> None:
@@ -207,7 +224,10 @@ def offer_other(d: Draw) -> None:
 def draw_optimizers(d: Draw) -> None:
     """Write the optimizer, of all parameters or some, and perhaps another one of the rest."""
     kind = d.choice(["all"] * 6 + ["two", "two", "head", "frozen body"]) if not d.peer else "all"
-    if kind == "two":
+    d.closure = not d.peer and d.target != "row signs" and d.chance(0.03)
+    if d.closure:
+        lbfgs(d)
+    elif kind == "two":
         d.line(f"head = {d.head}.parameters()")
         d.line("rest = [p for p in model.parameters() if not any(p is q for q in head)]")
         first, second = d.choice([("head", "rest or head[:1]"), ("rest or head", "head if rest else head[:1]")])
@@ -237,6 +257,7 @@ def draw_function(d: Draw) -> None:
                 "f = Task(model, criterion).both",
                 "f = functools.partial(compute, model, criterion)",
                 "f = make_f(model, criterion)",
+                *(["f = penalized(model, criterion)"] if d.slopes and d.chance(0.3) else []),
             ]
         )
     )
@@ -264,7 +285,7 @@ def draw_steps(d: Draw, count: int) -> list[Step]:
         if k == spoiled + 1 and d.fragile and spoiled >= 0:
             step.changes.append(f"{d.fragile[0]}.broken = False")
         if not d.peer and d.chance(0.02):
-            step.context = d.choice(["np.errstate(all='ignore')", "np.errstate(over='raise', invalid='raise')", "np.errstate(all='raise')", "np.errstate(divide='raise')"])
+            step.context = d.choice(CONTEXTS)
         steps.append(step)
     return steps
 
@@ -281,9 +302,11 @@ def spoil(d: Draw, step: Step, faults: list[str]) -> None:
 
 def draw_trainer(d: Draw) -> dict | None:
     """Return options of a Trainer, or None for a program that none runs."""
-    if d.target == "row signs" or not d.chance(0.4):
+    if d.target == "row signs" or not (d.closure or d.chance(0.25)):
         return None
-    options = d.choice([{}, {}, {}, {"clip_norm": 0.5}, {"clip_value": 0.1}, {"accumulate": 2}])
+    scores = ["accuracy" if d.target == "labels" else "r2"]
+    clip = [] if d.closure else [{"clip_norm": 0.5}, {"clip_value": 0.1}, {"accumulate": 2}]
+    options = d.choice([{}, {}, {}, {"metrics": scores}, {"validation": True}, {"profiler": True}, *clip])
     rows = d.choice([8, 10, 11, 14])
     return {**options, "rows": rows, "epochs": d.integer(4, 7), "batch_size": 4}
 
@@ -292,6 +315,7 @@ def write(seed: int, peer: bool = False) -> Program:
     """Write the program of a seed; with ``peer`` one of what PyTorch has too."""
     d = Draw(seed, peer)
     shape, vocabulary = draw_input(d)
+    d.slopes = not vocabulary and not peer
     dtype = "float64" if peer else d.choice(["float32", "float32", "float64"])
     d.line(f"dtype = np.{dtype}")
     d.line("handles, profilers = [], []")
@@ -315,4 +339,4 @@ def write(seed: int, peer: bool = False) -> Program:
     steps = draw_steps(d, count)
     trainer = None if peer else draw_trainer(d)
     setup = "\n".join(d.lines) + "\n"
-    return Program(seed, setup, steps, shape, vocabulary, outputs, d.target, dtype, d.free, trainer)
+    return Program(seed, setup, steps, shape, vocabulary, outputs, d.target, dtype, d.free, trainer, not d.closure)

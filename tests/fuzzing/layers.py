@@ -84,7 +84,8 @@ def layer_norm(d, shape):
 
 
 def group_norm(d, shape):
-    groups = d.choice([g for g in range(1, shape[0] + 1) if shape[0] % g == 0])
+    least = 2 if d.peer and len(shape) == 1 else 1  # rounding decides on a side of a kink where all is constant
+    groups = d.choice([g for g in range(1, shape[0] + 1) if shape[0] % g == 0 and shape[0] // g >= min(least, shape[0])])
     return d.layer(f"nn.GroupNorm({groups}, {shape[0]}{d.choice(['', '', ', affine=False'])})"), shape
 
 
@@ -133,7 +134,7 @@ def recurrent(d, shape):
 
 def attention(d, shape):
     heads = d.choice([h for h in (1, 2, 3) if shape[1] % h == 0])
-    options = d.choice(["", "", ", causal=True", ", bias=False", ", dropout=0.2"])
+    options = d.choice(["", "", ", causal=True", ", bias=False", "" if d.peer else ", dropout=0.2"])
     name = d.layer(f"nn.MultiHeadAttention({shape[1]}, {heads}{options}, rng={d.seed()})")
     if not d.peer:
         d.offer("setting of a layer", lambda: f"{name}.causal = {d.choice(['True', 'False'])}")
@@ -239,8 +240,31 @@ def times_sum(d, shape):
 
 
 def times_attribute(d, shape):
-    name = d.layer(f"TimesAttribute({d.choice(['types.SimpleNamespace(scale=1.0)', 'Plain()'])})")
+    name = d.layer(f"TimesAttribute({d.choice(['types.SimpleNamespace(scale=1.0)', 'Plain()', 'Slotted()', 'Dynamic()'])})")
     d.offer("attribute of an object", lambda: f"{name}.box.scale = {d.number(0.3, 1.6)}")
+    return name, shape
+
+
+def times_nested(d, shape):
+    name = d.layer("TimesNested()")
+    d.offer("value deep in containers", lambda: f"{name}.value['parts'][{d.choice(['0].value', '1][0].scale'])} = {d.number(0.3, 1.6)}")
+    return name, shape
+
+
+def times_config(d, shape):
+    name = d.layer("TimesConfig(Config())")
+    d.offer("dataclass replaced", lambda: f"{name}.config = Config({d.number(0.3, 1.6)})")
+    return name, shape
+
+
+def times_context(d, shape):
+    d.offer("context variable", lambda: f"LEVEL.set({d.number(0.3, 1.6)})")
+    return d.layer("TimesContext()"), shape
+
+
+def flags(d, shape):
+    name = d.layer(f"Flags({d.choice(['', repr('double'), repr('tanh')])})")
+    d.offer("set changed", lambda: f"{name}.flags.{d.choice(['add', 'discard'])}({d.choice(['double', 'tanh'])!r})")
     return name, shape
 
 
@@ -317,13 +341,13 @@ def by_value(d, shape):
 
 def by_generator(d, shape):
     d.free = False
-    name = d.layer(d.choice([f"Coin(rng={d.seed()})", f"Noise(rng={d.seed()})", f"Apply(Jitter(rng={d.seed()}))"]))
+    name = d.layer(d.choice([f"Coin(rng={d.seed()})", f"Noise(rng={d.seed()})", f"Apply(Jitter(rng={d.seed()}))", f"Dice({d.seed()})"]))
     return name, shape
 
 
 def by_count(d, shape):
     d.free = False  # the step itself changes what it depends on
-    return d.layer(d.choice(["Countdown()", f"WarmUp({d.integer(1, 6)})", f"Moving({shape[-1]})"])), shape
+    return d.layer(d.choice(["Countdown()", "Cycle()", f"WarmUp({d.integer(1, 6)})", f"Moving({shape[-1]})"])), shape
 
 
 def fragile(d, shape):
@@ -405,6 +429,10 @@ LAYERS = [
     (times_item, ANY, 3, False),
     (times_sum, ANY, 1, False),
     (times_attribute, ANY, 2, False),
+    (times_nested, ANY, 1, False),
+    (times_config, ANY, 1, False),
+    (times_context, ANY, 1, False),
+    (flags, ANY, 1, False),
     (times_class, ANY, 1, False),
     (times_method, ANY, 2, False),
     (times_property, ANY, 1, False),

@@ -47,9 +47,16 @@ def library_loss(d):
 def own_loss(d):
     """Write a loss of a user's own; return how many outputs the model needs."""
     d.target = "floats"
-    kind = d.choice(["function", "object", "method", "closure", "global", "list", "penalty", "lambda", "partial", "by value"])
+    kind = d.choice(["function", "object", "method", "closure", "global", "list", "penalty", "lambda", "partial", "array", "picked", "by value"])
     if kind == "function":
-        d.line(f"criterion = {d.choice(['squares', 'clipped'])}")
+        d.line(f"criterion = {d.choice(['squares', 'clipped', 'weighted_by_target'])}")
+        d.offer("loss replaced", lambda: f"criterion = {d.choice(['squares', 'clipped', 'weighted_by_target'])}")
+    elif kind == "array":
+        d.line("criterion = weighted_by_array")
+        d.offer("global array changed in place", lambda: f"WEIGHTS[{d.integer(0, 3)}] = {d.number(0.3, 1.6)}")
+    elif kind == "picked":
+        d.target = "labels"
+        d.line("criterion = picked")
     elif kind in ("object", "method"):
         d.line("objective = Objective(1.0)")
         d.line("criterion = objective" + (".compute" if kind == "method" else ""))
@@ -58,8 +65,8 @@ def own_loss(d):
         d.offer("container of a loss", lambda: f"objective.options['power'] = {d.choice([1, 2, 3])}")
         d.offer("namespace of a loss", lambda: f"objective.box.scale = {number()}")
         if kind == "method":
-            d.offer("container of a loss", lambda: f"objective.options['weights'][0] = {number()}")
             d.offer("class attribute of a loss", lambda: f"Objective.share = {number()}")
+            d.offer("container of a loss", lambda: f"objective.options['weights'][0] = {number()}")
     elif kind == "closure":
         d.line("criterion = make_loss(1.0)")
         d.offer("variable of a closure", lambda: f"criterion.change({d.number(0.3, 1.6)})")
@@ -86,7 +93,7 @@ def own_loss(d):
         name = d.choice(["by_value", "masked", "chosen"])
         d.target = "floats" if name == "by_value" else "sparse"
         d.line(f"criterion = {name}")
-    return d.integer(1, 4)
+    return d.integer(2 if kind == "picked" else 1, 4)
 
 
 # Optimizers: options by choice, and what may change between steps
@@ -109,6 +116,11 @@ OPTIMIZERS = {
 }  # fmt: skip
 
 
+def lbfgs(d):
+    """Write an optimizer that evaluates the loss itself, as a Trainer alone can ask it to."""
+    d.line(f"optimizer = optim.LBFGS(model.parameters(), {d.choice(['lr=0.5', 'iterations=3', 'memory=2, iterations=2', 'line_search=False, lr=0.1'])})")
+
+
 def optimizer(d, name, parameters, groups=True):
     """Write an optimizer of the parameters that an expression gives."""
     kind = d.choice(list(OPTIMIZERS))
@@ -119,8 +131,13 @@ def optimizer(d, name, parameters, groups=True):
         own = d.choice(["'lr': 0.02", "'weight_decay': 0.1", "'lr': 0.004, 'weight_decay': 0.01"])
         d.line(f"parts = {parameters}")
         parameters = f"[{{'params': parts[:1], {own}}}, {{'params': parts[1:]}}] if len(parts) > 1 else parts"
-        d.offer("rate of a group", lambda: f"{name}.groups[0]['lr'] = {d.number(0.001, 0.02)}")
+        if not d.peer:
+            d.offer("rate of a group", lambda: f"{name}.groups[0]['lr'] = {d.number(0.001, 0.02)}")
+    if d.peer and kind != "SGD":  # a gradient of rounding errors alone would be scaled up to the size of the rate
+        options = ", ".join([o for o in options.split(", ") if o and "eps" not in o] + ["eps=1e-3"])
     d.line(f"{name} = optim.{kind}({parameters}, lr={rate}{', ' + options if options else ''})")
+    if d.peer:
+        return
     if "nesterov" in options:
         changes = [c for c in changes if "momentum" not in c]
     for weight in (1, 2):

@@ -3,8 +3,10 @@
 So two runs of one program share no class, no global variable and no function.
 """
 
-from __future__ import annotations
-
+import contextvars
+import dataclasses
+import itertools
+import random
 import types
 
 import numpy as np
@@ -16,6 +18,8 @@ from microfw import nn
 SCALE = 1.0
 TABLE = {"scale": 1.0, "shift": 0.0}
 STEPS = [1.0]
+WEIGHTS = np.linspace(0.5, 1.5, 4)
+LEVEL = contextvars.ContextVar("level", default=1.0)
 
 
 def half(x):
@@ -36,6 +40,39 @@ class Plain:
 
     def read(self):
         return self.value
+
+
+class Slotted:
+    """An object without a dictionary."""
+
+    __slots__ = ("scale",)
+
+    def __init__(self, scale=1.0):
+        self.scale = scale
+
+
+class Dynamic:
+    """An object that computes its attributes."""
+
+    def __init__(self):
+        self.__dict__["inner"] = {"scale": 1.0}
+
+    def __getattr__(self, name):
+        try:
+            return self.__dict__["inner"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __setattr__(self, name, value):
+        self.__dict__["inner"][name] = value
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings that are replaced as a whole."""
+
+    scale: float = 1.0
+    names: tuple = ("a", "b")
 
 
 # Settings of every type
@@ -60,6 +97,46 @@ class TimesItem(nn.Module):
 
     def forward(self, x):
         return x * self.value[self.key]
+
+
+class TimesNested(nn.Module):
+    """The factor is deep in containers and objects."""
+
+    def __init__(self):
+        self.value = {"parts": [Plain(1.0), (types.SimpleNamespace(scale=1.0), 2)]}
+
+    def forward(self, x):
+        first, (second, _) = self.value["parts"]
+        return x * first.value * second.scale
+
+
+class TimesConfig(nn.Module):
+    """``config`` is a frozen dataclass."""
+
+    def __init__(self, config):
+        self.config = config
+
+    def forward(self, x):
+        return x * self.config.scale
+
+
+class TimesContext(nn.Module):
+    """The factor is a context variable."""
+
+    def forward(self, x):
+        return x * LEVEL.get()
+
+
+class Flags(nn.Module):
+    """Branches on a set."""
+
+    def __init__(self, *flags):
+        self.flags = set(flags)
+
+    def forward(self, x):
+        if "double" in self.flags:
+            x = x * 2
+        return np.tanh(x) if "tanh" in self.flags else x
 
 
 class TimesSum(nn.Module):
@@ -236,6 +313,26 @@ class Coin(nn.Module):
 
     def forward(self, x):
         return x * 2 if self.rng.random() < 0.5 else x
+
+
+class Dice(nn.Module):
+    """Scales by a number that Python's own generator draws."""
+
+    def __init__(self, seed):
+        self.dice = random.Random(seed)
+
+    def forward(self, x):
+        return x * (0.5 + self.dice.random())
+
+
+class Cycle(nn.Module):
+    """Scales by what an iterator gives next."""
+
+    def __init__(self):
+        self.factors = itertools.cycle([1.0, 0.5, 2.0])
+
+    def forward(self, x):
+        return x * next(self.factors)
 
 
 class Noise(nn.Module):
@@ -452,6 +549,18 @@ def clipped(out, y):
     return np.clip(out - y, -1, 1).sum() * 0.1 + np.maximum(out - y, 0.0).mean()
 
 
+def weighted_by_array(out, y):
+    return ((out - y) ** 2 * WEIGHTS[: out.shape[1]].astype(out.dtype)).mean()
+
+
+def weighted_by_target(out, y):
+    return (np.where(y > 0, 1.0, 0.5).astype(out.dtype) * (out - y) ** 2).mean()
+
+
+def picked(out, y):
+    return -np.log(np.exp(out)[np.arange(len(y)), y] / np.exp(out).sum(axis=1)).mean()
+
+
 def by_value(out, y):
     loss = ((out - y) ** 2).mean()
     return loss * 0.5 if loss.item() > 1 else loss
@@ -517,6 +626,14 @@ class Task:
 
 def compute(model, criterion, X, y):
     return criterion(model(X), y)
+
+
+def penalized(model, criterion):
+    def f(X, y):
+        slope = mf.grad(lambda x: np.square(model(x)).sum())(X)
+        return criterion(model(X), y) + 0.01 * np.square(slope).sum()
+
+    return f
 
 
 def make_f(model, criterion):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import sys
 import warnings
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import numpy as np
 import microfw as mf
 from fuzzing.batches import batch
 from fuzzing.world import World, bits, first_difference
+from microfw import recording
 
 KEEPS = {"lr", "load_state_dict", "zero_grad", "another optimizer's zero_grad", "evaluation"}
 """Changes after which a plan goes on."""
@@ -105,9 +107,13 @@ class Way:
         self.warned = []
         self.losses = []
         self.error = None
+        self.context = contextvars.copy_context()  # what one way attaches, the other one does not see
 
     def take(self, step):
         """Take a step; return everything that it left."""
+        return self.context.run(self._take, step)
+
+    def _take(self, step):
         X, y = batch(self.program, step)
         self.error = None
         with warnings.catch_warnings(record=True) as caught:
@@ -117,7 +123,7 @@ class Way:
             except Exception as error:
                 return [("error of a change", f"{type(error).__name__}: {error}"), *self.world.state()]
             try:
-                with self.calls, eval(step.context or "np.errstate()", {"np": np}):
+                with self.calls, eval(step.context or "np.errstate()", {"np": np, "mf": mf, "recording": recording}):
                     made = self.step(X, y)
                 made = made if isinstance(made, tuple) else (made,)
                 left = [(f"output {k}", bits(t.data)) for k, t in enumerate(made)]
@@ -133,24 +139,24 @@ def examine_steps(program, result):
     """Run a program as a loop and as a compiled step, and compare."""
     loop, replay = Way(program, hand_written), Way(program, compiled)
     start = replay.world.state()
+    expected = [(loop.take(step), loop.error, loop.warned) for step in program.steps]
     quiet, late = {}, 0
-    for k, step in enumerate(program.steps):
-        before = loop.take(step)
+    for k, (step, (before, error, warned)) in enumerate(zip(program.steps, expected, strict=True)):
         after = replay.take(step)
         result.steps += 1
-        result.failed += loop.error is not None
+        result.failed += error is not None
         difference = first_difference(before, after)
-        if difference is None and loop.warned != replay.warned:
-            difference = f"warnings: {loop.warned} in the one, {replay.warned} in the other"
+        if difference is None and warned != replay.warned:
+            difference = f"warnings: {warned} in the one, {replay.warned} in the other"
         if difference is not None:
             result.difference = f"step {k} ({step}), loop and compiled: {difference}"
             break
         key = step.rows, step.fault
-        if set(step.kinds) - KEEPS or loop.error is not None or step.changes and not step.kinds:
+        if set(step.kinds) - KEEPS or error is not None or step.changes and not step.kinds:
             quiet.clear()
         trained = quiet.get(key, 0)
-        quiet[key] = trained + (loop.error is None and not replay.world["handles"])
-        if trained >= 2 and loop.error is None and not replay.world["handles"] and not step.context:
+        quiet[key] = trained + (error is None and not replay.world["handles"])
+        if trained >= 2 and error is None and not replay.world["handles"] and not step.context:
             result.expected += 1
             late = late + 1 if replay.calls.count else 0
             result.missed += late == 2
@@ -162,7 +168,7 @@ def examine_steps(program, result):
     values = [row for row in start if row[0].startswith("value")]
     result.moved = first_difference(values, [row for row in loop.world.state() if row[0].startswith("value")]) is not None
     for way in (loop, replay):
-        way.world.close()
+        way.context.run(way.world.close)
 
 
 def examine(program, ways=("steps", "trainer")):
@@ -170,7 +176,7 @@ def examine(program, ways=("steps", "trainer")):
     from fuzzing.trainers import examine_trainers
 
     result = Result(program.seed)
-    if "steps" in ways:
+    if "steps" in ways and program.steps_alone:
         examine_steps(program, result)
     if "trainer" in ways and program.trainer is not None and not result.difference:
         result.trained = True

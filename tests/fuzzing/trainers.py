@@ -52,13 +52,15 @@ def fit(program, compile):
     """Train; return the state after each step, and how it ended."""
     world, data = World(program), make_data(program)
     changes = Changes(program, world, data)
-    options = {k: v for k, v in program.trainer.items() if k not in ("rows", "epochs", "batch_size")}
+    options = {k: v for k, v in program.trainer.items() if k in ("clip_norm", "clip_value", "accumulate", "metrics")}
+    hooks = [changes, mf.Profiler()] if program.trainer.get("profiler") else [changes]
     end = "done"
     with soon(program), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            trainer = mf.Trainer(world["model"], world["criterion"], world["optimizer"], hooks=[changes], compile=compile, **options)
-            history = trainer.fit(data, program.trainer["epochs"], program.trainer["batch_size"], rng=program.seed % 1000, progress=False)
+            trainer = mf.Trainer(world["model"], world["criterion"], world["optimizer"], hooks=hooks, compile=compile, **options)
+            validation = data if program.trainer.get("validation") else None
+            history = trainer.fit(data, program.trainer["epochs"], program.trainer["batch_size"], validation, program.seed % 1000, progress=False)
             rows = [{k: v for k, v in row.items() if k != "seconds"} for row in history]
             end = repr(rows)
         except (Exception, KeyboardInterrupt) as error:
@@ -106,5 +108,6 @@ def examine_trainers(program, result):
     eager, replayed, default = (fit(program, compile) for compile in (False, True, None))
     result.difference = compare(eager, replayed, "Trainer with compile=False and True")
     result.difference = result.difference or compare(eager, default, "Trainer with compile=False and by default")
-    if not result.difference and program.free and not set(program.trainer) - {"rows", "epochs", "batch_size"}:
+    alone = program.free and program.steps_alone and not {"clip_norm", "clip_value", "accumulate"} & set(program.trainer)
+    if not result.difference and alone:
         result.difference = compare(loop(program), eager[:-1], "loop and Trainer with compile=False", whole=False)

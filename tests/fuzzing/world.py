@@ -17,7 +17,7 @@ from fuzzing import custom_ops
 from microfw import nn, optim
 
 PARTS = Path(__file__).with_name("parts.py")
-CODE = compile(PARTS.read_text(encoding="utf-8"), str(PARTS), "exec")
+CODE = compile(PARTS.read_text(encoding="utf-8"), str(PARTS), "exec", dont_inherit=True)
 NAMES = {
     "np": np, "mf": mf, "nn": nn, "optim": optim, "copy": copy, "functools": functools, "pickle": pickle, "types": types,
     **{name: value for name, value in vars(custom_ops).items() if hasattr(value, "op")},
@@ -45,32 +45,34 @@ class World(dict):
                 exec(compile(statement, "<change>", "exec"), self)
 
     def modules(self):
-        """Yield every module once, with a name."""
-        seen = set()
-        for name, value in list(self.items()):
-            if isinstance(value, nn.Module):
-                for path, module in value.named_modules():
-                    if id(module) not in seen:
-                        seen.add(id(module))
-                        yield f"{name}.{path}".rstrip("."), module
+        """Return (name, module) of the model's and the loss's parts."""
+        roots = [(name, self[name]) for name in ("model", "loss") if isinstance(self.get(name), nn.Module)]
+        return [(f"{root}.{path}" if path else root, m) for root, top in roots for path, m in top.named_modules()]
 
     def state(self):
         """Return (name, bits) of parameters, gradients, buffers, optimizers, generators and Python's own settings."""
         rows, seen = [], set()
         for name, module in self.modules():
-            for key, value in list(vars(module).items()):
-                place = f"{name}.{key}"
-                if isinstance(value, np.random.Generator):
-                    rows.append((f"generator {place}", repr(value.bit_generator.state)))
-                elif isinstance(value, SCALARS) or (isinstance(value, list) and all(isinstance(v, SCALARS) for v in value)):
-                    rows.append((f"setting {place}", repr(value)))
-                for k, tensor in enumerate(value if isinstance(value, list | tuple) else [value]):
-                    if isinstance(tensor, mf.Tensor) and id(tensor) not in seen:
+            for key, value in vars(module).items():
+                if isinstance(value, mf.Tensor):
+                    found = [(key, value)]
+                elif isinstance(value, np.random.Generator):
+                    rows.append((f"generator {name}.{key}", repr(value.bit_generator.state)))
+                    continue
+                elif isinstance(value, SCALARS):
+                    rows.append((f"setting {name}.{key}", repr(value)))
+                    continue
+                elif isinstance(value, list):
+                    rows.append((f"setting {name}.{key}", repr([v for v in value if isinstance(v, SCALARS)])))
+                    found = [(f"{key}.{k}", v) for k, v in enumerate(value) if isinstance(v, mf.Tensor)]
+                else:
+                    continue
+                for place, tensor in found:
+                    if id(tensor) not in seen:
                         seen.add(id(tensor))
-                        place = f"{name}.{key}" + (f".{k}" if tensor is not value else "")
-                        rows.append((f"value of {place}", bits(tensor.data)))
                         grad = tensor.grad if tensor._leaf is not None else None
-                        rows.append((f"gradient of {place}", None if grad is None else bits(grad)))
+                        rows.append((f"value of {name}.{place}", bits(tensor.data)))
+                        rows.append((f"gradient of {name}.{place}", None if grad is None else bits(grad)))
         for name in ("optimizer", "other"):
             if name in self:
                 rows += flat(name, self[name].state_dict())
