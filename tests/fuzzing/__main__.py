@@ -11,9 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does
 
-from fuzzing.generator import write  # noqa: E402
-from fuzzing.runner import Result, examine  # noqa: E402
-from fuzzing.shrink import shrink  # noqa: E402
+from fuzzing.generator import write
+from fuzzing.runner import Result, examine
+from fuzzing.shrink import shrink
 
 
 def run(seeds):
@@ -39,7 +39,9 @@ def main(argv=None):
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", type=int, help="run and print the program of this seed alone")
     parser.add_argument("--most", type=int, default=20, help="how many failures to print whole")
-    parser.add_argument("--shrink", action="store_true", help="leave out of each failing program what it does not need to fail")
+    parser.add_argument(
+        "--shrink", action="store_true", help="leave out of each failing program what it does not need to fail"
+    )
     options = parser.parse_args(argv)
     first = options.seed * 1_000_000
     seeds = range(first, first + options.programs) if options.only is None else [options.only]
@@ -70,7 +72,9 @@ def report(made, options):
     print(f"steps: {sum(r.steps for r in results)}, {sum(r.failed for r in results)} of them raised")
     print(f"differences: {sum(bool(r.difference) for r in results)}")
     print(f'"fault of microfw": {sum(bool(r.faults) for r in results)}')
-    print(f"replayed from the third step on: {share:.1f} % of {len(free)} programs without shapes, branches or draws of their own")
+    print(
+        f"replayed from the third step on: {share:.1f} % of {len(free)} programs without shapes, branches or draws of their own"
+    )
     print(f"losses finite: {sum(r.finite for r in results)}, parameters moved: {sum(r.moved for r in results)}")
     for name, count in Counter(line for r in slow for line in dict.fromkeys(r.reasons)).most_common(12):
         print(f"  {count} not replayed: {name}")

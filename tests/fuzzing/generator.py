@@ -1,13 +1,14 @@
-"""A random training program as Python text: what it builds, and what changes before each step."""
+"""Writes the random training program of a seed."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from fuzzing.layers import activation, draw_layer
+from fuzzing.layers import draw_layer
+from fuzzing.library_layers import activation
 from fuzzing.objectives import lbfgs, library_loss, optimizer, own_loss
+from fuzzing.program import Program, Step
 
 FAULTS = ("label", "nan", "features")
 
@@ -23,67 +24,6 @@ CONTEXTS = (
 
 COMMON = {"lr", "train and eval", "frozen", "thawed", "load_state_dict"}
 """Changes that PyTorch understands too."""
-
-
-@dataclass
-class Step:
-    """One step: statements that run before it, its batch, and what is wrong with it."""
-
-    rows: int
-    data: int
-    changes: list[str] = field(default_factory=list)
-    kinds: list[str] = field(default_factory=list)
-    fault: str = ""
-    context: str = ""
-
-    def __str__(self) -> str:
-        parts = [f"rows={self.rows}", *self.changes]
-        parts += [f"fault: {self.fault}"] if self.fault else []
-        return "; ".join([*parts, *([f"with {self.context}"] if self.context else [])])
-
-
-@dataclass
-class Program:
-    """A program.
-
-    Attributes
-    ----------
-    setup : str
-        Python text that makes ``model``, ``criterion``, ``optimizer`` and the step's function ``f``.
-    steps : list of Step
-        What is done.
-    shape : tuple of int
-        A row of the input; tokens if ``vocabulary`` is above 0.
-    target : str
-        What targets are, see `batches.target`.
-    free : bool
-        Whether no shape, branch or constant depends on data, on a generator or on a count of steps.
-    trainer : dict
-        Options of a Trainer that can run it too; None if none can.
-    steps_alone : bool
-        Whether it can run outside of a Trainer.
-    """
-
-    seed: int
-    setup: str
-    steps: list[Step]
-    shape: tuple[int, ...]
-    vocabulary: int
-    outputs: int
-    target: str
-    dtype: str
-    free: bool
-    trainer: dict | None
-    steps_alone: bool = True
-
-    def __str__(self) -> str:
-        rows = [f"{k:3}: {step}" for k, step in enumerate(self.steps) if step.changes or step.fault or step.context]
-        what = f"rows of shape {self.shape}" + (f", tokens below {self.vocabulary}" if self.vocabulary else "")
-        title = f"# program {self.seed}: {what}, targets: {self.target}, {len(self.steps)} steps"
-        if self.trainer is not None:
-            title += f", Trainer with {self.trainer}"
-        rest = "".join(f"\n  {row}" for row in rows)
-        return f"{title}\n{self.setup}# before steps\n# rows: {[s.rows for s in self.steps]}{rest}"
 
 
 class Draw:
@@ -185,12 +125,20 @@ def draw_input(d: Draw) -> tuple[tuple[int, ...], int]:
 
 def offer_general(d: Draw) -> None:
     """Offer what may change in any program."""
-    trained = [n for n, text in ((line.split(" = ")[0], line) for line in d.lines) if "nn.Dense(" in text and n in d.names]
+    trained = [
+        n for n, text in ((line.split(" = ")[0], line) for line in d.lines) if "nn.Dense(" in text and n in d.names
+    ]
     d.offer("lr", lambda: f"optimizer.lr = optimizer.lr * {d.number(0.4, 1.2)}", 2)
     d.offer("train and eval", lambda: f"model.{d.choice(['train', 'eval'])}()", 2)
-    d.offer("frozen", lambda: d.choice([f"{d.choice(d.names)}.requires_grad_(False)", f"{d.head}.weight.requires_grad = False"]), 1.5)
+    d.offer(
+        "frozen",
+        lambda: d.choice([f"{d.choice(d.names)}.requires_grad_(False)", f"{d.head}.weight.requires_grad = False"]),
+        1.5,
+    )
     d.offer("thawed", lambda: f"{d.choice(['model', *d.names])}.requires_grad_(True)", 1.5)
-    d.offer("load_state_dict", lambda: "model.load_state_dict({k: v * 0.9 for k, v in model.state_dict().items()})", 1.5)
+    d.offer(
+        "load_state_dict", lambda: "model.load_state_dict({k: v * 0.9 for k, v in model.state_dict().items()})", 1.5
+    )
     if d.peer:
         return
     d.offer("optimizer's load_state_dict", lambda: "optimizer.load_state_dict(optimizer.state_dict())")
@@ -198,16 +146,30 @@ def offer_general(d: Draw) -> None:
     d.offer("gradients from elsewhere", lambda: "add_gradients(f, X, y)")
     d.offer("parameter written", lambda: f"{d.head}.weight.data = {d.head}.weight.data * {d.number(0.5, 1.2)}")
     d.offer("gradient removed", lambda: f"{d.head}.weight.grad = None", 0.5)
-    d.offer("hook added", lambda: f"handles.append({d.choice(trained or [d.head])}.parameters()[0].register_hook(lambda g: g * 0.5))", 0.7)
+    d.offer(
+        "hook added",
+        lambda: f"handles.append({d.choice(trained or [d.head])}.parameters()[0].register_hook(lambda g: g * 0.5))",
+        0.7,
+    )
     d.offer("hooks removed", lambda: "[handle.remove() for handle in handles]; handles.clear()", 0.7)
     d.offer("parameter replaced", lambda: f"{d.head}.weight = nn.Parameter({d.head}.weight.data * 0.9, dtype)", 0.3)
     d.offer("evaluation", lambda: "evaluate(model, X)", 1)
     d.offer("profiler attached", lambda: "profilers.append(mf.Profiler(model)); profilers[-1].__enter__()", 0.4)
     d.offer("profiler detached", lambda: "profilers and profilers.pop().__exit__(None, None, None)", 0.6)
-    d.offer("copy", lambda: f"{d.choice(['copy.deepcopy(model)', 'copy.deepcopy(optimizer)', 'pickle.dumps(optimizer)'])}", 0.3)
+    d.offer(
+        "copy",
+        lambda: f"{d.choice(['copy.deepcopy(model)', 'copy.deepcopy(optimizer)', 'pickle.dumps(optimizer)'])}",
+        0.3,
+    )
     if d.kind == "Sequential" and d.activations:
         name = d.choice(d.activations)
-        d.offer("layer replaced", lambda: f"{name}_new = {activation(d)}; model.layers = tuple({name}_new if m is {name} else m for m in model.layers)", 1)
+        d.offer(
+            "layer replaced",
+            lambda: (
+                f"{name}_new = {activation(d)}; model.layers = tuple({name}_new if m is {name} else m for m in model.layers)"
+            ),
+            1,
+        )
     if d.kind == "Chain":
         places = [k for k, name in enumerate(d.layers) if name in d.activations]
         if places:

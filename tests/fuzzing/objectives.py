@@ -29,7 +29,9 @@ LOSS_SETTINGS = {
 
 def library_loss(d):
     """Write a loss of the library; return how many outputs the model needs."""
-    kind = d.choice([k for k in LOSSES if not d.peer or k not in ("HingeLoss", "TripletMarginLoss", "CosineEmbeddingLoss")])
+    kind = d.choice(
+        [k for k in LOSSES if not d.peer or k not in ("HingeLoss", "TripletMarginLoss", "CosineEmbeddingLoss")]
+    )
     options, d.target = LOSSES[kind]
     k = 4 if d.target in ("row signs", "pairs") else d.integer(2, 4)
     d.line(f"loss = nn.{kind}({d.choice(options).format(k=k)})")
@@ -47,7 +49,22 @@ def library_loss(d):
 def own_loss(d):
     """Write a loss of a user's own; return how many outputs the model needs."""
     d.target = "floats"
-    kind = d.choice(["function", "object", "method", "closure", "global", "list", "penalty", "lambda", "partial", "array", "picked", "by value"])
+    kind = d.choice(
+        [
+            "function",
+            "object",
+            "method",
+            "closure",
+            "global",
+            "list",
+            "penalty",
+            "lambda",
+            "partial",
+            "array",
+            "picked",
+            "by value",
+        ]
+    )
     if kind == "function":
         d.line(f"criterion = {d.choice(['squares', 'clipped', 'weighted_by_target'])}")
         d.offer("loss replaced", lambda: f"criterion = {d.choice(['squares', 'clipped', 'weighted_by_target'])}")
@@ -118,7 +135,9 @@ OPTIMIZERS = {
 
 def lbfgs(d):
     """Write an optimizer that evaluates the loss itself, as a Trainer alone can ask it to."""
-    d.line(f"optimizer = optim.LBFGS(model.parameters(), {d.choice(['lr=0.5', 'iterations=3', 'memory=2, iterations=2', 'line_search=False, lr=0.1'])})")
+    d.line(
+        f"optimizer = optim.LBFGS(model.parameters(), {d.choice(['lr=0.5', 'iterations=3', 'memory=2, iterations=2', 'line_search=False, lr=0.1'])})"
+    )
 
 
 def optimizer(d, name, parameters, groups=True):

@@ -44,7 +44,9 @@ class Pair:
     steps: list[tuple[int, bool, str, int, int]]
 
     def __str__(self) -> str:
-        return "\n  ".join([f"pair {self.seed}", *(f"{name}: {value}" for name, value in vars(self).items() if name != "seed")])
+        return "\n  ".join(
+            [f"pair {self.seed}", *(f"{name}: {value}" for name, value in vars(self).items() if name != "seed")]
+        )
 
 
 def draw(seed):
@@ -73,7 +75,10 @@ class Run:
         self.compiled = compiled
         layers = [MIDDLES[k](seed) for k, seed in pair.layers]
         entry = nn.Dense(3, 4, rng=7)
-        self.models = [nn.Sequential(entry, *(layers[k] for k in chain), nn.Dense(4, 2, rng=8 + j)) for j, chain in enumerate(pair.chains)]
+        self.models = [
+            nn.Sequential(entry, *(layers[k] for k in chain), nn.Dense(4, 2, rng=8 + j))
+            for j, chain in enumerate(pair.chains)
+        ]
         parameters = list({id(p): p for model in self.models for p in model.parameters()}.values())
         owned = [[p for p, owner in zip(parameters, pair.owners, strict=False) if owner == k] for k in range(2)]
         for k in range(2):

@@ -131,7 +131,9 @@ class Way:
             except (Exception, KeyboardInterrupt) as error:
                 self.error = error
                 left = [("error", f"{type(error).__name__}: {error}")]
-        self.warned = [str(w.message) for w in caught if not issubclass(w.category, RuntimeWarning | DeprecationWarning)]
+        self.warned = [
+            str(w.message) for w in caught if not issubclass(w.category, RuntimeWarning | DeprecationWarning)
+        ]
         return left + self.world.state()
 
 
@@ -152,7 +154,7 @@ def examine_steps(program, result):
             result.difference = f"step {k} ({step}), loop and compiled: {difference}"
             break
         key = step.rows, step.fault
-        if set(step.kinds) - KEEPS or error is not None or step.changes and not step.kinds:
+        if set(step.kinds) - KEEPS or error is not None or (step.changes and not step.kinds):
             quiet.clear()
         trained = quiet.get(key, 0)
         quiet[key] = trained + (error is None and not replay.world["handles"])
@@ -166,7 +168,9 @@ def examine_steps(program, result):
         result.reasons = [line for line in why.splitlines() if "run every time" in line] or [why]
     result.finite = bool(np.isfinite(loop.losses).all())
     values = [row for row in start if row[0].startswith("value")]
-    result.moved = first_difference(values, [row for row in loop.world.state() if row[0].startswith("value")]) is not None
+    result.moved = (
+        first_difference(values, [row for row in loop.world.state() if row[0].startswith("value")]) is not None
+    )
     for way in (loop, replay):
         way.context.run(way.world.close)
 

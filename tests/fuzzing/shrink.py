@@ -13,7 +13,9 @@ def fails(program, ways):
         result = examine(program, ways)
     except Exception:
         return None
-    text = result.difference or (result.faults[0] if result.faults else result.reasons[0] if result.reasons and program.free else "")
+    text = result.difference or (
+        result.faults[0] if result.faults else result.reasons[0] if result.reasons and program.free else ""
+    )
     return text if "error of a change" not in text else None
 
 
@@ -24,9 +26,13 @@ def candidates(program):
             yield replace(program, steps=program.steps[: k + 1])
     for k, step in enumerate(program.steps):
         if step.context or step.fault:
-            yield replace(program, steps=[*program.steps[:k], replace(step, context="", fault=""), *program.steps[k + 1 :]])
+            yield replace(
+                program, steps=[*program.steps[:k], replace(step, context="", fault=""), *program.steps[k + 1 :]]
+            )
         for j in range(len(step.changes)):
-            less = replace(step, changes=step.changes[:j] + step.changes[j + 1 :], kinds=step.kinds[:j] + step.kinds[j + 1 :])
+            less = replace(
+                step, changes=step.changes[:j] + step.changes[j + 1 :], kinds=step.kinds[:j] + step.kinds[j + 1 :]
+            )
             yield replace(program, steps=[*program.steps[:k], less, *program.steps[k + 1 :]])
     if len({s.rows for s in program.steps}) > 1:
         yield replace(program, steps=[replace(s, rows=program.steps[0].rows) for s in program.steps])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -150,14 +151,18 @@ class Recurrent(Module):
     def __init__(self, n, h, bias=True, nonlinearity="tanh", rng=None):
         super().__init__()
         self.hidden, self.act = h, nonlinearity
-        self.weights(weight_ih=(n, self.gates * h), weight_hh=(h, self.gates * h), bias=(self.gates * h,) if bias else None)
+        self.weights(
+            weight_ih=(n, self.gates * h), weight_hh=(h, self.gates * h), bias=(self.gates * h,) if bias else None
+        )
         if isinstance(self, GRU):
             self.weights(bias_hh=(3 * h,) if bias else None)
 
     def forward(self, x):
         kind = {1: "RNN", 3: "GRU", 4: "LSTM"}[self.gates]
         options = {"nonlinearity": self.act} if kind == "RNN" else {}
-        layer = getattr(torch.nn, kind)(x.shape[2], self.hidden, bias=self.bias is not None, batch_first=True, **options).double()
+        layer = getattr(torch.nn, kind)(
+            x.shape[2], self.hidden, bias=self.bias is not None, batch_first=True, **options
+        ).double()
         values = {"weight_ih_l0": self.weight_ih.T, "weight_hh_l0": self.weight_hh.T}
         if self.bias is not None:
             second = self.bias_hh if kind == "GRU" else torch.zeros_like(self.bias)
@@ -198,12 +203,14 @@ def weighed(kind, **fixed_options):
             if value is not None:
                 options[name] = torch.tensor(value, dtype=torch.float64)
         loss = kind(*args, **fixed_options, **options)
-        return lambda out, y: loss(out, y.long() if "CrossEntropy" in kind.__name__ or "NLL" == kind.__name__[:3] else y)
+        return lambda out, y: loss(
+            out, y.long() if "CrossEntropy" in kind.__name__ or kind.__name__[:3] == "NLL" else y
+        )
 
     return make
 
 
-class nn:  # noqa: N801
+class nn:
     """The layers and losses."""
 
     Sequential, Dense, Embedding, PReLU, Residual = Sequential, Dense, Embedding, PReLU, Residual
@@ -225,7 +232,7 @@ class nn:  # noqa: N801
     PoissonNLLLoss = weighed(torch.nn.PoissonNLLLoss)
 
     @staticmethod
-    def HuberLoss(delta=1.0):  # noqa: N802
+    def HuberLoss(delta=1.0):
         return torch.nn.HuberLoss(delta=delta)
 
 
@@ -255,12 +262,11 @@ class Optimizer:
         self.inner.step()
 
 
-class optim:  # noqa: N801
+class optim:
     """The optimizers."""
 
     SGD, Adam, AdamW, RMSprop, Adagrad = (
-        (lambda kind: lambda parameters, lr, **o: Optimizer(kind, parameters, lr, **o))(kind)
-        for kind in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad")
+        functools.partial(Optimizer, kind) for kind in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad")
     )
 
 
@@ -271,7 +277,8 @@ class TorchWorld(dict):
         from fuzzing.world import CODE, NAMES
 
         super().__init__(__name__=f"torch_{program.seed}")
-        exec(CODE, self)
+        for code in CODE:
+            exec(code, self)
         self.update(NAMES | {"nn": nn, "optim": optim})
         exec(program.setup, self)
         with torch.no_grad():

@@ -58,9 +58,18 @@ def fit(program, compile):
     with soon(program), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            trainer = mf.Trainer(world["model"], world["criterion"], world["optimizer"], hooks=hooks, compile=compile, **options)
+            trainer = mf.Trainer(
+                world["model"], world["criterion"], world["optimizer"], hooks=hooks, compile=compile, **options
+            )
             validation = data if program.trainer.get("validation") else None
-            history = trainer.fit(data, program.trainer["epochs"], program.trainer["batch_size"], validation, program.seed % 1000, progress=False)
+            history = trainer.fit(
+                data,
+                program.trainer["epochs"],
+                program.trainer["batch_size"],
+                validation,
+                program.seed % 1000,
+                progress=False,
+            )
             rows = [{k: v for k, v in row.items() if k != "seconds"} for row in history]
             end = repr(rows)
         except (Exception, KeyboardInterrupt) as error:
@@ -106,8 +115,13 @@ def compare(one, two, names, whole=True):
 def examine_trainers(program, result):
     """Run a program in all Trainers, and compare."""
     eager, replayed, default = (fit(program, compile) for compile in (False, True, None))
+    if not program.steps_alone and len(eager) > 2:
+        values = [[row for row in left if row[0].startswith("value")] for left in (eager[0], eager[-1])]
+        result.moved = first_difference(*values) is not None
     result.difference = compare(eager, replayed, "Trainer with compile=False and True")
     result.difference = result.difference or compare(eager, default, "Trainer with compile=False and by default")
-    alone = program.free and program.steps_alone and not {"clip_norm", "clip_value", "accumulate"} & set(program.trainer)
+    alone = (
+        program.free and program.steps_alone and not {"clip_norm", "clip_value", "accumulate"} & set(program.trainer)
+    )
     if not result.difference and alone:
         result.difference = compare(loop(program), eager[:-1], "loop and Trainer with compile=False", whole=False)

@@ -16,8 +16,8 @@ import microfw as mf
 from fuzzing import custom_ops
 from microfw import nn, optim
 
-PARTS = Path(__file__).with_name("parts.py")
-CODE = compile(PARTS.read_text(encoding="utf-8"), str(PARTS), "exec", dont_inherit=True)
+FILES = [Path(__file__).parent / "user_code" / f"{name}.py" for name in ("settings", "layers", "losses")]
+CODE = [compile(path.read_text(encoding="utf-8"), str(path), "exec", dont_inherit=True) for path in FILES]
 NAMES = {
     "np": np, "mf": mf, "nn": nn, "optim": optim, "copy": copy, "functools": functools, "pickle": pickle, "types": types,
     **{name: value for name, value in vars(custom_ops).items() if hasattr(value, "op")},
@@ -31,7 +31,8 @@ class World(dict):
 
     def __init__(self, program) -> None:
         super().__init__(__name__=f"program_{program.seed}", __builtins__=__builtins__)
-        exec(CODE, self)
+        for code in CODE:
+            exec(code, self)
         self.update(NAMES)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
