@@ -130,3 +130,26 @@ def test_gradients_of_another_optimizers_parameters_add_up():
         found.append(gradients)
         assert not compiled or step.replays
     assert found[0] == found[1]
+
+
+def test_a_branch_that_is_left_fills_all_results_of_the_op():
+    """The results of one call must not share memory, even if one of them is not needed after the op."""
+    found = []
+    for compiled in (False, True):
+        model = nn.GroupNorm(1, 1)
+        optimizer = optim.SGD(model.parameters(), lr=0.01)
+        step = mf.compile(lambda x, model=model: np.mean((model(x) - 1.0) ** 2), optimizer)
+        losses = []
+        for k in range(10):  # one entry a group: its mean is many deviations away from 0 where it is large
+            x = np.linspace(0.1, 0.4, 4, dtype=np.float32)[:, None] * (1 if k < 5 else 9)
+            if compiled:
+                losses.append(step(x).item())
+            else:
+                optimizer.zero_grad()
+                loss = step.f(x)
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+        assert not compiled or step.replays
+        found.append(losses)
+    assert found[0] == found[1]

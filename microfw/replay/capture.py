@@ -150,7 +150,9 @@ class Captured:
                 if parent is None:
                     continue
                 if isinstance(parent, Node) and parent not in applied:
-                    raise Uncapturable(f"{node.where}: it depends on what is no op of the step, such as a hook")
+                    raise Uncapturable(
+                        f"{node.where}: its input is made by no op of the step, but by a checkpoint or a hook"
+                    )
                 args = self._arguments(partial, places, *applied[node])
                 own = isinstance(parent, Leaf) and parent.owner is self.owner
                 if own and partial.into is not None and parent not in arrived:

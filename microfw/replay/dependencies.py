@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from functools import cached_property, partial
 from types import BuiltinFunctionType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
@@ -140,6 +141,7 @@ class Dependencies(Contents):
             (property, self._property),
             (cached_property, self._cached_property),
             (ref, self._reference),
+            (ContextVar, self._context_variable),
             (type, self._class),
             (ModuleType, self._namespace),
             (Iterator, self._iterator),
@@ -156,7 +158,8 @@ class Dependencies(Contents):
     def _function(self, f: Any, path: Path) -> None:
         op = f.__dict__.get("op")
         if isinstance(op, Op):  # called by generated code, which depends on its declaration alone
-            self._tuple((op.value, op._rules, tuple(op.aux.values())), path)
+            for part in (op.value, op._rules, *op.aux.values()):
+                self._visit(part, path)
             return
         theirs = (f.__module__ or "").partition(".")[0] in LIBRARIES
         code, name = f.__code__, self._name(f)
@@ -207,6 +210,9 @@ class Dependencies(Contents):
 
     def _reference(self, made: Any, path: Path) -> None:
         self._slot(f"{self._name(made)}()", made(), path)
+
+    def _context_variable(self, made: Any, path: Path) -> None:
+        self._slot(f"{self._name(made)}.get(None)", made.get(None), path)
 
     def _iterator(self, made: Any, path: Path) -> None:
         self._refuse(path, f"an iterator ({type(made).__name__}), whose place cannot be compared; make it a list")

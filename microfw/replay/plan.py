@@ -130,10 +130,17 @@ class Plan:
     def _place(self) -> None:
         """Give every result memory; a result that is dead leaves its own to later ones."""
         last: dict[int, int] = {}
+        ends = {id(call.node): k for k, call in enumerate(self.calls)}
+        apart: set[int] = set()  # results that one call may fill together, so that none takes another's memory
         for k, call in enumerate(self.calls):
-            instead = call.instead.reads if call.instead is not None else ()  # what would take over reads its inputs
-            for cell in (*call.reads, *call.outs, *instead):
-                last[id(root(cell))] = k
+            for cell in (*call.reads, *call.outs):
+                last[id(root(cell))] = max(k, last.get(id(root(cell)), 0))
+            if call.instead is not None:  # what would take over reads its inputs, and fills all results of the op
+                for cell in call.instead.reads:
+                    last[id(root(cell))] = max(k, last.get(id(root(cell)), 0))
+                for cell in call.instead.outs:
+                    apart.add(id(root(cell)))
+                    last[id(root(cell))] = max(ends[id(call.node)], last.get(id(root(cell)), 0))
         for cell in self.results:
             last[id(root(cell))] = len(self.calls)
         free: dict[int, list[Array]] = {}
@@ -145,7 +152,7 @@ class Plan:
                     continue
                 size = target.array.nbytes
                 self.bytes_without += size
-                heir = self._heir(call, target, last, k, blocks)
+                heir = self._heir(call, target, last, k, blocks, apart)
                 if heir is not None:  # its very array: of two over the same memory, NumPy works out what they share
                     blocks[id(target)], self.arrays[id(target)] = blocks.pop(id(heir)), self.arrays[id(heir)]
                     continue
@@ -160,7 +167,9 @@ class Plan:
         self.bytes_planned += size
         return aligned(size, np.uint8)
 
-    def _heir(self, call: Call, target: Cell, last: dict[int, int], k: int, blocks: dict[int, Array]) -> Cell | None:
+    def _heir(
+        self, call: Call, target: Cell, last: dict[int, int], k: int, blocks: dict[int, Array], apart: set[int]
+    ) -> Cell | None:
         """Return an input that ends here and may be overwritten by the result, entry by entry."""
         if call.style != "ufunc" or call.kwargs or call.function.signature is not None:
             return None
@@ -170,6 +179,7 @@ class Plan:
                 cell.view is None
                 and cell.fixed is None
                 and id(cell) in blocks
+                and not (id(cell) in apart and id(target) in apart)
                 and last[id(cell)] == k
                 and sum(r is cell for r in roots) == 1
                 and cell.array.dtype == target.array.dtype

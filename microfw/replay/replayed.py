@@ -124,6 +124,8 @@ class Replay:
         try:
             with np.errstate(all="ignore"):
                 made = self.under(PLAIN)(arrays, None, update)
+        except Exception:  # of the update, as where a gradient is not finite: the eager step raises it
+            made = None
         finally:
             MODE.reset(token)
         return None if made is None else self.state(self.outputs)

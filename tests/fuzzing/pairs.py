@@ -100,18 +100,24 @@ class Run:
         optimizer, other = self.optimizers[which], self.optimizers[1 - which]
         if extra == "zero_grad of the other":
             other.zero_grad()
-        if compiled and self.compiled:
-            loss = self.steps[which](X, y)
-        else:
-            optimizer.zero_grad()
-            loss = self.functions[which](mf.Tensor(X), mf.Tensor(y))
-            loss.backward()
-            optimizer.step()
-        if extra in ("step of the other", "both"):
-            other.step()
+        loss, error = np.zeros(()), ""
+        with np.errstate(all="ignore"):
+            try:
+                if compiled and self.compiled:
+                    loss = self.steps[which](X, y).data
+                else:
+                    optimizer.zero_grad()
+                    made = self.functions[which](mf.Tensor(X), mf.Tensor(y))
+                    made.backward()
+                    optimizer.step()
+                    loss = made.data
+                if extra in ("step of the other", "both"):
+                    other.step()
+            except mf.errors.NonFiniteError as found:  # some pairs grow without bound
+                error = str(found)
         if extra == "both":
             other.zero_grad()
-        return [("loss", bits(loss.data)), *self.state()]
+        return [("loss", bits(loss)), ("error", error), *self.state()]
 
     def state(self):
         rows = []
