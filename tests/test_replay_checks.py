@@ -153,3 +153,16 @@ def test_a_branch_that_is_left_fills_all_results_of_the_op():
         assert not compiled or step.replays
         found.append(losses)
     assert found[0] == found[1]
+
+
+def test_an_argument_that_is_joined_with_what_layers_make_of_it_is_read_at_each_step():
+    rng = np.random.default_rng(0)
+    first, second = nn.Dense(3, 2, rng=0), nn.Dense(5, 1, rng=1)
+    optimizer = optim.SGD([*first.parameters(), *second.parameters()], lr=0.1)
+    step = mf.compile(lambda x: np.mean(second(np.concatenate([first(x), x], axis=1)) ** 2), optimizer)
+    for _ in range(6):
+        x = rng.normal(size=(4, 3)).astype(np.float32)
+        with mf.no_grad():
+            expected = step.f(x).item()
+        assert step(x).item() == expected
+    assert step.replays

@@ -11,7 +11,7 @@ import numpy as np
 from microfw.optim.flat import aligned
 from microfw.recording import path
 from microfw.replay.capture import Captured
-from microfw.replay.trace import Array, Call, Cell, root
+from microfw.replay.trace import Array, Call, Cell, cells_in, root
 from microfw.replay.write import Writer, function
 
 CHUNK = 200
@@ -229,6 +229,9 @@ class Plan:
         calls = [c for call in self.calls for c in (call, call.instead) if c is not None]
         views = [c for call in calls for c in call.reads if root(c) is cell and c is not cell]
         outputs = [root(c) for c in self.results]
+        nested = (a for call in calls for a in (*call.args, *call.kwargs.values()) if not isinstance(a, Cell))
+        if any(root(c) is cell for c in cells_in(nested)):
+            return False  # in a list, as for np.concatenate: such arrays are written into the plan as they are
         return all(is_transpose(c) for c in views) and not any(c is cell for c in outputs)
 
 

@@ -61,9 +61,9 @@ class Call:
         self.outs = tuple(outs) if outs else ((out,) if out is not None else ())
         self.style = style
         self.pure = pure
-        self.reads: list[Cell] = _cells(self.args, [])
+        self.reads: list[Cell] = cells_in(self.args, [])
         if kwargs:
-            _cells(kwargs.values(), self.reads)
+            cells_in(kwargs.values(), self.reads)
         self.node: Any = None
         self.answer: bool | None = None
         self.instead: Call | None = None
@@ -76,13 +76,14 @@ def root(cell: Cell) -> Cell:
     return cell
 
 
-def _cells(values: Any, found: list[Any]) -> list[Any]:
-    """Add the cells among values, also inside of lists, to those found."""
+def cells_in(values: Any, found: list[Any] | None = None) -> list[Any]:
+    """Return the cells among values, also inside of lists, added to those found."""
+    found = [] if found is None else found
     for value in values:
         if isinstance(value, Cell):
             found.append(value)
         elif isinstance(value, tuple | list):
-            _cells(value, found)
+            cells_in(value, found)
     return found
 
 
@@ -205,7 +206,7 @@ class Cell(NDArrayOperatorsMixin):
         if isinstance(result, tuple | list) or not isinstance(result, np.ndarray | np.generic):
             raise Untraceable(f"{getattr(function, '__name__', function)} gives no single array")
         if isinstance(result, np.ndarray):
-            for cell in _cells(args, []):
+            for cell in cells_in(args, []):
                 if np.may_share_memory(result, cell.array) and result.size:
                     return Cell(self.tape, result, view=(function, args, kwargs))
         return self.tape.note(function, args, kwargs, result, style)
@@ -233,7 +234,7 @@ class Cell(NDArrayOperatorsMixin):
     def __getitem__(self, key: Any) -> Cell:
         if isinstance(key, Cell) and key.dtype.kind in "iu":  # a mask takes as many entries as it is true
             return self.tape.note(getitem, (self, key), {}, self.array[key.array], "get")
-        if _cells((key,), []):
+        if cells_in((key,), []):
             raise Untraceable("an index with an array of the graph in it")
         made: Cell = self._result(getitem, (self, key), {}, self.array[key], "copy")
         return made

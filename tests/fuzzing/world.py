@@ -54,7 +54,10 @@ class World(dict):
         """Return (name, bits) of parameters, gradients, buffers, optimizers, generators and Python's own settings."""
         rows, seen = [], set()
         for name, module in self.modules():
+            rows.append((f"setting {name}.training", repr(module.training)))  # of the class, if nothing set it
             for key, value in vars(module).items():
+                if key == "training":
+                    continue
                 if isinstance(value, mf.Tensor):
                     found = [(key, value)]
                 elif isinstance(value, np.random.Generator):
