@@ -28,7 +28,7 @@ class Log:
     spent: Sequence[tuple[Site, int, int, int, int]] = ()
     parameters = (0, 0)
     number = steps = observed = replays = saved_bytes = 0
-    loose = forward_ns = backward_ns = update_ns = evaluation_ns = data_ns = total_ns = 0
+    loose = forward_ns = backward_ns = update_ns = evaluation_ns = check_ns = data_ns = total_ns = 0
 
     def __init__(self) -> None:
         self.stretches: list[Any] = []  # as a `Watcher` has them
@@ -50,13 +50,14 @@ class Log:
         self.stretches.clear()
         for phase, began, ended, own in outermost:
             times[phase] += own
-            if phase == "forward" and 0 < self.step_ended < began:
+            if phase in ("forward", "check") and 0 < self.step_ended < began:
                 self.data_ns += began - self.step_ended
-            self.step_ended = ended if phase in ("update", "waited") else 0
+            self.step_ended = ended if phase in ("update", "waited", "check") else 0
         self.forward_ns += times["forward"]
         self.backward_ns += times["backward"]
         self.update_ns += times["update"]
         self.evaluation_ns += times["evaluation"]
+        self.check_ns += times["check"]
 
     def add_pattern(self, pattern: Pattern, count: int) -> None:
         """Add the steps that went through a pattern."""
@@ -85,6 +86,7 @@ class Log:
             backward_ns=self.backward_ns,
             update_ns=self.update_ns,
             evaluation_ns=self.evaluation_ns,
+            check_ns=self.check_ns,
             data_ns=self.data_ns,
             total_ns=self.total_ns,
         )

@@ -222,6 +222,10 @@ def _footer(session: Session, e: Epoch) -> str:
             f"Observing took {whole(round(session.overhead['ns_per_node']))} ns a node, measured: "
             f"{session.overhead['share']:.1%} on top of {'the observed' if session.every > 1 else 'these'} steps."
         )
+    if e.check_ns:
+        lines.append(
+            f"Replays were compared with eager steps for {e.check_ns / 1e6:.2f} ms, which is in no other time."
+        )
     env = {name: shorten(text, 20) for name, text in session.environment.items()}
     if env:
         lines.append(

@@ -106,8 +106,8 @@ class Epoch:
         Time in the model and the loss, in ``backward``, and in the optimizer's step.
     data_ns, evaluation_ns, total_ns : int
         Time from the step before to an observed one; in forwards under ``no_grad``, all of them; of the whole epoch.
-    replayed : int
-        How many of the steps were replayed; see `mf.compile`.
+    replayed, check_ns : int
+        Replayed steps, see `mf.compile`; time in which replays were compared with eager steps, in no other time.
     """
 
     epoch: int
@@ -126,6 +126,7 @@ class Epoch:
     rows: list[Row] = field(default_factory=list)
     saved_peak_bytes: int = 0
     replayed: int = 0
+    check_ns: int = 0
 
     def layers(self) -> list[Row]:
         """Return one row a layer, in order of first use, ops added up."""
@@ -229,10 +230,8 @@ class Session:
         What was recorded.
     environment : dict
         Versions and machine.
-    overhead : dict
-        What observing cost, as measured when the profiler was detached.
-    settings : dict
-        How the run was made, so that ``microfw compare --rerun`` can make it again.
+    overhead, settings : dict
+        What observing cost, measured at the end; how the run was made, for ``microfw compare --rerun`` to repeat it.
     alternated : str
         Two runs that were made alternately carry the same mark here: round k of one belongs to round k of the other.
     trace : Trace or None
