@@ -39,7 +39,10 @@ def on_use(package: str, homes: dict[str, str]) -> Callable[[str], Any]:
 
     def __getattr__(name: str) -> Any:
         if name not in home:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            end = ""
+            if not name.startswith("_"):  # for which Python itself looks now and then
+                end = import_module("microfw.elsewhere").hint(package, name, home)
+            raise AttributeError(f"module {package!r} has no attribute {name!r}{end}", name=name)
         module = import_module(f"{package}.{home[name]}")
         value = module if name == home[name] else getattr(module, name)
         setattr(sys.modules[package], name, value)

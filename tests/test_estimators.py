@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import json
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -489,28 +490,37 @@ def test_nothing_is_trained_on_what_is_not_finite(diabetes):
 
 @pytest.mark.parametrize(("settings", "expected"), [
     ({"optimizer": "adamm"}, "optimizer to be one of .*sgd, got 'adamm'"),
-    ({"optimizer": 3}, "an optimizer that takes these settings, got"),
     ({"optimizer": lambda parameters, lr: None}, "optimizer to be a name of microfw.optim, or to make one, got"),
     ({"optimizer_params": {"betas": 1}}, "an optimizer that takes these settings, got .*betas"),
     ({"activation": "rely"}, "activation to be one of .*, got 'rely'; did you mean 'relu'"),
-    ({"activation": 3}, "activation to be a name, or to make a Module, got 3"),
     ({"loss": "logloss"}, "loss to be one of .*, got 'logloss'; did you mean 'log_loss'"),
     ({"loss": nn.CrossEntropyLoss(reduction="sum")}, "loss to be a name, or a Loss that is a mean, got reduction 'sum'"),
     ({"norm": "group"}, "norm to be None, 'batch' or 'layer', got 'group'"),
     ({"hidden_layer_sizes": (3, 0)}, r"hidden_layer_sizes to be positive integers, got 0"),
-    ({"module": 3}, "module to be a Module or a function"),
-    ({"max_iter": 0}, "max_iter to be a positive integer, got 0"),
-    ({"batch_size": 1.5}, "batch_size to be 'auto' or a positive integer, got 1.5"),
-    ({"n_iter_no_change": 0}, "n_iter_no_change to be None or a positive integer, got 0"),
-    ({"validation_fraction": 1}, "validation_fraction to be between 0 and 1, got 1"),
-    ({"tol": -1}, "tol to be at least 0, got -1"),
-    ({"max_grad_norm": 0}, "max_grad_norm to be None or above 0, got 0"),
-    ({"dtype": int}, "dtype to be None, float32 or float64, got <class 'int'>"),
-    ({"learning_rate": "adaptive"}, "learning_rate to be a number or a function of the step, got 'adaptive'"),
 ])  # fmt: skip
 def test_settings_are_checked(settings, expected, digits):
     with pytest.raises(ArgumentError, match=f"^NeuralClassifier: expected {expected}"):
         classifier(**settings).fit(*digits)
+
+
+WRONG = {
+    "activation": [3], "module": [3], "optimizer": [3], "loss": [None], "norm": [2], "dropout": ["x", None, 1.0, -0.1, True],
+    "optimizer_params": [[1]], "learning_rate": ["adaptive", None, 0.0, float("nan"), -1], "max_grad_norm": [0, "x"],
+    "batch_size": [1.5, 0, None, "all", True], "max_iter": [0, 1.5, None, "x"], "shuffle": ["no", None, 1],
+    "early_stopping": ["no", None, 1], "scoring": [3], "validation_fraction": [1, "a", None, 0.0],
+    "n_iter_no_change": [0, "x", 1.5], "tol": [-1, None, "x"], "class_weight": ["x", 3], "warm_start": ["no"],
+    "dtype": [int, "x", "float16"], "profile": ["yes"], "random_state": ["x", -1, 1.5], "verbose": ["x", -1],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_parameters_are_refused_by_name(name, value, digits):
+    text = rf"^The '{name}' parameter of NeuralClassifier must be .+\. Got {re.escape(repr(value))} instead\.$"
+    for fit in ("fit", "partial_fit"):
+        estimator = classifier(**{name: value})
+        with pytest.raises(ArgumentError, match=text):
+            getattr(estimator, fit)(*digits)
+        assert not [attribute for attribute in vars(estimator) if attribute.endswith("_")]
 
 
 def test_a_module_must_fit(digits):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import numbers
 import sys
 from collections.abc import Callable
 from typing import Any, Self
@@ -15,13 +14,14 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from microfw.data.rows import Rows
-from microfw.errors import ArgumentError, DataError, message
+from microfw.errors import DataError, message
 from microfw.estimators import parts
 from microfw.estimators.callbacks import CallbackSupportMixin, with_callbacks
 from microfw.estimators.hooks import Report, Stopping
 from microfw.estimators.learner import Array, Learner, outputs
 from microfw.estimators.settings import adopt, current
 from microfw.estimators.unchanged import Before, Trained
+from microfw.estimators.validation import check_parameters
 from microfw.estimators.watch import Watch
 from microfw.training.history import History
 from microfw.training.hooks import Hooks
@@ -130,7 +130,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
 
     @with_callbacks  # type: ignore[untyped-decorator,unused-ignore]
     def _fit(self, X: Any, y: Any, sample_weight: Any, goes_on: bool) -> None:
-        self._check_settings()
+        check_parameters(self)
         if goes_on:
             adopt(self._learner, self)
         rows = self._validated(X, y, sample_weight, fresh=not goes_on)
@@ -235,7 +235,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
 
     def _checked(self, X: Any, y: Any, sample_weight: Any, classes: Any) -> Rows:
         """Return rows to go on with, after all checks; the network is made if there is none."""
-        self._check_settings()
+        check_parameters(self)
         self._first_call(classes)
         fresh = not hasattr(self, "_learner")
         if not fresh:
@@ -327,28 +327,8 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
             "history_": History(self.history_),
         }
 
-    def _check_settings(self) -> None:
-        for name, good, expected in (
-            ("max_iter", _integer(self.max_iter, 1), "a positive integer"),
-            ("batch_size", self.batch_size == "auto" or _integer(self.batch_size, 1), "'auto' or a positive integer"),
-            ("n_iter_no_change", self.n_iter_no_change is None or _integer(self.n_iter_no_change, 1),
-             "None or a positive integer"),
-            ("validation_fraction", 0 < self.validation_fraction < 1, "between 0 and 1"),
-            ("tol", self.tol >= 0, "at least 0"),
-            ("max_grad_norm", self.max_grad_norm is None or self.max_grad_norm > 0, "None or above 0"),
-            ("dtype", self.dtype is None or np.dtype(self.dtype) in FLOATS, "None, float32 or float64"),
-            ("learning_rate", callable(self.learning_rate) or isinstance(self.learning_rate, numbers.Real),
-             "a number or a function of the step"),
-        ):  # fmt: skip
-            if not good:
-                raise ArgumentError(message(type(self).__name__, f"{name} to be {expected}", repr(getattr(self, name))))
-
 
 def _counting(X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
     """Leave out rows of weight 0."""
     kept = None if weight is None else weight > 0
     return (X, y, weight) if kept is None or kept.all() else (X[kept], y[kept], weight[kept])
-
-
-def _integer(value: Any, least: int) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)

@@ -21,6 +21,9 @@ from microfw.tensor import Tensor
 
 Classes = Mapping[str, Any]
 
+MAX_DEPTH = 100
+"""So deeply modules may be nested: reading takes about 6 calls a level, of the 1,000 that Python allows by default."""
+
 FILLED = ("rng", "init")
 """Parameters of constructors that say where initial values come from: a file brings the values."""
 
@@ -44,13 +47,22 @@ def describe(model: Module, classes: Classes) -> dict[str, Any]:
     arrays: dict[str, Any] = {}
     names = {id(item): name for name, item in classes.items()}
 
+    depth = 0
+
     def special(value: Any, name: str) -> Any:
+        nonlocal depth
         if isinstance(value, Module):
             if id(value) in seen:
                 return {"$same": seen[id(value)]}
+            if depth == MAX_DEPTH:
+                raise Refused(
+                    f"at most {MAX_DEPTH} modules inside of each other", "more", "join them in one Sequential"
+                )
             kind, settings = _settings(value)
             kind = names.get(id(type(value)), kind)
+            depth += 1
             packed = {key: tree.pack(item, f"{name}.{key}", arrays, special) for key, item in settings.items()}
+            depth -= 1
             seen[id(value)] = len(seen)
             return {"$module": {"class": kind, "settings": packed}}
         if isinstance(value, Tensor):
@@ -98,8 +110,11 @@ def build(blueprint: Any, classes: Classes, limit: int) -> Module:
             return _function(content, classes)
         raise Refused("a module, a shape or a function", short(tag))
 
-    with blank(limit):
-        model = tree.unpack(blueprint, _no_array, special)
+    try:
+        with blank(limit):
+            model = tree.unpack(blueprint, _no_array, special)
+    except RecursionError:
+        raise Refused(f"at most {MAX_DEPTH} modules inside of each other", "more") from None
     if not isinstance(model, Module):
         raise Refused("a model's architecture", short(blueprint))
     return model

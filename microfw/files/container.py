@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from microfw.errors import CheckpointError, message
 from microfw.files import durable, npz, safetensors
 from microfw.files.layout import Array, Place, fingerprint, plain, read_array
+from microfw.files.output import path_text
 from microfw.files.strict import DTYPES, Limit, Refused, short, table
 
 VERSION = 1
@@ -114,7 +115,8 @@ ITEMS_FOR_ARRAY = 16
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str], where: str) -> Iterator[Contents]:
     """Open a file to read from, in a block in which all that is wrong with it becomes a CheckpointError."""
-    place = f"{where} {os.fspath(path)}"
+    call = "mf.load(path)" if where == "loading" else "fit(..., resume=path)"
+    place = f"{where} {path_text(path, where, call, CheckpointError)}"
     suffix = suffix_of(path, where)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):

@@ -11,11 +11,14 @@ from typing import Any
 from microfw.errors import CheckpointError, message
 from microfw.files import blueprint, container, random, tree
 from microfw.files.container import Contents
+from microfw.files.output import path_text
 from microfw.files.strict import Refused, listed, short, table
 from microfw.nn import Module
 from microfw.tensor import Tensor
 
 Path = str | os.PathLike[str]
+
+SWAPPED = "mf.save(path, model)"
 
 
 def save(path: Path, model: Module) -> None:
@@ -54,9 +57,9 @@ def save(path: Path, model: Module) -> None:
       1: ReLU()
       2: Dense(8 -> 3)  weight (8, 3), bias (3,)  27 parameters
     """
-    where = f"saving {os.fspath(path)}"
+    where = f"saving {path_text(path, 'mf.save', SWAPPED, CheckpointError)}"
     if not isinstance(model, Module):
-        raise CheckpointError(message(where, "a Module", type(model).__name__, "call mf.save(path, model)"))
+        raise CheckpointError(message(where, "a Module", type(model).__name__, f"call {SWAPPED}"))
     try:
         arrays: dict[str, Any] = dict(values(model))
         about = describe(model, arrays)
@@ -73,7 +76,7 @@ def load(path: Path, classes: Mapping[str, Any] | Iterable[Any] = ()) -> Module:
     ----------
     path : str or path-like
         The file. It is not trusted: it can name no class but the library's layers and those that you pass, and it
-        makes nothing larger than itself.
+        makes nothing more than 8 times as large as itself.
     classes : sequence or mapping of str to object
         Classes and functions of your own that the model is made of, by their names.
 
@@ -120,7 +123,7 @@ def describe(model: Module, arrays: dict[str, Any], classes: Mapping[str, Any] |
 def rehearse(about: dict[str, Any], model: Module) -> None:
     """Raise unless a model that is made from its description has the same parameters and buffers."""
     own = values(model)
-    limit = 2 * sum(array.size for array in own.values()) + 1000  # more than it needs, to say what is odd
+    limit = _room(sum(array.size for array in own.values()))
     again = values(blueprint.build(about["layers"], blueprint.own_classes(model), limit))
     for name in [*own, *again]:
         shapes = [str(side[name].shape) if name in side else "nothing" for side in (own, again)]
@@ -129,9 +132,14 @@ def rehearse(about: dict[str, Any], model: Module) -> None:
             raise Refused(f"a model that its settings make anew, with {name} {shapes[0]}", shapes[1], fix)
 
 
+def _room(numbers: int) -> int:
+    """Return how many numbers constructors may make for so many in the end: some are replaced, as tied weights are."""
+    return 8 * numbers + 10_000
+
+
 def make(about: dict[str, Any], contents: Contents, classes: Mapping[str, Any]) -> Module:
     """Return the model of a file."""
-    limit = sum(place.dtype.itemsize * prod(place.shape) for place in contents.places.values()) // 4 + 1
+    limit = _room(sum(place.dtype.itemsize * prod(place.shape) for place in contents.places.values()) // 4)
     model = blueprint.build(about["layers"], classes, limit)
     for name, t in [(name, t) for name, t in model._walk() if isinstance(t, Tensor)]:
         place = contents.places.get(name)

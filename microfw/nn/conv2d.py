@@ -106,8 +106,8 @@ class Conv2D(Module):
         }
         rng = np.random.default_rng(rng)
         shape = (self.out_channels, self.in_channels // int(groups), *self.kernel_size)
-        self.weight = Parameter(initial(kind, init, shape, rng))
-        self.bias = Parameter(uniform(shape[:1], rng, sqrt(6 / sum(fans(shape))))) if bias else None
+        self.weight = Parameter(initial(kind, init, shape, rng, int(groups)))
+        self.bias = Parameter(uniform(shape[:1], rng, sqrt(6 / sum(fans(shape, int(groups)))))) if bias else None
 
     def forward(self, x: Any) -> Tensor:
         """Slide the weights over the images."""

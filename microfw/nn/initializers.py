@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from inspect import signature
 from math import prod, sqrt
 from typing import Any, TypeAlias
 
@@ -50,16 +51,40 @@ def _blank(shape: tuple[int, ...]) -> Array | None:
     return np.zeros(shape, np.float32)
 
 
-def initial(layer: str, init: Callable[..., Any], shape: tuple[int, ...], rng: Seed) -> Array:
-    """Return what an initializer gives for a layer's weight, which must have the shape that was asked for."""
-    values: Array = np.array(init(shape, rng))
+NAMES = (
+    "glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "normal", "orthogonal", "zeros",
+)  # fmt: skip
+"""Initializers that a layer's ``init`` may be given by name."""
+
+
+def initial(layer: str, init: Any, shape: tuple[int, ...], rng: Seed, groups: int = 1) -> Array:
+    """Return what an initializer gives for a layer's weight, which must have the shape that was asked for.
+
+    A weight of several ``groups`` tells their number to an initializer that takes it.
+    """
+    if isinstance(init, str) and init in NAMES:
+        init = globals()[init]
+    if not callable(init) or isinstance(init, type):
+        expected = f"init to be a function of a shape and rng, or one of {', '.join(NAMES)}"
+        raise ArgumentError(message(layer, expected, repr(init)))
+    options = {"groups": groups} if groups > 1 and _takes_groups(init) else {}
+    values: Array = np.array(init(shape, rng, **options))
     if values.shape != shape:
         raise ShapeError(message(layer, f"init to return shape {shape}", values.shape))
     return values
 
 
-def fans(shape: tuple[int, ...]) -> tuple[int, int]:
+def _takes_groups(init: Callable[..., Any]) -> bool:
+    try:
+        return "groups" in signature(init).parameters
+    except (TypeError, ValueError):  # of a function in C
+        return False
+
+
+def fans(shape: tuple[int, ...], groups: int = 1) -> tuple[int, int]:
     """Return how many inputs an output of a weight depends on, and how many outputs an input reaches.
+
+    In a convolution with ``groups``, an input reaches the outputs of its own group alone.
 
     Examples
     --------
@@ -67,13 +92,15 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     (64, 32)
     >>> fans((16, 8, 3, 3))
     (72, 144)
+    >>> fans((64, 1, 3, 3), groups=64)
+    (9, 9)
     """
     if len(shape) < 2:
         return (shape[0], shape[0]) if shape else (1, 1)
     if len(shape) == 2:
         return shape[0], shape[1]
     window = prod(shape[2:])
-    return shape[1] * window, shape[0] * window
+    return shape[1] * window, shape[0] // groups * window
 
 
 def he_normal(shape: tuple[int, ...], rng: Seed = None) -> Array:
@@ -89,18 +116,18 @@ def he_uniform(shape: tuple[int, ...], rng: Seed = None) -> Array:
     return uniform(shape, rng, sqrt(6 / max(fans(shape)[0], 1)))
 
 
-def glorot_normal(shape: tuple[int, ...], rng: Seed = None) -> Array:
+def glorot_normal(shape: tuple[int, ...], rng: Seed = None, groups: int = 1) -> Array:
     """Normal with variance ``2 / (fan_in + fan_out)``, which suits tanh and sigmoid layers.
 
     Source: Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
     networks", 2010, equation 12.
     """
-    return _normal(shape, rng, sqrt(2 / max(sum(fans(shape)), 1)))
+    return _normal(shape, rng, sqrt(2 / max(sum(fans(shape, groups)), 1)))
 
 
-def glorot_uniform(shape: tuple[int, ...], rng: Seed = None) -> Array:
+def glorot_uniform(shape: tuple[int, ...], rng: Seed = None, groups: int = 1) -> Array:
     """Uniform with variance ``2 / (fan_in + fan_out)``; Glorot and Bengio's equation 16."""
-    return uniform(shape, rng, sqrt(6 / max(sum(fans(shape)), 1)))
+    return uniform(shape, rng, sqrt(6 / max(sum(fans(shape, groups)), 1)))
 
 
 def orthogonal(shape: tuple[int, ...], rng: Seed = None) -> Array:

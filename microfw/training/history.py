@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from typing import Any
 
 from microfw.errors import ArgumentError, message
@@ -33,16 +34,20 @@ class History(list[dict[str, Any]]):
     """
 
     def column(self, name: str) -> list[Any]:
-        """Return one entry of every row.
+        """Return one entry of every row; None for a row that lacks it, as where a hook adds it now and then.
 
         Raises
         ------
         ArgumentError
-            If the rows have no such entry.
+            If no row has such an entry.
         """
-        if self and name not in self[0]:
-            raise ArgumentError(message("History.column", f"one of {', '.join(self[0])}", repr(name)))
-        return [row[name] for row in self]
+        if self and not any(name in row for row in self):
+            raise ArgumentError(message("History.column", f"one of {', '.join(self._names())}", repr(name)))
+        return [row.get(name) for row in self]
+
+    def _names(self) -> list[str]:
+        """Return the names of all entries, in the order in which they first come."""
+        return list(dict.fromkeys(name for row in self for name in row))
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame, a row for each epoch, by number.
@@ -83,8 +88,8 @@ class History(list[dict[str, Any]]):
         """
         from microfw.training.plotting import new_axes
 
-        names = names or tuple(name for name in ("loss", "val_loss") if self and name in self[0])
-        columns = {name: self.column(name) for name in names}
+        names = names or tuple(name for name in ("loss", "val_loss") if name in self._names())
+        columns = {name: [nan if value is None else value for value in self.column(name)] for name in names}
         axes = new_axes(axes, "History.plot")
         for name, values in columns.items():
             axes.plot(self.column("epoch"), values, label=name, linestyle="--" if name.startswith("val_") else "-")
@@ -95,9 +100,11 @@ class History(list[dict[str, Any]]):
     def __repr__(self) -> str:
         if not self:
             return "History(no epochs)"
-        table = [list(self[0])] + [[_short(value) for value in row.values()] for row in self]
+        names = self._names()
+        table = [names] + [[_short(row[name]) if name in row else "" for name in names] for row in self]
         widths = [max(len(cell) for cell in cells) for cells in zip(*table, strict=True)]
-        return "\n".join("  ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in table)
+        lines = ("  ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in table)
+        return "\n".join(line.rstrip() for line in lines)
 
 
 def _short(value: Any) -> str:

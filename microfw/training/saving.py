@@ -12,6 +12,7 @@ import numpy as np
 from microfw.errors import CheckpointError, MicrofwError, message
 from microfw.files import container, models, random, tree
 from microfw.files.layout import fingerprint, plain
+from microfw.files.output import path_text
 from microfw.files.strict import Refused, document, listed, short, table, whole
 from microfw.nn import Module
 from microfw.training.history import History
@@ -26,7 +27,7 @@ PREFIX = "training"
 
 PARTS = ("batch_size", "data", "hooks", "history", "loss_function", "optimizer", "random", "state", "tally")
 
-STATE = ("epoch", "steps", "loss", "stop")
+STATE = ("epoch", "steps", "loss", "stop", "epochs")
 
 ODD = (TypeError, ValueError, LookupError, AttributeError, OverflowError)
 """What parts of a file raise that are not what they should be."""
@@ -34,7 +35,7 @@ ODD = (TypeError, ValueError, LookupError, AttributeError, OverflowError)
 
 def save(path: Path, run: Run) -> None:
     """Write where a run is; see `Trainer.save`."""
-    where = f"saving {os.fspath(path)}"
+    where = f"saving {path_text(path, 'Trainer.save', 'trainer.save(path)', CheckpointError)}"
     arrays: dict[str, Any] = dict(models.values(run.state.model))
     try:
         taken = next((name for name in arrays if name.startswith(f"{PREFIX}/")), None)
@@ -87,7 +88,7 @@ class Saved:
     """
 
     def __init__(self, path: Path, run: Run) -> None:
-        self.where = f"resuming from {os.fspath(path)}"
+        self.where = f"resuming from {path_text(path, 'Trainer.fit', 'fit(..., resume=path)', CheckpointError)}"
         with container.opened(path, "resuming from") as contents:
             if contents.meta.get("kind") != "training":
                 raise Refused("a checkpoint of training", "a model alone", "load it with mf.load")
@@ -96,6 +97,8 @@ class Saved:
             names = [name for name in contents.places if not name.startswith((f"{PREFIX}/", "random/"))]
             self.values = {name: contents.array(name) for name in names}
             self.history = _rows(self.parts["history"])
+            if isinstance(state := self.parts["state"], dict):  # files of older versions do not tell how many
+                state.setdefault("epochs", state.get("epoch"))
             try:
                 self._compare(run)
             except ODD as error:
@@ -125,11 +128,15 @@ class Saved:
         kinds = {name: type(getattr(state, name)) for name in STATE}
         if any(type(value) is not kinds[name] for name, value in table(parts["state"], *STATE).items()):
             raise Refused("the state of a training run", short(parts["state"]))
+        epoch, asked = parts["state"]["epoch"], parts["state"]["epochs"]
+        if parts["state"]["stop"] and state.epochs <= max(epoch, asked):
+            got = f"one that a hook ended after epoch {epoch} with state.stop, and epochs={state.epochs}"
+            raise Refused("a run that was not stopped", got, f"pass epochs above {max(epoch, asked)} to go on")
 
     def count(self, run: Run) -> None:
         """Bring back where the run was, which hooks may look at when they are told of the start."""
         run.state.history[:] = self.history
-        for name in STATE:
+        for name in STATE[:3]:  # a run that goes on is not stopped, and has the epochs that were asked for now
             setattr(run.state, name, self.parts["state"][name])
 
     def apply(self, run: Run) -> None:

@@ -1,0 +1,110 @@
+"""Checks of an estimator's parameters before anything is fitted, in scikit-learn's words."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from microfw.errors import ArgumentError
+from microfw.nn import Module
+
+FLOATS = (np.float64, np.float32)
+
+
+class Rule(NamedTuple):
+    """What a parameter must be: a test, and the same in words."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    """Return True for a number of a kind; a bool is none."""
+    return isinstance(value, kind) and not isinstance(value, bool | np.bool_)
+
+
+def _integer(least: int) -> Callable[[Any], bool]:
+    return lambda v: _is_number(v, numbers.Integral) and int(v) >= least
+
+
+def _real(test: Callable[[float], bool]) -> Callable[[Any], bool]:
+    def holds(value: Any) -> bool:
+        return _is_number(value, numbers.Real) and bool(test(float(value)))
+
+    return holds
+
+
+def _or_none(rule: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda v: v is None or rule(v)
+
+
+def _is_dtype(value: Any) -> bool:
+    try:
+        return value is None or np.dtype(value) in FLOATS
+    except TypeError:
+        return False
+
+
+def _is_seed(value: Any) -> bool:
+    if value is None or hasattr(value, "integers") or hasattr(value, "randint"):
+        return True
+    return _integer(0)(value)
+
+
+BOOLEAN = Rule(lambda v: isinstance(v, bool | np.bool_), "an instance of 'bool'")
+SOURCE = Rule(lambda v: isinstance(v, str) or callable(v), "a str or a callable")
+
+RULES = {
+    "activation": SOURCE,
+    "norm": Rule(_or_none(lambda v: isinstance(v, str)), "a str or None"),
+    "dropout": Rule(_real(lambda v: 0 <= v < 1), "a float in the range [0.0, 1.0)"),
+    "module": Rule(lambda v: v is None or isinstance(v, Module) or callable(v), "a Module, a callable or None"),
+    "loss": SOURCE,
+    "optimizer": SOURCE,
+    "optimizer_params": Rule(_or_none(lambda v: isinstance(v, dict)), "a dict or None"),
+    "learning_rate": Rule(
+        lambda v: callable(v) or _real(lambda x: x > 0 and math.isfinite(x))(v),
+        "a float in the range (0.0, inf) or a callable of the step",
+    ),
+    "max_grad_norm": Rule(_or_none(_real(lambda v: v > 0)), "a float in the range (0.0, inf) or None"),
+    "batch_size": Rule(
+        lambda v: (isinstance(v, str) and v == "auto") or _integer(1)(v), "'auto' or a positive integer"
+    ),
+    "max_iter": Rule(_integer(1), "a positive integer"),
+    "shuffle": BOOLEAN,
+    "early_stopping": BOOLEAN,
+    "scoring": Rule(lambda v: v is None or isinstance(v, str) or callable(v), "a str, a callable or None"),
+    "validation_fraction": Rule(_real(lambda v: 0 < v < 1), "a float in the range (0.0, 1.0)"),
+    "n_iter_no_change": Rule(_or_none(_integer(1)), "a positive integer or None"),
+    "tol": Rule(_real(lambda v: v >= 0), "a float in the range [0.0, inf)"),
+    "class_weight": Rule(
+        lambda v: v is None or isinstance(v, dict) or (isinstance(v, str) and v == "balanced"),
+        "'balanced', an instance of 'dict' or None",
+    ),
+    "warm_start": BOOLEAN,
+    "dtype": Rule(_is_dtype, "float32, float64 or None"),
+    "profile": BOOLEAN,
+    "random_state": Rule(_is_seed, "an integer in the range [0, inf), a RandomState, a Generator or None"),
+    "verbose": Rule(lambda v: BOOLEAN.holds(v) or _integer(0)(v), "a bool or an integer in the range [0, inf)"),
+}
+"""For each parameter what it must be; its own error tells what a name must be."""
+
+
+def check_parameters(estimator: Any) -> None:
+    """Refuse parameters that cannot work.
+
+    Raises
+    ------
+    ArgumentError
+        Naming the first parameter that is not what it must be.
+    """
+    for name, value in estimator.get_params(deep=False).items():
+        rule = RULES.get(name)
+        if rule is not None and not rule.holds(value):
+            kind = type(estimator).__name__
+            got = " ".join(repr(value).split())
+            raise ArgumentError(f"The {name!r} parameter of {kind} must be {rule.words}. Got {got[:80]} instead.")
