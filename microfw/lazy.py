@@ -37,11 +37,13 @@ def on_use(package: str, homes: dict[str, str]) -> Callable[[str], Any]:
     home = {module: module for module in homes}
     home |= {name: module for module, names in homes.items() for name in names.split()}
 
+    public = [name for module, names in homes.items() for name in names.split() or [module]]
+
     def __getattr__(name: str) -> Any:
         if name not in home:
             end = ""
             if not name.startswith("_"):  # for which Python itself looks now and then
-                end = import_module("microfw.elsewhere").hint(package, name, home)
+                end = import_module("microfw.elsewhere").hint(package, name, public)
             raise AttributeError(f"module {package!r} has no attribute {name!r}{end}", name=name)
         module = import_module(f"{package}.{home[name]}")
         value = module if name == home[name] else getattr(module, name)

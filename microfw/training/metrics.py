@@ -55,6 +55,21 @@ def r2(y_true: Any, y_pred: Any) -> float:
 METRICS: dict[str, Callable[[Any, Any], float]] = {"accuracy": accuracy, "r2": r2}
 
 
+SCORERS = {
+    "roc_auc_score": ("roc_auc", 1), "average_precision_score": ("average_precision", 1),
+    "log_loss": ("neg_log_loss", -1), "brier_score_loss": ("neg_brier_score", -1),
+    "top_k_accuracy_score": ("top_k_accuracy", 1), "d2_log_loss_score": ("d2_log_loss_score", 1),
+    "d2_brier_score": ("d2_brier_score", 1),
+}  # fmt: skip
+"""Functions of `sklearn.metrics` that take scores or probabilities, with the scorer that passes them, and its sign."""
+
+WITHOUT_SCORER = frozenset({
+    "auc", "coverage_error", "dcg_score", "det_curve", "hinge_loss", "label_ranking_average_precision_score",
+    "label_ranking_loss", "ndcg_score", "precision_recall_curve", "roc_curve",
+})  # fmt: skip
+"""Others that do, and have none."""
+
+
 def decide(outputs: Array, targets: Array, loss: Any) -> Array:
     """Return a model's outputs in the form of its targets: labels where there are labels.
 
@@ -80,12 +95,13 @@ def resolve(metrics: Any) -> dict[str, Measure]:
     metrics : str, callable, or an iterable of them
         "accuracy" and "r2" are built in. Any other name is one of scikit-learn's: of a scorer, such as
         "f1_macro" or "neg_log_loss", or of a function in `sklearn.metrics`, such as "mean_absolute_error".
-        A callable is ``f(y_true, y_pred)``, and goes by its name.
+        A callable is ``f(y_true, y_pred)``, and goes by its name. A function of `sklearn.metrics` that compares
+        targets with scores or probabilities, such as "roc_auc_score" or "log_loss", gets these.
 
     Raises
     ------
     ArgumentError
-        If a name is unknown, or comes twice.
+        If a name is unknown, or comes twice, or the metric needs scores and no scorer passes them.
     """
     if isinstance(metrics, str) or callable(metrics):
         metrics = [metrics]
@@ -96,6 +112,8 @@ def resolve(metrics: Any) -> dict[str, Measure]:
             raise ArgumentError(message("metrics", "different names", f"{name!r} twice", "rename one of them"))
         if isinstance(metric, str):
             found[name] = _plain(METRICS[metric]) if metric in METRICS else _named(metric)
+        elif _needs_scores(metric):
+            found[name] = _of_scores(name)
         elif callable(metric):
             found[name] = _plain(metric)
         else:
@@ -115,6 +133,8 @@ def _named(name: str) -> Measure:
     """Find a metric in scikit-learn."""
     from sklearn import metrics
 
+    if name in SCORERS or name in WITHOUT_SCORER:
+        return _of_scores(name)
     if name in metrics.get_scorer_names():
         from microfw.training._scorers import scored
 
@@ -133,6 +153,34 @@ def _named(name: str) -> Measure:
     return partial(_compared, name, function)
 
 
+def _needs_scores(metric: Any) -> bool:
+    """Return True for a function of scikit-learn that compares targets with scores or probabilities, not labels."""
+    name = getattr(metric, "__name__", "")
+    if name not in SCORERS and name not in WITHOUT_SCORER:
+        return False
+    from sklearn import metrics
+
+    return getattr(metrics, name, None) is metric
+
+
+def _of_scores(name: str) -> Measure:
+    """Return the measure of a function that compares targets with scores or probabilities, by its scorer."""
+    from sklearn import metrics
+
+    from microfw.training._scorers import scored
+
+    scorer, sign = SCORERS.get(name, ("", 1))
+    if scorer not in metrics.get_scorer_names():
+        got = f"{name!r}, which compares targets with scores or probabilities"
+        fix = "compute it from the outputs of Trainer.predict"
+        raise ArgumentError(message("metrics", "a metric of labels, or a scorer's name", got, fix))
+    return scored(scorer) if sign > 0 else partial(_negative, scored(scorer))
+
+
+def _negative(measure: Measure, targets: Array, outputs: Array, predictions: Array) -> float:
+    return -measure(targets, outputs, predictions)
+
+
 def _compared(name: str, function: Any, targets: Array, outputs: Array, predictions: Array) -> float:
     try:
         return float(function(targets, predictions))
@@ -143,7 +191,9 @@ def _compared(name: str, function: Any, targets: Array, outputs: Array, predicti
 def cannot(name: str, error: Exception) -> ArgumentError:
     """Return the error for a metric that scikit-learn could not compute."""
     reason = " ".join(str(error).split())
-    return ArgumentError(message(f"metric {name!r}", "targets and outputs that it can compare", f"others ({reason})"))
+    fix = f"for more than two classes use {name + '_ovr'!r} or {name + '_ovo'!r}" if "multi_class" in reason else ""
+    expected = "targets and outputs that it can compare"
+    return ArgumentError(message(f"metric {name!r}", expected, f"others ({reason})", fix))
 
 
 def _pair(y_true: Any, y_pred: Any, where: str) -> tuple[Array, Array]:

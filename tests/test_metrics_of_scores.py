@@ -1,0 +1,76 @@
+"""Metrics that compare targets with scores or probabilities get these, by whatever name they are asked for."""
+
+import numpy as np
+import pytest
+from sklearn import metrics
+from sklearn.datasets import load_iris
+from sklearn.metrics import log_loss, roc_auc_score
+
+import microfw as mf
+from microfw import nn, optim
+from microfw.errors import ArgumentError
+
+X, Y = load_iris(return_X_y=True)
+BINARY = (Y > 0).astype(int)
+
+
+def softmax(z):
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def trainer(outputs, loss, metric):
+    model = nn.Dense(4, outputs, rng=0)
+    return mf.Trainer(model, loss, optim.SGD(model.parameters(), lr=0.1), metrics=[metric])
+
+
+NAMES = {
+    "roc_auc_score": lambda y, p: metrics.roc_auc_score(y, p[:, 1]),
+    "average_precision_score": lambda y, p: metrics.average_precision_score(y, p[:, 1]),
+    "log_loss": metrics.log_loss,
+    "brier_score_loss": lambda y, p: metrics.brier_score_loss(y, p[:, 1]),
+}
+
+
+@pytest.mark.parametrize("by", ["name", "function"])
+@pytest.mark.parametrize("name", NAMES)
+def test_two_logits(name, by):
+    t = trainer(2, nn.CrossEntropyLoss(), name if by == "name" else getattr(metrics, name))
+    got = t.evaluate((X, BINARY))[name]
+    assert got == pytest.approx(NAMES[name](BINARY, softmax(t.predict(X).astype(float))), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_logit(name):
+    t = trainer(1, nn.BCEWithLogitsLoss(), name)
+    z = t.predict(X).astype(float)
+    expected = NAMES[name](BINARY, softmax(np.concatenate([0 * z, z], axis=1)))
+    assert t.evaluate((X, BINARY[:, None].astype(np.float32)))[name] == pytest.approx(expected, rel=1e-6)
+
+
+def test_log_probabilities():
+    model = nn.Sequential(nn.Dense(4, 3, rng=0), nn.LogSoftmax())
+    t = mf.Trainer(model, nn.NLLLoss(), optim.SGD(model.parameters(), lr=0.1), metrics=[log_loss])
+    expected = log_loss(Y, softmax(t.predict(X).astype(float)))
+    assert t.evaluate((X, Y))["log_loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_three_classes():
+    t = trainer(3, nn.CrossEntropyLoss(), "roc_auc_ovr")
+    expected = roc_auc_score(Y, softmax(t.predict(X).astype(float)), multi_class="ovr")
+    assert t.evaluate((X, Y))["roc_auc_ovr"] == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ArgumentError, match="for more than two classes use 'roc_auc_ovr' or 'roc_auc_ovo'"):
+        trainer(3, nn.CrossEntropyLoss(), roc_auc_score).evaluate((X, Y))
+
+
+@pytest.mark.parametrize("metric", ["hinge_loss", metrics.ndcg_score])
+def test_metrics_of_scores_without_a_scorer_are_refused(metric):
+    with pytest.raises(ArgumentError, match="compares targets with scores or probabilities; compute it from"):
+        trainer(2, nn.CrossEntropyLoss(), metric)
+
+
+def test_a_function_of_ones_own_gets_labels():
+    def roc_auc_score(y_true, y_pred):
+        return float(set(np.unique(y_pred)) <= {0, 1})
+
+    assert trainer(2, nn.CrossEntropyLoss(), roc_auc_score).evaluate((X, BINARY))["roc_auc_score"] == 1
