@@ -40,6 +40,7 @@ from op_cases import CASES
 from microfw import graph
 
 BY_NAME = {case.name: case for case in CASES}
+NO_SLOPE = {("undefined", 1)}  # gives NaN or 0 only, at singular points: tests/test_singular.py holds where
 
 
 @dataclass(frozen=True)
@@ -303,6 +304,8 @@ def whole_mutants(*only):
             for name in ("vjp", "jvp"):
                 rule = getattr(partial, name)
                 if rule is None:
+                    continue
+                if (case.name, partial.index) in NO_SLOPE:
                     continue
                 made = {"all of it": lambda rule: lambda g, *args: g} if zero else dict(wrong)
                 if "axis" in partial.sources:
