@@ -94,6 +94,11 @@ class Observer:
     def bound(self) -> Any:
         """Return what it made of the step that was just run, with its ``sites``, one for each node."""
 
+    def constant(
+        self, op: Op, inputs: tuple[Any, ...], params: dict[str, Any], output: np.ndarray[Any, Any], scope: Scope | None
+    ) -> Any:
+        """Return what it made of an op that has run without a node, if anything."""
+
     def follow(self, timed: Any) -> None:
         """Note that a step was replayed, whose times are in a `Timed` plan."""
 

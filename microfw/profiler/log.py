@@ -8,7 +8,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from microfw.profiler.session import PHASES, Epoch, Row
-from microfw.profiler.sites import Pattern, Site, recomputed
+from microfw.profiler.sites import Pattern, Site
 from microfw.recording import triples
 
 
@@ -90,14 +90,11 @@ class Log:
             data_ns=self.data_ns,
             total_ns=self.total_ns,
         )
-        rows = self.folded
-        for site, forward_ns, backward_ns, rules, again in self._all_spent():
-            row = rows.setdefault((site.path, site.op.name), Row(site.path, site.op.name))
-            row.forward_ns += forward_ns
-            row.backward_ns += backward_ns
-            row.rules += rules
-            if again:
-                recomputed(row, site, rules, again)
+        spent = self._all_spent()
+        keys = [(site.path, site.op.name) for site, *_ in spent]  # in order of first use
+        rows = {key: self.folded.get(key) or Row(*key) for key in keys} | self.folded
+        for key, (site, *what) in zip(keys, spent, strict=True):
+            site.add_to(rows[key], *what)
         epoch.rows = list(rows.values())
         return epoch
 

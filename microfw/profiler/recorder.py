@@ -16,7 +16,7 @@ from microfw.graph import Leaf, Node
 from microfw.nn.module import Module
 from microfw.profiler.log import Log
 from microfw.profiler.naming import LayerNames
-from microfw.profiler.sites import Pattern, Site, needs, settings, shapes_of
+from microfw.profiler.sites import Pattern, Site, add_constant, constant_site, needs, node_site, settings, shapes_of
 from microfw.profiler.stand_ins import STRIDE, Again, Aside, Waiting
 from microfw.recording import HERE, MODE, Mode, Observer
 
@@ -115,6 +115,7 @@ class Recorder(Observer):
         """Add an op's time to its site."""
         ended = perf_counter_ns()
         if node is None:
+            add_constant(self, op, inputs, params, output, ended - began)
             return
         sites, scope = self.step_sites, node.scope
         module = None if scope is None else scope[0]
@@ -127,7 +128,7 @@ class Recorder(Observer):
                 or site.constants != node.parents.count(None)  # type: ignore[union-attr]
                 or (site.constants and site.needs != needs(node))
                 or site.shapes != shapes_of(inputs)
-                or (params and site.settings != settings(params))
+                or (params and site.settings != settings(op, site.shape, site.shapes, params))
             ):
                 site = self.site(op, node, inputs, params)
         except (IndexError, AttributeError):
@@ -148,18 +149,8 @@ class Recorder(Observer):
         site.backward_ns += ended - began
         site.rules += 1
 
-    def site(
-        self, op: Any, node: Node, inputs: tuple[Any, ...], params: dict[str, Any], leaves: tuple[bool, ...] = ()
-    ) -> Site:
-        """Return the site of an op that has run; in a checkpoint also by which of its parents are leaves."""
-        path = self.names.name(node.scope, (site.scope for site in self.step_sites))
-        shapes = [getattr(a, "shape", ()) for a in inputs]
-        key = (node.form, path, node.shape, tuple(shapes), needs(node), settings(params), leaves)
-        site = self.sites.get(key)
-        if site is None:
-            site = self.sites[key] = Site(op, node, path, shapes, params, sum(leaves))
-        site.scope, site.module = node.scope, None if node.scope is None else node.scope[0]
-        return site
+    site = node_site
+    constant = constant_site
 
     @property
     def again(self) -> Again:

@@ -9,6 +9,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from microfw.graph import Leaf, Node
+from microfw.profiler.sites import add_constant
 from microfw.recording import Observer
 
 if TYPE_CHECKING:
@@ -100,7 +101,9 @@ class Again(Observer):
     ) -> None:
         """Add an op's time to its site's backward."""
         ended = perf_counter_ns()
-        if node is not None:
+        if node is None:
+            add_constant(self.recorder, op, inputs, params, output, ended - began, again=True)
+        else:
             leaves = tuple([isinstance(parent, Leaf) for parent in node.parents or ()])
             node._note = site = self.recorder.site(op, node, inputs, params, leaves)
             site.backward_ns += ended - began
