@@ -33,9 +33,9 @@ clock = Clock()
 time.perf_counter_ns = clock
 
 import numpy as np  # noqa: E402
-from audit.recount import recount  # noqa: E402
 
 import microfw as mf  # noqa: E402
+from audit.recount import recount  # noqa: E402
 from microfw import nn, optim  # noqa: E402
 from microfw.optim.groups import Setting  # noqa: E402
 from microfw.optim.optimizer import POSITIVE  # noqa: E402
