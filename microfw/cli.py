@@ -14,7 +14,7 @@ from microfw import __version__, data, nn, optim
 from microfw.console import complain, streams
 from microfw.errors import ArgumentError, MicrofwError, printable
 from microfw.files.durable import check_writable
-from microfw.files.output import encode, figure_bytes
+from microfw.files.output import encode, picture
 from microfw.profiler import Profiler, Session, commands, law, sweep
 from microfw.profiler.files import PICTURES, content
 from microfw.training import Trainer
@@ -305,7 +305,7 @@ def show_law(arguments: argparse.Namespace) -> None:
             print(f"A small model by default, --hidden {SMALL}, so that every strategy can run to its end.\n")
     files: dict[str, Callable[[], bytes]] = {}
     if arguments.plot:
-        files[arguments.plot] = lambda: figure_bytes(found.plot(), arguments.plot)
+        files[arguments.plot] = lambda: picture(found.plot(), arguments.plot)
     if arguments.html:
         files[arguments.html] = lambda: encode(found.html())
     if arguments.json:
