@@ -255,5 +255,6 @@ MODELS = [
     Model("entries by index", Rows, lambda: ((labels(5000, 50), labels(5000, 40)), None), (0, 0)),
     Model("halves", Halves, features(R, 6), dense(R, 6, 8, first=True)),
     Model("a checkpoint inside", InPart, features(R, 9),
-          added(dense(R, 9, 8, first=True), dense(R, 8, 8), (0, dense(R, 8, 8)[0]), dense(R, 8, 2))),
+          added(dense(R, 9, 8, first=True), dense(R, 8, 8), (0, dense(R, 8, 8)[0]), dense(R, 8, 2)),
+          overhead_bytes=4 * R * 8),  # what goes into the checkpoint, kept to run it again
 ]  # fmt: skip
