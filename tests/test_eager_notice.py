@@ -49,14 +49,14 @@ def own_loss(outputs, targets):
     return nn.CrossEntropyLoss()(outputs, targets)
 
 
-def said(model, loss=None, epochs=10**6, progress=True, stream=None, monkeypatch=None, **options):
+def said(model, loss=None, epochs=10**6, batch_size=16, progress=True, stream=None, monkeypatch=None, **options):
     stream = stream or io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     rng = np.random.default_rng(0)
     data = rng.normal(size=(70, 4)), rng.integers(0, 3, 70)
     optimizer = optim.SGD(model.parameters(), lr=0.01)
     trainer = mf.Trainer(model, loss or nn.CrossEntropyLoss(), optimizer, hooks=[StopAfter()], **options)
-    trainer.fit(data, epochs, batch_size=16, rng=0, progress=progress)
+    trainer.fit(data, epochs, batch_size=batch_size, rng=0, progress=progress)
     return [line for line in stream.getvalue().replace("\r", "\n").splitlines() if "not replayed" in line]
 
 
@@ -91,6 +91,11 @@ START = "Trainer.fit: steps are not replayed: "
 def test_a_long_fit_says_once_why_it_is_not_replayed(make, loss, options, why, monkeypatch):
     lines = said(make(), loss, monkeypatch=monkeypatch, **options)
     assert len(lines) == 1 and lines[0].startswith(START) and why in lines[0]
+
+
+def test_a_batch_of_all_rows_counts_as_full(monkeypatch):
+    lines = said(Branch(), batch_size=1000, monkeypatch=monkeypatch, compile=True)
+    assert len(lines) == 1 and "reads the values of a Tensor" in lines[0]
 
 
 @pytest.mark.parametrize(

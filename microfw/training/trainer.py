@@ -174,7 +174,7 @@ class Trainer:
         parts = batch_size if self.accumulate > 1 else None
         stepper = Stepper(state, hooks.gradients, compile=self.compile, rows=parts)
         stepper.least = least
-        stepper.compiled.expect(batch_size, len(rows) // batch_size * epochs)
+        stepper.compiled.expect(min(batch_size, len(rows)), len(rows) // batch_size * epochs)
         for bar in shown if parts is None else []:  # parts of a step are never replayed
             bar.why_eager = stepper.compiled.why_eager
         generator = np.random.default_rng(rng)
