@@ -50,6 +50,7 @@ class CompiledStep:
         self.reasons: dict[Key, str] = {}
         self.refused: dict[Key, tuple[int, Any]] = {}
         self.captures = 0
+        self.settling: set[Key] = set()
         self.dropped: dict[Key, str] = {}
         self.strict = False  # whether a difference is an error, as in a Trainer, or a warning
         self._runs: dict[Mode, Callable[..., Any]] = {}  # of the plan that was last in use
@@ -112,6 +113,7 @@ class CompiledStep:
                 self.captures -= replay.replays >= WORTH
                 replay = None
                 self.seen.pop(key, None)
+                self.settling.discard(key)
             else:
                 replay.renew(depends)
         if replay is None:
@@ -182,6 +184,9 @@ class CompiledStep:
                 signature = Signature(watch, [*inputs, *tensors])
                 now = depends.renewed()
                 where = now.problem or depends.difference(now)
+                if where is not None and not now.problem and key not in self.settling:
+                    self.settling.add(key)  # the first step may fill caches and import modules
+                    return returned
                 if where is not None:
                     raise Uncapturable(f"it changes {where}, on which it may depend")
                 if _states(depends.generators, generators) != elsewhere:
