@@ -1,5 +1,6 @@
 """What a step can read without being given it is compared before each replay, or makes the step run every time."""
 
+import abc
 import collections
 import contextlib
 import ctypes
@@ -356,6 +357,18 @@ def layer_of_the_library_with_another_method(monkeypatch):
     layer, other = nn.Identity(), lambda self, x: x * 3.0
     monkeypatch.setattr(nn.Identity, "forward", vars(nn.Identity)["forward"])
     return (lambda: layer(mf.Tensor(np.float32(1.0)))), lambda value: setattr(nn.Identity, "forward", other)
+
+
+@compared
+def class_registered_for_an_abstract_one():
+    class Abstract(abc.ABC):
+        pass
+
+    class Own:
+        pass
+
+    x = Own()
+    return (lambda: 3.0 if isinstance(x, Abstract) else 1.0), lambda value: Abstract.register(Own)
 
 
 # Outside: it cannot be compared, so that the step runs every time

@@ -10,6 +10,7 @@ Layers of this library need no test: assigning to an attribute of a Module count
 
 from __future__ import annotations
 
+from abc import ABC, get_cache_token
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -46,6 +47,8 @@ from microfw.tensor import Tensor
 
 LOCKS = (type(Lock()), type(RLock()))
 """They decide on no number."""
+
+ABSTRACT = type(vars(ABC)["_abc_impl"])
 
 
 class Dependencies(Code):
@@ -267,6 +270,9 @@ class Dependencies(Code):
                 self._library_object(x, path)
             return
         if isinstance(x, LOCKS):
+            return
+        if kind is ABSTRACT:  # changes only where a class is registered
+            self._slot(f"{self._name(get_cache_token)}()", get_cache_token(), path)
             return
         if hides_state(kind):
             self._refuse(path, f"an object ({kind.__name__}) whose content cannot be compared")

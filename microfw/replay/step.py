@@ -192,8 +192,12 @@ class CompiledStep:
                 if _states(depends.generators, generators) != elsewhere:
                     raise Uncapturable("Python code in it draws random numbers; draw them with a layer, or pass them")
                 if self._seen_before(key, signature, depends):
+                    now_drawn = carried.save()
                     with np.errstate(all="call", call=_nothing):  # so that an op that changes it is seen
-                        made = capture(watch, inputs, returned, tensors, self.optimizer.flat.owner)
+                        try:
+                            made = capture(watch, inputs, returned, tensors, self.optimizer.flat.owner)
+                        finally:
+                            carried.restore(now_drawn)  # ops of a user's own may draw
                         made.update, made.whole = moves(self.optimizer, made.tape)
                     state = StepState(self.optimizer, [leaf for leaf, _ in made.shared], carried)
                     state.drawn = drawn
