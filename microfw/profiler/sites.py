@@ -97,11 +97,15 @@ def recomputed(row: Row, site: Site, walked: int, again: int) -> None:
 
 
 class Pattern:
-    """The sites that a step went through, and what the nodes that lead to its loss cost together."""
+    """What the nodes that lead to a loss cost together.
 
-    def __init__(self, sites: list[Site], loss: Node | Leaf | None) -> None:
-        self.sites = sites
-        self.count = 0
+    ``nodes`` is how many of them no backward pass had walked before. ``listed`` is False when the recorder has added
+    up the pattern and counts it no longer.
+    """
+
+    def __init__(self, loss: Node | Leaf | None) -> None:
+        self.count = self.nodes = 0
+        self.listed = True
         self.rows: list[Row] = []
         leaves: dict[Leaf, int] = {}
         seen: set[int] = set()
@@ -109,7 +113,11 @@ class Pattern:
             leaves |= {parent: prod(parent.shape) for parent in node.parents or () if isinstance(parent, Leaf)}
             if node.note is None:  # recorded before the profiler came, or a checkpoint
                 continue
-            row = replace(node.note.cost)
+            row = replace(node.note.site.cost)
+            if node.note.walked:  # and retained: only what backward does comes again
+                row = Row(row.layer, row.op, flops_backward=row.flops_backward, products_backward=row.products_backward)
+            else:
+                self.nodes += 1
             for parent, _, args in node.edges or ():
                 row.accumulated += isinstance(parent, Leaf)
                 for array in (*args, *node.inputs):
