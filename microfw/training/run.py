@@ -12,7 +12,7 @@ from microfw.data.rows import Batch, Rows
 from microfw.errors import CheckpointError, message
 from microfw.files.random import put
 from microfw.phases import OTHER
-from microfw.recording import phase
+from microfw.recording import MODE
 from microfw.training import saving
 from microfw.training.compiled import Compiled
 from microfw.training.hooks import Hooks, TrainState
@@ -35,9 +35,12 @@ def take_steps(
         state.step = totals.steps + 1
         totals.add(stepper.step(X, y, weight), y)
         if stepper.moved and step_end:
-            with phase(OTHER):
-                for call in step_end:
-                    call(state)
+            timer = MODE.get().timer
+            before = OTHER if timer is None else timer.switch(OTHER)
+            for call in step_end:
+                call(state)
+            if timer is not None:
+                timer.switch(before)
         stepper.interrupts.release()
         if state.stop:
             break
