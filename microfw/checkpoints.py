@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from _thread import get_ident
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import prod
 from typing import Any
 
@@ -95,7 +95,8 @@ class _Part:
         def variable(x: Tensor) -> Tensor:
             if not isinstance(x._node, Node):
                 return x
-            variables.append(ops.identity(x))
+            with unobserved():
+                variables.append(ops.identity(x))
             return variables[-1]
 
         outer, HERE.scope = HERE.scope, self.scope
@@ -144,7 +145,8 @@ class _Part:
             tuple((0, k + 1) for k in range(len(ends))),
         )  # fmt: skip
         node.parents, node.saved = ends, (self, *range(len(ends)))
-        return rebuild(_parted(result(y._array, node), [y.shape for y in outputs]))
+        with unobserved():
+            return rebuild(_parted(result(y._array, node), [y.shape for y in outputs]))
 
     @contextmanager
     def second(self) -> Iterator[tuple[Tensor, list[Any], int]]:
@@ -193,6 +195,11 @@ class _Part:
                 link = relink if linked else None
                 found = walk([(y._node, g)], targets=set(ends), since=since, relink=link, retain=linked)  # type: ignore[list-item]
             return {k: found[end] for k, end in enumerate(ends)}
+
+
+def unobserved() -> AbstractContextManager[None]:
+    """Return a block in which no observer is notified: of ops that the function of a checkpoint has not applied."""
+    return nullcontext() if MODE.get().observer is None else mode(observer=None)
 
 
 def _pull(g: Any, again: _Part, index: int) -> Any:

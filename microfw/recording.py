@@ -98,6 +98,11 @@ class Observer:
     def bound(self) -> Any:
         """Return the observer's record of the step that has just run, with its ``sites``, one for each node."""
 
+    def constant(
+        self, op: Op, inputs: tuple[Any, ...], params: dict[str, Any], output: np.ndarray[Any, Any], scope: Scope | None
+    ) -> Any:
+        """Return what it made of an op that has run without a node, if anything."""
+
     def follow(self, timed: Any) -> None:
         """Notify of a replayed step, whose times are in a `Timed` plan."""
 

@@ -293,7 +293,7 @@ def test_a_frozen_layer_is_not_differentiated():
     model[0].requires_grad_(False)
     result = law(model, nn.CrossEntropyLoss(), X4, np.array([0, 1]))
     assert result.count("scalars").P == 5 * 3 + 3
-    assert result.ratio.products_first == 2 * 5 * 3
+    assert result.ratio.products_first == 2 * (2 * 4 * 5) + 2 * 5 * 3  # neither factor of the first is trained
 
 
 # The scalar graph

@@ -221,6 +221,7 @@ class Inline(nn.Module):
 def layers_made_in_each_step():
     model = Inline()
     rows = {"layer": (1, 15), "Inline.Tanh": (1, 0), "Inline.ReLU": (1, 0), "Inline": (1, 0), "MSELoss": (1, 0)}
+    rows["Inline.ReLU#2"] = 0, 0  # of data: computed, and recorded nowhere
     return Way(model, [model], lambda: mse(model(X)), rows)
 
 

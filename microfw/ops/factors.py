@@ -122,7 +122,9 @@ def _solve_cost(y: Shape, a: Shape, b: Shape) -> Cost:
     batch, k = (prod(a[:-2]), 1) if len(b) == 1 else (prod(y[:-2]), y[-1])
     product = batch * 2 * n**2 * k
     solving = batch * (2 * n**3 // 3) + product
-    return Cost(solving, (solving + product + batch * n**2, solving), 0, (product, 0))
+    left = max(batch * n**2 - prod(a), 0)  # additions that undo broadcasting
+    right = max(prod(y) - prod(b), 0)
+    return Cost(solving, (solving + product + batch * n**2 + left, solving + right), 0, (product, 0))
 
 
 @op(

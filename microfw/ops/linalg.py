@@ -47,7 +47,16 @@ def _by_rows(x: Any, w: Any) -> Any:
 
 def _matmul_cost(y: Shape, a: Shape, b: Shape) -> Cost:
     product = 2 * prod(y) * a[-1]
-    return Cost(product, (product, product), products_forward=product, products_derivatives=(product, product))
+    left, right = _broadcast_sums(y, a, b)
+    return Cost(product, (product + left, product + right), product, (product, product))
+
+
+def _broadcast_sums(y: Shape, a: Shape, b: Shape) -> tuple[int, int]:
+    """Return how many additions undo the broadcasting of each factor, in its derivative."""
+    batch = prod(y[: max(len(a), len(b)) - 2]) if max(len(a), len(b)) > 2 else 1
+    entries = [prod(shape[-2:]) for shape in (a, b)]
+    sums = [max(batch * n - prod(shape), 0) for n, shape in zip(entries, (a, b), strict=True)]
+    return sums[0], 0 if len(b) == 2 and len(a) > 2 else sums[1]  # the derivative is one product of all rows
 
 
 def swap(x: Any) -> Any:

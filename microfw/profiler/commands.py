@@ -20,15 +20,17 @@ from microfw.profiler.session import Session
 FORMATS = {"html": ".html", "trace": ".trace.json", "csv": ".csv", "markdown": ".md", "plot": ""}
 """What a profile can be written as, and the end that the file's name must have."""
 
-COMPARE = """Compare two saved profiles layer by layer and say which differences are real: B is judged against A."""
+COMPARE = """Compare two saved profiles and say which differences are real: B is judged against A."""
 
 COMPARE_GUIDE = """\
 what is compared:
-  counts   (nodes, operations, bytes) are exact: whatever differs is listed
-  shares   of a step, layer by layer; seconds of two runs say nothing about each other, since machines drift
-  seconds  with --rerun only: both runs are made again, a round of one and a round of the other in turn
-A time is real if the interval of its median leaves zero out, for all comparisons together, and if the change
-reaches --least. Exit codes: 0, or 1 with --fail-above if something really grew more, or 2 for an error.
+  counts   (nodes, operations, bytes) of a step are exact: whatever differs is listed
+  times    of the whole step first, then of its phases and layers; machines drift, so what all layers share is
+           taken out, and how much they differ widens all intervals
+  --rerun  makes both runs again, a round of one and a round of the other in turn, and needs no correction
+A layer that only one run has is a difference. A time is real if its interval leaves zero out, for all comparisons
+together, and if the change reaches --least. Exit codes: 0, or 1 with --fail-above if the step, a layer or a count
+really grew by more, new layers included, or 2 for an error.
 
 examples:
   microfw compare main.json branch.json

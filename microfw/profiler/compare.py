@@ -1,51 +1,55 @@
 """Two runs compared: what changed, and what only looks like it.
 
-Seconds drift from day to day and from machine to machine. So those of two runs are compared only if the runs were made
-alternately, round by round (`alternate`); then each round's ratio counts. Of other runs the layers' shares of a step
-are compared, which a slower day leaves alone (a share is of the medians' sum: one disturbed moment must not shrink
-all other layers' shares). Either way the interval of the median is found by bootstrap, at a level divided by the
-number of comparisons, and a difference must also reach a least size. Counts are exact: any difference is real.
+Seconds drift from day to day and from machine to machine. If two runs were made alternately, round by round
+(`alternate`), each round's ratio counts. If not, the layers that did not change show the drift and the noise between
+the runs: their median ratio is taken out of all times, and their spread widens all intervals. A difference is real if
+its interval leaves zero out, at a level divided by the number of comparisons, and if it reaches a least size. A layer
+that only one run has is a difference too. Counts are exact: any difference is real.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from math import ceil, log2
+from math import ceil, inf, log2
 from secrets import token_hex
 from typing import Any
 
 import numpy as np
 
 from microfw.errors import ArgumentError, message
+from microfw.profiler.noise import corrected, paired
 from microfw.profiler.session import Epoch, Session
 
 Array = np.ndarray[Any, Any]
 
 PHASES = ("forward", "backward")
 
+WHOLE = [("", "step"), ("", "forward"), ("", "backward"), ("", "update")]
+"""What is compared of the whole step, ops or not: "step" is forward, backward and update together."""
+
 LEAST_SHARE = 0.01
 """A layer that takes less of a step than this in both runs is not compared: it cannot matter."""
-
-RESAMPLES = 4000
 
 COUNTED = ("nodes", "edges", "rules", "accumulated", "flops_forward", "flops_backward", "saved_bytes")
 
 
 @dataclass
 class Change:
-    """A layer's time, forward or backward, in two runs.
+    """A time in two runs.
 
     Attributes
     ----------
     layer, phase : str
-        Whose; "" and a phase is all of that phase, ops or not.
+        The layer's forward or backward. With "" as the layer, all of a phase, or with "step" the whole step.
     a, b : float
-        Medians: nanoseconds in one step, or the share of a step.
+        Medians: nanoseconds in one step; of runs that were not alternated b is corrected for drift.
     change, low, high : float
-        By how much b is more than a, as a fraction of a, and its interval.
+        By how much b is more than a, as a fraction of a, and its interval. Infinite if only b has the layer.
     real : bool
         Whether the interval leaves zero out and the change is large enough.
+    one_sided : bool
+        Whether only one of the runs has the layer.
     """
 
     layer: str
@@ -56,6 +60,7 @@ class Change:
     low: float
     high: float
     real: bool
+    one_sided: bool = False
 
 
 @dataclass
@@ -82,18 +87,21 @@ class Comparison:
     a, b : str
         What the runs are called.
     alternated : bool
-        Whether they were made alternately, so that seconds are compared; else it is shares.
+        Whether they were made alternately; else times are corrected for the drift between them.
     least, confidence : float
         The least change that counts, and the confidence in all intervals together.
     rounds, needed : int
-        How many epochs there are to compare, and how many it takes before anything can be called real.
+        How many epochs there are to compare, and how many it takes before an interval can be trusted.
+    drift : float
+        By how much the layers that did not change were slower in b, if the runs were not alternated.
+    steps : (int, int)
+        How many steps were observed in each run.
     changes : list of Change
-        Times.
+        Times: the whole step first, then its phases, then layers.
     counts : list of Count
-        Counts that differ.
+        Counts per step that differ.
     only_a, only_b : list of str
-        Layers that the other run does not have. There is nothing to compare them with; the whole step's counts
-        hold them.
+        Layers that the other run does not have.
     epochs : list of (epoch, a, b)
         Nanoseconds of ``backward`` in a step, epoch by epoch.
     """
@@ -105,6 +113,8 @@ class Comparison:
     confidence: float
     rounds: int
     needed: int
+    drift: float = 0.0
+    steps: tuple[int, int] = (0, 0)
     changes: list[Change] = field(default_factory=list)
     counts: list[Count] = field(default_factory=list)
     only_a: list[str] = field(default_factory=list)
@@ -112,9 +122,21 @@ class Comparison:
     epochs: list[tuple[int, float, float]] = field(default_factory=list)
 
     def worse(self, than: float = 0.0) -> list[Change | Count]:
-        """Return what really grew by more than a fraction: times, and counts of work."""
-        slower: list[Change | Count] = [c for c in self.changes if c.real and c.change > than]
+        """Return what really grew by more than a fraction: the step, layers and counts of work, new layers included.
+
+        New layers are among them if they cost more of the step than those that are gone, by more than the fraction.
+        """
+        sided = [c for c in self.changes if c.one_sided]
+        whole = next((c.a for c in self.changes if (c.layer, c.phase) == WHOLE[0]), 0.0)
+        grown = sum(c.b - c.a for c in sided) > than * whole
+        slower: list[Change | Count] = [
+            c for c in self.changes if c.real and c.change > than and (grown or not c.one_sided)
+        ]
         return slower + [c for c in self.counts if c.change > than]
+
+    def smallest(self, change: Change) -> float:
+        """Return the smallest growth of a time that would have been found with this noise."""
+        return max(self.least, (change.high - change.low) / 2) if self.rounds >= self.needed else inf
 
     def __str__(self) -> str:
         from microfw.profiler.render.comparison import comparison
@@ -136,7 +158,7 @@ def compare(a: Session, b: Session, *, least: float | None = None, confidence: f
     a, b : Session
         The runs; b is judged against a.
     least : float, optional
-        The least change that counts: by default 0.05 of the seconds of alternated runs, 0.1 of shares.
+        The least change that counts: by default 0.05 if the runs were alternated, else 0.1.
     confidence : float
         That none of the differences is chance, all comparisons together.
 
@@ -168,30 +190,36 @@ def compare(a: Session, b: Session, *, least: float | None = None, confidence: f
             raise ArgumentError(message("compare", f"an epoch in {name}", "a session without one"))
     pairs = [(x, y) for x, y in zip(a.epochs, b.epochs, strict=False) if x.observed and y.observed]
     used = _used(a, b, pairs if alternated else None)
-    rounds = min(map(len, used))
-    keys = _large(*used)
-    times = [_times(epochs, keys) for epochs in used]
-    if not alternated:
-        times = [table[:, : len(keys)] for table in times]
-        labels = keys
-    else:
-        labels = [*keys, *(("", phase) for phase in (*PHASES, "update"))]
-    wrong = (1 - confidence) / max(len(labels), 1)
-    needed = ceil(log2(2 / wrong)) if labels else 1
-    medians, low, high = (_paired if alternated else _shared)(times[0], times[1], wrong)
-    found = Comparison(
-        a.name or a.model or "a", b.name or b.model or "b", alternated, least, confidence, rounds, needed
-    )
     names = [list(dict.fromkeys(row.layer for epoch in x.epochs for row in epoch.rows)) for x in (a, b)]
+    alone = set(names[0]) ^ set(names[1])
+    large = _large(*used)
+    keys = [key for key in large if key[0] not in alone]
+    sided = [key for key in large if key[0] in alone]
+    labels = [*WHOLE, *keys]
+    times = [_times(epochs, [*keys, *sided]) for epochs in used]
+    x, y = (table[:, : len(labels)] for table in times)
+    wrong = (1 - confidence) / len(labels)
+    if alternated:
+        needed, found_times = ceil(log2(2 / wrong)), paired(x, y, wrong)
+    else:  # the optimizer's update is as good a witness of the drift as a layer
+        needed, found_times = 1, corrected(x, y, np.arange(len(WHOLE) - 1, len(labels)), wrong)
+    rounds = min(map(len, used))
+    found = Comparison(
+        a.name or a.model or "a", b.name or b.model or "b", alternated, least, confidence, rounds, needed,
+        found_times.drift, (a.total().observed, b.total().observed),
+    )  # fmt: skip
     found.only_a = [layer for layer in names[0] if layer not in set(names[1])]
     found.only_b = [layer for layer in names[1] if layer not in set(names[0])]
-    alone = {*found.only_a, *found.only_b}
-    for k, (layer, phase) in enumerate(labels):
-        if layer in alone:
-            continue
-        x, y, change = (float(values[k]) for values in medians)
-        real = rounds >= needed and (low[k] > 0 or high[k] < 0) and abs(change) >= least
-        found.changes.append(Change(layer, phase, x, y, change, float(low[k]), float(high[k]), bool(real)))
+    columns = (found_times.a, found_times.b, found_times.change, found_times.low, found_times.high)
+    for (layer, phase), *row in zip(labels, *columns, strict=True):
+        before, after, change, low, high = map(float, row)
+        real = rounds >= needed and (low > 0 or high < 0) and abs(change) >= least
+        found.changes.append(Change(layer, phase, before, after, change, low, high, real))
+    for k, (layer, phase) in enumerate(sided, len(labels)):
+        before, after = (float(np.median(table[:, k])) for table in times)
+        change = inf if layer in found.only_b else -1.0
+        after /= 1 + found.drift
+        found.changes.append(Change(layer, phase, before, after, change, change, change, True, True))
     found.counts = _counts(a, b)
     for left, right in pairs:
         found.epochs.append((left.epoch, left.taken("backward", True), right.taken("backward", True)))
@@ -219,59 +247,25 @@ def _large(a: list[Epoch], b: list[Epoch]) -> list[tuple[str, str]]:
         return []
     large = np.zeros(len(keys), bool)
     for epochs in (a, b):
-        typical = np.median(_times(epochs, keys)[:, : len(keys)], axis=0)
+        typical = np.median(_times(epochs, keys)[:, len(WHOLE) :], axis=0)
         large |= typical >= LEAST_SHARE * max(typical.sum(), 1)
     return [key for key, is_large in zip(keys, large, strict=True) if is_large]
 
 
 def _times(epochs: list[Epoch], keys: list[tuple[str, str]]) -> Array:
-    """Return nanoseconds in one step, epochs x (keys, then the whole phases)."""
-    places = {key: k for k, key in enumerate(keys)}
-    table = np.zeros((len(epochs), len(keys) + 3))
+    """Return nanoseconds in one step, epochs x (what `WHOLE` lists, then keys)."""
+    places = {key: k for k, key in enumerate(keys, len(WHOLE))}
+    table = np.zeros((len(epochs), len(WHOLE) + len(keys)))
     for k, epoch in enumerate(epochs):
         for row in epoch.rows:
             for phase in PHASES:
                 place = places.get((row.layer, phase))
                 if place is not None:
                     table[k, place] += getattr(row, f"{phase}_ns")
-        table[k, -3:] = epoch.forward_ns, epoch.backward_ns, epoch.update_ns
+        phases = epoch.forward_ns, epoch.backward_ns, epoch.update_ns
+        table[k, : len(WHOLE)] = sum(phases), *phases
         table[k] /= epoch.observed
     return table
-
-
-def _paired(a: Array, b: Array, wrong: float) -> tuple[tuple[Array, Array, Array], Array, Array]:
-    """Return medians and the interval of the median ratio, rounds being drawn again together."""
-    ratios = np.log(np.maximum(b, 1)) - np.log(np.maximum(a, 1))
-    draws = np.random.default_rng(0).integers(0, len(ratios), (RESAMPLES, len(ratios)))
-    low, high = _interval(lambda rows: np.median(ratios[rows], axis=1), draws, wrong, ratios.shape[1])
-    change = np.expm1(np.median(ratios, axis=0))
-    return (np.median(a, axis=0), np.median(b, axis=0), change), np.expm1(low), np.expm1(high)
-
-
-def _shared(a: Array, b: Array, wrong: float) -> tuple[tuple[Array, Array, Array], Array, Array]:
-    """Return medians as shares of their sum, and the interval of the ratio, each run's epochs being drawn again."""
-
-    def shares(times: Array) -> Array:
-        typical = np.maximum(np.median(times, axis=-2), 1)
-        return np.asarray(typical / typical.sum(axis=-1, keepdims=True))
-
-    rng = np.random.default_rng(0)
-    draws = [rng.integers(0, len(times), (RESAMPLES, len(times))) for times in (a, b)]
-    both = np.concatenate(draws, axis=1)
-    n = len(a)
-    low, high = _interval(lambda rows: np.log(shares(b[rows[:, n:]]) / shares(a[rows[:, :n]])), both, wrong, a.shape[1])
-    x, y = shares(a), shares(b)
-    return (x, y, y / x - 1), np.expm1(low), np.expm1(high)
-
-
-def _interval(statistic: Callable[[Array], Array], draws: Array, wrong: float, columns: int) -> tuple[Array, Array]:
-    """Return the quantiles of a statistic over the draws, some hundred draws at a time."""
-    if not columns:
-        return np.zeros(0), np.zeros(0)
-    size = max(2_000_000 // (draws.shape[1] * columns), 1)
-    drawn = np.concatenate([statistic(draws[k : k + size]) for k in range(0, len(draws), size)])
-    low, high = np.quantile(drawn, [wrong / 2, 1 - wrong / 2], axis=0)
-    return low, high
 
 
 def _counts(a: Session, b: Session) -> list[Count]:

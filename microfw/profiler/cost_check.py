@@ -76,9 +76,7 @@ def assert_cost(model: Module, X: Any, y: Any = None, loss: Any = None, **expect
         if count != value:
             wrong.append(f"expected {name} {value:,}, got {count:,}")
     if total.uncounted and any("flops" in name for name in expected):
-        wrong.append(
-            f"{total.uncounted} nodes belong to ops that declare no cost, so their operations are not in flops"
-        )
+        wrong.append(f"{total.uncounted} ops that ran declare no cost, so their operations are not in flops")
     if wrong:
         names = ["nodes", "flops_forward", "flops_backward", "edges", "saved_bytes"]
         rows = [[shorten(row.layer, 40), *(f"{getattr(row, name):,}" for name in names)] for row in epoch.layers()]

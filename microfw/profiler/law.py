@@ -20,7 +20,7 @@ from microfw.graph import Leaf, Node, reachable
 from microfw.nn.module import Module
 from microfw.profiler import strategies
 from microfw.profiler.law_data import Count, Law, LayerCost
-from microfw.profiler.measure import Meter, Problem
+from microfw.profiler.measure import Meter, Problem, Work
 from microfw.profiler.naming import LayerNames
 from microfw.profiler.ratio import Ratio, lacking
 from microfw.profiler.scalar import ScalarGraph, scalar_graph
@@ -106,16 +106,17 @@ def law(
     found = Law(name, _describe(model), rows, end.item(), budget)
     nodes = reachable(end._node)
     found.counts.append(_count("tensors", nodes, len(parameters), meter))
-    found.ratio = _ratio(nodes, problem)
+    found.ratio = _ratio(nodes, meter.constants, problem)
     found.ways = [way, strategies.forward_mode(problem)]
     found.ways += [strategies.differences(problem, central) for central in (True, False)]
-    found.layers = _layers(nodes, named, model)
+    found.layers = _layers(nodes, meter.constants, named, model)
     modules = dict(model.named_modules())
     for row in found.layers:
         row.kind = type(modules[row.layer]).__name__ if row.layer in modules else ""
-    if found.ratio.forward > most_nodes:
+    scalars = sum(node.note.forward for node in nodes)
+    if scalars > most_nodes:
         found.note = (
-            f"the scalar graph is left out: it would have about {found.ratio.forward:,} nodes (predicted), more "
+            f"the scalar graph is left out: it would have about {scalars:,} nodes (predicted), more "
             f"than {most_nodes:,}; take fewer rows, a smaller model, or raise most_nodes"
         )
         return found
@@ -127,11 +128,11 @@ def law(
     if not abs(graph.loss.item() - found.loss) <= 1e-9 * max(1.0, abs(found.loss)):
         raise GraphError(message("law", f"the scalar graph to compute the loss {found.loss}", graph.loss.item()))
     way, meter = strategies.scalar_backprop(problem, graph)
-    scalars = reachable(graph.loss._node)
-    found.counts.append(_count("scalars", scalars, problem.size, meter))
+    entries = reachable(graph.loss._node)
+    found.counts.append(_count("scalars", entries, problem.size, meter))
     found.paths = strategies.count_paths(graph.loss._node)[0]
     found.ways += [way, strategies.chain_rule(problem, graph), strategies.path_recursion(problem, graph)]
-    _add_uses(found.layers, scalars, graph, named, type(model).__name__)
+    _add_uses(found.layers, entries, graph, named, type(model).__name__)
     return found
 
 
@@ -164,8 +165,12 @@ def _count(kind: str, nodes: list[Node], P: int, meter: Meter) -> Count:
     return Count(kind, len(nodes), sum(len(n.edges or ()) for n in nodes), P, meter.rules, meter.accumulated)
 
 
-def _ratio(nodes: list[Node], problem: Problem) -> Ratio:
+def _ratio(nodes: list[Node], constants: list[tuple[Any, Work]], problem: Problem) -> Ratio:
     r = Ratio()
+    for _, work in constants:
+        r.forward += work.forward
+        r.products_forward += work.products_forward
+        r.products_first += lacking(0, work.products_forward)
     others: dict[str, bool] = {}
     for node in nodes:
         work = node.note
@@ -195,7 +200,9 @@ def _owner(name: str, top: str) -> str:
     return name.rpartition(".")[0] or top
 
 
-def _layers(nodes: list[Node], named: list[tuple[str, Any]], model: Module) -> list[LayerCost]:
+def _layers(
+    nodes: list[Node], constants: list[tuple[Any, Work]], named: list[tuple[str, Any]], model: Module
+) -> list[LayerCost]:
     layers: dict[str, LayerCost] = {}
     names, top = LayerNames(model), type(model).__name__
     scopes = [node.scope for node in nodes]
@@ -204,6 +211,9 @@ def _layers(nodes: list[Node], named: list[tuple[str, Any]], model: Module) -> l
         row = layers.setdefault(layer, LayerCost(layer))
         row.forward += node.note.forward
         row.backward += sum(node.note.edges)
+    for scope, work in constants:
+        layer = names.name(scope, scopes)
+        layers.setdefault(layer, LayerCost(layer)).forward += work.forward
     for name, p in named:
         layers.setdefault(_owner(name, top), LayerCost(_owner(name, top))).parameters += prod(p.shape)
     return list(layers.values())

@@ -21,7 +21,7 @@ from microfw.phases import (
     UPDATE,
 )
 from microfw.profiler.session import Epoch, Row
-from microfw.profiler.sites import Pattern, Site, recomputed
+from microfw.profiler.sites import Pattern, Site
 
 STEPS = (FORWARD, BACKWARD, UPDATE, CHECK, PREPARATION)
 """Phases of a step: the time before them, since the last step, evaluation or the start of the epoch, is data."""
@@ -97,14 +97,11 @@ class Log:
             preparation_ns=ns[PREPARATION],
             total_ns=sum(ns),
         )
-        rows = self.folded
-        for site, forward_ns, backward_ns, rules, again in self._all_spent():
-            row = rows.setdefault((site.path, site.op.name), Row(site.path, site.op.name))
-            row.forward_ns += forward_ns
-            row.backward_ns += backward_ns
-            row.rules += rules
-            if again:
-                recomputed(row, site, rules, again)
+        spent = self._all_spent()
+        keys = [(site.path, site.op.name) for site, *_ in spent]  # in order of first use
+        rows = {key: self.folded.get(key) or Row(*key) for key in keys} | self.folded
+        for key, (site, *what) in zip(keys, spent, strict=True):
+            site.add_to(rows[key], *what)
         epoch.rows = list(rows.values())
         return epoch
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from microfw.errors import GraphError, message
 from microfw.graph import Leaf, Node
-from microfw.recording import Observer
+from microfw.recording import HERE, Observer, Scope
 from microfw.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -86,23 +86,26 @@ class Meter(Observer):
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
+        self.constants: list[tuple[Scope | None, Work]] = []  # ops that recorded no node: what is frozen
         self.rules = self.accumulated = self.operations = self.uncounted = 0
 
     def forward(
         self, op: Any, node: Node | None, inputs: tuple[Any, ...], params: dict[str, Any], output: Array, began: int
     ) -> None:
         """Work out what the op costs."""
-        if node is None:
-            return
-        edges = node.edges or ()
+        edges = [] if node is None else node.edges or []
         leaves = sum(isinstance(parent, Leaf) for parent, _, _ in edges)
         zeros = (0,) * len(edges)
-        node.note = Work(0, zeros, 0, zeros, leaves)
-        self.nodes.append(node)
+        if node is not None:
+            node.note = Work(0, zeros, 0, zeros, leaves)
+            self.nodes.append(node)
         if op.cost is None:
             self.uncounted += 1
             return
         cost = op.cost(output.shape, *(np.shape(x) for x in inputs), **params)
+        if node is None:
+            self.constants.append((HERE.scope, Work(cost.forward, (), cost.products_forward, (), 0)))
+            return
         by = [partial.index for _, partial, _ in edges]
         products = tuple(cost.products_derivatives[k] for k in by) if cost.products_derivatives else zeros
         node.note = Work(cost.forward, tuple(cost.derivatives[k] for k in by), cost.products_forward, products, leaves)

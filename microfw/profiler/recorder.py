@@ -18,7 +18,7 @@ from microfw.profiler.log import Log
 from microfw.profiler.naming import LayerNames
 from microfw.profiler.sampling import MAX_MARKS, SampledTimer, Schedule, every_nth
 from microfw.profiler.sequence import Position, Sequence, Sequences
-from microfw.profiler.sites import Pattern, Site, needs, settings
+from microfw.profiler.sites import Pattern, Site, add_constant, constant_site, node_site, settings
 from microfw.recording import MODE, Observer
 
 MOST_PATTERNS = 64
@@ -103,10 +103,13 @@ class Recorder(SampledTimer, Observer):
     ) -> None:
         """Add an op's time to its site."""
         ended = perf_counter_ns()
-        if (node is None or self.marks[-1] != FORWARD) and not self._in_forward(op, node, inputs, params, began, ended):
-            return
+        if node is None or self.marks[-1] != FORWARD:
+            part = self._in_forward(op, node, inputs, params, output, began, ended)
+            if not part:
+                return
         self.forward_ended = ended
         if node is None:
+            add_constant(self, op, inputs, params, output, ended - began)
             return
         scope = node.scope
         sequences = self.sequences
@@ -126,7 +129,7 @@ class Recorder(SampledTimer, Observer):
                     for k in position.constants:
                         same = same and position.shapes[k] == getattr(inputs[k], "shape", ())
                     if params:
-                        same = same and position.settings == settings(params)
+                        same = same and position.settings == settings(op, position.shape, position.shapes, params)
         except AttributeError:
             same = False
         if same:
@@ -137,7 +140,14 @@ class Recorder(SampledTimer, Observer):
         position.site.forward_ns += ended - began
 
     def _in_forward(
-        self, op: Any, node: Node | None, inputs: tuple[Any, ...], params: dict[str, Any], began: int, ended: int
+        self,
+        op: Any,
+        node: Node | None,
+        inputs: tuple[Any, ...],
+        params: dict[str, Any],
+        output: Any,
+        began: int,
+        ended: int,
     ) -> bool:
         """Begin the forward pass if an op does, and return True if it is part of one."""
         phase: int = self.marks[-1]
@@ -147,7 +157,10 @@ class Recorder(SampledTimer, Observer):
                 return True
             if phase == IDLE:
                 self.marks += (began, EVALUATION, ended, IDLE)
-        elif phase == BACKWARD and node is not None and MODE.get().recomputing:
+        elif phase == BACKWARD and MODE.get().recomputing:
+            if node is None:
+                add_constant(self, op, inputs, params, output, ended - began, again=True)
+                return False
             leaves = tuple([isinstance(parent, Leaf) for parent in node.parents or ()])
             site = self.site(op, node, inputs, params, leaves)
             site.backward_ns += ended - began
@@ -169,18 +182,8 @@ class Recorder(SampledTimer, Observer):
         site.backward_ns += ended - began
         site.rules += 1
 
-    def site(
-        self, op: Any, node: Node, inputs: tuple[Any, ...], params: dict[str, Any], leaves: tuple[bool, ...] = ()
-    ) -> Site:
-        """Return the site of an op that has run; in a checkpoint also by which of its parents are leaves."""
-        path = self.names.name(node.scope, (site.scope for site in self.step_sites))
-        shapes = [getattr(a, "shape", ()) for a in inputs]
-        key = (node.form, path, node.shape, tuple(shapes), needs(node), settings(params), leaves)
-        site = self.sites.get(key)
-        if site is None:
-            site = self.sites[key] = Site(op, node, path, shapes, params, sum(leaves))
-        site.scope, site.module = node.scope, None if node.scope is None else node.scope[0]
-        return site
+    site = node_site
+    constant = constant_site
 
     @property
     def step_sites(self) -> Iterator[Site]:

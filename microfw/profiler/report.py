@@ -137,7 +137,8 @@ def in_flop(r: Ratio) -> list[str]:
 def _counts(e: Epoch) -> str:
     steps = e.observed or 1
     total = e.sum()
-    nodes, scalars, edges = (round(v / steps) for v in (total.nodes, total.flops_forward, total.edges))
+    scalars = sum(row.flops_forward for row in e.rows if row.nodes)
+    nodes, scalars, edges = (round(v / steps) for v in (total.nodes, scalars, total.edges))
     rules, added = round(total.rules / steps), round(total.accumulated / steps)
     both = f"{whole(rules)} rules + {whole(added)} gradients added; scalar operations"
     bound = "predicted: bound of the way without a graph"
@@ -183,9 +184,7 @@ def _table_of(e: Epoch, session: Session, title: str, found: list[Row], most: in
         found = sorted(found, key=lambda row: -sum(getattr(row, name) for name in COLUMNS[sort]))
     for row in found[:most]:
         layer = known.get(row.layer)
-        name = (
-            row.op if row.op else row.layer if layer is None or layer.kind == row.layer else f"{row.layer} {layer.kind}"
-        )
+        name = row.op or (row.layer if layer is None or layer.kind == row.layer else f"{row.layer} {layer.kind}")
         own = (layer.trainable, layer.weights) if layer and not row.op else (0, 0)
         rows.append(cells(shorten(name or "(outside any module)", 22), row, *own))
     if len(found) > most:
@@ -207,11 +206,11 @@ def _footer(session: Session, e: Epoch) -> str:
     total = e.sum()
     lines = [
         "FLOP: scalar operations, a multiply-add as 2. FLOP/P: of a layer, for each number that it trains. Reuse: how "
-        "often a step uses each of its weights in a product (multiply-adds by weights). Saved: kept for backward, each "
-        f"array once; at most {e.saved_peak_bytes:,} bytes of all layers when a backward pass began."
+        "often a step uses each trained weight of the layer in a product (multiply-adds by weights). Saved: bytes kept "
+        f"for backward, each once; at most {e.saved_peak_bytes:,} bytes of all layers when a backward pass began."
     ]
     if total.uncounted:
-        lines.append(f"{total.uncounted:,} nodes belong to ops that declare no cost; their operations are not counted.")
+        lines.append(f"{total.uncounted:,} ops that ran declare no cost; their operations are not counted.")
     if session.overhead:
         lines.append(
             f"Observing took {whole(round(session.overhead['ns_per_node']))} ns a node, measured: "
@@ -269,14 +268,14 @@ def microseconds(ns: float) -> str:
 
 
 def reuse(row: Row, weights: int, steps: int) -> float:
-    """Return how often one step uses each weight of a layer in a product; 0 where there is none.
+    """Return how often one step uses each trained weight of a layer in a product; 0 where there is none.
 
     Examples
     --------
-    >>> reuse(Row("0", products_forward=2 * 32 * 64 * 10), weights=64 * 10, steps=1)
+    >>> reuse(Row("0", products_weights=2 * 32 * 64 * 10), weights=64 * 10, steps=1)
     32.0
     """
-    return row.products_forward / 2 / steps / weights if weights else 0.0
+    return row.products_weights / 2 / steps / weights if weights else 0.0
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], text: bool = False) -> str:

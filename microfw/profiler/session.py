@@ -24,7 +24,7 @@ PHASES = ("forward", "backward", "update", "evaluation")
 
 COUNTS = (
     "nodes", "edges", "rules", "accumulated", "flops_forward", "flops_backward", "products_forward",
-    "products_backward", "products_first", "saved_bytes", "forward_ns", "backward_ns",
+    "products_backward", "products_first", "products_weights", "saved_bytes", "forward_ns", "backward_ns",
 )  # fmt: skip
 
 LARGEST = ("parameters", "parameter_tensors", "saved_peak_bytes")
@@ -40,7 +40,7 @@ class Row:
     layer, op : str
         The layer's path, or "" outside of any; the op's name, or "" in a sum over ops.
     nodes : int
-        Op nodes recorded.
+        Op nodes recorded: none where nothing is trained. Operations and forward time are counted there too.
     edges : int
         Inputs that needed a gradient.
     rules : int
@@ -48,8 +48,7 @@ class Row:
     accumulated : int
         Gradients added into parameters.
     flops_forward, flops_backward : int
-        Scalar operations, a multiply-add counted as 2. One scalar operation is one node of the graph that
-        computes with scalars, so ``flops_forward`` is N counted in scalars.
+        Scalar operations, a multiply-add counted as 2.
     products_forward, products_backward : int
         Those of them in matrix products and convolutions.
     saved_bytes : int
@@ -57,10 +56,12 @@ class Row:
     forward_ns, backward_ns : int
         Time in the op itself, and in the node's derivative rule.
     uncounted : int
-        Nodes of ops that declare no cost.
+        How many ops that ran declare no cost.
     products_first : int
         F1: ``products_forward`` of the nodes with a factor that needs no gradient, as the data of a first layer; twice
         of those where neither factor needs one.
+    products_weights : int
+        ``products_forward`` of the nodes that have a trained weight of the layer as a factor.
     """
 
     layer: str
@@ -78,6 +79,7 @@ class Row:
     backward_ns: int = 0
     uncounted: int = 0
     products_first: int = 0
+    products_weights: int = 0
 
     def add(self, other: Row) -> None:
         """Add another row's counts and times."""
@@ -255,7 +257,6 @@ class Session:
         return merged(self.epochs)
 
     # Reading it: each of these is a pure function in `microfw.profiler.render`
-
     def report(self, **options: Any) -> str:
         """Return text for a terminal; see `microfw.profiler.report`."""
         from microfw.profiler.report import report

@@ -36,7 +36,8 @@ def backprop(problem: Problem) -> tuple[Way, Meter, Tensor]:
         loss = problem.loss()
         loss.backward(retain_graph=True)
     problem.gradient = flat_gradient(leaves)
-    problem.forward_operations = sum(node.note.forward for node in meter.nodes)
+    works = [*(node.note for node in meter.nodes), *(work for _, work in meter.constants)]
+    problem.forward_operations = sum(work.forward for work in works)
 
     def step() -> None:
         problem.loss().backward()

@@ -36,6 +36,8 @@ class Captured:
         Other leaves that get a gradient, which is added to what they have, and the cell that it is in.
     nodes, walked : list of Applied
         The ops that recorded a node, in order, and those that a gradient reaches.
+    constants : list of Applied
+        The ops that recorded none because nothing in them is trained.
     opaque : dict
         Ops that are one call each, and why.
     """
@@ -53,6 +55,7 @@ class Captured:
         self.shared: list[tuple[Leaf, Cell]] = []
         self.nodes: list[Applied] = []
         self.walked: list[Applied] = []
+        self.constants: list[Applied] = []
         self.opaque: dict[str, str] = {}
         self.cells: dict[int, Cell] = {}
         self.held: list[Any] = [watch]  # so that no id is given twice
@@ -249,6 +252,8 @@ def capture(watch: Watch, arguments: Iterable[Tensor], returned: Any, known: Ite
         if applied.node is not None:
             captured.nodes.append(applied)
             made[applied.node] = (applied, y, extra)
+        elif applied.recording:
+            captured.constants.append(applied)
     captured.forward, captured.tape.calls = captured.tape.calls, []
     tensors = returned if isinstance(returned, tuple) else (returned,)
     if not all(isinstance(t, Tensor) for t in tensors):

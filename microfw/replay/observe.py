@@ -9,7 +9,7 @@ import numpy as np
 from microfw import recording
 from microfw.errors import MicrofwError
 from microfw.graph import Node
-from microfw.recording import HERE, Observer, path
+from microfw.recording import HERE, MODE, Observer, path
 from microfw.replay.trace import Array
 from microfw.replay.verification import same
 from microfw.tensor import Tensor
@@ -22,7 +22,7 @@ class Uncapturable(MicrofwError, RuntimeError):
 class Applied:
     """One op as it ran."""
 
-    __slots__ = ("inputs", "node", "op", "output", "params", "saved", "scope")
+    __slots__ = ("inputs", "node", "op", "output", "params", "recording", "saved", "scope")
 
     def __init__(self, op: Any, node: Node | None, inputs: Any, params: dict[str, Any], output: Array) -> None:
         self.op = op
@@ -31,7 +31,8 @@ class Applied:
         self.params = params
         self.output = output
         self.saved = node.saved if node is not None else ()
-        self.scope = node.scope if node is not None else None
+        self.scope = node.scope if node is not None else HERE.scope
+        self.recording = MODE.get().recording
 
 
 class Watch(Observer):

@@ -35,6 +35,9 @@ class Timed:
         nodes = plan.captured.nodes
         found = sequence.sites[len(sequence.sites) - len(nodes) :]
         sites = {id(applied): site for applied, site in zip(nodes, found, strict=True)}
+        constants = plan.captured.constants
+        self.constants = [observer.constant(a.op, a.inputs, a.params, a.output, a.scope) for a in constants]
+        sites |= {id(applied): site for applied, site in zip(constants, self.constants, strict=True)}
         self.parts = [(sites.get(id(node)), k < len(before)) for k, node in enumerate([*before, *after])]
         self.walked = [sites[id(applied)] for applied in plan.captured.walked]
 
@@ -63,3 +66,6 @@ class Timed:
                 yield (site, ns, 0, 0) if forward else (site, 0, ns, 0)
         for site in self.walked:
             yield site, 0, 0, len(readings)
+        for site in self.constants:
+            if site is not None:
+                yield site, 0, 0, len(readings)

@@ -13,10 +13,10 @@ MOST = 30
 
 def comparison(found: Comparison) -> str:
     """Return text of at most 100 columns: the verdict first, then what it rests on."""
-    unit = "µs a step" if found.alternated else "share of a step"
+    unit = _unit(found)
     head = ["layer", "", "a", "b", "change", "interval", "verdict"]
-    shown = sorted(found.changes, key=lambda c: (not c.real, -max(c.a, c.b)))[:MOST]
-    rows = [[shorten(_whose(c.layer), 28), c.phase, *_numbers(found, c)] for c in shown]
+    shown = sorted(found.changes, key=lambda c: (c.phase != "step", not c.real, -max(c.a, c.b)))[:MOST]
+    rows = [[shorten(_whose(c.layer), 28), c.phase, *_numbers(c)] for c in shown]
     parts = [
         "\n".join(_wrap(f"microfw compare: a = {shorten(found.a, 40)}, b = {shorten(found.b, 40)}")),
         "\n".join(line for text in _verdict(found) for line in _wrap(text)),
@@ -35,7 +35,7 @@ def comparison(found: Comparison) -> str:
 
 def markdown(found: Comparison) -> str:
     """Return the verdict and what really differs, the rest folded away."""
-    unit = "µs a step" if found.alternated else "share of a step"
+    unit = _unit(found)
     lines = ["### Backward cost compared", "", *(f"- {text}" for text in _verdict(found, code)), ""]
     if found.counts:
         lines += ["| layer | count | a | b | change |", "| --- | --- | ---: | ---: | ---: |"]
@@ -44,51 +44,80 @@ def markdown(found: Comparison) -> str:
         lines.append("")
     lines += [f"<details><summary>Times, {unit}</summary>", "", "| layer |  | a | b | change | interval | verdict |"]
     lines.append("| --- | --- | ---: | ---: | ---: | ---: | --- |")
-    lines += [f"| {_marked(c.layer)} | {c.phase} | {' | '.join(_numbers(found, c))} |" for c in found.changes]
+    lines += [f"| {_marked(c.layer)} | {c.phase} | {' | '.join(_numbers(c))} |" for c in found.changes]
     return "\n".join([*lines, "", "</details>"]) + "\n"
 
 
+def _unit(found: Comparison) -> str:
+    return "µs a step" if found.alternated else "µs a step, b corrected for drift"
+
+
 def _verdict(found: Comparison, name: object = None) -> list[str]:
+    """Return sentences: the whole step first, then what changed in it, then what the judgement rests on."""
     say = code if name is code else lambda text: shorten(text, 40)
-    texts = []
-    real = [c for c in found.changes if c.real]
-    for c in sorted(real, key=lambda c: -abs(c.change)):
-        whose = f"{say(c.layer)} {c.phase}" if c.layer else f"all of {c.phase}"
-        what = ("slower" if c.change > 0 else "faster") if found.alternated else "of a step"
-        if found.alternated:
-            texts.append(f"Real: {whose} is {abs(c.change):.1%} {what}.")
+    whole, *rest = found.changes
+    texts = [
+        f"The whole step: {_percent(whole.change)}, {_percent(whole.low)} to {_percent(whole.high)}: {_word(whole)}."
+    ]
+    real = [c for c in rest if c.real]
+    for c in sorted(real, key=lambda c: -abs(c.b - c.a)):
+        whose = f"{say(c.layer or OUTSIDE)} {c.phase}" if c.layer or c.one_sided else f"all of {c.phase}"
+        if c.one_sided:
+            text = (
+                f"is new: {microseconds(c.b)} µs a step" if c.b else f"is gone: it took {microseconds(c.a)} µs a step"
+            )
+            texts.append(f"Real: {whose} {text}.")
         else:
-            texts.append(f"Real: {whose} takes {c.b:.1%} {what}, before {c.a:.1%} ({_percent(c.change)}).")
-    if not real and found.rounds < found.needed:
+            texts.append(f"Real: {whose} is {abs(c.change):.1%} {'slower' if c.change > 0 else 'faster'}.")
+    if found.rounds < found.needed:
         texts.append(
-            f"Times: nothing can be called real with {found.rounds} epochs; {len(found.changes)} comparisons take "
+            f"Times: no interval can be trusted with {found.rounds} epochs; {len(found.changes)} comparisons take "
             f"{found.needed}."
         )
-    elif not real:
-        texts.append("Times: no real difference.")
+    else:
+        if not real and not whole.real:
+            texts.append("Times: no real difference.")
+        least = [found.smallest(c) for c in rest if c.layer and not c.one_sided]
+        layers = f", of a layer's forward or backward from {min(least):.0%} to {max(least):.0%}" if least else ""
+        texts.append(
+            f"Smallest change that would have been found with this noise: of the whole step "
+            f"{found.smallest(whole):.0%}{layers}."
+        )
     texts.append(
-        f"Counts: {len(found.counts)} differ." if found.counts else "Counts: N, P, steps, operations and bytes agree."
+        f"Counts per step: {len(found.counts)} differ."
+        if found.counts
+        else "Counts per step: N, P, steps, operations and bytes agree."
     )
-    for which, layers in (("a", found.only_a), ("b", found.only_b)):
-        if layers:
-            more = f" and {len(layers) - 12} more" if len(layers) > 12 else ""
-            texts.append(f"Only in {which}: {', '.join(say(layer or OUTSIDE) for layer in layers[:12])}{more}.")
-    how = (
-        "seconds of alternated runs, round against round"
-        if found.alternated
-        else "shares of a step, since seconds drift between runs (microfw compare --rerun compares seconds)"
-    )
+    if found.steps[0] != found.steps[1]:
+        texts.append(f"Observed steps differ: {found.steps[0]:,} in a, {found.steps[1]:,} in b.")
+    for which, layers_alone in (("a", found.only_a), ("b", found.only_b)):
+        if layers_alone:
+            more = f" and {len(layers_alone) - 12} more" if len(layers_alone) > 12 else ""
+            texts.append(f"Only in {which}: {', '.join(say(layer or OUTSIDE) for layer in layers_alone[:12])}{more}.")
+    if found.alternated:
+        how = "seconds of alternated runs, round against round, with bootstrap intervals of the medians"
+    else:
+        how = (
+            f"medians of all epochs. Seconds drift between runs: layers that did not change took "
+            f"{_percent(found.drift)} in b. That is taken out of all times, and their spread is in all intervals. A "
+            "change of all layers alike is found by alternated runs only (microfw compare --rerun)"
+        )
     texts.append(
-        f"Compared: {how}; bootstrap intervals of the medians at {found.confidence:.0%} for all "
-        f"{len(found.changes)} together; a change counts from {found.least:.0%} on."
+        f"Compared: {how}. {found.confidence:.0%} for all {len(found.changes)} together; a change counts from "
+        f"{found.least:.0%} on."
     )
     return texts
 
 
-def _numbers(found: Comparison, c: Change) -> list[str]:
-    write = microseconds if found.alternated else "{:.1%}".format
-    verdict = ("more" if c.change > 0 else "less") if c.real else "within noise"
-    return [write(c.a), write(c.b), _percent(c.change), f"{_percent(c.low)} to {_percent(c.high)}", verdict]
+def _word(c: Change) -> str:
+    if not c.real:
+        return "within noise"
+    return ("new" if c.b else "gone") if c.one_sided else "more" if c.change > 0 else "less"
+
+
+def _numbers(c: Change) -> list[str]:
+    interval = "" if c.one_sided else f"{_percent(c.low)} to {_percent(c.high)}"
+    return [microseconds(c.a), microseconds(c.b), _percent(c.change), interval, _word(c)]
 
 
 def _epochs(found: Comparison) -> str:

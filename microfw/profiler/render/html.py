@@ -146,7 +146,7 @@ def finite(value: float | None) -> float | None:
 def counts(e: Epoch) -> list[list[Any]]:
     """Return the counts of one step: the word, in tensors, in scalars, what it means."""
     steps, total = e.observed or 1, e.sum()
-    nodes, scalars = round(total.nodes / steps), round(total.flops_forward / steps)
+    nodes, scalars = round(total.nodes / steps), round(sum(row.flops_forward for row in e.rows if row.nodes) / steps)
     took = round((total.rules + total.accumulated) / steps)
     numbers: dict[str, tuple[int, int | None]] = {
         "N": (nodes, scalars),

@@ -112,7 +112,7 @@ function drawLayers() {
     first, number(row[K.nodes] / n), number(size, whole), { text: micro(row[K.forward_ns] / n), sort: row[K.forward_ns] },
     { text: micro(row[K.backward_ns] / n), sort: row[K.backward_ns] }, share(row[K.backward_ns] / backward),
     number(row[K.flops_forward] / n), number(row[K.flops_backward] / n),
-    number(size ? (row[K.flops_forward] + row[K.flops_backward]) / n / size : 0), number(weights ? row[K.products_forward] / 2 / n / weights : 0),
+    number(size ? (row[K.flops_forward] + row[K.flops_backward]) / n / size : 0), number(weights ? row[K.products_weights] / 2 / n / weights : 0),
     number(row[K.saved_bytes] / n)];
   const columns = [
     { title: "layer", words: true }, { title: "nodes", class: "wide", says: "op nodes recorded in one step" },
