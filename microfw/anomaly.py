@@ -34,7 +34,7 @@ class Finder(Observer):
     Parameters
     ----------
     observer : Observer, optional
-        Who else is told of everything, first.
+        Another observer that is notified of everything, first.
     nan, inf : bool
         What to look for.
     raises : bool
@@ -59,27 +59,15 @@ class Finder(Observer):
         self.places: dict[int, Place] = {}
         self.older: dict[int, Place] = {}
 
-    @property
-    def again(self) -> Finder:
-        """Who is told of ops that a checkpoint runs again."""
-        observer = getattr(self.observer, "again", self.observer)
-        return self if observer is self.observer else self.beside(observer)
-
-    @property
-    def aside(self) -> Finder:
-        """Who is told of a walk that is not `Tensor.backward`'s."""
-        observer = getattr(self.observer, "aside", self.observer)
-        return self if observer is self.observer else self.beside(observer)
-
-    def beside(self, observer: Observer | None) -> Finder:
-        """Return the same with another one beside it, for whoever attaches an observer while this one watches."""
+    def alongside(self, observer: Observer) -> Finder:
+        """Return a Finder that notifies another observer too, and shares what this one has noted."""
         other = Finder(observer, self.nan, self.inf, self.raises)
         other.places, other.older = self.places, self.older
         return other
 
     def forward(self, op: Any, node: Node | None, inputs: Any, params: dict[str, Any], output: Any, began: int) -> None:
         """Look at an output."""
-        if self.observer is not None:
+        if self.observer is not None and self.observer.enabled:
             self.observer.forward(op, node, inputs, params, output, began)
         if self.raises and node is not None:
             self.places[int(node.order)] = place()
@@ -96,15 +84,15 @@ class Finder(Observer):
                 f"the inputs: {told}; computed at {spell(place())}"
             )
 
-    def before_backward(self, loss: Any) -> None:
-        """Tell the other one."""
-        if self.observer is not None:
-            self.observer.before_backward(loss)
+    def before_backward(self, loss: Any, retain: bool = False) -> None:
+        """Notify the other observer."""
+        if self.observer is not None and self.observer.enabled:
+            self.observer.before_backward(loss, retain)
 
     def backward(self, node: Node, gradient: Any, shares: list[Any] | None, began: int) -> None:
         """Look at a node's shares of the gradient."""
         shares = shares or []
-        if self.observer is not None:
+        if self.observer is not None and self.observer.enabled:
             self.observer.backward(node, gradient, shares, began)
         if (self.where and not self.raises) or not any(map(self.bad, (gradient, *shares))):
             return

@@ -63,8 +63,7 @@ class Recorded:
         linked = self._ties(seeds)
         pairs = [(y._node, g) for y, g in zip(self.outputs, seeds, strict=True)]
         starts = [(n, _seed(g, linked)) for n, g in pairs if n is not None and g is not None]
-        observer = MODE.get().observer
-        with mode(recording=linked, observer=getattr(observer, "aside", observer)):
+        with mode(recording=linked):
             found = walk(starts, targets=set(nodes), since=self.since, relink=relink if linked else None, retain=retain)
         return [_out(found.get(n), v, linked) for n, v in zip(nodes, self.variables, strict=True)]
 

@@ -163,6 +163,8 @@ def walk(
         If an op's derivative has a shape that does not fit the op's input.
     """
     observer = MODE.get().observer
+    if observer is not None and not observer.enabled:
+        observer = None
     only = None if targets is None else leading(seeds := list(seeds), targets, since)
     free = relink is None and not retain
     watched = observer is not None and observer.collects

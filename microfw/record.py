@@ -36,7 +36,10 @@ def _apply({signature}):
     _mode = _MODE.get()
     _observer = _mode.observer
     if _observer is not None:
-        _began = _clock()
+        if _observer.enabled:
+            _began = _clock()
+        else:
+            _observer = None
     _recording = _mode.recording
     _dtype = None
     _guards = ()

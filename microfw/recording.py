@@ -1,4 +1,4 @@
-"""What is being recorded, which module is being called, and who watches.
+"""Gradient mode, current module scope, and the active observers.
 
 None of it leaks: not out of a block that raises, not into another thread, not into another asyncio task. The mode
 lives in a context variable, for a block may wait for other tasks; the module being called in a variable of the
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from microfw.errors import ArgumentError, message
+from microfw.phases import OTHER
 
 if TYPE_CHECKING:
     from microfw.graph import Gradient, Node
@@ -66,16 +67,19 @@ def place(scope: Scope | None, name: str) -> str:
 
 
 class Observer:
-    """Told of every op as it runs, and of every node as it is walked backward. Override what is wanted.
+    """Notified of every op as it runs, and of every node as its derivative rule runs. Override what you need.
 
-    ``began`` is what ``time.perf_counter_ns()`` said just before.
+    ``began`` is the time before, in nanoseconds of ``time.perf_counter_ns``.
     """
 
+    enabled: bool = True
+    """If False, it is not notified. It may change at the end of a step."""
+
     collects: bool = False
-    """Whether `backward` wants the shares of the gradient; else it gets None."""
+    """Whether `backward` gets the shares of the gradient; else it gets None."""
 
     follows: bool = False
-    """Whether a step may be replayed, of which it is told by `follow` alone."""
+    """Whether a step may be replayed, of which `follow` alone is notified."""
 
     def forward(
         self,
@@ -86,13 +90,13 @@ class Observer:
         output: np.ndarray[Any, Any],
         began: int,
     ) -> None:
-        """An op has run; ``node`` is None if nothing was recorded."""
+        """Notify of an op that has run; ``node`` is None if nothing was recorded."""
 
     def read(self) -> None:
-        """Someone looks at the values of a Tensor."""
+        """Notify that the values of a Tensor are read."""
 
     def bound(self) -> Any:
-        """Return what it made of the step that was just run, with its ``sites``, one for each node."""
+        """Return the observer's record of the step that has just run, with its ``sites``, one for each node."""
 
     def constant(
         self, op: Op, inputs: tuple[Any, ...], params: dict[str, Any], output: np.ndarray[Any, Any], scope: Scope | None
@@ -100,64 +104,64 @@ class Observer:
         """Return what it made of an op that has run without a node, if anything."""
 
     def follow(self, timed: Any) -> None:
-        """Note that a step was replayed, whose times are in a `Timed` plan."""
+        """Notify of a replayed step, whose times are in a `Timed` plan."""
 
-    def before_backward(self, loss: Any) -> None:
-        """Look at a Tensor before ``backward`` walks its graph."""
+    def before_backward(self, loss: Any, retain: bool = False) -> None:
+        """Notify that ``backward`` is about to walk the graph of a Tensor, which stays if ``retain``."""
 
     def backward(self, node: Node, gradient: Gradient, shares: list[Gradient] | None, began: int) -> None:
-        """A node's derivative rule has run, giving one share of the gradient an edge."""
+        """Notify that a node's derivative rule has run, with a share of the gradient for each edge."""
+
+    def alongside(self, observer: Observer) -> Observer:
+        """Return what to notify if another observer is attached while this one is: that one alone."""
+        return observer
 
 
-class Watcher(Protocol):
-    """Keeps the time of the stretches of training steps.
-
-    A stretch is noted when it ends, whatever ends it; but a replayed step that is broken off is not. The phases are
-    "forward" (the outermost module), "evaluation" (the same, unrecorded), "backward" and "update".
+class StepTimer:
+    """Notified as training goes from one phase to the next; see `microfw.phases`. Override what you need.
 
     Attributes
     ----------
-    timing : bool
-        Whether it keeps the time of training steps; else it is told of them with zeros, and only evaluation is noted.
-    stale : bool
-        Whether another mode should be in place, as where a block that has ended brought an older one back: then its
-        `resume` is called, which sets it.
-    stretches : list
-        Phase, began, ended, one stretch after the other, in the nanoseconds of ``time.perf_counter_ns``. The engine
-        adds them itself, and flat, for calls and tuples take longer; `triples` parts them. Of steps that are replayed,
-        and of updates that succeed, it is told by calls.
-    backward_ran : bool
-        Set to True where ``backward`` begins: the next update is one of a new step.
+    enabled : bool
+        Whether the step is observed. If False, only evaluations are timed. It changes at the end of a step.
     losses : list or None
-        Where the values that ``backward`` starts from are to be put.
+        Where replayed steps put their losses.
     """
 
-    timing: bool
-    stale: bool
-    backward_ran: bool
-    stretches: list[Any]
-    losses: list[np.ndarray[Any, Any]] | None
+    enabled: bool = True
+    losses: Any = None
 
-    def replayed(self, began: int, middle: int, ended: int) -> None:
-        """Note a replayed step's forward and backward."""
+    def switch(self, phase: int) -> int:
+        """Begin a phase, and return the one that ends."""
+        return phase
 
-    def updated(self, began: int, ended: int, optimizer: Any = None) -> None:
-        """Note that an optimizer has updated its parameters."""
+    def on_module_start(self, recording: bool) -> int | None:
+        """Notify that an outermost module is called; return the phase to go back to after it, if any."""
 
-    def repeated(self) -> None:
-        """Note that a step was a replayed one."""
+    def on_module_error(self) -> None:
+        """Notify that an outermost module has raised an error while ops were recorded."""
 
-    def stepped(self, began: int, middle: int, ended: int, moved: int, done: int) -> None:
-        """Note all of these, of a step that was replayed with its update."""
+    def on_backward_start(self, loss: np.ndarray[Any, Any]) -> int:
+        """Notify that ``backward`` starts; return what `on_backward_end` gets."""
+        return OTHER
 
-    def resume(self) -> None:
-        """Set the mode that should be in place."""
+    def on_backward_end(self, before: int) -> None:
+        """Notify that ``backward`` has ended, or failed."""
 
+    def on_update_start(self, optimizer: Any) -> None:
+        """Notify that an optimizer starts to update its parameters."""
 
-def triples(stretches: list[Any]) -> Iterator[tuple[str, int, int]]:
-    """Part a watcher's stretches: phase, began, ended."""
-    each = iter(stretches)
-    return zip(each, each, each, strict=True)
+    def on_update(self, optimizer: Any) -> None:
+        """Notify that an optimizer has updated its parameters."""
+
+    def on_replay(self, began: int, middle: int, ended: int) -> None:
+        """Notify of both passes of a replayed step. The times are 0 if the timer is not enabled."""
+
+    def on_replay_end(self) -> None:
+        """Notify that a replayed step has ended."""
+
+    def on_replayed_step(self, began: int, middle: int, ended: int, updating: int, updated: int) -> None:
+        """Notify of a whole replayed step: what `on_replay`, `on_update` and `on_replay_end` would be notified of."""
 
 
 class Changes:
@@ -170,34 +174,38 @@ changes = Changes()
 
 
 class Mode:
-    """What is recorded, and who watches. Immutable: a change is a new mode in the context variable.
+    """What is recorded, and the active observers. Immutable: a change is a new mode in the context variable.
 
     Attributes
     ----------
     recording : bool
         Whether ops record nodes.
     observer : Observer or None
-        Who is told of ops.
-    watcher : Watcher or None
-        Who keeps time.
+        Notified of ops.
+    timer : StepTimer or None
+        Notified of phases.
     nested : bool
         Whether a derivative is being taken around the code that runs, so that gradients must be Tensors.
+    recomputing : bool
+        Whether a checkpoint runs its function again, as a part of backward.
     """
 
-    __slots__ = ("nested", "observer", "recording", "watcher")
+    __slots__ = ("nested", "observer", "recomputing", "recording", "timer")
     recording: bool
     observer: Observer | None
-    watcher: Watcher | None
+    timer: StepTimer | None
     nested: bool
+    recomputing: bool
 
     def __init__(
         self,
         recording: bool = True,
         observer: Observer | None = None,
-        watcher: Watcher | None = None,
+        timer: StepTimer | None = None,
         nested: bool = False,
+        recomputing: bool = False,
     ) -> None:
-        for name, value in zip(self.__slots__, (nested, observer, recording, watcher), strict=True):
+        for name, value in zip(self.__slots__, (nested, observer, recomputing, recording, timer), strict=True):
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -229,9 +237,20 @@ def mode(**changes: Any) -> Iterator[None]:
         yield
     finally:
         MODE.reset(token)
-        watcher = MODE.get().watcher
-        if watcher is not None and watcher.stale:
-            watcher.resume()
+
+
+@contextlib.contextmanager
+def phase(number: int) -> Iterator[None]:
+    """Run a block in a phase of `microfw.phases`; the phase before goes on after it."""
+    timer = MODE.get().timer
+    if timer is None:
+        yield
+        return
+    before = timer.switch(number)
+    try:
+        yield
+    finally:
+        timer.switch(before)
 
 
 class no_grad(contextlib.ContextDecorator):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -172,16 +171,10 @@ class Tensor(ArrayLike):
             if gradient.shape != self.shape:
                 raise ShapeError(message("backward", f"a gradient of shape {self.shape}", gradient.shape))
         mode = MODE.get()
-        if mode.observer is not None:
-            mode.observer.before_backward(self)
-        watcher = mode.watcher
-        began = 0
-        if watcher is not None:
-            watcher.backward_ran = True
-            if watcher.losses is not None:
-                watcher.losses.append(self._array)
-            if watcher.timing:
-                began = perf_counter_ns()
+        observer, timer = mode.observer, mode.timer
+        if observer is not None and observer.enabled:
+            observer.before_backward(self, retain_graph)
+        before = timer.on_backward_start(self._array) if timer is not None else 0
         try:
             for leaf, g in walk(((node, gradient),), retain=retain_graph).items():
                 if leaf.hooks is not None:  # type: ignore[union-attr]
@@ -191,8 +184,8 @@ class Tensor(ArrayLike):
                 else:
                     leaf.accept(g)  # type: ignore[union-attr]
         finally:
-            if watcher is not None and began:
-                watcher.stretches += ("backward", began, perf_counter_ns())
+            if timer is not None:
+                timer.on_backward_end(before)
 
     def register_hook(self, hook: Hook) -> Handle:
         """Have a function called with the gradient with respect to this Tensor, whenever one has been computed.

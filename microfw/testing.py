@@ -227,7 +227,7 @@ def float32(trial: Trial) -> None:
     grads = []
     for dtype in (np.float32, np.float64):
         inputs, shares = trial.leaves(dtype), _Shares()
-        with mode(observer=shares, watcher=None):
+        with mode(observer=shares, timer=None):
             y = trial(inputs)
             if not trial.op.casts:
                 _expect(y.dtype == dtype, f"expected a value of {np.dtype(dtype)}, got {y.dtype}")

@@ -57,6 +57,8 @@ def apply(op: Op, inputs: Sequence[Any], given: dict[str, Any]) -> Tensor:
     """Apply an op of one kind of inputs to all of them, and record a node where a gradient is needed."""
     mode = MODE.get()
     observer, recording = mode.observer, mode.recording
+    if observer is not None and not observer.enabled:
+        observer = None
     began = perf_counter_ns() if observer is not None else 0
     params = _params(op, given)
     partial = op.partial(0)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import signal
-import sys
 from collections import Counter
 from contextlib import AbstractContextManager
 
@@ -13,6 +11,7 @@ import pytest
 
 import microfw.ops.whole  # all of them, for tables of cases  # noqa: F401
 from microfw import recording
+from microfw.phases import OTHER
 from microfw.registry import OPS
 
 
@@ -24,7 +23,34 @@ def ctrl_c_raises():
     signal.signal(signal.SIGINT, before)
 
 
-class Watcher(recording.Observer):
+class Phases(recording.StepTimer):
+    """A timer that keeps the phases that it is notified of."""
+
+    def __init__(self):
+        self.phases = []  # in order; an update once it has ended
+
+    def on_module_start(self, recording):
+        self.phases.append("forward" if recording else "evaluation")
+
+    def on_backward_start(self, loss):
+        self.phases.append("backward")
+        return OTHER
+
+    def on_update_start(self, optimizer):
+        self.phases.append("update")
+
+    def on_replay(self, began, middle, ended):
+        assert began <= middle <= ended
+        self.phases += ["forward", "backward"]
+
+    def on_replayed_step(self, began, middle, ended, updating, updated):
+        assert ended <= updating <= updated
+        self.on_replay(began, middle, ended)
+        self.phases.append("update")
+        self.on_replay_end()
+
+
+class Watcher(Phases, recording.Observer):
     """An observer that counts what the engine does, and keeps it."""
 
     collects = True
@@ -33,9 +59,8 @@ class Watcher(recording.Observer):
         self.ran = []  # (op, node, input shapes, params, output shape) of each op, forward
         self.visited = []  # each node, as backward visits it
         self.shares = []  # the partials of each
-        self.timing, self.stale, self.stretches = True, False, []
-        self.losses = None
         self.repeats = 0
+        super().__init__()
 
     def forward(self, op, node, inputs, params, output, began):
         self.ran.append((op, node, [np.shape(a) for a in inputs], params, output.shape))
@@ -44,33 +69,11 @@ class Watcher(recording.Observer):
         self.visited.append(node)
         self.shares.append(partials)
 
-    def before_backward(self, loss):
-        pass
-
-    def replayed(self, began, middle, ended):
-        self.stretches += ("forward", began, middle, "backward", middle, ended)
-
-    def updated(self, began, ended, optimizer):
-        self.stretches += ("update", began, ended)
-
-    def repeated(self):
+    def on_replay_end(self):
         self.repeats += 1
 
-    def stepped(self, began, middle, ended, moved, done):
-        self.replayed(began, middle, ended)
-        self.updated(moved, done, None)
-        self.repeated()
-
-    @property
-    def phases(self):
-        """The phases of the stretches, in order, each of which began after the one before it ended."""
-        parted = list(recording.triples(self.stretches))
-        for (_, began, ended), (_, later, _) in itertools.pairwise([*parted, ("", sys.maxsize, 0)]):
-            assert began <= ended <= later
-        return [phase for phase, _, _ in parted]
-
     def on(self) -> AbstractContextManager[None]:
-        return recording.mode(observer=self, watcher=self)
+        return recording.mode(observer=self, timer=self)
 
     @property
     def recorded(self):

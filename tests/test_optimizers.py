@@ -300,14 +300,14 @@ def test_loading_is_all_or_nothing(name):
 
 
 @stepped
-def test_watchers_get_one_stretch_a_step(name, watcher):
+def test_timers_are_notified_of_each_update(name, watcher):
     parameters = leaves()
     optimizer = make(name, parameters)
     with watcher.on():
         parameters[0].grad = np.ones((3, 2))
         optimizer.step()
         optimizer.step()
-        watcher.updated = None  # not called
+        watcher.on_update = None  # not called
         parameters[0].grad = np.full((3, 2), np.nan)
         with pytest.raises(NonFiniteError):
             optimizer.step()

@@ -126,7 +126,7 @@ def test_diamond_calls_two_rules():
     assert a.grad == 4
     assert (epoch.sum().nodes, epoch.sum().rules, epoch.sum().edges, epoch.sum().accumulated) == (2, 2, 4, 2)
     assert epoch.layers()[0].layer == ""
-    assert epoch.untagged_forward_ns == 0  # there is no module around: forward is the ops
+    assert epoch.forward_ns >= epoch.sum().forward_ns > 0  # from the first op to the backward pass
 
 
 def test_saved_bytes_count_each_array_once_and_no_parameter():
@@ -202,7 +202,8 @@ def test_memory_is_bounded_where_every_step_is_another():
             nn.CrossEntropyLoss()(model(rows), np.resize(Y, n)).backward()
             optimizer.step()
         assert profiler._recorder is not None
-        assert len(profiler._recorder.patterns) == recorder.MOST_PATTERNS
+        assert 0 < len(profiler._recorder.patterns) <= recorder.MOST_PATTERNS
+        assert len(profiler._recorder.sequences.all) <= 4 * recorder.MOST_PATTERNS
     total = profiler.session.epochs[0].sum()
     assert total.nodes == total.rules == 4 * (recorder.MOST_PATTERNS + 39)
 
@@ -245,7 +246,7 @@ def test_json_round_trip(tmp_path):
     path = tmp_path / "run.profile.json"
     profiler.save(path)
     assert Session.load(path) == profiler.session
-    assert json.loads(path.read_text())["version"] == 4
+    assert json.loads(path.read_text())["version"] == 5
     assert report(Session.load(path)) == profiler.report()
 
 
@@ -254,13 +255,13 @@ def test_json_round_trip(tmp_path):
     [
         ("{", "expected JSON, got .*; was the file cut short?"),
         ("[]", "expected a profile saved by microfw, got other JSON"),
-        ('{"epochs": [], "version": 2}', "expected version 4, got 2; read it with the microfw that wrote it"),
-        ('{"epochs": [], "version": 99}', "expected version 4, got 99"),
+        ('{"epochs": [], "version": 2}', "expected version 5, got 2; read it with the microfw that wrote it"),
+        ('{"epochs": [], "version": 99}', "expected version 5, got 99"),
         (
-            '{"epochs": [{"epoch": 1, "rows": [{"layer": "0", "nodes": -1}]}], "layers": [], "version": 4}',
+            '{"epochs": [{"epoch": 1, "rows": [{"layer": "0", "nodes": -1}]}], "layers": [], "version": 5}',
             "nodes is -1",
         ),
-        ('{"epochs": [{"epoch": 1, "rows": [], "what": 1}], "layers": [], "version": 4}', "got an entry that is wrong"),
+        ('{"epochs": [{"epoch": 1, "rows": [], "what": 1}], "layers": [], "version": 5}', "got an entry that is wrong"),
     ],
 )
 def test_bad_files_are_refused_in_one_line(tmp_path, text, says):

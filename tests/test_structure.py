@@ -22,7 +22,7 @@ MODULES = [
 ]
 
 ROOMS = [
-    "elsewhere", "lazy", "errors", "recording", "registry", "blame", "leaf", "graph", "infix", "spelling", "methods", "operators", "hooks", "tensor", "relink", "record", "variadic", "op", "ops", "trees", "calculus", "jacobians", "differences",
+    "elsewhere", "lazy", "errors", "phases", "recording", "registry", "blame", "leaf", "graph", "infix", "spelling", "methods", "operators", "hooks", "tensor", "relink", "record", "variadic", "op", "ops", "trees", "calculus", "jacobians", "differences",
     "reach", "checkpoints", "anomaly", "nn", "files", "drawing", "optim", "data", "replay", "training",
     "profiler", "testing", "estimators", "console", "cli", "__init__", "__main__",
 ]  # fmt: skip

@@ -369,25 +369,11 @@ def test_the_end_is_told_to_all_even_if_a_hook_raises(iris, moment):
     assert log.count("a end") == 1
 
 
-class Phases:
-    def __init__(self):
-        self.timing, self.stale, self.stretches = True, False, []
-        self.losses = None
-
-    def updated(self, began, ended, optimizer):
-        self.stretches += ("update", began, ended)
-
-    @property
-    def phases(self):
-        return self.stretches[::3]
-
-
-def test_all_moments_are_of_one_context_and_no_watcher_outlives_fit(iris):
-    watcher = Phases()
+def test_all_moments_are_of_one_context_and_no_timer_outlives_fit(iris, watcher):
 
     class Attach(Hook):
         def on_fit_start(self, state):
-            self.token = recording.MODE.set(recording.Mode(watcher=watcher))
+            self.token = recording.MODE.set(recording.Mode(timer=watcher))
 
         def on_step_end(self, state):
             raise RuntimeError
@@ -400,17 +386,16 @@ def test_all_moments_are_of_one_context_and_no_watcher_outlives_fit(iris):
             pass
 
     for hook in (Attach(), Careless()):
-        watcher.stretches.clear()
+        watcher.phases.clear()
         with pytest.raises(RuntimeError):
             make(hooks=[hook]).fit(iris[0], 1, rng=0, progress=False)
-        assert recording.MODE.get().watcher is None
+        assert recording.MODE.get().timer is None
         assert watcher.phases == ["forward", "forward", "backward", "update"]
 
 
-def test_looking_for_the_op_is_hidden_from_those_who_watch(line):
-    watcher = Phases()
+def test_looking_for_the_op_is_hidden_from_timers(line, watcher):
     trainer = make(1, 1, 1e-3, nn.MSELoss(), extra=[Root()])
-    with recording.mode(watcher=watcher), pytest.raises(NonFiniteError):
+    with recording.mode(timer=watcher), pytest.raises(NonFiniteError):
         trainer.fit(line, 1, rng=0, progress=False)
     assert watcher.phases == ["forward", "forward", "backward", "update"]
 

@@ -52,7 +52,7 @@ def network(settings: Any, inputs: int, outputs: int, rng: np.random.Generator, 
 
 
 def _check_outputs(model: nn.Module, where: str, inputs: int, outputs: int, dtype: Any) -> None:
-    with mode(recording=False, observer=None, watcher=None):
+    with mode(recording=False, observer=None, timer=None):
         got = np.shape(model.eval()(np.zeros((2, inputs), dtype)))
     if got != (2, outputs):
         fix = f"give the module's last layer {outputs} outputs"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import wraps
 from inspect import CO_VARARGS, CO_VARKEYWORDS
-from time import perf_counter_ns
 from types import FunctionType, MethodType
 from typing import Any, ClassVar, Self
 
@@ -127,16 +126,20 @@ class Module:
         if self._named is not Module._structure:
             self._name_leaves()
         mode = MODE.get()
-        watcher = mode.watcher
-        began = perf_counter_ns() if watcher is not None and (watcher.timing or not mode.recording) else 0
+        timer, before = mode.timer, None
+        if timer is not None:
+            before = timer.on_module_start(mode.recording)
         HERE.scope = (self, None)
         try:
             return forward(*inputs, **options)
+        except BaseException:
+            if timer is not None and before is None:
+                timer.on_module_error()
+            raise
         finally:
             HERE.scope = None
-            if began:
-                phase = "forward" if mode.recording else "evaluation"
-                watcher.stretches += (phase, began, perf_counter_ns())  # type: ignore[union-attr, operator]
+            if before is not None:
+                timer.switch(before)  # type: ignore[union-attr]
 
     def _enter(self, forward: Callable[..., Any], inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Call a forward method that is not called by `__call__`, and do what that does."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from microfw.optim.checks import as_list
 from microfw.optim.groups import Setting
 from microfw.optim.linesearch import Point, search
 from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Optimizer
+from microfw.phases import OTHER, UPDATE
 from microfw.recording import MODE
 
 Array = np.ndarray[Any, Any]
@@ -136,8 +136,9 @@ class LBFGS(Optimizer):
             fix = "pass a function that computes the loss, calls backward and returns it"
             raise ArgumentError(message("LBFGS.step", "a closure", "none", fix))
         self._check(self.settings)
-        self._watcher = MODE.get().watcher
-        self._began = perf_counter_ns()
+        timer = self._timer = MODE.get().timer
+        if timer is not None:
+            timer.switch(UPDATE)
         before = self.flat.values.copy(), self.pairs.copy(), self.present
         try:
             return self._minimise(closure)
@@ -147,9 +148,9 @@ class LBFGS(Optimizer):
             self.pairs, self.present = before[1:]
             raise
         finally:
-            watcher, self._watcher = self._watcher, None
-            if watcher is not None:
-                watcher.updated(self._began, perf_counter_ns(), self)
+            self._timer = None
+            if timer is not None:
+                timer.on_update(self)
 
     def _minimise(self, closure: Callable[[], Any]) -> float:
         f, g = self._evaluate(closure)
@@ -197,13 +198,14 @@ class LBFGS(Optimizer):
 
     def _evaluate(self, closure: Callable[[], Any]) -> tuple[float, Array]:
         """Return loss and gradient; what the closure takes is no part of the update's time."""
-        if self._watcher is not None and self._watcher.timing:
-            self._watcher.stretches += ("update", self._began, perf_counter_ns())
+        if self._timer is not None:
+            self._timer.switch(OTHER)
         try:
             with np.errstate(over="ignore", invalid="ignore"):
                 loss = closure()
         finally:
-            self._began = perf_counter_ns()
+            if self._timer is not None:
+                self._timer.switch(UPDATE)
         if loss is None:
             fix = "end it with `return loss`"
             raise ArgumentError(message("LBFGS.step", "a closure that returns the loss", "None", fix))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from math import isfinite, sqrt
-from time import perf_counter_ns
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from microfw.errors import ArgumentError, message
 from microfw.optim.flat import Flat, aligned
 from microfw.optim.groups import Group, Settings, split
+from microfw.phases import OTHER
 from microfw.recording import MODE
 
 Array = np.ndarray[Any, Any]
@@ -143,17 +143,18 @@ class Optimizer:
 
     def _step(self, missing: bool) -> None:
         """Take a step; ``missing`` is whether any parameter is without a gradient."""
-        watcher = MODE.get().watcher
-        began = perf_counter_ns() if watcher is not None else 0
+        timer = MODE.get().timer
+        if timer is not None:
+            timer.on_update_start(self)
         try:
             if missing or not self._at_once():
                 self._closely()
         except BaseException:
-            if watcher is not None and watcher.timing:
-                watcher.stretches += ("update", began, perf_counter_ns())
+            if timer is not None:
+                timer.switch(OTHER)
             raise
-        if watcher is not None:
-            watcher.updated(began, perf_counter_ns(), self)
+        if timer is not None:
+            timer.on_update(self)
 
     def _at_once(self) -> bool:
         """Take a step if nothing asks for a closer look, all parameters having a gradient; tell whether it did."""

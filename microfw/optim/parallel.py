@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from time import perf_counter_ns
 from typing import Any, Self
 
 import numpy as np
 
 from microfw.errors import ArgumentError, MicrofwError, message
+from microfw.phases import OTHER, UPDATE
 from microfw.recording import MODE
 
 PATIENCE = 60.0
@@ -120,7 +120,20 @@ class DataParallel:
         """
         if not 0 <= rows < np.inf:
             raise ArgumentError(message("DataParallel.step", "rows of at least 0, finite", rows))
-        watcher, began = MODE.get().watcher, perf_counter_ns()
+        timer = MODE.get().timer
+        before = timer.switch(UPDATE) if timer is not None else OTHER
+        moves = False
+        try:
+            moves = self._average(rows)
+        finally:
+            if timer is not None and not moves:
+                timer.switch(before)
+        if moves:
+            self.optimizer.step()
+        return moves
+
+    def _average(self, rows: float) -> bool:
+        """Average the gradients of all ranks; return False if no row counts."""
         self._gather(rows)
         self._reduce()
         if self._failed.any():
@@ -133,9 +146,6 @@ class DataParallel:
             np.divide(self._gradients, self._rows, out=self.flat.gradients)
         for leaf, present in zip(self.flat.leaves, self._present.tolist(), strict=True):
             leaf.grad = leaf.slot if present else None
-        if watcher is not None and watcher.timing:
-            watcher.stretches += ("update", began, perf_counter_ns())
-        self.optimizer.step()
         return True
 
     def _gather(self, rows: float) -> None:

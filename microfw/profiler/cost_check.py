@@ -87,11 +87,11 @@ def one_step(model: Module, X: Any, y: Any = None, loss: Any = None) -> Epoch:
     """Return the counts of one forward and backward pass of a copy of a model."""
     model = copy.deepcopy(model)
     recorder = Recorder(takes_losses=False, model=model)
-    with mode(observer=recorder, watcher=recorder, recording=True):
+    with mode(observer=recorder, timer=recorder, recording=True):
         output = model(X)
         if loss is not None:
             loss(output, y).backward()
         else:
             output.backward(np.ones(output.shape, output.dtype))
-    recorder.count += 1
+    recorder.step = recorder.observed = 1
     return recorder.end_epoch(1).epoch()

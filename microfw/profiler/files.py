@@ -110,11 +110,16 @@ def parse(data: Any, where: str) -> Session:
     """Return the session of what JSON held; ``where`` is for errors, which are `DataError`."""
     if not isinstance(data, dict) or "epochs" not in data:
         raise DataError(message(where, "a profile saved by microfw", "other JSON"))
-    if data.get("version") != VERSION:
+    version = data.get("version")
+    if type(version) is not int or version not in (4, VERSION):
         fix = "read it with the microfw that wrote it"
-        raise DataError(message(where, f"version {VERSION}", short(data.get("version")), fix))
+        raise DataError(message(where, f"version {VERSION}", short(version), fix))
     try:
-        return from_dict(data)
+        session = from_dict(data)
+        if version == 4 and session.every == 1:  # which had no name for what was left
+            for epoch in session.epochs:
+                epoch.other_ns = max(epoch.unobserved_ns, 0)
+        return session
     except Wrong as error:
         got = f"an entry that is wrong: {error}"
         raise DataError(message(where, "a profile saved by microfw", got, "was the file changed?")) from None

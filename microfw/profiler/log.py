@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from time import perf_counter_ns
 from typing import Any
 
-from microfw.profiler.session import PHASES, Epoch, Row
+import numpy as np
+
+from microfw.phases import (
+    BACKWARD,
+    CHECK,
+    DATA,
+    EVALUATION,
+    FORWARD,
+    IDLE,
+    NAMES,
+    OTHER,
+    PREPARATION,
+    UPDATE,
+)
+from microfw.profiler.session import Epoch, Row
 from microfw.profiler.sites import Pattern, Site
-from microfw.recording import triples
+
+STEPS = (FORWARD, BACKWARD, UPDATE, CHECK, PREPARATION)
+"""Phases of a step: the time before them, since the last step, evaluation or the start of the epoch, is data."""
 
 
 class Log:
@@ -28,36 +43,25 @@ class Log:
     spent: Sequence[tuple[Site, int, int, int, int]] = ()
     parameters = (0, 0)
     number = steps = observed = replays = saved_bytes = 0
-    loose = forward_ns = backward_ns = update_ns = evaluation_ns = check_ns = data_ns = total_ns = 0
 
     def __init__(self) -> None:
-        self.stretches: list[Any] = []  # as a `Watcher` has them
+        self.phases = np.zeros(len(NAMES), np.int64)  # nanoseconds, by number of the phase
+        self.pending: list[list[int]] = []  # lists for `add_marks`
         self.folded: dict[tuple[str, str], Row] = {}
-        self.began = self.step_ended = perf_counter_ns()
 
-    def add_stretches(self) -> None:
-        """Turn the stretches so far into times. One inside of another is part of it, but for training in a forward."""
-        times = dict.fromkeys((*PHASES, "waits", "waited", "check"), 0)
-        outermost: list[tuple[str, int, int, int]] = []
-        for phase, began, ended in triples(self.stretches):
-            own = ended - began
-            while outermost and outermost[-1][1] >= began:
-                inner, *_, ns = outermost.pop()
-                if phase == "forward" and inner in ("backward", "update"):
-                    times[inner] += ns
-                    own -= ns
-            outermost.append((phase, began, ended, own))
-        self.stretches.clear()
-        for phase, began, ended, own in outermost:
-            times[phase] += own
-            if phase in ("forward", "check") and 0 < self.step_ended < began:
-                self.data_ns += began - self.step_ended
-            self.step_ended = ended if phase in ("update", "waited", "check") else 0
-        self.forward_ns += times["forward"]
-        self.backward_ns += times["backward"]
-        self.update_ns += times["update"]
-        self.evaluation_ns += times["evaluation"]
-        self.check_ns += times["check"]
+    def add_pending(self) -> None:
+        """Add up the phases that were noted."""
+        while self.pending:
+            self.add_marks(self.pending[0])
+            del self.pending[0]
+
+    def add_marks(self, marks: list[int]) -> None:
+        """Add up phases: when each began and which it is, one after the other. The last one has not ended."""
+        table = np.array(marks, np.int64).reshape(-1, 2)
+        before, after = table[:-1, 1], table[1:, 1]
+        data = np.isin(after, STEPS)
+        phases = np.where(before == IDLE, np.where(data, DATA, OTHER), before)
+        self.phases += np.bincount(phases, np.diff(table[:, 0]), len(self.phases)).astype(np.int64)
 
     def add_pattern(self, pattern: Pattern, count: int) -> None:
         """Add the steps that went through a pattern."""
@@ -68,10 +72,11 @@ class Log:
 
     def epoch(self) -> Epoch:
         """Return the epoch's numbers."""
-        self.add_stretches()
         for pattern, count in self.counts:
             self.add_pattern(pattern, count)
         metrics = {name: float(v) for name, v in self.metrics.items() if isinstance(v, float) and isfinite(v)}
+        self.add_pending()
+        ns: list[int] = self.phases.tolist()
         epoch = Epoch(
             self.number,
             steps=self.steps,
@@ -82,13 +87,15 @@ class Log:
             parameters=self.parameters[0],
             parameter_tensors=self.parameters[1],
             saved_peak_bytes=self.saved_bytes,
-            forward_ns=self.forward_ns + self.loose,
-            backward_ns=self.backward_ns,
-            update_ns=self.update_ns,
-            evaluation_ns=self.evaluation_ns,
-            check_ns=self.check_ns,
-            data_ns=self.data_ns,
-            total_ns=self.total_ns,
+            forward_ns=ns[FORWARD],
+            backward_ns=ns[BACKWARD],
+            update_ns=ns[UPDATE],
+            evaluation_ns=ns[EVALUATION],
+            check_ns=ns[CHECK],
+            data_ns=ns[DATA],
+            other_ns=ns[OTHER] + ns[PREPARATION],
+            preparation_ns=ns[PREPARATION],
+            total_ns=sum(ns),
         )
         spent = self._all_spent()
         keys = [(site.path, site.op.name) for site, *_ in spent]  # in order of first use

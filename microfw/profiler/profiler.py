@@ -21,6 +21,7 @@ from microfw.profiler.log import Log
 from microfw.profiler.naming import LayerNames
 from microfw.profiler.recorder import Recorder
 from microfw.profiler.report import report
+from microfw.profiler.sampling import every_nth
 from microfw.profiler.session import Epoch, Session, merged
 from microfw.profiler.tracer import Tracer
 from microfw.recording import MODE, Mode, mode
@@ -204,19 +205,20 @@ class Profiler(Callback, Hook):
         if self._recorder is not None:
             raise GraphError("Profiler: expected to be attached once, got it attached already; make another Profiler")
         self._detached = False
-        if MODE.get().watcher is not None:
+        mode = MODE.get()
+        if mode.timer is not None:
             raise GraphError("Profiler: expected to be the only one attached, got another; use one at a time")
         self._bind()
         if self.model is not None:
             self._session.model = type(self.model).__name__
             self._session.layers = LayerNames(self.model).layers()
-        every = self._session.every
+        schedule = every_nth(self._session.every)
         if self.trace:
-            self._recorder = Tracer(self.trace, every, takes_losses, self.model)
+            self._recorder = Tracer(self.trace, schedule, takes_losses, self.model)
         else:
-            self._recorder = Recorder(every, takes_losses, self.model)
-        self._token = MODE.set(MODE.get())
-        self._recorder.attach()
+            self._recorder = Recorder(schedule, takes_losses, self.model)
+        observer = self._recorder if mode.observer is None else mode.observer.alongside(self._recorder)
+        self._token = MODE.set(mode.changed(observer=observer, timer=self._recorder))
 
     def _bind(self) -> None:
         """Begin another session if the one so far is of another model."""
@@ -240,10 +242,10 @@ class Profiler(Callback, Hook):
             MODE.reset(self._token)
             self._token = None
         if recorder is not None:
+            if isinstance(recorder, Tracer):
+                self._session.trace = recorder.trace()
             recorder.detach()
             self._session.layers = recorder.names.layers()
-        if isinstance(recorder, Tracer):
-            self._session.trace = recorder.trace()
         self._detached = recorder is not None or self._detached
         self._unbind()
 
@@ -318,15 +320,15 @@ def overhead(session: Session) -> dict[str, float]:
         y.sum().backward()
         x.grad = None
         if recorder is not None:
-            recorder.step_sites.clear()
+            recorder.sequences.restart()
         return perf_counter_ns() - began
 
     recorder = Recorder()
     plain, observed = [], []
     for _ in range(15):
-        with mode(observer=None, watcher=None, recording=True):
+        with mode(observer=None, timer=None, recording=True):
             plain.append(step(None))
-        with mode(observer=recorder, watcher=recorder, recording=True):
+        with mode(observer=recorder, timer=recorder, recording=True):
             observed.append(step(recorder))
     per_node = max((min(observed) - min(plain)) / (nodes + 1), 0.0)  # the minimum: least disturbed
     marks: list[int] = []

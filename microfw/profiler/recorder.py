@@ -1,64 +1,54 @@
-"""The recorder: watches a training run from inside the engine and adds it up.
+"""The recorder: observes a training run from inside the engine and adds it up.
 
-An op that runs again on the same shapes is the same *site*: what it costs is worked out once, by its cost
-rule on the shapes that ran, and then only counted. So an observed op costs two readings of the clock and a
-few comparisons, and memory does not grow with the number of steps.
+An op that runs again on the same shapes is the same *site*: its cost is worked out once, by its cost rule on the
+shapes that ran, and then only counted. So an observed op costs two readings of the clock and a few comparisons, and
+memory does not grow with the number of steps.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from time import perf_counter_ns
 from typing import Any
 
-import numpy as np
-
-from microfw.graph import Leaf, Node
+from microfw.graph import Leaf, Node, reachable
 from microfw.nn.module import Module
+from microfw.phases import BACKWARD, BEFORE_FORWARD, EVALUATION, FORWARD, IDLE
 from microfw.profiler.log import Log
 from microfw.profiler.naming import LayerNames
-from microfw.profiler.sites import Pattern, Site, add_constant, constant_site, needs, node_site, settings, shapes_of
-from microfw.profiler.stand_ins import STRIDE, Again, Aside, Waiting
-from microfw.recording import HERE, MODE, Mode, Observer
-
-MOST_STRETCHES = 1 << 12
-"""How many entries of stretches, losses, or readings of the clock, are kept before they are added up."""
+from microfw.profiler.sampling import MAX_MARKS, SampledTimer, Schedule, every_nth
+from microfw.profiler.sequence import Position, Sequence, Sequences
+from microfw.profiler.sites import Pattern, Site, add_constant, constant_site, node_site, settings
+from microfw.recording import MODE, Observer
 
 MOST_PATTERNS = 64
 """How many patterns are kept apart, so that memory does not grow where every step is another."""
 
 
-class Recorder(Observer):
-    """Observer of ops and watcher of steps. Its methods run in every step, and are written for speed.
+class Recorder(SampledTimer, Observer):
+    """Observer of ops and timer of phases. Its methods run in every step, and are written for speed.
 
     Parameters
     ----------
-    every : int
-        Observe every so many-th step. The others are counted, and only their evaluations timed.
+    schedule : callable, optional
+        Which steps are observed; all of them if not given. The others are counted, and only their evaluations timed.
     takes_losses : bool
         Note the loss of each step. A Trainer knows it anyway.
     model : Module, optional
         The model whose paths name the layers.
     """
 
-    timing = True
-    stale = False
-
-    def __init__(self, every: int = 1, takes_losses: bool = True, model: Module | None = None) -> None:
+    def __init__(
+        self, schedule: Schedule | None = None, takes_losses: bool = True, model: Module | None = None
+    ) -> None:
+        super().__init__(schedule or every_nth(1), takes_losses)
         self.names = LayerNames(model)
-        self.every = every
-        self.stride = 1 if every > 1 else STRIDE
-        self.count = self.seen = self.resumed = 0  # observed steps; those of earlier epochs, and before the last wait
-        self.backward_ran, self.optimizer = False, None  # the optimizer that was the first to update in the last step
-        self.due = self.stride  # when to look up
-        self.modes: dict[bool, Mode] = {}
-        self.patterns: list[Pattern] = []
-        self.expected: list[Site] = []
-        self.pattern: Pattern | None = None
         self.sites: dict[tuple[Any, ...], Site] = {}
-        self.stretches: list[Any] = []  # as a `Watcher` has them, and between "waits" and "waited" nothing
-        self.losses: list[np.ndarray[Any, Any]] | None = [] if takes_losses else None
-        self.spare = Log()  # for what comes between epochs
-        self.waiting = Waiting(self)
+        self.sequences = Sequences()
+        self.patterns: list[Pattern] = []
+        self.walked = 0  # nodes of the path so far that backward passes have walked
+        self.recomputed: dict[Site, Position] = {}
+        self.last: tuple[Position, Pattern] | None = None  # where the last backward pass began, and of which loss
         self.timed: dict[int, Any] = {}
         self.followed: Any = None
         self.start_epoch()
@@ -68,31 +58,26 @@ class Recorder(Observer):
     def start_epoch(self) -> None:
         """Begin a new log. What came between two epochs is part of neither."""
         self.running = True
-        self.seen, self.waiting.seen, self.waiting.repeats = self.count, self.waiting.count, 0
-        self.stretches.clear()
+        super().start_epoch()
         for timed in self.timed.values():
             timed.marks.clear()
-        if self.losses:
-            self.losses.clear()
         for pattern in self.patterns:
             pattern.count = 0
         for site in self.sites.values():
             site.forward_ns = site.backward_ns = site.rules = site.again = 0
+        self._forget_objects()
+        self.sequences.restart()
+
+    def _forget_objects(self) -> None:
+        for site in self.sites.values():
             site.scope = site.module = None  # modules that are gone are not kept
-        self.log = Log()
-        self.loose = 0
-        self.step_sites: list[Site] = []
+        self.sequences.forget_objects()
 
     def end_epoch(self, number: int) -> Log:
         """Return the log of the epoch; `start_epoch` is to begin the next."""
-        log = self.log
-        log.total_ns = perf_counter_ns() - log.began
-        if self.stretches or self.losses:
-            self._hand_over()
+        log = super().end_epoch(number)
         log.marks = [(timed, timed.take()) for timed in self.timed.values() if timed.marks]
-        log.number, log.steps, log.observed, log.loose = number, self.steps, self.count - self.seen, self.loose
-        log.replays += self.waiting.repeats
-        self.log, self.running = self.spare, False
+        self.running = False
         log.counts = [(pattern, pattern.count) for pattern in self.patterns if pattern.count]
         log.spent = [
             (site, site.forward_ns, site.backward_ns, site.rules, site.again)
@@ -100,6 +85,10 @@ class Recorder(Observer):
             if site.forward_ns or site.rules or site.again
         ]
         return log
+
+    def _end_step(self, now: int) -> None:
+        super()._end_step(now)
+        self.sequences.position, self.walked = self.sequences.root, 0
 
     # Ops
 
@@ -114,37 +103,81 @@ class Recorder(Observer):
     ) -> None:
         """Add an op's time to its site."""
         ended = perf_counter_ns()
+        if node is None or self.marks[-1] != FORWARD:
+            part = self._in_forward(op, node, inputs, params, output, began, ended)
+            if not part:
+                return
+        self.forward_ended = ended
         if node is None:
             add_constant(self, op, inputs, params, output, ended - began)
             return
-        sites, scope = self.step_sites, node.scope
-        module = None if scope is None else scope[0]
+        scope = node.scope
+        sequences = self.sequences
+        position: Any = sequences.position.next  # most likely the same op as in the step before
         try:
-            site = self.expected[len(sites)]  # most likely the same op as in the step before
-            if (
-                site.form is not node.form
-                or site.module is not module
-                or site.shape != node.shape
-                or site.constants != node.parents.count(None)  # type: ignore[union-attr]
-                or (site.constants and site.needs != needs(node))
-                or site.shapes != shapes_of(inputs)
-                or (params and site.settings != settings(op, site.shape, site.shapes, params))
-            ):
-                site = self.site(op, node, inputs, params)
-        except (IndexError, AttributeError):
-            site = self.site(op, node, inputs, params)
-        site.forward_ns += ended - began
-        sites.append(site)
-        node._note = site
-        if scope is None:  # outside of any module, and so of any stretch
-            self.loose += ended - began
+            same = (
+                position.form is node.form
+                and position.module is (None if scope is None else scope[0])
+                and position.shape == node.shape
+            )
+            if same:
+                for parent, found in zip(node.parents, position.links, strict=False):  # type: ignore[arg-type]
+                    if parent is not found and parent._note is not found:  # type: ignore[union-attr]
+                        same = False
+                        break
+                else:
+                    for k in position.constants:
+                        same = same and position.shapes[k] == getattr(inputs[k], "shape", ())
+                    if params:
+                        same = same and position.settings == settings(op, position.shape, position.shapes, params)
+        except AttributeError:
+            same = False
+        if same:
+            sequences.position = position
+        else:
+            position = sequences.move(self.site(op, node, inputs, params), node, inputs)
+        node._note = position
+        position.site.forward_ns += ended - began
+
+    def _in_forward(
+        self,
+        op: Any,
+        node: Node | None,
+        inputs: tuple[Any, ...],
+        params: dict[str, Any],
+        output: Any,
+        began: int,
+        ended: int,
+    ) -> bool:
+        """Begin the forward pass if an op does, and return True if it is part of one."""
+        phase: int = self.marks[-1]
+        if phase in BEFORE_FORWARD:
+            if node is not None or (phase == IDLE and MODE.get().recording):
+                self.marks += (began, FORWARD)
+                return True
+            if phase == IDLE:
+                self.marks += (began, EVALUATION, ended, IDLE)
+        elif phase == BACKWARD and MODE.get().recomputing:
+            if node is None:
+                add_constant(self, op, inputs, params, output, ended - began, again=True)
+                return False
+            leaves = tuple([isinstance(parent, Leaf) for parent in node.parents or ()])
+            site = self.site(op, node, inputs, params, leaves)
+            site.backward_ns += ended - began
+            site.again += 1
+            if site not in self.recomputed:
+                self.recomputed[site] = Position(site)
+            node._note = self.recomputed[site]
+        return phase == FORWARD
 
     def backward(self, node: Node, gradient: Any, shares: Any, began: int) -> None:
-        """Add a rule's time to its node's site."""
+        """Add a rule's time to its node's site. The walks of derivative functions are part of no backward pass."""
         ended = perf_counter_ns()
+        if self.marks[-1] != BACKWARD:
+            return
         try:
-            site = node._note
-        except AttributeError:  # recorded before the profiler came
+            site = node._note.site
+        except AttributeError:  # recorded before the profiler was attached, or by a hook
             return
         site.backward_ns += ended - began
         site.rules += 1
@@ -153,186 +186,64 @@ class Recorder(Observer):
     constant = constant_site
 
     @property
-    def again(self) -> Again:
-        """Who is told of what a checkpoint runs again."""
-        return Again(self)
+    def step_sites(self) -> Iterator[Site]:
+        """The sites of the ops so far in this step, the last one first."""
+        return (position.site for position in self.sequences.position.path())
 
-    @property
-    def aside(self) -> Aside:
-        """Who is told of walks that are not `Tensor.backward`'s, and so in no stretch of it."""
-        return Aside(self)
+    # Patterns
+
+    def before_backward(self, loss: Any, retain: bool = False) -> None:
+        """Count the pattern of a loss; a new one is worked out now, while the graph is there."""
+        node, here = loss._node, self.sequences.position
+        position = getattr(node, "_note", None)
+        pattern = here.unknown if position is None else position.pattern
+        if pattern is None or not pattern.listed:
+            pattern = self._add_pattern(node)
+            if position is None:
+                here.unknown = pattern
+            else:
+                position.pattern = pattern
+        pattern.count += 1
+        if retain:
+            for each in reachable(node):
+                if each.note is not None:
+                    each._note = each._note.retained()
+        self.last = here, pattern
+        self.walked += pattern.nodes
+        if self.walked >= here.depth:  # else there are nodes that another backward pass will walk
+            self.sequences.position, self.walked = self.sequences.root, 0
+
+    def _add_pattern(self, loss: Node | Leaf | None) -> Pattern:
+        if len(self.patterns) >= MOST_PATTERNS:
+            for old in self.patterns:
+                self.log.add_pattern(old, old.count)
+                old.count, old.listed = 0, False
+            self.patterns.clear()
+            self._forget_objects()
+            self.sequences.grow_new_tree()
+            self.followed = None  # its pattern may be an old one
+        pattern = Pattern(loss)
+        self.patterns.append(pattern)
+        return pattern
 
     # Steps that are replayed
 
     follows = True
 
-    def bound(self) -> Pattern | None:
-        """Return the pattern of the step before."""
-        return self.pattern
+    def bound(self) -> Sequence | None:
+        """Return the sequence of the step that has just run."""
+        if self.last is None:
+            return None
+        position, pattern = self.last
+        return Sequence([above.site for above in position.path()][::-1], pattern)
 
     def follow(self, timed: Any) -> None:
-        """Count a step's pattern; what its clock said is added up later."""
+        """Count a step's pattern; the readings of its clock are added up later."""
         if timed is not self.followed:  # the first in a row
             if timed.pattern not in self.patterns:
                 self.patterns.append(timed.pattern)
+                timed.pattern.listed = True
             self.followed = self.timed[id(timed)] = timed
         timed.pattern.count += 1
-        if len(timed.marks) > MOST_STRETCHES:
+        if len(timed.marks) > MAX_MARKS:
             timed.flush()
-
-    # Stretches
-
-    def before_backward(self, loss: Any) -> None:
-        """Take the ops recorded for a loss, while their saved arrays are there."""
-        if self.step_sites:
-            self._match(loss._node)
-
-    def replayed(self, began: int, middle: int, ended: int) -> None:
-        """Add up a step's passes at once, unless there are stretches, which come first."""
-        log = self.log
-        self.backward_ran = True
-        if self.stretches or HERE.scope is not None:
-            self.stretches += ("forward", began, middle, "backward", middle, ended)
-            return
-        log.forward_ns += middle - began
-        log.backward_ns += ended - middle
-        if log.step_ended:
-            log.data_ns += began - log.step_ended
-
-    def updated(self, began: int, ended: int, optimizer: Any = None) -> None:
-        """Note how long an update took, and count the step, unless another optimizer has begun to update it."""
-        first = self.backward_ran or optimizer is self.optimizer or not self.count
-        if not first and self.count == self.resumed:  # the rest of a step that was not observed
-            self._data_begins(ended)
-            return
-        if self.stretches:
-            self.stretches += ("update", began, ended)
-        else:
-            self.log.update_ns += ended - began
-            self.log.step_ended = ended
-        if not first:
-            return
-        self.backward_ran, self.optimizer = False, optimizer
-        self.count += 1
-        if self.count >= self.due:
-            self._wait()
-
-    def repeated(self) -> None:
-        """Count a replay."""
-        self.log.replays += 1
-
-    def stepped(self, began: int, middle: int, ended: int, moved: int, done: int) -> None:
-        """Do all that; a call that reads once what each needs takes less time than three."""
-        log = self.log
-        log.replays += 1
-        if self.stretches or not log.step_ended or HERE.scope is not None:
-            self.replayed(began, middle, ended)
-            self.updated(moved, done, self.optimizer)
-            return
-        log.forward_ns += middle - began
-        log.backward_ns += ended - middle
-        log.data_ns += began - log.step_ended
-        log.update_ns += done - moved
-        log.step_ended = done
-        self.count += 1
-        if self.count >= self.due:
-            self._wait()
-
-    # Which steps are observed
-
-    @property
-    def steps(self) -> int:
-        """How many steps the epoch has had."""
-        return self.count - self.seen + self.waiting.count - self.waiting.seen
-
-    def _wait(self) -> None:
-        """Let other steps go by, if there are any; from time to time make room."""
-        self.due = self.count + self.stride
-        if self.every > 1:
-            self.waiting.wait(self.every - 1)
-            self.waiting.began, self.waiting.backward_ran, self.waiting.optimizer = (
-                self.waiting.count,
-                False,
-                self.optimizer,
-            )
-            self.attach(False)
-            if self.stretches:
-                ended = self.stretches[-1]
-                self.stretches += ("waits", ended, ended)
-            else:
-                self.log.step_ended = 0
-        self.make_room()
-
-    def observe(self) -> None:
-        """Observe the next step."""
-        self.attach()
-        self.resumed, self.backward_ran, self.optimizer = self.count, False, self.waiting.optimizer
-        self._data_begins(perf_counter_ns())
-
-    def _data_begins(self, now: int) -> None:
-        """Note that a step ended which was not observed; what comes now is data for one that is."""
-        if self.stretches:
-            self.stretches += ("waited", now, now)
-        else:
-            self.log.step_ended = now
-
-    def make_room(self) -> None:
-        """Add up what has gathered, if it is much, and not inside of a stretch that is yet to come."""
-        if HERE.scope is None and len(self.stretches) + len(self.losses or ()) > MOST_STRETCHES:
-            self._hand_over()
-            self.log.add_stretches()
-
-    def _hand_over(self) -> None:
-        """Give the log what the engine has noted."""
-        self.log.stretches += self.stretches
-        self.stretches.clear()
-        if self.losses:
-            values = [array.item() for array in self.losses if array.size == 1]
-            count, total = self.log.losses
-            self.log.losses = (count + len(values), total + sum(values))
-            self.losses.clear()
-
-    def _match(self, loss: Node | Leaf | None) -> None:
-        """Count the step's pattern; a new one is worked out now, while the graph is there."""
-        pattern = self.pattern
-        if pattern is None or self.expected != self.step_sites:
-            pattern = next((p for p in self.patterns if p.sites == self.step_sites), None)
-            if pattern is None:
-                if len(self.patterns) == MOST_PATTERNS:
-                    old = self.patterns.pop(0)
-                    self.log.add_pattern(old, old.count)
-                    old.count = 0
-                    for site in old.sites:
-                        site.scope = site.module = None
-                    self.followed = None  # it may be of the old one
-                pattern = Pattern(self.step_sites, loss)
-                self.patterns.append(pattern)
-            self.pattern, self.expected = pattern, pattern.sites
-        pattern.count += 1
-        self.step_sites = []
-
-    def attach(self, observe: bool = True) -> None:
-        """Watch from here on, and observe, or wait to."""
-        self.stale, self.waiting.stale = not observe, observe
-        mode = MODE.get()
-        if mode is self.modes.get(not observe):  # as this recorder left it
-            MODE.set(self.modes[observe])
-            return
-        beside = getattr(mode.observer, "beside", None)  # as detect_anomaly's, which goes on
-        if beside is None and self.modes and mode.observer not in (None, self):
-            return  # where a step is learnt, whose end resumes
-        for watcher, observer in ((self.waiting, None), (self, self)):
-            observer = observer if beside is None else beside(observer)
-            self.modes[watcher is self] = mode.changed(observer=observer, watcher=watcher)
-        MODE.set(self.modes[observe])
-
-    def resume(self, observe: bool = False) -> None:
-        """Wait, or observe, since it is time to; but not in the middle of a step."""
-        if HERE.scope is None and not self.step_sites:
-            self.attach(observe)
-
-    def detach(self) -> None:
-        """Let go of what points back."""
-        self.stale = self.waiting.stale = False
-        self.modes.clear()
-        self.waiting.recorder = None

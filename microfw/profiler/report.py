@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from microfw.errors import ArgumentError, message, printable
+from microfw.profiler.phase_times import times_of_phases
 from microfw.profiler.ratio import BOUNDS, WHY, Ratio, says
 from microfw.profiler.session import Epoch, Row, Session
 
@@ -74,7 +75,9 @@ def report(
         "op": _table_of(chosen, session, f"Ops, per step ({span}", chosen.ops(), most, sort),
     }
     if by is None:
-        parts = [_title(session), _epochs(session, most), _counts(chosen), *tables.values()]
+        phase_rows = table(["", "ms", "share"], times_of_phases(chosen, session.every > 1))
+        parts = [_title(session), _epochs(session, most), f"Phases (all steps together)\n{phase_rows}"]
+        parts += [_counts(chosen), *tables.values()]
         if chosen.sum().flops_forward:
             parts.append(ratio_report(chosen.ratio(), chosen.observed or 1))
         parts.append(_footer(session, chosen))
@@ -124,14 +127,6 @@ def _epochs(session: Session, most: int) -> str:
     times = f"µs in an observed step; total in {unit}" if sampled else f"times in {unit}"
     title = f"Epochs ({times}; backward/forward of times and of FLOP; whether products take 3F - F1)"
     return "\n".join([*_wrap(title), table(head, rows)])
-
-
-def phases(e: Epoch, sampled: bool, size: float, names: Sequence[str]) -> list[str]:
-    """Return what phases took in an epoch; in a sampled one, where steps went by unobserved, in one observed step."""
-    times = [e.taken(name, sampled) for name in names]
-    if sampled:
-        return [microseconds(ns) if e.observed else "" for ns in times]
-    return [f"{ns / size:,.2f}" for ns in times]
 
 
 def in_flop(r: Ratio) -> list[str]:
@@ -222,10 +217,6 @@ def _footer(session: Session, e: Epoch) -> str:
             f"Observing took {whole(round(session.overhead['ns_per_node']))} ns a node, measured: "
             f"{session.overhead['share']:.1%} on top of {'the observed' if session.every > 1 else 'these'} steps."
         )
-    if e.check_ns:
-        lines.append(
-            f"Replays were compared with eager steps for {e.check_ns / 1e6:.2f} ms, which is in no other time."
-        )
     env = {name: shorten(text, 20) for name, text in session.environment.items()}
     if env:
         lines.append(
@@ -256,6 +247,25 @@ def ratio_report(r: Ratio, steps: int = 1) -> str:
     lines.append(table(["(forward + backward) / forward", "", ""], rows, text=True))
     lines += ["Published bounds on this ratio, and what they count:", *BOUNDS, *_wrap(WHY)]
     return "\n".join(lines)
+
+
+def phases(e: Epoch, sampled: bool, size: float, names: Sequence[str]) -> list[str]:
+    """Return what phases took in an epoch; in a sampled one, where steps went by unobserved, in one observed step."""
+    times = [e.taken(name, sampled) for name in names]
+    if sampled:
+        return [microseconds(ns) if e.observed else "" for ns in times]
+    return [f"{ns / size:,.2f}" for ns in times]
+
+
+def microseconds(ns: float) -> str:
+    """Write nanoseconds as microseconds.
+
+    Examples
+    --------
+    >>> microseconds(12_345)
+    '12.3'
+    """
+    return f"{ns / 1e3:,.1f}" if ns < 1e8 else short(ns / 1e3)
 
 
 def reuse(row: Row, weights: int, steps: int) -> float:
@@ -291,17 +301,6 @@ def coloured(part: str) -> str:
         code = 2 if line.startswith(("---", "the walk")) else 1 if line.startswith("total ") else 0
         out.append(f"\x1b[{code}m{line}\x1b[0m" if code else line)
     return "\n".join(out)
-
-
-def microseconds(ns: float) -> str:
-    """Write nanoseconds as microseconds.
-
-    Examples
-    --------
-    >>> microseconds(12_345)
-    '12.3'
-    """
-    return f"{ns / 1e3:,.1f}" if ns < 1e8 else short(ns / 1e3)
 
 
 def decimal(value: float | None) -> str:

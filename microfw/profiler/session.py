@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from microfw.profiler.ratio import Ratio, ratio_of
+from microfw.profiler.trace_data import Trace as Trace
 
 if TYPE_CHECKING:
     from microfw.profiler.law_data import Law
 
-VERSION = 4
+VERSION = 5
 """Of the format."""
 
 PHASES = ("forward", "backward", "update", "evaluation")
@@ -104,12 +105,19 @@ class Epoch:
         P: trainable scalars that got a gradient in a step, and the arrays that they are in.
     saved_peak_bytes : int
         The most that ops had kept when a backward pass began. What checkpoints keep, and build again, is not in it.
-    forward_ns, backward_ns, update_ns : int
-        Time in the model and the loss, in ``backward``, and in the optimizer's step.
-    data_ns, evaluation_ns, total_ns : int
-        Time from the step before to an observed one; in forwards under ``no_grad``, all of them; of the whole epoch.
-    replayed, check_ns : int
-        Replayed steps, see `mf.compile`; time in which replays were compared with eager steps, in no other time.
+    data_ns, forward_ns, backward_ns, update_ns : int
+        Time before a step: since the last step, evaluation, or start of the epoch; from the first op or module of the
+        step to its backward pass; in ``backward``; in the optimizer's step.
+    evaluation_ns : int
+        Time in forwards under ``no_grad``: all of them, also where a profile is sampled.
+    other_ns, preparation_ns : int
+        Time in none of these, such as gradient work between ``backward`` and ``step``, loads between accumulated
+        batches, and hooks; the part of it in which replays were prepared.
+    check_ns, total_ns : int
+        Time in which replays were compared with eager steps, in no other time; of the whole epoch: the sum of all
+        these, and of the steps that were not observed.
+    replayed : int
+        Replayed steps, see `mf.compile`.
     """
 
     epoch: int
@@ -129,6 +137,8 @@ class Epoch:
     saved_peak_bytes: int = 0
     replayed: int = 0
     check_ns: int = 0
+    other_ns: int = 0
+    preparation_ns: int = 0
 
     def layers(self) -> list[Row]:
         """Return one row a layer, in order of first use, ops added up."""
@@ -161,6 +171,12 @@ class Epoch:
         return ratio_of(self.rows, self.forward_ns, self.backward_ns)
 
     @property
+    def unobserved_ns(self) -> int:
+        """Time of the steps that were not observed: what no phase accounts for."""
+        step = self.data_ns + self.forward_ns + self.backward_ns + self.update_ns
+        return self.total_ns - step - self.evaluation_ns - self.other_ns - self.check_ns
+
+    @property
     def untagged_forward_ns(self) -> int:
         """Forward time that no op accounts for."""
         return self.forward_ns - sum(row.forward_ns for row in self.rows)
@@ -190,28 +206,6 @@ class Layer:
     parameters: int = 0
     trainable: int = 0
     weights: int = 0
-
-
-@dataclass
-class Trace:
-    """The events of the first steps, one by one, as they followed each other.
-
-    Attributes
-    ----------
-    steps : int
-        How many steps were traced to their end.
-    complete : bool
-        Whether all the steps that were asked for were; else the run was shorter, or the cap on events was reached.
-    sites : list of (layer, op)
-        What the events are of.
-    events : list of (phase, site, began, ended)
-        Which of `PHASES`; which of the sites, or -1 for the whole stretch; nanoseconds from the first event on.
-    """
-
-    steps: int = 0
-    complete: bool = True
-    sites: list[list[str]] = field(default_factory=list)
-    events: list[list[int]] = field(default_factory=list)
 
 
 @dataclass

@@ -193,8 +193,6 @@ def add_constant(
         return
     site.forward_ns += ns
     site.rules += 1
-    if scope is None:  # outside of any module, and so of any stretch
-        recorder.loose += ns
 
 
 def recomputed(row: Row, site: Site, walked: int, again: int) -> None:
@@ -219,11 +217,15 @@ def recomputed(row: Row, site: Site, walked: int, again: int) -> None:
 
 
 class Pattern:
-    """The sites that a step went through, and what the nodes that lead to its loss cost together."""
+    """What the nodes that lead to a loss cost together.
 
-    def __init__(self, sites: list[Site], loss: Node | Leaf | None) -> None:
-        self.sites = sites
-        self.count = 0
+    ``nodes`` is how many of them no backward pass had walked before. ``listed`` is False when the recorder has added
+    up the pattern and counts it no longer.
+    """
+
+    def __init__(self, loss: Node | Leaf | None) -> None:
+        self.count = self.nodes = 0
+        self.listed = True
         self.rows: list[Row] = []
         leaves: dict[Leaf, int] = {}
         weights: dict[int, set[Leaf]] = {}
@@ -233,11 +235,16 @@ class Pattern:
             leaves |= {parent: prod(parent.shape) for parent in node.parents or () if isinstance(parent, Leaf)}
             if node.note is None:  # recorded before the profiler came, or a checkpoint
                 continue
-            row = replace(node.note.cost)
+            site = node.note.site
+            row = replace(site.cost)
+            if node.note.walked:  # and retained: only what backward does comes again
+                row = Row(row.layer, row.op, flops_backward=row.flops_backward, products_backward=row.products_backward)
+            else:
+                self.nodes += 1
+                row.saved_bytes = memory.count(node)
+                if uses_weight(node, site.factors, weights):
+                    row.products_weights = row.products_forward
             row.accumulated = sum(isinstance(parent, Leaf) for parent in node.parents or ())
-            row.saved_bytes = memory.count(node)
-            if uses_weight(node, node.note.factors, weights):
-                row.products_weights = row.products_forward
             self.rows.append(row)
         self.parameters = sum(leaves.values())
         self.parameter_tensors = len(leaves)
@@ -270,7 +277,7 @@ def uses_weight(node: Node, factors: tuple[int, ...], known: dict[int, set[Leaf]
         if isinstance(parent, Leaf):
             if parent in own:
                 return True
-        elif isinstance(parent, Node) and parent.note is not None and not parent.note.cost.flops_forward:
+        elif isinstance(parent, Node) and parent.note is not None and not parent.note.site.cost.flops_forward:
             stack += [p for p in parent.parents or () if p is not None]
     return False
 

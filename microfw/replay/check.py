@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from time import perf_counter_ns
 from typing import Any
 
 from microfw import recording
 from microfw.errors import ReplayError, ReplayWarning, message
+from microfw.phases import CHECK
 from microfw.reach import reached
 from microfw.recording import MODE
 from microfw.replay.observe import Signature, Watch, constant
@@ -18,8 +18,8 @@ from microfw.tensor import Tensor
 
 def verify(step: Any, key: Any, replay: Replay, arrays: Any, between: Any, update: Any) -> Any:
     """Do a step by the plan and once more eagerly, and compare every bit; the eager step is the one that counts."""
-    watcher = MODE.get().watcher
-    began = perf_counter_ns()
+    timer = MODE.get().timer
+    phase = timer.switch(CHECK) if timer is not None else CHECK
     replay.count_check()
     known = type(step.optimizer).__module__.startswith("microfw.")  # others may keep state that no copy is made of
     both = bool(update) and known
@@ -28,8 +28,8 @@ def verify(step: Any, key: Any, replay: Replay, arrays: Any, between: Any, updat
         planned = replay.attempt(arrays, both)
     finally:
         before.restore()
-    if watcher is not None and watcher.timing:
-        watcher.stretches += ("check", began, perf_counter_ns())
+        if timer is not None:
+            timer.switch(phase)
     made = step._eager(arrays, between)
     if both:
         step._update(update)
@@ -72,7 +72,7 @@ def _cause(step: Any, replay: Replay, arrays: Any) -> str:
     watch, inputs = Watch(), [constant(a) for a in arrays]
     tensors = [x for x in reached(step.f) if isinstance(x, Tensor) and x._leaf is not None]
     try:
-        with recording.mode(observer=watch, watcher=None):
+        with recording.mode(observer=watch, timer=None):
             step.f(*inputs)
         return Signature(watch, [*inputs, *tensors]).difference(replay.signature) or ""
     except Exception as error:

@@ -45,7 +45,7 @@ class Watch(Observer):
 
     def forward(self, op: Any, node: Any, inputs: Any, params: Any, output: Any, began: int) -> None:
         """Note an op."""
-        if self.other is not None:
+        if self.other is not None and self.other.enabled:
             self.other.forward(op, node, inputs, params, output, began)
         self.applied.append(Applied(op, node, inputs, params, output))
 

@@ -21,18 +21,19 @@ if TYPE_CHECKING:
     from microfw.replay.replayed import Replay
 
 
-def program(replay: Replay, watcher: Any, timed: Timed | None) -> FunctionType:
+def program(replay: Replay, timer: Any, enabled: bool, timed: Timed | None) -> FunctionType:
     """Write a replayed step, for the model as it is now.
+
+    ``timer`` is the `StepTimer` to notify, or None; the times are taken if ``enabled``.
 
     ``run(given, between, update)`` takes the arguments in a tuple, and shows the loss to ``between`` before backward,
     if that is a function. It takes the optimizer's step if ``update`` is true; a function is called before. It
     returns what the step's function does, or None if nothing was done: the plan is for something else, or another
     thread is in it, or it failed.
     """
-    optimizer, carried, watched = replay.optimizer, replay.carried, watcher is not None
-    timing = watched and watcher.timing
+    optimizer, carried, watched = replay.optimizer, replay.carried, timer is not None
     forward, backward, moves = replay.parts if timed is None else timed.written
-    both, times = _both(forward, backward, timing)
+    both, times = _both(forward, backward, enabled)
     inputs = replay.plan.captured.inputs
     fits, names = fitting(inputs, replay.depends)
     names |= forward.names | backward.names | moves.names
@@ -44,15 +45,15 @@ def program(replay: Replay, watcher: Any, timed: Timed | None) -> FunctionType:
         "others": replay.others,
         "shared": replay.shared,
         "timed": timed,
-        "watcher": watcher,
+        "timer": timer,
         "clock": perf_counter_ns,
     }
     names |= {"ticks": replay.ticks, "optimizer": optimizer, "whole": replay.plan.captured.whole}
     outputs = range(len(replay.outputs))
-    tell, told = ([f"watcher.replayed({times})"], ["watcher.repeated()"]) if watched else ([], [])
-    update = [*tell, "optimizer.step()", *told]
+    start, end = ([f"timer.on_replay({times})"], ["timer.on_replay_end()"]) if watched else ([], [])
+    update = [*start, "optimizer.step()", *end]
     if not replay.others and type(optimizer).step is Optimizer.step:
-        update = _update(moves.lines, times, tell, told, timing)
+        update = _update(moves.lines, times, start, end, enabled)
     lines = [
         f"if changes.count != count or len(given) != {len(inputs)}:",
         "    return None",
@@ -79,7 +80,7 @@ def program(replay: Replay, watcher: Any, timed: Timed | None) -> FunctionType:
             *_if(bool(replay.shared), "for leaf, gradient in shared:", "    leaf.accept(gradient)"),
             *(f"r{k} = o{k}.copy()" for k in outputs),
             *(f"r{k}.setflags(False)" for k in outputs),
-            *_if(watched and watcher.losses is not None, "watcher.losses.append(r0)"),
+            *_if(watched and timer.losses is not None, "timer.losses.append(r0)"),
         ]),
         "except BaseException as error:",
         *_if(timed is not None, "    timed.forget()"),
@@ -92,35 +93,35 @@ def program(replay: Replay, watcher: Any, timed: Timed | None) -> FunctionType:
         "    if update is not True:",
         "        update()",
         *indented(update),
-        *_if(watched, "else:", *indented([*tell, *told])),
+        *_if(watched, "else:", *indented([*start, *end])),
         f"return {', '.join(f'result(r{k}, None)' for k in outputs)}{',' if replay.several else ''}",
     ]  # fmt: skip
     return function("given, between, update", lines, names)
 
 
-def _both(forward: Part, backward: Part, timing: bool) -> tuple[list[str], str]:
-    """Return the lines of both passes, and what says when they began, met and ended: zeros if nobody keeps time."""
+def _both(forward: Part, backward: Part, enabled: bool) -> tuple[list[str], str]:
+    """Return the lines of both passes, and the times at which they began, met and ended: zeros if not enabled."""
     look = ["if between is not None:", "    looking = True", "    between(o0)", "    looking = False"]
     if forward.readings:  # its last is the first of backward, unless somebody looks
         (began, *_, middle), (again, *_, ended) = forward.readings, backward.readings
         look = [f"{again} = {middle}", *look, f"    {again} = clock()"]
         mark = f"timed.marks.extend(({', '.join(forward.readings + backward.readings)}))"
         return [*forward.lines, *look, *backward.lines[1:], mark], f"{began}, {middle}, {ended}"
-    if timing:
+    if enabled:
         lines = ["began = clock()", *forward.lines, "middle = clock()", *look, *backward.lines, "ended = clock()"]
         return lines, "began, middle, ended"
     return [*forward.lines, *look, *backward.lines], "0, 0, 0"
 
 
-def _update(moves: list[str], times: str, tell: list[str], told: list[str], timing: bool) -> list[str]:
+def _update(moves: list[str], times: str, start: list[str], end: list[str], enabled: bool) -> list[str]:
     """Return the lines of an update of all parameters: its moves, if they are known, or a call that makes them."""
-    stepped = f"watcher.stepped({times}, {'moved, clock()' if timing else '0, 0'})"
+    stepped = f"timer.on_replayed_step({times}, {'updating, clock()' if enabled else '0, 0'})"
     return [
-        *_if(timing, "moved = clock()"),
+        *_if(enabled, "updating = clock()"),
         f"if {'optimizer._whole is whole and optimizer._clear()' if moves else 'optimizer._at_once()'}:",
-        *indented([*moves, *_if(bool(tell), stepped)] or ["pass"]),
+        *indented([*moves, *_if(bool(start), stepped)] or ["pass"]),
         "else:",
-        *indented([*tell, "optimizer._step(False)", *told]),
+        *indented([*start, "optimizer._step(False)", *end]),
     ]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from microfw import recording
+from microfw.phases import PREPARATION
 from microfw.recording import MODE, PLAIN, Mode
 from microfw.replay.capture import Captured
 from microfw.replay.dependencies import Dependencies
@@ -24,7 +25,10 @@ from microfw.replay.verification import Carried, StepState
 from microfw.replay.write import function
 
 MOST_MODES = 4
-"""Under how many modes, such as watched and not, a plan is kept written out."""
+"""How many modes, such as with a profiler and without, a plan is kept for."""
+
+MOST_PROGRAMS = 6
+"""How many functions a plan is kept written out as: two for each profiler, and one without."""
 
 FIRST_CHECK = 16
 """The replay at which a plan is held against the eager step again; then at 4 times as many, and so on."""
@@ -90,16 +94,42 @@ class Replay:
         """Return the function that replays a step under a mode."""
         run = self.runs.get(mode)
         if run is None:
-            timed = None if mode.observer is None else self.timed
-            run = self.programs.get((mode.watcher, timed))
-            if run is None:
-                if len(self.programs) >= MOST_MODES:
-                    self.programs.clear()
-                    self.runs.clear()  # which `renew` would not reach
-                run = self.programs[mode.watcher, timed] = program(self, mode.watcher, timed)
+            timer = mode.timer
+            if timer is None:
+                run = self._program(None, False, None)
+            else:
+                run = self._switched(timer, mode.observer)
             if len(self.runs) >= MOST_MODES:
                 self.runs.clear()
             self.runs[mode] = run
+        return run
+
+    def _switched(self, timer: Any, observer: Any) -> Callable[..., Any]:
+        """Return the function that replays a step for a timer: there is a program for each value of ``enabled``."""
+        programs: dict[bool, FunctionType] = {}
+
+        def run(given: Any, between: Any, update: Any) -> Any:
+            written = programs.get(timer.enabled) or write(timer.enabled)
+            return None if written is None else written(given, between, update)
+
+        def write(enabled: bool) -> FunctionType | None:
+            timed = self.timed if enabled and observer is not None else None
+            if enabled and observer is not None and (timed is None or timed.observer is not observer):
+                return None  # the observer has yet to record a step that is run eagerly
+            with recording.phase(PREPARATION):
+                programs[enabled] = self._program(timer, enabled, timed)
+            return programs[enabled]
+
+        return run
+
+    def _program(self, timer: Any, enabled: bool, timed: Timed | None) -> FunctionType:
+        key = timer, enabled, timed
+        run = self.programs.get(key)
+        if run is None:
+            if len(self.programs) >= MOST_PROGRAMS:
+                self.programs.clear()
+                self.runs.clear()  # which `renew` would not reach
+            run = self.programs[key] = program(self, *key)
         return run
 
     @property

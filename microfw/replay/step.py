@@ -12,6 +12,7 @@ import numpy as np
 
 from microfw import recording
 from microfw.errors import DTypeError, message
+from microfw.phases import PREPARATION
 from microfw.reach import reached
 from microfw.recording import MODE, Mode
 from microfw.replay.capture import Captured, capture
@@ -121,7 +122,8 @@ class CompiledStep:
                 self._refuse(key, f"there are {MOST_PLANS} plans for other shapes")
                 return None, self._eager
             return None, partial(self._learn, key)
-        if observer is not None and (replay.timed is None or replay.timed.observer is not observer):
+        timed = replay.timed
+        if observer is not None and observer.enabled and (timed is None or timed.observer is not observer):
             return None, partial(self._show, replay, observer)
         return replay, self._eager
 
@@ -130,11 +132,13 @@ class CompiledStep:
         self.refused[key] = recording.changes.count, depends
 
     def _show(self, replay: Replay, observer: Any, arrays: Any, between: Between) -> Any:
-        """Run a step as ever, which an observer sees before it follows replays."""
+        """Run a step eagerly, for an observer to record it before its replays are timed."""
         made = self._eager(arrays, between)
-        pattern = observer.bound()
-        if pattern is not None and len(pattern.sites) >= len(replay.plan.captured.nodes):  # nobody else came between
-            replay.timed = Timed(replay.plan, observer, pattern)
+        with recording.phase(PREPARATION):
+            sequence = observer.bound()
+            if sequence is not None and len(sequence.sites) >= len(replay.plan.captured.nodes):  # no other ran since
+                replay.timed = Timed(replay.plan, observer, sequence)
+                replay.runs.clear()
         return made
 
     def _array(self, x: Any) -> Array:
@@ -162,6 +166,9 @@ class CompiledStep:
         """Run a step and note it; the second time make a plan, and hold it against what the step has given."""
         self.replays.pop(key, None)
         self._runs = {}
+        timer = MODE.get().timer
+        if timer is not None:
+            timer.switch(PREPARATION)  # until the first op
         depends = Dependencies(self.f)
         if depends.problem:
             self._refuse(key, depends.problem, depends)
@@ -178,6 +185,12 @@ class CompiledStep:
         def observed() -> Any:
             with recording.mode(observer=watch):
                 returned = self.f(*inputs)
+            if timer is not None:
+                timer.switch(PREPARATION)  # until the backward pass
+            note(returned)
+            return returned
+
+        def note(returned: Any) -> None:
             try:
                 if any(leaf.version != version for leaf, version in leaves):
                     raise Uncapturable("it changes parameters, as an optimizer's step does")
@@ -204,11 +217,11 @@ class CompiledStep:
                     captured.append((made, signature, state))
             except Exception as reason:
                 self._refuse(key, _why(reason), depends)
-            return returned
 
         made = self._eager(arrays, between, observed)
         if captured:
-            self._prove(key, *captured[0], depends, carried, arrays, made)
+            with recording.phase(PREPARATION):
+                self._prove(key, *captured[0], depends, carried, arrays, made)
         return made
 
     def _seen_before(self, key: Key, signature: Signature, depends: Dependencies) -> bool:

@@ -20,20 +20,20 @@ class Timed:
         What to time.
     observer : Observer
         Who is told.
-    pattern : object
-        What the observer made of the same step when it was not replayed; its ``sites`` are one for each node, after
-        those of forwards that no backward has followed.
+    sequence : object
+        What the observer has recorded of the same step when it was not replayed: its ``sites``, one for each node,
+        after those of forwards that no backward has followed, and its ``pattern``.
     """
 
-    def __init__(self, plan: Plan, observer: Observer, pattern: Any) -> None:
+    def __init__(self, plan: Plan, observer: Observer, sequence: Any) -> None:
         self.plan = plan
         self.observer = observer
-        self.pattern = pattern
+        self.pattern = sequence.pattern
         self.marks: list[int] = []
         self.written = plan.write(self.marks.extend)
         before, after = self.written[0].nodes, self.written[1].nodes
         nodes = plan.captured.nodes
-        found = pattern.sites[len(pattern.sites) - len(nodes) :]
+        found = sequence.sites[len(sequence.sites) - len(nodes) :]
         sites = {id(applied): site for applied, site in zip(nodes, found, strict=True)}
         constants = plan.captured.constants
         self.constants = [observer.constant(a.op, a.inputs, a.params, a.output, a.scope) for a in constants]

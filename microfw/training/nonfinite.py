@@ -26,7 +26,7 @@ def explain(
     finder = Finder()
     spoilt = next((name for name, p in state.model.named_parameters() if finder.bad(p.data)), "")
     try:
-        with mode(observer=finder, watcher=None), np.errstate(all="ignore"):
+        with mode(observer=finder, timer=None), np.errstate(all="ignore"):
             state.optimizer.zero_grad()
             weights = () if weight is None else (weight,)
             loss = state.loss_function(state.model(as_data(X)), as_data(y), *weights)

@@ -11,6 +11,8 @@ import numpy as np
 from microfw.data.rows import Batch, Rows
 from microfw.errors import CheckpointError, message
 from microfw.files.random import put
+from microfw.phases import OTHER
+from microfw.recording import MODE
 from microfw.training import saving
 from microfw.training.compiled import Compiled
 from microfw.training.hooks import Hooks, TrainState
@@ -32,9 +34,13 @@ def take_steps(
     for X, y, weight in batches:
         state.step = totals.steps + 1
         totals.add(stepper.step(X, y, weight), y)
-        if stepper.moved:
+        if stepper.moved and step_end:
+            timer = MODE.get().timer
+            before = OTHER if timer is None else timer.switch(OTHER)
             for call in step_end:
                 call(state)
+            if timer is not None:
+                timer.switch(before)
         stepper.interrupts.release()
         if state.stop:
             break

@@ -150,13 +150,13 @@ function drawOps() {
 
 // Epochs over time
 
-const PARTS = ["forward", "backward", "update", "data"];
+const sampled = view.every > 1; // then a bar is one step
+const PARTS = ["forward", "backward", "update", "data", ...(sampled ? [] : ["evaluation"]), "other"];
 function nice(most) {
   const size = 10 ** Math.floor(Math.log10(most || 1));
   const step = [1, 2, 5, 10].map(k => k * size / 5).find(step => most / step <= 5) || size;
   return Array.from({ length: Math.floor(most / step) + 1 }, (_, k) => k * step);
 }
-const sampled = view.every > 1; // then a bar is one step
 const mean = (bar, key) => bar.reduce((sum, e) => sum + e[E[key]], 0)
   / (sampled ? bar.reduce((sum, e) => sum + e[E.observed], 0) || 1 : bar.length);
 function drawEpochs() {

@@ -9,6 +9,8 @@ from microfw.profiler.render.names import OUTSIDE, middle, visible
 from microfw.profiler.session import Session
 
 COLOURS = {"forward": "#3f7fd0", "backward": "#d0602f", "update": "#1f9463", "data": "#9a8fb8"}
+REST = {"evaluation": "#c7a12c", "other": "#b4bac2"}
+"""Phases that are not of one step, and are left out where a profile is sampled."""
 
 MOST_LAYERS = 16
 
@@ -33,7 +35,7 @@ def plot(session: Session) -> Any:
     numbers = [e.epoch for e in session.epochs]
     bottom = [0.0] * len(numbers)
     sampled = session.every > 1
-    for phase, colour in COLOURS.items():
+    for phase, colour in (COLOURS if sampled else COLOURS | REST).items():
         heights = [e.taken(phase, sampled) / (1e3 if sampled else 1e6) for e in session.epochs]
         left.bar(numbers, heights, 0.85, bottom, color=colour, label=phase)
         bottom = [b + h for b, h in zip(bottom, heights, strict=True)]

@@ -1,0 +1,21 @@
+"""The phases of training: every nanosecond of a watched epoch is in one of them."""
+
+from __future__ import annotations
+
+FORWARD, BACKWARD, UPDATE, EVALUATION, OTHER, DATA, CHECK, PREPARATION, UNOBSERVED, IDLE = range(10)
+"""Numbers of the phases, as a `StepTimer` notes them.
+
+FORWARD: from the first op or module of a step to its backward pass. EVALUATION: forwards under `no_grad`. OTHER:
+between passes, updates and evaluations, and in hooks. CHECK: replays are compared with eager steps. PREPARATION: a
+step is captured. UNOBSERVED: a step that is not observed. IDLE: no step has begun; DATA if a step comes next, else
+OTHER.
+"""
+
+NAMES = ("forward", "backward", "update", "evaluation", "other", "data", "check", "preparation", "unobserved")
+"""Names by number. An IDLE phase that a step follows is data, any other one is in "other"."""
+
+BEFORE_FORWARD = frozenset((IDLE, OTHER, PREPARATION))
+"""Phases that end at an op or a module of a step: its forward pass begins."""
+
+BEFORE_EVALUATION = frozenset((IDLE, OTHER, FORWARD, UNOBSERVED))
+"""Phases that a module called under `no_grad` interrupts. In all others its time is part of the phase."""

@@ -1,0 +1,16 @@
+"""Times of phases as text."""
+
+from __future__ import annotations
+
+from microfw.profiler.session import Epoch
+
+
+def times_of_phases(e: Epoch, sampled: bool) -> list[list[str]]:
+    """Return the rows of a table: name, milliseconds and share of each phase. They add up to the total."""
+    times = {"data": e.data_ns, "forward": e.forward_ns, "backward": e.backward_ns, "update": e.update_ns}
+    times |= {"evaluation": e.evaluation_ns, "comparing replays with eager steps": e.check_ns}
+    times |= {"preparing replays": e.preparation_ns, "other": e.other_ns - e.preparation_ns}
+    times["steps not observed" if sampled else "not recorded"] = e.unobserved_ns
+    rows = [[name, f"{ns / 1e6:,.2f}", f"{ns / (e.total_ns or 1):.1%}"] for name, ns in times.items() if ns]
+    rows.append(["total", f"{e.total_ns / 1e6:,.2f}", "100.0%"])
+    return rows
