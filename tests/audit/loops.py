@@ -220,8 +220,9 @@ def an_op_before_the_model(profiler, model, books):
         optimizer.step()
 
 
-@loop(data=8 * LOAD, forward=4 * OP, backward=4 * RULE, update=4 * UPDATE, evaluation=4 * OP)
+@loop(data=4 * LOAD, forward=4 * OP, backward=4 * RULE, update=4 * UPDATE, evaluation=4 * OP, other=4 * LOAD)
 def evaluation_inside(profiler, model, books):
+    """A load for an evaluation is no step's."""
     optimizer = SlowSGD(model.parameters())
     for _ in range(4):
         x = load()
@@ -286,9 +287,9 @@ def replayed(profiler, model, books):
         step(load())
 
 
-@loop(data=4 * LOAD, forward=3 * OP, backward=3 * RULE, update=3 * UPDATE)
+@loop(data=3 * LOAD, forward=3 * OP, backward=3 * RULE, update=3 * UPDATE, other=LOAD)
 def an_exception_in_the_middle(profiler, model, books):
-    """The second step fails before its first op; its load has no step of its own."""
+    """The second step fails before its first op, so that its load is no step's."""
     optimizer = SlowSGD(model.parameters())
     for k in range(4):
         x = load()
