@@ -361,7 +361,7 @@ def layer_of_the_library_with_another_method(monkeypatch):
 
 @compared
 def class_registered_for_an_abstract_one():
-    class Abstract(abc.ABC):
+    class Abstract(abc.ABC):  # noqa: B024
         pass
 
     class Own:
