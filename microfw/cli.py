@@ -184,17 +184,18 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.command == "profile" and arguments.law:
         print("the law on this model, before it is trained: one gradient by five strategies")
         found = law(trainer.model, trainer.loss, train_set.X, train_set.y, budget=3.0, name=arguments.name)
-    interrupts, interrupted = Interrupts(), False
+    interrupts = Interrupts()
+    ended: BaseException | None = None
     with interrupts:
         try:
             fit(arguments, trainer, train_set, test_set, order)
-            interrupts.held = True
-        except KeyboardInterrupt:  # the epochs that are complete are kept
-            interrupts.held = interrupted = True
-        if profiler is not None and (profiler.session.epochs or not interrupted):
+        except (KeyboardInterrupt, MicrofwError) as error:  # the epochs that are complete are kept
+            ended = error
+        interrupts.held = True
+        if profiler is not None and (profiler.session.epochs or ended is None):
             finish(arguments, profiler, found)
-    if interrupted:
-        raise KeyboardInterrupt
+    if ended is not None:
+        raise ended
     result = trainer.evaluate(test_set)
     print("\ntest: " + ", ".join(f"{name} {value:.4f}" for name, value in result.items()))
 

@@ -306,6 +306,13 @@ def test_ctrl_c_keeps_the_epochs_that_are_complete(here):
     assert not list(here.glob(".*"))
 
 
+def test_a_fit_that_breaks_off_keeps_the_epochs_that_are_complete(here, capsys):
+    assert cli.main(["profile", "wine", "--hidden", "8", "--lr", "1000", "--epochs", "9", "--json", "k.json"]) == 2
+    out, err = capsys.readouterr()
+    assert "saved to k.json" in out and "expected a finite loss, got nan" in err.splitlines()[-1]
+    assert 1 <= len(Session.load("k.json").epochs) < 9
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "wait"),
