@@ -199,7 +199,7 @@ class CompiledStep:
                 where = now.problem or depends.difference(now)
                 if where is not None and not now.problem and key not in self.settling:
                     self.settling.add(key)  # the first step may fill caches and import modules
-                    return returned
+                    return
                 if where is not None:
                     raise Uncapturable(f"it changes {where}, on which it may depend")
                 if _states(depends.generators, generators) != elsewhere:
