@@ -320,7 +320,7 @@ def overhead(session: Session) -> dict[str, float]:
         y.sum().backward()
         x.grad = None
         if recorder is not None:
-            recorder.sequences.restart()
+            recorder.position = recorder.sequences.root
         return perf_counter_ns() - began
 
     recorder = Recorder()

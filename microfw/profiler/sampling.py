@@ -70,7 +70,8 @@ class SampledTimer(StepTimer):
         self.enabled = schedule(0)
         self.marks: Any = []
         self.losses: Any = [] if takes_losses else None
-        self.backward_ran = self.step_observed = False  # in this step; whether the step before was observed
+        self.backward_ran = self.same_step = False  # in this step; whether an update belongs to the step before
+        self.step_observed = False  # the step before
         self.optimizer: Any = None  # the first one that updated parameters in the last step
         self.forward_ended = 0  # of the last op in a forward pass
         self.log = Log()
@@ -147,7 +148,9 @@ class SampledTimer(StepTimer):
 
     def on_update_start(self, optimizer: Any) -> None:
         """Begin an update; if it belongs to the step before, what came since then was no data."""
-        if self._belongs_to_last_step(optimizer):
+        # another optimizer has updated parameters since the last backward pass
+        self.same_step = not self.backward_ran and optimizer is not self.optimizer and self.step > 0
+        if self.same_step:
             if self.step_observed:
                 self.marks[-1] = OTHER
                 self.marks += (perf_counter_ns(), UPDATE)
@@ -159,15 +162,12 @@ class SampledTimer(StepTimer):
 
     def on_update(self, optimizer: Any) -> None:
         """End an update, and the step, unless the update belongs to the step before."""
-        if self._belongs_to_last_step(optimizer):
+        if self.same_step:
+            self.same_step = False
             self.marks += (perf_counter_ns(), self._between)
         else:
             self.optimizer = optimizer
             self._end_step(perf_counter_ns() if self.enabled else 0)
-
-    def _belongs_to_last_step(self, optimizer: Any) -> bool:
-        """Return True if another optimizer has updated parameters since the last backward pass."""
-        return not self.backward_ran and optimizer is not self.optimizer and self.step > 0
 
     def on_replay(self, began: int, middle: int, ended: int) -> None:
         """Note the passes of a replayed step."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from microfw.graph import Leaf, Node
-from microfw.profiler.sites import Pattern, Site
+from microfw.profiler.sites import SIMPLE, Pattern, Site
 
 MAX_DEPTH = 1 << 14
 """After how many ops a path starts again from the root, so that a run without steps does not fill the memory."""
@@ -32,6 +32,8 @@ class Position:
         The inputs whose shapes do not follow from the links.
     next : Position or None
         What came after it the last time.
+    params : dict or None
+        The settings of the op, if they can be compared by value.
     pattern : Pattern or None
         What the graph of a loss at this position costs.
     walked : bool
@@ -39,7 +41,7 @@ class Position:
     """
 
     __slots__ = (
-        "again", "children", "constants", "depth", "form", "links", "module", "next", "pattern", "settings", "shape",
+        "again", "children", "constants", "depth", "form", "links", "module", "next", "params", "pattern", "shape",
         "shapes", "site", "unknown", "up", "walked",
     )  # fmt: skip
 
@@ -55,9 +57,10 @@ class Position:
         self.again: Position | None = None
         self.walked = False
         self.module: Any = None
+        self.params: dict[str, Any] | None = None
         self.constants: tuple[int, ...] = ()
         if site is not None:
-            self.form, self.shape, self.shapes, self.settings = site.form, site.shape, site.shapes, site.settings
+            self.form, self.shape, self.shapes = site.form, site.shape, site.shapes
             self.module = site.module
 
     def path(self) -> Iterator[Position]:
@@ -87,19 +90,24 @@ class Sequences:
 
     Attributes
     ----------
-    root, position : Position
-        Where steps begin, and where the step is that runs.
+    root : Position
+        Where steps begin.
+    all : list of Position
+        The others.
     """
 
     def __init__(self) -> None:
-        self.root = self.position = Position(None)
+        self.root = Position(None)
         self.all: list[Position] = []
         self._leaves: dict[Leaf, int] = {}  # of the path to `_numbered`, by first use
         self._numbered = self.root
 
-    def move(self, site: Site, node: Node, inputs: tuple[Any, ...]) -> Position:
-        """Go on to the position of an op that has run at a site, and return it."""
-        before = self.position if self.position.depth < MAX_DEPTH else self.root
+    def move(
+        self, before: Position, site: Site, node: Node, inputs: tuple[Any, ...], params: dict[str, Any]
+    ) -> Position:
+        """Return the position of an op that has run at a site, after another position."""
+        if before.depth >= MAX_DEPTH:
+            before = self.root
         if self._numbered is not before:
             self._leaves = {}
             for position in reversed(list(before.path())):
@@ -112,10 +120,12 @@ class Sequences:
             made = before.children[key] = Position(site, before, links)
             linked = {p.index for p, found in zip(node.form.partials, links, strict=False) if found is not None}
             made.constants = tuple([k for k in range(len(inputs)) if k not in linked])
+            if all(isinstance(value, SIMPLE) for value in params.values()):
+                made.params = params
             self.all.append(made)
         position = before.children[key]
         position.links, position.module = links, site.module
-        before.next = self.position = self._numbered = position
+        before.next = self._numbered = position
         return position
 
     def _number(self, links: tuple[Any, ...]) -> None:
@@ -127,10 +137,6 @@ class Sequences:
         if found is UNKNOWN:
             return tuple([None if above is None else id(link(above)) for above in parent.parents or ()])
         return found if found is None or type(found) is Position else self._leaves[found]
-
-    def restart(self) -> None:
-        """Go back to the root, as a step has ended."""
-        self.position = self.root
 
     def forget_objects(self) -> None:
         """Release modules and leaves, which may be gone from the program."""
