@@ -45,11 +45,11 @@ class Recorder(SampledTimer, Observer):
         self.names = LayerNames(model)
         self.sites: dict[tuple[Any, ...], Site] = {}
         self.sequences = Sequences()
-        self.position = self.sequences.root  # the op that ran last in this step
+        self.root = self.position = self.sequences.root
         self.patterns: list[Pattern] = []
-        self.walked = 0  # nodes of the path so far that backward passes have walked
         self.recomputed: dict[Site, Position] = {}
         self.last: tuple[Position, Pattern] | None = None  # where the last backward pass began, and of which loss
+        self.example: list[tuple[Position, tuple[Any, ...], tuple[Any, ...]]] = []  # to run a step again
         self.timed: dict[int, Any] = {}
         self.followed: Any = None
         self.start_epoch()
@@ -67,7 +67,7 @@ class Recorder(SampledTimer, Observer):
         for site in self.sites.values():
             site.forward_ns = site.backward_ns = site.rules = site.again = 0
         self._forget_objects()
-        self.position = self.sequences.root
+        self.position = self.root
 
     def _forget_objects(self) -> None:
         for site in self.sites.values():
@@ -85,11 +85,9 @@ class Recorder(SampledTimer, Observer):
             for site in self.sites.values()
             if site.forward_ns or site.rules or site.again
         ]
+        if self.last is not None:
+            self.example = [(position, position.inputs, position.links) for position in self.last[0].path()][::-1]
         return log
-
-    def _end_step(self, now: int) -> None:
-        SampledTimer._end_step(self, now)
-        self.position, self.walked = self.sequences.root, 0
 
     # Ops
 
@@ -207,7 +205,7 @@ class Recorder(SampledTimer, Observer):
         self.last = here, pattern
         self.walked += pattern.nodes
         if self.walked >= here.depth:  # else there are nodes that another backward pass will walk
-            self.position, self.walked = self.sequences.root, 0
+            self.position, self.walked = self.root, 0
 
     def _add_pattern(self, loss: Node | Leaf | None) -> Pattern:
         if len(self.patterns) >= MOST_PATTERNS:
@@ -217,6 +215,7 @@ class Recorder(SampledTimer, Observer):
             self.patterns.clear()
             self._forget_objects()
             self.sequences.grow_new_tree()
+            self.root = self.sequences.root
             self.followed = None  # its pattern may be an old one
         pattern = Pattern(loss)
         self.patterns.append(pattern)

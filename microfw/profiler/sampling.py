@@ -62,6 +62,9 @@ class SampledTimer(StepTimer):
     marks : list of int
         When a phase began, in nanoseconds of ``perf_counter_ns``, and which, one after the other in one flat list.
         Each phase ends where the next one begins, so that the phases of an epoch add up to the epoch.
+    root, position, walked : object, object, int
+        The `Position` where a step begins; of the op that ran last in the step; and how many nodes of the ops so far
+        backward passes have walked.
     """
 
     def __init__(self, schedule: Schedule, takes_losses: bool = True) -> None:
@@ -73,6 +76,9 @@ class SampledTimer(StepTimer):
         self.backward_ran = self.same_step = False  # in this step; whether an update belongs to the step before
         self.step_observed = False  # the step before
         self.optimizer: Any = None  # the first one that updated parameters in the last step
+        self.root: Any = None
+        self.position: Any = None
+        self.walked = 0
         self.forward_ended = 0  # of the last op in a forward pass
         self.log = Log()
 
@@ -119,7 +125,7 @@ class SampledTimer(StepTimer):
         """Begin the forward pass, or an evaluation, unless another phase goes on."""
         before: int = self.marks[-1]
         if recording:
-            if self.enabled and before in BEFORE_FORWARD:
+            if before in BEFORE_FORWARD:
                 self.marks += (perf_counter_ns(), FORWARD)
         elif before in BEFORE_EVALUATION:
             self.marks += (perf_counter_ns(), EVALUATION)
@@ -143,8 +149,7 @@ class SampledTimer(StepTimer):
 
     def on_backward_end(self, before: int) -> None:
         """End the backward pass, unless it ran within another one."""
-        if self.enabled:
-            self.marks += (perf_counter_ns(), BACKWARD if before == BACKWARD else OTHER)
+        self.marks += (perf_counter_ns(), BACKWARD if before == BACKWARD else OTHER)
 
     def on_update_start(self, optimizer: Any) -> None:
         """Begin an update; if it belongs to the step before, what came since then was no data."""
@@ -190,6 +195,7 @@ class SampledTimer(StepTimer):
         """Count the step, and look up in the schedule whether the next one is observed."""
         observed = self.step_observed = self.enabled
         self.backward_ran = False
+        self.position, self.walked = self.root, 0
         self.step += 1
         self.observed += observed
         self.enabled = enabled = self.schedule(self.step)

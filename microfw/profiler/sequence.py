@@ -15,6 +15,9 @@ from microfw.profiler.sites import SIMPLE, Pattern, Site
 MAX_DEPTH = 1 << 14
 """After how many ops a path starts again from the root, so that a run without steps does not fill the memory."""
 
+MAX_KEPT = 1 << 22
+"""Bytes of the largest array that is kept to run an op again."""
+
 UNKNOWN = object()
 """Stands for a node that was not observed, such as that of a checkpoint."""
 
@@ -34,6 +37,11 @@ class Position:
         What came after it the last time.
     params : dict or None
         The settings of the op, if they can be compared by value.
+    inputs : tuple
+        What the op was applied to when the position was last looked up, to run the op again: positions, and arrays that
+        are not too large.
+    settings : dict
+        The keyword arguments of the op.
     pattern : Pattern or None
         What the graph of a loss at this position costs.
     walked : bool
@@ -41,8 +49,8 @@ class Position:
     """
 
     __slots__ = (
-        "again", "children", "constants", "depth", "form", "links", "module", "next", "params", "pattern", "shape",
-        "shapes", "site", "unknown", "up", "walked",
+        "again", "children", "constants", "depth", "form", "inputs", "links", "module", "next", "params", "pattern",
+        "settings", "shape", "shapes", "site", "unknown", "up", "walked",
     )  # fmt: skip
 
     def __init__(self, site: Site | None, up: Position | None = None, links: tuple[Any, ...] = ()) -> None:
@@ -58,6 +66,8 @@ class Position:
         self.walked = False
         self.module: Any = None
         self.params: dict[str, Any] | None = None
+        self.inputs: tuple[Any, ...] = ()
+        self.settings: dict[str, Any] = {}
         self.constants: tuple[int, ...] = ()
         if site is not None:
             self.form, self.shape, self.shapes = site.form, site.shape, site.shapes
@@ -122,9 +132,15 @@ class Sequences:
             made.constants = tuple([k for k in range(len(inputs)) if k not in linked])
             if all(isinstance(value, SIMPLE) for value in params.values()):
                 made.params = params
+            made.settings = params
             self.all.append(made)
         position = before.children[key]
         position.links, position.module = links, site.module
+        kept = [x if getattr(x, "nbytes", 0) <= MAX_KEPT else UNKNOWN for x in inputs]
+        for partial, found in zip(node.form.partials, links, strict=False):
+            if type(found) is Position:
+                kept[partial.index] = found
+        position.inputs = tuple(kept)
         before.next = self._numbered = position
         return position
 
@@ -141,7 +157,7 @@ class Sequences:
     def forget_objects(self) -> None:
         """Release modules and leaves, which may be gone from the program."""
         for position in self.all:
-            position.module = None
+            position.module, position.inputs = None, ()
             position.links = tuple([found if type(found) is Position else None for found in position.links])
         self._leaves, self._numbered = {}, self.root
 
