@@ -136,7 +136,10 @@ class StepTimer:
         return phase
 
     def on_module_start(self, recording: bool) -> int | None:
-        """Notify that an outermost module is called; return the phase to go back to after it, if any."""
+        """Notify that an outermost module is called; return the phase to go back to after it, if any.
+
+        While the timer is not enabled, it is notified of evaluations alone.
+        """
 
     def on_module_error(self) -> None:
         """Notify that an outermost module has raised an error while ops were recorded."""
@@ -146,7 +149,7 @@ class StepTimer:
         return OTHER
 
     def on_backward_end(self, before: int) -> None:
-        """Notify that ``backward`` has ended, or failed."""
+        """Notify that ``backward`` has ended, or failed; not while the timer is not enabled."""
 
     def on_update_start(self, optimizer: Any) -> None:
         """Notify that an optimizer starts to update its parameters."""

@@ -184,7 +184,7 @@ class Tensor(ArrayLike):
                 else:
                     leaf.accept(g)  # type: ignore[union-attr]
         finally:
-            if timer is not None:
+            if timer is not None and timer.enabled:
                 timer.on_backward_end(before)
 
     def register_hook(self, hook: Hook) -> Handle:

@@ -335,7 +335,7 @@ def test_the_report_of_a_fixed_session():
     assert "3F - F1 = 3,760,000, with F1 = 2,180,000 in ops whose data need no gradient. Counted, it is" in words
     assert "matrix products                 1.899  counted" in text
     assert "seconds                         2.500  measured" in text
-    assert "Observing took 500 ns a node, measured: 5.0% on top of these steps." in text
+    assert "Profiling made the steps 5.0% slower, estimated: 500 ns a node." in text
     assert "predicted: bound of the way without a graph" in text
 
 

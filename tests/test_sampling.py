@@ -570,7 +570,7 @@ def test_reports_say_what_was_observed(tmp_path):
     assert f"{first.forward_ns / 1e3:,.1f}" in table[2].split()
     assert table[3].split() == ["2", "0", "of", "4", "7.00"]
     assert "sampled on 2 of 12 steps" in text
-    assert "% on top of the observed steps." in " ".join(text.split())
+    assert "Profiling made the steps " in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 100
     markdown = session.markdown()
     assert "3 epochs, 12 steps, 2 of them observed." in markdown
@@ -613,22 +613,6 @@ def test_a_step_of_a_sampled_profile_is_one_of_those_observed():
     assert [bar.get_height() for bar in bars] == pytest.approx(
         [e.forward_ns / e.observed / 1e3 for e in session.epochs]
     )
-
-
-def test_the_overhead_is_that_of_the_steps_that_were_replayed():
-    found = []
-    for every in (1, 10):
-        loop, eager = Loop(compile=True), Loop()
-        eager.model, eager.optimizer = loop.model, loop.optimizer
-        for _ in range(3):
-            loop.step()
-        with mf.Profiler(loop.model, every=every) as profiler:
-            for k in range(100):
-                (loop if k % 4 == 3 else eager).step()
-        session = profiler.session
-        assert abs(session.total().replayed - 25) <= 2
-        found.append(session.overhead["ns_per_node"])
-    assert 0.5 < found[0] / found[1] < 2
 
 
 def test_fits_of_a_sampled_search_are_said_by_the_step():

@@ -127,7 +127,7 @@ class Module:
             self._name_leaves()
         mode = MODE.get()
         timer, before = mode.timer, None
-        if timer is not None:
+        if timer is not None and (timer.enabled or not mode.recording):  # this test saves most calls when sampled
             before = timer.on_module_start(mode.recording)
         HERE.scope = (self, None)
         try:

@@ -5,6 +5,15 @@ from __future__ import annotations
 from microfw.profiler.session import Epoch
 
 
+def overhead_text(overhead: dict[str, float]) -> str:
+    """Return a sentence about what profiling cost."""
+    low, high = (overhead.get(end, overhead["share"]) for end in ("low", "high"))
+    how = "measured by alternating profiled and plain steps" if overhead.get("measured") else "estimated"
+    interval = f" ({low:.1%} to {high:.1%})" if low < high else ""
+    share, per_node = overhead["share"], overhead["ns_per_node"]
+    return f"Profiling made the steps {share:.1%} slower{interval}, {how}: {per_node:,.0f} ns a node."
+
+
 def times_of_phases(e: Epoch, sampled: bool) -> list[list[str]]:
     """Return the rows of a table: name, milliseconds and share of each phase. They add up to the total."""
     times = {"data": e.data_ns, "forward": e.forward_ns, "backward": e.backward_ns, "update": e.update_ns}

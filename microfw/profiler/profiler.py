@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import os
 from contextvars import Token
-from time import perf_counter_ns
 from typing import Any, Self
-
-import numpy as np
 
 from microfw.errors import ArgumentError, DataError, GraphError, message
 from microfw.files.strict import Refused, document
-from microfw.nn.module import Module, Parameter
-from microfw.ops import elementwise
+from microfw.nn.module import Module
 from microfw.profiler.callback import Callback
 from microfw.profiler.environment import environment
 from microfw.profiler.files import parse, to_json
 from microfw.profiler.fits import fits_report
 from microfw.profiler.log import Log
 from microfw.profiler.naming import LayerNames
+from microfw.profiler.overhead import overhead
 from microfw.profiler.recorder import Recorder
 from microfw.profiler.report import report
 from microfw.profiler.sampling import every_nth
 from microfw.profiler.session import Epoch, Session, merged
 from microfw.profiler.tracer import Tracer
-from microfw.recording import MODE, Mode, mode
+from microfw.recording import MODE, Mode
 from microfw.training.hooks import Hook, TrainState
 
 MOST_LOGS = 64
@@ -112,7 +109,7 @@ class Profiler(Callback, Hook):
         self._found: Epoch | None = None  # and what that was when the block was entered
         self._recorder: Recorder | None = None
         self._token: Token[Mode] | None = None
-        self._detached = False  # since `session` was looked at
+        self._detached: Recorder | None = None  # since `session` was read: the recorder, for its overhead
 
     @property
     def session(self) -> Session:
@@ -125,9 +122,9 @@ class Profiler(Callback, Hook):
             self._session.epochs.append(epoch)
         if self._recorder is not None:
             self._session.layers = self._recorder.names.layers()
-        if self._detached and self._session.epochs:
-            self._session.overhead = overhead(self._session)
-            self._detached = False
+        if self._detached is not None and self._session.epochs:
+            self._session.overhead = overhead(self._session, self._detached)
+            self._detached = None
         return self._session
 
     @property
@@ -204,7 +201,7 @@ class Profiler(Callback, Hook):
     def _attach(self, takes_losses: bool = True) -> None:
         if self._recorder is not None:
             raise GraphError("Profiler: expected to be attached once, got it attached already; make another Profiler")
-        self._detached = False
+        self._detached = None
         mode = MODE.get()
         if mode.timer is not None:
             raise GraphError("Profiler: expected to be the only one attached, got another; use one at a time")
@@ -246,7 +243,7 @@ class Profiler(Callback, Hook):
                 self._session.trace = recorder.trace()
             recorder.detach()
             self._session.layers = recorder.names.layers()
-        self._detached = recorder is not None or self._detached
+        self._detached = recorder or self._detached
         self._unbind()
 
     # A Trainer's moments
@@ -296,48 +293,3 @@ def joined(first: Epoch, rest: Epoch) -> Epoch:
         losses = [loss * steps for loss, steps in parts if loss is not None]
         whole.loss = sum(losses) / whole.steps if losses and len(losses) == len(parts) else None
     return whole
-
-
-def overhead(session: Session) -> dict[str, float]:
-    """Measure what observing costs on this machine, by running a small step with and without.
-
-    In a step that is replayed, a node costs two readings of the clock, which are measured too.
-
-    Returns
-    -------
-    dict
-        ``ns_per_node``: the extra time for each node of a step; ``share``: how much longer the session's
-        steps took because of it, as a fraction of the time without.
-    """
-    x = Parameter(np.ones((8, 8)))
-    nodes = 16
-
-    def step(recorder: Recorder | None) -> int:
-        began = perf_counter_ns()
-        y: Any = x
-        for _ in range(nodes):
-            y = elementwise.relu(y)
-        y.sum().backward()
-        x.grad = None
-        if recorder is not None:
-            recorder.sequences.restart()
-        return perf_counter_ns() - began
-
-    recorder = Recorder()
-    plain, observed = [], []
-    for _ in range(15):
-        with mode(observer=None, timer=None, recording=True):
-            plain.append(step(None))
-        with mode(observer=recorder, timer=recorder, recording=True):
-            observed.append(step(recorder))
-    per_node = max((min(observed) - min(plain)) / (nodes + 1), 0.0)  # the minimum: least disturbed
-    marks: list[int] = []
-    for _ in range(1000):
-        marks.append(perf_counter_ns())
-    reading = (marks[-1] - marks[0]) / 999
-    total = session.total()
-    replayed = min(total.replayed / total.steps, 1.0) if total.steps else 0.0
-    per_node += replayed * (2 * reading - per_node)
-    spent = total.forward_ns + total.backward_ns + total.update_ns + total.data_ns
-    extra = per_node * total.sum().nodes
-    return {"ns_per_node": round(per_node, 1), "share": round(extra / max(spent - extra, 1.0), 4)}

@@ -18,7 +18,7 @@ from microfw.profiler.log import Log
 from microfw.profiler.naming import LayerNames
 from microfw.profiler.sampling import MAX_MARKS, SampledTimer, Schedule, every_nth
 from microfw.profiler.sequence import Position, Sequence, Sequences
-from microfw.profiler.sites import Pattern, Site, add_constant, constant_site, node_site, settings
+from microfw.profiler.sites import Pattern, Site, add_constant, constant_site, node_site
 from microfw.recording import MODE, Observer
 
 MOST_PATTERNS = 64
@@ -45,10 +45,11 @@ class Recorder(SampledTimer, Observer):
         self.names = LayerNames(model)
         self.sites: dict[tuple[Any, ...], Site] = {}
         self.sequences = Sequences()
+        self.root = self.position = self.sequences.root
         self.patterns: list[Pattern] = []
-        self.walked = 0  # nodes of the path so far that backward passes have walked
         self.recomputed: dict[Site, Position] = {}
         self.last: tuple[Position, Pattern] | None = None  # where the last backward pass began, and of which loss
+        self.example: list[tuple[Position, tuple[Any, ...], tuple[Any, ...]]] = []  # to run a step again
         self.timed: dict[int, Any] = {}
         self.followed: Any = None
         self.start_epoch()
@@ -66,7 +67,7 @@ class Recorder(SampledTimer, Observer):
         for site in self.sites.values():
             site.forward_ns = site.backward_ns = site.rules = site.again = 0
         self._forget_objects()
-        self.sequences.restart()
+        self.position = self.root
 
     def _forget_objects(self) -> None:
         for site in self.sites.values():
@@ -84,11 +85,9 @@ class Recorder(SampledTimer, Observer):
             for site in self.sites.values()
             if site.forward_ns or site.rules or site.again
         ]
+        if self.last is not None:
+            self.example = [(position, position.inputs, position.links) for position in self.last[0].path()][::-1]
         return log
-
-    def _end_step(self, now: int) -> None:
-        super()._end_step(now)
-        self.sequences.position, self.walked = self.sequences.root, 0
 
     # Ops
 
@@ -112,31 +111,26 @@ class Recorder(SampledTimer, Observer):
             add_constant(self, op, inputs, params, output, ended - began)
             return
         scope = node.scope
-        sequences = self.sequences
-        position: Any = sequences.position.next  # most likely the same op as in the step before
+        position: Any = self.position.next  # most likely the same op as in the step before
         try:
             same = (
                 position.form is node.form
                 and position.module is (None if scope is None else scope[0])
                 and position.shape == node.shape
+                and position.params == params
             )
-            if same:
-                for parent, found in zip(node.parents, position.links, strict=False):  # type: ignore[arg-type]
-                    if parent is not found and parent._note is not found:  # type: ignore[union-attr]
-                        same = False
-                        break
-                else:
-                    for k in position.constants:
-                        same = same and position.shapes[k] == getattr(inputs[k], "shape", ())
-                    if params:
-                        same = same and position.settings == settings(op, position.shape, position.shapes, params)
-        except AttributeError:
+            # without strict=False, which takes 50 ns
+            for parent, found in zip(node.parents, position.links):  # type: ignore[arg-type]  # noqa: B905
+                if parent is not found and parent._note is not found:  # type: ignore[union-attr]
+                    same = False
+            for k in position.constants:
+                same = same and position.shapes[k] == getattr(inputs[k], "shape", ())
+        except (AttributeError, ValueError):  # a node that was not observed; an array among the params
             same = False
-        if same:
-            sequences.position = position
-        else:
-            position = sequences.move(self.site(op, node, inputs, params), node, inputs)
-        node._note = position
+        if not same:
+            site = self.site(op, node, inputs, params)
+            position = self.sequences.move(self.position, site, node, inputs, params)
+        self.position = node._note = position
         position.site.forward_ns += ended - began
 
     def _in_forward(
@@ -188,13 +182,13 @@ class Recorder(SampledTimer, Observer):
     @property
     def step_sites(self) -> Iterator[Site]:
         """The sites of the ops so far in this step, the last one first."""
-        return (position.site for position in self.sequences.position.path())
+        return (position.site for position in self.position.path())
 
     # Patterns
 
     def before_backward(self, loss: Any, retain: bool = False) -> None:
         """Count the pattern of a loss; a new one is worked out now, while the graph is there."""
-        node, here = loss._node, self.sequences.position
+        node, here = loss._node, self.position
         position = getattr(node, "_note", None)
         pattern = here.unknown if position is None else position.pattern
         if pattern is None or not pattern.listed:
@@ -211,7 +205,7 @@ class Recorder(SampledTimer, Observer):
         self.last = here, pattern
         self.walked += pattern.nodes
         if self.walked >= here.depth:  # else there are nodes that another backward pass will walk
-            self.sequences.position, self.walked = self.sequences.root, 0
+            self.position, self.walked = self.root, 0
 
     def _add_pattern(self, loss: Node | Leaf | None) -> Pattern:
         if len(self.patterns) >= MOST_PATTERNS:
@@ -221,6 +215,7 @@ class Recorder(SampledTimer, Observer):
             self.patterns.clear()
             self._forget_objects()
             self.sequences.grow_new_tree()
+            self.root = self.sequences.root
             self.followed = None  # its pattern may be an old one
         pattern = Pattern(loss)
         self.patterns.append(pattern)

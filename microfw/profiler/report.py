@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from microfw.errors import ArgumentError, message, printable
-from microfw.profiler.phase_times import times_of_phases
+from microfw.profiler.phase_times import overhead_text, times_of_phases
 from microfw.profiler.ratio import BOUNDS, WHY, Ratio, says
 from microfw.profiler.session import Epoch, Row, Session
 
@@ -213,10 +213,7 @@ def _footer(session: Session, e: Epoch) -> str:
     if total.uncounted:
         lines.append(f"{total.uncounted:,} ops that ran declare no cost; their operations are not counted.")
     if session.overhead:
-        lines.append(
-            f"Observing took {whole(round(session.overhead['ns_per_node']))} ns a node, measured: "
-            f"{session.overhead['share']:.1%} on top of {'the observed' if session.every > 1 else 'these'} steps."
-        )
+        lines.append(overhead_text(session.overhead))
     env = {name: shorten(text, 20) for name, text in session.environment.items()}
     if env:
         lines.append(

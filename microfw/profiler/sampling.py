@@ -62,6 +62,9 @@ class SampledTimer(StepTimer):
     marks : list of int
         When a phase began, in nanoseconds of ``perf_counter_ns``, and which, one after the other in one flat list.
         Each phase ends where the next one begins, so that the phases of an epoch add up to the epoch.
+    root, position, walked : object, object, int
+        The `Position` where a step begins; of the op that ran last in the step; and how many nodes of the ops so far
+        backward passes have walked.
     """
 
     def __init__(self, schedule: Schedule, takes_losses: bool = True) -> None:
@@ -70,8 +73,12 @@ class SampledTimer(StepTimer):
         self.enabled = schedule(0)
         self.marks: Any = []
         self.losses: Any = [] if takes_losses else None
-        self.backward_ran = self.step_observed = False  # in this step; whether the step before was observed
+        self.backward_ran = self.same_step = False  # in this step; whether an update belongs to the step before
+        self.step_observed = False  # the step before
         self.optimizer: Any = None  # the first one that updated parameters in the last step
+        self.root: Any = None
+        self.position: Any = None
+        self.walked = 0
         self.forward_ended = 0  # of the last op in a forward pass
         self.log = Log()
 
@@ -118,7 +125,7 @@ class SampledTimer(StepTimer):
         """Begin the forward pass, or an evaluation, unless another phase goes on."""
         before: int = self.marks[-1]
         if recording:
-            if self.enabled and before in BEFORE_FORWARD:
+            if before in BEFORE_FORWARD:
                 self.marks += (perf_counter_ns(), FORWARD)
         elif before in BEFORE_EVALUATION:
             self.marks += (perf_counter_ns(), EVALUATION)
@@ -142,12 +149,13 @@ class SampledTimer(StepTimer):
 
     def on_backward_end(self, before: int) -> None:
         """End the backward pass, unless it ran within another one."""
-        if self.enabled:
-            self.marks += (perf_counter_ns(), BACKWARD if before == BACKWARD else OTHER)
+        self.marks += (perf_counter_ns(), BACKWARD if before == BACKWARD else OTHER)
 
     def on_update_start(self, optimizer: Any) -> None:
         """Begin an update; if it belongs to the step before, what came since then was no data."""
-        if self._belongs_to_last_step(optimizer):
+        # another optimizer has updated parameters since the last backward pass
+        self.same_step = not self.backward_ran and optimizer is not self.optimizer and self.step > 0
+        if self.same_step:
             if self.step_observed:
                 self.marks[-1] = OTHER
                 self.marks += (perf_counter_ns(), UPDATE)
@@ -159,15 +167,12 @@ class SampledTimer(StepTimer):
 
     def on_update(self, optimizer: Any) -> None:
         """End an update, and the step, unless the update belongs to the step before."""
-        if self._belongs_to_last_step(optimizer):
+        if self.same_step:
+            self.same_step = False
             self.marks += (perf_counter_ns(), self._between)
         else:
             self.optimizer = optimizer
             self._end_step(perf_counter_ns() if self.enabled else 0)
-
-    def _belongs_to_last_step(self, optimizer: Any) -> bool:
-        """Return True if another optimizer has updated parameters since the last backward pass."""
-        return not self.backward_ran and optimizer is not self.optimizer and self.step > 0
 
     def on_replay(self, began: int, middle: int, ended: int) -> None:
         """Note the passes of a replayed step."""
@@ -190,6 +195,7 @@ class SampledTimer(StepTimer):
         """Count the step, and look up in the schedule whether the next one is observed."""
         observed = self.step_observed = self.enabled
         self.backward_ran = False
+        self.position, self.walked = self.root, 0
         self.step += 1
         self.observed += observed
         self.enabled = enabled = self.schedule(self.step)

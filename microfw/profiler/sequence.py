@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from microfw.graph import Leaf, Node
-from microfw.profiler.sites import Pattern, Site
+from microfw.profiler.sites import SIMPLE, Pattern, Site
 
 MAX_DEPTH = 1 << 14
 """After how many ops a path starts again from the root, so that a run without steps does not fill the memory."""
+
+MAX_KEPT = 1 << 22
+"""Bytes of the largest array that is kept to run an op again."""
 
 UNKNOWN = object()
 """Stands for a node that was not observed, such as that of a checkpoint."""
@@ -32,6 +35,13 @@ class Position:
         The inputs whose shapes do not follow from the links.
     next : Position or None
         What came after it the last time.
+    params : dict or None
+        The settings of the op, if they can be compared by value.
+    inputs : tuple
+        What the op was applied to when the position was last looked up, to run the op again: positions, and arrays that
+        are not too large.
+    settings : dict
+        The keyword arguments of the op.
     pattern : Pattern or None
         What the graph of a loss at this position costs.
     walked : bool
@@ -39,8 +49,8 @@ class Position:
     """
 
     __slots__ = (
-        "again", "children", "constants", "depth", "form", "links", "module", "next", "pattern", "settings", "shape",
-        "shapes", "site", "unknown", "up", "walked",
+        "again", "children", "constants", "depth", "form", "inputs", "links", "module", "next", "params", "pattern",
+        "settings", "shape", "shapes", "site", "unknown", "up", "walked",
     )  # fmt: skip
 
     def __init__(self, site: Site | None, up: Position | None = None, links: tuple[Any, ...] = ()) -> None:
@@ -55,9 +65,12 @@ class Position:
         self.again: Position | None = None
         self.walked = False
         self.module: Any = None
+        self.params: dict[str, Any] | None = None
+        self.inputs: tuple[Any, ...] = ()
+        self.settings: dict[str, Any] = {}
         self.constants: tuple[int, ...] = ()
         if site is not None:
-            self.form, self.shape, self.shapes, self.settings = site.form, site.shape, site.shapes, site.settings
+            self.form, self.shape, self.shapes = site.form, site.shape, site.shapes
             self.module = site.module
 
     def path(self) -> Iterator[Position]:
@@ -87,19 +100,24 @@ class Sequences:
 
     Attributes
     ----------
-    root, position : Position
-        Where steps begin, and where the step is that runs.
+    root : Position
+        Where steps begin.
+    all : list of Position
+        The others.
     """
 
     def __init__(self) -> None:
-        self.root = self.position = Position(None)
+        self.root = Position(None)
         self.all: list[Position] = []
         self._leaves: dict[Leaf, int] = {}  # of the path to `_numbered`, by first use
         self._numbered = self.root
 
-    def move(self, site: Site, node: Node, inputs: tuple[Any, ...]) -> Position:
-        """Go on to the position of an op that has run at a site, and return it."""
-        before = self.position if self.position.depth < MAX_DEPTH else self.root
+    def move(
+        self, before: Position, site: Site, node: Node, inputs: tuple[Any, ...], params: dict[str, Any]
+    ) -> Position:
+        """Return the position of an op that has run at a site, after another position."""
+        if before.depth >= MAX_DEPTH:
+            before = self.root
         if self._numbered is not before:
             self._leaves = {}
             for position in reversed(list(before.path())):
@@ -112,10 +130,18 @@ class Sequences:
             made = before.children[key] = Position(site, before, links)
             linked = {p.index for p, found in zip(node.form.partials, links, strict=False) if found is not None}
             made.constants = tuple([k for k in range(len(inputs)) if k not in linked])
+            if all(isinstance(value, SIMPLE) for value in params.values()):
+                made.params = params
+            made.settings = params
             self.all.append(made)
         position = before.children[key]
         position.links, position.module = links, site.module
-        before.next = self.position = self._numbered = position
+        kept = [x if getattr(x, "nbytes", 0) <= MAX_KEPT else UNKNOWN for x in inputs]
+        for partial, found in zip(node.form.partials, links, strict=False):
+            if type(found) is Position:
+                kept[partial.index] = found
+        position.inputs = tuple(kept)
+        before.next = self._numbered = position
         return position
 
     def _number(self, links: tuple[Any, ...]) -> None:
@@ -128,14 +154,10 @@ class Sequences:
             return tuple([None if above is None else id(link(above)) for above in parent.parents or ()])
         return found if found is None or type(found) is Position else self._leaves[found]
 
-    def restart(self) -> None:
-        """Go back to the root, as a step has ended."""
-        self.position = self.root
-
     def forget_objects(self) -> None:
         """Release modules and leaves, which may be gone from the program."""
         for position in self.all:
-            position.module = None
+            position.module, position.inputs = None, ()
             position.links = tuple([found if type(found) is Position else None for found in position.links])
         self._leaves, self._numbered = {}, self.root
 

@@ -138,6 +138,7 @@ class CompiledStep:
             sequence = observer.bound()
             if sequence is not None and len(sequence.sites) >= len(replay.plan.captured.nodes):  # no other ran since
                 replay.timed = Timed(replay.plan, observer, sequence)
+                replay.timed.example = replay, arrays
                 replay.runs.clear()
         return made
 

@@ -27,9 +27,11 @@ class Timed:
 
     def __init__(self, plan: Plan, observer: Observer, sequence: Any) -> None:
         self.plan = plan
+        self.sequence = sequence
         self.observer = observer
         self.pattern = sequence.pattern
         self.marks: list[int] = []
+        self.example: Any = None  # the `Replay` and arguments of a step, to run it again
         self.written = plan.write(self.marks.extend)
         before, after = self.written[0].nodes, self.written[1].nodes
         nodes = plan.captured.nodes

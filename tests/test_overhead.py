@@ -1,0 +1,108 @@
+"""What profiling costs: measured by steps of the same kind that are run again, which changes nothing."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+import microfw as mf
+from microfw import nn, optim
+from microfw.profiler import Session, overhead, report
+from microfw.profiler.overhead import Extra, interval
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.random((32, 12), np.float32), RNG.integers(0, 4, 32)
+
+
+def profiled(kind, steps=30, model=None, **options):
+    model = model or nn.Sequential(nn.Dense(12, 8, rng=0), nn.Dropout(0.2, rng=1), nn.ReLU(), nn.Dense(8, 4, rng=1))
+    loss = nn.CrossEntropyLoss()
+    optimizer = optim.Adam(model.parameters(), lr=0.01)
+    step = mf.compile(lambda x, y: loss(model(x), y), optimizer)
+    profiler = mf.Profiler(model, **options)
+    with profiler:
+        for _ in range(steps):
+            if kind == "replayed":
+                step(X, Y)
+            else:
+                optimizer.zero_grad()
+                loss(model(X), Y).backward()
+                optimizer.step()
+    return profiler, model, optimizer, step
+
+
+@pytest.mark.parametrize("kind", ["eager", "replayed"])
+@pytest.mark.parametrize("options", [{}, {"every": 4}, {"trace": 100}])
+def test_it_is_measured_and_changes_nothing(kind, options):
+    profiler, model, optimizer, step = profiled(kind, **options)
+    before = copy.deepcopy((optimizer.state_dict(), [p.data.copy() for p in model.parameters()]))
+    drawn = copy.deepcopy(model[1].rng.bit_generator.state)
+    explained = step.explain()
+    found = profiler.session.overhead
+    assert found["measured"] == 1
+    assert 0 <= found["low"] <= found["share"] <= found["high"] < 5 and found["high"] > 0
+    np.testing.assert_equal((optimizer.state_dict(), [p.data for p in model.parameters()]), before)
+    assert model[1].rng.bit_generator.state == drawn
+    assert step.explain() == explained
+    assert profiler.session.epochs[0].sum().nodes == profiler.session.epochs[0].sum().rules
+    text = " ".join(profiler.report().split())
+    assert "measured by alternating profiled and plain steps" in text
+
+
+def test_replays_after_it_are_right_and_checked_when_they_are_due():
+    profiler, model, _, step = profiled("replayed", steps=12)
+    twin, other, _, again = profiled("replayed", steps=12)
+    assert profiler.session.overhead["measured"] == 1  # the other session is not read
+    for _ in range(70):
+        assert step(X, Y).item() == again(X, Y).item()
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        assert np.array_equal(a.data, b.data)
+
+
+@pytest.mark.parametrize("change", ["failing op", "large array"])
+def test_a_step_that_cannot_be_run_again_is_estimated(change, monkeypatch):
+    calls = [0]
+
+    @mf.op(vjp=lambda g: g, name="works_for_a_while")
+    def works(x):
+        calls[0] += 1
+        if calls[0] > 5:
+            raise RuntimeError("no more")
+        return x + 0
+
+    if change == "large array":
+        monkeypatch.setattr("microfw.profiler.sequence.MAX_KEPT", 10)
+    model = nn.Sequential(nn.Dense(12, 4, rng=0), *([nn.Lambda(works)] if change == "failing op" else []))
+    profiler, *_ = profiled("eager", steps=5, model=model)
+    found = profiler.session.overhead
+    assert found["measured"] == 0 and found["share"] >= 0
+    assert "slower" in profiler.report() and "estimated" in profiler.report()
+
+
+def test_the_extra_time_is_that_of_all_steps(monkeypatch):
+    """Observed and other steps, eager and replayed ones, count as often as there were."""
+    profiler, *_ = profiled("eager", steps=20, every=4)
+    _ = profiler.session
+    eager = Extra(np.full(3, 4000.0), np.full(3, 400.0))
+    monkeypatch.setattr(overhead, "run_again", lambda recorder, traced: (eager, 5))
+    monkeypatch.setattr(overhead, "replay_again", lambda recorder, traced: None)
+    session = Session(every=4, epochs=[copy.deepcopy(profiler.session.epochs[0])])
+    epoch = session.epochs[0]
+    epoch.total_ns = 5 * 4000 + 15 * 400 + 260_000
+    epoch.evaluation_ns = epoch.check_ns = epoch.preparation_ns = 0
+    found = overhead.overhead(session, None)
+    assert found["share"] == found["low"] == found["high"] == pytest.approx(26_000 / 260_000, rel=1e-3)
+    assert found["ns_per_node"] == 800
+
+
+def test_the_interval_of_a_median_holds_in_19_of_20_samples():
+    rng = np.random.default_rng(0)
+    ends = [interval(rng.normal(size=21)) for _ in range(2000)]
+    assert 0.93 < np.mean([low <= 0 <= high for low, _, high in ends]) < 0.99
+
+
+def test_old_overheads_are_shown():
+    session = Session(overhead={"ns_per_node": 500.0, "share": 0.05}, epochs=[mf.profiler.Epoch(1, 1, 1, total_ns=9)])
+    assert "Profiling made the steps 5.0% slower, estimated: 500 ns a node." in " ".join(report(session).split())
