@@ -56,7 +56,7 @@ def test_report_in_every_format_and_compare(tmp_path, capsys):
     assert "FAILED: above 10%: " in grown
     assert "(the whole step) parameters" in grown
     assert (tmp_path / "c.md").read_text().startswith("### Backward cost compared")
-    assert "seconds of alternated runs, round against round" in here("compare", a, c, "--rerun", "--rounds", "2")
+    assert "seconds of alternated runs" in here("compare", a, c, "--rerun", "--rounds", "2")
     foreign = Session.load(a)
     foreign.settings = {}
     foreign.save(b)

@@ -1,10 +1,10 @@
 """Two runs compared: what changed, and what only looks like it.
 
 Seconds drift from day to day and from machine to machine. If two runs were made alternately, round by round
-(`alternate`), each round's ratio counts. If not, the layers that did not change show the drift and the noise between
-the runs: their median ratio is taken out of all times, and their spread widens all intervals. A difference is real if
-its interval leaves zero out, at a level divided by the number of comparisons, and if it reaches a least size. A layer
-that only one run has is a difference too. Counts are exact: any difference is real.
+(`alternate`), both ran under the same conditions. If not, the layers that did not change show the drift and the noise
+between the runs: their median ratio is taken out of all times, and their spread widens all intervals. A difference is
+real if its interval leaves zero out, at a level divided by the number of comparisons, and if it reaches a least size. A
+layer that only one run has is a difference too. Counts are exact: any difference is real.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def compare(a: Session, b: Session, *, least: float | None = None, confidence: f
     groups = np.array([[_is_part(part, label) for label in labels] for part in parts], float)
     wrong = (1 - confidence) / len(labels)
     if alternated:
-        needed, found_times = ceil(log2(2 / wrong)), paired(times[0] @ groups, times[1] @ groups, wrong)
+        needed, found_times = ceil(log2(2 / wrong)), paired(times[0], times[1], groups, wrong)
     else:  # the optimizer's update shows the drift as layers do
         witnesses = np.arange(len(WHOLE) - 1, len(labels))
         needed, found_times = 1, corrected(times[0], times[1], groups, witnesses, wrong)

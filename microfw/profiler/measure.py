@@ -15,7 +15,7 @@ import numpy as np
 from microfw.errors import GraphError, message
 from microfw.graph import Leaf, Node
 from microfw.profiler.extrapolation import sampling_order, strata_of, total
-from microfw.recording import HERE, Observer, Scope
+from microfw.recording import HERE, MODE, Observer, Scope
 from microfw.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -96,7 +96,9 @@ class Meter(Observer):
     def forward(
         self, op: Any, node: Node | None, inputs: tuple[Any, ...], params: dict[str, Any], output: Array, began: int
     ) -> None:
-        """Work out what the op costs."""
+        """Work out what the op costs, as the profiler does: what runs under `no_grad` is not counted."""
+        if node is None and not MODE.get().recording:
+            return
         edges = [] if node is None else node.edges or []
         leaves = sum(isinstance(parent, Leaf) for parent, _, _ in edges)
         zeros = (0,) * len(edges)
@@ -135,7 +137,7 @@ class Problem:
     parameters : list of Tensor
         In float64, and not used by anything else: differences write to them.
     budget : float
-        Seconds for a strategy; one that needs more is run for a sample of the parameters.
+        Seconds for a strategy; one that needs more is run for a sample of at least `LEAST` parameters.
     rng : numpy.random.Generator
         Draws that sample.
     """

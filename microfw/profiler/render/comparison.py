@@ -95,7 +95,7 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
             more = f" and {len(layers_alone) - 12} more" if len(layers_alone) > 12 else ""
             texts.append(f"Only in {which}: {', '.join(say(_whose(layer)) for layer in layers_alone[:12])}{more}.")
     if found.alternated:
-        how = "seconds of alternated runs, round against round, with bootstrap intervals of the medians"
+        how = "seconds of alternated runs: lower quartiles of the rounds, which are drawn again for the intervals"
     else:
         how = (
             f"lower quartiles of the epochs. Seconds drift between runs: layers that did not change took "
