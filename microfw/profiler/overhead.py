@@ -34,6 +34,9 @@ ROUNDS = 21
 TURN_NS = 1_000_000
 """How long a turn is at least."""
 
+MAX_PART = 0.8
+"""What part of the time of all steps the profiler can have taken: more is an error of the measurement."""
+
 MAX_STEP_NS = 100_000_000
 """Longer steps are not run again."""
 
@@ -83,9 +86,9 @@ def overhead(session: Session, recorder: Recorder) -> dict[str, float]:
 
 def _share(extra: float, total: Epoch) -> float:
     """Return extra nanoseconds as a fraction of what all steps would have taken without them."""
-    apart = total.evaluation_ns + total.check_ns + total.preparation_ns
-    extra = max(extra, 0.0)
-    return round(extra / max(total.total_ns - apart - extra, 1.0), 4)
+    time = max(total.total_ns - total.evaluation_ns - total.check_ns - total.preparation_ns, 1)
+    extra = min(max(extra, 0.0), MAX_PART * time)
+    return round(extra / (time - extra), 4)
 
 
 def interval(values: np.ndarray[Any, Any]) -> tuple[float, float, float]:
