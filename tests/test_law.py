@@ -17,6 +17,8 @@ from microfw.graph import reachable
 from microfw.ops import elementwise, reduction
 from microfw.profiler import law, sweep
 from microfw.profiler.measure import Meter, Problem, peak
+from microfw.profiler.parameter_sample import sampling_order, strata_of, total
+from microfw.profiler.render.law_view import law_view
 from microfw.profiler.scalar import scalar_graph
 from microfw.profiler.strategies import chain_rule, count_paths, path_recursion, scalar_backprop
 from microfw.profiler.sweep import VALUES, power_law
@@ -431,6 +433,67 @@ def test_a_sample_says_so(digits):
     assert f"extrapolated from {chain.done:,} of 1,210" in " ".join(str(short).split())
     assert short.way("one-sided differences").forwards == 1211
     assert all(w.difference is None or w.difference < 1e-6 for w in short.ways)
+
+
+def unlike_layers():
+    """Return a model of 226 parameters whose chains differ much from layer to layer."""
+    return dense(4, 8, 8, 8, 4, 3), nn.CrossEntropyLoss(), X4, np.array([0, 1])
+
+
+def test_extrapolated_counts_have_an_interval_that_holds_the_truth():
+    truth = law(*unlike_layers(), budget=30.0).way("chain rule per parameter")
+    assert not truth.extrapolated and truth.intervals == {}
+    held = near = 0
+    for seed in range(25):
+        way = law(*unlike_layers(), budget=1e-6, rng=seed).way("chain rule per parameter")
+        assert 30 <= way.done < way.of == truth.of
+        low, high = way.intervals["rules"]
+        held += low <= truth.rules <= high
+        near += abs(way.rules - truth.rules) < 0.1 * truth.rules
+        assert low <= way.rules <= high and way.intervals["operations"][0] <= way.operations
+    assert held >= 22  # 95 % intervals
+    assert near >= 22
+
+
+def test_an_interval_is_shown_and_saved():
+    found = law(*unlike_layers(), budget=1e-6)
+    way = found.way("chain rule per parameter")
+    low, high = way.intervals["rules"]
+    text = str(found)
+    assert max(map(len, text.splitlines())) <= 100
+    line = next(line for k, line in enumerate(text.splitlines()) if line.strip().startswith("extrapolated from"))
+    assert f"extrapolated from {found.way('forward mode').done} of {way.of}" in line
+    assert f"± {round((high - low) / 2):,}" in text
+    assert f"(extrapolated, {round(low):,} to {round(high):,})" in " ".join(text.split())
+    saved = json.loads(json.dumps(found.to_dict()))
+    assert [w["intervals"] for w in saved["ways"] if w["name"] == way.name] == [
+        {what: list(ends) for what, ends in way.intervals.items()}
+    ]
+    assert found.way("central differences").intervals.keys() == {"seconds"}
+    assert law_view(found)["ways"][-2]["margins"]["rules"] == (high - low) / 2
+
+
+def test_a_sample_is_of_every_layer():
+    strata = strata_of([12, 3, 40, 1])
+    order, first = sampling_order(strata, np.random.default_rng(0))
+    assert sorted(order) == list(range(56))
+    assert np.bincount(strata[order[:first]]).tolist() == [2, 2, 2, 1]
+    many = np.bincount(strata_of([5] * 100))
+    assert len(many) == 15 and many.sum() == 500 and set(many.tolist()) == {30, 35}
+    values, done = np.where(strata == 2, 100.0, 1.0), np.zeros(56, bool)
+    done[order[:first]] = True
+    estimate = total(values, done, strata)
+    assert (estimate.value, estimate.low, estimate.high) == (4016, 4016, 4016)  # no spread within layers
+
+
+def test_the_exponent_of_extrapolated_numbers_is_less_certain():
+    X, y = np.random.default_rng(0).normal(size=(6, 4)), np.array([0, 1, 2, 0, 1, 2])
+    found = sweep("depth", X, y, values=(2, 4, 6), budget=1e-6)
+    fit = found.fit("chain rule per parameter", "rules")
+    assert fit.sampled
+    sizes, rules = found.sizes(), [m.way("chain rule per parameter").rules for m in found.laws]
+    assert fit.high - fit.exponent > power_law(sizes, rules)[1]
+    assert not found.fit("central differences", "operations").sampled
 
 
 def test_a_kink_is_told_apart():

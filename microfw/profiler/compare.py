@@ -1,10 +1,10 @@
 """Two runs compared: what changed, and what only looks like it.
 
 Seconds drift from day to day and from machine to machine. If two runs were made alternately, round by round
-(`alternate`), each round's ratio counts. If not, the layers that did not change show the drift and the noise between
-the runs: their median ratio is taken out of all times, and their spread widens all intervals. A difference is real if
-its interval leaves zero out, at a level divided by the number of comparisons, and if it reaches a least size. A layer
-that only one run has is a difference too. Counts are exact: any difference is real.
+(`alternate`), both ran under the same conditions. If not, the layers that did not change show the drift and the noise
+between the runs: their median ratio is taken out of all times, and their spread widens all intervals. A difference is
+real if its interval leaves zero out, at a level divided by the number of comparisons, and if it reaches a least size. A
+layer that only one run has is a difference too. Counts are exact: any difference is real.
 """
 
 from __future__ import annotations
@@ -25,7 +25,16 @@ Array = np.ndarray[Any, Any]
 
 PHASES = ("forward", "backward")
 
-WHOLE = [("", "step"), ("", "forward"), ("", "backward"), ("", "update")]
+OUTSIDE = "(outside)"
+"""The layer of ops outside of any module."""
+
+Key = tuple[str | None, str]
+"""A layer and a phase."""
+
+REST: list[Key] = [(None, "forward"), (None, "backward"), (None, "update")]
+"""The parts of a step that belong to no layer."""
+
+WHOLE: list[Key] = [("", "step"), ("", "forward"), ("", "backward"), ("", "update")]
 """What is compared of the whole step, ops or not: "step" is forward, backward and update together."""
 
 LEAST_SHARE = 0.01
@@ -190,19 +199,20 @@ def compare(a: Session, b: Session, *, least: float | None = None, confidence: f
             raise ArgumentError(message("compare", f"an epoch in {name}", "a session without one"))
     pairs = [(x, y) for x, y in zip(a.epochs, b.epochs, strict=False) if x.observed and y.observed]
     used = _used(a, b, pairs if alternated else None)
-    names = [list(dict.fromkeys(row.layer for epoch in x.epochs for row in epoch.rows)) for x in (a, b)]
+    names = [list(dict.fromkeys(row.layer or OUTSIDE for epoch in x.epochs for row in epoch.rows)) for x in (a, b)]
     alone = set(names[0]) ^ set(names[1])
-    large = _large(*used)
-    keys = [key for key in large if key[0] not in alone]
-    sided = [key for key in large if key[0] in alone]
+    parts = [*REST, *((layer, phase) for layer in dict.fromkeys([*names[0], *names[1]]) for phase in PHASES)]
+    times = [_times(epochs, parts) for epochs in used]
+    large = _large(*times)
+    keys = [key for key, is_large in zip(parts, large, strict=True) if is_large and key[0] and key[0] not in alone]
     labels = [*WHOLE, *keys]
-    times = [_times(epochs, [*keys, *sided]) for epochs in used]
-    x, y = (table[:, : len(labels)] for table in times)
+    groups = np.array([[_is_part(part, label) for label in labels] for part in parts], float)
     wrong = (1 - confidence) / len(labels)
     if alternated:
-        needed, found_times = ceil(log2(2 / wrong)), paired(x, y, wrong)
-    else:  # the optimizer's update is as good a witness of the drift as a layer
-        needed, found_times = 1, corrected(x, y, np.arange(len(WHOLE) - 1, len(labels)), wrong)
+        needed, found_times = ceil(log2(2 / wrong)), paired(times[0], times[1], groups, wrong)
+    else:  # the optimizer's update shows the drift as layers do
+        witnesses = np.arange(len(WHOLE) - 1, len(labels))
+        needed, found_times = 1, corrected(times[0], times[1], groups, witnesses, wrong)
     rounds = min(map(len, used))
     found = Comparison(
         a.name or a.model or "a", b.name or b.model or "b", alternated, least, confidence, rounds, needed,
@@ -215,11 +225,12 @@ def compare(a: Session, b: Session, *, least: float | None = None, confidence: f
         before, after, change, low, high = map(float, row)
         real = rounds >= needed and (low > 0 or high < 0) and abs(change) >= least
         found.changes.append(Change(layer, phase, before, after, change, low, high, real))
-    for k, (layer, phase) in enumerate(sided, len(labels)):
-        before, after = (float(np.median(table[:, k])) for table in times)
-        change = inf if layer in found.only_b else -1.0
-        after /= 1 + found.drift
-        found.changes.append(Change(layer, phase, before, after, change, change, change, True, True))
+    for k, (layer, phase) in enumerate(parts):
+        if layer in alone and large[k]:
+            before, after = (float(np.median(table[:, k])) for table in times)
+            change = inf if layer in found.only_b else -1.0
+            after /= 1 + found.drift
+            found.changes.append(Change(layer, phase, before, after, change, change, change, True, True))
     found.counts = _counts(a, b)
     for left, right in pairs:
         found.epochs.append((left.epoch, left.taken("backward", True), right.taken("backward", True)))
@@ -239,31 +250,30 @@ def _used(a: Session, b: Session, rounds: list[tuple[Epoch, Epoch]] | None) -> l
     return used
 
 
-def _large(a: list[Epoch], b: list[Epoch]) -> list[tuple[str, str]]:
-    """Return which layers' forward or backward takes enough of a step, in one run or the other, typically."""
-    layers = list(dict.fromkeys(row.layer for epoch in (*a, *b) for row in epoch.rows))
-    keys = [(layer, phase) for layer in layers for phase in PHASES]
-    if not keys:
-        return []
-    large = np.zeros(len(keys), bool)
-    for epochs in (a, b):
-        typical = np.median(_times(epochs, keys)[:, len(WHOLE) :], axis=0)
-        large |= typical >= LEAST_SHARE * max(typical.sum(), 1)
-    return [key for key, is_large in zip(keys, large, strict=True) if is_large]
+def _large(a: Array, b: Array) -> Array:
+    """Return which parts take enough of a step, in one run or the other, typically."""
+    typical = np.array([np.median(times, axis=0) for times in (a, b)])
+    return np.asarray((typical >= LEAST_SHARE * np.maximum(typical.sum(axis=1, keepdims=True), 1)).any(axis=0))
 
 
-def _times(epochs: list[Epoch], keys: list[tuple[str, str]]) -> Array:
-    """Return nanoseconds in one step, epochs x (what `WHOLE` lists, then keys)."""
-    places = {key: k for k, key in enumerate(keys, len(WHOLE))}
-    table = np.zeros((len(epochs), len(WHOLE) + len(keys)))
+def _is_part(part: Key, label: Key) -> bool:
+    """Return True if the time of a part belongs to what is compared."""
+    return part == label or label == WHOLE[0] or (not label[0] and part[1] == label[1])
+
+
+def _times(epochs: list[Epoch], parts: list[Key]) -> Array:
+    """Return nanoseconds in one step, epochs x parts; together the parts are the whole step."""
+    places = {key: k for k, key in enumerate(parts)}
+    table = np.zeros((len(epochs), len(parts)))
     for k, epoch in enumerate(epochs):
+        rest = {phase: getattr(epoch, f"{phase}_ns") for _, phase in REST}
         for row in epoch.rows:
             for phase in PHASES:
-                place = places.get((row.layer, phase))
-                if place is not None:
-                    table[k, place] += getattr(row, f"{phase}_ns")
-        phases = epoch.forward_ns, epoch.backward_ns, epoch.update_ns
-        table[k, : len(WHOLE)] = sum(phases), *phases
+                ns = getattr(row, f"{phase}_ns")
+                table[k, places[row.layer or OUTSIDE, phase]] += ns
+                rest[phase] -= ns
+        for phase, ns in rest.items():
+            table[k, places[None, phase]] = ns
         table[k] /= epoch.observed
     return table
 
@@ -275,7 +285,7 @@ def _counts(a: Session, b: Session) -> list[Count]:
     for what in ("parameters", "parameter_tensors"):
         x, y = (getattr(total, what) for total in totals)
         found.append(Count("", what, x, y))
-    rows = [{"": total.sum()} | {row.layer or "(outside)": row for row in total.layers()} for total in totals]
+    rows = [{"": total.sum()} | {row.layer or OUTSIDE: row for row in total.layers()} for total in totals]
     for layer in [layer for layer in rows[0] if layer in rows[1]]:
         for what in COUNTED:
             x, y = (_exact(getattr(row[layer], what), total.observed) for row, total in zip(rows, totals, strict=True))

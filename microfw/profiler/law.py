@@ -56,7 +56,8 @@ def law(
     rows : int
         How many.
     budget : float
-        Seconds for a strategy. One that needs more is run for a sample of the parameters, and says so.
+        Seconds for a strategy. One that needs more is run for a sample of the parameters: at random, from every layer,
+        and at least 30. Its counts and seconds are then extrapolated, with 95 % intervals.
     most_nodes : int
         Leave out the scalar graph, and the two strategies that need it, if it has more nodes than this.
     rng : int or numpy.random.Generator

@@ -24,7 +24,8 @@ LEGEND = (
     "Scalar ops: in the rules and in repeated forward evaluations, by each op's cost rule; a tangent is "
     "counted as the gradient of the same input. Seconds: on tensors with the forward evaluations, on scalars "
     "of the walk alone. Peak: memory by tracemalloc in a run of its own, on scalars beside the graph. "
-    "Difference: the largest from backprop, relative to the gradient's largest entry."
+    "Difference: the largest from backprop, relative to the gradient's largest entry. ±: half of the 95 % interval of "
+    "what is extrapolated from a random sample of each layer's parameters."
 )
 """What the columns of the strategies' table hold."""
 
@@ -79,7 +80,10 @@ def bound(law: Law) -> str:
         return ""
     chain = law.way("chain rule per parameter")
     spent = chain.rules or 0
-    about = " (extrapolated)" if chain.extrapolated else ""
+    about = ""
+    if chain.extrapolated:
+        low, high = chain.intervals.get("rules", (spent, spent))
+        about = f" (extrapolated, {whole(round(low))} to {whole(round(high))})"
     return (
         f"N x P is an upper bound. Redoing only each parameter's own chain called {whole(spent)} rules{about}, "
         f"{spent / (scalars.N * scalars.P):.1%} of it and {spent / scalars.steps:,.1f} times the steps of backprop. "
@@ -102,7 +106,7 @@ def _ways(law: Law) -> str:
             rows.append([f"on the graph of {graph}"] + [""] * 6)
         rows.append(_way(w))
         if w.extrapolated:
-            rows.append([f"    extrapolated from {w.done:,} of {w.of:,}"] + [""] * 6)
+            rows.append([f"    extrapolated from {w.done:,} of {w.of:,}", *_margins(w), "", ""])
     head = ["strategy", "rule calls", "losses", "scalar ops", "seconds", "peak", "difference"]
     lines = ["Strategies: the same gradient, each really run", table(head, rows)]
     lines += [wrapped for w in law.ways if w.note for wrapped in _wrap(f"{w.name}: {w.note}.")]
@@ -114,6 +118,17 @@ def _ways(law: Law) -> str:
         )
     lines += _wrap(LEGEND)
     return "\n".join(lines)
+
+
+def _margins(w: Way) -> list[str]:
+    """Return half of the intervals of rules, losses, operations and seconds."""
+    half = {what: (high - low) / 2 for what, (low, high) in w.intervals.items()}
+    return [
+        f"± {whole(round(half['rules']))}" if "rules" in half else "",
+        "",
+        f"± {short(half['operations'])}" if "operations" in half else "",
+        f"± {half['seconds']:.1e}" if "seconds" in half else "",
+    ]
 
 
 def _way(w: Way) -> list[str]:
@@ -180,7 +195,9 @@ def sweep_report(sweep: Sweep) -> str:
     ]
     notes = "Least squares on logarithms, with Student's t for the interval. "
     if any(f.sampled for f in sweep.fits):
-        notes += "*: some of the numbers are extrapolated from a sample of the parameters. "
+        notes += (
+            "*: some of the numbers are extrapolated from a sample of the parameters; their spread is in the interval. "
+        )
     notes += (
         "N: nodes of the scalar graph that the loss depends on; P: trainable numbers; steps: rules called plus "
         "gradients added into parameters; backward ops: scalar operations in the rules, by their cost rules. In "

@@ -14,14 +14,15 @@ import numpy as np
 
 from microfw.errors import GraphError, message
 from microfw.graph import Leaf, Node
-from microfw.recording import HERE, Observer, Scope
+from microfw.profiler.parameter_sample import sampling_order, strata_of, total
+from microfw.recording import HERE, MODE, Observer, Scope
 from microfw.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 
 
 LEAST = 30
-"""A sample of parameters has at least so many, if that takes no more than ten times the budget."""
+"""A sample has at least so many parameters, also if that takes longer than the budget."""
 
 
 @dataclass
@@ -49,6 +50,8 @@ class Way:
         The largest difference from backprop's gradient, relative to that gradient's largest entry.
     done, of : int
         For how many of the parameters it was run. If not for all, counts and seconds are extrapolated.
+    intervals : dict
+        The 95 % intervals of ``rules``, ``operations`` and ``seconds`` that are extrapolated.
     note : str
         Why it was not run.
     """
@@ -64,6 +67,7 @@ class Way:
     done: int = 0
     of: int = 0
     note: str = ""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def extrapolated(self) -> bool:
@@ -92,7 +96,9 @@ class Meter(Observer):
     def forward(
         self, op: Any, node: Node | None, inputs: tuple[Any, ...], params: dict[str, Any], output: Array, began: int
     ) -> None:
-        """Work out what the op costs."""
+        """Work out what the op costs, as the profiler does: what runs under `no_grad` is not counted."""
+        if node is None and not MODE.get().recording:
+            return
         edges = [] if node is None else node.edges or []
         leaves = sum(isinstance(parent, Leaf) for parent, _, _ in edges)
         zeros = (0,) * len(edges)
@@ -131,7 +137,7 @@ class Problem:
     parameters : list of Tensor
         In float64, and not used by anything else: differences write to them.
     budget : float
-        Seconds for a strategy; one that needs more is run for a sample of the parameters.
+        Seconds for a strategy; one that needs more is run for a sample of at least `LEAST` parameters.
     rng : numpy.random.Generator
         Draws that sample.
     """
@@ -161,21 +167,42 @@ class Problem:
             way.note = "its gradient is not finite, while backprop's is"
         return way
 
-    def each(self, derivative: Callable[[int], float]) -> tuple[Array, Array, float]:
-        """Compute derivatives one by one, in random order, until all are done or the time is up.
+    def each(
+        self, derivative: Callable[[int], float], counted: Callable[[], tuple[int, int]] = lambda: (0, 0)
+    ) -> Sample:
+        """Compute derivatives one by one until all are done or the time is up, with some of each parameter array.
 
-        Returns the gradient, which of its entries are done, and the seconds.
+        Parameters
+        ----------
+        derivative : callable
+            Computes the derivative by one scalar parameter.
+        counted : callable
+            Returns how many rules were called, and how many operations they took, since the beginning.
         """
-        gradient, done = np.zeros(self.size), np.zeros(self.size, bool)
-        began = perf_counter()
+        sample = Sample(self.size, strata_of([p.size for p in self.parameters]))
+        order, first = sampling_order(sample.strata, self.rng)
+        least = max(LEAST, first)
         with gc_paused():
-            for count, k in enumerate(self.rng.permutation(self.size).tolist(), 1):
-                gradient[k] = derivative(k)
-                done[k] = True
-                spent = perf_counter() - began
-                if spent > self.budget and (count >= LEAST or spent > 10 * self.budget):
+            began = last = perf_counter()
+            for count, k in enumerate(order, 1):
+                before = counted()
+                sample.gradient[k] = derivative(k)
+                sample.done[k] = True
+                now, after = perf_counter(), counted()
+                sample.rules[k], sample.operations[k] = after[0] - before[0], after[1] - before[1]
+                sample.seconds[k], last = now - last, now
+                if now - began > self.budget and count >= least:
                     break
-        return gradient, done, spent
+        return sample
+
+
+class Sample:
+    """What each of some scalar parameters took, and its derivative."""
+
+    def __init__(self, size: int, strata: Array) -> None:
+        self.strata = strata
+        self.done = np.zeros(size, bool)
+        self.gradient, self.rules, self.operations, self.seconds = np.zeros((4, size))
 
 
 def peak(function: Callable[[], Any]) -> int:
@@ -225,16 +252,15 @@ def flat_gradient(leaves: Sequence[Leaf]) -> Array:
     return np.concatenate([part.reshape(-1) for part in parts]) if parts else np.zeros(0)
 
 
-def scaled(name: str, graph: str, problem: Problem, done: Array, rules: int, operations: int, seconds: float) -> Way:
-    """Return a row; counts and seconds of a sample are scaled to all parameters."""
-    count = int(done.sum())
-    scale = problem.size / count
-    return Way(
-        name,
-        graph,
-        rules=round(rules * scale),
-        operations=round(operations * scale),
-        seconds=seconds * scale,
-        done=count,
-        of=problem.size,
-    )
+def extrapolated(name: str, graph: str, sample: Sample, once: float = 0.0) -> Way:
+    """Return a row: counts and seconds of a sample for all parameters, and the seconds that are spent ``once``."""
+    way = Way(name, graph, done=int(sample.done.sum()), of=len(sample.done))
+    totals = {
+        what: total(getattr(sample, what), sample.done, sample.strata) for what in ("rules", "operations", "seconds")
+    }
+    way.rules, way.operations = round(totals["rules"].value), round(totals["operations"].value)
+    way.seconds = totals["seconds"].value + once
+    if way.extrapolated:
+        way.intervals = {what: (t.low, t.high) for what, t in totals.items() if t.value}
+        way.intervals["seconds"] = totals["seconds"].low + once, totals["seconds"].high + once
+    return way

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,18 +9,19 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-RESAMPLES = 4000
+DRAWS = 400
+"""How often epochs are drawn again for the variance of a run's times."""
 
 NOISE_FLOOR = 0.03
 """Least standard deviation between two runs of the same layer, where memory is laid out differently."""
 
 FEW = 4
-"""With fewer layers than this their spread says little, and `NOISE_FLOOR` is three times as large."""
+"""With fewer columns than this their spread says little, and `NOISE_FLOOR` is three times as large."""
 
 
 @dataclass
 class Differences:
-    """Times of two runs, by column: medians in nanoseconds, the change as a fraction of a, and its interval.
+    """Times of two runs, by column: typical nanoseconds, the change as a fraction of a, and its interval.
 
     ``drift`` is the change that untouched layers show, of which ``b`` and ``change`` are free.
     """
@@ -34,33 +34,48 @@ class Differences:
     drift: float = 0.0
 
 
-def paired(a: Array, b: Array, wrong: float) -> Differences:
-    """Return the median ratio of rounds, with bootstrap intervals; rounds are drawn together.
+def typical(times: Array, groups: Array) -> Array:
+    """Return the logarithms of the sums of lower quartiles: others only add to times, now to one part, now to another.
 
     Parameters
     ----------
-    a, b : ndarray
-        Nanoseconds, rounds x columns.
+    times : ndarray
+        Nanoseconds, epochs x parts.
+    groups : ndarray
+        Parts x columns: 1 where a part belongs to a column.
+    """
+    return np.asarray(np.log(np.maximum(np.quantile(times, 0.25, axis=-2) @ groups, 1)))
+
+
+def paired(a: Array, b: Array, groups: Array, wrong: float) -> Differences:
+    """Return how runs that were made alternately differ; their rounds are drawn again together for the intervals.
+
+    Parameters
+    ----------
+    a, b, groups : ndarray
+        As in `typical`.
     wrong : float
         Chance that an interval misses.
     """
-    ratios = np.log(np.maximum(b, 1)) - np.log(np.maximum(a, 1))
-    draws = np.random.default_rng(0).integers(0, len(ratios), (RESAMPLES, len(ratios)))
-    low, high = _interval(lambda rows: np.median(ratios[rows], axis=1), draws, wrong, ratios.shape[1])
-    change = np.expm1(np.median(ratios, axis=0))
-    return Differences(np.median(a, axis=0), np.median(b, axis=0), change, np.expm1(low), np.expm1(high))
+    from scipy.special import stdtrit
+
+    x, y = typical(a, groups), typical(b, groups)
+    drawn = np.random.default_rng(0).integers(0, len(a), (DRAWS, len(a)))
+    spread = np.concatenate([typical(b[rows], groups) - typical(a[rows], groups) for rows in np.array_split(drawn, 10)])
+    width = float(stdtrit(max(len(a) - 1, 1), 1 - wrong / 2)) * spread.std(axis=0)
+    return _differences(x, y, width)
 
 
-def corrected(a: Array, b: Array, layers: Array, wrong: float) -> Differences:
-    """Return how medians differ beyond the drift between two runs, with intervals.
+def corrected(a: Array, b: Array, groups: Array, layers: Array, wrong: float) -> Differences:
+    """Return how runs differ beyond the drift between them, with intervals.
 
     Most layers are the same in both runs. So their median ratio is the machine's drift, and their spread around it is
     the noise between the runs, which more epochs do not reduce.
 
     Parameters
     ----------
-    a, b : ndarray
-        Nanoseconds, epochs x columns.
+    a, b, groups : ndarray
+        As in `typical`.
     layers : ndarray
         The columns that show drift and noise.
     wrong : float
@@ -68,29 +83,28 @@ def corrected(a: Array, b: Array, layers: Array, wrong: float) -> Differences:
     """
     from scipy.special import stdtrit
 
-    x, y = (np.maximum(np.median(times, axis=0), 1) for times in (a, b))
-    ratios = np.log(y) - np.log(x)
-    seen = ratios[layers]
-    n = len(seen)
+    rng = np.random.default_rng(0)
+    x, y = typical(a, groups), typical(b, groups)
+    witnesses = [k for k in layers if x[k] and y[k]]
+    seen, n = (y - x)[witnesses], len(witnesses)
     drift = float(np.median(seen)) if n else 0.0
-    between = max(_deviation(seen[:, None])[0] if n else 0.0, NOISE_FLOOR * (1 if n >= FEW else 3))
-    within = sum((1.2533 * _deviation(np.log(np.maximum(t, 1)))) ** 2 / len(t) for t in (a, b))  # of medians
-    width = float(stdtrit(max(n - 1, 1), 1 - wrong / 2)) * np.sqrt(between**2 * (1 + 1 / max(n, 1)) + within)
-    change = ratios - drift
+    between = max(_deviation(seen) if n else 0.0, NOISE_FLOOR * (1 if n >= FEW else 3))
+    within = sum(
+        np.concatenate([typical(t[rng.integers(0, len(t), (DRAWS // 10, len(t)))], groups) for _ in range(10)]).var(
+            axis=0
+        )
+        for t in (a, b)
+    )
+    width = float(stdtrit(max(n - 1, FEW), 1 - wrong / 2)) * np.sqrt(between**2 * (1 + 1 / max(n, 1)) + within)
+    return _differences(x, y - drift, width, float(np.expm1(drift)))
+
+
+def _differences(x: Array, y: Array, width: Array, drift: float = 0.0) -> Differences:
+    change = y - x
     low, high = np.expm1(change - width), np.expm1(change + width)
-    return Differences(x, y * np.exp(-drift), np.expm1(change), low, high, float(np.expm1(drift)))
+    return Differences(np.exp(x), np.exp(y), np.expm1(change), low, high, drift)
 
 
-def _deviation(values: Array) -> Array:
-    """Return the standard deviation of columns, by the median distance from the median."""
-    return np.asarray(1.4826 * np.median(np.abs(values - np.median(values, axis=0)), axis=0))
-
-
-def _interval(statistic: Callable[[Array], Array], draws: Array, wrong: float, columns: int) -> tuple[Array, Array]:
-    """Return the quantiles of a statistic over the draws, some hundred draws at a time."""
-    if not columns:
-        return np.zeros(0), np.zeros(0)
-    size = max(2_000_000 // (draws.shape[1] * columns), 1)
-    drawn = np.concatenate([statistic(draws[k : k + size]) for k in range(0, len(draws), size)])
-    low, high = np.quantile(drawn, [wrong / 2, 1 - wrong / 2], axis=0)
-    return low, high
+def _deviation(values: Array) -> float:
+    """Return the standard deviation, by the median distance from the median."""
+    return float(1.4826 * np.median(np.abs(values - np.median(values))))

@@ -13,7 +13,7 @@ import numpy as np
 
 from microfw.calculus import _advance
 from microfw.graph import Leaf, Node, reachable
-from microfw.profiler.measure import Meter, Problem, Way, flat_gradient, gc_paused, peak, scaled, timed
+from microfw.profiler.measure import Meter, Problem, Way, extrapolated, flat_gradient, gc_paused, peak, timed
 from microfw.profiler.scalar import ScalarGraph
 from microfw.recording import mode, no_grad
 from microfw.tensor import Tensor
@@ -78,8 +78,8 @@ def forward_mode(problem: Problem) -> Way:
         return float(moving.get(nodes[-1], 0.0))
 
     record()
-    gradient, done, seconds = problem.each(push)
-    way = scaled("forward mode", "tensors", problem, done, rules, operations, seconds + timed(problem.loss))
+    sample = problem.each(push, lambda: (rules, operations))
+    way = extrapolated("forward mode", "tensors", sample, timed(problem.loss))
     way.forwards = 1
 
     def few() -> None:
@@ -89,7 +89,7 @@ def forward_mode(problem: Problem) -> Way:
             push(k)
 
     way.peak_bytes = peak(few)
-    return problem.compare(way, gradient, done)
+    return problem.compare(way, sample.gradient, sample.done)
 
 
 def differences(problem: Problem, central: bool) -> Way:
@@ -121,16 +121,15 @@ def differences(problem: Problem, central: bool) -> Way:
         began = perf_counter()
         base = 0.0 if central else value()
         first = perf_counter() - began
-        gradient, done, seconds = problem.each(slope)
+        sample = problem.each(slope)
         ran = forwards
         few = peak(lambda: [slope(k) for k in range(min(FEW, problem.size))])
     name = "central differences" if central else "one-sided differences"
-    way = scaled(name, "tensors", problem, done, 0, 0, seconds)
-    way.seconds = (way.seconds or 0.0) + first
-    way.forwards = ran if done.all() else 2 * problem.size if central else problem.size + 1
+    way = extrapolated(name, "tensors", sample, first)
+    way.forwards = ran if sample.done.all() else 2 * problem.size if central else problem.size + 1
     way.operations = way.forwards * problem.forward_operations
     way.peak_bytes = few
-    return problem.compare(way, gradient, done)
+    return problem.compare(way, sample.gradient, sample.done)
 
 
 # On scalars
@@ -183,11 +182,11 @@ def chain_rule(problem: Problem, graph: ScalarGraph) -> Way:
                     operations += cost
         return float(pending.get(leaf, 0.0))
 
-    gradient, done, seconds = problem.each(chain)
-    way = scaled("chain rule per parameter", "scalars", problem, done, rules, operations, seconds)
+    sample = problem.each(chain, lambda: (rules, operations))
+    way = extrapolated("chain rule per parameter", "scalars", sample)
     way.forwards = 1
     way.peak_bytes = peak(lambda: [chain(k) for k in range(min(FEW, problem.size))])
-    return problem.compare(way, gradient, done)
+    return problem.compare(way, sample.gradient, sample.done)
 
 
 def count_paths(root: Node | Leaf | None) -> tuple[int, int]:

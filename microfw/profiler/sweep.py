@@ -48,7 +48,8 @@ ROWS = [
 class Fit:
     """The exponent with which a quantity grows in N + P, with its 95 % interval.
 
-    ``sampled`` says that some of the fitted numbers are extrapolated from a sample of the parameters.
+    ``sampled`` says that some of the fitted numbers are extrapolated from a sample of the parameters; the interval is
+    wider by the spread of the sample.
     """
 
     strategy: str
@@ -220,20 +221,24 @@ def _scalars(found: Law) -> Any:
     return found.count("scalars")
 
 
-def _quantity(found: Law, strategy: str, graph: str, quantity: str) -> tuple[float, bool]:
-    """Return a number of a strategy, and whether it is extrapolated."""
+def _quantity(found: Law, strategy: str, graph: str, quantity: str) -> tuple[float, tuple[float, float] | None]:
+    """Return a number of a strategy, and its interval if it is extrapolated."""
     if quantity == "steps":
-        return float(_scalars(found).steps), False
+        return float(_scalars(found).steps), None
     way = found.way(strategy, graph)
-    return float(getattr(way, quantity)), way.extrapolated and quantity in ("rules", "seconds", "operations")
+    return float(getattr(way, quantity)), way.intervals.get(quantity)
 
 
 def _fit(laws: Sequence[Law], strategy: str, graph: str, quantity: str) -> Fit:
     numbers = [_quantity(found, strategy, graph, quantity) for found in laws]
     x = [c.N + c.P for c in map(_scalars, laws)]
     exponent, error = power_law(x, [v for v, _ in numbers])
+    sizes = np.log(x)
+    slopes = (sizes - sizes.mean()) / np.sum(np.square(sizes - sizes.mean()))  # of the exponent by each number
+    margins = [math.log(ends[1] / ends[0]) / 2 if ends else 0.0 for _, ends in numbers]
+    error = math.hypot(error, float(np.linalg.norm(slopes * margins)))
     return Fit(
-        strategy, graph, quantity, exponent, exponent - error, exponent + error, any(sampled for _, sampled in numbers)
+        strategy, graph, quantity, exponent, exponent - error, exponent + error, any(ends for _, ends in numbers)
     )
 
 

@@ -74,6 +74,7 @@ class Tracer(Recorder):
         if self.tracing and self.enabled:
             self.traced += 1
             if self.traced == self.wanted:
+                now = now or perf_counter_ns()
                 self.marks += (now, self._between)
                 self._stop()
         super()._end_step(now)

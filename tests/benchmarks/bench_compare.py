@@ -62,12 +62,16 @@ class Waiting(nn.Dense):
 
 
 class WaitingSGD(optim.SGD):
-    """SGD whose step takes longer, by so many nanoseconds."""
+    """SGD whose update takes longer, by so many nanoseconds."""
 
     wait_ns = 0
 
     def step(self):
+        """Take a step: as a method of its own it is called in replayed steps, too."""
         super().step()
+
+    def _move(self, *arguments):
+        super()._move(*arguments)
         spin(self.wait_ns)
 
 

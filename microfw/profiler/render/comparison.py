@@ -61,7 +61,7 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
     ]
     real = [c for c in rest if c.real]
     for c in sorted(real, key=lambda c: -abs(c.b - c.a)):
-        whose = f"{say(c.layer or OUTSIDE)} {c.phase}" if c.layer or c.one_sided else f"all of {c.phase}"
+        whose = f"{say(_whose(c.layer))} {c.phase}" if c.layer or c.one_sided else f"all of {c.phase}"
         if c.one_sided:
             text = (
                 f"is new: {microseconds(c.b)} µs a step" if c.b else f"is gone: it took {microseconds(c.a)} µs a step"
@@ -93,12 +93,12 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
     for which, layers_alone in (("a", found.only_a), ("b", found.only_b)):
         if layers_alone:
             more = f" and {len(layers_alone) - 12} more" if len(layers_alone) > 12 else ""
-            texts.append(f"Only in {which}: {', '.join(say(layer or OUTSIDE) for layer in layers_alone[:12])}{more}.")
+            texts.append(f"Only in {which}: {', '.join(say(_whose(layer)) for layer in layers_alone[:12])}{more}.")
     if found.alternated:
-        how = "seconds of alternated runs, round against round, with bootstrap intervals of the medians"
+        how = "seconds of alternated runs: lower quartiles of the rounds, which are drawn again for the intervals"
     else:
         how = (
-            f"medians of all epochs. Seconds drift between runs: layers that did not change took "
+            f"lower quartiles of the epochs. Seconds drift between runs: layers that did not change took "
             f"{_percent(found.drift)} in b. That is taken out of all times, and their spread is in all intervals. A "
             "change of all layers alike is found by alternated runs only (microfw compare --rerun)"
         )

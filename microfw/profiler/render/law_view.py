@@ -20,6 +20,7 @@ def law_view(law: Law) -> dict[str, Any]:
         "ways": [
             {"name": w.name, "graph": w.graph, "note": w.note, "done": w.done, "of": w.of, "sampled": w.extrapolated}
             | {name: getattr(w, name) for name in NUMBERS}
+            | {"margins": {what: (high - low) / 2 for what, (low, high) in w.intervals.items()}}
             for w in law.ways
         ],
         "legend": LEGEND,

@@ -388,11 +388,17 @@ function drawLaw() {
   const cell = (value, text) => value === null ? { text: "" , sort: -1 } : { text: text(value), sort: value };
   const columns = [{ title: "strategy", words: true }, { title: "rule calls" }, { title: "losses", class: "wide" },
     { title: "scalar ops", says: "the bar's scale is logarithmic" }, { title: "seconds" }, { title: "peak bytes", class: "wide" }, { title: "difference", class: "wide" }];
+  const margin = (made, way, what, write) => {  // half of the interval of what is extrapolated
+    const half = way.margins[what];
+    if (half === undefined) return made;
+    const { text, nodes } = made;
+    return { nodes: [...(nodes || [text]), el("span", { class: "kind" }, ` ± ${write(half)}`)], sort: made.sort };
+  };
   const lines = law.ways.map(way => [
     name(way.name, `on ${way.graph}` + (way.sampled ? `, extrapolated from ${whole(way.done)} of ${whole(way.of)}` : way.note ? ", not run" : "")),
-    cell(way.rules, whole), cell(way.rules === null ? null : way.forwards, whole),
-    way.operations === null ? { text: "", sort: -1 } : { nodes: [short(way.operations), bar(way.operations)], sort: way.operations },
-    cell(way.seconds, value => time(1e9 * value)), cell(way.peak_bytes, short), cell(way.difference, value => value ? value.toExponential(0) : "0")]);
+    margin(cell(way.rules, whole), way, "rules", value => whole(Math.round(value))), cell(way.rules === null ? null : way.forwards, whole),
+    way.operations === null ? { text: "", sort: -1 } : margin({ nodes: [short(way.operations), bar(way.operations)], sort: way.operations }, way, "operations", short),
+    margin(cell(way.seconds, value => time(1e9 * value)), way, "seconds", value => time(1e9 * value)), cell(way.peak_bytes, short), cell(way.difference, value => value ? value.toExponential(0) : "0")]);
   table("ways", columns, lines, []);
   for (const way of law.ways) if (way.note) $("ways").append(el("p", { class: "quiet" }, `${way.name}: ${way.note}.`));
   const layers = [{ title: "layer", words: true }, { title: "P" }, { title: "forward ops", class: "wide" }, { title: "backward ops", class: "wide" },
