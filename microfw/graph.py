@@ -23,6 +23,9 @@ from microfw.recording import MODE, Scope, place
 if TYPE_CHECKING:
     from microfw.op import Op, Partial
 
+MAX_TIMES = 3000
+"""How many entries an observer is notified of at once: each third one is a node, which stays in memory until then."""
+
 Edge = tuple["Node | Leaf", "Partial", tuple[Any, ...]]
 
 
@@ -183,45 +186,57 @@ def walk(
             if type(root) is Node:
                 todo.append(root)
     began = 0
-    while todo or heap:
-        if observer is not None:
-            began = perf_counter_ns()
-        if not todo:
-            node = heappop(heap)[1]
-        else:
-            node = todo.pop()
-            if todo or heap:
-                for other in todo:
-                    heappush(heap, (-other.order, other))
-                todo.clear()
-                node = heappushpop(heap, (-node.order, node))[1]
-        g = arrived.pop(node)
-        if node.parents is None:
-            raise GraphError(
-                f"{node.where}: this graph was already walked and its saved values are freed; "
-                "call backward(retain_graph=True) the first time, or compute the loss again"
-            )
-        if targets is not None and node in targets:
-            found[node] = g
-        shares: list[Gradient] | None = [] if watched else None
-        try:
-            if plain:
-                node.form.pull(node, g, arrived, todo, only)
+    times: list[Any] = []  # for an observer: node, began, ended
+    batches = observer is not None and observer.batches and not watched
+    try:
+        while todo or heap:
+            if observer is not None:
+                began = perf_counter_ns()
+            if not todo:
+                node = heappop(heap)[1]
             else:
-                pull(node, g, arrived, todo, only, relink, shares)
-        except Exception as error:
-            told = cause(node, error)
-            if told is error:
-                raise
-            raise told from error
-        for leaf, version in node.guards:  # another thread, too, may have written while the rules read
-            if leaf.version != version:
-                raise stale(node, leaf, version)
-        if observer is not None:
-            observer.backward(node, g, shares, began)
-        if free:
-            node.parents = None
-            node.saved = ()
+                node = todo.pop()
+                if todo or heap:
+                    for other in todo:
+                        heappush(heap, (-other.order, other))
+                    todo.clear()
+                    node = heappushpop(heap, (-node.order, node))[1]
+            g = arrived.pop(node)
+            if node.parents is None:
+                raise GraphError(
+                    f"{node.where}: this graph was already walked and its saved values are freed; "
+                    "call backward(retain_graph=True) the first time, or compute the loss again"
+                )
+            if targets is not None and node in targets:
+                found[node] = g
+            shares: list[Gradient] | None = [] if watched else None
+            try:
+                if plain:
+                    node.form.pull(node, g, arrived, todo, only)
+                else:
+                    pull(node, g, arrived, todo, only, relink, shares)
+            except Exception as error:
+                told = cause(node, error)
+                if told is error:
+                    raise
+                raise told from error
+            for leaf, version in node.guards:  # another thread, too, may have written while the rules read
+                if leaf.version != version:
+                    raise stale(node, leaf, version)
+            if observer is not None:
+                if batches:
+                    times += (node, began, perf_counter_ns())
+                    if len(times) > MAX_TIMES:
+                        observer.walked(times)
+                        times.clear()
+                else:
+                    observer.backward(node, g, shares, began)
+            if free:
+                node.parents = None
+                node.saved = ()
+    finally:
+        if times:
+            observer.walked(times)  # type: ignore[union-attr]
     return found | arrived if found else arrived
 
 

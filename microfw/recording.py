@@ -78,6 +78,9 @@ class Observer:
     collects: bool = False
     """Whether `backward` gets the shares of the gradient; else it gets None."""
 
+    batches: bool = False
+    """Whether `walked` is notified of many nodes at once, and not `backward` of each."""
+
     follows: bool = False
     """Whether a step may be replayed, of which `follow` alone is notified."""
 
@@ -111,6 +114,9 @@ class Observer:
 
     def backward(self, node: Node, gradient: Gradient, shares: list[Gradient] | None, began: int) -> None:
         """Notify that a node's derivative rule has run, with a share of the gradient for each edge."""
+
+    def walked(self, times: list[Any]) -> None:
+        """Notify that derivative rules have run: node, began, ended, one after the other."""
 
     def alongside(self, observer: Observer) -> Observer:
         """Return what to notify if another observer is attached while this one is: that one alone."""
@@ -151,11 +157,11 @@ class StepTimer:
     def on_backward_end(self, before: int) -> None:
         """Notify that ``backward`` has ended, or failed; not while the timer is not enabled."""
 
-    def on_update_start(self, optimizer: Any) -> None:
-        """Notify that an optimizer starts to update its parameters."""
+    def on_update(self, optimizer: Any, began: int) -> None:
+        """Notify that an optimizer has updated its parameters, and when it began."""
 
-    def on_update(self, optimizer: Any) -> None:
-        """Notify that an optimizer has updated its parameters."""
+    def on_update_error(self, began: int) -> None:
+        """Notify that an update has failed, and when it began."""
 
     def on_replay(self, began: int, middle: int, ended: int) -> None:
         """Notify of both passes of a replayed step. The times are 0 if the timer is not enabled."""

@@ -36,7 +36,10 @@ class Phases(recording.StepTimer):
         self.phases.append("backward")
         return OTHER
 
-    def on_update_start(self, optimizer):
+    def on_update(self, optimizer, began):
+        self.phases.append("update")
+
+    def on_update_error(self, began):
         self.phases.append("update")
 
     def on_replay(self, began, middle, ended):

@@ -358,6 +358,7 @@ def replays():
 
 
 def main():
+    mf.profiler.profiler.overhead = lambda session, recorder: {}  # which would wait for the clock
     found = {}
     for name, run in LOOPS.items():
         profiler, wanted = run()

@@ -16,8 +16,9 @@ from microfw import cli, nn
 from microfw.graph import reachable
 from microfw.ops import elementwise, reduction
 from microfw.profiler import law, sweep
-from microfw.profiler.extrapolation import sampling_order, strata_of, total
+from microfw.profiler.parameter_sample import sampling_order, strata_of, total
 from microfw.profiler.measure import Meter, Problem, peak
+from microfw.profiler.parameter_sample import sampling_order, strata_of, total
 from microfw.profiler.render.law_view import law_view
 from microfw.profiler.scalar import scalar_graph
 from microfw.profiler.strategies import chain_rule, count_paths, path_recursion, scalar_backprop

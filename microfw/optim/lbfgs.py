@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -150,7 +151,7 @@ class LBFGS(Optimizer):
         finally:
             self._timer = None
             if timer is not None:
-                timer.on_update(self)
+                timer.on_update(self, perf_counter_ns())
 
     def _minimise(self, closure: Callable[[], Any]) -> float:
         f, g = self._evaluate(closure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from math import isfinite, sqrt
+from time import perf_counter_ns
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,6 @@ import numpy as np
 from microfw.errors import ArgumentError, message
 from microfw.optim.flat import Flat, aligned
 from microfw.optim.groups import Group, Settings, split
-from microfw.phases import OTHER
 from microfw.recording import MODE
 
 Array = np.ndarray[Any, Any]
@@ -144,17 +144,16 @@ class Optimizer:
     def _step(self, missing: bool) -> None:
         """Take a step; ``missing`` is whether any parameter is without a gradient."""
         timer = MODE.get().timer
-        if timer is not None:
-            timer.on_update_start(self)
+        began = perf_counter_ns() if timer is not None else 0
         try:
             if missing or not self._at_once():
                 self._closely()
         except BaseException:
             if timer is not None:
-                timer.switch(OTHER)
+                timer.on_update_error(began)
             raise
         if timer is not None:
-            timer.on_update(self)
+            timer.on_update(self, began)
 
     def _at_once(self) -> bool:
         """Take a step if nothing asks for a closer look, all parameters having a gradient; tell whether it did."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from microfw.errors import GraphError, message
 from microfw.graph import Leaf, Node
-from microfw.profiler.extrapolation import sampling_order, strata_of, total
+from microfw.profiler.parameter_sample import sampling_order, strata_of, total
 from microfw.recording import HERE, MODE, Observer, Scope
 from microfw.tensor import Tensor
 

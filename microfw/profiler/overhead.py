@@ -34,6 +34,12 @@ ROUNDS = 21
 TURN_NS = 1_000_000
 """How long a turn is at least."""
 
+MAX_TURN = 64
+"""How many steps a turn has at most."""
+
+MAX_PART = 0.8
+"""What part of the time of all steps the profiler can have taken: more is an error of the measurement."""
+
 MAX_STEP_NS = 100_000_000
 """Longer steps are not run again."""
 
@@ -83,9 +89,9 @@ def overhead(session: Session, recorder: Recorder) -> dict[str, float]:
 
 def _share(extra: float, total: Epoch) -> float:
     """Return extra nanoseconds as a fraction of what all steps would have taken without them."""
-    apart = total.evaluation_ns + total.check_ns + total.preparation_ns
-    extra = max(extra, 0.0)
-    return round(extra / max(total.total_ns - apart - extra, 1.0), 4)
+    time = max(total.total_ns - total.evaluation_ns - total.check_ns - total.preparation_ns, 1)
+    extra = min(max(extra, 0.0), MAX_PART * time)
+    return round(extra / (time - extra), 4)
 
 
 def interval(values: np.ndarray[Any, Any]) -> tuple[float, float, float]:
@@ -121,7 +127,7 @@ def alternate(plain: Callable[[], Any], observed: Callable[[], Any], unobserved:
     one = perf_counter_ns() - began
     if one > MAX_STEP_NS:
         return None
-    steps = max(TURN_NS // max(one, 1), 1)
+    steps = min(max(TURN_NS // max(one, 1), 1), MAX_TURN)
     taken = np.empty((ROUNDS, 3))
     for turn in range(ROUNDS):
         for k in range(3):
@@ -266,8 +272,7 @@ def relus() -> tuple[Extra, int]:
                 y = elementwise.relu(y)
             y.sum().backward()
             if recorder is not None:
-                recorder.on_update_start(step)
-                recorder.on_update(step)
+                recorder.on_update(step, perf_counter_ns())
         x.grad = None
 
     found = alternate(lambda: step(None), lambda: step(every), lambda: step(none))

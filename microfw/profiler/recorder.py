@@ -164,17 +164,24 @@ class Recorder(SampledTimer, Observer):
             node._note = self.recomputed[site]
         return phase == FORWARD
 
+    batches = True
+
     def backward(self, node: Node, gradient: Any, shares: Any, began: int) -> None:
-        """Add a rule's time to its node's site. The walks of derivative functions are part of no backward pass."""
-        ended = perf_counter_ns()
+        """Add a rule's time to its node's site."""
+        self.walked([node, began, perf_counter_ns()])
+
+    def walked(self, times: list[Any]) -> None:
+        """Add the times of rules to the sites of their nodes. Derivative functions are part of no backward pass."""
         if self.marks[-1] != BACKWARD:
             return
-        try:
-            site = node._note.site
-        except AttributeError:  # recorded before the profiler was attached, or by a hook
-            return
-        site.backward_ns += ended - began
-        site.rules += 1
+        each = iter(times)
+        for node, began, ended in zip(each, each, each, strict=True):
+            try:
+                site = node._note.site
+            except AttributeError:  # recorded before the profiler was attached, or by a hook
+                continue
+            site.backward_ns += ended - began
+            site.rules += 1
 
     site = node_site
     constant = constant_site
@@ -203,9 +210,9 @@ class Recorder(SampledTimer, Observer):
                 if each.note is not None:
                     each._note = each._note.retained()
         self.last = here, pattern
-        self.walked += pattern.nodes
-        if self.walked >= here.depth:  # else there are nodes that another backward pass will walk
-            self.position, self.walked = self.root, 0
+        self.nodes_walked += pattern.nodes
+        if self.nodes_walked >= here.depth:  # else there are nodes that another backward pass will walk
+            self.position, self.nodes_walked = self.root, 0
 
     def _add_pattern(self, loss: Node | Leaf | None) -> Pattern:
         if len(self.patterns) >= MOST_PATTERNS:

@@ -62,7 +62,7 @@ class SampledTimer(StepTimer):
     marks : list of int
         When a phase began, in nanoseconds of ``perf_counter_ns``, and which, one after the other in one flat list.
         Each phase ends where the next one begins, so that the phases of an epoch add up to the epoch.
-    root, position, walked : object, object, int
+    root, position, nodes_walked : object, object, int
         The `Position` where a step begins; of the op that ran last in the step; and how many nodes of the ops so far
         backward passes have walked.
     """
@@ -73,12 +73,11 @@ class SampledTimer(StepTimer):
         self.enabled = schedule(0)
         self.marks: Any = []
         self.losses: Any = [] if takes_losses else None
-        self.backward_ran = self.same_step = False  # in this step; whether an update belongs to the step before
-        self.step_observed = False  # the step before
+        self.backward_ran = self.step_observed = False  # in this step; the step before
         self.optimizer: Any = None  # the first one that updated parameters in the last step
         self.root: Any = None
         self.position: Any = None
-        self.walked = 0
+        self.nodes_walked = 0
         self.forward_ended = 0  # of the last op in a forward pass
         self.log = Log()
 
@@ -151,28 +150,28 @@ class SampledTimer(StepTimer):
         """End the backward pass, unless it ran within another one."""
         self.marks += (perf_counter_ns(), BACKWARD if before == BACKWARD else OTHER)
 
-    def on_update_start(self, optimizer: Any) -> None:
-        """Begin an update; if it belongs to the step before, what came since then was no data."""
-        # another optimizer has updated parameters since the last backward pass
-        self.same_step = not self.backward_ran and optimizer is not self.optimizer and self.step > 0
-        if self.same_step:
-            if self.step_observed:
-                self.marks[-1] = OTHER
-                self.marks += (perf_counter_ns(), UPDATE)
-            else:
-                self.marks[-1] = UNOBSERVED
-        elif self.enabled:
+    def on_update(self, optimizer: Any, began: int) -> None:
+        """End the step, unless another optimizer has updated parameters since the last backward pass."""
+        marks = self.marks
+        if not self.backward_ran and optimizer is not self.optimizer and self.step:
+            between = marks[-1] in (IDLE, UNOBSERVED)
+            if self.step_observed:  # what came since its first update was no data
+                marks[-1] = OTHER if between else marks[-1]
+                marks += (began, UPDATE, perf_counter_ns(), self._between)
+            elif self.enabled:
+                marks[-1] = UNOBSERVED if between else marks[-1]
+                marks += (perf_counter_ns(), IDLE)
+            return
+        self.optimizer = optimizer
+        if self.enabled:
             self._cut_forward()
-            self.marks += (perf_counter_ns(), UPDATE)
+            marks += (max(began, marks[-2]), UPDATE)
+        self._end_step(0)
 
-    def on_update(self, optimizer: Any) -> None:
-        """End an update, and the step, unless the update belongs to the step before."""
-        if self.same_step:
-            self.same_step = False
-            self.marks += (perf_counter_ns(), self._between)
-        else:
-            self.optimizer = optimizer
-            self._end_step(perf_counter_ns() if self.enabled else 0)
+    def on_update_error(self, began: int) -> None:
+        """End an update, but no step."""
+        if self.enabled:
+            self.marks += (max(began, self.marks[-2]), UPDATE, perf_counter_ns(), OTHER)
 
     def on_replay(self, began: int, middle: int, ended: int) -> None:
         """Note the passes of a replayed step."""
@@ -195,7 +194,7 @@ class SampledTimer(StepTimer):
         """Count the step, and look up in the schedule whether the next one is observed."""
         observed = self.step_observed = self.enabled
         self.backward_ran = False
-        self.position, self.walked = self.root, 0
+        self.position, self.nodes_walked = self.root, 0
         self.step += 1
         self.observed += observed
         self.enabled = enabled = self.schedule(self.step)

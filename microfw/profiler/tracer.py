@@ -48,12 +48,13 @@ class Tracer(Recorder):
         if self.tracing and node is not None and node.note is not None:
             self._keep(0, node._note.site, began, ended)
 
-    def backward(self, node: Any, gradient: Any, shares: Any, began: int) -> None:
-        """Add a rule's time to its node's site, and keep it."""
-        ended = perf_counter_ns()
-        super().backward(node, gradient, shares, began)
-        if self.tracing and node.note is not None:
-            self._keep(1, node._note.site, began, ended)
+    def walked(self, times: list[Any]) -> None:
+        """Add the times of rules to the sites of their nodes, and keep them."""
+        super().walked(times)
+        each = iter(times)
+        for node, began, ended in zip(each, each, each, strict=True):
+            if self.tracing and node.note is not None:
+                self._keep(1, node._note.site, began, ended)
 
     def follow(self, timed: Any) -> None:
         """Count a replayed step, and keep what its clock said of each node."""
@@ -73,6 +74,7 @@ class Tracer(Recorder):
         if self.tracing and self.enabled:
             self.traced += 1
             if self.traced == self.wanted:
+                now = now or perf_counter_ns()
                 self.marks += (now, self._between)
                 self._stop()
         super()._end_step(now)
