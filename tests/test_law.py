@@ -16,7 +16,6 @@ from microfw import cli, nn
 from microfw.graph import reachable
 from microfw.ops import elementwise, reduction
 from microfw.profiler import law, sweep
-from microfw.profiler.parameter_sample import sampling_order, strata_of, total
 from microfw.profiler.measure import Meter, Problem, peak
 from microfw.profiler.parameter_sample import sampling_order, strata_of, total
 from microfw.profiler.render.law_view import law_view

@@ -65,10 +65,11 @@ SHELLS = {
     "full disk": ('ulimit -f 0; "$@"', {}),
 }
 FAST = [("profile", "head"), ("profile", "neither"), ("profile", "full disk"), ("report", "full"), ("help", "both full")]  # fmt: skip
+SLOW = [(name, shell) for name in ("profile", "report") for shell in SHELLS]
+SLOW += [(name, shell) for name in COMMANDS for shell in ("head", "ascii", "neither", "both full", "full disk")]
 EVERY = [
-    pytest.param(name, shell, marks=() if (name, shell) in FAST else pytest.mark.slow)
-    for name in COMMANDS
-    for shell in SHELLS
+    *FAST,
+    *(pytest.param(*pair, marks=pytest.mark.slow) for pair in dict.fromkeys(SLOW) if pair not in FAST),
 ]
 
 
