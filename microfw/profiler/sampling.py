@@ -164,7 +164,8 @@ class SampledTimer(StepTimer):
             return
         self.optimizer = optimizer
         if self.enabled:
-            self._cut_forward()
+            if marks[-1] == FORWARD:
+                self._cut_forward()
             marks += (max(began, marks[-2]), UPDATE)
         self._end_step(0)
 
@@ -195,13 +196,15 @@ class SampledTimer(StepTimer):
         observed = self.step_observed = self.enabled
         self.backward_ran = False
         self.position, self.nodes_walked = self.root, 0
-        self.step += 1
+        self.step = step = self.step + 1
         self.observed += observed
-        self.enabled = enabled = self.schedule(self.step)
+        self.enabled = enabled = self.schedule(step)
         if observed or enabled:
             self.marks += (now or perf_counter_ns(), IDLE if enabled else UNOBSERVED)
-        if len(self.marks) > MAX_MARKS or (self.losses is not None and len(self.losses) > MAX_MARKS):
-            self.flush()
+        if not step & 63:  # the test of both lengths at each step takes 0.2 us
+            losses = self.losses
+            if len(self.marks) > MAX_MARKS or (losses is not None and len(losses) > MAX_MARKS):
+                self.flush()
 
     def _cut_forward(self) -> None:
         """End a forward pass that no backward pass has followed at its last op."""
