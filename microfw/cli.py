@@ -14,7 +14,7 @@ from microfw import __version__, data, nn, optim
 from microfw.console import complain, streams
 from microfw.errors import ArgumentError, MicrofwError, printable
 from microfw.files.durable import check_writable
-from microfw.files.output import encode, figure_bytes
+from microfw.files.output import encode, picture
 from microfw.profiler import Profiler, Session, commands, law, sweep
 from microfw.profiler.files import PICTURES, content
 from microfw.training import Trainer
@@ -126,11 +126,16 @@ def _law_options(command: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     with streams() as (out, _):
-        arguments = parser().parse_args(argv)
-        code = _run(arguments)
+        command = "microfw"
+        try:
+            arguments = parser().parse_args(argv)
+            command += f" {arguments.command}"
+            code = _run(arguments)
+        except SystemExit as end:  # after --help, or for a wrong argument
+            code = int(end.code or 0)
         out.flush()
         if out.error is not None and not isinstance(out.error, BrokenPipeError):  # a reader that has seen enough
-            complain(f"microfw {arguments.command}: expected standard output to be written, got {out.error}")
+            complain(f"{command}: expected standard output to be written, got {out.error}")
             code = 2
         return code
 
@@ -179,17 +184,18 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.command == "profile" and arguments.law:
         print("the law on this model, before it is trained: one gradient by five strategies")
         found = law(trainer.model, trainer.loss, train_set.X, train_set.y, budget=3.0, name=arguments.name)
-    interrupts, interrupted = Interrupts(), False
+    interrupts = Interrupts()
+    ended: BaseException | None = None
     with interrupts:
         try:
             fit(arguments, trainer, train_set, test_set, order)
-            interrupts.held = True
-        except KeyboardInterrupt:  # the epochs that are complete are kept
-            interrupts.held = interrupted = True
-        if profiler is not None and (profiler.session.epochs or not interrupted):
+        except (KeyboardInterrupt, MicrofwError) as error:  # the epochs that are complete are kept
+            ended = error
+        interrupts.held = True
+        if profiler is not None and (profiler.session.epochs or ended is None):
             finish(arguments, profiler, found)
-    if interrupted:
-        raise KeyboardInterrupt
+    if ended is not None:
+        raise ended
     result = trainer.evaluate(test_set)
     print("\ntest: " + ", ".join(f"{name} {value:.4f}" for name, value in result.items()))
 
@@ -262,7 +268,7 @@ def again(kept: dict[str, str]) -> Session:
     if "name" not in kept or not set(kept) <= set(KEPT):
         raise ArgumentError(f"--rerun: expected the settings of microfw profile, got {', '.join(kept)}")
     options = [f"--{key.replace('_', '-')}={value}" for key, value in kept.items() if key != "name"]
-    arguments = parser().parse_args(["profile", kept["name"], "--epochs=3", "--quiet", *options])
+    arguments = parser().parse_args(["profile", "--epochs=3", "--quiet", *options, "--", kept["name"]])
     profiler = Profiler(every=arguments.every, name=arguments.name)
     fit(arguments, *prepare(arguments, profiler))
     profiler.session.settings = kept
@@ -305,7 +311,7 @@ def show_law(arguments: argparse.Namespace) -> None:
             print(f"A small model by default, --hidden {SMALL}, so that every strategy can run to its end.\n")
     files: dict[str, Callable[[], bytes]] = {}
     if arguments.plot:
-        files[arguments.plot] = lambda: figure_bytes(found.plot(), arguments.plot)
+        files[arguments.plot] = lambda: picture(found.plot(), arguments.plot)
     if arguments.html:
         files[arguments.html] = lambda: encode(found.html())
     if arguments.json:

@@ -54,7 +54,7 @@ def test_a_warning_fails_the_checks_of_ci_only(kind, tmp_path):
     (tmp_path / "test_it.py").write_text(f"import warnings\ndef test_it():\n    warnings.warn('next year', {kind})\n")
 
     def outcome(configuration):
-        options = ["-c", str(configuration), "--rootdir", str(tmp_path), "-p", "no:cacheprovider", "-q"]
+        options = ["-c", str(configuration), "--rootdir", str(tmp_path), "-p", "no:cacheprovider", "-q", "-n0"]
         command = [sys.executable, "-m", "pytest", *options, str(tmp_path / "test_it.py")]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
 

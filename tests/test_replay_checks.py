@@ -166,3 +166,29 @@ def test_an_argument_that_is_joined_with_what_layers_make_of_it_is_read_at_each_
             expected = step.f(x).item()
         assert step(x).item() == expected
     assert step.replays
+
+
+def noisy_by(rng):
+    @mf.op(vjp=(lambda g, x: g,))
+    def noisy(x):
+        return x + rng.normal(size=x.shape).astype(np.float32)
+
+    return noisy
+
+
+def test_capturing_an_op_that_draws_moves_its_generator_no_further():
+    found = []
+    for compiled in (False, True):
+        noisy, model = noisy_by(np.random.default_rng(0)), nn.Dense(3, 2, rng=0)
+        optimizer = optim.SGD(model.parameters(), lr=0.01)
+        step = mf.compile(lambda x, model=model, noisy=noisy: np.mean(noisy(model(x)) ** 2), optimizer)
+        for _ in range(8):
+            if compiled:
+                found.append(step(X).item())
+                continue
+            optimizer.zero_grad()
+            loss = step.f(mf.Tensor(X))
+            loss.backward()
+            optimizer.step()
+            found.append(loss.item())
+    assert found[:8] == found[8:]

@@ -50,8 +50,10 @@ def test_early_stopping_stops_where_it_would_have(tmp_path):
     again, trainer = run(tmp_path, epochs=30, stopping=2, resume=path)
     assert again == whole
     trainer.save(path)
-    over, _ = run(tmp_path, epochs=30, stopping=2, resume=path)
-    assert over == whole  # it had stopped for good
+    with pytest.raises(CheckpointError, match=f"a hook ended after epoch {stopped} with state.stop.*epochs above 30"):
+        run(tmp_path, epochs=30, stopping=2, resume=path)
+    longer, _ = run(tmp_path, epochs=31, stopping=2, resume=path)
+    assert longer["history"][:stopped] == whole["history"] and len(longer["history"]) > stopped
 
 
 def test_more_epochs_than_were_planned(tmp_path):

@@ -55,6 +55,11 @@ def _is_seed(value: Any) -> bool:
     return _integer(0)(value)
 
 
+def _is_dicts(value: Any) -> bool:
+    """Return True for a dict, or for a list of them: one for each output."""
+    return isinstance(value, dict) or (isinstance(value, list) and all(isinstance(v, dict) for v in value))
+
+
 BOOLEAN = Rule(lambda v: isinstance(v, bool | np.bool_), "an instance of 'bool'")
 SOURCE = Rule(lambda v: isinstance(v, str) or callable(v), "a str or a callable")
 
@@ -82,8 +87,8 @@ RULES = {
     "n_iter_no_change": Rule(_or_none(_integer(1)), "a positive integer or None"),
     "tol": Rule(_real(lambda v: v >= 0), "a float in the range [0.0, inf)"),
     "class_weight": Rule(
-        lambda v: v is None or isinstance(v, dict) or (isinstance(v, str) and v == "balanced"),
-        "'balanced', an instance of 'dict' or None",
+        lambda v: v is None or _is_dicts(v) or (isinstance(v, str) and v == "balanced"),
+        "'balanced', an instance of 'dict', a list of dicts or None",
     ),
     "warm_start": BOOLEAN,
     "dtype": Rule(_is_dtype, "float32, float64 or None"),

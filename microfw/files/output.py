@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from typing import Any
 
 from microfw.errors import ArgumentError, FileError, MicrofwError, message
@@ -66,3 +67,11 @@ def figure_bytes(figure: Any, path: str) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=suffix)
     return buffer.getvalue()
+
+
+def picture(figure: Any, path: str) -> bytes:
+    """Return `figure_bytes` of a figure that only the file needs, and close the figure: pyplot keeps each open one."""
+    try:
+        return figure_bytes(figure, path)
+    finally:
+        sys.modules["matplotlib.pyplot"].close(figure)

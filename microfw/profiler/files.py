@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any, TypeVar
 
 from microfw.errors import ArgumentError, DataError, message
-from microfw.files.output import encode, figure_bytes, path_text, write_bytes
+from microfw.files.output import encode, path_text, picture, write_bytes
 from microfw.files.strict import short
 from microfw.profiler.session import PHASES, VERSION, Epoch, Layer, Row, Session, Trace
 
@@ -48,7 +48,7 @@ def content(session: Session, path: str) -> bytes:
     """Return what `save` writes."""
     name = path.lower()
     if name.endswith(PICTURES):
-        return figure_bytes(session.plot(), path)
+        return picture(session.plot(), path)
     if name.endswith(".trace.json"):
         text = session.chrome_trace()
     elif name.endswith(".json"):

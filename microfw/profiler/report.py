@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from microfw.errors import ArgumentError, message, printable
@@ -336,11 +337,4 @@ def shorten(text: str, width: int) -> str:
 
 
 def _wrap(line: str) -> list[str]:
-    lines, current = [], ""
-    for word in line.split():
-        if current and len(current) + 1 + len(word) > WIDTH:
-            lines.append(current)
-            current = word
-        else:
-            current = f"{current} {word}" if current else word
-    return [*lines, current]
+    return textwrap.wrap(" ".join(line.split()), WIDTH, break_long_words=False, break_on_hyphens=False)

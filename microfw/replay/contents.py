@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pathlib
+from collections import deque
 from collections.abc import Callable
 from math import isnan
 from typing import Any
 
 import numpy as np
 
-from microfw.replay.values import ATOMS, INERT, LIBRARIES, Path, is_locked
+from microfw.replay.outside import reads_outside
+from microfw.replay.values import ATOMS, INERT, Noted, Path, in_library, is_locked
 
 MAX_TESTS = 2048
 """A test takes about 25 ns at each step, so these take 50 us."""
@@ -17,6 +20,8 @@ MAX_BYTES = 1 << 17
 """So many bytes of arrays take about 15 us to compare."""
 
 MAX_VISITS = 20_000
+
+CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 
 LONG = 16
 """Longer containers are compared by the identities of their elements in one expression."""
@@ -39,8 +44,8 @@ class Contents:
         """Return what looks into a value."""
         raise NotImplementedError
 
-    def _attributes(self, x: Any, path: Path) -> None:
-        """Look at an object's attributes."""
+    def _own_kind(self, x: Any, path: Path) -> None:
+        """Look at the attributes and the class of an object that is a number, an array or a container too."""
         raise NotImplementedError
 
     def _refuse(self, path: Path, why: str) -> None:
@@ -66,18 +71,25 @@ class Contents:
 
     def _visit(self, value: Any, path: Path) -> None:
         """Note a value, and remember to look into it."""
-        if isinstance(value, ATOMS):
+        kind = type(value)
+        if isinstance(value, ATOMS) and in_library(kind) and not isinstance(value, pathlib.Path):
             self.values.append((value, path))
             return
         if id(value) in self._seen:
             return
         self._seen[id(value)] = value
+        if reads_outside(value):
+            self._refuse(path, "whose result may be another each time; pass what it gives as an argument")
         if isinstance(value, np.ndarray):
             self._array(value, path)
+            if kind not in (np.ndarray, np.memmap):
+                self._todo.append((value, path, self._own_kind))
             return
         self.values.append((value, path))
         if not isinstance(value, INERT) or getattr(value, "__self__", None) is not None:
             self._todo.append((value, path, self._look_of(value)))
+            if isinstance(value, CONTAINERS) and not in_library(kind):
+                self._todo.append((value, path, self._own_kind))
 
     def _array(self, array: Any, path: Path) -> None:
         if is_locked(array):
@@ -103,13 +115,9 @@ class Contents:
 
     def _dict(self, found: Any, path: Path) -> None:
         name = self._name(found)
-        if type(found).__module__.partition(".")[0] not in LIBRARIES:
-            self._attributes(found, path)
         if len(found) > LONG:
             self._long(f"{name}.values()", list(found.values()))
-            self.tests.append(f"[*{name}] == {self._name([*found])}")
-        else:
-            self.tests.append(f"len({name}) == {len(found)}")
+        self._same_copy(f"(*{name},)", found)
         for key, value in found.items():
             step = Path(path, f"[{key!r}]" if isinstance(key, ATOMS) else f"[{type(key).__name__}]")
             self._visit(key, step)
@@ -117,6 +125,10 @@ class Contents:
                 self._visit(value, step)
             else:
                 self._slot(f"{name}.get({repr(key) if type(key) in (str, int) else self._name(key)})", value, step)
+
+    def _same_copy(self, text: str, found: Any) -> None:
+        """Test that an expression gives a tuple of the same elements."""
+        self.tests.append(f"{text} == {self._name(Noted(found))}")
 
     def _list(self, found: Any, path: Path) -> None:
         name = self._name(found)
@@ -131,7 +143,7 @@ class Contents:
 
     def _long(self, text: str, values: list[Any]) -> None:
         self._kept.append(values)  # so that no id is given twice
-        self.tests.append(f"[*map(id, {text})] == {self._name([*map(id, values)])}")
+        self._same_copy(f"(*map(id, {text}),)", map(id, values))
 
     def _tuple(self, found: Any, path: Path) -> None:
         ordered = found if isinstance(found, tuple) else sorted(found, key=repr)

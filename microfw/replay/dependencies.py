@@ -10,36 +10,48 @@ Layers of this library need no test: assigning to an attribute of a Module count
 
 from __future__ import annotations
 
+from abc import ABC, get_cache_token
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from enum import Enum
 from functools import cached_property, partial
-from types import BuiltinFunctionType, FunctionType, MethodType, MethodWrapperType, ModuleType
+from logging import Logger
+from threading import Lock, RLock
+from types import BuiltinFunctionType, FunctionType, MappingProxyType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 from weakref import ref
 
 from microfw.nn.module import Module
-from microfw.op import Op
-from microfw.replay.contents import MAX_TESTS, MAX_VISITS, Contents
+from microfw.replay.code import CACHE, Code
+from microfw.replay.contents import MAX_TESTS, MAX_VISITS
 from microfw.replay.values import (
     ATOMS,
     CACHES,
     CONSTRUCTION,
     DYNAMIC,
+    FORMATTING,
     GENERATORS,
     LIBRARIES,
     OWN,
     Everything,
+    Noted,
     Path,
-    code_names,
+    hides_state,
+    in_library,
     is_library,
     same_value,
     slots_of,
 )
 from microfw.tensor import Tensor
 
+LOCKS = (type(Lock()), type(RLock()))
+"""They decide on no number."""
 
-class Dependencies(Contents):
+ABSTRACT = type(vars(ABC)["_abc_impl"])
+
+
+class Dependencies(Code):
     """The values that a function depends on, as they are now.
 
     Parameters
@@ -68,10 +80,13 @@ class Dependencies(Contents):
         while True:
             self.names = names
             self.found: set[str] = set()
-            self._walk()
-            if all(name in names for name in self.found):
+            try:
+                self._walk()
+            except Exception as error:  # of a property, a __len__ or the like that somebody wrote
+                self.problem = f"it depends on something that cannot be listed ({type(error).__name__}: {error})"
+            if self.problem or frozenset(self.found) <= names:
                 break
-            names = Everything() if self.found & DYNAMIC else frozenset(names | self.found)
+            names = (Everything if self.found & DYNAMIC else frozenset)(frozenset.union(names, self.found))
 
     def renewed(self) -> Dependencies:
         """Return what the function depends on now."""
@@ -96,8 +111,10 @@ class Dependencies(Contents):
         """Return True if another look has made the same tests of the same objects."""
         if self.tests != other.tests or self.bound.keys() != other.bound.keys():
             return False
-        pairs = ((value, other.bound[name]) for name, value in self.bound.items())
-        return all(a is b or (type(a) is type(b) is bytes and a == b) for a, b in pairs)
+        pairs = (
+            (value, other.bound[name]) for name, value in self.bound.items() if type(value) is not MappingProxyType
+        )
+        return all(a is b or (type(a) is type(b) and type(a) in (bytes, Noted) and a == b) for a, b in pairs)
 
     # The walk
 
@@ -110,6 +127,9 @@ class Dependencies(Contents):
         self._seen: dict[int, Any] = {}  # keeps the objects, so that no id is given twice
         self._kept: list[Any] = []
         self._bytes = 0
+        self._types: set[Any] = set()
+        self._absent: dict[int, tuple[Any, set[str]]] = {}
+        self._weak: list[tuple[Any, Path]] = []
         self.generators: list[Any] = []
         self._todo: list[tuple[Any, Path, Callable[[Any, Path], None]]] = []
         self._visit(self.f, Path(None, ""))
@@ -122,6 +142,11 @@ class Dependencies(Contents):
                 self.problem = f"{path} and what it holds are too many values to compare at each step"
                 break
             look(value, path)
+        for variables, names in self._absent.values():
+            self.tests.append(f"{self._name(variables)}.keys().isdisjoint({self._name(Noted(sorted(names)))})")
+        for made, path in self._weak:
+            if made() is not None and id(made()) not in self._seen:
+                self._refuse(path, "a weak reference to an object that nothing else in the step holds")
 
     def _look_of(self, value: Any) -> Callable[[Any, Path], None]:
         for kinds, look in (
@@ -142,8 +167,12 @@ class Dependencies(Contents):
             (cached_property, self._cached_property),
             (ref, self._reference),
             (ContextVar, self._context_variable),
-            (type, self._class),
+            (type, self._named_class),
+            ((*ATOMS, Enum), self._own_kind),
             (ModuleType, self._namespace),
+            (CACHE, self._cache),
+            (Logger, self._logger),
+            (BaseException, self._exception),
             (Iterator, self._iterator),
         ):
             if isinstance(value, kinds):
@@ -153,100 +182,59 @@ class Dependencies(Contents):
     def _generator(self, generator: Any, path: Path) -> None:
         self.generators.append(generator)
 
-    # Code
-
-    def _function(self, f: Any, path: Path) -> None:
-        op = f.__dict__.get("op")
-        if isinstance(op, Op):  # called by generated code, which depends on its declaration alone
-            for part in (op.value, op._rules, *op.aux.values()):
-                self._visit(part, path)
-            return
-        theirs = (f.__module__ or "").partition(".")[0] in LIBRARIES
-        code, name = f.__code__, self._name(f)
-        for variable, cell in zip(code.co_freevars, f.__closure__ or (), strict=True):
-            try:
-                value = cell.cell_contents
-            except ValueError:  # not filled yet
-                continue
-            self._slot(
-                f"{self._name(cell)}.cell_contents", value, Path(None if path.holder is None else path, f".{variable}")
-            )
-        for part in ("__defaults__", "__kwdefaults__"):
-            if getattr(f, part):
-                self._slot(f"{name}.{part}", getattr(f, part), Path(path, f".{part}"))
-        if f.__dict__:
-            self._attributes(f, path)
-        if theirs:
-            return
-        self.tests.append(f"{name}.__code__ is {self._name(code)}")
-        self.values.append((code, path))
-        variables, attributes = code_names(code)
-        self.found |= attributes
-        for variable in variables:
-            if variable in f.__globals__:
-                text = f"{self._name(f.__globals__)}.get({variable!r})"
-                self._slot(text, f.__globals__[variable], Path(None, variable))
-
-    def _method(self, method: Any, path: Path) -> None:
-        self._visit(method.__func__, path)
-        self._visit(method.__self__, path)
-
-    def _builtin(self, function: Any, path: Path) -> None:
-        if not isinstance(function.__self__, ModuleType | None):
-            self._visit(function.__self__, path)
-
-    def _partial(self, made: Any, path: Path) -> None:
-        for value in (made.func, made.args, made.keywords):
-            self._visit(value, path)
-
-    def _wrapper(self, made: Any, path: Path) -> None:
-        self._visit(made.__func__, path)
-
-    def _property(self, made: Any, path: Path) -> None:
-        self._visit(made.fget, path)
-
-    def _cached_property(self, made: Any, path: Path) -> None:
-        self._visit(made.func, path)
-
-    def _reference(self, made: Any, path: Path) -> None:
-        self._slot(f"{self._name(made)}()", made(), path)
-
-    def _context_variable(self, made: Any, path: Path) -> None:
-        self._slot(f"{self._name(made)}.get(None)", made.get(None), path)
-
-    def _iterator(self, made: Any, path: Path) -> None:
-        self._refuse(path, f"an iterator ({type(made).__name__}), whose place cannot be compared; make it a list")
-
     # Objects
 
     def _namespace(self, module: Any, path: Path) -> None:
         package = module.__name__.partition(".")[0]
         if package == "microfw":
             return
+        theirs = package in LIBRARIES
+        if not theirs:
+            self.tests.append(f"len({self._name(vars(module))}) == {len(vars(module))}")
         for name, value in list(vars(module).items()):
-            if name not in self.names or isinstance(self.names, Everything):
-                continue
-            if package in LIBRARIES and (callable(value) or isinstance(value, ModuleType)):
-                if isinstance(getattr(value, "__self__", None), GENERATORS):
-                    self._visit(value, Path(path, f".{name}"))
+            named = frozenset.__contains__(self.names, name)
+            if not (named or (not theirs and (name == "__getattr__" or (name in self.names and name[:2] != "__")))):
                 continue
             self._slot(f"{self._name(vars(module))}.get({name!r})", value, Path(path, f".{name}"))
+
+    def _named_class(self, kind: Any, path: Path) -> None:
+        """Look at a class that code may call."""
+        self._type(kind, path)
+        self._name_of_builtin(kind)
+        for base in kind.__mro__:
+            for name in CONSTRUCTION if not in_library(base) else ():
+                if name in vars(base):
+                    self._slot(f"{self._vars(base)}.get({name!r})", vars(base)[name], Path(path, f".{name}"))
+
+    def _type(self, kind: Any, path: Path) -> None:
+        """Look at the class of an object, and at the class's own class."""
+        while kind not in self._types and kind is not type:
+            self._types.add(kind)
+            self._todo.append((kind, path, self._class))
+            kind = type(kind)
+
+    def _vars(self, kind: type) -> str:
+        """Return the name in tests of a class's attributes, of which Python makes a new view each time."""
+        name = f"{self._name(kind)}_vars"
+        self.bound.setdefault(name, vars(kind))
+        return name
 
     def _class(self, kind: Any, path: Path) -> None:
         every = any(is_library(base) for base in kind.__mro__)
         for base in kind.__mro__:
-            if base.__module__.partition(".")[0] in LIBRARIES:
+            if in_library(base):
                 continue
-            self.tests.append(f"len({self._name(vars(base))}) == {len(vars(base))}")
+            self.tests.append(f"len({self._vars(base)}) == {len(vars(base))}")
             for name, value in list(vars(base).items()):
-                special = name.startswith("__") and isinstance(value, FunctionType) and name not in CONSTRUCTION
-                if special or ((every or name in self.names) and not name.startswith("__")):
-                    self._slot(f"{self._name(vars(base))}.get({name!r})", value, Path(path, f".{name}"))
+                dunder, named = name.startswith("__"), frozenset.__contains__(self.names, name)
+                special = dunder and isinstance(value, FunctionType) and name not in FORMATTING
+                if named or (special and name not in CONSTRUCTION) or (not dunder and (every or name in self.names)):
+                    self._slot(f"{self._vars(base)}.get({name!r})", value, Path(path, f".{name}"))
 
     def _module(self, module: Any, path: Path) -> None:
         bases = [base for base in type(module).__mro__ if base not in (Module, object)]
         theirs = [is_library(base) for base in bases]
-        self.values.append((module.training, path))
+        self.values += [(module.training, path), (type(module), path)]
         for name, value in list(vars(module).items()):
             if name in CACHES:
                 continue
@@ -256,7 +244,23 @@ class Dependencies(Contents):
             elif any(theirs) or name in self.names or isinstance(value, Module | Tensor):
                 self._slot(f"{self._name(vars(module))}.get({name!r})", value, where)
         if not all(theirs):
-            self._visit(type(module), path)
+            self._type(type(module), path)
+        else:
+            self._library_class(type(module), path)
+
+    def _library_class(self, kind: type, path: Path) -> None:
+        """Look at the method of one of this library's layers, which somebody may have replaced."""
+        base = next(base for base in kind.__mro__ if "forward" in vars(base))
+        forward = vars(base)["forward"]
+        if base in self._types:
+            return
+        self._types.add(base)
+        text = f"{self._vars(base)}.get('forward')"
+        if in_library(forward):
+            self.values.append((forward, path))
+            self.tests.append(f"{text} is {self._name(forward)}")
+        else:
+            self._slot(text, forward, Path(path, ".forward"))
 
     def _object(self, x: Any, path: Path) -> None:
         kind = type(x)
@@ -265,12 +269,25 @@ class Dependencies(Contents):
             if not kind.__module__.startswith(OWN) or kind.__name__ in ("CompiledStep", "Profiler"):
                 self._library_object(x, path)
             return
-        if not hasattr(x, "__dict__") and not slots_of(kind) and package in LIBRARIES:
-            if kind.__module__ != "_thread":  # a lock decides on no number
-                self._refuse(path, f"an object ({kind.__name__}) whose content cannot be compared")
+        if isinstance(x, LOCKS):
             return
+        if kind is ABSTRACT:  # changes only where a class is registered
+            self._slot(f"{self._name(get_cache_token)}()", get_cache_token(), path)
+            return
+        if hides_state(kind):
+            self._refuse(path, f"an object ({kind.__name__}) whose content cannot be compared")
+            return
+        self._own_kind(x, path)
+
+    def _own_kind(self, x: Any, path: Path) -> None:
+        self.values.append((type(x), path))
+        self.tests.append(f"type({self._name(x)}) is {self._name(type(x))}")
         self._attributes(x, path)
-        self._visit(kind, path)
+        self._type(type(x), path)
+
+    def _exception(self, x: Any, path: Path) -> None:
+        self._slot(f"{self._name(x)}.args", x.args, Path(path, ".args"))
+        self._own_kind(x, path)
 
     def _attributes(self, x: Any, path: Path) -> None:
         """Look at the attributes that code names; at all of them where it is a library's code that reads them."""
@@ -289,10 +306,8 @@ class Dependencies(Contents):
 
     def _library_object(self, x: Any, path: Path) -> None:
         """Look at the attributes of this library's objects that code names, such as an optimizer's ``lr``."""
-        if isinstance(self.names, Everything):
-            return
         known = {*dir(type(x)), *getattr(x, "__dict__", {})}
-        for name in sorted(known & self.names):
+        for name in sorted(known & frozenset(self.names)):
             try:
                 value = getattr(x, name)
             except Exception:

@@ -51,6 +51,7 @@ class CompiledStep:
         self.reasons: dict[Key, str] = {}
         self.refused: dict[Key, tuple[int, Any]] = {}
         self.captures = 0
+        self.settling: set[Key] = set()
         self.dropped: dict[Key, str] = {}
         self.strict = False  # whether a difference is an error, as in a Trainer, or a warning
         self._runs: dict[Mode, Callable[..., Any]] = {}  # of the plan that was last in use
@@ -113,6 +114,7 @@ class CompiledStep:
                 self.captures -= replay.replays >= WORTH
                 replay = None
                 self.seen.pop(key, None)
+                self.settling.discard(key)
             else:
                 replay.renew(depends)
         if replay is None:
@@ -196,13 +198,20 @@ class CompiledStep:
                 signature = Signature(watch, [*inputs, *tensors])
                 now = depends.renewed()
                 where = now.problem or depends.difference(now)
+                if where is not None and not now.problem and key not in self.settling:
+                    self.settling.add(key)  # the first step may fill caches and import modules
+                    return
                 if where is not None:
                     raise Uncapturable(f"it changes {where}, on which it may depend")
                 if _states(depends.generators, generators) != elsewhere:
                     raise Uncapturable("Python code in it draws random numbers; draw them with a layer, or pass them")
                 if self._seen_before(key, signature, depends):
+                    now_drawn = carried.save()
                     with np.errstate(all="call", call=_nothing):  # so that an op that changes it is seen
-                        made = capture(watch, inputs, returned, tensors, self.optimizer.flat.owner)
+                        try:
+                            made = capture(watch, inputs, returned, tensors, self.optimizer.flat.owner)
+                        finally:
+                            carried.restore(now_drawn)  # ops of a user's own may draw
                         made.update, made.whole = moves(self.optimizer, made.tape)
                     state = StepState(self.optimizer, [leaf for leaf, _ in made.shared], carried)
                     state.drawn = drawn

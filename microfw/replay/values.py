@@ -8,11 +8,10 @@ import re
 import sys
 from datetime import date, time, timedelta, tzinfo
 from decimal import Decimal
-from enum import Enum
 from fractions import Fraction
 from functools import lru_cache
-from logging import Filterer
 from pathlib import PurePath
+from struct import calcsize
 from types import (
     BuiltinFunctionType,
     ClassMethodDescriptorType,
@@ -23,7 +22,7 @@ from types import (
     MethodWrapperType,
     WrapperDescriptorType,
 )
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,16 +30,16 @@ from microfw.nn.module import Module
 
 ATOMS = (
     bool, int, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented), np.generic, np.dtype,
-    Enum, range, slice, Decimal, Fraction, date, time, timedelta, tzinfo, re.Pattern, PurePath, CodeType,
+    range, slice, Decimal, Fraction, date, time, timedelta, tzinfo, re.Pattern, PurePath, CodeType,
 )  # fmt: skip
-"""Values that never change; two of them are the same if type and value are."""
+"""Types whose values never change; two values are the same if type and value are. Subclasses may have attributes."""
 
 INERT = (
-    np.ufunc, Filterer, BaseException, type(np.vdot), type(np.random.default_rng), BuiltinFunctionType,
+    np.ufunc, type(np.vdot), type(np.random.default_rng), BuiltinFunctionType,
     ClassMethodDescriptorType, GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, MethodWrapperType,
     WrapperDescriptorType,
 )  # fmt: skip
-"""Objects without a state that a step could depend on, but for what they are bound to: functions in C, loggers."""
+"""Objects without a state that a step could depend on, but for what they are bound to: functions in C."""
 
 GENERATORS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
 """Their states are compared after a step, see `verification`."""
@@ -51,22 +50,32 @@ LIBRARIES = frozenset({*sys.stdlib_module_names, "numpy", "scipy", "pandas", "sk
 OWN = ("microfw.replay.", "microfw.profiler.")
 """Notes on what has run; a step does not depend on them."""
 
-DYNAMIC = frozenset({"getattr", "vars", "__dict__", "globals", "locals", "eval", "exec", "attrgetter", "methodcaller"})
+DYNAMIC = frozenset({"getattr", "vars", "__dict__", "locals", "attrgetter", "methodcaller", "__getattribute__"})
 """Code that names one of these may read any attribute."""
 
 CACHES = ("_named", "_scopes", "training")
 """What modules keep of the names of their parts; ``training`` may be the class's, and is noted apart."""
 
-CONSTRUCTION = frozenset(
-    {"__init__", "__new__", "__init_subclass__", "__post_init__", "__repr__", "__str__", "__doc__"}
-)
+CONSTRUCTION = ("__new__", "__init__", "__post_init__", "__init_subclass__")
+"""Methods that run where code calls the class."""
+
+FORMATTING = frozenset({"__repr__", "__str__", "__format__"})
+"""Methods that run where code makes a text of an object."""
+
+POINTER = calcsize("P")
 
 
 class Everything(frozenset[str]):
-    """The set of all names."""
+    """All names; those that code was found to use are the elements."""
 
     def __contains__(self, name: object) -> bool:
         return True
+
+
+class Noted(tuple[Any, ...]):
+    """A copy of what was found in an object, such as a dict's keys; two are the same if they are equal."""
+
+    __slots__ = ()
 
 
 class Path:
@@ -93,6 +102,8 @@ def same_value(a: Any, b: Any) -> bool:
         return True
     if type(a) is not type(b):
         return False
+    if type(a) is Noted:
+        return bool(a == b)
     if type(a) is tuple and len(a) == 3 and type(a[2]) is bytes:  # an array's shape, dtype and content
         return bool(a == b)
     if isinstance(a, tuple) and len(a) == 2 and type(a[0]) is bool:
@@ -105,6 +116,18 @@ def same_value(a: Any, b: Any) -> bool:
 def is_library(kind: type) -> bool:
     """Return True for a class whose code, which is not looked at, may read any attribute."""
     return kind not in (object, Module) and kind.__module__.partition(".")[0] in LIBRARIES
+
+
+def in_library(kind: Any) -> bool:
+    """Return True for a class or function of a package whose code is taken as it is."""
+    return (getattr(kind, "__module__", None) or "").partition(".")[0] in LIBRARIES
+
+
+def hides_state(kind: type) -> bool:
+    """Return True if objects of a class have fields that are neither attributes nor slots, as those made in C have."""
+    slots = [name for name in slots_of(kind) if name not in ("__dict__", "__weakref__")]
+    fields = len(slots) + (kind.__dictoffset__ > 0) + (kind.__weakrefoffset__ > 0)
+    return bool(kind.__itemsize__) or kind.__basicsize__ > object.__basicsize__ + POINTER * fields
 
 
 def is_locked(array: Any) -> bool:
@@ -125,25 +148,42 @@ def slots_of(kind: type) -> list[str]:
     return found
 
 
-@lru_cache(maxsize=1024)
-def code_names(code: CodeType) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Return the global variables that code reads, and the names of attributes that it may read.
+class CodeNames(NamedTuple):
+    """The global variables that code reads, the modules that it imports, the attributes that it may read."""
 
-    Strings in the code count as names, for `getattr` and keys.
-    """
+    variables: tuple[str, ...]
+    imports: tuple[str, ...]
+    attributes: frozenset[str]
+
+
+@lru_cache(maxsize=1024)
+def code_names(code: CodeType) -> CodeNames:
+    """Return what code names. Strings in the code count as names, for `getattr` and keys."""
     variables: dict[str, None] = {}
+    imports: dict[str, None] = {}
     attributes: set[str] = set()
     for instruction in dis.get_instructions(code):
         if "GLOBAL" in instruction.opname or instruction.opname == "LOAD_NAME":
             variables[instruction.argval] = None
+        elif instruction.opname == "IMPORT_NAME":
+            imports[instruction.argval] = None
+        elif instruction.opname.startswith("FORMAT"):
+            attributes |= FORMATTING
     attributes.update(name for name in code.co_names if name not in variables or name in DYNAMIC)
+    if not {"str", "repr", "format", "print", "ascii"}.isdisjoint(code.co_names):
+        attributes |= FORMATTING
     for constant in code.co_consts:
         if isinstance(constant, str):
             attributes.add(constant)
+            if "%" in constant:
+                attributes |= FORMATTING
+            elif "{" in constant:
+                attributes.update(re.findall(r"[^\W\d]\w*", constant))  # of str.format
         elif isinstance(constant, CodeType):
-            inner, more = code_names(constant)
-            variables.update(dict.fromkeys(inner))
-            attributes |= more
-        elif isinstance(constant, tuple):
+            inner = code_names(constant)
+            variables.update(dict.fromkeys(inner.variables))
+            imports.update(dict.fromkeys(inner.imports))
+            attributes |= inner.attributes
+        elif isinstance(constant, tuple | frozenset):
             attributes.update(part for part in constant if isinstance(part, str))
-    return tuple(variables), frozenset(attributes)
+    return CodeNames(tuple(variables), tuple(imports), frozenset(attributes))

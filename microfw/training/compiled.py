@@ -23,6 +23,9 @@ SEEN = 60
 WORTH = 150
 """How many steps of a shape must be to come for it to be captured at once."""
 
+BRANCH = "choose between values with ops, such as np.where, not with if or a mask as an index"
+OTHERWISE = "mend that, see mf.compile; compile=False leaves this line out"
+
 
 class Forward:
     """A batch's loss, and the model's outputs."""
@@ -54,10 +57,12 @@ class Compiled:
         self.many = 0
         parts = [m for root in (model, loss) if isinstance(root, Module) for _, m in root.named_modules()]
         self.integers = takes_indices(model)
-        known = all(type(m).__module__.startswith("microfw.") and not isinstance(m, Lambda) for m in parts)
+        known = all(map(_known, parts))
         able = isinstance(model, Module) and isinstance(optimizer, Optimizer) and not optimizer.takes_closure
         usual = known and isinstance(loss, Module)
         able = able and optimizer.flat.values.dtype == dtype_of(model)  # to which a replayed step casts
+        self.rows = 0
+        self.foreign = _foreign(parts, loss) if able and wanted is None and not usual else ""
         chosen = able and (usual if wanted is None else wanted)
         self.step = CompiledStep(Forward(model, loss), optimizer) if chosen else None
         if self.step is not None:
@@ -65,7 +70,20 @@ class Compiled:
 
     def expect(self, rows: int, steps: int) -> None:
         """Tell that so many steps with so many rows each are to come."""
+        self.rows = rows
         self.many = rows if steps >= WORTH else 0
+
+    def why_eager(self) -> tuple[str, str] | None:
+        """Return why steps of full batches run eagerly, and a fix; None if they do not, or if there is no fix."""
+        if self.foreign:
+            return self.foreign, "compile=True replays them too, or says why not"
+        if self.step is None:
+            return None
+        of_full_batches = [key for key in self.step.reasons if key[0][1][0] == self.rows]
+        if not of_full_batches or any(key[0][1][0] == self.rows for key in self.step.replays):
+            return None
+        reason = self.step.reasons[of_full_batches[-1]]
+        return reason, BRANCH if reason.endswith("reads the values of a Tensor") else OTHERWISE
 
     def take(self, X: Array, y: Array, between: Callable[[Array], None], update: Any) -> Tensor | None:
         """Do a batch's step and return the model's outputs; or None if it is to be done as ever.
@@ -81,3 +99,16 @@ class Compiled:
                 return None
         outputs: Tensor = self.step.take((X, y), between, update)[1]
         return outputs
+
+
+def _known(module: Module) -> bool:
+    """Return True for a layer or a loss of this library that calls no function of the user's."""
+    return type(module).__module__.startswith("microfw.") and not isinstance(module, Lambda)
+
+
+def _foreign(parts: list[Module], loss: Any) -> str:
+    """Return which part of a step is not this library's, for which the default is to run the step eagerly."""
+    names = [type(m).__name__ for m in parts if not _known(m)]
+    if names:
+        return f"{names[0]} runs code of yours"
+    return "" if isinstance(loss, Module) else "the loss is a function of yours"

@@ -122,7 +122,8 @@ class Trainer:
         rng : int, numpy.random.Generator or None
             Where the order of the rows comes from.
         progress : bool
-            Show a bar on standard error, or lines if it is not a terminal.
+            Show a bar on standard error, or lines if it is not a terminal; and one line if steps are not replayed in a
+            fit where that would gain some seconds.
         resume : str or path-like, optional
             A checkpoint to go on from, as `Checkpoint` or `save` left it. Model, loss, optimizer, hooks, data and
             batch_size must be as they were; ``rng`` is put to where it was. Everything then goes on bit for bit as
@@ -168,11 +169,14 @@ class Trainer:
             got = f"{len(rows)} rows with drop_last=True"
             raise DataError(message("Trainer.fit", f"the {step_rows} rows of a step", got, "use a smaller batch_size"))
         state = TrainState(self.model, self.loss, self.optimizer, epochs)
-        hooks = Hooks([*self.clips, *self.hooks, *([Progress()] if progress else [])])
+        shown = [Progress()] if progress else []
+        hooks = Hooks([*self.clips, *self.hooks, *shown])
         parts = batch_size if self.accumulate > 1 else None
         stepper = Stepper(state, hooks.gradients, compile=self.compile, rows=parts)
         stepper.least = least
-        stepper.compiled.expect(batch_size, len(rows) // batch_size * epochs)
+        stepper.compiled.expect(min(batch_size, len(rows)), len(rows) // batch_size * epochs)
+        for bar in shown if parts is None else []:  # parts of a step are never replayed
+            bar.why_eager = stepper.compiled.why_eager
         generator = np.random.default_rng(rng)
         self._run = run = Run(stepper, hooks, rows, step_rows, generator, self.metrics, evaluate, drop_last=drop_last)
         with mode(), quiet(), switched(self.model, True), run.interrupts:

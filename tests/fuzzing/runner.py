@@ -120,7 +120,7 @@ class Way:
             warnings.simplefilter("always")
             try:
                 self.world.change(step, X, y)
-            except Exception as error:
+            except (Exception, KeyboardInterrupt) as error:
                 return [("error of a change", f"{type(error).__name__}: {error}"), *self.world.state()]
             try:
                 with self.calls, eval(step.context or "np.errstate()", {"np": np, "mf": mf, "recording": recording}):

@@ -201,6 +201,7 @@ BINARY = [
 
 TORCH = {name: named(name) for name in UNARY + BINARY} | {
     "power": named("pow"),
+    "power_log": lambda torch, a, b, n=1: a**b * torch.log(a) ** n,
     "equal": named("eq"),
     "not_equal": named("ne"),
     "rint": named("round"),
@@ -244,6 +245,7 @@ TORCH = {name: named(name) for name in UNARY + BINARY} | {
     "roll": roll,
     "getitem": lambda torch, x, key: getitem(torch, x, key),
     "put": put,
+    "gather": lambda torch, x, indices: x[tuple(indices.long())],
     "take": take,
     "scatter": lambda torch, x, indices, to, axis=0: torch.zeros(to, dtype=x.dtype).index_add(
         axis,
@@ -272,6 +274,7 @@ TORCH = {name: named(name) for name in UNARY + BINARY} | {
 
 NONE: dict[str, str] = {
     "dropout_mask": "it draws from NumPy's generators, whose numbers PyTorch does not make",
+    "undefined": "it marks where a slope was chosen; PyTorch differentiates its choices as if they were slopes",
     "outside": "it calls whatever function of arrays it is given, and has no gradient",
     "recur": "PyTorch's recurrent layers multiply their input inside, so that the layers are compared and not the op",
 }

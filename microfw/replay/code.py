@@ -1,0 +1,134 @@
+"""What code depends on: the variables, modules, defaults and attributes that a function names."""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import sys
+from types import ModuleType
+from typing import Any
+
+from microfw.op import Op
+from microfw.replay.contents import Contents
+from microfw.replay.values import FORMATTING, LIBRARIES, Noted, Path, code_names
+
+NAMED_BY: dict[Any, frozenset[str]] = {
+    **dict.fromkeys((repr, str, format, print, ascii), FORMATTING),
+    **dict.fromkeys((getattr, vars, locals), frozenset({"getattr"})),
+}
+"""Names that builtin functions use."""
+
+CACHE = type(functools.cache(len))
+
+
+class Code(Contents):
+    """Values with what the code among them names; `Dependencies` finds them."""
+
+    names: frozenset[str]
+    found: set[str]
+    _absent: dict[int, tuple[Any, set[str]]]
+    _weak: list[tuple[Any, Path]]
+
+    def _attributes(self, x: Any, path: Path) -> None:
+        """Look at an object's attributes."""
+        raise NotImplementedError
+
+    def _type(self, kind: Any, path: Path) -> None:
+        """Look at the class of an object."""
+        raise NotImplementedError
+
+    def _function(self, f: Any, path: Path) -> None:
+        op = f.__dict__.get("op")
+        if isinstance(op, Op):  # called by generated code, which depends on its declaration alone
+            for part in (op.value, op._rules, *op.aux.values()):
+                self._visit(part, path)
+            return
+        theirs = str(f.__globals__.get("__name__")).partition(".")[0] in LIBRARIES
+        code, name = f.__code__, self._name(f)
+        for variable, cell in zip(code.co_freevars, f.__closure__ or (), strict=True):
+            try:
+                value = cell.cell_contents
+            except ValueError:  # not filled yet
+                continue
+            if variable == "__class__":  # of super()
+                self._type(value, path)
+                continue
+            self._slot(
+                f"{self._name(cell)}.cell_contents", value, Path(None if path.holder is None else path, f".{variable}")
+            )
+        for part in ("__defaults__", "__kwdefaults__"):
+            if getattr(f, part):
+                self._slot(f"{name}.{part}", getattr(f, part), Path(path, f".{part}"))
+        if f.__dict__:
+            self._attributes(f, path)
+        if theirs:
+            return
+        self.tests.append(f"{name}.__code__ is {self._name(code)}")
+        self.values.append((code, path))
+        names = code_names(code)
+        self.found |= names.attributes
+        for part in ("__name__", "__qualname__", "__doc__", "__module__"):
+            if frozenset.__contains__(self.names, part):
+                self._slot(f"{name}.{part}", getattr(f, part), Path(path, f".{part}"))
+        for variable in names.variables:
+            if variable in f.__globals__:
+                text = f"{self._name(f.__globals__)}.get({variable!r})"
+                self._slot(text, f.__globals__[variable], Path(None, variable))
+                continue
+            self._absent.setdefault(id(f.__globals__), (f.__globals__, set()))[1].add(variable)
+            if hasattr(builtins, variable):
+                value = getattr(builtins, variable)
+                if id(value) not in self._seen:
+                    self._slot(f"{self._name(vars(builtins))}.get({variable!r})", value, Path(None, variable))
+        for imported in names.imports:
+            package = f.__globals__.get("__package__") or ""
+            for full in (imported, f"{package}.{imported}".strip(".")):
+                if full in sys.modules:
+                    text = f"{self._name(sys.modules)}.get({full!r})"
+                    self._slot(text, sys.modules[full], Path(None, full))
+
+    def _method(self, method: Any, path: Path) -> None:
+        self._visit(method.__func__, path)
+        self._visit(method.__self__, path)
+
+    def _builtin(self, function: Any, path: Path) -> None:
+        self._name_of_builtin(function)
+        if not isinstance(function.__self__, ModuleType | None):
+            self._visit(function.__self__, path)
+
+    def _name_of_builtin(self, function: Any) -> None:
+        """Note that code may call ``getattr``, ``repr`` and the like, by another name."""
+        for known, names in NAMED_BY.items():
+            if function is known:
+                self.found |= names
+
+    def _partial(self, made: Any, path: Path) -> None:
+        for value in (made.func, made.args, made.keywords):
+            self._visit(value, path)
+
+    def _wrapper(self, made: Any, path: Path) -> None:
+        self._visit(made.__func__, path)
+
+    def _property(self, made: Any, path: Path) -> None:
+        self._visit(made.fget, path)
+
+    def _cached_property(self, made: Any, path: Path) -> None:
+        self._visit(made.func, path)
+
+    def _reference(self, made: Any, path: Path) -> None:
+        self._weak.append((made, path))
+
+    def _context_variable(self, made: Any, path: Path) -> None:
+        self._slot(f"{self._name(made)}.get(None)", made.get(None), path)
+
+    def _cache(self, made: Any, path: Path) -> None:
+        found = Noted(made.cache_info()[1::2])  # misses, and how many are kept: hits change nothing
+        self.values.append((found, path))
+        self.tests.append(f"{self._name(made)}.cache_info()[1::2] == {self._name(found)}")
+        self._visit(made.__wrapped__, path)
+
+    def _logger(self, made: Any, path: Path) -> None:
+        self._slot(f"{self._name(made)}.getEffectiveLevel()", made.getEffectiveLevel(), Path(path, ".level"))
+
+    def _iterator(self, made: Any, path: Path) -> None:
+        self._refuse(path, f"an iterator ({type(made).__name__}), whose place cannot be compared; make it a list")

@@ -1,0 +1,62 @@
+"""Code of libraries that may give another result for the same arguments: it reads files, clocks, settings.
+
+Library code is not looked into, so a step that uses such code is run every time. What is not known to be a function
+of its arguments alone counts as such code.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import BuiltinFunctionType, FunctionType
+from typing import Any
+
+import numpy as np
+
+PURE = frozenset((
+    "_abc", "_bisect", "_collections", "_collections_abc", "_functools", "_heapq", "_json", "_operator",
+    "_random", "_sre", "_statistics", "_struct", "_thread", "_warnings", "_weakref", "abc", "array",
+    "base64", "binascii", "bisect", "builtins", "cmath", "collections", "colorsys", "contextlib",
+    "contextvars", "copy", "copyreg", "dataclasses", "difflib", "enum", "fractions", "functools",
+    "heapq", "itertools", "json", "keyword", "logging", "math", "microfw", "numbers", "numpy",
+    "operator", "pandas", "pprint", "random", "re", "reprlib", "scipy", "sklearn", "statistics",
+    "string", "struct", "textwrap", "traceback", "types", "typing", "unicodedata", "warnings",
+    "weakref", "zlib",
+))  # fmt: skip
+"""Packages whose functions depend on nothing but their arguments, apart from those in `READS`.
+
+Random numbers are followed apart: see `verification`. Logging and warnings have effects and no results.
+"""
+
+READS = {
+    "builtins": frozenset({"open", "input", "eval", "exec", "globals", "compile", "__import__", "breakpoint"}),
+    "numpy": frozenset({
+        "load", "loadtxt", "genfromtxt", "fromfile", "fromregex", "memmap", "geterr", "geterrcall", "getbufsize",
+        "get_printoptions", "default_rng", "SeedSequence",
+    }),
+    "pandas": frozenset({"read_csv", "read_table", "read_parquet", "read_json", "read_pickle", "read_excel"}),
+    "scipy": frozenset({"loadmat", "readsav", "mmread", "load_npz"}),
+    "json": frozenset({"load"}),
+    "random": frozenset({"Random", "SystemRandom"}),
+    "weakref": frozenset({"getweakrefcount", "getweakrefs"}),
+    "microfw": frozenset({"load", "load_state_dict"}),
+}  # fmt: skip
+"""Functions of those packages that read something else."""
+
+
+def reads_outside(value: Any) -> bool:
+    """Return True for a function, class or file path of a library whose results may depend on other than arguments."""
+    if isinstance(value, Path):  # Path.exists, Path.read_text
+        return True
+    if isinstance(value, np.ufunc):
+        return all(kind.replace("->", "").strip("O") == "" for kind in value.types)  # made by np.frompyfunc
+    if not isinstance(value, FunctionType | BuiltinFunctionType | type | type(np.sum)):
+        return False
+    module = getattr(value, "__globals__", {}).get("__name__") or getattr(value, "__module__", None)
+    if not isinstance(module, str):  # a method of an object, which counts itself
+        return False
+    package = module.partition(".")[0]
+    known = package in sys.stdlib_module_names or package in PURE
+    if not known or package in ("__main__", "__future__"):
+        return isinstance(value, BuiltinFunctionType)
+    return package not in PURE or value.__name__ in READS.get(package, ())

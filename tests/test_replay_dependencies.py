@@ -1,0 +1,575 @@
+"""What a step can read without being given it is compared before each replay, or makes the step run every time."""
+
+import abc
+import collections
+import contextlib
+import ctypes
+import decimal
+import enum
+import functools
+import logging
+import os
+import sys
+import threading
+import time
+import types
+import weakref
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import microfw as mf
+from microfw import nn, optim
+from microfw.errors import ReplayWarning
+
+X = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+CONFIG = types.ModuleType("config_of_a_test")
+CONFIG.__dict__["value"] = 1.0
+
+
+def setter(holder, name="value"):
+    return lambda value: setattr(holder, name, value)
+
+
+COMPARED, OUTSIDE = [], []
+
+
+def compared(make):
+    COMPARED.append(make)
+    return make
+
+
+def outside(make):
+    OUTSIDE.append(make)
+    return make
+
+
+# Compared: (a function that gives the factor, what changes it)
+
+
+@compared
+def module_imported_in_the_step():
+    sys.modules["config_of_a_test"] = CONFIG
+
+    def factor():
+        import config_of_a_test
+
+        return config_of_a_test.value
+
+    return factor, setter(CONFIG)
+
+
+@compared
+def name_imported_in_the_step():
+    sys.modules["config_of_a_test"] = CONFIG
+
+    def factor():
+        from config_of_a_test import value
+
+        return value
+
+    return factor, setter(CONFIG)
+
+
+@compared
+def name_that_a_module_makes_when_asked():
+    module, values = types.ModuleType("lazy"), {"value": 1.0}
+    module.__dict__["__getattr__"] = lambda name: values[name]
+    return (lambda: module.value), lambda value: values.update(value=value)
+
+
+@compared
+def name_that_a_module_gets_later():
+    module = types.ModuleType("late")
+    return (lambda: getattr(module, "value", 1.0)), setter(module)
+
+
+@compared
+def attribute_of_a_module_by_a_name_that_is_made():
+    module = types.ModuleType("named")
+    module.value = 1.0
+    return (lambda: getattr(module, "val" + "ue")), setter(module)
+
+
+@compared
+def global_variable_that_comes_later():
+    globals().pop("LATE", None)
+
+    def factor():
+        try:
+            return LATE
+        except NameError:
+            return 1.0
+
+    return factor, lambda value: globals().update(LATE=value)
+
+
+@compared
+def global_variable_in_the_place_of_a_builtin():
+    globals().pop("abs", None)
+    return (lambda: abs(-1.0)), lambda value: globals().update(abs=lambda x: value)
+
+
+@compared
+def function_of_a_library_replaced(monkeypatch):
+    return (lambda: float(np.hypot(0.0, 1.0))), lambda value: monkeypatch.setattr(np, "hypot", lambda a, b: value)
+
+
+@compared
+def attribute_of_a_metaclass():
+    class Meta(type):
+        value = 1.0
+
+    class Own(metaclass=Meta):
+        pass
+
+    return (lambda: Own.value), setter(Meta)
+
+
+@compared
+def property_of_a_metaclass():
+    held = [1.0]
+
+    class Meta(type):
+        @property
+        def value(cls):
+            return held[0]
+
+    class Own(metaclass=Meta):
+        pass
+
+    return (lambda: Own.value), lambda value: held.__setitem__(0, value)
+
+
+@compared
+def class_of_an_object():
+    class One:
+        def get(self):
+            return 1.0
+
+    class Other(One):
+        def get(self):
+            return 3.0
+
+    x = One()
+    return (lambda: x.get()), lambda value: setattr(x, "__class__", Other)
+
+
+@compared
+def attribute_of_an_enum_member():
+    class Kind(enum.Enum):
+        A = 1
+
+        def __init__(self, number):
+            self.weight = 1.0
+
+    return (lambda: Kind.A.weight), lambda value: setattr(Kind.A, "weight", value)
+
+
+def _attribute_of(base, *arguments):
+    def make():
+        x = type("Own", (base,), {})(*arguments)
+        x.value = 1.0
+        return (lambda: x.value), setter(x)
+
+    make.__name__ = f"attribute_of_a_kind_of_{base.__name__}"
+    return compared(make)
+
+
+for _base, *_arguments in (
+    (str, "a"), (float, 1.0), (int, 1), (tuple, (1,)), (list, [1]), (set, {1}), (dict,), (Exception, "a"),
+    (collections.deque, [1]), (frozenset, {1}), (bytes, b"a"), (collections.UserDict,),
+):  # fmt: skip
+    _attribute_of(_base, *_arguments)
+
+
+@compared
+def attribute_of_a_kind_of_array():
+    x = np.ones(2).view(type("Own", (np.ndarray,), {}))
+    x.value = 1.0
+    return (lambda: x.value), setter(x)
+
+
+@compared
+def mask_of_an_array():
+    x = np.ma.masked_array([1.0, 2.0], mask=[False, True])
+    return (lambda: float(x.sum())), lambda value: x.mask.__setitem__(1, False)
+
+
+@compared
+def order_of_a_dict():
+    x = {"a": 1.0, "b": 3.0}
+    return (lambda: next(iter(x.values()))), lambda value: x.update(a=x.pop("a"))
+
+
+@compared
+def level_of_a_logger():
+    log = logging.getLogger("a test's")
+    log.setLevel(logging.INFO)
+    return (lambda: 3.0 if log.isEnabledFor(logging.DEBUG) else 1.0), lambda value: log.setLevel(logging.DEBUG)
+
+
+def _text_of(make_text, method):
+    def make():
+        x = type("Own", (), {"value": 1.0, method: lambda self, *_: str(self.value)})()
+        return (lambda: float(make_text(x))), setter(x)
+
+    make.__name__ = f"text_by_{method}_{make_text.__name__}"
+    return compared(make)
+
+
+def as_string(x):
+    return str(x)
+
+
+def in_a_format(x):
+    return f"{x}"
+
+
+def by_percent(x):
+    return "%s" % x  # noqa: UP031
+
+
+def by_method(x):
+    return "{.value}".format(x)  # noqa: UP032
+
+
+for _way in (as_string, in_a_format, by_percent):
+    _text_of(_way, "__str__")
+_text_of(in_a_format, "__format__")
+_text_of(by_method, "__len__")
+_text_of(repr, "__repr__")
+
+
+@compared
+def object_made_in_the_step():
+    held = {"value": 1.0}
+
+    class Own:
+        def __init__(self):
+            self.value = held["value"]
+
+    return (lambda: Own().value), lambda value: held.update(value=value)
+
+
+@compared
+def dataclass_made_in_the_step():
+    held = {"value": 1.0}
+
+    @dataclass
+    class Own:
+        value: float = field(default_factory=lambda: held["value"])
+        other: float = 0.0
+
+        def __post_init__(self):
+            self.other = held["value"]
+
+    return (lambda: Own().value * Own().other), lambda value: held.update(value=value)
+
+
+@compared
+def object_made_by_new_in_the_step():
+    held = {"value": 1.0}
+
+    class Own:
+        def __new__(cls):
+            made = object.__new__(cls)
+            made.value = held["value"]
+            return made
+
+    return (lambda: Own().value), lambda value: held.update(value=value)
+
+
+@compared
+def attribute_with_underscores():
+    class Own:
+        __factor__ = 1.0
+
+    x = Own()
+    return (lambda: x.__factor__), setter(Own, "__factor__")
+
+
+@compared
+def name_of_a_function():
+    def f():
+        pass
+
+    f.__name__ = "1.0"
+    return (lambda: float(f.__name__)), lambda value: setattr(f, "__name__", str(value))
+
+
+@compared
+def memoised_function_that_is_cleared():
+    held = [1.0]
+
+    @functools.lru_cache
+    def get():
+        return held[0]
+
+    def change(value):
+        held[0] = value
+        get.cache_clear()
+
+    return get, change
+
+
+@compared
+def attribute_that_the_first_step_makes():
+    class Own:
+        kept = None
+        value = 1.0
+
+        def get(self):
+            self.kept = self.kept or [0.0]
+            return self.value + self.kept[0]
+
+    x = Own()
+    return x.get, setter(x)
+
+
+@compared
+def object_behind_a_weak_reference():
+    class Own:
+        value = 1.0
+
+    x = Own()
+    known = weakref.ref(x)
+    return (lambda: known().value * x.value), setter(x)
+
+
+@compared
+def value_of_an_object_that_answers_all_names():
+    held = {"value": 1.0, "__class__": object}
+
+    class Own:
+        def __getattr__(self, name):
+            return held[name]
+
+    x = Own()
+    return (lambda: x.value), lambda value: held.update(value=value)
+
+
+@compared
+def layer_of_the_library_with_another_method(monkeypatch):
+    layer, other = nn.Identity(), lambda self, x: x * 3.0
+    monkeypatch.setattr(nn.Identity, "forward", vars(nn.Identity)["forward"])
+    return (lambda: layer(mf.Tensor(np.float32(1.0)))), lambda value: setattr(nn.Identity, "forward", other)
+
+
+@compared
+def class_registered_for_an_abstract_one():
+    class Abstract(abc.ABC):  # noqa: B024
+        pass
+
+    class Own:
+        pass
+
+    x = Own()
+    return (lambda: 3.0 if isinstance(x, Abstract) else 1.0), lambda value: Abstract.register(Own)
+
+
+# Outside: it cannot be compared, so that the step runs every time
+
+
+@outside
+def variable_of_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("MICROFW_TEST", "1.0")
+    return (lambda: float(os.getenv("MICROFW_TEST"))), lambda value: monkeypatch.setenv("MICROFW_TEST", "3.0")
+
+
+@outside
+def file_opened(monkeypatch, tmp_path):
+    path = str(tmp_path / "value")
+    (tmp_path / "value").write_text("1.0")
+
+    def factor():
+        with open(path) as file:
+            return float(file.read())
+
+    return factor, lambda value: (tmp_path / "value").write_text("3.0")
+
+
+@outside
+def file_by_its_path(monkeypatch, tmp_path):
+    path = tmp_path / "value"
+    return (lambda: 3.0 if path.exists() else 1.0), lambda value: path.touch()
+
+
+@outside
+def file_by_a_function_of_a_path(monkeypatch, tmp_path):
+    path = str(tmp_path / "value")
+    return (lambda: 3.0 if os.path.exists(path) else 1.0), lambda value: Path(path).touch()
+
+
+@outside
+def file_of_an_array(monkeypatch, tmp_path):
+    path = str(tmp_path / "value.npy")
+    np.save(path, 1.0)
+    return (lambda: float(np.load(path))), lambda value: np.save(path, 3.0)
+
+
+@outside
+def clock(monkeypatch, tmp_path):
+    now = [0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    clock = staticmethod(time.perf_counter)
+    return (lambda: 1.0 if clock() < 0 else 1.0 + 2 * now[0]), lambda value: now.__setitem__(0, 1)
+
+
+@outside
+def date(monkeypatch, tmp_path):
+    start = datetime.now()
+    return (lambda: 1.0 if datetime.now() >= start else 3.0), lambda value: None
+
+
+@outside
+def iterator_over_what_comes(monkeypatch, tmp_path):
+    values = iter([1.0] * 6 + [3.0] * 20)
+    return (lambda: next(values)), lambda value: None
+
+
+@outside
+def code_in_a_string(monkeypatch, tmp_path):
+    globals()["STRING"] = 1.0
+    return (lambda: eval("STRING")), lambda value: globals().update(STRING=value)
+
+
+@outside
+def variables_by_a_name_that_is_made(monkeypatch, tmp_path):
+    globals()["STRING"] = 1.0
+    return (lambda: globals()["STR" + "ING"]), lambda value: globals().update(STRING=value)
+
+
+@outside
+def memory_of_c(monkeypatch, tmp_path):
+    x = ctypes.c_double(1.0)
+    return (lambda: x.value), setter(x)
+
+
+@outside
+def values_of_a_thread(monkeypatch, tmp_path):
+    x = threading.local()
+    x.value = 1.0
+    return (lambda: x.value), setter(x)
+
+
+@outside
+def precision_of_decimals(monkeypatch, tmp_path):
+    monkeypatch.setattr(decimal.getcontext(), "prec", 28)
+    return (lambda: float(decimal.Decimal(2) / 3)), lambda value: monkeypatch.setattr(decimal.getcontext(), "prec", 1)
+
+
+@outside
+def setting_of_the_interpreter(monkeypatch, tmp_path):
+    return (lambda: 1.0 if sys.getrecursionlimit() else 3.0), lambda value: None
+
+
+@outside
+def setting_of_numpy(monkeypatch, tmp_path):
+    return (lambda: 1.0 if np.geterr()["over"] else 3.0), lambda value: None
+
+
+@outside
+def object_that_only_the_reference_finds(monkeypatch, tmp_path):
+    class Own:
+        pass
+
+    kept = {"x": Own()}
+    known = weakref.ref(kept["x"])
+    return (lambda: 1.0 if known() is not None else 3.0), lambda value, kept=kept: kept.clear()
+
+
+@outside
+def python_in_a_ufunc(monkeypatch, tmp_path):
+    held = [1.0]
+    f = np.frompyfunc(lambda x: x * held[0], 1, 1)
+    return (lambda: float(f(1.0))), lambda value: held.__setitem__(0, value)
+
+
+@outside
+def object_whose_names_fail(monkeypatch, tmp_path):
+    held = {"value": 1.0}
+
+    class Own:
+        def __getattribute__(self, name):
+            return held[name]
+
+    x = Own()
+    return (lambda: x.value), lambda value: held.update(value=value)
+
+
+@outside
+def counter_of_steps(monkeypatch, tmp_path):
+    calls = []
+
+    def factor():
+        calls.append(1)
+        return 3.0 if len(calls) > 6 else 1.0
+
+    return factor, lambda value: None
+
+
+def losses(factor, change, compiled):
+    model = nn.Dense(3, 1, rng=0)
+    optimizer = optim.SGD(model.parameters(), lr=1e-9)
+    step = mf.compile(lambda x: np.mean(model(x) ** 2) * factor(), optimizer)
+    found = []
+    for k in range(12):
+        if k == 6:
+            change(3.0)
+        if compiled:
+            found.append(step(X).item())
+        else:
+            optimizer.zero_grad()
+            loss = step.f(mf.Tensor(X))
+            loss.backward()
+            optimizer.step()
+            found.append(loss.item())
+    return found, step
+
+
+@pytest.fixture(autouse=True)
+def _as_before():
+    forward = vars(nn.Identity)["forward"]
+    yield
+    nn.Identity.forward = forward
+    for name in ("LATE", "abs", "STRING"):
+        globals().pop(name, None)
+    sys.modules.pop("config_of_a_test", None)
+
+
+def _make(make, monkeypatch, *more):
+    CONFIG.value = 1.0
+    for name in ("LATE", "abs"):
+        globals().pop(name, None)
+    return make(monkeypatch, *more) if make.__code__.co_argcount else make()
+
+
+@pytest.mark.parametrize("make", COMPARED, ids=lambda make: make.__name__)
+def test_a_replayed_step_sees(make):
+    found = []
+    for compiled in (False, True):
+        with contextlib.ExitStack() as stack:
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            got, step = losses(*_make(make, patch), compiled)
+        found.append(got)
+    assert found[0] == found[1]
+    assert found[0][5] != found[0][6]
+    assert step.replays, step.explain()
+
+
+@pytest.mark.filterwarnings(f"error::{ReplayWarning.__module__}.ReplayWarning")
+@pytest.mark.parametrize("make", OUTSIDE, ids=lambda make: make.__name__)
+def test_a_step_is_run_every_time_for_the_sake_of(make, tmp_path):
+    found = []
+    for compiled in (False, True):
+        folder = tmp_path / str(compiled)
+        folder.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            got, step = losses(*_make(make, patch, folder), compiled)
+        found.append(got)
+    assert found[0] == found[1]
+    assert not step.replays and "run every time: it " in step.explain()
