@@ -7,6 +7,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from microfw.nn.module import Module
+from microfw.phases import BACKWARD, FORWARD, OTHER, UPDATE
 from microfw.profiler.recorder import Recorder
 from microfw.profiler.sampling import Schedule
 from microfw.profiler.session import PHASES, Trace
@@ -70,6 +71,13 @@ class Tracer(Recorder):
         if len(self.events) >= MOST_EVENTS:
             self._stop()
 
+    def on_replayed_step(self, began: int, middle: int, ended: int, updating: int, updated: int) -> None:
+        """Note a replayed step with its update."""
+        self.replays += 1
+        if self.enabled:
+            self.marks += (began, FORWARD, middle, BACKWARD, ended, OTHER, updating, UPDATE)
+        self._end_step(updated)
+
     def _end_step(self, now: int) -> None:
         if self.tracing and self.enabled:
             self.traced += 1
@@ -79,11 +87,10 @@ class Tracer(Recorder):
                 self._stop()
         super()._end_step(now)
 
-    def flush(self) -> None:
-        """Add up what was noted, and keep the phases."""
+    def _hand_over(self) -> None:
         if self.tracing:
             self._keep_spans()
-        super().flush()
+        super()._hand_over()
 
     def _keep_spans(self) -> None:
         table = list(zip(self.marks[::2], self.marks[1::2], strict=True))
