@@ -240,12 +240,13 @@ HERE = Here()
 
 @contextlib.contextmanager
 def mode(**changes: Any) -> Iterator[None]:
-    """Run a block under a changed mode; the old one comes back however the block ends."""
-    token = MODE.set(MODE.get().changed(**changes))
+    """Run a block under a changed mode; the old mode and module scope come back however the block ends."""
+    token, scope = MODE.set(MODE.get().changed(**changes)), HERE.scope
     try:
         yield
     finally:
         MODE.reset(token)
+        HERE.scope = scope  # Ctrl-C may have come where a module was about to restore it
 
 
 @contextlib.contextmanager

@@ -23,6 +23,18 @@ def ctrl_c_raises():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture(autouse=True)
+def nothing_leaks():
+    """Fail a test that leaves a module's scope or another mode behind, and put both right for the next."""
+    mode = recording.MODE.get()
+    yield
+    scope, recording.HERE.scope = recording.HERE.scope, None
+    after = recording.MODE.get()
+    recording.MODE.set(mode)
+    assert scope is None, f"the test has left the scope of {scope}"
+    assert after is mode, "the test has left another mode"
+
+
 class Phases(recording.StepTimer):
     """A timer that keeps the phases that it is notified of."""
 

@@ -209,7 +209,7 @@ def test_a_sampled_profile_shows_one_step(chromium, tmp_path):
     said = chromium.run(text.format("epoch-says"))
     assert said.startswith("Epoch 1: 12 steps, 3 of them observed, in one of which forward ")
     assert f"forward {first.forward_ns / 3000:.1f} µs, " in said
-    assert "update 6 µs, data 2 µs; " in said
+    assert "update 6 µs, data 2 µs, other " in said
     assert chromium.complaints == []
 
 

@@ -268,21 +268,21 @@ def test_every_report_in_every_encoding(encoding, here, monkeypatch):
 
 def interrupted(*arguments, wait):
     """Run a command, press Ctrl-C when standard error or output shows a text, return the code and what was said."""
-    run = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-u", "-m", "microfw", *arguments],
         env=os.environ | {"PYTHONPATH": ROOT},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    said = ""
-    for line in run.stdout:
-        said += line
-        if wait in line:
-            run.send_signal(signal.SIGINT)
-            wait = "\0"
-    return run.wait(60), said
+    ) as run:
+        said = ""
+        for line in run.stdout:
+            said += line
+            if wait in line:
+                run.send_signal(signal.SIGINT)
+                wait = "\0"
+        return run.wait(60), said
 
 
 def test_ctrl_c_keeps_the_epochs_that_are_complete(here):

@@ -43,6 +43,9 @@ READS = {
 }  # fmt: skip
 """Functions of those packages that read something else."""
 
+NO_RESULT = frozenset({("time", "sleep")})
+"""Functions of other packages that have an effect and no result: a replayed step leaves them out."""
+
 
 def reads_outside(value: Any) -> bool:
     """Return True for a function, class or file path of a library whose results may depend on other than arguments."""
@@ -59,4 +62,6 @@ def reads_outside(value: Any) -> bool:
     known = package in sys.stdlib_module_names or package in PURE
     if not known or package in ("__main__", "__future__"):
         return isinstance(value, BuiltinFunctionType)
+    if (package, value.__name__) in NO_RESULT:
+        return False
     return package not in PURE or value.__name__ in READS.get(package, ())
