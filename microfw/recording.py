@@ -169,6 +169,9 @@ class StepTimer:
     def on_replay_end(self) -> None:
         """Notify that a replayed step has ended."""
 
+    def on_set_up(self, ns: int) -> None:
+        """Add nanoseconds that a replayed step took to get ready for this timer: an eager run, and writing code."""
+
     def on_replayed_step(self, began: int, middle: int, ended: int, updating: int, updated: int) -> None:
         """Notify of a whole replayed step: what `on_replay`, `on_update` and `on_replay_end` would be notified of."""
 

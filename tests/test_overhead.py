@@ -11,6 +11,7 @@ import microfw as mf
 from microfw import nn, optim
 from microfw.profiler import Session, overhead, report
 from microfw.profiler.overhead import Extra, interval
+from microfw.profiler.recorder import Recorder
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((32, 12), np.float32), RNG.integers(0, 4, 32)
@@ -92,7 +93,7 @@ def test_the_extra_time_is_that_of_all_steps(monkeypatch):
     epoch = session.epochs[0]
     epoch.total_ns = 5 * 4000 + 15 * 400 + 260_000
     epoch.evaluation_ns = epoch.check_ns = epoch.preparation_ns = 0
-    found = overhead.overhead(session, None)
+    found = overhead.overhead(session, Recorder())
     assert found["share"] == found["low"] == found["high"] == pytest.approx(26_000 / 260_000, rel=1e-3)
     assert found["ns_per_node"] == 800
 

@@ -26,6 +26,9 @@ from microfw.profiler.sites import Pattern, Site
 STEPS = (FORWARD, BACKWARD, UPDATE, CHECK, PREPARATION)
 """Phases of a step: the time before them, since the last step, evaluation or the start of the epoch, is data."""
 
+AFTER_IDLE = np.array([DATA if phase in STEPS else OTHER for phase in range(IDLE + 1)])
+"""What idle time is, by the phase that comes after it."""
+
 
 class Log:
     """What was noted in an epoch, as it was noted; `epoch` makes sense of it, later, off the clock."""
@@ -59,8 +62,7 @@ class Log:
         """Add up phases: when each began and which it is, one after the other. The last one has not ended."""
         table = np.array(marks, np.int64).reshape(-1, 2)
         before, after = table[:-1, 1], table[1:, 1]
-        data = np.isin(after, STEPS)
-        phases = np.where(before == IDLE, np.where(data, DATA, OTHER), before)
+        phases = np.where(before == IDLE, AFTER_IDLE[after], before)
         self.phases += np.bincount(phases, np.diff(table[:, 0]), len(self.phases)).astype(np.int64)
 
     def add_pattern(self, pattern: Pattern, count: int) -> None:

@@ -66,12 +66,18 @@ class Recorder(SampledTimer, Observer):
             pattern.count = 0
         for site in self.sites.values():
             site.forward_ns = site.backward_ns = site.rules = site.again = 0
-        self._forget_objects()
         self.position = self.root
+
+    def detach(self) -> None:
+        """Note nothing from here on, and release the modules of the steps, which may be gone from the program."""
+        super().detach()
+        if self.last is not None:
+            self.example = [(position, position.inputs, position.links) for position in self.last[0].path()][::-1]
+        self._forget_objects()
 
     def _forget_objects(self) -> None:
         for site in self.sites.values():
-            site.scope = site.module = None  # modules that are gone are not kept
+            site.scope = site.module = None
         self.sequences.forget_objects()
 
     def end_epoch(self, number: int) -> Log:
@@ -85,8 +91,6 @@ class Recorder(SampledTimer, Observer):
             for site in self.sites.values()
             if site.forward_ns or site.rules or site.again
         ]
-        if self.last is not None:
-            self.example = [(position, position.inputs, position.links) for position in self.last[0].path()][::-1]
         return log
 
     # Ops
@@ -129,8 +133,11 @@ class Recorder(SampledTimer, Observer):
         except (AttributeError, ValueError):  # a node that was not observed; an array among the params
             same = False
         if not same:
+            known = len(self.sequences.all)
             site = self.site(op, node, inputs, params)
             position = self.sequences.move(self.position, site, node, inputs, params)
+            if len(self.sequences.all) > known:
+                self.set_up_ns += perf_counter_ns() - ended
         self.position = node._note = position
         position.site.forward_ns += ended - began
 
@@ -200,7 +207,9 @@ class Recorder(SampledTimer, Observer):
         position = getattr(node, "_note", None)
         pattern = here.unknown if position is None else position.pattern
         if pattern is None or not pattern.listed:
+            began = perf_counter_ns()
             pattern = self._add_pattern(node)
+            self.set_up_ns += perf_counter_ns() - began
             if position is None:
                 here.unknown = pattern
             else:

@@ -79,6 +79,7 @@ class SampledTimer(StepTimer):
         self.position: Any = None
         self.nodes_walked = 0
         self.forward_ended = 0  # of the last op in a forward pass
+        self.set_up_ns = 0
         self.log = Log()
 
     def start_epoch(self) -> None:
@@ -183,6 +184,10 @@ class SampledTimer(StepTimer):
     def on_replay_end(self) -> None:
         """Count a replayed step."""
         self.replays += 1
+
+    def on_set_up(self, ns: int) -> None:
+        """Add to the time that profiling took before replayed steps could be timed."""
+        self.set_up_ns += ns
 
     def on_replayed_step(self, began: int, middle: int, ended: int, updating: int, updated: int) -> None:
         """Note a replayed step with its update: what `on_replay` and `_end_step` do, in one call."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from microfw.graph import Leaf, Node
-from microfw.profiler.sites import SIMPLE, Pattern, Site
+from microfw.profiler.sites import Pattern, Site, is_plain
 
 MAX_DEPTH = 1 << 14
 """After how many ops a path starts again from the root, so that a run without steps does not fill the memory."""
@@ -130,7 +130,7 @@ class Sequences:
             made = before.children[key] = Position(site, before, links)
             linked = {p.index for p, found in zip(node.form.partials, links, strict=False) if found is not None}
             made.constants = tuple([k for k in range(len(inputs)) if k not in linked])
-            if all(isinstance(value, SIMPLE) for value in params.values()):
+            if all(map(is_plain, params.values())):
                 made.params = params
             made.settings = params
             self.all.append(made)

@@ -59,16 +59,24 @@ class Plan:
         self.passes = [[call for call in self.calls if call in part] for part in parts]
         self.arguments = ", ".join(f"a{k}" for k in range(len(captured.inputs)))
         self.numbers = count()
+        self.timed: list[Part] = []
 
     def write(self, mark: Callable[[Any], None] | None = None) -> list[Part]:
         """Write forward, backward and update as Python.
 
         If there is a ``mark``, the clock is read between nodes, and the mark is to be given what it said. A long plan
-        is written as functions, which do so themselves.
+        is written as functions, which do so themselves. A short one with readings is written once: it does not name the
+        mark.
         """
+        if mark is not None and self.timed:
+            return self.timed
         kept = {id(root(c)) for c in self.results}
         between = kept | {id(root(c)) for call in self.passes[1] for c in call.reads}
-        return [self._part(calls, later, mark) for calls, later in zip(self.passes, (between, kept, kept), strict=True)]
+        needed = zip(self.passes, (between, kept, kept), strict=True)
+        parts = [self._part(calls, later, mark) for calls, later in needed]
+        if mark is not None and len(self.calls) <= CHUNK:
+            self.timed = parts
+        return parts
 
     def _part(self, calls: list[Call], later: set[int], mark: Any) -> Part:
         chunks: list[list[Call]] = [[]]

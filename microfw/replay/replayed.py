@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import repeat
 from operator import length_hint
 from threading import Lock
+from time import perf_counter_ns
 from types import FunctionType
 from typing import Any
 
@@ -116,8 +117,10 @@ class Replay:
             timed = self.timed if enabled and observer is not None else None
             if enabled and observer is not None and (timed is None or timed.observer is not observer):
                 return None  # the observer has yet to record a step that is run eagerly
+            began = perf_counter_ns()
             with recording.phase(PREPARATION):
                 programs[enabled] = self._program(timer, enabled, timed)
+            timer.on_set_up(perf_counter_ns() - began)
             return programs[enabled]
 
         return run

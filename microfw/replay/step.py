@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import repeat
 from operator import length_hint
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,7 @@ class CompiledStep:
 
     def _show(self, replay: Replay, observer: Any, arrays: Any, between: Between) -> Any:
         """Run a step eagerly, for an observer to record it before its replays are timed."""
+        timer, began = MODE.get().timer, perf_counter_ns()
         made = self._eager(arrays, between)
         with recording.phase(PREPARATION):
             sequence = observer.bound()
@@ -140,6 +142,8 @@ class CompiledStep:
                 replay.timed = Timed(replay.plan, observer, sequence)
                 replay.timed.example = replay, arrays
                 replay.runs.clear()
+        if timer is not None:
+            timer.on_set_up(perf_counter_ns() - began)
         return made
 
     def _array(self, x: Any) -> Array:
