@@ -76,7 +76,7 @@ def overhead(session: Session, recorder: Recorder) -> dict[str, float]:
     scale = found / (total.observed or 1) / nodes  # a step may have several passes
     extra = total.observed * ((1 - share) * scale * eager.observed + share * replayed.observed)
     extra += (total.steps - total.observed) * ((1 - share) * scale * eager.unobserved + share * replayed.unobserved)
-    low, middle, high = (_share(ns, total, recorder.set_up_ns) for ns in interval(extra))
+    low, middle, high = (_share(ns, total, recorder) for ns in interval(extra))
     per_node = ((1 - share) * scale * eager.observed + share * replayed.observed) * (total.observed or 1) / (found or 1)
     return {
         "ns_per_node": round(max(float(np.median(per_node)), 0.0), 1),
@@ -87,12 +87,16 @@ def overhead(session: Session, recorder: Recorder) -> dict[str, float]:
     }
 
 
-def _share(extra: float, total: Epoch, set_up_ns: int) -> float:
-    """Return extra nanoseconds, and those of setting up, as a fraction of what all steps would have taken without."""
-    captures = max(total.preparation_ns - set_up_ns, 0)
+def _share(extra: float, total: Epoch, recorder: Recorder) -> float:
+    """Return the nanoseconds that profiling took, as a fraction of what all steps would have taken without it.
+
+    ``extra`` is what it took in the steps. What it took to set up is in the epochs too, and what it took between them,
+    as a Trainer's hook, is not.
+    """
+    captures = max(total.preparation_ns - recorder.set_up_ns, 0)
     time = max(total.total_ns - total.evaluation_ns - total.check_ns - captures, 1)
-    extra = min(max(extra, 0.0) + set_up_ns, MAX_PART * time)
-    return round(extra / (time - extra), 4)
+    extra = min(max(extra, 0.0) + recorder.set_up_ns, MAX_PART * time)
+    return round((extra + recorder.between_ns) / (time - extra), 4)
 
 
 def interval(values: np.ndarray[Any, Any]) -> tuple[float, float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextvars import Token
+from time import perf_counter_ns
 from typing import Any, Self
 
 from microfw.errors import ArgumentError, DataError, GraphError, message
@@ -256,12 +257,16 @@ class Profiler(Callback, Hook):
 
     def on_epoch_start(self, state: TrainState) -> None:
         """Start the epoch's clock."""
-        if self._recorder is not None:
-            self._recorder.start_epoch()
+        began, recorder = perf_counter_ns(), self._recorder
+        if recorder is not None:
+            recorder.start_epoch()
+            recorder.between_ns += perf_counter_ns() - began
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Add the epoch to the session, with the Trainer's numbers."""
-        self._take(dict(state.history[-1]) if len(state.history) else {})
+        began = perf_counter_ns()
+        recorder = self._take(dict(state.history[-1]) if len(state.history) else {})
+        recorder.between_ns += perf_counter_ns() - began
 
     def on_fit_end(self, state: TrainState) -> None:
         """Stop watching."""

@@ -79,7 +79,7 @@ class SampledTimer(StepTimer):
         self.position: Any = None
         self.nodes_walked = 0
         self.forward_ended = 0  # of the last op in a forward pass
-        self.set_up_ns = 0
+        self.set_up_ns = self.between_ns = 0  # what profiling took before steps could be timed, and between epochs
         self.log = Log()
 
     def start_epoch(self) -> None:
