@@ -254,7 +254,7 @@ def mode(**changes: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def phase(number: int) -> Iterator[None]:
-    """Run a block in a phase of `microfw.phases`; the phase before goes on after it."""
+    """Run a block in a phase of `microfw.phases`, then return to the phase before."""
     timer = MODE.get().timer
     if timer is None:
         yield

@@ -96,7 +96,7 @@ RULES = {
     "random_state": Rule(_is_seed, "an integer in the range [0, inf), a RandomState, a Generator or None"),
     "verbose": Rule(lambda v: BOOLEAN.holds(v) or _integer(0)(v), "a bool or an integer in the range [0, inf)"),
 }
-"""For each parameter what it must be; its own error tells what a name must be."""
+"""What each parameter must be. Names, such as that of a loss, are checked where they are looked up."""
 
 
 def check_parameters(estimator: Any) -> None:

@@ -217,14 +217,8 @@ def recomputed(row: Row, site: Site, walked: int, again: int) -> None:
     """
     cost = site.cost
     for name in (
-        "nodes",
-        "edges",
-        "uncounted",
-        "flops_forward",
-        "products_forward",
-        "products_first",
-        "products_weights",
-    ):
+        "nodes", "edges", "uncounted", "flops_forward", "products_forward", "products_first", "products_weights",
+    ):  # fmt: skip
         setattr(row, name, getattr(row, name) + walked * getattr(cost, name))
     row.accumulated += walked * site.leaves
     row.flops_backward += walked * cost.flops_backward + again * cost.flops_forward
