@@ -49,72 +49,53 @@ def test_saved_bytes_are_those_that_the_graph_keeps(case):
     assert epoch.saved_peak_bytes == held - case.overhead_bytes
 
 
-@pytest.fixture(scope="module")
-def loops():
-    """Return what `audit/loops.py` found: it needs a process of its own, as it replaces the clock."""
-    script = Path(__file__).parent / "audit" / "loops.py"
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
-    assert not done.returncode, done.stderr
-    return json.loads(done.stdout)
-
-
 LOOPS = (
     "plain", "alternated_losses", "two_nets_against_each_other", "accumulation", "two_forwards_then_two_backwards",
     "two_optimizers_after_one_backward", "gradients_by_hand", "no_modules", "an_op_before_the_model",
     "evaluation_inside", "a_checkpoint", "the_first_layer_frozen", "the_last_layer_frozen", "shared", "replayed",
     "an_exception_in_the_middle", "lbfgs", "trainer", "trainer_replayed",
 )  # fmt: skip
-
-
-def test_every_loop_is_compared(loops):
-    assert set(loops) == set(LOOPS)
-
-
-@pytest.mark.parametrize("name", LOOPS)
-def test_each_phase_takes_what_the_clock_was_moved_in_it(loops, name):
-    found = loops[name]
-    assert {phase: found["got"][phase] for phase in found["expected"]} == found["expected"]
-
-
-@pytest.mark.parametrize("name", LOOPS)
-def test_phases_add_up_to_the_epoch(loops, name):
-    for total, phases in loops[name]["epochs"]:
-        assert phases == total > 0
-
-
-@pytest.mark.parametrize("name", [name for name in LOOPS if not name.startswith(("replayed", "trainer"))])
-def test_no_time_is_lost_between_epochs(loops, name):
-    assert loops[name]["total"] == loops[name]["taken"]
-
-
-@pytest.mark.parametrize("name", LOOPS)
-def test_layers_take_no_more_than_their_phase(loops, name):
-    forward, backward = loops[name]["layers"]
-    assert forward == loops[name]["got"]["forward"] and backward == loops[name]["got"]["backward"]
-
-
-@pytest.mark.parametrize("name", LOOPS)
-def test_counts_of_a_loop_are_those_of_its_graphs(loops, name):
-    if loops[name]["books"] is not None:
-        assert loops[name]["counts"] == loops[name]["books"]
-
-
 SAMPLED = ("plain", "accumulation", "no_modules", "evaluation_inside", "gradients_by_hand")
 
 
-@pytest.fixture(scope="module")
-def sampled():
+def run_loops(*arguments):
+    """Return what `audit/loops.py` found: it needs a process of its own, as it replaces the clock."""
     script = Path(__file__).parent / "audit" / "loops.py"
-    command = [sys.executable, script, "--every=2", *SAMPLED]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, timeout=120)
     assert not done.returncode, done.stderr
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("name", SAMPLED)
-def test_a_sampled_profile_has_the_phases_of_the_steps_that_it_observed(sampled, loops, name):
-    share = sampled[name]["observed"] / sampled[name]["steps"]
-    for phase in ("forward", "backward", "update"):
-        assert sampled[name]["got"][phase] == share * loops[name]["got"][phase]
-    assert sampled[name]["got"]["evaluation"] == loops[name]["got"]["evaluation"]
-    assert sampled[name]["total"] == loops[name]["total"]
+def wrong_in(name, loop):
+    """Yield what a loop's profile gets wrong."""
+    got, taken = loop["got"], loop["expected"]
+    if {phase: got[phase] for phase in taken} != taken:
+        yield "each phase takes what the clock was moved in it", got, taken
+    if not all(phases == total > 0 for total, phases in loop["epochs"]):
+        yield "phases add up to the epoch", loop["epochs"]
+    if not name.startswith(("replayed", "trainer")) and loop["total"] != loop["taken"]:
+        yield "no time is lost between epochs", loop["total"], loop["taken"]
+    if loop["layers"] != [got["forward"], got["backward"]]:
+        yield "layers take what their phase takes", loop["layers"], got
+    if loop["books"] is not None and loop["counts"] != loop["books"]:
+        yield "counts are those of the loop's graphs", loop["counts"], loop["books"]
+
+
+def wrong_when_sampled(sampled, loop):
+    """Yield what a profile of some of the steps gets wrong, by the profile of all of them."""
+    share = sampled["observed"] / sampled["steps"]
+    expected = {phase: share * loop["got"][phase] for phase in ("forward", "backward", "update")}
+    expected["evaluation"] = loop["got"]["evaluation"]  # observed in each step
+    if {phase: sampled["got"][phase] for phase in expected} != expected:
+        yield "phases are those of the observed steps", sampled["got"], expected
+    if sampled["total"] != loop["total"]:
+        yield "the epoch takes what it takes", sampled["total"], loop["total"]
+
+
+def test_profiles_of_loops_have_the_times_and_counts_of_the_loops():
+    loops, sampled = run_loops(), run_loops("--every=2", *SAMPLED)
+    assert set(loops) == set(LOOPS)
+    assert set(sampled) == set(SAMPLED)
+    wrong = [(name, *found) for name in LOOPS for found in wrong_in(name, loops[name])]
+    wrong += [(name, "sampled", *found) for name in SAMPLED for found in wrong_when_sampled(sampled[name], loops[name])]
+    assert not wrong

@@ -49,6 +49,7 @@ def test_the_configuration_of_ci_differs_in_warnings_only():
     assert strict == {name: str(value).lower() for name, value in theirs.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["DeprecationWarning", "FutureWarning", "RuntimeWarning"])
 def test_a_warning_fails_the_checks_of_ci_only(kind, tmp_path):
     (tmp_path / "test_it.py").write_text(f"import warnings\ndef test_it():\n    warnings.warn('next year', {kind})\n")

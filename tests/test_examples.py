@@ -45,7 +45,12 @@ def test_every_example_is_run():
     assert sorted(path.name for path in (ROOT / "examples").glob("*.py")) == sorted(EXAMPLES)
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+DEFAULT = ("plot_1_classify_digits.py", "plot_4_custom_layer_and_op.py")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in DEFAULT else pytest.param(name, marks=pytest.mark.slow) for name in EXAMPLES]
+)
 def test_example(name, tmp_path):
     before = os.times()
     done = run(str(ROOT / "examples" / name), cwd=tmp_path)
@@ -73,6 +78,7 @@ def test_example_without_matplotlib(tmp_path):
     assert done.stdout.endswith('No figure: it needs Matplotlib, pip install ".[plot]"\n')
 
 
+@pytest.mark.slow
 def test_tutorial(tmp_path):
     pytest.importorskip("matplotlib")
     done = run(str(DOCS / "tutorials" / "train_and_read_the_backward_cost.py"), cwd=tmp_path)

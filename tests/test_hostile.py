@@ -36,7 +36,7 @@ def mutated(tmp_path, suffix, count, seed):
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_mutants_are_refused_or_are_what_they_say(tmp_path, suffix):
-    mutated(tmp_path, suffix, 300, 1)
+    mutated(tmp_path, suffix, 150, 1)
 
 
 @pytest.mark.slow

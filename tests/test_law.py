@@ -440,6 +440,7 @@ def unlike_layers():
     return dense(4, 8, 8, 8, 4, 3), nn.CrossEntropyLoss(), X4, np.array([0, 1])
 
 
+@pytest.mark.slow
 def test_extrapolated_counts_have_an_interval_that_holds_the_truth():
     truth = law(*unlike_layers(), budget=30.0).way("chain rule per parameter")
     assert not truth.extrapolated and truth.intervals == {}

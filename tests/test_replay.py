@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_cases import LAYERS
 from optimizer_cases import CASES as OPTIMIZERS
+from thinning import thinned
 
 import microfw as mf
 from microfw import nn, optim, recording
@@ -484,7 +485,7 @@ def test_settings_change_without_a_new_capture(kind, options):
     assert twins.step.captures == captures
 
 
-@pytest.mark.parametrize(("kind", "options"), list(optimizer_rows()))
+@pytest.mark.parametrize(("kind", "options"), thinned(optimizer_rows(), 4))
 def test_long_plans_are_updated_and_followed(kind, options):
     def deep():
         layers = [layer for k in range(40) for layer in (nn.Dense(5, 5, rng=k), nn.Tanh())]

@@ -484,7 +484,7 @@ def test_what_an_interrupted_fit_left_is_no_epoch_of_a_later_block():
 EVENTS = ["step"] * 8 + ["short", "evaluate", "error", "anomaly", "block", "fit", "forward", "epoch", "state", "lr"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     every=st.sampled_from([1, 2, 3, 5]),
     compile=st.booleans(),
