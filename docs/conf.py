@@ -17,7 +17,7 @@ import doctests
 
 import microfw as mf
 import microfw.ops.whole  # so that the table of ops has all
-from microfw.registry import OPS
+from microfw.autograd.registry import OPS
 
 project = "microfw"
 author = "The microfw maintainers"

@@ -21,7 +21,7 @@ import numpy as np
 
 import microfw as mf
 from microfw import nn, optim
-from microfw.op import each
+from microfw.autograd.op import each
 
 
 def sigmoid(x, beta):

@@ -12,40 +12,40 @@ from typing import TYPE_CHECKING
 import numpy as _np
 
 from microfw import errors, nn, ops, optim
-from microfw.lazy import on_use
-from microfw.op import op
-from microfw.recording import no_grad
-from microfw.tensor import Tensor, tensor
+from microfw._lazy import on_use
+from microfw.autograd.mode import no_grad
+from microfw.autograd.op import op
+from microfw.autograd.tensor import Tensor, tensor
 
 if TYPE_CHECKING:
     from microfw import data, estimators, profiler, replay, testing, training
-    from microfw.anomaly import detect_anomaly
-    from microfw.calculus import grad, jvp, value_and_grad, vjp
-    from microfw.checkpoints import checkpoint
-    from microfw.differences import gradcheck, gradgradcheck
-    from microfw.drawing import draw
-    from microfw.files import load, save
-    from microfw.jacobians import hessian, hvp, jacobian
+    from microfw.autograd.anomaly import detect_anomaly
+    from microfw.autograd.functional import grad, jvp, value_and_grad, vjp
+    from microfw.autograd.gradcheck import gradcheck, gradgradcheck
+    from microfw.derivatives.checkpoint import checkpoint
+    from microfw.derivatives.jacobian import hessian, hvp, jacobian
     from microfw.profiler import Profiler
     from microfw.replay import compile
+    from microfw.serialization import load, save
     from microfw.training import Hook, Trainer
+    from microfw.visualization import draw
 else:  # what not every script needs
     __getattr__ = on_use(
         "microfw",
         {
-            "anomaly": "detect_anomaly",
-            "calculus": "grad jvp value_and_grad vjp",
-            "checkpoints": "checkpoint",
+            "autograd.anomaly": "detect_anomaly",
+            "autograd.functional": "grad jvp value_and_grad vjp",
+            "autograd.gradcheck": "gradcheck gradgradcheck",
             "data": "",
-            "differences": "gradcheck gradgradcheck",
-            "drawing": "draw",
+            "derivatives.checkpoint": "checkpoint",
+            "derivatives.jacobian": "hessian hvp jacobian",
             "estimators": "",
-            "files": "load save",
-            "jacobians": "hessian hvp jacobian",
             "profiler": "Profiler",
             "replay": "compile",
+            "serialization": "load save",
             "testing": "",
             "training": "Hook Trainer",
+            "visualization": "draw",
         },
     )
 

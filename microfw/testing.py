@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from microfw.calculus import jvp, vjp
-from microfw.differences import gradcheck, gradgradcheck
+from microfw.autograd.functional import jvp, vjp
+from microfw.autograd.gradcheck import gradcheck, gradgradcheck
+from microfw.autograd.mode import Observer, mode
+from microfw.autograd.op import Cost, Op
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, GradientError, MicrofwError
-from microfw.op import Cost, Op
-from microfw.recording import Observer, mode
-from microfw.tensor import Tensor
 
 RTOL = 1e-6
 """Largest relative error of derivatives beside differences."""

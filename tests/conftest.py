@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import microfw.ops.whole  # all of them, for tables of cases  # noqa: F401
-from microfw import recording
-from microfw.phases import OTHER
-from microfw.registry import OPS
+from microfw.autograd import mode as recording
+from microfw.autograd.phases import OTHER
+from microfw.autograd.registry import OPS
 
 
 def pytest_configure():

@@ -251,7 +251,7 @@ class Mutator:
             (text if again else json.dumps(self.meta, separators=(",", ":"))).encode()
         ).hexdigest()
         notes = {META: text, DIGEST: checksum}
-        from microfw.files import npz, safetensors
+        from microfw.serialization import npz, safetensors
 
         maker = npz if self.suffix == ".npz" else safetensors
         return b"".join(bytes(piece) for piece in maker.pieces(arrays, notes))
@@ -302,7 +302,7 @@ def campaign(folder, suffix, count, seed, memory=True):
 
 def save_plainly(path, model):
     """Save without forcing to the disk, for speed."""
-    from microfw.files import durable
+    from microfw.serialization import atomic_write as durable
 
     kept = durable.atomic_write
     durable.atomic_write = lambda path, pieces: Path(path).write_bytes(b"".join(bytes(piece) for piece in pieces))

@@ -38,7 +38,7 @@ from cases.points import POINTS
 from op_cases import CASES
 
 import microfw as mf
-from microfw import graph
+from microfw.autograd import graph
 
 BY_NAME = {case.name: case for case in CASES}
 SCALES = ("_scaled", "_inverse")  # choose a scale on which no result depends, so that another one changes nothing

@@ -9,9 +9,9 @@ import pytest
 
 import microfw as mf
 from microfw import nn
-from microfw.anomaly import Finder, place
+from microfw.autograd.anomaly import Finder, place
+from microfw.autograd.mode import MODE, mode
 from microfw.errors import NonFiniteError
-from microfw.recording import MODE, mode
 
 
 @pytest.fixture(autouse=True)
@@ -231,7 +231,7 @@ def test_off_means_no_observer():
 
 
 def test_places_are_forgotten_in_time(monkeypatch):
-    monkeypatch.setattr("microfw.anomaly.MOST_PLACES", 10)
+    monkeypatch.setattr("microfw.autograd.anomaly.MOST_PLACES", 10)
     with mf.detect_anomaly():
         first = np.sqrt(ZERO)
         for _ in range(9):

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import microfw as mf
 from microfw import nn
+from microfw.autograd.registry import OPS
 from microfw.errors import ArgumentError, DTypeError, GradientError, GraphError, ShapeError
 from microfw.ops.elementwise import sigmoid
-from microfw.registry import OPS
 
 X = np.array([0.3, -0.7, 1.1])
 

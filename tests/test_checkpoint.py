@@ -12,9 +12,9 @@ import pytest
 
 import microfw as mf
 from microfw import nn
+from microfw.autograd.mode import path
+from microfw.autograd.state_discovery import reach
 from microfw.errors import DTypeError, GraphError
-from microfw.reach import reach
-from microfw.recording import path
 
 X = np.array([[0.3, -0.7, 1.1], [0.2, 0.9, -0.4]])
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from microfw import cli
+from microfw.cli import main as cli
 from microfw.profiler import Session
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import microfw as mf
 from microfw import ops
-from microfw.registry import OPS
+from microfw.autograd.registry import OPS
 
 
 def test_an_op_shows_its_name_and_the_function_that_was_written_for_it():

@@ -9,11 +9,11 @@ import pytest
 
 import microfw as mf
 from microfw import nn, optim
-from microfw.graph import reachable
-from microfw.op import Cost
+from microfw.autograd.graph import reachable
+from microfw.autograd.op import Cost
+from microfw.law.run import law
 from microfw.profiler import Session
-from microfw.profiler.law import law
-from microfw.profiler.report import report, reuse
+from microfw.profiler.reports.text import report, reuse
 
 RNG = np.random.default_rng(0)
 

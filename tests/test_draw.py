@@ -13,10 +13,10 @@ import pytest
 
 import microfw as mf
 from microfw import nn
-from microfw.drawing import svg as pen
-from microfw.drawing.layout import place
-from microfw.drawing.words import clean, columns, quoted, short
 from microfw.errors import ArgumentError, DTypeError, GraphError
+from microfw.visualization import svg as pen
+from microfw.visualization.layout import place
+from microfw.visualization.text import clean, columns, quoted, short
 
 X = np.linspace(-1, 1, 32, dtype=np.float32).reshape(4, 8)
 HOSTILE = "a\"b'</script><script>alert(1)</script>\\\n\0\x1b]]>&amp;\ud800\u202e{|}\\N"

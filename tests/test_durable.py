@@ -20,7 +20,7 @@ import pytest
 import microfw as mf
 from microfw import nn
 from microfw.errors import CheckpointError
-from microfw.files import durable
+from microfw.serialization import atomic_write as durable
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
 

@@ -15,9 +15,9 @@ from layer_cases import LAYERS, Weighed, outputs, state
 import microfw as mf
 from microfw import nn
 from microfw.errors import CheckpointError
-from microfw.files import container, tree
-from microfw.files.registry import ROWS
-from microfw.files.strict import Refused
+from microfw.serialization import container, tree
+from microfw.serialization.registry import ROWS
+from microfw.serialization.strict import Refused
 
 FORMATS = ["npz", "safetensors"]
 

@@ -19,10 +19,10 @@ import pytest
 
 import microfw as mf
 from microfw import nn, optim
+from microfw.autograd.graph import Node
+from microfw.autograd.mode import HERE, MODE, path
+from microfw.autograd.registry import OPS
 from microfw.errors import ArgumentError, GraphError, ShapeError
-from microfw.graph import Node
-from microfw.recording import HERE, MODE, path
-from microfw.registry import OPS
 
 
 def leaf(*values, dtype=np.float64):

@@ -12,9 +12,9 @@ import pytest
 
 import microfw as mf
 from microfw import nn, optim
+from microfw.autograd.grad_hooks import Handle
+from microfw.autograd.mode import path
 from microfw.errors import DTypeError, GraphError, ShapeError
-from microfw.hooks import Handle
-from microfw.recording import path
 
 X = np.array([1.0, 2.0, 3.0])
 

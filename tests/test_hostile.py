@@ -19,8 +19,8 @@ from mutants import DIGEST, META, Mutator, campaign, content
 import microfw as mf
 from microfw import nn
 from microfw.errors import ArgumentError, CheckpointError, NonFiniteError
-from microfw.files import npz, safetensors
 from microfw.profiler import Profiler
+from microfw.serialization import npz, safetensors
 from microfw.training import Checkpoint
 
 FORMATS = [".npz", ".safetensors"]
@@ -99,9 +99,9 @@ def test_files_are_read_without_pickle_and_without_evaluation():
     import ast
     from pathlib import Path
 
-    import microfw.files
+    import microfw.serialization
 
-    for path in Path(microfw.files.__file__).parent.glob("*.py"):
+    for path in Path(microfw.serialization.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             name = getattr(node, "id", getattr(node, "attr", getattr(node, "name", "")))
             if isinstance(node, ast.Attribute) and ast.unparse(node) == "re.compile":
@@ -248,7 +248,7 @@ def test_arrays_of_objects_are_refused(tmp_path):
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_booleans_that_are_neither(tmp_path, suffix):
-    from microfw.files import container
+    from microfw.serialization import container
 
     path = tmp_path / f"a{suffix}"
     container.write(path, {"a": np.array([True, False])}, {})

@@ -9,7 +9,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn
-from microfw.calculus import Recorded
+from microfw.autograd.functional import Recorded
 from microfw.errors import ArgumentError, DTypeError, GradientError, GraphError, ShapeError
 
 X = np.array([0.3, -0.7, 1.1])

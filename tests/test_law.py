@@ -12,16 +12,16 @@ import pytest
 from op_cases import DIFFERENTIABLE, title
 
 import microfw as mf
-from microfw import cli, nn
-from microfw.graph import reachable
+from microfw import nn
+from microfw.autograd.graph import reachable
+from microfw.cli import main as cli
+from microfw.law.measure import Meter, Problem, peak
+from microfw.law.parameter_sample import sampling_order, strata_of, total
+from microfw.law.scalar_graph import scalar_graph
+from microfw.law.strategies import chain_rule, count_paths, path_recursion, scalar_backprop
+from microfw.law.sweeps import VALUES, power_law
 from microfw.ops import elementwise, reduction
 from microfw.profiler import law, sweep
-from microfw.profiler.measure import Meter, Problem, peak
-from microfw.profiler.parameter_sample import sampling_order, strata_of, total
-from microfw.profiler.render.law_view import law_view
-from microfw.profiler.scalar import scalar_graph
-from microfw.profiler.strategies import chain_rule, count_paths, path_recursion, scalar_backprop
-from microfw.profiler.sweep import VALUES, power_law
 
 NAMES = ["backprop", "forward mode", "central differences", "one-sided differences",
          "backprop", "chain rule per parameter", "paths, no memory"]  # fmt: skip
@@ -471,7 +471,7 @@ def test_an_interval_is_shown_and_saved():
         {what: list(ends) for what, ends in way.intervals.items()}
     ]
     assert found.way("central differences").intervals.keys() == {"seconds"}
-    assert law_view(found)["ways"][-2]["margins"]["rules"] == (high - low) / 2
+    assert found.page_data()["ways"][-2]["margins"]["rules"] == (high - low) / 2
 
 
 def test_a_sample_is_of_every_layer():

@@ -9,7 +9,8 @@ import pytest
 from thinning import thinned
 
 import microfw as mf
-from microfw import nn, optim, recording
+from microfw import nn, optim
+from microfw.autograd import mode as recording
 from microfw.errors import ShapeError
 from microfw.profiler import assert_cost
 

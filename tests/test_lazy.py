@@ -10,7 +10,7 @@ from thinning import thinned
 
 import microfw as mf
 from microfw import nn, ops, optim
-from microfw.registry import OPS
+from microfw.autograd.registry import OPS
 
 
 def fresh(code):
@@ -44,7 +44,9 @@ def test_a_dense_net_imports_no_convolution():
         "print(*(n for n in sys.modules if n.startswith('microfw.')))"
     ).split()
     assert "microfw.nn.dense" in used
-    assert not {"microfw.ops.convolution", "microfw.nn.conv2d", "microfw.optim.adam", "microfw.calculus"} & {*used}
+    assert not {"microfw.ops.convolution", "microfw.nn.conv2d", "microfw.optim.adam", "microfw.autograd.functional"} & {
+        *used
+    }
 
 
 def test_where_an_op_waits_is_where_it_is_declared():
@@ -120,7 +122,7 @@ def test_threads_that_use_names_first_do_not_meet_half_of_a_module():
 
 
 @pytest.mark.parametrize(
-    "name", ["mf.nn.losses.CrossEntropyLoss", "mf.nn.dense", "mf.optim.sgd", "mf.calculus", "mf.ops.factors"]
+    "name", ["mf.nn.losses.CrossEntropyLoss", "mf.nn.dense", "mf.optim.sgd", "mf.autograd.functional", "mf.ops.factors"]
 )
 def test_modules_are_found_by_their_names(name):
     assert fresh(f"import microfw as mf; print(bool({name}))") == "True"

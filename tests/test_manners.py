@@ -11,8 +11,8 @@ from cases.samples import floats
 
 import microfw as mf
 from microfw import nn
+from microfw.autograd.registry import OPS
 from microfw.errors import GraphError, ShapeError
-from microfw.registry import OPS
 
 A = floats((3, 4))
 SQUARE = floats((3, 3), seed=2)

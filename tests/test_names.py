@@ -9,8 +9,8 @@ import pytest
 
 import microfw as mf
 from microfw import ops
+from microfw.autograd.registry import OPS
 from microfw.errors import ShapeError
-from microfw.registry import OPS
 
 LIBRARY = {name: op for name, op in OPS.items() if op.value.__module__.startswith("microfw.ops")}
 MODULES = {"windows", "lookup"}

@@ -14,9 +14,9 @@ from op_cases import floats
 
 import microfw as mf
 from microfw import nn, optim
+from microfw.autograd.mode import path
 from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from microfw.nn import initializers
-from microfw.recording import path
 
 layers = pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.name)
 

@@ -12,9 +12,9 @@ from cases.samples import floats
 from op_cases import title
 
 import microfw as mf
+from microfw.autograd.registry import NUMPY
 from microfw.errors import ArgumentError, ShapeError, SingularError
 from microfw.ops import indexing
-from microfw.registry import NUMPY
 
 A = floats((3, 4))
 B = floats((2, 3, 4), seed=3)

@@ -11,9 +11,9 @@ from op_cases import CASES, NAMES, SAMPLES, backwards, floats, plain, repeated, 
 
 import microfw as mf
 from microfw import ops, testing
+from microfw.autograd.graph import Node
+from microfw.autograd.registry import NUMPY, OPS
 from microfw.errors import ArgumentError, GraphError, ShapeError
-from microfw.graph import Node
-from microfw.registry import NUMPY, OPS
 
 pytestmark = pytest.mark.usefixtures("quiet")
 samples = pytest.mark.parametrize(("case", "sample"), SAMPLES, ids=title)

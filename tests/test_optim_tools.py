@@ -10,10 +10,10 @@ import pytest
 
 import microfw as mf
 from microfw import nn, optim
+from microfw.autograd.phases import OTHER, UPDATE
 from microfw.errors import ArgumentError, GraphError, NonFiniteError
 from microfw.optim import schedules
 from microfw.optim.linesearch import Point, search
-from microfw.phases import OTHER, UPDATE
 
 # L-BFGS
 

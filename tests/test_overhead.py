@@ -9,9 +9,10 @@ import pytest
 
 import microfw as mf
 from microfw import nn, optim
-from microfw.profiler import Session, overhead, report
-from microfw.profiler.overhead import Extra, interval
-from microfw.profiler.recorder import Recorder
+from microfw.profiler import Session, report
+from microfw.profiler.recorder import overhead
+from microfw.profiler.recorder.overhead import Extra, interval
+from microfw.profiler.recorder.recorder import Recorder
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((32, 12), np.float32), RNG.integers(0, 4, 32)
@@ -74,7 +75,7 @@ def test_a_step_that_cannot_be_run_again_is_estimated(change, monkeypatch):
         return x + 0
 
     if change == "large array":
-        monkeypatch.setattr("microfw.profiler.sequence.MAX_KEPT", 10)
+        monkeypatch.setattr("microfw.profiler.recorder.sequence.MAX_KEPT", 10)
     model = nn.Sequential(nn.Dense(12, 4, rng=0), *([nn.Lambda(works)] if change == "failing op" else []))
     profiler, *_ = profiled("eager", steps=5, model=model)
     found = profiler.session.overhead

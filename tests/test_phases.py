@@ -14,7 +14,7 @@ import pytest
 import microfw as mf
 from microfw import nn, optim
 from microfw.profiler import Session, report
-from microfw.profiler.sampling import every_nth
+from microfw.profiler.recorder.sampling import every_nth
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_leaves_made_in_each_step_take_no_memory():
 
 
 def test_a_run_without_steps_takes_bounded_memory(monkeypatch):
-    monkeypatch.setattr("microfw.profiler.sequence.MAX_DEPTH", 50)
+    monkeypatch.setattr("microfw.profiler.recorder.sequence.MAX_DEPTH", 50)
     w = nn.Parameter(np.ones(3))
     with mf.Profiler() as profiler:
         for _ in range(100):

@@ -9,10 +9,11 @@ import pytest
 
 import microfw as mf
 from microfw import nn, optim
+from microfw.autograd.mode import MODE, PLAIN
 from microfw.errors import ArgumentError, DataError, GraphError
-from microfw.profiler import Epoch, Layer, Row, Session, recorder, report
+from microfw.profiler import Epoch, Layer, Row, Session, report
+from microfw.profiler.recorder import recorder
 from microfw.profiler.session import COUNTS, merged
-from microfw.recording import MODE, PLAIN
 
 RNG = np.random.default_rng(0)
 X = RNG.random((64, 12)).astype(np.float32)

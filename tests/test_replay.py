@@ -19,10 +19,11 @@ from optimizer_cases import CASES as OPTIMIZERS
 from thinning import thinned
 
 import microfw as mf
-from microfw import nn, optim, recording
+from microfw import nn, optim
+from microfw.autograd import mode as recording
+from microfw.autograd.mode import Observer, mode
+from microfw.autograd.state_discovery import reached
 from microfw.errors import ArgumentError, DataError, MicrofwError, NonFiniteError
-from microfw.reach import reached
-from microfw.recording import Observer, mode
 from microfw.replay.plan import CHUNK
 
 
@@ -1137,7 +1138,7 @@ def test_what_hooks_train_between_epochs_is_in_no_epoch(tmp_path, when, steps, e
 
 
 def test_patterns_that_make_room_are_counted_once():
-    from microfw.profiler import recorder
+    from microfw.profiler.recorder import recorder
 
     twins = Twins()
     loss, model, optimizer = twins.loss, twins.model, twins.optimizer

@@ -17,9 +17,10 @@ import pytest
 import microfw as mf
 from microfw import nn, optim
 from microfw.errors import ArgumentError, DataError
-from microfw.profiler import Epoch, Layer, Ratio, Row, Session, Trace, report, tracer
-from microfw.profiler.render.csv import unguarded
-from microfw.profiler.render.markdown import decoded
+from microfw.profiler import Epoch, Layer, Ratio, Row, Session, Trace, report
+from microfw.profiler.recorder import trace as tracer
+from microfw.profiler.reports.csv import unguarded
+from microfw.profiler.reports.markdown import decoded
 from microfw.profiler.session import COUNTS, LARGEST, PHASES, merged
 
 X = np.random.default_rng(0).random((48, 6)).astype(np.float32)
@@ -600,7 +601,7 @@ def test_hostile_names_come_through_a_markdown_reader(hostile):
     reader.feed(html)
     allowed = {"h3", "p", "code", "strong", "table", "thead", "tbody", "tr", "th", "td", "details", "summary"}
     assert reader.tags <= allowed
-    from microfw.profiler.render.names import hidden_again
+    from microfw.profiler.reports.names import hidden_again
 
     assert [hidden_again(row[0].strip("\n")) for row in reader.rows[1 : 1 + len(chosen)]] == chosen
 

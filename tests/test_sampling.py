@@ -13,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import microfw as mf
-from microfw import nn, optim, recording
+from microfw import nn, optim
+from microfw.autograd import mode as recording
 from microfw.errors import ArgumentError, MicrofwError, NonFiniteError
-from microfw.profiler import Epoch, Row, Session, compare, report, sampling
-from microfw.profiler.fits import FitProfile, fits_report
-from microfw.profiler.log import Log
+from microfw.profiler import Epoch, Row, Session, compare, report
+from microfw.profiler.recorder import sampling
+from microfw.profiler.recorder.log import Log
+from microfw.profiler.search import FitProfile, fits_report
 
 RNG = np.random.default_rng(0)
 X = RNG.random((48, 12)).astype(np.float32)

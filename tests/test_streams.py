@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import microfw as mf
-from microfw import cli, nn, optim
+from microfw import nn, optim
+from microfw.cli import main as cli
 from microfw.errors import CheckpointError, FileError
 from microfw.profiler import Session
 from microfw.training import Checkpoint

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import microfw as mf
+from microfw.autograd.op import Cost, each
 from microfw.errors import ArgumentError, GradientError
-from microfw.op import Cost, each
 
 X = np.array([[0.5, -1.5, 2.0], [0.3, 1.1, -0.7]])
 

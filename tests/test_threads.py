@@ -11,7 +11,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn, optim
-from microfw.recording import HERE, MODE
+from microfw.autograd.mode import HERE, MODE
 
 
 def together(works):

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from microfw import nn, optim, recording
+from microfw import nn, optim
+from microfw.autograd import mode as recording
 from microfw.data import Dataset, load
 from microfw.errors import ArgumentError, DataError, DTypeError, NonFiniteError, ShapeError
 from microfw.training import History, Hook, Trainer, metrics

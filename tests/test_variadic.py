@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 import microfw as mf
-from microfw import ops, variadic
+from microfw import ops
+from microfw.autograd import variadic
+from microfw.autograd.op import WRITTEN
+from microfw.autograd.registry import OPS
 from microfw.errors import DTypeError, GraphError
-from microfw.op import WRITTEN
-from microfw.registry import OPS
 
 
 def _others(g, xs, index):

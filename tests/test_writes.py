@@ -14,8 +14,8 @@ import pytest
 
 import microfw as mf
 from microfw import nn, optim
+from microfw.autograd.registry import NUMPY, OPS
 from microfw.errors import GraphError
-from microfw.registry import NUMPY, OPS
 
 W = np.arange(6.0).reshape(3, 2) + 1
 X = np.arange(12.0).reshape(4, 3) - 5

@@ -163,7 +163,7 @@ print("visits:", dict(visits_paths), "together", sum(visits_paths.values()))
 # Two paths lead to *b*, three to *a*. Here that is little. But put such pieces one behind the other, and the paths
 # multiply, while the nodes only add up. The engine's own graph, with numbers that are doubled again and again:
 
-from microfw.profiler.strategies import count_paths
+from microfw.law.strategies import count_paths
 
 for doublings in (1, 4, 16, 64):
     x = end = mf.tensor(1.0, requires_grad=True)

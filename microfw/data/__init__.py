@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from microfw.lazy import on_use
+from microfw._lazy import on_use
 
 if TYPE_CHECKING:
     from microfw.data.batching import batches

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.mode import MODE, mode
 from microfw.data.rows import Rows
 from microfw.errors import ArgumentError, message
 from microfw.nn import Module
-from microfw.recording import MODE, mode
 from microfw.training.checks import smallest_batch
 from microfw.training.clipping import Clip
 from microfw.training.hooks import Hooks, TrainState

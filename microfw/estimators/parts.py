@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from microfw import nn, optim
+from microfw.autograd.mode import mode
 from microfw.errors import ArgumentError, ShapeError, message
 from microfw.nn import activations
-from microfw.recording import mode
 
 ALIASES = {"logistic": "sigmoid", "leaky_relu": "leakyrelu", "swish": "silu"}
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, message
 from microfw.nn.checks import floats_given, given, positive, wrong_shape
 from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
 from microfw.ops import elementwise, reduction
 from microfw.ops.elementwise import relu
-from microfw.tensor import Tensor
 
 
 class ReLU(Module):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DTypeError, ShapeError, message
 from microfw.nn.checks import given, positive
 from microfw.nn.dense import Dense
@@ -17,7 +18,6 @@ from microfw.nn.module import Module
 from microfw.ops.linalg import matmul
 from microfw.ops.normalization import masked_softmax
 from microfw.ops.reduction import softmax
-from microfw.tensor import Tensor
 
 
 class MultiHeadAttention(Module):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
+from microfw.autograd.tensor import Tensor
 from microfw.nn.maxpool2d import MaxPool2D
 from microfw.ops.pooling import avg_pool
-from microfw.tensor import Tensor
 
 
 class AvgPool2D(MaxPool2D):

@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, ShapeError, message
 from microfw.nn.checks import given, positive, positive_eps, wrong_shape
 from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
 from microfw.ops.elementwise import subtract
 from microfw.ops.normalization import normalize
-from microfw.tensor import Tensor
 
 
 class _BatchNorm(Module):

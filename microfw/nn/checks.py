@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DTypeError, ShapeError, message
 from microfw.nn.dense import as_input, wrong_dtype
 from microfw.nn.module import Module
-from microfw.tensor import Tensor
 
 Fits = Callable[[Any], None]
 

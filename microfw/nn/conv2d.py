@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DTypeError, ShapeError, message
 from microfw.nn.dense import as_input, wrong_dtype
 from microfw.nn.initializers import Seed, fans, glorot_uniform, initial, uniform
 from microfw.nn.module import Module, Parameter
 from microfw.ops.convolution import conv
 from microfw.ops.windows import Padding, Sizes, check_padding, per_axis
-from microfw.tensor import Tensor
 
 
 class Conv2D(Module):

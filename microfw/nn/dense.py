@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DTypeError, MicrofwError, ShapeError, message
 from microfw.nn.initializers import Seed, glorot_uniform, initial, uniform
 from microfw.nn.module import Module, Parameter
 from microfw.ops.linalg import linear, matmul
-from microfw.tensor import Tensor
 
 
 class Dense(Module):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DataError, DTypeError, message
 from microfw.nn.checks import positive
 from microfw.nn.dense import as_input
@@ -15,7 +16,6 @@ from microfw.nn.module import Module, Parameter
 from microfw.ops.effects import outside
 from microfw.ops.elementwise import where
 from microfw.ops.indexing import take
-from microfw.tensor import Tensor
 
 
 class Embedding(Module):

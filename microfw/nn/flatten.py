@@ -5,9 +5,9 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from microfw.autograd.tensor import Tensor
 from microfw.nn.checks import numbers, wrong_shape
 from microfw.nn.module import Module
-from microfw.tensor import Tensor
 
 
 class Flatten(Module):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ShapeError, message
 from microfw.nn.checks import floats_given
 from microfw.nn.module import Module
 from microfw.ops.reduction import mean
-from microfw.tensor import Tensor
 
 
 class GlobalAvgPool2D(Module):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, message
 from microfw.nn.checks import floats_given, given, positive, positive_eps, wrong_shape
 from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
 from microfw.ops.normalization import normalize
-from microfw.tensor import Tensor
 
 
 class LayerNorm(Module):

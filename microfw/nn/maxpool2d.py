@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, ShapeError, message
 from microfw.nn.checks import floats_given
 from microfw.nn.conv2d import _short
 from microfw.nn.module import Module
 from microfw.ops.pooling import max_pool
 from microfw.ops.windows import Padding, Sizes, check_padding, geometry, per_axis
-from microfw.tensor import Tensor
 
 
 class MaxPool2D(Module):

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from microfw import recording
+from microfw.autograd import mode as recording
+from microfw.autograd.mode import HERE, MODE, changes
+from microfw.autograd.tensor import Tensor, values_of
 from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, message, printable
-from microfw.recording import HERE, MODE, changes
-from microfw.tensor import Tensor, values_of
 
 
 class Parameter(Tensor):

@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, ShapeError, message
 from microfw.nn.checks import given, positive, wrong_shape
 from microfw.nn.initializers import Seed, glorot_uniform, orthogonal
 from microfw.nn.module import Module, Parameter
 from microfw.ops.linalg import linear, matmul
 from microfw.ops.recurrent import recur
-from microfw.tensor import Tensor
 
 
 class _Recurrent(Module):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, ShapeError, message
 from microfw.nn.checks import given, numbers
 from microfw.nn.module import Module
-from microfw.tensor import Tensor
 
 
 class Residual(Module):

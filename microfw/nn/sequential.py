@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, overload
 
+from microfw.autograd.mode import HERE
 from microfw.errors import ArgumentError, message
 from microfw.nn.module import Module
-from microfw.recording import HERE
 
 
 class Sequential(Module):

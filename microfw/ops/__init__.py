@@ -7,10 +7,10 @@ name, as ``ops.softmax``, besides in its family's module. One shares its module'
 
 from typing import TYPE_CHECKING
 
-from microfw.lazy import on_use
-from microfw.op import Applicable, Cost, each, moves
+from microfw._lazy import on_use
+from microfw.autograd.op import Applicable, Cost, each, moves
+from microfw.autograd.registry import OPS
 from microfw.ops import effects, elementwise, indexing, layout, linalg, loss, reduction
-from microfw.registry import OPS
 
 if TYPE_CHECKING:
     from microfw.ops import (

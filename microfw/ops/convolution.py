@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from microfw.autograd.op import Array, Cost, Shape, op
 from microfw.errors import ArgumentError, ShapeError, message
-from microfw.op import Array, Cost, Shape, op
 from microfw.ops.windows import (
     AXES,
     Geometry,

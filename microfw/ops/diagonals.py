@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ShapeError, message
 from microfw.ops.elementwise import where
 from microfw.ops.indexing import getitem, put
 from microfw.ops.layout import moveaxis, ravel, reshape
 from microfw.ops.mapping import operand, stands_for
-from microfw.tensor import Tensor
 
 
 def _line(rows: int, columns: int, offset: int) -> slice:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.op import Array, Cost, Shape, op
+from microfw.autograd.op import Array, Cost, Shape, op
 
 
 def _mask_cost(y: Shape, x: Shape, **params: Any) -> Cost:

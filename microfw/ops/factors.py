@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from microfw.autograd.op import Array, Cost, Shape, op
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ShapeError, SingularError, message
-from microfw.op import Array, Cost, Shape, op
 from microfw.ops.elementwise import identity
 from microfw.ops.layout import broadcast_to
 from microfw.ops.linalg import matmul, swap
 from microfw.ops.mapping import operand, stands_for
-from microfw.tensor import Tensor
 
 
 def square(where: str, a: Any) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ShapeError, message
 from microfw.ops.convolution import conv, conv_transpose
 from microfw.ops.pooling import avg_pool, max_pool
 from microfw.ops.windows import AXES, Padding, Sizes
-from microfw.tensor import Tensor
 
 
 def conv1d(

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
+from microfw.autograd.op import Array, Cost, Shape, moves, op
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, message
-from microfw.op import Array, Cost, Shape, moves, op
 from microfw.ops.elementwise import where
 from microfw.ops.layout import ravel
 from microfw.ops.mapping import operand, stands_for
-from microfw.tensor import Tensor
 
 
 def _basic(key: Any) -> bool:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
+from microfw.autograd.op import Array, Shape, moves, op
+from microfw.autograd.tensor import Tensor
+from microfw.autograd.variadic import starts
 from microfw.errors import ShapeError, message
-from microfw.op import Array, Shape, moves, op
 from microfw.ops.indexing import getitem
 from microfw.ops.layout import atleast_1d, atleast_2d, atleast_3d, ravel, reshape
 from microfw.ops.mapping import operand, stands_for
-from microfw.tensor import Tensor
-from microfw.variadic import starts
 
 
 def _piece(g: Any, index: int, shapes: Sequence[Shape], axis: int) -> Any:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
+from microfw.autograd.op import Array, Cost, Shape, moves, op
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, ShapeError, message
-from microfw.op import Array, Cost, Shape, moves, op
 from microfw.ops.elementwise import identity
 from microfw.ops.mapping import operand, stands_for
-from microfw.tensor import Tensor
 
 
 @op(vjp=lambda g, shape: g.reshape(shape), jvp="linear", cost=moves, numpy=np.reshape, name="reshape")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.op import Array, Cost, Shape, op
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ShapeError
-from microfw.op import Array, Cost, Shape, op
-from microfw.tensor import Tensor
 
 _ONES: dict[int, Array] = {}
 

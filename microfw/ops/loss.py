@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.op import Array, Cost, Shape, each, op
+from microfw.autograd.tensor import Tensor
 from microfw.errors import DataError, ShapeError
-from microfw.op import Array, Cost, Shape, each, op
 from microfw.ops.elementwise import _sigmoid, sigmoid
 from microfw.ops.reduction import softmax
-from microfw.tensor import Tensor
 
 
 @lru_cache(maxsize=32)

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from microfw.registry import NUMPY
-from microfw.tensor import Tensor
+from microfw.autograd.registry import NUMPY
+from microfw.autograd.tensor import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
 

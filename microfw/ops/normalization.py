@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from microfw.op import Array, Cost, Shape, op
+from microfw.autograd.op import Array, Cost, Shape, op
+from microfw.autograd.tensor import Tensor
 from microfw.ops.elementwise.choices import undefined
-from microfw.tensor import Tensor
 
 # To mean 0 and variance 1
 

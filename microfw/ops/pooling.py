@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.op import Array, Cost, Shape, op
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DTypeError, message
-from microfw.op import Array, Cost, Shape, op
 from microfw.ops.windows import (
     Geometry,
     Padding,
@@ -25,7 +26,6 @@ from microfw.ops.windows import (
     put_back,
     windows,
 )
-from microfw.tensor import Tensor
 
 
 def _geometry(where: str, x: Any, kernel: Sizes, stride: Sizes | None, padding: Padding) -> Geometry:

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
+from microfw.autograd.op import Shape
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, ShapeError, message
-from microfw.op import Shape
 from microfw.ops.diagonals import diagonal
 from microfw.ops.elementwise import multiply
 from microfw.ops.layout import ravel, reshape, transpose
 from microfw.ops.linalg import matmul
 from microfw.ops.mapping import operand, stands_for
 from microfw.ops.repeating import roll
-from microfw.tensor import Tensor
 
 Labels = tuple[str, ...]
 """A name for each axis."""

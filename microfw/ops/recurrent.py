@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from microfw.op import Array, Cost, Shape, op
-from microfw.tensor import Tensor
+from microfw.autograd.op import Array, Cost, Shape, op
+from microfw.autograd.tensor import Tensor
 
 
 def _block(x: Any, k: int, of: int, to: int | None = None) -> Any:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
+from microfw.autograd.op import Array, moves, op
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, ShapeError, message
-from microfw.op import Array, moves, op
 from microfw.ops.elementwise import identity, where
 from microfw.ops.indexing import getitem, put, take
 from microfw.ops.layout import broadcast_to, ravel, reshape, swapaxes
 from microfw.ops.mapping import operand, stands_for
-from microfw.tensor import Tensor
 
 Axes = int | tuple[int, ...] | None
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
+from microfw.autograd.op import Array, Cost, Shape, op
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, ShapeError, message
-from microfw.op import Array, Cost, Shape, op
-from microfw.tensor import Tensor
 
 Sizes = int | Sequence[int]
 Padding = int | str | Sequence[int | Sequence[int]]

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, message
 from microfw.optim.checks import as_list, is_real
-from microfw.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 

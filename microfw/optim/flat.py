@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.graph import Leaf
+from microfw.autograd.mode import changes
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DTypeError, GraphError, NonFiniteError, message
-from microfw.graph import Leaf
-from microfw.recording import changes
-from microfw.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, message
 from microfw.optim.checks import as_list
-from microfw.tensor import Tensor
 
 
 class Settings(dict[str, Any]):

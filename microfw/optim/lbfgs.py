@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.mode import MODE
+from microfw.autograd.phases import OTHER, UPDATE
 from microfw.errors import ArgumentError, NonFiniteError, message
 from microfw.optim.checks import as_list
 from microfw.optim.groups import Setting
 from microfw.optim.linesearch import Point, search
 from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Optimizer
-from microfw.phases import OTHER, UPDATE
-from microfw.recording import MODE
 
 Array = np.ndarray[Any, Any]
 

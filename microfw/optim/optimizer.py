@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from microfw.autograd.mode import MODE
 from microfw.errors import ArgumentError, message
 from microfw.optim.flat import Flat, aligned
 from microfw.optim.groups import Group, Settings, split
-from microfw.recording import MODE
 
 Array = np.ndarray[Any, Any]
 

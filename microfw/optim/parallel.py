@@ -8,9 +8,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from microfw.autograd.mode import MODE
+from microfw.autograd.phases import OTHER, UPDATE
 from microfw.errors import ArgumentError, MicrofwError, message
-from microfw.phases import OTHER, UPDATE
-from microfw.recording import MODE
 
 PATIENCE = 60.0
 """Seconds that a rank which failed waits for the others to hear of it, before it aborts them."""

@@ -1,16 +1,20 @@
 """What training costs: recorder, session, and the functions that render it."""
 
-from microfw.profiler.compare import Change, Comparison, alternate, compare
+from typing import TYPE_CHECKING
+
+from microfw._lazy import on_use
+from microfw.profiler.comparison import Change, Comparison, alternate, compare
 from microfw.profiler.cost_check import assert_cost
-from microfw.profiler.fits import FitProfile, fits_report
-from microfw.profiler.law import law
-from microfw.profiler.law_data import Count, Law, LayerCost
-from microfw.profiler.measure import Way
 from microfw.profiler.profiler import Profiler
 from microfw.profiler.ratio import Ratio
-from microfw.profiler.report import report
+from microfw.profiler.reports.text import report
+from microfw.profiler.search import FitProfile, fits_report
 from microfw.profiler.session import Epoch, Layer, Row, Session, Trace
-from microfw.profiler.sweep import Fit, Sweep, sweep
+
+if TYPE_CHECKING:
+    from microfw.law import Count, Fit, Law, LayerCost, Sweep, Way, law, sweep
+else:
+    __getattr__ = on_use("microfw.profiler", {"microfw.law": "Count Fit Law LayerCost Sweep Way law sweep"})
 
 __all__ = [
     "Change",
@@ -37,3 +41,7 @@ __all__ = [
     "report",
     "sweep",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

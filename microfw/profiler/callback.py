@@ -6,8 +6,8 @@ import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from microfw.profiler.fits import FitProfile
 from microfw.profiler.inbox import Address, opened
+from microfw.profiler.search import FitProfile
 
 if TYPE_CHECKING:
     from microfw.profiler.profiler import Profiler

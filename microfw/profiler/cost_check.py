@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.mode import mode
 from microfw.errors import ArgumentError, message
 from microfw.nn.module import Module
-from microfw.profiler.recorder import Recorder
-from microfw.profiler.report import shorten, table
+from microfw.profiler.recorder.recorder import Recorder
+from microfw.profiler.reports.text import shorten, table
 from microfw.profiler.session import Epoch
-from microfw.recording import mode
 
 KINDS = (
     "flops", "flops_forward", "flops_backward", "nodes", "edges", "steps", "parameters", "parameter_tensors",

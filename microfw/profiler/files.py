@@ -8,9 +8,9 @@ from math import isfinite
 from typing import Any, TypeVar
 
 from microfw.errors import ArgumentError, DataError, message
-from microfw.files.output import encode, path_text, picture, write_bytes
-from microfw.files.strict import short
 from microfw.profiler.session import PHASES, VERSION, Epoch, Layer, Row, Session, Trace
+from microfw.serialization.output import encode, path_text, picture, write_bytes
+from microfw.serialization.strict import short
 
 T = TypeVar("T")
 

@@ -7,22 +7,22 @@ from contextvars import Token
 from time import perf_counter_ns
 from typing import Any, Self
 
+from microfw.autograd.mode import MODE, Mode
 from microfw.errors import ArgumentError, DataError, GraphError, message
-from microfw.files.strict import Refused, document
 from microfw.nn.module import Module
 from microfw.profiler.callback import Callback
 from microfw.profiler.environment import environment
 from microfw.profiler.files import parse, to_json
-from microfw.profiler.fits import fits_report
-from microfw.profiler.log import Log
-from microfw.profiler.naming import LayerNames
-from microfw.profiler.overhead import overhead
-from microfw.profiler.recorder import Recorder
-from microfw.profiler.report import report
-from microfw.profiler.sampling import every_nth
+from microfw.profiler.recorder.log import Log
+from microfw.profiler.recorder.naming import LayerNames
+from microfw.profiler.recorder.overhead import overhead
+from microfw.profiler.recorder.recorder import Recorder
+from microfw.profiler.recorder.sampling import every_nth
+from microfw.profiler.recorder.trace import Tracer
+from microfw.profiler.reports.text import report
+from microfw.profiler.search import fits_report
 from microfw.profiler.session import Epoch, Session, merged
-from microfw.profiler.tracer import Tracer
-from microfw.recording import MODE, Mode
+from microfw.serialization.strict import Refused, document
 from microfw.training.hooks import Hook, TrainState
 
 MOST_LOGS = 64

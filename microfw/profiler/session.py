@@ -9,13 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from microfw.profiler.ratio import Ratio, ratio_of
 from microfw.profiler.trace_data import Trace as Trace
-
-if TYPE_CHECKING:
-    from microfw.profiler.law_data import Law
 
 VERSION = 5
 """Of the format."""
@@ -29,6 +26,13 @@ COUNTS = (
 
 LARGEST = ("parameters", "parameter_tensors", "saved_peak_bytes")
 """What of an epoch is not a sum over its steps, but the largest of them."""
+
+
+class PagePart(Protocol):
+    """What the page can show next to a session: what `microfw.profiler.law` found."""
+
+    def page_data(self) -> dict[str, Any]:
+        """Return plain lists and numbers."""
 
 
 @dataclass
@@ -256,51 +260,51 @@ class Session:
         """Return all epochs added up, as epoch 0."""
         return merged(self.epochs)
 
-    # Reading it: each of these is a pure function in `microfw.profiler.render`
+    # Reading it: each of these is a pure function in `microfw.profiler.reports`
     def report(self, **options: Any) -> str:
         """Return text for a terminal; see `microfw.profiler.report`."""
-        from microfw.profiler.report import report
+        from microfw.profiler.reports.text import report
 
         return report(self, **options)
 
-    def html(self, law: Law | None = None) -> str:
+    def html(self, law: PagePart | None = None) -> str:
         """Return one self-contained page; with what `microfw.profiler.law` found, if that is given."""
-        from microfw.profiler.render.html import html
+        from microfw.profiler.reports.html import html
 
         return html(self, law)
 
     def csv(self) -> str:
         """Return a table for a spreadsheet; a cell that it would run as a formula begins with an apostrophe."""
-        from microfw.profiler.render.csv import csv
+        from microfw.profiler.reports.csv import csv
 
         return csv(self)
 
     def markdown(self) -> str:
         """Return Markdown for a pull request."""
-        from microfw.profiler.render.markdown import markdown
+        from microfw.profiler.reports.markdown import markdown
 
         return markdown(self)
 
     def chrome_trace(self) -> str:
         """Return the events of a traced profile in Chrome's trace format, for Perfetto or speedscope."""
-        from microfw.profiler.render.trace import chrome_trace
+        from microfw.profiler.reports.trace import chrome_trace
 
         return chrome_trace(self)
 
     def to_frame(self) -> Any:
         """Return a pandas frame: one row for each op of each layer of each epoch."""
-        from microfw.profiler.render.frame import to_frame
+        from microfw.profiler.reports.frame import to_frame
 
         return to_frame(self)
 
     def plot(self) -> Any:
         """Return a matplotlib figure: the epochs, and the layers of one step."""
-        from microfw.profiler.render.plot import plot
+        from microfw.profiler.reports.plot import plot
 
         return plot(self)
 
     def _repr_html_(self) -> str:
-        from microfw.profiler.render.notebook import notebook
+        from microfw.profiler.reports.notebook import notebook
 
         return notebook(self)
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from microfw.graph import Leaf, Node, Variable, unbroadcast
+from microfw.autograd.graph import Leaf, Node, Variable, unbroadcast
+from microfw.autograd.tensor import Tensor
 from microfw.replay.observe import Applied, Uncapturable, Watch, plainly
 from microfw.replay.trace import Array, Call, Cell, Tape, Untraceable, copy, plain
 from microfw.replay.verification import same
-from microfw.tensor import Tensor
 
 
 class Captured:

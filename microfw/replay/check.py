@@ -5,15 +5,15 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from microfw import recording
+from microfw.autograd import mode as recording
+from microfw.autograd.mode import MODE
+from microfw.autograd.phases import CHECK
+from microfw.autograd.state_discovery import reached
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ReplayError, ReplayWarning, message
-from microfw.phases import CHECK
-from microfw.reach import reached
-from microfw.recording import MODE
 from microfw.replay.observe import Signature, Watch, constant
 from microfw.replay.replayed import FIRST_CHECK, Replay
 from microfw.replay.verification import Difference, StepState
-from microfw.tensor import Tensor
 
 
 def verify(step: Any, key: Any, replay: Replay, arrays: Any, between: Any, update: Any) -> Any:

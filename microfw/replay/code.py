@@ -8,7 +8,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from microfw.op import Op
+from microfw.autograd.op import Op
 from microfw.replay.contents import Contents
 from microfw.replay.values import FORMATTING, LIBRARIES, Noted, Path, code_names
 

@@ -22,6 +22,7 @@ from types import BuiltinFunctionType, FunctionType, MappingProxyType, MethodTyp
 from typing import Any
 from weakref import ref
 
+from microfw.autograd.tensor import Tensor
 from microfw.nn.module import Module
 from microfw.replay.code import CACHE, Code
 from microfw.replay.contents import MAX_TESTS, MAX_VISITS
@@ -43,7 +44,6 @@ from microfw.replay.values import (
     same_value,
     slots_of,
 )
-from microfw.tensor import Tensor
 
 LOCKS = (type(Lock()), type(RLock()))
 """They decide on no number."""

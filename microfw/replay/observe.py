@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from microfw import recording
+from microfw.autograd import mode as recording
+from microfw.autograd.graph import Node
+from microfw.autograd.mode import HERE, MODE, Observer, path
+from microfw.autograd.tensor import Tensor
 from microfw.errors import MicrofwError
-from microfw.graph import Node
-from microfw.recording import HERE, MODE, Observer, path
 from microfw.replay.trace import Array
 from microfw.replay.verification import same
-from microfw.tensor import Tensor
 
 
 class Uncapturable(MicrofwError, RuntimeError):

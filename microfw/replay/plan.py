@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from microfw.autograd.mode import path
 from microfw.optim.flat import aligned
-from microfw.recording import path
 from microfw.replay.capture import Captured
 from microfw.replay.trace import Array, Call, Cell, cells_in, root
 from microfw.replay.write import Writer, function

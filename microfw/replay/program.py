@@ -9,13 +9,13 @@ from time import perf_counter_ns
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from microfw import recording
+from microfw.autograd import mode as recording
+from microfw.autograd.tensor import result
 from microfw.optim.optimizer import Optimizer
 from microfw.replay.guards import fitting
 from microfw.replay.plan import Part
 from microfw.replay.timed import Timed
 from microfw.replay.write import function, indented
-from microfw.tensor import result
 
 if TYPE_CHECKING:
     from microfw.replay.replayed import Replay

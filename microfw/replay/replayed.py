@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from microfw import recording
-from microfw.phases import PREPARATION
-from microfw.recording import MODE, PLAIN, Mode
+from microfw.autograd import mode as recording
+from microfw.autograd.mode import MODE, PLAIN, Mode
+from microfw.autograd.phases import PREPARATION
 from microfw.replay.capture import Captured
 from microfw.replay.dependencies import Dependencies
 from microfw.replay.observe import Signature

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from microfw import recording
+from microfw.autograd import mode as recording
+from microfw.autograd.mode import MODE, Mode
+from microfw.autograd.phases import PREPARATION
+from microfw.autograd.state_discovery import reached
+from microfw.autograd.tensor import Tensor, result
 from microfw.errors import DTypeError, message
-from microfw.phases import PREPARATION
-from microfw.reach import reached
-from microfw.recording import MODE, Mode
 from microfw.replay.capture import Captured, capture
 from microfw.replay.check import verify
 from microfw.replay.dependencies import Dependencies
@@ -24,7 +25,6 @@ from microfw.replay.observe import Signature, Uncapturable, Watch, constant
 from microfw.replay.replayed import FIRST_CHECK, Replay
 from microfw.replay.timed import Timed
 from microfw.replay.verification import Carried, StepState, global_generators
-from microfw.tensor import Tensor, result
 
 Array = np.ndarray[Any, Any]
 Key = tuple[Any, ...]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.recording import Observer
+from microfw.autograd.mode import Observer
 from microfw.replay.plan import Plan
 
 

@@ -47,7 +47,7 @@ GENERATORS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator
 LIBRARIES = frozenset({*sys.stdlib_module_names, "numpy", "scipy", "pandas", "sklearn", "microfw"}) - {"__main__"}
 """Packages whose code is taken as it is: only objects and settings that it is given are looked at."""
 
-OWN = ("microfw.replay.", "microfw.profiler.")
+OWN = ("microfw.replay.", "microfw.profiler.", "microfw.law.")
 """Notes on what has run; a step does not depend on them."""
 
 DYNAMIC = frozenset({"getattr", "vars", "__dict__", "locals", "attrgetter", "methodcaller", "__getattribute__"})

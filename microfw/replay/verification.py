@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from microfw.autograd.tensor import Tensor
 from microfw.replay.trace import Array
-from microfw.tensor import Tensor
 
 
 class Difference(NamedTuple):

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from microfw.errors import ArgumentError, message
-from microfw.files.container import suffix_of
+from microfw.serialization.container import suffix_of
 from microfw.training.hooks import Hook, TrainState
 
 

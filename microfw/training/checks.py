@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.mode import mode
+from microfw.autograd.tensor import Tensor
 from microfw.data.dataset import Dataset
 from microfw.data.rows import Rows
 from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError, message
 from microfw.nn import CrossEntropyLoss, Loss, Module, NLLLoss
-from microfw.recording import mode
-from microfw.tensor import Tensor
 from microfw.training.inputs import as_data
 from microfw.training.losses import counting_rows, is_sum
 from microfw.training.state import evaluating, kept, quiet, switched

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.tensor import Tensor
 from microfw.nn import Lambda, Module
 from microfw.optim import Optimizer
 from microfw.replay import CompiledStep
-from microfw.tensor import Tensor
 from microfw.training.inputs import dtype_of, takes_indices
 
 Array = np.ndarray[Any, Any]

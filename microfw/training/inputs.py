@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from microfw.graph import Leaf
+from microfw.autograd.graph import Leaf
+from microfw.autograd.tensor import Tensor
 from microfw.nn import Embedding, Module
-from microfw.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from microfw.anomaly import Finder
+from microfw.autograd.anomaly import Finder
+from microfw.autograd.mode import MODE, mode
 from microfw.errors import NonFiniteError, message
-from microfw.recording import MODE, mode
 from microfw.training.hooks import TrainState
 from microfw.training.inputs import as_data
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.mode import MODE
+from microfw.autograd.phases import OTHER
 from microfw.data.rows import Batch, Rows
 from microfw.errors import CheckpointError, message
-from microfw.files.random import put
-from microfw.phases import OTHER
-from microfw.recording import MODE
+from microfw.serialization.random import put
 from microfw.training import saving
 from microfw.training.compiled import Compiled
 from microfw.training.hooks import Hooks, TrainState

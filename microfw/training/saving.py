@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from microfw.errors import CheckpointError, MicrofwError, message
-from microfw.files import container, models, random, tree
-from microfw.files.layout import fingerprint, plain
-from microfw.files.output import path_text
-from microfw.files.strict import Refused, document, listed, short, table, whole
 from microfw.nn import Module
+from microfw.serialization import container, models, random, tree
+from microfw.serialization.layout import fingerprint, plain
+from microfw.serialization.output import path_text
+from microfw.serialization.strict import Refused, document, listed, short, table, whole
 from microfw.training.history import History
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.mode import mode
+from microfw.autograd.tensor import Tensor
 from microfw.nn import Module
-from microfw.recording import mode
-from microfw.tensor import Tensor
 
 
 @contextlib.contextmanager

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.mode import mode
+from microfw.autograd.tensor import Tensor
 from microfw.data.rows import pieces
 from microfw.errors import NonFiniteError
-from microfw.recording import mode
-from microfw.tensor import Tensor
 from microfw.training.compiled import Compiled
 from microfw.training.hooks import TrainState
 from microfw.training.inputs import as_data

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.mode import mode
 from microfw.data.batching import check_batch_size
 from microfw.data.dataset import Dataset, as_dataset
 from microfw.data.rows import Rows
 from microfw.errors import CheckpointError, DataError, message
 from microfw.optim.checks import as_list
-from microfw.recording import mode
 from microfw.training.checks import check_epochs, check_fit, check_parts, check_steps, smallest_batch
 from microfw.training.clipping import Clip
 from microfw.training.history import History

@@ -9,7 +9,7 @@ from math import prod
 
 import numpy as np
 
-from microfw.graph import Leaf
+from microfw.autograd.graph import Leaf
 
 ARRAYS = np.lib.tracemalloc_domain
 

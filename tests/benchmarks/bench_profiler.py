@@ -24,7 +24,7 @@ import numpy as np
 
 import microfw as mf
 from microfw import nn, optim
-from microfw.recording import MODE
+from microfw.autograd.mode import MODE
 
 
 def make(hooks):

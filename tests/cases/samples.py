@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import microfw.ops.whole  # noqa: F401
-from microfw.registry import OPS
+from microfw.autograd.registry import OPS
 
 
 def plain(x):

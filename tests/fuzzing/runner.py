@@ -12,7 +12,7 @@ import numpy as np
 import microfw as mf
 from fuzzing.batches import batch
 from fuzzing.world import World, bits, first_difference
-from microfw import recording
+from microfw.autograd import mode as recording
 
 KEEPS = {"lr", "load_state_dict", "zero_grad", "another optimizer's zero_grad", "evaluation"}
 """Changes after which a plan goes on."""

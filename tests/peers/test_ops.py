@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from op_cases import CASES, title
 
 import microfw as mf
-from microfw.record import REQUIRED
+from microfw.autograd.codegen import REQUIRED
 from peers.torch_ops import NONE, TORCH
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore::UserWarning")]

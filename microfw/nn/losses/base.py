@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError, message
 from microfw.nn.module import Module
 from microfw.ops.effects import outside
-from microfw.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 

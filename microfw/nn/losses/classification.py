@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DataError, DTypeError, MicrofwError, ShapeError, message
 from microfw.nn.losses.base import Array, Loss, class_weights
 from microfw.ops.effects import outside
@@ -13,7 +14,6 @@ from microfw.ops.elementwise import relu, softplus, where
 from microfw.ops.indexing import take_along_axis
 from microfw.ops.loss import bce_with_logits, check_labels, cross_entropy
 from microfw.ops.reduction import log_softmax, sum_
-from microfw.tensor import Tensor
 
 
 class HingeLoss(Loss):

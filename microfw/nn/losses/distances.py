@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DataError, ShapeError, message
 from microfw.nn.losses.base import Loss
 from microfw.ops.elementwise import relu, where
 from microfw.ops.normalization import length, unit
-from microfw.tensor import Tensor
 
 
 class CosineEmbeddingLoss(Loss):

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DataError, ShapeError, message
 from microfw.nn.losses.base import Array, Loss
 from microfw.ops.elementwise import exp, log, where
 from microfw.ops.reduction import sum_
-from microfw.tensor import Tensor
 
 
 class KLDivLoss(Loss):

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, message
 from microfw.nn.losses.base import Loss
 from microfw.ops.loss import squared_error
-from microfw.tensor import Tensor
 
 
 class MSELoss(Loss):

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from microfw.op import Array, each, op
-from microfw.tensor import Tensor
+from microfw.autograd.op import Array, each, op
+from microfw.autograd.tensor import Tensor
 
 
 def _sigmoid(x: Any) -> Any:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from microfw.op import Array, each, op
+from microfw.autograd.op import Array, each, op
+from microfw.autograd.registry import NUMPY
+from microfw.autograd.tensor import Tensor
 from microfw.ops.elementwise.activations import _sigmoid, sigmoid
 from microfw.ops.elementwise.choices import astype, undefined
-from microfw.registry import NUMPY
-from microfw.tensor import Tensor
 
 
 @op(vjp=(lambda g: g, lambda g: g), cost=each(1, 0, 0), numpy=np.add)

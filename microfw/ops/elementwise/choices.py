@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.op import Array, each, moves, op
+from microfw.autograd.registry import NUMPY
 from microfw.errors import DTypeError
-from microfw.op import Array, each, moves, op
-from microfw.registry import NUMPY
 
 
 def _larger(g: Any, a: Any, b: Any) -> Any:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from microfw.op import Array, each, op
+from microfw.autograd.op import Array, each, op
+from microfw.autograd.tensor import Tensor
 from microfw.ops.elementwise.choices import undefined
-from microfw.tensor import Tensor
 
 
 @op(vjp=lambda g, x: g * np.sign(x), cost=each(1, 2), numpy=(np.absolute, np.fabs))

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from microfw.op import Array, each, op
+from microfw.autograd.op import Array, each, op
+from microfw.autograd.tensor import Tensor
 from microfw.ops.elementwise.activations import _sigmoid, sigmoid, softplus
-from microfw.tensor import Tensor
 
 
 @op(

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from microfw.op import Array, Cost, Shape, each, op
-from microfw.registry import NUMPY
+from microfw.autograd.op import Array, Cost, Shape, each, op
+from microfw.autograd.registry import NUMPY
 
 
 def _flat(g: Any) -> Any:

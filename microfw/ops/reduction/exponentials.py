@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.op import Array, Cost, each, op
+from microfw.autograd.op import Array, Cost, each, op
 from microfw.ops.elementwise.choices import undefined
 from microfw.ops.reduction.sums import Axis, spread
 

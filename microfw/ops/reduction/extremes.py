@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from microfw.op import Array, Cost, Shape, op
+from microfw.autograd.op import Array, Cost, Shape, op
+from microfw.autograd.registry import NUMPY
+from microfw.autograd.tensor import Tensor
 from microfw.ops.elementwise.choices import undefined
 from microfw.ops.reduction.sums import Axis, spread
-from microfw.registry import NUMPY
-from microfw.tensor import Tensor
 
 
 def _winners(g: Any, x: Any, y: Any, axis: Axis, keepdims: bool) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.op import Array, Cost, Shape, op
+from microfw.autograd.op import Array, Cost, Shape, op
 from microfw.ops.reduction.sums import Axis, spread
 
 

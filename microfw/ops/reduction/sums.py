@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.op import Array, Cost, Shape, op
+from microfw.autograd.registry import NUMPY
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, ShapeError
-from microfw.op import Array, Cost, Shape, op
 from microfw.ops.elementwise.choices import undefined
-from microfw.registry import NUMPY
-from microfw.tensor import Tensor
 
 Axis = int | tuple[int, ...] | None
 

@@ -1,0 +1,118 @@
+"""Methods and operators of NumPy's arrays that a Tensor shares: each is NumPy's function of the name, called on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from microfw.autograd.graph import Leaf, Node
+from microfw.autograd.numpy_dispatch import rule
+from microfw.errors import GraphError
+
+if TYPE_CHECKING:
+    from microfw.autograd.tensor import Tensor
+
+
+def _in_place(symbol: str, operator: str) -> Callable[[Any, Any], Any]:
+    def method(self: Methods, other: Any) -> Any:
+        if self._leaf is not None and self._node is not None:
+            raise GraphError(
+                f"Tensor: expected no {symbol} on a leaf that requires a gradient, got one; it would give the name "
+                "to a new Tensor and leave the leaf as it is: assign t.data = ... to change the leaf, "
+                f"or write t = t {symbol[:-1]} ... for a new Tensor"
+            )
+        return getattr(self, operator)(other)
+
+    method.__name__ = f"__i{operator[2:]}"
+    return method
+
+
+class Methods:
+    """Methods that are NumPy's functions by the same name."""
+
+    __slots__ = ()
+    _node: Node | Leaf | None
+    _leaf: Leaf | None
+
+    # Operators in place make a new Tensor: nothing is ever written to.
+
+    __iadd__ = _in_place("+=", "__add__")
+    __isub__ = _in_place("-=", "__sub__")
+    __imul__ = _in_place("*=", "__mul__")
+    __itruediv__ = _in_place("/=", "__truediv__")
+    __ifloordiv__ = _in_place("//=", "__floordiv__")
+    __imod__ = _in_place("%=", "__mod__")
+    __ipow__ = _in_place("**=", "__pow__")
+    __imatmul__ = _in_place("@=", "__matmul__")
+
+    def __divmod__(self, other: Any) -> tuple[Tensor, Tensor]:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> tuple[Tensor, Tensor]:
+        return other // self, other % self
+
+    def __round__(self, digits: int | None = None) -> Tensor:
+        return np.round(self, digits or 0)  # type: ignore[call-overload, no-any-return]
+
+    # Layout
+
+    @property
+    def mT(self) -> Tensor:
+        """The Tensor with its last two axes exchanged."""
+        return rule(np.matrix_transpose)(self)
+
+    def ravel(self) -> Tensor:
+        """Return the entries along one axis."""
+        return rule(np.ravel)(self)
+
+    flatten = ravel
+
+    def squeeze(self, axis: int | tuple[int, ...] | None = None) -> Tensor:
+        """Leave out axes of length 1."""
+        return rule(np.squeeze)(self, axis)
+
+    def swapaxes(self, axis1: int, axis2: int) -> Tensor:
+        """Exchange two axes."""
+        return rule(np.swapaxes)(self, axis1, axis2)
+
+    def repeat(self, repeats: Any, axis: int | None = None) -> Tensor:
+        """Repeat each entry."""
+        return rule(np.repeat)(self, repeats, axis)
+
+    def copy(self) -> Tensor:
+        """Return the same values as a node of their own; `copy.copy` makes a leaf."""
+        return rule(np.copy)(self)
+
+    # Indexing
+
+    def take(self, indices: Any, axis: int | None = None, *, mode: str = "raise") -> Tensor:
+        """Take slices at integers along an axis."""
+        return rule(np.take)(self, indices, axis, mode=mode)
+
+    def compress(self, condition: Any, axis: int | None = None) -> Tensor:
+        """Take the slices along an axis at which a condition holds."""
+        return rule(np.compress)(condition, self, axis)
+
+    def nonzero(self) -> tuple[Tensor, ...]:
+        """Return the indices of the entries that are not zero."""
+        return rule(np.nonzero)(self)  # type: ignore[return-value]
+
+    def argsort(self, axis: int | None = -1) -> Tensor:
+        """Return the indices that sort along an axis. No gradient flows."""
+        return rule(np.argsort)(self, axis)
+
+    # Linear algebra
+
+    def dot(self, other: Any) -> Tensor:
+        """Sum of products, as `numpy.dot`."""
+        return rule(np.dot)(self, other)
+
+    def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+        """Return the entries at equal places along two axes."""
+        return rule(np.diagonal)(self, offset, axis1, axis2)
+
+    def trace(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+        """Sum the diagonal."""
+        return rule(np.trace)(self, offset, axis1, axis2)

@@ -1,0 +1,282 @@
+"""Writes, for each op, the function that applies it and records a node, and the one that walks back over the node.
+
+Applying an op is the same steps for every op: take the arrays out of the Tensors, compute the value,
+lock it, and record a node with the inputs' nodes and what their derivatives need. Walking back over a node
+is the same steps for every op, too: for each input that needs a gradient call its derivative, undo
+broadcasting, check the shape and add what came. In a small model these steps take as long as the arithmetic,
+and most of that goes into loops over one, two or three inputs. So they are written out once for each op when
+it is first called, as `dataclasses` does for ``__init__``; ``relu.op.source`` shows what came of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter_ns
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from microfw.autograd import mode as recording
+from microfw.autograd.graph import Form, Leaf, Node, deliver, numbers, unbroadcast
+from microfw.autograd.mode import HERE, MODE
+from microfw.autograd.tensor import Tensor
+from microfw.errors import DTypeError
+
+if TYPE_CHECKING:
+    from microfw.autograd.op import Op
+
+REQUIRED = object()
+"""The default of a parameter that has none."""
+
+# Names that the op's declaration chooses stand as they are; all others begin with an underscore.
+
+APPLY = """
+def _apply({signature}):
+    _mode = _MODE.get()
+    _observer = _mode.observer
+    if _observer is not None:
+        if _observer.enabled:
+            _began = _clock()
+        else:
+            _observer = None
+    _recording = _mode.recording
+    _dtype = None
+    _guards = ()
+    {shared}
+{take}
+    {outputs} = _value({arrays}{keywords})
+    if type(_y) is not _ndarray:
+        _y = _asarray(_y)
+    if _y.dtype is not _dtype:
+        _check_dtype(_op, _y.dtype, _dtype)
+{alias}
+    _y.setflags(False)
+    _made = _new(_Tensor)
+    _made._array = _y
+    _made._leaf = _made._node = _node = None
+    if _recording and ({needed}):
+        _made._node = _node = _new(_Node)
+        _node.order = _next(_numbers)
+        _node.form = _form
+        _node.parents = ({parents})
+        _node.saved = ({saved})
+        _node.shape = _y.shape
+        _node.guards = _guards
+        _node.scope = _HERE.scope
+{extra}
+    if _observer is not None:
+        _observer.forward(_op, _node, ({arrays},), {params}, _y, _began)
+    return _made
+"""
+
+TAKE = """
+    if isinstance({x}, _Tensor):
+        _{x} = {x}._array
+        _{x}_node = {x}._node
+        {guard}
+        {alias}
+        if _{x}.dtype is not _dtype:
+            _dtype = _{x}.dtype if _dtype is None else _common(_op, _dtype, _{x}.dtype)
+    else:
+        _{x} = {x} if type({x}) is _ndarray else _operand(_op, {x})
+        _{x}_node = None
+        {shared}
+        {copy}
+"""
+
+GUARD = "if {x}._leaf is not None: _guards += (({x}._leaf, {x}._leaf.version),)"
+SHARED = "_shared = _shared or {x}._leaf is not None"
+COPY = "if _recording and type(_{x}) is _ndarray: _{x} = _{x}.copy()"
+SHAPE = "(_{x}.shape if type(_{x}) is _ndarray else ())"
+ALIAS = """
+    if _shared and any(_y is a or _may_share_memory(_y, a) for a in ({arrays},)):
+        _y = _y.copy()
+"""
+
+PULL = """
+def _pull(_node, _g, _arrived, _todo, _only):
+    ({saved}) = _node.saved
+    ({parents}) = _node.parents
+{edges}
+"""
+
+EDGE = """
+    if _{x}_node is not None and (_only is None or _{x}_node in _only):
+{share}
+"""
+
+INTO = """
+        if (
+            type(_{x}_node) is _Leaf and _only is None and _{x}_node.slot is not None
+            and _{x}_node.grad is None and _{x}_node not in _arrived
+        ):
+            _{x}_into(_g, {args}_{x}_node.slot)
+            _arrived[_{x}_node] = _{x}_node.slot
+        else:
+            _deliver(_node, _{x}_node, _{x}_vjp(_g, {args}), _arrived, _todo)
+"""
+
+SHARE = """
+        _share = _{x}_vjp(_g, {args})
+        if _share.shape != _{x}_node.shape:
+            _share = _unbroadcast(_share, _{x}_node.shape, _node)
+        if _{x}_node in _arrived:
+            _arrived[_{x}_node] = _arrived[_{x}_node] + _share
+        else:
+            _arrived[_{x}_node] = _share
+            if type(_{x}_node) is _Node:
+                _todo.append(_{x}_node)
+"""
+
+
+def written(op: Op, inputs: tuple[str, ...]) -> Callable[..., Tensor]:
+    """Return the function that applies an op to so many inputs. It is written when it is first called."""
+
+    def first(*args: Any, **params: Any) -> Tensor:
+        source, names, form = write(op, inputs)
+        namespace.update(names)
+        exec(compile(source, f"<op {op.name}>", "exec"), namespace)
+        form.pull = namespace["_pull"]
+        made = namespace["_apply"]
+        call.__code__, call.__defaults__ = made.__code__, made.__defaults__
+        return call(*args, **params)  # type: ignore[no-any-return]
+
+    namespace: dict[str, Any] = {"_first": first}
+    call = FunctionType(_unwritten.__code__, namespace)
+    return call
+
+
+def _unwritten(*inputs: Any, **params: Any) -> Any:
+    return _first(*inputs, **params)  # type: ignore[name-defined]  # noqa: F821
+
+
+def write(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], Form]:
+    """Write both functions for so many inputs; return them with the names that they use, and their form."""
+    partials = {x: partial for k, x in enumerate(inputs) if (partial := op.partial(k)) is not None}
+    arrays = ", ".join(f"_{x}" for x in inputs)
+    wanted = {x: [_source(op, x, s) for s in partial.sources] for x, partial in partials.items()}
+    saved = {key: [x for x in partials if key in wanted[x]] for keys in wanted.values() for key in keys}
+    if op.aux:
+        saved["_inputs"] = list(partials)
+    recipes = {f"_{x}_shape": SHAPE.format(x=x) for x in inputs} | {"_inputs": f"({arrays},)"}
+    recipes |= {f"_{x}_index": str(k) for k, x in enumerate(inputs)}
+    recipes["_shapes"] = "(" + "".join(f"{recipes[f'_{x}_shape']}, " for x in inputs) + ")"
+    heavy = {f"_{x}" for x in inputs} | {"_y", "_inputs"}
+    copied = heavy if "_inputs" in saved else saved
+    namespace: dict[str, Any] = {
+        "_MODE": MODE, "_HERE": HERE, "_Leaf": Leaf, "_Node": Node, "_Tensor": Tensor, "_asarray": np.asarray,
+        "_clock": perf_counter_ns, "_check_dtype": check_dtype, "_common": common, "_deliver": deliver,
+        "_may_share_memory": np.may_share_memory, "_ndarray": np.ndarray, "_new": object.__new__,
+        "_next": next, "_numbers": numbers, "_op": op, "_operand": operand, "_unbroadcast": unbroadcast,
+        "_none": {}, "_value": op.value,
+    }  # fmt: skip
+
+    def keep(key: str) -> str:
+        """Return what is saved under a key: nothing if no derivative that will be called needs it."""
+        value, users = recipes.get(key, key), saved[key]
+        if key not in heavy or len(users) == len(partials):
+            return value
+        return f"{value} if {_any(users)} else None"
+
+    take, edges = [], []
+    for x in inputs:
+        saves = f"_{x}" in copied
+        parts = {
+            "guard": GUARD.format(x=x) if saves else "",
+            "alias": "" if op.fresh else SHARED.format(x=x),
+            "shared": "" if op.fresh else "_shared = True",
+            "copy": COPY.format(x=x) if saves else "",
+        }
+        take.append(TAKE.format(x=x, **parts))
+        if x in partials:
+            namespace |= {f"_{x}_vjp": partials[x].vjp, f"_{x}_into": partials[x].into}
+            args = "".join(f"{key}, " for key in wanted[x])
+            share = INTO if partials[x].into else SHARE
+            edges.append(EDGE.format(x=x, share=share.format(x=x, args=args)))
+    signature, extra = [*inputs], ""
+    for name, default in op.params.items():
+        namespace[f"_default_{name}"] = default
+        signature.append(name if default is REQUIRED else f"{name}=_default_{name}")
+    params = "{" + ", ".join(f"{p!r}: {p}" for p in op.params) + "}" if op.params else "_none"
+    if op.params:
+        extra = f"        _node._params = {params}"
+    source = APPLY.format(
+        signature=", ".join(signature),
+        take="".join(take),
+        shared="" if op.fresh else "_shared = False",
+        outputs=", ".join(("_y", *(f"_aux_{name}" for name in op.aux))),
+        arrays=arrays,
+        keywords="".join(f", {p}={p}" for p in op.params),
+        alias="" if op.fresh else ALIAS.format(arrays=arrays),
+        needed=_any(list(partials)),
+        parents="".join(f"_{x}_node, " for x in partials),
+        saved="".join(f"{keep(key)}, " for key in saved),
+        extra=extra,
+        params=params,
+    )
+    source += PULL.format(
+        saved="".join(f"{key}, " for key in saved),
+        parents="".join(f"_{x}_node, " for x in partials),
+        edges="".join(edges),
+    )
+    source = "\n".join(line for line in source.splitlines() if line.strip())
+    places = {key: k for k, key in enumerate(saved)}
+    form = Form(op, tuple(partials.values()), tuple(tuple(places[key] for key in keys) for keys in wanted.values()))
+    return source, namespace | {"_form": form}, form
+
+
+def _source(op: Op, x: str, source: str) -> str:
+    """Return the name that what a derivative asks for has in the functions that are written."""
+    if source in ("shape", "index"):
+        return f"_{x}_{source}"
+    if op.variadic and source == op.inputs[0]:
+        return "_inputs"
+    if source in op.params:
+        return source
+    return f"_aux_{source}" if source in op.aux else f"_{source}"
+
+
+def _any(inputs: list[str]) -> str:
+    return " or ".join(f"_{x}_node is not None" for x in inputs) or "False"
+
+
+def operand(op: Op, x: Any) -> Any:
+    """Return an operand that is no Tensor as an array, or as a Python scalar, which has no dtype of its own."""
+    if len(op.inputs) == 1 and not op.variadic:
+        x = np.asarray(x)
+    if type(x) in (int, float, bool) or (type(x) is np.ndarray and x.dtype.kind in "fiub"):
+        return x
+    if isinstance(x, np.generic):
+        return x.item()
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiub":
+        raise DTypeError(f"{place(op)}: expected a Tensor, an array or a number, got {type(x).__name__}")
+    return array
+
+
+def common(op: Op, dtype: Any, other: Any) -> Any:
+    """Return the one floating dtype of an op's Tensors, or refuse to mix two."""
+    if other.kind != "f" or dtype == other:
+        return dtype
+    if dtype.kind != "f" or op.casts:
+        return other
+    raise DTypeError(
+        f"{place(op)}: expected Tensors of one dtype, got {dtype} and {other}; cast one of them with .astype"
+    )
+
+
+def check_dtype(op: Op, got: Any, dtype: Any) -> None:
+    """Refuse a result that an array operand has made of another dtype than the Tensors'."""
+    if got.kind == "O":
+        raise DTypeError(f"{place(op)}: expected numbers, got an array of objects; pass numeric arrays")
+    if dtype is not None and got.kind == dtype.kind == "f" and got != dtype and not op.casts:
+        raise DTypeError(
+            f"{place(op)}: expected all operands to be {dtype}, got an array that makes the result {got}; "
+            f"cast it with .astype(np.{dtype})"
+        )
+
+
+def place(op: Op) -> str:
+    """Return an op's name for an error, with the layer that applies it."""
+    return recording.place(HERE.scope, op.name)

@@ -1,0 +1,49 @@
+"""What an edge saved, as Tensors tied to the graph, so that a walk can itself be recorded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from microfw.autograd.graph import Leaf, Node
+from microfw.autograd.tensor import result
+
+if TYPE_CHECKING:
+    from microfw.autograd.op import Partial
+
+
+def relink(node: Node, partial: Partial, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Turn what an edge saved into Tensors tied to the graph that they came from."""
+    return tuple(_link(node, source, value) for source, value in zip(partial.sources, args, strict=True))
+
+
+# Functions of a module, since one within another that calls itself is a cycle, which would keep the graph.
+
+
+def _link(node: Node, source: str, value: Any) -> Any:
+    op = node.op
+    if source == "y":
+        return _linked(value, node)
+    if source in op.aux:
+        inputs = {op.inputs[0]: node.inputs} if op.variadic else dict(zip(op.inputs, node.inputs or (), strict=True))
+        recipe = op.aux[source]
+        wanted = recipe.__code__.co_varnames[: recipe.__code__.co_argcount]
+        return recipe(*(_link(node, name, inputs[name]) if name in inputs else node.params[name] for name in wanted))
+    if op.variadic and source == op.inputs[0]:
+        return [_linked(a, parent) for a, parent in zip(value, node.parents or (), strict=True)]
+    if source in op.inputs:
+        return _linked(value, _parent(node, op.inputs.index(source)))
+    return value
+
+
+def _parent(node: Node, index: int) -> Node | Leaf | None:
+    """Return the node or leaf of an input, or None if it needs no gradient."""
+    for parent, partial in zip(node.parents or (), node.form.partials, strict=True):
+        if partial.index == index:
+            return parent
+    return None
+
+
+def _linked(value: Any, parent: Node | Leaf | None) -> Any:
+    return result(value, parent) if isinstance(value, np.ndarray) else value

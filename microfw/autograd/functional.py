@@ -1,0 +1,336 @@
+"""First derivatives of functions: of arrays, of nested containers of arrays, of a model's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from microfw.autograd.double_backward import relink
+from microfw.autograd.failures import stale
+from microfw.autograd.graph import Node, Variable, numbers, reachable, reaches_outside, walk
+from microfw.autograd.mode import MODE, mode
+from microfw.autograd.pytree import as_arrays, flatten
+from microfw.autograd.registry import OPS
+from microfw.autograd.tensor import Tensor, result
+from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, message
+
+
+def _variable(x: Any, where: str) -> Tensor:
+    """Return a Tensor to differentiate with respect to, with a node or variable that nothing else has."""
+    if isinstance(x, Tensor) and x.dtype.kind == "f":
+        with mode(recording=True):
+            made: Tensor = OPS["identity"].call(x)
+        return made if made._node is not None else _fresh(made._array)
+    array = np.array(x._array if isinstance(x, Tensor) else x)
+    if array.dtype.kind in "iub":
+        array = array.astype(np.float64)
+    if array.dtype.kind != "f":
+        raise DTypeError(f"{where}: expected arrays of floats to differentiate by, got {type(x).__name__}")
+    array.setflags(write=False)
+    return _fresh(array)
+
+
+def _fresh(array: Any) -> Tensor:
+    node: Any = Variable(array.shape, array.dtype)
+    return result(array, node)
+
+
+class Recorded:
+    """What was computed of some variables: a graph that derivatives can be taken through, as often as wanted.
+
+    Parameters
+    ----------
+    variables, outputs : sequence of Tensor
+        Each variable has a node or leaf of its own.
+    since : int
+        Nodes recorded earlier than this belong to somebody else.
+    linked : bool
+        Whether derivatives depend on more than the variables, so that they must be Tensors, recorded themselves.
+    """
+
+    def __init__(self, variables: Sequence[Tensor], outputs: Sequence[Tensor], since: int, linked: bool) -> None:
+        self.variables = variables
+        self.outputs = outputs
+        self.since = since
+        self.linked = linked
+        self._between: list[Node] | None = None
+
+    def pull(self, seeds: Sequence[Any], retain: bool = True) -> list[Any]:
+        """Return the gradient with respect to each variable, given one with respect to each output, or None."""
+        nodes: list[Any] = [v._node for v in self.variables]
+        linked = self._ties(seeds)
+        pairs = [(y._node, g) for y, g in zip(self.outputs, seeds, strict=True)]
+        starts = [(n, _seed(g, linked)) for n, g in pairs if n is not None and g is not None]
+        with mode(recording=linked):
+            found = walk(starts, targets=set(nodes), since=self.since, relink=relink if linked else None, retain=retain)
+        return [_out(found.get(n), v, linked) for n, v in zip(nodes, self.variables, strict=True)]
+
+    def push(self, tangents: Sequence[Any]) -> list[Any]:
+        """Return the tangent of each output, given one for each variable, or None."""
+        return self.carry({v._node: t for v, t in zip(self.variables, tangents, strict=True) if t is not None})
+
+    def carry(self, tangents: dict[Any, Any]) -> list[Any]:
+        """Return the tangent of each output, given some of nodes and leaves."""
+        linked = self._ties(tangents.values())
+        moving = {n: _seed(t, linked) for n, t in tangents.items()}
+        with mode(recording=linked):
+            for node in self.between():
+                for leaf, version in node.guards:
+                    if leaf.version != version:
+                        raise stale(node, leaf, version)
+                total = None
+                for parent, partial, args in node.edges or ():
+                    if parent in moving:
+                        args = relink(node, partial, args) if linked else args
+                        t = _advance(node, partial, moving[parent], args)
+                        total = t if total is None else total + t
+                if total is not None:
+                    moving[node] = total if total.shape == node.shape else np.broadcast_to(total, node.shape)
+        return [_out(moving.get(y._node), y, linked) for y in self.outputs]
+
+    def between(self) -> list[Node]:
+        """Return the nodes between variables and outputs, oldest first."""
+        if self._between is None:
+            ends = {v._node for v in self.variables}
+            self._between = reachable(*(y._node for y in self.outputs), since=self.since, beyond=ends)
+        return self._between
+
+    def _ties(self, given: Iterable[Any]) -> bool:
+        """Return True if what is computed of seeds or tangents is to be recorded; tell an observer if it is not."""
+        now = MODE.get()
+        linked = now.recording and (self.linked or any(isinstance(t, Tensor) and t._node is not None for t in given))
+        if not linked and now.observer is not None:
+            now.observer.read()  # values leave the graph, so a step that has them cannot be replayed
+        return linked
+
+
+def _seed(g: Any, linked: bool) -> Any:
+    if linked:
+        return g if isinstance(g, Tensor) else result(np.asarray(g), None)
+    return g._array if isinstance(g, Tensor) else g
+
+
+def _out(g: Any, like: Tensor, linked: bool) -> Any:
+    if g is None:
+        g = np.zeros(like.shape, like.dtype)
+    if linked:
+        return g if isinstance(g, Tensor) else result(np.asarray(g), None)
+    return np.array(g)
+
+
+class Call(Recorded):
+    """One call of a function, recorded: ``rebuild`` puts a value for each variable into the arguments' containers.
+
+    Derivatives of the call are linked where recording is on and the function depends on more than its arguments: on
+    a leaf or on the result of an op, by a closure or because an argument is one. Parameters of a Module that is an
+    argument are the argument's own.
+    """
+
+    def __init__(self, f: Callable[..., Any], args: tuple[Any, ...], argnums: Sequence[int], where: str) -> None:
+        self.where = where
+        since = next(numbers)
+        around = MODE.get()
+        if not all(-len(args) <= k < len(args) for k in argnums):
+            raise ArgumentError(message(where, f"argnums among {len(args)} positional arguments", tuple(argnums)))
+        argnums = [k % len(args) for k in argnums]
+        args = tuple(as_arrays(a) if k in argnums else a for k, a in enumerate(args))
+        chosen = [args[k] for k in argnums]
+        modules = [hasattr(a, "named_parameters") for a in chosen]
+        _, self.rebuild = flatten(chosen)
+        variables: list[Tensor] = []
+        own = set()
+        for a, is_module in zip(chosen, modules, strict=True):
+            leaves = flatten(a)[0]
+            variables += leaves if is_module else [_variable(x, where) for x in leaves]
+            if is_module:
+                own |= {p._node for p in leaves}
+        new_args = list(args)
+        for k, arg, is_module in zip(argnums, self.rebuild(variables), modules, strict=True):
+            new_args[k] = args[k] if is_module else arg
+        with mode(recording=True, nested=True):
+            self.output = f(*new_args)
+        outputs, self.rebuild_output = flatten(self.output)
+        for y in outputs:
+            if not isinstance(y, Tensor):
+                raise GraphError(
+                    f"{where}: expected the function to return Tensors, got {type(y).__name__}; "
+                    "compute with operators and NumPy functions, and keep away from .data and .numpy()"
+                )
+        linked = around.recording and (around.nested or reaches_outside((y._node for y in outputs), since, own))
+        super().__init__(variables, outputs, since, linked)
+
+
+def _advance(node: Node, partial: Any, dx: Any, args: tuple[Any, ...]) -> Any:
+    if partial.jvp is not None:
+        return partial.jvp(dx, *args)
+    op = node.op  # linear in this input: the op itself, at the tangent
+    others = dict(zip(partial.sources, args, strict=True))
+    inputs = [dx if k == partial.index else others[name] for k, name in enumerate(op.inputs)]
+    if isinstance(dx, Tensor):
+        return op.call(*inputs, **node.params)
+    return np.asarray(op.value(*inputs, **node.params))
+
+
+def _scalar(recorded: Call) -> Tensor:
+    y = recorded.output
+    if not isinstance(y, Tensor) or y.size != 1:
+        got = f"shape {y.shape}" if isinstance(y, Tensor) else type(y).__name__
+        raise GraphError(f"{recorded.where}: expected a function with one scalar output, got {got}; use mf.vjp")
+    return y
+
+
+def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., tuple[Any, Any]]:
+    """Return a function that computes ``f`` and its gradient.
+
+    Parameters
+    ----------
+    f : callable
+        Returns one scalar Tensor.
+    argnums : int or sequence of int
+        The positional arguments to differentiate by: each a number, an array, a nested list, tuple or
+        dict of such, a parameter, or a Module, meaning its trainable parameters.
+
+    Returns
+    -------
+    callable
+        With the arguments of ``f``; returns the value and the gradient, an array for each array (by name
+        for a Module). Inside another derivative both are Tensors, so that derivatives nest.
+
+    Raises
+    ------
+    GraphError
+        If ``f`` does not return one scalar Tensor.
+
+    Examples
+    --------
+    >>> import numpy as np, microfw as mf
+    >>> value, gradient = mf.value_and_grad(lambda p: np.sum(p["a"] * p["b"]))({"a": [1.0, 2.0], "b": 3.0})
+    >>> float(value)
+    9.0
+    >>> gradient["b"]
+    array(3.)
+    """
+    single = isinstance(argnums, int)
+    places = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
+    def call(*args: Any) -> tuple[Any, Any]:
+        recorded = Call(f, args, places, "grad")
+        y = _scalar(recorded)
+        gradients = recorded.rebuild(recorded.pull([np.ones(y.shape, y.dtype)]))
+        value = y if recorded.linked else y.numpy()
+        return value, gradients[0] if single else tuple(gradients)
+
+    return call
+
+
+def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+    """Return a function that computes the gradient of ``f``; see `value_and_grad`.
+
+    Examples
+    --------
+    >>> import numpy as np, microfw as mf
+    >>> mf.grad(np.tanh)(0.0)
+    array(1.)
+    >>> mf.grad(mf.grad(np.sin))(np.pi / 2)
+    array(-1.)
+    """
+    both = value_and_grad(f, argnums)
+    return lambda *args: both(*args)[1]
+
+
+def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+    """Compute ``f(*args)`` and return it with the function that pulls gradients back.
+
+    Parameters
+    ----------
+    f : callable
+        Of arrays or nested containers of arrays; returns Tensors, nested likewise.
+    *args
+        Where to compute it.
+
+    Returns
+    -------
+    value
+        What ``f`` returned, as arrays.
+    pull : callable
+        Given a gradient for each output, nested like the output, returns a tuple of one for each argument.
+        It can be called more than once.
+
+    Raises
+    ------
+    ShapeError
+        If a gradient does not have its output's shape.
+
+    Examples
+    --------
+    >>> import numpy as np, microfw as mf
+    >>> value, pull = mf.vjp(np.exp, np.zeros(2))
+    >>> pull(np.array([1.0, 2.0]))
+    (array([1., 2.]),)
+    """
+    recorded = Call(f, args, range(len(args)), "vjp")
+
+    def pull(gradient: Any) -> tuple[Any, ...]:
+        seeds = match(as_arrays(gradient), recorded.outputs, "vjp", "output")
+        return tuple(recorded.rebuild(recorded.pull(seeds)))
+
+    return _values(recorded), pull
+
+
+def jvp(f: Callable[..., Any], args: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+    """Compute ``f(*args)`` and its derivative in a direction, in forward mode.
+
+    Parameters
+    ----------
+    f : callable
+        Of arrays or nested containers of arrays; returns Tensors, nested likewise.
+    args : sequence
+        Where to compute it.
+    tangents : sequence
+        The direction, nested like ``args``.
+
+    Returns
+    -------
+    value, tangent
+        Arrays, nested like what ``f`` returns.
+
+    Raises
+    ------
+    ShapeError
+        If a tangent does not have its argument's shape.
+
+    Examples
+    --------
+    >>> import numpy as np, microfw as mf
+    >>> mf.jvp(np.sin, (0.0,), (2.0,))
+    (array(0.), array(2.))
+    """
+    several("jvp", args=args, tangents=tangents)
+    recorded = Call(f, tuple(args), range(len(args)), "jvp")
+    directions = match([as_arrays(t) for t in tangents], recorded.variables, "jvp", "argument")
+    return _values(recorded), recorded.rebuild_output(recorded.push(directions))
+
+
+def _values(recorded: Call) -> Any:
+    return recorded.rebuild_output([y if recorded.linked else np.array(y.data) for y in recorded.outputs])
+
+
+def several(where: str, **given: Any) -> None:
+    """Refuse a single array where a sequence with one entry for each argument is meant."""
+    for name, value in given.items():
+        if not isinstance(value, tuple | list):
+            fix = f"write ({name[:-1]},) for a single one"
+            raise DTypeError(message(where, f"{name} as a tuple, one for each argument", type(value).__name__, fix))
+
+
+def match(tree: Any, tensors: Sequence[Tensor], where: str, what: str) -> list[Any]:
+    """Return a tree's leaves, one for each Tensor, as copies of its dtype, after a look at their shapes."""
+    given = flatten(tree)[0]
+    if len(given) != len(tensors):
+        raise ShapeError(f"{where}: expected one array for each {what}, {len(tensors)} in all, got {len(given)}")
+    for k, (g, t) in enumerate(zip(given, tensors, strict=True)):
+        if np.shape(g) != t.shape:
+            raise ShapeError(f"{where}: expected {what} {k} to get an array of shape {t.shape}, got {np.shape(g)}")
+    return [g if isinstance(g, Tensor) else np.array(g, t.dtype) for g, t in zip(given, tensors, strict=True)]

@@ -1,0 +1,179 @@
+"""NumPy's functions called on Tensors: which op each stands for, and its arguments as NumPy users spell them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from microfw.autograd.registry import NUMPY
+
+if TYPE_CHECKING:
+    from microfw.autograd.tensor import Tensor
+
+SHAPES = {np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.result_type}
+"""Those of the next that look at shape and dtype alone."""
+
+SHAPE_ONLY = SHAPES | {
+    np.array_equal, np.allclose, np.isclose, np.may_share_memory, np.shares_memory, np.array_repr, np.array_str,
+    np.array2string,
+}  # fmt: skip
+"""NumPy's functions through which no gradient flows: they get the values, and return what NumPy returns."""
+
+
+def spoken(function: Callable[..., Any]) -> str:
+    """Return a NumPy function's name as users write it.
+
+    Examples
+    --------
+    >>> spoken(np.exp), spoken(np.linalg.norm)
+    ('np.exp', 'np.linalg.norm')
+    """
+    module = getattr(function, "__module__", None) or "numpy"
+    return f"{'np' + module[5:] if module.startswith('numpy') else module}.{getattr(function, '__name__', function)}"
+
+
+def rule(function: Callable[..., Any]) -> Callable[..., Tensor]:
+    """Return the op that a NumPy function stands for.
+
+    Raises
+    ------
+    TypeError
+        If there is none: names the function.
+    """
+    if function not in NUMPY:
+        import_module("microfw.ops.whole")
+    try:
+        return NUMPY[function]
+    except KeyError:
+        raise TypeError(
+            f"{spoken(function)}: expected a function with a derivative rule, got one without; "
+            "declare it with mf.op, or take the values out of the graph with .data"
+        ) from None
+
+
+_FIXES = {
+    "out": "op results are new arrays",
+    "where": "choose entries with np.where",
+    "dtype": "cast with .astype before or after",
+    "correction": "write ddof=",
+}
+
+_DEFAULTS = {"where": True, "casting": "same_kind", "order": "K", "subok": True}
+"""What ufuncs and functions without a signature have by default."""
+
+
+def refuse(function: Callable[..., Any], given: dict[str, Any]) -> None:
+    """Raise a TypeError for arguments that no op takes, unless they are given as what they are by default."""
+    for name, value in given.items():
+        if (
+            value is None
+            or value is np._NoValue
+            or (name in _DEFAULTS and type(value) is type(_DEFAULTS[name]) and value == _DEFAULTS[name])
+        ):
+            continue
+        names = "out= or where=" if name in ("out", "where") else f"{name}="
+        fix = _FIXES.get(name, "leave it out")
+        raise TypeError(f"{spoken(function)}: expected no {names} with a Tensor, got {name}=; {fix}")
+
+
+_UNSIGNED: dict[Callable[..., Any], Callable[..., Any]] = {
+    np.concatenate: lambda arrays, /, axis=0, out=None, *, dtype=None, casting="same_kind": None,
+    np.dot: lambda a, b, out=None: None,
+}
+"""Signatures of functions written in C that have none in older releases of NumPy."""
+
+
+def signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    """Return a function's signature; ufuncs have none in older releases of NumPy."""
+    try:
+        return inspect.signature(function)
+    except ValueError:
+        return inspect.signature(_UNSIGNED[function]) if function in _UNSIGNED else None
+
+
+class Spelling:
+    """How the arguments of a NumPy function become those of its op.
+
+    Arguments that the op does not have are left out where they are what they are by default.
+
+    Attributes
+    ----------
+    made : callable
+        The op, or the function that stands for it.
+    plain : int
+        So many positional arguments mean the same to both.
+    takes : set of str
+        The keyword arguments that mean the same to both.
+    """
+
+    def __init__(self, function: Callable[..., Any], made: Callable[..., Any]) -> None:
+        self.function = function
+        self.made = made
+        op = getattr(made, "op", None)
+        if op is not None:
+            inputs, names = len(op.inputs), [*op.inputs, *op.params]
+            whole = op.variadic
+        else:
+            own = inspect.signature(made).parameters.values()
+            inputs, names = 1, [p.name for p in own]
+            whole = any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in own)
+        self.plain, self.takes = len(names), set(names)
+        self.signature = None if whole else signature(function)
+        if self.signature is None:
+            return
+        theirs = list(self.signature.parameters)
+        self.meaning: dict[str, str | None] = {}  # NumPy's names by the op's; None: by position
+        for k, (name, parameter) in enumerate(self.signature.parameters.items()):
+            if k < inputs:
+                self.meaning[name] = None
+            elif name in names:
+                self.meaning[name] = name
+            elif name in _FIXES or parameter.kind is parameter.VAR_KEYWORD:
+                continue  # the place of such an argument is not that of one of the op's
+            elif k < len(names) and names[k] not in theirs:
+                self.meaning[name] = names[k]
+        while (
+            self.plain and [self.meaning.get(n, n) for n in theirs[inputs : self.plain]] != names[inputs : self.plain]
+        ):
+            self.plain -= 1
+        self.takes = {name for name in names[inputs:] if name in theirs}
+
+    def fit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the op's arguments for NumPy's."""
+        if self.signature is None:
+            refused = kwargs.keys() & (_FIXES.keys() | _DEFAULTS.keys()) - self.takes
+            extra = {name: value for name, value in kwargs.items() if name in refused}
+            refuse(self.function, extra)
+            return args, {name: value for name, value in kwargs.items() if name not in extra}
+        places: list[Any] = []
+        names: dict[str, Any] = {}
+        for name, value in self.signature.bind(*args, **kwargs).arguments.items():
+            if name not in self.meaning:
+                parameter = self.signature.parameters[name]
+                if parameter.kind is parameter.VAR_KEYWORD:
+                    refuse(self.function, value)
+                elif not (value is parameter.default or (isinstance(value, str) and value == parameter.default)):
+                    refuse(self.function, {name: value})
+            elif (ours := self.meaning[name]) is None:
+                places.append(value)
+            elif value is not np._NoValue:
+                names[ours] = value
+        return tuple(places), names
+
+
+_SPELLINGS: dict[Callable[..., Any], Spelling] = {}
+
+
+def apply(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call the op that a NumPy function stands for, with NumPy's arguments."""
+    made = rule(function)
+    spelling = _SPELLINGS.get(function)
+    if spelling is None or spelling.made is not made:
+        spelling = _SPELLINGS[function] = Spelling(function, made)
+    if len(args) > spelling.plain or not kwargs.keys() <= spelling.takes:
+        args, kwargs = spelling.fit(args, kwargs)
+    return made(*args, **kwargs)

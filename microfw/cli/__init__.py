@@ -1,0 +1,1 @@
+"""The command line: ``microfw train``, ``profile``, ``report``, ``compare`` and ``law``."""

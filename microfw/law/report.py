@@ -1,0 +1,229 @@
+"""The law as text for a terminal: functions from plain numbers to text of at most 100 columns."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from microfw.errors import printable
+from microfw.profiler.reports.text import _wrap, ratio_report, short, shorten, table, whole
+
+if TYPE_CHECKING:
+    from microfw.law.data import Count, Law
+    from microfw.law.measure import Way
+    from microfw.law.sweeps import Sweep
+
+FAR = 1e-6
+"""A relative difference above this has a reason."""
+
+WORDS = {"operations": "scalar operations", "rules": "rule calls"}
+"""How quantities are called in a table."""
+
+LEGEND = (
+    "Rule calls: nodes whose derivative rule was called, each call counted. Losses: forward evaluations. "
+    "Scalar ops: in the rules and in repeated forward evaluations, by each op's cost rule; a tangent is "
+    "counted as the gradient of the same input. Seconds: on tensors with the forward evaluations, on scalars "
+    "of the walk alone. Peak: memory by tracemalloc in a run of its own, on scalars beside the graph. "
+    "Difference: the largest from backprop, relative to the gradient's largest entry. ±: half of the 95 % interval of "
+    "what is extrapolated from a random sample of each layer's parameters."
+)
+"""What the columns of the strategies' table hold."""
+
+
+def law_report(law: Law) -> str:
+    """Describe what the strategies took."""
+    parts = [
+        "\n".join(_wrap(f"microfw law: {title(law)}")),
+        _counts(law),
+        _ways(law),
+        ratio_report(law.ratio),
+        _layers(law),
+    ]
+    if law.note:
+        parts.append("\n".join(_wrap(law.note[0].upper() + law.note[1:] + ".")))
+    return printable("\n\n".join(parts))
+
+
+def title(law: Law) -> str:
+    """Say what it was run on."""
+    rows = "1 row" if law.rows == 1 else f"{law.rows:,} rows"
+    of = f" of {law.name}" if law.name else ""
+    return f"{law.model}, on {rows}{of}, in float64, loss {law.loss:.6g}"
+
+
+def count_rows(law: Law) -> list[list[str]]:
+    """Return the counts: the word, in tensors, in scalars, and what is counted."""
+    columns = [law.count("tensors"), law.count("scalars")]
+
+    def row(name: str, cell: object, meaning: str) -> list[str]:
+        return [name, *("" if c is None else cell(c) for c in columns), meaning]  # type: ignore[operator]
+
+    def ratio(c: Count) -> str:
+        return f"{c.steps / (c.N + c.P):.3f}"
+
+    return [
+        row("N", lambda c: whole(c.N), "op nodes that the loss depends on, leaves apart"),
+        row("E", lambda c: whole(c.E), "edges: inputs of those nodes that need a gradient"),
+        row("P", lambda c: whole(c.P), "parameters: trainable arrays; trainable numbers"),
+        row("N + P", lambda c: whole(c.N + c.P), ""),
+        row("steps", lambda c: whole(c.steps), "backprop: rules called + gradients added into parameters"),
+        row("", lambda c: f"{whole(c.rules)} + {whole(c.accumulated)}", "the two apart"),
+        row("steps / (N + P)", ratio, ""),
+        row("N x P", lambda c: whole(c.N * c.P), "predicted: upper bound of redoing a walk for each P"),
+    ]
+
+
+def bound(law: Law) -> str:
+    """Say what N x P is a bound of, and what was really spent."""
+    scalars = law.count("scalars")
+    if scalars is None:
+        return ""
+    chain = law.way("chain rule per parameter")
+    spent = chain.rules or 0
+    about = ""
+    if chain.extrapolated:
+        low, high = chain.intervals.get("rules", (spent, spent))
+        about = f" (extrapolated, {whole(round(low))} to {whole(round(high))})"
+    return (
+        f"N x P is an upper bound. Redoing only each parameter's own chain called {whole(spent)} rules{about}, "
+        f"{spent / (scalars.N * scalars.P):.1%} of it and {spent / scalars.steps:,.1f} times the steps of backprop. "
+        f"A recursion that knows no order walks each of the {huge(law.paths or 0)} paths from the loss to the "
+        "parameters; in fully connected layers they grow with the product of the widths."
+    )
+
+
+def _counts(law: Law) -> str:
+    lines = ["Counts", table(["", "in tensors", "in scalars", "what is counted"], count_rows(law), text=True)]
+    return "\n".join(lines + (_wrap(bound(law)) if bound(law) else []))
+
+
+def _ways(law: Law) -> str:
+    rows: list[list[str]] = []
+    graph = ""
+    for w in law.ways:
+        if w.graph != graph:
+            graph = w.graph
+            rows.append([f"on the graph of {graph}"] + [""] * 6)
+        rows.append(_way(w))
+        if w.extrapolated:
+            rows.append([f"    extrapolated from {w.done:,} of {w.of:,}", *_margins(w), "", ""])
+    head = ["strategy", "rule calls", "losses", "scalar ops", "seconds", "peak", "difference"]
+    lines = ["Strategies: the same gradient, each really run", table(head, rows)]
+    lines += [wrapped for w in law.ways if w.note for wrapped in _wrap(f"{w.name}: {w.note}.")]
+    far = [w.name for w in law.ways if (w.difference or 0) > FAR]
+    if far:
+        lines += _wrap(
+            f"The difference of {', '.join(far)} is above {FAR:.0e}: a kink is near, as of ReLU at 0, or a rule is "
+            "wrong, which mf.gradcheck would tell."
+        )
+    lines += _wrap(LEGEND)
+    return "\n".join(lines)
+
+
+def _margins(w: Way) -> list[str]:
+    """Return half of the intervals of rules, losses, operations and seconds."""
+    half = {what: (high - low) / 2 for what, (low, high) in w.intervals.items()}
+    return [
+        f"± {whole(round(half['rules']))}" if "rules" in half else "",
+        "",
+        f"± {short(half['operations'])}" if "operations" in half else "",
+        f"± {half['seconds']:.1e}" if "seconds" in half else "",
+    ]
+
+
+def _way(w: Way) -> list[str]:
+    if w.rules is None:
+        return [f"  {w.name}", "not run", *[""] * 5]
+    return [
+        f"  {w.name}",
+        whole(w.rules),
+        f"{w.forwards:,}",
+        short(w.operations or 0),
+        f"{w.seconds:.2e}" if (w.seconds or 0) < 1e-2 else f"{w.seconds:.3f}",
+        size(w.peak_bytes or 0),
+        f"{w.difference or 0:.0e}" if w.difference else "0",
+    ]
+
+
+def _layers(law: Law) -> str:
+    rows = []
+    for layer in law.layers:
+        both = layer.forward + layer.backward
+        rows.append(
+            [
+                shorten(f"{layer.layer} {layer.kind}".strip() or "(outside any module)", 24),
+                f"{layer.parameters:,}" if layer.parameters else "",
+                f"{layer.forward:,}",
+                f"{layer.backward:,}",
+                f"{both / layer.parameters / law.rows:,.2f}" if layer.parameters else "",
+                f"{layer.uses / layer.parameters / law.rows:,.2f}" if layer.parameters and layer.uses else "",
+            ]
+        )
+    head = ["layer", "P", "forward ops", "backward ops", "ops per P and row", "uses per P and row"]
+    text = "Layers: what a parameter costs, and how often one row uses it\n" + table(head, rows)
+    return text
+
+
+def sweep_report(sweep: Sweep) -> str:
+    """Describe a family of models, and the exponents."""
+    head = [sweep.over, "N", "P", "N + P", "steps", "steps/(N+P)", "backward ops", "seconds", "N x P", "paths"]
+    rows = []
+    for value, found in zip(sweep.values, sweep.laws, strict=True):
+        c, way = found.count("scalars"), found.way("backprop", "tensors")
+        assert c is not None
+        cells = [whole(v) for v in (c.N, c.P, c.N + c.P, c.steps)]
+        cells += [f"{c.steps / (c.N + c.P):.3f}", whole(way.operations or 0), f"{way.seconds:.1e}"]
+        rows.append([str(value), *cells, short(c.N * c.P), huge(found.paths or 0)])
+    fits = [
+        [
+            f.strategy,
+            f"{WORDS.get(f.quantity, f.quantity)}, on {f.graph}" + (" *" if f.sampled else ""),
+            f"{f.exponent:.3f}",
+            f"{f.low:.3f} to {f.high:.3f}",
+        ]
+        for f in sweep.fits
+    ]
+    first = sweep.laws[0]
+    lines = [
+        *_wrap(f"microfw law: over {sweep.over}{' of ' + first.name if first.name else ''}, from {first.model} on"),
+        "",
+        "Models, in scalars (seconds: backprop with its forward pass, on tensors)",
+        table(head, rows),
+        "",
+        "Growth: cost ~ (N + P) ** exponent",
+        table(["strategy", "quantity", "exponent", "95 % interval"], fits),
+    ]
+    notes = "Least squares on logarithms, with Student's t for the interval. "
+    if any(f.sampled for f in sweep.fits):
+        notes += (
+            "*: some of the numbers are extrapolated from a sample of the parameters; their spread is in the interval. "
+        )
+    notes += (
+        "N: nodes of the scalar graph that the loss depends on; P: trainable numbers; steps: rules called plus "
+        "gradients added into parameters; backward ops: scalar operations in the rules, by their cost rules. In "
+        "seconds small models grow more slowly, since Python's work for a tensor node does not depend on its size. "
+        "Seconds are the wall clock's, and scatter where other programs run."
+    )
+    return printable("\n".join(lines + _wrap(notes)))
+
+
+def size(count: int) -> str:
+    """Write a number of bytes.
+
+    Examples
+    --------
+    >>> size(800), size(12_345), size(12_345_678)
+    ('0.8 kB', '12.3 kB', '12.3 MB')
+    """
+    return f"{count / 1e3:,.1f} kB" if count < 1e6 else f"{count / 1e6:,.1f} MB"
+
+
+def huge(count: int) -> str:
+    """Write a count that may have thousands of digits.
+
+    Examples
+    --------
+    >>> huge(84_500), huge(2**500)
+    ('84,500', 'about 10^150')
+    """
+    return f"{count:,}" if count < 10**15 else f"about 10^{math.floor(math.log10(count))}"

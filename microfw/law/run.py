@@ -1,0 +1,234 @@
+"""The law on a model: the same gradient by five strategies, each really run, with what each took.
+
+Backprop takes about N + P steps, since it visits each of the graph's N nodes once and adds a gradient into
+each of the P parameters. To redo a walk for each parameter takes at most N x P. `law` counts both.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from itertools import islice
+from math import prod
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from microfw.autograd.graph import Leaf, Node, reachable
+from microfw.autograd.tensor import Tensor
+from microfw.errors import ArgumentError, GraphError, NonFiniteError, message
+from microfw.law import strategies
+from microfw.law.data import Count, Law, LayerCost
+from microfw.law.measure import Meter, Problem, Work
+from microfw.law.scalar_graph import ScalarGraph, scalar_graph
+from microfw.nn.module import Module
+from microfw.profiler.ratio import Ratio, lacking
+from microfw.profiler.recorder.naming import LayerNames
+
+
+def law(
+    model: Module,
+    loss: Callable[[Any, Any], Tensor],
+    X: Any,
+    y: Any,
+    *,
+    rows: int = 1,
+    budget: float = 10.0,
+    most_nodes: int = 200_000,
+    rng: int | np.random.Generator = 0,
+    name: str = "",
+) -> Law:
+    """Compute a model's gradient by five strategies and count what each takes.
+
+    Backprop; forward mode, one pass for each parameter; differences, central and one-sided; the chain rule
+    for each parameter, reusing nothing; and a recursion over paths. All of them on a copy of the model, in
+    float64 and in evaluation mode, so that the loss is a function of its parameters.
+
+    Parameters
+    ----------
+    model : Module
+        Called with ``X``.
+    loss : callable
+        ``loss(prediction, y)``, one number.
+    X, y : array_like
+        Data, of which the first rows are taken.
+    rows : int
+        How many.
+    budget : float
+        Seconds for a strategy. One that needs more is run for a sample of the parameters: at random, from every layer,
+        and at least 30. Its counts and seconds are then extrapolated, with 95 % intervals.
+    most_nodes : int
+        Leave out the scalar graph, and the two strategies that need it, if it has more nodes than this.
+    rng : int or numpy.random.Generator
+        Draws the samples.
+    name : str
+        What to call it in the table.
+
+    Returns
+    -------
+    Law
+
+    Raises
+    ------
+    ArgumentError
+        If the model has no trainable parameters, or there is no row.
+    GraphError
+        If the loss is not one number, or not the same when it is computed again.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from microfw import nn
+    >>> model = nn.Sequential(nn.Dense(3, 4, rng=0), nn.Tanh(), nn.Dense(4, 2, rng=1))
+    >>> found = law(model, nn.CrossEntropyLoss(), np.array([[0.1, 0.2, 0.3]]), np.array([1]))
+    >>> [(w.name, w.forwards) for w in found.ways][:4]
+    [('backprop', 1), ('forward mode', 1), ('central differences', 52), ('one-sided differences', 27)]
+    >>> all(w.difference < 1e-6 for w in found.ways)
+    True
+    """
+    model = copy.deepcopy(model).astype(np.float64).eval()
+    if isinstance(loss, Module):
+        loss = copy.deepcopy(loss).eval()
+    if not 1 <= rows <= len(X):
+        raise ArgumentError(message("law", f"rows from 1 to the {len(X)} that there are", rows))
+    if not 0 < budget < np.inf:
+        raise ArgumentError(message("law", "a budget of some seconds", budget))
+    X, y = _first(X, rows), _first(y, rows)
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    if not named:
+        raise ArgumentError(message("law", "a model with trainable parameters", "none"))
+    parameters: list[Tensor] = [p for _, p in named]
+    problem = Problem(lambda: loss(model(X), y), parameters, budget, np.random.default_rng(rng))
+    _check(problem)
+    way, meter, end = strategies.backprop(problem)
+    if not np.isfinite(problem.gradient).all():
+        raise NonFiniteError(message("law", "a finite gradient", "NaN or infinity", "start away from singular points"))
+    found = Law(name, _describe(model), rows, end.item(), budget)
+    nodes = reachable(end._node)
+    found.counts.append(_count("tensors", nodes, len(parameters), meter))
+    found.ratio = _ratio(nodes, meter.constants, problem)
+    found.ways = [way, strategies.forward_mode(problem)]
+    found.ways += [strategies.differences(problem, central) for central in (True, False)]
+    found.layers = _layers(nodes, meter.constants, named, model)
+    modules = dict(model.named_modules())
+    for row in found.layers:
+        row.kind = type(modules[row.layer]).__name__ if row.layer in modules else ""
+    scalars = sum(node.note.forward for node in nodes)
+    if scalars > most_nodes:
+        found.note = (
+            f"the scalar graph is left out: it would have about {scalars:,} nodes (predicted), more "
+            f"than {most_nodes:,}; take fewer rows, a smaller model, or raise most_nodes"
+        )
+        return found
+    try:
+        graph = scalar_graph(problem.loss, parameters, Meter())
+    except GraphError as error:
+        found.note = f"the scalar graph is left out: {error}"
+        return found
+    if not abs(graph.loss.item() - found.loss) <= 1e-9 * max(1.0, abs(found.loss)):
+        raise GraphError(message("law", f"the scalar graph to compute the loss {found.loss}", graph.loss.item()))
+    way, meter = strategies.scalar_backprop(problem, graph)
+    entries = reachable(graph.loss._node)
+    found.counts.append(_count("scalars", entries, problem.size, meter))
+    found.paths = strategies.count_paths(graph.loss._node)[0]
+    found.ways += [way, strategies.chain_rule(problem, graph), strategies.path_recursion(problem, graph)]
+    _add_uses(found.layers, entries, graph, named, type(model).__name__)
+    return found
+
+
+def _first(data: Any, rows: int) -> Any:
+    array = np.asarray(data)[:rows]
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+def _check(problem: Problem) -> None:
+    ends = [problem.loss() for _ in range(2)]
+    for end in ends:
+        if not isinstance(end, Tensor) or end.size != 1 or not isinstance(end._node, Node):
+            got = f"shape {end.shape}" if isinstance(end, Tensor) else type(end).__name__
+            raise GraphError(message("law", "a loss of one number that depends on the parameters", got))
+    if not np.isfinite(ends[0].item()):
+        raise NonFiniteError(message("law", "a finite loss", ends[0].item(), "look at the data and the parameters"))
+    if ends[0].item() != ends[1].item():
+        raise GraphError(
+            message("law", f"a loss that is {ends[0].item()} each time", ends[1].item(), "let nothing in it be random")
+        )
+
+
+def _describe(model: Module) -> str:
+    parts = [m for n, m in model.named_modules() if n] or [model]
+    inside = [f"{type(m).__name__}({m.extra_repr()})" if m.extra_repr() else type(m).__name__ for m in parts]
+    return ", ".join(inside if len(inside) <= 6 else [*inside[:3], f"{len(inside) - 5} more", *inside[-2:]])
+
+
+def _count(kind: str, nodes: list[Node], P: int, meter: Meter) -> Count:
+    return Count(kind, len(nodes), sum(len(n.edges or ()) for n in nodes), P, meter.rules, meter.accumulated)
+
+
+def _ratio(nodes: list[Node], constants: list[tuple[Any, Work]], problem: Problem) -> Ratio:
+    r = Ratio()
+    for _, work in constants:
+        r.forward += work.forward
+        r.products_forward += work.products_forward
+        r.products_first += lacking(0, work.products_forward)
+    others: dict[str, bool] = {}
+    for node in nodes:
+        work = node.note
+        r.forward += work.forward
+        r.backward += sum(work.edges)
+        r.products_forward += work.products_forward
+        r.products_backward += sum(work.products_edges)
+        first = lacking(sum(p > 0 for p in work.products_edges), work.products_forward)
+        r.products_first += first
+        if sum(work.products_edges) != 2 * work.products_forward - first:
+            others[node.op.name] = True
+    r.others = list(others)
+    times: list[tuple[float, float]] = []
+    while len(times) < 50 and sum(map(sum, times)) < 0.1:
+        began = perf_counter()
+        end = problem.loss()
+        middle = perf_counter()
+        end.backward()
+        times.append((middle - began, perf_counter() - middle))
+    for p in problem.parameters:
+        p.grad = None
+    r.forward_seconds, r.backward_seconds = (min(t) for t in zip(*times, strict=True))
+    return r
+
+
+def _owner(name: str, top: str) -> str:
+    return name.rpartition(".")[0] or top
+
+
+def _layers(
+    nodes: list[Node], constants: list[tuple[Any, Work]], named: list[tuple[str, Any]], model: Module
+) -> list[LayerCost]:
+    layers: dict[str, LayerCost] = {}
+    names, top = LayerNames(model), type(model).__name__
+    scopes = [node.scope for node in nodes]
+    for k, node in enumerate(nodes):
+        layer = names.name(node.scope, islice(scopes, k))
+        row = layers.setdefault(layer, LayerCost(layer))
+        row.forward += node.note.forward
+        row.backward += sum(node.note.edges)
+    for scope, work in constants:
+        layer = names.name(scope, scopes)
+        layers.setdefault(layer, LayerCost(layer)).forward += work.forward
+    for name, p in named:
+        layers.setdefault(_owner(name, top), LayerCost(_owner(name, top))).parameters += prod(p.shape)
+    return list(layers.values())
+
+
+def _add_uses(
+    layers: list[LayerCost], nodes: list[Node], graph: ScalarGraph, named: list[tuple[str, Any]], top: str
+) -> None:
+    owners = [_owner(name, top) for name, p in named for _ in range(p.size)]
+    owner: dict[Any, str] = dict(zip(graph.leaves, owners, strict=True))
+    uses = dict.fromkeys(owners, 0)
+    for node in nodes:
+        for parent, _, _ in node.edges or ():
+            if isinstance(parent, Leaf) and parent in owner:
+                uses[owner[parent]] += 1
+    for row in layers:
+        row.uses = uses.get(row.layer)

@@ -1,0 +1,264 @@
+"""How cost grows: the law on a family of models, and the exponents with which each strategy's cost grows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from microfw.errors import ArgumentError, message
+from microfw.law.data import Law
+from microfw.law.report import WORDS, sweep_report
+from microfw.law.run import law
+from microfw.nn.activations import Tanh
+from microfw.nn.dense import Dense
+from microfw.nn.losses import CrossEntropyLoss, MSELoss
+from microfw.nn.module import Module
+from microfw.nn.sequential import Sequential
+from microfw.serialization.output import figure_bytes, path_text, write_bytes
+
+VALUES = {"depth": (4, 8, 16, 32, 64), "width": (4, 8, 16, 32, 64), "batch": (6, 12, 24, 48, 96)}
+"""What is varied, and its values: large enough that a first layer, whose data need no gradient, weighs little."""
+
+HIDDEN = 8
+"""Width of hidden layers where the depth or the batch is varied."""
+
+ROWS = [
+    ("backprop", "scalars", "steps"),
+    ("backprop", "tensors", "operations"),
+    ("backprop", "tensors", "seconds"),
+    ("backprop", "scalars", "seconds"),
+    ("forward mode", "tensors", "operations"),
+    ("forward mode", "tensors", "seconds"),
+    ("central differences", "tensors", "operations"),
+    ("central differences", "tensors", "seconds"),
+    ("one-sided differences", "tensors", "operations"),
+    ("one-sided differences", "tensors", "seconds"),
+    ("chain rule per parameter", "scalars", "rules"),
+    ("chain rule per parameter", "scalars", "seconds"),
+]
+"""What is fitted: strategy, graph and quantity."""
+
+
+@dataclass
+class Fit:
+    """The exponent with which a quantity grows in N + P, with its 95 % interval.
+
+    ``sampled`` says that some of the fitted numbers are extrapolated from a sample of the parameters; the interval is
+    wider by the spread of the sample.
+    """
+
+    strategy: str
+    graph: str
+    quantity: str
+    exponent: float
+    low: float
+    high: float
+    sampled: bool = False
+
+
+@dataclass
+class Sweep:
+    """The law on a family of models. ``str()`` of it is a table, `to_dict` is for JSON, `plot` draws it.
+
+    Attributes
+    ----------
+    over : str
+        What is varied.
+    values : list
+        Its values.
+    laws : list of Law
+        What was found for each.
+    fits : list of Fit
+        The exponents.
+    """
+
+    over: str
+    values: list[Any]
+    laws: list[Law]
+    fits: list[Fit]
+
+    def fit(self, strategy: str, quantity: str, graph: str = "") -> Fit:
+        """Return an exponent by the strategy's name and the quantity: steps, operations, rules or seconds."""
+        for f in self.fits:
+            if f.strategy == strategy and f.quantity == quantity and graph in ("", f.graph):
+                return f
+        known = sorted({f"{f.strategy} {f.quantity}" for f in self.fits})
+        raise ArgumentError(message("Sweep.fit", f"one of {known}", f"{strategy} {quantity}"))
+
+    def sizes(self) -> list[int]:
+        """Return N + P of each model, in scalars."""
+        return [c.N + c.P for c in map(_scalars, self.laws)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers in dicts and lists, for JSON."""
+        return asdict(self) | {"laws": [found.to_dict() for found in self.laws]}
+
+    def plot(self, file: Any = None, axes: Any = None) -> Any:
+        """Draw each strategy's operations against N + P, both on logarithmic scales.
+
+        Parameters
+        ----------
+        file : path, optional
+            Where to save the figure.
+        axes : matplotlib.axes.Axes, optional
+            Where to draw; in a figure of its own by default.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ArgumentError
+            If matplotlib is not there; it comes with ``microfw[plot]``. If matplotlib has no format of that name.
+        FileError
+            If the file cannot be written. A file that was there before is then as it was.
+        """
+        path = None if file is None else path_text(file, "Sweep.plot", "sweep.plot(path)")
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise ArgumentError(
+                message("Sweep.plot", "matplotlib to draw with", "none", "install microfw[plot]")
+            ) from None
+        if axes is None:
+            axes = Figure(figsize=(7, 4.5), layout="constrained").subplots()
+        figure = axes.figure
+        sizes = self.sizes()
+        for fit, mark in zip((f for f in self.fits if f.quantity != "seconds"), "os^vDx+", strict=False):
+            y = [_quantity(found, fit.strategy, fit.graph, fit.quantity)[0] for found in self.laws]
+            words = WORDS.get(fit.quantity, fit.quantity)
+            axes.plot(sizes, y, marker=mark, label=f"{fit.strategy}, {words}: exponent {fit.exponent:.2f}")
+        axes.set(xscale="log", yscale="log", xlabel="N + P, in scalars", title=f"cost of a gradient, over {self.over}")
+        axes.legend(fontsize="small")
+        if path is not None:
+            write_bytes(path, figure_bytes(figure, path))
+        return figure
+
+    def __str__(self) -> str:
+        return sweep_report(self)
+
+
+def sweep(
+    over: str,
+    X: Any,
+    y: Any,
+    *,
+    values: Sequence[Any] | None = None,
+    build: Callable[[Any], Module] | None = None,
+    loss: Callable[[Any, Any], Any] | None = None,
+    budget: float = 0.3,
+    rng: int | np.random.Generator = 0,
+    name: str = "",
+) -> Sweep:
+    """Run the law on a family of models, and fit the exponents with which each strategy's cost grows.
+
+    Parameters
+    ----------
+    over : {"depth", "width", "batch"} or str
+        What is varied: hidden layers, the width of one hidden layer, or rows of data. With ``build`` it may
+        have any name.
+    X, y : array_like
+        Data; integers in ``y`` are classes.
+    values : sequence, optional
+        The values, at least three.
+    build : callable, optional
+        Makes the model for a value; networks of Dense and Tanh by default.
+    loss : callable, optional
+        Cross-entropy for classes, squared error otherwise.
+    budget : float
+        Seconds for each strategy on each model; see `law`.
+    rng : int or numpy.random.Generator
+        Decides weights and samples.
+    name : str
+        What to call the data.
+
+    Returns
+    -------
+    Sweep
+
+    Raises
+    ------
+    ArgumentError
+        If ``over`` is not known, or there are fewer than three values, or too few rows.
+    """
+    if over not in VALUES and (build is None or values is None):
+        raise ArgumentError(message("sweep", f"one of {list(VALUES)}, or build and values", repr(over)))
+    chosen = list(VALUES[over] if values is None else values)
+    if len(chosen) < 3:
+        raise ArgumentError(message("sweep", "at least three values to fit an exponent", chosen))
+    y = np.asarray(y)
+    classify = y.dtype.kind in "iu"
+    if loss is None:
+        loss = CrossEntropyLoss() if classify else MSELoss()
+    rng = np.random.default_rng(rng)
+    ends = np.shape(X)[1:], int(y.max()) + 1 if classify else math.prod(y.shape[1:])
+    laws = []
+    for value in chosen:
+        hidden = {"depth": [HIDDEN] * value, "width": [value]}.get(over, [HIDDEN]) if build is None else []
+        model = build(value) if build else _dense([math.prod(ends[0]), *hidden, ends[1]], rng)
+        rows = value if over == "batch" else 1
+        found = law(model, loss, X, y, rows=rows, budget=budget, rng=rng, name=name)
+        if found.count("scalars") is None:
+            raise ArgumentError(message("sweep", f"models with a scalar graph, at {over} {value}", found.note))
+        laws.append(found)
+    return Sweep(over, chosen, laws, [_fit(laws, *row) for row in ROWS])
+
+
+def _dense(sizes: Sequence[int], rng: np.random.Generator) -> Sequential:
+    layers: list[Module] = []
+    for inputs, outputs in pairwise(sizes):
+        layers += [Dense(inputs, outputs, rng=rng), Tanh()]
+    return Sequential(*layers[:-1])
+
+
+def _scalars(found: Law) -> Any:
+    return found.count("scalars")
+
+
+def _quantity(found: Law, strategy: str, graph: str, quantity: str) -> tuple[float, tuple[float, float] | None]:
+    """Return a number of a strategy, and its interval if it is extrapolated."""
+    if quantity == "steps":
+        return float(_scalars(found).steps), None
+    way = found.way(strategy, graph)
+    return float(getattr(way, quantity)), way.intervals.get(quantity)
+
+
+def _fit(laws: Sequence[Law], strategy: str, graph: str, quantity: str) -> Fit:
+    numbers = [_quantity(found, strategy, graph, quantity) for found in laws]
+    x = [c.N + c.P for c in map(_scalars, laws)]
+    exponent, error = power_law(x, [v for v, _ in numbers])
+    sizes = np.log(x)
+    slopes = (sizes - sizes.mean()) / np.sum(np.square(sizes - sizes.mean()))  # of the exponent by each number
+    margins = [math.log(ends[1] / ends[0]) / 2 if ends else 0.0 for _, ends in numbers]
+    error = math.hypot(error, float(np.linalg.norm(slopes * margins)))
+    return Fit(
+        strategy, graph, quantity, exponent, exponent - error, exponent + error, any(ends for _, ends in numbers)
+    )
+
+
+def power_law(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
+    """Fit ``y ~ x ** exponent``; returns the exponent and half the width of its 95 % interval.
+
+    Examples
+    --------
+    >>> exponent, error = power_law([1, 2, 4, 8], [3, 12, 48, 192])
+    >>> round(exponent, 12), error < 1e-12
+    (2.0, True)
+    """
+    from scipy.special import stdtrit
+
+    a, b = np.log(np.asarray(x, float)), np.log(np.asarray(y, float))
+    spread = float(np.sum(np.square(a - a.mean())))
+    if not spread > 0:
+        raise ArgumentError(message("power_law", "sizes that differ", list(x)))
+    exponent = float((a - a.mean()) @ (b - b.mean())) / spread
+    rest = b - b.mean() - exponent * (a - a.mean())
+    freedom = len(a) - 2
+    error = math.sqrt(float(rest @ rest) / freedom / spread) * float(stdtrit(freedom, 0.975))
+    return exponent, error

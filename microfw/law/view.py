@@ -1,0 +1,41 @@
+"""What the page shows of the law: plain lists and numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from microfw.law.data import Law
+from microfw.law.report import LEGEND, bound, count_rows, title
+from microfw.profiler.ratio import says
+
+NUMBERS = ("rules", "forwards", "operations", "seconds", "peak_bytes", "difference")
+
+
+def page_data(law: Law) -> dict[str, Any]:
+    """Return the counts, a row for each strategy and for each layer, and the sentences around them."""
+    return {
+        "title": title(law),
+        "counts": count_rows(law),
+        "says": bound(law),
+        "ways": [
+            {"name": w.name, "graph": w.graph, "note": w.note, "done": w.done, "of": w.of, "sampled": w.extrapolated}
+            | {name: getattr(w, name) for name in NUMBERS}
+            | {"margins": {what: (high - low) / 2 for what, (low, high) in w.intervals.items()}}
+            for w in law.ways
+        ],
+        "legend": LEGEND,
+        "layers": [
+            [
+                row.layer,
+                row.kind,
+                row.parameters,
+                row.forward,
+                row.backward,
+                (row.forward + row.backward) / row.parameters / law.rows if row.parameters else None,
+                row.uses / row.parameters / law.rows if row.parameters and row.uses else None,
+            ]
+            for row in law.layers
+        ],
+        "ratio": law.ratio.to_dict() | {"says": says(law.ratio)},
+        "note": law.note,
+    }

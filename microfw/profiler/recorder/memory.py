@@ -1,0 +1,122 @@
+"""Memory that a graph keeps for backward, counted once by address, in whatever a node saved it."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import byte_bounds
+
+from microfw.autograd.graph import Leaf, Node
+from microfw.autograd.tensor import Tensor
+from microfw.nn.module import Module
+
+Array = np.ndarray[Any, Any]
+
+
+class AddressRanges:
+    """Disjoint ranges of addresses, sorted.
+
+    Examples
+    --------
+    >>> ranges = AddressRanges()
+    >>> ranges.add(0, 10), ranges.add(5, 20), ranges.add(0, 20), ranges.add(30, 40)
+    (10, 10, 0, 10)
+    """
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+
+    def add(self, start: int, end: int) -> int:
+        """Add a range; return how many of its bytes are new."""
+        first, last = bisect_left(self.ends, start), bisect_right(self.starts, end)
+        known = sum(min(end, self.ends[k]) - max(start, self.starts[k]) for k in range(first, last))
+        joined = [start, *self.starts[first:last]], [end, *self.ends[first:last]]
+        self.starts[first:last], self.ends[first:last] = [min(joined[0])], [max(joined[1])]
+        return end - start - known
+
+
+class SavedMemory:
+    """Counts the bytes that nodes keep, each byte for the first node that keeps it.
+
+    The arrays of trainable leaves, and those that the modules of the nodes hold, exist without a graph and are not
+    counted. They are recognised by identity.
+
+    Parameters
+    ----------
+    nodes : iterable of Node
+        All nodes of the graph.
+    """
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self.ranges = AddressRanges()
+        modules: dict[int, Module] = {}
+        for node in nodes:
+            scope: Any = node.scope
+            while scope is not None:
+                module, scope = scope
+            if node.scope is not None:
+                modules[id(module)] = module
+            parents = _parents(node)
+            for index, array in _saved_inputs(node).items():
+                if type(parents.get(index)) is Leaf:
+                    self._add(array)
+        for module in modules.values():
+            for _, part in module._walk():
+                if isinstance(part, Tensor) and part._leaf is not None:
+                    self._add(part._array)
+
+    def count(self, node: Node) -> int:
+        """Return the bytes that a node keeps and no node before it does."""
+        parents = _parents(node)
+        made = {id(array) for k, array in _saved_inputs(node).items() if type(parents.get(k)) is not Node}
+        given = made | {id(array) for array in _arrays(node.params)}
+        return sum(
+            self._add(array if id(array) in given else _owner(array)) for array in _arrays([node.saved, node.params])
+        )
+
+    def _add(self, array: Any) -> int:
+        return self.ranges.add(*byte_bounds(array)) if isinstance(array, np.ndarray) and array.size else 0
+
+
+def _parents(node: Node) -> dict[int, Any]:
+    """Return a node's parents by the index of the input."""
+    return {p.index: parent for p, parent in zip(node.form.partials, node.parents or (), strict=False)}
+
+
+def _saved_inputs(node: Node) -> dict[int, Any]:
+    """Return the inputs of an op that its node saved, by index."""
+    op, found = node.op, dict(enumerate(node.inputs))
+    if node.parents is None:  # freed by an earlier backward, which raises an error for it
+        return {}
+    for partial, places in zip(node.form.partials, node.form.places, strict=True):
+        for source, place in zip(partial.sources, places, strict=True):
+            if source not in op.inputs or node.saved[place] is None:
+                continue
+            value = node.saved[place]
+            found |= dict(enumerate(value)) if op.variadic else {op.inputs.index(source): value}
+    return found
+
+
+def _arrays(value: Any) -> Iterator[Array]:
+    """Yield the arrays in nested containers."""
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, Tensor):
+        yield value._array
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _arrays(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _arrays(item)
+
+
+def _owner(array: Array) -> Array:
+    """Return the array that owns the memory of a view: a view of one entry keeps all of it."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array

@@ -1,0 +1,158 @@
+"""Names of the rows of a profile: the path of each module in the model that the profile is of."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from microfw.autograd.mode import Scope, chain
+from microfw.nn.module import Module
+from microfw.profiler.session import Layer
+
+OUTSIDE = "outside: "
+"""How the names of modules begin that have parameters and are no part of the model."""
+
+Known = tuple[weakref.ref[Any], str, bool]
+
+
+class LayerNames:
+    """Names modules, by identity: each has the row of its first path in the model, whoever calls it.
+
+    A module that is not in the model has the path from its own outermost module, whose name is its type's. If it has
+    parameters, the name is marked as outside of the model. Two modules never have one name at a time; but a module
+    without parameters, such as a loss, leaves its name to others in the next graph, for it may be made in each step.
+
+    Parameters
+    ----------
+    model : Module, optional
+        The model. Without one, modules have the paths from their outermost modules; the paths in the first outermost
+        module that has parts begin there, and those in all others with the name of the outermost.
+    """
+
+    def __init__(self, model: Module | None = None) -> None:
+        self.model = model
+        self.names: dict[int, str] = {}
+        self.structure: object = None
+        self.known: dict[int, Known] = {}  # outside of the model: module, name, whether it keeps it
+        self.first: Any = None
+        self.listed: dict[str, Layer] = {}
+
+    def name(self, scope: Scope | None, before: Iterable[Scope | None] = ()) -> str:
+        """Return the name of a scope's module; "" outside of any.
+
+        Parameters
+        ----------
+        scope : Scope or None
+            Where an op runs.
+        before : iterable of Scope or None
+            Those of the ops before, in the same graph.
+        """
+        if scope is None:
+            return ""
+        if self.structure is not Module._structure:
+            self._list()
+        module: Any = scope[0]
+        if (name := self.names.get(id(module))) is not None:
+            return name
+        known = self.known.get(id(module))
+        if known is not None and known[2] and known[0]() is module:
+            return known[1]
+        holder, paths = self._holder(scope)
+        if holder is None:
+            return self._label(scope, before)
+        top = self.name(holder, before)
+        path = paths[id(module)]
+        name = path if self.first is not None and self.first() is holder[0] else f"{top}.{path}"
+        self.known[id(module)] = weakref.ref(module), name, self.known[id(holder[0])][2]
+        return name
+
+    def _list(self) -> None:
+        if self.model is not None:
+            self.names = {id(part): name for name, part in self.model.named_modules()}
+            self.names[id(self.model)] = type(self.model).__name__
+        self.structure = Module._structure
+
+    def _holder(self, scope: Scope) -> tuple[Scope | None, dict[int, str]]:
+        """Return the scope of the outermost module that holds a scope's, and the paths in it; none in the model do."""
+        found, paths = None, {}
+        outer = scope[1]
+        while outer is not None and id(outer[0]) not in self.names:
+            listed = {id(part): name for name, part in outer[0].named_modules()}
+            if id(scope[0]) in listed and outer[0] is not scope[0]:
+                found, paths = outer, listed
+            outer = outer[1]
+        return found, paths
+
+    def _label(self, scope: Scope, before: Iterable[Scope | None]) -> str:
+        """Name a module that no other one holds."""
+        module: Any
+        module, outer = scope
+        label = type(module).__name__
+        keeps = any(True for _ in module.named_parameters())
+        if outer is not None:
+            label = f"{self.name(outer, before)}.{label}"
+        elif keeps and self.model is not None:
+            label = OUTSIDE + label
+        elif self.model is None and (self.first is None or self.first() is None) and has_parts(module):
+            self.first = weakref.ref(module)
+        taken = {*self.names.values()}
+        # a copy, for threads may share a profile
+        taken |= {name for other, name, kept in self.known.copy().values() if kept and other() not in (None, module)}
+        if not keeps:
+            taken |= {name for other in before for name in self._unkept(other, module)}
+        known = self.known.get(id(module))
+        name = known[1] if known is not None and known[0]() is module else label
+        number = 1
+        while name in taken:
+            number += 1
+            name = f"{label}#{number}"
+        self.known[id(module)] = weakref.ref(module), name, keeps
+        if keeps:
+            self.layers()  # as long as it is there
+        return name
+
+    def _unkept(self, scope: Scope | None, module: Any) -> Iterable[str]:
+        """Yield the names that others of a scope's modules have in this graph only."""
+        for other in chain(scope):
+            known = self.known.get(id(other))
+            if other is not module and known is not None and not known[2] and known[0]() is other:
+                yield known[1]
+
+    def layers(self) -> list[Layer]:
+        """List the modules of the model, and of those with parameters that have run outside of it.
+
+        A parameter that several of them have belongs to the first.
+        """
+        tops = [] if self.model is None else [(type(self.model).__name__, "", self.model)]
+        for ref, name, kept in self.known.copy().values():
+            top = ref()
+            if kept and top is not None:
+                tops.append((name, "" if self.first is not None and self.first() is top else f"{name}.", top))
+        modules: set[int] = set()
+        parameters: set[int] = set()
+        for title, prefix, top in tops:
+            if id(top) in modules:
+                continue
+            own = {name: f"{prefix}{name}" if name else title for name, _ in top.named_modules()}
+            for name, module in top.named_modules():
+                if id(module) not in modules:
+                    kind = type(module).__name__ if name else title  # a title says it
+                    self.listed[own[name]] = Layer(own[name], kind)
+            for path, p in top.named_parameters():
+                owner = path.rpartition(".")[0]
+                while owner not in own:
+                    owner = owner.rpartition(".")[0]
+                if id(p) not in parameters:
+                    layer = self.listed[own[owner]]
+                    layer.parameters += p.size
+                    layer.trainable += p.size if p.requires_grad else 0
+                    layer.weights += p.size if p.requires_grad and p.ndim > 1 else 0
+            modules |= {id(module) for _, module in top.named_modules()}
+            parameters |= {id(p) for _, p in top.named_parameters()}
+        return list(self.listed.values())
+
+
+def has_parts(module: Module) -> bool:
+    """Return True if a module holds others."""
+    return any(path for path, _ in module.named_modules())

@@ -1,0 +1,255 @@
+"""Sampling: which steps are observed, and in which phase of which step training is.
+
+A schedule is a function of a step's number alone. The timer counts the steps, and is enabled or not from the end of
+one step to the end of the next.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import Any
+
+from microfw.autograd.mode import StepTimer
+from microfw.autograd.phases import (
+    BACKWARD,
+    BEFORE_EVALUATION,
+    BEFORE_FORWARD,
+    EVALUATION,
+    FORWARD,
+    IDLE,
+    OTHER,
+    UNOBSERVED,
+    UPDATE,
+)
+from microfw.profiler.recorder.log import Log
+
+Schedule = Callable[[int], bool]
+"""Return True if the step with a number is observed. Steps are numbered from 0 on."""
+
+MAX_MARKS = 1 << 12
+"""How many times, phases and losses are kept before they are added up."""
+
+
+def every_nth(n: int) -> Schedule:
+    """Return the schedule that observes one step in n, beginning with the first.
+
+    Examples
+    --------
+    >>> [step for step in range(10) if every_nth(4)(step)]
+    [0, 4, 8]
+    """
+    return lambda step: step % n == 0
+
+
+class SampledTimer(StepTimer):
+    """Notes when each phase begins, and counts the steps.
+
+    Parameters
+    ----------
+    schedule : callable
+        Which steps are observed.
+    takes_losses : bool
+        Whether to note the loss of each step.
+
+    Attributes
+    ----------
+    enabled : bool
+        Whether the step is observed: ``schedule(step)``.
+    step : int
+        Number of the step.
+    marks : list of int
+        When a phase began, in nanoseconds of ``perf_counter_ns``, and which, one after the other in one flat list.
+        Each phase ends where the next one begins, so that the phases of an epoch add up to the epoch.
+    root, position, nodes_walked : object, object, int
+        The `Position` where a step begins; of the op that ran last in the step; and how many nodes of the ops so far
+        backward passes have walked.
+    """
+
+    def __init__(self, schedule: Schedule, takes_losses: bool = True) -> None:
+        self.schedule = schedule
+        self.step = self.observed = self.first_step = self.first_observed = self.replays = 0
+        self.enabled = schedule(0)
+        self.marks: Any = []
+        self.losses: Any = [] if takes_losses else None
+        self.backward_ran = self.step_observed = False  # in this step; the step before
+        self.optimizer: Any = None  # the first one that updated parameters in the last step
+        self.root: Any = None
+        self.position: Any = None
+        self.nodes_walked = 0
+        self.forward_ended = 0  # of the last op in a forward pass
+        self.set_up_ns = self.between_ns = 0  # what profiling took before steps could be timed, and between epochs
+        self.log = Log()
+
+    def start_epoch(self) -> None:
+        """Start a new log."""
+        self.first_step, self.first_observed, self.replays = self.step, self.observed, 0
+        if self.losses:
+            self.losses.clear()
+        self.log = Log()
+        self.marks[:] = (perf_counter_ns(), self._between)
+
+    def end_epoch(self, number: int) -> Log:
+        """Return the log of the epoch."""
+        log = self.log
+        self._cut_forward()
+        self.marks += (perf_counter_ns(), self._between)
+        self._hand_over()  # the phases are added up when the log is read: 0.3 ms that no epoch needs to take
+        log.number, log.steps, log.observed = number, self.step - self.first_step, self.observed - self.first_observed
+        log.replays = self.replays
+        self.log = Log()  # for what comes between epochs
+        return log
+
+    @property
+    def steps(self) -> int:
+        """How many steps the epoch has had."""
+        return self.step - self.first_step
+
+    @property
+    def _between(self) -> int:
+        return IDLE if self.enabled else UNOBSERVED
+
+    def switch(self, phase: int) -> int:
+        """Begin a phase, and return the one that ends. Of a step that is not observed, only evaluations are noted."""
+        before: int = self.marks[-1]
+        if self.enabled or before == EVALUATION:
+            if phase in (IDLE, UNOBSERVED):
+                phase = self._between
+                if len(self.marks) > MAX_MARKS:
+                    self.flush()
+            self.marks += (perf_counter_ns(), phase)
+        return before
+
+    def on_module_start(self, recording: bool) -> int | None:
+        """Begin the forward pass, or an evaluation, unless another phase goes on."""
+        before: int = self.marks[-1]
+        if recording:
+            if before in BEFORE_FORWARD:
+                self.marks += (perf_counter_ns(), FORWARD)
+        elif before in BEFORE_EVALUATION:
+            self.marks += (perf_counter_ns(), EVALUATION)
+            return before
+        return None
+
+    def on_module_error(self) -> None:
+        """End the forward pass."""
+        if self.marks[-1] == FORWARD:
+            self.marks += (perf_counter_ns(), OTHER)
+
+    def on_backward_start(self, loss: Any) -> int:
+        """Begin the backward pass."""
+        self.backward_ran = True
+        if self.losses is not None:
+            self.losses.append(loss)
+        before: int = self.marks[-1]
+        if self.enabled:
+            self.marks += (perf_counter_ns(), BACKWARD)
+        return before
+
+    def on_backward_end(self, before: int) -> None:
+        """End the backward pass, unless it ran within another one."""
+        self.marks += (perf_counter_ns(), BACKWARD if before == BACKWARD else OTHER)
+
+    def on_update(self, optimizer: Any, began: int) -> None:
+        """End the step, unless another optimizer has updated parameters since the last backward pass."""
+        marks = self.marks
+        if not self.backward_ran and optimizer is not self.optimizer and self.step:
+            between = marks[-1] in (IDLE, UNOBSERVED)
+            if self.step_observed:  # what came since its first update was no data
+                marks[-1] = OTHER if between else marks[-1]
+                marks += (began, UPDATE, perf_counter_ns(), self._between)
+            elif self.enabled:
+                marks[-1] = UNOBSERVED if between else marks[-1]
+                marks += (perf_counter_ns(), IDLE)
+            return
+        self.optimizer = optimizer
+        if self.enabled:
+            if marks[-1] == FORWARD:
+                self._cut_forward()
+            marks += (max(began, marks[-2]), UPDATE)
+        self._end_step(0)
+
+    def on_update_error(self, began: int) -> None:
+        """End an update, but no step."""
+        if self.enabled:
+            self.marks += (max(began, self.marks[-2]), UPDATE, perf_counter_ns(), OTHER)
+
+    def on_replay(self, began: int, middle: int, ended: int) -> None:
+        """Note the passes of a replayed step."""
+        self.backward_ran = True
+        if self.enabled:
+            self.marks += (began, FORWARD, middle, BACKWARD, ended, OTHER)
+
+    def on_replay_end(self) -> None:
+        """Count a replayed step."""
+        self.replays += 1
+
+    def on_set_up(self, ns: int) -> None:
+        """Add to the time that profiling took before replayed steps could be timed."""
+        self.set_up_ns += ns
+
+    def on_replayed_step(self, began: int, middle: int, ended: int, updating: int, updated: int) -> None:
+        """Note a replayed step with its update: what `on_replay` and `_end_step` do, in one call."""
+        self.replays += 1
+        observed = self.step_observed = self.enabled
+        self.backward_ran = False
+        self.step = step = self.step + 1
+        self.enabled = enabled = self.schedule(step)
+        if observed:
+            self.observed += 1
+            after = IDLE if enabled else UNOBSERVED
+            self.marks += (began, FORWARD, middle, BACKWARD, ended, OTHER, updating, UPDATE, updated, after)
+        elif enabled:
+            self.marks += (perf_counter_ns(), IDLE)
+        if not step & 63:
+            self._flush_if_full()
+
+    def _end_step(self, now: int) -> None:
+        """Count the step, and look up in the schedule whether the next one is observed."""
+        observed = self.step_observed = self.enabled
+        self.backward_ran = False
+        self.position, self.nodes_walked = self.root, 0
+        self.step = step = self.step + 1
+        self.observed += observed
+        self.enabled = enabled = self.schedule(step)
+        if observed or enabled:
+            self.marks += (now or perf_counter_ns(), IDLE if enabled else UNOBSERVED)
+        if not step & 63:  # the test of both lengths at each step takes 0.2 us
+            self._flush_if_full()
+
+    def _flush_if_full(self) -> None:
+        losses = self.losses
+        if len(self.marks) > MAX_MARKS or (losses is not None and len(losses) > MAX_MARKS):
+            self.flush()
+
+    def _cut_forward(self) -> None:
+        """End a forward pass that no backward pass has followed at its last op."""
+        if self.marks[-1] == FORWARD:
+            self.marks += (max(self.forward_ended, self.marks[-2]), OTHER)
+
+    def flush(self) -> None:
+        """Add up what was noted."""
+        self._hand_over()
+        self.log.add_pending()
+
+    def _hand_over(self) -> None:
+        """Put what was noted into the log."""
+        losses = self.losses
+        self.log.pending.append(self.marks[:])  # so that an interrupt loses nothing
+        del self.marks[:-2]
+        if losses:
+            values = [array.item() for array in losses if array.size == 1]
+            count, total = self.log.losses
+            self.log.losses = (count + len(values), total + sum(values))
+            losses.clear()
+
+    def detach(self) -> None:
+        """Note nothing from here on, also in contexts that were copied while this was attached."""
+        self.schedule, self.enabled = never, False
+        self.marks, self.losses = deque((0, UNOBSERVED), 2), None if self.losses is None else deque(maxlen=0)
+
+
+def never(step: int) -> bool:
+    """Observe no step."""
+    return False

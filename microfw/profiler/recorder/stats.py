@@ -1,0 +1,300 @@
+"""What an observed op costs, worked out once: sites, and the patterns of them that steps go through."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from microfw.autograd.graph import Leaf, Node, reachable
+from microfw.autograd.mode import HERE, MODE, Scope
+from microfw.nn.module import Module
+from microfw.profiler.ratio import lacking
+from microfw.profiler.recorder.memory import SavedMemory
+from microfw.profiler.session import Row
+
+if TYPE_CHECKING:
+    from microfw.profiler.recorder.recorder import Recorder
+
+Shape = tuple[int, ...]
+Shapes = list[Shape]
+
+
+def needs(node: Node) -> tuple[bool, ...]:
+    """Tell which of a node's parents a gradient goes to."""
+    return tuple([parent is not None for parent in node.parents or ()])
+
+
+SIMPLE = int | float | complex | str | bytes | np.generic | np.dtype | type | None
+
+
+def is_plain(value: Any) -> bool:
+    """Return True for a setting that cannot change and is compared by value: numbers, names, tuples and slices of them.
+
+    Examples
+    --------
+    >>> is_plain((slice(0, 3), None)), is_plain([0, 3])
+    (True, False)
+    """
+    if isinstance(value, tuple):
+        return all(map(is_plain, value))
+    if isinstance(value, slice):
+        return is_plain((value.start, value.stop, value.step))
+    return value is Ellipsis or isinstance(value, SIMPLE)
+
+
+def settings(op: Any, shape: Shape, shapes: Shapes, params: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what tells apart two applications of an op to the same shapes, such as a kernel's size.
+
+    Numbers, names and nested sequences of them are compared by value. If there is another kind of setting, such as an
+    array, the costs are compared.
+    """
+    try:
+        return tuple([v if isinstance(v, SIMPLE) else _setting(v) for v in params.values()])
+    except TypeError:
+        return () if op.cost is None else tuple(op.cost(shape, *shapes, **params))
+
+
+def _setting(value: Any) -> Any:
+    """Return a setting as a value that can be hashed.
+
+    Raises
+    ------
+    TypeError
+        If there is none.
+    """
+    if isinstance(value, SIMPLE):
+        return value
+    if isinstance(value, tuple | list):
+        return tuple([_setting(v) for v in value])
+    if isinstance(value, np.random.Generator):
+        return None  # says which numbers are drawn, not how many
+    if callable(value) and hasattr(value, "__qualname__"):
+        return value.__qualname__
+    raise TypeError(type(value).__name__)
+
+
+def shapes_of(inputs: tuple[Any, ...]) -> Shapes:
+    """Return the shapes of arrays, spelt out for the usual numbers of them, which is faster than a loop."""
+    n = len(inputs)
+    if n == 1:
+        return [inputs[0].shape]
+    if n == 2:
+        return [inputs[0].shape, inputs[1].shape]
+    if n == 3:
+        return [inputs[0].shape, inputs[1].shape, inputs[2].shape]
+    return [a.shape for a in inputs]
+
+
+class Site:
+    """An op of a layer on arrays of some shapes, with what it costs and the time that it took.
+
+    The site of an op that recorded no node, since nothing in it is trained, has no ``form``.
+    """
+
+    __slots__ = (
+        "again", "backward_ns", "constants", "cost", "factors", "form", "forward_ns", "leaves", "module", "needs", "op",
+        "path", "rules", "scope", "settings", "shape", "shapes",
+    )  # fmt: skip
+
+    def __init__(
+        self, op: Any, node: Node | None, path: str, shape: Shape, shapes: Shapes, params: dict[str, Any],
+        leaves: tuple[bool, ...] = (),
+    ) -> None:  # fmt: skip
+        self.leaves = sum(leaves)
+        self.op = op
+        self.form = None if node is None else node.form
+        self.path = path
+        self.scope: Scope | None = None
+        self.module: Any = None
+        self.shape = shape
+        self.shapes = shapes
+        self.settings = settings(op, shape, shapes, params)
+        self.needs = () if node is None else needs(node)
+        self.constants = self.needs.count(False)
+        self.forward_ns = self.backward_ns = self.rules = self.again = 0
+        self.factors: tuple[int, ...] = ()  # the inputs whose derivative is a product
+        self.cost = row = Row(path, op.name, nodes=int(node is not None), edges=self.needs.count(True))
+        if op.cost is None:
+            row.uncounted = 1
+            return
+        cost = op.cost(shape, *shapes, **params)
+        row.flops_forward = int(cost.forward)
+        row.products_forward = int(cost.products_forward)
+        edges = [] if node is None else node.edges or []
+        for _, partial, _ in edges:
+            row.flops_backward += int(cost.derivatives[partial.index])
+            product = int(cost.products_derivatives[partial.index]) if cost.products_derivatives else 0
+            row.products_backward += product
+            if product:
+                self.factors += (partial.index,)
+        row.products_first = lacking(len(self.factors), row.products_forward)
+        if leaves and node is not None and uses_weight(node, self.factors, {}):  # in a checkpoint
+            row.products_weights = row.products_forward
+
+    def add_to(self, row: Row, forward_ns: int, backward_ns: int, rules: int, again: int) -> None:
+        """Add what was spent here to a row.
+
+        ``rules`` counts the derivative rules that ran or, of an op without a node, how often it ran forward; ``again``
+        how often a checkpoint ran it again.
+        """
+        row.forward_ns += forward_ns
+        row.backward_ns += backward_ns
+        if self.form is None:
+            row.uncounted += rules * self.cost.uncounted
+            for name in ("flops_forward", "products_forward", "products_first"):
+                setattr(row, name, getattr(row, name) + rules * getattr(self.cost, name))
+            row.flops_backward += again * self.cost.flops_forward
+            row.products_backward += again * self.cost.products_forward
+            return
+        row.rules += rules
+        if again:
+            recomputed(row, self, rules, again)
+
+
+def node_site(
+    recorder: Recorder,
+    op: Any,
+    node: Node,
+    inputs: tuple[Any, ...],
+    params: dict[str, Any],
+    leaves: tuple[bool, ...] = (),
+) -> Site:
+    """Return the site of an op that has recorded a node; in a checkpoint also by which of its parents are leaves."""
+    path = recorder.names.name(node.scope, (site.scope for site in recorder.step_sites))
+    shapes = [getattr(a, "shape", ()) for a in inputs]
+    distinct = settings(op, node.shape, shapes, params)
+    key = (node.form, path, node.shape, tuple(shapes), needs(node), distinct, leaves)
+    site = recorder.sites.get(key)
+    if site is None:
+        site = recorder.sites[key] = Site(op, node, path, node.shape, shapes, params, leaves)
+    site.scope, site.module = node.scope, None if node.scope is None else node.scope[0]
+    return site
+
+
+def constant_site(
+    recorder: Recorder, op: Any, inputs: tuple[Any, ...], params: dict[str, Any], output: Any, scope: Scope | None
+) -> Site:
+    """Return the site of an op that has run without a node."""
+    shape = output.shape
+    path = recorder.names.name(scope, (site.scope for site in recorder.step_sites))
+    shapes = [getattr(a, "shape", ()) for a in inputs]
+    key = (op, path, shape, tuple(shapes), settings(op, shape, shapes, params))
+    site = recorder.sites.get(key)
+    if site is None:
+        site = recorder.sites[key] = Site(op, None, path, shape, shapes, params)
+    return site
+
+
+def add_constant(
+    recorder: Recorder,
+    op: Any,
+    inputs: tuple[Any, ...],
+    params: dict[str, Any],
+    output: Any,
+    ns: int,
+    again: bool = False,
+) -> None:
+    """Count an op of a training step that recorded no node, since nothing in it is trained: frozen layers."""
+    if not MODE.get().recording:
+        return  # evaluation
+    scope = HERE.scope
+    site = constant_site(recorder, op, inputs, params, output, scope)
+    if again:
+        site.backward_ns += ns
+        site.again += 1
+        return
+    site.forward_ns += ns
+    site.rules += 1
+
+
+def recomputed(row: Row, site: Site, walked: int, again: int) -> None:
+    """Add the counts of an op in a checkpoint: it ran in forward, again in backward, and was then walked.
+
+    In a checkpoint within another one it runs again twice, and is walked once.
+    """
+    cost = site.cost
+    for name in (
+        "nodes", "edges", "uncounted", "flops_forward", "products_forward", "products_first", "products_weights",
+    ):  # fmt: skip
+        setattr(row, name, getattr(row, name) + walked * getattr(cost, name))
+    row.accumulated += walked * site.leaves
+    row.flops_backward += walked * cost.flops_backward + again * cost.flops_forward
+    row.products_backward += walked * cost.products_backward + again * cost.products_forward
+
+
+class Pattern:
+    """What the nodes that lead to a loss cost together.
+
+    ``nodes`` is how many of them no backward pass had walked before. ``listed`` is False when the recorder has added
+    up the pattern and counts it no longer.
+    """
+
+    def __init__(self, loss: Node | Leaf | None) -> None:
+        self.count = self.nodes = 0
+        self.listed = True
+        self.rows: list[Row] = []
+        self.counts: list[tuple[Row, list[tuple[str, int]]]] = []
+        leaves: dict[Leaf, int] = {}
+        weights: dict[int, set[Leaf]] = {}
+        nodes = reachable(loss)
+        memory = SavedMemory(nodes)
+        for node in nodes:
+            leaves |= {parent: prod(parent.shape) for parent in node.parents or () if isinstance(parent, Leaf)}
+            if node.note is None:  # recorded before the profiler came, or a checkpoint
+                continue
+            site = node.note.site
+            row = replace(site.cost)
+            if node.note.walked:  # and retained: only what backward does comes again
+                row = Row(row.layer, row.op, flops_backward=row.flops_backward, products_backward=row.products_backward)
+            else:
+                self.nodes += 1
+                row.saved_bytes = memory.count(node)
+                if uses_weight(node, site.factors, weights):
+                    row.products_weights = row.products_forward
+            row.accumulated = sum(isinstance(parent, Leaf) for parent in node.parents or ())
+            self.rows.append(row)
+        self.parameters = sum(leaves.values())
+        self.parameter_tensors = len(leaves)
+        self.saved_bytes = sum(row.saved_bytes for row in self.rows)
+
+    def fold(self, rows: dict[tuple[str, str], Row], count: int) -> None:
+        """Add the counts, times how often the pattern came, to rows by layer and op."""
+        if not self.counts:  # of each row, those that are not 0: the others would take half of the time
+            self.counts = [(r, [(k, v) for k, v in vars(r).items() if type(v) is int and v]) for r in self.rows]
+        for row, values in self.counts:
+            target = vars(rows.setdefault((row.layer, row.op), Row(row.layer, row.op)))
+            for name, value in values:
+                target[name] += value * count
+
+
+def uses_weight(node: Node, factors: tuple[int, ...], known: dict[int, set[Leaf]]) -> bool:
+    """Return True if a factor of a product is a trained weight of the layer that it runs in.
+
+    The weight may be transposed, cut or joined with others first. ``known`` keeps the weights of each module.
+    """
+    if node.scope is None or not factors:
+        return False
+    module: Any = node.scope[0]
+    own = known.get(id(module))
+    if own is None:
+        own = known[id(module)] = weights_of(module)
+    parents = {p.index: parent for p, parent in zip(node.form.partials, node.parents or (), strict=False)}
+    stack = [parents[k] for k in factors]
+    while stack:
+        parent = stack.pop()
+        if isinstance(parent, Leaf):
+            if parent in own:
+                return True
+        elif isinstance(parent, Node) and parent.note is not None and not parent.note.site.cost.flops_forward:
+            stack += [p for p in parent.parents or () if p is not None]
+    return False
+
+
+def weights_of(module: Module) -> set[Leaf]:
+    """Return the leaves of a module's trained parameters of two or more axes, those of the modules in it apart."""
+    inner = {id(part) for _, child in module.named_modules() if child is not module for part in child.parameters()}
+    own = [p for p in module.parameters() if id(p) not in inner]
+    return {p._leaf for p in own if p._leaf is not None and p.requires_grad and p.ndim > 1}

@@ -1,0 +1,21 @@
+"""Files: models and checkpoints, saved durably and loaded with care."""
+
+from typing import TYPE_CHECKING
+
+from microfw._lazy import on_use
+
+if TYPE_CHECKING:
+    from microfw.serialization.models import load, save
+else:
+    __getattr__ = on_use(
+        "microfw.serialization",
+        {
+            "models": "load save",
+        },
+    )
+
+__all__ = ["load", "save"]
+
+
+def __dir__() -> list[str]:
+    return __all__

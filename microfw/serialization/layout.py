@@ -1,0 +1,59 @@
+"""What both formats share: where an array is in a file, and how its bytes are named and checked."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from microfw.serialization.strict import Refused, size_of
+
+Array = np.ndarray[Any, Any]
+
+
+class Place(NamedTuple):
+    """Where an array is."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start: int
+
+
+def plain(array: Any) -> Array:
+    """Return an array as files hold it: C-contiguous and little-endian."""
+    array = np.asarray(array)
+    return np.asarray(array, array.dtype.newbyteorder("<"), order="C")
+
+
+def raw(array: Array) -> memoryview:
+    """Return the bytes of a contiguous array, not copied."""
+    return array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
+
+
+def fingerprint(array: Array) -> str:
+    """Return the SHA-256 of a plain array: of its dtype and shape, as in ``<f4 64,32`` and a line's end, and its bytes.
+
+    Examples
+    --------
+    >>> fingerprint(np.zeros((64, 32), np.float32))[:16]
+    '250b70a5a3219804'
+    """
+    digest = hashlib.sha256(f"{array.dtype.str} {','.join(map(str, array.shape))}\n".encode())
+    digest.update(raw(array))
+    return digest.hexdigest()
+
+
+def read_array(file: BinaryIO, place: Place, size: int, out: Array | None = None) -> Array:
+    """Return an array from a file of a size, or read it into one of its shape and dtype."""
+    count = size_of(place.dtype, place.shape, size - place.start)
+    if out is None or not out.flags.c_contiguous or not np.little_endian:
+        array: Array = np.empty(place.shape, place.dtype)
+    else:
+        array = out
+    file.seek(place.start)
+    if count and file.readinto(raw(array)) != count:  # type: ignore[attr-defined]
+        raise Refused(f"{count:,} bytes of an array", "fewer", "was the file cut short?")
+    if array.dtype == np.bool_ and array.size and array.view(np.uint8).max() > 1:
+        raise Refused("booleans of 0 or 1", int(array.view(np.uint8).max()))
+    return array

@@ -1,0 +1,119 @@
+"""Nested values as JSON with arrays beside it, and back. Nothing but data: no class is ever named in it.
+
+JSON's own values stand for themselves. What it lacks is an object with one key that begins with ``$``::
+
+    {"$array": "optimizer/velocity"}   an array, by its name in the file
+    {"$scalar": "optimizer/count"}     a NumPy number, as an array without axes
+    {"$tuple": [1, 2]}
+    {"$float": "nan"}                  or "inf", "-inf"
+    {"$dict": [[3, "three"]]}          a dict whose keys are not all plain text
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from microfw.serialization.strict import Refused, listed, short
+
+FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+Special = Callable[[Any, str], Any]
+
+
+def pack(value: Any, name: str, arrays: dict[str, Any], special: Special | None = None) -> Any:
+    """Return a value as JSON's types, and put its arrays into a dict.
+
+    Parameters
+    ----------
+    value : object
+        None, a bool, a number, text, an array, or a list, a tuple or a dict of such.
+    name : str
+        What the value is called, for errors and as the first part of its arrays' names.
+    arrays : dict
+        Gets the arrays.
+    special : callable, optional
+        ``special(value, name)`` returns JSON for what else there is, or None.
+
+    Raises
+    ------
+    Refused
+        If there is something that is none of these, which is named.
+    """
+    made = special(value, name) if special is not None else None
+    if made is not None:
+        return made
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if type(value) is float:
+        return value if math.isfinite(value) else {"$float": repr(value)}
+    if isinstance(value, np.ndarray | np.generic):
+        arrays[name] = np.asarray(value)
+        return {"$array" if isinstance(value, np.ndarray) else "$scalar": name}
+    if type(value) is tuple:
+        return {"$tuple": _packed(value, name, arrays, special)}
+    if isinstance(value, list):
+        return _packed(value, name, arrays, special)
+    if isinstance(value, dict):
+        if all(type(key) is str and not key.startswith("$") for key in value):
+            return {key: pack(item, f"{name}/{key}", arrays, special) for key, item in value.items()}
+        pairs = [(key, item) for key, item in value.items()]
+        return {"$dict": [_packed(pair, f"{name}/{k}", arrays, special) for k, pair in enumerate(pairs)]}
+    raise Refused(f"{name} to be a number, text, an array, or a list or dict of them", type(value).__name__)
+
+
+def _packed(values: Any, name: str, arrays: dict[str, Any], special: Special | None) -> list[Any]:
+    return [pack(item, f"{name}/{k}", arrays, special) for k, item in enumerate(values)]
+
+
+def unpack(value: Any, array: Callable[[str], Any], special: Special | None = None) -> Any:
+    """Return what `pack` packed.
+
+    Parameters
+    ----------
+    value : object
+        As JSON gives it.
+    array : callable
+        Returns an array by its name in the file.
+    special : callable, optional
+        ``special(content, tag)`` returns what a tag stands for that is not one of those above.
+
+    Raises
+    ------
+    Refused
+        If it is none of what `pack` makes.
+    """
+    if isinstance(value, list):
+        return [unpack(item, array, special) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if not any(key.startswith("$") for key in value):
+        return {key: unpack(item, array, special) for key, item in value.items()}
+    tag, content = next(iter(value.items()))
+    if len(value) == 1:
+        if tag in ("$array", "$scalar") and isinstance(content, str):
+            found = array(content)
+            if tag == "$array":
+                return found
+            if not found.ndim:
+                return found[()]
+        if tag == "$tuple":
+            return tuple(unpack(item, array, special) for item in listed(content))
+        if tag == "$float" and isinstance(content, str) and content in FLOATS:
+            return FLOATS[content]
+        if tag == "$dict":
+            return _pairs(content, array, special)
+        if special is not None:
+            return special(content, tag)
+    raise Refused("an entry of a known kind", short(value))
+
+
+def _pairs(content: Any, array: Callable[[str], Any], special: Special | None) -> dict[Any, Any]:
+    pairs = [unpack(pair, array, special) for pair in listed(content, list)]
+    try:
+        return dict(pairs)
+    except (TypeError, ValueError):
+        raise Refused("pairs of a key and a value", short(content)) from None

@@ -1,0 +1,21 @@
+"""The graph of one step as a picture: `draw`."""
+
+from typing import TYPE_CHECKING
+
+from microfw._lazy import on_use
+
+if TYPE_CHECKING:
+    from microfw.visualization.drawing import Drawing, draw
+else:
+    __getattr__ = on_use(
+        "microfw.visualization",
+        {
+            "drawing": "Drawing draw",
+        },
+    )
+
+__all__ = ["Drawing", "draw"]
+
+
+def __dir__() -> list[str]:
+    return __all__
