@@ -21,7 +21,7 @@ import numpy as np
 
 import microfw as mf
 from microfw import nn, optim
-from microfw.autograd.op import each
+from microfw.autograd import elementwise_cost
 
 
 def sigmoid(x, beta):
@@ -34,7 +34,7 @@ def sigmoid(x, beta):
         lambda g, x, s: g * (x * x * s * (1 - s)),
     ),
     aux={"s": sigmoid},
-    cost=each(5, 6, 5),  # scalar operations an entry: forward, and for each derivative
+    cost=elementwise_cost(5, 6, 5),  # scalar operations an entry: forward, and for each derivative
 )
 def swish(x, beta):
     """Swish: x weighed by the sigmoid of beta times x."""

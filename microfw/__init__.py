@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as _np
 
 from microfw import errors, nn, ops, optim
-from microfw._lazy import on_use
+from microfw._lazy import attach
 from microfw.autograd.mode import no_grad
 from microfw.autograd.op import op
 from microfw.autograd.tensor import Tensor, tensor
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from microfw.training import Hook, Trainer
     from microfw.visualization import draw
 else:  # what not every script needs
-    __getattr__ = on_use(
+    __getattr__ = attach(
         "microfw",
         {
             "autograd.anomaly": "detect_anomaly",

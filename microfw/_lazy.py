@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 
-def on_use(package: str, homes: dict[str, str]) -> Callable[[str], Any]:
+def attach(package: str, homes: dict[str, str]) -> Callable[[str], Any]:
     """Return a package's ``__getattr__``.
 
     Parameters
@@ -31,7 +31,7 @@ def on_use(package: str, homes: dict[str, str]) -> Callable[[str], Any]:
 
     Examples
     --------
-    >>> on_use("microfw.nn", {"dense": "Dense", "initializers": ""})("Dense")
+    >>> attach("microfw.nn", {"dense": "Dense", "initializers": ""})("Dense")
     <class 'microfw.nn.dense.Dense'>
     """
     home = {module: module for module in homes}

@@ -10,7 +10,8 @@ import numpy as np
 
 from microfw.autograd.functional import jvp, vjp
 from microfw.autograd.gradcheck import gradcheck, gradgradcheck
-from microfw.autograd.mode import Observer, mode
+from microfw.autograd.mode import mode
+from microfw.autograd.observer import Observer
 from microfw.autograd.op import Cost, Op
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, GradientError, MicrofwError
@@ -212,7 +213,7 @@ def second_backward(trial: Trial) -> None:
 class _Shares(Observer):
     """An observer that collects what rules give."""
 
-    collects = True
+    wants_grad_inputs = True
 
     def __init__(self) -> None:
         self.dtypes: list[tuple[str, Any]] = []
@@ -229,22 +230,25 @@ def float32(trial: Trial) -> None:
         inputs, shares = trial.leaves(dtype), _Shares()
         with mode(observer=shares, timer=None):
             y = trial(inputs)
-            if not trial.op.casts:
+            if not trial.op.allow_dtype_change:
                 _expect(y.dtype == dtype, f"expected a value of {np.dtype(dtype)}, got {y.dtype}")
             y.backward(np.ones(y.shape, y.dtype))
         for name, got in shares.dtypes:
-            _expect(trial.op.casts or got == dtype, f"expected {name}'s rule to give {np.dtype(dtype)}, got {got}")
+            _expect(
+                trial.op.allow_dtype_change or got == dtype,
+                f"expected {name}'s rule to give {np.dtype(dtype)}, got {got}",
+            )
         grads.append([x.grad for x in inputs if isinstance(x, Tensor) and x.grad is not None])
     for a, b in zip(*grads, strict=True):
         _equal(a.astype(float), b, "float32 gives a gradient far from float64's", 2e-4, 2e-5)
 
 
-def into(trial: Trial) -> None:
+def vjp_out(trial: Trial) -> None:
     """A rule written into an array gives what the general one gives."""
     arrays = [np.ascontiguousarray(x) if np.ndim(x) else x for x in trial.arranged()]
     for k, x in enumerate(arrays):
         partial = trial.op.partial(k)
-        if partial is None or partial.into is None:
+        if partial is None or partial.vjp_out is None:
             continue
         made = trial.op.value(*arrays, **trial.params)
         y, *saved = made if trial.op.aux else (made,)
@@ -255,8 +259,8 @@ def into(trial: Trial) -> None:
         general = np.asarray(partial.vjp(g, *args))
         general = general.sum(axis=tuple(range(general.ndim - x.ndim)))
         out = np.full(x.shape, np.nan)
-        partial.into(g, *args, out)
-        _equal(out, general, f"into gives another gradient for input {k}", 1e-13, 1e-14)
+        partial.vjp_out(g, *args, out)
+        _equal(out, general, f"vjp_out gives another gradient for input {k}", 1e-13, 1e-14)
 
 
 def cost(trial: Trial) -> None:
@@ -288,7 +292,7 @@ CHECKS: dict[str, Callable[[Trial], None]] = {
     "derivatives of tangents": _differentiable(second_order_forward),
     "second backward": _differentiable(second_backward),
     "float32": _differentiable(float32),
-    "into": _differentiable(into),
+    "vjp_out": _differentiable(vjp_out),
     "cost": cost,
 }
 """The checks by name, in the order in which `check_op` does them."""

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 import microfw.ops.whole  # all of them, for tables of cases  # noqa: F401
-from microfw.autograd import mode as recording
+from microfw.autograd.mode import MODE, mode
+from microfw.autograd.observer import Observer, StepTimer
 from microfw.autograd.phases import OTHER
 from microfw.autograd.registry import OPS
+from microfw.autograd.scope import THREAD_SCOPE
 
 
 def pytest_configure():
@@ -40,16 +42,16 @@ def ctrl_c_raises():
 @pytest.fixture(autouse=True)
 def nothing_leaks():
     """Fail a test that leaves a module's scope or another mode behind, and put both right for the next."""
-    mode = recording.MODE.get()
+    mode = MODE.get()
     yield
-    scope, recording.HERE.scope = recording.HERE.scope, None
-    after = recording.MODE.get()
-    recording.MODE.set(mode)
+    scope, THREAD_SCOPE.scope = THREAD_SCOPE.scope, None
+    after = MODE.get()
+    MODE.set(mode)
     assert scope is None, f"the test has left the scope of {scope}"
     assert after is mode, "the test has left another mode"
 
 
-class Phases(recording.StepTimer):
+class Phases(StepTimer):
     """A timer that keeps the phases that it is notified of."""
 
     def __init__(self):
@@ -79,10 +81,10 @@ class Phases(recording.StepTimer):
         self.on_replay_end()
 
 
-class Watcher(Phases, recording.Observer):
+class Watcher(Phases, Observer):
     """An observer that counts what the engine does, and keeps it."""
 
-    collects = True
+    wants_grad_inputs = True
 
     def __init__(self):
         self.ran = []  # (op, node, input shapes, params, output shape) of each op, forward
@@ -102,7 +104,7 @@ class Watcher(Phases, recording.Observer):
         self.repeats += 1
 
     def on(self) -> AbstractContextManager[None]:
-        return recording.mode(observer=self, timer=self)
+        return mode(observer=self, timer=self)
 
     @property
     def recorded(self):
@@ -127,7 +129,7 @@ class Watcher(Phases, recording.Observer):
 
 def indices(node):
     """Which inputs of a node need a gradient; read before backward frees the edges."""
-    return node.note or tuple(partial.index for _, partial, *_ in node.edges or ())
+    return node.metadata or tuple(partial.index for _, partial, *_ in node.edges or ())
 
 
 class Remembering(Watcher):
@@ -136,7 +138,7 @@ class Remembering(Watcher):
     def forward(self, op, node, inputs, params, output, began):
         super().forward(op, node, inputs, params, output, began)
         if node is not None:
-            node.note = tuple(partial.index for _, partial, *_ in node.edges)
+            node.metadata = tuple(partial.index for _, partial, *_ in node.edges)
 
 
 @pytest.fixture(autouse=True)

@@ -38,7 +38,7 @@ from cases.points import POINTS
 from op_cases import CASES
 
 import microfw as mf
-from microfw.autograd import graph
+from microfw.autograd import backward
 
 BY_NAME = {case.name: case for case in CASES}
 SCALES = ("_scaled", "_inverse")  # choose a scale on which no result depends, so that another one changes nothing
@@ -116,7 +116,7 @@ def codes(code, path=()):
 def rules(op):
     """Return the functions that an op's derivatives run: the rules and the helpers that they call."""
     partials = [op.partial(k) for k in range(2 if op.variadic else len(op.inputs))]
-    waiting = [f for p in partials if p for f in (p.vjp, p.jvp, p.into) if f is not None]
+    waiting = [f for p in partials if p for f in (p.vjp, p.jvp, p.vjp_out) if f is not None]
     waiting += list(op.aux.values())
     found = []
     while waiting:
@@ -332,7 +332,7 @@ def whole_mutants(*only):
         yield Mutant(
             f"{case.name}: no sum over broadcast axes",
             (case.name,),
-            functools.partial(replaced, graph.unbroadcast, lambda rule: lambda g, shape, node: np.resize(g, shape)),
+            functools.partial(replaced, backward.unbroadcast, lambda rule: lambda g, shape, node: np.resize(g, shape)),
         )
 
 

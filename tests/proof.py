@@ -219,7 +219,7 @@ def single_precision(case, sample):
     (y, grads, fault), (wide_y, wide_grads, wide) = (backward(case, sample, d) for d in (np.float32, np.float64))
     if fault or wide:
         return fault or wide
-    if not case.op.casts and y.dtype != np.float32:
+    if not case.op.allow_dtype_change and y.dtype != np.float32:
         return f"value: dtype {y.dtype}"
     for what, a, b in [
         ("value", y.data, wide_y.data),
@@ -278,7 +278,7 @@ def prove(case, sample, second=True, stop=True):
     if case.op.differentiable and not faults:
         point = Point(case, sample)
         check(np.float64, first_order, point)
-        check(np.float64, testing.into, testing.Trial(case.op, sample.arranged(), sample.params))
+        check(np.float64, testing.vjp_out, testing.Trial(case.op, sample.arranged(), sample.params))
         check(np.float64, numbers, point)
         check(np.float32, single_precision, case, sample)
         if second:

@@ -12,7 +12,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn
-from microfw.autograd.mode import path
+from microfw.autograd.scope import path
 from microfw.autograd.state_discovery import reach
 from microfw.errors import DTypeError, GraphError
 

@@ -11,6 +11,7 @@ import microfw as mf
 from microfw import nn, optim
 from microfw.autograd.graph import reachable
 from microfw.autograd.op import Cost
+from microfw.autograd.registry import OPS
 from microfw.law.run import law
 from microfw.profiler import Session
 from microfw.profiler.reports.text import report, reuse
@@ -305,7 +306,7 @@ def test_settings_that_are_arrays_or_objects_are_told_apart_by_their_cost():
     try:
         epoch = profiled(model, lambda: sum(repeated(x, times=s) for s in settings).sum(), 3)
     finally:
-        del mf.registry.OPS["repeated_for_a_test"]
+        del OPS["repeated_for_a_test"]
     row = next(row for row in epoch.rows if row.op == "repeated_for_a_test")
     assert row.flops_forward == row.flops_backward == 3 * (3 + 7 + 5 + 6 + 3)
 
@@ -402,7 +403,7 @@ def test_the_operations_of_a_broadcast_batch():
     assert next(row for row in epoch.rows if row.op == "matmul").flops_backward == 2 * 240 + 3 * 5 * 3
 
 
-ELEMENTWISE = [op for op in mf.registry.OPS.values() if len(op.inputs) == 2 and not op.variadic and op.cost
+ELEMENTWISE = [op for op in OPS.values() if len(op.inputs) == 2 and not op.variadic and op.cost
                and op.differentiable and not op.params]  # fmt: skip
 
 

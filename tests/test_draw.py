@@ -149,7 +149,7 @@ def test_edges_and_parameters_are_those_of_the_step(case, direction, watcher):
     with watcher.on():
         drawing = mf.draw(loss, model, direction=direction)
         loss.backward()
-    edges = sum(len(shares) for shares in watcher.shares) if watcher.collects else None
+    edges = sum(len(shares) for shares in watcher.shares) if watcher.wants_grad_inputs else None
     assert drawing.picture.edges == edges
     assert drawing.svg.count('class="tip"') == edges
     if model is not None:

@@ -30,6 +30,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler, scale
 
 import microfw as mf
 from microfw import nn, optim
+from microfw.autograd.mode import MODE, PLAIN
 from microfw.errors import ArgumentError, DataError, NonFiniteError, ShapeError
 from microfw.estimators import NeuralClassifier, NeuralRegressor
 from microfw.profiler import FitProfile, fits_report
@@ -771,7 +772,7 @@ def test_a_profile_of_a_fit_that_fails_is_kept(diabetes):
     model = regressor(max_grad_norm=None, learning_rate=1e3, dtype=np.float32).set_callbacks(profiler)
     with pytest.raises(NonFiniteError):
         model.fit(*diabetes)
-    assert len(profiler.fits) == 1 and mf.recording.MODE.get() is mf.recording.PLAIN
+    assert len(profiler.fits) == 1 and MODE.get() is PLAIN
 
 
 @needs_callbacks

@@ -20,8 +20,9 @@ import pytest
 import microfw as mf
 from microfw import nn, optim
 from microfw.autograd.graph import Node
-from microfw.autograd.mode import HERE, MODE, path
+from microfw.autograd.mode import MODE
 from microfw.autograd.registry import OPS
+from microfw.autograd.scope import THREAD_SCOPE, path
 from microfw.errors import ArgumentError, GraphError, ShapeError
 
 
@@ -477,7 +478,7 @@ def test_gradients_in_an_optimizers_buffer_too_stay_if_backward_fails_midway():
 
 
 def edges_of(watcher):
-    return sum(len(node.note) for node in watcher.recorded)
+    return sum(len(node.metadata) for node in watcher.recorded)
 
 
 def step(model, watcher, x, y, loss_fn=None):
@@ -557,11 +558,11 @@ def test_exceptions_restore_mode_and_scope(watcher):
     for _ in range(3):
         with pytest.raises(KeyError), watcher.on(), mf.no_grad():
             model(np.ones((2, 6), np.float32))
-        assert MODE.get() is before and HERE.scope is None
+        assert MODE.get() is before and THREAD_SCOPE.scope is None
     assert watcher.phases == ["evaluation"] * 3
     with pytest.raises(KeyError):
         mf.grad(lambda x: np.sum(model(x)))(np.ones((2, 6), np.float32))
-    assert MODE.get() is before and HERE.scope is None
+    assert MODE.get() is before and THREAD_SCOPE.scope is None
 
 
 def test_backward_that_fails_leaves_its_phase(watcher):
@@ -643,7 +644,7 @@ def test_scopes_do_not_leak_between_tasks(watcher):
         await asyncio.sleep(0)
         with pytest.raises(ShapeError, match=f"^2 Dense: expected x of shape \\(N, {width}\\)"):
             model(np.ones((2, 6), np.float32))
-        assert HERE.scope is None
+        assert THREAD_SCOPE.scope is None
 
     async def main():
         models = [(nn.Sequential(nn.Dense(6, 4, rng=0), nn.ReLU(), nn.Dense(w, 2, rng=0)), w) for w in (5, 7)]
@@ -738,7 +739,7 @@ def test_partials_told_are_one_an_edge(watcher):
     model, (x, y) = classifier(), batch()
     optim.SGD(model.parameters(), lr=0.1)
     step(model, watcher, x, y)
-    assert [len(s) for s in watcher.shares] == [len(node.note) for node in watcher.visited]
+    assert [len(s) for s in watcher.shares] == [len(node.metadata) for node in watcher.visited]
 
 
 def test_a_node_says_where_it_is():

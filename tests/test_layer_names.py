@@ -10,7 +10,7 @@ from thinning import thinned
 
 import microfw as mf
 from microfw import nn, optim
-from microfw.autograd import mode as recording
+from microfw.autograd.scope import THREAD_SCOPE
 from microfw.errors import ShapeError
 from microfw.profiler import assert_cost
 
@@ -355,7 +355,7 @@ def test_the_rows_of_a_trainers_fit_are_the_paths_in_its_model():
 def test_errors_name_the_path_from_the_outermost_module(call, path):
     with pytest.raises(ShapeError, match=rf"^{re.escape(path)}: expected x of shape \(N, 4\), got \(6, 2\)"):
         call(Coder())
-    assert recording.HERE.scope is None
+    assert THREAD_SCOPE.scope is None
 
 
 def test_forward_runs_what_the_class_defines():

@@ -14,7 +14,7 @@ from op_cases import floats
 
 import microfw as mf
 from microfw import nn, optim
-from microfw.autograd.mode import path
+from microfw.autograd.scope import path
 from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from microfw.nn import initializers
 

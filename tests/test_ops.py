@@ -594,7 +594,19 @@ def test_taking_twice_the_same_entry_adds_up():
 
 
 def test_parameters_of_an_op_may_have_any_name():
-    words = ("dtype", "mode", "observer", "recording", "shared", "guards", "edges", "node", "made", "op", "began")
+    words = (
+        "dtype",
+        "mode",
+        "observer",
+        "recording",
+        "shared",
+        "saved_versions",
+        "edges",
+        "node",
+        "made",
+        "op",
+        "began",
+    )
     for word in words:
         namespace = {}
         exec(f"def value(x, *, {word}): return x * {word}\ndef rule(g, {word}): return g * {word}", namespace)

@@ -211,7 +211,7 @@ def test_a_second_optimizer_takes_over(name):
         first.step(*[lambda: 1.0] * first.takes_closure)
     with pytest.raises(GraphError, match=rf"^{name}.write: expected to own its parameters"):
         first.flat.write(0)
-    assert second.flat.owner.lost == ""
+    assert second.flat.owner.taken_by == ""
 
 
 def test_groups_that_make_no_sense():

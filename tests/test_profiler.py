@@ -10,6 +10,7 @@ import pytest
 import microfw as mf
 from microfw import nn, optim
 from microfw.autograd.mode import MODE, PLAIN
+from microfw.autograd.registry import OPS
 from microfw.errors import ArgumentError, DataError, GraphError
 from microfw.profiler import Epoch, Layer, Row, Session, report
 from microfw.profiler.recorder import recorder
@@ -231,7 +232,7 @@ def test_ops_without_a_declared_cost_are_reported():
             optimizer.step()
         assert "1 ops that ran declare no cost" in profiler.report()
     finally:
-        del mf.registry.OPS["cube_without_cost"]
+        del OPS["cube_without_cost"]
 
 
 @pytest.mark.parametrize("every", [0, -1, 1.5, "2"])

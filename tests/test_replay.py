@@ -20,8 +20,8 @@ from thinning import thinned
 
 import microfw as mf
 from microfw import nn, optim
-from microfw.autograd import mode as recording
-from microfw.autograd.mode import Observer, mode
+from microfw.autograd.mode import MODE, mode
+from microfw.autograd.observer import Observer
 from microfw.autograd.state_discovery import reached
 from microfw.errors import ArgumentError, DataError, MicrofwError, NonFiniteError
 from microfw.replay.plan import CHUNK
@@ -612,11 +612,11 @@ def test_a_step_that_trains_another_model_is_not_replayed():
 def test_many_modes_share_a_program():
     twins = Twins()
     (replay,) = twins.step.replays.values()
-    run = replay.under(recording.MODE.get())
+    run = replay.under(MODE.get())
     for _ in range(9):
         with mode(recording=True):
             twins.go(1)
-            assert replay.under(recording.MODE.get()) is run
+            assert replay.under(MODE.get()) is run
     assert len(replay.runs) <= 4
 
 

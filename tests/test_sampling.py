@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import microfw as mf
 from microfw import nn, optim
-from microfw.autograd import mode as recording
+from microfw.autograd.mode import mode
 from microfw.errors import ArgumentError, MicrofwError, NonFiniteError
 from microfw.profiler import Epoch, Row, Session, compare, report
 from microfw.profiler.recorder import sampling
@@ -235,7 +235,7 @@ def test_sampling_goes_on_across_short_fits_and_blocks(first, compile):
             trainer.fit((X[:16], Y[:16]), 1, batch_size=16, rng=0, progress=False)
         profiler.end_epoch()
         for _ in range(20):
-            with recording.mode():
+            with mode():
                 loop.step()
         profiler.end_epoch()
         for _ in range(20):
@@ -527,7 +527,7 @@ def test_the_books_are_in_order_whatever_happens(every, compile, events):
                 steps.append(taken)
                 taken = 0
             elif events[k] in ("anomaly", "block"):
-                with mf.detect_anomaly() if events[k] == "anomaly" else recording.mode():
+                with mf.detect_anomaly() if events[k] == "anomaly" else mode():
                     for event in events[k + 1 : k + 4]:
                         act(event if event not in ("epoch", "anomaly", "block", "state") else "step")
                 k += 3

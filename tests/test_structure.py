@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import graphlib
 import importlib
 import subprocess
 import sys
@@ -22,9 +23,9 @@ MODULES = [
 ]
 
 ENGINE = [
-    "phases", "mode", "registry", "failures", "leaf", "graph", "_arithmetic", "numpy_dispatch", "_array_methods",
-    "_tensor_base", "grad_hooks", "tensor", "double_backward", "codegen", "variadic", "op", "pytree", "functional",
-    "gradcheck", "state_discovery", "anomaly", "__init__",
+    "phases", "types", "scope", "graph", "observer", "mode", "registry", "backward", "_arithmetic", "numpy_dispatch",
+    "_array_methods", "_tensor_base", "grad_hooks", "tensor", "double_backward", "codegen", "variadic", "op", "pytree",
+    "functional", "gradcheck", "state_discovery", "anomaly", "__init__",
 ]  # fmt: skip
 ROOMS = [
     "_other_names", "_lazy", "errors", *(f"autograd.{name}" for name in ENGINE), "ops", "derivatives", "nn",
@@ -50,8 +51,11 @@ def is_type_checking(node):
     return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 
 
-def imports(tree, module, is_package):
-    """Yield (line, full name) of each import that runs, also those inside of functions."""
+def imports(tree, module, is_package, functions=True):
+    """Yield (line, full name) of each import, those for annotations included, and those inside of functions if asked.
+
+    A package lists for annotations what it imports on first use, also from rooms below; these are left out.
+    """
     stack = [tree]
     while stack:
         node = stack.pop()
@@ -64,7 +68,9 @@ def imports(tree, module, is_package):
                 parts = parts[: len(parts) - node.level + is_package]
                 base = ".".join([*parts, base]).rstrip(".")
             yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
-        stack.extend(node.orelse if is_type_checking(node) else ast.iter_child_nodes(node))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not functions:
+            continue
+        stack.extend(node.orelse if is_package and is_type_checking(node) else ast.iter_child_nodes(node))
 
 
 def rooms_imported(path, module):
@@ -88,13 +94,36 @@ def test_every_room_has_its_place():
     assert {room(path) for path in FILES} <= set(ROOMS)
 
 
-def test_the_import_parser_sees_what_it_should():
-    text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import a\nelse:\n    import b\ndef f():\n    from . import c\n"
-    assert sorted(name for _, name in imports(ast.parse(text), "microfw.x", False)) == [
-        "b",
-        "microfw.c",
-        "typing.TYPE_CHECKING",
-    ]
+TEXT = """
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    import a
+else:
+    import b
+def f():
+    from . import c
+"""
+
+
+@pytest.mark.parametrize(
+    ("is_package", "functions", "expected"),
+    [(False, True, {"a", "b", "microfw.c"}), (False, False, {"a", "b"}), (True, True, {"b", "microfw.x.c"})],
+)
+def test_the_import_parser_sees_what_it_should(is_package, functions, expected):
+    found = {name for _, name in imports(ast.parse(TEXT), "microfw.x", is_package, functions)}
+    assert found == {"typing.TYPE_CHECKING", *expected}
+
+
+def test_no_files_import_each_other():
+    """Imports of modules, those for annotations included, have an order: each file can be read after its imports."""
+    graph = {}
+    for path, module in zip(FILES, MODULES, strict=True):
+        names = [name for _, name in imports(ast.parse(path.read_text()), module, path.stem == "__init__", False)]
+        graph[module] = {n if n in MODULES else n.rpartition(".")[0] for n in names} & set(MODULES) - {module}
+    try:
+        list(graphlib.TopologicalSorter(graph).static_order())
+    except graphlib.CycleError as error:
+        pytest.fail("these files import each other: " + " -> ".join(error.args[1]))
 
 
 @pytest.mark.parametrize("path", FILES, ids=MODULES)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import microfw as mf
-from microfw.autograd.op import Cost, each
+from microfw.autograd import Cost, elementwise_cost
 from microfw.errors import ArgumentError, GradientError
 
 X = np.array([[0.5, -1.5, 2.0], [0.3, 1.1, -0.7]])
@@ -30,7 +30,7 @@ def test_a_right_op_passes(declared):
         value,
         vjp=(lambda g, x, beta, s: g * (s + beta * x * s * (1 - s)), lambda g, x, s: g * (x * x * s * (1 - s))),
         aux={"s": lambda x, beta: 1 / (1 + np.exp(-beta * x))},
-        cost=each(5, 6, 5),
+        cost=elementwise_cost(5, 6, 5),
     )
     mf.testing.check_op(op, X, 1.5)
     mf.testing.check_op(op, X.astype(np.float32), np.array([0.5, 1.0, 2.0]))
@@ -65,7 +65,7 @@ WRONG = {
     "a cost that is no Cost": (dict(value=np.negative, vjp=lambda g: -g, cost=lambda y, x: 3), "cost: .*expected a Cost, got int"),
     "a cost without derivatives": (dict(value=np.negative, vjp=lambda g: -g, cost=lambda y, x: Cost(1, ())), "cost: .*derivative of input 0"),
     "products beyond all": (dict(value=np.negative, vjp=lambda g: -g, cost=lambda y, x: Cost(1, (1,), 2)), "cost: .*products among forward"),
-    "an into of its own": (dict(value=lambda x: x * 3.0, vjp=lambda g: g * 3.0, into=(lambda g, out: np.multiply(g, 2.0, out=out),)), "into: .*into gives another gradient for input 0"),
+    "another vjp_out": (dict(value=lambda x: x * 3.0, vjp=lambda g: g * 3.0, vjp_out=(lambda g, out: np.multiply(g, 2.0, out=out),)), "vjp_out: .*vjp_out gives another gradient for input 0"),
     "a value of the layout": (dict(value=lambda x: x * float(1 + x.flags.f_contiguous), vjp=lambda g: g), "memory layouts: .*another value"),
     "an error": (dict(value=lambda x: x[99] * 1.0, vjp=lambda g: g), "value: IndexError"),
 }  # fmt: skip

@@ -11,7 +11,8 @@ import pytest
 
 import microfw as mf
 from microfw import nn, optim
-from microfw.autograd.mode import HERE, MODE
+from microfw.autograd.mode import MODE
+from microfw.autograd.scope import THREAD_SCOPE
 
 
 def together(works):
@@ -59,7 +60,7 @@ def test_tasks_in_threads_record_each_for_itself():
     mode = MODE.get()
     assert together([lambda: asyncio.run(main())] * 6) == [[True] * 6] * 6
     assert MODE.get() is mode
-    assert HERE.scope is None
+    assert THREAD_SCOPE.scope is None
 
 
 def trained(seed, steps, replayed):

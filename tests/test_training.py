@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from microfw import nn, optim
-from microfw.autograd import mode as recording
+from microfw.autograd.mode import MODE, Mode, mode
 from microfw.data import Dataset, load
 from microfw.errors import ArgumentError, DataError, DTypeError, NonFiniteError, ShapeError
 from microfw.training import History, Hook, Trainer, metrics
@@ -115,7 +115,7 @@ def test_the_metrics_of_an_epoch_are_those_of_its_own_outputs(iris):
 
     class Spy(nn.CrossEntropyLoss):
         def forward(self, logits, labels):
-            if recording.MODE.get().recording:
+            if MODE.get().recording:
                 seen.append((logits.data.argmax(1), labels))
             return super().forward(logits, labels)
 
@@ -374,13 +374,13 @@ def test_all_moments_are_of_one_context_and_no_timer_outlives_fit(iris, watcher)
 
     class Attach(Hook):
         def on_fit_start(self, state):
-            self.token = recording.MODE.set(recording.Mode(timer=watcher))
+            self.token = MODE.set(Mode(timer=watcher))
 
         def on_step_end(self, state):
             raise RuntimeError
 
         def on_fit_end(self, state):
-            recording.MODE.reset(self.token)
+            MODE.reset(self.token)
 
     class Careless(Attach):
         def on_fit_end(self, state):
@@ -390,13 +390,13 @@ def test_all_moments_are_of_one_context_and_no_timer_outlives_fit(iris, watcher)
         watcher.phases.clear()
         with pytest.raises(RuntimeError):
             make(hooks=[hook]).fit(iris[0], 1, rng=0, progress=False)
-        assert recording.MODE.get().timer is None
+        assert MODE.get().timer is None
         assert watcher.phases == ["forward", "forward", "backward", "update"]
 
 
 def test_looking_for_the_op_is_hidden_from_timers(line, watcher):
     trainer = make(1, 1, 1e-3, nn.MSELoss(), extra=[Root()])
-    with recording.mode(timer=watcher), pytest.raises(NonFiniteError):
+    with mode(timer=watcher), pytest.raises(NonFiniteError):
         trainer.fit(line, 1, rng=0, progress=False)
     assert watcher.phases == ["forward", "forward", "backward", "update"]
 

@@ -1,22 +1,25 @@
-"""The engine: gradient mode, the graph, Tensors, ops, the backward pass, derivatives of functions."""
+"""The engine: gradient mode, the graph, Tensors, ops, the backward pass, derivatives of functions.
+
+In reading order: `types`, `scope`, `graph`, `observer`, `mode`, `registry`, `backward`, the files of Tensor, `op`.
+"""
 
 from typing import TYPE_CHECKING
 
-from microfw._lazy import on_use
+from microfw._lazy import attach
 
 if TYPE_CHECKING:
     from microfw.autograd.functional import grad, jvp, value_and_grad, vjp
     from microfw.autograd.graph import Leaf, Node
-    from microfw.autograd.mode import Observer, StepTimer
-    from microfw.autograd.op import Cost, Op, each, moves
+    from microfw.autograd.observer import Observer, StepTimer
+    from microfw.autograd.op import Cost, Op, elementwise_cost, zero_cost
 else:
-    __getattr__ = on_use(
+    __getattr__ = attach(
         "microfw.autograd",
         {
             "functional": "grad jvp value_and_grad vjp",
             "graph": "Leaf Node",
-            "mode": "Observer StepTimer",
-            "op": "Cost Op each moves",
+            "observer": "Observer StepTimer",
+            "op": "Cost Op elementwise_cost zero_cost",
         },
     )
 
@@ -27,12 +30,12 @@ __all__ = [
     "Observer",
     "Op",
     "StepTimer",
-    "each",
+    "elementwise_cost",
     "grad",
     "jvp",
-    "moves",
     "value_and_grad",
     "vjp",
+    "zero_cost",
 ]
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic
 
 import numpy as np
 
 from microfw.autograd.graph import Leaf, Node
 from microfw.autograd.numpy_dispatch import rule
+from microfw.autograd.types import ResultT
 from microfw.errors import GraphError
-
-if TYPE_CHECKING:
-    from microfw.autograd.tensor import Tensor
 
 
 def _in_place(symbol: str, operator: str) -> Callable[[Any, Any], Any]:
-    def method(self: Methods, other: Any) -> Any:
+    def method(self: ArrayMethodsMixin[Any], other: Any) -> Any:
         if self._leaf is not None and self._node is not None:
             raise GraphError(
                 f"Tensor: expected no {symbol} on a leaf that requires a gradient, got one; it would give the name "
@@ -29,7 +27,7 @@ def _in_place(symbol: str, operator: str) -> Callable[[Any, Any], Any]:
     return method
 
 
-class Methods:
+class ArrayMethodsMixin(Generic[ResultT]):
     """Methods that are NumPy's functions by the same name."""
 
     __slots__ = ()
@@ -47,72 +45,72 @@ class Methods:
     __ipow__ = _in_place("**=", "__pow__")
     __imatmul__ = _in_place("@=", "__matmul__")
 
-    def __divmod__(self, other: Any) -> tuple[Tensor, Tensor]:
+    def __divmod__(self, other: Any) -> tuple[ResultT, ResultT]:
         return self // other, self % other
 
-    def __rdivmod__(self, other: Any) -> tuple[Tensor, Tensor]:
+    def __rdivmod__(self, other: Any) -> tuple[ResultT, ResultT]:
         return other // self, other % self
 
-    def __round__(self, digits: int | None = None) -> Tensor:
-        return np.round(self, digits or 0)  # type: ignore[call-overload, no-any-return]
+    def __round__(self, digits: int | None = None) -> ResultT:
+        return np.round(self, digits or 0)  # type: ignore[call-overload]
 
     # Layout
 
     @property
-    def mT(self) -> Tensor:
+    def mT(self) -> ResultT:
         """The Tensor with its last two axes exchanged."""
         return rule(np.matrix_transpose)(self)
 
-    def ravel(self) -> Tensor:
+    def ravel(self) -> ResultT:
         """Return the entries along one axis."""
         return rule(np.ravel)(self)
 
     flatten = ravel
 
-    def squeeze(self, axis: int | tuple[int, ...] | None = None) -> Tensor:
+    def squeeze(self, axis: int | tuple[int, ...] | None = None) -> ResultT:
         """Leave out axes of length 1."""
         return rule(np.squeeze)(self, axis)
 
-    def swapaxes(self, axis1: int, axis2: int) -> Tensor:
+    def swapaxes(self, axis1: int, axis2: int) -> ResultT:
         """Exchange two axes."""
         return rule(np.swapaxes)(self, axis1, axis2)
 
-    def repeat(self, repeats: Any, axis: int | None = None) -> Tensor:
+    def repeat(self, repeats: Any, axis: int | None = None) -> ResultT:
         """Repeat each entry."""
         return rule(np.repeat)(self, repeats, axis)
 
-    def copy(self) -> Tensor:
+    def copy(self) -> ResultT:
         """Return the same values as a node of their own; `copy.copy` makes a leaf."""
         return rule(np.copy)(self)
 
     # Indexing
 
-    def take(self, indices: Any, axis: int | None = None, *, mode: str = "raise") -> Tensor:
+    def take(self, indices: Any, axis: int | None = None, *, mode: str = "raise") -> ResultT:
         """Take slices at integers along an axis."""
         return rule(np.take)(self, indices, axis, mode=mode)
 
-    def compress(self, condition: Any, axis: int | None = None) -> Tensor:
+    def compress(self, condition: Any, axis: int | None = None) -> ResultT:
         """Take the slices along an axis at which a condition holds."""
         return rule(np.compress)(condition, self, axis)
 
-    def nonzero(self) -> tuple[Tensor, ...]:
+    def nonzero(self) -> tuple[ResultT, ...]:
         """Return the indices of the entries that are not zero."""
-        return rule(np.nonzero)(self)  # type: ignore[return-value]
+        return rule(np.nonzero)(self)
 
-    def argsort(self, axis: int | None = -1) -> Tensor:
+    def argsort(self, axis: int | None = -1) -> ResultT:
         """Return the indices that sort along an axis. No gradient flows."""
         return rule(np.argsort)(self, axis)
 
     # Linear algebra
 
-    def dot(self, other: Any) -> Tensor:
+    def dot(self, other: Any) -> ResultT:
         """Sum of products, as `numpy.dot`."""
         return rule(np.dot)(self, other)
 
-    def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+    def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> ResultT:
         """Return the entries at equal places along two axes."""
         return rule(np.diagonal)(self, offset, axis1, axis2)
 
-    def trace(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+    def trace(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> ResultT:
         """Sum the diagonal."""
         return rule(np.trace)(self, offset, axis1, axis2)

@@ -7,26 +7,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from microfw.autograd._arithmetic import Infix
-from microfw.autograd._array_methods import Methods
+from microfw.autograd._arithmetic import ArithmeticMixin
+from microfw.autograd._array_methods import ArrayMethodsMixin
 from microfw.autograd.graph import Leaf, Node
 from microfw.autograd.mode import MODE
 from microfw.autograd.numpy_dispatch import SHAPE_ONLY, SHAPES, apply, refuse, rule
 from microfw.autograd.registry import OPS
+from microfw.autograd.types import ResultT
 from microfw.errors import GraphError, ShapeError, message
-
-if TYPE_CHECKING:
-    from microfw.autograd.tensor import Tensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Axis = int | tuple[int, ...] | None
 
 
-class ArrayLike(Infix, Methods):
+class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
     """The part of `Tensor` that it shares with NumPy's arrays."""
 
     __slots__ = ()
@@ -84,7 +82,7 @@ class ArrayLike(Infix, Methods):
         """Return the only entry as a Python number."""
         if MODE.get().observer is not None:
             self._values()
-        return self._array.item()  # type: ignore[no-any-return]
+        return self._array.item()
 
     def tolist(self) -> Any:
         """Return the values as nested lists."""
@@ -93,89 +91,89 @@ class ArrayLike(Infix, Methods):
     # NumPy's methods
 
     @property
-    def T(self) -> Tensor:
+    def T(self) -> ResultT:
         """The Tensor with its axes reversed."""
         return OPS["transpose"].call(self)
 
-    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    def sum(self, axis: Axis = None, keepdims: bool = False) -> ResultT:
         """Sum over axes."""
         return OPS["sum"].call(self, axis=axis, keepdims=keepdims)
 
-    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    def mean(self, axis: Axis = None, keepdims: bool = False) -> ResultT:
         """Mean over axes."""
         return OPS["mean"].call(self, axis=axis, keepdims=keepdims)
 
-    def prod(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    def prod(self, axis: Axis = None, keepdims: bool = False) -> ResultT:
         """Product over axes."""
         return OPS["prod"].call(self, axis=axis, keepdims=keepdims)
 
-    def var(self, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Tensor:
+    def var(self, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> ResultT:
         """Variance over axes."""
         return OPS["var"].call(self, axis=axis, ddof=ddof, keepdims=keepdims)
 
-    def std(self, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Tensor:
+    def std(self, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> ResultT:
         """Standard deviation over axes."""
         return OPS["std"].call(self, axis=axis, ddof=ddof, keepdims=keepdims)
 
-    def cumsum(self, axis: int | None = None) -> Tensor:
+    def cumsum(self, axis: int | None = None) -> ResultT:
         """Running sum along an axis."""
         return OPS["cumsum"].call(self, axis=axis)
 
-    def cumprod(self, axis: int | None = None) -> Tensor:
+    def cumprod(self, axis: int | None = None) -> ResultT:
         """Running product along an axis."""
         return OPS["cumprod"].call(self, axis=axis)
 
-    def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    def max(self, axis: Axis = None, keepdims: bool = False) -> ResultT:
         """Largest entry over axes; ties share the gradient equally."""
         return OPS["max"].call(self, axis=axis, keepdims=keepdims)
 
-    def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    def min(self, axis: Axis = None, keepdims: bool = False) -> ResultT:
         """Smallest entry over axes; ties share the gradient equally."""
         return OPS["min"].call(self, axis=axis, keepdims=keepdims)
 
-    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> ResultT:
         """Index of the largest entry."""
         return OPS["argmax"].call(self, axis=axis, keepdims=keepdims)
 
-    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    def argmin(self, axis: int | None = None, keepdims: bool = False) -> ResultT:
         """Index of the smallest entry."""
         return OPS["argmin"].call(self, axis=axis, keepdims=keepdims)
 
-    def any(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    def any(self, axis: Axis = None, keepdims: bool = False) -> ResultT:
         """Whether some entry is not 0."""
         return OPS["any"].call(self, axis=axis, keepdims=keepdims)
 
-    def all(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    def all(self, axis: Axis = None, keepdims: bool = False) -> ResultT:
         """Whether no entry is 0."""
         return OPS["all"].call(self, axis=axis, keepdims=keepdims)
 
-    def clip(self, min: Any = None, max: Any = None) -> Tensor:
+    def clip(self, min: Any = None, max: Any = None) -> ResultT:
         """Limit entries to an interval; slope 1 in it, its ends included."""
-        return apply(np.clip, (self, min, max), {})  # type: ignore[no-any-return]
+        return apply(np.clip, (self, min, max), {})
 
-    def round(self, decimals: int = 0) -> Tensor:
+    def round(self, decimals: int = 0) -> ResultT:
         """Nearest number of so many decimals; slope 0."""
         return OPS["round"].call(self, decimals=decimals)
 
-    def reshape(self, *shape: Any) -> Tensor:
+    def reshape(self, *shape: Any) -> ResultT:
         """Return the same entries in another shape."""
         return OPS["reshape"].call(self, shape=shape[0] if len(shape) == 1 else shape)
 
-    def transpose(self, *axes: Any) -> Tensor:
+    def transpose(self, *axes: Any) -> ResultT:
         """Reorder the axes."""
         order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes or None
         return OPS["transpose"].call(self, axes=None if order is None else tuple(order))
 
-    def astype(self, dtype: Any) -> Tensor:
+    def astype(self, dtype: Any) -> ResultT:
         """Cast; the gradient is cast back."""
         return OPS["astype"].call(self, dtype=np.dtype(dtype))
 
-    def __getitem__(self, key: Any) -> Tensor:
+    def __getitem__(self, key: Any) -> ResultT:
         if type(key) is list:
             key = frozen_key(key)
-        if isinstance(key, ArrayLike | np.ndarray) and key.dtype.kind == "i" and self._array.ndim:
+        if isinstance(key, TensorBase | np.ndarray) and key.dtype.kind == "i" and self._array.ndim:
             return OPS["take"].call(self, key, axis=0)  # whose indices are an input, not a setting
-        if type(key) is tuple and any(isinstance(k, ArrayLike) for k in key) and all(map(_is_integer, key)):
+        if type(key) is tuple and any(isinstance(k, TensorBase) for k in key) and all(map(_is_integer, key)):
             return OPS["gather"].call(self, _stacked(key))  # likewise
         return OPS["getitem"].call(self, key=frozen_key(key))
 
@@ -188,13 +186,13 @@ class ArrayLike(Infix, Methods):
     def __len__(self) -> int:
         return len(self._array)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[ResultT]:
         if self.ndim == 0:
             raise TypeError("Tensor: expected at least one axis to iterate over, got a 0-d Tensor")
         return (self[i] for i in range(len(self)))
 
     def __contains__(self, value: Any) -> bool:
-        return bool(np.any(self._values() == np.asarray(value._values() if isinstance(value, ArrayLike) else value)))
+        return bool(np.any(self._values() == np.asarray(value._values() if isinstance(value, TensorBase) else value)))
 
     def __bool__(self) -> bool:
         if self._array.size != 1:
@@ -247,7 +245,7 @@ class ArrayLike(Infix, Methods):
             return self._values().astype(dtype)
         return self._values().copy() if copy else self.data
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Tensor:
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> ResultT:
         if method != "__call__":
             name = f"np.{ufunc.__name__}.{method}"
             raise TypeError(f"{name}: expected arrays, got a Tensor; use np.sum, np.max or a loop")
@@ -258,7 +256,7 @@ class ArrayLike(Infix, Methods):
     def __array_function__(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in SHAPE_ONLY:
             look = func not in SHAPES
-            values = [(a.data if look else a._array) if isinstance(a, ArrayLike) else a for a in args]
+            values = [(a.data if look else a._array) if isinstance(a, TensorBase) else a for a in args]
             return func(*values, **kwargs)
         return apply(func, args, kwargs)
 
@@ -274,7 +272,7 @@ def frozen_key(key: Any) -> Any:
     """Copy the arrays of an index, so that later writes to them change nothing."""
     if isinstance(key, tuple):
         return tuple(frozen_key(k) for k in key)
-    if isinstance(key, ArrayLike):
+    if isinstance(key, TensorBase):
         values = key._values()  # observed, since a mask decides on the shape of the result
         return values if key._leaf is None else values.copy()
     if isinstance(key, list):
@@ -284,7 +282,7 @@ def frozen_key(key: Any) -> Any:
 
 def _is_integer(key: Any) -> bool:
     """Return True for an integer and for an array or Tensor of integers."""
-    if isinstance(key, ArrayLike | np.ndarray):
+    if isinstance(key, TensorBase | np.ndarray):
         return key.dtype.kind in "iu"
     return isinstance(key, int | np.integer) and not isinstance(key, bool)
 
@@ -292,5 +290,5 @@ def _is_integer(key: Any) -> bool:
 def _stacked(key: tuple[Any, ...]) -> Any:
     """Return the indices of all axes as one array, the axes first."""
     shape = np.broadcast_shapes(*(np.shape(k) for k in key))
-    arrays = (k.astype(np.intp) if isinstance(k, ArrayLike) else np.asarray(k, np.intp) for k in key)
+    arrays = (k.astype(np.intp) if isinstance(k, TensorBase) else np.asarray(k, np.intp) for k in key)
     return np.stack([np.broadcast_to(k, shape) for k in arrays])

@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd import mode as recording
 from microfw.autograd.graph import Node
-from microfw.autograd.mode import HERE, MODE, Observer, mode
+from microfw.autograd.mode import MODE, mode
+from microfw.autograd.observer import Observer
+from microfw.autograd.scope import THREAD_SCOPE, location
 from microfw.autograd.tensor import Tensor
 from microfw.errors import NonFiniteError
 
 Place = tuple[str, int]
 """A file and a line."""
 
-HOME = dirname(__file__)
+HOME = dirname(dirname(__file__))
 LIBRARIES = (HOME, dirname(np.__file__), "<op ", "<__array_function__", contextlib.__file__)
 """Where files lie, or what their names begin with, whose lines are not the user's."""
 
@@ -46,7 +47,7 @@ class Finder(Observer):
         The op of the first one, with its layer; empty as long as all is well.
     """
 
-    collects = True
+    wants_grad_inputs = True
 
     def __init__(
         self, observer: Observer | None = None, nan: bool = True, inf: bool = True, raises: bool = False
@@ -75,7 +76,7 @@ class Finder(Observer):
                 self.older, self.places = self.places, {}
         if (self.where and not self.raises) or not self.bad(output):
             return
-        self.where = recording.place(HERE.scope, op.name)
+        self.where = location(THREAD_SCOPE.scope, op.name)
         if self.raises:
             names = op.inputs if not op.variadic else [f"{op.inputs[0]}[{k}]" for k in range(len(inputs))]
             told = ", ".join(f"{name} {self.describe(x)}" for name, x in zip(names, inputs, strict=True))

@@ -13,18 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import perf_counter_ns
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from microfw.autograd import mode as recording
-from microfw.autograd.graph import Form, Leaf, Node, deliver, numbers, unbroadcast
-from microfw.autograd.mode import HERE, MODE
+from microfw.autograd.backward import accumulate, unbroadcast
+from microfw.autograd.graph import Leaf, Node, NodeSpec, node_counter
+from microfw.autograd.mode import MODE
+from microfw.autograd.scope import THREAD_SCOPE, location
 from microfw.autograd.tensor import Tensor
+from microfw.autograd.types import Op
 from microfw.errors import DTypeError
-
-if TYPE_CHECKING:
-    from microfw.autograd.op import Op
 
 REQUIRED = object()
 """The default of a parameter that has none."""
@@ -42,7 +41,7 @@ def _apply({signature}):
             _observer = None
     _recording = _mode.recording
     _dtype = None
-    _guards = ()
+    _saved_versions = ()
     {shared}
 {take}
     {outputs} = _value({arrays}{keywords})
@@ -57,12 +56,12 @@ def _apply({signature}):
     _made._leaf = _made._node = _node = None
     if _recording and ({needed}):
         _made._node = _node = _new(_Node)
-        _node.order = _next(_numbers)
-        _node.form = _form
+        _node.order = _next(_node_counter)
+        _node.spec = _spec
         _node.parents = ({parents})
         _node.saved = ({saved})
         _node.shape = _y.shape
-        _node.guards = _guards
+        _node.saved_versions = _saved_versions
         _node.scope = _HERE.scope
 {extra}
     if _observer is not None:
@@ -85,7 +84,7 @@ TAKE = """
         {copy}
 """
 
-GUARD = "if {x}._leaf is not None: _guards += (({x}._leaf, {x}._leaf.version),)"
+GUARD = "if {x}._leaf is not None: _saved_versions += (({x}._leaf, {x}._leaf.version),)"
 SHARED = "_shared = _shared or {x}._leaf is not None"
 COPY = "if _recording and type(_{x}) is _ndarray: _{x} = _{x}.copy()"
 SHAPE = "(_{x}.shape if type(_{x}) is _ndarray else ())"
@@ -95,63 +94,63 @@ ALIAS = """
 """
 
 PULL = """
-def _pull(_node, _g, _arrived, _todo, _only):
+def _backward(_node, _g, _grads, _ready, _needed):
     ({saved}) = _node.saved
     ({parents}) = _node.parents
 {edges}
 """
 
 EDGE = """
-    if _{x}_node is not None and (_only is None or _{x}_node in _only):
+    if _{x}_node is not None and (_needed is None or _{x}_node in _needed):
 {share}
 """
 
-INTO = """
+VJP_OUT = """
         if (
-            type(_{x}_node) is _Leaf and _only is None and _{x}_node.slot is not None
-            and _{x}_node.grad is None and _{x}_node not in _arrived
+            type(_{x}_node) is _Leaf and _needed is None and _{x}_node.grad_buffer is not None
+            and _{x}_node.grad is None and _{x}_node not in _grads
         ):
-            _{x}_into(_g, {args}_{x}_node.slot)
-            _arrived[_{x}_node] = _{x}_node.slot
+            _{x}_vjp_out(_g, {args}_{x}_node.grad_buffer)
+            _grads[_{x}_node] = _{x}_node.grad_buffer
         else:
-            _deliver(_node, _{x}_node, _{x}_vjp(_g, {args}), _arrived, _todo)
+            _accumulate(_node, _{x}_node, _{x}_vjp(_g, {args}), _grads, _ready)
 """
 
 SHARE = """
-        _share = _{x}_vjp(_g, {args})
-        if _share.shape != _{x}_node.shape:
-            _share = _unbroadcast(_share, _{x}_node.shape, _node)
-        if _{x}_node in _arrived:
-            _arrived[_{x}_node] = _arrived[_{x}_node] + _share
+        _grad_input = _{x}_vjp(_g, {args})
+        if _grad_input.shape != _{x}_node.shape:
+            _grad_input = _unbroadcast(_grad_input, _{x}_node.shape, _node)
+        if _{x}_node in _grads:
+            _grads[_{x}_node] = _grads[_{x}_node] + _grad_input
         else:
-            _arrived[_{x}_node] = _share
+            _grads[_{x}_node] = _grad_input
             if type(_{x}_node) is _Node:
-                _todo.append(_{x}_node)
+                _ready.append(_{x}_node)
 """
 
 
-def written(op: Op, inputs: tuple[str, ...]) -> Callable[..., Tensor]:
+def compile_lazily(op: Op, inputs: tuple[str, ...]) -> Callable[..., Tensor]:
     """Return the function that applies an op to so many inputs. It is written when it is first called."""
 
     def first(*args: Any, **params: Any) -> Tensor:
-        source, names, form = write(op, inputs)
+        source, names, spec = generate(op, inputs)
         namespace.update(names)
         exec(compile(source, f"<op {op.name}>", "exec"), namespace)
-        form.pull = namespace["_pull"]
+        spec.backward_fn = namespace["_backward"]
         made = namespace["_apply"]
         call.__code__, call.__defaults__ = made.__code__, made.__defaults__
         return call(*args, **params)  # type: ignore[no-any-return]
 
     namespace: dict[str, Any] = {"_first": first}
-    call = FunctionType(_unwritten.__code__, namespace)
+    call = FunctionType(_not_compiled.__code__, namespace)
     return call
 
 
-def _unwritten(*inputs: Any, **params: Any) -> Any:
+def _not_compiled(*inputs: Any, **params: Any) -> Any:
     return _first(*inputs, **params)  # type: ignore[name-defined]  # noqa: F821
 
 
-def write(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], Form]:
+def generate(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], NodeSpec]:
     """Write both functions for so many inputs; return them with the names that they use, and their form."""
     partials = {x: partial for k, x in enumerate(inputs) if (partial := op.partial(k)) is not None}
     arrays = ", ".join(f"_{x}" for x in inputs)
@@ -165,10 +164,10 @@ def write(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], Form]:
     heavy = {f"_{x}" for x in inputs} | {"_y", "_inputs"}
     copied = heavy if "_inputs" in saved else saved
     namespace: dict[str, Any] = {
-        "_MODE": MODE, "_HERE": HERE, "_Leaf": Leaf, "_Node": Node, "_Tensor": Tensor, "_asarray": np.asarray,
-        "_clock": perf_counter_ns, "_check_dtype": check_dtype, "_common": common, "_deliver": deliver,
+        "_MODE": MODE, "_HERE": THREAD_SCOPE, "_Leaf": Leaf, "_Node": Node, "_Tensor": Tensor, "_asarray": np.asarray,
+        "_clock": perf_counter_ns, "_check_dtype": check_dtype, "_common": common, "_accumulate": accumulate,
         "_may_share_memory": np.may_share_memory, "_ndarray": np.ndarray, "_new": object.__new__,
-        "_next": next, "_numbers": numbers, "_op": op, "_operand": operand, "_unbroadcast": unbroadcast,
+        "_next": next, "_node_counter": node_counter, "_op": op, "_operand": operand, "_unbroadcast": unbroadcast,
         "_none": {}, "_value": op.value,
     }  # fmt: skip
 
@@ -184,15 +183,15 @@ def write(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], Form]:
         saves = f"_{x}" in copied
         parts = {
             "guard": GUARD.format(x=x) if saves else "",
-            "alias": "" if op.fresh else SHARED.format(x=x),
-            "shared": "" if op.fresh else "_shared = True",
+            "alias": "" if op.no_alias else SHARED.format(x=x),
+            "shared": "" if op.no_alias else "_shared = True",
             "copy": COPY.format(x=x) if saves else "",
         }
         take.append(TAKE.format(x=x, **parts))
         if x in partials:
-            namespace |= {f"_{x}_vjp": partials[x].vjp, f"_{x}_into": partials[x].into}
+            namespace |= {f"_{x}_vjp": partials[x].vjp, f"_{x}_vjp_out": partials[x].vjp_out}
             args = "".join(f"{key}, " for key in wanted[x])
-            share = INTO if partials[x].into else SHARE
+            share = VJP_OUT if partials[x].vjp_out else SHARE
             edges.append(EDGE.format(x=x, share=share.format(x=x, args=args)))
     signature, extra = [*inputs], ""
     for name, default in op.params.items():
@@ -204,11 +203,11 @@ def write(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], Form]:
     source = APPLY.format(
         signature=", ".join(signature),
         take="".join(take),
-        shared="" if op.fresh else "_shared = False",
+        shared="" if op.no_alias else "_shared = False",
         outputs=", ".join(("_y", *(f"_aux_{name}" for name in op.aux))),
         arrays=arrays,
         keywords="".join(f", {p}={p}" for p in op.params),
-        alias="" if op.fresh else ALIAS.format(arrays=arrays),
+        alias="" if op.no_alias else ALIAS.format(arrays=arrays),
         needed=_any(list(partials)),
         parents="".join(f"_{x}_node, " for x in partials),
         saved="".join(f"{keep(key)}, " for key in saved),
@@ -222,8 +221,8 @@ def write(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], Form]:
     )
     source = "\n".join(line for line in source.splitlines() if line.strip())
     places = {key: k for k, key in enumerate(saved)}
-    form = Form(op, tuple(partials.values()), tuple(tuple(places[key] for key in keys) for keys in wanted.values()))
-    return source, namespace | {"_form": form}, form
+    spec = NodeSpec(op, tuple(partials.values()), tuple(tuple(places[key] for key in keys) for keys in wanted.values()))
+    return source, namespace | {"_spec": spec}, spec
 
 
 def _source(op: Op, x: str, source: str) -> str:
@@ -251,7 +250,7 @@ def operand(op: Op, x: Any) -> Any:
         return x.item()
     array = np.asarray(x)
     if array.dtype.kind not in "fiub":
-        raise DTypeError(f"{place(op)}: expected a Tensor, an array or a number, got {type(x).__name__}")
+        raise DTypeError(f"{_where(op)}: expected a Tensor, an array or a number, got {type(x).__name__}")
     return array
 
 
@@ -259,24 +258,23 @@ def common(op: Op, dtype: Any, other: Any) -> Any:
     """Return the one floating dtype of an op's Tensors, or refuse to mix two."""
     if other.kind != "f" or dtype == other:
         return dtype
-    if dtype.kind != "f" or op.casts:
+    if dtype.kind != "f" or op.allow_dtype_change:
         return other
     raise DTypeError(
-        f"{place(op)}: expected Tensors of one dtype, got {dtype} and {other}; cast one of them with .astype"
+        f"{_where(op)}: expected Tensors of one dtype, got {dtype} and {other}; cast one of them with .astype"
     )
 
 
 def check_dtype(op: Op, got: Any, dtype: Any) -> None:
     """Refuse a result that an array operand has made of another dtype than the Tensors'."""
     if got.kind == "O":
-        raise DTypeError(f"{place(op)}: expected numbers, got an array of objects; pass numeric arrays")
-    if dtype is not None and got.kind == dtype.kind == "f" and got != dtype and not op.casts:
+        raise DTypeError(f"{_where(op)}: expected numbers, got an array of objects; pass numeric arrays")
+    if dtype is not None and got.kind == dtype.kind == "f" and got != dtype and not op.allow_dtype_change:
         raise DTypeError(
-            f"{place(op)}: expected all operands to be {dtype}, got an array that makes the result {got}; "
+            f"{_where(op)}: expected all operands to be {dtype}, got an array that makes the result {got}; "
             f"cast it with .astype(np.{dtype})"
         )
 
 
-def place(op: Op) -> str:
-    """Return an op's name for an error, with the layer that applies it."""
-    return recording.place(HERE.scope, op.name)
+def _where(op: Op) -> str:
+    return location(THREAD_SCOPE.scope, op.name)

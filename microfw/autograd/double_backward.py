@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from microfw.autograd.graph import Leaf, Node
 from microfw.autograd.tensor import result
-
-if TYPE_CHECKING:
-    from microfw.autograd.op import Partial
+from microfw.autograd.types import Partial
 
 
-def relink(node: Node, partial: Partial, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def as_differentiable(node: Node, partial: Partial, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Turn what an edge saved into Tensors tied to the graph that they came from."""
     return tuple(_link(node, source, value) for source, value in zip(partial.sources, args, strict=True))
 
@@ -39,7 +37,7 @@ def _link(node: Node, source: str, value: Any) -> Any:
 
 def _parent(node: Node, index: int) -> Node | Leaf | None:
     """Return the node or leaf of an input, or None if it needs no gradient."""
-    for parent, partial in zip(node.parents or (), node.form.partials, strict=True):
+    for parent, partial in zip(node.parents or (), node.spec.partials, strict=True):
         if partial.index == index:
             return parent
     return None

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd.double_backward import relink
-from microfw.autograd.failures import stale
-from microfw.autograd.graph import Node, Variable, numbers, reachable, reaches_outside, walk
+from microfw.autograd.backward import backward_pass, stale_error
+from microfw.autograd.double_backward import as_differentiable
+from microfw.autograd.graph import Node, Variable, node_counter, reachable, reaches_outside
 from microfw.autograd.mode import MODE, mode
 from microfw.autograd.pytree import as_arrays, flatten
 from microfw.autograd.registry import OPS
@@ -64,7 +64,13 @@ class Recorded:
         pairs = [(y._node, g) for y, g in zip(self.outputs, seeds, strict=True)]
         starts = [(n, _seed(g, linked)) for n, g in pairs if n is not None and g is not None]
         with mode(recording=linked):
-            found = walk(starts, targets=set(nodes), since=self.since, relink=relink if linked else None, retain=retain)
+            found = backward_pass(
+                starts,
+                targets=set(nodes),
+                since=self.since,
+                as_differentiable=as_differentiable if linked else None,
+                retain=retain,
+            )
         return [_out(found.get(n), v, linked) for n, v in zip(nodes, self.variables, strict=True)]
 
     def push(self, tangents: Sequence[Any]) -> list[Any]:
@@ -77,13 +83,13 @@ class Recorded:
         moving = {n: _seed(t, linked) for n, t in tangents.items()}
         with mode(recording=linked):
             for node in self.between():
-                for leaf, version in node.guards:
+                for leaf, version in node.saved_versions:
                     if leaf.version != version:
-                        raise stale(node, leaf, version)
+                        raise stale_error(node, leaf, version)
                 total = None
                 for parent, partial, args in node.edges or ():
                     if parent in moving:
-                        args = relink(node, partial, args) if linked else args
+                        args = as_differentiable(node, partial, args) if linked else args
                         t = _advance(node, partial, moving[parent], args)
                         total = t if total is None else total + t
                 if total is not None:
@@ -130,7 +136,7 @@ class Call(Recorded):
 
     def __init__(self, f: Callable[..., Any], args: tuple[Any, ...], argnums: Sequence[int], where: str) -> None:
         self.where = where
-        since = next(numbers)
+        since = next(node_counter)
         around = MODE.get()
         if not all(-len(args) <= k < len(args) for k in argnums):
             raise ArgumentError(message(where, f"argnums among {len(args)} positional arguments", tuple(argnums)))

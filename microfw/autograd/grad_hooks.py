@@ -1,7 +1,7 @@
-"""Hooks on gradients: a function that sees the gradient of one Tensor on its way, and may replace it.
+"""Hooks on gradients: a function that gets the gradient of one Tensor, and may replace it.
 
-A hook costs nothing where there is none. On the result of an op it is a node of its own, put between the op and
-all that uses the result; on a leaf, `Tensor.backward` looks for it when the gradient has been added up.
+The backward pass calls the hooks of a node with its complete gradient, before the op's derivatives. `Tensor.backward`
+calls those of a leaf.
 """
 
 from __future__ import annotations
@@ -12,35 +12,33 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd._tensor_base import ArrayLike
-from microfw.autograd.graph import Form, Node, numbers
-from microfw.autograd.mode import changes
+from microfw.autograd._tensor_base import TensorBase
+from microfw.autograd.graph import Node
+from microfw.autograd.mode import model_version
 from microfw.errors import DTypeError, GraphError, ShapeError, message
 
-Hook = Callable[[np.ndarray[Any, Any]], Any]
+GradientHook = Callable[[np.ndarray[Any, Any]], Any]
 
 _keys = itertools.count()
 
-next(numbers)  # no node gets number 0, for a walk looks at none that is older, and `hooks_of` puts one half below
 
-
-class Hooks(dict[int, Hook]):
+class GradientHooks(dict[int, GradientHook]):
     """Hooks by number, in the order in which they were registered."""
 
     def __call__(self, g: Any) -> Any:
         """Return what the hooks make of a gradient."""
         for hook in tuple(self.values()):
-            seen = np.array(g.data if isinstance(g, ArrayLike) else g)
+            seen = np.array(g.data if isinstance(g, TensorBase) else g)
             seen.setflags(write=False)
             new = hook(seen)
             if new is None:
                 continue
-            if isinstance(g, ArrayLike):
+            if isinstance(g, TensorBase):
                 raise GraphError(
                     "hook: expected None inside of another derivative, got a replacement, which cannot be "
                     "differentiated; declare an op with mf.op, whose vjp does what the hook does"
                 )
-            new = np.array(new.data if isinstance(new, ArrayLike) else new)
+            new = np.array(new.data if isinstance(new, TensorBase) else new)
             if new.shape != seen.shape:
                 raise ShapeError(message("hook", f"a gradient of shape {seen.shape} or None", new.shape))
             if new.dtype != seen.dtype:
@@ -48,10 +46,10 @@ class Hooks(dict[int, Hook]):
             g = new
         return g
 
-    def add(self, hook: Hook) -> Handle:
+    def add(self, hook: GradientHook) -> Handle:
         """Register a hook."""
         key = next(_keys)
-        changes.count += 1
+        model_version.count += 1
         self[key] = hook
         return Handle(self, key)
 
@@ -61,63 +59,21 @@ class Handle:
 
     __slots__ = ("_hooks", "_key")
 
-    def __init__(self, hooks: Hooks, key: int) -> None:
+    def __init__(self, hooks: GradientHooks, key: int) -> None:
         self._hooks = hooks
         self._key = key
 
     def remove(self) -> None:
         """Take the hook away; once is enough, and twice is no error."""
         self._hooks.pop(self._key, None)
-        changes.count += 1
+        model_version.count += 1
 
 
-class _Pass:
-    """The op of a node that has hooks: its value is its input."""
-
-    name = "hook"
-    inputs = ("x",)
-    params: dict[str, Any] = {}  # noqa: RUF012
-    aux: dict[str, Any] = {}  # noqa: RUF012
-    variadic = False
-    cost = None
-
-
-class _PassPartial:
-    """Its derivative: what the hooks make of the gradient."""
-
-    index = 0
-    sources = ("hooks",)
-    into = None
-
-    @staticmethod
-    def vjp(g: Any, hooks: Hooks) -> Any:
-        return hooks(g)
-
-    @staticmethod
-    def jvp(dx: Any, hooks: Hooks) -> Any:
-        return dx
-
-
-_op: Any = _Pass()
-_partial: Any = _PassPartial()
-PASS = Form(_op, (_partial,), ((0,),))
-
-
-def hooks_of(node: Node) -> Hooks:
-    """Return a node's hooks. Without any, it is made the node of hooks, and a new node takes over what it was.
-
-    So whatever used the node, before or after, gets its gradient past the hooks.
-    """
-    if node.form is not PASS:
+def node_hooks(node: Node) -> GradientHooks:
+    """Return a node's hooks, which it gets if it has none yet."""
+    if not node.spec.hooked:
         if node.parents is None:
             raise GraphError(f"{node.where}: expected a hook before backward, got one after; register it earlier")
-        was = Node()
-        for slot in Node.__slots__:
-            if hasattr(node, slot):
-                setattr(was, slot, getattr(node, slot))
-                if slot.startswith("_"):
-                    delattr(node, slot)
-        was.order = node.order - 0.5  # type: ignore[assignment]  # older than this node, newer than all before it
-        node.form, node.guards, node.parents, node.saved = PASS, (), (was,), (Hooks(),)
-    hooks: Hooks = node.saved[0]
-    return hooks
+        node.hooks, node.spec = GradientHooks(), node.spec.with_hooks()
+    hooks: Any = node.hooks
+    return hooks  # type: ignore[no-any-return]

@@ -5,14 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from microfw.autograd.registry import NUMPY
-
-if TYPE_CHECKING:
-    from microfw.autograd.tensor import Tensor
 
 SHAPES = {np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.result_type}
 """Those of the next that look at shape and dtype alone."""
@@ -24,19 +21,19 @@ SHAPE_ONLY = SHAPES | {
 """NumPy's functions through which no gradient flows: they get the values, and return what NumPy returns."""
 
 
-def spoken(function: Callable[..., Any]) -> str:
+def qualified_name(function: Callable[..., Any]) -> str:
     """Return a NumPy function's name as users write it.
 
     Examples
     --------
-    >>> spoken(np.exp), spoken(np.linalg.norm)
+    >>> qualified_name(np.exp), qualified_name(np.linalg.norm)
     ('np.exp', 'np.linalg.norm')
     """
     module = getattr(function, "__module__", None) or "numpy"
     return f"{'np' + module[5:] if module.startswith('numpy') else module}.{getattr(function, '__name__', function)}"
 
 
-def rule(function: Callable[..., Any]) -> Callable[..., Tensor]:
+def rule(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the op that a NumPy function stands for.
 
     Raises
@@ -50,7 +47,7 @@ def rule(function: Callable[..., Any]) -> Callable[..., Tensor]:
         return NUMPY[function]
     except KeyError:
         raise TypeError(
-            f"{spoken(function)}: expected a function with a derivative rule, got one without; "
+            f"{qualified_name(function)}: expected a function with a derivative rule, got one without; "
             "declare it with mf.op, or take the values out of the graph with .data"
         ) from None
 
@@ -77,7 +74,7 @@ def refuse(function: Callable[..., Any], given: dict[str, Any]) -> None:
             continue
         names = "out= or where=" if name in ("out", "where") else f"{name}="
         fix = _FIXES.get(name, "leave it out")
-        raise TypeError(f"{spoken(function)}: expected no {names} with a Tensor, got {name}=; {fix}")
+        raise TypeError(f"{qualified_name(function)}: expected no {names} with a Tensor, got {name}=; {fix}")
 
 
 _UNSIGNED: dict[Callable[..., Any], Callable[..., Any]] = {
@@ -95,7 +92,7 @@ def signature(function: Callable[..., Any]) -> inspect.Signature | None:
         return inspect.signature(_UNSIGNED[function]) if function in _UNSIGNED else None
 
 
-class Spelling:
+class ArgumentAdapter:
     """How the arguments of a NumPy function become those of its op.
 
     Arguments that the op does not have are left out where they are what they are by default.
@@ -165,7 +162,7 @@ class Spelling:
         return tuple(places), names
 
 
-_SPELLINGS: dict[Callable[..., Any], Spelling] = {}
+_SPELLINGS: dict[Callable[..., Any], ArgumentAdapter] = {}
 
 
 def apply(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -173,7 +170,7 @@ def apply(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     made = rule(function)
     spelling = _SPELLINGS.get(function)
     if spelling is None or spelling.made is not made:
-        spelling = _SPELLINGS[function] = Spelling(function, made)
+        spelling = _SPELLINGS[function] = ArgumentAdapter(function, made)
     if len(args) > spelling.plain or not kwargs.keys() <= spelling.takes:
         args, kwargs = spelling.fit(args, kwargs)
     return made(*args, **kwargs)

@@ -2,7 +2,7 @@
 
 An op is declared by decorating the function that computes its value on plain arrays::
 
-    @op(vjp=(lambda g, b: g * b, lambda g, a: g * a), jvp="linear", cost=each(1, 1, 1), numpy=np.multiply)
+    @op(vjp=(lambda g, b: g * b, lambda g, a: g * a), jvp="linear", cost=elementwise_cost(1, 1, 1), numpy=np.multiply)
     def multiply(a, b):
         return np.multiply(a, b)
 
@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
 
-from microfw.autograd.codegen import REQUIRED, write, written
+from microfw.autograd.codegen import REQUIRED, compile_lazily, generate
 from microfw.autograd.registry import NUMPY, OPS
 from microfw.autograd.tensor import Tensor
 from microfw.autograd.variadic import apply
@@ -45,7 +45,7 @@ class Cost(NamedTuple):
     products_derivatives: tuple[int, ...] = ()
 
 
-def each(forward: int, *derivatives: int) -> Callable[..., Cost]:
+def elementwise_cost(forward: int, *derivatives: int) -> Callable[..., Cost]:
     """Cost of an elementwise op: so many scalar operations for each entry of the output.
 
     Where an input was broadcast, the sum that undoes it is part of its derivative.
@@ -59,7 +59,7 @@ def each(forward: int, *derivatives: int) -> Callable[..., Cost]:
     return cost
 
 
-def moves(y: Shape, *inputs: Shape, **params: Any) -> Cost:
+def zero_cost(y: Shape, *inputs: Shape, **params: Any) -> Cost:
     """Cost of an op that only moves data: none."""
     return Cost(0, (0,) * len(inputs))
 
@@ -76,21 +76,21 @@ class Partial:
     jvp : callable or None
         ``jvp(dx, *args)``: the tangent of the output that comes from the input's; None if the op is
         linear in this input, so that its value at the tangent is the answer.
-    into : callable or None
-        ``into(g, *args, out)``: ``vjp`` written into an array. Arrays only.
+    vjp_out : callable or None
+        ``vjp_out(g, *args, out)``: ``vjp`` with its result written to an array. For arrays only.
     sources : tuple of str
         What each of ``args`` is: an input, ``y``, ``shape``, a parameter or an entry of ``aux``.
     """
 
-    __slots__ = ("index", "into", "jvp", "sources", "vjp")
+    __slots__ = ("index", "jvp", "sources", "vjp", "vjp_out")
 
     def __init__(
-        self, index: int, vjp: Function, jvp: Function | None, into: Function | None, sources: tuple[str, ...]
+        self, index: int, vjp: Function, jvp: Function | None, vjp_out: Function | None, sources: tuple[str, ...]
     ) -> None:
         self.index = index
         self.vjp = vjp
         self.jvp = jvp
-        self.into = into
+        self.vjp_out = vjp_out
         self.sources = sources
 
 
@@ -105,18 +105,18 @@ class Op:
         value: Function,
         vjp: Rules,
         jvp: Rules | Literal["same", "linear"],
-        into: Rules,
+        vjp_out: Rules,
         aux: dict[str, Function] | None,
         cost: Callable[..., Cost] | None,
-        fresh: bool,
-        casts: bool,
+        no_alias: bool,
+        allow_dtype_change: bool,
         name: str | None,
     ) -> None:
         self.name = name or value.__name__.rstrip("_")
         self.value = value
         self.cost = cost
-        self.fresh = fresh
-        self.casts = casts
+        self.no_alias = no_alias
+        self.allow_dtype_change = allow_dtype_change
         self.aux = aux or {}
         self.inputs, self.params, self.variadic = arguments(value)
         if value.__defaults__:
@@ -126,7 +126,7 @@ class Op:
                 f"put a * before {last} if it is a setting, and leave the default out if it is an input"
             )
         self.differentiable = vjp is not None
-        self._rules = (vjp, jvp, into)
+        self._rules = (vjp, jvp, vjp_out)
         self.partials: list[Partial | None] = []
         if isinstance(vjp, Sequence) and len(vjp) != len(self.inputs):
             raise ArgumentError(
@@ -147,8 +147,8 @@ class Op:
     def _partial(self, index: int) -> Partial | None:
         vjp: Any
         jvp: Any
-        into: Any
-        vjp, jvp, into = (rule[index] if isinstance(rule, list | tuple) else rule for rule in self._rules)
+        vjp_out: Any
+        vjp, jvp, vjp_out = (rule[index] if isinstance(rule, list | tuple) else rule for rule in self._rules)
         if vjp is None:
             return None
         known = (*self.inputs, "y", "shape", *self.params, *self.aux)
@@ -160,12 +160,12 @@ class Op:
                     f"op {self.name}: expected a derivative's arguments after g to be among "
                     f"{', '.join(known)}, got {source!r}"
                 )
-        return Partial(index, vjp, vjp if jvp == "same" else None if jvp == "linear" else jvp, into, sources)
+        return Partial(index, vjp, vjp if jvp == "same" else None if jvp == "linear" else jvp, vjp_out, sources)
 
     def _call(self) -> Callable[..., Tensor]:
         call: Callable[..., Tensor]
         if not self.variadic:
-            call = written(self, self.inputs)
+            call = compile_lazily(self, self.inputs)
         else:
             counts: dict[int, Callable[..., Tensor]] = {}
 
@@ -173,7 +173,7 @@ class Op:
                 if len(inputs) > WRITTEN:
                     return apply(self, inputs, params)
                 if len(inputs) not in counts:
-                    counts[len(inputs)] = written(self, tuple(f"x{k}" for k in range(len(inputs))))
+                    counts[len(inputs)] = compile_lazily(self, tuple(f"x{k}" for k in range(len(inputs))))
                 return counts[len(inputs)](*inputs, **params)
 
         functools.update_wrapper(call, self.value)
@@ -184,7 +184,7 @@ class Op:
     @property
     def source(self) -> str:
         """The Python text of the function that applies the op."""
-        return write(self, self.inputs if not self.variadic else ("x0", "x1"))[0]
+        return generate(self, self.inputs if not self.variadic else ("x0", "x1"))[0]
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
@@ -232,12 +232,12 @@ def op(
     *,
     vjp: Rules = None,
     jvp: Rules | Literal["same", "linear"] = "same",
-    into: Rules = None,
+    vjp_out: Rules = None,
     aux: dict[str, Function] | None = None,
     cost: Callable[..., Cost] | None = None,
     numpy: Function | Sequence[Function] = (),
-    fresh: bool = False,
-    casts: bool = False,
+    no_alias: bool = False,
+    allow_dtype_change: bool = False,
     name: str | None = None,
 ) -> Callable[[Function], Applicable]: ...
 
@@ -247,12 +247,12 @@ def op(
     *,
     vjp: Rules = None,
     jvp: Rules | Literal["same", "linear"] = "same",
-    into: Rules = None,
+    vjp_out: Rules = None,
     aux: dict[str, Function] | None = None,
     cost: Callable[..., Cost] | None = None,
     numpy: Function | Sequence[Function] = (),
-    fresh: bool = False,
-    casts: bool = False,
+    no_alias: bool = False,
+    allow_dtype_change: bool = False,
     name: str | None = None,
 ) -> Any:
     """Declare an op by decorating the function that computes its value.
@@ -271,8 +271,8 @@ def op(
     jvp : {"same", "linear"} or callable or sequence of callables
         Forward mode, for each input: ``jvp(dx, ...)`` with the arguments of the vjp; "same" if it is the vjp
         (elementwise ops); "linear" if it is the op itself, applied to the tangent.
-    into : sequence of callables, optional
-        ``into(g, ..., out)``: the vjp written into an array, for speed; never used with Tensors.
+    vjp_out : sequence of callables, optional
+        ``vjp_out(g, ..., out)``: the vjp with its result written to an array, for speed; never used with Tensors.
     aux : dict of callables, optional
         Further arrays to save: ``value`` returns them after the output, in this order. Each callable
         computes the entry anew from inputs and parameters that it names, for differentiating again.
@@ -281,9 +281,9 @@ def op(
         and reports say so.
     numpy : callable or sequence of callables
         The NumPy functions that become this op when they are called on a Tensor.
-    fresh : bool
+    no_alias : bool
         Promise that the value never shares memory with an input.
-    casts : bool
+    allow_dtype_change : bool
         Allow dtypes to differ between inputs and output.
     name : str, optional
         The op's name; that of the function by default.
@@ -316,7 +316,7 @@ def op(
             import_module("microfw.ops.whole")  # so that no op of the library comes later and is in the way
         functions = tuple(numpy) if isinstance(numpy, Sequence) else (numpy,)
         ufunc = any(isinstance(f, np.ufunc) for f in functions)
-        made = Op(value, vjp, jvp, into, aux, cost, fresh or ufunc, casts, name)
+        made = Op(value, vjp, jvp, vjp_out, aux, cost, no_alias or ufunc, allow_dtype_change, name)
         if made.name in OPS and OPS[made.name].value.__module__ != value.__module__:
             raise ArgumentError(f"op {made.name}: expected a new name, got one that is taken; pass name=...")
         OPS[made.name] = made

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from microfw.autograd.op import Op
+from microfw.autograd.types import Op
 
 OPS: dict[str, Op] = {}
 """Every op by name, in order of declaration."""

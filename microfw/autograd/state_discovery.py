@@ -51,10 +51,11 @@ def reached(root: Any) -> Iterator[Any]:
         seen[id(x)] = x
         yield x
         if not isinstance(x, np.random.Generator | Tensor):
-            stack.extend(_held(x))
+            stack.extend(referents(x))
 
 
-def _held(x: Any) -> list[Any]:
+def referents(x: Any) -> list[Any]:
+    """Return what a value refers to."""
     if isinstance(x, dict):
         return [*x.keys(), *x.values()]
     if isinstance(x, list | tuple | set | frozenset):

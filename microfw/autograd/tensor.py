@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd._tensor_base import Array, ArrayLike, warn_of_detaching
-from microfw.autograd.grad_hooks import Handle, Hook, Hooks, hooks_of
-from microfw.autograd.graph import Leaf, Node, walk
-from microfw.autograd.mode import MODE, changes
+from microfw.autograd._tensor_base import Array, TensorBase, warn_of_detaching
+from microfw.autograd.backward import backward_pass
+from microfw.autograd.grad_hooks import GradientHook, GradientHooks, Handle, node_hooks
+from microfw.autograd.graph import Leaf, Node
+from microfw.autograd.mode import MODE, model_version
 from microfw.errors import DTypeError, GraphError, ShapeError, message
 
 
-class Tensor(ArrayLike):
+class Tensor(TensorBase["Tensor"]):
     """An array that remembers how it was computed.
 
     Parameters
@@ -99,7 +100,7 @@ class Tensor(ArrayLike):
         if flag and self.dtype.kind != "f":
             raise DTypeError(message("Tensor.requires_grad", "float32 or float64", self.dtype, "cast it with .astype"))
         self._node = self._leaf if flag else None
-        changes.count += 1
+        model_version.count += 1
 
     @property
     def grad(self) -> Array | None:
@@ -120,7 +121,7 @@ class Tensor(ArrayLike):
             raise DTypeError(message("Tensor.grad", f"numbers to cast to {self.dtype}", values.dtype))
         if values is not self._leaf.grad:
             self._leaf.grad = None
-            self._leaf.accept(values)
+            self._leaf.accumulate_grad(values)
 
     def zero_grad(self) -> None:
         """Forget the gradient."""
@@ -176,18 +177,18 @@ class Tensor(ArrayLike):
             observer.before_backward(self, retain_graph)
         before = timer.on_backward_start(self._array) if timer is not None else 0
         try:
-            for leaf, g in walk(((node, gradient),), retain=retain_graph).items():
-                if leaf.hooks is not None:  # type: ignore[union-attr]
-                    g = leaf.hooks(g)  # type: ignore[union-attr]
-                if leaf.grad is None and g is leaf.slot:  # type: ignore[union-attr]
+            for leaf, g in backward_pass(((node, gradient),), retain=retain_graph).items():
+                if leaf.hooks is not None:
+                    g = leaf.hooks(g)
+                if leaf.grad is None and g is leaf.grad_buffer:  # type: ignore[union-attr]
                     leaf.grad = g  # type: ignore[union-attr]
                 else:
-                    leaf.accept(g)  # type: ignore[union-attr]
+                    leaf.accumulate_grad(g)  # type: ignore[union-attr]
         finally:
             if timer is not None and timer.enabled:
                 timer.on_backward_end(before)
 
-    def register_hook(self, hook: Hook) -> Handle:
+    def register_hook(self, hook: GradientHook) -> Handle:
         """Have a function called with the gradient with respect to this Tensor, whenever one has been computed.
 
         Parameters
@@ -232,9 +233,9 @@ class Tensor(ArrayLike):
                 "set requires_grad=True, or compute it outside of no_grad"
             )
         if isinstance(node, Node):
-            return hooks_of(node).add(hook)
+            return node_hooks(node).add(hook)
         if node.hooks is None:
-            node.hooks = Hooks()
+            node.hooks = GradientHooks()
         return node.hooks.add(hook)  # type: ignore[attr-defined, no-any-return]
 
     def detach(self) -> Tensor:
@@ -245,11 +246,11 @@ class Tensor(ArrayLike):
         """Cast a leaf in place, away from any optimizer's buffers."""
         leaf = self._leaf
         assert leaf is not None
-        changes.count += 1
+        model_version.count += 1
         if leaf.owner is not None:
-            leaf.owner.lost = f"parameter {leaf.name!r}"
+            leaf.owner.taken_by = f"parameter {leaf.name!r}"
         self._array = self._array.astype(dtype)
-        leaf.dtype, leaf.grad, leaf.slot, leaf.owner = self._array.dtype, None, None, None
+        leaf.dtype, leaf.grad, leaf.grad_buffer, leaf.owner = self._array.dtype, None, None, None
         leaf.version += 1
 
     # Copies

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from microfw.autograd.codegen import REQUIRED, check_dtype, common, operand
-from microfw.autograd.graph import Form, Node, numbers
-from microfw.autograd.mode import HERE, MODE
+from microfw.autograd.graph import Node, NodeSpec, node_counter
+from microfw.autograd.mode import MODE
+from microfw.autograd.scope import THREAD_SCOPE
 from microfw.autograd.tensor import Tensor, result
-
-if TYPE_CHECKING:
-    from microfw.autograd.op import Op
+from microfw.autograd.types import Op
 
 Shape = tuple[int, ...]
 
@@ -39,7 +38,7 @@ class Shapes(tuple[Shape, ...]):
 
 
 @lru_cache(maxsize=32)
-def form(op: Op, n: int) -> tuple[Form, tuple[str, ...]]:
+def spec_of(op: Op, n: int) -> tuple[NodeSpec, tuple[str, ...]]:
     """Return the form of the nodes of so many inputs, and what they save first: inputs, output, parameters, ...
 
     After that come the number of each input, and its shape where a derivative asks for it.
@@ -50,7 +49,7 @@ def form(op: Op, n: int) -> tuple[Form, tuple[str, ...]]:
     own = {"index": len(keys), "shape": len(keys) + n}
     places = {key: k for k, key in enumerate(keys)}
     at = [tuple(own[s] + k if s in own else places[s] for s in sources) for k in range(n)]
-    return Form(op, tuple(partials), tuple(at)), keys
+    return NodeSpec(op, tuple(partials), tuple(at)), keys
 
 
 def apply(op: Op, inputs: Sequence[Any], given: dict[str, Any]) -> Tensor:
@@ -65,7 +64,7 @@ def apply(op: Op, inputs: Sequence[Any], given: dict[str, Any]) -> Tensor:
     saves = bool(op.aux) or (partial is not None and op.inputs[0] in partial.sources)
     dtype: Any = None
     shared = False
-    guards: list[Any] = []
+    saved_versions: list[Any] = []
     arrays: list[Any] = []
     nodes: list[Any] = []
     for x in inputs:
@@ -75,7 +74,7 @@ def apply(op: Op, inputs: Sequence[Any], given: dict[str, Any]) -> Tensor:
             if leaf is not None:
                 shared = True
                 if saves:
-                    guards.append((leaf, leaf.version))
+                    saved_versions.append((leaf, leaf.version))
             if array.dtype is not dtype:
                 dtype = array.dtype if dtype is None else common(op, dtype, array.dtype)
         else:
@@ -90,14 +89,14 @@ def apply(op: Op, inputs: Sequence[Any], given: dict[str, Any]) -> Tensor:
     y = np.asarray(y)
     if y.dtype is not dtype:
         check_dtype(op, y.dtype, dtype)
-    if shared and not op.fresh and any(y is a or np.may_share_memory(y, a) for a in arrays):
+    if shared and not op.no_alias and any(y is a or np.may_share_memory(y, a) for a in arrays):
         y = y.copy()
     y.setflags(write=False)
     node = None
     if recording and any(n is not None for n in nodes):
         node = Node()
-        node.order = next(numbers)
-        node.form, keys = form(op, len(arrays))
+        node.order = next(node_counter)
+        node.spec, keys = spec_of(op, len(arrays))  # type: ignore[arg-type]  # hashable as any object
         shapes = Shapes(getattr(a, "shape", ()) for a in arrays)
         known = params | dict(zip(op.aux, extra, strict=True)) | {"y": y, "shapes": shapes, op.inputs[0]: tuple(arrays)}
         saved = (*(known[key] for key in keys), *range(len(arrays)))
@@ -106,8 +105,8 @@ def apply(op: Op, inputs: Sequence[Any], given: dict[str, Any]) -> Tensor:
         node.saved = (*saved, tuple(arrays)) if op.aux else saved
         node.parents = tuple(nodes)
         node.shape = y.shape
-        node.guards = tuple(guards)
-        node.scope = HERE.scope
+        node.saved_versions = tuple(saved_versions)
+        node.scope = THREAD_SCOPE.scope
         if op.params:
             node._params = params
     if observer is not None:

@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from microfw._lazy import on_use
+from microfw._lazy import attach
 
 if TYPE_CHECKING:
     from microfw.data.batching import batches
     from microfw.data.dataset import Dataset
     from microfw.data.toys import load, names
 else:
-    __getattr__ = on_use(
+    __getattr__ = attach(
         "microfw.data",
         {
             "batching": "batches",

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from microfw import ops
-from microfw.autograd.double_backward import relink
+from microfw.autograd.backward import backward_pass
+from microfw.autograd.double_backward import as_differentiable
 from microfw.autograd.functional import Recorded
-from microfw.autograd.graph import Form, Leaf, Node, Variable, numbers, walk
-from microfw.autograd.mode import HERE, MODE, mode, place
-from microfw.autograd.op import Op, Partial, moves
+from microfw.autograd.graph import Leaf, Node, NodeSpec, Variable, node_counter
+from microfw.autograd.mode import MODE, mode
+from microfw.autograd.op import Op, Partial, zero_cost
 from microfw.autograd.pytree import flatten
+from microfw.autograd.scope import THREAD_SCOPE, location
 from microfw.autograd.state_discovery import reach
 from microfw.autograd.tensor import Tensor, result
 from microfw.errors import DTypeError, GraphError, message
@@ -83,13 +85,13 @@ class _Part:
         self.inputs = _swapped(inputs, np.ndarray, np.array)
         self.generators, self.tensors = reach((f, inputs))
         self.states = [g.bit_generator.state for g in self.generators]
-        self.scope = HERE.scope
+        self.scope = THREAD_SCOPE.scope
         self.nested = MODE.get().nested
         self.waiting: dict[int, tuple[Any, dict[int, Any]]] = {}
 
     def run(self) -> tuple[Any, list[Tensor], int]:
         """Run the function; return what it returns, the Tensors that stood for inputs, and when it began."""
-        since = next(numbers)
+        since = next(node_counter)
         variables: list[Tensor] = []
 
         def variable(x: Tensor) -> Tensor:
@@ -99,12 +101,12 @@ class _Part:
                 variables.append(ops.identity(x))
             return variables[-1]
 
-        outer, HERE.scope = HERE.scope, self.scope
+        outer, THREAD_SCOPE.scope = THREAD_SCOPE.scope, self.scope
         try:
             with mode(recording=True, nested=self.nested):
                 return self.f(*_swapped(self.inputs, Tensor, variable)), variables, since
         finally:
-            HERE.scope = outer
+            THREAD_SCOPE.scope = outer
 
     def first(self) -> Any:
         """Run the function for its value, and record one node for all of it."""
@@ -114,8 +116,8 @@ class _Part:
         y = _joined(outputs)
         if y._node is None:
             return output
-        guards = {leaf: v for leaf, v in versions.items() if leaf.version == v}
-        self.written = [t for t in self.tensors if t._leaf not in guards]
+        saved_versions = {leaf: v for leaf, v in versions.items() if leaf.version == v}
+        self.written = [t for t in self.tensors if t._leaf not in saved_versions]
         nodes = Recorded([], [y], since, False).between()
         within = set(nodes)
         self.used = [k for k, v in enumerate(variables) if v._node in within]
@@ -123,7 +125,7 @@ class _Part:
         parents = [variables[k]._node.parents[0] for k in self.used]  # type: ignore[union-attr, index]
         inputs = {v._node for v in variables}
         for node in nodes:
-            guards |= dict(node.guards)
+            saved_versions |= dict(node.saved_versions)
             parent: Any
             for parent in node.parents or ():
                 if isinstance(parent, Variable):
@@ -138,9 +140,11 @@ class _Part:
         self.value = y._array
         ends = (*parents, *self.leaves)
         node = Node()
-        node.order, node.shape, node.scope = next(numbers), y.shape, self.scope
-        node.guards = tuple((guards | {leaf: leaf.version for leaf in self.leaves if isinstance(leaf, Leaf)}).items())
-        node.form = Form(
+        node.order, node.shape, node.scope = next(node_counter), y.shape, self.scope
+        node.saved_versions = tuple(
+            (saved_versions | {leaf: leaf.version for leaf in self.leaves if isinstance(leaf, Leaf)}).items()
+        )
+        node.spec = NodeSpec(
             OP, tuple(Partial(k, _pull, _push, None, SAVED) for k in range(len(ends))),
             tuple((0, k + 1) for k in range(len(ends))),
         )  # fmt: skip
@@ -180,7 +184,7 @@ class _Part:
         ):
             raise GraphError(
                 message(
-                    place(self.scope, "checkpoint"),
+                    location(self.scope, "checkpoint"),
                     "the same value when its function runs again",
                     "another",
                     "give it generators as numpy.random.Generator, and change nothing that it reads before backward",
@@ -192,8 +196,9 @@ class _Part:
         linked = isinstance(g, Tensor)
         with self.second() as (y, ends, since):
             with mode(recording=linked):
-                link = relink if linked else None
-                found = walk([(y._node, g)], targets=set(ends), since=since, relink=link, retain=linked)  # type: ignore[list-item]
+                link = as_differentiable if linked else None
+                seeds: Any = [(y._node, g)]
+                found = backward_pass(seeds, targets=set(ends), since=since, as_differentiable=link, retain=linked)
             return {k: found[end] for k, end in enumerate(ends)}
 
 
@@ -226,7 +231,7 @@ def _value(*inputs: Any, again: _Part) -> Any:
     return again.f(*inputs)
 
 
-OP = Op(_value, None, "same", None, None, moves, True, False, "checkpoint")
+OP = Op(_value, None, "same", None, None, zero_cost, True, False, "checkpoint")
 """What stands in the graph. Its cost is that of the ops that run in it, which observers are told of."""
 
 

@@ -121,7 +121,7 @@ def _give_back(learner: Learner, attributes: dict[str, Any]) -> None:
     state, optimizer = learner.state, learner.optimizer
     state.loss_function, state.optimizer = learner.loss, optimizer
     flat = getattr(optimizer, "flat", None)
-    if flat is not None and flat.owner.lost:  # to an optimizer that the call made
+    if flat is not None and flat.owner.taken_by:  # to an optimizer that the call made
         flat.adopt()
         vars(optimizer).pop("_ready", None)  # views of the former buffers
         optimizer.settings.changed = True

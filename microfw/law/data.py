@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from microfw.errors import ArgumentError, message
 from microfw.law.measure import Way
-from microfw.law.report import huge, law_report
 from microfw.profiler.ratio import Ratio
 
 
@@ -125,4 +125,17 @@ class Law:
         return html(Session(name=f"the law on {self.name or self.model}"), self)
 
     def __str__(self) -> str:
+        from microfw.law.report import law_report
+
         return law_report(self)
+
+
+def huge(count: int) -> str:
+    """Write a count that may have thousands of digits.
+
+    Examples
+    --------
+    >>> huge(84_500), huge(2**500)
+    ('84,500', 'about 10^150')
+    """
+    return f"{count:,}" if count < 10**15 else f"about 10^{math.floor(math.log10(count))}"

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from microfw.autograd.graph import Leaf, Node
-from microfw.autograd.mode import HERE, MODE, Observer, Scope
+from microfw.autograd.mode import MODE
+from microfw.autograd.observer import Observer
+from microfw.autograd.scope import THREAD_SCOPE, Scope
 from microfw.autograd.tensor import Tensor
 from microfw.errors import GraphError, message
 from microfw.law.parameter_sample import sampling_order, strata_of, total
@@ -103,27 +105,29 @@ class Meter(Observer):
         leaves = sum(isinstance(parent, Leaf) for parent, _, _ in edges)
         zeros = (0,) * len(edges)
         if node is not None:
-            node.note = Work(0, zeros, 0, zeros, leaves)
+            node.metadata = Work(0, zeros, 0, zeros, leaves)
             self.nodes.append(node)
         if op.cost is None:
             self.uncounted += 1
             return
         cost = op.cost(output.shape, *(np.shape(x) for x in inputs), **params)
         if node is None:
-            self.constants.append((HERE.scope, Work(cost.forward, (), cost.products_forward, (), 0)))
+            self.constants.append((THREAD_SCOPE.scope, Work(cost.forward, (), cost.products_forward, (), 0)))
             return
         by = [partial.index for _, partial, _ in edges]
         products = tuple(cost.products_derivatives[k] for k in by) if cost.products_derivatives else zeros
-        node.note = Work(cost.forward, tuple(cost.derivatives[k] for k in by), cost.products_forward, products, leaves)
+        node.metadata = Work(
+            cost.forward, tuple(cost.derivatives[k] for k in by), cost.products_forward, products, leaves
+        )
 
     def backward(self, node: Node, gradient: Any, shares: list[Any] | None, began: int) -> None:
         """Count a node that is walked."""
-        if node.note is None:
+        if node.metadata is None:
             fix = "run the law without it: the gradient is the same"
             raise GraphError(message("law", "nodes that are recorded once", "a checkpoint, which runs again", fix))
         self.rules += 1
-        self.accumulated += node.note.into_leaves
-        self.operations += sum(node.note.edges)
+        self.accumulated += node.metadata.into_leaves
+        self.operations += sum(node.metadata.edges)
 
 
 @dataclass

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
-
 from microfw.errors import printable
+from microfw.law.data import Count, Law, huge
+from microfw.law.measure import Way
 from microfw.profiler.reports.text import _wrap, ratio_report, short, shorten, table, whole
-
-if TYPE_CHECKING:
-    from microfw.law.data import Count, Law
-    from microfw.law.measure import Way
-    from microfw.law.sweeps import Sweep
 
 FAR = 1e-6
 """A relative difference above this has a reason."""
@@ -164,49 +158,6 @@ def _layers(law: Law) -> str:
     return text
 
 
-def sweep_report(sweep: Sweep) -> str:
-    """Describe a family of models, and the exponents."""
-    head = [sweep.over, "N", "P", "N + P", "steps", "steps/(N+P)", "backward ops", "seconds", "N x P", "paths"]
-    rows = []
-    for value, found in zip(sweep.values, sweep.laws, strict=True):
-        c, way = found.count("scalars"), found.way("backprop", "tensors")
-        assert c is not None
-        cells = [whole(v) for v in (c.N, c.P, c.N + c.P, c.steps)]
-        cells += [f"{c.steps / (c.N + c.P):.3f}", whole(way.operations or 0), f"{way.seconds:.1e}"]
-        rows.append([str(value), *cells, short(c.N * c.P), huge(found.paths or 0)])
-    fits = [
-        [
-            f.strategy,
-            f"{WORDS.get(f.quantity, f.quantity)}, on {f.graph}" + (" *" if f.sampled else ""),
-            f"{f.exponent:.3f}",
-            f"{f.low:.3f} to {f.high:.3f}",
-        ]
-        for f in sweep.fits
-    ]
-    first = sweep.laws[0]
-    lines = [
-        *_wrap(f"microfw law: over {sweep.over}{' of ' + first.name if first.name else ''}, from {first.model} on"),
-        "",
-        "Models, in scalars (seconds: backprop with its forward pass, on tensors)",
-        table(head, rows),
-        "",
-        "Growth: cost ~ (N + P) ** exponent",
-        table(["strategy", "quantity", "exponent", "95 % interval"], fits),
-    ]
-    notes = "Least squares on logarithms, with Student's t for the interval. "
-    if any(f.sampled for f in sweep.fits):
-        notes += (
-            "*: some of the numbers are extrapolated from a sample of the parameters; their spread is in the interval. "
-        )
-    notes += (
-        "N: nodes of the scalar graph that the loss depends on; P: trainable numbers; steps: rules called plus "
-        "gradients added into parameters; backward ops: scalar operations in the rules, by their cost rules. In "
-        "seconds small models grow more slowly, since Python's work for a tensor node does not depend on its size. "
-        "Seconds are the wall clock's, and scatter where other programs run."
-    )
-    return printable("\n".join(lines + _wrap(notes)))
-
-
 def size(count: int) -> str:
     """Write a number of bytes.
 
@@ -216,14 +167,3 @@ def size(count: int) -> str:
     ('0.8 kB', '12.3 kB', '12.3 MB')
     """
     return f"{count / 1e3:,.1f} kB" if count < 1e6 else f"{count / 1e6:,.1f} MB"
-
-
-def huge(count: int) -> str:
-    """Write a count that may have thousands of digits.
-
-    Examples
-    --------
-    >>> huge(84_500), huge(2**500)
-    ('84,500', 'about 10^150')
-    """
-    return f"{count:,}" if count < 10**15 else f"about 10^{math.floor(math.log10(count))}"

@@ -114,7 +114,7 @@ def law(
     modules = dict(model.named_modules())
     for row in found.layers:
         row.kind = type(modules[row.layer]).__name__ if row.layer in modules else ""
-    scalars = sum(node.note.forward for node in nodes)
+    scalars = sum(node.metadata.forward for node in nodes)
     if scalars > most_nodes:
         found.note = (
             f"the scalar graph is left out: it would have about {scalars:,} nodes (predicted), more "
@@ -174,7 +174,7 @@ def _ratio(nodes: list[Node], constants: list[tuple[Any, Work]], problem: Proble
         r.products_first += lacking(0, work.products_forward)
     others: dict[str, bool] = {}
     for node in nodes:
-        work = node.note
+        work = node.metadata
         r.forward += work.forward
         r.backward += sum(work.edges)
         r.products_forward += work.products_forward
@@ -210,8 +210,8 @@ def _layers(
     for k, node in enumerate(nodes):
         layer = names.name(node.scope, islice(scopes, k))
         row = layers.setdefault(layer, LayerCost(layer))
-        row.forward += node.note.forward
-        row.backward += sum(node.note.edges)
+        row.forward += node.metadata.forward
+        row.backward += sum(node.metadata.edges)
     for scope, work in constants:
         layer = names.name(scope, scopes)
         layers.setdefault(layer, LayerCost(layer)).forward += work.forward

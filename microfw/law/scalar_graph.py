@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.graph import Leaf, Node, reachable
-from microfw.autograd.mode import Observer, mode
+from microfw.autograd.mode import mode
+from microfw.autograd.observer import Observer
 from microfw.autograd.registry import NUMPY
 from microfw.autograd.tensor import Tensor
 from microfw.errors import GraphError, MicrofwError

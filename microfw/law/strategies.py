@@ -36,7 +36,7 @@ def backprop(problem: Problem) -> tuple[Way, Meter, Tensor]:
         loss = problem.loss()
         loss.backward(retain_graph=True)
     problem.gradient = flat_gradient(leaves)
-    works = [*(node.note for node in meter.nodes), *(work for _, work in meter.constants)]
+    works = [*(node.metadata for node in meter.nodes), *(work for _, work in meter.constants)]
     problem.forward_operations = sum(work.forward for work in works)
 
     def step() -> None:
@@ -67,7 +67,7 @@ def forward_mode(problem: Problem) -> Way:
         moving: dict[Any, Any] = {parameter._node: tangent}
         for node in nodes:
             total = None
-            for (parent, partial, args), cost in zip(node.edges or (), node.note.edges, strict=True):
+            for (parent, partial, args), cost in zip(node.edges or (), node.metadata.edges, strict=True):
                 if parent in moving:
                     t = _advance(node, partial, moving[parent], args)
                     total = t if total is None else total + t
@@ -175,7 +175,7 @@ def chain_rule(problem: Problem, graph: ScalarGraph) -> Way:
         for node in sorted(between, key=lambda n: -n.order):
             g = pending.pop(node)
             rules += 1
-            for (parent, partial, args), cost in zip(node.edges, node.note.edges, strict=True):
+            for (parent, partial, args), cost in zip(node.edges, node.metadata.edges, strict=True):
                 if parent in wanted:
                     share = partial.vjp(g, *args)
                     pending[parent] = pending[parent] + share if parent in pending else share
@@ -231,7 +231,7 @@ def path_recursion(problem: Problem, graph: ScalarGraph) -> Way:
         while stack and most:
             most -= 1
             node, g = stack.pop()
-            for (parent, partial, args), cost in zip(node.edges, node.note.edges, strict=True):
+            for (parent, partial, args), cost in zip(node.edges, node.metadata.edges, strict=True):
                 share = partial.vjp(g, *args)
                 operations += cost
                 if isinstance(parent, Leaf):

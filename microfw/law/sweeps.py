@@ -12,7 +12,7 @@ import numpy as np
 
 from microfw.errors import ArgumentError, message
 from microfw.law.data import Law
-from microfw.law.report import WORDS, sweep_report
+from microfw.law.report import WORDS
 from microfw.law.run import law
 from microfw.nn.activations import Tanh
 from microfw.nn.dense import Dense
@@ -141,6 +141,8 @@ class Sweep:
         return figure
 
     def __str__(self) -> str:
+        from microfw.law.sweep_report import sweep_report
+
         return sweep_report(self)
 
 

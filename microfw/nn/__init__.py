@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from microfw._lazy import on_use
+from microfw._lazy import attach
 
 if TYPE_CHECKING:
     from microfw.nn import initializers
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from microfw.nn.residual import Residual
     from microfw.nn.sequential import Sequential
 else:
-    __getattr__ = on_use(
+    __getattr__ = attach(
         "microfw.nn",
         {
             "activations": "ELU GELU LeakyReLU LogSoftmax Mish PReLU ReLU Sigmoid SiLU Softmax Softplus Softsign Tanh",

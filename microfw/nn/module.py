@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from microfw.autograd import mode as recording
-from microfw.autograd.mode import HERE, MODE, changes
+from microfw.autograd.mode import MODE, model_version
+from microfw.autograd.scope import THREAD_SCOPE, path
 from microfw.autograd.tensor import Tensor, values_of
 from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, message, printable
 
@@ -51,14 +51,14 @@ def tagging(forward: FunctionType) -> Callable[..., Any]:
 
         @wraps(forward)
         def call(self: Module, x: Any) -> Any:  # the usual signature: a third of the time that the other one takes
-            scope = HERE.scope
+            scope = THREAD_SCOPE.scope
             return forward(self, x) if scope is not None and scope[0] is self else self._enter(forward, (x,), {})
 
     else:
 
         @wraps(forward)
         def call(self: Module, *inputs: Any, **options: Any) -> Any:
-            scope = HERE.scope
+            scope = THREAD_SCOPE.scope
             if scope is not None and scope[0] is self:
                 return forward(self, *inputs, **options)
             return self._enter(forward, inputs, options)
@@ -112,14 +112,14 @@ class Module:
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Compute the output with `forward`, tagging what it computes with the module."""
-        outer = HERE.scope
+        outer = THREAD_SCOPE.scope
         if outer is None:
             return self._outermost(self.forward, inputs, options)
-        HERE.scope = (self, outer)
+        THREAD_SCOPE.scope = (self, outer)
         try:
             return self.forward(*inputs, **options)
         finally:
-            HERE.scope = outer
+            THREAD_SCOPE.scope = outer
 
     def _outermost(self, forward: Callable[..., Any], inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Call a forward method that no other module calls: name the parameters for errors, and keep its time."""
@@ -129,7 +129,7 @@ class Module:
         timer, before = mode.timer, None
         if timer is not None and (timer.enabled or not mode.recording):  # this test saves most calls when sampled
             before = timer.on_module_start(mode.recording)
-        HERE.scope = (self, None)
+        THREAD_SCOPE.scope = (self, None)
         try:
             return forward(*inputs, **options)
         except BaseException:
@@ -137,20 +137,20 @@ class Module:
                 timer.on_module_error()
             raise
         finally:
-            HERE.scope = None
+            THREAD_SCOPE.scope = None
             if before is not None:
                 timer.switch(before)  # type: ignore[union-attr]
 
     def _enter(self, forward: Callable[..., Any], inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Call a forward method that is not called by `__call__`, and do what that does."""
-        outer, forward = HERE.scope, MethodType(forward, self)
+        outer, forward = THREAD_SCOPE.scope, MethodType(forward, self)
         if outer is None:
             return self._outermost(forward, inputs, options)
-        HERE.scope = (self, outer)
+        THREAD_SCOPE.scope = (self, outer)
         try:
             return forward(*inputs, **options)
         finally:
-            HERE.scope = outer
+            THREAD_SCOPE.scope = outer
 
     def _name_leaves(self) -> None:
         for name, part in self._walk():
@@ -161,14 +161,14 @@ class Module:
     @property
     def where(self) -> str:
         """How errors name this module: its path and its type."""
-        name, kind = recording.path(HERE.scope), type(self).__name__
+        name, kind = path(THREAD_SCOPE.scope), type(self).__name__
         return f"{name} {kind}" if name and name != kind else kind
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(vars(self).get(name), Parameter) and not (value is None or isinstance(value, Parameter)):
             where, fix = f"{type(self).__name__}.{name}", "wrap it in nn.Parameter, or assign its .data"
             raise DTypeError(message(where, "a Parameter in the place of one", type(value).__name__, fix))
-        changes.count += 1
+        model_version.count += 1
         if isinstance(value, Module | list | tuple | dict):
             Module._structure = object()  # names that outermost modules have listed may be out of date
         object.__setattr__(self, name, value)
@@ -323,6 +323,6 @@ def _tree(module: Module, name: str, indent: str) -> Iterator[tuple[str, str, st
     for key, value in module.children():
         if isinstance(value, Module) and names.get(id(value)) != key:
             yield f"{indent}  {key}: {type(value).__name__}, the same as {names.get(id(value), 'this')}", "", ""
-        for path, child in parts:
-            if f"{path}.".startswith(f"{key}.") and not any(path.startswith(f"{other}.") for other in names.values()):
-                yield from _tree(child, path, indent + "  ")
+        for at, child in parts:
+            if f"{at}.".startswith(f"{key}.") and not any(at.startswith(f"{other}.") for other in names.values()):
+                yield from _tree(child, at, indent + "  ")

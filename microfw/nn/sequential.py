@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, overload
 
-from microfw.autograd.mode import HERE
+from microfw.autograd.scope import THREAD_SCOPE
 from microfw.errors import ArgumentError, message
 from microfw.nn.module import Module
 
@@ -37,13 +37,13 @@ class Sequential(Module):
 
     def forward(self, x: Any) -> Any:
         """Apply the layers."""
-        outer = HERE.scope
+        outer = THREAD_SCOPE.scope
         try:
             for layer in self.layers:  # what Module.__call__ does for one layer, with one reset for all
-                HERE.scope = (layer, outer)
+                THREAD_SCOPE.scope = (layer, outer)
                 x = layer.forward(x)
         finally:
-            HERE.scope = outer
+            THREAD_SCOPE.scope = outer
         return x
 
     def children(self) -> Iterator[tuple[str, Any]]:

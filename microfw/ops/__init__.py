@@ -7,8 +7,8 @@ name, as ``ops.softmax``, besides in its family's module. One shares its module'
 
 from typing import TYPE_CHECKING
 
-from microfw._lazy import on_use
-from microfw.autograd.op import Applicable, Cost, each, moves
+from microfw._lazy import attach
+from microfw.autograd.op import Applicable, Cost, elementwise_cost, zero_cost
 from microfw.autograd.registry import OPS
 from microfw.ops import effects, elementwise, indexing, layout, linalg, loss, reduction
 
@@ -35,7 +35,7 @@ __all__ = [
     "conv_transpose2d",
     "convolution",
     "diagonals",
-    "each",
+    "elementwise_cost",
     "elementwise",
     "factors",
     "indexing",
@@ -44,7 +44,7 @@ __all__ = [
     "linalg",
     "loss",
     "max_pool2d",
-    "moves",
+    "zero_cost",
     "normalization",
     "effects",
     "pooling",
@@ -69,7 +69,7 @@ FAMILIES = {
 }
 """Families that are imported when one of their ops is first used, or a function of NumPy that stands for one."""
 
-_later = on_use(
+_later = attach(
     "microfw.ops",
     FAMILIES | {"images": "avg_pool2d conv1d conv2d conv_transpose2d max_pool2d"},
 )

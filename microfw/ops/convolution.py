@@ -172,7 +172,7 @@ def _conv_cost(y: Shape, x: Shape, w: Shape, b: Shape, **params: Any) -> Cost:
     jvp=(_push, _push_weight, _push_bias),
     aux={"cols": lambda: None},
     cost=_conv_cost,
-    fresh=True,
+    no_alias=True,
 )
 def conv(
     x: Array,
@@ -231,7 +231,7 @@ def _transpose_cost(y: Shape, x: Shape, w: Shape, **params: Any) -> Cost:
     return Cost(product, (product, product), product, (product, product))
 
 
-@op(vjp=(_transpose_by_input, _transpose_by_weight), jvp="linear", cost=_transpose_cost, fresh=True)
+@op(vjp=(_transpose_by_input, _transpose_by_weight), jvp="linear", cost=_transpose_cost, no_alias=True)
 def conv_transpose(
     x: Array,
     w: Array,

@@ -15,7 +15,7 @@ def _mask_cost(y: Shape, x: Shape, **params: Any) -> Cost:
     return Cost(2 * prod(y), ())
 
 
-@op(cost=_mask_cost, fresh=True)
+@op(cost=_mask_cost, no_alias=True)
 def dropout_mask(x: Array, *, p: float, rng: np.random.Generator) -> Array:
     """An array like ``x`` that is 0 with probability ``p`` and else ``1 / (1 - p)``, drawn anew at each call.
 
@@ -29,7 +29,7 @@ def dropout_mask(x: Array, *, p: float, rng: np.random.Generator) -> Array:
     return keep
 
 
-@op(casts=True)
+@op(allow_dtype_change=True)
 def outside(x: Array, *, by: Callable[..., Any], args: tuple[Any, ...] = ()) -> Array:
     """What a function of arrays makes of ``x``: ``by(x, *args)``. A function that returns nothing may check it.
 

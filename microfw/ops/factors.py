@@ -78,7 +78,7 @@ def _inv_cost(y: Shape, x: Shape) -> Cost:
     jvp=lambda dx, y: -np.matmul(np.matmul(y, dx), y),
     cost=_inv_cost,
     numpy=np.linalg.inv,
-    fresh=True,
+    no_alias=True,
 )
 def inv(x: Array) -> Array:
     """Inverse of a matrix; to solve a system, ``solve`` is faster and more accurate."""
@@ -131,7 +131,7 @@ def _solve_cost(y: Shape, a: Shape, b: Shape) -> Cost:
     vjp=(_solve_left, _solve_right),
     jvp=(_solve_push, lambda db, a: _solved(a, db)),
     cost=_solve_cost,
-    fresh=True,
+    no_alias=True,
 )
 def solve(a: Array, b: Array) -> Array:
     """Solution ``x`` of ``a x = b``, with ``b`` a vector or matrices.
@@ -175,7 +175,7 @@ def _det_cost(y: Shape, x: Shape) -> Cost:
     jvp=lambda dx, x, y: y * _traces(inverse("derivative of det", x), dx),
     cost=_det_cost,
     numpy=np.linalg.det,
-    fresh=True,
+    no_alias=True,
 )
 def det(x: Array) -> Array:
     """Determinant; at a singular matrix it is 0 and its derivative an error."""
@@ -197,7 +197,7 @@ def _slogdet_push(dx: Any, x: Any) -> Any:
     vjp=lambda g, x: _of_matrices(g[1, ...]) * swap(inverse("derivative of slogdet", x)),
     jvp=_slogdet_push,
     cost=_slogdet_cost,
-    fresh=True,
+    no_alias=True,
 )
 def slogdet(x: Array) -> Array:
     """Sign of the determinant, which has no gradient, and the logarithm of its absolute value, as one array."""
@@ -248,7 +248,7 @@ def _cholesky_cost(y: Shape, x: Shape) -> Cost:
     return Cost(batch * (n**3 // 3), (batch * derivative,), 0, (batch * 2 * n**3,))
 
 
-@op(vjp=_cholesky_vjp, jvp=_cholesky_push, cost=_cholesky_cost, fresh=True)
+@op(vjp=_cholesky_vjp, jvp=_cholesky_push, cost=_cholesky_cost, no_alias=True)
 def cholesky(x: Array) -> Array:
     """Lower triangular ``L`` with ``L @ L.T == x``; only the lower triangle of ``x`` is read, and gets the gradient."""
     square("cholesky", x)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
-from microfw.autograd.op import Array, Cost, Shape, moves, op
+from microfw.autograd.op import Array, Cost, Shape, op, zero_cost
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, message
 from microfw.ops.elementwise import where
@@ -38,7 +38,7 @@ def getitem(x: Array, *, key: Any) -> Array:
     return x[key]
 
 
-@op(vjp=lambda g, key: g[key], jvp="linear", cost=moves, fresh=True, name="put")
+@op(vjp=lambda g, key: g[key], jvp="linear", cost=zero_cost, no_alias=True, name="put")
 def _put(x: Array, *, shape: Shape, key: Any) -> Array:
     """Zeros of a shape with ``x`` added at ``key``: the transpose of indexing."""
     if not _basic(key) and not _mask(key):
@@ -96,7 +96,7 @@ def add_at(key: Any, x: Any, shape: Shape, positions: Callable[[], Array]) -> Ar
     vjp=(lambda g, indices, shape: put(g, shape=shape, key=tuple(indices)), None),
     jvp=(lambda dx, indices, shape: dx[tuple(indices)], None),
     cost=_scatter_cost,
-    fresh=True,
+    no_alias=True,
 )
 def gather(x: Array, indices: Array) -> Array:
     """Entries of ``x`` at integers for each of its first axes, stacked: the picked scores of ``x[rows, labels]``.
@@ -125,7 +125,7 @@ def _rows(indices: Any, shape: Shape, axis: int) -> Array:
     vjp=(lambda g, indices, shape, axis: scatter(g, indices, shape=shape, axis=axis), None),
     jvp=(lambda dx, indices, shape, axis: np.take(dx, indices, axis=axis), None),
     cost=_scatter_cost,
-    fresh=True,
+    no_alias=True,
 )
 def take(x: Array, indices: Array, *, axis: int = 0) -> Array:
     """Slices of ``x`` at integers along an axis, each as often as it is named: the rows of an embedding.
@@ -146,8 +146,8 @@ def take(x: Array, indices: Array, *, axis: int = 0) -> Array:
 @op(
     vjp=(lambda g, indices, to, axis: np.take(g, indices, axis=axis), None),
     jvp=(lambda dx, indices, to, axis: scatter(dx, indices, shape=to, axis=axis), None),
-    cost=moves,
-    fresh=True,
+    cost=zero_cost,
+    no_alias=True,
     name="scatter",
 )
 def _scatter(x: Array, indices: Array, *, to: Shape, axis: int = 0) -> Array:
@@ -235,7 +235,7 @@ def _untake(g: Any, indices: Array, shape: Shape, axis: int | None) -> Any:
     jvp=(lambda dx, indices, shape, axis: np.take_along_axis(dx, indices, axis=axis), None),
     cost=_scatter_cost,
     numpy=np.take_along_axis,
-    fresh=True,
+    no_alias=True,
 )
 def take_along_axis(x: Array, indices: Array, *, axis: int | None = -1) -> Array:
     """Entries of ``x`` at an index for each position along an axis."""
@@ -249,7 +249,7 @@ def _no_cost(y: Shape, *inputs: Shape, **params: Any) -> Cost:
     return Cost(prod(inputs[0]), ())
 
 
-@op(cost=_no_cost, numpy=np.argwhere, fresh=True)
+@op(cost=_no_cost, numpy=np.argwhere, no_alias=True)
 def argwhere(x: Array) -> Array:
     """Indices of the entries that are not zero, one row for each. It has no gradient."""
     return np.argwhere(x)
@@ -277,7 +277,7 @@ def _sort_cost(y: Shape, x: Shape, *, axis: int = -1, **params: Any) -> Cost:
     return Cost(prod(x) * max(x[axis] - 1, 0).bit_length(), ())
 
 
-@op(cost=_sort_cost, fresh=True)
+@op(cost=_sort_cost, no_alias=True)
 def argsort(x: Array, *, axis: int = -1) -> Array:
     """Indices that put the entries along an axis in ascending order, equal ones as they come. It has no gradient."""
     return np.argsort(x, axis=axis, kind="stable")

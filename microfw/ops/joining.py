@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
-from microfw.autograd.op import Array, Shape, moves, op
+from microfw.autograd.op import Array, Shape, op, zero_cost
 from microfw.autograd.tensor import Tensor
 from microfw.autograd.variadic import starts
 from microfw.errors import ShapeError, message
@@ -40,7 +40,7 @@ def _place(dx: Any, index: int, shapes: Sequence[Shape], axis: int) -> Any:
     return _amid(dx, axis % dx.ndim, at[index], total - at[index] - dx.shape[axis])
 
 
-@op(vjp=_piece, jvp=_place, cost=moves, fresh=True)
+@op(vjp=_piece, jvp=_place, cost=zero_cost, no_alias=True)
 def concatenate(*xs: Array, axis: int = 0) -> Array:
     """Arrays joined along an axis."""
     return np.concatenate(xs, axis=axis)
@@ -60,7 +60,7 @@ def _layers(dx: Any, index: int, shapes: Sequence[Shape], axis: int) -> Any:
     return _amid(dx.reshape((*dx.shape[:axis], 1, *dx.shape[axis:])), axis, index, len(shapes) - index - 1)
 
 
-@op(vjp=_layer, jvp=_layers, cost=moves, fresh=True)
+@op(vjp=_layer, jvp=_layers, cost=zero_cost, no_alias=True)
 def stack(*xs: Array, axis: int = 0) -> Array:
     """Arrays of one shape joined along a new axis."""
     return np.stack(xs, axis=axis)

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from microfw.autograd.op import Array, Cost, Shape, moves, op
+from microfw.autograd.op import Array, Cost, Shape, op, zero_cost
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, ShapeError, message
 from microfw.ops.elementwise import identity
 from microfw.ops.mapping import operand, stands_for
 
 
-@op(vjp=lambda g, shape: g.reshape(shape), jvp="linear", cost=moves, numpy=np.reshape, name="reshape")
+@op(vjp=lambda g, shape: g.reshape(shape), jvp="linear", cost=zero_cost, numpy=np.reshape, name="reshape")
 def reshape(x: Array, *, shape: int | Shape) -> Array:
     """The same entries in another shape."""
     return np.reshape(x, shape)
@@ -26,7 +26,7 @@ def _untranspose(g: Any, axes: Sequence[int] | None) -> Any:
     return np.transpose(g, None if axes is None else tuple(np.argsort([a % len(axes) for a in axes]).tolist()))
 
 
-@op(vjp=_untranspose, jvp="linear", cost=moves)
+@op(vjp=_untranspose, jvp="linear", cost=zero_cost)
 def transpose(x: Array, *, axes: Sequence[int] | None = None) -> Array:
     """Axes in another order, reversed by default."""
     return np.transpose(x, axes)

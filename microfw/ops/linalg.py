@@ -83,7 +83,13 @@ def _matmul_right(g: Any, a: Any, b: Any) -> Any:
     return np.matmul(swap(a), g)
 
 
-@op(vjp=(_matmul_left, _matmul_right), jvp="linear", cost=_matmul_cost, numpy=(np.matmul, np.linalg.matmul), fresh=True)
+@op(
+    vjp=(_matmul_left, _matmul_right),
+    jvp="linear",
+    cost=_matmul_cost,
+    numpy=(np.matmul, np.linalg.matmul),
+    no_alias=True,
+)
 def matmul(a: Array, b: Array) -> Array:
     """Matrix product of the last two axes, the others broadcast."""
     return np.matmul(a, b)
@@ -112,13 +118,13 @@ def _back_to_x(g: Any, w: Any, x: Any) -> Any:
 @op(
     vjp=(_back_to_x, lambda g, x: _rows(x).T.dot(_rows(g)), _to_bias),
     jvp=(lambda dx, w, x: _by_rows(dx, w), lambda dw, x: _by_rows(x, dw), lambda db, shape: db),
-    into=(
+    vjp_out=(
         None,
         lambda g, x, out: x.T.dot(g, out) if x.ndim == 2 else _rows(x).T.dot(_rows(g), out),
         _column_sums,
     ),
     cost=_linear_cost,
-    fresh=True,
+    no_alias=True,
 )
 def linear(x: Array, w: Array, b: Array) -> Array:
     """Affine map ``x @ w + b`` over the last axis of ``x``, with ``w`` of shape (in, out)."""

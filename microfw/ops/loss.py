@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd.op import Array, Cost, Shape, each, op
+from microfw.autograd.op import Array, Cost, Shape, elementwise_cost, op
 from microfw.autograd.tensor import Tensor
 from microfw.errors import DataError, ShapeError
 from microfw.ops.elementwise import _sigmoid, sigmoid
@@ -70,7 +70,7 @@ def _share(g: Any, delta: Any) -> Any:
     jvp=(lambda dx, delta: np.sum(dx * delta), None),
     aux={"delta": _delta},
     cost=_cost,
-    fresh=True,
+    no_alias=True,
 )
 def cross_entropy(logits: Array, labels: Array) -> Array:
     """Mean of ``logsumexp(logits) - logits[label]`` over rows: `(N, C)` logits, `(N,)` integer labels.
@@ -160,7 +160,7 @@ def _squared_cost(y: Shape, x: Shape, t: Shape) -> Cost:
     jvp=(lambda dx, delta: np.sum(dx * delta), lambda dt, delta: -np.sum(dt * delta)),
     aux={"delta": lambda x, t: (x - t) / (0.5 * getattr(x, "size", 1))},
     cost=_squared_cost,
-    fresh=True,
+    no_alias=True,
 )
 def squared_error(x: Array, t: Array) -> Array:
     """Mean of ``(x - t) ** 2`` over the entries of two arrays of one shape."""
@@ -188,8 +188,8 @@ def _bce_slope(g: Any, z: Any, t: Any) -> Any:
 
 @op(
     vjp=(_bce_slope, None),
-    cost=each(9, 12, 0),
-    fresh=True,
+    cost=elementwise_cost(9, 12, 0),
+    no_alias=True,
 )
 def bce_with_logits(z: Array, t: Array) -> Array:
     """``-t log(p) - (1 - t) log(1 - p)`` with ``p = sigmoid(z)``, entry by entry."""

@@ -83,7 +83,7 @@ def _normalize_cost(y: Shape, x: Shape, weight: Shape, bias: Shape, *, axes: tup
     ),
     aux={"xhat": _xhat, "rstd": _rstd},
     cost=_normalize_cost,
-    fresh=True,
+    no_alias=True,
 )
 def normalize(
     x: Array, weight: Array, bias: Array, *, axes: tuple[int, ...], eps: float, tell: Callable[..., None] | None = None
@@ -132,7 +132,7 @@ def _unit_cost(y: Shape, x: Shape) -> Cost:
     return Cost(6 * prod(y), (5 * prod(y),))
 
 
-@op(vjp=_unit_rule, aux={"r": _inverse}, cost=_unit_cost, fresh=True)
+@op(vjp=_unit_rule, aux={"r": _inverse}, cost=_unit_cost, no_alias=True)
 def unit(x: Array) -> Array:
     """``x / length(x)`` along the last axis; a zero vector stays zero, with gradient 0.
 
@@ -167,7 +167,7 @@ def _length_cost(y: Shape, x: Shape) -> Cost:
     vjp=_direction,
     jvp=_length_push,
     cost=_length_cost,
-    fresh=True,
+    no_alias=True,
 )
 def length(x: Array) -> Array:
     """Euclidean length along the last axis; slope 0 at a zero vector."""
@@ -186,7 +186,7 @@ def _attend_cost(y: Shape, x: Shape, mask: Shape, **params: Any) -> Cost:
 @op(
     vjp=(lambda g, y, scale: (y * scale) * (g - (g * y).sum(axis=-1, keepdims=True)), None),
     cost=_attend_cost,
-    fresh=True,
+    no_alias=True,
 )
 def masked_softmax(x: Array, mask: Array, *, scale: float = 1.0) -> Array:
     """Softmax of ``scale * x`` along the last axis over the entries where ``mask`` is true; 0 elsewhere.

@@ -89,7 +89,7 @@ def _max_cost(y: Shape, x: Shape, *, kernel: Any, stride: Any = None, padding: A
     return Cost(compared, (3 * compared + added,))
 
 
-@op(vjp=_to_the_first, jvp=_from_the_first, cost=_max_cost, fresh=True)
+@op(vjp=_to_the_first, jvp=_from_the_first, cost=_max_cost, no_alias=True)
 def max_pool(x: Array, *, kernel: Sizes, stride: Sizes | None = None, padding: Padding = 0) -> Array:
     """Largest entry of each window: (N, C, H, W) becomes (N, C, H', W'); ties give the gradient to the first.
 
@@ -138,7 +138,7 @@ def _mean_cost(y: Shape, x: Shape, *, kernel: Any, stride: Any = None, padding: 
     return Cost(summed + prod(y), (prod(y) + added,))
 
 
-@op(vjp=_evenly, jvp="linear", cost=_mean_cost, fresh=True)
+@op(vjp=_evenly, jvp="linear", cost=_mean_cost, no_alias=True)
 def avg_pool(x: Array, *, kernel: Sizes, stride: Sizes | None = None, padding: Padding = 0) -> Array:
     """Mean of each window: (N, C, H, W) becomes (N, C, H', W').
 

@@ -262,7 +262,7 @@ def _cost(y: Shape, rows: Shape, s0: Shape, *, cell: str, steps: int) -> Cost:
     ),
     aux={"act": _gates},
     cost=_cost,
-    fresh=True,
+    no_alias=True,
 )
 def recur(rows: Array, s0: Array, *, cell: str, steps: int) -> Array:
     """States `(T, N, S)` of a recurrent cell after each step, from the first state `(N, S)`.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from microfw.autograd.op import Array, moves, op
+from microfw.autograd.op import Array, op, zero_cost
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, ShapeError, message
 from microfw.ops.elementwise import identity, where
@@ -59,7 +59,7 @@ def _backward(shift: int | tuple[int, ...]) -> int | tuple[int, ...]:
     return tuple(-s for s in shift) if isinstance(shift, tuple) else -shift
 
 
-@op(vjp=lambda g, shift, axis: np.roll(g, _backward(shift), axis), jvp="linear", cost=moves, fresh=True)
+@op(vjp=lambda g, shift, axis: np.roll(g, _backward(shift), axis), jvp="linear", cost=zero_cost, no_alias=True)
 def roll(x: Array, *, shift: int | tuple[int, ...], axis: Axes = None) -> Array:
     """Entries moved along axes, those that leave at one end coming in at the other."""
     return np.roll(x, shift, axis)

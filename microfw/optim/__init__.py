@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from microfw._lazy import on_use
+from microfw._lazy import attach
 
 if TYPE_CHECKING:
     from microfw.optim import schedules
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from microfw.optim.rmsprop import RMSprop
     from microfw.optim.sgd import SGD
 else:
-    __getattr__ = on_use(
+    __getattr__ = attach(
         "microfw.optim",
         {
             "adagrad": "Adagrad",

@@ -103,7 +103,7 @@ def _gradients(parameters: Any, where: str) -> list[Array]:
     """Return the gradients that there are, each once; an optimizer's in one piece if all are there."""
     flat = getattr(parameters, "flat", None)
     if flat is not None:
-        if not flat.owner.lost and all(leaf.grad is not None for leaf in flat.leaves):
+        if not flat.owner.taken_by and all(leaf.grad is not None for leaf in flat.leaves):
             return [flat.gradients]
         return [leaf.grad for leaf in flat.leaves if leaf.grad is not None]
     expected = "an optimizer, or parameters"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.graph import Leaf
-from microfw.autograd.mode import changes
+from microfw.autograd.mode import model_version
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DTypeError, GraphError, NonFiniteError, message
 
@@ -30,10 +30,10 @@ def aligned(size: int, dtype: Any) -> Array:
 class Owner:
     """The mark that an optimizer leaves on the leaves that it steps; ``lost`` says who took them over."""
 
-    __slots__ = ("lost",)
+    __slots__ = ("taken_by",)
 
     def __init__(self) -> None:
-        self.lost = ""
+        self.taken_by = ""
 
 
 class Flat:
@@ -79,7 +79,7 @@ class Flat:
     def adopt(self) -> None:
         """Move the parameters into new buffers, and mark them as owned."""
         self.owner = Owner()
-        changes.count += 1
+        model_version.count += 1
         dtype = self.parameters[0].dtype
         ends = np.cumsum([p.size for p in self.parameters]).tolist()
         self.spans = [slice(end - p.size, end) for p, end in zip(self.parameters, ends, strict=True)]
@@ -90,14 +90,14 @@ class Flat:
             leaf = p._leaf
             assert leaf is not None
             if leaf.owner is not None:
-                leaf.owner.lost = f"parameter {leaf.name!r}" if leaf.name else f"a parameter of shape {p.shape}"
+                leaf.owner.taken_by = f"parameter {leaf.name!r}" if leaf.name else f"a parameter of shape {p.shape}"
             gradient = leaf.grad
             view = self.values[span].reshape(p.shape)
             view[...] = p._array
             p._array = view
-            leaf.owner, leaf.grad, leaf.slot = self.owner, None, self.gradients[span].reshape(p.shape)
+            leaf.owner, leaf.grad, leaf.grad_buffer = self.owner, None, self.gradients[span].reshape(p.shape)
             if gradient is not None:
-                leaf.accept(gradient)
+                leaf.accumulate_grad(gradient)
             self.leaves.append(leaf)
 
     def ready(self) -> list[slice]:
@@ -135,9 +135,9 @@ class Flat:
 
     def check_owned(self, where: str) -> None:
         """Raise GraphError if another optimizer, or `Module.astype`, has taken a parameter over."""
-        if self.owner.lost:
+        if self.owner.taken_by:
             raise GraphError(
-                f"{where}: expected to own its parameters, got {self.owner.lost} taken over by another "
+                f"{where}: expected to own its parameters, got {self.owner.taken_by} taken over by another "
                 "optimizer or by astype; make one optimizer for all parameters, after astype"
             )
 

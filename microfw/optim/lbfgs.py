@@ -144,7 +144,7 @@ class LBFGS(Optimizer):
         try:
             return self._minimise(closure)
         except BaseException:
-            if not self.flat.owner.lost:
+            if not self.flat.owner.taken_by:
                 self.flat.write(before[0])
             self.pairs, self.present = before[1:]
             raise

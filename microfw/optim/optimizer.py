@@ -167,7 +167,7 @@ class Optimizer:
         """Get ready to move if nothing asks for a closer look; tell whether nothing does."""
         flat = self.flat
         squared = float(_vdot(flat.gradients, flat.gradients))
-        if self.settings.changed or flat.owner.lost or not isfinite(squared):
+        if self.settings.changed or flat.owner.taken_by or not isfinite(squared):
             return False
         flat.squared = squared
         for leaf in flat.leaves:

@@ -145,7 +145,7 @@ class DataParallel:
         if self.comm.size > 1:
             np.divide(self._gradients, self._rows, out=self.flat.gradients)
         for leaf, present in zip(self.flat.leaves, self._present.tolist(), strict=True):
-            leaf.grad = leaf.slot if present else None
+            leaf.grad = leaf.grad_buffer if present else None
         return True
 
     def _gather(self, rows: float) -> None:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from microfw._lazy import on_use
+from microfw._lazy import attach
 from microfw.profiler.comparison import Change, Comparison, alternate, compare
 from microfw.profiler.cost_check import assert_cost
 from microfw.profiler.profiler import Profiler
@@ -14,7 +14,7 @@ from microfw.profiler.session import Epoch, Layer, Row, Session, Trace
 if TYPE_CHECKING:
     from microfw.law import Count, Fit, Law, LayerCost, Sweep, Way, law, sweep
 else:
-    __getattr__ = on_use("microfw.profiler", {"microfw.law": "Count Fit Law LayerCost Sweep Way law sweep"})
+    __getattr__ = attach("microfw.profiler", {"microfw.law": "Count Fit Law LayerCost Sweep Way law sweep"})
 
 __all__ = [
     "Change",

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import threading
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from microfw.profiler.inbox import Address, opened
 from microfw.profiler.search import FitProfile
-
-if TYPE_CHECKING:
-    from microfw.profiler.profiler import Profiler
 
 
 class Fits(list[FitProfile]):
@@ -41,7 +38,7 @@ class Callback:
 
     def __init__(self) -> None:
         self.fits = Fits()
-        self._running: dict[int, Profiler] = {}
+        self._running: dict[int, Any] = {}
         self._address: Address | None = None
         self._sends = False
         self._lock = threading.Lock()
@@ -56,9 +53,9 @@ class Callback:
         """Start to watch, or start an epoch's clock."""
         profiler = self._running[id(estimator)]
         if context.task_name == "epoch":
-            profiler.on_epoch_start(SimpleNamespace())  # type: ignore[arg-type]
+            profiler.on_epoch_start(SimpleNamespace())
         else:
-            profiler.on_fit_start(SimpleNamespace(model=estimator.module_))  # type: ignore[arg-type]
+            profiler.on_fit_start(SimpleNamespace(model=estimator.module_))
 
     def on_fit_task_end(self, estimator: Any, context: Any) -> None:
         """Add an epoch."""
@@ -69,7 +66,7 @@ class Callback:
     def teardown(self, estimator: Any, context: Any) -> None:
         """Stop to watch, and hand the profile over, also if the fit has failed."""
         profiler = self._running.pop(id(estimator))
-        profiler.on_fit_end(SimpleNamespace())  # type: ignore[arg-type]
+        profiler.on_fit_end(SimpleNamespace())
         session = profiler.session
         if getattr(estimator, "profile", False):
             estimator.profile_ = session
@@ -80,7 +77,7 @@ class Callback:
             context = context.parent
         self._deliver(FitProfile(type(estimator).__name__, tasks[::-1], place[::-1], changed(estimator), session))
 
-    def _another(self) -> Profiler:
+    def _another(self) -> Any:
         raise NotImplementedError
 
     def _deliver(self, fit: FitProfile) -> None:

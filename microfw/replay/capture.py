@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd.graph import Leaf, Node, Variable, unbroadcast
+from microfw.autograd.backward import unbroadcast
+from microfw.autograd.graph import Leaf, Node, Variable
 from microfw.autograd.tensor import Tensor
 from microfw.replay.observe import Applied, Uncapturable, Watch, plainly
 from microfw.replay.trace import Array, Call, Cell, Tape, Untraceable, copy, plain
@@ -79,10 +80,10 @@ class Captured:
 
     def slot(self, leaf: Any) -> Cell:
         """Return the cell of the place for a leaf's gradient."""
-        assert leaf.slot is not None
-        found = self.cells.get(id(leaf.slot))
+        assert leaf.grad_buffer is not None
+        found = self.cells.get(id(leaf.grad_buffer))
         if found is None:
-            found = self.name(leaf.slot, Cell(self.tape, leaf.slot, fixed=leaf.slot))
+            found = self.name(leaf.grad_buffer, Cell(self.tape, leaf.grad_buffer, fixed=leaf.grad_buffer))
         return found
 
     # Forward
@@ -128,10 +129,10 @@ class Captured:
         if outs is None:
             outs = [Cell(self.tape, applied.output)]
         if extra and len(outs) == 1:
-            form: Any = applied.node and applied.node.form
-            pairs = zip(form.partials, form.places, strict=True) if form else ()
+            spec: Any = applied.node and applied.node.spec
+            pairs = zip(spec.partials, spec.saved_indices, strict=True) if spec else ()
             saved = {name: k for p, places in pairs for name, k in zip(p.sources, places, strict=True)}
-            arrays = [applied.saved[saved[name]] if form else None for name in op.aux]
+            arrays = [applied.saved[saved[name]] if spec else None for name in op.aux]
             outs += [Cell(self.tape, np.empty(0) if a is None else a) for a in arrays]  # None is never read
         pure = all(plainly(v) for v in applied.params.values())
         self.tape.calls.append(
@@ -147,9 +148,13 @@ class Captured:
         for node in sorted(applied, key=lambda n: -n.order):
             if node not in arrived:
                 continue  # it does not lead to the loss
+            if node.spec.hooked and node.hooks:
+                raise Uncapturable(f"{node.where} has a hook on its gradient")
             g, start = arrived.pop(node), len(self.tape.calls)
             self.walked.append(applied[node][0])
-            for parent, partial, places in zip(node.parents or (), node.form.partials, node.form.places, strict=True):
+            for parent, partial, places in zip(
+                node.parents or (), node.spec.partials, node.spec.saved_indices, strict=True
+            ):
                 if parent is None:
                     continue
                 if isinstance(parent, Node) and parent not in applied:
@@ -158,9 +163,9 @@ class Captured:
                     )
                 args = self._arguments(partial, places, *applied[node])
                 own = isinstance(parent, Leaf) and parent.owner is self.owner
-                if own and partial.into is not None and parent not in arrived:
+                if own and partial.vjp_out is not None and parent not in arrived:
                     share = self.slot(parent)
-                    self._derive(partial.into, (g, *args, share), node, share)
+                    self._derive(partial.vjp_out, (g, *args, share), node, share)
                 else:
                     share = self._derive(partial.vjp, (g, *args), node, None)
                     if share.shape != parent.shape:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from microfw.autograd import mode as recording
-from microfw.autograd.mode import MODE
+from microfw.autograd.mode import MODE, mode
 from microfw.autograd.phases import CHECK
 from microfw.autograd.state_discovery import reached
 from microfw.autograd.tensor import Tensor
@@ -72,7 +71,7 @@ def _cause(step: Any, replay: Replay, arrays: Any) -> str:
     watch, inputs = Watch(), [constant(a) for a in arrays]
     tensors = [x for x in reached(step.f) if isinstance(x, Tensor) and x._leaf is not None]
     try:
-        with recording.mode(observer=watch, timer=None):
+        with mode(observer=watch, timer=None):
             step.f(*inputs)
         return Signature(watch, [*inputs, *tensors]).difference(replay.signature) or ""
     except Exception as error:

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd import mode as recording
 from microfw.autograd.graph import Node
-from microfw.autograd.mode import HERE, MODE, Observer, path
+from microfw.autograd.mode import MODE
+from microfw.autograd.observer import Observer
+from microfw.autograd.scope import THREAD_SCOPE, location, path
 from microfw.autograd.tensor import Tensor
 from microfw.errors import MicrofwError
 from microfw.replay.trace import Array
@@ -31,7 +32,7 @@ class Applied:
         self.params = params
         self.output = output
         self.saved = node.saved if node is not None else ()
-        self.scope = node.scope if node is not None else HERE.scope
+        self.scope = node.scope if node is not None else THREAD_SCOPE.scope
         self.recording = MODE.get().recording
 
 
@@ -51,7 +52,7 @@ class Watch(Observer):
 
     def read(self) -> None:
         """Note that the step looks at a value, and where."""
-        self.looked = self.looked or path(HERE.scope) or "the function"
+        self.looked = self.looked or path(THREAD_SCOPE.scope) or "the function"
 
 
 class Signature:
@@ -71,9 +72,9 @@ class Signature:
     def difference(self, other: Signature) -> str | None:
         """Return how another step, compared with this one, was of another kind; None if it was of the same."""
         for (scope, name, params, shapes, constants), theirs in zip(self.ops, other.ops, strict=False):
-            where = recording.place(scope, name)
+            where = location(scope, name)
             if name != theirs[1] or type(scope and scope[0]) is not type(theirs[0] and theirs[0][0]):
-                return f"op {where} has taken the place of {recording.place(theirs[0], theirs[1])}"
+                return f"op {where} has taken the place of {location(theirs[0], theirs[1])}"
             if not alike(params, theirs[2]):
                 keys = [k for k in params if not alike(params[k], theirs[2].get(k))]
                 return (

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from microfw.autograd.mode import path
+from microfw.autograd.scope import path
 from microfw.optim.flat import aligned
 from microfw.replay.capture import Captured
 from microfw.replay.trace import Array, Call, Cell, cells_in, root
-from microfw.replay.write import Writer, function
 
 CHUNK = 200
 """Calls in one function: the compiler takes more than linear time over longer ones."""
@@ -59,46 +57,7 @@ class Plan:
         self.passes = [[call for call in self.calls if call in part] for part in parts]
         self.arguments = ", ".join(f"a{k}" for k in range(len(captured.inputs)))
         self.numbers = count()
-        self.timed: list[Part] = []
-
-    def write(self, mark: Callable[[Any], None] | None = None) -> list[Part]:
-        """Write forward, backward and update as Python.
-
-        If there is a ``mark``, the clock is read between nodes, and the mark is to be given what it said. A long plan
-        is written as functions, which do so themselves. A short one with readings is written once: it does not name the
-        mark.
-        """
-        if mark is not None and self.timed:
-            return self.timed
-        kept = {id(root(c)) for c in self.results}
-        between = kept | {id(root(c)) for call in self.passes[1] for c in call.reads}
-        needed = zip(self.passes, (between, kept, kept), strict=True)
-        parts = [self._part(calls, later, mark) for calls, later in needed]
-        if mark is not None and len(self.calls) <= CHUNK:
-            self.timed = parts
-        return parts
-
-    def _part(self, calls: list[Call], later: set[int], mark: Any) -> Part:
-        chunks: list[list[Call]] = [[]]
-        for call in calls:
-            if len(chunks[-1]) >= CHUNK and call.node is not chunks[-1][-1].node:  # a guard is for all of a node
-                chunks.append([])
-            chunks[-1].append(call)
-        made = Part([], {}, [], [])
-        for k, chunk in enumerate(chunks):
-            rest = {id(root(c)) for after in chunks[k + 1 :] for call in after for c in call.reads}
-            writer = Writer(self, chunk, later | rest, mark is not None and calls is not self.passes[2])
-            body = writer.body(first=calls is self.passes[0] and not k)
-            made.nodes.extend(writer.nodes)
-            if len(self.calls) <= CHUNK:
-                return Part(body, writer.names, writer.nodes, writer.readings)
-            if writer.readings:
-                body.append(f"{writer.name(mark)}(({', '.join(writer.readings)},))")
-            if body:
-                part = f"part{next(self.numbers)}"
-                made.lines.append(f"{part}({self.arguments})")
-                made.names[part] = function(self.arguments, body, writer.names)
-        return made
+        self.timed: list[Part] = []  # by `write_passes`, with readings of the clock
 
     def _needed(self, captured: Captured) -> list[Call]:
         """Drop the calls whose results nothing reads."""

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from time import perf_counter_ns
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from microfw.autograd import mode as recording
+from microfw.autograd.mode import model_version
 from microfw.autograd.tensor import result
 from microfw.optim.optimizer import Optimizer
 from microfw.replay.guards import fitting
 from microfw.replay.plan import Part
+from microfw.replay.replayed import Replay
 from microfw.replay.timed import Timed
 from microfw.replay.write import function, indented
-
-if TYPE_CHECKING:
-    from microfw.replay.replayed import Replay
 
 
 def program(replay: Replay, timer: Any, enabled: bool, timed: Timed | None) -> FunctionType:
@@ -38,7 +36,7 @@ def program(replay: Replay, timer: Any, enabled: bool, timed: Timed | None) -> F
     fits, names = fitting(inputs, replay.depends)
     names |= forward.names | backward.names | moves.names
     names |= {f"o{k}": output for k, output in enumerate(replay.outputs)}
-    names |= {"changes": recording.changes, "count": recording.changes.count, "leaves": replay.leaves, "result": result}
+    names |= {"model_version": model_version, "count": model_version.count, "leaves": replay.leaves, "result": result}
     names |= {"acquire": replay.lock.acquire, "release": replay.lock.release, "broken": replay.broken}
     names |= {
         "carried": carried,
@@ -55,7 +53,7 @@ def program(replay: Replay, timer: Any, enabled: bool, timed: Timed | None) -> F
     if not replay.others and type(optimizer).step is Optimizer.step:
         update = _update(moves.lines, times, start, end, enabled)
     lines = [
-        f"if changes.count != count or len(given) != {len(inputs)}:",
+        f"if model_version.count != count or len(given) != {len(inputs)}:",
         "    return None",
         f"[{replay.plan.arguments}] = given",
         "before = looking = None",
@@ -77,7 +75,7 @@ def program(replay: Replay, timer: Any, enabled: bool, timed: Timed | None) -> F
             "for leaf, slot in leaves:",
             "    leaf.grad = slot",
             *_if(bool(replay.others), "for leaf in others:", "    leaf.grad = None"),
-            *_if(bool(replay.shared), "for leaf, gradient in shared:", "    leaf.accept(gradient)"),
+            *_if(bool(replay.shared), "for leaf, gradient in shared:", "    leaf.accumulate_grad(gradient)"),
             *(f"r{k} = o{k}.copy()" for k in outputs),
             *(f"r{k}.setflags(False)" for k in outputs),
             *_if(watched and timer.losses is not None, "timer.losses.append(r0)"),

@@ -12,18 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd import mode as recording
-from microfw.autograd.mode import MODE, PLAIN, Mode
+from microfw.autograd.mode import MODE, PLAIN, Mode, model_version, phase
 from microfw.autograd.phases import PREPARATION
 from microfw.replay.capture import Captured
 from microfw.replay.dependencies import Dependencies
 from microfw.replay.observe import Signature
 from microfw.replay.plan import Plan
-from microfw.replay.program import program
 from microfw.replay.timed import Timed
 from microfw.replay.trace import Array
 from microfw.replay.verification import Carried, StepState
-from microfw.replay.write import function
+from microfw.replay.write import function, write_passes
 
 MOST_MODES = 4
 """How many modes, such as with a profiler and without, a plan is kept for."""
@@ -49,9 +47,9 @@ class Replay:
     ) -> None:
         self.optimizer = optimizer
         self.plan = plan = Plan(captured)
-        self.parts = plan.write()
+        self.parts = write_passes(plan)
         self.outputs = [plan.array(cell) for cell in captured.outputs]
-        self.leaves: list[tuple[Any, Any]] = [(leaf, leaf.slot) for leaf, _ in captured.leaves]
+        self.leaves: list[tuple[Any, Any]] = [(leaf, leaf.grad_buffer) for leaf, _ in captured.leaves]
         self.shared = [(leaf, plan.array(cell)) for leaf, cell in captured.shared]
         reached = {leaf for leaf, _ in self.leaves}
         self.others = [leaf for leaf in optimizer.flat.leaves if leaf not in reached]
@@ -70,7 +68,7 @@ class Replay:
 
     def _depend(self, depends: Dependencies) -> None:
         self.depends = depends
-        self.changes = recording.changes.count
+        self.changes = model_version.count
         self.unchanged = function("", [f"return {depends.test}"], {**depends.bound})
 
     def renew(self, depends: Dependencies) -> None:
@@ -87,7 +85,7 @@ class Replay:
     def current(self) -> bool:
         """Return True if nothing that the plan depends on has changed."""
         try:
-            return self.changes == recording.changes.count and bool(self.unchanged())
+            return self.changes == model_version.count and bool(self.unchanged())
         except Exception:  # of a test, as where an attribute was deleted
             return False
 
@@ -118,7 +116,7 @@ class Replay:
             if enabled and observer is not None and (timed is None or timed.observer is not observer):
                 return None  # the observer has yet to record a step that is run eagerly
             began = perf_counter_ns()
-            with recording.phase(PREPARATION):
+            with phase(PREPARATION):
                 programs[enabled] = self._program(timer, enabled, timed)
             timer.on_set_up(perf_counter_ns() - began)
             return programs[enabled]
@@ -132,6 +130,8 @@ class Replay:
             if len(self.programs) >= MOST_PROGRAMS:
                 self.programs.clear()
                 self.runs.clear()  # which `renew` would not reach
+            from microfw.replay.program import program  # which imports this file
+
             run = self.programs[key] = program(self, *key)
         return run
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd import mode as recording
-from microfw.autograd.mode import MODE, Mode
+from microfw.autograd.mode import MODE, Mode, mode, model_version, phase
 from microfw.autograd.phases import PREPARATION
 from microfw.autograd.state_discovery import reached
 from microfw.autograd.tensor import Tensor, result
@@ -130,13 +129,13 @@ class CompiledStep:
 
     def _refuse(self, key: Key, why: str, depends: Dependencies | None = None) -> None:
         self.reasons[key] = why
-        self.refused[key] = recording.changes.count, depends
+        self.refused[key] = model_version.count, depends
 
     def _show(self, replay: Replay, observer: Any, arrays: Any, between: Between) -> Any:
         """Run a step eagerly, for an observer to record it before its replays are timed."""
         timer, began = MODE.get().timer, perf_counter_ns()
         made = self._eager(arrays, between)
-        with recording.phase(PREPARATION):
+        with phase(PREPARATION):
             sequence = observer.bound()
             if sequence is not None and len(sequence.sites) >= len(replay.plan.captured.nodes):  # no other ran since
                 replay.timed = Timed(replay.plan, observer, sequence)
@@ -188,7 +187,7 @@ class CompiledStep:
         leaves = [(t._leaf, t._leaf.version) for t in tensors if t._node is not None and t._leaf is not None]
 
         def observed() -> Any:
-            with recording.mode(observer=watch):
+            with mode(observer=watch):
                 returned = self.f(*inputs)
             if timer is not None:
                 timer.switch(PREPARATION)  # until the backward pass
@@ -225,7 +224,7 @@ class CompiledStep:
 
         made = self._eager(arrays, between, observed)
         if captured:
-            with recording.phase(PREPARATION):
+            with phase(PREPARATION):
                 self._prove(key, *captured[0], depends, carried, arrays, made)
         return made
 
@@ -288,10 +287,10 @@ class CompiledStep:
     def _again(self, key: Key) -> bool:
         """Return True if what could not be captured is to be tried once more: something has changed since."""
         changes, depends = self.refused[key]
-        if key in self.dropped or changes == recording.changes.count or self.captures > RECAPTURES:
+        if key in self.dropped or changes == model_version.count or self.captures > RECAPTURES:
             return False
         self.captures += 1
-        self.refused[key] = recording.changes.count, depends
+        self.refused[key] = model_version.count, depends
         if depends is not None and depends.difference(depends.renewed()) is None:
             return False
         del self.reasons[key]

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd.mode import Observer
+from microfw.autograd.observer import Observer
 from microfw.replay.plan import Plan
+from microfw.replay.write import write_passes
 
 
 class Timed:
@@ -32,7 +33,7 @@ class Timed:
         self.pattern = sequence.pattern
         self.marks: list[int] = []
         self.example: Any = None  # the `Replay` and arguments of a step, to run it again
-        self.written = plan.write(self.marks.extend)
+        self.written = write_passes(plan, self.marks.extend)
         before, after = self.written[0].nodes, self.written[1].nodes
         nodes = plan.captured.nodes
         found = sequence.sites[len(sequence.sites) - len(nodes) :]

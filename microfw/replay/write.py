@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from math import isfinite
 from time import perf_counter_ns
 from types import CodeType, FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from microfw.replay.plan import CHUNK, Part, Plan
 from microfw.replay.trace import Call, Cell, root
-
-if TYPE_CHECKING:
-    from microfw.replay.plan import Plan
 
 NAMED = (np.maximum, np.minimum)
 """Ufuncs that warn, which takes time, if the output is given by position."""
@@ -42,6 +40,47 @@ def function(arguments: str, lines: list[str], names: dict[str, Any]) -> Functio
 @lru_cache(maxsize=16)
 def _compiled(source: str) -> CodeType:
     return next(c for c in compile(source, "<plan>", "exec").co_consts if isinstance(c, CodeType))
+
+
+def write_passes(plan: Plan, mark: Callable[[Any], None] | None = None) -> list[Part]:
+    """Write forward, backward and update as Python.
+
+    If there is a ``mark``, the clock is read between nodes, and the mark is to be given what it said. A long plan
+    is written as functions, which do so themselves. A short one with readings is written once: it does not name the
+    mark.
+    """
+    if mark is not None and plan.timed:
+        return plan.timed
+    kept = {id(root(c)) for c in plan.results}
+    between = kept | {id(root(c)) for call in plan.passes[1] for c in call.reads}
+    needed = zip(plan.passes, (between, kept, kept), strict=True)
+    parts = [_part(plan, calls, later, mark) for calls, later in needed]
+    if mark is not None and len(plan.calls) <= CHUNK:
+        plan.timed = parts
+    return parts
+
+
+def _part(plan: Plan, calls: list[Call], later: set[int], mark: Any) -> Part:
+    chunks: list[list[Call]] = [[]]
+    for call in calls:
+        if len(chunks[-1]) >= CHUNK and call.node is not chunks[-1][-1].node:  # a guard is for all of a node
+            chunks.append([])
+        chunks[-1].append(call)
+    made = Part([], {}, [], [])
+    for k, chunk in enumerate(chunks):
+        rest = {id(root(c)) for after in chunks[k + 1 :] for call in after for c in call.reads}
+        writer = Writer(plan, chunk, later | rest, mark is not None and calls is not plan.passes[2])
+        body = writer.body(first=calls is plan.passes[0] and not k)
+        made.nodes.extend(writer.nodes)
+        if len(plan.calls) <= CHUNK:
+            return Part(body, writer.names, writer.nodes, writer.readings)
+        if writer.readings:
+            body.append(f"{writer.name(mark)}(({', '.join(writer.readings)},))")
+        if body:
+            part = f"part{next(plan.numbers)}"
+            made.lines.append(f"{part}({plan.arguments})")
+            made.names[part] = function(plan.arguments, body, writer.names)
+    return made
 
 
 class Writer:

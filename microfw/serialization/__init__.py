@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from microfw._lazy import on_use
+from microfw._lazy import attach
 
 if TYPE_CHECKING:
     from microfw.serialization.models import load, save
 else:
-    __getattr__ = on_use(
+    __getattr__ = attach(
         "microfw.serialization",
         {
             "models": "load save",

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from microfw._lazy import on_use
+from microfw._lazy import attach
 
 if TYPE_CHECKING:
     from microfw.training import metrics
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from microfw.training.stopping import EarlyStopping, WeightAveraging
     from microfw.training.trainer import Trainer
 else:
-    __getattr__ = on_use(
+    __getattr__ = attach(
         "microfw.training",
         {
             "checkpoint": "Checkpoint",

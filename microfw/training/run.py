@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,8 +13,8 @@ from microfw.autograd.mode import MODE
 from microfw.autograd.phases import OTHER
 from microfw.data.rows import Batch, Rows
 from microfw.errors import CheckpointError, message
+from microfw.serialization.layout import fingerprint, plain
 from microfw.serialization.random import put
-from microfw.training import saving
 from microfw.training.compiled import Compiled
 from microfw.training.hooks import Hooks, TrainState
 from microfw.training.metrics import Measure
@@ -44,6 +45,21 @@ def take_steps(
         stepper.interrupts.release()
         if state.stop:
             break
+
+
+class SavedRun(Protocol):
+    """A run in a file; see `microfw.training.saving.Saved`."""
+
+    def count(self, run: Run) -> None:
+        """Set the counters of a run."""
+
+    def apply(self, run: Run) -> None:
+        """Put the saved state into a run."""
+
+
+def data_digest(*arrays: Any) -> str:
+    """Return one checksum for some arrays."""
+    return hashlib.sha256("".join(fingerprint(plain(a)) for a in arrays).encode()).hexdigest()
 
 
 class Run:
@@ -203,7 +219,7 @@ class Run:
         self.hooks.call("on_epoch_end", self.state)
         self.interrupts.release()
 
-    def start(self, saved: saving.Saved | None = None) -> None:
+    def start(self, saved: SavedRun | None = None) -> None:
         """Call the hooks as training starts, from the beginning or from a file."""
         if saved is not None:
             saved.count(self)
@@ -229,9 +245,11 @@ class Run:
         if not self.whole:
             got = "a run that ended before it began, or while hooks were told of a moment"
             raise CheckpointError(message(f"saving {path}", "a run at the end of a step", got, "use an earlier file"))
+        from microfw.training import saving
+
         saving.save(path, self)
 
     def data_digest(self) -> str:
         """Return the checksum of the training data, computed once."""
-        self._digest = self._digest or saving.data_digest(self.train.X, self.train.y)
+        self._digest = self._digest or data_digest(self.train.X, self.train.y)
         return self._digest

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from microfw.errors import CheckpointError, MicrofwError, message
 from microfw.nn import Module
 from microfw.serialization import container, models, random, tree
-from microfw.serialization.layout import fingerprint, plain
 from microfw.serialization.output import path_text
 from microfw.serialization.strict import Refused, document, listed, short, table, whole
 from microfw.training.history import History
-
-if TYPE_CHECKING:
-    from microfw.training.run import Run
+from microfw.training.run import Run
 
 Path = str | os.PathLike[str]
 
@@ -187,11 +183,6 @@ def _generators(run: Run) -> dict[str, np.random.Generator]:
     found = {f"model.{name}": g for name, g in random.generators(state.model).items()}
     found |= {f"loss_function.{name}": g for name, g in random.generators(state.loss_function).items()}
     return found | {"fit.rng": run.rng}
-
-
-def data_digest(*arrays: Any) -> str:
-    """Return one checksum for some arrays."""
-    return hashlib.sha256("".join(fingerprint(plain(a)) for a in arrays).encode()).hexdigest()
 
 
 def _text(rows: list[dict[str, Any]]) -> str:

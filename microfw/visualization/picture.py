@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.graph import Leaf, Node, reachable
-from microfw.autograd.mode import Scope, path
+from microfw.autograd.scope import Scope, path
 from microfw.errors import ArgumentError, GraphError
 from microfw.nn.module import Module
 
@@ -169,7 +169,7 @@ def saved(node: Node) -> list[tuple[str, np.ndarray[Any, Any]]]:
 
 def own(array: np.ndarray[Any, Any], node: Node) -> bool:
     """Whether an array is a leaf's own, which is there with or without a graph."""
-    return bool(array.flags.writeable) and any(leaf.shape == array.shape for leaf, _ in node.guards)
+    return bool(array.flags.writeable) and any(leaf.shape == array.shape for leaf, _ in node.saved_versions)
 
 
 def nest(scopes: list[Scope | None], model: Module | None) -> tuple[list[Box], list[int]]:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 
+from microfw.autograd.mode import MODE
+
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
@@ -24,7 +26,6 @@ import numpy as np
 
 import microfw as mf
 from microfw import nn, optim
-from microfw.autograd.mode import MODE
 
 
 def make(hooks):

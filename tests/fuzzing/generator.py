@@ -18,7 +18,7 @@ CONTEXTS = (
     "np.errstate(all='raise')",
     "np.errstate(divide='raise')",
     "mf.detect_anomaly()",
-    "recording.mode(observer=recording.Observer())",
+    "mode(observer=Observer())",
 )
 """What a step may run in."""
 

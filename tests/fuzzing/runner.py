@@ -12,7 +12,8 @@ import numpy as np
 import microfw as mf
 from fuzzing.batches import batch
 from fuzzing.world import World, bits, first_difference
-from microfw.autograd import mode as recording
+from microfw.autograd.mode import mode
+from microfw.autograd.observer import Observer
 
 KEEPS = {"lr", "load_state_dict", "zero_grad", "another optimizer's zero_grad", "evaluation"}
 """Changes after which a plan goes on."""
@@ -123,7 +124,10 @@ class Way:
             except (Exception, KeyboardInterrupt) as error:
                 return [("error of a change", f"{type(error).__name__}: {error}"), *self.world.state()]
             try:
-                with self.calls, eval(step.context or "np.errstate()", {"np": np, "mf": mf, "recording": recording}):
+                with (
+                    self.calls,
+                    eval(step.context or "np.errstate()", {"np": np, "mf": mf, "mode": mode, "Observer": Observer}),
+                ):
                     made = self.step(X, y)
                 made = made if isinstance(made, tuple) else (made,)
                 left = [(f"output {k}", bits(t.data)) for k, t in enumerate(made)]

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from microfw._lazy import on_use
+from microfw._lazy import attach
 
 if TYPE_CHECKING:
     from microfw.nn.losses.base import Loss
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from microfw.nn.losses.distributions import KLDivLoss, PoissonNLLLoss
     from microfw.nn.losses.regression import HuberLoss, L1Loss, MSELoss
 else:
-    __getattr__ = on_use(
+    __getattr__ = attach(
         "microfw.nn.losses",
         {
             "base": "Loss",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd.op import Array, each, op
+from microfw.autograd.op import Array, elementwise_cost, op
 from microfw.autograd.tensor import Tensor
 
 
@@ -22,7 +22,7 @@ def _sigmoid_slope(g: Any, x: Any) -> Any:
     return g * (e / np.square(1 + e))
 
 
-@op(vjp=_sigmoid_slope, cost=each(5, 6), fresh=True)
+@op(vjp=_sigmoid_slope, cost=elementwise_cost(5, 6), no_alias=True)
 def sigmoid(x: Array) -> Array:
     """Logistic function, ``1 / (1 + exp(-x))``."""
     return _sigmoid(x)
@@ -35,13 +35,17 @@ def _sech2(g: Any, x: Any) -> Any:
     return g * (4 * e / np.square(1 + e))
 
 
-@op(vjp=_sech2, cost=each(1, 8), numpy=np.tanh)
+@op(vjp=_sech2, cost=elementwise_cost(1, 8), numpy=np.tanh)
 def tanh(x: Array) -> Array:
     """Hyperbolic tangent, its slope exact in the tails."""
     return np.tanh(x)
 
 
-@op(vjp=lambda g, x: g * sigmoid(x) if isinstance(x, Tensor) else g * _sigmoid(x), cost=each(5, 6), fresh=True)
+@op(
+    vjp=lambda g, x: g * sigmoid(x) if isinstance(x, Tensor) else g * _sigmoid(x),
+    cost=elementwise_cost(5, 6),
+    no_alias=True,
+)
 def softplus(x: Array) -> Array:
     """``log(1 + exp(x))``, a smooth ReLU."""
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
@@ -77,7 +81,7 @@ def _relu_vjp(g: Any, y: Any) -> Any:
     return mask
 
 
-@op(vjp=_relu_vjp, cost=each(1, 2), fresh=True)
+@op(vjp=_relu_vjp, cost=elementwise_cost(1, 2), no_alias=True)
 def relu(x: Array) -> Array:
     """Rectified linear unit, ``max(x, 0)``; slope 0 at 0 and at NaN."""
     return np.maximum(x, _zeros(x))

@@ -7,50 +7,50 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd.op import Array, each, op
+from microfw.autograd.op import Array, elementwise_cost, op
 from microfw.autograd.registry import NUMPY
 from microfw.autograd.tensor import Tensor
 from microfw.ops.elementwise.activations import _sigmoid, sigmoid
 from microfw.ops.elementwise.choices import astype, undefined
 
 
-@op(vjp=(lambda g: g, lambda g: g), cost=each(1, 0, 0), numpy=np.add)
+@op(vjp=(lambda g: g, lambda g: g), cost=elementwise_cost(1, 0, 0), numpy=np.add)
 def add(a: Array, b: Array) -> Array:
     """Sum, ``a + b``."""
     return np.add(a, b)
 
 
-@op(vjp=(lambda g: g, lambda g: -g), cost=each(1, 0, 1), numpy=np.subtract)
+@op(vjp=(lambda g: g, lambda g: -g), cost=elementwise_cost(1, 0, 1), numpy=np.subtract)
 def subtract(a: Array, b: Array) -> Array:
     """Difference, ``a - b``."""
     return np.subtract(a, b)
 
 
-@op(vjp=(lambda g, b: g * b, lambda g, a: g * a), cost=each(1, 1, 1), numpy=np.multiply)
+@op(vjp=(lambda g, b: g * b, lambda g, a: g * a), cost=elementwise_cost(1, 1, 1), numpy=np.multiply)
 def multiply(a: Array, b: Array) -> Array:
     """Product, ``a * b``, entry by entry."""
     return np.multiply(a, b)
 
 
-@op(vjp=(lambda g, b: g / b, lambda g, y, b: -g * y / b), cost=each(1, 1, 3), numpy=np.divide)
+@op(vjp=(lambda g, b: g / b, lambda g, y, b: -g * y / b), cost=elementwise_cost(1, 1, 3), numpy=np.divide)
 def divide(a: Array, b: Array) -> Array:
     """Quotient, ``a / b``; IEEE values at 0."""
     return np.divide(a, b)
 
 
-@op(vjp=lambda g: -g, cost=each(1, 1), numpy=np.negative)
+@op(vjp=lambda g: -g, cost=elementwise_cost(1, 1), numpy=np.negative)
 def negative(x: Array) -> Array:
     """Negation, ``-x``."""
     return np.negative(x)
 
 
-@op(vjp=lambda g, y: -g * y * y, cost=each(1, 3), numpy=np.reciprocal)
+@op(vjp=lambda g, y: -g * y * y, cost=elementwise_cost(1, 3), numpy=np.reciprocal)
 def reciprocal(x: Array) -> Array:
     """Reciprocal, ``1 / x``."""
     return 1 / x
 
 
-@op(vjp=lambda g, x: g * (2 * x), cost=each(1, 2), numpy=np.square)
+@op(vjp=lambda g, x: g * (2 * x), cost=elementwise_cost(1, 2), numpy=np.square)
 def square(x: Array) -> Array:
     """``x * x``."""
     return np.square(x)
@@ -79,7 +79,7 @@ def _power_exponent(g: Any, a: Any, b: Any, y: Any) -> Any:
     return undefined(undefined(share, a, chosen), b, chosen)
 
 
-@op(vjp=(_power_base, _power_exponent), cost=each(1, 3, 3), numpy=np.power)
+@op(vjp=(_power_base, _power_exponent), cost=elementwise_cost(1, 3, 3), numpy=np.power)
 def power(a: Array, b: Array) -> Array:
     """Power, ``a ** b``; at 0 ** 0 and at 0 ** b both derivatives that do not exist are 0."""
     return np.power(a, b)
@@ -98,8 +98,8 @@ def _logged_base(g: Any, a: Any, b: Any, n: int) -> Any:
         _logged_base,
         lambda g, a, b, n: g * _logged(a, b, n + 1),
     ),
-    cost=each(4, 11, 5),
-    fresh=True,
+    cost=elementwise_cost(4, 11, 5),
+    no_alias=True,
 )
 def power_log(a: Array, b: Array, *, n: int = 1) -> Array:
     """``a ** b * log(a) ** n``, the n-th derivative of a power by its exponent; at 0 the limit for this exponent."""
@@ -119,13 +119,13 @@ NUMPY[np.float_power] = float_power
 # Remainders
 
 
-@op(vjp=(lambda g: g, lambda g, a, b: -g * np.floor_divide(a, b)), cost=each(1, 0, 3), numpy=np.remainder)
+@op(vjp=(lambda g: g, lambda g, a, b: -g * np.floor_divide(a, b)), cost=elementwise_cost(1, 0, 3), numpy=np.remainder)
 def remainder(a: Array, b: Array) -> Array:
     """``a - b * floor(a / b)``, with the sign of ``b``; slopes at the jumps are those beside them."""
     return np.remainder(a, b)
 
 
-@op(vjp=(lambda g: g, lambda g, a, b: -g * np.trunc(a / b)), cost=each(1, 0, 4), numpy=np.fmod)
+@op(vjp=(lambda g: g, lambda g, a, b: -g * np.trunc(a / b)), cost=elementwise_cost(1, 0, 4), numpy=np.fmod)
 def fmod(a: Array, b: Array) -> Array:
     """``a - b * trunc(a / b)``, with the sign of ``a``; slopes at the jumps are those beside them."""
     return np.fmod(a, b)
@@ -139,7 +139,7 @@ def _leg(g: Any, a: Any, b: Any, y: Any) -> Any:
     return undefined(undefined(share, a, y == 0), b, y == 0) if isinstance(y, Tensor) else share
 
 
-@op(vjp=(_leg, lambda g, b, a, y: _leg(g, b, a, y)), cost=each(1, 4, 4), numpy=np.hypot)
+@op(vjp=(_leg, lambda g, b, a, y: _leg(g, b, a, y)), cost=elementwise_cost(1, 4, 4), numpy=np.hypot)
 def hypot(a: Array, b: Array) -> Array:
     """``sqrt(a**2 + b**2)`` without overflow on the way; slope 0 at (0, 0), as that of `norm`."""
     return np.hypot(a, b)
@@ -150,7 +150,7 @@ def _turn(g: Any, a: Any, b: Any) -> Any:
     return g * (b / length / length)
 
 
-@op(vjp=(_turn, lambda g, a, b: -_turn(g, b, a)), cost=each(1, 4, 5), numpy=np.arctan2)
+@op(vjp=(_turn, lambda g, a, b: -_turn(g, b, a)), cost=elementwise_cost(1, 4, 5), numpy=np.arctan2)
 def arctan2(a: Array, b: Array) -> Array:
     """Angle of the point with ordinate ``a`` and abscissa ``b``; NaN slopes at (0, 0)."""
     return np.arctan2(a, b)
@@ -163,7 +163,7 @@ def _softer(g: Any, a: Any, b: Any, y: Any) -> Any:
     return undefined(undefined(g * sigmoid(a - other), a, y == -np.inf), b, y == -np.inf)
 
 
-@op(vjp=(_softer, lambda g, b, a, y: _softer(g, b, a, y)), cost=each(5, 10, 10), numpy=np.logaddexp)
+@op(vjp=(_softer, lambda g, b, a, y: _softer(g, b, a, y)), cost=elementwise_cost(5, 10, 10), numpy=np.logaddexp)
 def logaddexp(a: Array, b: Array) -> Array:
     """``log(exp(a) + exp(b))`` without overflow; -inf, with slopes 0, where both are -inf."""
     return np.logaddexp(a, b)

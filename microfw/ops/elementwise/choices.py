@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd.op import Array, each, moves, op
+from microfw.autograd.op import Array, elementwise_cost, op, zero_cost
 from microfw.autograd.registry import NUMPY
 from microfw.errors import DTypeError
 
@@ -15,13 +15,13 @@ def _larger(g: Any, a: Any, b: Any) -> Any:
     return g * ((a > b) * 1.0 + (a == b) * 0.5).astype(g.dtype)
 
 
-@op(vjp=(_larger, lambda g, b, a: _larger(g, b, a)), cost=each(1, 6, 6), numpy=np.maximum)
+@op(vjp=(_larger, lambda g, b, a: _larger(g, b, a)), cost=elementwise_cost(1, 6, 6), numpy=np.maximum)
 def maximum(a: Array, b: Array) -> Array:
     """Larger of two, entry by entry; where they are equal each gets half of the gradient."""
     return np.maximum(a, b)
 
 
-@op(vjp=(lambda g, a, b: _larger(g, b, a), _larger), cost=each(1, 6, 6), numpy=np.minimum)
+@op(vjp=(lambda g, a, b: _larger(g, b, a), _larger), cost=elementwise_cost(1, 6, 6), numpy=np.minimum)
 def minimum(a: Array, b: Array) -> Array:
     """Smaller of two, entry by entry; where they are equal each gets half of the gradient."""
     return np.minimum(a, b)
@@ -33,8 +33,8 @@ def _inside(x: Any, low: float | None, high: float | None) -> Any:
 
 @op(
     vjp=lambda g, x, low, high: np.where(_inside(x, low, high), g, 0),
-    cost=each(2, 4),
-    fresh=True,
+    cost=elementwise_cost(2, 4),
+    no_alias=True,
 )
 def clip(x: Array, *, low: float | None = None, high: float | None = None) -> Array:
     """Limit entries to an interval; slope 1 in it, its ends included."""
@@ -60,9 +60,9 @@ NUMPY[np.clip] = _numpys_clip
 
 @op(
     vjp=(None, lambda g, condition: np.where(condition, g, 0), lambda g, condition: np.where(condition, 0, g)),
-    cost=each(1, 0, 1, 1),
+    cost=elementwise_cost(1, 0, 1, 1),
     numpy=np.where,
-    fresh=True,
+    no_alias=True,
 )
 def where(condition: Array, a: Array, b: Array) -> Array:
     """Entries of ``a`` where the condition holds, of ``b`` elsewhere.
@@ -85,7 +85,7 @@ def _nowhere(v: Any, at: Any, axis: Any) -> Any:
     return np.broadcast_to(slopes, np.broadcast_shapes(slopes.shape, v.shape))
 
 
-@op(vjp=(lambda v: v, _nowhere, None), cost=moves)
+@op(vjp=(lambda v: v, _nowhere, None), cost=zero_cost)
 def undefined(y: Array, x: Array, at: Array, *, axis: int | tuple[int, ...] | None = ()) -> Array:
     """``y`` as it is, but with a derivative by ``x`` that is NaN where ``at`` holds, and 0 elsewhere.
 
@@ -111,7 +111,7 @@ def _cast_along(dx: Any, x: Any, dtype: Any) -> Any:
     return dx.astype(dtype) if np.dtype(dtype).kind == "f" else dx * 0
 
 
-@op(vjp=_cast_back, jvp=_cast_along, cost=moves, casts=True)
+@op(vjp=_cast_back, jvp=_cast_along, cost=zero_cost, allow_dtype_change=True)
 def astype(x: Array, *, dtype: Any) -> Array:
     """Cast; the gradient is cast back, and is 0 through a cast to integers or booleans."""
     if np.dtype(dtype).kind not in "fiub" or np.dtype(dtype) == np.float16:
@@ -119,7 +119,7 @@ def astype(x: Array, *, dtype: Any) -> Array:
     return np.asarray(x).astype(dtype)
 
 
-@op(vjp=lambda g: g, cost=moves)
+@op(vjp=lambda g: g, cost=zero_cost)
 def identity(x: Array) -> Array:
     """The same values, as a node of their own."""
     return x

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd.op import Array, Cost, Shape, each, op
+from microfw.autograd.op import Array, Cost, Shape, elementwise_cost, op
 from microfw.autograd.registry import NUMPY
 
 
@@ -18,41 +18,41 @@ def _flat(g: Any) -> Any:
     return g * 0
 
 
-@op(vjp=_flat, cost=each(1, 1), numpy=np.sign)
+@op(vjp=_flat, cost=elementwise_cost(1, 1), numpy=np.sign)
 def sign(x: Array) -> Array:
     """Sign: -1, 0 or 1; slope 0."""
     return np.sign(x)
 
 
-@op(vjp=_flat, cost=each(1, 1), numpy=np.floor)
+@op(vjp=_flat, cost=elementwise_cost(1, 1), numpy=np.floor)
 def floor(x: Array) -> Array:
     """Largest whole number not above; slope 0."""
     return np.floor(x)
 
 
-@op(vjp=_flat, cost=each(1, 1), numpy=np.ceil)
+@op(vjp=_flat, cost=elementwise_cost(1, 1), numpy=np.ceil)
 def ceil(x: Array) -> Array:
     """Smallest whole number not below; slope 0."""
     return np.ceil(x)
 
 
-@op(vjp=_flat, cost=each(1, 1), numpy=np.trunc)
+@op(vjp=_flat, cost=elementwise_cost(1, 1), numpy=np.trunc)
 def trunc(x: Array) -> Array:
     """Whole number next towards 0; slope 0."""
     return np.trunc(x)
 
 
-@op(vjp=_flat, cost=each(1, 1), numpy=np.rint)
+@op(vjp=_flat, cost=elementwise_cost(1, 1), numpy=np.rint)
 def rint(x: Array) -> Array:
     """Nearest whole number, halves to the even one; slope 0."""
     return np.rint(x)
 
 
 def _round_cost(y: Shape, x: Shape, decimals: int = 0) -> Cost:
-    return each(3 if decimals else 1, 1)(y, x)
+    return elementwise_cost(3 if decimals else 1, 1)(y, x)
 
 
-@op(vjp=_flat, cost=_round_cost, numpy=(np.round, np.around), fresh=True)
+@op(vjp=_flat, cost=_round_cost, numpy=(np.round, np.around), no_alias=True)
 def round_(x: Array, *, decimals: int = 0) -> Array:
     """Nearest number of so many decimals, halves to the even one; slope 0."""
     return np.round(x, decimals)
@@ -69,7 +69,7 @@ def _plain(function: Any, name: str) -> Any:
     value: Any = (lambda a, b: function(a, b)) if n == 2 else (lambda x: function(x))
     value.__doc__ = f"NumPy's ``{name}``, entry by entry. It has no gradient."
     value.__module__ = __name__
-    return op(name=name, cost=each(1), numpy=function, fresh=True)(value)
+    return op(name=name, cost=elementwise_cost(1), numpy=function, no_alias=True)(value)
 
 
 less = _plain(np.less, "less")

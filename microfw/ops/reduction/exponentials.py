@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd.op import Array, Cost, each, op
+from microfw.autograd.op import Array, Cost, elementwise_cost, op
 from microfw.ops.elementwise.choices import undefined
 from microfw.ops.reduction.sums import Axis, spread
 
@@ -23,7 +23,7 @@ def _shares(x: Any, axis: Axis) -> Any:
     jvp=lambda dx, p, axis, keepdims: np.sum(dx * p, axis=axis, keepdims=keepdims),
     aux={"p": _shares},
     cost=lambda y, x, **params: Cost(5 * math.prod(x) + 4 * math.prod(y), (math.prod(x),)),
-    fresh=True,
+    no_alias=True,
 )
 def logsumexp(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
     """``log(sum(exp(x)))`` over axes, all by default; -inf, with slopes 0, where no entry is above it.
@@ -48,8 +48,8 @@ def _log_softmax_vjp(g: Any, y: Any, axis: int) -> Any:
 @op(
     vjp=_log_softmax_vjp,
     jvp=lambda dx, y, axis: dx - np.sum(np.exp(y) * dx, axis=axis, keepdims=True),
-    cost=each(5, 4),
-    fresh=True,
+    cost=elementwise_cost(5, 4),
+    no_alias=True,
 )
 def log_softmax(x: Array, *, axis: int = -1) -> Array:
     """``x - log(sum(exp(x)))`` along an axis; finite for every finite ``x``."""
@@ -61,7 +61,7 @@ def _softmax_rule(g: Any, y: Any, axis: int) -> Any:
     return y * (g - np.sum(g * y, axis=axis, keepdims=True))
 
 
-@op(vjp=_softmax_rule, cost=each(5, 4), fresh=True)
+@op(vjp=_softmax_rule, cost=elementwise_cost(5, 4), no_alias=True)
 def softmax(x: Array, *, axis: int = -1) -> Array:
     """``exp(x) / sum(exp(x))`` along an axis."""
     e = np.exp(x - np.max(x, axis=axis, keepdims=True))

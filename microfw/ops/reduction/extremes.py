@@ -30,13 +30,13 @@ def _extreme_cost(y: Shape, x: Shape, **params: Any) -> Cost:
     return Cost(max(math.prod(x) - math.prod(y), 0), (4 * math.prod(x) - math.prod(y),))
 
 
-@op(vjp=_winners, jvp=_push, cost=_extreme_cost, numpy=(np.max, np.amax), fresh=True)
+@op(vjp=_winners, jvp=_push, cost=_extreme_cost, numpy=(np.max, np.amax), no_alias=True)
 def max_(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
     """Largest entry over axes; ties share the gradient equally."""
     return np.max(x, axis=axis, keepdims=keepdims)
 
 
-@op(vjp=_winners, jvp=_push, cost=_extreme_cost, numpy=(np.min, np.amin), fresh=True)
+@op(vjp=_winners, jvp=_push, cost=_extreme_cost, numpy=(np.min, np.amin), no_alias=True)
 def min_(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
     """Smallest entry over axes; ties share the gradient equally."""
     return np.min(x, axis=axis, keepdims=keepdims)
@@ -57,25 +57,25 @@ def _search_cost(y: Shape, x: Shape, **params: Any) -> Cost:
     return Cost(max(math.prod(x) - math.prod(y), 0), ())
 
 
-@op(cost=_search_cost, numpy=np.argmax, fresh=True)
+@op(cost=_search_cost, numpy=np.argmax, no_alias=True)
 def argmax(x: Array, *, axis: int | None = None, keepdims: bool = False) -> Array:
     """Index of the largest entry, the first of equal ones. It has no gradient."""
     return np.argmax(x, axis=axis, keepdims=keepdims)
 
 
-@op(cost=_search_cost, numpy=np.argmin, fresh=True)
+@op(cost=_search_cost, numpy=np.argmin, no_alias=True)
 def argmin(x: Array, *, axis: int | None = None, keepdims: bool = False) -> Array:
     """Index of the smallest entry, the first of equal ones. It has no gradient."""
     return np.argmin(x, axis=axis, keepdims=keepdims)
 
 
-@op(cost=_search_cost, numpy=np.any, fresh=True)
+@op(cost=_search_cost, numpy=np.any, no_alias=True)
 def any_(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
     """Whether some entry is not 0. It has no gradient."""
     return np.any(x, axis=axis, keepdims=keepdims)
 
 
-@op(cost=_search_cost, numpy=np.all, fresh=True)
+@op(cost=_search_cost, numpy=np.all, no_alias=True)
 def all_(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
     """Whether no entry is 0. It has no gradient."""
     return np.all(x, axis=axis, keepdims=keepdims)
@@ -85,7 +85,7 @@ def _count_cost(y: Shape, x: Shape, **params: Any) -> Cost:
     return Cost(math.prod(x) + max(math.prod(x) - math.prod(y), 0), ())
 
 
-@op(cost=_count_cost, numpy=np.count_nonzero, fresh=True)
+@op(cost=_count_cost, numpy=np.count_nonzero, no_alias=True)
 def count_nonzero(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
     """How many entries are not 0. It has no gradient."""
     return np.count_nonzero(x, axis=axis, keepdims=keepdims)

@@ -46,7 +46,7 @@ def _prod_cost(y: Shape, x: Shape, **params: Any) -> Cost:
     jvp=lambda dx, x, axis, keepdims: np.sum(dx * _others(x, axis), axis=axis, keepdims=keepdims),
     cost=_prod_cost,
     numpy=np.prod,
-    fresh=True,
+    no_alias=True,
 )
 def prod_(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
     """Product over axes, all by default; its slopes are exact where entries are 0."""
@@ -78,7 +78,7 @@ def _cumsum_cost(y: Shape, x: Shape, axis: int | None = None) -> Cost:
     return Cost(additions, (additions,))
 
 
-@op(vjp=_cumsum_rule, jvp="linear", cost=_cumsum_cost, numpy=np.cumsum, fresh=True)
+@op(vjp=_cumsum_rule, jvp="linear", cost=_cumsum_cost, numpy=np.cumsum, no_alias=True)
 def cumsum(x: Array, *, axis: int | None = None) -> Array:
     """Running sum along an axis, or of the flattened array."""
     return np.cumsum(x, axis=axis)
@@ -121,7 +121,7 @@ def _cumprod_cost(y: Shape, x: Shape, axis: int | None = None) -> Cost:
     return Cost(max(length - 1, 0) * rows, (derivative * rows,))
 
 
-@op(vjp=_cumprod_rule, jvp=_cumprod_push, cost=_cumprod_cost, numpy=np.cumprod, fresh=True)
+@op(vjp=_cumprod_rule, jvp=_cumprod_push, cost=_cumprod_cost, numpy=np.cumprod, no_alias=True)
 def cumprod(x: Array, *, axis: int | None = None) -> Array:
     """Running product along an axis, or of the flattened array; its slopes are exact where entries are 0."""
     return np.cumprod(x, axis=axis)

@@ -39,7 +39,7 @@ def sums(y: Shape, x: Shape, **params: Any) -> Cost:
     jvp="linear",
     cost=sums,
     numpy=np.sum,
-    fresh=True,
+    no_alias=True,
 )
 def sum_(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
     """Sum over axes, all by default."""
@@ -55,7 +55,7 @@ def _mean_cost(y: Shape, x: Shape, **params: Any) -> Cost:
     jvp="linear",
     cost=_mean_cost,
     numpy=np.mean,
-    fresh=True,
+    no_alias=True,
 )
 def mean(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
     """Mean over axes, all by default; of nothing it is an error."""
@@ -96,7 +96,7 @@ def _var_push(dx: Any, d: Any, shape: Shape, axis: Axis, ddof: float, keepdims: 
     aux={"d": _centred},
     cost=lambda y, x, **params: Cost(6 * math.prod(x), (math.prod(x) + math.prod(y),)),
     numpy=np.var,
-    fresh=True,
+    no_alias=True,
 )
 def var(x: Array, *, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Array:
     """Variance over axes, ``sum((x - mean)**2) / (n - ddof)``; exactly 0 of equal entries."""
@@ -122,7 +122,7 @@ def _std_push(dx: Any, y: Any, d: Any, shape: Shape, axis: Axis, ddof: float, ke
     aux={"d": _centred},
     cost=lambda y, x, **params: Cost(6 * math.prod(x) + math.prod(y), (2 * math.prod(x) + 3 * math.prod(y),)),
     numpy=np.std,
-    fresh=True,
+    no_alias=True,
 )
 def std(x: Array, *, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Array:
     """Standard deviation over axes, the root of `var`; slope 0 where all entries are equal."""
@@ -184,7 +184,7 @@ def _norm_push(dx: Any, x: Any, y: Any, axis: Axis, keepdims: bool) -> Any:
     vjp=_norm_rule,
     jvp=_norm_push,
     cost=lambda y, x, **params: Cost(2 * math.prod(x), (2 * math.prod(x) + 2 * math.prod(y),)),
-    fresh=True,
+    no_alias=True,
     name="norm",
 )
 def _norm(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:

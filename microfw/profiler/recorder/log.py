@@ -48,7 +48,7 @@ class Log:
     number = steps = observed = replays = saved_bytes = 0
 
     def __init__(self) -> None:
-        self.phases = np.zeros(len(NAMES), np.int64)  # nanoseconds, by number of the phase
+        self.phases: Any = 0  # nanoseconds by number of the phase, once there are any: an array takes 1 us to make
         self.pending: list[list[int]] = []  # lists for `add_marks`
         self.folded: dict[tuple[str, str], Row] = {}
 
@@ -63,7 +63,7 @@ class Log:
         table = np.array(marks, np.int64).reshape(-1, 2)
         before, after = table[:-1, 1], table[1:, 1]
         phases = np.where(before == IDLE, AFTER_IDLE[after], before)
-        self.phases += np.bincount(phases, np.diff(table[:, 0]), len(self.phases)).astype(np.int64)
+        self.phases = self.phases + np.bincount(phases, np.diff(table[:, 0]), len(NAMES)).astype(np.int64)
 
     def add_pattern(self, pattern: Pattern, count: int) -> None:
         """Add the steps that went through a pattern."""
@@ -78,7 +78,7 @@ class Log:
             self.add_pattern(pattern, count)
         metrics = {name: float(v) for name, v in self.metrics.items() if isinstance(v, float) and isfinite(v)}
         self.add_pending()
-        ns: list[int] = self.phases.tolist()
+        ns: list[int] = np.broadcast_to(self.phases, len(NAMES)).tolist()
         epoch = Epoch(
             self.number,
             steps=self.steps,

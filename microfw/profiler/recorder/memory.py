@@ -84,7 +84,7 @@ class SavedMemory:
 
 def _parents(node: Node) -> dict[int, Any]:
     """Return a node's parents by the index of the input."""
-    return {p.index: parent for p, parent in zip(node.form.partials, node.parents or (), strict=False)}
+    return {p.index: parent for p, parent in zip(node.spec.partials, node.parents or (), strict=False)}
 
 
 def _saved_inputs(node: Node) -> dict[int, Any]:
@@ -92,7 +92,7 @@ def _saved_inputs(node: Node) -> dict[int, Any]:
     op, found = node.op, dict(enumerate(node.inputs))
     if node.parents is None:  # freed by an earlier backward, which raises an error for it
         return {}
-    for partial, places in zip(node.form.partials, node.form.places, strict=True):
+    for partial, places in zip(node.spec.partials, node.spec.saved_indices, strict=True):
         for source, place in zip(partial.sources, places, strict=True):
             if source not in op.inputs or node.saved[place] is None:
                 continue

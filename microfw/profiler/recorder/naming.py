@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
-from microfw.autograd.mode import Scope, chain
+from microfw.autograd.scope import Scope, chain
 from microfw.nn.module import Module
 from microfw.profiler.session import Layer
 

@@ -185,7 +185,7 @@ class Again:
         copies: dict[int, Any] = {}
         parts = []
         for position, arrays, links in path:
-            linked = {p.index: found for p, found in zip(position.site.form.partials, links, strict=False)}
+            linked = {p.index: found for p, found in zip(position.site.spec.partials, links, strict=False)}
             inputs: list[tuple[int, Any]] = []
             for k, x in enumerate(arrays):
                 if type(x) is Position:

@@ -12,14 +12,16 @@ from time import perf_counter_ns
 from typing import Any
 
 from microfw.autograd.graph import Leaf, Node, reachable
-from microfw.autograd.mode import MODE, Observer
+from microfw.autograd.mode import MODE
+from microfw.autograd.observer import Observer
 from microfw.autograd.phases import BACKWARD, BEFORE_FORWARD, EVALUATION, FORWARD, IDLE
+from microfw.autograd.scope import THREAD_SCOPE, Scope
 from microfw.nn.module import Module
 from microfw.profiler.recorder.log import Log
 from microfw.profiler.recorder.naming import LayerNames
 from microfw.profiler.recorder.sampling import MAX_MARKS, SampledTimer, Schedule, every_nth
 from microfw.profiler.recorder.sequence import Position, Sequence, Sequences
-from microfw.profiler.recorder.stats import Pattern, Site, add_constant, constant_site, node_site
+from microfw.profiler.recorder.stats import Pattern, Site, needs, settings
 
 MOST_PATTERNS = 64
 """How many patterns are kept apart, so that memory does not grow where every step is another."""
@@ -112,13 +114,13 @@ class Recorder(SampledTimer, Observer):
                 return
         self.forward_ended = ended
         if node is None:
-            add_constant(self, op, inputs, params, output, ended - began)
+            self._add_constant(op, inputs, params, output, ended - began)
             return
         scope = node.scope
         position: Any = self.position.next  # most likely the same op as in the step before
         try:
             same = (
-                position.form is node.form
+                position.spec is node.spec
                 and position.module is (None if scope is None else scope[0])
                 and position.shape == node.shape
                 and position.params == params
@@ -126,7 +128,7 @@ class Recorder(SampledTimer, Observer):
             # without strict=False, which takes 50 ns
             if node.parents != position.links:  # one comparison where all parents are leaves
                 for parent, found in zip(node.parents, position.links):  # type: ignore[arg-type]  # noqa: B905
-                    if parent is not found and parent._note is not found:  # type: ignore[union-attr]
+                    if parent is not found and parent._metadata is not found:  # type: ignore[union-attr]
                         same = False
             for k in position.constants:
                 same = same and position.shapes[k] == getattr(inputs[k], "shape", ())
@@ -138,7 +140,7 @@ class Recorder(SampledTimer, Observer):
             position = self.sequences.move(self.position, site, node, inputs, params)
             if len(self.sequences.all) > known:
                 self.set_up_ns += perf_counter_ns() - ended
-        self.position = node._note = position
+        self.position = node._metadata = position
         position.site.forward_ns += ended - began
 
     def _in_forward(
@@ -161,7 +163,7 @@ class Recorder(SampledTimer, Observer):
                 self.marks += (began, EVALUATION, ended, IDLE)
         elif phase == BACKWARD and MODE.get().recomputing:
             if node is None:
-                add_constant(self, op, inputs, params, output, ended - began, again=True)
+                self._add_constant(op, inputs, params, output, ended - began, again=True)
                 return False
             leaves = tuple([isinstance(parent, Leaf) for parent in node.parents or ()])
             site = self.site(op, node, inputs, params, leaves)
@@ -169,7 +171,7 @@ class Recorder(SampledTimer, Observer):
             site.again += 1
             if site not in self.recomputed:
                 self.recomputed[site] = Position(site)
-            node._note = self.recomputed[site]
+            node._metadata = self.recomputed[site]
         return phase == FORWARD
 
     batches = True
@@ -185,14 +187,64 @@ class Recorder(SampledTimer, Observer):
         each = iter(times)
         for node, began, ended in zip(each, each, each, strict=True):
             try:
-                site = node._note.site
+                site = node._metadata.site
             except AttributeError:  # recorded before the profiler was attached, or by a hook
                 continue
             site.backward_ns += ended - began
             site.rules += 1
 
-    site = node_site
-    constant = constant_site
+    def site(
+        self,
+        op: Any,
+        node: Node,
+        inputs: tuple[Any, ...],
+        params: dict[str, Any],
+        leaves: tuple[bool, ...] = (),
+    ) -> Site:
+        """Return the site of an op that has recorded a node; in a checkpoint, by which parents are leaves, too."""
+        path = self.names.name(node.scope, (site.scope for site in self.step_sites))
+        shapes = [getattr(a, "shape", ()) for a in inputs]
+        distinct = settings(op, node.shape, shapes, params)
+        key = (node.spec, path, node.shape, tuple(shapes), needs(node), distinct, leaves)
+        site = self.sites.get(key)
+        if site is None:
+            site = self.sites[key] = Site(op, node, path, node.shape, shapes, params, leaves)
+        site.scope, site.module = node.scope, None if node.scope is None else node.scope[0]
+        return site
+
+    def constant(
+        self, op: Any, inputs: tuple[Any, ...], params: dict[str, Any], output: Any, scope: Scope | None
+    ) -> Site:
+        """Return the site of an op that has run without a node."""
+        shape = output.shape
+        path = self.names.name(scope, (site.scope for site in self.step_sites))
+        shapes = [getattr(a, "shape", ()) for a in inputs]
+        key = (op, path, shape, tuple(shapes), settings(op, shape, shapes, params))
+        site = self.sites.get(key)
+        if site is None:
+            site = self.sites[key] = Site(op, None, path, shape, shapes, params)
+        return site
+
+    def _add_constant(
+        self,
+        op: Any,
+        inputs: tuple[Any, ...],
+        params: dict[str, Any],
+        output: Any,
+        ns: int,
+        again: bool = False,
+    ) -> None:
+        """Count an op of a training step that recorded no node, since nothing in it is trained: frozen layers."""
+        if not MODE.get().recording:
+            return  # evaluation
+        scope = THREAD_SCOPE.scope
+        site = self.constant(op, inputs, params, output, scope)
+        if again:
+            site.backward_ns += ns
+            site.again += 1
+            return
+        site.forward_ns += ns
+        site.rules += 1
 
     @property
     def step_sites(self) -> Iterator[Site]:
@@ -204,7 +256,7 @@ class Recorder(SampledTimer, Observer):
     def before_backward(self, loss: Any, retain: bool = False) -> None:
         """Count the pattern of a loss; a new one is worked out now, while the graph is there."""
         node, here = loss._node, self.position
-        position = getattr(node, "_note", None)
+        position = getattr(node, "_metadata", None)
         pattern = here.unknown if position is None else position.pattern
         if pattern is None or not pattern.listed:
             began = perf_counter_ns()
@@ -217,8 +269,8 @@ class Recorder(SampledTimer, Observer):
         pattern.count += 1
         if retain:
             for each in reachable(node):
-                if each.note is not None:
-                    each._note = each._note.retained()
+                if each.metadata is not None:
+                    each._metadata = each._metadata.retained()
         self.last = here, pattern
         self.nodes_walked += pattern.nodes
         if self.nodes_walked >= here.depth:  # else there are nodes that another backward pass will walk

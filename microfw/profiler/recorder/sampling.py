@@ -11,7 +11,7 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
 
-from microfw.autograd.mode import StepTimer
+from microfw.autograd.observer import StepTimer
 from microfw.autograd.phases import (
     BACKWARD,
     BEFORE_EVALUATION,
@@ -236,8 +236,9 @@ class SampledTimer(StepTimer):
     def _hand_over(self) -> None:
         """Put what was noted into the log."""
         losses = self.losses
-        self.log.pending.append(self.marks[:])  # so that an interrupt loses nothing
-        del self.marks[:-2]
+        marks = self.marks
+        self.log.pending.append(marks)  # not copied, which takes 1 us for 50 steps; an interrupt here loses nothing
+        self.marks = marks[-2:]
         if losses:
             values = [array.item() for array in losses if array.size == 1]
             count, total = self.log.losses

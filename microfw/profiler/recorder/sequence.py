@@ -49,8 +49,24 @@ class Position:
     """
 
     __slots__ = (
-        "again", "children", "constants", "depth", "form", "inputs", "links", "module", "next", "params", "pattern",
-        "settings", "shape", "shapes", "site", "unknown", "up", "walked",
+        "again",
+        "children",
+        "constants",
+        "depth",
+        "inputs",
+        "links",
+        "module",
+        "next",
+        "params",
+        "pattern",
+        "settings",
+        "shape",
+        "shapes",
+        "site",
+        "spec",
+        "unknown",
+        "up",
+        "walked",
     )  # fmt: skip
 
     def __init__(self, site: Site | None, up: Position | None = None, links: tuple[Any, ...] = ()) -> None:
@@ -70,7 +86,7 @@ class Position:
         self.settings: dict[str, Any] = {}
         self.constants: tuple[int, ...] = ()
         if site is not None:
-            self.form, self.shape, self.shapes = site.form, site.shape, site.shapes
+            self.spec, self.shape, self.shapes = site.spec, site.shape, site.shapes
             self.module = site.module
 
     def path(self) -> Iterator[Position]:
@@ -128,7 +144,7 @@ class Sequences:
         key = (site, *[self._key(parent, found) for parent, found in zip(parents, links, strict=True)])
         if key not in before.children:
             made = before.children[key] = Position(site, before, links)
-            linked = {p.index for p, found in zip(node.form.partials, links, strict=False) if found is not None}
+            linked = {p.index for p, found in zip(node.spec.partials, links, strict=False) if found is not None}
             made.constants = tuple([k for k in range(len(inputs)) if k not in linked])
             if all(map(is_plain, params.values())):
                 made.params = params
@@ -137,7 +153,7 @@ class Sequences:
         position = before.children[key]
         position.links, position.module = links, site.module
         kept = [x if getattr(x, "nbytes", 0) <= MAX_KEPT else UNKNOWN for x in inputs]
-        for partial, found in zip(node.form.partials, links, strict=False):
+        for partial, found in zip(node.spec.partials, links, strict=False):
             if type(found) is Position:
                 kept[partial.index] = found
         position.inputs = tuple(kept)
@@ -168,4 +184,4 @@ class Sequences:
 
 def link(parent: Any) -> Any:
     """Return what tells which result an op was applied to: a position, a leaf, None, or UNKNOWN."""
-    return getattr(parent, "_note", UNKNOWN) if type(parent) is Node else parent
+    return getattr(parent, "_metadata", UNKNOWN) if type(parent) is Node else parent

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from microfw.autograd.graph import Leaf, Node, reachable
-from microfw.autograd.mode import HERE, MODE, Scope
+from microfw.autograd.scope import Scope
 from microfw.nn.module import Module
 from microfw.profiler.ratio import lacking
 from microfw.profiler.recorder.memory import SavedMemory
 from microfw.profiler.session import Row
-
-if TYPE_CHECKING:
-    from microfw.profiler.recorder.recorder import Recorder
 
 Shape = tuple[int, ...]
 Shapes = list[Shape]
@@ -95,8 +92,23 @@ class Site:
     """
 
     __slots__ = (
-        "again", "backward_ns", "constants", "cost", "factors", "form", "forward_ns", "leaves", "module", "needs", "op",
-        "path", "rules", "scope", "settings", "shape", "shapes",
+        "again",
+        "backward_ns",
+        "constants",
+        "cost",
+        "factors",
+        "forward_ns",
+        "leaves",
+        "module",
+        "needs",
+        "op",
+        "path",
+        "rules",
+        "scope",
+        "settings",
+        "shape",
+        "shapes",
+        "spec",
     )  # fmt: skip
 
     def __init__(
@@ -105,7 +117,7 @@ class Site:
     ) -> None:  # fmt: skip
         self.leaves = sum(leaves)
         self.op = op
-        self.form = None if node is None else node.form
+        self.spec = None if node is None else node.spec
         self.path = path
         self.scope: Scope | None = None
         self.module: Any = None
@@ -142,7 +154,7 @@ class Site:
         """
         row.forward_ns += forward_ns
         row.backward_ns += backward_ns
-        if self.form is None:
+        if self.spec is None:
             row.uncounted += rules * self.cost.uncounted
             for name in ("flops_forward", "products_forward", "products_first"):
                 setattr(row, name, getattr(row, name) + rules * getattr(self.cost, name))
@@ -152,62 +164,6 @@ class Site:
         row.rules += rules
         if again:
             recomputed(row, self, rules, again)
-
-
-def node_site(
-    recorder: Recorder,
-    op: Any,
-    node: Node,
-    inputs: tuple[Any, ...],
-    params: dict[str, Any],
-    leaves: tuple[bool, ...] = (),
-) -> Site:
-    """Return the site of an op that has recorded a node; in a checkpoint also by which of its parents are leaves."""
-    path = recorder.names.name(node.scope, (site.scope for site in recorder.step_sites))
-    shapes = [getattr(a, "shape", ()) for a in inputs]
-    distinct = settings(op, node.shape, shapes, params)
-    key = (node.form, path, node.shape, tuple(shapes), needs(node), distinct, leaves)
-    site = recorder.sites.get(key)
-    if site is None:
-        site = recorder.sites[key] = Site(op, node, path, node.shape, shapes, params, leaves)
-    site.scope, site.module = node.scope, None if node.scope is None else node.scope[0]
-    return site
-
-
-def constant_site(
-    recorder: Recorder, op: Any, inputs: tuple[Any, ...], params: dict[str, Any], output: Any, scope: Scope | None
-) -> Site:
-    """Return the site of an op that has run without a node."""
-    shape = output.shape
-    path = recorder.names.name(scope, (site.scope for site in recorder.step_sites))
-    shapes = [getattr(a, "shape", ()) for a in inputs]
-    key = (op, path, shape, tuple(shapes), settings(op, shape, shapes, params))
-    site = recorder.sites.get(key)
-    if site is None:
-        site = recorder.sites[key] = Site(op, None, path, shape, shapes, params)
-    return site
-
-
-def add_constant(
-    recorder: Recorder,
-    op: Any,
-    inputs: tuple[Any, ...],
-    params: dict[str, Any],
-    output: Any,
-    ns: int,
-    again: bool = False,
-) -> None:
-    """Count an op of a training step that recorded no node, since nothing in it is trained: frozen layers."""
-    if not MODE.get().recording:
-        return  # evaluation
-    scope = HERE.scope
-    site = constant_site(recorder, op, inputs, params, output, scope)
-    if again:
-        site.backward_ns += ns
-        site.again += 1
-        return
-    site.forward_ns += ns
-    site.rules += 1
 
 
 def recomputed(row: Row, site: Site, walked: int, again: int) -> None:
@@ -243,11 +199,11 @@ class Pattern:
         memory = SavedMemory(nodes)
         for node in nodes:
             leaves |= {parent: prod(parent.shape) for parent in node.parents or () if isinstance(parent, Leaf)}
-            if node.note is None:  # recorded before the profiler came, or a checkpoint
+            if node.metadata is None:  # recorded before the profiler came, or a checkpoint
                 continue
-            site = node.note.site
+            site = node.metadata.site
             row = replace(site.cost)
-            if node.note.walked:  # and retained: only what backward does comes again
+            if node.metadata.walked:  # and retained: only what backward does comes again
                 row = Row(row.layer, row.op, flops_backward=row.flops_backward, products_backward=row.products_backward)
             else:
                 self.nodes += 1
@@ -281,14 +237,14 @@ def uses_weight(node: Node, factors: tuple[int, ...], known: dict[int, set[Leaf]
     own = known.get(id(module))
     if own is None:
         own = known[id(module)] = weights_of(module)
-    parents = {p.index: parent for p, parent in zip(node.form.partials, node.parents or (), strict=False)}
+    parents = {p.index: parent for p, parent in zip(node.spec.partials, node.parents or (), strict=False)}
     stack = [parents[k] for k in factors]
     while stack:
         parent = stack.pop()
         if isinstance(parent, Leaf):
             if parent in own:
                 return True
-        elif isinstance(parent, Node) and parent.note is not None and not parent.note.site.cost.flops_forward:
+        elif isinstance(parent, Node) and parent.metadata is not None and not parent.metadata.site.cost.flops_forward:
             stack += [p for p in parent.parents or () if p is not None]
     return False
 

@@ -46,16 +46,16 @@ class Tracer(Recorder):
         """Add an op's time to its site, and keep it."""
         ended = perf_counter_ns()
         super().forward(op, node, inputs, params, output, began)
-        if self.tracing and node is not None and node.note is not None:
-            self._keep(0, node._note.site, began, ended)
+        if self.tracing and node is not None and node.metadata is not None:
+            self._keep(0, node._metadata.site, began, ended)
 
     def walked(self, times: list[Any]) -> None:
         """Add the times of rules to the sites of their nodes, and keep them."""
         super().walked(times)
         each = iter(times)
         for node, began, ended in zip(each, each, each, strict=True):
-            if self.tracing and node.note is not None:
-                self._keep(1, node._note.site, began, ended)
+            if self.tracing and node.metadata is not None:
+                self._keep(1, node._metadata.site, began, ended)
 
     def follow(self, timed: Any) -> None:
         """Count a replayed step, and keep what its clock said of each node."""

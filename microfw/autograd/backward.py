@@ -1,0 +1,220 @@
+"""The backward pass: gradients go from the loss to the leaves, and each node is visited once.
+
+A node is visited when all nodes that used its output have been visited. Whatever uses a value is recorded after it, so
+going through the nodes from the newest to the oldest is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from heapq import heappop, heappush, heappushpop
+from time import perf_counter_ns
+from typing import Any
+
+from microfw.autograd.graph import Leaf, Node, nodes_between
+from microfw.autograd.mode import MODE
+from microfw.autograd.types import Gradient, Partial
+from microfw.errors import GraphError, ShapeError
+
+MAX_TIMES = 3000
+"""How many entries an observer gets at once: every third one is a node, which stays in memory until then."""
+
+AsDifferentiable = Callable[[Node, Partial, tuple[Any, ...]], tuple[Any, ...]]
+"""Turns the values that an edge saved into Tensors connected to the graph."""
+
+
+def backward_pass(
+    seeds: Iterable[tuple[Node | Leaf, Gradient]],
+    *,
+    targets: Collection[Node | Leaf] | None = None,
+    since: int = 0,
+    as_differentiable: AsDifferentiable | None = None,
+    retain: bool = False,
+) -> dict[Node | Leaf, Gradient]:
+    """Carry gradients from the seeds to the leaves, visiting each node once, the newest first.
+
+    There is no recursion: depth is limited by memory alone.
+
+    Parameters
+    ----------
+    seeds : iterable of (node or leaf, gradient)
+        Where to start, and the gradient with respect to each.
+    targets : collection of nodes and leaves, optional
+        Whose gradients to return; all leaves if not given. Only nodes that lead to a target are visited.
+    since : int
+        Nodes recorded before this one are not visited.
+    as_differentiable : callable, optional
+        Turns the values that an edge saved into Tensors connected to the graph, so that the backward pass itself is
+        recorded and can be differentiated again. The graph is then retained.
+    retain : bool
+        Keep the saved values for another backward pass.
+
+    Returns
+    -------
+    dict
+        The gradient of each leaf (or target) reached. Nothing else is left behind.
+
+    Raises
+    ------
+    GraphError
+        If an earlier backward pass has freed the graph, or a saved array was written to since.
+    ShapeError
+        If an op's derivative has a shape that does not fit the op's input.
+    """
+    observer = MODE.get().observer
+    if observer is not None and not observer.enabled:
+        observer = None
+    needed = None if targets is None else nodes_between(seeds := list(seeds), targets, since)
+    free = as_differentiable is None and not retain
+    wants_grad_inputs = observer is not None and observer.wants_grad_inputs
+    generated = as_differentiable is None and not wants_grad_inputs
+    grads: dict[Node | Leaf, Gradient] = {}
+    found: dict[Node | Leaf, Gradient] = {}
+    # A chain of nodes, as in most models, never touches the heap: that halves the time of finding the next node.
+    ready: list[Node] = []  # nodes just reached
+    heap: list[tuple[int, Node]] = []  # nodes reached before, by number, the newest first
+    for root, seed in seeds:
+        if needed is not None and root not in needed:
+            continue
+        if root in grads:
+            grads[root] = grads[root] + seed
+        else:
+            grads[root] = seed
+            if type(root) is Node:
+                ready.append(root)
+    start_ns = 0
+    times: list[Any] = []  # for an observer: node, start, end
+    batches = observer is not None and observer.batches and not wants_grad_inputs
+    try:
+        while ready or heap:
+            if observer is not None:
+                start_ns = perf_counter_ns()
+            if not ready:
+                node = heappop(heap)[1]
+            else:
+                node = ready.pop()
+                if ready or heap:
+                    for other in ready:
+                        heappush(heap, (-other.order, other))
+                    ready.clear()
+                    node = heappushpop(heap, (-node.order, node))[1]
+            g = grads.pop(node)
+            if node.parents is None:
+                raise GraphError(
+                    f"{node.where}: this graph was already walked and its saved values are freed; "
+                    "call backward(retain_graph=True) the first time, or compute the loss again"
+                )
+            if targets is not None and node in targets:
+                found[node] = g
+            grad_inputs: list[Gradient] | None = [] if wants_grad_inputs else None
+            spec = node.spec
+            if spec.hooked:
+                g = node.hooks(g)
+            try:
+                if generated and spec.backward_fn is not None:
+                    spec.backward_fn(node, g, grads, ready, needed)
+                else:
+                    visit_edges(node, g, grads, ready, needed, as_differentiable, grad_inputs)
+            except Exception as error:
+                explained = explain_failure(node, error)
+                if explained is error:
+                    raise
+                raise explained from error
+            for leaf, version in node.saved_versions:  # another thread, too, may have written while the rules read
+                if leaf.version != version:
+                    raise stale_error(node, leaf, version)
+            if observer is not None:
+                if batches:
+                    times += (node, start_ns, perf_counter_ns())
+                    if len(times) > MAX_TIMES:
+                        observer.walked(times)
+                        times.clear()
+                else:
+                    observer.backward(node, g, grad_inputs, start_ns)
+            if free:
+                node.parents = None
+                node.saved = ()
+                if spec.hooked:
+                    node.hooks.clear()
+    finally:
+        if times:
+            observer.walked(times)  # type: ignore[union-attr]
+    return found | grads if found else grads
+
+
+def visit_edges(
+    node: Node,
+    g: Gradient,
+    grads: dict[Node | Leaf, Gradient],
+    ready: list[Node],
+    needed: Collection[Node | Leaf] | None,
+    as_differentiable: AsDifferentiable | None = None,
+    grad_inputs: list[Gradient] | None = None,
+) -> None:
+    """Call the derivative of each edge of a node, and add what it returns to the parent's gradient.
+
+    `codegen` writes the same out for each op. This loop is for nodes of no op, for backward passes that are recorded,
+    and for observers that want each input gradient.
+    """
+    for parent, partial, args in node.edges or ():
+        if needed is not None and parent not in needed:
+            continue
+        if as_differentiable is not None:
+            args = as_differentiable(node, partial, args)
+        grad_input = accumulate(node, parent, partial.vjp(g, *args), grads, ready)
+        if grad_inputs is not None:
+            grad_inputs.append(grad_input)
+
+
+def accumulate(
+    node: Node, parent: Node | Leaf, grad_input: Gradient, grads: dict[Node | Leaf, Gradient], ready: list[Node]
+) -> Gradient:
+    """Add a node's input gradient to the gradient of the parent; return it in the parent's shape."""
+    if grad_input.shape != parent.shape:
+        grad_input = unbroadcast(grad_input, parent.shape, node)
+    if parent in grads:
+        grads[parent] = grads[parent] + grad_input
+    else:
+        grads[parent] = grad_input
+        if type(parent) is Node:
+            ready.append(parent)
+    return grad_input
+
+
+def unbroadcast(g: Gradient, shape: tuple[int, ...], node: Node) -> Gradient:
+    """Sum a gradient over the axes along which NumPy repeated an input of the given shape."""
+    extra = len(g.shape) - len(shape)
+    axes = tuple(range(extra)) + tuple(
+        extra + i for i, n in enumerate(shape) if n == 1 and g.shape[extra + i : extra + i + 1] != (1,)
+    )
+    if extra >= 0 and all(n in (1, m) for n, m in zip(shape, g.shape[extra:], strict=True)):
+        return g.sum(axis=axes).reshape(shape)
+    raise ShapeError(
+        f"{node.where}: the derivative rule gave shape {g.shape} for an input of shape {shape}; "
+        "a rule must return the input's shape, or one that broadcasting made of it"
+    )
+
+
+def stale_error(node: Node, leaf: Leaf, version: int) -> GraphError:
+    """Return the error for a saved array that was written to after the forward pass."""
+    name = f"parameter {leaf.name!r}" if leaf.name else f"a leaf of shape {leaf.shape}"
+    return GraphError(
+        f"{node.where}: {name} was written to after this step's forward pass used it "
+        f"(version {version} then, {leaf.version} now), so its old value is gone; "
+        "call backward before you change it, or compute the loss again"
+    )
+
+
+def explain_failure(node: Node, error: Exception) -> Exception:
+    """Return the cause of an error in a derivative rule: a write, a rule that returns no array, or the error itself."""
+    for leaf, version in node.saved_versions:
+        if leaf.version != version:
+            return stale_error(node, leaf, version)
+    if isinstance(error, AttributeError) and error.name == "shape":
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        if trace is not None and trace.tb_frame.f_code.co_name in ("_backward", "accumulate"):  # not within the rule
+            got = f"{type(error.obj).__name__}; multiply by g, or use np.full_like"
+            return GraphError(f"{node.where}: expected the derivative rule to return an array, got {got}")
+    return error

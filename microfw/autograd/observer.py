@@ -1,0 +1,122 @@
+"""Observers of the engine: `Observer` is notified of ops, `StepTimer` of the phases of training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from microfw.autograd.graph import Node
+from microfw.autograd.phases import OTHER
+from microfw.autograd.scope import Scope
+from microfw.autograd.types import Gradient, Op
+
+
+class Observer:
+    """Notified of every op as it runs, and of every node as its derivative rule runs. Override what you need.
+
+    ``began`` is the time before, in nanoseconds of ``time.perf_counter_ns``.
+    """
+
+    enabled: bool = True
+    """If False, it is not notified. It may change at the end of a step."""
+
+    wants_grad_inputs: bool = False
+    """Whether `backward` gets the shares of the gradient; else it gets None."""
+
+    batches: bool = False
+    """Whether `walked` is notified of many nodes at once, and not `backward` of each."""
+
+    follows: bool = False
+    """Whether a step may be replayed, of which `follow` alone is notified."""
+
+    def forward(
+        self,
+        op: Op,
+        node: Node | None,
+        inputs: tuple[Any, ...],
+        params: dict[str, Any],
+        output: np.ndarray[Any, Any],
+        began: int,
+    ) -> None:
+        """Notify of an op that has run; ``node`` is None if nothing was recorded."""
+
+    def read(self) -> None:
+        """Notify that the values of a Tensor are read."""
+
+    def bound(self) -> Any:
+        """Return the observer's record of the step that has just run, with its ``sites``, one for each node."""
+
+    def constant(
+        self, op: Op, inputs: tuple[Any, ...], params: dict[str, Any], output: np.ndarray[Any, Any], scope: Scope | None
+    ) -> Any:
+        """Return what it made of an op that has run without a node, if anything."""
+
+    def follow(self, timed: Any) -> None:
+        """Notify of a replayed step, whose times are in a `Timed` plan."""
+
+    def before_backward(self, loss: Any, retain: bool = False) -> None:
+        """Notify that ``backward`` is about to walk the graph of a Tensor, which stays if ``retain``."""
+
+    def backward(self, node: Node, gradient: Gradient, shares: list[Gradient] | None, began: int) -> None:
+        """Notify that a node's derivative rule has run, with a share of the gradient for each edge."""
+
+    def walked(self, times: list[Any]) -> None:
+        """Notify that derivative rules have run: node, began, ended, one after the other."""
+
+    def alongside(self, observer: Observer) -> Observer:
+        """Return what to notify if another observer is attached while this one is: that one alone."""
+        return observer
+
+
+class StepTimer:
+    """Notified as training goes from one phase to the next; see `microfw.autograd.phases`. Override what you need.
+
+    Attributes
+    ----------
+    enabled : bool
+        Whether the step is observed. If False, only evaluations are timed. It changes at the end of a step.
+    losses : list or None
+        Where replayed steps put their losses.
+    """
+
+    enabled: bool = True
+    losses: Any = None
+
+    def switch(self, phase: int) -> int:
+        """Begin a phase, and return the one that ends."""
+        return phase
+
+    def on_module_start(self, recording: bool) -> int | None:
+        """Notify that an outermost module is called; return the phase to go back to after it, if any.
+
+        While the timer is not enabled, it is notified of evaluations alone.
+        """
+
+    def on_module_error(self) -> None:
+        """Notify that an outermost module has raised an error while ops were recorded."""
+
+    def on_backward_start(self, loss: np.ndarray[Any, Any]) -> int:
+        """Notify that ``backward`` starts; return what `on_backward_end` gets."""
+        return OTHER
+
+    def on_backward_end(self, before: int) -> None:
+        """Notify that ``backward`` has ended, or failed; not while the timer is not enabled."""
+
+    def on_update(self, optimizer: Any, began: int) -> None:
+        """Notify that an optimizer has updated its parameters, and when it began."""
+
+    def on_update_error(self, began: int) -> None:
+        """Notify that an update has failed, and when it began."""
+
+    def on_replay(self, began: int, middle: int, ended: int) -> None:
+        """Notify of both passes of a replayed step. The times are 0 if the timer is not enabled."""
+
+    def on_replay_end(self) -> None:
+        """Notify that a replayed step has ended."""
+
+    def on_set_up(self, ns: int) -> None:
+        """Add nanoseconds that a replayed step took to get ready for this timer: an eager run, and writing code."""
+
+    def on_replayed_step(self, began: int, middle: int, ended: int, updating: int, updated: int) -> None:
+        """Notify of a whole replayed step: what `on_replay`, `on_update` and `on_replay_end` would be notified of."""

@@ -1,0 +1,52 @@
+"""A sweep as text for a terminal."""
+
+from __future__ import annotations
+
+from microfw.errors import printable
+from microfw.law.data import huge
+from microfw.law.report import WORDS
+from microfw.law.sweeps import Sweep
+from microfw.profiler.reports.text import _wrap, short, table, whole
+
+
+def sweep_report(sweep: Sweep) -> str:
+    """Describe a family of models, and the exponents."""
+    head = [sweep.over, "N", "P", "N + P", "steps", "steps/(N+P)", "backward ops", "seconds", "N x P", "paths"]
+    rows = []
+    for value, found in zip(sweep.values, sweep.laws, strict=True):
+        c, way = found.count("scalars"), found.way("backprop", "tensors")
+        assert c is not None
+        cells = [whole(v) for v in (c.N, c.P, c.N + c.P, c.steps)]
+        cells += [f"{c.steps / (c.N + c.P):.3f}", whole(way.operations or 0), f"{way.seconds:.1e}"]
+        rows.append([str(value), *cells, short(c.N * c.P), huge(found.paths or 0)])
+    fits = [
+        [
+            f.strategy,
+            f"{WORDS.get(f.quantity, f.quantity)}, on {f.graph}" + (" *" if f.sampled else ""),
+            f"{f.exponent:.3f}",
+            f"{f.low:.3f} to {f.high:.3f}",
+        ]
+        for f in sweep.fits
+    ]
+    first = sweep.laws[0]
+    lines = [
+        *_wrap(f"microfw law: over {sweep.over}{' of ' + first.name if first.name else ''}, from {first.model} on"),
+        "",
+        "Models, in scalars (seconds: backprop with its forward pass, on tensors)",
+        table(head, rows),
+        "",
+        "Growth: cost ~ (N + P) ** exponent",
+        table(["strategy", "quantity", "exponent", "95 % interval"], fits),
+    ]
+    notes = "Least squares on logarithms, with Student's t for the interval. "
+    if any(f.sampled for f in sweep.fits):
+        notes += (
+            "*: some of the numbers are extrapolated from a sample of the parameters; their spread is in the interval. "
+        )
+    notes += (
+        "N: nodes of the scalar graph that the loss depends on; P: trainable numbers; steps: rules called plus "
+        "gradients added into parameters; backward ops: scalar operations in the rules, by their cost rules. In "
+        "seconds small models grow more slowly, since Python's work for a tensor node does not depend on its size. "
+        "Seconds are the wall clock's, and scatter where other programs run."
+    )
+    return printable("\n".join(lines + _wrap(notes)))
