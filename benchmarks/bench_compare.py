@@ -1,6 +1,6 @@
 """How often `compare` is right: pairs of identical runs, and pairs in which something is slower.
 
-    python tests/benchmarks/bench_compare.py [--pairs 40] [--rounds 20] [--only identical]
+    python benchmarks/bench_compare.py [--pairs 40] [--rounds 20] [--only identical]
 
 A pair is two runs on digits (64-64-64-10, batch 32), made alternately or one after the other. In a slower one the layer
 in the middle waits in its op, forward and backward, for 15 % of the time that the layer takes, as measured before; or a

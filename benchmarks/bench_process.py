@@ -1,6 +1,6 @@
 """Time whole processes, start to exit: load digits, train 64-64-10 for 20 epochs with batches of 32, evaluate.
 
-    python tests/benchmarks/bench_process.py [--rounds N] [--forms sklearn,npz]
+    python benchmarks/bench_process.py [--rounds N] [--forms sklearn,npz]
 
 Two forms: the data come through ``sklearn.datasets`` in every column, or from an ``.npz`` file, so that nothing
 needs to import scikit-learn.
@@ -21,7 +21,7 @@ import time
 from interleaved import environment, heading, ratios, rotated, save_digits, shown, table
 
 SCRIPT = str(pathlib.Path(__file__).with_name("process_jobs.py"))
-PACKAGE = pathlib.Path(__file__).parents[2] / "microfw"
+PACKAGE = pathlib.Path(__file__).parents[1] / "microfw"
 LOAD, OURS, TORCH, JAX, SKLEARN = "only load the data", "microfw", "PyTorch eager", "JAX jit", "MLPClassifier"
 REPLAY = "microfw replay"
 FORMS = {"sklearn": (LOAD, OURS, REPLAY, TORCH, JAX, SKLEARN), "npz": (LOAD, OURS, REPLAY, TORCH, JAX)}

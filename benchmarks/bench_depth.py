@@ -1,6 +1,6 @@
 """Time forward and backward through chains of 10 to 10,000 multiplies, microfw beside PyTorch.
 
-    python tests/benchmarks/bench_depth.py [--rounds N] [--lengths 10,100,1000,10000]
+    python benchmarks/bench_depth.py [--rounds N] [--lengths 10,100,1000,10000]
 
 The arrays hold 16 floats, so that nearly all of the time is the cost of a node. Chains come in two kinds: by a
 constant (one gradient a node) and by a parameter (two, of which one is accumulated into the same leaf).

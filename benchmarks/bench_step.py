@@ -1,6 +1,6 @@
 """Time one training step of small networks on digits: microfw beside NumPy by hand and beside its peers.
 
-    python tests/benchmarks/bench_step.py [--rounds N] [--workloads tiny,...] [--columns ...] [--markdown FILE]
+    python benchmarks/bench_step.py [--rounds N] [--workloads tiny,...] [--columns ...] [--markdown FILE]
 
 The losses of the first steps are compared before anything is timed.
 """

@@ -1,6 +1,6 @@
 """What profiling costs, and whether the backward time lands on the right layer.
 
-    python tests/benchmarks/bench_profiler.py [--rounds 41]
+    python benchmarks/bench_profiler.py [--rounds 41]
 
 Prints the time of an epoch on digits (64-64-10, batch 32, through the Trainer) with the profiler against that of one
 without, in the same fit; whole fits, with and without; the same for passes over 20 batches in a script's loop whose

@@ -1,6 +1,6 @@
 """Whether a profile states its own cost right: the share that it prints beside the one measured in turns.
 
-    python tests/benchmarks/bench_overhead.py [--rounds 20] [--only eager,trace]
+    python benchmarks/bench_overhead.py [--rounds 20] [--only eager,trace]
 
 In each of eight configurations plain and profiled turns alternate. A stated share is right if it is within a third of
 the measured one, or within two points.
