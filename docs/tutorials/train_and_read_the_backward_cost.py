@@ -264,7 +264,7 @@ print(f"by the graph {weight.grad[20, 3]:.9f}, by differences {(sides[0] - sides
 # dense layer one for each row of the batch. *saved* are the bytes kept for the backward pass. Each array counts where it
 # was kept first, so a layer whose input an earlier layer has kept shows 0.
 #
-# The last row is the rest of the time: ``backward`` as a whole has its own clock, and the time that belongs to no node is
+# The row before the total is the rest of the time: ``backward`` as a whole has its own clock, and the time that belongs to no node is
 # spent between the nodes. So the rows together are the whole backward time, and count nothing twice:
 
 for row in total.layers():
