@@ -50,7 +50,7 @@ class Watch(Observer):
             self.other.forward(op, node, inputs, params, output, began)
         self.applied.append(Applied(op, node, inputs, params, output))
 
-    def read(self) -> None:
+    def on_value_read(self) -> None:
         """Note that the step looks at a value, and where."""
         self.looked = self.looked or path(THREAD_SCOPE.scope) or "the function"
 

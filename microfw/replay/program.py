@@ -71,7 +71,7 @@ def program(replay: Replay, timer: Any, enabled: bool, timed: Timed | None) -> F
         *indented([
             *_if(carried is not None, "before = carried.save()"),
             *both,
-            *_if(timed is not None, "timed.observer.follow(timed)"),
+            *_if(timed is not None, "timed.observer.on_replayed_ops(timed)"),
             "for leaf, slot in leaves:",
             "    leaf.grad = slot",
             *_if(bool(replay.others), "for leaf in others:", "    leaf.grad = None"),

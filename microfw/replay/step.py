@@ -104,7 +104,7 @@ class CompiledStep:
         """Return the plan to replay, if there is one and it is right, and what does both passes if not."""
         replay, mode = self.replays.get(key), MODE.get()
         observer = mode.observer
-        if mode.nested or not mode.recording or not (observer is None or observer.follows):
+        if mode.nested or not mode.recording or not (observer is None or observer.supports_replay):
             return None, self._eager
         if replay is None and key in self.reasons and not self._again(key):
             return None, self._eager
@@ -136,7 +136,7 @@ class CompiledStep:
         timer, began = MODE.get().timer, perf_counter_ns()
         made = self._eager(arrays, between)
         with phase(PREPARATION):
-            sequence = observer.bound()
+            sequence = observer.last_sequence()
             if sequence is not None and len(sequence.sites) >= len(replay.plan.captured.nodes):  # no other ran since
                 replay.timed = Timed(replay.plan, observer, sequence)
                 replay.timed.example = replay, arrays

@@ -292,16 +292,16 @@ class Recorder(SampledTimer, Observer):
 
     # Steps that are replayed
 
-    follows = True
+    supports_replay = True
 
-    def bound(self) -> Sequence | None:
+    def last_sequence(self) -> Sequence | None:
         """Return the sequence of the step that has just run."""
         if self.last is None:
             return None
         position, pattern = self.last
         return Sequence([above.site for above in position.path()][::-1], pattern)
 
-    def follow(self, timed: Any) -> None:
+    def on_replayed_ops(self, timed: Any) -> None:
         """Count a step's pattern; the readings of its clock are added up later."""
         if timed is not self.followed:  # the first in a row
             if timed.pattern not in self.patterns:
