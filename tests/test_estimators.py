@@ -856,4 +856,4 @@ def test_targets_of_one_column_meet_the_plan_of_fit(diabetes):
     step = made._learner.stepper.compiled.step
     (plan,) = step.replays.values()
     made.partial_fit(X[:32].copy(), y[:32])
-    assert step._runs is plan.runs and len(step.replays) + len(step.seen) == 1
+    assert step._programs is plan.programs_by_mode and len(step.replays) + len(step.seen) == 1

@@ -52,8 +52,8 @@ class Observer:
     ) -> Any:
         """Return what it made of an op that has run without a node, if anything."""
 
-    def on_replayed_ops(self, timed: Any) -> None:
-        """Notify of a replayed step, whose times are in a `Timed` plan."""
+    def on_replayed_ops(self, instrumented: Any) -> None:
+        """Notify of a replayed step, whose times are in an `InstrumentedPlan`."""
 
     def before_backward(self, loss: Any, retain: bool = False) -> None:
         """Notify that ``backward`` is about to walk the graph of a Tensor, which stays if ``retain``."""

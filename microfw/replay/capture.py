@@ -15,12 +15,12 @@ import numpy as np
 from microfw.autograd.backward import unbroadcast
 from microfw.autograd.graph import Leaf, Node, Variable
 from microfw.autograd.tensor import Tensor
-from microfw.replay.observe import Applied, Uncapturable, Watch, plainly
-from microfw.replay.trace import Array, Call, Cell, Tape, Untraceable, copy, plain
+from microfw.replay.observe import CaptureObserver, OpRecord, Uncapturable, is_stateless
+from microfw.replay.trace import Array, CapturedArray, CapturedCall, Tape, Untraceable, copy, plain
 from microfw.replay.verification import same
 
 
-class Captured:
+class CapturedStep:
     """A step as calls on cells.
 
     Attributes
@@ -43,153 +43,157 @@ class Captured:
         Ops that are one call each, and why.
     """
 
-    def __init__(self, watch: Watch, owner: Any) -> None:
+    def __init__(self, observer: CaptureObserver, owner: Any) -> None:
         self.owner = owner
         self.tape = Tape()
-        self.forward: list[Call] = []
-        self.backward: list[Call] = []
-        self.update: list[Call] = []
-        self.whole: Any = None
-        self.inputs: list[Cell] = []
-        self.outputs: list[Cell] = []
-        self.leaves: list[tuple[Leaf, Cell]] = []
-        self.shared: list[tuple[Leaf, Cell]] = []
-        self.nodes: list[Applied] = []
-        self.walked: list[Applied] = []
-        self.constants: list[Applied] = []
+        self.forward: list[CapturedCall] = []
+        self.backward: list[CapturedCall] = []
+        self.update: list[CapturedCall] = []
+        self.update_parts: Any = None
+        self.inputs: list[CapturedArray] = []
+        self.outputs: list[CapturedArray] = []
+        self.leaves: list[tuple[Leaf, CapturedArray]] = []
+        self.shared: list[tuple[Leaf, CapturedArray]] = []
+        self.nodes: list[OpRecord] = []
+        self.walked: list[OpRecord] = []
+        self.constants: list[OpRecord] = []
         self.opaque: dict[str, str] = {}
-        self.cells: dict[int, Cell] = {}
-        self.held: list[Any] = [watch]  # so that no id is given twice
+        self.captured_by_id: dict[int, CapturedArray] = {}
+        self.keep_alive: list[Any] = [observer]  # so that no id is given twice
 
     # Cells of arrays
 
-    def cell(self, array: Any) -> Any:
+    def to_captured(self, array: Any) -> Any:
         """Return the cell that stands for an array; numbers stand for themselves."""
         if not isinstance(array, np.ndarray):
             return array
-        found = self.cells.get(id(array))
+        found = self.captured_by_id.get(id(array))
         if found is None:
-            found = self.name(array, Cell(self.tape, array, fixed=array))
+            found = self.bind(array, CapturedArray(self.tape, array, fixed=array))
         return found
 
-    def name(self, array: Array, cell: Cell) -> Cell:
+    def bind(self, array: Array, captured: CapturedArray) -> CapturedArray:
         """Let a cell stand for an array from here on."""
-        self.cells[id(array)] = cell
-        self.held.append(array)
-        return cell
+        self.captured_by_id[id(array)] = captured
+        self.keep_alive.append(array)
+        return captured
 
-    def slot(self, leaf: Any) -> Cell:
+    def grad_buffer_of(self, leaf: Any) -> CapturedArray:
         """Return the cell of the place for a leaf's gradient."""
         assert leaf.grad_buffer is not None
-        found = self.cells.get(id(leaf.grad_buffer))
+        found = self.captured_by_id.get(id(leaf.grad_buffer))
         if found is None:
-            found = self.name(leaf.grad_buffer, Cell(self.tape, leaf.grad_buffer, fixed=leaf.grad_buffer))
+            found = self.bind(leaf.grad_buffer, CapturedArray(self.tape, leaf.grad_buffer, fixed=leaf.grad_buffer))
         return found
 
     # Forward
 
-    def apply(self, applied: Applied) -> tuple[Cell, dict[str, Cell]]:
+    def apply(self, record: OpRecord) -> tuple[CapturedArray, dict[str, CapturedArray]]:
         """Add one op's calls; return the cells of its value and of what it saves besides."""
-        op = applied.op
-        inputs = [self.cell(a) for a in applied.inputs]
+        op = record.op
+        inputs = [self.to_captured(a) for a in record.inputs]
         start = len(self.tape.calls)
         extra = list(op.aux)
         try:
-            if not all(plainly(v) for v in applied.params.values()):
+            if not all(is_stateless(v) for v in record.params.values()):
                 raise Untraceable("an argument that may change, such as a random generator")
-            made = op.value(*inputs, **applied.params)
+            made = op.value(*inputs, **record.params)
             values = list(made) if extra else [made]
-            if not all(isinstance(v, Cell) for v in values) or not same(values[0].array, applied.output):
+            if not all(isinstance(v, CapturedArray) for v in values) or not same(values[0].array, record.output):
                 raise Untraceable("another value than the op gave")
         except Exception as reason:  # also what an array can do, and a stand-in can't
             del self.tape.calls[start:]
             self.opaque[op.name] = str(reason)
-            values = self._one_call(applied, inputs, len(extra))
-        self._instead(start, lambda: self._one_call(applied, inputs, len(extra), values))
+            values = self._one_call(record, inputs, len(extra))
+        self._set_fallback(start, lambda: self._one_call(record, inputs, len(extra), values))
         if values[0].view is None and any(v is values[0] for v in inputs):
-            values[0] = Cell(self.tape, applied.output, view=(same_array, (values[0],), {}))
-        values[0].array = applied.output
-        self.name(applied.output, values[0])
+            values[0] = CapturedArray(self.tape, record.output, view=(same_array, (values[0],), {}))
+        values[0].array = record.output
+        self.bind(record.output, values[0])
         for call in self.tape.calls[start:]:
-            call.node = applied
+            call.node = record
         return values[0], dict(zip(extra, values[1:], strict=True))
 
-    def _instead(self, start: int, call: Callable[[], Any]) -> None:
+    def _set_fallback(self, start: int, call: Callable[[], Any]) -> None:
         """Give the guards noted since ``start`` the one call that takes over where they fail."""
         guards = [c for c in self.tape.calls[start:] if c.style == "guard"]
         if guards:
             call()
             whole = self.tape.calls.pop()
             for guard in guards:
-                guard.instead = whole
+                guard.fallback = whole
 
-    def _one_call(self, applied: Applied, inputs: list[Any], extra: int, outs: list[Cell] | None = None) -> list[Cell]:
+    def _one_call(
+        self, record: OpRecord, inputs: list[Any], extra: int, outs: list[CapturedArray] | None = None
+    ) -> list[CapturedArray]:
         """Add an op as one call of its value."""
-        op = applied.op
+        op = record.op
         if outs is None:
-            outs = [Cell(self.tape, applied.output)]
+            outs = [CapturedArray(self.tape, record.output)]
         if extra and len(outs) == 1:
-            spec: Any = applied.node and applied.node.spec
+            spec: Any = record.node and record.node.spec
             pairs = zip(spec.partials, spec.saved_indices, strict=True) if spec else ()
             saved = {name: k for p, places in pairs for name, k in zip(p.sources, places, strict=True)}
-            arrays = [applied.saved[saved[name]] if spec else None for name in op.aux]
-            outs += [Cell(self.tape, np.empty(0) if a is None else a) for a in arrays]  # None is never read
-        pure = all(plainly(v) for v in applied.params.values())
+            arrays = [record.saved[saved[name]] if spec else None for name in op.aux]
+            outs += [CapturedArray(self.tape, np.empty(0) if a is None else a) for a in arrays]  # None is never read
+        pure = all(is_stateless(v) for v in record.params.values())
         self.tape.calls.append(
-            Call(op.value, inputs, applied.params, outs[0] if not extra else None, "copy", outs, pure)
+            CapturedCall(op.value, inputs, record.params, outs[0] if not extra else None, "copy", outs, pure)
         )
         return outs
 
     # Backward
 
-    def walk(self, loss: Node, applied: dict[Node, tuple[Applied, Cell, dict[str, Cell]]]) -> None:
+    def walk(self, loss: Node, records: dict[Node, tuple[OpRecord, CapturedArray, dict[str, CapturedArray]]]) -> None:
         """Add the calls of the backward pass, in the order of `graph.walk`."""
-        arrived: dict[Any, Any] = {loss: np.ones(loss.shape, applied[loss][1].dtype)}
-        for node in sorted(applied, key=lambda n: -n.order):
-            if node not in arrived:
+        grads: dict[Any, Any] = {loss: np.ones(loss.shape, records[loss][1].dtype)}
+        for node in sorted(records, key=lambda n: -n.order):
+            if node not in grads:
                 continue  # it does not lead to the loss
             if node.spec.hooked and node.hooks:
                 raise Uncapturable(f"{node.where} has a hook on its gradient")
-            g, start = arrived.pop(node), len(self.tape.calls)
-            self.walked.append(applied[node][0])
+            g, start = grads.pop(node), len(self.tape.calls)
+            self.walked.append(records[node][0])
             for parent, partial, places in zip(
                 node.parents or (), node.spec.partials, node.spec.saved_indices, strict=True
             ):
                 if parent is None:
                     continue
-                if isinstance(parent, Node) and parent not in applied:
+                if isinstance(parent, Node) and parent not in records:
                     raise Uncapturable(
                         f"{node.where}: its input is made by no op of the step, but by a checkpoint or a hook"
                     )
-                args = self._arguments(partial, places, *applied[node])
+                args = self._arguments(partial, places, *records[node])
                 own = isinstance(parent, Leaf) and parent.owner is self.owner
-                if own and partial.vjp_out is not None and parent not in arrived:
-                    share = self.slot(parent)
-                    self._derive(partial.vjp_out, (g, *args, share), node, share)
+                if own and partial.vjp_out is not None and parent not in grads:
+                    grad_input = self.grad_buffer_of(parent)
+                    self._derive(partial.vjp_out, (g, *args, grad_input), node, grad_input)
                 else:
-                    share = self._derive(partial.vjp, (g, *args), node, None)
-                    if share.shape != parent.shape:
-                        share = unbroadcast(share, parent.shape, node)
-                arrived[parent] = arrived[parent] + share if parent in arrived else share
+                    grad_input = self._derive(partial.vjp, (g, *args), node, None)
+                    if grad_input.shape != parent.shape:
+                        grad_input = unbroadcast(grad_input, parent.shape, node)
+                grads[parent] = grads[parent] + grad_input if parent in grads else grad_input
             for call in self.tape.calls[start:]:
-                call.node = applied[node][0]
-        for leaf, share in arrived.items():
+                call.node = records[node][0]
+        for leaf, grad_input in grads.items():
             if isinstance(leaf, Variable):
                 continue
             if leaf.hooks:
                 raise Uncapturable(f"{leaf.name or 'a leaf'} has a hook on its gradient")
             if leaf.owner is not self.owner:
-                self.shared.append((leaf, self.cell(share)))
+                self.shared.append((leaf, self.to_captured(grad_input)))
                 continue
-            target = self.slot(leaf)
-            if share is not target:
-                self.tape.calls.append(Call(copy, (self.cell(share),), {}, target, "cast"))
+            target = self.grad_buffer_of(leaf)
+            if grad_input is not target:
+                self.tape.calls.append(CapturedCall(copy, (self.to_captured(grad_input),), {}, target, "cast"))
                 self.tape.calls[-1].node = None
             self.leaves.append((leaf, target))
 
-    def _arguments(self, partial: Any, places: Any, applied: Applied, y: Cell, extra: dict[str, Cell]) -> list[Any]:
-        inputs = [self.cell(a) for a in applied.inputs]
-        op = applied.op
+    def _arguments(
+        self, partial: Any, places: Any, record: OpRecord, y: CapturedArray, extra: dict[str, CapturedArray]
+    ) -> list[Any]:
+        inputs = [self.to_captured(a) for a in record.inputs]
+        op = record.op
         found: list[Any] = []
         for source, place in zip(partial.sources, places, strict=True):
             if op.variadic and source == op.inputs[0]:
@@ -197,11 +201,11 @@ class Captured:
             elif source in op.inputs:
                 found.append(inputs[op.inputs.index(source)])
             else:
-                saved = applied.saved[place]
+                saved = record.saved[place]
                 found.append(y if source == "y" else saved if saved is None else extra.get(source, saved))
         return found
 
-    def _derive(self, rule: Callable[..., Any], args: tuple[Any, ...], node: Node, into: Cell | None) -> Any:
+    def _derive(self, rule: Callable[..., Any], args: tuple[Any, ...], node: Node, into: CapturedArray | None) -> Any:
         """Add the calls of a derivative; return the cell of its result."""
         start = len(self.tape.calls)
         try:
@@ -212,19 +216,21 @@ class Captured:
                 raise Untraceable("a branch on values in a derivative")
             if into is not None:
                 return into
-            return made if isinstance(made, Cell) else self.cell(np.asarray(made))
+            return made if isinstance(made, CapturedArray) else self.to_captured(np.asarray(made))
         except Exception as reason:
             del self.tape.calls[start:]
             self.opaque[f"{node.op.name}, derivative"] = str(reason)
-        values = tuple([a.array if isinstance(a, Cell) else plain(a) for a in args])
+        values = tuple([a.array if isinstance(a, CapturedArray) else plain(a) for a in args])
         if into is not None:
             rule(*values)
-            self.tape.calls.append(Call(rule, args, {}, into, "write"))
+            self.tape.calls.append(CapturedCall(rule, args, {}, into, "write"))
             return into
         return self.tape.note(rule, args, {}, np.asarray(rule(*values)), "copy")
 
 
-def capture(watch: Watch, arguments: Iterable[Tensor], returned: Any, known: Iterable[Tensor], owner: Any) -> Captured:
+def capture(
+    observer: CaptureObserver, arguments: Iterable[Tensor], returned: Any, known: Iterable[Tensor], owner: Any
+) -> CapturedStep:
     """Return a step's calls.
 
     Parameters
@@ -245,31 +251,31 @@ def capture(watch: Watch, arguments: Iterable[Tensor], returned: Any, known: Ite
     Uncapturable
         Naming what cannot be repeated.
     """
-    captured = Captured(watch, owner)
+    step = CapturedStep(observer, owner)
     for argument in arguments:
-        cell = Cell(captured.tape, argument._array, fixed=np.empty_like(argument._array))
-        captured.inputs.append(captured.name(argument._array, cell))
+        captured = CapturedArray(step.tape, argument._array, fixed=np.empty_like(argument._array))
+        step.inputs.append(step.bind(argument._array, captured))
     for leaf in known:
-        captured.name(leaf._array, Cell(captured.tape, leaf._array, fixed=leaf._array))
+        step.bind(leaf._array, CapturedArray(step.tape, leaf._array, fixed=leaf._array))
     made = {}
-    for applied in watch.applied:
-        y, extra = captured.apply(applied)
-        if applied.node is not None:
-            captured.nodes.append(applied)
-            made[applied.node] = (applied, y, extra)
-        elif applied.recording:
-            captured.constants.append(applied)
-    captured.forward, captured.tape.calls = captured.tape.calls, []
+    for record in observer.records:
+        y, extra = step.apply(record)
+        if record.node is not None:
+            step.nodes.append(record)
+            made[record.node] = (record, y, extra)
+        elif record.recording:
+            step.constants.append(record)
+    step.forward, step.tape.calls = step.tape.calls, []
     tensors = returned if isinstance(returned, tuple) else (returned,)
     if not all(isinstance(t, Tensor) for t in tensors):
         raise Uncapturable("the function returns something other than Tensors")
-    captured.outputs = [captured.cell(t._array) for t in tensors]
+    step.outputs = [step.to_captured(t._array) for t in tensors]
     loss = tensors[0]._node
     if not isinstance(loss, Node) or loss not in made:
         raise Uncapturable("what the function returns first is not a loss computed in the step from parameters")
-    captured.walk(loss, made)
-    captured.backward = captured.tape.calls
-    return captured
+    step.walk(loss, made)
+    step.backward = step.tape.calls
+    return step
 
 
 def same_array(array: Any) -> Any:

@@ -88,7 +88,7 @@ class Dependencies(Code):
                 break
             names = (Everything if self.found & DYNAMIC else frozenset)(frozenset.union(names, self.found))
 
-    def renewed(self) -> Dependencies:
+    def recompute(self) -> Dependencies:
         """Return what the function depends on now."""
         return Dependencies(self.f, self.names)
 

@@ -9,7 +9,7 @@ import numpy as np
 from microfw.replay.dependencies import Dependencies
 
 
-def fitting(inputs: list[Any], depends: Dependencies) -> tuple[str, dict[str, Any]]:
+def guard_expression(inputs: list[Any], depends: Dependencies) -> tuple[str, dict[str, Any]]:
     """Write the test that arguments ``a0`` and so on are like those before, and that all else is as it was.
 
     Returns
@@ -19,10 +19,10 @@ def fitting(inputs: list[Any], depends: Dependencies) -> tuple[str, dict[str, An
     """
     names: dict[str, Any] = {"kind": np.ndarray}
     tests = []
-    for k, cell in enumerate(inputs):
-        names |= {f"d{k}": cell.dtype, f"n{k}": cell.shape, f"e{k}": cell.strides}
+    for k, captured in enumerate(inputs):
+        names |= {f"d{k}": captured.dtype, f"n{k}": captured.shape, f"e{k}": captured.strides}
         tests.append(f"type(a{k}) is kind and a{k}.dtype is d{k} and a{k}.shape == n{k}")
-        single = any(n == 1 for n in cell.shape)  # along such an axis nobody strides
-        long = [f"a{k}.strides[{j}] == {cell.strides[j]}" for j, n in enumerate(cell.shape) if n > 1]
+        single = any(n == 1 for n in captured.shape)  # along such an axis nobody strides
+        long = [f"a{k}.strides[{j}] == {captured.strides[j]}" for j, n in enumerate(captured.shape) if n > 1]
         tests += long if single else [f"a{k}.strides == e{k}"]
     return " and ".join([*tests, *depends.tests]) or "True", names | depends.bound

@@ -20,7 +20,7 @@ class Uncapturable(MicrofwError, RuntimeError):
     """A step does something that a replay could not repeat."""
 
 
-class Applied:
+class OpRecord:
     """One op as it ran."""
 
     __slots__ = ("inputs", "node", "op", "output", "params", "recording", "saved", "scope")
@@ -36,34 +36,34 @@ class Applied:
         self.recording = MODE.get().recording
 
 
-class Watch(Observer):
+class CaptureObserver(Observer):
     """The observer of a step that is captured, beside one that was there before."""
 
     def __init__(self, other: Observer | None = None) -> None:
         self.other = other
-        self.applied: list[Applied] = []
-        self.looked = ""
+        self.records: list[OpRecord] = []
+        self.value_read_in = ""
 
     def forward(self, op: Any, node: Any, inputs: Any, params: Any, output: Any, began: int) -> None:
         """Note an op."""
         if self.other is not None and self.other.enabled:
             self.other.forward(op, node, inputs, params, output, began)
-        self.applied.append(Applied(op, node, inputs, params, output))
+        self.records.append(OpRecord(op, node, inputs, params, output))
 
     def on_value_read(self) -> None:
         """Note that the step looks at a value, and where."""
-        self.looked = self.looked or path(THREAD_SCOPE.scope) or "the function"
+        self.value_read_in = self.value_read_in or path(THREAD_SCOPE.scope) or "the function"
 
 
 class Signature:
     """What two steps of one kind must have in common: the ops with their settings, and arrays made by Python."""
 
-    def __init__(self, watch: Watch, known: list[Any]) -> None:
-        if watch.looked:
-            raise Uncapturable(f"{watch.looked} reads the values of a Tensor")
+    def __init__(self, observer: CaptureObserver, known: list[Any]) -> None:
+        if observer.value_read_in:
+            raise Uncapturable(f"{observer.value_read_in} reads the values of a Tensor")
         self.ops: list[tuple[Any, ...]] = []
         made = {id(t._array) for t in known}
-        for a in watch.applied:
+        for a in observer.records:
             shapes = [x.shape if isinstance(x, np.ndarray) else x for x in a.inputs]
             constants = [x for x in a.inputs if isinstance(x, np.ndarray) and id(x) not in made]
             self.ops.append((a.scope, a.op.name, a.params, shapes, constants))
@@ -107,10 +107,10 @@ def alike(a: Any, b: Any) -> bool:
     return bool(a == b) or a is b
 
 
-def plainly(value: Any) -> bool:
+def is_stateless(value: Any) -> bool:
     """Whether an op's argument can have neither a state nor an effect."""
     if isinstance(value, tuple | list):
-        return all(map(plainly, value))
+        return all(map(is_stateless, value))
     plain_kinds = bool | int | float | str | slice | np.dtype | np.ndarray | np.generic | type
     return value is None or value is Ellipsis or isinstance(value, plain_kinds)
 

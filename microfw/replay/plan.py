@@ -9,8 +9,8 @@ import numpy as np
 
 from microfw.autograd.scope import path
 from microfw.optim.flat import aligned
-from microfw.replay.capture import Captured
-from microfw.replay.trace import Array, Call, Cell, cells_in, root
+from microfw.replay.capture import CapturedStep
+from microfw.replay.trace import Array, CapturedArray, CapturedCall, captured_arrays_in, root
 
 CHUNK = 200
 """Calls in one function: the compiler takes more than linear time over longer ones."""
@@ -39,31 +39,33 @@ class Plan:
         Memory of results: with reuse, and if each had its own.
     """
 
-    def __init__(self, captured: Captured) -> None:
-        self.captured = captured
-        self.results = [*captured.outputs, *(cell for _, cell in captured.shared)]
-        self.calls = self._needed(captured)
+    def __init__(self, step: CapturedStep) -> None:
+        self.step = step
+        self.results = [*step.outputs, *(captured for _, captured in step.shared)]
+        self.calls = self._needed(step)
         self.read = {id(root(c)) for c in self.results}
         for call in self.calls:
-            self.read |= {id(root(c)) for c in (*call.reads, *(call.instead.reads if call.instead else ()))}
+            self.read |= {id(root(c)) for c in (*call.reads, *(call.fallback.reads if call.fallback else ()))}
         self.impure = any(not call.pure and call.style != "guard" for call in self.calls)
         self.arrays: dict[int, Array] = {}
-        self.beside: dict[Any, Array] = {}
-        self.held: list[Any] = [captured]
+        self._scratch: dict[Any, Array] = {}
+        self.keep_alive: list[Any] = [step]
         self.bytes_planned = self.bytes_without = 0
         self._place()
-        self.direct = {id(cell): f"a{k}" for k, cell in enumerate(captured.inputs) if self._direct(cell)}
-        parts = [set(part) for part in (captured.forward, captured.backward, captured.update)]
+        self.read_in_place = {
+            id(captured): f"a{k}" for k, captured in enumerate(step.inputs) if self._is_read_in_place(captured)
+        }
+        parts = [set(part) for part in (step.forward, step.backward, step.update)]
         self.passes = [[call for call in self.calls if call in part] for part in parts]
-        self.arguments = ", ".join(f"a{k}" for k in range(len(captured.inputs)))
+        self.arguments = ", ".join(f"a{k}" for k in range(len(step.inputs)))
         self.numbers = count()
-        self.timed: list[Part] = []  # by `write_passes`, with readings of the clock
+        self.instrumented: list[Part] = []  # by `write_passes`, with readings of the clock
 
-    def _needed(self, captured: Captured) -> list[Call]:
+    def _needed(self, step: CapturedStep) -> list[CapturedCall]:
         """Drop the calls whose results nothing reads."""
         live = {id(root(c)) for c in self.results}
         kept = []
-        for call in reversed(captured.forward + captured.backward + captured.update):
+        for call in reversed(step.forward + step.backward + step.update):
             outs = [root(c) for c in call.outs]
             if call.pure and not any(c.fixed is not None or id(c) in live for c in outs):
                 continue
@@ -74,8 +76,8 @@ class Plan:
     def __str__(self) -> str:
         names: dict[int, str] = {}
 
-        def place(cell: Cell) -> str:
-            array = self.array(cell)
+        def place(captured: CapturedArray) -> str:
+            array = self.array(captured)
             where = names.setdefault(array.__array_interface__["data"][0], f"m{len(names)}")
             return f"{where}{list(array.shape)}"
 
@@ -87,7 +89,7 @@ class Plan:
                 layer = path(call.node.scope) if call.node is not None else ""
                 op = call.node.op.name if call.node is not None else ""
                 function = call.function if call.style == "guard" else getattr(call.function, "__name__", "call")
-                args = ", ".join(place(a) if isinstance(a, Cell) and self.has(a) else "…" for a in call.args)
+                args = ", ".join(place(a) if isinstance(a, CapturedArray) and self.has(a) else "…" for a in call.args)
                 outs = ", ".join(place(c) for c in call.outs if self.has(c))
                 lines.append(f"{phase:8} {layer:20} {op:16} {function}({args}){' -> ' + outs if outs else ''}")
         return "\n".join(lines)
@@ -100,16 +102,16 @@ class Plan:
         ends = {id(call.node): k for k, call in enumerate(self.calls)}
         apart: set[int] = set()  # results that one call may fill together, so that none takes another's memory
         for k, call in enumerate(self.calls):
-            for cell in (*call.reads, *call.outs):
-                last[id(root(cell))] = max(k, last.get(id(root(cell)), 0))
-            if call.instead is not None:  # what would take over reads its inputs, and fills all results of the op
-                for cell in call.instead.reads:
-                    last[id(root(cell))] = max(k, last.get(id(root(cell)), 0))
-                for cell in call.instead.outs:
-                    apart.add(id(root(cell)))
-                    last[id(root(cell))] = max(ends[id(call.node)], last.get(id(root(cell)), 0))
-        for cell in self.results:
-            last[id(root(cell))] = len(self.calls)
+            for captured in (*call.reads, *call.outs):
+                last[id(root(captured))] = max(k, last.get(id(root(captured)), 0))
+            if call.fallback is not None:  # what would take over reads its inputs, and fills all results of the op
+                for captured in call.fallback.reads:
+                    last[id(root(captured))] = max(k, last.get(id(root(captured)), 0))
+                for captured in call.fallback.outs:
+                    apart.add(id(root(captured)))
+                    last[id(root(captured))] = max(ends[id(call.node)], last.get(id(root(captured)), 0))
+        for captured in self.results:
+            last[id(root(captured))] = len(self.calls)
         free: dict[int, list[Array]] = {}
         blocks: dict[int, Array] = {}
         for k, call in enumerate(self.calls):
@@ -119,52 +121,58 @@ class Plan:
                     continue
                 size = target.array.nbytes
                 self.bytes_without += size
-                heir = self._heir(call, target, last, k, blocks, apart)
+                heir = self._donated_input(call, target, last, k, blocks, apart)
                 if heir is not None:  # its very array: of two over the same memory, NumPy works out what they share
                     blocks[id(target)], self.arrays[id(target)] = blocks.pop(id(heir)), self.arrays[id(heir)]
                     continue
                 stack = free.get(size)
                 blocks[id(target)] = stack.pop() if stack else self._block(size)
                 self.arrays[id(target)] = shaped(blocks[id(target)], target.array)
-            for cell in {id(root(c)): root(c) for c in (*call.reads, *call.outs)}.values():
-                if last[id(cell)] == k and id(cell) in blocks:
-                    free.setdefault(cell.array.nbytes, []).append(blocks.pop(id(cell)))
+            for captured in {id(root(c)): root(c) for c in (*call.reads, *call.outs)}.values():
+                if last[id(captured)] == k and id(captured) in blocks:
+                    free.setdefault(captured.array.nbytes, []).append(blocks.pop(id(captured)))
 
     def _block(self, size: int) -> Array:
         self.bytes_planned += size
         return aligned(size, np.uint8)
 
-    def _heir(
-        self, call: Call, target: Cell, last: dict[int, int], k: int, blocks: dict[int, Array], apart: set[int]
-    ) -> Cell | None:
+    def _donated_input(
+        self,
+        call: CapturedCall,
+        target: CapturedArray,
+        last: dict[int, int],
+        k: int,
+        blocks: dict[int, Array],
+        apart: set[int],
+    ) -> CapturedArray | None:
         """Return an input that ends here and may be overwritten by the result, entry by entry."""
         if call.style != "ufunc" or call.kwargs or call.function.signature is not None:
             return None
         roots = [root(c) for c in call.reads]
-        for cell in call.reads:
+        for captured in call.reads:
             if (
-                cell.view is None
-                and cell.fixed is None
-                and id(cell) in blocks
-                and not (id(cell) in apart and id(target) in apart)
-                and last[id(cell)] == k
-                and sum(r is cell for r in roots) == 1
-                and cell.array.dtype == target.array.dtype
-                and cell.array.shape == target.array.shape
-                and cell.array.strides == target.array.strides
+                captured.view is None
+                and captured.fixed is None
+                and id(captured) in blocks
+                and not (id(captured) in apart and id(target) in apart)
+                and last[id(captured)] == k
+                and sum(r is captured for r in roots) == 1
+                and captured.array.dtype == target.array.dtype
+                and captured.array.shape == target.array.shape
+                and captured.array.strides == target.array.strides
             ):
-                return cell
+                return captured
         return None
 
     def scratch(self, like: Array, dtype: Any) -> Array:
         """Return memory that a call may use on the side."""
-        return self.beside.setdefault((like.shape, dtype), aligned(like.size, dtype).reshape(like.shape))
+        return self._scratch.setdefault((like.shape, dtype), aligned(like.size, dtype).reshape(like.shape))
 
     def array(self, value: Any) -> Any:
         """Return what stands at replay for a cell, or for cells inside of lists."""
         if isinstance(value, tuple | list):
             return type(value)(self.array(v) for v in value)
-        if not isinstance(value, Cell):
+        if not isinstance(value, CapturedArray):
             return value
         if value.fixed is not None:
             return value.fixed
@@ -174,41 +182,41 @@ class Plan:
                 raise AssertionError("a cell that no call fills")
             function, args, kwargs = value.view
             found = self.arrays[id(value)] = function(*self.array(args), **kwargs)
-            self.held.append(value)
+            self.keep_alive.append(value)
         return found
 
-    def has(self, cell: Cell) -> bool:
+    def has(self, captured: CapturedArray) -> bool:
         """Whether a cell has memory."""
-        return cell.fixed is not None or id(root(cell)) in self.arrays
+        return captured.fixed is not None or id(root(captured)) in self.arrays
 
-    def is_read(self, cell: Cell) -> bool:
+    def is_read(self, captured: CapturedArray) -> bool:
         """Whether anything reads a result; an auxiliary one that no derivative needs may be None."""
-        return cell.fixed is not None or id(root(cell)) in self.read
+        return captured.fixed is not None or id(root(captured)) in self.read
 
     def zeros(self, n: int) -> Array:
         """Return as many zeros: the indices that repeat the first row."""
-        return self.beside.setdefault(n, np.zeros(n, np.intp))
+        return self._scratch.setdefault(n, np.zeros(n, np.intp))
 
     # Code
 
-    def _direct(self, cell: Cell) -> bool:
+    def _is_read_in_place(self, captured: CapturedArray) -> bool:
         """Whether an argument can be read where it is: nothing but the array itself and its transpose is needed."""
-        calls = [c for call in self.calls for c in (call, call.instead) if c is not None]
-        views = [c for call in calls for c in call.reads if root(c) is cell and c is not cell]
+        calls = [c for call in self.calls for c in (call, call.fallback) if c is not None]
+        views = [c for call in calls for c in call.reads if root(c) is captured and c is not captured]
         outputs = [root(c) for c in self.results]
-        nested = (a for call in calls for a in (*call.args, *call.kwargs.values()) if not isinstance(a, Cell))
-        if any(root(c) is cell for c in cells_in(nested)):
+        nested = (a for call in calls for a in (*call.args, *call.kwargs.values()) if not isinstance(a, CapturedArray))
+        if any(root(c) is captured for c in captured_arrays_in(nested)):
             return False  # in a list, as for np.concatenate: such arrays are written into the plan as they are
-        return all(is_transpose(c) for c in views) and not any(c is cell for c in outputs)
+        return all(is_transpose(c) for c in views) and not any(c is captured for c in outputs)
 
 
-def is_transpose(cell: Cell) -> bool:
+def is_transpose(captured: CapturedArray) -> bool:
     """Whether a cell is the transpose of one with memory of its own."""
     return (
-        cell.view is not None
-        and cell.view[0] is np.transpose
-        and len(cell.view[1]) == 1
-        and cell.view[1][0].view is None
+        captured.view is not None
+        and captured.view[0] is np.transpose
+        and len(captured.view[1]) == 1
+        and captured.view[1][0].view is None
     )
 
 

@@ -14,11 +14,11 @@ import numpy as np
 
 from microfw.autograd.mode import MODE, PLAIN, Mode, model_version, phase
 from microfw.autograd.phases import PREPARATION
-from microfw.replay.capture import Captured
+from microfw.replay.capture import CapturedStep
 from microfw.replay.dependencies import Dependencies
+from microfw.replay.instrumented import InstrumentedPlan
 from microfw.replay.observe import Signature
 from microfw.replay.plan import Plan
-from microfw.replay.timed import Timed
 from microfw.replay.trace import Array
 from microfw.replay.verification import Carried, StepState
 from microfw.replay.write import function, write_passes
@@ -39,31 +39,31 @@ class Replay:
     def __init__(
         self,
         optimizer: Any,
-        captured: Captured,
-        several: bool,
+        step: CapturedStep,
+        returns_tuple: bool,
         depends: Dependencies,
         carried: Carried,
         signature: Signature,
     ) -> None:
         self.optimizer = optimizer
-        self.plan = plan = Plan(captured)
+        self.plan = plan = Plan(step)
         self.parts = write_passes(plan)
-        self.outputs = [plan.array(cell) for cell in captured.outputs]
-        self.leaves: list[tuple[Any, Any]] = [(leaf, leaf.grad_buffer) for leaf, _ in captured.leaves]
-        self.shared = [(leaf, plan.array(cell)) for leaf, cell in captured.shared]
+        self.outputs = [plan.array(cell) for cell in step.outputs]
+        self.leaves: list[tuple[Any, Any]] = [(leaf, leaf.grad_buffer) for leaf, _ in step.leaves]
+        self.shared = [(leaf, plan.array(cell)) for leaf, cell in step.shared]
         reached = {leaf for leaf, _ in self.leaves}
-        self.others = [leaf for leaf in optimizer.flat.leaves if leaf not in reached]
-        self.several = several
+        self.leaves_without_grad = [leaf for leaf in optimizer.flat.leaves if leaf not in reached]
+        self.returns_tuple = returns_tuple
         self.signature = signature
-        self.everything = carried
-        self.carried = carried if plan.impure else None
-        self.proven = False
-        self.timed: Timed | None = None
+        self.forward_state = carried
+        self.impure_state = carried if plan.impure else None
+        self.verified = False
+        self.instrumented: InstrumentedPlan | None = None
         self.lock = Lock()
-        self.runs: dict[Mode, Callable[..., Any]] = {}
+        self.programs_by_mode: dict[Mode, Callable[..., Any]] = {}
         self.programs: dict[Any, FunctionType] = {}
         self.checked, self.next_check = 0, FIRST_CHECK
-        self.ticks = repeat(None, FIRST_CHECK - 1)
+        self.countdown = repeat(None, FIRST_CHECK - 1)
         self._depend(depends)
 
     def _depend(self, depends: Dependencies) -> None:
@@ -71,7 +71,7 @@ class Replay:
         self.changes = model_version.count
         self.unchanged = function("", [f"return {depends.test}"], {**depends.bound})
 
-    def renew(self, depends: Dependencies) -> None:
+    def refresh(self, depends: Dependencies) -> None:
         """Take other tests of the same values, as after an evaluation."""
         same = depends.same_tests(self.depends)
         self._depend(self.depends if same else depends)
@@ -79,7 +79,7 @@ class Replay:
             for run in self.programs.values():
                 run.__globals__["count"] = self.changes
         else:
-            self.runs.clear()
+            self.programs_by_mode.clear()
             self.programs.clear()
 
     def current(self) -> bool:
@@ -89,47 +89,47 @@ class Replay:
         except Exception:  # of a test, as where an attribute was deleted
             return False
 
-    def under(self, mode: Mode) -> Callable[..., Any]:
+    def program_for(self, mode: Mode) -> Callable[..., Any]:
         """Return the function that replays a step under a mode."""
-        run = self.runs.get(mode)
+        run = self.programs_by_mode.get(mode)
         if run is None:
             timer = mode.timer
             if timer is None:
                 run = self._program(None, False, None)
             else:
-                run = self._switched(timer, mode.observer)
-            if len(self.runs) >= MOST_MODES:
-                self.runs.clear()
-            self.runs[mode] = run
+                run = self._switching_program(timer, mode.observer)
+            if len(self.programs_by_mode) >= MOST_MODES:
+                self.programs_by_mode.clear()
+            self.programs_by_mode[mode] = run
         return run
 
-    def _switched(self, timer: Any, observer: Any) -> Callable[..., Any]:
+    def _switching_program(self, timer: Any, observer: Any) -> Callable[..., Any]:
         """Return the function that replays a step for a timer: there is a program for each value of ``enabled``."""
         programs: dict[bool, FunctionType] = {}
 
-        def run(given: Any, between: Any, update: Any) -> Any:
+        def run(args: Any, on_loss: Any, update: Any) -> Any:
             written = programs.get(timer.enabled) or write(timer.enabled)
-            return None if written is None else written(given, between, update)
+            return None if written is None else written(args, on_loss, update)
 
         def write(enabled: bool) -> FunctionType | None:
-            timed = self.timed if enabled and observer is not None else None
-            if enabled and observer is not None and (timed is None or timed.observer is not observer):
+            instrumented = self.instrumented if enabled and observer is not None else None
+            if enabled and observer is not None and (instrumented is None or instrumented.observer is not observer):
                 return None  # the observer has yet to record a step that is run eagerly
             began = perf_counter_ns()
             with phase(PREPARATION):
-                programs[enabled] = self._program(timer, enabled, timed)
+                programs[enabled] = self._program(timer, enabled, instrumented)
             timer.on_set_up(perf_counter_ns() - began)
             return programs[enabled]
 
         return run
 
-    def _program(self, timer: Any, enabled: bool, timed: Timed | None) -> FunctionType:
-        key = timer, enabled, timed
+    def _program(self, timer: Any, enabled: bool, instrumented: InstrumentedPlan | None) -> FunctionType:
+        key = timer, enabled, instrumented
         run = self.programs.get(key)
         if run is None:
             if len(self.programs) >= MOST_PROGRAMS:
                 self.programs.clear()
-                self.runs.clear()  # which `renew` would not reach
+                self.programs_by_mode.clear()  # which `renew` would not reach
             from microfw.replay.program import program  # which imports this file
 
             run = self.programs[key] = program(self, *key)
@@ -138,36 +138,36 @@ class Replay:
     @property
     def replays(self) -> int:
         """How often the plan was replayed."""
-        return self.next_check - 1 - length_hint(self.ticks)
+        return self.next_check - 1 - length_hint(self.countdown)
 
-    def count_check(self) -> None:
+    def schedule_check(self) -> None:
         """Put the next check off until there are four times as many replays."""
         self.checked, self.next_check = self.next_check, 4 * self.next_check
-        self.ticks = repeat(None, self.next_check - self.checked)  # this step takes one
+        self.countdown = repeat(None, self.next_check - self.checked)  # this step takes one
         for run in self.programs.values():
-            run.__globals__["ticks"] = self.ticks
+            run.__globals__["countdown"] = self.countdown
 
     def state(self, outputs: Any = ()) -> StepState:
         """Return a copy of all that a step changes, with what it returned."""
-        return StepState(self.optimizer, [leaf for leaf, _ in self.shared], self.everything, outputs)
+        return StepState(self.optimizer, [leaf for leaf, _ in self.shared], self.forward_state, outputs)
 
-    def attempt(self, arrays: tuple[Array, ...], update: bool) -> StepState | None:
+    def try_replay(self, arrays: tuple[Array, ...], update: bool) -> StepState | None:
         """Replay a step that nobody observes, and return what it has come to; None if the plan does not fit it."""
         token = MODE.set(PLAIN)
         try:
             with np.errstate(all="ignore"):
-                made = self.under(PLAIN)(arrays, None, update)
+                made = self.program_for(PLAIN)(arrays, None, update)
         except Exception:  # of the update, as where a gradient is not finite: the eager step raises it
             made = None
         finally:
             MODE.reset(token)
         return None if made is None else self.state(self.outputs)
 
-    def broken(self, error: BaseException, looking: bool | None, before: Any) -> bool:
+    def on_error(self, error: BaseException, in_on_loss: bool | None, before: Any) -> bool:
         """Clear up after an error; return True if the error is one to raise, which no eager step would put in words."""
-        if looking or not isinstance(error, Exception):
+        if in_on_loss or not isinstance(error, Exception):
             self.optimizer.zero_grad()
             return True
-        if self.carried is not None:
-            self.carried.restore(before)
-        return not self.proven
+        if self.impure_state is not None:
+            self.impure_state.restore(before)
+        return not self.verified

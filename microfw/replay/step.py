@@ -16,18 +16,18 @@ from microfw.autograd.phases import PREPARATION
 from microfw.autograd.state_discovery import reached
 from microfw.autograd.tensor import Tensor, result
 from microfw.errors import DTypeError, message
-from microfw.replay.capture import Captured, capture
-from microfw.replay.check import verify
+from microfw.replay.capture import CapturedStep, capture
+from microfw.replay.capture_update import capture_update
+from microfw.replay.check import run_checked
 from microfw.replay.dependencies import Dependencies
-from microfw.replay.moves import moves
-from microfw.replay.observe import Signature, Uncapturable, Watch, constant
+from microfw.replay.instrumented import InstrumentedPlan
+from microfw.replay.observe import CaptureObserver, Signature, Uncapturable, constant
 from microfw.replay.replayed import FIRST_CHECK, Replay
-from microfw.replay.timed import Timed
 from microfw.replay.verification import Carried, StepState, global_generators
 
 Array = np.ndarray[Any, Any]
 Key = tuple[Any, ...]
-Between = Callable[[Array], None] | None
+OnLoss = Callable[[Array], None] | None
 Update = bool | Callable[[], None]
 
 RECAPTURES = 20
@@ -54,7 +54,7 @@ class CompiledStep:
         self.settling: set[Key] = set()
         self.dropped: dict[Key, str] = {}
         self.strict = False  # whether a difference is an error, as in a Trainer, or a warning
-        self._runs: dict[Mode, Callable[..., Any]] = {}  # of the plan that was last in use
+        self._programs: dict[Mode, Callable[..., Any]] = {}  # of the plan that was last in use
 
     def __getstate__(self) -> dict[str, Any]:
         return {"f": self.f, "optimizer": self.optimizer}
@@ -64,33 +64,33 @@ class CompiledStep:
 
     def __call__(self, *arguments: Any) -> Any:
         """Do a step."""
-        run = self._runs.get(_mode())
+        run = self._programs.get(_current_mode())
         made = None if run is None else run(arguments, None, True)
-        return self._choose(arguments, None, True) if made is None else made
+        return self._dispatch(arguments, None, True) if made is None else made
 
-    def take(self, arguments: tuple[Any, ...], between: Between, update: Update) -> Any:
+    def run(self, arguments: tuple[Any, ...], on_loss: OnLoss, update: Update) -> Any:
         """Do a step, of which ``between`` sees the loss before backward, and return what ``f`` does.
 
         ``update`` is whether the optimizer is to take its step, or what to call before it does; else the gradients
         are left in the parameters.
         """
-        run = self._runs.get(_mode())
-        made = None if run is None else run(arguments, between, update)
-        return self._choose(arguments, between, update) if made is None else made
+        run = self._programs.get(_current_mode())
+        made = None if run is None else run(arguments, on_loss, update)
+        return self._dispatch(arguments, on_loss, update) if made is None else made
 
-    def _choose(self, arguments: tuple[Any, ...], between: Between, update: Update) -> Any:
+    def _dispatch(self, arguments: tuple[Any, ...], on_loss: OnLoss, update: Update) -> Any:
         """Replay, learn, or run a step as ever."""
         arrays = tuple([self._array(a) for a in arguments])
         key = tuple([(a.dtype.char, a.shape, a.strides) for a in arrays])
         replay, passes = self._select(key)
         if replay is not None:
-            if not length_hint(replay.ticks):
-                return verify(self, key, replay, arrays, between, update)
-            run, self._runs = replay.under(MODE.get()), replay.runs
-            made = run(arrays, between, update)
+            if not length_hint(replay.countdown):
+                return run_checked(self, key, replay, arrays, on_loss, update)
+            run, self._programs = replay.program_for(MODE.get()), replay.programs_by_mode
+            made = run(arrays, on_loss, update)
             if made is not None:
                 return made
-        made = passes(arrays, between)
+        made = passes(arrays, on_loss)
         self._update(update)
         return made
 
@@ -106,41 +106,45 @@ class CompiledStep:
         observer = mode.observer
         if mode.nested or not mode.recording or not (observer is None or observer.supports_replay):
             return None, self._eager
-        if replay is None and key in self.reasons and not self._again(key):
+        if replay is None and key in self.reasons and not self._should_retry(key):
             return None, self._eager
         if replay is not None and not replay.current():
-            depends = replay.depends.renewed()
+            depends = replay.depends.recompute()
             if depends.problem or replay.depends.difference(depends):
                 self.captures -= replay.replays >= WORTH
                 replay = None
                 self.seen.pop(key, None)
                 self.settling.discard(key)
             else:
-                replay.renew(depends)
+                replay.refresh(depends)
         if replay is None:
             if len(self.replays) >= MOST_PLANS:
                 self._refuse(key, f"there are {MOST_PLANS} plans for other shapes")
                 return None, self._eager
-            return None, partial(self._learn, key)
-        timed = replay.timed
-        if observer is not None and observer.enabled and (timed is None or timed.observer is not observer):
-            return None, partial(self._show, replay, observer)
+            return None, partial(self._capture_step, key)
+        instrumented = replay.instrumented
+        if (
+            observer is not None
+            and observer.enabled
+            and (instrumented is None or instrumented.observer is not observer)
+        ):
+            return None, partial(self._run_observed, replay, observer)
         return replay, self._eager
 
     def _refuse(self, key: Key, why: str, depends: Dependencies | None = None) -> None:
         self.reasons[key] = why
         self.refused[key] = model_version.count, depends
 
-    def _show(self, replay: Replay, observer: Any, arrays: Any, between: Between) -> Any:
+    def _run_observed(self, replay: Replay, observer: Any, arrays: Any, on_loss: OnLoss) -> Any:
         """Run a step eagerly, for an observer to record it before its replays are timed."""
         timer, began = MODE.get().timer, perf_counter_ns()
-        made = self._eager(arrays, between)
+        made = self._eager(arrays, on_loss)
         with phase(PREPARATION):
             sequence = observer.last_sequence()
-            if sequence is not None and len(sequence.sites) >= len(replay.plan.captured.nodes):  # no other ran since
-                replay.timed = Timed(replay.plan, observer, sequence)
-                replay.timed.example = replay, arrays
-                replay.runs.clear()
+            if sequence is not None and len(sequence.sites) >= len(replay.plan.step.nodes):  # no other ran since
+                replay.instrumented = InstrumentedPlan(replay.plan, observer, sequence)
+                replay.instrumented.example = replay, arrays
+                replay.programs_by_mode.clear()
         if timer is not None:
             timer.on_set_up(perf_counter_ns() - began)
         return made
@@ -154,40 +158,40 @@ class CompiledStep:
             raise DTypeError(message("compiled step", "arrays of numbers", array.dtype))
         return array if array.flags.c_contiguous else array.copy("K")
 
-    def _eager(self, arrays: Any, between: Between, f: Callable[..., Any] | None = None) -> Any:
+    def _eager(self, arrays: Any, on_loss: OnLoss, f: Callable[..., Any] | None = None) -> Any:
         self.optimizer.zero_grad()
         returned = self.f(*[constant(a) for a in arrays]) if f is None else f()
         tensors = returned if isinstance(returned, tuple) else (returned,)
-        if between is not None:
-            between(tensors[0]._array)
+        if on_loss is not None:
+            on_loss(tensors[0]._array)
         tensors[0].backward()
         made = [result(t._array, None) if t._leaf is None else t.detach() for t in tensors]
         return tuple(made) if isinstance(returned, tuple) else made[0]
 
     # Learning a step
 
-    def _learn(self, key: Key, arrays: tuple[Array, ...], between: Between) -> Any:
+    def _capture_step(self, key: Key, arrays: tuple[Array, ...], on_loss: OnLoss) -> Any:
         """Run a step and note it; the second time make a plan, and hold it against what the step has given."""
         self.replays.pop(key, None)
-        self._runs = {}
+        self._programs = {}
         timer = MODE.get().timer
         if timer is not None:
             timer.switch(PREPARATION)  # until the first op
         depends = Dependencies(self.f)
         if depends.problem:
             self._refuse(key, depends.problem, depends)
-            return self._eager(arrays, between)
+            return self._eager(arrays, on_loss)
         found = list(reached(self.f))
         tensors = [x for x in found if isinstance(x, Tensor) and x._leaf is not None]
         generators = [x for x in found if isinstance(x, np.random.Generator)]
         carried = Carried(generators, [t for t in tensors if t._node is None])
         drawn, elsewhere = carried.save(), _states(depends.generators, generators)
-        watch, inputs = Watch(MODE.get().observer), [constant(a) for a in arrays]
-        captured: list[tuple[Captured, Signature, StepState]] = []
+        capturing, inputs = CaptureObserver(MODE.get().observer), [constant(a) for a in arrays]
+        made_plan: list[tuple[CapturedStep, Signature, StepState]] = []
         leaves = [(t._leaf, t._leaf.version) for t in tensors if t._node is not None and t._leaf is not None]
 
         def observed() -> Any:
-            with mode(observer=watch):
+            with mode(observer=capturing):
                 returned = self.f(*inputs)
             if timer is not None:
                 timer.switch(PREPARATION)  # until the backward pass
@@ -198,8 +202,8 @@ class CompiledStep:
             try:
                 if any(leaf.version != version for leaf, version in leaves):
                     raise Uncapturable("it changes parameters, as an optimizer's step does")
-                signature = Signature(watch, [*inputs, *tensors])
-                now = depends.renewed()
+                signature = Signature(capturing, [*inputs, *tensors])
+                now = depends.recompute()
                 where = now.problem or depends.difference(now)
                 if where is not None and not now.problem and key not in self.settling:
                     self.settling.add(key)  # the first step may fill caches and import modules
@@ -208,27 +212,27 @@ class CompiledStep:
                     raise Uncapturable(f"it changes {where}, on which it may depend")
                 if _states(depends.generators, generators) != elsewhere:
                     raise Uncapturable("Python code in it draws random numbers; draw them with a layer, or pass them")
-                if self._seen_before(key, signature, depends):
+                if self._matches_previous(key, signature, depends):
                     now_drawn = carried.save()
                     with np.errstate(all="call", call=_nothing):  # so that an op that changes it is seen
                         try:
-                            made = capture(watch, inputs, returned, tensors, self.optimizer.flat.owner)
+                            made = capture(capturing, inputs, returned, tensors, self.optimizer.flat.owner)
                         finally:
                             carried.restore(now_drawn)  # ops of a user's own may draw
-                        made.update, made.whole = moves(self.optimizer, made.tape)
+                        made.update, made.update_parts = capture_update(self.optimizer, made.tape)
                     state = StepState(self.optimizer, [leaf for leaf, _ in made.shared], carried)
                     state.drawn = drawn
-                    captured.append((made, signature, state))
+                    made_plan.append((made, signature, state))
             except Exception as reason:
                 self._refuse(key, _why(reason), depends)
 
-        made = self._eager(arrays, between, observed)
-        if captured:
+        made = self._eager(arrays, on_loss, observed)
+        if made_plan:
             with phase(PREPARATION):
-                self._prove(key, *captured[0], depends, carried, arrays, made)
+                self._verify_plan(key, *made_plan[0], depends, carried, arrays, made)
         return made
 
-    def _seen_before(self, key: Key, signature: Signature, depends: Dependencies) -> bool:
+    def _matches_previous(self, key: Key, signature: Signature, depends: Dependencies) -> bool:
         """Return True if the step before was of the same kind, so that a plan can be made."""
         earlier, before = self.seen.get(key, (None, None))
         changed = None if before is None else before.difference(depends)
@@ -248,10 +252,10 @@ class CompiledStep:
             raise Uncapturable(difference)
         return True
 
-    def _prove(
+    def _verify_plan(
         self,
         key: Key,
-        captured: Captured,
+        step: CapturedStep,
         signature: Signature,
         before: StepState,
         depends: Dependencies,
@@ -261,21 +265,21 @@ class CompiledStep:
     ) -> None:
         """Replay the step that a plan was made from, compare every bit, and keep the plan if all are the same."""
         tensors = made if isinstance(made, tuple) else (made,)
-        after = StepState(self.optimizer, [leaf for leaf, _ in captured.shared], carried, [t._array for t in tensors])
+        after = StepState(self.optimizer, [leaf for leaf, _ in step.shared], carried, [t._array for t in tensors])
         try:
-            replay = Replay(self.optimizer, captured, isinstance(made, tuple), depends, carried, signature)
+            replay = Replay(self.optimizer, step, isinstance(made, tuple), depends, carried, signature)
             before.restore()
-            planned = replay.attempt(arrays, False)
+            planned = replay.try_replay(arrays, False)
             if planned is None:
                 raise Uncapturable("its calls do not fit the step that they were noted from")
             after.restore()
             difference = after.difference(planned)
             if difference is not None:
                 raise Uncapturable(f"a replay gives other bits for {difference.where}")
-            replay.proven = True
-            replay.ticks = repeat(None, FIRST_CHECK - 1)
+            replay.verified = True
+            replay.countdown = repeat(None, FIRST_CHECK - 1)
             replay.programs.clear()
-            replay.runs.clear()
+            replay.programs_by_mode.clear()
             self.replays[key] = replay
             del self.seen[key]
             self.reasons.pop(key, None)
@@ -284,14 +288,14 @@ class CompiledStep:
         finally:
             after.restore()
 
-    def _again(self, key: Key) -> bool:
+    def _should_retry(self, key: Key) -> bool:
         """Return True if what could not be captured is to be tried once more: something has changed since."""
         changes, depends = self.refused[key]
         if key in self.dropped or changes == model_version.count or self.captures > RECAPTURES:
             return False
         self.captures += 1
         self.refused[key] = model_version.count, depends
-        if depends is not None and depends.difference(depends.renewed()) is None:
+        if depends is not None and depends.difference(depends.recompute()) is None:
             return False
         del self.reasons[key]
         self.seen.pop(key, None)
@@ -306,7 +310,7 @@ class CompiledStep:
             title = ", ".join(f"{np.dtype(char)} {shape}" for char, shape, _ in key)
             why = f"run every time: {self.reasons[key]}" if key in self.reasons else "seen once"
             if key in self.replays:
-                opaque = self.replays[key].plan.captured.opaque
+                opaque = self.replays[key].plan.step.opaque
                 why = "replayed" + "".join(f"\n  {name} as one call: {text}" for name, text in opaque.items())
             lines.append(f"{title}: {why}")
         return "\n".join(lines) or "no step yet"
@@ -338,4 +342,4 @@ def _states(generators: list[Any], followed: list[Any]) -> str:
     return repr(own) + global_generators()
 
 
-_mode = MODE.get
+_current_mode = MODE.get

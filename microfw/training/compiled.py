@@ -85,10 +85,10 @@ class Compiled:
         reason = self.step.reasons[of_full_batches[-1]]
         return reason, BRANCH if reason.endswith("reads the values of a Tensor") else OTHERWISE
 
-    def take(self, X: Array, y: Array, between: Callable[[Array], None], update: Any) -> Tensor | None:
+    def take(self, X: Array, y: Array, on_loss: Callable[[Array], None], update: Any) -> Tensor | None:
         """Do a batch's step and return the model's outputs; or None if it is to be done as ever.
 
-        ``between`` and ``update`` are as in `CompiledStep.take`.
+        ``on_loss`` and ``update`` are those of `CompiledStep.run`.
         """
         if self.step is None or (X.dtype.kind != "f" and not self.integers):
             return None
@@ -97,7 +97,7 @@ class Compiled:
             self.seen[key] += 1
             if self.seen[key] <= self.enough:
                 return None
-        outputs: Tensor = self.step.take((X, y), between, update)[1]
+        outputs: Tensor = self.step.run((X, y), on_loss, update)[1]
         return outputs
 
 

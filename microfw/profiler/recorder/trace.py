@@ -60,7 +60,7 @@ class Tracer(Recorder):
     def on_replayed_ops(self, timed: Any) -> None:
         """Count a replayed step, and keep what its clock said of each node."""
         if self.tracing:
-            marks = timed.marks[-len(timed.parts) :]
+            marks = timed.timestamps[-len(timed.parts) :]
             for (site, forward), began, ended in zip(timed.parts, marks, marks[1:], strict=False):
                 if site is not None:
                     self._keep(0 if forward else 1, site, began, ended)

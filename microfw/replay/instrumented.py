@@ -12,7 +12,7 @@ from microfw.replay.plan import Plan
 from microfw.replay.write import write_passes
 
 
-class Timed:
+class InstrumentedPlan:
     """A plan's passes with readings of the clock, and what they say about the sites of an observer.
 
     Parameters
@@ -31,39 +31,39 @@ class Timed:
         self.sequence = sequence
         self.observer = observer
         self.pattern = sequence.pattern
-        self.marks: list[int] = []
+        self.timestamps: list[int] = []
         self.example: Any = None  # the `Replay` and arguments of a step, to run it again
-        self.written = write_passes(plan, self.marks.extend)
-        before, after = self.written[0].nodes, self.written[1].nodes
-        nodes = plan.captured.nodes
+        self.passes_code = write_passes(plan, self.timestamps.extend)
+        before, after = self.passes_code[0].nodes, self.passes_code[1].nodes
+        nodes = plan.step.nodes
         found = sequence.sites[len(sequence.sites) - len(nodes) :]
-        sites = {id(applied): site for applied, site in zip(nodes, found, strict=True)}
-        constants = plan.captured.constants
+        sites = {id(record): site for record, site in zip(nodes, found, strict=True)}
+        constants = plan.step.constants
         self.constants = [observer.constant(a.op, a.inputs, a.params, a.output, a.scope) for a in constants]
-        sites |= {id(applied): site for applied, site in zip(constants, self.constants, strict=True)}
+        sites |= {id(record): site for record, site in zip(constants, self.constants, strict=True)}
         self.parts = [(sites.get(id(node)), k < len(before)) for k, node in enumerate([*before, *after])]
-        self.walked = [sites[id(applied)] for applied in plan.captured.walked]
+        self.walked = [sites[id(record)] for record in plan.step.walked]
 
-    def forget(self) -> None:
+    def discard_unfinished(self) -> None:
         """Take back what the clock said of a step that was not finished."""
-        del self.marks[len(self.marks) // len(self.parts) * len(self.parts) :]
+        del self.timestamps[len(self.timestamps) // len(self.parts) * len(self.parts) :]
 
     def flush(self) -> None:
         """Add what the clock said to the sites."""
-        for site, forward_ns, backward_ns, rules in self.spent(self.take()):
+        for site, forward_ns, backward_ns, rules in self.elapsed(self.pop_timestamps()):
             site.forward_ns += forward_ns
             site.backward_ns += backward_ns
             site.rules += rules
 
-    def take(self) -> list[int]:
+    def pop_timestamps(self) -> list[int]:
         """Return what the clock said, and forget it."""
-        marks = self.marks[:]
-        self.marks.clear()
-        return marks
+        timestamps = self.timestamps[:]
+        self.timestamps.clear()
+        return timestamps
 
-    def spent(self, marks: list[int]) -> Iterator[tuple[Any, int, int, int]]:
+    def elapsed(self, timestamps: list[int]) -> Iterator[tuple[Any, int, int, int]]:
         """Yield sites with the time of forward and of backward, and how often a derivative ran."""
-        readings = np.array(marks).reshape(-1, len(self.parts))
+        readings = np.array(timestamps).reshape(-1, len(self.parts))
         for (site, forward), ns in zip(self.parts, np.diff(readings, axis=1).sum(0).tolist(), strict=False):
             if site is not None:
                 yield (site, ns, 0, 0) if forward else (site, 0, ns, 0)

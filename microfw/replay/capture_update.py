@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from microfw.optim.optimizer import Optimizer
-from microfw.replay.trace import Call, Cell, Tape, Untraceable
+from microfw.replay.trace import CapturedArray, CapturedCall, Tape, Untraceable
 
 
-def moves(optimizer: Optimizer, tape: Tape) -> tuple[list[Call], Any]:
+def capture_update(optimizer: Optimizer, tape: Tape) -> tuple[list[CapturedCall], Any]:
     """Return what an optimizer's step comes down to, and what says so: it has another one when that is out of date.
 
     There are no calls where they are not the same at each step. Only this library's optimizers are known to do
@@ -20,7 +20,7 @@ def moves(optimizer: Optimizer, tape: Tape) -> tuple[list[Call], Any]:
     tape.calls = []
     try:
         for constants, *arrays in whole:
-            optimizer._move(constants, *[Cell(tape, array.copy(), fixed=array) for array in arrays])
+            optimizer._move(constants, *[CapturedArray(tape, array.copy(), fixed=array) for array in arrays])
     except Untraceable:
         return [], whole
     return (tape.calls if all(call.style == "ufunc" for call in tape.calls) else []), whole
