@@ -691,11 +691,11 @@ def test_ctrl_c_while_parameters_move_lets_the_step_end(line):
     class Slow(optim.SGD):
         armed = 3
 
-        def _move(self, *arrays):
+        def _update(self, *arrays):
             self.armed -= 1
             if not self.armed:
                 signal.raise_signal(signal.SIGINT)
-            super()._move(*arrays)
+            super()._update(*arrays)
 
     results = []
     for armed in (3, 10**9):

@@ -87,8 +87,8 @@ class Trained:
         self.lr = optimizer.lr
         if isinstance(optimizer, Optimizer) and not optimizer.takes_closure:
             self.values = optimizer.flat.values.copy()
-            self.arrays = [getattr(optimizer, name).copy() for name in optimizer.ARRAYS]
-            self.counts = optimizer.counts.copy() if optimizer.COUNTS else None
+            self.arrays = [getattr(optimizer, name).copy() for name in optimizer.STATE]
+            self.counts = optimizer.counts.copy() if optimizer.NEEDS_STEP else None
         else:
             self.values = [p.data.copy() for p in learner.model.parameters()]
             self.arrays = copy.deepcopy(optimizer.state_dict()) if hasattr(optimizer, "state_dict") else None
@@ -103,7 +103,7 @@ class Trained:
         optimizer.lr = self.lr
         if isinstance(optimizer, Optimizer) and not optimizer.takes_closure:
             optimizer.flat.write(self.values)
-            for name, values in zip(optimizer.ARRAYS, self.arrays, strict=True):
+            for name, values in zip(optimizer.STATE, self.arrays, strict=True):
                 getattr(optimizer, name)[...] = values
             if self.counts is not None:
                 optimizer.counts[...] = self.counts
@@ -123,6 +123,6 @@ def _give_back(learner: Learner, attributes: dict[str, Any]) -> None:
     flat = getattr(optimizer, "flat", None)
     if flat is not None and flat.owner.taken_by:  # to an optimizer that the call made
         flat.adopt()
-        vars(optimizer).pop("_ready", None)  # views of the former buffers
+        vars(optimizer).pop("_group_constants", None)  # views of the former buffers
         optimizer.settings.changed = True
         learner._prepare()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.optim.groups import Setting
+from microfw.optim.groups import Hyperparameter
 from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Optimizer
 
 
@@ -57,14 +57,14 @@ class Adagrad(Optimizer):
     tensor([0.9, 1.9], requires_grad=True)
     """
 
-    lr = Setting(*POSITIVE)
-    eps = Setting(*POSITIVE)
-    lr_decay = Setting(*AT_LEAST_0)
-    weight_decay = Setting(*AT_LEAST_0)
-    initial = Setting(*AT_LEAST_0)
-    ARRAYS = ("total",)
+    lr = Hyperparameter(*POSITIVE)
+    eps = Hyperparameter(*POSITIVE)
+    lr_decay = Hyperparameter(*AT_LEAST_0)
+    weight_decay = Hyperparameter(*AT_LEAST_0)
+    initial = Hyperparameter(*AT_LEAST_0)
+    STATE = ("total",)
     SQUARES = True
-    COUNTS = True
+    NEEDS_STEP = True
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Adagrad(Optimizer):
         lr, eps, lr_decay, weight_decay, initial = settings.values()
         return lr, number(eps), lr_decay, weight_decay, initial
 
-    def _move(self, constants: Any, p: Any, g: Any, total: Any, s: Any) -> None:
+    def _update(self, constants: Any, p: Any, g: Any, total: Any, s: Any) -> None:
         lr, eps, lr_decay, weight_decay, initial, t = constants
         if weight_decay:
             g = g + weight_decay * p
@@ -92,5 +92,5 @@ class Adagrad(Optimizer):
         np.sqrt(total, s)
         s += eps
         np.divide(g, s, s)
-        s *= self._number(lr / (1 + (t - 1) * lr_decay))
+        s *= self._scalar(lr / (1 + (t - 1) * lr_decay))
         p -= s

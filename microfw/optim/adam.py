@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.optim.groups import Setting
+from microfw.optim.groups import Hyperparameter
 from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Optimizer
 
 
@@ -65,14 +65,14 @@ class Adam(Optimizer):
     tensor([0.9, 1.9], requires_grad=True)
     """
 
-    lr = Setting(*POSITIVE)
-    betas = Setting("to be two numbers from 0 to below 1", _two_fractions)
-    eps = Setting(*POSITIVE)
-    weight_decay = Setting(*AT_LEAST_0)
-    amsgrad = Setting()
-    ARRAYS = ("mean", "square", "largest")
+    lr = Hyperparameter(*POSITIVE)
+    betas = Hyperparameter("to be two numbers from 0 to below 1", _two_fractions)
+    eps = Hyperparameter(*POSITIVE)
+    weight_decay = Hyperparameter(*AT_LEAST_0)
+    amsgrad = Hyperparameter()
+    STATE = ("mean", "square", "largest")
     SQUARES = True
-    COUNTS = True
+    NEEDS_STEP = True
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Adam(Optimizer):
         means = [(number(beta), number(1 - beta)) for beta in betas]
         return lr, betas, *means, eps, weight_decay, amsgrad
 
-    def _move(self, constants: Any, p: Any, g: Any, m: Any, v: Any, largest: Any, s: Any) -> None:
+    def _update(self, constants: Any, p: Any, g: Any, m: Any, v: Any, largest: Any, s: Any) -> None:
         lr, betas, (beta1, new1), (beta2, new2), eps, weight_decay, amsgrad, t = constants
         if weight_decay:
             g = g + weight_decay * p
@@ -105,7 +105,7 @@ class Adam(Optimizer):
         # The same with the second correction taken out of the root, which spares a division of an array.
         root = math.sqrt(1 - betas[1] ** t)
         np.sqrt(v, s)
-        s += self._number(eps * root) or self._number(eps)  # which is not to vanish
+        s += self._scalar(eps * root) or self._scalar(eps)  # which is not to vanish
         np.divide(m, s, s)
-        s *= self._number(lr * root / (1 - betas[0] ** t))
+        s *= self._scalar(lr * root / (1 - betas[0] ** t))
         p -= s

@@ -71,6 +71,6 @@ class AdamW(Adam):
         pull = settings["lr"] * settings["weight_decay"]
         return number(1 - pull), *super()._constants(number, settings | {"weight_decay": 0.0})
 
-    def _move(self, constants: Any, p: Any, *arrays: Any) -> None:
+    def _update(self, constants: Any, p: Any, *arrays: Any) -> None:
         p *= constants[0]
-        super()._move(constants[1:], p, *arrays)
+        super()._update(constants[1:], p, *arrays)

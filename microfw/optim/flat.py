@@ -116,7 +116,7 @@ class Flat:
         leaves, spans, whole = self.leaves, self.whole, self.gradients
         for leaf in leaves:
             if leaf.grad is None:
-                spans = self._some()
+                spans = self._present_spans()
                 break
         if spans is self.whole:
             self.squared = self._square(whole)
@@ -189,13 +189,13 @@ class Flat:
         if isfinite(squared):
             return squared
         if not np.isfinite(g).all():  # the sum may overflow, and is cheap
-            self._blame()
+            self._refuse()
         if self.squares:
             most = float(np.sqrt(np.finfo(g.dtype).max))
-            self._blame(most, f"gradients below {most:.2g}, whose squares are finite", "clip them, or scale the loss")
+            self._refuse(most, f"gradients below {most:.2g}, whose squares are finite", "clip them, or scale the loss")
         return float(np.vdot(g.astype(np.float64), g))
 
-    def _some(self) -> list[slice]:
+    def _present_spans(self) -> list[slice]:
         spans: list[slice] = []
         for leaf, span in zip(self.leaves, self.spans, strict=True):
             if leaf.grad is None:
@@ -206,7 +206,7 @@ class Flat:
                 spans.append(span)
         return spans
 
-    def _blame(self, most: float = np.inf, expected: str = "finite gradients", fix: str = "") -> None:
+    def _refuse(self, most: float = np.inf, expected: str = "finite gradients", fix: str = "") -> None:
         for k, leaf in enumerate(self.leaves):
             if leaf.grad is not None and not (np.abs(leaf.grad) < most).all():
                 name = leaf.name or f"number {k}"

@@ -26,7 +26,7 @@ class Settings(dict[str, Any]):
         return Settings, (dict(self),)
 
 
-class Setting:
+class Hyperparameter:
     """A setting as an attribute of its optimizer. It can be written at any time, and the next step checks it.
 
     Parameters
@@ -137,3 +137,9 @@ def split(parameters: Iterable[Any], settings: dict[str, Any], where: str) -> li
         seen |= {id(p) for p in tensors}
         parts.append((tensors, own))
     return parts
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Setting":
+        raise ImportError("microfw.optim.groups: expected the name Hyperparameter, got Setting, its former name")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

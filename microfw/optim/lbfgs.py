@@ -13,7 +13,7 @@ from microfw.autograd.mode import MODE
 from microfw.autograd.phases import OTHER, UPDATE
 from microfw.errors import ArgumentError, NonFiniteError, message
 from microfw.optim.checks import as_list
-from microfw.optim.groups import Setting
+from microfw.optim.groups import Hyperparameter
 from microfw.optim.linesearch import Point, search
 from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Optimizer
 
@@ -76,12 +76,12 @@ class LBFGS(Optimizer):
     True
     """
 
-    lr = Setting(*POSITIVE)
-    iterations = Setting("to be an integer of at least 1", _counting)
-    memory = Setting("to be an integer of at least 1", _counting)
-    line_search = Setting()
-    gradient_tolerance = Setting(*AT_LEAST_0)
-    change_tolerance = Setting(*AT_LEAST_0)
+    lr = Hyperparameter(*POSITIVE)
+    iterations = Hyperparameter("to be an integer of at least 1", _counting)
+    memory = Hyperparameter("to be an integer of at least 1", _counting)
+    line_search = Hyperparameter()
+    gradient_tolerance = Hyperparameter(*AT_LEAST_0)
+    change_tolerance = Hyperparameter(*AT_LEAST_0)
 
     takes_closure = True
 

@@ -34,11 +34,14 @@ def fraction(value: Any) -> bool:
 
 POSITIVE, AT_LEAST_0, FRACTION = ("above 0", positive), ("at least 0", at_least_0), ("from 0 to below 1", fraction)
 
+RENAMED = {"ARRAYS": "STATE", "COUNTS": "NEEDS_STEP", "_move": "_update"}
+"""Former names of what a subclass defines, each with its present name."""
+
 _vdot = getattr(np.vdot, "__wrapped__", np.vdot)  # without the search for arrays of other libraries
 
 
 class Optimizer:
-    """Base of optimizers: one is its settings, the arrays that it keeps, and `_move`, its update equations.
+    """Base of optimizers: one is its settings, the arrays that it keeps, and `_update`, its update equations.
 
     Everything else is here, once: parameters without a gradient are left alone with their state, a gradient
     that is not finite is refused before anything changes, groups have settings of their own, and copies,
@@ -64,13 +67,13 @@ class Optimizer:
     Only the signs of gradients (Bernstein et al., "signSGD", 2018):
 
     >>> import numpy as np, microfw as mf
-    >>> from microfw.optim.groups import Setting
+    >>> from microfw.optim.groups import Hyperparameter
     >>> from microfw.optim.optimizer import POSITIVE
     >>> class SignSGD(mf.optim.Optimizer):
-    ...     lr = Setting(*POSITIVE)
+    ...     lr = Hyperparameter(*POSITIVE)
     ...     def __init__(self, parameters, lr):
     ...         super().__init__(parameters, lr=lr)
-    ...     def _move(self, constants, p, g, scratch):
+    ...     def _update(self, constants, p, g, scratch):
     ...         lr, = constants
     ...         p -= lr * np.sign(g)
     >>> p = mf.tensor([1.0, 2.0], requires_grad=True)
@@ -81,22 +84,28 @@ class Optimizer:
     tensor([0.9, 1.9], requires_grad=True)
     """
 
-    ARRAYS: ClassVar[tuple[str, ...]] = ()
-    """Names of the arrays that are kept beside the parameters, in the order in which `_move` takes them."""
+    STATE: ClassVar[tuple[str, ...]] = ()
+    """Names of the arrays that are kept beside the parameters, in the order in which `_update` takes them."""
 
     SCRATCH: ClassVar[int] = 1
-    """How many arrays `_move` gets to compute in."""
+    """How many arrays `_update` gets to compute in."""
 
-    COUNTS: ClassVar[bool] = False
-    """Whether `_move` needs the number of steps; it is then the last of the constants."""
+    NEEDS_STEP: ClassVar[bool] = False
+    """Whether `_update` needs the number of steps; it is then the last of the constants."""
 
     SQUARES: ClassVar[bool] = False
-    """Whether `_move` squares gradients."""
+    """Whether `_update` squares gradients."""
 
     takes_closure: ClassVar[bool] = False
     """Whether `step` evaluates the loss itself, and so needs a function that does."""
 
     lr: Any
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for old, new in RENAMED.items():
+            if old in vars(cls):
+                raise ArgumentError(message(cls.__name__, f"the name {new}", old, f"rename {old} to {new}"))
 
     def __init__(self, parameters: Iterable[Any], **settings: Any) -> None:
         kind = type(self).__name__
@@ -107,8 +116,8 @@ class Optimizer:
         for group in self.groups:
             self._check(group.all())
         self.flat = Flat([p for tensors, _ in parts for p in tensors], kind, self.SQUARES)
-        self.counts = np.zeros(len(self.flat.parameters) if self.COUNTS else 0, np.int64)
-        for name in self.ARRAYS:
+        self.counts = np.zeros(len(self.flat.parameters) if self.NEEDS_STEP else 0, np.int64)
+        for name in self.STATE:
             setattr(self, name, self._buffer())
 
     def zero_grad(self) -> None:
@@ -146,8 +155,8 @@ class Optimizer:
         timer = MODE.get().timer
         began = perf_counter_ns() if timer is not None else 0
         try:
-            if missing or not self._at_once():
-                self._closely()
+            if missing or not self.update_all():
+                self._update_present()
         except BaseException:
             if timer is not None:
                 timer.on_update_error(began)
@@ -155,15 +164,15 @@ class Optimizer:
         if timer is not None:
             timer.on_update(self, began)
 
-    def _at_once(self) -> bool:
+    def update_all(self) -> bool:
         """Take a step if nothing asks for a closer look, all parameters having a gradient; tell whether it did."""
-        if not self._clear():
+        if not self.preflight():
             return False
-        for part in self._counted() if self.COUNTS else self._whole:
-            self._move(*part)
+        for part in self._parts_with_step() if self.NEEDS_STEP else self.update_parts:
+            self._update(*part)
         return True
 
-    def _clear(self) -> bool:
+    def preflight(self) -> bool:
         """Get ready to move if nothing asks for a closer look; tell whether nothing does."""
         flat = self.flat
         squared = float(_vdot(flat.gradients, flat.gradients))
@@ -174,31 +183,31 @@ class Optimizer:
             leaf.version += 1
         return True
 
-    def _closely(self) -> None:
+    def _update_present(self) -> None:
         """Take a step where settings, gradients that are missing or not finite, or another owner have a say."""
         if self.settings.changed:
             self._prepare()
         flat = self.flat
         if flat.ready() is flat.whole:
-            parts = self._counted() if self.COUNTS else self._whole
+            parts = self._parts_with_step() if self.NEEDS_STEP else self.update_parts
         else:
-            parts = self._some()
+            parts = self._present_parts()
         for part in parts:
-            self._move(*part)
+            self._update(*part)
 
-    def _move(self, constants: Any, *arrays: Any) -> None:
-        """Take a step: ``arrays`` are parameters, gradients, what ARRAYS names, and scratch, all flat."""
-        raise NotImplementedError(f"{type(self).__name__}._move: expected update equations, got none")
+    def _update(self, constants: Any, *arrays: Any) -> None:
+        """Take a step: ``arrays`` are parameters, gradients, what STATE names, and scratch, all flat."""
+        raise NotImplementedError(f"{type(self).__name__}._update: expected update equations, got none")
 
     def _constants(self, number: Callable[[Any], Any], settings: dict[str, Any]) -> tuple[Any, ...]:
-        """Return what `_move` needs of a group's settings.
+        """Return what `_update` needs of a group's settings.
 
-        ``number`` makes an array of a number, which NumPy takes faster than the number. Where `_move` decides on
+        ``number`` makes an array of a number, which NumPy takes faster than the number. Where `_update` decides on
         one, it must be a number, or None: a replayed update computes with new values, but does not decide anew.
         """
         return tuple(number(value) for value in settings.values())
 
-    def _number(self, value: Any) -> Array:
+    def _scalar(self, value: Any) -> Array:
         return np.array(value, self.flat.values.dtype)
 
     def _buffer(self) -> Array:
@@ -209,20 +218,22 @@ class Optimizer:
         found = [group.all() for group in self.groups]
         for settings in found:
             self._check(settings)
-        ready = [self._constants(self._number, settings) for settings in found]
-        if not self._refilled(ready):
-            self._ready = ready
+        ready = [self._constants(self._scalar, settings) for settings in found]
+        if not self._refill(ready):
+            self._group_constants = ready
             self._scratch = [self._buffer() for _ in range(self.SCRATCH)]
-            self._group = [k for k, group in enumerate(self.groups) for _ in range(group.count)]
-            self._whole = self._parts()
-        self._even = len(set(self.counts.tolist())) < 2
+            self._group_of = [k for k, group in enumerate(self.groups) for _ in range(group.count)]
+            self.update_parts = self._parts()
+        self._same_count = len(set(self.counts.tolist())) < 2
         self.settings.changed = False
 
-    def _refilled(self, ready: list[tuple[Any, ...]]) -> bool:
+    def _refill(self, ready: list[tuple[Any, ...]]) -> bool:
         """Give constants that are arrays new values, which replayed steps read; tell whether nothing else changes."""
-        if "_ready" not in self.__dict__:
+        if "_group_constants" not in self.__dict__:
             return False
-        old, new = ([constant for constants in parts for constant in constants] for parts in (self._ready, ready))
+        old, new = (
+            [constant for constants in parts for constant in constants] for parts in (self._group_constants, ready)
+        )
         pairs = list(zip(old, new, strict=True))
         if any(type(a) is not type(b) or (type(a) is not np.ndarray and a != b) for a, b in pairs):
             return False
@@ -231,19 +242,19 @@ class Optimizer:
                 a[...] = b
         return True
 
-    def _counted(self) -> list[tuple[Any, ...]]:
+    def _parts_with_step(self) -> list[tuple[Any, ...]]:
         self.counts += 1
-        if not self._even:
+        if not self._same_count:
             return self._parts(self.counts.tolist())
         t = (int(self.counts[0]),)
-        return [(constants + t, *arrays) for constants, *arrays in self._whole]
+        return [(constants + t, *arrays) for constants, *arrays in self.update_parts]
 
-    def _some(self) -> list[tuple[Any, ...]]:
+    def _present_parts(self) -> list[tuple[Any, ...]]:
         present = [leaf.grad is not None for leaf in self.flat.leaves]
-        if not self.COUNTS:
+        if not self.NEEDS_STEP:
             return self._parts(present=present)
         self.counts += present
-        self._even = len(set(self.counts.tolist())) < 2
+        self._same_count = len(set(self.counts.tolist())) < 2
         return self._parts(self.counts.tolist(), present)
 
     def _parts(self, counts: list[int] | None = None, present: list[bool] | None = None) -> list[tuple[Any, ...]]:
@@ -254,15 +265,15 @@ class Optimizer:
         for k, span in enumerate(flat.spans):
             if present is not None and not present[k]:
                 continue
-            key = (self._group[k],) if counts is None else (self._group[k], counts[k])
+            key = (self._group_of[k],) if counts is None else (self._group_of[k], counts[k])
             if keys and keys[-1] == key and spans[-1].stop == span.start:
                 spans[-1] = slice(spans[-1].start, span.stop)
             else:
                 keys.append(key)
                 spans.append(span)
-        buffers = [flat.values, flat.gradients, *(getattr(self, name) for name in self.ARRAYS), *self._scratch]
+        buffers = [flat.values, flat.gradients, *(getattr(self, name) for name in self.STATE), *self._scratch]
         return [
-            (self._ready[key[0]] + key[1:], *(buffer[span] for buffer in buffers))
+            (self._group_constants[key[0]] + key[1:], *(buffer[span] for buffer in buffers))
             for key, span in zip(keys, spans, strict=True)
         ]
 
@@ -277,9 +288,9 @@ class Optimizer:
         """Return settings, groups' own settings, names and shapes of the parameters, and the arrays kept, copied."""
         state = {**self.settings, "groups": [dict(group.own) for group in self.groups]}
         state |= {"group_sizes": [group.count for group in self.groups], "parameters": self.flat.named_shapes()}
-        if self.COUNTS:
+        if self.NEEDS_STEP:
             state["counts"] = self.counts.copy()
-        return state | {name: getattr(self, name).copy() for name in self.ARRAYS}
+        return state | {name: getattr(self, name).copy() for name in self.STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take settings and arrays from `state_dict`; all of them, or none if anything is wrong.
@@ -298,15 +309,15 @@ class Optimizer:
         sizes = [group.count for group in self.groups]
         if state.get("group_sizes", sizes) != sizes:
             raise ArgumentError(message(where, f"groups of {sizes} parameters", state["group_sizes"]))
-        for name in (*self.settings, *self.ARRAYS, *(["counts"] if self.COUNTS else [])):
+        for name in (*self.settings, *self.STATE, *(["counts"] if self.NEEDS_STEP else [])):
             if name not in state:
                 raise ArgumentError(message(where, f"an entry {name!r}", f"only {', '.join(state)}"))
         settings = Settings({name: state[name] for name in self.settings})
         groups = [Group(settings, dict(o), group.count) for o, group in zip(own, self.groups, strict=True)]
         for group in groups:
             self._check(group.all())
-        arrays = {name: self._like(name, state[name], where) for name in self.ARRAYS}
-        if self.COUNTS:
+        arrays = {name: self._like(name, state[name], where) for name in self.STATE}
+        if self.NEEDS_STEP:
             arrays["counts"] = self._like("counts", state["counts"], where)
         self.settings, self.groups = settings, groups
         for name, array in arrays.items():
@@ -320,7 +331,13 @@ class Optimizer:
         return array
 
     def __getstate__(self) -> dict[str, Any]:
-        made = ("_ready", "_scratch", "_group", "_even", "_whole")  # by _prepare, and views of the buffers
+        made = (
+            "_group_constants",
+            "_scratch",
+            "_group_of",
+            "_same_count",
+            "update_parts",
+        )  # by _prepare, and views of the buffers
         return {name: value for name, value in self.__dict__.items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

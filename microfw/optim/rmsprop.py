@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.optim.groups import Setting
+from microfw.optim.groups import Hyperparameter
 from microfw.optim.optimizer import AT_LEAST_0, FRACTION, POSITIVE, Optimizer
 
 
@@ -62,13 +62,13 @@ class RMSprop(Optimizer):
     tensor([0.98, 1.98], requires_grad=True)
     """
 
-    lr = Setting(*POSITIVE)
-    alpha = Setting(*FRACTION)
-    eps = Setting(*POSITIVE)
-    momentum = Setting(*FRACTION)
-    centered = Setting()
-    weight_decay = Setting(*AT_LEAST_0)
-    ARRAYS = ("square", "mean", "velocity")
+    lr = Hyperparameter(*POSITIVE)
+    alpha = Hyperparameter(*FRACTION)
+    eps = Hyperparameter(*POSITIVE)
+    momentum = Hyperparameter(*FRACTION)
+    centered = Hyperparameter()
+    weight_decay = Hyperparameter(*AT_LEAST_0)
+    STATE = ("square", "mean", "velocity")
     SQUARES = True
 
     def __init__(
@@ -91,7 +91,7 @@ class RMSprop(Optimizer):
         keep = number(alpha), number(1 - alpha)
         return number(lr), *keep, number(eps), number(momentum) if momentum else None, centered, weight_decay
 
-    def _move(self, constants: Any, p: Any, g: Any, square: Any, mean: Any, v: Any, s: Any) -> None:
+    def _update(self, constants: Any, p: Any, g: Any, square: Any, mean: Any, v: Any, s: Any) -> None:
         lr, alpha, new, eps, momentum, centered, weight_decay = constants
         if weight_decay:
             g = g + weight_decay * p

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, message
-from microfw.optim.groups import Setting
+from microfw.optim.groups import Hyperparameter
 from microfw.optim.optimizer import AT_LEAST_0, FRACTION, POSITIVE, Optimizer
 
 
@@ -57,11 +57,11 @@ class SGD(Optimizer):
     tensor([0.8, 1.6], requires_grad=True)
     """
 
-    lr = Setting(*POSITIVE)
-    momentum = Setting(*FRACTION)
-    nesterov = Setting()
-    weight_decay = Setting(*AT_LEAST_0)
-    ARRAYS = ("velocity",)
+    lr = Hyperparameter(*POSITIVE)
+    momentum = Hyperparameter(*FRACTION)
+    nesterov = Hyperparameter()
+    weight_decay = Hyperparameter(*AT_LEAST_0)
+    STATE = ("velocity",)
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class SGD(Optimizer):
         momentum, weight_decay = settings["momentum"] or None, settings["weight_decay"] or None
         return number(settings["lr"]), momentum and number(momentum), settings["nesterov"], weight_decay
 
-    def _move(self, constants: Any, p: Any, g: Any, v: Any, scratch: Any) -> None:
+    def _update(self, constants: Any, p: Any, g: Any, v: Any, scratch: Any) -> None:
         lr, momentum, nesterov, weight_decay = constants
         if weight_decay is not None:
             g = g + weight_decay * p

@@ -14,13 +14,13 @@ def capture_update(optimizer: Optimizer, tape: Tape) -> tuple[list[CapturedCall]
     There are no calls where they are not the same at each step. Only this library's optimizers are known to do
     nothing besides.
     """
-    whole = getattr(optimizer, "_whole", None)
-    if whole is None or optimizer.COUNTS or not type(optimizer)._move.__module__.startswith("microfw."):
+    whole = getattr(optimizer, "update_parts", None)
+    if whole is None or optimizer.NEEDS_STEP or not type(optimizer)._update.__module__.startswith("microfw."):
         return [], whole
     tape.calls = []
     try:
         for constants, *arrays in whole:
-            optimizer._move(constants, *[CapturedArray(tape, array.copy(), fixed=array) for array in arrays])
+            optimizer._update(constants, *[CapturedArray(tape, array.copy(), fixed=array) for array in arrays])
     except Untraceable:
         return [], whole
     return (tape.calls if all(call.style == "ufunc" for call in tape.calls) else []), whole

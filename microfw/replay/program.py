@@ -123,7 +123,7 @@ def _update_lines(calls: list[str], times: str, start: list[str], end: list[str]
     stepped = f"timer.on_replayed_step({times}, {'updating, clock()' if enabled else '0, 0'})"
     return [
         *_if(enabled, "updating = clock()"),
-        f"if {'optimizer._whole is update_parts and optimizer._clear()' if calls else 'optimizer._at_once()'}:",
+        f"if {'optimizer.update_parts is update_parts and optimizer.preflight()' if calls else 'optimizer.update_all()'}:",
         *indented([*calls, *_if(bool(start), stepped)] or ["pass"]),
         "else:",
         *indented([*start, "optimizer._step(False)", *end]),
