@@ -909,7 +909,7 @@ def test_a_step_is_captured_at_once_where_many_are_to_come():
         model = mlp()
         trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1))
         trainer.fit((X, y), epochs, 8, rng=0, progress=False)
-        assert [key[0][1] for key in trainer._run.compiled.step.replays] == shapes
+        assert [key[0][1] for key in trainer._run.replay_policy.step.replays] == shapes
 
 
 def test_a_trainer_leaves_models_with_other_code_alone_unless_told():
@@ -921,7 +921,7 @@ def test_a_trainer_leaves_models_with_other_code_alone_unless_told():
     for compile in (None, True):
         model = mlp(Own())
         optimizer = optim.SGD(model.parameters(), lr=0.1)
-        made.append(mf.training.compiled.Compiled(model, nn.CrossEntropyLoss(), optimizer, compile).step)
+        made.append(mf.training.replay_policy.ReplayPolicy(model, nn.CrossEntropyLoss(), optimizer, compile).step)
     assert made[0] is None and made[1] is not None
 
 

@@ -130,7 +130,7 @@ class Learner:
             state.step = 1
             with self.training(briefly):
                 stepper.step(rows.X, rows.y, rows.weight)
-            stepper.interrupts.held = False
+            stepper.interrupts.deferred = False
             return state.loss if stepper.count else math.nan
         totals = EpochTotals(stepper, {})
         with self.training(briefly):

@@ -82,7 +82,7 @@ class Trained:
         self.arrays: Any
         state, optimizer = learner.state, learner.optimizer
         self.state = state.epoch, state.steps, state.skipped, state.loss
-        self.carried = learner.stepper.carried.save()
+        self.forward_state = learner.stepper.forward_state.save()
         self.rng = learner.rng.bit_generator.state if draws else None
         self.lr = optimizer.lr
         if isinstance(optimizer, Optimizer) and not optimizer.takes_closure:
@@ -97,7 +97,7 @@ class Trained:
         """Bring it back."""
         learner, optimizer, state = self.learner, self.optimizer, self.learner.state
         state.epoch, state.steps, state.skipped, state.loss = self.state
-        learner.stepper.carried.restore(self.carried)
+        learner.stepper.forward_state.restore(self.forward_state)
         if self.rng is not None:
             learner.rng.bit_generator.state = self.rng
         optimizer.lr = self.lr

@@ -121,9 +121,10 @@ def _pass_lines(forward: Part, backward: Part, enabled: bool) -> tuple[list[str]
 def _update_lines(calls: list[str], times: str, start: list[str], end: list[str], enabled: bool) -> list[str]:
     """Return the lines of an update of all parameters: its moves, if they are known, or a call that makes them."""
     stepped = f"timer.on_replayed_step({times}, {'updating, clock()' if enabled else '0, 0'})"
+    ready = "optimizer.update_parts is update_parts and optimizer.preflight()" if calls else "optimizer.update_all()"
     return [
         *_if(enabled, "updating = clock()"),
-        f"if {'optimizer.update_parts is update_parts and optimizer.preflight()' if calls else 'optimizer.update_all()'}:",
+        f"if {ready}:",
         *indented([*calls, *_if(bool(start), stepped)] or ["pass"]),
         "else:",
         *indented([*start, "optimizer._step(False)", *end]),

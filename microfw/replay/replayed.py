@@ -16,11 +16,12 @@ from microfw.autograd.mode import MODE, PLAIN, Mode, model_version, phase
 from microfw.autograd.phases import PREPARATION
 from microfw.replay.capture import CapturedStep
 from microfw.replay.dependencies import Dependencies
+from microfw.replay.forward_state import ForwardState
 from microfw.replay.instrumented import InstrumentedPlan
 from microfw.replay.observe import Signature
 from microfw.replay.plan import Plan
 from microfw.replay.trace import Array
-from microfw.replay.verification import Carried, StepState
+from microfw.replay.verification import StepState
 from microfw.replay.write import function, write_passes
 
 MOST_MODES = 4
@@ -42,7 +43,7 @@ class Replay:
         step: CapturedStep,
         returns_tuple: bool,
         depends: Dependencies,
-        carried: Carried,
+        forward_state: ForwardState,
         signature: Signature,
     ) -> None:
         self.optimizer = optimizer
@@ -55,8 +56,8 @@ class Replay:
         self.leaves_without_grad = [leaf for leaf in optimizer.flat.leaves if leaf not in reached]
         self.returns_tuple = returns_tuple
         self.signature = signature
-        self.forward_state = carried
-        self.impure_state = carried if plan.impure else None
+        self.forward_state = forward_state
+        self.impure_state = forward_state if plan.impure else None
         self.verified = False
         self.instrumented: InstrumentedPlan | None = None
         self.lock = Lock()
@@ -169,5 +170,5 @@ class Replay:
             self.optimizer.zero_grad()
             return True
         if self.impure_state is not None:
-            self.impure_state.restore(before)
+            self.impure_state.restore(before, new_version=False)
         return not self.verified

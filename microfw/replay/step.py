@@ -20,10 +20,11 @@ from microfw.replay.capture import CapturedStep, capture
 from microfw.replay.capture_update import capture_update
 from microfw.replay.check import run_checked
 from microfw.replay.dependencies import Dependencies
+from microfw.replay.forward_state import ForwardState
 from microfw.replay.instrumented import InstrumentedPlan
 from microfw.replay.observe import CaptureObserver, Signature, Uncapturable, constant
 from microfw.replay.replayed import FIRST_CHECK, Replay
-from microfw.replay.verification import Carried, StepState, global_generators
+from microfw.replay.verification import StepState, global_generators
 
 Array = np.ndarray[Any, Any]
 Key = tuple[Any, ...]
@@ -184,8 +185,8 @@ class CompiledStep:
         found = list(reached(self.f))
         tensors = [x for x in found if isinstance(x, Tensor) and x._leaf is not None]
         generators = [x for x in found if isinstance(x, np.random.Generator)]
-        carried = Carried(generators, [t for t in tensors if t._node is None])
-        drawn, elsewhere = carried.save(), _states(depends.generators, generators)
+        forward_state = ForwardState(generators, [t for t in tensors if t._node is None])
+        drawn, elsewhere = forward_state.save(), _states(depends.generators, generators)
         capturing, inputs = CaptureObserver(MODE.get().observer), [constant(a) for a in arrays]
         made_plan: list[tuple[CapturedStep, Signature, StepState]] = []
         leaves = [(t._leaf, t._leaf.version) for t in tensors if t._node is not None and t._leaf is not None]
@@ -213,14 +214,14 @@ class CompiledStep:
                 if _states(depends.generators, generators) != elsewhere:
                     raise Uncapturable("Python code in it draws random numbers; draw them with a layer, or pass them")
                 if self._matches_previous(key, signature, depends):
-                    now_drawn = carried.save()
+                    now_drawn = forward_state.save()
                     with np.errstate(all="call", call=_nothing):  # so that an op that changes it is seen
                         try:
                             made = capture(capturing, inputs, returned, tensors, self.optimizer.flat.owner)
                         finally:
-                            carried.restore(now_drawn)  # ops of a user's own may draw
+                            forward_state.restore(now_drawn, new_version=False)  # ops of a user's own may draw
                         made.update, made.update_parts = capture_update(self.optimizer, made.tape)
-                    state = StepState(self.optimizer, [leaf for leaf, _ in made.shared], carried)
+                    state = StepState(self.optimizer, [leaf for leaf, _ in made.shared], forward_state)
                     state.drawn = drawn
                     made_plan.append((made, signature, state))
             except Exception as reason:
@@ -229,7 +230,7 @@ class CompiledStep:
         made = self._eager(arrays, on_loss, observed)
         if made_plan:
             with phase(PREPARATION):
-                self._verify_plan(key, *made_plan[0], depends, carried, arrays, made)
+                self._verify_plan(key, *made_plan[0], depends, forward_state, arrays, made)
         return made
 
     def _matches_previous(self, key: Key, signature: Signature, depends: Dependencies) -> bool:
@@ -259,15 +260,15 @@ class CompiledStep:
         signature: Signature,
         before: StepState,
         depends: Dependencies,
-        carried: Carried,
+        forward_state: ForwardState,
         arrays: tuple[Array, ...],
         made: Any,
     ) -> None:
         """Replay the step that a plan was made from, compare every bit, and keep the plan if all are the same."""
         tensors = made if isinstance(made, tuple) else (made,)
-        after = StepState(self.optimizer, [leaf for leaf, _ in step.shared], carried, [t._array for t in tensors])
+        after = StepState(self.optimizer, [leaf for leaf, _ in step.shared], forward_state, [t._array for t in tensors])
         try:
-            replay = Replay(self.optimizer, step, isinstance(made, tuple), depends, carried, signature)
+            replay = Replay(self.optimizer, step, isinstance(made, tuple), depends, forward_state, signature)
             before.restore()
             planned = replay.try_replay(arrays, False)
             if planned is None:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from microfw.autograd.tensor import Tensor
 from microfw.replay.trace import Array
 
 
@@ -34,9 +33,9 @@ class StepState:
         What the step returned.
     """
 
-    def __init__(self, optimizer: Any, shared: list[Any], carried: Any, outputs: Iterable[Array] = ()) -> None:
+    def __init__(self, optimizer: Any, shared: list[Any], forward_state: Any, outputs: Iterable[Array] = ()) -> None:
         self.optimizer = optimizer
-        self.carried = carried
+        self.forward_state = forward_state
         self.outputs = [array.copy() for array in outputs]
         flat = optimizer.flat
         self.values = flat.values.copy()
@@ -47,7 +46,7 @@ class StepState:
         found = vars(optimizer).items()
         self.arrays = {name: (x, x.copy()) for name, x in found if isinstance(x, np.ndarray)}
         self.numbers = {name: x for name, x in found if isinstance(x, bool | int | float | None)}
-        self.drawn = carried.save()
+        self.drawn = forward_state.save()
 
     def restore(self) -> None:
         """Bring everything back; Python objects are the same ones as before."""
@@ -64,7 +63,7 @@ class StepState:
         for array, copy in self.arrays.values():
             array[...] = copy
         vars(self.optimizer).update(self.numbers)
-        self.carried.restore(self.drawn)
+        self.forward_state.restore(self.drawn, new_version=False)
 
     def difference(self, other: StepState) -> Difference | None:
         """Return the first place at which another state, of the same step done otherwise, is not the same."""
@@ -95,29 +94,10 @@ class StepState:
         for mine, theirs in zip(generators, other.drawn[0], strict=True):
             if repr(mine) != repr(theirs):
                 return Difference("a random generator, from which Python code draws,", False)
-        for tensor, mine, theirs in zip(self.carried.buffers, buffers, other.drawn[1], strict=True):
+        for tensor, mine, theirs in zip(self.forward_state.buffers, buffers, other.drawn[1], strict=True):
             if not same(mine, theirs):
                 return Difference(_named(tensor._leaf, "a buffer"), _rounding(mine, theirs))
         return None
-
-
-class Carried:
-    """What a forward pass may change besides gradients: generators, and the values of buffers."""
-
-    def __init__(self, generators: list[np.random.Generator], buffers: list[Tensor]) -> None:
-        self.generators = generators
-        self.buffers = buffers
-
-    def save(self) -> Any:
-        """Return copies."""
-        return [g.bit_generator.state for g in self.generators], [t._array.copy() for t in self.buffers]
-
-    def restore(self, saved: Any) -> None:
-        """Bring back what was saved."""
-        for generator, state in zip(self.generators, saved[0], strict=True):
-            generator.bit_generator.state = state
-        for buffer, values in zip(self.buffers, saved[1], strict=True):
-            buffer._array[...] = values
 
 
 def global_generators() -> str:

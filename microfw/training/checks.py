@@ -14,7 +14,7 @@ from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError, mes
 from microfw.nn import CrossEntropyLoss, Loss, Module, NLLLoss
 from microfw.training.inputs import as_data
 from microfw.training.losses import counting_rows, is_sum
-from microfw.training.state import evaluating, kept, quiet, switched
+from microfw.training.state import evaluating, module_mode, preserved, quiet
 
 
 def check_parts(model: Any, loss: Any, optimizer: Any) -> None:
@@ -62,7 +62,7 @@ def check_epochs(epochs: Any) -> None:
 def check_fit(model: Module, loss: Any, data: Dataset, where: str) -> bool:
     """Raise unless the model's outputs for two rows and all targets suit the loss; return True if a row counts."""
     rows = counting_rows(loss, data.y, 2, where)
-    with mode(observer=None, timer=None), evaluating(model), kept(model, loss):
+    with mode(observer=None, timer=None), evaluating(model), preserved(model, loss):
         outputs = model(as_data(data.X[:2]))
         if not isinstance(outputs, Tensor):
             raise DTypeError(message(where, "the model to return a Tensor", type(outputs).__name__))
@@ -111,7 +111,7 @@ def smallest_batch(model: Module, data: Rows, batch_size: int, where: str, drop_
 def _fails(model: Module, data: Rows, rows: int) -> Exception | None:
     """Return what a model raises for a batch of so many rows in training, or None."""
     ((X, _, _),) = data.take(slice(0, rows)).batches(rows)
-    with mode(observer=None, timer=None, recording=False), switched(model, True), kept(model), quiet():
+    with mode(observer=None, timer=None, recording=False), module_mode(model, True), preserved(model), quiet():
         try:
             model(as_data(X))
         except Exception as error:

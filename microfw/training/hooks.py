@@ -10,7 +10,7 @@ from typing import Any
 from microfw.errors import ArgumentError, message
 from microfw.training.history import History
 
-MOMENTS = (
+EVENTS = (
     "on_fit_start",
     "on_epoch_start",
     "on_gradients",
@@ -119,56 +119,56 @@ class Hooks:
     def __init__(self, hooks: Sequence[Any]) -> None:
         self.hooks = tuple(sorted(hooks, key=_is_last))
         for hook in self.hooks:
-            if isinstance(hook, type) or not any(hasattr(hook, moment) for moment in MOMENTS):
+            if isinstance(hook, type) or not any(hasattr(hook, event) for event in EVENTS):
                 got = f"the class {hook.__name__}" if isinstance(hook, type) else type(hook).__name__
                 raise ArgumentError(message("Trainer", "hooks with some of a Hook's methods", got, "pass an instance"))
-            _spelt_right(hook)
+            _check_spelling(hook)
         self.gradients = self._collect("on_gradients")
         self.step_end = self._collect("on_step_end")
-        self._begun: list[Any] = []
+        self._started: list[Any] = []
         self._methods: dict[str, list[Callable[[TrainState], None]]] = {}
 
-    def _collect(self, moment: str, hooks: Sequence[Any] | None = None) -> list[Callable[[TrainState], None]]:
-        base = getattr(Hook, moment)
-        methods = [getattr(hook, moment, None) for hook in (self.hooks if hooks is None else hooks)]
+    def _collect(self, event: str, hooks: Sequence[Any] | None = None) -> list[Callable[[TrainState], None]]:
+        base = getattr(Hook, event)
+        methods = [getattr(hook, event, None) for hook in (self.hooks if hooks is None else hooks)]
         return [m for m in methods if m is not None and getattr(m, "__func__", m) is not base]
 
-    def overridden(self, moment: str) -> bool:
+    def handles(self, event: str) -> bool:
         """Whether any hook wants to be told of a moment."""
-        return bool(self._collect(moment))
+        return bool(self._collect(event))
 
-    def call(self, moment: str, state: TrainState) -> None:
+    def notify(self, event: str, state: TrainState) -> None:
         """Tell every hook of a moment, in order."""
-        methods = self._methods.get(moment)
+        methods = self._methods.get(event)
         if methods is None:
-            methods = self._methods[moment] = self._collect(moment)
+            methods = self._methods[event] = self._collect(event)
         for method in methods:
             method(state)
 
     def start(self, state: TrainState) -> None:
         """Tell every hook that training starts, and remember which were told."""
         for hook in self.hooks:
-            self._begun.append(hook)
+            self._started.append(hook)
             for method in self._collect("on_fit_start", [hook]):
                 method(state)
 
     def end(self, state: TrainState) -> None:
         """Tell every hook that was told of the start, even if one of them raises."""
-        methods = self._collect("on_fit_end", sorted(self._begun, key=_is_last, reverse=True))
-        self._begun = []
+        methods = self._collect("on_fit_end", sorted(self._started, key=_is_last, reverse=True))
+        self._started = []
         _in_turn(methods, state)
 
 
-def _spelt_right(hook: Any) -> None:
+def _check_spelling(hook: Any) -> None:
     """Raise if a method is named much like a moment, which would never come."""
     for name in dir(type(hook)):
-        if name.startswith("on_") and name not in MOMENTS and callable(getattr(type(hook), name)):
-            near = get_close_matches(name, MOMENTS, 1, cutoff=0.9)  # not names of other libraries' hooks
+        if name.startswith("on_") and name not in EVENTS and callable(getattr(type(hook), name)):
+            near = get_close_matches(name, EVENTS, 1, cutoff=0.9)  # not names of other libraries' hooks
             if near:
                 raise ArgumentError(
                     message(
                         "Trainer",
-                        f"hooks with methods among {', '.join(MOMENTS)}",
+                        f"hooks with methods among {', '.join(EVENTS)}",
                         f"{type(hook).__name__}.{name}",
                         f"name it {near[0]}",
                     )

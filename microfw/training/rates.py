@@ -236,10 +236,10 @@ def lr_range_test(
         raise ArgumentError(message(where, "smooth from 0 to below 1", repr(smooth)))
     if getattr(trainer.optimizer, "takes_closure", False):
         raise ArgumentError(message(where, "an optimizer that takes single steps", type(trainer.optimizer).__name__))
-    from microfw.training.state import Carried
+    from microfw.replay.forward_state import ForwardState
 
-    rising, carried = _Rising(low, high, steps, smooth), Carried(trainer.model, trainer.loss)
-    before = trainer.model.state_dict(), trainer.optimizer.state_dict(), carried.save()
+    rising, forward_state = _Rising(low, high, steps, smooth), ForwardState.of(trainer.model, trainer.loss)
+    before = trainer.model.state_dict(), trainer.optimizer.state_dict(), forward_state.save()
     probe = copy.copy(trainer)  # with the trainer's accumulation and clipping, which change what a rate does
     probe.hooks, probe.metrics = [rising], {}
     try:
@@ -251,7 +251,7 @@ def lr_range_test(
         trainer.model.load_state_dict(before[0])
         trainer.optimizer.load_state_dict(before[1])
         trainer.optimizer.zero_grad()
-        carried.restore(before[2])
+        forward_state.restore(before[2])
     rates, losses = rising.rates, rising.losses
     if len(rates) < 2:
         raise ArgumentError(message(where, "losses at two rates at least", len(rates), "lower low, or scale the data"))

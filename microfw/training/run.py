@@ -15,9 +15,9 @@ from microfw.data.rows import Batch, Rows
 from microfw.errors import CheckpointError, message
 from microfw.serialization.layout import fingerprint, plain
 from microfw.serialization.random import put
-from microfw.training.compiled import Compiled
 from microfw.training.hooks import Hooks, TrainState
 from microfw.training.metrics import Measure
+from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.stepper import Stepper
 from microfw.training.totals import EpochTotals
 
@@ -50,10 +50,10 @@ def take_steps(
 class SavedRun(Protocol):
     """A run in a file; see `microfw.training.saving.Saved`."""
 
-    def count(self, run: Run) -> None:
+    def set_counters(self, run: Run) -> None:
         """Set the counters of a run."""
 
-    def apply(self, run: Run) -> None:
+    def restore(self, run: Run) -> None:
         """Put the saved state into a run."""
 
 
@@ -117,39 +117,39 @@ class Run:
         self.evaluate, self.shuffle, self.drop_last, self.resumable = evaluate, shuffle, drop_last, resumable
         self.interrupts = stepper.interrupts
         stepper.wants_outputs = bool(metrics)
-        self.tally: EpochTotals | None = None
+        self.totals: EpochTotals | None = None
         self.order: dict[str, Any] = {}
         self.batches: Iterable[Batch] = ()
-        self.whole = self.rehearsed = False
+        self.can_be_saved = self.is_rehearsed = False
         self._digest = ""
 
     @property
-    def compiled(self) -> Compiled:
+    def replay_policy(self) -> ReplayPolicy:
         """What decides whether steps are replayed."""
-        return self.stepper.compiled
+        return self.stepper.replay_policy
 
     def epochs(self) -> None:
         """Run the epochs that are left."""
         state = self.state
-        while self.tally is not None or (state.epoch < state.epochs and not state.stop):
+        while self.totals is not None or (state.epoch < state.epochs and not state.stop):
             self.epoch()
 
     def epoch(self) -> None:
         """Run an epoch, or what is left of one: steps, validation, its row."""
-        totals = self.open()
+        totals = self.start_epoch()
         if not self.state.stop:
             take_steps(self.batches, self.stepper, totals, self.hooks.step_end)
         if not totals.steps:
-            self.cancel()
+            self.cancel_epoch()
             return
         seconds = perf_counter() - totals.began
         row = {"epoch": self.state.epoch, **totals.result()}
         if self.evaluate is not None:
-            self.validation_starts()
+            self.start_validation()
             row |= self.evaluate()
-        self.close({**row, "seconds": seconds, **totals.rates()})
+        self.end_epoch({**row, "seconds": seconds, **totals.rates()})
 
-    def new_tally(self) -> EpochTotals:
+    def new_totals(self) -> EpochTotals:
         """Return totals of no steps."""
         return EpochTotals(self.stepper, self.metrics)
 
@@ -170,70 +170,70 @@ class Run:
         rows = steps * self.step_rows
         return n if steps and n - rows < self.stepper.least else rows
 
-    def open(self) -> EpochTotals:
+    def start_epoch(self) -> EpochTotals:
         """Begin an epoch in a new order, unless one is to be continued; return what it comes to."""
-        if self.tally is not None:
-            return self.tally
-        totals = self.new_tally()
-        self.interrupts.held = True
+        if self.totals is not None:
+            return self.totals
+        totals = self.new_totals()
+        self.interrupts.deferred = True
         self.state.epoch += 1
-        self.tally = totals
+        self.totals = totals
         if self.resumable:  # 20 us
             self.order = self.rng.bit_generator.state  # type: ignore[assignment]
         self.batches = self.new_batches()
-        self.hooks.call("on_epoch_start", self.state)
+        self.hooks.notify("on_epoch_start", self.state)
         self.interrupts.release()
         return totals
 
-    def cancel(self) -> None:
+    def cancel_epoch(self) -> None:
         """Undo the beginning of an epoch that a hook stopped before its first step."""
         if self.resumable:
             put(self.rng, self.order)
         self.state.epoch -= 1
-        self.tally, self.batches = None, ()
+        self.totals, self.batches = None, ()
 
-    def reopen(self, saved: dict[str, Any]) -> None:
+    def resume_epoch(self, saved: dict[str, Any]) -> None:
         """Go to where an epoch was when it was saved. The order is drawn as it was, and ``rng`` is at its start."""
         self.order = saved.pop("order")
         put(self.rng, self.order)
-        totals = self.new_tally()
+        totals = self.new_totals()
         totals.load_state_dict(saved)
         self.batches = self.new_batches(skip=totals.steps)
-        self.tally = totals
+        self.totals = totals
 
-    def validation_starts(self) -> None:
+    def start_validation(self) -> None:
         """Call hooks, some of which may change the model until the epoch ends: only then is the run whole again."""
-        self.interrupts.held = self.hooks.overridden("on_validation_start")
-        self.hooks.call("on_validation_start", self.state)
+        self.interrupts.deferred = self.hooks.handles("on_validation_start")
+        self.hooks.notify("on_validation_start", self.state)
 
-    def close(self, row: dict[str, Any]) -> None:
+    def end_epoch(self, row: dict[str, Any]) -> None:
         """End an epoch."""
-        self.interrupts.held = True
+        self.interrupts.deferred = True
         history = self.state.history
-        if self.state.skipped and self.tally is not None:
-            row["skipped"] = self.tally.skipped
+        if self.state.skipped and self.totals is not None:
+            row["skipped"] = self.totals.skipped
             for earlier in history:
                 earlier.setdefault("skipped", 0)
         history.append(row)
-        self.tally, self.batches = None, ()
-        self.hooks.call("on_epoch_end", self.state)
+        self.totals, self.batches = None, ()
+        self.hooks.notify("on_epoch_end", self.state)
         self.interrupts.release()
 
     def start(self, saved: SavedRun | None = None) -> None:
         """Call the hooks as training starts, from the beginning or from a file."""
         if saved is not None:
-            saved.count(self)
+            saved.set_counters(self)
         self.hooks.start(self.state)
         if saved is not None:
-            saved.apply(self)
-            earlier = self.tally.skipped if self.tally is not None else 0
+            saved.restore(self)
+            earlier = self.totals.skipped if self.totals is not None else 0
             self.state.skipped = earlier + sum(row.get("skipped", 0) for row in self.state.history)
-        self.state.save, self.whole = self.save if self.resumable else None, True
+        self.state.save, self.can_be_saved = self.save if self.resumable else None, True
 
     def end(self) -> None:
         """Call the hooks as training ends."""
-        if self.interrupts.held:  # something was left half-way: a hook raised, and others were not called
-            self.interrupts.held = self.whole = False
+        if self.interrupts.deferred:  # something was left half-way: a hook raised, and others were not called
+            self.interrupts.deferred = self.can_be_saved = False
             self.state.save = None
         try:
             self.hooks.end(self.state)
@@ -242,7 +242,7 @@ class Run:
 
     def save(self, path: Any) -> None:
         """Write where training is."""
-        if not self.whole:
+        if not self.can_be_saved:
             got = "a run that ended before it began, or while hooks were told of a moment"
             raise CheckpointError(message(f"saving {path}", "a run at the end of a step", got, "use an earlier file"))
         from microfw.training import saving

@@ -49,9 +49,9 @@ def _describe(run: Run, arrays: dict[str, Any]) -> Any:
     mine: dict[str, Any] = {}
     try:
         about = models.describe(run.state.model, mine)
-        if not run.rehearsed:
+        if not run.is_rehearsed:
             models.rehearse(about, run.state.model)
-            run.rehearsed = True
+            run.is_rehearsed = True
     except Refused as refused:
         return str(refused.error(type(run.state.model).__name__))
     arrays |= mine
@@ -60,7 +60,7 @@ def _describe(run: Run, arrays: dict[str, Any]) -> Any:
 
 def capture(run: Run) -> dict[str, Any]:
     """Return all of a run that is not the model's parameters and buffers."""
-    state, tally = run.state, run.tally
+    state, tally = run.state, run.totals
     return {
         "state": {name: getattr(state, name) for name in STATE},
         "history": _text(list(state.history)),
@@ -129,13 +129,13 @@ class Saved:
             got = f"one that a hook ended after epoch {epoch} with state.stop, and epochs={state.epochs}"
             raise Refused("a run that was not stopped", got, f"pass epochs above {max(epoch, asked)} to go on")
 
-    def count(self, run: Run) -> None:
+    def set_counters(self, run: Run) -> None:
         """Bring back where the run was, which hooks may look at when they are told of the start."""
         run.state.history[:] = self.history
         for name in STATE[:3]:  # a run that goes on is not stopped, and has the epochs that were asked for now
             setattr(run.state, name, self.parts["state"][name])
 
-    def apply(self, run: Run) -> None:
+    def restore(self, run: Run) -> None:
         """Bring back everything else: all of it, or nothing if anything is refused."""
         before = capture(run), {name: array.copy() for name, array in models.values(run.state.model).items()}
         try:
@@ -149,7 +149,7 @@ class Saved:
 
 def _compare_tally(tally: dict[str, Any], run: Run) -> None:
     """Raise unless the sums of a part of an epoch are of as many rows as its steps have."""
-    own = run.new_tally().state_dict()["sums"]
+    own = run.new_totals().state_dict()["sums"]
     sums = tally["sums"] = {"count": float(table(tally["sums"])["rows"]), "skipped": 0, **tally["sums"]}  # older files
     if {name: type(value) for name, value in sums.items()} != {name: type(value) for name, value in own.items()}:
         raise Refused(f"the sums {', '.join(own)}", short(sums))
@@ -170,7 +170,7 @@ def _put(run: Run, parts: dict[str, Any], values: dict[str, Any]) -> None:
         hook.load_state_dict(saved["state"])
     tally = parts["tally"]
     if tally is not None:  # in the middle of an epoch: draw its order again, then go to where the generators were
-        run.reopen(dict(table(tally)))
+        run.resume_epoch(dict(table(tally)))
     random.restore(parts["random"], _generators(run))
 
 

@@ -12,12 +12,13 @@ from microfw.autograd.mode import mode
 from microfw.autograd.tensor import Tensor
 from microfw.data.rows import pieces
 from microfw.errors import NonFiniteError
-from microfw.training.compiled import Compiled
+from microfw.replay.forward_state import ForwardState
 from microfw.training.hooks import TrainState
 from microfw.training.inputs import as_data
 from microfw.training.losses import check_count, denominator_of, is_sum
 from microfw.training.nonfinite import explain
-from microfw.training.state import Carried, Interrupts
+from microfw.training.replay_policy import ReplayPolicy
+from microfw.training.state import Interrupts
 
 Array = np.ndarray[Any, Any]
 
@@ -62,13 +63,17 @@ class Stepper:
         self.state, self.where, self.rows = state, where, rows
         self.model, self.loss, self.optimizer = state.model, state.loss_function, state.optimizer
         self.gradients = list(gradients)
-        self.compiled = Compiled(self.model, self.loss, self.optimizer, compile)
-        self.carried = Carried(self.model, self.loss)
+        self.replay_policy = ReplayPolicy(self.model, self.loss, self.optimizer, compile)
+        self.forward_state = ForwardState.of(self.model, self.loss)
         self.interrupts = Interrupts()
-        self.denominator, self.sums = denominator_of(self.loss), is_sum(self.loss)
-        self.searches = bool(getattr(self.optimizer, "takes_closure", False))
-        self.joined = bool(getattr(self.optimizer, "takes_denominator", False))  # other ranks have batches, too
-        self._alone = not (self.gradients or self.searches or self.joined)  # nothing comes before the update
+        self.denominator, self.loss_is_sum = denominator_of(self.loss), is_sum(self.loss)
+        self.takes_closure = bool(getattr(self.optimizer, "takes_closure", False))
+        self.takes_denominator = bool(
+            getattr(self.optimizer, "takes_denominator", False)
+        )  # other ranks have batches, too
+        self._update_follows_backward = not (
+            self.gradients or self.takes_closure or self.takes_denominator
+        )  # nothing comes before the update
         self.count, self.moved = 0.0, False
         self.least, self.wants_outputs = 1, False
 
@@ -81,38 +86,38 @@ class Stepper:
             If the loss or a gradient turns NaN or infinite.
         """
         count = self.count = self.denominator(y, weight)
-        if not count > 0 and (not self.joined or count != 0):
+        if not count > 0 and (not self.takes_denominator or count != 0):
             return self._skip(X, count)
         state, outputs = self.state, None
-        before = self.carried.save()
+        before = self.forward_state.save()
         try:
-            if self._alone and weight is None and (self.rows is None or self._whole(X)):
-                outputs = self.compiled.take(X, y, self._check_loss, self._hold)
+            if self._update_follows_backward and weight is None and (self.rows is None or self._fits_at_once(X)):
+                outputs = self.replay_policy.run(X, y, self._check_loss, self._defer_interrupts)
                 self.moved = True
             if outputs is None:
-                outputs = self._eager_step(X, y, weight, replay=not self._alone)
+                outputs = self._eager_step(X, y, weight, replay=not self._update_follows_backward)
             if self.moved:
                 state.steps += 1
             else:
                 state.skipped += 1
         except BaseException as error:
-            self._undo(before, error, X, y, weight)
+            self._rollback(before, error, X, y, weight)
             raise
         if not self.wants_outputs:
             return None
         return outputs.data if isinstance(outputs, Tensor) else outputs
 
-    def _whole(self, X: Array) -> bool:
+    def _fits_at_once(self, X: Array) -> bool:
         return self.rows is None or len(X) - self.rows < self.least
 
     def _eager_step(self, X: Array, y: Array, weight: Array | None, replay: bool) -> Any:
         """Take a step whose update is not replayed; its gradients are if ``replay``."""
         state, optimizer = self.state, self.optimizer
-        if self.searches:
+        if self.takes_closure:
             closure = Closure(self, X, y, weight)
             for call in self.gradients:
                 call(state)
-            self._hold()
+            self._defer_interrupts()
             optimizer.step(closure)
             self.moved, (state.loss, outputs) = True, closure.first
             return outputs
@@ -120,8 +125,8 @@ class Stepper:
         outputs = self.accumulate(X, y, weight, replay)
         for call in self.gradients:
             call(state)
-        self._hold()
-        if self.joined:
+        self._defer_interrupts()
+        if self.takes_denominator:
             self.moved = optimizer.step(self.count)
         else:
             optimizer.step()
@@ -130,7 +135,7 @@ class Stepper:
 
     def accumulate(self, X: Array, y: Array, weight: Array | None, replay: bool = True) -> Any:
         """Add up the gradients of a step's parts: those of the joined batch, of which each has its share."""
-        if self._whole(X):
+        if self._fits_at_once(X):
             return self._gradients(X, y, weight, replay=replay) if self.count else self._forward(X)
         parts = list(pieces(len(y), self.rows or len(y), self.least))
         weights = [None if weight is None else weight[part] for part in parts]
@@ -140,7 +145,7 @@ class Stepper:
             if not count:
                 outputs.append(self._forward(X[part]))
                 continue
-            share = 1.0 if self.sums else count / total
+            share = 1.0 if self.loss_is_sum else count / total
             outputs.append(self._gradients(X[part], y[part], w, share).data)
             loss += share * self.state.loss
         self.state.loss = loss
@@ -150,7 +155,7 @@ class Stepper:
         self, X: Array, y: Array, weight: Array | None, share: float | None = None, replay: bool = False
     ) -> Any:
         if replay and weight is None:
-            outputs = self.compiled.take(X, y, self._check_loss, False)
+            outputs = self.replay_policy.run(X, y, self._check_loss, False)
             if outputs is not None:
                 return outputs
         outputs, targets = self.model(as_data(X)), as_data(y)
@@ -171,32 +176,32 @@ class Stepper:
         self.state.skipped += 1
         if not self.wants_outputs:
             return None
-        before = self.carried.save()
+        before = self.forward_state.save()
         try:
             parts = pieces(len(X), self.rows or len(X), self.least)
             return np.concatenate([self._forward(X[part]) for part in parts])
         finally:
-            self.carried.restore(before)
+            self.forward_state.restore(before)
 
     def _check_loss(self, loss: Any) -> None:
         self.state.loss = value = loss.item()
         if not math.isfinite(value):
             raise NonFiniteError
 
-    def _hold(self) -> None:
+    def _defer_interrupts(self) -> None:
         """Hold Ctrl-C back: from here on a step is made complete."""
-        self.interrupts.held = True
+        self.interrupts.deferred = True
 
-    def _undo(self, before: Any, error: BaseException, X: Array, y: Array, weight: Array | None) -> None:
+    def _rollback(self, before: Any, error: BaseException, X: Array, y: Array, weight: Array | None) -> None:
         """Bring back what an unfinished step changed; name the op that made NaN or infinity."""
-        self.interrupts.held = True
-        self.carried.restore(before)
-        self.interrupts.held = False
+        self.interrupts.deferred = True
+        self.forward_state.restore(before)
+        self.interrupts.deferred = False
         if isinstance(error, NonFiniteError):
             try:
                 raise explain(self.state, X, y, weight, error, self.where) from None
             finally:
-                self.carried.restore(before)
+                self.forward_state.restore(before)
 
 
 class Closure:
@@ -209,14 +214,14 @@ class Closure:
     def __init__(self, stepper: Stepper, X: Array, y: Array, weight: Array | None) -> None:
         self.stepper = stepper
         self.batch = X, y, weight
-        self.before = stepper.carried.save()
+        self.before = stepper.forward_state.save()
         self.first: tuple[float, Any] = (math.nan, None)
 
     def __call__(self) -> float:
         """Return the loss; infinity where it is not finite and was before."""
         stepper = self.stepper
         stepper.interrupts.release()
-        stepper.carried.restore(self.before)
+        stepper.forward_state.restore(self.before)
         stepper.optimizer.zero_grad()
         try:
             outputs = stepper.accumulate(*self.batch)
@@ -225,7 +230,7 @@ class Closure:
                 raise
             return math.inf
         finally:
-            stepper.interrupts.held = True
+            stepper.interrupts.deferred = True
         if self.first[1] is None:
             self.first = stepper.state.loss, outputs
         return stepper.state.loss

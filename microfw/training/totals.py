@@ -51,7 +51,7 @@ class EpochTotals:
         else:
             self.skipped += 1
         if stepper.count:
-            self.total += stepper.state.loss if stepper.sums else stepper.state.loss * stepper.count
+            self.total += stepper.state.loss if stepper.loss_is_sum else stepper.state.loss * stepper.count
             self.count += stepper.count
         if self.metrics:
             self.outputs.append(outputs)

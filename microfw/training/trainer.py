@@ -23,7 +23,7 @@ from microfw.training.metrics import decide, resolve
 from microfw.training.progress import Progress
 from microfw.training.run import Run
 from microfw.training.saving import Saved
-from microfw.training.state import evaluating, quiet, switched
+from microfw.training.state import evaluating, module_mode, quiet
 from microfw.training.stepper import Stepper
 from microfw.training.totals import measure
 
@@ -174,12 +174,12 @@ class Trainer:
         parts = batch_size if self.accumulate > 1 else None
         stepper = Stepper(state, hooks.gradients, compile=self.compile, rows=parts)
         stepper.least = least
-        stepper.compiled.expect(min(batch_size, len(rows)), len(rows) // batch_size * epochs)
+        stepper.replay_policy.expect(min(batch_size, len(rows)), len(rows) // batch_size * epochs)
         for bar in shown if parts is None else []:  # parts of a step are never replayed
-            bar.why_eager = stepper.compiled.why_eager
+            bar.why_eager = stepper.replay_policy.why_eager
         generator = np.random.default_rng(rng)
         self._run = run = Run(stepper, hooks, rows, step_rows, generator, self.metrics, evaluate, drop_last=drop_last)
-        with mode(), quiet(), switched(self.model, True), run.interrupts:
+        with mode(), quiet(), module_mode(self.model, True), run.interrupts:
             saved = None if resume is None else Saved(resume, run)
             try:
                 run.start(saved)

@@ -40,7 +40,7 @@ class Forward:
         return self.loss(outputs, y), outputs
 
 
-class Compiled:
+class ReplayPolicy:
     """Decides for each batch whether its step is replayed.
 
     Parameters
@@ -53,8 +53,8 @@ class Compiled:
 
     def __init__(self, model: Any, loss: Any, optimizer: Any, wanted: bool | None) -> None:
         self.seen: Counter[Any] = Counter()
-        self.enough = SEEN if wanted is None else 0
-        self.many = 0
+        self.eager_steps = SEEN if wanted is None else 0
+        self.captured_at_once = 0
         parts = [m for root in (model, loss) if isinstance(root, Module) for _, m in root.named_modules()]
         self.integers = takes_indices(model)
         known = all(map(_known, parts))
@@ -71,7 +71,7 @@ class Compiled:
     def expect(self, rows: int, steps: int) -> None:
         """Tell that so many steps with so many rows each are to come."""
         self.rows = rows
-        self.many = rows if steps >= WORTH else 0
+        self.captured_at_once = rows if steps >= WORTH else 0
 
     def why_eager(self) -> tuple[str, str] | None:
         """Return why steps of full batches run eagerly, and a fix; None if they do not, or if there is no fix."""
@@ -85,17 +85,17 @@ class Compiled:
         reason = self.step.reasons[of_full_batches[-1]]
         return reason, BRANCH if reason.endswith("reads the values of a Tensor") else OTHERWISE
 
-    def take(self, X: Array, y: Array, on_loss: Callable[[Array], None], update: Any) -> Tensor | None:
+    def run(self, X: Array, y: Array, on_loss: Callable[[Array], None], update: Any) -> Tensor | None:
         """Do a batch's step and return the model's outputs; or None if it is to be done as ever.
 
         ``on_loss`` and ``update`` are those of `CompiledStep.run`.
         """
         if self.step is None or (X.dtype.kind != "f" and not self.integers):
             return None
-        if self.enough and len(X) != self.many:
+        if self.eager_steps and len(X) != self.captured_at_once:
             key = (X.shape, X.dtype.char, y.shape, y.dtype.char)
             self.seen[key] += 1
-            if self.seen[key] <= self.enough:
+            if self.seen[key] <= self.eager_steps:
                 return None
         outputs: Tensor = self.step.run((X, y), on_loss, update)[1]
         return outputs
