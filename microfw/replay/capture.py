@@ -1,8 +1,8 @@
-"""Capture: one training step, run as ever while an observer notes its ops, becomes a list of NumPy calls.
+"""Turn one training step, run eagerly under a `CaptureObserver`, into a list of NumPy calls.
 
-The forward pass is what the observer saw. The backward pass follows from the graph, in the order in which the walk
-visits it. Each op's value and derivatives, as declared, run once on stand-ins (`trace`); where they cannot be
-traced, the op is one call. So nothing here knows any op.
+The forward pass is the list of ops that the observer recorded. The backward pass follows from the graph, in the order
+of `backward_pass`. Each op's value and derivatives, as declared, run once on `CapturedArray`s. An op that cannot be
+traced becomes one call. No op is named here.
 """
 
 from __future__ import annotations
@@ -21,26 +21,30 @@ from microfw.replay.verification import same
 
 
 class CapturedStep:
-    """A step as calls on cells.
+    """A step as calls on captured arrays.
 
     Attributes
     ----------
-    forward, backward, update : list of Call
-        What to do, in order; each call's ``node`` says for which node.
-    inputs : list of Cell
-        Where the step's arguments go.
-    outputs : list of Cell
+    forward, backward, update : list of CapturedCall
+        The calls of each part, in order. ``call.node`` is the `OpRecord` that the call belongs to.
+    update_parts : list or None
+        ``optimizer.update_parts`` from which the calls of the update were captured.
+    inputs : list of CapturedArray
+        The step's arguments.
+    outputs : list of CapturedArray
         What the step's function returned.
-    leaves : list of (Leaf, Cell)
-        The optimizer's leaves that get a gradient, and the cell of their place in its buffer.
-    shared : list of (Leaf, Cell)
-        Other leaves that get a gradient, which is added to what they have, and the cell that it is in.
-    nodes, walked : list of Applied
-        The ops that recorded a node, in order, and those that a gradient reaches.
-    constants : list of Applied
-        The ops that recorded none because nothing in them is trained.
+    leaves : list of (Leaf, CapturedArray)
+        Leaves of the optimizer that get a gradient, each with its part of the gradient buffer.
+    shared : list of (Leaf, CapturedArray)
+        Other leaves that get a gradient, each with the array that is added to its gradient.
+    nodes : list of OpRecord
+        Ops that recorded a node, in order.
+    walked : list of OpRecord
+        Those of ``nodes`` that the backward pass visits, in its order.
+    constants : list of OpRecord
+        Ops that recorded no node because no input of theirs needs a gradient.
     opaque : dict
-        Ops that are one call each, and why.
+        Name of each op that is replayed as one call, and the reason.
     """
 
     def __init__(self, observer: CaptureObserver, owner: Any) -> None:
@@ -59,12 +63,12 @@ class CapturedStep:
         self.constants: list[OpRecord] = []
         self.opaque: dict[str, str] = {}
         self.captured_by_id: dict[int, CapturedArray] = {}
-        self.keep_alive: list[Any] = [observer]  # so that no id is given twice
+        self.keep_alive: list[Any] = [observer]  # so that no id is used twice
 
-    # Cells of arrays
+    # Captured arrays
 
     def to_captured(self, array: Any) -> Any:
-        """Return the cell that stands for an array; numbers stand for themselves."""
+        """Return the captured array of an array; numbers are returned unchanged."""
         if not isinstance(array, np.ndarray):
             return array
         found = self.captured_by_id.get(id(array))
@@ -73,13 +77,13 @@ class CapturedStep:
         return found
 
     def bind(self, array: Array, captured: CapturedArray) -> CapturedArray:
-        """Let a cell stand for an array from here on."""
+        """Make a captured array the one of an array."""
         self.captured_by_id[id(array)] = captured
         self.keep_alive.append(array)
         return captured
 
     def grad_buffer_of(self, leaf: Any) -> CapturedArray:
-        """Return the cell of the place for a leaf's gradient."""
+        """Return the captured array of a leaf's gradient buffer."""
         assert leaf.grad_buffer is not None
         found = self.captured_by_id.get(id(leaf.grad_buffer))
         if found is None:
@@ -88,8 +92,8 @@ class CapturedStep:
 
     # Forward
 
-    def apply(self, record: OpRecord) -> tuple[CapturedArray, dict[str, CapturedArray]]:
-        """Add one op's calls; return the cells of its value and of what it saves besides."""
+    def capture_op(self, record: OpRecord) -> tuple[CapturedArray, dict[str, CapturedArray]]:
+        """Add one op's calls; return its value, and its auxiliary results by name."""
         op = record.op
         inputs = [self.to_captured(a) for a in record.inputs]
         start = len(self.tape.calls)
@@ -101,7 +105,7 @@ class CapturedStep:
             values = list(made) if extra else [made]
             if not all(isinstance(v, CapturedArray) for v in values) or not same(values[0].array, record.output):
                 raise Untraceable("another value than the op gave")
-        except Exception as reason:  # also what an array can do, and a stand-in can't
+        except Exception as reason:  # also of operations that a CapturedArray lacks
             del self.tape.calls[start:]
             self.opaque[op.name] = str(reason)
             values = self._one_call(record, inputs, len(extra))
@@ -115,18 +119,18 @@ class CapturedStep:
         return values[0], dict(zip(extra, values[1:], strict=True))
 
     def _set_fallback(self, start: int, call: Callable[[], Any]) -> None:
-        """Give the guards noted since ``start`` the one call that takes over where they fail."""
+        """Set the one call that replaces the op when a guard added since ``start`` fails."""
         guards = [c for c in self.tape.calls[start:] if c.style == "guard"]
         if guards:
             call()
-            whole = self.tape.calls.pop()
+            fallback = self.tape.calls.pop()
             for guard in guards:
-                guard.fallback = whole
+                guard.fallback = fallback
 
     def _one_call(
         self, record: OpRecord, inputs: list[Any], extra: int, outs: list[CapturedArray] | None = None
     ) -> list[CapturedArray]:
-        """Add an op as one call of its value."""
+        """Add an op as one call of its forward function."""
         op = record.op
         if outs is None:
             outs = [CapturedArray(self.tape, record.output)]
@@ -144,12 +148,14 @@ class CapturedStep:
 
     # Backward
 
-    def walk(self, loss: Node, records: dict[Node, tuple[OpRecord, CapturedArray, dict[str, CapturedArray]]]) -> None:
-        """Add the calls of the backward pass, in the order of `graph.walk`."""
+    def capture_backward(
+        self, loss: Node, records: dict[Node, tuple[OpRecord, CapturedArray, dict[str, CapturedArray]]]
+    ) -> None:
+        """Add the calls of the backward pass, in the order of `backward_pass`."""
         grads: dict[Any, Any] = {loss: np.ones(loss.shape, records[loss][1].dtype)}
         for node in sorted(records, key=lambda n: -n.order):
             if node not in grads:
-                continue  # it does not lead to the loss
+                continue  # the loss does not depend on it
             if node.spec.hooked and node.hooks:
                 raise Uncapturable(f"{node.where} has a hook on its gradient")
             g, start = grads.pop(node), len(self.tape.calls)
@@ -206,7 +212,7 @@ class CapturedStep:
         return found
 
     def _derive(self, rule: Callable[..., Any], args: tuple[Any, ...], node: Node, into: CapturedArray | None) -> Any:
-        """Add the calls of a derivative; return the cell of its result."""
+        """Add the calls of a derivative rule; return its result."""
         start = len(self.tape.calls)
         try:
             made = rule(*args)
@@ -231,25 +237,25 @@ class CapturedStep:
 def capture(
     observer: CaptureObserver, arguments: Iterable[Tensor], returned: Any, known: Iterable[Tensor], owner: Any
 ) -> CapturedStep:
-    """Return a step's calls.
+    """Return the forward and backward calls of a step.
 
     Parameters
     ----------
-    watch : Watch
-        Has observed the step's function.
+    observer : CaptureObserver
+        Has recorded the ops of the step's function.
     arguments : iterable of Tensor
-        What it was called with.
+        Arguments of the function.
     returned : Tensor or tuple of Tensor
-        What it returned, the loss first.
+        What the function returned, the loss first.
     known : iterable of Tensor
-        The leaves that it may use.
+        Leaves that the function may use.
     owner : Owner
-        The mark of the optimizer's leaves, see `optim.flat`.
+        Marks the leaves of the optimizer, see `optim.flat`.
 
     Raises
     ------
     Uncapturable
-        Naming what cannot be repeated.
+        If the step does something that a replay cannot repeat; the message names it.
     """
     step = CapturedStep(observer, owner)
     for argument in arguments:
@@ -259,7 +265,7 @@ def capture(
         step.bind(leaf._array, CapturedArray(step.tape, leaf._array, fixed=leaf._array))
     made = {}
     for record in observer.records:
-        y, extra = step.apply(record)
+        y, extra = step.capture_op(record)
         if record.node is not None:
             step.nodes.append(record)
             made[record.node] = (record, y, extra)
@@ -273,11 +279,11 @@ def capture(
     loss = tensors[0]._node
     if not isinstance(loss, Node) or loss not in made:
         raise Uncapturable("what the function returns first is not a loss computed in the step from parameters")
-    step.walk(loss, made)
+    step.capture_backward(loss, made)
     step.backward = step.tape.calls
     return step
 
 
 def same_array(array: Any) -> Any:
-    """Return the array itself."""
+    """Return a view of a whole array."""
     return array[...]

@@ -1,4 +1,4 @@
-"""An optimizer's step as calls, to be replayed with the passes before it."""
+"""Capture an optimizer's step as NumPy calls."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from microfw.replay.trace import CapturedArray, CapturedCall, Tape, Untraceable
 
 
 def capture_update(optimizer: Optimizer, tape: Tape) -> tuple[list[CapturedCall], Any]:
-    """Return what an optimizer's step comes down to, and what says so: it has another one when that is out of date.
+    """Return the calls of an optimizer's step, and the ``update_parts`` that they were captured from.
 
-    There are no calls where they are not the same at each step. Only this library's optimizers are known to do
-    nothing besides.
+    The calls are valid as long as ``optimizer.update_parts`` is that object. The list is empty for optimizers whose
+    calls differ from step to step, and for those defined outside of this library, whose `_update` may have effects.
     """
-    whole = getattr(optimizer, "update_parts", None)
-    if whole is None or optimizer.NEEDS_STEP or not type(optimizer)._update.__module__.startswith("microfw."):
-        return [], whole
+    parts = getattr(optimizer, "update_parts", None)
+    if parts is None or optimizer.NEEDS_STEP or not type(optimizer)._update.__module__.startswith("microfw."):
+        return [], parts
     tape.calls = []
     try:
-        for constants, *arrays in whole:
+        for constants, *arrays in parts:
             optimizer._update(constants, *[CapturedArray(tape, array.copy(), fixed=array) for array in arrays])
     except Untraceable:
-        return [], whole
-    return (tape.calls if all(call.style == "ufunc" for call in tape.calls) else []), whole
+        return [], parts
+    return (tape.calls if all(call.style == "ufunc" for call in tape.calls) else []), parts

@@ -1,4 +1,4 @@
-"""A plan is held against the eager step again and again: what it cannot know of must not go wrong for long."""
+"""Compare replayed with eager steps at intervals, to find dependencies that no guard covers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from microfw.replay.verification import Difference, StepState
 
 
 def run_checked(step: Any, key: Any, replay: Replay, arrays: Any, on_loss: Any, update: Any) -> Any:
-    """Do a step by the plan and once more eagerly, and compare every bit; the eager step is the one that counts."""
+    """Replay a step, restore the state, run the step eagerly, and compare all bits. The eager step is kept."""
     timer = MODE.get().timer
     phase = timer.switch(CHECK) if timer is not None else CHECK
     replay.schedule_check()
-    known = type(step.optimizer).__module__.startswith("microfw.")  # others may keep state that no copy is made of
+    known = type(step.optimizer).__module__.startswith("microfw.")  # `StepState` does not copy all state of others
     both = bool(update) and known
     before = replay.state()
     try:
@@ -43,7 +43,7 @@ def run_checked(step: Any, key: Any, replay: Replay, arrays: Any, on_loss: Any, 
 
 
 def _drop(step: Any, key: Any, replay: Replay, before: StepState, arrays: Any, difference: Difference) -> None:
-    """Take a plan that gives something else than the eager step away, for good, and say so."""
+    """Drop a plan whose results differ from the eager step, and raise or warn."""
     step.replays.pop(key, None)
     step._programs = {}
     step.dropped[key] = difference.where
@@ -67,7 +67,7 @@ def _drop(step: Any, key: Any, replay: Replay, before: StepState, arrays: Any, d
 
 
 def _cause(step: Any, replay: Replay, arrays: Any) -> str:
-    """Return the setting or array in which the step is not the one that was captured, as far as can be found."""
+    """Return in which setting or array the step differs from the captured one; "" if none is found."""
     observer, inputs = CaptureObserver(), [constant(a) for a in arrays]
     tensors = [x for x in reached(step.f) if isinstance(x, Tensor) and x._leaf is not None]
     try:

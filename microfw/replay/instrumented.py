@@ -1,4 +1,4 @@
-"""A plan that reads the clock between nodes, so that an observer sees what each of them took."""
+"""A plan that reads the clock between nodes, so that a profiler gets the time of each op."""
 
 from __future__ import annotations
 
@@ -13,17 +13,30 @@ from microfw.replay.write import write_passes
 
 
 class InstrumentedPlan:
-    """A plan's passes with readings of the clock, and what they say about the sites of an observer.
+    """A plan's passes with readings of the clock, added up in the sites of an observer.
 
     Parameters
     ----------
     plan : Plan
-        What to time.
+        The plan to time.
     observer : Observer
-        Who is told.
+        Is notified of each replayed step.
     sequence : object
-        What the observer has recorded of the same step when it was not replayed: its ``sites``, one for each node,
-        after those of forwards that no backward has followed, and its ``pattern``.
+        The observer's record of the same step run eagerly. ``sites``: one for each node; those of earlier forward
+        passes without a backward come first. ``pattern``: counts the steps.
+
+    Attributes
+    ----------
+    timestamps : list of int
+        Nanoseconds of ``perf_counter_ns``, ``len(parts)`` for each step.
+    parts : list of (site, bool)
+        The site that starts at each reading, or None, and whether it is of the forward pass.
+    walked : list
+        Sites of the nodes that the backward pass visits.
+    constants : list
+        Sites of ops without a node.
+    example : tuple
+        The `Replay` and the arguments of a step, with which the profiler measures its own cost.
     """
 
     def __init__(self, plan: Plan, observer: Observer, sequence: Any) -> None:
@@ -32,7 +45,7 @@ class InstrumentedPlan:
         self.observer = observer
         self.pattern = sequence.pattern
         self.timestamps: list[int] = []
-        self.example: Any = None  # the `Replay` and arguments of a step, to run it again
+        self.example: Any = None
         self.passes_code = write_passes(plan, self.timestamps.extend)
         before, after = self.passes_code[0].nodes, self.passes_code[1].nodes
         nodes = plan.step.nodes
@@ -45,24 +58,24 @@ class InstrumentedPlan:
         self.walked = [sites[id(record)] for record in plan.step.walked]
 
     def discard_unfinished(self) -> None:
-        """Take back what the clock said of a step that was not finished."""
+        """Drop the readings of a step that was not finished."""
         del self.timestamps[len(self.timestamps) // len(self.parts) * len(self.parts) :]
 
     def flush(self) -> None:
-        """Add what the clock said to the sites."""
+        """Add the times to the sites."""
         for site, forward_ns, backward_ns, rules in self.elapsed(self.pop_timestamps()):
             site.forward_ns += forward_ns
             site.backward_ns += backward_ns
             site.rules += rules
 
     def pop_timestamps(self) -> list[int]:
-        """Return what the clock said, and forget it."""
+        """Return the readings, and clear them."""
         timestamps = self.timestamps[:]
         self.timestamps.clear()
         return timestamps
 
     def elapsed(self, timestamps: list[int]) -> Iterator[tuple[Any, int, int, int]]:
-        """Yield sites with the time of forward and of backward, and how often a derivative ran."""
+        """Yield (site, forward ns, backward ns, number of derivative rules run), several times for a site."""
         readings = np.array(timestamps).reshape(-1, len(self.parts))
         for (site, forward), ns in zip(self.parts, np.diff(readings, axis=1).sum(0).tolist(), strict=False):
             if site is not None:

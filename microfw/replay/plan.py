@@ -1,4 +1,4 @@
-"""A plan: captured calls with a place in memory for every array, written out as straight-line Python."""
+"""A plan: the calls of a captured step, with memory assigned to every result."""
 
 from __future__ import annotations
 
@@ -13,13 +13,22 @@ from microfw.replay.capture import CapturedStep
 from microfw.replay.trace import Array, CapturedArray, CapturedCall, captured_arrays_in, root
 
 CHUNK = 200
-"""Calls in one function: the compiler takes more than linear time over longer ones."""
+"""Calls in one generated function. Python's compiler takes more than linear time for longer ones."""
 
 
 class Part(NamedTuple):
-    """A pass, or the update, as lines of Python, and what the names in them stand for.
+    """Generated source of forward, backward or update.
 
-    ``nodes`` are what begins at readings of the clock; ``readings`` their names, if they are for somebody to take.
+    Attributes
+    ----------
+    lines : list of str
+        Python statements.
+    names : dict
+        Objects by their names in the lines.
+    nodes : list of OpRecord or None
+        The op that starts at each reading of the clock; None at the last reading.
+    readings : list of str
+        Variables that hold the readings; empty if the lines store the readings themselves.
     """
 
     lines: list[str]
@@ -29,14 +38,16 @@ class Part(NamedTuple):
 
 
 class Plan:
-    """The calls that are needed, and the memory that they work in.
+    """The calls to replay, and the memory of their results.
 
     Attributes
     ----------
-    calls : list of Call
-        What is left after dropping what nothing reads.
-    bytes_planned, bytes_without : int
-        Memory of results: with reuse, and if each had its own.
+    calls : list of CapturedCall
+        In order, without those whose results are not used.
+    bytes_planned : int
+        Memory of all results, bytes, with reuse.
+    bytes_without : int
+        The same if each result had its own memory.
     """
 
     def __init__(self, step: CapturedStep) -> None:
@@ -62,7 +73,7 @@ class Plan:
         self.instrumented: list[Part] = []  # by `write_passes`, with readings of the clock
 
     def _needed(self, step: CapturedStep) -> list[CapturedCall]:
-        """Drop the calls whose results nothing reads."""
+        """Return the calls whose results are used."""
         live = {id(root(c)) for c in self.results}
         kept = []
         for call in reversed(step.forward + step.backward + step.update):
@@ -97,14 +108,14 @@ class Plan:
     # Memory
 
     def _place(self) -> None:
-        """Give every result memory; a result that is dead leaves its own to later ones."""
+        """Assign memory to every result; memory is reused after the last read of a result."""
         last: dict[int, int] = {}
         ends = {id(call.node): k for k, call in enumerate(self.calls)}
-        apart: set[int] = set()  # results that one call may fill together, so that none takes another's memory
+        apart: set[int] = set()  # filled together by one fallback call, so they must not share memory
         for k, call in enumerate(self.calls):
             for captured in (*call.reads, *call.outs):
                 last[id(root(captured))] = max(k, last.get(id(root(captured)), 0))
-            if call.fallback is not None:  # what would take over reads its inputs, and fills all results of the op
+            if call.fallback is not None:  # the fallback reads its inputs, and fills all results of the op
                 for captured in call.fallback.reads:
                     last[id(root(captured))] = max(k, last.get(id(root(captured)), 0))
                 for captured in call.fallback.outs:
@@ -122,7 +133,7 @@ class Plan:
                 size = target.array.nbytes
                 self.bytes_without += size
                 heir = self._donated_input(call, target, last, k, blocks, apart)
-                if heir is not None:  # its very array: of two over the same memory, NumPy works out what they share
+                if heir is not None:  # the same array: NumPy checks two arrays over one memory for overlap
                     blocks[id(target)], self.arrays[id(target)] = blocks.pop(id(heir)), self.arrays[id(heir)]
                     continue
                 stack = free.get(size)
@@ -145,7 +156,7 @@ class Plan:
         blocks: dict[int, Array],
         apart: set[int],
     ) -> CapturedArray | None:
-        """Return an input that ends here and may be overwritten by the result, entry by entry."""
+        """Return an input whose last read is this call, and that the result can overwrite entry by entry."""
         if call.style != "ufunc" or call.kwargs or call.function.signature is not None:
             return None
         roots = [root(c) for c in call.reads]
@@ -165,11 +176,11 @@ class Plan:
         return None
 
     def scratch(self, like: Array, dtype: Any) -> Array:
-        """Return memory that a call may use on the side."""
+        """Return scratch memory with the shape of an array."""
         return self._scratch.setdefault((like.shape, dtype), aligned(like.size, dtype).reshape(like.shape))
 
     def array(self, value: Any) -> Any:
-        """Return what stands at replay for a cell, or for cells inside of lists."""
+        """Return the array of a captured array, also inside of lists; other values are returned unchanged."""
         if isinstance(value, tuple | list):
             return type(value)(self.array(v) for v in value)
         if not isinstance(value, CapturedArray):
@@ -179,39 +190,39 @@ class Plan:
         found = self.arrays.get(id(value))
         if found is None:
             if value.view is None:
-                raise AssertionError("a cell that no call fills")
+                raise AssertionError("a captured array that no call fills")
             function, args, kwargs = value.view
             found = self.arrays[id(value)] = function(*self.array(args), **kwargs)
             self.keep_alive.append(value)
         return found
 
     def has(self, captured: CapturedArray) -> bool:
-        """Whether a cell has memory."""
+        """Return True if a captured array has memory."""
         return captured.fixed is not None or id(root(captured)) in self.arrays
 
     def is_read(self, captured: CapturedArray) -> bool:
-        """Whether anything reads a result; an auxiliary one that no derivative needs may be None."""
+        """Return True if a result is used. An auxiliary result that no derivative needs may be None."""
         return captured.fixed is not None or id(root(captured)) in self.read
 
     def zeros(self, n: int) -> Array:
-        """Return as many zeros: the indices that repeat the first row."""
+        """Return n zeros: the indices that repeat the first row."""
         return self._scratch.setdefault(n, np.zeros(n, np.intp))
 
     # Code
 
     def _is_read_in_place(self, captured: CapturedArray) -> bool:
-        """Whether an argument can be read where it is: nothing but the array itself and its transpose is needed."""
+        """Return True if an argument need not be copied: only the array itself and its transpose are read."""
         calls = [c for call in self.calls for c in (call, call.fallback) if c is not None]
         views = [c for call in calls for c in call.reads if root(c) is captured and c is not captured]
         outputs = [root(c) for c in self.results]
         nested = (a for call in calls for a in (*call.args, *call.kwargs.values()) if not isinstance(a, CapturedArray))
         if any(root(c) is captured for c in captured_arrays_in(nested)):
-            return False  # in a list, as for np.concatenate: such arrays are written into the plan as they are
+            return False  # in a list, as for np.concatenate: lists are bound when the code is generated
         return all(is_transpose(c) for c in views) and not any(c is captured for c in outputs)
 
 
 def is_transpose(captured: CapturedArray) -> bool:
-    """Whether a cell is the transpose of one with memory of its own."""
+    """Return True if a captured array is the transpose of one that is no view."""
     return (
         captured.view is not None
         and captured.view[0] is np.transpose
@@ -221,5 +232,5 @@ def is_transpose(captured: CapturedArray) -> bool:
 
 
 def shaped(block: Array, like: Array) -> Array:
-    """Return a block of memory as an array with the shape, dtype and order of axes of another."""
+    """Return a block of memory as an array with the shape, dtype and axis order of another."""
     return np.ndarray(like.shape, like.dtype, block, strides=np.empty_like(like).strides)

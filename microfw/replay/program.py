@@ -1,6 +1,6 @@
-"""A replayed step as one Python function: whether its plan still holds, both passes, the update.
+"""Generate the function that replays a step: guards, both passes, and the update.
 
-On small models each call of Python counts, so there is hardly one but NumPy's.
+The passes are written into its body, not called: on small models a call of a Python function is a visible cost.
 """
 
 from __future__ import annotations
@@ -20,14 +20,26 @@ from microfw.replay.write import function, indented
 
 
 def program(replay: Replay, timer: Any, enabled: bool, instrumented: InstrumentedPlan | None) -> FunctionType:
-    """Write a replayed step, for the model as it is now.
+    """Return a function ``run(args, on_loss, update)`` that replays a step for the present model version.
 
-    ``timer`` is the `StepTimer` to notify, or None; the times are taken if ``enabled``.
+    Parameters
+    ----------
+    replay : Replay
+        The plan, and what it depends on.
+    timer : StepTimer or None
+        Is notified of phases.
+    enabled : bool
+        Whether times are measured; else the timer gets zeros.
+    instrumented : InstrumentedPlan or None
+        If given, each node is timed for its observer.
 
-    ``run(args, on_loss, update)`` takes the arguments in a tuple, and shows the loss to ``between`` before backward,
-    if that is a function. It takes the optimizer's step if ``update`` is true; a function is called before. It
-    returns what the step's function does, or None if nothing was done: the plan is for something else, or another
-    thread is in it, or it failed.
+    Returns
+    -------
+    function
+        ``args`` is the tuple of arguments. ``on_loss(loss)`` is called before backward, unless None. ``update`` is
+        False, True (run the optimizer's step), or a function to call before that step. ``run`` returns what the
+        step's function returns; or None if the step has to run eagerly: a guard fails, another thread is running
+        the plan, a comparison with the eager step is due, or an error occurred.
     """
     optimizer, impure_state, observed = replay.optimizer, replay.impure_state, timer is not None
     forward, backward, update_part = replay.parts if instrumented is None else instrumented.passes_code
@@ -60,9 +72,9 @@ def program(replay: Replay, timer: Any, enabled: bool, instrumented: Instrumente
         "try:",
         f"    if not ({guards}) or not acquire(False):",
         "        return None",
-        "except Exception:",  # of a test, as where an attribute was deleted
+        "except Exception:",  # raised by a guard, as where an attribute was deleted
         "    return None",
-        "for _ in countdown:",  # used up when the plan is to be held against the eager step again
+        "for _ in countdown:",  # empty when a comparison with the eager step is due
         "    break",
         "else:",
         "    release()",
@@ -98,9 +110,9 @@ def program(replay: Replay, timer: Any, enabled: bool, instrumented: Instrumente
 
 
 def _pass_lines(forward: Part, backward: Part, enabled: bool) -> tuple[list[str], str]:
-    """Return the lines of both passes, and the times at which they began, met and ended: zeros if not enabled."""
+    """Return the lines of both passes, and the start of forward, start and end of backward: zeros if not enabled."""
     call_on_loss = ["if on_loss is not None:", "    in_on_loss = True", "    on_loss(o0)", "    in_on_loss = False"]
-    if forward.readings:  # its last is the first of backward, unless somebody looks
+    if forward.readings:  # the last is also the first of backward, unless on_loss runs between them
         (began, *_, middle), (again, *_, ended) = forward.readings, backward.readings
         call_on_loss = [f"{again} = {middle}", *call_on_loss, f"    {again} = clock()"]
         extend = f"instrumented.timestamps.extend(({', '.join(forward.readings + backward.readings)}))"
@@ -119,7 +131,7 @@ def _pass_lines(forward: Part, backward: Part, enabled: bool) -> tuple[list[str]
 
 
 def _update_lines(calls: list[str], times: str, start: list[str], end: list[str], enabled: bool) -> list[str]:
-    """Return the lines of an update of all parameters: its moves, if they are known, or a call that makes them."""
+    """Return the lines of the update: the captured calls if there are any, else a call of ``update_all``."""
     stepped = f"timer.on_replayed_step({times}, {'updating, clock()' if enabled else '0, 0'})"
     ready = "optimizer.update_parts is update_parts and optimizer.preflight()" if calls else "optimizer.update_all()"
     return [

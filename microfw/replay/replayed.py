@@ -1,4 +1,4 @@
-"""A plan with what must hold for it, and the functions that run it."""
+"""A plan with its guards, and the functions that run it."""
 
 from __future__ import annotations
 
@@ -25,17 +25,39 @@ from microfw.replay.verification import StepState
 from microfw.replay.write import function, write_passes
 
 MOST_MODES = 4
-"""How many modes, such as with a profiler and without, a plan is kept for."""
+"""Modes, such as with and without a profiler, for which programs are kept."""
 
 MOST_PROGRAMS = 6
-"""How many functions a plan is kept written out as: two for each profiler, and one without."""
+"""Programs kept for one plan: two for each profiler, and one without."""
 
 FIRST_CHECK = 16
-"""The replay at which a plan is held against the eager step again; then at 4 times as many, and so on."""
+"""The replay that is compared with an eager step first; later ones are at 4, 16, … times as many."""
 
 
 class Replay:
-    """A plan with what must hold for it."""
+    """A plan with its guards, and the programs generated from it.
+
+    Attributes
+    ----------
+    leaves : list of (Leaf, ndarray)
+        Leaves of the optimizer that get a gradient, each with its part of the gradient buffer.
+    shared : list of (Leaf, ndarray)
+        Other leaves that get a gradient, each with the array to add.
+    leaves_without_grad : list of Leaf
+        Leaves of the optimizer that get none.
+    forward_state : ForwardState
+        All generators and buffers that the step's function reaches.
+    impure_state : ForwardState or None
+        The same if an op of the plan may change them; then they are saved before each replay.
+    verified : bool
+        Whether the plan has given the bits of the eager step.
+    countdown : iterator
+        Has one item for each replay until the next comparison with an eager step.
+    programs_by_mode : dict
+        The function that replays a step under a mode.
+    programs : dict
+        The generated functions, by timer, whether it is enabled, and instrumented plan.
+    """
 
     def __init__(
         self,
@@ -49,9 +71,9 @@ class Replay:
         self.optimizer = optimizer
         self.plan = plan = Plan(step)
         self.parts = write_passes(plan)
-        self.outputs = [plan.array(cell) for cell in step.outputs]
+        self.outputs = [plan.array(output) for output in step.outputs]
         self.leaves: list[tuple[Any, Any]] = [(leaf, leaf.grad_buffer) for leaf, _ in step.leaves]
-        self.shared = [(leaf, plan.array(cell)) for leaf, cell in step.shared]
+        self.shared = [(leaf, plan.array(grad)) for leaf, grad in step.shared]
         reached = {leaf for leaf, _ in self.leaves}
         self.leaves_without_grad = [leaf for leaf in optimizer.flat.leaves if leaf not in reached]
         self.returns_tuple = returns_tuple
@@ -73,7 +95,7 @@ class Replay:
         self.unchanged = function("", [f"return {depends.test}"], {**depends.bound})
 
     def refresh(self, depends: Dependencies) -> None:
-        """Take other tests of the same values, as after an evaluation."""
+        """Set guards that were made again and have the same values, as after an evaluation."""
         same = depends.same_tests(self.depends)
         self._depend(self.depends if same else depends)
         if same:
@@ -84,10 +106,10 @@ class Replay:
             self.programs.clear()
 
     def current(self) -> bool:
-        """Return True if nothing that the plan depends on has changed."""
+        """Return True if all guards hold."""
         try:
             return self.changes == model_version.count and bool(self.unchanged())
-        except Exception:  # of a test, as where an attribute was deleted
+        except Exception:  # raised by a guard, as where an attribute was deleted
             return False
 
     def program_for(self, mode: Mode) -> Callable[..., Any]:
@@ -105,7 +127,7 @@ class Replay:
         return run
 
     def _switching_program(self, timer: Any, observer: Any) -> Callable[..., Any]:
-        """Return the function that replays a step for a timer: there is a program for each value of ``enabled``."""
+        """Return a function that runs the program for the present value of ``timer.enabled``."""
         programs: dict[bool, FunctionType] = {}
 
         def run(args: Any, on_loss: Any, update: Any) -> Any:
@@ -130,42 +152,42 @@ class Replay:
         if run is None:
             if len(self.programs) >= MOST_PROGRAMS:
                 self.programs.clear()
-                self.programs_by_mode.clear()  # which `renew` would not reach
-            from microfw.replay.program import program  # which imports this file
+                self.programs_by_mode.clear()  # else they would keep programs that `refresh` does not update
+            from microfw.replay.program import program  # deferred: program.py imports this file
 
             run = self.programs[key] = program(self, *key)
         return run
 
     @property
     def replays(self) -> int:
-        """How often the plan was replayed."""
+        """Number of replays."""
         return self.next_check - 1 - length_hint(self.countdown)
 
     def schedule_check(self) -> None:
-        """Put the next check off until there are four times as many replays."""
+        """Set the next comparison to four times as many replays."""
         self.checked, self.next_check = self.next_check, 4 * self.next_check
         self.countdown = repeat(None, self.next_check - self.checked)  # this step takes one
         for run in self.programs.values():
             run.__globals__["countdown"] = self.countdown
 
     def state(self, outputs: Any = ()) -> StepState:
-        """Return a copy of all that a step changes, with what it returned."""
+        """Return a copy of everything that a step changes, with its outputs."""
         return StepState(self.optimizer, [leaf for leaf, _ in self.shared], self.forward_state, outputs)
 
     def try_replay(self, arrays: tuple[Array, ...], update: bool) -> StepState | None:
-        """Replay a step that nobody observes, and return what it has come to; None if the plan does not fit it."""
+        """Replay a step without observers, and return the state after it; None if it could not be replayed."""
         token = MODE.set(PLAIN)
         try:
             with np.errstate(all="ignore"):
                 made = self.program_for(PLAIN)(arrays, None, update)
-        except Exception:  # of the update, as where a gradient is not finite: the eager step raises it
+        except Exception:  # of the update, such as a gradient that is not finite: the eager step will raise it
             made = None
         finally:
             MODE.reset(token)
         return None if made is None else self.state(self.outputs)
 
     def on_error(self, error: BaseException, in_on_loss: bool | None, before: Any) -> bool:
-        """Clear up after an error; return True if the error is one to raise, which no eager step would put in words."""
+        """Restore the state after an error; return True to raise it, False to run the step eagerly instead."""
         if in_on_loss or not isinstance(error, Exception):
             self.optimizer.zero_grad()
             return True

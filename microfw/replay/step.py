@@ -1,4 +1,4 @@
-"""A training step that is captured once for each shape of its arguments, and then replayed."""
+"""`CompiledStep`: chooses for each call whether to replay the step, capture it, or run it eagerly."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from microfw.replay.check import run_checked
 from microfw.replay.dependencies import Dependencies
 from microfw.replay.forward_state import ForwardState
 from microfw.replay.instrumented import InstrumentedPlan
-from microfw.replay.observe import CaptureObserver, Signature, Uncapturable, constant
+from microfw.replay.observe import CaptureObserver, Signature, Uncapturable, constant, why
 from microfw.replay.replayed import FIRST_CHECK, Replay
-from microfw.replay.verification import StepState, global_generators
+from microfw.replay.verification import StepState, generator_states
 
 Array = np.ndarray[Any, Any]
 Key = tuple[Any, ...]
@@ -32,55 +32,72 @@ OnLoss = Callable[[Array], None] | None
 Update = bool | Callable[[], None]
 
 RECAPTURES = 20
-"""How often a step may be captured again before it is run eagerly, since what it depends on changes all the time."""
+"""Captures of one step, after which it runs eagerly: what it depends on keeps changing."""
 
 WORTH = 64
-"""A plan that was replayed so often has paid for its capture, which then does not count."""
+"""Replays after which a plan has saved the time of its capture, which then is not counted in `RECAPTURES`."""
 
 MOST_PLANS = 32
-"""How many shapes may have a plan, each of which has memory of its own."""
+"""Plans kept; each shape of the arguments has its own plan and memory."""
 
 
 class CompiledStep:
-    """A training step that is replayed where it can be; `mf.compile` makes one."""
+    """A training step that is replayed where possible; `mf.compile` makes one.
+
+    Attributes
+    ----------
+    replays : dict
+        Plans by key: dtype, shape and strides of each argument.
+    reasons : dict
+        Why the steps of a key run eagerly.
+    strict : bool
+        Whether a replay that differs from the eager step raises, as in a Trainer, or warns.
+    """
 
     def __init__(self, f: Callable[..., Any], optimizer: Any) -> None:
         self.f = f
         self.optimizer = optimizer
         self.replays: dict[Key, Replay] = {}
-        self.seen: dict[Key, tuple[Signature, Dependencies]] = {}
+        self.seen: dict[Key, tuple[Signature, Dependencies]] = {}  # of the last eager step, for keys without a plan
         self.reasons: dict[Key, str] = {}
-        self.refused: dict[Key, tuple[int, Any]] = {}
-        self.captures = 0
-        self.settling: set[Key] = set()
-        self.dropped: dict[Key, str] = {}
-        self.strict = False  # whether a difference is an error, as in a Trainer, or a warning
-        self._programs: dict[Mode, Callable[..., Any]] = {}  # of the plan that was last in use
+        self.refused: dict[Key, tuple[int, Any]] = {}  # for keys of `reasons`: model version and dependencies then
+        self.captures = 0  # those that count for `RECAPTURES`
+        self.settling: set[Key] = set()  # whose first step changed what it depends on, as by filling a cache
+        self.dropped: dict[Key, str] = {}  # whose plan differed from the eager step, and where; never captured again
+        self.strict = False
+        self._programs: dict[Mode, Callable[..., Any]] = {}  # of the plan used last
 
     def __getstate__(self) -> dict[str, Any]:
         return {"f": self.f, "optimizer": self.optimizer}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        CompiledStep.__init__(self, **state)  # a copy makes plans of its own
+        CompiledStep.__init__(self, **state)  # plans are not copied
 
     def __call__(self, *arguments: Any) -> Any:
-        """Do a step."""
+        """Run a step: forward, backward, update."""
         run = self._programs.get(_current_mode())
         made = None if run is None else run(arguments, None, True)
         return self._dispatch(arguments, None, True) if made is None else made
 
     def run(self, arguments: tuple[Any, ...], on_loss: OnLoss, update: Update) -> Any:
-        """Do a step, of which ``between`` sees the loss before backward, and return what ``f`` does.
+        """Run a step, and return what ``f`` returns.
 
-        ``update`` is whether the optimizer is to take its step, or what to call before it does; else the gradients
-        are left in the parameters.
+        Parameters
+        ----------
+        arguments : tuple
+            Arguments of ``f``.
+        on_loss : callable or None
+            Called with the loss, an array, before backward.
+        update : bool or callable
+            Whether the optimizer's step runs; else the gradients stay in the parameters. A callable is called before
+            the optimizer's step.
         """
         run = self._programs.get(_current_mode())
         made = None if run is None else run(arguments, on_loss, update)
         return self._dispatch(arguments, on_loss, update) if made is None else made
 
     def _dispatch(self, arguments: tuple[Any, ...], on_loss: OnLoss, update: Update) -> Any:
-        """Replay, learn, or run a step as ever."""
+        """Run a step for which no program is at hand: select how, and run it."""
         arrays = tuple([self._array(a) for a in arguments])
         key = tuple([(a.dtype.char, a.shape, a.strides) for a in arrays])
         replay, passes = self._select(key)
@@ -102,7 +119,7 @@ class CompiledStep:
             self.optimizer.step()
 
     def _select(self, key: Key) -> tuple[Replay | None, Callable[..., Any]]:
-        """Return the plan to replay, if there is one and it is right, and what does both passes if not."""
+        """Return the plan to replay, or None, and the function that runs both passes otherwise."""
         replay, mode = self.replays.get(key), MODE.get()
         observer = mode.observer
         if mode.nested or not mode.recording or not (observer is None or observer.supports_replay):
@@ -137,12 +154,14 @@ class CompiledStep:
         self.refused[key] = model_version.count, depends
 
     def _run_observed(self, replay: Replay, observer: Any, arrays: Any, on_loss: OnLoss) -> Any:
-        """Run a step eagerly, for an observer to record it before its replays are timed."""
+        """Run a step eagerly for an observer to record, then make an instrumented plan for it."""
         timer, began = MODE.get().timer, perf_counter_ns()
         made = self._eager(arrays, on_loss)
         with phase(PREPARATION):
             sequence = observer.last_sequence()
-            if sequence is not None and len(sequence.sites) >= len(replay.plan.step.nodes):  # no other ran since
+            if sequence is not None and len(sequence.sites) >= len(
+                replay.plan.step.nodes
+            ):  # else another step has run since
                 replay.instrumented = InstrumentedPlan(replay.plan, observer, sequence)
                 replay.instrumented.example = replay, arrays
                 replay.programs_by_mode.clear()
@@ -169,15 +188,15 @@ class CompiledStep:
         made = [result(t._array, None) if t._leaf is None else t.detach() for t in tensors]
         return tuple(made) if isinstance(returned, tuple) else made[0]
 
-    # Learning a step
+    # Capturing a step
 
     def _capture_step(self, key: Key, arrays: tuple[Array, ...], on_loss: OnLoss) -> Any:
-        """Run a step and note it; the second time make a plan, and hold it against what the step has given."""
+        """Run a step eagerly and record it. The second time, make a plan and verify it."""
         self.replays.pop(key, None)
         self._programs = {}
         timer = MODE.get().timer
         if timer is not None:
-            timer.switch(PREPARATION)  # until the first op
+            timer.switch(PREPARATION)  # until the first op runs
         depends = Dependencies(self.f)
         if depends.problem:
             self._refuse(key, depends.problem, depends)
@@ -186,7 +205,7 @@ class CompiledStep:
         tensors = [x for x in found if isinstance(x, Tensor) and x._leaf is not None]
         generators = [x for x in found if isinstance(x, np.random.Generator)]
         forward_state = ForwardState(generators, [t for t in tensors if t._node is None])
-        drawn, elsewhere = forward_state.save(), _states(depends.generators, generators)
+        drawn, elsewhere = forward_state.save(), generator_states(depends.generators, generators)
         capturing, inputs = CaptureObserver(MODE.get().observer), [constant(a) for a in arrays]
         made_plan: list[tuple[CapturedStep, Signature, StepState]] = []
         leaves = [(t._leaf, t._leaf.version) for t in tensors if t._node is not None and t._leaf is not None]
@@ -195,7 +214,7 @@ class CompiledStep:
             with mode(observer=capturing):
                 returned = self.f(*inputs)
             if timer is not None:
-                timer.switch(PREPARATION)  # until the backward pass
+                timer.switch(PREPARATION)  # until the backward pass starts
             note(returned)
             return returned
 
@@ -211,21 +230,23 @@ class CompiledStep:
                     return
                 if where is not None:
                     raise Uncapturable(f"it changes {where}, on which it may depend")
-                if _states(depends.generators, generators) != elsewhere:
+                if generator_states(depends.generators, generators) != elsewhere:
                     raise Uncapturable("Python code in it draws random numbers; draw them with a layer, or pass them")
                 if self._matches_previous(key, signature, depends):
                     now_drawn = forward_state.save()
-                    with np.errstate(all="call", call=_nothing):  # so that an op that changes it is seen
+                    with np.errstate(all="call", call=_nothing):  # a rule that sets np.errstate is then detected
                         try:
                             made = capture(capturing, inputs, returned, tensors, self.optimizer.flat.owner)
                         finally:
-                            forward_state.restore(now_drawn, new_version=False)  # ops of a user's own may draw
+                            forward_state.restore(
+                                now_drawn, new_version=False
+                            )  # user-defined ops may draw random numbers
                         made.update, made.update_parts = capture_update(self.optimizer, made.tape)
                     state = StepState(self.optimizer, [leaf for leaf, _ in made.shared], forward_state)
                     state.drawn = drawn
                     made_plan.append((made, signature, state))
             except Exception as reason:
-                self._refuse(key, _why(reason), depends)
+                self._refuse(key, why(reason), depends)
 
         made = self._eager(arrays, on_loss, observed)
         if made_plan:
@@ -234,7 +255,7 @@ class CompiledStep:
         return made
 
     def _matches_previous(self, key: Key, signature: Signature, depends: Dependencies) -> bool:
-        """Return True if the step before was of the same kind, so that a plan can be made."""
+        """Return True if the previous step had the same signature and dependencies, so that a plan can be made."""
         earlier, before = self.seen.get(key, (None, None))
         changed = None if before is None else before.difference(depends)
         if earlier is None or changed is not None:
@@ -264,7 +285,7 @@ class CompiledStep:
         arrays: tuple[Array, ...],
         made: Any,
     ) -> None:
-        """Replay the step that a plan was made from, compare every bit, and keep the plan if all are the same."""
+        """Replay the step that a plan was made from, and keep the plan if all bits are equal."""
         tensors = made if isinstance(made, tuple) else (made,)
         after = StepState(self.optimizer, [leaf for leaf, _ in step.shared], forward_state, [t._array for t in tensors])
         try:
@@ -285,12 +306,12 @@ class CompiledStep:
             del self.seen[key]
             self.reasons.pop(key, None)
         except Exception as reason:
-            self._refuse(key, _why(reason), depends)
+            self._refuse(key, why(reason), depends)
         finally:
             after.restore()
 
     def _should_retry(self, key: Key) -> bool:
-        """Return True if what could not be captured is to be tried once more: something has changed since."""
+        """Return True if a step that could not be captured may be now, since something has changed."""
         changes, depends = self.refused[key]
         if key in self.dropped or changes == model_version.count or self.captures > RECAPTURES:
             return False
@@ -305,7 +326,7 @@ class CompiledStep:
     # Reading
 
     def explain(self) -> str:
-        """Say for each shape of the arguments whether the step is replayed, and why not."""
+        """Return a line for each shape of the arguments: whether the step is replayed, and if not, why."""
         lines = []
         for key in dict.fromkeys((*self.replays, *self.reasons, *self.seen)):
             title = ", ".join(f"{np.dtype(char)} {shape}" for char, shape, _ in key)
@@ -322,25 +343,6 @@ class CompiledStep:
 
 def _nothing(kind: str, flag: int) -> None:
     pass
-
-
-def _why(reason: Exception) -> str:
-    return (
-        str(reason)
-        if isinstance(reason, Uncapturable)
-        else f"it could not be traced ({type(reason).__name__}: {reason})"
-    )
-
-
-def _states(generators: list[Any], followed: list[Any]) -> str:
-    """Return the states of generators that no op of a plan can move: all but those of NumPy's new kind."""
-    known = {id(g) for g in followed}
-    own = [
-        g.getstate() if hasattr(g, "getstate") else getattr(g, "state", None) or g.get_state()
-        for g in generators
-        if id(g) not in known and not isinstance(g, np.random.Generator)
-    ]
-    return repr(own) + global_generators()
 
 
 _current_mode = MODE.get

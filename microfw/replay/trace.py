@@ -1,8 +1,8 @@
-"""Stand-ins for arrays: an op's value and its derivatives run on them once, and each NumPy call is noted.
+"""Arrays that record NumPy calls: an op's value and derivatives run on them once, and each call is recorded.
 
-A rule is ordinary NumPy, so it need not know. It may look at shapes and dtypes, which a plan is made for. A branch on
-values becomes a guard. Where the shapes of what follows depend on values (a mask), or Python gets hold of them
-(``float(x)``, a loop), an op cannot be traced, and is then replayed as the one call that it is.
+Rules are ordinary NumPy code and need no change. They may read shapes and dtypes, which are fixed for a plan. A branch
+on values becomes a guard. An op cannot be traced if shapes depend on values (a mask), or if Python reads values
+(``float(x)``, a loop); it is then replayed as one call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Untraceable(Exception):
-    """A rule did something other than calling NumPy on whole arrays."""
+    """A rule does something other than calling NumPy on whole arrays."""
 
 
 class CapturedCall:
@@ -25,21 +25,28 @@ class CapturedCall:
 
     Attributes
     ----------
-    function : callable
-        What is called. ``copy`` stands for copying the first argument into the output.
+    function : callable or str
+        The function to call; for a guard, a test with ``{0}`` for its argument.
     args, kwargs : tuple, dict
-        With cells where arrays go.
-    out : Cell or None
-        Where the result goes. None for a call that returns several, which are in ``outs``.
+        Arguments, with captured arrays in place of arrays.
+    out : CapturedArray or None
+        The result; None for a call with several results.
+    outs : tuple of CapturedArray
+        All results.
     style : str
         How the output is passed: "ufunc", "reduce", "dot", "out" (a keyword), "cast", "write" (the last argument),
-        "get" and "set" (the entries at indices that are in an array), "copy" (there is no way: the result is copied).
-        Or "guard": no output, but an ``answer`` that must be the same; else the call ``instead`` takes the place of
-        what follows it for the same op.
+        "get" and "set" (entries at integer indices from an array), "copy" (the call has no output argument, so its
+        result is copied). A "guard" has no output.
     pure : bool
-        Whether it may be dropped if nothing reads the result.
-    reads : list of Cell
-        The cells that it reads.
+        Whether the call can be dropped if its result is not used.
+    reads : list of CapturedArray
+        The captured arrays among the arguments.
+    node : OpRecord or None
+        The op that the call belongs to.
+    expected : bool or None
+        Of a guard: the value of the test when the op was traced.
+    fallback : CapturedCall or None
+        Of a guard: the call that replaces the rest of the op if the test has another value.
     """
 
     __slots__ = ("args", "expected", "fallback", "function", "kwargs", "node", "out", "outs", "pure", "reads", "style")
@@ -70,14 +77,14 @@ class CapturedCall:
 
 
 def root(captured: CapturedArray) -> CapturedArray:
-    """Return the cell whose memory a view shows."""
+    """Return the captured array whose memory a view shows."""
     while captured.view is not None:
         captured = next(a for a in captured.view[1] if isinstance(a, CapturedArray))
     return captured
 
 
 def captured_arrays_in(values: Any, found: list[Any] | None = None) -> list[Any]:
-    """Return the cells among values, also inside of lists, added to those found."""
+    """Append the captured arrays among values, also inside of lists, to ``found``, and return it."""
     found = [] if found is None else found
     for value in values:
         if isinstance(value, CapturedArray):
@@ -88,42 +95,42 @@ def captured_arrays_in(values: Any, found: list[Any] | None = None) -> list[Any]
 
 
 class Tape:
-    """The calls noted so far."""
+    """The calls recorded so far."""
 
     def __init__(self) -> None:
         self.calls: list[CapturedCall] = []
         self.reactions = np.geterr()
 
     def add(self, call: CapturedCall) -> None:
-        """Note a call, which must run as the step around it does."""
+        """Record a call. Raise if the rule has changed `numpy.errstate`, which replayed calls do not."""
         if np.geterr() != self.reactions:
             raise Untraceable("it sets how NumPy reacts to errors")
         self.calls.append(call)
 
     def note(self, function: Any, args: Any, kwargs: Any, result: Any, style: str) -> CapturedArray:
-        """Note a call that makes a new array."""
+        """Record a call that makes a new array."""
         out = CapturedArray(self, np.asarray(result))
         self.add(CapturedCall(function, args, kwargs, out, style))
         return out
 
     def add_guard(self, test: str, args: Any, answer: bool) -> bool:
-        """Note a branch on values: what was traced holds as long as the test has the same answer."""
+        """Record a branch on values, and return its outcome; the traced calls are valid for this outcome only."""
         self.calls.append(CapturedCall(test, args, {}, None, "guard", pure=False))
         self.calls[-1].expected = answer
         return answer
 
 
 class CapturedArray(NDArrayOperatorsMixin):
-    """An array that notes what is done with it.
+    """An array that records the NumPy calls on it.
 
     Attributes
     ----------
     array : ndarray
-        What it was when the rule was traced.
+        Its values when the rule was traced.
     view : tuple or None
-        ``(function, args, kwargs)`` that make this view of other cells; it costs nothing at replay.
+        ``(function, args, kwargs)`` that make this view of other captured arrays, when the plan is made.
     fixed : ndarray or None
-        The array itself, where it is there for good: a parameter, a gradient's slot, a constant.
+        The array itself, if it exists before the step: a parameter, a gradient buffer, a constant.
     """
 
     __slots__ = ("array", "fixed", "tape", "view")
@@ -135,7 +142,7 @@ class CapturedArray(NDArrayOperatorsMixin):
         self.view = view
         self.fixed = fixed
 
-    # What rules may know
+    # What rules may read
 
     shape = property(lambda self: self.array.shape)
     dtype = property(lambda self: self.array.dtype)
@@ -155,7 +162,7 @@ class CapturedArray(NDArrayOperatorsMixin):
     __int__ = __index__ = __complex__ = __float__
 
     def item(self, *index: Any) -> Any:
-        """Return a stand-in for a number, which can be compared."""
+        """Return a number that can only be compared."""
         return CapturedScalar(self, index)
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
@@ -202,7 +209,7 @@ class CapturedArray(NDArrayOperatorsMixin):
         return self._result(func, args, kwargs, result, "out" if func in TAKES_OUT else "copy")
 
     def _result(self, function: Any, args: Any, kwargs: Any, result: Any, style: str) -> Any:
-        """Return the cell of a result, a view where it shares memory with an argument."""
+        """Return the captured array of a result; a view if it shares memory with an argument."""
         if isinstance(result, tuple | list) or not isinstance(result, np.ndarray | np.generic):
             raise Untraceable(f"{getattr(function, '__name__', function)} gives no single array")
         if isinstance(result, np.ndarray):
@@ -267,14 +274,14 @@ for _name in (
 
 
 class CapturedScalar:
-    """A number read from an array. To compare it is all that a rule may do with it."""
+    """A number read from an array. A rule may only compare it with a constant."""
 
     def __init__(self, captured: CapturedArray, index: tuple[Any, ...]) -> None:
         self.captured = captured
         self.index = index
 
     def compare(self, symbol: str, other: Any) -> bool:
-        """Note a comparison."""
+        """Record a comparison as a guard, and return its outcome."""
         if not isinstance(other, int | float):
             raise Untraceable("a value compared with another")
         array, read = self.captured.array, f"item({', '.join(map(repr, self.index))})"
@@ -303,7 +310,7 @@ def getitem(array: Any, key: Any) -> Any:
 
 
 def setitem(array: Any, key: Any, value: Any) -> None:
-    """Do ``array[key] = value``."""
+    """Assign ``array[key] = value``."""
     array[key] = value
 
 
@@ -313,7 +320,7 @@ def copy(array: Any) -> Any:
 
 
 def plain(values: Any) -> Any:
-    """Return values with arrays in the places of cells."""
+    """Return values with captured arrays replaced by their arrays."""
     if isinstance(values, CapturedArray):
         return values.array
     if isinstance(values, tuple | list):
@@ -322,10 +329,10 @@ def plain(values: Any) -> Any:
 
 
 REDUCES = {np.sum: np.add, np.max: np.maximum, np.min: np.minimum, np.prod: np.multiply}
-"""NumPy's functions that are a ufunc's reduction, called at once in place of in steps."""
+"""NumPy functions that reduce by a ufunc; the ufunc's method is recorded."""
 
 TAKES_OUT = {
     np.argmax, np.argmin, np.mean, np.var, np.std, np.take, np.concatenate, np.stack,
     np.cumsum, np.cumprod, np.einsum, np.clip,
 }  # fmt: skip
-"""Those that can write their result into an array."""
+"""NumPy functions that take ``out``."""

@@ -1,4 +1,4 @@
-"""A plan held against the eager step: what a step may change, saved, brought back and compared to the last bit."""
+"""Compare a replayed with an eager step: save, restore and compare everything that a step changes, bit for bit."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from microfw.replay.trace import Array
 
 
 class Difference(NamedTuple):
-    """Where a replayed step differs from the eager one; ``rounding`` is True if the digits could be rounding's."""
+    """Where a replayed step differs from the eager one, and whether rounding could explain the difference."""
 
     where: str
     rounding: bool
 
 
 class StepState:
-    """All that a training step changes, besides Python objects: a copy.
+    """A copy of everything that a training step changes, Python objects apart.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Its parameters, gradients and state.
+        Its parameters, gradients and state are copied.
     shared : list of Leaf
-        Leaves outside of the optimizer that get a gradient.
-    carried : Carried
+        Leaves of no or another optimizer that get a gradient.
+    forward_state : ForwardState
         Random generators, and buffers such as running statistics.
     outputs : iterable of ndarray
         What the step returned.
@@ -49,7 +49,7 @@ class StepState:
         self.drawn = forward_state.save()
 
     def restore(self) -> None:
-        """Bring everything back; Python objects are the same ones as before."""
+        """Restore everything in place."""
         flat = self.optimizer.flat
         flat.values[...] = self.values
         flat.gradients[...] = self.gradients
@@ -66,7 +66,7 @@ class StepState:
         self.forward_state.restore(self.drawn, new_version=False)
 
     def difference(self, other: StepState) -> Difference | None:
-        """Return the first place at which another state, of the same step done otherwise, is not the same."""
+        """Return where another state of the same step differs first; None if all bits are equal."""
         for k, pair in enumerate(zip(self.outputs, other.outputs, strict=True)):
             if not same(*pair):
                 return Difference("the loss" if k == 0 else f"output {k}", _rounding(*pair))
@@ -100,11 +100,20 @@ class StepState:
         return None
 
 
-def global_generators() -> str:
-    """Return the states of the generators of Python and NumPy that belong to no object of the step."""
-    state: Any = np.random.get_state()  # noqa: NPY002 -- read, and never moved
+def generator_states(generators: list[Any], known: list[Any]) -> str:
+    """Return the states of Python's and NumPy's global generators, and of those generators that no op can draw from.
+
+    The latter are all but ``known`` and objects of `numpy.random.Generator`.
+    """
+    ids = {id(g) for g in known}
+    own = [
+        g.getstate() if hasattr(g, "getstate") else getattr(g, "state", None) or g.get_state()
+        for g in generators
+        if id(g) not in ids and not isinstance(g, np.random.Generator)
+    ]
+    state: Any = np.random.get_state()  # noqa: NPY002 -- read, never changed
     kind, key, *rest = state
-    return f"{random.getstate()} {kind} {key.tobytes().hex()} {rest}"  # the text of an array takes 2 ms
+    return f"{own} {random.getstate()} {kind} {key.tobytes().hex()} {rest}"  # repr of the array would take 2 ms
 
 
 def same(a: Array, b: Array) -> bool:
