@@ -24,10 +24,10 @@ from microfw.replay.trace import Array
 from microfw.replay.verification import StepState
 from microfw.replay.write import function, write_passes
 
-MOST_MODES = 4
+MAX_MODES = 4
 """Modes, such as with and without a profiler, for which programs are kept."""
 
-MOST_PROGRAMS = 6
+MAX_PROGRAMS = 6
 """Programs kept for one plan: two for each profiler, and one without."""
 
 FIRST_CHECK = 16
@@ -92,11 +92,11 @@ class Replay:
     def _depend(self, depends: Dependencies) -> None:
         self.depends = depends
         self.changes = model_version.count
-        self.unchanged = function("", [f"return {depends.test}"], {**depends.bound})
+        self.unchanged = function("", [f"return {depends.expression}"], {**depends.bound})
 
     def refresh(self, depends: Dependencies) -> None:
         """Set guards that were made again and have the same values, as after an evaluation."""
-        same = depends.same_tests(self.depends)
+        same = depends.has_same_guards(self.depends)
         self._depend(self.depends if same else depends)
         if same:
             for run in self.programs.values():
@@ -121,7 +121,7 @@ class Replay:
                 run = self._program(None, False, None)
             else:
                 run = self._switching_program(timer, mode.observer)
-            if len(self.programs_by_mode) >= MOST_MODES:
+            if len(self.programs_by_mode) >= MAX_MODES:
                 self.programs_by_mode.clear()
             self.programs_by_mode[mode] = run
         return run
@@ -150,7 +150,7 @@ class Replay:
         key = timer, enabled, instrumented
         run = self.programs.get(key)
         if run is None:
-            if len(self.programs) >= MOST_PROGRAMS:
+            if len(self.programs) >= MAX_PROGRAMS:
                 self.programs.clear()
                 self.programs_by_mode.clear()  # else they would keep programs that `refresh` does not update
             from microfw.replay.program import program  # deferred: program.py imports this file

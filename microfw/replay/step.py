@@ -37,7 +37,7 @@ RECAPTURES = 20
 WORTH = 64
 """Replays after which a plan has saved the time of its capture, which then is not counted in `RECAPTURES`."""
 
-MOST_PLANS = 32
+MAX_PLANS = 32
 """Plans kept; each shape of the arguments has its own plan and memory."""
 
 
@@ -136,8 +136,8 @@ class CompiledStep:
             else:
                 replay.refresh(depends)
         if replay is None:
-            if len(self.replays) >= MOST_PLANS:
-                self._refuse(key, f"there are {MOST_PLANS} plans for other shapes")
+            if len(self.replays) >= MAX_PLANS:
+                self._refuse(key, f"there are {MAX_PLANS} plans for other shapes")
                 return None, self._eager
             return None, partial(self._capture_step, key)
         instrumented = replay.instrumented
@@ -259,7 +259,7 @@ class CompiledStep:
         earlier, before = self.seen.get(key, (None, None))
         changed = None if before is None else before.difference(depends)
         if earlier is None or changed is not None:
-            if len(self.seen) > MOST_PLANS:
+            if len(self.seen) > MAX_PLANS:
                 self.seen.clear()
             self.seen[key] = signature, depends
             if changed is None:
