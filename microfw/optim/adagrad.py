@@ -27,22 +27,22 @@ class Adagrad(Optimizer):
     lr : float
         Learning rate, above 0.
     eps : float
-        Bounds the step where gradients are small; above 0.
+        Added to the root, so that small gradients give bounded steps; above 0.
     lr_decay : float
-        How fast the rate falls, at least 0.
+        Decay of the learning rate, see above; at least 0.
     weight_decay : float
-        Pull towards 0, at least 0.
+        L2 penalty: adds ``weight_decay * p`` to the gradient; at least 0.
     initial : float
-        Where the sum starts, at least 0.
+        Initial value of the sum, at least 0.
 
     Raises
     ------
     ArgumentError
-        If a setting is out of range, or there is no parameter.
+        If a hyperparameter is out of range, or ``parameters`` is empty.
 
     Notes
     -----
-    A parameter without a gradient this step is left untouched, its sum and its count of steps too. Source:
+    A parameter without a gradient in a step keeps its value, its sum and its step count. Source:
     Duchi, Hazan and Singer, "Adaptive subgradient methods for online learning and stochastic optimization",
     2011, figure 1 with the diagonal matrix, in PyTorch's form.
 
