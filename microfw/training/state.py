@@ -1,4 +1,4 @@
-"""State that training must put back: the modes of modules, what a forward pass changes, and Ctrl-C."""
+"""Context managers of training: module modes, NumPy warnings, forward state, and deferred Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from microfw.replay.forward_state import ForwardState
 
 @contextlib.contextmanager
 def module_mode(model: Module, training: bool) -> Iterator[None]:
-    """Run a block with a model in training or in evaluation; each module's own mode comes back."""
+    """Set a model to training or evaluation mode in a block; the mode of each module is restored after it."""
     before = [(module, module.training) for _, module in model.named_modules()]
     try:
         model.train(training)
@@ -29,7 +29,7 @@ def module_mode(model: Module, training: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def evaluating(model: Module) -> Iterator[None]:
-    """Run a block with a model in evaluation, recording nothing."""
+    """Set a model to evaluation mode in a block, without recording a graph."""
     with module_mode(model, False), mode(recording=False):
         yield
 
@@ -38,7 +38,7 @@ USUAL = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 
 
 def quiet() -> np.errstate:
-    """Silence NumPy's warnings of overflow, which training turns into one error; what raises still raises."""
+    """Ignore NumPy's floating-point warnings, since training raises one error for them. Other reactions are kept."""
     reactions = np.geterr()
     if reactions == USUAL:
         return np.errstate(all="ignore")
@@ -47,7 +47,7 @@ def quiet() -> np.errstate:
 
 @contextlib.contextmanager
 def preserved(*modules: Any) -> Iterator[None]:
-    """Run a block; the states of generators and buffers of modules come back."""
+    """Restore the generators and buffers of modules after a block."""
     state = ForwardState.of(*modules)
     before = state.save()
     try:
@@ -57,11 +57,10 @@ def preserved(*modules: Any) -> Iterator[None]:
 
 
 class Interrupts:
-    """Holds Ctrl-C back while a step, or the start or end of an epoch, is made complete, so that none is left half-way.
+    """Defers Ctrl-C while ``deferred`` is True: during an update, and while hooks are called.
 
-    That is while the optimizer moves the parameters and while hooks are told of it. A second Ctrl-C is not held back.
-
-    Elsewhere, and in other threads than the main one, Ctrl-C does what it did before.
+    So no step, and no start or end of an epoch, is left incomplete. A second Ctrl-C is not deferred. In other threads
+    than the main one there is no effect.
     """
 
     def __init__(self) -> None:
@@ -83,14 +82,14 @@ class Interrupts:
             self.release()
 
     def release(self) -> None:
-        """Let Ctrl-C through again, also one that came meanwhile."""
+        """End the deferral, and handle a deferred Ctrl-C."""
         self.deferred = False
         if self._pending is not None and self._before is not None:
             pending, self._pending = self._pending, None
             self._before(*pending)
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self.deferred and self._pending is None:  # who presses Ctrl-C twice does not want to wait
+        if self.deferred and self._pending is None:  # a second Ctrl-C acts at once
             self._pending = (number, frame)
         elif self._before is not None:
             self._before(number, frame)

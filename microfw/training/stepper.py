@@ -1,4 +1,4 @@
-"""The training step: gradients of a batch, then the update; the only one, of the Trainer and of the estimators."""
+"""The training step of the Trainer and the estimators: gradients of a batch, then the update."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ Array = np.ndarray[Any, Any]
 
 
 class Stepper:
-    """Takes training steps. A step that fails changes nothing but gradients.
+    """Runs training steps. A step that fails changes nothing but gradients.
 
     Parameters
     ----------
     state : TrainState
-        What is trained, and by what; its ``loss``, ``steps`` and ``skipped`` are kept up to date.
+        Model, loss and optimizer; its ``loss``, ``steps`` and ``skipped`` are updated.
     gradients : sequence of callable
         Called with the state between gradients and update.
     compile : bool or None
-        Whether steps are replayed; None decides by the model.
+        Whether steps are replayed; see `ReplayPolicy`.
     rows : int, optional
-        How many rows go through the model at once; a step of more rows accumulates their gradients. All by default.
+        Rows that go through the model at once; steps with more rows accumulate gradients. All by default.
     where : str
-        What errors name.
+        Name of the caller in error messages.
 
     Attributes
     ----------
     count : float
-        The denominator of the last step: what its mean loss was divided by.
+        Denominator of the mean loss of the last step.
     moved : bool
-        Whether the last step made an update; not if its denominator was 0.
-    least : int
-        How many rows the model needs at once.
+        Whether the last step made an update; False if its denominator was 0.
+    min_rows : int
+        Smallest number of rows that the model takes at once in training.
     wants_outputs : bool
         Whether steps return outputs.
     """
@@ -75,15 +75,15 @@ class Stepper:
             self.gradients or self.takes_closure or self.takes_denominator
         )  # nothing comes before the update
         self.count, self.moved = 0.0, False
-        self.least, self.wants_outputs = 1, False
+        self.min_rows, self.wants_outputs = 1, False
 
     def step(self, X: Array, y: Array, weight: Array | None = None) -> Array | None:
-        """Move the parameters once, and return the model's outputs if they are wanted.
+        """Run a step, and return the model's outputs if ``wants_outputs``, else None.
 
         Raises
         ------
         NonFiniteError
-            If the loss or a gradient turns NaN or infinite.
+            If the loss or a gradient is NaN or infinite.
         """
         count = self.count = self.denominator(y, weight)
         if not count > 0 and (not self.takes_denominator or count != 0):
@@ -108,10 +108,10 @@ class Stepper:
         return outputs.data if isinstance(outputs, Tensor) else outputs
 
     def _fits_at_once(self, X: Array) -> bool:
-        return self.rows is None or len(X) - self.rows < self.least
+        return self.rows is None or len(X) - self.rows < self.min_rows
 
     def _eager_step(self, X: Array, y: Array, weight: Array | None, replay: bool) -> Any:
-        """Take a step whose update is not replayed; its gradients are if ``replay``."""
+        """Run a step with an eager update; its gradients may be replayed if ``replay``."""
         state, optimizer = self.state, self.optimizer
         if self.takes_closure:
             closure = Closure(self, X, y, weight)
@@ -134,10 +134,10 @@ class Stepper:
         return outputs
 
     def accumulate(self, X: Array, y: Array, weight: Array | None, replay: bool = True) -> Any:
-        """Add up the gradients of a step's parts: those of the joined batch, of which each has its share."""
+        """Accumulate the gradients of a step's parts, each weighted by its share of the denominator."""
         if self._fits_at_once(X):
             return self._gradients(X, y, weight, replay=replay) if self.count else self._forward(X)
-        parts = list(pieces(len(y), self.rows or len(y), self.least))
+        parts = list(pieces(len(y), self.rows or len(y), self.min_rows))
         weights = [None if weight is None else weight[part] for part in parts]
         counts = [self.denominator(y[part], w) for part, w in zip(parts, weights, strict=True)]
         loss, total, outputs = 0.0, sum(counts), []
@@ -165,12 +165,12 @@ class Stepper:
         return outputs
 
     def _forward(self, X: Array) -> Any:
-        """Return outputs of rows that do not count in the loss."""
+        """Return outputs for rows that do not count in the loss."""
         with mode(recording=False):
             return self.model(as_data(X)).data
 
     def _skip(self, X: Array, count: float) -> Array | None:
-        """Make no update, since no row counts."""
+        """Skip the update, since no row counts."""
         check_count(count, self.loss, self.where)
         self.moved = False
         self.state.skipped += 1
@@ -178,7 +178,7 @@ class Stepper:
             return None
         before = self.forward_state.save()
         try:
-            parts = pieces(len(X), self.rows or len(X), self.least)
+            parts = pieces(len(X), self.rows or len(X), self.min_rows)
             return np.concatenate([self._forward(X[part]) for part in parts])
         finally:
             self.forward_state.restore(before)
@@ -189,11 +189,11 @@ class Stepper:
             raise NonFiniteError
 
     def _defer_interrupts(self) -> None:
-        """Hold Ctrl-C back: from here on a step is made complete."""
+        """Defer Ctrl-C until the step is complete."""
         self.interrupts.deferred = True
 
     def _rollback(self, before: Any, error: BaseException, X: Array, y: Array, weight: Array | None) -> None:
-        """Bring back what an unfinished step changed; name the op that made NaN or infinity."""
+        """Restore what an unfinished step changed; for NaN or infinity, raise an error that names the op."""
         self.interrupts.deferred = True
         self.forward_state.restore(before)
         self.interrupts.deferred = False
@@ -205,10 +205,10 @@ class Stepper:
 
 
 class Closure:
-    """One batch's loss and gradients, as often as an optimizer asks for them.
+    """Computes one batch's loss and gradients, for an optimizer that takes a closure.
 
-    Every evaluation draws the same random numbers, so that the loss is a function of the parameters. Ctrl-C is
-    let through here only, where the optimizer can go back to the parameters before its step.
+    Every evaluation draws the same random numbers, so the loss is a function of the parameters. Ctrl-C is handled here
+    only, where the optimizer can restore the parameters from before its step.
     """
 
     def __init__(self, stepper: Stepper, X: Array, y: Array, weight: Array | None) -> None:
@@ -218,7 +218,7 @@ class Closure:
         self.first: tuple[float, Any] = (math.nan, None)
 
     def __call__(self) -> float:
-        """Return the loss; infinity where it is not finite and was before."""
+        """Return the loss; infinity if it is not finite, after a first evaluation that was."""
         stepper = self.stepper
         stepper.interrupts.release()
         stepper.forward_state.restore(self.before)
