@@ -834,7 +834,7 @@ def test_steps_are_replayed_with_the_same_bits(digits, options, monkeypatch):
     X, y = digits
 
     def fitted(enough):
-        monkeypatch.setattr("microfw.training.replay_policy.WORTH", enough)
+        monkeypatch.setattr("microfw.training.replay_policy.MIN_STEPS", enough)
         made = NeuralClassifier(16, batch_size=32, max_iter=4, random_state=0, n_iter_no_change=None, **options)
         made.fit(X, y)
         for k in range(3):

@@ -66,9 +66,9 @@ class Rows:
         if order is None and n <= size and not (skip or drop_last) and isinstance(self.X, np.ndarray):
             return ((self.X, self.y, self.weight),)
         stop = n // size * size if drop_last else n
-        first = (
-            skip * size if not skip or stop - skip * size >= min_rows else stop
-        )  # else the rest has joined the batch before
+        first = skip * size
+        if skip and stop - first < min_rows:  # the rest has joined the batch before
+            first = stop
         return self._gathered(size, order, min_rows, first, stop)
 
     def _gathered(self, size: int, order: Array | None, min_rows: int, first: int, stop: int) -> Iterator[Batch]:

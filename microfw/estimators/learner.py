@@ -91,7 +91,7 @@ class Learner:
         self._min_rows = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k not in ("stepper", "_modules", "_least")}
+        return {k: v for k, v in vars(self).items() if k not in ("stepper", "_modules", "_min_rows")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

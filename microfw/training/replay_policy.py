@@ -16,14 +16,14 @@ from microfw.training.inputs import dtype_of, takes_indices
 
 Array = np.ndarray[Any, Any]
 
-SEEN = 60
+EAGER_STEPS = 60
 """Eager steps of a shape before it is captured. A capture takes about as long as these steps."""
 
-WORTH = 150
+MIN_STEPS = 150
 """Steps of a shape in a run above which it is captured at once."""
 
 BRANCH = "choose between values with ops, such as np.where, not with if or a mask as an index"
-OTHERWISE = "mend that, see mf.compile; compile=False leaves this line out"
+OTHERWISE = "see mf.compile for what can be replayed; compile=False hides this line"
 
 
 class Forward:
@@ -52,8 +52,8 @@ class ReplayPolicy:
 
     def __init__(self, model: Any, loss: Any, optimizer: Any, wanted: bool | None) -> None:
         self.seen: Counter[Any] = Counter()
-        self.eager_steps = SEEN if wanted is None else 0
-        self.captured_at_once = 0
+        self.eager_steps = EAGER_STEPS if wanted is None else 0
+        self.immediate_rows = 0
         parts = [m for root in (model, loss) if isinstance(root, Module) for _, m in root.named_modules()]
         self.integers = takes_indices(model)
         known = all(map(_known, parts))
@@ -70,12 +70,12 @@ class ReplayPolicy:
     def expect(self, rows: int, steps: int) -> None:
         """Announce a run of ``steps`` steps with ``rows`` rows each."""
         self.rows = rows
-        self.captured_at_once = rows if steps >= WORTH else 0
+        self.immediate_rows = rows if steps >= MIN_STEPS else 0
 
     def why_eager(self) -> tuple[str, str] | None:
         """Return why steps of full batches run eagerly, and a fix; None if they are replayed, or cannot be."""
         if self.foreign:
-            return self.foreign, "compile=True replays them too, or says why not"
+            return self.foreign, "compile=True replays them too, or explains why not"
         if self.step is None:
             return None
         of_full_batches = [key for key in self.step.reasons if key[0][1][0] == self.rows]
@@ -91,7 +91,7 @@ class ReplayPolicy:
         """
         if self.step is None or (X.dtype.kind != "f" and not self.integers):
             return None
-        if self.eager_steps and len(X) != self.captured_at_once:
+        if self.eager_steps and len(X) != self.immediate_rows:
             key = (X.shape, X.dtype.char, y.shape, y.dtype.char)
             self.seen[key] += 1
             if self.seen[key] <= self.eager_steps:
