@@ -34,7 +34,7 @@ Update = bool | Callable[[], None]
 RECAPTURES = 20
 """Captures of one step, after which it runs eagerly: what it depends on keeps changing."""
 
-WORTH = 64
+REPLAYS_TO_PAY_OFF = 64
 """Replays after which a plan has saved the time of its capture, which then is not counted in `RECAPTURES`."""
 
 MAX_PLANS = 32
@@ -129,7 +129,7 @@ class CompiledStep:
         if replay is not None and not replay.current():
             depends = replay.depends.recompute()
             if depends.problem or replay.depends.difference(depends):
-                self.captures -= replay.replays >= WORTH
+                self.captures -= replay.replays >= REPLAYS_TO_PAY_OFF
                 replay = None
                 self.seen.pop(key, None)
                 self.settling.discard(key)
@@ -140,13 +140,10 @@ class CompiledStep:
                 self._refuse(key, f"there are {MAX_PLANS} plans for other shapes")
                 return None, self._eager
             return None, partial(self._capture_step, key)
-        instrumented = replay.instrumented
-        if (
-            observer is not None
-            and observer.enabled
-            and (instrumented is None or instrumented.observer is not observer)
-        ):
-            return None, partial(self._run_observed, replay, observer)
+        if observer is not None and observer.enabled:
+            instrumented = replay.instrumented
+            if instrumented is None or instrumented.observer is not observer:
+                return None, partial(self._run_observed, replay, observer)
         return replay, self._eager
 
     def _refuse(self, key: Key, why: str, depends: Dependencies | None = None) -> None:
@@ -158,10 +155,8 @@ class CompiledStep:
         timer, began = MODE.get().timer, perf_counter_ns()
         made = self._eager(arrays, on_loss)
         with phase(PREPARATION):
-            sequence = observer.last_sequence()
-            if sequence is not None and len(sequence.sites) >= len(
-                replay.plan.step.nodes
-            ):  # else another step has run since
+            sequence, nodes = observer.last_sequence(), replay.plan.step.nodes
+            if sequence is not None and len(sequence.sites) >= len(nodes):  # else another step has run since
                 replay.instrumented = InstrumentedPlan(replay.plan, observer, sequence)
                 replay.instrumented.example = replay, arrays
                 replay.programs_by_mode.clear()
@@ -207,7 +202,7 @@ class CompiledStep:
         forward_state = ForwardState(generators, [t for t in tensors if t._node is None])
         drawn, elsewhere = forward_state.save(), generator_states(depends.generators, generators)
         capturing, inputs = CaptureObserver(MODE.get().observer), [constant(a) for a in arrays]
-        made_plan: list[tuple[CapturedStep, Signature, StepState]] = []
+        plans: list[tuple[CapturedStep, Signature, StepState]] = []
         leaves = [(t._leaf, t._leaf.version) for t in tensors if t._node is not None and t._leaf is not None]
 
         def observed() -> Any:
@@ -215,10 +210,10 @@ class CompiledStep:
                 returned = self.f(*inputs)
             if timer is not None:
                 timer.switch(PREPARATION)  # until the backward pass starts
-            note(returned)
+            make_plan(returned)
             return returned
 
-        def note(returned: Any) -> None:
+        def make_plan(returned: Any) -> None:
             try:
                 if any(leaf.version != version for leaf, version in leaves):
                     raise Uncapturable("it changes parameters, as an optimizer's step does")
@@ -238,20 +233,18 @@ class CompiledStep:
                         try:
                             made = capture(capturing, inputs, returned, tensors, self.optimizer.flat.owner)
                         finally:
-                            forward_state.restore(
-                                now_drawn, new_version=False
-                            )  # user-defined ops may draw random numbers
+                            forward_state.restore(now_drawn, new_version=False)  # user-defined ops may draw
                         made.update, made.update_parts = capture_update(self.optimizer, made.tape)
                     state = StepState(self.optimizer, [leaf for leaf, _ in made.shared], forward_state)
                     state.drawn = drawn
-                    made_plan.append((made, signature, state))
+                    plans.append((made, signature, state))
             except Exception as reason:
                 self._refuse(key, why(reason), depends)
 
         made = self._eager(arrays, on_loss, observed)
-        if made_plan:
+        if plans:
             with phase(PREPARATION):
-                self._verify_plan(key, *made_plan[0], depends, forward_state, arrays, made)
+                self._verify_plan(key, *plans[0], depends, forward_state, arrays, made)
         return made
 
     def _matches_previous(self, key: Key, signature: Signature, depends: Dependencies) -> bool:

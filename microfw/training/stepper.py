@@ -68,12 +68,8 @@ class Stepper:
         self.interrupts = Interrupts()
         self.denominator, self.loss_is_sum = denominator_of(self.loss), is_sum(self.loss)
         self.takes_closure = bool(getattr(self.optimizer, "takes_closure", False))
-        self.takes_denominator = bool(
-            getattr(self.optimizer, "takes_denominator", False)
-        )  # other ranks have batches, too
-        self._update_follows_backward = not (
-            self.gradients or self.takes_closure or self.takes_denominator
-        )  # nothing comes before the update
+        self.takes_denominator = bool(getattr(self.optimizer, "takes_denominator", False))
+        self._update_follows_backward = not (self.gradients or self.takes_closure or self.takes_denominator)
         self.count, self.moved = 0.0, False
         self.min_rows, self.wants_outputs = 1, False
 
