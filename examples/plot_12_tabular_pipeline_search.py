@@ -64,8 +64,8 @@ pipeline = make_pipeline(columns, network.set_callbacks(profiler))
 # The search
 # ----------
 #
-# The search varies the width, the depth and the dropout: six networks, three fits each, and one more fit of the best
-# network on all rows. The copies of the network in the search share its profiler.
+# How wide, how deep, and whether with dropout: six networks, three times each, and the best one once more on all
+# rows. The profiler that was set on the network follows its copies through the search.
 
 X_train, X_test, y_train, y_test = train_test_split(table, paid, stratify=paid, random_state=0)
 grid = {
@@ -90,14 +90,13 @@ print(f"balanced accuracy: {balanced_accuracy_score(y_test, predicted):.3f}, of 
 # What it cost
 # ------------
 #
-# The report has a row for each fit. The number of a fit is its position: the evaluation in the search, the step in the
-# pipeline. The table of epochs shows the backward time of each epoch, and epochs in which another program used the
-# processor.
+# A row for each fit. The number of a fit is its place: in the search the evaluation, in the pipeline the step. The
+# table of epochs shows what each took of the backward pass, and where another program had the processor meanwhile.
 
 print(profiler.report(epochs=6))
 
 # %%
-# You can read the same numbers as data. Here is the time of a backward pass by the size of the network:
+# The same numbers are data. Here, the time of a backward step by the size of the network:
 
 steps = {}
 for fit in profiler.fits:
@@ -108,7 +107,7 @@ for size, times in sorted(steps.items(), key=lambda item: np.median(item[1])):
     print(f"{size:>9}: {np.median(times):6.1f} µs")
 
 # %%
-# Each fit has a report with its layers. This is the report of the best model:
+# Each layer of each fit can be looked into; this is the model that was kept.
 
 print(mf.profiler.report(profiler.fits[-1].session, most=6))
 
