@@ -64,8 +64,9 @@ pipeline = make_pipeline(columns, network.set_callbacks(profiler))
 # The search
 # ----------
 #
-# How wide, how deep, and whether with dropout: six networks, three times each, and the best one once more on all
-# rows. The profiler that was set on the network follows its copies through the search.
+# The search tries width, depth and dropout: six networks, three times each, and the best one once more on all rows.
+# The search copies the network for each fit, and the copies share its profiler. With ``n_jobs=2``, pass
+# ``Profiler(folder=...)``: fits in other processes write their profiles into that folder.
 
 X_train, X_test, y_train, y_test = train_test_split(table, paid, stratify=paid, random_state=0)
 grid = {
@@ -90,13 +91,13 @@ print(f"balanced accuracy: {balanced_accuracy_score(y_test, predicted):.3f}, of 
 # What it cost
 # ------------
 #
-# A row for each fit. The number of a fit is its place: in the search the evaluation, in the pipeline the step. The
-# table of epochs shows what each took of the backward pass, and where another program had the processor meanwhile.
+# The first table has a row for each fit. Its number is the evaluation in the search, then the step in the pipeline. The
+# second table has the time of the backward pass in each epoch; an outlier is an epoch in which another program ran.
 
 print(profiler.report(epochs=6))
 
 # %%
-# The same numbers are data. Here, the time of a backward step by the size of the network:
+# ``profiler.fits`` has the same numbers as data. Here, the time of a backward step by the size of the network:
 
 steps = {}
 for fit in profiler.fits:
@@ -107,9 +108,9 @@ for size, times in sorted(steps.items(), key=lambda item: np.median(item[1])):
     print(f"{size:>9}: {np.median(times):6.1f} µs")
 
 # %%
-# Each layer of each fit can be looked into; this is the model that was kept.
+# The profile of one fit has a row for each layer. A fitted network has its own as ``profile_``: this is the best one.
 
-print(mf.profiler.report(profiler.fits[-1].session, most=6))
+print(mf.profiler.report(search.best_estimator_[-1].profile_, most=6))
 
 # %%
 # A figure, if Matplotlib is installed.

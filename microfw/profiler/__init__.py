@@ -8,7 +8,7 @@ from microfw.profiler.cost_check import assert_cost
 from microfw.profiler.profiler import Profiler
 from microfw.profiler.ratio import Ratio
 from microfw.profiler.reports.text import report
-from microfw.profiler.search import FitProfile, fits_report
+from microfw.profiler.search import FitProfile, fits_report, load_fits
 from microfw.profiler.session import Epoch, Layer, Row, Session, Trace
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ __all__ = [
     "compare",
     "fits_report",
     "law",
+    "load_fits",
     "report",
     "sweep",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextvars import Token
 from time import perf_counter_ns
 from typing import Any, Self
@@ -22,6 +21,7 @@ from microfw.profiler.recorder.trace import Tracer
 from microfw.profiler.reports.text import report
 from microfw.profiler.search import fits_report
 from microfw.profiler.session import Epoch, Session, merged
+from microfw.serialization.output import Path
 from microfw.serialization.strict import Refused, document
 from microfw.training.hooks import Hook, TrainState
 
@@ -36,8 +36,9 @@ class Profiler(Callback, Hook):
     the model, a step ends at ``optimizer.step()``, and `end_epoch` ends an epoch. Forwards under `no_grad`
     count as evaluation.
 
-    On an estimator of `microfw.estimators`, ``estimator.set_callbacks(profiler)`` profiles each of its fits, alone,
-    in a Pipeline, in a search and in its processes: see ``fits``.
+    On an estimator of `microfw.estimators`, ``estimator.set_callbacks(profiler)`` profiles each of its fits, alone, in
+    a Pipeline or in a search: see ``fits``. The fitted estimator has its profile as ``profile_``. Pass ``folder`` if
+    fits run in other processes.
 
     The ops of a step are counted when ``backward`` walks the graph that they lead to: a forward without one is
     timed and not counted, and the walks of `mf.grad` and its like are neither. Where the last batch is smaller, a
@@ -61,9 +62,15 @@ class Profiler(Callback, Hook):
     trace : int
         Keep the events of the first so many observed steps one by one, for `Session.chrome_trace`; at most
         200,000 of them (`tracer.MOST_EVENTS`). Without it memory does not grow with the number of steps.
+    folder : str or path-like, optional
+        Folder into which each fit of an estimator writes its profile, one file a fit; made if it is missing. The
+        processes of a search share it: for workers on other machines, choose one that all machines see at the same
+        path. `load_fits` reads it later.
 
     Raises
     ------
+    OSError
+        If the folder cannot be made or written to. If writing fails later, a fit warns.
     ArgumentError
         If ``model`` is no Module, ``every`` is not a positive integer, or ``trace`` is negative.
     GraphError
@@ -92,14 +99,16 @@ class Profiler(Callback, Hook):
     [('Dense', 1), ('MSELoss', 1)]
     """
 
-    def __init__(self, model: Module | None = None, *, every: int = 1, name: str = "", trace: int = 0) -> None:
+    def __init__(
+        self, model: Module | None = None, *, every: int = 1, name: str = "", trace: int = 0, folder: Path | None = None
+    ) -> None:
         if model is not None and not isinstance(model, Module):
             raise ArgumentError(message("Profiler", "a Module, or none", type(model).__name__, "pass the model"))
         if not isinstance(every, int) or every < 1:
             raise ArgumentError(message("Profiler", "every to be a positive integer", every))
         if not isinstance(trace, int) or trace < 0:
             raise ArgumentError(message("Profiler", "trace to be a number of steps", trace))
-        super().__init__()
+        super().__init__(folder)
         self.model = model
         self.trace = trace
         self._session = Session(name=name, every=every, environment=environment())
@@ -188,6 +197,16 @@ class Profiler(Callback, Hook):
             raise DataError(message("Profiler.load_state_dict", f"every={self._session.every}", session.every))
         self._logs, self._session = [], session
         self._partial = partial.epochs[0] if partial else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the settings and the session, which a copy shares. Fits and logs stay with this profiler."""
+        own = ["_running", "_fits", "_recorder", "_token", "_detached", "_logs", "model", "_bound", "_earlier"]
+        self.session  # noqa: B018  empties _logs
+        return {name: value for name, value in vars(self).items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        Profiler.__init__(self)
+        vars(self).update(state, _is_copy=True)
 
     def _cut(self) -> None:
         """Put aside what the epoch that runs has come to."""
@@ -284,7 +303,7 @@ class Profiler(Callback, Hook):
             return fits_report(self.fits, **options)
         return report(self.session, **options)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: Path) -> None:
         """Write the session to a file: JSON, or a page, a table, a trace by the name's end; see `Session.save`."""
         self.session.save(path)
 
