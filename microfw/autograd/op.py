@@ -21,11 +21,11 @@ from typing import Any, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
 
-from microfw.autograd.codegen import REQUIRED, compile_lazily, generate
+from microfw.autograd.apply import REQUIRED, apply
+from microfw.autograd.codegen import compile_lazily, generate
 from microfw.autograd.registry import NUMPY, OPS
 from microfw.autograd.tensor import Tensor
-from microfw.autograd.variadic import apply
-from microfw.errors import ArgumentError
+from microfw.errors import ArgumentError, message
 
 Shape = tuple[int, ...]
 Array = Any
@@ -170,7 +170,7 @@ class Op:
             counts: dict[int, Callable[..., Tensor]] = {}
 
             def call(*inputs: Any, **params: Any) -> Tensor:
-                if len(inputs) > WRITTEN:
+                if len(inputs) > MAX_GENERATED:
                     return apply(self, inputs, params)
                 if len(inputs) not in counts:
                     counts[len(inputs)] = compile_lazily(self, tuple(f"x{k}" for k in range(len(inputs))))
@@ -190,7 +190,7 @@ class Op:
         return f"<op {self.name}>"
 
 
-WRITTEN = 8
+MAX_GENERATED = 8
 """Up to so many inputs of an op that takes any number, applying it is written out; for more it is a loop."""
 
 VARARGS = 4
@@ -210,6 +210,10 @@ def arguments(function: Function) -> tuple[tuple[str, ...], dict[str, Any], bool
     if code.co_flags & VARARGS:
         return (*names[:positional], names[positional + n]), params, True
     return names[:positional], params, False
+
+
+RENAMED = {"into": "vjp_out", "fresh": "no_alias", "casts": "allow_dtype_change"}
+"""Arguments of `op` by their old names."""
 
 
 class Applicable(Protocol):
@@ -254,6 +258,7 @@ def op(
     no_alias: bool = False,
     allow_dtype_change: bool = False,
     name: str | None = None,
+    **old: Any,
 ) -> Any:
     """Declare an op by decorating the function that computes its value.
 
@@ -310,6 +315,9 @@ def op(
     >>> mf.grad(mf.grad(cube))(2.0)
     array(12.)
     """
+    for given in old:
+        new = f"{RENAMED[given]}=, its new name" if given in RENAMED else "one of the arguments in the signature"
+        raise TypeError(message("op", new, f"{given}="))
 
     def declare(value: Function) -> Applicable:
         if not (value.__module__ or "").startswith("microfw."):

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
+from microfw.autograd.apply import starts
 from microfw.autograd.op import Array, Shape, op, zero_cost
 from microfw.autograd.tensor import Tensor
-from microfw.autograd.variadic import starts
 from microfw.errors import ShapeError, message
 from microfw.ops.indexing import getitem
 from microfw.ops.layout import atleast_1d, atleast_2d, atleast_3d, ravel, reshape
