@@ -49,8 +49,8 @@ else:  # what not every script needs
         },
     )
 
-# glibc takes memory for large arrays from the system page by page, and gives it back when they are freed, at each step
-# anew, until one as large has been freed. In a small convolutional net that takes longer than its arithmetic.
+# glibc gets memory for large arrays from the system page by page, and returns it when they are freed, in each step,
+# until an array as large has been freed once. In a small convolutional net that takes longer than the arithmetic.
 _np.empty(1 << 24, _np.uint8)
 
 __version__ = "0.1.0"

@@ -124,7 +124,7 @@ SHARE = """
 
 
 def compile_lazily(op: Op, inputs: tuple[str, ...]) -> Callable[..., Tensor]:
-    """Return the function that applies an op to so many inputs. It is written when it is first called."""
+    """Return the function that runs an op on the named inputs; the function is generated at its first call."""
 
     def first(*args: Any, **params: Any) -> Tensor:
         source, names, spec = generate(op, inputs)
@@ -145,7 +145,7 @@ def _not_compiled(*inputs: Any, **params: Any) -> Any:
 
 
 def generate(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], NodeSpec]:
-    """Write both functions for so many inputs; return them with the names that they use, and their form."""
+    """Return the text of both functions for the named inputs, the names that the text uses, and the nodes' spec."""
     partials = {x: partial for k, x in enumerate(inputs) if (partial := op.partial(k)) is not None}
     arrays = ", ".join(f"_{x}" for x in inputs)
     wanted = {x: [_source(op, x, s) for s in partial.sources] for x, partial in partials.items()}

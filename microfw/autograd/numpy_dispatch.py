@@ -118,59 +118,61 @@ class ArgumentAdapter:
             own = inspect.signature(made).parameters.values()
             inputs, names = 1, [p.name for p in own]
             whole = any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in own)
-        self.plain, self.takes = len(names), set(names)
+        self.n_positional, self.keywords = len(names), set(names)
         self.signature = None if whole else signature(function)
         if self.signature is None:
             return
         theirs = list(self.signature.parameters)
-        self.meaning: dict[str, str | None] = {}  # NumPy's names by the op's; None: by position
+        self.name_map: dict[str, str | None] = {}  # NumPy's names by the op's; None: by position
         for k, (name, parameter) in enumerate(self.signature.parameters.items()):
             if k < inputs:
-                self.meaning[name] = None
+                self.name_map[name] = None
             elif name in names:
-                self.meaning[name] = name
+                self.name_map[name] = name
             elif name in _FIXES or parameter.kind is parameter.VAR_KEYWORD:
                 continue  # the place of such an argument is not that of one of the op's
             elif k < len(names) and names[k] not in theirs:
-                self.meaning[name] = names[k]
+                self.name_map[name] = names[k]
         while (
-            self.plain and [self.meaning.get(n, n) for n in theirs[inputs : self.plain]] != names[inputs : self.plain]
+            self.n_positional
+            and [self.name_map.get(n, n) for n in theirs[inputs : self.n_positional]]
+            != names[inputs : self.n_positional]
         ):
-            self.plain -= 1
-        self.takes = {name for name in names[inputs:] if name in theirs}
+            self.n_positional -= 1
+        self.keywords = {name for name in names[inputs:] if name in theirs}
 
-    def fit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def adapt(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the op's arguments for NumPy's."""
         if self.signature is None:
-            refused = kwargs.keys() & (_FIXES.keys() | _DEFAULTS.keys()) - self.takes
+            refused = kwargs.keys() & (_FIXES.keys() | _DEFAULTS.keys()) - self.keywords
             extra = {name: value for name, value in kwargs.items() if name in refused}
             refuse(self.function, extra)
             return args, {name: value for name, value in kwargs.items() if name not in extra}
         places: list[Any] = []
         names: dict[str, Any] = {}
         for name, value in self.signature.bind(*args, **kwargs).arguments.items():
-            if name not in self.meaning:
+            if name not in self.name_map:
                 parameter = self.signature.parameters[name]
                 if parameter.kind is parameter.VAR_KEYWORD:
                     refuse(self.function, value)
                 elif not (value is parameter.default or (isinstance(value, str) and value == parameter.default)):
                     refuse(self.function, {name: value})
-            elif (ours := self.meaning[name]) is None:
+            elif (ours := self.name_map[name]) is None:
                 places.append(value)
             elif value is not np._NoValue:
                 names[ours] = value
         return tuple(places), names
 
 
-_SPELLINGS: dict[Callable[..., Any], ArgumentAdapter] = {}
+_ADAPTERS: dict[Callable[..., Any], ArgumentAdapter] = {}
 
 
-def apply(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def dispatch(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call the op that a NumPy function stands for, with NumPy's arguments."""
     made = rule(function)
-    spelling = _SPELLINGS.get(function)
-    if spelling is None or spelling.made is not made:
-        spelling = _SPELLINGS[function] = ArgumentAdapter(function, made)
-    if len(args) > spelling.plain or not kwargs.keys() <= spelling.takes:
-        args, kwargs = spelling.fit(args, kwargs)
+    adapter = _ADAPTERS.get(function)
+    if adapter is None or adapter.made is not made:
+        adapter = _ADAPTERS[function] = ArgumentAdapter(function, made)
+    if len(args) > adapter.n_positional or not kwargs.keys() <= adapter.keywords:
+        args, kwargs = adapter.adapt(args, kwargs)
     return made(*args, **kwargs)

@@ -46,7 +46,7 @@ class Cost(NamedTuple):
 
 
 def elementwise_cost(forward: int, *derivatives: int) -> Callable[..., Cost]:
-    """Cost of an elementwise op: so many scalar operations for each entry of the output.
+    """Cost of an elementwise op: scalar operations for each entry of the output, forward and for each derivative.
 
     Where an input was broadcast, the sum that undoes it is part of its derivative.
     """
@@ -191,7 +191,7 @@ class Op:
 
 
 MAX_GENERATED = 8
-"""Up to so many inputs of an op that takes any number, applying it is written out; for more it is a loop."""
+"""Most inputs for which an op of any number of inputs is generated; for more, `apply` loops over them."""
 
 VARARGS = 4
 """The flag of a function that takes any number of arguments, ``inspect.CO_VARARGS``."""
@@ -280,10 +280,10 @@ def op(
         ``vjp_out(g, ..., out)``: the vjp with its result written to an array, for speed; never used with Tensors.
     aux : dict of callables, optional
         Further arrays to save: ``value`` returns them after the output, in this order. Each callable
-        computes the entry anew from inputs and parameters that it names, for differentiating again.
+        computes the entry again from the inputs and parameters that it names, for second derivatives.
     cost : callable, optional
         ``cost(y, *inputs, **params)`` on shapes: a `Cost`. Without it the op's operations are not counted,
-        and reports say so.
+        and reports mark the op.
     numpy : callable or sequence of callables
         The NumPy functions that become this op when they are called on a Tensor.
     no_alias : bool

@@ -195,13 +195,13 @@ class Tensor(TensorBase["Tensor"]):
         ----------
         hook : callable
             ``hook(grad)`` gets the gradient, all of it, as an array of its own that is read-only. It returns
-            None, or an array of the same shape and dtype to go on with instead. Several are called in the
-            order in which they were registered.
+            None, or an array of the same shape and dtype that replaces the gradient. Hooks are called in the
+            order of their registration.
 
         Returns
         -------
         Handle
-            ``handle.remove()`` takes the hook away.
+            ``handle.remove()`` removes the hook.
 
         Raises
         ------
@@ -212,7 +212,7 @@ class Tensor(TensorBase["Tensor"]):
         -----
         On a leaf, hooks are called in `backward`, before the gradient is added to `grad`; derivative functions
         such as `mf.grad` leave a leaf's hooks alone, as they leave its `grad`. On the result of an op, they are
-        called in every backward walk. Where derivatives nest they can look, but not replace. Copies and
+        called in every backward pass. Where derivatives nest they can read, but not replace. Copies and
         pickles have none. An exception in a hook passes through; gradients of leaves that were added up before
         stay.
 

@@ -56,7 +56,7 @@ def floats_given(x: Any, module: Module, fits: Fits | None = None) -> Any:
 
 
 def numbers(x: Any, module: Module) -> Any:
-    """Return what is no Tensor as an array of numbers, of whatever dtype it has."""
+    """Return an input that is no Tensor as an array of numbers of any dtype."""
     return as_input(x, None, module)
 
 

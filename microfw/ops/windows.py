@@ -229,7 +229,7 @@ def windows(x: Array, *, kernel: Sizes, stride: Sizes = 1, padding: Padding = 0,
     """Sliding windows: (N, C, H, W) becomes (N, C, kh, kw, H', W'), the entries under each tap of a kernel.
 
     Likewise with one or three axes in the place of H and W. ``stride`` is the step from window to window,
-    ``dilation`` that from tap to tap. ``padding`` puts zeros around: "valid" none; an integer so many on each
+    ``dilation`` that from tap to tap. ``padding`` puts zeros around: "valid" none; an integer that many on each
     side; one for each axis, or a pair (before, after) for each; "same" as many as make ``H' = ceil(H / stride)``,
     the odd one after.
 

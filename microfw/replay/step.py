@@ -13,7 +13,7 @@ import numpy as np
 
 from microfw.autograd.mode import MODE, Mode, mode, model_version, phase
 from microfw.autograd.phases import PREPARATION
-from microfw.autograd.state_discovery import reached
+from microfw.autograd.state_discovery import iter_reachable
 from microfw.autograd.tensor import Tensor, result
 from microfw.errors import DTypeError, message
 from microfw.replay.capture import Captured, capture
@@ -177,7 +177,7 @@ class CompiledStep:
         if depends.problem:
             self._refuse(key, depends.problem, depends)
             return self._eager(arrays, between)
-        found = list(reached(self.f))
+        found = list(iter_reachable(self.f))
         tensors = [x for x in found if isinstance(x, Tensor) and x._leaf is not None]
         generators = [x for x in found if isinstance(x, np.random.Generator)]
         carried = Carried(generators, [t for t in tensors if t._node is None])

@@ -17,7 +17,7 @@ from microfw.ops.reduction import sum_
 class KLDivLoss(Loss):
     """Divergence of log-probabilities from target probabilities, ``sum(t * (log(t) - prediction))``.
 
-    The sum is over the last axis: a distribution has one loss. A class of probability 0 adds 0, whatever its
+    The sum is over the last axis: a distribution has one loss. A class of probability 0 adds 0 for any
     log-probability.
 
     Parameters
