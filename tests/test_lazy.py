@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from thinning import thinned
 
 import microfw as mf
 from microfw import nn, ops, optim
@@ -20,7 +19,8 @@ def fresh(code):
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("package", thinned([mf, nn, optim, ops], 4), ids=lambda p: p.__name__)
+@pytest.mark.slow
+@pytest.mark.parametrize("package", [mf, nn, optim, ops], ids=lambda p: p.__name__)
 def test_each_name_is_listed_and_found(package):
     assert {*package.__all__} <= {*dir(package)}
     table = fresh(f"import {package.__name__} as p; print(*sorted(n for n in p.__all__ if not hasattr(p, n)))")
