@@ -109,7 +109,7 @@ class Finder(Observer):
 
     @property
     def wanted(self) -> str:
-        """What is looked for, the other way round."""
+        """Return what is expected: the opposite of what is searched for."""
         return "finite numbers" if self.nan and self.inf else "no NaN" if self.nan else "no infinity"
 
     def bad(self, x: Any) -> str:

@@ -1,4 +1,4 @@
-"""NumPy's functions called on Tensors: which op each stands for, and its arguments as NumPy users spell them."""
+"""NumPy's functions called on Tensors: the op that implements each, and NumPy's arguments turned into the op's."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 from microfw.autograd.registry import NUMPY
 
 SHAPES = {np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.result_type}
-"""Those of the next that look at shape and dtype alone."""
+"""Functions of `SHAPE_ONLY` that read shape and dtype alone."""
 
 SHAPE_ONLY = SHAPES | {
     np.array_equal, np.allclose, np.isclose, np.may_share_memory, np.shares_memory, np.array_repr, np.array_str,
     np.array2string,
 }  # fmt: skip
-"""NumPy's functions through which no gradient flows: they get the values, and return what NumPy returns."""
+"""NumPy's functions without a gradient: they get the values, and return NumPy's result."""
 
 
 def qualified_name(function: Callable[..., Any]) -> str:
@@ -34,7 +34,7 @@ def qualified_name(function: Callable[..., Any]) -> str:
 
 
 def rule(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the op that a NumPy function stands for.
+    """Return the op that implements a NumPy function.
 
     Raises
     ------
@@ -60,7 +60,7 @@ _FIXES = {
 }
 
 _DEFAULTS = {"where": True, "casting": "same_kind", "order": "K", "subok": True}
-"""What ufuncs and functions without a signature have by default."""
+"""Defaults of ufuncs and of functions without a signature."""
 
 
 def refuse(function: Callable[..., Any], given: dict[str, Any]) -> None:
@@ -102,9 +102,9 @@ class ArgumentAdapter:
     made : callable
         The op, or the function that stands for it.
     plain : int
-        So many positional arguments mean the same to both.
+        Number of positional arguments that have the same meaning in both.
     takes : set of str
-        The keyword arguments that mean the same to both.
+        Keyword arguments that have the same meaning in both.
     """
 
     def __init__(self, function: Callable[..., Any], made: Callable[..., Any]) -> None:
@@ -168,7 +168,7 @@ _ADAPTERS: dict[Callable[..., Any], ArgumentAdapter] = {}
 
 
 def dispatch(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call the op that a NumPy function stands for, with NumPy's arguments."""
+    """Call the op that implements a NumPy function, with NumPy's arguments."""
     made = rule(function)
     adapter = _ADAPTERS.get(function)
     if adapter is None or adapter.made is not made:

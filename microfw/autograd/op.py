@@ -1,4 +1,4 @@
-"""What an op declares, in one place: its value, derivatives, what they save, and its cost.
+"""Op: the declaration of an op, with its value, its derivatives, what they save, and its cost.
 
 An op is declared by decorating the function that computes its value on plain arrays::
 
@@ -8,7 +8,7 @@ An op is declared by decorating the function that computes its value on plain ar
 
 Each derivative names what it needs, and only that is saved: an input by its name, the output as ``y``,
 the shape of its own input as ``shape``, a keyword parameter, or an entry of ``aux``. Derivatives work
-on arrays and on Tensors alike, so that a walk can itself be recorded and differentiated again.
+on arrays and on Tensors alike, so that a backward pass can be recorded and differentiated again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tensor: an array and its place in the graph, with NumPy's operators and functions."""
+"""Tensor: an array and its node in the graph, with NumPy's operators and functions."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Tensor(TensorBase["Tensor"]):
         np.copyto(self._array, values, casting="same_kind")
         self._leaf.version += 1
 
-    # The place in the graph
+    # The graph
 
     @property
     def requires_grad(self) -> bool:
@@ -194,7 +194,7 @@ class Tensor(TensorBase["Tensor"]):
         Parameters
         ----------
         hook : callable
-            ``hook(grad)`` gets the gradient, all of it, as an array of its own that is read-only. It returns
+            ``hook(grad)`` gets the complete gradient as a read-only copy. It returns
             None, or an array of the same shape and dtype that replaces the gradient. Hooks are called in the
             order of their registration.
 

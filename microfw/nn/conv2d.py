@@ -20,7 +20,7 @@ from microfw.ops.windows import Padding, Sizes, check_padding, per_axis
 class Conv2D(Module):
     """Convolution of images: ``y[n, o, i, j]`` is ``bias[o]`` plus ``weight[o]`` times a window of ``x[n]``.
 
-    It turns (N, in_channels, H, W) into (N, out_channels, H', W').
+    Shapes: (N, in_channels, H, W) to (N, out_channels, H', W').
 
     Parameters
     ----------

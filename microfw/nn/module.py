@@ -1,4 +1,4 @@
-"""Module: a part of a model. It names what is in it, and it tags what it computes with its name."""
+"""Module: a part of a model, with named parameters, that tags the ops it runs with its path."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ which is twice as fast. Longer products are cut to that size where it divides th
 WIDE = 64
 
 KEPT = 1 << 22
-"""So many bytes of a convolution's windows, which are several times its input, are kept for its weight's gradient;
+"""Most bytes of a convolution's windows, which are several times its input, that are kept for its weight's gradient;
 more are built again there."""
 
 

@@ -31,7 +31,7 @@ def dropout_mask(x: Array, *, p: float, rng: np.random.Generator) -> Array:
 
 @op(allow_dtype_change=True)
 def pure_callback(x: Array, *, by: Callable[..., Any], args: tuple[Any, ...] = ()) -> Array:
-    """What a function of arrays makes of ``x``: ``by(x, *args)``. A function that returns nothing may check it.
+    """The result of a function of arrays, ``by(x, *args)``. A function that returns None may check ``x``.
 
     Examples
     --------

@@ -112,7 +112,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 def _shifted(logits: Array) -> tuple[Array, Array]:
     """Return logits less the largest of their row, and the exponentials, to the last digit.
 
-    What the subtraction rounded off, by Knuth's two-sum, is a factor of exp.
+    The rounding error of the subtraction, by Knuth's two-sum, is a factor of exp.
     """
     top = logits.max(1, keepdims=True)
     z = logits - top

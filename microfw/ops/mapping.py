@@ -1,4 +1,4 @@
-"""What NumPy's functions stand for where that is no op of its own, but a few ops, or an op called differently."""
+"""NumPy's functions that are implemented by several ops, or by an op with other arguments."""
 
 from __future__ import annotations
 

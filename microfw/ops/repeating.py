@@ -121,11 +121,11 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", **options: Any) -> T
     Parameters
     ----------
     array : Tensor or array
-        What to surround.
+        The array to pad.
     pad_width : int, pair, sequence of pairs, or dict of axis to pair
         How many entries come before and after, for each axis.
     mode : {"constant", "edge", "reflect", "symmetric", "wrap"}
-        What they are.
+        The values of the new entries.
     **options
         ``constant_values``, as ``pad_width``; 0 by default.
 

@@ -2,7 +2,7 @@
 
 All convolutions and poolings are made of these. Axes are named N C H W in what users see. In memory the batch
 comes last, C H W N: an entry of a window then is a run of N numbers, so that building windows copies whole runs,
-and matrix products have their long axis where it is fast. Any memory order is taken; this one is what comes out.
+and matrix products have their long axis where it is fast. Inputs may have any memory order; outputs have this one.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def columns(x: Array, geo: Geometry) -> Array:
 
 
 def put_back(parts: Iterable[Any], channels: int, n: int, dtype: Any, geo: Geometry) -> Array:
-    """Add up what each tap gives to the entries that it met; the batch is last in what comes and first in what goes."""
+    """Add each tap's part to the entries under the tap; the batch is last in the input and first in the result."""
     shape = (channels, *geo.padded, n)
     out = np.empty(shape, dtype) if geo.tiles else np.zeros(shape, dtype)
     for cut, part in zip(geo.cuts, parts, strict=True):

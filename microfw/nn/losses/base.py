@@ -1,4 +1,4 @@
-"""What all losses share: the checks of their inputs, and what becomes of the losses of the rows."""
+"""Loss: checks of inputs, and the reduction of the losses of the rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Loss(Module):
     Parameters
     ----------
     reduction : {"mean", "sum", "none"}
-        What becomes of the losses of the entries.
+        Reduction of the losses of the entries.
 
     Raises
     ------

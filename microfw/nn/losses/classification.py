@@ -45,7 +45,7 @@ class BCEWithLogitsLoss(Loss):
         A factor for the first term, that of the positive examples, or one for each entry of the last axis:
         the number of negative examples for each positive one makes them count alike.
     reduction : {"mean", "sum", "none"}
-        What becomes of the losses of the entries.
+        Reduction of the losses of the entries.
     """
 
     weight: Tensor | None  # (C,)
@@ -187,7 +187,7 @@ class CrossEntropyLoss(_Labelled):
     label_smoothing : float
         Share of the target, from 0 to 1, that is spread over all classes evenly.
     reduction : {"mean", "sum", "none"}
-        What becomes of the losses of the rows.
+        Reduction of the losses of the rows.
     ignore_index : int, optional
         A label whose rows do not count, as of padding.
 

@@ -23,7 +23,7 @@ class KLDivLoss(Loss):
     Parameters
     ----------
     reduction : {"mean", "sum", "none"}
-        What becomes of the losses of the distributions; "mean" divides by their number.
+        Reduction of the losses of the distributions; "mean" divides by their number.
     log_target : bool
         Whether targets are log-probabilities too.
 
@@ -86,7 +86,7 @@ class PoissonNLLLoss(Loss):
     eps : float
         Keeps the logarithm of a rate of 0 finite.
     reduction : {"mean", "sum", "none"}
-        What becomes of the losses of the entries.
+        Reduction of the losses of the entries.
 
     Raises
     ------
