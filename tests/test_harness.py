@@ -14,8 +14,7 @@ import pytest
 from cases.kinds import DTYPES, KINDS, defined, expanded, kinds
 from cases.points import POINTS
 from cases.strategies import random_sample
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, assume, given, settings, strategies as st
 from op_cases import CASES, title
 from thinning import thinned
 

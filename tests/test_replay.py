@@ -12,8 +12,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from layer_cases import LAYERS
 from optimizer_cases import CASES as OPTIMIZERS
 from thinning import thinned

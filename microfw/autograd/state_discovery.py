@@ -28,7 +28,7 @@ def find_state(root: Any) -> tuple[list[np.random.Generator], list[Tensor]]:
     --------
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
-    >>> reach({"noise": [rng], "size": 0.5})[0] == [rng]
+    >>> find_state({"noise": [rng], "size": 0.5})[0] == [rng]
     True
     """
     found = list(iter_reachable(root))

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from cases.kinds import defined, expanded
 from cases.strategies import random_sample
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, assume, given, settings, strategies as st
 from op_cases import CASES, title
 
 import microfw as mf
