@@ -1,12 +1,12 @@
 """Breaks derivative rules on purpose, one at a time, and counts how many the harness notices.
 
-    python tests/mutation.py              # every mutant
-    python tests/mutation.py --sample 300 --seed 0
+    python -m tests.mutation              # every mutant
+    python -m tests.mutation --sample 300 --seed 0
 
 Two kinds of mutants. In the text: the source of each rule and of the helpers that it calls is parsed, one
 operator, number, argument, comparison or branch is changed, and the function's code replaced. In the rule as a
 whole: its sign, a factor, nothing at all, the neighbouring axis, the other input's rule; and in the walk, no sum
-over broadcast axes. A mutant is killed if `proof.prove` finds a fault, at any of the row's samples, or
+over broadcast axes. A mutant is killed if `op_checks.prove` finds a fault, at any of the row's samples, or
 the table of singular points does.
 Left alone is what only chooses between two ways of computing the same: tests of a type, and of a size.
 """
@@ -27,22 +27,19 @@ import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-import proof
-from cases.kinds import expanded
-from cases.points import POINTS
-from op_cases import CASES
-
 import microfw as mf
 from microfw.autograd import backward
+from tests.cases.kinds import expanded
+from tests.cases.ops import CASES
+from tests.cases.points import POINTS
+from tests.helpers import op_checks
 
 BY_NAME = {case.name: case for case in CASES}
 SCALES = ("_scaled", "_inverse")  # choose a scale on which no result depends, so that another one changes nothing
-NO_SLOPE = {("undefined", 1)}  # gives NaN or 0 only, at singular points: tests/test_singular.py holds where
+NO_SLOPE = {("undefined", 1)}  # gives NaN or 0 only, at singular points: tests/ops/test_singular_points.py holds where
 
 
 @dataclass(frozen=True)
@@ -289,7 +286,7 @@ def differ(rule, other):
 
 def flat(case):
     """Whether an op's gradient is 0 everywhere, as that of rounding, so that no factor breaks its rule."""
-    grads = [g for sample in case.samples for g in proof.backward(case, sample, np.float64)[1]]
+    grads = [g for sample in case.samples for g in op_checks.backward(case, sample, np.float64)[1]]
     return not any(g is not None and g.any() for g in grads)
 
 
@@ -351,7 +348,7 @@ def killed(mutant):
         warnings.simplefilter("ignore", RuntimeWarning)
         for name in mutant.ops:
             for sample in expanded(BY_NAME[name]):
-                faults = proof.prove(BY_NAME[name], sample)
+                faults = op_checks.prove(BY_NAME[name], sample)
                 if faults:
                     return faults[0]
         return at_singular_points() or second_order_and_extremes()
@@ -395,7 +392,7 @@ def second_order_and_extremes():
 
 def singular():
     """Return the table of singular points, rows of (name, function, where, slope)."""
-    for module in ("singular_cases", "test_singular", "test_ops"):
+    for module in ("tests.cases.singular", "tests.ops.test_singular_points", "tests.ops.test_table"):
         if importlib.util.find_spec(module):
             table = importlib.import_module(module)
             if hasattr(table, "SINGULAR"):
@@ -411,7 +408,7 @@ def at_singular_points():
     for name, function, x, slope in singular():
         x, slope = np.array(x, float), np.array(slope, float)
         try:
-            fault = proof.singular_point(function, x, slope)
+            fault = op_checks.singular_point(function, x, slope)
         except Exception as error:
             fault = f"{type(error).__name__}: {error}"
         if fault:

@@ -1,6 +1,6 @@
 """Training loops under a clock that moves only when it is told to: how long each phase must have taken.
 
-    python tests/audit/loops.py [--every=2] [NAME ...]    # prints what was expected and what a profile says, as JSON
+    python -m tests.audit.loops [--every=2] [NAME ...]    # prints what was expected and what a profile says, as JSON
 
 A load takes 11 ns, an op 100, its derivative 1,000, an update 10,000, anything else 7. The clock replaces
 `time.perf_counter_ns` before microfw is imported, so this file runs in a process of its own.
@@ -12,9 +12,6 @@ import json
 import sys
 import time
 from collections import Counter
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 class Clock:
@@ -35,10 +32,10 @@ time.perf_counter_ns = clock
 import numpy as np  # noqa: E402
 
 import microfw as mf  # noqa: E402
-from audit.recount import recount  # noqa: E402
 from microfw import nn, optim  # noqa: E402
 from microfw.optim.groups import Setting  # noqa: E402
 from microfw.optim.optimizer import POSITIVE  # noqa: E402
+from tests.audit.recount import recount  # noqa: E402
 
 LOAD, OP, RULE, UPDATE, OTHER = 11, 100, 1_000, 10_000, 7
 DATA = np.random.default_rng(0).normal(size=(6, 4)).astype("f4")

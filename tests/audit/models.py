@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 import microfw as mf
-from audit.products import added, attention, conv, dense, product, recurrent
 from microfw import nn
+from tests.audit.products import added, attention, conv, dense, product, recurrent
 
 ROWS = 24
 

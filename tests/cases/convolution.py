@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from cases.samples import Case, Sample, backwards, floats
+from tests.cases.samples import Case, Sample, backwards, floats
 
 
 def per_axis(value, axes):

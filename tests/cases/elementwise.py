@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.special
 
-from cases import strategies
-from cases.samples import Case, Sample, binary, choose, floats, repeated, transposed, unary
+from tests.cases import strategies
+from tests.cases.samples import Case, Sample, binary, choose, floats, repeated, transposed, unary
 
 
 def logic(function, name=None):

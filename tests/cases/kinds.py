@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cases.samples import Case, Sample, backwards, plain, spaced, stretched, transposed
+from tests.cases.samples import Case, Sample, backwards, plain, spaced, stretched, transposed
 
 KINDS = ("C", "Fortran", "negative stride", "broadcast", "empty", "0-d")
 LAYOUTS = ("Fortran", "negative stride", "broadcast", "spaced")

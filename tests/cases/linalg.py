@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cases import strategies
-from cases.samples import Case, Sample, backwards, floats, repeated, transposed
+from tests.cases import strategies
+from tests.cases.samples import Case, Sample, backwards, floats, repeated, transposed
 
 
 def products(*shapes):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import scipy.special
 
-from cases import strategies
-from cases.reduction import log_softmax
-from cases.samples import Case, Sample, backwards, choose, floats, transposed
+from tests.cases import strategies
+from tests.cases.reduction import log_softmax
+from tests.cases.samples import Case, Sample, backwards, choose, floats, transposed
 
 LABELS = np.array([2, 0, 1, 2, 2])
 

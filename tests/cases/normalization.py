@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cases.samples import Case, Sample, backwards, choose, floats, repeated, transposed
+from tests.cases.samples import Case, Sample, backwards, choose, floats, repeated, transposed
 
 
 def normalize(x, weight, bias, axes, eps):

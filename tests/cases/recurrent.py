@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import expit
 
-from cases.samples import Case, Sample, backwards, floats, transposed
+from tests.cases.samples import Case, Sample, backwards, floats, transposed
 
 GATES = {"tanh": 1, "relu": 1, "gru": 3, "lstm": 4}
 H = 2

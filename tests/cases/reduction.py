@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.special
 
-from cases.samples import Case, Sample, backwards, choose, floats, repeated, transposed
+from tests.cases.samples import Case, Sample, backwards, choose, floats, repeated, transposed
 
 
 def reductions(*axes):

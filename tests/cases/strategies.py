@@ -11,8 +11,8 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cases.kinds import LAYOUTS, relaid
-from cases.samples import Sample, floats, plain
+from tests.cases.kinds import LAYOUTS, relaid
+from tests.cases.samples import Sample, floats, plain
 
 LARGEST = 60
 """Entries of an input, at most; more would only take time."""

@@ -7,13 +7,10 @@ import sys
 import traceback
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does
-
-from fuzzing.generator import write
-from fuzzing.runner import Result, examine
-from fuzzing.shrink import shrink
+from tests.fuzzing.generator import write
+from tests.fuzzing.runner import Result, examine
+from tests.fuzzing.shrink import shrink
 
 
 def run(seeds):

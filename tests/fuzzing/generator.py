@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from fuzzing.layers import draw_layer
-from fuzzing.library_layers import activation
-from fuzzing.objectives import lbfgs, library_loss, optimizer, own_loss
-from fuzzing.program import Program, Step
+from tests.fuzzing.layers import draw_layer
+from tests.fuzzing.library_layers import activation
+from tests.fuzzing.objectives import lbfgs, library_loss, optimizer, own_loss
+from tests.fuzzing.program import Program, Step
 
 FAULTS = ("label", "nan", "features")
 

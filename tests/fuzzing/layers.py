@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fuzzing import library_layers as library, own_layers as own
+from tests.fuzzing import library_layers as library, own_layers as own
 
 ANY, ROWS, SEQUENCE, IMAGE = (1, 2, 3), (1,), (2,), (3,)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fuzzing.library_layers import activation
+from tests.fuzzing.library_layers import activation
 
 
 def lambda_(d, shape):

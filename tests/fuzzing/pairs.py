@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 import microfw as mf
-from fuzzing.world import bits, first_difference, flat
 from microfw import nn, optim
+from tests.fuzzing.world import bits, first_difference, flat
 
 OPTIMIZERS = [
     lambda p: optim.SGD(p, lr=0.05),

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import microfw as mf
-from fuzzing.batches import batch
-from fuzzing.world import World, bits, first_difference
 from microfw.autograd.mode import mode
 from microfw.autograd.observer import Observer
+from tests.fuzzing.batches import batch
+from tests.fuzzing.world import World, bits, first_difference
 
 KEEPS = {"lr", "load_state_dict", "zero_grad", "another optimizer's zero_grad", "evaluation"}
 """Changes after which a plan goes on."""
@@ -181,7 +181,7 @@ def examine_steps(program, result):
 
 def examine(program, ways=("steps", "trainer")):
     """Run a program in all ways; return what came of it."""
-    from fuzzing.trainers import examine_trainers
+    from tests.fuzzing.trainers import examine_trainers
 
     result = Result(program.seed)
     if "steps" in ways and program.steps_alone:

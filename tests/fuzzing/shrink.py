@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fuzzing.runner import examine
+from tests.fuzzing.runner import examine
 
 
 def fails(program, ways):

@@ -274,7 +274,7 @@ class TorchWorld(dict):
     """A program's namespace in PyTorch, with the parameters of a world of this library."""
 
     def __init__(self, program, world):
-        from fuzzing.world import CODE, NAMES
+        from tests.fuzzing.world import CODE, NAMES
 
         super().__init__(__name__=f"torch_{program.seed}")
         for code in CODE:
@@ -299,8 +299,8 @@ def close(a, b, tolerance=1e-8):
 
 def examine_torch(program):
     """Run a program here and in PyTorch; return the first difference, and how many steps were compared."""
-    from fuzzing.batches import batch
-    from fuzzing.runner import Way, hand_written
+    from tests.fuzzing.batches import batch
+    from tests.fuzzing.runner import Way, hand_written
 
     way = Way(program, hand_written)
     other = TorchWorld(program, way.world)

@@ -8,9 +8,9 @@ import warnings
 import numpy as np
 
 import microfw as mf
-from fuzzing.batches import dataset
-from fuzzing.world import World, bits, first_difference
 from microfw.training import compiled
+from tests.fuzzing.batches import dataset
+from tests.fuzzing.world import World, bits, first_difference
 
 SKIP = {"profiler attached", "profiler detached"}
 

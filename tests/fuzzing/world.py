@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 import microfw as mf
-from fuzzing import custom_ops
 from microfw import nn, optim
+from tests.fuzzing import custom_ops
 
 FILES = [Path(__file__).parent / "user_code" / f"{name}.py" for name in ("settings", "layers", "losses")]
 CODE = [compile(path.read_text(encoding="utf-8"), str(path), "exec", dont_inherit=True) for path in FILES]

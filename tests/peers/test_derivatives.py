@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_derivatives_in_steps import TASKS, WAYS, network
+
+from tests.derivatives.test_in_training_steps import TASKS, WAYS, network
 
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import microfw as mf
 from microfw import nn
+from tests.helpers.paths import ROOT
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 torch = pytest.importorskip("torch")
 
-DIFFERENCES = Path(__file__).parents[2] / "docs" / "guide" / "differences.md"
+DIFFERENCES = ROOT / "docs" / "guide" / "differences.md"
 
 
 def draw(*shape, seed=0):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from audit.models import MODELS
 
 from microfw import nn
+from tests.audit.models import MODELS
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 torch = pytest.importorskip("torch")

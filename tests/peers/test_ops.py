@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases.kinds import defined, expanded
-from cases.strategies import random_sample
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
-from op_cases import CASES, title
 
 import microfw as mf
-from microfw.autograd.codegen import REQUIRED
-from peers.torch_ops import NONE, TORCH
+from microfw.autograd.apply import REQUIRED
+from tests.cases.kinds import defined, expanded
+from tests.cases.ops import CASES, title
+from tests.cases.strategies import random_sample
+from tests.peers.torch_ops import NONE, TORCH
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore::UserWarning")]
 RELATIVE = 1e-9

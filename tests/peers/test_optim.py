@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from optimizer_cases import CASES, make
 
 import microfw as mf
 from microfw import optim
 from microfw.optim import schedules
+from tests.cases.optimizers import CASES, make
 
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from cases.convolution import per_axis
+from tests.cases.convolution import per_axis
 
 
 def padded(torch, x, kernel, stride, padding, dilation, value=0.0):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from peers.torch_conv import CONVOLUTIONS
+from tests.peers.torch_conv import CONVOLUTIONS
 
 
 def named(name, *modules):

@@ -6,8 +6,8 @@ import random
 import numpy as np
 
 import microfw as mf
-from fuzzing.custom_ops import jitter
 from microfw import nn
+from tests.fuzzing.custom_ops import jitter
 
 
 def half(x):

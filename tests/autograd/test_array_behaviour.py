@@ -1,0 +1,173 @@
+"""A Tensor behaves as a NumPy user expects of an array."""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+
+import numpy as np
+import pytest
+
+import microfw as mf
+from microfw import nn
+from microfw.autograd.registry import OPS
+from microfw.errors import GraphError, ShapeError
+from tests.cases.samples import floats
+
+A = floats((3, 4))
+SQUARE = floats((3, 3), seed=2)
+
+METHODS = [
+    ("ravel", (), A), ("flatten", (), A), ("squeeze", (), floats((1, 3, 1))), ("squeeze", (0,), floats((1, 3, 1))), ("swapaxes", (0, 1), A),
+    ("repeat", (2,), A), ("repeat", (2, 0), A), ("repeat", ([1, 0, 2], 0), A), ("copy", (), A), ("take", ([0, 5],), A), ("take", ([0, -1], 1), A),
+    ("compress", ([True, False, True], 0), A), ("argsort", (), A), ("argsort", (0,), A), ("argsort", (None,), A),
+    ("dot", (A.T,), A), ("dot", (floats((2, 4, 2)),), A), ("diagonal", (), A), ("diagonal", (1, 1, 0), A), ("trace", (), SQUARE), ("trace", (-1,), SQUARE),
+    ("transpose", ([1, 0],), A), ("transpose", (1, 0), A), ("transpose", (0,), A[0]), ("transpose", (None,), A),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "args", "x"), METHODS)
+def test_methods_are_numpys(name, args, x):
+    t = mf.tensor(x, requires_grad=True)
+    y = getattr(t, name)(*args)
+    expected = getattr(x, name)(*args)
+    assert isinstance(y, mf.Tensor) and y.dtype == expected.dtype and y.requires_grad == (name != "argsort")
+    np.testing.assert_allclose(y.data, expected, rtol=1e-14)
+
+
+def test_taking_out_of_bounds():
+    x = mf.tensor(A)
+    with pytest.raises(IndexError):
+        x.take([9], 1)
+    with pytest.raises(IndexError):
+        x[[9]]
+    np.testing.assert_array_equal(x.take([9], 1, mode="clip").data, A.take([9], 1, mode="clip"))
+
+
+def test_transposing_properties():
+    x = mf.tensor(floats((2, 3, 4)), requires_grad=True)
+    np.testing.assert_array_equal(x.T.data, x.data.T)
+    np.testing.assert_array_equal(x.mT.data, np.swapaxes(x.data, -1, -2))
+
+
+def test_a_copy_is_a_node_of_its_own():
+    x = mf.tensor([1.0, 2.0], requires_grad=True)
+    y = x.copy()
+    assert y.requires_grad and not np.shares_memory(y.data, x.data)
+    y.sum().backward()
+    assert x.grad.tolist() == [1, 1]
+
+
+# In place
+
+
+IN_PLACE = {
+    operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul, operator.itruediv: operator.truediv,
+    operator.ipow: operator.pow, operator.imatmul: operator.matmul,
+}  # fmt: skip
+if "floor_divide" in OPS:
+    IN_PLACE[operator.ifloordiv] = operator.floordiv
+if "remainder" in OPS:
+    IN_PLACE[operator.imod] = operator.mod
+
+
+@pytest.mark.parametrize(("in_place", "plain"), IN_PLACE.items(), ids=lambda f: f.__name__)
+def test_operators_in_place_make_a_new_tensor_and_write_nothing(in_place, plain):
+    x = mf.tensor(SQUARE + 3, requires_grad=True)
+    for start in (x * 1.0, mf.tensor(SQUARE + 3)):
+        before = start.data.copy()
+        made = in_place(start, SQUARE + 4)
+        assert made is not start
+        np.testing.assert_array_equal(start.data, before)
+        np.testing.assert_array_equal(made.data, plain(before, SQUARE + 4))
+
+
+@pytest.mark.parametrize("in_place", [*IN_PLACE, operator.ifloordiv, operator.imod])
+@pytest.mark.parametrize("make", [lambda: mf.tensor(SQUARE, requires_grad=True), lambda: nn.Parameter(SQUARE)])
+def test_no_operator_in_place_on_what_is_trained(in_place, make):
+    x = make()
+    for context in (mf.no_grad(), contextlib.nullcontext()):
+        with (
+            context,
+            pytest.raises(
+                GraphError,
+                match=r"^Tensor: expected no \S+= on a leaf that requires a gradient, got one; .* assign t.data = ",
+            ),
+        ):
+            in_place(x, 2.0)
+    np.testing.assert_array_equal(x.data, SQUARE.astype(x.dtype))
+
+
+def test_updating_by_data_is_seen():
+    p = nn.Parameter([1.0, 2.0])
+    p.data = p.data - 0.5
+    assert p.tolist() == [0.5, 1.5]
+
+
+def test_a_sum_grows_in_place():
+    x = mf.tensor([1.0, 2.0], requires_grad=True)
+    total = 0
+    for entry in x:
+        total += entry * entry
+    total.backward()
+    assert x.grad.tolist() == [2, 4]
+
+
+def test_an_array_is_not_silently_filled():
+    a = np.ones(2)
+    with pytest.raises(TypeError, match="out="):
+        a += mf.tensor([1.0, 2.0])
+    assert a.tolist() == [1, 1]
+
+
+# Truth and numbers
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 1), (0,)])
+def test_the_truth_of_several_is_an_error(shape):
+    with pytest.raises(
+        ShapeError,
+        match=r"^Tensor: expected one entry to test for truth, got shape|ambiguous: reduce them with np.any or np.all",
+    ):
+        bool(mf.tensor(np.zeros(shape)))
+    with pytest.raises(ValueError):
+        assert mf.tensor(np.zeros(shape)) == 1
+
+
+def test_the_truth_of_one():
+    assert mf.tensor(2.0) and not mf.tensor(0.0) and mf.tensor([[3.0]]) and not mf.tensor([False])
+
+
+def test_divmod():
+    x = np.array([5.5, -5.5])
+    for got, expected in zip(
+        (*divmod(mf.tensor(x), 2.0), *divmod(7.0, mf.tensor(x))), (*divmod(x, 2.0), *divmod(7.0, x)), strict=True
+    ):
+        np.testing.assert_array_equal(got.data, expected)
+
+
+def test_round():
+    assert round(mf.tensor([1.26, -1.5])).tolist() == [1, -2]
+    assert round(mf.tensor(1.26), 1).item() == 1.3
+
+
+# np.testing
+
+
+def test_numpys_own_assertions_take_tensors():
+    x = mf.tensor(A)
+    np.testing.assert_array_equal(x, A)
+    np.testing.assert_array_equal(x, x)
+    np.testing.assert_allclose(x, A + 1e-12)
+    np.testing.assert_allclose(A, x)
+    np.testing.assert_equal(x, A)
+    np.testing.assert_almost_equal(x, A + 1e-9)
+    np.testing.assert_array_almost_equal(x, x + 1e-9)
+    np.testing.assert_array_less(x, x + 1.0)
+    for check in (np.testing.assert_array_equal, np.testing.assert_allclose, np.testing.assert_equal):
+        with pytest.raises(AssertionError):
+            check(x, A + 1)
+    with pytest.raises(AssertionError):
+        np.testing.assert_array_less(x, x)
+    with pytest.raises(AssertionError, match="shapes"):
+        np.testing.assert_array_equal(x, A[:2])

@@ -1,0 +1,538 @@
+"""Convolutions and poolings: against loops, against their transposes, their counts, ties, memory order, errors."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+import microfw as mf
+from microfw import nn
+from microfw.errors import ArgumentError, DTypeError, ShapeError
+from microfw.ops import convolution
+from microfw.ops.convolution import blocks, conv, conv_transpose
+from microfw.ops.pooling import avg_pool, max_pool
+from microfw.ops.windows import fold, geometry, windows
+from tests.cases.convolution import slow_conv, slow_conv_transpose, slow_pool
+from tests.ops.test_table import Counting, as_counting, count
+
+
+def whole(shape, seed=0, dtype=np.float64):
+    """Whole numbers: their sums and products are exact, in whatever order."""
+    return np.random.default_rng(seed).integers(-4, 5, shape).astype(dtype)
+
+
+SETTINGS = [
+    {"stride": stride, "dilation": dilation, "groups": groups, "padding": padding}
+    for stride, dilation, groups, padding in itertools.product(
+        (1, 2, (3, 1)), (1, (1, 2)), (1, 2), ("same", "valid", 1, (0, (2, 1)))
+    )
+]
+
+
+def identify(settings):
+    return " ".join(f"{name}={value}" for name, value in settings.items())
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=identify)
+@pytest.mark.parametrize("kernel", [(3, 2), (1, 3)], ids=str)
+def test_all_combinations_of_settings_agree_with_loops(kernel, settings):
+    x, w, b = whole((2, 4, 6, 7), 1), whole((6, 4 // settings["groups"], *kernel), 2), whole((6,), 3)
+    y = slow_conv(x, w, b, **settings)
+    tx, tw, tb = (mf.tensor(a, requires_grad=True) for a in (x, w, b))
+    got = conv(tx, tw, tb, **settings)
+    np.testing.assert_array_equal(got.data, y)
+    g = whole(y.shape, 4)
+    got.backward(g)
+    np.testing.assert_array_equal(tx.grad, slow_conv_transpose(g, w, size=x.shape[2:], **settings))
+    np.testing.assert_array_equal(tb.grad, g.sum(axis=(0, 2, 3)))
+    # <A x, g> = <x, A'g>, and the same for the weight, in which the convolution is linear too
+    plain = np.sum((y - b[:, None, None]) * g)
+    assert plain == np.sum(x * tx.grad) == np.sum(w * tw.grad)
+    transposed = conv_transpose(g, w, size=x.shape[2:], **settings)
+    np.testing.assert_array_equal(transposed.data, tx.grad)
+
+
+@pytest.mark.parametrize("settings", SETTINGS[::5], ids=identify)
+def test_windows_and_fold_are_transposes(settings):
+    settings = {k: v for k, v in settings.items() if k != "groups"}
+    x = whole((2, 3, 6, 7), 1)
+    y = windows(x, kernel=(2, 3), **settings)
+    g = whole(y.shape, 2)
+    assert np.sum(y.data * g) == np.sum(x * fold(g, size=x.shape[2:], **settings).data)
+
+
+def test_a_large_product_is_cut_into_blocks():
+    assert blocks(16 * 72, 1024) == 2 and blocks(72, 4096) == 1
+    assert blocks(1 << 16, 1 << 12) == blocks(1 << 16, 4099) == 1, "blocks would be narrow, or of unequal width"
+    x, w = whole((64, 8, 4, 4), 1, np.float32), whole((16, 8, 3, 3), 2, np.float32)
+    tx, tw = mf.tensor(x, requires_grad=True), mf.tensor(w, requires_grad=True)
+    y = conv(tx, tw, 0, padding="same")
+    np.testing.assert_array_equal(y.data, slow_conv(x, w, 0, padding="same"))
+    g = whole(y.shape, 3, np.float32)
+    y.backward(g)
+    assert np.sum(w * tw.grad) == np.sum(y.data * g) == np.sum(x * tx.grad)
+
+
+def test_windows_built_again_give_the_same_gradient(monkeypatch):
+    x, w = mf.tensor(whole((2, 2, 5, 4))), whole((3, 2, 3, 3), 1)
+    grads = []
+    for limit in (convolution.KEPT, 0):
+        monkeypatch.setattr(convolution, "KEPT", limit)
+        tw = mf.tensor(w, requires_grad=True)
+        y = conv(x, tw, 0)
+        assert sum(np.ndim(a) == 4 for a in y._node.edges[0][2]) == 1 + (limit > 0), "x, and its windows"
+        y.backward(np.ones(y.shape))
+        grads.append(tw.grad)
+    np.testing.assert_array_equal(*grads)
+
+
+# Memory order
+
+
+def test_the_batch_is_last_in_memory_and_any_order_is_taken():
+    x, w, b = (mf.tensor(a, requires_grad=True) for a in (whole((3, 2, 6, 6)), whole((4, 2, 3, 3), 1), whole((4,), 2)))
+    y = conv(x, w, b, padding="same")
+    p = max_pool(np.maximum(y, 0.0), kernel=2)
+    for t in (y, p):
+        assert t.data.transpose(1, 2, 3, 0).flags.c_contiguous
+    flat = np.reshape(p, (3, -1))
+    np.testing.assert_array_equal(flat.data, np.ascontiguousarray(p.data).reshape(3, -1))
+    g = whole(flat.shape, 3)
+    expected = mf.vjp(
+        lambda x, w, b: np.reshape(max_pool(np.maximum(conv(x, w, b, padding="same"), 0.0), kernel=2), (3, -1)), x, w, b
+    )[1](g)
+    for order in itertools.permutations(range(4)):
+        back = np.argsort(order)
+        inputs = [
+            np.ascontiguousarray(t.data.transpose(order)).transpose(back) if t.ndim == 4 else t.data for t in (x, w, b)
+        ]
+        y = slow_conv(*inputs, padding="same")
+        np.testing.assert_array_equal(conv(*inputs, padding="same").data, y)
+        upstream = np.ascontiguousarray(g.reshape(p.shape).transpose(order)).transpose(back)
+        got = mf.vjp(lambda x, w, b: max_pool(np.maximum(conv(x, w, b, padding="same"), 0.0), kernel=2), *inputs)[1](
+            upstream
+        )
+        with mf.no_grad():
+            for a, e in zip(got, expected, strict=True):
+                np.testing.assert_array_equal(a, e)
+
+
+# Ties and special values
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_ties_give_the_gradient_to_the_first(dtype):
+    x = mf.tensor(np.array([[[[1, 1, 0, 0], [1, 1, 2, 2], [3, 0, 4, 5], [3, 3, 5, 5]]]], dtype), requires_grad=True)
+    max_pool(x, kernel=2).backward(np.array([[[[1, 2], [3, 4]]]], dtype))
+    np.testing.assert_array_equal(x.grad[0, 0], [[1, 0, 0, 0], [0, 0, 2, 0], [3, 0, 0, 4], [0, 0, 0, 0]])
+    flat = mf.tensor(np.zeros((1, 1, 3, 3), dtype), requires_grad=True)
+    max_pool(flat, kernel=2, stride=1).backward(np.ones((1, 1, 2, 2), dtype))
+    np.testing.assert_array_equal(flat.grad[0, 0], [[1, 1, 0], [1, 1, 0], [0, 0, 0]])
+    tangent = np.arange(9, dtype=dtype).reshape(1, 1, 3, 3)
+    pushed = mf.jvp(lambda t: max_pool(t, kernel=2, stride=1), (flat.data,), (tangent,))[1]
+    np.testing.assert_array_equal(pushed[0, 0], [[0, 1], [3, 4]])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_padding_never_wins(dtype):
+    x = mf.tensor(np.full((1, 1, 2, 2), -np.inf, dtype), requires_grad=True)
+    y = max_pool(x, kernel=2, padding=1)
+    assert (y.data == -np.inf).all()
+    y.backward(np.ones((1, 1, 2, 2), dtype))
+    np.testing.assert_array_equal(x.grad, np.ones((1, 1, 2, 2)))
+    x = mf.tensor(np.full((1, 1, 2, 2), -7.0, dtype), requires_grad=True)
+    assert (max_pool(x, kernel=2, padding=1).data == -7).all()
+    assert (avg_pool(x, kernel=2, padding=1).data == -7 / 4).all(), "zeros count in a mean"
+
+
+def test_a_nan_shows_in_its_own_windows_only():
+    x = mf.tensor(np.arange(16.0).reshape(1, 1, 4, 4), requires_grad=True)
+    values = x.data.copy()
+    values[0, 0, 0, 0] = np.nan
+    x.data = values
+    y = max_pool(x, kernel=2)
+    assert np.isnan(y.data[0, 0, 0, 0]) and np.isnan(y.data).sum() == 1
+    y.backward(np.ones(y.shape))
+    assert x.grad.sum() == 4
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 7), (2, 2, 5, 6), (1, 1, 4, 3, 5)], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kernel": 2},
+        {"kernel": 3, "stride": 1},
+        {"kernel": 3, "stride": 2, "padding": 1},
+        {"kernel": 2, "padding": "same"},
+    ],
+    ids=identify,
+)
+def test_pools_agree_with_loops(shape, settings):
+    x = whole(shape, 1)
+    np.testing.assert_array_equal(max_pool(x, **settings).data, slow_pool(np.max, -np.inf)(x, **settings))
+    np.testing.assert_allclose(avg_pool(x, **settings).data, slow_pool(np.mean, 0.0)(x, **settings), rtol=1e-15)
+
+
+# Counts
+
+
+COUNTED = [
+    ((1, 2, 4, 3), (3, 2, 3, 3), {"padding": "same"}),
+    ((1, 2, 4, 3), (3, 2, 2, 2), {}),
+    ((2, 4, 5, 4), (2, 2, 3, 2), {"groups": 2, "stride": 2, "padding": 1}),
+    ((1, 2, 5), (3, 2, 2), {"dilation": 2, "padding": [(2, 0)]}),
+]
+
+
+@pytest.mark.parametrize(("x", "w", "settings"), COUNTED, ids=str)
+def test_products_cost_twice_the_multiplications_that_run(x, w, settings):
+    x, w = (np.asarray(as_counting(whole(shape)), object) for shape in (x, w))
+    settings = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1} | settings
+
+    def multiplications(function):
+        Counting.reset()
+        value = function()
+        return value, 2 * Counting.multiplications
+
+    (y, _), forward = multiplications(lambda: conv.op.value(x, w, 0, **settings))
+    cost = conv.op.cost(y.shape, x.shape, w.shape, ())
+    assert forward == cost.products_forward == cost.forward
+    g = np.asarray(as_counting(whole(y.shape)), object)
+    known = settings | {"x": x, "w": w, "cols": None}
+    for k, array in enumerate((x, w)):
+        partial = conv.op.partial(k)
+        args = [array.shape if s == "shape" else known[s] for s in partial.sources]
+        assert multiplications(lambda: partial.vjp(g, *args))[1] == cost.products_derivatives[k] == cost.derivatives[k]  # noqa: B023
+    back = conv_transpose.op.cost(x.shape, y.shape, w.shape, size=x.shape[2:], **settings)
+    assert back.products_forward == forward and back.products_derivatives == (forward, forward)
+    biased = conv.op.cost(y.shape, x.shape, w.shape, w.shape[:1])
+    assert biased.forward - cost.forward == y.size and biased.derivatives[2] == y.size - len(w)
+    assert biased.products_derivatives[2] == 0
+
+
+@pytest.mark.parametrize("call", [max_pool, avg_pool], ids=["max_pool", "avg_pool"])
+@pytest.mark.parametrize(
+    "settings", [{"kernel": 2}, {"kernel": 2, "stride": 1}, {"kernel": 3, "stride": 4}], ids=identify
+)
+def test_pools_cost_what_runs(call, settings):
+    settings = {"stride": None, "padding": 0} | settings
+    x = np.asarray(as_counting(np.random.default_rng(0).permutation(64).reshape(1, 2, 4, 8)), object)
+    y, forward = count(lambda: call.op.value(x, **settings))
+    cost = call.op.cost(y.shape, x.shape, **settings)
+    assert forward == cost.forward
+    g = np.asarray(as_counting(whole(y.shape)), object)
+    known = settings | {"x": x, "y": y, "shape": x.shape}
+    partial = call.op.partial(0)
+    assert count(lambda: partial.vjp(g, *(known[s] for s in partial.sources)))[1] == cost.derivatives[0]
+
+
+@pytest.mark.parametrize("settings", [{}, {"padding": 1}, {"stride": 2}], ids=identify)
+def test_windows_and_fold_cost_what_runs(settings):
+    settings = {"stride": 1, "padding": 0, "dilation": 1} | settings
+    x = np.asarray(as_counting(whole((1, 2, 4, 4))), object)
+    y, moved = count(lambda: windows.op.value(x, kernel=(2, 2), **settings))
+    cost = windows.op.cost(y.shape, x.shape, kernel=(2, 2), **settings)
+    y = np.asarray(as_counting(y), object)  # the zeros of the padding count as well
+    back, added = count(lambda: fold.op.value(y, size=(4, 4), **settings))
+    assert moved == cost.forward == 0
+    assert added == cost.derivatives[0] == fold.op.cost(back.shape, y.shape, size=(4, 4), **settings).forward
+
+
+def digits_net(dtype=np.float32):
+    return nn.Sequential(
+        nn.Conv2D(1, 8, 3, padding="same", rng=0), nn.ReLU(), nn.MaxPool2D(2),
+        nn.Conv2D(8, 16, 3, padding="same", rng=1), nn.ReLU(), nn.Flatten(), nn.Dense(256, 10, rng=2),
+    ).astype(dtype)  # fmt: skip
+
+
+def test_products_are_three_forwards_less_the_first(watcher):
+    n = 5
+    net, x = digits_net(), whole((n, 1, 8, 8), 1, np.float32)
+    with watcher.on():
+        nn.CrossEntropyLoss()(net(x), np.arange(n)).backward()
+    first, second, dense = 2 * n * 64 * 8 * 9, 2 * n * 16 * 16 * 72, 2 * n * 256 * 10
+    forward = first + second + dense
+    assert watcher.costs() == (forward, 2 * forward - first)
+
+
+def test_a_convolutions_parameter_costs_a_dense_ones_times_the_places():
+    n = 4
+    images = nn.Sequential(
+        nn.Conv2D(8, 8, 3, padding="same", bias=False, rng=0), nn.Conv2D(8, 8, 3, padding="same", bias=False, rng=1)
+    )
+    rows = nn.Sequential(nn.Dense(64, 64, bias=False, rng=0), nn.Dense(64, 64, bias=False, rng=1))
+    a_parameter = []
+    for net, x in ((images, whole((n, 8, 8, 8), 1, np.float32)), (rows, whole((n, 64), 1, np.float32))):
+        with mf.Profiler(net) as profiler:
+            net(x).sum().backward()
+            mf.optim.SGD(net.parameters(), lr=0.1).step()
+            profiler.end_epoch()
+        layer = next(row for row in profiler.session.total().layers() if row.layer.startswith("1"))
+        a_parameter.append(
+            (layer.products_forward + layer.products_backward) / sum(p.size for p in net[1].parameters())
+        )
+    assert a_parameter[1] == 3 * 2 * n
+    assert a_parameter[0] == 64 * a_parameter[1], "8 × 8 places"
+
+
+# Errors
+
+BAD = [
+    (lambda: conv(np.ones((2, 3)), np.ones((1, 3, 1)), 0), ShapeError, r"conv: expected x of shape \(N, C, W\), .*got \(2, 3\)"),
+    (lambda: conv(np.ones((1, 3, 4, 4)), np.ones((1, 3, 2)), 0), ShapeError, r"conv: expected a weight of 4 axes, as x has, got \(1, 3, 2\)"),
+    (lambda: conv(np.ones((1, 3, 4, 4)), np.ones((2, 2, 3, 3)), 0), ShapeError, r"conv: expected x of shape \(N, 2, H, W\) for a weight \(2, 2, 3, 3\), groups=1, got \(1, 3, 4, 4\)"),
+    (lambda: conv(np.ones((1, 4, 4, 4)), np.ones((3, 2, 3, 3)), 0, groups=2), ArgumentError, "conv: expected groups to divide the 3 channels of the weight's first axis, got 2"),
+    (lambda: conv(np.ones((1, 4, 4, 4)), np.ones((3, 2, 3, 3)), 0, groups=0), ArgumentError, "conv: expected groups to divide"),
+    (lambda: conv(np.ones((1, 1, 4, 4)), np.ones((1, 1, 5, 3)), 0), ShapeError, r"conv: expected an input of at least 5 × 3 with its padding, got 4 × 4 and padding \(\(0, 0\), \(0, 0\)\); use a smaller kernel"),
+    (lambda: conv(np.ones((1, 1, 4)), np.ones((1, 1, 3)), 0, dilation=2), ShapeError, "conv: expected an input of at least 5 with"),
+    (lambda: conv(np.ones((1, 1, 4)), np.ones((2, 1, 3)), np.ones(3)), ShapeError, r"conv: expected b of shape \(2,\), or 0 for none, got \(3,\)"),
+    (lambda: conv(np.ones((1, 1, 4)), np.ones((2, 1, 3)), 2), ShapeError, r"conv: expected b of shape \(2,\), or 0 for none, got \(\)"),
+    (lambda: conv(np.ones((1, 1, 4)), np.ones((2, 1, 3)), 0, stride=0), ArgumentError, "conv: expected stride to be a positive integer or 1 of them, got 0"),
+    (lambda: conv(np.ones((1, 1, 4)), np.ones((2, 1, 3)), 0, stride=1.5), ArgumentError, "conv: expected stride"),
+    (lambda: conv(np.ones((1, 1, 4)), np.ones((2, 1, 3)), 0, dilation=(1, 1)), ArgumentError, "conv: expected dilation"),
+    (lambda: conv(np.ones((1, 1, 4)), np.ones((2, 1, 3)), 0, padding="full"), ArgumentError, "conv: expected padding to be 'same', 'valid', an integer from 0 up"),
+    (lambda: conv(np.ones((1, 1, 4)), np.ones((2, 1, 3)), 0, padding=-1), ArgumentError, "conv: expected padding"),
+    (lambda: conv_transpose(np.ones((1, 2, 4)), np.ones((3, 1, 3))), ShapeError, r"conv_transpose: expected x of shape \(N, 3, W\)"),
+    (lambda: conv_transpose(np.ones((1, 1, 4)), np.ones((1, 1, 3)), size=9), ShapeError, r"conv_transpose: expected x of \(7,\) places for size \(9,\)"),
+    (lambda: conv_transpose(np.ones((1, 1, 2)), np.ones((1, 1, 3)), padding=2), ArgumentError, "conv_transpose: expected size to be a positive integer"),
+    (lambda: windows(np.ones(4), kernel=2), ShapeError, "windows: expected x of shape"),
+    (lambda: windows(np.ones((1, 1, 4)), kernel=0), ArgumentError, "windows: expected kernel"),
+    (lambda: fold(np.ones((1, 1, 2)), size=3), ShapeError, "fold: expected x of shape"),
+    (lambda: fold(np.ones((1, 1, 2, 2)), size=5), ShapeError, r"fold: expected \(4,\) windows in an image of \(5,\), got \(2,\)"),
+    (lambda: max_pool(np.ones((1, 4)), kernel=2), ShapeError, "max_pool: expected x of shape"),
+    (lambda: max_pool(np.ones((1, 1, 4)), kernel=5), ShapeError, "max_pool: expected an input of at least 5"),
+    (lambda: max_pool(np.ones((1, 1, 4)), kernel=2, padding=2), ArgumentError, "max_pool: expected less padding than the kernel"),
+    (lambda: max_pool(np.ones((1, 1, 4), int), kernel=2, padding=1), DTypeError, "max_pool: expected floats, since there is padding, got int64"),
+    (lambda: avg_pool(np.ones((1, 1, 4)), kernel=2, padding=[(0, 3)]), ArgumentError, "avg_pool: expected less padding than the kernel"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "text"), BAD, ids=[row[2][:60] for row in BAD])
+def test_errors_say_what_was_expected(call, error, text):
+    with pytest.raises(error, match=f"^{text}"):
+        call()
+
+
+def test_settings_may_be_lists_and_numpys_integers():
+    x, w = whole((1, 2, 6, 6)), whole((2, 2, 3, 3), 1)
+    expected = conv(x, w, 0, stride=(2, 1), padding=((1, 0), (2, 2))).data
+    np.testing.assert_array_equal(conv(x, w, 0, stride=[2, np.int64(1)], padding=[[1, 0], np.int64(2)]).data, expected)
+    np.testing.assert_array_equal(conv(x, w, 0, stride=np.array([2, 1]), padding=[(1, 0), (2, 2)]).data, expected)
+
+
+def test_whole_numbers_and_lists_can_be_pooled():
+    np.testing.assert_array_equal(max_pool([[[1, 3, 2, 2]]], kernel=2).data, [[[3, 2]]])
+    assert max_pool(np.array([[[1, 3, 2, 2]]]), kernel=2).dtype.kind == "i"
+
+
+def test_an_empty_batch_has_an_empty_gradient_and_parameters_a_zero_one():
+    net = nn.Sequential(digits_net()[0], nn.MaxPool2D(2), nn.AvgPool2D(2), nn.GlobalAvgPool2D())
+    y = net(np.zeros((0, 1, 8, 8), np.float32))
+    assert y.shape == (0, 8)
+    y.sum().backward()
+    assert not net[0].weight.grad.any() and not net[0].bias.grad.any()
+
+
+# Layers
+
+
+def test_layers_compute_what_their_ops_do():
+    x = whole((2, 4, 6, 6), 1, np.float32)
+    layer = nn.Conv2D(4, 6, (3, 2), stride=2, padding=1, dilation=(1, 2), groups=2, rng=0)
+    expected = slow_conv(x, layer.weight.data, layer.bias.data, stride=2, padding=1, dilation=(1, 2), groups=2)
+    np.testing.assert_allclose(layer(x).data, expected, rtol=2e-5, atol=1e-5)
+    np.testing.assert_array_equal(
+        nn.MaxPool2D(3, 2, "same")(x).data, slow_pool(np.max, -np.inf)(x, kernel=3, stride=2, padding="same")
+    )
+    np.testing.assert_array_equal(nn.AvgPool2D(2)(x).data, slow_pool(np.mean, 0)(x, kernel=2))
+    np.testing.assert_allclose(nn.GlobalAvgPool2D()(x).data, x.mean(axis=(2, 3)), rtol=1e-6, atol=1e-6)
+    back = nn.Conv1D(1, 1, 3, padding=[(2, 0)], bias=False, rng=0)
+    early, late = np.zeros((2, 1, 1, 5), np.float32)
+    late[..., 4] = 1
+    np.testing.assert_array_equal(back(late).data[..., :4], back(early).data[..., :4])
+    assert back(late).data[..., 4] == back.weight.data[0, 0, 2]
+
+
+def test_initial_weights_of_a_convolution():
+    layer = nn.Conv2D(8, 16, 3, rng=0)
+    bound = math.sqrt(6 / (8 * 9 + 16 * 9))
+    for p in (layer.weight, layer.bias):
+        assert 0.7 * bound < np.abs(p.data).max() <= bound
+    np.testing.assert_array_equal(nn.Conv2D(8, 16, 3, rng=0).weight.data, layer.weight.data)
+    assert not nn.Conv2D(2, 2, 1, init=nn.initializers.zeros).weight.data.any()
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: nn.Conv2D(0, 1, 3), "Conv2D: expected in_channels to be a positive integer, got 0"),
+        (lambda: nn.Conv2D(1, 2.5, 3), "Conv2D: expected out_channels to be a positive integer, got 2.5"),
+        (lambda: nn.Conv2D(3, 4, 3, groups=2), "Conv2D: expected groups to divide in_channels and out_channels, got 3 and 4 in 2 groups"),
+        (lambda: nn.Conv2D(1, 1, (3, 3, 3)), "Conv2D: expected kernel_size to be a positive integer or 2 of them, got (3, 3, 3)"),
+        (lambda: nn.Conv1D(1, 1, 0), "Conv1D: expected kernel_size to be a positive integer or 1 of them, got 0"),
+        (lambda: nn.Conv2D(1, 1, 3, stride=-1), "Conv2D: expected stride to be"),
+        (lambda: nn.Conv2D(1, 1, 3, padding="some"), "Conv2D: expected padding to be 'same', 'valid'"),
+        (lambda: nn.MaxPool2D(2, padding=2), "MaxPool2D: expected padding below the kernel_size (2, 2), got 2"),
+        (lambda: nn.AvgPool2D(0), "AvgPool2D: expected kernel_size to be"),
+    ],
+)  # fmt: skip
+def test_bad_settings_of_layers(make, text):
+    with pytest.raises(ArgumentError) as info:
+        make()
+    assert str(info.value).startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("layer", "x", "text"),
+    [
+        (
+            nn.Conv2D(1, 8, 3),
+            (32, 64),
+            "expected x of shape (N, 1, H, W), got (32, 64); reshape it, the channels second",
+        ),
+        (
+            nn.Conv2D(1, 8, 3),
+            (32, 8, 8, 1),
+            "expected x of shape (N, 1, H, W), got (32, 8, 8, 1); reshape it, the channels second",
+        ),
+        (
+            nn.Conv2D(1, 8, 3),
+            (4, 1, 2, 8),
+            "expected an input of at least 3 × 3 with its padding, got 2 × 8 and padding ((0, 0), (0, 0)); use a smaller kernel",
+        ),
+        (
+            nn.Conv1D(2, 8, 3),
+            (4, 3, 9),
+            "expected x of shape (N, 2, W), got (4, 3, 9); reshape it, the channels second",
+        ),
+        (nn.MaxPool2D(2), (32, 64), "expected x of shape (N, C, H, W), got (32, 64)"),
+        (
+            nn.MaxPool2D(4),
+            (1, 1, 8, 3),
+            "expected an input of at least 4 × 4 with its padding, got 8 × 3 and padding ((0, 0), (0, 0)); use a smaller kernel",
+        ),
+        (nn.AvgPool2D(2), (2, 3, 4), "expected x of shape (N, C, H, W), got (2, 3, 4)"),
+        (nn.GlobalAvgPool2D(), (2, 3, 0, 4), "expected x of shape (N, C, H, W), H and W at least 1, got (2, 3, 0, 4)"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_wrong_inputs_name_the_layer(layer, x, text):
+    x = np.zeros(x, np.float32)
+    kind = type(layer).__name__
+    for call, where in ((layer, kind), (nn.Sequential(layer), f"0 {kind}")):
+        with pytest.raises(ShapeError) as info:
+            call(x)
+        assert str(info.value) == f"{where}: {text}"
+
+
+def test_printed_settings():
+    assert nn.Conv2D(4, 8, (3, 1), 2, ((1, 0), (0, 0)), (1, 2), 2, bias=False, rng=0).extra_repr() == (
+        "4 -> 8, 3×1, stride=2, padding=((1, 0), 0), dilation=(1, 2), groups=2, bias=False"
+    )
+    assert nn.MaxPool2D(3, 2, 1).extra_repr() == "3×3, stride=2, padding=1"
+
+
+def test_a_net_of_every_kind_of_layer_learns_a_little():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((32, 1, 8, 8)).astype(np.float32)
+    y = (x[:, 0, :, :4].sum(axis=(1, 2)) > x[:, 0, :, 4:].sum(axis=(1, 2))).astype(int)
+    net = nn.Sequential(
+        nn.Conv2D(1, 4, 3, padding="same", rng=rng),
+        nn.ReLU(),
+        nn.AvgPool2D(2),
+        nn.Conv2D(4, 4, 2, stride=2, rng=rng),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dense(16, 2, rng=rng),
+    )
+    optimizer, loss_function = mf.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), nn.CrossEntropyLoss()
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = loss_function(net(x), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_geometry_is_worked_out_once():
+    assert geometry("conv", (8, 8), (3, 3), (1, 1), "same") is geometry("conv", (8, 8), (3, 3), (1, 1), "same")
+    assert not geometry("conv", (8, 8), (3, 3)).spots.flags.writeable
+
+
+# Peers
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("settings", [s for s in SETTINGS if s["padding"] != (0, (2, 1))], ids=identify)
+def test_values_and_gradients_are_pytorchs(settings):
+    torch = pytest.importorskip("torch")
+    if settings["padding"] == "same" and settings["stride"] != 1:
+        pytest.skip("PyTorch has no such padding")
+    rng = np.random.default_rng(0)
+    arrays = (
+        rng.standard_normal((2, 4, 6, 7)),
+        rng.standard_normal((6, 4 // settings["groups"], 3, 2)),
+        rng.standard_normal(6),
+    )
+    ours = [mf.tensor(a, requires_grad=True) for a in arrays]
+    theirs = [torch.tensor(a, requires_grad=True) for a in arrays]
+    y, z = conv(*ours, **settings), torch.nn.functional.conv2d(*theirs, **settings)
+    np.testing.assert_allclose(y.data, z.detach().numpy(), rtol=1e-9, atol=1e-12)
+    g = rng.standard_normal(y.shape)
+    y.backward(g)
+    z.backward(torch.tensor(g))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a.grad, b.grad.numpy(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("settings", [(2, None, 0), (3, 2, 1), (2, 1, 0), ((2, 3), 1, 1)], ids=str)
+def test_pools_are_pytorchs_ties_included(settings):
+    torch = pytest.importorskip("torch")
+    x = whole((2, 3, 7, 6))
+    kernel, stride, padding = settings
+    for call, name in ((max_pool, "max_pool2d"), (avg_pool, "avg_pool2d")):
+        ours, theirs = mf.tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+        y = call(ours, kernel=kernel, stride=stride, padding=padding)
+        z = getattr(torch.nn.functional, name)(theirs, *settings)
+        np.testing.assert_allclose(y.data, z.detach().numpy(), rtol=1e-12)
+        g = whole(y.shape, 1)
+        y.backward(g)
+        z.backward(torch.tensor(g))
+        np.testing.assert_allclose(ours.grad, theirs.grad.numpy(), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.peers
+def test_products_are_what_pytorch_counts(watcher):
+    torch = pytest.importorskip("torch")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    n, x, labels = 4, whole((4, 1, 8, 8), 1, np.float32), np.arange(4)
+    with watcher.on():
+        nn.CrossEntropyLoss()(digits_net()(x), labels).backward()
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(8, 16, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(256, 10),
+    )  # fmt: skip
+    with FlopCounterMode(display=False) as counter:
+        torch.nn.functional.cross_entropy(net(torch.from_numpy(x)), torch.from_numpy(labels)).backward()
+    assert sum(watcher.costs()) == counter.get_total_flops(), n
+
+
+def test_a_wrong_call_leaves_the_right_ones_alone():
+    """What is worked out once is kept by the settings' types, too: 2.0 is not 2."""
+    x, w = np.ones((2, 4, 5, 5)), np.ones((4, 2, 3, 3))
+    with pytest.raises(ArgumentError, match="groups to divide the 4 channels"):
+        conv(x, w, 0, groups=4 / 2)
+    assert conv(x, w, 0, groups=2).shape == (2, 4, 3, 3)
+    for bad in ({"stride": 1.0}, {"stride": True}, {"padding": 0.0}):
+        with pytest.raises(ArgumentError):
+            conv(x, w, 0, groups=2, **bad)
+    with pytest.raises(ArgumentError, match="conv_transpose: expected stride"):
+        conv_transpose(x, w, groups=2, stride={1: 2})

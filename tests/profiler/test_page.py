@@ -1,0 +1,308 @@
+"""The page in a real browser: nothing runs that should not, and what should, works by mouse and by keyboard."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+import microfw as mf
+from microfw import nn
+from tests.helpers import browser
+from tests.profiler import test_reports as reports
+
+pytestmark = pytest.mark.skipif(browser.find() is None, reason="Chromium is not installed")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    opened = browser.Browser()
+    yield opened
+    opened.close()
+
+
+def steady():
+    """Return a profile whose times are made up, so that every box of its charts is wide enough on a busy machine too."""
+    session = reports.profiled("residual")
+    for e in session.epochs:
+        for k, row in enumerate(e.rows):
+            row.forward_ns, row.backward_ns = e.steps * (5_000 + 300 * k), e.steps * (9_000 - 400 * k)
+        e.forward_ns = e.sum().forward_ns + e.steps * 4_000
+        e.backward_ns = e.sum().backward_ns + e.steps * 3_000
+        e.update_ns, e.data_ns, e.total_ns = e.steps * 6_000, e.steps * 2_000, 2 * (e.forward_ns + e.backward_ns)
+    return session
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "run.html"
+    steady().save(path)
+    return path
+
+
+CELLS = "[...document.querySelectorAll('#layers tbody tr:not(.walk):not(.sum)')].map(r => r.cells[{}].textContent)"
+
+
+def click(chromium, selector):
+    chromium.run(f"document.querySelector({json.dumps(selector)}).click()")
+
+
+def test_it_shows_the_sessions_numbers_and_asks_for_nothing(chromium, tmp_path):
+    session = reports.profiled("residual")
+    session.save(tmp_path / "a.html")
+    chromium.open(tmp_path / "a.html")
+    assert chromium.complaints == []
+    assert chromium.requests == [(tmp_path / "a.html").as_uri()]
+    total = session.total()
+    shown = [float(text.replace(",", "")) for text in chromium.run(CELLS.format(4))]
+    assert shown == pytest.approx([row.backward_ns / total.observed / 1e3 for row in total.layers()], abs=0.051)
+    law = chromium.run("document.getElementById('law').textContent")
+    assert (
+        f"all {total.parameters:,} derivatives in {(total.sum().rules + total.sum().accumulated) // total.observed} steps"
+        in law
+    )
+    assert len((tmp_path / "a.html").read_bytes()) < 300_000
+
+
+@pytest.fixture(scope="module")
+def law():
+    """Return what the law finds on a small model; one strategy has time for some parameters only."""
+    model = nn.Sequential(nn.Dense(6, 8, rng=0), nn.Tanh(), nn.Dense(8, 3, rng=1))
+    found = mf.profiler.law(model, nn.CrossEntropyLoss(), reports.X, reports.Y, name="toy")
+    way = found.way("chain rule per parameter")
+    way.done = 40
+    return found
+
+
+def test_it_shows_the_law(chromium, tmp_path, law):
+    (tmp_path / "law.html").write_text(steady().html(law))
+    assert (tmp_path / "law.html").stat().st_size < 300_000
+    chromium.open(tmp_path / "law.html")
+    assert chromium.complaints == []
+    scalars = law.count("scalars")
+    cells = "[...document.querySelectorAll('#{} tbody tr')].map(r => [...r.cells].map(c => c.firstChild ? c.firstChild.textContent : ''))"
+    counts = {row[0].split("op nodes")[0]: row[1:] for row in chromium.run(cells.format("law-counts"))}
+    assert counts["N + P"] == [f"{4 + 4}", f"{scalars.N + scalars.P:,}"]
+    ways = chromium.run(cells.format("ways"))
+    assert [row[0] for row in ways] == [way.name for way in law.ways]
+    assert [row[1] for row in ways] == [f"{way.rules:,}" for way in law.ways]
+    assert "extrapolated from 40 of 83" in chromium.run("document.getElementById('ways').innerText")
+    assert "N × P is an upper bound" in chromium.run("document.getElementById('law-says').innerText")
+    click(chromium, "#ways th:nth-child(2) button")  # sorts, and the rest stays
+    rules = [int(row[1].replace(",", "")) for row in chromium.run(cells.format("ways"))]
+    assert rules == sorted(rules, reverse=True)
+    assert [row[0] for row in chromium.run(cells.format("law-layers"))] == ["0", "1", "2", "CrossEntropyLoss"]
+
+
+def test_the_law_has_a_page_of_its_own_that_fits_a_phone(chromium, tmp_path, law):
+    (tmp_path / "law.html").write_text(law.html())
+    chromium.open(tmp_path / "law.html", width=360, height=740)
+    assert chromium.complaints == []
+    assert chromium.run("document.documentElement.scrollWidth") <= 360
+    text = chromium.run("document.body.innerText")
+    assert "the law on toy" in text and "extrapolated from 40 of 83" in text
+    assert "Bytes saved" not in text and "No epoch" not in text
+    assert chromium.run("[...document.querySelectorAll('main > section')].map(s => s.id)") == ["strategies"]
+
+
+def test_backward_against_forward_follows_the_chosen_epoch(chromium, page):
+    chromium.open(page)
+    shown = "[...document.querySelectorAll('#ratio dt')].map(e => e.textContent)"
+    session = steady()
+    r = session.total().ratio()
+    assert chromium.run(shown)[:3] == [f"{x:.3f}" for x in (r.operations, r.products, r.predicted / r.products_forward)]
+    assert "equal" in chromium.run("document.getElementById('ratio').textContent")
+    chromium.run("document.querySelector('#epochs svg').focus()")
+    chromium.key("ArrowRight")
+    assert chromium.run(shown)[3] == f"{session.epochs[0].ratio().seconds:.3f}"
+    click(chromium, "#by-epoch summary")
+    rows = "[...document.querySelectorAll('#ratios tbody tr')].map(r => r.innerText.split(/\\s+/))"
+    assert [[row[0], row[3]] for row in chromium.run(rows)] == [["1", "equal"], ["2", "equal"]]
+    assert "Baur & Strassen 1983" in chromium.run("document.getElementById('why').textContent")
+
+
+def test_tables_sort_both_ways_and_say_so(chromium, page):
+    chromium.open(page)
+    names = "[...document.querySelectorAll('#layers .name')].map(e => e.textContent)"
+    first = chromium.run(names)
+    head = "#layers th:nth-child({}) button"
+    click(chromium, head.format(5))
+    down = [float(x.replace(",", "")) for x in chromium.run(CELLS.format(4))]
+    assert down == sorted(down, reverse=True)
+    state = "document.querySelector('#layers th:nth-child({})').getAttribute('aria-sort')"
+    assert chromium.run(state.format(5)) == "descending"
+    assert chromium.run("document.activeElement.textContent") == "backward µs"  # the keyboard stays where it was
+    chromium.key("Enter")
+    up = [float(x.replace(",", "")) for x in chromium.run(CELLS.format(4))]
+    assert up == sorted(up)
+    assert chromium.run(state.format(5)) == "ascending"
+    click(chromium, head.format(1))
+    assert chromium.run(names) == sorted(first)
+
+
+def test_definitions_come_with_the_mouse_and_with_the_keyboard(chromium, page):
+    chromium.open(page)
+    shown = "getComputedStyle(document.querySelector('.term .tip')).display"
+    assert chromium.run(shown) == "none"
+    chromium.run("document.querySelector('.term').focus()")
+    assert chromium.run(shown) == "block"
+    assert "Op nodes recorded in one training step" in chromium.run("document.querySelector('.term .tip').innerText")
+    chromium.key("Escape")
+    assert chromium.run(shown) == "none"
+    chromium.run("document.activeElement.blur()")
+    box = "(() => {const b = document.querySelector('.term').getBoundingClientRect(); return [b.x + 3, b.y + 8]})()"
+    chromium.run("document.querySelector('.term').scrollIntoView({block: 'center'})")
+    chromium.move(*chromium.run(box))
+    assert chromium.run(shown) == "block"
+
+
+def test_the_flame_graph_is_walked_with_the_keyboard(chromium, page):
+    chromium.open(page)
+    says = "document.getElementById('flame-says').textContent"
+    assert chromium.run(says).startswith("One step: ")
+    chromium.run("document.querySelector('#flame [tabindex=\"0\"]').focus()")
+    chromium.key("ArrowDown")
+    assert chromium.run(says).startswith("forward: ")
+    chromium.key("ArrowRight")
+    assert chromium.run(says).startswith("backward: ")
+    chromium.key("ArrowDown")
+    assert chromium.run(says).startswith("backward › CrossEntropyLoss: ")
+    chromium.key("Enter")
+    width = "document.activeElement.querySelector('rect').getBoundingClientRect().width"
+    assert chromium.run(width) == pytest.approx(chromium.run("document.getElementById('flame').clientWidth"))
+    chromium.key("Escape")
+    assert chromium.run(says).startswith("backward: ")
+    assert chromium.complaints == []
+
+
+def test_an_epoch_is_chosen_and_described(chromium, page):
+    chromium.open(page)
+    chromium.run("document.querySelector('#epochs svg').focus()")
+    chromium.key("ArrowRight")
+    assert chromium.run("document.getElementById('epoch').value") == "0"
+    assert "average over epoch 1" in chromium.run("document.getElementById('layers-note').textContent")
+    assert chromium.run("document.getElementById('epoch-says').textContent").startswith("Epoch 1: 3 steps")
+    chromium.key("End")
+    assert chromium.run("document.getElementById('epoch').value") == "1"
+    chromium.key("Escape")
+    assert "all 2 epochs" in chromium.run("document.getElementById('layers-note').textContent")
+
+
+def test_a_sampled_profile_shows_one_step(chromium, tmp_path):
+    session = steady()
+    session.every = 5
+    for epoch in session.epochs:
+        epoch.steps *= 4
+    session.save(tmp_path / "a.html")
+    chromium.open(tmp_path / "a.html")
+    first = session.epochs[0]
+    assert (first.steps, first.observed) == (12, 3)
+    text = "document.getElementById('{}').textContent"
+    assert chromium.run(text.format("bars")) == "By epoch, the time of one observed step."
+    assert "sampled on 1 step in 5" in chromium.run(text.format("facts"))
+    assert ", sampled on 6 of 24 steps. " in chromium.run(text.format("layers-note"))
+    chromium.run("document.querySelector('#epochs svg').focus()")
+    chromium.key("ArrowRight")
+    said = chromium.run(text.format("epoch-says"))
+    assert said.startswith("Epoch 1: 12 steps, 3 of them observed, in one of which forward ")
+    assert f"forward {first.forward_ns / 3000:.1f} µs, " in said
+    assert "update 6 µs, data 2 µs, other " in said
+    assert chromium.complaints == []
+
+
+def luminance(colour):
+    r, g, b = (int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(","))
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (r, g, b)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize(("dark", "media"), [(False, ""), (True, ""), (True, "print")])
+def test_it_is_legible_in_light_and_dark_and_on_paper(chromium, page, dark, media):
+    chromium.open(page, dark=dark, media=media)
+    style = "(() => {{const s = getComputedStyle(document.{}); return s.{}}})()"
+    paper = luminance(chromium.run(style.format("body", "backgroundColor")))
+    assert (paper < 0.1) == (dark and not media)
+    for what, colour in (
+        ("body", "color"),
+        ("querySelector('.quiet')", "color"),
+        ("querySelector('#epochs text')", "fill"),
+    ):
+        ink = luminance(chromium.run(style.format(what, colour)))
+        assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) >= 4.5
+    for kind in ("forward", "backward"):
+        box, ink = (
+            luminance(chromium.run(style.format(f"querySelector('#flame .{kind}{s}')", "fill")))
+            for s in ("", " + text")
+        )
+        assert (max(ink, box) + 0.05) / (min(ink, box) + 0.05) >= 3  # and the same words stand in the line below
+
+
+@pytest.mark.parametrize("width", [360, 768, 1400])
+def test_nothing_is_wider_than_the_screen(chromium, page, width):
+    chromium.open(page, width=width, height=740)
+    assert chromium.run("document.documentElement.scrollWidth") <= width
+    wide = "[...document.querySelectorAll('.table')].filter(t => t.scrollWidth > t.clientWidth + 1).map(t => t.id)"
+    assert chromium.run(wide) == []
+    assert chromium.complaints == []
+
+
+@pytest.mark.parametrize("n", [400, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_hostile_names_do_nothing_but_show(chromium, tmp_path, n):
+    names = reports.hostile_names(n)
+    reports.hostile_session(names).save(tmp_path / "hostile.html")
+    chromium.open(tmp_path / "hostile.html")
+    chromium.run("document.querySelector('#layers .more').click()")
+    shown = chromium.run(
+        "[...document.querySelectorAll('#layers tbody tr:not(.walk):not(.sum) .name')].map(e => e.textContent)"
+    )
+    assert shown == names
+    assert chromium.run("typeof window.pwned") == "undefined"
+    assert chromium.run("document.querySelectorAll('img, iframe, object, embed, a:not(.skip), script').length") == 2
+    assert chromium.complaints == []
+    assert chromium.requests == [(tmp_path / "hostile.html").as_uri()]
+
+
+def test_a_script_that_is_not_ours_would_not_run(chromium, tmp_path):
+    text = reports.profiled("one layer").html()
+    (tmp_path / "b.html").write_text(
+        text.replace("</main>", "</main><script>window.pwned=1</script><img src=x onerror='window.pwned=1'>")
+    )
+    chromium.open(tmp_path / "b.html")
+    assert chromium.run("typeof window.pwned") == "undefined"
+    assert any("Content Security Policy" in line for line in chromium.complaints)
+
+
+def test_an_empty_session_has_a_page(chromium, tmp_path):
+    reports.Session().save(tmp_path / "c.html")
+    chromium.open(tmp_path / "c.html")
+    assert chromium.complaints == []
+    assert "No epoch was recorded" in chromium.run("document.body.innerText")
+
+
+def speedscope():
+    """Return speedscope's page; SPEEDSCOPE names the folder in which npm has installed it."""
+    folder = os.environ.get("SPEEDSCOPE")
+    return next(Path(folder).glob("node_modules/speedscope/dist/release/index.html"), None) if folder else None
+
+
+@pytest.mark.skipif(speedscope() is None, reason="SPEEDSCOPE names no folder with speedscope (npm install speedscope)")
+@pytest.mark.parametrize("hostile", [False, True])
+def test_speedscope_takes_the_trace(chromium, tmp_path, hostile):
+    if hostile:
+        session = reports.hostile_session(reports.hostile_names(300))
+    else:
+        session = reports.profiled("residual", trace=3)
+    text = base64.b64encode(session.chrome_trace().encode()).decode()
+    (tmp_path / "profile.js").write_text(f"speedscope.loadFileFromBase64('run.json', {json.dumps(text)})")
+    chromium.open(f"{speedscope().as_uri()}#localProfilePath={(tmp_path / 'profile.js')}")
+    found = chromium.run(
+        "new Promise(done => { let n = 0; const look = () => { const t = document.body.innerText;"
+        " if (/run\\.json|forward/.test(document.title + t) || n++ > 100) done(document.title + t); else setTimeout(look, 50); };"
+        " look(); })"
+    )
+    assert "forward" in found or "run.json" in found, found[:500]
+    assert "Something went wrong" not in found
+    assert [c for c in chromium.complaints if '"error"' in c] == []

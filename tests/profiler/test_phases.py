@@ -1,0 +1,182 @@
+"""Phases of an epoch: each nanosecond is in one of them, in every kind of loop."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import microfw as mf
+from microfw import nn, optim
+from microfw.profiler import Session, report
+from microfw.profiler.recorder.sampling import every_nth
+from tests.helpers import phase_loops
+
+
+@pytest.fixture(scope="module")
+def found():
+    """Return what each loop has come to, under a clock that only the loop moves."""
+    script = Path(phase_loops.__file__)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False)
+    assert not done.returncode, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", phase_loops.LOOPS)
+def test_phases_have_their_time_and_add_up_to_the_epoch(found, name):
+    ns, total, wanted, rows = (found[name][key] for key in ("ns", "total", "wanted", "rows"))
+    assert sum(ns.values()) == total
+    assert {phase: round(ns[phase] / 1e6) for phase in wanted} == wanted
+    assert all(round(ns[phase] / 1e6) == 0 for phase in ns.keys() - wanted.keys())
+    assert all(value >= 0 for value in (*ns.values(), *rows))
+
+
+# Steps told apart
+
+
+def counts(step, steps=4):
+    """Return (nodes, rules, accumulated) of steps, and the epoch."""
+    with mf.Profiler() as profiler:
+        for k in range(steps):
+            step(k)
+        profiler.end_epoch()
+    epoch = profiler.session.epochs[0]
+    total = epoch.sum()
+    return (total.nodes, total.rules, total.accumulated), epoch
+
+
+def test_steps_of_the_same_ops_wired_otherwise_are_counted_apart():
+    w = nn.Parameter(np.ones(3))
+
+    def step(k):
+        a = w * 2.0
+        b = a * 3.0
+        (b if k % 2 else a).sum().backward()
+
+    assert counts(step)[0] == (10, 10, 4)
+
+
+def test_a_leaf_used_twice_is_not_two_leaves():
+    w, v = nn.Parameter(np.ones(3)), nn.Parameter(np.ones(3))
+    assert counts(lambda k: (w * (v if k else w)).sum().backward(), 1)[1].parameters == 3
+    assert counts(lambda k: (w * (w if k % 2 else v)).sum().backward())[1].parameters == 6
+    assert counts(lambda k: (w * (w if k % 2 else v)).sum().backward())[0] == (8, 8, 8)
+
+
+def test_results_of_equal_ops_are_told_apart():
+    w = nn.Parameter(np.ones(3))
+
+    def step(k):
+        a, b = w * 2.0, w * 2.0
+        (a + (b if k % 2 else a)).sum().backward()
+
+    assert counts(step)[0] == (2 * 3 + 2 * 4, 2 * 3 + 2 * 4, 2 * 1 + 2 * 2)
+
+
+def test_forwards_before_their_backwards_belong_to_the_step():
+    w = nn.Parameter(np.ones(3))
+
+    def step(k):
+        first, second = (w * 2.0).sum(), (w * 3.0 * 4.0).sum()
+        first.backward()
+        second.backward()
+
+    assert counts(step)[0] == (20, 20, 8)
+
+
+def test_a_retained_graph_is_walked_twice_and_counted_once():
+    w = nn.Parameter(np.ones(3))
+
+    def twice(k):
+        loss = (w * 2.0).sum()
+        loss.backward(retain_graph=True)
+        loss.backward()
+
+    assert counts(twice)[0] == (8, 16, 8)
+
+    def trunk(k):
+        h = w * 2.0
+        h.sum().backward(retain_graph=True)
+        (h * 3.0).sum().backward()
+
+    found, epoch = counts(trunk)
+    assert found == (16, 20, 8)
+    assert epoch.sum().flops_forward == 4 * (3 + 2 + 3 + 2)
+
+
+def test_leaves_made_in_each_step_take_no_memory():
+    with mf.Profiler() as profiler:
+        for _ in range(100):
+            w = mf.tensor(np.ones(3), requires_grad=True)
+            (w * 2.0).sum().backward()
+        assert len(profiler._recorder.sequences.all) == 2
+        profiler.end_epoch()
+    assert profiler.session.epochs[0].sum().nodes == 200
+
+
+def test_a_run_without_steps_takes_bounded_memory(monkeypatch):
+    monkeypatch.setattr("microfw.profiler.recorder.sequence.MAX_DEPTH", 50)
+    w = nn.Parameter(np.ones(3))
+    with mf.Profiler() as profiler:
+        for _ in range(100):
+            (w * 2.0).sum()  # a forward that no backward pass follows
+        assert len(profiler._recorder.sequences.all) <= 50
+
+
+# Sampling
+
+
+def test_a_schedule_is_a_function_of_the_steps_number():
+    schedule = every_nth(3)
+    assert [k for k in range(9) if schedule(k)] == [0, 3, 6] == [k for k in range(8, -1, -1) if schedule(k)][::-1]
+
+
+@pytest.mark.parametrize("every", [2, 5])
+def test_replays_follow_the_schedule(every):
+    model = nn.Dense(3, 2, rng=0)
+    loss = nn.CrossEntropyLoss()
+    step = mf.compile(lambda x, y: loss(model(x), y), optim.SGD(model.parameters(), lr=0.1))
+    X, y = np.ones((4, 3), np.float32), np.zeros(4, np.int64)
+    for _ in range(3):
+        step(X, y)
+    with mf.Profiler(model, every=every) as profiler:
+        for _ in range(11):
+            step(X, y)
+    epoch = profiler.session.epochs[0]
+    assert (epoch.steps, epoch.observed) == (11, -(-11 // every))
+    assert epoch.sum().nodes == epoch.sum().rules == 2 * epoch.observed
+    assert epoch.replayed == 10  # one is run eagerly for the profiler to record it
+
+
+# Files and reports
+
+
+def test_a_profile_of_the_older_format_has_other_time(tmp_path):
+    path = tmp_path / "old.json"
+    epoch = {"epoch": 1, "rows": [], "forward_ns": 3, "data_ns": 1, "check_ns": 2, "total_ns": 10}
+    path.write_text(json.dumps({"version": 4, "epochs": [epoch], "layers": []}))
+    session = Session.load(path)
+    assert session.epochs[0].other_ns == 4 and session.epochs[0].unobserved_ns == 0
+    session.save(tmp_path / "new.json")
+    assert json.loads((tmp_path / "new.json").read_text())["version"] == 5
+    assert Session.load(tmp_path / "new.json") == session
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_the_report_shows_phases_that_add_up(every):
+    model = nn.Dense(3, 2, rng=0)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    with mf.Profiler(model, every=every) as profiler:
+        for _ in range(5):
+            nn.CrossEntropyLoss()(model(np.ones((4, 3), np.float32)), np.zeros(4, np.int64)).backward()
+            optimizer.step()
+    text = report(profiler.session)
+    lines = text[text.index("Phases (all steps together)") :].split("\n\n")[0].splitlines()[3:]
+    names = ["data", "forward", "backward", "update", "other", *(["steps not observed"] if every > 1 else []), "total"]
+    assert [line.split("  ")[0].strip() for line in lines] == names
+    times = [float(line.split()[-2].replace(",", "")) for line in lines]
+    assert sum(times[:-1]) == pytest.approx(times[-1], abs=0.04)
