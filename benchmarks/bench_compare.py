@@ -70,8 +70,8 @@ class WaitingSGD(optim.SGD):
         """Take a step: as a method of its own it is called in replayed steps, too."""
         super().step()
 
-    def _move(self, *arguments):
-        super()._move(*arguments)
+    def _update(self, *arguments):
+        super()._update(*arguments)
         spin(self.wait_ns)
 
 

@@ -36,10 +36,10 @@ class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
     __pandas_priority__ = 5000  # above a frame's, so that frame + Tensor is a Tensor, too
 
     def _values(self) -> Array:
-        """Return the array for reading, and notify the observer."""
+        """Return the array for a read of its values, and notify the observer."""
         observer = MODE.get().observer
         if observer is not None:
-            observer.read()
+            observer.on_value_read()
         return self._array
 
     @property

@@ -27,8 +27,8 @@ class Observer:
     batches: bool = False
     """Whether `walked` is notified of many nodes at once, and not `backward` of each."""
 
-    follows: bool = False
-    """Whether a step may be replayed, of which `follow` alone is notified."""
+    supports_replay: bool = False
+    """Whether a step may be replayed while it is attached. Of a replayed step only `on_replayed_ops` is notified."""
 
     def forward(
         self,
@@ -41,10 +41,10 @@ class Observer:
     ) -> None:
         """Notify of an op that has run; ``node`` is None if nothing was recorded."""
 
-    def read(self) -> None:
+    def on_value_read(self) -> None:
         """Notify that the values of a Tensor are read."""
 
-    def bound(self) -> Any:
+    def last_sequence(self) -> Any:
         """Return the observer's record of the step that has just run, with its ``sites``, one for each node."""
 
     def constant(
@@ -52,8 +52,8 @@ class Observer:
     ) -> Any:
         """Return what it made of an op that has run without a node, if anything."""
 
-    def follow(self, timed: Any) -> None:
-        """Notify of a replayed step, whose times are in a `Timed` plan."""
+    def on_replayed_ops(self, instrumented: Any) -> None:
+        """Notify of a replayed step, whose times are in an `InstrumentedPlan`."""
 
     def before_backward(self, loss: Any, retain: bool = False) -> None:
         """Notify that ``backward`` is about to walk the graph of a Tensor, which stays if ``retain``."""

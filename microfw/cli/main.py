@@ -193,7 +193,7 @@ def train(arguments: argparse.Namespace) -> None:
             fit(arguments, trainer, train_set, test_set, order)
         except (KeyboardInterrupt, MicrofwError) as error:  # the epochs that are complete are kept
             ended = error
-        interrupts.held = True
+        interrupts.deferred = True
         if profiler is not None and (profiler.session.epochs or ended is None):
             finish(arguments, profiler, found)
     if ended is not None:

@@ -1,4 +1,4 @@
-"""Data: scikit-learn's toy datasets, one's own arrays and frames, and batches of both."""
+"""Data: datasets from arrays and frames, scikit-learn's toy datasets, and batches."""
 
 from microfw._lazy import attach
 

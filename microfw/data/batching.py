@@ -1,4 +1,4 @@
-"""Batches: a dataset in pieces, in a new order each time."""
+"""Batches of a dataset, in a new random order for each epoch."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ def batches(
     Parameters
     ----------
     data : Dataset or (X, y)
-        Two arrays of one length count as a dataset; they are not checked for more.
+        A Dataset, or two arrays of one length, whose entries are not checked.
     batch_size : int
         Rows in a batch; the last one may have fewer.
     shuffle : bool
         Whether to draw a new order.
     rng : int, numpy.random.Generator or None
-        Where the order comes from. An int gives the same order each time, so pass a Generator, or another
-        int, for each epoch.
+        Decides the order. An int gives the same order each time, so pass a Generator, or another int for each
+        epoch.
     drop_last : bool
-        Leave out a last batch that is smaller than the others.
+        Leave out a last batch with fewer rows.
     skip : int
-        How many batches to leave out at the beginning, as when an epoch is continued.
+        Batches to leave out at the start, as when an epoch is resumed.
 
     Yields
     ------
     X, y : ndarray
-        C-contiguous copies, which can be written to.
+        Writable, C-contiguous copies.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Checks of features and targets, made once, when a Dataset is made. Each error names a row or a column."""
+"""Checks of features and targets when a Dataset is made. Errors name row and column."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def columns(data: Any) -> list[str] | None:
 
 
 def array_of(data: Any, name: str) -> Array:
-    """Return lists, frames, series, Tensors and arrays as an array of whatever they hold."""
+    """Return lists, frames, series, Tensors and arrays as an array, without a cast."""
     if hasattr(data, "toarray"):
         raise DTypeError(message("Dataset", f"a dense {name}", type(data).__name__, f"pass {name}.toarray()"))
     if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
@@ -38,12 +38,12 @@ def array_of(data: Any, name: str) -> Array:
 
 
 def finite(array: Array, name: str, labels: Sequence[str], dtype: np.dtype[Any]) -> Array:
-    """Return a locked, C-contiguous copy of a dtype whose entries are all finite numbers.
+    """Return a read-only, C-contiguous copy of a dtype. Raise unless all entries are finite numbers.
 
     Raises
     ------
     DTypeError
-        If an entry is no number.
+        If an entry is not a number.
     DataError
         If an entry is missing, NaN, infinite, or too large for the dtype.
     """
@@ -67,16 +67,16 @@ def finite(array: Array, name: str, labels: Sequence[str], dtype: np.dtype[Any])
 
 
 def classes(array: Array) -> Array:
-    """Return a locked copy of class labels as integers.
+    """Return a read-only copy of class labels as integers.
 
     Raises
     ------
     ShapeError
-        If they are not one for each row.
+        If there is not one label for each row.
     DTypeError
-        If they are text, or no integers.
+        If labels are text, or of a dtype that is not real.
     DataError
-        If one is missing or negative.
+        If a label is missing, not an integer, or negative.
     """
     if array.ndim != 1:
         fix = "flatten them with y.ravel()" if array.size == len(array) else "pass y.argmax(axis=1) if rows are one-hot"
@@ -94,7 +94,7 @@ def classes(array: Array) -> Array:
             )
         )
     if array.dtype.kind == "f":
-        wrong = np.flatnonzero(array != np.round(array))  # NaN differs from itself
+        wrong = np.flatnonzero(array != np.round(array))  # NaN too
         if wrong.size:
             fix = "drop the row" if np.isnan(array[wrong[0]]) else "for real targets pass task='regression'"
             raise DataError(message("Dataset", "integer labels", f"{array[wrong[0]]} at row {wrong[0]}", fix))
@@ -116,7 +116,7 @@ def classes(array: Array) -> Array:
 
 
 def place(at: tuple[int, ...], labels: Sequence[str]) -> str:
-    """Name the place of an entry: its row, and its column if there are several.
+    """Return where an entry is, in words: its row, and its column if there are several.
 
     Examples
     --------
@@ -132,7 +132,7 @@ def place(at: tuple[int, ...], labels: Sequence[str]) -> str:
 
 
 def _numbers(array: Array, name: str, labels: Sequence[str]) -> Array:
-    """Return an array of Python objects as one of floats, which all of them must be."""
+    """Return an array of Python objects as floats. Raise unless all are real numbers."""
     for at in np.ndindex(array.shape):
         value: Any = array.item(at)
         if isinstance(value, numbers.Real | np.bool):

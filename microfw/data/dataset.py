@@ -1,4 +1,4 @@
-"""Dataset: features and targets that have been checked, once, and cannot change."""
+"""Dataset: checked, read-only features and targets."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ Array = np.ndarray[Any, Any]
 
 
 MAX_CLASSES = 1_000_000
-"""A name is made for each class up to the largest label: these take some 60 MB."""
+"""Labels must be smaller. Every class up to the largest label gets a name; one million take about 60 MB."""
 
 
 class Dataset:
-    """Features and targets: checked once here, copied, and locked against writing.
+    """Checked, read-only copies of features and targets.
 
     Parameters
     ----------
     X : array_like
-        Features, one row an example: an array, nested lists, a pandas frame. Images are ``(N, C, H, W)``.
+        Features, shape (N, …), one row for each example: an array, nested lists or a pandas frame. Images have shape
+        (N, C, H, W).
     y : array_like
-        Labels 0, 1, 2, … of shape (N,) to classify; numbers of shape (N,) or (N, k) for regression.
+        Labels 0, 1, 2, … of shape (N,) for classification; numbers of shape (N,) or (N, k) for regression.
     feature_names : sequence of str, optional
         A name for each column of X; a frame's columns by default.
     target_names : sequence of str, optional
         A name for each class, or for each column of y.
     task : {"classification", "regression"}, optional
-        By default classification if y is one axis of integers, booleans or text, and regression otherwise.
+        By default classification if y has shape (N,) and holds integers or booleans, or if y holds text.
     target_scaler : object, optional
-        What y was scaled with; its ``inverse_transform`` leads back to original units.
+        Scaler that was applied to y; its ``inverse_transform`` returns the original units.
     dtype : dtype
         float32 or float64, for X and for the targets of a regression.
 
@@ -43,23 +44,25 @@ class Dataset:
         Features, read-only.
     y : ndarray
         Labels of shape (N,) and an integer dtype, or targets of shape (N, k); read-only.
-    feature_names, target_names : list of str
-        Names of columns and classes.
+    feature_names : list of str
+        Names of the columns of X.
+    target_names : list of str
+        Names of the classes, or of the columns of y.
     task : str
         "classification" or "regression".
     n_classes : int or None
-        How many classes there are; None for regression.
+        Number of classes; None for regression.
 
     Raises
     ------
     DataError
-        If there are no rows, an entry is missing or not finite, or a label is no integer from 0 up.
+        If there are no rows, an entry is missing or not finite, or a label is not an integer of at least 0.
     ShapeError
         If X and y differ in length, or X has no columns.
     DTypeError
         If entries are not numbers.
     ArgumentError
-        If names are of the wrong number, or the task is unknown.
+        If the number of names is wrong, or the task is unknown.
 
     Examples
     --------
@@ -111,23 +114,23 @@ class Dataset:
             raise ArgumentError(message("Dataset", "task to be 'classification' or 'regression'", repr(task)))
 
     def to_original(self, targets: Any) -> Array:
-        """Return targets or predictions in the units that they had before scaling.
+        """Return targets or predictions in their original units.
 
         Parameters
         ----------
         targets : array_like
-            Of shape (N, k), as `y`.
+            Scaled values, shape (N, k).
 
         Returns
         -------
         ndarray
-            The same shape; a plain copy if nothing was scaled.
+            Shape (N, k); a copy if there is no scaler.
         """
         values = np.array(targets)
         return values if self.target_scaler is None else np.asarray(self.target_scaler.inverse_transform(values))
 
     def astype(self, dtype: Any) -> Dataset:
-        """Return the dataset with features, and targets of a regression, in another dtype; itself if they have it.
+        """Return the dataset with features, and targets of a regression, in another dtype; itself if unchanged.
 
         Examples
         --------
@@ -158,7 +161,7 @@ class Dataset:
 
 
 def as_dataset(data: Any, where: str, dtype: Any = np.float32) -> Dataset:
-    """Return a Dataset, or a pair ``(X, y)``, as a Dataset of a dtype."""
+    """Return a Dataset or a pair ``(X, y)`` as a Dataset of a dtype."""
     if isinstance(data, Dataset):
         return data.astype(dtype)
     if isinstance(data, tuple | list) and len(data) == 2:
@@ -190,7 +193,7 @@ def _task(y: Array) -> str:
 
 
 def _names(kind: str, given: Sequence[str] | None, count: int, prefix: str = "", frame: Any = None) -> list[str]:
-    """Return the names that were given, else those of a frame, else numbers."""
+    """Return the given names, else those of a frame, else a prefix with numbers."""
     if given is None:
         given = checks.columns(frame) or [f"{prefix}{k}" for k in range(count)]
     names = [str(name) for name in given]

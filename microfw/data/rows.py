@@ -1,4 +1,4 @@
-"""Rows: what is trained on, dense or sparse, weighted or not, and its batches."""
+"""Rows: training data, dense or sparse, with or without weights, and its batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Array = np.ndarray[Any, Any]
 Batch = tuple[Array, Array, Array | None]
 
 GATHER = 1 << 22
-"""How many bytes of shuffled features are gathered at once, of which batches are then slices."""
+"""Bytes of shuffled features gathered at once; batches are slices of them."""
 
 
 class Rows:
@@ -42,7 +42,7 @@ class Rows:
         size: int,
         rng: np.random.Generator | None = None,
         *,
-        least: int = 1,
+        min_rows: int = 1,
         drop_last: bool = False,
         skip: int = 0,
     ) -> Iterable[Batch]:
@@ -53,34 +53,36 @@ class Rows:
         size : int
             Rows in a batch.
         rng : Generator, optional
-            Where a new order comes from. Without one, batches of dense rows are views.
-        least : int
-            A last batch of fewer rows joins the batch before.
+            Draws a new order. Without it, batches of dense rows are views.
+        min_rows : int
+            A last batch with fewer rows joins the batch before it.
         drop_last : bool
-            Leave out a last batch that has fewer rows than ``size``.
+            Leave out a last batch with fewer than ``size`` rows.
         skip : int
-            How many batches to leave out at the beginning.
+            Batches to leave out at the start.
         """
         n = len(self)
         order = None if rng is None else rng.permutation(n)
         if order is None and n <= size and not (skip or drop_last) and isinstance(self.X, np.ndarray):
             return ((self.X, self.y, self.weight),)
         stop = n // size * size if drop_last else n
-        first = skip * size if not skip or stop - skip * size >= least else stop  # the rest is in the batch before
-        return self._gathered(size, order, least, first, stop)
+        first = skip * size
+        if skip and stop - first < min_rows:  # the rest has joined the batch before
+            first = stop
+        return self._gathered(size, order, min_rows, first, stop)
 
-    def _gathered(self, size: int, order: Array | None, least: int, first: int, stop: int) -> Iterator[Batch]:
+    def _gathered(self, size: int, order: Array | None, min_rows: int, first: int, stop: int) -> Iterator[Batch]:
         # Gathering many rows at once and slicing takes half the time of gathering each batch.
         sparse = not isinstance(self.X, np.ndarray)
         row = self.X.shape[1] * self.X.dtype.itemsize if sparse else self.X.nbytes // len(self)
         chunk = max(GATHER // (row + self.y.nbytes // len(self) + 1) // size, 1) * size
-        for piece in pieces(stop, chunk, least, first):
+        for piece in pieces(stop, chunk, min_rows, first):
             if order is None or sparse:
                 some = self.take(piece if order is None else order[piece])
             else:
                 some = self._taken(order[piece])
             X = some.X.toarray() if sparse else some.X
-            for part in pieces(len(some), size, least):
+            for part in pieces(len(some), size, min_rows):
                 yield X[part], some.y[part], None if some.weight is None else some.weight[part]
 
     def _taken(self, rows: Array) -> Rows:
@@ -88,8 +90,8 @@ class Rows:
         return Rows(self.X.take(rows, 0), self.y.take(rows, 0), weight)
 
 
-def pieces(stop: int, size: int, least: int = 1, start: int = 0) -> Iterator[slice]:
-    """Yield slices of ``size`` rows from ``start`` to ``stop``; a last one of less than ``least`` joins the one before.
+def pieces(stop: int, size: int, min_rows: int = 1, start: int = 0) -> Iterator[slice]:
+    """Yield slices of ``size`` rows from ``start`` to ``stop``; a last one below ``min_rows`` joins the one before.
 
     Examples
     --------
@@ -97,6 +99,6 @@ def pieces(stop: int, size: int, least: int = 1, start: int = 0) -> Iterator[sli
     [(0, 4), (4, 9)]
     """
     while start < stop:
-        end = stop if stop - start - size < least else start + size
+        end = stop if stop - start - size < min_rows else start + size
         yield slice(start, end)
         start = end

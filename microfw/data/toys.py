@@ -1,4 +1,4 @@
-"""The toy datasets of scikit-learn, split and scaled. A dataset more is an entry more in one table."""
+"""scikit-learn's toy datasets, split and scaled. Each is an entry of the table `TOYS`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ Array = np.ndarray[Any, Any]
 
 
 class Toy(NamedTuple):
-    """How a dataset is made, and what it is for.
+    """A toy dataset.
 
-    ``make(datasets, seed)`` calls scikit-learn's module of datasets, and returns features, targets, feature
-    names and target names. ``unit`` is the common unit of features that keep their sizes relative to each
-    other; without it each feature is divided by its own standard deviation.
+    Attributes
+    ----------
+    make : callable
+        ``make(sklearn.datasets, seed)`` returns features, targets, feature names and target names.
+    task : str
+        "classification" or "regression".
+    unit : float or None
+        Number by which all features are divided; None divides each by its standard deviation.
     """
 
     make: Callable[[Any, int], tuple[Array, Array, Any, Any]]
@@ -44,7 +49,8 @@ def _drawn(name: str, **options: Any) -> Callable[[Any, int], tuple[Array, Array
 
 
 TOYS: dict[str, Toy] = {
-    # Pixels from 0 to 16: to blow up the rare ones at the border costs a point of accuracy.
+    # Pixels from 0 to 16. Scaling each to unit variance enlarges the rare ones at the border, which costs one
+    # percentage point of accuracy.
     "digits": Toy(_stored("digits"), "classification", unit=8.0),
     "iris": Toy(_stored("iris"), "classification"),
     "wine": Toy(_stored("wine"), "classification"),
@@ -59,7 +65,7 @@ TOYS: dict[str, Toy] = {
 
 
 def names() -> list[str]:
-    """Return the names that `load` knows.
+    """Return the names of the datasets that `load` returns.
 
     Examples
     --------
@@ -72,29 +78,28 @@ def names() -> list[str]:
 def load(name: str, test_size: float = 0.25, rng: int | np.random.Generator | None = 0) -> tuple[Dataset, Dataset]:
     """Load one of scikit-learn's toy datasets, split it, and scale it.
 
-    The split is stratified for classes. The scaling is fitted on the training part only: features are
-    centred and divided by their standard deviation (those of digits, which are pixels, by a common unit),
-    and so are the targets of a regression.
+    For classification the split is stratified. Features, and the targets of a regression, are centred and divided by
+    their standard deviation, both of the training part; pixels of digits are all divided by 8 instead.
 
     Parameters
     ----------
     name : str
-        One of `names`. moons, circles, blobs and friedman1 are drawn, 1,000 rows of them.
+        One of `names`. moons, circles, blobs and friedman1 have 1,000 random rows.
     test_size : float or int
-        The test part's share, or its number of rows.
+        Share of the test part, or its number of rows.
     rng : int, numpy.random.Generator or None
-        Decides the split, and the rows of a dataset that is drawn.
+        Decides the split, and the rows of a random dataset.
 
     Returns
     -------
     train, test : Dataset
-        float32 features; integer labels, or standardised float32 targets of shape (N, k), which
-        `Dataset.to_original` takes back to their units.
+        float32 features; integer labels, or scaled float32 targets of shape (N, k). `Dataset.to_original` returns
+        targets in their units.
 
     Raises
     ------
     ArgumentError
-        If the name, the size or the seed is none that works.
+        If the name, the size or the seed is invalid.
 
     Examples
     --------
@@ -141,7 +146,7 @@ def load(name: str, test_size: float = 0.25, rng: int | np.random.Generator | No
 
 
 def _seed(rng: int | np.random.Generator | None) -> int:
-    """Return a seed for scikit-learn: the int itself, or one drawn from a Generator."""
+    """Return a seed for scikit-learn: the int itself, or one drawn from the Generator."""
     if rng is None or isinstance(rng, np.random.Generator):
         return int(np.random.default_rng(rng).integers(2**32))
     if isinstance(rng, bool) or not isinstance(rng, int | np.integer) or not 0 <= rng < 2**32:

@@ -155,7 +155,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
             stopping = Stopping("val_score", patience, self.tol, "max")
             evaluate = self._evaluation(validation)
         learner.fit_batches(train, size)
-        learner.stepper.compiled.expect(size, len(train) // size * self.max_iter)
+        learner.stepper.replay_policy.expect(size, len(train) // size * self.max_iter)
         hooks = Hooks([*learner.hooks, Report(self), stopping, *([watch] if watch.told else [])])
         shuffle = learner.order(train, size, self.shuffle) is not None
         run = Run(learner.stepper, hooks, train, size, learner.rng, {}, evaluate, shuffle=shuffle, resumable=False)
@@ -165,7 +165,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
                 run.epochs()
             finally:
                 run.end()
-                state.epoch -= run.tally is not None  # an epoch that was interrupted
+                state.epoch -= run.totals is not None  # an epoch that was interrupted
                 if state.history:
                     self.best_loss_ = float(np.nanmin([*self.loss_curve_, np.inf]))
                     self.best_validation_score_ = None if validation is None else float(stopping.best)

@@ -88,10 +88,10 @@ class Learner:
     def _prepare(self) -> None:
         self.stepper = Stepper(self.state, Hooks(self.hooks).gradients, where=f"{self.where}.fit")
         self._modules = [module for _, module in self.model.named_modules()]
-        self._least = 0
+        self._min_rows = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k not in ("stepper", "_modules", "_least")}
+        return {k: v for k, v in vars(self).items() if k not in ("stepper", "_modules", "_min_rows")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -117,9 +117,9 @@ class Learner:
     def fit_batches(self, rows: Rows, size: int) -> None:
         """Prepare for batches of so many rows: a last one that is too small for a layer joins the one before."""
         if size > 1 and len(rows) % size != 1:
-            self.stepper.least = 1
-        elif self._least != 1:  # as is known once a batch of one row was possible
-            self._least = self.stepper.least = smallest_batch(self.model, rows, size, f"{self.where}.fit")
+            self.stepper.min_rows = 1
+        elif self._min_rows != 1:  # as is known once a batch of one row was possible
+            self._min_rows = self.stepper.min_rows = smallest_batch(self.model, rows, size, f"{self.where}.fit")
 
     def epoch(self, rows: Rows, size: int, shuffle: bool, briefly: bool) -> float:
         """Train on all rows once; return the mean loss that the steps found, NaN if no row counted."""
@@ -130,11 +130,11 @@ class Learner:
             state.step = 1
             with self.training(briefly):
                 stepper.step(rows.X, rows.y, rows.weight)
-            stepper.interrupts.held = False
+            stepper.interrupts.deferred = False
             return state.loss if stepper.count else math.nan
         totals = EpochTotals(stepper, {})
         with self.training(briefly):
-            take_steps(rows.batches(size, self.order(rows, size, shuffle), least=stepper.least), stepper, totals)
+            take_steps(rows.batches(size, self.order(rows, size, shuffle), min_rows=stepper.min_rows), stepper, totals)
         return totals.loss
 
     def order(self, rows: Rows, size: int, shuffle: bool) -> np.random.Generator | None:

@@ -82,13 +82,13 @@ class Trained:
         self.arrays: Any
         state, optimizer = learner.state, learner.optimizer
         self.state = state.epoch, state.steps, state.skipped, state.loss
-        self.carried = learner.stepper.carried.save()
+        self.forward_state = learner.stepper.forward_state.save()
         self.rng = learner.rng.bit_generator.state if draws else None
         self.lr = optimizer.lr
         if isinstance(optimizer, Optimizer) and not optimizer.takes_closure:
             self.values = optimizer.flat.values.copy()
-            self.arrays = [getattr(optimizer, name).copy() for name in optimizer.ARRAYS]
-            self.counts = optimizer.counts.copy() if optimizer.COUNTS else None
+            self.arrays = [getattr(optimizer, name).copy() for name in optimizer.STATE]
+            self.counts = optimizer.counts.copy() if optimizer.NEEDS_STEP else None
         else:
             self.values = [p.data.copy() for p in learner.model.parameters()]
             self.arrays = copy.deepcopy(optimizer.state_dict()) if hasattr(optimizer, "state_dict") else None
@@ -97,13 +97,13 @@ class Trained:
         """Bring it back."""
         learner, optimizer, state = self.learner, self.optimizer, self.learner.state
         state.epoch, state.steps, state.skipped, state.loss = self.state
-        learner.stepper.carried.restore(self.carried)
+        learner.stepper.forward_state.restore(self.forward_state)
         if self.rng is not None:
             learner.rng.bit_generator.state = self.rng
         optimizer.lr = self.lr
         if isinstance(optimizer, Optimizer) and not optimizer.takes_closure:
             optimizer.flat.write(self.values)
-            for name, values in zip(optimizer.ARRAYS, self.arrays, strict=True):
+            for name, values in zip(optimizer.STATE, self.arrays, strict=True):
                 getattr(optimizer, name)[...] = values
             if self.counts is not None:
                 optimizer.counts[...] = self.counts
@@ -123,6 +123,6 @@ def _give_back(learner: Learner, attributes: dict[str, Any]) -> None:
     flat = getattr(optimizer, "flat", None)
     if flat is not None and flat.owner.taken_by:  # to an optimizer that the call made
         flat.adopt()
-        vars(optimizer).pop("_ready", None)  # views of the former buffers
+        vars(optimizer).pop("_group_constants", None)  # views of the former buffers
         optimizer.settings.changed = True
         learner._prepare()

@@ -1,4 +1,4 @@
-"""Optimizers: they turn gradients into better parameters. Each is imported when it is first used."""
+"""Optimizers, learning-rate schedules, clipping and weight averaging. Each is imported on first use."""
 
 from microfw._lazy import attach
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.optim.groups import Setting
+from microfw.optim.groups import Hyperparameter
 from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Optimizer
 
 
@@ -27,22 +27,22 @@ class Adagrad(Optimizer):
     lr : float
         Learning rate, above 0.
     eps : float
-        Bounds the step where gradients are small; above 0.
+        Added to the root, so that small gradients give bounded steps; above 0.
     lr_decay : float
-        How fast the rate falls, at least 0.
+        Decay of the learning rate, see above; at least 0.
     weight_decay : float
-        Pull towards 0, at least 0.
+        L2 penalty: adds ``weight_decay * p`` to the gradient; at least 0.
     initial : float
-        Where the sum starts, at least 0.
+        Initial value of the sum, at least 0.
 
     Raises
     ------
     ArgumentError
-        If a setting is out of range, or there is no parameter.
+        If a hyperparameter is out of range, or ``parameters`` is empty.
 
     Notes
     -----
-    A parameter without a gradient this step is left untouched, its sum and its count of steps too. Source:
+    A parameter without a gradient in a step keeps its value, its sum and its step count. Source:
     Duchi, Hazan and Singer, "Adaptive subgradient methods for online learning and stochastic optimization",
     2011, figure 1 with the diagonal matrix, in PyTorch's form.
 
@@ -57,14 +57,14 @@ class Adagrad(Optimizer):
     tensor([0.9, 1.9], requires_grad=True)
     """
 
-    lr = Setting(*POSITIVE)
-    eps = Setting(*POSITIVE)
-    lr_decay = Setting(*AT_LEAST_0)
-    weight_decay = Setting(*AT_LEAST_0)
-    initial = Setting(*AT_LEAST_0)
-    ARRAYS = ("total",)
+    lr = Hyperparameter(*POSITIVE)
+    eps = Hyperparameter(*POSITIVE)
+    lr_decay = Hyperparameter(*AT_LEAST_0)
+    weight_decay = Hyperparameter(*AT_LEAST_0)
+    initial = Hyperparameter(*AT_LEAST_0)
+    STATE = ("total",)
     SQUARES = True
-    COUNTS = True
+    NEEDS_STEP = True
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Adagrad(Optimizer):
         lr, eps, lr_decay, weight_decay, initial = settings.values()
         return lr, number(eps), lr_decay, weight_decay, initial
 
-    def _move(self, constants: Any, p: Any, g: Any, total: Any, s: Any) -> None:
+    def _update(self, constants: Any, p: Any, g: Any, total: Any, s: Any) -> None:
         lr, eps, lr_decay, weight_decay, initial, t = constants
         if weight_decay:
             g = g + weight_decay * p
@@ -92,5 +92,5 @@ class Adagrad(Optimizer):
         np.sqrt(total, s)
         s += eps
         np.divide(g, s, s)
-        s *= self._number(lr / (1 + (t - 1) * lr_decay))
+        s *= self._scalar(lr / (1 + (t - 1) * lr_decay))
         p -= s

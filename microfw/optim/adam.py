@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.optim.groups import Setting
+from microfw.optim.groups import Hyperparameter
 from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Optimizer
 
 
@@ -26,7 +26,7 @@ class Adam(Optimizer):
         v = beta2 * v + (1 - beta2) * g**2
         p = p - lr / (1 - beta1**t) * m / (sqrt(v / (1 - beta2**t)) + eps)
 
-    With ``amsgrad``, the largest ``v`` so far stands in the last line.
+    With ``amsgrad``, the last line uses the largest ``v`` so far.
 
     Parameters
     ----------
@@ -35,22 +35,22 @@ class Adam(Optimizer):
     lr : float
         Learning rate, above 0.
     betas : (float, float)
-        How much of the running means is kept at a step, each from 0 to below 1.
+        Decay rates of the two running means, each from 0 to below 1.
     eps : float
-        Bounds the step where gradients are small; above 0.
+        Added to the root, so that small gradients give bounded steps; above 0.
     weight_decay : float
-        Pull towards 0 by way of the gradient, at least 0; `AdamW` pulls directly.
+        L2 penalty: adds ``weight_decay * p`` to the gradient; at least 0. `AdamW` decays parameters directly.
     amsgrad : bool
         Divide by the largest mean square so far.
 
     Raises
     ------
     ArgumentError
-        If a setting is out of range, or there is no parameter.
+        If a hyperparameter is out of range, or ``parameters`` is empty.
 
     Notes
     -----
-    A parameter without a gradient this step is left untouched, its means and its count of steps too. Sources:
+    A parameter without a gradient in a step keeps its value, its means and its step count. Sources:
     Kingma and Ba, "Adam: a method for stochastic optimization", 2015, algorithm 1; Reddi et al., "On the
     convergence of Adam and beyond", 2018, algorithm 2, with the bias corrections that PyTorch keeps.
 
@@ -65,14 +65,14 @@ class Adam(Optimizer):
     tensor([0.9, 1.9], requires_grad=True)
     """
 
-    lr = Setting(*POSITIVE)
-    betas = Setting("to be two numbers from 0 to below 1", _two_fractions)
-    eps = Setting(*POSITIVE)
-    weight_decay = Setting(*AT_LEAST_0)
-    amsgrad = Setting()
-    ARRAYS = ("mean", "square", "largest")
+    lr = Hyperparameter(*POSITIVE)
+    betas = Hyperparameter("to be two numbers from 0 to below 1", _two_fractions)
+    eps = Hyperparameter(*POSITIVE)
+    weight_decay = Hyperparameter(*AT_LEAST_0)
+    amsgrad = Hyperparameter()
+    STATE = ("mean", "square", "largest")
     SQUARES = True
-    COUNTS = True
+    NEEDS_STEP = True
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Adam(Optimizer):
         means = [(number(beta), number(1 - beta)) for beta in betas]
         return lr, betas, *means, eps, weight_decay, amsgrad
 
-    def _move(self, constants: Any, p: Any, g: Any, m: Any, v: Any, largest: Any, s: Any) -> None:
+    def _update(self, constants: Any, p: Any, g: Any, m: Any, v: Any, largest: Any, s: Any) -> None:
         lr, betas, (beta1, new1), (beta2, new2), eps, weight_decay, amsgrad, t = constants
         if weight_decay:
             g = g + weight_decay * p
@@ -102,10 +102,10 @@ class Adam(Optimizer):
         v += np.multiply(s, new2, s)
         if amsgrad:
             v = np.maximum(largest, v, out=largest)
-        # The same with the second correction taken out of the root, which spares a division of an array.
+        # Equal to the equation above; the second correction is outside of the root, which saves a division of an array.
         root = math.sqrt(1 - betas[1] ** t)
         np.sqrt(v, s)
-        s += self._number(eps * root) or self._number(eps)  # which is not to vanish
+        s += self._scalar(eps * root) or self._scalar(eps)  # eps * root may round to 0
         np.divide(m, s, s)
-        s *= self._number(lr * root / (1 - betas[0] ** t))
+        s *= self._scalar(lr * root / (1 - betas[0] ** t))
         p -= s

@@ -1,4 +1,4 @@
-"""AdamW: Adam with weight decay of its own."""
+"""AdamW: Adam with decoupled weight decay."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from microfw.optim.adam import Adam
 
 
 class AdamW(Adam):
-    """Adam, with weight decay apart from the gradient.
+    """Adam, with weight decay applied to the parameters, not to the gradient.
 
     The first line of `Adam`'s equations becomes::
 
         p = p - lr * weight_decay * p
 
-    so that the pull towards 0 is not divided by the size of the gradients.
+    so the decay is not scaled by the running means of the gradients.
 
     Parameters
     ----------
@@ -24,23 +24,23 @@ class AdamW(Adam):
     lr : float
         Learning rate, above 0.
     betas : (float, float)
-        How much of the running means is kept at a step, each from 0 to below 1.
+        Decay rates of the two running means, each from 0 to below 1.
     eps : float
-        Bounds the step where gradients are small; above 0.
+        Added to the root, so that small gradients give bounded steps; above 0.
     weight_decay : float
-        Pull towards 0, at least 0.
+        Decay of the parameters, relative to ``lr``; at least 0.
     amsgrad : bool
         Divide by the largest mean square so far.
 
     Raises
     ------
     ArgumentError
-        If a setting is out of range, or there is no parameter.
+        If a hyperparameter is out of range, or ``parameters`` is empty.
 
     Notes
     -----
     Source: Loshchilov and Hutter, "Decoupled weight decay regularization", 2019, algorithm 2, in PyTorch's
-    form, where the decay is multiplied by the learning rate.
+    form, with the decay multiplied by the learning rate.
 
     Examples
     --------
@@ -71,6 +71,6 @@ class AdamW(Adam):
         pull = settings["lr"] * settings["weight_decay"]
         return number(1 - pull), *super()._constants(number, settings | {"weight_decay": 0.0})
 
-    def _move(self, constants: Any, p: Any, *arrays: Any) -> None:
+    def _update(self, constants: Any, p: Any, *arrays: Any) -> None:
         p *= constants[0]
-        super()._move(constants[1:], p, *arrays)
+        super()._update(constants[1:], p, *arrays)

@@ -1,4 +1,4 @@
-"""Weight averaging: parameters as they were on average, to evaluate with."""
+"""Weight averaging: a moving average of the parameters, for evaluation."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Average:
     Parameters
     ----------
     optimizer : Optimizer
-        Whose parameters; the average starts as they are.
+        Optimizer of the parameters. The average starts with their values.
     decay : float
-        How much of the average is kept at an update, from 0 to below 1.
+        Weight of the old average in an update, from 0 to below 1.
 
     Attributes
     ----------
     values : ndarray
-        The average, in the order of ``optimizer.flat.values``.
+        The average, shape (P,), in the order of ``optimizer.flat.values``.
 
     Notes
     -----
@@ -65,14 +65,14 @@ class Average:
         self._away: Array | None = None
 
     def update(self) -> None:
-        """Take the parameters into the average; call it after each step."""
+        """Add the present parameters to the average. Call after each step."""
         if self._away is not None:
             raise ArgumentError(message("Average.update", "the parameters in place", "the average", "swap back first"))
         self.optimizer.flat.check_owned("Average.update")
         self.values += (1 - self.decay) * (self.optimizer.flat.values - self.values)
 
     def swap(self) -> None:
-        """Put the average where the parameters are, or the parameters back."""
+        """Exchange parameters and average: first the average becomes the parameters, the next call restores them."""
         flat = self.optimizer.flat
         if self._away is None:
             before = flat.values.copy()
@@ -84,7 +84,7 @@ class Average:
 
     @contextlib.contextmanager
     def swapped(self) -> Iterator[None]:
-        """Run a block with the average in place; the parameters come back however it ends."""
+        """Run a block with the average as parameters, and restore the parameters, also after an error."""
         self.swap()
         try:
             yield
@@ -92,12 +92,12 @@ class Average:
             self.swap()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the average, copied, its decay, and the names and shapes of the parameters."""
+        """Return a copy of the average, the decay, and the names and shapes of the parameters."""
         parameters = self.optimizer.flat.named_shapes()
         return {"decay": self.decay, "values": self.values.copy(), "parameters": parameters}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take what `state_dict` returned: all of it, or nothing if it is of other parameters."""
+        """Load what `state_dict` returned. Raise, with nothing changed, if it is of other parameters."""
         where = "Average.load_state_dict"
         if self._away is not None:
             raise ArgumentError(message(where, "the parameters in place", "the average", "swap back first"))

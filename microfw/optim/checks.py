@@ -1,4 +1,4 @@
-"""Checks that optimizers, schedules and hooks share: numbers in settings, and iterables of parameters."""
+"""Argument checks of optimizers, schedules and hooks: numbers, and iterables of parameters."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def as_list(values: Any, where: str, expected: str, fix: str = "pass model.param
     Raises
     ------
     ArgumentError
-        If ``values`` is not iterable, or is an iterator with nothing left, as where it was used before.
+        If ``values`` is not iterable, or is an exhausted iterator.
 
     Examples
     --------

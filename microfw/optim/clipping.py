@@ -1,4 +1,4 @@
-"""Clipping: gradients made smaller before a step."""
+"""Gradient clipping, by norm and by value."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ Array = np.ndarray[Any, Any]
 
 
 def clip_grad_norm(parameters: Any, max_norm: float) -> float:
-    """Scale all gradients together, so that their norm is at most ``max_norm``.
+    """Scale all gradients by one factor, so that their norm is at most ``max_norm``.
 
-    The norm is Euclidean, of all gradients as one vector ``g``; if it is larger,
+    The norm is the Euclidean norm of all gradients as one vector ``g``. If it is larger than ``max_norm``,
     ``g = g * max_norm / norm``.
 
     Parameters
     ----------
     parameters : Optimizer, Tensor or iterable of Tensor
-        Whose gradients; those that are None do not count. An empty list has norm 0; an iterator with nothing left,
-        which was most likely used before, is an error.
+        Parameters with the gradients to clip; gradients that are None are skipped. An empty list has norm 0. An
+        exhausted iterator is an error, since it was most likely used before.
     max_norm : float
         Above 0.
 
     Returns
     -------
     float
-        The norm before. If it is NaN or infinite then nothing was changed, and the optimizer's step will say
-        which parameter's gradient it is.
+        The norm before clipping. If it is NaN or infinite, no gradient is changed, and the optimizer's step raises an
+        error that names the parameter.
 
     Notes
     -----
@@ -53,7 +53,7 @@ def clip_grad_norm(parameters: Any, max_norm: float) -> float:
     gradients = _gradients(parameters, "clip_grad_norm")
     squared = sum([float(np.vdot(g, g)) for g in gradients], 0.0)
     if not math.isfinite(squared) and all(np.isfinite(g).all() for g in gradients):
-        # Only the squares overflow.
+        # The gradients are finite, their squares overflow.
         largest = max(float(np.abs(g).max(initial=0)) for g in gradients)
         norm = largest * math.sqrt(sum(float(np.square(g / largest, dtype=np.float64).sum()) for g in gradients))
     else:
@@ -65,20 +65,20 @@ def clip_grad_norm(parameters: Any, max_norm: float) -> float:
 
 
 def clip_grad_value(parameters: Any, max_value: float) -> float:
-    """Cut each entry of the gradients off at ``-max_value`` and ``max_value``.
+    """Limit each entry of the gradients to the range from ``-max_value`` to ``max_value``.
 
     Parameters
     ----------
     parameters : Optimizer, Tensor or iterable of Tensor
-        Whose gradients; those that are None do not count. As for `clip_grad_norm`.
+        As for `clip_grad_norm`.
     max_value : float
         Above 0.
 
     Returns
     -------
     float
-        The largest magnitude before. If it is NaN or infinite then nothing was changed, and the optimizer's
-        step will say which parameter's gradient it is.
+        The largest magnitude before clipping. If it is NaN or infinite, no gradient is changed, and the optimizer's
+        step raises an error that names the parameter.
 
     Examples
     --------
@@ -100,7 +100,7 @@ def clip_grad_value(parameters: Any, max_value: float) -> float:
 
 
 def _gradients(parameters: Any, where: str) -> list[Array]:
-    """Return the gradients that there are, each once; an optimizer's in one piece if all are there."""
+    """Return all gradients that are not None, each once; an optimizer's as one array if none is None."""
     flat = getattr(parameters, "flat", None)
     if flat is not None:
         if not flat.owner.taken_by and all(leaf.grad is not None for leaf in flat.leaves):

@@ -1,7 +1,7 @@
 """Flat buffers: all parameters in one array, all gradients in another.
 
-A step is then a few NumPy calls whatever the number of layers. Each parameter becomes a view of the
-first array, its gradient one of the second, so nothing is copied between them.
+An update is then a few NumPy calls for any number of layers. Each parameter is a view of the first array, and its
+gradient a view of the second, so nothing is copied between them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ Array = np.ndarray[Any, Any]
 
 
 def aligned(size: int, dtype: Any) -> Array:
-    """Return zeros that begin where a cache line does, which saves up to a fifth of the time of an operation."""
+    """Return zeros that start at a cache line."""
+    # An operation on aligned arrays takes up to a fifth less time.
     raw = np.zeros(size * np.dtype(dtype).itemsize + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + len(raw) - 64].view(dtype)
 
 
 class Owner:
-    """The mark that an optimizer leaves on the leaves that it steps; ``lost`` says who took them over."""
+    """Marks the leaves of an optimizer. ``taken_by`` names a leaf that another optimizer has taken; else ""."""
 
     __slots__ = ("taken_by",)
 
@@ -37,25 +38,27 @@ class Owner:
 
 
 class Flat:
-    """Parameters joined into one buffer.
+    """Parameters and gradients as views of two buffers.
 
     Parameters
     ----------
     parameters : iterable of Tensor
-        Leaves of one dtype. One that comes twice is counted once.
+        Leaves of one dtype. Repeated ones are counted once.
     where : str
-        Who asks, for errors.
+        Name of the caller in error messages.
     squares : bool
-        Whether a gradient whose square overflows is to be refused, for it would spoil a mean of squares.
+        Whether the optimizer squares gradients; then a gradient with a square that overflows is an error.
 
     Attributes
     ----------
-    values, gradients : ndarray
-        The buffers, of shape (P,).
+    values : ndarray
+        All parameters, shape (P,).
+    gradients : ndarray
+        All gradients, shape (P,).
     spans : list of slice
-        Where each parameter is.
+        The part of each parameter in both buffers.
     squared : float
-        The sum of the squares of the gradients at the last step.
+        Sum of the squares of all gradients at the last step.
     """
 
     def __init__(self, parameters: Iterable[Tensor], where: str, squares: bool = False) -> None:
@@ -101,9 +104,9 @@ class Flat:
             self.leaves.append(leaf)
 
     def ready(self) -> list[slice]:
-        """Return the spans that have a gradient, joined, after making sure that a step is possible.
+        """Check that a step is possible; return the spans with a gradient, neighbours joined.
 
-        Every leaf then counts a write, so that backward notices a graph that still needs the old values.
+        The version of every leaf increases, so that backward through a graph that needs the old values raises.
 
         Raises
         ------
@@ -116,7 +119,7 @@ class Flat:
         leaves, spans, whole = self.leaves, self.whole, self.gradients
         for leaf in leaves:
             if leaf.grad is None:
-                spans = self._some()
+                spans = self._present_spans()
                 break
         if spans is self.whole:
             self.squared = self._square(whole)
@@ -127,7 +130,7 @@ class Flat:
         return spans
 
     def write(self, values: Any) -> None:
-        """Set all parameters, so that backward notices it."""
+        """Set all parameters. Backward through a graph that needs the old values raises then."""
         self.check_owned(f"{self.where}.write")
         self.values[...] = values
         for leaf in self.leaves:
@@ -151,14 +154,14 @@ class Flat:
         Parameters
         ----------
         saved : list or None
-            What `named_shapes` returned; None for a state of an older version, which is not compared.
+            What `named_shapes` returned. None, in states of older versions, is not compared.
         where : str
-            Who asks, for errors.
+            Name of the caller in error messages.
 
         Notes
         -----
-        A name is the path from the outermost module that has listed its parameters, so that one may have more in
-        front: ``body.0.weight`` is ``0.weight`` where ``body`` has been used alone.
+        A name is the path from the outermost module that has listed its parameters. ``body.0.weight`` and
+        ``0.weight`` are the same parameter if ``body`` was used alone in one of the two runs.
         """
         if saved is None:
             return
@@ -188,14 +191,14 @@ class Flat:
         squared = float(np.vdot(g, g))
         if isfinite(squared):
             return squared
-        if not np.isfinite(g).all():  # the sum may overflow, and is cheap
-            self._blame()
+        if not np.isfinite(g).all():  # all finite: the sum has overflowed
+            self._refuse()
         if self.squares:
             most = float(np.sqrt(np.finfo(g.dtype).max))
-            self._blame(most, f"gradients below {most:.2g}, whose squares are finite", "clip them, or scale the loss")
+            self._refuse(most, f"gradients below {most:.2g}, whose squares are finite", "clip them, or scale the loss")
         return float(np.vdot(g.astype(np.float64), g))
 
-    def _some(self) -> list[slice]:
+    def _present_spans(self) -> list[slice]:
         spans: list[slice] = []
         for leaf, span in zip(self.leaves, self.spans, strict=True):
             if leaf.grad is None:
@@ -206,7 +209,7 @@ class Flat:
                 spans.append(span)
         return spans
 
-    def _blame(self, most: float = np.inf, expected: str = "finite gradients", fix: str = "") -> None:
+    def _refuse(self, most: float = np.inf, expected: str = "finite gradients", fix: str = "") -> None:
         for k, leaf in enumerate(self.leaves):
             if leaf.grad is not None and not (np.abs(leaf.grad) < most).all():
                 name = leaf.name or f"number {k}"

@@ -1,4 +1,4 @@
-"""Settings of an optimizer, and groups of parameters that have some of their own."""
+"""Hyperparameters of an optimizer, and groups of parameters with different ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from microfw.optim.checks import as_list
 
 
 class Settings(dict[str, Any]):
-    """An optimizer's settings by name; ``changed`` says that a step must look at them again."""
+    """Hyperparameters of an optimizer by name. ``changed``: whether one was set since the last step."""
 
     __slots__ = ("changed",)
 
@@ -26,15 +26,16 @@ class Settings(dict[str, Any]):
         return Settings, (dict(self),)
 
 
-class Setting:
-    """A setting as an attribute of its optimizer. It can be written at any time, and the next step checks it.
+class Hyperparameter:
+    """A hyperparameter, as an attribute of its optimizer. It can be set at any time; the next step checks it.
 
     Parameters
     ----------
     expected : str
-        What it must be, for errors.
-    good : callable
-        Tells whether a value is so. Numbers must be finite besides.
+        The condition, in words, for errors.
+    good : callable, optional
+        ``good(value)`` returns True if a value meets the condition. Numbers must also be finite. By default the
+        value must be True or False.
     """
 
     def __init__(self, expected: str = "True or False", good: Callable[[Any], bool] | None = None) -> None:
@@ -52,7 +53,7 @@ class Setting:
         optimizer.settings.changed = True
 
     def check(self, where: str, value: Any) -> None:
-        """Raise unless a value is as expected."""
+        """Raise unless a value meets the condition."""
         if self.good is None:
             if value not in (True, False):
                 raise ArgumentError(message(where, f"{self.name} to be {self.expected}", repr(value)))
@@ -67,10 +68,10 @@ class Setting:
 
 
 class Group:
-    """Parameters that share settings, side by side in the buffer.
+    """Parameters with the same hyperparameters, contiguous in the buffer.
 
-    ``group["lr"]`` is a setting as it holds for the group; writing it makes it the group's own. A group's
-    learning rate is kept as its ratio to the optimizer's, so that a schedule of that moves both.
+    ``group["lr"]`` returns the group's value, and assigning sets it for this group alone. A group's learning rate is
+    stored as the ratio to the optimizer's, so a schedule of the optimizer's rate changes both.
     """
 
     def __init__(self, common: Settings, own: dict[str, Any], count: int) -> None:
@@ -93,7 +94,7 @@ class Group:
         self.common.changed = True
 
     def all(self) -> dict[str, Any]:
-        """Return every setting as it holds here."""
+        """Return all hyperparameters of the group."""
         return {name: self[name] for name in self.common}
 
     def __repr__(self) -> str:
@@ -102,12 +103,12 @@ class Group:
 
 
 def split(parameters: Iterable[Any], settings: dict[str, Any], where: str) -> list[tuple[list[Any], dict[str, Any]]]:
-    """Return an optimizer's groups: parameters, and settings of their own.
+    """Return an optimizer's groups: parameters, and the hyperparameters set for them.
 
     Raises
     ------
     ArgumentError
-        If a group has no parameters, a setting that there is not, or a parameter of another group.
+        If a group has no parameters, an unknown hyperparameter, or a parameter of another group.
     """
     given = as_list(parameters, where, "at least one parameter")
     if not any(isinstance(group, dict) for group in given):
@@ -137,3 +138,9 @@ def split(parameters: Iterable[Any], settings: dict[str, Any], where: str) -> li
         seen |= {id(p) for p in tensors}
         parts.append((tensors, own))
     return parts
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Setting":
+        raise ImportError("microfw.optim.groups: expected the name Hyperparameter, got Setting, its former name")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

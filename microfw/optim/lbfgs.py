@@ -1,4 +1,4 @@
-"""L-BFGS: steps by an estimate of the curvature, for losses that are the same at each evaluation."""
+"""L-BFGS: steps that use an estimate of the inverse Hessian, for deterministic losses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from microfw.autograd.mode import MODE
 from microfw.autograd.phases import OTHER, UPDATE
 from microfw.errors import ArgumentError, NonFiniteError, message
 from microfw.optim.checks import as_list
-from microfw.optim.groups import Setting
+from microfw.optim.groups import Hyperparameter
 from microfw.optim.linesearch import Point, search
 from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Optimizer
 
@@ -27,38 +27,38 @@ def _counting(value: Any) -> bool:
 class LBFGS(Optimizer):
     """Limited-memory BFGS, with a line search for the strong Wolfe conditions.
 
-    An iteration moves the parameters ``x`` along ``d = -H g``, where ``H`` estimates the inverse of the
-    Hessian from the last pairs ``s = x' - x`` and ``y = g' - g``, and starts as ``s·y / y·y``. One `step` is up
-    to ``iterations`` of them, and evaluates the loss several times in each.
+    An iteration moves the parameters ``x`` along ``d = -H g``. ``H`` estimates the inverse Hessian from the last
+    pairs ``s = x' - x`` and ``y = g' - g``, starting from ``s·y / y·y`` times the identity. One `step` runs up to
+    ``iterations`` iterations, each with several evaluations of the loss.
 
     Parameters
     ----------
     parameters : iterable of Tensor
         ``model.parameters()``; no groups.
     lr : float
-        The first length that the line search tries, above 0; the length itself without a line search.
+        First length that the line search tries, above 0. Without a line search, the length of every iteration.
     iterations : int
-        How many a step makes at most.
+        Iterations of a step, at most.
     memory : int
-        How many pairs are kept.
+        Number of pairs kept.
     line_search : bool
-        Without it every step has length ``lr``, and the loss may rise.
+        Whether to search for the length. Without it the loss may rise.
     gradient_tolerance : float
-        A step ends where no entry of the gradient is larger.
+        A step ends when no entry of the gradient is larger.
     change_tolerance : float
-        A step ends where neither loss nor a parameter changes by more.
+        A step ends when the loss changes by less, or no parameter by more.
 
     Raises
     ------
     ArgumentError
-        If a setting is out of range, there are groups, or there is no parameter.
+        If a hyperparameter is out of range, or ``parameters`` is empty or has groups.
 
     Notes
     -----
-    A parameter without a gradient is left untouched. Pairs are formed of gradients of the same call of `step`,
-    so the batch may change from one step to the next, but within one the closure must compute the same loss
-    each time. An exception, also Ctrl-C, leaves parameters and memory as they were before the step. Vectors are
-    kept in float64. Source: Nocedal and Wright, "Numerical optimization", 2006, algorithms 7.4 and 7.5.
+    A parameter without a gradient is not changed. Both gradients of a pair come from the same call of `step`, so the
+    batch may change between steps; within a step the closure must compute the same loss each time. An exception, or
+    Ctrl-C, restores parameters and pairs as they were before the step. Vectors are float64. Source: Nocedal and Wright,
+    "Numerical optimization", 2006, algorithms 7.4 and 7.5.
 
     Examples
     --------
@@ -76,12 +76,12 @@ class LBFGS(Optimizer):
     True
     """
 
-    lr = Setting(*POSITIVE)
-    iterations = Setting("to be an integer of at least 1", _counting)
-    memory = Setting("to be an integer of at least 1", _counting)
-    line_search = Setting()
-    gradient_tolerance = Setting(*AT_LEAST_0)
-    change_tolerance = Setting(*AT_LEAST_0)
+    lr = Hyperparameter(*POSITIVE)
+    iterations = Hyperparameter("to be an integer of at least 1", _counting)
+    memory = Hyperparameter("to be an integer of at least 1", _counting)
+    line_search = Hyperparameter()
+    gradient_tolerance = Hyperparameter(*AT_LEAST_0)
+    change_tolerance = Hyperparameter(*AT_LEAST_0)
 
     takes_closure = True
 
@@ -112,26 +112,26 @@ class LBFGS(Optimizer):
         self.present = np.zeros(len(self.flat.leaves), bool)
 
     def step(self, closure: Callable[[], Any] | None = None) -> float:  # type: ignore[override]
-        """Minimise for some iterations.
+        """Run up to ``iterations`` iterations.
 
         Parameters
         ----------
         closure : callable
-            Forgets the gradients, computes the loss, calls its ``backward()`` and returns it.
+            Sets the gradients to None, computes the loss, calls ``loss.backward()`` and returns the loss.
 
         Returns
         -------
         float
-            The loss before.
+            The loss before the step.
 
         Raises
         ------
         ArgumentError
-            Without a closure, or if a setting was changed to something that cannot work.
+            Without a closure, or if a hyperparameter was set to an invalid value.
         GraphError
             If another optimizer has taken a parameter over.
         NonFiniteError
-            If the loss or a gradient is NaN or infinite to begin with; then no parameter has changed.
+            If the loss or a gradient is NaN or infinite before the step; then no parameter has changed.
         """
         if closure is None:
             fix = "pass a function that computes the loss, calls backward and returns it"
@@ -159,7 +159,7 @@ class LBFGS(Optimizer):
         if not math.isfinite(f):
             raise NonFiniteError(message("LBFGS.step", "a finite loss", f, "no parameter was changed"))
         present = np.array([leaf.grad is not None for leaf in self.flat.leaves])
-        if (present != self.present).any():  # curvature of other parameters
+        if (present != self.present).any():  # pairs of other parameters are useless
             self.pairs, self.present = [], present
         first, x = f, self.flat.values.astype(np.float64)
         for _ in range(self.iterations):
@@ -198,7 +198,7 @@ class LBFGS(Optimizer):
         return Point(t, f, g, math.nan)
 
     def _evaluate(self, closure: Callable[[], Any]) -> tuple[float, Array]:
-        """Return loss and gradient; what the closure takes is no part of the update's time."""
+        """Return loss and gradient. The closure's time is not counted as update."""
         if self._timer is not None:
             self._timer.switch(OTHER)
         try:
@@ -218,7 +218,7 @@ class LBFGS(Optimizer):
         return (f if np.isfinite(g).all() else math.nan), g
 
     def _direction(self, g: Array) -> Array:
-        """Multiply the gradient by the estimate of the inverse Hessian, in two loops, and turn round."""
+        """Return ``-H g`` by the two-loop recursion."""
         q, shares = -g, []
         for s, y in reversed(self.pairs):
             shares.append(np.dot(s, q) / np.dot(s, y))
@@ -231,13 +231,13 @@ class LBFGS(Optimizer):
         return q
 
     def state_dict(self) -> dict[str, Any]:
-        """Return settings and pairs, copied."""
+        """Return copies of hyperparameters and pairs."""
         shape = (len(self.pairs), self.flat.values.size)
         found = {name: np.array([pair[k] for pair in self.pairs]).reshape(shape) for k, name in enumerate("sy")}
         return super().state_dict() | found | {"present": self.present.copy()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take settings and pairs from `state_dict`; all of them, or none if anything is wrong."""
+        """Load what `state_dict` returned. Raise, with nothing changed, if an entry is missing or does not fit."""
         where = "LBFGS.load_state_dict"
         self.flat.check_same_parameters(state.get("parameters"), where)
         for name in ("s", "y", "present"):

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 DECREASE, CURVATURE = 1e-4, 0.9
-MOST = 25
-"""How many points a search tries."""
+MAX_POINTS = 25
+"""Points that a search evaluates at most."""
 
 
 class Point(NamedTuple):
-    """A point on the line: how far along, and value, gradient and slope there."""
+    """A point on the line: length along the direction; value, gradient and slope at it."""
 
     t: float
     f: float
@@ -23,27 +23,27 @@ class Point(NamedTuple):
 
 
 def search(evaluate: Callable[[float], tuple[float, Any]], d: Any, start: Point, t: float) -> Point | None:
-    """Find a point along ``d`` where the value fell and the slope flattened enough.
+    """Return a point along ``d`` that meets the strong Wolfe conditions, or the best point found.
 
-    The strong Wolfe conditions, for value ``f`` and slope ``f'`` at ``t``::
+    For value ``f`` and slope ``f'`` at length ``t``::
 
         f(t) <= f(0) + 1e-4 * t * f'(0)    and    |f'(t)| <= 0.9 * |f'(0)|
 
     Parameters
     ----------
     evaluate : callable
-        Returns value and gradient at ``t``; a value that is not finite counts as too far.
+        ``evaluate(t)`` returns value and gradient. A value that is not finite means that ``t`` is too large.
     d : ndarray
-        The direction, along which the value falls at first.
+        Descent direction, shape (P,).
     start : Point
-        At 0.
+        The point at length 0.
     t : float
-        Where to look first.
+        First length to try.
 
     Returns
     -------
     Point or None
-        The best point found; None if none is lower than the start.
+        None if no point has a lower value than the start.
 
     Notes
     -----
@@ -57,20 +57,20 @@ def search(evaluate: Callable[[float], tuple[float, Any]], d: Any, start: Point,
         return Point(t, f, g, slope)
 
     before = start
-    for k in range(MOST):
+    for k in range(MAX_POINTS):
         point = at(t)
         if not (point.f <= start.f + DECREASE * t * start.slope) or (k and point.f >= before.f):
-            return _zoom(at, start, before, point, MOST - k)
+            return _zoom(at, start, before, point, MAX_POINTS - k)
         if abs(point.slope) <= -CURVATURE * start.slope:
             return point
         if point.slope >= 0:
-            return _zoom(at, start, point, before, MOST - k)
+            return _zoom(at, start, point, before, MAX_POINTS - k)
         before, t = point, _within(before, point, 1.1 * t, 10 * t)
     return before
 
 
 def _zoom(at: Callable[[float], Point], start: Point, low: Point, high: Point, tries: int) -> Point | None:
-    """Narrow an interval down; ``low`` is the end with the lower value, and the slope there points inward."""
+    """Search between two points; ``low`` has the lower value, and its slope points into the interval."""
     for _ in range(tries):
         left, right = sorted((low.t, high.t))
         margin = 0.1 * (right - left)
@@ -89,7 +89,7 @@ def _zoom(at: Callable[[float], Point], start: Point, low: Point, high: Point, t
 
 
 def _within(a: Point, b: Point, least: float, most: float) -> float:
-    """Return where the cubic through two points is lowest, from ``least`` to ``most``."""
+    """Return the minimum between ``least`` and ``most`` of the cubic through two points."""
     if not math.isfinite(b.f) or not math.isfinite(b.slope):
         return (least + most) / 2
     first = a.slope + b.slope - 3 * (a.f - b.f) / (a.t - b.t)

@@ -1,4 +1,4 @@
-"""What all optimizers share: settings, groups, state beside the flat buffers, and when a step is refused."""
+"""The base of optimizers: hyperparameters, groups, state, checks before an update, and state dicts."""
 
 from __future__ import annotations
 
@@ -17,60 +17,49 @@ from microfw.optim.groups import Group, Settings, split
 Array = np.ndarray[Any, Any]
 
 
-def positive(value: Any) -> bool:
-    """Tell whether a value is above 0."""
-    return bool(value > 0)
+POSITIVE = ("above 0", lambda value: bool(value > 0))
+AT_LEAST_0 = ("at least 0", lambda value: bool(value >= 0))
+FRACTION = ("from 0 to below 1", lambda value: bool(0 <= value < 1))
 
+RENAMED = {"ARRAYS": "STATE", "COUNTS": "NEEDS_STEP", "_move": "_update"}
+"""Former names of what a subclass defines, each with its present name."""
 
-def at_least_0(value: Any) -> bool:
-    """Tell whether a value is 0 or above."""
-    return bool(value >= 0)
-
-
-def fraction(value: Any) -> bool:
-    """Tell whether a value is a share that leaves something, as the memory of an average must."""
-    return bool(0 <= value < 1)
-
-
-POSITIVE, AT_LEAST_0, FRACTION = ("above 0", positive), ("at least 0", at_least_0), ("from 0 to below 1", fraction)
-
-_vdot = getattr(np.vdot, "__wrapped__", np.vdot)  # without the search for arrays of other libraries
+_vdot = getattr(np.vdot, "__wrapped__", np.vdot)  # without NumPy's dispatch to arrays of other libraries
 
 
 class Optimizer:
-    """Base of optimizers: one is its settings, the arrays that it keeps, and `_move`, its update equations.
+    """Base of optimizers. A subclass defines hyperparameters, the names of its state, and `_update`, the equations.
 
-    Everything else is here, once: parameters without a gradient are left alone with their state, a gradient
-    that is not finite is refused before anything changes, groups have settings of their own, and copies,
-    pickles and `state_dict` carry all of it.
+    Parameters without a gradient keep their value and state. A gradient that is not finite raises before anything
+    changes. Groups have different hyperparameters. Copies, pickles and `state_dict` contain everything.
 
     Parameters
     ----------
     parameters : iterable of Tensor, or of dict
-        ``model.parameters()``, or groups such as ``{"params": model.body.parameters(), "lr": 0.01}``: what a
-        group does not set is as the optimizer's. They become views of one buffer, group by group, and their
-        gradients of another, which the next backward overwrites.
+        ``model.parameters()``, or groups such as ``{"params": model.body.parameters(), "lr": 0.01}``;
+        hyperparameters that a group does not set are the optimizer's. Parameters become views of one buffer, group by
+        group. Gradients become views of another, which the next backward overwrites.
     **settings : object
-        By name. Each is an attribute that can be changed between steps; the next step checks it.
+        Hyperparameters by name. Each is an attribute that can be changed between steps; the next step checks it.
 
     Attributes
     ----------
     groups : list of Group
-        ``optimizer.groups[1]["lr"]`` reads and sets a group's own setting. Setting ``optimizer.lr`` moves the
-        rates of all groups, which keep their ratio to it.
+        ``optimizer.groups[1]["lr"]`` reads and sets a group's value. Setting ``optimizer.lr`` changes the rates of all
+        groups, which keep their ratio to it.
 
     Examples
     --------
-    Only the signs of gradients (Bernstein et al., "signSGD", 2018):
+    Steps along the signs of gradients (Bernstein et al., "signSGD", 2018):
 
     >>> import numpy as np, microfw as mf
-    >>> from microfw.optim.groups import Setting
+    >>> from microfw.optim.groups import Hyperparameter
     >>> from microfw.optim.optimizer import POSITIVE
     >>> class SignSGD(mf.optim.Optimizer):
-    ...     lr = Setting(*POSITIVE)
+    ...     lr = Hyperparameter(*POSITIVE)
     ...     def __init__(self, parameters, lr):
     ...         super().__init__(parameters, lr=lr)
-    ...     def _move(self, constants, p, g, scratch):
+    ...     def _update(self, constants, p, g, scratch):
     ...         lr, = constants
     ...         p -= lr * np.sign(g)
     >>> p = mf.tensor([1.0, 2.0], requires_grad=True)
@@ -81,22 +70,28 @@ class Optimizer:
     tensor([0.9, 1.9], requires_grad=True)
     """
 
-    ARRAYS: ClassVar[tuple[str, ...]] = ()
-    """Names of the arrays that are kept beside the parameters, in the order in which `_move` takes them."""
+    STATE: ClassVar[tuple[str, ...]] = ()
+    """Names of the state arrays, in the order of the arguments of `_update`. Each is an attribute, shape (P,)."""
 
     SCRATCH: ClassVar[int] = 1
-    """How many arrays `_move` gets to compute in."""
+    """Number of scratch arrays that `_update` takes."""
 
-    COUNTS: ClassVar[bool] = False
-    """Whether `_move` needs the number of steps; it is then the last of the constants."""
+    NEEDS_STEP: ClassVar[bool] = False
+    """Whether `_update` needs the step number, from 1; it is then the last of the constants."""
 
     SQUARES: ClassVar[bool] = False
-    """Whether `_move` squares gradients."""
+    """Whether `_update` squares gradients; gradients with squares that overflow raise then."""
 
     takes_closure: ClassVar[bool] = False
-    """Whether `step` evaluates the loss itself, and so needs a function that does."""
+    """Whether `step` takes a function that computes the loss."""
 
     lr: Any
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for old, new in RENAMED.items():
+            if old in vars(cls):
+                raise ArgumentError(message(cls.__name__, f"the name {new}", old, f"rename {old} to {new}"))
 
     def __init__(self, parameters: Iterable[Any], **settings: Any) -> None:
         kind = type(self).__name__
@@ -107,24 +102,24 @@ class Optimizer:
         for group in self.groups:
             self._check(group.all())
         self.flat = Flat([p for tensors, _ in parts for p in tensors], kind, self.SQUARES)
-        self.counts = np.zeros(len(self.flat.parameters) if self.COUNTS else 0, np.int64)
-        for name in self.ARRAYS:
+        self.counts = np.zeros(len(self.flat.parameters) if self.NEEDS_STEP else 0, np.int64)
+        for name in self.STATE:
             setattr(self, name, self._buffer())
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Set the gradients to None."""
         for leaf in self.flat.leaves:
             leaf.grad = None
 
     @property
     def gradient_norm(self) -> float:
-        """The Euclidean norm of all gradients at the last step."""
+        """Euclidean norm of all gradients at the last step."""
         return sqrt(self.flat.squared)
 
-    # A step
+    # Update
 
     def step(self) -> None:
-        """Move the parameters that have a gradient.
+        """Update the parameters that have a gradient.
 
         Raises
         ------
@@ -133,7 +128,7 @@ class Optimizer:
         NonFiniteError
             If a gradient is NaN or infinite; then no parameter has changed.
         ArgumentError
-            If a setting was changed to something that cannot work.
+            If a hyperparameter was set to an invalid value.
         """
         for leaf in self.flat.leaves:
             if leaf.grad is None:
@@ -142,12 +137,12 @@ class Optimizer:
         self._step(missing=False)
 
     def _step(self, missing: bool) -> None:
-        """Take a step; ``missing`` is whether any parameter is without a gradient."""
+        """Update, and notify the timer. ``missing``: whether any parameter has no gradient."""
         timer = MODE.get().timer
         began = perf_counter_ns() if timer is not None else 0
         try:
-            if missing or not self._at_once():
-                self._closely()
+            if missing or not self.update_all():
+                self._update_present()
         except BaseException:
             if timer is not None:
                 timer.on_update_error(began)
@@ -155,16 +150,20 @@ class Optimizer:
         if timer is not None:
             timer.on_update(self, began)
 
-    def _at_once(self) -> bool:
-        """Take a step if nothing asks for a closer look, all parameters having a gradient; tell whether it did."""
-        if not self._clear():
+    def update_all(self) -> bool:
+        """Update all parameters if `preflight` returns True; return what it returns. All must have a gradient."""
+        if not self.preflight():
             return False
-        for part in self._counted() if self.COUNTS else self._whole:
-            self._move(*part)
+        for part in self._parts_with_step() if self.NEEDS_STEP else self.update_parts:
+            self._update(*part)
         return True
 
-    def _clear(self) -> bool:
-        """Get ready to move if nothing asks for a closer look; tell whether nothing does."""
+    def preflight(self) -> bool:
+        """Prepare an update of all parameters; return False, with nothing changed, if more checks are needed.
+
+        That is if a hyperparameter was set, another optimizer has taken a parameter, or the squares of the gradients
+        have no finite sum. A replayed update calls this method, then runs the NumPy calls of `_update`.
+        """
         flat = self.flat
         squared = float(_vdot(flat.gradients, flat.gradients))
         if self.settings.changed or flat.owner.taken_by or not isfinite(squared):
@@ -174,55 +173,58 @@ class Optimizer:
             leaf.version += 1
         return True
 
-    def _closely(self) -> None:
-        """Take a step where settings, gradients that are missing or not finite, or another owner have a say."""
+    def _update_present(self) -> None:
+        """Update the parameters that have a gradient, after all checks."""
         if self.settings.changed:
             self._prepare()
         flat = self.flat
         if flat.ready() is flat.whole:
-            parts = self._counted() if self.COUNTS else self._whole
+            parts = self._parts_with_step() if self.NEEDS_STEP else self.update_parts
         else:
-            parts = self._some()
+            parts = self._present_parts()
         for part in parts:
-            self._move(*part)
+            self._update(*part)
 
-    def _move(self, constants: Any, *arrays: Any) -> None:
-        """Take a step: ``arrays`` are parameters, gradients, what ARRAYS names, and scratch, all flat."""
-        raise NotImplementedError(f"{type(self).__name__}._move: expected update equations, got none")
+    def _update(self, constants: Any, *arrays: Any) -> None:
+        """Apply the update equations in place. ``arrays``: parameters, gradients, state, scratch; shape (n,) each."""
+        raise NotImplementedError(f"{type(self).__name__}._update: expected update equations, got none")
 
     def _constants(self, number: Callable[[Any], Any], settings: dict[str, Any]) -> tuple[Any, ...]:
-        """Return what `_move` needs of a group's settings.
+        """Return the constants of `_update` from a group's hyperparameters.
 
-        ``number`` makes an array of a number, which NumPy takes faster than the number. Where `_move` decides on
-        one, it must be a number, or None: a replayed update computes with new values, but does not decide anew.
+        ``number`` turns a number into an array of shape (). A constant on which `_update` branches must be a plain
+        value: a replayed update reads new values of arrays, but does not branch again.
         """
+        # An array of shape () is faster than a number in a NumPy call.
         return tuple(number(value) for value in settings.values())
 
-    def _number(self, value: Any) -> Array:
+    def _scalar(self, value: Any) -> Array:
         return np.array(value, self.flat.values.dtype)
 
     def _buffer(self) -> Array:
         return aligned(self.flat.values.size, self.flat.values.dtype)
 
     def _prepare(self) -> None:
-        """Check the settings, and cut the buffers by groups, unless it was done and is still right."""
+        """Check the hyperparameters, and compute constants and parts again if they have changed."""
         found = [group.all() for group in self.groups]
         for settings in found:
             self._check(settings)
-        ready = [self._constants(self._number, settings) for settings in found]
-        if not self._refilled(ready):
-            self._ready = ready
+        ready = [self._constants(self._scalar, settings) for settings in found]
+        if not self._refill(ready):
+            self._group_constants = ready
             self._scratch = [self._buffer() for _ in range(self.SCRATCH)]
-            self._group = [k for k, group in enumerate(self.groups) for _ in range(group.count)]
-            self._whole = self._parts()
-        self._even = len(set(self.counts.tolist())) < 2
+            self._group_of = [k for k, group in enumerate(self.groups) for _ in range(group.count)]
+            self.update_parts = self._parts()
+        self._same_count = len(set(self.counts.tolist())) < 2
         self.settings.changed = False
 
-    def _refilled(self, ready: list[tuple[Any, ...]]) -> bool:
-        """Give constants that are arrays new values, which replayed steps read; tell whether nothing else changes."""
-        if "_ready" not in self.__dict__:
+    def _refill(self, ready: list[tuple[Any, ...]]) -> bool:
+        """Write new values into constants that are arrays; return False if another constant differs."""
+        if "_group_constants" not in self.__dict__:
             return False
-        old, new = ([constant for constants in parts for constant in constants] for parts in (self._ready, ready))
+        old, new = (
+            [constant for constants in parts for constant in constants] for parts in (self._group_constants, ready)
+        )
         pairs = list(zip(old, new, strict=True))
         if any(type(a) is not type(b) or (type(a) is not np.ndarray and a != b) for a, b in pairs):
             return False
@@ -231,64 +233,64 @@ class Optimizer:
                 a[...] = b
         return True
 
-    def _counted(self) -> list[tuple[Any, ...]]:
+    def _parts_with_step(self) -> list[tuple[Any, ...]]:
         self.counts += 1
-        if not self._even:
+        if not self._same_count:
             return self._parts(self.counts.tolist())
         t = (int(self.counts[0]),)
-        return [(constants + t, *arrays) for constants, *arrays in self._whole]
+        return [(constants + t, *arrays) for constants, *arrays in self.update_parts]
 
-    def _some(self) -> list[tuple[Any, ...]]:
+    def _present_parts(self) -> list[tuple[Any, ...]]:
         present = [leaf.grad is not None for leaf in self.flat.leaves]
-        if not self.COUNTS:
+        if not self.NEEDS_STEP:
             return self._parts(present=present)
         self.counts += present
-        self._even = len(set(self.counts.tolist())) < 2
+        self._same_count = len(set(self.counts.tolist())) < 2
         return self._parts(self.counts.tolist(), present)
 
     def _parts(self, counts: list[int] | None = None, present: list[bool] | None = None) -> list[tuple[Any, ...]]:
-        """Return what steps together: neighbours that have a gradient, of one group, with as many steps before."""
+        """Return arguments of `_update`: one tuple for neighbours with a gradient, in one group, at one step number."""
         flat = self.flat
         keys: list[tuple[int, ...]] = []
         spans: list[slice] = []
         for k, span in enumerate(flat.spans):
             if present is not None and not present[k]:
                 continue
-            key = (self._group[k],) if counts is None else (self._group[k], counts[k])
+            key = (self._group_of[k],) if counts is None else (self._group_of[k], counts[k])
             if keys and keys[-1] == key and spans[-1].stop == span.start:
                 spans[-1] = slice(spans[-1].start, span.stop)
             else:
                 keys.append(key)
                 spans.append(span)
-        buffers = [flat.values, flat.gradients, *(getattr(self, name) for name in self.ARRAYS), *self._scratch]
+        buffers = [flat.values, flat.gradients, *(getattr(self, name) for name in self.STATE), *self._scratch]
         return [
-            (self._ready[key[0]] + key[1:], *(buffer[span] for buffer in buffers))
+            (self._group_constants[key[0]] + key[1:], *(buffer[span] for buffer in buffers))
             for key, span in zip(keys, spans, strict=True)
         ]
 
-    # Settings and state
+    # Hyperparameters and state
 
     def _check(self, settings: dict[str, Any]) -> None:
-        """Raise unless a group's settings make sense, each and together."""
+        """Raise unless a group's hyperparameters are valid, each and together."""
         for name, value in settings.items():
             getattr(type(self), name).check(type(self).__name__, value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return settings, groups' own settings, names and shapes of the parameters, and the arrays kept, copied."""
+        """Return hyperparameters, those of groups, names and shapes of the parameters, and copies of the state."""
         state = {**self.settings, "groups": [dict(group.own) for group in self.groups]}
         state |= {"group_sizes": [group.count for group in self.groups], "parameters": self.flat.named_shapes()}
-        if self.COUNTS:
+        if self.NEEDS_STEP:
             state["counts"] = self.counts.copy()
-        return state | {name: getattr(self, name).copy() for name in self.ARRAYS}
+        return state | {name: getattr(self, name).copy() for name in self.STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take settings and arrays from `state_dict`; all of them, or none if anything is wrong.
+        """Load what `state_dict` returned. Raise, with nothing changed, if an entry is missing or does not fit.
 
         Raises
         ------
         ArgumentError
-            If the state is of other parameters, by name, shape, order or group, or lacks an entry. States that older
-            versions saved have no names; they load where the arrays are as long.
+            If the state is of other parameters, by name, shape, order or group, or lacks an entry. States of older
+            versions have no names; they load if the arrays have the same length.
         """
         where = f"{type(self).__name__}.load_state_dict"
         self.flat.check_same_parameters(state.get("parameters"), where)
@@ -298,15 +300,15 @@ class Optimizer:
         sizes = [group.count for group in self.groups]
         if state.get("group_sizes", sizes) != sizes:
             raise ArgumentError(message(where, f"groups of {sizes} parameters", state["group_sizes"]))
-        for name in (*self.settings, *self.ARRAYS, *(["counts"] if self.COUNTS else [])):
+        for name in (*self.settings, *self.STATE, *(["counts"] if self.NEEDS_STEP else [])):
             if name not in state:
                 raise ArgumentError(message(where, f"an entry {name!r}", f"only {', '.join(state)}"))
         settings = Settings({name: state[name] for name in self.settings})
         groups = [Group(settings, dict(o), group.count) for o, group in zip(own, self.groups, strict=True)]
         for group in groups:
             self._check(group.all())
-        arrays = {name: self._like(name, state[name], where) for name in self.ARRAYS}
-        if self.COUNTS:
+        arrays = {name: self._like(name, state[name], where) for name in self.STATE}
+        if self.NEEDS_STEP:
             arrays["counts"] = self._like("counts", state["counts"], where)
         self.settings, self.groups = settings, groups
         for name, array in arrays.items():
@@ -320,7 +322,8 @@ class Optimizer:
         return array
 
     def __getstate__(self) -> dict[str, Any]:
-        made = ("_ready", "_scratch", "_group", "_even", "_whole")  # by _prepare, and views of the buffers
+        # Made by _prepare, with views of the buffers.
+        made = ("_group_constants", "_scratch", "_group_of", "_same_count", "update_parts")
         return {name: value for name, value in self.__dict__.items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

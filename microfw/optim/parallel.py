@@ -1,4 +1,4 @@
-"""Data-parallel training: the same model on each rank of MPI, gradients averaged in one call."""
+"""Data-parallel training over MPI: each rank has the same model; gradients are averaged before each update."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from microfw.autograd.phases import OTHER, UPDATE
 from microfw.errors import ArgumentError, MicrofwError, message
 
 PATIENCE = 60.0
-"""Seconds that a rank which failed waits for the others to hear of it, before it aborts them."""
+"""Seconds that a failed rank waits for the others to receive its error, before it aborts them."""
 
 
 class RankError(MicrofwError, RuntimeError):
-    """Another rank has failed, so that this one has to stop."""
+    """Another rank has failed."""
 
 
 class DataParallel:
-    """An optimizer whose gradients are averaged over the ranks of MPI before each step.
+    """An optimizer that averages the gradients over all MPI ranks before each step.
 
-    Every rank has the same model and a part of the data. A step is that of one process on the ranks' batches
-    joined, to rounding: gradients are weighted with the denominators of the batches' mean losses, if these are given,
-    and else alike. A `Trainer` gives them. Weights start as rank 0's.
+    Every rank has the same model and a part of the data. A step equals, up to rounding, that of one process on the
+    batches of all ranks joined: gradients are weighted by the denominators of the mean losses, if they are passed, else
+    equally. A `Trainer` passes them. All ranks start with the parameters of rank 0.
 
     Parameters
     ----------
     optimizer : SGD
-        Any optimizer on one flat buffer, made on every rank in the same way.
+        Any optimizer with flat buffers, made on every rank in the same way.
     comm : mpi4py.MPI.Comm, optional
-        Which ranks; all by default. Needs the extra ``mpi``.
+        The ranks; all by default. Needs the extra ``mpi``.
 
     Raises
     ------
     ArgumentError
-        If the optimizer has no flat buffer, or not as many parameters on every rank.
+        If the optimizer has no flat buffers, or ranks have different numbers of parameters.
     RankError
-        In `step`, on every rank but the one that has failed, if that one left a ``with`` block by an exception.
+        In `step`, on all other ranks, if an exception ended the ``with`` block of one rank.
 
     Notes
     -----
-    A step costs one Allreduce over the gradients and a few numbers more: the denominators, which parameters got a
-    gradient, and whether a rank has failed. A loss must be a mean. Layers that
-    normalise over a batch see their own rank's only, and noise is each rank's own. What fails outside of the block
-    is stopped by ``python -m mpi4py train.py``.
+    A step costs one Allreduce of the gradients and a few more numbers: denominators, which parameters have a gradient,
+    and which rank has failed. The loss must be a mean. Layers that normalise over a batch use the rank's own batch, and
+    random numbers differ between ranks. Start with ``python -m mpi4py train.py`` so that errors outside of the block
+    stop all ranks.
 
     Examples
     --------
@@ -85,7 +85,7 @@ class DataParallel:
 
     @property
     def lr(self) -> Any:
-        """The optimizer's learning rate."""
+        """Learning rate of the optimizer."""
         return self.optimizer.lr
 
     @lr.setter
@@ -93,25 +93,25 @@ class DataParallel:
         self.optimizer.lr = value
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Set the gradients to None."""
         self.optimizer.zero_grad()
 
     takes_denominator = True
-    """`step` needs to know what the mean loss was divided by."""
+    """Whether `step` takes the denominator of the mean loss."""
 
     def step(self, rows: float = 1) -> bool:
-        """Average the gradients, and move the parameters on every rank alike.
+        """Average the gradients, and make the same update on every rank.
 
         Parameters
         ----------
         rows : float
-            What the mean loss of this rank's batch was divided by, ``loss.denominator(targets)``: for most losses its
-            number of rows. 0 if the rank had no batch, as in a last step, or none of its rows count.
+            Denominator of the mean loss of this rank's batch, ``loss.denominator(targets)``: for most losses the
+            number of rows. 0 if the rank had no batch, as in a last step, or if no row counts.
 
         Returns
         -------
         bool
-            Whether the parameters moved; not if the denominators of all ranks are 0.
+            Whether there was an update; False if the denominators of all ranks are 0.
 
         Raises
         ------
@@ -139,7 +139,7 @@ class DataParallel:
         if self._failed.any():
             ranks = [int(rank) for rank in np.flatnonzero(self._failed)]
             reason = self.comm.bcast(None, root=ranks[0])
-            raise RankError(f"DataParallel.step: expected all ranks to go on, rank {ranks[0]} has failed: {reason}")
+            raise RankError(f"DataParallel.step: expected all ranks to continue, rank {ranks[0]} has failed: {reason}")
         if not self._rows > 0:
             return False
         if self.comm.size > 1:
@@ -149,7 +149,7 @@ class DataParallel:
         return True
 
     def _gather(self, rows: float) -> None:
-        """Put what this rank has to say into one buffer."""
+        """Write gradients, denominator and flags of this rank into one buffer."""
         self._sent[...] = 0
         self._rows[0] = rows
         if not rows:
@@ -162,7 +162,7 @@ class DataParallel:
                 self._present[k] = 1
 
     def _reduce(self, patience: float = np.inf) -> bool:
-        """Add up the buffers of all ranks; return False if the others did not come in time."""
+        """Sum the buffers of all ranks; return False if the others did not join within ``patience`` seconds."""
         request = self.comm.Iallreduce(sys.modules["mpi4py.MPI"].IN_PLACE, self._sent)
         if patience == np.inf:
             request.Wait()
@@ -180,7 +180,7 @@ class DataParallel:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        """Tell the others of an exception: they are waiting for this rank's gradients."""
+        """Send an exception to the other ranks, which are waiting for this rank's gradients."""
         if error is None or isinstance(error, RankError) or self.comm.size == 1:
             return
         import traceback
@@ -194,14 +194,14 @@ class DataParallel:
             self.comm.Abort(1)
         self.comm.bcast(reason, root=int(np.flatnonzero(self._failed)[0]))
 
-    # What a Trainer and checkpoints ask for
+    # State
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the optimizer's state, which is the same on every rank."""
+        """Return the optimizer's state; it is the same on every rank."""
         return self.optimizer.state_dict()  # type: ignore[no-any-return]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the optimizer's state."""
+        """Load the optimizer's state."""
         self.optimizer.load_state_dict(state)
 
     def __repr__(self) -> str:

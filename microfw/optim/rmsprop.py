@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.optim.groups import Setting
+from microfw.optim.groups import Hyperparameter
 from microfw.optim.optimizer import AT_LEAST_0, FRACTION, POSITIVE, Optimizer
 
 
@@ -29,25 +29,25 @@ class RMSprop(Optimizer):
     lr : float
         Learning rate, above 0.
     alpha : float
-        How much of the running means is kept at a step, from 0 to below 1.
+        Decay rate of the running means, from 0 to below 1.
     eps : float
-        Bounds the step where gradients are small; above 0.
+        Added to the root, so that small gradients give bounded steps; above 0.
     momentum : float
         From 0 to below 1.
     centered : bool
-        Divide by an estimate of the standard deviation, not of the root of the mean square.
+        Divide by an estimate of the standard deviation, not by the root mean square.
     weight_decay : float
-        Pull towards 0, at least 0.
+        L2 penalty: adds ``weight_decay * p`` to the gradient; at least 0.
 
     Raises
     ------
     ArgumentError
-        If a setting is out of range, or there is no parameter.
+        If a hyperparameter is out of range, or ``parameters`` is empty.
 
     Notes
     -----
-    A parameter without a gradient this step is left untouched, its state too. A variance that rounding turned
-    negative counts as 0. Sources: Tieleman and Hinton, "Neural networks for machine learning", lecture 6.5,
+    A parameter without a gradient in a step keeps its value and its state. A variance that is negative by rounding
+    counts as 0. Sources: Tieleman and Hinton, "Neural networks for machine learning", lecture 6.5,
     2012; centered: Graves, "Generating sequences with recurrent neural networks", 2013, equations 38 to 41,
     in PyTorch's form.
 
@@ -62,13 +62,13 @@ class RMSprop(Optimizer):
     tensor([0.98, 1.98], requires_grad=True)
     """
 
-    lr = Setting(*POSITIVE)
-    alpha = Setting(*FRACTION)
-    eps = Setting(*POSITIVE)
-    momentum = Setting(*FRACTION)
-    centered = Setting()
-    weight_decay = Setting(*AT_LEAST_0)
-    ARRAYS = ("square", "mean", "velocity")
+    lr = Hyperparameter(*POSITIVE)
+    alpha = Hyperparameter(*FRACTION)
+    eps = Hyperparameter(*POSITIVE)
+    momentum = Hyperparameter(*FRACTION)
+    centered = Hyperparameter()
+    weight_decay = Hyperparameter(*AT_LEAST_0)
+    STATE = ("square", "mean", "velocity")
     SQUARES = True
 
     def __init__(
@@ -91,7 +91,7 @@ class RMSprop(Optimizer):
         keep = number(alpha), number(1 - alpha)
         return number(lr), *keep, number(eps), number(momentum) if momentum else None, centered, weight_decay
 
-    def _move(self, constants: Any, p: Any, g: Any, square: Any, mean: Any, v: Any, s: Any) -> None:
+    def _update(self, constants: Any, p: Any, g: Any, square: Any, mean: Any, v: Any, s: Any) -> None:
         lr, alpha, new, eps, momentum, centered, weight_decay = constants
         if weight_decay:
             g = g + weight_decay * p

@@ -1,7 +1,7 @@
 """Learning rates as functions of the step, or of the epoch: ``optimizer.lr = schedule(step)``.
 
-Any function of a number does; these are the usual ones, as plain data that can be called. The first step is
-number 0. `microfw.training.LearningRate` sets them in a Trainer.
+A schedule is any function of a number; these are the usual ones, as dataclasses that can be called. The first step
+has number 0. `microfw.training.LearningRate` applies a schedule in a Trainer.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _end(schedule: Any) -> None:
 
 @dataclass(frozen=True)
 class StepDecay:
-    """A rate that is multiplied by ``factor`` after every so many steps: ``lr * factor**(step // every)``.
+    """Rate multiplied by ``factor`` after every ``every`` steps: ``lr * factor**(step // every)``.
 
     Examples
     --------
@@ -65,7 +65,7 @@ class StepDecay:
 
 @dataclass(frozen=True)
 class Exponential:
-    """A rate that is multiplied by ``factor`` after each step: ``lr * factor**step``.
+    """Rate multiplied by ``factor`` after each step: ``lr * factor**step``.
 
     Examples
     --------
@@ -86,9 +86,9 @@ class Exponential:
 
 @dataclass(frozen=True)
 class Cosine:
-    """Half a cosine from ``lr`` to ``end``, which stays: ``end + (lr - end) * (1 + cos(pi * step / steps)) / 2``.
+    """Half a cosine from ``lr`` to ``end``, then constant: ``end + (lr - end) * (1 + cos(pi * step / steps)) / 2``.
 
-    An ``end`` of 0 is reached at ``steps``, the first step that is no longer wanted; an optimizer refuses it.
+    The rate is ``end`` from step ``steps`` on. If ``end`` is 0, that step raises: optimizers need a rate above 0.
     Source: Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", 2017, equation 5,
     without restarts.
 
@@ -115,11 +115,11 @@ class Cosine:
 
 @dataclass(frozen=True)
 class OneCycle:
-    """Up from ``lr / start`` to ``lr`` in the first share of the steps, then down to ``lr / start / end``.
+    """Rise from ``lr / start`` to ``lr`` in the share ``rise`` of the steps, then fall to ``lr / start / end``.
 
-    Both ways are half a cosine, and the last value stays. Source: Smith and Topin, "Super-convergence: very
-    fast training of neural networks using large learning rates", 2018, with the cosines and the defaults that
-    PyTorch has. Momentum stays as it is.
+    Both are half a cosine; after that the rate is constant. Momentum is not changed. Source: Smith and Topin,
+    "Super-convergence: very fast training of neural networks using large learning rates", 2018, with PyTorch's cosines
+    and defaults.
 
     Examples
     --------
@@ -153,11 +153,11 @@ class OneCycle:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """A straight line from a share of a rate up to it, and then the schedule that is given, from its step 0.
+    """Linear rise from the share ``start`` of a schedule's first rate, then the schedule, from its step 0.
 
-    ``schedule(0) * (start + (1 - start) * step / steps)``, and from ``steps`` on ``schedule(step - steps)``.
-    A number stands for a rate that stays. The warm-up is at most as long as the schedule that follows, where that
-    has a number of steps. Source: Goyal et al., "Accurate, large minibatch SGD: training
+    ``schedule(0) * (start + (1 - start) * step / steps)`` for the first ``steps`` steps, then
+    ``schedule(step - steps)``. A number instead of a schedule is a constant rate. ``steps`` must not be above those of
+    the schedule, if it has a number of steps. Source: Goyal et al., "Accurate, large minibatch SGD: training
     ImageNet in 1 hour", 2017, section 2.2.
 
     Examples
@@ -193,17 +193,19 @@ class WarmUp:
 
 @dataclass
 class ReduceOnPlateau:
-    """A rate that falls when a metric has not improved for more than ``patience`` calls: ``lr = plateau(metric)``.
+    """Rate that falls when a metric has not improved for more than ``patience`` calls: ``lr = plateau(metric)``.
 
     An improvement is a value below ``best - threshold * abs(best)``, or above ``best + threshold * abs(best)`` with
     ``mode="max"``. (PyTorch's ``best * (1 - threshold)`` counts a worse value as an improvement where ``best`` is
-    below 0.) After a fall, ``cooldown`` calls are not counted. NaN is no improvement. The schedule has a state, so it
-    is not a function of the step; `state_dict` returns that state, and `reset` returns to the start.
+    below 0.) After a fall, ``cooldown`` calls are not counted. NaN is no improvement. The schedule has a state,
+    so it is not a function of the step.
 
     Attributes
     ----------
-    lr, base_lr : float
-        The rate at present, and at the start.
+    lr : float
+        The present rate.
+    base_lr : float
+        The rate at the start.
     best : float
         The best value so far; infinite before the first.
 
@@ -243,13 +245,13 @@ class ReduceOnPlateau:
         _end(self)
 
     def reset(self) -> None:
-        """Return to the start: the first rate, and no metric seen."""
+        """Restore the first rate, and forget all metrics."""
         self.lr = self.base_lr
         self.best = math.inf if self.mode == "min" else -math.inf
         self.bad = self.resting = 0
 
     def __call__(self, metric: Any) -> float:
-        """Take a metric, and return the rate from here on."""
+        """Return the rate after one more value of the metric."""
         try:
             value = float("" if isinstance(metric, str | bytes) else metric)
         except (TypeError, ValueError):
@@ -270,13 +272,13 @@ class ReduceOnPlateau:
         return value < self.best - least if self.mode == "min" else value > self.best + least
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything, as plain data."""
+        """Return settings and state, as plain data."""
         return asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take what `state_dict` returned: all of it, or nothing if a part is missing or cannot work.
+        """Load what `state_dict` returned. Raise, with nothing changed, if an entry is missing or out of range.
 
-        States of older versions, which have no ``base_lr``, leave it as it is.
+        States of older versions have no ``base_lr``; then it is not changed.
         """
         taken = {"base_lr": self.base_lr} | dict(state)
         missing = [name for name in self.state_dict() if name not in taken]
@@ -292,7 +294,7 @@ class ReduceOnPlateau:
         _integer(other, "resting", 0)
         if not isinstance(other.best, float) and not is_real(other.best):
             raise ArgumentError(message("ReduceOnPlateau.load_state_dict", "best to be a number", repr(other.best)))
-        if math.isnan(other.best):  # how older versions wrote that no metric was seen
+        if math.isnan(other.best):  # written by older versions if no metric was seen
             other.best = math.inf if other.mode == "min" else -math.inf
         vars(self).update(vars(other))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, message
-from microfw.optim.groups import Setting
+from microfw.optim.groups import Hyperparameter
 from microfw.optim.optimizer import AT_LEAST_0, FRACTION, POSITIVE, Optimizer
 
 
@@ -24,25 +24,25 @@ class SGD(Optimizer):
     Parameters
     ----------
     parameters : iterable of Tensor, or of dict
-        ``model.parameters()``, or groups; see `Optimizer`. They become views of one buffer, and their gradients
-        of another, which the next backward overwrites.
+        ``model.parameters()``, or groups; see `Optimizer`. They become views of one buffer. Their gradients become
+        views of another, which the next backward overwrites.
     lr : float
-        Learning rate, above 0. Can be changed between steps.
+        Learning rate, above 0; can be changed between steps.
     momentum : float
         From 0 to below 1.
     nesterov : bool
-        Look ahead along the momentum; needs one.
+        Use Nesterov momentum; needs ``momentum`` above 0.
     weight_decay : float
-        Pull towards 0, at least 0.
+        L2 penalty: adds ``weight_decay * p`` to the gradient; at least 0.
 
     Raises
     ------
     ArgumentError
-        If a setting is out of range, or there is no parameter.
+        If a hyperparameter is out of range, or ``parameters`` is empty.
 
     Notes
     -----
-    A parameter without a gradient this step is left untouched, its momentum and decay too. Sources: Polyak,
+    A parameter without a gradient in a step keeps its value and its velocity. Sources: Polyak,
     "Some methods of speeding up the convergence of iteration methods", 1964; Sutskever et al., "On the
     importance of initialization and momentum in deep learning", 2013, equations 3 and 4, in PyTorch's form.
 
@@ -57,11 +57,11 @@ class SGD(Optimizer):
     tensor([0.8, 1.6], requires_grad=True)
     """
 
-    lr = Setting(*POSITIVE)
-    momentum = Setting(*FRACTION)
-    nesterov = Setting()
-    weight_decay = Setting(*AT_LEAST_0)
-    ARRAYS = ("velocity",)
+    lr = Hyperparameter(*POSITIVE)
+    momentum = Hyperparameter(*FRACTION)
+    nesterov = Hyperparameter()
+    weight_decay = Hyperparameter(*AT_LEAST_0)
+    STATE = ("velocity",)
 
     def __init__(
         self,
@@ -80,16 +80,16 @@ class SGD(Optimizer):
             raise ArgumentError(message("SGD", "a momentum above 0 with nesterov=True", settings["momentum"]))
 
     def _constants(self, number: Callable[[Any], Any], settings: dict[str, Any]) -> tuple[Any, ...]:
-        # A test for None takes less time than one for 0.
+        # None, not 0: a test for None is faster in `_update`.
         momentum, weight_decay = settings["momentum"] or None, settings["weight_decay"] or None
         return number(settings["lr"]), momentum and number(momentum), settings["nesterov"], weight_decay
 
-    def _move(self, constants: Any, p: Any, g: Any, v: Any, scratch: Any) -> None:
+    def _update(self, constants: Any, p: Any, g: Any, v: Any, scratch: Any) -> None:
         lr, momentum, nesterov, weight_decay = constants
         if weight_decay is not None:
             g = g + weight_decay * p
         if momentum is not None:
-            np.multiply(v, momentum, v)  # an operator in place takes longer than a call
+            np.multiply(v, momentum, v)  # faster than an in-place operator
             np.add(v, g, v)
             if nesterov:
                 np.multiply(v, momentum, scratch)

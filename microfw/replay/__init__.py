@@ -1,4 +1,4 @@
-"""A training step captured once, and replayed as the NumPy calls that it came down to."""
+"""Training steps captured as a list of NumPy calls, and replayed without running the Python that made them."""
 
 from __future__ import annotations
 
@@ -13,44 +13,45 @@ __all__ = ["CompiledStep", "compile"]
 
 
 def compile(f: Callable[..., Any], optimizer: Optimizer) -> CompiledStep:
-    """Return a function that does a whole training step, and replays it when it has seen it twice.
+    """Return a function that runs a whole training step, and replays it from the third call on.
 
-    ``step(*arrays)`` does what these lines do, bit for bit::
+    ``step(*arrays)`` gives the same bits as::
 
         optimizer.zero_grad()
         loss = f(*arrays)
         loss.backward()
         optimizer.step()
 
-    The first two calls for each shape and dtype of the arguments run just so, and are compared. From then on
-    the NumPy calls that they came down to run from a list, into memory that is there already.
+    The first two calls for each shape and dtype of the arguments run these lines, and the ops of both are compared.
+    Later calls replay the NumPy calls of the second one, with results written into preallocated memory.
 
     Parameters
     ----------
     f : callable
-        ``f(*arrays)`` returns the loss, a scalar Tensor, or a tuple whose first entry it is. It gets Tensors:
-        floats in the dtype of the parameters, integers as they are.
+        ``f(*arrays)`` returns the loss, a scalar Tensor, or a tuple with the loss first. ``f`` is called with
+        Tensors: floats cast to the dtype of the parameters, integers in their own dtype.
     optimizer : optimizer
-        Owns all parameters that ``f`` trains. Its settings, such as ``lr``, may change between steps.
+        Owns all parameters that ``f`` trains. Hyperparameters, such as ``lr``, may change between steps.
 
     Returns
     -------
     CompiledStep
-        ``step(*arrays)`` returns what ``f`` returns, as Tensors without a graph. ``step.explain()`` says what
-        is replayed and what is not, and why; ``print(step)`` shows the calls.
+        ``step(*arrays)`` returns what ``f`` returns, as Tensors without a graph. ``step.explain()`` lists the shapes
+        that are replayed, and why others are not. ``print(step)`` shows the calls.
 
     Raises
     ------
     ArgumentError
-        If ``f`` is no function, or the optimizer is none.
+        If ``f`` is not callable, or ``optimizer`` is not an Optimizer or takes a closure.
 
     Notes
     -----
-    Side effects of ``f`` happen only in steps that run eagerly. What ``f`` can reach is compared before each replay:
-    settings of modules, attributes of objects, entries of containers, variables. A change makes the step captured
-    again; what cannot be compared makes it run every time, and `CompiledStep.explain` names it. A step that reads a
-    value of a Tensor, such as a branch on the loss, runs every time too. At replays 16, 64, 256 and so on the plan
-    is compared with an eager step again; a difference drops the plan with a `ReplayWarning`.
+    Side effects of ``f`` happen only in steps that run eagerly. Before each replay, everything that ``f`` can reach is
+    compared: settings of modules, attributes of objects, entries of containers, variables. After a change the step is
+    captured again. If ``f`` uses something that cannot be compared, every step runs eagerly, and
+    `CompiledStep.explain` names it. A step that reads a value of a Tensor, such as a branch on the loss, also runs
+    eagerly every time. At replays 16, 64, 256 and so on the plan is compared with an eager step again; a difference
+    drops the plan with a `ReplayWarning`.
 
     Examples
     --------

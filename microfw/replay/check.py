@@ -1,4 +1,4 @@
-"""A plan is held against the eager step again and again: what it cannot know of must not go wrong for long."""
+"""Compare replayed with eager steps at intervals, to find dependencies that no guard covers."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from microfw.autograd.phases import CHECK
 from microfw.autograd.state_discovery import iter_reachable
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ReplayError, ReplayWarning, message
-from microfw.replay.observe import Signature, Watch, constant
+from microfw.replay.observe import CaptureObserver, Signature, constant
 from microfw.replay.replayed import FIRST_CHECK, Replay
 from microfw.replay.verification import Difference, StepState
 
 
-def verify(step: Any, key: Any, replay: Replay, arrays: Any, between: Any, update: Any) -> Any:
-    """Do a step by the plan and once more eagerly, and compare every bit; the eager step is the one that counts."""
+def run_checked(step: Any, key: Any, replay: Replay, arrays: Any, on_loss: Any, update: Any) -> Any:
+    """Replay a step, restore the state, run the step eagerly, and compare all bits. The eager step is kept."""
     timer = MODE.get().timer
     phase = timer.switch(CHECK) if timer is not None else CHECK
-    replay.count_check()
-    known = type(step.optimizer).__module__.startswith("microfw.")  # others may keep state that no copy is made of
+    replay.schedule_check()
+    known = type(step.optimizer).__module__.startswith("microfw.")  # `StepState` does not copy all state of others
     both = bool(update) and known
     before = replay.state()
     try:
-        planned = replay.attempt(arrays, both)
+        planned = replay.try_replay(arrays, both)
     finally:
         before.restore()
         if timer is not None:
             timer.switch(phase)
-    made = step._eager(arrays, between)
+    made = step._eager(arrays, on_loss)
     if both:
         step._update(update)
     if planned is not None:
@@ -43,9 +43,9 @@ def verify(step: Any, key: Any, replay: Replay, arrays: Any, between: Any, updat
 
 
 def _drop(step: Any, key: Any, replay: Replay, before: StepState, arrays: Any, difference: Difference) -> None:
-    """Take a plan that gives something else than the eager step away, for good, and say so."""
+    """Drop a plan whose results differ from the eager step, and raise or warn."""
     step.replays.pop(key, None)
-    step._runs = {}
+    step._programs = {}
     step.dropped[key] = difference.where
     if difference.rounding:
         step._refuse(key, f"a replay gives other last digits for {difference.where}")
@@ -67,12 +67,12 @@ def _drop(step: Any, key: Any, replay: Replay, before: StepState, arrays: Any, d
 
 
 def _cause(step: Any, replay: Replay, arrays: Any) -> str:
-    """Return the setting or array in which the step is not the one that was captured, as far as can be found."""
-    watch, inputs = Watch(), [constant(a) for a in arrays]
+    """Return in which setting or array the step differs from the captured one; "" if none is found."""
+    observer, inputs = CaptureObserver(), [constant(a) for a in arrays]
     tensors = [x for x in iter_reachable(step.f) if isinstance(x, Tensor) and x._leaf is not None]
     try:
-        with mode(observer=watch, timer=None):
+        with mode(observer=observer, timer=None):
             step.f(*inputs)
-        return Signature(watch, [*inputs, *tensors]).difference(replay.signature) or ""
+        return Signature(observer, [*inputs, *tensors]).difference(replay.signature) or ""
     except Exception as error:
         return str(error)

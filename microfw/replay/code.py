@@ -1,4 +1,4 @@
-"""What code depends on: the variables, modules, defaults and attributes that a function names."""
+"""Guards for functions: the variables, modules, defaults and attributes that their code names."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ NAMED_BY: dict[Any, frozenset[str]] = {
     **dict.fromkeys((repr, str, format, print, ascii), FORMATTING),
     **dict.fromkeys((getattr, vars, locals), frozenset({"getattr"})),
 }
-"""Names that builtin functions use."""
+"""Names of methods and functions that builtin functions use."""
 
 CACHE = type(functools.cache(len))
 
 
 class Code(Contents):
-    """Values with what the code among them names; `Dependencies` finds them."""
+    """Values, and what the code among them names; the base of `Dependencies`."""
 
     names: frozenset[str]
     found: set[str]
@@ -30,16 +30,16 @@ class Code(Contents):
     _weak: list[tuple[Any, Path]]
 
     def _attributes(self, x: Any, path: Path) -> None:
-        """Look at an object's attributes."""
+        """Inspect an object's attributes."""
         raise NotImplementedError
 
     def _type(self, kind: Any, path: Path) -> None:
-        """Look at the class of an object."""
+        """Inspect the class of an object."""
         raise NotImplementedError
 
     def _function(self, f: Any, path: Path) -> None:
         op = f.__dict__.get("op")
-        if isinstance(op, Op):  # called by generated code, which depends on its declaration alone
+        if isinstance(op, Op):  # generated code calls it, which depends only on its declaration
             for part in (op.value, op._rules, *op.aux.values()):
                 self._visit(part, path)
             return
@@ -63,7 +63,7 @@ class Code(Contents):
             self._attributes(f, path)
         if theirs:
             return
-        self.tests.append(f"{name}.__code__ is {self._name(code)}")
+        self.guards.append(f"{name}.__code__ is {self._name(code)}")
         self.values.append((code, path))
         names = code_names(code)
         self.found |= names.attributes
@@ -97,7 +97,7 @@ class Code(Contents):
             self._visit(function.__self__, path)
 
     def _name_of_builtin(self, function: Any) -> None:
-        """Note that code may call ``getattr``, ``repr`` and the like, by another name."""
+        """Record the names that a builtin such as ``getattr`` or ``repr`` uses, under whichever name it is called."""
         for known, names in NAMED_BY.items():
             if function is known:
                 self.found |= names
@@ -122,9 +122,9 @@ class Code(Contents):
         self._slot(f"{self._name(made)}.get(None)", made.get(None), path)
 
     def _cache(self, made: Any, path: Path) -> None:
-        found = Noted(made.cache_info()[1::2])  # misses, and how many are kept: hits change nothing
+        found = Noted(made.cache_info()[1::2])  # misses and size; hits do not change results
         self.values.append((found, path))
-        self.tests.append(f"{self._name(made)}.cache_info()[1::2] == {self._name(found)}")
+        self.guards.append(f"{self._name(made)}.cache_info()[1::2] == {self._name(found)}")
         self._visit(made.__wrapped__, path)
 
     def _logger(self, made: Any, path: Path) -> None:

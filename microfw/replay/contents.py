@@ -1,4 +1,4 @@
-"""Values that are compared, and the contents of arrays and containers."""
+"""Guards for values, and for the contents of arrays and containers."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ import numpy as np
 from microfw.replay.outside import reads_outside
 from microfw.replay.values import ATOMS, INERT, Noted, Path, in_library, is_locked
 
-MAX_TESTS = 2048
-"""A test takes about 25 ns at each step, so these take 50 us."""
+MAX_GUARDS = 2048
+"""Guards of one plan. A guard takes about 25 ns at each step, so these take 50 us."""
 
 MAX_BYTES = 1 << 17
-"""So many bytes of arrays take about 15 us to compare."""
+"""Bytes of arrays that are compared at each step, which takes about 15 us."""
 
 MAX_VISITS = 20_000
 
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 
 LONG = 16
-"""Longer containers are compared by the identities of their elements in one expression."""
+"""Containers with more elements are compared by the ids of all elements in one expression."""
 
 
 class Contents:
-    """Values with the tests that they are as they were; `Dependencies` finds them."""
+    """Values with guards that they have not changed; the base of `Dependencies`."""
 
     values: list[tuple[Any, Path]]
-    tests: list[str]
+    guards: list[str]
     bound: dict[str, Any]
     problem: str
     _names: dict[int, str]
@@ -40,19 +40,19 @@ class Contents:
     _bytes: int
     _todo: list[tuple[Any, Path, Callable[[Any, Path], None]]]
 
-    def _look_of(self, value: Any) -> Callable[[Any, Path], None]:
-        """Return what looks into a value."""
+    def _inspector_of(self, value: Any) -> Callable[[Any, Path], None]:
+        """Return the method that inspects a value."""
         raise NotImplementedError
 
     def _own_kind(self, x: Any, path: Path) -> None:
-        """Look at the attributes and the class of an object that is a number, an array or a container too."""
+        """Inspect the attributes and the class of an object that is also a number, an array or a container."""
         raise NotImplementedError
 
     def _refuse(self, path: Path, why: str) -> None:
         self.problem = self.problem or f"it depends on {path}, {why}"
 
     def _name(self, value: Any) -> str:
-        """Return the name of an object in tests."""
+        """Return the name of an object in guards."""
         name = self._names.get(id(value))
         if name is None:
             name = self._names[id(value)] = f"dep{len(self._names)}"
@@ -60,17 +60,17 @@ class Contents:
         return name
 
     def _slot(self, text: str, value: Any, path: Path) -> None:
-        """Test that an expression still gives a value, and look into the value."""
+        """Add a guard that an expression gives a value, and inspect the value."""
         name = self._name(value)
         kind = type(value)
         test = f"{text} is {name}"
         if kind in (bool, int, str, bytes) or (kind is float and value and not isnan(value)):
             test = f"({test} or type({text}) is {kind.__name__} and {text} == {name})"
-        self.tests.append(test)
+        self.guards.append(test)
         self._visit(value, path)
 
     def _visit(self, value: Any, path: Path) -> None:
-        """Note a value, and remember to look into it."""
+        """Record a value, and schedule its inspection."""
         kind = type(value)
         if isinstance(value, ATOMS) and in_library(kind) and not isinstance(value, pathlib.Path):
             self.values.append((value, path))
@@ -87,7 +87,7 @@ class Contents:
             return
         self.values.append((value, path))
         if not isinstance(value, INERT) or getattr(value, "__self__", None) is not None:
-            self._todo.append((value, path, self._look_of(value)))
+            self._todo.append((value, path, self._inspector_of(value)))
             if isinstance(value, CONTAINERS) and not in_library(kind):
                 self._todo.append((value, path, self._own_kind))
 
@@ -106,10 +106,10 @@ class Contents:
         else:
             content = array.tobytes()
             self.values.append(((array.shape, array.dtype, content), path))
-            self.tests.append(f"{self._name(array)}.tobytes() == {self._name(content)}")
+            self.guards.append(f"{self._name(array)}.tobytes() == {self._name(content)}")
 
     def _tensor(self, tensor: Any, path: Path) -> None:
-        leaf = tensor._leaf  # whose changes are counted, and whose values are read at each step
+        leaf = tensor._leaf  # its changes are counted, and its values are read at each step
         self.values.append((tensor._array if leaf is not None else None, path))
         self.values.append(((tensor._node is None, leaf is not None and bool(leaf.hooks)), path))
 
@@ -127,12 +127,12 @@ class Contents:
                 self._slot(f"{name}.get({repr(key) if type(key) in (str, int) else self._name(key)})", value, step)
 
     def _same_copy(self, text: str, found: Any) -> None:
-        """Test that an expression gives a tuple of the same elements."""
-        self.tests.append(f"{text} == {self._name(Noted(found))}")
+        """Add a guard that an expression gives a tuple of the same elements."""
+        self.guards.append(f"{text} == {self._name(Noted(found))}")
 
     def _list(self, found: Any, path: Path) -> None:
         name = self._name(found)
-        self.tests.append(f"len({name}) == {len(found)}")
+        self.guards.append(f"len({name}) == {len(found)}")
         if len(found) > LONG:
             self._long(name, list(found))
         for k, value in enumerate(found):
@@ -142,7 +142,7 @@ class Contents:
                 self._slot(f"{name}[{k}]", value, Path(path, f"[{k}]"))
 
     def _long(self, text: str, values: list[Any]) -> None:
-        self._kept.append(values)  # so that no id is given twice
+        self._kept.append(values)  # so that no id is used twice
         self._same_copy(f"(*map(id, {text}),)", map(id, values))
 
     def _tuple(self, found: Any, path: Path) -> None:
@@ -152,5 +152,5 @@ class Contents:
 
     def _set(self, found: Any, path: Path) -> None:
         copy = frozenset(found)
-        self.tests.append(f"{self._name(found)} == {self._name(copy)}")
+        self.guards.append(f"{self._name(found)} == {self._name(copy)}")
         self._tuple(copy, path)

@@ -1,11 +1,11 @@
 """What a step's function depends on besides its arguments: variables, settings, the contents of containers.
 
-A replay repeats NumPy calls and no Python, so it is right only while all that Python has read is as it was. The
-function is not run to find out: `Dependencies` follows its variables, the attributes that its code names, and the
-elements of containers, and keeps every value. Two things are made of that: a test in Python source, which a replayed
-step evaluates each time, and a list of values to compare with a later one where the test fails.
+A replay repeats NumPy calls and runs no Python code, so it is right only while everything that the code has read is
+unchanged. `Dependencies` finds these values without running the function: it follows variables, the attributes that
+the code names, and the elements of containers. The result is guards, Python expressions that each replayed step
+evaluates, and a list of values, which is compared with a later list when a guard fails.
 
-Layers of this library need no test: assigning to an attribute of a Module counts as a change of the model.
+Layers of this library need no guards: assigning to an attribute of a Module increments `model_version.count`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from weakref import ref
 from microfw.autograd.tensor import Tensor
 from microfw.nn.module import Module
 from microfw.replay.code import CACHE, Code
-from microfw.replay.contents import MAX_TESTS, MAX_VISITS
+from microfw.replay.contents import MAX_GUARDS, MAX_VISITS
 from microfw.replay.values import (
     ATOMS,
     CACHES,
@@ -46,7 +46,7 @@ from microfw.replay.values import (
 )
 
 LOCKS = (type(Lock()), type(RLock()))
-"""They decide on no number."""
+"""Types of locks, which no result depends on."""
 
 ABSTRACT = type(vars(ABC)["_abc_impl"])
 
@@ -59,20 +59,20 @@ class Dependencies(Code):
     f : callable
         The function.
     names : set of str
-        Attribute names that its code is known to use, as found by an earlier look.
+        Attribute names that its code is known to use, from an earlier inspection.
 
     Attributes
     ----------
     values : list of (value, Path)
-        In the order of a walk that is the same as long as all values are.
-    tests : list of str
-        Expressions, all true as long as no value that can change without notice has changed.
+        In a fixed order, which is the same as long as all values are.
+    guards : list of str
+        Guards: expressions that are true as long as no value has changed, values of Modules apart.
     bound : dict
-        What the names in the tests stand for.
+        Objects by their names in the guards.
     generators : list
         Random generators among the values.
     problem : str
-        What cannot be compared, if anything.
+        What cannot be compared; "" if everything can.
     """
 
     def __init__(self, f: Any, names: frozenset[str] = frozenset({"forward"})) -> None:
@@ -81,19 +81,19 @@ class Dependencies(Code):
             self.names = names
             self.found: set[str] = set()
             try:
-                self._walk()
-            except Exception as error:  # of a property, a __len__ or the like that somebody wrote
+                self._inspect_all()
+            except Exception as error:  # raised by user code, such as a property or __len__
                 self.problem = f"it depends on something that cannot be listed ({type(error).__name__}: {error})"
             if self.problem or frozenset(self.found) <= names:
                 break
             names = (Everything if self.found & DYNAMIC else frozenset)(frozenset.union(names, self.found))
 
-    def renewed(self) -> Dependencies:
+    def recompute(self) -> Dependencies:
         """Return what the function depends on now."""
         return Dependencies(self.f, self.names)
 
     def difference(self, other: Dependencies) -> str | None:
-        """Return where another look has found another value; None if all are the same."""
+        """Return the path of the first value that differs from another inspection's; None if all are the same."""
         for (a, path), (b, _) in zip(self.values, other.values, strict=False):
             if not same_value(a, b):
                 return str(path)
@@ -103,13 +103,13 @@ class Dependencies(Code):
         return None
 
     @property
-    def test(self) -> str:
-        """All tests as one expression."""
-        return " and ".join(self.tests) or "True"
+    def expression(self) -> str:
+        """All guards as one expression."""
+        return " and ".join(self.guards) or "True"
 
-    def same_tests(self, other: Dependencies) -> bool:
-        """Return True if another look has made the same tests of the same objects."""
-        if self.tests != other.tests or self.bound.keys() != other.bound.keys():
+    def has_same_guards(self, other: Dependencies) -> bool:
+        """Return True if another inspection has made the same guards of the same objects."""
+        if self.guards != other.guards or self.bound.keys() != other.bound.keys():
             return False
         pairs = (
             (value, other.bound[name]) for name, value in self.bound.items() if type(value) is not MappingProxyType
@@ -118,9 +118,9 @@ class Dependencies(Code):
 
     # The walk
 
-    def _walk(self) -> None:
+    def _inspect_all(self) -> None:
         self.values: list[tuple[Any, Path]] = []
-        self.tests: list[str] = []
+        self.guards: list[str] = []
         self.bound: dict[str, Any] = {}
         self.problem = ""
         self._names: dict[int, str] = {}
@@ -137,19 +137,19 @@ class Dependencies(Code):
             for name, value in vars(self.f).items():
                 self._visit(value, Path(None, name))
         while self._todo and not self.problem:
-            value, path, look = self._todo.pop()
-            if len(self._seen) > MAX_VISITS or len(self.tests) > MAX_TESTS:
+            value, path, inspect = self._todo.pop()
+            if len(self._seen) > MAX_VISITS or len(self.guards) > MAX_GUARDS:
                 self.problem = f"{path} and what it holds are too many values to compare at each step"
                 break
-            look(value, path)
+            inspect(value, path)
         for variables, names in self._absent.values():
-            self.tests.append(f"{self._name(variables)}.keys().isdisjoint({self._name(Noted(sorted(names)))})")
+            self.guards.append(f"{self._name(variables)}.keys().isdisjoint({self._name(Noted(sorted(names)))})")
         for made, path in self._weak:
             if made() is not None and id(made()) not in self._seen:
                 self._refuse(path, "a weak reference to an object that nothing else in the step holds")
 
-    def _look_of(self, value: Any) -> Callable[[Any, Path], None]:
-        for kinds, look in (
+    def _inspector_of(self, value: Any) -> Callable[[Any, Path], None]:
+        for kinds, inspect in (
             (Tensor, self._tensor),
             (GENERATORS, self._generator),
             (Module, self._module),
@@ -176,7 +176,7 @@ class Dependencies(Code):
             (Iterator, self._iterator),
         ):
             if isinstance(value, kinds):
-                return look
+                return inspect
         return self._object
 
     def _generator(self, generator: Any, path: Path) -> None:
@@ -190,7 +190,7 @@ class Dependencies(Code):
             return
         theirs = package in LIBRARIES
         if not theirs:
-            self.tests.append(f"len({self._name(vars(module))}) == {len(vars(module))}")
+            self.guards.append(f"len({self._name(vars(module))}) == {len(vars(module))}")
         for name, value in list(vars(module).items()):
             named = frozenset.__contains__(self.names, name)
             if not (named or (not theirs and (name == "__getattr__" or (name in self.names and name[:2] != "__")))):
@@ -198,7 +198,7 @@ class Dependencies(Code):
             self._slot(f"{self._name(vars(module))}.get({name!r})", value, Path(path, f".{name}"))
 
     def _named_class(self, kind: Any, path: Path) -> None:
-        """Look at a class that code may call."""
+        """Inspect a class that code may call."""
         self._type(kind, path)
         self._name_of_builtin(kind)
         for base in kind.__mro__:
@@ -207,15 +207,15 @@ class Dependencies(Code):
                     self._slot(f"{self._vars(base)}.get({name!r})", vars(base)[name], Path(path, f".{name}"))
 
     def _type(self, kind: Any, path: Path) -> None:
-        """Look at the class of an object, and at the class's own class."""
+        """Inspect the class of an object, and its metaclass."""
         while kind not in self._types and kind is not type:
             self._types.add(kind)
             self._todo.append((kind, path, self._class))
             kind = type(kind)
 
     def _vars(self, kind: type) -> str:
-        """Return the name in tests of a class's attributes, of which Python makes a new view each time."""
-        name = f"{self._name(kind)}_vars"
+        """Return the name in guards of a class's attributes."""
+        name = f"{self._name(kind)}_vars"  # not by id: vars(kind) is a new view at each call
         self.bound.setdefault(name, vars(kind))
         return name
 
@@ -224,7 +224,7 @@ class Dependencies(Code):
         for base in kind.__mro__:
             if in_library(base):
                 continue
-            self.tests.append(f"len({self._vars(base)}) == {len(vars(base))}")
+            self.guards.append(f"len({self._vars(base)}) == {len(vars(base))}")
             for name, value in list(vars(base).items()):
                 dunder, named = name.startswith("__"), frozenset.__contains__(self.names, name)
                 special = dunder and isinstance(value, FunctionType) and name not in FORMATTING
@@ -249,7 +249,7 @@ class Dependencies(Code):
             self._library_class(type(module), path)
 
     def _library_class(self, kind: type, path: Path) -> None:
-        """Look at the method of one of this library's layers, which somebody may have replaced."""
+        """Inspect ``forward`` of a layer of this library, which users may have replaced."""
         base = next(base for base in kind.__mro__ if "forward" in vars(base))
         forward = vars(base)["forward"]
         if base in self._types:
@@ -258,7 +258,7 @@ class Dependencies(Code):
         text = f"{self._vars(base)}.get('forward')"
         if in_library(forward):
             self.values.append((forward, path))
-            self.tests.append(f"{text} is {self._name(forward)}")
+            self.guards.append(f"{text} is {self._name(forward)}")
         else:
             self._slot(text, forward, Path(path, ".forward"))
 
@@ -281,7 +281,7 @@ class Dependencies(Code):
 
     def _own_kind(self, x: Any, path: Path) -> None:
         self.values.append((type(x), path))
-        self.tests.append(f"type({self._name(x)}) is {self._name(type(x))}")
+        self.guards.append(f"type({self._name(x)}) is {self._name(type(x))}")
         self._attributes(x, path)
         self._type(type(x), path)
 
@@ -290,12 +290,12 @@ class Dependencies(Code):
         self._own_kind(x, path)
 
     def _attributes(self, x: Any, path: Path) -> None:
-        """Look at the attributes that code names; at all of them where it is a library's code that reads them."""
+        """Inspect the attributes that code names; all of them if the code of a library may read them."""
         every = type(x) is not FunctionType and any(is_library(base) for base in type(x).__mro__)
         held = getattr(x, "__dict__", None)
         if held is not None:
             name = self._name(held)
-            self.tests.append(f"{self._name(x)}.__dict__ is {name} and len({name}) == {len(held)}")
+            self.guards.append(f"{self._name(x)}.__dict__ is {name} and len({name}) == {len(held)}")
             for key, value in list(held.items()):
                 if every or key in self.names:
                     self._slot(f"{name}.get({key!r})", value, Path(path, f".{key}"))
@@ -305,7 +305,7 @@ class Dependencies(Code):
                 self._slot(text, getattr(x, key, None), Path(path, f".{key}"))
 
     def _library_object(self, x: Any, path: Path) -> None:
-        """Look at the attributes of this library's objects that code names, such as an optimizer's ``lr``."""
+        """Inspect attributes of this library's objects that code names, such as an optimizer's ``lr``."""
         known = {*dir(type(x)), *getattr(x, "__dict__", {})}
         for name in sorted(known & frozenset(self.names)):
             try:

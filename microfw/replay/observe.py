@@ -1,4 +1,4 @@
-"""What a step that is to be captured does: its ops, in order, and whether another step did the same."""
+"""Record the ops of a step, and compare them with those of another step."""
 
 from __future__ import annotations
 
@@ -17,11 +17,18 @@ from microfw.replay.verification import same
 
 
 class Uncapturable(MicrofwError, RuntimeError):
-    """A step does something that a replay could not repeat."""
+    """A step does something that a replay cannot repeat."""
 
 
-class Applied:
-    """One op as it ran."""
+def reason_of(error: Exception) -> str:
+    """Return why a step cannot be captured."""
+    if isinstance(error, Uncapturable):
+        return str(error)
+    return f"it could not be traced ({type(error).__name__}: {error})"
+
+
+class OpRecord:
+    """One application of an op: inputs, settings, output, and what its node saved."""
 
     __slots__ = ("inputs", "node", "op", "output", "params", "recording", "saved", "scope")
 
@@ -36,41 +43,41 @@ class Applied:
         self.recording = MODE.get().recording
 
 
-class Watch(Observer):
-    """The observer of a step that is captured, beside one that was there before."""
+class CaptureObserver(Observer):
+    """Records every op of a step, and notifies the observer that was attached before, ``other``."""
 
     def __init__(self, other: Observer | None = None) -> None:
         self.other = other
-        self.applied: list[Applied] = []
-        self.looked = ""
+        self.records: list[OpRecord] = []
+        self.value_read_in = ""
 
     def forward(self, op: Any, node: Any, inputs: Any, params: Any, output: Any, began: int) -> None:
-        """Note an op."""
+        """Record an op."""
         if self.other is not None and self.other.enabled:
             self.other.forward(op, node, inputs, params, output, began)
-        self.applied.append(Applied(op, node, inputs, params, output))
+        self.records.append(OpRecord(op, node, inputs, params, output))
 
-    def read(self) -> None:
-        """Note that the step looks at a value, and where."""
-        self.looked = self.looked or path(THREAD_SCOPE.scope) or "the function"
+    def on_value_read(self) -> None:
+        """Record the first module in which a value is read."""
+        self.value_read_in = self.value_read_in or path(THREAD_SCOPE.scope) or "the function"
 
 
 class Signature:
-    """What two steps of one kind must have in common: the ops with their settings, and arrays made by Python."""
+    """What two steps must share to use one plan: ops with their settings, shapes, and arrays made by Python."""
 
-    def __init__(self, watch: Watch, known: list[Any]) -> None:
-        if watch.looked:
-            raise Uncapturable(f"{watch.looked} reads the values of a Tensor")
+    def __init__(self, observer: CaptureObserver, known: list[Any]) -> None:
+        if observer.value_read_in:
+            raise Uncapturable(f"{observer.value_read_in} reads the values of a Tensor")
         self.ops: list[tuple[Any, ...]] = []
         made = {id(t._array) for t in known}
-        for a in watch.applied:
+        for a in observer.records:
             shapes = [x.shape if isinstance(x, np.ndarray) else x for x in a.inputs]
             constants = [x for x in a.inputs if isinstance(x, np.ndarray) and id(x) not in made]
             self.ops.append((a.scope, a.op.name, a.params, shapes, constants))
             made.add(id(a.output))
 
     def difference(self, other: Signature) -> str | None:
-        """Return how another step, compared with this one, was of another kind; None if it was of the same."""
+        """Return how another step differs from this one, in words; None if both can use one plan."""
         for (scope, name, params, shapes, constants), theirs in zip(self.ops, other.ops, strict=False):
             where = location(scope, name)
             if name != theirs[1] or type(scope and scope[0]) is not type(theirs[0] and theirs[0][0]):
@@ -95,7 +102,7 @@ def _short(now: Any, before: Any) -> str:
 
 
 def alike(a: Any, b: Any) -> bool:
-    """Whether two settings are the same, with the arrays in them."""
+    """Return True if two settings are equal, arrays in them bit for bit."""
     if type(a) is not type(b):
         return False
     if isinstance(a, np.ndarray):
@@ -107,16 +114,16 @@ def alike(a: Any, b: Any) -> bool:
     return bool(a == b) or a is b
 
 
-def plainly(value: Any) -> bool:
-    """Whether an op's argument can have neither a state nor an effect."""
+def is_stateless(value: Any) -> bool:
+    """Return True if an op's argument has neither state nor effects."""
     if isinstance(value, tuple | list):
-        return all(map(plainly, value))
+        return all(map(is_stateless, value))
     plain_kinds = bool | int | float | str | slice | np.dtype | np.ndarray | np.generic | type
     return value is None or value is Ellipsis or isinstance(value, plain_kinds)
 
 
 def constant(array: Array) -> Tensor:
-    """Return an array as what a step's function is called with: a Tensor that nobody can write to."""
+    """Return an argument of a step's function: a Tensor with a read-only array."""
     tensor = Tensor(array)
-    tensor._array.setflags(write=False)  # it is data, and no parameter
+    tensor._array.setflags(write=False)  # data, not a parameter
     return tensor

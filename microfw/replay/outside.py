@@ -1,7 +1,7 @@
-"""Code of libraries that may give another result for the same arguments: it reads files, clocks, settings.
+"""Functions of libraries whose results depend on more than their arguments: on files, clocks, settings.
 
-Library code is not looked into, so a step that uses such code is run every time. What is not known to be a function
-of its arguments alone counts as such code.
+Library code is not inspected, so a step that uses such a function runs eagerly every time. A function that is not
+listed here as pure counts as such.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ PURE = frozenset((
     "string", "struct", "textwrap", "traceback", "types", "typing", "unicodedata", "warnings",
     "weakref", "zlib",
 ))  # fmt: skip
-"""Packages whose functions depend on nothing but their arguments, apart from those in `READS`.
+"""Packages whose functions depend only on their arguments, those in `READS` apart.
 
-Random numbers are followed apart: see `verification`. Logging and warnings have effects and no results.
+Random generators are compared separately, see `verification`. Logging and warnings have effects, but no results.
 """
 
 READS = {
@@ -41,14 +41,14 @@ READS = {
     "weakref": frozenset({"getweakrefcount", "getweakrefs"}),
     "microfw": frozenset({"load", "load_state_dict"}),
 }  # fmt: skip
-"""Functions of those packages that read something else."""
+"""Functions of those packages that read files, settings or other state."""
 
 NO_RESULT = frozenset({("time", "sleep")})
-"""Functions of other packages that have an effect and no result: a replayed step leaves them out."""
+"""Functions of other packages that have an effect, but no result: a replayed step skips them."""
 
 
 def reads_outside(value: Any) -> bool:
-    """Return True for a function, class or file path of a library whose results may depend on other than arguments."""
+    """Return True for a function, class or file path of a library whose results may depend on more than arguments."""
     if isinstance(value, Path):  # Path.exists, Path.read_text
         return True
     if isinstance(value, np.ufunc):
@@ -56,7 +56,7 @@ def reads_outside(value: Any) -> bool:
     if not isinstance(value, FunctionType | BuiltinFunctionType | type | type(np.sum)):
         return False
     module = getattr(value, "__globals__", {}).get("__name__") or getattr(value, "__module__", None)
-    if not isinstance(module, str):  # a method of an object, which counts itself
+    if not isinstance(module, str):  # a method; its object is inspected
         return False
     package = module.partition(".")[0]
     known = package in sys.stdlib_module_names or package in PURE

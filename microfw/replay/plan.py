@@ -1,4 +1,4 @@
-"""A plan: captured calls with a place in memory for every array, written out as straight-line Python."""
+"""A plan: the calls of a captured step, with memory assigned to every result."""
 
 from __future__ import annotations
 
@@ -9,17 +9,26 @@ import numpy as np
 
 from microfw.autograd.scope import path
 from microfw.optim.flat import aligned
-from microfw.replay.capture import Captured
-from microfw.replay.trace import Array, Call, Cell, cells_in, root
+from microfw.replay.capture import CapturedStep
+from microfw.replay.trace import Array, CapturedArray, CapturedCall, captured_arrays_in, root
 
 CHUNK = 200
-"""Calls in one function: the compiler takes more than linear time over longer ones."""
+"""Calls in one generated function. Python's compiler takes more than linear time for longer ones."""
 
 
 class Part(NamedTuple):
-    """A pass, or the update, as lines of Python, and what the names in them stand for.
+    """Generated source of forward, backward or update.
 
-    ``nodes`` are what begins at readings of the clock; ``readings`` their names, if they are for somebody to take.
+    Attributes
+    ----------
+    lines : list of str
+        Python statements.
+    names : dict
+        Objects by their names in the lines.
+    nodes : list of OpRecord or None
+        The op that starts at each reading of the clock; None at the last reading.
+    readings : list of str
+        Variables that hold the readings; empty if the lines store the readings themselves.
     """
 
     lines: list[str]
@@ -29,41 +38,45 @@ class Part(NamedTuple):
 
 
 class Plan:
-    """The calls that are needed, and the memory that they work in.
+    """The calls to replay, and the memory of their results.
 
     Attributes
     ----------
-    calls : list of Call
-        What is left after dropping what nothing reads.
-    bytes_planned, bytes_without : int
-        Memory of results: with reuse, and if each had its own.
+    calls : list of CapturedCall
+        In order, without those whose results are not used.
+    bytes_planned : int
+        Memory of all results, bytes, with reuse.
+    bytes_without : int
+        The same if each result had its own memory.
     """
 
-    def __init__(self, captured: Captured) -> None:
-        self.captured = captured
-        self.results = [*captured.outputs, *(cell for _, cell in captured.shared)]
-        self.calls = self._needed(captured)
+    def __init__(self, step: CapturedStep) -> None:
+        self.step = step
+        self.results = [*step.outputs, *(captured for _, captured in step.shared)]
+        self.calls = self._needed(step)
         self.read = {id(root(c)) for c in self.results}
         for call in self.calls:
-            self.read |= {id(root(c)) for c in (*call.reads, *(call.instead.reads if call.instead else ()))}
+            self.read |= {id(root(c)) for c in (*call.reads, *(call.fallback.reads if call.fallback else ()))}
         self.impure = any(not call.pure and call.style != "guard" for call in self.calls)
         self.arrays: dict[int, Array] = {}
-        self.beside: dict[Any, Array] = {}
-        self.held: list[Any] = [captured]
+        self._scratch: dict[Any, Array] = {}
+        self.keep_alive: list[Any] = [step]
         self.bytes_planned = self.bytes_without = 0
         self._place()
-        self.direct = {id(cell): f"a{k}" for k, cell in enumerate(captured.inputs) if self._direct(cell)}
-        parts = [set(part) for part in (captured.forward, captured.backward, captured.update)]
+        self.read_in_place = {
+            id(captured): f"a{k}" for k, captured in enumerate(step.inputs) if self._is_read_in_place(captured)
+        }
+        parts = [set(part) for part in (step.forward, step.backward, step.update)]
         self.passes = [[call for call in self.calls if call in part] for part in parts]
-        self.arguments = ", ".join(f"a{k}" for k in range(len(captured.inputs)))
+        self.arguments = ", ".join(f"a{k}" for k in range(len(step.inputs)))
         self.numbers = count()
-        self.timed: list[Part] = []  # by `write_passes`, with readings of the clock
+        self.instrumented: list[Part] = []  # by `write_passes`, with readings of the clock
 
-    def _needed(self, captured: Captured) -> list[Call]:
-        """Drop the calls whose results nothing reads."""
+    def _needed(self, step: CapturedStep) -> list[CapturedCall]:
+        """Return the calls whose results are used."""
         live = {id(root(c)) for c in self.results}
         kept = []
-        for call in reversed(captured.forward + captured.backward + captured.update):
+        for call in reversed(step.forward + step.backward + step.update):
             outs = [root(c) for c in call.outs]
             if call.pure and not any(c.fixed is not None or id(c) in live for c in outs):
                 continue
@@ -74,8 +87,8 @@ class Plan:
     def __str__(self) -> str:
         names: dict[int, str] = {}
 
-        def place(cell: Cell) -> str:
-            array = self.array(cell)
+        def place(captured: CapturedArray) -> str:
+            array = self.array(captured)
             where = names.setdefault(array.__array_interface__["data"][0], f"m{len(names)}")
             return f"{where}{list(array.shape)}"
 
@@ -87,7 +100,7 @@ class Plan:
                 layer = path(call.node.scope) if call.node is not None else ""
                 op = call.node.op.name if call.node is not None else ""
                 function = call.function if call.style == "guard" else getattr(call.function, "__name__", "call")
-                args = ", ".join(place(a) if isinstance(a, Cell) and self.has(a) else "…" for a in call.args)
+                args = ", ".join(place(a) if isinstance(a, CapturedArray) and self.has(a) else "…" for a in call.args)
                 outs = ", ".join(place(c) for c in call.outs if self.has(c))
                 lines.append(f"{phase:8} {layer:20} {op:16} {function}({args}){' -> ' + outs if outs else ''}")
         return "\n".join(lines)
@@ -95,21 +108,21 @@ class Plan:
     # Memory
 
     def _place(self) -> None:
-        """Give every result memory; a result that is dead leaves its own to later ones."""
+        """Assign memory to every result; memory is reused after the last read of a result."""
         last: dict[int, int] = {}
         ends = {id(call.node): k for k, call in enumerate(self.calls)}
-        apart: set[int] = set()  # results that one call may fill together, so that none takes another's memory
+        apart: set[int] = set()  # filled together by one fallback call, so they must not share memory
         for k, call in enumerate(self.calls):
-            for cell in (*call.reads, *call.outs):
-                last[id(root(cell))] = max(k, last.get(id(root(cell)), 0))
-            if call.instead is not None:  # what would take over reads its inputs, and fills all results of the op
-                for cell in call.instead.reads:
-                    last[id(root(cell))] = max(k, last.get(id(root(cell)), 0))
-                for cell in call.instead.outs:
-                    apart.add(id(root(cell)))
-                    last[id(root(cell))] = max(ends[id(call.node)], last.get(id(root(cell)), 0))
-        for cell in self.results:
-            last[id(root(cell))] = len(self.calls)
+            for captured in (*call.reads, *call.outs):
+                last[id(root(captured))] = max(k, last.get(id(root(captured)), 0))
+            if call.fallback is not None:  # the fallback reads its inputs, and fills all results of the op
+                for captured in call.fallback.reads:
+                    last[id(root(captured))] = max(k, last.get(id(root(captured)), 0))
+                for captured in call.fallback.outs:
+                    apart.add(id(root(captured)))
+                    last[id(root(captured))] = max(ends[id(call.node)], last.get(id(root(captured)), 0))
+        for captured in self.results:
+            last[id(root(captured))] = len(self.calls)
         free: dict[int, list[Array]] = {}
         blocks: dict[int, Array] = {}
         for k, call in enumerate(self.calls):
@@ -119,99 +132,105 @@ class Plan:
                     continue
                 size = target.array.nbytes
                 self.bytes_without += size
-                heir = self._heir(call, target, last, k, blocks, apart)
-                if heir is not None:  # its very array: of two over the same memory, NumPy works out what they share
+                heir = self._donated_input(call, target, last, k, blocks, apart)
+                if heir is not None:  # the same array: NumPy checks two arrays over one memory for overlap
                     blocks[id(target)], self.arrays[id(target)] = blocks.pop(id(heir)), self.arrays[id(heir)]
                     continue
                 stack = free.get(size)
                 blocks[id(target)] = stack.pop() if stack else self._block(size)
                 self.arrays[id(target)] = shaped(blocks[id(target)], target.array)
-            for cell in {id(root(c)): root(c) for c in (*call.reads, *call.outs)}.values():
-                if last[id(cell)] == k and id(cell) in blocks:
-                    free.setdefault(cell.array.nbytes, []).append(blocks.pop(id(cell)))
+            for captured in {id(root(c)): root(c) for c in (*call.reads, *call.outs)}.values():
+                if last[id(captured)] == k and id(captured) in blocks:
+                    free.setdefault(captured.array.nbytes, []).append(blocks.pop(id(captured)))
 
     def _block(self, size: int) -> Array:
         self.bytes_planned += size
         return aligned(size, np.uint8)
 
-    def _heir(
-        self, call: Call, target: Cell, last: dict[int, int], k: int, blocks: dict[int, Array], apart: set[int]
-    ) -> Cell | None:
-        """Return an input that ends here and may be overwritten by the result, entry by entry."""
+    def _donated_input(
+        self,
+        call: CapturedCall,
+        target: CapturedArray,
+        last: dict[int, int],
+        k: int,
+        blocks: dict[int, Array],
+        apart: set[int],
+    ) -> CapturedArray | None:
+        """Return an input whose last read is this call, and that the result can overwrite entry by entry."""
         if call.style != "ufunc" or call.kwargs or call.function.signature is not None:
             return None
         roots = [root(c) for c in call.reads]
-        for cell in call.reads:
+        for captured in call.reads:
             if (
-                cell.view is None
-                and cell.fixed is None
-                and id(cell) in blocks
-                and not (id(cell) in apart and id(target) in apart)
-                and last[id(cell)] == k
-                and sum(r is cell for r in roots) == 1
-                and cell.array.dtype == target.array.dtype
-                and cell.array.shape == target.array.shape
-                and cell.array.strides == target.array.strides
+                captured.view is None
+                and captured.fixed is None
+                and id(captured) in blocks
+                and not (id(captured) in apart and id(target) in apart)
+                and last[id(captured)] == k
+                and sum(r is captured for r in roots) == 1
+                and captured.array.dtype == target.array.dtype
+                and captured.array.shape == target.array.shape
+                and captured.array.strides == target.array.strides
             ):
-                return cell
+                return captured
         return None
 
     def scratch(self, like: Array, dtype: Any) -> Array:
-        """Return memory that a call may use on the side."""
-        return self.beside.setdefault((like.shape, dtype), aligned(like.size, dtype).reshape(like.shape))
+        """Return scratch memory with the shape of an array."""
+        return self._scratch.setdefault((like.shape, dtype), aligned(like.size, dtype).reshape(like.shape))
 
     def array(self, value: Any) -> Any:
-        """Return what stands at replay for a cell, or for cells inside of lists."""
+        """Return the array of a captured array, also inside of lists; other values are returned unchanged."""
         if isinstance(value, tuple | list):
             return type(value)(self.array(v) for v in value)
-        if not isinstance(value, Cell):
+        if not isinstance(value, CapturedArray):
             return value
         if value.fixed is not None:
             return value.fixed
         found = self.arrays.get(id(value))
         if found is None:
             if value.view is None:
-                raise AssertionError("a cell that no call fills")
+                raise AssertionError("a captured array that no call fills")
             function, args, kwargs = value.view
             found = self.arrays[id(value)] = function(*self.array(args), **kwargs)
-            self.held.append(value)
+            self.keep_alive.append(value)
         return found
 
-    def has(self, cell: Cell) -> bool:
-        """Whether a cell has memory."""
-        return cell.fixed is not None or id(root(cell)) in self.arrays
+    def has(self, captured: CapturedArray) -> bool:
+        """Return True if a captured array has memory."""
+        return captured.fixed is not None or id(root(captured)) in self.arrays
 
-    def is_read(self, cell: Cell) -> bool:
-        """Whether anything reads a result; an auxiliary one that no derivative needs may be None."""
-        return cell.fixed is not None or id(root(cell)) in self.read
+    def is_read(self, captured: CapturedArray) -> bool:
+        """Return True if a result is used. An auxiliary result that no derivative needs may be None."""
+        return captured.fixed is not None or id(root(captured)) in self.read
 
     def zeros(self, n: int) -> Array:
-        """Return as many zeros: the indices that repeat the first row."""
-        return self.beside.setdefault(n, np.zeros(n, np.intp))
+        """Return n zeros: the indices that repeat the first row."""
+        return self._scratch.setdefault(n, np.zeros(n, np.intp))
 
     # Code
 
-    def _direct(self, cell: Cell) -> bool:
-        """Whether an argument can be read where it is: nothing but the array itself and its transpose is needed."""
-        calls = [c for call in self.calls for c in (call, call.instead) if c is not None]
-        views = [c for call in calls for c in call.reads if root(c) is cell and c is not cell]
+    def _is_read_in_place(self, captured: CapturedArray) -> bool:
+        """Return True if an argument need not be copied: only the array itself and its transpose are read."""
+        calls = [c for call in self.calls for c in (call, call.fallback) if c is not None]
+        views = [c for call in calls for c in call.reads if root(c) is captured and c is not captured]
         outputs = [root(c) for c in self.results]
-        nested = (a for call in calls for a in (*call.args, *call.kwargs.values()) if not isinstance(a, Cell))
-        if any(root(c) is cell for c in cells_in(nested)):
-            return False  # in a list, as for np.concatenate: such arrays are written into the plan as they are
-        return all(is_transpose(c) for c in views) and not any(c is cell for c in outputs)
+        nested = (a for call in calls for a in (*call.args, *call.kwargs.values()) if not isinstance(a, CapturedArray))
+        if any(root(c) is captured for c in captured_arrays_in(nested)):
+            return False  # in a list, as for np.concatenate: lists are bound when the code is generated
+        return all(is_transpose(c) for c in views) and not any(c is captured for c in outputs)
 
 
-def is_transpose(cell: Cell) -> bool:
-    """Whether a cell is the transpose of one with memory of its own."""
+def is_transpose(captured: CapturedArray) -> bool:
+    """Return True if a captured array is the transpose of one that is no view."""
     return (
-        cell.view is not None
-        and cell.view[0] is np.transpose
-        and len(cell.view[1]) == 1
-        and cell.view[1][0].view is None
+        captured.view is not None
+        and captured.view[0] is np.transpose
+        and len(captured.view[1]) == 1
+        and captured.view[1][0].view is None
     )
 
 
 def shaped(block: Array, like: Array) -> Array:
-    """Return a block of memory as an array with the shape, dtype and order of axes of another."""
+    """Return a block of memory as an array with the shape, dtype and axis order of another."""
     return np.ndarray(like.shape, like.dtype, block, strides=np.empty_like(like).strides)

@@ -1,4 +1,4 @@
-"""A training step that is captured once for each shape of its arguments, and then replayed."""
+"""`CompiledStep`: chooses for each call whether to replay the step, capture it, or run it eagerly."""
 
 from __future__ import annotations
 
@@ -16,81 +16,99 @@ from microfw.autograd.phases import PREPARATION
 from microfw.autograd.state_discovery import iter_reachable
 from microfw.autograd.tensor import Tensor, result
 from microfw.errors import DTypeError, message
-from microfw.replay.capture import Captured, capture
-from microfw.replay.check import verify
+from microfw.replay.capture import CapturedStep, capture
+from microfw.replay.capture_update import capture_update
+from microfw.replay.check import run_checked
 from microfw.replay.dependencies import Dependencies
-from microfw.replay.moves import moves
-from microfw.replay.observe import Signature, Uncapturable, Watch, constant
+from microfw.replay.forward_state import ForwardState
+from microfw.replay.instrumented import InstrumentedPlan
+from microfw.replay.observe import CaptureObserver, Signature, Uncapturable, constant, reason_of
 from microfw.replay.replayed import FIRST_CHECK, Replay
-from microfw.replay.timed import Timed
-from microfw.replay.verification import Carried, StepState, global_generators
+from microfw.replay.verification import StepState, generator_states
 
 Array = np.ndarray[Any, Any]
 Key = tuple[Any, ...]
-Between = Callable[[Array], None] | None
+OnLoss = Callable[[Array], None] | None
 Update = bool | Callable[[], None]
 
 RECAPTURES = 20
-"""How often a step may be captured again before it is run eagerly, since what it depends on changes all the time."""
+"""Captures of one step, after which it runs eagerly: what it depends on keeps changing."""
 
-WORTH = 64
-"""A plan that was replayed so often has paid for its capture, which then does not count."""
+REPLAYS_TO_PAY_OFF = 64
+"""Replays after which a plan has saved the time of its capture, which then is not counted in `RECAPTURES`."""
 
-MOST_PLANS = 32
-"""How many shapes may have a plan, each of which has memory of its own."""
+MAX_PLANS = 32
+"""Plans kept; each shape of the arguments has its own plan and memory."""
 
 
 class CompiledStep:
-    """A training step that is replayed where it can be; `mf.compile` makes one."""
+    """A training step that is replayed where possible; `mf.compile` makes one.
+
+    Attributes
+    ----------
+    replays : dict
+        Plans by key: dtype, shape and strides of each argument.
+    reasons : dict
+        Why the steps of a key run eagerly.
+    strict : bool
+        Whether a replay that differs from the eager step raises, as in a Trainer, or warns.
+    """
 
     def __init__(self, f: Callable[..., Any], optimizer: Any) -> None:
         self.f = f
         self.optimizer = optimizer
         self.replays: dict[Key, Replay] = {}
-        self.seen: dict[Key, tuple[Signature, Dependencies]] = {}
+        self.seen: dict[Key, tuple[Signature, Dependencies]] = {}  # of the last eager step, for keys without a plan
         self.reasons: dict[Key, str] = {}
-        self.refused: dict[Key, tuple[int, Any]] = {}
-        self.captures = 0
-        self.settling: set[Key] = set()
-        self.dropped: dict[Key, str] = {}
-        self.strict = False  # whether a difference is an error, as in a Trainer, or a warning
-        self._runs: dict[Mode, Callable[..., Any]] = {}  # of the plan that was last in use
+        self.refused: dict[Key, tuple[int, Any]] = {}  # for keys of `reasons`: model version and dependencies then
+        self.captures = 0  # those that count for `RECAPTURES`
+        self.settling: set[Key] = set()  # whose first step changed what it depends on, as by filling a cache
+        self.dropped: dict[Key, str] = {}  # whose plan differed from the eager step, and where; never captured again
+        self.strict = False
+        self._programs: dict[Mode, Callable[..., Any]] = {}  # of the plan used last
 
     def __getstate__(self) -> dict[str, Any]:
         return {"f": self.f, "optimizer": self.optimizer}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        CompiledStep.__init__(self, **state)  # a copy makes plans of its own
+        CompiledStep.__init__(self, **state)  # plans are not copied
 
     def __call__(self, *arguments: Any) -> Any:
-        """Do a step."""
-        run = self._runs.get(_mode())
+        """Run a step: forward, backward, update."""
+        run = self._programs.get(_current_mode())
         made = None if run is None else run(arguments, None, True)
-        return self._choose(arguments, None, True) if made is None else made
+        return self._dispatch(arguments, None, True) if made is None else made
 
-    def take(self, arguments: tuple[Any, ...], between: Between, update: Update) -> Any:
-        """Do a step, of which ``between`` sees the loss before backward, and return what ``f`` does.
+    def run(self, arguments: tuple[Any, ...], on_loss: OnLoss, update: Update) -> Any:
+        """Run a step, and return what ``f`` returns.
 
-        ``update`` is whether the optimizer is to take its step, or what to call before it does; else the gradients
-        are left in the parameters.
+        Parameters
+        ----------
+        arguments : tuple
+            Arguments of ``f``.
+        on_loss : callable or None
+            Called with the loss, an array, before backward.
+        update : bool or callable
+            Whether the optimizer's step runs; else the gradients stay in the parameters. A callable is called before
+            the optimizer's step.
         """
-        run = self._runs.get(_mode())
-        made = None if run is None else run(arguments, between, update)
-        return self._choose(arguments, between, update) if made is None else made
+        run = self._programs.get(_current_mode())
+        made = None if run is None else run(arguments, on_loss, update)
+        return self._dispatch(arguments, on_loss, update) if made is None else made
 
-    def _choose(self, arguments: tuple[Any, ...], between: Between, update: Update) -> Any:
-        """Replay, learn, or run a step as ever."""
+    def _dispatch(self, arguments: tuple[Any, ...], on_loss: OnLoss, update: Update) -> Any:
+        """Run a step for which no program is at hand: select how, and run it."""
         arrays = tuple([self._array(a) for a in arguments])
         key = tuple([(a.dtype.char, a.shape, a.strides) for a in arrays])
         replay, passes = self._select(key)
         if replay is not None:
-            if not length_hint(replay.ticks):
-                return verify(self, key, replay, arrays, between, update)
-            run, self._runs = replay.under(MODE.get()), replay.runs
-            made = run(arrays, between, update)
+            if not length_hint(replay.countdown):
+                return run_checked(self, key, replay, arrays, on_loss, update)
+            run, self._programs = replay.program_for(MODE.get()), replay.programs_by_mode
+            made = run(arrays, on_loss, update)
             if made is not None:
                 return made
-        made = passes(arrays, between)
+        made = passes(arrays, on_loss)
         self._update(update)
         return made
 
@@ -101,46 +119,47 @@ class CompiledStep:
             self.optimizer.step()
 
     def _select(self, key: Key) -> tuple[Replay | None, Callable[..., Any]]:
-        """Return the plan to replay, if there is one and it is right, and what does both passes if not."""
+        """Return the plan to replay, or None, and the function that runs both passes otherwise."""
         replay, mode = self.replays.get(key), MODE.get()
         observer = mode.observer
-        if mode.nested or not mode.recording or not (observer is None or observer.follows):
+        if mode.nested or not mode.recording or not (observer is None or observer.supports_replay):
             return None, self._eager
-        if replay is None and key in self.reasons and not self._again(key):
+        if replay is None and key in self.reasons and not self._should_retry(key):
             return None, self._eager
         if replay is not None and not replay.current():
-            depends = replay.depends.renewed()
+            depends = replay.depends.recompute()
             if depends.problem or replay.depends.difference(depends):
-                self.captures -= replay.replays >= WORTH
+                self.captures -= replay.replays >= REPLAYS_TO_PAY_OFF
                 replay = None
                 self.seen.pop(key, None)
                 self.settling.discard(key)
             else:
-                replay.renew(depends)
+                replay.refresh(depends)
         if replay is None:
-            if len(self.replays) >= MOST_PLANS:
-                self._refuse(key, f"there are {MOST_PLANS} plans for other shapes")
+            if len(self.replays) >= MAX_PLANS:
+                self._refuse(key, f"there are {MAX_PLANS} plans for other shapes")
                 return None, self._eager
-            return None, partial(self._learn, key)
-        timed = replay.timed
-        if observer is not None and observer.enabled and (timed is None or timed.observer is not observer):
-            return None, partial(self._show, replay, observer)
+            return None, partial(self._capture_step, key)
+        if observer is not None and observer.enabled:
+            instrumented = replay.instrumented
+            if instrumented is None or instrumented.observer is not observer:
+                return None, partial(self._run_observed, replay, observer)
         return replay, self._eager
 
-    def _refuse(self, key: Key, why: str, depends: Dependencies | None = None) -> None:
-        self.reasons[key] = why
+    def _refuse(self, key: Key, reason: str, depends: Dependencies | None = None) -> None:
+        self.reasons[key] = reason
         self.refused[key] = model_version.count, depends
 
-    def _show(self, replay: Replay, observer: Any, arrays: Any, between: Between) -> Any:
-        """Run a step eagerly, for an observer to record it before its replays are timed."""
+    def _run_observed(self, replay: Replay, observer: Any, arrays: Any, on_loss: OnLoss) -> Any:
+        """Run a step eagerly for an observer to record, then make an instrumented plan for it."""
         timer, began = MODE.get().timer, perf_counter_ns()
-        made = self._eager(arrays, between)
+        made = self._eager(arrays, on_loss)
         with phase(PREPARATION):
-            sequence = observer.bound()
-            if sequence is not None and len(sequence.sites) >= len(replay.plan.captured.nodes):  # no other ran since
-                replay.timed = Timed(replay.plan, observer, sequence)
-                replay.timed.example = replay, arrays
-                replay.runs.clear()
+            sequence, nodes = observer.last_sequence(), replay.plan.step.nodes
+            if sequence is not None and len(sequence.sites) >= len(nodes):  # else another step has run since
+                replay.instrumented = InstrumentedPlan(replay.plan, observer, sequence)
+                replay.instrumented.example = replay, arrays
+                replay.programs_by_mode.clear()
         if timer is not None:
             timer.on_set_up(perf_counter_ns() - began)
         return made
@@ -154,86 +173,86 @@ class CompiledStep:
             raise DTypeError(message("compiled step", "arrays of numbers", array.dtype))
         return array if array.flags.c_contiguous else array.copy("K")
 
-    def _eager(self, arrays: Any, between: Between, f: Callable[..., Any] | None = None) -> Any:
+    def _eager(self, arrays: Any, on_loss: OnLoss, f: Callable[..., Any] | None = None) -> Any:
         self.optimizer.zero_grad()
         returned = self.f(*[constant(a) for a in arrays]) if f is None else f()
         tensors = returned if isinstance(returned, tuple) else (returned,)
-        if between is not None:
-            between(tensors[0]._array)
+        if on_loss is not None:
+            on_loss(tensors[0]._array)
         tensors[0].backward()
         made = [result(t._array, None) if t._leaf is None else t.detach() for t in tensors]
         return tuple(made) if isinstance(returned, tuple) else made[0]
 
-    # Learning a step
+    # Capturing a step
 
-    def _learn(self, key: Key, arrays: tuple[Array, ...], between: Between) -> Any:
-        """Run a step and note it; the second time make a plan, and hold it against what the step has given."""
+    def _capture_step(self, key: Key, arrays: tuple[Array, ...], on_loss: OnLoss) -> Any:
+        """Run a step eagerly and record it. The second time, make a plan and verify it."""
         self.replays.pop(key, None)
-        self._runs = {}
+        self._programs = {}
         timer = MODE.get().timer
         if timer is not None:
-            timer.switch(PREPARATION)  # until the first op
+            timer.switch(PREPARATION)  # until the first op runs
         depends = Dependencies(self.f)
         if depends.problem:
             self._refuse(key, depends.problem, depends)
-            return self._eager(arrays, between)
+            return self._eager(arrays, on_loss)
         found = list(iter_reachable(self.f))
         tensors = [x for x in found if isinstance(x, Tensor) and x._leaf is not None]
         generators = [x for x in found if isinstance(x, np.random.Generator)]
-        carried = Carried(generators, [t for t in tensors if t._node is None])
-        drawn, elsewhere = carried.save(), _states(depends.generators, generators)
-        watch, inputs = Watch(MODE.get().observer), [constant(a) for a in arrays]
-        captured: list[tuple[Captured, Signature, StepState]] = []
+        forward_state = ForwardState(generators, [t for t in tensors if t._node is None])
+        drawn, elsewhere = forward_state.save(), generator_states(depends.generators, generators)
+        capturing, inputs = CaptureObserver(MODE.get().observer), [constant(a) for a in arrays]
+        plans: list[tuple[CapturedStep, Signature, StepState]] = []
         leaves = [(t._leaf, t._leaf.version) for t in tensors if t._node is not None and t._leaf is not None]
 
         def observed() -> Any:
-            with mode(observer=watch):
+            with mode(observer=capturing):
                 returned = self.f(*inputs)
             if timer is not None:
-                timer.switch(PREPARATION)  # until the backward pass
-            note(returned)
+                timer.switch(PREPARATION)  # until the backward pass starts
+            make_plan(returned)
             return returned
 
-        def note(returned: Any) -> None:
+        def make_plan(returned: Any) -> None:
             try:
                 if any(leaf.version != version for leaf, version in leaves):
                     raise Uncapturable("it changes parameters, as an optimizer's step does")
-                signature = Signature(watch, [*inputs, *tensors])
-                now = depends.renewed()
+                signature = Signature(capturing, [*inputs, *tensors])
+                now = depends.recompute()
                 where = now.problem or depends.difference(now)
                 if where is not None and not now.problem and key not in self.settling:
                     self.settling.add(key)  # the first step may fill caches and import modules
                     return
                 if where is not None:
                     raise Uncapturable(f"it changes {where}, on which it may depend")
-                if _states(depends.generators, generators) != elsewhere:
+                if generator_states(depends.generators, generators) != elsewhere:
                     raise Uncapturable("Python code in it draws random numbers; draw them with a layer, or pass them")
-                if self._seen_before(key, signature, depends):
-                    now_drawn = carried.save()
-                    with np.errstate(all="call", call=_nothing):  # so that an op that changes it is seen
+                if self._matches_previous(key, signature, depends):
+                    now_drawn = forward_state.save()
+                    with np.errstate(all="call", call=_nothing):  # a rule that sets np.errstate is then detected
                         try:
-                            made = capture(watch, inputs, returned, tensors, self.optimizer.flat.owner)
+                            made = capture(capturing, inputs, returned, tensors, self.optimizer.flat.owner)
                         finally:
-                            carried.restore(now_drawn)  # ops of a user's own may draw
-                        made.update, made.whole = moves(self.optimizer, made.tape)
-                    state = StepState(self.optimizer, [leaf for leaf, _ in made.shared], carried)
+                            forward_state.restore(now_drawn, new_version=False)  # user-defined ops may draw
+                        made.update, made.update_parts = capture_update(self.optimizer, made.tape)
+                    state = StepState(self.optimizer, [leaf for leaf, _ in made.shared], forward_state)
                     state.drawn = drawn
-                    captured.append((made, signature, state))
-            except Exception as reason:
-                self._refuse(key, _why(reason), depends)
+                    plans.append((made, signature, state))
+            except Exception as error:
+                self._refuse(key, reason_of(error), depends)
 
-        made = self._eager(arrays, between, observed)
-        if captured:
+        made = self._eager(arrays, on_loss, observed)
+        if plans:
             with phase(PREPARATION):
-                self._prove(key, *captured[0], depends, carried, arrays, made)
+                self._verify_plan(key, *plans[0], depends, forward_state, arrays, made)
         return made
 
-    def _seen_before(self, key: Key, signature: Signature, depends: Dependencies) -> bool:
-        """Return True if the step before was of the same kind, so that a plan can be made."""
+    def _matches_previous(self, key: Key, signature: Signature, depends: Dependencies) -> bool:
+        """Return True if the previous step had the same signature and dependencies, so that a plan can be made."""
         earlier, before = self.seen.get(key, (None, None))
         changed = None if before is None else before.difference(depends)
         if earlier is None or changed is not None:
-            if len(self.seen) > MOST_PLANS:
+            if len(self.seen) > MAX_PLANS:
                 self.seen.clear()
             self.seen[key] = signature, depends
             if changed is None:
@@ -248,50 +267,50 @@ class CompiledStep:
             raise Uncapturable(difference)
         return True
 
-    def _prove(
+    def _verify_plan(
         self,
         key: Key,
-        captured: Captured,
+        step: CapturedStep,
         signature: Signature,
         before: StepState,
         depends: Dependencies,
-        carried: Carried,
+        forward_state: ForwardState,
         arrays: tuple[Array, ...],
         made: Any,
     ) -> None:
-        """Replay the step that a plan was made from, compare every bit, and keep the plan if all are the same."""
+        """Replay the step that a plan was made from, and keep the plan if all bits are equal."""
         tensors = made if isinstance(made, tuple) else (made,)
-        after = StepState(self.optimizer, [leaf for leaf, _ in captured.shared], carried, [t._array for t in tensors])
+        after = StepState(self.optimizer, [leaf for leaf, _ in step.shared], forward_state, [t._array for t in tensors])
         try:
-            replay = Replay(self.optimizer, captured, isinstance(made, tuple), depends, carried, signature)
+            replay = Replay(self.optimizer, step, isinstance(made, tuple), depends, forward_state, signature)
             before.restore()
-            planned = replay.attempt(arrays, False)
+            planned = replay.try_replay(arrays, False)
             if planned is None:
                 raise Uncapturable("its calls do not fit the step that they were noted from")
             after.restore()
             difference = after.difference(planned)
             if difference is not None:
                 raise Uncapturable(f"a replay gives other bits for {difference.where}")
-            replay.proven = True
-            replay.ticks = repeat(None, FIRST_CHECK - 1)
+            replay.verified = True
+            replay.countdown = repeat(None, FIRST_CHECK - 1)
             replay.programs.clear()
-            replay.runs.clear()
+            replay.programs_by_mode.clear()
             self.replays[key] = replay
             del self.seen[key]
             self.reasons.pop(key, None)
-        except Exception as reason:
-            self._refuse(key, _why(reason), depends)
+        except Exception as error:
+            self._refuse(key, reason_of(error), depends)
         finally:
             after.restore()
 
-    def _again(self, key: Key) -> bool:
-        """Return True if what could not be captured is to be tried once more: something has changed since."""
+    def _should_retry(self, key: Key) -> bool:
+        """Return True if a step that could not be captured may be now, since something has changed."""
         changes, depends = self.refused[key]
         if key in self.dropped or changes == model_version.count or self.captures > RECAPTURES:
             return False
         self.captures += 1
         self.refused[key] = model_version.count, depends
-        if depends is not None and depends.difference(depends.renewed()) is None:
+        if depends is not None and depends.difference(depends.recompute()) is None:
             return False
         del self.reasons[key]
         self.seen.pop(key, None)
@@ -300,15 +319,15 @@ class CompiledStep:
     # Reading
 
     def explain(self) -> str:
-        """Say for each shape of the arguments whether the step is replayed, and why not."""
+        """Return a line for each shape of the arguments: whether the step is replayed, and if not, why."""
         lines = []
         for key in dict.fromkeys((*self.replays, *self.reasons, *self.seen)):
             title = ", ".join(f"{np.dtype(char)} {shape}" for char, shape, _ in key)
-            why = f"run every time: {self.reasons[key]}" if key in self.reasons else "seen once"
+            status = f"run every time: {self.reasons[key]}" if key in self.reasons else "seen once"
             if key in self.replays:
-                opaque = self.replays[key].plan.captured.opaque
-                why = "replayed" + "".join(f"\n  {name} as one call: {text}" for name, text in opaque.items())
-            lines.append(f"{title}: {why}")
+                opaque = self.replays[key].plan.step.opaque
+                status = "replayed" + "".join(f"\n  {name} as one call: {text}" for name, text in opaque.items())
+            lines.append(f"{title}: {status}")
         return "\n".join(lines) or "no step yet"
 
     def __repr__(self) -> str:
@@ -319,23 +338,4 @@ def _nothing(kind: str, flag: int) -> None:
     pass
 
 
-def _why(reason: Exception) -> str:
-    return (
-        str(reason)
-        if isinstance(reason, Uncapturable)
-        else f"it could not be traced ({type(reason).__name__}: {reason})"
-    )
-
-
-def _states(generators: list[Any], followed: list[Any]) -> str:
-    """Return the states of generators that no op of a plan can move: all but those of NumPy's new kind."""
-    known = {id(g) for g in followed}
-    own = [
-        g.getstate() if hasattr(g, "getstate") else getattr(g, "state", None) or g.get_state()
-        for g in generators
-        if id(g) not in known and not isinstance(g, np.random.Generator)
-    ]
-    return repr(own) + global_generators()
-
-
-_mode = MODE.get
+_current_mode = MODE.get

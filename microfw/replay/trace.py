@@ -1,13 +1,14 @@
-"""Stand-ins for arrays: an op's value and its derivatives run on them once, and each NumPy call is noted.
+"""Arrays that record NumPy calls: an op's value and derivatives run on them once, and each call is recorded.
 
-A rule is ordinary NumPy, so it need not know. It may look at shapes and dtypes, which a plan is made for. A branch on
-values becomes a guard. Where the shapes of what follows depend on values (a mask), or Python gets hold of them
-(``float(x)``, a loop), an op cannot be traced, and is then replayed as the one call that it is.
+Rules are ordinary NumPy code and need no change. They may read shapes and dtypes, which are fixed for a plan. A branch
+on values becomes a guard. An op cannot be traced if shapes depend on values (a mask), or if Python reads values
+(``float(x)``, a loop); it is then replayed as one call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import getitem, setitem
 from typing import Any
 
 import numpy as np
@@ -17,41 +18,48 @@ Array = np.ndarray[Any, Any]
 
 
 class Untraceable(Exception):
-    """A rule did something other than calling NumPy on whole arrays."""
+    """A rule does something other than calling NumPy on whole arrays."""
 
 
-class Call:
+class CapturedCall:
     """One NumPy call of the plan.
 
     Attributes
     ----------
-    function : callable
-        What is called. ``copy`` stands for copying the first argument into the output.
+    function : callable or str
+        The function to call; for a guard, a test with ``{0}`` for its argument.
     args, kwargs : tuple, dict
-        With cells where arrays go.
-    out : Cell or None
-        Where the result goes. None for a call that returns several, which are in ``outs``.
+        Arguments, with captured arrays in place of arrays.
+    out : CapturedArray or None
+        The result; None for a call with several results.
+    outs : tuple of CapturedArray
+        All results.
     style : str
         How the output is passed: "ufunc", "reduce", "dot", "out" (a keyword), "cast", "write" (the last argument),
-        "get" and "set" (the entries at indices that are in an array), "copy" (there is no way: the result is copied).
-        Or "guard": no output, but an ``answer`` that must be the same; else the call ``instead`` takes the place of
-        what follows it for the same op.
+        "get" and "set" (entries at integer indices from an array), "copy" (the call has no output argument, so its
+        result is copied). A "guard" has no output.
     pure : bool
-        Whether it may be dropped if nothing reads the result.
-    reads : list of Cell
-        The cells that it reads.
+        Whether the call can be dropped if its result is not used.
+    reads : list of CapturedArray
+        The captured arrays among the arguments.
+    node : OpRecord or None
+        The op that the call belongs to.
+    expected : bool or None
+        Of a guard: the value of the test when the op was traced.
+    fallback : CapturedCall or None
+        Of a guard: the call that replaces the rest of the op if the test has another value.
     """
 
-    __slots__ = ("answer", "args", "function", "instead", "kwargs", "node", "out", "outs", "pure", "reads", "style")
+    __slots__ = ("args", "expected", "fallback", "function", "kwargs", "node", "out", "outs", "pure", "reads", "style")
 
     def __init__(
         self,
         function: Callable[..., Any] | str,
         args: Sequence[Any],
         kwargs: dict[str, Any],
-        out: Cell | None,
+        out: CapturedArray | None,
         style: str,
-        outs: Sequence[Cell] = (),
+        outs: Sequence[CapturedArray] = (),
         pure: bool = True,
     ) -> None:
         self.function: Any = function
@@ -61,69 +69,69 @@ class Call:
         self.outs = tuple(outs) if outs else ((out,) if out is not None else ())
         self.style = style
         self.pure = pure
-        self.reads: list[Cell] = cells_in(self.args, [])
+        self.reads: list[CapturedArray] = captured_arrays_in(self.args, [])
         if kwargs:
-            cells_in(kwargs.values(), self.reads)
+            captured_arrays_in(kwargs.values(), self.reads)
         self.node: Any = None
-        self.answer: bool | None = None
-        self.instead: Call | None = None
+        self.expected: bool | None = None
+        self.fallback: CapturedCall | None = None
 
 
-def root(cell: Cell) -> Cell:
-    """Return the cell whose memory a view shows."""
-    while cell.view is not None:
-        cell = next(a for a in cell.view[1] if isinstance(a, Cell))
-    return cell
+def root(captured: CapturedArray) -> CapturedArray:
+    """Return the captured array whose memory a view shows."""
+    while captured.view is not None:
+        captured = next(a for a in captured.view[1] if isinstance(a, CapturedArray))
+    return captured
 
 
-def cells_in(values: Any, found: list[Any] | None = None) -> list[Any]:
-    """Return the cells among values, also inside of lists, added to those found."""
+def captured_arrays_in(values: Any, found: list[Any] | None = None) -> list[Any]:
+    """Append the captured arrays among values, also inside of lists, to ``found``, and return it."""
     found = [] if found is None else found
     for value in values:
-        if isinstance(value, Cell):
+        if isinstance(value, CapturedArray):
             found.append(value)
         elif isinstance(value, tuple | list):
-            cells_in(value, found)
+            captured_arrays_in(value, found)
     return found
 
 
 class Tape:
-    """The calls noted so far."""
+    """The calls recorded so far."""
 
     def __init__(self) -> None:
-        self.calls: list[Call] = []
+        self.calls: list[CapturedCall] = []
         self.reactions = np.geterr()
 
-    def add(self, call: Call) -> None:
-        """Note a call, which must run as the step around it does."""
+    def add(self, call: CapturedCall) -> None:
+        """Record a call. Raise if the rule has changed `numpy.errstate`, which replayed calls do not."""
         if np.geterr() != self.reactions:
             raise Untraceable("it sets how NumPy reacts to errors")
         self.calls.append(call)
 
-    def note(self, function: Any, args: Any, kwargs: Any, result: Any, style: str) -> Cell:
-        """Note a call that makes a new array."""
-        out = Cell(self, np.asarray(result))
-        self.add(Call(function, args, kwargs, out, style))
+    def note(self, function: Any, args: Any, kwargs: Any, result: Any, style: str) -> CapturedArray:
+        """Record a call that makes a new array."""
+        out = CapturedArray(self, np.asarray(result))
+        self.add(CapturedCall(function, args, kwargs, out, style))
         return out
 
-    def decide(self, test: str, args: Any, answer: bool) -> bool:
-        """Note a branch on values: what was traced holds as long as the test has the same answer."""
-        self.calls.append(Call(test, args, {}, None, "guard", pure=False))
-        self.calls[-1].answer = answer
+    def add_guard(self, test: str, args: Any, answer: bool) -> bool:
+        """Record a branch on values, and return its outcome; the traced calls are valid for this outcome only."""
+        self.calls.append(CapturedCall(test, args, {}, None, "guard", pure=False))
+        self.calls[-1].expected = answer
         return answer
 
 
-class Cell(NDArrayOperatorsMixin):
-    """An array that notes what is done with it.
+class CapturedArray(NDArrayOperatorsMixin):
+    """An array that records the NumPy calls on it.
 
     Attributes
     ----------
     array : ndarray
-        What it was when the rule was traced.
+        Its values when the rule was traced.
     view : tuple or None
-        ``(function, args, kwargs)`` that make this view of other cells; it costs nothing at replay.
+        ``(function, args, kwargs)`` that make this view of other captured arrays, when the plan is made.
     fixed : ndarray or None
-        The array itself, where it is there for good: a parameter, a gradient's slot, a constant.
+        The array itself, if it exists before the step: a parameter, a gradient buffer, a constant.
     """
 
     __slots__ = ("array", "fixed", "tape", "view")
@@ -135,7 +143,7 @@ class Cell(NDArrayOperatorsMixin):
         self.view = view
         self.fixed = fixed
 
-    # What rules may know
+    # What rules may read
 
     shape = property(lambda self: self.array.shape)
     dtype = property(lambda self: self.array.dtype)
@@ -147,7 +155,7 @@ class Cell(NDArrayOperatorsMixin):
         return len(self.array)
 
     def __bool__(self) -> bool:
-        return self.tape.decide("{0}", (self,), bool(self.array))
+        return self.tape.add_guard("{0}", (self,), bool(self.array))
 
     def __float__(self) -> float:
         raise Untraceable("an array made a number")
@@ -155,8 +163,8 @@ class Cell(NDArrayOperatorsMixin):
     __int__ = __index__ = __complex__ = __float__
 
     def item(self, *index: Any) -> Any:
-        """Return a stand-in for a number, which can be compared."""
-        return Value(self, index)
+        """Return a number that can only be compared."""
+        return CapturedScalar(self, index)
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise Untraceable("an array passed to code that is not NumPy's")
@@ -165,10 +173,10 @@ class Cell(NDArrayOperatorsMixin):
         raise Untraceable("a loop over entries")
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        if not isinstance(key, Cell) or key.dtype.kind not in "iu":
+        if not isinstance(key, CapturedArray) or key.dtype.kind not in "iu":
             raise Untraceable("a part assigned")
         self.array[key.array] = plain(value)
-        self.tape.add(Call(setitem, (self, key, value), {}, self, "set"))
+        self.tape.add(CapturedCall(setitem, (self, key, value), {}, self, "set"))
 
     # NumPy's functions
 
@@ -178,10 +186,10 @@ class Cell(NDArrayOperatorsMixin):
         function = getattr(ufunc, method)
         if out is not None:
             (target,) = out
-            if not isinstance(target, Cell):
+            if not isinstance(target, CapturedArray):
                 raise Untraceable("a write to an array from elsewhere")
             function(*plain(inputs), out=target.array, **kwargs)
-            self.tape.add(Call(ufunc, inputs, kwargs, target, "ufunc" if method == "__call__" else "reduce"))
+            self.tape.add(CapturedCall(ufunc, inputs, kwargs, target, "ufunc" if method == "__call__" else "reduce"))
             return target
         result = function(*plain(inputs), **kwargs)
         return self.tape.note(ufunc, inputs, kwargs, result, "ufunc" if method == "__call__" else "reduce")
@@ -202,48 +210,48 @@ class Cell(NDArrayOperatorsMixin):
         return self._result(func, args, kwargs, result, "out" if func in TAKES_OUT else "copy")
 
     def _result(self, function: Any, args: Any, kwargs: Any, result: Any, style: str) -> Any:
-        """Return the cell of a result, a view where it shares memory with an argument."""
+        """Return the captured array of a result; a view if it shares memory with an argument."""
         if isinstance(result, tuple | list) or not isinstance(result, np.ndarray | np.generic):
             raise Untraceable(f"{getattr(function, '__name__', function)} gives no single array")
         if isinstance(result, np.ndarray):
-            for cell in cells_in(args, []):
-                if np.may_share_memory(result, cell.array) and result.size:
-                    return Cell(self.tape, result, view=(function, args, kwargs))
+            for captured in captured_arrays_in(args, []):
+                if np.may_share_memory(result, captured.array) and result.size:
+                    return CapturedArray(self.tape, result, view=(function, args, kwargs))
         return self.tape.note(function, args, kwargs, result, style)
 
     # The methods of arrays that rules use
 
     @property
-    def T(self) -> Cell:
+    def T(self) -> CapturedArray:
         """The axes reversed."""
-        return Cell(self.tape, self.array.T, view=(np.transpose, (self,), {}))
+        return CapturedArray(self.tape, self.array.T, view=(np.transpose, (self,), {}))
 
-    def dot(self, other: Any, out: Any = None) -> Cell:
+    def dot(self, other: Any, out: Any = None) -> CapturedArray:
         """Matrix product."""
         return self._dot(self, other, out)
 
-    def _dot(self, left: Any, right: Any, out: Any = None) -> Cell:
+    def _dot(self, left: Any, right: Any, out: Any = None) -> CapturedArray:
         if out is None:
             return self.tape.note(np.dot, (left, right), {}, np.dot(plain(left), plain(right)), "dot")
-        if not isinstance(out, Cell):
+        if not isinstance(out, CapturedArray):
             raise Untraceable("a write to an array from elsewhere")
         np.dot(plain(left), plain(right), out.array)
-        self.tape.add(Call(np.dot, (left, right), {}, out, "dot"))
+        self.tape.add(CapturedCall(np.dot, (left, right), {}, out, "dot"))
         return out
 
-    def __getitem__(self, key: Any) -> Cell:
-        if isinstance(key, Cell) and key.dtype.kind in "iu":  # a mask takes as many entries as it is true
+    def __getitem__(self, key: Any) -> CapturedArray:
+        if isinstance(key, CapturedArray) and key.dtype.kind in "iu":  # a mask takes as many entries as it is true
             return self.tape.note(getitem, (self, key), {}, self.array[key.array], "get")
-        if cells_in((key,), []):
+        if captured_arrays_in((key,), []):
             raise Untraceable("an index with an array of the graph in it")
-        made: Cell = self._result(getitem, (self, key), {}, self.array[key], "copy")
+        made: CapturedArray = self._result(getitem, (self, key), {}, self.array[key], "copy")
         return made
 
-    def astype(self, dtype: Any) -> Cell:
+    def astype(self, dtype: Any) -> CapturedArray:
         """Cast."""
         return self.tape.note(copy, (self,), {}, self.array.astype(dtype), "cast")
 
-    def copy(self) -> Cell:
+    def copy(self) -> CapturedArray:
         """Copy."""
         return self.tape.note(copy, (self,), {}, self.array.copy(), "cast")
 
@@ -251,7 +259,7 @@ class Cell(NDArrayOperatorsMixin):
 def _method(name: str) -> Callable[..., Any]:
     function = getattr(np, name)
 
-    def method(self: Cell, *args: Any, **kwargs: Any) -> Any:
+    def method(self: CapturedArray, *args: Any, **kwargs: Any) -> Any:
         if name in ("reshape", "transpose") and len(args) != 1:
             args = (args or None,)
         return function(self, *args, **kwargs)
@@ -263,46 +271,38 @@ for _name in (
     "reshape", "transpose", "ravel", "squeeze", "swapaxes", "repeat", "take", "clip",
     "sum", "mean", "max", "min", "prod", "cumsum", "argmax", "argmin",
 ):  # fmt: skip
-    setattr(Cell, _name, _method(_name))
+    setattr(CapturedArray, _name, _method(_name))
 
 
-class Value:
-    """A number read from an array. To compare it is all that a rule may do with it."""
+class CapturedScalar:
+    """A number read from an array. A rule may only compare it with a constant."""
 
-    def __init__(self, cell: Cell, index: tuple[Any, ...]) -> None:
-        self.cell = cell
+    def __init__(self, captured: CapturedArray, index: tuple[Any, ...]) -> None:
+        self.captured = captured
         self.index = index
 
     def compare(self, symbol: str, other: Any) -> bool:
-        """Note a comparison."""
+        """Record a comparison as a guard, and return its outcome."""
         if not isinstance(other, int | float):
             raise Untraceable("a value compared with another")
-        array, read = self.cell.array, f"item({', '.join(map(repr, self.index))})"
-        if len(self.index) == 1 and isinstance(self.index[0], Cell):  # the entry that argmax or argmin has found
-            found = self.cell.tape.calls[-1]
-            if found.out is not self.index[0] or found.args != (self.cell,) or found.kwargs:
+        array, read = self.captured.array, f"item({', '.join(map(repr, self.index))})"
+        if len(self.index) == 1 and isinstance(
+            self.index[0], CapturedArray
+        ):  # the entry that argmax or argmin has found
+            found = self.captured.tape.calls[-1]
+            if found.out is not self.index[0] or found.args != (self.captured,) or found.kwargs:
                 raise Untraceable("an entry read at an index of the graph")
-            self.cell.tape.calls.pop()
+            self.captured.tape.calls.pop()
             read = f"item({{0}}.{found.function.__name__}())"
         test = f"{{0}}.{read} {symbol} {other!r}"
-        return self.cell.tape.decide(test, (self.cell,), eval(test.format("array"), {"array": array}))
+        return self.captured.tape.add_guard(test, (self.captured,), eval(test.format("array"), {"array": array}))
 
     def __bool__(self) -> bool:
         return self.compare("!=", 0)
 
 
 for _name, _symbol in {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}.items():
-    setattr(Value, f"__{_name}__", lambda self, other, symbol=_symbol: self.compare(symbol, other))
-
-
-def getitem(array: Any, key: Any) -> Any:
-    """Return ``array[key]``."""
-    return array[key]
-
-
-def setitem(array: Any, key: Any, value: Any) -> None:
-    """Do ``array[key] = value``."""
-    array[key] = value
+    setattr(CapturedScalar, f"__{_name}__", lambda self, other, symbol=_symbol: self.compare(symbol, other))
 
 
 def copy(array: Any) -> Any:
@@ -311,8 +311,8 @@ def copy(array: Any) -> Any:
 
 
 def plain(values: Any) -> Any:
-    """Return values with arrays in the places of cells."""
-    if isinstance(values, Cell):
+    """Return values with captured arrays replaced by their arrays."""
+    if isinstance(values, CapturedArray):
         return values.array
     if isinstance(values, tuple | list):
         return type(values)(plain(v) for v in values)
@@ -320,10 +320,10 @@ def plain(values: Any) -> Any:
 
 
 REDUCES = {np.sum: np.add, np.max: np.maximum, np.min: np.minimum, np.prod: np.multiply}
-"""NumPy's functions that are a ufunc's reduction, called at once in place of in steps."""
+"""NumPy functions that reduce by a ufunc; the ufunc's method is recorded."""
 
 TAKES_OUT = {
     np.argmax, np.argmin, np.mean, np.var, np.std, np.take, np.concatenate, np.stack,
     np.cumsum, np.cumprod, np.einsum, np.clip,
 }  # fmt: skip
-"""Those that can write their result into an array."""
+"""NumPy functions that take ``out``."""

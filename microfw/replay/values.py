@@ -1,4 +1,4 @@
-"""Values that a step's function may depend on: which ones never change, and when two are the same."""
+"""Values that a step's function may depend on: which are immutable, and when two are equal."""
 
 from __future__ import annotations
 
@@ -32,54 +32,54 @@ ATOMS = (
     bool, int, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented), np.generic, np.dtype,
     range, slice, Decimal, Fraction, date, time, timedelta, tzinfo, re.Pattern, PurePath, CodeType,
 )  # fmt: skip
-"""Types whose values never change; two values are the same if type and value are. Subclasses may have attributes."""
+"""Immutable types, compared by type and value. Subclasses of them may have attributes."""
 
 INERT = (
     np.ufunc, type(np.vdot), type(np.random.default_rng), BuiltinFunctionType,
     ClassMethodDescriptorType, GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, MethodWrapperType,
     WrapperDescriptorType,
 )  # fmt: skip
-"""Objects without a state that a step could depend on, but for what they are bound to: functions in C."""
+"""Functions in C: their only state is the object that they are bound to."""
 
 GENERATORS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
-"""Their states are compared after a step, see `verification`."""
+"""Random generators. Their states are compared after a step, see `verification`."""
 
 LIBRARIES = frozenset({*sys.stdlib_module_names, "numpy", "scipy", "pandas", "sklearn", "microfw"}) - {"__main__"}
-"""Packages whose code is taken as it is: only objects and settings that it is given are looked at."""
+"""Packages whose code is not inspected, only the objects and settings passed to it."""
 
 OWN = ("microfw.replay.", "microfw.profiler.", "microfw.law.")
-"""Notes on what has run; a step does not depend on them."""
+"""Modules whose objects record what has run; a step does not depend on them."""
 
 DYNAMIC = frozenset({"getattr", "vars", "__dict__", "locals", "attrgetter", "methodcaller", "__getattribute__"})
-"""Code that names one of these may read any attribute."""
+"""Names with which code may read any attribute."""
 
 CACHES = ("_named", "_scopes", "training")
-"""What modules keep of the names of their parts; ``training`` may be the class's, and is noted apart."""
+"""Attributes of modules that are not compared here: caches of names; ``training`` is compared separately."""
 
 CONSTRUCTION = ("__new__", "__init__", "__post_init__", "__init_subclass__")
-"""Methods that run where code calls the class."""
+"""Methods that run when a class is called."""
 
 FORMATTING = frozenset({"__repr__", "__str__", "__format__"})
-"""Methods that run where code makes a text of an object."""
+"""Methods that run when an object is turned into text."""
 
 POINTER = calcsize("P")
 
 
 class Everything(frozenset[str]):
-    """All names; those that code was found to use are the elements."""
+    """A set of names that contains every name; its elements are those found in code."""
 
     def __contains__(self, name: object) -> bool:
         return True
 
 
 class Noted(tuple[Any, ...]):
-    """A copy of what was found in an object, such as a dict's keys; two are the same if they are equal."""
+    """A copy of the content of an object, such as a dict's keys; compared by ``==``."""
 
     __slots__ = ()
 
 
 class Path:
-    """Where a value is, to be put into words only if somebody asks."""
+    """Where a value was found; the text is made on demand."""
 
     __slots__ = ("holder", "step")
 
@@ -97,7 +97,7 @@ class Path:
 
 
 def same_value(a: Any, b: Any) -> bool:
-    """Return True if two noted values are the same: the same object, or of one type and equal to the last bit."""
+    """Return True if two recorded values are the same object, or have one type and equal bits."""
     if a is b:
         return True
     if type(a) is not type(b):
@@ -114,24 +114,24 @@ def same_value(a: Any, b: Any) -> bool:
 
 
 def is_library(kind: type) -> bool:
-    """Return True for a class whose code, which is not looked at, may read any attribute."""
+    """Return True for a class of a library, whose code is not inspected and may read any attribute."""
     return kind not in (object, Module) and kind.__module__.partition(".")[0] in LIBRARIES
 
 
 def in_library(kind: Any) -> bool:
-    """Return True for a class or function of a package whose code is taken as it is."""
+    """Return True for a class or function of a package whose code is not inspected."""
     return (getattr(kind, "__module__", None) or "").partition(".")[0] in LIBRARIES
 
 
 def hides_state(kind: type) -> bool:
-    """Return True if objects of a class have fields that are neither attributes nor slots, as those made in C have."""
+    """Return True if objects of a class have fields that are neither attributes nor slots, as classes in C do."""
     slots = [name for name in slots_of(kind) if name not in ("__dict__", "__weakref__")]
     fields = len(slots) + (kind.__dictoffset__ > 0) + (kind.__weakrefoffset__ > 0)
     return bool(kind.__itemsize__) or kind.__basicsize__ > object.__basicsize__ + POINTER * fields
 
 
 def is_locked(array: Any) -> bool:
-    """Return True if nobody can write to an array."""
+    """Return True if neither an array nor any base of it can be written to."""
     while isinstance(array, np.ndarray):
         if array.flags.writeable:
             return False
@@ -149,7 +149,7 @@ def slots_of(kind: type) -> list[str]:
 
 
 class CodeNames(NamedTuple):
-    """The global variables that code reads, the modules that it imports, the attributes that it may read."""
+    """Names in code: global variables read, modules imported, attributes that may be read."""
 
     variables: tuple[str, ...]
     imports: tuple[str, ...]
@@ -158,7 +158,7 @@ class CodeNames(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def code_names(code: CodeType) -> CodeNames:
-    """Return what code names. Strings in the code count as names, for `getattr` and keys."""
+    """Return the names in code. String constants count as attributes, for `getattr` and keys."""
     variables: dict[str, None] = {}
     imports: dict[str, None] = {}
     attributes: set[str] = set()

@@ -1,4 +1,4 @@
-"""A plan held against the eager step: what a step may change, saved, brought back and compared to the last bit."""
+"""Compare a replayed with an eager step: save, restore and compare everything that a step changes, bit for bit."""
 
 from __future__ import annotations
 
@@ -8,35 +8,34 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from microfw.autograd.tensor import Tensor
 from microfw.replay.trace import Array
 
 
 class Difference(NamedTuple):
-    """Where a replayed step differs from the eager one; ``rounding`` is True if the digits could be rounding's."""
+    """Where a replayed step differs from the eager one, and whether rounding could explain the difference."""
 
     where: str
     rounding: bool
 
 
 class StepState:
-    """All that a training step changes, besides Python objects: a copy.
+    """A copy of everything that a training step changes, Python objects apart.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Its parameters, gradients and state.
+        Its parameters, gradients and state are copied.
     shared : list of Leaf
-        Leaves outside of the optimizer that get a gradient.
-    carried : Carried
+        Leaves of no or another optimizer that get a gradient.
+    forward_state : ForwardState
         Random generators, and buffers such as running statistics.
     outputs : iterable of ndarray
         What the step returned.
     """
 
-    def __init__(self, optimizer: Any, shared: list[Any], carried: Any, outputs: Iterable[Array] = ()) -> None:
+    def __init__(self, optimizer: Any, shared: list[Any], forward_state: Any, outputs: Iterable[Array] = ()) -> None:
         self.optimizer = optimizer
-        self.carried = carried
+        self.forward_state = forward_state
         self.outputs = [array.copy() for array in outputs]
         flat = optimizer.flat
         self.values = flat.values.copy()
@@ -47,10 +46,10 @@ class StepState:
         found = vars(optimizer).items()
         self.arrays = {name: (x, x.copy()) for name, x in found if isinstance(x, np.ndarray)}
         self.numbers = {name: x for name, x in found if isinstance(x, bool | int | float | None)}
-        self.drawn = carried.save()
+        self.drawn = forward_state.save()
 
     def restore(self) -> None:
-        """Bring everything back; Python objects are the same ones as before."""
+        """Restore everything in place."""
         flat = self.optimizer.flat
         flat.values[...] = self.values
         flat.gradients[...] = self.gradients
@@ -64,10 +63,10 @@ class StepState:
         for array, copy in self.arrays.values():
             array[...] = copy
         vars(self.optimizer).update(self.numbers)
-        self.carried.restore(self.drawn)
+        self.forward_state.restore(self.drawn, new_version=False)
 
     def difference(self, other: StepState) -> Difference | None:
-        """Return the first place at which another state, of the same step done otherwise, is not the same."""
+        """Return where another state of the same step differs first; None if all bits are equal."""
         for k, pair in enumerate(zip(self.outputs, other.outputs, strict=True)):
             if not same(*pair):
                 return Difference("the loss" if k == 0 else f"output {k}", _rounding(*pair))
@@ -95,36 +94,26 @@ class StepState:
         for mine, theirs in zip(generators, other.drawn[0], strict=True):
             if repr(mine) != repr(theirs):
                 return Difference("a random generator, from which Python code draws,", False)
-        for tensor, mine, theirs in zip(self.carried.buffers, buffers, other.drawn[1], strict=True):
+        for tensor, mine, theirs in zip(self.forward_state.buffers, buffers, other.drawn[1], strict=True):
             if not same(mine, theirs):
                 return Difference(_named(tensor._leaf, "a buffer"), _rounding(mine, theirs))
         return None
 
 
-class Carried:
-    """What a forward pass may change besides gradients: generators, and the values of buffers."""
+def generator_states(generators: list[Any], known: list[Any]) -> str:
+    """Return the states of Python's and NumPy's global generators, and of those generators that no op can draw from.
 
-    def __init__(self, generators: list[np.random.Generator], buffers: list[Tensor]) -> None:
-        self.generators = generators
-        self.buffers = buffers
-
-    def save(self) -> Any:
-        """Return copies."""
-        return [g.bit_generator.state for g in self.generators], [t._array.copy() for t in self.buffers]
-
-    def restore(self, saved: Any) -> None:
-        """Bring back what was saved."""
-        for generator, state in zip(self.generators, saved[0], strict=True):
-            generator.bit_generator.state = state
-        for buffer, values in zip(self.buffers, saved[1], strict=True):
-            buffer._array[...] = values
-
-
-def global_generators() -> str:
-    """Return the states of the generators of Python and NumPy that belong to no object of the step."""
-    state: Any = np.random.get_state()  # noqa: NPY002 -- read, and never moved
+    The latter are all but ``known`` and objects of `numpy.random.Generator`.
+    """
+    ids = {id(g) for g in known}
+    own = [
+        g.getstate() if hasattr(g, "getstate") else getattr(g, "state", None) or g.get_state()
+        for g in generators
+        if id(g) not in ids and not isinstance(g, np.random.Generator)
+    ]
+    state: Any = np.random.get_state()  # noqa: NPY002 -- read, never changed
     kind, key, *rest = state
-    return f"{random.getstate()} {kind} {key.tobytes().hex()} {rest}"  # the text of an array takes 2 ms
+    return f"{own} {random.getstate()} {kind} {key.tobytes().hex()} {rest}"  # repr of the array would take 2 ms
 
 
 def same(a: Array, b: Array) -> bool:

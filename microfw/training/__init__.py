@@ -1,4 +1,4 @@
-"""Training: the loop over epochs and steps, what it remembers, and where others join in."""
+"""Training: the Trainer, its hooks, metrics, history, checkpoints and learning rates."""
 
 from microfw._lazy import attach
 

@@ -1,4 +1,4 @@
-"""scikit-learn's scorers on outputs that are there already. Imported on use: it needs scikit-learn."""
+"""scikit-learn's scorers, applied to computed outputs. Imported on first use, since it needs scikit-learn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from microfw.training.metrics import Array, Measure, cannot
 
 
 class _Classified(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unused-ignore]
-    """Predicts what was predicted: its X are row numbers."""
+    """An estimator that returns computed predictions; its X are row numbers."""
 
     def __init__(self, outputs: Any = None, predictions: Any = None) -> None:
         self.outputs = outputs
@@ -39,7 +39,7 @@ class _Classified(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unused-i
 
 
 class _Regressed(RegressorMixin, BaseEstimator):  # type: ignore[misc,unused-ignore]
-    """Predicts what was predicted: its X are row numbers."""
+    """An estimator that returns computed predictions; its X are row numbers."""
 
     def __init__(self, outputs: Any = None) -> None:
         self.outputs = outputs

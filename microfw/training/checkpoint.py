@@ -1,4 +1,4 @@
-"""Checkpoint: the hook that writes where training is."""
+"""Checkpoint: the hook that saves the state of a training run."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ import sys
 from typing import Any
 
 from microfw.errors import ArgumentError, message
+from microfw.optim.checks import is_integer
 from microfw.serialization.container import suffix_of
 from microfw.training.hooks import Hook, TrainState
 
 
 class Checkpoint(Hook):
-    """Writes where training is, for ``fit(..., resume=path)`` to go on from, bit for bit.
+    """Saves a training run, so that ``fit(..., resume=path)`` continues it bit for bit.
 
-    It writes after each epoch, after some steps if asked to, and when training ends, also by Ctrl-C. The file is
-    replaced in one step: whatever happens, one that is complete is there.
+    The file is written after each epoch, after every ``every`` steps if given, and when training ends, also by Ctrl-C.
+    It is replaced atomically, so there is a complete file at every moment.
 
     Parameters
     ----------
     path : str or path-like
         Ends with ``.safetensors`` or ``.npz``.
     every : int, optional
-        Write after so many steps, too.
+        Also write after each multiple of this number of steps.
 
     Raises
     ------
     ArgumentError
         If ``every`` is not a positive integer.
     CheckpointError
-        In training, if the file cannot be written; what was there before is then as it was.
+        In training, if the file cannot be written; an earlier file is then not changed.
 
     Notes
     -----
-    It is told of each moment after all other hooks, wherever it stands in the list, so that the file holds what they
-    made of it. After an error in training, such as a loss that is not finite, it leaves the file as it is.
+    A Checkpoint is called after all other hooks, at any position in the list, so that the file contains their changes.
+    After an error in training, such as a loss that is not finite, the file is not changed.
 
     Examples
     --------
@@ -57,28 +58,28 @@ class Checkpoint(Hook):
 
     def __init__(self, path: str | os.PathLike[str], every: int | None = None) -> None:
         suffix_of(path, "Checkpoint")
-        if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
+        if every is not None and not is_integer(every, 1):
             raise ArgumentError(message("Checkpoint", "every to be a positive integer", repr(every)))
         self.path = path
         self.every = every
         self._saved: Any = None
 
     def on_fit_start(self, state: TrainState) -> None:
-        """Start again: what an earlier fit wrote is not this one's."""
+        """Forget what an earlier fit has written."""
         self._saved = None
 
     def on_step_end(self, state: TrainState) -> None:
-        """Write after every so many steps."""
+        """Save after each multiple of ``every`` steps."""
         if self.every is not None and state.steps % self.every == 0:
             self._save(state)
 
     def on_epoch_end(self, state: TrainState) -> None:
-        """Write after an epoch."""
+        """Save after an epoch."""
         self._save(state)
 
     def on_fit_end(self, state: TrainState) -> None:
-        """Write what was not written yet, unless an error ended training."""
-        failed = isinstance(sys.exception(), Exception)  # which KeyboardInterrupt is not
+        """Save if there were steps since the last file, unless an error ended training."""
+        failed = isinstance(sys.exception(), Exception)  # KeyboardInterrupt is no Exception
         if state.steps and self._saved != (state.steps, len(state.history)) and not failed:
             self._save(state)
 

@@ -1,10 +1,8 @@
-"""Checks before a training run: whether model, loss, optimizer and data fit together."""
+"""Checks before a training run: model, loss, optimizer and data must fit together."""
 
 from __future__ import annotations
 
 from typing import Any
-
-import numpy as np
 
 from microfw.autograd.mode import mode
 from microfw.autograd.tensor import Tensor
@@ -12,13 +10,14 @@ from microfw.data.dataset import Dataset
 from microfw.data.rows import Rows
 from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError, message
 from microfw.nn import CrossEntropyLoss, Loss, Module, NLLLoss
+from microfw.optim.checks import is_integer, is_real
 from microfw.training.inputs import as_data
 from microfw.training.losses import counting_rows, is_sum
-from microfw.training.state import evaluating, kept, quiet, switched
+from microfw.training.state import evaluating, module_mode, preserved, quiet
 
 
 def check_parts(model: Any, loss: Any, optimizer: Any) -> None:
-    """Raise unless a Trainer can work with its parts."""
+    """Raise unless model, loss and optimizer are of the right kind, and the optimizer has the model's parameters."""
     for name, part, good, expected in (
         ("model", model, isinstance(model, Module), "a Module"),
         ("loss", loss, callable(loss), "a loss such as nn.MSELoss()"),
@@ -37,16 +36,16 @@ def check_parts(model: Any, loss: Any, optimizer: Any) -> None:
 
 
 def check_steps(loss: Any, optimizer: Any, accumulate: Any, clip_norm: Any, clip_value: Any) -> None:
-    """Raise unless steps can be made as they are wanted."""
+    """Raise unless loss, optimizer, accumulation and clipping can be combined."""
     if getattr(optimizer, "takes_denominator", False) and is_sum(loss):
         got, fix = f"{type(loss).__name__} with reduction='sum'", "use reduction='mean'"
         raise ArgumentError(message("Trainer", f"a mean with {type(optimizer).__name__}", got, fix))
-    if isinstance(accumulate, bool) or not isinstance(accumulate, int | np.integer) or accumulate < 1:
+    if not is_integer(accumulate, 1):
         raise ArgumentError(message("Trainer", "accumulate to be a positive integer", repr(accumulate)))
     for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
         if limit is None:
             continue
-        if isinstance(limit, bool) or not isinstance(limit, int | float | np.number) or not 0 < limit < np.inf:
+        if not is_real(limit) or limit <= 0:
             raise ArgumentError(message("Trainer", f"{name} above 0, finite", repr(limit)))
         if getattr(optimizer, "takes_closure", False):
             fix = "its line search needs the true gradients"
@@ -55,14 +54,14 @@ def check_steps(loss: Any, optimizer: Any, accumulate: Any, clip_norm: Any, clip
 
 def check_epochs(epochs: Any) -> None:
     """Raise unless a number of epochs is an integer of at least 0."""
-    if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or epochs < 0:
+    if not is_integer(epochs, 0):
         raise ArgumentError(message("Trainer.fit", "epochs to be an integer of at least 0", repr(epochs)))
 
 
 def check_fit(model: Module, loss: Any, data: Dataset, where: str) -> bool:
     """Raise unless the model's outputs for two rows and all targets suit the loss; return True if a row counts."""
     rows = counting_rows(loss, data.y, 2, where)
-    with mode(observer=None, timer=None), evaluating(model), kept(model, loss):
+    with mode(observer=None, timer=None), evaluating(model), preserved(model, loss):
         outputs = model(as_data(data.X[:2]))
         if not isinstance(outputs, Tensor):
             raise DTypeError(message(where, "the model to return a Tensor", type(outputs).__name__))
@@ -85,20 +84,20 @@ def check_fit(model: Module, loss: Any, data: Dataset, where: str) -> bool:
 
 
 def smallest_batch(model: Module, data: Rows, batch_size: int, where: str, drop_last: bool = False) -> int:
-    """Return how many rows the model needs at once in training: 2 for batch norm, for example, of rows of features.
+    """Return the smallest batch that the model takes in training, 1 or 2 rows; batch norm, for example, needs 2.
 
-    The model is tried on one row only if there would be a batch of one row.
+    The model runs on one row, and only if a batch of one row would occur.
 
     Raises
     ------
     ArgumentError, DataError
-        If all batches, or all rows, are too few. The error quotes the layer's own.
+        If all batches, or the data, have too few rows. The message contains that of the layer.
     """
     n = len(data)
     if n > 1 and batch_size > 1 and (drop_last or n % batch_size != 1):
         return 1
     why = _fails(model, data, 1)
-    if why is None or (n > 1 and _fails(model, data, 2) is not None):  # the first step says what is wrong
+    if why is None or (n > 1 and _fails(model, data, 2) is not None):  # another error, which the first step raises
         return 1
     fix = f"a layer needs more than one row: {why}"
     if n == 1:
@@ -109,9 +108,9 @@ def smallest_batch(model: Module, data: Rows, batch_size: int, where: str, drop_
 
 
 def _fails(model: Module, data: Rows, rows: int) -> Exception | None:
-    """Return what a model raises for a batch of so many rows in training, or None."""
+    """Return the error that a model raises in training for a batch of ``rows`` rows, or None."""
     ((X, _, _),) = data.take(slice(0, rows)).batches(rows)
-    with mode(observer=None, timer=None, recording=False), switched(model, True), kept(model), quiet():
+    with mode(observer=None, timer=None, recording=False), module_mode(model, True), preserved(model), quiet():
         try:
             model(as_data(X))
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Clip: the hook that clips gradients, and counts how often."""
+"""Clip: the hook that clips gradients, and counts the clipped steps."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Clip(Hook):
         self._large = large
 
     def on_step_end(self, state: TrainState) -> None:
-        """Count the step, which is complete only now."""
+        """Count a complete step."""
         self.steps += 1
         self.clipped += self._large
 
     def on_epoch_end(self, state: TrainState) -> None:
-        """Tell how often."""
+        """Add the share of clipped steps to the epoch's row."""
         state.history[-1]["clipped"] = self.clipped / self.steps if self.steps else 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -43,5 +43,5 @@ class Clip(Hook):
         return {"steps": self.steps, "clipped": int(self.clipped)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take what `state_dict` returned."""
+        """Load what `state_dict` returned."""
         self.steps, self.clipped = int(state["steps"]), int(state["clipped"])

@@ -1,4 +1,4 @@
-"""History: what an epoch came to, one plain row each."""
+"""History: one row of plain numbers for each epoch."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from microfw.errors import ArgumentError, message
 
 
 class History(list[dict[str, Any]]):
-    """A list of rows, one dict an epoch, of plain numbers only.
+    """A list of rows, one dict of plain numbers for each epoch.
 
-    Each row holds ``epoch`` (from 1), ``loss``, the metrics, their ``val_`` counterparts where a validation
-    set was given, ``seconds``: the time of the epoch's training steps, validation apart, ``lr``: the learning
-    rate of the last step, and ``gradient_norm``: the root of the mean square, over the steps, of the norm of all
-    gradients, as the optimizer took them, after clipping. If steps made no update, since no row of theirs counts in
-    the loss, ``skipped`` is their number. Hooks may add to a row. ``loss`` is the mean that the loss's own
-    `Loss.denominator` makes of all rows, and metrics are of the same outputs: those that the model gave in
-    training, while its parameters moved. It is a list, so ``json.dumps(history)`` and
-    ``pandas.DataFrame(history)`` take it as it is.
+    ``json.dumps(history)`` and ``pandas.DataFrame(history)`` work. Hooks may add entries to a row. The entries are:
+
+    - ``epoch``: number of the epoch, from 1.
+    - ``loss``: mean loss of all rows, by the loss's `Loss.denominator`.
+    - the metrics, by name. Loss and metrics are of the outputs in training, while the parameters change.
+    - ``val_loss`` and ``val_`` before each metric, if there is validation data.
+    - ``seconds``: time of the epoch's training steps, without validation.
+    - ``lr``: learning rate of the last step.
+    - ``gradient_norm``: root mean square, over the steps, of the norm of all gradients, after clipping.
+    - ``skipped``: number of steps without an update, since no row counted in the loss; only if there were any.
 
     Examples
     --------
@@ -34,7 +36,7 @@ class History(list[dict[str, Any]]):
     """
 
     def column(self, name: str) -> list[Any]:
-        """Return one entry of every row; None for a row that lacks it, as where a hook adds it now and then.
+        """Return one entry of every row; None for rows that lack it, if a hook does not add it to all.
 
         Raises
         ------
@@ -46,11 +48,11 @@ class History(list[dict[str, Any]]):
         return [row.get(name) for row in self]
 
     def _names(self) -> list[str]:
-        """Return the names of all entries, in the order in which they first come."""
+        """Return the names of all entries, in order of first occurrence."""
         return list(dict.fromkeys(name for row in self for name in row))
 
     def to_frame(self) -> Any:
-        """Return a pandas DataFrame, a row for each epoch, by number.
+        """Return a pandas DataFrame with a row for each epoch, indexed by its number.
 
         Raises
         ------
@@ -78,9 +80,9 @@ class History(list[dict[str, Any]]):
         Parameters
         ----------
         *names : str
-            Which; ``loss``, and ``val_loss`` where there is one, if none is given.
+            Entries to draw; by default ``loss``, and ``val_loss`` if there is one.
         axes : matplotlib Axes, optional
-            Where to draw.
+            Axes to draw on; new ones by default.
 
         Returns
         -------

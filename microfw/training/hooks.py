@@ -1,4 +1,4 @@
-"""Hooks: objects that are told of the moments of a training run."""
+"""Hooks: objects with methods that are called at the events of a training run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from microfw.errors import ArgumentError, message
 from microfw.training.history import History
 
-MOMENTS = (
+EVENTS = (
     "on_fit_start",
     "on_epoch_start",
     "on_gradients",
@@ -23,30 +23,38 @@ MOMENTS = (
 
 @dataclass(slots=True)
 class TrainState:
-    """Where a training run is. One object for the whole run, which hooks may read and ``stop``.
+    """The state of a training run; one object for the whole run. Hooks may read it, and set ``stop``.
 
     Attributes
     ----------
-    model, loss_function, optimizer : object
-        What is trained, and by what.
-    epochs, epoch : int
-        How many epochs there are to be, and which one runs, from 1; 0 before the first.
-    step, steps : int
-        Which step of the epoch this is, from 1, and how many updates were made since the start.
+    model : Module
+        The model.
+    loss_function : callable
+        The loss.
+    optimizer : Optimizer
+        The optimizer.
+    epochs : int
+        Number of epochs of the run.
+    epoch : int
+        Number of the present epoch, from 1; 0 before the first.
+    step : int
+        Number of the step in the epoch, from 1.
+    steps : int
+        Updates since the start of the run.
     skipped : int
-        How many steps made no update, since no row of theirs counts in the loss: all labels are ignored, or all
-        weights are 0. Hooks are not called for such a step.
+        Steps without an update, since no row counts in the loss: all labels are ignored, or all weights are 0. Hooks
+        are not called for such a step.
     loss : float
-        The loss of the last step.
+        Loss of the last step.
     history : History
-        A row for each epoch that is complete; in ``on_epoch_end`` it holds this epoch's.
+        A row for each complete epoch. In ``on_epoch_end`` the last row is that of the present epoch.
     stop : bool
-        A hook that sets it ends training after the step, or the epoch, at which it was called. Set in
-        ``on_fit_start`` or ``on_epoch_start``, it ends training before the next step: an epoch without a step has
-        no row in the history, and its ``on_epoch_end`` is not called.
+        Set it to True to end training after the present step or epoch. Set in ``on_fit_start`` or ``on_epoch_start``,
+        it ends training before the next step: an epoch without a step has no row in the history, and ``on_epoch_end``
+        is not called for it.
     save : callable or None
-        ``save(path)`` writes where training is, to go on from; None if it ended in the middle of a moment. All
-        hooks must have been told of the moment, so it is for hooks that are ``last``; see `Checkpoint`.
+        ``save(path)`` saves the run, to be resumed. It must be called after all other hooks, so only by hooks with
+        ``last = True``; see `Checkpoint`. None if an error ended training while hooks were called.
     """
 
     model: Any
@@ -64,12 +72,12 @@ class TrainState:
 
 
 class Hook:
-    """Base of hooks: override the moments that are wanted; the others cost nothing.
+    """Base of hooks. Override the methods of the events that you need; the others cost nothing.
 
-    Hooks are called in the order of the Trainer's list, at every moment; those whose class sets ``last = True``
-    after all others, and at the end before them, when nobody has changed anything yet. All moments of one `Trainer.fit`
-    run in the thread and the context that called it, so that a hook may set a context variable at the start
-    and reset it at the end.
+    At every event, hooks are called in the order of the Trainer's list, and those whose class sets ``last = True``
+    after all others. At ``on_fit_end`` the order is reversed for the latter: they come first, before other hooks change
+    the model. All methods are called in the thread and the context of `Trainer.fit`, so a hook may set a context
+    variable in ``on_fit_start`` and reset it in ``on_fit_end``.
 
     Examples
     --------
@@ -89,86 +97,86 @@ class Hook:
     last: bool = False
 
     def on_fit_start(self, state: TrainState) -> None:
-        """Begin: data and model fit together, and nothing has been trained."""
+        """Called once, after all checks and before the first step."""
 
     def on_epoch_start(self, state: TrainState) -> None:
-        """Precede an epoch."""
+        """Called before an epoch."""
 
     def on_gradients(self, state: TrainState) -> None:
-        """Precede the optimizer's step; the gradients are there, and can be changed in place.
+        """Called before the optimizer's step; gradients are computed, and can be changed in place.
 
-        An optimizer that evaluates the loss itself, such as `LBFGS`, has none yet.
+        With an optimizer that takes a closure, such as `LBFGS`, there are no gradients yet.
         """
 
     def on_step_end(self, state: TrainState) -> None:
-        """Follow the optimizer's step."""
+        """Called after the optimizer's step."""
 
     def on_validation_start(self, state: TrainState) -> None:
-        """Precede the validation of an epoch, if there is one."""
+        """Called before the validation of an epoch, if there is any."""
 
     def on_epoch_end(self, state: TrainState) -> None:
-        """Follow an epoch and its validation; its row is in the history."""
+        """Called after an epoch and its validation; its row is in the history."""
 
     def on_fit_end(self, state: TrainState) -> None:
-        """Follow training, also if an exception ended it. Called if this hook's ``on_fit_start`` was."""
+        """Called once after training, also after an exception, if this hook's ``on_fit_start`` was called."""
 
 
 class Hooks:
-    """The methods that hooks override, by moment, collected once."""
+    """The overridden methods of all hooks, by event."""
 
     def __init__(self, hooks: Sequence[Any]) -> None:
         self.hooks = tuple(sorted(hooks, key=_is_last))
         for hook in self.hooks:
-            if isinstance(hook, type) or not any(hasattr(hook, moment) for moment in MOMENTS):
+            if isinstance(hook, type) or not any(hasattr(hook, event) for event in EVENTS):
                 got = f"the class {hook.__name__}" if isinstance(hook, type) else type(hook).__name__
                 raise ArgumentError(message("Trainer", "hooks with some of a Hook's methods", got, "pass an instance"))
-            _spelt_right(hook)
+            _check_spelling(hook)
         self.gradients = self._collect("on_gradients")
         self.step_end = self._collect("on_step_end")
-        self._begun: list[Any] = []
+        self._started: list[Any] = []
         self._methods: dict[str, list[Callable[[TrainState], None]]] = {}
 
-    def _collect(self, moment: str, hooks: Sequence[Any] | None = None) -> list[Callable[[TrainState], None]]:
-        base = getattr(Hook, moment)
-        methods = [getattr(hook, moment, None) for hook in (self.hooks if hooks is None else hooks)]
+    def _collect(self, event: str, hooks: Sequence[Any] | None = None) -> list[Callable[[TrainState], None]]:
+        base = getattr(Hook, event)
+        methods = [getattr(hook, event, None) for hook in (self.hooks if hooks is None else hooks)]
         return [m for m in methods if m is not None and getattr(m, "__func__", m) is not base]
 
-    def overridden(self, moment: str) -> bool:
-        """Whether any hook wants to be told of a moment."""
-        return bool(self._collect(moment))
+    def handles(self, event: str) -> bool:
+        """Return True if any hook has a method for an event."""
+        return bool(self._collect(event))
 
-    def call(self, moment: str, state: TrainState) -> None:
-        """Tell every hook of a moment, in order."""
-        methods = self._methods.get(moment)
+    def notify(self, event: str, state: TrainState) -> None:
+        """Call the methods of an event, in order."""
+        methods = self._methods.get(event)
         if methods is None:
-            methods = self._methods[moment] = self._collect(moment)
+            methods = self._methods[event] = self._collect(event)
         for method in methods:
             method(state)
 
     def start(self, state: TrainState) -> None:
-        """Tell every hook that training starts, and remember which were told."""
+        """Call ``on_fit_start`` of every hook, and remember which were called."""
         for hook in self.hooks:
-            self._begun.append(hook)
+            self._started.append(hook)
             for method in self._collect("on_fit_start", [hook]):
                 method(state)
 
     def end(self, state: TrainState) -> None:
-        """Tell every hook that was told of the start, even if one of them raises."""
-        methods = self._collect("on_fit_end", sorted(self._begun, key=_is_last, reverse=True))
-        self._begun = []
+        """Call ``on_fit_end`` of every hook that was started, even if one raises."""
+        methods = self._collect("on_fit_end", sorted(self._started, key=_is_last, reverse=True))
+        self._started = []
         _in_turn(methods, state)
 
 
-def _spelt_right(hook: Any) -> None:
-    """Raise if a method is named much like a moment, which would never come."""
+def _check_spelling(hook: Any) -> None:
+    """Raise if a method's name is close to that of an event: it would never be called."""
     for name in dir(type(hook)):
-        if name.startswith("on_") and name not in MOMENTS and callable(getattr(type(hook), name)):
-            near = get_close_matches(name, MOMENTS, 1, cutoff=0.9)  # not names of other libraries' hooks
+        if name.startswith("on_") and name not in EVENTS and callable(getattr(type(hook), name)):
+            near = get_close_matches(name, EVENTS, 1, cutoff=0.9)  # not names of other libraries' hooks
             if near:
                 raise ArgumentError(
                     message(
                         "Trainer",
-                        f"hooks with methods among {', '.join(MOMENTS)}",
+                        f"hooks with methods among {', '.join(EVENTS)}",
                         f"{type(hook).__name__}.{name}",
                         f"name it {near[0]}",
                     )

@@ -1,4 +1,4 @@
-"""Inputs of models and losses: one dtype and one kind of object in eager steps, replayed steps and predictions."""
+"""Inputs of models and losses, made the same way for eager steps, replayed steps and predictions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from microfw.nn import Embedding, Module
 Array = np.ndarray[Any, Any]
 
 PLAIN = "fd?bhilqBHILQ"
-"""The characters of the dtypes that a Tensor can have."""
+"""Type codes of the dtypes that a Tensor can have."""
 
 
 def dtype_of(model: Module) -> np.dtype[Any]:
@@ -22,7 +22,7 @@ def dtype_of(model: Module) -> np.dtype[Any]:
 
 
 def takes_indices(model: Any) -> bool:
-    """Return True if a model has a layer that looks rows up by integers."""
+    """Return True if a model has a layer that takes integers as indices."""
     return isinstance(model, Module) and any(isinstance(m, Embedding) for _, m in model.named_modules())
 
 
@@ -31,7 +31,7 @@ def as_data(array: Array) -> Tensor:
     plain = type(array) is np.ndarray and array.flags.c_contiguous and array.dtype.char in PLAIN
     if not plain or not array.dtype.isnative:
         tensor = Tensor(array)
-    else:  # without the copy of 2 us to 20 us that Tensor() makes
+    else:  # Tensor() would copy, which takes 2 us to 20 us
         tensor = object.__new__(Tensor)
         tensor._array, tensor._leaf, tensor._node = array.view(), Leaf(array.shape, array.dtype), None
     tensor._array.flags.writeable = False
@@ -41,8 +41,8 @@ def as_data(array: Array) -> Tensor:
 def as_features(X: Any, model: Module) -> Any:
     """Return rows to predict as an array in the dtype of the model's parameters, as `Trainer.fit` casts its data.
 
-    Integers stay integers if the model looks rows up by them. What holds no numbers is returned as it is: the
-    model's first layer names it in an error.
+    Integers are not cast if the model takes them as indices. Values that are not numbers are returned unchanged; the
+    model's first layer raises an error for them.
     """
     array = np.asarray(X)
     if array.dtype.kind not in "fiubO" or (array.dtype.kind in "iu" and takes_indices(model)):

@@ -1,4 +1,4 @@
-"""What training asks of a loss: the denominator of its mean, and the mean over more rows than one batch."""
+"""The denominator of a loss's mean, and the mean over more rows than one batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = np.ndarray[Any, Any]
 
 
 def denominator_of(loss: Any) -> Callable[[Any, Any], float]:
-    """Return ``denominator(targets, sample_weight)`` of a loss; a plain function averages over rows."""
+    """Return ``loss.denominator``; for a loss without one, a function that returns the rows or their weights' sum."""
     found = getattr(loss, "denominator", None)
     return found if callable(found) else _rows
 
@@ -25,7 +25,7 @@ def _rows(targets: Any, sample_weight: Any = None) -> float:
 
 
 def is_sum(loss: Any) -> bool:
-    """Return True if a loss adds up rows instead of averaging them."""
+    """Return True if a loss sums over rows instead of averaging."""
     return getattr(loss, "reduction", "mean") == "sum"
 
 
@@ -40,18 +40,18 @@ def mean_loss(loss: Any, outputs: Array, targets: Array, weight: Array | None = 
 
 
 def check_count(count: float, loss: Any, where: str) -> None:
-    """Raise unless a loss has given a denominator that can be one."""
+    """Raise unless a denominator is at least 0 and finite."""
     if not 0 <= count < math.inf:
         got = f"{count} from {type(loss).__name__}.denominator"
         raise ArgumentError(message(where, "a denominator of at least 0, finite", got))
 
 
 def counting_rows(loss: Any, targets: Array, rows: int, where: str) -> slice:
-    """Return up to so many rows, one of which counts in the loss; an empty slice if none does."""
+    """Return a slice of at most ``rows`` rows with one that counts in the loss; an empty slice if none does."""
     count = denominator_of(loss)
     if count(targets[:rows], None) > 0:
         return slice(0, rows)
-    low, high, total = 0, len(targets), count(targets, None)  # the first row that counts is between low and high
+    low, high, total = 0, len(targets), count(targets, None)  # the first row that counts is in low:high
     check_count(total, loss, where)
     if not total:
         return slice(0, 0)

@@ -1,7 +1,7 @@
-"""Metrics: how good predictions are, by name or as functions of ``(y_true, y_pred)``.
+"""Metrics of predictions, by name or as functions of ``(y_true, y_pred)``.
 
-Predictions are made comparable with the targets first: for a `CrossEntropyLoss` the class with the largest
-output, for a `BCEWithLogitsLoss` 0 or 1, for a `HingeLoss` -1 or 1, and otherwise the outputs themselves.
+The loss decides what a prediction is. `CrossEntropyLoss`: the class with the largest output. `BCEWithLogitsLoss`: 0 or
+1. `HingeLoss`: -1 or 1. Other losses: the output itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Measure = Callable[[Array, Array, Array], float]
 
 
 def accuracy(y_true: Any, y_pred: Any) -> float:
-    """Return the share of labels that were predicted.
+    """Return the share of labels that are predicted.
 
     Examples
     --------
@@ -36,9 +36,9 @@ def accuracy(y_true: Any, y_pred: Any) -> float:
 
 
 def r2(y_true: Any, y_pred: Any) -> float:
-    """Return the share of the targets' variance that was predicted, the mean over columns.
+    """Return the coefficient of determination, averaged over columns.
 
-    A column that is constant counts 1 if it was predicted exactly, and 0 otherwise.
+    A constant column counts as 1 if predicted exactly, else as 0.
 
     Examples
     --------
@@ -61,17 +61,17 @@ SCORERS = {
     "top_k_accuracy_score": ("top_k_accuracy", 1), "d2_log_loss_score": ("d2_log_loss_score", 1),
     "d2_brier_score": ("d2_brier_score", 1),
 }  # fmt: skip
-"""Functions of `sklearn.metrics` that take scores or probabilities, with the scorer that passes them, and its sign."""
+"""Functions of `sklearn.metrics` that take scores or probabilities: name of the scorer that passes them, and sign."""
 
 WITHOUT_SCORER = frozenset({
     "auc", "coverage_error", "dcg_score", "det_curve", "hinge_loss", "label_ranking_average_precision_score",
     "label_ranking_loss", "ndcg_score", "precision_recall_curve", "roc_curve",
 })  # fmt: skip
-"""Others that do, and have none."""
+"""Functions of `sklearn.metrics` that take scores or probabilities, without a scorer."""
 
 
 def decide(outputs: Array, targets: Array, loss: Any) -> Array:
-    """Return a model's outputs in the form of its targets: labels where there are labels.
+    """Return predictions, comparable with the targets, from a model's outputs.
 
     Examples
     --------
@@ -88,20 +88,20 @@ def decide(outputs: Array, targets: Array, loss: Any) -> Array:
 
 
 def resolve(metrics: Any) -> dict[str, Measure]:
-    """Return measures by name for the names and functions that a Trainer was given.
+    """Return the measures of a Trainer's metrics, by name.
 
     Parameters
     ----------
     metrics : str, callable, or an iterable of them
-        "accuracy" and "r2" are built in. Any other name is one of scikit-learn's: of a scorer, such as
-        "f1_macro" or "neg_log_loss", or of a function in `sklearn.metrics`, such as "mean_absolute_error".
-        A callable is ``f(y_true, y_pred)``, and goes by its name. A function of `sklearn.metrics` that compares
-        targets with scores or probabilities, such as "roc_auc_score" or "log_loss", gets these.
+        "accuracy" and "r2" are built in. Any other name is that of a scikit-learn scorer, such as "f1_macro" or
+        "neg_log_loss", or of a function in `sklearn.metrics`, such as "mean_absolute_error". A callable is
+        ``f(y_true, y_pred)``; its ``__name__`` is its name. Functions of `sklearn.metrics` that take scores or
+        probabilities, such as "roc_auc_score" or "log_loss", get these.
 
     Raises
     ------
     ArgumentError
-        If a name is unknown, or comes twice, or the metric needs scores and no scorer passes them.
+        If a name is unknown or repeated, or the metric needs scores and has no scorer.
     """
     if isinstance(metrics, str) or callable(metrics):
         metrics = [metrics]
@@ -130,7 +130,7 @@ def _measured(function: Callable[[Any, Any], Any], targets: Array, outputs: Arra
 
 
 def _named(name: str) -> Measure:
-    """Find a metric in scikit-learn."""
+    """Return the measure of a metric of scikit-learn."""
     from sklearn import metrics
 
     if name in SCORERS or name in WITHOUT_SCORER:
@@ -154,7 +154,7 @@ def _named(name: str) -> Measure:
 
 
 def _needs_scores(metric: Any) -> bool:
-    """Return True for a function of scikit-learn that compares targets with scores or probabilities, not labels."""
+    """Return True for a function of scikit-learn that takes scores or probabilities, not labels."""
     name = getattr(metric, "__name__", "")
     if name not in SCORERS and name not in WITHOUT_SCORER:
         return False
@@ -164,7 +164,7 @@ def _needs_scores(metric: Any) -> bool:
 
 
 def _of_scores(name: str) -> Measure:
-    """Return the measure of a function that compares targets with scores or probabilities, by its scorer."""
+    """Return the measure of a function that takes scores or probabilities, by its scorer."""
     from sklearn import metrics
 
     from microfw.training._scorers import scored

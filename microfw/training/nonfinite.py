@@ -1,4 +1,4 @@
-"""Finds the op at which a step turned NaN or infinite, by running the step again under an observer."""
+"""Find the op at which a step became NaN or infinite, by running the step again under an observer."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ FIX = "parameters are as they were before this step; lower the learning rate, or
 def explain(
     state: TrainState, X: Any, y: Any, weight: Any, error: NonFiniteError, where: str = "Trainer.fit"
 ) -> NonFiniteError:
-    """Return the error that names epoch, step, and the op that made what is not finite."""
+    """Return an error that names epoch, step, and the op with the first output that is not finite."""
     place = f"{where}, epoch {state.epoch}, step {state.step}"
-    if isinstance(MODE.get().observer, Finder) and error.args:  # detect_anomaly has told more than we could find
+    if isinstance(MODE.get().observer, Finder) and error.args:  # the error of detect_anomaly has more details
         state.optimizer.zero_grad()
         return NonFiniteError(f"{place}: {error}; {FIX}")
     finder = Finder()
@@ -30,9 +30,9 @@ def explain(
             state.optimizer.zero_grad()
             weights = () if weight is None else (weight,)
             loss = state.loss_function(state.model(as_data(X)), as_data(y), *weights)
-            if error.args:  # the loss was finite, and the optimizer refused the gradients
+            if error.args:  # the loss was finite, the gradients were not
                 loss.backward()
-    except Exception as again:  # what was wrong first is what to tell
+    except Exception as again:  # the first failure is the one to name
         finder.where = finder.where or f"an op that raises {type(again).__name__}"
     state.optimizer.zero_grad()
     maker = f"first made by {finder.where}" if finder.where else "by no op alone"

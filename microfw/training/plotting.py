@@ -1,4 +1,4 @@
-"""Drawing with Matplotlib, which is imported on use."""
+"""Axes of Matplotlib, which is imported on first use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from microfw.errors import ArgumentError, message
 
 
 def new_axes(axes: Any, where: str = "plot") -> Any:
-    """Return the axes that were given, or new ones."""
+    """Return the given axes, or new ones."""
     if axes is not None:
         return axes
     try:

@@ -10,92 +10,91 @@ from typing import Any
 from microfw.errors import printable
 from microfw.training.hooks import Hook, TrainState
 
-LINES = 10
-GAIN = 2.0
-"""Seconds that replaying the rest of a fit must be expected to gain for a line about an eager fit."""
+MAX_LINES = 10
+MIN_GAIN = 2.0
+"""Seconds that replaying the rest of a fit must save, as expected, for `Progress` to say why it is eager."""
 
 OVERHEAD = 1e-3
-"""Seconds of an eager step that are Python's, at most; replaying is expected to gain half of them."""
+"""Seconds of an eager step spent in Python, at most; replaying is expected to save half of them."""
 
-UNSHOWN = ("epoch", "seconds", "lr", "gradient_norm")
+HIDDEN = ("epoch", "seconds", "lr", "gradient_norm")
 
 
 class Progress(Hook):
     """Shows epochs with their loss and metrics on standard error.
 
-    On a terminal there is one bar, tqdm's. Elsewhere, as in a log file, there is a line for every tenth of
-    the run, and for the last epoch. A standard error that is closed, or whose reader has gone, ends the showing and
-    nothing else.
+    On a terminal it is a bar of tqdm. Elsewhere, as in a log file, it is a line for every tenth of the run and for
+    the last epoch. If standard error is closed, or its reader has ended, nothing more is shown and training continues.
 
     Parameters
     ----------
     why_eager : callable, optional
-        Returns why the steps are not replayed and a fix, or None; shown once if the fit is long.
+        Returns a reason why steps are not replayed and a fix, or None. Shown once if the fit is long.
     """
 
     def __init__(self, why_eager: Callable[[], tuple[str, str] | None] | None = None) -> None:
         self.why_eager = why_eager
         self._explained = False
         self._bar: Any = None
-        self._told = 0
+        self._last_shown = 0
         self._broken = False
 
     def on_fit_start(self, state: TrainState) -> None:
         """Open the bar."""
-        self._told, self._broken, self._explained = 0, sys.stderr is None, False
-        with self._kept_going():
+        self._last_shown, self._broken, self._explained = 0, sys.stderr is None, False
+        with self._ignoring_closed_stream():
             if self._broken or not getattr(sys.stderr, "isatty", bool)():
                 return
             from tqdm import tqdm
 
             class Bar(tqdm):  # type: ignore[type-arg,misc,unused-ignore]
-                monitor_interval = 0  # no thread
+                monitor_interval = 0  # starts no thread
 
             self._bar = Bar(total=state.epochs, initial=len(state.history), unit="epoch", dynamic_ncols=True)
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Show an epoch's row."""
         shown = self._shown(state.history[-1])
-        with self._kept_going():
+        with self._ignoring_closed_stream():
             if self._bar is not None:
                 self._bar.set_postfix(shown, refresh=False)
                 self._bar.update()
-            elif state.epoch * LINES // state.epochs > (state.epoch - 1) * LINES // state.epochs:
+            elif state.epoch * MAX_LINES // state.epochs > (state.epoch - 1) * MAX_LINES // state.epochs:
                 self._line(state, shown)
-            if not self._explained and not self._broken and expected_gain(state) >= GAIN:
+            if not self._explained and not self._broken and expected_gain(state) >= MIN_GAIN:
                 self._explain()
 
     def on_fit_end(self, state: TrainState) -> None:
         """Close the bar; show the last epoch of a run that ended early."""
-        with self._kept_going():
+        with self._ignoring_closed_stream():
             if self._bar is not None:
                 self._bar.close()
-            elif state.history and self._told < state.history[-1]["epoch"]:
+            elif state.history and self._last_shown < state.history[-1]["epoch"]:
                 self._line(state, self._shown(state.history[-1]))
         self._bar = None
 
     @contextlib.contextmanager
-    def _kept_going(self) -> Iterator[None]:
+    def _ignoring_closed_stream(self) -> Iterator[None]:
         try:
             yield
         except (OSError, ValueError):  # ValueError: the stream was closed
             if self._bar is not None:
-                self._bar.disable = True  # it would write once more when it is collected
+                self._bar.disable = True  # else it would write again when it is collected
             self._broken, self._bar = True, None
 
     def _shown(self, row: dict[str, Any]) -> dict[str, str]:
-        return {printable(k): _number(v) for k, v in row.items() if k not in UNSHOWN}
+        return {printable(k): _number(v) for k, v in row.items() if k not in HIDDEN}
 
     def _line(self, state: TrainState, shown: dict[str, str]) -> None:
         if self._broken or sys.stderr is None:
             return
-        self._told = state.history[-1]["epoch"]
+        self._last_shown = state.history[-1]["epoch"]
         width = len(str(state.epochs))
         text = "  ".join(f"{name} {value}" for name, value in shown.items())
-        _write(f"epoch {self._told:>{width}}/{state.epochs}  {text}")
+        _write(f"epoch {self._last_shown:>{width}}/{state.epochs}  {text}")
 
     def _explain(self) -> None:
-        """Show why a long fit is not replayed, if it is not."""
+        """Show why a long fit is not replayed."""
         found = self.why_eager() if self.why_eager is not None else None
         if found is None:
             return
@@ -108,7 +107,7 @@ class Progress(Hook):
 
 
 def expected_gain(state: TrainState) -> float:
-    """Return how many seconds replaying the steps that are left might gain, judged by those of the last epoch."""
+    """Return the seconds that replaying the remaining steps might save, estimated from the last epoch."""
     if state.stop or not state.step:
         return 0.0
     seconds: float = min(state.history[-1]["seconds"] / state.step, OVERHEAD) / 2
@@ -126,5 +125,5 @@ def _write(line: str) -> None:
 def _number(value: Any) -> str:
     try:
         return f"{value:.4g}"
-    except (TypeError, ValueError):  # what a hook added is no number
+    except (TypeError, ValueError):  # a hook has added something else than a number
         return printable(str(value))

@@ -1,4 +1,4 @@
-"""Learning rates in a Trainer: schedules, and a range test that finds one."""
+"""Learning rates in a Trainer: a hook that applies schedules, and a range test."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class LearningRate(Hook):
     schedule : callable
         One of `optim.schedules`, or any function of a number that returns a rate.
     of : str
-        What the schedule is a function of: "step", the number of steps completed, before each of them;
-        "epoch", the number of epochs completed, before each of them; or an entry of the History, such as
-        "val_loss" for a `ReduceOnPlateau`, after each epoch whose row has that entry.
+        The argument of the schedule. "step": the number of completed steps, set before each step. "epoch": the number
+        of completed epochs, set before each epoch. Or an entry of the History, such as "val_loss" for a
+        `ReduceOnPlateau`, set after each epoch whose row has the entry.
 
     Raises
     ------
     ArgumentError
-        If the schedule is not callable, or is not a function of what ``of`` names.
+        If the schedule is not callable, or its argument cannot be ``of``.
 
     Notes
     -----
-    A fit that is not resumed starts the schedule again, and with it the rate. A schedule with a method ``reset`` is
-    reset, and its ``lr`` is the first rate; one with only ``state_dict`` and ``load_state_dict`` gets the state that
-    it had when this hook was made. A function of a metric has no first rate: the first epoch has the rate that the
-    optimizer had before this hook first set it, unless you set another since.
+    A fit that is not resumed restarts the schedule and the rate. A schedule with a method ``reset`` is reset, and its
+    ``lr`` is the first rate. A schedule with only ``state_dict`` and ``load_state_dict`` gets the state that it had
+    when the hook was made. A function of a metric has no first rate: the first epoch uses the optimizer's rate from
+    before this hook first changed it, or the rate that you have set since.
 
     Examples
     --------
@@ -68,11 +68,11 @@ class LearningRate(Hook):
         self.schedule = schedule
         self.of = of
         self._start = {} if hasattr(schedule, "reset") else copy.deepcopy(self.state_dict())
-        self._optimizer: Any = None  # whose rates the next two are
+        self._optimizer: Any = None  # of which the next two are rates
         self._first = self._last = None
 
     def on_fit_start(self, state: TrainState) -> None:
-        """Start again, unless this run goes on with another."""
+        """Restart the schedule, unless the run is resumed."""
         if state.epoch:
             return
         if hasattr(self.schedule, "reset"):
@@ -106,32 +106,34 @@ class LearningRate(Hook):
             state.optimizer.lr = self.schedule(state.steps)
 
     def on_epoch_end(self, state: TrainState) -> None:
-        """Set the rate that a metric asks for."""
+        """Set the rate for the metric of an epoch."""
         if self.by_metric:
             value = state.history.column(self.of)[-1]
             if value is not None:
                 self._set(state.optimizer, self.schedule(value))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the schedule's state, if there is one."""
+        """Return the schedule's state; empty if it has none."""
         return dict(self.schedule.state_dict()) if hasattr(self.schedule, "state_dict") else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take what `state_dict` returned."""
+        """Load what `state_dict` returned."""
         if hasattr(self.schedule, "load_state_dict"):
             self.schedule.load_state_dict(state)
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """What `lr_range_test` found.
+    """The result of `lr_range_test`.
 
     Attributes
     ----------
-    rates, losses : list of float
-        The rates that were tried, and the smoothed loss at each.
+    rates : list of float
+        Learning rates, in order.
+    losses : list of float
+        Smoothed loss at each rate.
     suggestion : float
-        Where the loss fell fastest, per factor of the rate.
+        Rate at which the loss fell fastest, over the logarithm of the rate.
     """
 
     rates: list[float]
@@ -151,7 +153,7 @@ class RangeTest:
 
 
 class _Rising(Hook):
-    """Raises the rate by a factor a step, and stops where the loss has exploded."""
+    """Multiplies the rate by a factor at each step, and stops when the loss is four times its lowest."""
 
     def __init__(self, low: float, high: float, steps: int, smooth: float) -> None:
         self.low, self.factor, self.steps, self.smooth = low, (high / low) ** (1 / max(steps - 1, 1)), steps, smooth
@@ -185,24 +187,26 @@ def lr_range_test(
     smooth: float = 0.9,
     rng: int | np.random.Generator | None = None,
 ) -> RangeTest:
-    """Train for some steps at rising rates, and tell where the loss falls fastest.
+    """Train for some steps at rising rates, and return the rate at which the loss falls fastest.
 
     Parameters
     ----------
     trainer : Trainer
-        Its model, loss, optimizer and settings are used, its hooks and metrics are not. All are as before at the end.
+        Its model, loss, optimizer and settings are used, not its hooks and metrics. All are restored at the end.
     train : Dataset or (X, y)
-        What to train on.
-    low, high : float
-        The first rate and the last.
+        Training data.
+    low : float
+        First rate.
+    high : float
+        Last rate.
     steps : int
-        How many there are; it ends early where the loss is four times its lowest.
+        Number of rates; the test ends early when the loss is four times its lowest.
     batch_size : int
         Rows in a step.
     smooth : float
-        How much of the running mean of the loss is kept at a step, from 0 to below 1.
+        Decay rate of the running mean of the loss, from 0 to below 1.
     rng : int, numpy.random.Generator or None
-        Where the order of the rows comes from.
+        Decides the order of the rows.
 
     Returns
     -------
@@ -236,11 +240,11 @@ def lr_range_test(
         raise ArgumentError(message(where, "smooth from 0 to below 1", repr(smooth)))
     if getattr(trainer.optimizer, "takes_closure", False):
         raise ArgumentError(message(where, "an optimizer that takes single steps", type(trainer.optimizer).__name__))
-    from microfw.training.state import Carried
+    from microfw.replay.forward_state import ForwardState
 
-    rising, carried = _Rising(low, high, steps, smooth), Carried(trainer.model, trainer.loss)
-    before = trainer.model.state_dict(), trainer.optimizer.state_dict(), carried.save()
-    probe = copy.copy(trainer)  # with the trainer's accumulation and clipping, which change what a rate does
+    rising, forward_state = _Rising(low, high, steps, smooth), ForwardState.of(trainer.model, trainer.loss)
+    before = trainer.model.state_dict(), trainer.optimizer.state_dict(), forward_state.save()
+    probe = copy.copy(trainer)  # keeps accumulation and clipping, which change the effect of a rate
     probe.hooks, probe.metrics = [rising], {}
     try:
         probe.fit(train, steps, batch_size, rng=rng, progress=False)
@@ -251,7 +255,7 @@ def lr_range_test(
         trainer.model.load_state_dict(before[0])
         trainer.optimizer.load_state_dict(before[1])
         trainer.optimizer.zero_grad()
-        carried.restore(before[2])
+        forward_state.restore(before[2])
     rates, losses = rising.rates, rising.losses
     if len(rates) < 2:
         raise ArgumentError(message(where, "losses at two rates at least", len(rates), "lower low, or scale the data"))

@@ -1,4 +1,4 @@
-"""Where a training run is, in a file, and a run that continues from there bit for bit."""
+"""Save a training run in a file, and resume it bit for bit."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from microfw.training.run import Run
 Path = str | os.PathLike[str]
 
 PREFIX = "training"
-"""How the names of arrays begin that are not the model's."""
+"""Prefix of the names of arrays that are not the model's."""
 
 PARTS = ("batch_size", "data", "hooks", "history", "loss_function", "optimizer", "random", "state", "tally")
 
 STATE = ("epoch", "steps", "loss", "stop", "epochs")
 
 ODD = (TypeError, ValueError, LookupError, AttributeError, OverflowError)
-"""What parts of a file raise that are not what they should be."""
+"""Errors raised by invalid parts of a file."""
 
 
 def save(path: Path, run: Run) -> None:
-    """Write where a run is; see `Trainer.save`."""
+    """Save a run; see `Trainer.save`."""
     where = f"saving {path_text(path, 'Trainer.save', 'trainer.save(path)', CheckpointError)}"
     arrays: dict[str, Any] = dict(models.values(run.state.model))
     try:
@@ -45,13 +45,13 @@ def save(path: Path, run: Run) -> None:
 
 
 def _describe(run: Run, arrays: dict[str, Any]) -> Any:
-    """Return the model's architecture, for `mf.load`, or why there is none; rehearsed once a run."""
+    """Return the model's architecture, for `mf.load`, or why it cannot be saved; tried once for each run."""
     mine: dict[str, Any] = {}
     try:
         about = models.describe(run.state.model, mine)
-        if not run.rehearsed:
+        if not run.is_rehearsed:
             models.rehearse(about, run.state.model)
-            run.rehearsed = True
+            run.is_rehearsed = True
     except Refused as refused:
         return str(refused.error(type(run.state.model).__name__))
     arrays |= mine
@@ -59,8 +59,8 @@ def _describe(run: Run, arrays: dict[str, Any]) -> Any:
 
 
 def capture(run: Run) -> dict[str, Any]:
-    """Return all of a run that is not the model's parameters and buffers."""
-    state, tally = run.state, run.tally
+    """Return the state of a run, without the model's parameters and buffers."""
+    state, tally = run.state, run.totals
     return {
         "state": {name: getattr(state, name) for name in STATE},
         "history": _text(list(state.history)),
@@ -75,7 +75,7 @@ def capture(run: Run) -> dict[str, Any]:
 
 
 class Saved:
-    """A file that a run is to continue from: read and compared with the run, before anything is changed.
+    """A file to resume a run from; read and compared with the run before anything is changed.
 
     Raises
     ------
@@ -93,7 +93,7 @@ class Saved:
             names = [name for name in contents.places if not name.startswith((f"{PREFIX}/", "random/"))]
             self.values = {name: contents.array(name) for name in names}
             self.history = _rows(self.parts["history"])
-            if isinstance(state := self.parts["state"], dict):  # files of older versions do not tell how many
+            if isinstance(state := self.parts["state"], dict):  # not in files of older versions
                 state.setdefault("epochs", state.get("epoch"))
             try:
                 self._compare(run)
@@ -127,16 +127,16 @@ class Saved:
         epoch, asked = parts["state"]["epoch"], parts["state"]["epochs"]
         if parts["state"]["stop"] and state.epochs <= max(epoch, asked):
             got = f"one that a hook ended after epoch {epoch} with state.stop, and epochs={state.epochs}"
-            raise Refused("a run that was not stopped", got, f"pass epochs above {max(epoch, asked)} to go on")
+            raise Refused("a run that was not stopped", got, f"pass epochs above {max(epoch, asked)} to continue")
 
-    def count(self, run: Run) -> None:
-        """Bring back where the run was, which hooks may look at when they are told of the start."""
+    def set_counters(self, run: Run) -> None:
+        """Restore history and counters, which hooks may read in ``on_fit_start``."""
         run.state.history[:] = self.history
-        for name in STATE[:3]:  # a run that goes on is not stopped, and has the epochs that were asked for now
+        for name in STATE[:3]:  # not stop and epochs, which are those of the new call
             setattr(run.state, name, self.parts["state"][name])
 
-    def apply(self, run: Run) -> None:
-        """Bring back everything else: all of it, or nothing if anything is refused."""
+    def restore(self, run: Run) -> None:
+        """Restore everything else. Raise, with nothing changed, if anything does not fit."""
         before = capture(run), {name: array.copy() for name, array in models.values(run.state.model).items()}
         try:
             _put(run, self.parts, self.values)
@@ -148,8 +148,8 @@ class Saved:
 
 
 def _compare_tally(tally: dict[str, Any], run: Run) -> None:
-    """Raise unless the sums of a part of an epoch are of as many rows as its steps have."""
-    own = run.new_tally().state_dict()["sums"]
+    """Raise unless the saved sums of an epoch are of the rows of its steps."""
+    own = run.new_totals().state_dict()["sums"]
     sums = tally["sums"] = {"count": float(table(tally["sums"])["rows"]), "skipped": 0, **tally["sums"]}  # older files
     if {name: type(value) for name, value in sums.items()} != {name: type(value) for name, value in own.items()}:
         raise Refused(f"the sums {', '.join(own)}", short(sums))
@@ -169,8 +169,8 @@ def _put(run: Run, parts: dict[str, Any], values: dict[str, Any]) -> None:
     for hook, saved in zip(_stateful(run), parts["hooks"], strict=True):
         hook.load_state_dict(saved["state"])
     tally = parts["tally"]
-    if tally is not None:  # in the middle of an epoch: draw its order again, then go to where the generators were
-        run.reopen(dict(table(tally)))
+    if tally is not None:  # in an epoch: draw its order again, before the generators are restored
+        run.resume_epoch(dict(table(tally)))
     random.restore(parts["random"], _generators(run))
 
 
@@ -186,7 +186,7 @@ def _generators(run: Run) -> dict[str, np.random.Generator]:
 
 
 def _text(rows: list[dict[str, Any]]) -> str:
-    """Return a history as one text: it may be long, and is of no use to others without being read."""
+    """Return a history as one JSON text."""
     arrays: dict[str, Any] = {}
     text = json.dumps(tree.pack(rows, "history", arrays), separators=(",", ":"))
     if arrays:

@@ -1,4 +1,4 @@
-"""State that training must put back: the modes of modules, what a forward pass changes, and Ctrl-C."""
+"""Context managers of training: module modes, NumPy warnings, forward state, and deferred Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.mode import mode
-from microfw.autograd.tensor import Tensor
 from microfw.nn import Module
+from microfw.replay.forward_state import ForwardState
 
 
 @contextlib.contextmanager
-def switched(model: Module, training: bool) -> Iterator[None]:
-    """Run a block with a model in training or in evaluation; each module's own mode comes back."""
+def module_mode(model: Module, training: bool) -> Iterator[None]:
+    """Set a model to training or evaluation mode in a block; the mode of each module is restored after it."""
     before = [(module, module.training) for _, module in model.named_modules()]
     try:
         model.train(training)
@@ -29,8 +29,8 @@ def switched(model: Module, training: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def evaluating(model: Module) -> Iterator[None]:
-    """Run a block with a model in evaluation, recording nothing."""
-    with switched(model, False), mode(recording=False):
+    """Set a model to evaluation mode in a block, without recording a graph."""
+    with module_mode(model, False), mode(recording=False):
         yield
 
 
@@ -38,68 +38,33 @@ USUAL = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 
 
 def quiet() -> np.errstate:
-    """Silence NumPy's warnings of overflow, which training turns into one error; what raises still raises."""
+    """Ignore NumPy's floating-point warnings, since training raises one error for them. Other reactions are kept."""
     reactions = np.geterr()
     if reactions == USUAL:
         return np.errstate(all="ignore")
     return np.errstate(**{kind: "ignore" for kind, reaction in reactions.items() if reaction == "warn"})  # type: ignore[arg-type]
 
 
-class Carried:
-    """What a forward pass changes besides gradients: the states of Generators, and buffers."""
-
-    def __init__(self, *modules: Any) -> None:
-        self.generators: list[np.random.Generator] = []
-        self.buffers: list[Tensor] = []
-        for module in modules:
-            if isinstance(module, Module):
-                self._find(module)
-        self.found = bool(self.generators or self.buffers)
-
-    def _find(self, module: Module) -> None:
-        generators = [
-            v for _, m in module.named_modules() for v in vars(m).values() if isinstance(v, np.random.Generator)
-        ]
-        self.generators += {id(g): g for g in generators}.values()
-        self.buffers += [t for _, t in module._walk() if isinstance(t, Tensor) and not t.requires_grad and t._leaf]
-
-    def save(self) -> tuple[list[Any], list[Any]] | None:
-        """Return a copy of the states, or None if there are none."""
-        if not self.found:
-            return None
-        return [g.bit_generator.state for g in self.generators], [t.data.copy() for t in self.buffers]
-
-    def restore(self, saved: tuple[list[Any], list[Any]] | None) -> None:
-        """Bring the states back."""
-        if saved is None:
-            return
-        for generator, state in zip(self.generators, saved[0], strict=True):
-            generator.bit_generator.state = state
-        for buffer, values in zip(self.buffers, saved[1], strict=True):
-            buffer.data = values
-
-
 @contextlib.contextmanager
-def kept(*modules: Any) -> Iterator[None]:
-    """Run a block; the states of generators and buffers of modules come back."""
-    carried = Carried(*modules)
-    before = carried.save()
+def preserved(*modules: Any) -> Iterator[None]:
+    """Restore the generators and buffers of modules after a block."""
+    state = ForwardState.of(*modules)
+    before = state.save()
     try:
         yield
     finally:
-        carried.restore(before)
+        state.restore(before)
 
 
 class Interrupts:
-    """Holds Ctrl-C back while a step, or the start or end of an epoch, is made complete, so that none is left half-way.
+    """Defers Ctrl-C while ``deferred`` is True: during an update, and while hooks are called.
 
-    That is while the optimizer moves the parameters and while hooks are told of it. A second Ctrl-C is not held back.
-
-    Elsewhere, and in other threads than the main one, Ctrl-C does what it did before.
+    So no step, and no start or end of an epoch, is left incomplete. A second Ctrl-C is not deferred. In other threads
+    than the main one there is no effect.
     """
 
     def __init__(self) -> None:
-        self.held = False
+        self.deferred = False
         self._pending: tuple[int, Any] | None = None
         self._before: Callable[..., Any] | None = None
 
@@ -117,14 +82,14 @@ class Interrupts:
             self.release()
 
     def release(self) -> None:
-        """Let Ctrl-C through again, also one that came meanwhile."""
-        self.held = False
+        """End the deferral, and handle a deferred Ctrl-C."""
+        self.deferred = False
         if self._pending is not None and self._before is not None:
             pending, self._pending = self._pending, None
             self._before(*pending)
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self.held and self._pending is None:  # who presses Ctrl-C twice does not want to wait
+        if self.deferred and self._pending is None:  # a second Ctrl-C acts at once
             self._pending = (number, frame)
         elif self._before is not None:
             self._before(number, frame)

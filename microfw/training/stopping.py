@@ -1,4 +1,4 @@
-"""Hooks that decide which parameters a run ends with: early stopping, and averages."""
+"""Hooks that choose the parameters at the end of a run: early stopping and weight averaging."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from microfw.optim.averaging import check_decay
 from microfw.optim.checks import is_integer, is_real
 from microfw.training.hooks import Hook, TrainState
 
-LOWER = ("loss", "error", "deviance", "gradient_norm")
-"""How names end that are to fall; with ``neg_`` before them they are to rise."""
+LOWER_IS_BETTER = ("loss", "error", "deviance", "gradient_norm")
+"""Suffixes of metrics that are better when lower; with the prefix ``neg_``, when higher."""
 
-HIGHER = ("accuracy", "r2", "score")
+HIGHER_IS_BETTER = ("accuracy", "r2", "score")
 
 
 def direction(metric: str, where: str) -> str:
-    """Return "min" or "max" for a metric by its name, as scikit-learn names them.
+    """Return "min" or "max" for a metric by its name, following scikit-learn's names.
 
     Examples
     --------
@@ -26,9 +26,9 @@ def direction(metric: str, where: str) -> str:
     ('min', 'max')
     """
     name = metric.removeprefix("val_")
-    if name.startswith("neg_") or name.endswith(HIGHER):
+    if name.startswith("neg_") or name.endswith(HIGHER_IS_BETTER):
         return "max"
-    if name.endswith(LOWER):
+    if name.endswith(LOWER_IS_BETTER):
         return "min"
     from sklearn.metrics import get_scorer_names
 
@@ -38,7 +38,7 @@ def direction(metric: str, where: str) -> str:
 
 
 class EarlyStopping(Hook):
-    """Ends training when a metric has not improved for some epochs, and brings the best parameters back.
+    """Ends training when a metric has not improved for some epochs, and restores the best parameters.
 
     Parameters
     ----------
@@ -46,19 +46,22 @@ class EarlyStopping(Hook):
         An entry of the History, such as "val_loss" or "val_accuracy". Epochs whose row lacks the entry are not
         compared; the first epoch's row must have the entry.
     patience : int
-        How many epochs without an improvement are borne before training ends at the next.
+        Epochs without an improvement after which training ends at the next such epoch.
     min_delta : float
-        By how much a value must be better than the best so far to be an improvement.
+        Difference from the best value above which a value is an improvement.
     mode : "min" or "max", optional
-        What is better; by the metric's name if not given: errors and losses fall, scores rise.
+        Whether lower or higher is better. By default the metric's name decides: lower for errors and losses, higher
+        for scores.
     restore : bool
-        Whether the model gets the parameters and buffers of its best epoch back at the end, however training
-        ends. The optimizer's state is not taken back.
+        Whether to restore the model's parameters and buffers of the best epoch when training ends, also by an error.
+        The optimizer's state is not restored.
 
     Attributes
     ----------
-    best, best_epoch : float, int
-        The best value, and when it was.
+    best : float
+        The best value.
+    best_epoch : int
+        Its epoch.
 
     Examples
     --------
@@ -103,7 +106,7 @@ class EarlyStopping(Hook):
         self._reset()
 
     exact = False
-    """Whether the best epoch is that of the best value, even if it is better by less than ``min_delta``."""
+    """Whether a value better by less than ``min_delta`` also sets the best epoch."""
 
     def _reset(self) -> None:
         self.best = math.nan
@@ -111,13 +114,13 @@ class EarlyStopping(Hook):
         self.weights: dict[str, Any] | None = None
 
     def on_fit_start(self, state: TrainState) -> None:
-        """Forget an earlier run, unless this one goes on with it."""
+        """Forget an earlier run, unless it is resumed."""
         if not state.epoch:
             self._reset()
         self._start = state.epoch, state.steps
 
     def on_epoch_end(self, state: TrainState) -> None:
-        """Compare."""
+        """Compare the metric, and stop after too many epochs without an improvement."""
         row = state.history[-1]
         value = row[self.metric] if self.metric in row else state.history.column(self.metric)[-1]
         if value is None:
@@ -133,7 +136,7 @@ class EarlyStopping(Hook):
             state.stop = True
 
     def _gain(self, value: float) -> float:
-        """Return by how much a value is better than the best so far; any number is better than NaN."""
+        """Return how much better a value is than the best so far. Any number is better than NaN."""
         if math.isnan(value):
             return -math.inf
         if math.isnan(self.best):
@@ -141,35 +144,35 @@ class EarlyStopping(Hook):
         return self.best - value if self.mode == "min" else value - self.best
 
     def on_fit_end(self, state: TrainState) -> None:
-        """Bring the best parameters back."""
+        """Restore the best parameters."""
         if _ran(state, self._start) and self.restore and self.weights is not None and self.best_epoch < state.epoch:
             state.model.load_state_dict(self.weights)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what it remembers."""
+        """Return the best value, its epoch and its parameters."""
         return {"best": self.best, "best_epoch": self.best_epoch, "weights": self.weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take what `state_dict` returned."""
+        """Load what `state_dict` returned."""
         self.best, self.best_epoch, self.weights = (state[name] for name in ("best", "best_epoch", "weights"))
         self._improved = self.best_epoch
 
 
 def _ran(state: TrainState, start: tuple[int, int]) -> bool:
-    """Return False if a run ended at its start, as where the file to resume from was refused."""
+    """Return False if a run ended at its start, as when the file to resume from is invalid."""
     return state.save is not None or (state.epoch, state.steps) != start
 
 
 class WeightAveraging(Hook):
-    """Keeps an `optim.Average` of the parameters, validates with it, and leaves it in the model at the end.
+    """Updates an `optim.Average` of the parameters, and uses it for validation and for the final model.
 
     Parameters
     ----------
     decay : float
-        How much of the average is kept at a step, from 0 to below 1.
+        Weight of the old average at a step, from 0 to below 1.
     keep : bool
-        Whether the model has the average at the end. False leaves the last step's parameters, or those that an
-        `EarlyStopping` before this hook in the list brings back: it sees the averages.
+        Whether the model has the average at the end. If False, it has the parameters of the last step, or those that an
+        `EarlyStopping` earlier in the list restores, which are averages.
 
     Attributes
     ----------
@@ -199,26 +202,26 @@ class WeightAveraging(Hook):
         self._start = (0, 0)
 
     def on_fit_start(self, state: TrainState) -> None:
-        """Start from the parameters as they are, unless this run goes on with another."""
+        """Start an average at the present parameters, unless the run is resumed."""
         if self.average is None or self.average.optimizer is not state.optimizer or not state.epoch:
             self.average = Average(state.optimizer, self.decay)
         self._start = state.epoch, state.steps
 
     def on_step_end(self, state: TrainState) -> None:
-        """Take a step's parameters in."""
+        """Update the average."""
         assert self.average is not None
         self.average.update()
 
     def on_validation_start(self, state: TrainState) -> None:
-        """Validate with the average."""
+        """Use the average as parameters."""
         self._swap(True)
 
     def on_epoch_end(self, state: TrainState) -> None:
-        """Go on with the parameters."""
+        """Restore the parameters."""
         self._swap(False)
 
     def on_fit_end(self, state: TrainState) -> None:
-        """Leave the average in the model."""
+        """Write the average into the model, if ``keep``."""
         self._swap(False)
         if _ran(state, self._start) and self.keep and self.average is not None:
             state.optimizer.flat.write(self.average.values)
@@ -228,7 +231,7 @@ class WeightAveraging(Hook):
         return {"average": None if self.average is None else self.average.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take what `state_dict` returned, while training."""
+        """Load what `state_dict` returned, during a run."""
         if state["average"] is not None and self.average is not None:
             self.average.load_state_dict(state["average"])
 

@@ -1,4 +1,4 @@
-"""What an epoch adds up to: losses by their denominators, gradients, and outputs for metrics."""
+"""Sums over the steps of an epoch: losses, denominators, gradient norms, and outputs for metrics."""
 
 from __future__ import annotations
 
@@ -19,12 +19,18 @@ class EpochTotals:
 
     Attributes
     ----------
-    total, count : float
-        The sum of the losses of the rows, and of the denominators; their ratio is the loss of the epoch.
-    rows, steps, skipped : int
-        Rows and steps so far, and how many of the steps made no update.
+    total : float
+        Sum of the losses of all rows.
+    count : float
+        Sum of the denominators; ``total / count`` is the loss of the epoch.
+    rows : int
+        Rows so far.
+    steps : int
+        Steps so far.
+    skipped : int
+        Those of ``steps`` without an update.
     squares : float
-        The sum of the squared norms of the gradients.
+        Sum of the squared gradient norms.
     """
 
     def __init__(self, stepper: Stepper, metrics: dict[str, Measure]) -> None:
@@ -42,7 +48,7 @@ class EpochTotals:
         self.targets: list[Any] = []
 
     def add(self, outputs: Array | None, targets: Array) -> None:
-        """Add the step that was taken last."""
+        """Add the last step."""
         stepper = self.stepper
         self.rows += len(targets)
         self.steps += 1
@@ -51,20 +57,20 @@ class EpochTotals:
         else:
             self.skipped += 1
         if stepper.count:
-            self.total += stepper.state.loss if stepper.sums else stepper.state.loss * stepper.count
+            self.total += stepper.state.loss if stepper.loss_is_sum else stepper.state.loss * stepper.count
             self.count += stepper.count
         if self.metrics:
             self.outputs.append(outputs)
             self.targets.append(targets)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sums, which are all attributes that are numbers, the outputs so far, and the seconds."""
+        """Return the sums (all attributes that are numbers), the outputs and targets so far, and the seconds."""
         sums = {name: value for name, value in vars(self).items() if type(value) in (int, float) and name != "began"}
         kept = {"outputs": _joined(self.outputs), "targets": _joined(self.targets)}
         return {"sums": sums, "seconds": perf_counter() - self.began, **kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Load what `state_dict` returned."""
         vars(self).update({name: type(vars(self)[name])(value) for name, value in state["sums"].items()})
         self.began = perf_counter() - float(state["seconds"])
         self.outputs, self.targets = ([] if part is None else [part] for part in (state["outputs"], state["targets"]))
@@ -83,7 +89,7 @@ class EpochTotals:
         return row
 
     def rates(self) -> dict[str, float]:
-        """Return the learning rate of the last step, and the root of the mean square of the gradients' norms."""
+        """Return the learning rate of the last step, and the root mean square of the gradient norms."""
         if self.flat is None:
             return {}
         moved = self.steps - self.skipped

@@ -1,4 +1,4 @@
-"""Trainer: the loop over epochs, and in them over steps."""
+"""The Trainer: trains, evaluates, predicts and saves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from microfw.training.metrics import decide, resolve
 from microfw.training.progress import Progress
 from microfw.training.run import Run
 from microfw.training.saving import Saved
-from microfw.training.state import evaluating, quiet, switched
+from microfw.training.state import evaluating, module_mode, quiet
 from microfw.training.stepper import Stepper
 from microfw.training.totals import measure
 
@@ -31,29 +31,29 @@ Array = np.ndarray[Any, Any]
 
 
 class Trainer:
-    """Trains a model on a dataset, epoch by epoch, and measures it.
+    """Trains a model on a dataset, and evaluates it.
 
     Parameters
     ----------
     model : Module
-        What is trained.
+        The model to train.
     loss : Module or callable
-        ``loss(outputs, targets)`` gives one number, such as `nn.CrossEntropyLoss` for labels.
+        ``loss(outputs, targets)`` returns a Tensor of one number, such as `nn.CrossEntropyLoss` for labels.
     optimizer : Optimizer
         Made with ``model.parameters()``. `LBFGS` minimises the loss of each batch for some iterations, so give it
         all rows: ``batch_size=len(train)``.
     metrics : sequence of str or callable
-        "accuracy", "r2", any other name that scikit-learn has, or functions ``f(y_true, y_pred)``; for labels
-        ``y_pred`` is the predicted labels, and else the model's outputs.
+        "accuracy", "r2", any name of scikit-learn, or functions ``f(y_true, y_pred)``. ``y_pred`` are predicted labels
+        for classification, else the model's outputs.
     hooks : sequence of Hook
-        Told of the moments of training, in this order.
+        Called at the events of training, in this order.
     accumulate : int
-        How many batches' gradients make one step: that of the joined batch, with the memory of one batch.
+        Batches whose gradients make one step. The step equals that of the joined batch, with the memory of one batch.
     clip_norm, clip_value : float, optional
         Clip the gradients before each step; see `optim.clip_grad_norm` and `optim.clip_grad_value`.
     compile : bool, optional
-        Whether to replay steps, see `mf.compile`, which gives the same bits in less time. By default models that
-        are made of this library's layers alone are, once a batch's shape has been seen often enough.
+        Whether to replay steps, which gives the same bits in less time; see `mf.compile`. By default steps of models
+        made of this library's layers are replayed, after some eager steps for each shape of a batch.
 
     Examples
     --------
@@ -112,25 +112,25 @@ class Trainer:
         Parameters
         ----------
         train : Dataset or (X, y)
-            What to train on.
+            Training data.
         epochs : int
-            How many times to go through all rows.
+            Passes over all rows.
         batch_size : int
-            Rows in a batch, and so in a step unless the Trainer accumulates.
+            Rows of a batch; a step has ``accumulate`` batches.
         validation : Dataset or (X, y), optional
-            Measured after each epoch.
+            Evaluated after each epoch.
         rng : int, numpy.random.Generator or None
-            Where the order of the rows comes from.
+            Decides the order of the rows.
         progress : bool
-            Show a bar on standard error, or lines if it is not a terminal; and one line if steps are not replayed in a
-            fit where that would gain some seconds.
+            Show a bar on standard error, or lines if it is not a terminal; and a line if steps are not replayed
+            although that would save seconds.
         resume : str or path-like, optional
-            A checkpoint to go on from, as `Checkpoint` or `save` left it. Model, loss, optimizer, hooks, data and
-            batch_size must be as they were; ``rng`` is put to where it was. Everything then goes on bit for bit as
-            if it had never stopped, times apart.
+            A file saved by `Checkpoint` or `save`, from which to continue. Model, loss, optimizer, hooks, data and
+            ``batch_size`` must be the same; the state of ``rng`` is restored. Results have the same bits as those of an
+            uninterrupted run, times apart.
         drop_last : bool
-            Leave out the rows at the end of an epoch that do not fill a step. Else the last step has fewer rows; a
-            last row alone joins the step before if a layer, such as `BatchNorm1D`, needs two.
+            Leave out the rows at the end of an epoch that do not fill a step. Else the last step has fewer rows. A
+            single last row joins the step before if a layer, such as `BatchNorm1D`, needs two rows.
 
         Returns
         -------
@@ -140,30 +140,28 @@ class Trainer:
         Raises
         ------
         NonFiniteError
-            If a loss or a gradient turns NaN or infinite, naming the first op that did. The parameters are as
-            they were before that step.
+            If a loss or a gradient is NaN or infinite; the message names the first op that made it. The parameters are
+            those from before the step.
         ArgumentError, DataError, ShapeError, DTypeError
             If model, loss, optimizer and data do not fit together, before anything is trained.
         CheckpointError
-            If the file to resume from is damaged, or of another run; nothing is changed then.
+            If the file to resume from is damaged, or of another run; then nothing is changed.
 
         Notes
         -----
-        Training can be interrupted with Ctrl-C: the model is then as the last completed step left it, and `save`
-        writes where it is. Metrics of the training rows are those of the outputs that the steps computed, which
-        costs no other pass.
+        Training can be interrupted with Ctrl-C. The model then has the parameters after the last complete step, and
+        `save` saves the run. Training metrics use the outputs computed in the steps, without another pass.
 
-        Data are cast to the dtype of the model's first parameter. Model and loss are called with Tensors, whether a
-        step is replayed or not.
+        Data are cast to the dtype of the model's first parameter. Model and loss are always called with Tensors.
 
-        A step in which no row counts in the loss, since all labels are ignored or have a weight of 0, makes no update.
-        ``skipped`` in the History is the number of such steps, if there were any.
+        A step in which no row counts in the loss, since all labels are ignored or all weights are 0, makes no update.
+        The History has the number of such steps as ``skipped``, if there were any.
         """
         check_epochs(epochs)
         check_batch_size(batch_size, "Trainer.fit")
         check_parts(self.model, self.loss, self.optimizer)
         rows, evaluate = self._data(train, validation)
-        least = smallest_batch(self.model, rows, batch_size, "Trainer.fit", drop_last)
+        min_rows = smallest_batch(self.model, rows, batch_size, "Trainer.fit", drop_last)
         step_rows = batch_size * self.accumulate
         if drop_last and len(rows) < step_rows:
             got = f"{len(rows)} rows with drop_last=True"
@@ -173,13 +171,13 @@ class Trainer:
         hooks = Hooks([*self.clips, *self.hooks, *shown])
         parts = batch_size if self.accumulate > 1 else None
         stepper = Stepper(state, hooks.gradients, compile=self.compile, rows=parts)
-        stepper.least = least
-        stepper.compiled.expect(min(batch_size, len(rows)), len(rows) // batch_size * epochs)
-        for bar in shown if parts is None else []:  # parts of a step are never replayed
-            bar.why_eager = stepper.compiled.why_eager
+        stepper.min_rows = min_rows
+        stepper.replay_policy.expect(min(batch_size, len(rows)), len(rows) // batch_size * epochs)
+        for bar in shown if parts is None else []:  # accumulated parts are never replayed
+            bar.why_eager = stepper.replay_policy.why_eager
         generator = np.random.default_rng(rng)
         self._run = run = Run(stepper, hooks, rows, step_rows, generator, self.metrics, evaluate, drop_last=drop_last)
-        with mode(), quiet(), switched(self.model, True), run.interrupts:
+        with mode(), quiet(), module_mode(self.model, True), run.interrupts:
             saved = None if resume is None else Saved(resume, run)
             try:
                 run.start(saved)
@@ -189,7 +187,7 @@ class Trainer:
         return state.history
 
     def _data(self, train: Any, validation: Any) -> tuple[Rows, Callable[[], dict[str, float]] | None]:
-        """Return the rows to train on, and what measures those to validate with, both checked."""
+        """Check the data; return the rows to train on, and a function that validates, or None."""
         dtype = dtype_of(self.model)
         data = as_dataset(train, "Trainer.fit", dtype)
         if not check_fit(self.model, self.loss, data, "Trainer.fit"):
@@ -203,7 +201,7 @@ class Trainer:
         return rows, lambda: {f"val_{name}": value for name, value in self.evaluate(held).items()}
 
     def save(self, path: Any) -> None:
-        """Save where training is, for ``fit(..., resume=path)`` to go on from, and for `mf.load` to take the model.
+        """Save the run, for ``fit(..., resume=path)``; `mf.load` loads the model from the same file.
 
         Parameters
         ----------
@@ -213,13 +211,13 @@ class Trainer:
         Raises
         ------
         CheckpointError
-            If nothing was trained, or the file cannot be written; one that was there before is then as it was.
+            If nothing was trained, or the file cannot be written; an earlier file is then not changed.
 
         Notes
         -----
-        It saves the parameters, what the optimizer and the hooks remember (those with ``state_dict`` and
-        ``load_state_dict``), the states of all random generators, the place in the epoch's order and the history.
-        Where a hook changed the model when training ended, as to bring the best weights back, that is what is saved;
+        The file contains the parameters, the state of the optimizer and of hooks with ``state_dict`` and
+        ``load_state_dict``, the states of all random generators, the position in the epoch and the history. If a hook
+        changed the model when training ended, such as by restoring the best weights, the changed model is saved;
         a `Checkpoint` saves before that.
         """
         if self._run is None:
@@ -229,20 +227,20 @@ class Trainer:
         self._run.save(path)
 
     def evaluate(self, data: Any, batch_size: int = 4096) -> dict[str, float]:
-        """Return the mean loss and the metrics on a dataset, in evaluation mode, recording nothing.
+        """Return the mean loss and the metrics on a dataset, in evaluation mode.
 
         Parameters
         ----------
         data : Dataset or (X, y)
-            What to measure on.
+            Data to evaluate on.
         batch_size : int
-            Rows that go through the model at once; decides memory, not the result.
+            Rows that go through the model at once. Affects memory, not the result.
 
         Returns
         -------
         dict
-            "loss", and each metric by name. The loss is NaN if no row counts in it: all labels are ignored, or have
-            a weight of 0.
+            "loss", and each metric by name. The loss is NaN if no row counts: all labels are ignored, or all weights
+            are 0.
         """
         data = as_dataset(data, "Trainer.evaluate", dtype_of(self.model))
         outputs = self.predict(data.X, batch_size)
@@ -273,6 +271,6 @@ class Trainer:
         return np.concatenate(parts)
 
     def predict_classes(self, X: Any, batch_size: int = 4096) -> Array:
-        """Return the label that the model finds most likely for each row, as the metrics see it."""
+        """Return the predicted label of each row, as used by the metrics."""
         outputs = self.predict(X, batch_size)
         return decide(outputs, np.empty(outputs.shape[:-1], np.intp), self.loss)

@@ -33,7 +33,7 @@ import numpy as np  # noqa: E402
 
 import microfw as mf  # noqa: E402
 from microfw import nn, optim  # noqa: E402
-from microfw.optim.groups import Setting  # noqa: E402
+from microfw.optim.groups import Hyperparameter  # noqa: E402
 from microfw.optim.optimizer import POSITIVE  # noqa: E402
 from tests.audit.recount import recount  # noqa: E402
 
@@ -63,12 +63,12 @@ class Slow(nn.Module):
 class SlowSGD(optim.Optimizer):
     """Plain descent, which takes its time."""
 
-    lr = Setting(*POSITIVE)
+    lr = Hyperparameter(*POSITIVE)
 
     def __init__(self, parameters, lr=1e-3):
         super().__init__(parameters, lr=lr)
 
-    def _move(self, constants, p, g, scratch):
+    def _update(self, constants, p, g, scratch):
         clock.move(UPDATE)
         p -= 1e-3 * g
 

@@ -201,7 +201,9 @@ def state(value, seen=None):
     if isinstance(value, np.ndarray):
         return value.tobytes()
     if isinstance(value, dict):
-        return {k: state(v) for k, v in value.items() if k not in ("stepper", "_modules", "_least", "_read", "hooks")}
+        return {
+            k: state(v) for k, v in value.items() if k not in ("stepper", "_modules", "_min_rows", "_read", "hooks")
+        }
     if isinstance(value, list | tuple):
         return [state(v) for v in value]
     if type(value).__name__ == "Learner":

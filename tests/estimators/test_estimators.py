@@ -832,12 +832,12 @@ def test_steps_are_replayed_with_the_same_bits(digits, options, monkeypatch):
     X, y = digits
 
     def fitted(enough):
-        monkeypatch.setattr("microfw.training.compiled.WORTH", enough)
+        monkeypatch.setattr("microfw.training.replay_policy.MIN_STEPS", enough)
         made = NeuralClassifier(16, batch_size=32, max_iter=4, random_state=0, n_iter_no_change=None, **options)
         made.fit(X, y)
         for k in range(3):
             made.partial_fit(X[k : k + 32].copy(), y[k : k + 32])
-        assert [key[0][1] for key in made._learner.stepper.compiled.step.replays] == [(32, 64)] * (enough == 1)
+        assert [key[0][1] for key in made._learner.stepper.replay_policy.step.replays] == [(32, 64)] * (enough == 1)
         return made
 
     one, two = fitted(10**9), fitted(1)
@@ -851,7 +851,7 @@ def test_targets_of_one_column_meet_the_plan_of_fit(diabetes):
     """A column made of a row without a copy would have other strides."""
     X, y = diabetes
     made = NeuralRegressor(8, batch_size=32, max_iter=15, random_state=0).fit(X, y)
-    step = made._learner.stepper.compiled.step
+    step = made._learner.stepper.replay_policy.step
     (plan,) = step.replays.values()
     made.partial_fit(X[:32].copy(), y[:32])
-    assert step._runs is plan.runs and len(step.replays) + len(step.seen) == 1
+    assert step._programs is plan.programs_by_mode and len(step.replays) + len(step.seen) == 1

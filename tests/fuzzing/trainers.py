@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 
 import microfw as mf
-from microfw.training import compiled
+from microfw.training import replay_policy
 from tests.fuzzing.batches import dataset
 from tests.fuzzing.world import World, bits, first_difference
 
@@ -32,14 +32,14 @@ class Changes(mf.Hook):
 @contextlib.contextmanager
 def soon(program):
     """Let a default Trainer replay after a few steps, since programs are short."""
-    before = {name: getattr(compiled, name) for name in ("SEEN", "WORTH") if hasattr(compiled, name)}
+    before = {name: getattr(replay_policy, name) for name in ("EAGER_STEPS", "MIN_STEPS")}
     try:
         for name in before:
-            setattr(compiled, name, 3 if name == "SEEN" or program.seed % 2 else 10**9)
+            setattr(replay_policy, name, 3 if name == "EAGER_STEPS" or program.seed % 2 else 10**9)
         yield
     finally:
         for name, value in before.items():
-            setattr(compiled, name, value)
+            setattr(replay_policy, name, value)
 
 
 def make_data(program):

@@ -39,9 +39,9 @@ class Slow(nn.Module):
 
 
 class SlowSGD(optim.SGD):
-    def _move(self, *args):
+    def _update(self, *args):
         spend(100)
-        super()._move(*args)
+        super()._update(*args)
 
 
 X, Y = np.ones((4, 3), np.float32), np.zeros(4, np.int64)

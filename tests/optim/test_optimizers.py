@@ -57,7 +57,7 @@ def run(optimizer, reference, parameters, steps, missing=lambda step, k: False):
 def agree(optimizer, reference, parameters, rtol=1e-12):
     for k, p in enumerate(parameters):
         np.testing.assert_allclose(p.data, reference.values[k], rtol=rtol, atol=rtol)
-        for array in optimizer.ARRAYS:
+        for array in optimizer.STATE:
             if array in reference.states[k] and getattr(optimizer, array).any():
                 mine = getattr(optimizer, array)[optimizer.flat.spans[k]].reshape(p.shape)
                 np.testing.assert_allclose(mine, reference.states[k][array], rtol=rtol, atol=rtol)
@@ -282,7 +282,7 @@ def test_state_dict_goes_on_bitwise(name, variant):
 def test_loading_is_all_or_nothing(name):
     optimizer = make(name, leaves())
     before = optimizer.state_dict()
-    array = "s" if name == "LBFGS" else optimizer.ARRAYS[0]
+    array = "s" if name == "LBFGS" else optimizer.STATE[0]
     spoilt = [
         {array: np.zeros((1, 3))},
         {"lr": -1.0},
@@ -322,8 +322,19 @@ def test_an_optimizer_without_equations():
 
     optimizer = Empty([p], lr=0.1)
     p.grad = np.ones((3, 2))
-    with pytest.raises(NotImplementedError, match="Empty._move: expected update equations, got none"):
+    with pytest.raises(NotImplementedError, match="Empty._update: expected update equations, got none"):
         optimizer.step()
+
+
+@pytest.mark.parametrize(("old", "new"), [("ARRAYS", "STATE"), ("COUNTS", "NEEDS_STEP"), ("_move", "_update")])
+def test_former_names_in_a_subclass_are_refused_with_the_present_one(old, new):
+    with pytest.raises(ArgumentError, match=f"^Old: expected the name {new}, got {old}; rename {old} to {new}$"):
+        type("Old", (optim.SGD,), {old: None})
+
+
+def test_the_former_name_of_hyperparameter_is_refused_with_the_present_one():
+    with pytest.raises(ImportError, match="expected the name Hyperparameter, got Setting, its former name"):
+        from microfw.optim.groups import Setting  # noqa: F401
 
 
 def test_a_variance_that_rounding_turned_negative():

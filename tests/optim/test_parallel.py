@@ -101,7 +101,7 @@ def test_a_rank_that_fails_stops_the_others():
     assert done.returncode != 0
     assert "OSError: the disk of rank 1 is full" in done.stderr
     expected = (
-        "RankError: DataParallel.step: expected all ranks to go on, rank 1 has failed: OSError: the disk of rank 1"
+        "RankError: DataParallel.step: expected all ranks to continue, rank 1 has failed: OSError: the disk of rank 1"
     )
     assert expected in done.stderr
 

@@ -477,7 +477,7 @@ def test_settings_change_without_a_new_capture(kind, options):
                 twins.both(lambda _, optimizer, name=name, changed=changed: setattr(optimizer, name, changed))
                 twins.go(2)
                 for replay in twins.step.replays.values():  # the step is written anew, for the same plan
-                    replay.runs.clear()
+                    replay.programs_by_mode.clear()
                     replay.programs.clear()
                 twins.go(2)
             except ArgumentError:
@@ -611,12 +611,12 @@ def test_a_step_that_trains_another_model_is_not_replayed():
 def test_many_modes_share_a_program():
     twins = Twins()
     (replay,) = twins.step.replays.values()
-    run = replay.under(MODE.get())
+    run = replay.program_for(MODE.get())
     for _ in range(9):
         with mode(recording=True):
             twins.go(1)
-            assert replay.under(MODE.get()) is run
-    assert len(replay.runs) <= 4
+            assert replay.program_for(MODE.get()) is run
+    assert len(replay.programs_by_mode) <= 4
 
 
 def test_loaded_states():
@@ -908,7 +908,7 @@ def test_a_step_is_captured_at_once_where_many_are_to_come():
         model = mlp()
         trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1))
         trainer.fit((X, y), epochs, 8, rng=0, progress=False)
-        assert [key[0][1] for key in trainer._run.compiled.step.replays] == shapes
+        assert [key[0][1] for key in trainer._run.replay_policy.step.replays] == shapes
 
 
 def test_a_trainer_leaves_models_with_other_code_alone_unless_told():
@@ -920,7 +920,7 @@ def test_a_trainer_leaves_models_with_other_code_alone_unless_told():
     for compile in (None, True):
         model = mlp(Own())
         optimizer = optim.SGD(model.parameters(), lr=0.1)
-        made.append(mf.training.compiled.Compiled(model, nn.CrossEntropyLoss(), optimizer, compile).step)
+        made.append(mf.training.replay_policy.ReplayPolicy(model, nn.CrossEntropyLoss(), optimizer, compile).step)
     assert made[0] is None and made[1] is not None
 
 

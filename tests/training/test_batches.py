@@ -197,7 +197,7 @@ def test_rows_give_the_same_batches_dense_and_sparse(sparse, weighted):
             draw = None if order is None else np.random.default_rng(order)
             at = np.arange(23) if order is None else np.random.default_rng(order).permutation(23)
             stop = 23 // size * size if drop else 23
-            got = list(rows.batches(size, draw, least=least, drop_last=drop, skip=skip))
+            got = list(rows.batches(size, draw, min_rows=least, drop_last=drop, skip=skip))
             assert np.concatenate([b[1] for b in got]).tolist() == at[skip * size : stop].tolist()
             np.testing.assert_array_equal(np.concatenate([b[0] for b in got]), X[at[skip * size : stop]])
             assert all((b[2] is None) is not weighted and (not weighted or (b[2] == b[1] / 2).all()) for b in got)

@@ -66,7 +66,7 @@ START = "Trainer.fit: steps are not replayed: "
 @pytest.mark.parametrize(
     ("make", "loss", "options", "why"),
     [
-        (Plain, None, {}, "Plain runs code of yours; compile=True replays them too, or says why not"),
+        (Plain, None, {}, "Plain runs code of yours; compile=True replays them too, or explains why not"),
         (lambda: nn.Dense(4, 3), own_loss, {}, "the loss is a function of yours; compile=True"),
         (
             lambda: nn.Sequential(nn.Lambda(np.tanh), nn.Dense(4, 3)),

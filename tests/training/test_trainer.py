@@ -20,7 +20,7 @@ from microfw.autograd.mode import MODE, Mode, mode
 from microfw.data import Dataset, load
 from microfw.errors import ArgumentError, DataError, DTypeError, NonFiniteError, ShapeError
 from microfw.training import History, Hook, Trainer, metrics
-from microfw.training.hooks import MOMENTS
+from microfw.training.hooks import EVENTS
 from microfw.training.run import Run, take_steps
 from microfw.training.stepper import Stepper
 
@@ -307,15 +307,15 @@ def test_hooks_are_told_in_the_order_of_the_list(iris):
     first = ["epoch 1", "gradients 1/0", "step 1/1", "gradients 2/1", "step 2/2", "validation", "row 1"]
     second = ["epoch 2", "gradients 1/2", "step 1/3", "gradients 2/3", "step 2/4", "validation", "row 2"]
     moments = ["start", *first, *second, "end"]
-    assert log == [f"{name} {moment}" for moment in moments for name in "ab"]
+    assert log == [f"{name} {event}" for event in moments for name in "ab"]
 
 
 def test_a_moment_that_is_not_overridden_is_not_called(iris, monkeypatch):
     def never(self, state):
         raise AssertionError
 
-    for moment in MOMENTS:
-        monkeypatch.setattr(Hook, moment, never)
+    for event in EVENTS:
+        monkeypatch.setattr(Hook, event, never)
     make(hooks=[Hook()]).fit(iris[0], 1, rng=0, progress=False)
 
 
@@ -334,7 +334,7 @@ def test_the_state_is_what_it_says(iris):
 
 
 @pytest.mark.parametrize(("moment", "epochs", "steps"), [("on_epoch_end", 1, 4), ("on_step_end", 1, 1)])
-def test_a_hook_can_stop(iris, moment, epochs, steps):
+def test_a_hook_can_stop(iris, event, epochs, steps):
     class Stop(Hook):
         pass
 
@@ -344,27 +344,27 @@ def test_a_hook_can_stop(iris, moment, epochs, steps):
         state.stop = True
         states.append(state)
 
-    setattr(Stop, moment, stop)
+    setattr(Stop, event, stop)
     history = make(hooks=[Stop()]).fit(iris[0], 9, rng=0, progress=False)
     assert len(history) == epochs
     assert states[0].steps == steps
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_the_end_is_told_to_all_even_if_a_hook_raises(iris, moment):
+@pytest.mark.parametrize("event", EVENTS)
+def test_the_end_is_told_to_all_even_if_a_hook_raises(iris, event):
     log = []
     bad = Told("bad", log)
 
     def boom(state):
         raise RuntimeError("boom")
 
-    setattr(bad, moment, boom)
+    setattr(bad, event, boom)
     with pytest.raises(RuntimeError, match="boom"):
         make(hooks=[Told("a", log), bad, Told("c", log)]).fit(iris[0], 1, rng=0, validation=iris[1], progress=False)
     expected = ["a end", "bad end", "c end"]
-    if moment == "on_fit_start":
+    if event == "on_fit_start":
         expected = ["a end", "bad end"]  # c was never told of the start
-    if moment == "on_fit_end":
+    if event == "on_fit_end":
         expected = ["a end", "c end"]
     assert log[-len(expected) :] == expected
     assert log.count("a end") == 1
@@ -423,7 +423,7 @@ def test_bad_hooks():
         on_train_epoch_end = on_substep_end = on_init_end
 
     make(hooks=[Also()])
-    known = ", ".join(MOMENTS)
+    known = ", ".join(EVENTS)
     text = f"Trainer: expected hooks with methods among {known}, got Misspelt.on_epoch_ends; name it on_epoch_end"
     with raises(ArgumentError, text):
         make(hooks=[Misspelt()])
@@ -691,11 +691,11 @@ def test_ctrl_c_while_parameters_move_lets_the_step_end(line):
     class Slow(optim.SGD):
         armed = 3
 
-        def _move(self, *arrays):
+        def _update(self, *arrays):
             self.armed -= 1
             if not self.armed:
                 signal.raise_signal(signal.SIGINT)
-            super()._move(*arrays)
+            super()._update(*arrays)
 
     results = []
     for armed in (3, 10**9):

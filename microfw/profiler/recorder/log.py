@@ -37,7 +37,7 @@ class Log:
     """How many, and their sum."""
 
     marks: Sequence[tuple[Any, list[int]]] = ()
-    """Of replayed steps, with the `Timed` plan that reads them."""
+    """Of replayed steps, with the `InstrumentedPlan` that reads them."""
 
     metrics: Mapping[str, Any] = {}
     """What a Trainer says of the epoch."""
@@ -115,7 +115,7 @@ class Log:
         """Return what was spent at each site, with what the clock said of replayed steps."""
         spent = {id(entry[0]): entry for entry in self.spent}
         for timed, marks in self.marks:
-            for site, forward_ns, backward_ns, rules in timed.spent(marks):
+            for site, forward_ns, backward_ns, rules in timed.elapsed(marks):
                 _, f, b, r, again = spent.get(id(site), (site, 0, 0, 0, 0))
                 spent[id(site)] = (site, f + forward_ns, b + backward_ns, r + rules, again)
         return list(spent.values())

@@ -24,9 +24,9 @@ from microfw.profiler.recorder.sampling import never
 from microfw.profiler.recorder.sequence import UNKNOWN, Position
 from microfw.profiler.recorder.trace import Tracer
 from microfw.profiler.session import Epoch, Session
+from microfw.replay.instrumented import InstrumentedPlan
 from microfw.replay.observe import constant
 from microfw.replay.program import program
-from microfw.replay.timed import Timed
 
 ROUNDS = 21
 """In each of them there is a turn of plain steps, one of observed steps, and one of steps that are not observed."""
@@ -242,11 +242,11 @@ def replay_again(recorder: Recorder, traced: bool) -> Extra | None:
         return None
     replay, arrays = timed.example
     every, none = recorders(traced, recorder.losses is not None)
-    before, ticks = replay.state(), replay.ticks
-    replay.ticks = repeat(None, 1 << 30)  # no comparison with eager steps
+    before, countdown = replay.state(), replay.countdown
+    replay.countdown = repeat(None, 1 << 30)  # no comparison with eager steps
     runs = (
         (program(replay, None, False, None), PLAIN),
-        (program(replay, every, True, Timed(replay.plan, every, timed.sequence)), under(every)),
+        (program(replay, every, True, InstrumentedPlan(replay.plan, every, timed.sequence)), under(every)),
         (program(replay, none, False, None), under(none)),
     )
 
@@ -261,7 +261,7 @@ def replay_again(recorder: Recorder, traced: bool) -> Extra | None:
     try:
         return alternate(*(lambda run=run, its=its: step(run, its) for run, its in runs))
     finally:
-        replay.ticks = ticks
+        replay.countdown = countdown
         before.restore()
 
 

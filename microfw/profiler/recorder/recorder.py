@@ -63,7 +63,7 @@ class Recorder(SampledTimer, Observer):
         self.running = True
         super().start_epoch()
         for timed in self.timed.values():
-            timed.marks.clear()
+            timed.timestamps.clear()
         for pattern in self.patterns:
             pattern.count = 0
         for site in self.sites.values():
@@ -85,7 +85,7 @@ class Recorder(SampledTimer, Observer):
     def end_epoch(self, number: int) -> Log:
         """Return the log of the epoch; `start_epoch` is to begin the next."""
         log = super().end_epoch(number)
-        log.marks = [(timed, timed.take()) for timed in self.timed.values() if timed.marks]
+        log.marks = [(timed, timed.pop_timestamps()) for timed in self.timed.values() if timed.timestamps]
         self.running = False
         log.counts = [(pattern, pattern.count) for pattern in self.patterns if pattern.count]
         log.spent = [
@@ -292,16 +292,16 @@ class Recorder(SampledTimer, Observer):
 
     # Steps that are replayed
 
-    follows = True
+    supports_replay = True
 
-    def bound(self) -> Sequence | None:
+    def last_sequence(self) -> Sequence | None:
         """Return the sequence of the step that has just run."""
         if self.last is None:
             return None
         position, pattern = self.last
         return Sequence([above.site for above in position.path()][::-1], pattern)
 
-    def follow(self, timed: Any) -> None:
+    def on_replayed_ops(self, timed: Any) -> None:
         """Count a step's pattern; the readings of its clock are added up later."""
         if timed is not self.followed:  # the first in a row
             if timed.pattern not in self.patterns:
@@ -309,5 +309,5 @@ class Recorder(SampledTimer, Observer):
                 timed.pattern.listed = True
             self.followed = self.timed[id(timed)] = timed
         timed.pattern.count += 1
-        if len(timed.marks) > MAX_MARKS:
+        if len(timed.timestamps) > MAX_MARKS:
             timed.flush()

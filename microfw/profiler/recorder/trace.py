@@ -57,14 +57,14 @@ class Tracer(Recorder):
             if self.tracing and node.metadata is not None:
                 self._keep(1, node._metadata.site, began, ended)
 
-    def follow(self, timed: Any) -> None:
+    def on_replayed_ops(self, timed: Any) -> None:
         """Count a replayed step, and keep what its clock said of each node."""
         if self.tracing:
-            marks = timed.marks[-len(timed.parts) :]
+            marks = timed.timestamps[-len(timed.parts) :]
             for (site, forward), began, ended in zip(timed.parts, marks, marks[1:], strict=False):
                 if site is not None:
                     self._keep(0 if forward else 1, site, began, ended)
-        super().follow(timed)
+        super().on_replayed_ops(timed)
 
     def _keep(self, phase: int, site: Site, began: int, ended: int) -> None:
         self.events.append((phase, site, began, ended))

@@ -1,4 +1,4 @@
-"""Steps of a Trainer or an estimator that are replayed."""
+"""Decide which steps of a Trainer or an estimator are captured and replayed."""
 
 from __future__ import annotations
 
@@ -16,51 +16,50 @@ from microfw.training.inputs import dtype_of, takes_indices
 
 Array = np.ndarray[Any, Any]
 
-SEEN = 60
-"""How many steps of a shape are run before it is captured, which takes about as long as they did."""
+EAGER_STEPS = 60
+"""Eager steps of a shape before it is captured. A capture takes about as long as these steps."""
 
-
-WORTH = 150
-"""How many steps of a shape must be to come for it to be captured at once."""
+MIN_STEPS = 150
+"""Steps of a shape in a run above which it is captured at once."""
 
 BRANCH = "choose between values with ops, such as np.where, not with if or a mask as an index"
-OTHERWISE = "mend that, see mf.compile; compile=False leaves this line out"
+OTHERWISE = "see mf.compile for what can be replayed; compile=False hides this line"
 
 
 class Forward:
-    """A batch's loss, and the model's outputs."""
+    """The function of the compiled step: returns a batch's loss, and the model's outputs."""
 
     def __init__(self, model: Any, loss: Any) -> None:
         self.model = model
         self.loss = loss
 
     def __call__(self, X: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute both."""
+        """Return loss and outputs."""
         outputs = self.model(X)
         return self.loss(outputs, y), outputs
 
 
-class Compiled:
+class ReplayPolicy:
     """Decides for each batch whether its step is replayed.
 
     Parameters
     ----------
     model, loss, optimizer : object
-        What is trained, and by what.
+        Parts of the training.
     wanted : bool or None
-        Whether to replay; None is yes for models made of this library's layers alone.
+        Whether to replay. None: only if all layers and the loss are this library's.
     """
 
     def __init__(self, model: Any, loss: Any, optimizer: Any, wanted: bool | None) -> None:
         self.seen: Counter[Any] = Counter()
-        self.enough = SEEN if wanted is None else 0
-        self.many = 0
+        self.eager_steps = EAGER_STEPS if wanted is None else 0
+        self.immediate_rows = 0
         parts = [m for root in (model, loss) if isinstance(root, Module) for _, m in root.named_modules()]
         self.integers = takes_indices(model)
         known = all(map(_known, parts))
         able = isinstance(model, Module) and isinstance(optimizer, Optimizer) and not optimizer.takes_closure
         usual = known and isinstance(loss, Module)
-        able = able and optimizer.flat.values.dtype == dtype_of(model)  # to which a replayed step casts
+        able = able and optimizer.flat.values.dtype == dtype_of(model)  # replayed steps cast to it
         self.rows = 0
         self.foreign = _foreign(parts, loss) if able and wanted is None and not usual else ""
         chosen = able and (usual if wanted is None else wanted)
@@ -69,14 +68,14 @@ class Compiled:
             self.step.strict = True
 
     def expect(self, rows: int, steps: int) -> None:
-        """Tell that so many steps with so many rows each are to come."""
+        """Announce a run of ``steps`` steps with ``rows`` rows each."""
         self.rows = rows
-        self.many = rows if steps >= WORTH else 0
+        self.immediate_rows = rows if steps >= MIN_STEPS else 0
 
     def why_eager(self) -> tuple[str, str] | None:
-        """Return why steps of full batches run eagerly, and a fix; None if they do not, or if there is no fix."""
+        """Return why steps of full batches run eagerly, and a fix; None if they are replayed, or cannot be."""
         if self.foreign:
-            return self.foreign, "compile=True replays them too, or says why not"
+            return self.foreign, "compile=True replays them too, or explains why not"
         if self.step is None:
             return None
         of_full_batches = [key for key in self.step.reasons if key[0][1][0] == self.rows]
@@ -85,29 +84,29 @@ class Compiled:
         reason = self.step.reasons[of_full_batches[-1]]
         return reason, BRANCH if reason.endswith("reads the values of a Tensor") else OTHERWISE
 
-    def take(self, X: Array, y: Array, between: Callable[[Array], None], update: Any) -> Tensor | None:
-        """Do a batch's step and return the model's outputs; or None if it is to be done as ever.
+    def run(self, X: Array, y: Array, on_loss: Callable[[Array], None], update: Any) -> Tensor | None:
+        """Run a batch's step, and return the model's outputs; None, with nothing done, if it must run eagerly.
 
-        ``between`` and ``update`` are as in `CompiledStep.take`.
+        ``on_loss`` and ``update`` are those of `CompiledStep.run`.
         """
         if self.step is None or (X.dtype.kind != "f" and not self.integers):
             return None
-        if self.enough and len(X) != self.many:
+        if self.eager_steps and len(X) != self.immediate_rows:
             key = (X.shape, X.dtype.char, y.shape, y.dtype.char)
             self.seen[key] += 1
-            if self.seen[key] <= self.enough:
+            if self.seen[key] <= self.eager_steps:
                 return None
-        outputs: Tensor = self.step.take((X, y), between, update)[1]
+        outputs: Tensor = self.step.run((X, y), on_loss, update)[1]
         return outputs
 
 
 def _known(module: Module) -> bool:
-    """Return True for a layer or a loss of this library that calls no function of the user's."""
+    """Return True for a layer or loss of this library that calls no user code."""
     return type(module).__module__.startswith("microfw.") and not isinstance(module, Lambda)
 
 
 def _foreign(parts: list[Module], loss: Any) -> str:
-    """Return which part of a step is not this library's, for which the default is to run the step eagerly."""
+    """Return why a step runs eagerly by default, since a part of it is user code; "" if none is."""
     names = [type(m).__name__ for m in parts if not _known(m)]
     if names:
         return f"{names[0]} runs code of yours"
