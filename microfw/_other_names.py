@@ -1,4 +1,4 @@
-"""What other libraries' names are called here; read only where a name was not found."""
+"""Names of other libraries with their names here; imported only when a name was not found."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class ReplayError(MicrofwError, RuntimeError):
 
 
 class ReplayWarning(UserWarning):
-    """The same, where training goes on with eager steps."""
+    """A replayed training step differed from the eager step; training continues with eager steps."""
 
 
 def message(where: str, expected: str, got: object, fix: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Checks of an op, one's own or one of the library's: value, derivatives, dtypes, manners and cost."""
+"""Checks of an op, yours or one of the library: value, derivatives, dtypes, side effects and cost."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, GradientError, MicrofwError
 
 RTOL = 1e-6
-"""Largest relative error of derivatives beside differences."""
+"""Largest relative error of derivatives against differences."""
 
 
 def check_op(op: Callable[..., Any], *inputs: Any, **params: Any) -> None:
-    """Put an op through what the library's own ops are put through.
+    """Check an op as the library's own ops are checked.
 
-    Its value: a new read-only array, that of the declared function, the same whatever the memory layout of the
-    inputs, which are left alone. Its derivatives: the backward walk and forward mode against differences, once
-    and again. A second backward gives the same; rules leave their gradient alone; float32 stays float32 and comes
-    close to float64; costs are numbers of operations.
+    The value is a new read-only array, equal to that of the declared function for any memory layout of the inputs;
+    inputs are not written to. First and second derivatives, backward and forward, agree with differences. A second
+    backward pass gives the same bits; rules do not write to their gradient; float32 stays float32 and is close to
+    float64; costs are numbers of operations.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def check_op(op: Callable[..., Any], *inputs: Any, **params: Any) -> None:
     Raises
     ------
     GradientError
-        Names the op and the check that failed, and says how.
+        Names the op and the check that failed, with the difference.
     ArgumentError
         If ``op`` is no op.
 
@@ -134,7 +134,7 @@ def _expect(right: bool, what: str) -> None:
 
 
 def value(trial: Trial) -> None:
-    """The declared function's value, in an array that nobody can write to."""
+    """The declared function's value, in a read-only array."""
     arrays = [np.array(x) for x in trial.arranged()]
     y = trial.op.call(*arrays, **trial.params)
     _expect(not y.data.flags.writeable, "expected a read-only value, got one that can be written to")
@@ -155,7 +155,7 @@ def value(trial: Trial) -> None:
 
 
 def layouts(trial: Trial) -> None:
-    """The same value and gradients in whatever order the inputs lie in memory."""
+    """The same value and gradients for each memory layout of the inputs."""
     plain = [np.ascontiguousarray(x) if np.ndim(x) else x for x in trial.arranged()]
     others = [
         [np.array(x, order="F") for x in plain],
@@ -174,7 +174,7 @@ def layouts(trial: Trial) -> None:
 
 
 def first_order(trial: Trial) -> None:
-    """Backward and forward mode beside central differences."""
+    """Backward and forward mode against central differences."""
     gradcheck(trial.function, *trial.points, rtol=RTOL)
 
 

@@ -1,4 +1,4 @@
-"""What Python's operators do with Tensors: each is an op, looked up by its name."""
+"""ArithmeticMixin: Python's operators on Tensors. Each is an op, found by its name."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Attributes, methods and protocols: what makes a Tensor feel like a NumPy array, beside its operators.
+"""TensorBase: attributes, methods and protocols that a Tensor shares with NumPy's arrays.
 
-Each method is an op, looked up by its name, so that nothing here knows how any op works.
+Each method is an op, found by its name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from microfw.autograd._arithmetic import ArithmeticMixin
 from microfw.autograd._array_methods import ArrayMethodsMixin
 from microfw.autograd.graph import Leaf, Node
 from microfw.autograd.mode import MODE
-from microfw.autograd.numpy_dispatch import SHAPE_ONLY, SHAPES, apply, refuse, rule
+from microfw.autograd.numpy_dispatch import SHAPE_ONLY, SHAPES, dispatch, refuse, rule
 from microfw.autograd.registry import OPS
 from microfw.autograd.types import ResultT
 from microfw.errors import GraphError, ShapeError, message
@@ -149,10 +149,10 @@ class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
 
     def clip(self, min: Any = None, max: Any = None) -> ResultT:
         """Limit entries to an interval; slope 1 in it, its ends included."""
-        return apply(np.clip, (self, min, max), {})
+        return dispatch(np.clip, (self, min, max), {})
 
     def round(self, decimals: int = 0) -> ResultT:
-        """Nearest number of so many decimals; slope 0."""
+        """Nearest number with that many decimals; slope 0."""
         return OPS["round"].call(self, decimals=decimals)
 
     def reshape(self, *shape: Any) -> ResultT:
@@ -258,7 +258,7 @@ class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
             look = func not in SHAPES
             values = [(a.data if look else a._array) if isinstance(a, TensorBase) else a for a in args]
             return func(*values, **kwargs)
-        return apply(func, args, kwargs)
+        return dispatch(func, args, kwargs)
 
 
 def warn_of_detaching(what: str, fix: str) -> None:

@@ -109,7 +109,7 @@ class Finder(Observer):
 
     @property
     def wanted(self) -> str:
-        """What is looked for, the other way round."""
+        """Return what is expected: the opposite of what is searched for."""
         return "finite numbers" if self.nan and self.inf else "no NaN" if self.nan else "no infinity"
 
     def bad(self, x: Any) -> str:
@@ -149,7 +149,7 @@ def spell(at: Place | None) -> str:
 def detect_anomaly(*, nan: bool = True, inf: bool = True) -> Iterator[None]:
     """Stop at the first op whose value, or whose derivative, is NaN or infinite.
 
-    A block, or a decorator. Inside, every value and every gradient is looked at, which costs about as much as
+    A block, or a decorator. Inside, every value and every gradient is checked, which takes about as long as
     the ops of a small model; outside it costs nothing.
 
     Parameters
@@ -164,7 +164,7 @@ def detect_anomaly(*, nan: bool = True, inf: bool = True) -> Iterator[None]:
 
     Notes
     -----
-    A profiler that is attached goes on, and its layers are not charged for the looking. NumPy's own warnings are
+    An attached profiler continues, and the time of these checks is in no layer. NumPy's own warnings are
     silent inside, since they name no op.
 
     Examples

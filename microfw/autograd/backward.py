@@ -1,7 +1,7 @@
 """The backward pass: gradients go from the loss to the leaves, and each node is visited once.
 
-A node is visited when all nodes that used its output have been visited. Whatever uses a value is recorded after it, so
-going through the nodes from the newest to the oldest is enough.
+A node is visited when all nodes that used its output have been visited. A node is recorded after its inputs, so going
+from the newest node to the oldest is enough.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def unbroadcast(g: Gradient, shape: tuple[int, ...], node: Node) -> Gradient:
         return g.sum(axis=axes).reshape(shape)
     raise ShapeError(
         f"{node.where}: the derivative rule gave shape {g.shape} for an input of shape {shape}; "
-        "a rule must return the input's shape, or one that broadcasting made of it"
+        "a rule must return the input's shape, or the shape to which it was broadcast"
     )
 
 

@@ -1,11 +1,8 @@
-"""Writes, for each op, the function that applies it and records a node, and the one that walks back over the node.
+"""Writes `apply` and the visit of a node out for one op: the fast way to run it. Readers can skip this file.
 
-Applying an op is the same steps for every op: take the arrays out of the Tensors, compute the value,
-lock it, and record a node with the inputs' nodes and what their derivatives need. Walking back over a node
-is the same steps for every op, too: for each input that needs a gradient call its derivative, undo
-broadcasting, check the shape and add what came. In a small model these steps take as long as the arithmetic,
-and most of that goes into loops over one, two or three inputs. So they are written out once for each op when
-it is first called, as `dataclasses` does for ``__init__``; ``relu.op.source`` shows what came of it.
+`compile_lazily` returns the function that users call, ``op.call``. When it is first called, it is generated as Python
+text without loops over inputs, edges and parameters, as `dataclasses` does for ``__init__``; ``relu.op.source`` shows
+the text. A test holds values, gradients and nodes equal to those of `apply` and `visit_edges` for every op.
 """
 
 from __future__ import annotations
@@ -17,16 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.apply import REQUIRED, check_dtype, common_dtype, operand
 from microfw.autograd.backward import accumulate, unbroadcast
 from microfw.autograd.graph import Leaf, Node, NodeSpec, node_counter
 from microfw.autograd.mode import MODE
-from microfw.autograd.scope import THREAD_SCOPE, location
+from microfw.autograd.scope import THREAD_SCOPE
 from microfw.autograd.tensor import Tensor
 from microfw.autograd.types import Op
-from microfw.errors import DTypeError
-
-REQUIRED = object()
-"""The default of a parameter that has none."""
 
 # Names that the op's declaration chooses stand as they are; all others begin with an underscore.
 
@@ -130,7 +124,7 @@ SHARE = """
 
 
 def compile_lazily(op: Op, inputs: tuple[str, ...]) -> Callable[..., Tensor]:
-    """Return the function that applies an op to so many inputs. It is written when it is first called."""
+    """Return the function that runs an op on the named inputs; the function is generated at its first call."""
 
     def first(*args: Any, **params: Any) -> Tensor:
         source, names, spec = generate(op, inputs)
@@ -151,7 +145,7 @@ def _not_compiled(*inputs: Any, **params: Any) -> Any:
 
 
 def generate(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], NodeSpec]:
-    """Write both functions for so many inputs; return them with the names that they use, and their form."""
+    """Return the text of both functions for the named inputs, the names that the text uses, and the nodes' spec."""
     partials = {x: partial for k, x in enumerate(inputs) if (partial := op.partial(k)) is not None}
     arrays = ", ".join(f"_{x}" for x in inputs)
     wanted = {x: [_source(op, x, s) for s in partial.sources] for x, partial in partials.items()}
@@ -165,7 +159,7 @@ def generate(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], Node
     copied = heavy if "_inputs" in saved else saved
     namespace: dict[str, Any] = {
         "_MODE": MODE, "_HERE": THREAD_SCOPE, "_Leaf": Leaf, "_Node": Node, "_Tensor": Tensor, "_asarray": np.asarray,
-        "_clock": perf_counter_ns, "_check_dtype": check_dtype, "_common": common, "_accumulate": accumulate,
+        "_clock": perf_counter_ns, "_check_dtype": check_dtype, "_common": common_dtype, "_accumulate": accumulate,
         "_may_share_memory": np.may_share_memory, "_ndarray": np.ndarray, "_new": object.__new__,
         "_next": next, "_node_counter": node_counter, "_op": op, "_operand": operand, "_unbroadcast": unbroadcast,
         "_none": {}, "_value": op.value,
@@ -238,43 +232,3 @@ def _source(op: Op, x: str, source: str) -> str:
 
 def _any(inputs: list[str]) -> str:
     return " or ".join(f"_{x}_node is not None" for x in inputs) or "False"
-
-
-def operand(op: Op, x: Any) -> Any:
-    """Return an operand that is no Tensor as an array, or as a Python scalar, which has no dtype of its own."""
-    if len(op.inputs) == 1 and not op.variadic:
-        x = np.asarray(x)
-    if type(x) in (int, float, bool) or (type(x) is np.ndarray and x.dtype.kind in "fiub"):
-        return x
-    if isinstance(x, np.generic):
-        return x.item()
-    array = np.asarray(x)
-    if array.dtype.kind not in "fiub":
-        raise DTypeError(f"{_where(op)}: expected a Tensor, an array or a number, got {type(x).__name__}")
-    return array
-
-
-def common(op: Op, dtype: Any, other: Any) -> Any:
-    """Return the one floating dtype of an op's Tensors, or refuse to mix two."""
-    if other.kind != "f" or dtype == other:
-        return dtype
-    if dtype.kind != "f" or op.allow_dtype_change:
-        return other
-    raise DTypeError(
-        f"{_where(op)}: expected Tensors of one dtype, got {dtype} and {other}; cast one of them with .astype"
-    )
-
-
-def check_dtype(op: Op, got: Any, dtype: Any) -> None:
-    """Refuse a result that an array operand has made of another dtype than the Tensors'."""
-    if got.kind == "O":
-        raise DTypeError(f"{_where(op)}: expected numbers, got an array of objects; pass numeric arrays")
-    if dtype is not None and got.kind == dtype.kind == "f" and got != dtype and not op.allow_dtype_change:
-        raise DTypeError(
-            f"{_where(op)}: expected all operands to be {dtype}, got an array that makes the result {got}; "
-            f"cast it with .astype(np.{dtype})"
-        )
-
-
-def _where(op: Op) -> str:
-    return location(THREAD_SCOPE.scope, op.name)

@@ -1,4 +1,4 @@
-"""What an edge saved, as Tensors tied to the graph, so that a walk can itself be recorded."""
+"""Saved values of an edge as Tensors in the graph, so that the backward pass can be recorded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from microfw.autograd.types import Partial
 
 
 def as_differentiable(node: Node, partial: Partial, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Turn what an edge saved into Tensors tied to the graph that they came from."""
+    """Return the saved values of an edge as Tensors connected to the graph that they come from."""
     return tuple(_link(node, source, value) for source, value in zip(partial.sources, args, strict=True))
 
 

@@ -45,7 +45,7 @@ class Recorded:
     variables, outputs : sequence of Tensor
         Each variable has a node or leaf of its own.
     since : int
-        Nodes recorded earlier than this belong to somebody else.
+        Nodes recorded before this one do not belong to the computation.
     linked : bool
         Whether derivatives depend on more than the variables, so that they must be Tensors, recorded themselves.
     """
@@ -104,7 +104,7 @@ class Recorded:
         return self._between
 
     def _ties(self, given: Iterable[Any]) -> bool:
-        """Return True if what is computed of seeds or tangents is to be recorded; tell an observer if it is not."""
+        """Return True if computations with seeds or tangents must be recorded."""
         now = MODE.get()
         linked = now.recording and (self.linked or any(isinstance(t, Tensor) and t._node is not None for t in given))
         if not linked and now.observer is not None:

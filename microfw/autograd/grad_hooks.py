@@ -55,7 +55,7 @@ class GradientHooks(dict[int, GradientHook]):
 
 
 class Handle:
-    """What takes a hook away again. It holds on to no Tensor."""
+    """Removes a hook. It keeps no reference to the Tensor."""
 
     __slots__ = ("_hooks", "_key")
 
@@ -64,7 +64,7 @@ class Handle:
         self._key = key
 
     def remove(self) -> None:
-        """Take the hook away; once is enough, and twice is no error."""
+        """Remove the hook. Removing it twice is no error."""
         self._hooks.pop(self._key, None)
         model_version.count += 1
 

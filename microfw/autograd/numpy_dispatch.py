@@ -1,4 +1,4 @@
-"""NumPy's functions called on Tensors: which op each stands for, and its arguments as NumPy users spell them."""
+"""NumPy's functions called on Tensors: the op that implements each, and NumPy's arguments turned into the op's."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 from microfw.autograd.registry import NUMPY
 
 SHAPES = {np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.result_type}
-"""Those of the next that look at shape and dtype alone."""
+"""Functions of `SHAPE_ONLY` that read shape and dtype alone."""
 
 SHAPE_ONLY = SHAPES | {
     np.array_equal, np.allclose, np.isclose, np.may_share_memory, np.shares_memory, np.array_repr, np.array_str,
     np.array2string,
 }  # fmt: skip
-"""NumPy's functions through which no gradient flows: they get the values, and return what NumPy returns."""
+"""NumPy's functions without a gradient: they get the values, and return NumPy's result."""
 
 
 def qualified_name(function: Callable[..., Any]) -> str:
@@ -34,7 +34,7 @@ def qualified_name(function: Callable[..., Any]) -> str:
 
 
 def rule(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the op that a NumPy function stands for.
+    """Return the op that implements a NumPy function.
 
     Raises
     ------
@@ -60,7 +60,7 @@ _FIXES = {
 }
 
 _DEFAULTS = {"where": True, "casting": "same_kind", "order": "K", "subok": True}
-"""What ufuncs and functions without a signature have by default."""
+"""Defaults of ufuncs and of functions without a signature."""
 
 
 def refuse(function: Callable[..., Any], given: dict[str, Any]) -> None:
@@ -102,9 +102,9 @@ class ArgumentAdapter:
     made : callable
         The op, or the function that stands for it.
     plain : int
-        So many positional arguments mean the same to both.
+        Number of positional arguments that have the same meaning in both.
     takes : set of str
-        The keyword arguments that mean the same to both.
+        Keyword arguments that have the same meaning in both.
     """
 
     def __init__(self, function: Callable[..., Any], made: Callable[..., Any]) -> None:
@@ -118,59 +118,61 @@ class ArgumentAdapter:
             own = inspect.signature(made).parameters.values()
             inputs, names = 1, [p.name for p in own]
             whole = any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in own)
-        self.plain, self.takes = len(names), set(names)
+        self.n_positional, self.keywords = len(names), set(names)
         self.signature = None if whole else signature(function)
         if self.signature is None:
             return
         theirs = list(self.signature.parameters)
-        self.meaning: dict[str, str | None] = {}  # NumPy's names by the op's; None: by position
+        self.name_map: dict[str, str | None] = {}  # NumPy's names by the op's; None: by position
         for k, (name, parameter) in enumerate(self.signature.parameters.items()):
             if k < inputs:
-                self.meaning[name] = None
+                self.name_map[name] = None
             elif name in names:
-                self.meaning[name] = name
+                self.name_map[name] = name
             elif name in _FIXES or parameter.kind is parameter.VAR_KEYWORD:
                 continue  # the place of such an argument is not that of one of the op's
             elif k < len(names) and names[k] not in theirs:
-                self.meaning[name] = names[k]
+                self.name_map[name] = names[k]
         while (
-            self.plain and [self.meaning.get(n, n) for n in theirs[inputs : self.plain]] != names[inputs : self.plain]
+            self.n_positional
+            and [self.name_map.get(n, n) for n in theirs[inputs : self.n_positional]]
+            != names[inputs : self.n_positional]
         ):
-            self.plain -= 1
-        self.takes = {name for name in names[inputs:] if name in theirs}
+            self.n_positional -= 1
+        self.keywords = {name for name in names[inputs:] if name in theirs}
 
-    def fit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def adapt(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the op's arguments for NumPy's."""
         if self.signature is None:
-            refused = kwargs.keys() & (_FIXES.keys() | _DEFAULTS.keys()) - self.takes
+            refused = kwargs.keys() & (_FIXES.keys() | _DEFAULTS.keys()) - self.keywords
             extra = {name: value for name, value in kwargs.items() if name in refused}
             refuse(self.function, extra)
             return args, {name: value for name, value in kwargs.items() if name not in extra}
         places: list[Any] = []
         names: dict[str, Any] = {}
         for name, value in self.signature.bind(*args, **kwargs).arguments.items():
-            if name not in self.meaning:
+            if name not in self.name_map:
                 parameter = self.signature.parameters[name]
                 if parameter.kind is parameter.VAR_KEYWORD:
                     refuse(self.function, value)
                 elif not (value is parameter.default or (isinstance(value, str) and value == parameter.default)):
                     refuse(self.function, {name: value})
-            elif (ours := self.meaning[name]) is None:
+            elif (ours := self.name_map[name]) is None:
                 places.append(value)
             elif value is not np._NoValue:
                 names[ours] = value
         return tuple(places), names
 
 
-_SPELLINGS: dict[Callable[..., Any], ArgumentAdapter] = {}
+_ADAPTERS: dict[Callable[..., Any], ArgumentAdapter] = {}
 
 
-def apply(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call the op that a NumPy function stands for, with NumPy's arguments."""
+def dispatch(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call the op that implements a NumPy function, with NumPy's arguments."""
     made = rule(function)
-    spelling = _SPELLINGS.get(function)
-    if spelling is None or spelling.made is not made:
-        spelling = _SPELLINGS[function] = ArgumentAdapter(function, made)
-    if len(args) > spelling.plain or not kwargs.keys() <= spelling.takes:
-        args, kwargs = spelling.fit(args, kwargs)
+    adapter = _ADAPTERS.get(function)
+    if adapter is None or adapter.made is not made:
+        adapter = _ADAPTERS[function] = ArgumentAdapter(function, made)
+    if len(args) > adapter.n_positional or not kwargs.keys() <= adapter.keywords:
+        args, kwargs = adapter.adapt(args, kwargs)
     return made(*args, **kwargs)

@@ -19,7 +19,7 @@ class Observer:
     """
 
     enabled: bool = True
-    """If False, it is not notified. It may change at the end of a step."""
+    """If False, the observer is not notified. May change at the end of a step."""
 
     wants_grad_inputs: bool = False
     """Whether `backward` gets the shares of the gradient; else it gets None."""
@@ -75,7 +75,7 @@ class StepTimer:
     Attributes
     ----------
     enabled : bool
-        Whether the step is observed. If False, only evaluations are timed. It changes at the end of a step.
+        Whether the step is observed. If False, only evaluations are timed. Changes at the end of a step.
     losses : list or None
         Where replayed steps put their losses.
     """

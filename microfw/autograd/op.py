@@ -1,4 +1,4 @@
-"""What an op declares, in one place: its value, derivatives, what they save, and its cost.
+"""Op: the declaration of an op, with its value, its derivatives, what they save, and its cost.
 
 An op is declared by decorating the function that computes its value on plain arrays::
 
@@ -8,7 +8,7 @@ An op is declared by decorating the function that computes its value on plain ar
 
 Each derivative names what it needs, and only that is saved: an input by its name, the output as ``y``,
 the shape of its own input as ``shape``, a keyword parameter, or an entry of ``aux``. Derivatives work
-on arrays and on Tensors alike, so that a walk can itself be recorded and differentiated again.
+on arrays and on Tensors alike, so that a backward pass can be recorded and differentiated again.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from typing import Any, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
 
-from microfw.autograd.codegen import REQUIRED, compile_lazily, generate
+from microfw.autograd.apply import REQUIRED, apply
+from microfw.autograd.codegen import compile_lazily, generate
 from microfw.autograd.registry import NUMPY, OPS
 from microfw.autograd.tensor import Tensor
-from microfw.autograd.variadic import apply
-from microfw.errors import ArgumentError
+from microfw.errors import ArgumentError, message
 
 Shape = tuple[int, ...]
 Array = Any
@@ -46,7 +46,7 @@ class Cost(NamedTuple):
 
 
 def elementwise_cost(forward: int, *derivatives: int) -> Callable[..., Cost]:
-    """Cost of an elementwise op: so many scalar operations for each entry of the output.
+    """Cost of an elementwise op: scalar operations for each entry of the output, forward and for each derivative.
 
     Where an input was broadcast, the sum that undoes it is part of its derivative.
     """
@@ -170,7 +170,7 @@ class Op:
             counts: dict[int, Callable[..., Tensor]] = {}
 
             def call(*inputs: Any, **params: Any) -> Tensor:
-                if len(inputs) > WRITTEN:
+                if len(inputs) > MAX_GENERATED:
                     return apply(self, inputs, params)
                 if len(inputs) not in counts:
                     counts[len(inputs)] = compile_lazily(self, tuple(f"x{k}" for k in range(len(inputs))))
@@ -190,8 +190,8 @@ class Op:
         return f"<op {self.name}>"
 
 
-WRITTEN = 8
-"""Up to so many inputs of an op that takes any number, applying it is written out; for more it is a loop."""
+MAX_GENERATED = 8
+"""Most inputs for which an op of any number of inputs is generated; for more, `apply` loops over them."""
 
 VARARGS = 4
 """The flag of a function that takes any number of arguments, ``inspect.CO_VARARGS``."""
@@ -210,6 +210,10 @@ def arguments(function: Function) -> tuple[tuple[str, ...], dict[str, Any], bool
     if code.co_flags & VARARGS:
         return (*names[:positional], names[positional + n]), params, True
     return names[:positional], params, False
+
+
+RENAMED = {"into": "vjp_out", "fresh": "no_alias", "casts": "allow_dtype_change"}
+"""Arguments of `op` by their old names."""
 
 
 class Applicable(Protocol):
@@ -254,6 +258,7 @@ def op(
     no_alias: bool = False,
     allow_dtype_change: bool = False,
     name: str | None = None,
+    **old: Any,
 ) -> Any:
     """Declare an op by decorating the function that computes its value.
 
@@ -275,10 +280,10 @@ def op(
         ``vjp_out(g, ..., out)``: the vjp with its result written to an array, for speed; never used with Tensors.
     aux : dict of callables, optional
         Further arrays to save: ``value`` returns them after the output, in this order. Each callable
-        computes the entry anew from inputs and parameters that it names, for differentiating again.
+        computes the entry again from the inputs and parameters that it names, for second derivatives.
     cost : callable, optional
         ``cost(y, *inputs, **params)`` on shapes: a `Cost`. Without it the op's operations are not counted,
-        and reports say so.
+        and reports mark the op.
     numpy : callable or sequence of callables
         The NumPy functions that become this op when they are called on a Tensor.
     no_alias : bool
@@ -310,6 +315,9 @@ def op(
     >>> mf.grad(mf.grad(cube))(2.0)
     array(12.)
     """
+    for given in old:
+        new = f"{RENAMED[given]}=, its new name" if given in RENAMED else "one of the arguments in the signature"
+        raise TypeError(message("op", new, f"{given}="))
 
     def declare(value: Function) -> Applicable:
         if not (value.__module__ or "").startswith("microfw."):

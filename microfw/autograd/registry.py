@@ -1,4 +1,4 @@
-"""What ops there are: by name, and by the function of NumPy that each stands for."""
+"""The ops, by name and by the NumPy function that each implements."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ OPS: dict[str, Op] = {}
 """Every op by name, in order of declaration."""
 
 NUMPY: dict[Callable[..., Any], Callable[..., Any]] = {}
-"""The op that NumPy's function stands for when it is called on a Tensor."""
+"""The op that implements a NumPy function when it is called on a Tensor."""

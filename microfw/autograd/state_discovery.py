@@ -1,4 +1,4 @@
-"""What a function holds on to: the random generators and the Tensors that a call of it can read or change."""
+"""The state that a function can reach: random generators and Tensors that a call can read or change."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ SKIPPED = frozenset({*sys.stdlib_module_names, "numpy", "scipy", "pandas", "skle
 """Packages whose functions and objects are not looked into."""
 
 
-def reach(root: Any) -> tuple[list[np.random.Generator], list[Tensor]]:
+def find_state(root: Any) -> tuple[list[np.random.Generator], list[Tensor]]:
     """Return the generators and the leaf Tensors that can be reached from an object.
 
     Examples
     --------
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
-    >>> reach({"noise": [rng], "size": 0.5})[0] == [rng]
+    >>> find_state({"noise": [rng], "size": 0.5})[0] == [rng]
     True
     """
-    found = list(reached(root))
+    found = list(iter_reachable(root))
     generators = [x for x in found if isinstance(x, np.random.Generator)]
     return generators, [x for x in found if isinstance(x, Tensor) and x._leaf is not None]
 
 
-def reached(root: Any) -> Iterator[Any]:
+def iter_reachable(root: Any) -> Iterator[Any]:
     """Yield every object that can be reached from one, once.
 
     It looks into containers, the attributes of objects and of their classes, and what functions refer to:

@@ -1,4 +1,4 @@
-"""Tensor: an array and its place in the graph, with NumPy's operators and functions."""
+"""Tensor: an array and its node in the graph, with NumPy's operators and functions."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Tensor(TensorBase["Tensor"]):
         np.copyto(self._array, values, casting="same_kind")
         self._leaf.version += 1
 
-    # The place in the graph
+    # The graph
 
     @property
     def requires_grad(self) -> bool:
@@ -194,14 +194,14 @@ class Tensor(TensorBase["Tensor"]):
         Parameters
         ----------
         hook : callable
-            ``hook(grad)`` gets the gradient, all of it, as an array of its own that is read-only. It returns
-            None, or an array of the same shape and dtype to go on with instead. Several are called in the
-            order in which they were registered.
+            ``hook(grad)`` gets the complete gradient as a read-only copy. It returns
+            None, or an array of the same shape and dtype that replaces the gradient. Hooks are called in the
+            order of their registration.
 
         Returns
         -------
         Handle
-            ``handle.remove()`` takes the hook away.
+            ``handle.remove()`` removes the hook.
 
         Raises
         ------
@@ -212,7 +212,7 @@ class Tensor(TensorBase["Tensor"]):
         -----
         On a leaf, hooks are called in `backward`, before the gradient is added to `grad`; derivative functions
         such as `mf.grad` leave a leaf's hooks alone, as they leave its `grad`. On the result of an op, they are
-        called in every backward walk. Where derivatives nest they can look, but not replace. Copies and
+        called in every backward pass. Where derivatives nest they can read, but not replace. Copies and
         pickles have none. An exception in a hook passes through; gradients of leaves that were added up before
         stay.
 

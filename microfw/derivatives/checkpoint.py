@@ -19,7 +19,7 @@ from microfw.autograd.mode import MODE, mode
 from microfw.autograd.op import Op, Partial, zero_cost
 from microfw.autograd.pytree import flatten
 from microfw.autograd.scope import THREAD_SCOPE, location
-from microfw.autograd.state_discovery import reach
+from microfw.autograd.state_discovery import find_state
 from microfw.autograd.tensor import Tensor, result
 from microfw.errors import DTypeError, GraphError, message
 
@@ -56,7 +56,7 @@ def checkpoint(f: Callable[..., Any], *inputs: Any) -> Any:
     The second run draws the same random numbers. The state of each `numpy.random.Generator` that ``f`` and its
     inputs hold (in modules and other objects, containers, closures, defaults, globals) is noted; it is set for
     the second run, and put back after it. Buffers that ``f`` writes, such as running statistics, are put back
-    too, so that they count the step once. Whatever else makes ``f`` give another value is an error.
+    too, so that they count the step once. If ``f`` returns another value for any other reason, an error is raised.
 
     It can be differentiated again; the graph of the second run is then kept. Forward mode runs ``f`` once more
     for each input and parameter.
@@ -83,7 +83,7 @@ class _Part:
     def __init__(self, f: Callable[..., Any], inputs: tuple[Any, ...]) -> None:
         self.f = f
         self.inputs = _swapped(inputs, np.ndarray, np.array)
-        self.generators, self.tensors = reach((f, inputs))
+        self.generators, self.tensors = find_state((f, inputs))
         self.states = [g.bit_generator.state for g in self.generators]
         self.scope = THREAD_SCOPE.scope
         self.nested = MODE.get().nested
@@ -232,7 +232,7 @@ def _value(*inputs: Any, again: _Part) -> Any:
 
 
 OP = Op(_value, None, "same", None, None, zero_cost, True, False, "checkpoint")
-"""What stands in the graph. Its cost is that of the ops that run in it, which observers are told of."""
+"""The op of a checkpoint's node. Its cost is that of the ops inside, of which observers are notified."""
 
 
 def _swapped(tree: Any, kind: type, new: Callable[[Any], Any]) -> Any:

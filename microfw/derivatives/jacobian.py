@@ -151,7 +151,7 @@ def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable
 def hvp(f: Callable[..., Any], args: Sequence[Any], directions: Sequence[Any]) -> tuple[Any, ...]:
     """Compute the product of the Hessian of ``f`` and a direction, without the Hessian.
 
-    ``H v``, at the cost of about three gradients whatever the number of entries.
+    ``H v``, at the cost of about three gradients for any number of entries.
 
     Parameters
     ----------

@@ -46,8 +46,8 @@ class MultiHeadAttention(Module):
     Tensor
         When called with ``query`` (N, T, E), for self-attention, or with ``query``, ``key`` (N, S, E) and
         ``value`` (N, S, E), ``key`` by default: of shape (N, T, E). A fourth, ``key_padding_mask``, a boolean
-        array (N, S), is true for keys that nobody is to see, as in PyTorch. A step that may see no key at all
-        gets zeros from its heads.
+        array (N, S), is true for keys to leave out, as in PyTorch. The heads of a step without any key
+        give zeros.
 
     Raises
     ------

@@ -29,7 +29,7 @@ def positive_eps(layer: str, eps: Any) -> None:
 
 
 def given(x: Any, dtype: Any, module: Module, fits: Fits) -> Any:
-    """Return what a layer is called with: a Tensor of its dtype as it is, anything else as an array of the dtype.
+    """Return a layer's input: a Tensor of the layer's dtype unchanged, anything else as an array of that dtype.
 
     ``fits`` raises where the shape is wrong; it is asked before anything is cast, which takes memory.
     """
@@ -56,7 +56,7 @@ def floats_given(x: Any, module: Module, fits: Fits | None = None) -> Any:
 
 
 def numbers(x: Any, module: Module) -> Any:
-    """Return what is no Tensor as an array of numbers, of whatever dtype it has."""
+    """Return an input that is no Tensor as an array of numbers of any dtype."""
     return as_input(x, None, module)
 
 

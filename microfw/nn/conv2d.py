@@ -20,7 +20,7 @@ from microfw.ops.windows import Padding, Sizes, check_padding, per_axis
 class Conv2D(Module):
     """Convolution of images: ``y[n, o, i, j]`` is ``bias[o]`` plus ``weight[o]`` times a window of ``x[n]``.
 
-    It turns (N, in_channels, H, W) into (N, out_channels, H', W').
+    Shapes: (N, in_channels, H, W) to (N, out_channels, H', W').
 
     Parameters
     ----------
@@ -31,12 +31,12 @@ class Conv2D(Module):
     stride : int or pair of int
         The step from window to window.
     padding : {"same", "valid"}, int, pair of int, or pair of pairs
-        Zeros around the image: as many as make ``H' = ceil(H / stride)``; none; so many on each side; or
+        Zeros around the image: as many as make ``H' = ceil(H / stride)``; none; a number for each side; or
         (before, after) for each axis.
     dilation : int or pair of int
         The step from tap to tap within a window.
     groups : int
-        Split the channels, and the outputs, into so many groups that do not see each other.
+        Number of groups: the outputs of a group use the channels of the group only.
     bias : bool
         Whether to add a bias.
     rng : int, numpy.random.Generator or None

@@ -13,7 +13,7 @@ from microfw.nn.checks import positive
 from microfw.nn.dense import as_input
 from microfw.nn.initializers import Seed, initial, normal
 from microfw.nn.module import Module, Parameter
-from microfw.ops.effects import outside
+from microfw.ops.effects import pure_callback
 from microfw.ops.elementwise import where
 from microfw.ops.indexing import take
 
@@ -80,7 +80,7 @@ class Embedding(Module):
 
     def forward(self, indices: Any) -> Tensor:
         """Look up the vector of each index."""
-        found = outside(indices, by=self._check) if isinstance(indices, Tensor) else self._check(indices)
+        found = pure_callback(indices, by=self._check) if isinstance(indices, Tensor) else self._check(indices)
         rows: Tensor = take(self.weight, found)
         return rows if self.padding_idx is None else where((found != self.padding_idx)[..., None], rows, 0)
 

@@ -1,4 +1,4 @@
-"""Module: a part of a model. It names what is in it, and it tags what it computes with its name."""
+"""Module: a part of a model, with named parameters, that tags the ops it runs with its path."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ class Module:
     def astype(self, dtype: Any) -> Self:
         """Convert all parameters and buffers of floats in place; returns the module.
 
-        An optimizer made before must be made anew.
+        Make the optimizer after this call: one made before keeps the old arrays.
         """
         dtype = np.dtype(dtype)
         if dtype not in (np.float32, np.float64):

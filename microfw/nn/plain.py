@@ -10,7 +10,7 @@ from microfw.nn.module import Module
 
 
 class Identity(Module):
-    """Return what comes in; a place to put a layer later."""
+    """Return the input unchanged: a placeholder for a layer."""
 
     def forward(self, x: Any) -> Any:
         """Return ``x``."""

@@ -70,11 +70,11 @@ class RNN(_Recurrent):
     Parameters
     ----------
     in_features, hidden : int
-        Number C of features that come in at each step, and length H of the state.
+        Number C of input features at each step, and length H of the state.
     bias : bool
         Whether to add a bias.
     nonlinearity : {"tanh", "relu"}
-        What the sum goes through.
+        The activation applied to the sum.
     rng : int, numpy.random.Generator or None
         Where the initial weights come from: `initializers.glorot_uniform` for the input, `orthogonal` for
         the state. Biases start at 0.
@@ -140,7 +140,7 @@ class GRU(_Recurrent):
     Parameters
     ----------
     in_features, hidden : int
-        Number C of features that come in at each step, and length H of the state.
+        Number C of input features at each step, and length H of the state.
     bias : bool
         Whether to add biases. There are two, since ``r`` weighs the second.
     rng : int, numpy.random.Generator or None
@@ -194,7 +194,7 @@ class LSTM(_Recurrent):
     Parameters
     ----------
     in_features, hidden : int
-        Number C of features that come in at each step, and length H of each of the two states.
+        Number C of input features at each step, and length H of each of the two states.
     bias : bool
         Whether to add a bias.
     rng : int, numpy.random.Generator or None

@@ -1,4 +1,4 @@
-"""Residual: what comes in, plus what a module makes of it."""
+"""Residual: the input plus a module's output."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Residual(Module):
     Parameters
     ----------
     module : Module
-        What is added to the input.
+        The module whose output is added to the input.
     shortcut : Module, optional
-        What the input goes through meanwhile, where shapes differ, as ``Dense(64, 32, bias=False)``; nothing
+        A module for the input where shapes differ, such as ``Dense(64, 32, bias=False)``; nothing
         by default.
 
     Raises

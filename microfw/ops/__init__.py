@@ -1,91 +1,68 @@
-"""Ops by family. To add one: one declaration in its family's file, one row in the tests' case table.
+"""Ops by family. To add one: its declaration in its family's file, and a row in the tests' table of cases.
 
-A family in `FAMILIES` is imported when it is first used, and has its ops' names there. Each op is found here by its
-name, as ``ops.softmax``, besides in its family's module. One shares its module's name, and is found in it:
-``ops.windows.windows``.
+Each op is found here by its name, as ``ops.softmax``, and in its family's module. One op shares its module's name:
+``ops.windows.windows``. The families in `FAMILIES` are imported when an op of theirs is first used.
 """
 
-from typing import TYPE_CHECKING
+from importlib import import_module
 
-from microfw._lazy import attach
 from microfw.autograd.op import Applicable, Cost, elementwise_cost, zero_cost
 from microfw.autograd.registry import OPS
 from microfw.ops import effects, elementwise, indexing, layout, linalg, loss, reduction
 
-if TYPE_CHECKING:
-    from microfw.ops import (
-        convolution,
-        diagonals,
-        factors,
-        joining,
-        normalization,
-        pooling,
-        products,
-        recurrent,
-        repeating,
-        windows,
-    )
-    from microfw.ops.images import avg_pool2d, conv1d, conv2d, conv_transpose2d, max_pool2d
-
-__all__ = [
-    "Cost",
-    "avg_pool2d",
-    "conv1d",
-    "conv2d",
-    "conv_transpose2d",
+FAMILIES = (
     "convolution",
     "diagonals",
-    "elementwise_cost",
-    "elementwise",
     "factors",
-    "indexing",
+    "images",
     "joining",
-    "layout",
-    "linalg",
-    "loss",
-    "max_pool2d",
-    "zero_cost",
     "normalization",
-    "effects",
     "pooling",
     "products",
     "recurrent",
-    "reduction",
     "repeating",
     "windows",
-]
-
-FAMILIES = {
-    "convolution": "conv conv_transpose",
-    "diagonals": "",
-    "factors": "cholesky det inv slogdet solve",
-    "joining": "concatenate stack",
-    "normalization": "length masked_softmax normalize unit",
-    "pooling": "avg_pool max_pool",
-    "products": "",
-    "recurrent": "recur",
-    "repeating": "roll",
-    "windows": "fold windows",
-}
-"""Families that are imported when one of their ops is first used, or a function of NumPy that stands for one."""
-
-_later = attach(
-    "microfw.ops",
-    FAMILIES | {"images": "avg_pool2d conv1d conv2d conv_transpose2d max_pool2d"},
 )
+
+IMAGES = ("avg_pool2d", "conv1d", "conv2d", "conv_transpose2d", "max_pool2d")
+"""Functions of `images`, which call ops."""
+
+__all__ = [
+    "Cost",
+    "effects",
+    "elementwise",
+    "elementwise_cost",
+    "indexing",
+    "layout",
+    "linalg",
+    "loss",
+    "reduction",
+    "zero_cost",
+    *FAMILIES,
+    *IMAGES,
+]
 
 
 def _own(name: str) -> bool:
-    """Whether a name is that of a declared op, and not of one that a user has declared."""
+    """Return True if a name is that of an op of the library, and not of one that a user has declared."""
     return name in OPS and (OPS[name].value.__module__ or "").startswith("microfw.ops.")
 
 
 def __getattr__(name: str) -> Applicable:
-    if not _own(name):
-        return _later(name)  # type: ignore[no-any-return]
-    globals()[name] = found = OPS[name].call  # to be found at once the next time
-    return found  # type: ignore[return-value]
+    if name in FAMILIES:
+        return import_module(f"microfw.ops.{name}")
+    if name in IMAGES:
+        found = getattr(import_module("microfw.ops.images"), name)
+    else:
+        if not _own(name) and not name.startswith("_"):  # Python itself asks for such names
+            import_module("microfw.ops.whole")
+        if not _own(name):
+            raise AttributeError(f"module 'microfw.ops' has no attribute {name!r}", name=name)
+        found = OPS[name].call
+    globals()[name] = found
+    return found  # type: ignore[no-any-return]
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *filter(_own, OPS), *" ".join(FAMILIES.values()).split()})
+    import_module("microfw.ops.whole")
+    return sorted({*__all__, *filter(_own, OPS)})

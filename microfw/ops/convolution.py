@@ -33,13 +33,13 @@ from microfw.ops.windows import (
 )
 
 SMALL = 1_000_000
-"""Below so many multiply-adds, and in matrices of at least `WIDE` columns, OpenBLAS multiplies without packing,
-which is twice as fast; so longer products are cut to that size where it divides them."""
+"""Number of multiply-adds below which, in matrices of at least `WIDE` columns, OpenBLAS multiplies without packing,
+which is twice as fast. Longer products are cut to that size where it divides them."""
 
 WIDE = 64
 
 KEPT = 1 << 22
-"""So many bytes of a convolution's windows, which are several times its input, are kept for its weight's gradient;
+"""Most bytes of a convolution's windows, which are several times its input, that are kept for its weight's gradient;
 more are built again there."""
 
 
@@ -99,7 +99,7 @@ def plan(
 
 
 def _check(x: Shape, w: Shape, channels: int, groups: int, where: str) -> None:
-    """Raise unless a weight fits ``x``, which is to have so many channels."""
+    """Raise unless the shapes of a weight and of ``x``, with the given number of channels, agree."""
     check_images(x, where)
     if len(w) != len(x):
         raise ShapeError(message(where, f"a weight of {len(x)} axes, as x has", w))

@@ -12,7 +12,7 @@ from microfw.errors import ShapeError, message
 from microfw.ops.elementwise import where
 from microfw.ops.indexing import getitem, put
 from microfw.ops.layout import moveaxis, ravel, reshape
-from microfw.ops.mapping import operand, stands_for
+from microfw.ops.mapping import implements, operand
 
 
 def _line(rows: int, columns: int, offset: int) -> slice:
@@ -22,7 +22,7 @@ def _line(rows: int, columns: int, offset: int) -> slice:
     return slice(start, start + (count - 1) * (columns + 1) + 1, columns + 1) if count > 0 else slice(0, 0)
 
 
-@stands_for(np.diagonal)
+@implements(np.diagonal)
 def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """Return the entries at equal places along two axes, as a new last axis."""
     x = operand(a)
@@ -38,23 +38,23 @@ def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     return getitem(flat, key=(..., _line(rows, columns, offset)))
 
 
-@stands_for(np.linalg.diagonal)
+@implements(np.linalg.diagonal)
 def _diagonal(x: Any, /, *, offset: int = 0) -> Tensor:
     return diagonal(x, offset, -2, -1)
 
 
-@stands_for(np.trace)
+@implements(np.trace)
 def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """Sum the diagonal."""
     return diagonal(a, offset, axis1, axis2).sum(-1)
 
 
-@stands_for(np.linalg.trace)
+@implements(np.linalg.trace)
 def _trace(x: Any, /, *, offset: int = 0) -> Tensor:
     return trace(x, offset, -2, -1)
 
 
-@stands_for(np.diag)
+@implements(np.diag)
 def diag(v: Any, k: int = 0) -> Tensor:
     """Make a matrix with a vector as its diagonal, or return the diagonal of a matrix."""
     x = operand(v)
@@ -67,7 +67,7 @@ def diag(v: Any, k: int = 0) -> Tensor:
     return reshape(flat, shape=(n, n))
 
 
-@stands_for(np.diagflat)
+@implements(np.diagflat)
 def diagflat(v: Any, k: int = 0) -> Tensor:
     """Make a matrix with all entries as its diagonal."""
     return diag(ravel(v), k)
@@ -78,14 +78,14 @@ def _triangle(x: Any, k: int) -> Any:
     return np.tri(rows, columns, k, dtype=bool)
 
 
-@stands_for(np.tril)
+@implements(np.tril)
 def tril(m: Any, k: int = 0) -> Tensor:
     """Keep what is on and below a diagonal; 0 elsewhere."""
     x = operand(m)
     return where(_triangle(x, k), x, 0)
 
 
-@stands_for(np.triu)
+@implements(np.triu)
 def triu(m: Any, k: int = 0) -> Tensor:
     """Keep what is on and above a diagonal; 0 elsewhere."""
     x = operand(m)

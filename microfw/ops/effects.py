@@ -1,4 +1,4 @@
-"""Ops that draw, or call functions: what a step that is replayed must do anew each time. They have no gradient."""
+"""Ops that draw random numbers or call Python functions. A replayed step runs them again. They have no gradient."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _mask_cost(y: Shape, x: Shape, **params: Any) -> Cost:
 
 @op(cost=_mask_cost, no_alias=True)
 def dropout_mask(x: Array, *, p: float, rng: np.random.Generator) -> Array:
-    """An array like ``x`` that is 0 with probability ``p`` and else ``1 / (1 - p)``, drawn anew at each call.
+    """An array like ``x`` that is 0 with probability ``p`` and else ``1 / (1 - p)``, drawn at each call.
 
     Examples
     --------
@@ -30,12 +30,12 @@ def dropout_mask(x: Array, *, p: float, rng: np.random.Generator) -> Array:
 
 
 @op(allow_dtype_change=True)
-def outside(x: Array, *, by: Callable[..., Any], args: tuple[Any, ...] = ()) -> Array:
-    """What a function of arrays makes of ``x``: ``by(x, *args)``. A function that returns nothing may check it.
+def pure_callback(x: Array, *, by: Callable[..., Any], args: tuple[Any, ...] = ()) -> Array:
+    """The result of a function of arrays, ``by(x, *args)``. A function that returns None may check ``x``.
 
     Examples
     --------
-    >>> outside(np.array([0, 2]), by=np.eye(3).take, args=(0,))
+    >>> pure_callback(np.array([0, 2]), by=np.eye(3).take, args=(0,))
     tensor([[1., 0., 0.],
             [0., 0., 1.]])
     """

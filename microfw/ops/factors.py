@@ -23,7 +23,7 @@ from microfw.errors import ShapeError, SingularError, message
 from microfw.ops.elementwise import identity
 from microfw.ops.layout import broadcast_to
 from microfw.ops.linalg import matmul, swap
-from microfw.ops.mapping import operand, stands_for
+from microfw.ops.mapping import implements, operand
 
 
 def square(where: str, a: Any) -> None:
@@ -95,7 +95,7 @@ def inverse(where: str, x: Any) -> Any:
 
 
 def _columns(x: Any, a: Any) -> Any:
-    """See a vector of right-hand sides, or the batch that came of one, as matrices of one column."""
+    """Return a vector of right-hand sides, or a batch of vectors, as matrices of one column."""
     return x if x.ndim >= a.ndim else x.reshape((*x.shape, 1))
 
 
@@ -148,7 +148,7 @@ def solve(a: Array, b: Array) -> Array:
     return lapack("solve", np.linalg.solve, a, b)
 
 
-@stands_for(np.linalg.solve)
+@implements(np.linalg.solve)
 def _solve(a: Any, b: Any) -> Tensor:
     return solve(operand(a), operand(b))
 
@@ -212,7 +212,7 @@ class SlogdetResult(NamedTuple):
     logabsdet: Tensor
 
 
-@stands_for(np.linalg.slogdet)
+@implements(np.linalg.slogdet)
 def _slogdet(a: Any) -> SlogdetResult:
     both = slogdet(operand(a))
     return SlogdetResult(both[0].detach(), both[1])
@@ -255,14 +255,14 @@ def cholesky(x: Array) -> Array:
     return lapack("cholesky", np.linalg.cholesky, x)
 
 
-@stands_for(np.linalg.cholesky)
+@implements(np.linalg.cholesky)
 def _cholesky(a: Any, /, *, upper: bool = False) -> Tensor:
     x = operand(a)
     made: Tensor = swap(cholesky(swap(x))) if upper else cholesky(x)
     return made
 
 
-@stands_for(np.linalg.matrix_power)
+@implements(np.linalg.matrix_power)
 def matrix_power(a: Any, n: int) -> Tensor:
     """Multiply a matrix with itself, ``n`` factors in about ``2 log2(n)`` products; of the inverse if ``n < 0``."""
     x = operand(a)

@@ -1,7 +1,7 @@
-"""Convolutions and poolings under the names that say how many axes they have, as in PyTorch.
+"""Convolutions and poolings with the number of axes in the name, as in PyTorch.
 
-`conv`, `conv_transpose`, `max_pool` and `avg_pool` take one, two or three axes, whichever ``x`` has. These take so
-many and no others, and record the same ops.
+`conv`, `conv_transpose`, `max_pool` and `avg_pool` take one, two or three axes, as ``x`` has. These take exactly the
+number in their names, and record the same ops.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def avg_pool2d(x: Any, kernel_size: Sizes, stride: Sizes | None = None, padding:
 
 
 def _axes(where: str, x: Any, axes: int) -> Any:
-    """Return ``x`` if it has so many axes besides rows and channels."""
+    """Return ``x`` if it has the given number of axes besides rows and channels."""
     if np.ndim(x) != axes + 2:
         raise ShapeError(message(where, f"x of shape {AXES[axes]}", np.shape(x), "reshape it, the channels second"))
     return x

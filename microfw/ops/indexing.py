@@ -14,7 +14,7 @@ from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, message
 from microfw.ops.elementwise import where
 from microfw.ops.layout import ravel
-from microfw.ops.mapping import operand, stands_for
+from microfw.ops.mapping import implements, operand
 
 
 def _basic(key: Any) -> bool:
@@ -74,13 +74,13 @@ def _from_start(indices: Any, n: int) -> Array:
 
 
 FEW = 512
-"""Up to so many entries NumPy's ``add.at`` is faster than working out where they are in the flat order."""
+"""Most entries for which NumPy's ``add.at`` is faster than computing their positions in the flat order."""
 
 
 def add_at(key: Any, x: Any, shape: Shape, positions: Callable[[], Array]) -> Array:
     """Return zeros of a shape with entries added at a key, in order. Arrays only.
 
-    NumPy's ``add.at`` over one axis is up to five times as fast as over more, so many entries go by their
+    NumPy's ``add.at`` over one axis is up to five times as fast as over more, so large inputs are added by their
     positions in the flat order.
     """
     x = np.asarray(x)
@@ -161,7 +161,7 @@ def _scatter(x: Array, indices: Array, *, to: Shape, axis: int = 0) -> Array:
 
 
 MANY = 1 << 15
-"""From so many entries a sparse product is several times as fast as NumPy's ``add.at``, with the same sums."""
+"""Fewest entries for which a sparse product is several times as fast as NumPy's ``add.at``, with the same sums."""
 
 
 def _summed(x: Array, rows: Array, to: Shape, axis: int) -> Array:
@@ -179,7 +179,7 @@ def scatter(x: Any, indices: Any, *, shape: Shape, axis: int) -> Any:
     return made(x, indices, to=shape, axis=axis)
 
 
-@stands_for(np.take)
+@implements(np.take)
 def _take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Tensor:
     x = operand(a)
     if axis is None:
@@ -198,19 +198,19 @@ def _take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") ->
     return take(x, indices, axis=axis)
 
 
-@stands_for(np.compress)
+@implements(np.compress)
 def compress(condition: Any, a: Any, axis: int | None = None) -> Tensor:
     """Take the slices along an axis at which a condition holds."""
     return _take(a, np.flatnonzero(np.asarray(condition)), axis)
 
 
-@stands_for(np.extract)
+@implements(np.extract)
 def extract(condition: Any, arr: Any) -> Tensor:
     """Take the entries at which a condition holds, along one axis."""
     return _take(arr, np.flatnonzero(np.asarray(condition)))
 
 
-@stands_for(np.delete)
+@implements(np.delete)
 def delete(arr: Any, obj: Any, axis: int | None = None) -> Tensor:
     """Leave out the slices at these places along an axis."""
     x = operand(arr)
@@ -255,20 +255,20 @@ def argwhere(x: Array) -> Array:
     return np.argwhere(x)
 
 
-@stands_for(np.nonzero)
+@implements(np.nonzero)
 def nonzero(a: Any) -> tuple[Tensor, ...]:
     """Return the indices of the entries that are not zero, an array for each axis. No gradient flows."""
     found = argwhere(a)
     return tuple(getitem(found, key=(slice(None), k)) for k in range(np.ndim(a)))
 
 
-@stands_for(np.flatnonzero)
+@implements(np.flatnonzero)
 def flatnonzero(a: Any) -> Tensor:
     """Return where in the flat order the entries are that are not zero. No gradient flows."""
     return nonzero(ravel(a))[0]
 
 
-@stands_for(np.where)
+@implements(np.where)
 def _where(condition: Any, *values: Any) -> Any:
     return where(condition, *values) if values else nonzero(condition)
 
@@ -283,12 +283,12 @@ def argsort(x: Array, *, axis: int = -1) -> Array:
     return np.argsort(x, axis=axis, kind="stable")
 
 
-@stands_for(np.argsort)
+@implements(np.argsort)
 def _argsort(a: Any, axis: int | None = -1, kind: str | None = None, *, stable: bool | None = None) -> Tensor:
     return argsort(ravel(a), axis=0) if axis is None else argsort(a, axis=axis)
 
 
-@stands_for(np.sort)
+@implements(np.sort)
 def sort(a: Any, axis: int | None = -1, kind: str | None = None, *, stable: bool | None = None) -> Tensor:
     """Put the entries along an axis in ascending order; of equal ones each keeps the gradient of its own place."""
     x, axis = (ravel(a), 0) if axis is None else (operand(a), axis)

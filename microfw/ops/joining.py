@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
+from microfw.autograd.apply import starts
 from microfw.autograd.op import Array, Shape, op, zero_cost
 from microfw.autograd.tensor import Tensor
-from microfw.autograd.variadic import starts
 from microfw.errors import ShapeError, message
 from microfw.ops.indexing import getitem
 from microfw.ops.layout import atleast_1d, atleast_2d, atleast_3d, ravel, reshape
-from microfw.ops.mapping import operand, stands_for
+from microfw.ops.mapping import implements, operand
 
 
 def _piece(g: Any, index: int, shapes: Sequence[Shape], axis: int) -> Any:
@@ -26,7 +26,7 @@ def _piece(g: Any, index: int, shapes: Sequence[Shape], axis: int) -> Any:
 
 
 def _amid(dx: Any, axis: int, before: int, after: int) -> Any:
-    """Return a tangent with so many zeros before and after it along an axis."""
+    """Return a tangent with the given numbers of zeros before and after it along an axis."""
     parts = [dx]
     for n, at in ((before, 0), (after, 2)):
         if n:
@@ -46,7 +46,7 @@ def concatenate(*xs: Array, axis: int = 0) -> Array:
     return np.concatenate(xs, axis=axis)
 
 
-@stands_for(np.concatenate)  # NumPy takes the arrays as one sequence
+@implements(np.concatenate)  # NumPy takes the arrays as one sequence
 def _concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Tensor:
     return concatenate(*(map(ravel, arrays) if axis is None else arrays), axis=axis or 0)
 
@@ -66,7 +66,7 @@ def stack(*xs: Array, axis: int = 0) -> Array:
     return np.stack(xs, axis=axis)
 
 
-@stands_for(np.stack)
+@implements(np.stack)
 def _stack(arrays: Sequence[Any], axis: int = 0) -> Tensor:
     return stack(*arrays, axis=axis)
 
@@ -75,33 +75,33 @@ def _several(made: Any) -> tuple[Any, ...]:
     return made if isinstance(made, tuple) else (made,)
 
 
-@stands_for(np.vstack)
+@implements(np.vstack)
 def vstack(tup: Sequence[Any]) -> Tensor:
     """Join arrays along their first axis, vectors as rows."""
     return concatenate(*_several(atleast_2d(*tup)), axis=0)
 
 
-@stands_for(np.hstack)
+@implements(np.hstack)
 def hstack(tup: Sequence[Any]) -> Tensor:
     """Join arrays along their second axis, vectors along their only one."""
     arrays = _several(atleast_1d(*tup))
     return concatenate(*arrays, axis=0 if arrays[0].ndim == 1 else 1)
 
 
-@stands_for(np.dstack)
+@implements(np.dstack)
 def dstack(tup: Sequence[Any]) -> Tensor:
     """Join arrays along their third axis."""
     return concatenate(*_several(atleast_3d(*tup)), axis=2)
 
 
-@stands_for(np.column_stack)
+@implements(np.column_stack)
 def column_stack(tup: Sequence[Any]) -> Tensor:
     """Join arrays along their second axis, vectors as columns."""
     arrays = map(operand, tup)
     return concatenate(*(x if x.ndim > 1 else reshape(x, shape=(-1, 1)) for x in arrays), axis=1)
 
 
-@stands_for(np.append)
+@implements(np.append)
 def append(arr: Any, values: Any, axis: int | None = None) -> Tensor:
     """Join two arrays, flat by default."""
     return _concatenate((arr, values), axis)
@@ -115,9 +115,9 @@ def _cut(x: Any, bounds: Sequence[int], axis: int) -> list[Tensor]:
     return [getitem(x, key=(*before, slice(a, b))) for a, b in pairwise(bounds)]
 
 
-@stands_for(np.array_split)
+@implements(np.array_split)
 def array_split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
-    """Cut an array into so many parts of about the same length, or at these places."""
+    """Cut an array into a number of parts of about the same length, or at the given indices."""
     x = operand(ary)
     axis = normalize_axis_index(axis, x.ndim)
     n = x.shape[axis]
@@ -131,9 +131,9 @@ def array_split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Tenso
     return _cut(x, [k * length + min(k, longer) for k in range(parts + 1)], axis)
 
 
-@stands_for(np.split)
+@implements(np.split)
 def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
-    """Cut an array into so many equal parts, or at these places."""
+    """Cut an array into a number of equal parts, or at the given indices."""
     n = np.shape(ary)[normalize_axis_index(axis, np.ndim(ary))]
     if not np.ndim(indices_or_sections) and n % max(int(indices_or_sections), 1):
         raise ShapeError(
@@ -142,19 +142,19 @@ def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
     return array_split(ary, indices_or_sections, axis)
 
 
-@stands_for(np.vsplit)
+@implements(np.vsplit)
 def vsplit(ary: Any, indices_or_sections: Any) -> list[Tensor]:
     """Cut an array of at least two axes along its first."""
     return split(ary, indices_or_sections, _at_least(ary, 2, "vsplit", 0))
 
 
-@stands_for(np.hsplit)
+@implements(np.hsplit)
 def hsplit(ary: Any, indices_or_sections: Any) -> list[Tensor]:
     """Cut an array along its second axis, a vector along its only one."""
     return split(ary, indices_or_sections, _at_least(ary, 1, "hsplit", min(np.ndim(ary) - 1, 1)))
 
 
-@stands_for(np.dsplit)
+@implements(np.dsplit)
 def dsplit(ary: Any, indices_or_sections: Any) -> list[Tensor]:
     """Cut an array along its third axis."""
     return split(ary, indices_or_sections, _at_least(ary, 3, "dsplit", 2))
@@ -166,7 +166,7 @@ def _at_least(ary: Any, ndim: int, where: str, axis: int) -> int:
     return axis
 
 
-@stands_for(getattr(np, "unstack", None))
+@implements(getattr(np, "unstack", None))
 def unstack(x: Any, /, *, axis: int = 0) -> tuple[Tensor, ...]:
     """Return the arrays that lie along an axis, without it."""
     x = operand(x)

@@ -13,7 +13,7 @@ from microfw.autograd.op import Array, Cost, Shape, op, zero_cost
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, ShapeError, message
 from microfw.ops.elementwise import identity
-from microfw.ops.mapping import operand, stands_for
+from microfw.ops.mapping import implements, operand
 
 
 @op(vjp=lambda g, shape: g.reshape(shape), jvp="linear", cost=zero_cost, numpy=np.reshape, name="reshape")
@@ -32,7 +32,7 @@ def transpose(x: Array, *, axes: Sequence[int] | None = None) -> Array:
     return np.transpose(x, axes)
 
 
-@stands_for(np.transpose)
+@implements(np.transpose)
 def _transpose(a: Any, axes: Sequence[int] | None = None) -> Tensor:
     return transpose(a, axes=None if axes is None else tuple(axes))
 
@@ -53,12 +53,12 @@ def broadcast_to(x: Array, *, to: Shape) -> Array:
     return np.broadcast_to(x, to)
 
 
-@stands_for(np.broadcast_to)
+@implements(np.broadcast_to)
 def _broadcast_to(array: Any, shape: int | Shape) -> Tensor:
     return broadcast_to(array, to=shape)
 
 
-@stands_for(np.copy)
+@implements(np.copy)
 def copy(a: Any) -> Tensor:
     """Return the same values as a node of their own."""
     return identity(a)
@@ -67,7 +67,7 @@ def copy(a: Any) -> Tensor:
 # Another shape
 
 
-@stands_for(np.squeeze)
+@implements(np.squeeze)
 def squeeze(a: Any, axis: int | tuple[int, ...] | None = None) -> Tensor:
     """Leave out axes of length 1, all of them by default."""
     x = operand(a)
@@ -79,7 +79,7 @@ def squeeze(a: Any, axis: int | tuple[int, ...] | None = None) -> Tensor:
     return reshape(x, shape=tuple(n for k, n in enumerate(x.shape) if k not in axes))
 
 
-@stands_for(np.expand_dims)
+@implements(np.expand_dims)
 def expand_dims(a: Any, axis: int | tuple[int, ...]) -> Tensor:
     """Add axes of length 1, at these places in the result."""
     x = operand(a)
@@ -89,7 +89,7 @@ def expand_dims(a: Any, axis: int | tuple[int, ...]) -> Tensor:
     return reshape(x, shape=tuple(1 if k in axes else next(lengths) for k in range(x.ndim + len(axes))))
 
 
-@stands_for(np.ravel)
+@implements(np.ravel)
 def ravel(a: Any) -> Tensor:
     """Return the entries along one axis."""
     return reshape(a, shape=(-1,))
@@ -105,21 +105,21 @@ def _all(function: Any) -> Any:
     return call
 
 
-@stands_for(np.atleast_1d)
+@implements(np.atleast_1d)
 @_all
 def atleast_1d(x: Any) -> Any:
     """See arrays as having at least one axis."""
     return reshape(x, shape=x.shape or (1,))
 
 
-@stands_for(np.atleast_2d)
+@implements(np.atleast_2d)
 @_all
 def atleast_2d(x: Any) -> Any:
     """See arrays as having at least two axes, new ones first."""
     return reshape(x, shape=(1,) * (2 - x.ndim) + x.shape)
 
 
-@stands_for(np.atleast_3d)
+@implements(np.atleast_3d)
 @_all
 def atleast_3d(x: Any) -> Any:
     """See arrays as having at least three axes, a vector in the middle one, a matrix in the first two."""
@@ -130,7 +130,7 @@ def atleast_3d(x: Any) -> Any:
 # Another order
 
 
-@stands_for(np.moveaxis)
+@implements(np.moveaxis)
 def moveaxis(a: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     """Move axes to other places; the others stay in order."""
     x = operand(a)
@@ -144,7 +144,7 @@ def moveaxis(a: Any, source: int | Sequence[int], destination: int | Sequence[in
     return transpose(x, axes=tuple(order))
 
 
-@stands_for(np.swapaxes)
+@implements(np.swapaxes)
 def swapaxes(a: Any, axis1: int, axis2: int) -> Tensor:
     """Exchange two axes."""
     x = operand(a)
@@ -154,7 +154,7 @@ def swapaxes(a: Any, axis1: int, axis2: int) -> Tensor:
     return transpose(x, axes=tuple(order))
 
 
-@stands_for(np.matrix_transpose, np.linalg.matrix_transpose)
+@implements(np.matrix_transpose, np.linalg.matrix_transpose)
 def matrix_transpose(x: Any, /) -> Tensor:
     """Exchange the last two axes."""
     if np.ndim(x) < 2:
@@ -162,7 +162,7 @@ def matrix_transpose(x: Any, /) -> Tensor:
     return swapaxes(x, -1, -2)
 
 
-@stands_for(np.rollaxis)
+@implements(np.rollaxis)
 def rollaxis(a: Any, axis: int, start: int = 0) -> Tensor:
     """Move an axis to before another one."""
     ndim = np.ndim(a)
@@ -173,14 +173,14 @@ def rollaxis(a: Any, axis: int, start: int = 0) -> Tensor:
 # To one shape
 
 
-@stands_for(np.broadcast_arrays)
+@implements(np.broadcast_arrays)
 def broadcast_arrays(*args: Any) -> tuple[Tensor, ...]:
     """Repeat arrays along new or single axes, so that all have one shape."""
     to = np.broadcast_shapes(*(np.shape(a) for a in args))
     return tuple(broadcast_to(a, to=to) for a in args)
 
 
-@stands_for(np.meshgrid)
+@implements(np.meshgrid)
 def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy") -> tuple[Tensor, ...]:
     """Return the coordinates of a grid's points: one array for each axis."""
     if indexing not in ("xy", "ij"):

@@ -110,7 +110,7 @@ def _back_to_x(g: Any, w: Any, x: Any) -> Any:
         return _by_rows(g, w.T)
     if not isinstance(x, Tensor):
         row, column = x.strides
-        if row < column:  # as x lies in memory, which what comes before, such as a convolution, takes in quicker
+        if row < column:  # the memory order of x, which is faster for the op before, such as a convolution
             return w.dot(g.T).T
     return g.dot(w.T)
 

@@ -19,7 +19,7 @@ from microfw.ops.reduction import softmax
 def _tables(shape: Shape, char: str) -> tuple[Array, Array, Array, Array, Array, float]:
     """Return where rows start, zeros for rows, minus their share, minus ones for classes; the number of rows, its log.
 
-    The number stands in a matrix, and a product with it is a sum over classes, for each of them, times the number.
+    The number fills a matrix: a product with it gives, for each class, the sum over classes times the number.
     """
     rows, classes = shape
     zeros, shares, minus = np.zeros(rows, char), np.full(rows, -1 / rows, char), np.full(classes, -1, char)
@@ -61,7 +61,7 @@ def _cost(y: Shape, logits: Shape, labels: Shape) -> Cost:
 
 def _share(g: Any, delta: Any) -> Any:
     if isinstance(g, np.ndarray) and g.item() == 1.0:
-        return delta  # nobody writes to a gradient, so the saved one will do
+        return delta  # gradients are never written to, so no copy is needed
     return g * delta
 
 
@@ -112,7 +112,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 def _shifted(logits: Array) -> tuple[Array, Array]:
     """Return logits less the largest of their row, and the exponentials, to the last digit.
 
-    What the subtraction rounded off, by Knuth's two-sum, is a factor of exp.
+    The rounding error of the subtraction, by Knuth's two-sum, is a factor of exp.
     """
     top = logits.max(1, keepdims=True)
     z = logits - top
@@ -137,10 +137,10 @@ def _general(logits: Array, labels: Array) -> tuple[Array, Array]:
 
 
 MANY = 1 << 12
-"""Of so many rows tables are kept."""
+"""Most rows for which tables are kept."""
 
 WIDE = 128
-"""Up to so many classes rows are summed by matrix products."""
+"""Most classes for which rows are summed by matrix products."""
 
 LARGE = 40
 """Between this and its negative, exp neither overflows nor underflows, also in float32.
@@ -178,7 +178,7 @@ def squared_error(x: Array, t: Array) -> Array:
 
 
 FEW = 1 << 14
-"""Up to so many squares a product adds up in a quarter of the time, and loses no more digits than summing by halves."""
+"""Most squares that a product adds in a quarter of the time, with no more rounding error than pairwise summation."""
 
 
 def _bce_slope(g: Any, z: Any, t: Any) -> Any:

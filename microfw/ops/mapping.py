@@ -1,4 +1,4 @@
-"""What NumPy's functions stand for where that is no op of its own, but a few ops, or an op called differently."""
+"""NumPy's functions that are implemented by several ops, or by an op with other arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from microfw.autograd.tensor import Tensor
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def stands_for(*functions: Callable[..., Any] | None) -> Callable[[F], F]:
+def implements(*functions: Callable[..., Any] | None) -> Callable[[F], F]:
     """Let NumPy's functions, called on a Tensor, become the decorated one; None stands for one too new."""
 
     def enter(made: F) -> F:
@@ -53,4 +53,4 @@ PLAIN = (
 """Functions through which no gradient flows: they say what an array is like, or write it down."""
 
 for _function in PLAIN:
-    stands_for(_function)(_answer(_function))
+    implements(_function)(_answer(_function))

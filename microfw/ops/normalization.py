@@ -20,7 +20,7 @@ def _mean(x: Any, axes: tuple[int, ...]) -> Any:
 
 
 FAR = 256
-"""Where a mean is so many deviations away from 0, what is rounded off it is seen in the result."""
+"""Number of standard deviations of a mean from 0 above which its rounding error shows in the result."""
 
 
 def _scaled(x: Any, axes: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:

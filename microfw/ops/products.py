@@ -17,7 +17,7 @@ from microfw.ops.diagonals import diagonal
 from microfw.ops.elementwise import multiply
 from microfw.ops.layout import ravel, reshape, transpose
 from microfw.ops.linalg import matmul
-from microfw.ops.mapping import operand, stands_for
+from microfw.ops.mapping import implements, operand
 from microfw.ops.repeating import roll
 
 Labels = tuple[str, ...]
@@ -35,13 +35,13 @@ def _ordered(x: Any, labels: Labels, order: Labels) -> Any:
 def contract(a: Any, la: Labels, b: Any, lb: Labels, out: Iterable[str]) -> tuple[Any, Labels]:
     """Multiply two arrays with named axes, summing over the names that are not in ``out``.
 
-    Axes of one name have one length. It comes to one matrix product, over the axes that are in both and summed;
-    those in both that are kept are its batch. Without any to sum it is a product entry by entry.
+    Axes of one name have one length. The result is one matrix product over the axes that are in both and are summed;
+    axes in both that are kept are its batch. Without an axis to sum, the product is elementwise.
 
     Returns
     -------
     array, labels
-        The product, with its axes in whatever order is at hand.
+        The product, and the names of its axes, in order.
     """
     kept = set(out)
     a, la = _summed(a, la, kept | set(lb))
@@ -69,9 +69,9 @@ def _summed(x: Any, labels: Labels, kept: set[str]) -> tuple[Any, Labels]:
     return (np.sum(x, axis=axes), tuple(k for k in labels if k in kept)) if axes else (x, labels)
 
 
-@stands_for(np.tensordot, np.linalg.tensordot)
+@implements(np.tensordot, np.linalg.tensordot)
 def tensordot(a: Any, b: Any, axes: Any = 2) -> Tensor:
-    """Sum the products over axes of ``a`` and as many of ``b``: the last and first so many, or these."""
+    """Sum products over axes of ``a`` and ``b``: the last n of ``a`` and the first n of ``b``, or the given axes."""
     a, b = operand(a), operand(b)
     if np.ndim(axes):
         first, second = (normalize_axis_tuple(k, x.ndim) for k, x in zip(axes, (a, b), strict=True))
@@ -89,7 +89,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Tensor:
     return _ordered(made, labels, out)  # type: ignore[no-any-return]
 
 
-@stands_for(np.dot)
+@implements(np.dot)
 def dot(a: Any, b: Any) -> Tensor:
     """Sum products over the last axis of ``a`` and the last but one of ``b``, or its only one.
 
@@ -101,46 +101,46 @@ def dot(a: Any, b: Any) -> Tensor:
     return tensordot(a, b, ((-1,), (-2,))) if a.ndim > 1 and b.ndim > 2 else matmul(a, b)
 
 
-@stands_for(np.inner)
+@implements(np.inner)
 def inner(a: Any, b: Any) -> Tensor:
     """Sum products over the last axes of both."""
     a, b = operand(a), operand(b)
     return tensordot(a, b, ((-1,), (-1,))) if a.ndim and b.ndim else multiply(a, b)
 
 
-@stands_for(np.outer, np.linalg.outer)
+@implements(np.outer, np.linalg.outer)
 def outer(a: Any, b: Any) -> Tensor:
     """Multiply each entry of ``a`` with each of ``b``."""
     return multiply(reshape(a, shape=(-1, 1)), reshape(b, shape=(1, -1)))
 
 
-@stands_for(np.vdot)
+@implements(np.vdot)
 def vdot(a: Any, b: Any) -> Tensor:
     """Sum the products of all entries."""
     return matmul(ravel(a), ravel(b))
 
 
-@stands_for(np.vecdot, np.linalg.vecdot)
+@implements(np.vecdot, np.linalg.vecdot)
 def vecdot(x1: Any, x2: Any, *, axis: int = -1) -> Tensor:
     """Sum products along an axis of both, the others broadcast."""
     return multiply(x1, x2).sum(axis)
 
 
-@stands_for(getattr(np, "matvec", None))
+@implements(getattr(np, "matvec", None))
 def matvec(x1: Any, x2: Any) -> Tensor:
     """Multiply matrices with vectors."""
     x2 = operand(x2)
     return matmul(x1, reshape(x2, shape=(*x2.shape, 1)))[..., 0]
 
 
-@stands_for(getattr(np, "vecmat", None))
+@implements(getattr(np, "vecmat", None))
 def vecmat(x1: Any, x2: Any) -> Tensor:
     """Multiply vectors with matrices."""
     x1 = operand(x1)
     return matmul(reshape(x1, shape=(*x1.shape[:-1], 1, x1.shape[-1])), x2)[..., 0, :]
 
 
-@stands_for(np.kron)
+@implements(np.kron)
 def kron(a: Any, b: Any) -> Tensor:
     """Kronecker product: each entry of ``a`` times all of ``b``, in its place."""
     a, b = operand(a), operand(b)
@@ -151,7 +151,7 @@ def kron(a: Any, b: Any) -> Tensor:
     return reshape(multiply(left, right), shape=tuple(m * n for m, n in zip(sa, sb, strict=True)))
 
 
-@stands_for(np.cross, np.linalg.cross)
+@implements(np.cross, np.linalg.cross)
 def cross(a: Any, b: Any, *, axis: int = -1) -> Tensor:
     """Cross product of vectors of 3 entries along an axis."""
     a, b = operand(a), operand(b)
@@ -162,7 +162,7 @@ def cross(a: Any, b: Any, *, axis: int = -1) -> Tensor:
     return first - second
 
 
-@stands_for(np.linalg.multi_dot)
+@implements(np.linalg.multi_dot)
 def multi_dot(arrays: Sequence[Any]) -> Tensor:
     """Multiply matrices, the first and last perhaps vectors, in a good order."""
     given = [operand(x) for x in arrays]
@@ -175,7 +175,7 @@ def multi_dot(arrays: Sequence[Any]) -> Tensor:
 # Any sum of products
 
 
-@stands_for(np.einsum)
+@implements(np.einsum)
 def einsum(*operands: Any, optimize: Any = True) -> Tensor:
     """Sum products over named axes, by Einstein's convention as NumPy writes it.
 

@@ -1,9 +1,9 @@
-"""A recurrent layer's walk through time, as one op.
+"""A recurrent layer's loop over time, as one op.
 
 A step's new state depends on two sums: what the input gives it, and the weighted last output. Recorded
-step by step, a sequence of T steps would be some ten T nodes, and each slice of the input would send back
-a gradient as long as the whole sequence. Here a sequence is one node. What distinguishes the kinds of
-cell stands in a class each; the loops, forward and both derivatives, are the same for all.
+step by step, a sequence of T steps would be about ten T nodes, and each slice of the input would have
+a gradient as long as the whole sequence. Here a sequence is one node. Each kind of cell is a class; the loops,
+forward and both derivatives, are the same for all kinds.
 """
 
 from __future__ import annotations

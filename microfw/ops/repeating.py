@@ -14,14 +14,14 @@ from microfw.errors import ArgumentError, ShapeError, message
 from microfw.ops.elementwise import identity, where
 from microfw.ops.indexing import getitem, put, take
 from microfw.ops.layout import broadcast_to, ravel, reshape, swapaxes
-from microfw.ops.mapping import operand, stands_for
+from microfw.ops.mapping import implements, operand
 
 Axes = int | tuple[int, ...] | None
 
 # Turned round
 
 
-@stands_for(np.flip)
+@implements(np.flip)
 def flip(m: Any, axis: Axes = None) -> Tensor:
     """Reverse the order of the entries along axes, all by default."""
     x = operand(m)
@@ -29,21 +29,21 @@ def flip(m: Any, axis: Axes = None) -> Tensor:
     return getitem(x, key=tuple(slice(None, None, -1 if k in axes else None) for k in range(x.ndim)))
 
 
-@stands_for(np.flipud)
+@implements(np.flipud)
 def flipud(m: Any) -> Tensor:
     """Reverse the order along the first axis."""
     return flip(m, 0)
 
 
-@stands_for(np.fliplr)
+@implements(np.fliplr)
 def fliplr(m: Any) -> Tensor:
     """Reverse the order along the second axis."""
     return flip(m, 1)
 
 
-@stands_for(np.rot90)
+@implements(np.rot90)
 def rot90(m: Any, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Tensor:
-    """Turn by so many quarters from the first of two axes towards the second."""
+    """Turn by a number of quarters from the first of two axes towards the second."""
     i, j = (normalize_axis_index(a, np.ndim(m)) for a in axes)
     if i == j:
         raise ShapeError(message("rot90", "two axes", axes))
@@ -65,7 +65,7 @@ def roll(x: Array, *, shift: int | tuple[int, ...], axis: Axes = None) -> Array:
     return np.roll(x, shift, axis)
 
 
-@stands_for(np.roll)
+@implements(np.roll)
 def _roll(a: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> Tensor:
     steps: Any = np.asarray(shift).tolist()
     axes: Any = None if axis is None else np.asarray(axis).tolist()
@@ -79,9 +79,9 @@ def _roll(a: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None =
 # Repeated
 
 
-@stands_for(np.tile)
+@implements(np.tile)
 def tile(A: Any, reps: int | Sequence[int]) -> Tensor:
-    """Lay copies of an array side by side, so many along each axis."""
+    """Lay copies of an array side by side, a number of them along each axis."""
     x = operand(A)
     times = [int(n) for n in np.atleast_1d(reps)]
     times = [1] * (x.ndim - len(times)) + times
@@ -92,9 +92,9 @@ def tile(A: Any, reps: int | Sequence[int]) -> Tensor:
     return reshape(copies, shape=tuple(r * s for r, s in zip(times, shape, strict=True)))
 
 
-@stands_for(np.repeat)
+@implements(np.repeat)
 def repeat(a: Any, repeats: Any, axis: int | None = None) -> Tensor:
-    """Repeat each entry, so many times or each as often as told."""
+    """Repeat each entry, all equally often or each its own number of times."""
     x = operand(a)
     if axis is None:
         x, axis = ravel(x), 0
@@ -114,18 +114,18 @@ def repeat(a: Any, repeats: Any, axis: int | None = None) -> Tensor:
 BY_INDEX = ("edge", "reflect", "symmetric", "wrap")
 
 
-@stands_for(np.pad)
+@implements(np.pad)
 def pad(array: Any, pad_width: Any, mode: str = "constant", **options: Any) -> Tensor:
     """Surround an array: with a constant, or with its own entries.
 
     Parameters
     ----------
     array : Tensor or array
-        What to surround.
+        The array to pad.
     pad_width : int, pair, sequence of pairs, or dict of axis to pair
         How many entries come before and after, for each axis.
     mode : {"constant", "edge", "reflect", "symmetric", "wrap"}
-        What they are.
+        The values of the new entries.
     **options
         ``constant_values``, as ``pad_width``; 0 by default.
 

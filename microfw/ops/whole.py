@@ -1,4 +1,4 @@
-"""All families of ops, also those that wait for their first use."""
+"""Imports all families of ops."""
 
 from importlib import import_module
 

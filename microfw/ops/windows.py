@@ -2,7 +2,7 @@
 
 All convolutions and poolings are made of these. Axes are named N C H W in what users see. In memory the batch
 comes last, C H W N: an entry of a window then is a run of N numbers, so that building windows copies whole runs,
-and matrix products have their long axis where it is fast. Any memory order is taken; this one is what comes out.
+and matrix products have their long axis where it is fast. Inputs may have any memory order; outputs have this one.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def columns(x: Array, geo: Geometry) -> Array:
 
 
 def put_back(parts: Iterable[Any], channels: int, n: int, dtype: Any, geo: Geometry) -> Array:
-    """Add up what each tap gives to the entries that it met; the batch is last in what comes and first in what goes."""
+    """Add each tap's part to the entries under the tap; the batch is last in the input and first in the result."""
     shape = (channels, *geo.padded, n)
     out = np.empty(shape, dtype) if geo.tiles else np.zeros(shape, dtype)
     for cut, part in zip(geo.cuts, parts, strict=True):
@@ -229,7 +229,7 @@ def windows(x: Array, *, kernel: Sizes, stride: Sizes = 1, padding: Padding = 0,
     """Sliding windows: (N, C, H, W) becomes (N, C, kh, kw, H', W'), the entries under each tap of a kernel.
 
     Likewise with one or three axes in the place of H and W. ``stride`` is the step from window to window,
-    ``dilation`` that from tap to tap. ``padding`` puts zeros around: "valid" none; an integer so many on each
+    ``dilation`` that from tap to tap. ``padding`` puts zeros around: "valid" none; an integer that many on each
     side; one for each axis, or a pair (before, after) for each; "same" as many as make ``H' = ceil(H / stride)``,
     the odd one after.
 

@@ -322,13 +322,8 @@ class Optimizer:
         return array
 
     def __getstate__(self) -> dict[str, Any]:
-        made = (
-            "_group_constants",
-            "_scratch",
-            "_group_of",
-            "_same_count",
-            "update_parts",
-        )  # views of the buffers and scratch, made by _prepare
+        # Made by _prepare, with views of the buffers.
+        made = ("_group_constants", "_scratch", "_group_of", "_same_count", "update_parts")
         return {name: value for name, value in self.__dict__.items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ traced becomes one call. No op is named here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from operator import getitem
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,7 @@ class CapturedStep:
             values = self._one_call(record, inputs, len(extra))
         self._set_fallback(start, lambda: self._one_call(record, inputs, len(extra), values))
         if values[0].view is None and any(v is values[0] for v in inputs):
-            values[0] = CapturedArray(self.tape, record.output, view=(same_array, (values[0],), {}))
+            values[0] = CapturedArray(self.tape, record.output, view=(getitem, (values[0], ...), {}))
         values[0].array = record.output
         self.bind(record.output, values[0])
         for call in self.tape.calls[start:]:
@@ -282,8 +283,3 @@ def capture(
     step.capture_backward(loss, made)
     step.backward = step.tape.calls
     return step
-
-
-def same_array(array: Any) -> Any:
-    """Return a view of a whole array."""
-    return array[...]

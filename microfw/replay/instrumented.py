@@ -40,7 +40,6 @@ class InstrumentedPlan:
     """
 
     def __init__(self, plan: Plan, observer: Observer, sequence: Any) -> None:
-        self.plan = plan
         self.sequence = sequence
         self.observer = observer
         self.pattern = sequence.pattern

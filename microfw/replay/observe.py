@@ -20,7 +20,7 @@ class Uncapturable(MicrofwError, RuntimeError):
     """A step does something that a replay cannot repeat."""
 
 
-def why(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Return why a step cannot be captured."""
     if isinstance(error, Uncapturable):
         return str(error)

@@ -16,7 +16,7 @@ from microfw.replay.guards import guard_expression
 from microfw.replay.instrumented import InstrumentedPlan
 from microfw.replay.plan import Part
 from microfw.replay.replayed import Replay
-from microfw.replay.write import function, indented
+from microfw.replay.write import indented, make_function
 
 
 def program(replay: Replay, timer: Any, enabled: bool, instrumented: InstrumentedPlan | None) -> FunctionType:
@@ -106,7 +106,7 @@ def program(replay: Replay, timer: Any, enabled: bool, instrumented: Instrumente
         *_if(observed, "else:", *indented([*start, *end])),
         f"return {', '.join(f'result(r{k}, None)' for k in outputs)}{',' if replay.returns_tuple else ''}",
     ]  # fmt: skip
-    return function("args, on_loss, update", lines, names)
+    return make_function("args, on_loss, update", lines, names)
 
 
 def _pass_lines(forward: Part, backward: Part, enabled: bool) -> tuple[list[str], str]:

@@ -22,7 +22,7 @@ from microfw.replay.observe import Signature
 from microfw.replay.plan import Plan
 from microfw.replay.trace import Array
 from microfw.replay.verification import StepState
-from microfw.replay.write import function, write_passes
+from microfw.replay.write import make_function, write_passes
 
 MAX_MODES = 4
 """Modes, such as with and without a profiler, for which programs are kept."""
@@ -92,7 +92,7 @@ class Replay:
     def _depend(self, depends: Dependencies) -> None:
         self.depends = depends
         self.changes = model_version.count
-        self.unchanged = function("", [f"return {depends.expression}"], {**depends.bound})
+        self.unchanged = make_function("", [f"return {depends.expression}"], {**depends.bound})
 
     def refresh(self, depends: Dependencies) -> None:
         """Set guards that were made again and have the same values, as after an evaluation."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from microfw.autograd.mode import MODE, Mode, mode, model_version, phase
 from microfw.autograd.phases import PREPARATION
-from microfw.autograd.state_discovery import reached
+from microfw.autograd.state_discovery import iter_reachable
 from microfw.autograd.tensor import Tensor, result
 from microfw.errors import DTypeError, message
 from microfw.replay.capture import CapturedStep, capture
@@ -22,7 +22,7 @@ from microfw.replay.check import run_checked
 from microfw.replay.dependencies import Dependencies
 from microfw.replay.forward_state import ForwardState
 from microfw.replay.instrumented import InstrumentedPlan
-from microfw.replay.observe import CaptureObserver, Signature, Uncapturable, constant, why
+from microfw.replay.observe import CaptureObserver, Signature, Uncapturable, constant, reason_of
 from microfw.replay.replayed import FIRST_CHECK, Replay
 from microfw.replay.verification import StepState, generator_states
 
@@ -146,8 +146,8 @@ class CompiledStep:
                 return None, partial(self._run_observed, replay, observer)
         return replay, self._eager
 
-    def _refuse(self, key: Key, why: str, depends: Dependencies | None = None) -> None:
-        self.reasons[key] = why
+    def _refuse(self, key: Key, reason: str, depends: Dependencies | None = None) -> None:
+        self.reasons[key] = reason
         self.refused[key] = model_version.count, depends
 
     def _run_observed(self, replay: Replay, observer: Any, arrays: Any, on_loss: OnLoss) -> Any:
@@ -196,7 +196,7 @@ class CompiledStep:
         if depends.problem:
             self._refuse(key, depends.problem, depends)
             return self._eager(arrays, on_loss)
-        found = list(reached(self.f))
+        found = list(iter_reachable(self.f))
         tensors = [x for x in found if isinstance(x, Tensor) and x._leaf is not None]
         generators = [x for x in found if isinstance(x, np.random.Generator)]
         forward_state = ForwardState(generators, [t for t in tensors if t._node is None])
@@ -238,8 +238,8 @@ class CompiledStep:
                     state = StepState(self.optimizer, [leaf for leaf, _ in made.shared], forward_state)
                     state.drawn = drawn
                     plans.append((made, signature, state))
-            except Exception as reason:
-                self._refuse(key, why(reason), depends)
+            except Exception as error:
+                self._refuse(key, reason_of(error), depends)
 
         made = self._eager(arrays, on_loss, observed)
         if plans:
@@ -298,8 +298,8 @@ class CompiledStep:
             self.replays[key] = replay
             del self.seen[key]
             self.reasons.pop(key, None)
-        except Exception as reason:
-            self._refuse(key, why(reason), depends)
+        except Exception as error:
+            self._refuse(key, reason_of(error), depends)
         finally:
             after.restore()
 
@@ -323,11 +323,11 @@ class CompiledStep:
         lines = []
         for key in dict.fromkeys((*self.replays, *self.reasons, *self.seen)):
             title = ", ".join(f"{np.dtype(char)} {shape}" for char, shape, _ in key)
-            why = f"run every time: {self.reasons[key]}" if key in self.reasons else "seen once"
+            status = f"run every time: {self.reasons[key]}" if key in self.reasons else "seen once"
             if key in self.replays:
                 opaque = self.replays[key].plan.step.opaque
-                why = "replayed" + "".join(f"\n  {name} as one call: {text}" for name, text in opaque.items())
-            lines.append(f"{title}: {why}")
+                status = "replayed" + "".join(f"\n  {name} as one call: {text}" for name, text in opaque.items())
+            lines.append(f"{title}: {status}")
         return "\n".join(lines) or "no step yet"
 
     def __repr__(self) -> str:

@@ -8,6 +8,7 @@ on values becomes a guard. An op cannot be traced if shapes depend on values (a 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import getitem, setitem
 from typing import Any
 
 import numpy as np
@@ -302,16 +303,6 @@ class CapturedScalar:
 
 for _name, _symbol in {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}.items():
     setattr(CapturedScalar, f"__{_name}__", lambda self, other, symbol=_symbol: self.compare(symbol, other))
-
-
-def getitem(array: Any, key: Any) -> Any:
-    """Return ``array[key]``."""
-    return array[key]
-
-
-def setitem(array: Any, key: Any, value: Any) -> None:
-    """Assign ``array[key] = value``."""
-    array[key] = value
 
 
 def copy(array: Any) -> Any:

@@ -14,10 +14,10 @@ import numpy as np
 from microfw.replay.plan import CHUNK, Part, Plan
 from microfw.replay.trace import CapturedArray, CapturedCall, root
 
-NAMED = (np.maximum, np.minimum)
+OUT_BY_KEYWORD = (np.maximum, np.minimum)
 """Ufuncs that warn, which takes time, if the output is given by position."""
 
-SYMBOLS = {np.add: "+", np.subtract: "-", np.multiply: "*", np.divide: "/", np.less: "<", np.greater: ">"}
+OPERATORS = {np.add: "+", np.subtract: "-", np.multiply: "*", np.divide: "/", np.less: "<", np.greater: ">"}
 """Operators by the ufunc that they call."""
 
 
@@ -26,7 +26,7 @@ def indented(lines: Iterable[str], depth: int = 1) -> list[str]:
     return ["    " * depth + line for line in lines]
 
 
-def function(arguments: str, lines: list[str], names: dict[str, Any]) -> FunctionType:
+def make_function(arguments: str, lines: list[str], names: dict[str, Any]) -> FunctionType:
     """Return a function ``run`` with these lines as its body, and ``names`` as its globals."""
     # Python caches the lookup of a global in the code object, as fast as a local variable. Each function therefore
     # has a code object of its own: `replace` copies it.
@@ -78,7 +78,7 @@ def _part(plan: Plan, calls: list[CapturedCall], later: set[int], mark: Any) -> 
         if body:
             part = f"part{next(plan.numbers)}"
             made.lines.append(f"{part}({plan.arguments})")
-            made.names[part] = function(plan.arguments, body, writer.names)
+            made.names[part] = make_function(plan.arguments, body, writer.names)
     return made
 
 
@@ -202,9 +202,9 @@ class Writer:
             return None
         if call.style == "dot" and all(isinstance(self.plan.array(a), np.ndarray) and a.ndim == 1 for a in call.args):
             return f"{self.name(call.args[0])}.dot({self.name(call.args[1])})"
-        if call.style == "ufunc" and call.function in SYMBOLS:
+        if call.style == "ufunc" and call.function in OPERATORS:
             left, right = (self.name(a) for a in call.args)
-            return f"{left} {SYMBOLS[call.function]} {right}"
+            return f"{left} {OPERATORS[call.function]} {right}"
         return None
 
     def line(self, call: CapturedCall) -> str:
@@ -215,7 +215,7 @@ class Writer:
         words = "".join(f", {k}={name(v)}" for k, v in call.kwargs.items())
         texts = ", ".join(name(a) for a in call.args)
         if call.style == "ufunc":
-            place, before = "out=" if call.function in NAMED else "", ""
+            place, before = "out=" if call.function in OUT_BY_KEYWORD else "", ""
             row = None if self.reads_in_place(call.args[-1]) else plan.array(call.args[-1])
             if isinstance(row, np.ndarray) and out is not None and row.ndim == 1 and out.shape[1:] == row.shape:
                 rows, repeat = plan.scratch(out, row.dtype), row.reshape(1, -1).take  # faster than broadcasting

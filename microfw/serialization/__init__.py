@@ -1,21 +1,5 @@
 """Files: models and checkpoints, saved durably and loaded with care."""
 
-from typing import TYPE_CHECKING
-
 from microfw._lazy import attach
 
-if TYPE_CHECKING:
-    from microfw.serialization.models import load, save
-else:
-    __getattr__ = attach(
-        "microfw.serialization",
-        {
-            "models": "load save",
-        },
-    )
-
-__all__ = ["load", "save"]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from microfw.errors import ArgumentError, message
+from microfw.optim.checks import is_integer
 from microfw.serialization.container import suffix_of
 from microfw.training.hooks import Hook, TrainState
 
@@ -57,7 +58,7 @@ class Checkpoint(Hook):
 
     def __init__(self, path: str | os.PathLike[str], every: int | None = None) -> None:
         suffix_of(path, "Checkpoint")
-        if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
+        if every is not None and not is_integer(every, 1):
             raise ArgumentError(message("Checkpoint", "every to be a positive integer", repr(every)))
         self.path = path
         self.every = every

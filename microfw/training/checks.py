@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from microfw.autograd.mode import mode
 from microfw.autograd.tensor import Tensor
 from microfw.data.dataset import Dataset
 from microfw.data.rows import Rows
 from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError, message
 from microfw.nn import CrossEntropyLoss, Loss, Module, NLLLoss
+from microfw.optim.checks import is_integer, is_real
 from microfw.training.inputs import as_data
 from microfw.training.losses import counting_rows, is_sum
 from microfw.training.state import evaluating, module_mode, preserved, quiet
@@ -41,12 +40,12 @@ def check_steps(loss: Any, optimizer: Any, accumulate: Any, clip_norm: Any, clip
     if getattr(optimizer, "takes_denominator", False) and is_sum(loss):
         got, fix = f"{type(loss).__name__} with reduction='sum'", "use reduction='mean'"
         raise ArgumentError(message("Trainer", f"a mean with {type(optimizer).__name__}", got, fix))
-    if isinstance(accumulate, bool) or not isinstance(accumulate, int | np.integer) or accumulate < 1:
+    if not is_integer(accumulate, 1):
         raise ArgumentError(message("Trainer", "accumulate to be a positive integer", repr(accumulate)))
     for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
         if limit is None:
             continue
-        if isinstance(limit, bool) or not isinstance(limit, int | float | np.number) or not 0 < limit < np.inf:
+        if not is_real(limit) or limit <= 0:
             raise ArgumentError(message("Trainer", f"{name} above 0, finite", repr(limit)))
         if getattr(optimizer, "takes_closure", False):
             fix = "its line search needs the true gradients"
@@ -55,7 +54,7 @@ def check_steps(loss: Any, optimizer: Any, accumulate: Any, clip_norm: Any, clip
 
 def check_epochs(epochs: Any) -> None:
     """Raise unless a number of epochs is an integer of at least 0."""
-    if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or epochs < 0:
+    if not is_integer(epochs, 0):
         raise ArgumentError(message("Trainer.fit", "epochs to be an integer of at least 0", repr(epochs)))
 
 

@@ -1,21 +1,5 @@
 """The graph of one step as a picture: `draw`."""
 
-from typing import TYPE_CHECKING
-
 from microfw._lazy import attach
 
-if TYPE_CHECKING:
-    from microfw.visualization.drawing import Drawing, draw
-else:
-    __getattr__ = attach(
-        "microfw.visualization",
-        {
-            "drawing": "Drawing draw",
-        },
-    )
-
-__all__ = ["Drawing", "draw"]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

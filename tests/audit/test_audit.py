@@ -93,6 +93,7 @@ def wrong_when_sampled(sampled, loop):
         yield "the epoch takes what it takes", sampled["total"], loop["total"]
 
 
+@pytest.mark.slow
 def test_profiles_of_loops_have_the_times_and_counts_of_the_loops():
     loops, sampled = run_loops(), run_loops("--every=2", *SAMPLED)
     assert set(loops) == set(LOOPS)

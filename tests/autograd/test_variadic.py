@@ -7,8 +7,8 @@ import pytest
 
 import microfw as mf
 from microfw import ops
-from microfw.autograd import variadic
-from microfw.autograd.op import WRITTEN
+from microfw.autograd.apply import Shapes, apply, spec_of
+from microfw.autograd.op import MAX_GENERATED
 from microfw.autograd.registry import OPS
 from microfw.errors import DTypeError, GraphError
 
@@ -38,7 +38,7 @@ JOINED = {"concatenate": ops.joining.concatenate, "stack": ops.joining.stack}
 
 
 def looped(op, *inputs, **params):
-    return variadic.apply(op.op, inputs, params)
+    return apply(op.op, inputs, params)
 
 
 def inputs(n, shape=(2, 3)):
@@ -63,7 +63,7 @@ def test_the_loop_is_what_is_written_out(name, axis, product):
 
 
 @pytest.mark.parametrize("name", JOINED)
-@pytest.mark.parametrize("n", [1, 2, WRITTEN, WRITTEN + 1, 30])
+@pytest.mark.parametrize("n", [1, 2, MAX_GENERATED, MAX_GENERATED + 1, 30])
 def test_derivatives_of_any_number_of_inputs(name, n):
     function = np.concatenate if name == "concatenate" else np.stack
     arrays = inputs(n)
@@ -71,7 +71,7 @@ def test_derivatives_of_any_number_of_inputs(name, n):
     assert mf.gradgradcheck(lambda *xs: np.sin(function(xs, axis=-1)), *arrays[:10], projections=1) < 1e-6
 
 
-@pytest.mark.parametrize("n", [3, WRITTEN + 2])
+@pytest.mark.parametrize("n", [3, MAX_GENERATED + 2])
 def test_a_users_op_that_needs_its_inputs(product, n):
     arrays = inputs(n)
     assert mf.gradcheck(lambda *xs: product(*xs, scale=0.5), *arrays, projections=1) < 1e-6
@@ -84,7 +84,7 @@ def test_a_users_op_that_needs_its_inputs(product, n):
 
 
 def test_many_inputs_are_checked_as_few_are(product):
-    many = [mf.tensor(np.ones(2), requires_grad=True) for _ in range(WRITTEN + 1)]
+    many = [mf.tensor(np.ones(2), requires_grad=True) for _ in range(MAX_GENERATED + 1)]
     with pytest.raises(DTypeError, match="^concatenate: expected Tensors of one dtype, got float64 and float32"):
         np.concatenate([*many, mf.tensor(np.ones(2, np.float32))])
     with pytest.raises(TypeError, match="^multiplied: expected parameters among scale, got size$"):
@@ -92,7 +92,7 @@ def test_many_inputs_are_checked_as_few_are(product):
     with mf.no_grad():
         assert not np.concatenate(many).requires_grad
     kept = np.concatenate([*many, np.zeros(1)])
-    assert kept.shape == (2 * WRITTEN + 3,)
+    assert kept.shape == (2 * MAX_GENERATED + 3,)
 
 
 def test_joining_thousands_takes_time_in_proportion_and_keeps_nothing():
@@ -102,15 +102,15 @@ def test_joining_thousands_takes_time_in_proportion_and_keeps_nothing():
         w = mf.tensor(np.ones(n), requires_grad=True)
         parts = [w[k : k + 1] for k in range(n)]
         y = np.concatenate(parts)
-        shapes = next(v for v in y._node.saved if isinstance(v, variadic.Shapes))
+        shapes = next(v for v in y._node.saved if isinstance(v, Shapes))
         y.sum().backward()
         np.testing.assert_array_equal(w.grad, np.ones(n))
         rules.append(len(shapes.__dict__["_starts"]))
         counted[n] = rules
     assert counted[500] == counted[1000] == [1]  # where inputs start is summed up once
-    for n in range(WRITTEN + 1, WRITTEN + 100):
+    for n in range(MAX_GENERATED + 1, MAX_GENERATED + 100):
         np.concatenate([mf.tensor(np.ones(1), requires_grad=True)] * n)
-    assert variadic.spec_of.cache_info().currsize <= 32
+    assert spec_of.cache_info().currsize <= 32
 
 
 def test_a_replayed_step_joins_many():

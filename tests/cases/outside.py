@@ -35,7 +35,7 @@ CASES = [
         protocol=False,
     ),
     Case(
-        "outside",
+        "pure_callback",
         called,
         [
             Sample("one argument", (floats((4, 3)),), {"by": np.argsort}),

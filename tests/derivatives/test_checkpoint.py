@@ -13,7 +13,7 @@ import pytest
 import microfw as mf
 from microfw import nn
 from microfw.autograd.scope import path
-from microfw.autograd.state_discovery import reach
+from microfw.autograd.state_discovery import find_state
 from microfw.errors import DTypeError, GraphError
 
 X = np.array([[0.3, -0.7, 1.1], [0.2, 0.9, -0.4]])
@@ -442,18 +442,18 @@ def test_threads_that_walk_one_graph():
 
 def test_reach_looks_no_further_than_it_must():
     model = network()
-    generators, tensors = reach((model, X, "text", np.exp, mf))
+    generators, tensors = find_state((model, X, "text", np.exp, mf))
     assert generators == [model[2].rng] and {id(t) for t in tensors} == {id(p) for p in model.parameters()}
     filled = None
 
     def unfilled():
         return later
 
-    assert reach(unfilled) == ([], [])
+    assert find_state(unfilled) == ([], [])
     later = filled
     cyclic = []
     cyclic.append(cyclic)
-    assert reach(cyclic) == ([], [])
+    assert find_state(cyclic) == ([], [])
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])

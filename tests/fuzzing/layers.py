@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fuzzing import library_layers as library
-from tests.fuzzing import own_layers as own
+from tests.fuzzing import library_layers as library, own_layers as own
 
 ANY, ROWS, SEQUENCE, IMAGE = (1, 2, 3), (1,), (2,), (3,)
 

@@ -82,7 +82,11 @@ def fit(program, compile):
 def loop(program):
     """Train as in the loop that a Trainer is; return the state after each step."""
     world, data = World(program), make_data(program)
-    model, optimizer = world["model"].train(), world["optimizer"]
+    model, optimizer, criterion = (
+        world["model"].train(),
+        world["optimizer"],
+        world["criterion"],
+    )  # as a Trainer keeps them
     left, done, rng = [], 0, np.random.default_rng(program.seed % 1000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -90,7 +94,7 @@ def loop(program):
             for X, y in mf.data.batches(data, program.trainer["batch_size"], rng=rng):
                 try:
                     optimizer.zero_grad()
-                    loss = world["criterion"](model(X), y)
+                    loss = criterion(model(X), y)
                     if not np.isfinite(loss.item()):
                         return left
                     loss.backward()

@@ -10,14 +10,14 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
 from tests.cases.kinds import DTYPES, KINDS, defined, expanded, kinds
 from tests.cases.ops import CASES, title
 from tests.cases.points import POINTS
 from tests.cases.strategies import random_sample
 from tests.helpers import op_checks
+from tests.helpers.thinning import thinned
 
 pytestmark = pytest.mark.usefixtures("quiet")
 EXAMPLES = int(os.environ.get("MICROFW_EXAMPLES", 0))
@@ -46,7 +46,7 @@ def test_each_op_has_enough_samples_of_each_kind(case):
     assert all(len(reason) > 10 for reason in case.without.values())
 
 
-@every_op
+@pytest.mark.parametrize("case", thinned(CASES, 2), ids=title)
 def test_each_sample_is_proven(case):
     proven(case, expanded(case))
 
@@ -100,7 +100,7 @@ def sharp(case):
     return any(point.slope(k)[1] == op_checks.ANALYTIC for k in range(len(point.inputs)))
 
 
-@every_op
+@pytest.mark.parametrize("case", thinned(CASES, 3), ids=title)
 def test_random_shapes_and_arguments(case):
     run(case, 4)
 

@@ -14,6 +14,7 @@ from microfw.autograd.graph import Node
 from microfw.autograd.registry import NUMPY, OPS
 from microfw.errors import ArgumentError, GraphError, ShapeError
 from tests.cases.ops import CASES, NAMES, SAMPLES, backwards, floats, plain, repeated, title, transposed
+from tests.helpers.thinning import thinned
 
 pytestmark = pytest.mark.usefixtures("quiet")
 samples = pytest.mark.parametrize(("case", "sample"), SAMPLES, ids=title)
@@ -55,7 +56,7 @@ def test_value_is_numpys_and_read_only_and_inputs_are_left_alone(case, sample):
         assert x.flags.writeable, "the op locked its caller's array"
 
 
-@samples
+@pytest.mark.parametrize(("case", "sample"), thinned(SAMPLES, 3), ids=title)
 def test_op_passes_what_a_users_op_must(case, sample):
     testing.check(testing.Trial(case.op, sample.inputs, sample.params, sample.layout))
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
 import microfw as mf
-from microfw.autograd.codegen import REQUIRED
+from microfw.autograd.apply import REQUIRED
 from tests.cases.kinds import defined, expanded
 from tests.cases.ops import CASES, title
 from tests.cases.strategies import random_sample

@@ -24,7 +24,7 @@ MODULES = [
 
 ENGINE = [
     "phases", "types", "scope", "graph", "observer", "mode", "registry", "backward", "_arithmetic", "numpy_dispatch",
-    "_array_methods", "_tensor_base", "grad_hooks", "tensor", "double_backward", "codegen", "variadic", "op", "pytree",
+    "_array_methods", "_tensor_base", "grad_hooks", "tensor", "double_backward", "apply", "codegen", "op", "pytree",
     "functional", "gradcheck", "state_discovery", "anomaly", "__init__",
 ]  # fmt: skip
 ROOMS = [

@@ -12,14 +12,13 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import microfw as mf
 from microfw import nn, optim
 from microfw.autograd.mode import MODE, mode
 from microfw.autograd.observer import Observer
-from microfw.autograd.state_discovery import reached
+from microfw.autograd.state_discovery import iter_reachable
 from microfw.errors import ArgumentError, DataError, MicrofwError, NonFiniteError
 from microfw.replay.plan import CHUNK
 from tests.cases.layers import LAYERS
@@ -550,7 +549,7 @@ def test_what_a_step_keeps_of_itself_is_not_what_it_depends_on():
         holder.model.eval().train()
         EVERYTHING.append(nn.Dense(2, 2))
     assert holder.step.captures == 1
-    names = {type(x).__name__ for x in reached(holder.step.f)}
+    names = {type(x).__name__ for x in iter_reachable(holder.step.f)}
     assert {"Dense", "CrossEntropyLoss", "SGD"} <= names and not {"Named", "Plan", "Epoch", "Row"} & names
 
 

@@ -54,7 +54,7 @@ def test_mutants_of_checkpoints_are_refused_or_go_on(tmp_path, suffix):
     with pytest.raises(KeyboardInterrupt):  # in the middle of an epoch
         resume_run.run(tmp_path, Checkpoint(path), resume_run.Do(7, interrupt), stopping=None)
     mutator, ends = Mutator(path, 3), []
-    for _ in range(100):
+    for _ in range(40):
         path.write_bytes(mutator.mutant()[0])
         try:
             resume_run.run(tmp_path, resume=path, stopping=None)
@@ -64,7 +64,7 @@ def test_mutants_of_checkpoints_are_refused_or_go_on(tmp_path, suffix):
         except CheckpointError as error:
             assert str(error).startswith("resuming from ")
             ends.append("refused")
-    assert ends.count("refused") > 30
+    assert ends.count("refused") > 12
 
 
 def test_no_code_is_run_and_nothing_imported(tmp_path):

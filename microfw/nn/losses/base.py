@@ -1,4 +1,4 @@
-"""What all losses share: the checks of their inputs, and what becomes of the losses of the rows."""
+"""Loss: checks of inputs, and the reduction of the losses of the rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError, message
 from microfw.nn.module import Module
-from microfw.ops.effects import outside
+from microfw.ops.effects import pure_callback
 
 Array = np.ndarray[Any, Any]
 
@@ -24,7 +24,7 @@ class Loss(Module):
     Parameters
     ----------
     reduction : {"mean", "sum", "none"}
-        What becomes of the losses of the entries.
+        Reduction of the losses of the entries.
 
     Raises
     ------
@@ -100,7 +100,7 @@ class Loss(Module):
         raise DTypeError(message(self.where, f"{name} to hold numbers", type(values).__name__))
 
     def _plain(self, values: Any, name: str) -> Array:
-        """Return values as an array of whatever they are."""
+        """Return values as an array of any dtype."""
         try:
             return np.asarray(values)
         except (TypeError, ValueError):
@@ -131,7 +131,7 @@ class Loss(Module):
 
     def _made(self, by: Any, values: Any, *args: Any) -> Any:
         """Return what a function makes of values, or have it check them; seen by a replay if they are a Tensor."""
-        return outside(values, by=by, args=args) if isinstance(values, Tensor) else by(values, *args)
+        return pure_callback(values, by=by, args=args) if isinstance(values, Tensor) else by(values, *args)
 
     def _reduce(self, losses: Tensor, sample_weight: Any = None) -> Tensor:
         if sample_weight is not None:

@@ -9,7 +9,7 @@ import numpy as np
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DataError, DTypeError, MicrofwError, ShapeError, message
 from microfw.nn.losses.base import Array, Loss, class_weights
-from microfw.ops.effects import outside
+from microfw.ops.effects import pure_callback
 from microfw.ops.elementwise import relu, softplus, where
 from microfw.ops.indexing import take_along_axis
 from microfw.ops.loss import bce_with_logits, check_labels, cross_entropy
@@ -45,7 +45,7 @@ class BCEWithLogitsLoss(Loss):
         A factor for the first term, that of the positive examples, or one for each entry of the last axis:
         the number of negative examples for each positive one makes them count alike.
     reduction : {"mean", "sum", "none"}
-        What becomes of the losses of the entries.
+        Reduction of the losses of the entries.
     """
 
     weight: Tensor | None  # (C,)
@@ -160,7 +160,7 @@ class _Labelled(Loss):
         """Return labels, shares, rows that count and weights of the labels, as arrays, or by ops for a Tensor."""
         settings = scores.shape[1], scores.dtype
         if isinstance(labels, Tensor):
-            table = outside(labels, by=self._table, args=settings)
+            table = pure_callback(labels, by=self._table, args=settings)
             return labels, table[:, :-2], table[:, -2], table[:, -1]
         labels, weight, kept = self._known(labels, *settings)
         return labels, self._target(labels, weight, kept), kept, weight[labels]
@@ -187,7 +187,7 @@ class CrossEntropyLoss(_Labelled):
     label_smoothing : float
         Share of the target, from 0 to 1, that is spread over all classes evenly.
     reduction : {"mean", "sum", "none"}
-        What becomes of the losses of the rows.
+        Reduction of the losses of the rows.
     ignore_index : int, optional
         A label whose rows do not count, as of padding.
 
@@ -271,7 +271,7 @@ class NLLLoss(_Labelled):
         """Compare `(N, C)` log-probabilities with `(N,)` labels."""
         labels, share, kept, weights = self._parts(logp, self._rows(logp, labels, "log-probabilities"))
         if isinstance(labels, Tensor):
-            labels = outside(labels, by=self._indices, args=(logp.shape[1], logp.dtype))
+            labels = pure_callback(labels, by=self._indices, args=(logp.shape[1], logp.dtype))
         share = share.reshape((len(labels),))
         picked = take_along_axis(logp, labels.reshape((len(labels), 1)), axis=1).reshape((len(labels),))
         losses = where(share > 0, picked, 0) * -share

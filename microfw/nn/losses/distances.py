@@ -21,7 +21,7 @@ class CosineEmbeddingLoss(Loss):
     margin : float
         From -1 to 1: below this cosine a pair that does not belong together costs nothing.
     reduction : {"mean", "sum", "none"}
-        What becomes of the losses of the pairs.
+        Reduction of the losses of the pairs.
 
     Raises
     ------
@@ -76,7 +76,7 @@ class TripletMarginLoss(Loss):
     swap : bool
         Whether to take the distance from negative to positive where that is the smaller one.
     reduction : {"mean", "sum", "none"}
-        What becomes of the losses of the triplets.
+        Reduction of the losses of the triplets.
 
     Raises
     ------

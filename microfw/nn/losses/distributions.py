@@ -17,13 +17,13 @@ from microfw.ops.reduction import sum_
 class KLDivLoss(Loss):
     """Divergence of log-probabilities from target probabilities, ``sum(t * (log(t) - prediction))``.
 
-    The sum is over the last axis: a distribution has one loss. A class of probability 0 adds 0, whatever its
+    The sum is over the last axis: a distribution has one loss. A class of probability 0 adds 0 for any
     log-probability.
 
     Parameters
     ----------
     reduction : {"mean", "sum", "none"}
-        What becomes of the losses of the distributions; "mean" divides by their number.
+        Reduction of the losses of the distributions; "mean" divides by their number.
     log_target : bool
         Whether targets are log-probabilities too.
 
@@ -86,7 +86,7 @@ class PoissonNLLLoss(Loss):
     eps : float
         Keeps the logarithm of a rate of 0 finite.
     reduction : {"mean", "sum", "none"}
-        What becomes of the losses of the entries.
+        Reduction of the losses of the entries.
 
     Raises
     ------

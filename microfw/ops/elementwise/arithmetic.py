@@ -121,13 +121,13 @@ NUMPY[np.float_power] = float_power
 
 @op(vjp=(lambda g: g, lambda g, a, b: -g * np.floor_divide(a, b)), cost=elementwise_cost(1, 0, 3), numpy=np.remainder)
 def remainder(a: Array, b: Array) -> Array:
-    """``a - b * floor(a / b)``, with the sign of ``b``; slopes at the jumps are those beside them."""
+    """``a - b * floor(a / b)``, with the sign of ``b``; slopes at the jumps are those next to them."""
     return np.remainder(a, b)
 
 
 @op(vjp=(lambda g: g, lambda g, a, b: -g * np.trunc(a / b)), cost=elementwise_cost(1, 0, 4), numpy=np.fmod)
 def fmod(a: Array, b: Array) -> Array:
-    """``a - b * trunc(a / b)``, with the sign of ``a``; slopes at the jumps are those beside them."""
+    """``a - b * trunc(a / b)``, with the sign of ``a``; slopes at the jumps are those next to them."""
     return np.fmod(a, b)
 
 

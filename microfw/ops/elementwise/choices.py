@@ -68,7 +68,7 @@ def where(condition: Array, a: Array, b: Array) -> Array:
     """Entries of ``a`` where the condition holds, of ``b`` elsewhere.
 
     The branch not taken gets the gradient 0, which its own rule then multiplies by its slope: where that is
-    infinite the product is NaN, as IEEE arithmetic has it. So keep the argument away from such points:
+    infinite the product is NaN, by IEEE arithmetic. So keep the argument away from such points:
 
     >>> import numpy as np, microfw as mf
     >>> x = mf.tensor([0.0, 4.0], requires_grad=True)

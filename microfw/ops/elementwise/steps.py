@@ -54,7 +54,7 @@ def _round_cost(y: Shape, x: Shape, decimals: int = 0) -> Cost:
 
 @op(vjp=_flat, cost=_round_cost, numpy=(np.round, np.around), no_alias=True)
 def round_(x: Array, *, decimals: int = 0) -> Array:
-    """Nearest number of so many decimals, halves to the even one; slope 0."""
+    """Nearest number with that many decimals, halves to the even one; slope 0."""
     return np.round(x, decimals)
 
 

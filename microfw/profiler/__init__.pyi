@@ -1,0 +1,26 @@
+# What the package exports; `microfw._lazy.attach` reads it, too.
+
+from microfw.law import (
+    Count as Count,
+    Fit as Fit,
+    Law as Law,
+    LayerCost as LayerCost,
+    Sweep as Sweep,
+    Way as Way,
+    law as law,
+    sweep as sweep,
+)
+from microfw.profiler.comparison import (
+    Change as Change,
+    Comparison as Comparison,
+    alternate as alternate,
+    compare as compare,
+)
+from microfw.profiler.cost_check import assert_cost as assert_cost
+from microfw.profiler.profiler import Profiler as Profiler
+from microfw.profiler.ratio import Ratio as Ratio
+from microfw.profiler.reports.text import report as report
+from microfw.profiler.search import FitProfile as FitProfile, fits_report as fits_report, load_fits as load_fits
+from microfw.profiler.session import Epoch as Epoch, Layer as Layer, Row as Row, Session as Session, Trace as Trace
+
+__all__: list[str]
