@@ -463,7 +463,9 @@ class WithOneMore(ByHand):
 more = mf.profiler.law(WithOneMore(), lambda result, y: result, [0], [0])
 count = more.count("scalars")
 print(f"N = {count.N}, P = {count.P}, steps = {count.rules} + {count.accumulated} = {count.steps}")
-print(f"starting over for each parameter: {more.way('chain rule per parameter').rules} visits, N × P = {count.N * count.P}")
+print(
+    f"starting over for each parameter: {more.way('chain rule per parameter').rules} visits, N × P = {count.N * count.P}"
+)
 
 # %%
 # .. raw:: html

@@ -84,3 +84,21 @@ def test_a_page_names_only_what_exists(page):
 def test_the_reference_lists_names():
     names = [name for page in PAGES if page.parent.name == "api" for name in listed(page.read_text(encoding="utf-8"))]
     assert len(names) > 100
+
+
+def test_the_page_on_architecture_names_only_what_exists():
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "microfw"
+    words = {word for path in package.rglob("*.py") for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))}
+    files = set(re.findall(r"[\w/]+\.py\b", text))
+    names = set(re.findall(r"`@?([a-zA-Z_][\w.]*)(?:\(.*?\))?`", text)) - {"README.md"}
+    for line in "".join(re.findall(r"^```text\n(.*?)^```", text, re.M | re.S)).splitlines():
+        calls = re.findall(r"[a-zA-Z_][\w.]*", line[:34])  # the first column; the second one has the file
+        names |= {name for name in calls if re.search(r"[_.]|[a-z][A-Z]", name)}
+    assert len(files) > 30
+    assert len(names) > 60
+    assert [
+        name for name in sorted(files) if not any((package / room / name).exists() for room in ("", "autograd"))
+    ] == []
+    unknown = {name for name in names - files for part in name.strip(".").split(".") if part not in words}
+    assert unknown == set()
