@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd.functional import _advance
+from microfw.autograd.functional import partial_jvp
 from microfw.autograd.graph import Leaf, Node, reachable
 from microfw.autograd.mode import mode, no_grad
 from microfw.autograd.tensor import Tensor
@@ -69,7 +69,7 @@ def forward_mode(problem: Problem) -> Way:
             total = None
             for (parent, partial, args), cost in zip(node.edges or (), node.metadata.edges, strict=True):
                 if parent in moving:
-                    t = _advance(node, partial, moving[parent], args)
+                    t = partial_jvp(node, partial, moving[parent], args)
                     total = t if total is None else total + t
                     operations += cost
             if total is not None:
