@@ -198,16 +198,16 @@ def test_memory_is_bounded_where_every_step_is_another():
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     profiler = mf.Profiler(model)
     with profiler:
-        for n in range(1, recorder.MOST_PATTERNS + 40):
+        for n in range(1, recorder.MAX_GRAPHS + 40):
             rows = np.resize(X, (n, 12))
             optimizer.zero_grad()
             nn.CrossEntropyLoss()(model(rows), np.resize(Y, n)).backward()
             optimizer.step()
         assert profiler._recorder is not None
-        assert 0 < len(profiler._recorder.patterns) <= recorder.MOST_PATTERNS
-        assert len(profiler._recorder.sequences.all) <= 4 * recorder.MOST_PATTERNS
+        assert 0 < len(profiler._recorder.graphs) <= recorder.MAX_GRAPHS
+        assert len(profiler._recorder.sequences.all) <= 4 * recorder.MAX_GRAPHS
     total = profiler.session.epochs[0].sum()
-    assert total.nodes == total.rules == 4 * (recorder.MOST_PATTERNS + 39)
+    assert total.nodes == total.rules == 4 * (recorder.MAX_GRAPHS + 39)
 
 
 def test_few_epochs_wait_to_be_read(monkeypatch):

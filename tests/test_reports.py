@@ -314,7 +314,7 @@ def test_a_run_shorter_than_its_trace_says_so_and_none_is_an_error():
 
 
 def test_a_trace_ends_at_the_cap(monkeypatch):
-    monkeypatch.setattr(tracer, "MOST_EVENTS", 25)
+    monkeypatch.setattr(tracer, "MAX_EVENTS", 25)
     session = profiled("deep", trace=6)
     assert session.trace is not None
     assert not session.trace.complete

@@ -45,7 +45,7 @@ class Observer:
         """Notify that the values of a Tensor are read."""
 
     def bound(self) -> Any:
-        """Return the observer's record of the step that has just run, with its ``sites``, one for each node."""
+        """Return the observer's record of the step that has just run, with its ``op_stats``, one for each node."""
 
     def constant(
         self, op: Op, inputs: tuple[Any, ...], params: dict[str, Any], output: np.ndarray[Any, Any], scope: Scope | None

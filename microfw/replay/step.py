@@ -137,7 +137,7 @@ class CompiledStep:
         made = self._eager(arrays, between)
         with phase(PREPARATION):
             sequence = observer.bound()
-            if sequence is not None and len(sequence.sites) >= len(replay.plan.captured.nodes):  # no other ran since
+            if sequence is not None and len(sequence.op_stats) >= len(replay.plan.captured.nodes):  # no other ran since
                 replay.timed = Timed(replay.plan, observer, sequence)
                 replay.timed.example = replay, arrays
                 replay.runs.clear()

@@ -22,21 +22,21 @@ class Timed:
     observer : Observer
         Who is told.
     sequence : object
-        What the observer has recorded of the same step when it was not replayed: its ``sites``, one for each node,
-        after those of forwards that no backward has followed, and its ``pattern``.
+        What the observer has recorded of the same step when it was not replayed: its ``op_stats``, one for each node,
+        after those of forwards that no backward has followed, and its ``graph``.
     """
 
     def __init__(self, plan: Plan, observer: Observer, sequence: Any) -> None:
         self.plan = plan
         self.sequence = sequence
         self.observer = observer
-        self.pattern = sequence.pattern
+        self.graph = sequence.graph
         self.marks: list[int] = []
         self.example: Any = None  # the `Replay` and arguments of a step, to run it again
         self.written = write_passes(plan, self.marks.extend)
         before, after = self.written[0].nodes, self.written[1].nodes
         nodes = plan.captured.nodes
-        found = sequence.sites[len(sequence.sites) - len(nodes) :]
+        found = sequence.op_stats[len(sequence.op_stats) - len(nodes) :]
         sites = {id(applied): site for applied, site in zip(nodes, found, strict=True)}
         constants = plan.captured.constants
         self.constants = [observer.constant(a.op, a.inputs, a.params, a.output, a.scope) for a in constants]
@@ -53,7 +53,7 @@ class Timed:
         for site, forward_ns, backward_ns, rules in self.spent(self.take()):
             site.forward_ns += forward_ns
             site.backward_ns += backward_ns
-            site.rules += rules
+            site.vjp_calls += rules
 
     def take(self) -> list[int]:
         """Return what the clock said, and forget it."""
