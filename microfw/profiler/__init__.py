@@ -12,27 +12,29 @@ from microfw.profiler.search import FitProfile, fits_report
 from microfw.profiler.session import Epoch, Layer, Row, Session, Trace
 
 if TYPE_CHECKING:
-    from microfw.law import Count, Fit, Law, LayerCost, Sweep, Way, law, sweep
+    from microfw.law import Law, LayerCost, NodeCount, PowerLaw, StrategyResult, Sweep, law, sweep
 else:
-    __getattr__ = attach("microfw.profiler", {"microfw.law": "Count Fit Law LayerCost Sweep Way law sweep"})
+    __getattr__ = attach(
+        "microfw.profiler", {"microfw.law": "Law LayerCost NodeCount PowerLaw StrategyResult Sweep law sweep"}
+    )
 
 __all__ = [
     "Change",
     "Comparison",
-    "Count",
     "Epoch",
-    "Fit",
     "FitProfile",
     "Law",
     "Layer",
     "LayerCost",
+    "NodeCount",
+    "PowerLaw",
     "Profiler",
     "Ratio",
     "Row",
     "Session",
+    "StrategyResult",
     "Sweep",
     "Trace",
-    "Way",
     "alternate",
     "assert_cost",
     "compare",

@@ -78,12 +78,12 @@ class Ratio:
         return asdict(self) | {name: getattr(self, name) for name in names}
 
 
-def lacking(factors: int, products: int) -> int:
+def products_without_grad(factors: int, products: int) -> int:
     """Return F1 of an op: its products forward, for each of its two factors that needs no gradient.
 
     Examples
     --------
-    >>> lacking(2, 100), lacking(1, 100), lacking(0, 100)
+    >>> products_without_grad(2, 100), products_without_grad(1, 100), products_without_grad(0, 100)
     (0, 100, 200)
     """
     return max(2 - factors, 0) * products
@@ -105,12 +105,12 @@ def ratio_of(rows: Iterable[Any], forward_ns: int = 0, backward_ns: int = 0) -> 
     return r
 
 
-def says(r: Ratio) -> str:
+def verdict(r: Ratio) -> str:
     """Say whether products are what the law says, in one sentence.
 
     Examples
     --------
-    >>> says(Ratio(products_forward=100, products_backward=150, products_first=50))
+    >>> verdict(Ratio(products_forward=100, products_backward=150, products_first=50))
     'Counted, it is 250: equal.'
     """
     counted = r.products_forward + r.products_backward

@@ -11,7 +11,7 @@ import numpy as np
 from microfw.autograd.graph import Leaf, Node, reachable
 from microfw.autograd.scope import Scope
 from microfw.nn.module import Module
-from microfw.profiler.ratio import lacking
+from microfw.profiler.ratio import products_without_grad
 from microfw.profiler.recorder.memory import SavedMemory
 from microfw.profiler.session import Row
 
@@ -142,7 +142,7 @@ class OpStats:
             row.products_backward += product
             if product:
                 self.factors += (partial.index,)
-        row.products_first = lacking(len(self.factors), row.products_forward)
+        row.products_first = products_without_grad(len(self.factors), row.products_forward)
         if leaves and node is not None and uses_weight(node, self.factors, {}):  # in a checkpoint
             row.products_weights = row.products_forward
 

@@ -15,7 +15,7 @@ from importlib.resources import files
 from math import isfinite
 from typing import Any
 
-from microfw.profiler.ratio import BOUNDS, WHY, Ratio, says
+from microfw.profiler.ratio import BOUNDS, WHY, Ratio, verdict
 from microfw.profiler.reports.names import OUTSIDE, chain, visible
 from microfw.profiler.session import Epoch, PagePart, Row, Session
 
@@ -158,7 +158,7 @@ def counts(e: Epoch) -> list[list[Any]]:
 
 
 def ratio(r: Ratio) -> dict[str, Any]:
-    """Return backward against forward: the ratios, and whether products are what the law says."""
+    """Return backward against forward: the ratios, and whether products are what the law verdict."""
     share = r.predicted / r.products_forward if r.products_forward else None
     return {
         "operations": r.operations,
@@ -166,5 +166,5 @@ def ratio(r: Ratio) -> dict[str, Any]:
         "predicted": share,
         "seconds": r.seconds,
         "exact": r.exact and not r.others,
-        "says": says(r),
+        "says": verdict(r),
     }

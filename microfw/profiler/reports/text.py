@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from microfw.errors import ArgumentError, message, printable
-from microfw.profiler.ratio import BOUNDS, WHY, Ratio, says
+from microfw.profiler.ratio import BOUNDS, WHY, Ratio, verdict
 from microfw.profiler.reports.phase_times import overhead_text, times_of_phases
 from microfw.profiler.session import Epoch, Row, Session
 
@@ -231,7 +231,7 @@ def ratio_report(r: Ratio, steps: int = 1) -> str:
         over = f" in {steps:,} steps" if steps > 1 else ""
         lines += _wrap(
             f"Matrix products{over}: F = {F} operations forward, {B} backward. Predicted for both together: "
-            f"3F - F1 = {whole(r.predicted)}, with F1 = {F1} in ops whose data need no gradient. {says(r)}"
+            f"3F - F1 = {whole(r.predicted)}, with F1 = {F1} in ops whose data need no gradient. {verdict(r)}"
         )
     rows = []
     for what, ratio, how in (
