@@ -23,7 +23,7 @@ def test_profile_then_report(tmp_path):
     done = call("profile", "wine", "--epochs", "3", "--hidden", "8,8", "--json", str(path))
     assert "0: Dense(13 -> 8)" in done.stdout
     assert "Layers, per step (all 3 epochs)" in done.stdout
-    assert "the walk itself" in done.stdout
+    assert "untagged" in done.stdout
     assert "BLAS threads: 1." in done.stdout
     assert "test: loss" in done.stdout
     assert "epoch 3/3" in done.stderr  # progress: readable when it goes to a file

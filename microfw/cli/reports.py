@@ -71,7 +71,11 @@ def add_compare(commands: Any) -> None:
     command = commands.add_parser("compare", help="tell which of two runs costs more", **text)
     command.add_argument("a", metavar="A", help="a saved profile")
     command.add_argument("b", metavar="B", help="another one")
-    command.add_argument("--least", type=percent, metavar="5%", help="the least change that counts (10%%; rerun 5%%)")
+    smallest = {"type": percent, "dest": "min_change"}
+    command.add_argument(
+        "--min-change", metavar="5%", help="smallest change that is real (10%%; rerun 5%%)", **smallest
+    )
+    command.add_argument("--least", help=argparse.SUPPRESS, **smallest)  # former name
     command.add_argument("--fail-above", type=percent, metavar="10%", help="exit with 1 if something really grew more")
     command.add_argument("--rerun", action="store_true", help="make both runs again, alternately, and compare seconds")
     command.add_argument("--rounds", type=int, default=20, help="how often with --rerun (20)")
@@ -108,7 +112,7 @@ def show(arguments: argparse.Namespace) -> int:
         return 0
     options = {"epoch": arguments.epoch, "by": arguments.by, "sort": arguments.sort}
     if arguments.top is not None:
-        options["most"] = arguments.top
+        options["max_rows"] = arguments.top
     print(report(session, colour=colourful(), **options))
     return 0
 
@@ -160,7 +164,7 @@ def judge(arguments: argparse.Namespace, train: Callable[[dict[str, str]], Sessi
         a, b = alternate(lambda: train(first), lambda: train(second), arguments.rounds)
     if a.name == b.name and not arguments.rerun:
         a.name, b.name = arguments.a, arguments.b
-    found = compare(a, b, least=arguments.least)
+    found = compare(a, b, min_change=arguments.min_change)
     files = {arguments.markdown: lambda: encode(found.markdown())} if arguments.markdown else {}
     deliver(files, str(found))
     if arguments.fail_above is not None:

@@ -63,7 +63,7 @@ def count_rows(law: Law) -> list[list[str]]:
         row("steps", lambda c: whole(c.steps), "backprop: rule calls + gradients added into parameters"),
         row("", lambda c: f"{whole(c.rules)} + {whole(c.accumulated)}", "rule calls + gradients added"),
         row("steps / (N + P)", ratio, ""),
-        row("N x P", lambda c: whole(c.N * c.P), "predicted: upper bound if you start over for each P (not run)"),
+        row("N x P", lambda c: whole(c.N * c.P), "predicted, not run: start over for each parameter"),
     ]
 
 
