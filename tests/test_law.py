@@ -673,7 +673,10 @@ def test_the_law_is_saved_as_a_page(capsys, tmp_path):
     assert '"law":{"title":"Dense(4 -' in text and len(text) < 300_000
     capsys.readouterr()
     assert cli.main(run) == 2
-    assert capsys.readouterr().err == "microfw profile: --law: expected --html FILE, the page that shows it, got none\n"
+    assert (
+        capsys.readouterr().err
+        == "microfw profile: --law: expected --html FILE, the page that shows the law, got none\n"
+    )
 
 
 def test_the_default_model_is_said_to_be_small(capsys):
