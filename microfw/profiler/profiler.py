@@ -22,7 +22,7 @@ from microfw.profiler.recorder.trace import Tracer
 from microfw.profiler.reports.text import report
 from microfw.profiler.search import fits_report
 from microfw.profiler.session import Epoch, Session, merged
-from microfw.serialization.strict import Refused, document
+from microfw.serialization.strict import FormatError, document
 from microfw.training.hooks import Hook, TrainState
 
 MAX_LOGS = 64
@@ -182,8 +182,8 @@ class Profiler(Callback, Hook):
         try:
             session = parse(document(state["session"]), "Profiler.load_state_dict")
             partial = state["partial"] and parse(document(state["partial"]), "Profiler.load_state_dict")
-        except Refused as refused:
-            raise DataError(str(refused.error("Profiler.load_state_dict"))) from None
+        except FormatError as error:
+            raise DataError(str(error.with_location("Profiler.load_state_dict"))) from None
         if session.every != self._session.every:
             raise DataError(message("Profiler.load_state_dict", f"every={self._session.every}", session.every))
         self._logs, self._session = [], session
