@@ -109,7 +109,7 @@ for size, times in sorted(steps.items(), key=lambda item: np.median(item[1])):
 # %%
 # Each layer of each fit can be looked into; this is the model that was kept.
 
-print(mf.profiler.report(profiler.fits[-1].session, most=6))
+print(mf.profiler.report(profiler.fits[-1].session, max_rows=6))
 
 # %%
 # A figure, if Matplotlib is there.

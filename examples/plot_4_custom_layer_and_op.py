@@ -143,7 +143,7 @@ trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optimizer, metrics=["accuracy
 trainer.fit(train, epochs=20, batch_size=16, rng=rng, progress=False)
 print(f"test accuracy: {trainer.evaluate(test)['accuracy']:.1%}, learned beta: {model[1].body[1].beta.item():.3f}")
 print()
-print(profiler.report(most=4))
+print(profiler.report(max_rows=4))
 
 # %%
 # A figure, if Matplotlib is there: the op and its derivative, for a whole axis by one ``mf.vjp``.

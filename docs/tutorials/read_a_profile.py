@@ -50,7 +50,7 @@ print(f"accuracy: {accuracy:.1%}")
 # work, *share* is the time. Dense layers use a weight once for each row, so *FLOP/P* is about the same in all of them:
 # here the cost of a layer is its number of parameters. The same, sorted:
 
-print(before.report(by="layer", sort="backward", most=3))
+print(before.report(by="layer", sort="backward", max_rows=3))
 
 # %%
 # The page says it in a picture: ``before.save("wide.html")`` writes it, and so does
