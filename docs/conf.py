@@ -9,14 +9,14 @@ from pathlib import Path
 here = Path(__file__).parent
 sys.path[:0] = [str(here.parent), str(here)]
 os.environ.setdefault("MPLBACKEND", "Agg")
-# In small models more threads only wait for each other.
+# One thread: in small models several threads mostly wait for each other.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
 import doctests
 
 import microfw as mf
-import microfw.ops.whole  # so that the table of ops has all
+import microfw.ops.whole  # registers every op, for the table of ops
 from microfw.autograd.registry import OPS
 
 project = "microfw"
@@ -40,7 +40,7 @@ myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 
 autosummary_generate = True
-# Files whose names differ in case only are one file on some systems.
+# On some systems two file names that differ only in case are the same file.
 autosummary_filename_map = {"microfw.tensor": "microfw.tensor-function"}
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "none"
@@ -71,12 +71,12 @@ html_copy_source = False
 
 
 def check_pages(app):
-    """Run the examples in the written pages: what they show is what they print."""
+    """Run the examples of the Markdown pages and compare their output."""
     doctests.check(*sorted(here.glob("*.md")), *sorted(here.glob("*/*.md")))
 
 
 def list_ops():
-    """Write a table for each family of ops, from the registry itself."""
+    """Write a table of ops for each family, from the registry."""
     families = {}
     for declared in OPS.values():
         family = declared.value.__module__.removeprefix("microfw.ops.")
@@ -89,7 +89,7 @@ def list_ops():
 
 
 def op_row(declared):
-    """Return an op's row: how it is called, its docstring's first line, and what it can be differentiated by."""
+    """Return the row of an op: its call, the first line of its docstring, and the inputs that have a derivative."""
     signature = inspect.signature(declared.value)
     plain = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
     call = f"{declared.name}{signature.replace(parameters=plain, return_annotation=signature.empty)}"
@@ -102,12 +102,12 @@ def op_row(declared):
 
 
 def skip_requests(app, what, name, obj, skip, options):
-    """Leave out the methods of metadata routing that scikit-learn adds to an estimator: they refer to its own pages."""
+    """Skip the methods of metadata routing that scikit-learn adds to estimators: they link to its own pages."""
     return True if name.startswith("set_") and name.endswith("_request") else None
 
 
 def setup(app):
-    """Write what is generated, and check the pages before they are built."""
+    """Write the generated pages, and check the others before the build."""
     list_ops()
     app.connect("builder-inited", check_pages)
     app.connect("autodoc-skip-member", skip_requests)

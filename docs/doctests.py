@@ -19,7 +19,7 @@ def check(*pages):
     Raises
     ------
     RuntimeError
-        If one prints something else than the page says.
+        If an example prints other output than the page shows.
     """
     complaints = []
     for page in pages:

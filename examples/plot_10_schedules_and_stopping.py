@@ -2,15 +2,15 @@
 Schedules, and knowing when to stop
 ===================================
 
-How large the steps are, and how many there are, decides how well a model gets. Here a range test finds a learning
-rate, three schedules are compared, and training ends by itself when it no longer helps.
+The size and the number of the steps decide how good a model becomes. This example finds a learning rate with a range
+test, compares three schedules, and ends training when the model no longer improves.
 """
 
 # %%
 # The model
 # ---------
 #
-# A small network for handwritten digits, made anew for each run, always from the same weights.
+# A small network for handwritten digits. Each run makes a new network with the same weights.
 
 import numpy as np
 
@@ -32,11 +32,11 @@ def trainer(hooks=(), lr=0.1, **options):
 
 
 # %%
-# A rate to begin with
-# --------------------
+# A first learning rate
+# ---------------------
 #
-# The test trains for 100 steps while the rate rises from step to step, and puts everything back. Where the loss
-# falls fastest, steps are as large as they can be: a good top for a schedule. For a rate that stays, take less.
+# The test trains for 100 steps with a rate that increases from step to step, and then restores the model. The rate at
+# which the loss falls fastest is a good maximum for a schedule. For a constant rate take a smaller one.
 
 found = lr_range_test(trainer(), train, batch_size=BATCH, rng=0)
 print(f"range test: the loss falls fastest at a rate of {found.suggestion:.3f}")
@@ -45,8 +45,8 @@ print(f"range test: the loss falls fastest at a rate of {found.suggestion:.3f}")
 # Three schedules
 # ---------------
 #
-# A schedule is a function of the step. ``LearningRate`` sets it before each step, and the rate of each epoch's last
-# step is in the history.
+# A schedule is a function of the step. ``LearningRate`` sets the rate before each step. The history has the rate of the
+# last step of each epoch.
 
 top = found.suggestion
 runs = {
@@ -65,9 +65,9 @@ for name, schedule in runs.items():
 # When to stop
 # ------------
 #
-# Nobody knows beforehand how many epochs are enough. ``EarlyStopping`` ends training when the validation loss has
-# not improved for so many epochs, and brings the best weights back. Here it watches averaged weights, which
-# wobble less; ``WeightAveraging`` comes after it in the list, so that it sees them. Gradients are clipped.
+# You cannot know in advance how many epochs are enough. ``EarlyStopping`` ends training when the validation loss has not
+# improved for ``patience`` epochs, and restores the best weights. Here it uses averaged weights, whose loss varies less.
+# For this, ``WeightAveraging`` comes after it in the list. Gradients are clipped.
 
 stopping = EarlyStopping("val_loss", patience=10)
 averaging = WeightAveraging(decay=0.99, keep=False)
@@ -83,8 +83,8 @@ print(f"test accuracy with the best weights: {result['accuracy']:.1%}")
 # The figure
 # ----------
 #
-# ``plot`` draws into axes that it is given. The test data stood for validation data here, so the last accuracy is
-# a little too good: with more data, hold out a third part.
+# ``plot`` draws into the axes that you pass. This example uses the test data for validation, so the last accuracy is a
+# little too high. With more data, hold out a third part.
 
 try:
     import matplotlib.pyplot as plt

@@ -2,17 +2,16 @@
 Resume after an interruption
 ============================
 
-Training is stopped in the middle of an epoch, in the roughest way there is, and goes on as if nothing had happened:
-the weights at the end are those of a run that was never stopped, bit for bit. Then the model goes into a file that
-other libraries read.
+This example kills training in the middle of an epoch and resumes it. The weights at the end are those of a run without a
+stop, bit for bit. Then it saves the model in a file that other libraries read.
 """
 
 # %%
 # A run to compare with
 # ---------------------
 #
-# The network has what makes continuing hard: noise from dropout, running statistics from batch normalization, momentum
-# in the optimizer, and rows in a new order in each epoch.
+# The network has everything that makes resuming hard: random numbers of dropout, running statistics of batch
+# normalization, momentum in the optimizer, and a new order of the rows in each epoch.
 
 import os
 import signal
@@ -50,11 +49,11 @@ history = straight.fit(train, epochs=6, validation=test, rng=1, progress=False)
 print(history)
 
 # %%
-# The same, killed
-# ----------------
+# The same run, killed
+# --------------------
 #
-# ``Checkpoint`` writes a file after each epoch, and here after each ten steps as well. Another process trains and is
-# killed at step 100, in the third epoch: it has no chance to say anything or to tidy up.
+# ``Checkpoint`` writes a file after each epoch, and here also after every ten steps. Another process trains and is killed
+# at step 100, in the third epoch. It cannot save anything when it is killed.
 
 
 class Kill(Hook):
@@ -73,11 +72,11 @@ if hasattr(os, "fork"):
     print("the process was ended by", signal.Signals(os.waitstatus_to_exitcode(status) * -1).name)
 
 # %%
-# And continued
-# -------------
+# The run, resumed
+# ----------------
 #
-# A trainer that is made as before takes the file. It checks that model, optimizer, hooks and data are those that were
-# saved, and goes on in the middle of the epoch, with the rows that had not had their turn.
+# Make the trainer as before and pass the file to ``fit``. It checks that model, optimizer, hooks and data are the same as
+# in the file, and continues in the middle of the epoch with the remaining rows.
 
 again = make_trainer(Checkpoint(path, every=10))
 continued = again.fit(train, epochs=6, validation=test, progress=False, resume=path if path.exists() else None)
@@ -89,15 +88,15 @@ print("weights equal bit for bit:", same)
 print("losses equal bit for bit:", continued.column("loss") == history.column("loss"))
 
 # %%
-# In a script the whole thing is one line, ``fit(..., resume=path if path.exists() else None)``: started again, it
-# goes on from where it was. Ctrl-C is no different: the model is then as the last complete step left it, and
-# ``Checkpoint`` writes that before ``fit`` ends.
+# In your script write ``fit(..., resume=path if path.exists() else None)``. When you start the script again, it continues
+# from the file. After Ctrl-C, too, the model has the state after the last complete step, and ``Checkpoint`` saves it
+# before ``fit`` ends.
 #
 # The model in a file
 # -------------------
 #
-# ``mf.save`` writes a model: how it is built, its weights, and a checksum for everything. ``mf.load`` makes it anew. No
-# code is in the file, and none is run: layers come from the library, or from classes that you pass.
+# ``mf.save`` writes the architecture of a model, its weights, and checksums. ``mf.load`` builds the model again. The file
+# contains no code, and loading runs none: layers come from the library, or from classes that you pass.
 
 mf.save(Path(folder.name, "digits.npz"), again.model)
 model = mf.load(Path(folder.name, "digits.npz"))
@@ -110,9 +109,9 @@ print(f"test accuracy of the loaded model: {np.mean(labels == test.y):.1%}")
 # In other libraries
 # ------------------
 #
-# A name that ends with ``.safetensors`` gives a file that PyTorch, JAX and others read, weights by name. Where PyTorch
-# and safetensors are not installed, NumPy reads the weights of an ``.npz`` file as well. A ``Dense`` weight is
-# ``(in, out)``; PyTorch's ``Linear`` has it the other way round.
+# If the name ends with ``.safetensors``, PyTorch, JAX and others can read the file, with the weights by name. Without
+# PyTorch and safetensors, NumPy reads the weights of an ``.npz`` file. The weight of a ``Dense`` has the shape
+# ``(in, out)``; the weight of PyTorch's ``Linear`` has ``(out, in)``.
 
 exported = Path(folder.name, "digits.safetensors")
 mf.save(exported, model)
@@ -129,7 +128,7 @@ print({name: array.shape for name, array in weights.items()})
 print("the same numbers:", all(np.array_equal(weights[name], v) for name, v in model.state_dict().items()))
 
 # %%
-# What is in the file can be looked at with any tool that opens zip archives.
+# Any tool for zip archives can list the contents of the file.
 
 listing = subprocess.run(
     [sys.executable, "-m", "zipfile", "-l", Path(folder.name, "digits.npz")], capture_output=True, text=True, check=True

@@ -2,17 +2,17 @@
 A search over a table
 =====================
 
-A table with numbers, words and gaps; a Pipeline that makes numbers of it; a search for the network that suits it;
-and one report of what every fit of the search cost.
+This example has a table with numbers, words and missing values, a Pipeline that converts it to numbers, a search for the
+best network, and one report of the cost of every fit in the search.
 """
 
 # %%
 # The table
 # ---------
 #
-# A thousand made-up loans. Whether one is paid back depends on income and debt together, on the kind of work, and on
-# chance. A tenth of the incomes is missing. One loan in seven fails, so that a model which says "paid" to everything
-# is right in six cases of seven, and useless.
+# The table has a thousand invented loans. Whether a loan is paid back depends on the ratio of debt to income, on the kind
+# of work, and on chance. A tenth of the incomes is missing. One loan in seven fails. So a model that always predicts
+# "paid" is right for six loans of seven, and useless.
 
 import numpy as np
 
@@ -31,9 +31,9 @@ print(f"{n} loans, {np.mean(paid == 'failed'):.1%} failed")
 # The pipeline
 # ------------
 #
-# Numbers are filled in, made less skewed, and scaled; words become columns of zeros and ones. The last part is a
-# network, which is an estimator like any other. Rare failures shall count as much as the rest: ``class_weight``.
-# Training stops when the F1 score of rows that were set aside has not risen for ten epochs.
+# The Pipeline fills in missing numbers, makes the numbers less skewed, and scales them. Words become columns of zeros and
+# ones. The last part is a network, which is an estimator like any other. With ``class_weight`` the rare failures count as
+# much as the rest. Training stops when the F1 score of the validation rows has not increased for ten epochs.
 
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
@@ -64,8 +64,9 @@ pipeline = make_pipeline(columns, network.set_callbacks(profiler))
 # The search
 # ----------
 #
-# How wide, how deep, and whether with dropout: six networks, three times each, and the best one once more on all
-# rows. The profiler that was set on the network follows its copies through the search.
+# The search tries width, depth and dropout: six networks, three times each, and the best one once more on all rows.
+# The search copies the network for each fit, and the copies share its profiler. With ``n_jobs=2``, pass
+# ``Profiler(folder=...)``: fits in other processes write their profiles into that folder.
 
 X_train, X_test, y_train, y_test = train_test_split(table, paid, stratify=paid, random_state=0)
 grid = {
@@ -78,25 +79,25 @@ for settings, score in zip(search.cv_results_["params"], search.cv_results_["mea
     print(f"F1 {score:.3f}  {', '.join(f'{k[18:]}={v}' for k, v in settings.items())}")
 
 # %%
-# The best, on rows that the search has not seen:
+# The best network, on rows that the search has not used:
 
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 predicted = search.predict(X_test)
 print(f"test F1: {f1_score(y_test, predicted, average='macro'):.3f}")
-print(f"balanced accuracy: {balanced_accuracy_score(y_test, predicted):.3f}, of saying 'paid' to all: 0.500")
+print(f"balanced accuracy: {balanced_accuracy_score(y_test, predicted):.3f}, of always predicting 'paid': 0.500")
 
 # %%
 # What it cost
 # ------------
 #
-# A row for each fit. The number of a fit is its place: in the search the evaluation, in the pipeline the step. The
-# table of epochs shows what each took of the backward pass, and where another program had the processor meanwhile.
+# The first table has a row for each fit. Its number is the evaluation in the search, then the step in the pipeline. The
+# second table has the time of the backward pass in each epoch; an outlier is an epoch in which another program ran.
 
 print(profiler.report(epochs=6))
 
 # %%
-# The same numbers are data. Here, the time of a backward step by the size of the network:
+# ``profiler.fits`` has the same numbers as data. Here, the time of a backward step by the size of the network:
 
 steps = {}
 for fit in profiler.fits:
@@ -107,12 +108,12 @@ for size, times in sorted(steps.items(), key=lambda item: np.median(item[1])):
     print(f"{size:>9}: {np.median(times):6.1f} µs")
 
 # %%
-# Each layer of each fit can be looked into; this is the model that was kept.
+# The profile of one fit has a row for each layer. A fitted network has its own as ``profile_``: this is the best one.
 
-print(mf.profiler.report(profiler.fits[-1].session, max_rows=6))
+print(mf.profiler.report(search.best_estimator_[-1].profile_, max_rows=6))
 
 # %%
-# A figure, if Matplotlib is there.
+# A figure, if Matplotlib is installed.
 
 try:
     import matplotlib.pyplot as plt
@@ -122,8 +123,8 @@ else:
     best = search.best_estimator_[-1]
     figure, axes = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
     axes.plot(best.history_.column("loss"), color="#0072b2", label="loss")
-    axes.plot(best.history_.column("val_loss"), color="#d55e00", linestyle="--", label="loss of rows set aside")
+    axes.plot(best.history_.column("val_loss"), color="#d55e00", linestyle="--", label="loss of the validation rows")
     axes.plot(best.validation_scores_, color="#009e73", linestyle=":", label="their F1")
-    axes.set(xlabel="epoch", title="The network that was kept")
+    axes.set(xlabel="epoch", title="The best network")
     axes.legend()
     plt.show()

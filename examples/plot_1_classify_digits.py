@@ -2,16 +2,16 @@
 Classify digits
 ===============
 
-A small network learns to read handwritten digits. The Trainer runs the loop, the history keeps one row an
-epoch, and the Profiler, attached as a hook, counts what the backward passes cost.
+A small network learns to read handwritten digits. The Trainer runs the loop, the history has one row for each epoch,
+and the Profiler, one of the Trainer's hooks, counts what the backward passes cost.
 """
 
 # %%
 # Data
 # ----
 #
-# ``load`` takes one of scikit-learn's toy datasets, splits it (each class in proportion), scales the features
-# by what it sees in the training part, and returns two datasets of float32 arrays.
+# ``load`` takes one of scikit-learn's toy datasets, splits it (each class in proportion), scales the features with the
+# statistics of the training part, and returns two datasets of float32 arrays.
 
 import numpy as np
 
@@ -26,7 +26,7 @@ print("the first row is the digit", train.target_names[train.y[0]])
 # Model
 # -----
 #
-# Whatever draws random numbers takes ``rng``, a seed or a NumPy Generator. A model prints as a tree with the
+# Everything that draws random numbers takes ``rng``, a seed or a NumPy Generator. A model prints as a tree with the
 # shapes and the number of its parameters.
 
 rng = np.random.default_rng(0)
@@ -37,8 +37,8 @@ print(model)
 # Training
 # --------
 #
-# With ``progress=True``, the default, ``fit`` shows a progress bar. The history it returns is a list of plain
-# dicts: it prints as a table, and ``pandas.DataFrame(history)`` takes it as it is.
+# With ``progress=True``, the default, ``fit`` shows a progress bar. It returns the history, a list of plain dicts. The
+# history prints as a table, and you can pass it to ``pandas.DataFrame``.
 
 profiler = mf.Profiler()
 trainer = mf.Trainer(
@@ -52,7 +52,7 @@ history = trainer.fit(train, epochs=10, batch_size=32, validation=test, rng=rng,
 print(history)
 
 # %%
-# ``evaluate`` measures on a dataset, ``predict_classes`` returns labels.
+# ``evaluate`` returns the loss and the metrics on a dataset, ``predict_classes`` returns labels.
 
 result = trainer.evaluate(test)
 print(f"test accuracy: {result['accuracy']:.1%}")
@@ -69,7 +69,7 @@ print(f"{len(wrong)} of {len(test)} digits were misread")
 print(profiler.report())
 
 # %%
-# The numbers behind the report are plain data. ``profiler.save("digits.profile.json")`` keeps them, and
+# The numbers of the report are plain data. ``profiler.save("digits.profile.json")`` saves them, and
 # ``microfw report digits.profile.json`` prints them again.
 
 epoch = profiler.session.epochs[-1]
@@ -77,7 +77,7 @@ forward, backward = epoch.forward_ns / 1e6, epoch.backward_ns / 1e6
 print(f"last epoch: {epoch.steps} steps, forward {forward:.1f} ms, backward {backward:.1f} ms")
 
 # %%
-# A figure, if Matplotlib is there: the loss, epoch by epoch.
+# A figure, if Matplotlib is installed: the loss of each epoch.
 
 try:
     import matplotlib.pyplot as plt

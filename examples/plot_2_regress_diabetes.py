@@ -2,12 +2,12 @@
 Regress diabetes, in original units
 ===================================
 
-A regression trains best on targets of mean 0 and standard deviation 1, but an error is read in the units of
-the data. ``load`` standardises the targets and keeps the scaler, so that both are at hand.
+A regression trains best on targets of mean 0 and standard deviation 1, but you read its error in the units of the data.
+``load`` standardises the targets and keeps the scaler, so you can convert between both.
 """
 
 # %%
-# Targets are standardised, with the training part's mean and deviation, and of shape (rows, columns).
+# The targets are standardised with the mean and the deviation of the training part. Their shape is (rows, columns).
 
 import numpy as np
 
@@ -21,9 +21,8 @@ original = train.to_original(train.y)
 print(f"in the dataset's units: {original.mean():.1f} ± {original.std():.1f}")
 
 # %%
-# A small network is enough: there are few rows, and they are noisy. Weight decay keeps it from learning the
-# noise by heart. Predictions and targets must have the same shape, here (rows, 1): nothing is broadcast in a
-# loss.
+# A small network is enough, because there are few rows with much noise. Weight decay reduces overfitting. Predictions and
+# targets must have the same shape, here (rows, 1): a loss does not broadcast.
 
 rng = np.random.default_rng(0)
 model = nn.Sequential(nn.Dense(10, 16, rng=rng), nn.Tanh(), nn.Dense(16, 1, rng=rng))
@@ -41,16 +40,16 @@ for row in history[::10] + history[-1:]:
 # In original units
 # -----------------
 #
-# ``to_original`` leads predictions and targets back. R² does not change with the units; the error does.
+# ``to_original`` converts predictions and targets back. R² does not depend on the units; the error does.
 
 predicted = test.to_original(trainer.predict(test.X))
 true = test.to_original(test.y)
 print(f"test R²: {trainer.evaluate(test)['r2']:.3f}")
 print(f"mean absolute error: {np.abs(predicted - true).mean():.1f} units of disease progression")
-print(f"of a model that always says the mean: {np.abs(original.mean() - true).mean():.1f}")
+print(f"of a model that always predicts the mean: {np.abs(original.mean() - true).mean():.1f}")
 
 # %%
-# A figure, if Matplotlib is there: predictions against targets.
+# A figure, if Matplotlib is installed: predictions against targets.
 
 try:
     import matplotlib.pyplot as plt

@@ -2,12 +2,12 @@
 A decision boundary
 ===================
 
-Two interleaved half circles cannot be told apart by a straight line. Two models are trained on them, one
-without and one with hidden layers, and what they have learned is drawn over the plane.
+A straight line cannot separate two interleaved half circles. This example trains two models on them, one without and
+one with hidden layers, and draws their probabilities over the plane.
 """
 
 # %%
-# One function trains a model of the given sizes. Without hidden layers the model is logistic regression.
+# One function trains a model of the given layer sizes. Without hidden layers the model is logistic regression.
 
 from itertools import pairwise
 
@@ -39,7 +39,7 @@ for title, trainer in trainers.items():
 # The figure
 # ----------
 #
-# The models' outputs are logits. ``Softmax`` makes them probabilities, at each point of a grid.
+# The outputs of the models are logits. ``Softmax`` turns them into probabilities, at each point of a grid.
 
 x, y = np.meshgrid(np.linspace(-2.5, 2.5, 200), np.linspace(-2.5, 2.5, 200))
 grid = np.stack([x.ravel(), y.ravel()], axis=1)

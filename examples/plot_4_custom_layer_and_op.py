@@ -2,20 +2,20 @@
 A custom op and a custom layer
 ==============================
 
-An op declares its value and its derivatives in one place. A layer is a class with a ``forward`` method. Both
-then work everywhere: in models, in the profiler's report, in forward mode, and in derivatives of derivatives.
+An op declares its value and its derivatives in one place. A layer is a class with a ``forward`` method. Both work
+everywhere: in models, in the profiler's report, in forward mode, and in derivatives of derivatives.
 """
 
 # %%
 # An op
 # -----
 #
-# Swish is ``x * sigmoid(beta * x)``. The decorated function computes its value on plain NumPy arrays. ``vjp`` has
-# one function for each input: given ``g``, the gradient with respect to the output, it returns the gradient
-# with respect to that input. What it names after ``g`` is saved for it, and nothing else is: here the inputs
-# and ``s``, which the value returns as a second result so that backward need not compute it again.
+# Swish is ``x * sigmoid(beta * x)``. The decorated function computes the value on plain NumPy arrays. ``vjp`` has one
+# function for each input. It gets ``g``, the gradient with respect to the output, and returns the gradient with respect
+# to its input. Its arguments after ``g`` name the arrays that the op saves: here the inputs and ``s``. The value returns
+# ``s`` as a second result, so the backward pass need not compute it again.
 #
-# Of broadcasting a rule knows nothing. Where ``beta`` is one number for a whole array, the engine sums.
+# A rule need not care about broadcasting. If ``beta`` is one number for a whole array, the engine sums the gradient.
 
 import numpy as np
 
@@ -34,10 +34,10 @@ def sigmoid(x, beta):
         lambda g, x, s: g * (x * x * s * (1 - s)),
     ),
     aux={"s": sigmoid},
-    cost=elementwise_cost(5, 6, 5),  # scalar operations an entry: forward, and for each derivative
+    cost=elementwise_cost(5, 6, 5),  # scalar operations for each entry: forward, and each derivative
 )
 def swish(x, beta):
-    """Swish: x weighed by the sigmoid of beta times x."""
+    """Swish: x times the sigmoid of beta times x."""
     s = sigmoid(x, beta)
     return x * s, s
 
@@ -51,12 +51,11 @@ print("gradient, x    ", x.grad.round(4))
 print("gradient, beta ", beta.grad.round(4))
 
 # %%
-# Checking it
-# -----------
+# Check the op
+# ------------
 #
-# ``check_op`` puts an op through what the library's own ops are put through: its value and its manners, the
-# backward walk and forward mode beside central differences in float64, derivatives of derivatives, float32, memory
-# layouts, and the cost.
+# ``check_op`` runs the checks of the library's own ops: the value, memory layouts, the backward pass and forward mode
+# against central differences in float64, second derivatives, float32, and the form of the cost.
 
 rng = np.random.default_rng(0)
 points = rng.standard_normal((4, 3))
@@ -65,14 +64,13 @@ mf.testing.check_op(swish, points, rng.standard_normal(3))
 print("check_op of swish: ok")
 
 # %%
-# ``gradcheck`` compares the derivatives of any function in the same way. It returns the largest relative error
-# that it saw.
+# ``gradcheck`` compares the derivatives of any function in the same way. It returns the largest relative error.
 
 error = mf.gradcheck(lambda x, beta: swish(x, beta).sum(), points, np.array(1.5))
 print(f"gradcheck of swish: ok, relative error {error:.0e}")
 
 # %%
-# And they find mistakes. Here the second term was forgotten:
+# Both find mistakes. In this op the second term of the derivative is missing:
 
 
 @mf.op(vjp=lambda g, s: g * s, aux={"s": lambda x: sigmoid(x, 1.0)})
@@ -91,8 +89,8 @@ except mf.errors.GradientError as mistake:
 # A layer
 # -------
 #
-# Parameters and other modules that are set as attributes are found by themselves, and named by the path to
-# them. The layer below learns ``beta``; the block adds its input to what a body of layers makes of it.
+# Set parameters and other modules as attributes. The base class finds them, and names them by their path. The layer below
+# learns ``beta``. The block adds its input to the output of its body.
 
 
 class Swish(nn.Module):
@@ -108,7 +106,7 @@ class Swish(nn.Module):
 
 
 class Residual(nn.Module):
-    """What comes in, plus what the body makes of it."""
+    """The input plus the output of the body."""
 
     def __init__(self, *body):
         self.body = nn.Sequential(*body)
@@ -125,7 +123,7 @@ model = nn.Sequential(
 print(model)
 
 # %%
-# Errors and profiles use the same names. Pass the wrong number of features:
+# Errors and profiles use the same names. Here is an error for a wrong number of features:
 
 try:
     model[1](np.ones((2, 5), np.float32))
@@ -133,8 +131,8 @@ except mf.errors.ShapeError as mistake:
     print(mistake)
 
 # %%
-# Trained and profiled like any other model. The body's layers are listed by their path, and the addition
-# under the block that does it.
+# Train and profile the model like any other. The report has the layers of the body by their paths, and the addition in
+# the row of the block.
 
 train, test = mf.data.load("iris", rng=0)
 profiler = mf.Profiler(name="iris")
@@ -146,7 +144,7 @@ print()
 print(profiler.report(max_rows=4))
 
 # %%
-# A figure, if Matplotlib is there: the op and its derivative, for a whole axis by one ``mf.vjp``.
+# A figure, if Matplotlib is installed: the op and its derivative. One ``mf.vjp`` computes the derivative for all points.
 
 try:
     import matplotlib.pyplot as plt

@@ -2,8 +2,8 @@
 Profile a loop of your own
 ==========================
 
-A Trainer is not needed. In a hand-written loop, ``with mf.Profiler(model)`` watches the engine itself: a step
-ends at ``optimizer.step()``, an epoch at ``end_epoch()``.
+You need no Trainer to profile. In your own loop, ``with mf.Profiler(model)`` observes the engine: a step ends at
+``optimizer.step()``, an epoch at ``end_epoch()``.
 """
 
 # %%
@@ -51,16 +51,16 @@ print(profiler.report())
 # Reading the session
 # -------------------
 #
-# The report is made from ``profiler.session``, plain data that a script can read. A layer's backward time is
-# that of its own nodes, timed where the engine runs their derivative rules. ``backward`` as a whole is timed by
-# a clock of its own; what the layers do not account for is the walk from node to node.
+# The report is computed from ``profiler.session``, plain data that your script can read. The backward time of a layer is
+# the time of its nodes, measured in the engine around their derivative rules. ``backward`` as a whole has its own clock.
+# The time that belongs to no layer is spent between the nodes.
 
 
 def shares(profiler):
-    """Return each layer's share of the backward time, and the walk's."""
+    """Return the share of the backward time of each layer, and of the time between nodes."""
     total = profiler.session.total()
     by_layer = {row.layer: row.backward_ns for row in total.layers()}
-    by_layer["the walk"] = total.untagged_backward_ns
+    by_layer["between nodes"] = total.untagged_backward_ns
     assert total.untagged_backward_ns >= 0
     return {name: ns / total.backward_ns for name, ns in by_layer.items()}
 
@@ -72,9 +72,9 @@ for name, share in shares(profiler).items():
 # Freezing a layer
 # ----------------
 #
-# A frozen parameter gets no gradient. If it is in the first layer, then nothing before the second layer needs
-# one, and no node is recorded there at all. If it is in the middle, then the gradient must still pass through
-# to the layers below; only the product for the layer's own weight is spared.
+# A frozen parameter gets no gradient. If you freeze the first layer, nothing before the second layer needs a gradient, so
+# the first layer records no node. If you freeze a layer in the middle, the gradient must still pass through it to the
+# layers before; only the product for its own weight is not needed.
 
 
 def counts(profiler):
@@ -96,7 +96,7 @@ for name, (n, p, e, flops) in table.items():
     print(f"{name:15} {n:3} {p:6,} {e:3} {flops:15,}")
 
 # %%
-# All three go down, as they should:
+# All three counts decrease:
 
 _, *before = table.pop("nothing frozen")
 for name, (_, *after) in table.items():
@@ -104,7 +104,7 @@ for name, (_, *after) in table.items():
 print("freezing a layer lowered P, E and the backward FLOPs")
 
 # %%
-# A figure, if Matplotlib is there: where the backward time goes.
+# A figure, if Matplotlib is installed: the backward time of each layer.
 
 try:
     import matplotlib.pyplot as plt

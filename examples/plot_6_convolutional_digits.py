@@ -2,10 +2,10 @@
 Read digits with a convolutional net
 ====================================
 
-A convolution looks at every place of an image with the same few weights. So it needs far fewer parameters than
-a dense layer for as many outputs, and does far more arithmetic for each of them. Here a small convolutional net
-learns to read handwritten digits better than the dense nets of the other examples, and the profile says what a
-parameter costs in either kind of layer.
+A convolution applies the same few weights at every position of an image. So it has far fewer parameters than a dense
+layer with the same number of outputs, and does far more arithmetic for each parameter. Here a small convolutional net
+reads handwritten digits better than the dense nets of the other examples, and the profile shows what a parameter costs
+in both kinds of layers.
 """
 
 # %%
@@ -28,8 +28,8 @@ print(f"{len(images)} images to learn from, {len(test)} to test on, each of shap
 # Model
 # -----
 #
-# Padding "same" keeps the size of the images; pooling halves it. After two convolutions, a dense layer sees 32
-# channels of 4 × 4 places.
+# Padding "same" keeps the size of the images; pooling halves it. After two convolutions, the dense layer gets 32 channels
+# of 4 × 4 positions.
 
 rng = np.random.default_rng(0)
 model = nn.Sequential(
@@ -48,14 +48,13 @@ print(model)
 # Training
 # --------
 #
-# A net this size could learn the images by heart. Four things keep it from that: dropout, a little weight decay,
-# labels of which a tenth is spread over all classes, and images that are never twice the same: each time, one is
-# moved by a random part of a pixel, up, down, left or right, and gets some noise. These settings were chosen by
-# cross-validation within the training part; the test part took no part in that.
+# A net of this size can overfit. Four methods prevent it: dropout, weight decay, label smoothing of 0.1, and random
+# changes of the images. Each time an image is used, it is moved by a fraction of a pixel along both axes, and gets some
+# noise. The settings were chosen by cross-validation within the training part; the test part was not used for this.
 
 
 def moved(images, rng, most=0.4):
-    """Move each image by up to so many pixels along both axes, blending neighbours."""
+    """Move each image by at most ``most`` pixels along both axes, by interpolation."""
     for axis in (2, 3):
         around = np.pad(images, [(0, 0), (0, 0), *((int(k == axis),) * 2 for k in (2, 3))], mode="edge")
         before, here, after = (around.take(range(start, start + 8), axis) for start in (0, 1, 2))
@@ -77,7 +76,7 @@ def accuracy(images, labels):
 
 
 # %%
-# The loop is written out, since it changes the batches. The learning rate goes down to zero, epoch by epoch.
+# The example writes its own loop, because it changes the batches. The learning rate decreases to zero, epoch by epoch.
 
 epochs, rate = 30, 0.1
 optimizer = optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
@@ -103,10 +102,10 @@ print(f"test accuracy: {result:.1%}")
 print(profiler.report())
 
 # %%
-# Each weight of a convolution is used once for every place of the output; each weight of a dense layer once for
-# the image. So for one parameter the second convolution, with outputs of 4 × 4, does 16 times the work of the
-# dense layer. (The first one has 8 × 8 places, but no derivative by its input: nothing before it learns.)
-# These are multiplications and additions that were counted while the net trained, forward and backward.
+# A convolution uses each weight once for every position of the output; a dense layer uses each weight once for the image.
+# So for one parameter the second convolution, with outputs of 4 × 4, does 16 times the work of the dense layer. (The
+# first convolution has 8 × 8 positions, but needs no derivative with respect to its input, which is data.) The numbers
+# are multiplications and additions, forward and backward, counted while the net trained.
 
 epoch = profiler.session.epochs[0]
 work = {}
@@ -121,7 +120,7 @@ first, second, dense = work.values()
 print(f"a convolution's weight costs {second / dense:.0f} times a dense layer's")
 
 # %%
-# A figure, if Matplotlib is there: the kernels of the first layer, as it learned them.
+# A figure, if Matplotlib is installed: the learned kernels of the first layer.
 
 try:
     import matplotlib.pyplot as plt

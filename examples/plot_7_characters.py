@@ -2,16 +2,15 @@
 Write like a lighthouse keeper
 ==============================
 
-A recurrent network reads a text character by character and learns to say which one comes next. Then it writes a
-text of its own. The profile shows what the backward pass through time costs, layer by layer.
+A recurrent network reads a text character by character and learns to predict the next one. Then it writes a new text.
+The profile shows what the backward pass through time costs, layer by layer.
 """
 
 # %%
 # The text
 # --------
 #
-# A log book, written for this example. It says much the same thing again and again, as such books do, so that
-# little of it is enough.
+# A log book, written for this example. Like most log books it repeats itself, so a short text is enough.
 
 import numpy as np
 
@@ -44,13 +43,13 @@ print(f"{len(TEXT):,} characters, {len(characters)} different ones")
 # The model
 # ---------
 #
-# ``Embedding`` has a vector for each character, ``LSTM`` reads the vectors in order, and ``Dense`` gives a logit
-# for each character that may come next. The recurrent layer returns its outputs after every step, and the state
-# after the last one, with which reading can go on.
+# ``Embedding`` has a vector for each character, ``LSTM`` reads the vectors in order, and ``Dense`` computes a logit for
+# each possible next character. The recurrent layer returns its output after every step, and its state after the last
+# step. Pass the state to the next call to continue reading.
 
 
 class Writer(nn.Module):
-    """Says at each character of a text what may come next."""
+    """Predicts the next character at each character of a text."""
 
     def __init__(self, characters, hidden, rng):
         self.vectors = nn.Embedding(characters, 16, rng=rng)
@@ -70,9 +69,9 @@ print(model)
 # Training
 # --------
 #
-# A step takes 16 pieces of the text, 32 characters each. The targets are the same pieces, one character on. The
-# loss wants a row for each prediction, so rows and steps become one axis. Gradients through time are now and then
-# very long; those are scaled down.
+# A step takes 16 pieces of the text, 32 characters each. The targets are the same pieces, one character later. The loss
+# needs a row for each prediction, so rows and steps become one axis. Gradients through time are sometimes very large;
+# these are scaled down.
 
 optimizer = optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
 loss_function = nn.CrossEntropyLoss()
@@ -106,8 +105,8 @@ with mf.Profiler(model, name="characters") as profiler:
 # Writing
 # -------
 #
-# The model reads a beginning, and then, again and again, a character drawn from what it thinks comes next. The
-# state is all that it remembers.
+# The model reads a beginning. Then, again and again, the example draws a character from the predicted probabilities, and
+# the model reads it. Between two calls the model keeps only the state.
 
 
 def write(beginning, length, temperature=0.5):
@@ -131,13 +130,13 @@ print(f"known words: {np.mean([word in words for word in written]):.0%}")
 # What the backward pass costs
 # ----------------------------
 #
-# The walk through time is one node of the graph, however long the pieces: the nodes of ``memory`` would be as many
-# for a thousand characters. Its operations would not.
+# The recurrence is one node of the graph for pieces of any length: for a thousand characters ``memory`` would have the
+# same number of nodes, but more operations.
 
 print(profiler.report())
 
 # %%
-# A figure, if Matplotlib is there: the loss, and where the backward time goes.
+# A figure, if Matplotlib is installed: the loss, and the backward time of each layer.
 
 try:
     import matplotlib.pyplot as plt

@@ -2,8 +2,8 @@
 Logistic regression by Newton's method
 ======================================
 
-Gradient descent knows the slope. Newton's method knows the curvature too, which ``mf.hessian`` computes for any
-function that is written in NumPy. For a convex loss of a few dozen parameters it reaches the optimum to the last
+Gradient descent uses the slope. Newton's method also uses the curvature, which ``mf.hessian`` computes for any function
+that is written in NumPy. For a convex loss of a few dozen parameters Newton's method reaches the optimum to the last
 digits in about ten steps.
 """
 
@@ -11,11 +11,11 @@ digits in about ten steps.
 # The loss
 # --------
 #
-# The data are tumours with 30 measured features each, malignant or benign. A logistic regression gives each row a
-# score ``z = x @ w + b``, and the probability ``1 / (1 + exp(-z))``. Its loss is the cross-entropy of the labels,
-# summed, and a penalty on ``w`` that keeps the weights small; this is scikit-learn's loss at ``C=1``.
+# The data are tumours with 30 measured features each, malignant or benign. A logistic regression computes for each row a
+# score ``z = x @ w + b``, and the probability ``1 / (1 + exp(-z))``. Its loss is the sum of the cross-entropy of the
+# labels and a penalty that keeps ``w`` small. This is scikit-learn's loss at ``C=1``.
 #
-# The parameters are one array of 31 numbers, the last of which is ``b``.
+# The parameters are one array of 31 numbers; the last one is ``b``.
 
 import time
 
@@ -41,7 +41,7 @@ gradient, curvature = mf.grad(loss), mf.hessian(loss)
 print(f"parameters {w.size}, gradient {gradient(w).shape}, Hessian {curvature(w).shape}")
 
 # %%
-# It is what the formula says, ``X.T @ diag(p (1 - p)) @ X`` and the penalty, which nobody had to derive.
+# The Hessian agrees with the formula ``X.T @ diag(p (1 - p)) @ X`` plus the penalty. You need not derive the formula.
 
 p = 1 / (1 + np.exp(-X @ w))
 by_hand = (X.T * (p * (1 - p))) @ X + np.diag(penalized)
@@ -52,10 +52,10 @@ print(f"Hessian by hand: relative difference {error:.0e}")
 # Newton's method
 # ---------------
 #
-# Near ``w`` the loss is almost the parabola that has its slope and its curvature there. A step goes to the bottom
-# of that parabola: solve ``H d = -g``, and go ``d``. Where the parabola is a poor picture the step may be too long;
-# it is halved until the loss falls enough. Watch the length of the gradient: close to the optimum each step
-# squares it, so the number of right digits doubles.
+# Near ``w`` the loss is close to the parabola with the same slope and curvature. A step goes to the minimum of this
+# parabola: solve ``H d = -g``, and add ``d``. If the parabola is a poor approximation, the step may be too long, so the
+# example halves it until the loss decreases enough. Look at the length of the gradient: close to the optimum each step
+# squares it, so the number of correct digits doubles.
 
 began = time.perf_counter()
 history = []
@@ -73,8 +73,8 @@ for step in range(20):
 seconds = time.perf_counter() - began
 
 # %%
-# Gradient descent goes a long way in the same time, and is not there yet. The step is the largest that is sure to
-# go down: one over the largest curvature that the loss can have.
+# Gradient descent takes many more steps and is still far from the optimum. Its step size is the largest that guarantees a
+# decrease: one over the largest curvature that the loss can have.
 
 v = np.zeros_like(w)
 rate = 1 / np.linalg.eigvalsh(0.25 * X.T @ X + np.diag(penalized)).max()
@@ -87,10 +87,10 @@ print(f"Newton: {len(history) - 1} steps, gradient {history[-1][1]:.0e}")
 print(f"gradient descent: {len(slopes)} steps, gradient {slopes[-1]:.0e}")
 
 # %%
-# Beside scikit-learn
-# -------------------
+# Comparison with scikit-learn
+# ----------------------------
 #
-# The optimum is one point, so two programs that find it agree in all digits that they were asked for.
+# The optimum is one point, so two programs that find it agree in all digits of their tolerance.
 
 from sklearn.linear_model import LogisticRegression
 
@@ -103,8 +103,9 @@ print(f"training accuracy: {np.mean((X @ w > 0) == y):.1%}")
 # When the Hessian is too large
 # -----------------------------
 #
-# The Hessian of P parameters has P² entries and takes P walks. ``mf.hvp`` multiplies it with a vector for the price
-# of about three gradients, and never builds it. Conjugate gradients need no more than that to solve for the step.
+# The Hessian of P parameters has P² entries and takes P backward passes. ``mf.hvp`` computes its product with a vector in
+# the time of about three gradients, without the Hessian itself. The method of conjugate gradients needs only such
+# products to solve for the step.
 
 
 def solve(product, b, tolerance=1e-12):
@@ -130,7 +131,7 @@ print(
 )
 
 # %%
-# A figure, if Matplotlib is there.
+# A figure, if Matplotlib is installed.
 
 try:
     import matplotlib.pyplot as plt

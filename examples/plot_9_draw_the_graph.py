@@ -2,17 +2,16 @@
 Seeing the graph
 ================
 
-``mf.draw(loss)`` draws the graph that ``loss.backward()`` is about to walk: every op, grouped by the layer that
-recorded it, with its number in the order in which backward visits the nodes. It needs no other program, and
-no other package.
+``mf.draw(loss)`` draws the graph of a loss: every op, grouped by the layer that recorded it, and numbered in the order in
+which ``loss.backward()`` visits the nodes. It needs no other program and no other package.
 """
 
 # %%
 # A classifier
 # ------------
 #
-# One step of a network for handwritten digits. The drawing has to be made before ``backward``, which frees the
-# graph as it goes. Passing the model adds the kinds of the layers to their names.
+# This is one step of a network for handwritten digits. Draw the graph before ``backward``, which frees it. If you pass the
+# model, the drawing shows the types of the layers next to their names.
 
 import numpy as np
 
@@ -28,20 +27,21 @@ drawing
 # %%
 # How to read it:
 #
-# - A box with square corners is an op, one node of the graph: its name, the shape of its output, and its number.
-#   Backward visits 1 first, the newest, and then each node once all that used it has been visited.
-# - Round ends: a parameter. Pointed ends: another leaf that gets a gradient. Dashes: data that needs none, but that
-#   a derivative rule saved; the loss keeps the labels, and a ``Dense`` keeps its input, for the weight's gradient.
-# - Arrows show values going forward. Gradients go back along each of them, and along nothing else.
-# - Rest the pointer on an op to see how many bytes it saved.
+# - A box with square corners is an op, one node of the graph, with its name, the shape of its output, and its number.
+#   Backward visits number 1 first, the newest node, and each node after all nodes that use its output.
+# - Round ends are a parameter. Pointed ends are another leaf that gets a gradient. A dashed box is data that needs no
+#   gradient, but that a derivative rule saved: the loss saves the labels, and a ``Dense`` saves its input for the gradient
+#   of its weight.
+# - Arrows show the values of the forward pass. The gradients go back along the arrows.
+# - Move the pointer over an op to see how many bytes it saved.
 #
 # The counts below the drawing are those of the profiler's report: N op nodes, E edges, P trainable numbers.
-# ``print`` lists the same graph in a terminal, in the order of the walk.
+# ``print`` lists the same graph in a terminal, in the order of the backward pass.
 
 print(drawing)
 
 # %%
-# What the walk relies on can be read off: no value flows to an op with a higher number.
+# The drawing shows why this order works: no value flows to an op with a higher number.
 
 for op in drawing.picture.ops:
     sources = [drawing.picture.ops[k].number for k in op.inputs if k < len(drawing.picture.ops)]
@@ -52,8 +52,8 @@ print("each op is visited before all that it used")
 # A weight that is used twice
 # ---------------------------
 #
-# An autoencoder that decodes with the transposed weight of its encoder, and a block that adds its input to its
-# output. The weight has two arrows, and the values that skip something run in a lane beside it.
+# Here is an autoencoder that decodes with the transposed weight of its encoder, and a block that adds its input to its
+# output. The weight has two arrows. A value that skips layers runs in a lane next to them.
 
 
 class Skip(nn.Module):
@@ -82,7 +82,7 @@ mf.draw(loss, model)
 # Without layers
 # --------------
 #
-# Any Tensor will do. Here a loss written by hand, drawn from left to right:
+# You can draw the graph of any Tensor. Here is a loss without layers, drawn from left to right:
 
 rng = np.random.default_rng(0)
 X, y = rng.normal(size=(50, 3)), rng.normal(size=50)
@@ -92,14 +92,14 @@ loss = np.mean((X @ w + b - y) ** 2)
 mf.draw(loss, direction="LR")
 
 # %%
-# ``drawing.save("graph.svg")`` writes a picture for a browser, on a light or a dark ground as the reader's system
-# is set; ``drawing.save("graph.dot")`` writes the language of Graphviz. Both are texts, ``drawing.svg`` and
-# ``drawing.dot``. Of the latter, the edges:
+# ``drawing.save("graph.svg")`` writes a picture for a browser, in the light or dark mode of the reader's system.
+# ``drawing.save("graph.dot")`` writes the language of Graphviz. Both are also texts, ``drawing.svg`` and ``drawing.dot``.
+# Here are the edges of the second one:
 
 print(*(line for line in drawing.dot.splitlines() if "->" in line), sep="\n")
 
 # %%
-# After ``backward`` there is nothing left to draw, and the error says what to do:
+# After ``backward`` the graph is freed. The error says what to do:
 
 loss.backward()
 try:

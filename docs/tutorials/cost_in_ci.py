@@ -2,15 +2,15 @@
 Backward cost in CI
 ===================
 
-A model can become slower without any test failing. Seconds make a bad test: the machine that runs it is never the
-same. Counts make a good one: how many nodes a step records, how many operations its backward pass takes and how many
-bytes it keeps are the same everywhere, each time. This page writes such a test, breaks it, and then compares two
-profiles the way a pull request would.
+A model can become slower although all tests pass. Seconds make a bad test, because they differ from machine to machine
+and from run to run. Counts make a good test: the number of nodes of a step, of operations in its backward pass, and of
+bytes that it keeps are the same on every machine. On this page you write such a test, break it, and compare two profiles
+as in a pull request.
 """
 
 # %%
-# A test that holds still
-# -----------------------
+# A stable test
+# -------------
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def test_cost():
 test_cost()
 
 # %%
-# What to expect in it? Run it once with a wrong number, look whether what it says is right, and copy it.
+# To find the numbers, run the test once with wrong ones. Check the numbers in its message, and copy them.
 
 try:
     assert_cost(model(), X, y, nn.CrossEntropyLoss(), flops=0, saved_bytes=0)
@@ -40,10 +40,10 @@ except AssertionError as error:
     print(error)
 
 # %%
-# Somebody changes the model
-# --------------------------
+# A change of the model
+# ---------------------
 #
-# The activation is now written out by hand. It computes the same, and the tests of values all pass.
+# The activation is now written by hand. It computes the same values, so all tests of values pass.
 
 
 class ByHand(nn.Module):
@@ -62,19 +62,19 @@ except AssertionError as error:
     print(error)
 
 # %%
-# Three nodes where there was one, and the arrays that they keep. The test says so before anyone waits for it.
+# The layer now has three nodes in place of one, and keeps their arrays. The test reports it at once.
 #
 # In a pull request
 # -----------------
 #
-# In a workflow the profile of the main branch is kept, and the one of the branch is compared with it::
+# In a workflow keep the profile of the main branch, and compare the profile of the pull request with it::
 #
 #     microfw profile digits --quiet --json branch.json
 #     microfw compare main.json branch.json --fail-above 10% --markdown comment.md
 #
-# It ends with 1 if a count grew by more than 10 %, or if a layer's share of the step really did. It does not compare
-# seconds, since the two runs were not made on one machine at one time. Where it should, ``--rerun`` makes both runs
-# again, alternately. The same in Python:
+# The command exits with code 1 if a count grew by more than 10 %, or if a layer's share of the step really grew by more
+# than 10 %. It does not compare seconds, because the two runs were not on the same machine at the same time. To compare
+# seconds, add ``--rerun``, which runs both again in turns. The same in Python:
 
 
 def profile(model):

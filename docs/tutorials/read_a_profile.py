@@ -2,16 +2,16 @@
 Read a profile and make a model cheaper
 =======================================
 
-A model is too slow, or too large. Where does its backward pass go, what would help, and did it? This page
-profiles a model with a mistake in it, finds the mistake in the report, mends it, and checks the gain, in counts, which
-are the same on every machine, and in seconds, which are not.
+Your model is too slow, or too large. Where does its backward pass spend time, and what makes it cheaper? On this page you
+profile a model with a mistake, find the mistake in the report, fix it, and check the gain: in counts, which are the same
+on every machine, and in seconds, which are not.
 """
 
 # %%
 # A model with a mistake
 # ----------------------
 #
-# It reads digits. Somebody was generous with the middle layer.
+# The model reads digits. Its middle layer is much wider than it needs to be.
 
 import numpy as np
 
@@ -28,7 +28,7 @@ def wide(rng):
 
 
 def run(make, epochs=3, name=""):
-    """Train a fresh model; return its profile and how well it reads the digits it has not seen."""
+    """Train a new model; return its profile, and its accuracy on the test digits."""
     rng = np.random.default_rng(0)
     model = make(rng)
     profiler = mf.Profiler(name=name)
@@ -46,21 +46,22 @@ print(f"accuracy: {accuracy:.1%}")
 # Read the layers from right to left
 # ----------------------------------
 #
-# *Saved* is what forward keeps because a derivative needs it, *reuse* how often a step uses each weight, *FLOP* is the
-# work, *share* is the time. Dense layers use a weight once for each row, so *FLOP/P* is about the same in all of them:
-# here the cost of a layer is its number of parameters. The same, sorted:
+# *Saved* is the memory that forward keeps for the derivatives, *reuse* the number of products in which a step uses each
+# weight, *FLOP* the number of operations, and *share* the share of the time. Dense layers use each weight once for each
+# row, so *FLOP/P* is about the same in all of them, and the cost of a layer is proportional to its number of parameters.
+# The same table, sorted:
 
 print(before.report(by="layer", sort="backward", max_rows=3))
 
 # %%
-# The page says it in a picture: ``before.save("wide.html")`` writes it, and so does
-# ``microfw report wide.json --html wide.html``. Here is matplotlib's:
+# ``before.save("wide.html")`` and ``microfw report wide.json --html wide.html`` write a page with pictures. Here is the
+# figure that Matplotlib draws:
 
 figure = before.plot()
 
 # %%
-# In numbers: how much of the work and of the memory hangs on the 512 units in the middle, in the layer that makes them,
-# the ReLU after it, and the layer that reads them?
+# In numbers: how much of the operations and of the memory belongs to the 512 units in the middle? They belong to three
+# layers: the one that computes them, the ReLU after it, and the one that reads them.
 
 step = before.total()
 middle = [row for row in step.layers() if row.layer in ("2", "3", "4")]
@@ -69,10 +70,10 @@ saved = sum(row.saved_bytes for row in middle) / step.sum().saved_bytes
 print(f"{flops:.0%} of the operations of backward, {saved:.0%} of the bytes saved for it")
 
 # %%
-# Mend it
-# -------
+# Fix the mistake
+# ---------------
 #
-# An eighth of the width should do.
+# An eighth of the width is enough.
 
 
 def narrow(rng):
@@ -88,17 +89,17 @@ print(f"accuracy: {accuracy:.1%} before, {narrow_accuracy:.1%} after")
 # Did it help?
 # ------------
 #
-# Counts first: they are exact. Seconds only of runs made alternately, round by round, for a machine is faster now and
-# slower then.
+# Compare counts first, because they are exact. Compare seconds only between runs in turns, round by round, because the
+# speed of a machine changes with time.
 
 a, b = mf.profiler.alternate(lambda: run(wide, name="wide")[0], lambda: run(narrow, name="narrow")[0], rounds=10)
 found = mf.profiler.compare(a, b)
 print(found)
 
 # %%
-# What stands behind *Real* has an interval that leaves zero out, and is large enough to matter. The layers that were
-# not touched should not be among the large changes; a little faster they may be, since smaller arrays leave more
-# room in the cache.
+# The changes after *Real* have an interval that excludes zero, and are large enough to matter. Layers that you did not
+# change should not be among the large changes. They may be a little faster, because smaller arrays leave more room in the
+# cache.
 
 work = {c.what: c for c in found.counts if not c.layer}
 assert work["flops_backward"].change < -0.7

@@ -2,17 +2,18 @@
 Searches on a cluster
 =====================
 
-A search fits many networks that have nothing to do with each other. joblib hands these fits to whatever engine it is
-given: processes of this machine, or the workers of a Dask cluster. Nothing of the estimators changes, and the profiles
-of all fits still arrive in one report. You should know scikit-learn's ``GridSearchCV``; reading takes five minutes.
+A search fits many independent networks. joblib runs these fits in processes of this machine, or on the workers of a
+Dask cluster. The estimators are the same in both cases, and one report has the profiles of all fits. You should know
+scikit-learn's ``GridSearchCV``; reading takes five minutes.
 """
 
 # %%
 # The search
 # ----------
 #
-# Six networks for handwritten digits, each fitted three times. The profiler is one of the callbacks of scikit-learn's
-# protocol: the search copies the network, and its copies share what was set.
+# Six networks for handwritten digits, each fitted three times.
+
+import tempfile
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -23,9 +24,7 @@ from sklearn.preprocessing import StandardScaler
 import microfw as mf
 
 X, y = load_digits(return_X_y=True)
-profiler = mf.Profiler()
 network = mf.estimators.NeuralClassifier(optimizer="sgd", max_iter=8, batch_size=64, random_state=0)
-network.set_callbacks(profiler)
 grid = {
     "neuralclassifier__hidden_layer_sizes": [(16,), (64,), (64, 64)],
     "neuralclassifier__learning_rate": [0.03, 0.1],
@@ -33,14 +32,28 @@ grid = {
 search = GridSearchCV(make_pipeline(StandardScaler(), network), grid, cv=3)
 
 # %%
+# A folder for the profiles
+# -------------------------
+#
+# The profiler is a callback of the network. The search copies the network for each fit, and the copies share the
+# callback. A fit in another process cannot reach this profiler: it writes its profile into one file of a folder, and
+# ``profiler.fits`` reads the files. Here the folder is a temporary one. For workers on other machines, choose a folder
+# that all machines share, at the same path.
+#
+# The guard is needed because each worker imports this file, and only the main process may run the search.
+
+if __name__ == "__main__":
+    folder = tempfile.TemporaryDirectory()
+    profiler = mf.Profiler(folder=folder.name)
+    network.set_callbacks(profiler)
+
+# %%
 # Two workers
 # -----------
 #
-# Dask starts the workers; ``LocalCluster`` starts them on this machine, one thread each, since a small network gains
-# nothing from a second one. With ``Client("tcp://…")`` they are those of a cluster that runs already. Within
-# ``joblib.parallel_config("dask")`` every fit of the search goes to one of them.
-#
-# The guard is needed where processes are started: a worker imports this file, and must not start workers of its own.
+# ``LocalCluster`` starts two workers on this machine. One thread each is enough for a small network. To use a cluster
+# that is already running, connect to it with ``Client("tcp://…")``. Inside ``joblib.parallel_config("dask")`` the
+# workers run every fit of the search.
 #
 # .. code-block:: console
 #
@@ -67,27 +80,34 @@ if __name__ == "__main__":
 # One report
 # ----------
 #
-# Each fit sent its profile home when it ended: to an inbox of this process, which a copy of the profiler finds by an
-# address and a key that it carries. On one machine that is a local socket. If workers run on others, say by which name
-# they reach this one, before the search: ``profiler.host = "login-node"``.
+# Each row is a fit. The last fit of the search trains the best network again on all rows, in this process.
 
 if __name__ == "__main__":
     print(profiler.report(epochs=4))
 
 # %%
-# A fit on a worker gives the weights that it gives here: the same seed, the same bits, if machine and NumPy are the
-# same. So a search that ran on a cluster can be looked into later, one fit at a time.
+# The files stay in the folder. ``load_fits`` reads them later, in another session too, and returns the fits of all
+# searches that used the folder.
 
 if __name__ == "__main__":
-    again = search.best_estimator_[-1]
-    total = profiler.fits[-1].session.total()
-    print(f"the kept network: {again.n_iter_} epochs, {np.size(again.loss_curve_)} losses")
+    fits = mf.profiler.load_fits(folder.name)
+    print(f"{len(fits)} profiles in the folder")
+
+# %%
+# The profile of a fitted network is also its attribute ``profile_``. With the same seed, machine and NumPy, a fit on a
+# worker gives the same bits as here, so you can repeat any fit of the search.
+
+if __name__ == "__main__":
+    best = search.best_estimator_[-1]
+    total = best.profile_.total()
+    print(f"the kept network: {best.n_iter_} epochs, {np.size(best.loss_curve_)} losses")
     print(f"its backward pass: {total.backward_ns / total.steps / 1e3:.0f} µs a step")
+    folder.cleanup()
 
 # %%
 # When a fit outgrows a machine
 # -----------------------------
 #
-# A search is many small fits. One fit whose data are too many for a machine is split otherwise: each rank of MPI has
+# A search is many small fits. If the data of one fit are too large for a machine, split the fit: each rank of MPI has
 # the whole network and a part of the rows, and the gradients are averaged before each step. See
 # ``microfw.optim.DataParallel``, and the guide *From scikit-learn's MLP to microfw*.

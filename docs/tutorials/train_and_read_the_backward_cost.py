@@ -2,31 +2,30 @@
 Train a model and read what its backward pass costs
 ===================================================
 
-Backpropagation is often explained in one sentence: *it computes all derivatives in about N + P steps,
-where going without the graph would take about N × P.* This page trains a network, counts N and P on it, and
-checks every part of that sentence, the fine print included.
+Backpropagation is often explained in one sentence: *it computes all derivatives in about N + P steps; without the graph
+this takes about N × P.* On this page you train a network, count its N and P, and check every part of the sentence.
 
-You need to know what a derivative is and to read a little Python. It takes a quarter of an hour. The page is
-a script; take it, and put a model of your own in.
+You need to know what a derivative is, to read a little Python, and a quarter of an hour. The page is a script, so you can
+run it with your own model.
 
 .. admonition:: Common misreadings
 
-   - **"N is the number of neurons."** No: N is the number of nodes of the graph of computations. A neuron is
-     several of them: its dot product, its bias, its activation.
+   - **"N is the number of neurons."** No: N is the number of nodes in the graph of computations. A neuron has several
+     nodes: its dot product, its bias, its activation.
    - **"P is the number of features."** No: P is the number of trainable scalars, the entries of all weights
      and biases. The features are constants; no derivative is computed for them.
-   - **"The derivatives are computed in the forward pass."** No: forward computes values, and keeps some of
-     them. Derivatives are computed on the way back.
-   - **"N × P is what other methods cost."** It is an upper bound. Whoever shares less than backpropagation
-     still need not redo everything.
+   - **"The derivatives are computed in the forward pass."** No: the forward pass computes values, and saves some of
+     them. The backward pass computes derivatives.
+   - **"N × P is what other methods cost."** No: N × P is an upper bound. Other methods need not compute everything
+     again for each parameter.
 """
 
 # %%
 # Train
 # -----
 #
-# The data are scikit-learn's digits, 64 pixels each. The profiler is attached as a hook. To count it does not
-# estimate: the engine tells it of each op as it runs, and of each node as it is walked backward.
+# The data are scikit-learn's digits, 64 pixels each. The profiler is one of the Trainer's hooks. Its counts are no
+# estimates: the engine notifies the profiler of each op and of each derivative rule that runs.
 
 import numpy as np
 
@@ -35,7 +34,7 @@ from microfw import nn, optim
 
 rng = np.random.default_rng(0)
 train, test = mf.data.load("digits", rng=0)
-rows = 32 * (len(train) // 32)  # whole batches only, so that every step is of one size
+rows = 32 * (len(train) // 32)  # full batches only, so that all steps have the same size
 train = mf.data.Dataset(train.X[:rows], train.y[:rows])
 
 model = nn.Sequential(nn.Dense(64, 64, rng=rng), nn.ReLU(), nn.Dense(64, 10, rng=rng))
@@ -51,8 +50,7 @@ history = trainer.fit(train, epochs=8, batch_size=32, validation=test, rng=rng, 
 print(f"test accuracy: {history[-1]['val_accuracy']:.1%}")
 
 # %%
-# On the command line ``microfw profile digits --epochs 8`` does much the same. This is the report that this page
-# explains:
+# The command ``microfw profile digits --epochs 8`` does nearly the same. This page explains the following report:
 
 print(profiler.report())
 
@@ -60,9 +58,9 @@ print(profiler.report())
 # N: a neuron is several nodes
 # ----------------------------
 #
-# Take one neuron with three inputs, ``tanh(w · x + b)``, and compute it number by number. Each operation on
-# numbers is a node. The profiler counts them. So that it sees a step, the neuron gets an optimizer, and its output
-# stands in for a loss.
+# Take one neuron with three inputs, ``tanh(w · x + b)``, and compute it number by number. Each operation on numbers is a
+# node, and the profiler counts the nodes. The profiler counts by steps, so the neuron gets an optimizer, and its output
+# is the loss.
 
 features = [0.5, -1.0, 2.0]
 weights = [nn.Parameter(w) for w in (0.1, 0.2, 0.3)]
@@ -83,12 +81,12 @@ for row in one_neuron.rows:
 print(f"neurons 1, features {len(features)}, N {one_neuron.sum().nodes}, P {one_neuron.parameters}")
 
 # %%
-# One neuron, and yet N counts the products, the sums and the activation. P counts the weights and the bias.
+# For one neuron N counts the products, the additions and the activation. P counts the weights and the bias.
 #
-# A framework does not compute number by number. It has nodes for whole arrays: the dot products and biases of a
-# layer's every neuron, on every row of the batch, are one node. So there are two honest ways to count, and the
-# report shows both, never mixed: **in tensors** (op nodes, and parameter arrays) and **in scalars** (the scalar
-# operations in those nodes, and trainable numbers).
+# A framework does not compute number by number. Its nodes are operations on whole arrays: one node has the dot products
+# and biases of all neurons in a layer, for all rows of the batch. So you can count in two ways. The report shows both and
+# never mixes them: **in tensors** (op nodes, and parameter arrays) and **in scalars** (the scalar operations in these
+# nodes, and trainable numbers).
 
 total = profiler.session.total()
 steps = total.observed
@@ -100,14 +98,14 @@ print(f"in scalars: N = {N_scalars:,}, P = {P_scalars:,}")
 print(f"P from the model itself: {sum(p.size for p in model.parameters()):,}")
 
 # %%
-# In scalars N grows with the batch, for each row is computed anew. P does not.
+# In scalars N grows with the batch, because the model computes each row separately. P does not grow.
 #
 # Forward computes no derivative
 # ------------------------------
 #
-# The forward pass applies each op once and reads each parameter: about N + P steps. It computes values, and it
-# keeps those that the derivatives will need (the column *saved*). To watch it, here is an op that says when its
-# value is computed, and when its derivative is. Its output is then used three times.
+# The forward pass applies each op once and reads each parameter: about N + P steps. It computes values, and saves those
+# that the derivatives need (the column *saved*). To observe this, here is an op that prints a line when its value is
+# computed, and another one when its derivative is computed. The example uses its output three times.
 
 
 def derivative(g):
@@ -117,7 +115,7 @@ def derivative(g):
 
 @mf.op(vjp=derivative)
 def spoken(x):
-    """Pass a number on, and say so."""
+    """Return a copy of a number, and print a line."""
     print("    its value is computed")
     return x.copy()
 
@@ -134,12 +132,12 @@ print("gradient:", x.grad)
 # Backward visits each node once
 # ------------------------------
 #
-# From the loss, the walk goes back over the nodes, newest first. A node is visited when everything that used its
-# output has been visited; then its gradient is complete, its rule is called, once, and the result is passed on.
-# Nothing is differentiated twice, however many paths lead through a node.
+# The backward pass starts at the loss and visits the nodes, the newest first. It visits a node after all nodes that use
+# its output. Then the gradient of the node is complete, the pass calls the node's rule once, and passes the result on.
+# So it differentiates nothing twice, for any number of paths through a node.
 #
-# To see why that matters, double a number again and again. With each doubling the number of paths from the end
-# back to the start doubles. The number of rules called grows by one.
+# To see why this matters, double a number repeatedly. Each doubling doubles the number of paths from the end to the start,
+# and increases the number of rules called by one.
 
 start = nn.Parameter(1.0)
 optimizer = optim.SGD([start], lr=1e-12)
@@ -156,14 +154,14 @@ for doublings in (1, 2, 10, 40):
     print(f"{doublings:2} doublings: {paths:,} paths, {counted.rules} rules called, gradient {start.grad:,.0f}")
 
 # %%
-# The gradient is right, since shares that arrive over different paths are added up before the node is
-# visited. That is all there is to backpropagation's thrift.
+# The gradient is right, because the pass adds up the contributions of all paths before it visits the node. This is why
+# backpropagation needs so few steps.
 #
 # N + P
 # -----
 #
-# So one backward pass calls one rule for each of the N nodes, and adds gradients into P arrays. That is N + P,
-# and in this model nothing is shared, so each array is added to once:
+# So one backward pass calls one rule for each of the N nodes, and adds gradients to P arrays. That is N + P. This model
+# uses each array once, so the pass adds to each array once:
 
 rules, added = step.rules // steps, step.accumulated // steps
 print(f"N + P = {N} + {P} = {N + P}")
@@ -171,12 +169,12 @@ print(f"counted: {rules} rules called + {added} gradients added = {rules + added
 assert (rules, added) == (N, P)
 
 # %%
-# It is a cap for a model that uses each parameter once. What does not lead to the loss, or needs no gradient
-# because it is frozen or data, is not visited, and the count is lower. A parameter that is used several times
-# gets as many shares, and each share more is one addition more.
+# For a model that uses each parameter once, N + P is an upper bound. The pass does not visit nodes that do not lead to the
+# loss, or that need no gradient because they are frozen or data; then the count is lower. If a model uses a parameter
+# several times, each further use adds one addition.
 #
-# Counted in scalars the sum is of the same size, but no longer exact, since a derivative may take another number
-# of operations than the value: a product of two matrices, for one, has two products as its derivatives.
+# Counted in scalars the sum has the same size, but is not exact, because a derivative can take more operations than the
+# value. For example, a product of two matrices has two products as its derivatives.
 
 backward_scalars = step.flops_backward // steps
 print(f"N + P in scalars: {N_scalars + P_scalars:,}")
@@ -184,22 +182,22 @@ print(f"operations of one backward pass: {backward_scalars:,}")
 print(f"{backward_scalars / (N_scalars + P_scalars):.2f} times as many")
 
 # %%
-# The cost of a backward pass is a small multiple of the forward's, *whatever P is*. That is the claim that
-# holds in general; the sum N + P is its simplest form.
+# The cost of a backward pass is a small multiple of the cost of the forward pass, *for any P*. This is true in general;
+# the sum N + P is its simplest form.
 #
 # Without the graph: N × P, as a bound
 # ------------------------------------
 #
-# Without a graph each derivative is computed on its own. Central or forward differences change one
-# parameter and compute everything again: N operations for each of P parameters.
+# Without a graph you compute each derivative separately. Central or forward differences change one parameter and compute
+# everything again: N operations for each of P parameters.
 
 print(f"N × P in scalars: {N_scalars * P_scalars:,}")
 print(f"{N_scalars * P_scalars / backward_scalars:,.0f} times the backward pass")
 
 # %%
-# This is a product of two counts, not something that was run, which is why the report labels it *predicted*. And it
-# is an upper bound. To change a weight of the last layer does not change the first layer's output, so who is
-# careful computes only what comes after the parameter. On this model:
+# This is a product of two counts, and was not run, so the report labels it *predicted*. It is also an upper bound: a
+# weight of the last layer does not change the output of the first layer, so it is enough to compute again what comes
+# after the parameter. For this model:
 
 layers = total.layers()  # in the order in which they ran
 careful = 0
@@ -228,10 +226,10 @@ axes.invert_yaxis()
 plt.show()
 
 # %%
-# How far N × P is from the truth depends on the model; that
-# the one grows with the product and the other with the sum does not.
+# The distance between N × P and the real count depends on the model. For every model one grows with the product, and the
+# other with the sum.
 #
-# The two give the same derivatives. Here is one weight, by differences, with one forward pass for each side:
+# Both methods give the same derivatives. Here is one weight, by differences, with one forward pass for each side:
 
 double = nn.Sequential(nn.Dense(64, 64, rng=1), nn.ReLU(), nn.Dense(64, 10, rng=2)).astype(np.float64)
 X, y = train.X[:32].astype(np.float64), train.y[:32]
@@ -251,23 +249,23 @@ print(f"by the graph {weight.grad[20, 3]:.9f}, by differences {(sides[0] - sides
 # Reading the report, column by column
 # ------------------------------------
 #
-# **Epochs.** *forward* is the time in the model and the loss, *backward* that in ``loss.backward()``, *update*
-# that in ``optimizer.step()``, *data* what passes between one step and the next, and *total* the whole epoch,
-# validation included. *bwd/fwd* is the ratio of their times, *in FLOP* that of their operations, and *3F-F1* says
-# whether the matrix products are as many as a law has it: the last section but one counts them.
+# **Epochs.** *forward* is the time in the model and the loss, *backward* the time in ``loss.backward()``, *update* the
+# time in ``optimizer.step()``, *data* the time between one step and the next, and *total* the time of the whole epoch with
+# validation. *bwd/fwd* is the ratio of the times, *in FLOP* the ratio of the operations. *3F-F1* shows whether the number
+# of matrix products matches the formula 3F − F₁; a section below explains it.
 #
-# **Counts.** The sums of the sections above, for one step, in tensors and in scalars. *E* is the number of edges
-# along which a gradient went, from a node to one of its inputs.
+# **Counts.** The sums of the sections above, for one step, in tensors and in scalars. *E* is the number of edges with a
+# gradient, from a node to one of its inputs.
 #
-# **Layers.** A row for each layer, per step. *nodes* and *P* are its own. The first *forward* and *backward* are
-# times; a layer's backward time is that of its own nodes, measured in the engine. *share* is its share of the
-# backward pass. The second *forward* and *backward* are operations, a multiply-add counted as two. *FLOP/P* is
-# what one trainable number costs in a step, and *reuse* how often a step uses each weight in a product: in a dense
-# layer once for each row of the batch. *saved* is what was kept for the way back, each array counted where it was
-# kept first: a layer whose input another layer has kept already shows 0.
+# **Layers.** One row for each layer, per step. *nodes* and *P* are those of the layer. The first *forward* and *backward*
+# are times; the backward time of a layer is the time of its nodes, measured in the engine. *share* is the layer's share of
+# the backward pass. The second *forward* and *backward* are operations; a multiply-add counts as two. *FLOP/P* is the
+# number of operations for one trainable number. *reuse* is the number of products in which a step uses each weight: in a
+# dense layer one for each row of the batch. *saved* are the bytes kept for the backward pass. Each array counts where it
+# was kept first, so a layer whose input an earlier layer has kept shows 0.
 #
-# *The walk itself* is what is left: ``backward`` as a whole is timed apart from its nodes, and the time that no
-# node accounts for is spent between them. So nothing is left out and nothing is counted twice:
+# The row before the total is the rest of the time: ``backward`` as a whole has its own clock, and the time that belongs to no node is
+# spent between the nodes. So the rows together are the whole backward time, and count nothing twice:
 
 for row in total.layers():
     print(f"{row.layer:17} {row.backward_ns:11,} ns")
@@ -276,14 +274,14 @@ print(f"{'backward':17} {total.backward_ns:11,} ns")
 assert total.untagged_backward_ns >= 0
 
 # %%
-# The profile itself takes time. The last lines of the report say how much it took on this machine.
+# Profiling takes time, too. The last lines of the report have the cost on this machine.
 #
 # Backward / forward
 # ------------------
 #
-# A rule of thumb says that backward costs twice as much as forward. Each matrix product of the forward pass needs
-# two on the way back: one for the weight's gradient, one for the gradient with respect to the layer's input. But
-# the input of the *first* layer is data, of which no gradient is wanted. In a small network that is a large part:
+# A rule of thumb says that backward costs twice as much as forward. Each matrix product of the forward pass needs two in
+# the backward pass: one for the gradient of the weight, one for the gradient of the layer's input. But the input of the
+# *first* layer is data, which needs no gradient. In a small network this is a large part:
 
 print(f"in operations: {step.flops_backward / step.flops_forward:.2f}")
 print(f"in seconds:    {total.backward_ns / total.forward_ns:.2f}")
@@ -292,14 +290,14 @@ for row in total.layers():
         print(f"layer {row.layer}: {row.products_backward / row.products_forward:.0f} products back for one forward")
 
 # %%
-# Seconds do not follow operations in a model of this size. Calling NumPy costs as much as the arithmetic,
-# and checks of labels, shapes and NaN are made on the way forward.
+# In a model of this size, seconds do not follow operations. A call of NumPy takes as long as the arithmetic, and the
+# forward pass also checks labels, shapes and NaN.
 #
 # 3F − F₁
 # -------
 #
-# So the matrix products of a training step can be predicted: F operations forward, 2F backward, less F₁, which
-# the first layer spares. Predict them from the shapes alone, and compare with what the engine counted:
+# So you can predict the operations in matrix products of a training step: F forward and 2F backward, less F₁, which the
+# first layer does not need. Predict them from the shapes, and compare with the engine's count:
 
 batch = 32
 forward_products = {name: 2 * batch * w.shape[0] * w.shape[1] for name, w in model.named_parameters() if w.ndim == 2}
@@ -313,11 +311,11 @@ assert counted == 3 * F - F1
 # The limits of all this
 # ----------------------
 #
-# - N + P counts steps. How long one takes depends on its size: a node may be a scalar or a million of them. That
-#   is why times are measured, and not computed from counts.
-# - Backward buys its speed with memory: what forward *saved* has to be kept until then.
-# - The thrift is in derivatives of *one* output. For m outputs there are m walks, or forward mode
-#   (``mf.jvp``), which costs about a forward pass for each *input*.
+# - N + P counts steps. The time of a step depends on its size: a node may be one scalar or a million. So the report has
+#   measured times, not times computed from counts.
+# - Backpropagation is fast, but needs memory: it keeps the arrays that forward *saved* until the backward pass.
+# - Backpropagation is fast for derivatives of *one* output. For m outputs it takes m backward passes. Forward mode
+#   (``mf.jvp``) takes about one forward pass for each *input*.
 #
 # Exercises
 # ---------
@@ -325,6 +323,6 @@ assert counted == 3 * F - F1
 # Guess first, then run.
 #
 # 1. Make the batch four times as large. Which of N and P, in tensors and in scalars, change?
-# 2. Put a third ``Dense`` layer in. What becomes of *bwd/fwd* in operations, and why?
-# 3. Freeze the first layer with ``model[0].requires_grad_(False)``. What becomes of N, P, E and of 3F − F₁?
+# 2. Add a third ``Dense`` layer. How does *bwd/fwd* in operations change, and why?
+# 3. Freeze the first layer with ``model[0].requires_grad_(False)``. How do N, P, E and 3F − F₁ change?
 #    :ref:`sphx_glr_gallery_examples_plot_5_profile_your_own_loop.py` has the answer.

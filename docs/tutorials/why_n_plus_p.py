@@ -2,13 +2,13 @@
 Why N + P and not N × P
 =======================
 
-*With N computations and P parameters, backpropagation gets all P derivatives in about N + P steps. Whoever goes
-back from the result for each parameter anew needs up to N × P.* This page shows why: first on a graph of four nodes,
-by hand and with a counter on every node; then on a network that reads digits, with the same gradient computed in
-five ways, each of them really run; then on a convolution, whose parameters are few and work hard.
+*With N computations and P parameters, backpropagation computes all P derivatives in about N + P steps. Starting over
+for each parameter takes up to N × P steps.* This page shows why. First you work on a graph of four nodes, by hand and
+with a counter on every node. Then you compute the same gradient of a network that reads digits in five ways, and run
+each of them. Then comes a convolution, which uses each of its few parameters many times.
 
-You need to know the chain rule. It takes half an hour. Every number on the page was counted or measured when the page
-was built.
+You need to know the chain rule, and half an hour. Every number on the page was counted or measured when the page was
+built.
 """
 
 # %%
@@ -25,9 +25,8 @@ was built.
 #    c = a · b
 #    L = b + c     the result
 #
-# The computations are the nodes: N = 4. The parameters are P = 2. Going forward each node is computed once, and beside
-# its value we write down, for each of its inputs, the *local derivative*: how much the node moves if only that
-# input does.
+# The computations are the nodes: N = 4. The parameters are P = 2. The forward pass computes each node once. Next to its
+# value we write, for each of its inputs, the *local derivative*: how much the node changes if only this input changes.
 
 import time
 from collections import Counter
@@ -39,7 +38,7 @@ from microfw import nn
 
 
 def forward(u, v):
-    """Return the value of L, and each node's inputs with the local derivatives, in the order of computing."""
+    """Return the value of L, and each node's inputs with their local derivatives, in the order of computation."""
     a = u * v
     b = a + u
     c = a * b
@@ -59,19 +58,20 @@ for node, inputs in graph.items():
     print(node, "from", inputs)
 
 # %%
-# A local derivative is a number that can be read off the node: no derivative *of the result* has been computed yet.
+# You can read a local derivative off the node. No derivative *of the result* has been computed yet.
 #
 # Backpropagation
 # ---------------
 #
-# Let *g* of a node be the derivative of L with respect to it. For L itself g is 1. Everything else follows from one
-# rule: a node passes on, to each of its inputs, its own g times the local derivative, and what arrives at an input
-# over several ways is **added**. So that g is complete before it is passed on, the nodes are visited in the reverse
-# order of computing: whatever uses a value was computed after it.
+# Let *g* of a node be the derivative of L with respect to this node. For L itself g is 1. One rule gives all others:
+# each node passes its g times the local derivative to each of its inputs, and an input **adds** what it gets.
+#
+# A node must have its complete g before it passes it on. So the nodes are visited in the reverse order of computation:
+# every node that uses a value was computed after it.
 
 
 def backpropagate(graph, visits):
-    """Return the derivative of L by everything in the graph."""
+    """Return the derivative of L with respect to every node and parameter."""
     g = Counter({"L": 1.0})
     for node in reversed(graph):
         visits[node] += 1
@@ -90,9 +90,9 @@ print("visits:", dict(visits))
 # Do it with a pencil: g(c) = 1. Then g(b) = 1 + g(c) · a, and g(a) = g(b) + g(c) · b. At the end,
 # dL/dv = g(a) · u, and dL/du = g(a) · v + g(b).
 #
-# Each of the N nodes was visited once, although three of the values are used twice. Into the parameters three shares
-# were added, since *u* is used twice and *v* once. That makes a few more steps than N + P, and never more than twice
-# as many, if a node has at most two inputs:
+# Each of the N nodes was visited once, although three of the values are used twice. The parameters got three
+# contributions: *u* is used twice and *v* once. So there are a few more steps than N + P, but at most twice as many, if
+# each node has at most two inputs:
 
 N, P = len(graph), 2
 added = sum(parent in "uv" for inputs in graph.values() for parent in inputs)
@@ -101,15 +101,15 @@ print(f"N + P = {N} + {P} = {N + P}; steps = {sum(visits.values())} visits + {ad
 assert N + P <= steps <= 2 * (N + P)
 
 # %%
-# For each parameter anew
-# -----------------------
+# Starting over for each parameter
+# --------------------------------
 #
-# Now compute dL/du, throw everything away, and compute dL/dv. For one parameter only the nodes between it and the
-# result matter, its *chain*. So for each parameter find its chain, and walk back over that:
+# Now compute dL/du, discard everything, and compute dL/dv. For one parameter only the nodes between it and the result
+# matter: its *chain*. So for each parameter find its chain, and go back over the chain:
 
 
 def for_each_parameter(graph, visits):
-    """Return the derivatives, each by a walk of its own."""
+    """Return the derivatives, each from a separate backward pass."""
     derivatives = {}
     for parameter in "uv":
         chain = {parameter}
@@ -133,19 +133,18 @@ print("visits:", dict(visits_each), "together", sum(visits_each.values()))
 print("N × P =", N * P)
 
 # %%
-# In this graph both parameters stand at the beginning, so that both chains are the whole graph: the bound N × P is
-# reached. The walks have nearly everything in common, and that is what backpropagation uses: g(a), g(b) and
-# g(c) are the same numbers in each of them.
+# In this graph both parameters are at the beginning, so both chains are the whole graph, and the number of visits
+# reaches the bound N × P. The two passes compute the same g(a), g(b) and g(c). Backpropagation computes these once.
 #
 # Without order: along the paths
 # ------------------------------
 #
-# It can be worse. If each node passes a share on *as it arrives*, and does not wait for the others, then it is
-# visited once for each path that leads to it:
+# A method can take even more steps. If each node passes on each contribution *as soon as it arrives*, then it is visited
+# once for each path that leads to it:
 
 
 def along_paths(graph, visits, node="L", share=1.0, g=None):
-    """Return the derivatives by a recursion that remembers nothing."""
+    """Return the derivatives, computed by a recursion without memory."""
     g = Counter() if g is None else g
     g[node] += share
     if node in graph:
@@ -160,8 +159,8 @@ assert along_paths(graph, visits_paths)["u"] == g["u"]
 print("visits:", dict(visits_paths), "together", sum(visits_paths.values()))
 
 # %%
-# Two paths lead to *b*, three to *a*. Here that is little. But put such pieces one behind the other, and the paths
-# multiply, while the nodes only add up. The engine's own graph, with numbers that are doubled again and again:
+# Two paths lead to *b*, three to *a*. In a small graph these are few. In a chain of such graphs the numbers of paths
+# multiply, while the numbers of nodes add up. Here is a graph of the engine, with a number that is doubled repeatedly:
 
 from microfw.law.strategies import count_paths
 
@@ -173,13 +172,14 @@ for doublings in (1, 4, 16, 64):
     print(f"N = {doublings:2}, P = 1: {paths:,} paths, {recursion:,} visits by recursion")
 
 # %%
-# N × P is therefore not the worst that can happen to those who don't use the graph. It is the worst for those who
-# use it *once for each parameter*.
+# So N × P is not the worst case of all methods. It is the worst case of methods that go through the graph *once for
+# each parameter*.
 #
 # The same in the engine
 # ----------------------
 #
-# ``mf.profiler.law`` computes the gradient of a model by five strategies and counts. Here is the graph from above:
+# ``mf.profiler.law`` computes the gradient of a model by five strategies and counts their steps. Here is the graph from
+# above:
 
 
 class ByHand(nn.Module):
@@ -203,15 +203,15 @@ assert by_hand.way("chain rule per parameter").rules == sum(visits_each.values()
 assert by_hand.way("paths, no memory").rules == sum(visits_paths.values())
 
 # %%
-# The counts are those from above. Two strategies have joined. *Forward mode* goes through the graph in the order of
-# computing and carries along the derivatives with respect to *one* parameter, so it takes a pass for each.
-# *Differences* move a parameter a little and compute the result anew: P + 1 times, or 2P times if it is moved to
+# The counts are those from above. Two strategies are new. *Forward mode* goes through the graph in the order of
+# computation, together with the derivatives with respect to *one* parameter, so it takes a pass for each parameter.
+# *Differences* change a parameter a little and compute the result again: P + 1 times, or 2P times for differences to
 # both sides.
 #
 # On digits
 # ---------
 #
-# Now a network: 64 pixels, 16 hidden units, 10 digits. On the command line it is ``microfw law digits``.
+# Now a network: 64 pixels, 16 hidden units, 10 digits. The command ``microfw law digits`` does the same.
 
 train, _ = mf.data.load("digits", rng=0)
 rng = np.random.default_rng(0)
@@ -222,11 +222,11 @@ print(law)
 print(f"\nAll of this took {time.perf_counter() - began:.1f} s.")
 
 # %%
-# *In tensors* a node is an operation on whole arrays. There are only a handful of them, and so N + P in tensors says
-# little about cost. *In scalars* each addition and each product is a node of its own: the same model was computed
-# number by number, on one row of the data, by the same engine. This is the N of the sentence at the top.
+# *In tensors* a node is an operation on whole arrays. The model has only a few of them, so N + P in tensors says little
+# about the cost. *In scalars* each addition and each product is a node: the same engine computed the same model number
+# by number, on one row of the data. This is the N of the first sentence.
 #
-# The strategies side by side, by what they had to compute:
+# The strategies side by side, by the number of steps:
 
 import matplotlib.pyplot as plt
 
@@ -250,9 +250,9 @@ axes.invert_yaxis()
 plt.show()
 
 # %%
-# To go back for each parameter took less than the bound, for a weight's chain leaves out what the other weights do.
-# The recursion along the paths is not yet the worst here: it makes one walk for all parameters, and behind a single
-# hidden layer there are few paths. Each further layer multiplies them by its width.
+# Starting over for each parameter took fewer steps than the bound, because the chain of a weight does not contain the
+# products of the other weights. The recursion along the paths is not the slowest method here: it makes one pass for all
+# parameters, and with one hidden layer there are few paths. Each further layer multiplies their number by its width.
 
 chain = law.way("chain rule per parameter").rules
 print(f"{chain:,} of {scalars.N * scalars.P:,}: {chain / (scalars.N * scalars.P):.1%} of N × P")
@@ -262,8 +262,8 @@ print(f"{chain / scalars.steps:.0f} times the steps of backprop")
 # On a convolution
 # ----------------
 #
-# A convolution lays the same few weights over every place of an image. So N and P come apart. The digits again, now as
-# images of 8 by 8 pixels: four filters of 3 by 3, the largest of every two by two places, and a dense layer.
+# A convolution applies the same few weights at every position of an image, so P is small and N is large. Here are the
+# digits again, as images of 8 by 8 pixels: four filters of 3 by 3, max pooling over 2 by 2, and a dense layer.
 
 images = train.X.reshape(-1, 1, 8, 8)
 rng = np.random.default_rng(0)
@@ -274,8 +274,8 @@ conv = mf.profiler.law(convolutional, nn.CrossEntropyLoss(), images, train.y, na
 print(conv)
 
 # %%
-# Count it with a pencil. A filter has 9 weights and a bias, and it computes one number at each of 8 · 8 places: 9
-# products, 8 sums, and one more sum for the bias.
+# Count with a pencil. A filter has 9 weights and a bias, and it computes one number at each of 8 · 8 positions: 9
+# products, 8 additions, and one more addition for the bias.
 
 filters, places, weights = 4, 8 * 8, 3 * 3
 by_pencil = filters * places * (weights + (weights - 1) + 1)
@@ -286,15 +286,16 @@ print(f"the convolution: {by_pencil:,} of N = {count.N:,} nodes, for {trained} o
 assert used["0"] == places * trained
 
 alone = mf.profiler.law(convolutional[0], lambda outputs, y: outputs.sum(), images, train.y, budget=0.1)
-summed = filters * places - 1  # the sum of its outputs is that many nodes more
+summed = filters * places - 1  # additions of the sum over the outputs
 nodes = alone.count("scalars").N
 assert by_pencil + summed == nodes
 
 # %%
-# Each node is visited once, as ever: that is the N of N + P, and backprop called exactly so many rules. But a weight of
-# the convolution is used at every place, and so a gradient is *added* into it at every place. That is where the steps
-# beyond N + P come from. They stay below twice as many: a node has at most two inputs, and of these 2N edges each node
-# but the last takes at least one to be reached at all, which leaves about N that can end in parameters.
+# Again each node is visited once: backprop called exactly N rules. But the convolution uses each weight at every
+# position, so backprop *adds* a gradient to the weight for every position. These are the steps beyond N + P.
+#
+# In total there are less than twice as many steps as N + P. Each node has at most two inputs, so there are at most 2N
+# edges. Each node except the last is the input of at least one edge. So at most about N edges end in parameters.
 
 steps, size = count.steps, count.N + count.P
 print(f"backprop: {count.rules:,} rules + {count.accumulated:,} gradients added = {steps:,} steps")
@@ -303,8 +304,8 @@ assert count.rules == count.N
 assert size <= steps <= 2 * size
 
 # %%
-# What does a parameter cost? In a dense layer each weight is multiplied once for a row of data, whatever its size. In
-# a convolution, once for every place:
+# What does a parameter cost? A dense layer of any size uses each weight in one product for each row of data. A
+# convolution uses each weight in one product for every position:
 
 cost = {row.layer: (row.forward + row.backward) / row.parameters for row in conv.layers if row.parameters}
 uses = {row.layer: row.uses / row.parameters for row in conv.layers if row.parameters}
@@ -312,9 +313,9 @@ for layer, kind in (("0", "convolution"), ("4", "dense layer")):
     print(f"{kind}: {cost[layer]:.0f} operations for each parameter, which a row uses {uses[layer]:.0f} times")
 
 # %%
-# The operations go with the uses: each use is a product and a sum forward, and as much again backward for the weight's
-# gradient (in the dense layer also for that of its input). It is why the number of parameters alone is a poor guess at
-# the cost of a gradient, and N + P is a good one:
+# The number of operations follows the number of uses. Each use takes a product and an addition forward, and the same
+# backward for the gradient of the weight (in the dense layer also for the gradient of its input). So the number of
+# parameters alone is a poor estimate of the cost of a gradient, and N + P is a good one:
 
 for name, found in (("two dense layers", law), ("with a convolution", conv)):
     count = found.count("scalars")
@@ -325,27 +326,29 @@ for name, found in (("two dense layers", law), ("with a convolution", conv)):
 #
 #    - **Not the neurons.** N counts computations. A neuron with k inputs is k products, k additions with its
 #      bias, and its activation.
-#    - **Not the features.** They are constants: nothing is differentiated by them. They aren't in P either.
+#    - **Not the features.** Features are constants: no derivative with respect to them is computed. P does not count
+#      them either.
 #    - **Not the layers, and not the lines of code.** In tensors N is about the number of array operations. In scalars
-#      it is about the number of arithmetic operations of the forward pass.
-#    - **Not derivatives that were made on the way forward.** Forward mode does that, and pays a pass for each
-#      parameter. Backpropagation going forward computes values and keeps what the derivatives will need; the
-#      derivatives are computed on the way back, one rule a node.
+#      N is about the number of arithmetic operations of the forward pass.
+#    - **Not derivatives from the forward pass.** Forward mode computes derivatives on the way forward, and takes a pass
+#      for each parameter. Backpropagation computes values on the way forward and saves what the derivatives need. It
+#      computes the derivatives on the way back, one rule for each node.
 #    - **Not the size of the training set.** N is counted for one step. A batch of more rows has more nodes, and
 #      the same P.
 #
 # How it grows
 # ------------
 #
-# Make the model larger and watch. A network of 8 units a layer, on the four features of iris, deeper and deeper:
+# Now make the model larger: a network with 8 units in each layer, on the four features of iris, with more and more
+# layers.
 
 iris, _ = mf.data.load("iris", rng=0)
 growth = mf.profiler.sweep("depth", iris.X, iris.y, values=(4, 8, 16, 32), budget=0.1, name="iris")
 print(growth)
 
 # %%
-# The steps of backprop grow with the first power of N + P. Going through the graph, or computing the loss, once for
-# each parameter grows with about the second. And the paths cannot be walked any more, only counted.
+# The steps of backprop grow with the first power of N + P. Methods that go through the graph, or compute the loss, once
+# for each parameter grow with about the second power. There are too many paths to follow; they are only counted.
 
 figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
 growth.plot(axes=axes)
@@ -355,13 +358,13 @@ plt.show()
 # Two bugs
 # --------
 #
-# Both parts of the rule matter: *add* what arrives, and pass it on *when it is complete*. Here are two
-# backpropagations that break one each. To check them, make the whole graph one op whose derivatives come from them,
-# and let ``mf.gradcheck`` compare with differences:
+# Both parts of the rule matter: *add* the contributions, and pass g on *when it is complete*. Here are two versions of
+# backpropagation that each break one part. To check them, declare the whole graph as one op with their derivatives, and
+# let ``mf.gradcheck`` compare with differences:
 
 
 def check(backward, name):
-    """Say whether the derivatives by a backward pass are right."""
+    """Return True if the derivatives of a backward pass are right, and print the result."""
 
     def by(parameter):
         return lambda g, u, v: g * backward(forward(u, v)[1])[parameter]
@@ -382,7 +385,7 @@ def check(backward, name):
 assert check(lambda graph: backpropagate(graph, Counter()), "as_it_should_be")
 
 # %%
-# **Bug 1: = for +=.** The share that arrives last wins.
+# **Bug 1: = instead of +=.** The last contribution replaces the others.
 
 
 def forgets(graph):
@@ -396,11 +399,11 @@ def forgets(graph):
 assert not check(forgets, "assigned")
 
 # %%
-# In a graph in which every value is used once this gives the right answer. It is a bug that hides until a value is used
+# In a graph that uses every value once, this version gives the right answer. The bug shows only when a value is used
 # twice.
 #
-# **Bug 2: a recursion without order.** It visits each node once, as backpropagation does, but as soon as it is
-# reached. What arrives at a node later is added, and never passed on.
+# **Bug 2: a recursion without order.** This version visits each node once, as backpropagation does, but as soon as it
+# reaches the node. Later contributions are added to g and never passed on.
 
 
 def hasty(graph):
@@ -421,31 +424,31 @@ def hasty(graph):
 assert not check(hasty, "without_order")
 
 # %%
-# It has the thrift without the order that makes it right. The recursion along all paths from above is the
-# opposite: right without any order, and it pays with a visit for each path.
+# This version is as fast as backpropagation, but wrong: it passes a gradient on before all parts have arrived. The
+# recursion along all paths is the opposite: right, but slow, with a visit for each path.
 #
 # .. admonition:: The limits
 #
-#    - **Constants.** A step back is not as cheap as a step forward: the rule of a product has two products. Together,
-#      forward and backward take at most about three to five times the operations of forward alone; the table
-#      above has the bounds with their sources.
-#    - **Memory.** Backpropagation keeps what forward has computed until the way back has used it. Differences keep
-#      nothing. Compare the column *peak*.
-#    - **Operations are not seconds.** In a small model most of the time goes into calling NumPy, once a node,
-#      whatever the size of the arrays. That is why differences look better in seconds than in operations, and why
-#      graphs are made of tensors.
-#    - **N × P is a bound.** What it takes to go back for each parameter depends on the graph. Where all parameters
-#      stand at the beginning, as in the graph by hand, the bound is reached; the network above stays far below it.
-#    - **One result.** The walk back starts at one number. For m results there are m walks, and where the results
-#      are many and the parameters few, forward mode is the cheaper one.
+#    - **Constants.** A step back takes more operations than a step forward: the derivative of a product takes two
+#      products. Together, forward and backward take at most about three to five times the operations of forward alone;
+#      the table above has the bounds with their sources.
+#    - **Memory.** Backpropagation keeps values of the forward pass until the backward pass has used them. Differences
+#      keep nothing. Compare the column *peak*.
+#    - **Operations are not seconds.** In a small model most of the time goes into calls of NumPy, one for each node, for
+#      arrays of any size. So differences look better in seconds than in operations. This is also the reason why graphs
+#      have nodes for whole tensors.
+#    - **N × P is a bound.** The number of steps for each parameter depends on the graph. If all parameters are at the
+#      beginning, as in the graph by hand, the number reaches the bound. In the network above it is far below.
+#    - **One result.** A backward pass starts at one number. For m results there are m backward passes. With many results
+#      and few parameters, forward mode is cheaper.
 #
 # Exercises
 # ---------
 #
 # Guess first, then open the answer.
 #
-# 1. Add a node ``M = L · u`` to the graph by hand. What are N, P, the steps of backprop, and the visits for each
-#    parameter anew?
+# 1. Add a node ``M = L · u`` to the graph by hand. What are N, P, the steps of backprop, and the number of visits if you
+#    start over for each parameter?
 #
 # .. raw:: html
 #
@@ -460,14 +463,16 @@ class WithOneMore(ByHand):
 more = mf.profiler.law(WithOneMore(), lambda result, y: result, [0], [0])
 count = more.count("scalars")
 print(f"N = {count.N}, P = {count.P}, steps = {count.rules} + {count.accumulated} = {count.steps}")
-print(f"for each parameter anew: {more.way('chain rule per parameter').rules} visits, N × P = {count.N * count.P}")
+print(
+    f"starting over for each parameter: {more.way('chain rule per parameter').rules} visits, N × P = {count.N * count.P}"
+)
 
 # %%
 # .. raw:: html
 #
 #    </details>
 #
-# 2. Take four rows of digits instead of one. Which of N, E and P change, and what becomes of steps / (N + P)?
+# 2. Take four rows of digits instead of one. Which of N, E and P change, and how does steps / (N + P) change?
 #
 # .. raw:: html
 #
@@ -481,15 +486,15 @@ for rows in (1, 4):
     print(f"{rows} rows: N = {count.N:,}, E = {count.E:,}, P = {count.P:,}, steps / (N + P) = {ratio:.2f}")
 
 # %%
-# Each row is computed anew, so there are as many more nodes and edges. Each weight is used once a row, so a
-# gradient is added into it once a row. P does not change.
+# The model computes each row separately, so N and E grow with the number of rows. It uses each weight once for each row,
+# so it adds a gradient to the weight once for each row. P does not change.
 #
 # .. raw:: html
 #
 #    </details>
 #
-# 3. In a chain of n doublings, how many visits does a recursion along the paths make, and how many does the walk
-#    for each parameter?
+# 3. In a chain of n doublings, how many visits does a recursion along the paths make, and how many does the pass for
+#    each parameter make?
 #
 # .. raw:: html
 #
@@ -515,7 +520,7 @@ for n in (3, 6, 9):
     assert (along, each) == (2**n - 1, n)
 
 # %%
-# 2ⁿ - 1 and n: with one parameter, to go back for each parameter *is* backpropagation.
+# 2ⁿ - 1 and n: with one parameter, starting over for each parameter *is* backpropagation.
 #
 # .. raw:: html
 #
@@ -533,7 +538,7 @@ frozen = mf.profiler.law(model, nn.CrossEntropyLoss(), train.X, train.y, budget=
 print(f"N = {frozen.N:,} instead of {scalars.N:,}, P = {frozen.P:,} instead of {scalars.P:,}")
 
 # %%
-# What depends on no trainable parameter records no node: the whole first layer is a constant now.
+# Ops that depend on no trainable parameter record no node. The whole first layer is now a constant.
 #
 # .. raw:: html
 #

@@ -109,7 +109,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
     feature_names_in_ : ndarray
         The names of the columns, if X was a frame.
     profile_ : Session
-        With ``profile=True``: see `microfw.profiler.report`.
+        Profile of the fit, with ``profile=True`` or a `Profiler` among the callbacks: see `microfw.profiler.report`.
 
     Raises
     ------

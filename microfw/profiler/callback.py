@@ -1,56 +1,67 @@
-"""scikit-learn's callback protocol, for the profiler: set it on an estimator, and it profiles each of its fits."""
+"""scikit-learn's callback protocol for the profiler: set on an estimator, it profiles each of its fits."""
 
 from __future__ import annotations
 
-import threading
+import os
+import time
+import warnings
 from types import SimpleNamespace
 from typing import Any
 
-from microfw.profiler.inbox import Address, opened
-from microfw.profiler.search import FitProfile
-
-
-class Fits(list[FitProfile]):
-    """The profiles that have come in."""
-
-    def take(self, message: bytes) -> None:
-        """Add what another process has sent."""
-        self.append(FitProfile.from_bytes(message))
+from microfw.errors import FileError, message
+from microfw.profiler.search import FitProfile, file_name, read_fits
+from microfw.serialization.atomic_write import atomic_write, check_writable
+from microfw.serialization.output import Path, path_text
 
 
 class Callback:
-    """The part of a `Profiler` that an estimator of `microfw.estimators` tells of its fits.
+    """Base class of `Profiler`: a callback of scikit-learn's protocol.
 
-    A search copies the estimator, and its copies share their callbacks. So there is a profiler of its own for
-    each fit that runs, whatever the thread. A copy that pickling made, as in another process, sends what it finds to
-    the one that was set, as long as that is there; what had come in before stays where it is.
+    A new profiler is made for each fit, so fits can run in several threads.
 
     Attributes
     ----------
-    fits : list of FitProfile
-        A profile for each fit that has ended.
-    host : str or None
-        The name of this machine, if fits run on others; set it before the search.
+    folder : str or None
+        Absolute path of the folder into which each fit writes its profile.
     """
 
-    host: str | None = None
     session: Any
 
-    def __init__(self) -> None:
-        self.fits = Fits()
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = None if folder is None else os.path.abspath(path_text(folder, "Profiler", "Profiler(folder=...)"))
+        if self.folder is not None:
+            os.makedirs(self.folder, exist_ok=True)
+            check_writable(os.path.join(self.folder, "profile.json"))
+        self._id = os.urandom(6).hex()  # copies keep it: it is in the names of their files
+        self._is_copy = False
+        self._start_ns = time.time_ns()
+        self._fits: dict[str, FitProfile] = {}  # by file name, also without a folder
         self._running: dict[int, Any] = {}
-        self._address: Address | None = None
-        self._sends = False
-        self._lock = threading.Lock()
 
-    # What scikit-learn calls
+    @property
+    def fits(self) -> list[FitProfile]:
+        """Profiles of the fits that have ended, sorted by start time.
+
+        With ``folder``, they include what copies of this profiler wrote in other processes. What other profilers wrote
+        into the same folder is not included; `load_fits` returns everything.
+        """
+        if self.folder is not None:
+            self._fits.update(read_fits(self.folder, f"-{self._id}-", self._fits))
+        return [self._fits[name] for name in sorted(self._fits)]
+
+    def _removed(self, *value: Any) -> Any:
+        raise AttributeError("Profiler.host was removed; pass Profiler(folder=...), a folder that all machines share")
+
+    host = property(_removed, _removed)
+
+    # Methods that scikit-learn calls
 
     def setup(self, estimator: Any, context: Any) -> None:
         """Make a profiler for a fit."""
         self._running[id(estimator)] = self._another()
 
     def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
-        """Start to watch, or start an epoch's clock."""
+        """Start to profile a fit, or start the clock of an epoch."""
         profiler = self._running[id(estimator)]
         if context.task_name == "epoch":
             profiler.on_epoch_start(SimpleNamespace())
@@ -58,55 +69,39 @@ class Callback:
             profiler.on_fit_start(SimpleNamespace(model=estimator.module_))
 
     def on_fit_task_end(self, estimator: Any, context: Any) -> None:
-        """Add an epoch."""
+        """End an epoch."""
         if context.task_name == "epoch":
             state: Any = SimpleNamespace(history=estimator.history_)
             self._running[id(estimator)].on_epoch_end(state)
 
     def teardown(self, estimator: Any, context: Any) -> None:
-        """Stop to watch, and hand the profile over, also if the fit has failed."""
+        """Stop profiling, set ``estimator.profile_`` and add the profile to `fits`, also if the fit has failed."""
         profiler = self._running.pop(id(estimator))
         profiler.on_fit_end(SimpleNamespace())
-        session = profiler.session
-        if getattr(estimator, "profile", False):
-            estimator.profile_ = session
+        estimator.profile_ = session = profiler.session
         tasks, place = [], []
         while context is not None:
             tasks.append(f"{context.estimator_name} {context.task_name}")
             place.append(int(context.task_id))
             context = context.parent
-        self._deliver(FitProfile(type(estimator).__name__, tasks[::-1], place[::-1], changed(estimator), session))
+        fit = FitProfile(type(estimator).__name__, tasks[::-1], place[::-1], changed(estimator), session)
+        name = file_name(profiler._start_ns, self._id)
+        self._fits[name] = fit
+        try:
+            if self.folder is not None:
+                atomic_write(os.path.join(self.folder, name), [fit.to_bytes()], FileError)
+            elif self._is_copy:
+                raise FileError(message("Profiler", 'folder="profiles" for fits in other processes', "none"))
+        except FileError as error:
+            self._is_copy = False  # warn once
+            warnings.warn(f"{error}. The profile stays in this process: in profile_ of the estimator.", stacklevel=2)
 
     def _another(self) -> Any:
         raise NotImplementedError
 
-    def _deliver(self, fit: FitProfile) -> None:
-        if self._sends and self._address is not None:
-            try:
-                return self._address.send(fit.to_bytes())
-            except OSError:  # nobody is there any more, as when it was loaded from a file
-                self._sends, self._address = False, None
-        self.fits.append(fit)
-
-    # Copies
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy needs: settings, the epochs so far, and where to send the fits that it sees."""
-        with self._lock:
-            if self._address is None:
-                self._address = opened(self.fits.take, self, self.host)
-        self.session  # noqa: B018  it makes sense of the logs, which stay here
-        left = ("_running", "_lock", "fits", "_recorder", "_token", "_logs", "model", "_bound", "_earlier")
-        return {k: v for k, v in vars(self).items() if k not in left}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, fits=Fits(), _running={}, _lock=threading.Lock())
-        self.__dict__.update(_recorder=None, _token=None, _logs=[], model=None, _bound=None, _earlier=[])
-        self._sends = True
-
 
 def changed(estimator: Any) -> dict[str, str]:
-    """Return an estimator's settings that are not the defaults, as short text."""
+    """Return the settings of an estimator that are not the defaults, as text of at most 40 characters."""
     defaults = type(estimator)().get_params(deep=False)
     found = estimator.get_params(deep=False)
     texts = {k: " ".join(repr(v).split()) for k, v in found.items() if repr(v) != repr(defaults[k])}

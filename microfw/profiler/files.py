@@ -141,12 +141,12 @@ def from_dict(data: dict[str, Any]) -> Session:
     for entry in _listed(data.get("epochs"), "epochs"):
         entry = _table(entry, "Epoch")
         own = {name: value for name, value in entry.items() if name != "ratio"}  # computed from the rows
-        epochs.append(_make(Epoch, own | {"rows": [_make(Row, row) for row in _listed(own.get("rows"), "rows")]}))
-    layers = [_make(Layer, layer) for layer in _listed(data.get("layers"), "layers")]
+        epochs.append(build(Epoch, own | {"rows": [build(Row, row) for row in _listed(own.get("rows"), "rows")]}))
+    layers = [build(Layer, layer) for layer in _listed(data.get("layers"), "layers")]
     made = {"epochs": epochs, "layers": layers, "version": VERSION}
     if data.get("trace") is not None:
         made["trace"] = _trace(data["trace"])
-    session = _make(Session, data | made)
+    session = build(Session, data | made)
     if session.every < 1:
         raise InvalidEntry(f"Session.every is {session.every}")
     if session.overhead and not {"ns_per_node", "share"} <= set(session.overhead):
@@ -155,7 +155,7 @@ def from_dict(data: dict[str, Any]) -> Session:
 
 
 def _trace(data: Any) -> Trace:
-    trace = _make(Trace, data)
+    trace = build(Trace, data)
     for site in trace.sites:
         if type(site) is not list or len(site) != 2 or not all(type(part) is str for part in site):
             raise InvalidEntry(f"trace site {short(site)}")
@@ -180,7 +180,8 @@ def _table(value: Any, name: str) -> dict[str, Any]:
     return value
 
 
-def _make(kind: type[T], data: Any) -> T:
+def build(kind: type[T], data: Any) -> T:
+    """Return a dataclass made of a dict. Raise `InvalidEntry` if keys or types are not those of the class."""
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     for name, value in _table(data, kind.__name__).items():
         if name not in known:
@@ -204,7 +205,8 @@ def _is_valid(value: Any, kind: str) -> bool:
         good = (lambda v: type(v) is str) if kind.endswith("str]") else _number
         return type(value) is dict and all(map(good, value.values()))
     if kind.startswith("list"):
-        return type(value) is list
+        item = kind[5:-1]
+        return type(value) is list and (item not in ("int", "str") or all(_fits(v, item) for v in value))
     return True
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextvars import Token
 from time import perf_counter_ns
 from typing import Any, Self
@@ -22,7 +21,12 @@ from microfw.profiler.recorder.trace import Tracer
 from microfw.profiler.reports.text import report
 from microfw.profiler.search import fits_report
 from microfw.profiler.session import Epoch, Session, merged
+<<<<<<< HEAD
 from microfw.serialization.strict import FormatError, document
+=======
+from microfw.serialization.output import Path
+from microfw.serialization.strict import Refused, document
+>>>>>>> docs
 from microfw.training.hooks import Hook, TrainState
 
 MAX_LOGS = 64
@@ -36,8 +40,14 @@ class Profiler(Callback, Hook):
     model, ``optimizer.step()`` ends a step, and `end_epoch` ends an epoch. Forward passes under `no_grad` count as
     evaluation.
 
+<<<<<<< HEAD
     On an estimator of `microfw.estimators`, ``estimator.set_callbacks(profiler)`` profiles each fit: alone, in a
     Pipeline, in a search and in its processes. See ``fits``.
+=======
+    On an estimator of `microfw.estimators`, ``estimator.set_callbacks(profiler)`` profiles each of its fits, alone, in
+    a Pipeline or in a search: see ``fits``. The fitted estimator has its profile as ``profile_``. Pass ``folder`` if
+    fits run in other processes.
+>>>>>>> docs
 
     The ops of a step are counted when ``backward`` runs through their graph. A forward pass without ``backward`` is
     timed but not counted; backward passes of `mf.grad` and the like are neither. If the last batch is smaller, counts
@@ -59,11 +69,22 @@ class Profiler(Callback, Hook):
     name : str
         Title of the report.
     trace : int
+<<<<<<< HEAD
         Number of observed steps whose events are kept for `Session.chrome_trace`, at most 200,000 events. Without a
         trace, memory does not grow with the number of steps.
+=======
+        Keep the events of the first so many observed steps one by one, for `Session.chrome_trace`; at most
+        200,000 of them (`tracer.MOST_EVENTS`). Without it memory does not grow with the number of steps.
+    folder : str or path-like, optional
+        Folder into which each fit of an estimator writes its profile, one file a fit; made if it is missing. The
+        processes of a search share it: for workers on other machines, choose one that all machines see at the same
+        path. `load_fits` reads it later.
+>>>>>>> docs
 
     Raises
     ------
+    OSError
+        If the folder cannot be made or written to. If writing fails later, a fit warns.
     ArgumentError
         If ``model`` is not a Module, ``every`` is not a positive integer, or ``trace`` is negative.
     GraphError
@@ -92,14 +113,16 @@ class Profiler(Callback, Hook):
     [('Dense', 1), ('MSELoss', 1)]
     """
 
-    def __init__(self, model: Module | None = None, *, every: int = 1, name: str = "", trace: int = 0) -> None:
+    def __init__(
+        self, model: Module | None = None, *, every: int = 1, name: str = "", trace: int = 0, folder: Path | None = None
+    ) -> None:
         if model is not None and not isinstance(model, Module):
             raise ArgumentError(message("Profiler", "a Module, or none", type(model).__name__, "pass the model"))
         if not isinstance(every, int) or every < 1:
             raise ArgumentError(message("Profiler", "every to be a positive integer", every))
         if not isinstance(trace, int) or trace < 0:
             raise ArgumentError(message("Profiler", "trace to be a number of steps", trace))
-        super().__init__()
+        super().__init__(folder)
         self.model = model
         self.trace = trace
         self._session = Session(name=name, every=every, environment=environment())
@@ -188,6 +211,16 @@ class Profiler(Callback, Hook):
             raise DataError(message("Profiler.load_state_dict", f"every={self._session.every}", session.every))
         self._logs, self._session = [], session
         self._partial = partial.epochs[0] if partial else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the settings and the session, which a copy shares. Fits and logs stay with this profiler."""
+        own = ["_running", "_fits", "_recorder", "_token", "_detached", "_logs", "model", "_bound", "_earlier"]
+        self.session  # noqa: B018  empties _logs
+        return {name: value for name, value in vars(self).items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        Profiler.__init__(self)
+        vars(self).update(state, _is_copy=True)
 
     def _cut(self) -> None:
         """Move the finished part of the current epoch to ``_partial``."""
@@ -284,8 +317,13 @@ class Profiler(Callback, Hook):
             return fits_report(self.fits, **options)
         return report(self.session, **options)
 
+<<<<<<< HEAD
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the session to a file; the suffix selects the format. See `Session.save`."""
+=======
+    def save(self, path: Path) -> None:
+        """Write the session to a file: JSON, or a page, a table, a trace by the name's end; see `Session.save`."""
+>>>>>>> docs
         self.session.save(path)
 
 

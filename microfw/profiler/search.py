@@ -1,32 +1,35 @@
-"""Profiles of many fits, as a search makes them: plain data, JSON, and one report."""
+"""Profiles of many fits, as of a search: data, one file a fit, one report of all."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+import warnings
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from microfw.errors import printable
-from microfw.profiler.files import from_dict, to_dict
+from microfw.errors import message, printable
+from microfw.profiler.files import build, parse, to_dict
 from microfw.profiler.reports.text import table, whole
 from microfw.profiler.session import Epoch, Session
+from microfw.serialization.output import Path, path_text
 
 
 @dataclass
 class FitProfile:
-    """What one fit of an estimator cost.
+    """Cost of one fit of an estimator.
 
     Attributes
     ----------
     estimator : str
-        Its class.
+        Name of the estimator's class.
     tasks : list of str
-        What the fit was a part of, from the outside in, such as a search and one of its evaluations.
+        Names of the tasks that the fit was a part of, outermost first: a search, one of its evaluations, the fit.
     place : list of int
-        The numbers of these tasks, by which fits are sorted.
+        Numbers of these tasks, each among the tasks of its parent. Reports sort fits by them.
     parameters : dict
-        The estimator's settings that are not the defaults, as text.
+        Settings of the estimator that are not the defaults, as text.
     session : Session
         Epochs, layers and times.
     """
@@ -43,15 +46,21 @@ class FitProfile:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Read what `to_bytes` wrote."""
-        made = json.loads(data)
-        made["session"] = from_dict(made["session"])
-        return cls(**made)
+        """Return the profile that `to_bytes` wrote.
+
+        Raises
+        ------
+        ValueError
+            If ``data`` is no such profile.
+        """
+        fit = build(cls, json.loads(data))
+        fit.session = parse(fit.session, "session")
+        return fit
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a dict for each epoch, for a data frame: the fit, its settings, and in seconds the times of the epoch.
+        """Return one dict an epoch, for a data frame: the fit, its settings, and the times of the epoch in seconds.
 
-        Of a sampled profile all but ``total_s`` are the times of its observed steps.
+        If the profile is sampled, all times but ``total_s`` are sums over observed steps.
         """
         common = {"fit": ".".join(map(str, self.place)), "estimator": self.estimator, **self.parameters}
         return [
@@ -62,17 +71,65 @@ class FitProfile:
         ]
 
 
+def load_fits(folder: Path) -> list[FitProfile]:
+    """Return the profiles that fits wrote into a folder, sorted by start time: those of all searches and processes.
+
+    A file that is no profile of a fit is skipped, with a warning that names it. Hidden files are skipped.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        The folder of ``Profiler(folder=...)``.
+
+    Returns
+    -------
+    list of FitProfile
+        See `fits_report`.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be read.
+    """
+    return list(read_fits(path_text(folder, "load_fits", 'load_fits("profiles")')).values())
+
+
+def read_fits(folder: str, part: str = "", known: Container[str] = ()) -> dict[str, FitProfile]:
+    """Return the profiles of a folder by file name, sorted: names that contain ``part`` and are not ``known``."""
+    fits = {}
+    for name in sorted(os.listdir(folder)):
+        if name.startswith(".") or part not in name or name in known:
+            continue
+        path = os.path.join(folder, name)
+        try:
+            if not os.path.isfile(path):  # opening a pipe would block
+                raise OSError("no regular file")
+            with open(path, "rb") as file:
+                fits[name] = FitProfile.from_bytes(file.read())
+        except (ValueError, OSError, RecursionError, MemoryError) as error:
+            text = message(path, "the profile of a fit", str(error) or type(error).__name__, "the file is skipped")
+            warnings.warn(text, stacklevel=3)
+    return fits
+
+
+def file_name(start_ns: int, profiler: str) -> str:
+    """Return a unique file name for a profile; names sort by the start of the fit."""
+    import platform
+
+    return f"{start_ns}-{platform.node()}-{os.getpid()}-{profiler}-{os.urandom(8).hex()}.json"
+
+
 def fits_report(fits: Sequence[FitProfile], *, most: int = 40, epochs: int = 8) -> str:
-    """Describe many fits: what each cost, and its backward pass epoch by epoch.
+    """Return the report of many fits: the cost of each, and the time of its backward pass for each epoch.
 
     Parameters
     ----------
     fits : sequence of FitProfile
-        What a `Profiler` has collected.
+        `Profiler.fits`, or the result of `load_fits`.
     most : int
-        How many fits to list; the dearest are listed if there are more.
+        Number of fits to list: those with the longest backward passes.
     epochs : int
-        Of how many epochs to show the backward time: the first ones, and the last.
+        Number of epochs to list: the first ones and the last.
 
     Returns
     -------
@@ -133,18 +190,12 @@ def fits_report(fits: Sequence[FitProfile], *, most: int = 40, epochs: int = 8) 
 
 
 def differing(fits: Sequence[FitProfile]) -> list[str]:
-    """Return for each fit the settings that not all of them share, as text."""
+    """Return for each fit, as text, the settings in which the fits differ."""
     names = list(dict.fromkeys(name for fit in fits for name in fit.parameters))
     varied = [name for name in names if len({fit.parameters.get(name) for fit in fits}) > 1]
     return [", ".join(f"{name}={fit.parameters[name]}" for name in varied if name in fit.parameters) for fit in fits]
 
 
 def plural(count: int, noun: str) -> str:
-    """Return a count and its noun.
-
-    Examples
-    --------
-    >>> plural(2, "fit")
-    '2 fits'
-    """
+    """Return a count with its noun: "2 fits"."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -22,7 +22,7 @@ EXAMPLES = {  # example: lines of its output
     "plot_2_regress_diabetes.py": [r"test R²: 0\.[3-6]\d+", r"mean absolute error: [34]\d\.\d units"],
     "plot_3_moons_boundary.py": [r"hidden layers of 32 and 16: test accuracy 9\d\.\d%"],
     "plot_4_custom_layer_and_op.py": [r"check_op of swish: ok", r"gradcheck of swish: ok", r"check_op: swish_wrong: derivatives: gradcheck: argument 0: expected the backward", r"1\.body\.1 Swish +1 +1 "],
-    "plot_5_profile_your_own_loop.py": [r"the walk +\d+\.\d%", r"freezing a layer lowered P, E and the backward FLOPs"],
+    "plot_5_profile_your_own_loop.py": [r"between nodes +\d+\.\d%", r"freezing a layer lowered P, E and the backward FLOPs"],
     "plot_6_convolutional_digits.py": [r"test accuracy: (98\.[5-9]|99\.\d|100\.0)%", r"3 Conv2D +1 +4,640 ", r"a convolution's weight costs 16 times a dense layer's"],
     "plot_7_characters.py": [r"epoch  8: loss 0\.\d+", r"monday\. the ", r"known words: (8\d|9\d|100)%", r"memory LSTM +7 +20,736 "],
     "plot_8_newton_logistic.py": [r"Hessian by hand: relative difference \de-1[4-7]", r"Newton: (8|9|10|11) steps, gradient \de-1\d", r"largest coefficient 1\.\d+, largest difference from scikit-learn (0|\de-(1\d|09|08))", r"the first step by \d+ products: relative difference \de-(09|1\d)"],
