@@ -206,7 +206,7 @@ def _is_valid(value: Any, kind: str) -> bool:
         return type(value) is dict and all(map(good, value.values()))
     if kind.startswith("list"):
         item = kind[5:-1]
-        return type(value) is list and (item not in ("int", "str") or all(_fits(v, item) for v in value))
+        return type(value) is list and (item not in ("int", "str") or all(_is_valid(v, item) for v in value))
     return True
 
 

@@ -21,12 +21,8 @@ from microfw.profiler.recorder.trace import Tracer
 from microfw.profiler.reports.text import report
 from microfw.profiler.search import fits_report
 from microfw.profiler.session import Epoch, Session, merged
-<<<<<<< HEAD
-from microfw.serialization.strict import FormatError, document
-=======
 from microfw.serialization.output import Path
-from microfw.serialization.strict import Refused, document
->>>>>>> docs
+from microfw.serialization.strict import FormatError, document
 from microfw.training.hooks import Hook, TrainState
 
 MAX_LOGS = 64
@@ -40,14 +36,9 @@ class Profiler(Callback, Hook):
     model, ``optimizer.step()`` ends a step, and `end_epoch` ends an epoch. Forward passes under `no_grad` count as
     evaluation.
 
-<<<<<<< HEAD
-    On an estimator of `microfw.estimators`, ``estimator.set_callbacks(profiler)`` profiles each fit: alone, in a
-    Pipeline, in a search and in its processes. See ``fits``.
-=======
     On an estimator of `microfw.estimators`, ``estimator.set_callbacks(profiler)`` profiles each of its fits, alone, in
     a Pipeline or in a search: see ``fits``. The fitted estimator has its profile as ``profile_``. Pass ``folder`` if
     fits run in other processes.
->>>>>>> docs
 
     The ops of a step are counted when ``backward`` runs through their graph. A forward pass without ``backward`` is
     timed but not counted; backward passes of `mf.grad` and the like are neither. If the last batch is smaller, counts
@@ -69,17 +60,12 @@ class Profiler(Callback, Hook):
     name : str
         Title of the report.
     trace : int
-<<<<<<< HEAD
         Number of observed steps whose events are kept for `Session.chrome_trace`, at most 200,000 events. Without a
         trace, memory does not grow with the number of steps.
-=======
-        Keep the events of the first so many observed steps one by one, for `Session.chrome_trace`; at most
-        200,000 of them (`tracer.MOST_EVENTS`). Without it memory does not grow with the number of steps.
     folder : str or path-like, optional
         Folder into which each fit of an estimator writes its profile, one file a fit; made if it is missing. The
         processes of a search share it: for workers on other machines, choose one that all machines see at the same
         path. `load_fits` reads it later.
->>>>>>> docs
 
     Raises
     ------
@@ -317,13 +303,8 @@ class Profiler(Callback, Hook):
             return fits_report(self.fits, **options)
         return report(self.session, **options)
 
-<<<<<<< HEAD
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the session to a file; the suffix selects the format. See `Session.save`."""
-=======
     def save(self, path: Path) -> None:
-        """Write the session to a file: JSON, or a page, a table, a trace by the name's end; see `Session.save`."""
->>>>>>> docs
+        """Write the session to a file; the suffix selects the format. See `Session.save`."""
         self.session.save(path)
 
 
