@@ -110,7 +110,7 @@ for size, times in sorted(steps.items(), key=lambda item: np.median(item[1])):
 # %%
 # The profile of one fit has a row for each layer. A fitted network has its own as ``profile_``: this is the best one.
 
-print(mf.profiler.report(search.best_estimator_[-1].profile_, most=6))
+print(mf.profiler.report(search.best_estimator_[-1].profile_, max_rows=6))
 
 # %%
 # A figure, if Matplotlib is installed.

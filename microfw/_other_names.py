@@ -37,7 +37,9 @@ TOP = {
     "Module": "mf.nn.Module", "Sequential": "mf.nn.Sequential", "Dense": "mf.nn.Dense", "SGD": "mf.optim.SGD",
 }  # fmt: skip
 
-NAMES = {"microfw": TOP, "microfw.nn": LAYERS, "microfw.optim": OPTIMIZERS}
+FORMER = {"Count": "profiler.NodeCount", "Fit": "profiler.PowerLaw", "Way": "profiler.StrategyResult"}
+
+NAMES = {"microfw": TOP, "microfw.nn": LAYERS, "microfw.optim": OPTIMIZERS, "microfw.profiler": FORMER}
 
 
 def hint(package: str, name: str, known: Iterable[str]) -> str:

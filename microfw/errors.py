@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 
@@ -67,6 +69,22 @@ def message(where: str, expected: str, got: object, fix: str = "") -> str:
     """
     text = f"{where}: expected {expected}, got {got}"
     return printable(f"{text}; {fix}" if fix else text)
+
+
+def refuse_former(where: str, given: Iterable[str], **names: str) -> None:
+    """Raise TypeError if a keyword was given: for one that was renamed, with the new name.
+
+    Examples
+    --------
+    >>> refuse_former("report", ["most"], most="max_rows")
+    Traceback (most recent call last):
+    ...
+    TypeError: report: expected max_rows, got most; it was renamed
+    """
+    for name in given:
+        if name in names:
+            raise TypeError(message(where, names[name], name, "it was renamed"))
+        raise TypeError(f"{where}() got an unexpected keyword argument {name!r}")
 
 
 def printable(text: str) -> str:

@@ -51,7 +51,7 @@ print(f"accuracy: {accuracy:.1%}")
 # row, so *FLOP/P* is about the same in all of them, and the cost of a layer is proportional to its number of parameters.
 # The same table, sorted:
 
-print(before.report(by="layer", sort="backward", most=3))
+print(before.report(by="layer", sort="backward", max_rows=3))
 
 # %%
 # ``before.save("wide.html")`` and ``microfw report wide.json --html wide.html`` write a page with pictures. Here is the

@@ -18,7 +18,7 @@ from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, me
 
 
 def _variable(x: Any, where: str) -> Tensor:
-    """Return a Tensor to differentiate with respect to, with a node or variable that nothing else has."""
+    """Return a Tensor to differentiate with respect to; no other Tensor has its node or variable."""
     if isinstance(x, Tensor) and x.dtype.kind == "f":
         with mode(recording=True):
             made: Tensor = OPS["identity"].call(x)
@@ -37,64 +37,66 @@ def _fresh(array: Any) -> Tensor:
     return result(array, node)
 
 
-class Recorded:
-    """What was computed of some variables: a graph that derivatives can be taken through, as often as wanted.
+class Linearization:
+    """The recorded graph between variables and outputs. Its derivatives can be computed any number of times.
 
     Parameters
     ----------
     variables, outputs : sequence of Tensor
-        Each variable has a node or leaf of its own.
+        Ends of the graph. No two variables share a node or leaf.
     since : int
-        Nodes recorded before this one do not belong to the computation.
-    linked : bool
-        Whether derivatives depend on more than the variables, so that they must be Tensors, recorded themselves.
+        Order of the first node of this graph. Earlier nodes are not visited.
+    differentiable : bool
+        If True, derivatives depend on more than the variables: they are Tensors, and recorded.
     """
 
-    def __init__(self, variables: Sequence[Tensor], outputs: Sequence[Tensor], since: int, linked: bool) -> None:
+    def __init__(
+        self, variables: Sequence[Tensor], outputs: Sequence[Tensor], since: int, differentiable: bool
+    ) -> None:
         self.variables = variables
         self.outputs = outputs
         self.since = since
-        self.linked = linked
+        self.differentiable = differentiable
         self._between: list[Node] | None = None
 
-    def pull(self, seeds: Sequence[Any], retain: bool = True) -> list[Any]:
-        """Return the gradient with respect to each variable, given one with respect to each output, or None."""
+    def vjp(self, seeds: Sequence[Any]) -> list[Any]:
+        """Return the gradient with respect to each variable, given the gradient (or None) of each output."""
         nodes: list[Any] = [v._node for v in self.variables]
-        linked = self._ties(seeds)
+        differentiable = self._needs_graph(seeds)
         pairs = [(y._node, g) for y, g in zip(self.outputs, seeds, strict=True)]
-        starts = [(n, _seed(g, linked)) for n, g in pairs if n is not None and g is not None]
-        with mode(recording=linked):
+        starts = [(n, _seed(g, differentiable)) for n, g in pairs if n is not None and g is not None]
+        with mode(recording=differentiable):
             found = backward_pass(
                 starts,
                 targets=set(nodes),
                 since=self.since,
-                as_differentiable=as_differentiable if linked else None,
-                retain=retain,
+                as_differentiable=as_differentiable if differentiable else None,
+                retain=True,
             )
-        return [_out(found.get(n), v, linked) for n, v in zip(nodes, self.variables, strict=True)]
+        return [_out(found.get(n), v, differentiable) for n, v in zip(nodes, self.variables, strict=True)]
 
-    def push(self, tangents: Sequence[Any]) -> list[Any]:
-        """Return the tangent of each output, given one for each variable, or None."""
-        return self.carry({v._node: t for v, t in zip(self.variables, tangents, strict=True) if t is not None})
+    def jvp(self, tangents: Sequence[Any]) -> list[Any]:
+        """Return the tangent of each output, given the tangent (or None) of each variable."""
+        return self.jvp_from({v._node: t for v, t in zip(self.variables, tangents, strict=True) if t is not None})
 
-    def carry(self, tangents: dict[Any, Any]) -> list[Any]:
-        """Return the tangent of each output, given some of nodes and leaves."""
-        linked = self._ties(tangents.values())
-        moving = {n: _seed(t, linked) for n, t in tangents.items()}
-        with mode(recording=linked):
+    def jvp_from(self, tangents: dict[Any, Any]) -> list[Any]:
+        """Return the tangent of each output, given the tangents of some nodes and leaves."""
+        differentiable = self._needs_graph(tangents.values())
+        by_node = {n: _seed(t, differentiable) for n, t in tangents.items()}
+        with mode(recording=differentiable):
             for node in self.between():
                 for leaf, version in node.saved_versions:
                     if leaf.version != version:
                         raise stale_error(node, leaf, version)
                 total = None
                 for parent, partial, args in node.edges or ():
-                    if parent in moving:
-                        args = as_differentiable(node, partial, args) if linked else args
-                        t = _advance(node, partial, moving[parent], args)
+                    if parent in by_node:
+                        args = as_differentiable(node, partial, args) if differentiable else args
+                        t = partial_jvp(node, partial, by_node[parent], args)
                         total = t if total is None else total + t
                 if total is not None:
-                    moving[node] = total if total.shape == node.shape else np.broadcast_to(total, node.shape)
-        return [_out(moving.get(y._node), y, linked) for y in self.outputs]
+                    by_node[node] = total if total.shape == node.shape else np.broadcast_to(total, node.shape)
+        return [_out(by_node.get(y._node), y, differentiable) for y in self.outputs]
 
     def between(self) -> list[Node]:
         """Return the nodes between variables and outputs, oldest first."""
@@ -103,35 +105,38 @@ class Recorded:
             self._between = reachable(*(y._node for y in self.outputs), since=self.since, beyond=ends)
         return self._between
 
-    def _ties(self, given: Iterable[Any]) -> bool:
-        """Return True if computations with seeds or tangents must be recorded."""
+    def _needs_graph(self, given: Iterable[Any]) -> bool:
+        """Return True if derivatives of ``given`` must be recorded. If not, notify the observer: values are read."""
         now = MODE.get()
-        linked = now.recording and (self.linked or any(isinstance(t, Tensor) and t._node is not None for t in given))
-        if not linked and now.observer is not None:
-            now.observer.read()  # values leave the graph, so a step that has them cannot be replayed
-        return linked
+        differentiable = now.recording and (
+            self.differentiable or any(isinstance(t, Tensor) and t._node is not None for t in given)
+        )
+        if not differentiable and now.observer is not None:
+            now.observer.on_value_read()  # a step whose values leave the graph cannot be replayed
+        return differentiable
 
 
-def _seed(g: Any, linked: bool) -> Any:
-    if linked:
+def _seed(g: Any, differentiable: bool) -> Any:
+    if differentiable:
         return g if isinstance(g, Tensor) else result(np.asarray(g), None)
     return g._array if isinstance(g, Tensor) else g
 
 
-def _out(g: Any, like: Tensor, linked: bool) -> Any:
+def _out(g: Any, like: Tensor, differentiable: bool) -> Any:
     if g is None:
         g = np.zeros(like.shape, like.dtype)
-    if linked:
+    if differentiable:
         return g if isinstance(g, Tensor) else result(np.asarray(g), None)
     return np.array(g)
 
 
-class Call(Recorded):
-    """One call of a function, recorded: ``rebuild`` puts a value for each variable into the arguments' containers.
+class LinearizedCall(Linearization):
+    """The linearization of one function call.
 
-    Derivatives of the call are linked where recording is on and the function depends on more than its arguments: on
-    a leaf or on the result of an op, by a closure or because an argument is one. Parameters of a Module that is an
-    argument are the argument's own.
+    ``rebuild`` puts one value for each variable into the containers of the arguments, ``rebuild_output`` one for each
+    output into those of the result. Derivatives are differentiable if recording is on and the function depends on
+    another leaf or op result than its arguments, through a closure or because an argument is one. Parameters of a
+    Module that is an argument belong to that argument.
     """
 
     def __init__(self, f: Callable[..., Any], args: tuple[Any, ...], argnums: Sequence[int], where: str) -> None:
@@ -164,14 +169,15 @@ class Call(Recorded):
                     f"{where}: expected the function to return Tensors, got {type(y).__name__}; "
                     "compute with operators and NumPy functions, and keep away from .data and .numpy()"
                 )
-        linked = around.recording and (around.nested or reaches_outside((y._node for y in outputs), since, own))
-        super().__init__(variables, outputs, since, linked)
+        differentiable = around.recording and (around.nested or reaches_outside((y._node for y in outputs), since, own))
+        super().__init__(variables, outputs, since, differentiable)
 
 
-def _advance(node: Node, partial: Any, dx: Any, args: tuple[Any, ...]) -> Any:
+def partial_jvp(node: Node, partial: Any, dx: Any, args: tuple[Any, ...]) -> Any:
+    """Return the tangent of a node's output due to the tangent ``dx`` of one input."""
     if partial.jvp is not None:
         return partial.jvp(dx, *args)
-    op = node.op  # linear in this input: the op itself, at the tangent
+    op = node.op  # the op is linear in this input: its derivative is the op, applied to the tangent
     others = dict(zip(partial.sources, args, strict=True))
     inputs = [dx if k == partial.index else others[name] for k, name in enumerate(op.inputs)]
     if isinstance(dx, Tensor):
@@ -179,11 +185,11 @@ def _advance(node: Node, partial: Any, dx: Any, args: tuple[Any, ...]) -> Any:
     return np.asarray(op.value(*inputs, **node.params))
 
 
-def _scalar(recorded: Call) -> Tensor:
-    y = recorded.output
+def _scalar(linearized: LinearizedCall) -> Tensor:
+    y = linearized.output
     if not isinstance(y, Tensor) or y.size != 1:
         got = f"shape {y.shape}" if isinstance(y, Tensor) else type(y).__name__
-        raise GraphError(f"{recorded.where}: expected a function with one scalar output, got {got}; use mf.vjp")
+        raise GraphError(f"{linearized.where}: expected a function with one scalar output, got {got}; use mf.vjp")
     return y
 
 
@@ -219,13 +225,13 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> C
     array(3.)
     """
     single = isinstance(argnums, int)
-    places = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     def call(*args: Any) -> tuple[Any, Any]:
-        recorded = Call(f, args, places, "grad")
-        y = _scalar(recorded)
-        gradients = recorded.rebuild(recorded.pull([np.ones(y.shape, y.dtype)]))
-        value = y if recorded.linked else y.numpy()
+        linearized = LinearizedCall(f, args, positions, "grad")
+        y = _scalar(linearized)
+        gradients = linearized.rebuild(linearized.vjp([np.ones(y.shape, y.dtype)]))
+        value = y if linearized.differentiable else y.numpy()
         return value, gradients[0] if single else tuple(gradients)
 
     return call
@@ -247,7 +253,7 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..
 
 
 def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
-    """Compute ``f(*args)`` and return it with the function that pulls gradients back.
+    """Compute ``f(*args)``; return the value and a function that computes vector-Jacobian products.
 
     Parameters
     ----------
@@ -260,9 +266,9 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
     -------
     value
         What ``f`` returned, as arrays.
-    pull : callable
-        Given a gradient for each output, nested like the output, returns a tuple of one for each argument.
-        It can be called more than once.
+    vjp_fn : callable
+        ``vjp_fn(gradient)``, with ``gradient`` nested like the output, returns a tuple with the gradient of each
+        argument. Can be called more than once.
 
     Raises
     ------
@@ -272,17 +278,17 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
     Examples
     --------
     >>> import numpy as np, microfw as mf
-    >>> value, pull = mf.vjp(np.exp, np.zeros(2))
-    >>> pull(np.array([1.0, 2.0]))
+    >>> value, vjp_fn = mf.vjp(np.exp, np.zeros(2))
+    >>> vjp_fn(np.array([1.0, 2.0]))
     (array([1., 2.]),)
     """
-    recorded = Call(f, args, range(len(args)), "vjp")
+    linearized = LinearizedCall(f, args, range(len(args)), "vjp")
 
-    def pull(gradient: Any) -> tuple[Any, ...]:
-        seeds = match(as_arrays(gradient), recorded.outputs, "vjp", "output")
-        return tuple(recorded.rebuild(recorded.pull(seeds)))
+    def vjp_fn(gradient: Any) -> tuple[Any, ...]:
+        seeds = check_tangents(as_arrays(gradient), linearized.outputs, "vjp", "output")
+        return tuple(linearized.rebuild(linearized.vjp(seeds)))
 
-    return _values(recorded), pull
+    return _values(linearized), vjp_fn
 
 
 def jvp(f: Callable[..., Any], args: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
@@ -313,26 +319,26 @@ def jvp(f: Callable[..., Any], args: Sequence[Any], tangents: Sequence[Any]) -> 
     >>> mf.jvp(np.sin, (0.0,), (2.0,))
     (array(0.), array(2.))
     """
-    several("jvp", args=args, tangents=tangents)
-    recorded = Call(f, tuple(args), range(len(args)), "jvp")
-    directions = match([as_arrays(t) for t in tangents], recorded.variables, "jvp", "argument")
-    return _values(recorded), recorded.rebuild_output(recorded.push(directions))
+    require_sequence("jvp", args=args, tangents=tangents)
+    linearized = LinearizedCall(f, tuple(args), range(len(args)), "jvp")
+    directions = check_tangents([as_arrays(t) for t in tangents], linearized.variables, "jvp", "argument")
+    return _values(linearized), linearized.rebuild_output(linearized.jvp(directions))
 
 
-def _values(recorded: Call) -> Any:
-    return recorded.rebuild_output([y if recorded.linked else np.array(y.data) for y in recorded.outputs])
+def _values(linearized: LinearizedCall) -> Any:
+    return linearized.rebuild_output([y if linearized.differentiable else np.array(y.data) for y in linearized.outputs])
 
 
-def several(where: str, **given: Any) -> None:
-    """Refuse a single array where a sequence with one entry for each argument is meant."""
+def require_sequence(where: str, **given: Any) -> None:
+    """Raise DTypeError unless each argument is a tuple or list, with one entry for each argument of the function."""
     for name, value in given.items():
         if not isinstance(value, tuple | list):
             fix = f"write ({name[:-1]},) for a single one"
             raise DTypeError(message(where, f"{name} as a tuple, one for each argument", type(value).__name__, fix))
 
 
-def match(tree: Any, tensors: Sequence[Tensor], where: str, what: str) -> list[Any]:
-    """Return a tree's leaves, one for each Tensor, as copies of its dtype, after a look at their shapes."""
+def check_tangents(tree: Any, tensors: Sequence[Tensor], where: str, what: str) -> list[Any]:
+    """Return the leaves of a tree, one for each Tensor, copied to its dtype; raise ShapeError if shapes differ."""
     given = flatten(tree)[0]
     if len(given) != len(tensors):
         raise ShapeError(f"{where}: expected one array for each {what}, {len(tensors)} in all, got {len(given)}")

@@ -15,17 +15,17 @@ from microfw.autograd.types import Gradient, Op
 class Observer:
     """Notified of every op as it runs, and of every node as its derivative rule runs. Override what you need.
 
-    ``began`` is the time before, in nanoseconds of ``time.perf_counter_ns``.
+    ``start_ns``: start of the op or the rule, nanoseconds of ``time.perf_counter_ns``.
     """
 
     enabled: bool = True
     """If False, the observer is not notified. May change at the end of a step."""
 
     wants_grad_inputs: bool = False
-    """Whether `backward` gets the shares of the gradient; else it gets None."""
+    """If True, `backward` gets the gradients of the inputs; else None."""
 
     batches: bool = False
-    """Whether `walked` is notified of many nodes at once, and not `backward` of each."""
+    """If True, `walked` is called for many nodes at once, in place of `backward` for each."""
 
     supports_replay: bool = False
     """Whether a step may be replayed while it is attached. Of a replayed step only `on_replayed_ops` is notified."""
@@ -37,7 +37,7 @@ class Observer:
         inputs: tuple[Any, ...],
         params: dict[str, Any],
         output: np.ndarray[Any, Any],
-        began: int,
+        start_ns: int,
     ) -> None:
         """Notify of an op that has run; ``node`` is None if nothing was recorded."""
 
@@ -45,12 +45,12 @@ class Observer:
         """Notify that the values of a Tensor are read."""
 
     def last_sequence(self) -> Any:
-        """Return the observer's record of the step that has just run, with its ``sites``, one for each node."""
+        """Return the observer's record of the step that has just run, with its ``op_stats``, one for each node."""
 
     def constant(
         self, op: Op, inputs: tuple[Any, ...], params: dict[str, Any], output: np.ndarray[Any, Any], scope: Scope | None
     ) -> Any:
-        """Return what it made of an op that has run without a node, if anything."""
+        """Return the observer's record of an op that has run without a node, or None."""
 
     def on_replayed_ops(self, instrumented: Any) -> None:
         """Notify of a replayed step, whose times are in an `InstrumentedPlan`."""
@@ -58,11 +58,11 @@ class Observer:
     def before_backward(self, loss: Any, retain: bool = False) -> None:
         """Notify that ``backward`` is about to walk the graph of a Tensor, which stays if ``retain``."""
 
-    def backward(self, node: Node, gradient: Gradient, shares: list[Gradient] | None, began: int) -> None:
-        """Notify that a node's derivative rule has run, with a share of the gradient for each edge."""
+    def backward(self, node: Node, gradient: Gradient, grad_inputs: list[Gradient] | None, start_ns: int) -> None:
+        """Notify that a node's derivative rule has run, with the gradient of each edge's input."""
 
     def walked(self, times: list[Any]) -> None:
-        """Notify that derivative rules have run: node, began, ended, one after the other."""
+        """Notify that derivative rules have run: ``[node, start_ns, end_ns, node, …]``."""
 
     def alongside(self, observer: Observer) -> Observer:
         """Return what to notify if another observer is attached while this one is: that one alone."""
@@ -103,13 +103,13 @@ class StepTimer:
     def on_backward_end(self, before: int) -> None:
         """Notify that ``backward`` has ended, or failed; not while the timer is not enabled."""
 
-    def on_update(self, optimizer: Any, began: int) -> None:
-        """Notify that an optimizer has updated its parameters, and when it began."""
+    def on_update(self, optimizer: Any, start_ns: int) -> None:
+        """Notify that an optimizer has updated its parameters in a call that began at ``start_ns``."""
 
-    def on_update_error(self, began: int) -> None:
-        """Notify that an update has failed, and when it began."""
+    def on_update_error(self, start_ns: int) -> None:
+        """Notify that an update that began at ``start_ns`` has failed."""
 
-    def on_replay(self, began: int, middle: int, ended: int) -> None:
+    def on_replay(self, start_ns: int, backward_start_ns: int, end_ns: int) -> None:
         """Notify of both passes of a replayed step. The times are 0 if the timer is not enabled."""
 
     def on_replay_end(self) -> None:
@@ -118,5 +118,7 @@ class StepTimer:
     def on_set_up(self, ns: int) -> None:
         """Add nanoseconds that a replayed step took to get ready for this timer: an eager run, and writing code."""
 
-    def on_replayed_step(self, began: int, middle: int, ended: int, updating: int, updated: int) -> None:
-        """Notify of a whole replayed step: what `on_replay`, `on_update` and `on_replay_end` would be notified of."""
+    def on_replayed_step(
+        self, start_ns: int, backward_start_ns: int, end_ns: int, update_start_ns: int, update_end_ns: int
+    ) -> None:
+        """Notify of a whole replayed step: `on_replay`, `on_update` and `on_replay_end` in one call."""

@@ -1,32 +1,33 @@
-"""Standard output and standard error of the command line: whatever becomes of them, the work goes on."""
+"""Standard output and standard error of the command line. A broken stream does not stop the work."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from microfw.errors import printable
 
 PLAIN = str.maketrans({"µ": "u", "…": "~", "×": "x", "−": "-", "–": "-", "²": "2", "’": "'"})
-"""What reports write instead where the encoding of the output lacks a character; one column stays one column."""
+"""Replacements of one column each, for encodings of the output without these characters."""
 
 
 class Output:
-    """A text stream that never raises: what its encoding lacks is spelled out, and after an error output is dropped.
+    """Text stream that never raises: escapes characters that its encoding lacks; drops output after an error.
 
     Parameters
     ----------
     stream : file or None
-        Where to write; None, as Python has it where a descriptor is closed, drops everything.
+        Underlying stream. None drops all output; Python sets None if the descriptor is closed.
 
     Attributes
     ----------
     error : OSError or None
-        The first error of the stream.
+        First error of the stream.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -39,24 +40,24 @@ class Output:
         return len(text)
 
     def flush(self) -> None:
-        """Write what was kept back."""
+        """Flush the underlying stream."""
         self._attempt(self.stream.flush)
 
     def isatty(self) -> bool:
-        """Return whether a terminal shows the text."""
+        """Return True if the stream is a terminal."""
         try:
             return bool(self.stream.isatty())
         except (AttributeError, ValueError):
             return False
 
     def close(self) -> None:
-        """Flush. If the stream failed, have Python drop what the stream still keeps, instead of complaining at exit."""
+        """Flush. If the stream failed, discard its buffer, so that Python reports no error at exit."""
         self.flush()
         if self.error is not None:
             with contextlib.suppress(OSError, ValueError, AttributeError):
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, self.stream.fileno())
-                os.close(nowhere)
+                devnull = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(devnull, self.stream.fileno())
+                os.close(devnull)
 
     def _write(self, text: str) -> None:
         try:
@@ -73,7 +74,7 @@ class Output:
             action(*arguments)
         except OSError as error:
             self.error = error
-        except ValueError as error:  # a stream that was closed
+        except ValueError as error:  # the stream is closed
             self.error = OSError(str(error))
 
     def __getattr__(self, name: str) -> Any:
@@ -82,9 +83,9 @@ class Output:
 
 @contextlib.contextmanager
 def streams() -> Iterator[tuple[Output, Output]]:
-    """Run a block with standard output and standard error that never raise."""
+    """Return a block with standard output and standard error that never raise."""
     before = sys.stdout, sys.stderr
-    _occupy()
+    _open_descriptors()
     out, err = Output(before[0]), Output(before[1])
     sys.stdout, sys.stderr = out, err
     try:
@@ -95,8 +96,8 @@ def streams() -> Iterator[tuple[Output, Output]]:
         err.close()
 
 
-def _occupy() -> None:
-    """Open the standard descriptors that are closed, or the next file that is opened would become one of them."""
+def _open_descriptors() -> None:
+    """Open closed standard descriptors on the null device; else the next opened file would get their numbers."""
     with contextlib.suppress(OSError):
         descriptor = os.open(os.devnull, os.O_RDWR)
         while descriptor <= 2:
@@ -105,5 +106,19 @@ def _occupy() -> None:
 
 
 def complain(text: str) -> None:
-    """Write a line to standard error, with nothing in it that a terminal obeys."""
+    """Write a line to standard error, with control characters escaped."""
     print(" ".join(printable(text).split("\n")), file=sys.stderr)
+
+
+def use_colour() -> bool:
+    """Return True if standard output is a terminal with colours; NO_COLOR and TERM=dumb switch them off."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument parser that reports errors in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Write the error and exit with code 2."""
+        complain(f"{self.prog}: {message}; see {self.prog} --help")
+        self.exit(2)

@@ -1,4 +1,4 @@
-"""Checkpoints: a part of a computation that is run again in backward, and not kept until then."""
+"""Checkpoints: recompute a part of the graph in backward, and do not keep it until then."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from microfw import ops
 from microfw.autograd.backward import backward_pass
 from microfw.autograd.double_backward import as_differentiable
-from microfw.autograd.functional import Recorded
+from microfw.autograd.functional import Linearization
 from microfw.autograd.graph import Leaf, Node, NodeSpec, Variable, node_counter
 from microfw.autograd.mode import MODE, mode
 from microfw.autograd.op import Op, Partial, zero_cost
@@ -27,14 +27,14 @@ from microfw.errors import DTypeError, GraphError, message
 def checkpoint(f: Callable[..., Any], *inputs: Any) -> Any:
     """Compute ``f(*inputs)`` without keeping its graph; backward runs ``f`` again.
 
-    Memory for time: of the arrays that the ops of ``f`` save, none is kept from the forward to the backward
-    pass. In return ``f`` runs twice in a training step. A deep model whose blocks are checkpoints needs the
-    memory of one block, and of what goes from one to the next.
+    Checkpoints trade time for memory. The arrays that the ops of ``f`` save are not kept between the forward and the
+    backward pass; ``f`` runs twice in a training step. A deep model whose blocks are checkpoints needs memory for
+    one block and for the activations between blocks.
 
     Parameters
     ----------
     f : callable
-        A Module or a function of Tensors. It may use parameters that are not among its inputs.
+        Module or function of Tensors. ``f`` may use parameters that are not among its inputs.
     *inputs
         Tensors, lists, tuples and dicts of them, arrays (which are copied), or anything else.
 
@@ -47,19 +47,19 @@ def checkpoint(f: Callable[..., Any], *inputs: Any) -> Any:
     ------
     GraphError
         If ``f`` uses the result of an op that is not among ``inputs``. In backward, if ``f`` gives another
-        value the second time, or what it read was written to.
+        value the second time, or an array that ``f`` read was written to.
     DTypeError
         If ``f`` returns Tensors of several dtypes.
 
     Notes
     -----
-    The second run draws the same random numbers. The state of each `numpy.random.Generator` that ``f`` and its
-    inputs hold (in modules and other objects, containers, closures, defaults, globals) is noted; it is set for
-    the second run, and put back after it. Buffers that ``f`` writes, such as running statistics, are put back
-    too, so that they count the step once. If ``f`` returns another value for any other reason, an error is raised.
+    The second run draws the same random numbers. The states of all `numpy.random.Generator` objects that ``f`` and
+    its inputs reference (in modules and other objects, containers, closures, defaults, globals) are stored, set for
+    the second run, and restored after it. Buffers that ``f`` writes, such as running statistics, are restored too:
+    they count each step once. If the second run returns another value for any other reason, backward raises an error.
 
-    It can be differentiated again; the graph of the second run is then kept. Forward mode runs ``f`` once more
-    for each input and parameter.
+    A checkpoint can be differentiated again; the graph of the second run is then kept. Forward mode runs ``f`` once
+    more for each input and parameter.
 
     Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016.
 
@@ -74,23 +74,23 @@ def checkpoint(f: Callable[..., Any], *inputs: Any) -> Any:
     >>> bool(np.allclose(x.grad, np.exp(np.sin([0.5, 1.0])) * np.cos([0.5, 1.0])))
     True
     """
-    return _Part(f, inputs).first() if MODE.get().recording else f(*inputs)
+    return CheckpointedCall(f, inputs).record() if MODE.get().recording else f(*inputs)
 
 
-class _Part:
-    """A function and its inputs, with what it takes to run it again to the same effect."""
+class CheckpointedCall:
+    """A function call that can run again with the same result: inputs, states of random generators, scope."""
 
     def __init__(self, f: Callable[..., Any], inputs: tuple[Any, ...]) -> None:
         self.f = f
-        self.inputs = _swapped(inputs, np.ndarray, np.array)
+        self.inputs = _replace_leaves(inputs, np.ndarray, np.array)
         self.generators, self.tensors = find_state((f, inputs))
         self.states = [g.bit_generator.state for g in self.generators]
         self.scope = THREAD_SCOPE.scope
         self.nested = MODE.get().nested
-        self.waiting: dict[int, tuple[Any, dict[int, Any]]] = {}
+        self.pending: dict[int, tuple[Any, dict[int, Any]]] = {}
 
     def run(self) -> tuple[Any, list[Tensor], int]:
-        """Run the function; return what it returns, the Tensors that stood for inputs, and when it began."""
+        """Run the function; return its output, the Tensors in place of inputs, and the order of its first node."""
         since = next(node_counter)
         variables: list[Tensor] = []
 
@@ -104,12 +104,12 @@ class _Part:
         outer, THREAD_SCOPE.scope = THREAD_SCOPE.scope, self.scope
         try:
             with mode(recording=True, nested=self.nested):
-                return self.f(*_swapped(self.inputs, Tensor, variable)), variables, since
+                return self.f(*_replace_leaves(self.inputs, Tensor, variable)), variables, since
         finally:
             THREAD_SCOPE.scope = outer
 
-    def first(self) -> Any:
-        """Run the function for its value, and record one node for all of it."""
+    def record(self) -> Any:
+        """Run the function, and record one node for the whole call."""
         versions = {t._leaf: t._leaf.version for t in self.tensors if t._leaf is not None}
         output, variables, since = self.run()
         outputs, rebuild = flatten(output)
@@ -118,7 +118,7 @@ class _Part:
             return output
         saved_versions = {leaf: v for leaf, v in versions.items() if leaf.version == v}
         self.written = [t for t in self.tensors if t._leaf not in saved_versions]
-        nodes = Recorded([], [y], since, False).between()
+        nodes = Linearization([], [y], since, False).between()
         within = set(nodes)
         self.used = [k for k, v in enumerate(variables) if v._node in within]
         self.leaves: list[Any] = []
@@ -145,7 +145,7 @@ class _Part:
             (saved_versions | {leaf: leaf.version for leaf in self.leaves if isinstance(leaf, Leaf)}).items()
         )
         node.spec = NodeSpec(
-            OP, tuple(Partial(k, _pull, _push, None, SAVED) for k in range(len(ends))),
+            OP, tuple(Partial(k, _vjp, _jvp, None, SAVED) for k in range(len(ends))),
             tuple((0, k + 1) for k in range(len(ends))),
         )  # fmt: skip
         node.parents, node.saved = ends, (self, *range(len(ends)))
@@ -153,10 +153,10 @@ class _Part:
             return rebuild(_parted(result(y._array, node), [y.shape for y in outputs]))
 
     @contextmanager
-    def second(self) -> Iterator[tuple[Tensor, list[Any], int]]:
-        """Run the function again: its output, the nodes and leaves where its inputs come in, and when it began.
+    def rerun(self) -> Iterator[tuple[Tensor, list[Any], int]]:
+        """Run the function again; yield its output, the nodes and leaves of its inputs, and its first node's order.
 
-        In the end the random generators and the buffers are as they were.
+        Random generators and buffers are restored afterwards.
         """
         generators = [(g, g.bit_generator.state) for g in self.generators]
         buffers = [(t, t._array.copy(), t._leaf.version) for t in self.written]  # type: ignore[union-attr]
@@ -176,7 +176,7 @@ class _Part:
                 t._leaf.version = version  # type: ignore[union-attr]
 
     def _compare(self, y: Any) -> None:
-        """Refuse a second value that differs by more than the rounding of one sum."""
+        """Raise GraphError if the second value differs by more than the rounding of one sum."""
         first = self.value
         size = np.abs(first[np.isfinite(first)]).max(initial=0) if first.shape == y.shape else 0
         if first.shape != y.shape or not np.allclose(
@@ -191,65 +191,67 @@ class _Part:
                 )
             )
 
-    def pull(self, g: Any) -> dict[int, Any]:
-        """Return the gradient with respect to each input, from one more run."""
-        linked = isinstance(g, Tensor)
-        with self.second() as (y, ends, since):
-            with mode(recording=linked):
-                link = as_differentiable if linked else None
+    def vjp(self, g: Any) -> dict[int, Any]:
+        """Run the function again; return the gradient with respect to each input."""
+        differentiable = isinstance(g, Tensor)
+        with self.rerun() as (y, ends, since):
+            with mode(recording=differentiable):
+                link = as_differentiable if differentiable else None
                 seeds: Any = [(y._node, g)]
-                found = backward_pass(seeds, targets=set(ends), since=since, as_differentiable=link, retain=linked)
+                found = backward_pass(
+                    seeds, targets=set(ends), since=since, as_differentiable=link, retain=differentiable
+                )
             return {k: found[end] for k, end in enumerate(ends)}
 
 
 def unobserved() -> AbstractContextManager[None]:
-    """Return a block in which no observer is notified: of ops that the function of a checkpoint has not applied."""
+    """Return a block in which no observer is notified. It encloses ops that the checkpointed function did not apply."""
     return nullcontext() if MODE.get().observer is None else mode(observer=None)
 
 
-def _pull(g: Any, again: _Part, index: int) -> Any:
-    """Return one share of the gradient. The walk asks for all of them in turn, and one run gives all."""
+def _vjp(g: Any, call: CheckpointedCall, index: int) -> Any:
+    """Return the gradient with respect to one input. One run computes all of them; the others are kept."""
     thread = get_ident()
-    held = again.waiting.get(thread)
-    if held is None or held[0] is not g or index not in held[1]:
-        held = again.waiting[thread] = (g, again.pull(g))
-    share = held[1].pop(index)
-    if not held[1]:
-        del again.waiting[thread]
-    return share
+    entry = call.pending.get(thread)
+    if entry is None or entry[0] is not g or index not in entry[1]:
+        entry = call.pending[thread] = (g, call.vjp(g))
+    grad_input = entry[1].pop(index)
+    if not entry[1]:
+        del call.pending[thread]
+    return grad_input
 
 
-def _push(dx: Any, again: _Part, index: int) -> Any:
-    with again.second() as (y, ends, since):
-        return Recorded([], [y], since, isinstance(dx, Tensor)).carry({ends[index]: dx})[0]
+def _jvp(dx: Any, call: CheckpointedCall, index: int) -> Any:
+    with call.rerun() as (y, ends, since):
+        return Linearization([], [y], since, isinstance(dx, Tensor)).jvp_from({ends[index]: dx})[0]
 
 
-SAVED = ("again", "index")
+SAVED = ("call", "index")
 
 
-def _value(*inputs: Any, again: _Part) -> Any:
-    return again.f(*inputs)
+def _value(*inputs: Any, call: CheckpointedCall) -> Any:
+    return call.f(*inputs)
 
 
 OP = Op(_value, None, "same", None, None, zero_cost, True, False, "checkpoint")
-"""The op of a checkpoint's node. Its cost is that of the ops inside, of which observers are notified."""
+"""The op of a checkpoint's node. Observers are notified of the ops inside of it, which have the cost."""
 
 
-def _swapped(tree: Any, kind: type, new: Callable[[Any], Any]) -> Any:
-    """Return a tree with others in the places of its leaves of a kind."""
+def _replace_leaves(tree: Any, kind: type, new: Callable[[Any], Any]) -> Any:
+    """Return a tree with each leaf of type ``kind`` replaced by ``new(leaf)``."""
     if isinstance(tree, kind):
         return new(tree)
     if isinstance(tree, dict):
-        return {k: _swapped(v, kind, new) for k, v in tree.items()}
+        return {k: _replace_leaves(v, kind, new) for k, v in tree.items()}
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(_swapped(v, kind, new) for v in tree))
+        return type(tree)(*(_replace_leaves(v, kind, new) for v in tree))
     if isinstance(tree, list | tuple):
-        return type(tree)(_swapped(v, kind, new) for v in tree)
+        return type(tree)(_replace_leaves(v, kind, new) for v in tree)
     return tree
 
 
 def _joined(outputs: list[Any]) -> Tensor:
-    """Return Tensors as one, which has a node of its own."""
+    """Return Tensors flattened into one; a single Tensor gets a new node."""
     for y in outputs:
         if not isinstance(y, Tensor):
             raise GraphError(message("checkpoint", "a function that returns Tensors", type(y).__name__))
@@ -263,7 +265,7 @@ def _joined(outputs: list[Any]) -> Tensor:
 
 
 def _parted(y: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
-    """Undo `_joined`."""
+    """Split a Tensor from `_joined` into Tensors of these shapes."""
     if len(shapes) == 1:
         return [y]
     ends = np.cumsum([prod(s) for s in shapes]).tolist()

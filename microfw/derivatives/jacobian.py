@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from microfw import ops
-from microfw.autograd.functional import Call, grad, match, several
+from microfw.autograd.functional import LinearizedCall, check_tangents, grad, require_sequence
 from microfw.autograd.pytree import as_arrays
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, message
@@ -55,50 +55,50 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, mode: Mode
     if mode not in ("auto", "forward", "reverse"):
         raise ArgumentError(message("jacobian", "mode to be 'auto', 'forward' or 'reverse'", repr(mode)))
     single = isinstance(argnums, int)
-    places = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     def call(*args: Any) -> Any:
-        recorded = Call(f, args, places, "jacobian")
-        fewer = sum(x.size for x in recorded.variables) < sum(y.size for y in recorded.outputs)
+        linearized = LinearizedCall(f, args, positions, "jacobian")
+        fewer = sum(x.size for x in linearized.variables) < sum(y.size for y in linearized.outputs)
         forward = mode == "forward" or (mode == "auto" and fewer)
-        blocks = _columns(recorded) if forward else _rows(recorded)
-        rows = [recorded.rebuild(row) for row in blocks]
-        return recorded.rebuild_output([row[0] if single else tuple(row) for row in rows])
+        blocks = _columns(linearized) if forward else _rows(linearized)
+        rows = [linearized.rebuild(row) for row in blocks]
+        return linearized.rebuild_output([row[0] if single else tuple(row) for row in rows])
 
     return call
 
 
 def _units(tensors: Sequence[Tensor]) -> Iterator[tuple[int, list[Any]]]:
-    """Yield, for each entry of some Tensors, which of them it is in, and what is 1 there and 0 elsewhere."""
+    """Yield ``(k, seeds)`` for each entry of each Tensor: ``seeds[k]`` is 1 at the entry and 0 elsewhere."""
     for k, t in enumerate(tensors):
-        for place in np.ndindex(t.shape):
+        for index in np.ndindex(t.shape):
             unit = np.zeros(t.shape, t.dtype)
-            unit[place] = 1
+            unit[index] = 1
             yield k, [unit if j == k else None for j in range(len(tensors))]
 
 
-def _rows(recorded: Call) -> list[list[Any]]:
+def _rows(linearized: LinearizedCall) -> list[list[Any]]:
     """Return the blocks of a Jacobian, a row of it at a time."""
-    pulled: list[list[Any]] = [[] for _ in recorded.outputs]
-    for k, seeds in _units(recorded.outputs):
-        pulled[k].append(recorded.pull(seeds))
+    gradients: list[list[Any]] = [[] for _ in linearized.outputs]
+    for k, seeds in _units(linearized.outputs):
+        gradients[k].append(linearized.vjp(seeds))
     return [
-        [_stack([row[j] for row in rows], x).reshape(y.shape + x.shape) for j, x in enumerate(recorded.variables)]
-        for y, rows in zip(recorded.outputs, pulled, strict=True)
+        [_stack([row[j] for row in rows], x).reshape(y.shape + x.shape) for j, x in enumerate(linearized.variables)]
+        for y, rows in zip(linearized.outputs, gradients, strict=True)
     ]
 
 
-def _columns(recorded: Call) -> list[list[Any]]:
+def _columns(linearized: LinearizedCall) -> list[list[Any]]:
     """Return the blocks of a Jacobian, a column of it at a time."""
-    pushed: list[list[Any]] = [[] for _ in recorded.variables]
-    for k, tangents in _units(recorded.variables):
-        pushed[k].append(recorded.push(tangents))
+    tangents_of: list[list[Any]] = [[] for _ in linearized.variables]
+    for k, tangents in _units(linearized.variables):
+        tangents_of[k].append(linearized.jvp(tangents))
     return [
         [
             _stack([column[i] for column in columns], y).T.reshape(y.shape + x.shape)
-            for x, columns in zip(recorded.variables, pushed, strict=True)
+            for x, columns in zip(linearized.variables, tangents_of, strict=True)
         ]
-        for i, y in enumerate(recorded.outputs)
+        for i, y in enumerate(linearized.outputs)
     ]
 
 
@@ -134,9 +134,9 @@ def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable
 
     Notes
     -----
-    It is the Jacobian of the gradient. The gradient is recorded once, and walked once for each entry of the
-    arguments: reverse over reverse, which takes no longer than to push tangents forward through it, and up to
-    a third less. For the product with a few directions, use `hvp`.
+    The Hessian is the Jacobian of the gradient. The graph of the gradient is recorded once, and one backward pass
+    runs through it for each entry of the arguments: reverse over reverse, which takes up to a third less time than
+    forward over reverse. For the product with a few directions, use `hvp`.
 
     Examples
     --------
@@ -176,8 +176,8 @@ def hvp(f: Callable[..., Any], args: Sequence[Any], directions: Sequence[Any]) -
 
     Notes
     -----
-    The gradient is recorded and walked once, with ``v`` as what comes in: reverse over reverse. A Hessian is
-    symmetric, so that gives ``H v`` as forward over reverse would, in no more time.
+    One backward pass with seed ``v`` runs through the graph of the gradient: reverse over reverse. A Hessian is
+    symmetric, so the result is ``H v``, as with forward over reverse, in no more time.
 
     Examples
     --------
@@ -185,8 +185,8 @@ def hvp(f: Callable[..., Any], args: Sequence[Any], directions: Sequence[Any]) -
     >>> mf.hvp(lambda x: np.sum(x**3), ([1.0, 2.0],), ([1.0, 1.0],))
     (array([ 6., 12.]),)
     """
-    several("hvp", args=args, directions=directions)
-    places = range(len(args))
-    recorded = Call(grad(f, tuple(places)), tuple(args), places, "hvp")
-    seeds = match([as_arrays(d) for d in directions], recorded.variables, "hvp", "argument")
-    return tuple(recorded.rebuild(recorded.pull(seeds)))
+    require_sequence("hvp", args=args, directions=directions)
+    positions = range(len(args))
+    linearized = LinearizedCall(grad(f, tuple(positions)), tuple(args), positions, "hvp")
+    seeds = check_tangents([as_arrays(d) for d in directions], linearized.variables, "hvp", "argument")
+    return tuple(linearized.rebuild(linearized.vjp(seeds)))

@@ -1,8 +1,8 @@
-"""N + P on a model: the same gradient by several strategies, each really run and counted."""
+"""The law of N + P: the gradient of a model by several strategies, each run and counted."""
 
-from microfw.law.data import Count, Law, LayerCost
-from microfw.law.measure import Way
+from microfw.law.data import Law, LayerCost, NodeCount
+from microfw.law.measure import StrategyResult
 from microfw.law.run import law
-from microfw.law.sweeps import Fit, Sweep, sweep
+from microfw.law.sweeps import PowerLaw, Sweep, sweep
 
-__all__ = ["Count", "Fit", "Law", "LayerCost", "Sweep", "Way", "law", "sweep"]
+__all__ = ["NodeCount", "PowerLaw", "Law", "LayerCost", "Sweep", "StrategyResult", "law", "sweep"]

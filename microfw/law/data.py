@@ -1,4 +1,4 @@
-"""What the law found on a model: plain numbers."""
+"""Results of the law on a model, as plain numbers."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from microfw.errors import ArgumentError, message
-from microfw.law.measure import Way
+from microfw.law.measure import StrategyResult
 from microfw.profiler.ratio import Ratio
 
 
 @dataclass
-class Count:
-    """What one backward pass goes through, counted in one kind of node.
+class NodeCount:
+    """Counts of one backward pass, in one kind of node.
 
     Attributes
     ----------
     kind : {"tensors", "scalars"}
-        What a node and a parameter are: tensor ops and arrays, or scalar operations and numbers.
+        Unit: tensor ops and arrays, or scalar operations and numbers.
     N : int
-        Nodes that the loss depends on, leaves counted apart.
+        Nodes that the loss depends on, without leaves.
     E : int
         Edges: inputs of those nodes that need a gradient.
     P : int
@@ -28,7 +28,7 @@ class Count:
     rules : int
         Derivative rules that backprop called.
     accumulated : int
-        Gradients that it added into parameters.
+        Gradients that backprop added into parameters.
     """
 
     kind: str
@@ -46,7 +46,7 @@ class Count:
 
 @dataclass
 class LayerCost:
-    """What a layer's parameters cost: scalar operations, and how often one row uses each of them."""
+    """Scalar operations of a layer, and the number of uses of its parameters."""
 
     layer: str
     kind: str = ""
@@ -58,26 +58,26 @@ class LayerCost:
 
 @dataclass
 class Law:
-    """What the five strategies took on a model. ``str()`` of it is a table, `to_dict` is for JSON.
+    """Cost of the five strategies on a model. ``str()`` returns a table, `to_dict` is for JSON.
 
     Attributes
     ----------
     name, model : str
-        What it was run on.
+        Name of the data, and description of the model.
     rows : int
         Rows of data.
     loss : float
         The loss, in float64.
     budget : float
-        Seconds that a strategy had.
-    counts : list of Count
+        Seconds that a strategy may take.
+    counts : list of NodeCount
         In tensors and, unless the scalar graph would be too large, in scalars.
-    ways : list of Way
-        A row for each strategy.
+    ways : list of StrategyResult
+        One result for each strategy and graph.
     paths : int or None
         Paths from the loss to the parameters in the scalar graph.
     layers : list of LayerCost
-        By layer, in the order in which they ran.
+        One row for each layer, in order of first use.
     ratio : Ratio
         Backward against forward.
     note : str
@@ -89,30 +89,30 @@ class Law:
     rows: int
     loss: float
     budget: float
-    counts: list[Count] = field(default_factory=list)
-    ways: list[Way] = field(default_factory=list)
+    counts: list[NodeCount] = field(default_factory=list)
+    ways: list[StrategyResult] = field(default_factory=list)
     paths: int | None = None
     layers: list[LayerCost] = field(default_factory=list)
     ratio: Ratio = field(default_factory=Ratio)
     note: str = ""
 
-    def way(self, name: str, graph: str = "") -> Way:
-        """Return the row of a strategy; of backprop there are two, so name the graph."""
+    def way(self, name: str, graph: str = "") -> StrategyResult:
+        """Return the result of a strategy. Backprop has two: give the graph."""
         found = [w for w in self.ways if w.name == name and graph in ("", w.graph)]
         if not found:
             raise ArgumentError(message("Law.way", f"one of {[w.name for w in self.ways]}", repr(name)))
         return found[0]
 
-    def count(self, kind: str) -> Count | None:
+    def count(self, kind: str) -> NodeCount | None:
         """Return the counts in "tensors" or in "scalars"."""
         return next((c for c in self.counts if c.kind == kind), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all numbers in dicts and lists, for JSON; paths beyond 10^15 as text."""
+        """Return all numbers in dicts and lists, for JSON. 10^15 paths or more are written as text."""
         return asdict(self) | {"paths": self.paths if self.paths is None or self.paths < 10**15 else huge(self.paths)}
 
     def page_data(self) -> dict[str, Any]:
-        """Return what the page shows: plain lists and numbers."""
+        """Return the data of the page: plain lists and numbers."""
         from microfw.law.view import page_data
 
         return page_data(self)

@@ -1,4 +1,4 @@
-"""What strategies are measured with: what the engine did, seconds, and the most memory in use."""
+"""Measurements of strategies: rule calls, operations, seconds and peak memory."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ from microfw.law.parameter_sample import sampling_order, strata_of, total
 Array = np.ndarray[Any, Any]
 
 
-LEAST = 30
-"""A sample has at least so many parameters, also if that takes longer than the budget."""
+MIN_SAMPLE = 30
+"""Minimum number of parameters in a sample, even if they take longer than the budget."""
 
 
 @dataclass
-class Way:
-    """What one strategy took.
+class StrategyResult:
+    """Cost of one strategy.
 
     Attributes
     ----------
     name : str
-        The strategy.
+        Name of the strategy.
     graph : {"tensors", "scalars"}
-        What a node of its graph stands for.
+        Unit of a node.
     rules : int or None
-        Nodes whose derivative rule was called, counted anew for each call; None if it was not run.
+        Derivative rules called, each call counted; None if the strategy was not run.
     forwards : int
-        How often the loss was computed.
+        Number of loss evaluations.
     operations : int or None
-        Scalar operations in the rules and, where the loss is computed more than once, in computing it,
-        by the ops' own cost rules.
+        Scalar operations in the rules and, if the loss is computed more than once, in the loss evaluations; by the
+        cost rules of the ops.
     seconds : float or None
-        On tensors with computing the loss; on scalars of the walk alone.
+        On tensors, includes computing the loss. On scalars, the backward pass only.
     peak_bytes : int or None
-        The most memory that was in use at once, traced in a run of its own; on scalars beside the graph.
+        Peak memory, traced in a separate run; on scalars without the graph.
     difference : float or None
-        The largest difference from backprop's gradient, relative to that gradient's largest entry.
+        Largest difference from the gradient of backprop, relative to the largest entry of that gradient.
     done, of : int
-        For how many of the parameters it was run. If not for all, counts and seconds are extrapolated.
+        Parameters for which the strategy was run, of how many. If not all, counts and seconds are extrapolated.
     intervals : dict
-        The 95 % intervals of ``rules``, ``operations`` and ``seconds`` that are extrapolated.
+        95 % intervals of extrapolated ``rules``, ``operations`` and ``seconds``.
     note : str
-        Why it was not run.
+        Why the strategy was not run.
     """
 
     name: str
@@ -73,12 +73,12 @@ class Way:
 
     @property
     def extrapolated(self) -> bool:
-        """Whether it was run for a sample of the parameters."""
+        """Whether the strategy was run for a sample of the parameters only."""
         return 0 < self.done < self.of
 
 
-class Work(NamedTuple):
-    """What a node costs: scalar operations forward, and for each of its edges."""
+class NodeCost(NamedTuple):
+    """Scalar operations of a node: forward, and for each of its edges."""
 
     forward: int
     edges: tuple[int, ...]
@@ -87,63 +87,63 @@ class Work(NamedTuple):
     into_leaves: int
 
 
-class Meter(Observer):
-    """Observer that counts what the engine does. It leaves a `Work` on each node."""
+class CountingObserver(Observer):
+    """Observer that counts rule calls, accumulations and operations. Each node gets a `NodeCost` as its metadata."""
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
-        self.constants: list[tuple[Scope | None, Work]] = []  # ops that recorded no node: what is frozen
-        self.rules = self.accumulated = self.operations = self.uncounted = 0
+        self.constants: list[tuple[Scope | None, NodeCost]] = []  # frozen ops, which recorded no node
+        self.vjp_calls = self.grad_accumulations = self.operations = self.uncounted = 0
 
     def forward(
-        self, op: Any, node: Node | None, inputs: tuple[Any, ...], params: dict[str, Any], output: Array, began: int
+        self, op: Any, node: Node | None, inputs: tuple[Any, ...], params: dict[str, Any], output: Array, start_ns: int
     ) -> None:
-        """Work out what the op costs, as the profiler does: what runs under `no_grad` is not counted."""
+        """Compute the cost of the op, as the profiler does. Ops under `no_grad` are not counted."""
         if node is None and not MODE.get().recording:
             return
         edges = [] if node is None else node.edges or []
         leaves = sum(isinstance(parent, Leaf) for parent, _, _ in edges)
         zeros = (0,) * len(edges)
         if node is not None:
-            node.metadata = Work(0, zeros, 0, zeros, leaves)
+            node.metadata = NodeCost(0, zeros, 0, zeros, leaves)
             self.nodes.append(node)
         if op.cost is None:
             self.uncounted += 1
             return
         cost = op.cost(output.shape, *(np.shape(x) for x in inputs), **params)
         if node is None:
-            self.constants.append((THREAD_SCOPE.scope, Work(cost.forward, (), cost.products_forward, (), 0)))
+            self.constants.append((THREAD_SCOPE.scope, NodeCost(cost.forward, (), cost.products_forward, (), 0)))
             return
         by = [partial.index for _, partial, _ in edges]
         products = tuple(cost.products_derivatives[k] for k in by) if cost.products_derivatives else zeros
-        node.metadata = Work(
+        node.metadata = NodeCost(
             cost.forward, tuple(cost.derivatives[k] for k in by), cost.products_forward, products, leaves
         )
 
-    def backward(self, node: Node, gradient: Any, shares: list[Any] | None, began: int) -> None:
-        """Count a node that is walked."""
+    def backward(self, node: Node, gradient: Any, grad_inputs: list[Any] | None, start_ns: int) -> None:
+        """Count a call of a derivative rule."""
         if node.metadata is None:
             fix = "run the law without it: the gradient is the same"
             raise GraphError(message("law", "nodes that are recorded once", "a checkpoint, which runs again", fix))
-        self.rules += 1
-        self.accumulated += node.metadata.into_leaves
+        self.vjp_calls += 1
+        self.grad_accumulations += node.metadata.into_leaves
         self.operations += sum(node.metadata.edges)
 
 
 @dataclass
 class Problem:
-    """A loss to differentiate, and how much time a strategy may take.
+    """A loss to differentiate, and the time budget of a strategy.
 
     Attributes
     ----------
     loss : callable
-        Computes the loss, one number, from the parameters; twice the same.
+        Computes the loss, one number, from the parameters. Two calls return the same value.
     parameters : list of Tensor
-        In float64, and not used by anything else: differences write to them.
+        In float64, and used by nothing else: differences write to them.
     budget : float
-        Seconds for a strategy; one that needs more is run for a sample of at least `LEAST` parameters.
+        Seconds for a strategy. A slower strategy is run for a sample of at least `MIN_SAMPLE` parameters.
     rng : numpy.random.Generator
-        Draws that sample.
+        Draws the sample.
     """
 
     loss: Callable[[], Tensor]
@@ -158,50 +158,50 @@ class Problem:
         """P, the number of trainable scalars."""
         return sum(p.size for p in self.parameters)
 
-    def places(self) -> list[tuple[Tensor, tuple[int, ...]]]:
-        """Return each scalar parameter's array and index."""
+    def entries(self) -> list[tuple[Tensor, tuple[int, ...]]]:
+        """Return the array and index of each scalar parameter."""
         return [(p, index) for p in self.parameters for index in np.ndindex(p.shape)]
 
-    def compare(self, way: Way, gradient: Array, done: Any = True) -> Way:
-        """Note how far a gradient is from backprop's, in those entries that are done."""
+    def compare(self, result: StrategyResult, gradient: Array, done: Any = True) -> StrategyResult:
+        """Store the difference of a gradient from that of backprop, over the entries that are done."""
         error = np.abs(gradient - self.gradient)[np.broadcast_to(done, gradient.shape)].max()
         if np.isfinite(error):
-            way.difference = float(error / (np.abs(self.gradient).max() or 1.0))
+            result.difference = float(error / (np.abs(self.gradient).max() or 1.0))
         else:
-            way.note = "its gradient is not finite, while backprop's is"
-        return way
+            result.note = "its gradient is not finite, while backprop's is"
+        return result
 
-    def each(
+    def sample(
         self, derivative: Callable[[int], float], counted: Callable[[], tuple[int, int]] = lambda: (0, 0)
     ) -> Sample:
-        """Compute derivatives one by one until all are done or the time is up, with some of each parameter array.
+        """Compute derivatives one by one, some of each parameter array first, until all are done or time is up.
 
         Parameters
         ----------
         derivative : callable
-            Computes the derivative by one scalar parameter.
+            Returns the derivative with respect to the k-th scalar parameter.
         counted : callable
-            Returns how many rules were called, and how many operations they took, since the beginning.
+            Returns the total rule calls and operations so far.
         """
-        sample = Sample(self.size, strata_of([p.size for p in self.parameters]))
-        order, first = sampling_order(sample.strata, self.rng)
-        least = max(LEAST, first)
+        found = Sample(self.size, strata_of([p.size for p in self.parameters]))
+        order, first = sampling_order(found.strata, self.rng)
+        min_sample = max(MIN_SAMPLE, first)
         with gc_paused():
-            began = last = perf_counter()
+            start = last = perf_counter()
             for count, k in enumerate(order, 1):
                 before = counted()
-                sample.gradient[k] = derivative(k)
-                sample.done[k] = True
+                found.gradient[k] = derivative(k)
+                found.done[k] = True
                 now, after = perf_counter(), counted()
-                sample.rules[k], sample.operations[k] = after[0] - before[0], after[1] - before[1]
-                sample.seconds[k], last = now - last, now
-                if now - began > self.budget and count >= least:
+                found.rules[k], found.operations[k] = after[0] - before[0], after[1] - before[1]
+                found.seconds[k], last = now - last, now
+                if now - start > self.budget and count >= min_sample:
                     break
-        return sample
+        return found
 
 
 class Sample:
-    """What each of some scalar parameters took, and its derivative."""
+    """Derivatives of some scalar parameters, with the cost of each."""
 
     def __init__(self, size: int, strata: Array) -> None:
         self.strata = strata
@@ -210,7 +210,7 @@ class Sample:
 
 
 def peak(function: Callable[[], Any]) -> int:
-    """Return the most bytes that were in use at once while a function ran, beyond those before."""
+    """Return the peak number of bytes in use while a function runs, minus those in use before."""
     outer = tracemalloc.is_tracing()
     if outer:
         tracemalloc.reset_peak()
@@ -227,7 +227,7 @@ def peak(function: Callable[[], Any]) -> int:
 
 @contextlib.contextmanager
 def gc_paused() -> Iterator[None]:
-    """Let Python collect no cycles while a clock runs: graphs have none, and to look for them takes its time."""
+    """Disable garbage collection in a timed block. Graphs have no reference cycles."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -237,34 +237,34 @@ def gc_paused() -> Iterator[None]:
             gc.enable()
 
 
-def timed(function: Callable[[], Any], least: float = 0.1, most: int = 25) -> float:
-    """Return the least seconds that a quick function took in some runs; whatever else runs only adds to it."""
+def timed(function: Callable[[], Any], min_seconds: float = 0.1, max_runs: int = 25) -> float:
+    """Return the minimum seconds of several runs of a function. Other programs only add time."""
     spent: list[float] = []
     with gc_paused():
-        while sum(spent) < least and len(spent) < most:
-            began = perf_counter()
+        while sum(spent) < min_seconds and len(spent) < max_runs:
+            start = perf_counter()
             function()
-            spent.append(perf_counter() - began)
+            spent.append(perf_counter() - start)
     return min(spent)
 
 
 def flat_gradient(leaves: Sequence[Leaf]) -> Array:
-    """Take the gradients out of leaves, as one array; zeros where none has arrived."""
+    """Remove the gradients of leaves and return them as one array, with zeros for missing ones."""
     parts = [np.zeros(leaf.shape) if leaf.grad is None else leaf.grad for leaf in leaves]
     for leaf in leaves:
         leaf.grad = None
     return np.concatenate([part.reshape(-1) for part in parts]) if parts else np.zeros(0)
 
 
-def extrapolated(name: str, graph: str, sample: Sample, once: float = 0.0) -> Way:
-    """Return a row: counts and seconds of a sample for all parameters, and the seconds that are spent ``once``."""
-    way = Way(name, graph, done=int(sample.done.sum()), of=len(sample.done))
+def extrapolated(name: str, graph: str, sample: Sample, once: float = 0.0) -> StrategyResult:
+    """Extrapolate a sample to all parameters. ``once``: seconds that do not depend on the number of parameters."""
+    result = StrategyResult(name, graph, done=int(sample.done.sum()), of=len(sample.done))
     totals = {
         what: total(getattr(sample, what), sample.done, sample.strata) for what in ("rules", "operations", "seconds")
     }
-    way.rules, way.operations = round(totals["rules"].value), round(totals["operations"].value)
-    way.seconds = totals["seconds"].value + once
-    if way.extrapolated:
-        way.intervals = {what: (t.low, t.high) for what, t in totals.items() if t.value}
-        way.intervals["seconds"] = totals["seconds"].low + once, totals["seconds"].high + once
-    return way
+    result.rules, result.operations = round(totals["rules"].value), round(totals["operations"].value)
+    result.seconds = totals["seconds"].value + once
+    if result.extrapolated:
+        result.intervals = {what: (t.low, t.high) for what, t in totals.items() if t.value}
+        result.intervals["seconds"] = totals["seconds"].low + once, totals["seconds"].high + once
+    return result

@@ -1,4 +1,4 @@
-"""What is measured for some of a model's parameters, extrapolated to all of them, with an interval."""
+"""Extrapolation from a stratified sample of parameters to all parameters, with an interval."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 MAX_STRATA = 15
-"""Into how many strata parameters are divided. Two of each are 30, enough for an interval."""
+"""Maximum number of strata. Two parameters of each are 30, enough for an interval."""
 
 
 def strata_of(sizes: Sequence[int]) -> Array:
-    """Return a stratum for each scalar parameter: its array, or one of `MAX_STRATA` groups of neighbouring arrays.
+    """Return the stratum of each scalar parameter: its array, or one of `MAX_STRATA` groups of neighbouring arrays.
 
     Examples
     --------
@@ -28,7 +28,7 @@ def strata_of(sizes: Sequence[int]) -> Array:
 
 
 def sampling_order(strata: Array, rng: np.random.Generator) -> tuple[list[int], int]:
-    """Return the parameters in random order, two of each stratum first, and how many those are.
+    """Return the parameters in random order, two of each stratum first, and the number of those first ones.
 
     Examples
     --------
@@ -52,9 +52,9 @@ class Total:
 
 
 def total(values: Array, done: Array, strata: Array) -> Total:
-    """Return the sum over all parameters of what was measured for those that are done.
+    """Extrapolate a sum over the parameters that are done to all parameters.
 
-    Each stratum is extrapolated by its own mean. The interval is Student's t, with the degrees of freedom of
+    Each stratum is extrapolated by its mean. The interval is Student's t, with the degrees of freedom of
     Satterthwaite (1946).
 
     Examples

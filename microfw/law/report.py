@@ -1,35 +1,35 @@
-"""The law as text for a terminal: functions from plain numbers to text of at most 100 columns."""
+"""Text report of the law, at most 100 columns wide."""
 
 from __future__ import annotations
 
 from microfw.errors import printable
-from microfw.law.data import Count, Law, huge
-from microfw.law.measure import Way
+from microfw.law.data import Law, NodeCount, huge
+from microfw.law.measure import StrategyResult
 from microfw.profiler.reports.text import _wrap, ratio_report, short, shorten, table, whole
 
-FAR = 1e-6
-"""A relative difference above this has a reason."""
+MAX_DIFFERENCE = 1e-6
+"""The report explains a relative difference above this."""
 
-WORDS = {"operations": "scalar operations", "rules": "rule calls"}
-"""How quantities are called in a table."""
+QUANTITIES = {"operations": "scalar operations", "rules": "rule calls"}
+"""Names of quantities in a table."""
 
 LEGEND = (
-    "Rule calls: nodes whose derivative rule was called, each call counted. Losses: forward evaluations. "
-    "Scalar ops: in the rules and in repeated forward evaluations, by each op's cost rule; a tangent is "
-    "counted as the gradient of the same input. Seconds: on tensors with the forward evaluations, on scalars "
-    "of the walk alone. Peak: memory by tracemalloc in a run of its own, on scalars beside the graph. "
-    "Difference: the largest from backprop, relative to the gradient's largest entry. ±: half of the 95 % interval of "
-    "what is extrapolated from a random sample of each layer's parameters."
+    "Rule calls: calls of derivative rules. Losses: forward evaluations. "
+    "Scalar ops: in the rules and in repeated forward evaluations, by each op's cost rule; a tangent costs "
+    "as much as the gradient of the same input. Seconds: on tensors with the forward evaluations, on scalars "
+    "the backward pass only. Peak: memory by tracemalloc in a separate run, on scalars without the graph. "
+    "Difference: the largest from backprop, relative to the largest entry of the gradient. ±: half of the 95 % "
+    "interval, if the number is extrapolated from a random sample of each layer's parameters."
 )
-"""What the columns of the strategies' table hold."""
+"""Explanation of the columns in the table of strategies."""
 
 
 def law_report(law: Law) -> str:
-    """Describe what the strategies took."""
+    """Return the report of the law on one model."""
     parts = [
         "\n".join(_wrap(f"microfw law: {title(law)}")),
         _counts(law),
-        _ways(law),
+        _strategies(law),
         ratio_report(law.ratio),
         _layers(law),
     ]
@@ -39,36 +39,36 @@ def law_report(law: Law) -> str:
 
 
 def title(law: Law) -> str:
-    """Say what it was run on."""
+    """Return the model, the data, the dtype and the loss, as text."""
     rows = "1 row" if law.rows == 1 else f"{law.rows:,} rows"
     of = f" of {law.name}" if law.name else ""
     return f"{law.model}, on {rows}{of}, in float64, loss {law.loss:.6g}"
 
 
 def count_rows(law: Law) -> list[list[str]]:
-    """Return the counts: the word, in tensors, in scalars, and what is counted."""
+    """Return rows of counts: name, in tensors, in scalars, meaning."""
     columns = [law.count("tensors"), law.count("scalars")]
 
     def row(name: str, cell: object, meaning: str) -> list[str]:
         return [name, *("" if c is None else cell(c) for c in columns), meaning]  # type: ignore[operator]
 
-    def ratio(c: Count) -> str:
+    def ratio(c: NodeCount) -> str:
         return f"{c.steps / (c.N + c.P):.3f}"
 
     return [
-        row("N", lambda c: whole(c.N), "op nodes that the loss depends on, leaves apart"),
+        row("N", lambda c: whole(c.N), "op nodes that the loss depends on, without leaves"),
         row("E", lambda c: whole(c.E), "edges: inputs of those nodes that need a gradient"),
         row("P", lambda c: whole(c.P), "parameters: trainable arrays; trainable numbers"),
         row("N + P", lambda c: whole(c.N + c.P), ""),
-        row("steps", lambda c: whole(c.steps), "backprop: rules called + gradients added into parameters"),
-        row("", lambda c: f"{whole(c.rules)} + {whole(c.accumulated)}", "the two apart"),
+        row("steps", lambda c: whole(c.steps), "backprop: rule calls + gradients added into parameters"),
+        row("", lambda c: f"{whole(c.rules)} + {whole(c.accumulated)}", "rule calls + gradients added"),
         row("steps / (N + P)", ratio, ""),
-        row("N x P", lambda c: whole(c.N * c.P), "predicted: upper bound of redoing a walk for each P"),
+        row("N x P", lambda c: whole(c.N * c.P), "predicted, not run: start over for each parameter"),
     ]
 
 
 def bound(law: Law) -> str:
-    """Say what N x P is a bound of, and what was really spent."""
+    """Return a sentence that compares the bound N x P with the counted cost."""
     scalars = law.count("scalars")
     if scalars is None:
         return ""
@@ -79,10 +79,10 @@ def bound(law: Law) -> str:
         low, high = chain.intervals.get("rules", (spent, spent))
         about = f" (extrapolated, {whole(round(low))} to {whole(round(high))})"
     return (
-        f"N x P is an upper bound. Redoing only each parameter's own chain called {whole(spent)} rules{about}, "
-        f"{spent / (scalars.N * scalars.P):.1%} of it and {spent / scalars.steps:,.1f} times the steps of backprop. "
-        f"A recursion that knows no order walks each of the {huge(law.paths or 0)} paths from the loss to the "
-        "parameters; in fully connected layers they grow with the product of the widths."
+        f"N x P is an upper bound. The chain rule for each parameter called {whole(spent)} rules{about}: "
+        f"{spent / (scalars.N * scalars.P):.1%} of N x P, {spent / scalars.steps:,.1f} times the steps of backprop. "
+        f"A recursion without an order of nodes follows each of the {huge(law.paths or 0)} paths from the loss to the "
+        "parameters; in fully connected layers their number grows with the product of the widths."
     )
 
 
@@ -91,31 +91,31 @@ def _counts(law: Law) -> str:
     return "\n".join(lines + (_wrap(bound(law)) if bound(law) else []))
 
 
-def _ways(law: Law) -> str:
+def _strategies(law: Law) -> str:
     rows: list[list[str]] = []
     graph = ""
     for w in law.ways:
         if w.graph != graph:
             graph = w.graph
             rows.append([f"on the graph of {graph}"] + [""] * 6)
-        rows.append(_way(w))
+        rows.append(_strategy_row(w))
         if w.extrapolated:
             rows.append([f"    extrapolated from {w.done:,} of {w.of:,}", *_margins(w), "", ""])
     head = ["strategy", "rule calls", "losses", "scalar ops", "seconds", "peak", "difference"]
-    lines = ["Strategies: the same gradient, each really run", table(head, rows)]
+    lines = ["Strategies: the same gradient, each one run", table(head, rows)]
     lines += [wrapped for w in law.ways if w.note for wrapped in _wrap(f"{w.name}: {w.note}.")]
-    far = [w.name for w in law.ways if (w.difference or 0) > FAR]
-    if far:
+    different = [w.name for w in law.ways if (w.difference or 0) > MAX_DIFFERENCE]
+    if different:
         lines += _wrap(
-            f"The difference of {', '.join(far)} is above {FAR:.0e}: a kink is near, as of ReLU at 0, or a rule is "
-            "wrong, which mf.gradcheck would tell."
+            f"The difference of {', '.join(different)} is above {MAX_DIFFERENCE:.0e}. Either a kink is near, such as "
+            "that of ReLU at 0, or a derivative rule is wrong; mf.gradcheck checks the rules."
         )
     lines += _wrap(LEGEND)
     return "\n".join(lines)
 
 
-def _margins(w: Way) -> list[str]:
-    """Return half of the intervals of rules, losses, operations and seconds."""
+def _margins(w: StrategyResult) -> list[str]:
+    """Return half the width of each interval: rules, losses, operations, seconds."""
     half = {what: (high - low) / 2 for what, (low, high) in w.intervals.items()}
     return [
         f"± {whole(round(half['rules']))}" if "rules" in half else "",
@@ -125,7 +125,7 @@ def _margins(w: Way) -> list[str]:
     ]
 
 
-def _way(w: Way) -> list[str]:
+def _strategy_row(w: StrategyResult) -> list[str]:
     if w.rules is None:
         return [f"  {w.name}", "not run", *[""] * 5]
     return [
@@ -154,12 +154,12 @@ def _layers(law: Law) -> str:
             ]
         )
     head = ["layer", "P", "forward ops", "backward ops", "ops per P and row", "uses per P and row"]
-    text = "Layers: what a parameter costs, and how often one row uses it\n" + table(head, rows)
+    text = "Layers: cost of a parameter, and how often one row uses it\n" + table(head, rows)
     return text
 
 
 def size(count: int) -> str:
-    """Write a number of bytes.
+    """Format a number of bytes.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""The law on a model: the same gradient by five strategies, each really run, with what each took.
+"""The law on a model: the same gradient by five strategies, each run and counted.
 
-Backprop takes about N + P steps, since it visits each of the graph's N nodes once and adds a gradient into
-each of the P parameters. To redo a walk for each parameter takes at most N x P. `law` counts both.
+Backprop takes about N + P steps: it visits each of the N nodes once and adds a gradient into each of the P
+parameters. Starting over for each parameter takes up to N x P steps. `law` counts both.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Callable
 from itertools import islice
 from math import prod
 from time import perf_counter
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 
 from microfw.autograd.graph import Leaf, Node, reachable
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, GraphError, NonFiniteError, message
+from microfw.errors import ArgumentError, GraphError, NonFiniteError, message, refuse_former
 from microfw.law import strategies
-from microfw.law.data import Count, Law, LayerCost
-from microfw.law.measure import Meter, Problem, Work
+from microfw.law.data import Law, LayerCost, NodeCount
+from microfw.law.measure import CountingObserver, NodeCost, Problem
 from microfw.law.scalar_graph import ScalarGraph, scalar_graph
 from microfw.nn.module import Module
-from microfw.profiler.ratio import Ratio, lacking
+from microfw.profiler.ratio import Ratio, products_without_grad
 from microfw.profiler.recorder.naming import LayerNames
 
 
@@ -35,35 +35,36 @@ def law(
     *,
     rows: int = 1,
     budget: float = 10.0,
-    most_nodes: int = 200_000,
+    max_nodes: int = 200_000,
     rng: int | np.random.Generator = 0,
     name: str = "",
+    **former: Never,
 ) -> Law:
-    """Compute a model's gradient by five strategies and count what each takes.
+    """Compute the gradient of a model by five strategies, and count the cost of each.
 
-    Backprop; forward mode, one pass for each parameter; differences, central and one-sided; the chain rule
-    for each parameter, reusing nothing; and a recursion over paths. All of them on a copy of the model, in
-    float64 and in evaluation mode, so that the loss is a function of its parameters.
+    The strategies: backprop; forward mode, one pass for each parameter; differences, central and one-sided; the chain
+    rule for each parameter, without reuse; and a recursion over paths. All run on a copy of the model, in float64 and
+    in evaluation mode, so that the loss is a function of the parameters.
 
     Parameters
     ----------
     model : Module
-        Called with ``X``.
+        Model, called with ``X``.
     loss : callable
         ``loss(prediction, y)``, one number.
     X, y : array_like
-        Data, of which the first rows are taken.
+        Data. The first ``rows`` rows are used.
     rows : int
-        How many.
+        Number of rows.
     budget : float
-        Seconds for a strategy. One that needs more is run for a sample of the parameters: at random, from every layer,
-        and at least 30. Its counts and seconds are then extrapolated, with 95 % intervals.
-    most_nodes : int
+        Seconds for a strategy. A slower strategy is run for a random sample of at least 30 parameters, with some from
+        every layer. Its counts and seconds are then extrapolated, with 95 % intervals.
+    max_nodes : int
         Leave out the scalar graph, and the two strategies that need it, if it has more nodes than this.
     rng : int or numpy.random.Generator
         Draws the samples.
     name : str
-        What to call it in the table.
+        Name of the data in the report.
 
     Returns
     -------
@@ -72,9 +73,9 @@ def law(
     Raises
     ------
     ArgumentError
-        If the model has no trainable parameters, or there is no row.
+        If the model has no trainable parameters, or ``rows`` or ``budget`` is out of range.
     GraphError
-        If the loss is not one number, or not the same when it is computed again.
+        If the loss is not one number, or differs when it is computed again.
 
     Examples
     --------
@@ -87,11 +88,12 @@ def law(
     >>> all(w.difference < 1e-6 for w in found.ways)
     True
     """
+    refuse_former("law", former, most_nodes="max_nodes")
     model = copy.deepcopy(model).astype(np.float64).eval()
     if isinstance(loss, Module):
         loss = copy.deepcopy(loss).eval()
     if not 1 <= rows <= len(X):
-        raise ArgumentError(message("law", f"rows from 1 to the {len(X)} that there are", rows))
+        raise ArgumentError(message("law", f"rows from 1 to {len(X)}, the rows of X", rows))
     if not 0 < budget < np.inf:
         raise ArgumentError(message("law", "a budget of some seconds", budget))
     X, y = _first(X, rows), _first(y, rows)
@@ -101,38 +103,38 @@ def law(
     parameters: list[Tensor] = [p for _, p in named]
     problem = Problem(lambda: loss(model(X), y), parameters, budget, np.random.default_rng(rng))
     _check(problem)
-    way, meter, end = strategies.backprop(problem)
+    result, counter, end = strategies.backprop(problem)
     if not np.isfinite(problem.gradient).all():
         raise NonFiniteError(message("law", "a finite gradient", "NaN or infinity", "start away from singular points"))
     found = Law(name, _describe(model), rows, end.item(), budget)
     nodes = reachable(end._node)
-    found.counts.append(_count("tensors", nodes, len(parameters), meter))
-    found.ratio = _ratio(nodes, meter.constants, problem)
-    found.ways = [way, strategies.forward_mode(problem)]
+    found.counts.append(_count("tensors", nodes, len(parameters), counter))
+    found.ratio = _ratio(nodes, counter.constants, problem)
+    found.ways = [result, strategies.forward_mode(problem)]
     found.ways += [strategies.differences(problem, central) for central in (True, False)]
-    found.layers = _layers(nodes, meter.constants, named, model)
+    found.layers = _layers(nodes, counter.constants, named, model)
     modules = dict(model.named_modules())
     for row in found.layers:
         row.kind = type(modules[row.layer]).__name__ if row.layer in modules else ""
     scalars = sum(node.metadata.forward for node in nodes)
-    if scalars > most_nodes:
+    if scalars > max_nodes:
         found.note = (
             f"the scalar graph is left out: it would have about {scalars:,} nodes (predicted), more "
-            f"than {most_nodes:,}; take fewer rows, a smaller model, or raise most_nodes"
+            f"than {max_nodes:,}; take fewer rows, a smaller model, or raise max_nodes"
         )
         return found
     try:
-        graph = scalar_graph(problem.loss, parameters, Meter())
+        graph = scalar_graph(problem.loss, parameters, CountingObserver())
     except GraphError as error:
         found.note = f"the scalar graph is left out: {error}"
         return found
     if not abs(graph.loss.item() - found.loss) <= 1e-9 * max(1.0, abs(found.loss)):
         raise GraphError(message("law", f"the scalar graph to compute the loss {found.loss}", graph.loss.item()))
-    way, meter = strategies.scalar_backprop(problem, graph)
+    result, counter = strategies.scalar_backprop(problem, graph)
     entries = reachable(graph.loss._node)
-    found.counts.append(_count("scalars", entries, problem.size, meter))
+    found.counts.append(_count("scalars", entries, problem.size, counter))
     found.paths = strategies.count_paths(graph.loss._node)[0]
-    found.ways += [way, strategies.chain_rule(problem, graph), strategies.path_recursion(problem, graph)]
+    found.ways += [result, strategies.chain_rule(problem, graph), strategies.path_recursion(problem, graph)]
     _add_uses(found.layers, entries, graph, named, type(model).__name__)
     return found
 
@@ -162,35 +164,37 @@ def _describe(model: Module) -> str:
     return ", ".join(inside if len(inside) <= 6 else [*inside[:3], f"{len(inside) - 5} more", *inside[-2:]])
 
 
-def _count(kind: str, nodes: list[Node], P: int, meter: Meter) -> Count:
-    return Count(kind, len(nodes), sum(len(n.edges or ()) for n in nodes), P, meter.rules, meter.accumulated)
+def _count(kind: str, nodes: list[Node], P: int, counter: CountingObserver) -> NodeCount:
+    return NodeCount(
+        kind, len(nodes), sum(len(n.edges or ()) for n in nodes), P, counter.vjp_calls, counter.grad_accumulations
+    )
 
 
-def _ratio(nodes: list[Node], constants: list[tuple[Any, Work]], problem: Problem) -> Ratio:
+def _ratio(nodes: list[Node], constants: list[tuple[Any, NodeCost]], problem: Problem) -> Ratio:
     r = Ratio()
-    for _, work in constants:
-        r.forward += work.forward
-        r.products_forward += work.products_forward
-        r.products_first += lacking(0, work.products_forward)
+    for _, cost in constants:
+        r.forward += cost.forward
+        r.products_forward += cost.products_forward
+        r.products_first += products_without_grad(0, cost.products_forward)
     others: dict[str, bool] = {}
     for node in nodes:
-        work = node.metadata
-        r.forward += work.forward
-        r.backward += sum(work.edges)
-        r.products_forward += work.products_forward
-        r.products_backward += sum(work.products_edges)
-        first = lacking(sum(p > 0 for p in work.products_edges), work.products_forward)
+        cost = node.metadata
+        r.forward += cost.forward
+        r.backward += sum(cost.edges)
+        r.products_forward += cost.products_forward
+        r.products_backward += sum(cost.products_edges)
+        first = products_without_grad(sum(p > 0 for p in cost.products_edges), cost.products_forward)
         r.products_first += first
-        if sum(work.products_edges) != 2 * work.products_forward - first:
+        if sum(cost.products_edges) != 2 * cost.products_forward - first:
             others[node.op.name] = True
     r.others = list(others)
     times: list[tuple[float, float]] = []
     while len(times) < 50 and sum(map(sum, times)) < 0.1:
-        began = perf_counter()
+        start = perf_counter()
         end = problem.loss()
         middle = perf_counter()
         end.backward()
-        times.append((middle - began, perf_counter() - middle))
+        times.append((middle - start, perf_counter() - middle))
     for p in problem.parameters:
         p.grad = None
     r.forward_seconds, r.backward_seconds = (min(t) for t in zip(*times, strict=True))
@@ -202,7 +206,7 @@ def _owner(name: str, top: str) -> str:
 
 
 def _layers(
-    nodes: list[Node], constants: list[tuple[Any, Work]], named: list[tuple[str, Any]], model: Module
+    nodes: list[Node], constants: list[tuple[Any, NodeCost]], named: list[tuple[str, Any]], model: Module
 ) -> list[LayerCost]:
     layers: dict[str, LayerCost] = {}
     names, top = LayerNames(model), type(model).__name__
@@ -212,9 +216,9 @@ def _layers(
         row = layers.setdefault(layer, LayerCost(layer))
         row.forward += node.metadata.forward
         row.backward += sum(node.metadata.edges)
-    for scope, work in constants:
+    for scope, cost in constants:
         layer = names.name(scope, scopes)
-        layers.setdefault(layer, LayerCost(layer)).forward += work.forward
+        layers.setdefault(layer, LayerCost(layer)).forward += cost.forward
     for name, p in named:
         layers.setdefault(_owner(name, top), LayerCost(_owner(name, top))).parameters += prod(p.shape)
     return list(layers.values())

@@ -1,9 +1,9 @@
-"""The scalar graph: a model's loss computed number by number, each operation on numbers a node of its own.
+"""Scalar graph: the loss of a model as a graph with one node for each operation on numbers.
 
-A tensor node stands for many scalar operations. To see those, the loss is computed once as usual, and each
-op that it depends on is then run again: its own value function, on an array whose entries are Tensors of no
-axis. NumPy's loops over such an array call the ops on its entries, and the ops record nodes. So the scalar
-graph is the same model in the same engine, and no second table of ops is needed.
+A tensor node stands for many scalar operations. To record those, the loss is computed once as usual. Then the value
+function of each op that the loss depends on runs again, on an array whose entries are 0-d Tensors. NumPy's loops call
+the ops on the entries, and the ops record nodes. The scalar graph is the same model in the same engine; no second
+table of ops is needed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Scalars(Array):
-    """An array of Tensors of no axis. NumPy's functions become ops on the entries; moving them records nothing."""
+    """Array of 0-d Tensors. NumPy's functions become ops on the entries; moving entries records nothing."""
 
     __array_priority__ = 10.0
 
@@ -51,13 +51,13 @@ class Scalars(Array):
         return out[0]
 
     def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
-        return as_scalars(super().__array_function__(function, types, inputs, options))  # np.where forgets the class
+        return as_scalars(super().__array_function__(function, types, inputs, options))  # np.where drops the class
 
     def __getitem__(self, key: Any) -> Any:
         return as_scalars(super().__getitem__(key))
 
     def dot(self, other: Any, out: Any = None) -> Any:
-        """Matrix product; of two vectors it is an array of no axis."""
+        """Matrix product; that of two vectors is a 0-d array."""
         y = as_scalars(super().dot(other))
         if out is None:
             return y
@@ -66,7 +66,7 @@ class Scalars(Array):
 
 
 def as_scalars(y: Any) -> Any:
-    """Return what a NumPy function gave as `Scalars`, if there are Tensors in it."""
+    """Return the result of a NumPy function as `Scalars` if it contains Tensors."""
     if isinstance(y, Tensor):
         array = np.empty((), object)
         array[()] = y
@@ -75,15 +75,15 @@ def as_scalars(y: Any) -> Any:
 
 
 def numbers_in(x: Any) -> Any:
-    """Return the values of an array of Tensors; anything else as it is."""
+    """Return the values of an array of Tensors; return anything else unchanged."""
     if isinstance(x, np.ndarray) and x.dtype == object:
-        with mode(recording=False):  # the numbers are meant, and no gradient
+        with mode(recording=False):  # plain numbers without a gradient
             return np.array([float(t) for t in x.reshape(-1)], float).reshape(x.shape)
     return x
 
 
 def _fold(function: Any, x: Array, axis: Any, keepdims: bool) -> Any:
-    """Reduce over one axis after another: a function of two entries says nothing about the order."""
+    """Reduce over one axis after the other, as for a binary function that need not be commutative."""
     axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     for k in sorted({a % x.ndim for a in axes}, reverse=True):
         x = function.reduce(x, axis=k, keepdims=keepdims)
@@ -91,29 +91,29 @@ def _fold(function: Any, x: Array, axis: Any, keepdims: bool) -> Any:
 
 
 class Tape(Observer):
-    """Observer that notes each op that recorded a node, with its inputs."""
+    """Observer that stores each op with a node, and its inputs."""
 
     def __init__(self) -> None:
         self.entries: list[tuple[Any, Node, tuple[Any, ...], dict[str, Any], Array]] = []
 
     def forward(
-        self, op: Any, node: Node | None, inputs: tuple[Any, ...], params: dict[str, Any], output: Array, began: int
+        self, op: Any, node: Node | None, inputs: tuple[Any, ...], params: dict[str, Any], output: Array, start_ns: int
     ) -> None:
-        """Note an op."""
+        """Store an op."""
         if node is not None:
             self.entries.append((op, node, inputs, params, output))
 
 
 @dataclass
 class ScalarGraph:
-    """A loss computed with scalars.
+    """A loss with its scalar graph.
 
     Attributes
     ----------
     loss : Tensor
-        The loss; its graph is what the loss depends on.
+        The loss, with its scalar graph.
     leaves : list of Leaf
-        The leaf of each trainable scalar, those of the first parameter first.
+        Leaf of each trainable scalar, in the order of the parameters.
     """
 
     loss: Tensor
@@ -121,7 +121,7 @@ class ScalarGraph:
 
 
 def scalar_graph(loss: Callable[[], Tensor], parameters: Sequence[Tensor], observer: Any = None) -> ScalarGraph:
-    """Compute a loss with scalars.
+    """Compute a loss with scalars, and record its graph.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def scalar_graph(loss: Callable[[], Tensor], parameters: Sequence[Tensor], obser
     parameters : sequence of Tensor
         The trainable Tensors, in float64.
     observer : Observer, optional
-        Told of each scalar op.
+        Notified of each scalar op.
 
     Returns
     -------
@@ -160,7 +160,7 @@ def scalar_graph(loss: Callable[[], Tensor], parameters: Sequence[Tensor], obser
         entries = [Tensor(value, requires_grad=True) for value in p.data.reshape(-1)]
         array = np.empty(len(entries), object)
         for k, entry in enumerate(entries):
-            array[k] = entry  # one by one: NumPy would ask a Tensor for its array
+            array[k] = entry  # one by one: for a whole list NumPy would convert the Tensors
         known[p._node] = array.reshape(p.shape).view(Scalars)
         name = p._leaf.name if p._leaf is not None else ""
         for k, t in enumerate(entries):
@@ -180,14 +180,14 @@ def scalar_graph(loss: Callable[[], Tensor], parameters: Sequence[Tensor], obser
 
 
 def _run(op: Any, node: Node, inputs: list[Any], params: dict[str, Any], output: Array) -> Array:
-    """Run an op's value on arrays of Tensors; one that can't take those, on one entry at a time."""
-    reason: object = "its value lost the Tensors on the way"
+    """Run the value function of an op on arrays of Tensors, or if that fails on one entry at a time."""
+    reason: object = "its value contains no Tensors"
     each: Callable[..., Any] = np.frompyfunc(lambda *entries: op.call(*entries, **params), len(inputs), 1)
     runs: tuple[Callable[[], Any], ...] = (lambda: op.value(*inputs, **params), lambda: each(*inputs))
     for run in runs:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # values taken out of Tensors are found below
+                warnings.simplefilter("ignore", UserWarning)  # values taken out of Tensors are detected below
                 y = run()
             y = as_scalars(y[0] if isinstance(y, tuple) else y)
             y = _unpacked(y) if isinstance(y, Scalars) else y
@@ -203,7 +203,7 @@ def _run(op: Any, node: Node, inputs: list[Any], params: dict[str, Any], output:
 
 
 def _unpacked(y: Array) -> Array:
-    """Take entries out of arrays of no axis, as which NumPy stores them where one entry is assigned."""
+    """Unpack entries from 0-d arrays: NumPy stores a single assigned entry as one."""
     flat = y.view(np.ndarray).reshape(-1)
     for k, entry in enumerate(flat):
         if isinstance(entry, np.ndarray):
@@ -212,7 +212,7 @@ def _unpacked(y: Array) -> Array:
 
 
 def _same(y: Array, output: Array) -> bool:
-    """Whether scalars have the values of an op's output, and a gradient flows to some of them."""
+    """Return True if scalars equal the output of an op and some of them need a gradient."""
     flat = y.view(np.ndarray).reshape(-1)
     connected = any(isinstance(t, Tensor) and t._node is not None for t in flat) or not flat.size
     return connected and bool(np.allclose(numbers_in(y), output, rtol=1e-9, atol=1e-12, equal_nan=True))

@@ -1,7 +1,7 @@
-"""Five ways to the same gradient, each really run and counted.
+"""Five strategies for the same gradient, each run and counted.
 
-On the graph of tensors: backprop, forward mode with a pass for each parameter, and differences. On the graph
-of scalars: backprop again, the chain rule for each parameter anew, and a recursion over paths.
+On the tensor graph: backprop, forward mode with one pass for each parameter, and differences. On the scalar graph:
+backprop, the chain rule for each parameter, and a recursion over paths.
 """
 
 from __future__ import annotations
@@ -11,92 +11,101 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd.functional import _advance
+from microfw.autograd.functional import partial_jvp
 from microfw.autograd.graph import Leaf, Node, reachable
 from microfw.autograd.mode import mode, no_grad
 from microfw.autograd.tensor import Tensor
-from microfw.law.measure import Meter, Problem, Way, extrapolated, flat_gradient, gc_paused, peak, timed
+from microfw.law.measure import (
+    CountingObserver,
+    Problem,
+    StrategyResult,
+    extrapolated,
+    flat_gradient,
+    gc_paused,
+    peak,
+    timed,
+)
 from microfw.law.scalar_graph import ScalarGraph
 
-FEW = 3
-"""For how many parameters memory is traced: tracing takes time, and a parameter more needs no more memory."""
+N_TRACED = 3
+"""Number of parameters for which memory is traced: tracing is slow, and more parameters need no more memory."""
 
-TRIAL = 2000
-"""After so many visits the recursion over paths knows how long it will take."""
+N_TRIAL_VISITS = 2000
+"""Visits after which the time of the recursion over paths is estimated."""
 
 
 # On tensors
 
 
-def backprop(problem: Problem) -> tuple[Way, Meter, Tensor]:
-    """Walk the graph once; returns also what the engine did, and the loss with its graph."""
+def backprop(problem: Problem) -> tuple[StrategyResult, CountingObserver, Tensor]:
+    """Run one backward pass; return the result, the counter, and the loss with its graph."""
     leaves: list[Any] = [p._node for p in problem.parameters]
-    meter = Meter()
-    with mode(observer=meter):
+    counter = CountingObserver()
+    with mode(observer=counter):
         loss = problem.loss()
         loss.backward(retain_graph=True)
     problem.gradient = flat_gradient(leaves)
-    works = [*(node.metadata for node in meter.nodes), *(work for _, work in meter.constants)]
-    problem.forward_operations = sum(work.forward for work in works)
+    costs = [*(node.metadata for node in counter.nodes), *(cost for _, cost in counter.constants)]
+    problem.forward_operations = sum(cost.forward for cost in costs)
 
     def step() -> None:
         problem.loss().backward()
         flat_gradient(leaves)
 
-    way = Way("backprop", "tensors", meter.rules, 1, meter.operations, timed(step), peak(step))
-    way.done = way.of = problem.size
-    way.difference = 0.0
-    return way, meter, loss
+    result = StrategyResult("backprop", "tensors", counter.vjp_calls, 1, counter.operations, timed(step), peak(step))
+    result.done = result.of = problem.size
+    result.difference = 0.0
+    return result, counter, loss
 
 
-def forward_mode(problem: Problem) -> Way:
-    """Push a tangent through the graph for each parameter."""
+def forward_mode(problem: Problem) -> StrategyResult:
+    """Propagate a tangent forward through the graph, once for each parameter."""
     rules = operations = 0
     nodes: list[Node] = []
-    places = problem.places()
+    entries = problem.entries()
 
     def record() -> None:
-        with mode(observer=Meter()):
+        with mode(observer=CountingObserver()):
             nodes[:] = reachable(problem.loss()._node)
 
-    def push(k: int) -> float:
+    def derivative(k: int) -> float:
         nonlocal rules, operations
-        parameter, index = places[k]
+        parameter, index = entries[k]
         tangent = np.zeros(parameter.shape)
         tangent[index] = 1
-        moving: dict[Any, Any] = {parameter._node: tangent}
+        tangents: dict[Any, Any] = {parameter._node: tangent}
         for node in nodes:
             total = None
             for (parent, partial, args), cost in zip(node.edges or (), node.metadata.edges, strict=True):
-                if parent in moving:
-                    t = _advance(node, partial, moving[parent], args)
+                if parent in tangents:
+                    t = partial_jvp(node, partial, tangents[parent], args)
                     total = t if total is None else total + t
                     operations += cost
             if total is not None:
                 rules += 1
-                moving[node] = total if total.shape == node.shape else np.broadcast_to(total, node.shape)
-        return float(moving.get(nodes[-1], 0.0))
+                tangents[node] = total if total.shape == node.shape else np.broadcast_to(total, node.shape)
+        return float(tangents.get(nodes[-1], 0.0))
 
     record()
-    sample = problem.each(push, lambda: (rules, operations))
-    way = extrapolated("forward mode", "tensors", sample, timed(problem.loss))
-    way.forwards = 1
+    sample = problem.sample(derivative, lambda: (rules, operations))
+    result = extrapolated("forward mode", "tensors", sample, timed(problem.loss))
+    result.forwards = 1
 
     def few() -> None:
         nodes.clear()
         record()
-        for k in range(min(FEW, problem.size)):
-            push(k)
+        for k in range(min(N_TRACED, problem.size)):
+            derivative(k)
 
-    way.peak_bytes = peak(few)
-    return problem.compare(way, sample.gradient, sample.done)
+    result.peak_bytes = peak(few)
+    return problem.compare(result, sample.gradient, sample.done)
 
 
-def differences(problem: Problem, central: bool) -> Way:
-    """Compute the loss anew for each parameter, moved a little to one side, or to both."""
+def differences(problem: Problem, central: bool) -> StrategyResult:
+    """Compute the loss again for each parameter, changed slightly to one side or to both."""
     forwards = 0
     step = np.finfo(float).eps ** (1 / 3 if central else 1 / 2)
-    places = problem.places()
+    entries = problem.entries()
 
     def value() -> float:
         nonlocal forwards
@@ -104,7 +113,7 @@ def differences(problem: Problem, central: bool) -> Way:
         return problem.loss().item()
 
     def slope(k: int) -> float:
-        parameter, index = places[k]
+        parameter, index = entries[k]
         array = parameter._array
         old = array[index].item()
         h = step * max(1.0, abs(old))
@@ -118,27 +127,27 @@ def differences(problem: Problem, central: bool) -> Way:
             array[index] = old
 
     with no_grad():
-        began = perf_counter()
+        start = perf_counter()
         base = 0.0 if central else value()
-        first = perf_counter() - began
-        sample = problem.each(slope)
+        first = perf_counter() - start
+        sample = problem.sample(slope)
         ran = forwards
-        few = peak(lambda: [slope(k) for k in range(min(FEW, problem.size))])
+        few = peak(lambda: [slope(k) for k in range(min(N_TRACED, problem.size))])
     name = "central differences" if central else "one-sided differences"
-    way = extrapolated(name, "tensors", sample, first)
-    way.forwards = ran if sample.done.all() else 2 * problem.size if central else problem.size + 1
-    way.operations = way.forwards * problem.forward_operations
-    way.peak_bytes = few
-    return problem.compare(way, sample.gradient, sample.done)
+    result = extrapolated(name, "tensors", sample, first)
+    result.forwards = ran if sample.done.all() else 2 * problem.size if central else problem.size + 1
+    result.operations = result.forwards * problem.forward_operations
+    result.peak_bytes = few
+    return problem.compare(result, sample.gradient, sample.done)
 
 
 # On scalars
 
 
-def scalar_backprop(problem: Problem, graph: ScalarGraph) -> tuple[Way, Meter]:
-    """Walk the scalar graph once."""
-    meter = Meter()
-    with mode(observer=meter):
+def scalar_backprop(problem: Problem, graph: ScalarGraph) -> tuple[StrategyResult, CountingObserver]:
+    """Run one backward pass through the scalar graph."""
+    counter = CountingObserver()
+    with mode(observer=counter):
         graph.loss.backward(retain_graph=True)
     gradient = flat_gradient(graph.leaves)
 
@@ -146,13 +155,13 @@ def scalar_backprop(problem: Problem, graph: ScalarGraph) -> tuple[Way, Meter]:
         graph.loss.backward(retain_graph=True)
         flat_gradient(graph.leaves)
 
-    way = Way("backprop", "scalars", meter.rules, 1, meter.operations, timed(walk), peak(walk))
-    way.done = way.of = problem.size
-    return problem.compare(way, gradient), meter
+    result = StrategyResult("backprop", "scalars", counter.vjp_calls, 1, counter.operations, timed(walk), peak(walk))
+    result.done = result.of = problem.size
+    return problem.compare(result, gradient), counter
 
 
-def chain_rule(problem: Problem, graph: ScalarGraph) -> Way:
-    """For each parameter, walk back over the nodes between it and the loss; nothing is kept for the next one."""
+def chain_rule(problem: Problem, graph: ScalarGraph) -> StrategyResult:
+    """For each parameter, apply the chain rule over the nodes between it and the loss, without reuse."""
     root = graph.loss._node
     users: dict[Any, list[Node]] = {}
     for node in reachable(root):
@@ -171,26 +180,26 @@ def chain_rule(problem: Problem, graph: ScalarGraph) -> Way:
                     between.add(user)
                     stack.append(user)
         pending: dict[Any, Any] = {root: np.float64(1.0)}
-        wanted = between | {leaf}
+        needed = between | {leaf}
         for node in sorted(between, key=lambda n: -n.order):
             g = pending.pop(node)
             rules += 1
             for (parent, partial, args), cost in zip(node.edges, node.metadata.edges, strict=True):
-                if parent in wanted:
-                    share = partial.vjp(g, *args)
-                    pending[parent] = pending[parent] + share if parent in pending else share
+                if parent in needed:
+                    grad_input = partial.vjp(g, *args)
+                    pending[parent] = pending[parent] + grad_input if parent in pending else grad_input
                     operations += cost
         return float(pending.get(leaf, 0.0))
 
-    sample = problem.each(chain, lambda: (rules, operations))
-    way = extrapolated("chain rule per parameter", "scalars", sample)
-    way.forwards = 1
-    way.peak_bytes = peak(lambda: [chain(k) for k in range(min(FEW, problem.size))])
-    return problem.compare(way, sample.gradient, sample.done)
+    sample = problem.sample(chain, lambda: (rules, operations))
+    result = extrapolated("chain rule per parameter", "scalars", sample)
+    result.forwards = 1
+    result.peak_bytes = peak(lambda: [chain(k) for k in range(min(N_TRACED, problem.size))])
+    return problem.compare(result, sample.gradient, sample.done)
 
 
 def count_paths(root: Node | Leaf | None) -> tuple[int, int]:
-    """Count the paths from a value to the leaves, and the visits to nodes of a recursion along them.
+    """Count the paths from a node to the leaves, and the node visits of a recursion along them.
 
     Examples
     --------
@@ -212,44 +221,44 @@ def count_paths(root: Node | Leaf | None) -> tuple[int, int]:
     return paths, sum(arrivals.values())
 
 
-def path_recursion(problem: Problem, graph: ScalarGraph) -> Way:
-    """Pass each share on as it arrives: a node is visited once for each path that leads to it.
+def path_recursion(problem: Problem, graph: ScalarGraph) -> StrategyResult:
+    """Pass each gradient on as soon as one user of a node has computed it: one visit for each path to the node.
 
-    Counts the paths first, and is not run if that would take longer than the budget.
+    Not run if the estimated time exceeds the budget.
     """
     root: Any = graph.loss._node
     visits = count_paths(root)[1]
-    way = Way("paths, no memory", "scalars", forwards=1, of=problem.size)
+    result = StrategyResult("paths, no memory", "scalars", forwards=1, of=problem.size)
     found: dict[Any, Any] = {}
     operations = 0
 
-    def recur(most: int) -> None:
+    def recurse(max_visits: int) -> None:
         nonlocal operations
         found.clear()
         operations = 0
-        stack: list[Any] = [(root, np.float64(1.0))]  # a stack of our own is a recursion of any depth
-        while stack and most:
-            most -= 1
+        stack: list[Any] = [(root, np.float64(1.0))]  # an explicit stack: recursion of any depth
+        while stack and max_visits:
+            max_visits -= 1
             node, g = stack.pop()
             for (parent, partial, args), cost in zip(node.edges, node.metadata.edges, strict=True):
-                share = partial.vjp(g, *args)
+                grad_input = partial.vjp(g, *args)
                 operations += cost
                 if isinstance(parent, Leaf):
-                    found[parent] = found[parent] + share if parent in found else share
+                    found[parent] = found[parent] + grad_input if parent in found else grad_input
                 else:
-                    stack.append((parent, share))
+                    stack.append((parent, grad_input))
 
-    way.peak_bytes = peak(lambda: recur(min(visits, TRIAL)))
-    began = perf_counter()
-    recur(min(visits, TRIAL))
-    expected = (perf_counter() - began) * max(min(visits, 10**30) / TRIAL, 1)
+    result.peak_bytes = peak(lambda: recurse(min(visits, N_TRIAL_VISITS)))
+    start = perf_counter()
+    recurse(min(visits, N_TRIAL_VISITS))
+    expected = (perf_counter() - start) * max(min(visits, 10**30) / N_TRIAL_VISITS, 1)
     if expected > problem.budget:
-        way.note = f"not run, since it would take about {expected:,.0f} s, and the budget is {problem.budget:g} s"
-        way.peak_bytes = None
-        return way
+        result.note = f"not run: it would take about {expected:,.0f} s, and the budget is {problem.budget:g} s"
+        result.peak_bytes = None
+        return result
     with gc_paused():
-        began = perf_counter()
-        recur(visits)
-        way.seconds = perf_counter() - began
-    way.rules, way.operations, way.done = visits, operations, problem.size
-    return problem.compare(way, np.array([float(found.get(leaf, 0.0)) for leaf in graph.leaves]))
+        start = perf_counter()
+        recurse(visits)
+        result.seconds = perf_counter() - start
+    result.rules, result.operations, result.done = visits, operations, problem.size
+    return problem.compare(result, np.array([float(found.get(leaf, 0.0)) for leaf in graph.leaves]))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from microfw.errors import printable
 from microfw.law.data import huge
-from microfw.law.report import WORDS
+from microfw.law.report import QUANTITIES
 from microfw.law.sweeps import Sweep
 from microfw.profiler.reports.text import _wrap, short, table, whole
 
 
 def sweep_report(sweep: Sweep) -> str:
-    """Describe a family of models, and the exponents."""
+    """Return the report of a sweep: models and exponents."""
     head = [sweep.over, "N", "P", "N + P", "steps", "steps/(N+P)", "backward ops", "seconds", "N x P", "paths"]
     rows = []
     for value, found in zip(sweep.values, sweep.laws, strict=True):
@@ -22,7 +22,7 @@ def sweep_report(sweep: Sweep) -> str:
     fits = [
         [
             f.strategy,
-            f"{WORDS.get(f.quantity, f.quantity)}, on {f.graph}" + (" *" if f.sampled else ""),
+            f"{QUANTITIES.get(f.quantity, f.quantity)}, on {f.graph}" + (" *" if f.sampled else ""),
             f"{f.exponent:.3f}",
             f"{f.low:.3f} to {f.high:.3f}",
         ]
@@ -41,12 +41,12 @@ def sweep_report(sweep: Sweep) -> str:
     notes = "Least squares on logarithms, with Student's t for the interval. "
     if any(f.sampled for f in sweep.fits):
         notes += (
-            "*: some of the numbers are extrapolated from a sample of the parameters; their spread is in the interval. "
+            "*: some numbers are extrapolated from a sample of the parameters; the interval includes their spread. "
         )
     notes += (
-        "N: nodes of the scalar graph that the loss depends on; P: trainable numbers; steps: rules called plus "
-        "gradients added into parameters; backward ops: scalar operations in the rules, by their cost rules. In "
-        "seconds small models grow more slowly, since Python's work for a tensor node does not depend on its size. "
-        "Seconds are the wall clock's, and scatter where other programs run."
+        "N: nodes of the scalar graph that the loss depends on; P: trainable numbers; steps: rule calls plus "
+        "gradients added into parameters; backward ops: scalar operations in the rules, by their cost rules. The "
+        "seconds of small models grow more slowly: Python's work for a tensor node does not depend on its size. "
+        "Seconds are wall-clock time, and vary if other programs run."
     )
     return printable("\n".join(lines + _wrap(notes)))

@@ -1,4 +1,4 @@
-"""How cost grows: the law on a family of models, and the exponents with which each strategy's cost grows."""
+"""Growth of cost: the law on a family of models, and the exponent of each strategy's cost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from microfw.errors import ArgumentError, message
 from microfw.law.data import Law
-from microfw.law.report import WORDS
+from microfw.law.report import QUANTITIES
 from microfw.law.run import law
 from microfw.nn.activations import Tanh
 from microfw.nn.dense import Dense
@@ -22,10 +22,10 @@ from microfw.nn.sequential import Sequential
 from microfw.serialization.output import figure_bytes, path_text, write_bytes
 
 VALUES = {"depth": (4, 8, 16, 32, 64), "width": (4, 8, 16, 32, 64), "batch": (6, 12, 24, 48, 96)}
-"""What is varied, and its values: large enough that a first layer, whose data need no gradient, weighs little."""
+"""Values of each variable. Large, so that the first layer, whose data need no gradient, has little weight."""
 
 HIDDEN = 8
-"""Width of hidden layers where the depth or the batch is varied."""
+"""Width of hidden layers if depth or batch size is varied."""
 
 ROWS = [
     ("backprop", "scalars", "steps"),
@@ -41,15 +41,15 @@ ROWS = [
     ("chain rule per parameter", "scalars", "rules"),
     ("chain rule per parameter", "scalars", "seconds"),
 ]
-"""What is fitted: strategy, graph and quantity."""
+"""Fitted quantities: strategy, graph, quantity."""
 
 
 @dataclass
-class Fit:
-    """The exponent with which a quantity grows in N + P, with its 95 % interval.
+class PowerLaw:
+    """Power law of a quantity in N + P: the exponent with its 95 % interval.
 
-    ``sampled`` says that some of the fitted numbers are extrapolated from a sample of the parameters; the interval is
-    wider by the spread of the sample.
+    ``sampled``: some of the fitted numbers are extrapolated from a sample of the parameters. The interval then includes
+    the spread of the sample.
     """
 
     strategy: str
@@ -63,27 +63,27 @@ class Fit:
 
 @dataclass
 class Sweep:
-    """The law on a family of models. ``str()`` of it is a table, `to_dict` is for JSON, `plot` draws it.
+    """The law on a family of models. ``str()`` returns a table, `to_dict` is for JSON, `plot` draws a figure.
 
     Attributes
     ----------
     over : str
-        What is varied.
+        Variable that differs between the models.
     values : list
-        Its values.
+        Values of the variable.
     laws : list of Law
-        What was found for each.
-    fits : list of Fit
-        The exponents.
+        Result for each value.
+    fits : list of PowerLaw
+        Exponents.
     """
 
     over: str
     values: list[Any]
     laws: list[Law]
-    fits: list[Fit]
+    fits: list[PowerLaw]
 
-    def fit(self, strategy: str, quantity: str, graph: str = "") -> Fit:
-        """Return an exponent by the strategy's name and the quantity: steps, operations, rules or seconds."""
+    def fit(self, strategy: str, quantity: str, graph: str = "") -> PowerLaw:
+        """Return the power law of a strategy and a quantity: steps, operations, rules or seconds."""
         for f in self.fits:
             if f.strategy == strategy and f.quantity == quantity and graph in ("", f.graph):
                 return f
@@ -99,14 +99,14 @@ class Sweep:
         return asdict(self) | {"laws": [found.to_dict() for found in self.laws]}
 
     def plot(self, file: Any = None, axes: Any = None) -> Any:
-        """Draw each strategy's operations against N + P, both on logarithmic scales.
+        """Plot the operations of each strategy against N + P, on logarithmic scales.
 
         Parameters
         ----------
         file : path, optional
-            Where to save the figure.
+            File to save the figure to.
         axes : matplotlib.axes.Axes, optional
-            Where to draw; in a figure of its own by default.
+            Axes to draw into; by default those of a new figure.
 
         Returns
         -------
@@ -115,9 +115,9 @@ class Sweep:
         Raises
         ------
         ArgumentError
-            If matplotlib is not there; it comes with ``microfw[plot]``. If matplotlib has no format of that name.
+            If matplotlib is not installed (``microfw[plot]``), or has no format with that suffix.
         FileError
-            If the file cannot be written. A file that was there before is then as it was.
+            If the file cannot be written. An existing file is then unchanged.
         """
         path = None if file is None else path_text(file, "Sweep.plot", "sweep.plot(path)")
         try:
@@ -132,8 +132,8 @@ class Sweep:
         sizes = self.sizes()
         for fit, mark in zip((f for f in self.fits if f.quantity != "seconds"), "os^vDx+", strict=False):
             y = [_quantity(found, fit.strategy, fit.graph, fit.quantity)[0] for found in self.laws]
-            words = WORDS.get(fit.quantity, fit.quantity)
-            axes.plot(sizes, y, marker=mark, label=f"{fit.strategy}, {words}: exponent {fit.exponent:.2f}")
+            quantity = QUANTITIES.get(fit.quantity, fit.quantity)
+            axes.plot(sizes, y, marker=mark, label=f"{fit.strategy}, {quantity}: exponent {fit.exponent:.2f}")
         axes.set(xscale="log", yscale="log", xlabel="N + P, in scalars", title=f"cost of a gradient, over {self.over}")
         axes.legend(fontsize="small")
         if path is not None:
@@ -158,27 +158,26 @@ def sweep(
     rng: int | np.random.Generator = 0,
     name: str = "",
 ) -> Sweep:
-    """Run the law on a family of models, and fit the exponents with which each strategy's cost grows.
+    """Run the law on a family of models, and fit the exponent of each strategy's cost.
 
     Parameters
     ----------
     over : {"depth", "width", "batch"} or str
-        What is varied: hidden layers, the width of one hidden layer, or rows of data. With ``build`` it may
-        have any name.
+        Variable: number of hidden layers, width of one hidden layer, or rows of data. With ``build``, any name.
     X, y : array_like
         Data; integers in ``y`` are classes.
     values : sequence, optional
-        The values, at least three.
+        At least three values.
     build : callable, optional
-        Makes the model for a value; networks of Dense and Tanh by default.
+        Returns the model for a value; by default a network of Dense and Tanh.
     loss : callable, optional
         Cross-entropy for classes, squared error otherwise.
     budget : float
         Seconds for each strategy on each model; see `law`.
     rng : int or numpy.random.Generator
-        Decides weights and samples.
+        Draws weights and samples.
     name : str
-        What to call the data.
+        Name of the data.
 
     Returns
     -------
@@ -209,7 +208,7 @@ def sweep(
         if found.count("scalars") is None:
             raise ArgumentError(message("sweep", f"models with a scalar graph, at {over} {value}", found.note))
         laws.append(found)
-    return Sweep(over, chosen, laws, [_fit(laws, *row) for row in ROWS])
+    return Sweep(over, chosen, laws, [_power_law(laws, *row) for row in ROWS])
 
 
 def _dense(sizes: Sequence[int], rng: np.random.Generator) -> Sequential:
@@ -224,32 +223,34 @@ def _scalars(found: Law) -> Any:
 
 
 def _quantity(found: Law, strategy: str, graph: str, quantity: str) -> tuple[float, tuple[float, float] | None]:
-    """Return a number of a strategy, and its interval if it is extrapolated."""
+    """Return a quantity of a strategy, and its interval if the quantity is extrapolated."""
     if quantity == "steps":
         return float(_scalars(found).steps), None
-    way = found.way(strategy, graph)
-    return float(getattr(way, quantity)), way.intervals.get(quantity)
+    result = found.way(strategy, graph)
+    return float(getattr(result, quantity)), result.intervals.get(quantity)
 
 
-def _fit(laws: Sequence[Law], strategy: str, graph: str, quantity: str) -> Fit:
+def _power_law(laws: Sequence[Law], strategy: str, graph: str, quantity: str) -> PowerLaw:
     numbers = [_quantity(found, strategy, graph, quantity) for found in laws]
     x = [c.N + c.P for c in map(_scalars, laws)]
-    exponent, error = power_law(x, [v for v, _ in numbers])
+    exponent, error = fit_power_law(x, [v for v, _ in numbers])
     sizes = np.log(x)
-    slopes = (sizes - sizes.mean()) / np.sum(np.square(sizes - sizes.mean()))  # of the exponent by each number
+    slopes = (sizes - sizes.mean()) / np.sum(
+        np.square(sizes - sizes.mean())
+    )  # derivative of the exponent by each number
     margins = [math.log(ends[1] / ends[0]) / 2 if ends else 0.0 for _, ends in numbers]
     error = math.hypot(error, float(np.linalg.norm(slopes * margins)))
-    return Fit(
+    return PowerLaw(
         strategy, graph, quantity, exponent, exponent - error, exponent + error, any(ends for _, ends in numbers)
     )
 
 
-def power_law(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """Fit ``y ~ x ** exponent``; returns the exponent and half the width of its 95 % interval.
+def fit_power_law(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
+    """Fit ``y ~ x ** exponent``; return the exponent and half the width of its 95 % interval.
 
     Examples
     --------
-    >>> exponent, error = power_law([1, 2, 4, 8], [3, 12, 48, 192])
+    >>> exponent, error = fit_power_law([1, 2, 4, 8], [3, 12, 48, 192])
     >>> round(exponent, 12), error < 1e-12
     (2.0, True)
     """
@@ -258,7 +259,7 @@ def power_law(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     a, b = np.log(np.asarray(x, float)), np.log(np.asarray(y, float))
     spread = float(np.sum(np.square(a - a.mean())))
     if not spread > 0:
-        raise ArgumentError(message("power_law", "sizes that differ", list(x)))
+        raise ArgumentError(message("fit_power_law", "sizes that differ", list(x)))
     exponent = float((a - a.mean()) @ (b - b.mean())) / spread
     rest = b - b.mean() - exponent * (a - a.mean())
     freedom = len(a) - 2

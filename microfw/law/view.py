@@ -1,4 +1,4 @@
-"""What the page shows of the law: plain lists and numbers."""
+"""Data of the law for the HTML page: plain lists and numbers."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 from microfw.law.data import Law
 from microfw.law.report import LEGEND, bound, count_rows, title
-from microfw.profiler.ratio import says
+from microfw.profiler.ratio import verdict
 
 NUMBERS = ("rules", "forwards", "operations", "seconds", "peak_bytes", "difference")
 
 
 def page_data(law: Law) -> dict[str, Any]:
-    """Return the counts, a row for each strategy and for each layer, and the sentences around them."""
+    """Return counts, rows of strategies and layers, and explanatory sentences."""
     return {
         "title": title(law),
         "counts": count_rows(law),
@@ -36,6 +36,6 @@ def page_data(law: Law) -> dict[str, Any]:
             ]
             for row in law.layers
         ],
-        "ratio": law.ratio.to_dict() | {"says": says(law.ratio)},
+        "ratio": law.ratio.to_dict() | {"says": verdict(law.ratio)},
         "note": law.note,
     }

@@ -9,7 +9,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, message
-from microfw.nn.checks import floats_given, given, positive, wrong_shape
+from microfw.nn.checks import as_float_input, as_layer_input, positive, wrong_shape
 from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
 from microfw.ops import elementwise, reduction
@@ -28,7 +28,7 @@ class ReLU(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Cut negative entries."""
-        return relu(x if type(x) is Tensor else floats_given(x, self))
+        return relu(x if type(x) is Tensor else as_float_input(x, self))
 
 
 class LeakyReLU(Module):
@@ -47,7 +47,7 @@ class LeakyReLU(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Scale negative entries."""
-        x = floats_given(x, self)
+        x = as_float_input(x, self)
         return elementwise.where(x > 0, x, x * self.slope)
 
     def extra_repr(self) -> str:
@@ -81,7 +81,7 @@ class PReLU(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Scale negative entries."""
-        x = given(x, self.weight.dtype, self, self._fits)
+        x = as_layer_input(x, self.weight.dtype, self, self._check_shape)
         weight: Tensor = self.weight
         if self.features > 1:
             weight = weight.reshape((self.features,) + (1,) * (x.ndim - 2))
@@ -89,7 +89,7 @@ class PReLU(Module):
             weight = weight.reshape(())
         return elementwise.where(x > 0, x, x * weight)
 
-    def _fits(self, x: Any) -> None:
+    def _check_shape(self, x: Any) -> None:
         if self.features > 1 and (x.ndim < 2 or x.shape[1] != self.features):
             raise wrong_shape(self, f"(N, {self.features}, ...)", x, "pass that many channels on the second axis")
 
@@ -119,7 +119,7 @@ class ELU(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Bend negative entries."""
-        return elementwise.elu(floats_given(x, self), alpha=self.alpha)
+        return elementwise.elu(as_float_input(x, self), alpha=self.alpha)
 
     def extra_repr(self) -> str:
         """Return alpha."""
@@ -136,7 +136,7 @@ class SiLU(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Weigh entries by their sigmoid."""
-        return elementwise.silu(floats_given(x, self))
+        return elementwise.silu(as_float_input(x, self))
 
 
 class Mish(Module):
@@ -149,7 +149,7 @@ class Mish(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Weigh entries by the tanh of their softplus."""
-        return elementwise.mish(floats_given(x, self))
+        return elementwise.mish(as_float_input(x, self))
 
 
 class Softsign(Module):
@@ -157,7 +157,7 @@ class Softsign(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Squash entries."""
-        x = floats_given(x, self)
+        x = as_float_input(x, self)
         return elementwise.divide(x, 1 + np.abs(x))
 
 
@@ -166,7 +166,7 @@ class Sigmoid(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Squash entries."""
-        return elementwise.sigmoid(x if type(x) is Tensor else floats_given(x, self))
+        return elementwise.sigmoid(x if type(x) is Tensor else as_float_input(x, self))
 
 
 class Tanh(Module):
@@ -174,7 +174,7 @@ class Tanh(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Squash entries."""
-        return elementwise.tanh(x if type(x) is Tensor else floats_given(x, self))
+        return elementwise.tanh(x if type(x) is Tensor else as_float_input(x, self))
 
 
 class Softplus(Module):
@@ -182,7 +182,7 @@ class Softplus(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Bend negative entries."""
-        return elementwise.softplus(x if type(x) is Tensor else floats_given(x, self))
+        return elementwise.softplus(x if type(x) is Tensor else as_float_input(x, self))
 
 
 class GELU(Module):
@@ -205,7 +205,7 @@ class GELU(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Weigh entries by their normal percentile."""
-        x = floats_given(x, self)
+        x = as_float_input(x, self)
         if self.approximate == "tanh":
             return 0.5 * x * (1 + elementwise.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))  # type: ignore[no-any-return]
         return 0.5 * x * (1 + elementwise.erf(x * math.sqrt(0.5)))  # type: ignore[no-any-return]
@@ -229,9 +229,9 @@ class Softmax(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Normalise to probabilities."""
-        return reduction.softmax(floats_given(x, self, self._fits), axis=self.axis)
+        return reduction.softmax(as_float_input(x, self, self._check_shape), axis=self.axis)
 
-    def _fits(self, x: Any) -> None:
+    def _check_shape(self, x: Any) -> None:
         if not -x.ndim <= self.axis < x.ndim or not x.shape[self.axis]:
             raise wrong_shape(self, f"with entries along axis {self.axis}", x)
 
@@ -241,4 +241,4 @@ class LogSoftmax(Softmax):
 
     def forward(self, x: Any) -> Tensor:
         """Normalise to log-probabilities."""
-        return reduction.log_softmax(floats_given(x, self, self._fits), axis=self.axis)
+        return reduction.log_softmax(as_float_input(x, self, self._check_shape), axis=self.axis)

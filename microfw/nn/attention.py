@@ -10,7 +10,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DTypeError, ShapeError, message
-from microfw.nn.checks import given, positive
+from microfw.nn.checks import as_layer_input, positive
 from microfw.nn.dense import Dense
 from microfw.nn.dropout import Dropout
 from microfw.nn.initializers import Seed
@@ -95,13 +95,13 @@ class MultiHeadAttention(Module):
     def forward(self, query: Any, key: Any = None, value: Any = None, key_padding_mask: Any = None) -> Tensor:
         """Attend with each step of ``query`` to the steps of ``key``."""
         dtype = self.query.weight.dtype
-        query = given(query, dtype, self, partial(self._fits, "query"))
-        key = query if key is None else given(key, dtype, self, partial(self._fits, "key"))
-        value = key if value is None else given(value, dtype, self, partial(self._fits, "value"))
+        query = as_layer_input(query, dtype, self, partial(self._check_shape, "query"))
+        key = query if key is None else as_layer_input(key, dtype, self, partial(self._check_shape, "key"))
+        value = key if value is None else as_layer_input(value, dtype, self, partial(self._check_shape, "value"))
         n, steps = query.shape[:1], key.shape[1:2]
         for name, x in (("query", query), ("key", key), ("value", value)):
             length = x.shape[1:2] if name == "query" else steps
-            self._fits(name, x, (*n, *length))
+            self._check_shape(name, x, (*n, *length))
         d = self.embed_dim // self.num_heads
         rows = _matrix(query)
         columns = rows if key is query else _matrix(key)
@@ -118,7 +118,7 @@ class MultiHeadAttention(Module):
         joined = y.transpose((0, 2, 1, 3)).reshape((prod(query.shape[:2]), self.embed_dim))
         return self.out(joined).reshape(query.shape)  # type: ignore[no-any-return]
 
-    def _fits(self, name: str, x: Any, rows: tuple[int, ...] | None = None) -> None:
+    def _check_shape(self, name: str, x: Any, rows: tuple[int, ...] | None = None) -> None:
         rows = x.shape[:2] if rows is None else rows
         if x.ndim != 3 or x.shape != (*rows, self.embed_dim) or 0 in x.shape[1:]:
             wanted = f"{name} of shape (N, {'T' if name == 'query' else 'S'}, {self.embed_dim})"

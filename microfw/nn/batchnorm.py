@@ -8,7 +8,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, ShapeError, message
-from microfw.nn.checks import given, positive, positive_eps, wrong_shape
+from microfw.nn.checks import as_layer_input, positive, positive_eps, wrong_shape
 from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
 from microfw.ops.elementwise import subtract
@@ -35,7 +35,7 @@ class _BatchNorm(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Normalise each channel."""
-        x = given(x, self.running_mean.dtype, self, self._fits)
+        x = as_layer_input(x, self.running_mean.dtype, self, self._check_shape)
         along = (self.features,) + (1,) * (x.ndim - 2)
         weight: Any = 1.0 if self.weight is None else self.weight
         bias: Any = 0.0 if self.bias is None else self.bias
@@ -54,7 +54,7 @@ class _BatchNorm(Module):
         made: Tensor = normalize(x, weight, bias, axes=axes, eps=self.eps, tell=self._follow)
         return made
 
-    def _fits(self, x: Any) -> None:
+    def _check_shape(self, x: Any) -> None:
         if x.ndim not in self._shapes or x.shape[1] != self.features:
             expected = " or ".join(s.replace("C", str(self.features)) for s in self._shapes.values())
             raise wrong_shape(self, expected, x, "pass that many channels on the second axis")

@@ -10,7 +10,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DTypeError, ShapeError, message
-from microfw.nn.dense import as_input, wrong_dtype
+from microfw.nn.checks import as_input, wrong_dtype
 from microfw.nn.initializers import Seed, fans, glorot_uniform, initial, uniform
 from microfw.nn.module import Module, Parameter
 from microfw.ops.convolution import conv
@@ -113,9 +113,9 @@ class Conv2D(Module):
         """Slide the weights over the images."""
         weight, bias = self.weight, self.bias
         if not isinstance(x, Tensor) and (type(x) is not np.ndarray or x.dtype is not weight._array.dtype):
-            x = as_input(x, weight.dtype, self, self._fits)
+            x = as_input(x, weight.dtype, self, self._check_shape)
         else:
-            self._fits(x)
+            self._check_shape(x)
         try:
             return conv(x, weight, 0 if bias is None else bias, **self.settings)
         except ShapeError as error:
@@ -125,7 +125,7 @@ class Conv2D(Module):
                 raise
             raise wrong_dtype(self, x, weight.dtype) from None
 
-    def _fits(self, x: Any) -> None:
+    def _check_shape(self, x: Any) -> None:
         if x.ndim != self.axes + 2 or x.shape[1] != self.in_channels:
             expected = f"x of shape (N, {self.in_channels}, {self.letters})"
             raise ShapeError(message(self.where, expected, x.shape, "reshape it, the channels second"))

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, DTypeError, MicrofwError, ShapeError, message
+from microfw.errors import ArgumentError, DTypeError, ShapeError, message
+from microfw.nn.checks import as_input, wrong_dtype
 from microfw.nn.initializers import Seed, glorot_uniform, initial, uniform
 from microfw.nn.module import Module, Parameter
 from microfw.ops.linalg import linear, matmul
@@ -81,20 +82,20 @@ class Dense(Module):
         weight, bias = self.weight, self.bias
         if not isinstance(x, Tensor):
             if type(x) is not np.ndarray or x.dtype is not weight._array.dtype:
-                x = as_input(x, weight.dtype, self, self._fits)
+                x = as_input(x, weight.dtype, self, self._check_shape)
             elif not x.ndim or x.shape[-1] != self.in_features:  # the op would first copy what it is to save
-                self._fits(x)
+                self._check_shape(x)
         try:
             return linear(x, weight, bias) if bias is not None else matmul(x, weight)
         except ValueError:
-            self._fits(x)
+            self._check_shape(x)
             raise
         except DTypeError:
             if x.dtype == weight.dtype:
                 raise
             raise wrong_dtype(self, x, weight.dtype) from None
 
-    def _fits(self, x: Any) -> None:
+    def _check_shape(self, x: Any) -> None:
         if not x.ndim or x.shape[-1] != self.in_features:
             expected = f"x of shape (N, {self.in_features})"
             raise ShapeError(message(self.where, expected, x.shape, "pass that many features")) from None
@@ -102,38 +103,3 @@ class Dense(Module):
     def extra_repr(self) -> str:
         """Return the sizes."""
         return f"{self.in_features} -> {self.out_features}" + ("" if self.bias is not None else ", bias=False")
-
-
-def as_input(x: Any, dtype: Any, module: Module, fits: Callable[[Any], None] | None = None) -> np.ndarray[Any, Any]:
-    """Return what a model is called with, an array, a frame or a list, as an array of a dtype, None for its own.
-
-    ``fits`` raises where the shape is wrong; it is asked before anything is cast, which takes memory.
-    """
-    if isinstance(x, tuple | list) and any(isinstance(part, Tensor) for part in x):
-        fix = "pick one, as nn.Lambda(lambda parts: parts[0]) does after a recurrent layer"
-        raise DTypeError(message(module.where, "x to be one Tensor or array", f"a {type(x).__name__} of Tensors", fix))
-    try:
-        array = np.asarray(x)
-        if array.dtype.kind not in "fiubO":
-            fix = "encode text, and split complex numbers"
-            raise DTypeError(message(module.where, "x to hold numbers", array.dtype, fix))
-        if fits is not None:
-            fits(array)
-        if array.dtype.kind == "O" and dtype is None:  # frames of several dtypes, None as a missing number
-            dtype = np.float64
-        return array if dtype is None else array.astype(dtype, copy=False)
-    except MicrofwError:
-        raise
-    except (TypeError, ValueError, OverflowError) as error:
-        got = " ".join(str(error).split())
-        raise DTypeError(
-            message(module.where, "x to hold numbers", f"{type(x).__name__} ({got})", "encode text columns first")
-        ) from None
-
-
-def wrong_dtype(module: Module, x: Any, dtype: Any) -> DTypeError:
-    """Return the error for a Tensor of another dtype than a layer's."""
-    fix = f"cast it with .astype(np.{dtype})"
-    if x.dtype.kind == "f":
-        fix += f", or the model with model.astype(np.{x.dtype})"
-    return DTypeError(message(module.where, f"x of {dtype}", x.dtype, fix))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, message
-from microfw.nn.checks import floats_given
+from microfw.nn.checks import as_float_input
 from microfw.nn.initializers import Seed
 from microfw.nn.module import Module
 from microfw.ops.effects import dropout_mask
@@ -38,7 +38,7 @@ class Dropout(Module):
         """Apply noise in training; return ``x`` itself in evaluation."""
         if not self.training or self.p == 0:
             return x
-        x = floats_given(x, self)
+        x = as_float_input(x, self)
         return x * dropout_mask(x, p=self.p, rng=self.rng)
 
     def extra_repr(self) -> str:

@@ -9,8 +9,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DataError, DTypeError, message
-from microfw.nn.checks import positive
-from microfw.nn.dense import as_input
+from microfw.nn.checks import as_input, positive
 from microfw.nn.initializers import Seed, initial, normal
 from microfw.nn.module import Module, Parameter
 from microfw.ops.effects import pure_callback

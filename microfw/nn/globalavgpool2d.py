@@ -6,7 +6,7 @@ from typing import Any
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ShapeError, message
-from microfw.nn.checks import floats_given
+from microfw.nn.checks import as_float_input
 from microfw.nn.module import Module
 from microfw.ops.reduction import mean
 
@@ -33,8 +33,8 @@ class GlobalAvgPool2D(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Average over the last two axes."""
-        return mean(floats_given(x, self, self._fits), axis=(2, 3))
+        return mean(as_float_input(x, self, self._check_shape), axis=(2, 3))
 
-    def _fits(self, x: Any) -> None:
+    def _check_shape(self, x: Any) -> None:
         if x.ndim != 4 or not x.shape[2] * x.shape[3]:
             raise ShapeError(message(self.where, "x of shape (N, C, H, W), H and W at least 1", x.shape))

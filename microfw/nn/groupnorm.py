@@ -9,7 +9,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, message
-from microfw.nn.checks import floats_given, given, positive, positive_eps, wrong_shape
+from microfw.nn.checks import as_float_input, as_layer_input, positive, positive_eps, wrong_shape
 from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
 from microfw.ops.normalization import normalize
@@ -65,8 +65,8 @@ class GroupNorm(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Normalise each group of channels."""
-        fits = self._fits
-        x = floats_given(x, self, fits) if self.weight is None else given(x, self.weight.dtype, self, fits)
+        check = self._check_shape
+        x = as_float_input(x, self, check) if self.weight is None else as_layer_input(x, self.weight.dtype, self, check)
         each = self.features // self.groups
         grouped = np.reshape(x, (x.shape[0], self.groups, each, prod(x.shape[2:])))
         weight: Any = 1.0
@@ -76,7 +76,7 @@ class GroupNorm(Module):
             bias = self.bias.reshape((self.groups, each, 1))
         return normalize(grouped, weight, bias, axes=(2, 3), eps=self.eps).reshape(x.shape)
 
-    def _fits(self, x: Any) -> None:
+    def _check_shape(self, x: Any) -> None:
         if x.ndim < 2 or x.shape[1] != self.features or 0 in x.shape[2:]:
             raise wrong_shape(self, f"(N, {self.features}, ...)", x, "pass that many channels on the second axis")
 

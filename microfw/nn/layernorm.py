@@ -6,7 +6,7 @@ from typing import Any
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, message
-from microfw.nn.checks import floats_given, given, positive, positive_eps, wrong_shape
+from microfw.nn.checks import as_float_input, as_layer_input, positive, positive_eps, wrong_shape
 from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
 from microfw.ops.normalization import normalize
@@ -61,14 +61,14 @@ class LayerNorm(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Normalise the last axes."""
-        fits = self._fits
-        x = floats_given(x, self, fits) if self.weight is None else given(x, self.weight.dtype, self, fits)
+        check = self._check_shape
+        x = as_float_input(x, self, check) if self.weight is None else as_layer_input(x, self.weight.dtype, self, check)
         axes = tuple(range(x.ndim - len(self.shape), x.ndim))
         if self.weight is None:
             return normalize(x, 1.0, 0.0, axes=axes, eps=self.eps)
         return normalize(x, self.weight, self.bias, axes=axes, eps=self.eps)
 
-    def _fits(self, x: Any) -> None:
+    def _check_shape(self, x: Any) -> None:
         if x.shape[-len(self.shape) :] != self.shape:
             sizes = ", ".join(map(str, self.shape))
             raise wrong_shape(self, f"(..., {sizes})", x, "pass that many features")

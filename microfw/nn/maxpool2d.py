@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, ShapeError, message
-from microfw.nn.checks import floats_given
+from microfw.nn.checks import as_float_input
 from microfw.nn.conv2d import _short
 from microfw.nn.module import Module
 from microfw.ops.pooling import max_pool
@@ -62,13 +62,13 @@ class MaxPool2D(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Reduce each window to one entry."""
-        x = floats_given(x, self, self._fits)
+        x = as_float_input(x, self, self._check_shape)
         try:
             return self.op(x, **self.settings)
         except ShapeError as error:
             raise ShapeError(f"{self.where}{str(error).removeprefix(self.op.__name__)}") from None
 
-    def _fits(self, x: Any) -> None:
+    def _check_shape(self, x: Any) -> None:
         if x.ndim != 4:
             raise ShapeError(message(self.where, "x of shape (N, C, H, W)", x.shape))
         if not isinstance(x, Tensor):  # the op would first copy what it is to save

@@ -8,7 +8,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, ShapeError, message
-from microfw.nn.checks import given, positive, wrong_shape
+from microfw.nn.checks import as_layer_input, positive, wrong_shape
 from microfw.nn.initializers import Seed, glorot_uniform, orthogonal
 from microfw.nn.module import Module, Parameter
 from microfw.ops.linalg import linear, matmul
@@ -40,9 +40,9 @@ class _Recurrent(Module):
         return recur(rows, s0, cell=self._cell, steps=steps)
 
     def _sequence(self, x: Any) -> Any:
-        return given(x, self.weight_ih.dtype, self, self._fits)
+        return as_layer_input(x, self.weight_ih.dtype, self, self._check_shape)
 
-    def _fits(self, x: Any) -> None:
+    def _check_shape(self, x: Any) -> None:
         if x.ndim != 3 or x.shape[2] != self.in_features or not x.shape[1]:
             fix = "the axes are row, step, feature, with at least one step"
             raise wrong_shape(self, f"(N, T, {self.in_features})", x, fix)
@@ -53,11 +53,11 @@ class _Recurrent(Module):
         if state is None:
             return np.zeros(shape, self.weight_ih.dtype)
 
-        def fits(state: Any) -> None:
+        def check(state: Any) -> None:
             if state.shape != shape:
                 raise ShapeError(message(self.where, f"a state of shape {shape}", state.shape))
 
-        return given(state, self.weight_ih.dtype, self, fits)
+        return as_layer_input(state, self.weight_ih.dtype, self, check)
 
     def extra_repr(self) -> str:
         """Return the sizes."""

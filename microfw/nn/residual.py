@@ -6,7 +6,7 @@ from typing import Any
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, ShapeError, message
-from microfw.nn.checks import given, numbers
+from microfw.nn.checks import as_layer_input, numbers
 from microfw.nn.module import Module
 
 
@@ -51,7 +51,7 @@ class Residual(Module):
         """Add the two."""
         x = x if isinstance(x, Tensor) else numbers(x, self)
         y = self.module(x)
-        x = given(x, y.dtype, self, lambda x: None) if self.shortcut is None else self.shortcut(x)
+        x = as_layer_input(x, y.dtype, self, lambda x: None) if self.shortcut is None else self.shortcut(x)
         if x.shape != y.shape:
             fix = "pass a shortcut that makes the one like the other"
             raise ShapeError(message(self.where, f"the module to keep the shape {x.shape}", y.shape, fix))

@@ -1,4 +1,4 @@
-"""What training costs: recorder, session, and the functions that render it."""
+"""Profiler of training: records a run, stores the numbers in a session, renders reports."""
 
 from microfw._lazy import attach
 

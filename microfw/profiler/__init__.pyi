@@ -1,12 +1,12 @@
 # What the package exports; `microfw._lazy.attach` reads it, too.
 
 from microfw.law import (
-    Count as Count,
-    Fit as Fit,
     Law as Law,
     LayerCost as LayerCost,
+    NodeCount as NodeCount,
+    PowerLaw as PowerLaw,
+    StrategyResult as StrategyResult,
     Sweep as Sweep,
-    Way as Way,
     law as law,
     sweep as sweep,
 )

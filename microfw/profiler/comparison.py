@@ -1,10 +1,10 @@
-"""Two runs compared: what changed, and what only looks like it.
+"""Comparison of two runs: finds real changes and separates them from noise.
 
-Seconds drift from day to day and from machine to machine. If two runs were made alternately, round by round
-(`alternate`), both ran under the same conditions. If not, the layers that did not change show the drift and the noise
-between the runs: their median ratio is taken out of all times, and their spread widens all intervals. A difference is
-real if its interval leaves zero out, at a level divided by the number of comparisons, and if it reaches a least size. A
-layer that only one run has is a difference too. Counts are exact: any difference is real.
+Seconds drift between days and machines. Two runs that were alternated round by round (`alternate`) ran under the same
+conditions. For other runs, the unchanged layers show drift and noise: all times are divided by their median ratio, and
+their spread widens all intervals. A change is real if its interval excludes zero, at a level divided by the number of
+comparisons, and if the change is at least ``min_change``. A layer that only one run has is a change too. Counts are
+exact: any difference is real.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import ceil, inf, log2
 from secrets import token_hex
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError, message, refuse_former
 from microfw.profiler.noise import corrected, paired
 from microfw.profiler.session import Epoch, Session
 
@@ -26,37 +26,37 @@ Array = np.ndarray[Any, Any]
 PHASES = ("forward", "backward")
 
 OUTSIDE = "(outside)"
-"""The layer of ops outside of any module."""
+"""Layer name of ops outside of any module."""
 
 Key = tuple[str | None, str]
 """A layer and a phase."""
 
 REST: list[Key] = [(None, "forward"), (None, "backward"), (None, "update")]
-"""The parts of a step that belong to no layer."""
+"""Parts of a step that belong to no layer."""
 
 WHOLE: list[Key] = [("", "step"), ("", "forward"), ("", "backward"), ("", "update")]
-"""What is compared of the whole step, ops or not: "step" is forward, backward and update together."""
+"""Compared times of the whole step: "step" is forward, backward and update together."""
 
-LEAST_SHARE = 0.01
-"""A layer that takes less of a step than this in both runs is not compared: it cannot matter."""
+MIN_SHARE = 0.01
+"""A layer with a smaller share of the step in both runs is not compared."""
 
 COUNTED = ("nodes", "edges", "rules", "accumulated", "flops_forward", "flops_backward", "saved_bytes")
 
 
 @dataclass
 class Change:
-    """A time in two runs.
+    """One time in two runs.
 
     Attributes
     ----------
     layer, phase : str
-        The layer's forward or backward. With "" as the layer, all of a phase, or with "step" the whole step.
+        Forward or backward of a layer. If ``layer`` is "": a whole phase, or the whole "step".
     a, b : float
-        Medians: nanoseconds in one step; of runs that were not alternated b is corrected for drift.
+        Median nanoseconds of one step. If the runs were not alternated, ``b`` is corrected for drift.
     change, low, high : float
-        By how much b is more than a, as a fraction of a, and its interval. Infinite if only b has the layer.
+        ``(b - a) / a`` and its interval. Infinite if only b has the layer.
     real : bool
-        Whether the interval leaves zero out and the change is large enough.
+        Whether the interval excludes zero and the change is at least ``min_change``.
     one_sided : bool
         Whether only one of the runs has the layer.
     """
@@ -73,8 +73,8 @@ class Change:
 
 
 @dataclass
-class Count:
-    """A count in one step that differs: whose (layer "" is the whole step), what, and both numbers."""
+class CountChange:
+    """A count of one step that differs: layer ("" is the whole step), name of the count, and both numbers."""
 
     layer: str
     what: str
@@ -83,69 +83,73 @@ class Count:
 
     @property
     def change(self) -> float:
-        """By how much b is more than a, as a fraction of a."""
+        """``(b - a) / a``."""
         return (self.b - self.a) / self.a if self.a else float("inf")
 
 
 @dataclass
 class Comparison:
-    """What `compare` found. ``str()`` of it is a report.
+    """Result of `compare`. ``str()`` returns a report.
 
     Attributes
     ----------
     a, b : str
-        What the runs are called.
+        Names of the runs.
     alternated : bool
-        Whether they were made alternately; else times are corrected for the drift between them.
-    least, confidence : float
-        The least change that counts, and the confidence in all intervals together.
+        Whether the runs were alternated. If False, times are corrected for drift.
+    min_change, confidence : float
+        Smallest change that is real, and confidence of all intervals together.
     rounds, needed : int
-        How many epochs there are to compare, and how many it takes before an interval can be trusted.
+        Number of compared epochs, and the number that is needed for valid intervals.
     drift : float
-        By how much the layers that did not change were slower in b, if the runs were not alternated.
+        Change of the unchanged layers, if the runs were not alternated.
     steps : (int, int)
-        How many steps were observed in each run.
+        Observed steps of each run.
     changes : list of Change
         Times: the whole step first, then its phases, then layers.
-    counts : list of Count
+    counts : list of CountChange
         Counts per step that differ.
     only_a, only_b : list of str
         Layers that the other run does not have.
     epochs : list of (epoch, a, b)
-        Nanoseconds of ``backward`` in a step, epoch by epoch.
+        Nanoseconds of ``backward`` in one step, for each epoch.
     """
 
     a: str
     b: str
     alternated: bool
-    least: float
+    min_change: float
     confidence: float
     rounds: int
     needed: int
     drift: float = 0.0
     steps: tuple[int, int] = (0, 0)
     changes: list[Change] = field(default_factory=list)
-    counts: list[Count] = field(default_factory=list)
+    counts: list[CountChange] = field(default_factory=list)
     only_a: list[str] = field(default_factory=list)
     only_b: list[str] = field(default_factory=list)
     epochs: list[tuple[int, float, float]] = field(default_factory=list)
 
-    def worse(self, than: float = 0.0) -> list[Change | Count]:
-        """Return what really grew by more than a fraction: the step, layers and counts of work, new layers included.
+    def worse(self, than: float = 0.0) -> list[Change | CountChange]:
+        """Return the real changes above a fraction: of the step, of layers and of counts.
 
-        New layers are among them if they cost more of the step than those that are gone, by more than the fraction.
+        New layers are included if they take more time than the removed ones, by more than the fraction of the step.
         """
         sided = [c for c in self.changes if c.one_sided]
         whole = next((c.a for c in self.changes if (c.layer, c.phase) == WHOLE[0]), 0.0)
         grown = sum(c.b - c.a for c in sided) > than * whole
-        slower: list[Change | Count] = [
+        slower: list[Change | CountChange] = [
             c for c in self.changes if c.real and c.change > than and (grown or not c.one_sided)
         ]
         return slower + [c for c in self.counts if c.change > than]
 
     def smallest(self, change: Change) -> float:
-        """Return the smallest growth of a time that would have been found with this noise."""
-        return max(self.least, (change.high - change.low) / 2) if self.rounds >= self.needed else inf
+        """Return the smallest change that could have been detected with this noise."""
+        return max(self.min_change, (change.high - change.low) / 2) if self.rounds >= self.needed else inf
+
+    def __getattr__(self, name: str) -> Never:
+        new = "; it was renamed to 'min_change'" if name == "least" else ""
+        raise AttributeError(f"'Comparison' object has no attribute {name!r}{new}", name=name, obj=self)
 
     def __str__(self) -> str:
         from microfw.profiler.reports.comparison import comparison
@@ -159,17 +163,19 @@ class Comparison:
         return markdown(self)
 
 
-def compare(a: Session, b: Session, *, least: float | None = None, confidence: float = 0.95) -> Comparison:
+def compare(
+    a: Session, b: Session, *, min_change: float | None = None, confidence: float = 0.95, **former: Never
+) -> Comparison:
     """Compare two runs layer by layer and epoch by epoch.
 
     Parameters
     ----------
     a, b : Session
-        The runs; b is judged against a.
-    least : float, optional
-        The least change that counts: by default 0.05 if the runs were alternated, else 0.1.
+        The runs. Changes are of b relative to a.
+    min_change : float, optional
+        Smallest change that is real, as a fraction: by default 0.05 if the runs were alternated, else 0.1.
     confidence : float
-        That none of the differences is chance, all comparisons together.
+        Probability that no reported change is due to chance, over all comparisons.
 
     Returns
     -------
@@ -178,7 +184,7 @@ def compare(a: Session, b: Session, *, least: float | None = None, confidence: f
     Raises
     ------
     ArgumentError
-        If a session has no epoch, or none in which a step was observed, or a setting cannot work.
+        If a session has no epoch with an observed step, or a setting is out of range.
 
     Examples
     --------
@@ -188,10 +194,11 @@ def compare(a: Session, b: Session, *, least: float | None = None, confidence: f
     >>> [(c.what, c.a, c.b) for c in compare(run(10), run(12)).counts if c.layer]
     [('flops_forward', 10, 12)]
     """
+    refuse_former("compare", former, least="min_change")
     alternated = bool(a.alternated) and a.alternated == b.alternated
-    least = (0.05 if alternated else 0.1) if least is None else least
-    if not least >= 0:
-        raise ArgumentError(message("compare", "least to be 0 or a positive number", least))
+    min_change = (0.05 if alternated else 0.1) if min_change is None else min_change
+    if not min_change >= 0:
+        raise ArgumentError(message("compare", "min_change to be 0 or a positive number", min_change))
     if not 0.5 <= confidence < 1:
         raise ArgumentError(message("compare", "confidence from 0.5 to below 1", confidence))
     for name, session in (("a", a), ("b", b)):
@@ -210,12 +217,12 @@ def compare(a: Session, b: Session, *, least: float | None = None, confidence: f
     wrong = (1 - confidence) / len(labels)
     if alternated:
         needed, found_times = ceil(log2(2 / wrong)), paired(times[0], times[1], groups, wrong)
-    else:  # the optimizer's update shows the drift as layers do
+    else:  # the optimizer's update shows drift, too
         witnesses = np.arange(len(WHOLE) - 1, len(labels))
         needed, found_times = 1, corrected(times[0], times[1], groups, witnesses, wrong)
     rounds = min(map(len, used))
     found = Comparison(
-        a.name or a.model or "a", b.name or b.model or "b", alternated, least, confidence, rounds, needed,
+        a.name or a.model or "a", b.name or b.model or "b", alternated, min_change, confidence, rounds, needed,
         found_times.drift, (a.total().observed, b.total().observed),
     )  # fmt: skip
     found.only_a = [layer for layer in names[0] if layer not in set(names[1])]
@@ -223,7 +230,7 @@ def compare(a: Session, b: Session, *, least: float | None = None, confidence: f
     columns = (found_times.a, found_times.b, found_times.change, found_times.low, found_times.high)
     for (layer, phase), *row in zip(labels, *columns, strict=True):
         before, after, change, low, high = map(float, row)
-        real = rounds >= needed and (low > 0 or high < 0) and abs(change) >= least
+        real = rounds >= needed and (low > 0 or high < 0) and abs(change) >= min_change
         found.changes.append(Change(layer, phase, before, after, change, low, high, real))
     for k, (layer, phase) in enumerate(parts):
         if layer in alone and large[k]:
@@ -238,7 +245,7 @@ def compare(a: Session, b: Session, *, least: float | None = None, confidence: f
 
 
 def _used(a: Session, b: Session, rounds: list[tuple[Epoch, Epoch]] | None) -> list[list[Epoch]]:
-    """Return the epochs that can be compared: those in which a step was observed, or of alternated runs the rounds."""
+    """Return the comparable epochs of each run: rounds of alternated runs, else epochs with an observed step."""
     if rounds is None:
         used = [[e for e in session.epochs if e.observed] for session in (a, b)]
     else:
@@ -251,68 +258,68 @@ def _used(a: Session, b: Session, rounds: list[tuple[Epoch, Epoch]] | None) -> l
 
 
 def _large(a: Array, b: Array) -> Array:
-    """Return which parts take enough of a step, in one run or the other, typically."""
+    """Return which parts take at least `MIN_SHARE` of the step in one of the runs."""
     typical = np.array([np.median(times, axis=0) for times in (a, b)])
-    return np.asarray((typical >= LEAST_SHARE * np.maximum(typical.sum(axis=1, keepdims=True), 1)).any(axis=0))
+    return np.asarray((typical >= MIN_SHARE * np.maximum(typical.sum(axis=1, keepdims=True), 1)).any(axis=0))
 
 
 def _is_part(part: Key, label: Key) -> bool:
-    """Return True if the time of a part belongs to what is compared."""
+    """Return True if the time of a part is included in a compared time."""
     return part == label or label == WHOLE[0] or (not label[0] and part[1] == label[1])
 
 
 def _times(epochs: list[Epoch], parts: list[Key]) -> Array:
-    """Return nanoseconds in one step, epochs x parts; together the parts are the whole step."""
-    places = {key: k for k, key in enumerate(parts)}
+    """Return nanoseconds of one step, of shape (epochs, parts). The parts add up to the whole step."""
+    columns = {key: k for k, key in enumerate(parts)}
     table = np.zeros((len(epochs), len(parts)))
     for k, epoch in enumerate(epochs):
         rest = {phase: getattr(epoch, f"{phase}_ns") for _, phase in REST}
         for row in epoch.rows:
             for phase in PHASES:
                 ns = getattr(row, f"{phase}_ns")
-                table[k, places[row.layer or OUTSIDE, phase]] += ns
+                table[k, columns[row.layer or OUTSIDE, phase]] += ns
                 rest[phase] -= ns
         for phase, ns in rest.items():
-            table[k, places[None, phase]] = ns
+            table[k, columns[None, phase]] = ns
         table[k] /= epoch.observed
     return table
 
 
-def _counts(a: Session, b: Session) -> list[Count]:
-    """Return the counts of one step that differ, the whole step's first."""
+def _counts(a: Session, b: Session) -> list[CountChange]:
+    """Return the counts of one step that differ, those of the whole step first."""
     totals = [session.total() for session in (a, b)]
     found = []
     for what in ("parameters", "parameter_tensors"):
         x, y = (getattr(total, what) for total in totals)
-        found.append(Count("", what, x, y))
+        found.append(CountChange("", what, x, y))
     rows = [{"": total.sum()} | {row.layer or OUTSIDE: row for row in total.layers()} for total in totals]
     for layer in [layer for layer in rows[0] if layer in rows[1]]:
         for what in COUNTED:
             x, y = (_exact(getattr(row[layer], what), total.observed) for row, total in zip(rows, totals, strict=True))
-            found.append(Count(layer, what, x, y))
+            found.append(CountChange(layer, what, x, y))
     return [count for count in found if count.a != count.b]
 
 
 def _exact(sum: int, steps: int) -> float:
-    """Return a sum's part for one step, an integer if it is one."""
+    """Return ``sum / steps``, as an int if the division is exact."""
     steps = steps or 1
     return sum // steps if sum % steps == 0 else sum / steps
 
 
 def alternate(a: Callable[[], Session], b: Callable[[], Session], rounds: int = 20) -> tuple[Session, Session]:
-    """Make two runs alternately, so that their seconds can be compared.
+    """Run two functions alternately, so that their seconds can be compared.
 
     Parameters
     ----------
     a, b : callable
-        Make one short run each, from scratch, and return its session.
+        Each makes one short run, from scratch, and returns its session.
     rounds : int
-        How many runs of each. One more goes before, to warm up, and is not kept.
+        Number of runs of each. One more run of each warms up and is not kept.
 
     Returns
     -------
     Session, Session
-        With the epochs of all rounds, so that the k-th of one is to be held against the k-th of the other.
+        Sessions with the epochs of all rounds. Epoch k of one belongs to epoch k of the other.
     """
     if rounds < 1:
         raise ArgumentError(message("alternate", "rounds to be a positive integer", rounds))

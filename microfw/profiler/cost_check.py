@@ -1,4 +1,4 @@
-"""A deterministic cost test: counts that a model must have, for anyone's own test suite."""
+"""`assert_cost`: deterministic test of the counts of a model, for your test suite."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ KINDS = (
 
 
 def assert_cost(model: Module, X: Any, y: Any = None, loss: Any = None, **expected: int) -> None:
-    """Assert what one forward and backward pass of a model costs, in exact counts, which no machine changes.
+    """Assert the counts of one forward and backward pass of a model. Counts are the same on every machine.
 
-    A copy of the model runs, so that its gradients, its statistics and its random state stay as they are.
+    A copy of the model runs: gradients, statistics and random state of the model do not change.
 
     Parameters
     ----------
     model : Module
         The model.
     X, y : array
-        A batch, and its targets if there is a loss.
+        A batch, and its targets if a loss is given.
     loss : Module or callable, optional
-        Counted too; without one the model's output gets a gradient of ones, and only the model is counted.
+        Loss, included in the counts. Without one, only the model is counted, and its output gets a gradient of ones.
     **expected : int
         Any of ``flops`` (forward and backward together), ``flops_forward``, ``flops_backward``, ``nodes`` (N),
         ``edges`` (E), ``parameters`` and ``parameter_tensors`` (P), ``steps`` (derivative rules called and
@@ -41,9 +41,9 @@ def assert_cost(model: Module, X: Any, y: Any = None, loss: Any = None, **expect
     Raises
     ------
     AssertionError
-        If a count differs. The message says by how much, and what each layer costs.
+        If a count differs. The message has both numbers and the counts of each layer.
     ArgumentError
-        If nothing is expected, or something that is not counted.
+        If no count is given, or an unknown one.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def assert_cost(model: Module, X: Any, y: Any = None, loss: Any = None, **expect
         if count != value:
             wrong.append(f"expected {name} {value:,}, got {count:,}")
     if total.uncounted and any("flops" in name for name in expected):
-        wrong.append(f"{total.uncounted} ops that ran declare no cost, so their operations are not in flops")
+        wrong.append(f"{total.uncounted} ops declare no cost; their operations are not in flops")
     if wrong:
         names = ["nodes", "flops_forward", "flops_backward", "edges", "saved_bytes"]
         rows = [[shorten(row.layer, 40), *(f"{getattr(row, name):,}" for name in names)] for row in epoch.layers()]
@@ -84,7 +84,7 @@ def assert_cost(model: Module, X: Any, y: Any = None, loss: Any = None, **expect
 
 
 def one_step(model: Module, X: Any, y: Any = None, loss: Any = None) -> Epoch:
-    """Return the counts of one forward and backward pass of a copy of a model."""
+    """Run one forward and backward pass of a copy of a model; return the counts."""
     model = copy.deepcopy(model)
     recorder = Recorder(takes_losses=False, model=model)
     with mode(observer=recorder, timer=recorder, recording=True):

@@ -1,4 +1,4 @@
-"""What a profile was measured on."""
+"""Versions and machine of a profile."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def environment() -> dict[str, str]:
-    """Say what the numbers were measured on."""
+    """Return versions of Python and NumPy, the machine and the number of BLAS threads."""
     import platform
 
     return {
@@ -19,7 +19,7 @@ def environment() -> dict[str, str]:
 
 
 def blas_threads() -> str:
-    """Return how many threads NumPy's matrix products may use, as far as can be told."""
+    """Return the number of threads that NumPy's matrix products may use, or "unknown"."""
     from threadpoolctl import threadpool_info
 
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas" and "numpy" in pool["filepath"]]

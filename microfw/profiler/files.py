@@ -1,4 +1,4 @@
-"""Profiles in files: written in many formats, read back from JSON."""
+"""Files of profiles: written in several formats, read from JSON."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ T = TypeVar("T")
 PICTURES = (".png", ".svg", ".pdf")
 
 LARGEST = 1 << 63
-"""No count and no time of a profile is as large as this."""
+"""Counts and times of a valid profile are below this."""
 
 
 def save(session: Session, path: str | os.PathLike[str]) -> None:
-    """Write a session in the format that the name's end asks for.
+    """Write a session to a file; the suffix selects the format.
 
     Parameters
     ----------
     session : Session
-        What was recorded.
+        The profile.
     path : str or path-like
-        Ends in ``.html`` (a page), ``.csv``, ``.md``, ``.trace.json`` (Chrome's trace format), ``.png``, ``.svg`` or
-        ``.pdf`` (matplotlib's figure), or ``.json``: the session itself, which `Session.load` reads.
+        Name with the suffix ``.html`` (page), ``.csv``, ``.md``, ``.trace.json`` (Chrome's trace format), ``.png``,
+        ``.svg`` or ``.pdf`` (figure by matplotlib), or ``.json``: the session, which `Session.load` reads.
 
     Raises
     ------
     ArgumentError
-        If the name ends otherwise, or a trace is asked for that was not recorded.
+        If the suffix is unknown, or the session has no trace to write.
     FileError
-        If the file cannot be written. A file that was there before is then as it was.
+        If the file cannot be written. An existing file is then unchanged.
     """
     if not isinstance(session, Session):
         raise ArgumentError(message("save", "a Session", type(session).__name__, "call session.save(path)"))
@@ -45,7 +45,7 @@ def save(session: Session, path: str | os.PathLike[str]) -> None:
 
 
 def content(session: Session, path: str) -> bytes:
-    """Return what `save` writes."""
+    """Return the bytes that `save` writes."""
     name = path.lower()
     if name.endswith(PICTURES):
         return picture(session.plot(), path)
@@ -66,19 +66,19 @@ def content(session: Session, path: str) -> bytes:
 
 
 def to_json(session: Session) -> str:
-    """Return a session as strict JSON, laid down in ``schema.json``."""
+    """Return a session as strict JSON; ``schema.json`` describes the format."""
     import json
 
     data = to_dict(session)
     for saved, epoch in zip(data["epochs"], session.epochs, strict=True):
-        saved["ratio"] = epoch.ratio().to_dict()  # it follows from the rows, and is there for whoever reads the file
+        saved["ratio"] = epoch.ratio().to_dict()  # computed from the rows, for other readers of the file
     if session.trace is None:
         del data["trace"]
     return json.dumps(data, indent=1, allow_nan=False) + "\n"
 
 
 def to_dict(session: Session) -> dict[str, Any]:
-    """Return a session as what strict JSON can hold, which `from_dict` reads: losses and metrics that are finite."""
+    """Return a session as plain values for strict JSON; losses and metrics that are not finite are left out."""
     data = asdict(session)
     for saved in data["epochs"]:
         saved["loss"] = saved["loss"] if _number(saved["loss"]) else None
@@ -107,7 +107,7 @@ def load(path: str | os.PathLike[str]) -> Session:
 
 
 def parse(data: Any, where: str) -> Session:
-    """Return the session of what JSON held; ``where`` is for errors, which are `DataError`."""
+    """Return a session from parsed JSON. ``where``: name of the source in a `DataError`."""
     if not isinstance(data, dict) or "epochs" not in data:
         raise DataError(message(where, "a profile saved by microfw", "other JSON"))
     version = data.get("version")
@@ -116,31 +116,31 @@ def parse(data: Any, where: str) -> Session:
         raise DataError(message(where, f"version {VERSION}", short(version), fix))
     try:
         session = from_dict(data)
-        if version == 4 and session.every == 1:  # which had no name for what was left
+        if version == 4 and session.every == 1:  # version 4 had no field for other time
             for epoch in session.epochs:
                 epoch.other_ns = max(epoch.unobserved_ns, 0)
         return session
-    except Wrong as error:
+    except InvalidEntry as error:
         got = f"an entry that is wrong: {error}"
         raise DataError(message(where, "a profile saved by microfw", got, "was the file changed?")) from None
 
 
-class Wrong(ValueError):
-    """An entry of a saved profile that is not what it must be: its name, and what came."""
+class InvalidEntry(ValueError):
+    """A saved profile has an invalid entry; the message names the entry and its value."""
 
 
 def from_dict(data: dict[str, Any]) -> Session:
-    """Make a session of what ``dataclasses.asdict`` made of one.
+    """Return a session from the dict that ``dataclasses.asdict`` returned.
 
     Raises
     ------
-    Wrong
-        If an entry is missing, of the wrong type, out of range, or not known.
+    InvalidEntry
+        If an entry is missing, has a wrong type or value, or is unknown.
     """
     epochs = []
     for entry in _listed(data.get("epochs"), "epochs"):
         entry = _table(entry, "Epoch")
-        own = {name: value for name, value in entry.items() if name != "ratio"}  # which follows from the rows
+        own = {name: value for name, value in entry.items() if name != "ratio"}  # computed from the rows
         epochs.append(build(Epoch, own | {"rows": [build(Row, row) for row in _listed(own.get("rows"), "rows")]}))
     layers = [build(Layer, layer) for layer in _listed(data.get("layers"), "layers")]
     made = {"epochs": epochs, "layers": layers, "version": VERSION}
@@ -148,9 +148,9 @@ def from_dict(data: dict[str, Any]) -> Session:
         made["trace"] = _trace(data["trace"])
     session = build(Session, data | made)
     if session.every < 1:
-        raise Wrong(f"Session.every is {session.every}")
+        raise InvalidEntry(f"Session.every is {session.every}")
     if session.overhead and not {"ns_per_node", "share"} <= set(session.overhead):
-        raise Wrong(f"Session.overhead is {short(session.overhead)}")
+        raise InvalidEntry(f"Session.overhead is {short(session.overhead)}")
     return session
 
 
@@ -158,43 +158,43 @@ def _trace(data: Any) -> Trace:
     trace = build(Trace, data)
     for site in trace.sites:
         if type(site) is not list or len(site) != 2 or not all(type(part) is str for part in site):
-            raise Wrong(f"trace site {short(site)}")
+            raise InvalidEntry(f"trace site {short(site)}")
     for event in trace.events:
         whole = type(event) is list and len(event) == 4 and all(type(part) is int for part in event)
         if not whole or not (
             0 <= event[0] < len(PHASES) and -1 <= event[1] < len(trace.sites) and 0 <= event[2] <= event[3] < LARGEST
         ):
-            raise Wrong(f"trace event {short(event)}")
+            raise InvalidEntry(f"trace event {short(event)}")
     return trace
 
 
 def _listed(value: Any, name: str) -> list[Any]:
     if type(value) is not list:
-        raise Wrong(f"{name} is {short(value)}")
+        raise InvalidEntry(f"{name} is {short(value)}")
     return value
 
 
 def _table(value: Any, name: str) -> dict[str, Any]:
     if type(value) is not dict:
-        raise Wrong(f"{name} is {short(value)}")
+        raise InvalidEntry(f"{name} is {short(value)}")
     return value
 
 
 def build(kind: type[T], data: Any) -> T:
-    """Return a dataclass made of a dict, whose keys and types are checked: `Wrong` if they are not its fields."""
-    wanted = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    """Return a dataclass made of a dict. Raise `InvalidEntry` if keys or types are not those of the class."""
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     for name, value in _table(data, kind.__name__).items():
-        if name not in wanted:
-            raise Wrong(f"{kind.__name__} has {short(name)}")
-        if not _fits(value, str(wanted[name].type)):
-            raise Wrong(f"{kind.__name__}.{name} is {short(value)}")
-    for name, f in wanted.items():
+        if name not in known:
+            raise InvalidEntry(f"{kind.__name__} has {short(name)}")
+        if not _is_valid(value, str(known[name].type)):
+            raise InvalidEntry(f"{kind.__name__}.{name} is {short(value)}")
+    for name, f in known.items():
         if name not in data and f.default is MISSING and f.default_factory is MISSING:
-            raise Wrong(f"{kind.__name__}.{name} is missing")
+            raise InvalidEntry(f"{kind.__name__}.{name} is missing")
     return kind(**data)
 
 
-def _fits(value: Any, kind: str) -> bool:
+def _is_valid(value: Any, kind: str) -> bool:
     if kind == "int":
         return type(value) is int and 0 <= value < LARGEST
     if kind == "float | None":
@@ -206,7 +206,7 @@ def _fits(value: Any, kind: str) -> bool:
         return type(value) is dict and all(map(good, value.values()))
     if kind.startswith("list"):
         item = kind[5:-1]
-        return type(value) is list and (item not in ("int", "str") or all(_fits(v, item) for v in value))
+        return type(value) is list and (item not in ("int", "str") or all(_is_valid(v, item) for v in value))
     return True
 
 

@@ -1,4 +1,4 @@
-"""How far apart the times of two runs are, with intervals: of runs made alternately, and of others."""
+"""Differences between the times of two runs, with intervals, for alternated and for separate runs."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 DRAWS = 400
-"""How often epochs are drawn again for the variance of a run's times."""
+"""Bootstrap samples of the epochs, for the variance of times."""
 
 NOISE_FLOOR = 0.03
-"""Least standard deviation between two runs of the same layer, where memory is laid out differently."""
+"""Minimum standard deviation between two runs of the same layer, due to different memory layouts."""
 
 FEW = 4
-"""With fewer columns than this their spread says little, and `NOISE_FLOOR` is three times as large."""
+"""With fewer columns than this the spread is unreliable, and `NOISE_FLOOR` is three times as large."""
 
 
 @dataclass
 class Differences:
-    """Times of two runs, by column: typical nanoseconds, the change as a fraction of a, and its interval.
+    """Times of two runs, by column: typical nanoseconds, change as a fraction of a, and its interval.
 
-    ``drift`` is the change that untouched layers show, of which ``b`` and ``change`` are free.
+    ``drift``: change of the unchanged layers. ``b`` and ``change`` are corrected for it.
     """
 
     a: Array
@@ -35,20 +35,20 @@ class Differences:
 
 
 def typical(times: Array, groups: Array) -> Array:
-    """Return the logarithms of the sums of lower quartiles: others only add to times, now to one part, now to another.
+    """Return the logarithm of the summed lower quartiles. Other programs only add time, to different parts each time.
 
     Parameters
     ----------
     times : ndarray
         Nanoseconds, epochs x parts.
     groups : ndarray
-        Parts x columns: 1 where a part belongs to a column.
+        Parts x columns: 1 if a part belongs to a column.
     """
     return np.asarray(np.log(np.maximum(np.quantile(times, 0.25, axis=-2) @ groups, 1)))
 
 
 def paired(a: Array, b: Array, groups: Array, wrong: float) -> Differences:
-    """Return how runs that were made alternately differ; their rounds are drawn again together for the intervals.
+    """Return the differences of alternated runs. Intervals come from bootstrap samples of pairs of rounds.
 
     Parameters
     ----------
@@ -67,17 +67,17 @@ def paired(a: Array, b: Array, groups: Array, wrong: float) -> Differences:
 
 
 def corrected(a: Array, b: Array, groups: Array, layers: Array, wrong: float) -> Differences:
-    """Return how runs differ beyond the drift between them, with intervals.
+    """Return the differences of separate runs, corrected for drift, with intervals.
 
-    Most layers are the same in both runs. So their median ratio is the machine's drift, and their spread around it is
-    the noise between the runs, which more epochs do not reduce.
+    Most layers are the same in both runs. Their median ratio is the drift of the machine. Their spread around it is the
+    noise between the runs, which more epochs do not reduce.
 
     Parameters
     ----------
     a, b, groups : ndarray
         As in `typical`.
     layers : ndarray
-        The columns that show drift and noise.
+        Columns that show drift and noise.
     wrong : float
         Chance that an interval misses.
     """
@@ -86,9 +86,9 @@ def corrected(a: Array, b: Array, groups: Array, layers: Array, wrong: float) ->
     rng = np.random.default_rng(0)
     x, y = typical(a, groups), typical(b, groups)
     witnesses = [k for k in layers if x[k] and y[k]]
-    seen, n = (y - x)[witnesses], len(witnesses)
-    drift = float(np.median(seen)) if n else 0.0
-    between = max(_deviation(seen) if n else 0.0, NOISE_FLOOR * (1 if n >= FEW else 3))
+    ratios, n = (y - x)[witnesses], len(witnesses)
+    drift = float(np.median(ratios)) if n else 0.0
+    between = max(_deviation(ratios) if n else 0.0, NOISE_FLOOR * (1 if n >= FEW else 3))
     within = sum(
         np.concatenate([typical(t[rng.integers(0, len(t), (DRAWS // 10, len(t)))], groups) for _ in range(10)]).var(
             axis=0
@@ -106,5 +106,5 @@ def _differences(x: Array, y: Array, width: Array, drift: float = 0.0) -> Differ
 
 
 def _deviation(values: Array) -> float:
-    """Return the standard deviation, by the median distance from the median."""
+    """Return a robust standard deviation: 1.4826 times the median distance from the median."""
     return float(1.4826 * np.median(np.abs(values - np.median(values))))

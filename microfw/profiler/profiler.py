@@ -1,4 +1,4 @@
-"""Profiler: the hook, and the context manager for loops without a Trainer."""
+"""Profiler: a Trainer's hook, and a context manager for loops without a Trainer."""
 
 from __future__ import annotations
 
@@ -22,46 +22,46 @@ from microfw.profiler.reports.text import report
 from microfw.profiler.search import fits_report
 from microfw.profiler.session import Epoch, Session, merged
 from microfw.serialization.output import Path
-from microfw.serialization.strict import Refused, document
+from microfw.serialization.strict import FormatError, document
 from microfw.training.hooks import Hook, TrainState
 
-MOST_LOGS = 64
-"""How many epochs wait to be made sense of, so that memory does not grow."""
+MAX_LOGS = 64
+"""Maximum number of raw logs. When it is reached, they are converted to epochs, so that memory does not grow."""
 
 
 class Profiler(Callback, Hook):
-    """Logs what training costs, epoch by epoch and layer by layer.
+    """Records what training costs, by epoch, layer and op.
 
-    As a Trainer's hook it takes the Trainer's model. In a loop of one's own, ``with Profiler(model)`` binds
-    the model, a step ends at ``optimizer.step()``, and `end_epoch` ends an epoch. Forwards under `no_grad`
-    count as evaluation.
+    As a Trainer's hook, the profiler binds the Trainer's model. In your own loop, ``with Profiler(model)`` binds the
+    model, ``optimizer.step()`` ends a step, and `end_epoch` ends an epoch. Forward passes under `no_grad` count as
+    evaluation.
 
     On an estimator of `microfw.estimators`, ``estimator.set_callbacks(profiler)`` profiles each of its fits, alone, in
     a Pipeline or in a search: see ``fits``. The fitted estimator has its profile as ``profile_``. Pass ``folder`` if
     fits run in other processes.
 
-    The ops of a step are counted when ``backward`` walks the graph that they lead to: a forward without one is
-    timed and not counted, and the walks of `mf.grad` and its like are neither. Where the last batch is smaller, a
-    count per step is an average.
+    The ops of a step are counted when ``backward`` runs through their graph. A forward pass without ``backward`` is
+    timed but not counted; backward passes of `mf.grad` and the like are neither. If the last batch is smaller, counts
+    per step are averages.
 
-    A profile is of one model: when another one is bound, as by the Trainer of a notebook cell that runs again, a new
-    `session` begins, and those before are in `sessions`. A step ends with the last optimizer's update before the next
+    A session is of one model. When another model is bound, as by the Trainer of a notebook cell that runs again, a new
+    `session` begins; earlier ones are in `sessions`. A step ends with the last optimizer update before the next
     ``backward``.
 
     Parameters
     ----------
     model : Module, optional
-        Whose layers to name, by their paths in it. What runs outside of it is named by the path from the outermost
-        module that was called, with ``outside:`` before it if that has parameters.
+        Model whose paths name the layers. Modules outside of it are named by the path from the outermost module that
+        was called, with the prefix ``outside:`` if that has parameters.
     every : int
-        Observe every so many-th step only; the others run at nearly full speed. What is said of layers, ops and
-        phases is then said of the observed steps, labelled as sampled and not scaled up; an epoch's steps and replays,
-        its loss, metrics, evaluation and total are those of all.
+        Observe steps 0, ``every``, 2 ``every``, …; the other steps run at nearly full speed. Numbers of layers, ops and
+        phases are then those of the observed steps, labelled as sampled and not scaled up. Steps, replays, loss,
+        metrics, evaluation time and total time of an epoch are those of all steps.
     name : str
-        A title for the report.
+        Title of the report.
     trace : int
-        Keep the events of the first so many observed steps one by one, for `Session.chrome_trace`; at most
-        200,000 of them (`tracer.MOST_EVENTS`). Without it memory does not grow with the number of steps.
+        Number of observed steps whose events are kept for `Session.chrome_trace`, at most 200,000 events. Without a
+        trace, memory does not grow with the number of steps.
     folder : str or path-like, optional
         Folder into which each fit of an estimator writes its profile, one file a fit; made if it is missing. The
         processes of a search share it: for workers on other machines, choose one that all machines see at the same
@@ -72,17 +72,17 @@ class Profiler(Callback, Hook):
     OSError
         If the folder cannot be made or written to. If writing fails later, a fit warns.
     ArgumentError
-        If ``model`` is no Module, ``every`` is not a positive integer, or ``trace`` is negative.
+        If ``model`` is not a Module, ``every`` is not a positive integer, or ``trace`` is negative.
     GraphError
-        If it is attached twice, or while another one is, or asked for an epoch while not attached.
+        If the profiler is attached twice, or while another one is, or `end_epoch` is called while it is not attached.
 
     Notes
     -----
-    A layer's backward time is that of its own nodes, timed where the engine runs their derivative rules.
-    Their sum, and the remainder that is the walk itself, make up the measured time of ``backward``, exactly.
+    The backward time of a layer is the time of the derivative rules of its nodes, measured in the engine. Layers and
+    the untagged remainder add up exactly to the measured time of ``backward``.
 
-    It keeps the books of one thread. Threads that run in copies of its context write into them too, while their times
-    overlap: give each a profiler of its own.
+    A profiler records one thread. Threads that run in copies of its context are recorded too, with overlapping times:
+    use one profiler for each thread.
 
     Examples
     --------
@@ -112,18 +112,18 @@ class Profiler(Callback, Hook):
         self.model = model
         self.trace = trace
         self._session = Session(name=name, every=every, environment=environment())
-        self._earlier: list[tuple[Session, Module | None]] = []  # of other models
-        self._bound: Module | None = None  # whose the session is
+        self._earlier: list[tuple[Session, Module | None]] = []  # sessions of other models
+        self._bound: Module | None = None  # model of the session
         self._logs: list[tuple[Epoch | None, Log]] = []
-        self._partial: Epoch | None = None  # what the epoch that runs had come to when it was saved
-        self._found: Epoch | None = None  # and what that was when the block was entered
+        self._partial: Epoch | None = None  # finished part of the current epoch, if the run was saved in it
+        self._partial_at_entry: Epoch | None = None  # `_partial` when the block was entered
         self._recorder: Recorder | None = None
         self._token: Token[Mode] | None = None
-        self._detached: Recorder | None = None  # since `session` was read: the recorder, for its overhead
+        self._detached: Recorder | None = None  # last recorder, until `session` is read: to measure overhead
 
     @property
     def session(self) -> Session:
-        """The numbers of the epochs that have ended. Reading it makes sense of them, and is no part of a fit's time."""
+        """Numbers of the finished epochs, computed when read, not during training."""
         while self._logs:
             partial, log = self._logs.pop(0)
             epoch = log.epoch()
@@ -139,19 +139,19 @@ class Profiler(Callback, Hook):
 
     @property
     def sessions(self) -> list[Session]:
-        """A session for each model that was profiled, one after the other; the last is `session`."""
+        """One session for each profiled model, in order; the last is `session`."""
         return [*(session for session, _ in self._earlier), self.session]
 
-    # A loop of one's own
+    # Your own loop
 
     def __enter__(self) -> Self:
         self._attach()
-        self._found = self._partial
+        self._partial_at_entry = self._partial
         return self
 
     def __exit__(self, *exc: Any) -> None:
         try:
-            if self._recorder is not None and (self._recorder.steps or self._partial is not self._found):
+            if self._recorder is not None and (self._recorder.steps or self._partial is not self._partial_at_entry):
                 self.end_epoch()
         finally:
             self._detach()
@@ -161,10 +161,10 @@ class Profiler(Callback, Hook):
         self._take({}).start_epoch()
 
     def _take(self, metrics: dict[str, Any]) -> Recorder:
-        """Keep the epoch's log; return the recorder, which has yet to start another."""
+        """Store the log of the epoch; return the recorder, whose next epoch is not started yet."""
         if self._recorder is None:
             raise GraphError("Profiler.end_epoch: expected an attached profiler; use it inside `with profiler:`")
-        if len(self._logs) >= MOST_LOGS:
+        if len(self._logs) >= MAX_LOGS:
             _ = self.session
         log = self._recorder.end_epoch(len(self._session.epochs) + len(self._logs) + 1)
         log.metrics = metrics
@@ -175,24 +175,24 @@ class Profiler(Callback, Hook):
     # Saving
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the session as text, and apart from it the part of an epoch that is over."""
+        """Return the session and the finished part of the current epoch, as JSON text."""
         self._cut()
         partial = None if self._partial is None else to_json(Session(epochs=[self._partial]))
         return {"session": to_json(self.session), "partial": partial}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave: a session of the same ``every``.
+        """Restore the state from `state_dict` of a profiler with the same ``every``.
 
         Raises
         ------
         DataError
-            If it is none.
+            If the state is invalid, or ``every`` differs.
         """
         try:
             session = parse(document(state["session"]), "Profiler.load_state_dict")
             partial = state["partial"] and parse(document(state["partial"]), "Profiler.load_state_dict")
-        except Refused as refused:
-            raise DataError(str(refused.error("Profiler.load_state_dict"))) from None
+        except FormatError as error:
+            raise DataError(str(error.with_location("Profiler.load_state_dict"))) from None
         if session.every != self._session.every:
             raise DataError(message("Profiler.load_state_dict", f"every={self._session.every}", session.every))
         self._logs, self._session = [], session
@@ -209,7 +209,7 @@ class Profiler(Callback, Hook):
         vars(self).update(state, _is_copy=True)
 
     def _cut(self) -> None:
-        """Put aside what the epoch that runs has come to."""
+        """Move the finished part of the current epoch to ``_partial``."""
         recorder = self._recorder
         if recorder is None or not recorder.running:
             return
@@ -238,7 +238,7 @@ class Profiler(Callback, Hook):
         self._token = MODE.set(mode.changed(observer=observer, timer=self._recorder))
 
     def _bind(self) -> None:
-        """Begin another session if the one so far is of another model."""
+        """Start a new session if the current one is of another model."""
         layers = LayerNames(self.model).layers()
         same = self.model is self._bound if self._bound is not None else layers == self._session.layers
         if not same and self.session.epochs:
@@ -248,7 +248,7 @@ class Profiler(Callback, Hook):
         self._bound = self.model
 
     def _unbind(self) -> None:
-        """Go back to the session before if this one has nothing in it, as after a fit that failed at once."""
+        """Return to the previous session if this one is empty, as after a fit that failed at once."""
         if self._earlier and not (self._logs or self._session.epochs or self._partial):
             self._session, self._bound = self._earlier.pop()
             self.model = self._bound
@@ -266,36 +266,36 @@ class Profiler(Callback, Hook):
         self._detached = recorder or self._detached
         self._unbind()
 
-    # A Trainer's moments
+    # Hook of a Trainer
 
     def on_fit_start(self, state: TrainState) -> None:
-        """Bind the Trainer's model and start to watch."""
+        """Bind the Trainer's model and start recording."""
         self.model = state.model
         self._partial = None
         self._attach(takes_losses=False)
 
     def on_epoch_start(self, state: TrainState) -> None:
-        """Start the epoch's clock."""
-        began, recorder = perf_counter_ns(), self._recorder
+        """Start an epoch."""
+        start_ns, recorder = perf_counter_ns(), self._recorder
         if recorder is not None:
             recorder.start_epoch()
-            recorder.between_ns += perf_counter_ns() - began
+            recorder.between_ns += perf_counter_ns() - start_ns
 
     def on_epoch_end(self, state: TrainState) -> None:
-        """Add the epoch to the session, with the Trainer's numbers."""
-        began = perf_counter_ns()
+        """End the epoch, with the Trainer's metrics."""
+        start_ns = perf_counter_ns()
         recorder = self._take(dict(state.history[-1]) if len(state.history) else {})
-        recorder.between_ns += perf_counter_ns() - began
+        recorder.between_ns += perf_counter_ns() - start_ns
 
     def on_fit_end(self, state: TrainState) -> None:
-        """Stop watching."""
+        """Stop recording."""
         self._cut()
         self._detach()
 
     def _another(self) -> Profiler:
         return Profiler(every=self._session.every, name=self._session.name)
 
-    # Reading
+    # Reports
 
     def report(self, **options: Any) -> str:
         """Return text for a terminal; see `microfw.profiler.report`, and `fits_report` if estimators were profiled."""
@@ -304,12 +304,12 @@ class Profiler(Callback, Hook):
         return report(self.session, **options)
 
     def save(self, path: Path) -> None:
-        """Write the session to a file: JSON, or a page, a table, a trace by the name's end; see `Session.save`."""
+        """Write the session to a file; the suffix selects the format. See `Session.save`."""
         self.session.save(path)
 
 
 def joined(first: Epoch, rest: Epoch) -> Epoch:
-    """Return an epoch of which a part had been saved; its loss is the Trainer's, or the mean over the steps of both."""
+    """Return the sum of two parts of an epoch. Its loss is that of the Trainer, or the mean over all steps."""
     whole = merged([first, rest])
     whole.epoch, whole.metrics = rest.epoch, rest.metrics
     if "loss" not in rest.metrics:

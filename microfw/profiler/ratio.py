@@ -1,8 +1,8 @@
-"""Backward against forward: in scalar operations, in matrix products, and in seconds.
+"""Ratio of backward to forward: scalar operations, matrix products and seconds.
 
-A matrix product of two factors is followed in backward by one product for each factor that needs a gradient. So
-products take 3F - F1 operations, with F forward, and F1 the forward products of factors that need none: the data
-of a first layer. That is exact, and held against the count of each epoch.
+The backward pass of a product of two factors is one product for each factor that needs a gradient. Forward and
+backward together take exactly 3F - F1 operations in products: F is the number forward, F1 that of the forward products
+with a factor that needs no gradient, such as the data of a first layer. Reports compare 3F - F1 with the counts.
 """
 
 from __future__ import annotations
@@ -19,23 +19,22 @@ BOUNDS = [
 """Published bounds on (forward + backward) / forward: the bound, what it counts, and its source."""
 
 WHY = (
-    "Seconds may differ, even from the bounds: those count operations, while in a small model Python's work for each "
-    "node, and moving memory, take longer than the arithmetic."
+    "Seconds may exceed the bounds, which count operations: in a small model, Python's work for each node and memory "
+    "traffic take longer than the arithmetic."
 )
 
 EXCEPT = (
-    "the law is for products of two factors that run once; a checkpoint runs forward again, and a few ops, such as a "
-    "recurrence or an inverse, are no single product"
+    "the formula holds for products of two factors that run once; a checkpoint runs forward again, and a few ops, such "
+    "as a recurrence or an inverse, are not a single product"
 )
 
 
 @dataclass
 class Ratio:
-    """Backward against forward. Operations are scalar ones, products those of them in matrix products.
+    """Backward against forward. Operations are scalar; products are the operations in matrix products.
 
-    ``products_first`` is F1: the products forward of those ops that have a factor without a gradient, as in a first
-    layer, whose data need none; twice, where neither has one. ``others`` names the ops whose products are not
-    what the law says.
+    ``products_first`` is F1: forward products of ops with a factor that needs no gradient, as in a first layer; counted
+    twice if neither factor needs one. ``others``: ops whose products do not match the formula.
     """
 
     forward: int = 0
@@ -49,27 +48,27 @@ class Ratio:
 
     @property
     def operations(self) -> float | None:
-        """Forward and backward over forward, in scalar operations."""
+        """(forward + backward) / forward, in scalar operations."""
         return 1 + self.backward / self.forward if self.forward else None
 
     @property
     def products(self) -> float | None:
-        """The same in matrix products."""
+        """(forward + backward) / forward, in matrix products."""
         return 1 + self.products_backward / self.products_forward if self.products_forward else None
 
     @property
     def seconds(self) -> float | None:
-        """The same in seconds."""
+        """(forward + backward) / forward, in seconds."""
         return 1 + self.backward_seconds / self.forward_seconds if self.forward_seconds else None
 
     @property
     def predicted(self) -> int:
-        """3F - F1, what products forward and backward should take together."""
+        """3F - F1: predicted operations of products, forward and backward together."""
         return 3 * self.products_forward - self.products_first
 
     @property
     def exact(self) -> bool:
-        """Whether they do."""
+        """Whether the counted products equal `predicted`."""
         return self.products_forward + self.products_backward == self.predicted
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,19 +77,19 @@ class Ratio:
         return asdict(self) | {name: getattr(self, name) for name in names}
 
 
-def lacking(factors: int, products: int) -> int:
-    """Return F1 of an op: its products forward, for each of its two factors that needs no gradient.
+def products_without_grad(factors: int, products: int) -> int:
+    """Return F1 of an op: its forward products, once for each of its two factors that needs no gradient.
 
     Examples
     --------
-    >>> lacking(2, 100), lacking(1, 100), lacking(0, 100)
+    >>> products_without_grad(2, 100), products_without_grad(1, 100), products_without_grad(0, 100)
     (0, 100, 200)
     """
     return max(2 - factors, 0) * products
 
 
 def ratio_of(rows: Iterable[Any], forward_ns: int = 0, backward_ns: int = 0) -> Ratio:
-    """Return the ratio of rows, which each count an op."""
+    """Return the ratio over rows, each of one op."""
     r = Ratio(forward_seconds=forward_ns / 1e9, backward_seconds=backward_ns / 1e9)
     others = {}
     for row in rows:
@@ -105,15 +104,15 @@ def ratio_of(rows: Iterable[Any], forward_ns: int = 0, backward_ns: int = 0) -> 
     return r
 
 
-def says(r: Ratio) -> str:
-    """Say whether products are what the law says, in one sentence.
+def verdict(r: Ratio) -> str:
+    """Return a sentence that compares the counted products with the prediction.
 
     Examples
     --------
-    >>> says(Ratio(products_forward=100, products_backward=150, products_first=50))
-    'Counted, it is 250: equal.'
+    >>> verdict(Ratio(products_forward=100, products_backward=150, products_first=50))
+    'Counted: 250, equal.'
     """
     counted = r.products_forward + r.products_backward
     if r.exact and not r.others:
-        return f"Counted, it is {counted:,}: equal."
-    return f"Counted, it is {counted:,}, not the same because of {', '.join(r.others)}: {EXCEPT}."
+        return f"Counted: {counted:,}, equal."
+    return f"Counted: {counted:,}, not equal because of {', '.join(r.others)}: {EXCEPT}."

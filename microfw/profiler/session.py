@@ -1,7 +1,7 @@
-"""What a profile holds: plain numbers, by epoch, layer and op. It saves itself as JSON.
+"""Data of a profile: plain numbers, by epoch, layer and op.
 
-Times are integer nanoseconds. Times of layers, ops and phases, and counts, are sums over the steps of an epoch that
-were observed: all of them, unless the profile is sampled.
+Times are integer nanoseconds. Counts, and times of layers, ops and phases, are sums over the observed steps of an
+epoch: over all steps, unless the profile is sampled.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from microfw.profiler.ratio import Ratio, ratio_of
 from microfw.profiler.trace_data import Trace as Trace
 
 VERSION = 5
-"""Of the format."""
+"""Version of the file format."""
 
 PHASES = ("forward", "backward", "update", "evaluation")
 
@@ -25,11 +25,11 @@ COUNTS = (
 )  # fmt: skip
 
 LARGEST = ("parameters", "parameter_tensors", "saved_peak_bytes")
-"""What of an epoch is not a sum over its steps, but the largest of them."""
+"""Fields of an epoch that are the maximum over its steps, not the sum."""
 
 
 class PagePart(Protocol):
-    """What the page can show next to a session: what `microfw.profiler.law` found."""
+    """Additional data for the HTML page: the result of `microfw.profiler.law`."""
 
     def page_data(self) -> dict[str, Any]:
         """Return plain lists and numbers."""
@@ -37,35 +37,35 @@ class PagePart(Protocol):
 
 @dataclass
 class Row:
-    """What one op of one layer did in an epoch.
+    """Counts and times of one op of one layer in an epoch.
 
     Attributes
     ----------
     layer, op : str
-        The layer's path, or "" outside of any; the op's name, or "" in a sum over ops.
+        Path of the layer, or "" outside of any; name of the op, or "" in a sum over ops.
     nodes : int
-        Op nodes recorded: none where nothing is trained. Operations and forward time are counted there too.
+        Op nodes recorded. Ops of frozen layers record none; their operations and forward time are counted.
     edges : int
-        Inputs that needed a gradient.
+        Inputs of these nodes that need a gradient.
     rules : int
-        Derivative rules called, one a node.
+        Derivative rules called.
     accumulated : int
         Gradients added into parameters.
     flops_forward, flops_backward : int
         Scalar operations, a multiply-add counted as 2.
     products_forward, products_backward : int
-        Those of them in matrix products and convolutions.
+        Operations of these in matrix products and convolutions.
     saved_bytes : int
-        Bytes kept for backward, each array once, parameters not among them.
+        Bytes kept for backward, without parameters; each byte counts once.
     forward_ns, backward_ns : int
-        Time in the op itself, and in the node's derivative rule.
+        Time in the op, and in the derivative rule of its node.
     uncounted : int
-        How many ops that ran declare no cost.
+        Calls of ops that declare no cost.
     products_first : int
-        F1: ``products_forward`` of the nodes with a factor that needs no gradient, as the data of a first layer; twice
-        of those where neither factor needs one.
+        F1: ``products_forward`` of ops with a factor that needs no gradient, such as the data of a first layer; counted
+        twice if neither factor needs one.
     products_weights : int
-        ``products_forward`` of the nodes that have a trained weight of the layer as a factor.
+        ``products_forward`` of the nodes with a trained weight of the layer as a factor.
     """
 
     layer: str
@@ -86,7 +86,7 @@ class Row:
     products_weights: int = 0
 
     def add(self, other: Row) -> None:
-        """Add another row's counts and times."""
+        """Add the counts and times of another row."""
         for name in (*COUNTS, "uncounted"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
@@ -97,29 +97,38 @@ class Epoch:
 
     Attributes
     ----------
+    epoch : int
+        Number of the epoch.
+    steps, observed : int
+        Steps taken, and how many of them were observed.
     loss : float or None
-        The Trainer's, a mean over rows; in a loop of one's own the mean over steps, if that is finite.
+        With a Trainer, its loss: a mean over rows. In your own loop, the mean over steps, if finite.
     metrics : dict
-        The Trainer's other numbers.
+        Metrics of the Trainer.
     rows : list of Row
-        One for each op of each layer, in order of first use.
-    epoch, steps, observed : int
-        Number, steps taken, and how many of them were observed, op by op.
+        One row for each op of each layer, in order of first use.
     parameters, parameter_tensors : int
-        P: trainable scalars that got a gradient in a step, and the arrays that they are in.
+        P: trainable scalars that got a gradient in a step, and the arrays that contain them.
     saved_peak_bytes : int
-        The most that ops had kept when a backward pass began. What checkpoints keep, and build again, is not in it.
-    data_ns, forward_ns, backward_ns, update_ns : int
-        Time before a step: since the last step, evaluation, or start of the epoch; from the first op or module of the
-        step to its backward pass; in ``backward``; in the optimizer's step.
+        Maximum bytes that ops had saved when a backward pass began, without recomputed ops of checkpoints.
+    data_ns : int
+        Time before a step: since the last step, the last evaluation, or the start of the epoch.
+    forward_ns : int
+        Time from the first op or module of a step to its backward pass.
+    backward_ns : int
+        Time in ``backward``.
+    update_ns : int
+        Time in ``optimizer.step()``.
     evaluation_ns : int
-        Time in forwards under ``no_grad``: all of them, also where a profile is sampled.
-    other_ns, preparation_ns : int
-        Time in none of these, such as gradient work between ``backward`` and ``step``, loads between accumulated
-        batches, and hooks; the part of it in which replays were prepared.
-    check_ns, total_ns : int
-        Time in which replays were compared with eager steps, in no other time; of the whole epoch: the sum of all
-        these, and of the steps that were not observed.
+        Time of forward passes under ``no_grad``, unobserved steps included.
+    other_ns : int
+        Time in no other phase: work between ``backward`` and ``step``, loads between accumulated batches, hooks.
+    preparation_ns : int
+        Part of ``other_ns`` in which replays were prepared.
+    check_ns : int
+        Time in which replays were compared with eager steps; in no other phase.
+    total_ns : int
+        Time of the whole epoch: the sum of all phases and of the unobserved steps.
     replayed : int
         Replayed steps, see `mf.compile`.
     """
@@ -145,28 +154,28 @@ class Epoch:
     preparation_ns: int = 0
 
     def layers(self) -> list[Row]:
-        """Return one row a layer, in order of first use, ops added up."""
+        """Return one row for each layer, summed over ops, in order of first use."""
         found: dict[str, Row] = {}
         for row in self.rows:
             found.setdefault(row.layer, Row(row.layer)).add(row)
         return list(found.values())
 
     def ops(self) -> list[Row]:
-        """Return one row an op, in order of first use, layers added up."""
+        """Return one row for each op, summed over layers, in order of first use."""
         found: dict[str, Row] = {}
         for row in self.rows:
             found.setdefault(row.op, Row("", row.op)).add(row)
         return list(found.values())
 
     def sum(self) -> Row:
-        """Return one row for all layers."""
+        """Return one row, summed over layers and ops."""
         total = Row("total")
         for row in self.rows:
             total.add(row)
         return total
 
     def taken(self, phase: str, sampled: bool) -> float:
-        """Return the nanoseconds of a phase: in the epoch, or if the profile is sampled, in one observed step."""
+        """Return nanoseconds of a phase: of the epoch, or if the profile is sampled, of one observed step."""
         ns: int = getattr(self, f"{phase}_ns")
         return ns / (self.observed or 1) if sampled else ns
 
@@ -176,18 +185,18 @@ class Epoch:
 
     @property
     def unobserved_ns(self) -> int:
-        """Time of the steps that were not observed: what no phase accounts for."""
+        """Time of unobserved steps: the part of ``total_ns`` in no phase."""
         step = self.data_ns + self.forward_ns + self.backward_ns + self.update_ns
         return self.total_ns - step - self.evaluation_ns - self.other_ns - self.check_ns
 
     @property
     def untagged_forward_ns(self) -> int:
-        """Forward time that no op accounts for."""
+        """Forward time outside of ops."""
         return self.forward_ns - sum(row.forward_ns for row in self.rows)
 
     @property
     def untagged_backward_ns(self) -> int:
-        """Backward time that no node accounts for: the walk itself."""
+        """Backward time outside of derivative rules: the engine itself."""
         return self.backward_ns - sum(row.backward_ns for row in self.rows)
 
 
@@ -198,11 +207,11 @@ class Layer:
     Attributes
     ----------
     name, kind : str
-        Its path and its type.
+        Path and type.
     parameters, trainable : int
-        How many parameters are its own, and how many of them are trained.
+        Number of its own parameters, and of those that are trained.
     weights : int
-        How many of those stand in arrays of two or more axes, as the factors of products do.
+        Number of trained parameters in arrays with two or more axes, which can be factors of products.
     """
 
     name: str
@@ -214,28 +223,30 @@ class Layer:
 
 @dataclass
 class Session:
-    """A whole profile.
+    """A profile: epochs, layers, environment.
 
     Attributes
     ----------
     version : int
-        Of the format.
+        Version of the file format.
     name, model : str
-        The title, and the model's type.
+        Title, and type of the model.
     every : int
-        Every so many-th step was observed.
+        Steps 0, ``every``, 2 ``every``, … were observed.
     layers : list of Layer
-        The model's modules, the model itself first.
+        Modules of the model, the model itself first.
     epochs : list of Epoch
-        What was recorded.
+        Recorded epochs.
     environment : dict
         Versions and machine.
-    overhead, settings : dict
-        What observing cost, measured at the end; how the run was made, for ``microfw compare --rerun`` to repeat it.
+    overhead : dict
+        Cost of profiling, measured at the end.
+    settings : dict
+        Settings of the run, with which ``microfw compare --rerun`` repeats it.
     alternated : str
-        Two runs that were made alternately carry the same mark here: round k of one belongs to round k of the other.
+        Mark that two alternated runs share: round k of one belongs to round k of the other.
     trace : Trace or None
-        The events of the first steps, of a profiler that was asked for them.
+        Events of the first steps, if requested.
 
     Examples
     --------
@@ -260,7 +271,7 @@ class Session:
         """Return all epochs added up, as epoch 0."""
         return merged(self.epochs)
 
-    # Reading it: each of these is a pure function in `microfw.profiler.reports`
+    # Reports: each calls a pure function in `microfw.profiler.reports`
     def report(self, **options: Any) -> str:
         """Return text for a terminal; see `microfw.profiler.report`."""
         from microfw.profiler.reports.text import report
@@ -268,13 +279,13 @@ class Session:
         return report(self, **options)
 
     def html(self, law: PagePart | None = None) -> str:
-        """Return one self-contained page; with what `microfw.profiler.law` found, if that is given."""
+        """Return one self-contained page, with the result of `microfw.profiler.law` if given."""
         from microfw.profiler.reports.html import html
 
         return html(self, law)
 
     def csv(self) -> str:
-        """Return a table for a spreadsheet; a cell that it would run as a formula begins with an apostrophe."""
+        """Return CSV. A cell that a spreadsheet would run as a formula gets an apostrophe in front."""
         from microfw.profiler.reports.csv import csv
 
         return csv(self)
@@ -292,7 +303,7 @@ class Session:
         return chrome_trace(self)
 
     def to_frame(self) -> Any:
-        """Return a pandas frame: one row for each op of each layer of each epoch."""
+        """Return a pandas DataFrame with one row for each op of each layer of each epoch."""
         from microfw.profiler.reports.frame import to_frame
 
         return to_frame(self)
@@ -311,21 +322,21 @@ class Session:
     # Files
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it to a file, in the format that the name's end asks for; see `microfw.profiler.files.save`."""
+        """Write the session to a file; the suffix selects the format. See `microfw.profiler.files.save`."""
         from microfw.profiler.files import save
 
         save(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Session:
-        """Read what `save` wrote as JSON.
+        """Read a session that `save` wrote as JSON.
 
         Raises
         ------
         DataError
-            If the file is no profile, is truncated, or is of another version.
+            If the file is not a profile, is truncated, or has an unknown version.
         FileNotFoundError
-            If there is no such file.
+            If the file does not exist.
         """
         from microfw.profiler.files import load
 
@@ -333,7 +344,7 @@ class Session:
 
 
 def merged(epochs: Iterable[Epoch]) -> Epoch:
-    """Add epochs up; every sum is conserved."""
+    """Return the sum of epochs."""
     total = Epoch(0)
     rows: dict[tuple[str, str], Row] = {}
     for epoch in epochs:

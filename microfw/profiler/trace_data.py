@@ -1,4 +1,4 @@
-"""The events of a traced profile."""
+"""Events of a traced profile."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Trace:
-    """The events of the first steps, one by one, as they followed each other.
+    """Events of the first steps, in order of time.
 
     Attributes
     ----------
     steps : int
-        How many steps were traced to their end.
+        Number of completely traced steps.
     complete : bool
-        Whether all the steps that were asked for were; else the run was shorter, or the cap on events was reached.
+        Whether all requested steps were traced. If False, the run was shorter or the limit on events was reached.
     sites : list of (layer, op)
-        What the events are of.
-    events : list of (phase, site, began, ended)
-        Which of `PHASES`; which of the sites, or -1 for the whole stretch; nanoseconds from the first event on.
+        Layers and ops of the events.
+    events : list of (phase, site, start_ns, end_ns)
+        Index into `PHASES`; index into ``sites``, or -1 for the whole phase; nanoseconds since the first event.
     """
 
     steps: int = 0

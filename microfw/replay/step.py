@@ -156,7 +156,7 @@ class CompiledStep:
         made = self._eager(arrays, on_loss)
         with phase(PREPARATION):
             sequence, nodes = observer.last_sequence(), replay.plan.step.nodes
-            if sequence is not None and len(sequence.sites) >= len(nodes):  # else another step has run since
+            if sequence is not None and len(sequence.op_stats) >= len(nodes):  # else another step has run since
                 replay.instrumented = InstrumentedPlan(replay.plan, observer, sequence)
                 replay.instrumented.example = replay, arrays
                 replay.programs_by_mode.clear()

@@ -1,4 +1,4 @@
-"""Files: models and checkpoints, saved durably and loaded with care."""
+"""Files of models and checkpoints: written atomically, read strictly."""
 
 from microfw._lazy import attach
 

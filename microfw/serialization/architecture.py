@@ -1,7 +1,7 @@
-"""A model's architecture as JSON, and back: the layers' names and settings, from which they are made anew.
+"""Architecture of a model as JSON, and back: names and settings of the layers, from which they are created again.
 
-A class is only ever looked up: in the table of the library's layers, or among those that the caller passes. A file can
-name no other, and no module to import.
+Classes come from the table of the library's layers or from the caller. A file can name no other class, and no module to
+import.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from microfw.nn import Module
 from microfw.nn.initializers import blank, constant
 from microfw.serialization import tree
 from microfw.serialization.registry import ROWS
-from microfw.serialization.strict import Refused, listed, short, size_of, table, whole
+from microfw.serialization.strict import FormatError, listed, short, size_of, table, whole
 
 Classes = Mapping[str, Any]
 
 MAX_DEPTH = 100
-"""So deeply modules may be nested: reading takes about 6 calls a level, of the 1,000 that Python allows by default."""
+"""Maximum depth of nested modules. Reading takes about 6 calls a level; Python allows 1,000 by default."""
 
 FILLED = ("rng", "init")
-"""Parameters of constructors that say where initial values come from: a file brings the values."""
+"""Constructor parameters that only choose initial values; a file has the values."""
 
 
 def describe(model: Module, classes: Classes) -> dict[str, Any]:
-    """Return a model's architecture as JSON's types.
+    """Return the architecture of a model as JSON types.
 
     Parameters
     ----------
     model : Module
         The model.
     classes : mapping
-        Classes and functions that have other names in files than their own.
+        Classes and functions by their names in files, if these are not their own names.
 
     Raises
     ------
-    Refused
-        If a module cannot be made from its settings.
+    FormatError
+        If a module cannot be created from its settings.
     """
     seen: dict[int, int] = {}
     arrays: dict[str, Any] = {}
@@ -55,7 +55,7 @@ def describe(model: Module, classes: Classes) -> dict[str, Any]:
             if id(value) in seen:
                 return {"$same": seen[id(value)]}
             if depth == MAX_DEPTH:
-                raise Refused(
+                raise FormatError(
                     f"at most {MAX_DEPTH} modules inside of each other", "more", "join them in one Sequential"
                 )
             kind, settings = _settings(value)
@@ -73,26 +73,26 @@ def describe(model: Module, classes: Classes) -> dict[str, Any]:
 
     made = tree.pack(model, type(model).__name__, arrays, special)
     if arrays:
-        raise Refused("settings without arrays", next(iter(arrays)), "keep arrays in Parameters or Tensors")
+        raise FormatError("settings without arrays", next(iter(arrays)), "keep arrays in Parameters or Tensors")
     return made  # type: ignore[no-any-return]
 
 
-def build(blueprint: Any, classes: Classes, limit: int) -> Module:
-    """Return a model with an architecture, its parameters zero.
+def build(architecture: Any, classes: Classes, limit: int) -> Module:
+    """Return a model with an architecture; all parameters are zero.
 
     Parameters
     ----------
-    blueprint : dict
+    architecture : dict
         From `describe`.
     classes : mapping
-        Classes and functions that the caller trusts, by name.
+        Trusted classes and functions, by name.
     limit : int
-        How many numbers all parameters and buffers of the library's layers may hold.
+        Maximum number of values in all parameters and buffers of the library's layers.
 
     Raises
     ------
-    Refused
-        If a class is not known, its settings are not accepted, or the layers would be larger than the limit.
+    FormatError
+        If a class is unknown, its settings are not accepted, or the layers exceed the limit.
     """
     made: list[Module] = []
 
@@ -105,18 +105,18 @@ def build(blueprint: Any, classes: Classes, limit: int) -> Module:
         if tag == "$like":
             shape = tuple(map(whole, listed(content)))
             size_of(np.dtype(np.float32), shape, 4 * limit)
-            return 1 + constant(shape, 0.0)  # counted within the limit
+            return 1 + constant(shape, 0.0)  # counts towards the limit
         if tag == "$function":
             return _function(content, classes)
-        raise Refused("a module, a shape or a function", short(tag))
+        raise FormatError("a module, a shape or a function", short(tag))
 
     try:
         with blank(limit):
-            model = tree.unpack(blueprint, _no_array, special)
+            model = tree.unpack(architecture, _no_array, special)
     except RecursionError:
-        raise Refused(f"at most {MAX_DEPTH} modules inside of each other", "more") from None
+        raise FormatError(f"at most {MAX_DEPTH} modules inside of each other", "more") from None
     if not isinstance(model, Module):
-        raise Refused("a model's architecture", short(blueprint))
+        raise FormatError("a model's architecture", short(architecture))
     return model
 
 
@@ -128,7 +128,7 @@ def named(classes: Classes | Iterable[Any]) -> dict[str, Any]:
 
 
 def own_classes(model: Module) -> dict[str, Any]:
-    """Return the classes and functions of a model that are not the library's, by name."""
+    """Return the classes and functions of a model from outside the library, by name."""
     found: dict[str, Any] = {}
     for _, module in model.named_modules():
         used = [] if _row(type(module)) else [type(module)]
@@ -136,7 +136,7 @@ def own_classes(model: Module) -> dict[str, Any]:
         for item in used:
             name = getattr(item, "__name__", "")
             if found.setdefault(name, item) is not item:
-                raise Refused("classes and functions of different names", f"two of the name {name!r}")
+                raise FormatError("classes and functions of different names", f"two of the name {name!r}")
     return found
 
 
@@ -146,7 +146,7 @@ def _row(kind: type) -> Any:
 
 
 def _settings(module: Module) -> tuple[str, dict[str, Any]]:
-    """Return a module's name in files, and the arguments that its constructor is to get."""
+    """Return the name of a module in files, and the arguments for its constructor."""
     kind = type(module)
     row = _row(kind)
     if row is not None:
@@ -160,7 +160,7 @@ def _settings(module: Module) -> tuple[str, dict[str, Any]]:
             continue
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or not hasattr(module, name):
             fix = f"set self.{name} = {name}, or define init_arguments(self) that returns a dict of arguments"
-            raise Refused(f"{kind.__name__} to have an attribute for its parameter {name!r}", "none", fix)
+            raise FormatError(f"{kind.__name__} to have an attribute for its parameter {name!r}", "none", fix)
         settings[name] = getattr(module, name)
     return kind.__name__, settings
 
@@ -171,19 +171,19 @@ def _make(content: dict[str, Any], classes: Classes, special: Any) -> Module:
         row = ROWS.get(name)
     kind = classes.get(name) if isinstance(name, str) and row is None else None
     if row is None and not (isinstance(kind, type) and issubclass(kind, Module)):
-        raise Refused("a layer of the library, or a class that was passed", short(name), "pass it in classes")
+        raise FormatError("a layer of the library, or a class that was passed", short(name), "pass it in classes")
     settings = table(tree.unpack(table(content["settings"]), _no_array, special))
     if row is not None and set(settings) != set(row.read):
-        raise Refused(f"the settings {', '.join(row.read) or 'none'} of {name}", short(settings))
+        raise FormatError(f"the settings {', '.join(row.read) or 'none'} of {name}", short(settings))
     try:
         module: Module = row.make(settings) if row is not None else kind(**settings)  # type: ignore[misc]
         return module
     except Exception as error:
-        raise Refused(f"settings that {name} accepts", " ".join(str(error).split())[:160]) from error
+        raise FormatError(f"settings that {name} accepts", " ".join(str(error).split())[:160]) from error
 
 
 def _no_array(name: str) -> Any:
-    raise Refused("settings without arrays", short(name))
+    raise FormatError("settings without arrays", short(name))
 
 
 def _function_name(function: Any, where: str) -> str:
@@ -192,7 +192,7 @@ def _function_name(function: Any, where: str) -> str:
         return f"np.{name}"
     if not name.isidentifier():
         fix = "define it with def, and pass it to mf.load by classes"
-        raise Refused(f"{where} to be a function with a name", name or type(function).__name__, fix)
+        raise FormatError(f"{where} to be a function with a name", name or type(function).__name__, fix)
     return name
 
 
@@ -202,4 +202,4 @@ def _function(name: Any, classes: Classes) -> Any:
         found = known if isinstance(known, np.ufunc) else classes.get(name)
         if callable(found):
             return found
-    raise Refused("a ufunc of NumPy, or a function that was passed", short(name), "pass it in classes")
+    raise FormatError("a ufunc of NumPy, or a function that was passed", short(name), "pass it in classes")

@@ -1,8 +1,8 @@
-"""Durable writing: a file is there wholly, or as it was before, whatever happens meanwhile.
+"""Atomic, durable writing: after any failure, a file is either complete or unchanged.
 
-The new content goes into a file beside the old one, which is forced to the disk, takes the old one's name in one
-step, and then the folder is forced to the disk too. A process holds a lock on what it is writing, so that what a
-killed process left behind can be told from what another one is about to finish.
+The new content goes into a temporary file in the same folder. The file is flushed to the disk and renamed to its final
+name; then the folder is flushed. A process holds a lock on its temporary file. Temporary files without a lock are
+leftovers of killed processes.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ try:
     import fcntl
 
     LOCKS = True
-except ImportError:  # Windows, where nobody can remove a file that is open
+except ImportError:  # Windows, where an open file cannot be removed
     LOCKS = False
 
 SUFFIX = ".partial"
 
 
 def atomic_write(path: str, pieces: Iterable[Any], kind: type[CheckpointError | FileError] = CheckpointError) -> None:
-    """Write pieces of bytes to a file. When this returns, they are on the disk.
+    """Write pieces of bytes to a file. When the function returns, they are on the disk.
 
     Parameters
     ----------
     path : str
-        The file, which is created or replaced.
+        File to create or replace.
     pieces : iterable of bytes-like
         The content.
     kind : type
-        The exception to raise.
+        Exception type to raise.
 
     Raises
     ------
     CheckpointError or FileError
-        If it cannot be done: a full disk, a folder that is read-only, an error of the device. The file that was
-        there before is then as it was, unless the message says otherwise.
+        If writing fails: full disk, read-only folder, device error. An existing file is then unchanged, unless the
+        message states otherwise.
     """
     where = f"saving {path}"
     path = os.path.realpath(path)  # the file behind a link is replaced, not the link
     folder, name = os.path.split(path)
     try:
         mode = _mode(path, where, kind)
-        _sweep(folder, _stem(name))
+        _remove_leftovers(folder, _stem(name))
         _replace(path, pieces, *_create(folder, _stem(name), mode))
     except kind:
         raise
@@ -57,14 +57,14 @@ def atomic_write(path: str, pieces: Iterable[Any], kind: type[CheckpointError | 
         fix = "nothing was changed: free space, or choose another place"
         raise kind(message(where, "a folder that can be written to", _reason(error), fix)) from error
     try:
-        _settle(folder)
+        _sync_folder(folder)
     except OSError as error:
         fix = "the new file is complete and in place, but may not outlast a power cut"
         raise kind(message(where, "the folder to be forced to the disk", _reason(error), fix)) from error
 
 
 def check_writable(path: str, kind: type[CheckpointError | FileError] = FileError) -> None:
-    """Raise what `atomic_write` would raise for a folder that is missing or read-only, before long work begins."""
+    """Raise the error of `atomic_write` if the folder is missing or read-only. Call it before long work."""
     where = f"saving {path}"
     path = os.path.realpath(path)
     folder = os.path.dirname(path)
@@ -91,12 +91,12 @@ def _replace(path: str, pieces: Iterable[Any], descriptor: int, temporary: str) 
 
 
 def _stem(name: str) -> str:
-    """Return a name that leaves room for the suffix: file systems limit names to 255 bytes."""
+    """Return a name that is short enough to add the suffix: file systems limit names to 255 bytes."""
     return name if len(os.fsencode(name)) <= 200 else sha256(os.fsencode(name)).hexdigest()
 
 
 def _create(folder: str, name: str, mode: int | None) -> tuple[int, str]:
-    """Return a descriptor of a new file beside the old one, locked, and its path."""
+    """Create and lock a temporary file in a folder; return its descriptor and path."""
     while True:
         temporary = os.path.join(folder, f".{name}.{os.urandom(4).hex()}{SUFFIX}")
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
@@ -114,11 +114,11 @@ def _create(folder: str, name: str, mode: int | None) -> tuple[int, str]:
             os.close(descriptor)
             os.unlink(temporary)
             raise
-        os.close(descriptor)  # another process swept it away before it was locked
+        os.close(descriptor)  # another process removed it before it was locked
 
 
-def _sweep(folder: str, name: str) -> None:
-    """Remove what killed processes left of this file: nobody holds a lock on it."""
+def _remove_leftovers(folder: str, name: str) -> None:
+    """Remove leftovers of killed processes: temporary files of this name without a lock."""
     for entry in os.listdir(folder):
         if not entry.startswith(f".{name}.") or not entry.endswith(SUFFIX):
             continue
@@ -135,9 +135,9 @@ def _sweep(folder: str, name: str) -> None:
                 os.close(descriptor)
 
 
-def _settle(folder: str) -> None:
-    """Force a folder's entries to the disk."""
-    if os.name == "nt":  # where folders cannot be opened
+def _sync_folder(folder: str) -> None:
+    """Flush the entries of a folder to the disk."""
+    if os.name == "nt":  # folders cannot be opened
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -147,7 +147,7 @@ def _settle(folder: str) -> None:
 
 
 def _mode(path: str, where: str, kind: type[CheckpointError | FileError]) -> int | None:
-    """Return the permissions of the file that is to be replaced, None if there is none."""
+    """Return the permissions of an existing file, or None."""
     try:
         status = os.stat(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What both formats share: where an array is in a file, and how its bytes are named and checked."""
+"""Arrays in files, for both formats: position, bytes, checksum."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from microfw.serialization.strict import Refused, size_of
+from microfw.serialization.strict import FormatError, size_of
 
 Array = np.ndarray[Any, Any]
 
 
 class Place(NamedTuple):
-    """Where an array is."""
+    """Dtype, shape and position of an array in a file."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -21,18 +21,18 @@ class Place(NamedTuple):
 
 
 def plain(array: Any) -> Array:
-    """Return an array as files hold it: C-contiguous and little-endian."""
+    """Return an array in the byte layout of files: C-contiguous, little-endian."""
     array = np.asarray(array)
     return np.asarray(array, array.dtype.newbyteorder("<"), order="C")
 
 
 def raw(array: Array) -> memoryview:
-    """Return the bytes of a contiguous array, not copied."""
+    """Return a view of the bytes of a contiguous array."""
     return array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
 
 
 def fingerprint(array: Array) -> str:
-    """Return the SHA-256 of a plain array: of its dtype and shape, as in ``<f4 64,32`` and a line's end, and its bytes.
+    """Return the SHA-256 of an array from `plain`: of ``<f4 64,32`` (dtype and shape), a newline, and its bytes.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def fingerprint(array: Array) -> str:
 
 
 def read_array(file: BinaryIO, place: Place, size: int, out: Array | None = None) -> Array:
-    """Return an array from a file of a size, or read it into one of its shape and dtype."""
+    """Read an array from a file of ``size`` bytes; with ``out``, into an array of the same shape and dtype."""
     count = size_of(place.dtype, place.shape, size - place.start)
     if out is None or not out.flags.c_contiguous or not np.little_endian:
         array: Array = np.empty(place.shape, place.dtype)
@@ -53,7 +53,7 @@ def read_array(file: BinaryIO, place: Place, size: int, out: Array | None = None
         array = out
     file.seek(place.start)
     if count and file.readinto(raw(array)) != count:  # type: ignore[attr-defined]
-        raise Refused(f"{count:,} bytes of an array", "fewer", "was the file cut short?")
+        raise FormatError(f"{count:,} bytes of an array", "fewer", "was the file cut short?")
     if array.dtype == np.bool_ and array.size and array.view(np.uint8).max() > 1:
-        raise Refused("booleans of 0 or 1", int(array.view(np.uint8).max()))
+        raise FormatError("booleans of 0 or 1", int(array.view(np.uint8).max()))
     return array

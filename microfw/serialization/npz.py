@@ -1,7 +1,7 @@
-"""The npz format: a zip archive of NumPy's npy files, which `numpy.load` reads too.
+"""The npz format: a zip archive of NumPy's npy files, which `numpy.load` reads, too.
 
-Only what is written here is read: entries that are stored, one after the other from the first byte to the last, with
-no compression, comment or extension. So nothing can be hidden in it, and nothing in it can grow.
+Only archives as written by this module are read: stored entries without gaps, compression, comments or extensions. Such
+a file has no hidden parts, and no entry is larger than its bytes in the file.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from microfw.serialization.layout import Array, Place, raw
-from microfw.serialization.strict import DTYPES, Limit, Refused, ascii_text, short, size_of
+from microfw.serialization.strict import DTYPES, FormatError, Limit, ascii_text, short, size_of
 
 LOCAL = struct.Struct("<4s5H3I2H")
 CENTRAL = struct.Struct("<4s6H3I5H2I")
 END = struct.Struct("<4s4H2IH")
 UTF8 = 1 << 11
-DAY = 33  # 1 January 1980: the same content gives the same bytes
-MOST = 0xFFFFFFFF
+DAY = 33  # 1 January 1980, always: the same content has the same bytes
+MAX_BYTES = 0xFFFFFFFF
 ITEMS_FOR_ENTRY = 16
 HEADER = re.compile(
     r"\{'descr': '([<|][bifu]\d)', 'fortran_order': False, 'shape': \((|\d{1,19},|\d{1,19}(?:, \d{1,19})+)\), \} *\n"
@@ -30,12 +30,14 @@ HEADER = re.compile(
 
 
 def pieces(arrays: dict[str, Array], notes: dict[str, str]) -> Iterator[Any]:
-    """Yield the bytes of a file with some arrays and some texts."""
+    """Yield the bytes of a file with arrays and texts."""
     entries: dict[str, list[Any]] = {name: [text.encode()] for name, text in notes.items()}
     entries |= {f"{name}.npy": [_npy_header(array), raw(array)] for name, array in arrays.items()}
     total = sum(len(part) + 200 + 4 * len(name) for name, parts in entries.items() for part in parts)
-    if total > MOST or len(entries) >= 0xFFFF:
-        raise Refused("less than 4 GiB and 65,535 arrays", f"{total:,} bytes, {len(entries):,}", "save to .safetensors")
+    if total > MAX_BYTES or len(entries) >= 0xFFFF:
+        raise FormatError(
+            "less than 4 GiB and 65,535 arrays", f"{total:,} bytes, {len(entries):,}", "save to .safetensors"
+        )
     central = []
     offset = 0
     for name, parts in entries.items():
@@ -50,14 +52,14 @@ def pieces(arrays: dict[str, Array], notes: dict[str, str]) -> Iterator[Any]:
 
 
 def index(file: BinaryIO, size: int, limit: Limit) -> tuple[dict[str, str], dict[str, Place]]:
-    """Return the texts of a file, and where its arrays are."""
+    """Return the texts of a file, and the positions of its arrays."""
     file.seek(max(size - END.size, 0))
     tail = file.read(END.size)
     if len(tail) != END.size:
-        raise Refused(f"at least {END.size} bytes", f"{size}", "was the file cut short?")
+        raise FormatError(f"at least {END.size} bytes", f"{size}", "was the file cut short?")
     _, _, _, _, count, length, start, _ = END.unpack(tail)
     if tail != END.pack(b"PK\5\6", 0, 0, count, count, length, start, 0) or start + length + END.size != size:
-        raise Refused("the end of a zip archive", "something else", "was the file cut short?")
+        raise FormatError("the end of a zip archive", "something else", "was the file cut short?")
     limit.spend(count * ITEMS_FOR_ENTRY)
     file.seek(start)
     records = file.read(length)
@@ -69,38 +71,40 @@ def index(file: BinaryIO, size: int, limit: Limit) -> tuple[dict[str, str], dict
         local, record = _headers(name, body, crc, offset)
         file.seek(offset)
         if records[at:next_at] != record or file.read(len(local)) != local:
-            raise Refused("an archive as it is written here", f"another record of {short(name)}", "do not pack it anew")
+            raise FormatError(
+                "an archive written by microfw", f"another record of {short(name)}", "do not repack the archive"
+            )
         begin, offset, at = offset + len(local), offset + len(local) + body, next_at
         if offset > start:
-            raise Refused("entries before the archive's directory", f"{short(name)} after it")
+            raise FormatError("entries before the archive's directory", f"{short(name)} after it")
         stem = name.removesuffix(".npy")
         if stem in places or name in notes:
-            raise Refused("each name once", short(name))
+            raise FormatError("each name once", short(name))
         if stem != name:
             places[stem] = _npy_place(file, begin, body)
         else:
             notes[name] = ascii_text(file.read(body))
             if zlib.crc32(notes[name].encode()) != crc:
-                raise Refused(f"the checksum of {short(name)}", "another", "the file is damaged")
+                raise FormatError(f"the checksum of {short(name)}", "another", "the file is damaged")
     if offset != start or at != length:
-        raise Refused("entries without holes between them", "a hole")
+        raise FormatError("entries without holes between them", "a hole")
     return notes, places
 
 
 def _record(records: bytes, at: int) -> tuple[str, int, int, int]:
-    """Return name, size, checksum and end of a record of the directory."""
+    """Return name, size, checksum and end of a record in the directory."""
     if len(records) - at < CENTRAL.size:
-        raise Refused("a record of the archive's directory", "fewer bytes", "was the file cut short?")
+        raise FormatError("a record of the archive's directory", "fewer bytes", "was the file cut short?")
     fields = CENTRAL.unpack_from(records, at)
     end = at + CENTRAL.size + fields[10]
     try:
         return records[at + CENTRAL.size : end].decode(), fields[9], fields[7], end
     except UnicodeDecodeError:
-        raise Refused("names in UTF-8", "other bytes") from None
+        raise FormatError("names in UTF-8", "other bytes") from None
 
 
 def _headers(name: str, size: int, crc: int, offset: int) -> tuple[bytes, bytes]:
-    """Return what precedes an entry, and its record in the directory at the archive's end."""
+    """Return the header of an entry, and its record in the directory at the end of the archive."""
     encoded = name.encode()
     flags = 0 if encoded.isascii() else UTF8
     common = (20, flags, 0, 0, DAY, crc, size, size, len(encoded), 0)
@@ -122,16 +126,16 @@ def _npy_header(array: Array) -> bytes:
 
 
 def _npy_place(file: BinaryIO, start: int, size: int) -> Place:
-    """Return where the array of an npy file is. The header is matched, not evaluated."""
+    """Return the position of the array in an npy file. The header is matched by a pattern, not evaluated."""
     file.seek(start)
     head = file.read(min(10, size))
     length = int.from_bytes(head[8:], "little")
     text = file.read(max(min(length, size - len(head)), 0))
     found = HEADER.fullmatch(ascii_text(text))
     if head[:8] != b"\x93NUMPY\1\0" or not found or found[1] not in DTYPES:
-        raise Refused("an npy file of numbers, version 1.0, in C order", short(text))
+        raise FormatError("an npy file of numbers, version 1.0, in C order", short(text))
     dtype, shape = np.dtype(found[1]), tuple(int(n) for n in found[2].split(",") if n)
     left = size - 10 - length
     if size_of(dtype, shape, left) != left:
-        raise Refused(f"the {left:,} bytes of an array", f"shape {shape} of {dtype}")
+        raise FormatError(f"the {left:,} bytes of an array", f"shape {shape} of {dtype}")
     return Place(dtype, shape, start + 10 + length)

@@ -1,4 +1,4 @@
-"""Reports, tables and pictures in files: each through one atomic write."""
+"""Reports, tables and figures in files, written atomically."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def path_text(path: Any, where: str, call: str, kind: type[MicrofwError] = Argum
     Parameters
     ----------
     path : str or path-like
-        What the user passed.
+        Argument of the user.
     where, call : str
-        The function, and how it is called, for the error.
+        Name and call of the function, for the error.
     kind : type
-        The exception to raise if ``path`` is no path.
+        Exception type to raise if ``path`` is not a path.
 
     Examples
     --------
@@ -38,27 +38,27 @@ def path_text(path: Any, where: str, call: str, kind: type[MicrofwError] = Argum
 
 
 def write_bytes(path: str, content: bytes) -> None:
-    """Write a file; if that fails, the file that was there before is as it was."""
+    """Write a file atomically; after a failure an existing file is unchanged."""
     atomic_write(path, [content], FileError)
 
 
 def write_text(path: str, text: str) -> None:
-    """Write a file as UTF-8; if that fails, the file that was there before is as it was."""
+    """Write a file as UTF-8, atomically; after a failure an existing file is unchanged."""
     write_bytes(path, encode(text))
 
 
 def encode(text: str) -> bytes:
-    """Return text as UTF-8. Half a surrogate pair, which a Python string may hold, is spelled out."""
+    """Return text as UTF-8. Lone surrogates, which a Python string may contain, are escaped."""
     return text.encode("utf-8", "backslashreplace")
 
 
 def figure_bytes(figure: Any, path: str) -> bytes:
-    """Return a matplotlib figure in the format of a file's name.
+    """Return the bytes of a matplotlib figure; the suffix of ``path`` selects the format.
 
     Raises
     ------
     ArgumentError
-        If matplotlib has no such format.
+        If matplotlib does not support the format.
     """
     suffix = os.path.splitext(path)[1].lstrip(".").lower()
     known = figure.canvas.get_supported_filetypes()
@@ -70,7 +70,7 @@ def figure_bytes(figure: Any, path: str) -> bytes:
 
 
 def picture(figure: Any, path: str) -> bytes:
-    """Return `figure_bytes` of a figure that only the file needs, and close the figure: pyplot keeps each open one."""
+    """Return the bytes of a figure, and close it: pyplot keeps every open figure."""
     try:
         return figure_bytes(figure, path)
     finally:

@@ -1,4 +1,4 @@
-"""The states of random generators, by the names of the modules that hold them."""
+"""States of random generators, by the paths of the modules that have them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from microfw.nn import Module
-from microfw.serialization.strict import Refused, listed, short, table
+from microfw.serialization.strict import FormatError, listed, short, table
 
 KINDS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
 
 def generators(module: Any) -> dict[str, np.random.Generator]:
-    """Return the Generators that a module and those in it hold as attributes, by path."""
+    """Return the Generators that are attributes of a module or its submodules, by path."""
     if not isinstance(module, Module):
         return {}
     return {
@@ -25,7 +25,7 @@ def generators(module: Any) -> dict[str, np.random.Generator]:
 
 
 def states(found: dict[str, np.random.Generator]) -> list[dict[str, Any]]:
-    """Return the state of each Generator, with all names that it goes by."""
+    """Return the state of each Generator, with all its names."""
     groups: dict[int, dict[str, Any]] = {}
     for name, generator in found.items():
         group = groups.setdefault(id(generator), {"names": [], "state": generator.bit_generator.state})
@@ -34,38 +34,38 @@ def states(found: dict[str, np.random.Generator]) -> list[dict[str, Any]]:
 
 
 def restore(saved: Any, found: dict[str, np.random.Generator]) -> None:
-    """Bring the states back into Generators of the same names, shared by the same modules."""
+    """Restore states into Generators with the same names, shared by the same modules."""
     groups = checked(saved)
     mine = [group["names"] for group in states(found)]
     if [group["names"] for group in groups] != mine:
         fix = "share Generators between layers and fit as they were shared"
-        raise Refused(f"random generators {[group['names'] for group in groups]}"[:120], f"{mine}"[:120], fix)
+        raise FormatError(f"random generators {[group['names'] for group in groups]}"[:120], f"{mine}"[:120], fix)
     for group in groups:
         put(found[group["names"][0]], group["state"])
 
 
 def put(generator: np.random.Generator, state: Any) -> None:
-    """Bring one state back."""
+    """Restore the state of one Generator."""
     try:
         generator.bit_generator.state = state
     except (TypeError, ValueError, KeyError, OverflowError, IndexError) as error:
-        raise Refused(f"a state of {type(generator.bit_generator).__name__}", str(error)[:80]) from None
+        raise FormatError(f"a state of {type(generator.bit_generator).__name__}", str(error)[:80]) from None
 
 
 def made(state: Any) -> np.random.Generator:
-    """Return a new Generator in a state."""
+    """Return a new Generator with a state."""
     kind = table(state).get("bit_generator")
     if not isinstance(kind, str) or kind not in KINDS:
-        raise Refused(f"a random generator among {', '.join(KINDS)}", short(kind))
+        raise FormatError(f"a random generator among {', '.join(KINDS)}", short(kind))
     generator = np.random.Generator(getattr(np.random, kind)(0))
     put(generator, state)
     return generator
 
 
 def checked(saved: Any) -> list[dict[str, Any]]:
-    """Return what `states` gave, looked at."""
+    """Return the value of `states`, checked."""
     groups = [table(group, "names", "state") for group in listed(saved)]
     for group in groups:
         if not listed(group["names"], str):
-            raise Refused("names of random generators", "none")
+            raise FormatError("names of random generators", "none")
     return groups

@@ -1,4 +1,4 @@
-"""Which layers a file can name, and with what settings they are made. A layer more is a row more."""
+"""Table of the layers in files, with their settings. A new layer needs one new row."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from microfw import nn
 
 
 class Row:
-    """A layer's row.
+    """Row of a layer.
 
     Parameters
     ----------
     kind : type
-        The class.
+        Class of the layer.
     settings : str
-        The names of its constructor's parameters, without those of initial values and randomness. Each is an
-        attribute of the same name; ``*`` marks those that are passed without their names. Where the attribute is
-        an array that may be None, as of ``bias=True``, ``name?`` says that the parameter is whether it is there.
+        Names of the constructor parameters, without those of initial values and randomness. Each is an attribute of
+        the same name. ``*name``: passed by position. ``name?``: the attribute is an array or None, and the parameter is
+        whether there is an array, as for ``bias=True``.
     **read : callable
-        How to read those that are no attributes.
+        Functions to read parameters that are not attributes.
     """
 
     def __init__(self, kind: type[nn.Module], settings: str = "", **read: Callable[[Any], Any]) -> None:

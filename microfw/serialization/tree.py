@@ -1,6 +1,6 @@
-"""Nested values as JSON with arrays beside it, and back. Nothing but data: no class is ever named in it.
+"""Nested values as JSON and a dict of arrays, and back. Data only, without class names.
 
-JSON's own values stand for themselves. What it lacks is an object with one key that begins with ``$``::
+JSON values are unchanged. A value that JSON lacks is an object with one key that begins with ``$``::
 
     {"$array": "optimizer/velocity"}   an array, by its name in the file
     {"$scalar": "optimizer/count"}     a NumPy number, as an array without axes
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.serialization.strict import Refused, listed, short
+from microfw.serialization.strict import FormatError, listed, short
 
 FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -25,23 +25,23 @@ Special = Callable[[Any, str], Any]
 
 
 def pack(value: Any, name: str, arrays: dict[str, Any], special: Special | None = None) -> Any:
-    """Return a value as JSON's types, and put its arrays into a dict.
+    """Return a value as JSON types, and put its arrays into a dict.
 
     Parameters
     ----------
     value : object
-        None, a bool, a number, text, an array, or a list, a tuple or a dict of such.
+        None, bool, number, text, array, or list, tuple or dict of these.
     name : str
-        What the value is called, for errors and as the first part of its arrays' names.
+        Name of the value, for errors and as the first part of array names.
     arrays : dict
-        Gets the arrays.
+        Receives the arrays.
     special : callable, optional
-        ``special(value, name)`` returns JSON for what else there is, or None.
+        ``special(value, name)`` returns JSON for another type of value, or None.
 
     Raises
     ------
-    Refused
-        If there is something that is none of these, which is named.
+    FormatError
+        If a value has another type.
     """
     made = special(value, name) if special is not None else None
     if made is not None:
@@ -62,7 +62,7 @@ def pack(value: Any, name: str, arrays: dict[str, Any], special: Special | None 
             return {key: pack(item, f"{name}/{key}", arrays, special) for key, item in value.items()}
         pairs = [(key, item) for key, item in value.items()]
         return {"$dict": [_packed(pair, f"{name}/{k}", arrays, special) for k, pair in enumerate(pairs)]}
-    raise Refused(f"{name} to be a number, text, an array, or a list or dict of them", type(value).__name__)
+    raise FormatError(f"{name} to be a number, text, an array, or a list or dict of them", type(value).__name__)
 
 
 def _packed(values: Any, name: str, arrays: dict[str, Any], special: Special | None) -> list[Any]:
@@ -70,21 +70,21 @@ def _packed(values: Any, name: str, arrays: dict[str, Any], special: Special | N
 
 
 def unpack(value: Any, array: Callable[[str], Any], special: Special | None = None) -> Any:
-    """Return what `pack` packed.
+    """Return the value that `pack` packed.
 
     Parameters
     ----------
     value : object
-        As JSON gives it.
+        Parsed JSON.
     array : callable
         Returns an array by its name in the file.
     special : callable, optional
-        ``special(content, tag)`` returns what a tag stands for that is not one of those above.
+        ``special(content, tag)`` returns the value of another tag.
 
     Raises
     ------
-    Refused
-        If it is none of what `pack` makes.
+    FormatError
+        If the value is not from `pack`.
     """
     if isinstance(value, list):
         return [unpack(item, array, special) for item in value]
@@ -108,7 +108,7 @@ def unpack(value: Any, array: Callable[[str], Any], special: Special | None = No
             return _pairs(content, array, special)
         if special is not None:
             return special(content, tag)
-    raise Refused("an entry of a known kind", short(value))
+    raise FormatError("an entry of a known kind", short(value))
 
 
 def _pairs(content: Any, array: Callable[[str], Any], special: Special | None) -> dict[Any, Any]:
@@ -116,4 +116,4 @@ def _pairs(content: Any, array: Callable[[str], Any], special: Special | None) -
     try:
         return dict(pairs)
     except (TypeError, ValueError):
-        raise Refused("pairs of a key and a value", short(content)) from None
+        raise FormatError("pairs of a key and a value", short(content)) from None

@@ -12,7 +12,7 @@ from microfw.errors import CheckpointError, MicrofwError, message
 from microfw.nn import Module
 from microfw.serialization import container, models, random, tree
 from microfw.serialization.output import path_text
-from microfw.serialization.strict import Refused, document, listed, short, table, whole
+from microfw.serialization.strict import FormatError, document, listed, short, table, whole
 from microfw.training.history import History
 from microfw.training.run import Run
 
@@ -36,11 +36,11 @@ def save(path: Path, run: Run) -> None:
     try:
         taken = next((name for name in arrays if name.startswith(f"{PREFIX}/")), None)
         if taken is not None:
-            raise Refused(f"no parameter's name to begin with {PREFIX}/", taken)
+            raise FormatError(f"no parameter's name to begin with {PREFIX}/", taken)
         about = _describe(run, arrays)
         packed = tree.pack(capture(run), PREFIX, arrays)
-    except Refused as refused:
-        raise refused.error(where) from None
+    except FormatError as error:
+        raise error.with_location(where) from None
     container.write(path, arrays, {"kind": "training", "model": about, "training": packed})
 
 
@@ -52,8 +52,8 @@ def _describe(run: Run, arrays: dict[str, Any]) -> Any:
         if not run.is_rehearsed:
             models.rehearse(about, run.state.model)
             run.is_rehearsed = True
-    except Refused as refused:
-        return str(refused.error(type(run.state.model).__name__))
+    except FormatError as error:
+        return str(error.with_location(type(run.state.model).__name__))
     arrays |= mine
     return about
 
@@ -87,7 +87,7 @@ class Saved:
         self.where = f"resuming from {path_text(path, 'Trainer.fit', 'fit(..., resume=path)', CheckpointError)}"
         with container.opened(path, "resuming from") as contents:
             if contents.meta.get("kind") != "training":
-                raise Refused("a checkpoint of training", "a model alone", "load it with mf.load")
+                raise FormatError("a checkpoint of training", "a model alone", "load it with mf.load")
             parts = tree.unpack(contents.meta.get("training"), contents.array)
             self.parts = table(parts, *PARTS)
             names = [name for name in contents.places if not name.startswith((f"{PREFIX}/", "random/"))]
@@ -98,7 +98,7 @@ class Saved:
             try:
                 self._compare(run)
             except ODD as error:
-                raise Refused("a state that fits", " ".join(str(error).split())) from error
+                raise FormatError("a state that fits", " ".join(str(error).split())) from error
 
     def _compare(self, run: Run) -> None:
         parts, state = self.parts, run.state
@@ -110,7 +110,7 @@ class Saved:
         for name in [*own, *self.values]:
             mine, theirs = (f"{v[name].dtype} {v[name].shape}" if name in v else "none" for v in (own, self.values))
             if mine != theirs:
-                raise Refused(f"{name} of the model as it was saved, {theirs}", mine, "build the same model")
+                raise FormatError(f"{name} of the model as it was saved, {theirs}", mine, "build the same model")
         for what, mine, theirs in (
             ("an optimizer", [type(state.optimizer).__name__], [table(parts["optimizer"], "class", "state")["class"]]),
             ("hooks", [type(h).__name__ for h in _stateful(run)], [h["class"] for h in parts["hooks"]]),
@@ -118,16 +118,16 @@ class Saved:
             ("training data with the checksum", run.data_digest(), parts["data"]),
         ):
             if mine != theirs:
-                raise Refused(f"{what} {short(theirs)} as it was saved", short(mine), "fit with the same parts")
+                raise FormatError(f"{what} {short(theirs)} as it was saved", short(mine), "fit with the same parts")
         if parts["tally"] is not None:
             _compare_tally(table(parts["tally"], "order", "sums", "seconds", "outputs", "targets"), run)
         kinds = {name: type(getattr(state, name)) for name in STATE}
         if any(type(value) is not kinds[name] for name, value in table(parts["state"], *STATE).items()):
-            raise Refused("the state of a training run", short(parts["state"]))
+            raise FormatError("the state of a training run", short(parts["state"]))
         epoch, asked = parts["state"]["epoch"], parts["state"]["epochs"]
         if parts["state"]["stop"] and state.epochs <= max(epoch, asked):
             got = f"one that a hook ended after epoch {epoch} with state.stop, and epochs={state.epochs}"
-            raise Refused("a run that was not stopped", got, f"pass epochs above {max(epoch, asked)} to continue")
+            raise FormatError("a run that was not stopped", got, f"pass epochs above {max(epoch, asked)} to continue")
 
     def set_counters(self, run: Run) -> None:
         """Restore history and counters, which hooks may read in ``on_fit_start``."""
@@ -140,10 +140,10 @@ class Saved:
         before = capture(run), {name: array.copy() for name, array in models.values(run.state.model).items()}
         try:
             _put(run, self.parts, self.values)
-        except (Refused, MicrofwError, *ODD) as error:
+        except (FormatError, MicrofwError, *ODD) as error:
             _put(run, *before)
-            if isinstance(error, Refused):
-                raise error.error(self.where) from None
+            if isinstance(error, FormatError):
+                raise error.with_location(self.where) from None
             raise CheckpointError(message(self.where, "a state that fits", " ".join(str(error).split()))) from error
 
 
@@ -152,12 +152,12 @@ def _compare_tally(tally: dict[str, Any], run: Run) -> None:
     own = run.new_totals().state_dict()["sums"]
     sums = tally["sums"] = {"count": float(table(tally["sums"])["rows"]), "skipped": 0, **tally["sums"]}  # older files
     if {name: type(value) for name, value in sums.items()} != {name: type(value) for name, value in own.items()}:
-        raise Refused(f"the sums {', '.join(own)}", short(sums))
+        raise FormatError(f"the sums {', '.join(own)}", short(sums))
     rows = run.rows_after(whole(sums["steps"]))
     kept = [rows] * 2 if run.metrics and rows else [None] * 2
     lengths = [None if part is None else len(part) for part in (tally["outputs"], tally["targets"])]
     if sums["rows"] != rows or lengths != kept or not isinstance(tally["seconds"], float):
-        raise Refused(f"the sums of {rows} rows", short(sums["rows"]))
+        raise FormatError(f"the sums of {rows} rows", short(sums["rows"]))
 
 
 def _put(run: Run, parts: dict[str, Any], values: dict[str, Any]) -> None:
@@ -190,13 +190,13 @@ def _text(rows: list[dict[str, Any]]) -> str:
     arrays: dict[str, Any] = {}
     text = json.dumps(tree.pack(rows, "history", arrays), separators=(",", ":"))
     if arrays:
-        raise Refused("plain numbers in the history", next(iter(arrays)))
+        raise FormatError("plain numbers in the history", next(iter(arrays)))
     return text
 
 
 def _rows(text: Any) -> History:
     def no_array(name: str) -> Any:
-        raise Refused("plain numbers in the history", short(name))
+        raise FormatError("plain numbers in the history", short(name))
 
     rows = tree.unpack(document(text), no_array)
     return History([table(row) for row in listed(rows)])

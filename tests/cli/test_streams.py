@@ -320,7 +320,7 @@ def test_a_fit_that_breaks_off_keeps_the_epochs_that_are_complete(here, capsys):
     [
         (["law", "digits", "--hidden", "64,64", "--json", "a.json"], None),
         (["train", "digits", "--epochs", "5000"], "epoch  500/"),
-        (["profile", "digits", "--law", "--html", "p.html"], "the law on this model"),
+        (["profile", "digits", "--law", "--html", "p.html"], "law of this model"),
         (["compare", "a.json", "b.json", "--rerun", "--rounds", "5000"], None),
     ],
 )

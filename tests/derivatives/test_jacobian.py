@@ -9,7 +9,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn
-from microfw.autograd.functional import Recorded
+from microfw.autograd.functional import Linearization
 from microfw.errors import ArgumentError, DTypeError, GradientError, GraphError, ShapeError
 
 X = np.array([0.3, -0.7, 1.1])
@@ -76,17 +76,19 @@ def test_jacobian_by_a_modules_parameters(mode):
 
 def test_the_cheaper_mode_is_taken(monkeypatch):
     told = []
-    for name in ("pull", "carry"):
-        method = getattr(Recorded, name)
-        monkeypatch.setattr(Recorded, name, lambda self, *a, m=method, n=name, **k: told.append(n) or m(self, *a, **k))
+    for name in ("vjp", "jvp_from"):
+        method = getattr(Linearization, name)
+        monkeypatch.setattr(
+            Linearization, name, lambda self, *a, m=method, n=name, **k: told.append(n) or m(self, *a, **k)
+        )
     mf.jacobian(lambda x: np.matmul(A, x))(X)
-    assert told == ["pull", "pull"]  # 2 outputs, 3 inputs
+    assert told == ["vjp", "vjp"]  # 2 outputs, 3 inputs
     told.clear()
     mf.jacobian(lambda x: np.matmul(A.T, x))(X[:2])
-    assert told == ["carry", "carry"]
+    assert told == ["jvp_from", "jvp_from"]
     told.clear()
     mf.hessian(curved)(X)
-    assert told.count("carry") == 0 and told.count("pull") == 4  # the gradient, and 3 rows
+    assert told.count("jvp_from") == 0 and told.count("vjp") == 4  # the gradient, and 3 rows
 
 
 def test_the_function_runs_once():

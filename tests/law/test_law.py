@@ -13,11 +13,11 @@ import microfw as mf
 from microfw import nn
 from microfw.autograd.graph import reachable
 from microfw.cli import main as cli
-from microfw.law.measure import Meter, Problem, peak
+from microfw.law.measure import CountingObserver, Problem, peak
 from microfw.law.parameter_sample import sampling_order, strata_of, total
 from microfw.law.scalar_graph import scalar_graph
 from microfw.law.strategies import chain_rule, count_paths, path_recursion, scalar_backprop
-from microfw.law.sweeps import VALUES, power_law
+from microfw.law.sweeps import VALUES, fit_power_law
 from microfw.ops import elementwise, reduction
 from microfw.profiler import law, sweep
 from tests.cases.ops import DIFFERENTIABLE, title
@@ -111,7 +111,7 @@ def test_the_table_defines_its_words(found):
     assert max(map(len, text.splitlines())) <= 100
     for words in ("1 row of digits", "op nodes that the loss depends on", "trainable numbers", "N x P is an upper bound",
                   "rules called + gradients added", "predicted", "paths from the loss", "3F - F1", "Baur & Strassen 1983",
-                  "arXiv 2206.01730", "Griewank & Walther 2008", "Seconds may differ", "uses per P and row"):  # fmt: skip
+                  "arXiv 2206.01730", "Griewank & Walther 2008", "Seconds may exceed", "uses per P and row"):  # fmt: skip
         assert words in " ".join(text.split()), words
 
 
@@ -371,7 +371,7 @@ def by_hand(build, *values):
     """Run the three strategies on scalars on a graph of numbers."""
     parameters = [mf.tensor(v, requires_grad=True) for v in values]
     problem = Problem(lambda: build(*parameters), parameters, 60, np.random.default_rng(0))
-    graph = scalar_graph(problem.loss, parameters, Meter())
+    graph = scalar_graph(problem.loss, parameters, CountingObserver())
     problem.loss().backward()
     problem.gradient = np.array([p.grad for p in parameters])
     return problem, graph
@@ -419,7 +419,7 @@ def test_too_many_paths_are_refused_with_their_number():
     problem.budget = 1.0
     way = path_recursion(problem, graph)
     assert way.rules is way.seconds is way.difference is None
-    assert way.note.startswith("not run, since it would take about")
+    assert way.note.startswith("not run: it would take about")
     deep = law(dense(4, *[6] * 12, 3), nn.CrossEntropyLoss(), X4, np.array([0, 1]), budget=0.2)
     assert "walks each of the " in str(deep) and "not run" in str(deep)
     assert deep.paths > 6**12
@@ -493,7 +493,7 @@ def test_the_exponent_of_extrapolated_numbers_is_less_certain():
     fit = found.fit("chain rule per parameter", "rules")
     assert fit.sampled
     sizes, rules = found.sizes(), [m.way("chain rule per parameter").rules for m in found.laws]
-    assert fit.high - fit.exponent > power_law(sizes, rules)[1]
+    assert fit.high - fit.exponent > fit_power_law(sizes, rules)[1]
     assert not found.fit("central differences", "operations").sampled
 
 
@@ -507,7 +507,7 @@ def test_a_kink_is_told_apart():
 
 
 def test_a_large_scalar_graph_is_left_out(digits):
-    result = law(dense(64, 8, 10), nn.CrossEntropyLoss(), digits.X, digits.y, most_nodes=100)
+    result = law(dense(64, 8, 10), nn.CrossEntropyLoss(), digits.X, digits.y, max_nodes=100)
     assert [w.graph for w in result.ways] == ["tensors"] * 4
     assert "The scalar graph is left out" in str(result)
     assert "upper bound" in str(result)
@@ -618,7 +618,7 @@ def test_the_interval_covers_the_truth():
     x = np.array([1, 2, 4, 8, 16, 32])
     inside = 0
     for _ in range(400):
-        exponent, error = power_law(x, x**1.5 * np.exp(rng.normal(0, 0.2, 6)))
+        exponent, error = fit_power_law(x, x**1.5 * np.exp(rng.normal(0, 0.2, 6)))
         inside += abs(exponent - 1.5) <= error
     assert 0.92 <= inside / 400 <= 0.98
 
@@ -673,7 +673,10 @@ def test_the_law_is_saved_as_a_page(capsys, tmp_path):
     assert '"law":{"title":"Dense(4 -' in text and len(text) < 300_000
     capsys.readouterr()
     assert cli.main(run) == 2
-    assert capsys.readouterr().err == "microfw profile: --law: expected --html FILE, the page that shows it, got none\n"
+    assert (
+        capsys.readouterr().err
+        == "microfw profile: --law: expected --html FILE, the page that shows the law, got none\n"
+    )
 
 
 def test_the_default_model_is_said_to_be_small(capsys):

@@ -88,8 +88,8 @@ def test_the_extra_time_is_that_of_all_steps(monkeypatch):
     profiler, *_ = profiled("eager", steps=20, every=4)
     _ = profiler.session
     eager = Extra(np.full(3, 4000.0), np.full(3, 400.0))
-    monkeypatch.setattr(overhead, "run_again", lambda recorder, traced: (eager, 5))
-    monkeypatch.setattr(overhead, "replay_again", lambda recorder, traced: None)
+    monkeypatch.setattr(overhead, "measure_eager", lambda recorder, traced: (eager, 5))
+    monkeypatch.setattr(overhead, "measure_replayed", lambda recorder, traced: None)
     session = Session(every=4, epochs=[copy.deepcopy(profiler.session.epochs[0])])
     epoch = session.epochs[0]
     epoch.total_ns = 5 * 4000 + 15 * 400 + 260_000

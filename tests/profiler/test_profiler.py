@@ -198,20 +198,20 @@ def test_memory_is_bounded_where_every_step_is_another():
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     profiler = mf.Profiler(model)
     with profiler:
-        for n in range(1, recorder.MOST_PATTERNS + 40):
+        for n in range(1, recorder.MAX_GRAPHS + 40):
             rows = np.resize(X, (n, 12))
             optimizer.zero_grad()
             nn.CrossEntropyLoss()(model(rows), np.resize(Y, n)).backward()
             optimizer.step()
         assert profiler._recorder is not None
-        assert 0 < len(profiler._recorder.patterns) <= recorder.MOST_PATTERNS
-        assert len(profiler._recorder.sequences.all) <= 4 * recorder.MOST_PATTERNS
+        assert 0 < len(profiler._recorder.graphs) <= recorder.MAX_GRAPHS
+        assert len(profiler._recorder.sequences.all) <= 4 * recorder.MAX_GRAPHS
     total = profiler.session.epochs[0].sum()
-    assert total.nodes == total.rules == 4 * (recorder.MOST_PATTERNS + 39)
+    assert total.nodes == total.rules == 4 * (recorder.MAX_GRAPHS + 39)
 
 
 def test_few_epochs_wait_to_be_read(monkeypatch):
-    monkeypatch.setattr("microfw.profiler.profiler.MOST_LOGS", 2)
+    monkeypatch.setattr("microfw.profiler.profiler.MAX_LOGS", 2)
     model, profiler = models()["plain"], mf.Profiler()
     trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1), hooks=[profiler])
     history = trainer.fit((X, Y), 7, 20, rng=0, progress=False)
@@ -230,7 +230,7 @@ def test_ops_without_a_declared_cost_are_reported():
         with mf.Profiler() as profiler:
             cube(p).sum().backward()
             optimizer.step()
-        assert "1 ops that ran declare no cost" in profiler.report()
+        assert "1 calls of ops without a declared cost" in profiler.report()
     finally:
         del OPS["cube_without_cost"]
 
@@ -316,7 +316,7 @@ def fixed_session():
 REPORT = """\
 microfw profile: toy Sequential, 2 epochs, 330 trainable parameters
 
-Epochs (times in ms; backward/forward of times and of FLOP; whether products take 3F - F1)
+Epochs (times in ms; backward/forward in time and in FLOP; do products match 3F - F1?)
 epoch  steps    loss  val_r2  forward  backward  update  data  total  bwd/fwd  in FLOP  3F-F1
 ---------------------------------------------------------------------------------------------
 1         10  0.5000  0.7500     0.20      0.30    0.07  0.05   0.70     1.50     0.92  exact
@@ -330,15 +330,15 @@ def test_the_report_of_a_fixed_session():
     assert max(map(len, text.splitlines())) <= 100
     rows = {line.split("  ")[0]: line.split() for line in text.splitlines()}
     assert rows["0 Dense"][2:] == ["1", "330", "12.0", "20.0", "66.7%", "100k", "90k", "576", "155", "4.1k"]
-    assert rows["the walk itself"][-3:] == ["4.0", "3.0", "10.0%"]
+    assert rows["untagged"][-3:] == ["4.0", "3.0", "10.0%"]
     assert rows["total"][1:6] == ["3", "330", "20.0", "30.0", "100.0%"]
     words = " ".join(text.split())
     assert "Matrix products in 20 steps: F = 1,980,000 operations forward, 1,780,000 backward." in words
-    assert "3F - F1 = 3,760,000, with F1 = 2,180,000 in ops whose data need no gradient. Counted, it is" in words
+    assert "3F - F1 = 3,760,000, with F1 = 2,180,000 in ops whose data need no gradient. Counted:" in words
     assert "matrix products                 1.899  counted" in text
     assert "seconds                         2.500  measured" in text
     assert "Profiling made the steps 5.0% slower, estimated: 500 ns a node." in text
-    assert "predicted: bound of the way without a graph" in text
+    assert "predicted, not run: start over for each parameter" in text
 
 
 def test_a_report_of_one_epoch_and_of_none():

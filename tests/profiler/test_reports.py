@@ -229,13 +229,13 @@ def test_each_form_says_what_backward_takes_of_forward_in_every_epoch():
     text = report(session)
     assert [line.split()[-1] for line in text.splitlines()[5:7]] == ["exact"] * 2
     assert f"Predicted for both together: 3F - F1 = {r.predicted:,}," in " ".join(text.split())
-    for source in ("Baur & Strassen 1983", "arXiv 2206.01730", "Griewank & Walther 2008", "Seconds may differ"):
+    for source in ("Baur & Strassen 1983", "arXiv 2206.01730", "Griewank & Walther 2008", "Seconds may exceed"):
         assert source in text
     marked = session.markdown()
     assert f"{r.operations:.3f} times forward in operations" in marked and "3F - F1 = " in marked
     assert marked.count("| exact |") == 2
     differs = report(profiled("lstm"))
-    assert "not the same because of recur" in " ".join(differs.split())
+    assert "not equal because of recur" in " ".join(differs.split())
     assert [line.split()[-1] for line in differs.splitlines()[5:7]] == ["differs"] * 2
 
 
@@ -314,7 +314,7 @@ def test_a_run_shorter_than_its_trace_says_so_and_none_is_an_error():
 
 
 def test_a_trace_ends_at_the_cap(monkeypatch):
-    monkeypatch.setattr(tracer, "MOST_EVENTS", 25)
+    monkeypatch.setattr(tracer, "MAX_EVENTS", 25)
     session = profiled("deep", trace=6)
     assert session.trace is not None
     assert not session.trace.complete
@@ -453,7 +453,7 @@ def test_files_are_written_in_the_format_of_their_names(tmp_path):
 
 def test_tables_by_layer_and_op_sorted_and_cut():
     session = profiled("deep")
-    text = report(session, by="layer", sort="flops", most=3)
+    text = report(session, by="layer", sort="flops", max_rows=3)
     lines = text.splitlines()
     assert "Layers, per step (all 2 epochs)" in text
     assert "11 more" in text

@@ -1144,12 +1144,12 @@ def test_patterns_that_make_room_are_counted_once():
     with mf.Profiler(model) as profiler:
         for _ in range(10):
             twins.step(*next(twins.batches))
-        for n in range(100, 106 + recorder.MOST_PATTERNS):
+        for n in range(100, 106 + recorder.MAX_GRAPHS):
             optimizer.zero_grad()
             loss(model(np.ones((n, 5), np.float32)), np.zeros(n, int)).backward()
             optimizer.step()
         for _ in range(10):
             twins.step(*next(twins.batches))
     total = profiler.session.total()
-    assert total.steps == 26 + recorder.MOST_PATTERNS
+    assert total.steps == 26 + recorder.MAX_GRAPHS
     assert total.sum().nodes == total.sum().rules == 4 * total.steps

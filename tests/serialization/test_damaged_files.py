@@ -205,7 +205,7 @@ WRONG = [
     (about(module("nn.ReLU"), version=2), "version 1 of the format, got 2; read it with the microfw that wrote it"),
     (about(module("nn.ReLU"), format="other"), "expected a file of microfw, got 'other'"),
     (about(module("nn.ReLU"), kind="other"), "a file of kind 'model' or 'training', got 'other'"),
-    (about(module("nn.ReLU"), more=1), "what a file of a model says"),
+    (about(module("nn.ReLU"), more=1), "the metadata of a model file"),
     (about(module("nn.ReLU"), sha256={"a": "b"}), "a checksum for each array, got a difference at 'a'"),
     (about({"$same": 0}), "a module, a shape or a function"),
     (about(3), "a model's architecture, got 3"),
@@ -235,7 +235,7 @@ def test_weights_of_other_software_are_told_from_models(tmp_path):
     with pytest.raises(CheckpointError, match="for other software's weights use model.load_state_dict"):
         mf.load(path)
     np.savez(tmp_path / "a.npz", weight=np.ones(3))
-    with pytest.raises(CheckpointError, match="an archive as it is written here"):
+    with pytest.raises(CheckpointError, match="an archive written by microfw"):
         mf.load(tmp_path / "a.npz")
 
 

@@ -159,9 +159,9 @@ def tied():
 
 @pytest.mark.parametrize(("make", "match"), [
     (lambda: Hidden(3), "Hidden to have an attribute for its parameter 'width', got none; set self.width = width, or"),
-    (lambda: Varying(3), r"settings make anew, with weight \(3,\), got \(1,\)"),
+    (lambda: Varying(3), r"settings create again, with weight \(3,\), got \(1,\)"),
     (lambda: nn.Lambda(lambda x: x), "a function with a name, got <lambda>; define it with def"),
-    (tied, "settings make anew, with 1.weight nothing, got .3, 3."),
+    (tied, "settings create again, with 1.weight nothing, got .3, 3."),
     (lambda: Wide(3, options=Odd()), "Wide.options to be a number, text, an array"),
     (lambda: Wide(3, options=np.ones(2)), "settings without arrays"),
     (lambda: 3, "expected a Module, got int"),

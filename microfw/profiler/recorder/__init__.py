@@ -1,1 +1,1 @@
-"""What the engine reports while a model trains: observed, timed, and added up."""
+"""Recorder of a training run: observes ops, times phases, adds both up."""

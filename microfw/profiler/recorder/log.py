@@ -1,4 +1,4 @@
-"""The log: what a recorder has noted in an epoch, which is made sense of when somebody wants to read it."""
+"""Log of one epoch: raw readings of a recorder. They become an `Epoch` when the profile is read."""
 
 from __future__ import annotations
 
@@ -20,62 +20,62 @@ from microfw.autograd.phases import (
     PREPARATION,
     UPDATE,
 )
-from microfw.profiler.recorder.stats import Pattern, Site
+from microfw.profiler.recorder.stats import GraphStats, OpStats
 from microfw.profiler.session import Epoch, Row
 
 STEPS = (FORWARD, BACKWARD, UPDATE, CHECK, PREPARATION)
-"""Phases of a step: the time before them, since the last step, evaluation or the start of the epoch, is data."""
+"""Phases of a step. Idle time before one of them counts as data time."""
 
 AFTER_IDLE = np.array([DATA if phase in STEPS else OTHER for phase in range(IDLE + 1)])
-"""What idle time is, by the phase that comes after it."""
+"""Phase that idle time counts as, by the phase that follows."""
 
 
 class Log:
-    """What was noted in an epoch, as it was noted; `epoch` makes sense of it, later, off the clock."""
+    """Raw readings of one epoch. `epoch` computes the numbers later, outside of the timed training."""
 
     losses = (0, 0.0)
-    """How many, and their sum."""
+    """Number of losses, and their sum."""
 
     marks: Sequence[tuple[Any, list[int]]] = ()
-    """Of replayed steps, with the `InstrumentedPlan` that reads them."""
+    """Timestamps of replayed steps, each list with the `InstrumentedPlan` that it belongs to."""
 
     metrics: Mapping[str, Any] = {}
-    """What a Trainer says of the epoch."""
+    """Metrics of the epoch, from the Trainer."""
 
-    counts: Sequence[tuple[Pattern, int]] = ()
-    spent: Sequence[tuple[Site, int, int, int, int]] = ()
+    counts: Sequence[tuple[GraphStats, int]] = ()
+    op_times: Sequence[tuple[OpStats, int, int, int, int]] = ()
     parameters = (0, 0)
     number = steps = observed = replays = saved_bytes = 0
 
     def __init__(self) -> None:
-        self.phases: Any = 0  # nanoseconds by number of the phase, once there are any: an array takes 1 us to make
-        self.pending: list[list[int]] = []  # lists for `add_marks`
-        self.folded: dict[tuple[str, str], Row] = {}
+        self.phases: Any = 0  # nanoseconds by phase; an array only once there are some: making one takes 1 us
+        self.pending: list[list[int]] = []  # arguments of `add_marks`
+        self.rows: dict[tuple[str, str], Row] = {}
 
     def add_pending(self) -> None:
-        """Add up the phases that were noted."""
+        """Add up the phases of all pending marks."""
         while self.pending:
             self.add_marks(self.pending[0])
             del self.pending[0]
 
     def add_marks(self, marks: list[int]) -> None:
-        """Add up phases: when each began and which it is, one after the other. The last one has not ended."""
+        """Add up phases, given as ``[start_ns, phase, start_ns, phase, …]``. The last phase is still open."""
         table = np.array(marks, np.int64).reshape(-1, 2)
         before, after = table[:-1, 1], table[1:, 1]
         phases = np.where(before == IDLE, AFTER_IDLE[after], before)
         self.phases = self.phases + np.bincount(phases, np.diff(table[:, 0]), len(NAMES)).astype(np.int64)
 
-    def add_pattern(self, pattern: Pattern, count: int) -> None:
-        """Add the steps that went through a pattern."""
+    def add_graph(self, graph: GraphStats, count: int) -> None:
+        """Add the counts of ``count`` steps that recorded a graph."""
         if count:
-            pattern.fold(self.folded, count)
-            self.parameters = max(self.parameters, (pattern.parameters, pattern.parameter_tensors))
-            self.saved_bytes = max(self.saved_bytes, pattern.saved_bytes)
+            graph.add_to(self.rows, count)
+            self.parameters = max(self.parameters, (graph.parameters, graph.parameter_tensors))
+            self.saved_bytes = max(self.saved_bytes, graph.saved_bytes)
 
     def epoch(self) -> Epoch:
         """Return the epoch's numbers."""
-        for pattern, count in self.counts:
-            self.add_pattern(pattern, count)
+        for graph, count in self.counts:
+            self.add_graph(graph, count)
         metrics = {name: float(v) for name, v in self.metrics.items() if isinstance(v, float) and isfinite(v)}
         self.add_pending()
         ns: list[int] = np.broadcast_to(self.phases, len(NAMES)).tolist()
@@ -99,11 +99,11 @@ class Log:
             preparation_ns=ns[PREPARATION],
             total_ns=sum(ns),
         )
-        spent = self._all_spent()
-        keys = [(site.path, site.op.name) for site, *_ in spent]  # in order of first use
-        rows = {key: self.folded.get(key) or Row(*key) for key in keys} | self.folded
-        for key, (site, *what) in zip(keys, spent, strict=True):
-            site.add_to(rows[key], *what)
+        op_times = self._all_op_times()
+        keys = [(stats.path, stats.op.name) for stats, *_ in op_times]  # in order of first use
+        rows = {key: self.rows.get(key) or Row(*key) for key in keys} | self.rows
+        for key, (stats, *what) in zip(keys, op_times, strict=True):
+            stats.add_to(rows[key], *what)
         epoch.rows = list(rows.values())
         return epoch
 
@@ -111,11 +111,11 @@ class Log:
         count, total = self.losses
         return total / count if count and isfinite(total) else None
 
-    def _all_spent(self) -> list[tuple[Site, int, int, int, int]]:
-        """Return what was spent at each site, with what the clock said of replayed steps."""
-        spent = {id(entry[0]): entry for entry in self.spent}
+    def _all_op_times(self) -> list[tuple[OpStats, int, int, int, int]]:
+        """Return the time spent in each op, replayed steps included."""
+        op_times = {id(entry[0]): entry for entry in self.op_times}
         for timed, marks in self.marks:
-            for site, forward_ns, backward_ns, rules in timed.elapsed(marks):
-                _, f, b, r, again = spent.get(id(site), (site, 0, 0, 0, 0))
-                spent[id(site)] = (site, f + forward_ns, b + backward_ns, r + rules, again)
-        return list(spent.values())
+            for stats, forward_ns, backward_ns, vjp_calls in timed.elapsed(marks):
+                _, f, b, v, recomputations = op_times.get(id(stats), (stats, 0, 0, 0, 0))
+                op_times[id(stats)] = (stats, f + forward_ns, b + backward_ns, v + vjp_calls, recomputations)
+        return list(op_times.values())

@@ -1,4 +1,4 @@
-"""Memory that a graph keeps for backward, counted once by address, in whatever a node saved it."""
+"""Bytes that a graph keeps for backward, each address counted once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 
 
 class AddressRanges:
-    """Disjoint ranges of addresses, sorted.
+    """Sorted, disjoint ranges of addresses.
 
     Examples
     --------
@@ -31,7 +31,7 @@ class AddressRanges:
         self.ends: list[int] = []
 
     def add(self, start: int, end: int) -> int:
-        """Add a range; return how many of its bytes are new."""
+        """Add a range; return the number of its bytes that are new."""
         first, last = bisect_left(self.ends, start), bisect_right(self.starts, end)
         known = sum(min(end, self.ends[k]) - max(start, self.starts[k]) for k in range(first, last))
         joined = [start, *self.starts[first:last]], [end, *self.ends[first:last]]
@@ -40,10 +40,10 @@ class AddressRanges:
 
 
 class SavedMemory:
-    """Counts the bytes that nodes keep, each byte for the first node that keeps it.
+    """Counts the bytes that nodes keep. Each byte counts for the first node that keeps it.
 
-    The arrays of trainable leaves, and those that the modules of the nodes hold, exist without a graph and are not
-    counted. They are recognised by identity.
+    Arrays of trainable leaves, and of the modules that the nodes belong to, exist without a graph: they are not
+    counted.
 
     Parameters
     ----------
@@ -70,12 +70,13 @@ class SavedMemory:
                     self._add(part._array)
 
     def count(self, node: Node) -> int:
-        """Return the bytes that a node keeps and no node before it does."""
+        """Return the number of bytes that a node keeps and no node before it keeps."""
         parents = _parents(node)
-        made = {id(array) for k, array in _saved_inputs(node).items() if type(parents.get(k)) is not Node}
-        given = made | {id(array) for array in _arrays(node.params)}
+        inputs = {id(array) for k, array in _saved_inputs(node).items() if type(parents.get(k)) is not Node}
+        not_views = inputs | {id(array) for array in _arrays(node.params)}
         return sum(
-            self._add(array if id(array) in given else _owner(array)) for array in _arrays([node.saved, node.params])
+            self._add(array if id(array) in not_views else _owner(array))
+            for array in _arrays([node.saved, node.params])
         )
 
     def _add(self, array: Any) -> int:
@@ -83,12 +84,12 @@ class SavedMemory:
 
 
 def _parents(node: Node) -> dict[int, Any]:
-    """Return a node's parents by the index of the input."""
+    """Return the parents of a node, by input index."""
     return {p.index: parent for p, parent in zip(node.spec.partials, node.parents or (), strict=False)}
 
 
 def _saved_inputs(node: Node) -> dict[int, Any]:
-    """Return the inputs of an op that its node saved, by index."""
+    """Return the inputs of an op that its node saved, by input index."""
     op, found = node.op, dict(enumerate(node.inputs))
     if node.parents is None:  # freed by an earlier backward, which raises an error for it
         return {}
@@ -116,7 +117,7 @@ def _arrays(value: Any) -> Iterator[Array]:
 
 
 def _owner(array: Array) -> Array:
-    """Return the array that owns the memory of a view: a view of one entry keeps all of it."""
+    """Return the array that owns the memory of a view. A view of one entry keeps all of it alive."""
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array

@@ -1,4 +1,4 @@
-"""Names of the rows of a profile: the path of each module in the model that the profile is of."""
+"""Row names of a profile: the path of each module in the profiled model."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from microfw.nn.module import Module
 from microfw.profiler.session import Layer
 
 OUTSIDE = "outside: "
-"""How the names of modules begin that have parameters and are no part of the model."""
+"""Prefix of the names of modules with parameters that are not part of the model."""
 
 Known = tuple[weakref.ref[Any], str, bool]
 
 
 class LayerNames:
-    """Names modules, by identity: each has the row of its first path in the model, whoever calls it.
+    """Names modules by identity: the name of a module is its first path in the model, from any caller.
 
-    A module that is not in the model has the path from its own outermost module, whose name is its type's. If it has
-    parameters, the name is marked as outside of the model. Two modules never have one name at a time; but a module
-    without parameters, such as a loss, leaves its name to others in the next graph, for it may be made in each step.
+    A module outside of the model is named by the type of its outermost module and the path from there. If it has
+    parameters, the name has the prefix `OUTSIDE`. Two modules never share a name at the same time. A module without
+    parameters, such as a loss that is created in each step, releases its name when the next graph begins.
 
     Parameters
     ----------
     model : Module, optional
-        The model. Without one, modules have the paths from their outermost modules; the paths in the first outermost
-        module that has parts begin there, and those in all others with the name of the outermost.
+        The model. Without one, names are paths from the outermost module that was called. Paths in the first
+        outermost module with submodules have no prefix; all others begin with the name of the outermost module.
     """
 
     def __init__(self, model: Module | None = None) -> None:
         self.model = model
         self.names: dict[int, str] = {}
         self.structure: object = None
-        self.known: dict[int, Known] = {}  # outside of the model: module, name, whether it keeps it
+        self.known: dict[int, Known] = {}  # outside of the model: module, name, whether it keeps the name
         self.first: Any = None
         self.listed: dict[str, Layer] = {}
 
     def name(self, scope: Scope | None, before: Iterable[Scope | None] = ()) -> str:
-        """Return the name of a scope's module; "" outside of any.
+        """Return the name of a scope's module; "" outside of any module.
 
         Parameters
         ----------
         scope : Scope or None
-            Where an op runs.
+            Scope of an op.
         before : iterable of Scope or None
-            Those of the ops before, in the same graph.
+            Scopes of the earlier ops in the same graph.
         """
         if scope is None:
             return ""
@@ -74,7 +74,7 @@ class LayerNames:
         self.structure = Module._structure
 
     def _holder(self, scope: Scope) -> tuple[Scope | None, dict[int, str]]:
-        """Return the scope of the outermost module that holds a scope's, and the paths in it; none in the model do."""
+        """Return the scope of the outermost module that contains a scope's module, and the paths in it."""
         found, paths = None, {}
         outer = scope[1]
         while outer is not None and id(outer[0]) not in self.names:
@@ -85,7 +85,7 @@ class LayerNames:
         return found, paths
 
     def _label(self, scope: Scope, before: Iterable[Scope | None]) -> str:
-        """Name a module that no other one holds."""
+        """Name a module that no other module contains."""
         module: Any
         module, outer = scope
         label = type(module).__name__
@@ -97,7 +97,7 @@ class LayerNames:
         elif self.model is None and (self.first is None or self.first() is None) and has_parts(module):
             self.first = weakref.ref(module)
         taken = {*self.names.values()}
-        # a copy, for threads may share a profile
+        # copy: threads may share a profile
         taken |= {name for other, name, kept in self.known.copy().values() if kept and other() not in (None, module)}
         if not keeps:
             taken |= {name for other in before for name in self._unkept(other, module)}
@@ -109,20 +109,20 @@ class LayerNames:
             name = f"{label}#{number}"
         self.known[id(module)] = weakref.ref(module), name, keeps
         if keeps:
-            self.layers()  # as long as it is there
+            self.layers()  # list it while it is alive
         return name
 
     def _unkept(self, scope: Scope | None, module: Any) -> Iterable[str]:
-        """Yield the names that others of a scope's modules have in this graph only."""
+        """Yield the names that other modules of a scope have in this graph only."""
         for other in chain(scope):
             known = self.known.get(id(other))
             if other is not module and known is not None and not known[2] and known[0]() is other:
                 yield known[1]
 
     def layers(self) -> list[Layer]:
-        """List the modules of the model, and of those with parameters that have run outside of it.
+        """List the modules of the model, and those outside of it that have parameters and have run.
 
-        A parameter that several of them have belongs to the first.
+        A parameter that several modules share belongs to the first.
         """
         tops = [] if self.model is None else [(type(self.model).__name__, "", self.model)]
         for ref, name, kept in self.known.copy().values():
@@ -137,7 +137,7 @@ class LayerNames:
             own = {name: f"{prefix}{name}" if name else title for name, _ in top.named_modules()}
             for name, module in top.named_modules():
                 if id(module) not in modules:
-                    kind = type(module).__name__ if name else title  # a title says it
+                    kind = type(module).__name__ if name else title  # the title is the type
                     self.listed[own[name]] = Layer(own[name], kind)
             for path, p in top.named_parameters():
                 owner = path.rpartition(".")[0]
@@ -154,5 +154,5 @@ class LayerNames:
 
 
 def has_parts(module: Module) -> bool:
-    """Return True if a module holds others."""
+    """Return True if a module has submodules."""
     return any(path for path, _ in module.named_modules())

@@ -1,7 +1,6 @@
-"""What profiling cost: steps of the same kind, profiled and not, run in turns after the profile has ended.
+"""Overhead of profiling: run steps of the profile with and without it, in turns, after the profile has ended.
 
-A step that was run eagerly is run again op by op on copies of its arrays; a replayed one is replayed, and all that it
-has changed is restored.
+An eager step is repeated op by op on copies of its arrays. A replayed step is replayed, and its changes are undone.
 """
 
 from __future__ import annotations
@@ -29,47 +28,47 @@ from microfw.replay.observe import constant
 from microfw.replay.program import program
 
 ROUNDS = 21
-"""In each of them there is a turn of plain steps, one of observed steps, and one of steps that are not observed."""
+"""Rounds of the measurement. A round is a turn each of plain steps, observed steps and unobserved steps."""
 
 TURN_NS = 1_000_000
-"""How long a turn is at least."""
+"""Minimum duration of a turn."""
 
 MAX_TURN = 64
-"""How many steps a turn has at most."""
+"""Maximum number of steps in a turn."""
 
 MAX_PART = 0.8
-"""What part of the time of all steps the profiler can have taken: more is an error of the measurement."""
+"""Largest plausible overhead, as a fraction of the time of all steps. More is an error of the measurement."""
 
 MAX_STEP_NS = 100_000_000
-"""Longer steps are not run again."""
+"""Longer steps are not repeated."""
 
 
 class Extra(NamedTuple):
-    """Extra nanoseconds of a step, by round: of one that is observed, and of one that is not."""
+    """Extra nanoseconds of an observed and of an unobserved step, one value for each round."""
 
     observed: np.ndarray[Any, Any]
     unobserved: np.ndarray[Any, Any]
 
 
 def overhead(session: Session, recorder: Recorder) -> dict[str, float]:
-    """Return what profiling cost: measured where a step of the profile can be run again, else estimated.
+    """Return what profiling cost: measured if a step of the profile can be repeated, else estimated.
 
     Returns
     -------
     dict
-        ``share``: how much longer all steps of the session took because of it, as a fraction of the time without;
-        ``low`` and ``high``: its interval of 95 %; ``ns_per_node``: the extra time for each node of an observed step;
-        ``measured``: 1.0, or 0.0 if it is estimated from a small step of another kind.
+        ``share``: extra time of all steps of the session, as a fraction of their time without the profiler.
+        ``low``, ``high``: 95 % interval of ``share``. ``ns_per_node``: extra nanoseconds for each node of an observed
+        step. ``measured``: 1.0 if measured, 0.0 if estimated from a small step of another kind.
     """
     total = session.total()
     traced = isinstance(recorder, Tracer) and 2 * recorder.traced > total.observed
     with np.errstate(all="ignore"):
-        eager, nodes = _try(lambda: run_again(recorder, traced)) or (None, 0)
-        replayed = _try(lambda: replay_again(recorder, traced))
+        eager, nodes = _try(lambda: measure_eager(recorder, traced)) or (None, 0)
+        replayed = _try(lambda: measure_replayed(recorder, traced))
     share = min(total.replayed / total.steps, 1.0) if total.steps else 0.0
     measured = (eager is not None or share > 0.9) and (replayed is not None or share < 0.1)
     if eager is None:
-        eager, nodes = relus()
+        eager, nodes = measure_relus()
     if replayed is None:
         replayed = Extra(eager.observed / 3, eager.unobserved / 3)
     found = total.sum().nodes
@@ -88,10 +87,10 @@ def overhead(session: Session, recorder: Recorder) -> dict[str, float]:
 
 
 def _share(extra: float, total: Epoch, recorder: Recorder) -> float:
-    """Return the nanoseconds that profiling took, as a fraction of what all steps would have taken without it.
+    """Return the time of profiling, as a fraction of the time that all steps would have taken without it.
 
-    ``extra`` is what it took in the steps. What it took to set up is in the epochs too, and what it took between them,
-    as a Trainer's hook, is not.
+    ``extra``: nanoseconds of profiling in the steps. The epochs also include the time to set up, but not the time
+    between epochs, as in a Trainer's hook.
     """
     captures = max(total.preparation_ns - recorder.set_up_ns, 0)
     time = max(total.total_ns - total.evaluation_ns - total.check_ns - captures, 1)
@@ -100,7 +99,7 @@ def _share(extra: float, total: Epoch, recorder: Recorder) -> float:
 
 
 def interval(values: np.ndarray[Any, Any]) -> tuple[float, float, float]:
-    """Return the ends of the 95 % interval of the median, and between them the median.
+    """Return the median and its 95 % interval, as ``(low, median, high)``.
 
     Examples
     --------
@@ -114,22 +113,22 @@ def interval(values: np.ndarray[Any, Any]) -> tuple[float, float, float]:
 
 
 def _try(measure: Callable[[], Any]) -> Any:
-    """Return what a measurement gives, or None if the step cannot be run again."""
+    """Return the result of a measurement, or None if the step cannot be repeated."""
     try:
         return measure()
-    except Exception:  # of a user's op, as where an array has changed since
+    except Exception:  # from a user's op, for example if an array has changed since
         return None
 
 
-def alternate(plain: Callable[[], Any], observed: Callable[[], Any], unobserved: Callable[[], Any]) -> Extra | None:
-    """Time steps of three kinds in turns, and return the differences to plain ones."""
+def time_in_turns(plain: Callable[[], Any], observed: Callable[[], Any], unobserved: Callable[[], Any]) -> Extra | None:
+    """Time three kinds of steps in turns; return the differences from plain steps."""
     kinds = (plain, observed, unobserved)
     for kind in kinds:
         kind()
         kind()
-    began = perf_counter_ns()
+    start_ns = perf_counter_ns()
     plain()
-    one = perf_counter_ns() - began
+    one = perf_counter_ns() - start_ns
     if one > MAX_STEP_NS:
         return None
     steps = min(max(TURN_NS // max(one, 1), 1), MAX_TURN)
@@ -138,54 +137,54 @@ def alternate(plain: Callable[[], Any], observed: Callable[[], Any], unobserved:
         for k in range(3):
             which = (k + turn) % 3
             run = kinds[which]
-            began = perf_counter_ns()
+            start_ns = perf_counter_ns()
             for _ in range(steps):
                 run()
-            taken[turn, which] = (perf_counter_ns() - began) / steps
+            taken[turn, which] = (perf_counter_ns() - start_ns) / steps
     return Extra(taken[:, 1] - taken[:, 0], taken[:, 2] - taken[:, 0])
 
 
 def recorders(traced: bool, losses: bool) -> tuple[Recorder, Recorder]:
-    """Return a recorder that observes each step, and one that observes none."""
+    """Return a recorder that observes every step, and one that observes none."""
     every = Tracer(1 << 62, takes_losses=losses) if traced else Recorder(takes_losses=losses)
     return every, Recorder(never, takes_losses=losses)
 
 
-def under(recorder: Recorder | None) -> Mode:
-    """Return the mode of a step that a recorder observes."""
+def mode_with(recorder: Recorder | None) -> Mode:
+    """Return the mode of a step with this recorder attached."""
     return PLAIN if recorder is None else Mode(observer=recorder, timer=recorder)
 
 
-class Part(nn.Module):
-    """An op of a step that is run again: a layer, so that the step takes the same ways through the engine."""
+class OpModule(nn.Module):
+    """One op of a repeated step, as a module: the step then runs the same engine code as the original."""
 
     def __init__(self, call: Callable[..., Tensor], inputs: list[tuple[int, Any]], settings: dict[str, Any]) -> None:
         self.call = call
-        self.inputs = inputs  # the number of the op that gives it, or -1 and what it is
+        self.inputs = inputs  # (index of the op that computed it, None), or (-1, value)
         self.settings = settings
 
     def forward(self, made: list[Any]) -> Any:
-        """Add the op's result to those of the ops before."""
+        """Append the op's result to the results of the earlier ops."""
         made.append(self.call(*[made[k] if k >= 0 else x for k, x in self.inputs], **self.settings))
         return made
 
 
-class Again:
-    """A step that is run again, op by op, on copies of its arrays.
+class RepeatedStep:
+    """An eager step repeated op by op, on copies of its arrays.
 
     Parameters
     ----------
     path : list of (position, inputs, links)
-        Its ops, in order; the last one gives the loss.
+        Ops of the step, in order. The last one computes the loss.
     """
 
     def __init__(self, path: Sequence[tuple[Position, tuple[Any, ...], tuple[Any, ...]]]) -> None:
-        calls = {position.site.op: position.site.op._call() for position, *_ in path}
+        calls = {position.stats.op: position.stats.op._call() for position, *_ in path}
         places = {position: k for k, (position, *_) in enumerate(path)}
         copies: dict[int, Any] = {}
         parts = []
         for position, arrays, links in path:
-            linked = {p.index: found for p, found in zip(position.site.spec.partials, links, strict=False)}
+            linked = {p.index: found for p, found in zip(position.stats.spec.partials, links, strict=False)}
             inputs: list[tuple[int, Any]] = []
             for k, x in enumerate(arrays):
                 if type(x) is Position:
@@ -196,14 +195,14 @@ class Again:
                 inputs.append((-1, copies[id(x)]))
             if not inputs:
                 raise LookupError("an op whose inputs were not kept")
-            parts.append(Part(calls[position.site.op], inputs, copy.deepcopy(position.settings)))
+            parts.append(OpModule(calls[position.stats.op], inputs, copy.deepcopy(position.settings)))
         self.model, self.loss = nn.Sequential(*parts[:-1]), parts[-1]
         parameters = [p for part in parts for _, p in part.inputs if isinstance(p, nn.Parameter)]
         self.optimizer = SGD(list(dict.fromkeys(parameters)), lr=1e-30, momentum=0.9)
 
     def __call__(self, recorder: Recorder | None) -> None:
-        """Run it."""
-        token = MODE.set(under(recorder))
+        """Run the step, optimizer update included."""
+        token = MODE.set(mode_with(recorder))
         try:
             self.optimizer.zero_grad()
             y = self.loss(self.model([]))[-1]
@@ -214,7 +213,7 @@ class Again:
 
 
 def copied(x: Any, trained: bool) -> Any:
-    """Return a copy of an op's input; a Parameter if it was trained."""
+    """Return a copy of an op's input; a Parameter if the input was trained."""
     if x is UNKNOWN:
         raise LookupError("an array that was not kept")
     if not isinstance(x, np.ndarray):
@@ -224,19 +223,19 @@ def copied(x: Any, trained: bool) -> Any:
     return constant(x.copy()) if x.dtype.kind == "f" else x.copy()
 
 
-def run_again(recorder: Recorder, traced: bool) -> tuple[Extra, int] | None:
-    """Run the last step that was run eagerly again, and return what it costs to profile it, and how many nodes."""
+def measure_eager(recorder: Recorder, traced: bool) -> tuple[Extra, int] | None:
+    """Repeat the last eager step; return the overhead and the number of nodes."""
     path = recorder.example
     if not path:
         return None
     every, none = recorders(traced, recorder.losses is not None)
-    step = Again(path)
-    found = alternate(lambda: step(None), lambda: step(every), lambda: step(none))
+    step = RepeatedStep(path)
+    found = time_in_turns(lambda: step(None), lambda: step(every), lambda: step(none))
     return None if found is None else (found, len(path))
 
 
-def replay_again(recorder: Recorder, traced: bool) -> Extra | None:
-    """Replay the step that was replayed last, restore what it has changed, and return what it costs to profile it."""
+def measure_replayed(recorder: Recorder, traced: bool) -> Extra | None:
+    """Repeat the last replayed step, undo its changes, and return the overhead."""
     timed = recorder.followed
     if timed is None:
         return None
@@ -246,8 +245,8 @@ def replay_again(recorder: Recorder, traced: bool) -> Extra | None:
     replay.countdown = repeat(None, 1 << 30)  # no comparison with eager steps
     runs = (
         (program(replay, None, False, None), PLAIN),
-        (program(replay, every, True, InstrumentedPlan(replay.plan, every, timed.sequence)), under(every)),
-        (program(replay, none, False, None), under(none)),
+        (program(replay, every, True, InstrumentedPlan(replay.plan, every, timed.sequence)), mode_with(every)),
+        (program(replay, none, False, None), mode_with(none)),
     )
 
     def step(run: Callable[..., Any], its: Mode) -> None:
@@ -259,14 +258,14 @@ def replay_again(recorder: Recorder, traced: bool) -> Extra | None:
             MODE.reset(token)
 
     try:
-        return alternate(*(lambda run=run, its=its: step(run, its) for run, its in runs))
+        return time_in_turns(*(lambda run=run, its=its: step(run, its) for run, its in runs))
     finally:
         replay.countdown = countdown
         before.restore()
 
 
-def relus() -> tuple[Extra, int]:
-    """Return what it costs to profile a step of 16 small ops, and its number of nodes."""
+def measure_relus() -> tuple[Extra, int]:
+    """Return the overhead of a step with 16 small ops, and its number of nodes."""
     x = Tensor(np.ones((8, 8)), requires_grad=True)
     every, none = recorders(False, False)
 
@@ -280,5 +279,5 @@ def relus() -> tuple[Extra, int]:
                 recorder.on_update(step, perf_counter_ns())
         x.grad = None
 
-    found = alternate(lambda: step(None), lambda: step(every), lambda: step(none))
+    found = time_in_turns(lambda: step(None), lambda: step(every), lambda: step(none))
     return found or Extra(np.zeros(1), np.zeros(1)), 17

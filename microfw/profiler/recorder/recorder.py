@@ -1,8 +1,7 @@
-"""The recorder: observes a training run from inside the engine and adds it up.
+"""Recorder: observes a training run from inside the engine and adds up counts and times.
 
-An op that runs again on the same shapes is the same *site*: its cost is worked out once, by its cost rule on the
-shapes that ran, and then only counted. So an observed op costs two readings of the clock and a few comparisons, and
-memory does not grow with the number of steps.
+An op of one layer on the same shapes has one `OpStats`. Its cost rule runs once; later calls are only counted. An
+observed op costs two clock readings and a few comparisons, and memory does not grow with the number of steps.
 """
 
 from __future__ import annotations
@@ -21,23 +20,23 @@ from microfw.profiler.recorder.log import Log
 from microfw.profiler.recorder.naming import LayerNames
 from microfw.profiler.recorder.sampling import MAX_MARKS, SampledTimer, Schedule, every_nth
 from microfw.profiler.recorder.sequence import Position, Sequence, Sequences
-from microfw.profiler.recorder.stats import Pattern, Site, needs, settings
+from microfw.profiler.recorder.stats import GraphStats, OpStats, needs, settings
 
-MOST_PATTERNS = 64
-"""How many patterns are kept apart, so that memory does not grow where every step is another."""
+MAX_GRAPHS = 64
+"""Maximum number of graphs counted separately, so that memory does not grow if every step has another graph."""
 
 
 class Recorder(SampledTimer, Observer):
-    """Observer of ops and timer of phases. Its methods run in every step, and are written for speed.
+    """Observer of ops and timer of phases. Its methods run in every step and are written for speed.
 
     Parameters
     ----------
     schedule : callable, optional
-        Which steps are observed; all of them if not given. The others are counted, and only their evaluations timed.
+        Which steps are observed; default all. Of other steps only the number and evaluation times are recorded.
     takes_losses : bool
-        Note the loss of each step. A Trainer knows it anyway.
+        Record the loss of each step. Not needed with a Trainer, which reports losses itself.
     model : Module, optional
-        The model whose paths name the layers.
+        Model whose paths name the layers.
     """
 
     def __init__(
@@ -45,13 +44,13 @@ class Recorder(SampledTimer, Observer):
     ) -> None:
         super().__init__(schedule or every_nth(1), takes_losses)
         self.names = LayerNames(model)
-        self.sites: dict[tuple[Any, ...], Site] = {}
+        self.op_stats: dict[tuple[Any, ...], OpStats] = {}
         self.sequences = Sequences()
         self.root = self.position = self.sequences.root
-        self.patterns: list[Pattern] = []
-        self.recomputed: dict[Site, Position] = {}
-        self.last: tuple[Position, Pattern] | None = None  # where the last backward pass began, and of which loss
-        self.example: list[tuple[Position, tuple[Any, ...], tuple[Any, ...]]] = []  # to run a step again
+        self.graphs: list[GraphStats] = []
+        self.recomputed: dict[OpStats, Position] = {}
+        self.last: tuple[Position, GraphStats] | None = None  # at the last backward pass
+        self.example: list[tuple[Position, tuple[Any, ...], tuple[Any, ...]]] = []  # ops of one step, for `overhead`
         self.timed: dict[int, Any] = {}
         self.followed: Any = None
         self.start_epoch()
@@ -59,39 +58,39 @@ class Recorder(SampledTimer, Observer):
     # Epochs
 
     def start_epoch(self) -> None:
-        """Begin a new log. What came between two epochs is part of neither."""
+        """Start a new log. Time between two epochs belongs to neither."""
         self.running = True
         super().start_epoch()
         for timed in self.timed.values():
             timed.timestamps.clear()
-        for pattern in self.patterns:
-            pattern.count = 0
-        for site in self.sites.values():
-            site.forward_ns = site.backward_ns = site.rules = site.again = 0
+        for graph in self.graphs:
+            graph.count = 0
+        for stats in self.op_stats.values():
+            stats.forward_ns = stats.backward_ns = stats.vjp_calls = stats.recomputations = 0
         self.position = self.root
 
     def detach(self) -> None:
-        """Note nothing from here on, and release the modules of the steps, which may be gone from the program."""
+        """Stop recording, and release the modules of the steps: the program may no longer use them."""
         super().detach()
         if self.last is not None:
             self.example = [(position, position.inputs, position.links) for position in self.last[0].path()][::-1]
         self._forget_objects()
 
     def _forget_objects(self) -> None:
-        for site in self.sites.values():
-            site.scope = site.module = None
+        for stats in self.op_stats.values():
+            stats.scope = stats.module = None
         self.sequences.forget_objects()
 
     def end_epoch(self, number: int) -> Log:
-        """Return the log of the epoch; `start_epoch` is to begin the next."""
+        """Return the log of the epoch. Call `start_epoch` before the next."""
         log = super().end_epoch(number)
         log.marks = [(timed, timed.pop_timestamps()) for timed in self.timed.values() if timed.timestamps]
         self.running = False
-        log.counts = [(pattern, pattern.count) for pattern in self.patterns if pattern.count]
-        log.spent = [
-            (site, site.forward_ns, site.backward_ns, site.rules, site.again)
-            for site in self.sites.values()
-            if site.forward_ns or site.rules or site.again
+        log.counts = [(graph, graph.count) for graph in self.graphs if graph.count]
+        log.op_times = [
+            (stats, stats.forward_ns, stats.backward_ns, stats.vjp_calls, stats.recomputations)
+            for stats in self.op_stats.values()
+            if stats.forward_ns or stats.vjp_calls or stats.recomputations
         ]
         return log
 
@@ -104,20 +103,20 @@ class Recorder(SampledTimer, Observer):
         inputs: tuple[Any, ...],
         params: dict[str, Any],
         output: Any,
-        began: int,
+        start_ns: int,
     ) -> None:
-        """Add an op's time to its site."""
-        ended = perf_counter_ns()
+        """Add an op's time to its stats."""
+        end_ns = perf_counter_ns()
         if node is None or self.marks[-1] != FORWARD:
-            part = self._in_forward(op, node, inputs, params, output, began, ended)
+            part = self._in_forward(op, node, inputs, params, output, start_ns, end_ns)
             if not part:
                 return
-        self.forward_ended = ended
+        self.forward_end_ns = end_ns
         if node is None:
-            self._add_constant(op, inputs, params, output, ended - began)
+            self._add_constant(op, inputs, params, output, end_ns - start_ns)
             return
         scope = node.scope
-        position: Any = self.position.next  # most likely the same op as in the step before
+        position: Any = self.position.next  # usually the same op as in the last step
         try:
             same = (
                 position.spec is node.spec
@@ -125,23 +124,23 @@ class Recorder(SampledTimer, Observer):
                 and position.shape == node.shape
                 and position.params == params
             )
-            # without strict=False, which takes 50 ns
+            # no strict=False: the keyword takes 50 ns
             if node.parents != position.links:  # one comparison where all parents are leaves
                 for parent, found in zip(node.parents, position.links):  # type: ignore[arg-type]  # noqa: B905
                     if parent is not found and parent._metadata is not found:  # type: ignore[union-attr]
                         same = False
             for k in position.constants:
                 same = same and position.shapes[k] == getattr(inputs[k], "shape", ())
-        except (AttributeError, ValueError):  # a node that was not observed; an array among the params
+        except (AttributeError, ValueError):  # an unobserved node, or an array among the params
             same = False
         if not same:
             known = len(self.sequences.all)
-            site = self.site(op, node, inputs, params)
-            position = self.sequences.move(self.position, site, node, inputs, params)
+            stats = self.stats_of(op, node, inputs, params)
+            position = self.sequences.move(self.position, stats, node, inputs, params)
             if len(self.sequences.all) > known:
-                self.set_up_ns += perf_counter_ns() - ended
+                self.set_up_ns += perf_counter_ns() - end_ns
         self.position = node._metadata = position
-        position.site.forward_ns += ended - began
+        position.stats.forward_ns += end_ns - start_ns
 
     def _in_forward(
         self,
@@ -150,80 +149,80 @@ class Recorder(SampledTimer, Observer):
         inputs: tuple[Any, ...],
         params: dict[str, Any],
         output: Any,
-        began: int,
-        ended: int,
+        start_ns: int,
+        end_ns: int,
     ) -> bool:
-        """Begin the forward pass if an op does, and return True if it is part of one."""
+        """Start the forward pass if this op is its first; return True if the op is part of a forward pass."""
         phase: int = self.marks[-1]
         if phase in BEFORE_FORWARD:
             if node is not None or (phase == IDLE and MODE.get().recording):
-                self.marks += (began, FORWARD)
+                self.marks += (start_ns, FORWARD)
                 return True
             if phase == IDLE:
-                self.marks += (began, EVALUATION, ended, IDLE)
+                self.marks += (start_ns, EVALUATION, end_ns, IDLE)
         elif phase == BACKWARD and MODE.get().recomputing:
             if node is None:
-                self._add_constant(op, inputs, params, output, ended - began, again=True)
+                self._add_constant(op, inputs, params, output, end_ns - start_ns, recomputed=True)
                 return False
             leaves = tuple([isinstance(parent, Leaf) for parent in node.parents or ()])
-            site = self.site(op, node, inputs, params, leaves)
-            site.backward_ns += ended - began
-            site.again += 1
-            if site not in self.recomputed:
-                self.recomputed[site] = Position(site)
-            node._metadata = self.recomputed[site]
+            stats = self.stats_of(op, node, inputs, params, leaves)
+            stats.backward_ns += end_ns - start_ns
+            stats.recomputations += 1
+            if stats not in self.recomputed:
+                self.recomputed[stats] = Position(stats)
+            node._metadata = self.recomputed[stats]
         return phase == FORWARD
 
     batches = True
 
-    def backward(self, node: Node, gradient: Any, shares: Any, began: int) -> None:
-        """Add a rule's time to its node's site."""
-        self.walked([node, began, perf_counter_ns()])
+    def backward(self, node: Node, gradient: Any, shares: Any, start_ns: int) -> None:
+        """Add a rule's time to its node's stats."""
+        self.walked([node, start_ns, perf_counter_ns()])
 
     def walked(self, times: list[Any]) -> None:
-        """Add the times of rules to the sites of their nodes. Derivative functions are part of no backward pass."""
+        """Add the times of rules to the stats of their nodes. Outside of a backward pass, as in `grad`, do nothing."""
         if self.marks[-1] != BACKWARD:
             return
         each = iter(times)
-        for node, began, ended in zip(each, each, each, strict=True):
+        for node, start_ns, end_ns in zip(each, each, each, strict=True):
             try:
-                site = node._metadata.site
-            except AttributeError:  # recorded before the profiler was attached, or by a hook
+                stats = node._metadata.stats
+            except AttributeError:  # recorded before the profiler was attached, or in a hook
                 continue
-            site.backward_ns += ended - began
-            site.rules += 1
+            stats.backward_ns += end_ns - start_ns
+            stats.vjp_calls += 1
 
-    def site(
+    def stats_of(
         self,
         op: Any,
         node: Node,
         inputs: tuple[Any, ...],
         params: dict[str, Any],
         leaves: tuple[bool, ...] = (),
-    ) -> Site:
-        """Return the site of an op that has recorded a node; in a checkpoint, by which parents are leaves, too."""
-        path = self.names.name(node.scope, (site.scope for site in self.step_sites))
+    ) -> OpStats:
+        """Return the stats of an op with a node. ``leaves``: which parents are leaves, if inside a checkpoint."""
+        path = self.names.name(node.scope, (stats.scope for stats in self.step_stats))
         shapes = [getattr(a, "shape", ()) for a in inputs]
         distinct = settings(op, node.shape, shapes, params)
         key = (node.spec, path, node.shape, tuple(shapes), needs(node), distinct, leaves)
-        site = self.sites.get(key)
-        if site is None:
-            site = self.sites[key] = Site(op, node, path, node.shape, shapes, params, leaves)
-        site.scope, site.module = node.scope, None if node.scope is None else node.scope[0]
-        return site
+        stats = self.op_stats.get(key)
+        if stats is None:
+            stats = self.op_stats[key] = OpStats(op, node, path, node.shape, shapes, params, leaves)
+        stats.scope, stats.module = node.scope, None if node.scope is None else node.scope[0]
+        return stats
 
     def constant(
         self, op: Any, inputs: tuple[Any, ...], params: dict[str, Any], output: Any, scope: Scope | None
-    ) -> Site:
-        """Return the site of an op that has run without a node."""
+    ) -> OpStats:
+        """Return the stats of an op without a node."""
         shape = output.shape
-        path = self.names.name(scope, (site.scope for site in self.step_sites))
+        path = self.names.name(scope, (stats.scope for stats in self.step_stats))
         shapes = [getattr(a, "shape", ()) for a in inputs]
         key = (op, path, shape, tuple(shapes), settings(op, shape, shapes, params))
-        site = self.sites.get(key)
-        if site is None:
-            site = self.sites[key] = Site(op, None, path, shape, shapes, params)
-        return site
+        stats = self.op_stats.get(key)
+        if stats is None:
+            stats = self.op_stats[key] = OpStats(op, None, path, shape, shapes, params)
+        return stats
 
     def _add_constant(
         self,
@@ -232,82 +231,82 @@ class Recorder(SampledTimer, Observer):
         params: dict[str, Any],
         output: Any,
         ns: int,
-        again: bool = False,
+        recomputed: bool = False,
     ) -> None:
-        """Count an op of a training step that recorded no node, since nothing in it is trained: frozen layers."""
+        """Count an op of a training step without a node, as in frozen layers."""
         if not MODE.get().recording:
             return  # evaluation
         scope = THREAD_SCOPE.scope
-        site = self.constant(op, inputs, params, output, scope)
-        if again:
-            site.backward_ns += ns
-            site.again += 1
+        stats = self.constant(op, inputs, params, output, scope)
+        if recomputed:
+            stats.backward_ns += ns
+            stats.recomputations += 1
             return
-        site.forward_ns += ns
-        site.rules += 1
+        stats.forward_ns += ns
+        stats.vjp_calls += 1
 
     @property
-    def step_sites(self) -> Iterator[Site]:
-        """The sites of the ops so far in this step, the last one first."""
-        return (position.site for position in self.position.path())
+    def step_stats(self) -> Iterator[OpStats]:
+        """Stats of the ops so far in this step, the latest first."""
+        return (position.stats for position in self.position.path())
 
-    # Patterns
+    # Graphs
 
     def before_backward(self, loss: Any, retain: bool = False) -> None:
-        """Count the pattern of a loss; a new one is worked out now, while the graph is there."""
+        """Count the graph of a loss. The `GraphStats` of a new graph are computed now, before the graph is freed."""
         node, here = loss._node, self.position
         position = getattr(node, "_metadata", None)
-        pattern = here.unknown if position is None else position.pattern
-        if pattern is None or not pattern.listed:
-            began = perf_counter_ns()
-            pattern = self._add_pattern(node)
-            self.set_up_ns += perf_counter_ns() - began
+        graph = here.unknown if position is None else position.graph
+        if graph is None or not graph.listed:
+            start_ns = perf_counter_ns()
+            graph = self._add_graph(node)
+            self.set_up_ns += perf_counter_ns() - start_ns
             if position is None:
-                here.unknown = pattern
+                here.unknown = graph
             else:
-                position.pattern = pattern
-        pattern.count += 1
+                position.graph = graph
+        graph.count += 1
         if retain:
             for each in reachable(node):
                 if each.metadata is not None:
                     each._metadata = each._metadata.retained()
-        self.last = here, pattern
-        self.nodes_walked += pattern.nodes
-        if self.nodes_walked >= here.depth:  # else there are nodes that another backward pass will walk
+        self.last = here, graph
+        self.nodes_walked += graph.nodes
+        if self.nodes_walked >= here.depth:  # else another backward pass will visit the remaining nodes
             self.position, self.nodes_walked = self.root, 0
 
-    def _add_pattern(self, loss: Node | Leaf | None) -> Pattern:
-        if len(self.patterns) >= MOST_PATTERNS:
-            for old in self.patterns:
-                self.log.add_pattern(old, old.count)
+    def _add_graph(self, loss: Node | Leaf | None) -> GraphStats:
+        if len(self.graphs) >= MAX_GRAPHS:
+            for old in self.graphs:
+                self.log.add_graph(old, old.count)
                 old.count, old.listed = 0, False
-            self.patterns.clear()
+            self.graphs.clear()
             self._forget_objects()
             self.sequences.grow_new_tree()
             self.root = self.sequences.root
-            self.followed = None  # its pattern may be an old one
-        pattern = Pattern(loss)
-        self.patterns.append(pattern)
-        return pattern
+            self.followed = None  # its graph may have been removed
+        graph = GraphStats(loss)
+        self.graphs.append(graph)
+        return graph
 
-    # Steps that are replayed
+    # Replayed steps
 
     supports_replay = True
 
     def last_sequence(self) -> Sequence | None:
-        """Return the sequence of the step that has just run."""
+        """Return the op sequence of the step that has just run."""
         if self.last is None:
             return None
-        position, pattern = self.last
-        return Sequence([above.site for above in position.path()][::-1], pattern)
+        position, graph = self.last
+        return Sequence([above.stats for above in position.path()][::-1], graph)
 
     def on_replayed_ops(self, timed: Any) -> None:
-        """Count a step's pattern; the readings of its clock are added up later."""
+        """Count the graph of a replayed step. Its timestamps are added up later."""
         if timed is not self.followed:  # the first in a row
-            if timed.pattern not in self.patterns:
-                self.patterns.append(timed.pattern)
-                timed.pattern.listed = True
+            if timed.graph not in self.graphs:
+                self.graphs.append(timed.graph)
+                timed.graph.listed = True
             self.followed = self.timed[id(timed)] = timed
-        timed.pattern.count += 1
+        timed.graph.count += 1
         if len(timed.timestamps) > MAX_MARKS:
             timed.flush()

@@ -1,7 +1,6 @@
-"""Sampling: which steps are observed, and in which phase of which step training is.
+"""Sampling: decides which steps are observed, and records when each phase of training begins.
 
-A schedule is a function of a step's number alone. The timer counts the steps, and is enabled or not from the end of
-one step to the end of the next.
+A schedule is a pure function of the step number. The timer counts steps; ``enabled`` changes only at the end of a step.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from microfw.autograd.phases import (
 from microfw.profiler.recorder.log import Log
 
 Schedule = Callable[[int], bool]
-"""Return True if the step with a number is observed. Steps are numbered from 0 on."""
+"""``schedule(step)`` returns True if that step is observed. Steps are numbered from 0."""
 
 MAX_MARKS = 1 << 12
-"""How many times, phases and losses are kept before they are added up."""
+"""Maximum number of buffered times, phases and losses; `flush` then adds them up."""
 
 
 def every_nth(n: int) -> Schedule:
-    """Return the schedule that observes one step in n, beginning with the first.
+    """Return the schedule that observes every n-th step, from the first.
 
     Examples
     --------
@@ -44,27 +43,30 @@ def every_nth(n: int) -> Schedule:
 
 
 class SampledTimer(StepTimer):
-    """Notes when each phase begins, and counts the steps.
+    """Records when each phase begins, and counts steps.
 
     Parameters
     ----------
     schedule : callable
         Which steps are observed.
     takes_losses : bool
-        Whether to note the loss of each step.
+        Whether to record the loss of each step.
 
     Attributes
     ----------
     enabled : bool
-        Whether the step is observed: ``schedule(step)``.
+        Whether the current step is observed: ``schedule(step)``.
     step : int
-        Number of the step.
+        Number of the current step.
     marks : list of int
-        When a phase began, in nanoseconds of ``perf_counter_ns``, and which, one after the other in one flat list.
-        Each phase ends where the next one begins, so that the phases of an epoch add up to the epoch.
-    root, position, nodes_walked : object, object, int
-        The `Position` where a step begins; of the op that ran last in the step; and how many nodes of the ops so far
-        backward passes have walked.
+        ``[start_ns, phase, start_ns, phase, …]``, nanoseconds of ``perf_counter_ns``. Each phase ends where the next
+        one begins, so the phases of an epoch add up to the epoch.
+    root : Position
+        Where steps begin.
+    position : Position
+        Last op of the current step.
+    nodes_walked : int
+        Nodes of the current step that backward passes have visited.
     """
 
     def __init__(self, schedule: Schedule, takes_losses: bool = True) -> None:
@@ -73,13 +75,13 @@ class SampledTimer(StepTimer):
         self.enabled = schedule(0)
         self.marks: Any = []
         self.losses: Any = [] if takes_losses else None
-        self.backward_ran = self.step_observed = False  # in this step; the step before
-        self.optimizer: Any = None  # the first one that updated parameters in the last step
+        self.backward_ran = self.step_observed = False  # in this step; of the last step
+        self.optimizer: Any = None  # the first that updated parameters in the last step
         self.root: Any = None
         self.position: Any = None
         self.nodes_walked = 0
-        self.forward_ended = 0  # of the last op in a forward pass
-        self.set_up_ns = self.between_ns = 0  # what profiling took before steps could be timed, and between epochs
+        self.forward_end_ns = 0  # of the last op in a forward pass
+        self.set_up_ns = self.between_ns = 0  # profiler time before steps could be timed, and between epochs
         self.log = Log()
 
     def start_epoch(self) -> None:
@@ -95,15 +97,15 @@ class SampledTimer(StepTimer):
         log = self.log
         self._cut_forward()
         self.marks += (perf_counter_ns(), self._between)
-        self._hand_over()  # the phases are added up when the log is read: 0.3 ms that no epoch needs to take
+        self._flush_to_log()  # the log adds the phases up when it is read: saves 0.3 ms an epoch
         log.number, log.steps, log.observed = number, self.step - self.first_step, self.observed - self.first_observed
         log.replays = self.replays
-        self.log = Log()  # for what comes between epochs
+        self.log = Log()  # for events between epochs
         return log
 
     @property
     def steps(self) -> int:
-        """How many steps the epoch has had."""
+        """Number of steps of the epoch so far."""
         return self.step - self.first_step
 
     @property
@@ -111,7 +113,7 @@ class SampledTimer(StepTimer):
         return IDLE if self.enabled else UNOBSERVED
 
     def switch(self, phase: int) -> int:
-        """Begin a phase, and return the one that ends. Of a step that is not observed, only evaluations are noted."""
+        """Begin a phase; return the one that ends. In unobserved steps, only evaluations are recorded."""
         before: int = self.marks[-1]
         if self.enabled or before == EVALUATION:
             if phase in (IDLE, UNOBSERVED):
@@ -122,7 +124,7 @@ class SampledTimer(StepTimer):
         return before
 
     def on_module_start(self, recording: bool) -> int | None:
-        """Begin the forward pass, or an evaluation, unless another phase goes on."""
+        """Begin the forward pass or an evaluation, unless another phase is active."""
         before: int = self.marks[-1]
         if recording:
             if before in BEFORE_FORWARD:
@@ -148,17 +150,17 @@ class SampledTimer(StepTimer):
         return before
 
     def on_backward_end(self, before: int) -> None:
-        """End the backward pass, unless it ran within another one."""
+        """End the backward pass, unless it is nested in another one."""
         self.marks += (perf_counter_ns(), BACKWARD if before == BACKWARD else OTHER)
 
-    def on_update(self, optimizer: Any, began: int) -> None:
+    def on_update(self, optimizer: Any, start_ns: int) -> None:
         """End the step, unless another optimizer has updated parameters since the last backward pass."""
         marks = self.marks
         if not self.backward_ran and optimizer is not self.optimizer and self.step:
             between = marks[-1] in (IDLE, UNOBSERVED)
-            if self.step_observed:  # what came since its first update was no data
+            if self.step_observed:  # time since the first update of this step is not data time
                 marks[-1] = OTHER if between else marks[-1]
-                marks += (began, UPDATE, perf_counter_ns(), self._between)
+                marks += (start_ns, UPDATE, perf_counter_ns(), self._between)
             elif self.enabled:
                 marks[-1] = UNOBSERVED if between else marks[-1]
                 marks += (perf_counter_ns(), IDLE)
@@ -167,30 +169,32 @@ class SampledTimer(StepTimer):
         if self.enabled:
             if marks[-1] == FORWARD:
                 self._cut_forward()
-            marks += (max(began, marks[-2]), UPDATE)
+            marks += (max(start_ns, marks[-2]), UPDATE)
         self._end_step(0)
 
-    def on_update_error(self, began: int) -> None:
-        """End an update, but no step."""
+    def on_update_error(self, start_ns: int) -> None:
+        """End the update, but not the step."""
         if self.enabled:
-            self.marks += (max(began, self.marks[-2]), UPDATE, perf_counter_ns(), OTHER)
+            self.marks += (max(start_ns, self.marks[-2]), UPDATE, perf_counter_ns(), OTHER)
 
-    def on_replay(self, began: int, middle: int, ended: int) -> None:
-        """Note the passes of a replayed step."""
+    def on_replay(self, start_ns: int, backward_start_ns: int, end_ns: int) -> None:
+        """Record the passes of a replayed step."""
         self.backward_ran = True
         if self.enabled:
-            self.marks += (began, FORWARD, middle, BACKWARD, ended, OTHER)
+            self.marks += (start_ns, FORWARD, backward_start_ns, BACKWARD, end_ns, OTHER)
 
     def on_replay_end(self) -> None:
         """Count a replayed step."""
         self.replays += 1
 
     def on_set_up(self, ns: int) -> None:
-        """Add to the time that profiling took before replayed steps could be timed."""
+        """Add to the profiler's own time before replayed steps could be timed."""
         self.set_up_ns += ns
 
-    def on_replayed_step(self, began: int, middle: int, ended: int, updating: int, updated: int) -> None:
-        """Note a replayed step with its update: what `on_replay` and `_end_step` do, in one call."""
+    def on_replayed_step(
+        self, start_ns: int, backward_start_ns: int, end_ns: int, update_start_ns: int, update_end_ns: int
+    ) -> None:
+        """Record a replayed step with its update: `on_replay` and `_end_step` in one call."""
         self.replays += 1
         observed = self.step_observed = self.enabled
         self.backward_ran = False
@@ -199,14 +203,17 @@ class SampledTimer(StepTimer):
         if observed:
             self.observed += 1
             after = IDLE if enabled else UNOBSERVED
-            self.marks += (began, FORWARD, middle, BACKWARD, ended, OTHER, updating, UPDATE, updated, after)
+            self.marks += (
+                start_ns, FORWARD, backward_start_ns, BACKWARD, end_ns, OTHER, update_start_ns, UPDATE,
+                update_end_ns, after,
+            )  # fmt: skip
         elif enabled:
             self.marks += (perf_counter_ns(), IDLE)
         if not step & 63:
             self._flush_if_full()
 
     def _end_step(self, now: int) -> None:
-        """Count the step, and look up in the schedule whether the next one is observed."""
+        """Count the step, and ask the schedule whether the next step is observed."""
         observed = self.step_observed = self.enabled
         self.backward_ran = False
         self.position, self.nodes_walked = self.root, 0
@@ -215,7 +222,7 @@ class SampledTimer(StepTimer):
         self.enabled = enabled = self.schedule(step)
         if observed or enabled:
             self.marks += (now or perf_counter_ns(), IDLE if enabled else UNOBSERVED)
-        if not step & 63:  # the test of both lengths at each step takes 0.2 us
+        if not step & 63:  # testing both lengths at each step takes 0.2 us
             self._flush_if_full()
 
     def _flush_if_full(self) -> None:
@@ -224,20 +231,20 @@ class SampledTimer(StepTimer):
             self.flush()
 
     def _cut_forward(self) -> None:
-        """End a forward pass that no backward pass has followed at its last op."""
+        """If no backward pass followed, end the forward pass at its last op."""
         if self.marks[-1] == FORWARD:
-            self.marks += (max(self.forward_ended, self.marks[-2]), OTHER)
+            self.marks += (max(self.forward_end_ns, self.marks[-2]), OTHER)
 
     def flush(self) -> None:
-        """Add up what was noted."""
-        self._hand_over()
+        """Add up the buffered marks and losses."""
+        self._flush_to_log()
         self.log.add_pending()
 
-    def _hand_over(self) -> None:
-        """Put what was noted into the log."""
+    def _flush_to_log(self) -> None:
+        """Move the buffered marks and losses into the log."""
         losses = self.losses
         marks = self.marks
-        self.log.pending.append(marks)  # not copied, which takes 1 us for 50 steps; an interrupt here loses nothing
+        self.log.pending.append(marks)  # no copy: saves 1 us for 50 steps; an interrupt here loses nothing
         self.marks = marks[-2:]
         if losses:
             values = [array.item() for array in losses if array.size == 1]
@@ -246,7 +253,7 @@ class SampledTimer(StepTimer):
             losses.clear()
 
     def detach(self) -> None:
-        """Note nothing from here on, also in contexts that were copied while this was attached."""
+        """Stop recording, also in contexts that were copied while this timer was attached."""
         self.schedule, self.enabled = never, False
         self.marks, self.losses = deque((0, UNOBSERVED), 2), None if self.losses is None else deque(maxlen=0)
 

@@ -1,4 +1,4 @@
-"""What an observed op costs, worked out once: sites, and the patterns of them that steps go through."""
+"""Costs, computed once: `OpStats` of an op on given shapes, `GraphStats` of the graph of a loss."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from microfw.autograd.graph import Leaf, Node, reachable
 from microfw.autograd.scope import Scope
 from microfw.nn.module import Module
-from microfw.profiler.ratio import lacking
+from microfw.profiler.ratio import products_without_grad
 from microfw.profiler.recorder.memory import SavedMemory
 from microfw.profiler.session import Row
 
@@ -20,7 +20,7 @@ Shapes = list[Shape]
 
 
 def needs(node: Node) -> tuple[bool, ...]:
-    """Tell which of a node's parents a gradient goes to."""
+    """Return, for each parent of a node, whether it gets a gradient."""
     return tuple([parent is not None for parent in node.parents or ()])
 
 
@@ -28,7 +28,7 @@ SIMPLE = int | float | complex | str | bytes | np.generic | np.dtype | type | No
 
 
 def is_plain(value: Any) -> bool:
-    """Return True for a setting that cannot change and is compared by value: numbers, names, tuples and slices of them.
+    """Return True for an immutable setting that is compared by value: a number, a name, a tuple or slice of them.
 
     Examples
     --------
@@ -43,10 +43,10 @@ def is_plain(value: Any) -> bool:
 
 
 def settings(op: Any, shape: Shape, shapes: Shapes, params: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what tells apart two applications of an op to the same shapes, such as a kernel's size.
+    """Return a key that distinguishes two applications of an op to the same shapes, for example by kernel size.
 
-    Numbers, names and nested sequences of them are compared by value. If there is another kind of setting, such as an
-    array, the costs are compared.
+    Numbers, names and nested sequences of them are compared by value. If a setting is of another type, such as an
+    array, the key is the cost.
     """
     try:
         return tuple([v if isinstance(v, SIMPLE) else _setting(v) for v in params.values()])
@@ -55,26 +55,26 @@ def settings(op: Any, shape: Shape, shapes: Shapes, params: dict[str, Any]) -> t
 
 
 def _setting(value: Any) -> Any:
-    """Return a setting as a value that can be hashed.
+    """Return a setting as a hashable value.
 
     Raises
     ------
     TypeError
-        If there is none.
+        If the setting has none.
     """
     if isinstance(value, SIMPLE):
         return value
     if isinstance(value, tuple | list):
         return tuple([_setting(v) for v in value])
     if isinstance(value, np.random.Generator):
-        return None  # says which numbers are drawn, not how many
+        return None  # decides which numbers are drawn, not how many
     if callable(value) and hasattr(value, "__qualname__"):
         return value.__qualname__
     raise TypeError(type(value).__name__)
 
 
 def shapes_of(inputs: tuple[Any, ...]) -> Shapes:
-    """Return the shapes of arrays, spelt out for the usual numbers of them, which is faster than a loop."""
+    """Return the shapes of arrays. Written out for up to 3 arrays: faster than a loop."""
     n = len(inputs)
     if n == 1:
         return [inputs[0].shape]
@@ -85,14 +85,13 @@ def shapes_of(inputs: tuple[Any, ...]) -> Shapes:
     return [a.shape for a in inputs]
 
 
-class Site:
-    """An op of a layer on arrays of some shapes, with what it costs and the time that it took.
+class OpStats:
+    """Cost, calls and times of one op of one layer on given shapes.
 
-    The site of an op that recorded no node, since nothing in it is trained, has no ``form``.
+    ``spec`` is None for an op without a node (nothing in it is trained).
     """
 
     __slots__ = (
-        "again",
         "backward_ns",
         "constants",
         "cost",
@@ -103,12 +102,13 @@ class Site:
         "needs",
         "op",
         "path",
-        "rules",
+        "recomputations",
         "scope",
         "settings",
         "shape",
         "shapes",
         "spec",
+        "vjp_calls",
     )  # fmt: skip
 
     def __init__(
@@ -126,8 +126,8 @@ class Site:
         self.settings = settings(op, shape, shapes, params)
         self.needs = () if node is None else needs(node)
         self.constants = self.needs.count(False)
-        self.forward_ns = self.backward_ns = self.rules = self.again = 0
-        self.factors: tuple[int, ...] = ()  # the inputs whose derivative is a product
+        self.forward_ns = self.backward_ns = self.vjp_calls = self.recomputations = 0
+        self.factors: tuple[int, ...] = ()  # indices of the inputs whose derivative is a product
         self.cost = row = Row(path, op.name, nodes=int(node is not None), edges=self.needs.count(True))
         if op.cost is None:
             row.uncounted = 1
@@ -142,50 +142,50 @@ class Site:
             row.products_backward += product
             if product:
                 self.factors += (partial.index,)
-        row.products_first = lacking(len(self.factors), row.products_forward)
+        row.products_first = products_without_grad(len(self.factors), row.products_forward)
         if leaves and node is not None and uses_weight(node, self.factors, {}):  # in a checkpoint
             row.products_weights = row.products_forward
 
-    def add_to(self, row: Row, forward_ns: int, backward_ns: int, rules: int, again: int) -> None:
-        """Add what was spent here to a row.
+    def add_to(self, row: Row, forward_ns: int, backward_ns: int, vjp_calls: int, recomputations: int) -> None:
+        """Add calls and times to a row.
 
-        ``rules`` counts the derivative rules that ran or, of an op without a node, how often it ran forward; ``again``
-        how often a checkpoint ran it again.
+        ``vjp_calls``: calls of the derivative rule; of an op without a node, forward calls. ``recomputations``: calls
+        in the second run of a checkpoint.
         """
         row.forward_ns += forward_ns
         row.backward_ns += backward_ns
         if self.spec is None:
-            row.uncounted += rules * self.cost.uncounted
+            row.uncounted += vjp_calls * self.cost.uncounted
             for name in ("flops_forward", "products_forward", "products_first"):
-                setattr(row, name, getattr(row, name) + rules * getattr(self.cost, name))
-            row.flops_backward += again * self.cost.flops_forward
-            row.products_backward += again * self.cost.products_forward
+                setattr(row, name, getattr(row, name) + vjp_calls * getattr(self.cost, name))
+            row.flops_backward += recomputations * self.cost.flops_forward
+            row.products_backward += recomputations * self.cost.products_forward
             return
-        row.rules += rules
-        if again:
-            recomputed(row, self, rules, again)
+        row.rules += vjp_calls
+        if recomputations:
+            add_recomputed(row, self, vjp_calls, recomputations)
 
 
-def recomputed(row: Row, site: Site, walked: int, again: int) -> None:
-    """Add the counts of an op in a checkpoint: it ran in forward, again in backward, and was then walked.
+def add_recomputed(row: Row, stats: OpStats, vjp_calls: int, recomputations: int) -> None:
+    """Add the counts of an op in a checkpoint: it ran in forward, again in backward, and then its rule ran.
 
-    In a checkpoint within another one it runs again twice, and is walked once.
+    In a checkpoint inside another one, an op is recomputed twice and its rule runs once.
     """
-    cost = site.cost
+    cost = stats.cost
     for name in (
         "nodes", "edges", "uncounted", "flops_forward", "products_forward", "products_first", "products_weights",
     ):  # fmt: skip
-        setattr(row, name, getattr(row, name) + walked * getattr(cost, name))
-    row.accumulated += walked * site.leaves
-    row.flops_backward += walked * cost.flops_backward + again * cost.flops_forward
-    row.products_backward += walked * cost.products_backward + again * cost.products_forward
+        setattr(row, name, getattr(row, name) + vjp_calls * getattr(cost, name))
+    row.accumulated += vjp_calls * stats.leaves
+    row.flops_backward += vjp_calls * cost.flops_backward + recomputations * cost.flops_forward
+    row.products_backward += vjp_calls * cost.products_backward + recomputations * cost.products_forward
 
 
-class Pattern:
-    """What the nodes that lead to a loss cost together.
+class GraphStats:
+    """Counts of the graph of one loss, by layer and op.
 
-    ``nodes`` is how many of them no backward pass had walked before. ``listed`` is False when the recorder has added
-    up the pattern and counts it no longer.
+    ``nodes``: number of nodes that no earlier backward pass has visited. ``listed``: False once the recorder has added
+    up the graph and no longer counts it.
     """
 
     def __init__(self, loss: Node | Leaf | None) -> None:
@@ -199,16 +199,16 @@ class Pattern:
         memory = SavedMemory(nodes)
         for node in nodes:
             leaves |= {parent: prod(parent.shape) for parent in node.parents or () if isinstance(parent, Leaf)}
-            if node.metadata is None:  # recorded before the profiler came, or a checkpoint
+            if node.metadata is None:  # recorded before the profiler was attached, or a checkpoint
                 continue
-            site = node.metadata.site
-            row = replace(site.cost)
-            if node.metadata.walked:  # and retained: only what backward does comes again
+            stats = node.metadata.stats
+            row = replace(stats.cost)
+            if node.metadata.walked:  # and retained: only the backward part is repeated
                 row = Row(row.layer, row.op, flops_backward=row.flops_backward, products_backward=row.products_backward)
             else:
                 self.nodes += 1
                 row.saved_bytes = memory.count(node)
-                if uses_weight(node, site.factors, weights):
+                if uses_weight(node, stats.factors, weights):
                     row.products_weights = row.products_forward
             row.accumulated = sum(isinstance(parent, Leaf) for parent in node.parents or ())
             self.rows.append(row)
@@ -216,9 +216,9 @@ class Pattern:
         self.parameter_tensors = len(leaves)
         self.saved_bytes = sum(row.saved_bytes for row in self.rows)
 
-    def fold(self, rows: dict[tuple[str, str], Row], count: int) -> None:
-        """Add the counts, times how often the pattern came, to rows by layer and op."""
-        if not self.counts:  # of each row, those that are not 0: the others would take half of the time
+    def add_to(self, rows: dict[tuple[str, str], Row], count: int) -> None:
+        """Add the counts of ``count`` steps with this graph to rows, by layer and op."""
+        if not self.counts:  # only values other than 0: the zeros would take half of the time
             self.counts = [(r, [(k, v) for k, v in vars(r).items() if type(v) is int and v]) for r in self.rows]
         for row, values in self.counts:
             target = vars(rows.setdefault((row.layer, row.op), Row(row.layer, row.op)))
@@ -227,9 +227,9 @@ class Pattern:
 
 
 def uses_weight(node: Node, factors: tuple[int, ...], known: dict[int, set[Leaf]]) -> bool:
-    """Return True if a factor of a product is a trained weight of the layer that it runs in.
+    """Return True if a factor of a product is a trained weight of the layer in which the product runs.
 
-    The weight may be transposed, cut or joined with others first. ``known`` keeps the weights of each module.
+    The weight may be transposed, sliced or concatenated first. ``known`` caches the weights of each module.
     """
     if node.scope is None or not factors:
         return False
@@ -244,13 +244,13 @@ def uses_weight(node: Node, factors: tuple[int, ...], known: dict[int, set[Leaf]
         if isinstance(parent, Leaf):
             if parent in own:
                 return True
-        elif isinstance(parent, Node) and parent.metadata is not None and not parent.metadata.site.cost.flops_forward:
+        elif isinstance(parent, Node) and parent.metadata is not None and not parent.metadata.stats.cost.flops_forward:
             stack += [p for p in parent.parents or () if p is not None]
     return False
 
 
 def weights_of(module: Module) -> set[Leaf]:
-    """Return the leaves of a module's trained parameters of two or more axes, those of the modules in it apart."""
+    """Return the leaves of a module's own trained parameters with two or more axes, without those of submodules."""
     inner = {id(part) for _, child in module.named_modules() if child is not module for part in child.parameters()}
     own = [p for p in module.parameters() if id(p) not in inner]
     return {p._leaf for p in own if p._leaf is not None and p.requires_grad and p.ndim > 1}

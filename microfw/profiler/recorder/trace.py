@@ -1,4 +1,4 @@
-"""The tracer: a recorder that also keeps the first steps event by event."""
+"""Tracer: a recorder that also keeps each event of the first steps."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from microfw.autograd.phases import BACKWARD, FORWARD, OTHER, UPDATE
 from microfw.nn.module import Module
 from microfw.profiler.recorder.recorder import Recorder
 from microfw.profiler.recorder.sampling import Schedule
-from microfw.profiler.recorder.stats import Site
+from microfw.profiler.recorder.stats import OpStats
 from microfw.profiler.session import PHASES, Trace
 
-MOST_EVENTS = 200_000
-"""Where a trace ends even if more steps were asked for: some 20 MB in memory, 8 MB in a file."""
+MAX_EVENTS = 200_000
+"""Maximum number of events in a trace: about 20 MB in memory, 8 MB in a file."""
 
 
 class Tracer(Recorder):
@@ -22,93 +22,97 @@ class Tracer(Recorder):
 
     Parameters
     ----------
-    wanted : int
-        For how many steps.
+    max_steps : int
+        Number of steps to trace.
     """
 
     def __init__(
         self,
-        wanted: int,
+        max_steps: int,
         schedule: Schedule | None = None,
         takes_losses: bool = True,
         model: Module | None = None,
     ) -> None:
-        self.wanted = wanted
+        self.max_steps = max_steps
         self.traced = 0
         self.tracing = True
-        self.events: list[tuple[int, Site, int, int]] = []
-        self.spans: list[tuple[int, int, int]] = []  # phase, began, ended
+        self.events: list[tuple[int, OpStats, int, int]] = []
+        self.spans: list[tuple[int, int, int]] = []  # phase, start_ns, end_ns
         super().__init__(schedule, takes_losses, model)
 
     def forward(
-        self, op: Any, node: Any, inputs: tuple[Any, ...], params: dict[str, Any], output: Any, began: int
+        self, op: Any, node: Any, inputs: tuple[Any, ...], params: dict[str, Any], output: Any, start_ns: int
     ) -> None:
-        """Add an op's time to its site, and keep it."""
-        ended = perf_counter_ns()
-        super().forward(op, node, inputs, params, output, began)
+        """Add an op's time to its stats, and keep the event."""
+        end_ns = perf_counter_ns()
+        super().forward(op, node, inputs, params, output, start_ns)
         if self.tracing and node is not None and node.metadata is not None:
-            self._keep(0, node._metadata.site, began, ended)
+            self._keep(0, node._metadata.stats, start_ns, end_ns)
 
     def walked(self, times: list[Any]) -> None:
-        """Add the times of rules to the sites of their nodes, and keep them."""
+        """Add the times of rules to the stats of their nodes, and keep the events."""
         super().walked(times)
         each = iter(times)
-        for node, began, ended in zip(each, each, each, strict=True):
+        for node, start_ns, end_ns in zip(each, each, each, strict=True):
             if self.tracing and node.metadata is not None:
-                self._keep(1, node._metadata.site, began, ended)
+                self._keep(1, node._metadata.stats, start_ns, end_ns)
 
     def on_replayed_ops(self, timed: Any) -> None:
-        """Count a replayed step, and keep what its clock said of each node."""
+        """Count a replayed step, and keep the event of each node."""
         if self.tracing:
             marks = timed.timestamps[-len(timed.parts) :]
-            for (site, forward), began, ended in zip(timed.parts, marks, marks[1:], strict=False):
-                if site is not None:
-                    self._keep(0 if forward else 1, site, began, ended)
+            for (stats, forward), start_ns, end_ns in zip(timed.parts, marks, marks[1:], strict=False):
+                if stats is not None:
+                    self._keep(0 if forward else 1, stats, start_ns, end_ns)
         super().on_replayed_ops(timed)
 
-    def _keep(self, phase: int, site: Site, began: int, ended: int) -> None:
-        self.events.append((phase, site, began, ended))
-        if len(self.events) >= MOST_EVENTS:
+    def _keep(self, phase: int, stats: OpStats, start_ns: int, end_ns: int) -> None:
+        self.events.append((phase, stats, start_ns, end_ns))
+        if len(self.events) >= MAX_EVENTS:
             self._stop()
 
-    def on_replayed_step(self, began: int, middle: int, ended: int, updating: int, updated: int) -> None:
-        """Note a replayed step with its update."""
+    def on_replayed_step(
+        self, start_ns: int, backward_start_ns: int, end_ns: int, update_start_ns: int, update_end_ns: int
+    ) -> None:
+        """Record a replayed step with its update."""
         self.replays += 1
         if self.enabled:
-            self.marks += (began, FORWARD, middle, BACKWARD, ended, OTHER, updating, UPDATE)
-        self._end_step(updated)
+            self.marks += (start_ns, FORWARD, backward_start_ns, BACKWARD, end_ns, OTHER, update_start_ns, UPDATE)
+        self._end_step(update_end_ns)
 
     def _end_step(self, now: int) -> None:
         if self.tracing and self.enabled:
             self.traced += 1
-            if self.traced == self.wanted:
+            if self.traced == self.max_steps:
                 now = now or perf_counter_ns()
                 self.marks += (now, self._between)
                 self._stop()
         super()._end_step(now)
 
-    def _hand_over(self) -> None:
+    def _flush_to_log(self) -> None:
         if self.tracing:
             self._keep_spans()
-        super()._hand_over()
+        super()._flush_to_log()
 
     def _keep_spans(self) -> None:
         table = list(zip(self.marks[::2], self.marks[1::2], strict=True))
-        self.spans += [(phase, began, ended) for (began, phase), (ended, _) in pairwise(table) if phase < len(PHASES)]
+        self.spans += [
+            (phase, start_ns, end_ns) for (start_ns, phase), (end_ns, _) in pairwise(table) if phase < len(PHASES)
+        ]
 
     def _stop(self) -> None:
         self._keep_spans()
         self.tracing = False
 
     def trace(self) -> Trace:
-        """Return the events in order of time, with what they are of."""
-        events: list[tuple[int, Site | None, int, int]] = [*self.events]
-        events += [(phase, None, began, ended) for phase, began, ended in self.spans]
+        """Return the events in order of time, with their layers and ops."""
+        events: list[tuple[int, OpStats | None, int, int]] = [*self.events]
+        events += [(phase, None, start_ns, end_ns) for phase, start_ns, end_ns in self.spans]
         events.sort(key=lambda event: (event[2], -event[3]))
         zero = events[0][2] if events else 0
-        found: dict[tuple[str, str], int] = {}
+        sites: dict[tuple[str, str], int] = {}
         numbered = []
-        for phase, site, began, ended in events:
-            k = -1 if site is None else found.setdefault((site.path, site.op.name), len(found))
-            numbered.append([phase, k, began - zero, ended - zero])
-        return Trace(self.traced, self.traced == self.wanted, [list(site) for site in found], numbered)
+        for phase, stats, start_ns, end_ns in events:
+            k = -1 if stats is None else sites.setdefault((stats.path, stats.op.name), len(sites))
+            numbered.append([phase, k, start_ns - zero, end_ns - zero])
+        return Trace(self.traced, self.traced == self.max_steps, [list(site) for site in sites], numbered)

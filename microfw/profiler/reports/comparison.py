@@ -1,40 +1,40 @@
-"""A comparison as text and as Markdown."""
+"""Text and Markdown reports of a comparison."""
 
 from __future__ import annotations
 
 from microfw.errors import printable
-from microfw.profiler.comparison import Change, Comparison, Count
+from microfw.profiler.comparison import Change, Comparison, CountChange
 from microfw.profiler.reports.markdown import code
 from microfw.profiler.reports.names import OUTSIDE
 from microfw.profiler.reports.text import _wrap, microseconds, shorten, table, whole
 
-MOST = 30
+MAX_ROWS = 30
 
 
 def comparison(found: Comparison) -> str:
-    """Return text of at most 100 columns: the verdict first, then what it rests on."""
+    """Return text of at most 100 columns: first the verdict, then the numbers."""
     unit = _unit(found)
     head = ["layer", "", "a", "b", "change", "interval", "verdict"]
-    shown = sorted(found.changes, key=lambda c: (c.phase != "step", not c.real, -max(c.a, c.b)))[:MOST]
-    rows = [[shorten(_whose(c.layer), 28), c.phase, *_numbers(c)] for c in shown]
+    shown = sorted(found.changes, key=lambda c: (c.phase != "step", not c.real, -max(c.a, c.b)))[:MAX_ROWS]
+    rows = [[shorten(_label(c.layer), 28), c.phase, *_numbers(c)] for c in shown]
     parts = [
         "\n".join(_wrap(f"microfw compare: a = {shorten(found.a, 40)}, b = {shorten(found.b, 40)}")),
         "\n".join(line for text in _verdict(found) for line in _wrap(text)),
     ]
     if found.counts:
         cells = [
-            [shorten(_whose(c.layer), 28), c.what, _count(c.a), _count(c.b), _percent(c.change)]
-            for c in found.counts[:MOST]
+            [shorten(_label(c.layer), 28), c.what, _count(c.a), _count(c.b), _percent(c.change)]
+            for c in found.counts[:MAX_ROWS]
         ]
         parts.append("Counts that differ, in one step (exact)\n" + table(["layer", "", "a", "b", "change"], cells))
-    more = f"; the {MOST} largest of {len(found.changes)}" if len(found.changes) > MOST else ""
+    more = f"; the {MAX_ROWS} largest of {len(found.changes)}" if len(found.changes) > MAX_ROWS else ""
     parts.append(f"Time ({unit}{more})\n" + table(head, rows, text=True))
     parts.append(_epochs(found))
     return printable("\n\n".join(parts))
 
 
 def markdown(found: Comparison) -> str:
-    """Return the verdict and what really differs, the rest folded away."""
+    """Return Markdown: the verdict and the differing counts, with the times folded."""
     unit = _unit(found)
     lines = ["### Backward cost compared", "", *(f"- {text}" for text in _verdict(found, code)), ""]
     if found.counts:
@@ -53,15 +53,15 @@ def _unit(found: Comparison) -> str:
 
 
 def _verdict(found: Comparison, name: object = None) -> list[str]:
-    """Return sentences: the whole step first, then what changed in it, then what the judgement rests on."""
-    say = code if name is code else lambda text: shorten(text, 40)
+    """Return sentences: the whole step, then real changes, then how the runs were compared."""
+    show = code if name is code else lambda text: shorten(text, 40)
     whole, *rest = found.changes
     texts = [
         f"The whole step: {_percent(whole.change)}, {_percent(whole.low)} to {_percent(whole.high)}: {_word(whole)}."
     ]
     real = [c for c in rest if c.real]
     for c in sorted(real, key=lambda c: -abs(c.b - c.a)):
-        whose = f"{say(_whose(c.layer))} {c.phase}" if c.layer or c.one_sided else f"all of {c.phase}"
+        whose = f"{show(_label(c.layer))} {c.phase}" if c.layer or c.one_sided else f"all of {c.phase}"
         if c.one_sided:
             text = (
                 f"is new: {microseconds(c.b)} µs a step" if c.b else f"is gone: it took {microseconds(c.a)} µs a step"
@@ -71,17 +71,17 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
             texts.append(f"Real: {whose} is {abs(c.change):.1%} {'slower' if c.change > 0 else 'faster'}.")
     if found.rounds < found.needed:
         texts.append(
-            f"Times: no interval can be trusted with {found.rounds} epochs; {len(found.changes)} comparisons take "
+            f"Times: {found.rounds} epochs are too few for valid intervals; {len(found.changes)} comparisons need "
             f"{found.needed}."
         )
     else:
         if not real and not whole.real:
             texts.append("Times: no real difference.")
-        least = [found.smallest(c) for c in rest if c.layer and not c.one_sided]
-        layers = f", of a layer's forward or backward from {min(least):.0%} to {max(least):.0%}" if least else ""
+        sizes = [found.smallest(c) for c in rest if c.layer and not c.one_sided]
+        layers = f"; of a layer's forward or backward, {min(sizes):.0%} to {max(sizes):.0%}" if sizes else ""
         texts.append(
-            f"Smallest change that would have been found with this noise: of the whole step "
-            f"{found.smallest(whole):.0%}{layers}."
+            f"Smallest change that can be detected with this noise: {found.smallest(whole):.0%} of the whole "
+            f"step{layers}."
         )
     texts.append(
         f"Counts per step: {len(found.counts)} differ."
@@ -93,18 +93,18 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
     for which, layers_alone in (("a", found.only_a), ("b", found.only_b)):
         if layers_alone:
             more = f" and {len(layers_alone) - 12} more" if len(layers_alone) > 12 else ""
-            texts.append(f"Only in {which}: {', '.join(say(_whose(layer)) for layer in layers_alone[:12])}{more}.")
+            texts.append(f"Only in {which}: {', '.join(show(_label(layer)) for layer in layers_alone[:12])}{more}.")
     if found.alternated:
-        how = "seconds of alternated runs: lower quartiles of the rounds, which are drawn again for the intervals"
+        how = "seconds of alternated runs: lower quartiles of the rounds, with bootstrap intervals"
     else:
         how = (
-            f"lower quartiles of the epochs. Seconds drift between runs: layers that did not change took "
-            f"{_percent(found.drift)} in b. That is taken out of all times, and their spread is in all intervals. A "
-            "change of all layers alike is found by alternated runs only (microfw compare --rerun)"
+            f"lower quartiles of the epochs. Seconds drift between runs: unchanged layers differ by "
+            f"{_percent(found.drift)} in b. All times are corrected for this drift, and all intervals include the "
+            "spread of these layers. Only alternated runs show a change of all layers alike (microfw compare --rerun)"
         )
     texts.append(
-        f"Compared: {how}. {found.confidence:.0%} for all {len(found.changes)} together; a change counts from "
-        f"{found.least:.0%} on."
+        f"Compared: {how}. Confidence: {found.confidence:.0%} for all {len(found.changes)} comparisons together. "
+        f"Smallest real change: {found.min_change:.0%}."
     )
     return texts
 
@@ -121,7 +121,7 @@ def _numbers(c: Change) -> list[str]:
 
 
 def _epochs(found: Comparison) -> str:
-    what = "Rounds" if found.alternated else "Epochs (seconds drift between runs: to look at, not to judge by)"
+    what = "Rounds" if found.alternated else "Epochs (seconds drift between runs: not for conclusions)"
     picked = found.epochs if len(found.epochs) <= 12 else [*found.epochs[:6], *found.epochs[-6:]]
     rows = [[str(n), microseconds(a), microseconds(b), _percent(b / a - 1 if a else 0)] for n, a, b in picked]
     if len(picked) < len(found.epochs):
@@ -129,12 +129,12 @@ def _epochs(found: Comparison) -> str:
     return f"{what}\n" + table(["epoch", "backward a, µs a step", "b", "change"], rows)
 
 
-def _whose(layer: str) -> str:
+def _label(layer: str) -> str:
     return layer or "(the whole step)" if layer != "(outside)" else OUTSIDE
 
 
 def _marked(layer: str) -> str:
-    return code(_whose(layer)) if layer else "the whole step"
+    return code(_label(layer)) if layer else "the whole step"
 
 
 def _percent(change: float) -> str:
@@ -145,10 +145,10 @@ def _count(value: float) -> str:
     return whole(int(value)) if value == int(value) else f"{value:,.1f}"
 
 
-def worst(found: list[Change | Count]) -> str:
-    """Say in a line what grew too much."""
+def worst(found: list[Change | CountChange]) -> str:
+    """Return one line with the changes above the limit."""
     texts = [
-        f"{shorten(_whose(c.layer), 40)} {c.phase if isinstance(c, Change) else c.what} {_percent(c.change)}"
+        f"{shorten(_label(c.layer), 40)} {c.phase if isinstance(c, Change) else c.what} {_percent(c.change)}"
         for c in found[:5]
     ]
     return ", ".join(texts) + (f" and {len(found) - 5} more" if len(found) > 5 else "")

@@ -1,4 +1,4 @@
-"""A table for a spreadsheet."""
+"""CSV report."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import fields
 from microfw.profiler.session import Row, Session
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\0", "'")
-"""What begins a formula in some spreadsheet, and the apostrophe itself, so that the guard can be taken off again."""
+"""Characters that begin a formula in some spreadsheet, and the apostrophe itself, so that `unguarded` is exact."""
 
 
 def csv(session: Session) -> str:
     """Return one line for each op of each layer of each epoch.
 
-    A text that a spreadsheet might run as a formula gets an apostrophe in front; `unguarded` takes it off.
+    A text that a spreadsheet might run as a formula gets an apostrophe in front; `unguarded` removes it.
     """
     from csv import QUOTE_MINIMAL, writer
 
@@ -32,7 +32,7 @@ def csv(session: Session) -> str:
 
 
 def guarded(text: str) -> str:
-    """Put an apostrophe before a text that a spreadsheet might run.
+    """Return a text, with an apostrophe in front if a spreadsheet might run it as a formula.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The table of epochs, for Markdown and for notebooks."""
+"""Table of epochs, for Markdown and notebooks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from microfw.profiler.session import Epoch
 PHASES = ("data", "forward", "backward", "update")
 
 
-def tabled(epochs: Iterable[Epoch], sampled: bool) -> tuple[str, list[str], list[list[str]]]:
-    """Return a title, the names of the columns, and the rows."""
+def epoch_table(epochs: Iterable[Epoch], sampled: bool) -> tuple[str, list[str], list[list[str]]]:
+    """Return title, column names and rows."""
     title = "Epochs: µs in an observed step, total in ms" if sampled else "Epochs, in ms"
     names = (*PHASES, "other") if sampled else (*PHASES, "evaluation", "other")
     rows = []

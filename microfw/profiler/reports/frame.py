@@ -1,4 +1,4 @@
-"""A session as a pandas frame."""
+"""Session as a pandas DataFrame."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from microfw.profiler.session import Session
 
 
 def to_frame(session: Session) -> Any:
-    """Return one row for each op of each layer of each epoch; times are in nanoseconds, counts sums over the epoch.
+    """Return one row for each op of each layer of each epoch: times in nanoseconds, counts summed over the epoch.
 
     Raises
     ------
     ImportError
-        If pandas is not installed, which nothing else here needs.
+        If pandas is not installed.
     """
     try:
         import pandas

@@ -1,7 +1,7 @@
-"""A session as one page that needs nothing else: no network, no library, no file beside it.
+"""Session as one self-contained HTML page, without network, library or other files.
 
-Names that a model's author chose reach the page as JSON alone, in a block that no browser runs, and from there into
-text nodes. A content security policy lets exactly one script and one style sheet in, by their hashes.
+Names chosen by the author of a model are only in a JSON block that no browser runs; the script puts them into text
+nodes. A content security policy allows exactly one script and one style sheet, by their hashes.
 """
 
 from __future__ import annotations
@@ -15,30 +15,28 @@ from importlib.resources import files
 from math import isfinite
 from typing import Any
 
-from microfw.profiler.ratio import BOUNDS, WHY, Ratio, says
+from microfw.profiler.ratio import BOUNDS, WHY, Ratio, verdict
 from microfw.profiler.reports.names import OUTSIDE, chain, visible
 from microfw.profiler.session import Epoch, PagePart, Row, Session
 
-MOST_ROWS = 20_000
-"""Up to here the rows of every epoch are on the page; beyond, only their sums are."""
+MAX_ROWS = 20_000
+"""Maximum number of rows on the page. If the epochs have more, the page has only their sum."""
 
 NUMBERS = [f.name for f in fields(Row) if f.name not in ("layer", "op")]
 
 DEFINITIONS = {
-    "N": "Op nodes recorded in one training step; leaves are not among them. In scalars: the scalar operations that "
-    "these nodes stand for.",
-    "P": "What is trained: the arrays that got a gradient, and in scalars the numbers in them.",
-    "N + P": "About how many steps one backward pass takes, since it visits each node and each parameter once.",
-    "backward took": "Counted, not computed: derivative rules called plus gradients added into parameters; in scalars "
-    "the scalar operations of the backward pass.",
-    "N x P": "What visiting the nodes again for every parameter is bounded by. Predicted, not run. "
-    "Tensors and scalars are never mixed.",
-    "E": "Edges of the graph that a gradient went along: inputs of ops that needed one.",
+    "N": "Op nodes recorded in one training step, without leaves. In scalars: the scalar operations of these nodes.",
+    "P": "Parameters: arrays that got a gradient; in scalars, the numbers in them.",
+    "N + P": "Steps that one backward pass takes, about: it visits each node and each parameter once.",
+    "backward took": "Counted: derivative rules called plus gradients added into parameters; in scalars, the "
+    "scalar operations of the backward pass.",
+    "N x P": "The most it could take to revisit the nodes for every parameter. Predicted, not run.",
+    "E": "Edges of the graph: inputs of ops that needed a gradient.",
 }
 
 
 def html(session: Session, law: PagePart | None = None) -> str:
-    """Return the page; with what the law found on a model, if that is given."""
+    """Return the page, with the result of the law if given."""
     style, script = (_asset(name) for name in ("page.css", "page.js"))
     page = _asset("page.html")
     policy = (
@@ -61,14 +59,14 @@ def html(session: Session, law: PagePart | None = None) -> str:
 
 
 def embedded(data: Any) -> str:
-    r"""Return JSON that can stand between script tags.
+    r"""Return JSON that is safe between script tags.
 
     Examples
     --------
     >>> embedded("</script>")
     '"\\u003c/script\\u003e"'
     """
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))  # beyond ASCII all is escaped already
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))  # json.dumps escapes everything beyond ASCII
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
@@ -81,7 +79,7 @@ def _hash(text: str) -> str:
 
 
 def view(session: Session) -> dict[str, Any]:
-    """Return what the page shows: plain lists and numbers, a name written out once."""
+    """Return the data of the page: plain lists and numbers, with each name once."""
     total = session.total()
     names: dict[str, int] = {}
     known = {layer.name: layer for layer in session.layers}
@@ -101,7 +99,7 @@ def view(session: Session) -> dict[str, Any]:
 
     keys = [f.name for f in fields(Epoch) if f.type == "int"]
     metric = next((k for k in (session.epochs[-1].metrics if session.epochs else ()) if k.startswith("val_")), None)
-    small = sum(len(epoch.rows) for epoch in session.epochs) <= MOST_ROWS
+    small = sum(len(epoch.rows) for epoch in session.epochs) <= MAX_ROWS
     trainable = sum(layer.trainable for layer in session.layers)
     return {
         "name": session.name,
@@ -137,12 +135,12 @@ def view(session: Session) -> dict[str, Any]:
 
 
 def finite(value: float | None) -> float | None:
-    """Return a number that JSON can hold, or None."""
+    """Return a finite number, or None."""
     return value if value is not None and isfinite(value) else None
 
 
 def counts(e: Epoch) -> list[list[Any]]:
-    """Return the counts of one step: the word, in tensors, in scalars, what it means."""
+    """Return the counts of one step: name, in tensors, in scalars, definition."""
     steps, total = e.observed or 1, e.sum()
     nodes, scalars = round(total.nodes / steps), round(sum(row.flops_forward for row in e.rows if row.nodes) / steps)
     took = round((total.rules + total.accumulated) / steps)
@@ -158,7 +156,7 @@ def counts(e: Epoch) -> list[list[Any]]:
 
 
 def ratio(r: Ratio) -> dict[str, Any]:
-    """Return backward against forward: the ratios, and whether products are what the law says."""
+    """Return the ratios of backward to forward, and whether products match the formula."""
     share = r.predicted / r.products_forward if r.products_forward else None
     return {
         "operations": r.operations,
@@ -166,5 +164,5 @@ def ratio(r: Ratio) -> dict[str, Any]:
         "predicted": share,
         "seconds": r.seconds,
         "exact": r.exact and not r.others,
-        "says": says(r),
+        "says": verdict(r),
     }

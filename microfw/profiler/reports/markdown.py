@@ -1,18 +1,18 @@
-"""A session as Markdown, to be read in a pull request."""
+"""Session as Markdown, for pull requests."""
 
 from __future__ import annotations
 
 import re
 
 from microfw.profiler.ratio import Ratio
-from microfw.profiler.reports.epochs import tabled
+from microfw.profiler.reports.epochs import epoch_table
 from microfw.profiler.reports.names import OUTSIDE, visible
 from microfw.profiler.reports.text import in_flop, microseconds, whole
 from microfw.profiler.session import Epoch, Session
 
 
 def markdown(session: Session) -> str:
-    """Return a summary and a table of layers, with the ops and the epochs folded away."""
+    """Return a summary and a table of layers, with ops and epochs folded."""
     if not session.epochs:
         return "microfw profile: no epoch was recorded\n"
     e = session.total()
@@ -28,7 +28,7 @@ def markdown(session: Session) -> str:
         rows.append([*cells, *(f"{round(value / steps):,}" for value in flops)])
     walk = [microseconds(ns / steps) for ns in (e.untagged_forward_ns, e.untagged_backward_ns)]
     share = f"{e.untagged_backward_ns / (e.backward_ns or 1):.1%}"
-    rows.append(["the walk itself", "", *walk, share, "", "", ""])
+    rows.append(["untagged", "", *walk, share, "", "", ""])
     layers = [
         "layer",
         "kind",
@@ -43,7 +43,7 @@ def markdown(session: Session) -> str:
     for row in e.ops():
         times = [microseconds(ns / steps) for ns in (row.forward_ns, row.backward_ns)]
         ops.append([code(row.op), f"{row.nodes / steps:.3g}", *times])
-    epochs_title, head, epochs = tabled(session.epochs, session.every > 1)
+    epochs_title, head, epochs = epoch_table(session.epochs, session.every > 1)
     for cells, x in zip(epochs, session.epochs, strict=True):
         cells += [f"{x.backward_ns / x.forward_ns:.2f}" if x.forward_ns else "", *in_flop(x.ratio())]
     parts = [
@@ -76,7 +76,7 @@ def _ratio(r: Ratio) -> list[str]:
     text = f"Forward and backward together: {r.operations:.3f} times forward in operations"
     if r.products_forward:
         text += f"; in matrix products {r.products:.3f}, with 3F - F1 = {r.predicted:,} predicted"
-        text += ", exactly." if r.exact and not r.others else f", and not so in {', '.join(map(code, r.others))}."
+        text += ", equal." if r.exact and not r.others else f", not equal because of {', '.join(map(code, r.others))}."
     return [text]
 
 
@@ -88,7 +88,7 @@ def _times(e: Epoch) -> str:
 
 
 def code(text: str) -> str:
-    """Return a name as code that Markdown and HTML leave alone; `decoded` takes it back.
+    """Return a name as code that Markdown and HTML do not interpret; `decoded` is the inverse.
 
     Examples
     --------
@@ -102,7 +102,7 @@ def code(text: str) -> str:
 
 
 def decoded(text: str) -> str:
-    """Undo `code`."""
+    """Return the name from `code`."""
     from html import unescape
 
     from microfw.profiler.reports.names import hidden_again

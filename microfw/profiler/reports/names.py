@@ -1,4 +1,4 @@
-"""Names of layers are the user's, and may hold anything: what of them can be shown, and where they hang together."""
+"""Layer names in reports: escaped for display, and split into the layers around them. Users may choose any name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OUTSIDE = "(outside any module)"
 
 
 def visible(name: str) -> str:
-    r"""Spell out what cannot be seen, or would turn the text around it; a backslash is doubled, so nothing is lost.
+    r"""Escape characters that are invisible or change the direction of text, and backslashes; reversible.
 
     Examples
     --------
@@ -27,7 +27,7 @@ def _spelt(c: str) -> str:
 
 
 def hidden_again(text: str) -> str:
-    r"""Undo `visible`.
+    r"""Return the name from `visible`.
 
     Examples
     --------
@@ -40,12 +40,12 @@ def hidden_again(text: str) -> str:
 
 
 def kinds(session: Session) -> dict[str, str]:
-    """Return the type of each layer that says more than its name does."""
+    """Return the type of each layer whose name is not its type."""
     return {layer.name: layer.kind for layer in session.layers if layer.kind != layer.name}
 
 
 def chain(layer: str, known: Collection[str]) -> list[str]:
-    """Return the layers that a layer lies in, outermost first, and the layer itself.
+    """Return the layers that contain a layer, outermost first, and the layer itself.
 
     Examples
     --------
@@ -66,10 +66,10 @@ def chain(layer: str, known: Collection[str]) -> list[str]:
 
 
 def cell(text: str) -> str:
-    """Return text for a cell of an HTML table."""
+    """Return escaped text for a cell of an HTML table."""
     return escape(visible(text))
 
 
 def middle(text: str, width: int) -> str:
-    """Cut the middle out of a text that is too wide."""
+    """Shorten a text that is too wide, with … in the middle."""
     return text if len(text) <= width else text[: width // 2] + "…" + text[len(text) - (width - width // 2 - 1) :]

@@ -3,7 +3,7 @@
 const view = JSON.parse(document.getElementById("data").textContent);
 const K = Object.fromEntries(["site", ...view.numbers].map((name, k) => [name, k]));
 const E = Object.fromEntries(view.keys.map((name, k) => [name, k]));
-const MOST = 200;
+const MAX_ROWS = 200;
 let chosen = -1; // an epoch's place, or -1 for all of them together
 
 const $ = id => document.getElementById(id);
@@ -85,7 +85,7 @@ function table(id, columns, lines, last) {
     const made = el("td", { class: columns[k].class || "" }, ...(cell.nodes || [cell.text]));
     return made;
   }));
-  const limit = order.all ? lines.length : MOST;
+  const limit = order.all ? lines.length : MAX_ROWS;
   const body = el("tbody", {}, ...lines.slice(0, limit).map(line => row(line, "")), ...last.map(([line, kind]) => row(line, kind)));
   put(id, el("table", {}, el("thead", {}, head), body));
   if (lines.length > limit) {
@@ -116,16 +116,16 @@ function drawLayers() {
     number(row[K.saved_bytes] / n)];
   const columns = [
     { title: "layer", words: true }, { title: "nodes", class: "wide", says: "op nodes recorded in one step" },
-    { title: "P", class: "wide", says: "trainable numbers that are this layer's own" },
+    { title: "P", class: "wide", says: "trainable numbers of this layer" },
     { title: "forward µs", says: "time in the layer's ops" },
     { title: "backward µs", says: "time in the derivative rules of the layer's nodes" },
-    { title: "share", says: "of the backward pass" }, { title: "forward FLOP", class: "wide", says: "scalar operations, a multiply-add as 2" },
+    { title: "share", says: "of the backward pass" }, { title: "forward FLOP", class: "wide", says: "scalar operations, a multiply-add is 2" },
     { title: "backward FLOP", class: "wide" }, { title: "FLOP/P", class: "wide", says: "operations in one step for each trainable number" },
-    { title: "reuse", class: "wide", says: "how often a step uses each weight of the layer in a product: multiply-adds by weights" },
+    { title: "reuse", class: "wide", says: "uses of each weight of the layer in products of one step: multiply-adds by weights" },
     { title: "saved bytes", class: "wide", says: "kept for backward" }];
   const lines = [...summed(0)].map(([k, row]) => line(name(layerName(k), view.kinds[k] !== view.names[k] ? view.kinds[k] : ""), row, view.sizes[k], view.weights[k]));
   const blank = { text: "" }, text = words => ({ text: words });
-  const walk = [text("the walk itself"), blank, blank, text(micro(untagged("forward") / n)), text(micro(untagged("backward") / n)),
+  const walk = [text("untagged"), blank, blank, text(micro(untagged("forward") / n)), text(micro(untagged("backward") / n)),
     share(untagged("backward") / backward), blank, blank, blank, blank, blank];
   const sum = rows().reduce((all, row) => all.map((v, k) => v + row[k]), view.numbers.reduce(a => [...a, 0], [0]));
   const total = line(text("total"), sum, described()[E.parameters]);
@@ -135,7 +135,7 @@ function drawLayers() {
   table("layers", columns, lines, [[walk, "walk"], [total, "sum"]]);
   const part = described()[E.observed] !== described()[E.steps]
     ? `, sampled on ${whole(described()[E.observed])} of ${whole(described()[E.steps])} steps` : "";
-  put("layers-note", `In one step, on average over ${about()}${part}. Layers and walk add up to the measured total exactly.`);
+  put("layers-note", `In one step, on average over ${about()}${part}. Layers and untagged time add up to the measured total exactly.`);
 }
 
 function drawOps() {
@@ -252,7 +252,7 @@ function tree() {
       layer(k).inside.push({ name: view.ops[op], kind: phase, ns, inside: [] });
       for (let at = k; at >= 0 && view.names[at] !== ""; at = view.parents[at]) layer(at).ns += ns;
     }
-    top.inside.push({ name: phase === "forward" ? "outside of ops" : "the walk itself", kind: "rest", ns: untagged(phase) / n, inside: [] });
+    top.inside.push({ name: "untagged", kind: "rest", ns: untagged(phase) / n, inside: [] });
     root.inside.push(top);
   }
   root.inside.push({ name: "update", kind: "update", ns: e[E.update_ns] / n, inside: [] });
@@ -333,7 +333,7 @@ function drawSaved() {
       svg("text", { x: label + room * bytes / most + 6, y: at * row + 19 }, short(bytes)));
   });
   put("saved", picture);
-  $("saved").append(el("p", { class: "quiet" }, `At most ${whole(described()[E.saved_peak_bytes])} bytes at once, when a backward pass began.`));
+  $("saved").append(el("p", { class: "quiet" }, `Peak: ${whole(described()[E.saved_peak_bytes])} bytes, when a backward pass began.`));
   if (lines.length > 12) $("saved").append(el("p", { class: "quiet" }, `and ${lines.length - 12} layers with less`));
 }
 function term(word, text, id) {
@@ -359,7 +359,7 @@ function drawRatio() {
   const say = (value, digits, text) => { if (value !== null) list.append(el("dt", {}, value.toFixed(digits)), el("dd", {}, text)); };
   say(operations, 3, "in scalar operations");
   say(products, 3, "in matrix products alone");
-  say(predicted, 3, `is what 3 − F₁/F predicts for these: each product again for its two factors, but none for data; F₁ is the share of a first layer. ${says}`);
+  say(predicted, 3, `predicted for products by 3 − F₁/F: one more product for each factor that needs a gradient; F₁ counts factors that need none, such as data. ${says}`);
   say(seconds, 3, "in seconds");
   put("ratio", list);
   const two = value => ({ text: value === null ? "" : value.toFixed(2), sort: value });
@@ -402,7 +402,7 @@ function drawLaw() {
   table("ways", columns, lines, []);
   for (const way of law.ways) if (way.note) $("ways").append(el("p", { class: "quiet" }, `${way.name}: ${way.note}.`));
   const layers = [{ title: "layer", words: true }, { title: "P" }, { title: "forward ops", class: "wide" }, { title: "backward ops", class: "wide" },
-    { title: "ops per P and row" }, { title: "uses per P and row", says: "how often one row of data uses each number: 1 in a dense layer, once a place in a convolution" }];
+    { title: "ops per P and row" }, { title: "uses per P and row", says: "uses of each number by one row of data: 1 in a dense layer, one for each position in a convolution" }];
   const digits = value => value.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
   table("law-layers", layers, law.layers.map(([layer, kind, P, forward, backward, cost, uses]) => [
     name(layer || view.outside, kind), number(P, whole), number(forward, whole), number(backward, whole), cell(cost, digits), cell(uses, digits)]), []);
@@ -412,7 +412,7 @@ function drawTop() {
   const facts = [`${view.epochs.length} epochs`, `${whole(view.total[E.steps])} steps`];
   if (view.trainable) facts.push(`${whole(view.trainable)} trainable parameters`);
   if (view.frozen) facts.push(`${whole(view.frozen)} frozen`);
-  if (view.every > 1) facts.push(`sampled on 1 step in ${view.every}`);
+  if (view.every > 1) facts.push(`sampled: 1 step in ${view.every}`);
   put("facts", facts.join(" · "));
   $("epoch").append(el("option", { value: -1 }, view.epochs.length > 1 ? "all epochs together" : "the only epoch"));
   if (view.epochs.length > 1) view.epochs.forEach((e, k) => $("epoch").append(el("option", { value: k }, `epoch ${e[E.epoch]}`)));

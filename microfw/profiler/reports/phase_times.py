@@ -1,4 +1,4 @@
-"""Times of phases as text."""
+"""Times of phases, and the overhead, as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from microfw.profiler.session import Epoch
 
 
 def overhead_text(overhead: dict[str, float]) -> str:
-    """Return a sentence about what profiling cost."""
+    """Return a sentence with the cost of profiling."""
     low, high = (overhead.get(end, overhead["share"]) for end in ("low", "high"))
     how = "measured by alternating profiled and plain steps" if overhead.get("measured") else "estimated"
     interval = f" ({low:.1%} to {high:.1%})" if low < high else ""
@@ -15,7 +15,7 @@ def overhead_text(overhead: dict[str, float]) -> str:
 
 
 def times_of_phases(e: Epoch, sampled: bool) -> list[list[str]]:
-    """Return the rows of a table: name, milliseconds and share of each phase. They add up to the total."""
+    """Return table rows: name, milliseconds and share of each phase. The rows add up to the total."""
     times = {"data": e.data_ns, "forward": e.forward_ns, "backward": e.backward_ns, "update": e.update_ns}
     times |= {"evaluation": e.evaluation_ns, "comparing replays with eager steps": e.check_ns}
     times |= {"preparing replays": e.preparation_ns, "other": e.other_ns - e.preparation_ns}

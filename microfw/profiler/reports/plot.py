@@ -1,4 +1,4 @@
-"""A session as a matplotlib figure."""
+"""Session as a matplotlib figure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from microfw.profiler.session import Session
 
 COLOURS = {"forward": "#3f7fd0", "backward": "#d0602f", "update": "#1f9463", "data": "#9a8fb8"}
 REST = {"evaluation": "#c7a12c", "other": "#b4bac2"}
-"""Phases that are not of one step, and are left out where a profile is sampled."""
+"""Phases outside of steps; left out if the profile is sampled."""
 
-MOST_LAYERS = 16
+MAX_LAYERS = 16
 
 
 def plot(session: Session) -> Any:
-    """Return a figure: time by epoch to the left, the layers of one step to the right. Needs ``microfw[plot]``.
+    """Return a figure: time by epoch on the left, layers of one step on the right. Needs ``microfw[plot]``.
 
     Raises
     ------
@@ -44,13 +44,13 @@ def plot(session: Session) -> Any:
     left.legend()
     total = session.total()
     steps = total.observed or 1
-    layers = total.layers()[:MOST_LAYERS][::-1]
+    layers = total.layers()[:MAX_LAYERS][::-1]
     names = [middle(visible(row.layer) or OUTSIDE, 24) for row in layers]
-    places = range(len(layers))
+    positions = range(len(layers))
     for shift, phase in ((0.2, "forward"), (-0.2, "backward")):
         lengths = [getattr(row, f"{phase}_ns") / steps / 1e3 for row in layers]
-        right.barh([k + shift for k in places], lengths, 0.4, color=COLOURS[phase], label=phase)
-    right.set_yticks(places, names, parse_math=False)
+        right.barh([k + shift for k in positions], lengths, 0.4, color=COLOURS[phase], label=phase)
+    right.set_yticks(positions, names, parse_math=False)
     right.set(title="Layers, in one step", xlabel="µs")
     right.legend()
     return figure

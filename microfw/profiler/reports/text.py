@@ -1,12 +1,13 @@
-"""The report for a terminal: a function from a session to text of at most 100 columns."""
+"""Text report of a session, at most 100 columns wide."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Never
 
-from microfw.errors import ArgumentError, message, printable
-from microfw.profiler.ratio import BOUNDS, WHY, Ratio, says
+from microfw.errors import ArgumentError, message, printable, refuse_former
+from microfw.profiler.ratio import BOUNDS, WHY, Ratio, verdict
 from microfw.profiler.reports.phase_times import overhead_text, times_of_phases
 from microfw.profiler.session import Epoch, Row, Session
 
@@ -19,34 +20,35 @@ COLUMNS = {
     "flops": ("flops_forward", "flops_backward"),
     "saved": ("saved_bytes",),
 }
-"""What a table can be sorted by: the column's name, and the numbers of a row that it adds up."""
+"""Columns to sort a table by: name, and the fields of a row that the column adds up."""
 
 
 def report(
     session: Session,
     *,
     epoch: int | None = None,
-    most: int = 24,
+    max_rows: int = 24,
     by: str | None = None,
     sort: str | None = None,
     colour: bool = False,
+    **former: Never,
 ) -> str:
-    """Describe a profile: the epochs, the counts of one step, the layers and the ops.
+    """Return a text report of a profile: epochs, counts of one step, layers, ops.
 
     Parameters
     ----------
     session : Session
-        What was recorded.
+        The profile.
     epoch : int, optional
-        Describe the layers of this epoch only; of all epochs together by default.
-    most : int
-        How many epochs, layers and ops to list; the rest are added up in one line.
+        Report the layers of this epoch only; default all epochs together.
+    max_rows : int
+        Maximum number of rows in a table. The last row adds up the others.
     by : {"layer", "op"}, optional
-        Only the table of layers, or of ops.
+        Only the table of layers, or that of ops.
     sort : str, optional
-        Largest first, by one of ``nodes, forward, backward, flops, saved``; else in order of first use.
+        Sort by ``nodes``, ``forward``, ``backward``, ``flops`` or ``saved``, largest first; default order of first use.
     colour : bool
-        With the colour codes of a terminal.
+        If True, add the colour codes of a terminal.
 
     Returns
     -------
@@ -55,14 +57,15 @@ def report(
     Raises
     ------
     ArgumentError
-        If there is no such epoch, table or column.
+        If the epoch, table or column does not exist.
     """
+    refuse_former("report", former, most="max_rows")
     if by not in (None, "layer", "op"):
         raise ArgumentError(message("report", 'by to be "layer" or "op"', repr(by)))
     if sort is not None and sort not in COLUMNS:
         raise ArgumentError(message("report", f"a column to sort by from {', '.join(COLUMNS)}", repr(sort)))
-    if most < 1:
-        raise ArgumentError(message("report", "a positive number of rows", most))
+    if max_rows < 1:
+        raise ArgumentError(message("report", "a positive number of rows", max_rows))
     if not session.epochs:
         return "microfw profile: no epoch was recorded"
     numbers = [e.epoch for e in session.epochs]
@@ -71,12 +74,12 @@ def report(
     chosen = session.total() if epoch is None else session.epochs[numbers.index(epoch)]
     span = f"epoch {epoch}" if epoch is not None else f"all {len(numbers)} epochs" if len(numbers) > 1 else "1 epoch"
     tables = {
-        "layer": _table_of(chosen, session, f"Layers, per step ({span}", chosen.layers(), most, sort),
-        "op": _table_of(chosen, session, f"Ops, per step ({span}", chosen.ops(), most, sort),
+        "layer": _table_of(chosen, session, f"Layers, per step ({span}", chosen.layers(), max_rows, sort),
+        "op": _table_of(chosen, session, f"Ops, per step ({span}", chosen.ops(), max_rows, sort),
     }
     if by is None:
         phase_rows = table(["", "ms", "share"], times_of_phases(chosen, session.every > 1))
-        parts = [_title(session), _epochs(session, most), f"Phases (all steps together)\n{phase_rows}"]
+        parts = [_title(session), _epochs(session, max_rows), f"Phases (all steps together)\n{phase_rows}"]
         parts += [_counts(chosen), *tables.values()]
         if chosen.sum().flops_forward:
             parts.append(ratio_report(chosen.ratio(), chosen.observed or 1))
@@ -99,11 +102,11 @@ def _title(session: Session) -> str:
     return "\n".join(_wrap(f"microfw profile: {what or 'a model'}, " + ", ".join(notes)))
 
 
-def _epochs(session: Session, most: int) -> str:
+def _epochs(session: Session, max_rows: int) -> str:
     epochs, sampled = session.epochs, session.every > 1
     shown = list(epochs)
-    if len(shown) > most:
-        shown = [*shown[: most // 2], *shown[-(most - most // 2) :]]
+    if len(shown) > max_rows:
+        shown = [*shown[: max_rows // 2], *shown[-(max_rows - max_rows // 2) :]]
     metrics = [k for k in epochs[-1].metrics if k.startswith("val_") and k != "val_loss"][:1]
     replays = any(e.replayed for e in epochs)
     head = ["epoch", "observed" if sampled else "steps", *(["replayed"] if replays else []), "loss"]
@@ -112,7 +115,7 @@ def _epochs(session: Session, most: int) -> str:
     unit, size = ("s", 1e9) if max(e.total_ns for e in shown) >= 1e10 else ("ms", 1e6)
     rows = []
     for k, e in enumerate(shown):
-        if len(shown) < len(epochs) and k == most // 2:
+        if len(shown) < len(epochs) and k == max_rows // 2:
             rows.append(["…"] + [""] * (len(head) - 1))
         rows.append(
             [str(e.epoch), f"{e.observed} of {e.steps}" if sampled else str(e.steps)]
@@ -125,12 +128,12 @@ def _epochs(session: Session, most: int) -> str:
             + in_flop(e.ratio())
         )
     times = f"µs in an observed step; total in {unit}" if sampled else f"times in {unit}"
-    title = f"Epochs ({times}; backward/forward of times and of FLOP; whether products take 3F - F1)"
+    title = f"Epochs ({times}; backward/forward in time and in FLOP; do products match 3F - F1?)"
     return "\n".join([*_wrap(title), table(head, rows)])
 
 
 def in_flop(r: Ratio) -> list[str]:
-    """Return backward over forward in operations, and whether products follow the law."""
+    """Return backward / forward in operations, and whether products match 3F - F1."""
     ratio = f"{r.backward / r.forward:.2f}" if r.forward else ""
     return [ratio, "" if not r.products_forward else "exact" if r.exact and not r.others else "differs"]
 
@@ -142,7 +145,7 @@ def _counts(e: Epoch) -> str:
     nodes, scalars, edges = (round(v / steps) for v in (total.nodes, scalars, total.edges))
     rules, added = round(total.rules / steps), round(total.accumulated / steps)
     both = f"{whole(rules)} rules + {whole(added)} gradients added; scalar operations"
-    bound = "predicted: bound of the way without a graph"
+    bound = "predicted, not run: start over for each parameter"
     head = ["per step", "in tensors", "in scalars", "what is counted"]
     rows = [
         ["N", whole(nodes), whole(scalars), "op nodes recorded; the scalar operations in them"],
@@ -150,13 +153,13 @@ def _counts(e: Epoch) -> str:
         ["N + P", whole(nodes + e.parameter_tensors), whole(scalars + e.parameters), ""],
         ["backward took", whole(rules + added), whole(round(total.flops_backward / steps)), both],
         ["N x P", whole(nodes * e.parameter_tensors), whole(scalars * e.parameters), bound],
-        ["E", whole(edges), "", "edges that a gradient went along"],
+        ["E", whole(edges), "", "edges: inputs of ops that need a gradient"],
     ]
     return "Counts\n" + table(head, rows, text=True)
 
 
-def _table_of(e: Epoch, session: Session, title: str, found: list[Row], most: int, sort: str | None) -> str:
-    """Return the table of layers, or of ops: rows that have one."""
+def _table_of(e: Epoch, session: Session, title: str, found: list[Row], max_rows: int, sort: str | None) -> str:
+    """Return the table of layers or of ops."""
     known = {layer.name: layer for layer in session.layers}
     steps = e.observed or 1
     head = [title.split("s,")[0].lower(), "nodes", "P", "forward", "backward", "share", "forward", "backward"]
@@ -183,19 +186,19 @@ def _table_of(e: Epoch, session: Session, title: str, found: list[Row], most: in
 
     if sort is not None:
         found = sorted(found, key=lambda row: -sum(getattr(row, name) for name in COLUMNS[sort]))
-    for row in found[:most]:
+    for row in found[:max_rows]:
         layer = known.get(row.layer)
         name = row.op or (row.layer if layer is None or layer.kind == row.layer else f"{row.layer} {layer.kind}")
         own = (layer.trainable, layer.weights) if layer and not row.op else (0, 0)
         rows.append(cells(shorten(name or "(outside any module)", 22), row, *own))
-    if len(found) > most:
+    if len(found) > max_rows:
         rest = Row("rest")
-        for row in found[most:]:
+        for row in found[max_rows:]:
             rest.add(row)
-        rows.append(cells(f"{len(found) - most} more", rest, 0))
-    walk = ["the walk itself", "", "", microseconds(e.untagged_forward_ns / steps)]
-    walk += [microseconds(e.untagged_backward_ns / steps), f"{e.untagged_backward_ns / total_backward:.1%}"]
-    rows.append(walk + [""] * 5)
+        rows.append(cells(f"{len(found) - max_rows} more", rest, 0))
+    untagged = ["untagged", "", "", microseconds(e.untagged_forward_ns / steps)]
+    untagged += [microseconds(e.untagged_backward_ns / steps), f"{e.untagged_backward_ns / total_backward:.1%}"]
+    rows.append(untagged + [""] * 5)
     total = cells("total", e.sum(), e.parameters)
     total[3:6] = [microseconds(ns / steps) for ns in (e.forward_ns, e.backward_ns)] + ["100.0%"]
     rows.append(total)
@@ -206,12 +209,13 @@ def _table_of(e: Epoch, session: Session, title: str, found: list[Row], most: in
 def _footer(session: Session, e: Epoch) -> str:
     total = e.sum()
     lines = [
-        "FLOP: scalar operations, a multiply-add as 2. FLOP/P: of a layer, for each number that it trains. Reuse: how "
-        "often a step uses each trained weight of the layer in a product (multiply-adds by weights). Saved: bytes kept "
-        f"for backward, each once; at most {e.saved_peak_bytes:,} bytes of all layers when a backward pass began."
+        "Untagged: time outside of ops and derivative rules. FLOP: scalar operations, a multiply-add is 2. FLOP/P: "
+        "FLOP of a layer by its trained numbers. Reuse: uses of each trained weight in products of one step "
+        "(multiply-adds by weights). Saved: bytes kept for backward, each once; peak "
+        f"{e.saved_peak_bytes:,} bytes over all layers."
     ]
     if total.uncounted:
-        lines.append(f"{total.uncounted:,} ops that ran declare no cost; their operations are not counted.")
+        lines.append(f"{total.uncounted:,} calls of ops without a declared cost; their operations are not counted.")
     if session.overhead:
         lines.append(overhead_text(session.overhead))
     env = {name: shorten(text, 20) for name, text in session.environment.items()}
@@ -224,14 +228,14 @@ def _footer(session: Session, e: Epoch) -> str:
 
 
 def ratio_report(r: Ratio, steps: int = 1) -> str:
-    """Describe backward against forward: products by the exact law, the ratios, and what bounds on them count."""
+    """Return backward against forward: products and their formula, ratios, published bounds."""
     lines = ["Backward against forward"]
     if r.products_forward:
         F, B, F1 = (whole(round(n)) for n in (r.products_forward, r.products_backward, r.products_first))
         over = f" in {steps:,} steps" if steps > 1 else ""
         lines += _wrap(
             f"Matrix products{over}: F = {F} operations forward, {B} backward. Predicted for both together: "
-            f"3F - F1 = {whole(r.predicted)}, with F1 = {F1} in ops whose data need no gradient. {says(r)}"
+            f"3F - F1 = {whole(r.predicted)}, with F1 = {F1} in ops whose data need no gradient. {verdict(r)}"
         )
     rows = []
     for what, ratio, how in (
@@ -247,7 +251,7 @@ def ratio_report(r: Ratio, steps: int = 1) -> str:
 
 
 def phases(e: Epoch, sampled: bool, size: float, names: Sequence[str]) -> list[str]:
-    """Return what phases took in an epoch; in a sampled one, where steps went by unobserved, in one observed step."""
+    """Return the times of phases: in an epoch, or if the profile is sampled, in one observed step."""
     times = [e.taken(name, sampled) for name in names]
     if sampled:
         return [microseconds(ns) if e.observed else "" for ns in times]
@@ -255,7 +259,7 @@ def phases(e: Epoch, sampled: bool, size: float, names: Sequence[str]) -> list[s
 
 
 def microseconds(ns: float) -> str:
-    """Write nanoseconds as microseconds.
+    """Format nanoseconds as microseconds.
 
     Examples
     --------
@@ -266,7 +270,7 @@ def microseconds(ns: float) -> str:
 
 
 def reuse(row: Row, weights: int, steps: int) -> float:
-    """Return how often one step uses each trained weight of a layer in a product; 0 where there is none.
+    """Return the number of uses of each trained weight of a layer in products of one step; 0 without weights.
 
     Examples
     --------
@@ -277,7 +281,7 @@ def reuse(row: Row, weights: int, steps: int) -> float:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], text: bool = False) -> str:
-    """Align columns: the first to the left, the others to the right, the last to the left if it is text."""
+    """Return an aligned table: first column left, others right; if ``text``, the last column left."""
     widths = [max(len(r[k]) for r in (head, *rows)) for k in range(len(head))]
     gap = " " * (2 if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else 1)
     lines = []
@@ -291,22 +295,22 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], text: bool = False
 
 
 def coloured(part: str) -> str:
-    """Colour a part for a terminal: its title, its total and what is of the walk."""
+    """Add terminal colours to a part: title, total and untagged row."""
     title, *lines = part.split("\n")
     out = [f"\x1b[1m{title}\x1b[0m"]
     for line in lines:
-        code = 2 if line.startswith(("---", "the walk")) else 1 if line.startswith("total ") else 0
+        code = 2 if line.startswith(("---", "untagged")) else 1 if line.startswith("total ") else 0
         out.append(f"\x1b[{code}m{line}\x1b[0m" if code else line)
     return "\n".join(out)
 
 
 def decimal(value: float | None) -> str:
-    """Write a loss or a metric with four places, "" for None."""
+    """Format a loss or a metric with four decimals; "" for None."""
     return "" if value is None else f"{value:.4f}" if abs(value) < 1e9 else f"{value:.4g}"
 
 
 def whole(value: int) -> str:
-    """Write a count in full, or a huge one with three digits.
+    """Format a count in full, or a huge one with three digits.
 
     Examples
     --------
@@ -317,7 +321,7 @@ def whole(value: int) -> str:
 
 
 def short(value: float) -> str:
-    """Write a count with three digits and a prefix.
+    """Format a count with three digits and a prefix.
 
     Examples
     --------
@@ -331,7 +335,7 @@ def short(value: float) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """Cut the middle out of a text that is too wide, and show control characters as ``?``."""
+    """Shorten a text that is too wide, with … in the middle; control characters become ``?``."""
     text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= width else text[: width // 2] + "…" + text[len(text) - (width - width // 2 - 1) :]
 

@@ -1,4 +1,4 @@
-"""The events of a traced session in Chrome's trace format, which Perfetto and speedscope read."""
+"""Events of a traced session in Chrome's trace format, for Perfetto and speedscope."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from microfw.profiler.session import PHASES, Session, Trace
 TRACKS = ("forward", "backward", "update")
 
 Slice = tuple[int, int, int, str, dict[str, Any]]
-"""Begin, minus the end, depth, name, arguments: sorted, an outer slice comes before those inside of it."""
+"""Start, minus the end, depth, name, arguments. In sorted order an outer slice comes before its inner slices."""
 
 
 def chrome_trace(session: Session) -> str:
-    """Return strict JSON: pairs of begin and end, in order of time, on a track each for forward, backward, update.
+    """Return strict JSON: begin and end events in order of time, on one track each for forward, backward and update.
 
-    Layers stand as slices around their ops, a layer in another inside of it. What is evaluated under `no_grad`
-    stands on the track of forward.
+    Layers are slices around the slices of their ops and inner layers. Evaluations under `no_grad` are on the forward
+    track.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def _named(kind: str, track: int, name: Any) -> dict[str, Any]:
 
 
 def _slices(session: Session, trace: Trace, track: str) -> list[Slice]:
-    """Return what stands on a track: stretches, the layers' slices and the ops."""
+    """Return the slices of a track: phases, layers and ops."""
     known = {layer.name for layer in session.layers}
     kind = kinds(session)
     phases = {k for k, phase in enumerate(PHASES) if (phase == "evaluation" and track == "forward") or phase == track}
@@ -57,44 +57,44 @@ def _slices(session: Session, trace: Trace, track: str) -> list[Slice]:
     found: list[Slice] = [(b, -e, 0, PHASES[phase], {}) for phase, site, b, e in events if site < 0]
     ends = sorted(e for _, site, _, e in events if site < 0)
     ops = []
-    stretch = 0
-    for _, site, began, ended in events:
+    phase_index = 0
+    for _, site, start_ns, end_ns in events:
         if site < 0:
             continue
-        while stretch < len(ends) and ends[stretch] <= began:
-            stretch += 1
+        while phase_index < len(ends) and ends[phase_index] <= start_ns:
+            phase_index += 1
         layer, op = trace.sites[site]
-        found.append((began, -ended, 99, op, {"layer": layer or OUTSIDE}))
-        ops.append((stretch, chain(layer, known), began, ended))
+        found.append((start_ns, -end_ns, 99, op, {"layer": layer or OUTSIDE}))
+        ops.append((phase_index, chain(layer, known), start_ns, end_ns))
     for depth in range(max((len(layers) for _, layers, _, _ in ops), default=0)):
         for (_, path), run in groupby(ops, partial(_place, depth + 1)):
             members = list(run)
             if len(path) > depth:
                 name = path[-1]
                 title = f"{name} {kind[name]}" if name in kind else name
-                end = max(ended for *_, ended in members)
+                end = max(end_ns for *_, end_ns in members)
                 found.append((members[0][2], -end, depth + 1, title, {"layer": name}))
     return sorted(found, key=lambda slice: slice[:3])
 
 
 def _place(depth: int, op: tuple[int, list[str], int, int]) -> tuple[int, list[str]]:
-    """Return the stretch that an op is in, and its layers down to a depth."""
+    """Return the number of the phase that an op is in, and its layers down to a depth."""
     return op[0], op[1][:depth]
 
 
 def _paired(slices: list[Slice], track: int) -> Iterator[dict[str, Any]]:
-    """Yield the begin and the end of each slice, as they nest."""
+    """Yield nested begin and end events of slices."""
     open_: list[tuple[int, str]] = []
 
     def event(ph: str, name: str, ns: int) -> dict[str, Any]:
         return {"ph": ph, "name": name, "cat": TRACKS[track], "ts": ns / 1000, "pid": 1, "tid": track + 1}
 
-    for began, minus_end, _, name, args in slices:
-        while open_ and open_[-1][0] <= began:
-            ended, last = open_.pop()
-            yield event("E", last, ended)
+    for start_ns, minus_end, _, name, args in slices:
+        while open_ and open_[-1][0] <= start_ns:
+            end_ns, last = open_.pop()
+            yield event("E", last, end_ns)
         open_.append((min(-minus_end, open_[-1][0]) if open_ else -minus_end, name))
-        yield event("B", name, began) | {"args": args}
+        yield event("B", name, start_ns) | {"args": args}
     while open_:
-        ended, last = open_.pop()
-        yield event("E", last, ended)
+        end_ns, last = open_.pop()
+        yield event("E", last, end_ns)

@@ -1,0 +1,68 @@
+"""``microfw report``: print a saved profile, or write it in other formats."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import Any
+
+from microfw.cli.console import use_colour
+from microfw.cli.files import Files, deliver
+from microfw.errors import ArgumentError
+from microfw.profiler.files import content
+from microfw.profiler.reports.text import COLUMNS, report
+from microfw.profiler.session import Session
+
+FORMATS = {"html": ".html", "trace": ".trace.json", "csv": ".csv", "markdown": ".md", "plot": ""}
+"""Output formats, with the required suffix of the file."""
+
+GUIDE = """\
+examples:
+  microfw profile digits --json run.json              make a profile
+  microfw report run.json                             print epochs, counts, layers, ops, backward against forward
+  microfw report run.json --epoch 3                   print the layers of one epoch
+  microfw report run.json --by layer --sort backward --top 5
+  microfw report run.json --html run.html             write a self-contained page
+  microfw report run.json --trace run.trace.json      write events for Perfetto, if made with --trace-steps
+"""
+
+
+def add(subcommands: Any) -> None:
+    """Declare the arguments of ``microfw report``."""
+    command = subcommands.add_parser(
+        "report",
+        help="print a saved profile",
+        description="Print a saved profile, or write it in other formats.",
+        epilog=GUIDE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("file", metavar="FILE", help="profile saved by microfw profile --json")
+    command.add_argument("--epoch", type=int, help="report the layers of this epoch only")
+    command.add_argument("--by", choices=["layer", "op"], help="only the table of layers, or of ops")
+    command.add_argument("--sort", metavar="COLUMN", help=f"sort by {', '.join(COLUMNS)}, largest first")
+    command.add_argument("--top", type=int, metavar="K", help="maximum rows of a table (24)")
+    for name in FORMATS:
+        text = {"trace": "events for Perfetto or speedscope", "html": "a page", "plot": "a figure"}.get(name, name)
+        command.add_argument(f"--{name}", metavar="FILE", help=f"write {text} instead of printing")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a saved profile, or write it in other formats."""
+    session = Session.load(arguments.file)
+    files: Files = {}
+    for name, suffix in FORMATS.items():
+        path = getattr(arguments, name)
+        if path is None:
+            continue
+        if not path.endswith(suffix):
+            raise ArgumentError(f"--{name}: expected a name that ends in {suffix}, got {path!r}")
+        files[path] = partial(content, session, path)
+    if files:
+        deliver(files)
+        return 0
+    options = {"epoch": arguments.epoch, "by": arguments.by, "sort": arguments.sort}
+    if arguments.top is not None:
+        options["max_rows"] = arguments.top
+    print(report(session, colour=use_colour(), **options))
+    return 0
