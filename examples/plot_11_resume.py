@@ -2,8 +2,8 @@
 Resume after an interruption
 ============================
 
-This example kills training in the middle of an epoch and resumes it. The weights at the end are those of a run without a
-stop, bit for bit. Then it saves the model in a file that other libraries read.
+This example kills training in the middle of an epoch and resumes it. The weights at the end are those of a run without
+a stop, bit for bit. Then it saves the model in a file that other libraries read.
 """
 
 # %%
@@ -52,8 +52,8 @@ print(history)
 # The same run, killed
 # --------------------
 #
-# ``Checkpoint`` writes a file after each epoch, and here also after every ten steps. Another process trains and is killed
-# at step 100, in the third epoch. It cannot save anything when it is killed.
+# ``Checkpoint`` writes a file after each epoch, and here also after every ten steps. Another process trains and is
+# killed at step 100, in the third epoch. It cannot save anything when it is killed.
 
 
 class Kill(Hook):
@@ -75,8 +75,8 @@ if hasattr(os, "fork"):
 # The run, resumed
 # ----------------
 #
-# Make the trainer as before and pass the file to ``fit``. It checks that model, optimizer, hooks and data are the same as
-# in the file, and continues in the middle of the epoch with the remaining rows.
+# Make the trainer as before and pass the file to ``fit``. It checks that model, optimizer, hooks and data are the same
+# as in the file, and continues in the middle of the epoch with the remaining rows.
 
 again = make_trainer(Checkpoint(path, every=10))
 continued = again.fit(train, epochs=6, validation=test, progress=False, resume=path if path.exists() else None)
@@ -88,15 +88,15 @@ print("weights equal bit for bit:", same)
 print("losses equal bit for bit:", continued.column("loss") == history.column("loss"))
 
 # %%
-# In your script write ``fit(..., resume=path if path.exists() else None)``. When you start the script again, it continues
-# from the file. After Ctrl-C, too, the model has the state after the last complete step, and ``Checkpoint`` saves it
-# before ``fit`` ends.
+# In your script write ``fit(..., resume=path if path.exists() else None)``. When you start the script again, it
+# continues from the file. After Ctrl-C, too, the model has the state after the last complete step, and ``Checkpoint``
+# saves it before ``fit`` ends.
 #
 # The model in a file
 # -------------------
 #
-# ``mf.save`` writes the architecture of a model, its weights, and checksums. ``mf.load`` builds the model again. The file
-# contains no code, and loading runs none: layers come from the library, or from classes that you pass.
+# ``mf.save`` writes the architecture of a model, its weights, and checksums. ``mf.load`` builds the model again. The
+# file contains no code, and loading runs none: layers come from the library, or from classes that you pass.
 
 mf.save(Path(folder.name, "digits.npz"), again.model)
 model = mf.load(Path(folder.name, "digits.npz"))

@@ -2,17 +2,17 @@
 A search over a table
 =====================
 
-This example has a table with numbers, words and missing values, a Pipeline that converts it to numbers, a search for the
-best network, and one report of the cost of every fit in the search.
+This example has a table with numbers, words and missing values, a Pipeline that converts it to numbers, a search for
+the best network, and one report of the cost of every fit in the search.
 """
 
 # %%
 # The table
 # ---------
 #
-# The table has a thousand invented loans. Whether a loan is paid back depends on the ratio of debt to income, on the kind
-# of work, and on chance. A tenth of the incomes is missing. One loan in seven fails. So a model that always predicts
-# "paid" is right for six loans of seven, and useless.
+# The table has a thousand invented loans. Whether a loan is paid back depends on the ratio of debt to income, on the
+# kind of work, and on chance. A tenth of the incomes is missing. One loan in seven fails. So a model that always
+# predicts "paid" is right for six loans of seven, and useless.
 
 import numpy as np
 
@@ -31,9 +31,9 @@ print(f"{n} loans, {np.mean(paid == 'failed'):.1%} failed")
 # The pipeline
 # ------------
 #
-# The Pipeline fills in missing numbers, makes the numbers less skewed, and scales them. Words become columns of zeros and
-# ones. The last part is a network, which is an estimator like any other. With ``class_weight`` the rare failures count as
-# much as the rest. Training stops when the F1 score of the validation rows has not increased for ten epochs.
+# The Pipeline fills in missing numbers, makes the numbers less skewed, and scales them. Words become columns of zeros
+# and ones. The last part is a network, which is an estimator like any other. With ``class_weight`` the rare failures
+# count as much as the rest. Training stops when the F1 score of the validation rows has not increased for ten epochs.
 
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer

@@ -21,8 +21,8 @@ original = train.to_original(train.y)
 print(f"in the dataset's units: {original.mean():.1f} ± {original.std():.1f}")
 
 # %%
-# A small network is enough, because there are few rows with much noise. Weight decay reduces overfitting. Predictions and
-# targets must have the same shape, here (rows, 1): a loss does not broadcast.
+# A small network is enough, because there are few rows with much noise. Weight decay reduces overfitting. Predictions
+# and targets must have the same shape, here (rows, 1): a loss does not broadcast.
 
 rng = np.random.default_rng(0)
 model = nn.Sequential(nn.Dense(10, 16, rng=rng), nn.Tanh(), nn.Dense(16, 1, rng=rng))

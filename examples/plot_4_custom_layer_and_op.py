@@ -11,9 +11,9 @@ everywhere: in models, in the profiler's report, in forward mode, and in derivat
 # -----
 #
 # Swish is ``x * sigmoid(beta * x)``. The decorated function computes the value on plain NumPy arrays. ``vjp`` has one
-# function for each input. It gets ``g``, the gradient with respect to the output, and returns the gradient with respect
-# to its input. Its arguments after ``g`` name the arrays that the op saves: here the inputs and ``s``. The value returns
-# ``s`` as a second result, so the backward pass need not compute it again.
+# function for each input. It gets ``g``, the gradient with respect to the output, and returns the gradient with
+# respect to its input. Its arguments after ``g`` name the arrays that the op saves: here the inputs and ``s``. The
+# value returns ``s`` as a second result, so the backward pass need not compute it again.
 #
 # A rule need not care about broadcasting. If ``beta`` is one number for a whole array, the engine sums the gradient.
 
@@ -89,8 +89,8 @@ except mf.errors.GradientError as mistake:
 # A layer
 # -------
 #
-# Set parameters and other modules as attributes. The base class finds them, and names them by their path. The layer below
-# learns ``beta``. The block adds its input to the output of its body.
+# Set parameters and other modules as attributes. The base class finds them, and names them by their path. The layer
+# below learns ``beta``. The block adds its input to the output of its body.
 
 
 class Swish(nn.Module):
@@ -144,7 +144,8 @@ print()
 print(profiler.report(max_rows=4))
 
 # %%
-# A figure, if Matplotlib is installed: the op and its derivative. One ``mf.vjp`` computes the derivative for all points.
+# A figure, if Matplotlib is installed: the op and its derivative. One ``mf.vjp`` computes the derivative for all
+# points.
 
 try:
     import matplotlib.pyplot as plt

@@ -51,9 +51,9 @@ print(profiler.report())
 # Reading the session
 # -------------------
 #
-# The report is computed from ``profiler.session``, plain data that your script can read. The backward time of a layer is
-# the time of its nodes, measured in the engine around their derivative rules. ``backward`` as a whole has its own clock.
-# The time that belongs to no layer is spent between the nodes.
+# The report is computed from ``profiler.session``, plain data that your script can read. The backward time of a layer
+# is the time of its nodes, measured in the engine around their derivative rules. ``backward`` as a whole has its own
+# clock. The time that belongs to no layer is spent between the nodes.
 
 
 def shares(profiler):
@@ -72,9 +72,9 @@ for name, share in shares(profiler).items():
 # Freezing a layer
 # ----------------
 #
-# A frozen parameter gets no gradient. If you freeze the first layer, nothing before the second layer needs a gradient, so
-# the first layer records no node. If you freeze a layer in the middle, the gradient must still pass through it to the
-# layers before; only the product for its own weight is not needed.
+# A frozen parameter gets no gradient. If you freeze the first layer, nothing before the second layer needs a gradient,
+# so the first layer records no node. If you freeze a layer in the middle, the gradient must still pass through it to
+# the layers before; only the product for its own weight is not needed.
 
 
 def counts(profiler):

@@ -28,8 +28,8 @@ print(f"{len(images)} images to learn from, {len(test)} to test on, each of shap
 # Model
 # -----
 #
-# Padding "same" keeps the size of the images; pooling halves it. After two convolutions, the dense layer gets 32 channels
-# of 4 × 4 positions.
+# Padding "same" keeps the size of the images; pooling halves it. After two convolutions, the dense layer gets 32
+# channels of 4 × 4 positions.
 
 rng = np.random.default_rng(0)
 model = nn.Sequential(
@@ -102,10 +102,10 @@ print(f"test accuracy: {result:.1%}")
 print(profiler.report())
 
 # %%
-# A convolution uses each weight once for every position of the output; a dense layer uses each weight once for the image.
-# So for one parameter the second convolution, with outputs of 4 × 4, does 16 times the work of the dense layer. (The
-# first convolution has 8 × 8 positions, but needs no derivative with respect to its input, which is data.) The numbers
-# are multiplications and additions, forward and backward, counted while the net trained.
+# A convolution uses each weight once for every position of the output; a dense layer uses each weight once for the
+# image. So for one parameter the second convolution, with outputs of 4 × 4, does 16 times the work of the dense layer.
+# (The first convolution has 8 × 8 positions, but needs no derivative with respect to its input, which is data.) The
+# numbers are multiplications and additions, forward and backward, counted while the net trained.
 
 epoch = profiler.session.epochs[0]
 work = {}

@@ -105,8 +105,8 @@ with mf.Profiler(model, name="characters") as profiler:
 # Writing
 # -------
 #
-# The model reads a beginning. Then, again and again, the example draws a character from the predicted probabilities, and
-# the model reads it. Between two calls the model keeps only the state.
+# The model reads a beginning. Then, again and again, the example draws a character from the predicted probabilities,
+# and the model reads it. Between two calls the model keeps only the state.
 
 
 def write(beginning, length, temperature=0.5):

@@ -11,8 +11,8 @@ digits in about ten steps.
 # The loss
 # --------
 #
-# The data are tumours with 30 measured features each, malignant or benign. A logistic regression computes for each row a
-# score ``z = x @ w + b``, and the probability ``1 / (1 + exp(-z))``. Its loss is the sum of the cross-entropy of the
+# The data are tumours with 30 measured features each, malignant or benign. A logistic regression computes for each row
+# a score ``z = x @ w + b``, and the probability ``1 / (1 + exp(-z))``. Its loss is the sum of the cross-entropy of the
 # labels and a penalty that keeps ``w`` small. This is scikit-learn's loss at ``C=1``.
 #
 # The parameters are one array of 31 numbers; the last one is ``b``.
@@ -73,8 +73,8 @@ for step in range(20):
 seconds = time.perf_counter() - began
 
 # %%
-# Gradient descent takes many more steps and is still far from the optimum. Its step size is the largest that guarantees a
-# decrease: one over the largest curvature that the loss can have.
+# Gradient descent takes many more steps and is still far from the optimum. Its step size is the largest that
+# guarantees a decrease: one over the largest curvature that the loss can have.
 
 v = np.zeros_like(w)
 rate = 1 / np.linalg.eigvalsh(0.25 * X.T @ X + np.diag(penalized)).max()
@@ -103,8 +103,8 @@ print(f"training accuracy: {np.mean((X @ w > 0) == y):.1%}")
 # When the Hessian is too large
 # -----------------------------
 #
-# The Hessian of P parameters has P² entries and takes P backward passes. ``mf.hvp`` computes its product with a vector in
-# the time of about three gradients, without the Hessian itself. The method of conjugate gradients needs only such
+# The Hessian of P parameters has P² entries and takes P backward passes. ``mf.hvp`` computes its product with a vector
+# in the time of about three gradients, without the Hessian itself. The method of conjugate gradients needs only such
 # products to solve for the step.
 
 

@@ -2,16 +2,16 @@
 Seeing the graph
 ================
 
-``mf.draw(loss)`` draws the graph of a loss: every op, grouped by the layer that recorded it, and numbered in the order in
-which ``loss.backward()`` visits the nodes. It needs no other program and no other package.
+``mf.draw(loss)`` draws the graph of a loss: every op, grouped by the layer that recorded it, and numbered in the order
+in which ``loss.backward()`` visits the nodes. It needs no other program and no other package.
 """
 
 # %%
 # A classifier
 # ------------
 #
-# This is one step of a network for handwritten digits. Draw the graph before ``backward``, which frees it. If you pass the
-# model, the drawing shows the types of the layers next to their names.
+# This is one step of a network for handwritten digits. Draw the graph before ``backward``, which frees it. If you pass
+# the model, the drawing shows the types of the layers next to their names.
 
 import numpy as np
 
@@ -30,8 +30,8 @@ drawing
 # - A box with square corners is an op, one node of the graph, with its name, the shape of its output, and its number.
 #   Backward visits number 1 first, the newest node, and each node after all nodes that use its output.
 # - Round ends are a parameter. Pointed ends are another leaf that gets a gradient. A dashed box is data that needs no
-#   gradient, but that a derivative rule saved: the loss saves the labels, and a ``Dense`` saves its input for the gradient
-#   of its weight.
+#   gradient, but that a derivative rule saved: the loss saves the labels, and a ``Dense`` saves its input for the
+#   gradient of its weight.
 # - Arrows show the values of the forward pass. The gradients go back along the arrows.
 # - Move the pointer over an op to see how many bytes it saved.
 #
@@ -93,8 +93,8 @@ mf.draw(loss, direction="LR")
 
 # %%
 # ``drawing.save("graph.svg")`` writes a picture for a browser, in the light or dark mode of the reader's system.
-# ``drawing.save("graph.dot")`` writes the language of Graphviz. Both are also texts, ``drawing.svg`` and ``drawing.dot``.
-# Here are the edges of the second one:
+# ``drawing.save("graph.dot")`` writes the language of Graphviz. Both are also texts, ``drawing.svg`` and
+# ``drawing.dot``. Here are the edges of the second one:
 
 print(*(line for line in drawing.dot.splitlines() if "->" in line), sep="\n")
 

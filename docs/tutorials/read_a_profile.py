@@ -2,9 +2,9 @@
 Read a profile and make a model cheaper
 =======================================
 
-Your model is too slow, or too large. Where does its backward pass spend time, and what makes it cheaper? On this page you
-profile a model with a mistake, find the mistake in the report, fix it, and check the gain: in counts, which are the same
-on every machine, and in seconds, which are not.
+Your model is too slow, or too large. Where does its backward pass spend time, and what makes it cheaper? On this page
+you profile a model with a mistake, find the mistake in the report, fix it, and check the gain: in counts, which are
+the same on every machine, and in seconds, which are not.
 """
 
 # %%
@@ -46,10 +46,10 @@ print(f"accuracy: {accuracy:.1%}")
 # Read the layers from right to left
 # ----------------------------------
 #
-# *Saved* is the memory that forward keeps for the derivatives, *reuse* the number of products in which a step uses each
-# weight, *FLOP* the number of operations, and *share* the share of the time. Dense layers use each weight once for each
-# row, so *FLOP/P* is about the same in all of them, and the cost of a layer is proportional to its number of parameters.
-# The same table, sorted:
+# *Saved* is the memory that forward keeps for the derivatives, *reuse* the number of products in which a step uses
+# each weight, *FLOP* the number of operations, and *share* the share of the time. Dense layers use each weight once
+# for each row, so *FLOP/P* is about the same in all of them, and the cost of a layer is proportional to its number of
+# parameters. The same table, sorted:
 
 print(before.report(by="layer", sort="backward", max_rows=3))
 
@@ -98,8 +98,8 @@ print(found)
 
 # %%
 # The changes after *Real* have an interval that excludes zero, and are large enough to matter. Layers that you did not
-# change should not be among the large changes. They may be a little faster, because smaller arrays leave more room in the
-# cache.
+# change should not be among the large changes. They may be a little faster, because smaller arrays leave more room in
+# the cache.
 
 work = {c.what: c for c in found.counts if not c.layer}
 assert work["flops_backward"].change < -0.7

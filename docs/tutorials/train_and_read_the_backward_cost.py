@@ -5,8 +5,8 @@ Train a model and read what its backward pass costs
 Backpropagation is often explained in one sentence: *it computes all derivatives in about N + P steps; without the graph
 this takes about N × P.* On this page you train a network, count its N and P, and check every part of the sentence.
 
-You need to know what a derivative is, to read a little Python, and a quarter of an hour. The page is a script, so you can
-run it with your own model.
+You need to know what a derivative is, to read a little Python, and a quarter of an hour. The page is a script, so you
+can run it with your own model.
 
 .. admonition:: Common misreadings
 
@@ -58,9 +58,9 @@ print(profiler.report())
 # N: a neuron is several nodes
 # ----------------------------
 #
-# Take one neuron with three inputs, ``tanh(w · x + b)``, and compute it number by number. Each operation on numbers is a
-# node, and the profiler counts the nodes. The profiler counts by steps, so the neuron gets an optimizer, and its output
-# is the loss.
+# Take one neuron with three inputs, ``tanh(w · x + b)``, and compute it number by number. Each operation on numbers is
+# a node, and the profiler counts the nodes. The profiler counts by steps, so the neuron gets an optimizer, and its
+# output is the loss.
 
 features = [0.5, -1.0, 2.0]
 weights = [nn.Parameter(w) for w in (0.1, 0.2, 0.3)]
@@ -83,10 +83,10 @@ print(f"neurons 1, features {len(features)}, N {one_neuron.sum().nodes}, P {one_
 # %%
 # For one neuron N counts the products, the additions and the activation. P counts the weights and the bias.
 #
-# A framework does not compute number by number. Its nodes are operations on whole arrays: one node has the dot products
-# and biases of all neurons in a layer, for all rows of the batch. So you can count in two ways. The report shows both and
-# never mixes them: **in tensors** (op nodes, and parameter arrays) and **in scalars** (the scalar operations in these
-# nodes, and trainable numbers).
+# A framework does not compute number by number. Its nodes are operations on whole arrays: one node has the dot
+# products and biases of all neurons in a layer, for all rows of the batch. So you can count in two ways. The report
+# shows both and never mixes them: **in tensors** (op nodes, and parameter arrays) and **in scalars** (the scalar
+# operations in these nodes, and trainable numbers).
 
 total = profiler.session.total()
 steps = total.observed
@@ -136,8 +136,8 @@ print("gradient:", x.grad)
 # its output. Then the gradient of the node is complete, the pass calls the node's rule once, and passes the result on.
 # So it differentiates nothing twice, for any number of paths through a node.
 #
-# To see why this matters, double a number repeatedly. Each doubling doubles the number of paths from the end to the start,
-# and increases the number of rules called by one.
+# To see why this matters, double a number repeatedly. Each doubling doubles the number of paths from the end to the
+# start, and increases the number of rules called by one.
 
 start = nn.Parameter(1.0)
 optimizer = optim.SGD([start], lr=1e-12)
@@ -169,9 +169,9 @@ print(f"counted: {rules} rules called + {added} gradients added = {rules + added
 assert (rules, added) == (N, P)
 
 # %%
-# For a model that uses each parameter once, N + P is an upper bound. The pass does not visit nodes that do not lead to the
-# loss, or that need no gradient because they are frozen or data; then the count is lower. If a model uses a parameter
-# several times, each further use adds one addition.
+# For a model that uses each parameter once, N + P is an upper bound. The pass does not visit nodes that do not lead to
+# the loss, or that need no gradient because they are frozen or data; then the count is lower. If a model uses a
+# parameter several times, each further use adds one addition.
 #
 # Counted in scalars the sum has the same size, but is not exact, because a derivative can take more operations than the
 # value. For example, a product of two matrices has two products as its derivatives.
@@ -188,8 +188,8 @@ print(f"{backward_scalars / (N_scalars + P_scalars):.2f} times as many")
 # Without the graph: N × P, as a bound
 # ------------------------------------
 #
-# Without a graph you compute each derivative separately. Central or forward differences change one parameter and compute
-# everything again: N operations for each of P parameters.
+# Without a graph you compute each derivative separately. Central or forward differences change one parameter and
+# compute everything again: N operations for each of P parameters.
 
 print(f"N × P in scalars: {N_scalars * P_scalars:,}")
 print(f"{N_scalars * P_scalars / backward_scalars:,.0f} times the backward pass")
@@ -226,8 +226,8 @@ axes.invert_yaxis()
 plt.show()
 
 # %%
-# The distance between N × P and the real count depends on the model. For every model one grows with the product, and the
-# other with the sum.
+# The distance between N × P and the real count depends on the model. For every model one grows with the product, and
+# the other with the sum.
 #
 # Both methods give the same derivatives. Here is one weight, by differences, with one forward pass for each side:
 
@@ -250,22 +250,23 @@ print(f"by the graph {weight.grad[20, 3]:.9f}, by differences {(sides[0] - sides
 # ------------------------------------
 #
 # **Epochs.** *forward* is the time in the model and the loss, *backward* the time in ``loss.backward()``, *update* the
-# time in ``optimizer.step()``, *data* the time between one step and the next, and *total* the time of the whole epoch with
-# validation. *bwd/fwd* is the ratio of the times, *in FLOP* the ratio of the operations. *3F-F1* shows whether the number
-# of matrix products matches the formula 3F − F₁; a section below explains it.
+# time in ``optimizer.step()``, *data* the time between one step and the next, and *total* the time of the whole epoch
+# with validation. *bwd/fwd* is the ratio of the times, *in FLOP* the ratio of the operations. *3F-F1* shows whether
+# the number of matrix products matches the formula 3F − F₁; a section below explains it.
 #
 # **Counts.** The sums of the sections above, for one step, in tensors and in scalars. *E* is the number of edges with a
 # gradient, from a node to one of its inputs.
 #
-# **Layers.** One row for each layer, per step. *nodes* and *P* are those of the layer. The first *forward* and *backward*
-# are times; the backward time of a layer is the time of its nodes, measured in the engine. *share* is the layer's share of
-# the backward pass. The second *forward* and *backward* are operations; a multiply-add counts as two. *FLOP/P* is the
-# number of operations for one trainable number. *reuse* is the number of products in which a step uses each weight: in a
-# dense layer one for each row of the batch. *saved* are the bytes kept for the backward pass. Each array counts where it
-# was kept first, so a layer whose input an earlier layer has kept shows 0.
+# **Layers.** One row for each layer, per step. *nodes* and *P* are those of the layer. The first *forward* and
+# *backward* are times; the backward time of a layer is the time of its nodes, measured in the engine. *share* is the
+# layer's share of the backward pass. The second *forward* and *backward* are operations; a multiply-add counts as two.
+# *FLOP/P* is the number of operations for one trainable number. *reuse* is the number of products in which a step uses
+# each weight: in a dense layer one for each row of the batch. *saved* are the bytes kept for the backward pass. Each
+# array counts where it was kept first, so a layer whose input an earlier layer has kept shows 0.
 #
-# The row before the total is the rest of the time: ``backward`` as a whole has its own clock, and the time that belongs to no node is
-# spent between the nodes. So the rows together are the whole backward time, and count nothing twice:
+# *untagged* is the rest of the time: ``backward`` as a whole has its own clock, and the time that
+# belongs to no node is spent between the nodes. So the rows together are the whole backward time, and count nothing
+# twice:
 
 for row in total.layers():
     print(f"{row.layer:17} {row.backward_ns:11,} ns")
@@ -279,9 +280,9 @@ assert total.untagged_backward_ns >= 0
 # Backward / forward
 # ------------------
 #
-# A rule of thumb says that backward costs twice as much as forward. Each matrix product of the forward pass needs two in
-# the backward pass: one for the gradient of the weight, one for the gradient of the layer's input. But the input of the
-# *first* layer is data, which needs no gradient. In a small network this is a large part:
+# A rule of thumb says that backward costs twice as much as forward. Each matrix product of the forward pass needs two
+# in the backward pass: one for the gradient of the weight, one for the gradient of the layer's input. But the input of
+# the *first* layer is data, which needs no gradient. In a small network this is a large part:
 
 print(f"in operations: {step.flops_backward / step.flops_forward:.2f}")
 print(f"in seconds:    {total.backward_ns / total.forward_ns:.2f}")

@@ -139,8 +139,8 @@ print("N × P =", N * P)
 # Without order: along the paths
 # ------------------------------
 #
-# A method can take even more steps. If each node passes on each contribution *as soon as it arrives*, then it is visited
-# once for each path that leads to it:
+# A method can take even more steps. If each node passes on each contribution *as soon as it arrives*, then it is
+# visited once for each path that leads to it:
 
 
 def along_paths(graph, visits, node="L", share=1.0, g=None):
@@ -434,21 +434,21 @@ assert not check(hasty, "without_order")
 #      the table above has the bounds with their sources.
 #    - **Memory.** Backpropagation keeps values of the forward pass until the backward pass has used them. Differences
 #      keep nothing. Compare the column *peak*.
-#    - **Operations are not seconds.** In a small model most of the time goes into calls of NumPy, one for each node, for
-#      arrays of any size. So differences look better in seconds than in operations. This is also the reason why graphs
-#      have nodes for whole tensors.
+#    - **Operations are not seconds.** In a small model most of the time goes into calls of NumPy, one for each node,
+#      for arrays of any size. So differences look better in seconds than in operations. This is also the reason why
+#      graphs have nodes for whole tensors.
 #    - **N × P is a bound.** The number of steps for each parameter depends on the graph. If all parameters are at the
 #      beginning, as in the graph by hand, the number reaches the bound. In the network above it is far below.
-#    - **One result.** A backward pass starts at one number. For m results there are m backward passes. With many results
-#      and few parameters, forward mode is cheaper.
+#    - **One result.** A backward pass starts at one number. For m results there are m backward passes. With many
+#      results and few parameters, forward mode is cheaper.
 #
 # Exercises
 # ---------
 #
 # Guess first, then open the answer.
 #
-# 1. Add a node ``M = L · u`` to the graph by hand. What are N, P, the steps of backprop, and the number of visits if you
-#    start over for each parameter?
+# 1. Add a node ``M = L · u`` to the graph by hand. What are N, P, the steps of backprop, and the number of visits if
+#    you start over for each parameter?
 #
 # .. raw:: html
 #
@@ -463,9 +463,7 @@ class WithOneMore(ByHand):
 more = mf.profiler.law(WithOneMore(), lambda result, y: result, [0], [0])
 count = more.count("scalars")
 print(f"N = {count.N}, P = {count.P}, steps = {count.rules} + {count.accumulated} = {count.steps}")
-print(
-    f"starting over for each parameter: {more.way('chain rule per parameter').rules} visits, N × P = {count.N * count.P}"
-)
+print(f"one parameter at a time: {more.way('chain rule per parameter').rules} visits, N × P = {count.N * count.P}")
 
 # %%
 # .. raw:: html
@@ -486,8 +484,8 @@ for rows in (1, 4):
     print(f"{rows} rows: N = {count.N:,}, E = {count.E:,}, P = {count.P:,}, steps / (N + P) = {ratio:.2f}")
 
 # %%
-# The model computes each row separately, so N and E grow with the number of rows. It uses each weight once for each row,
-# so it adds a gradient to the weight once for each row. P does not change.
+# The model computes each row separately, so N and E grow with the number of rows. It uses each weight once for each
+# row, so it adds a gradient to the weight once for each row. P does not change.
 #
 # .. raw:: html
 #
