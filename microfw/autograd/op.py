@@ -25,7 +25,7 @@ from microfw.autograd.apply import REQUIRED, apply
 from microfw.autograd.codegen import compile_lazily, generate
 from microfw.autograd.registry import NUMPY, OPS
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError, refuse_former
 
 Shape = tuple[int, ...]
 Array = Any
@@ -212,10 +212,6 @@ def arguments(function: Function) -> tuple[tuple[str, ...], dict[str, Any], bool
     return names[:positional], params, False
 
 
-RENAMED = {"into": "vjp_out", "fresh": "no_alias", "casts": "allow_dtype_change"}
-"""Arguments of `op` by their old names."""
-
-
 class Applicable(Protocol):
     """An op as users call it: a function of Tensors, arrays and numbers."""
 
@@ -315,9 +311,7 @@ def op(
     >>> mf.grad(mf.grad(cube))(2.0)
     array(12.)
     """
-    for given in old:
-        new = f"{RENAMED[given]}=, its new name" if given in RENAMED else "one of the arguments in the signature"
-        raise TypeError(message("op", new, f"{given}="))
+    refuse_former("op", old, into="vjp_out", fresh="no_alias", casts="allow_dtype_change")
 
     def declare(value: Function) -> Applicable:
         if not (value.__module__ or "").startswith("microfw."):

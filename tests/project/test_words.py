@@ -1,0 +1,136 @@
+"""The words of the code: no private names that were given up, and no phrases that must be read twice."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from pathlib import Path
+
+import pytest
+
+import microfw
+
+ROOT = Path(microfw.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+OLD = frozenset(
+    [
+        "blame",
+        "relink",
+        "reach_of",
+        "_held",
+        "spoken",
+        "Spelling",
+        "Infix",
+        "Methods",
+        "ArrayLike",
+        "on_use",
+        "stands_for",
+        "Form",
+        "deliver",
+        "arrived",
+        "leading",
+        "HERE",
+        "Here",
+        "LATER",
+        "Watcher",
+        "stretches",
+        "triples",
+        "collects",
+        "Waiting",
+        "Again",
+        "Aside",
+        "Site",
+        "Pattern",
+        "loose",
+        "_hand_over",
+        "make_room",
+        "_look_up",
+        "Recorded",
+        "_Part",
+        "Applied",
+        "Captured",
+        "Carried",
+        "Named",
+        "fitting",
+        "_heir",
+        "Timed",
+        "_way",
+        "_learn",
+        "_prove",
+        "_show",
+        "renew",
+        "broken",
+        "_move",
+        "ARRAYS",
+        "_whole",
+        "_at_once",
+        "Setting",
+        "Tally",
+        "MOMENTS",
+        "Compiled",
+        "floats_given",
+        "Way",
+        "Work",
+        "Meter",
+        "lacking",
+        "says",
+        "Refused",
+        "blueprint",
+        "durable",
+    ]
+)
+"""Names with a new one; see CHANGELOG.md for those that were public."""
+
+PHRASES = re.compile(
+    r"\bas ever\b|\banew\b|\b[Oo]ne's own\b|\b[Ww]hoever\b|\b[Ww]hatever\b|\b(?:is|are) told\b|\b[Tt]old of\b|\bhas it\b"
+    r"|\bcame (?:of|down)\b|\bcomes? (?:down to|of it)\b|\bstands? in\b|\b[Nn]obody\b|\b[Ss]omebody\b|\bmake room\b"
+    r"|\bkeeps? the books\b|\bthrift\b|\bso many\b"
+)
+
+
+def names(tree: ast.AST) -> set[str]:
+    """Return the names that code defines and uses."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.arg):
+            found.add(node.arg)
+    return found
+
+
+def remarks(text: str) -> list[tuple[int, str]]:
+    """Return the strings and comments of a file, with their lines."""
+    kinds = (tokenize.STRING, tokenize.COMMENT)
+    return [
+        (token.start[0] + k, line)
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type in kinds
+        for k, line in enumerate(token.string.splitlines())
+    ]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_name_that_was_given_up_comes_back(path):
+    assert names(ast.parse(path.read_text(encoding="utf-8"))) & OLD == set()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_sentence_has_a_phrase_to_avoid(path):
+    found = [
+        f"line {n}: {line.strip()}" for n, line in remarks(path.read_text(encoding="utf-8")) if PHRASES.search(line)
+    ]
+    assert found == []
+
+
+def test_the_checks_find_what_they_should():
+    text = "class Form:\n    def f(self, HERE):\n        'It is done anew.'  # by nobody\n"
+    assert names(ast.parse(text)) & OLD == {"Form", "HERE"}
+    assert [n for n, line in remarks(text) if PHRASES.search(line)] == [3, 3]
