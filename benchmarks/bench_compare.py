@@ -53,7 +53,7 @@ def waiting_linear(x, w, b, *, forward_ns=0, backward_ns=0):
 
 
 class Waiting(nn.Dense):
-    """A Dense whose op takes longer, by so many nanoseconds."""
+    """Dense layer whose op takes a given number of nanoseconds longer."""
 
     forward_ns = backward_ns = 0
 
@@ -62,7 +62,7 @@ class Waiting(nn.Dense):
 
 
 class WaitingSGD(optim.SGD):
-    """SGD whose update takes longer, by so many nanoseconds."""
+    """SGD whose update takes a given number of nanoseconds longer."""
 
     wait_ns = 0
 

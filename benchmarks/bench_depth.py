@@ -1,4 +1,4 @@
-"""Time forward and backward through chains of 10 to 10,000 multiplies, microfw beside PyTorch.
+"""Time forward and backward of chains of 10 to 10,000 multiplies, in microfw and in PyTorch.
 
     python benchmarks/bench_depth.py [--rounds N] [--lengths 10,100,1000,10000]
 

@@ -1,9 +1,9 @@
-"""How long the estimators take to fit, beside scikit-learn's MLPs of the same shape, solver, batches and epochs.
+"""Time fits of the estimators and of scikit-learn's MLPs of the same shape, solver, batches and epochs.
 
     python benchmarks/bench_estimators.py [--rounds N] [--jobs digits,...]
 
 Data are in memory, scaled, float64 as scikit-learn gives them. `fit` is timed as a whole; a step of `partial_fit`
-is the median of many on one batch. All times are of the processor, of the one thread that there is.
+is the median of many on one batch. All times are processor times of one thread.
 """
 
 from __future__ import annotations

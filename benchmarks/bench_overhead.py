@@ -1,4 +1,4 @@
-"""Whether a profile states its own cost right: the share that it prints beside the one measured in turns.
+"""Compare the share that a profile states for its own cost with the share measured in turns.
 
     python benchmarks/bench_overhead.py [--rounds 20] [--only eager,trace]
 

@@ -1,4 +1,4 @@
-"""Time one training step of small networks on digits: microfw beside NumPy by hand and beside its peers.
+"""Time one training step of small networks on digits, in microfw, hand-written NumPy and other libraries.
 
     python benchmarks/bench_step.py [--rounds N] [--workloads tiny,...] [--columns ...] [--markdown FILE]
 
@@ -51,7 +51,7 @@ def network(workload: str) -> Any:
 
 
 def exists(name: str, workload: str) -> bool:
-    """Return whether somebody wrote this network in that library."""
+    """Return True if the network exists in the library."""
     kind = WORKLOADS[workload][0]
     return kind == "dense" or name not in (TUNED, SKLEARN)
 

@@ -1,9 +1,9 @@
-"""One pass of training steps over the batches, for each library that takes part, whatever the network.
+"""One pass of training steps over the batches, for each library and any network.
 
 A step is forward, softmax cross-entropy, backward, SGD with momentum, and the loss as a Python number. The networks
-stand in `dense_columns`, `image_columns` and `sequence_columns`; here is what a library does with one: the loop that
-its documentation shows. All columns start from the same float32 weights, use the same rates and give the same losses.
-Libraries are imported by their builders alone.
+are in `dense_columns`, `image_columns` and `sequence_columns`; this file has the loop of each library, as its
+documentation shows it. All columns start from the same float32 weights, use the same rates and give the same losses.
+Each library is imported in its builder only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Dense networks with ReLU, written for each library that takes part.
+"""Dense networks with ReLU, in each library.
 
-NumPy by hand stands here whole, as a step; of the libraries only the network, which `columns` makes a step of.
-All start from the same float32 weights. Libraries are imported where they are used.
+Hand-written NumPy is here as a whole step. The libraries have only the network here; `columns` has their steps. All
+start from the same float32 weights. Libraries are imported where they are used.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A small convolutional net on digits, written for each library that takes part.
+"""A small convolutional net on digits, in each library.
 
 1×8×8 - convolution 3×3 to 8 channels, same - ReLU - max pooling 2×2 - convolution 3×3 to 16 channels, same - ReLU -
-flatten - dense to 10. Of the libraries only the network stands here, which `columns` makes a step of.
+flatten - dense to 10. The libraries have only the network here; `columns` has their steps.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def hand_written_images() -> Step:
 
 
 class Images:
-    """The network in each library; nobody wrote it in tuned NumPy."""
+    """The network in each library; there is no version in tuned NumPy."""
 
     shape = (1, 8, 8)
 

@@ -2,7 +2,7 @@
 
     python process_jobs.py JOB (sklearn | FILE.npz)
 
-Each job imports only what it needs, as a script of its own would.
+Each job imports only what it needs, as a separate script does.
 """
 
 import sys
@@ -44,7 +44,7 @@ def only_load(X, y, X_test, y_test):
 
 
 def microfw(X, y, X_test, y_test):
-    """Train with microfw, in a loop of one's own."""
+    """Train with microfw, in a hand-written loop."""
     import microfw as mf
     from microfw import nn, optim
 

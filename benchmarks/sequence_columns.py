@@ -1,4 +1,4 @@
-"""A small recurrent net on digits, written for each library that takes part.
+"""A small recurrent net on digits, in each library.
 
 An image is read row by row: 8 steps of 8 pixels through gated recurrent units with a state of 32, then a dense layer
 from the last state to 10. In each step, with the state ``h`` (zeros at first), and with ``a = x @ V + c`` and
@@ -9,8 +9,7 @@ from the last state to 10. In each step, with the state ``h`` (zeros at first), 
     n = tanh(a_n + r * u_n)
     h = (1 - z) * n + z * h
 
-which is the form of PyTorch's ``nn.GRU``. Of the libraries only the network stands here, which `columns` makes a
-step of.
+as in PyTorch's ``nn.GRU``. The libraries have only the network here; `columns` has their steps.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ def hand_written_sequences() -> Step:
 
 
 class Sequences:
-    """The network in each library; nobody wrote it in tuned NumPy."""
+    """The network in each library; there is no version in tuned NumPy."""
 
     shape = (8, PIXELS)
 

@@ -1,4 +1,4 @@
-"""What `bench_step` prints: a table a workload, microfw against its targets, and the table of the docs' page."""
+"""Output of `bench_step`: a table for each workload, microfw against its targets, and the table of the docs."""
 
 from __future__ import annotations
 
