@@ -108,7 +108,7 @@ class Recorded:
         now = MODE.get()
         linked = now.recording and (self.linked or any(isinstance(t, Tensor) and t._node is not None for t in given))
         if not linked and now.observer is not None:
-            now.observer.read()  # values leave the graph, so a step that has them cannot be replayed
+            now.observer.on_value_read()  # values leave the graph, so a step that has them cannot be replayed
         return linked
 
 
