@@ -333,7 +333,7 @@ def test_the_state_is_what_it_says(iris):
     assert type(states[0][0]) is float
 
 
-@pytest.mark.parametrize(("moment", "epochs", "steps"), [("on_epoch_end", 1, 4), ("on_step_end", 1, 1)])
+@pytest.mark.parametrize(("event", "epochs", "steps"), [("on_epoch_end", 1, 4), ("on_step_end", 1, 1)])
 def test_a_hook_can_stop(iris, event, epochs, steps):
     class Stop(Hook):
         pass
