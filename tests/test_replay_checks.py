@@ -24,7 +24,9 @@ class Shifted(nn.Module):
 
 def spoil(step, change=1.0):
     (replay,) = step.replays.values()
-    found = [c.fixed for c in replay.plan.step.captured_by_id.values() if c.fixed is not None and np.all(c.fixed == 0.5)]
+    found = [
+        c.fixed for c in replay.plan.step.captured_by_id.values() if c.fixed is not None and np.all(c.fixed == 0.5)
+    ]
     (constant,) = found
     constant.setflags(write=True)
     constant += np.float32(change)

@@ -31,7 +31,7 @@ class InstrumentedPlan:
         Nanoseconds of ``perf_counter_ns``, ``len(parts)`` for each step.
     parts : list of (site, bool)
         The site that starts at each reading, or None, and whether it is of the forward pass.
-    walked : list
+    visited : list
         Sites of the nodes that the backward pass visits.
     constants : list
         Sites of ops without a node.
@@ -54,7 +54,7 @@ class InstrumentedPlan:
         self.constants = [observer.constant(a.op, a.inputs, a.params, a.output, a.scope) for a in constants]
         sites |= {id(record): site for record, site in zip(constants, self.constants, strict=True)}
         self.parts = [(sites.get(id(node)), k < len(before)) for k, node in enumerate([*before, *after])]
-        self.walked = [sites[id(record)] for record in plan.step.walked]
+        self.visited = [sites[id(record)] for record in plan.step.visited]
 
     def discard_unfinished(self) -> None:
         """Drop the readings of a step that was not finished."""
@@ -79,7 +79,7 @@ class InstrumentedPlan:
         for (site, forward), ns in zip(self.parts, np.diff(readings, axis=1).sum(0).tolist(), strict=False):
             if site is not None:
                 yield (site, ns, 0, 0) if forward else (site, 0, ns, 0)
-        for site in self.walked:
+        for site in self.visited:
             yield site, 0, 0, len(readings)
         for site in self.constants:
             if site is not None:

@@ -114,11 +114,11 @@ class Tape:
         self.add(CapturedCall(function, args, kwargs, out, style))
         return out
 
-    def add_guard(self, test: str, args: Any, answer: bool) -> bool:
+    def add_guard(self, test: str, args: Any, outcome: bool) -> bool:
         """Record a branch on values, and return its outcome; the traced calls are valid for this outcome only."""
         self.calls.append(CapturedCall(test, args, {}, None, "guard", pure=False))
-        self.calls[-1].expected = answer
-        return answer
+        self.calls[-1].expected = outcome
+        return outcome
 
 
 class CapturedArray(NDArrayOperatorsMixin):
