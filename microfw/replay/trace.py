@@ -240,7 +240,9 @@ class CapturedArray(NDArrayOperatorsMixin):
         return out
 
     def __getitem__(self, key: Any) -> CapturedArray:
-        if isinstance(key, CapturedArray) and key.dtype.kind in "iu":  # a mask takes as many entries as it is true
+        if (
+            isinstance(key, CapturedArray) and key.dtype.kind in "iu"
+        ):  # not a mask, whose result has a shape that depends on values
             return self.tape.note(getitem, (self, key), {}, self.array[key.array], "get")
         if captured_arrays_in((key,), []):
             raise Untraceable("an index with an array of the graph in it")
