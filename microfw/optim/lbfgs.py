@@ -219,15 +219,15 @@ class LBFGS(Optimizer):
 
     def _direction(self, g: Array) -> Array:
         """Return ``-H g`` by the two-loop recursion."""
-        q, shares = -g, []
+        q, alphas = -g, []
         for s, y in reversed(self.pairs):
-            shares.append(np.dot(s, q) / np.dot(s, y))
-            q -= shares[-1] * y
+            alphas.append(np.dot(s, q) / np.dot(s, y))
+            q -= alphas[-1] * y
         if self.pairs:
             s, y = self.pairs[-1]
             q *= np.dot(s, y) / np.dot(y, y)
-        for (s, y), share in zip(self.pairs, reversed(shares), strict=True):
-            q += (share - np.dot(y, q) / np.dot(s, y)) * s
+        for (s, y), alpha in zip(self.pairs, reversed(alphas), strict=True):
+            q += (alpha - np.dot(y, q) / np.dot(s, y)) * s
         return q
 
     def state_dict(self) -> dict[str, Any]:

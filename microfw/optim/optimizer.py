@@ -151,7 +151,7 @@ class Optimizer:
             timer.on_update(self, began)
 
     def update_all(self) -> bool:
-        """Update all parameters if `preflight` returns True; return what it returns. All must have a gradient."""
+        """Update all parameters, which must have gradients, if `preflight` returns True; return its result."""
         if not self.preflight():
             return False
         for part in self._parts_with_step() if self.NEEDS_STEP else self.update_parts:

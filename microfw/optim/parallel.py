@@ -122,15 +122,15 @@ class DataParallel:
             raise ArgumentError(message("DataParallel.step", "rows of at least 0, finite", rows))
         timer = MODE.get().timer
         before = timer.switch(UPDATE) if timer is not None else OTHER
-        moves = False
+        updates = False
         try:
-            moves = self._average(rows)
+            updates = self._average(rows)
         finally:
-            if timer is not None and not moves:
+            if timer is not None and not updates:
                 timer.switch(before)
-        if moves:
+        if updates:
             self.optimizer.step()
-        return moves
+        return updates
 
     def _average(self, rows: float) -> bool:
         """Average the gradients of all ranks; return False if no row counts."""

@@ -40,7 +40,7 @@ class CapturedStep:
         Other leaves that get a gradient, each with the array that is added to its gradient.
     nodes : list of OpRecord
         Ops that recorded a node, in order.
-    walked : list of OpRecord
+    visited : list of OpRecord
         Those of ``nodes`` that the backward pass visits, in its order.
     constants : list of OpRecord
         Ops that recorded no node because no input of theirs needs a gradient.
@@ -60,7 +60,7 @@ class CapturedStep:
         self.leaves: list[tuple[Leaf, CapturedArray]] = []
         self.shared: list[tuple[Leaf, CapturedArray]] = []
         self.nodes: list[OpRecord] = []
-        self.walked: list[OpRecord] = []
+        self.visited: list[OpRecord] = []
         self.constants: list[OpRecord] = []
         self.opaque: dict[str, str] = {}
         self.captured_by_id: dict[int, CapturedArray] = {}
@@ -160,7 +160,7 @@ class CapturedStep:
             if node.spec.hooked and node.hooks:
                 raise Uncapturable(f"{node.where} has a hook on its gradient")
             g, start = grads.pop(node), len(self.tape.calls)
-            self.walked.append(records[node][0])
+            self.visited.append(records[node][0])
             for parent, partial, places in zip(
                 node.parents or (), node.spec.partials, node.spec.saved_indices, strict=True
             ):

@@ -32,7 +32,7 @@ class Contents:
 
     values: list[tuple[Any, Path]]
     guards: list[str]
-    bound: dict[str, Any]
+    objects: dict[str, Any]
     problem: str
     _names: dict[int, str]
     _seen: dict[int, Any]
@@ -56,7 +56,7 @@ class Contents:
         name = self._names.get(id(value))
         if name is None:
             name = self._names[id(value)] = f"dep{len(self._names)}"
-            self.bound[name] = value
+            self.objects[name] = value
         return name
 
     def _slot(self, text: str, value: Any, path: Path) -> None:

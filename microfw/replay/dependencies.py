@@ -67,7 +67,7 @@ class Dependencies(Code):
         In a fixed order, which is the same as long as all values are.
     guards : list of str
         Guards: expressions that are true as long as no value has changed, values of Modules apart.
-    bound : dict
+    objects : dict
         Objects by their names in the guards.
     generators : list
         Random generators among the values.
@@ -109,10 +109,10 @@ class Dependencies(Code):
 
     def has_same_guards(self, other: Dependencies) -> bool:
         """Return True if another inspection has made the same guards of the same objects."""
-        if self.guards != other.guards or self.bound.keys() != other.bound.keys():
+        if self.guards != other.guards or self.objects.keys() != other.objects.keys():
             return False
         pairs = (
-            (value, other.bound[name]) for name, value in self.bound.items() if type(value) is not MappingProxyType
+            (value, other.objects[name]) for name, value in self.objects.items() if type(value) is not MappingProxyType
         )
         return all(a is b or (type(a) is type(b) and type(a) in (bytes, Noted) and a == b) for a, b in pairs)
 
@@ -121,7 +121,7 @@ class Dependencies(Code):
     def _inspect_all(self) -> None:
         self.values: list[tuple[Any, Path]] = []
         self.guards: list[str] = []
-        self.bound: dict[str, Any] = {}
+        self.objects: dict[str, Any] = {}
         self.problem = ""
         self._names: dict[int, str] = {}
         self._seen: dict[int, Any] = {}  # keeps the objects, so that no id is given twice
@@ -216,7 +216,7 @@ class Dependencies(Code):
     def _vars(self, kind: type) -> str:
         """Return the name in guards of a class's attributes."""
         name = f"{self._name(kind)}_vars"  # not by id: vars(kind) is a new view at each call
-        self.bound.setdefault(name, vars(kind))
+        self.objects.setdefault(name, vars(kind))
         return name
 
     def _class(self, kind: Any, path: Path) -> None:
@@ -292,11 +292,11 @@ class Dependencies(Code):
     def _attributes(self, x: Any, path: Path) -> None:
         """Inspect the attributes that code names; all of them if the code of a library may read them."""
         every = type(x) is not FunctionType and any(is_library(base) for base in type(x).__mro__)
-        held = getattr(x, "__dict__", None)
-        if held is not None:
-            name = self._name(held)
-            self.guards.append(f"{self._name(x)}.__dict__ is {name} and len({name}) == {len(held)}")
-            for key, value in list(held.items()):
+        attributes = getattr(x, "__dict__", None)
+        if attributes is not None:
+            name = self._name(attributes)
+            self.guards.append(f"{self._name(x)}.__dict__ is {name} and len({name}) == {len(attributes)}")
+            for key, value in list(attributes.items()):
                 if every or key in self.names:
                     self._slot(f"{name}.get({key!r})", value, Path(path, f".{key}"))
         for key in slots_of(type(x)):

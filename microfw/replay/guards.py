@@ -29,4 +29,4 @@ def guard_expression(inputs: list[Any], depends: Dependencies) -> tuple[str, dic
         single = any(n == 1 for n in captured.shape)  # NumPy may give an axis of length 1 any stride
         long = [f"a{k}.strides[{j}] == {captured.strides[j]}" for j, n in enumerate(captured.shape) if n > 1]
         tests += long if single else [f"a{k}.strides == e{k}"]
-    return " and ".join([*tests, *depends.guards]) or "True", names | depends.bound
+    return " and ".join([*tests, *depends.guards]) or "True", names | depends.objects

@@ -31,7 +31,7 @@ class InstrumentedPlan:
         Nanoseconds of ``perf_counter_ns``, ``len(parts)`` for each step.
     parts : list of (op stats, bool)
         The op stats that start at each reading, or None, and whether it is of the forward pass.
-    walked : list
+    visited : list
         Op stats of the nodes that the backward pass visits.
     constants : list
         Op stats of ops without a node.
@@ -54,7 +54,7 @@ class InstrumentedPlan:
         self.constants = [observer.constant(a.op, a.inputs, a.params, a.output, a.scope) for a in constants]
         stats |= {id(record): op_stats for record, op_stats in zip(constants, self.constants, strict=True)}
         self.parts = [(stats.get(id(node)), k < len(before)) for k, node in enumerate([*before, *after])]
-        self.walked = [stats[id(record)] for record in plan.step.walked]
+        self.visited = [stats[id(record)] for record in plan.step.visited]
 
     def discard_unfinished(self) -> None:
         """Drop the readings of a step that was not finished."""
@@ -79,7 +79,7 @@ class InstrumentedPlan:
         for (op_stats, forward), ns in zip(self.parts, np.diff(readings, axis=1).sum(0).tolist(), strict=False):
             if op_stats is not None:
                 yield (op_stats, ns, 0, 0) if forward else (op_stats, 0, ns, 0)
-        for op_stats in self.walked:
+        for op_stats in self.visited:
             yield op_stats, 0, 0, len(readings)
         for op_stats in self.constants:
             if op_stats is not None:

@@ -132,9 +132,9 @@ class Plan:
                     continue
                 size = target.array.nbytes
                 self.bytes_without += size
-                heir = self._donated_input(call, target, last, k, blocks, apart)
-                if heir is not None:  # the same array: NumPy checks two arrays over one memory for overlap
-                    blocks[id(target)], self.arrays[id(target)] = blocks.pop(id(heir)), self.arrays[id(heir)]
+                donor = self._donated_input(call, target, last, k, blocks, apart)
+                if donor is not None:  # the same array: NumPy checks two arrays over one memory for overlap
+                    blocks[id(target)], self.arrays[id(target)] = blocks.pop(id(donor)), self.arrays[id(donor)]
                     continue
                 stack = free.get(size)
                 blocks[id(target)] = stack.pop() if stack else self._block(size)

@@ -92,7 +92,7 @@ class Replay:
     def _depend(self, depends: Dependencies) -> None:
         self.depends = depends
         self.changes = model_version.count
-        self.unchanged = make_function("", [f"return {depends.expression}"], {**depends.bound})
+        self.unchanged = make_function("", [f"return {depends.expression}"], {**depends.objects})
 
     def refresh(self, depends: Dependencies) -> None:
         """Set guards that were made again and have the same values, as after an evaluation."""

@@ -97,7 +97,7 @@ class CompiledStep:
         return self._dispatch(arguments, on_loss, update) if made is None else made
 
     def _dispatch(self, arguments: tuple[Any, ...], on_loss: OnLoss, update: Update) -> Any:
-        """Run a step for which no program is at hand: select how, and run it."""
+        """Run a step that the last program did not run: select a plan, or run it eagerly."""
         arrays = tuple([self._array(a) for a in arguments])
         key = tuple([(a.dtype.char, a.shape, a.strides) for a in arrays])
         replay, passes = self._select(key)

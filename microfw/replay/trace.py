@@ -114,11 +114,11 @@ class Tape:
         self.add(CapturedCall(function, args, kwargs, out, style))
         return out
 
-    def add_guard(self, test: str, args: Any, answer: bool) -> bool:
+    def add_guard(self, test: str, args: Any, outcome: bool) -> bool:
         """Record a branch on values, and return its outcome; the traced calls are valid for this outcome only."""
         self.calls.append(CapturedCall(test, args, {}, None, "guard", pure=False))
-        self.calls[-1].expected = answer
-        return answer
+        self.calls[-1].expected = outcome
+        return outcome
 
 
 class CapturedArray(NDArrayOperatorsMixin):
@@ -240,7 +240,9 @@ class CapturedArray(NDArrayOperatorsMixin):
         return out
 
     def __getitem__(self, key: Any) -> CapturedArray:
-        if isinstance(key, CapturedArray) and key.dtype.kind in "iu":  # a mask takes as many entries as it is true
+        if (
+            isinstance(key, CapturedArray) and key.dtype.kind in "iu"
+        ):  # not a mask, whose result has a shape that depends on values
             return self.tape.note(getitem, (self, key), {}, self.array[key.array], "get")
         if captured_arrays_in((key,), []):
             raise Untraceable("an index with an array of the graph in it")

@@ -70,12 +70,12 @@ WITHOUT_SCORER = frozenset({
 """Functions of `sklearn.metrics` that take scores or probabilities, without a scorer."""
 
 
-def decide(outputs: Array, targets: Array, loss: Any) -> Array:
+def to_predictions(outputs: Array, targets: Array, loss: Any) -> Array:
     """Return predictions, comparable with the targets, from a model's outputs.
 
     Examples
     --------
-    >>> decide(np.array([[0.1, 0.9], [2.0, 1.0]]), np.array([0, 0]), CrossEntropyLoss())
+    >>> to_predictions(np.array([[0.1, 0.9], [2.0, 1.0]]), np.array([0, 0]), CrossEntropyLoss())
     array([1, 0])
     """
     if isinstance(loss, BCEWithLogitsLoss):

@@ -60,7 +60,7 @@ def _describe(run: Run, arrays: dict[str, Any]) -> Any:
 
 def capture(run: Run) -> dict[str, Any]:
     """Return the state of a run, without the model's parameters and buffers."""
-    state, tally = run.state, run.totals
+    state, totals = run.state, run.totals
     return {
         "state": {name: getattr(state, name) for name in STATE},
         "history": _text(list(state.history)),
@@ -68,7 +68,7 @@ def capture(run: Run) -> dict[str, Any]:
         "loss_function": models.values(state.loss_function) if isinstance(state.loss_function, Module) else {},
         "hooks": [{"class": type(hook).__name__, "state": hook.state_dict()} for hook in _stateful(run)],
         "random": random.states(_generators(run)),
-        "tally": None if tally is None else {"order": run.order, **tally.state_dict()},
+        "tally": None if totals is None else {"order": run.order, **totals.state_dict()},
         "batch_size": run.step_size,
         "data": run.data_digest(),
     }
@@ -120,7 +120,7 @@ class Saved:
             if mine != theirs:
                 raise FormatError(f"{what} {short(theirs)} as it was saved", short(mine), "fit with the same parts")
         if parts["tally"] is not None:
-            _compare_tally(table(parts["tally"], "order", "sums", "seconds", "outputs", "targets"), run)
+            _compare_totals(table(parts["tally"], "order", "sums", "seconds", "outputs", "targets"), run)
         kinds = {name: type(getattr(state, name)) for name in STATE}
         if any(type(value) is not kinds[name] for name, value in table(parts["state"], *STATE).items()):
             raise FormatError("the state of a training run", short(parts["state"]))
@@ -147,16 +147,20 @@ class Saved:
             raise CheckpointError(message(self.where, "a state that fits", " ".join(str(error).split()))) from error
 
 
-def _compare_tally(tally: dict[str, Any], run: Run) -> None:
+def _compare_totals(totals: dict[str, Any], run: Run) -> None:
     """Raise unless the saved sums of an epoch are of the rows of its steps."""
     own = run.new_totals().state_dict()["sums"]
-    sums = tally["sums"] = {"count": float(table(tally["sums"])["rows"]), "skipped": 0, **tally["sums"]}  # older files
+    sums = totals["sums"] = {
+        "count": float(table(totals["sums"])["rows"]),
+        "skipped": 0,
+        **totals["sums"],
+    }  # older files
     if {name: type(value) for name, value in sums.items()} != {name: type(value) for name, value in own.items()}:
         raise FormatError(f"the sums {', '.join(own)}", short(sums))
     rows = run.rows_after(whole(sums["steps"]))
     kept = [rows] * 2 if run.metrics and rows else [None] * 2
-    lengths = [None if part is None else len(part) for part in (tally["outputs"], tally["targets"])]
-    if sums["rows"] != rows or lengths != kept or not isinstance(tally["seconds"], float):
+    lengths = [None if part is None else len(part) for part in (totals["outputs"], totals["targets"])]
+    if sums["rows"] != rows or lengths != kept or not isinstance(totals["seconds"], float):
         raise FormatError(f"the sums of {rows} rows", short(sums["rows"]))
 
 
@@ -168,9 +172,9 @@ def _put(run: Run, parts: dict[str, Any], values: dict[str, Any]) -> None:
     state.optimizer.load_state_dict(parts["optimizer"]["state"])
     for hook, saved in zip(_stateful(run), parts["hooks"], strict=True):
         hook.load_state_dict(saved["state"])
-    tally = parts["tally"]
-    if tally is not None:  # in an epoch: draw its order again, before the generators are restored
-        run.resume_epoch(dict(table(tally)))
+    totals = parts["tally"]
+    if totals is not None:  # in an epoch: draw its order again, before the generators are restored
+        run.resume_epoch(dict(table(totals)))
     random.restore(parts["random"], _generators(run))
 
 

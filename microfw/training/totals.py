@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.training.metrics import Measure, decide
+from microfw.training.metrics import Measure, to_predictions
 from microfw.training.stepper import Stepper
 
 Array = np.ndarray[Any, Any]
@@ -103,5 +103,5 @@ def _joined(parts: list[Any]) -> Any:
 
 def measure(metrics: dict[str, Measure], loss: Any, outputs: Array, targets: Array) -> dict[str, float]:
     """Return all metrics of a model's outputs."""
-    predictions = decide(outputs, targets, loss)
+    predictions = to_predictions(outputs, targets, loss)
     return {name: metric(targets, outputs, predictions) for name, metric in metrics.items()}

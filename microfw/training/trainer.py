@@ -19,7 +19,7 @@ from microfw.training.history import History
 from microfw.training.hooks import Hooks, TrainState
 from microfw.training.inputs import as_features, dtype_of, predicted
 from microfw.training.losses import mean_loss
-from microfw.training.metrics import decide, resolve
+from microfw.training.metrics import resolve, to_predictions
 from microfw.training.progress import Progress
 from microfw.training.run import Run
 from microfw.training.saving import Saved
@@ -196,9 +196,9 @@ class Trainer:
         rows = Rows(data.X, data.y)
         if validation is None:
             return rows, None
-        held = as_dataset(validation, "Trainer.fit, validation", dtype)
-        check_fit(self.model, self.loss, held, "Trainer.fit, validation")
-        return rows, lambda: {f"val_{name}": value for name, value in self.evaluate(held).items()}
+        dataset = as_dataset(validation, "Trainer.fit, validation", dtype)
+        check_fit(self.model, self.loss, dataset, "Trainer.fit, validation")
+        return rows, lambda: {f"val_{name}": value for name, value in self.evaluate(dataset).items()}
 
     def save(self, path: Any) -> None:
         """Save the run, for ``fit(..., resume=path)``; `mf.load` loads the model from the same file.
@@ -273,4 +273,4 @@ class Trainer:
     def predict_classes(self, X: Any, batch_size: int = 4096) -> Array:
         """Return the predicted label of each row, as used by the metrics."""
         outputs = self.predict(X, batch_size)
-        return decide(outputs, np.empty(outputs.shape[:-1], np.intp), self.loss)
+        return to_predictions(outputs, np.empty(outputs.shape[:-1], np.intp), self.loss)

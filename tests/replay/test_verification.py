@@ -24,7 +24,9 @@ class Shifted(nn.Module):
 
 def spoil(step, change=1.0):
     (replay,) = step.replays.values()
-    found = [c.fixed for c in replay.plan.captured.cells.values() if c.fixed is not None and np.all(c.fixed == 0.5)]
+    found = [
+        c.fixed for c in replay.plan.step.captured_by_id.values() if c.fixed is not None and np.all(c.fixed == 0.5)
+    ]
     (constant,) = found
     constant.setflags(write=True)
     constant += np.float32(change)
@@ -61,7 +63,7 @@ def test_a_trainer_raises_before_the_step_is_taken():
     class Spoil(mf.Hook):
         def on_step_end(self, state):
             if state.steps == 10:
-                spoil(trainer._run.compiled.step)
+                spoil(trainer._run.replay_policy.step)
             self.before = model.inner.weight.data.copy()
 
     hook = Spoil()
