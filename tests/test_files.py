@@ -17,7 +17,7 @@ from microfw import nn
 from microfw.errors import CheckpointError
 from microfw.serialization import container, tree
 from microfw.serialization.registry import ROWS
-from microfw.serialization.strict import Refused
+from microfw.serialization.strict import FormatError
 
 FORMATS = ["npz", "safetensors"]
 
@@ -295,7 +295,7 @@ def test_nan_comes_back():
     {"$dict": [[[], 1]]}, {"$dict": [1]}, {"$other": 1}, {"$tuple": [], "a": 1}, {"a": 1, "$tuple": []}, {"$scalar": "x"},
 ])  # fmt: skip
 def test_values_that_pack_never_makes_are_refused(value):
-    with pytest.raises(Refused):
+    with pytest.raises(FormatError):
         tree.unpack(value, lambda name: np.ones(2))
 
 
