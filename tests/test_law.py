@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from microfw.law.paracounter_sample import sampling_order, strata_of, total
 from op_cases import DIFFERENTIABLE, title
 
 import microfw as mf
@@ -17,6 +16,7 @@ from microfw import nn
 from microfw.autograd.graph import reachable
 from microfw.cli import main as cli
 from microfw.law.measure import CountingObserver, Problem, peak
+from microfw.law.parameter_sample import sampling_order, strata_of, total
 from microfw.law.scalar_graph import scalar_graph
 from microfw.law.strategies import chain_rule, count_paths, path_recursion, scalar_backprop
 from microfw.law.sweeps import VALUES, fit_power_law
@@ -24,7 +24,7 @@ from microfw.ops import elementwise, reduction
 from microfw.profiler import law, sweep
 
 NAMES = ["backprop", "forward mode", "central differences", "one-sided differences",
-         "backprop", "chain rule per paracounter", "paths, no memory"]  # fmt: skip
+         "backprop", "chain rule per parameter", "paths, no memory"]  # fmt: skip
 
 
 def dense(*sizes, activation=nn.ReLU, rng=0):
@@ -48,7 +48,7 @@ def found(digits):
 # The bars, on digits
 
 
-def test_every_strategy_is_run_for_every_paracounter(found):
+def test_every_strategy_is_run_for_every_parameter(found):
     assert [w.name for w in found.ways] == NAMES
     P = 64 * 8 + 8 + 8 * 10 + 10
     assert all(w.done == w.of == P and not w.extrapolated for w in found.ways)
@@ -79,7 +79,7 @@ def test_differences_compute_the_loss_as_often_as_they_must(found):
 def test_other_strategies_stay_below_their_bounds(found):
     tensors, scalars = found.count("tensors"), found.count("scalars")
     assert found.way("forward mode").rules <= tensors.N * scalars.P
-    chain = found.way("chain rule per paracounter")
+    chain = found.way("chain rule per parameter")
     assert scalars.steps < chain.rules < scalars.N * scalars.P
     assert found.paths < found.way("paths, no memory").rules * scalars.E / scalars.N * 2
 
@@ -97,10 +97,10 @@ def test_seconds_and_memory_are_measured(found):
     assert found.way("central differences").peak_bytes < found.way("backprop", "scalars").peak_bytes
 
 
-def test_layers_say_what_a_paracounter_costs(found):
+def test_layers_say_what_a_parameter_costs(found):
     rows = {row.layer: row for row in found.layers}
-    assert rows["0"].paracounters == 64 * 8 + 8 and rows["0"].kind == "Dense"
-    assert rows["0"].uses == rows["0"].paracounters  # a dense layer uses each weight once in a row
+    assert rows["0"].parameters == 64 * 8 + 8 and rows["0"].kind == "Dense"
+    assert rows["0"].uses == rows["0"].parameters  # a dense layer uses each weight once in a row
     assert rows["2"].forward == 2 * 8 * 10 + 10
     assert sum(row.forward for row in found.layers) == found.ratio.forward
     assert sum(row.backward for row in found.layers) == found.ratio.backward
@@ -126,7 +126,7 @@ def test_it_is_plain_data(found):
 
 class Shared(nn.Module):
     def __init__(self):
-        self.weight = nn.Paracounter(np.random.default_rng(0).normal(size=(4, 4)))
+        self.weight = nn.Parameter(np.random.default_rng(0).normal(size=(4, 4)))
         self.head = nn.Dense(4, 3, rng=1)
 
     def forward(self, x):
@@ -138,7 +138,7 @@ class Shared(nn.Module):
 class Attention(nn.Module):
     def __init__(self):
         rng = np.random.default_rng(0)
-        self.q, self.k, self.v = (nn.Paracounter(rng.normal(size=(2, 3))) for _ in range(3))
+        self.q, self.k, self.v = (nn.Parameter(rng.normal(size=(2, 3))) for _ in range(3))
 
     def forward(self, x):
         x = x.reshape(-1, 2, 2)
@@ -151,7 +151,7 @@ class Windows(nn.Module):
     """A convolution written with an index: one filter over all windows of two."""
 
     def __init__(self):
-        self.filter = nn.Paracounter([[0.5], [-1.0]])
+        self.filter = nn.Parameter([[0.5], [-1.0]])
         self.head = nn.Dense(3, 3, rng=0)
 
     def forward(self, x):
@@ -236,15 +236,15 @@ def test_weight_reuse_is_counted():
     result = law(*MODELS["windows"], X4, np.array([0, 1]), rows=2)
     rows = {row.layer: row for row in result.layers}
     assert rows["Windows"].uses == 2 * 2 * 3  # two weights, three windows in each of two rows
-    assert rows["head"].uses == 2 * rows["head"].paracounters
+    assert rows["head"].uses == 2 * rows["head"].parameters
 
 
 def test_a_convolution_uses_a_weight_in_every_place():
     result = law(Image(nn.Tanh(), nn.AvgPool2D(2, 1)), nn.CrossEntropyLoss(), X4, np.array([0, 1]), rows=2)
     rows = {row.layer: row for row in result.layers}
     # 3 x 3 places; a padded zero is a number too, and is multiplied; no bias has fewer uses
-    assert rows["body.0"].uses == 2 * 9 * rows["body.0"].paracounters
-    assert rows["head"].uses == 2 * rows["head"].paracounters
+    assert rows["body.0"].uses == 2 * 9 * rows["body.0"].parameters
+    assert rows["head"].uses == 2 * rows["head"].parameters
     assert result.ratio.exact and not result.ratio.others
 
 
@@ -262,7 +262,7 @@ def test_a_checkpoint_is_refused_in_one_line():
 def test_without_a_scalar_graph_the_other_strategies_run():
     class Inverted(nn.Module):
         def __init__(self):
-            self.weight = nn.Paracounter(np.eye(4) + 0.1)
+            self.weight = nn.Parameter(np.eye(4) + 0.1)
 
         def forward(self, x):
             return x @ np.linalg.inv(self.weight)
@@ -285,7 +285,7 @@ def test_the_model_is_left_alone():
     before = model.state_dict()
     law(model, nn.CrossEntropyLoss(), X4, np.array([0, 1]))
     assert model.training
-    for name, p in model.named_paracounters():
+    for name, p in model.named_parameters():
         assert p.dtype == np.float32 and p.grad is None
         np.testing.assert_array_equal(p.data, before[name])
 
@@ -369,11 +369,11 @@ def test_an_op_that_lets_the_tensors_fall_is_caught():
 
 def by_hand(build, *values):
     """Run the three strategies on scalars on a graph of numbers."""
-    paracounters = [mf.tensor(v, requires_grad=True) for v in values]
-    problem = Problem(lambda: build(*paracounters), paracounters, 60, np.random.default_rng(0))
-    graph = scalar_graph(problem.loss, paracounters, CountingObserver())
+    parameters = [mf.tensor(v, requires_grad=True) for v in values]
+    problem = Problem(lambda: build(*parameters), parameters, 60, np.random.default_rng(0))
+    graph = scalar_graph(problem.loss, parameters, CountingObserver())
     problem.loss().backward()
-    problem.gradient = np.array([p.grad for p in paracounters])
+    problem.gradient = np.array([p.grad for p in parameters])
     return problem, graph
 
 
@@ -402,7 +402,7 @@ def test_paths_double(doublings):
     assert chain_rule(problem, graph).rules == scalar_backprop(problem, graph)[0].rules == doublings
 
 
-def test_a_paracounters_own_chain_is_all_that_is_walked():
+def test_a_parameters_own_chain_is_all_that_is_walked():
     # s = ((a + b) + c) + d: a and b lie under three nodes, c under two, d under one
     problem, graph = by_hand(lambda a, b, c, d: a + b + c + d, 1.0, 2.0, 3.0, 4.0)
     assert chain_rule(problem, graph).rules == 3 + 3 + 2 + 1
@@ -428,7 +428,7 @@ def test_too_many_paths_are_refused_with_their_number():
 
 def test_a_sample_says_so(digits):
     short = law(dense(64, 16, 10), nn.CrossEntropyLoss(), digits.X, digits.y, budget=1e-3)
-    chain = short.way("chain rule per paracounter")
+    chain = short.way("chain rule per parameter")
     assert chain.extrapolated and 0 < chain.done < chain.of == 1210
     assert f"extrapolated from {chain.done:,} of 1,210" in " ".join(str(short).split())
     assert short.way("one-sided differences").forwards == 1211
@@ -436,17 +436,17 @@ def test_a_sample_says_so(digits):
 
 
 def unlike_layers():
-    """Return a model of 226 paracounters whose chains differ much from layer to layer."""
+    """Return a model of 226 parameters whose chains differ much from layer to layer."""
     return dense(4, 8, 8, 8, 4, 3), nn.CrossEntropyLoss(), X4, np.array([0, 1])
 
 
 @pytest.mark.slow
 def test_extrapolated_counts_have_an_interval_that_holds_the_truth():
-    truth = law(*unlike_layers(), budget=30.0).way("chain rule per paracounter")
+    truth = law(*unlike_layers(), budget=30.0).way("chain rule per parameter")
     assert not truth.extrapolated and truth.intervals == {}
     held = near = 0
     for seed in range(25):
-        way = law(*unlike_layers(), budget=1e-6, rng=seed).way("chain rule per paracounter")
+        way = law(*unlike_layers(), budget=1e-6, rng=seed).way("chain rule per parameter")
         assert 30 <= way.done < way.of == truth.of
         low, high = way.intervals["rules"]
         held += low <= truth.rules <= high
@@ -458,7 +458,7 @@ def test_extrapolated_counts_have_an_interval_that_holds_the_truth():
 
 def test_an_interval_is_shown_and_saved():
     found = law(*unlike_layers(), budget=1e-6)
-    way = found.way("chain rule per paracounter")
+    way = found.way("chain rule per parameter")
     low, high = way.intervals["rules"]
     text = str(found)
     assert max(map(len, text.splitlines())) <= 100
@@ -490,9 +490,9 @@ def test_a_sample_is_of_every_layer():
 def test_the_exponent_of_extrapolated_numbers_is_less_certain():
     X, y = np.random.default_rng(0).normal(size=(6, 4)), np.array([0, 1, 2, 0, 1, 2])
     found = sweep("depth", X, y, values=(2, 4, 6), budget=1e-6)
-    fit = found.fit("chain rule per paracounter", "rules")
+    fit = found.fit("chain rule per parameter", "rules")
     assert fit.sampled
-    sizes, rules = found.sizes(), [m.way("chain rule per paracounter").rules for m in found.laws]
+    sizes, rules = found.sizes(), [m.way("chain rule per parameter").rules for m in found.laws]
     assert fit.high - fit.exponent > fit_power_law(sizes, rules)[1]
     assert not found.fit("central differences", "operations").sampled
 
@@ -531,7 +531,7 @@ class Frozen(nn.Module):
 
 class Root(nn.Module):
     def __init__(self):
-        self.weight = nn.Paracounter([0.0, 1.0])
+        self.weight = nn.Parameter([0.0, 1.0])
 
     def forward(self, x):
         return np.sqrt(self.weight)
@@ -540,7 +540,7 @@ class Root(nn.Module):
 class Noisy(nn.Module):
     def __init__(self):
         self.rng = np.random.default_rng(0)
-        self.weight = nn.Paracounter(np.ones(4))
+        self.weight = nn.Parameter(np.ones(4))
 
     def forward(self, x):
         return self.weight * self.rng.normal(size=4)
@@ -549,7 +549,7 @@ class Noisy(nn.Module):
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: law(Frozen(), nn.MSELoss(), X4, X4), "law: expected a model with trainable paracounters"),
+        (lambda: law(Frozen(), nn.MSELoss(), X4, X4), "law: expected a model with trainable parameters"),
         (lambda: law(dense(4, 3), nn.CrossEntropyLoss(), X4, [0, 1], rows=3), "rows from 1 to 2, the rows of X"),
         (lambda: law(dense(4, 3), nn.CrossEntropyLoss(), X4, [0, 1], rows=0), "rows from 1 to 2, the rows of X"),
         (lambda: law(dense(4, 3), nn.CrossEntropyLoss(), X4, [0, 1], budget=0), "a budget of some seconds"),
@@ -586,7 +586,7 @@ def test_a_sweep_fits_exponents(small):
     steps = small.fit("backprop", "steps")
     assert abs(steps.exponent - 1) < 1e-9 and steps.low <= steps.exponent <= steps.high
     assert small.fit("central differences", "operations").exponent > 1.5
-    assert 1 < small.fit("chain rule per paracounter", "rules").exponent < 2
+    assert 1 < small.fit("chain rule per parameter", "rules").exponent < 2
     assert small.sizes() == sorted(small.sizes())
     with pytest.raises(mf.errors.ArgumentError, match="backprop steps"):
         small.fit("backprop", "colour")
@@ -649,7 +649,7 @@ def test_the_tutorial_runs(tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out
     for line in ("N + P = 4 + 2 = 6; steps = 4 visits + 3 added = 7", "as_it_should_be: right", "assigned: gradcheck: ",
                  "without_order: gradcheck: ", "N = 5, P = 2, steps = 5 + 4 = 9", "n = 9: 511 visits along the paths, 9",
-                 "the convolution: 4,608 of N = 6,369 nodes, for 40 of P = 690 paracounters"):  # fmt: skip
+                 "the convolution: 4,608 of N = 6,369 nodes, for 40 of P = 690 parameters"):  # fmt: skip
         assert line in out
 
 
