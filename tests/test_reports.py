@@ -21,7 +21,8 @@ from microfw.profiler import Epoch, Layer, Ratio, Row, Session, Trace, report
 from microfw.profiler.recorder import trace as tracer
 from microfw.profiler.reports.csv import unguarded
 from microfw.profiler.reports.markdown import decoded
-from microfw.profiler.session import COUNTS, LARGEST, PHASES, merged
+from microfw.profiler.row import COUNTS
+from microfw.profiler.session import LARGEST, PHASES, merged
 
 X = np.random.default_rng(0).random((48, 6)).astype(np.float32)
 Y = np.random.default_rng(1).integers(0, 3, 48)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 COUNTS = (
     "nodes", "edges", "rules", "accumulated", "flops_forward", "flops_backward", "products_forward",
-    "products_backward", "products_first", "products_weights", "saved_bytes", "forward_ns", "backward_ns", "uncounted",
+    "products_backward", "products_first", "products_weights", "saved_bytes", "uncounted", "forward_ns", "backward_ns",
 )  # fmt: skip
 """Fields that add up."""
 
