@@ -1,1 +1,1 @@
-"""Derivatives made of ops: Jacobians, Hessians, and checkpoints that compute a part again in backward."""
+"""Derivatives that use ops: Jacobians, Hessians, and checkpoints, which recompute a part of the graph in backward."""

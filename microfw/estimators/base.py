@@ -1,4 +1,4 @@
-"""What classifier and regressor share: settings, checks of data, and the loop over epochs."""
+"""Base of classifier and regressor: settings, checks of data, loop over epochs."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from microfw.data.rows import Rows
 from microfw.errors import DataError, message
 from microfw.estimators import parts
+from microfw.estimators.callback_hook import CallbackHook
 from microfw.estimators.callbacks import CallbackSupportMixin, with_callbacks
 from microfw.estimators.hooks import Report, Stopping
 from microfw.estimators.learner import Array, Learner, outputs
 from microfw.estimators.settings import adopt, current
-from microfw.estimators.unchanged import Before, Trained
+from microfw.estimators.snapshots import EstimatorSnapshot, TrainingSnapshot
 from microfw.estimators.validation import check_parameters
-from microfw.estimators.watch import Watch
 from microfw.training.history import History
 from microfw.training.hooks import Hooks
 from microfw.training.run import Run
 
 FLOATS = (np.float64, np.float32)
 
-BRIEF = 8
-"""Up to so many steps a call of `partial_fit` is brief."""
+BRIEF_STEPS = 8
+"""Calls of `partial_fit` with up to this many steps do not hold Ctrl-C back."""
 
 
 class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc,unused-ignore]
@@ -96,7 +96,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         return tags
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train a new network, or with ``warm_start`` the one that is there.
+        """Train a new network, or with ``warm_start`` the existing one.
 
         Parameters
         ----------
@@ -105,8 +105,8 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         y : array_like or frame of shape (n_samples,) or (n_samples, n_outputs)
             Targets.
         sample_weight : array_like of shape (n_samples,), optional
-            A weight of at least 0 for each row. In a batch that holds all rows, a weight of 2 is the same as the
-            row twice, and 0 as leaving it out.
+            Weight of each row, at least 0. In a batch of all rows, a weight of 2 equals the row twice, and a weight
+            of 0 equals no row.
 
         Returns
         -------
@@ -114,14 +114,14 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
 
         Notes
         -----
-        A call that fails leaves the estimator as it was before. Ctrl-C ends training: the network is then as the last
-        complete step left it, or with ``early_stopping`` as its best epoch did. Before the first epoch is complete,
-        Ctrl-C leaves the estimator as it was, too.
+        A call that fails does not change the estimator. Ctrl-C ends training: the network keeps the weights of the last
+        complete step, or with ``early_stopping`` those of the best epoch. Before the end of the first epoch, Ctrl-C
+        does not change the estimator.
         """
-        goes_on = bool(self.warm_start) and hasattr(self, "_learner")
-        before = Before(self, goes_on)
+        continues = bool(self.warm_start) and hasattr(self, "_learner")
+        before = EstimatorSnapshot(self, continues)
         try:
-            self._fit(X, y, sample_weight, goes_on)
+            self._fit(X, y, sample_weight, continues)
         except BaseException as error:
             if isinstance(error, Exception) or not before.trained():
                 before.restore()
@@ -129,21 +129,21 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         return self
 
     @with_callbacks  # type: ignore[untyped-decorator,unused-ignore]
-    def _fit(self, X: Any, y: Any, sample_weight: Any, goes_on: bool) -> None:
+    def _fit(self, X: Any, y: Any, sample_weight: Any, continues: bool) -> None:
         check_parameters(self)
-        if goes_on:
+        if continues:
             adopt(self._learner, self)
-        rows = self._validated(X, y, sample_weight, fresh=not goes_on)
-        if not goes_on:
+        rows = self._validated(X, y, sample_weight, fresh=not continues)
+        if not continues:
             self._start(rows)
         train, validation = self._split(rows)
         if not self._learner.stepper.denominator(train.y, train.weight) > 0:
             got = f"none of {len(train)}"
             raise DataError(message(f"{type(self).__name__}.fit", "rows that count in the loss", got))
-        with Watch(self, X, y, sample_weight) as watch:
-            self._train(train, validation, watch)
+        with CallbackHook(self, X, y, sample_weight) as hook:
+            self._train(train, validation, hook)
 
-    def _train(self, train: Rows, validation: Rows | None, watch: Watch) -> None:
+    def _train(self, train: Rows, validation: Rows | None, callback_hook: CallbackHook) -> None:
         learner, size = self._learner, self._size(train)
         state = learner.state
         state.history, state.stop, state.epochs = History(), False, state.epoch + self.max_iter
@@ -156,7 +156,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
             evaluate = self._evaluation(validation)
         learner.fit_batches(train, size)
         learner.stepper.replay_policy.expect(size, len(train) // size * self.max_iter)
-        hooks = Hooks([*learner.hooks, Report(self), stopping, *([watch] if watch.told else [])])
+        hooks = Hooks([*learner.hooks, Report(self), stopping, *([callback_hook] if callback_hook.active else [])])
         shuffle = learner.order(train, size, self.shuffle) is not None
         run = Run(learner.stepper, hooks, train, size, learner.rng, {}, evaluate, shuffle=shuffle, resumable=False)
         with learner.training():
@@ -171,7 +171,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
                     self.best_validation_score_ = None if validation is None else float(stopping.best)
 
     def _evaluation(self, validation: Rows) -> Callable[[], dict[str, float]]:
-        """Return what measures the rows that were set aside."""
+        """Return a function that evaluates the validation rows."""
         self.validation_scores_ = [] if self.validation_scores_ is None else self.validation_scores_
         scorer = self._scorer()
 
@@ -187,7 +187,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         self.n_iter_ = self._learner.state.epoch
 
     def _start(self, rows: Rows) -> None:
-        """Make a network, a loss and an optimizer, and forget what was trained before."""
+        """Create network, loss and optimizer; drop those of an earlier fit."""
         rng = parts.generator(self.random_state)
         loss = self._make_loss()
         if self.norm == "batch" and len(rows) == 1:
@@ -204,10 +204,10 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
     def _size(self, rows: Rows) -> int:
         return min(200 if self.batch_size == "auto" else int(self.batch_size), len(rows))
 
-    # One pass at a time
+    # partial_fit
 
     def _quick(self, X: Any, y: Any) -> Rows | None:
-        """Return rows that need no more checks than can be made in a few microseconds, or None."""
+        """Return rows if a few fast checks are enough, else None."""
         learner = getattr(self, "_learner", None)
         if learner is None or type(X) is not np.ndarray or type(y) is not np.ndarray or X.ndim != 2:
             return None
@@ -223,9 +223,9 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         rows = self._quick(X, y) if sample_weight is None and classes is None else None
         before: Any
         if rows is None:
-            before = Before(self, hasattr(self, "_learner"))
+            before = EstimatorSnapshot(self, hasattr(self, "_learner"))
         else:
-            before = Trained(self._learner, len(rows) > self._size(rows))
+            before = TrainingSnapshot(self._learner, len(rows) > self._size(rows))
         try:
             self._train_once(self._checked(X, y, sample_weight, classes) if rows is None else rows)
         except BaseException:
@@ -234,7 +234,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         return self
 
     def _checked(self, X: Any, y: Any, sample_weight: Any, classes: Any) -> Rows:
-        """Return rows to go on with, after all checks; the network is made if there is none."""
+        """Return rows after all checks, for the existing network or a new one."""
         check_parameters(self)
         self._first_call(classes)
         fresh = not hasattr(self, "_learner")
@@ -246,40 +246,40 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         return rows
 
     def _first_call(self, classes: Any) -> None:
-        """Take over what the first call of `partial_fit` says about later ones."""
+        """Store what the first call of `partial_fit` fixes for later calls."""
 
     def _train_once(self, rows: Rows) -> None:
         learner, loss = self._learner, np.nan
         if len(rows):
             size = self._size(rows)
-            loss = learner.epoch(rows, size, self.shuffle, briefly=len(rows) <= BRIEF * size)
+            loss = learner.epoch(rows, size, self.shuffle, briefly=len(rows) <= BRIEF_STEPS * size)
         else:
             learner.state.skipped += 1
         if loss == loss:
             self._note(loss)
-        else:  # no row counts: nothing has moved
+        else:  # no row counts: no step was taken
             learner.state.epoch -= bool(len(rows))
             self.n_iter_, self.loss_ = learner.state.epoch, vars(self).get("loss_", np.nan)
 
     # Data
 
     def _validated(self, X: Any, y: Any, sample_weight: Any, fresh: bool, partial: bool = False) -> Rows:
-        """Return rows as the network takes them, without those of weight 0, which are as if they were not there."""
+        """Return checked rows in the dtype of the network, without rows of weight 0."""
         dtype: Any = (self.dtype or FLOATS) if fresh else self._learner.dtype
         names = {"accept_sparse": "csr", "multi_output": True, "order": "C", "dtype": dtype}
         X, y = validate_data(self, X, y, reset=fresh, y_numeric=is_regressor(self), **names)
         weight = None
         if sample_weight is not None:
             weight = _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
-            X, y, weight = _counting(X, y, weight)
+            X, y, weight = _with_weight(X, y, weight)
         targets, weight = self._encoded(y, weight, fresh, X.dtype)
-        rows = Rows(*_counting(X, targets, weight))
+        rows = Rows(*_with_weight(X, targets, weight))
         if not len(rows) and not partial:
             raise DataError(message(type(self).__name__, "a row with a positive weight", "none"))
         return rows
 
     def _split(self, rows: Rows) -> tuple[Rows, Rows | None]:
-        """Set rows aside for early stopping."""
+        """Return training and validation rows."""
         if not self.early_stopping:
             return rows, None
         labels = self._strata(rows.y)
@@ -291,36 +291,36 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
             if found[found > 0].min() < 2 or not np.count_nonzero(found) <= count <= len(rows) - np.count_nonzero(
                 found
             ):
-                labels = None  # too few rows to share each class out
+                labels = None  # too few rows for each class in both parts
         seed = int(self._learner.rng.integers(1 << 31))
         train, test = train_test_split(np.arange(len(rows)), test_size=count, stratify=labels, random_state=seed)
         return rows.take(train), rows.take(test)
 
     def _scorer(self) -> Any:
-        """Return what scores validation rows, or None if their loss is the score."""
+        """Return a function that scores validation rows, or None if their loss is the score."""
         if self.scoring == "loss":
             return None
         scorer = check_scoring(self, self.scoring)
-        takes_weights = self.scoring is None or getattr(scorer, "_accept_sample_weight", bool)()
+        accepts_weights = self.scoring is None or getattr(scorer, "_accept_sample_weight", bool)()
         view: Any = object.__new__(type(self))
         view.__dict__.update(vars(self))
-        view.__dict__.pop("feature_names_in_", None)  # the rows are arrays by now
+        view.__dict__.pop("feature_names_in_", None)  # the rows are arrays here
 
         def score(rows: Rows) -> float:
-            weighted = rows.weight is not None and takes_weights
+            weighted = rows.weight is not None and accepts_weights
             options = {"sample_weight": rows.weight} if weighted else {}
             return float(scorer(view, rows.X, self._decoded(rows.y), **options))
 
         return score
 
     def _outputs(self, X: Any) -> Array:
-        """Return the network's outputs for rows to predict."""
+        """Return the outputs of the network for rows to predict."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, accept_sparse="csr", dtype=FLOATS)
         return outputs(self.module_, X, self._learner.dtype)
 
     def _as_of_now(self) -> dict[str, Any]:
-        """Return what a copy needs to predict as if the fit had ended here."""
+        """Return the attributes with which a copy predicts as if the fit had ended here."""
         return {
             "module_": copy.deepcopy(self.module_),
             "loss_curve_": list(self.loss_curve_),
@@ -328,7 +328,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         }
 
 
-def _counting(X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
-    """Leave out rows of weight 0."""
+def _with_weight(X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
+    """Return the rows with a weight above 0."""
     kept = None if weight is None else weight > 0
     return (X, y, weight) if kept is None or kept.all() else (X[kept], y[kept], weight[kept])

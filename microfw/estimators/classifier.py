@@ -1,4 +1,4 @@
-"""NeuralClassifier: a network that tells classes apart, as a scikit-learn estimator."""
+"""`NeuralClassifier`: a neural network that classifies, as a scikit-learn estimator."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from microfw.estimators import parts
 from microfw.estimators.base import NeuralEstimator
 from microfw.estimators.learner import Array
 
-LABELLED = (nn.CrossEntropyLoss, nn.NLLLoss)
-LIKELY = (*LABELLED, nn.BCEWithLogitsLoss)
+LABEL_LOSSES = (nn.CrossEntropyLoss, nn.NLLLoss)
+PROBABILITY_LOSSES = (*LABEL_LOSSES, nn.BCEWithLogitsLoss)
 
 
 def _has_probabilities(estimator: Any) -> bool:
     loss = parts.loss(estimator.loss, type(estimator).__name__)
-    if not isinstance(loss, LIKELY):
+    if not isinstance(loss, PROBABILITY_LOSSES):
         raise AttributeError(f"{type(loss).__name__} gives no probabilities; use loss='log_loss'")
     return True
 
@@ -41,73 +41,73 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
     hidden_layer_sizes : int or sequence of int
         Width of each hidden layer; ``()`` for a linear model.
     module : Module or callable, optional
-        The network itself, instead of layers of sizes. A Module is copied and starts from its own weights; a
-        function ``f(n_features, n_outputs, rng)`` returns one. Its last layer gives a number for each class.
+        Network to use instead of hidden layers. A Module is copied and starts from its own weights; a function
+        ``f(n_features, n_outputs, rng)`` returns a Module. The last layer has one output for each class.
     activation : str, class or callable
-        "relu", "tanh", "sigmoid" ("logistic"), "identity" or any other of `microfw.nn`, by name in small letters;
-        or what makes a layer.
+        "relu", "tanh", "sigmoid" ("logistic"), "identity" or any other activation of `microfw.nn`, by name in lower
+        case; or a class or function that returns a layer.
     norm : {None, "batch", "layer"}
-        What comes between a hidden layer and its activation.
+        Normalization between a hidden layer and its activation.
     dropout : float
-        Share of each hidden layer's outputs that is zeroed in training.
+        Fraction of the outputs of each hidden layer that is set to 0 in training.
     loss : str or Loss
-        "log_loss": cross-entropy of one of several classes, or of each label by itself. Of other losses of
-        `microfw.nn`, those of labels get labels, `HingeLoss` gets -1 and 1 for each class, and others 0 and 1.
+        "log_loss": cross-entropy over the classes, or of each label separately; or a loss of `microfw.nn`. Losses of
+        labels get labels, `HingeLoss` gets -1 and 1 for each class, and others get 0 and 1.
     optimizer : str, class or callable
-        The name of an optimizer of `microfw.optim`, in small letters, or ``f(parameters, lr=...)``.
+        Name of an optimizer of `microfw.optim` in lower case, or ``f(parameters, lr=...)``.
     optimizer_params : dict, optional
-        Its other settings. "sgd" by name has ``momentum=0.9, nesterov=True`` by default.
+        Other settings of the optimizer. Default for "sgd" by name: ``momentum=0.9, nesterov=True``.
     learning_rate : float or callable
-        Length of steps, or a function of the number of steps taken, such as a schedule of `microfw.optim`.
+        Learning rate, or a function of the number of steps taken, such as a schedule of `microfw.optim`.
     max_grad_norm : float, optional
-        To what norm the gradient of all parameters together is shortened, if it is longer.
+        Maximum norm of the gradient of all parameters together; longer gradients are scaled down.
     batch_size : int or "auto"
         Rows in a step; "auto" is 200, or all rows if there are fewer.
     max_iter : int
-        How many epochs to train at most.
+        Maximum number of epochs.
     shuffle : bool
-        Whether each epoch goes through the rows in a new order.
+        Whether each epoch uses the rows in a new random order.
     early_stopping : bool
-        Set rows aside, score them after each epoch, stop when the score no longer rises, and keep the weights of
-        the best epoch. Otherwise training stops when the loss no longer falls.
+        If True, score validation rows after each epoch, stop when the score no longer improves, and keep the weights of
+        the best epoch. If False, stop when the loss no longer improves.
     scoring : str or callable, optional
-        The score of early stopping: any of scikit-learn's scorers, "loss", or accuracy by default.
+        Score of early stopping: a scorer of scikit-learn or "loss"; default accuracy.
     validation_fraction : float
-        The share of rows that is set aside, each class alike.
+        Fraction of rows for validation, stratified by class.
     n_iter_no_change : int or None
-        How many epochs may pass without an improvement; None never stops.
+        Epochs without improvement before training stops; None never stops.
     tol : float
-        The least that counts as one.
+        Smallest change that is an improvement.
     class_weight : dict or "balanced", optional
-        What the rows of each class count; those of a weight of 0 are left out.
+        Weight of the rows of each class; rows of weight 0 are left out.
     warm_start : bool
-        Whether `fit` goes on from what is there. Settings that were changed since hold from now on; those that the
-        network was made of (its layers, ``dtype``) are refused. So does `partial_fit`.
+        If True, `fit` continues with the existing network, as `partial_fit` always does. Changed settings are used from
+        then on; changed settings of the network (layers, ``dtype``) raise an error.
     dtype : dtype, optional
-        float32 or float64; that of X by default.
+        float32 or float64; default that of X.
     profile : bool
-        Whether `fit` leaves ``profile_``: what each epoch and layer cost.
+        If True, `fit` sets ``profile_``, the cost of each epoch and layer.
     random_state : int, RandomState, Generator or None
-        Where weights, order and noise come from. An int gives the same bits each time.
+        Source of weights, order of rows and noise. With an int, results are bitwise reproducible.
     verbose : bool
-        Whether to print a line for each epoch.
+        If True, print a line for each epoch.
 
     Attributes
     ----------
     classes_ : ndarray
-        The labels.
+        Class labels.
     module_ : Module
-        The network.
+        Trained network.
     history_ : History
-        A row for each epoch of `fit`: ``loss``, ``val_loss``, ``val_score``, ``learning_rate``, ``seconds``.
+        One row for each epoch of `fit`: ``loss``, ``val_loss``, ``val_score``, ``learning_rate``, ``seconds``.
     loss_curve_, validation_scores_ : list of float
-        The loss and the score of each epoch.
+        Loss and score of each epoch.
     loss_, best_loss_, best_validation_score_ : float
-        The last one, the least, and the highest score.
+        Last loss, smallest loss, and highest score.
     n_iter_, n_features_in_, n_outputs_ : int
-        Epochs, columns of X, and numbers that the network gives.
+        Number of epochs, of columns of X, and of outputs of the network.
     feature_names_in_ : ndarray
-        The names of the columns, if X was a frame.
+        Names of the columns, if X was a frame.
     profile_ : Session
         Profile of the fit, with ``profile=True`` or a `Profiler` among the callbacks: see `microfw.profiler.report`.
 
@@ -116,7 +116,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
     ArgumentError
         If a setting is out of range or unknown.
     NonFiniteError
-        If a loss or a gradient turns NaN or infinite. The weights are as they were before that step.
+        If a loss or a gradient becomes NaN or infinite. The weights are those before that step.
 
     Examples
     --------
@@ -171,14 +171,14 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
         return tags
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Train on some rows once, in batches, going on from what is there.
+        """Train one epoch on some rows, starting from the existing network.
 
         Parameters
         ----------
         X, y, sample_weight
             As for `fit`.
         classes : array_like
-            All classes that there will be; needed in the first call.
+            All classes; required in the first call.
 
         Returns
         -------
@@ -194,14 +194,14 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
             _check_partial_fit_first_call(self, classes)
 
     def predict(self, X: Any) -> Array:
-        """Return the class of each row, or for several labels a 1 for each that it has."""
+        """Return the class of each row; for multilabel targets, an indicator of labels."""
         z = self._outputs(X)
         if self._multilabel:
             return (z > 0).astype(np.intp)
         return self.classes_[z.argmax(axis=1)]  # type: ignore[no-any-return]
 
     def decision_function(self, X: Any) -> Array:
-        """Return a score for each class; for two classes the second's less the first's."""
+        """Return a score for each class; for two classes, the second score minus the first."""
         z = self._outputs(X)
         if self._multilabel or len(self.classes_) > 2:
             return z
@@ -211,7 +211,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
 
     @available_if(_has_probabilities)  # type: ignore[untyped-decorator,unused-ignore]
     def predict_proba(self, X: Any) -> Array:
-        """Return the probability of each class for each row, or for several labels of each label."""
+        """Return the probability of each class, or of each label, for each row."""
         z = self._outputs(X)
         with np.errstate(over="ignore"):
             if isinstance(self._learner.loss, nn.BCEWithLogitsLoss):
@@ -222,7 +222,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
 
     @available_if(_has_probabilities)  # type: ignore[untyped-decorator,unused-ignore]
     def predict_log_proba(self, X: Any) -> Array:
-        """Return the logarithm of `predict_proba`, exact also where a probability underflows."""
+        """Return the logarithm of `predict_proba`, exact even if a probability underflows."""
         check_is_fitted(self)
         if isinstance(self._learner.loss, nn.BCEWithLogitsLoss):
             with np.errstate(divide="ignore"):
@@ -235,7 +235,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
 
     def _make_loss(self) -> Any:
         loss = parts.loss(self.loss, type(self).__name__, self._multilabel)
-        if self._multilabel and isinstance(loss, LABELLED):
+        if self._multilabel and isinstance(loss, LABEL_LOSSES):
             expected = "a loss of several labels, such as 'log_loss' or BCEWithLogitsLoss"
             raise ArgumentError(message(type(self).__name__, expected, type(loss).__name__))
         return loss
@@ -244,12 +244,12 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
         return len(self.classes_)
 
     def _encoded(self, y: Any, weight: Array | None, fresh: bool, dtype: Any) -> tuple[Array, Array | None]:
-        """Return targets as the loss wants them, and weights in which those of the classes are."""
+        """Return targets in the form of the loss, and weights that include class weights."""
         y = y.toarray() if hasattr(y, "toarray") else y
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         check_classification_targets(y)
-        kind = "multiclass" if y.ndim == 1 else type_of_target(y)  # else the check above would have raised
+        kind = "multiclass" if y.ndim == 1 else type_of_target(y)  # the check above has raised for other targets
         if kind not in ("binary", "multiclass", "multilabel-indicator"):
             raise DataError(message(type(self).__name__, "one label a row, or an indicator of labels", f"y: {kind}"))
         fresh_classes = fresh and not (hasattr(self, "classes_") and not hasattr(self, "_learner"))
@@ -268,14 +268,16 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
             unknown = self.classes_[codes] != y
             if unknown.any():
                 raise DataError(message(type(self).__name__, f"classes {self.classes_}", y[unknown][0]))
-        self._plain = self.classes_.dtype.kind in "iu" and np.array_equal(self.classes_, np.arange(len(self.classes_)))
+        self._labels_are_codes = self.classes_.dtype.kind in "iu" and np.array_equal(
+            self.classes_, np.arange(len(self.classes_))
+        )
         if self.class_weight is not None:
             by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
             if weight is not None and isinstance(self.class_weight, str):  # "balanced" by weight: scikit-learn 1.7
                 counts = np.bincount(codes, weight, len(self.classes_))
                 by_class = counts.sum() / (len(counts) * counts)
-            mine = by_class.astype(dtype)[codes]
-            weight = mine if weight is None else weight * mine
+            class_weights = by_class.astype(dtype)[codes]
+            weight = class_weights if weight is None else weight * class_weights
         return self._targets(codes, dtype), weight
 
     def _encoded_labels(self, y: Any, weight: Any, fresh: bool, dtype: Any) -> tuple[Array, Array | None]:
@@ -284,23 +286,23 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
         elif y.shape[1] != len(self.classes_):
             raise DataError(message(type(self).__name__, f"{len(self.classes_)} labels", f"y of shape {y.shape}"))
         if self.class_weight is not None:
-            mine = compute_sample_weight(self.class_weight, y).astype(dtype)
-            weight = mine if weight is None else weight * mine
-        self._plain = False
+            class_weights = compute_sample_weight(self.class_weight, y).astype(dtype)
+            weight = class_weights if weight is None else weight * class_weights
+        self._labels_are_codes = False
         return y.astype(dtype), weight
 
     def _targets(self, codes: Array, dtype: Any) -> Array:
         loss = self._make_loss()
-        if isinstance(loss, LABELLED):
+        if isinstance(loss, LABEL_LOSSES):
             return codes.astype(np.intp, copy=False)
         hot = np.eye(len(self.classes_), dtype=dtype)[codes]
         return 2 * hot - 1 if isinstance(loss, nn.HingeLoss) else hot
 
     def _quick_targets(self, y: Array) -> Array | None:
         weighted = self.class_weight is not None
-        if weighted or not self._plain or y.ndim != 1 or y.dtype.kind not in "iu" or y.min() < 0:
+        if weighted or not self._labels_are_codes or y.ndim != 1 or y.dtype.kind not in "iu" or y.min() < 0:
             return None
-        quick = isinstance(self._learner.loss, LABELLED) and y.max() < len(self.classes_)
+        quick = isinstance(self._learner.loss, LABEL_LOSSES) and y.max() < len(self.classes_)
         return y if quick else None
 
     def _strata(self, targets: Array) -> Array | None:

@@ -1,4 +1,4 @@
-"""Hooks of an estimator's fit: its attributes, and when it stops."""
+"""Hooks of a fit: set the attributes of the estimator, and stop training."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from microfw.training.stopping import EarlyStopping
 
 
 class Report(Hook):
-    """Adds each epoch of a fit to the attributes of its estimator, and prints it if asked to."""
+    """Adds each epoch to the attributes of the estimator; prints it if ``verbose``."""
 
     def __init__(self, estimator: Any) -> None:
         self.estimator = estimator
 
     def on_epoch_end(self, state: TrainState) -> None:
-        """Add a row."""
+        """Add the epoch."""
         estimator, row = self.estimator, state.history[-1]
         estimator._note(row["loss"])
         made = {"epoch": row["epoch"], "loss": row["loss"], "learning_rate": float(state.optimizer.lr)}
@@ -28,10 +28,10 @@ class Report(Hook):
 
 
 class Stopping(EarlyStopping):
-    """Ends a fit when its loss or score no longer improves; the best epoch is that of the best score."""
+    """Ends a fit when the loss or score no longer improves; the best epoch has the best score."""
 
     exact = True
 
     def on_fit_start(self, state: TrainState) -> None:
-        """Count epochs without an improvement from here, also where a fit goes on."""
+        """Count epochs without improvement from here, even if training continues an earlier fit."""
         self._improved = state.epoch

@@ -1,4 +1,4 @@
-"""The learner: model, loss, optimizer and random state of an estimator, and what takes their training steps."""
+"""Learner: model, loss, optimizer and random state of an estimator, with its training steps."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from microfw.training.totals import EpochTotals
 Array = np.ndarray[Any, Any]
 
 ROWS = 4096
-"""How many rows go through a model at once where nothing is trained; decides memory, not the result."""
+"""Rows in a batch of evaluation; affects memory, not results."""
 
 
 class Learner:
-    """What an estimator trains, and how: plain objects that pickle together.
+    """Trained objects of an estimator, which pickle together.
 
     Parameters
     ----------
     model, loss, optimizer : object
-        What a step calls.
+        Parts of a training step.
     settings : dict
-        The estimator's, by name.
+        Settings of the estimator, by name.
     rng : numpy.random.Generator
-        Where the order of the rows comes from; the layers' noise comes from the same.
+        Generator of the order of rows and of the noise of layers.
     where : str
-        The estimator's name, for errors.
+        Name of the estimator, for errors.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class Learner:
         self.set(loss, optimizer, settings)
 
     def set(self, loss: Any, optimizer: Any, settings: dict[str, Any]) -> None:
-        """Train with another loss, optimizer or settings from now on; the counts of epochs and steps go on."""
+        """Use a loss, an optimizer and settings from now on; the counts of epochs and steps continue."""
         rate, norm = settings["learning_rate"], settings["max_grad_norm"]
         if norm is not None and getattr(optimizer, "takes_closure", False):
             fix = "its line search needs the true gradients"
@@ -75,11 +75,11 @@ class Learner:
         self._prepare()
 
     def remember(self, settings: dict[str, Any]) -> None:
-        """Compare the estimator's settings with these from now on."""
+        """Store settings, with which `differs` compares."""
         self.settings, self._known, self._read = settings, tuple(settings.values()), attrgetter(*settings)
 
     def differs(self, estimator: Any) -> bool:
-        """Return True if a setting of the estimator may differ; those that do not compare to a bool may."""
+        """Return True if a setting of the estimator may differ, or cannot be compared."""
         try:
             return bool(self._read(estimator) != self._known)
         except (TypeError, ValueError):
@@ -99,10 +99,10 @@ class Learner:
 
     @contextlib.contextmanager
     def training(self, briefly: bool = False) -> Iterator[None]:
-        """Run a block in which steps can be taken, recorded and in training.
+        """Return a block for training steps: recording is on, modules are in training mode.
 
-        Ctrl-C waits until a step is complete. To hold it back costs as much as a small step, so a block of a few steps
-        had better be ``briefly``, if the caller undoes what is interrupted.
+        Ctrl-C is held back until a step is complete, which costs as much as a small step. With ``briefly`` it is not:
+        the caller must undo an interrupted step.
         """
         for module in self._modules:
             if not module.training:
@@ -115,14 +115,14 @@ class Learner:
                     yield
 
     def fit_batches(self, rows: Rows, size: int) -> None:
-        """Prepare for batches of so many rows: a last one that is too small for a layer joins the one before."""
+        """Prepare for batches of ``size`` rows: if the last batch is too small for a layer, it joins the one before."""
         if size > 1 and len(rows) % size != 1:
             self.stepper.min_rows = 1
-        elif self._min_rows != 1:  # as is known once a batch of one row was possible
+        elif self._min_rows != 1:  # 1: computed before, one row is enough
             self._min_rows = self.stepper.min_rows = smallest_batch(self.model, rows, size, f"{self.where}.fit")
 
     def epoch(self, rows: Rows, size: int, shuffle: bool, briefly: bool) -> float:
-        """Train on all rows once; return the mean loss that the steps found, NaN if no row counted."""
+        """Train one epoch; return the mean loss of the steps, NaN if no row counted."""
         state, stepper = self.state, self.stepper
         state.epoch, state.stop = state.epoch + 1, False
         self.fit_batches(rows, size)
@@ -138,18 +138,18 @@ class Learner:
         return totals.loss
 
     def order(self, rows: Rows, size: int, shuffle: bool) -> np.random.Generator | None:
-        """Return where a new order comes from; None where the order decides nothing, as within one batch."""
+        """Return the generator of the order of rows; None if the order does not matter, as within one batch."""
         return self.rng if shuffle and (len(rows) > size or not isinstance(rows.X, np.ndarray)) else None
 
     def measure(self, rows: Rows) -> float:
-        """Return the mean loss of rows in evaluation."""
+        """Return the mean loss of rows in evaluation mode."""
         made = outputs(self.model, rows.X, self.dtype)
         with evaluating(self.model):
             return mean_loss(self.loss, made, rows.y, rows.weight)
 
 
 def outputs(model: Module, X: Any, dtype: Any) -> Array:
-    """Return a model's outputs for rows that are dense or sparse, in evaluation."""
+    """Return the outputs of a model in evaluation mode, for dense or sparse rows."""
     parts = []
     with evaluating(model):
         for start in range(0, X.shape[0], ROWS):

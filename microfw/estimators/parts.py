@@ -1,4 +1,4 @@
-"""What an estimator's settings stand for: a network, a loss, an optimizer. Names are looked up where they live."""
+"""Network, loss, optimizer and generator from the settings of an estimator."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ LOSSES = {
 }
 
 DEFAULTS: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9, "nesterov": True}}
-"""Settings that an optimizer's name stands for, unless `optimizer_params` are given."""
+"""Default settings of optimizers given by name, unless ``optimizer_params`` is set."""
 
 
 def network(settings: Any, inputs: int, outputs: int, rng: np.random.Generator, dtype: Any) -> nn.Module:
-    """Build the network of an estimator: its own Module, copied, or layers of its sizes."""
-    given = settings.module
-    if given is None:
+    """Return the network of an estimator: a copy of its ``module``, or layers of ``hidden_layer_sizes``."""
+    module = settings.module
+    if module is None:
         made: Any = nn.Sequential(*_layers(settings, inputs, outputs, rng))
-    elif isinstance(given, nn.Module):
-        made = copy.deepcopy(given)
-    elif callable(given):
-        made = given(inputs, outputs, rng)
+    elif isinstance(module, nn.Module):
+        made = copy.deepcopy(module)
+    elif callable(module):
+        made = module(inputs, outputs, rng)
     else:
-        made = given
+        made = module
     where = type(settings).__name__
     if not isinstance(made, nn.Module):
         expected = "module to be a Module or a function (n_features, n_outputs, rng) that returns one"
         raise ArgumentError(message(where, expected, type(made).__name__))
     made.astype(dtype)
-    if given is not None:
+    if module is not None:
         _check_outputs(made, where, inputs, outputs, dtype)
     return made.train()
 
@@ -81,55 +81,55 @@ def _layers(settings: Any, inputs: int, outputs: int, rng: np.random.Generator) 
     return [*layers, nn.Dense(inputs, outputs, rng=rng)]
 
 
-def activation(given: Any, where: str) -> nn.Module:
-    """Return a new layer for an activation's name, class, or function that makes one."""
-    if isinstance(given, str):
+def activation(choice: Any, where: str) -> nn.Module:
+    """Return a new activation layer from a name, a class, or a function."""
+    if isinstance(choice, str):
         known = {k.lower(): v for k, v in vars(activations).items() if k in nn.__all__ and isinstance(v, type)}
         known = {k: v for k, v in known.items() if issubclass(v, nn.Module)} | {"identity": nn.Identity}
         known.pop("module", None)
-        given = _named(given, known, "activation", where)
-    made = copy.deepcopy(given) if isinstance(given, nn.Module) else given() if callable(given) else given
+        choice = _named(choice, known, "activation", where)
+    made = copy.deepcopy(choice) if isinstance(choice, nn.Module) else choice() if callable(choice) else choice
     if not isinstance(made, nn.Module):
-        raise ArgumentError(message(where, "activation to be a name, or to make a Module", repr(given)))
+        raise ArgumentError(message(where, "activation to be a name, or to make a Module", repr(choice)))
     return made
 
 
-def loss(given: Any, where: str, multilabel: bool = False) -> Any:
-    """Return a loss for a name, a Loss or a class of them."""
-    if isinstance(given, str):
-        given = _named(given, LOSSES, "loss", where)
-        if multilabel and given is nn.CrossEntropyLoss:
-            given = nn.BCEWithLogitsLoss
-    made = given() if isinstance(given, type) else copy.deepcopy(given)
+def loss(choice: Any, where: str, multilabel: bool = False) -> Any:
+    """Return a loss from a name, a Loss or a class."""
+    if isinstance(choice, str):
+        choice = _named(choice, LOSSES, "loss", where)
+        if multilabel and choice is nn.CrossEntropyLoss:
+            choice = nn.BCEWithLogitsLoss
+    made = choice() if isinstance(choice, type) else copy.deepcopy(choice)
     if not isinstance(made, nn.Loss) or made.reduction != "mean":
-        got = f"reduction {made.reduction!r}" if isinstance(made, nn.Loss) else repr(given)
+        got = f"reduction {made.reduction!r}" if isinstance(made, nn.Loss) else repr(choice)
         raise ArgumentError(message(where, "loss to be a name, or a Loss that is a mean", got))
     return made
 
 
 def optimizer(settings: Any, parameters: list[nn.Parameter]) -> Any:
-    """Return the optimizer of an estimator, by its name in `microfw.optim`, its class, or a function."""
-    where, given, rate = type(settings).__name__, settings.optimizer, settings.learning_rate
+    """Return the optimizer of an estimator from a name in `microfw.optim`, a class, or a function."""
+    where, choice, rate = type(settings).__name__, settings.optimizer, settings.learning_rate
     options = settings.optimizer_params
-    if isinstance(given, str):
+    if isinstance(choice, str):
         exported = {name.lower(): getattr(optim, name) for name in optim.__all__}
         known = {k: v for k, v in exported.items() if isinstance(v, type) and hasattr(v, "step") and takes_lr(v)}
-        given = _named(given, known, "optimizer", where)
+        choice = _named(choice, known, "optimizer", where)
     if options is None:
-        options = DEFAULTS.get(getattr(given, "__name__", ""), {}) if isinstance(settings.optimizer, str) else {}
+        options = DEFAULTS.get(getattr(choice, "__name__", ""), {}) if isinstance(settings.optimizer, str) else {}
     lr = float(rate(0)) if callable(rate) else rate
     try:
-        made = given(parameters, lr=lr, **options)
+        made = choice(parameters, lr=lr, **options)
     except TypeError as error:
         raise ArgumentError(message(where, "an optimizer that takes these settings", f"{error}")) from None
     if not hasattr(made, "step") or not hasattr(made, "zero_grad"):
-        raise ArgumentError(message(where, "optimizer to be a name of microfw.optim, or to make one", repr(given)))
+        raise ArgumentError(message(where, "optimizer to be a name of microfw.optim, or to make one", repr(choice)))
     return made
 
 
 @lru_cache(maxsize=64)
 def takes_lr(kind: type) -> bool:
-    """Whether a class is made as optimizers are: with parameters, then ``lr``."""
+    """Return True if the first parameters of a class are ``parameters`` and ``lr``, as for optimizers."""
     return list(inspect.signature(kind).parameters)[:2] == ["parameters", "lr"]
 
 
@@ -144,6 +144,8 @@ def _named(name: str, known: dict[str, Any], what: str, where: str) -> Any:
 
 
 def generator(random_state: Any) -> np.random.Generator:
-    """Return a generator for a seed, a RandomState, a Generator or None; NumPy's global one is not touched."""
-    draw = getattr(random_state, "integers", getattr(random_state, "randint", None))  # a RandomState has the latter
+    """Return a new generator from a seed, a RandomState, a Generator or None. NumPy's global state is not used."""
+    draw = getattr(
+        random_state, "integers", getattr(random_state, "randint", None)
+    )  # the second is that of a RandomState
     return np.random.default_rng(random_state if draw is None else draw(1 << 31))

@@ -1,4 +1,4 @@
-"""NeuralRegressor: a network that predicts numbers, as a scikit-learn estimator."""
+"""`NeuralRegressor`: a neural network that predicts numbers, as a scikit-learn estimator."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from microfw.estimators.learner import Array
 
 
 class NeuralRegressor(RegressorMixin, NeuralEstimator):  # type: ignore[misc,unused-ignore]
-    """A neural network that predicts one number for each row of features, or several.
+    """A neural network that predicts one or more numbers for each row of features.
 
     Parameters
     ----------
     hidden_layer_sizes, module, activation, norm, dropout
-        As for `NeuralClassifier`; a module's last layer gives a number for each column of y.
+        As for `NeuralClassifier`; the last layer of a module has one output for each column of y.
     loss : str or Loss
-        "squared_error", "absolute_error", "huber", "poisson" (the network then gives the logarithm of what is
-        predicted), or a loss of `microfw.nn` that compares numbers.
+        "squared_error", "absolute_error", "huber", "poisson" (the network outputs the logarithm of the prediction), or
+        a loss of `microfw.nn` for numbers.
     optimizer, optimizer_params, learning_rate, max_grad_norm, batch_size, max_iter, shuffle
         As for `NeuralClassifier`.
     early_stopping, validation_fraction, n_iter_no_change, tol
         As for `NeuralClassifier`.
     scoring : str or callable, optional
-        The score of early stopping: any of scikit-learn's scorers, "loss", or R² by default.
+        Score of early stopping: a scorer of scikit-learn or "loss"; default R².
     warm_start, dtype, profile, random_state, verbose
         As for `NeuralClassifier`.
 
     Attributes
     ----------
     module_, history_, loss_curve_, validation_scores_, n_iter_, profile_
-        As of `NeuralClassifier`, and so are the others.
+        As of `NeuralClassifier`, like the others.
 
     Notes
     -----
-    Scale targets that are large: `sklearn.compose.TransformedTargetRegressor` does it and undoes it.
+    Scale large targets, for example with `sklearn.compose.TransformedTargetRegressor`.
 
     Examples
     --------
@@ -93,7 +93,7 @@ class NeuralRegressor(RegressorMixin, NeuralEstimator):  # type: ignore[misc,unu
         return tags
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train on some rows once, in batches, going on from what is there.
+        """Train one epoch on some rows, starting from the existing network.
 
         Parameters
         ----------
@@ -107,7 +107,7 @@ class NeuralRegressor(RegressorMixin, NeuralEstimator):  # type: ignore[misc,unu
         return self._partial_fit(X, y, sample_weight)
 
     def predict(self, X: Any) -> Array:
-        """Return the prediction for each row, of the shape that y had."""
+        """Return the prediction for each row, in the shape of y."""
         made = self._outputs(X)
         if isinstance(self._learner.loss, nn.PoissonNLLLoss):
             made = np.exp(made)
@@ -137,8 +137,8 @@ class NeuralRegressor(RegressorMixin, NeuralEstimator):  # type: ignore[misc,unu
             return None
         if y.ndim == 1 and self._flat:
             return y.astype(self._learner.dtype).reshape(-1, 1)
-        fits = y.ndim == 2 and not self._flat and y.shape[1] == self.n_outputs_
-        return y.astype(self._learner.dtype) if fits else None
+        has_shape = y.ndim == 2 and not self._flat and y.shape[1] == self.n_outputs_
+        return y.astype(self._learner.dtype) if has_shape else None
 
     def _strata(self, targets: Array) -> Array | None:
         return None

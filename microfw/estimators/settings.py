@@ -1,4 +1,4 @@
-"""Settings that change between the calls of an estimator that goes on: taken over, or refused."""
+"""Settings that change between the calls of an estimator: applied to the existing network, or refused."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from microfw.estimators import parts
 from microfw.estimators.learner import Learner
 
 NETWORK = ("hidden_layer_sizes", "module", "activation", "norm", "dropout", "dtype")
-"""Settings that the network was made of."""
+"""Settings that define the network; they cannot change."""
 
-MADE = ("hidden_layer_sizes", "optimizer_params")
-"""Settings that may be containers, which are compared by content."""
+CONTAINERS = ("hidden_layer_sizes", "optimizer_params")
+"""Settings that may be containers; compared by content."""
 
 
 def current(estimator: Any) -> dict[str, Any]:
-    """Return an estimator's settings by name."""
+    """Return the settings of an estimator by name."""
     values = vars(estimator)
     settings = {name: values[name] for name in _names(type(estimator))}  # type: ignore[arg-type]
-    for name in MADE:
+    for name in CONTAINERS:
         if isinstance(settings[name], list | dict):
             settings[name] = copy.deepcopy(settings[name])
     return settings
@@ -31,7 +31,7 @@ def current(estimator: Any) -> dict[str, Any]:
 
 @lru_cache(maxsize=64)
 def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(kind._get_param_names())  # inspects the signature, which takes 0.2 ms
+    return tuple(kind._get_param_names())  # inspecting the signature takes 0.2 ms
 
 
 def same(a: Any, b: Any) -> bool:
@@ -46,18 +46,18 @@ def same(a: Any, b: Any) -> bool:
 
 
 def adopt(learner: Learner, estimator: Any) -> None:
-    """Take over the settings that were changed since the last call.
+    """Apply the settings that were changed since the last call.
 
     Raises
     ------
     ArgumentError
-        If the network was made of one of them.
+        If a changed setting defines the network.
     """
     before, after, where = learner.settings, current(estimator), type(estimator).__name__
     names = {name for name in after if not same(after[name], before[name])}
     for name in NETWORK:
         if name in names:
-            expected = f"{name}={before[name]!r}, of which the network was made"
+            expected = f"{name}={before[name]!r}, with which the network was made"
             fix = "set it back, or fit a new network with warm_start=False"
             raise ArgumentError(message(where, expected, repr(after[name]), fix))
     loss, optimizer, rate = learner.loss, learner.optimizer, after["learning_rate"]
@@ -68,9 +68,7 @@ def adopt(learner: Learner, estimator: Any) -> None:
     elif "learning_rate" in names and not callable(rate):
         optimizer.lr = float(rate)
     if "random_state" in names:
-        from microfw.estimators.parts import generator
-
-        learner.rng.bit_generator.state = generator(estimator.random_state).bit_generator.state
+        learner.rng.bit_generator.state = parts.generator(estimator.random_state).bit_generator.state
     if names & {"loss", "optimizer", "optimizer_params", "learning_rate", "max_grad_norm"}:
         learner.set(loss, optimizer, after)
     else:

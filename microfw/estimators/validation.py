@@ -1,4 +1,4 @@
-"""Checks of an estimator's parameters before anything is fitted, in scikit-learn's words."""
+"""Checks of the parameters of an estimator before a fit, with scikit-learn's messages."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ FLOATS = (np.float64, np.float32)
 
 
 class Rule(NamedTuple):
-    """What a parameter must be: a test, and the same in words."""
+    """Condition on a parameter: a test, and its description."""
 
     holds: Callable[[Any], bool]
-    words: str
+    description: str
 
 
 def _is_number(value: Any, kind: Any) -> bool:
-    """Return True for a number of a kind; a bool is none."""
+    """Return True for a number of a type, but not for a bool."""
     return isinstance(value, kind) and not isinstance(value, bool | np.bool_)
 
 
-def _integer(least: int) -> Callable[[Any], bool]:
-    return lambda v: _is_number(v, numbers.Integral) and int(v) >= least
+def _integer(minimum: int) -> Callable[[Any], bool]:
+    return lambda v: _is_number(v, numbers.Integral) and int(v) >= minimum
 
 
 def _real(test: Callable[[float], bool]) -> Callable[[Any], bool]:
@@ -56,7 +56,7 @@ def _is_seed(value: Any) -> bool:
 
 
 def _is_dicts(value: Any) -> bool:
-    """Return True for a dict, or for a list of them: one for each output."""
+    """Return True for a dict, or a list of dicts, one for each output."""
     return isinstance(value, dict) or (isinstance(value, list) and all(isinstance(v, dict) for v in value))
 
 
@@ -96,20 +96,20 @@ RULES = {
     "random_state": Rule(_is_seed, "an integer in the range [0, inf), a RandomState, a Generator or None"),
     "verbose": Rule(lambda v: BOOLEAN.holds(v) or _integer(0)(v), "a bool or an integer in the range [0, inf)"),
 }
-"""What each parameter must be. Names, such as that of a loss, are checked where they are looked up."""
+"""Condition on each parameter. `parts` checks names, such as that of a loss."""
 
 
 def check_parameters(estimator: Any) -> None:
-    """Refuse parameters that cannot work.
+    """Raise ArgumentError for an invalid parameter.
 
     Raises
     ------
     ArgumentError
-        Naming the first parameter that is not what it must be.
+        For the first parameter that is not valid, with its name.
     """
     for name, value in estimator.get_params(deep=False).items():
         rule = RULES.get(name)
         if rule is not None and not rule.holds(value):
             kind = type(estimator).__name__
             got = " ".join(repr(value).split())
-            raise ArgumentError(f"The {name!r} parameter of {kind} must be {rule.words}. Got {got[:80]} instead.")
+            raise ArgumentError(f"The {name!r} parameter of {kind} must be {rule.description}. Got {got[:80]} instead.")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from microfw.errors import printable
 from microfw.law.data import Law, NodeCount, huge
 from microfw.law.measure import StrategyResult
-from microfw.profiler.reports.text import _wrap, ratio_report, short, shorten, table, whole
+from microfw.profiler.reports.names import OUTSIDE
+from microfw.profiler.reports.text import ratio_report, short, shorten, table, whole, wrap_lines
 
 MAX_DIFFERENCE = 1e-6
 """The report explains a relative difference above this."""
@@ -27,14 +28,14 @@ LEGEND = (
 def law_report(law: Law) -> str:
     """Return the report of the law on one model."""
     parts = [
-        "\n".join(_wrap(f"microfw law: {title(law)}")),
+        "\n".join(wrap_lines(f"microfw law: {title(law)}")),
         _counts(law),
         _strategies(law),
         ratio_report(law.ratio),
         _layers(law),
     ]
     if law.note:
-        parts.append("\n".join(_wrap(law.note[0].upper() + law.note[1:] + ".")))
+        parts.append("\n".join(wrap_lines(law.note[0].upper() + law.note[1:] + ".")))
     return printable("\n\n".join(parts))
 
 
@@ -63,7 +64,7 @@ def count_rows(law: Law) -> list[list[str]]:
         row("steps", lambda c: whole(c.steps), "backprop: rule calls + gradients added into parameters"),
         row("", lambda c: f"{whole(c.rules)} + {whole(c.accumulated)}", "rule calls + gradients added"),
         row("steps / (N + P)", ratio, ""),
-        row("N x P", lambda c: whole(c.N * c.P), "predicted, not run: start over for each parameter"),
+        row("N x P", lambda c: whole(c.N * c.P), "predicted: upper bound if you start over for each P"),
     ]
 
 
@@ -88,7 +89,7 @@ def bound(law: Law) -> str:
 
 def _counts(law: Law) -> str:
     lines = ["Counts", table(["", "in tensors", "in scalars", "what is counted"], count_rows(law), text=True)]
-    return "\n".join(lines + (_wrap(bound(law)) if bound(law) else []))
+    return "\n".join(lines + (wrap_lines(bound(law)) if bound(law) else []))
 
 
 def _strategies(law: Law) -> str:
@@ -103,14 +104,14 @@ def _strategies(law: Law) -> str:
             rows.append([f"    extrapolated from {w.done:,} of {w.of:,}", *_margins(w), "", ""])
     head = ["strategy", "rule calls", "losses", "scalar ops", "seconds", "peak", "difference"]
     lines = ["Strategies: the same gradient, each one run", table(head, rows)]
-    lines += [wrapped for w in law.ways if w.note for wrapped in _wrap(f"{w.name}: {w.note}.")]
+    lines += [wrapped for w in law.ways if w.note for wrapped in wrap_lines(f"{w.name}: {w.note}.")]
     different = [w.name for w in law.ways if (w.difference or 0) > MAX_DIFFERENCE]
     if different:
-        lines += _wrap(
+        lines += wrap_lines(
             f"The difference of {', '.join(different)} is above {MAX_DIFFERENCE:.0e}. Either a kink is near, such as "
             "that of ReLU at 0, or a derivative rule is wrong; mf.gradcheck checks the rules."
         )
-    lines += _wrap(LEGEND)
+    lines += wrap_lines(LEGEND)
     return "\n".join(lines)
 
 
@@ -145,7 +146,7 @@ def _layers(law: Law) -> str:
         both = layer.forward + layer.backward
         rows.append(
             [
-                shorten(f"{layer.layer} {layer.kind}".strip() or "(outside any module)", 24),
+                shorten(f"{layer.layer} {layer.kind}".strip() or OUTSIDE, 24),
                 f"{layer.parameters:,}" if layer.parameters else "",
                 f"{layer.forward:,}",
                 f"{layer.backward:,}",

@@ -6,7 +6,7 @@ from microfw.errors import printable
 from microfw.law.data import huge
 from microfw.law.report import QUANTITIES
 from microfw.law.sweeps import Sweep
-from microfw.profiler.reports.text import _wrap, short, table, whole
+from microfw.profiler.reports.text import short, table, whole, wrap_lines
 
 
 def sweep_report(sweep: Sweep) -> str:
@@ -29,8 +29,9 @@ def sweep_report(sweep: Sweep) -> str:
         for f in sweep.fits
     ]
     first = sweep.laws[0]
+    of = f" of {first.name}" if first.name else ""
     lines = [
-        *_wrap(f"microfw law: over {sweep.over}{' of ' + first.name if first.name else ''}, from {first.model} on"),
+        *wrap_lines(f"microfw law: over {sweep.over}{of}, from {first.model} on"),
         "",
         "Models, in scalars (seconds: backprop with its forward pass, on tensors)",
         table(head, rows),
@@ -49,4 +50,4 @@ def sweep_report(sweep: Sweep) -> str:
         "seconds of small models grow more slowly: Python's work for a tensor node does not depend on its size. "
         "Seconds are wall-clock time, and vary if other programs run."
     )
-    return printable("\n".join(lines + _wrap(notes)))
+    return printable("\n".join(lines + wrap_lines(notes)))

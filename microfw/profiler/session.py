@@ -12,17 +12,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 from microfw.profiler.ratio import Ratio, ratio_of
+from microfw.profiler.row import Row as Row
 from microfw.profiler.trace_data import Trace as Trace
 
 VERSION = 5
 """Version of the file format."""
 
 PHASES = ("forward", "backward", "update", "evaluation")
-
-COUNTS = (
-    "nodes", "edges", "rules", "accumulated", "flops_forward", "flops_backward", "products_forward",
-    "products_backward", "products_first", "products_weights", "saved_bytes", "forward_ns", "backward_ns",
-)  # fmt: skip
 
 LARGEST = ("parameters", "parameter_tensors", "saved_peak_bytes")
 """Fields of an epoch that are the maximum over its steps, not the sum."""
@@ -33,62 +29,6 @@ class PagePart(Protocol):
 
     def page_data(self) -> dict[str, Any]:
         """Return plain lists and numbers."""
-
-
-@dataclass
-class Row:
-    """Counts and times of one op of one layer in an epoch.
-
-    Attributes
-    ----------
-    layer, op : str
-        Path of the layer, or "" outside of any; name of the op, or "" in a sum over ops.
-    nodes : int
-        Op nodes recorded. Ops of frozen layers record none; their operations and forward time are counted.
-    edges : int
-        Inputs of these nodes that need a gradient.
-    rules : int
-        Derivative rules called.
-    accumulated : int
-        Gradients added into parameters.
-    flops_forward, flops_backward : int
-        Scalar operations, a multiply-add counted as 2.
-    products_forward, products_backward : int
-        Operations of these in matrix products and convolutions.
-    saved_bytes : int
-        Bytes kept for backward, without parameters; each byte counts once.
-    forward_ns, backward_ns : int
-        Time in the op, and in the derivative rule of its node.
-    uncounted : int
-        Calls of ops that declare no cost.
-    products_first : int
-        F1: ``products_forward`` of ops with a factor that needs no gradient, such as the data of a first layer; counted
-        twice if neither factor needs one.
-    products_weights : int
-        ``products_forward`` of the nodes with a trained weight of the layer as a factor.
-    """
-
-    layer: str
-    op: str = ""
-    nodes: int = 0
-    edges: int = 0
-    rules: int = 0
-    accumulated: int = 0
-    flops_forward: int = 0
-    flops_backward: int = 0
-    products_forward: int = 0
-    products_backward: int = 0
-    saved_bytes: int = 0
-    forward_ns: int = 0
-    backward_ns: int = 0
-    uncounted: int = 0
-    products_first: int = 0
-    products_weights: int = 0
-
-    def add(self, other: Row) -> None:
-        """Add the counts and times of another row."""
-        for name in (*COUNTS, "uncounted"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The graph of one step as a picture: `draw`."""
+"""Drawing of the graph of one step: `draw`."""
 
 from microfw._lazy import attach
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 from os import PathLike
 from os.path import splitext
-from typing import Literal
+from typing import Literal, Never
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, DTypeError, GraphError, message
+from microfw.errors import ArgumentError, DTypeError, GraphError, message, refuse_former
 from microfw.nn.module import Module
 from microfw.serialization.output import path_text, write_text
 from microfw.visualization import svg, text
@@ -16,14 +16,14 @@ from microfw.visualization.picture import Picture, read
 
 
 class Drawing:
-    """A picture of a graph, made by `draw`: a notebook shows it, ``print`` lists it, `save` writes it to a file.
+    """Drawing of a graph, from `draw`: a notebook shows it, ``print`` lists it, `save` writes it to a file.
 
-    It is plain data: the graph can be walked and freed meanwhile.
+    A drawing is plain data: the graph can be freed.
 
     Attributes
     ----------
     picture : Picture
-        What is drawn: ``ops``, ``leaves`` and ``boxes``.
+        The drawn ``ops``, ``leaves`` and ``boxes``.
     """
 
     def __init__(self, picture: Picture, tall: bool = True) -> None:
@@ -32,23 +32,23 @@ class Drawing:
 
     @cached_property
     def svg(self) -> str:
-        """The drawing as an SVG file's text."""
+        """Text of an SVG file."""
         return svg.svg(self.picture, self.tall, alone=True)
 
     @cached_property
     def dot(self) -> str:
-        """The graph in the language of Graphviz, which may lay it out in its own way."""
+        """The graph in the DOT language of Graphviz, which computes its own layout."""
         return text.dot(self.picture, self.tall)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write a file, ``.svg`` or ``.dot`` by its name.
+        """Write a file; the suffix ``.svg`` or ``.dot`` selects the format.
 
         Raises
         ------
         ArgumentError
-            If the name ends otherwise.
+            If the name has another suffix.
         FileError
-            If the file cannot be written. A file that was there before is then as it was.
+            If the file cannot be written. An existing file is then unchanged.
         """
         text = path_text(path, "Drawing.save", "drawing.save(path)")
         suffix = splitext(text)[1].lower()
@@ -75,41 +75,42 @@ def draw(
     *,
     direction: Literal["TB", "LR"] = "TB",
     data: bool = True,
-    most: int = 2000,
+    max_nodes: int = 2000,
+    **former: Never,
 ) -> Drawing:
-    """Draw the graph that a Tensor was computed by, before ``backward`` walks and frees it.
+    """Draw the graph of a Tensor, before ``backward`` frees it.
 
-    A box is an op: its name, the shape of its output, and its number in the order in which ``backward`` visits
-    the nodes, 1 first. Parameters have round ends, other leaves that get a gradient pointed ones, and data that
-    derivative rules saved is dashed. Ops are grouped by the layers that recorded them.
+    A rectangle is an op: name, shape of the output, and number in the order in which ``backward`` visits the nodes,
+    from 1. Parameters have round ends, other leaves that get a gradient have pointed ends, and data that derivative
+    rules saved are dashed. Ops are in boxes of the layers that recorded them.
 
     Parameters
     ----------
     loss : Tensor
-        Where ``backward`` would begin.
+        Tensor on which ``backward`` would be called.
     model : Module, optional
-        The model whose paths name layers and parameters; their kinds are added, ``0 Dense`` instead of ``0``. Without
-        it, the paths are those from the modules that were called.
+        Model whose paths name layers and parameters, followed by the type: ``0 Dense``. Without a model, paths begin at
+        the outermost modules that were called.
     direction : {"TB", "LR"}
-        Whether values flow from the top down or from left to right.
+        Direction of values: top to bottom, or left to right.
     data : bool
-        Show the arrays that need no gradient, but that rules saved.
-    most : int
-        Refuse a graph of more nodes.
+        If True, show arrays without a gradient that derivative rules saved.
+    max_nodes : int
+        Maximum number of nodes; larger graphs raise an error.
 
     Returns
     -------
     Drawing
-        With the texts ``.svg`` and ``.dot``, and ``.save(path)``; ``print`` lists it.
+        Drawing with ``.svg``, ``.dot`` and ``.save(path)``; ``print`` lists the ops.
 
     Raises
     ------
     DTypeError
-        If it is no Tensor.
+        If ``loss`` is not a Tensor.
     GraphError
-        If no gradient flows through it, or its graph was freed.
+        If ``loss`` has no graph, or the graph was freed.
     ArgumentError
-        If there are too many nodes, or the direction is unknown.
+        If the graph has more than ``max_nodes`` nodes, or the direction is unknown.
 
     Examples
     --------
@@ -129,6 +130,7 @@ def draw(
     gradient. P = 15 trainable numbers, in 2 arrays. Arrows show values going forward; gradients go back
     along them.
     """
+    refuse_former("draw", former, most="max_nodes")
     if not isinstance(loss, Tensor):
         raise DTypeError(message("draw", "a Tensor", type(loss).__name__, "pass the loss that a model computed"))
     if direction not in ("TB", "LR"):
@@ -138,4 +140,4 @@ def draw(
             "draw: expected a Tensor computed from leaves with requires_grad=True, got one without a graph; "
             "was it computed under no_grad, or from .data?"
         )
-    return Drawing(read(loss._node, model, data, most), direction == "TB")
+    return Drawing(read(loss._node, model, data, max_nodes), direction == "TB")

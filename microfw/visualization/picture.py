@@ -1,4 +1,4 @@
-"""What a drawing shows, as plain data: ops numbered as backward visits them, leaves, edges, and boxes of layers."""
+"""Content of a drawing as plain data: ops numbered as backward visits them, leaves, edges, boxes of layers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 
 @dataclass
 class Box:
-    """One call of a layer, or several in a row. The first box of a picture holds all else and is not drawn."""
+    """One call of a layer, or consecutive ones. The first box of a picture contains all others and is not drawn."""
 
     title: str
     path: str
@@ -28,7 +28,7 @@ class Box:
 
 @dataclass
 class OpItem:
-    """One op node. ``inputs`` are its edges, each by the id of its source, in the order of the op's inputs."""
+    """One op node. ``inputs``: ids of the sources of its edges, in the order of the op's inputs."""
 
     id: int
     number: int
@@ -41,18 +41,18 @@ class OpItem:
 
 @dataclass
 class LeafItem:
-    """Something without a node: a parameter, another leaf that wants a gradient, or data that a rule saved."""
+    """A parameter, another leaf that needs a gradient, or data that a derivative rule saved."""
 
     id: int
     kind: str  # "parameter", "leaf" or "data"
     name: str
     shape: Shape
-    users: list[int] = field(default_factory=list)  # the ops, each once, in order of recording
+    users: list[int] = field(default_factory=list)  # ids of the ops that use it, in order of recording
 
 
 @dataclass
 class Picture:
-    """A graph as plain data. Ids count ops in order of recording, then leaves."""
+    """A graph as plain data. Ids number the ops in order of recording, then the leaves."""
 
     ops: list[OpItem]
     leaves: list[LeafItem]
@@ -60,12 +60,12 @@ class Picture:
 
     @property
     def edges(self) -> int:
-        """E: the edges that carry a gradient."""
+        """E: number of edges that carry a gradient."""
         data = {leaf.id for leaf in self.leaves if leaf.kind == "data"}
         return sum(source not in data for op in self.ops for source in op.inputs)
 
     def caption(self) -> str:
-        """Say what is drawn, with the definitions of the counts."""
+        """Return the counts of the drawing, with definitions."""
         trained = [leaf.shape for leaf in self.leaves if leaf.kind != "data"]
         return (
             f"N = {len(self.ops):,} op nodes, numbered in the order that backward visits them: 1 first. "
@@ -75,7 +75,7 @@ class Picture:
         )
 
     def label(self, leaf: LeafItem) -> str:
-        """Name a leaf, without the part of its path that the box around its first user says."""
+        """Return the name of a leaf; if it has one user, relative to the box of that user."""
         path = self.boxes[self.ops[leaf.users[0]].box].path if leaf.users else ""
         return leaf.name.removeprefix(path + ".") if path and len(leaf.users) == 1 else leaf.name
 
@@ -84,17 +84,17 @@ class Picture:
         return self.boxes[op.box].title
 
 
-def read(root: Node | Leaf, model: Module | None, data: bool, most: int) -> Picture:
-    """Read the graph below a node without changing it.
+def read(root: Node | Leaf, model: Module | None, data: bool, max_nodes: int) -> Picture:
+    """Return the picture of the graph of a node. The graph does not change.
 
     Raises
     ------
     GraphError
         If the graph was freed.
     ArgumentError
-        If it has more than ``most`` nodes.
+        If the graph has more than ``max_nodes`` nodes.
     """
-    nodes = drawable(root, most)
+    nodes = drawable(root, max_nodes)
     ids: dict[Node | Leaf, int] = {node: k for k, node in enumerate(nodes)}
     leaves: list[LeafItem] = []
 
@@ -110,11 +110,11 @@ def read(root: Node | Leaf, model: Module | None, data: bool, most: int) -> Pict
 
     if isinstance(root, Leaf):
         add_leaf(root)
-    boxes, places = nest([node.scope for node in nodes], model)
+    boxes, box_of = nest([node.scope for node in nodes], model)
     counted: set[int] = set()
     ops = []
     for k, node in enumerate(nodes):
-        item = OpItem(k, len(nodes) - k, node.op.name, node.shape, places[k])
+        item = OpItem(k, len(nodes) - k, node.op.name, node.shape, box_of[k])
         for parent, _, _ in node.edges or ():
             if isinstance(parent, Leaf):
                 if parent not in ids:
@@ -135,53 +135,53 @@ def read(root: Node | Leaf, model: Module | None, data: bool, most: int) -> Pict
     return Picture(ops, leaves, boxes)
 
 
-def drawable(root: Node | Leaf, most: int) -> list[Node]:
-    """Return the nodes that a walk from a root visits, oldest first: backward visits them in reverse."""
+def drawable(root: Node | Leaf, max_nodes: int) -> list[Node]:
+    """Return the nodes that a root depends on, oldest first. Backward visits them in reverse order."""
     found = reachable(root)
     for node in reversed(found):
         if node.parents is None:
             raise GraphError(
-                f"draw: expected a graph that backward has not walked, got one that it freed at {node.where}; "
+                f"draw: expected a graph before backward, got one that backward freed at {node.where}; "
                 "call mf.draw(loss) before loss.backward(), or backward(retain_graph=True)"
             )
-    if len(found) > most:
+    if len(found) > max_nodes:
         raise ArgumentError(
-            f"draw: expected at most {most:,} nodes, since more can hardly be read, got {len(found):,}; "
-            f"draw a smaller model or a shorter loop, or pass most={len(found)}"
+            f"draw: expected at most {max_nodes:,} nodes, got {len(found):,}, which are hard to read; "
+            f"draw a smaller model or a shorter loop, or pass max_nodes={len(found)}"
         )
     return found
 
 
 def saved(node: Node) -> list[tuple[str, np.ndarray[Any, Any]]]:
-    """List the arrays that a node's rules saved, each once; with a name, those of inputs without a gradient."""
+    """Return the distinct arrays that the rules of a node saved; named if they are inputs without a gradient."""
     edges = node.edges or []
     flows = {partial.index for _, partial, _ in edges}
-    still = {name for k, name in enumerate(node.op.inputs) if k not in flows and not node.op.variadic}
-    held = [held for _, partial, args in edges for held in zip(partial.sources, args, strict=True)]
-    held += zip(node.op.inputs, node.inputs, strict=False)
+    constant = {name for k, name in enumerate(node.op.inputs) if k not in flows and not node.op.variadic}
+    stored = [pair for _, partial, args in edges for pair in zip(partial.sources, args, strict=True)]
+    stored += zip(node.op.inputs, node.inputs, strict=False)
     found: dict[int, tuple[str, np.ndarray[Any, Any]]] = {}
-    for source, value in held:
+    for source, value in stored:
         for array in value if isinstance(value, tuple | list) else (value,):
             if isinstance(array, np.ndarray):
-                found.setdefault(id(array), (source if source in still else "", array))
+                found.setdefault(id(array), (source if source in constant else "", array))
     return list(found.values())
 
 
 def own(array: np.ndarray[Any, Any], node: Node) -> bool:
-    """Whether an array is a leaf's own, which is there with or without a graph."""
+    """Return True if an array is that of a leaf, which exists without a graph, too."""
     return bool(array.flags.writeable) and any(leaf.shape == array.shape for leaf, _ in node.saved_versions)
 
 
 def nest(scopes: list[Scope | None], model: Module | None) -> tuple[list[Box], list[int]]:
-    """Put each op, in order of recording, into a box for each module that was being called.
+    """Return boxes of module calls, and the innermost box of each op, in order of recording.
 
-    A module in the model has its path there, others the path from the outermost module that was called. A module that
-    is called again later gets another box, so that a box always is a stretch of the record and what lies between two
-    calls stays outside of both. An outermost module that only calls others has no box, unless it is the model.
+    The title of a module in the model is its path there; others have the path from the outermost module that was
+    called. A module that is called again later gets another box: a box contains consecutive ops only. An outermost
+    module that only calls others has no box, unless it is the model.
     """
     paths = {} if model is None else {id(module): name for name, module in model.named_modules()}
     direct = {id(scope[0]) for scope in scopes if scope is not None} | ({id(model)} if len(paths) > 1 else set())
-    found: dict[int, tuple[str, str]] = {}  # of a module: the title and the path of its boxes
+    found: dict[int, tuple[str, str]] = {}  # title and path, by module
 
     def box(scope: Scope) -> tuple[str, str]:
         module = scope[0]
@@ -193,7 +193,7 @@ def nest(scopes: list[Scope | None], model: Module | None) -> tuple[list[Box], l
 
     boxes = [Box("", "", None, 0)]
     opened: list[tuple[int, int]] = []
-    places = []
+    box_of = []
     for scope in scopes:
         around: list[Scope] = []
         while scope is not None:
@@ -208,5 +208,5 @@ def nest(scopes: list[Scope | None], model: Module | None) -> tuple[list[Box], l
             parent = opened[-1][1] if opened else 0
             boxes.append(Box(*box(outer), parent, len(opened) + 1))
             opened.append((id(outer[0]), len(boxes) - 1))
-        places.append(opened[-1][1] if opened else 0)
-    return boxes, places
+        box_of.append(opened[-1][1] if opened else 0)
+    return boxes, box_of

@@ -1,4 +1,4 @@
-"""Which row each item of a box is in, in which order, and how far across."""
+"""Rows of a box: row, order and position of each item."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 Key = tuple[str, int]
-"""What an item stands for: an op, a leaf or a box, and its id."""
-Stretch = tuple[Key | None, int, Key | None, int]
-"""From which item (None: from outside), whose value, to which (None: out of the box), at which port."""
+"""Kind ("op", "leaf" or "box") and id of an item."""
+Segment = tuple[Key | None, int, Key | None, int]
+"""Source item (None: outside), id of the value, target item (None: outside), port."""
 
-APART = 22.0
-"""Between neighbours in a row."""
+ITEM_GAP = 22.0
+"""Gap between neighbours in a row."""
 
 
 @dataclass
 class Item:
-    """Something to place in a box. Ports are distances across from where it begins."""
+    """An item of a box. Ports are distances across, from the edge of the item."""
 
     du: float
     dv: float
-    first: float  # items are listed in this order; values flow from a lower to a higher one
+    first: float  # items are in this order; values flow from lower to higher
     ins: dict[int, float] = field(default_factory=dict)
     outs: dict[int, float] = field(default_factory=dict)
-    body: tuple[float, float] = (0.0, 0.0)  # an op's own size, at the item's far end
-    depth: int = 0  # of the longest way to it
+    body: tuple[float, float] = (0.0, 0.0)  # size of the op itself, at the far end of the item
+    depth: int = 0  # length of the longest path to it
     row: int = 0
     u: float = 0.0
     v: float = 0.0
 
 
 Items = dict[Key, Item]
-Wires = dict[Stretch, None]
+Wires = dict[Segment, None]
 
 
 def rank(items: Items, wires: Wires) -> list[list[Key]]:
-    """Put each item one row below the lowest that it uses, then lower where that makes lines shorter.
+    """Put each item one row below the lowest item that it uses, or lower if that makes lines shorter.
 
-    Lowering an item shortens its own line and lengthens those of what it alone uses; lines that others use
-    too are there anyway.
+    A lower item has a shorter output line, and longer lines from items that it alone uses. Lines that other items use
+    too do not change.
     """
     keys = sorted(items, key=lambda key: items[key].first)
     users: dict[Key, set[Key]] = {key: set() for key in keys}
@@ -68,7 +68,7 @@ def rank(items: Items, wires: Wires) -> list[list[Key]]:
 
 
 def order(rows: list[list[Key]], items: Items, wires: Wires) -> list[list[Key]]:
-    """Order the rows to cross few lines: each item goes to the mean place of its neighbours; the best is kept."""
+    """Order the items of rows for few crossings: sort by mean position of neighbours, keep the best of 6 sweeps."""
     above: dict[Key, list[Key]] = {key: [] for key in items}
     below: dict[Key, list[Key]] = {key: [] for key in items}
     for tail, _, head, _ in wires:
@@ -79,33 +79,33 @@ def order(rows: list[list[Key]], items: Items, wires: Wires) -> list[list[Key]]:
         return rows
 
     def sweep(listed: list[list[Key]], near: dict[Key, list[Key]]) -> None:
-        places: dict[Key, float] = {}
+        positions: dict[Key, float] = {}
         for row in listed:
-            middle = {key: [places[n] for n in near[key]] for key in row}
+            middle = {key: [positions[n] for n in near[key]] for key in row}
             width = max(len(row) - 1, 1)
             wish = {key: sum(m) / len(m) if m else k / width for k, (key, m) in enumerate(middle.items())}
             row.sort(key=wish.__getitem__)
-            places |= {key: (k + 0.5) / len(row) for k, key in enumerate(row)}
+            positions |= {key: (k + 0.5) / len(row) for k, key in enumerate(row)}
 
-    best, least = [list(row) for row in rows], crossings(rows, below)
+    best, fewest = [list(row) for row in rows], crossings(rows, below)
     for n in range(6):
-        if not least:
+        if not fewest:
             break
         sweep(rows[:: -1 if n % 2 else 1], below if n % 2 else above)
         count = crossings(rows, below)
-        if count < least:
-            best, least = [list(row) for row in rows], count
+        if count < fewest:
+            best, fewest = [list(row) for row in rows], count
     return best
 
 
 def crossings(rows: list[list[Key]], below: dict[Key, list[Key]]) -> int:
-    """Count the pairs of lines between neighbouring rows that cross."""
+    """Return the number of crossings of lines between neighbouring rows."""
     count = 0
     for row, following in pairwise(rows):
-        place = {key: k for k, key in enumerate(following)}
+        position = {key: k for k, key in enumerate(following)}
         passed: list[int] = []
         for key in row:
-            ends = sorted(place[head] for head in below[key])
+            ends = sorted(position[head] for head in below[key])
             count += sum(len(passed) - bisect_right(passed, end) for end in ends)
             for end in ends:
                 insort(passed, end)
@@ -113,11 +113,11 @@ def crossings(rows: list[list[Key]], below: dict[Key, list[Key]]) -> int:
 
 
 def spread(row: list[Key], wishes: list[float], items: Items) -> None:
-    """Put a row's items as near to where they wish to be as they fit: least squares, by pooling neighbours.
+    """Place the items of a row near their desired positions without overlap: least squares, by pooling neighbours.
 
-    What lies on the longest way moves least.
+    Items on the longest path have the largest weight.
     """
-    pools: list[tuple[float, float, int]] = []  # sum of wishes less the offsets in the row, of weights, of items
+    pools: list[tuple[float, float, int]] = []  # sums of: desired position minus offset in the row; weights; items
     offset = 0.0
     offsets = []
     for key, wish in zip(row, wishes, strict=True):
@@ -129,7 +129,7 @@ def spread(row: list[Key], wishes: list[float], items: Items) -> None:
             more, heavier, n = pools.pop()
             total, weight, count = total + more, weight + heavier, count + n
         pools.append((total, weight, count))
-        offset += item.dv + APART
+        offset += item.dv + ITEM_GAP
     k = 0
     for total, weight, count in pools:
         for key in row[k : k + count]:

@@ -1,8 +1,8 @@
-"""The drawing as SVG text, with no dependency and no script in it.
+"""Drawing as SVG text, without dependencies or scripts.
 
-Ops are boxes with square corners, their number in a strip at the left; parameters have round ends, other leaves
-pointed ones, and data stands in dashes. Colours only repeat what the shapes say. Text takes the colour of the page
-that the drawing stands in; a file of its own brings its own background, light or dark as the reader's system is.
+Ops are rectangles with their number in a strip at the left; parameters have round ends, other leaves pointed ends, and
+data a dashed border. Colours repeat the meaning of shapes. Text has the colour of the surrounding page; a separate file
+has a background, light or dark by the system setting.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from microfw.visualization.picture import LeafItem, OpItem, Picture
 from microfw.visualization.text import clean, columns, shape, short
 
 EM = 0.61
-"""The width of a letter of the fonts below, in units of their size: that of the widest of them."""
+"""Width of a letter in units of the font size, for the widest of the fonts below."""
 FONT = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
 BIG, SMALL = 13.0, 11.0
 MARGIN = 16.0
 OP_HEIGHT, LEAF_HEIGHT = 42.0, 24.0
-LEAST = 440.0
-"""The width that a caption has at least."""
+MIN_CAPTION = 440.0
+"""Minimum width of the caption."""
 
 STYLE = """
 .microfw-drawing{font-family:%(font)s;font-size:11px;fill:currentColor}
@@ -35,7 +35,7 @@ STYLE = """
 .microfw-drawing .layer rect{fill:#888;fill-opacity:.06;stroke:#888;stroke-opacity:.55}
 .microfw-drawing .layer text{font-weight:600;fill-opacity:.8}
 .microfw-drawing .wire{fill:none;stroke:#888;stroke-width:1.4}
-.microfw-drawing .still{stroke-dasharray:3 3}
+.microfw-drawing .dashed{stroke-dasharray:3 3}
 .microfw-drawing .tip{fill:#888}
 """.replace("%(font)s", FONT)
 
@@ -47,13 +47,13 @@ ALONE = """
 
 
 def svg(picture: Picture, tall: bool, alone: bool) -> str:
-    """Return the picture as SVG: to stand alone in a file, or in a page whose colours it takes on."""
+    """Return SVG text: ``alone`` for a file, else for a page with its own colours."""
     sizes = {op.id: op_size(op) for op in picture.ops} | {leaf.id: leaf_size(picture, leaf) for leaf in picture.leaves}
     titles = [columns(short(box.title, 44)) * SMALL * EM for box in picture.boxes]
     along = {id: (h, w) if tall else (w, h) for id, (w, h) in sizes.items()}
     found = place(picture, along, titles, tall)
     width, height = (found.dv, found.du) if tall else (found.du, found.dv)
-    lines = wrap(picture.caption(), max(width, LEAST))
+    lines = wrap(picture.caption(), max(width, MIN_CAPTION))
     page = max(width, max(columns(line) for line in lines) * SMALL * EM)
     draw = Pen(picture, tall, MARGIN + (page - width) / 2, MARGIN)
     body = [draw.box(k, found) for k in range(1, len(picture.boxes))]
@@ -74,30 +74,30 @@ def svg(picture: Picture, tall: bool, alone: bool) -> str:
 
 
 def op_size(op: OpItem) -> tuple[float, float]:
-    """Return an op's width and height."""
+    """Return width and height of an op."""
     wide = max(columns(short(op.name, 28)) * BIG, columns(shape(op)) * SMALL) * EM
     return max(strip(op) + wide + 20, 96.0), OP_HEIGHT
 
 
 def strip(op: OpItem) -> float:
-    """Return the width of the strip that an op's number stands in."""
+    """Return the width of the strip with the number of an op."""
     return len(f"{op.number}") * BIG * EM + 14
 
 
 def leaf_size(picture: Picture, leaf: LeafItem) -> tuple[float, float]:
-    """Return a leaf's width and height."""
+    """Return width and height of a leaf."""
     return columns(leaf_text(picture, leaf)) * SMALL * EM + 28, LEAF_HEIGHT
 
 
 def leaf_text(picture: Picture, leaf: LeafItem) -> str:
-    """Return what stands in a leaf."""
+    """Return the text of a leaf."""
     return f"{short(picture.label(leaf), 32)} {shape(leaf)}"
 
 
-def wrap(words: str, width: float) -> list[str]:
-    """Break a text into lines that fit a width."""
+def wrap(content: str, width: float) -> list[str]:
+    """Break a text into lines of at most a width."""
     lines = [""]
-    for word in words.split(" "):
+    for word in content.split(" "):
         if lines[-1] and columns(f"{lines[-1]} {word}") * SMALL * EM > width:
             lines.append(word)
         else:
@@ -105,15 +105,15 @@ def wrap(words: str, width: float) -> list[str]:
     return lines
 
 
-def text(x: float, y: float, words: str, kind: str = "", middle: bool = False) -> str:
+def text(x: float, y: float, content: str, kind: str = "", middle: bool = False) -> str:
     """Return a line of text."""
     kind = f' class="{kind}"' if kind else ""
     anchor = ' text-anchor="middle"' if middle else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}"{kind}{anchor}>{escape(clean(words))}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}"{kind}{anchor}>{escape(clean(content))}</text>'
 
 
 class Pen:
-    """Writes the parts of a drawing, turning along and across into right and down."""
+    """Writes the parts of a drawing; converts positions along and across to x and y."""
 
     def __init__(self, picture: Picture, tall: bool, x: float, y: float) -> None:
         self.picture = picture
@@ -122,7 +122,7 @@ class Pen:
         self.y = y
 
     def point(self, u: float, v: float) -> tuple[float, float]:
-        """Return where a point is on the page."""
+        """Return x and y of a point."""
         return (self.x + v, self.y + u) if self.tall else (self.x + u, self.y + v)
 
     def corners(self, rect: Rect) -> tuple[float, float, float, float]:
@@ -131,7 +131,7 @@ class Pen:
         return (x, y, rect.dv, rect.du) if self.tall else (x, y, rect.du, rect.dv)
 
     def box(self, k: int, found: Layout) -> str:
-        """Draw a layer's box."""
+        """Draw the box of a layer."""
         x, y, w, h = self.corners(found.boxes[k])
         title = self.picture.boxes[k].title
         rect = f'<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" rx="6"/>'
@@ -145,7 +145,7 @@ class Pen:
         tip = (
             f"{op.name}{f' in {layer}' if layer else ''}: output {shape(op)}; backward visits it as number {op.number}"
         )
-        tip += f"; {op.saved:,} bytes saved for that" if op.saved else ""
+        tip += f"; {op.saved:,} bytes saved for backward" if op.saved else ""
         middle = x + n + (w - n) / 2
         return group(
             "op",
@@ -190,10 +190,10 @@ class Pen:
             else:
                 middle = (x0 + x1) / 2
                 d += f"C{middle:.1f} {y0:.1f} {middle:.1f} {y1:.1f} {x1:.1f} {y1:.1f}"
-        still = "" if wire.arrow or not wire.sideways else " still"
-        return f'<path class="wire{still}" d="{d}"/>{tip}'
+        dashed = "" if wire.arrow or not wire.sideways else " dashed"
+        return f'<path class="wire{dashed}" d="{d}"/>{tip}'
 
 
 def group(kind: str, tip: str, *parts: str) -> str:
-    """Return parts as one, with a text that shows where the pointer rests."""
+    """Return a group of parts with a tooltip."""
     return f'<g class="{kind}"><title>{escape(clean(tip))}</title>{"".join(parts)}</g>'

@@ -1,4 +1,4 @@
-"""Texts of a drawing: made safe and short, and the forms that are text alone, for a terminal and for Graphviz."""
+"""Text of a drawing: safe short labels, the list for a terminal, and DOT for Graphviz."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from unicodedata import combining, east_asian_width
 from microfw.visualization.picture import LeafItem, OpItem, Picture
 
 WIDTH = 100
-"""The columns of a terminal, as in reports."""
+"""Columns of a terminal, as in reports."""
 
 
 def clean(text: str) -> str:
-    r"""Replace what has no place in a picture: line ends, NUL, and all else that does not print.
+    r"""Replace all characters that do not print, such as line ends and NUL.
 
     Examples
     --------
@@ -23,7 +23,7 @@ def clean(text: str) -> str:
 
 
 def columns(text: str) -> int:
-    """Return how many columns a text takes in a font of fixed width.
+    """Return the number of columns of a text in a font of fixed width.
 
     Examples
     --------
@@ -33,8 +33,8 @@ def columns(text: str) -> int:
     return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def short(text: str, most: int) -> str:
-    """Clean a text, and cut its middle if it takes more columns than ``most``.
+def short(text: str, width: int) -> str:
+    """Return a clean text of at most ``width`` columns, with … in the middle if it was longer.
 
     Examples
     --------
@@ -42,15 +42,15 @@ def short(text: str, most: int) -> str:
     'encoder.la…on.weight'
     """
     text = clean(text)
-    if columns(text) <= most:
+    if columns(text) <= width:
         return text
     head, tail = "", ""
     for c in text:
-        if columns(head + c) > most // 2:
+        if columns(head + c) > width // 2:
             break
         head += c
     for c in reversed(text):
-        if columns(c + tail) > most - most // 2 - 1:
+        if columns(c + tail) > width - width // 2 - 1:
             break
         tail = c + tail
     return f"{head}…{tail}"
@@ -62,7 +62,7 @@ def shape(item: OpItem | LeafItem) -> str:
 
 
 def terminal(picture: Picture) -> str:
-    """List the ops as backward visits them, under the layers they are in, each with what it used."""
+    """Return the list of ops as backward visits them, under their layers, each with its inputs."""
     rows: list[tuple[str, str]] = []
     opened: list[int] = []
     for op in reversed(picture.ops):
@@ -84,7 +84,7 @@ def terminal(picture: Picture) -> str:
 
 
 def used(picture: Picture, op: OpItem) -> str:
-    """Say where an op's inputs come from: numbers of ops, names of leaves."""
+    """Return the inputs of an op as text: numbers of ops, names of leaves."""
     n = len(picture.ops)
     parts = []
     for source in op.inputs:
@@ -92,18 +92,18 @@ def used(picture: Picture, op: OpItem) -> str:
             parts.append(str(picture.ops[source].number))
         else:
             leaf = picture.leaves[source - n]
-            words = f"{short(picture.label(leaf), 40)} {shape(leaf)}"
-            parts.append(f"[{words}]" if leaf.kind == "data" else words)
+            name = f"{short(picture.label(leaf), 40)} {shape(leaf)}"
+            parts.append(f"[{name}]" if leaf.kind == "data" else name)
     return "<- " + ", ".join(parts)
 
 
 def quoted(*lines: str) -> str:
-    """Return lines as one string of Graphviz's language."""
+    """Return lines as one string of the DOT language."""
     return '"' + "\\n".join(clean(line).replace("\\", "\\\\").replace('"', '\\"') for line in lines) + '"'
 
 
 def dot(picture: Picture, tall: bool) -> str:
-    """Return the picture in Graphviz's language: ops are named n1, n2, … by their numbers, leaves a1, a2, …."""
+    """Return DOT for Graphviz. Ops are named n1, n2, … by their numbers, leaves a1, a2, …."""
     out = ["digraph microfw {", f"  rankdir={'TB' if tall else 'LR'};", f"  label={quoted(picture.caption())};"]
     out.append('  node [fontname="monospace", fontsize=11]; edge [arrowsize=0.7]; graph [fontname="sans-serif"];')
     inside: dict[int, list[int]] = {}

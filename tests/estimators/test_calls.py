@@ -155,7 +155,7 @@ def test_settings_of_the_network_are_refused_when_a_fit_goes_on(name, before, af
     with pytest.raises(ArgumentError) as info:
         call(model)
     assert str(info.value) == (
-        f"NeuralClassifier: expected {name}={before!r}, of which the network was made, got {after!r}; "
+        f"NeuralClassifier: expected {name}={before!r}, with which the network was made, got {after!r}; "
         "set it back, or fit a new network with warm_start=False"
     )
     np.testing.assert_array_equal(weights(model), old_weights)

@@ -110,7 +110,7 @@ def test_the_table_defines_its_words(found):
     text = str(found)
     assert max(map(len, text.splitlines())) <= 100
     for words in ("1 row of digits", "op nodes that the loss depends on", "trainable numbers", "N x P is an upper bound",
-                  "rules called + gradients added", "predicted", "paths from the loss", "3F - F1", "Baur & Strassen 1983",
+                  "rule calls + gradients added", "predicted", "paths from the loss", "3F - F1", "Baur & Strassen 1983",
                   "arXiv 2206.01730", "Griewank & Walther 2008", "Seconds may exceed", "uses per P and row"):  # fmt: skip
         assert words in " ".join(text.split()), words
 
@@ -381,8 +381,8 @@ def test_a_diamond_counted_by_hand():
     # a = u v, b = a a, loss = b + a: three paths to a, and from there two edges
     problem, graph = by_hand(lambda u, v: (a := u * v) * a + a, 2.0, 3.0)
     assert count_paths(graph.loss._node) == (6, 1 + 1 + 3)
-    walk, meter = scalar_backprop(problem, graph)
-    assert (walk.rules, meter.accumulated) == (3, 2)
+    walk, counter = scalar_backprop(problem, graph)
+    assert (walk.rules, counter.grad_accumulations) == (3, 2)
     assert chain_rule(problem, graph).rules == 2 * 3
     paths = path_recursion(problem, graph)
     assert (paths.rules, paths.difference) == (5, 0)
@@ -421,7 +421,7 @@ def test_too_many_paths_are_refused_with_their_number():
     assert way.rules is way.seconds is way.difference is None
     assert way.note.startswith("not run: it would take about")
     deep = law(dense(4, *[6] * 12, 3), nn.CrossEntropyLoss(), X4, np.array([0, 1]), budget=0.2)
-    assert "walks each of the " in str(deep) and "not run" in str(deep)
+    assert "follows each of the " in str(deep) and "not run" in str(deep)
     assert deep.paths > 6**12
     assert json.loads(json.dumps(deep.to_dict()))["paths"] == deep.paths
 
@@ -550,8 +550,8 @@ class Noisy(nn.Module):
     ("call", "says"),
     [
         (lambda: law(Frozen(), nn.MSELoss(), X4, X4), "law: expected a model with trainable parameters"),
-        (lambda: law(dense(4, 3), nn.CrossEntropyLoss(), X4, [0, 1], rows=3), "rows from 1 to the 2"),
-        (lambda: law(dense(4, 3), nn.CrossEntropyLoss(), X4, [0, 1], rows=0), "rows from 1 to the 2"),
+        (lambda: law(dense(4, 3), nn.CrossEntropyLoss(), X4, [0, 1], rows=3), "rows from 1 to 2, the rows of X"),
+        (lambda: law(dense(4, 3), nn.CrossEntropyLoss(), X4, [0, 1], rows=0), "rows from 1 to 2, the rows of X"),
         (lambda: law(dense(4, 3), nn.CrossEntropyLoss(), X4, [0, 1], budget=0), "a budget of some seconds"),
         (lambda: law(dense(4, 3), lambda p, y: p, X4, [0, 1]), r"a loss of one number .* got shape \(1, 3\)"),
         (lambda: law(dense(4, 3), lambda p, y: 0.0, X4, [0, 1]), "a loss of one number .* got float"),

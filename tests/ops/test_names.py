@@ -81,3 +81,37 @@ def test_a_frame_and_a_tensor_make_a_tensor():
         assert isinstance(made, mf.Tensor)
     (frame * t).sum().backward()
     np.testing.assert_array_equal(t.grad, [[3.0, 4.0]])
+
+
+@pytest.mark.parametrize(("old", "new"), [("Way", "StrategyResult"), ("Count", "NodeCount"), ("Fit", "PowerLaw")])
+def test_a_former_name_in_the_profiler_raises_an_error_with_the_new_one(old, new):
+    assert hasattr(mf.profiler, new)
+    with pytest.raises(AttributeError, match=f"no attribute '{old}'; here it is profiler.{new}$"):
+        getattr(mf.profiler, old)
+
+
+@pytest.mark.parametrize(
+    ("call", "old", "new"),
+    [
+        (mf.profiler.report, "most", "max_rows"),
+        (mf.profiler.compare, "least", "min_change"),
+        (mf.profiler.law, "most_nodes", "max_nodes"),
+        (mf.draw, "most", "max_nodes"),
+    ],
+)
+def test_a_former_keyword_raises_an_error_with_the_new_one(call, old, new):
+    assert new in inspect.signature(call).parameters
+    positional = [None] * sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in inspect.signature(call).parameters.values())
+    with pytest.raises(TypeError, match=f"expected {new}, got {old}; it was renamed"):
+        call(*positional, **{old: 1})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'other'"):
+        call(*positional, other=1)
+
+
+def test_the_former_attribute_of_a_comparison_raises_an_error_with_the_new_one():
+    found = mf.profiler.Comparison("a", "b", True, 0.05, 0.95, 3, 3)
+    assert found.min_change == 0.05
+    with pytest.raises(AttributeError, match="'least'; it was renamed to 'min_change'"):
+        found.least  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'other'$"):
+        found.other  # noqa: B018

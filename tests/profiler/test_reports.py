@@ -21,7 +21,8 @@ from microfw.profiler import Epoch, Layer, Ratio, Row, Session, Trace, report
 from microfw.profiler.recorder import trace as tracer
 from microfw.profiler.reports.csv import unguarded
 from microfw.profiler.reports.markdown import decoded
-from microfw.profiler.session import COUNTS, LARGEST, PHASES, merged
+from microfw.profiler.row import COUNTS
+from microfw.profiler.session import LARGEST, PHASES, merged
 
 X = np.random.default_rng(0).random((48, 6)).astype(np.float32)
 Y = np.random.default_rng(1).integers(0, 3, 48)
@@ -255,7 +256,7 @@ def test_the_largest_step_says_what_is_kept():
         profiler.end_epoch()
     epoch = profiler.session.epochs[0]
     assert epoch.saved_peak_bytes == 16 / (4 + 16 + 8) * epoch.sum().saved_bytes
-    assert f"at most {epoch.saved_peak_bytes:,} bytes" in " ".join(profiler.report().split())
+    assert f"peak {epoch.saved_peak_bytes:,} bytes" in " ".join(profiler.report().split())
 
 
 # Trace
@@ -460,7 +461,7 @@ def test_tables_by_layer_and_op_sorted_and_cut():
     assert not any(line.startswith("Ops") for line in lines)
     ops = report(session, by="op")
     assert [line.split()[0] for line in ops.splitlines()[6:8]] == ["linear", "cross_entropy"]
-    for by, wrong in (("row", {}), ("layer", {"sort": "speed"}), ("op", {"most": 0})):
+    for by, wrong in (("row", {}), ("layer", {"sort": "speed"}), ("op", {"max_rows": 0})):
         with pytest.raises(ArgumentError, match="report: expected"):
             report(session, by=by, **wrong)
 

@@ -364,9 +364,11 @@ def test_deep_nesting_needs_no_recursion():
 
 
 def test_too_many_nodes_are_refused():
-    with pytest.raises(ArgumentError, match=r"^draw: expected at most 2,000 nodes, .*got 2,001; .* pass most=2001$"):
+    with pytest.raises(
+        ArgumentError, match=r"^draw: expected at most 2,000 nodes, .*got 2,001, .*; .* pass max_nodes=2001$"
+    ):
         mf.draw(chain(2001))
-    assert len(mf.draw(chain(2001), most=2001).picture.ops) == 2001
+    assert len(mf.draw(chain(2001), max_nodes=2001).picture.ops) == 2001
 
 
 # Texts that could break it

@@ -73,18 +73,6 @@ def _setting(value: Any) -> Any:
     raise TypeError(type(value).__name__)
 
 
-def shapes_of(inputs: tuple[Any, ...]) -> Shapes:
-    """Return the shapes of arrays. Written out for up to 3 arrays: faster than a loop."""
-    n = len(inputs)
-    if n == 1:
-        return [inputs[0].shape]
-    if n == 2:
-        return [inputs[0].shape, inputs[1].shape]
-    if n == 3:
-        return [inputs[0].shape, inputs[1].shape, inputs[2].shape]
-    return [a.shape for a in inputs]
-
-
 class OpStats:
     """Cost, calls and times of one op of one layer on given shapes.
 

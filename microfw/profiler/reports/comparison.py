@@ -6,7 +6,7 @@ from microfw.errors import printable
 from microfw.profiler.comparison import Change, Comparison, CountChange
 from microfw.profiler.reports.markdown import code
 from microfw.profiler.reports.names import OUTSIDE
-from microfw.profiler.reports.text import _wrap, microseconds, shorten, table, whole
+from microfw.profiler.reports.text import microseconds, shorten, table, whole, wrap_lines
 
 MAX_ROWS = 30
 
@@ -18,8 +18,8 @@ def comparison(found: Comparison) -> str:
     shown = sorted(found.changes, key=lambda c: (c.phase != "step", not c.real, -max(c.a, c.b)))[:MAX_ROWS]
     rows = [[shorten(_label(c.layer), 28), c.phase, *_numbers(c)] for c in shown]
     parts = [
-        "\n".join(_wrap(f"microfw compare: a = {shorten(found.a, 40)}, b = {shorten(found.b, 40)}")),
-        "\n".join(line for text in _verdict(found) for line in _wrap(text)),
+        "\n".join(wrap_lines(f"microfw compare: a = {shorten(found.a, 40)}, b = {shorten(found.b, 40)}")),
+        "\n".join(line for text in _verdict(found) for line in wrap_lines(text)),
     ]
     if found.counts:
         cells = [

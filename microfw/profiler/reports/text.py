@@ -8,6 +8,7 @@ from typing import Never
 
 from microfw.errors import ArgumentError, message, printable, refuse_former
 from microfw.profiler.ratio import BOUNDS, WHY, Ratio, verdict
+from microfw.profiler.reports.names import OUTSIDE, middle
 from microfw.profiler.reports.phase_times import overhead_text, times_of_phases
 from microfw.profiler.session import Epoch, Row, Session
 
@@ -99,7 +100,7 @@ def _title(session: Session) -> str:
         notes.append(f"{trainable:,} trainable parameters" + (f" and {frozen:,} frozen" if frozen else ""))
     if session.every > 1:
         notes.append(f"sampled: 1 step in {session.every}")
-    return "\n".join(_wrap(f"microfw profile: {what or 'a model'}, " + ", ".join(notes)))
+    return "\n".join(wrap_lines(f"microfw profile: {what or 'a model'}, " + ", ".join(notes)))
 
 
 def _epochs(session: Session, max_rows: int) -> str:
@@ -129,7 +130,7 @@ def _epochs(session: Session, max_rows: int) -> str:
         )
     times = f"µs in an observed step; total in {unit}" if sampled else f"times in {unit}"
     title = f"Epochs ({times}; backward/forward in time and in FLOP; do products match 3F - F1?)"
-    return "\n".join([*_wrap(title), table(head, rows)])
+    return "\n".join([*wrap_lines(title), table(head, rows)])
 
 
 def in_flop(r: Ratio) -> list[str]:
@@ -145,7 +146,7 @@ def _counts(e: Epoch) -> str:
     nodes, scalars, edges = (round(v / steps) for v in (total.nodes, scalars, total.edges))
     rules, added = round(total.rules / steps), round(total.accumulated / steps)
     both = f"{whole(rules)} rules + {whole(added)} gradients added; scalar operations"
-    bound = "predicted, not run: start over for each parameter"
+    bound = "predicted: upper bound if you start over for each P"
     head = ["per step", "in tensors", "in scalars", "what is counted"]
     rows = [
         ["N", whole(nodes), whole(scalars), "op nodes recorded; the scalar operations in them"],
@@ -190,7 +191,7 @@ def _table_of(e: Epoch, session: Session, title: str, found: list[Row], max_rows
         layer = known.get(row.layer)
         name = row.op or (row.layer if layer is None or layer.kind == row.layer else f"{row.layer} {layer.kind}")
         own = (layer.trainable, layer.weights) if layer and not row.op else (0, 0)
-        rows.append(cells(shorten(name or "(outside any module)", 22), row, *own))
+        rows.append(cells(shorten(name or OUTSIDE, 22), row, *own))
     if len(found) > max_rows:
         rest = Row("rest")
         for row in found[max_rows:]:
@@ -224,7 +225,7 @@ def _footer(session: Session, e: Epoch) -> str:
             f"Python {env.get('python', '?')}, NumPy {env.get('numpy', '?')}, {env.get('system', '?')} "
             f"{env.get('machine', '?')}, BLAS threads: {env.get('blas_threads', '?')}."
         )
-    return "\n".join(wrapped for line in lines for wrapped in _wrap(line))
+    return "\n".join(wrapped for line in lines for wrapped in wrap_lines(line))
 
 
 def ratio_report(r: Ratio, steps: int = 1) -> str:
@@ -233,7 +234,7 @@ def ratio_report(r: Ratio, steps: int = 1) -> str:
     if r.products_forward:
         F, B, F1 = (whole(round(n)) for n in (r.products_forward, r.products_backward, r.products_first))
         over = f" in {steps:,} steps" if steps > 1 else ""
-        lines += _wrap(
+        lines += wrap_lines(
             f"Matrix products{over}: F = {F} operations forward, {B} backward. Predicted for both together: "
             f"3F - F1 = {whole(r.predicted)}, with F1 = {F1} in ops whose data need no gradient. {verdict(r)}"
         )
@@ -246,7 +247,7 @@ def ratio_report(r: Ratio, steps: int = 1) -> str:
         if ratio is not None:
             rows.append([what, f"{ratio:.3f}", how])
     lines.append(table(["(forward + backward) / forward", "", ""], rows, text=True))
-    lines += ["Published bounds on this ratio, and what they count:", *BOUNDS, *_wrap(WHY)]
+    lines += ["Published bounds on this ratio, and what they count:", *BOUNDS, *wrap_lines(WHY)]
     return "\n".join(lines)
 
 
@@ -337,8 +338,9 @@ def short(value: float) -> str:
 def shorten(text: str, width: int) -> str:
     """Shorten a text that is too wide, with … in the middle; control characters become ``?``."""
     text = "".join(c if c.isprintable() else "?" for c in text)
-    return text if len(text) <= width else text[: width // 2] + "…" + text[len(text) - (width - width // 2 - 1) :]
+    return middle(text, width)
 
 
-def _wrap(line: str) -> list[str]:
+def wrap_lines(line: str) -> list[str]:
+    """Return a text as lines of at most `WIDTH` columns."""
     return textwrap.wrap(" ".join(line.split()), WIDTH, break_long_words=False, break_on_hyphens=False)

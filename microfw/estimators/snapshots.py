@@ -1,4 +1,4 @@
-"""A call of an estimator that fails leaves the estimator as it was."""
+"""Snapshots: a failed call does not change the estimator."""
 
 from __future__ import annotations
 
@@ -11,47 +11,50 @@ from microfw.estimators.learner import Learner
 from microfw.optim import Optimizer
 
 GROWING = ("loss_curve_", "history_", "validation_scores_")
-"""Attributes that are lists, to which each epoch adds."""
+"""List attributes that grow with each epoch."""
 
 
-class Before:
-    """An estimator as it is before a call.
+class EstimatorSnapshot:
+    """State of an estimator before a call.
 
     Parameters
     ----------
     estimator : NeuralEstimator
-    goes_on : bool
-        Whether the call trains the network that is there, instead of a new one.
+        The estimator.
+    continues : bool
+        Whether the call trains the existing network, not a new one.
     """
 
-    def __init__(self, estimator: Any, goes_on: bool) -> None:
+    def __init__(self, estimator: Any, continues: bool) -> None:
         self.estimator = estimator
         self.attributes = attributes = dict(vars(estimator))
         self.lengths = [(a, len(a)) for a in map(attributes.get, GROWING) if a is not None]
-        self.learner = attributes["_learner"] if goes_on else None
+        self.learner = attributes["_learner"] if continues else None
         if self.learner is not None:
-            self.trained_before, self.of_learner = Trained(self.learner, True), dict(vars(self.learner))
-        given = attributes.get("random_state")
-        self.given = (given, _state(given)) if hasattr(given, "integers") or hasattr(given, "randint") else None
+            self.training = TrainingSnapshot(self.learner, True)
+            self.learner_attributes = dict(vars(self.learner))
+        source = attributes.get("random_state")
+        stateful = hasattr(source, "integers") or hasattr(source, "randint")
+        self.random_state = (source, _state(source)) if stateful else None
 
     def trained(self) -> bool:
-        """Return True if an epoch was completed since."""
+        """Return True if an epoch was completed since the snapshot."""
         curve, before = (values.get("loss_curve_") for values in (vars(self.estimator), self.attributes))
         epochs = 0 if curve is not before else next((n for growing, n in self.lengths if growing is curve), 0)
         return curve is not None and len(curve) > epochs
 
     def restore(self) -> None:
-        """Bring everything back."""
+        """Restore the estimator, its learner and its random state."""
         values = vars(self.estimator)
         values.clear()
         values.update(self.attributes)
         for growing, length in self.lengths:
             del growing[length:]
         if self.learner is not None:
-            _give_back(self.learner, self.of_learner)
-            self.trained_before.restore()
-        if self.given is not None:
-            generator, state = self.given
+            _restore_attributes(self.learner, self.learner_attributes)
+            self.training.restore()
+        if self.random_state is not None:
+            generator, state = self.random_state
             _set_state(generator, state)
 
 
@@ -66,14 +69,15 @@ def _set_state(generator: Any, state: Any) -> None:
         generator.set_state(state)
 
 
-class Trained:
-    """All that training changes of a learner.
+class TrainingSnapshot:
+    """State of a learner that training changes.
 
     Parameters
     ----------
     learner : Learner
+        The learner.
     draws : bool
-        Whether an order may be drawn.
+        Whether training may draw an order of rows.
     """
 
     def __init__(self, learner: Learner, draws: bool) -> None:
@@ -94,7 +98,7 @@ class Trained:
             self.arrays = copy.deepcopy(optimizer.state_dict()) if hasattr(optimizer, "state_dict") else None
 
     def restore(self) -> None:
-        """Bring it back."""
+        """Restore the learner."""
         learner, optimizer, state = self.learner, self.optimizer, self.learner.state
         state.epoch, state.steps, state.skipped, state.loss = self.state
         learner.stepper.forward_state.restore(self.forward_state)
@@ -115,13 +119,13 @@ class Trained:
             optimizer.load_state_dict(self.arrays)
 
 
-def _give_back(learner: Learner, attributes: dict[str, Any]) -> None:
-    """Make a learner's attributes what they were, and its optimizer the owner of the parameters."""
+def _restore_attributes(learner: Learner, attributes: dict[str, Any]) -> None:
+    """Restore the attributes of a learner, and make its optimizer the owner of the parameters again."""
     vars(learner).update(attributes)
     state, optimizer = learner.state, learner.optimizer
     state.loss_function, state.optimizer = learner.loss, optimizer
     flat = getattr(optimizer, "flat", None)
-    if flat is not None and flat.owner.taken_by:  # to an optimizer that the call made
+    if flat is not None and flat.owner.taken_by:  # by an optimizer that the call created
         flat.adopt()
         vars(optimizer).pop("_group_constants", None)  # views of the former buffers
         optimizer.settings.changed = True

@@ -1,0 +1,67 @@
+"""Row of a profile: counts and times of one op of one layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+COUNTS = (
+    "nodes", "edges", "rules", "accumulated", "flops_forward", "flops_backward", "products_forward",
+    "products_backward", "products_first", "products_weights", "saved_bytes", "uncounted", "forward_ns", "backward_ns",
+)  # fmt: skip
+"""Fields that add up."""
+
+
+@dataclass
+class Row:
+    """Counts and times of one op of one layer in an epoch.
+
+    Attributes
+    ----------
+    layer, op : str
+        Path of the layer, or "" outside of any; name of the op, or "" in a sum over ops.
+    nodes : int
+        Op nodes recorded. Ops of frozen layers record none; their operations and forward time are counted.
+    edges : int
+        Inputs of these nodes that need a gradient.
+    rules : int
+        Derivative rules called.
+    accumulated : int
+        Gradients added into parameters.
+    flops_forward, flops_backward : int
+        Scalar operations, a multiply-add counted as 2.
+    products_forward, products_backward : int
+        Operations of these in matrix products and convolutions.
+    saved_bytes : int
+        Bytes kept for backward, without parameters; each byte counts once.
+    forward_ns, backward_ns : int
+        Time in the op, and in the derivative rule of its node.
+    uncounted : int
+        Calls of ops that declare no cost.
+    products_first : int
+        F1: ``products_forward`` of ops with a factor that needs no gradient, such as the data of a first layer; counted
+        twice if neither factor needs one.
+    products_weights : int
+        ``products_forward`` of the nodes with a trained weight of the layer as a factor.
+    """
+
+    layer: str
+    op: str = ""
+    nodes: int = 0
+    edges: int = 0
+    rules: int = 0
+    accumulated: int = 0
+    flops_forward: int = 0
+    flops_backward: int = 0
+    products_forward: int = 0
+    products_backward: int = 0
+    saved_bytes: int = 0
+    forward_ns: int = 0
+    backward_ns: int = 0
+    uncounted: int = 0
+    products_first: int = 0
+    products_weights: int = 0
+
+    def add(self, other: Row) -> None:
+        """Add the counts and times of another row."""
+        for name in COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
