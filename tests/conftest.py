@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 from collections import Counter
 from contextlib import AbstractContextManager
 
@@ -161,3 +162,9 @@ def quiet():
 def watcher():
     """Return a fresh observer; ``with watcher.on():`` attaches it."""
     return Remembering()
+
+
+@pytest.fixture
+def mpi(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mpi4py.MPI", type(sys)("mpi4py.MPI"))
+    sys.modules["mpi4py.MPI"].IN_PLACE = object()

@@ -34,7 +34,7 @@ def here(offset=0):
 ZERO = mf.tensor([0.0, 1.0], requires_grad=True)
 
 
-def test_a_value():
+def test_a_forward_value_that_is_not_finite_is_named():
     text = told(lambda: np.log(ZERO))
     line = here(-1)  # not in the assert: its lines differ among releases of pytest
     assert text == (
@@ -43,7 +43,7 @@ def test_a_value():
     )
 
 
-def test_an_input_that_was_bad_already():
+def test_an_input_that_is_not_finite_is_named():
     bad = np.array([[1.0, np.nan]])
     text = told(lambda: ZERO * bad)
     assert (
@@ -53,7 +53,7 @@ def test_an_input_that_was_bad_already():
     assert "the inputs: xs[0] finite, xs[1] already held inf at [0]; " in text
 
 
-def test_a_gradient():
+def test_a_gradient_that_is_not_finite_is_named():
     text = told(lambda: np.sum(np.sqrt(ZERO)).backward())
     line = here(-1)
     assert text == (
@@ -63,7 +63,7 @@ def test_a_gradient():
     )
 
 
-def test_a_gradient_that_was_handed_in():
+def test_a_given_gradient_that_is_not_finite_is_named():
     text = told(lambda: (ZERO * 2.0).backward(np.array([np.nan, 1.0])))
     assert text.startswith("the derivative of multiply: expected finite numbers as gradients")
     assert "; the gradient that came in: already held nan at [0]; " in text
@@ -87,7 +87,7 @@ def test_the_layer_and_the_line_in_its_forward():
     assert text.endswith(f"computed at {here(-2)}text = told(lambda: model(np.ones((4, 2))))")  # not in this package
 
 
-def test_a_kind_that_is_meant():
+def test_infinity_is_allowed_where_it_is_asked_for():
     masked = np.array([-np.inf, 0.0])
     with mf.detect_anomaly(inf=False):
         np.sum(np.exp(ZERO + masked)).backward()
@@ -98,7 +98,7 @@ def test_a_kind_that_is_meant():
     ZERO.zero_grad()
 
 
-def test_all_is_well():
+def test_finite_values_raise_nothing():
     x = mf.tensor([1.0, 2.0], requires_grad=True)
     with mf.detect_anomaly():
         np.sum(np.log(x) * np.array([1, 2]) > 0)
@@ -107,7 +107,7 @@ def test_all_is_well():
     assert MODE.get().observer is None
 
 
-def test_it_is_a_decorator_and_ends_with_an_exception():
+def test_detect_anomaly_is_a_decorator_and_ends_with_an_exception():
     @mf.detect_anomaly()
     def step():
         np.log(ZERO)
@@ -119,7 +119,7 @@ def test_it_is_a_decorator_and_ends_with_an_exception():
     np.log(ZERO)
 
 
-def test_each_one_is_told_again():
+def test_the_same_op_is_reported_each_time():
     with mf.detect_anomaly():
         for _ in range(2):
             with pytest.raises(NonFiniteError, match="^log: "):
@@ -136,7 +136,7 @@ def test_derivatives_of_functions():
     )
 
 
-def test_a_checkpoint():
+def test_an_op_inside_a_checkpoint_is_named():
     text = told(lambda: np.sum(mf.checkpoint(lambda x: np.sqrt(x) * 2.0, ZERO)).backward())
     assert text.startswith("the derivative of sqrt: expected finite numbers as gradients") and here(-1) in text
 
@@ -144,7 +144,7 @@ def test_a_checkpoint():
 # Beside others
 
 
-def test_an_observer_is_served_too(watcher):
+def test_an_observer_is_notified_inside_detect_anomaly(watcher):
     x = mf.tensor([1.0, 2.0], requires_grad=True)
     with watcher.on(), mf.detect_anomaly():
         y = np.sum(np.log(x))
@@ -165,7 +165,7 @@ def test_an_observer_that_is_attached_later_is_notified_too(watcher):
     assert [n.op.name for n in watcher.visited] == ["sum", "sqrt"]
 
 
-def test_a_profiler_is_served_too():
+def test_a_profiler_counts_inside_detect_anomaly():
     profiles = []
     for watched in (False, True):
         model = nn.Sequential(nn.Dense(3, 4, rng=0), nn.Tanh(), nn.Dense(4, 1, rng=1))
@@ -224,13 +224,13 @@ def test_a_trainer_passes_on_what_was_found():
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_off_means_no_observer():
+def test_no_observer_is_attached_outside_of_detect_anomaly():
     assert MODE.get().observer is None
     with mf.detect_anomaly():
         assert isinstance(MODE.get().observer, Finder)
 
 
-def test_places_are_forgotten_in_time(monkeypatch):
+def test_the_number_of_remembered_places_is_bounded(monkeypatch):
     monkeypatch.setattr("microfw.autograd.anomaly.MOST_PLACES", 10)
     with mf.detect_anomaly():
         first = np.sqrt(ZERO)
@@ -247,7 +247,7 @@ def test_places_are_forgotten_in_time(monkeypatch):
             np.sum(first).backward()
 
 
-def test_lines_of_nobody_are_those_of_the_outermost_frame():
+def test_without_user_code_the_outermost_frame_is_named():
     scope = {"__name__": "microfw.made_up"}
     exec(compile("def run(f):\n    return f()", "<op made up>", "exec"), scope)
     assert scope["run"](place)[0] == __file__

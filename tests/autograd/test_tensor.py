@@ -50,7 +50,7 @@ def test_numbers_keep_the_dtype(op, number, dtype):
 
 
 @pytest.mark.parametrize("op", ARITHMETIC)
-def test_an_array_on_the_left_gets_no_say(op):
+def test_an_array_on_the_left_defers_to_the_tensor(op):
     """NumPy would otherwise make an array of objects, entry by entry."""
     x = t(B)
     y = op(A, x)
@@ -405,3 +405,11 @@ def test_a_gradient_is_of_real_numbers():
     with pytest.raises(DTypeError, match="^Tensor.grad: expected numbers to cast to float64, got complex128$"):
         x.grad = np.array([1j, 2.0])
     assert x.grad is None
+
+
+def test_a_list_times_a_tensor_is_a_product_of_matrices():
+    x = mf.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    y = [1.0, 10.0] @ x
+    np.testing.assert_array_equal(y.data, [31, 42])
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad, [[1, 1], [10, 10]])

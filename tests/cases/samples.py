@@ -145,3 +145,8 @@ def binary(first=(-2.0, 2.0), second=(-2.0, 2.0), gap=0.0):
 
 def choose(rng_seed, *shape):
     return np.random.default_rng(rng_seed).random(shape) < 0.5
+
+
+def whole(shape, seed=0, dtype=np.float64):
+    """Whole numbers: their sums and products are exact, in whatever order."""
+    return np.random.default_rng(seed).integers(-4, 5, shape).astype(dtype)

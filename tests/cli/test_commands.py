@@ -107,7 +107,7 @@ def test_errors_take_one_line_and_code_2(arguments, says, capsys):
     assert says in shown and len(shown.strip().splitlines()) == 1
 
 
-def test_help_teaches():
+def test_help_names_commands_and_examples():
     text = call("--help").stdout
     assert "microfw profile digits" in text
     assert "N x P" in text

@@ -93,7 +93,7 @@ def here(profiles, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "shell"), EVERY)
-def test_streams(name, shell, here):
+def test_commands_survive_closed_full_and_foreign_streams(name, shell, here):
     if "/dev/full" in SHELLS[shell][0] and not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full here")
     arguments = COMMANDS[name]

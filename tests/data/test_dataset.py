@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
 import subprocess
 import sys
 
@@ -11,15 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import microfw as mf
 from microfw.data import Dataset, batches, load, names
 from microfw.errors import ArgumentError, DataError, DTypeError, MicrofwError, ShapeError
+from tests.helpers.errors import raises
 
 CLASSES = {"digits": 10, "iris": 3, "wine": 3, "breast_cancer": 2, "moons": 2, "circles": 2, "blobs": 4}
 TARGETS = {"diabetes": 1, "linnerud": 3, "friedman1": 1}
-
-
-def raises(kind, text):
-    return pytest.raises(kind, match=f"^{re.escape(text)}$")
 
 
 # load
@@ -364,3 +361,8 @@ def test_masked_entries_are_not_trained_on():
     ):
         Dataset(X, [0, 1, 0])
     assert Dataset(X.filled(0.5), [0, 1, 0]).X[1, 1] == 0.5
+
+
+def test_one_large_label_is_refused_before_memory_is_taken():
+    with pytest.raises(DataError, match=r"labels below 1,000,000, got 4294967296; number the classes with np.unique"):
+        mf.data.Dataset(np.ones((3, 2)), [0, 1, 2**32])

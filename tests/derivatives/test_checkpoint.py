@@ -440,7 +440,7 @@ def test_threads_that_walk_one_graph():
     assert not wrong
 
 
-def test_reach_looks_no_further_than_it_must():
+def test_reach_finds_generators_and_tensors_in_closures_and_containers():
     model = network()
     generators, tensors = find_state((model, X, "text", np.exp, mf))
     assert generators == [model[2].rng] and {id(t) for t in tensors} == {id(p) for p in model.parameters()}
@@ -457,7 +457,7 @@ def test_reach_looks_no_further_than_it_must():
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
-def test_a_profiler_goes_on(checkpointed):
+def test_a_profiler_continues_after_a_checkpoint(checkpointed):
     model = network()
     optimizer = mf.optim.SGD(model.parameters(), lr=0.1)
     with mf.Profiler(model) as profiler:

@@ -12,8 +12,8 @@ import microfw as mf
 from microfw import nn
 from microfw.errors import MicrofwError
 from tests.cases.layers import LAYERS, LayerCase, Weighed
+from tests.cases.losses import LOSSES, VECTORS
 from tests.helpers.hostile_inputs import HUGE, hostile
-from tests.nn.test_losses import LOSSES, VECTORS
 
 # Identity, Dropout in evaluation and Lambda pass on what comes, as they say; Weighed is a test's own layer.
 PASSING = (nn.Identity, nn.Lambda)
@@ -172,7 +172,7 @@ def some(case, numbers):
 
 
 @each((0, 200, 11))
-def test_layers(case, numbers):
+def test_layers_answer_hostile_inputs_rightly_or_refuse_them(case, numbers):
     some(case, numbers)
 
 
@@ -228,7 +228,7 @@ def check_loss(name, number):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_losses(name):
+def test_losses_answer_hostile_inputs_rightly_or_refuse_them(name):
     assert sum(check_loss(name, number) for number in range(0, 200, 11)) > 3
 
 
@@ -260,7 +260,7 @@ def check_vectors(name, number):
 
 
 @pytest.mark.parametrize("name", VECTORS)
-def test_losses_of_vectors(name):
+def test_losses_of_vectors_answer_hostile_inputs_rightly_or_refuse_them(name):
     assert sum(check_vectors(name, number) for number in range(0, 200, 11)) > 5
 
 

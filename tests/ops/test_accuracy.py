@@ -113,7 +113,7 @@ def test_slopes_of_the_other_functions(name, function, exact, sample, n):
     assert worst(function, exact, sample, n)[1] <= 1e-12
 
 
-def test_the_measure_sees_lost_digits():
+def test_the_accuracy_measure_detects_lost_digits():
     """The textbook's ``y * (1 - y)`` loses every digit of the sigmoid's slope."""
 
     @mf.op(vjp=lambda g, y: g * y * (1 - y), name="textbook_sigmoid")

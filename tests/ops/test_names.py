@@ -26,7 +26,7 @@ def test_every_op_is_found_by_its_name(name):
     assert name in dir(ops)
 
 
-def test_other_names_are_not():
+def test_an_unknown_op_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'microfw.ops' has no attribute 'sofmax'"):
         ops.sofmax  # noqa: B018
     try:

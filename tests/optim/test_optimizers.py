@@ -13,16 +13,12 @@ import microfw as mf
 from microfw import nn, optim
 from microfw.errors import ArgumentError, GraphError, NonFiniteError
 from tests.cases.optimizers import CASES, make
+from tests.helpers.optimizers import leaves, rosenbrock
 
 VARIANTS = [(n, v) for n, row in CASES.items() for v in row.variants if row.reference]
 variants = pytest.mark.parametrize(("name", "variant"), VARIANTS)
 names = pytest.mark.parametrize("name", CASES)
 stepped = pytest.mark.parametrize("name", [n for n, row in CASES.items() if row.reference])
-
-
-def leaves(dtype=np.float64):
-    rng = np.random.default_rng(0)
-    return [mf.tensor(rng.standard_normal(s).astype(dtype), requires_grad=True) for s in ((3, 2), (2,), (), (2, 2, 2))]
 
 
 def gradient(step, p):
@@ -126,10 +122,6 @@ def test_groups_have_settings_of_their_own(name, variant):
 def quadratic(p):
     scale = np.array([1.0, 2.0, 5.0])
     return ((p - np.array([1.0, -2.0, 0.5])) ** 2 * scale).sum()
-
-
-def rosenbrock(p):
-    return (1 - p[0]) ** 2 + 100 * (p[1] - p[0] ** 2) ** 2
 
 
 @names

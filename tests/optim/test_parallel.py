@@ -132,12 +132,6 @@ class Waiting(Alone):
         pass
 
 
-@pytest.fixture
-def mpi(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mpi4py.MPI", type(sys)("mpi4py.MPI"))
-    sys.modules["mpi4py.MPI"].IN_PLACE = object()
-
-
 def test_a_parameter_without_a_gradient_anywhere_is_left_alone(mpi):
     used, unused = nn.Parameter([1.0]), nn.Parameter([1.0])
     optimizer = optim.DataParallel(optim.SGD([used, unused], lr=0.5, weight_decay=0.1), Waiting())

@@ -11,6 +11,7 @@ import pytest
 import microfw as mf
 from microfw import nn, optim
 from microfw.errors import ArgumentError, DTypeError, GraphError, NonFiniteError
+from tests.helpers.optimizers import leaves
 
 SETTINGS = {
     "plain": {},
@@ -22,11 +23,6 @@ SETTINGS = {
 }
 
 settings = pytest.mark.parametrize("options", SETTINGS.values(), ids=SETTINGS)
-
-
-def leaves(dtype=np.float64):
-    rng = np.random.default_rng(0)
-    return [mf.tensor(rng.standard_normal(s).astype(dtype), requires_grad=True) for s in ((3, 2), (2,), (), (2, 2, 2))]
 
 
 def gradients(step, arrays):

@@ -9,6 +9,7 @@ import microfw as mf
 from microfw import optim
 from microfw.optim import schedules
 from tests.cases.optimizers import CASES, make
+from tests.helpers.optimizers import rosenbrock
 
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
@@ -53,11 +54,6 @@ def test_optimizers(name, variant):
         optimizer.step()
         other.step()
     equal(ours, theirs)
-
-
-def rosenbrock(p):
-    x, y = p[::2], p[1::2]
-    return ((1 - x) ** 2 + 100 * (y - x**2) ** 2).sum()
 
 
 @pytest.mark.parametrize("memory", [2, 10])

@@ -53,7 +53,7 @@ def test_a_layer_that_is_slower_is_named(mark):
     assert sum(any(c.layer not in ("2", "") for c in pair.worse()) for pair in pairs) <= 1
 
 
-def test_a_slow_day_is_no_difference_between_runs_of_other_days():
+def test_a_slowdown_common_to_all_layers_is_no_difference():
     rng = np.random.default_rng(2)
     a, b = made_up(rng), made_up(rng, day=1.8)
     found = compare(a, b)

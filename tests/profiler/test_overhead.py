@@ -37,7 +37,7 @@ def profiled(kind, steps=30, model=None, **options):
 
 @pytest.mark.parametrize("kind", ["eager", "replayed"])
 @pytest.mark.parametrize("options", [{}, {"every": 4}, {"trace": 100}])
-def test_it_is_measured_and_changes_nothing(kind, options):
+def test_overhead_is_measured_without_changing_the_profile(kind, options):
     profiler, model, optimizer, step = profiled(kind, **options)
     before = copy.deepcopy((optimizer.state_dict(), [p.data.copy() for p in model.parameters()]))
     drawn = copy.deepcopy(model[1].rng.bit_generator.state)

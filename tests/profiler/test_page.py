@@ -11,8 +11,8 @@ import pytest
 
 import microfw as mf
 from microfw import nn
-from tests.helpers import browser
-from tests.profiler import test_reports as reports
+from microfw.profiler import Session
+from tests.helpers import browser, sessions
 
 pytestmark = pytest.mark.skipif(browser.find() is None, reason="Chromium is not installed")
 
@@ -26,7 +26,7 @@ def chromium():
 
 def steady():
     """Return a profile whose times are made up, so that every box of its charts is wide enough on a busy machine too."""
-    session = reports.profiled("residual")
+    session = sessions.profiled("residual")
     for e in session.epochs:
         for k, row in enumerate(e.rows):
             row.forward_ns, row.backward_ns = e.steps * (5_000 + 300 * k), e.steps * (9_000 - 400 * k)
@@ -51,7 +51,7 @@ def click(chromium, selector):
 
 
 def test_it_shows_the_sessions_numbers_and_asks_for_nothing(chromium, tmp_path):
-    session = reports.profiled("residual")
+    session = sessions.profiled("residual")
     session.save(tmp_path / "a.html")
     chromium.open(tmp_path / "a.html")
     assert chromium.complaints == []
@@ -71,7 +71,7 @@ def test_it_shows_the_sessions_numbers_and_asks_for_nothing(chromium, tmp_path):
 def law():
     """Return what the law finds on a small model; one strategy has time for some parameters only."""
     model = nn.Sequential(nn.Dense(6, 8, rng=0), nn.Tanh(), nn.Dense(8, 3, rng=1))
-    found = mf.profiler.law(model, nn.CrossEntropyLoss(), reports.X, reports.Y, name="toy")
+    found = mf.profiler.law(model, nn.CrossEntropyLoss(), sessions.X, sessions.Y, name="toy")
     way = found.way("chain rule per parameter")
     way.done = 40
     return found
@@ -251,8 +251,8 @@ def test_nothing_is_wider_than_the_screen(chromium, page, width):
 
 @pytest.mark.parametrize("n", [400, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_hostile_names_do_nothing_but_show(chromium, tmp_path, n):
-    names = reports.hostile_names(n)
-    reports.hostile_session(names).save(tmp_path / "hostile.html")
+    names = sessions.hostile_names(n)
+    sessions.hostile_session(names).save(tmp_path / "hostile.html")
     chromium.open(tmp_path / "hostile.html")
     chromium.run("document.querySelector('#layers .more').click()")
     shown = chromium.run(
@@ -266,7 +266,7 @@ def test_hostile_names_do_nothing_but_show(chromium, tmp_path, n):
 
 
 def test_a_script_that_is_not_ours_would_not_run(chromium, tmp_path):
-    text = reports.profiled("one layer").html()
+    text = sessions.profiled("one layer").html()
     (tmp_path / "b.html").write_text(
         text.replace("</main>", "</main><script>window.pwned=1</script><img src=x onerror='window.pwned=1'>")
     )
@@ -276,7 +276,7 @@ def test_a_script_that_is_not_ours_would_not_run(chromium, tmp_path):
 
 
 def test_an_empty_session_has_a_page(chromium, tmp_path):
-    reports.Session().save(tmp_path / "c.html")
+    Session().save(tmp_path / "c.html")
     chromium.open(tmp_path / "c.html")
     assert chromium.complaints == []
     assert "No epoch was recorded" in chromium.run("document.body.innerText")
@@ -292,9 +292,9 @@ def speedscope():
 @pytest.mark.parametrize("hostile", [False, True])
 def test_speedscope_takes_the_trace(chromium, tmp_path, hostile):
     if hostile:
-        session = reports.hostile_session(reports.hostile_names(300))
+        session = sessions.hostile_session(sessions.hostile_names(300))
     else:
-        session = reports.profiled("residual", trace=3)
+        session = sessions.profiled("residual", trace=3)
     text = base64.b64encode(session.chrome_trace().encode()).decode()
     (tmp_path / "profile.js").write_text(f"speedscope.loadFileFromBase64('run.json', {json.dumps(text)})")
     chromium.open(f"{speedscope().as_uri()}#localProfilePath={(tmp_path / 'profile.js')}")

@@ -140,7 +140,7 @@ def test_saved_bytes_count_each_array_once_and_no_parameter():
     assert saved["2"] == 0
 
 
-def test_evaluation_is_kept_apart():
+def test_evaluation_is_counted_apart_from_training():
     model = models()["plain"]
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     with mf.Profiler(model) as profiler:

@@ -34,7 +34,7 @@ def test_each_name_is_listed_and_found(package):
 
 
 @pytest.mark.parametrize("package", [mf, nn, optim], ids=lambda p: p.__name__)
-def test_other_names_are_not(package):
+def test_an_unknown_name_is_an_attribute_error(package):
     with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'Dnese'"):
         package.Dnese  # noqa: B018
 

@@ -15,6 +15,7 @@ import pytest
 
 import microfw
 from microfw.autograd.registry import OPS
+from tests.helpers.paths import ROOT as REPOSITORY
 
 ROOT = Path(microfw.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -166,7 +167,7 @@ def test_nothing_outside_an_ops_declaration_names_it():
         assert not strings & (set(OPS) - {"linear"}), file  # a kind of jvp, too
 
 
-def test_importing_is_light():
+def test_importing_microfw_imports_no_heavy_package():
     code = "import sys, microfw; print([m for m in sys.modules if m.split('.')[0] in ('sklearn', 'scipy', 'tqdm', 'matplotlib', 'pandas', 'torch')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
@@ -187,3 +188,15 @@ def test_numpys_global_randomness_is_not_used(path):
                     "get_state",
                     "PCG64",
                 ), dotted
+
+
+def test_files_of_tests_have_at_most_500_lines():
+    paths = [path for folder in ("tests", "benchmarks") for path in (REPOSITORY / folder).rglob("*.py")]
+    long = [str(path) for path in paths if len(path.read_text(encoding="utf-8").splitlines()) > 500]
+    assert paths and not long
+
+
+def test_folders_of_tests_are_those_of_the_package():
+    own = {"audit", "cases", "docs", "fuzzing", "helpers", "peers", "project"}
+    folders = {path.name for path in (REPOSITORY / "tests").iterdir() if (path / "__init__.py").exists()}
+    assert folders - own == {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}

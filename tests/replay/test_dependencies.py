@@ -1,49 +1,30 @@
-"""What a step can read without being given it is compared before each replay, or makes the step run every time."""
+"""What a step reads without being given it is compared before each replay."""
 
 import abc
 import collections
 import contextlib
-import ctypes
-import decimal
 import enum
 import functools
 import logging
-import os
 import sys
-import threading
-import time
 import types
 import weakref
 from dataclasses import dataclass, field
-from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import microfw as mf
-from microfw import nn, optim
-from microfw.errors import ReplayWarning
+from microfw import nn
+from tests.helpers.replay import losses, setter
 
-X = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
 CONFIG = types.ModuleType("config_of_a_test")
 CONFIG.__dict__["value"] = 1.0
-
-
-def setter(holder, name="value"):
-    return lambda value: setattr(holder, name, value)
-
-
-COMPARED, OUTSIDE = [], []
+COMPARED = []
 
 
 def compared(make):
     COMPARED.append(make)
-    return make
-
-
-def outside(make):
-    OUTSIDE.append(make)
     return make
 
 
@@ -371,172 +352,12 @@ def class_registered_for_an_abstract_one():
     return (lambda: 3.0 if isinstance(x, Abstract) else 1.0), lambda value: Abstract.register(Own)
 
 
-# Outside: it cannot be compared, so that the step runs every time
-
-
-@outside
-def variable_of_the_environment(monkeypatch, tmp_path):
-    monkeypatch.setenv("MICROFW_TEST", "1.0")
-    return (lambda: float(os.getenv("MICROFW_TEST"))), lambda value: monkeypatch.setenv("MICROFW_TEST", "3.0")
-
-
-@outside
-def file_opened(monkeypatch, tmp_path):
-    path = str(tmp_path / "value")
-    (tmp_path / "value").write_text("1.0")
-
-    def factor():
-        with open(path) as file:
-            return float(file.read())
-
-    return factor, lambda value: (tmp_path / "value").write_text("3.0")
-
-
-@outside
-def file_by_its_path(monkeypatch, tmp_path):
-    path = tmp_path / "value"
-    return (lambda: 3.0 if path.exists() else 1.0), lambda value: path.touch()
-
-
-@outside
-def file_by_a_function_of_a_path(monkeypatch, tmp_path):
-    path = str(tmp_path / "value")
-    return (lambda: 3.0 if os.path.exists(path) else 1.0), lambda value: Path(path).touch()
-
-
-@outside
-def file_of_an_array(monkeypatch, tmp_path):
-    path = str(tmp_path / "value.npy")
-    np.save(path, 1.0)
-    return (lambda: float(np.load(path))), lambda value: np.save(path, 3.0)
-
-
-@outside
-def clock(monkeypatch, tmp_path):
-    now = [0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    clock = staticmethod(time.perf_counter)
-    return (lambda: 1.0 if clock() < 0 else 1.0 + 2 * now[0]), lambda value: now.__setitem__(0, 1)
-
-
-@outside
-def date(monkeypatch, tmp_path):
-    start = datetime.now()
-    return (lambda: 1.0 if datetime.now() >= start else 3.0), lambda value: None
-
-
-@outside
-def iterator_over_what_comes(monkeypatch, tmp_path):
-    values = iter([1.0] * 6 + [3.0] * 20)
-    return (lambda: next(values)), lambda value: None
-
-
-@outside
-def code_in_a_string(monkeypatch, tmp_path):
-    globals()["STRING"] = 1.0
-    return (lambda: eval("STRING")), lambda value: globals().update(STRING=value)
-
-
-@outside
-def variables_by_a_name_that_is_made(monkeypatch, tmp_path):
-    globals()["STRING"] = 1.0
-    return (lambda: globals()["STR" + "ING"]), lambda value: globals().update(STRING=value)
-
-
-@outside
-def memory_of_c(monkeypatch, tmp_path):
-    x = ctypes.c_double(1.0)
-    return (lambda: x.value), setter(x)
-
-
-@outside
-def values_of_a_thread(monkeypatch, tmp_path):
-    x = threading.local()
-    x.value = 1.0
-    return (lambda: x.value), setter(x)
-
-
-@outside
-def precision_of_decimals(monkeypatch, tmp_path):
-    monkeypatch.setattr(decimal.getcontext(), "prec", 28)
-    return (lambda: float(decimal.Decimal(2) / 3)), lambda value: monkeypatch.setattr(decimal.getcontext(), "prec", 1)
-
-
-@outside
-def setting_of_the_interpreter(monkeypatch, tmp_path):
-    return (lambda: 1.0 if sys.getrecursionlimit() else 3.0), lambda value: None
-
-
-@outside
-def setting_of_numpy(monkeypatch, tmp_path):
-    return (lambda: 1.0 if np.geterr()["over"] else 3.0), lambda value: None
-
-
-@outside
-def object_that_only_the_reference_finds(monkeypatch, tmp_path):
-    class Own:
-        pass
-
-    kept = {"x": Own()}
-    known = weakref.ref(kept["x"])
-    return (lambda: 1.0 if known() is not None else 3.0), lambda value, kept=kept: kept.clear()
-
-
-@outside
-def python_in_a_ufunc(monkeypatch, tmp_path):
-    held = [1.0]
-    f = np.frompyfunc(lambda x: x * held[0], 1, 1)
-    return (lambda: float(f(1.0))), lambda value: held.__setitem__(0, value)
-
-
-@outside
-def object_whose_names_fail(monkeypatch, tmp_path):
-    held = {"value": 1.0}
-
-    class Own:
-        def __getattribute__(self, name):
-            return held[name]
-
-    x = Own()
-    return (lambda: x.value), lambda value: held.update(value=value)
-
-
-@outside
-def counter_of_steps(monkeypatch, tmp_path):
-    calls = []
-
-    def factor():
-        calls.append(1)
-        return 3.0 if len(calls) > 6 else 1.0
-
-    return factor, lambda value: None
-
-
-def losses(factor, change, compiled):
-    model = nn.Dense(3, 1, rng=0)
-    optimizer = optim.SGD(model.parameters(), lr=1e-9)
-    step = mf.compile(lambda x: np.mean(model(x) ** 2) * factor(), optimizer)
-    found = []
-    for k in range(12):
-        if k == 6:
-            change(3.0)
-        if compiled:
-            found.append(step(X).item())
-        else:
-            optimizer.zero_grad()
-            loss = step.f(mf.Tensor(X))
-            loss.backward()
-            optimizer.step()
-            found.append(loss.item())
-    return found, step
-
-
 @pytest.fixture(autouse=True)
 def _as_before():
     forward = vars(nn.Identity)["forward"]
     yield
     nn.Identity.forward = forward
-    for name in ("LATE", "abs", "STRING"):
+    for name in ("LATE", "abs"):
         globals().pop(name, None)
     sys.modules.pop("config_of_a_test", None)
 
@@ -549,7 +370,7 @@ def _make(make, monkeypatch, *more):
 
 
 @pytest.mark.parametrize("make", COMPARED, ids=lambda make: make.__name__)
-def test_a_replayed_step_sees(make):
+def test_a_replayed_step_sees_a_change_of(make):
     found = []
     for compiled in (False, True):
         with contextlib.ExitStack() as stack:
@@ -559,17 +380,3 @@ def test_a_replayed_step_sees(make):
     assert found[0] == found[1]
     assert found[0][5] != found[0][6]
     assert step.replays, step.explain()
-
-
-@pytest.mark.filterwarnings(f"error::{ReplayWarning.__module__}.ReplayWarning")
-@pytest.mark.parametrize("make", OUTSIDE, ids=lambda make: make.__name__)
-def test_a_step_is_run_every_time_for_the_sake_of(make, tmp_path):
-    found = []
-    for compiled in (False, True):
-        folder = tmp_path / str(compiled)
-        folder.mkdir()
-        with pytest.MonkeyPatch.context() as patch:
-            got, step = losses(*_make(make, patch, folder), compiled)
-        found.append(got)
-    assert found[0] == found[1]
-    assert not step.replays and "run every time: it " in step.explain()

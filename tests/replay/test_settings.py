@@ -12,6 +12,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn, optim
+from tests.helpers.replay import setter
 
 CONFIG = types.ModuleType("config")
 CONFIG.__dict__["factor"] = 1.0
@@ -128,10 +129,6 @@ def case(make):
 
 
 CASES = []
-
-
-def setter(holder, name="value"):
-    return lambda value: setattr(holder, name, value)
 
 
 @case

@@ -330,3 +330,79 @@ def test_models_that_were_loaded_train_on(path):
         trainer.fit((X, y), 3, 8, rng=0, progress=False)
         ends.append([v.tobytes() for v in one.state_dict().values()])
     assert ends[0] == ends[1] == ends[2]
+
+
+class Tied(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self):
+        self.a = nn.Dense(16, 16, rng=0)
+        self.b = nn.Dense(16, 16, rng=1)
+        self.b.weight = self.a.weight
+
+    def forward(self, x):
+        return self.b(self.a(x))
+
+
+class Dropped(nn.Module):
+    """A constructor that makes a layer and drops it."""
+
+    def __init__(self):
+        self.a = nn.Dense(50, 50, rng=0)
+        self.a = nn.Dense(4, 4, rng=0)
+
+    def forward(self, x):
+        return self.a(x)
+
+
+@pytest.mark.parametrize("kind", [Tied, Dropped])
+def test_what_can_be_saved_can_be_loaded(kind, tmp_path):
+    model = kind()
+    mf.save(tmp_path / "a.npz", model)
+    again = mf.load(tmp_path / "a.npz", classes=[kind])
+    x = np.ones((2, model.a.in_features), np.float32)
+    np.testing.assert_array_equal(again(x).numpy(), model(x).numpy())
+    assert len(again.parameters()) == len(model.parameters())
+
+
+def test_loading_refuses_arrays_much_larger_than_the_file(tmp_path, monkeypatch):
+    mf.save(tmp_path / "a.npz", Dropped())
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.Dense, "__init__", nn.Dense.__init__)
+
+        class Large(Dropped):
+            def __init__(self):
+                super().__init__()
+                self.a = nn.Dense(2000, 2000, rng=0)
+                self.a = nn.Dense(4, 4, rng=0)
+
+        with pytest.raises(CheckpointError, match="shapes that fit the limit"):
+            mf.load(tmp_path / "a.npz", classes={"Dropped": Large})
+
+
+def test_modules_are_nested_as_deeply_as_can_be_loaded(tmp_path):
+    model = nn.Dense(2, 2, rng=0)
+    for _ in range(99):
+        model = nn.Sequential(model)
+    mf.save(tmp_path / "a.npz", model)
+    x = np.ones((1, 2), np.float32)
+    np.testing.assert_array_equal(mf.load(tmp_path / "a.npz")(x).numpy(), model(x).numpy())
+    with pytest.raises(CheckpointError, match="at most 100 modules inside of each other, got more; join them"):
+        mf.save(tmp_path / "b.npz", nn.Sequential(model))
+    assert not (tmp_path / "b.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (
+            lambda m: mf.save(m, "m.npz"),
+            r"mf.save: expected the path of a file, got Dense; call mf.save\(path, model\)",
+        ),
+        (lambda m: mf.load(m), r"loading: expected the path of a file, got Dense; call mf.load\(path\)"),
+        (lambda m: mf.save("m.npz", "n.npz"), r"expected a Module, got str; call mf.save\(path, model\)"),
+    ],
+)
+def test_swapped_arguments_are_named(call, text):
+    with pytest.raises(CheckpointError, match=text):
+        call(nn.Dense(4, 3))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -299,12 +298,6 @@ class Rank:
 
     def Wait(self):
         pass
-
-
-@pytest.fixture
-def mpi(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mpi4py.MPI", type(sys)("mpi4py.MPI"))
-    sys.modules["mpi4py.MPI"].IN_PLACE = object()
 
 
 def test_ranks_are_weighted_with_their_denominators(mpi):

@@ -13,6 +13,7 @@ from microfw import nn, optim
 from microfw.training import Hook
 from microfw.training.hooks import TrainState
 from microfw.training.progress import expected_gain
+from tests.helpers.training import Terminal
 
 
 class Branch(nn.Module):
@@ -111,11 +112,6 @@ def test_a_batch_of_all_rows_counts_as_full(monkeypatch):
 )
 def test_a_short_a_quiet_and_a_replayed_fit_say_nothing(make, options, monkeypatch):
     assert said(make(), monkeypatch=monkeypatch, **options) == []
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
 
 
 def test_on_a_terminal_the_line_is_above_the_bar(monkeypatch):

@@ -13,11 +13,6 @@ from microfw.errors import DataError, MicrofwError
 COMPILE = [False, True, None]
 
 
-@pytest.fixture(scope="module")
-def iris():
-    return load("iris", rng=0)
-
-
 class Seen(nn.Module):
     """Notes what a model is called with."""
 

@@ -32,13 +32,13 @@ def killing(tmp_path, every, kind):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX")
 @pytest.mark.parametrize(("every", "kind"), thinned([(3, "shared"), (1, "apart"), (1, "library")], 3))
-def test_killed_after_every_batch_it_goes_on_bit_for_bit(tmp_path, every, kind):
+def test_a_run_killed_after_any_batch_resumes_bit_for_bit(tmp_path, every, kind):
     killing(tmp_path, every, kind)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("every", "kind"), [(1, "shared"), (3, "apart"), (100, "shared"), (4, "library")])
-def test_killed_after_every_batch_in_more_ways(tmp_path, every, kind):
+def test_a_run_killed_after_any_batch_resumes_in_more_configurations(tmp_path, every, kind):
     killing(tmp_path, every, kind)
 
 

@@ -1,0 +1,102 @@
+"""Initializers: variances, and which layers take which."""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+
+from microfw import nn
+from microfw.errors import ArgumentError
+from microfw.nn import initializers
+
+INITS = {
+    "he_normal": lambda i, o: 2 / i,
+    "he_uniform": lambda i, o: 2 / i,
+    "glorot_normal": lambda i, o: 2 / (i + o),
+    "glorot_uniform": lambda i, o: 2 / (i + o),
+}
+
+
+@pytest.mark.parametrize("name", INITS)
+def test_initializers(name):
+    init = getattr(initializers, name)
+    w = init((300, 200), 0)
+    assert w.dtype == np.float32 and w.shape == (300, 200)
+    np.testing.assert_allclose(w.var(), INITS[name](300, 200), rtol=0.02)
+    assert abs(w.mean()) < 0.01
+    np.testing.assert_array_equal(w, init((300, 200), 0))
+    assert not np.array_equal(w, init((300, 200), 1))
+    rng = np.random.default_rng(0)
+    np.testing.assert_array_equal(w, init((300, 200), rng))
+    assert not np.array_equal(w, init((300, 200), rng))
+    if "uniform" in name:
+        bound = math.sqrt(3 * INITS[name](300, 200))
+        assert np.abs(w).max() <= bound * (1 + 1e-6)
+    window = init((40, 30, 3, 3), 0)
+    np.testing.assert_allclose(window.var(), INITS[name](270, 360), rtol=0.05)
+    for shape in ((), (3,), (0, 3), (3, 0)):
+        assert init(shape, 0).shape == shape
+
+
+def test_every_initializer_is_tested():
+    public = {
+        n
+        for n, f in vars(initializers).items()
+        if inspect.isfunction(f) and f.__module__ == initializers.__name__ and not n.startswith("_")
+    }
+    assert public == {*INITS, "fans", "normal", "orthogonal", "zeros", "uniform", "constant", "blank", "initial"}
+
+
+def test_constant_is_the_same_everywhere():
+    values = initializers.constant((2, 3), 0.25)
+    assert values.dtype == np.float32 and values.tolist() == [[0.25] * 3] * 2
+
+
+@pytest.mark.parametrize("name", [*INITS, "normal", "orthogonal", "zeros"])
+def test_blank_layers_are_zero_and_no_larger_than_a_limit(name):
+    init = getattr(initializers, name)
+    with initializers.blank(12):
+        assert not init((2, 3), 0).any() and not init((3, 2), 0).any()
+        with pytest.raises(ArgumentError, match="blank: expected shapes that fit the limit, got .1, 1."):
+            init((1, 1), 0)
+    assert init((200, 3), 0).any() == (name != "zeros")
+
+
+def test_layers_take_their_rng_and_init():
+    np.testing.assert_array_equal(nn.Dense(3, 2, rng=0).weight.data, nn.Dense(3, 2, rng=0).weight.data)
+    assert not np.array_equal(nn.Dense(3, 2).weight.data, nn.Dense(3, 2).weight.data)
+    layer = nn.Dense(30, 20, rng=0, init=initializers.he_normal)
+    np.testing.assert_array_equal(layer.weight.data, initializers.he_normal((30, 20), np.random.default_rng(0)))
+    bound = math.sqrt(6 / 50)
+    assert 0.5 * bound < np.abs(layer.bias.data).max() <= bound
+    assert not initializers.zeros((3,)).any()
+    drawn = initializers.uniform((1000,), 0, 0.5)
+    assert drawn.dtype == np.float32 and 0.49 < np.abs(drawn).max() <= 0.5
+    rng = np.random.default_rng(0)
+    assert not np.array_equal(nn.Dense(3, 3, rng=rng).weight.data, nn.Dense(3, 3, rng=rng).weight.data)
+
+
+def test_fans_are_those_of_one_group():
+    fans = nn.initializers.fans
+    assert fans((64, 1, 3, 3), groups=64) == (9, 9) and fans((8, 2, 5), groups=4) == (10, 10)
+    for layer in (nn.Conv2D(64, 64, 3, groups=64, rng=0), nn.Conv1D(256, 256, 9, groups=256, rng=0)):
+        assert layer.weight.data.std() == pytest.approx(1 / 3, rel=0.1)
+
+
+def test_an_initializer_of_ones_own_need_not_know_groups():
+    layer = nn.Conv2D(4, 4, 3, groups=2, init=lambda shape, rng: np.ones(shape))
+    assert (layer.weight.data == 1).all()
+
+
+@pytest.mark.parametrize("make", [
+    lambda init: nn.Dense(3, 2, init=init), lambda init: nn.Conv2D(1, 2, 3, init=init),
+    lambda init: nn.Conv1D(1, 2, 3, init=init), lambda init: nn.Embedding(3, 2, init=init),
+])  # fmt: skip
+def test_names(make):
+    make("he_normal")
+    for init in ("no_such", 3, None):
+        with pytest.raises(ArgumentError, match=r"init to be a function of a shape and rng, or one of glorot_normal"):
+            make(init)

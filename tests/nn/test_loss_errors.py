@@ -1,0 +1,166 @@
+"""What losses refuse: labels, shapes, targets and settings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import microfw as mf
+from microfw import nn
+from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError
+from tests.cases.losses import LABELS, LOSSES, SHARES, VECTORS, WEIGHT, T, Z
+
+WRONG_LABELS = {
+    "negative": ([0, 1, -1, 2, 0], "expected labels from 0 to 2, got -1 at row 2; encode them as 0, 1, 2"),
+    "very negative": ([0, 1, -9, 2, 0], "expected labels from 0 to 2, got -9 at row 2"),
+    "too large": ([0, 1, 2, 3, 0], "expected labels from 0 to 2, got 3 at row 3; encode them as 0, 1, 2"),
+    "floats": (
+        [0.0, 1.0, 2.0, 0.0, 0.0],
+        "expected integer labels of shape (N,), got float64; cast them with .astype(int)",
+    ),
+    "booleans": ([True, False, True, True, True], "expected integer labels of shape (N,), got bool"),
+    "text": (["a", "b", "a", "b", "c"], "expected integer labels of shape (N,), got <U1"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_LABELS)
+@pytest.mark.parametrize("options", [{}, {"reduction": "none"}, {"label_smoothing": 0.1}, {"weight": WEIGHT}], ids=str)
+@pytest.mark.parametrize("how", [np.asarray, list])
+def test_wrong_labels(name, options, how):
+    labels, text = WRONG_LABELS[name]
+    with pytest.raises(DataError) as info:
+        nn.CrossEntropyLoss(**options)(mf.tensor(Z), how(labels))
+    assert str(info.value).startswith(f"CrossEntropyLoss: {text}")
+
+
+def test_labels_of_any_integer_type():
+    expected = nn.CrossEntropyLoss()(mf.tensor(Z), LABELS).data
+    for dtype in (np.int8, np.uint8, np.int32, np.uint64):
+        np.testing.assert_array_equal(nn.CrossEntropyLoss()(mf.tensor(Z), LABELS.astype(dtype)).data, expected)
+    np.testing.assert_array_equal(nn.CrossEntropyLoss()(mf.tensor(Z), LABELS.tolist()).data, expected)
+    np.testing.assert_array_equal(nn.CrossEntropyLoss()(mf.tensor(Z), mf.tensor(LABELS)).data, expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"reduction": "none"}, {"label_smoothing": 0.1}], ids=str)
+def test_shapes_of_labels(options):
+    loss_fn = nn.CrossEntropyLoss(**options)
+    with pytest.raises(ShapeError) as info:
+        loss_fn(mf.tensor(Z), LABELS[:, None])
+    assert str(info.value) == (
+        "CrossEntropyLoss: expected logits (N, C) and integer labels (N,), N at least 1, got (5, 3) and (5, 1); "
+        "flatten the labels with y.ravel()"
+    )
+    for logits, labels in (
+        (Z, LABELS[:4]),
+        (Z[0], LABELS),
+        (Z[None], LABELS),
+        (Z, np.array(1)),
+        (Z, np.eye(3, dtype=int)[LABELS]),
+    ):
+        with pytest.raises(ShapeError, match="^CrossEntropyLoss: expected logits"):
+            loss_fn(mf.tensor(logits), labels)
+    with pytest.raises(ShapeError, match="skip empty batches"):
+        loss_fn(mf.tensor(np.zeros((0, 3))), np.zeros(0, int))
+    with pytest.raises(DTypeError, match="^CrossEntropyLoss: expected the logits to be a Tensor, got ndarray"):
+        loss_fn(Z, LABELS)
+
+
+@pytest.mark.parametrize("kind", [nn.MSELoss, nn.L1Loss, nn.HuberLoss, nn.HingeLoss, nn.BCEWithLogitsLoss])
+def test_nothing_is_broadcast(kind):
+    name = kind.__name__
+    with pytest.raises(ShapeError) as info:
+        kind()(mf.tensor(np.ones((4, 1))), np.ones(4))
+    assert str(info.value) == (
+        f"{name}: expected prediction and target of one shape, got (4, 1) and (4,); reshape the target with y[:, None]"
+    )
+    for p, t in (((4,), (4, 1)), ((4, 3), (3,)), ((4, 3), ()), ((4, 1), (4, 2))):
+        with pytest.raises(ShapeError, match=f"^{name}: expected prediction and target of one shape"):
+            kind()(mf.tensor(np.ones(p)), np.ones(t))
+    with pytest.raises(
+        ShapeError, match=rf"^{name}: expected at least one row, got shape \(0, 2\); skip empty batches"
+    ):
+        kind()(mf.tensor(np.ones((0, 2))), np.ones((0, 2)))
+    with pytest.raises(
+        DTypeError, match=f"^{name}: expected the prediction to be a Tensor, got ndarray; pass the model's"
+    ):
+        kind()(np.ones(3), np.ones(3))
+
+
+def test_targets_out_of_range():
+    with pytest.raises(
+        DataError, match=r"^HingeLoss: expected targets of -1 and 1, got 0.0; map labels 0 and 1 by 2 \* y - 1"
+    ):
+        nn.HingeLoss()(mf.tensor([1.0, 2.0]), [0, 1])
+    for bad in ([0.5, 1.5], [-0.1, 1.0], [np.nan, 1.0]):
+        with pytest.raises(DataError, match="^BCEWithLogitsLoss: expected targets from 0 to 1, got"):
+            nn.BCEWithLogitsLoss()(mf.tensor([1.0, 2.0]), bad)
+    with pytest.raises(DataError):
+        nn.HingeLoss()(mf.tensor([1.0]), [np.nan])
+
+
+def test_settings_out_of_range():
+    for kind in {row[0] for row in (LOSSES | VECTORS).values()}:
+        with pytest.raises(
+            ArgumentError, match=f"^{kind.__name__}: expected reduction to be 'mean', 'sum' or 'none', got 'avg'"
+        ):
+            kind(reduction="avg")
+    for delta in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ArgumentError, match="^HuberLoss: expected a positive delta"):
+            nn.HuberLoss(delta)
+    for smooth in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ArgumentError, match="expected label_smoothing from 0 to 1"):
+            nn.CrossEntropyLoss(label_smoothing=smooth)
+    for weight in ([-1, 1, 1], [0, 0], [[1, 1]], [np.nan, 1]):
+        with pytest.raises(ArgumentError, match="expected a weight of at least 0 for each class"):
+            nn.CrossEntropyLoss(weight=weight)
+    with pytest.raises(ShapeError, match="expected a weight for each of 3 classes, got 2 of them"):
+        nn.CrossEntropyLoss(weight=[1, 1])(mf.tensor(Z), LABELS)
+
+
+def test_other_losses_say_what_is_wrong():
+    with pytest.raises(
+        DataError, match="^KLDivLoss: expected target probabilities from 0 to 1, got .* pass log_target=True"
+    ):
+        nn.KLDivLoss()(mf.tensor(Z), T)
+    with pytest.raises(ShapeError, match="^KLDivLoss: expected distributions along the last axis, got a single number"):
+        nn.KLDivLoss()(mf.tensor(0.0), 1.0)
+    with pytest.raises(DataError, match="^PoissonNLLLoss: expected counts of at least 0, got -1.0"):
+        nn.PoissonNLLLoss()(mf.tensor([1.0, 2.0]), [-1, 2])
+    with pytest.raises(DataError, match="^PoissonNLLLoss: expected rates of at least 0, got -1.0; pass log_input=True"):
+        nn.PoissonNLLLoss(log_input=False)(mf.tensor([-1.0, 2.0]), [1, 2])
+    with pytest.raises(ArgumentError, match="^PoissonNLLLoss: expected a positive eps, got 0"):
+        nn.PoissonNLLLoss(eps=0)
+    a = mf.tensor(Z)
+    with pytest.raises(DataError, match="^CosineEmbeddingLoss: expected targets of -1 and 1, got 0"):
+        nn.CosineEmbeddingLoss()(a, a, np.zeros(5))
+    with pytest.raises(ShapeError, match=r"^CosineEmbeddingLoss: expected targets of shape \(5,\), got \(3,\)"):
+        nn.CosineEmbeddingLoss()(a, a, np.ones(3))
+    for call in (lambda x: nn.CosineEmbeddingLoss()(x, x, 1), lambda x: nn.TripletMarginLoss()(x, x, x)):
+        with pytest.raises(ShapeError, match=r"expected vectors of shape \(N, C\), got \(3,\)"):
+            call(a[0])
+    with pytest.raises(ShapeError, match="^TripletMarginLoss: expected prediction and target of one shape"):
+        nn.TripletMarginLoss()(a, a, a[:2])
+    with pytest.raises(ArgumentError, match="^CosineEmbeddingLoss: expected margin from -1 to 1, got 2"):
+        nn.CosineEmbeddingLoss(margin=2)
+    with pytest.raises(ArgumentError, match="^TripletMarginLoss: expected a positive margin, got 0"):
+        nn.TripletMarginLoss(margin=0)
+    with pytest.raises(ArgumentError, match="^NLLLoss: expected ignore_index to be an integer, got 1.5"):
+        nn.NLLLoss(ignore_index=1.5)
+    for options in ({"weight": "sum"}, {"pos_weight": -1.0}, {"weight": [1, np.inf]}):
+        with pytest.raises(ArgumentError, match="weight of at least 0 for each class, got"):
+            nn.BCEWithLogitsLoss(**options)
+    with pytest.raises(
+        ShapeError, match=r"expected a pos_weight for each entry of the last axis of \(5, 3\), got 2 of them"
+    ):
+        nn.BCEWithLogitsLoss(pos_weight=[1, 2])(a, SHARES)
+    with pytest.raises(ShapeError, match=r"expected a weight for each entry of the last axis of \(\), got 1 of them"):
+        nn.BCEWithLogitsLoss(weight=[1])(mf.tensor(0.0), 1.0)
+    for bad in (["a"] * 5, np.ones(5, complex), [None, {}, 1, 1, 1], [[1], [1, 2]]):
+        with pytest.raises(DTypeError, match="^MSELoss: expected the target to hold numbers, got (list|ndarray)"):
+            nn.MSELoss()(mf.tensor(Z), bad)
+        with pytest.raises(
+            DTypeError, match="^NLLLoss: expected the sample_weight to hold numbers, got (list|ndarray)"
+        ):
+            nn.NLLLoss()(mf.tensor(Z), LABELS, bad)
+    with pytest.raises(ShapeError, match="expected a sample_weight for each of 1 rows"):
+        nn.MSELoss()(mf.tensor(0.0), 1.0, sample_weight=[1.0])

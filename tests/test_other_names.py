@@ -1,0 +1,41 @@
+"""An unknown name in microfw, nn or optim: the error gives the name used here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import microfw as mf
+from microfw import nn, optim
+
+
+@pytest.mark.parametrize(
+    ("get", "text"),
+    [
+        (lambda: nn.Linear, r"'Linear'; here it is nn\.Dense"),
+        (lambda: nn.BatchNorm1d, r"here it is nn\.BatchNorm1D"),
+        (lambda: nn.Conv3d, r"there is none here; did you mean 'Conv[12]D'\?"),
+        (lambda: nn.Densse, r"did you mean 'Dense'\?"),
+        (lambda: optim.NAdam, r"there is none here; did you mean 'Adam"),
+        (lambda: optim.lr_scheduler, r"here it is optim\.schedules"),
+        (lambda: mf.from_numpy, r"here it is mf\.tensor"),
+        (lambda: nn.qqqqqq, r"there is none here$"),
+    ],
+)
+def test_the_error_gives_the_name_used_here(get, text):
+    with pytest.raises(AttributeError, match=text):
+        get()
+
+
+def test_hasattr_getattr_and_import_raise_no_custom_error():
+    assert not hasattr(nn, "Linear") and not hasattr(optim, "__wrapped__")
+    assert getattr(nn, "Linear", None) is None
+    with pytest.raises(ImportError):
+        exec("from microfw.nn import Linear")
+
+
+def test_dunder_lookups_do_not_import_the_table_of_other_names():
+    code = "import sys, microfw as mf; hasattr(mf.nn, '__wrapped__'); print('microfw._other_names' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

@@ -1,0 +1,160 @@
+"""Early stopping and averages of weights."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from microfw.data import load
+from microfw.errors import ArgumentError
+from microfw.training import (
+    EarlyStopping,
+    History,
+    Hook,
+    TrainState,
+    WeightAveraging,
+)
+from microfw.training.stopping import direction
+from tests.helpers.training import Do, arrays, make, same
+
+# Early stopping
+
+
+class Feed(Hook):
+    """Puts a metric into the History, and remembers the parameters of each epoch."""
+
+    def __init__(self, metrics, name="val_loss"):
+        self.metrics, self.name, self.seen = metrics, name, []
+
+    def on_epoch_end(self, state):
+        state.history[-1][self.name] = self.metrics[state.epoch - 1]
+        self.seen.append({name: array.copy() for name, array in state.model.state_dict().items()})
+
+
+@pytest.mark.parametrize(
+    ("metrics", "options", "epochs", "best"),
+    [
+        ([3, 2, 1, 1, 1, 0.5, 9, 9, 9, 9], {"patience": 2}, 9, 6),
+        ([3, 2, 1, 1, 1, 1, 0.5], {"patience": 2}, 6, 3),
+        ([3, 2.95, 2.9, 2.85, 2, 2, 2], {"patience": 1, "min_delta": 0.5}, 3, 1),
+        ([1, 2, 3, 3, 2], {"patience": 0, "mode": "max"}, 4, 3),
+        ([math.nan, math.nan, 3, 2, math.nan, math.nan], {"patience": 1}, 2, 0),
+        ([math.nan, 3, 2, math.nan, math.nan, math.nan], {"patience": 1}, 5, 3),
+        ([3, 2, 1], {"patience": 5}, 3, 3),
+    ],
+)
+def test_early_stopping(iris, metrics, options, epochs, best):
+    feed, stopping = Feed(metrics), EarlyStopping(**options)
+    trainer = make(hooks=[feed, stopping])
+    history = trainer.fit(iris[0], len(metrics), rng=0, progress=False)
+    assert (len(history), stopping.best_epoch) == (epochs, best)
+    same(arrays(trainer), feed.seen[(best or epochs) - 1])
+    again = trainer.fit(iris[0], len(metrics), rng=0, progress=False)
+    assert len(again) == epochs, "a new run starts anew"
+
+
+def test_early_stopping_brings_buffers_back_too_and_can_leave_the_last(iris):
+    feed = Feed([1, 2, 3, 4])
+    trainer = make(hooks=[feed, EarlyStopping(patience=1, restore=False)])
+    trainer.fit(iris[0], 4, rng=0, progress=False)
+    same(arrays(trainer), feed.seen[2])
+
+
+def test_early_stopping_restores_when_training_is_interrupted(iris):
+    feed = Feed([1, 2, 3, 4])
+
+    def interrupt(state):
+        if state.steps == 10:
+            raise KeyboardInterrupt
+
+    trainer = make(hooks=[feed, EarlyStopping(), Do("on_step_end", interrupt)])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(iris[0], 4, rng=0, progress=False)
+    same(arrays(trainer), feed.seen[0])
+
+
+def test_early_stopping_goes_on_from_its_state(iris):
+    a, b = EarlyStopping(patience=2), EarlyStopping(patience=2)
+    make(hooks=[Feed([1, 2, 3]), a]).fit(iris[0], 2, rng=0, progress=False)
+    b.load_state_dict(a.state_dict())
+    assert (b.best, b.best_epoch) == (1, 1)
+    same(b.weights, a.weights)
+    state = TrainState(make().model, None, None, epoch=2, history=History([{"epoch": 3, "val_loss": 4}]))
+    b.on_fit_start(state)  # a run that goes on
+    state.epoch = 4
+    b.on_epoch_end(state)
+    assert state.stop
+    b.on_fit_end(state)
+    same(state.model.state_dict(), a.weights)
+    state.epoch = 0
+    b.on_fit_start(state)
+    assert b.weights is None
+
+
+def test_early_stopping_refuses():
+    for options, text in (
+        ({"patience": -1}, "patience to be an integer of at least 0, got -1"),
+        ({"min_delta": math.nan}, "min_delta at least 0, finite, got nan"),
+        ({"mode": "up"}, "mode 'min' or 'max', got 'up'"),
+        ({"metric": "val_mine"}, "a mode for a metric of this name, got 'val_mine'; pass mode='min' or 'max'"),
+    ):
+        with pytest.raises(ArgumentError) as info:
+            EarlyStopping(**options)
+        assert str(info.value) == f"EarlyStopping: expected {text}"
+    trainer = make(hooks=[EarlyStopping("val_loss")])
+    with pytest.raises(ArgumentError, match="^History.column: expected one of epoch, loss, .*got 'val_loss'"):
+        trainer.fit(load("iris", rng=0)[0], 2, progress=False)
+
+
+def test_directions_of_scikit_learns_names():
+    from sklearn.metrics import get_scorer_names
+
+    for name in get_scorer_names():
+        assert direction(f"val_{name}", "test") == "max", name
+    for name in (
+        "mean_absolute_error",
+        "log_loss",
+        "max_error",
+        "d2_absolute_error_score",
+        "hinge_loss",
+        "mean_poisson_deviance",
+    ):
+        assert direction(name, "test") == ("max" if name.endswith("score") else "min")
+
+
+# Averages
+
+
+def test_averages_are_validated_and_left_in_the_model(iris):
+    trainer, plain = make(hooks=[hook := WeightAveraging(0.9)]), make()
+    history = trainer.fit(iris[0], 3, validation=iris[1], rng=0, progress=False)
+    plain.fit(iris[0], 3, rng=0, progress=False)
+    assert not np.array_equal(plain.optimizer.flat.values, trainer.optimizer.flat.values)
+    np.testing.assert_array_equal(trainer.optimizer.flat.values, hook.average.values)
+    assert history[-1]["val_loss"] == trainer.evaluate(iris[1])["loss"]
+    kept = make(hooks=[WeightAveraging(0.9, keep=False)])
+    kept.fit(iris[0], 3, validation=iris[1], rng=0, progress=False)
+    same(arrays(kept), arrays(plain))
+
+
+def test_averages_with_early_stopping(iris):
+    stopping = EarlyStopping("val_loss", patience=2)
+    trainer = make(lr=0.5, hooks=[stopping, WeightAveraging(0.8, keep=False)])
+    history = trainer.fit(iris[0], 60, validation=iris[1], rng=0, progress=False)
+    assert len(history) < 60
+    assert trainer.evaluate(iris[1])["loss"] == min(history.column("val_loss"))
+
+
+def test_averages_go_back_when_validation_fails(iris):
+    def boom(state):
+        raise RuntimeError
+
+    trainer, plain = make(hooks=[WeightAveraging(0.9, keep=False), Do("on_validation_start", boom)]), make()
+    with pytest.raises(RuntimeError):
+        trainer.fit(iris[0], 3, validation=iris[1], rng=0, progress=False)
+    plain.fit(iris[0], 1, rng=0, progress=False)
+    same(arrays(trainer), arrays(plain))
+    with pytest.raises(ArgumentError, match="^WeightAveraging: expected decay from 0 to below 1, got 1"):
+        WeightAveraging(1)

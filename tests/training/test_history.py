@@ -1,0 +1,72 @@
+"""The History of a fit as a frame and as a picture."""
+
+from __future__ import annotations
+
+import builtins
+
+import numpy as np
+import pytest
+
+from microfw.errors import ArgumentError
+from microfw.training import (
+    History,
+    lr_range_test,
+)
+from tests.helpers.training import make
+
+
+def test_history_as_a_frame_and_as_a_picture(iris, monkeypatch):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    history = make().fit(iris[0], 3, validation=iris[1], rng=0, progress=False)
+    frame = history.to_frame()
+    assert list(frame) == ["loss", "val_loss", "seconds", "lr", "gradient_norm"]
+    assert frame.index.tolist() == [1, 2, 3]
+    assert frame["loss"].tolist() == history.column("loss")
+    axes = history.plot()
+    assert [line.get_label() for line in axes.lines] == ["loss", "val_loss"]
+    np.testing.assert_array_equal(axes.lines[1].get_ydata(), history.column("val_loss"))
+    assert history.plot("lr", axes=axes) is axes
+    assert axes.get_ylabel() == "lr"
+    assert len(lr_range_test(make(), iris[0], rng=0).plot().lines) == 2
+    plt.close("all")
+    with pytest.raises(ArgumentError, match="^History.column: expected one of"):
+        history.plot("lost")
+    real = builtins.__import__
+
+    def refuse(name, *rest):
+        if name.startswith(("pandas", "matplotlib")):
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(
+        ArgumentError, match="^History.to_frame: expected pandas, got none installed; pip install pandas"
+    ):
+        history.to_frame()
+    with pytest.raises(ArgumentError, match=r'^History.plot: expected Matplotlib, got none installed; pip install "'):
+        history.plot()
+
+
+def test_an_empty_history_has_a_frame():
+    assert len(History().to_frame()) == 0
+
+
+HISTORY = History([{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25, "extra": 1.0}])
+
+
+def test_a_column_has_none_where_a_row_lacks_it():
+    assert HISTORY.column("extra") == [None, 1.0]
+    with pytest.raises(ArgumentError, match="expected one of epoch, loss, extra, got 'other'"):
+        HISTORY.column("other")
+
+
+def test_a_history_is_printed_and_plotted():
+    assert str(HISTORY).splitlines() == [
+        "epoch    loss   extra",
+        "    1  0.5000",
+        "    2  0.2500  1.0000",
+    ]
+    frame = pytest.importorskip("pandas") and HISTORY.to_frame()
+    assert np.isnan(frame["extra"][1]) and frame["extra"][2] == 1
+    pytest.importorskip("matplotlib").use("Agg")
+    assert np.isnan(HISTORY.plot("extra").lines[0].get_ydata()[0])

@@ -1,0 +1,103 @@
+"""Learning rates by step, epoch and metric, and the range test."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from microfw import nn, optim
+from microfw.data import Dataset
+from microfw.errors import ArgumentError, NonFiniteError
+from microfw.optim import schedules
+from microfw.training import (
+    LearningRate,
+    Trainer,
+    lr_range_test,
+)
+from tests.helpers.training import Do, arrays, make, same
+
+
+def test_the_rate_of_each_step_is_the_schedules(iris):
+    seen = []
+    schedule = schedules.OneCycle(0.1, steps=12)
+    trainer = make(hooks=[LearningRate(schedule), Do("on_step_end", lambda state: seen.append(state.optimizer.lr))])
+    history = trainer.fit(iris[0], 3, rng=0, progress=False)
+    assert seen == [schedule(step) for step in range(12)]
+    assert history.column("lr") == [schedule(3), schedule(7), schedule(11)]
+
+
+def test_rates_by_epoch_and_by_metric(iris):
+    trainer = make(hooks=[LearningRate(lambda epoch: 0.1 / (1 + epoch), of="epoch")])
+    assert trainer.fit(iris[0], 3, rng=0, progress=False).column("lr") == [0.1, 0.05, 0.1 / 3]
+    plateau = schedules.ReduceOnPlateau(0.1, factor=0.5, patience=0, mode="max")
+    trainer = make(lr=0.1, hooks=[LearningRate(plateau, of="val_accuracy")], metrics=["accuracy"])
+    history = trainer.fit(iris[0], 12, validation=iris[1], rng=0, progress=False)
+    other = schedules.ReduceOnPlateau(0.1, factor=0.5, patience=0, mode="max")
+    assert history.column("lr") == [0.1, *[other(a) for a in history.column("val_accuracy")[:-1]]]
+    assert history[-1]["lr"] < 0.1
+    with pytest.raises(ArgumentError, match="^History.column: expected one of epoch, loss, .*got 'val_loss'"):
+        make(hooks=[LearningRate(plateau, of="val_loss")]).fit(iris[0], 2, rng=0, progress=False)
+    for bad, text in ((0.1, "0.1"), (schedules.Cosine, "the class Cosine")):
+        with pytest.raises(
+            ArgumentError, match=f"^LearningRate: expected a schedule, a function of a number, got {text}"
+        ):
+            LearningRate(bad)
+
+
+def test_a_schedule_that_ends_at_0_ends_training_with_an_error(iris):
+    trainer = make(hooks=[LearningRate(schedules.Cosine(0.1, steps=6))])
+    with pytest.raises(ArgumentError, match="^SGD: expected lr above 0, finite, got 0"):
+        trainer.fit(iris[0], 2, rng=0, progress=False)
+
+
+def test_range_test_leaves_everything_as_it_was(iris):
+    called = []
+    trainer = make(extra=[nn.Dropout(0.2, rng=0)], hooks=[Do("on_step_end", called.append)])
+    trainer.fit(iris[0], 2, rng=0, progress=False)
+    before, state, random = arrays(trainer), trainer.optimizer.state_dict(), trainer.model[2].rng.bit_generator.state
+    called.clear()
+    found = lr_range_test(trainer, iris[0], rng=0)
+    assert called == []
+    same(arrays(trainer), before)
+    np.testing.assert_equal(trainer.optimizer.state_dict(), state)
+    assert trainer.model[2].rng.bit_generator.state == random
+    assert len(found.rates) == len(found.losses) <= 100
+    assert found.rates[0] == pytest.approx(1e-5)
+    assert found.rates[1] / found.rates[0] == pytest.approx(10 ** (6 / 99))
+    assert found.suggestion in found.rates
+    assert lr_range_test(trainer, iris[0], rng=0) == found
+
+
+def test_range_test_finds_the_rate_of_a_quadratic(line):
+    model = nn.Dense(1, 1, rng=0)
+    trainer = Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=0.1))
+    bent = Dataset(line.X, np.sin(3 * line.X))  # which a line cannot fit, so that the loss stays above 0
+    found = lr_range_test(trainer, bent, batch_size=64, high=100.0, steps=200, rng=0)
+    assert found.rates[-1] < 50, "the loss exploded before"
+    assert 0.02 < found.suggestion < 1.5
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"low": 0}, "0 < low < high, finite, got 0 and 10.0"),
+        ({"low": 1, "high": 0.5}, "0 < low < high, finite, got 1 and 0.5"),
+        ({"steps": 3}, "steps to be an integer of at least 5, got 3"),
+        ({"smooth": 1.0}, "smooth from 0 to below 1, got 1.0"),
+    ],
+)
+def test_range_tests_that_make_no_sense(iris, options, text):
+    with pytest.raises(ArgumentError) as info:
+        lr_range_test(make(), iris[0], **options)
+    assert str(info.value) == f"lr_range_test: expected {text}"
+    with pytest.raises(ArgumentError, match="expected an optimizer that takes single steps, got LBFGS"):
+        lr_range_test(make(optimizer=optim.LBFGS), iris[0])
+
+
+def test_range_test_where_nothing_works(line):
+    class Root(nn.Module):
+        def forward(self, x):
+            return np.sqrt(x * 0)
+
+    with pytest.raises(NonFiniteError):
+        lr_range_test(make(1, 1, loss=nn.MSELoss(), extra=[Root()]), line)

@@ -1,0 +1,71 @@
+"""Metrics of a Trainer: the built-in ones, scikit-learn's, and your own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from microfw import nn
+from microfw.errors import ArgumentError, ShapeError
+from microfw.training import metrics
+from tests.helpers.errors import raises
+from tests.helpers.training import make
+
+
+def test_built_in_metrics_agree_with_scikit_learn():
+    from sklearn.metrics import accuracy_score, r2_score
+
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 3, (2, 50))
+    assert metrics.accuracy(a, b) == accuracy_score(a, b)
+    y, p = rng.normal(size=(2, 30, 3))
+    assert metrics.r2(y, p) == pytest.approx(r2_score(y, p), rel=1e-12)
+    assert metrics.r2([1.0, 1.0], [1.0, 1.0]) == r2_score([1.0, 1.0], [1.0, 1.0])
+    assert metrics.r2([1.0, 1.0], [1.0, 2.0]) == r2_score([1.0, 1.0], [1.0, 2.0])
+
+
+def test_scikit_learns_metrics_by_name(iris):
+    from sklearn import metrics as theirs
+
+    trainer = make(metrics=["f1_macro", "neg_log_loss", "roc_auc_ovr", "balanced_accuracy_score", theirs.hamming_loss])
+    got = trainer.evaluate(iris[1])
+    logits = trainer.predict(iris[1]).astype("f8")
+    p, y = np.exp(logits) / np.exp(logits).sum(1, keepdims=True), iris[1].y
+    assert got["neg_log_loss"] == pytest.approx(-got["loss"], rel=1e-5)
+    assert got["f1_macro"] == theirs.f1_score(y, p.argmax(1), average="macro")
+    assert got["roc_auc_ovr"] == pytest.approx(theirs.roc_auc_score(y, p, multi_class="ovr"))
+    assert got["balanced_accuracy_score"] == theirs.balanced_accuracy_score(y, p.argmax(1))
+    assert got["hamming_loss"] == pytest.approx((p.argmax(1) != y).mean())
+
+
+def test_regression_metrics_by_name(line):
+    trainer = make(1, 1, loss=nn.MSELoss(), metrics=["neg_mean_squared_error", "mean_absolute_error", "r2"])
+    got = trainer.evaluate(line)
+    assert got["neg_mean_squared_error"] == pytest.approx(-got["loss"], rel=1e-5)
+    assert got["mean_absolute_error"] == pytest.approx(np.abs(trainer.predict(line) - line.y).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("acuracy", "did you mean 'accuracy'?"),
+        ("mean_absolut_error", "did you mean 'mean_absolute_error'?"),
+        ("zzzzzz", "or pass a function f(y_true, y_pred)"),
+    ],
+)
+def test_unknown_metric(name, fix):
+    with raises(ArgumentError, f"metrics: expected accuracy, r2, or a name of sklearn.metrics, got {name!r}; {fix}"):
+        make(metrics=[name])
+
+
+def test_bad_metrics(iris, line):
+    with raises(ArgumentError, "metrics: expected names and functions f(y_true, y_pred), got 3"):
+        make(metrics=[3])
+    with raises(ArgumentError, "metrics: expected different names, got 'r2' twice; rename one of them"):
+        make(metrics=["r2", "r2"])
+    with raises(ArgumentError, "accuracy: expected labels, got real numbers; use r2 for regression"):
+        make(1, 1, loss=nn.MSELoss(), metrics=["accuracy"]).evaluate(line)
+    with pytest.raises(ArgumentError, match=r"^metric 'f1': expected targets .* average='binary'[^\n]*$"):
+        make(metrics=["f1"]).evaluate(iris[1])
+    with raises(ShapeError, "r2: expected targets and predictions of one shape, got (3,) and (3, 1)"):
+        metrics.r2(np.zeros(3), np.zeros((3, 1)))
