@@ -14,7 +14,8 @@ from microfw.autograd.registry import OPS
 from microfw.errors import ArgumentError, DataError, GraphError
 from microfw.profiler import Epoch, Layer, Row, Session, report
 from microfw.profiler.recorder import recorder
-from microfw.profiler.session import COUNTS, merged
+from microfw.profiler.row import COUNTS
+from microfw.profiler.session import merged
 
 RNG = np.random.default_rng(0)
 X = RNG.random((64, 12)).astype(np.float32)

@@ -10,7 +10,8 @@ import microfw as mf
 from microfw import nn
 from microfw.errors import ArgumentError
 from microfw.profiler import Epoch, report
-from microfw.profiler.session import COUNTS, LARGEST, merged
+from microfw.profiler.row import COUNTS
+from microfw.profiler.session import LARGEST, merged
 from tests.helpers.sessions import MODELS, X, Y, profiled
 
 # Attribution

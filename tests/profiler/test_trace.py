@@ -10,7 +10,7 @@ import pytest
 import microfw as mf
 from microfw.errors import ArgumentError
 from microfw.profiler.recorder import trace as tracer
-from microfw.profiler.session import COUNTS
+from microfw.profiler.row import COUNTS
 from tests.helpers.sessions import profiled
 
 
