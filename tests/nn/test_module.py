@@ -18,7 +18,7 @@ from tests.helpers.models import batch, model
 def train(net, optimizer, steps=5, loss_fn=None):
     loss_fn = loss_fn or nn.CrossEntropyLoss()
     for k in range(steps):
-        x, y = batch(k)
+        x, y = batch(seed=k)
         optimizer.zero_grad()
         loss_fn(net(x), y).backward()
         optimizer.step()
