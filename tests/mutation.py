@@ -237,7 +237,7 @@ def changed(f, path, place, k, what):
 
 @contextmanager
 def replaced(rule, make):
-    """Put another function in a function's place, in its code, so that whoever holds it runs the other."""
+    """Put another function in a function's place, in its code, so that every reference to the function runs the other."""
     whole = copied(rule)
     code, free = rule.__code__, rule.__code__.co_freevars
     args = ", ".join(code.co_varnames[: code.co_argcount])

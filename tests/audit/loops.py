@@ -1,4 +1,4 @@
-"""Training loops under a clock that moves only when it is told to: how long each phase must have taken.
+"""Training loops under a clock that only the loop moves: how long each phase must have taken.
 
     python -m tests.audit.loops [--every=2] [NAME ...]    # prints what was expected and what a profile says, as JSON
 

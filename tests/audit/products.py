@@ -1,6 +1,6 @@
 """Operations in products, by formula: what a layer of a kind costs on inputs of a shape, forward and backward.
 
-Each function returns a pair. A multiply-add counts as 2. ``trained`` tells whether the layer's weights get a gradient,
+Each function returns a pair. A multiply-add counts as 2. ``trained``: True if the layer's weights get a gradient,
 ``first`` that its input gets none.
 """
 

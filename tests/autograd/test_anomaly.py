@@ -1,4 +1,4 @@
-"""detect_anomaly: the op, its layer, its line, and who was bad already; beside others, and free when off."""
+"""detect_anomaly: the op, its layer, its line, and the inputs that were bad already; with other observers, and free when off."""
 
 from __future__ import annotations
 

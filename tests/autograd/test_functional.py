@@ -335,7 +335,7 @@ def test_errors_say_what_was_expected():
         mf.jvp(np.exp, (X,), (X, X))
 
 
-# An op of one's own
+# A custom op
 
 
 def test_an_op_in_ten_lines():

@@ -17,7 +17,7 @@ WAYS = {"as few": (indexing.FEW, indexing.MANY), "as more": (0, indexing.MANY), 
 
 @pytest.fixture(params=WAYS)
 def way(request, monkeypatch):
-    """Each way to add entries up, whatever their number."""
+    """Each way to add entries up, for any number of entries."""
     few, many = WAYS[request.param]
     monkeypatch.setattr(indexing, "FEW", few)
     monkeypatch.setattr(indexing, "MANY", many)

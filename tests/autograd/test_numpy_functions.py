@@ -80,7 +80,7 @@ def test_a_few_nodes_do():
 
 
 def test_products_are_products(watcher):
-    """Whatever is a matrix product runs as one, and is counted."""
+    """Each function that is a matrix product runs as one, and is counted."""
     x, w = mf.tensor(B, requires_grad=True), mf.tensor(A.T.copy(), requires_grad=True)
     product = 2 * 2 * 3 * 4 * 3
     for call in (

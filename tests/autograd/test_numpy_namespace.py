@@ -98,7 +98,7 @@ NOT_DISPATCHED = {
     "show_runtime", "test", "tri", "tril_indices", "triu_indices", "typename", "zeros", "fftfreq", "rfftfreq",
     "deprecate", "in1d", "trapz",
 }  # fmt: skip
-"""Functions that NumPy lets nobody replace. The first eight take a Tensor's values, and say so by their names."""
+"""Functions that NumPy does not dispatch. The first eight take a Tensor's values, as their names show."""
 
 
 def test_what_numpy_does_not_dispatch_is_known():

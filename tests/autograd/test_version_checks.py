@@ -312,7 +312,7 @@ def test_a_write_from_another_thread_is_noticed(change):
 
 
 def test_writing_while_others_compute_gives_an_error_or_the_right_gradient():
-    """Forward may run while another thread writes; backward locks it out, for that nobody can notice in time."""
+    """Forward may run while another thread writes; backward locks it out, since a write could not be noticed in time."""
     p, stop, lock = mf.tensor(np.full(2000, 1.0), requires_grad=True), threading.Event(), threading.Lock()
     wrong = []
 

@@ -51,7 +51,7 @@ class Row:
 
     ``reference(p, g, state, t, **options)`` returns one parameter's next values; None for one that takes a
     closure. ``peer`` translates options to PyTorch's. ``quadratic`` and ``rosenbrock`` are options with which
-    so many steps reach the minimum.
+    this number of steps reaches the minimum.
     """
 
     reference: Callable | None

@@ -1,4 +1,4 @@
-"""Points where a power's slope by its exponent has several possible values, beside the table of singular points."""
+"""Points where a power's slope by its exponent has several possible values, in addition to the table of singular points."""
 
 from __future__ import annotations
 

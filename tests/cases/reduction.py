@@ -68,7 +68,7 @@ def running():
         Sample("repeated", (floats((4,)),), {"axis": 0}, repeated),
         Sample("empty", (np.zeros((0, 3)),)),
         Sample("empty along", (np.zeros((0, 3)),), {"axis": 0}),
-        Sample("empty beside", (np.zeros((0, 3)),), {"axis": 1}),
+        Sample("empty other axis", (np.zeros((0, 3)),), {"axis": 1}),
     ]
     return samples + [Sample(f"axis {axis}", (floats((2, 3, 4)),), {"axis": axis}) for axis in (0, 1, 2, -1, -3)]
 
@@ -152,7 +152,7 @@ CASES = [
         [
             *no_empty_for_all(reductions()),
             Sample("large", (floats((3, 4), 700, 1100),), {"axis": 0}),
-            Sample("empty along and beside", (np.zeros((0, 0)),), {"axis": 0}),
+            Sample("empty along both axes", (np.zeros((0, 0)),), {"axis": 0}),
         ],
         protocol=False,
     ),

@@ -148,5 +148,5 @@ def choose(rng_seed, *shape):
 
 
 def whole(shape, seed=0, dtype=np.float64):
-    """Whole numbers: their sums and products are exact, in whatever order."""
+    """Whole numbers: their sums and products are exact in any order."""
     return np.random.default_rng(seed).integers(-4, 5, shape).astype(dtype)

@@ -104,7 +104,7 @@ def again(case, draw):
 
 
 def kind(case):
-    """Tell what kind of op a row is of, from its samples."""
+    """Return the kind of a row's op, from its samples."""
     single = all(len(s.inputs) == 1 for s in case.samples) and not case.op.variadic
     if single and "axis" in case.op.params and set(case.op.params) <= {"axis", "keepdims", "ddof"}:
         return along

@@ -63,7 +63,7 @@ def test_one_node_is_kept_and_the_function_runs_twice(watcher):
     assert len(runs) == 2
     assert watcher.rules["tanh"] == watcher.rules["checkpoint"] == 1
     ran = [op.name for op, *_ in watcher.ran]
-    assert ran.count("tanh") == 2 and ran.count("sum") == 3  # observers are told of both runs
+    assert ran.count("tanh") == 2 and ran.count("sum") == 3  # observers are notified of both runs
 
 
 def test_each_layer_or_all_of_them_give_the_models_gradients():
@@ -160,7 +160,7 @@ def test_derivatives_of_derivatives():
 
 
 def test_a_derivative_inside_is_what_it_was():
-    """A constant in a plain step, whoever differentiates the step later; and differentiable where derivatives nest."""
+    """A constant in a plain step, also if the step is differentiated later; and differentiable where derivatives nest."""
 
     def f(x):
         return x * mf.grad(lambda y: np.sum(y**3))(x)

@@ -14,7 +14,7 @@ import microfw as mf
 from tests.helpers.paths import ROOT
 
 DOCS = ROOT / "docs"
-SECONDS = 20  # of a core's time that an example may take, whatever else runs
+SECONDS = 20  # most time of a core for one example
 NO_CALLBACKS = importlib.util.find_spec("sklearn.callback") is None  # before scikit-learn 1.9
 
 EXAMPLES = {  # example: lines of its output

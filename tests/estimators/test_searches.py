@@ -81,7 +81,7 @@ def test_scikit_learns_callbacks(wrap, digits, capsys):
 
 
 class Stops:
-    """A callback that ends a fit after so many epochs."""
+    """A callback that ends a fit after a number of epochs."""
 
     def setup(self, estimator, context):
         self.seen = []

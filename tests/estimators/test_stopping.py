@@ -1,4 +1,4 @@
-"""Early stopping of the estimators, and training that goes on: copies, warm starts, `partial_fit`."""
+"""Early stopping of the estimators, and training that continues: copies, warm starts, `partial_fit`."""
 
 from __future__ import annotations
 

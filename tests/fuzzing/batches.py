@@ -6,14 +6,14 @@ import numpy as np
 
 
 def inputs(rng, program, rows):
-    """Return inputs of so many rows: floats, or tokens."""
+    """Return inputs of a number of rows: floats, or tokens."""
     if program.vocabulary:
         return rng.integers(0, program.vocabulary, (rows, *program.shape))
     return rng.normal(size=(rows, *program.shape)).astype(program.dtype)
 
 
 def target(rng, program, rows):
-    """Return targets of so many rows."""
+    """Return targets of a number of rows."""
     k, kind = program.outputs, program.target
     if kind == "labels":
         return rng.integers(0, k, rows)

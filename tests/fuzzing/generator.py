@@ -79,7 +79,7 @@ class Draw:
 
 
 def draw_model(d: Draw, shape: tuple[int, ...], outputs: int, layers: list[str]) -> None:
-    """Write layers from rows of a shape to rows of so many outputs, and the model; ``layers`` are the first ones."""
+    """Write layers from rows of a shape to rows of a number of outputs, and the model; ``layers`` are the first ones."""
     for _ in range(d.integer(0, 4)):
         name, shape = draw_layer(d, shape)
         layers.append(name)

@@ -16,7 +16,7 @@ def again(d, shape):
     return name, shape
 
 
-# What can follow a row of a rank: function, weight, whether PyTorch has it too
+# What can follow a row of a rank: function, weight, whether PyTorch has the layer
 
 LAYERS = [
     (library.dense, ANY, 12, True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Losses of the library: options by choice, what a target is, and whether PyTorch has it with the same meaning
+# Losses of the library: options by choice, what a target is, and whether the loss is the same in PyTorch
 
 LOSSES = {
     "CrossEntropyLoss": (["", "label_smoothing=0.1", "weight=[1, 2, 0.5, 1][:{k}]", "ignore_index=0", "ignore_index=0, weight=[1, 2, 0.5, 1][:{k}]", "reduction='sum'"], "labels"),

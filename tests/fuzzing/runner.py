@@ -16,12 +16,12 @@ from tests.fuzzing.batches import batch
 from tests.fuzzing.world import World, bits, first_difference
 
 KEEPS = {"lr", "load_state_dict", "zero_grad", "another optimizer's zero_grad", "evaluation"}
-"""Changes after which a plan goes on."""
+"""Changes after which a plan continues."""
 
 
 @dataclass
 class Result:
-    """What came of a program.
+    """The result of a program.
 
     Attributes
     ----------
@@ -180,7 +180,7 @@ def examine_steps(program, result):
 
 
 def examine(program, ways=("steps", "trainer")):
-    """Run a program in all ways; return what came of it."""
+    """Run a program in all ways; return the result."""
     from tests.fuzzing.trainers import examine_trainers
 
     result = Result(program.seed)

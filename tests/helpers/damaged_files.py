@@ -89,7 +89,7 @@ class Mutator:
         self.random = random.Random(seed)
 
     def mutant(self):
-        """Return (bytes, whether checksums were computed anew, what was done)."""
+        """Return (bytes, whether checksums were recomputed, what was done)."""
         again = self.random.random() < 0.5
         if again:
             kind = self.random.choice([self.change_meta] * 3 + [self.change_arrays] * 2 + [self.change_layout])
@@ -258,7 +258,7 @@ class Mutator:
 
 
 def campaign(folder, suffix, count, seed, memory=True):
-    """Load mutants, and return how often each thing came of them.
+    """Load mutants, and return how often each result occurred.
 
     Raises
     ------
@@ -293,7 +293,7 @@ def campaign(folder, suffix, count, seed, memory=True):
         if model is not None:
             came["loaded", what, computed] += 1
             save_plainly(again, model)
-            # Without its checksums computed anew it must be the original, with them it must be what it says.
+            # Without recomputed checksums it must be the original, with them it must be what it says.
             assert plain(again) == (plain(path) if computed else first), f"mutant {k} of seed {seed}, {what}"
     if memory:
         tracemalloc.stop()

@@ -1,4 +1,4 @@
-"""Runs scikit-learn's checks of estimators, with the array API on, and prints what came of them as JSON.
+"""Runs scikit-learn's checks of estimators, with the array API on, and prints the results as JSON.
 
 SciPy reads the environment when it is imported, so this is a process of its own: `tests/estimators/test_estimators.py` starts it.
 """
@@ -19,13 +19,13 @@ from microfw.estimators import NeuralClassifier, NeuralRegressor
 
 
 def made(n_features, n_outputs, rng):
-    """A network of one's own."""
+    """A custom network."""
     body = nn.Sequential(nn.Dense(n_features, 16, rng=rng), nn.SiLU())
     return nn.Sequential(body, nn.Residual(nn.Dense(16, 16, rng=rng)), nn.Tanh(), nn.Dense(16, n_outputs, rng=rng))
 
 
 def falling(step):
-    """A schedule of one's own."""
+    """A custom schedule."""
     return 0.2 / (1 + step / 50)
 
 

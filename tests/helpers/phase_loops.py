@@ -1,4 +1,4 @@
-"""Training loops under a clock that only moves when a loop says so: what `tests/profiler/test_phases.py` runs in a process of its own."""
+"""Training loops under a clock that only the loop moves: what `tests/profiler/test_phases.py` runs in a process of its own."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ EPOCHS, STEPS = 3, 5  # steps of an epoch
 
 
 class Schedule(Hook):
-    """A learning rate that depends on how often it was told of a step."""
+    """A learning rate that depends on how many steps it was notified of."""
 
     def __init__(self):
         self.told = 0
@@ -123,7 +123,7 @@ def run(folder, *hooks, kind="apart", resume=None, epochs=EPOCHS, stopping=2, lo
         ]
         options = {"clip_norm": 0.5, "accumulate": 2}
     profiler = mf.Profiler()
-    # The one that saves comes first, and is told last.
+    # The one that saves is first in the list, and is called last.
     trainer = mf.Trainer(
         model,
         Noted(Path(folder, log)),

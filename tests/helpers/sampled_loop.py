@@ -16,7 +16,7 @@ LONG = 0.01
 
 
 class Slow(nn.Module):
-    """Takes its time where it is told to."""
+    """Sleeps in chosen steps."""
 
     sleeps = False
 
@@ -27,7 +27,7 @@ class Slow(nn.Module):
 
 
 class Loop:
-    """Steps of a loop of one's own, or of a step that is replayed."""
+    """Steps of a loop by hand, or of a step that is replayed."""
 
     def __init__(self, compile=False):
         self.slow = Slow()

@@ -60,7 +60,7 @@ BATCH = same_if(lambda s: len(s) in (2, 3) and s[1] == 4 and s[0] * (*s, 1)[2] >
 ATTENTION = same_if(lambda s: len(s) == 3 and s[2] == 4 and s[1] > 0)
 ALONG = {0: same_if(lambda s: len(s) and s[0]), -1: same_if(lambda s: len(s) and s[-1])}
 
-# What comes out for an input of a shape, by the documentation; None where it is to be refused.
+# The output shape for an input shape, by the documentation; None where the layer must raise.
 CONTRACTS = {
     "Dense": last(4, 3),
     "Dense without bias": last(4, 3),

@@ -33,7 +33,7 @@ def test_cross_entropy_of_huge_logits(dtype, options):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_rows_of_very_different_size_do_not_disturb_each_other(dtype):
-    """One row of huge logits, and one whose digits must survive beside it."""
+    """One row of huge logits, and one whose digits must survive next to it."""
     z = np.array([[0.3, -0.2, 0.9], [1e4, 0, -1e4], [-60.0, -61.0, -62.5], [30.0, 31.0, 10.0]], dtype)
     y = np.array([1, 0, 2, 0])
     got = mf.grad(lambda t: nn.CrossEntropyLoss()(t, y))(z)

@@ -1,4 +1,4 @@
-"""Layers and losses beside PyTorch's: equal values and gradients, but for what docs/guide/differences.md lists."""
+"""Layers and losses against PyTorch's: equal values and gradients, but for what docs/guide/differences.md lists."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_attention(bias, causal, padded, cross):
             for k, m in enumerate(maps)
         ]
     padding = np.zeros((2, 4), bool)
-    padding[0, 2:] = padding[1, 1] = True  # nobody's first key, so that each step sees one
+    padding[0, 2:] = padding[1, 1] = True  # not the first key, so that each step has one
     keep = padding if padded else None
 
     def mine(q, *others):

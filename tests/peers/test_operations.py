@@ -1,4 +1,4 @@
-"""Operations in products beside PyTorch's flop counter, for every audited model that can be built of its layers."""
+"""Operations in products against PyTorch's flop counter, for every audited model that can be built of its layers."""
 
 from __future__ import annotations
 

@@ -275,7 +275,7 @@ TORCH = {name: named(name) for name in UNARY + BINARY} | {
 NONE: dict[str, str] = {
     "dropout_mask": "it draws from NumPy's generators, whose numbers PyTorch does not make",
     "undefined": "it marks where a slope was chosen; PyTorch differentiates its choices as if they were slopes",
-    "pure_callback": "it calls whatever function of arrays it is given, and has no gradient",
+    "pure_callback": "it calls any function of arrays, and has no gradient",
     "recur": "PyTorch's recurrent layers multiply their input inside, so that the layers are compared and not the op",
 }
 """Ops without a counterpart, each with the reason."""

@@ -237,7 +237,7 @@ def test_it_is_legible_in_light_and_dark_and_on_paper(chromium, page, dark, medi
             luminance(chromium.run(style.format(f"querySelector('#flame .{kind}{s}')", "fill")))
             for s in ("", " + text")
         )
-        assert (max(ink, box) + 0.05) / (min(ink, box) + 0.05) >= 3  # and the same words stand in the line below
+        assert (max(ink, box) + 0.05) / (min(ink, box) + 0.05) >= 3  # and the line below has the same words
 
 
 @pytest.mark.parametrize("width", [360, 768, 1400])

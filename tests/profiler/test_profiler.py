@@ -398,7 +398,7 @@ def test_poolings_of_equal_shapes_and_other_kernels_cost_what_they_cost():
 
 
 def test_derivative_functions_leave_the_backward_times_alone():
-    """`mf.grad` walks outside of `backward`: its rules are nobody's, and the remainder stays where it was."""
+    """`mf.grad` walks outside of `backward`: its rules are in no row, and the remainder does not change."""
     model = models()["plain"]
     X, y = np.ones((20, 12), np.float32), np.arange(20) % 4
     optimizer, loss_fn = mf.optim.SGD(model.parameters(), lr=0.1), nn.CrossEntropyLoss()

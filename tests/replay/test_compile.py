@@ -88,7 +88,7 @@ class Interrupted:
 
 @pytest.mark.parametrize("kind", [optim.SGD, optim.Adam])
 def test_an_interrupt_before_any_line_of_a_step(kind):
-    """What it leaves is a step not taken, the step, or an update that goes on where it was, as without replay."""
+    """What it leaves is a step not taken, the step, or an update that continues from there, as without replay."""
     X, y = drawn(1, labels, seed=5)[0]
     ended, before_update = 0, 0
     for line in range(1, 200):

@@ -180,7 +180,7 @@ def test_the_learning_rate_changes_without_a_new_capture():
 
 @pytest.mark.parametrize(("kind", "options"), list(optimizer_rows()))
 def test_settings_change_without_a_new_capture(kind, options):
-    """Some moves are left out where a setting is 0; a replayed update must not go on without them, or with them."""
+    """Some moves are left out where a setting is 0; a replayed update must notice when the setting changes."""
     twins = Twins(kind=kind, **options | {"lr": 0.01})
     captures = twins.step.captures
     for name, value in list(twins.one.settings.items()):
@@ -188,7 +188,7 @@ def test_settings_change_without_a_new_capture(kind, options):
             try:
                 twins.both(lambda _, optimizer, name=name, changed=changed: setattr(optimizer, name, changed))
                 twins.go(2)
-                for replay in twins.step.replays.values():  # the step is written anew, for the same plan
+                for replay in twins.step.replays.values():  # the step is generated again, for the same plan
                     replay.programs_by_mode.clear()
                     replay.programs.clear()
                 twins.go(2)
@@ -252,7 +252,7 @@ class Holder:
 
 
 def test_what_a_step_keeps_of_itself_is_not_what_it_depends_on():
-    """The plan knows the module that the function is of, and that whatever else is in there."""
+    """The plan knows the module that the function is of, and everything else in it."""
     holder = Holder()
     (X, y), *_ = drawn(1, labels)
     for k in range(60):

@@ -88,8 +88,8 @@ def test_a_device_that_is_full(path, monkeypatch):
         pytest.skip("no /dev/full here")
     mf.save(path, model(1))
     before = path.read_bytes()
-    beside = str(path.parent / ".beside")
-    monkeypatch.setattr(durable, "_create", lambda *arguments: (os.open("/dev/full", os.O_WRONLY), beside))
+    temporary = str(path.parent / ".temporary")
+    monkeypatch.setattr(durable, "_create", lambda *arguments: (os.open("/dev/full", os.O_WRONLY), temporary))
     with pytest.raises(CheckpointError, match="No space left on device"):
         mf.save(path, model(2, 4000))
     assert path.read_bytes() == before

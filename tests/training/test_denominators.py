@@ -141,7 +141,7 @@ class Calls(Hook):
 
 
 def ordered():
-    """Return labels of which whole batches of 4 are ignored, whatever their order: all but one row."""
+    """Return labels of which whole batches of 4 are ignored in any order: all but one row."""
     y = np.zeros(24, int)
     y[3] = 1
     return y
@@ -277,7 +277,7 @@ class Interrupt(Hook):
 
 
 class Rank:
-    """MPI for two ranks of which this is the first; the other sends what it is told."""
+    """MPI for two ranks of which this is the first; the other sends given values."""
 
     rank, size = 0, 2
 

@@ -52,7 +52,7 @@ def test_early_stopping(iris, metrics, options, epochs, best):
     assert (len(history), stopping.best_epoch) == (epochs, best)
     same(arrays(trainer), feed.seen[(best or epochs) - 1])
     again = trainer.fit(iris[0], len(metrics), rng=0, progress=False)
-    assert len(again) == epochs, "a new run starts anew"
+    assert len(again) == epochs, "a new run starts from the beginning"
 
 
 def test_early_stopping_brings_buffers_back_too_and_can_leave_the_last(iris):
@@ -82,7 +82,7 @@ def test_early_stopping_goes_on_from_its_state(iris):
     assert (b.best, b.best_epoch) == (1, 1)
     same(b.weights, a.weights)
     state = TrainState(make().model, None, None, epoch=2, history=History([{"epoch": 3, "val_loss": 4}]))
-    b.on_fit_start(state)  # a run that goes on
+    b.on_fit_start(state)  # a run that continues
     state.epoch = 4
     b.on_epoch_end(state)
     assert state.stop

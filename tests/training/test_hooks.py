@@ -79,7 +79,7 @@ def test_on_fit_end_is_called_for_all_hooks_even_if_one_raises(iris, event):
         make(hooks=[Told("a", log), bad, Told("c", log)]).fit(iris[0], 1, rng=0, validation=iris[1], progress=False)
     expected = ["a end", "bad end", "c end"]
     if event == "on_fit_start":
-        expected = ["a end", "bad end"]  # c was never told of the start
+        expected = ["a end", "bad end"]  # c was not notified of the start
     if event == "on_fit_end":
         expected = ["a end", "c end"]
     assert log[-len(expected) :] == expected

@@ -1,4 +1,4 @@
-"""Metrics that compare targets with scores or probabilities get these, by whatever name they are asked for."""
+"""Metrics that compare targets with scores or probabilities get these, by any of their names."""
 
 import numpy as np
 import pytest

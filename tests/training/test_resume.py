@@ -1,4 +1,4 @@
-"""Training goes on as if it had never stopped: after SIGKILL, Ctrl-C at any line, and errors of hooks."""
+"""Training continues as if it had never stopped: after SIGKILL, Ctrl-C at any line, and errors of hooks."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def test_resuming_a_stopped_run_names_the_reason(tmp_path):
     run(tmp_path / "c.npz", Stop(2))
     t = trainer()
     before = t.model.weight.data.copy()
-    text = r"ended after epoch 2 with state.stop, and epochs=5; pass epochs above 5 to go on"
+    text = r"ended after epoch 2 with state.stop, and epochs=5; pass epochs above 5 to continue"
     with pytest.raises(CheckpointError, match=text):
         t.fit((X, Y), epochs=5, batch_size=5, resume=tmp_path / "c.npz", progress=False)
     np.testing.assert_array_equal(t.model.weight.data, before)

@@ -176,7 +176,7 @@ def test_binary_losses_with_metrics():
         assert set(np.unique(trainer.predict_classes(data)).tolist()) == {low, 1.0}
 
 
-# What does not fit together is told before anything is trained
+# Arguments that do not fit together raise before anything is trained
 
 
 def cases():

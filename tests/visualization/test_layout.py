@@ -101,7 +101,7 @@ def test_a_chain_is_straight():
 
 
 def test_lines_cross_only_where_they_must():
-    """Four branches, made in one order and used in the other: rows are ordered anew, so that none cross."""
+    """Four branches, made in one order and used in the other: rows are reordered, so that none cross."""
     leaves = [mf.tensor(float(k), requires_grad=True) for k in range(4)]
     sines = [np.sin(x) for x in leaves]
     cosines = [np.cos(y) for y in reversed(sines)]

@@ -155,7 +155,7 @@ class Moving(nn.Module):
 
 
 class Fragile(nn.Module):
-    """Raises where it is told to."""
+    """Raises at a chosen step."""
 
     def __init__(self):
         self.broken = False
