@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from microfw.cli.files import deliver
+from microfw.cli.files import write_files
 from microfw.cli.models import one_thread
 from microfw.cli.train import repeat
 from microfw.errors import ArgumentError
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         a.name, b.name = arguments.a, arguments.b
     found = compare(a, b, min_change=arguments.min_change)
     files = {arguments.markdown: lambda: encode(found.markdown())} if arguments.markdown else {}
-    deliver(files, str(found))
+    write_files(files, str(found))
     if arguments.fail_above is not None:
         worse = found.worse(arguments.fail_above)
         if worse:

@@ -20,7 +20,7 @@ def check_path(path: str | None, suffix: str) -> None:
         check_writable(path)
 
 
-def deliver(files: Mapping[str, Callable[[], bytes]], text: str = "") -> None:
+def write_files(files: Mapping[str, Callable[[], bytes]], text: str = "") -> None:
     """Write files, then print a text and the paths of the files.
 
     All contents are computed before the first file is written. If a file cannot be written, the others are written

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from microfw import data
-from microfw.cli.files import Files, check_path, deliver
+from microfw.cli.files import Files, check_path, write_files
 from microfw.cli.models import build, generators, loss_of, one_thread
 from microfw.errors import ArgumentError
 from microfw.law import law, sweep
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
             files[arguments.html] = lambda: encode(found.html())
         if arguments.json:
             files[arguments.json] = lambda: encode(json.dumps(found.to_dict(), indent=1))
-        deliver(files, str(found))
+        write_files(files, str(found))
     return 0
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from microfw.cli.console import use_colour
-from microfw.cli.files import Files, deliver
+from microfw.cli.files import Files, write_files
 from microfw.errors import ArgumentError
 from microfw.profiler.files import content
 from microfw.profiler.reports.text import COLUMNS, report
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ArgumentError(f"--{name}: expected a name that ends in {suffix}, got {path!r}")
         files[path] = partial(content, session, path)
     if files:
-        deliver(files)
+        write_files(files)
         return 0
     options = {"epoch": arguments.epoch, "by": arguments.by, "sort": arguments.sort}
     if arguments.top is not None:

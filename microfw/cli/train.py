@@ -7,7 +7,7 @@ from typing import Any
 
 from microfw import data
 from microfw.cli.console import Parser, use_colour
-from microfw.cli.files import Files, check_path, deliver
+from microfw.cli.files import Files, check_path, write_files
 from microfw.cli.models import one_thread, prepare
 from microfw.errors import ArgumentError, MicrofwError, printable
 from microfw.law import law
@@ -111,7 +111,7 @@ def finish(arguments: argparse.Namespace, profiler: Profiler, found: Any) -> Non
         files[arguments.json] = lambda: content(session, arguments.json)
     if arguments.html:
         files[arguments.html] = lambda: encode(session.html(found))
-    deliver(files, "\n" + profiler.report(colour=use_colour()))
+    write_files(files, "\n" + profiler.report(colour=use_colour()))
     if arguments.json:
         print(printable(f"print it again: microfw report {arguments.json}"))
 
