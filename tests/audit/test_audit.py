@@ -9,9 +9,10 @@ import sys
 import pytest
 
 import microfw as mf
-from microfw import optim
+from microfw import nn, optim
 from tests.audit.models import MODELS
 from tests.audit.recount import held_bytes, recount
+from tests.cases.layers import LAYERS
 from tests.helpers.paths import ROOT
 
 COUNTED = ("nodes", "edges", "rules", "accumulated")
@@ -28,6 +29,24 @@ def profiled(model, loss_of, make, steps=2, every=1):
             loss.backward()
             optimizer.step()
     return profiler.session.epochs[0], counts
+
+
+def kinds(module):
+    return {type(part).__name__ for _, part in module.named_modules()}
+
+
+def test_each_layer_with_a_weight_of_several_axes_is_in_a_model():
+    """Such layers compute products, whose operations a model's row has by formula."""
+    weighted = {
+        type(part).__name__
+        for case in LAYERS
+        for _, part in case.make().named_modules()
+        if isinstance(getattr(part, "weight", getattr(part, "weight_ih", None)), mf.Tensor)
+        and getattr(part, "weight", getattr(part, "weight_ih", None)).ndim > 1
+    }
+    modelled = set().union(*(kinds(case.make()) for case in MODELS))
+    missing = sorted(name for name in weighted if name in nn.__all__ and name not in modelled)
+    assert not missing, f"add a row to tests/audit/models.py for {missing}"
 
 
 @pytest.mark.parametrize("case", MODELS, ids=lambda case: case.name)

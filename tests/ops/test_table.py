@@ -12,6 +12,7 @@ from microfw import ops, testing
 from microfw.autograd.registry import OPS
 from tests.cases.ops import CASES, NAMES, SAMPLES, backwards, floats, plain, repeated, title, transposed
 from tests.helpers.thinning import thinned
+from tests.peers.torch_ops import NONE, TORCH
 
 pytestmark = pytest.mark.usefixtures("quiet")
 samples = pytest.mark.parametrize(("case", "sample"), SAMPLES, ids=title)
@@ -21,6 +22,13 @@ def test_each_op_has_exactly_one_row():
     builtin = [name for name, op in OPS.items() if op.value.__module__.startswith("microfw.")]
     assert sorted(NAMES) == sorted(builtin)
     assert len(set(NAMES)) == len(NAMES)
+
+
+def test_each_op_has_pytorchs_function_or_a_reason():
+    missing = sorted(set(NAMES) - set(TORCH) - set(NONE))
+    assert not missing, f"add to tests/peers/torch_ops.py: {missing}"
+    assert not set(TORCH) & set(NONE)
+    assert all(len(reason) > 20 for reason in NONE.values())
 
 
 def test_each_row_has_the_shapes_that_matter():
