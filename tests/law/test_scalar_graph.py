@@ -19,6 +19,7 @@ from microfw.ops import elementwise
 from microfw.profiler import law, sweep
 from tests.cases.ops import DIFFERENTIABLE, title
 from tests.helpers.law_models import X4, dense
+from tests.helpers.thinning import thinned
 
 # The scalar graph
 
@@ -32,7 +33,9 @@ def computes(case, sample):
 WHOLE = ("inv", "solve", "det", "slogdet", "cholesky")  # no loop over entries of objects
 
 
-@pytest.mark.parametrize(("case", "sample"), [pair for pair in DIFFERENTIABLE if computes(*pair)], ids=title)
+@pytest.mark.parametrize(
+    ("case", "sample"), thinned([pair for pair in DIFFERENTIABLE if computes(*pair)], 4), ids=title
+)
 def test_each_op_runs_on_scalars(case, sample):
     function, inputs = case.call(sample)
     tensors = [mf.tensor(x, requires_grad=True) for x in inputs]

@@ -9,6 +9,7 @@ import microfw as mf
 from microfw.autograd.graph import Node
 from microfw.autograd.registry import NUMPY
 from tests.cases.ops import CASES, SAMPLES, floats, title
+from tests.helpers.thinning import thinned
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("quiet")
 PROTOCOL = [(case, sample) for case, sample in SAMPLES if case.protocol]
 
 
-@pytest.mark.parametrize(("case", "sample"), PROTOCOL, ids=title)
+@pytest.mark.parametrize(("case", "sample"), thinned(PROTOCOL, 3), ids=title)
 def test_numpys_function_records_the_same_node(case, sample):
     function = case.reference if case.protocol is True else case.protocol
     inputs = [mf.tensor(np.array(x), requires_grad=x.dtype.kind == "f") for x in sample.arranged()]

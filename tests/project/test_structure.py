@@ -81,14 +81,15 @@ def rooms_imported(path, module):
             yield line, room_of(name)
 
 
-@pytest.mark.parametrize(("path", "module"), list(zip(FILES, MODULES, strict=True)), ids=MODULES)
-def test_imports_go_only_to_rooms_above(path, module):
-    here = ROOMS.index(room(path))
-    wrong = [f"line {n}: {name}" for n, name in rooms_imported(path, module) if ROOMS.index(name) > here]
-    assert not wrong, f"{path.relative_to(ROOT)} imports from a room below: {wrong}"
-    if path.relative_to(ROOT).parts[0] != "__init__.py":
-        fronts = [n for n, name in rooms_imported(path, module) if name == "__init__"]
-        assert not fronts, f"imports the front door at lines {fronts}"
+def test_imports_go_only_to_rooms_above():
+    wrong = []
+    for path, module in zip(FILES, MODULES, strict=True):
+        here, name = ROOMS.index(room(path)), str(path.relative_to(ROOT))
+        for line, other in rooms_imported(path, module):
+            below = ROOMS.index(other) > here
+            front = other == "__init__" and name != "__init__.py"
+            wrong += [f"{name}, line {line}: {other}"] if below or front else []
+    assert wrong == []
 
 
 def test_every_room_has_its_place():
@@ -127,9 +128,9 @@ def test_no_files_import_each_other():
         pytest.fail("these files import each other: " + " -> ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("path", FILES, ids=MODULES)
-def test_files_stay_short(path):
-    assert len(path.read_text().splitlines()) <= 350
+def test_files_stay_short():
+    lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in FILES}
+    assert {name: n for name, n in lines.items() if n > 350} == {}
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if not m.endswith("__main__")])
@@ -147,13 +148,14 @@ def test_doctests_of_ops(name):
         assert doctest.DocTestRunner(verbose=False).run(test).failed == 0
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_all_names_exist(module):
-    loaded = importlib.import_module(module) if not module.endswith("__main__") else None
-    exported = getattr(loaded, "__all__", [])
-    assert len(set(exported)) == len(exported)
-    missing = [name for name in exported if not hasattr(loaded, name)]
-    assert not missing
+def test_all_names_exist():
+    missing = []
+    for module in MODULES:
+        loaded = importlib.import_module(module) if not module.endswith("__main__") else None
+        exported = getattr(loaded, "__all__", [])
+        assert len(set(exported)) == len(exported), module
+        missing += [f"{module}.{name}" for name in exported if not hasattr(loaded, name)]
+    assert missing == []
 
 
 def test_nothing_outside_an_ops_declaration_names_it():
@@ -173,21 +175,13 @@ def test_importing_microfw_imports_no_heavy_package():
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("path", FILES, ids=MODULES)
-def test_numpys_global_randomness_is_not_used(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Attribute):
-            dotted = ast.unparse(node)
-            if dotted.startswith("np.random."):
-                assert dotted.split(".")[2].split("(")[0] in (
-                    "default_rng",
-                    "Generator",
-                    "SeedSequence",
-                    "BitGenerator",
-                    "RandomState",  # whose states replay compares, and never moves
-                    "get_state",
-                    "PCG64",
-                ), dotted
+def test_numpys_global_randomness_is_not_used():
+    without_it = {"default_rng", "Generator", "SeedSequence", "BitGenerator", "PCG64"}
+    compared = {"RandomState", "get_state"}  # replay compares the states, and never moves them
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "np.random":
+                assert node.attr in without_it | compared, f"{path}: np.random.{node.attr}"
 
 
 def test_files_of_tests_have_at_most_500_lines():
