@@ -107,7 +107,7 @@ def test_eight_threads_train_as_one_after_the_other(replayed):
 @pytest.mark.slow
 @ways
 def test_sixty_four_threads_train_as_one_after_the_other(replayed):
-    same_as_serial(64, 250, replayed)
+    same_as_serial(64, 120, replayed)
 
 
 def test_replayed_steps_are_the_eager_ones():

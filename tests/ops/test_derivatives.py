@@ -1,6 +1,6 @@
 """Every op, proven: its row's samples in every dtype and layout, and random ones by hypothesis.
 
-The checks are in `tests/helpers/op_checks.py`. Examples of hypothesis for each op: a few by default, 50 under ``-m slow``;
+The checks are in `tests/helpers/op_checks.py`. Examples of hypothesis for each op: a few by default, 25 under ``-m slow``;
 ``MICROFW_EXAMPLES=1000`` sets another number for the slow run, and makes it truly random.
 """
 
@@ -108,4 +108,4 @@ def test_random_shapes_and_arguments(case):
 @pytest.mark.slow
 @every_op
 def test_many_random_shapes_and_arguments(case):
-    run(case, EXAMPLES or 50, random=EXAMPLES > 0)
+    run(case, EXAMPLES or 25, random=EXAMPLES > 0)

@@ -41,7 +41,7 @@ def test_mutants_are_refused_or_are_what_they_say(tmp_path, suffix):
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_many_mutants_of_each_format(tmp_path, suffix):
-    mutated(tmp_path, suffix, 4_000, 2)
+    mutated(tmp_path, suffix, 2_000, 2)
 
 
 def interrupt():
