@@ -339,7 +339,7 @@ def test_ctrl_c_in_other_commands(arguments, wait, here, profiles):
         command = [sys.executable, "-m", "microfw", *arguments]
         run = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=-1, stderr=subprocess.STDOUT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            run.wait(6)
+            run.wait(15)  # so that imports are over on a busy machine, too
         run.send_signal(signal.SIGINT)
         said, code = run.communicate(timeout=60)[0].decode(), run.returncode
     else:
