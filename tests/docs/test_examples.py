@@ -14,7 +14,7 @@ import microfw as mf
 from tests.helpers.paths import ROOT
 
 DOCS = ROOT / "docs"
-SECONDS = 20  # most time of a core for one example
+SECONDS = 30  # most time of a core for one example; the slowest takes about 16
 NO_CALLBACKS = importlib.util.find_spec("sklearn.callback") is None  # before scikit-learn 1.9
 
 EXAMPLES = {  # example: lines of its output
