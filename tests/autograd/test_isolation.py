@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 
 import numpy as np
@@ -15,6 +14,7 @@ from microfw.autograd.mode import MODE
 from microfw.autograd.scope import THREAD_SCOPE
 from microfw.errors import ArgumentError, GraphError, ShapeError
 from tests.helpers.models import batch, classifier, leaf
+from tests.helpers.threads import together
 
 
 def test_exceptions_restore_mode_and_scope(watcher):
@@ -135,23 +135,7 @@ def fitted(seed, steps=60):
 
 def test_eight_threads_train_as_one_does():
     serial = [fitted(seed) for seed in range(8)]
-    results = [None] * 8
-    barrier = threading.Barrier(8)
-
-    def work(seed):
-        barrier.wait()
-        results[seed] = fitted(seed)
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
-    old = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(old)
+    results = together([lambda seed=seed: fitted(seed) for seed in range(8)], switch=1e-5)
     for a, b in zip(serial, results, strict=True):
         np.testing.assert_array_equal(a, b)
 

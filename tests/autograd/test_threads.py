@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import threading
 
 import numpy as np
 import pytest
@@ -13,28 +11,7 @@ import microfw as mf
 from microfw import nn, optim
 from microfw.autograd.mode import MODE
 from microfw.autograd.scope import THREAD_SCOPE
-
-
-def together(works):
-    """Run each function in a thread of its own, switching often, and return what they return."""
-    results = [None] * len(works)
-    barrier = threading.Barrier(len(works))
-
-    def run(k, work):
-        barrier.wait()
-        results[k] = work()
-
-    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(works)]
-    old = sys.getswitchinterval()
-    sys.setswitchinterval(1e-4)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(old)
-    return results
+from tests.helpers.threads import together
 
 
 def test_tasks_in_threads_record_each_for_itself():
