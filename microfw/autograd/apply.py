@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.backward import visit_edges
 from microfw.autograd.graph import Node, NodeSpec, node_counter
 from microfw.autograd.mode import MODE
 from microfw.autograd.scope import THREAD_SCOPE, location
@@ -134,7 +135,7 @@ def spec_of(op: Op, n: int) -> tuple[NodeSpec, list[tuple[str, int]], set[int]]:
     wanted = [[(name, p.index if name in own else 0) for name in p.sources] for p in partials]
     keys = list(dict.fromkeys(key for each in wanted for key in each))
     at = {key: k for k, key in enumerate(keys)}
-    spec = NodeSpec(op, tuple(partials), tuple(tuple(at[key] for key in each) for each in wanted))
+    spec = NodeSpec(op, tuple(partials), tuple(tuple(at[key] for key in each) for each in wanted), visit_edges)
     names = {name for name, _ in keys}
     saved = {k for k in range(n) if op.aux or op.inputs[0 if op.variadic else k] in names}
     return spec, keys, saved

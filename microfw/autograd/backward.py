@@ -110,8 +110,10 @@ def backward_pass(
             spec = node.spec
             if spec.hooked:
                 g = node.hooks(g)
+                if free:
+                    node.hooks.clear()
             try:
-                if generated and spec.backward_fn is not None:
+                if generated:
                     spec.backward_fn(node, g, grads, ready, needed)
                 else:
                     visit_edges(node, g, grads, ready, needed, as_differentiable, grad_inputs)
@@ -134,8 +136,6 @@ def backward_pass(
             if free:
                 node.parents = None
                 node.saved = ()
-                if spec.hooked:
-                    node.hooks.clear()
     finally:
         if times:
             observer.walked(times)  # type: ignore[union-attr]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.apply import REQUIRED, check_dtype, common_dtype, operand
-from microfw.autograd.backward import accumulate, unbroadcast
+from microfw.autograd.backward import accumulate, unbroadcast, visit_edges
 from microfw.autograd.graph import Leaf, Node, NodeSpec, node_counter
 from microfw.autograd.mode import MODE
 from microfw.autograd.scope import THREAD_SCOPE
@@ -218,7 +218,8 @@ def generate(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], Node
     )
     source = "\n".join(line for line in source.splitlines() if line.strip())
     places = {key: k for k, key in enumerate(saved)}
-    spec = NodeSpec(op, tuple(partials.values()), tuple(tuple(places[key] for key in keys) for keys in wanted.values()))
+    indices = tuple(tuple(places[key] for key in keys) for keys in wanted.values())
+    spec = NodeSpec(op, tuple(partials.values()), indices, visit_edges)
     return source, namespace | {"_spec": spec}, spec
 
 

@@ -99,20 +99,26 @@ class NodeSpec:
         The op's derivatives, one for each of a node's parents.
     saved_indices : tuple of tuple of int
         For each partial, the indices of its arguments in `Node.saved`.
-    backward_fn : callable or None
-        ``backward_fn(node, g, grads, ready, needed)``: adds the node's input gradients to ``grads``, generated for
-        the op. None if the backward pass must loop over the edges.
+    backward_fn : callable
+        ``backward_fn(node, g, grads, ready, needed)``: adds the node's input gradients to ``grads``. It is
+        `visit_edges`, or what `codegen` wrote for the op.
     hooked : bool
         Whether the nodes have hooks on their gradients.
     """
 
     __slots__ = ("_hooked", "backward_fn", "hooked", "op", "partials", "saved_indices")
 
-    def __init__(self, op: Op, partials: tuple[Partial, ...], saved_indices: tuple[tuple[int, ...], ...]) -> None:
+    def __init__(
+        self,
+        op: Op,
+        partials: tuple[Partial, ...],
+        saved_indices: tuple[tuple[int, ...], ...],
+        backward_fn: Callable[..., None],
+    ) -> None:
         self.op = op
         self.partials = partials
         self.saved_indices = saved_indices
-        self.backward_fn: Callable[..., None] | None = None
+        self.backward_fn = backward_fn
         self.hooked = False
         self._hooked: NodeSpec | None = None
 
@@ -121,8 +127,8 @@ class NodeSpec:
         if self.hooked:
             return self
         if self._hooked is None:
-            self._hooked = NodeSpec(self.op, self.partials, self.saved_indices)
-            self._hooked.backward_fn, self._hooked.hooked = self.backward_fn, True
+            self._hooked = NodeSpec(self.op, self.partials, self.saved_indices, self.backward_fn)
+            self._hooked.hooked = True
         return self._hooked
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from microfw import ops
-from microfw.autograd.backward import backward_pass
+from microfw.autograd.backward import backward_pass, visit_edges
 from microfw.autograd.double_backward import as_differentiable
 from microfw.autograd.functional import Linearization
 from microfw.autograd.graph import Leaf, Node, NodeSpec, Variable, node_counter
@@ -146,7 +146,7 @@ class CheckpointedCall:
         )
         node.spec = NodeSpec(
             OP, tuple(Partial(k, _vjp, _jvp, None, SAVED) for k in range(len(ends))),
-            tuple((0, k + 1) for k in range(len(ends))),
+            tuple((0, k + 1) for k in range(len(ends))), visit_edges,
         )  # fmt: skip
         node.parents, node.saved = ends, (self, *range(len(ends)))
         with unobserved():
