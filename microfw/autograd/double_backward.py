@@ -22,16 +22,16 @@ def as_differentiable(node: Node, partial: Partial, args: tuple[Any, ...]) -> tu
 def _link(node: Node, source: str, value: Any) -> Any:
     op = node.op
     if source == "y":
-        return _linked(value, node)
+        return _as_tensor(value, node)
     if source in op.aux:
         inputs = {op.inputs[0]: node.inputs} if op.variadic else dict(zip(op.inputs, node.inputs or (), strict=True))
         recipe = op.aux[source]
         wanted = recipe.__code__.co_varnames[: recipe.__code__.co_argcount]
         return recipe(*(_link(node, name, inputs[name]) if name in inputs else node.params[name] for name in wanted))
     if op.variadic and source == op.inputs[0]:
-        return [_linked(a, parent) for a, parent in zip(value, node.parents or (), strict=True)]
+        return [_as_tensor(a, parent) for a, parent in zip(value, node.parents or (), strict=True)]
     if source in op.inputs:
-        return _linked(value, _parent(node, op.inputs.index(source)))
+        return _as_tensor(value, _parent(node, op.inputs.index(source)))
     return value
 
 
@@ -43,5 +43,5 @@ def _parent(node: Node, index: int) -> Node | Leaf | None:
     return None
 
 
-def _linked(value: Any, parent: Node | Leaf | None) -> Any:
+def _as_tensor(value: Any, parent: Node | Leaf | None) -> Any:
     return result(value, parent) if isinstance(value, np.ndarray) else value

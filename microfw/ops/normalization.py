@@ -50,7 +50,7 @@ def _xhat(x: Any, axes: tuple[int, ...], eps: float) -> Any:
     return centred / np.sqrt(variance + eps / scale / scale)
 
 
-def _closely(x: Array, axes: tuple[int, ...], eps: float) -> tuple[Array, Array, Array, Array]:
+def _moments_rescaled(x: Array, axes: tuple[int, ...], eps: float) -> tuple[Array, Array, Array, Array]:
     """Return mean, variance, normalized entries and reciprocal deviation, also of entries far from 0, or huge."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         scale, mean, centred, variance = _scaled(x, axes)
@@ -104,7 +104,7 @@ def normalize(
             ratio.item(ratio.argmax()) < FAR and ratio.item(ratio.argmin()) > -FAR and least.item(least.argmin()) > 0
         ):
             near = (np.abs(mean * rstd) < FAR) & (rstd > 0)
-            usual, close = (mean, variance, xhat, rstd), _closely(x, axes, eps)
+            usual, close = (mean, variance, xhat, rstd), _moments_rescaled(x, axes, eps)
             mean, variance, xhat, rstd = (np.where(near, a, b) for a, b in zip(usual, close, strict=True))
     if tell is not None:
         tell(mean, variance, prod(x.shape[a] for a in axes))

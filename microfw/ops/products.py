@@ -285,5 +285,5 @@ def _path(terms: tuple[Labels, ...], shapes: tuple[Shape, ...], out: Labels) -> 
         return [tuple(range(len(terms)))]
     letter = {k: chr(ord("a") + i) for i, k in enumerate(dict.fromkeys(k for t in terms for k in t))}
     text = ",".join("".join(letter[k] for k in t) for t in terms) + "->" + "".join(letter[k] for k in out)
-    stand_ins = [np.broadcast_to(0.0, s) for s in shapes]
-    return np.einsum_path(text, *stand_ins, optimize="greedy")[0][1:]
+    operands = [np.broadcast_to(0.0, s) for s in shapes]
+    return np.einsum_path(text, *operands, optimize="greedy")[0][1:]
