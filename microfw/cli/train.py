@@ -15,7 +15,7 @@ from microfw.profiler import Profiler, Session
 from microfw.profiler.files import content
 from microfw.serialization.output import encode
 from microfw.training import Trainer
-from microfw.training.state import Interrupts
+from microfw.training.stepper import Interrupts
 
 SETTINGS = ("name", "hidden", "batch_size", "lr", "momentum", "seed", "every")
 """Arguments that a profile stores, for ``microfw compare --rerun``."""

@@ -1,17 +1,16 @@
-"""Dataset: checked, read-only features and targets."""
+"""Dataset: checked, read-only features and targets. Errors name row and column."""
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from microfw.data import checks
-from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError, message
+from microfw.errors import ArgumentError, DataError, DTypeError, MicrofwError, ShapeError, message
 
 Array = np.ndarray[Any, Any]
-
 
 MAX_CLASSES = 1_000_000
 """Labels must be smaller. Every class up to the largest label gets a name; one million take about 60 MB."""
@@ -91,25 +90,22 @@ class Dataset:
     ) -> None:
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise DTypeError(message("Dataset", "dtype to be float32 or float64", np.dtype(dtype)))
-        features, targets = checks.array_of(X, "X"), checks.array_of(y, "y")
-        _shapes(features, targets)
+        features, targets = _array(X, "X"), _array(y, "y")
+        if not (features.ndim > 1 and targets.ndim and len(features) == len(targets) and features.size * targets.size):
+            raise _wrong_shapes(features, targets)
         self.feature_names = _names("feature", feature_names, features.shape[1], "x", X)
         self.task = task or _task(targets)
         self.target_scaler = target_scaler
-        self.X = checks.finite(features, "X", self.feature_names, np.dtype(dtype))
         self.n_classes: int | None = None
+        self.X = _finite(features, "X", self.feature_names, dtype)
         if self.task == "classification":
-            self.y = checks.classes(targets)
-            found = int(self.y.max()) + 1
-            if found > MAX_CLASSES:
-                fix = "number the classes with np.unique(y, return_inverse=True)"
-                raise DataError(message("Dataset", f"labels below {MAX_CLASSES:,}", found - 1, fix))
-            self.n_classes = max(found, len(target_names)) if target_names is not None else found
+            self.y = _labels(targets)
+            self.n_classes = max(int(self.y.max()) + 1, 0 if target_names is None else len(target_names))
             self.target_names = _names("target", target_names, self.n_classes)
         elif self.task == "regression":
             targets = targets[:, None] if targets.ndim == 1 else targets
             self.target_names = _names("target", target_names, targets.shape[1], "y", y)
-            self.y = checks.finite(targets, "y", self.target_names, np.dtype(dtype))
+            self.y = _finite(targets, "y", self.target_names, dtype)
         else:
             raise ArgumentError(message("Dataset", "task to be 'classification' or 'regression'", repr(task)))
 
@@ -169,34 +165,156 @@ def as_dataset(data: Any, where: str, dtype: Any = np.float32) -> Dataset:
     raise ArgumentError(message(where, "a Dataset or a pair (X, y)", type(data).__name__, "wrap it in mf.data.Dataset"))
 
 
-def _shapes(X: Array, y: Array) -> None:
-    if X.ndim < 2:
-        fix = "pass X[:, None] for one feature" if X.ndim else "pass a table of rows"
-        raise ShapeError(message("Dataset", "X of shape (N, features)", X.shape, fix))
-    if y.ndim < 1:
-        raise ShapeError(message("Dataset", "y of shape (N,) or (N, k)", y.shape, "pass a target for each row"))
-    if not len(X):
-        raise DataError(
-            message("Dataset", "at least one row", f"X of shape {X.shape}", "look at the filter that made it")
-        )
-    if len(X) != len(y):
-        raise ShapeError(
-            message("Dataset", "X and y of the same length", f"{len(X)} and {len(y)}", "pass one target for each row")
-        )
-    if not X.size or not y.size:
-        raise ShapeError(message("Dataset", "at least one column in X and y", f"shapes {X.shape} and {y.shape}"))
-
-
 def _task(y: Array) -> str:
     text = y.dtype.kind in "OUST" and any(isinstance(v, str | bytes) for v in y.ravel().tolist())
     return "classification" if text or (y.ndim == 1 and y.dtype.kind in "iub") else "regression"
 
 
 def _names(kind: str, given: Sequence[str] | None, count: int, prefix: str = "", frame: Any = None) -> list[str]:
-    """Return the given names, else those of a frame, else a prefix with numbers."""
-    if given is None:
-        given = checks.columns(frame) or [f"{prefix}{k}" for k in range(count)]
-    names = [str(name) for name in given]
+    """Return the given names, else those of a frame or a series, else a prefix with numbers."""
+    if given is None and hasattr(frame, "columns"):
+        given = frame.columns
+    elif given is None and hasattr(frame, "iloc"):
+        given = None if getattr(frame, "name", None) is None else [frame.name]
+    names = [f"{prefix}{k}" for k in range(count)] if given is None else [str(name) for name in given]
     if len(names) != count:
         raise ArgumentError(message("Dataset", f"{count} {kind} names", len(names)))
     return names
+
+
+# Arrays. Good data pass one test; what is wrong is only looked for after that test has failed.
+
+
+def _array(data: Any, name: str) -> Array:
+    """Return lists, frames, series, Tensors and arrays as an array, without a cast."""
+    if hasattr(data, "toarray"):
+        raise DTypeError(message("Dataset", f"a dense {name}", type(data).__name__, f"pass {name}.toarray()"))
+    if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
+        raise DataError(message("Dataset", f"{name} without masked entries", "some", f"pass {name}.filled(value)"))
+    try:
+        return np.asarray(data)
+    except ValueError:
+        got, fix = "rows of different lengths", "give all rows the same length"
+        raise ShapeError(message("Dataset", f"{name} to be a full table", got, fix)) from None
+
+
+def _finite(array: Array, name: str, labels: Sequence[str], dtype: Any) -> Array:
+    """Return a read-only, C-contiguous copy of a dtype. Raise unless all entries are finite numbers.
+
+    Raises
+    ------
+    DTypeError
+        If an entry is not a number.
+    DataError
+        If an entry is missing, NaN, infinite, or too large for the dtype.
+    """
+    if array.dtype.kind not in "fiub":
+        array = _numbers(array, name, labels)
+    with np.errstate(over="ignore"):
+        made = np.array(array, dtype, order="C")
+    if not np.isfinite(made).all():
+        raise _not_finite(array, made, name, labels)
+    made.setflags(write=False)
+    return made
+
+
+def _labels(array: Array) -> Array:
+    """Return a read-only copy of class labels as integers.
+
+    Raises
+    ------
+    ShapeError
+        If there is not one label for each row.
+    DTypeError
+        If labels are text, or of a dtype that is not real.
+    DataError
+        If a label is missing, not an integer, negative, or too large.
+    """
+    if array.ndim != 1 or array.dtype.kind not in "iub" or not 0 <= array.min() <= array.max() < MAX_CLASSES:
+        raise _wrong_labels(array)
+    made = np.array(array, np.intp)
+    made.setflags(write=False)
+    return made
+
+
+def _wrong_labels(y: Array) -> MicrofwError:
+    if y.ndim != 1:
+        fix = "flatten them with y.ravel()" if y.size == len(y) else "pass y.argmax(axis=1) if rows are one-hot"
+        return ShapeError(message("Dataset", "labels of shape (N,)", y.shape, fix))
+    number, expected = "np.unique(y, return_inverse=True)", "integer labels"
+    found = y.tolist() if y.dtype.kind in "OUST" else []
+    text = next((value for value in found if isinstance(value, str | bytes)), None)
+    if text is not None:
+        return DTypeError(message("Dataset", expected, f"text such as {text!r}", f"encode it with {number}[1]"))
+    y = _numbers(y, "y", ()) if y.dtype.kind == "O" else y
+    wrong = np.flatnonzero(y != np.round(y) if y.dtype.kind == "f" else y < 0 if y.dtype.kind in "iub" else ())
+    got = f"{y[wrong[0]]} at row {wrong[0]}" if wrong.size else f"dtype {y.dtype}"
+    if y.dtype.kind == "f" and wrong.size:  # NaN too: it differs from itself
+        fix = "drop the row" if np.isnan(y[wrong[0]]) else "for real targets pass task='regression'"
+        return DataError(message("Dataset", expected, got, fix))
+    if y.dtype.kind not in "iub":
+        return DTypeError(message("Dataset", expected, got, "cast them with y.astype(int)"))
+    if wrong.size:
+        fix = f"encode them with {number}[1], or pass task='regression'"
+        return DataError(message("Dataset", "labels 0, 1, 2, …", got, fix))
+    return DataError(message("Dataset", f"labels below {MAX_CLASSES:,}", y.max(), f"number the classes with {number}"))
+
+
+def _numbers(array: Array, name: str, labels: Sequence[str]) -> Array:
+    """Return an array of Python objects as floats. Raise unless all are real numbers."""
+    if array.dtype.kind != "O":
+        fix = f"encode text as numbers before you pass {name}" if array.dtype.kind in "US" else "convert it to floats"
+        raise DTypeError(message("Dataset", f"{name} to hold numbers", f"dtype {array.dtype}", fix))
+    for at in np.ndindex(array.shape):
+        value: Any = array.item(at)
+        if isinstance(value, numbers.Real | np.bool):
+            continue
+        if value is None or str(value) in ("<NA>", "NaT"):
+            raise _missing(value, name, at, labels)
+        got = f"{value!r} at {_place(at, labels)}"
+        raise DTypeError(message("Dataset", f"{name} to hold numbers", got, "encode text as numbers first"))
+    return array.astype(np.float64)
+
+
+def _not_finite(array: Array, made: Array, name: str, labels: Sequence[str]) -> DataError:
+    at = tuple(np.argwhere(~np.isfinite(made))[0].tolist())
+    if not np.isfinite(array[at]):
+        return _missing(array[at], name, at, labels)
+    fix = f"scale it down: {made.dtype} cannot hold it"
+    return DataError(message("Dataset", f"finite {name}", f"{array[at]} at {_place(at, labels)}", fix))
+
+
+def _missing(value: Any, name: str, at: tuple[int, ...], labels: Sequence[str]) -> DataError:
+    fix = "drop the row, or fill it in with sklearn.impute.SimpleImputer"
+    return DataError(message("Dataset", f"finite {name}", f"{value} at {_place(at, labels)}", fix))
+
+
+def _place(at: tuple[int, ...], labels: Sequence[str]) -> str:
+    """Return where an entry is, in words: its row, and its column if there are several.
+
+    Examples
+    --------
+    >>> _place((3, 1), ["height", "age"])
+    "row 3, column 1 ('age')"
+    """
+    if len(at) < 2:
+        return f"row {at[0]}"
+    if len(at) > 2:
+        return f"row {at[0]}, entry {at[1:]}"
+    named = at[1] < len(labels) and labels[at[1]] != f"x{at[1]}"
+    return f"row {at[0]}, column {at[1]}" + (f" ({labels[at[1]]!r})" if named else "")
+
+
+def _wrong_shapes(X: Array, y: Array) -> MicrofwError:
+    if X.ndim < 2:
+        fix = "pass X[:, None] for one feature" if X.ndim else "pass a table of rows"
+        return ShapeError(message("Dataset", "X of shape (N, features)", X.shape, fix))
+    if y.ndim < 1:
+        return ShapeError(message("Dataset", "y of shape (N,) or (N, k)", y.shape, "pass a target for each row"))
+    if not len(X):
+        fix = "look at the filter that made it"
+        return DataError(message("Dataset", "at least one row", f"X of shape {X.shape}", fix))
+    if len(X) != len(y):
+        got = f"{len(X)} and {len(y)}"
+        return ShapeError(message("Dataset", "X and y of the same length", got, "pass one target for each row"))
+    return ShapeError(message("Dataset", "at least one column in X and y", f"shapes {X.shape} and {y.shape}"))

@@ -24,8 +24,7 @@ from microfw.estimators.settings import adopt, current
 from microfw.estimators.snapshots import EstimatorSnapshot, TrainingSnapshot
 from microfw.estimators.validation import check_parameters
 from microfw.training.history import History
-from microfw.training.hooks import Hooks
-from microfw.training.run import Run
+from microfw.training.run import Hooks, Run
 
 FLOATS = (np.float64, np.float32)
 
@@ -155,16 +154,13 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
             stopping = Stopping("val_score", patience, self.tol, "max")
             evaluate = self._evaluation(validation)
         learner.fit_batches(train, size)
-        learner.stepper.replay_policy.expect(size, len(train) // size * self.max_iter)
         hooks = Hooks([*learner.hooks, Report(self), stopping, *([callback_hook] if callback_hook.active else [])])
         shuffle = learner.order(train, size, self.shuffle) is not None
         run = Run(learner.stepper, hooks, train, size, learner.rng, {}, evaluate, shuffle=shuffle, resumable=False)
         with learner.training():
             try:
-                run.start()
                 run.epochs()
             finally:
-                run.end()
                 state.epoch -= run.totals is not None  # an epoch that was interrupted
                 if state.history:
                     self.best_loss_ = float(np.nanmin([*self.loss_curve_, np.inf]))

@@ -14,16 +14,14 @@ from microfw.autograd.mode import MODE, mode
 from microfw.data.rows import Rows
 from microfw.errors import ArgumentError, message
 from microfw.nn import Module
-from microfw.training.checks import smallest_batch
+from microfw.nn.forward_state import evaluating
 from microfw.training.clipping import Clip
-from microfw.training.hooks import Hooks, TrainState
-from microfw.training.inputs import predicted
-from microfw.training.losses import mean_loss
+from microfw.training.evaluation import mean_loss, predict, quiet, smallest_batch
+from microfw.training.hooks import TrainState
 from microfw.training.rates import LearningRate
-from microfw.training.run import take_steps
-from microfw.training.state import evaluating, quiet
+from microfw.training.replay_policy import ReplayPolicy
+from microfw.training.run import EpochTotals, Hooks, take_steps
 from microfw.training.stepper import Stepper
-from microfw.training.totals import EpochTotals
 
 Array = np.ndarray[Any, Any]
 
@@ -86,7 +84,9 @@ class Learner:
             return True
 
     def _prepare(self) -> None:
-        self.stepper = Stepper(self.state, Hooks(self.hooks).gradients, where=f"{self.where}.fit")
+        policy = ReplayPolicy(self.model, self.loss, self.optimizer, None)
+        gradients = Hooks(self.hooks).methods["on_gradients"]
+        self.stepper = Stepper(self.state, gradients, policy, where=f"{self.where}.fit")
         self._modules = [module for _, module in self.model.named_modules()]
         self._min_rows = 0
 
@@ -134,7 +134,8 @@ class Learner:
             return state.loss if stepper.count else math.nan
         totals = EpochTotals(stepper, {})
         with self.training(briefly):
-            take_steps(rows.batches(size, self.order(rows, size, shuffle), min_rows=stepper.min_rows), stepper, totals)
+            batches = rows.batches(size, self.order(rows, size, shuffle), min_rows=stepper.min_rows)
+            take_steps(batches, stepper, totals, [])
         return totals.loss
 
     def order(self, rows: Rows, size: int, shuffle: bool) -> np.random.Generator | None:
@@ -150,10 +151,4 @@ class Learner:
 
 def outputs(model: Module, X: Any, dtype: Any) -> Array:
     """Return the outputs of a model in evaluation mode, for dense or sparse rows."""
-    parts = []
-    with evaluating(model):
-        for start in range(0, X.shape[0], ROWS):
-            rows = X[start : start + ROWS]
-            rows = rows if isinstance(rows, np.ndarray) else rows.toarray()
-            parts.append(predicted(model, rows.astype(dtype, copy=False)))
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return predict(model, X.astype(dtype, copy=False), ROWS)

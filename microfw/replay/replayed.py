@@ -14,9 +14,9 @@ import numpy as np
 
 from microfw.autograd.mode import MODE, PLAIN, Mode, model_version, phase
 from microfw.autograd.phases import PREPARATION
+from microfw.nn.forward_state import ForwardState
 from microfw.replay.capture import CapturedStep
 from microfw.replay.dependencies import Dependencies
-from microfw.replay.forward_state import ForwardState
 from microfw.replay.instrumented import InstrumentedPlan
 from microfw.replay.observe import Signature
 from microfw.replay.plan import Plan

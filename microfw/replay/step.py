@@ -16,11 +16,11 @@ from microfw.autograd.phases import PREPARATION
 from microfw.autograd.state_discovery import iter_reachable
 from microfw.autograd.tensor import Tensor, result
 from microfw.errors import DTypeError, message
+from microfw.nn.forward_state import ForwardState
 from microfw.replay.capture import CapturedStep, capture
 from microfw.replay.capture_update import capture_update
 from microfw.replay.check import run_checked
 from microfw.replay.dependencies import Dependencies
-from microfw.replay.forward_state import ForwardState
 from microfw.replay.instrumented import InstrumentedPlan
 from microfw.replay.observe import CaptureObserver, Signature, Uncapturable, constant, reason_of
 from microfw.replay.replayed import FIRST_CHECK, Replay

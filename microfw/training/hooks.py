@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -121,76 +121,15 @@ class Hook:
         """Called once after training, also after an exception, if this hook's ``on_fit_start`` was called."""
 
 
-class Hooks:
-    """The overridden methods of all hooks, by event."""
-
-    def __init__(self, hooks: Sequence[Any]) -> None:
-        self.hooks = tuple(sorted(hooks, key=_is_last))
-        for hook in self.hooks:
-            if isinstance(hook, type) or not any(hasattr(hook, event) for event in EVENTS):
-                got = f"the class {hook.__name__}" if isinstance(hook, type) else type(hook).__name__
-                raise ArgumentError(message("Trainer", "hooks with some of a Hook's methods", got, "pass an instance"))
-            _check_spelling(hook)
-        self.gradients = self._collect("on_gradients")
-        self.step_end = self._collect("on_step_end")
-        self._started: list[Any] = []
-        self._methods: dict[str, list[Callable[[TrainState], None]]] = {}
-
-    def _collect(self, event: str, hooks: Sequence[Any] | None = None) -> list[Callable[[TrainState], None]]:
-        base = getattr(Hook, event)
-        methods = [getattr(hook, event, None) for hook in (self.hooks if hooks is None else hooks)]
-        return [m for m in methods if m is not None and getattr(m, "__func__", m) is not base]
-
-    def handles(self, event: str) -> bool:
-        """Return True if any hook has a method for an event."""
-        return bool(self._collect(event))
-
-    def notify(self, event: str, state: TrainState) -> None:
-        """Call the methods of an event, in order."""
-        methods = self._methods.get(event)
-        if methods is None:
-            methods = self._methods[event] = self._collect(event)
-        for method in methods:
-            method(state)
-
-    def start(self, state: TrainState) -> None:
-        """Call ``on_fit_start`` of every hook, and remember which were called."""
-        for hook in self.hooks:
-            self._started.append(hook)
-            for method in self._collect("on_fit_start", [hook]):
-                method(state)
-
-    def end(self, state: TrainState) -> None:
-        """Call ``on_fit_end`` of every hook that was started, even if one raises."""
-        methods = self._collect("on_fit_end", sorted(self._started, key=_is_last, reverse=True))
-        self._started = []
-        _in_turn(methods, state)
-
-
-def _check_spelling(hook: Any) -> None:
-    """Raise if a method's name is close to that of an event: it would never be called."""
-    for name in dir(type(hook)):
-        if name.startswith("on_") and name not in EVENTS and callable(getattr(type(hook), name)):
+def check_hook(hook: Any) -> None:
+    """Raise unless an object is a hook, and no method's name is close to that of an event: it would not be called."""
+    kind = type(hook)
+    if isinstance(hook, type) or not any(hasattr(hook, event) for event in EVENTS):
+        got = f"the class {hook.__name__}" if isinstance(hook, type) else kind.__name__
+        raise ArgumentError(message("Trainer", "hooks with some of a Hook's methods", got, "pass an instance"))
+    for name in dir(kind):
+        if name.startswith("on_") and name not in EVENTS and callable(getattr(kind, name)):
             near = get_close_matches(name, EVENTS, 1, cutoff=0.9)  # not names of other libraries' hooks
             if near:
-                raise ArgumentError(
-                    message(
-                        "Trainer",
-                        f"hooks with methods among {', '.join(EVENTS)}",
-                        f"{type(hook).__name__}.{name}",
-                        f"name it {near[0]}",
-                    )
-                )
-
-
-def _is_last(hook: Any) -> bool:
-    return bool(getattr(hook, "last", False))
-
-
-def _in_turn(methods: list[Callable[[TrainState], None]], state: TrainState) -> None:
-    for k, method in enumerate(methods):
-        try:
-            method(state)
-        except BaseException:
-            _in_turn(methods[k + 1 :], state)
-            raise
+                expected = f"hooks with methods among {', '.join(EVENTS)}"
+                raise ArgumentError(message("Trainer", expected, f"{kind.__name__}.{name}", f"name it {near[0]}"))

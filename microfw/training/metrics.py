@@ -87,6 +87,12 @@ def to_predictions(outputs: Array, targets: Array, loss: Any) -> Array:
     return outputs
 
 
+def measure(metrics: dict[str, Measure], loss: Any, outputs: Array, targets: Array) -> dict[str, float]:
+    """Return all metrics of a model's outputs."""
+    predictions = to_predictions(outputs, targets, loss)
+    return {name: metric(targets, outputs, predictions) for name, metric in metrics.items()}
+
+
 def resolve(metrics: Any) -> dict[str, Measure]:
     """Return the measures of a Trainer's metrics, by name.
 

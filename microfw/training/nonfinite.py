@@ -9,8 +9,8 @@ import numpy as np
 from microfw.autograd.anomaly import Finder
 from microfw.autograd.mode import MODE, mode
 from microfw.errors import NonFiniteError, message
+from microfw.training.evaluation import as_data
 from microfw.training.hooks import TrainState
-from microfw.training.inputs import as_data
 
 FIX = "parameters are as they were before this step; lower the learning rate, or scale the data"
 

@@ -12,7 +12,7 @@ from microfw.autograd.tensor import Tensor
 from microfw.nn import Lambda, Module
 from microfw.optim import Optimizer
 from microfw.replay import CompiledStep
-from microfw.training.inputs import dtype_of, takes_indices
+from microfw.training.evaluation import dtype_of, takes_indices
 
 Array = np.ndarray[Any, Any]
 

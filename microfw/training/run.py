@@ -1,8 +1,8 @@
-"""A training run: the loop over epochs and steps of `Trainer.fit` and of the estimators, and its state."""
+"""A training run: the loop over epochs and steps of `Trainer.fit` and of the estimators, its hooks, and its sums."""
 
 from __future__ import annotations
 
-import hashlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from typing import Any, Protocol
@@ -13,53 +13,166 @@ from microfw.autograd.mode import MODE
 from microfw.autograd.phases import OTHER
 from microfw.data.rows import Batch, Rows
 from microfw.errors import CheckpointError, message
-from microfw.serialization.layout import fingerprint, plain
 from microfw.serialization.random import put
-from microfw.training.hooks import Hooks, TrainState
-from microfw.training.metrics import Measure
+from microfw.training.hooks import EVENTS, Hook, TrainState, check_hook
+from microfw.training.metrics import Measure, measure
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.stepper import Stepper
-from microfw.training.totals import EpochTotals
 
 Array = np.ndarray[Any, Any]
+HookMethods = list[Callable[[TrainState], None]]
 
 
-def take_steps(
-    batches: Iterable[Batch],
-    stepper: Stepper,
-    totals: EpochTotals,
-    step_end: Sequence[Callable[[TrainState], None]] = (),
-) -> None:
-    """Run a step on each batch, until a hook stops the run."""
+class Hooks:
+    """The overridden methods of all hooks, by event."""
+
+    def __init__(self, hooks: Sequence[Any]) -> None:
+        for hook in hooks:
+            check_hook(hook)
+        self.hooks = sorted(hooks, key=_is_last)
+        self.methods = {event: _overridden(event, self.hooks) for event in EVENTS}
+        self._started: list[Any] = []
+
+    def notify(self, event: str, state: TrainState) -> None:
+        """Call the methods of an event, in order."""
+        for method in self.methods[event]:
+            method(state)
+
+    def start(self, state: TrainState) -> None:
+        """Call ``on_fit_start`` of every hook, and remember which were called."""
+        for hook in self.hooks:
+            self._started.append(hook)
+            for method in _overridden("on_fit_start", [hook]):
+                method(state)
+
+    def end(self, state: TrainState) -> None:
+        """Call ``on_fit_end`` of every hook that was started, even if one raises."""
+        started, self._started = sorted(self._started, key=_is_last, reverse=True), []
+        _call_all(_overridden("on_fit_end", started), state)
+
+
+def _overridden(event: str, hooks: Sequence[Any]) -> HookMethods:
+    # The empty methods of Hook are left out, so an event that no hook handles costs nothing.
+    methods = [getattr(hook, event, None) for hook in hooks]
+    return [m for m in methods if m is not None and getattr(m, "__func__", m) is not getattr(Hook, event)]
+
+
+def _is_last(hook: Any) -> bool:
+    return bool(getattr(hook, "last", False))
+
+
+def _call_all(methods: HookMethods, state: TrainState) -> None:
+    for k, method in enumerate(methods):
+        try:
+            method(state)
+        except BaseException:
+            _call_all(methods[k + 1 :], state)
+            raise
+
+
+class EpochTotals:
+    """The sums of an epoch's steps.
+
+    Attributes
+    ----------
+    total : float
+        Sum of the losses of all rows.
+    count : float
+        Sum of the denominators; ``total / count`` is the loss of the epoch.
+    rows : int
+        Rows so far.
+    steps : int
+        Steps so far.
+    skipped : int
+        Those of ``steps`` without an update.
+    squares : float
+        Sum of the squared gradient norms.
+    """
+
+    def __init__(self, stepper: Stepper, metrics: dict[str, Measure]) -> None:
+        self.stepper, self.metrics = stepper, metrics
+        self.flat = getattr(stepper.optimizer, "flat", None)
+        self.total = self.count = 0.0
+        self.rows = self.steps = self.skipped = 0
+        self.squares, self.began = 0.0, perf_counter()
+        self.outputs: list[Any] = []
+        self.targets: list[Any] = []
+
+    def add(self, outputs: Array | None, targets: Array) -> None:
+        """Add the last step."""
+        stepper, count = self.stepper, self.stepper.count
+        self.rows += len(targets)
+        self.steps += 1
+        self.skipped += not stepper.moved
+        if stepper.moved and self.flat is not None:
+            self.squares += self.flat.squared
+        if count:
+            self.total += stepper.state.loss if stepper.loss_is_sum else stepper.state.loss * count
+            self.count += count
+        if self.metrics:
+            self.outputs.append(outputs)
+            self.targets.append(targets)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums (all attributes that are numbers), the outputs and targets so far, and the seconds."""
+        sums = {name: value for name, value in vars(self).items() if type(value) in (int, float) and name != "began"}
+        kept = {name: np.concatenate(parts) if (parts := vars(self)[name]) else None for name in ("outputs", "targets")}
+        return {"sums": sums, "seconds": perf_counter() - self.began, **kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load what `state_dict` returned."""
+        vars(self).update({name: type(vars(self)[name])(value) for name, value in state["sums"].items()})
+        self.began = perf_counter() - float(state["seconds"])
+        self.outputs, self.targets = ([] if part is None else [part] for part in (state["outputs"], state["targets"]))
+
+    @property
+    def loss(self) -> float:
+        """The mean loss; NaN if no row counts."""
+        return self.total / self.count if self.count else math.nan
+
+    def result(self) -> dict[str, float]:
+        """Return the mean loss and the metrics."""
+        if not self.metrics:
+            return {"loss": self.loss}
+        outputs, targets = np.concatenate(self.outputs), np.concatenate(self.targets)
+        return {"loss": self.loss, **measure(self.metrics, self.stepper.loss, outputs, targets)}
+
+    def rates(self) -> dict[str, float]:
+        """Return the learning rate of the last step, and the root mean square of the gradient norms."""
+        if self.flat is None:
+            return {}
+        moved = self.steps - self.skipped
+        norm = math.sqrt(self.squares / moved) if moved else math.nan
+        return {"lr": float(self.stepper.optimizer.lr), "gradient_norm": norm}
+
+
+def take_steps(batches: Iterable[Batch], stepper: Stepper, totals: EpochTotals, step_end: HookMethods) -> None:
+    """Run a step on each batch, and call ``step_end`` after it, until a hook stops the run."""
     state = stepper.state
     for X, y, weight in batches:
         state.step = totals.steps + 1
         totals.add(stepper.step(X, y, weight), y)
-        if stepper.moved and step_end:
-            timer = MODE.get().timer
-            before = OTHER if timer is None else timer.switch(OTHER)
-            for call in step_end:
-                call(state)
-            if timer is not None:
-                timer.switch(before)
+        if step_end and stepper.moved:
+            _end_step(step_end, state)
         stepper.interrupts.release()
         if state.stop:
             break
 
 
+def _end_step(methods: HookMethods, state: TrainState) -> None:
+    timer = MODE.get().timer
+    before = OTHER if timer is None else timer.switch(OTHER)  # hooks do not count as update
+    for method in methods:
+        method(state)
+    if timer is not None:
+        timer.switch(before)
+
+
 class SavedRun(Protocol):
     """A run in a file; see `microfw.training.saving.Saved`."""
 
-    def set_counters(self, run: Run) -> None:
-        """Set the counters of a run."""
-
-    def restore(self, run: Run) -> None:
-        """Restore the rest of a run."""
-
-
-def data_digest(*arrays: Any) -> str:
-    """Return one checksum of several arrays."""
-    return hashlib.sha256("".join(fingerprint(plain(a)) for a in arrays).encode()).hexdigest()
+    def start(self, run: Run) -> None:
+        """Start a run where the saved one ended."""
 
 
 class Run:
@@ -114,78 +227,68 @@ class Run:
         drop_last: bool = False,
         resumable: bool = True,
     ) -> None:
-        self.stepper, self.state, self.hooks = stepper, stepper.state, hooks
+        self.stepper, self.state, self.hooks, self.interrupts = stepper, stepper.state, hooks, stepper.interrupts
         self.train, self.step_rows, self.rng, self.metrics = train, step_rows, rng, metrics
         self.evaluate, self.shuffle, self.drop_last, self.resumable = evaluate, shuffle, drop_last, resumable
-        self.interrupts = stepper.interrupts
         stepper.wants_outputs = bool(metrics)
+        if stepper.replay_policy is not None:
+            steps = len(train) // step_rows * (self.state.epochs - self.state.epoch)
+            stepper.replay_policy.expect(min(step_rows, len(train)), steps)
         self.totals: EpochTotals | None = None
         self.order: dict[str, Any] = {}
         self.batches: Iterable[Batch] = ()
         self.can_be_saved = self.is_rehearsed = False
-        self._digest = ""
+        self.digest = ""
 
     @property
-    def replay_policy(self) -> ReplayPolicy:
+    def replay_policy(self) -> ReplayPolicy | None:
         """Decides which steps are replayed."""
         return self.stepper.replay_policy
 
-    def epochs(self) -> None:
-        """Run the remaining epochs."""
+    def epochs(self, saved: SavedRun | None = None) -> None:
+        """Run all epochs, or those that remain of a saved run."""
         state = self.state
-        while self.totals is not None or (state.epoch < state.epochs and not state.stop):
-            self.epoch()
+        try:
+            if saved is None:
+                self.hooks.start(state)
+            else:
+                saved.start(self)
+            state.save, self.can_be_saved = self.save if self.resumable else None, True
+            while self.totals is not None or (state.epoch < state.epochs and not state.stop):
+                self.epoch()
+        finally:
+            self.end()
 
     def epoch(self) -> None:
         """Run an epoch, or the rest of a resumed one: steps, validation, row of the history."""
-        totals = self.start_epoch()
+        totals = self.totals or self.start_epoch()
         if not self.state.stop:
-            take_steps(self.batches, self.stepper, totals, self.hooks.step_end)
+            take_steps(self.batches, self.stepper, totals, self.hooks.methods["on_step_end"])
         if not totals.steps:
             self.cancel_epoch()
             return
         seconds = perf_counter() - totals.began
         row = {"epoch": self.state.epoch, **totals.result()}
         if self.evaluate is not None:
-            self.start_validation()
-            row |= self.evaluate()
-        self.end_epoch({**row, "seconds": seconds, **totals.rates()})
-
-    def new_totals(self) -> EpochTotals:
-        """Return totals of no steps."""
-        return EpochTotals(self.stepper, self.metrics)
-
-    def new_batches(self, skip: int = 0) -> Iterable[Batch]:
-        """Draw an order, and return the batches of an epoch without the first ``skip``."""
-        rng, min_rows = self.rng if self.shuffle else None, self.stepper.min_rows
-        return self.train.batches(self.step_rows, rng, min_rows=min_rows, drop_last=self.drop_last, skip=skip)
-
-    @property
-    def step_size(self) -> int | str:
-        """Rows of a step, as saved in files: a run can only be resumed with the same."""
-        return f"{self.step_rows}, drop_last" if self.drop_last else self.step_rows
-
-    def rows_after(self, steps: int) -> int:
-        """Return the number of rows in the first ``steps`` steps of an epoch."""
-        n = len(self.train)
-        n = n // self.step_rows * self.step_rows if self.drop_last else n
-        rows = steps * self.step_rows
-        return n if steps and n - rows < self.stepper.min_rows else rows
+            row |= self.validate(self.evaluate)
+        self.end_epoch(totals, {**row, "seconds": seconds, **totals.rates()})
 
     def start_epoch(self) -> EpochTotals:
-        """Start an epoch in a new order, or continue a resumed one; return its totals."""
-        if self.totals is not None:
-            return self.totals
-        totals = self.new_totals()
+        """Start an epoch in a new order; return its totals."""
         self.interrupts.deferred = True
         self.state.epoch += 1
-        self.totals = totals
+        self.totals = totals = EpochTotals(self.stepper, self.metrics)
         if self.resumable:  # 20 us
             self.order = self.rng.bit_generator.state  # type: ignore[assignment]
         self.batches = self.new_batches()
         self.hooks.notify("on_epoch_start", self.state)
         self.interrupts.release()
         return totals
+
+    def new_batches(self, skip: int = 0) -> Iterable[Batch]:
+        """Draw an order, and return the batches of an epoch without the first ``skip``."""
+        rng, min_rows = self.rng if self.shuffle else None, self.stepper.min_rows
+        return self.train.batches(self.step_rows, rng, min_rows=min_rows, drop_last=self.drop_last, skip=skip)
 
     def cancel_epoch(self) -> None:
         """Undo the start of an epoch that a hook stopped before its first step."""
@@ -198,39 +301,30 @@ class Run:
         """Restore an epoch that was saved after some of its steps, with the same order of rows."""
         self.order = saved.pop("order")
         put(self.rng, self.order)
-        totals = self.new_totals()
+        totals = EpochTotals(self.stepper, self.metrics)
         totals.load_state_dict(saved)
         self.batches = self.new_batches(skip=totals.steps)
         self.totals = totals
 
-    def start_validation(self) -> None:
-        """Notify hooks. They may change the model until the epoch ends, so interrupts are deferred until then."""
-        self.interrupts.deferred = self.hooks.handles("on_validation_start")
+    def validate(self, evaluate: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """Return the results of the validation."""
+        # Hooks may change the model until the epoch ends, so interrupts are deferred until then.
+        self.interrupts.deferred = bool(self.hooks.methods["on_validation_start"])
         self.hooks.notify("on_validation_start", self.state)
+        return evaluate()
 
-    def end_epoch(self, row: dict[str, Any]) -> None:
+    def end_epoch(self, totals: EpochTotals, row: dict[str, Any]) -> None:
         """End an epoch: append its row, and notify hooks."""
         self.interrupts.deferred = True
         history = self.state.history
-        if self.state.skipped and self.totals is not None:
-            row["skipped"] = self.totals.skipped
+        if self.state.skipped:  # in every row, if in one
             for earlier in history:
                 earlier.setdefault("skipped", 0)
+            row["skipped"] = totals.skipped
         history.append(row)
         self.totals, self.batches = None, ()
         self.hooks.notify("on_epoch_end", self.state)
         self.interrupts.release()
-
-    def start(self, saved: SavedRun | None = None) -> None:
-        """Start training, from the beginning or from a file."""
-        if saved is not None:
-            saved.set_counters(self)
-        self.hooks.start(self.state)
-        if saved is not None:
-            saved.restore(self)
-            earlier = self.totals.skipped if self.totals is not None else 0
-            self.state.skipped = earlier + sum(row.get("skipped", 0) for row in self.state.history)
-        self.state.save, self.can_be_saved = self.save if self.resumable else None, True
 
     def end(self) -> None:
         """End training."""
@@ -250,8 +344,3 @@ class Run:
         from microfw.training import saving
 
         saving.save(path, self)
-
-    def data_digest(self) -> str:
-        """Return the checksum of the training data; computed once."""
-        self._digest = self._digest or data_digest(self.train.X, self.train.y)
-        return self._digest

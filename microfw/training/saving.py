@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from typing import Any
@@ -11,10 +12,11 @@ import numpy as np
 from microfw.errors import CheckpointError, MicrofwError, message
 from microfw.nn import Module
 from microfw.serialization import container, models, random, tree
+from microfw.serialization.layout import fingerprint, plain
 from microfw.serialization.output import path_text
 from microfw.serialization.strict import FormatError, document, listed, short, table, whole
 from microfw.training.history import History
-from microfw.training.run import Run
+from microfw.training.run import EpochTotals, Run
 
 Path = str | os.PathLike[str]
 
@@ -69,8 +71,8 @@ def capture(run: Run) -> dict[str, Any]:
         "hooks": [{"class": type(hook).__name__, "state": hook.state_dict()} for hook in _stateful(run)],
         "random": random.states(_generators(run)),
         "tally": None if totals is None else {"order": run.order, **totals.state_dict()},
-        "batch_size": run.step_size,
-        "data": run.data_digest(),
+        "batch_size": _step_size(run),
+        "data": _digest(run),
     }
 
 
@@ -114,8 +116,8 @@ class Saved:
         for what, mine, theirs in (
             ("an optimizer", [type(state.optimizer).__name__], [table(parts["optimizer"], "class", "state")["class"]]),
             ("hooks", [type(h).__name__ for h in _stateful(run)], [h["class"] for h in parts["hooks"]]),
-            ("steps of", run.step_size, parts["batch_size"]),
-            ("training data with the checksum", run.data_digest(), parts["data"]),
+            ("steps of", _step_size(run), parts["batch_size"]),
+            ("training data with the checksum", _digest(run), parts["data"]),
         ):
             if mine != theirs:
                 raise FormatError(f"{what} {short(theirs)} as it was saved", short(mine), "fit with the same parts")
@@ -129,13 +131,18 @@ class Saved:
             got = f"one that a hook ended after epoch {epoch} with state.stop, and epochs={state.epochs}"
             raise FormatError("a run that was not stopped", got, f"pass epochs above {max(epoch, asked)} to continue")
 
-    def set_counters(self, run: Run) -> None:
-        """Restore history and counters, which hooks may read in ``on_fit_start``."""
-        run.state.history[:] = self.history
+    def start(self, run: Run) -> None:
+        """Restore the run, and start its hooks. History and counters come first, for ``on_fit_start``."""
+        state = run.state
+        state.history[:] = self.history
         for name in STATE[:3]:  # not stop and epochs, which are those of the new call
-            setattr(run.state, name, self.parts["state"][name])
+            setattr(state, name, self.parts["state"][name])
+        run.hooks.start(state)
+        self._restore(run)
+        earlier = 0 if run.totals is None else run.totals.skipped
+        state.skipped = earlier + sum(row.get("skipped", 0) for row in state.history)
 
-    def restore(self, run: Run) -> None:
+    def _restore(self, run: Run) -> None:
         """Restore everything else. Raise, with nothing changed, if anything does not fit."""
         before = capture(run), {name: array.copy() for name, array in models.values(run.state.model).items()}
         try:
@@ -149,7 +156,7 @@ class Saved:
 
 def _compare_totals(totals: dict[str, Any], run: Run) -> None:
     """Raise unless the saved sums of an epoch are of the rows of its steps."""
-    own = run.new_totals().state_dict()["sums"]
+    own = EpochTotals(run.stepper, run.metrics).state_dict()["sums"]
     sums = totals["sums"] = {
         "count": float(table(totals["sums"])["rows"]),
         "skipped": 0,
@@ -157,11 +164,32 @@ def _compare_totals(totals: dict[str, Any], run: Run) -> None:
     }  # older files
     if {name: type(value) for name, value in sums.items()} != {name: type(value) for name, value in own.items()}:
         raise FormatError(f"the sums {', '.join(own)}", short(sums))
-    rows = run.rows_after(whole(sums["steps"]))
+    rows = _rows_after(run, whole(sums["steps"]))
     kept = [rows] * 2 if run.metrics and rows else [None] * 2
     lengths = [None if part is None else len(part) for part in (totals["outputs"], totals["targets"])]
     if sums["rows"] != rows or lengths != kept or not isinstance(totals["seconds"], float):
         raise FormatError(f"the sums of {rows} rows", short(sums["rows"]))
+
+
+def _step_size(run: Run) -> int | str:
+    """Return the rows of a step as saved in files: a run can only be resumed with the same."""
+    return f"{run.step_rows}, drop_last" if run.drop_last else run.step_rows
+
+
+def _rows_after(run: Run, steps: int) -> int:
+    """Return the number of rows in the first ``steps`` steps of an epoch."""
+    n = len(run.train)
+    n = n // run.step_rows * run.step_rows if run.drop_last else n
+    rows = steps * run.step_rows
+    return n if steps and n - rows < run.stepper.min_rows else rows
+
+
+def _digest(run: Run) -> str:
+    """Return the checksum of the training data; computed once."""
+    if not run.digest:
+        texts = [fingerprint(plain(array)) for array in (run.train.X, run.train.y)]
+        run.digest = hashlib.sha256("".join(texts).encode()).hexdigest()
+    return run.digest
 
 
 def _put(run: Run, parts: dict[str, Any], values: dict[str, Any]) -> None:

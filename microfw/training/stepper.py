@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,15 +14,52 @@ from microfw.autograd.mode import mode
 from microfw.autograd.tensor import Tensor
 from microfw.data.rows import pieces
 from microfw.errors import NonFiniteError
-from microfw.replay.forward_state import ForwardState
+from microfw.nn.forward_state import ForwardState
+from microfw.training.evaluation import as_data, check_count, denominator_of, is_sum
 from microfw.training.hooks import TrainState
-from microfw.training.inputs import as_data
-from microfw.training.losses import check_count, denominator_of, is_sum
 from microfw.training.nonfinite import explain
 from microfw.training.replay_policy import ReplayPolicy
-from microfw.training.state import Interrupts
 
 Array = np.ndarray[Any, Any]
+
+
+class Interrupts:
+    """Defers Ctrl-C while ``deferred`` is True: during an update, and while hooks are called.
+
+    So no step, and no start or end of an epoch, is left incomplete. A second Ctrl-C is not deferred. In other threads
+    than the main one there is no effect.
+    """
+
+    def __init__(self) -> None:
+        self.deferred = False
+        self._pending: tuple[int, Any] | None = None
+        self._before: Callable[..., Any] | None = None
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            before = signal.getsignal(signal.SIGINT)
+            if callable(before):
+                self._before = before
+                signal.signal(signal.SIGINT, self._handle)
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+        if kind is None:
+            self.release()
+
+    def release(self) -> None:
+        """End the deferral, and handle a deferred Ctrl-C."""
+        self.deferred = False
+        if self._pending is not None and self._before is not None:
+            pending, self._pending = self._pending, None
+            self._before(*pending)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.deferred and self._pending is None:  # a second Ctrl-C acts at once
+            self._pending = (number, frame)
+        elif self._before is not None:
+            self._before(number, frame)
 
 
 class Stepper:
@@ -32,10 +71,12 @@ class Stepper:
         Model, loss and optimizer; its ``loss``, ``steps`` and ``skipped`` are updated.
     gradients : sequence of callable
         Called with the state between gradients and update.
-    compile : bool or None
-        Whether steps are replayed; see `ReplayPolicy`.
+    replay_policy : ReplayPolicy, optional
+        Decides which steps are replayed; without one, none is.
     rows : int, optional
         Rows that go through the model at once; steps with more rows accumulate gradients. All by default.
+    min_rows : int
+        Smallest number of rows that the model takes at once in training.
     where : str
         Name of the caller in error messages.
 
@@ -45,8 +86,6 @@ class Stepper:
         Denominator of the mean loss of the last step.
     moved : bool
         Whether the last step made an update; False if its denominator was 0.
-    min_rows : int
-        Smallest number of rows that the model takes at once in training.
     wants_outputs : bool
         Whether steps return outputs.
     """
@@ -55,23 +94,25 @@ class Stepper:
         self,
         state: TrainState,
         gradients: Sequence[Callable[[TrainState], None]] = (),
+        replay_policy: ReplayPolicy | None = None,
         *,
-        compile: bool | None = None,
         rows: int | None = None,
+        min_rows: int = 1,
         where: str = "Trainer.fit",
     ) -> None:
-        self.state, self.where, self.rows = state, where, rows
+        self.state, self.gradients, self.replay_policy = state, gradients, replay_policy
         self.model, self.loss, self.optimizer = state.model, state.loss_function, state.optimizer
-        self.gradients = list(gradients)
-        self.replay_policy = ReplayPolicy(self.model, self.loss, self.optimizer, compile)
-        self.forward_state = ForwardState.of(self.model, self.loss)
-        self.interrupts = Interrupts()
+        self.rows, self.where = rows, where
+        self.forward_state, self.interrupts = ForwardState.of(self.model, self.loss), Interrupts()
         self.denominator, self.loss_is_sum = denominator_of(self.loss), is_sum(self.loss)
-        self.takes_closure = bool(getattr(self.optimizer, "takes_closure", False))
-        self.takes_denominator = bool(getattr(self.optimizer, "takes_denominator", False))
-        self._update_follows_backward = not (self.gradients or self.takes_closure or self.takes_denominator)
-        self.count, self.moved = 0.0, False
-        self.min_rows, self.wants_outputs = 1, False
+        self.takes_closure = getattr(self.optimizer, "takes_closure", False)
+        self.takes_denominator = getattr(self.optimizer, "takes_denominator", False)
+        # If nothing comes between gradients and update, one program replays both, else only the gradients.
+        separate = gradients or self.takes_closure or self.takes_denominator
+        replay = None if replay_policy is None else replay_policy.run
+        self._replay_gradients = replay if separate else None
+        self._replay_step = None if separate else replay
+        self.count, self.moved, self.min_rows, self.wants_outputs = 0.0, False, min_rows, False
 
     def step(self, X: Array, y: Array, weight: Array | None = None) -> Array | None:
         """Run a step, and return the model's outputs if ``wants_outputs``, else None.
@@ -82,57 +123,55 @@ class Stepper:
             If the loss or a gradient is NaN or infinite.
         """
         count = self.count = self.denominator(y, weight)
-        if not count > 0 and (not self.takes_denominator or count != 0):
+        if not count > 0 and (not self.takes_denominator or count != 0):  # other ranks may have rows that count
             return self._skip(X, count)
-        state, outputs = self.state, None
-        before = self.forward_state.save()
+        before, self.moved, outputs = self.forward_state.save(), True, None
         try:
-            if self._update_follows_backward and weight is None and (self.rows is None or self._fits_at_once(X)):
-                outputs = self.replay_policy.run(X, y, self._check_loss, self._defer_interrupts)
-                self.moved = True
+            if self._replay_step is not None and weight is None:
+                outputs = self._replay_step(X, y, self._check_loss, self._defer_interrupts)
             if outputs is None:
-                outputs = self._eager_step(X, y, weight, replay=not self._update_follows_backward)
-            if self.moved:
-                state.steps += 1
-            else:
-                state.skipped += 1
+                outputs = self._eager_step(X, y, weight)
         except BaseException as error:
             self._rollback(before, error, X, y, weight)
             raise
+        self.state.steps += self.moved
+        self.state.skipped += not self.moved
         if not self.wants_outputs:
             return None
         return outputs.data if isinstance(outputs, Tensor) else outputs
 
-    def _fits_at_once(self, X: Array) -> bool:
-        return self.rows is None or len(X) - self.rows < self.min_rows
-
-    def _eager_step(self, X: Array, y: Array, weight: Array | None, replay: bool) -> Any:
-        """Run a step with an eager update; its gradients may be replayed if ``replay``."""
-        state, optimizer = self.state, self.optimizer
+    def _eager_step(self, X: Array, y: Array, weight: Array | None) -> Any:
         if self.takes_closure:
-            closure = Closure(self, X, y, weight)
-            for call in self.gradients:
-                call(state)
-            self._defer_interrupts()
-            optimizer.step(closure)
-            self.moved, (state.loss, outputs) = True, closure.first
-            return outputs
-        optimizer.zero_grad()
-        outputs = self.accumulate(X, y, weight, replay)
+            return self._minimise(X, y, weight)
+        self.optimizer.zero_grad()
+        outputs = self.accumulate(X, y, weight)
         for call in self.gradients:
-            call(state)
+            call(self.state)
         self._defer_interrupts()
         if self.takes_denominator:
-            self.moved = optimizer.step(self.count)
+            self.moved = self.optimizer.step(self.count)
         else:
-            optimizer.step()
-            self.moved = True
+            self.optimizer.step()
         return outputs
 
-    def accumulate(self, X: Array, y: Array, weight: Array | None, replay: bool = True) -> Any:
-        """Accumulate the gradients of a step's parts, each weighted by its share of the denominator."""
-        if self._fits_at_once(X):
-            return self._gradients(X, y, weight, replay=replay) if self.count else self._forward(X)
+    def _minimise(self, X: Array, y: Array, weight: Array | None) -> Any:
+        """Run a step of an optimizer that takes a closure."""
+        closure = Closure(self, X, y, weight)
+        for call in self.gradients:
+            call(self.state)
+        self._defer_interrupts()
+        self.optimizer.step(closure)
+        self.state.loss, outputs = closure.first
+        return outputs
+
+    def accumulate(self, X: Array, y: Array, weight: Array | None) -> Any:
+        """Compute the gradients of a step's rows, in parts if there are too many; return the outputs."""
+        if self.rows is not None and len(X) - self.rows >= self.min_rows:
+            return self._accumulate_parts(X, y, weight)
+        return self._gradients(X, y, weight) if self.count else self._forward(X)
+
+    def _accumulate_parts(self, X: Array, y: Array, weight: Array | None) -> Array:
+        """Accumulate the gradients of parts, each weighted by its share of the denominator."""
         parts = list(pieces(len(y), self.rows or len(y), self.min_rows))
         weights = [None if weight is None else weight[part] for part in parts]
         counts = [self.denominator(y[part], w) for part, w in zip(parts, weights, strict=True)]
@@ -147,16 +186,14 @@ class Stepper:
         self.state.loss = loss
         return np.concatenate(outputs)
 
-    def _gradients(
-        self, X: Array, y: Array, weight: Array | None, share: float | None = None, replay: bool = False
-    ) -> Any:
-        if replay and weight is None:
-            outputs = self.replay_policy.run(X, y, self._check_loss, False)
+    def _gradients(self, X: Array, y: Array, weight: Array | None, share: float | None = None) -> Any:
+        if self._replay_gradients is not None and weight is None and share is None:
+            outputs = self._replay_gradients(X, y, self._check_loss, False)
             if outputs is not None:
                 return outputs
         outputs, targets = self.model(as_data(X)), as_data(y)
         loss = self.loss(outputs, targets) if weight is None else self.loss(outputs, targets, weight)
-        self._check_loss(loss)
+        self._check_loss(loss._array)
         loss.backward(None if share is None else np.full(loss.shape, share))
         return outputs
 
@@ -179,7 +216,7 @@ class Stepper:
         finally:
             self.forward_state.restore(before)
 
-    def _check_loss(self, loss: Any) -> None:
+    def _check_loss(self, loss: Array) -> None:
         self.state.loss = value = loss.item()
         if not math.isfinite(value):
             raise NonFiniteError

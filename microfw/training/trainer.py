@@ -8,24 +8,31 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.mode import mode
-from microfw.data.batching import check_batch_size
 from microfw.data.dataset import Dataset, as_dataset
-from microfw.data.rows import Rows
-from microfw.errors import CheckpointError, DataError, message
-from microfw.optim.checks import as_list
-from microfw.training.checks import check_epochs, check_fit, check_parts, check_steps, smallest_batch
+from microfw.data.rows import Rows, check_batch_size
+from microfw.errors import ArgumentError, CheckpointError, DataError, message
+from microfw.nn import Module
+from microfw.nn.forward_state import evaluating, module_mode
+from microfw.optim.checks import as_list, is_integer, is_real
 from microfw.training.clipping import Clip
+from microfw.training.evaluation import (
+    as_features,
+    check_fit,
+    dtype_of,
+    is_sum,
+    mean_loss,
+    predict,
+    quiet,
+    smallest_batch,
+)
 from microfw.training.history import History
-from microfw.training.hooks import Hooks, TrainState
-from microfw.training.inputs import as_features, dtype_of, predicted
-from microfw.training.losses import mean_loss
-from microfw.training.metrics import resolve, to_predictions
+from microfw.training.hooks import TrainState, check_hook
+from microfw.training.metrics import measure, resolve, to_predictions
 from microfw.training.progress import Progress
-from microfw.training.run import Run
+from microfw.training.replay_policy import ReplayPolicy
+from microfw.training.run import Hooks, Run
 from microfw.training.saving import Saved
-from microfw.training.state import evaluating, module_mode, quiet
 from microfw.training.stepper import Stepper
-from microfw.training.totals import measure
 
 Array = np.ndarray[Any, Any]
 
@@ -85,7 +92,8 @@ class Trainer:
         check_parts(model, loss, optimizer)
         check_steps(loss, optimizer, accumulate, clip_norm, clip_value)
         hooks = as_list(hooks, "Trainer", "hooks", "pass a list of them")
-        Hooks(hooks)
+        for hook in hooks:
+            check_hook(hook)
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
@@ -157,48 +165,42 @@ class Trainer:
         A step in which no row counts in the loss, since all labels are ignored or all weights are 0, makes no update.
         The History has the number of such steps as ``skipped``, if there were any.
         """
-        check_epochs(epochs)
-        check_batch_size(batch_size, "Trainer.fit")
+        check_sizes(epochs, batch_size)
         check_parts(self.model, self.loss, self.optimizer)
-        rows, evaluate = self._data(train, validation)
-        min_rows = smallest_batch(self.model, rows, batch_size, "Trainer.fit", drop_last)
-        step_rows = batch_size * self.accumulate
-        if drop_last and len(rows) < step_rows:
-            got = f"{len(rows)} rows with drop_last=True"
-            raise DataError(message("Trainer.fit", f"the {step_rows} rows of a step", got, "use a smaller batch_size"))
-        state = TrainState(self.model, self.loss, self.optimizer, epochs)
-        shown = [Progress()] if progress else []
-        hooks = Hooks([*self.clips, *self.hooks, *shown])
-        parts = batch_size if self.accumulate > 1 else None
-        stepper = Stepper(state, hooks.gradients, compile=self.compile, rows=parts)
-        stepper.min_rows = min_rows
-        stepper.replay_policy.expect(min(batch_size, len(rows)), len(rows) // batch_size * epochs)
-        for bar in shown if parts is None else []:  # accumulated parts are never replayed
-            bar.why_eager = stepper.replay_policy.why_eager
-        generator = np.random.default_rng(rng)
-        self._run = run = Run(stepper, hooks, rows, step_rows, generator, self.metrics, evaluate, drop_last=drop_last)
-        with mode(), quiet(), module_mode(self.model, True), run.interrupts:
-            saved = None if resume is None else Saved(resume, run)
-            try:
-                run.start(saved)
-                run.epochs()
-            finally:
-                run.end()
-        return state.history
-
-    def _data(self, train: Any, validation: Any) -> tuple[Rows, Callable[[], dict[str, float]] | None]:
-        """Check the data; return the rows to train on, and a function that validates, or None."""
-        dtype = dtype_of(self.model)
+        dtype, step_rows = dtype_of(self.model), batch_size * self.accumulate
         data = as_dataset(train, "Trainer.fit", dtype)
         if not check_fit(self.model, self.loss, data, "Trainer.fit"):
             got = f"none of {len(data)}: all labels are ignored, or of weight 0"
             raise DataError(message("Trainer.fit", "rows that count in the loss", got))
+        evaluate = None if validation is None else self._validation(validation, dtype)
         rows = Rows(data.X, data.y)
-        if validation is None:
-            return rows, None
+        min_rows = smallest_batch(self.model, rows, batch_size, "Trainer.fit", drop_last)
+        if drop_last and len(rows) < step_rows:
+            got = f"{len(rows)} rows with drop_last=True"
+            raise DataError(message("Trainer.fit", f"the {step_rows} rows of a step", got, "use a smaller batch_size"))
+        policy = self._replay_policy()
+        shown = [Progress(None if policy is None else policy.why_eager)] if progress else []
+        state = TrainState(self.model, self.loss, self.optimizer, epochs)
+        hooks = Hooks([*self.clips, *self.hooks, *shown])
+        parts = batch_size if self.accumulate > 1 else None
+        stepper = Stepper(state, hooks.methods["on_gradients"], policy, rows=parts, min_rows=min_rows)
+        generator = np.random.default_rng(rng)
+        self._run = run = Run(stepper, hooks, rows, step_rows, generator, self.metrics, evaluate, drop_last=drop_last)
+        with mode(), quiet(), module_mode(self.model, True), stepper.interrupts:
+            run.epochs(None if resume is None else Saved(resume, run))
+        return state.history
+
+    def _replay_policy(self) -> ReplayPolicy | None:
+        # Accumulated steps run eagerly: a part is replayed only if no other part follows it.
+        if self.compile is False or self.accumulate > 1:
+            return None
+        return ReplayPolicy(self.model, self.loss, self.optimizer, self.compile)
+
+    def _validation(self, validation: Any, dtype: Any) -> Callable[[], dict[str, float]]:
+        """Check the validation data, and return a function that evaluates them."""
         dataset = as_dataset(validation, "Trainer.fit, validation", dtype)
         check_fit(self.model, self.loss, dataset, "Trainer.fit, validation")
-        return rows, lambda: {f"val_{name}": value for name, value in self.evaluate(dataset).items()}
+        return lambda: {f"val_{name}": value for name, value in self.evaluate(dataset).items()}
 
     def save(self, path: Any) -> None:
         """Save the run, for ``fit(..., resume=path)``; `mf.load` loads the model from the same file.
@@ -264,13 +266,59 @@ class Trainer:
             A row of outputs for each row of X.
         """
         check_batch_size(batch_size, "Trainer.predict")
-        X = as_features(X.X if isinstance(X, Dataset) else X, self.model)
-        starts = range(0, max(len(X), 1), batch_size)
-        with evaluating(self.model):
-            parts = [predicted(self.model, X[k : k + batch_size]) for k in starts]
-        return np.concatenate(parts)
+        return predict(self.model, as_features(X.X if isinstance(X, Dataset) else X, self.model), batch_size)
 
     def predict_classes(self, X: Any, batch_size: int = 4096) -> Array:
         """Return the predicted label of each row, as used by the metrics."""
         outputs = self.predict(X, batch_size)
         return to_predictions(outputs, np.empty(outputs.shape[:-1], np.intp), self.loss)
+
+
+# Checks. A test that passes for good arguments comes first; what is wrong is only looked for after it has failed.
+
+
+def check_sizes(epochs: Any, batch_size: Any) -> None:
+    """Raise unless a number of epochs is an integer of at least 0, and a batch size a positive one."""
+    if not is_integer(epochs, 0):
+        raise ArgumentError(message("Trainer.fit", "epochs to be an integer of at least 0", repr(epochs)))
+    check_batch_size(batch_size, "Trainer.fit")
+
+
+def check_parts(model: Any, loss: Any, optimizer: Any) -> None:
+    """Raise unless model, loss and optimizer are of the right kind, and the optimizer has the model's parameters."""
+    able = hasattr(optimizer, "step") and hasattr(optimizer, "zero_grad")
+    if not able or not isinstance(model, Module) or not callable(loss) or isinstance(loss, type):
+        _refuse_part(model, loss, optimizer, able)
+    stepped = getattr(getattr(optimizer, "flat", None), "parameters", None)
+    if stepped is not None and {id(p) for p in stepped}.isdisjoint([id(p) for p in model.parameters()]):
+        expected, fix = "an optimizer of the model's parameters", "make it with model.parameters()"
+        raise ArgumentError(message("Trainer", expected, "others", fix))
+
+
+def _refuse_part(model: Any, loss: Any, optimizer: Any, able: bool) -> None:
+    for name, part, good, expected in (
+        ("model", model, isinstance(model, Module), "a Module"),
+        ("loss", loss, callable(loss), "a loss such as nn.MSELoss()"),
+        ("optimizer", optimizer, able, "an optimizer"),
+    ):
+        if isinstance(part, type):
+            raise ArgumentError(message("Trainer", f"{name} to be {expected}", f"the class {part.__name__}", "call it"))
+        if not good:
+            raise ArgumentError(message("Trainer", f"{name} to be {expected}", type(part).__name__))
+
+
+def check_steps(loss: Any, optimizer: Any, accumulate: Any, clip_norm: Any, clip_value: Any) -> None:
+    """Raise unless loss, optimizer, accumulation and clipping can be combined."""
+    if getattr(optimizer, "takes_denominator", False) and is_sum(loss):
+        got, fix = f"{type(loss).__name__} with reduction='sum'", "use reduction='mean'"
+        raise ArgumentError(message("Trainer", f"a mean with {type(optimizer).__name__}", got, fix))
+    if not is_integer(accumulate, 1):
+        raise ArgumentError(message("Trainer", "accumulate to be a positive integer", repr(accumulate)))
+    for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
+        if limit is None:
+            continue
+        if not is_real(limit) or limit <= 0:
+            raise ArgumentError(message("Trainer", f"{name} above 0, finite", repr(limit)))
+        if getattr(optimizer, "takes_closure", False):
+            fix = "its line search needs the true gradients"
+            raise ArgumentError(message("Trainer", f"no {name} with {type(optimizer).__name__}", limit, fix))

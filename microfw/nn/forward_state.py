@@ -1,0 +1,79 @@
+"""What a forward pass depends on besides its inputs and parameters: module modes, random generators, buffers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from microfw.autograd.mode import mode
+from microfw.autograd.tensor import Tensor
+from microfw.nn.module import Module
+
+SavedState = tuple[list[Any], list[Any]]
+
+EMPTY: SavedState = ([], [])
+
+
+class ForwardState:
+    """Saves and restores the states of random generators, and the values of buffers such as running statistics."""
+
+    def __init__(self, generators: list[np.random.Generator], buffers: list[Tensor]) -> None:
+        self.generators = generators
+        self.buffers = buffers
+
+    @classmethod
+    def of(cls, *roots: Any) -> ForwardState:
+        """Return the state of those objects that are Modules."""
+        parts = [part for root in roots if isinstance(root, Module) for _, part in root._walk()]
+        attributes = [value for part in parts if isinstance(part, Module) for value in vars(part).values()]
+        generators = {id(g): g for g in attributes if isinstance(g, np.random.Generator)}
+        buffers = [part for part in parts if isinstance(part, Tensor) and part._leaf and part._node is None]
+        return cls(list(generators.values()), buffers)
+
+    def save(self) -> SavedState:
+        """Return copies of states and values."""
+        if not self.generators and not self.buffers:
+            return EMPTY  # 0.1 us instead of 0.6 us, in every step of a model without dropout or batch norm
+        return [g.bit_generator.state for g in self.generators], [t._array.copy() for t in self.buffers]
+
+    def restore(self, saved: SavedState, *, new_version: bool = True) -> None:
+        """Restore what `save` returned. With ``new_version``, backward through a graph that saved a buffer raises."""
+        for generator, state in zip(self.generators, saved[0], strict=True):
+            generator.bit_generator.state = state
+        for buffer, values in zip(self.buffers, saved[1], strict=True):
+            buffer._array[...] = values
+            if new_version and buffer._leaf is not None:
+                buffer._leaf.version += 1
+
+
+@contextlib.contextmanager
+def preserved(*modules: Any) -> Iterator[None]:
+    """Restore the generators and buffers of modules after a block."""
+    state = ForwardState.of(*modules)
+    before = state.save()
+    try:
+        yield
+    finally:
+        state.restore(before)
+
+
+@contextlib.contextmanager
+def module_mode(model: Module, training: bool) -> Iterator[None]:
+    """Set a model to training or evaluation mode in a block; the mode of each module is restored after it."""
+    before = [(module, module.training) for _, module in model.named_modules()]
+    try:
+        model.train(training)
+        yield
+    finally:
+        for module, flag in before:
+            module.training = flag
+
+
+@contextlib.contextmanager
+def evaluating(model: Module) -> Iterator[None]:
+    """Set a model to evaluation mode in a block, without recording a graph."""
+    with module_mode(model, False), mode(recording=False):
+        yield

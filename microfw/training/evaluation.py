@@ -1,0 +1,229 @@
+"""Models and losses called outside of steps: inputs, predictions, mean losses, and checks before training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from microfw.autograd.graph import Leaf
+from microfw.autograd.mode import mode
+from microfw.autograd.tensor import Tensor
+from microfw.data.dataset import Dataset
+from microfw.data.rows import Rows
+from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError, message
+from microfw.nn import CrossEntropyLoss, Embedding, Loss, Module, NLLLoss
+from microfw.nn.forward_state import evaluating, module_mode, preserved
+
+Array = np.ndarray[Any, Any]
+
+PLAIN = "fd?bhilqBHILQ"
+"""Type codes of the dtypes that a Tensor can have."""
+
+USUAL = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+"""NumPy's reactions to floating-point errors, unless the user has set others."""
+
+
+def quiet() -> np.errstate:
+    """Ignore NumPy's floating-point warnings, since training raises one error for them. Other reactions are kept."""
+    reactions = np.geterr()
+    if reactions == USUAL:
+        return np.errstate(all="ignore")
+    return np.errstate(**{kind: "ignore" for kind, reaction in reactions.items() if reaction == "warn"})  # type: ignore[arg-type]
+
+
+def dtype_of(model: Module) -> np.dtype[Any]:
+    """Return the dtype of a model's first parameter; float32 if the model has none."""
+    return next((p._array.dtype for p in model.parameters() if p._array.dtype.kind == "f"), np.dtype(np.float32))
+
+
+def takes_indices(model: Any) -> bool:
+    """Return True if a model has a layer that takes integers as indices."""
+    return isinstance(model, Module) and any(isinstance(m, Embedding) for _, m in model.named_modules())
+
+
+def as_data(array: Array) -> Tensor:
+    """Return a batch as the read-only Tensor that replayed steps pass to the model and to the loss."""
+    plain = type(array) is np.ndarray and array.flags.c_contiguous
+    if plain and array.dtype.char in PLAIN and array.dtype.isnative:
+        tensor = object.__new__(Tensor)  # Tensor() would copy, which takes 2 us to 20 us
+        tensor._array, tensor._leaf, tensor._node = array.view(), Leaf(array.shape, array.dtype), None
+    else:
+        tensor = Tensor(array)
+    tensor._array.flags.writeable = False
+    return tensor
+
+
+def as_features(X: Any, model: Module) -> Any:
+    """Return rows to predict as an array in the dtype of the model's parameters, as `Trainer.fit` casts its data.
+
+    Integers are not cast if the model takes them as indices. Values that are not numbers are returned unchanged; the
+    model's first layer raises an error for them.
+    """
+    array = np.asarray(X)
+    if array.dtype.kind not in "fiubO" or (array.dtype.kind in "iu" and takes_indices(model)):
+        return array
+    try:
+        with np.errstate(over="ignore"):
+            return array.astype(dtype_of(model), order="C", copy=False)
+    except (TypeError, ValueError, OverflowError):
+        return array
+
+
+def predict(model: Module, X: Any, batch_size: int) -> Array:
+    """Return the outputs of a model in evaluation mode, for dense or sparse rows in the dtype of the model."""
+    starts = range(0, max(X.shape[0], 1), batch_size)
+    with evaluating(model):
+        parts = [_outputs(model, X[k : k + batch_size]) for k in starts]
+    return np.concatenate(parts)  # copies a single part, too: its array is read-only
+
+
+def _outputs(model: Module, X: Any) -> Array:
+    X = X if isinstance(X, np.ndarray) else X.toarray()
+    made = model(as_data(X) if X.dtype.kind in "fiub" else X)
+    return made.data if isinstance(made, Tensor) else np.asarray(made)
+
+
+def denominator_of(loss: Any) -> Callable[[Any, Any], float]:
+    """Return ``loss.denominator``; for a loss without one, a function that returns the rows or their weights' sum."""
+    found = getattr(loss, "denominator", None)
+    return found if callable(found) else _rows
+
+
+def _rows(targets: Any, sample_weight: Any = None) -> float:
+    return float(len(targets) if sample_weight is None else np.sum(sample_weight, dtype=np.float64))
+
+
+def is_sum(loss: Any) -> bool:
+    """Return True if a loss sums over rows instead of averaging."""
+    return getattr(loss, "reduction", "mean") == "sum"
+
+
+def mean_loss(loss: Any, outputs: Array, targets: Array, weight: Array | None = None) -> float:
+    """Return the mean loss of outputs; NaN if no row counts."""
+    count = denominator_of(loss)(targets, weight)
+    if not count:
+        return math.nan
+    made, wanted = as_data(outputs), as_data(targets)
+    value = float((loss(made, wanted) if weight is None else loss(made, wanted, weight)).item())
+    return value / count if is_sum(loss) else value
+
+
+def check_count(count: float, loss: Any, where: str) -> None:
+    """Raise unless a denominator is at least 0 and finite."""
+    if not 0 <= count < math.inf:
+        got = f"{count} from {type(loss).__name__}.denominator"
+        raise ArgumentError(message(where, "a denominator of at least 0, finite", got))
+
+
+# Checks. A test that passes for good arguments comes first; what is wrong is only looked for after it has failed.
+
+
+def check_fit(model: Module, loss: Any, data: Dataset, where: str) -> bool:
+    """Raise unless the model's outputs for two rows and all targets suit the loss; return True if a row counts."""
+    rows = _counting_rows(loss, data.y, where)
+    with mode(observer=None, timer=None), evaluating(model), preserved(model, loss):
+        outputs = model(as_data(data.X[:2]))
+        _check_outputs(outputs, data, loss, where)
+        if rows.start == rows.stop:
+            return False
+        outputs = outputs if rows.start == 0 else model(as_data(data.X[rows]))
+        value = loss(outputs, as_data(data.y[rows]))
+    if not isinstance(value, Tensor) or value._array.size != 1:
+        got = f"shape {value.shape}" if isinstance(value, Tensor) else type(value).__name__
+        raise ArgumentError(message(where, "a loss of one number", got, "use reduction='mean'"))
+    return True
+
+
+def _counting_rows(loss: Any, targets: Array, where: str) -> slice:
+    """Return a slice of two rows, or the only one, with one that counts; an empty slice if none does."""
+    count = denominator_of(loss)
+    if count(targets[:2], None) > 0:
+        return slice(0, 2)
+    low, high, total = 0, len(targets), count(targets, None)  # the first row that counts is in low:high
+    check_count(total, loss, where)
+    if not total:
+        return slice(0, 0)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if count(targets[low:middle], None) > 0 else (middle, high)
+    return slice(low, low + 1) if low + 2 > len(targets) else slice(low, low + 2)
+
+
+def _check_outputs(outputs: Any, data: Dataset, loss: Any, where: str) -> None:
+    """Raise unless the outputs for the first two rows suit the loss and all targets."""
+    if not isinstance(outputs, Tensor):
+        raise DTypeError(message(where, "the model to return a Tensor", type(outputs).__name__))
+    shape = outputs._array.shape
+    if shape[:1] != data.y[:2].shape[:1]:
+        raise ShapeError(message(where, "an output for each row", f"shape {shape} for {len(data.y[:2])} rows"))
+    if isinstance(loss, CrossEntropyLoss | NLLLoss):
+        if data.task != "classification" or data.y.max() >= shape[-1]:
+            _check_labels(shape, data, loss, where)
+    elif isinstance(loss, Loss):
+        _check_targets(shape, data, type(loss).__name__, where)
+
+
+def _check_labels(shape: tuple[int, ...], data: Dataset, loss: Loss, where: str) -> None:
+    name, labels, ignored = type(loss).__name__, data.y, getattr(loss, "ignore_index", None)
+    if data.task != "classification":
+        fix = "pass integer labels, or use nn.MSELoss for regression"
+        raise DataError(message(where, f"integer labels for {name}", f"targets of shape {labels.shape}", fix))
+    wrong = (labels >= shape[-1]) & (labels != (-1 if ignored is None else ignored))
+    if len(shape) == 2 and wrong.any():
+        row, expected = int(wrong.argmax()), f"labels from 0 to {shape[-1] - 1}, as the model's outputs"
+        fix = f"give the model's last layer {int(labels[wrong].max()) + 1} outputs"
+        raise DataError(message(where, expected, f"{labels[row]} at row {row}", fix))
+
+
+def _check_targets(shape: tuple[int, ...], data: Dataset, loss: str, where: str) -> None:
+    if data.task == "classification":
+        fix = "use nn.CrossEntropyLoss, or mf.data.Dataset(X, y, task='regression')"
+        raise DataError(message(where, f"real targets of shape (N, k) for {loss}", "integer labels", fix))
+    if shape[1:] != data.y.shape[1:]:
+        wanted, got = (str(("N", *axes[1:])).replace("'", "") for axes in (data.y.shape, shape))
+        count = data.y.shape[-1]
+        fix = f"give the model's last layer {count} output{'s' if count > 1 else ''}"
+        fix = fix if len(shape) > 1 else "keep the last axis"
+        raise ShapeError(message(where, f"outputs of shape {wanted}, as the targets", got, fix))
+
+
+def smallest_batch(model: Module, data: Rows, batch_size: int, where: str, drop_last: bool = False) -> int:
+    """Return the smallest batch that the model takes in training, 1 or 2 rows; batch norm, for example, needs 2.
+
+    The model runs on one row, and only if a batch of one row would occur.
+
+    Raises
+    ------
+    ArgumentError, DataError
+        If all batches, or the data, have too few rows. The message contains that of the layer.
+    """
+    n = len(data)
+    if n > 1 and batch_size > 1 and (drop_last or n % batch_size != 1):
+        return 1
+    return _smallest_batch(model, data, batch_size, where)
+
+
+def _smallest_batch(model: Module, data: Rows, batch_size: int, where: str) -> int:
+    why = _failure(model, data, 1)
+    if why is None or (len(data) > 1 and _failure(model, data, 2)):  # another error, which the first step raises
+        return 1
+    fix = f"a layer needs more than one row: {why}"
+    if len(data) == 1:
+        raise DataError(message(where, "at least 2 rows", "1", fix))
+    if batch_size == 1:
+        raise ArgumentError(message(where, "a batch_size of at least 2", "1", fix))
+    return 2
+
+
+def _failure(model: Module, data: Rows, rows: int) -> Exception | None:
+    """Return the error that a model raises in training for a batch of ``rows`` rows, or None."""
+    ((X, _, _),) = data.take(slice(0, rows)).batches(rows)
+    with mode(observer=None, timer=None, recording=False), module_mode(model, True), preserved(model), quiet():
+        try:
+            model(as_data(X))
+        except Exception as error:
+            return error
+    return None
