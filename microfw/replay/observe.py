@@ -79,18 +79,16 @@ class Signature:
     def difference(self, other: Signature) -> str | None:
         """Return how another step differs from this one, in words; None if both can use one plan."""
         for (scope, name, params, shapes, constants), theirs in zip(self.ops, other.ops, strict=False):
-            where = location(scope, name)
             if name != theirs[1] or type(scope and scope[0]) is not type(theirs[0] and theirs[0][0]):
-                return f"op {where} has taken the place of {location(theirs[0], theirs[1])}"
+                return f"op {location(scope, name)} has taken the place of {location(theirs[0], theirs[1])}"
             if not alike(params, theirs[2]):
                 keys = [k for k in params if not alike(params[k], theirs[2].get(k))]
-                return (
-                    f"{where} has another {', '.join(keys)}: {', '.join(_short(params[k], theirs[2][k]) for k in keys)}"
-                )
+                pairs = ", ".join(_short(params[k], theirs[2][k]) for k in keys)
+                return f"{location(scope, name)} has another {', '.join(keys)}: {pairs}"
             if not alike(shapes, theirs[3]):
-                return f"{where} has other inputs: {_short(shapes, theirs[3])}"
+                return f"{location(scope, name)} has other inputs: {_short(shapes, theirs[3])}"
             if not alike(constants, theirs[4]):
-                return f"an array that the function makes for {where} is not the same at every step"
+                return f"an array that the function makes for {location(scope, name)} is not the same at every step"
         if len(self.ops) != len(other.ops):
             return f"there are {len(self.ops)} ops, and {len(other.ops)} before"
         return None

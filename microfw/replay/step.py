@@ -13,7 +13,6 @@ import numpy as np
 
 from microfw.autograd.mode import MODE, Mode, mode, model_version, phase
 from microfw.autograd.phases import PREPARATION
-from microfw.autograd.state_discovery import iter_reachable
 from microfw.autograd.tensor import Tensor, result
 from microfw.errors import DTypeError, message
 from microfw.replay.capture import CapturedStep, capture
@@ -196,11 +195,10 @@ class CompiledStep:
         if depends.problem:
             self._refuse(key, depends.problem, depends)
             return self._eager(arrays, on_loss)
-        found = list(iter_reachable(self.f))
-        tensors = [x for x in found if isinstance(x, Tensor) and x._leaf is not None]
-        generators = [x for x in found if isinstance(x, np.random.Generator)]
+        tensors = depends.tensors
+        generators = [x for x in depends.generators if isinstance(x, np.random.Generator)]
         forward_state = ForwardState(generators, [t for t in tensors if t._node is None])
-        drawn, elsewhere = forward_state.save(), generator_states(depends.generators, generators)
+        drawn, elsewhere = forward_state.save(), generator_states(depends.generators)
         capturing, inputs = CaptureObserver(MODE.get().observer), [constant(a) for a in arrays]
         plans: list[tuple[CapturedStep, Signature, StepState]] = []
         leaves = [(t._leaf, t._leaf.version) for t in tensors if t._node is not None and t._leaf is not None]
@@ -225,7 +223,7 @@ class CompiledStep:
                     return
                 if where is not None:
                     raise Uncapturable(f"it changes {where}, on which it may depend")
-                if generator_states(depends.generators, generators) != elsewhere:
+                if generator_states(depends.generators) != elsewhere:
                     raise Uncapturable("Python code in it draws random numbers; draw them with a layer, or pass them")
                 if self._matches_previous(key, signature, depends):
                     now_drawn = forward_state.save()

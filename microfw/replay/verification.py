@@ -100,16 +100,15 @@ class StepState:
         return None
 
 
-def generator_states(generators: list[Any], known: list[Any]) -> str:
+def generator_states(generators: list[Any]) -> str:
     """Return the states of Python's and NumPy's global generators, and of those generators that no op can draw from.
 
-    The latter are all but ``known`` and objects of `numpy.random.Generator`.
+    The latter are all but objects of `numpy.random.Generator`.
     """
-    ids = {id(g) for g in known}
     own = [
         g.getstate() if hasattr(g, "getstate") else getattr(g, "state", None) or g.get_state()
         for g in generators
-        if id(g) not in ids and not isinstance(g, np.random.Generator)
+        if not isinstance(g, np.random.Generator)
     ]
     state: Any = np.random.get_state()  # noqa: NPY002 -- read, never changed
     kind, key, *rest = state
