@@ -13,7 +13,7 @@ from microfw.autograd.scope import THREAD_SCOPE, location, path
 from microfw.autograd.tensor import Tensor
 from microfw.errors import MicrofwError
 from microfw.replay.trace import Array
-from microfw.replay.verification import same
+from microfw.replay.verification import alike
 
 
 class Uncapturable(MicrofwError, RuntimeError):
@@ -97,19 +97,6 @@ class Signature:
 def _short(now: Any, before: Any) -> str:
     texts = [" ".join(repr(value).split()) for value in (now, before)]
     return "{}, and {} before".format(*(text if len(text) < 40 else text[:37] + "..." for text in texts))
-
-
-def alike(a: Any, b: Any) -> bool:
-    """Return True if two settings are equal, arrays in them bit for bit."""
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, np.ndarray):
-        return same(a, b)
-    if isinstance(a, tuple | list):
-        return len(a) == len(b) and all(map(alike, a, b))
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(alike(a[k], b[k]) for k in a)
-    return bool(a == b) or a is b
 
 
 def is_stateless(value: Any) -> bool:

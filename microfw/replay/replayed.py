@@ -16,13 +16,12 @@ from microfw.autograd.mode import MODE, PLAIN, Mode, model_version, phase
 from microfw.autograd.phases import PREPARATION
 from microfw.replay.capture import CapturedStep
 from microfw.replay.dependencies import Dependencies
-from microfw.replay.forward_state import ForwardState
 from microfw.replay.guards import guard_expression
 from microfw.replay.instrumented import InstrumentedPlan
 from microfw.replay.observe import Signature
 from microfw.replay.plan import Plan
 from microfw.replay.trace import Array
-from microfw.replay.verification import StepState
+from microfw.replay.verification import ForwardState, StepState
 from microfw.replay.write import make_function, write_passes
 
 MAX_MODES = 4

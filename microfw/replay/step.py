@@ -19,11 +19,10 @@ from microfw.replay.capture import CapturedStep, capture
 from microfw.replay.capture_update import capture_update
 from microfw.replay.check import run_checked
 from microfw.replay.dependencies import Dependencies
-from microfw.replay.forward_state import ForwardState
 from microfw.replay.instrumented import InstrumentedPlan
 from microfw.replay.observe import CaptureObserver, Signature, Uncapturable, constant, reason_of
 from microfw.replay.replayed import FIRST_CHECK, Replay
-from microfw.replay.verification import StepState, generator_states
+from microfw.replay.verification import ForwardState, StepState, generator_states
 
 Array = np.ndarray[Any, Any]
 Key = tuple[Any, ...]

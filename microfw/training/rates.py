@@ -240,7 +240,7 @@ def lr_range_test(
         raise ArgumentError(message(where, "smooth from 0 to below 1", repr(smooth)))
     if getattr(trainer.optimizer, "takes_closure", False):
         raise ArgumentError(message(where, "an optimizer that takes single steps", type(trainer.optimizer).__name__))
-    from microfw.replay.forward_state import ForwardState
+    from microfw.replay.verification import ForwardState
 
     rising, forward_state = _Rising(low, high, steps, smooth), ForwardState.of(trainer.model, trainer.loss)
     before = trainer.model.state_dict(), trainer.optimizer.state_dict(), forward_state.save()

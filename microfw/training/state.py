@@ -12,7 +12,7 @@ import numpy as np
 
 from microfw.autograd.mode import mode
 from microfw.nn import Module
-from microfw.replay.forward_state import ForwardState
+from microfw.replay.verification import ForwardState
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from microfw.autograd.mode import mode
 from microfw.autograd.tensor import Tensor
 from microfw.data.rows import pieces
 from microfw.errors import NonFiniteError
-from microfw.replay.forward_state import ForwardState
+from microfw.replay.verification import ForwardState
 from microfw.training.hooks import TrainState
 from microfw.training.inputs import as_data
 from microfw.training.losses import check_count, denominator_of, is_sum
