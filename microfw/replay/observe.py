@@ -12,7 +12,7 @@ from microfw.autograd.observer import Observer
 from microfw.autograd.scope import THREAD_SCOPE, location, path
 from microfw.autograd.tensor import Tensor
 from microfw.errors import MicrofwError
-from microfw.replay.trace import Array
+from microfw.replay.trace import Array, CapturedArray
 from microfw.replay.verification import alike
 
 
@@ -28,9 +28,16 @@ def reason_of(error: Exception) -> str:
 
 
 class OpRecord:
-    """One application of an op: inputs, settings, output, and what its node saved."""
+    """One application of an op: inputs, settings, output, and what its node saved.
 
-    __slots__ = ("inputs", "node", "op", "output", "params", "recording", "saved", "scope")
+    Attributes
+    ----------
+    outs : list of CapturedArray
+        The output and the auxiliary results, set by `CapturedStep.capture_op`.
+    """
+
+    __slots__ = ("inputs", "node", "op", "output", "outs", "params", "recording", "saved", "scope")
+    outs: list[CapturedArray]
 
     def __init__(self, op: Any, node: Node | None, inputs: Any, params: dict[str, Any], output: Array) -> None:
         self.op = op

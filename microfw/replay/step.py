@@ -16,7 +16,6 @@ from microfw.autograd.phases import PREPARATION
 from microfw.autograd.tensor import Tensor, result
 from microfw.errors import DTypeError, message
 from microfw.replay.capture import CapturedStep, capture
-from microfw.replay.capture_update import capture_update
 from microfw.replay.check import run_checked
 from microfw.replay.dependencies import Dependencies
 from microfw.replay.instrumented import InstrumentedPlan
@@ -228,10 +227,10 @@ class CompiledStep:
                     now_drawn = forward_state.save()
                     with np.errstate(all="call", call=_nothing):  # a rule that sets np.errstate is then detected
                         try:
-                            made = capture(capturing, inputs, returned, tensors, self.optimizer.flat.owner)
+                            made = capture(capturing, inputs, returned, self.optimizer.flat.owner)
                         finally:
                             forward_state.restore(now_drawn, new_version=False)  # user-defined ops may draw
-                        made.update, made.update_parts = capture_update(self.optimizer, made.tape)
+                        made.capture_update(self.optimizer)
                     state = StepState(self.optimizer, [leaf for leaf, _ in made.shared], forward_state)
                     state.drawn = drawn
                     plans.append((made, signature, state))
