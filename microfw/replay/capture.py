@@ -16,8 +16,9 @@ import numpy as np
 from microfw.autograd.backward import unbroadcast
 from microfw.autograd.graph import Leaf, Node, Variable
 from microfw.autograd.tensor import Tensor
+from microfw.optim.optimizer import Optimizer
 from microfw.replay.observe import CaptureObserver, OpRecord, Uncapturable, is_stateless
-from microfw.replay.trace import Array, CapturedArray, CapturedCall, Tape, Untraceable, copy, plain
+from microfw.replay.trace import CapturedArray, CapturedCall, Tape, Untraceable, copy, plain
 from microfw.replay.verification import same
 
 
@@ -49,6 +50,7 @@ class CapturedStep:
     """
 
     def __init__(self, observer: CaptureObserver, owner: Any) -> None:
+        self.observer = observer  # holds all arrays of the step, so that no id is used twice
         self.owner = owner
         self.tape = Tape()
         self.forward: list[CapturedCall] = []
@@ -59,108 +61,61 @@ class CapturedStep:
         self.outputs: list[CapturedArray] = []
         self.leaves: list[tuple[Leaf, CapturedArray]] = []
         self.shared: list[tuple[Leaf, CapturedArray]] = []
-        self.nodes: list[OpRecord] = []
+        self.nodes = [record for record in observer.records if record.node is not None]
+        self.constants = [record for record in observer.records if record.node is None and record.recording]
         self.visited: list[OpRecord] = []
-        self.constants: list[OpRecord] = []
         self.opaque: dict[str, str] = {}
         self.captured_by_id: dict[int, CapturedArray] = {}
-        self.keep_alive: list[Any] = [observer]  # so that no id is used twice
-
-    # Captured arrays
 
     def to_captured(self, array: Any) -> Any:
         """Return the captured array of an array; numbers are returned unchanged."""
         if not isinstance(array, np.ndarray):
             return array
-        found = self.captured_by_id.get(id(array))
-        if found is None:
-            found = self.bind(array, CapturedArray(self.tape, array, fixed=array))
-        return found
-
-    def bind(self, array: Array, captured: CapturedArray) -> CapturedArray:
-        """Make a captured array the one of an array."""
-        self.captured_by_id[id(array)] = captured
-        self.keep_alive.append(array)
-        return captured
-
-    def grad_buffer_of(self, leaf: Any) -> CapturedArray:
-        """Return the captured array of a leaf's gradient buffer."""
-        assert leaf.grad_buffer is not None
-        found = self.captured_by_id.get(id(leaf.grad_buffer))
-        if found is None:
-            found = self.bind(leaf.grad_buffer, CapturedArray(self.tape, leaf.grad_buffer, fixed=leaf.grad_buffer))
-        return found
+        return self.captured_by_id.setdefault(id(array), CapturedArray(self.tape, array, fixed=array))
 
     # Forward
 
-    def capture_op(self, record: OpRecord) -> tuple[CapturedArray, dict[str, CapturedArray]]:
-        """Add one op's calls; return its value, and its auxiliary results by name."""
-        op = record.op
+    def capture_op(self, record: OpRecord) -> None:
+        """Add one op's calls, and set ``record.outs``: its value, and its auxiliary results."""
+        op, start = record.op, len(self.tape.calls)
         inputs = [self.to_captured(a) for a in record.inputs]
-        start = len(self.tape.calls)
-        extra = list(op.aux)
         try:
-            if not all(is_stateless(v) for v in record.params.values()):
+            if not is_stateless(tuple(record.params.values())):
                 raise Untraceable("an argument that may change, such as a random generator")
             made = op.value(*inputs, **record.params)
-            values = list(made) if extra else [made]
-            if not all(isinstance(v, CapturedArray) for v in values) or not same(values[0].array, record.output):
+            outs = list(made) if op.aux else [made]
+            if not all(isinstance(v, CapturedArray) for v in outs) or not same(outs[0].array, record.output):
                 raise Untraceable("another value than the op gave")
         except Exception as reason:  # also of operations that a CapturedArray lacks
             del self.tape.calls[start:]
             self.opaque[op.name] = str(reason)
-            values = self._one_call(record, inputs, len(extra))
-        self._set_fallback(start, lambda: self._one_call(record, inputs, len(extra), values))
-        if values[0].view is None and any(v is values[0] for v in inputs):
-            values[0] = CapturedArray(self.tape, record.output, view=(getitem, (values[0], ...), {}))
-        values[0].array = record.output
-        self.bind(record.output, values[0])
+            outs = [CapturedArray(self.tape, array) for array in _results(record)]
+            self.tape.calls.append(_one_call(record, inputs, outs))
         for call in self.tape.calls[start:]:
             call.node = record
-        return values[0], dict(zip(extra, values[1:], strict=True))
-
-    def _set_fallback(self, start: int, call: Callable[[], Any]) -> None:
-        """Set the one call that replaces the op when a guard added since ``start`` fails."""
-        guards = [c for c in self.tape.calls[start:] if c.style == "guard"]
-        if guards:
-            call()
-            fallback = self.tape.calls.pop()
-            for guard in guards:
-                guard.fallback = fallback
-
-    def _one_call(
-        self, record: OpRecord, inputs: list[Any], extra: int, outs: list[CapturedArray] | None = None
-    ) -> list[CapturedArray]:
-        """Add an op as one call of its forward function."""
-        op = record.op
-        if outs is None:
-            outs = [CapturedArray(self.tape, record.output)]
-        if extra and len(outs) == 1:
-            spec: Any = record.node and record.node.spec
-            pairs = zip(spec.partials, spec.saved_indices, strict=True) if spec else ()
-            saved = {name: k for p, places in pairs for name, k in zip(p.sources, places, strict=True)}
-            arrays = [record.saved[saved[name]] if spec else None for name in op.aux]
-            outs += [CapturedArray(self.tape, np.empty(0) if a is None else a) for a in arrays]  # None is never read
-        pure = all(is_stateless(v) for v in record.params.values())
-        self.tape.calls.append(
-            CapturedCall(op.value, inputs, record.params, outs[0] if not extra else None, "copy", outs, pure)
-        )
-        return outs
+            if call.style == "guard":
+                call.fallback = _one_call(record, inputs, outs)
+        if outs[0].view is None and any(x is outs[0] for x in inputs):
+            outs[0] = CapturedArray(self.tape, record.output, view=(getitem, (outs[0], ...), {}))
+        outs[0].array = record.output
+        self.captured_by_id[id(record.output)] = outs[0]
+        record.outs = outs
 
     # Backward
 
-    def capture_backward(
-        self, loss: Node, records: dict[Node, tuple[OpRecord, CapturedArray, dict[str, CapturedArray]]]
-    ) -> None:
+    def capture_backward(self, loss: Node) -> None:
         """Add the calls of the backward pass, in the order of `backward_pass`."""
-        grads: dict[Any, Any] = {loss: np.ones(loss.shape, records[loss][1].dtype)}
-        for node in sorted(records, key=lambda n: -n.order):
+        records = {record.node: record for record in self.nodes if record.node is not None}
+        if loss not in records:
+            raise Uncapturable("what the function returns first is not a loss computed in the step from parameters")
+        grads: dict[Any, Any] = {loss: np.ones(loss.shape, records[loss].output.dtype)}
+        for node, record in sorted(records.items(), key=lambda item: -item[0].order):
             if node not in grads:
                 continue  # the loss does not depend on it
             if node.spec.hooked and node.hooks:
                 raise Uncapturable(f"{node.where} has a hook on its gradient")
             g, start = grads.pop(node), len(self.tape.calls)
-            self.visited.append(records[node][0])
+            self.visited.append(record)
             for parent, partial, places in zip(
                 node.parents or (), node.spec.partials, node.spec.saved_indices, strict=True
             ):
@@ -170,10 +125,14 @@ class CapturedStep:
                     raise Uncapturable(
                         f"{node.where}: its input is made by no op of the step, but by a checkpoint or a hook"
                     )
-                args = self._arguments(partial, places, *records[node])
-                own = isinstance(parent, Leaf) and parent.owner is self.owner
-                if own and partial.vjp_out is not None and parent not in grads:
-                    grad_input = self.grad_buffer_of(parent)
+                args = self._arguments(partial, places, record)
+                if (
+                    isinstance(parent, Leaf)
+                    and parent.owner is self.owner
+                    and partial.vjp_out is not None
+                    and parent not in grads
+                ):
+                    grad_input = self.to_captured(parent.grad_buffer)
                     self._derive(partial.vjp_out, (g, *args, grad_input), node, grad_input)
                 else:
                     grad_input = self._derive(partial.vjp, (g, *args), node, None)
@@ -181,7 +140,7 @@ class CapturedStep:
                         grad_input = unbroadcast(grad_input, parent.shape, node)
                 grads[parent] = grads[parent] + grad_input if parent in grads else grad_input
             for call in self.tape.calls[start:]:
-                call.node = records[node][0]
+                call.node = record
         for leaf, grad_input in grads.items():
             if isinstance(leaf, Variable):
                 continue
@@ -190,27 +149,18 @@ class CapturedStep:
             if leaf.owner is not self.owner:
                 self.shared.append((leaf, self.to_captured(grad_input)))
                 continue
-            target = self.grad_buffer_of(leaf)
+            target = self.to_captured(leaf.grad_buffer)
             if grad_input is not target:
-                self.tape.calls.append(CapturedCall(copy, (self.to_captured(grad_input),), {}, target, "cast"))
-                self.tape.calls[-1].node = None
+                self.tape.calls.append(CapturedCall(copy, (self.to_captured(grad_input),), {}, "cast", target))
             self.leaves.append((leaf, target))
 
-    def _arguments(
-        self, partial: Any, places: Any, record: OpRecord, y: CapturedArray, extra: dict[str, CapturedArray]
-    ) -> list[Any]:
-        inputs = [self.to_captured(a) for a in record.inputs]
-        op = record.op
-        found: list[Any] = []
-        for source, place in zip(partial.sources, places, strict=True):
-            if op.variadic and source == op.inputs[0]:
-                found.append(tuple(inputs))
-            elif source in op.inputs:
-                found.append(inputs[op.inputs.index(source)])
-            else:
-                saved = record.saved[place]
-                found.append(y if source == "y" else saved if saved is None else extra.get(source, saved))
-        return found
+    def _arguments(self, partial: Any, places: Any, record: OpRecord) -> list[Any]:
+        """Return the values that a derivative takes after ``g``: captured arrays where the step computes them."""
+        op, inputs = record.op, [self.to_captured(a) for a in record.inputs]
+        known: dict[str, Any] = {"y": record.outs[0], **dict(zip(op.aux, record.outs[1:], strict=True))}
+        known |= {op.inputs[0]: tuple(inputs)} if op.variadic else dict(zip(op.inputs, inputs, strict=True))
+        saved = [record.saved[k] for k in places]
+        return [None if x is None else known.get(name, x) for name, x in zip(partial.sources, saved, strict=True)]
 
     def _derive(self, rule: Callable[..., Any], args: tuple[Any, ...], node: Node, into: CapturedArray | None) -> Any:
         """Add the calls of a derivative rule; return its result."""
@@ -227,17 +177,51 @@ class CapturedStep:
         except Exception as reason:
             del self.tape.calls[start:]
             self.opaque[f"{node.op.name}, derivative"] = str(reason)
-        values = tuple([a.array if isinstance(a, CapturedArray) else plain(a) for a in args])
+        values = plain(args)
         if into is not None:
             rule(*values)
-            self.tape.calls.append(CapturedCall(rule, args, {}, into, "write"))
+            self.tape.calls.append(CapturedCall(rule, args, {}, "write", into))
             return into
         return self.tape.note(rule, args, {}, np.asarray(rule(*values)), "copy")
 
+    # Update
 
-def capture(
-    observer: CaptureObserver, arguments: Iterable[Tensor], returned: Any, known: Iterable[Tensor], owner: Any
-) -> CapturedStep:
+    def capture_update(self, optimizer: Optimizer) -> None:
+        """Add the calls of the optimizer's step, which are valid as long as its ``update_parts`` are the same object.
+
+        None are added for optimizers whose calls differ from step to step, and for those defined outside of this
+        library, whose `_update` may have effects.
+        """
+        self.update_parts = parts = getattr(optimizer, "update_parts", None)
+        if parts is None or optimizer.NEEDS_STEP or not type(optimizer)._update.__module__.startswith("microfw."):
+            return
+        self.tape.calls = []
+        try:
+            for constants, *arrays in parts:
+                optimizer._update(constants, *[CapturedArray(self.tape, a.copy(), fixed=a) for a in arrays])
+        except Untraceable:
+            return
+        if all(call.style == "ufunc" for call in self.tape.calls):
+            self.update = self.tape.calls
+
+
+def _one_call(record: OpRecord, inputs: list[Any], outs: list[CapturedArray]) -> CapturedCall:
+    """Return a call that runs a whole op, and fills all its results."""
+    pure = is_stateless(tuple(record.params.values()))
+    return CapturedCall(record.op.value, inputs, record.params, "copy", *outs, pure=pure)
+
+
+def _results(record: OpRecord) -> list[Any]:
+    """Return an op's value and its auxiliary results, as its node has saved them."""
+    saved: dict[str, Any] = {}
+    if record.node is not None:
+        for partial, places in zip(record.node.spec.partials, record.node.spec.saved_indices, strict=True):
+            saved |= {name: record.saved[k] for name, k in zip(partial.sources, places, strict=True)}
+    found = [saved.get(name) for name in record.op.aux]
+    return [record.output, *(np.empty(0) if array is None else array for array in found)]  # None is never read
+
+
+def capture(observer: CaptureObserver, arguments: Iterable[Tensor], returned: Any, owner: Any) -> CapturedStep:
     """Return the forward and backward calls of a step.
 
     Parameters
@@ -248,10 +232,8 @@ def capture(
         Arguments of the function.
     returned : Tensor or tuple of Tensor
         What the function returned, the loss first.
-    known : iterable of Tensor
-        Leaves that the function may use.
-    owner : Owner
-        Marks the leaves of the optimizer, see `optim.flat`.
+    owner : object
+        Buffers of the optimizer: only leaves that it owns get a gradient in the plan's memory.
 
     Raises
     ------
@@ -259,27 +241,16 @@ def capture(
         If the step does something that a replay cannot repeat; the message names it.
     """
     step = CapturedStep(observer, owner)
-    for argument in arguments:
-        captured = CapturedArray(step.tape, argument._array, fixed=np.empty_like(argument._array))
-        step.inputs.append(step.bind(argument._array, captured))
-    for leaf in known:
-        step.bind(leaf._array, CapturedArray(step.tape, leaf._array, fixed=leaf._array))
-    made = {}
+    for array in [argument._array for argument in arguments]:
+        captured = step.captured_by_id[id(array)] = CapturedArray(step.tape, array, fixed=np.empty_like(array))
+        step.inputs.append(captured)
     for record in observer.records:
-        y, extra = step.capture_op(record)
-        if record.node is not None:
-            step.nodes.append(record)
-            made[record.node] = (record, y, extra)
-        elif record.recording:
-            step.constants.append(record)
+        step.capture_op(record)
     step.forward, step.tape.calls = step.tape.calls, []
     tensors = returned if isinstance(returned, tuple) else (returned,)
     if not all(isinstance(t, Tensor) for t in tensors):
         raise Uncapturable("the function returns something other than Tensors")
     step.outputs = [step.to_captured(t._array) for t in tensors]
-    loss = tensors[0]._node
-    if not isinstance(loss, Node) or loss not in made:
-        raise Uncapturable("what the function returns first is not a loss computed in the step from parameters")
-    step.capture_backward(loss, made)
+    step.capture_backward(tensors[0]._node)
     step.backward = step.tape.calls
     return step

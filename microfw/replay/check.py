@@ -7,8 +7,6 @@ from typing import Any
 
 from microfw.autograd.mode import MODE, mode
 from microfw.autograd.phases import CHECK
-from microfw.autograd.state_discovery import iter_reachable
-from microfw.autograd.tensor import Tensor
 from microfw.errors import ReplayError, ReplayWarning, message
 from microfw.replay.observe import CaptureObserver, Signature, constant
 from microfw.replay.replayed import FIRST_CHECK, Replay
@@ -69,10 +67,9 @@ def _drop(step: Any, key: Any, replay: Replay, before: StepState, arrays: Any, d
 def _cause(step: Any, replay: Replay, arrays: Any) -> str:
     """Return in which setting or array the step differs from the captured one; "" if none is found."""
     observer, inputs = CaptureObserver(), [constant(a) for a in arrays]
-    tensors = [x for x in iter_reachable(step.f) if isinstance(x, Tensor) and x._leaf is not None]
     try:
         with mode(observer=observer, timer=None):
             step.f(*inputs)
-        return Signature(observer, [*inputs, *tensors]).difference(replay.signature) or ""
+        return Signature(observer, [*inputs, *replay.depends.tensors]).difference(replay.signature) or ""
     except Exception as error:
         return str(error)

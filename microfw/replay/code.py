@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import builtins
+import dis
 import functools
+import re
 import sys
-from types import ModuleType
-from typing import Any
+from types import CodeType, ModuleType
+from typing import Any, NamedTuple
 
 from microfw.autograd.op import Op
-from microfw.replay.contents import Contents
-from microfw.replay.values import FORMATTING, LIBRARIES, Noted, Path, code_names
+from microfw.replay.contents import LIBRARIES, Contents, Noted, Path
+
+DYNAMIC = frozenset({"getattr", "vars", "__dict__", "locals", "attrgetter", "methodcaller", "__getattribute__"})
+"""Names with which code may read any attribute."""
+
+FORMATTING = frozenset({"__repr__", "__str__", "__format__"})
+"""Methods that run when an object is turned into text."""
 
 NAMED_BY: dict[Any, frozenset[str]] = {
     **dict.fromkeys((repr, str, format, print, ascii), FORMATTING),
@@ -25,9 +32,6 @@ class Code(Contents):
     """Values, and what the code among them names; the base of `Dependencies`."""
 
     names: frozenset[str]
-    found: set[str]
-    _absent: dict[int, tuple[Any, set[str]]]
-    _weak: list[tuple[Any, Path]]
 
     def _attributes(self, x: Any, path: Path) -> None:
         """Inspect an object's attributes."""
@@ -63,8 +67,7 @@ class Code(Contents):
             self._attributes(f, path)
         if theirs:
             return
-        self.guards.append(f"{name}.__code__ is {self._name(code)}")
-        self.values.append((code, path))
+        self._same(f"{name}.__code__", code, path)
         names = code_names(code)
         self.found |= names.attributes
         for part in ("__name__", "__qualname__", "__doc__", "__module__"):
@@ -132,3 +135,44 @@ class Code(Contents):
 
     def _iterator(self, made: Any, path: Path) -> None:
         self._refuse(path, f"an iterator ({type(made).__name__}), whose place cannot be compared; make it a list")
+
+
+class CodeNames(NamedTuple):
+    """Names in code: global variables read, modules imported, attributes that may be read."""
+
+    variables: tuple[str, ...]
+    imports: tuple[str, ...]
+    attributes: frozenset[str]
+
+
+@functools.lru_cache(maxsize=1024)
+def code_names(code: CodeType) -> CodeNames:
+    """Return the names in code. String constants count as attributes, for `getattr` and keys."""
+    variables: dict[str, None] = {}
+    imports: dict[str, None] = {}
+    attributes: set[str] = set()
+    for instruction in dis.get_instructions(code):
+        if "GLOBAL" in instruction.opname or instruction.opname == "LOAD_NAME":
+            variables[instruction.argval] = None
+        elif instruction.opname == "IMPORT_NAME":
+            imports[instruction.argval] = None
+        elif instruction.opname.startswith("FORMAT"):
+            attributes |= FORMATTING
+    attributes.update(name for name in code.co_names if name not in variables or name in DYNAMIC)
+    if not {"str", "repr", "format", "print", "ascii"}.isdisjoint(code.co_names):
+        attributes |= FORMATTING
+    for constant in code.co_consts:
+        if isinstance(constant, str):
+            attributes.add(constant)
+            if "%" in constant:
+                attributes |= FORMATTING
+            elif "{" in constant:
+                attributes.update(re.findall(r"[^\W\d]\w*", constant))  # of str.format
+        elif isinstance(constant, CodeType):
+            inner = code_names(constant)
+            variables.update(dict.fromkeys(inner.variables))
+            imports.update(dict.fromkeys(inner.imports))
+            attributes |= inner.attributes
+        elif isinstance(constant, tuple | frozenset):
+            attributes.update(part for part in constant if isinstance(part, str))
+    return CodeNames(tuple(variables), tuple(imports), frozenset(attributes))

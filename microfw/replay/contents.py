@@ -3,15 +3,111 @@
 from __future__ import annotations
 
 import pathlib
+import random
+import re
+import sys
 from collections import deque
 from collections.abc import Callable
+from datetime import date, time, timedelta, tzinfo
+from decimal import Decimal
+from fractions import Fraction
 from math import isnan
+from types import (
+    BuiltinFunctionType,
+    ClassMethodDescriptorType,
+    CodeType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    MethodWrapperType,
+    WrapperDescriptorType,
+)
 from typing import Any
 
 import numpy as np
 
-from microfw.replay.outside import reads_outside
-from microfw.replay.values import ATOMS, INERT, Noted, Path, in_library, is_locked
+from microfw.nn.module import Module
+from microfw.replay.outside import MAY_READ, reads_outside
+
+ATOMS = (
+    bool, int, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented), np.generic, np.dtype,
+    range, slice, Decimal, Fraction, date, time, timedelta, tzinfo, re.Pattern, pathlib.PurePath, CodeType,
+)  # fmt: skip
+"""Immutable types, compared by type and value. Subclasses of them may have attributes."""
+
+INERT = (
+    np.ufunc, type(np.vdot), type(np.random.default_rng), BuiltinFunctionType,
+    ClassMethodDescriptorType, GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, MethodWrapperType,
+    WrapperDescriptorType,
+)  # fmt: skip
+"""Functions in C: their only state is the object that they are bound to."""
+
+GENERATORS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
+"""Random generators. Their states are compared after a step, see `verification`."""
+
+LIBRARIES = frozenset({*sys.stdlib_module_names, "numpy", "scipy", "pandas", "sklearn", "microfw"}) - {"__main__"}
+"""Packages whose code is not inspected, only the objects and settings passed to it."""
+
+
+class Noted(tuple[Any, ...]):
+    """A copy of the content of an object, such as a dict's keys; compared by ``==``."""
+
+    __slots__ = ()
+
+
+class Path:
+    """Where a value was found; the text is made on demand."""
+
+    __slots__ = ("holder", "step")
+
+    def __init__(self, holder: Path | None, step: str) -> None:
+        self.holder = holder
+        self.step = step
+
+    def __str__(self) -> str:
+        steps: list[str] = []
+        path: Path | None = self
+        while path is not None:
+            steps.append(path.step)
+            path = path.holder
+        return "".join(reversed(steps)).removeprefix(".") or "the function"
+
+
+def same_value(a: Any, b: Any) -> bool:
+    """Return True if two recorded values are the same object, or have one type and equal bits."""
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if type(a) is Noted:
+        return bool(a == b)
+    if type(a) is tuple and len(a) == 3 and type(a[2]) is bytes:  # an array's shape, dtype and content
+        return bool(a == b)
+    if isinstance(a, tuple) and len(a) == 2 and type(a[0]) is bool:
+        return bool(a == b)
+    if isinstance(a, float | complex | np.inexact):
+        return repr(a) == repr(b)  # so that -0.0 is not 0.0, and NaN is NaN
+    return isinstance(a, ATOMS) and bool(a == b)
+
+
+def is_library(kind: type) -> bool:
+    """Return True for a class of a library, whose code is not inspected and may read any attribute."""
+    return kind not in (object, Module) and kind.__module__.partition(".")[0] in LIBRARIES
+
+
+def in_library(kind: Any) -> bool:
+    """Return True for a class or function of a package whose code is not inspected."""
+    return (getattr(kind, "__module__", None) or "").partition(".")[0] in LIBRARIES
+
+
+def is_locked(array: Any) -> bool:
+    """Return True if neither an array nor any base of it can be written to."""
+    while isinstance(array, np.ndarray):
+        if array.flags.writeable:
+            return False
+        array = array.base
+    return array is None or isinstance(array, bytes)
+
 
 MAX_GUARDS = 2048
 """Guards of one plan. A guard takes about 25 ns at each step, so these take 50 us."""
@@ -30,15 +126,22 @@ LONG = 16
 class Contents:
     """Values with guards that they have not changed; the base of `Dependencies`."""
 
-    values: list[tuple[Any, Path]]
-    guards: list[str]
-    objects: dict[str, Any]
-    problem: str
-    _names: dict[int, str]
-    _seen: dict[int, Any]
-    _kept: list[Any]
-    _bytes: int
-    _todo: list[tuple[Any, Path, Callable[[Any, Path], None]]]
+    def _clear(self) -> None:
+        """Forget everything that was found."""
+        self.values: list[tuple[Any, Path]] = []
+        self.guards: list[str] = []
+        self.objects: dict[str, Any] = {}
+        self.tensors: list[Any] = []
+        self.generators: list[Any] = []
+        self.problem = ""
+        self._names: dict[int, str] = {}
+        self._seen: dict[int, Any] = {}  # holds the objects, so that no id is used twice
+        self._todo: list[tuple[Any, Path, Callable[[Any, Path], None]]] = []
+        self._bytes = 0  # of arrays that guards compare
+        self.found: set[str] = set()  # names in code
+        self._types: set[Any] = set()
+        self._absent: dict[int, tuple[Any, set[str]]] = {}  # by id, dicts without these keys
+        self._weak: list[tuple[Any, Path]] = []
 
     def _inspector_of(self, value: Any) -> Callable[[Any, Path], None]:
         """Return the method that inspects a value."""
@@ -59,6 +162,11 @@ class Contents:
             self.objects[name] = value
         return name
 
+    def _same(self, text: str, value: Any, path: Path) -> None:
+        """Add a guard that an expression gives an object, which is not inspected."""
+        self.values.append((value, path))
+        self.guards.append(f"{text} is {self._name(value)}")
+
     def _slot(self, text: str, value: Any, path: Path) -> None:
         """Add a guard that an expression gives a value, and inspect the value."""
         name = self._name(value)
@@ -78,7 +186,7 @@ class Contents:
         if id(value) in self._seen:
             return
         self._seen[id(value)] = value
-        if reads_outside(value):
+        if isinstance(value, MAY_READ) and reads_outside(value):
             self._refuse(path, "whose result may be another each time; pass what it gives as an argument")
         if isinstance(value, np.ndarray):
             self._array(value, path)
@@ -112,6 +220,11 @@ class Contents:
         leaf = tensor._leaf  # its changes are counted, and its values are read at each step
         self.values.append((tensor._array if leaf is not None else None, path))
         self.values.append(((tensor._node is None, leaf is not None and bool(leaf.hooks)), path))
+        if leaf is not None:
+            self.tensors.append(tensor)
+
+    def _generator(self, generator: Any, path: Path) -> None:
+        self.generators.append(generator)
 
     def _dict(self, found: Any, path: Path) -> None:
         name = self._name(found)
@@ -142,7 +255,7 @@ class Contents:
                 self._slot(f"{name}[{k}]", value, Path(path, f"[{k}]"))
 
     def _long(self, text: str, values: list[Any]) -> None:
-        self._kept.append(values)  # so that no id is used twice
+        self._seen[id(values)] = values
         self._same_copy(f"(*map(id, {text}),)", map(id, values))
 
     def _tuple(self, found: Any, path: Path) -> None:

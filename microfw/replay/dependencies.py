@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from enum import Enum
 from functools import cached_property, partial
 from logging import Logger
+from struct import calcsize
 from threading import Lock, RLock
 from types import BuiltinFunctionType, FunctionType, MappingProxyType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
@@ -24,31 +25,43 @@ from weakref import ref
 
 from microfw.autograd.tensor import Tensor
 from microfw.nn.module import Module
-from microfw.replay.code import CACHE, Code
-from microfw.replay.contents import MAX_GUARDS, MAX_VISITS
-from microfw.replay.values import (
+from microfw.replay.code import CACHE, DYNAMIC, FORMATTING, Code
+from microfw.replay.contents import (
     ATOMS,
-    CACHES,
-    CONSTRUCTION,
-    DYNAMIC,
-    FORMATTING,
     GENERATORS,
     LIBRARIES,
-    OWN,
-    Everything,
+    MAX_GUARDS,
+    MAX_VISITS,
     Noted,
     Path,
-    hides_state,
     in_library,
     is_library,
     same_value,
-    slots_of,
 )
+
+OWN = ("microfw.replay.", "microfw.profiler.", "microfw.law.")
+"""Modules whose objects record what has run; a step does not depend on them."""
+
+CACHES = ("_named", "_scopes", "training")
+"""Attributes of modules that are not compared here: caches of names; ``training`` is compared separately."""
+
+CONSTRUCTION = ("__new__", "__init__", "__post_init__", "__init_subclass__")
+"""Methods that run when a class is called."""
+
+POINTER = calcsize("P")
+
 
 LOCKS = (type(Lock()), type(RLock()))
 """Types of locks, which no result depends on."""
 
 ABSTRACT = type(vars(ABC)["_abc_impl"])
+
+
+class Everything(frozenset[str]):
+    """A set of names that contains every name; its elements are those found in code."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
 
 
 class Dependencies(Code):
@@ -69,6 +82,8 @@ class Dependencies(Code):
         Guards: expressions that are true as long as no value has changed, values of Modules apart.
     objects : dict
         Objects by their names in the guards.
+    tensors : list of Tensor
+        Leaves among the values.
     generators : list
         Random generators among the values.
     problem : str
@@ -77,16 +92,11 @@ class Dependencies(Code):
 
     def __init__(self, f: Any, names: frozenset[str] = frozenset({"forward"})) -> None:
         self.f = f
-        while True:
-            self.names = names
-            self.found: set[str] = set()
-            try:
-                self._inspect_all()
-            except Exception as error:  # raised by user code, such as a property or __len__
-                self.problem = f"it depends on something that cannot be listed ({type(error).__name__}: {error})"
-            if self.problem or frozenset(self.found) <= names:
-                break
-            names = (Everything if self.found & DYNAMIC else frozenset)(frozenset.union(names, self.found))
+        self.names = names
+        self._inspect_all()
+        while not self.problem and not self.found <= self.names:  # code found since reads more attributes
+            self.names = (Everything if self.found & DYNAMIC else frozenset)(self.names | self.found)
+            self._inspect_all()
 
     def recompute(self) -> Dependencies:
         """Return what the function depends on now."""
@@ -102,11 +112,6 @@ class Dependencies(Code):
             return str(longer[min(len(self.values), len(other.values))][1])
         return None
 
-    @property
-    def expression(self) -> str:
-        """All guards as one expression."""
-        return " and ".join(self.guards) or "True"
-
     def has_same_guards(self, other: Dependencies) -> bool:
         """Return True if another inspection has made the same guards of the same objects."""
         if self.guards != other.guards or self.objects.keys() != other.objects.keys():
@@ -119,68 +124,28 @@ class Dependencies(Code):
     # The walk
 
     def _inspect_all(self) -> None:
-        self.values: list[tuple[Any, Path]] = []
-        self.guards: list[str] = []
-        self.objects: dict[str, Any] = {}
-        self.problem = ""
-        self._names: dict[int, str] = {}
-        self._seen: dict[int, Any] = {}  # keeps the objects, so that no id is given twice
-        self._kept: list[Any] = []
-        self._bytes = 0
-        self._types: set[Any] = set()
-        self._absent: dict[int, tuple[Any, set[str]]] = {}
-        self._weak: list[tuple[Any, Path]] = []
-        self.generators: list[Any] = []
-        self._todo: list[tuple[Any, Path, Callable[[Any, Path], None]]] = []
-        self._visit(self.f, Path(None, ""))
-        if type(self.f).__module__.startswith("microfw."):  # the call of a loss after a model, in a Trainer
-            for name, value in vars(self.f).items():
-                self._visit(value, Path(None, name))
-        while self._todo and not self.problem:
-            value, path, inspect = self._todo.pop()
-            if len(self._seen) > MAX_VISITS or len(self.guards) > MAX_GUARDS:
-                self.problem = f"{path} and what it holds are too many values to compare at each step"
-                break
-            inspect(value, path)
-        for variables, names in self._absent.values():
-            self.guards.append(f"{self._name(variables)}.keys().isdisjoint({self._name(Noted(sorted(names)))})")
-        for made, path in self._weak:
-            if made() is not None and id(made()) not in self._seen:
-                self._refuse(path, "a weak reference to an object that nothing else in the step holds")
+        """Follow everything that the function can reach."""
+        self._clear()
+        try:
+            self._visit(self.f, Path(None, ""))
+            if type(self.f).__module__.startswith("microfw."):  # the call of a loss after a model, in a Trainer
+                for name, value in vars(self.f).items():
+                    self._visit(value, Path(None, name))
+            while self._todo and not self.problem:
+                value, path, inspect = self._todo.pop()
+                if len(self._seen) > MAX_VISITS or len(self.guards) > MAX_GUARDS:
+                    self.problem = f"{path} and what it holds are too many values to compare at each step"
+                inspect(value, path)
+            for variables, names in self._absent.values():
+                self.guards.append(f"{self._name(variables)}.keys().isdisjoint({self._name(Noted(sorted(names)))})")
+            for made, path in self._weak:
+                if made() is not None and id(made()) not in self._seen:
+                    self._refuse(path, "a weak reference to an object that nothing else in the step holds")
+        except Exception as error:  # raised by user code, such as a property or __len__
+            self.problem = f"it depends on something that cannot be listed ({type(error).__name__}: {error})"
 
     def _inspector_of(self, value: Any) -> Callable[[Any, Path], None]:
-        for kinds, inspect in (
-            (Tensor, self._tensor),
-            (GENERATORS, self._generator),
-            (Module, self._module),
-            (dict, self._dict),
-            (list | deque, self._list),
-            (tuple, self._tuple),
-            (set, self._set),
-            (frozenset, self._tuple),
-            (FunctionType, self._function),
-            (MethodType, self._method),
-            (BuiltinFunctionType | MethodWrapperType, self._builtin),
-            (partial, self._partial),
-            (staticmethod | classmethod, self._wrapper),
-            (property, self._property),
-            (cached_property, self._cached_property),
-            (ref, self._reference),
-            (ContextVar, self._context_variable),
-            (type, self._named_class),
-            ((*ATOMS, Enum), self._own_kind),
-            (ModuleType, self._namespace),
-            (CACHE, self._cache),
-            (Logger, self._logger),
-            (BaseException, self._exception),
-            (Iterator, self._iterator),
-        ):
-            if isinstance(value, kinds):
-                return inspect
-        return self._object
-
-    def _generator(self, generator: Any, path: Path) -> None:
-        self.generators.append(generator)
+        return next(MethodType(inspect, self) for kinds, inspect in INSPECTORS if isinstance(value, kinds))
 
     # Objects
 
@@ -257,8 +222,7 @@ class Dependencies(Code):
         self._types.add(base)
         text = f"{self._vars(base)}.get('forward')"
         if in_library(forward):
-            self.values.append((forward, path))
-            self.guards.append(f"{text} is {self._name(forward)}")
+            self._same(text, forward, path)
         else:
             self._slot(text, forward, Path(path, ".forward"))
 
@@ -280,8 +244,7 @@ class Dependencies(Code):
         self._own_kind(x, path)
 
     def _own_kind(self, x: Any, path: Path) -> None:
-        self.values.append((type(x), path))
-        self.guards.append(f"type({self._name(x)}) is {self._name(type(x))}")
+        self._same(f"type({self._name(x)})", type(x), path)
         self._attributes(x, path)
         self._type(type(x), path)
 
@@ -316,3 +279,49 @@ class Dependencies(Code):
                 self._slot(f"{self._name(x)}.{name}", value, Path(path, f".{name}"))
             elif not callable(value) or isinstance(value, Module):
                 self._visit(value, Path(path, f".{name}"))
+
+
+INSPECTORS: tuple[tuple[Any, Callable[[Dependencies, Any, Path], None]], ...] = (
+    (Tensor, Dependencies._tensor),
+    (GENERATORS, Dependencies._generator),
+    (Module, Dependencies._module),
+    (dict, Dependencies._dict),
+    (list | deque, Dependencies._list),
+    (tuple, Dependencies._tuple),
+    (set, Dependencies._set),
+    (frozenset, Dependencies._tuple),
+    (FunctionType, Dependencies._function),
+    (MethodType, Dependencies._method),
+    (BuiltinFunctionType | MethodWrapperType, Dependencies._builtin),
+    (partial, Dependencies._partial),
+    (staticmethod | classmethod, Dependencies._wrapper),
+    (property, Dependencies._property),
+    (cached_property, Dependencies._cached_property),
+    (ref, Dependencies._reference),
+    (ContextVar, Dependencies._context_variable),
+    (type, Dependencies._named_class),
+    ((*ATOMS, Enum), Dependencies._own_kind),
+    (ModuleType, Dependencies._namespace),
+    (CACHE, Dependencies._cache),
+    (Logger, Dependencies._logger),
+    (BaseException, Dependencies._exception),
+    (Iterator, Dependencies._iterator),
+    (object, Dependencies._object),
+)
+"""The method that inspects a value: that of the first row with the value's type."""
+
+
+def hides_state(kind: type) -> bool:
+    """Return True if objects of a class have fields that are neither attributes nor slots, as classes in C do."""
+    slots = [name for name in slots_of(kind) if name not in ("__dict__", "__weakref__")]
+    fields = len(slots) + (kind.__dictoffset__ > 0) + (kind.__weakrefoffset__ > 0)
+    return bool(kind.__itemsize__) or kind.__basicsize__ > object.__basicsize__ + POINTER * fields
+
+
+def slots_of(kind: type) -> list[str]:
+    """Return the names of the slots of a class and its bases."""
+    found: list[str] = []
+    for base in kind.__mro__:
+        slots = vars(base).get("__slots__", ())
+        found += [slots] if isinstance(slots, str) else list(slots)
+    return found

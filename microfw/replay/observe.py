@@ -12,8 +12,8 @@ from microfw.autograd.observer import Observer
 from microfw.autograd.scope import THREAD_SCOPE, location, path
 from microfw.autograd.tensor import Tensor
 from microfw.errors import MicrofwError
-from microfw.replay.trace import Array
-from microfw.replay.verification import same
+from microfw.replay.trace import Array, CapturedArray
+from microfw.replay.verification import alike
 
 
 class Uncapturable(MicrofwError, RuntimeError):
@@ -28,9 +28,16 @@ def reason_of(error: Exception) -> str:
 
 
 class OpRecord:
-    """One application of an op: inputs, settings, output, and what its node saved."""
+    """One application of an op: inputs, settings, output, and what its node saved.
 
-    __slots__ = ("inputs", "node", "op", "output", "params", "recording", "saved", "scope")
+    Attributes
+    ----------
+    outs : list of CapturedArray
+        The output and the auxiliary results, set by `CapturedStep.capture_op`.
+    """
+
+    __slots__ = ("inputs", "node", "op", "output", "outs", "params", "recording", "saved", "scope")
+    outs: list[CapturedArray]
 
     def __init__(self, op: Any, node: Node | None, inputs: Any, params: dict[str, Any], output: Array) -> None:
         self.op = op
@@ -79,18 +86,16 @@ class Signature:
     def difference(self, other: Signature) -> str | None:
         """Return how another step differs from this one, in words; None if both can use one plan."""
         for (scope, name, params, shapes, constants), theirs in zip(self.ops, other.ops, strict=False):
-            where = location(scope, name)
             if name != theirs[1] or type(scope and scope[0]) is not type(theirs[0] and theirs[0][0]):
-                return f"op {where} has taken the place of {location(theirs[0], theirs[1])}"
+                return f"op {location(scope, name)} has taken the place of {location(theirs[0], theirs[1])}"
             if not alike(params, theirs[2]):
                 keys = [k for k in params if not alike(params[k], theirs[2].get(k))]
-                return (
-                    f"{where} has another {', '.join(keys)}: {', '.join(_short(params[k], theirs[2][k]) for k in keys)}"
-                )
+                pairs = ", ".join(_short(params[k], theirs[2][k]) for k in keys)
+                return f"{location(scope, name)} has another {', '.join(keys)}: {pairs}"
             if not alike(shapes, theirs[3]):
-                return f"{where} has other inputs: {_short(shapes, theirs[3])}"
+                return f"{location(scope, name)} has other inputs: {_short(shapes, theirs[3])}"
             if not alike(constants, theirs[4]):
-                return f"an array that the function makes for {where} is not the same at every step"
+                return f"an array that the function makes for {location(scope, name)} is not the same at every step"
         if len(self.ops) != len(other.ops):
             return f"there are {len(self.ops)} ops, and {len(other.ops)} before"
         return None
@@ -99,19 +104,6 @@ class Signature:
 def _short(now: Any, before: Any) -> str:
     texts = [" ".join(repr(value).split()) for value in (now, before)]
     return "{}, and {} before".format(*(text if len(text) < 40 else text[:37] + "..." for text in texts))
-
-
-def alike(a: Any, b: Any) -> bool:
-    """Return True if two settings are equal, arrays in them bit for bit."""
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, np.ndarray):
-        return same(a, b)
-    if isinstance(a, tuple | list):
-        return len(a) == len(b) and all(map(alike, a, b))
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(alike(a[k], b[k]) for k in a)
-    return bool(a == b) or a is b
 
 
 def is_stateless(value: Any) -> bool:

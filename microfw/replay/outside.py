@@ -47,14 +47,16 @@ NO_RESULT = frozenset({("time", "sleep")})
 """Functions of other packages that have an effect, but no result: a replayed step skips them."""
 
 
+MAY_READ = (FunctionType, BuiltinFunctionType, type, type(np.sum), np.ufunc, Path)
+"""Types of what `reads_outside` judges; everything else has no results."""
+
+
 def reads_outside(value: Any) -> bool:
-    """Return True for a function, class or file path of a library whose results may depend on more than arguments."""
+    """Return True if the results of a function, class or file path of a library may depend on more than arguments."""
     if isinstance(value, Path):  # Path.exists, Path.read_text
         return True
     if isinstance(value, np.ufunc):
         return all(kind.replace("->", "").strip("O") == "" for kind in value.types)  # made by np.frompyfunc
-    if not isinstance(value, FunctionType | BuiltinFunctionType | type | type(np.sum)):
-        return False
     module = getattr(value, "__globals__", {}).get("__name__") or getattr(value, "__module__", None)
     if not isinstance(module, str):  # a method; its object is inspected
         return False

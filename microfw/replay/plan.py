@@ -10,7 +10,7 @@ import numpy as np
 from microfw.autograd.scope import path
 from microfw.optim.flat import aligned
 from microfw.replay.capture import CapturedStep
-from microfw.replay.trace import Array, CapturedArray, CapturedCall, captured_arrays_in, root
+from microfw.replay.trace import Array, CapturedArray, CapturedCall, captured_arrays_in
 
 CHUNK = 200
 """Calls in one generated function. Python's compiler takes more than linear time for longer ones."""
@@ -52,37 +52,32 @@ class Plan:
 
     def __init__(self, step: CapturedStep) -> None:
         self.step = step
-        self.results = [*step.outputs, *(captured for _, captured in step.shared)]
-        self.calls = self._needed(step)
-        self.read = {id(root(c)) for c in self.results}
-        for call in self.calls:
-            self.read |= {id(root(c)) for c in (*call.reads, *(call.fallback.reads if call.fallback else ()))}
+        self.results = {c.root for c in (*step.outputs, *(captured for _, captured in step.shared))}
+        parts = step.forward, step.backward, step.update
+        needed = self._needed([call for part in parts for call in part])
+        self.passes = [[call for call in part if call in needed] for part in parts]
+        self.calls = [call for part in self.passes for call in part]
+        self.read = self.results | {c.root for call in self.calls for c in call.all_reads}
         self.impure = any(not call.pure and call.style != "guard" for call in self.calls)
-        self.arrays: dict[int, Array] = {}
+        self.arrays: dict[CapturedArray, Array] = {}
         self._scratch: dict[Any, Array] = {}
-        self.keep_alive: list[Any] = [step]
         self.bytes_planned = self.bytes_without = 0
         self._place()
-        self.read_in_place = {
-            id(captured): f"a{k}" for k, captured in enumerate(step.inputs) if self._is_read_in_place(captured)
-        }
-        parts = [set(part) for part in (step.forward, step.backward, step.update)]
-        self.passes = [[call for call in self.calls if call in part] for part in parts]
+        self.read_in_place = {c: f"a{k}" for k, c in enumerate(step.inputs) if self._is_read_in_place(c)}
         self.arguments = ", ".join(f"a{k}" for k in range(len(step.inputs)))
         self.numbers = count()
         self.instrumented: list[Part] = []  # by `write_passes`, with readings of the clock
 
-    def _needed(self, step: CapturedStep) -> list[CapturedCall]:
+    def _needed(self, calls: list[CapturedCall]) -> set[CapturedCall]:
         """Return the calls whose results are used."""
-        live = {id(root(c)) for c in self.results}
-        kept = []
-        for call in reversed(step.forward + step.backward + step.update):
-            outs = [root(c) for c in call.outs]
-            if call.pure and not any(c.fixed is not None or id(c) in live for c in outs):
+        live, needed = {*self.results}, set()
+        for call in reversed(calls):
+            outs = {c.root for c in call.outs}
+            if call.pure and live.isdisjoint(outs) and all(c.fixed is None for c in outs):
                 continue
-            kept.append(call)
-            live |= {id(root(c)) for c in call.reads} | {id(c) for c in outs}
-        return kept[::-1]
+            needed.add(call)
+            live |= outs.union(c.root for c in call.all_reads)
+        return needed
 
     def __str__(self) -> str:
         names: dict[int, str] = {}
@@ -109,71 +104,39 @@ class Plan:
 
     def _place(self) -> None:
         """Assign memory to every result; memory is reused after the last read of a result."""
-        last: dict[int, int] = {}
-        ends = {id(call.node): k for k, call in enumerate(self.calls)}
-        apart: set[int] = set()  # filled together by one fallback call, so they must not share memory
+        last: dict[CapturedArray, int] = {}  # the call that reads or fills it last
         for k, call in enumerate(self.calls):
-            for captured in (*call.reads, *call.outs):
-                last[id(root(captured))] = max(k, last.get(id(root(captured)), 0))
-            if call.fallback is not None:  # the fallback reads its inputs, and fills all results of the op
-                for captured in call.fallback.reads:
-                    last[id(root(captured))] = max(k, last.get(id(root(captured)), 0))
-                for captured in call.fallback.outs:
-                    apart.add(id(root(captured)))
-                    last[id(root(captured))] = max(ends[id(call.node)], last.get(id(root(captured)), 0))
-        for captured in self.results:
-            last[id(root(captured))] = len(self.calls)
+            last |= dict.fromkeys((c.root for c in (*call.all_reads, *call.outs)), k)
+        ends = {call.node: k for k, call in enumerate(self.calls)}
+        apart: set[CapturedArray] = set()
+        for call in self.calls:
+            if call.fallback is not None:  # fills all results of the op at once, so they must not share memory
+                outs = {c.root for c in call.fallback.outs}
+                last |= {c: max(ends[call.node], last.get(c, 0)) for c in outs}
+                apart |= outs
+        last |= dict.fromkeys(self.results, len(self.calls))
         free: dict[int, list[Array]] = {}
-        blocks: dict[int, Array] = {}
+        blocks: dict[CapturedArray, Array] = {}
         for k, call in enumerate(self.calls):
-            for out in call.outs:
-                target = root(out)
-                if target.fixed is not None or id(target) in blocks:
+            ending = [c for c in call.reads if c in blocks and last[c] == k]
+            for target in [c.root for c in call.outs]:
+                if target.fixed is not None or target in blocks:
                     continue
                 size = target.array.nbytes
                 self.bytes_without += size
-                donor = self._donated_input(call, target, last, k, blocks, apart)
+                donor = next((c for c in ending if can_donate(c, call, target) and not {c, target} <= apart), None)
                 if donor is not None:  # the same array: NumPy checks two arrays over one memory for overlap
-                    blocks[id(target)], self.arrays[id(target)] = blocks.pop(id(donor)), self.arrays[id(donor)]
+                    blocks[target], self.arrays[target] = blocks.pop(donor), self.arrays[donor]
                     continue
-                stack = free.get(size)
-                blocks[id(target)] = stack.pop() if stack else self._block(size)
-                self.arrays[id(target)] = shaped(blocks[id(target)], target.array)
-            for captured in {id(root(c)): root(c) for c in (*call.reads, *call.outs)}.values():
-                if last[id(captured)] == k and id(captured) in blocks:
-                    free.setdefault(captured.array.nbytes, []).append(blocks.pop(id(captured)))
+                blocks[target] = free[size].pop() if free.get(size) else self._block(size)
+                self.arrays[target] = shaped(blocks[target], target.array)
+            for captured in dict.fromkeys(c.root for c in (*call.reads, *call.outs)):
+                if last[captured] == k and captured in blocks:
+                    free.setdefault(captured.array.nbytes, []).append(blocks.pop(captured))
 
     def _block(self, size: int) -> Array:
         self.bytes_planned += size
         return aligned(size, np.uint8)
-
-    def _donated_input(
-        self,
-        call: CapturedCall,
-        target: CapturedArray,
-        last: dict[int, int],
-        k: int,
-        blocks: dict[int, Array],
-        apart: set[int],
-    ) -> CapturedArray | None:
-        """Return an input whose last read is this call, and that the result can overwrite entry by entry."""
-        if call.style != "ufunc" or call.kwargs or call.function.signature is not None:
-            return None
-        roots = [root(c) for c in call.reads]
-        for captured in call.reads:
-            if (
-                captured.view is None
-                and captured.fixed is None
-                and id(captured) in blocks
-                and not (id(captured) in apart and id(target) in apart)
-                and last[id(captured)] == k
-                and sum(r is captured for r in roots) == 1
-                and captured.array.dtype == target.array.dtype
-                and captured.array.shape == target.array.shape
-                and captured.array.strides == target.array.strides
-            ):
-                return captured
-        return None
 
     def scratch(self, like: Array, dtype: Any) -> Array:
         """Return scratch memory with the shape of an array."""
@@ -187,22 +150,18 @@ class Plan:
             return value
         if value.fixed is not None:
             return value.fixed
-        found = self.arrays.get(id(value))
-        if found is None:
-            if value.view is None:
-                raise AssertionError("a captured array that no call fills")
+        if value not in self.arrays:
             function, args, kwargs = value.view
-            found = self.arrays[id(value)] = function(*self.array(args), **kwargs)
-            self.keep_alive.append(value)
-        return found
+            self.arrays[value] = function(*self.array(args), **kwargs)
+        return self.arrays[value]
 
     def has(self, captured: CapturedArray) -> bool:
         """Return True if a captured array has memory."""
-        return captured.fixed is not None or id(root(captured)) in self.arrays
+        return captured.fixed is not None or captured.root in self.arrays
 
     def is_read(self, captured: CapturedArray) -> bool:
         """Return True if a result is used. An auxiliary result that no derivative needs may be None."""
-        return captured.fixed is not None or id(root(captured)) in self.read
+        return captured.fixed is not None or captured.root in self.read
 
     def zeros(self, n: int) -> Array:
         """Return n zeros: the indices that repeat the first row."""
@@ -213,22 +172,26 @@ class Plan:
     def _is_read_in_place(self, captured: CapturedArray) -> bool:
         """Return True if an argument need not be copied: only the array itself and its transpose are read."""
         calls = [c for call in self.calls for c in (call, call.fallback) if c is not None]
-        views = [c for call in calls for c in call.reads if root(c) is captured and c is not captured]
-        outputs = [root(c) for c in self.results]
-        nested = (a for call in calls for a in (*call.args, *call.kwargs.values()) if not isinstance(a, CapturedArray))
-        if any(root(c) is captured for c in captured_arrays_in(nested)):
-            return False  # in a list, as for np.concatenate: lists are bound when the code is generated
-        return all(is_transpose(c) for c in views) and not any(c is captured for c in outputs)
+        lists = [a for c in calls for a in (*c.args, *c.kwargs.values()) if not isinstance(a, CapturedArray)]
+        views = [c for call in calls for c in call.reads if c.root is captured and c is not captured]
+        # Lists, as for np.concatenate, are bound when the code is generated.
+        joined = any(c.root is captured for c in captured_arrays_in(lists))
+        return not joined and captured not in self.results and all(map(is_transpose, views))
 
 
-def is_transpose(captured: CapturedArray) -> bool:
-    """Return True if a captured array is the transpose of one that is no view."""
-    return (
-        captured.view is not None
-        and captured.view[0] is np.transpose
-        and len(captured.view[1]) == 1
-        and captured.view[1][0].view is None
-    )
+def can_donate(captured: CapturedArray, call: CapturedCall, target: CapturedArray) -> bool:
+    """Return True if a call's result can overwrite an input, entry by entry."""
+    mine, its = captured.array, target.array
+    alike = (mine.dtype, mine.shape, mine.strides) == (its.dtype, its.shape, its.strides)
+    elementwise = call.style == "ufunc" and not call.kwargs and call.function.signature is None
+    return elementwise and alike and sum(c.root is captured for c in call.reads) == 1
+
+
+def is_transpose(view: CapturedArray) -> bool:
+    """Return True if a view is the transpose of an array that is no view."""
+    assert view.view is not None
+    function, args, _ = view.view
+    return function is np.transpose and len(args) == 1 and args[0].view is None
 
 
 def shaped(block: Array, like: Array) -> Array:

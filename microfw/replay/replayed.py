@@ -17,6 +17,7 @@ from microfw.autograd.phases import PREPARATION
 from microfw.nn.forward_state import ForwardState
 from microfw.replay.capture import CapturedStep
 from microfw.replay.dependencies import Dependencies
+from microfw.replay.guards import guard_expression
 from microfw.replay.instrumented import InstrumentedPlan
 from microfw.replay.observe import Signature
 from microfw.replay.plan import Plan
@@ -92,7 +93,8 @@ class Replay:
     def _depend(self, depends: Dependencies) -> None:
         self.depends = depends
         self.changes = model_version.count
-        self.unchanged = make_function("", [f"return {depends.expression}"], {**depends.objects})
+        guards, names = guard_expression([], depends)
+        self.unchanged = make_function("", [f"return {guards}"], names)
 
     def refresh(self, depends: Dependencies) -> None:
         """Set guards that were made again and have the same values, as after an evaluation."""

@@ -13,12 +13,10 @@ import numpy as np
 
 from microfw.autograd.mode import MODE, Mode, mode, model_version, phase
 from microfw.autograd.phases import PREPARATION
-from microfw.autograd.state_discovery import iter_reachable
 from microfw.autograd.tensor import Tensor, result
 from microfw.errors import DTypeError, message
 from microfw.nn.forward_state import ForwardState
 from microfw.replay.capture import CapturedStep, capture
-from microfw.replay.capture_update import capture_update
 from microfw.replay.check import run_checked
 from microfw.replay.dependencies import Dependencies
 from microfw.replay.instrumented import InstrumentedPlan
@@ -196,11 +194,10 @@ class CompiledStep:
         if depends.problem:
             self._refuse(key, depends.problem, depends)
             return self._eager(arrays, on_loss)
-        found = list(iter_reachable(self.f))
-        tensors = [x for x in found if isinstance(x, Tensor) and x._leaf is not None]
-        generators = [x for x in found if isinstance(x, np.random.Generator)]
+        tensors = depends.tensors
+        generators = [x for x in depends.generators if isinstance(x, np.random.Generator)]
         forward_state = ForwardState(generators, [t for t in tensors if t._node is None])
-        drawn, elsewhere = forward_state.save(), generator_states(depends.generators, generators)
+        drawn, elsewhere = forward_state.save(), generator_states(depends.generators)
         capturing, inputs = CaptureObserver(MODE.get().observer), [constant(a) for a in arrays]
         plans: list[tuple[CapturedStep, Signature, StepState]] = []
         leaves = [(t._leaf, t._leaf.version) for t in tensors if t._node is not None and t._leaf is not None]
@@ -225,16 +222,16 @@ class CompiledStep:
                     return
                 if where is not None:
                     raise Uncapturable(f"it changes {where}, on which it may depend")
-                if generator_states(depends.generators, generators) != elsewhere:
+                if generator_states(depends.generators) != elsewhere:
                     raise Uncapturable("Python code in it draws random numbers; draw them with a layer, or pass them")
                 if self._matches_previous(key, signature, depends):
                     now_drawn = forward_state.save()
                     with np.errstate(all="call", call=_nothing):  # a rule that sets np.errstate is then detected
                         try:
-                            made = capture(capturing, inputs, returned, tensors, self.optimizer.flat.owner)
+                            made = capture(capturing, inputs, returned, self.optimizer.flat.owner)
                         finally:
                             forward_state.restore(now_drawn, new_version=False)  # user-defined ops may draw
-                        made.update, made.update_parts = capture_update(self.optimizer, made.tape)
+                        made.capture_update(self.optimizer)
                     state = StepState(self.optimizer, [leaf for leaf, _ in made.shared], forward_state)
                     state.drawn = drawn
                     plans.append((made, signature, state))

@@ -7,7 +7,7 @@ on values becomes a guard. An op cannot be traced if shapes depend on values (a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from operator import getitem, setitem
 from typing import Any
 
@@ -30,14 +30,14 @@ class CapturedCall:
         The function to call; for a guard, a test with ``{0}`` for its argument.
     args, kwargs : tuple, dict
         Arguments, with captured arrays in place of arrays.
-    out : CapturedArray or None
-        The result; None for a call with several results.
-    outs : tuple of CapturedArray
-        All results.
     style : str
         How the output is passed: "ufunc", "reduce", "dot", "out" (a keyword), "cast", "write" (the last argument),
         "get" and "set" (entries at integer indices from an array), "copy" (the call has no output argument, so its
         result is copied). A "guard" has no output.
+    outs : tuple of CapturedArray
+        All results.
+    out : CapturedArray or None
+        The result, if there is one.
     pure : bool
         Whether the call can be dropped if its result is not used.
     reads : list of CapturedArray
@@ -53,45 +53,34 @@ class CapturedCall:
     __slots__ = ("args", "expected", "fallback", "function", "kwargs", "node", "out", "outs", "pure", "reads", "style")
 
     def __init__(
-        self,
-        function: Callable[..., Any] | str,
-        args: Sequence[Any],
-        kwargs: dict[str, Any],
-        out: CapturedArray | None,
-        style: str,
-        outs: Sequence[CapturedArray] = (),
-        pure: bool = True,
+        self, function: Any, args: Any, kwargs: dict[str, Any], style: str, *outs: CapturedArray, pure: bool = True
     ) -> None:
-        self.function: Any = function
+        self.function = function
         self.args = tuple(args)
         self.kwargs = kwargs
-        self.out = out
-        self.outs = tuple(outs) if outs else ((out,) if out is not None else ())
         self.style = style
+        self.outs = outs
+        self.out = outs[0] if len(outs) == 1 else None
         self.pure = pure
-        self.reads: list[CapturedArray] = captured_arrays_in(self.args, [])
-        if kwargs:
-            captured_arrays_in(kwargs.values(), self.reads)
+        self.reads = captured_arrays_in((*self.args, *kwargs.values()))
         self.node: Any = None
         self.expected: bool | None = None
         self.fallback: CapturedCall | None = None
 
-
-def root(captured: CapturedArray) -> CapturedArray:
-    """Return the captured array whose memory a view shows."""
-    while captured.view is not None:
-        captured = next(a for a in captured.view[1] if isinstance(a, CapturedArray))
-    return captured
+    @property
+    def all_reads(self) -> list[CapturedArray]:
+        """The captured arrays that the call and its fallback read."""
+        return self.reads + self.fallback.reads if self.fallback is not None else self.reads
 
 
-def captured_arrays_in(values: Any, found: list[Any] | None = None) -> list[Any]:
-    """Append the captured arrays among values, also inside of lists, to ``found``, and return it."""
-    found = [] if found is None else found
+def captured_arrays_in(values: Iterable[Any]) -> list[CapturedArray]:
+    """Return the captured arrays among values, also inside of lists."""
+    found: list[CapturedArray] = []
     for value in values:
         if isinstance(value, CapturedArray):
             found.append(value)
         elif isinstance(value, tuple | list):
-            captured_arrays_in(value, found)
+            found += captured_arrays_in(value)
     return found
 
 
@@ -111,12 +100,12 @@ class Tape:
     def note(self, function: Any, args: Any, kwargs: Any, result: Any, style: str) -> CapturedArray:
         """Record a call that makes a new array."""
         out = CapturedArray(self, np.asarray(result))
-        self.add(CapturedCall(function, args, kwargs, out, style))
+        self.add(CapturedCall(function, args, kwargs, style, out))
         return out
 
     def add_guard(self, test: str, args: Any, outcome: bool) -> bool:
         """Record a branch on values, and return its outcome; the traced calls are valid for this outcome only."""
-        self.calls.append(CapturedCall(test, args, {}, None, "guard", pure=False))
+        self.calls.append(CapturedCall(test, args, {}, "guard", pure=False))
         self.calls[-1].expected = outcome
         return outcome
 
@@ -132,16 +121,20 @@ class CapturedArray(NDArrayOperatorsMixin):
         ``(function, args, kwargs)`` that make this view of other captured arrays, when the plan is made.
     fixed : ndarray or None
         The array itself, if it exists before the step: a parameter, a gradient buffer, a constant.
+    root : CapturedArray
+        The captured array whose memory a view shows; the array itself if it is no view.
     """
 
-    __slots__ = ("array", "fixed", "tape", "view")
+    __slots__ = ("array", "fixed", "root", "tape", "view")
     __array_priority__ = 2000
+    __hash__ = object.__hash__  # by identity; ``==`` records a call
 
     def __init__(self, tape: Tape, array: Array, view: Any = None, fixed: Array | None = None) -> None:
         self.tape = tape
         self.array = array
         self.view = view
         self.fixed = fixed
+        self.root: CapturedArray = self if view is None else captured_arrays_in(view[1])[0].root
 
     # What rules may read
 
@@ -176,23 +169,23 @@ class CapturedArray(NDArrayOperatorsMixin):
         if not isinstance(key, CapturedArray) or key.dtype.kind not in "iu":
             raise Untraceable("a part assigned")
         self.array[key.array] = plain(value)
-        self.tape.add(CapturedCall(setitem, (self, key, value), {}, self, "set"))
+        self.tape.add(CapturedCall(setitem, (self, key, value), {}, "set", self))
 
     # NumPy's functions
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
         if method not in ("__call__", "reduce") or ufunc.nout != 1:
             raise Untraceable(f"np.{ufunc.__name__}.{method}")
-        function = getattr(ufunc, method)
+        function: Any
+        function, style = (ufunc, "ufunc") if method == "__call__" else (ufunc.reduce, "reduce")
         if out is not None:
             (target,) = out
             if not isinstance(target, CapturedArray):
                 raise Untraceable("a write to an array from elsewhere")
             function(*plain(inputs), out=target.array, **kwargs)
-            self.tape.add(CapturedCall(ufunc, inputs, kwargs, target, "ufunc" if method == "__call__" else "reduce"))
+            self.tape.add(CapturedCall(function, inputs, kwargs, style, target))
             return target
-        result = function(*plain(inputs), **kwargs)
-        return self.tape.note(ufunc, inputs, kwargs, result, "ufunc" if method == "__call__" else "reduce")
+        return self.tape.note(function, inputs, kwargs, function(*plain(inputs), **kwargs), style)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if func in REDUCES and len(args) == 1 and set(kwargs) <= {"axis", "keepdims"}:
@@ -214,7 +207,7 @@ class CapturedArray(NDArrayOperatorsMixin):
         if isinstance(result, tuple | list) or not isinstance(result, np.ndarray | np.generic):
             raise Untraceable(f"{getattr(function, '__name__', function)} gives no single array")
         if isinstance(result, np.ndarray):
-            for captured in captured_arrays_in(args, []):
+            for captured in captured_arrays_in(args):
                 if np.may_share_memory(result, captured.array) and result.size:
                     return CapturedArray(self.tape, result, view=(function, args, kwargs))
         return self.tape.note(function, args, kwargs, result, style)
@@ -236,15 +229,14 @@ class CapturedArray(NDArrayOperatorsMixin):
         if not isinstance(out, CapturedArray):
             raise Untraceable("a write to an array from elsewhere")
         np.dot(plain(left), plain(right), out.array)
-        self.tape.add(CapturedCall(np.dot, (left, right), {}, out, "dot"))
+        self.tape.add(CapturedCall(np.dot, (left, right), {}, "dot", out))
         return out
 
     def __getitem__(self, key: Any) -> CapturedArray:
-        if (
-            isinstance(key, CapturedArray) and key.dtype.kind in "iu"
-        ):  # not a mask, whose result has a shape that depends on values
+        # Not a mask: the shape of its result depends on values.
+        if isinstance(key, CapturedArray) and key.dtype.kind in "iu":
             return self.tape.note(getitem, (self, key), {}, self.array[key.array], "get")
-        if captured_arrays_in((key,), []):
+        if captured_arrays_in((key,)):
             raise Untraceable("an index with an array of the graph in it")
         made: CapturedArray = self._result(getitem, (self, key), {}, self.array[key], "copy")
         return made
@@ -288,9 +280,7 @@ class CapturedScalar:
         if not isinstance(other, int | float):
             raise Untraceable("a value compared with another")
         array, read = self.captured.array, f"item({', '.join(map(repr, self.index))})"
-        if len(self.index) == 1 and isinstance(
-            self.index[0], CapturedArray
-        ):  # the entry that argmax or argmin has found
+        if len(self.index) == 1 and isinstance(self.index[0], CapturedArray):  # found by argmax or argmin
             found = self.captured.tape.calls[-1]
             if found.out is not self.index[0] or found.args != (self.captured,) or found.kwargs:
                 raise Untraceable("an entry read at an index of the graph")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,79 +37,68 @@ class StepState:
         self.optimizer = optimizer
         self.forward_state = forward_state
         self.outputs = [array.copy() for array in outputs]
-        flat = optimizer.flat
-        self.values = flat.values.copy()
-        self.gradients = flat.gradients.copy()
+        flat, found = optimizer.flat, vars(optimizer)
+        arrays = [flat.gradients, flat.values, *(x for x in found.values() if isinstance(x, np.ndarray))]
+        self.copies = [(array, array.copy()) for array in arrays]
+        self.numbers = {name: x for name, x in found.items() if isinstance(x, bool | int | float | None)}
         self.squared = flat.squared
         self.leaves = [(leaf, leaf.version, leaf.grad) for leaf in flat.leaves]
         self.shared = [(leaf, leaf.grad, None if leaf.grad is None else leaf.grad.copy()) for leaf in shared]
-        found = vars(optimizer).items()
-        self.arrays = {name: (x, x.copy()) for name, x in found if isinstance(x, np.ndarray)}
-        self.numbers = {name: x for name, x in found if isinstance(x, bool | int | float | None)}
         self.drawn = forward_state.save()
 
     def restore(self) -> None:
         """Restore everything in place."""
-        flat = self.optimizer.flat
-        flat.values[...] = self.values
-        flat.gradients[...] = self.gradients
-        flat.squared = self.squared
+        for array, copy in self.copies:
+            array[...] = copy
+        vars(self.optimizer).update(self.numbers)
+        self.optimizer.flat.squared = self.squared
         for leaf, version, grad in self.leaves:
             leaf.version, leaf.grad = version, grad
         for leaf, grad, copy in self.shared:
             leaf.grad = grad
             if grad is not None:
                 grad[...] = copy
-        for array, copy in self.arrays.values():
-            array[...] = copy
-        vars(self.optimizer).update(self.numbers)
         self.forward_state.restore(self.drawn, new_version=False)
 
     def difference(self, other: StepState) -> Difference | None:
         """Return where another state of the same step differs first; None if all bits are equal."""
-        for k, pair in enumerate(zip(self.outputs, other.outputs, strict=True)):
-            if not same(*pair):
-                return Difference("the loss" if k == 0 else f"output {k}", _rounding(*pair))
-        flat = self.optimizer.flat
-        spans = list(zip(flat.leaves, flat.spans, strict=True))
-        for what, mine, theirs in (
-            ("the gradient of ", self.gradients, other.gradients),
-            ("", self.values, other.values),
-            *(("the optimizer's state of ", a, other.arrays[name][1]) for name, (_, a) in self.arrays.items()),
-        ):
-            if same(mine, theirs):
-                continue
-            for leaf, span in spans if mine.shape == flat.values.shape else ():
-                if not same(mine[span], theirs[span]):
-                    return Difference(what + _named(leaf), _rounding(mine[span], theirs[span]))
-            return Difference("the optimizer's state", False)
-        for (leaf, _, mine), (_, _, theirs) in zip(self.shared, other.shared, strict=True):
-            if mine is None or theirs is None or not same(mine, theirs):
-                rounding = mine is not None and theirs is not None and _rounding(mine, theirs)
-                return Difference("the gradient of " + _named(leaf), rounding)
-        for (leaf, _, mine), (_, _, theirs) in zip(self.leaves, other.leaves, strict=True):
-            if (mine is None) != (theirs is None):
-                return Difference("the gradient of " + _named(leaf), False)
-        generators, buffers = self.drawn
-        for mine, theirs in zip(generators, other.drawn[0], strict=True):
-            if repr(mine) != repr(theirs):
-                return Difference("a random generator, from which Python code draws,", False)
-        for tensor, mine, theirs in zip(self.forward_state.buffers, buffers, other.drawn[1], strict=True):
-            if not same(mine, theirs):
-                return Difference(_named(tensor._leaf, "a buffer"), _rounding(mine, theirs))
+        for (where, mine), (_, theirs) in zip(self._parts(), other._parts(), strict=True):
+            if not alike(mine, theirs):
+                return Difference(where, _is_rounding(mine, theirs))
         return None
 
+    def _parts(self) -> Iterator[tuple[str, Any]]:
+        """Yield all that is compared, with its name."""
+        for k, output in enumerate(self.outputs):
+            yield "the loss" if k == 0 else f"output {k}", output
+        flat = self.optimizer.flat
+        of = ("the gradient of ", "", *["the optimizer's state of "] * (len(self.copies) - 2))
+        for what, (_, copy) in zip(of, self.copies, strict=True):
+            if copy.shape != flat.values.shape:
+                yield "the optimizer's state", [copy]  # a list: never a difference of rounding
+                continue
+            for leaf, span in zip(flat.leaves, flat.spans, strict=True):
+                yield what + _named(leaf), copy[span]
+        for leaf, _, copy in self.shared:
+            yield "the gradient of " + _named(leaf), copy
+        for leaf, _, grad in self.leaves:
+            yield "the gradient of " + _named(leaf), grad is None
+        generators, buffers = self.drawn
+        for state in generators:
+            yield "a random generator, from which Python code draws,", repr(state)
+        for tensor, values in zip(self.forward_state.buffers, buffers, strict=True):
+            yield _named(tensor._leaf, "a buffer"), values
 
-def generator_states(generators: list[Any], known: list[Any]) -> str:
+
+def generator_states(generators: list[Any]) -> str:
     """Return the states of Python's and NumPy's global generators, and of those generators that no op can draw from.
 
-    The latter are all but ``known`` and objects of `numpy.random.Generator`.
+    The latter are all but objects of `numpy.random.Generator`.
     """
-    ids = {id(g) for g in known}
     own = [
         g.getstate() if hasattr(g, "getstate") else getattr(g, "state", None) or g.get_state()
         for g in generators
-        if id(g) not in ids and not isinstance(g, np.random.Generator)
+        if not isinstance(g, np.random.Generator)
     ]
     state: Any = np.random.get_state()  # noqa: NPY002 -- read, never changed
     kind, key, *rest = state
@@ -126,8 +115,23 @@ def same(a: Array, b: Array) -> bool:
     return a.tobytes() == b.tobytes()
 
 
-def _rounding(a: Array, b: Array) -> bool:
+def alike(a: Any, b: Any) -> bool:
+    """Return True if two settings are equal, arrays in them bit for bit."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, np.ndarray):
+        return same(a, b)
+    if isinstance(a, tuple | list):
+        return len(a) == len(b) and all(map(alike, a, b))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(alike(a[k], b[k]) for k in a)
+    return bool(a == b) or a is b
+
+
+def _is_rounding(a: Any, b: Any) -> bool:
     """Return True if two arrays are equal up to a hundred times the spacing of their largest entries."""
+    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
+        return False
     if a.shape != b.shape or a.dtype.kind != "f" or not a.size:
         return False
     with np.errstate(all="ignore"):

@@ -12,13 +12,24 @@ from typing import Any
 import numpy as np
 
 from microfw.replay.plan import CHUNK, Part, Plan
-from microfw.replay.trace import CapturedArray, CapturedCall, root
+from microfw.replay.trace import CapturedArray, CapturedCall
 
 OUT_BY_KEYWORD = (np.maximum, np.minimum)
 """Ufuncs that warn, which takes time, if the output is given by position."""
 
 OPERATORS = {np.add: "+", np.subtract: "-", np.multiply: "*", np.divide: "/", np.less: "<", np.greater: ">"}
 """Operators by the ufunc that they call."""
+
+
+STATEMENTS = {
+    **dict.fromkeys(("ufunc", "reduce", "dot"), "{f}({args}, {out}{words})"),
+    "out": "{f}({args}{words}, out={out})",
+    "cast": "{out}[...] = {0}",
+    "get": "{out}[...] = {0}[{1}]",
+    "set": "{out}[{1}] = {2}",
+    "write": "{f}({args})",
+}
+"""Statements by the style of a call."""
 
 
 def indented(lines: Iterable[str], depth: int = 1) -> list[str]:
@@ -48,31 +59,36 @@ def write_passes(plan: Plan, mark: Callable[[Any], None] | None = None) -> list[
     """
     if mark is not None and plan.instrumented:
         return plan.instrumented
-    kept = {id(root(c)) for c in plan.results}
-    read_later = kept | {id(root(c)) for call in plan.passes[1] for c in call.reads}
-    needed = zip(plan.passes, (read_later, kept, kept), strict=True)
+    read_later = plan.results.union(c.root for call in plan.passes[1] for c in call.reads)
+    needed = zip(plan.passes, (read_later, plan.results, plan.results), strict=True)
     parts = [_part(plan, calls, later, mark) for calls, later in needed]
     if mark is not None and len(plan.calls) <= CHUNK:
         plan.instrumented = parts
     return parts
 
 
-def _part(plan: Plan, calls: list[CapturedCall], later: set[int], mark: Any) -> Part:
+def _part(plan: Plan, calls: list[CapturedCall], later: set[CapturedArray], mark: Any) -> Part:
+    is_first, timed = calls is plan.passes[0], mark is not None and calls is not plan.passes[2]
+    if len(plan.calls) <= CHUNK:
+        writer = Writer(plan, calls, later, timed)
+        return Part(writer.body(is_first), writer.names, writer.nodes, writer.readings)
+    return _chunks(plan, calls, later, is_first, mark if timed else None)
+
+
+def _chunks(plan: Plan, calls: list[CapturedCall], later: set[CapturedArray], is_first: bool, mark: Any) -> Part:
+    """Return a part that calls one function for each `CHUNK` calls."""
     chunks: list[list[CapturedCall]] = [[]]
     for call in calls:
-        if (
-            len(chunks[-1]) >= CHUNK and call.node is not chunks[-1][-1].node
-        ):  # the calls of an op stay together, for its guards
+        # The calls of an op stay together, for its guards.
+        if len(chunks[-1]) >= CHUNK and call.node is not chunks[-1][-1].node:
             chunks.append([])
         chunks[-1].append(call)
     made = Part([], {}, [], [])
     for k, chunk in enumerate(chunks):
-        rest = {id(root(c)) for after in chunks[k + 1 :] for call in after for c in call.reads}
-        writer = Writer(plan, chunk, later | rest, mark is not None and calls is not plan.passes[2])
-        body = writer.body(first=calls is plan.passes[0] and not k)
+        rest = {c.root for after in chunks[k + 1 :] for call in after for c in call.reads}
+        writer = Writer(plan, chunk, later | rest, mark is not None)
+        body = writer.body(first=is_first and not k)
         made.nodes.extend(writer.nodes)
-        if len(plan.calls) <= CHUNK:
-            return Part(body, writer.names, writer.nodes, writer.readings)
         if writer.readings:
             body.append(f"{writer.name(mark)}(({', '.join(writer.readings)},))")
         if body:
@@ -85,24 +101,21 @@ def _part(plan: Plan, calls: list[CapturedCall], later: set[int], mark: Any) -> 
 class Writer:
     """Writes calls as Python statements. Scalars that are read ``later`` are also stored in arrays."""
 
-    def __init__(self, plan: Plan, calls: list[CapturedCall], later: set[int], timed: bool) -> None:
+    def __init__(self, plan: Plan, calls: list[CapturedCall], later: set[CapturedArray], timed: bool) -> None:
         self.plan = plan
         self.calls = calls
-        self.later = set(later)
         self.count = 0
         self.names: dict[str, Any] = {}
         self.known: dict[Any, str] = {}
-        self.scalars: dict[int, str] = {}
+        self.scalars: dict[CapturedArray, str] = {}
         self.instrumented = timed
         self.readings: list[str] = []
         self.nodes: list[Any] = []  # what starts at each reading
-        maker = {id(root(out)): call.node for call in calls for out in call.outs}
-        for call in calls:  # results that are read as arrays, or by another op
-            if call.fallback is not None:
-                self.later |= {id(root(c)) for c in call.fallback.reads}
-            for captured in call.reads:
-                if captured.view is not None or maker.get(id(captured)) is not call.node:
-                    self.later.add(id(root(captured)))
+        maker = {out.root: call.node for call in calls for out in call.outs}
+        # Results that are read as arrays, or by another op.
+        as_arrays = (c for call in calls for c in call.reads if c.view is not None or maker.get(c) is not call.node)
+        by_fallbacks = (c for call in calls if call.fallback is not None for c in call.fallback.reads)
+        self.later = later.union(c.root for c in (*as_arrays, *by_fallbacks))
 
     def body(self, first: bool) -> list[str]:
         """Return the lines. If ``first``, they begin by copying the arguments that are not read in place."""
@@ -110,7 +123,7 @@ class Writer:
         lines = [
             f"{self.name(captured)}[...] = a{k}"
             for k, captured in enumerate(inputs)
-            if id(captured) not in self.plan.read_in_place
+            if captured not in self.plan.read_in_place
         ]
         depth, within = 0, None
         for call, after in zip(self.calls, [*self.calls, None][1:], strict=True):
@@ -120,7 +133,7 @@ class Writer:
                 self.scalars.clear()
                 self.read_clock(lines, within)
             if call.style == "get" and after is not None and self.overwrites(after, call):
-                self.scalars[id(call.out)] = f"{self.name(call.args[0])}[{self.name(call.args[1])}]"
+                self.scalars[call.outs[0]] = f"{self.name(call.args[0])}[{self.name(call.args[1])}]"
                 continue
             lines += indented(self.lines(call), depth)
             depth += call.style == "guard"
@@ -149,14 +162,11 @@ class Writer:
     def name(self, value: Any) -> str:
         """Return the source of a value: a literal, the variable of a scalar, or the name of an object."""
         if isinstance(value, CapturedArray):
-            scalar = self.scalars.get(id(value))
-            if scalar is not None:
-                return scalar
-            if id(root(value)) in self.plan.read_in_place:
-                return self.plan.read_in_place[id(root(value))] + (".T" if value.view is not None else "")
-            value = self.plan.array(value)
-        if isinstance(value, tuple | list):
-            value = self.plan.array(value)
+            if value in self.scalars:
+                return self.scalars[value]
+            if value.root in self.plan.read_in_place:
+                return self.plan.read_in_place[value.root] + (".T" if value.view is not None else "")
+        value = self.plan.array(value)
         if value is None or type(value) in (bool, int, str) or (type(value) is float and isfinite(value)):
             return f"({value!r})" if type(value) in (int, float) and value < 0 else repr(value)
         key: Any = id(value)
@@ -169,7 +179,7 @@ class Writer:
 
     def reads_in_place(self, value: Any) -> bool:
         """Return True if a value is an argument that is read in place, or a view of one."""
-        return isinstance(value, CapturedArray) and id(root(value)) in self.plan.read_in_place
+        return isinstance(value, CapturedArray) and value.root in self.plan.read_in_place
 
     def lines(self, call: CapturedCall) -> list[str]:
         """Return the lines of a call."""
@@ -177,21 +187,17 @@ class Writer:
             assert call.fallback is not None
             test = call.function.format(self.name(call.args[0]))
             test = f"not ({test})" if call.expected else test
-            keep = {**self.scalars}
-            self.scalars.clear()
+            scalars, self.scalars = self.scalars, {}
             lines = [f"if {test}:", f"    {self.line(call.fallback)}", "else:"]
-            self.scalars = keep
+            self.scalars = scalars
             return lines
         text = self.scalar(call)
         if text is None:
             return [self.line(call)]
         self.count += 1
-        variable = self.scalars[id(call.out)] = f"s{self.count}"
-        lines = [f"{variable} = {text}"]
-        if id(root(call.out)) in self.later:  # type: ignore[arg-type]
-            array = self.plan.array(call.out)
-            lines.append(f"{self.name(array)}[()] = {variable}")
-        return lines
+        variable = self.scalars[call.out] = f"s{self.count}"  # type: ignore[index]
+        store = [f"{self.name(self.plan.array(call.out))}[()] = {variable}"] if call.out in self.later else []
+        return [f"{variable} = {text}", *store]
 
     def scalar(self, call: CapturedCall) -> str | None:
         """Return a call with a scalar result as an expression, else None: operators are faster on scalars."""
@@ -209,38 +215,33 @@ class Writer:
 
     def line(self, call: CapturedCall) -> str:
         """Return a call that writes into arrays as one line."""
-        plan, name = self.plan, self.name
+        plan, name, style, function = self.plan, self.name, call.style, ""
         outs = [plan.array(c) if plan.has(c) else None for c in call.outs]
-        out = outs[0] if outs else None
-        words = "".join(f", {k}={name(v)}" for k, v in call.kwargs.items())
-        texts = ", ".join(name(a) for a in call.args)
-        if call.style == "ufunc":
-            place, before = "out=" if call.function in OUT_BY_KEYWORD else "", ""
+        out: Any = outs[0]
+        args, words = [name(a) for a in call.args], "".join(f", {k}={name(v)}" for k, v in call.kwargs.items())
+        before = ""
+        if style == "ufunc":
+            style = "out" if call.function in OUT_BY_KEYWORD else style
             row = None if self.reads_in_place(call.args[-1]) else plan.array(call.args[-1])
-            if isinstance(row, np.ndarray) and out is not None and row.ndim == 1 and out.shape[1:] == row.shape:
+            if isinstance(row, np.ndarray) and row.ndim == 1 and out.shape[1:] == row.shape:
                 rows, repeat = plan.scratch(out, row.dtype), row.reshape(1, -1).take  # faster than broadcasting
                 before = f"{name(repeat)}({name(plan.zeros(len(rows)))}, 0, {name(rows)}, 'clip'); "
-                texts = f"{name(call.args[0])}, {name(rows)}"
-            return f"{before}{name(call.function)}({texts}, {place}{name(out)}{words})"
-        if call.style == "reduce":
-            axis, keepdims = call.kwargs.get("axis", 0), call.kwargs.get("keepdims", False)
-            return f"{name(call.function.reduce)}({texts}, {name(axis)}, None, {name(out)}, {name(keepdims)})"
-        if call.style == "dot":
+                args[-1] = name(rows)
+        elif style == "reduce":
+            args += [name(call.kwargs.get("axis", 0)), "None"]
+            words = f", {name(call.kwargs.get('keepdims', False))}"
+        elif style == "dot":
             left = plan.array(call.args[0])
-            if isinstance(left, np.ndarray) and out is not None and out.flags.c_contiguous:
-                method = f"{name(call.args[0])}.dot" if self.reads_in_place(call.args[0]) else name(left.dot)
-                return f"{method}({name(call.args[1])}, {name(out)})"
-        if call.style == "cast":
-            return f"{name(out)}[...] = {texts}"
-        if call.style == "get":
-            return f"{name(out)}[...] = {name(call.args[0])}[{name(call.args[1])}]"
-        if call.style == "set":
-            return f"{name(out)}[{name(call.args[1])}] = {name(call.args[2])}"
-        if call.style == "write":
-            return f"{name(call.function)}({texts})"
-        if call.style == "out":
-            return f"{name(call.function)}({texts}{words}, out={name(out)})"
-        value = f"{name(call.function)}({texts}{words})"
+            if isinstance(left, np.ndarray) and out.flags.c_contiguous:
+                function = f"{args.pop(0)}.dot" if self.reads_in_place(call.args[0]) else name(left.dot)
+                args = args[-1:]
+            else:
+                style = "copy"
+        function = function or name(call.function)
+        if style in STATEMENTS:
+            texts = {"f": function, "args": ", ".join(args), "out": name(out), "words": words}
+            return before + STATEMENTS[style].format(*args, **texts)
+        value = f"{function}({', '.join(args)}{words})"
         if len(outs) == 1:
             return f"{name(store)}({name(out)}, {value})"
         results = ", ".join(f"r{k}" for k in range(len(outs)))
