@@ -92,6 +92,11 @@ class MultiHeadAttention(Module):
         self.query, self.key, self.value, self.out = (Dense(embed_dim, embed_dim, bias, rng=rng) for _ in range(4))
         self.dropout = Dropout(dropout, rng=rng)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings that are not attributes of the same name."""
+        return {"bias": self.query.bias is not None, "dropout": self.dropout.p}
+
     def forward(self, query: Any, key: Any = None, value: Any = None, key_padding_mask: Any = None) -> Tensor:
         """Attend with each step of ``query`` to the steps of ``key``."""
         dtype = self.query.weight.dtype

@@ -22,12 +22,6 @@ def positive(layer: str, **sizes: Any) -> None:
             raise ArgumentError(message(layer, f"{name} to be a positive integer", repr(size)))
 
 
-def positive_eps(layer: str, eps: Any) -> None:
-    """Raise unless ``eps`` is a positive number, which keeps constant input from being divided by 0."""
-    if not 0 < eps < np.inf:
-        raise ArgumentError(message(layer, "a positive eps", eps))
-
-
 def as_layer_input(x: Any, dtype: Any, module: Module, check_shape: CheckShape) -> Any:
     """Return the input of a layer: a Tensor of the layer's dtype unchanged, anything else as an array of that dtype.
 

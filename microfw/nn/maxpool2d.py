@@ -54,11 +54,17 @@ class MaxPool2D(Module):
         pads = check_padding(padding, 2, kind)
         if not isinstance(pads, str) and any(max(pair) >= k for pair, k in zip(pads, kernel, strict=True)):
             raise ArgumentError(message(kind, f"padding below the kernel_size {kernel}", repr(padding)))
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "kernel": kernel,
             "stride": kernel if stride is None else per_axis(stride, 2, kind, "stride"),
             "padding": pads,
         }
+
+    @property
+    def kernel_size(self) -> tuple[int, ...]:
+        """Height and width of the window."""
+        kernel: tuple[int, ...] = self.settings["kernel"]
+        return kernel
 
     def forward(self, x: Any) -> Tensor:
         """Reduce each window to one entry."""
