@@ -121,11 +121,6 @@ def _multiply(a: Array, b: Array, shape: Shape) -> Array:
 # Derivatives, on arrays as on Tensors
 
 
-def _by_input(g: Any, w: Any, shape: Shape, stride: Sizes, padding: Padding, dilation: Sizes, groups: int) -> Any:
-    settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    return either(conv_transpose, g, w, size=shape[2:], **settings)
-
-
 def _by_weight(
     g: Any, x: Any, cols: Any, shape: Shape, stride: Sizes, padding: Padding, dilation: Sizes, groups: int
 ) -> Any:
@@ -144,20 +139,6 @@ def _by_bias(g: Any, w: Any) -> Any:
     return rows.dot(_ones(rows.shape[1], g.dtype.char))
 
 
-def _push(dx: Any, w: Any, shape: Shape, stride: Sizes, padding: Padding, dilation: Sizes, groups: int) -> Any:
-    return either(conv, dx, w, 0, stride=stride, padding=padding, dilation=dilation, groups=groups)
-
-
-def _push_weight(
-    dw: Any, x: Any, cols: Any, shape: Shape, stride: Sizes, padding: Padding, dilation: Sizes, groups: int
-) -> Any:
-    return either(conv, x, dw, 0, stride=stride, padding=padding, dilation=dilation, groups=groups)
-
-
-def _push_bias(db: Any, w: Any) -> Any:
-    return db.reshape((-1,) + (1,) * (w.ndim - 2))
-
-
 # Ops
 
 
@@ -168,8 +149,22 @@ def _conv_cost(y: Shape, x: Shape, w: Shape, b: Shape, **params: Any) -> Cost:
 
 
 @op(
-    vjp=(_by_input, _by_weight, _by_bias),
-    jvp=(_push, _push_weight, _push_bias),
+    vjp=(
+        lambda g, w, shape, stride, padding, dilation, groups: either(
+            conv_transpose, g, w, size=shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
+        ),
+        _by_weight,
+        _by_bias,
+    ),
+    jvp=(
+        lambda dx, w, shape, stride, padding, dilation, groups: either(
+            conv, dx, w, 0, stride=stride, padding=padding, dilation=dilation, groups=groups
+        ),
+        lambda dw, x, cols, shape, stride, padding, dilation, groups: either(
+            conv, x, dw, 0, stride=stride, padding=padding, dilation=dilation, groups=groups
+        ),
+        lambda db, w: db.reshape((-1,) + (1,) * (w.ndim - 2)),
+    ),
     aux={"cols": lambda: None},
     cost=_conv_cost,
     no_alias=True,
@@ -216,22 +211,25 @@ def conv(
     return batch_first(y.reshape(shapes.images)), kept
 
 
-def _transpose_by_input(g: Any, w: Any, stride: Sizes, padding: Padding, dilation: Sizes, groups: int) -> Any:
-    return either(conv, g, w, 0, stride=stride, padding=padding, dilation=dilation, groups=groups)
-
-
-def _transpose_by_weight(
-    g: Any, x: Any, shape: Shape, stride: Sizes, padding: Padding, dilation: Sizes, groups: int
-) -> Any:
-    return _by_weight(x, g, None, shape, stride, padding, dilation, groups)
-
-
 def _transpose_cost(y: Shape, x: Shape, w: Shape, **params: Any) -> Cost:
     product = 2 * prod(x) * prod(w[1:])
     return Cost(product, (product, product), product, (product, product))
 
 
-@op(vjp=(_transpose_by_input, _transpose_by_weight), jvp="linear", cost=_transpose_cost, no_alias=True)
+@op(
+    vjp=(
+        lambda g, w, stride, padding, dilation, groups: either(
+            conv, g, w, 0, stride=stride, padding=padding, dilation=dilation, groups=groups
+        ),
+        # the convolution's rule, in which the roles of x and g are exchanged
+        lambda g, x, shape, stride, padding, dilation, groups: _by_weight(
+            x, g, None, shape, stride, padding, dilation, groups
+        ),
+    ),
+    jvp="linear",
+    cost=_transpose_cost,
+    no_alias=True,
+)
 def conv_transpose(
     x: Array,
     w: Array,
@@ -289,7 +287,7 @@ def _plans(
     geo = shapes.geo
     if geo.out != x[2:]:
         raise ShapeError(message(where, f"x of {geo.out} places for size {geo.size}", x))
-    if geo.out != geo.size or geo.stepped:
+    if geo.out != geo.size or max(geo.stride) > 1:
         return shapes, None
     pads = tuple((s - 1 - a, s - 1 - b) for s, (a, b) in zip(geo.spans, geo.pads, strict=True))
     return shapes, plan(where, x, (channels, w[0] // groups, *kernel), 1, pads, dilation, groups)

@@ -29,8 +29,8 @@ def conv1d(
     >>> ops.conv1d(np.array([[[1.0, 2.0, 4.0]]]), np.array([[[-1.0, 1.0]]]))
     tensor([[[1., 2.]]])
     """
-    settings: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    return conv(_axes("conv1d", x, 1), w, 0 if b is None else b, **settings)
+    x, b = _axes("conv1d", x, 1), 0 if b is None else b
+    return conv(x, w, b, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
 
 def conv2d(
@@ -47,8 +47,8 @@ def conv2d(
     >>> ops.conv2d(np.ones((1, 1, 3, 3)), np.ones((2, 1, 2, 2)), stride=1, padding="same").shape
     (1, 2, 3, 3)
     """
-    settings: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    return conv(_axes("conv2d", x, 2), w, 0 if b is None else b, **settings)
+    x, b = _axes("conv2d", x, 2), 0 if b is None else b
+    return conv(x, w, b, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
 
 def conv_transpose2d(
@@ -73,8 +73,8 @@ def conv_transpose2d(
     >>> ops.conv_transpose2d(np.ones((1, 2, 4, 4)), np.ones((2, 3, 3, 3)), stride=2).shape
     (1, 3, 9, 9)
     """
-    settings: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    y = conv_transpose(_axes("conv_transpose2d", x, 2), w, size=size, **settings)
+    x = _axes("conv_transpose2d", x, 2)
+    y = conv_transpose(x, w, size=size, stride=stride, padding=padding, dilation=dilation, groups=groups)
     if b is None:
         return y
     if np.shape(b) != y.shape[1:2]:

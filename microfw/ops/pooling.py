@@ -73,14 +73,14 @@ def _to_the_first(g: Any, x: Any, y: Any, kernel: Sizes, stride: Sizes | None, p
     geo = _geometry("max_pool", x, kernel, stride, padding)
     if isinstance(g, Tensor):
         share = _spread(g, geo) * _chosen(x, y, geo)
-        return fold(share, size=geo.size, stride=kernel if stride is None else stride, padding=geo.pads)
+        return fold(share, size=geo.size, stride=geo.stride, padding=geo.pads)
     shares = _shares(batch_last(g), batch_last(x), batch_last(y), geo)
     return put_back(shares, x.shape[1], x.shape[0], g.dtype, geo)
 
 
 def _from_the_first(dx: Any, x: Any, y: Any, kernel: Sizes, stride: Sizes | None, padding: Padding) -> Any:
     geo = _geometry("max_pool", x, kernel, stride, padding)
-    seen = either(windows, dx, kernel=kernel, stride=kernel if stride is None else stride, padding=geo.pads)
+    seen = either(windows, dx, kernel=kernel, stride=geo.stride, padding=geo.pads)
     return np.sum(seen * _chosen(x, y, geo), axis=tuple(range(2, 2 + len(geo.kernel))))
 
 
@@ -126,11 +126,10 @@ def max_pool(x: Array, *, kernel: Sizes, stride: Sizes | None = None, padding: P
 
 
 def _evenly(g: Any, shape: Shape, kernel: Sizes, stride: Sizes | None, padding: Padding) -> Any:
-    stride = kernel if stride is None else stride
-    geo = geometry("avg_pool", shape[2:], kernel, stride, padding)
+    geo = geometry("avg_pool", shape[2:], kernel, kernel if stride is None else stride, padding)
     share = _spread(g * (1 / prod(geo.kernel)), geo)
     share = np.broadcast_to(share, (*shape[:2], *geo.kernel, *geo.out))
-    return either(fold, share, size=geo.size, stride=stride, padding=padding)
+    return either(fold, share, size=geo.size, stride=geo.stride, padding=padding)
 
 
 def _mean_cost(y: Shape, x: Shape, *, kernel: Any, stride: Any = None, padding: Any = 0) -> Cost:

@@ -38,7 +38,7 @@ class Geometry(NamedTuple):
     cuts: list[tuple[slice, ...]]  # for each tap, the entries of the padded input that it meets
     spots: Array | None  # the same as flat positions, tap by tap; None if a window is an entry
     spans: Shape  # from the first tap of a window to its last
-    stepped: bool  # some stride is above 1
+    stride: Shape
     disjoint: bool  # no entry is in two windows
     tiles: bool  # every entry is in exactly one
 
@@ -147,7 +147,7 @@ def geometry(where: str, size: Shape, kernel: Any, stride: Any = 1, padding: Any
     tiles = disjoint and tuple(n * k for n, k in zip(out, kernel, strict=True)) == size == padded
     return Geometry(
         size, kernel, pads, padded, out, inner if padded != size else None, cuts,
-        None if tiles and prod(kernel) == 1 else spots, spans, max(stride) > 1, disjoint, tiles,
+        None if tiles and prod(kernel) == 1 else spots, spans, stride, disjoint, tiles,
     )  # fmt: skip
 
 
@@ -215,16 +215,18 @@ def put_back(parts: Iterable[Any], channels: int, n: int, dtype: Any, geo: Geome
 # Ops
 
 
-def _fold_again(g: Any, shape: Shape, kernel: Sizes, stride: Sizes, padding: Padding, dilation: Sizes) -> Any:
-    return either(fold, g, size=shape[2:], stride=stride, padding=padding, dilation=dilation)
-
-
 def _windows_cost(y: Shape, x: Shape, *, kernel: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> Cost:
     geo = geometry("windows", x[2:], kernel, stride, padding, dilation)
     return Cost(0, (0 if geo.disjoint else prod(y),))
 
 
-@op(vjp=_fold_again, jvp="linear", cost=_windows_cost)
+@op(
+    vjp=lambda g, shape, kernel, stride, padding, dilation: either(
+        fold, g, size=shape[2:], stride=stride, padding=padding, dilation=dilation
+    ),
+    jvp="linear",
+    cost=_windows_cost,
+)
 def windows(x: Array, *, kernel: Sizes, stride: Sizes = 1, padding: Padding = 0, dilation: Sizes = 1) -> Array:
     """Sliding windows: (N, C, H, W) becomes (N, C, kh, kw, H', W'), the entries under each tap of a kernel.
 
@@ -250,17 +252,18 @@ def windows(x: Array, *, kernel: Sizes, stride: Sizes = 1, padding: Padding = 0,
     return batch_first(cols.reshape((x.shape[1], *geo.kernel, *geo.out, x.shape[0])))
 
 
-def _windows_again(g: Any, shape: Shape, stride: Sizes, padding: Padding, dilation: Sizes) -> Any:
-    kernel = shape[2 : (len(shape) + 2) // 2]
-    return either(windows, g, kernel=kernel, stride=stride, padding=padding, dilation=dilation)
-
-
 def _fold_cost(y: Shape, x: Shape, *, size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> Cost:
     geo = geometry("fold", y[2:], x[2 : (len(x) + 2) // 2], stride, padding, dilation)
     return Cost(0 if geo.disjoint else prod(x), (0,))
 
 
-@op(vjp=_windows_again, jvp="linear", cost=_fold_cost)
+@op(
+    vjp=lambda g, shape, stride, padding, dilation: either(
+        windows, g, kernel=shape[2 : (len(shape) + 2) // 2], stride=stride, padding=padding, dilation=dilation
+    ),
+    jvp="linear",
+    cost=_fold_cost,
+)
 def fold(x: Array, *, size: Sizes, stride: Sizes = 1, padding: Padding = 0, dilation: Sizes = 1) -> Array:
     """The transpose of `windows`: adds up the entries of windows where they came from, in images of a ``size``.
 
