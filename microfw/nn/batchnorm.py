@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, ShapeError, message
-from microfw.nn.checks import as_layer_input, positive, wrong_shape
+from microfw.errors import ShapeError
+from microfw.nn.checks import as_layer_input, positive, require, wrong_shape
 from microfw.nn.initializers import constant
 from microfw.nn.normalization import Normalization
 from microfw.ops.elementwise import subtract
@@ -22,8 +22,7 @@ class _BatchNorm(Normalization):
 
     def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True) -> None:
         positive(type(self).__name__, features=features)
-        if not 0 <= momentum <= 1:
-            raise ArgumentError(message(type(self).__name__, "momentum from 0 to 1", momentum))
+        require(0 <= momentum <= 1, type(self).__name__, "momentum from 0 to 1", momentum)
         self.features, self.momentum = int(features), momentum
         super().__init__((self.features,), eps, affine)
         self.running_mean = Tensor(constant((self.features,), 0.0))
@@ -41,9 +40,7 @@ class _BatchNorm(Normalization):
             return centred * (weight * rstd.reshape(along)) + bias  # type: ignore[no-any-return]
         if x.size // self.features < 2:
             fix = "pass a larger batch, or call eval() to use the running statistics"
-            raise ShapeError(
-                message(self.where, "more than one value per channel in training", f"shape {x.shape}", fix)
-            )
+            raise ShapeError(self.where, "more than one value per channel in training", f"shape {x.shape}", fix)
         axes = (0, *range(2, x.ndim))
         made: Tensor = normalize(x, weight, bias, axes=axes, eps=self.eps, tell=self._follow)
         return made

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, message
-from microfw.nn.checks import positive, wrong_shape
+from microfw.nn.checks import positive, require, wrong_shape
 from microfw.nn.normalization import Normalization
 from microfw.ops.normalization import normalize
 
@@ -51,9 +50,8 @@ class GroupNorm(Normalization):
 
     def __init__(self, groups: int, features: int, eps: float = 1e-5, affine: bool = True) -> None:
         positive("GroupNorm", groups=groups, features=features)
-        if features % groups:
-            got = f"{groups} groups of {features}"
-            raise ArgumentError(message("GroupNorm", "groups that divide the channels evenly", got))
+        got = f"{groups} groups of {features}"
+        require(features % groups == 0, "GroupNorm", "groups that divide the channels evenly", got)
         self.groups, self.features = int(groups), int(features)
         super().__init__((self.features,), eps, affine)
 

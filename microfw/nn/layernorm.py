@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, message
-from microfw.nn.checks import positive, wrong_shape
+from microfw.nn.checks import positive, require, wrong_shape
 from microfw.nn.normalization import Normalization
 from microfw.ops.normalization import normalize
 
@@ -46,8 +45,7 @@ class LayerNorm(Normalization):
 
     def __init__(self, shape: int | tuple[int, ...], eps: float = 1e-5, affine: bool = True) -> None:
         sizes = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
-        if not sizes:
-            raise ArgumentError(message("LayerNorm", "a shape of at least one axis", shape))
+        require(sizes, "LayerNorm", "a shape of at least one axis", shape)
         for size in sizes:
             positive("LayerNorm", shape=size)
         self.shape = tuple(int(n) for n in sizes)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from microfw.errors import ArgumentError, message
-from microfw.nn.checks import as_float_input, as_layer_input
+from microfw.nn.checks import as_float_input, as_layer_input, require
 from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
 
@@ -27,8 +27,8 @@ class Normalization(Module):
     bias: Parameter | None  # shape
 
     def __init__(self, shape: tuple[int, ...], eps: float, affine: bool) -> None:
-        if not 0 < eps < float("inf"):  # eps keeps constant input from being divided by 0
-            raise ArgumentError(message(type(self).__name__, "a positive eps", eps))
+        # eps keeps constant input from being divided by 0
+        require(0 < eps < math.inf, type(self).__name__, "a positive eps", eps)
         self.eps = eps
         self.weight = Parameter(constant(shape, 1.0)) if affine else None
         self.bias = Parameter(constant(shape, 0.0)) if affine else None
