@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ShapeError, message
+from microfw.errors import ShapeError
 from microfw.ops.convolution import conv, conv_transpose
 from microfw.ops.pooling import avg_pool, max_pool
 from microfw.ops.windows import AXES, Padding, Sizes
@@ -78,7 +78,7 @@ def conv_transpose2d(
     if b is None:
         return y
     if np.shape(b) != y.shape[1:2]:
-        raise ShapeError(message("conv_transpose2d", f"b of shape {y.shape[1:2]}, or None", np.shape(b)))
+        raise ShapeError("conv_transpose2d", f"b of shape {y.shape[1:2]}, or None", np.shape(b))
     return y + np.reshape(b, (-1, 1, 1))
 
 
@@ -113,5 +113,5 @@ def avg_pool2d(x: Any, kernel_size: Sizes, stride: Sizes | None = None, padding:
 def _axes(where: str, x: Any, axes: int) -> Any:
     """Return ``x`` if it has the given number of axes besides rows and channels."""
     if np.ndim(x) != axes + 2:
-        raise ShapeError(message(where, f"x of shape {AXES[axes]}", np.shape(x), "reshape it, the channels second"))
+        raise ShapeError(where, f"x of shape {AXES[axes]}", np.shape(x), "reshape it, the channels second")
     return x

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import numpy as np
 
 from microfw.autograd.op import Array, Cost, Shape, op
-from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, ShapeError, message
+from microfw.errors import ArgumentError, ShapeError
+from microfw.ops.mapping import either
 
 Sizes = int | Sequence[int]
 Padding = int | str | Sequence[int | Sequence[int]]
@@ -84,7 +84,7 @@ def per_axis(value: Any, axes: int, where: str, name: str) -> Shape:
     fits = isinstance(values, list | tuple) and len(values) == axes
     if fits and all(isinstance(v, int | np.integer) and not isinstance(v, bool) and v > 0 for v in values):
         return tuple(map(int, values))
-    raise ArgumentError(message(where, f"{name} to be a positive integer or {axes} of them", repr(value)))
+    raise ArgumentError(where, f"{name} to be a positive integer or {axes} of them", repr(value))
 
 
 def check_padding(padding: Any, axes: int, where: str) -> str | tuple[tuple[int, int], ...]:
@@ -100,7 +100,7 @@ def check_padding(padding: Any, axes: int, where: str) -> str | tuple[tuple[int,
         if all(len(p) == 2 and all(isinstance(n, int | np.integer) and n >= 0 for n in p) for p in pairs):
             return tuple((int(a), int(b)) for a, b in pairs)
     expected = f"padding to be 'same', 'valid', an integer from 0 up, or {axes} of them (or of pairs: before, after)"
-    raise ArgumentError(message(where, expected, repr(padding)))
+    raise ArgumentError(where, expected, repr(padding))
 
 
 @once
@@ -129,9 +129,7 @@ def geometry(where: str, size: Shape, kernel: Any, stride: Any = 1, padding: Any
     if any(r > n for r, n in zip(spans, padded, strict=True)):
         spanned = " × ".join(map(str, spans))
         got = f"{' × '.join(map(str, size))} and padding {pads}"
-        raise ShapeError(
-            message(where, f"an input of at least {spanned} with its padding", got, "use a smaller kernel")
-        )
+        raise ShapeError(where, f"an input of at least {spanned} with its padding", got, "use a smaller kernel")
     out = tuple((n - r) // s + 1 for n, r, s in zip(padded, spans, stride, strict=True))
     taps = list(np.ndindex(*kernel))
     starts = [[d * t for d, t in zip(dilation, tap, strict=True)] for tap in taps]
@@ -154,16 +152,7 @@ def geometry(where: str, size: Shape, kernel: Any, stride: Any = 1, padding: Any
 def check_images(x: Shape, where: str) -> None:
     """Raise unless a shape has a batch axis, a channel axis and one to three more."""
     if len(x) - 2 not in AXES:
-        raise ShapeError(message(where, f"x of shape {', '.join(AXES.values())}", x))
-
-
-def either(call: Any, *inputs: Any, **params: Any) -> Any:
-    """Apply an op to arrays as to Tensors: with arrays alone, only its value is computed."""
-    for x in inputs:
-        if isinstance(x, Tensor):
-            return call(*inputs, **params)
-    value = call.op.value(*inputs, **params)
-    return value[0] if call.op.aux else value
+        raise ShapeError(where, f"x of shape {', '.join(AXES.values())}", x)
 
 
 # Memory order
@@ -222,7 +211,7 @@ def _windows_cost(y: Shape, x: Shape, *, kernel: Any, stride: Any = 1, padding: 
 
 @op(
     vjp=lambda g, shape, kernel, stride, padding, dilation: either(
-        fold, g, size=shape[2:], stride=stride, padding=padding, dilation=dilation
+        "fold", g, size=shape[2:], stride=stride, padding=padding, dilation=dilation
     ),
     jvp="linear",
     cost=_windows_cost,
@@ -259,7 +248,7 @@ def _fold_cost(y: Shape, x: Shape, *, size: Any, stride: Any = 1, padding: Any =
 
 @op(
     vjp=lambda g, shape, stride, padding, dilation: either(
-        windows, g, kernel=shape[2 : (len(shape) + 2) // 2], stride=stride, padding=padding, dilation=dilation
+        "windows", g, kernel=shape[2 : (len(shape) + 2) // 2], stride=stride, padding=padding, dilation=dilation
     ),
     jvp="linear",
     cost=_fold_cost,
@@ -279,10 +268,10 @@ def fold(x: Array, *, size: Sizes, stride: Sizes = 1, padding: Padding = 0, dila
     """
     axes = (x.ndim - 2) // 2
     if x.ndim % 2 or axes not in AXES:
-        raise ShapeError(message("fold", "x of shape (N, C, kw, W), (N, C, kh, kw, H, W), …", x.shape))
+        raise ShapeError("fold", "x of shape (N, C, kw, W), (N, C, kh, kw, H, W), …", x.shape)
     geo = geometry("fold", per_axis(size, axes, "fold", "size"), x.shape[2 : 2 + axes], stride, padding, dilation)
     if geo.out != x.shape[2 + axes :]:
-        raise ShapeError(message("fold", f"{geo.out} windows in an image of {geo.size}", x.shape[2 + axes :]))
+        raise ShapeError("fold", f"{geo.out} windows in an image of {geo.size}", x.shape[2 + axes :])
     n, channels = x.shape[:2]
     last = batch_last(x)
     if geo.tiles:  # each entry is in one window: axes swap places

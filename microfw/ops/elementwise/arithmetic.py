@@ -13,6 +13,7 @@ from microfw.autograd.tensor import Tensor
 from microfw.ops.elementwise.activations import _sigmoid, sigmoid
 from microfw.ops.elementwise.choices import astype, undefined
 from microfw.ops.elementwise.ufuncs import ufuncs
+from microfw.ops.mapping import either
 
 _ufunc = ufuncs(__name__)
 
@@ -81,7 +82,7 @@ power = _ufunc(
 
 
 def _logged(a: Any, b: Any, n: int) -> Any:
-    return power_log(a, b, n=n) if isinstance(a, Tensor) or isinstance(b, Tensor) else power_log.op.value(a, b, n=n)
+    return either("power_log", a, b, n=n)
 
 
 def _logged_base(g: Any, a: Any, b: Any, n: int) -> Any:
