@@ -21,7 +21,7 @@ from microfw.autograd.pytree import flatten
 from microfw.autograd.scope import THREAD_SCOPE, location
 from microfw.autograd.state_discovery import find_state
 from microfw.autograd.tensor import Tensor, result
-from microfw.errors import DTypeError, GraphError, message
+from microfw.errors import DTypeError, GraphError
 
 
 def checkpoint(f: Callable[..., Any], *inputs: Any) -> Any:
@@ -135,7 +135,7 @@ class CheckpointedCall:
                     self.leaves.append(parent)
                 elif parent is not None and parent not in within and node not in inputs:
                     got = f"one of {parent.where} that is not among its inputs"
-                    raise GraphError(message("checkpoint", "results of ops to come in as inputs", got, "pass it too"))
+                    raise GraphError("checkpoint", "results of ops to come in as inputs", got, "pass it too")
         self.leaves = list(dict.fromkeys(self.leaves))
         self.value = y._array
         ends = (*parents, *self.leaves)
@@ -183,12 +183,10 @@ class CheckpointedCall:
             first, y, rtol=0, atol=64 * np.finfo(first.dtype).eps * size, equal_nan=True
         ):
             raise GraphError(
-                message(
-                    location(self.scope, "checkpoint"),
-                    "the same value when its function runs again",
-                    "another",
-                    "give it generators as numpy.random.Generator, and change nothing that it reads before backward",
-                )
+                location(self.scope, "checkpoint"),
+                "the same value when its function runs again",
+                "another",
+                "give it generators as numpy.random.Generator, and change nothing that it reads before backward",
             )
 
     def vjp(self, g: Any) -> dict[int, Any]:
@@ -254,10 +252,10 @@ def _joined(outputs: list[Any]) -> Tensor:
     """Return Tensors flattened into one; a single Tensor gets a new node."""
     for y in outputs:
         if not isinstance(y, Tensor):
-            raise GraphError(message("checkpoint", "a function that returns Tensors", type(y).__name__))
+            raise GraphError("checkpoint", "a function that returns Tensors", type(y).__name__)
     if len({y.dtype for y in outputs}) > 1:
         got = ", ".join(str(y.dtype) for y in outputs)
-        raise DTypeError(message("checkpoint", "a function that returns Tensors of one dtype", got))
+        raise DTypeError("checkpoint", "a function that returns Tensors of one dtype", got)
     with mode(observer=None, recording=True):
         if len(outputs) == 1:
             return ops.identity(outputs[0])

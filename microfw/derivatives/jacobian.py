@@ -11,7 +11,7 @@ from microfw import ops
 from microfw.autograd.functional import LinearizedCall, check_tangents, grad, require_sequence
 from microfw.autograd.pytree import as_arrays
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError
 
 Mode = Literal["auto", "forward", "reverse"]
 
@@ -53,7 +53,7 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, mode: Mode
            [4., 0.]])
     """
     if mode not in ("auto", "forward", "reverse"):
-        raise ArgumentError(message("jacobian", "mode to be 'auto', 'forward' or 'reverse'", repr(mode)))
+        raise ArgumentError("jacobian", "mode to be 'auto', 'forward' or 'reverse'", repr(mode))
     single = isinstance(argnums, int)
     positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 

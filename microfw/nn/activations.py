@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, message
-from microfw.nn.checks import as_float_input, as_layer_input, positive, wrong_shape
+from microfw.nn.checks import as_float_input, as_layer_input, positive, require, wrong_shape
 from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
 from microfw.ops import elementwise, reduction
@@ -41,8 +40,7 @@ class LeakyReLU(Module):
     """
 
     def __init__(self, slope: float = 0.01) -> None:
-        if not math.isfinite(slope):
-            raise ArgumentError(message("LeakyReLU", "a finite slope", slope))
+        require(math.isfinite(slope), "LeakyReLU", "a finite slope", slope)
         self.slope = slope
 
     def forward(self, x: Any) -> Tensor:
@@ -74,8 +72,7 @@ class PReLU(Module):
 
     def __init__(self, features: int = 1, init: float = 0.25) -> None:
         positive("PReLU", features=features)
-        if not math.isfinite(init):
-            raise ArgumentError(message("PReLU", "a finite init", init))
+        require(math.isfinite(init), "PReLU", "a finite init", init)
         self.features = int(features)
         self.weight = Parameter(constant((self.features,), init))
 
@@ -113,8 +110,7 @@ class ELU(Module):
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
-        if not math.isfinite(alpha):
-            raise ArgumentError(message("ELU", "a finite alpha", alpha))
+        require(math.isfinite(alpha), "ELU", "a finite alpha", alpha)
         self.alpha = alpha
 
     def forward(self, x: Any) -> Tensor:
@@ -199,8 +195,8 @@ class GELU(Module):
     """
 
     def __init__(self, approximate: str = "none") -> None:
-        if approximate not in ("none", "tanh"):
-            raise ArgumentError(message("GELU", "approximate to be 'none' or 'tanh'", repr(approximate)))
+        known = approximate in ("none", "tanh")
+        require(known, "GELU", "approximate to be 'none' or 'tanh'", repr(approximate))
         self.approximate = approximate
 
     def forward(self, x: Any) -> Tensor:

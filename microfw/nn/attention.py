@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, DTypeError, ShapeError, message
-from microfw.nn.checks import as_layer_input, positive
+from microfw.errors import DTypeError, ShapeError
+from microfw.nn.checks import as_layer_input, positive, require
 from microfw.nn.dense import Dense
 from microfw.nn.dropout import Dropout
 from microfw.nn.initializers import Seed
@@ -82,15 +82,18 @@ class MultiHeadAttention(Module):
         rng: Seed = None,
     ) -> None:
         positive("MultiHeadAttention", embed_dim=embed_dim, num_heads=num_heads)
-        if embed_dim % num_heads:
-            got = f"{num_heads} heads of {embed_dim}"
-            raise ArgumentError(message("MultiHeadAttention", "heads that divide the features evenly", got))
-        if not 0 <= dropout < 1:
-            raise ArgumentError(message("MultiHeadAttention", "dropout from 0 to below 1", dropout))
+        got = f"{num_heads} heads of {embed_dim}"
+        require(embed_dim % num_heads == 0, "MultiHeadAttention", "heads that divide the features evenly", got)
+        require(0 <= dropout < 1, "MultiHeadAttention", "dropout from 0 to below 1", dropout)
         rng = np.random.default_rng(rng)
         self.embed_dim, self.num_heads, self.causal = int(embed_dim), int(num_heads), causal
         self.query, self.key, self.value, self.out = (Dense(embed_dim, embed_dim, bias, rng=rng) for _ in range(4))
         self.dropout = Dropout(dropout, rng=rng)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings that are not attributes of the same name."""
+        return {"bias": self.query.bias is not None, "dropout": self.dropout.p}
 
     def forward(self, query: Any, key: Any = None, value: Any = None, key_padding_mask: Any = None) -> Tensor:
         """Attend with each step of ``query`` to the steps of ``key``."""
@@ -122,7 +125,7 @@ class MultiHeadAttention(Module):
         rows = x.shape[:2] if rows is None else rows
         if x.ndim != 3 or x.shape != (*rows, self.embed_dim) or 0 in x.shape[1:]:
             wanted = f"{name} of shape (N, {'T' if name == 'query' else 'S'}, {self.embed_dim})"
-            raise ShapeError(message(self.where, wanted, x.shape, "key and value have the query's N and one S"))
+            raise ShapeError(self.where, wanted, x.shape, "key and value have the query's N and one S")
 
     def _heads(self, x: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
         return x.reshape((*shape[:2], self.num_heads, shape[2] // self.num_heads)).transpose(axes)
@@ -135,9 +138,9 @@ class MultiHeadAttention(Module):
         padding = np.asarray(padding)
         if padding.dtype != bool:
             fix = "true where a key is to be left out"
-            raise DTypeError(message(self.where, "a boolean key_padding_mask", padding.dtype, fix))
+            raise DTypeError(self.where, "a boolean key_padding_mask", padding.dtype, fix)
         if padding.shape != shape:
-            raise ShapeError(message(self.where, f"key_padding_mask of shape {shape}", padding.shape))
+            raise ShapeError(self.where, f"key_padding_mask of shape {shape}", padding.shape)
         seen = ~padding[:, None, None, :]
         return seen if mask is None else seen & mask
 

@@ -7,49 +7,40 @@ from typing import Any, ClassVar
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, ShapeError, message
-from microfw.nn.checks import as_layer_input, positive, positive_eps, wrong_shape
+from microfw.errors import ShapeError
+from microfw.nn.checks import as_layer_input, positive, require, wrong_shape
 from microfw.nn.initializers import constant
-from microfw.nn.module import Module, Parameter
+from microfw.nn.normalization import Normalization
 from microfw.ops.elementwise import subtract
 from microfw.ops.normalization import normalize
 
 
-class _BatchNorm(Module):
-    weight: Parameter | None  # (C,)
-    bias: Parameter | None  # (C,)
+class _BatchNorm(Normalization):
     running_mean: Tensor  # (C,)
     running_var: Tensor  # (C,)
     _shapes: ClassVar[dict[int, str]]
 
     def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True) -> None:
         positive(type(self).__name__, features=features)
-        positive_eps(type(self).__name__, eps)
-        if not 0 <= momentum <= 1:
-            raise ArgumentError(message(type(self).__name__, "momentum from 0 to 1", momentum))
-        self.features, self.eps, self.momentum = int(features), eps, momentum
-        self.weight = Parameter(constant((self.features,), 1.0)) if affine else None
-        self.bias = Parameter(constant((self.features,), 0.0)) if affine else None
+        require(0 <= momentum <= 1, type(self).__name__, "momentum from 0 to 1", momentum)
+        self.features, self.momentum = int(features), momentum
+        super().__init__((self.features,), eps, affine)
         self.running_mean = Tensor(constant((self.features,), 0.0))
         self.running_var = Tensor(constant((self.features,), 1.0))
 
     def forward(self, x: Any) -> Tensor:
         """Normalise each channel."""
+        # the dtype of the buffers, which a layer without weight has too
         x = as_layer_input(x, self.running_mean.dtype, self, self._check_shape)
         along = (self.features,) + (1,) * (x.ndim - 2)
-        weight: Any = 1.0 if self.weight is None else self.weight
-        bias: Any = 0.0 if self.bias is None else self.bias
-        if x.ndim > 2 and self.weight is not None:
-            weight, bias = weight.reshape(along), bias.reshape(along)
+        weight, bias = self._scale_and_shift(along)
         if not self.training:
             rstd = 1 / np.sqrt(self.running_var + self.eps)
             centred = subtract(x, self.running_mean.reshape(along))
             return centred * (weight * rstd.reshape(along)) + bias  # type: ignore[no-any-return]
         if x.size // self.features < 2:
             fix = "pass a larger batch, or call eval() to use the running statistics"
-            raise ShapeError(
-                message(self.where, "more than one value per channel in training", f"shape {x.shape}", fix)
-            )
+            raise ShapeError(self.where, "more than one value per channel in training", f"shape {x.shape}", fix)
         axes = (0, *range(2, x.ndim))
         made: Tensor = normalize(x, weight, bias, axes=axes, eps=self.eps, tell=self._follow)
         return made
@@ -69,7 +60,7 @@ class _BatchNorm(Module):
 
     def extra_repr(self) -> str:
         """Return the number of channels."""
-        return f"{self.features}" + ("" if self.weight is not None else ", affine=False")
+        return f"{self.features}{super().extra_repr()}"
 
 
 class BatchNorm1D(_BatchNorm):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, DTypeError, MicrofwError, ShapeError, message
+from microfw.errors import ArgumentError, DTypeError, MicrofwError, ShapeError
 from microfw.nn.module import Module
 
 CheckShape = Callable[[Any], None]
@@ -18,14 +18,14 @@ CheckShape = Callable[[Any], None]
 def positive(layer: str, **sizes: Any) -> None:
     """Raise unless each size is a positive integer."""
     for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-            raise ArgumentError(message(layer, f"{name} to be a positive integer", repr(size)))
+        whole = isinstance(size, int | np.integer) and not isinstance(size, bool)
+        require(whole and size > 0, layer, f"{name} to be a positive integer", repr(size))
 
 
-def positive_eps(layer: str, eps: Any) -> None:
-    """Raise unless ``eps`` is a positive number, which keeps constant input from being divided by 0."""
-    if not 0 < eps < np.inf:
-        raise ArgumentError(message(layer, "a positive eps", eps))
+def require(fits: object, layer: str, expected: str, got: Any) -> None:
+    """Raise unless a setting fits."""
+    if not fits:
+        raise ArgumentError(layer, expected, got)
 
 
 def as_layer_input(x: Any, dtype: Any, module: Module, check_shape: CheckShape) -> Any:
@@ -51,7 +51,7 @@ def as_float_input(x: Any, module: Module, check_shape: CheckShape | None = None
             check_shape(x)
         return x
     if isinstance(x, Tensor):
-        raise DTypeError(message(module.where, "x of float32 or float64", x.dtype, "cast it with .astype"))
+        raise DTypeError(module.where, "x of float32 or float64", x.dtype, "cast it with .astype")
     return as_input(x, dtype if floats else np.float32, module, check_shape)
 
 
@@ -62,7 +62,7 @@ def numbers(x: Any, module: Module) -> Any:
 
 def wrong_shape(module: Module, expected: str, x: Any, fix: str = "") -> ShapeError:
     """Return the error for an input of a wrong shape."""
-    return ShapeError(message(module.where, f"x of shape {expected}", x.shape, fix))
+    return ShapeError(module.where, f"x of shape {expected}", x.shape, fix)
 
 
 def as_input(x: Any, dtype: Any, module: Module, check_shape: CheckShape | None = None) -> np.ndarray[Any, Any]:
@@ -72,12 +72,12 @@ def as_input(x: Any, dtype: Any, module: Module, check_shape: CheckShape | None 
     """
     if isinstance(x, tuple | list) and any(isinstance(part, Tensor) for part in x):
         fix = "pick one, as nn.Lambda(lambda parts: parts[0]) does after a recurrent layer"
-        raise DTypeError(message(module.where, "x to be one Tensor or array", f"a {type(x).__name__} of Tensors", fix))
+        raise DTypeError(module.where, "x to be one Tensor or array", f"a {type(x).__name__} of Tensors", fix)
     try:
         array = np.asarray(x)
         if array.dtype.kind not in "fiubO":
             fix = "encode text, and split complex numbers"
-            raise DTypeError(message(module.where, "x to hold numbers", array.dtype, fix))
+            raise DTypeError(module.where, "x to hold numbers", array.dtype, fix)
         if check_shape is not None:
             check_shape(array)
         if array.dtype.kind == "O" and dtype is None:  # frames of several dtypes, None as a missing number
@@ -88,7 +88,7 @@ def as_input(x: Any, dtype: Any, module: Module, check_shape: CheckShape | None 
     except (TypeError, ValueError, OverflowError) as error:
         got = " ".join(str(error).split())
         raise DTypeError(
-            message(module.where, "x to hold numbers", f"{type(x).__name__} ({got})", "encode text columns first")
+            module.where, "x to hold numbers", f"{type(x).__name__} ({got})", "encode text columns first"
         ) from None
 
 
@@ -97,4 +97,4 @@ def wrong_dtype(module: Module, x: Any, dtype: Any) -> DTypeError:
     fix = f"cast it with .astype(np.{dtype})"
     if x.dtype.kind == "f":
         fix += f", or the model with model.astype(np.{x.dtype})"
-    return DTypeError(message(module.where, f"x of {dtype}", x.dtype, fix))
+    return DTypeError(module.where, f"x of {dtype}", x.dtype, fix)

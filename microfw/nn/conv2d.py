@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, DTypeError, ShapeError, message
-from microfw.nn.checks import as_input, wrong_dtype
+from microfw.errors import DTypeError, ShapeError
+from microfw.nn.checks import as_input, positive, require, wrong_dtype
 from microfw.nn.initializers import Seed, fans, glorot_uniform, initial, uniform
 from microfw.nn.module import Module, Parameter
 from microfw.ops.convolution import conv
@@ -89,12 +89,10 @@ class Conv2D(Module):
         init: Callable[..., Any] = glorot_uniform,
     ) -> None:
         kind = type(self).__name__
-        for name, size in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
-            if not isinstance(size, int | np.integer) or size < 1:
-                raise ArgumentError(message(kind, f"{name} to be a positive integer", size))
-        if in_channels % groups or out_channels % groups:
-            got = f"{in_channels} and {out_channels} in {groups} groups"
-            raise ArgumentError(message(kind, "groups to divide in_channels and out_channels", got))
+        positive(kind, in_channels=in_channels, out_channels=out_channels, groups=groups)
+        got = f"{in_channels} and {out_channels} in {groups} groups"
+        fits = in_channels % groups == out_channels % groups == 0
+        require(fits, kind, "groups to divide in_channels and out_channels", got)
         self.in_channels = int(in_channels)
         self.out_channels = int(out_channels)
         self.kernel_size = per_axis(kernel_size, self.axes, kind, "kernel_size")
@@ -128,18 +126,14 @@ class Conv2D(Module):
     def _check_shape(self, x: Any) -> None:
         if x.ndim != self.axes + 2 or x.shape[1] != self.in_channels:
             expected = f"x of shape (N, {self.in_channels}, {self.letters})"
-            raise ShapeError(message(self.where, expected, x.shape, "reshape it, the channels second"))
+            raise ShapeError(self.where, expected, x.shape, "reshape it, the channels second")
 
     def extra_repr(self) -> str:
         """Return the sizes, and the settings that are not the default."""
         shown = [f"{self.in_channels} -> {self.out_channels}", "×".join(map(str, self.kernel_size))]
-        plain = {
-            "stride": (1,) * self.axes,
-            "padding": ((0, 0),) * self.axes,
-            "dilation": (1,) * self.axes,
-            "groups": 1,
-        }
-        shown += [f"{name}={_short(value)}" for name, value in self.settings.items() if value != plain[name]]
+        for name, value in self.settings.items():
+            if (brief := _short(value)) != (0 if name == "padding" else 1):
+                shown.append(f"{name}={brief}")
         return ", ".join(shown) + ("" if self.bias is not None else ", bias=False")
 
 

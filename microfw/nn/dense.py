@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, DTypeError, ShapeError, message
-from microfw.nn.checks import as_input, wrong_dtype
+from microfw.errors import DTypeError, ShapeError
+from microfw.nn.checks import as_input, positive, wrong_dtype
 from microfw.nn.initializers import Seed, glorot_uniform, initial, uniform
 from microfw.nn.module import Module, Parameter
 from microfw.ops.linalg import linear, matmul
@@ -67,9 +67,7 @@ class Dense(Module):
         rng: Seed = None,
         init: Callable[..., Any] = glorot_uniform,
     ) -> None:
-        for name, size in (("in_features", in_features), ("out_features", out_features)):
-            if not isinstance(size, int | np.integer) or size < 1:
-                raise ArgumentError(message("Dense", f"{name} to be a positive integer", size))
+        positive("Dense", in_features=in_features, out_features=out_features)
         self.in_features = int(in_features)
         self.out_features = int(out_features)
         rng = np.random.default_rng(rng)
@@ -98,7 +96,7 @@ class Dense(Module):
     def _check_shape(self, x: Any) -> None:
         if not x.ndim or x.shape[-1] != self.in_features:
             expected = f"x of shape (N, {self.in_features})"
-            raise ShapeError(message(self.where, expected, x.shape, "pass that many features")) from None
+            raise ShapeError(self.where, expected, x.shape, "pass that many features") from None
 
     def extra_repr(self) -> str:
         """Return the sizes."""

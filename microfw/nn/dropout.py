@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.errors import ArgumentError, message
-from microfw.nn.checks import as_float_input
+from microfw.nn.checks import as_float_input, require
 from microfw.nn.initializers import Seed
 from microfw.nn.module import Module
 from microfw.ops.effects import dropout_mask
@@ -29,8 +28,7 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5, *, rng: Seed = None) -> None:
-        if not 0 <= p < 1:
-            raise ArgumentError(message("Dropout", "p from 0 to below 1", p))
+        require(0 <= p < 1, "Dropout", "p from 0 to below 1", p)
         self.p = p
         self.rng = np.random.default_rng(rng)
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, DataError, DTypeError, message
-from microfw.nn.checks import as_input, positive
+from microfw.errors import DataError, DTypeError
+from microfw.nn.checks import as_input, positive, require
 from microfw.nn.initializers import Seed, initial, normal
 from microfw.nn.module import Module, Parameter
 from microfw.ops.effects import pure_callback
@@ -68,8 +68,8 @@ class Embedding(Module):
         init: Callable[..., Any] = normal,
     ) -> None:
         positive("Embedding", rows=rows, features=features)
-        if padding_idx is not None and (not isinstance(padding_idx, int | np.integer) or not 0 <= padding_idx < rows):
-            raise ArgumentError(message("Embedding", f"padding_idx from 0 to {rows - 1}", repr(padding_idx)))
+        fits = padding_idx is None or (isinstance(padding_idx, int | np.integer) and 0 <= padding_idx < rows)
+        require(fits, "Embedding", f"padding_idx from 0 to {rows - 1}", repr(padding_idx))
         self.rows, self.features = int(rows), int(features)
         self.padding_idx = None if padding_idx is None else int(padding_idx)
         table = initial("Embedding", init, (self.rows, self.features), np.random.default_rng(rng))
@@ -91,13 +91,13 @@ class Embedding(Module):
                 array = array.astype(np.intp)
             else:
                 got = f"{array[~whole].flat[0]}"
-                raise DTypeError(message(self.where, "integer indices", got, "cast them with .astype(int)"))
+                raise DTypeError(self.where, "integer indices", got, "cast them with .astype(int)")
         if array.dtype.kind not in "iu":
-            raise DTypeError(message(self.where, "integer indices", array.dtype, "cast them with .astype(int)"))
+            raise DTypeError(self.where, "integer indices", array.dtype, "cast them with .astype(int)")
         if array.size and not (array.min() >= 0 and array.max() < self.rows):
             at = tuple(int(i) for i in np.argwhere((array < 0) | (array >= self.rows))[0])
             fix = "number things from 0, or make a table of more rows"
-            raise DataError(message(self.where, f"indices from 0 to {self.rows - 1}", f"{array[at]} at {at}", fix))
+            raise DataError(self.where, f"indices from 0 to {self.rows - 1}", f"{array[at]} at {at}", fix)
         return array
 
     def extra_repr(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ShapeError, message
+from microfw.errors import ShapeError
 from microfw.nn.checks import as_float_input
 from microfw.nn.module import Module
 from microfw.ops.reduction import mean
@@ -37,4 +37,4 @@ class GlobalAvgPool2D(Module):
 
     def _check_shape(self, x: Any) -> None:
         if x.ndim != 4 or not x.shape[2] * x.shape[3]:
-            raise ShapeError(message(self.where, "x of shape (N, C, H, W), H and W at least 1", x.shape))
+            raise ShapeError(self.where, "x of shape (N, C, H, W), H and W at least 1", x.shape)

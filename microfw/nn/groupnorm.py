@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, message
-from microfw.nn.checks import as_float_input, as_layer_input, positive, positive_eps, wrong_shape
-from microfw.nn.initializers import constant
-from microfw.nn.module import Module, Parameter
+from microfw.nn.checks import positive, require, wrong_shape
+from microfw.nn.normalization import Normalization
 from microfw.ops.normalization import normalize
 
 
-class GroupNorm(Module):
+class GroupNorm(Normalization):
     """Normalise groups of channels of `(N, C, ...)`, over what follows the channels too.
 
     With one group it normalises all channels together, with C groups each by itself.
@@ -50,30 +48,19 @@ class GroupNorm(Module):
     array([[-1.,  1., -1.,  1.]], dtype=float32)
     """
 
-    weight: Parameter | None  # (C,)
-    bias: Parameter | None  # (C,)
-
     def __init__(self, groups: int, features: int, eps: float = 1e-5, affine: bool = True) -> None:
         positive("GroupNorm", groups=groups, features=features)
-        positive_eps("GroupNorm", eps)
-        if features % groups:
-            got = f"{groups} groups of {features}"
-            raise ArgumentError(message("GroupNorm", "groups that divide the channels evenly", got))
-        self.groups, self.features, self.eps = int(groups), int(features), eps
-        self.weight = Parameter(constant((self.features,), 1.0)) if affine else None
-        self.bias = Parameter(constant((self.features,), 0.0)) if affine else None
+        got = f"{groups} groups of {features}"
+        require(features % groups == 0, "GroupNorm", "groups that divide the channels evenly", got)
+        self.groups, self.features = int(groups), int(features)
+        super().__init__((self.features,), eps, affine)
 
     def forward(self, x: Any) -> Tensor:
         """Normalise each group of channels."""
-        check = self._check_shape
-        x = as_float_input(x, self, check) if self.weight is None else as_layer_input(x, self.weight.dtype, self, check)
+        x = self._input(x)
         each = self.features // self.groups
         grouped = np.reshape(x, (x.shape[0], self.groups, each, prod(x.shape[2:])))
-        weight: Any = 1.0
-        bias: Any = 0.0
-        if self.weight is not None and self.bias is not None:
-            weight = self.weight.reshape((self.groups, each, 1))
-            bias = self.bias.reshape((self.groups, each, 1))
+        weight, bias = self._scale_and_shift((self.groups, each, 1))
         return normalize(grouped, weight, bias, axes=(2, 3), eps=self.eps).reshape(x.shape)
 
     def _check_shape(self, x: Any) -> None:
@@ -82,4 +69,4 @@ class GroupNorm(Module):
 
     def extra_repr(self) -> str:
         """Return the groups and the channels."""
-        return f"{self.groups}, {self.features}" + ("" if self.weight is not None else ", affine=False")
+        return f"{self.groups}, {self.features}{super().extra_repr()}"

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from microfw.errors import ArgumentError, ShapeError, message
+from microfw.errors import ArgumentError, ShapeError
 
 Array = np.ndarray[Any, Any]
 Seed: TypeAlias = "int | np.random.Generator | None"  # quoted: numpy.random takes a while to import
@@ -47,7 +47,7 @@ def _blank(shape: tuple[int, ...]) -> Array | None:
         return None
     left[0] -= prod(shape)
     if left[0] < 0:
-        raise ArgumentError(message("initializers.blank", "shapes that fit the limit", shape))
+        raise ArgumentError("initializers.blank", "shapes that fit the limit", shape)
     return np.zeros(shape, np.float32)
 
 
@@ -66,11 +66,11 @@ def initial(layer: str, init: Any, shape: tuple[int, ...], rng: Seed, groups: in
         init = globals()[init]
     if not callable(init) or isinstance(init, type):
         expected = f"init to be a function of a shape and rng, or one of {', '.join(NAMES)}"
-        raise ArgumentError(message(layer, expected, repr(init)))
+        raise ArgumentError(layer, expected, repr(init))
     options = {"groups": groups} if groups > 1 and _takes_groups(init) else {}
     values: Array = np.array(init(shape, rng, **options))
     if values.shape != shape:
-        raise ShapeError(message(layer, f"init to return shape {shape}", values.shape))
+        raise ShapeError(layer, f"init to return shape {shape}", values.shape)
     return values
 
 
@@ -138,7 +138,7 @@ def orthogonal(shape: tuple[int, ...], rng: Seed = None) -> Array:
     networks", 2013, section 3.
     """
     if len(shape) < 2:
-        raise ArgumentError(message("orthogonal", "a shape of at least two axes", shape))
+        raise ArgumentError("orthogonal", "a shape of at least two axes", shape)
     if (empty := _blank(shape)) is not None:
         return empty
     rows, columns = prod(shape[:-1]), shape[-1]

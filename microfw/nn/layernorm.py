@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, message
-from microfw.nn.checks import as_float_input, as_layer_input, positive, positive_eps, wrong_shape
-from microfw.nn.initializers import constant
-from microfw.nn.module import Module, Parameter
+from microfw.nn.checks import positive, require, wrong_shape
+from microfw.nn.normalization import Normalization
 from microfw.ops.normalization import normalize
 
 
-class LayerNorm(Module):
+class LayerNorm(Normalization):
     """Normalise over the last axis, or the last axes, each row by itself.
 
     ``y = (x - mean) / sqrt(variance + eps) * weight + bias``, in training as in evaluation.
@@ -45,28 +43,20 @@ class LayerNorm(Module):
     array([[-1.,  1.]], dtype=float32)
     """
 
-    weight: Parameter | None  # shape
-    bias: Parameter | None  # shape
-
     def __init__(self, shape: int | tuple[int, ...], eps: float = 1e-5, affine: bool = True) -> None:
         sizes = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
-        if not sizes:
-            raise ArgumentError(message("LayerNorm", "a shape of at least one axis", shape))
+        require(sizes, "LayerNorm", "a shape of at least one axis", shape)
         for size in sizes:
             positive("LayerNorm", shape=size)
-        positive_eps("LayerNorm", eps)
-        self.shape, self.eps = tuple(int(n) for n in sizes), eps
-        self.weight = Parameter(constant(self.shape, 1.0)) if affine else None
-        self.bias = Parameter(constant(self.shape, 0.0)) if affine else None
+        self.shape = tuple(int(n) for n in sizes)
+        super().__init__(self.shape, eps, affine)
 
     def forward(self, x: Any) -> Tensor:
         """Normalise the last axes."""
-        check = self._check_shape
-        x = as_float_input(x, self, check) if self.weight is None else as_layer_input(x, self.weight.dtype, self, check)
+        x = self._input(x)
         axes = tuple(range(x.ndim - len(self.shape), x.ndim))
-        if self.weight is None:
-            return normalize(x, 1.0, 0.0, axes=axes, eps=self.eps)
-        return normalize(x, self.weight, self.bias, axes=axes, eps=self.eps)
+        weight, bias = self._scale_and_shift(self.shape)
+        return normalize(x, weight, bias, axes=axes, eps=self.eps)
 
     def _check_shape(self, x: Any) -> None:
         if x.shape[-len(self.shape) :] != self.shape:
@@ -75,6 +65,4 @@ class LayerNorm(Module):
 
     def extra_repr(self) -> str:
         """Return the shape."""
-        return f"{self.shape[0] if len(self.shape) == 1 else self.shape}" + (
-            "" if self.weight is not None else ", affine=False"
-        )
+        return f"{self.shape[0] if len(self.shape) == 1 else self.shape}{super().extra_repr()}"

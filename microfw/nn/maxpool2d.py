@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, ShapeError, message
+from microfw.errors import ArgumentError, ShapeError
 from microfw.nn.checks import as_float_input
 from microfw.nn.conv2d import _short
 from microfw.nn.module import Module
@@ -53,12 +53,18 @@ class MaxPool2D(Module):
         kernel = per_axis(kernel_size, 2, kind, "kernel_size")
         pads = check_padding(padding, 2, kind)
         if not isinstance(pads, str) and any(max(pair) >= k for pair, k in zip(pads, kernel, strict=True)):
-            raise ArgumentError(message(kind, f"padding below the kernel_size {kernel}", repr(padding)))
-        self.settings = {
+            raise ArgumentError(kind, f"padding below the kernel_size {kernel}", repr(padding))
+        self.settings: dict[str, Any] = {
             "kernel": kernel,
             "stride": kernel if stride is None else per_axis(stride, 2, kind, "stride"),
             "padding": pads,
         }
+
+    @property
+    def kernel_size(self) -> tuple[int, ...]:
+        """Height and width of the window."""
+        kernel: tuple[int, ...] = self.settings["kernel"]
+        return kernel
 
     def forward(self, x: Any) -> Tensor:
         """Reduce each window to one entry."""
@@ -70,7 +76,7 @@ class MaxPool2D(Module):
 
     def _check_shape(self, x: Any) -> None:
         if x.ndim != 4:
-            raise ShapeError(message(self.where, "x of shape (N, C, H, W)", x.shape))
+            raise ShapeError(self.where, "x of shape (N, C, H, W)", x.shape)
         if not isinstance(x, Tensor):  # the op would first copy what it is to save
             geometry(self.where, x.shape[2:], **self.settings)
 
@@ -79,4 +85,4 @@ class MaxPool2D(Module):
         kernel, stride, pads = self.settings.values()
         shown = "×".join(map(str, kernel))
         shown += "" if stride == kernel else f", stride={_short(stride)}"
-        return shown + ("" if pads == ((0, 0), (0, 0)) else f", padding={_short(pads)}")
+        return shown + (f", padding={_short(pads)}" if _short(pads) else "")

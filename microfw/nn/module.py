@@ -13,7 +13,7 @@ import numpy as np
 from microfw.autograd.mode import MODE, model_version
 from microfw.autograd.scope import THREAD_SCOPE, path
 from microfw.autograd.tensor import Tensor, values_of
-from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, message, printable
+from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, printable
 
 
 class Parameter(Tensor):
@@ -167,7 +167,7 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(vars(self).get(name), Parameter) and not (value is None or isinstance(value, Parameter)):
             where, fix = f"{type(self).__name__}.{name}", "wrap it in nn.Parameter, or assign its .data"
-            raise DTypeError(message(where, "a Parameter in the place of one", type(value).__name__, fix))
+            raise DTypeError(where, "a Parameter in the place of one", type(value).__name__, fix)
         model_version.count += 1
         if isinstance(value, Module | list | tuple | dict):
             Module._structure = object()  # names that outermost modules have listed may be out of date
@@ -246,7 +246,7 @@ class Module:
         """
         dtype = np.dtype(dtype)
         if dtype not in (np.float32, np.float64):
-            raise DTypeError(message(f"{self.where}.astype", "float32 or float64", dtype))
+            raise DTypeError(f"{self.where}.astype", "float32 or float64", dtype)
         for _, t in self._walk():
             if isinstance(t, Tensor) and t.dtype.kind == "f" and t.dtype != dtype:
                 t._convert(dtype)
@@ -282,9 +282,9 @@ class Module:
         for name, t in own.items():
             value = np.asarray(values_of(state[name]))
             if value.shape != t.shape:
-                raise ShapeError(message(f"{self.where}.load_state_dict: {name}", f"shape {t.shape}", value.shape))
+                raise ShapeError(f"{self.where}.load_state_dict: {name}", f"shape {t.shape}", value.shape)
             if not np.can_cast(value.dtype, t.dtype, "same_kind"):
-                raise DTypeError(message(f"{self.where}.load_state_dict: {name}", f"dtype {t.dtype}", value.dtype))
+                raise DTypeError(f"{self.where}.load_state_dict: {name}", f"dtype {t.dtype}", value.dtype)
             values[name] = value
         for name, t in own.items():
             t.data = values[name]

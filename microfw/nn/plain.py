@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from microfw.errors import ArgumentError, message
+from microfw.nn.checks import require
 from microfw.nn.module import Module
 
 
@@ -37,8 +37,7 @@ class Lambda(Module):
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        if not callable(function):
-            raise ArgumentError(message("Lambda", "a function", type(function).__name__))
+        require(callable(function), "Lambda", "a function", type(function).__name__)
         self.function = function
 
     def forward(self, *inputs: Any) -> Any:

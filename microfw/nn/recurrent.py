@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, ShapeError, message
-from microfw.nn.checks import as_layer_input, positive, wrong_shape
+from microfw.errors import ShapeError
+from microfw.nn.checks import as_layer_input, positive, require, wrong_shape
 from microfw.nn.initializers import Seed, glorot_uniform, orthogonal
 from microfw.nn.module import Module, Parameter
 from microfw.ops.linalg import linear, matmul
-from microfw.ops.recurrent import recur
+from microfw.ops.recurrent import CELLS, recur
 
 
 class _Recurrent(Module):
@@ -20,19 +20,29 @@ class _Recurrent(Module):
     weight_hh: Parameter  # (H, gates * H)
     bias: Parameter | None  # (gates * H,)
     _cell: ClassVar[str]
-    _gates: ClassVar[int]
 
     def __init__(self, in_features: int, hidden: int, bias: bool = True, *, rng: Seed = None) -> None:
         positive(type(self).__name__, in_features=in_features, hidden=hidden)
         self.in_features, self.hidden = int(in_features), int(hidden)
         rng = np.random.default_rng(rng)
-        c, h, gates = self.in_features, self.hidden, range(self._gates)
-        self.weight_ih = Parameter(np.concatenate([glorot_uniform((c, h), rng) for _ in gates], axis=1))
-        self.weight_hh = Parameter(np.concatenate([orthogonal((h, h), rng) for _ in gates], axis=1))
-        self.bias = Parameter(np.zeros(self._gates * h)) if bias else None
+        c, h, gates = self.in_features, self.hidden, CELLS[self._cell].gates
+        # a block at a time: the fans of a matrix of all blocks would be those of a wider layer
+        self.weight_ih = Parameter(np.concatenate([glorot_uniform((c, h), rng) for _ in range(gates)], axis=1))
+        self.weight_hh = Parameter(np.concatenate([orthogonal((h, h), rng) for _ in range(gates)], axis=1))
+        self.bias = Parameter(np.zeros(gates * h)) if bias else None
+
+    def forward(self, x: Any, state: Any = None) -> tuple[Tensor, Any]:
+        """Read the sequences."""
+        x = self._sequence(x)
+        y = self._run(x, self._state(x, state), *self._before(x))
+        return y.transpose((1, 0, 2)), y[-1]
+
+    def _before(self, x: Any) -> tuple[Any, ...]:
+        """Return the rows above the recurrent weight."""
+        return ()
 
     def _run(self, x: Any, s0: Any, *before: Any) -> Tensor:
-        """Return the states after each step, `(T, N, S)`; ``before`` are rows above the recurrent weight."""
+        """Return the states after each step, `(T, N, S)`."""
         n, steps, _ = x.shape
         turned = np.reshape(np.transpose(x, (1, 0, 2)), (steps * n, self.in_features))  # a matrix: BLAS takes it
         a = matmul(turned, self.weight_ih) if self.bias is None else linear(turned, self.weight_ih, self.bias)
@@ -55,7 +65,7 @@ class _Recurrent(Module):
 
         def check(state: Any) -> None:
             if state.shape != shape:
-                raise ShapeError(message(self.where, f"a state of shape {shape}", state.shape))
+                raise ShapeError(self.where, f"a state of shape {shape}", state.shape)
 
         return as_layer_input(state, self.weight_ih.dtype, self, check)
 
@@ -106,25 +116,17 @@ class RNN(_Recurrent):
     ((2, 7, 5), (2, 5))
     """
 
-    _gates = 1
-
     def __init__(
         self, in_features: int, hidden: int, bias: bool = True, nonlinearity: str = "tanh", *, rng: Seed = None
     ) -> None:
-        if nonlinearity not in ("tanh", "relu"):
-            raise ArgumentError(message("RNN", "nonlinearity to be 'tanh' or 'relu'", repr(nonlinearity)))
-        super().__init__(in_features, hidden, bias, rng=rng)
+        known = nonlinearity in ("tanh", "relu")
+        require(known, "RNN", "nonlinearity to be 'tanh' or 'relu'", repr(nonlinearity))
         self.nonlinearity = nonlinearity
+        super().__init__(in_features, hidden, bias, rng=rng)
 
     @property
     def _cell(self) -> str:  # type: ignore[override]
         return self.nonlinearity
-
-    def forward(self, x: Any, state: Any = None) -> tuple[Tensor, Tensor]:
-        """Read the sequences."""
-        x = self._sequence(x)
-        y = self._run(x, self._state(x, state))
-        return y.transpose((1, 0, 2)), y[-1]
 
 
 class GRU(_Recurrent):
@@ -165,20 +167,16 @@ class GRU(_Recurrent):
     """
 
     _cell = "gru"
-    _gates = 3
     bias_hh: Parameter | None  # (3 * H,)
 
     def __init__(self, in_features: int, hidden: int, bias: bool = True, *, rng: Seed = None) -> None:
         super().__init__(in_features, hidden, bias, rng=rng)
         self.bias_hh = Parameter(np.zeros(3 * self.hidden)) if bias else None
 
-    def forward(self, x: Any, state: Any = None) -> tuple[Tensor, Tensor]:
-        """Read the sequences."""
-        x = self._sequence(x)
+    def _before(self, x: Any) -> tuple[Any, ...]:
+        """Return the bias of the recurrent product."""
         width = 3 * self.hidden
-        lead = np.zeros((1, width), x.dtype) if self.bias_hh is None else self.bias_hh.reshape((1, width))
-        y = self._run(x, self._state(x, state), lead)
-        return y.transpose((1, 0, 2)), y[-1]
+        return (np.zeros((1, width), x.dtype) if self.bias_hh is None else self.bias_hh.reshape((1, width)),)
 
 
 class LSTM(_Recurrent):
@@ -233,7 +231,6 @@ class LSTM(_Recurrent):
     """
 
     _cell = "lstm"
-    _gates = 4
 
     def __init__(self, in_features: int, hidden: int, bias: bool = True, *, rng: Seed = None) -> None:
         super().__init__(in_features, hidden, bias, rng=rng)
@@ -250,7 +247,7 @@ class LSTM(_Recurrent):
             s0 = np.zeros((x.shape[0], 2 * h), self.weight_ih.dtype)
         else:
             if not isinstance(state, tuple | list) or len(state) != 2:
-                raise ShapeError(message(self.where, "a state of two, (h, c)", type(state).__name__))
+                raise ShapeError(self.where, "a state of two, (h, c)", type(state).__name__)
             s0 = np.concatenate([self._state(x, part) for part in state], axis=1)
         y = self._run(x, s0)
         return y[:, :, :h].transpose((1, 0, 2)), (y[-1, :, :h], y[-1, :, h:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, ShapeError, message
+from microfw.errors import ArgumentError, ShapeError
 from microfw.nn.checks import as_layer_input, numbers
 from microfw.nn.module import Module
 
@@ -43,7 +43,7 @@ class Residual(Module):
     def __init__(self, module: Module, shortcut: Module | None = None) -> None:
         for name, part in (("module", module), ("shortcut", shortcut)):
             if not isinstance(part, Module) and not (part is None and name == "shortcut"):
-                raise ArgumentError(message("Residual", f"{name} to be a Module", type(part).__name__))
+                raise ArgumentError("Residual", f"{name} to be a Module", type(part).__name__)
         self.module = module
         self.shortcut = shortcut
 
@@ -54,5 +54,5 @@ class Residual(Module):
         x = as_layer_input(x, y.dtype, self, lambda x: None) if self.shortcut is None else self.shortcut(x)
         if x.shape != y.shape:
             fix = "pass a shortcut that makes the one like the other"
-            raise ShapeError(message(self.where, f"the module to keep the shape {x.shape}", y.shape, fix))
+            raise ShapeError(self.where, f"the module to keep the shape {x.shape}", y.shape, fix)
         return y + x  # type: ignore[no-any-return]

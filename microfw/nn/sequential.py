@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, overload
 
 from microfw.autograd.scope import THREAD_SCOPE
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError
 from microfw.nn.module import Module
 
 
@@ -32,7 +32,7 @@ class Sequential(Module):
     def __init__(self, *layers: Module) -> None:
         for k, layer in enumerate(layers):
             if not isinstance(layer, Module):
-                raise ArgumentError(message("Sequential", f"layer {k} to be a Module", _named(layer), _mended(layer)))
+                raise ArgumentError("Sequential", f"layer {k} to be a Module", _named(layer), _mended(layer))
         self.layers = layers
 
     def forward(self, x: Any) -> Any:

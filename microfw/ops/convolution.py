@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from microfw.autograd.op import Array, Cost, Shape, op
-from microfw.errors import ArgumentError, ShapeError, message
+from microfw.errors import ArgumentError, ShapeError
+from microfw.ops.mapping import either
 from microfw.ops.windows import (
     AXES,
     Geometry,
@@ -24,12 +25,10 @@ from microfw.ops.windows import (
     check_images,
     check_padding,
     columns,
-    either,
     geometry,
     once,
     per_axis,
     put_back,
-    windows,
 )
 
 SMALL = 1_000_000
@@ -102,13 +101,13 @@ def _check(x: Shape, w: Shape, channels: int, groups: int, where: str) -> None:
     """Raise unless the shapes of a weight and of ``x``, with the given number of channels, agree."""
     check_images(x, where)
     if len(w) != len(x):
-        raise ShapeError(message(where, f"a weight of {len(x)} axes, as x has", w))
+        raise ShapeError(where, f"a weight of {len(x)} axes, as x has", w)
     if not isinstance(groups, int | np.integer) or groups < 1 or w[0] % groups:
         expected = f"groups to divide the {w[0]} channels of the weight's first axis"
-        raise ArgumentError(message(where, expected, groups))
+        raise ArgumentError(where, expected, groups)
     if x[1] != channels:
         axes = AXES[len(x) - 2].replace("C", str(channels))
-        raise ShapeError(message(where, f"x of shape {axes} for a weight {w}, groups={groups}", x))
+        raise ShapeError(where, f"x of shape {axes} for a weight {w}, groups={groups}", x)
 
 
 def _multiply(a: Array, b: Array, shape: Shape) -> Array:
@@ -121,18 +120,13 @@ def _multiply(a: Array, b: Array, shape: Shape) -> Array:
 # Derivatives, on arrays as on Tensors
 
 
-def _by_input(g: Any, w: Any, shape: Shape, stride: Sizes, padding: Padding, dilation: Sizes, groups: int) -> Any:
-    settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    return either(conv_transpose, g, w, size=shape[2:], **settings)
-
-
 def _by_weight(
     g: Any, x: Any, cols: Any, shape: Shape, stride: Sizes, padding: Padding, dilation: Sizes, groups: int
 ) -> Any:
     """Each output's gradient times the window that it saw, summed over places and batch."""
     shapes = plan("conv", x.shape, shape, stride, padding, dilation, groups)
     if cols is None:
-        cols = batch_last(either(windows, x, kernel=shape[2:], stride=stride, padding=padding, dilation=dilation))
+        cols = batch_last(either("windows", x, kernel=shape[2:], stride=stride, padding=padding, dilation=dilation))
     g = batch_last(g).reshape(shapes.y).transpose((0, 2, 1, 3))
     products = np.matmul(g, cols.reshape(shapes.cols).transpose((0, 2, 3, 1)))
     return (products.sum(axis=1) if products.shape[1] > 1 else products).reshape(shape)
@@ -142,20 +136,6 @@ def _by_bias(g: Any, w: Any) -> Any:
     """Sum over places and batch; a product with ones takes half the time of a sum."""
     rows = batch_last(g).reshape((w.shape[0], prod(g.shape[2:]) * g.shape[0]))
     return rows.dot(_ones(rows.shape[1], g.dtype.char))
-
-
-def _push(dx: Any, w: Any, shape: Shape, stride: Sizes, padding: Padding, dilation: Sizes, groups: int) -> Any:
-    return either(conv, dx, w, 0, stride=stride, padding=padding, dilation=dilation, groups=groups)
-
-
-def _push_weight(
-    dw: Any, x: Any, cols: Any, shape: Shape, stride: Sizes, padding: Padding, dilation: Sizes, groups: int
-) -> Any:
-    return either(conv, x, dw, 0, stride=stride, padding=padding, dilation=dilation, groups=groups)
-
-
-def _push_bias(db: Any, w: Any) -> Any:
-    return db.reshape((-1,) + (1,) * (w.ndim - 2))
 
 
 # Ops
@@ -168,8 +148,22 @@ def _conv_cost(y: Shape, x: Shape, w: Shape, b: Shape, **params: Any) -> Cost:
 
 
 @op(
-    vjp=(_by_input, _by_weight, _by_bias),
-    jvp=(_push, _push_weight, _push_bias),
+    vjp=(
+        lambda g, w, shape, stride, padding, dilation, groups: either(
+            "conv_transpose", g, w, size=shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
+        ),
+        _by_weight,
+        _by_bias,
+    ),
+    jvp=(
+        lambda dx, w, shape, stride, padding, dilation, groups: either(
+            "conv", dx, w, 0, stride=stride, padding=padding, dilation=dilation, groups=groups
+        ),
+        lambda dw, x, cols, shape, stride, padding, dilation, groups: either(
+            "conv", x, dw, 0, stride=stride, padding=padding, dilation=dilation, groups=groups
+        ),
+        lambda db, w: db.reshape((-1,) + (1,) * (w.ndim - 2)),
+    ),
     aux={"cols": lambda: None},
     cost=_conv_cost,
     no_alias=True,
@@ -210,20 +204,10 @@ def conv(
     y = _multiply(w.reshape(shapes.weight), cols, shapes.y)
     if type(b) is not int or b:
         if np.shape(b) != w.shape[:1]:
-            raise ShapeError(message("conv", f"b of shape {w.shape[:1]}, or 0 for none", np.shape(b)))
+            raise ShapeError("conv", f"b of shape {w.shape[:1]}, or 0 for none", np.shape(b))
         y += b.reshape((*shapes.y[:2], 1, 1))
     kept = cols if cols.nbytes <= KEPT and shapes.geo.spots is not None else None
     return batch_first(y.reshape(shapes.images)), kept
-
-
-def _transpose_by_input(g: Any, w: Any, stride: Sizes, padding: Padding, dilation: Sizes, groups: int) -> Any:
-    return either(conv, g, w, 0, stride=stride, padding=padding, dilation=dilation, groups=groups)
-
-
-def _transpose_by_weight(
-    g: Any, x: Any, shape: Shape, stride: Sizes, padding: Padding, dilation: Sizes, groups: int
-) -> Any:
-    return _by_weight(x, g, None, shape, stride, padding, dilation, groups)
 
 
 def _transpose_cost(y: Shape, x: Shape, w: Shape, **params: Any) -> Cost:
@@ -231,7 +215,20 @@ def _transpose_cost(y: Shape, x: Shape, w: Shape, **params: Any) -> Cost:
     return Cost(product, (product, product), product, (product, product))
 
 
-@op(vjp=(_transpose_by_input, _transpose_by_weight), jvp="linear", cost=_transpose_cost, no_alias=True)
+@op(
+    vjp=(
+        lambda g, w, stride, padding, dilation, groups: either(
+            "conv", g, w, 0, stride=stride, padding=padding, dilation=dilation, groups=groups
+        ),
+        # the convolution's rule, in which the roles of x and g are exchanged
+        lambda g, x, shape, stride, padding, dilation, groups: _by_weight(
+            x, g, None, shape, stride, padding, dilation, groups
+        ),
+    ),
+    jvp="linear",
+    cost=_transpose_cost,
+    no_alias=True,
+)
 def conv_transpose(
     x: Array,
     w: Array,
@@ -288,8 +285,8 @@ def _plans(
     shapes = plan(where, (x[0], channels, *size), w, stride, padding, dilation, groups)
     geo = shapes.geo
     if geo.out != x[2:]:
-        raise ShapeError(message(where, f"x of {geo.out} places for size {geo.size}", x))
-    if geo.out != geo.size or geo.stepped:
+        raise ShapeError(where, f"x of {geo.out} places for size {geo.size}", x)
+    if geo.out != geo.size or max(geo.stride) > 1:
         return shapes, None
     pads = tuple((s - 1 - a, s - 1 - b) for s, (a, b) in zip(geo.spans, geo.pads, strict=True))
     return shapes, plan(where, x, (channels, w[0] // groups, *kernel), 1, pads, dilation, groups)

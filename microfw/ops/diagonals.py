@@ -8,7 +8,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ShapeError, message
+from microfw.errors import ShapeError
 from microfw.ops.elementwise import where
 from microfw.ops.indexing import getitem, put
 from microfw.ops.layout import moveaxis, ravel, reshape
@@ -27,10 +27,10 @@ def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """Return the entries at equal places along two axes, as a new last axis."""
     x = operand(a)
     if x.ndim < 2:
-        raise ShapeError(message("diagonal", "at least two axes", x.shape))
+        raise ShapeError("diagonal", "at least two axes", x.shape)
     i, j = normalize_axis_index(axis1, x.ndim), normalize_axis_index(axis2, x.ndim)
     if i == j:
-        raise ShapeError(message("diagonal", "two axes", (axis1, axis2)))
+        raise ShapeError("diagonal", "two axes", (axis1, axis2))
     if (i, j) != (x.ndim - 2, x.ndim - 1):
         x = moveaxis(x, (i, j), (-2, -1))
     *batch, rows, columns = x.shape
@@ -61,7 +61,7 @@ def diag(v: Any, k: int = 0) -> Tensor:
     if x.ndim == 2:
         return diagonal(x, k)
     if x.ndim != 1:
-        raise ShapeError(message("diag", "a vector or a matrix", x.shape, "use np.diagonal"))
+        raise ShapeError("diag", "a vector or a matrix", x.shape, "use np.diagonal")
     n = x.shape[0] + abs(k)
     flat = put(x, shape=(n * n,), key=_line(n, n, k))
     return reshape(flat, shape=(n, n))

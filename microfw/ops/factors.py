@@ -29,7 +29,7 @@ from microfw.ops.mapping import implements, operand
 def square(where: str, a: Any) -> None:
     """Refuse what is no square matrix, nor a batch of such."""
     if a.ndim < 2 or a.shape[-1] != a.shape[-2]:
-        raise ShapeError(message(where, "square matrices in the last two axes", a.shape))
+        raise ShapeError(where, "square matrices in the last two axes", a.shape)
 
 
 def lapack(where: str, function: Callable[..., Any], *arrays: Array) -> Any:
@@ -52,12 +52,8 @@ def _failure(where: str, function: Callable[..., Any], a: Array, *others: Array)
         return message(
             where, "positive definite matrices", f"one that is not{at}", "add a small multiple of the identity"
         )
-    return message(
-        where,
-        "matrices that have an inverse",
-        f"a singular one{at}",
-        "look for rows that depend on each other, or add a small multiple of the identity",
-    )
+    fix = "look for rows that depend on each other, or add a small multiple of the identity"
+    return message(where, "matrices that have an inverse", f"a singular one{at}", fix)
 
 
 def _counts(shape: Shape) -> tuple[int, int]:
@@ -105,18 +101,6 @@ def _solved(a: Any, b: Any) -> Any:
     return lapack("solve", np.linalg.solve, a, b)
 
 
-def _solve_left(g: Any, a: Any, y: Any) -> Any:
-    return -np.matmul(_solved(swap(a), _columns(g, a)), swap(_columns(y, a)))
-
-
-def _solve_right(g: Any, a: Any) -> Any:
-    return _solved(swap(a), _columns(g, a)).reshape(g.shape)
-
-
-def _solve_push(da: Any, a: Any, y: Any) -> Any:
-    return -_solved(a, np.matmul(da, _columns(y, a))).reshape(y.shape)
-
-
 def _solve_cost(y: Shape, a: Shape, b: Shape) -> Cost:
     n = a[-1]
     batch, k = (prod(a[:-2]), 1) if len(b) == 1 else (prod(y[:-2]), y[-1])
@@ -128,8 +112,14 @@ def _solve_cost(y: Shape, a: Shape, b: Shape) -> Cost:
 
 
 @op(
-    vjp=(_solve_left, _solve_right),
-    jvp=(_solve_push, lambda db, a: _solved(a, db)),
+    vjp=(
+        lambda g, a, y: -np.matmul(_solved(swap(a), _columns(g, a)), swap(_columns(y, a))),
+        lambda g, a: _solved(swap(a), _columns(g, a)).reshape(g.shape),
+    ),
+    jvp=(
+        lambda da, a, y: -_solved(a, np.matmul(da, _columns(y, a))).reshape(y.shape),
+        lambda db, a: _solved(a, db),
+    ),
     cost=_solve_cost,
     no_alias=True,
 )
@@ -144,7 +134,7 @@ def solve(a: Array, b: Array) -> Array:
     """
     square("solve", a)
     if not b.ndim or b.shape[-1 if b.ndim == 1 else -2] != a.shape[-1]:
-        raise ShapeError(message("solve", f"right-hand sides of {a.shape[-1]} rows, as the matrices have", b.shape))
+        raise ShapeError("solve", f"right-hand sides of {a.shape[-1]} rows, as the matrices have", b.shape)
     return lapack("solve", np.linalg.solve, a, b)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ShapeError, message
+from microfw.errors import ShapeError
 from microfw.ops.convolution import conv, conv_transpose
 from microfw.ops.pooling import avg_pool, max_pool
 from microfw.ops.windows import AXES, Padding, Sizes
@@ -29,8 +29,8 @@ def conv1d(
     >>> ops.conv1d(np.array([[[1.0, 2.0, 4.0]]]), np.array([[[-1.0, 1.0]]]))
     tensor([[[1., 2.]]])
     """
-    settings: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    return conv(_axes("conv1d", x, 1), w, 0 if b is None else b, **settings)
+    x, b = _axes("conv1d", x, 1), 0 if b is None else b
+    return conv(x, w, b, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
 
 def conv2d(
@@ -47,8 +47,8 @@ def conv2d(
     >>> ops.conv2d(np.ones((1, 1, 3, 3)), np.ones((2, 1, 2, 2)), stride=1, padding="same").shape
     (1, 2, 3, 3)
     """
-    settings: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    return conv(_axes("conv2d", x, 2), w, 0 if b is None else b, **settings)
+    x, b = _axes("conv2d", x, 2), 0 if b is None else b
+    return conv(x, w, b, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
 
 def conv_transpose2d(
@@ -73,12 +73,12 @@ def conv_transpose2d(
     >>> ops.conv_transpose2d(np.ones((1, 2, 4, 4)), np.ones((2, 3, 3, 3)), stride=2).shape
     (1, 3, 9, 9)
     """
-    settings: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    y = conv_transpose(_axes("conv_transpose2d", x, 2), w, size=size, **settings)
+    x = _axes("conv_transpose2d", x, 2)
+    y = conv_transpose(x, w, size=size, stride=stride, padding=padding, dilation=dilation, groups=groups)
     if b is None:
         return y
     if np.shape(b) != y.shape[1:2]:
-        raise ShapeError(message("conv_transpose2d", f"b of shape {y.shape[1:2]}, or None", np.shape(b)))
+        raise ShapeError("conv_transpose2d", f"b of shape {y.shape[1:2]}, or None", np.shape(b))
     return y + np.reshape(b, (-1, 1, 1))
 
 
@@ -113,5 +113,5 @@ def avg_pool2d(x: Any, kernel_size: Sizes, stride: Sizes | None = None, padding:
 def _axes(where: str, x: Any, axes: int) -> Any:
     """Return ``x`` if it has the given number of axes besides rows and channels."""
     if np.ndim(x) != axes + 2:
-        raise ShapeError(message(where, f"x of shape {AXES[axes]}", np.shape(x), "reshape it, the channels second"))
+        raise ShapeError(where, f"x of shape {AXES[axes]}", np.shape(x), "reshape it, the channels second")
     return x

@@ -11,10 +11,10 @@ from numpy.lib.array_utils import normalize_axis_index
 
 from microfw.autograd.op import Array, Cost, Shape, op, zero_cost
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError
 from microfw.ops.elementwise import where
 from microfw.ops.layout import ravel
-from microfw.ops.mapping import implements, operand
+from microfw.ops.mapping import either, implements, operand
 
 
 def _basic(key: Any) -> bool:
@@ -32,14 +32,14 @@ def _scatter_cost(y: Shape, *inputs: Shape, **params: Any) -> Cost:
     return Cost(0, (prod(y),) + (0,) * (len(inputs) - 1))
 
 
-@op(vjp=lambda g, shape, key: put(g, shape=shape, key=key), jvp="linear", cost=_scatter_cost)
+@op(vjp=lambda g, shape, key: either("put", g, shape=shape, key=key), jvp="linear", cost=_scatter_cost)
 def getitem(x: Array, *, key: Any) -> Array:
     """``x[key]`` for slices, integers, masks and integer arrays."""
     return x[key]
 
 
-@op(vjp=lambda g, key: g[key], jvp="linear", cost=zero_cost, no_alias=True, name="put")
-def _put(x: Array, *, shape: Shape, key: Any) -> Array:
+@op(vjp=lambda g, key: g[key], jvp="linear", cost=zero_cost, no_alias=True)
+def put(x: Array, *, shape: Shape, key: Any) -> Array:
     """Zeros of a shape with ``x`` added at ``key``: the transpose of indexing."""
     if not _basic(key) and not _mask(key):
         return add_at(key, x, shape, lambda: _positions(key, shape))
@@ -47,11 +47,6 @@ def _put(x: Array, *, shape: Shape, key: Any) -> Array:
     zeros = np.zeros(shape, x.dtype)
     zeros[key] = x
     return zeros
-
-
-def put(x: Any, *, shape: Shape, key: Any) -> Any:
-    """`put` on arrays as on Tensors."""
-    return _put(x, shape=shape, key=key) if isinstance(x, Tensor) else _put.op.value(x, shape=shape, key=key)
 
 
 def _positions(key: Any, shape: Shape) -> Array:
@@ -93,7 +88,7 @@ def add_at(key: Any, x: Any, shape: Shape, positions: Callable[[], Array]) -> Ar
 
 
 @op(
-    vjp=(lambda g, indices, shape: put(g, shape=shape, key=tuple(indices)), None),
+    vjp=(lambda g, indices, shape: either("put", g, shape=shape, key=tuple(indices)), None),
     jvp=(lambda dx, indices, shape: dx[tuple(indices)], None),
     cost=_scatter_cost,
     no_alias=True,
@@ -122,7 +117,7 @@ def _rows(indices: Any, shape: Shape, axis: int) -> Array:
 
 
 @op(
-    vjp=(lambda g, indices, shape, axis: scatter(g, indices, shape=shape, axis=axis), None),
+    vjp=(lambda g, indices, shape, axis: either("scatter", g, indices, to=shape, axis=axis), None),
     jvp=(lambda dx, indices, shape, axis: np.take(dx, indices, axis=axis), None),
     cost=_scatter_cost,
     no_alias=True,
@@ -145,12 +140,11 @@ def take(x: Array, indices: Array, *, axis: int = 0) -> Array:
 
 @op(
     vjp=(lambda g, indices, to, axis: np.take(g, indices, axis=axis), None),
-    jvp=(lambda dx, indices, to, axis: scatter(dx, indices, shape=to, axis=axis), None),
+    jvp=(lambda dx, indices, to, axis: either("scatter", dx, indices, to=to, axis=axis), None),
     cost=zero_cost,
     no_alias=True,
-    name="scatter",
 )
-def _scatter(x: Array, indices: Array, *, to: Shape, axis: int = 0) -> Array:
+def scatter(x: Array, indices: Array, *, to: Shape, axis: int = 0) -> Array:
     """Zeros of a shape with slices of ``x`` added at integers along an axis: the transpose of ``take``."""
     x, axis = np.asarray(x), axis % len(to)
     if x.size > MANY and x.dtype.char in "fd":
@@ -173,12 +167,6 @@ def _summed(x: Array, rows: Array, to: Shape, axis: int) -> Array:
     return np.asarray(ones @ x.reshape(n, prod(to[axis + 1 :]))).reshape(to)
 
 
-def scatter(x: Any, indices: Any, *, shape: Shape, axis: int) -> Any:
-    """`scatter` on arrays as on Tensors."""
-    made = _scatter if isinstance(x, Tensor) else _scatter.op.value
-    return made(x, indices, to=shape, axis=axis)
-
-
 @implements(np.take)
 def _take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Tensor:
     x = operand(a)
@@ -194,7 +182,7 @@ def _take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") ->
     elif mode == "clip":
         indices = np.clip(np.asarray(indices), 0, n - 1)
     elif mode != "raise":
-        raise ArgumentError(message("take", "mode 'raise', 'wrap' or 'clip'", repr(mode)))
+        raise ArgumentError("take", "mode 'raise', 'wrap' or 'clip'", repr(mode))
     return take(x, indices, axis=axis)
 
 
@@ -226,8 +214,8 @@ def _along(index: Array, shape: Shape, axis: int) -> tuple[Any, ...]:
 
 def _untake(g: Any, indices: Array, shape: Shape, axis: int | None) -> Any:
     if axis is None:
-        return put(g, shape=(prod(shape),), key=(indices,)).reshape(shape)
-    return put(g, shape=shape, key=_along(indices, shape, axis))
+        return either("put", g, shape=(prod(shape),), key=(indices,)).reshape(shape)
+    return either("put", g, shape=shape, key=_along(indices, shape, axis))
 
 
 @op(

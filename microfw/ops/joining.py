@@ -12,7 +12,7 @@ from numpy.lib.array_utils import normalize_axis_index
 from microfw.autograd.apply import starts
 from microfw.autograd.op import Array, Shape, op, zero_cost
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ShapeError, message
+from microfw.errors import ShapeError
 from microfw.ops.indexing import getitem
 from microfw.ops.layout import atleast_1d, atleast_2d, atleast_3d, ravel, reshape
 from microfw.ops.mapping import implements, operand
@@ -71,27 +71,23 @@ def _stack(arrays: Sequence[Any], axis: int = 0) -> Tensor:
     return stack(*arrays, axis=axis)
 
 
-def _several(made: Any) -> tuple[Any, ...]:
-    return made if isinstance(made, tuple) else (made,)
-
-
 @implements(np.vstack)
 def vstack(tup: Sequence[Any]) -> Tensor:
     """Join arrays along their first axis, vectors as rows."""
-    return concatenate(*_several(atleast_2d(*tup)), axis=0)
+    return concatenate(*map(atleast_2d, tup), axis=0)
 
 
 @implements(np.hstack)
 def hstack(tup: Sequence[Any]) -> Tensor:
     """Join arrays along their second axis, vectors along their only one."""
-    arrays = _several(atleast_1d(*tup))
+    arrays = [*map(atleast_1d, tup)]
     return concatenate(*arrays, axis=0 if arrays[0].ndim == 1 else 1)
 
 
 @implements(np.dstack)
 def dstack(tup: Sequence[Any]) -> Tensor:
     """Join arrays along their third axis."""
-    return concatenate(*_several(atleast_3d(*tup)), axis=2)
+    return concatenate(*map(atleast_3d, tup), axis=2)
 
 
 @implements(np.column_stack)
@@ -126,7 +122,7 @@ def array_split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Tenso
         return _cut(x, [0, *places, n], axis)
     parts = int(indices_or_sections)
     if parts < 1:
-        raise ShapeError(message("array_split", "at least one part", parts))
+        raise ShapeError("array_split", "at least one part", parts)
     length, longer = divmod(n, parts)
     return _cut(x, [k * length + min(k, longer) for k in range(parts + 1)], axis)
 
@@ -136,9 +132,7 @@ def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
     """Cut an array into a number of equal parts, or at the given indices."""
     n = np.shape(ary)[normalize_axis_index(axis, np.ndim(ary))]
     if not np.ndim(indices_or_sections) and n % max(int(indices_or_sections), 1):
-        raise ShapeError(
-            message("split", f"a number of parts that divides {n}", indices_or_sections, "or use np.array_split")
-        )
+        raise ShapeError("split", f"a number of parts that divides {n}", indices_or_sections, "or use np.array_split")
     return array_split(ary, indices_or_sections, axis)
 
 
@@ -162,7 +156,7 @@ def dsplit(ary: Any, indices_or_sections: Any) -> list[Tensor]:
 
 def _at_least(ary: Any, ndim: int, where: str, axis: int) -> int:
     if np.ndim(ary) < ndim:
-        raise ShapeError(message(where, f"at least {ndim} axes", np.shape(ary)))
+        raise ShapeError(where, f"at least {ndim} axes", np.shape(ary))
     return axis
 
 

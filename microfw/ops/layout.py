@@ -11,7 +11,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from microfw.autograd.op import Array, Cost, Shape, op, zero_cost
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, ShapeError, message
+from microfw.errors import ArgumentError, ShapeError
 from microfw.ops.elementwise import identity
 from microfw.ops.mapping import implements, operand
 
@@ -75,7 +75,7 @@ def squeeze(a: Any, axis: int | tuple[int, ...] | None = None) -> Tensor:
         return reshape(x, shape=tuple(n for n in x.shape if n != 1))
     axes = normalize_axis_tuple(axis, x.ndim)
     if any(x.shape[k] != 1 for k in axes):
-        raise ShapeError(message("squeeze", f"axes of length 1 at {axes}", x.shape))
+        raise ShapeError("squeeze", f"axes of length 1 at {axes}", x.shape)
     return reshape(x, shape=tuple(n for k, n in enumerate(x.shape) if k not in axes))
 
 
@@ -137,7 +137,7 @@ def moveaxis(a: Any, source: int | Sequence[int], destination: int | Sequence[in
     sources = normalize_axis_tuple(source, x.ndim, "source")
     places = normalize_axis_tuple(destination, x.ndim, "destination")
     if len(sources) != len(places):
-        raise ShapeError(message("moveaxis", f"a place for each of the axes {sources}", places))
+        raise ShapeError("moveaxis", f"a place for each of the axes {sources}", places)
     order = [k for k in range(x.ndim) if k not in sources]
     for place, axis in sorted(zip(places, sources, strict=True)):
         order.insert(place, axis)
@@ -158,7 +158,7 @@ def swapaxes(a: Any, axis1: int, axis2: int) -> Tensor:
 def matrix_transpose(x: Any, /) -> Tensor:
     """Exchange the last two axes."""
     if np.ndim(x) < 2:
-        raise ShapeError(message("matrix_transpose", "at least two axes", np.shape(x)))
+        raise ShapeError("matrix_transpose", "at least two axes", np.shape(x))
     return swapaxes(x, -1, -2)
 
 
@@ -184,7 +184,7 @@ def broadcast_arrays(*args: Any) -> tuple[Tensor, ...]:
 def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy") -> tuple[Tensor, ...]:
     """Return the coordinates of a grid's points: one array for each axis."""
     if indexing not in ("xy", "ij"):
-        raise ArgumentError(message("meshgrid", "indexing of 'xy' or 'ij'", repr(indexing)))
+        raise ArgumentError("meshgrid", "indexing of 'xy' or 'ij'", repr(indexing))
     places = [1, 0, *range(2, len(xi))] if indexing == "xy" and len(xi) > 1 else list(range(len(xi)))
     made = tuple(
         reshape(x, shape=tuple(-1 if k == place else 1 for k in range(len(xi))))

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from microfw.autograd.registry import NUMPY
+from microfw.autograd.registry import NUMPY, OPS
 from microfw.autograd.tensor import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -28,6 +28,19 @@ def implements(*functions: Callable[..., Any] | None) -> Callable[[F], F]:
 def operand(x: Any) -> Any:
     """Return what is no Tensor as an array, so that it has a shape."""
     return x if isinstance(x, Tensor) else np.asarray(x)
+
+
+def either(name: str, *inputs: Any, **params: Any) -> Any:
+    """Apply an op to Tensors; of arrays alone compute its value only.
+
+    Rules give an op by its name, since they are part of the declaration of an op that may come before it.
+    """
+    op = OPS[name]
+    for x in inputs:
+        if isinstance(x, Tensor):
+            return op.call(*inputs, **params)
+    value = op.value(*inputs, **params)
+    return value[0] if op.aux else value
 
 
 def _values(given: Any) -> Any:

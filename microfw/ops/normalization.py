@@ -128,35 +128,31 @@ def _unit_rule(g: Any, x: Any, y: Any, r: Any) -> Any:
     return undefined(share, x, r == 0, axis=-1) if isinstance(y, Tensor) else share
 
 
+def _by_largest(x: Array) -> tuple[Array, Array, Array]:
+    """Return vectors scaled by their largest entry, the scale, and the size of the entry."""
+    largest = np.abs(x).max(axis=-1, keepdims=True, initial=0)
+    scale = np.where(largest > 0, largest, 1)
+    return x / scale, scale, largest  # no square of the first overflows or vanishes
+
+
 def _unit_cost(y: Shape, x: Shape) -> Cost:
     return Cost(6 * prod(y), (5 * prod(y),))
 
 
 @op(vjp=_unit_rule, aux={"r": _inverse}, cost=_unit_cost, no_alias=True)
 def unit(x: Array) -> Array:
-    """``x / length(x)`` along the last axis; a zero vector stays zero, with gradient 0.
-
-    Vectors are scaled by their largest entry first, so that no square overflows or vanishes.
-    """
-    largest = np.abs(x).max(axis=-1, keepdims=True, initial=0)
-    scale = np.where(largest > 0, largest, 1)
-    scaled = x / scale
+    """``x / length(x)`` along the last axis; a zero vector stays zero, with gradient 0."""
+    scaled, scale, largest = _by_largest(x)
     size = np.sqrt(np.square(scaled).sum(axis=-1, keepdims=True))
     size = np.where(size > 0, size, 1)
     return scaled / size, np.where(largest > 0, 1 / size / scale, 0)
 
 
-def _direction(g: Any, x: Any) -> Any:
-    """Return a number for each vector times its direction."""
+def _along_unit(t: Any, x: Any) -> Any:
+    """Return gradients or tangents times the direction of each vector."""
     if not isinstance(x, Tensor):
-        return g.reshape((*g.shape, 1)) * unit.op.value(x)[0]
-    return undefined(g.reshape((*g.shape, 1)) * unit(x), x, np.all(x == 0, axis=-1, keepdims=True), axis=-1)
-
-
-def _length_push(dx: Any, x: Any) -> Any:
-    if not isinstance(x, Tensor):
-        return (dx * unit.op.value(x)[0]).sum(axis=-1)
-    return undefined(dx * unit(x), x, np.all(x == 0, axis=-1, keepdims=True), axis=-1).sum(axis=-1)
+        return t * unit.op.value(x)[0]
+    return undefined(t * unit(x), x, np.all(x == 0, axis=-1, keepdims=True), axis=-1)
 
 
 def _length_cost(y: Shape, x: Shape) -> Cost:
@@ -164,16 +160,15 @@ def _length_cost(y: Shape, x: Shape) -> Cost:
 
 
 @op(
-    vjp=_direction,
-    jvp=_length_push,
+    vjp=lambda g, x: _along_unit(g.reshape((*g.shape, 1)), x),
+    jvp=lambda dx, x: _along_unit(dx, x).sum(axis=-1),
     cost=_length_cost,
     no_alias=True,
 )
 def length(x: Array) -> Array:
     """Euclidean length along the last axis; slope 0 at a zero vector."""
-    largest = np.abs(x).max(axis=-1, keepdims=True, initial=0)
-    scale = np.where(largest > 0, largest, 1)
-    return np.sqrt(np.square(x / scale).sum(axis=-1)) * scale[..., 0]
+    scaled, scale, _ = _by_largest(x)
+    return np.sqrt(np.square(scaled).sum(axis=-1)) * scale[..., 0]
 
 
 # To sum 1

@@ -11,7 +11,8 @@ import numpy as np
 
 from microfw.autograd.op import Array, Cost, Shape, op
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, DTypeError, message
+from microfw.errors import ArgumentError, DTypeError
+from microfw.ops.mapping import either
 from microfw.ops.windows import (
     Geometry,
     Padding,
@@ -19,12 +20,10 @@ from microfw.ops.windows import (
     batch_first,
     batch_last,
     check_images,
-    either,
     fold,
     geometry,
     padded,
     put_back,
-    windows,
 )
 
 
@@ -33,7 +32,7 @@ def _geometry(where: str, x: Any, kernel: Sizes, stride: Sizes | None, padding: 
     geo = geometry(where, x.shape[2:], kernel, kernel if stride is None else stride, padding)
     if geo.inner is not None and any(max(pair) >= k for pair, k in zip(geo.pads, geo.kernel, strict=True)):
         got = f"padding {geo.pads}, kernel {geo.kernel}"
-        raise ArgumentError(message(where, "less padding than the kernel, so that no window is empty", got))
+        raise ArgumentError(where, "less padding than the kernel, so that no window is empty", got)
     return geo
 
 
@@ -73,14 +72,14 @@ def _to_the_first(g: Any, x: Any, y: Any, kernel: Sizes, stride: Sizes | None, p
     geo = _geometry("max_pool", x, kernel, stride, padding)
     if isinstance(g, Tensor):
         share = _spread(g, geo) * _chosen(x, y, geo)
-        return fold(share, size=geo.size, stride=kernel if stride is None else stride, padding=geo.pads)
+        return fold(share, size=geo.size, stride=geo.stride, padding=geo.pads)
     shares = _shares(batch_last(g), batch_last(x), batch_last(y), geo)
     return put_back(shares, x.shape[1], x.shape[0], g.dtype, geo)
 
 
 def _from_the_first(dx: Any, x: Any, y: Any, kernel: Sizes, stride: Sizes | None, padding: Padding) -> Any:
     geo = _geometry("max_pool", x, kernel, stride, padding)
-    seen = either(windows, dx, kernel=kernel, stride=kernel if stride is None else stride, padding=geo.pads)
+    seen = either("windows", dx, kernel=kernel, stride=geo.stride, padding=geo.pads)
     return np.sum(seen * _chosen(x, y, geo), axis=tuple(range(2, 2 + len(geo.kernel))))
 
 
@@ -113,7 +112,7 @@ def max_pool(x: Array, *, kernel: Sizes, stride: Sizes | None = None, padding: P
     """
     geo = _geometry("max_pool", x, kernel, stride, padding)
     if geo.inner is not None and x.dtype.kind not in "fO":
-        raise DTypeError(message("max_pool", "floats, since there is padding", x.dtype, "cast with .astype"))
+        raise DTypeError("max_pool", "floats, since there is padding", x.dtype, "cast with .astype")
     around = padded(batch_last(x), geo, -np.inf)
     taps = [around[cut] for cut in geo.cuts]
     y = np.maximum(taps[0], taps[1]) if len(taps) > 1 else taps[0].copy()
@@ -126,11 +125,10 @@ def max_pool(x: Array, *, kernel: Sizes, stride: Sizes | None = None, padding: P
 
 
 def _evenly(g: Any, shape: Shape, kernel: Sizes, stride: Sizes | None, padding: Padding) -> Any:
-    stride = kernel if stride is None else stride
-    geo = geometry("avg_pool", shape[2:], kernel, stride, padding)
+    geo = geometry("avg_pool", shape[2:], kernel, kernel if stride is None else stride, padding)
     share = _spread(g * (1 / prod(geo.kernel)), geo)
     share = np.broadcast_to(share, (*shape[:2], *geo.kernel, *geo.out))
-    return either(fold, share, size=geo.size, stride=stride, padding=padding)
+    return either("fold", share, size=geo.size, stride=geo.stride, padding=padding)
 
 
 def _mean_cost(y: Shape, x: Shape, *, kernel: Any, stride: Any = None, padding: Any = 0) -> Cost:

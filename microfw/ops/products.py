@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 from math import prod
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from microfw.autograd.op import Shape
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, ShapeError, message
+from microfw.errors import ArgumentError, ShapeError
 from microfw.ops.diagonals import diagonal
 from microfw.ops.elementwise import multiply
 from microfw.ops.layout import ravel, reshape, transpose
@@ -78,10 +79,10 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Tensor:
     else:
         n = int(axes)
         if not 0 <= n <= min(a.ndim, b.ndim):
-            raise ShapeError(message("tensordot", f"{n} axes in both", (a.shape, b.shape)))
+            raise ShapeError("tensordot", f"{n} axes in both", (a.shape, b.shape))
         first, second = tuple(range(a.ndim - n, a.ndim)), tuple(range(n))
     if tuple(a.shape[k] for k in first) != tuple(b.shape[k] for k in second):
-        raise ShapeError(message("tensordot", f"axes {first} and {second} of the same lengths", (a.shape, b.shape)))
+        raise ShapeError("tensordot", f"axes {first} and {second} of the same lengths", (a.shape, b.shape))
     la = tuple(f"a{k}" for k in range(a.ndim))
     lb = tuple(la[first[second.index(k)]] if k in second else f"b{k}" for k in range(b.ndim))
     out = tuple(k for k in la + lb if not (k in la and k in lb))
@@ -157,7 +158,7 @@ def cross(a: Any, b: Any, *, axis: int = -1) -> Tensor:
     a, b = operand(a), operand(b)
     for x in (a, b):
         if x.shape[normalize_axis_index(axis, x.ndim)] != 3:
-            raise ShapeError(message("cross", f"3 entries along axis {axis}", x.shape))
+            raise ShapeError("cross", f"3 entries along axis {axis}", x.shape)
     first, second = (multiply(roll(a, shift=-k, axis=axis), roll(b, shift=k, axis=axis)) for k in (1, -1))
     return first - second
 
@@ -166,10 +167,9 @@ def cross(a: Any, b: Any, *, axis: int = -1) -> Tensor:
 def multi_dot(arrays: Sequence[Any]) -> Tensor:
     """Multiply matrices, the first and last perhaps vectors, in a good order."""
     given = [operand(x) for x in arrays]
-    names = [chr(ord("a") + k) for k in range(len(given) + 1)]
-    terms = [names[k] + names[k + 1] if x.ndim == 2 else names[k + (k == 0)] for k, x in enumerate(given)]
-    out = (names[0] if given[0].ndim == 2 else "") + (names[-1] if given[-1].ndim == 2 else "")
-    return einsum(f"{','.join(terms)}->{out}", *given)
+    axes = [[k, k + 1] if x.ndim == 2 else [k + (k == 0)] for k, x in enumerate(given)]  # a first vector has no rows
+    ends = [0] * (given[0].ndim == 2) + [len(given)] * (given[-1].ndim == 2)
+    return einsum(*chain(*zip(given, axes, strict=True)), ends)
 
 
 # Any sum of products
@@ -209,7 +209,7 @@ def einsum(*operands: Any, optimize: Any = True) -> Tensor:
     for labels, x in zip(terms, arrays, strict=True):
         for label, n in zip(labels, x.shape, strict=True):
             if size.get(label, 1) not in (1, n) and n != 1:
-                raise ShapeError(message(f"einsum {text}", f"one length of {label!r}", (size[label], n)))
+                raise ShapeError(f"einsum {text}", f"one length of {label!r}", (size[label], n))
             size[label] = size.get(label, 1) if n == 1 else n
     pairs = [_plain(x, labels, size, text) for x, labels in zip(arrays, terms, strict=True)]
     for chosen in _path(tuple(labels for _, labels in pairs), tuple(x.shape for x, _ in pairs), out):
@@ -244,13 +244,13 @@ def _named(text: str, ndims: tuple[int, ...]) -> tuple[tuple[Labels, ...], Label
     parts = inputs.split(",")
     letters = text.replace("->", "").replace("...", "").replace(",", "")
     if (letters and not (letters.isascii() and letters.isalpha())) or len(parts) != len(ndims) or "," in output:
-        raise ArgumentError(message("einsum", f"names for {len(ndims)} operands, as 'ij,jk->ik'", repr(text)))
+        raise ArgumentError("einsum", f"names for {len(ndims)} operands, as 'ij,jk->ik'", repr(text))
     terms = []
     for part, ndim in zip(parts, ndims, strict=True):
         before, dots, after = part.partition("...")
         hidden = ndim - len(before) - len(after)
         if hidden < 0 or "." in after or (hidden and not dots):
-            raise ShapeError(message(f"einsum {text}", f"an operand with the axes {part!r}", f"one with {ndim}"))
+            raise ShapeError(f"einsum {text}", f"an operand with the axes {part!r}", f"one with {ndim}")
         terms.append((*before, *(str(k) for k in range(hidden, 0, -1)), *after))
     widest = tuple(str(k) for k in range(max((int(k) for t in terms for k in t if k.isdigit()), default=0), 0, -1))
     used = [k for t in terms for k in t]
@@ -259,7 +259,7 @@ def _named(text: str, ndims: tuple[int, ...]) -> tuple[tuple[Labels, ...], Label
     before, dots, after = output.partition("...")
     out = (*before, *(widest if dots else ()), *after)
     if len(set(out)) != len(out) or not set(out) <= set(used) or (widest and not dots):
-        raise ArgumentError(message("einsum", "each name of the result once, and in an operand", repr(text)))
+        raise ArgumentError("einsum", "each name of the result once, and in an operand", repr(text))
     return tuple(terms), out
 
 
@@ -269,7 +269,7 @@ def _plain(x: Any, labels: Labels, size: dict[str, int], text: str) -> tuple[Any
         if labels.count(label) > 1:
             i, j = [k for k, other in enumerate(labels) if other == label][:2]
             if x.shape[i] != x.shape[j]:
-                raise ShapeError(message(f"einsum {text}", f"one length of {label!r}", (x.shape[i], x.shape[j])))
+                raise ShapeError(f"einsum {text}", f"one length of {label!r}", (x.shape[i], x.shape[j]))
             rest = tuple(other for k, other in enumerate(labels) if k not in (i, j))
             return _plain(diagonal(x, 0, i, j), (*rest, label), size, text)
     kept = [k for k, label in enumerate(labels) if x.shape[k] == size[label]]
@@ -283,7 +283,7 @@ def _path(terms: tuple[Labels, ...], shapes: tuple[Shape, ...], out: Labels) -> 
     """Return which operands to multiply first, and so on, results going to the end."""
     if len(terms) < 3:
         return [tuple(range(len(terms)))]
-    letter = {k: chr(ord("a") + i) for i, k in enumerate(dict.fromkeys(k for t in terms for k in t))}
-    text = ",".join("".join(letter[k] for k in t) for t in terms) + "->" + "".join(letter[k] for k in out)
-    operands = [np.broadcast_to(0.0, s) for s in shapes]
-    return np.einsum_path(text, *operands, optimize="greedy")[0][1:]
+    number = {k: i for i, k in enumerate(dict.fromkeys(chain(*terms)))}
+    axes = [[number[k] for k in t] for t in (*terms, out)]
+    operands: Any = [np.broadcast_to(0.0, s) for s in shapes]
+    return np.einsum_path(*chain(*zip(operands, axes, strict=False)), axes[-1], optimize="greedy")[0][1:]

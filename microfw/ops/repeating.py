@@ -10,7 +10,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from microfw.autograd.op import Array, op, zero_cost
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, ShapeError, message
+from microfw.errors import ArgumentError, ShapeError
 from microfw.ops.elementwise import identity, where
 from microfw.ops.indexing import getitem, put, take
 from microfw.ops.layout import broadcast_to, ravel, reshape, swapaxes
@@ -46,7 +46,7 @@ def rot90(m: Any, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Tensor:
     """Turn by a number of quarters from the first of two axes towards the second."""
     i, j = (normalize_axis_index(a, np.ndim(m)) for a in axes)
     if i == j:
-        raise ShapeError(message("rot90", "two axes", axes))
+        raise ShapeError("rot90", "two axes", axes)
     turns = k % 4
     if turns == 0:
         return getitem(m, key=...)
@@ -144,11 +144,11 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", **options: Any) -> T
     """
     x = operand(array)
     widths = _widths(pad_width, x.ndim)
-    allowed = {"constant": {"constant_values"}}.get(mode, set())
+    allowed = {"constant_values"} if mode == "constant" else set()
     if mode != "constant" and mode not in BY_INDEX:
-        raise ArgumentError(message("pad", f"mode to be one of {', '.join(('constant', *BY_INDEX))}", repr(mode)))
+        raise ArgumentError("pad", f"mode to be one of {', '.join(('constant', *BY_INDEX))}", repr(mode))
     if set(options) - allowed:
-        raise ArgumentError(message("pad", f"no options but {sorted(allowed)} for mode {mode!r}", sorted(options)))
+        raise ArgumentError("pad", f"no options but {sorted(allowed)} for mode {mode!r}", sorted(options))
     if mode == "constant":
         inner = tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape, strict=True))
         made: Tensor = put(x, shape=tuple(n + a + b for n, (a, b) in zip(x.shape, widths, strict=True)), key=inner)
@@ -173,5 +173,5 @@ def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
     else:
         pairs = np.broadcast_to(np.asarray(pad_width), (ndim, 2))
     if pairs.dtype.kind not in "iu" or np.any(pairs < 0):
-        raise ArgumentError(message("pad", "widths that are integers, 0 or more", pad_width))
+        raise ArgumentError("pad", "widths that are integers, 0 or more", pad_width)
     return [(int(a), int(b)) for a, b in pairs]

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import numpy as np
 
 from microfw.autograd.op import Array, Cost, Shape, op
-from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, ShapeError, message
+from microfw.errors import ArgumentError, ShapeError
+from microfw.ops.mapping import either
 
 Sizes = int | Sequence[int]
 Padding = int | str | Sequence[int | Sequence[int]]
@@ -38,7 +38,7 @@ class Geometry(NamedTuple):
     cuts: list[tuple[slice, ...]]  # for each tap, the entries of the padded input that it meets
     spots: Array | None  # the same as flat positions, tap by tap; None if a window is an entry
     spans: Shape  # from the first tap of a window to its last
-    stepped: bool  # some stride is above 1
+    stride: Shape
     disjoint: bool  # no entry is in two windows
     tiles: bool  # every entry is in exactly one
 
@@ -84,7 +84,7 @@ def per_axis(value: Any, axes: int, where: str, name: str) -> Shape:
     fits = isinstance(values, list | tuple) and len(values) == axes
     if fits and all(isinstance(v, int | np.integer) and not isinstance(v, bool) and v > 0 for v in values):
         return tuple(map(int, values))
-    raise ArgumentError(message(where, f"{name} to be a positive integer or {axes} of them", repr(value)))
+    raise ArgumentError(where, f"{name} to be a positive integer or {axes} of them", repr(value))
 
 
 def check_padding(padding: Any, axes: int, where: str) -> str | tuple[tuple[int, int], ...]:
@@ -100,7 +100,7 @@ def check_padding(padding: Any, axes: int, where: str) -> str | tuple[tuple[int,
         if all(len(p) == 2 and all(isinstance(n, int | np.integer) and n >= 0 for n in p) for p in pairs):
             return tuple((int(a), int(b)) for a, b in pairs)
     expected = f"padding to be 'same', 'valid', an integer from 0 up, or {axes} of them (or of pairs: before, after)"
-    raise ArgumentError(message(where, expected, repr(padding)))
+    raise ArgumentError(where, expected, repr(padding))
 
 
 @once
@@ -129,9 +129,7 @@ def geometry(where: str, size: Shape, kernel: Any, stride: Any = 1, padding: Any
     if any(r > n for r, n in zip(spans, padded, strict=True)):
         spanned = " × ".join(map(str, spans))
         got = f"{' × '.join(map(str, size))} and padding {pads}"
-        raise ShapeError(
-            message(where, f"an input of at least {spanned} with its padding", got, "use a smaller kernel")
-        )
+        raise ShapeError(where, f"an input of at least {spanned} with its padding", got, "use a smaller kernel")
     out = tuple((n - r) // s + 1 for n, r, s in zip(padded, spans, stride, strict=True))
     taps = list(np.ndindex(*kernel))
     starts = [[d * t for d, t in zip(dilation, tap, strict=True)] for tap in taps]
@@ -147,23 +145,14 @@ def geometry(where: str, size: Shape, kernel: Any, stride: Any = 1, padding: Any
     tiles = disjoint and tuple(n * k for n, k in zip(out, kernel, strict=True)) == size == padded
     return Geometry(
         size, kernel, pads, padded, out, inner if padded != size else None, cuts,
-        None if tiles and prod(kernel) == 1 else spots, spans, max(stride) > 1, disjoint, tiles,
+        None if tiles and prod(kernel) == 1 else spots, spans, stride, disjoint, tiles,
     )  # fmt: skip
 
 
 def check_images(x: Shape, where: str) -> None:
     """Raise unless a shape has a batch axis, a channel axis and one to three more."""
     if len(x) - 2 not in AXES:
-        raise ShapeError(message(where, f"x of shape {', '.join(AXES.values())}", x))
-
-
-def either(call: Any, *inputs: Any, **params: Any) -> Any:
-    """Apply an op to arrays as to Tensors: with arrays alone, only its value is computed."""
-    for x in inputs:
-        if isinstance(x, Tensor):
-            return call(*inputs, **params)
-    value = call.op.value(*inputs, **params)
-    return value[0] if call.op.aux else value
+        raise ShapeError(where, f"x of shape {', '.join(AXES.values())}", x)
 
 
 # Memory order
@@ -215,16 +204,18 @@ def put_back(parts: Iterable[Any], channels: int, n: int, dtype: Any, geo: Geome
 # Ops
 
 
-def _fold_again(g: Any, shape: Shape, kernel: Sizes, stride: Sizes, padding: Padding, dilation: Sizes) -> Any:
-    return either(fold, g, size=shape[2:], stride=stride, padding=padding, dilation=dilation)
-
-
 def _windows_cost(y: Shape, x: Shape, *, kernel: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> Cost:
     geo = geometry("windows", x[2:], kernel, stride, padding, dilation)
     return Cost(0, (0 if geo.disjoint else prod(y),))
 
 
-@op(vjp=_fold_again, jvp="linear", cost=_windows_cost)
+@op(
+    vjp=lambda g, shape, kernel, stride, padding, dilation: either(
+        "fold", g, size=shape[2:], stride=stride, padding=padding, dilation=dilation
+    ),
+    jvp="linear",
+    cost=_windows_cost,
+)
 def windows(x: Array, *, kernel: Sizes, stride: Sizes = 1, padding: Padding = 0, dilation: Sizes = 1) -> Array:
     """Sliding windows: (N, C, H, W) becomes (N, C, kh, kw, H', W'), the entries under each tap of a kernel.
 
@@ -250,17 +241,18 @@ def windows(x: Array, *, kernel: Sizes, stride: Sizes = 1, padding: Padding = 0,
     return batch_first(cols.reshape((x.shape[1], *geo.kernel, *geo.out, x.shape[0])))
 
 
-def _windows_again(g: Any, shape: Shape, stride: Sizes, padding: Padding, dilation: Sizes) -> Any:
-    kernel = shape[2 : (len(shape) + 2) // 2]
-    return either(windows, g, kernel=kernel, stride=stride, padding=padding, dilation=dilation)
-
-
 def _fold_cost(y: Shape, x: Shape, *, size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> Cost:
     geo = geometry("fold", y[2:], x[2 : (len(x) + 2) // 2], stride, padding, dilation)
     return Cost(0 if geo.disjoint else prod(x), (0,))
 
 
-@op(vjp=_windows_again, jvp="linear", cost=_fold_cost)
+@op(
+    vjp=lambda g, shape, stride, padding, dilation: either(
+        "windows", g, kernel=shape[2 : (len(shape) + 2) // 2], stride=stride, padding=padding, dilation=dilation
+    ),
+    jvp="linear",
+    cost=_fold_cost,
+)
 def fold(x: Array, *, size: Sizes, stride: Sizes = 1, padding: Padding = 0, dilation: Sizes = 1) -> Array:
     """The transpose of `windows`: adds up the entries of windows where they came from, in images of a ``size``.
 
@@ -276,10 +268,10 @@ def fold(x: Array, *, size: Sizes, stride: Sizes = 1, padding: Padding = 0, dila
     """
     axes = (x.ndim - 2) // 2
     if x.ndim % 2 or axes not in AXES:
-        raise ShapeError(message("fold", "x of shape (N, C, kw, W), (N, C, kh, kw, H, W), …", x.shape))
+        raise ShapeError("fold", "x of shape (N, C, kw, W), (N, C, kh, kw, H, W), …", x.shape)
     geo = geometry("fold", per_axis(size, axes, "fold", "size"), x.shape[2 : 2 + axes], stride, padding, dilation)
     if geo.out != x.shape[2 + axes :]:
-        raise ShapeError(message("fold", f"{geo.out} windows in an image of {geo.size}", x.shape[2 + axes :]))
+        raise ShapeError("fold", f"{geo.out} windows in an image of {geo.size}", x.shape[2 + axes :])
     n, channels = x.shape[:2]
     last = batch_last(x)
     if geo.tiles:  # each entry is in one window: axes swap places

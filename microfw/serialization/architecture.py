@@ -1,7 +1,7 @@
 """Architecture of a model as JSON, and back: names and settings of the layers, from which they are created again.
 
-Classes come from the table of the library's layers or from the caller. A file can name no other class, and no module to
-import.
+Classes are the library's layers, by their names in `nn`, or come from the caller. A file can name no other class, and
+no module to import.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from microfw import nn
 from microfw.autograd.tensor import Tensor
 from microfw.nn import Module
 from microfw.nn.initializers import blank, constant
 from microfw.serialization import tree
-from microfw.serialization.registry import ROWS
 from microfw.serialization.strict import FormatError, listed, short, size_of, table, whole
 
 Classes = Mapping[str, Any]
@@ -131,7 +131,7 @@ def own_classes(model: Module) -> dict[str, Any]:
     """Return the classes and functions of a model from outside the library, by name."""
     found: dict[str, Any] = {}
     for _, module in model.named_modules():
-        used = [] if _row(type(module)) else [type(module)]
+        used = [] if _is_layer(type(module)) else [type(module)]
         used += [value for value in vars(module).values() if callable(value) and not isinstance(value, Module | Tensor)]
         for item in used:
             name = getattr(item, "__name__", "")
@@ -140,44 +140,57 @@ def own_classes(model: Module) -> dict[str, Any]:
     return found
 
 
-def _row(kind: type) -> Any:
-    row = ROWS.get(f"nn.{kind.__name__}")
-    return row if row is not None and row.kind is kind else None
+def _layer(name: str) -> type[Module] | None:
+    """Return the layer of the library with a name in `nn`."""
+    kind = getattr(nn, name, None) if name in nn.__all__ else None
+    known = isinstance(kind, type) and issubclass(kind, Module) and kind not in (Module, nn.Loss)
+    return kind if known else None
+
+
+def _is_layer(kind: type) -> bool:
+    return _layer(kind.__name__) is kind
+
+
+def _parameters(kind: type) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a constructor that a file has."""
+    if kind.__init__ is object.__init__:  # type: ignore[misc]  # inspect would parse a signature from text
+        return {}
+    return {name: p for name, p in inspect.signature(kind).parameters.items() if name not in FILLED}
 
 
 def _settings(module: Module) -> tuple[str, dict[str, Any]]:
     """Return the name of a module in files, and the arguments for its constructor."""
     kind = type(module)
-    row = _row(kind)
-    if row is not None:
-        return f"nn.{kind.__name__}", row.settings(module)
     own = getattr(module, "init_arguments", None)
     if callable(own):
         return kind.__name__, dict(own())
+    layer = _is_layer(kind)
+    others = getattr(module, "settings", {}) if layer else {}
     settings = {}
-    for name, parameter in list(inspect.signature(kind).parameters.items()):
-        if name in FILLED:
-            continue
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or not hasattr(module, name):
+    for name, parameter in _parameters(kind).items():
+        if parameter.kind is parameter.VAR_KEYWORD or not (name in others or hasattr(module, name)):
             fix = f"set self.{name} = {name}, or define init_arguments(self) that returns a dict of arguments"
             raise FormatError(f"{kind.__name__} to have an attribute for its parameter {name!r}", "none", fix)
-        settings[name] = getattr(module, name)
-    return kind.__name__, settings
+        value = others[name] if name in others else getattr(module, name)
+        # bias=True: the attribute is the array, or None
+        presence = layer and isinstance(parameter.default, bool) and (value is None or isinstance(value, Tensor))
+        settings[name] = value is not None if presence else value
+    return f"nn.{kind.__name__}" if layer else kind.__name__, settings
 
 
 def _make(content: dict[str, Any], classes: Classes, special: Any) -> Module:
-    name, row = content["class"], None
-    if isinstance(name, str) and name.startswith("nn."):
-        row = ROWS.get(name)
-    kind = classes.get(name) if isinstance(name, str) and row is None else None
-    if row is None and not (isinstance(kind, type) and issubclass(kind, Module)):
+    name = content["class"]
+    layer = _layer(name.removeprefix("nn.")) if isinstance(name, str) and name.startswith("nn.") else None
+    kind: Any = layer or (classes.get(name) if isinstance(name, str) else None)
+    if not (isinstance(kind, type) and issubclass(kind, Module)):
         raise FormatError("a layer of the library, or a class that was passed", short(name), "pass it in classes")
     settings = table(tree.unpack(table(content["settings"]), _no_array, special))
-    if row is not None and set(settings) != set(row.read):
-        raise FormatError(f"the settings {', '.join(row.read) or 'none'} of {name}", short(settings))
+    parameters = _parameters(kind)
+    if layer and set(settings) != set(parameters):
+        raise FormatError(f"the settings {', '.join(parameters) or 'none'} of {name}", short(settings))
+    listed_last = [settings.pop(name, ()) for name, p in parameters.items() if p.kind is p.VAR_POSITIONAL]
     try:
-        module: Module = row.make(settings) if row is not None else kind(**settings)  # type: ignore[misc]
-        return module
+        return kind(*(item for items in listed_last for item in items), **settings)
     except Exception as error:
         raise FormatError(f"settings that {name} accepts", " ".join(str(error).split())[:160]) from error
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any
 
-from microfw.errors import CheckpointError, FileError, message
+from microfw.errors import CheckpointError, FileError
 
 try:
     import fcntl
@@ -55,12 +55,12 @@ def atomic_write(path: str, pieces: Iterable[Any], kind: type[CheckpointError | 
         raise
     except OSError as error:
         fix = "nothing was changed: free space, or choose another place"
-        raise kind(message(where, "a folder that can be written to", _reason(error), fix)) from error
+        raise kind(where, "a folder that can be written to", _reason(error), fix) from error
     try:
         _sync_folder(folder)
     except OSError as error:
         fix = "the new file is complete and in place, but may not outlast a power cut"
-        raise kind(message(where, "the folder to be forced to the disk", _reason(error), fix)) from error
+        raise kind(where, "the folder to be forced to the disk", _reason(error), fix) from error
 
 
 def check_writable(path: str, kind: type[CheckpointError | FileError] = FileError) -> None:
@@ -71,7 +71,7 @@ def check_writable(path: str, kind: type[CheckpointError | FileError] = FileErro
     _mode(path, where, kind)
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
         got = "one that is read-only" if os.path.isdir(folder) else "no such folder"
-        raise kind(message(where, "a folder that can be written to", got, "make it, or choose another place"))
+        raise kind(where, "a folder that can be written to", got, "make it, or choose another place")
 
 
 def _replace(path: str, pieces: Iterable[Any], descriptor: int, temporary: str) -> None:
@@ -153,7 +153,7 @@ def _mode(path: str, where: str, kind: type[CheckpointError | FileError]) -> int
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(status.st_mode):
-        raise kind(message(where, "a file to replace", "a folder or a device", "choose another name"))
+        raise kind(where, "a file to replace", "a folder or a device", "choose another name")
     return stat.S_IMODE(status.st_mode)
 
 

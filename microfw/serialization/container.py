@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from microfw.errors import CheckpointError, message
+from microfw.errors import CheckpointError
 from microfw.serialization import npz, safetensors
 from microfw.serialization.atomic_write import atomic_write
 from microfw.serialization.layout import Array, Place, fingerprint, plain, read_array
@@ -75,7 +75,7 @@ def suffix_of(path: str | os.PathLike[str], where: str) -> str:
     """Return the suffix of a path; raise CheckpointError if it is not that of a format."""
     suffix = os.path.splitext(os.fspath(path))[1]
     if suffix not in FORMATS:
-        raise CheckpointError(message(where, f"a name that ends with {' or '.join(FORMATS)}", repr(os.fspath(path))))
+        raise CheckpointError(where, f"a name that ends with {' or '.join(FORMATS)}", repr(os.fspath(path)))
     return suffix
 
 
@@ -127,9 +127,9 @@ def opened(path: str | os.PathLike[str], where: str) -> Iterator[Contents]:
     except FormatError as error:
         raise error.with_location(place) from None
     except RecursionError:
-        raise CheckpointError(message(place, "a few layers in each other", "nesting without end")) from None
+        raise CheckpointError(place, "a few layers in each other", "nesting without end") from None
     except MemoryError:
-        raise CheckpointError(message(place, "memory for the arrays of the file", "too little")) from None
+        raise CheckpointError(place, "memory for the arrays of the file", "too little") from None
     except OSError as error:
         got = f"{type(error).__name__} ({error.strerror or error})"
-        raise CheckpointError(message(place, "a file that can be read", got)) from error
+        raise CheckpointError(place, "a file that can be read", got) from error

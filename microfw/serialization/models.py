@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import CheckpointError, message
+from microfw.errors import CheckpointError
 from microfw.nn import Module
 from microfw.serialization import architecture, container, random, tree
 from microfw.serialization.container import Contents
@@ -59,7 +59,7 @@ def save(path: Path, model: Module) -> None:
     """
     where = f"saving {path_text(path, 'mf.save', CALL, CheckpointError)}"
     if not isinstance(model, Module):
-        raise CheckpointError(message(where, "a Module", type(model).__name__, f"call {CALL}"))
+        raise CheckpointError(where, "a Module", type(model).__name__, f"call {CALL}")
     try:
         arrays: dict[str, Any] = dict(values(model))
         about = describe(model, arrays)

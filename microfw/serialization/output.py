@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from microfw.errors import ArgumentError, FileError, MicrofwError, message
+from microfw.errors import ArgumentError, FileError, MicrofwError
 from microfw.serialization.atomic_write import atomic_write
 
 Path = str | os.PathLike[str]
@@ -33,7 +33,7 @@ def path_text(path: Any, where: str, call: str, kind: type[MicrofwError] = Argum
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str) or not text or "\0" in text:
         got = repr(text) if isinstance(text, str) else type(path).__name__
-        raise kind(message(where, "the path of a file", got, f"call {call}"))
+        raise kind(where, "the path of a file", got, f"call {call}")
     return text
 
 
@@ -63,7 +63,7 @@ def figure_bytes(figure: Any, path: str) -> bytes:
     suffix = os.path.splitext(path)[1].lstrip(".").lower()
     known = figure.canvas.get_supported_filetypes()
     if suffix not in known:
-        raise ArgumentError(message("plot", f"a name that ends in .{', .'.join(sorted(known))}", repr(path)))
+        raise ArgumentError("plot", f"a name that ends in .{', .'.join(sorted(known))}", repr(path))
     buffer = io.BytesIO()
     figure.savefig(buffer, format=suffix)
     return buffer.getvalue()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.errors import CheckpointError, message
+from microfw.errors import CheckpointError
 
 FREE_ITEMS = 1 << 16
 """JSON values that any file may contain. One takes up to about 70 bytes of memory."""
@@ -36,7 +36,7 @@ class FormatError(Exception):
 
     def with_location(self, where: str) -> CheckpointError:
         """Return the error for users, with the name of the file."""
-        return CheckpointError(message(where, self.expected, self.got, self.fix))
+        return CheckpointError(where, self.expected, self.got, self.fix)
 
 
 class Limit:

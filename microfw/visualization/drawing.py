@@ -8,7 +8,7 @@ from os.path import splitext
 from typing import Literal, Never
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, DTypeError, GraphError, message, refuse_former
+from microfw.errors import ArgumentError, DTypeError, GraphError, refuse_former
 from microfw.nn.module import Module
 from microfw.serialization.output import path_text, write_text
 from microfw.visualization import svg, text
@@ -53,7 +53,7 @@ class Drawing:
         text = path_text(path, "Drawing.save", "drawing.save(path)")
         suffix = splitext(text)[1].lower()
         if suffix not in (".svg", ".dot"):
-            raise ArgumentError(message("Drawing.save", "a path that ends in .svg or .dot", repr(text)))
+            raise ArgumentError("Drawing.save", "a path that ends in .svg or .dot", repr(text))
         write_text(text, self.svg if suffix == ".svg" else self.dot)
 
     def _repr_svg_(self) -> str:
@@ -132,9 +132,9 @@ def draw(
     """
     refuse_former("draw", former, most="max_nodes")
     if not isinstance(loss, Tensor):
-        raise DTypeError(message("draw", "a Tensor", type(loss).__name__, "pass the loss that a model computed"))
+        raise DTypeError("draw", "a Tensor", type(loss).__name__, "pass the loss that a model computed")
     if direction not in ("TB", "LR"):
-        raise ArgumentError(message("draw", 'direction "TB" or "LR"', repr(direction)))
+        raise ArgumentError("draw", 'direction "TB" or "LR"', repr(direction))
     if loss._node is None:
         raise GraphError(
             "draw: expected a Tensor computed from leaves with requires_grad=True, got one without a graph; "

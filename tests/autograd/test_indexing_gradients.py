@@ -100,6 +100,6 @@ def test_indices_of_few_bits_find_large_arrays(way):
 def test_an_index_that_grew_too_large_is_an_error(way):
     for index in (3, -4):
         with pytest.raises(IndexError):
-            indexing.scatter(floats((3, 4)), np.array([0, 1, index]), shape=(3, 4), axis=0)
+            indexing.scatter(floats((3, 4)), np.array([0, 1, index]), to=(3, 4), axis=0)
         with pytest.raises(IndexError):
             indexing.put(floats((2,)), shape=(3, 4), key=(np.array([0, index]), np.array([0, 0])))

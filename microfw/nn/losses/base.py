@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError, message
+from microfw.errors import DataError, DTypeError, ShapeError
+from microfw.nn.checks import require
 from microfw.nn.module import Module
 from microfw.ops.effects import pure_callback
 
@@ -39,10 +40,8 @@ class Loss(Module):
     """
 
     def __init__(self, reduction: str = "mean") -> None:
-        if reduction not in ("mean", "sum", "none"):
-            raise ArgumentError(
-                message(type(self).__name__, "reduction to be 'mean', 'sum' or 'none'", repr(reduction))
-            )
+        known = reduction in ("mean", "sum", "none")
+        require(known, type(self).__name__, "reduction to be 'mean', 'sum' or 'none'", repr(reduction))
         self.reduction = reduction
 
     def denominator(self, targets: Any, sample_weight: Any = None) -> float:
@@ -86,7 +85,7 @@ class Loss(Module):
     def _tensor(self, prediction: Any, name: str = "the prediction") -> Tensor:
         if not isinstance(prediction, Tensor):
             fix = "pass the model's output"
-            raise DTypeError(message(self.where, f"{name} to be a Tensor", type(prediction).__name__, fix))
+            raise DTypeError(self.where, f"{name} to be a Tensor", type(prediction).__name__, fix)
         return prediction
 
     def _array(self, values: Any, name: str, dtype: Any = None) -> Array:
@@ -97,14 +96,14 @@ class Loss(Module):
                 array = array.astype(np.float64)
             if array.dtype.kind in "fiub":
                 return array if dtype is None else array.astype(dtype, copy=False)
-        raise DTypeError(message(self.where, f"{name} to hold numbers", type(values).__name__))
+        raise DTypeError(self.where, f"{name} to hold numbers", type(values).__name__)
 
     def _plain(self, values: Any, name: str) -> Array:
         """Return values as an array of any dtype."""
         try:
             return np.asarray(values)
         except (TypeError, ValueError):
-            raise DTypeError(message(self.where, f"{name} to hold numbers", type(values).__name__)) from None
+            raise DTypeError(self.where, f"{name} to hold numbers", type(values).__name__) from None
 
     def _pair(self, prediction: Any, target: Any) -> tuple[Tensor, Any]:
         """Return both with their shapes and dtypes compared: nothing is broadcast."""
@@ -119,15 +118,26 @@ class Loss(Module):
             if prediction.shape == (*target.shape, 1):
                 fix = "reshape the target with y[:, None]"
             raise ShapeError(
-                message(self.where, "prediction and target of one shape", f"{prediction.shape} and {target.shape}", fix)
+                self.where, "prediction and target of one shape", f"{prediction.shape} and {target.shape}", fix
             )
         if not prediction.size:
-            raise ShapeError(message(self.where, "at least one row", f"shape {prediction.shape}", "skip empty batches"))
+            raise ShapeError(self.where, "at least one row", f"shape {prediction.shape}", "skip empty batches")
         if not isinstance(target, Tensor):
             target = self._array(target, "the target", prediction.dtype)  # not before: a cast takes memory
         elif target.dtype.kind != "f":
             target = target.astype(prediction.dtype)
         return prediction, target
+
+    def _check_signs(self, values: Array) -> None:
+        if not np.all(np.abs(values) == 1):
+            wrong = values[np.abs(values) != 1].flat[0]
+            raise DataError(self.where, "targets of -1 and 1", wrong, "map labels 0 and 1 by 2 * y - 1")
+
+    def _check_range(self, values: Array, high: float, expected: str, fix: str = "") -> None:
+        """Raise unless all values are from 0 to ``high``; NaN is not."""
+        if not (values.min() >= 0 and (high == np.inf or values.max() <= high)):
+            got = values.min() if high == np.inf else f"{values.min()} to {values.max()}"
+            raise DataError(self.where, expected, got, fix)
 
     def _made(self, by: Any, values: Any, *args: Any) -> Any:
         """Return what a function makes of values, or have it check them; seen by a replay if they are a Tensor."""
@@ -146,11 +156,11 @@ class Loss(Module):
         if weight.shape != losses.shape[:1] or not losses.ndim:
             rows = len(losses) if losses.ndim else 1
             expected = f"a sample_weight for each of {rows} rows"
-            raise ShapeError(message(self.where, expected, f"shape {weight.shape}"))
+            raise ShapeError(self.where, expected, f"shape {weight.shape}")
         weight = self._array(weight, "the sample_weight", losses.dtype)
         if not (np.all(weight >= 0) and np.all(np.isfinite(weight))):
             wrong = weight[~((weight >= 0) & np.isfinite(weight))][0]
-            raise DataError(message(self.where, "a sample_weight of at least 0 for each row", wrong))
+            raise DataError(self.where, "a sample_weight of at least 0 for each row", wrong)
         return weight
 
     def _weighted(self, losses: Tensor, weight: Any, total: Any = None) -> Tensor:
@@ -160,7 +170,7 @@ class Loss(Module):
             return self._reduce(weighted)
         total = float(weight.sum()) if total is None else total
         if not isinstance(total, Tensor) and not total > 0:
-            raise DataError(message(self.where, "a row with a positive weight", "none in this batch"))
+            raise DataError(self.where, "a row with a positive weight", "none in this batch")
         mean: Tensor = weighted.sum() / (total * (losses.size // len(losses)))
         return mean
 
@@ -172,6 +182,6 @@ def class_weights(loss: str, name: str, weight: Any) -> Tensor | None:
     array: Array = np.zeros(())
     with contextlib.suppress(TypeError, ValueError):
         array = np.asarray(weight, np.float32)
-    if array.ndim != 1 or not np.all(array >= 0) or not np.any(array > 0) or not np.all(np.isfinite(array)):
-        raise ArgumentError(message(loss, f"a {name} of at least 0 for each class", repr(weight)))
+    fits = array.ndim == 1 and np.all(array >= 0) and np.any(array > 0) and np.all(np.isfinite(array))
+    require(fits, loss, f"a {name} of at least 0 for each class", repr(weight))
     return Tensor(array)

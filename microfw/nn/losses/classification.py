@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, DataError, DTypeError, MicrofwError, ShapeError, message
+from microfw.errors import DataError, MicrofwError, ShapeError
+from microfw.nn.checks import require
 from microfw.nn.losses.base import Array, Loss, class_weights
 from microfw.ops.effects import pure_callback
 from microfw.ops.elementwise import relu, softplus, where
@@ -22,13 +23,8 @@ class HingeLoss(Loss):
     def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
         """Compare scores with targets of -1 and 1, of one shape."""
         prediction, target = self._pair(prediction, target)
-        self._made(self._check, target)
+        self._made(self._check_signs, target)
         return self._reduce(relu(1 - prediction * target), sample_weight)
-
-    def _check(self, values: Array) -> None:
-        if not np.all(np.abs(values) == 1):
-            wrong = values[np.abs(values) != 1].flat[0]
-            raise DataError(message(self.where, "targets of -1 and 1", wrong, "map labels 0 and 1 by 2 * y - 1"))
 
 
 class BCEWithLogitsLoss(Loss):
@@ -61,7 +57,7 @@ class BCEWithLogitsLoss(Loss):
     def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
         """Compare logits with probabilities of one shape."""
         prediction, target = self._pair(prediction, target)
-        self._made(self._check, target)
+        self._made(self._check_range, target, 1, "targets from 0 to 1", "encode them as 0 and 1")
         if self.pos_weight is None:
             losses: Tensor = bce_with_logits(prediction, target)
         else:
@@ -71,16 +67,11 @@ class BCEWithLogitsLoss(Loss):
             losses = losses * self._columns(self.weight, "weight", prediction)
         return self._reduce(losses, sample_weight)
 
-    def _check(self, values: Array) -> None:
-        if not (values.min() >= 0 and values.max() <= 1):
-            got = f"{values.min()} to {values.max()}"
-            raise DataError(message(self.where, "targets from 0 to 1", got, "encode them as 0 and 1"))
-
     def _columns(self, weight: Tensor, name: str, prediction: Tensor) -> Tensor:
         single = name == "pos_weight" and weight.shape == (1,)
         if not single and (not prediction.ndim or weight.shape != prediction.shape[-1:]):
             expected = f"a {name} for each entry of the last axis of {prediction.shape}"
-            raise ShapeError(message(self.where, expected, f"{len(weight)} of them"))
+            raise ShapeError(self.where, expected, f"{len(weight)} of them")
         values = weight if weight.dtype == prediction.dtype else weight.astype(prediction.dtype)
         return values.reshape(()) if single else values
 
@@ -94,10 +85,8 @@ class _Labelled(Loss):
         super().__init__(reduction)
         name = type(self).__name__
         self.weight = class_weights(name, "weight", weight)
-        if ignore_index is not None and (
-            isinstance(ignore_index, bool) or not isinstance(ignore_index, int | np.integer)
-        ):
-            raise ArgumentError(message(name, "ignore_index to be an integer", repr(ignore_index)))
+        whole = isinstance(ignore_index, int | np.integer) and not isinstance(ignore_index, bool)
+        require(ignore_index is None or whole, name, "ignore_index to be an integer", repr(ignore_index))
         self.ignore_index = ignore_index
 
     def denominator(self, targets: Any, sample_weight: Any = None) -> float:
@@ -116,14 +105,13 @@ class _Labelled(Loss):
 
     def _rows(self, scores: Any, labels: Any, name: str) -> Any:
         """Return the labels as an array or a Tensor, after a look at the shapes."""
-        if not isinstance(scores, Tensor):
-            raise DTypeError(message(self.where, f"the {name} to be a Tensor", type(scores).__name__))
+        self._tensor(scores, f"the {name}")
         labels = labels if isinstance(labels, Tensor) else self._plain(labels, "the labels")
         if scores.ndim != 2 or labels.shape != scores.shape[:1] or not labels.size:
             fix = "flatten the labels with y.ravel()" if labels.ndim == 2 and 1 in labels.shape else ""
             fix = fix if labels.size else "skip empty batches"
             shapes = f"{scores.shape} and {labels.shape}"
-            raise ShapeError(message(self.where, f"{name} (N, C) and integer labels (N,), N at least 1", shapes, fix))
+            raise ShapeError(self.where, f"{name} (N, C) and integer labels (N,), N at least 1", shapes, fix)
         return labels
 
     def _known(self, labels: Array, classes: int, dtype: Any) -> tuple[Array, Array, Array]:
@@ -134,12 +122,12 @@ class _Labelled(Loss):
             if not kept.any():
                 fix = "skip such batches"
                 expected = f"a label other than ignore_index {self.ignore_index}"
-                raise DataError(message(self.where, expected, "none in this batch", fix))
+                raise DataError(self.where, expected, "none in this batch", fix)
             labels = np.where(kept, labels, 0).astype(labels.dtype)
         check_labels(labels, classes, self.where)
         weight: Array = np.ones(classes, dtype) if self.weight is None else self.weight._array.astype(dtype)
         if weight.shape != (classes,):
-            raise ShapeError(message(self.where, f"a weight for each of {classes} classes", f"{len(weight)} of them"))
+            raise ShapeError(self.where, f"a weight for each of {classes} classes", f"{len(weight)} of them")
         return labels, weight, kept.astype(dtype)
 
     def _target(self, labels: Array, weight: Array, kept: Array) -> Array:
@@ -168,7 +156,7 @@ class _Labelled(Loss):
     def _total(self, weights: Any, rows: Any) -> Any:
         total = (weights * rows).sum()
         if self.reduction == "mean" and not isinstance(total, Tensor) and not total > 0:
-            raise DataError(message(self.where, "a label with a positive weight", "none in this batch"))
+            raise DataError(self.where, "a label with a positive weight", "none in this batch")
         return total if isinstance(total, Tensor) else float(total)
 
     def _finish(self, losses: Tensor, weights: Any, kept: Any, sample_weight: Any) -> Tensor:
@@ -217,8 +205,7 @@ class CrossEntropyLoss(_Labelled):
         ignore_index: int | None = None,
     ) -> None:
         super().__init__(weight, ignore_index, reduction)
-        if not 0 <= label_smoothing <= 1:
-            raise ArgumentError(message("CrossEntropyLoss", "label_smoothing from 0 to 1", label_smoothing))
+        require(0 <= label_smoothing <= 1, "CrossEntropyLoss", "label_smoothing from 0 to 1", label_smoothing)
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Any, labels: Any, sample_weight: Any = None) -> Tensor:

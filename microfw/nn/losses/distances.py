@@ -7,10 +7,18 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, DataError, ShapeError, message
+from microfw.errors import ShapeError
+from microfw.nn.checks import require
 from microfw.nn.losses.base import Loss
 from microfw.ops.elementwise import relu, where
 from microfw.ops.normalization import length, unit
+
+
+def _vectors(loss: Loss, first: Any, second: Any) -> tuple[Any, Any]:
+    first, second = loss._pair(first, second)
+    if first.ndim < 2:
+        raise ShapeError(loss.where, "vectors of shape (N, C)", first.shape)
+    return first, second
 
 
 class CosineEmbeddingLoss(Loss):
@@ -45,25 +53,18 @@ class CosineEmbeddingLoss(Loss):
 
     def __init__(self, margin: float = 0.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        if not -1 <= margin <= 1:
-            raise ArgumentError(message("CosineEmbeddingLoss", "margin from -1 to 1", margin))
+        require(-1 <= margin <= 1, "CosineEmbeddingLoss", "margin from -1 to 1", margin)
         self.margin = margin
 
     def forward(self, first: Any, second: Any, target: Any, sample_weight: Any = None) -> Tensor:
         """Compare vectors `(N, C)` with vectors `(N, C)`; targets `(N,)` are 1 if they belong together, else -1."""
-        first, second = self._pair(first, second)
-        if first.ndim < 2:
-            raise ShapeError(message(self.where, "vectors of shape (N, C)", first.shape))
+        first, second = _vectors(self, first, second)
         target = target if isinstance(target, Tensor) else self._array(target, "the targets")
         if target.shape != first.shape[:-1]:
-            raise ShapeError(message(self.where, f"targets of shape {first.shape[:-1]}", target.shape))
-        self._made(self._check, target)
+            raise ShapeError(self.where, f"targets of shape {first.shape[:-1]}", target.shape)
+        self._made(self._check_signs, target)
         cosine = (unit(first) * unit(second)).sum(axis=-1)
         return self._reduce(where(target == 1, 1 - cosine, relu(cosine - self.margin)), sample_weight)
-
-    def _check(self, values: Any) -> None:
-        if not np.all(np.abs(values) == 1):
-            raise DataError(message(self.where, "targets of -1 and 1", values[np.abs(values) != 1].flat[0]))
 
 
 class TripletMarginLoss(Loss):
@@ -100,16 +101,13 @@ class TripletMarginLoss(Loss):
 
     def __init__(self, margin: float = 1.0, swap: bool = False, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        if not 0 < margin < np.inf:
-            raise ArgumentError(message("TripletMarginLoss", "a positive margin", margin))
+        require(0 < margin < np.inf, "TripletMarginLoss", "a positive margin", margin)
         self.margin, self.swap = margin, swap
 
     def forward(self, anchor: Any, positive: Any, negative: Any, sample_weight: Any = None) -> Tensor:
         """Compare vectors of one shape `(N, C)`."""
-        anchor, positive = self._pair(anchor, positive)
-        anchor, negative = self._pair(anchor, negative)
-        if anchor.ndim < 2:
-            raise ShapeError(message(self.where, "vectors of shape (N, C)", anchor.shape))
+        anchor, positive = _vectors(self, anchor, positive)
+        anchor, negative = _vectors(self, anchor, negative)
         far: Any = length(anchor - negative)
         if self.swap:
             far = np.minimum(far, length(positive - negative))

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, DataError, ShapeError, message
+from microfw.errors import ShapeError
+from microfw.nn.checks import require
 from microfw.nn.losses.base import Array, Loss
 from microfw.ops.elementwise import exp, log, where
 from microfw.ops.reduction import sum_
@@ -53,23 +54,18 @@ class KLDivLoss(Loss):
         """Compare log-probabilities with a target of one shape."""
         prediction, target = self._pair(prediction, target)
         if not prediction.ndim:
-            raise ShapeError(message(self.where, "distributions along the last axis", "a single number"))
+            raise ShapeError(self.where, "distributions along the last axis", "a single number")
         if self.log_target:
             there = target > -np.inf
             logt = where(there, target, 0)
             target = where(there, exp(target), 0)
         else:
             there = target > 0
-            self._made(self._check, target)
+            fix = "pass log_target=True if they are logarithms"
+            self._made(self._check_range, target, 1, "target probabilities from 0 to 1", fix)
             logt = log(where(there, target, 1))
         losses = sum_(target * (logt - where(there, prediction, 0)), axis=-1)
         return self._reduce(losses, sample_weight)
-
-    def _check(self, values: Array) -> None:
-        if not (values.min() >= 0 and values.max() <= 1):
-            got = f"{values.min()} to {values.max()}"
-            fix = "pass log_target=True if they are logarithms"
-            raise DataError(message(self.where, "target probabilities from 0 to 1", got, fix))
 
 
 class PoissonNLLLoss(Loss):
@@ -108,31 +104,22 @@ class PoissonNLLLoss(Loss):
 
     def __init__(self, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        if not 0 < eps < np.inf:
-            raise ArgumentError(message("PoissonNLLLoss", "a positive eps", eps))
+        require(0 < eps < np.inf, "PoissonNLLLoss", "a positive eps", eps)
         self.log_input, self.full, self.eps = log_input, full, eps
 
     def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
         """Compare rates, or their logarithms, with counts of one shape."""
         prediction, target = self._pair(prediction, target)
-        self._made(self._check_counts, target)
+        self._made(self._check_range, target, np.inf, "counts of at least 0")
         if self.log_input:
             losses = exp(prediction) - target * prediction
         else:
-            self._made(self._check_rates, prediction)
+            fix = "pass log_input=True if they are logarithms"
+            self._made(self._check_range, prediction, np.inf, "rates of at least 0", fix)
             losses = prediction - target * log(prediction + self.eps)
         if self.full:
             losses = losses + self._made(_stirling, target)
         return self._reduce(losses, sample_weight)
-
-    def _check_counts(self, values: Array) -> None:
-        if not values.min() >= 0:
-            raise DataError(message(self.where, "counts of at least 0", values.min()))
-
-    def _check_rates(self, values: Array) -> None:
-        if not values.min() >= 0:
-            fix = "pass log_input=True if they are logarithms"
-            raise DataError(message(self.where, "rates of at least 0", values.min(), fix))
 
 
 def _stirling(counts: Array) -> Array:

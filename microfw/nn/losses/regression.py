@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, message
+from microfw.nn.checks import require
 from microfw.nn.losses.base import Loss
 from microfw.ops.loss import squared_error
 
@@ -57,8 +57,7 @@ class HuberLoss(Loss):
 
     def __init__(self, delta: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        if not delta > 0 or not math.isfinite(delta):
-            raise ArgumentError(message("HuberLoss", "a positive delta", delta))
+        require(0 < delta < math.inf, "HuberLoss", "a positive delta", delta)
         self.delta = delta
 
     def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:

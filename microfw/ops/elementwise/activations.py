@@ -8,6 +8,9 @@ import numpy as np
 
 from microfw.autograd.op import Array, elementwise_cost, op
 from microfw.autograd.tensor import Tensor
+from microfw.ops.elementwise.ufuncs import ufuncs
+
+_ufunc = ufuncs(__name__)
 
 
 def _sigmoid(x: Any) -> Any:
@@ -35,10 +38,7 @@ def _sech2(g: Any, x: Any) -> Any:
     return g * (4 * e / np.square(1 + e))
 
 
-@op(vjp=_sech2, cost=elementwise_cost(1, 8), numpy=np.tanh)
-def tanh(x: Array) -> Array:
-    """Hyperbolic tangent, its slope exact in the tails."""
-    return np.tanh(x)
+tanh = _ufunc(np.tanh, "Hyperbolic tangent, its slope exact in the tails.", vjp=_sech2, cost=elementwise_cost(1, 8))
 
 
 @op(

@@ -12,36 +12,33 @@ from microfw.autograd.registry import NUMPY
 from microfw.autograd.tensor import Tensor
 from microfw.ops.elementwise.activations import _sigmoid, sigmoid
 from microfw.ops.elementwise.choices import astype, undefined
+from microfw.ops.elementwise.ufuncs import ufuncs
+from microfw.ops.mapping import either
+
+_ufunc = ufuncs(__name__)
 
 
-@op(vjp=(lambda g: g, lambda g: g), cost=elementwise_cost(1, 0, 0), numpy=np.add)
-def add(a: Array, b: Array) -> Array:
-    """Sum, ``a + b``."""
-    return np.add(a, b)
+add = _ufunc(np.add, "Sum, ``a + b``.", vjp=(lambda g: g, lambda g: g), cost=elementwise_cost(1, 0, 0))
 
+subtract = _ufunc(
+    np.subtract, "Difference, ``a - b``.", vjp=(lambda g: g, lambda g: -g), cost=elementwise_cost(1, 0, 1)
+)
 
-@op(vjp=(lambda g: g, lambda g: -g), cost=elementwise_cost(1, 0, 1), numpy=np.subtract)
-def subtract(a: Array, b: Array) -> Array:
-    """Difference, ``a - b``."""
-    return np.subtract(a, b)
+multiply = _ufunc(
+    np.multiply,
+    "Product, ``a * b``, entry by entry.",
+    vjp=(lambda g, b: g * b, lambda g, a: g * a),
+    cost=elementwise_cost(1, 1, 1),
+)
 
+divide = _ufunc(
+    np.divide,
+    "Quotient, ``a / b``; IEEE values at 0.",
+    vjp=(lambda g, b: g / b, lambda g, y, b: -g * y / b),
+    cost=elementwise_cost(1, 1, 3),
+)
 
-@op(vjp=(lambda g, b: g * b, lambda g, a: g * a), cost=elementwise_cost(1, 1, 1), numpy=np.multiply)
-def multiply(a: Array, b: Array) -> Array:
-    """Product, ``a * b``, entry by entry."""
-    return np.multiply(a, b)
-
-
-@op(vjp=(lambda g, b: g / b, lambda g, y, b: -g * y / b), cost=elementwise_cost(1, 1, 3), numpy=np.divide)
-def divide(a: Array, b: Array) -> Array:
-    """Quotient, ``a / b``; IEEE values at 0."""
-    return np.divide(a, b)
-
-
-@op(vjp=lambda g: -g, cost=elementwise_cost(1, 1), numpy=np.negative)
-def negative(x: Array) -> Array:
-    """Negation, ``-x``."""
-    return np.negative(x)
+negative = _ufunc(np.negative, "Negation, ``-x``.", vjp=lambda g: -g, cost=elementwise_cost(1, 1))
 
 
 @op(vjp=lambda g, y: -g * y * y, cost=elementwise_cost(1, 3), numpy=np.reciprocal)
@@ -50,10 +47,7 @@ def reciprocal(x: Array) -> Array:
     return 1 / x
 
 
-@op(vjp=lambda g, x: g * (2 * x), cost=elementwise_cost(1, 2), numpy=np.square)
-def square(x: Array) -> Array:
-    """``x * x``."""
-    return np.square(x)
+square = _ufunc(np.square, "``x * x``.", vjp=lambda g, x: g * (2 * x), cost=elementwise_cost(1, 2))
 
 
 # Powers
@@ -79,14 +73,16 @@ def _power_exponent(g: Any, a: Any, b: Any, y: Any) -> Any:
     return undefined(undefined(share, a, chosen), b, chosen)
 
 
-@op(vjp=(_power_base, _power_exponent), cost=elementwise_cost(1, 3, 3), numpy=np.power)
-def power(a: Array, b: Array) -> Array:
-    """Power, ``a ** b``; at 0 ** 0 and at 0 ** b both derivatives that do not exist are 0."""
-    return np.power(a, b)
+power = _ufunc(
+    np.power,
+    "Power, ``a ** b``; at 0 ** 0 and at 0 ** b both derivatives that do not exist are 0.",
+    vjp=(_power_base, _power_exponent),
+    cost=elementwise_cost(1, 3, 3),
+)
 
 
 def _logged(a: Any, b: Any, n: int) -> Any:
-    return power_log(a, b, n=n) if isinstance(a, Tensor) or isinstance(b, Tensor) else power_log.op.value(a, b, n=n)
+    return either("power_log", a, b, n=n)
 
 
 def _logged_base(g: Any, a: Any, b: Any, n: int) -> Any:
@@ -118,17 +114,19 @@ NUMPY[np.float_power] = float_power
 
 # Remainders
 
+remainder = _ufunc(
+    np.remainder,
+    "``a - b * floor(a / b)``, with the sign of ``b``; slopes at the jumps are those next to them.",
+    vjp=(lambda g: g, lambda g, a, b: -g * np.floor_divide(a, b)),
+    cost=elementwise_cost(1, 0, 3),
+)
 
-@op(vjp=(lambda g: g, lambda g, a, b: -g * np.floor_divide(a, b)), cost=elementwise_cost(1, 0, 3), numpy=np.remainder)
-def remainder(a: Array, b: Array) -> Array:
-    """``a - b * floor(a / b)``, with the sign of ``b``; slopes at the jumps are those next to them."""
-    return np.remainder(a, b)
-
-
-@op(vjp=(lambda g: g, lambda g, a, b: -g * np.trunc(a / b)), cost=elementwise_cost(1, 0, 4), numpy=np.fmod)
-def fmod(a: Array, b: Array) -> Array:
-    """``a - b * trunc(a / b)``, with the sign of ``a``; slopes at the jumps are those next to them."""
-    return np.fmod(a, b)
+fmod = _ufunc(
+    np.fmod,
+    "``a - b * trunc(a / b)``, with the sign of ``a``; slopes at the jumps are those next to them.",
+    vjp=(lambda g: g, lambda g, a, b: -g * np.trunc(a / b)),
+    cost=elementwise_cost(1, 0, 4),
+)
 
 
 # Two coordinates
@@ -139,10 +137,12 @@ def _leg(g: Any, a: Any, b: Any, y: Any) -> Any:
     return undefined(undefined(share, a, y == 0), b, y == 0) if isinstance(y, Tensor) else share
 
 
-@op(vjp=(_leg, lambda g, b, a, y: _leg(g, b, a, y)), cost=elementwise_cost(1, 4, 4), numpy=np.hypot)
-def hypot(a: Array, b: Array) -> Array:
-    """``sqrt(a**2 + b**2)`` without overflow on the way; slope 0 at (0, 0), as that of `norm`."""
-    return np.hypot(a, b)
+hypot = _ufunc(
+    np.hypot,
+    "``sqrt(a**2 + b**2)`` without overflow on the way; slope 0 at (0, 0), as that of `norm`.",
+    vjp=(_leg, lambda g, b, a, y: _leg(g, b, a, y)),
+    cost=elementwise_cost(1, 4, 4),
+)
 
 
 def _turn(g: Any, a: Any, b: Any) -> Any:
@@ -150,10 +150,12 @@ def _turn(g: Any, a: Any, b: Any) -> Any:
     return g * (b / length / length)
 
 
-@op(vjp=(_turn, lambda g, a, b: -_turn(g, b, a)), cost=elementwise_cost(1, 4, 5), numpy=np.arctan2)
-def arctan2(a: Array, b: Array) -> Array:
-    """Angle of the point with ordinate ``a`` and abscissa ``b``; NaN slopes at (0, 0)."""
-    return np.arctan2(a, b)
+arctan2 = _ufunc(
+    np.arctan2,
+    "Angle of the point with ordinate ``a`` and abscissa ``b``; NaN slopes at (0, 0).",
+    vjp=(_turn, lambda g, a, b: -_turn(g, b, a)),
+    cost=elementwise_cost(1, 4, 5),
+)
 
 
 def _softer(g: Any, a: Any, b: Any, y: Any) -> Any:
@@ -163,7 +165,9 @@ def _softer(g: Any, a: Any, b: Any, y: Any) -> Any:
     return undefined(undefined(g * sigmoid(a - other), a, y == -np.inf), b, y == -np.inf)
 
 
-@op(vjp=(_softer, lambda g, b, a, y: _softer(g, b, a, y)), cost=elementwise_cost(5, 10, 10), numpy=np.logaddexp)
-def logaddexp(a: Array, b: Array) -> Array:
-    """``log(exp(a) + exp(b))`` without overflow; -inf, with slopes 0, where both are -inf."""
-    return np.logaddexp(a, b)
+logaddexp = _ufunc(
+    np.logaddexp,
+    "``log(exp(a) + exp(b))`` without overflow; -inf, with slopes 0, where both are -inf.",
+    vjp=(_softer, lambda g, b, a, y: _softer(g, b, a, y)),
+    cost=elementwise_cost(5, 10, 10),
+)

@@ -9,22 +9,28 @@ import numpy as np
 from microfw.autograd.op import Array, elementwise_cost, op, zero_cost
 from microfw.autograd.registry import NUMPY
 from microfw.errors import DTypeError
+from microfw.ops.elementwise.ufuncs import ufuncs
+
+_ufunc = ufuncs(__name__)
 
 
 def _larger(g: Any, a: Any, b: Any) -> Any:
     return g * ((a > b) * 1.0 + (a == b) * 0.5).astype(g.dtype)
 
 
-@op(vjp=(_larger, lambda g, b, a: _larger(g, b, a)), cost=elementwise_cost(1, 6, 6), numpy=np.maximum)
-def maximum(a: Array, b: Array) -> Array:
-    """Larger of two, entry by entry; where they are equal each gets half of the gradient."""
-    return np.maximum(a, b)
+maximum = _ufunc(
+    np.maximum,
+    "Larger of two, entry by entry; where they are equal each gets half of the gradient.",
+    vjp=(_larger, lambda g, b, a: _larger(g, b, a)),
+    cost=elementwise_cost(1, 6, 6),
+)
 
-
-@op(vjp=(lambda g, a, b: _larger(g, b, a), _larger), cost=elementwise_cost(1, 6, 6), numpy=np.minimum)
-def minimum(a: Array, b: Array) -> Array:
-    """Smaller of two, entry by entry; where they are equal each gets half of the gradient."""
-    return np.minimum(a, b)
+minimum = _ufunc(
+    np.minimum,
+    "Smaller of two, entry by entry; where they are equal each gets half of the gradient.",
+    vjp=(lambda g, a, b: _larger(g, b, a), _larger),
+    cost=elementwise_cost(1, 6, 6),
+)
 
 
 def _inside(x: Any, low: float | None, high: float | None) -> Any:

@@ -12,40 +12,24 @@ import numpy as np
 
 from microfw.autograd.op import Array, Cost, Shape, elementwise_cost, op
 from microfw.autograd.registry import NUMPY
+from microfw.ops.elementwise.ufuncs import ufuncs
+
+_ufunc = ufuncs(__name__)
 
 
 def _flat(g: Any) -> Any:
     return g * 0
 
 
-@op(vjp=_flat, cost=elementwise_cost(1, 1), numpy=np.sign)
-def sign(x: Array) -> Array:
-    """Sign: -1, 0 or 1; slope 0."""
-    return np.sign(x)
+sign = _ufunc(np.sign, "Sign: -1, 0 or 1; slope 0.", vjp=_flat, cost=elementwise_cost(1, 1))
 
+floor = _ufunc(np.floor, "Largest whole number not above; slope 0.", vjp=_flat, cost=elementwise_cost(1, 1))
 
-@op(vjp=_flat, cost=elementwise_cost(1, 1), numpy=np.floor)
-def floor(x: Array) -> Array:
-    """Largest whole number not above; slope 0."""
-    return np.floor(x)
+ceil = _ufunc(np.ceil, "Smallest whole number not below; slope 0.", vjp=_flat, cost=elementwise_cost(1, 1))
 
+trunc = _ufunc(np.trunc, "Whole number next towards 0; slope 0.", vjp=_flat, cost=elementwise_cost(1, 1))
 
-@op(vjp=_flat, cost=elementwise_cost(1, 1), numpy=np.ceil)
-def ceil(x: Array) -> Array:
-    """Smallest whole number not below; slope 0."""
-    return np.ceil(x)
-
-
-@op(vjp=_flat, cost=elementwise_cost(1, 1), numpy=np.trunc)
-def trunc(x: Array) -> Array:
-    """Whole number next towards 0; slope 0."""
-    return np.trunc(x)
-
-
-@op(vjp=_flat, cost=elementwise_cost(1, 1), numpy=np.rint)
-def rint(x: Array) -> Array:
-    """Nearest whole number, halves to the even one; slope 0."""
-    return np.rint(x)
+rint = _ufunc(np.rint, "Nearest whole number, halves to the even one; slope 0.", vjp=_flat, cost=elementwise_cost(1, 1))
 
 
 def _round_cost(y: Shape, x: Shape, decimals: int = 0) -> Cost:
@@ -64,30 +48,12 @@ NUMPY[np.fix] = lambda x: trunc(x)
 # Comparisons, logic and whole quotients: no gradient
 
 
-def _plain(function: Any, name: str) -> Any:
-    n = function.nin
-    value: Any = (lambda a, b: function(a, b)) if n == 2 else (lambda x: function(x))
-    value.__doc__ = f"NumPy's ``{name}``, entry by entry. It has no gradient."
-    value.__module__ = __name__
-    return op(name=name, cost=elementwise_cost(1), numpy=function, no_alias=True)(value)
-
-
-less = _plain(np.less, "less")
-less_equal = _plain(np.less_equal, "less_equal")
-greater = _plain(np.greater, "greater")
-greater_equal = _plain(np.greater_equal, "greater_equal")
-equal = _plain(np.equal, "equal")
-not_equal = _plain(np.not_equal, "not_equal")
-logical_and = _plain(np.logical_and, "logical_and")
-logical_or = _plain(np.logical_or, "logical_or")
-logical_xor = _plain(np.logical_xor, "logical_xor")
-logical_not = _plain(np.logical_not, "logical_not")
-bitwise_and = _plain(np.bitwise_and, "bitwise_and")
-bitwise_or = _plain(np.bitwise_or, "bitwise_or")
-bitwise_xor = _plain(np.bitwise_xor, "bitwise_xor")
-invert = _plain(np.invert, "invert")
-isnan = _plain(np.isnan, "isnan")
-isfinite = _plain(np.isfinite, "isfinite")
-isinf = _plain(np.isinf, "isinf")
-signbit = _plain(np.signbit, "signbit")
-floor_divide = _plain(np.floor_divide, "floor_divide")
+for _function in (
+    np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal, np.isnan, np.isfinite, np.isinf,
+    np.logical_and, np.logical_or, np.logical_xor, np.logical_not, np.signbit, np.floor_divide,
+    np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.invert,
+):  # fmt: skip
+    _name = _function.__name__
+    globals()[_name] = _ufunc(
+        _function, f"NumPy's ``{_name}``, entry by entry. It has no gradient.", cost=elementwise_cost(1)
+    )

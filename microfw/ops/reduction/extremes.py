@@ -11,35 +11,49 @@ from microfw.autograd.op import Array, Cost, Shape, op
 from microfw.autograd.registry import NUMPY
 from microfw.autograd.tensor import Tensor
 from microfw.ops.elementwise.choices import undefined
-from microfw.ops.reduction.sums import Axis, spread
+from microfw.ops.reduction.sums import Axis, reduction, spread
+
+
+def _shares(x: Any, y: Any, axis: Axis) -> Any:
+    """Return the share of each entry in the gradient: 1 for an extreme, less for several, 0 for the others."""
+    hit = (x == spread(y, x.shape, axis)).astype(x.dtype)
+    return hit / spread(np.sum(hit, axis=axis), x.shape, axis)
 
 
 def _winners(g: Any, x: Any, y: Any, axis: Axis, keepdims: bool) -> Any:
-    shape = x.shape
-    hit = (x == spread(y, shape, axis)).astype(x.dtype)
-    share = spread(g, shape, axis) * (hit / spread(np.sum(hit, axis=axis), shape, axis))
-    return undefined(share, x, spread(np.isnan(y), shape, axis), axis=axis) if isinstance(x, Tensor) else share
+    share = spread(g, x.shape, axis) * _shares(x, y, axis)
+    return undefined(share, x, spread(np.isnan(y), x.shape, axis), axis=axis) if isinstance(x, Tensor) else share
 
 
 def _push(dx: Any, x: Any, y: Any, axis: Axis, keepdims: bool) -> Any:
-    hit = (x == spread(y, x.shape, axis)).astype(x.dtype)
-    return np.sum(dx * (hit / spread(np.sum(hit, axis=axis), x.shape, axis)), axis=axis, keepdims=keepdims)
+    return np.sum(dx * _shares(x, y, axis), axis=axis, keepdims=keepdims)
 
 
 def _extreme_cost(y: Shape, x: Shape, **params: Any) -> Cost:
     return Cost(max(math.prod(x) - math.prod(y), 0), (4 * math.prod(x) - math.prod(y),))
 
 
-@op(vjp=_winners, jvp=_push, cost=_extreme_cost, numpy=(np.max, np.amax), no_alias=True)
-def max_(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Largest entry over axes; ties share the gradient equally."""
-    return np.max(x, axis=axis, keepdims=keepdims)
+max_ = reduction(
+    __name__,
+    "max_",
+    np.max,
+    "Largest entry over axes; ties share the gradient equally.",
+    vjp=_winners,
+    jvp=_push,
+    cost=_extreme_cost,
+    numpy=(np.max, np.amax),
+)
 
-
-@op(vjp=_winners, jvp=_push, cost=_extreme_cost, numpy=(np.min, np.amin), no_alias=True)
-def min_(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Smallest entry over axes; ties share the gradient equally."""
-    return np.min(x, axis=axis, keepdims=keepdims)
+min_ = reduction(
+    __name__,
+    "min_",
+    np.min,
+    "Smallest entry over axes; ties share the gradient equally.",
+    vjp=_winners,
+    jvp=_push,
+    cost=_extreme_cost,
+    numpy=(np.min, np.amin),
+)
 
 
 def ptp(x: Any, axis: Axis = None, *, keepdims: bool = False) -> Any:
@@ -69,23 +83,19 @@ def argmin(x: Array, *, axis: int | None = None, keepdims: bool = False) -> Arra
     return np.argmin(x, axis=axis, keepdims=keepdims)
 
 
-@op(cost=_search_cost, numpy=np.any, no_alias=True)
-def any_(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Whether some entry is not 0. It has no gradient."""
-    return np.any(x, axis=axis, keepdims=keepdims)
+any_ = reduction(__name__, "any_", np.any, "Whether some entry is not 0. It has no gradient.", cost=_search_cost)
 
-
-@op(cost=_search_cost, numpy=np.all, no_alias=True)
-def all_(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Whether no entry is 0. It has no gradient."""
-    return np.all(x, axis=axis, keepdims=keepdims)
+all_ = reduction(__name__, "all_", np.all, "Whether no entry is 0. It has no gradient.", cost=_search_cost)
 
 
 def _count_cost(y: Shape, x: Shape, **params: Any) -> Cost:
     return Cost(math.prod(x) + max(math.prod(x) - math.prod(y), 0), ())
 
 
-@op(cost=_count_cost, numpy=np.count_nonzero, no_alias=True)
-def count_nonzero(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """How many entries are not 0. It has no gradient."""
-    return np.count_nonzero(x, axis=axis, keepdims=keepdims)
+count_nonzero = reduction(
+    __name__,
+    "count_nonzero",
+    np.count_nonzero,
+    "How many entries are not 0. It has no gradient.",
+    cost=_count_cost,
+)

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.op import Array, Cost, Shape, op
-from microfw.ops.reduction.sums import Axis, spread
+from microfw.ops.reduction.sums import Axis, axes_of, reduction, spread
 
 
 def _rows(x: Any, axis: Axis) -> tuple[Any, Any]:
     """Return a view with the given axes as its last one, and the function that puts them back."""
-    given = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    axes = [a % x.ndim for a in given]
+    axes = [a % x.ndim for a in axes_of(axis, x.ndim)]
     order = (*(k for k in range(x.ndim) if k not in axes), *axes)
     moved = tuple(x.shape[k] for k in order)
     n = math.prod(x.shape[k] for k in axes)
@@ -41,16 +40,15 @@ def _prod_cost(y: Shape, x: Shape, **params: Any) -> Cost:
     return Cost(max(n - rows, 0), (2 * n + 2 * max(n - 2 * rows, 0) if n else 0,))
 
 
-@op(
+prod_ = reduction(
+    __name__,
+    "prod_",
+    np.prod,
+    "Product over axes, all by default; its slopes are exact where entries are 0.",
     vjp=lambda g, x, axis, keepdims: spread(g, x.shape, axis) * _others(x, axis),
     jvp=lambda dx, x, axis, keepdims: np.sum(dx * _others(x, axis), axis=axis, keepdims=keepdims),
     cost=_prod_cost,
-    numpy=np.prod,
-    no_alias=True,
 )
-def prod_(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Product over axes, all by default; its slopes are exact where entries are 0."""
-    return np.prod(x, axis=axis, keepdims=keepdims)
 
 
 # Running sums and products

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from microfw.autograd.op import Array, Cost, Shape, op
+from microfw.autograd.op import Applicable, Array, Cost, Shape, op
 from microfw.autograd.registry import NUMPY
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, ShapeError
@@ -16,17 +17,33 @@ from microfw.ops.elementwise.choices import undefined
 Axis = int | tuple[int, ...] | None
 
 
+def axes_of(axis: Axis, ndim: int) -> Iterable[int]:
+    """Return an axis argument as axes."""
+    return range(ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+
+
 def spread(g: Any, shape: Shape, axis: Axis) -> Any:
     """Repeat a reduced array along the axes that were summed."""
-    if axis is not None:
-        axes = {a % len(shape) for a in (axis if isinstance(axis, tuple) else (axis,))}
-        g = g.reshape(tuple(1 if k in axes else n for k, n in enumerate(shape)))
-    return np.broadcast_to(g if axis is not None else g.reshape((1,) * len(shape)), shape)
+    if axis is None:
+        kept = (1,) * len(shape)
+    else:
+        axes = {a % len(shape) for a in axes_of(axis, len(shape))}
+        kept = tuple(1 if k in axes else n for k, n in enumerate(shape))
+    return np.broadcast_to(g.reshape(kept), shape)
 
 
 def _count(shape: Shape, axis: Axis) -> int:
-    axes = range(len(shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    return math.prod(shape[a] for a in axes)
+    return math.prod(shape[a] for a in axes_of(axis, len(shape)))
+
+
+def reduction(module: str, name: str, function: Any, doc: str, **declaration: Any) -> Applicable:
+    """Declare an op of a module that is a reduction of NumPy over axes; ``name`` is that of the variable for it."""
+
+    def value(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
+        return function(x, axis=axis, keepdims=keepdims)
+
+    value.__module__, value.__name__, value.__qualname__, value.__doc__ = module, name, name, doc
+    return op(**{"numpy": function, **declaration}, no_alias=True)(value)
 
 
 def sums(y: Shape, x: Shape, **params: Any) -> Cost:
@@ -34,16 +51,15 @@ def sums(y: Shape, x: Shape, **params: Any) -> Cost:
     return Cost(max(math.prod(x) - math.prod(y), 0), (0,))
 
 
-@op(
+sum_ = reduction(
+    __name__,
+    "sum_",
+    np.sum,
+    "Sum over axes, all by default.",
     vjp=lambda g, shape, axis: spread(g, shape, axis),
     jvp="linear",
     cost=sums,
-    numpy=np.sum,
-    no_alias=True,
 )
-def sum_(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Sum over axes, all by default."""
-    return np.sum(x, axis=axis, keepdims=keepdims)
 
 
 def _mean_cost(y: Shape, x: Shape, **params: Any) -> Cost:
