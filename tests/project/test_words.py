@@ -14,7 +14,7 @@ ROOT = Path(microfw.__file__).parent
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in sorted(ROOT.rglob("*.py"))}
 
 OLD = frozenset(re.findall(r"\w+", """
-    _at_once _clear _closely _hand_over _heir _held _learn _linked _look_up _move _prove _show _way _whole
+    _at_once _closely _hand_over _heir _held _learn _linked _look_up _move _prove _show _way _whole
     Again Applied ArrayLike ARRAYS Aside Captured Carried Compiled Fits Form HERE Here Infix LATER Meter Methods MOMENTS
     Named Recorded Refused Setting Site Spelling Tally Timed Waiting Watch Watcher Way Work _Part
     answer arrived blame blueprint broken carry collects decide deliver durable fitting floats_given follow follows
