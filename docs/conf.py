@@ -17,6 +17,7 @@ import doctests
 
 import microfw as mf
 import microfw.ops.whole  # registers every op, for the table of ops
+from microfw import nn
 from microfw.autograd.registry import OPS
 
 project = "microfw"
@@ -32,14 +33,22 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "_templates", "tutorials", "**/GALLERY_HEADER.rst", "generated/ops_*.md"]
+exclude_patterns = [
+    "_build",
+    "_templates",
+    "tutorials",
+    "**/GALLERY_HEADER.rst",
+    "generated/ops_*.md",
+    "generated/nn_*.rst",
+]
 nitpicky = False
 show_warning_types = True
 
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 
-autosummary_generate = True
+# The pages of the reference, and the list of layers, which a page includes: autosummary does not follow includes.
+autosummary_generate = [*(f"api/{page.name}" for page in here.glob("api/*.md")), "generated/nn_layers.rst"]
 # On some systems two file names that differ only in case are the same file.
 autosummary_filename_map = {"microfw.tensor": "microfw.tensor-function"}
 autodoc_default_options = {"members": True, "member-order": "bysource"}
@@ -88,6 +97,27 @@ def list_ops():
     (here / "generated" / "ops_table.md").write_text(text + "\n", encoding="utf-8")
 
 
+def list_layers():
+    """Write the reference of the modules, layers, activations and losses that `nn` exports."""
+    groups = {"Modules": ["Module", "Parameter"], "Layers": [], "Activations": [], "Losses": []}
+    for name in nn.__all__:
+        value = getattr(nn, name)
+        if not inspect.isclass(value) or name in groups["Modules"]:
+            continue
+        room = value.__module__.removeprefix("microfw.nn.").partition(".")[0]
+        group = {"activations": "Activations", "losses": "Losses"}.get(room, "Layers")
+        groups["Modules" if name in CONTAINERS else group].append(name)
+    text = ".. currentmodule:: microfw.nn\n"
+    for title, names in groups.items():
+        text += f"\n{title}\n{'-' * len(title)}\n\n.. autosummary::\n   :toctree: ../generated\n\n"
+        text += "".join(f"   {name}\n" for name in names)
+    (here / "generated").mkdir(exist_ok=True)
+    (here / "generated" / "nn_layers.rst").write_text(text, encoding="utf-8")
+
+
+CONTAINERS = ("Sequential", "Residual", "Identity", "Lambda")
+
+
 def op_row(declared):
     """Return the row of an op: its call, the first line of its docstring, and the inputs that have a derivative."""
     signature = inspect.signature(declared.value)
@@ -109,5 +139,6 @@ def skip_requests(app, what, name, obj, skip, options):
 def setup(app):
     """Write the generated pages, and check the others before the build."""
     list_ops()
+    list_layers()
     app.connect("builder-inited", check_pages)
     app.connect("autodoc-skip-member", skip_requests)

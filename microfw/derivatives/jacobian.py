@@ -61,8 +61,7 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, mode: Mode
         linearized = LinearizedCall(f, args, positions, "jacobian")
         fewer = sum(x.size for x in linearized.variables) < sum(y.size for y in linearized.outputs)
         forward = mode == "forward" or (mode == "auto" and fewer)
-        blocks = _columns(linearized) if forward else _rows(linearized)
-        rows = [linearized.rebuild(row) for row in blocks]
+        rows = [linearized.rebuild(row) for row in _blocks(linearized, forward)]
         return linearized.rebuild_output([row[0] if single else tuple(row) for row in rows])
 
     return call
@@ -77,29 +76,20 @@ def _units(tensors: Sequence[Tensor]) -> Iterator[tuple[int, list[Any]]]:
             yield k, [unit if j == k else None for j in range(len(tensors))]
 
 
-def _rows(linearized: LinearizedCall) -> list[list[Any]]:
-    """Return the blocks of a Jacobian, a row of it at a time."""
-    gradients: list[list[Any]] = [[] for _ in linearized.outputs]
-    for k, seeds in _units(linearized.outputs):
-        gradients[k].append(linearized.vjp(seeds))
-    return [
-        [_stack([row[j] for row in rows], x).reshape(y.shape + x.shape) for j, x in enumerate(linearized.variables)]
-        for y, rows in zip(linearized.outputs, gradients, strict=True)
-    ]
+def _blocks(linearized: LinearizedCall, forward: bool) -> list[list[Any]]:
+    """Return the blocks of a Jacobian, from a column of it at a time if ``forward``, else from a row at a time."""
+    inputs, outputs = linearized.variables, linearized.outputs
+    sources, run = (inputs, linearized.jvp) if forward else (outputs, linearized.vjp)
+    found: list[list[Any]] = [[] for _ in sources]
+    for k, seeds in _units(sources):
+        found[k].append(run(seeds))
 
+    def block(i: int, y: Tensor, j: int, x: Tensor) -> Any:
+        if forward:
+            return _stack([column[i] for column in found[j]], y).T
+        return _stack([row[j] for row in found[i]], x)
 
-def _columns(linearized: LinearizedCall) -> list[list[Any]]:
-    """Return the blocks of a Jacobian, a column of it at a time."""
-    tangents_of: list[list[Any]] = [[] for _ in linearized.variables]
-    for k, tangents in _units(linearized.variables):
-        tangents_of[k].append(linearized.jvp(tangents))
-    return [
-        [
-            _stack([column[i] for column in columns], y).T.reshape(y.shape + x.shape)
-            for x, columns in zip(linearized.variables, tangents_of, strict=True)
-        ]
-        for i, y in enumerate(linearized.outputs)
-    ]
+    return [[block(i, y, j, x).reshape(y.shape + x.shape) for j, x in enumerate(inputs)] for i, y in enumerate(outputs)]
 
 
 def _stack(parts: list[Any], like: Tensor) -> Any:

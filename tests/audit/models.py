@@ -1,4 +1,4 @@
-"""Forty models, each with the operations that its products take, by formula."""
+"""Forty models, and layers by their rows, each with the operations that its products take, by formula."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import microfw as mf
 from microfw import nn
 from tests.audit.products import added, attention, conv, dense, product, recurrent
+from tests.cases.layers import LAYERS
 
 ROWS = 24
 
@@ -258,3 +259,6 @@ MODELS = [
           added(dense(R, 9, 8, first=True), dense(R, 8, 8), (0, dense(R, 8, 8)[0]), dense(R, 8, 2)),
           overhead_bytes=4 * R * 8),  # what goes into the checkpoint, kept to run it again
 ]  # fmt: skip
+MODELS += [
+    Model(case.name, case.make, features(*case.shapes[0]), case.products) for case in LAYERS if any(case.products)
+]

@@ -46,7 +46,9 @@ def test_each_layer_with_a_weight_of_several_axes_is_in_a_model():
     }
     modelled = set().union(*(kinds(case.make()) for case in MODELS))
     missing = sorted(name for name in weighted if name in nn.__all__ and name not in modelled)
-    assert not missing, f"add a row to tests/audit/models.py for {missing}"
+    assert not missing, (
+        f"give the row in tests/cases/layers.py products=..., or add a model to tests/audit/models.py: {missing}"
+    )
 
 
 @pytest.mark.parametrize("case", MODELS, ids=lambda case: case.name)

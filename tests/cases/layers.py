@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,16 +12,65 @@ import microfw as mf
 from microfw import nn
 from tests.cases.ops import floats
 
+# Contracts: the shape of the output for the shape of an input; None where the layer must raise
+
+
+def last(n, to):
+    """Return the contract of a layer of vectors: the last axis goes from one length to another."""
+    return lambda s: (*s[:-1], to) if s[-1:] == (n,) else None
+
+
+def steps(c, to):
+    return lambda s: (*s[:2], to) if len(s) == 3 and s[2] == c and s[1] else None
+
+
+def final(c, to):
+    return lambda s: (s[0], to) if len(s) == 3 and s[2] == c and s[1] else None
+
+
+def windows(channels, to, kernel, stride, pads):
+    def contract(s):
+        if len(s) != len(kernel) + 2 or channels not in (None, s[1]):
+            return None
+        places = [(n + 2 * p - k) // t + 1 for n, k, t, p in zip(s[2:], kernel, stride, pads, strict=True)]
+        return (s[0], s[1] if to is None else to, *places) if min(places) > 0 else None
+
+    return contract
+
+
+def same_if(test):
+    return lambda s: s if test(s) else None
+
+
+SAME = same_if(lambda s: True)
+CHANNELS = same_if(lambda s: len(s) >= 2 and s[1] == 4)
+GROUPED = same_if(lambda s: len(s) >= 2 and s[1] == 4 and 0 not in s[2:])
+BATCH = same_if(lambda s: len(s) in (2, 3) and s[1] == 4 and s[0] * (*s, 1)[2] > 1)
+ATTENTION = same_if(lambda s: len(s) == 3 and s[2] == 4 and s[1] > 0)
+ALONG = {0: same_if(lambda s: len(s) and s[0]), -1: same_if(lambda s: len(s) and s[-1])}
+
 
 @dataclass(frozen=True)
 class LayerCase:
-    """A layer's row."""
+    """A layer's row. A new layer gives the last fields in one of its rows; `tests/nn/test_rows.py` names those missing."""
 
     kind: type[nn.Module]
     make: Callable[[], nn.Module]
     shapes: tuple[tuple[int, ...], ...]
     title: str
+    """How the first line of its repr begins."""
     label: str = ""
+    contract: Callable[[tuple[int, ...]], tuple[int, ...] | None] = SAME
+    """The shape of the output for any shape of an input, None where the layer raises; by default all shapes stay."""
+    torch: Callable[[Any], Any] | str = ""
+    """``torch(torch)`` makes PyTorch's layer, with parameters of the same names and shapes; or why there is none."""
+    program: str | Callable[[Any, tuple[int, ...]], tuple[str, tuple[int, ...]] | None] = ""
+    """How a random program writes the layer: Python text if any row's shape stays, else ``program(d, shape)``.
+
+    ``d`` draws (`tests/fuzzing/generator.py`). The function returns text and the shape behind the layer, or None.
+    """
+    products: tuple[int, int] = (0, 0)
+    """Operations of its products in one step on the first shape, forward and backward, for a layer that has a matrix."""
 
     @property
     def name(self):
@@ -81,13 +131,15 @@ IMAGES = ((2, 2, 5, 4), (1, 2, 3, 3), (0, 2, 4, 4))
 ANY = ((3, 4), (4,), (2, 3, 4))
 
 LAYERS = [
-    LayerCase(nn.Dense, lambda: nn.Dense(4, 3, rng=0), (*ANY, (0, 4), (1, 4)), "Dense(4 -> 3)"),
-    LayerCase(nn.Dense, lambda: nn.Dense(4, 3, bias=False, rng=0), ANY, "Dense(4 -> 3, bias=False)", "without bias"),
+    LayerCase(nn.Dense, lambda: nn.Dense(4, 3, rng=0), (*ANY, (0, 4), (1, 4)), "Dense(4 -> 3)", contract=last(4, 3)),
+    LayerCase(nn.Dense, lambda: nn.Dense(4, 3, bias=False, rng=0), ANY, "Dense(4 -> 3, bias=False)", "without bias", contract=last(4, 3)),
     LayerCase(
-        nn.Conv1D, lambda: nn.Conv1D(2, 3, 3, padding=1, rng=0), ((2, 2, 5), (0, 2, 4)), "Conv1D(2 -> 3, 3, padding=1)"
+        nn.Conv1D, lambda: nn.Conv1D(2, 3, 3, padding=1, rng=0), ((2, 2, 5), (0, 2, 4)), "Conv1D(2 -> 3, 3, padding=1)",
+        contract=windows(2, 3, (3,), (1,), (1,)),
     ),
     LayerCase(
-        nn.Conv2D, lambda: nn.Conv2D(2, 3, 3, padding="same", rng=0), IMAGES, "Conv2D(2 -> 3, 3×3, padding=same)"
+        nn.Conv2D, lambda: nn.Conv2D(2, 3, 3, padding="same", rng=0), IMAGES, "Conv2D(2 -> 3, 3×3, padding=same)",
+        contract=windows(2, 3, (3, 3), (1, 1), (1, 1)),
     ),
     LayerCase(
         nn.Conv2D,
@@ -95,13 +147,15 @@ LAYERS = [
         IMAGES,
         "Conv2D(2 -> 4, 2×3, stride=2, padding=(1, 0), groups=2, bias=False)",
         "with settings",
+        contract=windows(2, 4, (2, 3), (2, 2), (1, 0)),
     ),
-    LayerCase(nn.MaxPool2D, lambda: nn.MaxPool2D(2), IMAGES, "MaxPool2D(2×2)"),
+    LayerCase(nn.MaxPool2D, lambda: nn.MaxPool2D(2), IMAGES, "MaxPool2D(2×2)", contract=windows(None, None, (2, 2), (2, 2), (0, 0))),
     LayerCase(
-        nn.MaxPool2D, lambda: nn.MaxPool2D(3, 1, 1), IMAGES, "MaxPool2D(3×3, stride=1, padding=1)", "overlapping"
+        nn.MaxPool2D, lambda: nn.MaxPool2D(3, 1, 1), IMAGES, "MaxPool2D(3×3, stride=1, padding=1)", "overlapping",
+        contract=windows(None, None, (3, 3), (1, 1), (1, 1)),
     ),
-    LayerCase(nn.AvgPool2D, lambda: nn.AvgPool2D(2), IMAGES, "AvgPool2D(2×2)"),
-    LayerCase(nn.GlobalAvgPool2D, nn.GlobalAvgPool2D, IMAGES, "GlobalAvgPool2D()"),
+    LayerCase(nn.AvgPool2D, lambda: nn.AvgPool2D(2), IMAGES, "AvgPool2D(2×2)", contract=windows(None, None, (2, 2), (2, 2), (0, 0))),
+    LayerCase(nn.GlobalAvgPool2D, nn.GlobalAvgPool2D, IMAGES, "GlobalAvgPool2D()", contract=lambda s: s[:2] if len(s) == 4 and s[2] * s[3] else None),
     LayerCase(nn.ReLU, nn.ReLU, (*ANY, (), (0, 4)), "ReLU()"),
     LayerCase(nn.LeakyReLU, lambda: nn.LeakyReLU(0.2), (*ANY, (), (0, 4)), "LeakyReLU(0.2)"),
     LayerCase(nn.Sigmoid, nn.Sigmoid, (*ANY, (), (0, 4)), "Sigmoid()"),
@@ -109,38 +163,38 @@ LAYERS = [
     LayerCase(nn.GELU, nn.GELU, (*ANY, (), (0, 4)), "GELU()"),
     LayerCase(nn.GELU, lambda: nn.GELU("tanh"), (*ANY, (), (0, 4)), "GELU(tanh)", "by tanh"),
     LayerCase(nn.Softplus, nn.Softplus, (*ANY, (), (0, 4)), "Softplus()"),
-    LayerCase(nn.Softmax, nn.Softmax, (*ANY, (0, 4)), "Softmax()"),
-    LayerCase(nn.Softmax, lambda: nn.Softmax(axis=0), ANY, "Softmax()", "axis 0"),
-    LayerCase(nn.LogSoftmax, nn.LogSoftmax, (*ANY, (0, 4)), "LogSoftmax()"),
-    LayerCase(nn.Flatten, nn.Flatten, ((3, 4), (2, 3, 4), (3,), (0, 2, 2)), "Flatten()"),
+    LayerCase(nn.Softmax, nn.Softmax, (*ANY, (0, 4)), "Softmax()", contract=ALONG[-1]),
+    LayerCase(nn.Softmax, lambda: nn.Softmax(axis=0), ANY, "Softmax()", "axis 0", contract=ALONG[0]),
+    LayerCase(nn.LogSoftmax, nn.LogSoftmax, (*ANY, (0, 4)), "LogSoftmax()", contract=ALONG[-1]),
+    LayerCase(nn.Flatten, nn.Flatten, ((3, 4), (2, 3, 4), (3,), (0, 2, 2)), "Flatten()", contract=lambda s: (s[0], int(np.prod(s[1:]))) if s else None),
     LayerCase(nn.Dropout, lambda: nn.Dropout(0.5, rng=0).eval(), (*ANY, (0, 4)), "Dropout(0.5)"),
     LayerCase(nn.PReLU, nn.PReLU, (*ANY, (), (0, 4)), "PReLU(1)"),
-    LayerCase(nn.PReLU, lambda: started(nn.PReLU(4)), ((3, 4), (2, 4, 3), (2, 4, 2, 2)), "PReLU(4)", "by channel"),
+    LayerCase(nn.PReLU, lambda: started(nn.PReLU(4)), ((3, 4), (2, 4, 3), (2, 4, 2, 2)), "PReLU(4)", "by channel", contract=CHANNELS),
     LayerCase(nn.ELU, lambda: nn.ELU(0.7), (*ANY, (), (0, 4)), "ELU(0.7)"),
     LayerCase(nn.SiLU, nn.SiLU, (*ANY, (), (0, 4)), "SiLU()"),
     LayerCase(nn.Mish, nn.Mish, (*ANY, (), (0, 4)), "Mish()"),
     LayerCase(nn.Softsign, nn.Softsign, (*ANY, (), (0, 4)), "Softsign()"),
     LayerCase(nn.Identity, nn.Identity, (*ANY, (), (0, 4)), "Identity()"),
     LayerCase(nn.Lambda, lambda: nn.Lambda(np.sin), (*ANY, (), (0, 4)), "Lambda(sin)"),
-    LayerCase(nn.BatchNorm1D, lambda: started(nn.BatchNorm1D(4)), ((5, 4), (2, 4, 3)), "BatchNorm1D(4)"),
-    LayerCase(nn.BatchNorm1D, lambda: nn.BatchNorm1D(4, affine=False), ((5, 4), (2, 4, 3)), "BatchNorm1D(4, affine=False)", "plain"),
-    LayerCase(nn.BatchNorm2D, lambda: started(nn.BatchNorm2D(3)), ((2, 3, 2, 2), (1, 3, 1, 3)), "BatchNorm2D(3)"),
-    LayerCase(nn.LayerNorm, lambda: started(nn.LayerNorm(4)), (*ANY, (0, 4)), "LayerNorm(4)"),
-    LayerCase(nn.LayerNorm, lambda: started(nn.LayerNorm((3, 4))), ((3, 4), (2, 3, 4)), "LayerNorm((3, 4))", "two axes"),
-    LayerCase(nn.LayerNorm, lambda: nn.LayerNorm(4, affine=False), ANY, "LayerNorm(4, affine=False)", "plain"),
-    LayerCase(nn.GroupNorm, lambda: started(nn.GroupNorm(2, 4)), ((3, 4), (2, 4, 3), (2, 4, 2, 2), (0, 4)), "GroupNorm(2, 4)"),
-    LayerCase(nn.GroupNorm, lambda: nn.GroupNorm(2, 4, affine=False), ((3, 4),), "GroupNorm(2, 4, affine=False)", "plain"),
-    LayerCase(nn.Embedding, Weighed, ((2, 3, 4), (4,)), "Weighed()"),
-    LayerCase(nn.Embedding, lambda: Weighed(3), ((2, 3, 4),), "Weighed()", "padding"),
-    LayerCase(nn.Residual, residual, (*ANY, (0, 4)), "Residual()"),
-    LayerCase(nn.Residual, lambda: residual(nn.Dense(4, 2, rng=1)), ANY, "Residual()", "shortcut"),
-    LayerCase(nn.RNN, lambda: read(started(nn.RNN(4, 3, rng=0))), ((2, 3, 4), (1, 1, 4), (0, 2, 4)), "Sequential()"),
-    LayerCase(nn.RNN, lambda: read(started(nn.RNN(4, 3, nonlinearity="relu", rng=0)), state), ((2, 3, 4),), "Sequential()", "relu, state"),
-    LayerCase(nn.GRU, lambda: read(started(nn.GRU(4, 3, rng=0))), ((2, 3, 4), (1, 1, 4), (0, 2, 4)), "Sequential()"),
-    LayerCase(nn.GRU, lambda: read(nn.GRU(4, 3, bias=False, rng=0), state), ((2, 3, 4),), "Sequential()", "without bias, state"),
-    LayerCase(nn.LSTM, lambda: read(started(nn.LSTM(4, 3, rng=0))), ((2, 3, 4), (1, 1, 4), (0, 2, 4)), "Sequential()"),
-    LayerCase(nn.LSTM, lambda: read(nn.LSTM(4, 3, bias=False, rng=0), state), ((2, 3, 4),), "Sequential()", "without bias, state"),
-    LayerCase(nn.MultiHeadAttention, attention, ((2, 3, 4), (1, 1, 4), (0, 2, 4)), "MultiHeadAttention(4, 2 heads)"),
-    LayerCase(nn.MultiHeadAttention, lambda: attention(causal=True, bias=False), ((2, 3, 4),), "MultiHeadAttention(4, 2 heads, causal)", "causal"),
-    LayerCase(nn.Sequential, dense_pair, ((3, 4), (4,), (0, 4)), "Sequential()"),
+    LayerCase(nn.BatchNorm1D, lambda: started(nn.BatchNorm1D(4)), ((5, 4), (2, 4, 3)), "BatchNorm1D(4)", contract=BATCH),
+    LayerCase(nn.BatchNorm1D, lambda: nn.BatchNorm1D(4, affine=False), ((5, 4), (2, 4, 3)), "BatchNorm1D(4, affine=False)", "plain", contract=BATCH),
+    LayerCase(nn.BatchNorm2D, lambda: started(nn.BatchNorm2D(3)), ((2, 3, 2, 2), (1, 3, 1, 3)), "BatchNorm2D(3)", contract=same_if(lambda s: len(s) == 4 and s[1] == 3 and s[0] * s[2] * s[3] > 1)),
+    LayerCase(nn.LayerNorm, lambda: started(nn.LayerNorm(4)), (*ANY, (0, 4)), "LayerNorm(4)", contract=last(4, 4)),
+    LayerCase(nn.LayerNorm, lambda: started(nn.LayerNorm((3, 4))), ((3, 4), (2, 3, 4)), "LayerNorm((3, 4))", "two axes", contract=same_if(lambda s: s[-2:] == (3, 4))),
+    LayerCase(nn.LayerNorm, lambda: nn.LayerNorm(4, affine=False), ANY, "LayerNorm(4, affine=False)", "plain", contract=last(4, 4)),
+    LayerCase(nn.GroupNorm, lambda: started(nn.GroupNorm(2, 4)), ((3, 4), (2, 4, 3), (2, 4, 2, 2), (0, 4)), "GroupNorm(2, 4)", contract=GROUPED),
+    LayerCase(nn.GroupNorm, lambda: nn.GroupNorm(2, 4, affine=False), ((3, 4),), "GroupNorm(2, 4, affine=False)", "plain", contract=GROUPED),
+    LayerCase(nn.Embedding, Weighed, ((2, 3, 4), (4,)), "Weighed()", contract=lambda s: (*s, 4)),
+    LayerCase(nn.Embedding, lambda: Weighed(3), ((2, 3, 4),), "Weighed()", "padding", contract=lambda s: (*s, 4)),
+    LayerCase(nn.Residual, residual, (*ANY, (0, 4)), "Residual()", contract=last(4, 4)),
+    LayerCase(nn.Residual, lambda: residual(nn.Dense(4, 2, rng=1)), ANY, "Residual()", "shortcut", contract=last(4, 2)),
+    LayerCase(nn.RNN, lambda: read(started(nn.RNN(4, 3, rng=0))), ((2, 3, 4), (1, 1, 4), (0, 2, 4)), "Sequential()", contract=steps(4, 3)),
+    LayerCase(nn.RNN, lambda: read(started(nn.RNN(4, 3, nonlinearity="relu", rng=0)), state), ((2, 3, 4),), "Sequential()", "relu, state", contract=final(4, 3)),
+    LayerCase(nn.GRU, lambda: read(started(nn.GRU(4, 3, rng=0))), ((2, 3, 4), (1, 1, 4), (0, 2, 4)), "Sequential()", contract=steps(4, 3)),
+    LayerCase(nn.GRU, lambda: read(nn.GRU(4, 3, bias=False, rng=0), state), ((2, 3, 4),), "Sequential()", "without bias, state", contract=final(4, 3)),
+    LayerCase(nn.LSTM, lambda: read(started(nn.LSTM(4, 3, rng=0))), ((2, 3, 4), (1, 1, 4), (0, 2, 4)), "Sequential()", contract=steps(4, 3)),
+    LayerCase(nn.LSTM, lambda: read(nn.LSTM(4, 3, bias=False, rng=0), state), ((2, 3, 4),), "Sequential()", "without bias, state", contract=final(4, 6)),
+    LayerCase(nn.MultiHeadAttention, attention, ((2, 3, 4), (1, 1, 4), (0, 2, 4)), "MultiHeadAttention(4, 2 heads)", contract=ATTENTION),
+    LayerCase(nn.MultiHeadAttention, lambda: attention(causal=True, bias=False), ((2, 3, 4),), "MultiHeadAttention(4, 2 heads, causal)", "causal", contract=ATTENTION),
+    LayerCase(nn.Sequential, dense_pair, ((3, 4), (4,), (0, 4)), "Sequential()", contract=last(4, 2)),
 ]  # fmt: skip

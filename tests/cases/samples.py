@@ -79,6 +79,9 @@ class Case:
     random: Callable[[Any], Sample] | None = None
     """``random(draw)``: a sample of random shapes and arguments; without it `cases.strategies` finds one that fits."""
 
+    torch: Callable[..., Any] | str = ""
+    """PyTorch's function, ``torch(torch, *tensors, **params)``, or the reason why there is none."""
+
     @property
     def op(self):
         return OPS[self.name]

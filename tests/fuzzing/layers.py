@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.cases.layers import LAYERS as CASES
 from tests.fuzzing import library_layers as library, own_layers as own
 
 ANY, ROWS, SEQUENCE, IMAGE = (1, 2, 3), (1,), (2,), (3,)
@@ -14,6 +15,16 @@ def again(d, shape):
         return library.dense(d, shape)
     d.used(name)
     return name, shape
+
+
+def by_row(case):
+    """Return a function that writes a layer as its row says; where it does not fit, a dense layer."""
+
+    def write(d, shape):
+        made = (case.program, shape) if isinstance(case.program, str) else case.program(d, shape)
+        return library.dense(d, shape) if made is None else (d.layer(made[0]), made[1])
+
+    return write
 
 
 # What can follow a row of a rank: function, weight, whether PyTorch has the layer
@@ -68,6 +79,7 @@ LAYERS = [
     (own.split, ANY, 1, False),
     (own.inside, ANY, 1, False),
     (again, ANY, 4, True),
+    *((by_row(case), ANY, 4, False) for case in CASES if case.program),
 ]
 
 

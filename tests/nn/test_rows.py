@@ -6,6 +6,7 @@ import copy
 import inspect
 import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from tests.cases.layers import LAYERS
 from tests.cases.ops import floats
 from tests.helpers.models import batch, model
+from tests.helpers.paths import ROOT
 
 layers = pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.name)
 
@@ -23,15 +25,44 @@ layers = pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.name)
 # Rows
 
 
-def test_each_layer_has_a_row():
-    exported = {
-        value
-        for name in nn.__all__
-        if inspect.isclass(value := getattr(nn, name))
-        and issubclass(value, nn.Module)
-        and not issubclass(value, nn.Loss)
-    }
-    assert {case.kind for case in LAYERS} == exported - {nn.Module}
+def public(base):
+    """Return the layers of the library by name, without bases."""
+    found = {name: getattr(nn, name) for name in nn.__all__}
+    bases = (nn.Module, nn.Loss)
+    return {n: k for n, k in found.items() if inspect.isclass(k) and issubclass(k, base) and k not in bases}
+
+
+def text(path):
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def test_each_layer_has_rows_with_what_the_checks_need():
+    peers = text("tests/peers/test_layers.py")
+    programs = "".join(text(f"tests/fuzzing/{name}.py") for name in ("generator", "library_layers", "own_layers"))
+    kinds = {name: kind for name, kind in public(nn.Module).items() if not issubclass(kind, nn.Loss)}
+    missing = []
+    for name, kind in kinds.items():
+        rows = [case for case in LAYERS if case.kind is kind]
+        if not rows:
+            missing.append(f"{name}: add a row to tests/cases/layers.py")
+        elif not any(case.torch for case in rows) and not compared(name, peers):
+            missing.append(f"{name}: give the row torch=..., PyTorch's layer or the reason why there is none")
+        elif not any(case.program for case in rows) and not re.search(rf"\b{name}\b", programs):
+            missing.append(f"{name}: give the row program=..., how a random program writes the layer")
+    assert not missing, "\n".join(missing)
+    assert {case.kind for case in LAYERS} == set(kinds.values())
+
+
+def compared(name, peers):
+    """Return True if a layer or a loss is compared with PyTorch's, or listed as one that PyTorch does not have."""
+    differences = text("docs/guide/differences.md")
+    only = differences[differences.index("## Not in PyTorch") :]
+    return re.search(rf"(?<!torch\.)\bnn\.{name}\b|\"{name}\"", peers) is not None or f"`{name}`" in only
+
+
+def test_each_loss_is_compared_with_pytorchs_or_listed_as_ours_alone():
+    peers = text("tests/peers/test_layers.py")
+    assert [name for name in public(nn.Loss) if not compared(name, peers)] == []
 
 
 @layers

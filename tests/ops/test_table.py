@@ -18,14 +18,16 @@ pytestmark = pytest.mark.usefixtures("quiet")
 
 
 def test_each_op_has_exactly_one_row():
-    builtin = [name for name, op in OPS.items() if op.value.__module__.startswith("microfw.")]
+    builtin = {name: op.value.__module__ for name, op in OPS.items() if op.value.__module__.startswith("microfw.")}
+    missing = [f"{name} of {module}" for name, module in builtin.items() if name not in NAMES]
+    assert not missing, f"add a row to the file of the family in tests/cases/: {missing}"
     assert sorted(NAMES) == sorted(builtin)
     assert len(set(NAMES)) == len(NAMES)
 
 
 def test_each_op_has_pytorchs_function_or_a_reason():
     missing = sorted(set(NAMES) - set(TORCH) - set(NONE))
-    assert not missing, f"add to tests/peers/torch_ops.py: {missing}"
+    assert not missing, f"give the row in tests/cases/ torch=..., PyTorch's function or why there is none: {missing}"
     assert not set(TORCH) & set(NONE)
     assert all(len(reason) > 20 for reason in NONE.values())
 

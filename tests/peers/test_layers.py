@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-
 import numpy as np
 import pytest
 
 import microfw as mf
 from microfw import nn
-from tests.helpers.paths import ROOT
+from tests.cases.layers import LAYERS as ROWS
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 torch = pytest.importorskip("torch")
-
-DIFFERENCES = ROOT / "docs" / "guide" / "differences.md"
 
 
 def draw(*shape, seed=0):
@@ -74,6 +70,12 @@ LAYERS = {
     "GlobalAvgPool2D": (nn.GlobalAvgPool2D, lambda: torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()), {}, [(2, 3, 6, 4)]),
     "GroupNorm": (lambda: nn.GroupNorm(2, 4), lambda: torch.nn.GroupNorm(2, 4), AFFINE, [(3, 4), (2, 4, 3), (2, 4, 2, 2)]),
 }  # fmt: skip
+
+
+for _case in ROWS:
+    if callable(_case.torch):
+        _names = {name: (name, same) for name, _ in _case.make().named_parameters()}
+        LAYERS[_case.name] = (_case.make, lambda case=_case: case.torch(torch), _names, _case.shapes)
 
 
 def paired(ours, theirs, names, seed=0):
@@ -307,17 +309,6 @@ def test_hinge(reduction):
 
 
 # The list of differences
-
-
-def test_every_layer_and_loss_is_compared_or_listed_as_ours_alone():
-    compared = {name.split()[0] for name in (*LAYERS, *LOSSES)}
-    compared |= {"Embedding", "RNN", "GRU", "LSTM", "MultiHeadAttention", "HingeLoss"}
-    compared |= {"KLDivLoss", "CosineEmbeddingLoss", "TripletMarginLoss"}
-    public = {n for n in nn.__all__ if inspect.isclass(k := getattr(nn, n)) and issubclass(k, nn.Module)}
-    alone = public - compared - {"Module", "Loss"}
-    text = DIFFERENCES.read_text(encoding="utf-8")
-    only = text[text.index("## Not in PyTorch") :]
-    assert [name for name in sorted(alone) if f"`{name}`" not in only] == []
 
 
 def test_listed_differences_are_real():

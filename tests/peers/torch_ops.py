@@ -1,9 +1,13 @@
-"""PyTorch's function for each op, as ``function(torch, *tensors, **params)``, or the reason why there is none."""
+"""PyTorch's function for each op, as ``function(torch, *tensors, **params)``, or the reason why there is none.
+
+The row of a new op has it, as ``torch=``.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
+from tests.cases.ops import CASES
 from tests.peers.torch_conv import CONVOLUTIONS
 
 
@@ -279,3 +283,7 @@ NONE: dict[str, str] = {
     "recur": "PyTorch's recurrent layers multiply their input inside, so that the layers are compared and not the op",
 }
 """Ops without a counterpart, each with the reason."""
+
+for _case in CASES:
+    if _case.torch:
+        (NONE if isinstance(_case.torch, str) else TORCH)[_case.name] = _case.torch
