@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, message
-from microfw.optim.checks import is_real
+from microfw.optim.checks import is_real, require_entries
 from microfw.optim.optimizer import Optimizer
 
 Array = np.ndarray[Any, Any]
@@ -101,9 +101,7 @@ class Average:
         where = "Average.load_state_dict"
         if self._away is not None:
             raise ArgumentError(message(where, "the parameters in place", "the average", "swap back first"))
-        for name in ("decay", "values"):
-            if name not in state:
-                raise ArgumentError(message(where, f"an entry {name!r}", f"only {', '.join(state)}"))
+        require_entries(state, ("decay", "values"), where)
         check_decay(where, state["decay"])
         self.optimizer.flat.check_same_parameters(state.get("parameters"), where)
         values = np.asarray(state["values"], self.values.dtype)

@@ -53,3 +53,10 @@ def as_list(values: Any, where: str, expected: str, fix: str = "pass model.param
     if not items and isinstance(values, Iterator):
         raise ArgumentError(message(where, expected, "an iterator with nothing left", fix))
     return items
+
+
+def require_entries(state: dict[str, Any], names: Iterable[str], where: str) -> None:
+    """Raise ArgumentError unless a state has entries of these names."""
+    for name in names:
+        if name not in state:
+            raise ArgumentError(message(where, f"an entry {name!r}", f"only {', '.join(state)}"))

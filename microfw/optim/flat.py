@@ -88,7 +88,6 @@ class Flat:
         self.spans = [slice(end - p.size, end) for p, end in zip(self.parameters, ends, strict=True)]
         self.values, self.gradients = aligned(ends[-1], dtype), aligned(ends[-1], dtype)
         self.leaves: list[Leaf] = []
-        self.whole = [slice(0, self.values.size)]
         for p, span in zip(self.parameters, self.spans, strict=True):
             leaf = p._leaf
             assert leaf is not None
@@ -103,8 +102,8 @@ class Flat:
                 leaf.accumulate_grad(gradient)
             self.leaves.append(leaf)
 
-    def ready(self) -> list[slice]:
-        """Check that a step is possible; return the spans with a gradient, neighbours joined.
+    def ready(self) -> None:
+        """Check that a step is possible, and sum the squares of the gradients.
 
         The version of every leaf increases, so that backward through a graph that needs the old values raises.
 
@@ -116,18 +115,15 @@ class Flat:
             If a gradient holds NaN or infinity.
         """
         self.check_owned(f"{self.where}.step")
-        leaves, spans, whole = self.leaves, self.whole, self.gradients
-        for leaf in leaves:
-            if leaf.grad is None:
-                spans = self._present_spans()
-                break
-        if spans is self.whole:
-            self.squared = self._square(whole)
-        else:
-            self.squared = sum([self._square(whole[span]) for span in spans], 0.0)
-        for leaf in leaves:
+        spans: list[slice] = []  # with a gradient, neighbours joined
+        for leaf, span in zip(self.leaves, self.spans, strict=True):
+            if leaf.grad is not None and spans and spans[-1].stop == span.start:
+                spans[-1] = slice(spans[-1].start, span.stop)
+            elif leaf.grad is not None:
+                spans.append(span)
+        self.squared = sum([self._square(self.gradients[span]) for span in spans], 0.0)
+        for leaf in self.leaves:
             leaf.version += 1
-        return spans
 
     def write(self, values: Any) -> None:
         """Set all parameters. Backward through a graph that needs the old values raises then."""
@@ -171,21 +167,15 @@ class Flat:
         except (TypeError, ValueError):
             raise ArgumentError(message(where, "parameters, each a name and a shape", repr(saved)[:80])) from None
         for k, (leaf, name, shape) in enumerate(zip(self.leaves, names, shapes, strict=False)):
-            named = (
-                not leaf.name
-                or not name
-                or f".{leaf.name}".endswith(f".{name}")
-                or f".{name}".endswith(f".{leaf.name}")
-            )
-            if not named or tuple(leaf.shape) != shape:
+            ours, theirs = (f".{path}" if path else "" for path in (leaf.name, name))
+            if not (ours.endswith(theirs) or theirs.endswith(ours)) or tuple(leaf.shape) != shape:
                 mine = f"a state for parameter {leaf.name or k} of shape {tuple(leaf.shape)}"
                 raise ArgumentError(message(where, mine, f"one for {name or k} of shape {shape}", fix))
         if len(names) != len(self.leaves):
-            rest = [leaf.name or str(k) for k, leaf in enumerate(self.leaves)][len(names) :] or names[
-                len(self.leaves) :
-            ]
-            got = f"{len(names)}, {'without' if len(names) < len(self.leaves) else 'with another'} {rest[0] or 'one'}"
-            raise ArgumentError(message(where, f"a state for {len(self.leaves)} parameters", got, fix))
+            own = [leaf.name or str(k) for k, leaf in enumerate(self.leaves)]
+            rest = own[len(names) :] or names[len(own) :]
+            got = f"{len(names)}, {'without' if len(names) < len(own) else 'with another'} {rest[0] or 'one'}"
+            raise ArgumentError(message(where, f"a state for {len(own)} parameters", got, fix))
 
     def _square(self, g: Array) -> float:
         squared = float(np.vdot(g, g))
@@ -197,17 +187,6 @@ class Flat:
             most = float(np.sqrt(np.finfo(g.dtype).max))
             self._refuse(most, f"gradients below {most:.2g}, whose squares are finite", "clip them, or scale the loss")
         return float(np.vdot(g.astype(np.float64), g))
-
-    def _present_spans(self) -> list[slice]:
-        spans: list[slice] = []
-        for leaf, span in zip(self.leaves, self.spans, strict=True):
-            if leaf.grad is None:
-                continue
-            if spans and spans[-1].stop == span.start:
-                spans[-1] = slice(spans[-1].start, span.stop)
-            else:
-                spans.append(span)
-        return spans
 
     def _refuse(self, most: float = np.inf, expected: str = "finite gradients", fix: str = "") -> None:
         for k, leaf in enumerate(self.leaves):

@@ -1,9 +1,8 @@
-"""Hyperparameters of an optimizer, and groups of parameters with different ones."""
+"""Groups of parameters with different hyperparameters."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -24,47 +23,6 @@ class Settings(dict[str, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Settings, (dict(self),)
-
-
-class Hyperparameter:
-    """A hyperparameter, as an attribute of its optimizer. It can be set at any time; the next step checks it.
-
-    Parameters
-    ----------
-    expected : str
-        The condition, in words, for errors.
-    good : callable, optional
-        ``good(value)`` returns True if a value meets the condition. Numbers must also be finite. By default the
-        value must be True or False.
-    """
-
-    def __init__(self, expected: str = "True or False", good: Callable[[Any], bool] | None = None) -> None:
-        self.expected = expected
-        self.good = good
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, optimizer: Any, owner: Any = None) -> Any:
-        return self if optimizer is None else optimizer.settings[self.name]
-
-    def __set__(self, optimizer: Any, value: Any) -> None:
-        optimizer.settings[self.name] = value
-        optimizer.settings.changed = True
-
-    def check(self, where: str, value: Any) -> None:
-        """Raise unless a value meets the condition."""
-        if self.good is None:
-            if value not in (True, False):
-                raise ArgumentError(message(where, f"{self.name} to be {self.expected}", repr(value)))
-            return
-        try:
-            finite = all(math.isfinite(v) for v in (value if isinstance(value, tuple | list) else (value,)))
-            good = finite and self.good(value)
-        except TypeError:
-            raise ArgumentError(message(where, f"{self.name} {self.expected}, finite", repr(value))) from None
-        if not good:
-            raise ArgumentError(message(where, f"{self.name} {self.expected}, finite", value))
 
 
 class Group:
@@ -140,7 +98,21 @@ def split(parameters: Iterable[Any], settings: dict[str, Any], where: str) -> li
     return parts
 
 
+def load_groups(
+    state: dict[str, Any], names: Iterable[str], present: list[Group], where: str
+) -> tuple[Settings, list[Group]]:
+    """Return the hyperparameters of a state, and its groups, which must have the sizes of the present ones."""
+    sizes = [group.count for group in present]
+    own = state.get("groups", [{}] * len(sizes))
+    if len(own) != len(sizes):
+        raise ArgumentError(message(where, f"{len(sizes)} groups", len(own)))
+    if state.get("group_sizes", sizes) != sizes:
+        raise ArgumentError(message(where, f"groups of {sizes} parameters", state["group_sizes"]))
+    settings = Settings({name: state[name] for name in names})
+    return settings, [Group(settings, dict(values), size) for values, size in zip(own, sizes, strict=True)]
+
+
 def __getattr__(name: str) -> Any:
-    if name == "Setting":
-        raise ImportError("microfw.optim.groups: expected the name Hyperparameter, got Setting, its former name")
+    if name in ("Setting", "Hyperparameter"):
+        raise ImportError(f"microfw.optim.groups: expected microfw.optim.optimizer.Hyperparameter, got {name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

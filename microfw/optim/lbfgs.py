@@ -12,10 +12,9 @@ import numpy as np
 from microfw.autograd.mode import MODE
 from microfw.autograd.phases import OTHER, UPDATE
 from microfw.errors import ArgumentError, NonFiniteError, message
-from microfw.optim.checks import as_list
-from microfw.optim.groups import Hyperparameter
+from microfw.optim.checks import as_list, require_entries
 from microfw.optim.linesearch import Point, search
-from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Optimizer
+from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Hyperparameter, Optimizer
 
 Array = np.ndarray[Any, Any]
 
@@ -240,9 +239,7 @@ class LBFGS(Optimizer):
         """Load what `state_dict` returned. Raise, with nothing changed, if an entry is missing or does not fit."""
         where = "LBFGS.load_state_dict"
         self.flat.check_same_parameters(state.get("parameters"), where)
-        for name in ("s", "y", "present"):
-            if name not in state:
-                raise ArgumentError(message(where, f"an entry {name!r}", f"only {', '.join(state)}"))
+        require_entries(state, ("s", "y", "present"), where)
         s, y = (np.array(state[name], np.float64) for name in "sy")
         present = np.array(state["present"], bool)
         shapes, size = (s.shape, y.shape, present.shape), self.flat.values.size

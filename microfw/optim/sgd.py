@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, message
-from microfw.optim.groups import Hyperparameter
-from microfw.optim.optimizer import AT_LEAST_0, FRACTION, POSITIVE, Optimizer
+from microfw.optim.optimizer import AT_LEAST_0, FRACTION, POSITIVE, Hyperparameter, Optimizer
 
 
 class SGD(Optimizer):
