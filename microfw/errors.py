@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,7 +11,18 @@ if TYPE_CHECKING:
 
 
 class MicrofwError(Exception):
-    """Base of every exception that microfw raises on purpose."""
+    """Base of every exception that microfw raises on purpose.
+
+    Parameters
+    ----------
+    text : str
+        The message; or where, followed by what was expected, what came and how to fix it, as for `message`.
+    *parts
+        The other parts of the message.
+    """
+
+    def __init__(self, text: str = "", *parts: Any) -> None:
+        super().__init__(message(text, *parts) if parts else text)
 
 
 class ShapeError(MicrofwError, ValueError):

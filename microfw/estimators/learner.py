@@ -11,19 +11,17 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.mode import MODE, mode
-from microfw.data.rows import Rows
-from microfw.errors import ArgumentError, message
+from microfw.data.dataset import Rows
+from microfw.errors import ArgumentError
 from microfw.nn import Module
 from microfw.nn.forward_state import evaluating
 from microfw.training.clipping import Clip
-from microfw.training.evaluation import mean_loss, predict, quiet, smallest_batch
+from microfw.training.evaluation import Array, mean_loss, predict, quiet, smallest_batch
 from microfw.training.hooks import TrainState
 from microfw.training.rates import LearningRate
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.run import EpochTotals, Hooks, take_steps
 from microfw.training.stepper import Stepper
-
-Array = np.ndarray[Any, Any]
 
 ROWS = 4096
 """Rows in a batch of evaluation; affects memory, not results."""
@@ -64,7 +62,7 @@ class Learner:
         rate, norm = settings["learning_rate"], settings["max_grad_norm"]
         if norm is not None and getattr(optimizer, "takes_closure", False):
             fix = "its line search needs the true gradients"
-            raise ArgumentError(message(self.where, f"no max_grad_norm with {type(optimizer).__name__}", norm, fix))
+            raise ArgumentError(self.where, f"no max_grad_norm with {type(optimizer).__name__}", norm, fix)
         self.loss, self.optimizer = loss, optimizer
         self.state.loss_function, self.state.optimizer = loss, optimizer
         self.hooks = [LearningRate(rate)] if callable(rate) else []

@@ -15,7 +15,7 @@ import numpy as np
 from microfw.autograd.graph import Leaf
 from microfw.autograd.mode import model_version
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, DTypeError, GraphError, NonFiniteError, message
+from microfw.errors import ArgumentError, DTypeError, GraphError, NonFiniteError
 
 Array = np.ndarray[Any, Any]
 
@@ -67,16 +67,14 @@ class Flat:
         self.squared = 0.0
         self.parameters = list({id(p): p for p in parameters}.values())
         if not self.parameters:
-            raise ArgumentError(message(where, "at least one parameter", "none", "pass model.parameters()"))
+            raise ArgumentError(where, "at least one parameter", "none", "pass model.parameters()")
         for p in self.parameters:
             if not isinstance(p, Tensor) or p._leaf is None:
                 kind = "the result of an op" if isinstance(p, Tensor) else type(p).__name__
-                raise ArgumentError(message(where, "parameters, which are leaves", kind, "pass model.parameters()"))
+                raise ArgumentError(where, "parameters, which are leaves", kind, "pass model.parameters()")
         dtypes = {p.dtype for p in self.parameters}
         if len(dtypes) > 1 or self.parameters[0].dtype.kind != "f":
-            raise DTypeError(
-                message(where, "parameters of one float dtype", sorted(map(str, dtypes)), "use model.astype first")
-            )
+            raise DTypeError(where, "parameters of one float dtype", sorted(map(str, dtypes)), "use model.astype first")
         self.adopt()
 
     def adopt(self) -> None:
@@ -165,17 +163,17 @@ class Flat:
         try:
             names, shapes = [str(name) for name, _ in saved], [tuple(map(int, shape)) for _, shape in saved]
         except (TypeError, ValueError):
-            raise ArgumentError(message(where, "parameters, each a name and a shape", repr(saved)[:80])) from None
+            raise ArgumentError(where, "parameters, each a name and a shape", repr(saved)[:80]) from None
         for k, (leaf, name, shape) in enumerate(zip(self.leaves, names, shapes, strict=False)):
             ours, theirs = (f".{path}" if path else "" for path in (leaf.name, name))
             if not (ours.endswith(theirs) or theirs.endswith(ours)) or tuple(leaf.shape) != shape:
                 mine = f"a state for parameter {leaf.name or k} of shape {tuple(leaf.shape)}"
-                raise ArgumentError(message(where, mine, f"one for {name or k} of shape {shape}", fix))
+                raise ArgumentError(where, mine, f"one for {name or k} of shape {shape}", fix)
         if len(names) != len(self.leaves):
             own = [leaf.name or str(k) for k, leaf in enumerate(self.leaves)]
             rest = own[len(names) :] or names[len(own) :]
             got = f"{len(names)}, {'without' if len(names) < len(own) else 'with another'} {rest[0] or 'one'}"
-            raise ArgumentError(message(where, f"a state for {len(own)} parameters", got, fix))
+            raise ArgumentError(where, f"a state for {len(own)} parameters", got, fix)
 
     def _square(self, g: Array) -> float:
         squared = float(np.vdot(g, g))

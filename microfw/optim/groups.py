@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError
 from microfw.optim.checks import as_list
 
 
@@ -44,7 +44,7 @@ class Group:
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name not in self.common:
-            raise ArgumentError(message("group", f"one of {', '.join(self.common)}", repr(name)))
+            raise ArgumentError("group", f"one of {', '.join(self.common)}", repr(name))
         if name == "lr":
             self.own["lr_ratio"] = value / self.common["lr"]
         else:
@@ -77,22 +77,22 @@ def split(parameters: Iterable[Any], settings: dict[str, Any], where: str) -> li
         place = f"{where}, group {k}"
         if not isinstance(group, dict) or "params" not in group:
             got = f"only {', '.join(map(str, group))}" if isinstance(group, dict) else type(group).__name__
-            raise ArgumentError(message(place, 'a dict with "params"', got))
+            raise ArgumentError(place, 'a dict with "params"', got)
         own = {name: value for name, value in group.items() if name != "params"}
         for name in own:
             if name not in settings:
-                raise ArgumentError(message(place, f"params and any of {', '.join(settings)}", repr(name)))
+                raise ArgumentError(place, f"params and any of {', '.join(settings)}", repr(name))
         if "lr" in own:
             if not isinstance(own["lr"], int | float | np.number):
-                raise ArgumentError(message(place, "lr to be a number", repr(own["lr"])))
+                raise ArgumentError(place, "lr to be a number", repr(own["lr"]))
             own = {"lr_ratio": own.pop("lr") / settings["lr"]} | own
         tensors = group["params"]
         tensors = [tensors] if isinstance(tensors, Tensor) else as_list(tensors, place, "at least one parameter")
         tensors = list({id(p): p for p in tensors}.values())
         if not tensors:
-            raise ArgumentError(message(place, "at least one parameter", "none"))
+            raise ArgumentError(place, "at least one parameter", "none")
         if seen & {id(p) for p in tensors}:
-            raise ArgumentError(message(place, "parameters of no other group", "one that is in an earlier group"))
+            raise ArgumentError(place, "parameters of no other group", "one that is in an earlier group")
         seen |= {id(p) for p in tensors}
         parts.append((tensors, own))
     return parts
@@ -105,9 +105,9 @@ def load_groups(
     sizes = [group.count for group in present]
     own = state.get("groups", [{}] * len(sizes))
     if len(own) != len(sizes):
-        raise ArgumentError(message(where, f"{len(sizes)} groups", len(own)))
+        raise ArgumentError(where, f"{len(sizes)} groups", len(own))
     if state.get("group_sizes", sizes) != sizes:
-        raise ArgumentError(message(where, f"groups of {sizes} parameters", state["group_sizes"]))
+        raise ArgumentError(where, f"groups of {sizes} parameters", state["group_sizes"])
     settings = Settings({name: state[name] for name in names})
     return settings, [Group(settings, dict(values), size) for values, size in zip(own, sizes, strict=True)]
 

@@ -11,12 +11,11 @@ import numpy as np
 
 from microfw.autograd.mode import MODE
 from microfw.autograd.phases import OTHER, UPDATE
-from microfw.errors import ArgumentError, NonFiniteError, message
+from microfw.errors import ArgumentError, NonFiniteError
 from microfw.optim.checks import as_list, require_entries
+from microfw.optim.flat import Array
 from microfw.optim.linesearch import Point, search
 from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Hyperparameter, Optimizer
-
-Array = np.ndarray[Any, Any]
 
 
 def _counting(value: Any) -> bool:
@@ -97,7 +96,7 @@ class LBFGS(Optimizer):
     ) -> None:
         parameters = as_list(parameters, "LBFGS", "at least one parameter")
         if any(isinstance(p, dict) for p in parameters):
-            raise ArgumentError(message("LBFGS", "parameters, without groups", "groups", "pass model.parameters()"))
+            raise ArgumentError("LBFGS", "parameters, without groups", "groups", "pass model.parameters()")
         super().__init__(
             parameters,
             lr=lr,
@@ -134,7 +133,7 @@ class LBFGS(Optimizer):
         """
         if closure is None:
             fix = "pass a function that computes the loss, calls backward and returns it"
-            raise ArgumentError(message("LBFGS.step", "a closure", "none", fix))
+            raise ArgumentError("LBFGS.step", "a closure", "none", fix)
         self._check(self.settings)
         timer = self._timer = MODE.get().timer
         if timer is not None:
@@ -156,7 +155,7 @@ class LBFGS(Optimizer):
         f, g = self._evaluate(closure)
         self.flat.ready()
         if not math.isfinite(f):
-            raise NonFiniteError(message("LBFGS.step", "a finite loss", f, "no parameter was changed"))
+            raise NonFiniteError("LBFGS.step", "a finite loss", f, "no parameter was changed")
         present = np.array([leaf.grad is not None for leaf in self.flat.leaves])
         if (present != self.present).any():  # pairs of other parameters are useless
             self.pairs, self.present = [], present
@@ -193,7 +192,7 @@ class LBFGS(Optimizer):
         f, g = evaluate(t)
         if not math.isfinite(f) or not np.isfinite(g).all():
             got = f"{f} at length {t:.3g}"
-            raise NonFiniteError(message("LBFGS.step", "a finite loss", got, "lower lr, or use the line search"))
+            raise NonFiniteError("LBFGS.step", "a finite loss", got, "lower lr, or use the line search")
         return Point(t, f, g, math.nan)
 
     def _evaluate(self, closure: Callable[[], Any]) -> tuple[float, Array]:
@@ -208,7 +207,7 @@ class LBFGS(Optimizer):
                 self._timer.switch(UPDATE)
         if loss is None:
             fix = "end it with `return loss`"
-            raise ArgumentError(message("LBFGS.step", "a closure that returns the loss", "None", fix))
+            raise ArgumentError("LBFGS.step", "a closure that returns the loss", "None", fix)
         g = np.zeros(self.flat.values.size)
         for leaf, span in zip(self.flat.leaves, self.flat.spans, strict=True):
             if leaf.grad is not None:
@@ -244,6 +243,6 @@ class LBFGS(Optimizer):
         present = np.array(state["present"], bool)
         shapes, size = (s.shape, y.shape, present.shape), self.flat.values.size
         if shapes != ((len(s), size), (len(s), size), self.present.shape):
-            raise ArgumentError(message(where, f"s and y of shape (pairs, {size}), and present", shapes))
+            raise ArgumentError(where, f"s and y of shape (pairs, {size}), and present", shapes)
         super().load_state_dict(state)
         self.pairs, self.present = list(zip(s, y, strict=True)), present

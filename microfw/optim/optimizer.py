@@ -11,12 +11,10 @@ import numpy as np
 
 from microfw.autograd.mode import MODE
 from microfw.autograd.observer import StepTimer
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError
 from microfw.optim.checks import require_entries
-from microfw.optim.flat import Flat, aligned
+from microfw.optim.flat import Array, Flat, aligned
 from microfw.optim.groups import Group, Settings, load_groups, split
-
-Array = np.ndarray[Any, Any]
 
 POSITIVE = ("above 0", lambda value: bool(value > 0))
 AT_LEAST_0 = ("at least 0", lambda value: bool(value >= 0))
@@ -66,7 +64,7 @@ class Hyperparameter:
         except TypeError:
             good = False
         if not good:
-            raise ArgumentError(message(where, f"{self.name} {self.expected}", got))
+            raise ArgumentError(where, f"{self.name} {self.expected}", got)
 
 
 class Optimizer:
@@ -132,7 +130,7 @@ class Optimizer:
         super().__init_subclass__(**options)
         for old, new in RENAMED.items():
             if old in vars(cls):
-                raise ArgumentError(message(cls.__name__, f"the name {new}", old, f"rename {old} to {new}"))
+                raise ArgumentError(cls.__name__, f"the name {new}", old, f"rename {old} to {new}")
 
     def __init__(self, parameters: Iterable[Any], **settings: Any) -> None:
         kind = type(self).__name__
@@ -329,7 +327,7 @@ class Optimizer:
             mine = getattr(self, name)
             array = np.asarray(state[name], mine.dtype)
             if array.shape != mine.shape:
-                raise ArgumentError(message(where, f"{name} of shape {mine.shape}", array.shape))
+                raise ArgumentError(where, f"{name} of shape {mine.shape}", array.shape)
             pairs.append((mine, array))
         self.settings, self.groups = settings, groups
         for mine, array in pairs:

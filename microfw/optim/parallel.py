@@ -10,7 +10,7 @@ import numpy as np
 
 from microfw.autograd.mode import MODE
 from microfw.autograd.phases import OTHER, UPDATE
-from microfw.errors import ArgumentError, MicrofwError, message
+from microfw.errors import ArgumentError, MicrofwError
 
 PATIENCE = 60.0
 """Seconds that a failed rank waits for the others to receive its error, before it aborts them."""
@@ -64,15 +64,13 @@ class DataParallel:
     def __init__(self, optimizer: Any, comm: Any = None) -> None:
         if not hasattr(getattr(optimizer, "flat", None), "gradients"):
             fix = "pass optim.SGD(model.parameters(), lr=...)"
-            raise ArgumentError(
-                message("DataParallel", "an optimizer on one flat buffer", type(optimizer).__name__, fix)
-            )
+            raise ArgumentError("DataParallel", "an optimizer on one flat buffer", type(optimizer).__name__, fix)
         self.optimizer = optimizer
         self.flat = optimizer.flat
         self.comm = world() if comm is None else comm
         sizes = self.comm.allgather((self.flat.values.size, str(self.flat.values.dtype)))
         if len(set(sizes)) > 1:
-            raise ArgumentError(message("DataParallel", "the same parameters on every rank", sizes))
+            raise ArgumentError("DataParallel", "the same parameters on every rank", sizes)
         size, leaves = self.flat.values.size, len(self.flat.leaves)
         self._sent = np.zeros(size + leaves + 1 + self.comm.size, self.flat.values.dtype)
         self._gradients = self._sent[:size]
@@ -119,7 +117,7 @@ class DataParallel:
             If another rank has failed.
         """
         if not 0 <= rows < np.inf:
-            raise ArgumentError(message("DataParallel.step", "rows of at least 0, finite", rows))
+            raise ArgumentError("DataParallel.step", "rows of at least 0, finite", rows)
         timer = MODE.get().timer
         before = timer.switch(UPDATE) if timer is not None else OTHER
         updates = False
@@ -214,6 +212,6 @@ def world() -> Any:
         from mpi4py import MPI
     except ImportError as error:
         raise ArgumentError(
-            message("DataParallel", "mpi4py and an MPI library", str(error), 'pip install "microfw[mpi]"')
+            "DataParallel", "mpi4py and an MPI library", str(error), 'pip install "microfw[mpi]"'
         ) from None
     return MPI.COMM_WORLD

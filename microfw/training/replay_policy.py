@@ -6,15 +6,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from microfw.autograd.tensor import Tensor
 from microfw.nn import Lambda, Module
 from microfw.optim import Optimizer
 from microfw.replay import CompiledStep
-from microfw.training.evaluation import dtype_of, takes_indices
-
-Array = np.ndarray[Any, Any]
+from microfw.training.evaluation import Array, dtype_of, takes_indices
 
 EAGER_STEPS = 60
 """Eager steps of a shape before it is captured. A capture takes about as long as these steps."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
@@ -11,15 +12,15 @@ import numpy as np
 
 from microfw.autograd.mode import MODE
 from microfw.autograd.phases import OTHER
-from microfw.data.rows import Batch, Rows
-from microfw.errors import CheckpointError, message
+from microfw.data.dataset import Batch, Rows
+from microfw.errors import CheckpointError
 from microfw.serialization.random import put
+from microfw.training.evaluation import Array
 from microfw.training.hooks import EVENTS, Hook, TrainState, check_hook
 from microfw.training.metrics import Measure, measure
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.stepper import Stepper
 
-Array = np.ndarray[Any, Any]
 HookMethods = list[Callable[[TrainState], None]]
 
 
@@ -47,8 +48,10 @@ class Hooks:
 
     def end(self, state: TrainState) -> None:
         """Call ``on_fit_end`` of every hook that was started, even if one raises."""
-        started, self._started = sorted(self._started, key=_is_last, reverse=True), []
-        _call_all(_overridden("on_fit_end", started), state)
+        with contextlib.ExitStack() as calls:
+            for method in reversed(_overridden("on_fit_end", sorted(self._started, key=_is_last, reverse=True))):
+                calls.callback(method, state)
+            self._started = []
 
 
 def _overridden(event: str, hooks: Sequence[Any]) -> HookMethods:
@@ -59,15 +62,6 @@ def _overridden(event: str, hooks: Sequence[Any]) -> HookMethods:
 
 def _is_last(hook: Any) -> bool:
     return bool(getattr(hook, "last", False))
-
-
-def _call_all(methods: HookMethods, state: TrainState) -> None:
-    for k, method in enumerate(methods):
-        try:
-            method(state)
-        except BaseException:
-            _call_all(methods[k + 1 :], state)
-            raise
 
 
 class EpochTotals:
@@ -231,9 +225,6 @@ class Run:
         self.train, self.step_rows, self.rng, self.metrics = train, step_rows, rng, metrics
         self.evaluate, self.shuffle, self.drop_last, self.resumable = evaluate, shuffle, drop_last, resumable
         stepper.wants_outputs = bool(metrics)
-        if stepper.replay_policy is not None:
-            steps = len(train) // step_rows * (self.state.epochs - self.state.epoch)
-            stepper.replay_policy.expect(min(step_rows, len(train)), steps)
         self.totals: EpochTotals | None = None
         self.order: dict[str, Any] = {}
         self.batches: Iterable[Batch] = ()
@@ -316,15 +307,17 @@ class Run:
     def end_epoch(self, totals: EpochTotals, row: dict[str, Any]) -> None:
         """End an epoch: append its row, and notify hooks."""
         self.interrupts.deferred = True
-        history = self.state.history
-        if self.state.skipped:  # in every row, if in one
-            for earlier in history:
-                earlier.setdefault("skipped", 0)
-            row["skipped"] = totals.skipped
-        history.append(row)
+        if self.state.skipped:
+            self._add_skipped(totals, row)
+        self.state.history.append(row)
         self.totals, self.batches = None, ()
         self.hooks.notify("on_epoch_end", self.state)
         self.interrupts.release()
+
+    def _add_skipped(self, totals: EpochTotals, row: dict[str, Any]) -> None:
+        for earlier in self.state.history:  # in every row, if in one
+            earlier.setdefault("skipped", 0)
+        row["skipped"] = totals.skipped
 
     def end(self) -> None:
         """End training."""
@@ -340,7 +333,7 @@ class Run:
         """Save the run."""
         if not self.can_be_saved:
             got = "a run that ended before its first step, or while hooks were called"
-            raise CheckpointError(message(f"saving {path}", "a run at the end of a step", got, "use an earlier file"))
+            raise CheckpointError(f"saving {path}", "a run at the end of a step", got, "use an earlier file")
         from microfw.training import saving
 
         saving.save(path, self)

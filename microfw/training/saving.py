@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.errors import CheckpointError, MicrofwError, message
+from microfw.errors import CheckpointError, MicrofwError
 from microfw.nn import Module
 from microfw.serialization import container, models, random, tree
 from microfw.serialization.layout import fingerprint, plain
@@ -151,7 +151,7 @@ class Saved:
             _put(run, *before)
             if isinstance(error, FormatError):
                 raise error.with_location(self.where) from None
-            raise CheckpointError(message(self.where, "a state that fits", " ".join(str(error).split()))) from error
+            raise CheckpointError(self.where, "a state that fits", " ".join(str(error).split())) from error
 
 
 def _compare_totals(totals: dict[str, Any], run: Run) -> None:

@@ -12,15 +12,13 @@ import numpy as np
 
 from microfw.autograd.mode import mode
 from microfw.autograd.tensor import Tensor
-from microfw.data.rows import pieces
+from microfw.data.dataset import pieces
 from microfw.errors import NonFiniteError
 from microfw.nn.forward_state import ForwardState
-from microfw.training.evaluation import as_data, check_count, denominator_of, is_sum
+from microfw.training.evaluation import Array, as_data, check_count, denominator_of, is_sum
 from microfw.training.hooks import TrainState
 from microfw.training.nonfinite import explain
 from microfw.training.replay_policy import ReplayPolicy
-
-Array = np.ndarray[Any, Any]
 
 
 class Interrupts:
@@ -36,11 +34,10 @@ class Interrupts:
         self._before: Callable[..., Any] | None = None
 
     def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            before = signal.getsignal(signal.SIGINT)
-            if callable(before):
-                self._before = before
-                signal.signal(signal.SIGINT, self._handle)
+        before = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is threading.main_thread() and callable(before):
+            self._before = before
+            signal.signal(signal.SIGINT, self._handle)
 
     def __exit__(self, kind: Any, *rest: Any) -> None:
         if self._before is not None:
