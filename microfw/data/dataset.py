@@ -154,7 +154,7 @@ class Dataset:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.X.setflags(write=False)
+        self.X.setflags(write=False)  # pickles do not keep the flag
         self.y.setflags(write=False)
 
 
@@ -211,6 +211,7 @@ class Rows:
         """
         n = len(self)
         order = None if rng is None else rng.permutation(n)
+        # One batch in order: the arrays themselves, without a copy.
         if order is None and n <= size and not (skip or drop_last) and isinstance(self.X, np.ndarray):
             return ((self.X, self.y, self.weight),)
         stop = n // size * size if drop_last else n
@@ -300,6 +301,7 @@ def _finite(array: Array, name: str, labels: Sequence[str], dtype: Any) -> Array
     """
     if array.dtype.kind not in "fiub":
         array = faults.numbers(array, name, labels)
+    # A float64 beyond the range of float32 becomes infinite without a warning; the next test finds it.
     with np.errstate(over="ignore"):
         made = np.array(array, dtype, order="C")
     if not np.isfinite(made).all():
@@ -322,6 +324,6 @@ def _labels(array: Array) -> Array:
     """
     if array.ndim != 1 or array.dtype.kind not in "iub" or not 0 <= array.min() <= array.max() < faults.MAX_CLASSES:
         raise faults.wrong_labels(array)
-    made = np.array(array, np.intp)
+    made = np.array(array, np.intp)  # the type of an index: losses take labels as such without a cast
     made.setflags(write=False)
     return made

@@ -116,7 +116,7 @@ def load(name: str, test_size: float = 0.25, rng: int | np.random.Generator | No
         raise ArgumentError("load", f"one of {', '.join(TOYS)}", repr(name), fix)
     seed = _seed(rng)
 
-    from sklearn import datasets
+    from sklearn import datasets  # here: importing it takes longer than importing microfw
     from sklearn.model_selection import train_test_split
     from sklearn.preprocessing import StandardScaler
 

@@ -212,7 +212,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
             if isinstance(self._learner.loss, nn.BCEWithLogitsLoss):
                 p = 1 / (1 + np.exp(-z))
                 return p if self._multilabel else p / p.sum(axis=1, keepdims=True)
-            e = np.exp(z - z.max(axis=1, keepdims=True))
+            e = np.exp(z - z.max(axis=1, keepdims=True))  # the largest exponent is 0, so none overflows
         return e / e.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
 
     @available_if(_has_probabilities)  # type: ignore[untyped-decorator,unused-ignore]
@@ -247,6 +247,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
         kind = "multiclass" if y.ndim == 1 else type_of_target(y)  # the check above has raised for other targets
         if kind not in ("binary", "multiclass", "multilabel-indicator"):
             raise DataError(self._where, "one label a row, or an indicator of labels", f"y: {kind}")
+        # partial_fit sets classes_ in its first call, before there is a network.
         fresh_classes = fresh and not (hasattr(self, "classes_") and not hasattr(self, "_learner"))
         multilabel = y.ndim == 2
         if fresh:
@@ -263,6 +264,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
             unknown = self.classes_[codes] != y
             if unknown.any():
                 raise DataError(self._where, f"classes {self.classes_}", y[unknown][0])
+        # Labels 0, 1, 2, … need no search in classes_; partial_fit then takes them as they are.
         self._labels_are_codes = self.classes_.dtype.kind in "iu" and np.array_equal(
             self.classes_, np.arange(len(self.classes_))
         )

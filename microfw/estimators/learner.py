@@ -78,7 +78,7 @@ class Learner:
         """Return True if a setting of the estimator may differ, or cannot be compared."""
         try:
             return bool(self._read(estimator) != self._known)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError):  # settings such as arrays compare entry by entry
             return True
 
     def _prepare(self) -> None:
@@ -102,9 +102,11 @@ class Learner:
         Ctrl-C is held back until a step is complete, which costs as much as a small step. With ``briefly`` it is not:
         the caller must undo an interrupted step.
         """
+        # Setting an attribute makes replayed steps check the model again, so it is only set if it differs.
         for module in self._modules:
             if not module.training:
                 module.training = True
+        # Recording is on in almost every call, and mode() takes longer than this test.
         with contextlib.nullcontext() if MODE.get().recording else mode(recording=True), quiet():
             if briefly:
                 yield
@@ -124,6 +126,7 @@ class Learner:
         state, stepper = self.state, self.stepper
         state.epoch, state.stop = state.epoch + 1, False
         self.fit_batches(rows, size)
+        # One batch, the usual call of partial_fit: no totals, and no order of rows is drawn.
         if len(rows) <= size and type(rows.X) is np.ndarray:
             state.step = 1
             with self.training(briefly):

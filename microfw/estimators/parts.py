@@ -45,7 +45,7 @@ def network(settings: Any, inputs: int, outputs: int, rng: np.random.Generator, 
     if not isinstance(made, nn.Module):
         expected = "module to be a Module or a function (n_features, n_outputs, rng) that returns one"
         raise ArgumentError(where, expected, type(made).__name__)
-    made.astype(dtype)
+    made.astype(dtype)  # before the optimizer is made, which takes the arrays over
     if module is not None:
         _check_outputs(made, where, inputs, outputs, dtype)
     return made.train()

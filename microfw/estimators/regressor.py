@@ -106,7 +106,7 @@ class NeuralRegressor(RegressorMixin, NeuralEstimator):  # type: ignore[misc,unu
         """Return the prediction for each row, in the shape of y."""
         made = self._outputs(X)
         if isinstance(self._learner.loss, nn.PoissonNLLLoss):
-            made = np.exp(made)
+            made = np.exp(made)  # the loss takes the logarithm of the rate
         return made.ravel() if self._flat else made
 
     # Targets

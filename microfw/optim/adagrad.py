@@ -85,7 +85,7 @@ class Adagrad(Optimizer):
         lr, eps, lr_decay, weight_decay, initial, t = constants
         if weight_decay:
             g = g + weight_decay * p
-        if t == 1:
+        if t == 1:  # not when the state is made: ``initial`` may be set before the first step
             total += initial
         total += np.multiply(g, g, s)
         np.sqrt(total, s)

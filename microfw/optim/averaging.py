@@ -76,7 +76,7 @@ class Average:
         flat = self.optimizer.flat
         if self._away is None:
             before = flat.values.copy()
-            flat.write(self.values)
+            flat.write(self.values)  # raises if another optimizer has taken the parameters; then nothing has changed
             self._away = before
         else:
             flat.write(self._away)

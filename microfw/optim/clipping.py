@@ -112,6 +112,7 @@ def _gradients(parameters: Any, where: str) -> list[Array]:
         if not isinstance(p, Tensor) or p._leaf is None:
             got = "the result of an op" if isinstance(p, Tensor) else type(p).__name__
             raise ArgumentError(where, expected, got, "pass model.parameters()")
+    # By id: a parameter listed twice must not count twice in the norm.
     return list({id(p.grad): p.grad for p in tensors if p.grad is not None}.values())
 
 

@@ -80,7 +80,7 @@ class Flat:
     def adopt(self) -> None:
         """Move the parameters into new buffers, and mark them as owned."""
         self.owner = Owner()
-        model_version.count += 1
+        model_version.count += 1  # captured plans read the former buffers
         dtype = self.parameters[0].dtype
         ends = np.cumsum([p.size for p in self.parameters]).tolist()
         self.spans = [slice(end - p.size, end) for p, end in zip(self.parameters, ends, strict=True)]
@@ -91,7 +91,7 @@ class Flat:
             assert leaf is not None
             if leaf.owner is not None:
                 leaf.owner.taken_by = f"parameter {leaf.name!r}" if leaf.name else f"a parameter of shape {p.shape}"
-            gradient = leaf.grad
+            gradient = leaf.grad  # kept: a new optimizer may be made between backward and step
             view = self.values[span].reshape(p.shape)
             view[...] = p._array
             p._array = view
@@ -165,6 +165,7 @@ class Flat:
         except (TypeError, ValueError):
             raise ArgumentError(where, "parameters, each a name and a shape", repr(saved)[:80]) from None
         for k, (leaf, name, shape) in enumerate(zip(self.leaves, names, shapes, strict=False)):
+            # The same parameter may have a longer path in one run, where the model was part of another.
             ours, theirs = (f".{path}" if path else "" for path in (leaf.name, name))
             if not (ours.endswith(theirs) or theirs.endswith(ours)) or tuple(leaf.shape) != shape:
                 mine = f"a state for parameter {leaf.name or k} of shape {tuple(leaf.shape)}"
@@ -176,7 +177,7 @@ class Flat:
             raise ArgumentError(where, f"a state for {len(own)} parameters", got, fix)
 
     def _square(self, g: Array) -> float:
-        squared = float(np.vdot(g, g))
+        squared = float(np.vdot(g, g))  # finite only if all entries are
         if isfinite(squared):
             return squared
         if not np.isfinite(g).all():  # all finite: the sum has overflowed
@@ -184,7 +185,7 @@ class Flat:
         if self.squares:
             most = float(np.sqrt(np.finfo(g.dtype).max))
             self._refuse(most, f"gradients below {most:.2g}, whose squares are finite", "clip them, or scale the loss")
-        return float(np.vdot(g.astype(np.float64), g))
+        return float(np.vdot(g.astype(np.float64), g))  # in float32 the square of 1.9e19 overflows
 
     def _refuse(self, most: float = np.inf, expected: str = "finite gradients", fix: str = "") -> None:
         for k, leaf in enumerate(self.leaves):

@@ -70,7 +70,7 @@ def split(parameters: Iterable[Any], settings: dict[str, Any], where: str) -> li
     """
     given = as_list(parameters, where, "at least one parameter")
     if not any(isinstance(group, dict) for group in given):
-        return [(list({id(p): p for p in given}.values()), {})]
+        return [(list({id(p): p for p in given}.values()), {})]  # a shared parameter once, in the order given
     parts: list[tuple[list[Any], dict[str, Any]]] = []
     seen: set[int] = set()
     for k, group in enumerate(given):
@@ -85,7 +85,7 @@ def split(parameters: Iterable[Any], settings: dict[str, Any], where: str) -> li
         if "lr" in own:
             if not isinstance(own["lr"], int | float | np.number):
                 raise ArgumentError(place, "lr to be a number", repr(own["lr"]))
-            own = {"lr_ratio": own.pop("lr") / settings["lr"]} | own
+            own = {"lr_ratio": own.pop("lr") / settings["lr"]} | own  # a schedule then changes all groups
         tensors = group["params"]
         tensors = [tensors] if isinstance(tensors, Tensor) else as_list(tensors, place, "at least one parameter")
         tensors = list({id(p): p for p in tensors}.values())

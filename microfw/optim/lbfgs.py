@@ -142,7 +142,7 @@ class LBFGS(Optimizer):
         try:
             return self._minimise(closure)
         except BaseException:
-            if not self.flat.owner.taken_by:
+            if not self.flat.owner.taken_by:  # else the values are those of another optimizer
                 self.flat.write(before[0])
             self.pairs, self.present = before[1:]
             raise
@@ -159,6 +159,7 @@ class LBFGS(Optimizer):
         present = np.array([leaf.grad is not None for leaf in self.flat.leaves])
         if (present != self.present).any():  # pairs of other parameters are useless
             self.pairs, self.present = [], present
+        # float64: s and y are small differences of large numbers.
         first, x = f, self.flat.values.astype(np.float64)
         for _ in range(self.iterations):
             if np.abs(g).max(initial=0) <= self.gradient_tolerance:
@@ -167,14 +168,15 @@ class LBFGS(Optimizer):
             start = Point(0.0, f, g, float(np.dot(g, d)))
             if start.slope > -self.change_tolerance:
                 break
+            # Without pairs H is the identity, and the length of g says nothing about the length of a good step.
             t = self.lr if self.pairs else min(1.0, 1 / float(np.abs(g).sum())) * self.lr
             found = self._along(closure, x, d, start, t)
-            if found is None:
+            if found is None:  # the pairs no longer describe the loss here
                 self.flat.write(x)
                 self.pairs = []
                 break
             s, y = found.t * d, found.g - g
-            if np.dot(s, y) > 1e-10:
+            if np.dot(s, y) > 1e-10:  # else H would not be positive definite, and d might point uphill
                 self.pairs = [*self.pairs, (s, y)][-self.memory :]
             x, change, f, g = x + s, abs(found.f - f), found.f, found.g
             self.flat.write(x)
@@ -212,7 +214,7 @@ class LBFGS(Optimizer):
         for leaf, span in zip(self.flat.leaves, self.flat.spans, strict=True):
             if leaf.grad is not None:
                 g[span] = leaf.grad.ravel()
-        f = float(getattr(loss, "data", loss))
+        f = float(getattr(loss, "data", loss))  # a Tensor, an array or a number
         return (f if np.isfinite(g).all() else math.nan), g
 
     def _direction(self, g: Array) -> Array:

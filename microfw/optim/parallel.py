@@ -72,6 +72,7 @@ class DataParallel:
         if len(set(sizes)) > 1:
             raise ArgumentError("DataParallel", "the same parameters on every rank", sizes)
         size, leaves = self.flat.values.size, len(self.flat.leaves)
+        # One buffer, so that a step has one Allreduce: each further message would cost its latency.
         self._sent = np.zeros(size + leaves + 1 + self.comm.size, self.flat.values.dtype)
         self._gradients = self._sent[:size]
         self._present = self._sent[size : size + leaves]
@@ -140,7 +141,7 @@ class DataParallel:
             raise RankError(f"DataParallel.step: expected all ranks to continue, rank {ranks[0]} has failed: {reason}")
         if not self._rows > 0:
             return False
-        if self.comm.size > 1:
+        if self.comm.size > 1:  # one rank keeps its gradients to the last bit
             np.divide(self._gradients, self._rows, out=self.flat.gradients)
         for leaf, present in zip(self.flat.leaves, self._present.tolist(), strict=True):
             leaf.grad = leaf.grad_buffer if present else None
@@ -152,9 +153,10 @@ class DataParallel:
         self._rows[0] = rows
         if not rows:
             return
+        # A sum of gradients times denominators, divided by their sum, is the gradient of the mean over all ranks.
         np.multiply(self.flat.gradients, rows, out=self._gradients)
         for k, (leaf, span) in enumerate(zip(self.flat.leaves, self.flat.spans, strict=True)):
-            if leaf.grad is None:
+            if leaf.grad is None:  # the buffer may hold the gradient of an earlier step
                 self._gradients[span] = 0
             else:
                 self._present[k] = 1
@@ -181,7 +183,7 @@ class DataParallel:
         """Send an exception to the other ranks, which are waiting for this rank's gradients."""
         if error is None or isinstance(error, RankError) or self.comm.size == 1:
             return
-        import traceback
+        import traceback  # only if a rank fails
 
         reason = "".join(traceback.format_exception_only(error)).strip()
         self._sent[...] = 0

@@ -53,7 +53,7 @@ class Checkpoint(Hook):
     True
     """
 
-    last = True
+    last = True  # so that the file contains what other hooks change
 
     def __init__(self, path: str | os.PathLike[str], every: int | None = None) -> None:
         suffix_of(path, "Checkpoint")

@@ -48,7 +48,7 @@ def r2(y_true: Any, y_pred: Any) -> float:
     y_true, y_pred = (a.astype(np.float64).reshape(len(a), -1) for a in _pair(y_true, y_pred, "r2"))
     missed = np.square(y_true - y_pred).sum(axis=0)
     spread = np.square(y_true - y_true.mean(axis=0)).sum(axis=0)
-    safe = np.where(spread == 0, 1, spread)
+    safe = np.where(spread == 0, 1, spread)  # no division by 0, whose result np.where below would drop
     return float(np.where(spread == 0, missed == 0, 1 - missed / safe).mean())
 
 

@@ -24,6 +24,7 @@ def explain(
         state.optimizer.zero_grad()
         return NonFiniteError(f"{place}: {error}; {FIX}")
     finder = Finder()
+    # If a parameter was already bad, every op after it is, and its layer is not the cause.
     spoilt = next((name for name, p in state.model.named_parameters() if finder.bad(p.data)), "")
     try:
         with mode(observer=finder, timer=None), np.errstate(all="ignore"):

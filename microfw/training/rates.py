@@ -165,7 +165,7 @@ class _Rising(Hook):
     def on_gradients(self, state: TrainState) -> None:
         rate = self.low * self.factor**state.steps
         self.mean = self.smooth * self.mean + (1 - self.smooth) * state.loss
-        loss = self.mean / (1 - self.smooth ** (state.steps + 1))
+        loss = self.mean / (1 - self.smooth ** (state.steps + 1))  # the mean starts at 0; this corrects it, as in Adam
         if not (math.isnan(loss) or (self.losses and loss > 4 * min(self.losses))):
             state.optimizer.lr = rate
             self.rates.append(rate)
@@ -259,5 +259,6 @@ def lr_range_test(
     rates, losses = rising.rates, rising.losses
     if len(rates) < 2:
         raise ArgumentError(where, "losses at two rates at least", len(rates), "lower low, or scale the data")
+    # The steepest fall before the lowest loss: after it the rates are too large.
     slopes = np.gradient(losses, np.log(rates))
     return RangeTest(rates, losses, rates[int(np.argmin(slopes[: int(np.argmin(losses)) + 1]))])

@@ -61,7 +61,7 @@ class ReplayPolicy:
         chosen = able and (usual if wanted is None else wanted)
         self.step = CompiledStep(Forward(model, loss), optimizer) if chosen else None
         if self.step is not None:
-            self.step.strict = True
+            self.step.strict = True  # a difference from the eager step raises ReplayError, not only a warning
 
     def expect(self, rows: int, steps: int) -> None:
         """Announce a run of ``steps`` steps with ``rows`` rows each."""

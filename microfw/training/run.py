@@ -30,7 +30,7 @@ class Hooks:
     def __init__(self, hooks: Sequence[Any]) -> None:
         for hook in hooks:
             check_hook(hook)
-        self.hooks = sorted(hooks, key=_is_last)
+        self.hooks = sorted(hooks, key=_is_last)  # stable: otherwise in the order of the list
         self.methods = {event: _overridden(event, self.hooks) for event in EVENTS}
         self._started: list[Any] = []
 
@@ -48,6 +48,7 @@ class Hooks:
 
     def end(self, state: TrainState) -> None:
         """Call ``on_fit_end`` of every hook that was started, even if one raises."""
+        # An ExitStack calls the rest if one raises, in reverse order of registration.
         with contextlib.ExitStack() as calls:
             for method in reversed(_overridden("on_fit_end", sorted(self._started, key=_is_last, reverse=True))):
                 calls.callback(method, state)
@@ -135,7 +136,7 @@ class EpochTotals:
         """Return the learning rate of the last step, and the root mean square of the gradient norms."""
         if self.flat is None:
             return {}
-        moved = self.steps - self.skipped
+        moved = self.steps - self.skipped  # a skipped step has no gradient
         norm = math.sqrt(self.squares / moved) if moved else math.nan
         return {"lr": float(self.stepper.optimizer.lr), "gradient_norm": norm}
 
@@ -258,7 +259,7 @@ class Run:
         if not totals.steps:
             self.cancel_epoch()
             return
-        seconds = perf_counter() - totals.began
+        seconds = perf_counter() - totals.began  # without validation
         row = {"epoch": self.state.epoch, **totals.result()}
         if self.evaluate is not None:
             row |= self.validate(self.evaluate)
@@ -269,7 +270,8 @@ class Run:
         self.interrupts.deferred = True
         self.state.epoch += 1
         self.totals = totals = EpochTotals(self.stepper, self.metrics)
-        if self.resumable:  # 20 us
+        # The state before the order is drawn: a resumed epoch draws it again. Copying takes 20 us.
+        if self.resumable:
             self.order = self.rng.bit_generator.state  # type: ignore[assignment]
         self.batches = self.new_batches()
         self.hooks.notify("on_epoch_start", self.state)
@@ -283,7 +285,7 @@ class Run:
 
     def cancel_epoch(self) -> None:
         """Undo the start of an epoch that a hook stopped before its first step."""
-        if self.resumable:
+        if self.resumable:  # the next fit with this generator gets the same order as without the cancelled epoch
             put(self.rng, self.order)
         self.state.epoch -= 1
         self.totals, self.batches = None, ()
@@ -334,6 +336,6 @@ class Run:
         if not self.can_be_saved:
             got = "a run that ended before its first step, or while hooks were called"
             raise CheckpointError(f"saving {path}", "a run at the end of a step", got, "use an earlier file")
-        from microfw.training import saving
+        from microfw.training import saving  # which imports this file
 
         saving.save(path, self)

@@ -126,6 +126,7 @@ class EarlyStopping(Hook):
         if value is None:
             return
         gain = self._gain(value)
+        # Two epochs: small gains count as best, but do not extend the patience (``exact``).
         if gain > self.min_delta:
             self._improved = state.epoch
         if gain > (0 if self.exact else self.min_delta):

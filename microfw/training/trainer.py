@@ -165,7 +165,7 @@ class Trainer:
         """
         check_count("Trainer.fit", "epochs", epochs, 0)
         check_count("Trainer.fit", "batch_size", batch_size, fix="32 is a good start")
-        check_parts(self.model, self.loss, self.optimizer)
+        check_parts(self.model, self.loss, self.optimizer)  # again: they are attributes, and may have been replaced
         dtype, step_rows = dtype_of(self.model), batch_size * self.accumulate
         data = as_dataset(train, "Trainer.fit", dtype)
         check_fit(self.model, self.loss, data, "Trainer.fit", must_count=True)
@@ -180,6 +180,7 @@ class Trainer:
         stepper = Stepper(state, hooks.methods["on_gradients"], policy, rows=parts, min_rows=min_rows)
         generator = np.random.default_rng(rng)
         self._run = run = Run(stepper, hooks, rows, step_rows, generator, self.metrics, evaluate, drop_last=drop_last)
+        # mode() changes nothing here: it restores mode and module scope if Ctrl-C comes inside of a layer.
         with mode(), quiet(), module_mode(self.model, True), stepper.interrupts:
             run.epochs(None if resume is None else Saved(resume, run))
         return state.history
