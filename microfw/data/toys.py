@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from microfw.data.dataset import Dataset
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError
 
 Array = np.ndarray[Any, Any]
 
@@ -113,10 +113,10 @@ def load(name: str, test_size: float = 0.25, rng: int | np.random.Generator | No
     if toy is None:
         close = difflib.get_close_matches(str(name).lower(), TOYS, 1, 0.5)
         fix = f"did you mean {close[0]!r}?" if close else "for your own arrays use mf.data.Dataset(X, y)"
-        raise ArgumentError(message("load", f"one of {', '.join(TOYS)}", repr(name), fix))
+        raise ArgumentError("load", f"one of {', '.join(TOYS)}", repr(name), fix)
     seed = _seed(rng)
 
-    from sklearn import datasets
+    from sklearn import datasets  # here: importing it takes longer than importing microfw
     from sklearn.model_selection import train_test_split
     from sklearn.preprocessing import StandardScaler
 
@@ -126,7 +126,7 @@ def load(name: str, test_size: float = 0.25, rng: int | np.random.Generator | No
         parts = train_test_split(X, y, test_size=test_size, random_state=seed, stratify=y if classify else None)
     except (ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise ArgumentError(message("load", "a test_size that splits", repr(test_size), reason)) from None
+        raise ArgumentError("load", "a test_size that splits", repr(test_size), reason) from None
     X_train, X_test, y_train, y_test = parts
     unit = toy.unit or 1.0
     scaler = StandardScaler(with_std=toy.unit is None).fit(X_train / unit)
@@ -150,5 +150,5 @@ def _seed(rng: int | np.random.Generator | None) -> int:
     if rng is None or isinstance(rng, np.random.Generator):
         return int(np.random.default_rng(rng).integers(2**32))
     if isinstance(rng, bool) or not isinstance(rng, int | np.integer) or not 0 <= rng < 2**32:
-        raise ArgumentError(message("load", "rng to be a Generator or an integer from 0 to 2**32 - 1", repr(rng)))
+        raise ArgumentError("load", "rng to be a Generator or an integer from 0 to 2**32 - 1", repr(rng))
     return int(rng)

@@ -25,6 +25,7 @@ class CallbackHook(Hook):
         if sample_weight is not None:
             self.task["metadata"] = {"sample_weight": sample_weight}
         callbacks = getattr(estimator, "_skl_callbacks", [])
+        # A Profiler among the callbacks sets profile_, too; two would count each other's time.
         profiled = any(isinstance(callback, Profiler) for callback in callbacks)
         self.profiler = Profiler() if estimator.profile and not profiled else None
         self.active = bool(callbacks) or self.profiler is not None

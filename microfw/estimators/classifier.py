@@ -16,11 +16,11 @@ from sklearn.utils.multiclass import (
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from microfw import nn
-from microfw.data.rows import Rows
-from microfw.errors import ArgumentError, DataError, message
+from microfw.data.dataset import Rows
+from microfw.errors import ArgumentError, DataError
 from microfw.estimators import parts
 from microfw.estimators.base import NeuralEstimator
-from microfw.estimators.learner import Array
+from microfw.training.evaluation import Array
 
 LABEL_LOSSES = (nn.CrossEntropyLoss, nn.NLLLoss)
 PROBABILITY_LOSSES = (*LABEL_LOSSES, nn.BCEWithLogitsLoss)
@@ -158,12 +158,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
         random_state: Any = None,
         verbose: bool = False,
     ) -> None:
-        super().__init__(
-            hidden_layer_sizes, module, activation, norm, dropout, loss, optimizer, optimizer_params, learning_rate,
-            max_grad_norm, batch_size, max_iter, shuffle, early_stopping, scoring, validation_fraction,
-            n_iter_no_change, tol, warm_start, dtype, profile, random_state, verbose,
-        )  # fmt: skip
-        self.class_weight = class_weight
+        self._store(locals())
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -186,7 +181,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
         """
         if self.class_weight == "balanced":
             fix = "compute the weights once, and pass them as sample_weight or as a dict"
-            raise ArgumentError(message("NeuralClassifier.partial_fit", "weights by class", "'balanced'", fix))
+            raise ArgumentError("NeuralClassifier.partial_fit", "weights by class", "'balanced'", fix)
         return self._partial_fit(X, y, sample_weight, classes)
 
     def _first_call(self, classes: Any) -> None:
@@ -217,7 +212,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
             if isinstance(self._learner.loss, nn.BCEWithLogitsLoss):
                 p = 1 / (1 + np.exp(-z))
                 return p if self._multilabel else p / p.sum(axis=1, keepdims=True)
-            e = np.exp(z - z.max(axis=1, keepdims=True))
+            e = np.exp(z - z.max(axis=1, keepdims=True))  # the largest exponent is 0, so none overflows
         return e / e.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
 
     @available_if(_has_probabilities)  # type: ignore[untyped-decorator,unused-ignore]
@@ -234,10 +229,10 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
     # Targets
 
     def _make_loss(self) -> Any:
-        loss = parts.loss(self.loss, type(self).__name__, self._multilabel)
+        loss = parts.loss(self.loss, self._where, self._multilabel)
         if self._multilabel and isinstance(loss, LABEL_LOSSES):
             expected = "a loss of several labels, such as 'log_loss' or BCEWithLogitsLoss"
-            raise ArgumentError(message(type(self).__name__, expected, type(loss).__name__))
+            raise ArgumentError(self._where, expected, type(loss).__name__)
         return loss
 
     def _count(self, rows: Rows) -> int:
@@ -251,14 +246,15 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
         check_classification_targets(y)
         kind = "multiclass" if y.ndim == 1 else type_of_target(y)  # the check above has raised for other targets
         if kind not in ("binary", "multiclass", "multilabel-indicator"):
-            raise DataError(message(type(self).__name__, "one label a row, or an indicator of labels", f"y: {kind}"))
+            raise DataError(self._where, "one label a row, or an indicator of labels", f"y: {kind}")
+        # partial_fit sets classes_ in its first call, before there is a network.
         fresh_classes = fresh and not (hasattr(self, "classes_") and not hasattr(self, "_learner"))
         multilabel = y.ndim == 2
         if fresh:
             self._multilabel = multilabel
         elif multilabel != self._multilabel:
             expected = "an indicator of labels" if self._multilabel else "one label a row"
-            raise DataError(message(type(self).__name__, expected, f"y of shape {y.shape}"))
+            raise DataError(self._where, expected, f"y of shape {y.shape}")
         if multilabel:
             return self._encoded_labels(y, weight, fresh_classes, dtype)
         if fresh_classes:
@@ -267,7 +263,8 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
             codes = np.searchsorted(self.classes_, y).clip(0, len(self.classes_) - 1)
             unknown = self.classes_[codes] != y
             if unknown.any():
-                raise DataError(message(type(self).__name__, f"classes {self.classes_}", y[unknown][0]))
+                raise DataError(self._where, f"classes {self.classes_}", y[unknown][0])
+        # Labels 0, 1, 2, … need no search in classes_; partial_fit then takes them as they are.
         self._labels_are_codes = self.classes_.dtype.kind in "iu" and np.array_equal(
             self.classes_, np.arange(len(self.classes_))
         )
@@ -284,7 +281,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
         if fresh:
             self.classes_ = np.arange(y.shape[1])
         elif y.shape[1] != len(self.classes_):
-            raise DataError(message(type(self).__name__, f"{len(self.classes_)} labels", f"y of shape {y.shape}"))
+            raise DataError(self._where, f"{len(self.classes_)} labels", f"y of shape {y.shape}")
         if self.class_weight is not None:
             class_weights = compute_sample_weight(self.class_weight, y).astype(dtype)
             weight = class_weights if weight is None else weight * class_weights

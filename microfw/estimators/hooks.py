@@ -34,4 +34,4 @@ class Stopping(EarlyStopping):
 
     def on_fit_start(self, state: TrainState) -> None:
         """Count epochs without improvement from here, even if training continues an earlier fit."""
-        self._improved = state.epoch
+        self._improved = state.epoch  # best and weights stay, as does the network

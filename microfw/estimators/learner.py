@@ -11,19 +11,17 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.mode import MODE, mode
-from microfw.data.rows import Rows
-from microfw.errors import ArgumentError, message
+from microfw.data.dataset import Rows
+from microfw.errors import ArgumentError
 from microfw.nn import Module
 from microfw.nn.forward_state import evaluating
 from microfw.training.clipping import Clip
-from microfw.training.evaluation import mean_loss, predict, quiet, smallest_batch
+from microfw.training.evaluation import Array, mean_loss, predict, quiet, smallest_batch
 from microfw.training.hooks import TrainState
 from microfw.training.rates import LearningRate
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.run import EpochTotals, Hooks, take_steps
 from microfw.training.stepper import Stepper
-
-Array = np.ndarray[Any, Any]
 
 ROWS = 4096
 """Rows in a batch of evaluation; affects memory, not results."""
@@ -64,7 +62,7 @@ class Learner:
         rate, norm = settings["learning_rate"], settings["max_grad_norm"]
         if norm is not None and getattr(optimizer, "takes_closure", False):
             fix = "its line search needs the true gradients"
-            raise ArgumentError(message(self.where, f"no max_grad_norm with {type(optimizer).__name__}", norm, fix))
+            raise ArgumentError(self.where, f"no max_grad_norm with {type(optimizer).__name__}", norm, fix)
         self.loss, self.optimizer = loss, optimizer
         self.state.loss_function, self.state.optimizer = loss, optimizer
         self.hooks = [LearningRate(rate)] if callable(rate) else []
@@ -80,7 +78,7 @@ class Learner:
         """Return True if a setting of the estimator may differ, or cannot be compared."""
         try:
             return bool(self._read(estimator) != self._known)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError):  # settings such as arrays compare entry by entry
             return True
 
     def _prepare(self) -> None:
@@ -104,9 +102,11 @@ class Learner:
         Ctrl-C is held back until a step is complete, which costs as much as a small step. With ``briefly`` it is not:
         the caller must undo an interrupted step.
         """
+        # Setting an attribute makes replayed steps check the model again, so it is only set if it differs.
         for module in self._modules:
             if not module.training:
                 module.training = True
+        # Recording is on in almost every call, and mode() takes longer than this test.
         with contextlib.nullcontext() if MODE.get().recording else mode(recording=True), quiet():
             if briefly:
                 yield
@@ -126,6 +126,7 @@ class Learner:
         state, stepper = self.state, self.stepper
         state.epoch, state.stop = state.epoch + 1, False
         self.fit_batches(rows, size)
+        # One batch, the usual call of partial_fit: no totals, and no order of rows is drawn.
         if len(rows) <= size and type(rows.X) is np.ndarray:
             state.step = 1
             with self.training(briefly):

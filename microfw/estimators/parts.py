@@ -13,7 +13,7 @@ import numpy as np
 
 from microfw import nn, optim
 from microfw.autograd.mode import mode
-from microfw.errors import ArgumentError, ShapeError, message
+from microfw.errors import ArgumentError, ShapeError
 from microfw.nn import activations
 
 ALIASES = {"logistic": "sigmoid", "leaky_relu": "leakyrelu", "swish": "silu"}
@@ -44,8 +44,8 @@ def network(settings: Any, inputs: int, outputs: int, rng: np.random.Generator, 
     where = type(settings).__name__
     if not isinstance(made, nn.Module):
         expected = "module to be a Module or a function (n_features, n_outputs, rng) that returns one"
-        raise ArgumentError(message(where, expected, type(made).__name__))
-    made.astype(dtype)
+        raise ArgumentError(where, expected, type(made).__name__)
+    made.astype(dtype)  # before the optimizer is made, which takes the arrays over
     if module is not None:
         _check_outputs(made, where, inputs, outputs, dtype)
     return made.train()
@@ -56,7 +56,7 @@ def _check_outputs(model: nn.Module, where: str, inputs: int, outputs: int, dtyp
         got = np.shape(model.eval()(np.zeros((2, inputs), dtype)))
     if got != (2, outputs):
         fix = f"give the module's last layer {outputs} outputs"
-        raise ShapeError(message(where, f"module to map (2, {inputs}) to (2, {outputs})", f"shape {got}", fix))
+        raise ShapeError(where, f"module to map (2, {inputs}) to (2, {outputs})", f"shape {got}", fix)
 
 
 def _layers(settings: Any, inputs: int, outputs: int, rng: np.random.Generator) -> list[nn.Module]:
@@ -64,10 +64,10 @@ def _layers(settings: Any, inputs: int, outputs: int, rng: np.random.Generator) 
     sizes = list(sizes) if isinstance(sizes, Iterable) else [sizes]
     for size in sizes:
         if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-            raise ArgumentError(message(where, "hidden_layer_sizes to be positive integers", repr(size)))
+            raise ArgumentError(where, "hidden_layer_sizes to be positive integers", repr(size))
     norms: dict[Any, Any] = {None: None, "batch": nn.BatchNorm1D, "layer": nn.LayerNorm}
     if settings.norm not in norms:
-        raise ArgumentError(message(where, "norm to be None, 'batch' or 'layer'", repr(settings.norm)))
+        raise ArgumentError(where, "norm to be None, 'batch' or 'layer'", repr(settings.norm))
     norm = norms[settings.norm]
     layers: list[nn.Module] = []
     for size in sizes:
@@ -90,7 +90,7 @@ def activation(choice: Any, where: str) -> nn.Module:
         choice = _named(choice, known, "activation", where)
     made = copy.deepcopy(choice) if isinstance(choice, nn.Module) else choice() if callable(choice) else choice
     if not isinstance(made, nn.Module):
-        raise ArgumentError(message(where, "activation to be a name, or to make a Module", repr(choice)))
+        raise ArgumentError(where, "activation to be a name, or to make a Module", repr(choice))
     return made
 
 
@@ -103,7 +103,7 @@ def loss(choice: Any, where: str, multilabel: bool = False) -> Any:
     made = choice() if isinstance(choice, type) else copy.deepcopy(choice)
     if not isinstance(made, nn.Loss) or made.reduction != "mean":
         got = f"reduction {made.reduction!r}" if isinstance(made, nn.Loss) else repr(choice)
-        raise ArgumentError(message(where, "loss to be a name, or a Loss that is a mean", got))
+        raise ArgumentError(where, "loss to be a name, or a Loss that is a mean", got)
     return made
 
 
@@ -121,9 +121,9 @@ def optimizer(settings: Any, parameters: list[nn.Parameter]) -> Any:
     try:
         made = choice(parameters, lr=lr, **options)
     except TypeError as error:
-        raise ArgumentError(message(where, "an optimizer that takes these settings", f"{error}")) from None
+        raise ArgumentError(where, "an optimizer that takes these settings", f"{error}") from None
     if not hasattr(made, "step") or not hasattr(made, "zero_grad"):
-        raise ArgumentError(message(where, "optimizer to be a name of microfw.optim, or to make one", repr(choice)))
+        raise ArgumentError(where, "optimizer to be a name of microfw.optim, or to make one", repr(choice))
     return made
 
 
@@ -139,7 +139,7 @@ def _named(name: str, known: dict[str, Any], what: str, where: str) -> Any:
     if found is None:
         close = difflib.get_close_matches(key, known, 1)
         fix = f"did you mean {close[0]!r}?" if close else ""
-        raise ArgumentError(message(where, f"{what} to be one of {', '.join(sorted(known))}", repr(name), fix))
+        raise ArgumentError(where, f"{what} to be one of {', '.join(sorted(known))}", repr(name), fix)
     return found
 
 

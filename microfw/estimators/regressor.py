@@ -9,11 +9,11 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.validation import column_or_1d
 
 from microfw import nn
-from microfw.data.rows import Rows
-from microfw.errors import DataError, message
+from microfw.data.dataset import Rows
+from microfw.errors import DataError
 from microfw.estimators import parts
 from microfw.estimators.base import NeuralEstimator
-from microfw.estimators.learner import Array
+from microfw.training.evaluation import Array
 
 
 class NeuralRegressor(RegressorMixin, NeuralEstimator):  # type: ignore[misc,unused-ignore]
@@ -81,11 +81,7 @@ class NeuralRegressor(RegressorMixin, NeuralEstimator):  # type: ignore[misc,unu
         random_state: Any = None,
         verbose: bool = False,
     ) -> None:
-        super().__init__(
-            hidden_layer_sizes, module, activation, norm, dropout, loss, optimizer, optimizer_params, learning_rate,
-            max_grad_norm, batch_size, max_iter, shuffle, early_stopping, scoring, validation_fraction,
-            n_iter_no_change, tol, warm_start, dtype, profile, random_state, verbose,
-        )  # fmt: skip
+        self._store(locals())
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -110,13 +106,13 @@ class NeuralRegressor(RegressorMixin, NeuralEstimator):  # type: ignore[misc,unu
         """Return the prediction for each row, in the shape of y."""
         made = self._outputs(X)
         if isinstance(self._learner.loss, nn.PoissonNLLLoss):
-            made = np.exp(made)
+            made = np.exp(made)  # the loss takes the logarithm of the rate
         return made.ravel() if self._flat else made
 
     # Targets
 
     def _make_loss(self) -> Any:
-        return parts.loss(self.loss, type(self).__name__)
+        return parts.loss(self.loss, self._where)
 
     def _count(self, rows: Rows) -> int:
         return int(rows.y.shape[1])
@@ -129,7 +125,7 @@ class NeuralRegressor(RegressorMixin, NeuralEstimator):  # type: ignore[misc,unu
         if fresh:
             self._flat = flat
         elif flat != self._flat or targets.shape[1] != self.n_outputs_:
-            raise DataError(message(type(self).__name__, f"y of {self.n_outputs_} columns", f"shape {y.shape}"))
+            raise DataError(self._where, f"y of {self.n_outputs_} columns", f"shape {y.shape}")
         return targets, weight
 
     def _quick_targets(self, y: Array) -> Array | None:

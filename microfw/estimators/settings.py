@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError
 from microfw.estimators import parts
 from microfw.estimators.learner import Learner
 
@@ -59,7 +59,7 @@ def adopt(learner: Learner, estimator: Any) -> None:
         if name in names:
             expected = f"{name}={before[name]!r}, with which the network was made"
             fix = "set it back, or fit a new network with warm_start=False"
-            raise ArgumentError(message(where, expected, repr(after[name]), fix))
+            raise ArgumentError(where, expected, repr(after[name]), fix)
     loss, optimizer, rate = learner.loss, learner.optimizer, after["learning_rate"]
     if "loss" in names:
         loss = estimator._make_loss()

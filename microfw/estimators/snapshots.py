@@ -48,7 +48,7 @@ class EstimatorSnapshot:
         values = vars(self.estimator)
         values.clear()
         values.update(self.attributes)
-        for growing, length in self.lengths:
+        for growing, length in self.lengths:  # shortened in place: copying a long history would cost more
             del growing[length:]
         if self.learner is not None:
             _restore_attributes(self.learner, self.learner_attributes)
@@ -111,7 +111,7 @@ class TrainingSnapshot:
                 getattr(optimizer, name)[...] = values
             if self.counts is not None:
                 optimizer.counts[...] = self.counts
-            optimizer.settings.changed = True
+            optimizer.settings.changed = True  # constants and parts are made again
             return
         for p, values in zip(learner.model.parameters(), self.values, strict=True):
             p.data = values

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,27 +15,16 @@ from microfw.nn import Module
 FLOATS = (np.float64, np.float32)
 
 
-class Rule(NamedTuple):
-    """Condition on a parameter: a test, and its description."""
-
-    holds: Callable[[Any], bool]
-    description: str
-
-
-def _is_number(value: Any, kind: Any) -> bool:
-    """Return True for a number of a type, but not for a bool."""
-    return isinstance(value, kind) and not isinstance(value, bool | np.bool_)
-
-
 def _integer(minimum: int) -> Callable[[Any], bool]:
-    return lambda v: _is_number(v, numbers.Integral) and int(v) >= minimum
+    return lambda v: isinstance(v, numbers.Integral) and not _is_bool(v) and int(v) >= minimum
 
 
 def _real(test: Callable[[float], bool]) -> Callable[[Any], bool]:
-    def holds(value: Any) -> bool:
-        return _is_number(value, numbers.Real) and bool(test(float(value)))
+    return lambda v: isinstance(v, numbers.Real) and not _is_bool(v) and bool(test(float(v)))
 
-    return holds
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool | np.bool_)
 
 
 def _or_none(rule: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -50,9 +39,7 @@ def _is_dtype(value: Any) -> bool:
 
 
 def _is_seed(value: Any) -> bool:
-    if value is None or hasattr(value, "integers") or hasattr(value, "randint"):
-        return True
-    return _integer(0)(value)
+    return value is None or hasattr(value, "integers") or hasattr(value, "randint") or _integer(0)(value)
 
 
 def _is_dicts(value: Any) -> bool:
@@ -60,43 +47,41 @@ def _is_dicts(value: Any) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and all(isinstance(v, dict) for v in value))
 
 
-BOOLEAN = Rule(lambda v: isinstance(v, bool | np.bool_), "an instance of 'bool'")
-SOURCE = Rule(lambda v: isinstance(v, str) or callable(v), "a str or a callable")
+BOOLEAN = (_is_bool, "an instance of 'bool'")
+SOURCE = (lambda v: isinstance(v, str) or callable(v), "a str or a callable")
 
-RULES = {
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "activation": SOURCE,
-    "norm": Rule(_or_none(lambda v: isinstance(v, str)), "a str or None"),
-    "dropout": Rule(_real(lambda v: 0 <= v < 1), "a float in the range [0.0, 1.0)"),
-    "module": Rule(lambda v: v is None or isinstance(v, Module) or callable(v), "a Module, a callable or None"),
+    "norm": (_or_none(lambda v: isinstance(v, str)), "a str or None"),
+    "dropout": (_real(lambda v: 0 <= v < 1), "a float in the range [0.0, 1.0)"),
+    "module": (lambda v: v is None or isinstance(v, Module) or callable(v), "a Module, a callable or None"),
     "loss": SOURCE,
     "optimizer": SOURCE,
-    "optimizer_params": Rule(_or_none(lambda v: isinstance(v, dict)), "a dict or None"),
-    "learning_rate": Rule(
+    "optimizer_params": (_or_none(lambda v: isinstance(v, dict)), "a dict or None"),
+    "learning_rate": (
         lambda v: callable(v) or _real(lambda x: x > 0 and math.isfinite(x))(v),
         "a float in the range (0.0, inf) or a callable of the step",
     ),
-    "max_grad_norm": Rule(_or_none(_real(lambda v: v > 0)), "a float in the range (0.0, inf) or None"),
-    "batch_size": Rule(
-        lambda v: (isinstance(v, str) and v == "auto") or _integer(1)(v), "'auto' or a positive integer"
-    ),
-    "max_iter": Rule(_integer(1), "a positive integer"),
+    "max_grad_norm": (_or_none(_real(lambda v: v > 0)), "a float in the range (0.0, inf) or None"),
+    "batch_size": (lambda v: (isinstance(v, str) and v == "auto") or _integer(1)(v), "'auto' or a positive integer"),
+    "max_iter": (_integer(1), "a positive integer"),
     "shuffle": BOOLEAN,
     "early_stopping": BOOLEAN,
-    "scoring": Rule(lambda v: v is None or isinstance(v, str) or callable(v), "a str, a callable or None"),
-    "validation_fraction": Rule(_real(lambda v: 0 < v < 1), "a float in the range (0.0, 1.0)"),
-    "n_iter_no_change": Rule(_or_none(_integer(1)), "a positive integer or None"),
-    "tol": Rule(_real(lambda v: v >= 0), "a float in the range [0.0, inf)"),
-    "class_weight": Rule(
+    "scoring": (lambda v: v is None or isinstance(v, str) or callable(v), "a str, a callable or None"),
+    "validation_fraction": (_real(lambda v: 0 < v < 1), "a float in the range (0.0, 1.0)"),
+    "n_iter_no_change": (_or_none(_integer(1)), "a positive integer or None"),
+    "tol": (_real(lambda v: v >= 0), "a float in the range [0.0, inf)"),
+    "class_weight": (
         lambda v: v is None or _is_dicts(v) or (isinstance(v, str) and v == "balanced"),
         "'balanced', an instance of 'dict', a list of dicts or None",
     ),
     "warm_start": BOOLEAN,
-    "dtype": Rule(_is_dtype, "float32, float64 or None"),
+    "dtype": (_is_dtype, "float32, float64 or None"),
     "profile": BOOLEAN,
-    "random_state": Rule(_is_seed, "an integer in the range [0, inf), a RandomState, a Generator or None"),
-    "verbose": Rule(lambda v: BOOLEAN.holds(v) or _integer(0)(v), "a bool or an integer in the range [0, inf)"),
+    "random_state": (_is_seed, "an integer in the range [0, inf), a RandomState, a Generator or None"),
+    "verbose": (lambda v: _is_bool(v) or _integer(0)(v), "a bool or an integer in the range [0, inf)"),
 }
-"""Condition on each parameter. `parts` checks names, such as that of a loss."""
+"""Condition on each parameter, as a test and in words. `parts` checks names, such as that of a loss."""
 
 
 def check_parameters(estimator: Any) -> None:
@@ -108,8 +93,8 @@ def check_parameters(estimator: Any) -> None:
         For the first parameter that is not valid, with its name.
     """
     for name, value in estimator.get_params(deep=False).items():
-        rule = RULES.get(name)
-        if rule is not None and not rule.holds(value):
+        holds, description = RULES.get(name, (None, ""))
+        if holds is not None and not holds(value):
             kind = type(estimator).__name__
             got = " ".join(repr(value).split())
-            raise ArgumentError(f"The {name!r} parameter of {kind} must be {rule.description}. Got {got[:80]} instead.")
+            raise ArgumentError(f"The {name!r} parameter of {kind} must be {description}. Got {got[:80]} instead.")

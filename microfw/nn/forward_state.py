@@ -18,11 +18,13 @@ EMPTY: SavedState = ([], [])
 
 
 class ForwardState:
-    """Saves and restores the states of random generators, and the values of buffers such as running statistics."""
+    """Saves and restores the states of random generators, and the values of buffers such as running statistics.
+
+    In a ``with`` statement, restores after the block what they were before it.
+    """
 
     def __init__(self, generators: list[np.random.Generator], buffers: list[Tensor]) -> None:
-        self.generators = generators
-        self.buffers = buffers
+        self.generators, self.buffers = generators, buffers
 
     @classmethod
     def of(cls, *roots: Any) -> ForwardState:
@@ -48,16 +50,11 @@ class ForwardState:
             if new_version and buffer._leaf is not None:
                 buffer._leaf.version += 1
 
+    def __enter__(self) -> None:
+        self._before = self.save()
 
-@contextlib.contextmanager
-def preserved(*modules: Any) -> Iterator[None]:
-    """Restore the generators and buffers of modules after a block."""
-    state = ForwardState.of(*modules)
-    before = state.save()
-    try:
-        yield
-    finally:
-        state.restore(before)
+    def __exit__(self, *exc: Any) -> None:
+        self.restore(self._before)
 
 
 @contextlib.contextmanager

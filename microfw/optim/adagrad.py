@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.optim.groups import Hyperparameter
-from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Optimizer
+from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Hyperparameter, Optimizer
 
 
 class Adagrad(Optimizer):
@@ -86,7 +85,7 @@ class Adagrad(Optimizer):
         lr, eps, lr_decay, weight_decay, initial, t = constants
         if weight_decay:
             g = g + weight_decay * p
-        if t == 1:
+        if t == 1:  # not when the state is made: ``initial`` may be set before the first step
             total += initial
         total += np.multiply(g, g, s)
         np.sqrt(total, s)

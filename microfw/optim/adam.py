@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.optim.groups import Hyperparameter
-from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Optimizer
+from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Hyperparameter, Optimizer
 
 
 def _two_fractions(betas: Any) -> bool:

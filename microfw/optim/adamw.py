@@ -69,6 +69,7 @@ class AdamW(Adam):
 
     def _constants(self, number: Callable[[Any], Any], settings: dict[str, Any]) -> tuple[Any, ...]:
         pull = settings["lr"] * settings["weight_decay"]
+        # The decay is not part of the gradient, so Adam's own one is 0.
         return number(1 - pull), *super()._constants(number, settings | {"weight_decay": 0.0})
 
     def _update(self, constants: Any, p: Any, *arrays: Any) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from microfw.errors import ArgumentError, message
-from microfw.optim.checks import is_real
+from microfw.errors import ArgumentError
+from microfw.optim.checks import is_real, require_entries
 from microfw.optim.optimizer import Optimizer
 
 Array = np.ndarray[Any, Any]
@@ -57,7 +57,7 @@ class Average:
 
     def __init__(self, optimizer: Any, decay: float = 0.999) -> None:
         if not isinstance(optimizer, Optimizer):
-            raise ArgumentError(message("Average", "an optimizer", type(optimizer).__name__))
+            raise ArgumentError("Average", "an optimizer", type(optimizer).__name__)
         check_decay("Average", decay)
         self.optimizer = optimizer
         self.decay = decay
@@ -67,7 +67,7 @@ class Average:
     def update(self) -> None:
         """Add the present parameters to the average. Call after each step."""
         if self._away is not None:
-            raise ArgumentError(message("Average.update", "the parameters in place", "the average", "swap back first"))
+            raise ArgumentError("Average.update", "the parameters in place", "the average", "swap back first")
         self.optimizer.flat.check_owned("Average.update")
         self.values += (1 - self.decay) * (self.optimizer.flat.values - self.values)
 
@@ -76,7 +76,7 @@ class Average:
         flat = self.optimizer.flat
         if self._away is None:
             before = flat.values.copy()
-            flat.write(self.values)
+            flat.write(self.values)  # raises if another optimizer has taken the parameters; then nothing has changed
             self._away = before
         else:
             flat.write(self._away)
@@ -100,19 +100,17 @@ class Average:
         """Load what `state_dict` returned. Raise, with nothing changed, if it is of other parameters."""
         where = "Average.load_state_dict"
         if self._away is not None:
-            raise ArgumentError(message(where, "the parameters in place", "the average", "swap back first"))
-        for name in ("decay", "values"):
-            if name not in state:
-                raise ArgumentError(message(where, f"an entry {name!r}", f"only {', '.join(state)}"))
+            raise ArgumentError(where, "the parameters in place", "the average", "swap back first")
+        require_entries(state, ("decay", "values"), where)
         check_decay(where, state["decay"])
         self.optimizer.flat.check_same_parameters(state.get("parameters"), where)
         values = np.asarray(state["values"], self.values.dtype)
         if values.shape != self.values.shape:
-            raise ArgumentError(message(where, f"shape {self.values.shape}", values.shape))
+            raise ArgumentError(where, f"shape {self.values.shape}", values.shape)
         self.decay, self.values = state["decay"], values.copy()
 
 
 def check_decay(where: str, decay: Any) -> None:
     """Raise unless a decay is a number from 0 to below 1."""
     if not is_real(decay) or not 0 <= decay < 1:
-        raise ArgumentError(message(where, "decay from 0 to below 1", repr(decay)))
+        raise ArgumentError(where, "decay from 0 to below 1", repr(decay))

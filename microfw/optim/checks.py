@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError
 
 
 def is_real(value: Any) -> bool:
@@ -48,8 +48,15 @@ def as_list(values: Any, where: str, expected: str, fix: str = "pass model.param
     ([], ['a', 'b'])
     """
     if not isinstance(values, Iterable):
-        raise ArgumentError(message(where, expected, type(values).__name__, fix))
+        raise ArgumentError(where, expected, type(values).__name__, fix)
     items = list(values)
     if not items and isinstance(values, Iterator):
-        raise ArgumentError(message(where, expected, "an iterator with nothing left", fix))
+        raise ArgumentError(where, expected, "an iterator with nothing left", fix)
     return items
+
+
+def require_entries(state: dict[str, Any], names: Iterable[str], where: str) -> None:
+    """Raise ArgumentError unless a state has entries of these names."""
+    for name in names:
+        if name not in state:
+            raise ArgumentError(where, f"an entry {name!r}", f"only {', '.join(state)}")

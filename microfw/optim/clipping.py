@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError
 from microfw.optim.checks import as_list, is_real
 
 Array = np.ndarray[Any, Any]
@@ -111,10 +111,11 @@ def _gradients(parameters: Any, where: str) -> list[Array]:
     for p in tensors:
         if not isinstance(p, Tensor) or p._leaf is None:
             got = "the result of an op" if isinstance(p, Tensor) else type(p).__name__
-            raise ArgumentError(message(where, expected, got, "pass model.parameters()"))
+            raise ArgumentError(where, expected, got, "pass model.parameters()")
+    # By id: a parameter listed twice must not count twice in the norm.
     return list({id(p.grad): p.grad for p in tensors if p.grad is not None}.values())
 
 
 def _check(where: str, name: str, value: Any) -> None:
     if not is_real(value) or value <= 0:
-        raise ArgumentError(message(where, f"{name} above 0, finite", repr(value)))
+        raise ArgumentError(where, f"{name} above 0, finite", repr(value))

@@ -15,7 +15,7 @@ import numpy as np
 from microfw.autograd.graph import Leaf
 from microfw.autograd.mode import model_version
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, DTypeError, GraphError, NonFiniteError, message
+from microfw.errors import ArgumentError, DTypeError, GraphError, NonFiniteError
 
 Array = np.ndarray[Any, Any]
 
@@ -67,34 +67,31 @@ class Flat:
         self.squared = 0.0
         self.parameters = list({id(p): p for p in parameters}.values())
         if not self.parameters:
-            raise ArgumentError(message(where, "at least one parameter", "none", "pass model.parameters()"))
+            raise ArgumentError(where, "at least one parameter", "none", "pass model.parameters()")
         for p in self.parameters:
             if not isinstance(p, Tensor) or p._leaf is None:
                 kind = "the result of an op" if isinstance(p, Tensor) else type(p).__name__
-                raise ArgumentError(message(where, "parameters, which are leaves", kind, "pass model.parameters()"))
+                raise ArgumentError(where, "parameters, which are leaves", kind, "pass model.parameters()")
         dtypes = {p.dtype for p in self.parameters}
         if len(dtypes) > 1 or self.parameters[0].dtype.kind != "f":
-            raise DTypeError(
-                message(where, "parameters of one float dtype", sorted(map(str, dtypes)), "use model.astype first")
-            )
+            raise DTypeError(where, "parameters of one float dtype", sorted(map(str, dtypes)), "use model.astype first")
         self.adopt()
 
     def adopt(self) -> None:
         """Move the parameters into new buffers, and mark them as owned."""
         self.owner = Owner()
-        model_version.count += 1
+        model_version.count += 1  # captured plans read the former buffers
         dtype = self.parameters[0].dtype
         ends = np.cumsum([p.size for p in self.parameters]).tolist()
         self.spans = [slice(end - p.size, end) for p, end in zip(self.parameters, ends, strict=True)]
         self.values, self.gradients = aligned(ends[-1], dtype), aligned(ends[-1], dtype)
         self.leaves: list[Leaf] = []
-        self.whole = [slice(0, self.values.size)]
         for p, span in zip(self.parameters, self.spans, strict=True):
             leaf = p._leaf
             assert leaf is not None
             if leaf.owner is not None:
                 leaf.owner.taken_by = f"parameter {leaf.name!r}" if leaf.name else f"a parameter of shape {p.shape}"
-            gradient = leaf.grad
+            gradient = leaf.grad  # kept: a new optimizer may be made between backward and step
             view = self.values[span].reshape(p.shape)
             view[...] = p._array
             p._array = view
@@ -103,8 +100,8 @@ class Flat:
                 leaf.accumulate_grad(gradient)
             self.leaves.append(leaf)
 
-    def ready(self) -> list[slice]:
-        """Check that a step is possible; return the spans with a gradient, neighbours joined.
+    def ready(self) -> None:
+        """Check that a step is possible, and sum the squares of the gradients.
 
         The version of every leaf increases, so that backward through a graph that needs the old values raises.
 
@@ -116,18 +113,15 @@ class Flat:
             If a gradient holds NaN or infinity.
         """
         self.check_owned(f"{self.where}.step")
-        leaves, spans, whole = self.leaves, self.whole, self.gradients
-        for leaf in leaves:
-            if leaf.grad is None:
-                spans = self._present_spans()
-                break
-        if spans is self.whole:
-            self.squared = self._square(whole)
-        else:
-            self.squared = sum([self._square(whole[span]) for span in spans], 0.0)
-        for leaf in leaves:
+        spans: list[slice] = []  # with a gradient, neighbours joined
+        for leaf, span in zip(self.leaves, self.spans, strict=True):
+            if leaf.grad is not None and spans and spans[-1].stop == span.start:
+                spans[-1] = slice(spans[-1].start, span.stop)
+            elif leaf.grad is not None:
+                spans.append(span)
+        self.squared = sum([self._square(self.gradients[span]) for span in spans], 0.0)
+        for leaf in self.leaves:
             leaf.version += 1
-        return spans
 
     def write(self, values: Any) -> None:
         """Set all parameters. Backward through a graph that needs the old values raises then."""
@@ -169,26 +163,21 @@ class Flat:
         try:
             names, shapes = [str(name) for name, _ in saved], [tuple(map(int, shape)) for _, shape in saved]
         except (TypeError, ValueError):
-            raise ArgumentError(message(where, "parameters, each a name and a shape", repr(saved)[:80])) from None
+            raise ArgumentError(where, "parameters, each a name and a shape", repr(saved)[:80]) from None
         for k, (leaf, name, shape) in enumerate(zip(self.leaves, names, shapes, strict=False)):
-            named = (
-                not leaf.name
-                or not name
-                or f".{leaf.name}".endswith(f".{name}")
-                or f".{name}".endswith(f".{leaf.name}")
-            )
-            if not named or tuple(leaf.shape) != shape:
+            # The same parameter may have a longer path in one run, where the model was part of another.
+            ours, theirs = (f".{path}" if path else "" for path in (leaf.name, name))
+            if not (ours.endswith(theirs) or theirs.endswith(ours)) or tuple(leaf.shape) != shape:
                 mine = f"a state for parameter {leaf.name or k} of shape {tuple(leaf.shape)}"
-                raise ArgumentError(message(where, mine, f"one for {name or k} of shape {shape}", fix))
+                raise ArgumentError(where, mine, f"one for {name or k} of shape {shape}", fix)
         if len(names) != len(self.leaves):
-            rest = [leaf.name or str(k) for k, leaf in enumerate(self.leaves)][len(names) :] or names[
-                len(self.leaves) :
-            ]
-            got = f"{len(names)}, {'without' if len(names) < len(self.leaves) else 'with another'} {rest[0] or 'one'}"
-            raise ArgumentError(message(where, f"a state for {len(self.leaves)} parameters", got, fix))
+            own = [leaf.name or str(k) for k, leaf in enumerate(self.leaves)]
+            rest = own[len(names) :] or names[len(own) :]
+            got = f"{len(names)}, {'without' if len(names) < len(own) else 'with another'} {rest[0] or 'one'}"
+            raise ArgumentError(where, f"a state for {len(own)} parameters", got, fix)
 
     def _square(self, g: Array) -> float:
-        squared = float(np.vdot(g, g))
+        squared = float(np.vdot(g, g))  # finite only if all entries are
         if isfinite(squared):
             return squared
         if not np.isfinite(g).all():  # all finite: the sum has overflowed
@@ -196,18 +185,7 @@ class Flat:
         if self.squares:
             most = float(np.sqrt(np.finfo(g.dtype).max))
             self._refuse(most, f"gradients below {most:.2g}, whose squares are finite", "clip them, or scale the loss")
-        return float(np.vdot(g.astype(np.float64), g))
-
-    def _present_spans(self) -> list[slice]:
-        spans: list[slice] = []
-        for leaf, span in zip(self.leaves, self.spans, strict=True):
-            if leaf.grad is None:
-                continue
-            if spans and spans[-1].stop == span.start:
-                spans[-1] = slice(spans[-1].start, span.stop)
-            else:
-                spans.append(span)
-        return spans
+        return float(np.vdot(g.astype(np.float64), g))  # in float32 the square of 1.9e19 overflows
 
     def _refuse(self, most: float = np.inf, expected: str = "finite gradients", fix: str = "") -> None:
         for k, leaf in enumerate(self.leaves):

@@ -1,15 +1,14 @@
-"""Hyperparameters of an optimizer, and groups of parameters with different ones."""
+"""Groups of parameters with different hyperparameters."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError
 from microfw.optim.checks import as_list
 
 
@@ -24,47 +23,6 @@ class Settings(dict[str, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Settings, (dict(self),)
-
-
-class Hyperparameter:
-    """A hyperparameter, as an attribute of its optimizer. It can be set at any time; the next step checks it.
-
-    Parameters
-    ----------
-    expected : str
-        The condition, in words, for errors.
-    good : callable, optional
-        ``good(value)`` returns True if a value meets the condition. Numbers must also be finite. By default the
-        value must be True or False.
-    """
-
-    def __init__(self, expected: str = "True or False", good: Callable[[Any], bool] | None = None) -> None:
-        self.expected = expected
-        self.good = good
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, optimizer: Any, owner: Any = None) -> Any:
-        return self if optimizer is None else optimizer.settings[self.name]
-
-    def __set__(self, optimizer: Any, value: Any) -> None:
-        optimizer.settings[self.name] = value
-        optimizer.settings.changed = True
-
-    def check(self, where: str, value: Any) -> None:
-        """Raise unless a value meets the condition."""
-        if self.good is None:
-            if value not in (True, False):
-                raise ArgumentError(message(where, f"{self.name} to be {self.expected}", repr(value)))
-            return
-        try:
-            finite = all(math.isfinite(v) for v in (value if isinstance(value, tuple | list) else (value,)))
-            good = finite and self.good(value)
-        except TypeError:
-            raise ArgumentError(message(where, f"{self.name} {self.expected}, finite", repr(value))) from None
-        if not good:
-            raise ArgumentError(message(where, f"{self.name} {self.expected}, finite", value))
 
 
 class Group:
@@ -86,7 +44,7 @@ class Group:
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name not in self.common:
-            raise ArgumentError(message("group", f"one of {', '.join(self.common)}", repr(name)))
+            raise ArgumentError("group", f"one of {', '.join(self.common)}", repr(name))
         if name == "lr":
             self.own["lr_ratio"] = value / self.common["lr"]
         else:
@@ -112,35 +70,49 @@ def split(parameters: Iterable[Any], settings: dict[str, Any], where: str) -> li
     """
     given = as_list(parameters, where, "at least one parameter")
     if not any(isinstance(group, dict) for group in given):
-        return [(list({id(p): p for p in given}.values()), {})]
+        return [(list({id(p): p for p in given}.values()), {})]  # a shared parameter once, in the order given
     parts: list[tuple[list[Any], dict[str, Any]]] = []
     seen: set[int] = set()
     for k, group in enumerate(given):
         place = f"{where}, group {k}"
         if not isinstance(group, dict) or "params" not in group:
             got = f"only {', '.join(map(str, group))}" if isinstance(group, dict) else type(group).__name__
-            raise ArgumentError(message(place, 'a dict with "params"', got))
+            raise ArgumentError(place, 'a dict with "params"', got)
         own = {name: value for name, value in group.items() if name != "params"}
         for name in own:
             if name not in settings:
-                raise ArgumentError(message(place, f"params and any of {', '.join(settings)}", repr(name)))
+                raise ArgumentError(place, f"params and any of {', '.join(settings)}", repr(name))
         if "lr" in own:
             if not isinstance(own["lr"], int | float | np.number):
-                raise ArgumentError(message(place, "lr to be a number", repr(own["lr"])))
-            own = {"lr_ratio": own.pop("lr") / settings["lr"]} | own
+                raise ArgumentError(place, "lr to be a number", repr(own["lr"]))
+            own = {"lr_ratio": own.pop("lr") / settings["lr"]} | own  # a schedule then changes all groups
         tensors = group["params"]
         tensors = [tensors] if isinstance(tensors, Tensor) else as_list(tensors, place, "at least one parameter")
         tensors = list({id(p): p for p in tensors}.values())
         if not tensors:
-            raise ArgumentError(message(place, "at least one parameter", "none"))
+            raise ArgumentError(place, "at least one parameter", "none")
         if seen & {id(p) for p in tensors}:
-            raise ArgumentError(message(place, "parameters of no other group", "one that is in an earlier group"))
+            raise ArgumentError(place, "parameters of no other group", "one that is in an earlier group")
         seen |= {id(p) for p in tensors}
         parts.append((tensors, own))
     return parts
 
 
+def load_groups(
+    state: dict[str, Any], names: Iterable[str], present: list[Group], where: str
+) -> tuple[Settings, list[Group]]:
+    """Return the hyperparameters of a state, and its groups, which must have the sizes of the present ones."""
+    sizes = [group.count for group in present]
+    own = state.get("groups", [{}] * len(sizes))
+    if len(own) != len(sizes):
+        raise ArgumentError(where, f"{len(sizes)} groups", len(own))
+    if state.get("group_sizes", sizes) != sizes:
+        raise ArgumentError(where, f"groups of {sizes} parameters", state["group_sizes"])
+    settings = Settings({name: state[name] for name in names})
+    return settings, [Group(settings, dict(values), size) for values, size in zip(own, sizes, strict=True)]
+
+
 def __getattr__(name: str) -> Any:
-    if name == "Setting":
-        raise ImportError("microfw.optim.groups: expected the name Hyperparameter, got Setting, its former name")
+    if name in ("Setting", "Hyperparameter"):
+        raise ImportError(f"microfw.optim.groups: expected microfw.optim.optimizer.Hyperparameter, got {name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,13 +11,11 @@ import numpy as np
 
 from microfw.autograd.mode import MODE
 from microfw.autograd.phases import OTHER, UPDATE
-from microfw.errors import ArgumentError, NonFiniteError, message
-from microfw.optim.checks import as_list
-from microfw.optim.groups import Hyperparameter
+from microfw.errors import ArgumentError, NonFiniteError
+from microfw.optim.checks import as_list, require_entries
+from microfw.optim.flat import Array
 from microfw.optim.linesearch import Point, search
-from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Optimizer
-
-Array = np.ndarray[Any, Any]
+from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Hyperparameter, Optimizer
 
 
 def _counting(value: Any) -> bool:
@@ -98,7 +96,7 @@ class LBFGS(Optimizer):
     ) -> None:
         parameters = as_list(parameters, "LBFGS", "at least one parameter")
         if any(isinstance(p, dict) for p in parameters):
-            raise ArgumentError(message("LBFGS", "parameters, without groups", "groups", "pass model.parameters()"))
+            raise ArgumentError("LBFGS", "parameters, without groups", "groups", "pass model.parameters()")
         super().__init__(
             parameters,
             lr=lr,
@@ -135,7 +133,7 @@ class LBFGS(Optimizer):
         """
         if closure is None:
             fix = "pass a function that computes the loss, calls backward and returns it"
-            raise ArgumentError(message("LBFGS.step", "a closure", "none", fix))
+            raise ArgumentError("LBFGS.step", "a closure", "none", fix)
         self._check(self.settings)
         timer = self._timer = MODE.get().timer
         if timer is not None:
@@ -144,7 +142,7 @@ class LBFGS(Optimizer):
         try:
             return self._minimise(closure)
         except BaseException:
-            if not self.flat.owner.taken_by:
+            if not self.flat.owner.taken_by:  # else the values are those of another optimizer
                 self.flat.write(before[0])
             self.pairs, self.present = before[1:]
             raise
@@ -157,10 +155,11 @@ class LBFGS(Optimizer):
         f, g = self._evaluate(closure)
         self.flat.ready()
         if not math.isfinite(f):
-            raise NonFiniteError(message("LBFGS.step", "a finite loss", f, "no parameter was changed"))
+            raise NonFiniteError("LBFGS.step", "a finite loss", f, "no parameter was changed")
         present = np.array([leaf.grad is not None for leaf in self.flat.leaves])
         if (present != self.present).any():  # pairs of other parameters are useless
             self.pairs, self.present = [], present
+        # float64: s and y are small differences of large numbers.
         first, x = f, self.flat.values.astype(np.float64)
         for _ in range(self.iterations):
             if np.abs(g).max(initial=0) <= self.gradient_tolerance:
@@ -169,14 +168,15 @@ class LBFGS(Optimizer):
             start = Point(0.0, f, g, float(np.dot(g, d)))
             if start.slope > -self.change_tolerance:
                 break
+            # Without pairs H is the identity, and the length of g says nothing about the length of a good step.
             t = self.lr if self.pairs else min(1.0, 1 / float(np.abs(g).sum())) * self.lr
             found = self._along(closure, x, d, start, t)
-            if found is None:
+            if found is None:  # the pairs no longer describe the loss here
                 self.flat.write(x)
                 self.pairs = []
                 break
             s, y = found.t * d, found.g - g
-            if np.dot(s, y) > 1e-10:
+            if np.dot(s, y) > 1e-10:  # else H would not be positive definite, and d might point uphill
                 self.pairs = [*self.pairs, (s, y)][-self.memory :]
             x, change, f, g = x + s, abs(found.f - f), found.f, found.g
             self.flat.write(x)
@@ -194,7 +194,7 @@ class LBFGS(Optimizer):
         f, g = evaluate(t)
         if not math.isfinite(f) or not np.isfinite(g).all():
             got = f"{f} at length {t:.3g}"
-            raise NonFiniteError(message("LBFGS.step", "a finite loss", got, "lower lr, or use the line search"))
+            raise NonFiniteError("LBFGS.step", "a finite loss", got, "lower lr, or use the line search")
         return Point(t, f, g, math.nan)
 
     def _evaluate(self, closure: Callable[[], Any]) -> tuple[float, Array]:
@@ -209,12 +209,12 @@ class LBFGS(Optimizer):
                 self._timer.switch(UPDATE)
         if loss is None:
             fix = "end it with `return loss`"
-            raise ArgumentError(message("LBFGS.step", "a closure that returns the loss", "None", fix))
+            raise ArgumentError("LBFGS.step", "a closure that returns the loss", "None", fix)
         g = np.zeros(self.flat.values.size)
         for leaf, span in zip(self.flat.leaves, self.flat.spans, strict=True):
             if leaf.grad is not None:
                 g[span] = leaf.grad.ravel()
-        f = float(getattr(loss, "data", loss))
+        f = float(getattr(loss, "data", loss))  # a Tensor, an array or a number
         return (f if np.isfinite(g).all() else math.nan), g
 
     def _direction(self, g: Array) -> Array:
@@ -240,13 +240,11 @@ class LBFGS(Optimizer):
         """Load what `state_dict` returned. Raise, with nothing changed, if an entry is missing or does not fit."""
         where = "LBFGS.load_state_dict"
         self.flat.check_same_parameters(state.get("parameters"), where)
-        for name in ("s", "y", "present"):
-            if name not in state:
-                raise ArgumentError(message(where, f"an entry {name!r}", f"only {', '.join(state)}"))
+        require_entries(state, ("s", "y", "present"), where)
         s, y = (np.array(state[name], np.float64) for name in "sy")
         present = np.array(state["present"], bool)
         shapes, size = (s.shape, y.shape, present.shape), self.flat.values.size
         if shapes != ((len(s), size), (len(s), size), self.present.shape):
-            raise ArgumentError(message(where, f"s and y of shape (pairs, {size}), and present", shapes))
+            raise ArgumentError(where, f"s and y of shape (pairs, {size}), and present", shapes)
         super().load_state_dict(state)
         self.pairs, self.present = list(zip(s, y, strict=True)), present

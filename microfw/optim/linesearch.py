@@ -59,13 +59,14 @@ def search(evaluate: Callable[[float], tuple[float, Any]], d: Any, start: Point,
     before = start
     for k in range(MAX_POINTS):
         point = at(t)
+        # `not <=`, since a value of NaN must count as too large.
         if not (point.f <= start.f + DECREASE * t * start.slope) or (k and point.f >= before.f):
             return _zoom(at, start, before, point, MAX_POINTS - k)
         if abs(point.slope) <= -CURVATURE * start.slope:
             return point
         if point.slope >= 0:
             return _zoom(at, start, point, before, MAX_POINTS - k)
-        before, t = point, _within(before, point, 1.1 * t, 10 * t)
+        before, t = point, _within(before, point, 1.1 * t, 10 * t)  # extrapolate, but no more than tenfold
     return before
 
 
@@ -73,7 +74,7 @@ def _zoom(at: Callable[[float], Point], start: Point, low: Point, high: Point, t
     """Search between two points; ``low`` has the lower value, and its slope points into the interval."""
     for _ in range(tries):
         left, right = sorted((low.t, high.t))
-        margin = 0.1 * (right - left)
+        margin = 0.1 * (right - left)  # keeps the interval shrinking if the cubic's minimum is at its end
         point = at(_within(low, high, left + margin, right - margin))
         if not (point.f <= start.f + DECREASE * point.t * start.slope) or point.f >= low.f:
             high = point

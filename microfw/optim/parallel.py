@@ -10,7 +10,7 @@ import numpy as np
 
 from microfw.autograd.mode import MODE
 from microfw.autograd.phases import OTHER, UPDATE
-from microfw.errors import ArgumentError, MicrofwError, message
+from microfw.errors import ArgumentError, MicrofwError
 
 PATIENCE = 60.0
 """Seconds that a failed rank waits for the others to receive its error, before it aborts them."""
@@ -64,16 +64,15 @@ class DataParallel:
     def __init__(self, optimizer: Any, comm: Any = None) -> None:
         if not hasattr(getattr(optimizer, "flat", None), "gradients"):
             fix = "pass optim.SGD(model.parameters(), lr=...)"
-            raise ArgumentError(
-                message("DataParallel", "an optimizer on one flat buffer", type(optimizer).__name__, fix)
-            )
+            raise ArgumentError("DataParallel", "an optimizer on one flat buffer", type(optimizer).__name__, fix)
         self.optimizer = optimizer
         self.flat = optimizer.flat
         self.comm = world() if comm is None else comm
         sizes = self.comm.allgather((self.flat.values.size, str(self.flat.values.dtype)))
         if len(set(sizes)) > 1:
-            raise ArgumentError(message("DataParallel", "the same parameters on every rank", sizes))
+            raise ArgumentError("DataParallel", "the same parameters on every rank", sizes)
         size, leaves = self.flat.values.size, len(self.flat.leaves)
+        # One buffer, so that a step has one Allreduce: each further message would cost its latency.
         self._sent = np.zeros(size + leaves + 1 + self.comm.size, self.flat.values.dtype)
         self._gradients = self._sent[:size]
         self._present = self._sent[size : size + leaves]
@@ -119,7 +118,7 @@ class DataParallel:
             If another rank has failed.
         """
         if not 0 <= rows < np.inf:
-            raise ArgumentError(message("DataParallel.step", "rows of at least 0, finite", rows))
+            raise ArgumentError("DataParallel.step", "rows of at least 0, finite", rows)
         timer = MODE.get().timer
         before = timer.switch(UPDATE) if timer is not None else OTHER
         updates = False
@@ -142,7 +141,7 @@ class DataParallel:
             raise RankError(f"DataParallel.step: expected all ranks to continue, rank {ranks[0]} has failed: {reason}")
         if not self._rows > 0:
             return False
-        if self.comm.size > 1:
+        if self.comm.size > 1:  # one rank keeps its gradients to the last bit
             np.divide(self._gradients, self._rows, out=self.flat.gradients)
         for leaf, present in zip(self.flat.leaves, self._present.tolist(), strict=True):
             leaf.grad = leaf.grad_buffer if present else None
@@ -154,9 +153,10 @@ class DataParallel:
         self._rows[0] = rows
         if not rows:
             return
+        # A sum of gradients times denominators, divided by their sum, is the gradient of the mean over all ranks.
         np.multiply(self.flat.gradients, rows, out=self._gradients)
         for k, (leaf, span) in enumerate(zip(self.flat.leaves, self.flat.spans, strict=True)):
-            if leaf.grad is None:
+            if leaf.grad is None:  # the buffer may hold the gradient of an earlier step
                 self._gradients[span] = 0
             else:
                 self._present[k] = 1
@@ -183,7 +183,7 @@ class DataParallel:
         """Send an exception to the other ranks, which are waiting for this rank's gradients."""
         if error is None or isinstance(error, RankError) or self.comm.size == 1:
             return
-        import traceback
+        import traceback  # only if a rank fails
 
         reason = "".join(traceback.format_exception_only(error)).strip()
         self._sent[...] = 0
@@ -214,6 +214,6 @@ def world() -> Any:
         from mpi4py import MPI
     except ImportError as error:
         raise ArgumentError(
-            message("DataParallel", "mpi4py and an MPI library", str(error), 'pip install "microfw[mpi]"')
+            "DataParallel", "mpi4py and an MPI library", str(error), 'pip install "microfw[mpi]"'
         ) from None
     return MPI.COMM_WORLD

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.optim.groups import Hyperparameter
-from microfw.optim.optimizer import AT_LEAST_0, FRACTION, POSITIVE, Optimizer
+from microfw.optim.optimizer import AT_LEAST_0, FRACTION, POSITIVE, Hyperparameter, Optimizer
 
 
 class RMSprop(Optimizer):
@@ -88,7 +87,7 @@ class RMSprop(Optimizer):
 
     def _constants(self, number: Callable[[Any], Any], settings: dict[str, Any]) -> tuple[Any, ...]:
         lr, alpha, eps, momentum, centered, weight_decay = settings.values()
-        keep = number(alpha), number(1 - alpha)
+        keep = number(alpha), number(1 - alpha)  # 1 - alpha in float64, then rounded once
         return number(lr), *keep, number(eps), number(momentum) if momentum else None, centered, weight_decay
 
     def _update(self, constants: Any, p: Any, g: Any, square: Any, mean: Any, v: Any, s: Any) -> None:
@@ -103,7 +102,7 @@ class RMSprop(Optimizer):
             mean += np.multiply(g, new, s)
             np.multiply(mean, mean, s)
             np.subtract(square, s, s)
-            np.sqrt(np.maximum(s, 0, out=s), s)
+            np.sqrt(np.maximum(s, 0, out=s), s)  # rounding may make a variance negative
         else:
             np.sqrt(square, s)
         s += eps

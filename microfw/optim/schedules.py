@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError
 from microfw.optim.checks import is_integer, is_real
 
 Schedule = Callable[[float], float]
@@ -21,7 +21,7 @@ def _require(schedule: Any, name: str, good: Callable[[Any], bool], expected: st
     """Raise unless a setting is a finite number for which ``good`` is true."""
     value = getattr(schedule, name)
     if not (is_real(value) and good(value)):
-        raise ArgumentError(message(type(schedule).__name__, f"{name} {expected}", repr(value)))
+        raise ArgumentError(type(schedule).__name__, f"{name} {expected}", repr(value))
 
 
 def _positive(schedule: Any, *names: str) -> None:
@@ -141,7 +141,7 @@ class OneCycle:
         _require(self, "end", lambda value: value * self.start >= 1, f"at least 1 / start ({1 / self.start:g}), finite")
         if self.rise >= 1 or self.rise * self.steps <= 1:
             got = f"{self.rise} of {self.steps} steps"
-            raise ArgumentError(message("OneCycle", "rise below 1, and more than a step long", got))
+            raise ArgumentError("OneCycle", "rise below 1, and more than a step long", got)
 
     def __call__(self, step: float) -> float:
         """Return the rate for a step."""
@@ -178,10 +178,10 @@ class WarmUp:
             _positive(self, "schedule")
         elif isinstance(self.schedule, type | ReduceOnPlateau):
             got = "a class" if isinstance(self.schedule, type) else "a ReduceOnPlateau, a function of a metric"
-            raise ArgumentError(message("WarmUp", "a rate, or a schedule that is a function of the step", got))
+            raise ArgumentError("WarmUp", "a rate, or a schedule that is a function of the step", got)
         elif isinstance(self.schedule, Cosine | OneCycle) and self.steps > self.schedule.steps:
             expected = f"steps of at most the {self.schedule.steps} of the {type(self.schedule).__name__} that follows"
-            raise ArgumentError(message("WarmUp", expected, self.steps, "the two numbers add up to the whole run"))
+            raise ArgumentError("WarmUp", expected, self.steps, "the two numbers add up to the whole run")
 
     def __call__(self, step: float) -> float:
         """Return the rate for a step."""
@@ -236,12 +236,12 @@ class ReduceOnPlateau:
     def _check(self) -> None:
         _positive(self, "lr", "factor")
         if self.factor >= 1:
-            raise ArgumentError(message("ReduceOnPlateau", "factor below 1", self.factor))
+            raise ArgumentError("ReduceOnPlateau", "factor below 1", self.factor)
         _integer(self, "patience", 0)
         _integer(self, "cooldown", 0)
         _require(self, "threshold", lambda value: 0 <= value < 1, "from 0 to below 1")
         if self.mode not in ("min", "max"):
-            raise ArgumentError(message("ReduceOnPlateau", "mode 'min' or 'max'", repr(self.mode)))
+            raise ArgumentError("ReduceOnPlateau", "mode 'min' or 'max'", repr(self.mode))
         _end(self)
 
     def reset(self) -> None:
@@ -255,7 +255,7 @@ class ReduceOnPlateau:
         try:
             value = float("" if isinstance(metric, str | bytes) else metric)
         except (TypeError, ValueError):
-            raise ArgumentError(message("ReduceOnPlateau", "a metric, one number", repr(metric))) from None
+            raise ArgumentError("ReduceOnPlateau", "a metric, one number", repr(metric)) from None
         if self._better(value):
             self.best, self.bad = value, 0
         else:
@@ -284,7 +284,7 @@ class ReduceOnPlateau:
         missing = [name for name in self.state_dict() if name not in taken]
         if missing:
             got = f"only {', '.join(state)}"
-            raise ArgumentError(message("ReduceOnPlateau.load_state_dict", f"an entry {missing[0]!r}", got))
+            raise ArgumentError("ReduceOnPlateau.load_state_dict", f"an entry {missing[0]!r}", got)
         settings = {name: taken[name] for name in self.state_dict()}
         other: Any = object.__new__(type(self))
         vars(other).update(settings)
@@ -293,7 +293,7 @@ class ReduceOnPlateau:
         _integer(other, "bad", 0)
         _integer(other, "resting", 0)
         if not isinstance(other.best, float) and not is_real(other.best):
-            raise ArgumentError(message("ReduceOnPlateau.load_state_dict", "best to be a number", repr(other.best)))
+            raise ArgumentError("ReduceOnPlateau.load_state_dict", "best to be a number", repr(other.best))
         if math.isnan(other.best):  # written by older versions if no metric was seen
             other.best = math.inf if other.mode == "min" else -math.inf
         vars(self).update(vars(other))

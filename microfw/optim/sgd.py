@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from microfw.errors import ArgumentError, message
-from microfw.optim.groups import Hyperparameter
-from microfw.optim.optimizer import AT_LEAST_0, FRACTION, POSITIVE, Optimizer
+from microfw.errors import ArgumentError
+from microfw.optim.optimizer import AT_LEAST_0, FRACTION, POSITIVE, Hyperparameter, Optimizer
 
 
 class SGD(Optimizer):
@@ -77,7 +76,7 @@ class SGD(Optimizer):
     def _check(self, settings: dict[str, Any]) -> None:
         super()._check(settings)
         if settings["nesterov"] and not settings["momentum"]:
-            raise ArgumentError(message("SGD", "a momentum above 0 with nesterov=True", settings["momentum"]))
+            raise ArgumentError("SGD", "a momentum above 0 with nesterov=True", settings["momentum"])
 
     def _constants(self, number: Callable[[Any], Any], settings: dict[str, Any]) -> tuple[Any, ...]:
         # None, not 0: a test for None is faster in `_update`.

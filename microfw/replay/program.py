@@ -139,7 +139,7 @@ def _update_lines(calls: list[str], times: str, start: list[str], end: list[str]
         f"if {ready}:",
         *indented([*calls, *_if(bool(start), stepped)] or ["pass"]),
         "else:",
-        *indented([*start, "optimizer._step(False)", *end]),
+        *indented([*start, "optimizer.step()", *end]),
     ]
 
 

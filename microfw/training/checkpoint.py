@@ -6,8 +6,7 @@ import os
 import sys
 from typing import Any
 
-from microfw.errors import ArgumentError, message
-from microfw.optim.checks import is_integer
+from microfw.data.dataset import check_count
 from microfw.serialization.container import suffix_of
 from microfw.training.hooks import Hook, TrainState
 
@@ -54,12 +53,12 @@ class Checkpoint(Hook):
     True
     """
 
-    last = True
+    last = True  # so that the file contains what other hooks change
 
     def __init__(self, path: str | os.PathLike[str], every: int | None = None) -> None:
         suffix_of(path, "Checkpoint")
-        if every is not None and not is_integer(every, 1):
-            raise ArgumentError(message("Checkpoint", "every to be a positive integer", repr(every)))
+        if every is not None:
+            check_count("Checkpoint", "every", every)
         self.path = path
         self.every = every
         self._saved: Any = None

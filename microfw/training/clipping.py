@@ -23,11 +23,12 @@ class Clip(Hook):
 
     def on_gradients(self, state: TrainState) -> None:
         """Clip by value, and then by norm."""
+        # An optimizer's gradients are one array: one NumPy call instead of one for each parameter.
         of = state.optimizer if hasattr(state.optimizer, "flat") else state.model.parameters()
         large = self.value is not None and clip_grad_value(of, self.value) > self.value
         if self.norm is not None:
             large |= clip_grad_norm(of, self.norm) > self.norm
-        self._large = large
+        self._large = large  # counted in on_step_end, which is not called if the step fails
 
     def on_step_end(self, state: TrainState) -> None:
         """Count a complete step."""

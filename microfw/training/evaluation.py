@@ -11,11 +11,10 @@ import numpy as np
 from microfw.autograd.graph import Leaf
 from microfw.autograd.mode import mode
 from microfw.autograd.tensor import Tensor
-from microfw.data.dataset import Dataset
-from microfw.data.rows import Rows
-from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError, message
+from microfw.data.dataset import Dataset, Rows
+from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError
 from microfw.nn import CrossEntropyLoss, Embedding, Loss, Module, NLLLoss
-from microfw.nn.forward_state import evaluating, module_mode, preserved
+from microfw.nn.forward_state import ForwardState, evaluating, module_mode
 
 Array = np.ndarray[Any, Any]
 
@@ -29,7 +28,7 @@ USUAL = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 def quiet() -> np.errstate:
     """Ignore NumPy's floating-point warnings, since training raises one error for them. Other reactions are kept."""
     reactions = np.geterr()
-    if reactions == USUAL:
+    if reactions == USUAL:  # partial_fit calls this for each small batch
         return np.errstate(all="ignore")
     return np.errstate(**{kind: "ignore" for kind, reaction in reactions.items() if reaction == "warn"})  # type: ignore[arg-type]
 
@@ -66,7 +65,7 @@ def as_features(X: Any, model: Module) -> Any:
     if array.dtype.kind not in "fiubO" or (array.dtype.kind in "iu" and takes_indices(model)):
         return array
     try:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"):  # infinite features give NaN outputs, not a warning from here
             return array.astype(dtype_of(model), order="C", copy=False)
     except (TypeError, ValueError, OverflowError):
         return array
@@ -74,7 +73,7 @@ def as_features(X: Any, model: Module) -> Any:
 
 def predict(model: Module, X: Any, batch_size: int) -> Array:
     """Return the outputs of a model in evaluation mode, for dense or sparse rows in the dtype of the model."""
-    starts = range(0, max(X.shape[0], 1), batch_size)
+    starts = range(0, max(X.shape[0], 1), batch_size)  # no rows: one empty batch, for the shape of the outputs
     with evaluating(model):
         parts = [_outputs(model, X[k : k + batch_size]) for k in starts]
     return np.concatenate(parts)  # copies a single part, too: its array is read-only
@@ -104,7 +103,7 @@ def is_sum(loss: Any) -> bool:
 def mean_loss(loss: Any, outputs: Array, targets: Array, weight: Array | None = None) -> float:
     """Return the mean loss of outputs; NaN if no row counts."""
     count = denominator_of(loss)(targets, weight)
-    if not count:
+    if not count:  # losses raise for targets of which none counts
         return math.nan
     made, wanted = as_data(outputs), as_data(targets)
     value = float((loss(made, wanted) if weight is None else loss(made, wanted, weight)).item())
@@ -115,82 +114,94 @@ def check_count(count: float, loss: Any, where: str) -> None:
     """Raise unless a denominator is at least 0 and finite."""
     if not 0 <= count < math.inf:
         got = f"{count} from {type(loss).__name__}.denominator"
-        raise ArgumentError(message(where, "a denominator of at least 0, finite", got))
+        raise ArgumentError(where, "a denominator of at least 0, finite", got)
 
 
 # Checks. A test that passes for good arguments comes first; what is wrong is only looked for after it has failed.
 
 
-def check_fit(model: Module, loss: Any, data: Dataset, where: str) -> bool:
-    """Raise unless the model's outputs for two rows and all targets suit the loss; return True if a row counts."""
+def check_fit(model: Module, loss: Any, data: Dataset, where: str, must_count: bool = False) -> None:
+    """Raise unless the model's outputs for two rows and all targets suit the loss, and, if asked, some row counts."""
     rows = _counting_rows(loss, data.y, where)
-    with mode(observer=None, timer=None), evaluating(model), preserved(model, loss):
+    # Not profiled, and undone: a run leaves the state, and has the profile, that it has without this check.
+    with mode(observer=None, timer=None), evaluating(model), ForwardState.of(model, loss):
         outputs = model(as_data(data.X[:2]))
-        _check_outputs(outputs, data, loss, where)
-        if rows.start == rows.stop:
-            return False
-        outputs = outputs if rows.start == 0 else model(as_data(data.X[rows]))
-        value = loss(outputs, as_data(data.y[rows]))
-    if not isinstance(value, Tensor) or value._array.size != 1:
-        got = f"shape {value.shape}" if isinstance(value, Tensor) else type(value).__name__
-        raise ArgumentError(message(where, "a loss of one number", got, "use reduction='mean'"))
-    return True
+        if not isinstance(outputs, Tensor) or outputs._array.shape[:1] != data.y[:2].shape[:1]:
+            raise _wrong_outputs(outputs, len(data.y[:2]), where)
+        _check_targets(outputs._array.shape, data, loss, where)
+        if rows is not None:
+            outputs = outputs if rows.start == 0 else model(as_data(data.X[rows]))
+            _check_loss(loss(outputs, as_data(data.y[rows])), where)
+        elif must_count:
+            got = f"none of {len(data)}: all labels are ignored, or of weight 0"
+            raise DataError(where, "rows that count in the loss", got)
 
 
-def _counting_rows(loss: Any, targets: Array, where: str) -> slice:
-    """Return a slice of two rows, or the only one, with one that counts; an empty slice if none does."""
+def _counting_rows(loss: Any, targets: Array, where: str) -> slice | None:
+    """Return a slice of two rows, or the only one, of which one counts in the loss; None if no row does."""
     count = denominator_of(loss)
-    if count(targets[:2], None) > 0:
-        return slice(0, 2)
-    low, high, total = 0, len(targets), count(targets, None)  # the first row that counts is in low:high
+    return slice(0, 2) if count(targets[:2], None) > 0 else _first_counting_row(count, targets, loss, where)
+
+
+def _first_counting_row(count: Any, targets: Array, loss: Any, where: str) -> slice | None:
+    # The first row that counts is in low:high. Halving takes 20 calls for a million rows.
+    low, high, total = 0, len(targets), count(targets, None)
     check_count(total, loss, where)
     if not total:
-        return slice(0, 0)
+        return None
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if count(targets[low:middle], None) > 0 else (middle, high)
     return slice(low, low + 1) if low + 2 > len(targets) else slice(low, low + 2)
 
 
-def _check_outputs(outputs: Any, data: Dataset, loss: Any, where: str) -> None:
-    """Raise unless the outputs for the first two rows suit the loss and all targets."""
+def _wrong_outputs(outputs: Any, rows: int, where: str) -> DTypeError | ShapeError:
     if not isinstance(outputs, Tensor):
-        raise DTypeError(message(where, "the model to return a Tensor", type(outputs).__name__))
-    shape = outputs._array.shape
-    if shape[:1] != data.y[:2].shape[:1]:
-        raise ShapeError(message(where, "an output for each row", f"shape {shape} for {len(data.y[:2])} rows"))
+        return DTypeError(where, "the model to return a Tensor", type(outputs).__name__)
+    return ShapeError(where, "an output for each row", f"shape {outputs.shape} for {rows} rows")
+
+
+def _check_loss(value: Any, where: str) -> None:
+    if not isinstance(value, Tensor) or value._array.size != 1:
+        got = f"shape {value.shape}" if isinstance(value, Tensor) else type(value).__name__
+        raise ArgumentError(where, "a loss of one number", got, "use reduction='mean'")
+
+
+def _check_targets(shape: tuple[int, ...], data: Dataset, loss: Any, where: str) -> None:
+    """Raise unless outputs of a shape and all targets suit one of this library's losses."""
     if isinstance(loss, CrossEntropyLoss | NLLLoss):
         if data.task != "classification" or data.y.max() >= shape[-1]:
             _check_labels(shape, data, loss, where)
-    elif isinstance(loss, Loss):
-        _check_targets(shape, data, type(loss).__name__, where)
+    elif isinstance(loss, Loss) and (data.task == "classification" or shape[1:] != data.y.shape[1:]):
+        raise _wrong_targets(shape, data, type(loss).__name__, where)
 
 
 def _check_labels(shape: tuple[int, ...], data: Dataset, loss: Loss, where: str) -> None:
     name, labels, ignored = type(loss).__name__, data.y, getattr(loss, "ignore_index", None)
     if data.task != "classification":
         fix = "pass integer labels, or use nn.MSELoss for regression"
-        raise DataError(message(where, f"integer labels for {name}", f"targets of shape {labels.shape}", fix))
+        raise DataError(where, f"integer labels for {name}", f"targets of shape {labels.shape}", fix)
     wrong = (labels >= shape[-1]) & (labels != (-1 if ignored is None else ignored))
     if len(shape) == 2 and wrong.any():
         row, expected = int(wrong.argmax()), f"labels from 0 to {shape[-1] - 1}, as the model's outputs"
         fix = f"give the model's last layer {int(labels[wrong].max()) + 1} outputs"
-        raise DataError(message(where, expected, f"{labels[row]} at row {row}", fix))
+        raise DataError(where, expected, f"{labels[row]} at row {row}", fix)
 
 
-def _check_targets(shape: tuple[int, ...], data: Dataset, loss: str, where: str) -> None:
+def _wrong_targets(shape: tuple[int, ...], data: Dataset, loss: str, where: str) -> DataError | ShapeError:
     if data.task == "classification":
         fix = "use nn.CrossEntropyLoss, or mf.data.Dataset(X, y, task='regression')"
-        raise DataError(message(where, f"real targets of shape (N, k) for {loss}", "integer labels", fix))
-    if shape[1:] != data.y.shape[1:]:
-        wanted, got = (str(("N", *axes[1:])).replace("'", "") for axes in (data.y.shape, shape))
-        count = data.y.shape[-1]
-        fix = f"give the model's last layer {count} output{'s' if count > 1 else ''}"
-        fix = fix if len(shape) > 1 else "keep the last axis"
-        raise ShapeError(message(where, f"outputs of shape {wanted}, as the targets", got, fix))
+        return DataError(where, f"real targets of shape (N, k) for {loss}", "integer labels", fix)
+    wanted, got = (str(("N", *axes[1:])).replace("'", "") for axes in (data.y.shape, shape))
+    count = data.y.shape[-1]
+    fix = f"give the model's last layer {count} output{'s' if count > 1 else ''}"
+    fix = fix if len(shape) > 1 else "keep the last axis"
+    return ShapeError(where, f"outputs of shape {wanted}, as the targets", got, fix)
 
 
-def smallest_batch(model: Module, data: Rows, batch_size: int, where: str, drop_last: bool = False) -> int:
+def smallest_batch(
+    model: Module, data: Rows, batch_size: int, where: str, drop_last: bool = False, step_rows: int = 0
+) -> int:
     """Return the smallest batch that the model takes in training, 1 or 2 rows; batch norm, for example, needs 2.
 
     The model runs on one row, and only if a batch of one row would occur.
@@ -198,12 +209,17 @@ def smallest_batch(model: Module, data: Rows, batch_size: int, where: str, drop_
     Raises
     ------
     ArgumentError, DataError
-        If all batches, or the data, have too few rows. The message contains that of the layer.
+        If all batches, or the data, have too few rows: for a layer, whose message is contained, or for a step of
+        ``step_rows`` rows with ``drop_last``.
     """
     n = len(data)
-    if n > 1 and batch_size > 1 and (drop_last or n % batch_size != 1):
+    if n > 1 and batch_size > 1 and n % batch_size != 1 and not drop_last:
         return 1
-    return _smallest_batch(model, data, batch_size, where)
+    smallest = 1 if drop_last and min(n, batch_size) > 1 else _smallest_batch(model, data, batch_size, where)
+    if drop_last and n < step_rows:
+        got, fix = f"{n} rows with drop_last=True", "use a smaller batch_size"
+        raise DataError(where, f"the {step_rows} rows of a step", got, fix)
+    return smallest
 
 
 def _smallest_batch(model: Module, data: Rows, batch_size: int, where: str) -> int:
@@ -212,16 +228,16 @@ def _smallest_batch(model: Module, data: Rows, batch_size: int, where: str) -> i
         return 1
     fix = f"a layer needs more than one row: {why}"
     if len(data) == 1:
-        raise DataError(message(where, "at least 2 rows", "1", fix))
+        raise DataError(where, "at least 2 rows", "1", fix)
     if batch_size == 1:
-        raise ArgumentError(message(where, "a batch_size of at least 2", "1", fix))
+        raise ArgumentError(where, "a batch_size of at least 2", "1", fix)
     return 2
 
 
 def _failure(model: Module, data: Rows, rows: int) -> Exception | None:
     """Return the error that a model raises in training for a batch of ``rows`` rows, or None."""
     ((X, _, _),) = data.take(slice(0, rows)).batches(rows)
-    with mode(observer=None, timer=None, recording=False), module_mode(model, True), preserved(model), quiet():
+    with mode(observer=None, timer=None, recording=False), module_mode(model, True), ForwardState.of(model), quiet():
         try:
             model(as_data(X))
         except Exception as error:

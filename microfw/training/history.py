@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import nan
 from typing import Any
 
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError
 
 
 class History(list[dict[str, Any]]):
@@ -44,7 +44,7 @@ class History(list[dict[str, Any]]):
             If no row has such an entry.
         """
         if self and not any(name in row for row in self):
-            raise ArgumentError(message("History.column", f"one of {', '.join(self._names())}", repr(name)))
+            raise ArgumentError("History.column", f"one of {', '.join(self._names())}", repr(name))
         return [row.get(name) for row in self]
 
     def _names(self) -> list[str]:
@@ -70,7 +70,7 @@ class History(list[dict[str, Any]]):
         try:
             import pandas as pd
         except ImportError:
-            raise ArgumentError(message("History.to_frame", "pandas", "none installed", "pip install pandas")) from None
+            raise ArgumentError("History.to_frame", "pandas", "none installed", "pip install pandas") from None
         frame = pd.DataFrame(list(self))
         return frame.set_index("epoch") if "epoch" in frame else frame
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError
 from microfw.training.history import History
 
 EVENTS = (
@@ -126,10 +126,10 @@ def check_hook(hook: Any) -> None:
     kind = type(hook)
     if isinstance(hook, type) or not any(hasattr(hook, event) for event in EVENTS):
         got = f"the class {hook.__name__}" if isinstance(hook, type) else kind.__name__
-        raise ArgumentError(message("Trainer", "hooks with some of a Hook's methods", got, "pass an instance"))
+        raise ArgumentError("Trainer", "hooks with some of a Hook's methods", got, "pass an instance")
     for name in dir(kind):
         if name.startswith("on_") and name not in EVENTS and callable(getattr(kind, name)):
             near = get_close_matches(name, EVENTS, 1, cutoff=0.9)  # not names of other libraries' hooks
             if near:
                 expected = f"hooks with methods among {', '.join(EVENTS)}"
-                raise ArgumentError(message("Trainer", expected, f"{kind.__name__}.{name}", f"name it {near[0]}"))
+                raise ArgumentError("Trainer", expected, f"{kind.__name__}.{name}", f"name it {near[0]}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.errors import ArgumentError, ShapeError, message
+from microfw.errors import ArgumentError, ShapeError
 from microfw.nn import BCEWithLogitsLoss, CrossEntropyLoss, HingeLoss
 
 Array = np.ndarray[Any, Any]
@@ -31,7 +31,7 @@ def accuracy(y_true: Any, y_pred: Any) -> float:
     """
     y_true, y_pred = _pair(y_true, y_pred, "accuracy")
     if y_pred.dtype.kind == "f" and (y_pred != np.round(y_pred)).any():
-        raise ArgumentError(message("accuracy", "labels", "real numbers", "use r2 for regression"))
+        raise ArgumentError("accuracy", "labels", "real numbers", "use r2 for regression")
     return float(np.mean(y_true == y_pred))
 
 
@@ -48,7 +48,7 @@ def r2(y_true: Any, y_pred: Any) -> float:
     y_true, y_pred = (a.astype(np.float64).reshape(len(a), -1) for a in _pair(y_true, y_pred, "r2"))
     missed = np.square(y_true - y_pred).sum(axis=0)
     spread = np.square(y_true - y_true.mean(axis=0)).sum(axis=0)
-    safe = np.where(spread == 0, 1, spread)
+    safe = np.where(spread == 0, 1, spread)  # no division by 0, whose result np.where below would drop
     return float(np.where(spread == 0, missed == 0, 1 - missed / safe).mean())
 
 
@@ -115,7 +115,7 @@ def resolve(metrics: Any) -> dict[str, Measure]:
     for metric in metrics if isinstance(metrics, Iterable) else [metrics]:
         name = metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
         if name in found or name in ("epoch", "loss", "seconds", "lr", "gradient_norm", "skipped"):
-            raise ArgumentError(message("metrics", "different names", f"{name!r} twice", "rename one of them"))
+            raise ArgumentError("metrics", "different names", f"{name!r} twice", "rename one of them")
         if isinstance(metric, str):
             found[name] = _plain(METRICS[metric]) if metric in METRICS else _named(metric)
         elif _needs_scores(metric):
@@ -123,7 +123,7 @@ def resolve(metrics: Any) -> dict[str, Measure]:
         elif callable(metric):
             found[name] = _plain(metric)
         else:
-            raise ArgumentError(message("metrics", "names and functions f(y_true, y_pred)", repr(metric)))
+            raise ArgumentError("metrics", "names and functions f(y_true, y_pred)", repr(metric))
     return found
 
 
@@ -154,7 +154,7 @@ def _named(name: str) -> Measure:
         ]
         close = difflib.get_close_matches(name, known, 1, 0.5)
         fix = f"did you mean {close[0]!r}?" if close else "or pass a function f(y_true, y_pred)"
-        raise ArgumentError(message("metrics", "accuracy, r2, or a name of sklearn.metrics", repr(name), fix))
+        raise ArgumentError("metrics", "accuracy, r2, or a name of sklearn.metrics", repr(name), fix)
 
     return partial(_compared, name, function)
 
@@ -179,7 +179,7 @@ def _of_scores(name: str) -> Measure:
     if scorer not in metrics.get_scorer_names():
         got = f"{name!r}, which compares targets with scores or probabilities"
         fix = "compute it from the outputs of Trainer.predict"
-        raise ArgumentError(message("metrics", "a metric of labels, or a scorer's name", got, fix))
+        raise ArgumentError("metrics", "a metric of labels, or a scorer's name", got, fix)
     return scored(scorer) if sign > 0 else partial(_negative, scored(scorer))
 
 
@@ -199,11 +199,11 @@ def cannot(name: str, error: Exception) -> ArgumentError:
     reason = " ".join(str(error).split())
     fix = f"for more than two classes use {name + '_ovr'!r} or {name + '_ovo'!r}" if "multi_class" in reason else ""
     expected = "targets and outputs that it can compare"
-    return ArgumentError(message(f"metric {name!r}", expected, f"others ({reason})", fix))
+    return ArgumentError(f"metric {name!r}", expected, f"others ({reason})", fix)
 
 
 def _pair(y_true: Any, y_pred: Any, where: str) -> tuple[Array, Array]:
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
     if y_true.shape != y_pred.shape:
-        raise ShapeError(message(where, "targets and predictions of one shape", f"{y_true.shape} and {y_pred.shape}"))
+        raise ShapeError(where, "targets and predictions of one shape", f"{y_true.shape} and {y_pred.shape}")
     return y_true, y_pred

@@ -8,7 +8,7 @@ import numpy as np
 
 from microfw.autograd.anomaly import Finder
 from microfw.autograd.mode import MODE, mode
-from microfw.errors import NonFiniteError, message
+from microfw.errors import NonFiniteError
 from microfw.training.evaluation import as_data
 from microfw.training.hooks import TrainState
 
@@ -20,17 +20,18 @@ def explain(
 ) -> NonFiniteError:
     """Return an error that names epoch, step, and the op with the first output that is not finite."""
     place = f"{where}, epoch {state.epoch}, step {state.step}"
-    if isinstance(MODE.get().observer, Finder) and error.args:  # the error of detect_anomaly has more details
+    if isinstance(MODE.get().observer, Finder) and str(error):  # the error of detect_anomaly has more details
         state.optimizer.zero_grad()
         return NonFiniteError(f"{place}: {error}; {FIX}")
     finder = Finder()
+    # If a parameter was already bad, every op after it is, and its layer is not the cause.
     spoilt = next((name for name, p in state.model.named_parameters() if finder.bad(p.data)), "")
     try:
         with mode(observer=finder, timer=None), np.errstate(all="ignore"):
             state.optimizer.zero_grad()
             weights = () if weight is None else (weight,)
             loss = state.loss_function(state.model(as_data(X)), as_data(y), *weights)
-            if error.args:  # the loss was finite, the gradients were not
+            if str(error):  # the loss was finite, the gradients were not
                 loss.backward()
     except Exception as again:  # the first failure is the one to name
         finder.where = finder.where or f"an op that raises {type(again).__name__}"
@@ -38,8 +39,8 @@ def explain(
     maker = f"first made by {finder.where}" if finder.where else "by no op alone"
     if spoilt:
         got = f"parameter {spoilt} that was not finite before the step, {maker}"
-        return NonFiniteError(message(place, "finite parameters", got, FIX))
-    if not error.args:
-        return NonFiniteError(message(place, "a finite loss", f"{state.loss}, {maker}", FIX))
+        return NonFiniteError(place, "finite parameters", got, FIX)
+    if not str(error):
+        return NonFiniteError(place, "a finite loss", f"{state.loss}, {maker}", FIX)
     got = str(error).partition("got ")[2].partition(";")[0] or str(error)
-    return NonFiniteError(message(place, "finite gradients", f"{got}, {maker}", FIX))
+    return NonFiniteError(place, "finite gradients", f"{got}, {maker}", FIX)

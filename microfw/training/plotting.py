@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError
 
 
 def new_axes(axes: Any, where: str = "plot") -> Any:
@@ -14,5 +14,5 @@ def new_axes(axes: Any, where: str = "plot") -> Any:
     try:
         import matplotlib.pyplot as plt
     except ImportError:
-        raise ArgumentError(message(where, "Matplotlib", "none installed", 'pip install "microfw[plot]"')) from None
+        raise ArgumentError(where, "Matplotlib", "none installed", 'pip install "microfw[plot]"') from None
     return plt.subplots(layout="constrained")[1]

@@ -41,6 +41,7 @@ class Progress(Hook):
 
     def on_fit_start(self, state: TrainState) -> None:
         """Open the bar."""
+        # sys.stderr is None in programs without a console, such as those started by pythonw.
         self._last_shown, self._broken, self._explained = 0, sys.stderr is None, False
         with self._ignoring_closed_stream():
             if self._broken or not getattr(sys.stderr, "isatty", bool)():

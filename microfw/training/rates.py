@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from microfw.errors import ArgumentError, NonFiniteError, message
-from microfw.optim.checks import is_integer, is_real
+from microfw.data.dataset import check_count
+from microfw.errors import ArgumentError, NonFiniteError
+from microfw.optim.checks import is_real
 from microfw.optim.schedules import Cosine, Exponential, OneCycle, ReduceOnPlateau, StepDecay, WarmUp
 from microfw.training.hooks import Hook, TrainState
 
@@ -56,15 +57,15 @@ class LearningRate(Hook):
     def __init__(self, schedule: Callable[[float], float], of: str = "step") -> None:
         if not callable(schedule) or isinstance(schedule, type):
             got = f"the class {schedule.__name__}" if isinstance(schedule, type) else repr(schedule)
-            raise ArgumentError(message("LearningRate", "a schedule, a function of a number", got))
+            raise ArgumentError("LearningRate", "a schedule, a function of a number", got)
         if not isinstance(of, str) or of in ("steps", "epochs"):
-            raise ArgumentError(message("LearningRate", "of 'step', 'epoch' or an entry of the History", repr(of)))
+            raise ArgumentError("LearningRate", "of 'step', 'epoch' or an entry of the History", repr(of))
         self.by_metric = of not in ("step", "epoch")
         name = type(schedule).__name__
         if isinstance(schedule, ReduceOnPlateau) and not self.by_metric:
-            raise ArgumentError(message("LearningRate", f"{name} of a metric, such as 'val_loss'", f"of={of!r}"))
+            raise ArgumentError("LearningRate", f"{name} of a metric, such as 'val_loss'", f"of={of!r}")
         if isinstance(schedule, StepDecay | Exponential | Cosine | OneCycle | WarmUp) and self.by_metric:
-            raise ArgumentError(message("LearningRate", f"{name} of 'step' or 'epoch'", f"of={of!r}"))
+            raise ArgumentError("LearningRate", f"{name} of 'step' or 'epoch'", f"of={of!r}")
         self.schedule = schedule
         self.of = of
         self._start = {} if hasattr(schedule, "reset") else copy.deepcopy(self.state_dict())
@@ -164,7 +165,7 @@ class _Rising(Hook):
     def on_gradients(self, state: TrainState) -> None:
         rate = self.low * self.factor**state.steps
         self.mean = self.smooth * self.mean + (1 - self.smooth) * state.loss
-        loss = self.mean / (1 - self.smooth ** (state.steps + 1))
+        loss = self.mean / (1 - self.smooth ** (state.steps + 1))  # the mean starts at 0; this corrects it, as in Adam
         if not (math.isnan(loss) or (self.losses and loss > 4 * min(self.losses))):
             state.optimizer.lr = rate
             self.rates.append(rate)
@@ -233,13 +234,12 @@ def lr_range_test(
     """
     where = "lr_range_test"
     if not (is_real(low) and is_real(high) and 0 < low < high):
-        raise ArgumentError(message(where, "0 < low < high, finite", f"{low!r} and {high!r}"))
-    if not is_integer(steps, 5):
-        raise ArgumentError(message(where, "steps to be an integer of at least 5", repr(steps)))
+        raise ArgumentError(where, "0 < low < high, finite", f"{low!r} and {high!r}")
+    check_count(where, "steps", steps, 5)
     if not is_real(smooth) or not 0 <= smooth < 1:
-        raise ArgumentError(message(where, "smooth from 0 to below 1", repr(smooth)))
+        raise ArgumentError(where, "smooth from 0 to below 1", repr(smooth))
     if getattr(trainer.optimizer, "takes_closure", False):
-        raise ArgumentError(message(where, "an optimizer that takes single steps", type(trainer.optimizer).__name__))
+        raise ArgumentError(where, "an optimizer that takes single steps", type(trainer.optimizer).__name__)
     from microfw.nn.forward_state import ForwardState
 
     rising, forward_state = _Rising(low, high, steps, smooth), ForwardState.of(trainer.model, trainer.loss)
@@ -258,6 +258,7 @@ def lr_range_test(
         forward_state.restore(before[2])
     rates, losses = rising.rates, rising.losses
     if len(rates) < 2:
-        raise ArgumentError(message(where, "losses at two rates at least", len(rates), "lower low, or scale the data"))
+        raise ArgumentError(where, "losses at two rates at least", len(rates), "lower low, or scale the data")
+    # The steepest fall before the lowest loss: after it the rates are too large.
     slopes = np.gradient(losses, np.log(rates))
     return RangeTest(rates, losses, rates[int(np.argmin(slopes[: int(np.argmin(losses)) + 1]))])

@@ -6,15 +6,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from microfw.autograd.tensor import Tensor
 from microfw.nn import Lambda, Module
 from microfw.optim import Optimizer
 from microfw.replay import CompiledStep
-from microfw.training.evaluation import dtype_of, takes_indices
-
-Array = np.ndarray[Any, Any]
+from microfw.training.evaluation import Array, dtype_of, takes_indices
 
 EAGER_STEPS = 60
 """Eager steps of a shape before it is captured. A capture takes about as long as these steps."""
@@ -65,7 +61,7 @@ class ReplayPolicy:
         chosen = able and (usual if wanted is None else wanted)
         self.step = CompiledStep(Forward(model, loss), optimizer) if chosen else None
         if self.step is not None:
-            self.step.strict = True
+            self.step.strict = True  # a difference from the eager step raises ReplayError, not only a warning
 
     def expect(self, rows: int, steps: int) -> None:
         """Announce a run of ``steps`` steps with ``rows`` rows each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
@@ -11,15 +12,15 @@ import numpy as np
 
 from microfw.autograd.mode import MODE
 from microfw.autograd.phases import OTHER
-from microfw.data.rows import Batch, Rows
-from microfw.errors import CheckpointError, message
+from microfw.data.dataset import Batch, Rows
+from microfw.errors import CheckpointError
 from microfw.serialization.random import put
+from microfw.training.evaluation import Array
 from microfw.training.hooks import EVENTS, Hook, TrainState, check_hook
 from microfw.training.metrics import Measure, measure
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.stepper import Stepper
 
-Array = np.ndarray[Any, Any]
 HookMethods = list[Callable[[TrainState], None]]
 
 
@@ -29,7 +30,7 @@ class Hooks:
     def __init__(self, hooks: Sequence[Any]) -> None:
         for hook in hooks:
             check_hook(hook)
-        self.hooks = sorted(hooks, key=_is_last)
+        self.hooks = sorted(hooks, key=_is_last)  # stable: otherwise in the order of the list
         self.methods = {event: _overridden(event, self.hooks) for event in EVENTS}
         self._started: list[Any] = []
 
@@ -47,8 +48,11 @@ class Hooks:
 
     def end(self, state: TrainState) -> None:
         """Call ``on_fit_end`` of every hook that was started, even if one raises."""
-        started, self._started = sorted(self._started, key=_is_last, reverse=True), []
-        _call_all(_overridden("on_fit_end", started), state)
+        # An ExitStack calls the rest if one raises, in reverse order of registration.
+        with contextlib.ExitStack() as calls:
+            for method in reversed(_overridden("on_fit_end", sorted(self._started, key=_is_last, reverse=True))):
+                calls.callback(method, state)
+            self._started = []
 
 
 def _overridden(event: str, hooks: Sequence[Any]) -> HookMethods:
@@ -59,15 +63,6 @@ def _overridden(event: str, hooks: Sequence[Any]) -> HookMethods:
 
 def _is_last(hook: Any) -> bool:
     return bool(getattr(hook, "last", False))
-
-
-def _call_all(methods: HookMethods, state: TrainState) -> None:
-    for k, method in enumerate(methods):
-        try:
-            method(state)
-        except BaseException:
-            _call_all(methods[k + 1 :], state)
-            raise
 
 
 class EpochTotals:
@@ -141,7 +136,7 @@ class EpochTotals:
         """Return the learning rate of the last step, and the root mean square of the gradient norms."""
         if self.flat is None:
             return {}
-        moved = self.steps - self.skipped
+        moved = self.steps - self.skipped  # a skipped step has no gradient
         norm = math.sqrt(self.squares / moved) if moved else math.nan
         return {"lr": float(self.stepper.optimizer.lr), "gradient_norm": norm}
 
@@ -231,9 +226,6 @@ class Run:
         self.train, self.step_rows, self.rng, self.metrics = train, step_rows, rng, metrics
         self.evaluate, self.shuffle, self.drop_last, self.resumable = evaluate, shuffle, drop_last, resumable
         stepper.wants_outputs = bool(metrics)
-        if stepper.replay_policy is not None:
-            steps = len(train) // step_rows * (self.state.epochs - self.state.epoch)
-            stepper.replay_policy.expect(min(step_rows, len(train)), steps)
         self.totals: EpochTotals | None = None
         self.order: dict[str, Any] = {}
         self.batches: Iterable[Batch] = ()
@@ -267,7 +259,7 @@ class Run:
         if not totals.steps:
             self.cancel_epoch()
             return
-        seconds = perf_counter() - totals.began
+        seconds = perf_counter() - totals.began  # without validation
         row = {"epoch": self.state.epoch, **totals.result()}
         if self.evaluate is not None:
             row |= self.validate(self.evaluate)
@@ -278,7 +270,8 @@ class Run:
         self.interrupts.deferred = True
         self.state.epoch += 1
         self.totals = totals = EpochTotals(self.stepper, self.metrics)
-        if self.resumable:  # 20 us
+        # The state before the order is drawn: a resumed epoch draws it again. Copying takes 20 us.
+        if self.resumable:
             self.order = self.rng.bit_generator.state  # type: ignore[assignment]
         self.batches = self.new_batches()
         self.hooks.notify("on_epoch_start", self.state)
@@ -292,7 +285,7 @@ class Run:
 
     def cancel_epoch(self) -> None:
         """Undo the start of an epoch that a hook stopped before its first step."""
-        if self.resumable:
+        if self.resumable:  # the next fit with this generator gets the same order as without the cancelled epoch
             put(self.rng, self.order)
         self.state.epoch -= 1
         self.totals, self.batches = None, ()
@@ -316,15 +309,17 @@ class Run:
     def end_epoch(self, totals: EpochTotals, row: dict[str, Any]) -> None:
         """End an epoch: append its row, and notify hooks."""
         self.interrupts.deferred = True
-        history = self.state.history
-        if self.state.skipped:  # in every row, if in one
-            for earlier in history:
-                earlier.setdefault("skipped", 0)
-            row["skipped"] = totals.skipped
-        history.append(row)
+        if self.state.skipped:
+            self._add_skipped(totals, row)
+        self.state.history.append(row)
         self.totals, self.batches = None, ()
         self.hooks.notify("on_epoch_end", self.state)
         self.interrupts.release()
+
+    def _add_skipped(self, totals: EpochTotals, row: dict[str, Any]) -> None:
+        for earlier in self.state.history:  # in every row, if in one
+            earlier.setdefault("skipped", 0)
+        row["skipped"] = totals.skipped
 
     def end(self) -> None:
         """End training."""
@@ -340,7 +335,7 @@ class Run:
         """Save the run."""
         if not self.can_be_saved:
             got = "a run that ended before its first step, or while hooks were called"
-            raise CheckpointError(message(f"saving {path}", "a run at the end of a step", got, "use an earlier file"))
-        from microfw.training import saving
+            raise CheckpointError(f"saving {path}", "a run at the end of a step", got, "use an earlier file")
+        from microfw.training import saving  # which imports this file
 
         saving.save(path, self)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.errors import CheckpointError, MicrofwError, message
+from microfw.errors import CheckpointError, MicrofwError
 from microfw.nn import Module
 from microfw.serialization import container, models, random, tree
 from microfw.serialization.layout import fingerprint, plain
@@ -23,6 +23,7 @@ Path = str | os.PathLike[str]
 PREFIX = "training"
 """Prefix of the names of arrays that are not the model's."""
 
+# Names in files stay as they are: "tally" is the part that EpochTotals writes.
 PARTS = ("batch_size", "data", "hooks", "history", "loss_function", "optimizer", "random", "state", "tally")
 
 STATE = ("epoch", "steps", "loss", "stop", "epochs")
@@ -51,6 +52,7 @@ def _describe(run: Run, arrays: dict[str, Any]) -> Any:
     mine: dict[str, Any] = {}
     try:
         about = models.describe(run.state.model, mine)
+        # Loading needs user-defined layers to be importable. Tried once, since it builds the model again.
         if not run.is_rehearsed:
             models.rehearse(about, run.state.model)
             run.is_rehearsed = True
@@ -144,6 +146,7 @@ class Saved:
 
     def _restore(self, run: Run) -> None:
         """Restore everything else. Raise, with nothing changed, if anything does not fit."""
+        # Parts of a damaged file may fail after others were loaded, so everything is kept to be put back.
         before = capture(run), {name: array.copy() for name, array in models.values(run.state.model).items()}
         try:
             _put(run, self.parts, self.values)
@@ -151,7 +154,7 @@ class Saved:
             _put(run, *before)
             if isinstance(error, FormatError):
                 raise error.with_location(self.where) from None
-            raise CheckpointError(message(self.where, "a state that fits", " ".join(str(error).split()))) from error
+            raise CheckpointError(self.where, "a state that fits", " ".join(str(error).split())) from error
 
 
 def _compare_totals(totals: dict[str, Any], run: Run) -> None:

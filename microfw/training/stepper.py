@@ -12,15 +12,13 @@ import numpy as np
 
 from microfw.autograd.mode import mode
 from microfw.autograd.tensor import Tensor
-from microfw.data.rows import pieces
+from microfw.data.dataset import pieces
 from microfw.errors import NonFiniteError
 from microfw.nn.forward_state import ForwardState
-from microfw.training.evaluation import as_data, check_count, denominator_of, is_sum
+from microfw.training.evaluation import Array, as_data, check_count, denominator_of, is_sum
 from microfw.training.hooks import TrainState
 from microfw.training.nonfinite import explain
 from microfw.training.replay_policy import ReplayPolicy
-
-Array = np.ndarray[Any, Any]
 
 
 class Interrupts:
@@ -36,16 +34,16 @@ class Interrupts:
         self._before: Callable[..., Any] | None = None
 
     def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            before = signal.getsignal(signal.SIGINT)
-            if callable(before):
-                self._before = before
-                signal.signal(signal.SIGINT, self._handle)
+        before = signal.getsignal(signal.SIGINT)
+        # Python allows handlers only in the main thread. A handler that is not callable was set by C code.
+        if threading.current_thread() is threading.main_thread() and callable(before):
+            self._before = before
+            signal.signal(signal.SIGINT, self._handle)
 
     def __exit__(self, kind: Any, *rest: Any) -> None:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
-        if kind is None:
+        if kind is None:  # else the exception ends the run anyway
             self.release()
 
     def release(self) -> None:
@@ -123,7 +121,8 @@ class Stepper:
             If the loss or a gradient is NaN or infinite.
         """
         count = self.count = self.denominator(y, weight)
-        if not count > 0 and (not self.takes_denominator or count != 0):  # other ranks may have rows that count
+        # NaN is not above 0 either; _skip raises for it. With ranks, the others may have rows that count.
+        if not count > 0 and (not self.takes_denominator or count != 0):
             return self._skip(X, count)
         before, self.moved, outputs = self.forward_state.save(), True, None
         try:
@@ -136,13 +135,14 @@ class Stepper:
             raise
         self.state.steps += self.moved
         self.state.skipped += not self.moved
-        if not self.wants_outputs:
+        if not self.wants_outputs:  # outputs of an epoch take memory
             return None
         return outputs.data if isinstance(outputs, Tensor) else outputs
 
     def _eager_step(self, X: Array, y: Array, weight: Array | None) -> Any:
         if self.takes_closure:
             return self._minimise(X, y, weight)
+        # Before the forward pass: backward adds to gradients, and an earlier step may have failed after its backward.
         self.optimizer.zero_grad()
         outputs = self.accumulate(X, y, weight)
         for call in self.gradients:
@@ -177,7 +177,7 @@ class Stepper:
         counts = [self.denominator(y[part], w) for part, w in zip(parts, weights, strict=True)]
         loss, total, outputs = 0.0, sum(counts), []
         for part, w, count in zip(parts, weights, counts, strict=True):
-            if not count:
+            if not count:  # a mean over no rows is NaN, but metrics and running statistics need the outputs
                 outputs.append(self._forward(X[part]))
                 continue
             share = 1.0 if self.loss_is_sum else count / total
@@ -193,6 +193,7 @@ class Stepper:
                 return outputs
         outputs, targets = self.model(as_data(X)), as_data(y)
         loss = self.loss(outputs, targets) if weight is None else self.loss(outputs, targets, weight)
+        # _array, not item(): an observer is not notified of this read, since no op of the step depends on it.
         self._check_loss(loss._array)
         loss.backward(None if share is None else np.full(loss.shape, share))
         return outputs
@@ -218,7 +219,7 @@ class Stepper:
 
     def _check_loss(self, loss: Array) -> None:
         self.state.loss = value = loss.item()
-        if not math.isfinite(value):
+        if not math.isfinite(value):  # before backward, which would write NaN into all gradients
             raise NonFiniteError
 
     def _defer_interrupts(self) -> None:
@@ -233,7 +234,7 @@ class Stepper:
         if isinstance(error, NonFiniteError):
             try:
                 raise explain(self.state, X, y, weight, error, self.where) from None
-            finally:
+            finally:  # explain runs the step again
                 self.forward_state.restore(before)
 
 
@@ -254,6 +255,7 @@ class Closure:
         """Return the loss; infinity if it is not finite, after a first evaluation that was."""
         stepper = self.stepper
         stepper.interrupts.release()
+        # Dropout draws the same mask for each point of a line search, else the loss would not be one function.
         stepper.forward_state.restore(self.before)
         stepper.optimizer.zero_grad()
         try:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from microfw.errors import ArgumentError, message
+from microfw.data.dataset import check_count
+from microfw.errors import ArgumentError
 from microfw.optim import Average
 from microfw.optim.averaging import check_decay
-from microfw.optim.checks import is_integer, is_real
+from microfw.optim.checks import is_real
 from microfw.training.hooks import Hook, TrainState
 
 LOWER_IS_BETTER = ("loss", "error", "deviance", "gradient_norm")
@@ -34,7 +35,7 @@ def direction(metric: str, where: str) -> str:
 
     if name in get_scorer_names():
         return "max"
-    raise ArgumentError(message(where, "a mode for a metric of this name", repr(metric), "pass mode='min' or 'max'"))
+    raise ArgumentError(where, "a mode for a metric of this name", repr(metric), "pass mode='min' or 'max'")
 
 
 class EarlyStopping(Hook):
@@ -87,16 +88,15 @@ class EarlyStopping(Hook):
         mode: str | None = None,
         restore: bool = True,
     ) -> None:
-        if not is_integer(patience, 0):
-            raise ArgumentError(message("EarlyStopping", "patience to be an integer of at least 0", repr(patience)))
+        check_count("EarlyStopping", "patience", patience, 0)
         if not isinstance(metric, str):
-            raise ArgumentError(message("EarlyStopping", "metric to be an entry of the History", repr(metric)))
+            raise ArgumentError("EarlyStopping", "metric to be an entry of the History", repr(metric))
         if not is_real(min_delta) or min_delta < 0:
-            raise ArgumentError(message("EarlyStopping", "min_delta at least 0, finite", repr(min_delta)))
+            raise ArgumentError("EarlyStopping", "min_delta at least 0, finite", repr(min_delta))
         if not isinstance(restore, bool):
-            raise ArgumentError(message("EarlyStopping", "restore to be True or False", repr(restore)))
+            raise ArgumentError("EarlyStopping", "restore to be True or False", repr(restore))
         if mode not in (None, "min", "max"):
-            raise ArgumentError(message("EarlyStopping", "mode 'min' or 'max'", repr(mode)))
+            raise ArgumentError("EarlyStopping", "mode 'min' or 'max'", repr(mode))
         self.metric = metric
         self.patience = patience
         self.min_delta = min_delta
@@ -126,6 +126,7 @@ class EarlyStopping(Hook):
         if value is None:
             return
         gain = self._gain(value)
+        # Two epochs: small gains count as best, but do not extend the patience (``exact``).
         if gain > self.min_delta:
             self._improved = state.epoch
         if gain > (0 if self.exact else self.min_delta):
@@ -194,7 +195,7 @@ class WeightAveraging(Hook):
     def __init__(self, decay: float = 0.999, keep: bool = True) -> None:
         check_decay("WeightAveraging", decay)
         if not isinstance(keep, bool):
-            raise ArgumentError(message("WeightAveraging", "keep to be True or False", repr(keep)))
+            raise ArgumentError("WeightAveraging", "keep to be True or False", repr(keep))
         self.decay = decay
         self.keep = keep
         self.average: Average | None = None

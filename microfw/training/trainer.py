@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.mode import mode
-from microfw.data.dataset import Dataset, as_dataset
-from microfw.data.rows import Rows, check_batch_size
-from microfw.errors import ArgumentError, CheckpointError, DataError, message
+from microfw.data.dataset import Dataset, Rows, as_dataset, check_count
+from microfw.errors import ArgumentError, CheckpointError
 from microfw.nn import Module
 from microfw.nn.forward_state import evaluating, module_mode
-from microfw.optim.checks import as_list, is_integer, is_real
+from microfw.optim.checks import as_list, is_real
 from microfw.training.clipping import Clip
 from microfw.training.evaluation import (
+    Array,
     as_features,
     check_fit,
     dtype_of,
@@ -33,8 +33,6 @@ from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.run import Hooks, Run
 from microfw.training.saving import Saved
 from microfw.training.stepper import Stepper
-
-Array = np.ndarray[Any, Any]
 
 
 class Trainer:
@@ -165,20 +163,16 @@ class Trainer:
         A step in which no row counts in the loss, since all labels are ignored or all weights are 0, makes no update.
         The History has the number of such steps as ``skipped``, if there were any.
         """
-        check_sizes(epochs, batch_size)
-        check_parts(self.model, self.loss, self.optimizer)
+        check_count("Trainer.fit", "epochs", epochs, 0)
+        check_count("Trainer.fit", "batch_size", batch_size, fix="32 is a good start")
+        check_parts(self.model, self.loss, self.optimizer)  # again: they are attributes, and may have been replaced
         dtype, step_rows = dtype_of(self.model), batch_size * self.accumulate
         data = as_dataset(train, "Trainer.fit", dtype)
-        if not check_fit(self.model, self.loss, data, "Trainer.fit"):
-            got = f"none of {len(data)}: all labels are ignored, or of weight 0"
-            raise DataError(message("Trainer.fit", "rows that count in the loss", got))
+        check_fit(self.model, self.loss, data, "Trainer.fit", must_count=True)
         evaluate = None if validation is None else self._validation(validation, dtype)
         rows = Rows(data.X, data.y)
-        min_rows = smallest_batch(self.model, rows, batch_size, "Trainer.fit", drop_last)
-        if drop_last and len(rows) < step_rows:
-            got = f"{len(rows)} rows with drop_last=True"
-            raise DataError(message("Trainer.fit", f"the {step_rows} rows of a step", got, "use a smaller batch_size"))
-        policy = self._replay_policy()
+        min_rows = smallest_batch(self.model, rows, batch_size, "Trainer.fit", drop_last, step_rows)
+        policy = self._replay_policy(min(batch_size, len(rows)), len(rows) // batch_size * epochs)
         shown = [Progress(None if policy is None else policy.why_eager)] if progress else []
         state = TrainState(self.model, self.loss, self.optimizer, epochs)
         hooks = Hooks([*self.clips, *self.hooks, *shown])
@@ -186,15 +180,18 @@ class Trainer:
         stepper = Stepper(state, hooks.methods["on_gradients"], policy, rows=parts, min_rows=min_rows)
         generator = np.random.default_rng(rng)
         self._run = run = Run(stepper, hooks, rows, step_rows, generator, self.metrics, evaluate, drop_last=drop_last)
+        # mode() changes nothing here: it restores mode and module scope if Ctrl-C comes inside of a layer.
         with mode(), quiet(), module_mode(self.model, True), stepper.interrupts:
             run.epochs(None if resume is None else Saved(resume, run))
         return state.history
 
-    def _replay_policy(self) -> ReplayPolicy | None:
+    def _replay_policy(self, rows: int, steps: int) -> ReplayPolicy | None:
         # Accumulated steps run eagerly: a part is replayed only if no other part follows it.
         if self.compile is False or self.accumulate > 1:
             return None
-        return ReplayPolicy(self.model, self.loss, self.optimizer, self.compile)
+        policy = ReplayPolicy(self.model, self.loss, self.optimizer, self.compile)
+        policy.expect(rows, steps)
+        return policy
 
     def _validation(self, validation: Any, dtype: Any) -> Callable[[], dict[str, float]]:
         """Check the validation data, and return a function that evaluates them."""
@@ -224,7 +221,7 @@ class Trainer:
         """
         if self._run is None:
             raise CheckpointError(
-                message("Trainer.save", "a run of fit", "none", "call fit first, or save the model with mf.save")
+                "Trainer.save", "a run of fit", "none", "call fit first, or save the model with mf.save"
             )
         self._run.save(path)
 
@@ -265,7 +262,7 @@ class Trainer:
         ndarray
             A row of outputs for each row of X.
         """
-        check_batch_size(batch_size, "Trainer.predict")
+        check_count("Trainer.predict", "batch_size", batch_size, fix="32 is a good start")
         return predict(self.model, as_features(X.X if isinstance(X, Dataset) else X, self.model), batch_size)
 
     def predict_classes(self, X: Any, batch_size: int = 4096) -> Array:
@@ -277,13 +274,6 @@ class Trainer:
 # Checks. A test that passes for good arguments comes first; what is wrong is only looked for after it has failed.
 
 
-def check_sizes(epochs: Any, batch_size: Any) -> None:
-    """Raise unless a number of epochs is an integer of at least 0, and a batch size a positive one."""
-    if not is_integer(epochs, 0):
-        raise ArgumentError(message("Trainer.fit", "epochs to be an integer of at least 0", repr(epochs)))
-    check_batch_size(batch_size, "Trainer.fit")
-
-
 def check_parts(model: Any, loss: Any, optimizer: Any) -> None:
     """Raise unless model, loss and optimizer are of the right kind, and the optimizer has the model's parameters."""
     able = hasattr(optimizer, "step") and hasattr(optimizer, "zero_grad")
@@ -292,7 +282,7 @@ def check_parts(model: Any, loss: Any, optimizer: Any) -> None:
     stepped = getattr(getattr(optimizer, "flat", None), "parameters", None)
     if stepped is not None and {id(p) for p in stepped}.isdisjoint([id(p) for p in model.parameters()]):
         expected, fix = "an optimizer of the model's parameters", "make it with model.parameters()"
-        raise ArgumentError(message("Trainer", expected, "others", fix))
+        raise ArgumentError("Trainer", expected, "others", fix)
 
 
 def _refuse_part(model: Any, loss: Any, optimizer: Any, able: bool) -> None:
@@ -302,23 +292,22 @@ def _refuse_part(model: Any, loss: Any, optimizer: Any, able: bool) -> None:
         ("optimizer", optimizer, able, "an optimizer"),
     ):
         if isinstance(part, type):
-            raise ArgumentError(message("Trainer", f"{name} to be {expected}", f"the class {part.__name__}", "call it"))
+            raise ArgumentError("Trainer", f"{name} to be {expected}", f"the class {part.__name__}", "call it")
         if not good:
-            raise ArgumentError(message("Trainer", f"{name} to be {expected}", type(part).__name__))
+            raise ArgumentError("Trainer", f"{name} to be {expected}", type(part).__name__)
 
 
 def check_steps(loss: Any, optimizer: Any, accumulate: Any, clip_norm: Any, clip_value: Any) -> None:
     """Raise unless loss, optimizer, accumulation and clipping can be combined."""
     if getattr(optimizer, "takes_denominator", False) and is_sum(loss):
         got, fix = f"{type(loss).__name__} with reduction='sum'", "use reduction='mean'"
-        raise ArgumentError(message("Trainer", f"a mean with {type(optimizer).__name__}", got, fix))
-    if not is_integer(accumulate, 1):
-        raise ArgumentError(message("Trainer", "accumulate to be a positive integer", repr(accumulate)))
+        raise ArgumentError("Trainer", f"a mean with {type(optimizer).__name__}", got, fix)
+    check_count("Trainer", "accumulate", accumulate)
     for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
         if limit is None:
             continue
         if not is_real(limit) or limit <= 0:
-            raise ArgumentError(message("Trainer", f"{name} above 0, finite", repr(limit)))
+            raise ArgumentError("Trainer", f"{name} above 0, finite", repr(limit))
         if getattr(optimizer, "takes_closure", False):
             fix = "its line search needs the true gradients"
-            raise ArgumentError(message("Trainer", f"no {name} with {type(optimizer).__name__}", limit, fix))
+            raise ArgumentError("Trainer", f"no {name} with {type(optimizer).__name__}", limit, fix)

@@ -316,7 +316,7 @@ def test_batches_are_copies_that_can_be_written_to(pair):
 
 def test_many_bytes_come_in_several_pieces(pair, monkeypatch):
     whole = list(batches(pair, 2, rng=0))
-    monkeypatch.setattr("microfw.data.rows.GATHER", 60)
+    monkeypatch.setattr("microfw.data.dataset.GATHER", 60)
     for (X, y), (other_X, other_y) in zip(whole, batches(pair, 2, rng=0), strict=True):
         np.testing.assert_array_equal(X, other_X)
         np.testing.assert_array_equal(y, other_y)

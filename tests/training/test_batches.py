@@ -7,7 +7,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn, optim
-from microfw.data.rows import Rows
+from microfw.data.dataset import Rows
 from microfw.errors import ArgumentError, CheckpointError, DataError
 from microfw.estimators import NeuralClassifier, NeuralRegressor
 from microfw.training import Checkpoint, EarlyStopping, Hook, LearningRate, WeightAveraging
