@@ -9,7 +9,7 @@ from microfw.autograd.mode import MODE, mode
 from microfw.autograd.phases import CHECK
 from microfw.errors import ReplayError, ReplayWarning, message
 from microfw.replay.observe import CaptureObserver, Signature, constant
-from microfw.replay.replayed import FIRST_CHECK, Replay
+from microfw.replay.program import FIRST_CHECK, Replay
 from microfw.replay.verification import Difference, StepState
 
 

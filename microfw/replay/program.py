@@ -1,22 +1,256 @@
-"""Generate the function that replays a step: guards, both passes, and the update.
+"""A plan with its guards, and the functions generated to run it: guards, both passes, and the update.
 
-The passes are written into its body, not called: on small models a call of a Python function is a visible cost.
+The passes are written into the body of a function, not called: on small models a call of a Python function is a
+visible cost.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import repeat
+from operator import length_hint
+from threading import Lock
 from time import perf_counter_ns
 from types import FunctionType
 from typing import Any
 
-from microfw.autograd.mode import model_version
+import numpy as np
+
+from microfw.autograd.mode import MODE, PLAIN, Mode, model_version, phase
+from microfw.autograd.phases import PREPARATION
 from microfw.autograd.tensor import result
+from microfw.nn.forward_state import ForwardState
 from microfw.optim.optimizer import Optimizer
-from microfw.replay.guards import guard_expression
+from microfw.replay.capture import CapturedStep
+from microfw.replay.dependencies import Dependencies
 from microfw.replay.instrumented import InstrumentedPlan
-from microfw.replay.plan import Part
-from microfw.replay.replayed import Replay
-from microfw.replay.write import indented, make_function
+from microfw.replay.observe import Signature
+from microfw.replay.plan import Part, Plan
+from microfw.replay.trace import Array
+from microfw.replay.verification import StepState
+from microfw.replay.write import fill, guard_expression, make_function, write_passes
+
+MAX_MODES = 4
+"""Modes, such as with and without a profiler, for which programs are kept."""
+
+MAX_PROGRAMS = 6
+"""Programs kept for one plan: two for each profiler, and one without."""
+
+FIRST_CHECK = 16
+"""The replay that is compared with an eager step first; later ones are at 4, 16, … times as many."""
+
+PROGRAM = """
+if model_version.count != count or len(args) != {n_inputs}:
+    return None
+[{arguments}] = args
+before = in_on_loss = None
+try:
+    if not ({guards}) or not acquire(False):
+        return None
+except Exception:
+    return None
+for _ in countdown:
+    break
+else:
+    release()
+    return None
+try:
+    {save}
+    {passes}
+    {notify}
+    for leaf, slot in leaves:
+        leaf.grad = slot
+    {other_leaves}
+    {results}
+except BaseException as error:
+    {discard}
+    if on_error(error, in_on_loss, before):
+        raise
+    return None
+finally:
+    release()
+if update:
+    if update is not True:
+        update()
+    {update}
+{no_update}
+return {returned}
+"""
+"""Body of a program. A guard may raise, as where an attribute was deleted. ``countdown`` is empty when a comparison
+with the eager step is due."""
+
+ON_LOSS = ("if on_loss is not None:", "    in_on_loss = True", "    on_loss(o0)", "    in_on_loss = False")
+
+UPDATE = """
+{clock}
+if {ready}:
+    {calls}
+    {stepped}
+else:
+    {start}
+    optimizer._step(False)
+    {end}
+"""
+
+
+class Replay:
+    """A plan with its guards, and the programs generated from it.
+
+    Attributes
+    ----------
+    leaves : list of (Leaf, ndarray)
+        Leaves of the optimizer that get a gradient, each with its part of the gradient buffer.
+    shared : list of (Leaf, ndarray)
+        Other leaves that get a gradient, each with the array to add.
+    leaves_without_grad : list of Leaf
+        Leaves of the optimizer that get none.
+    forward_state : ForwardState
+        All generators and buffers that the step's function reaches.
+    impure_state : ForwardState or None
+        The same if an op of the plan may change them; then they are saved before each replay.
+    verified : bool
+        Whether the plan has given the bits of the eager step.
+    countdown : iterator
+        Has one item for each replay until the next comparison with an eager step.
+    programs_by_mode : dict
+        The function that replays a step under a mode.
+    programs : dict
+        The generated functions, by timer, whether it is enabled, and instrumented plan.
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        step: CapturedStep,
+        returns_tuple: bool,
+        depends: Dependencies,
+        forward_state: ForwardState,
+        signature: Signature,
+    ) -> None:
+        self.optimizer = optimizer
+        self.update_parts = step.update_parts
+        self.plan = plan = Plan(step)
+        self.parts = write_passes(plan)
+        self.outputs = [plan.array(output) for output in step.outputs]
+        self.leaves: list[tuple[Any, Any]] = [(leaf, leaf.grad_buffer) for leaf, _ in step.leaves]
+        self.shared = [(leaf, plan.array(grad)) for leaf, grad in step.shared]
+        self.leaves_without_grad = [leaf for leaf in optimizer.flat.leaves if leaf not in dict(self.leaves)]
+        self.returns_tuple = returns_tuple
+        self.signature = signature
+        self.forward_state = forward_state
+        self.impure_state = forward_state if plan.impure else None
+        self.verified = False
+        self.instrumented: InstrumentedPlan | None = None
+        self.lock = Lock()
+        self.programs_by_mode: dict[Mode, Callable[..., Any]] = {}
+        self.programs: dict[Any, FunctionType] = {}
+        self.checked, self.next_check = 0, FIRST_CHECK
+        self.countdown = repeat(None, FIRST_CHECK - 1)
+        self._depend(depends)
+
+    def _depend(self, depends: Dependencies) -> None:
+        self.depends = depends
+        self.count = model_version.count
+        guards, names = guard_expression([], depends)
+        self.unchanged = make_function("", [f"return {guards}"], names)
+
+    def refresh(self, depends: Dependencies) -> None:
+        """Set guards that were made again and have the same values, as after an evaluation."""
+        same = depends.has_same_guards(self.depends)
+        self._depend(self.depends if same else depends)
+        if same:
+            for run in self.programs.values():
+                run.__globals__["count"] = self.count
+        else:
+            self.programs_by_mode.clear()
+            self.programs.clear()
+
+    def current(self) -> bool:
+        """Return True if all guards hold."""
+        try:
+            return self.count == model_version.count and bool(self.unchanged())
+        except Exception:  # raised by a guard, as where an attribute was deleted
+            return False
+
+    def program_for(self, mode: Mode) -> Callable[..., Any]:
+        """Return the function that replays a step under a mode."""
+        run = self.programs_by_mode.get(mode)
+        if run is None:
+            timer = mode.timer
+            if timer is None:
+                run = self._program(None, False, None)
+            else:
+                run = self._switching_program(timer, mode.observer)
+            if len(self.programs_by_mode) >= MAX_MODES:
+                self.programs_by_mode.clear()
+            self.programs_by_mode[mode] = run
+        return run
+
+    def _switching_program(self, timer: Any, observer: Any) -> Callable[..., Any]:
+        """Return a function that runs the program for the present value of ``timer.enabled``."""
+        programs: dict[bool, FunctionType] = {}
+
+        def run(args: Any, on_loss: Any, update: Any) -> Any:
+            written = programs.get(timer.enabled) or write(timer.enabled)
+            return None if written is None else written(args, on_loss, update)
+
+        def write(enabled: bool) -> FunctionType | None:
+            instrumented = self.instrumented if enabled and observer is not None else None
+            if enabled and observer is not None and (instrumented is None or instrumented.observer is not observer):
+                return None  # the observer has yet to record a step that is run eagerly
+            began = perf_counter_ns()
+            with phase(PREPARATION):
+                programs[enabled] = self._program(timer, enabled, instrumented)
+            timer.on_set_up(perf_counter_ns() - began)
+            return programs[enabled]
+
+        return run
+
+    def _program(self, *key: Any) -> FunctionType:
+        """Return the program for a timer, whether it is enabled, and an instrumented plan."""
+        if key not in self.programs:
+            if len(self.programs) >= MAX_PROGRAMS:
+                self.programs.clear()
+                self.programs_by_mode.clear()  # else they would keep programs that `refresh` does not update
+            self.programs[key] = program(self, *key)
+        return self.programs[key]
+
+    @property
+    def replays(self) -> int:
+        """Number of replays."""
+        return self.next_check - 1 - length_hint(self.countdown)
+
+    def schedule_check(self) -> None:
+        """Set the next comparison to four times as many replays."""
+        self.checked, self.next_check = self.next_check, 4 * self.next_check
+        self.countdown = repeat(None, self.next_check - self.checked)  # this step takes one
+        for run in self.programs.values():
+            run.__globals__["countdown"] = self.countdown
+
+    def state(self, outputs: Any = ()) -> StepState:
+        """Return a copy of everything that a step changes, with its outputs."""
+        return StepState(self.optimizer, [leaf for leaf, _ in self.shared], self.forward_state, outputs)
+
+    def try_replay(self, arrays: tuple[Array, ...], update: bool) -> StepState | None:
+        """Replay a step without observers, and return the state after it; None if it could not be replayed."""
+        token = MODE.set(PLAIN)
+        try:
+            with np.errstate(all="ignore"):
+                made = self.program_for(PLAIN)(arrays, None, update)
+        except Exception:  # of the update, such as a gradient that is not finite: the eager step will raise it
+            made = None
+        finally:
+            MODE.reset(token)
+        return None if made is None else self.state(self.outputs)
+
+    def on_error(self, error: BaseException, in_on_loss: bool | None, before: Any) -> bool:
+        """Restore the state after an error; return True to raise it, False to run the step eagerly instead."""
+        if in_on_loss or not isinstance(error, Exception):
+            self.optimizer.zero_grad()
+            return True
+        if self.impure_state is not None:
+            self.impure_state.restore(before, new_version=False)
+        return not self.verified
 
 
 def program(replay: Replay, timer: Any, enabled: bool, instrumented: InstrumentedPlan | None) -> FunctionType:
@@ -41,107 +275,74 @@ def program(replay: Replay, timer: Any, enabled: bool, instrumented: Instrumente
         step's function returns; or None if the step has to run eagerly: a guard fails, another thread is running
         the plan, a comparison with the eager step is due, or an error occurred.
     """
-    optimizer, impure_state, observed = replay.optimizer, replay.impure_state, timer is not None
+    observed, optimizer = timer is not None, replay.optimizer
     forward, backward, update_part = replay.parts if instrumented is None else instrumented.passes_code
     passes, times = _pass_lines(forward, backward, enabled)
-    inputs = replay.plan.step.inputs
-    guards, names = guard_expression(inputs, replay.depends)
-    names |= forward.names | backward.names | update_part.names
-    names |= {f"o{k}": output for k, output in enumerate(replay.outputs)}
-    names |= {"model_version": model_version, "count": model_version.count, "leaves": replay.leaves, "result": result}
-    names |= {"acquire": replay.lock.acquire, "release": replay.lock.release, "on_error": replay.on_error}
-    names |= {
-        "impure_state": impure_state,
-        "leaves_without_grad": replay.leaves_without_grad,
-        "shared": replay.shared,
-        "instrumented": instrumented,
-        "timer": timer,
-        "clock": perf_counter_ns,
-    }
-    names |= {"countdown": replay.countdown, "optimizer": optimizer, "update_parts": replay.plan.step.update_parts}
+    guards, names = guard_expression(replay.plan.step.inputs, replay.depends)
     outputs = range(len(replay.outputs))
     start, end = ([f"timer.on_replay({times})"], ["timer.on_replay_end()"]) if observed else ([], [])
     update = [*start, "optimizer.step()", *end]
     if not replay.leaves_without_grad and type(optimizer).step is Optimizer.step:
         update = _update_lines(update_part.lines, times, start, end, enabled)
-    lines = [
-        f"if model_version.count != count or len(args) != {len(inputs)}:",
-        "    return None",
-        f"[{replay.plan.arguments}] = args",
-        "before = in_on_loss = None",
-        "try:",
-        f"    if not ({guards}) or not acquire(False):",
-        "        return None",
-        "except Exception:",  # raised by a guard, as where an attribute was deleted
-        "    return None",
-        "for _ in countdown:",  # empty when a comparison with the eager step is due
-        "    break",
-        "else:",
-        "    release()",
-        "    return None",
-        "try:",
-        *indented([
-            *_if(impure_state is not None, "before = impure_state.save()"),
-            *passes,
-            *_if(instrumented is not None, "instrumented.observer.on_replayed_ops(instrumented)"),
-            "for leaf, slot in leaves:",
-            "    leaf.grad = slot",
-            *_if(bool(replay.leaves_without_grad), "for leaf in leaves_without_grad:", "    leaf.grad = None"),
-            *_if(bool(replay.shared), "for leaf, gradient in shared:", "    leaf.accumulate_grad(gradient)"),
+    lines = fill(
+        PROGRAM,
+        n_inputs=len(replay.plan.step.inputs),
+        arguments=replay.plan.arguments,
+        guards=guards,
+        save=["before = impure_state.save()"] if replay.impure_state is not None else [],
+        passes=passes,
+        notify=["instrumented.observer.on_replayed_ops(instrumented)"] if instrumented is not None else [],
+        other_leaves=_other_leaves(replay),
+        results=[
             *(f"r{k} = o{k}.copy()" for k in outputs),
             *(f"r{k}.setflags(False)" for k in outputs),
-            *_if(observed and timer.losses is not None, "timer.losses.append(r0)"),
-        ]),
-        "except BaseException as error:",
-        *_if(instrumented is not None, "    instrumented.discard_unfinished()"),
-        "    if on_error(error, in_on_loss, before):",
-        "        raise",
-        "    return None",
-        "finally:",
-        "    release()",
-        "if update:",
-        "    if update is not True:",
-        "        update()",
-        *indented(update),
-        *_if(observed, "else:", *indented([*start, *end])),
-        f"return {', '.join(f'result(r{k}, None)' for k in outputs)}{',' if replay.returns_tuple else ''}",
-    ]  # fmt: skip
-    return make_function("args, on_loss, update", lines, names)
+            *(["timer.losses.append(r0)"] if observed and timer.losses is not None else []),
+        ],
+        discard=["instrumented.discard_unfinished()"] if instrumented is not None else [],
+        update=update,
+        no_update=["else:", *(f"    {line}" for line in start + end)] if observed else [],
+        returned=", ".join(f"result(r{k}, None)" for k in outputs) + "," * replay.returns_tuple,
+    )
+    names |= forward.names | backward.names | update_part.names | vars(replay)
+    names |= {f"o{k}": output for k, output in enumerate(replay.outputs)}
+    names |= {"acquire": replay.lock.acquire, "release": replay.lock.release, "on_error": replay.on_error}
+    names |= {"model_version": model_version, "result": result, "clock": perf_counter_ns}
+    return make_function("args, on_loss, update", lines, names | {"timer": timer, "instrumented": instrumented})
+
+
+def _other_leaves(replay: Replay) -> list[str]:
+    """Return the lines for leaves without a gradient, and for those of other optimizers."""
+    lines = []
+    if replay.leaves_without_grad:
+        lines += ["for leaf in leaves_without_grad:", "    leaf.grad = None"]
+    if replay.shared:
+        lines += ["for leaf, gradient in shared:", "    leaf.accumulate_grad(gradient)"]
+    return lines
 
 
 def _pass_lines(forward: Part, backward: Part, enabled: bool) -> tuple[list[str], str]:
     """Return the lines of both passes, and the start of forward, start and end of backward: zeros if not enabled."""
-    call_on_loss = ["if on_loss is not None:", "    in_on_loss = True", "    on_loss(o0)", "    in_on_loss = False"]
     if forward.readings:  # the last is also the first of backward, unless on_loss runs between them
         (began, *_, middle), (again, *_, ended) = forward.readings, backward.readings
-        call_on_loss = [f"{again} = {middle}", *call_on_loss, f"    {again} = clock()"]
+        on_loss = [f"{again} = {middle}", *ON_LOSS, f"    {again} = clock()"]
         extend = f"instrumented.timestamps.extend(({', '.join(forward.readings + backward.readings)}))"
-        return [*forward.lines, *call_on_loss, *backward.lines[1:], extend], f"{began}, {middle}, {ended}"
-    if enabled:
-        lines = [
-            "began = clock()",
-            *forward.lines,
-            "middle = clock()",
-            *call_on_loss,
-            *backward.lines,
-            "ended = clock()",
-        ]
-        return lines, "began, middle, ended"
-    return [*forward.lines, *call_on_loss, *backward.lines], "0, 0, 0"
+        return [*forward.lines, *on_loss, *backward.lines[1:], extend], f"{began}, {middle}, {ended}"
+    if not enabled:
+        return [*forward.lines, *ON_LOSS, *backward.lines], "0, 0, 0"
+    clocked = ["began = clock()", *forward.lines, "middle = clock()", *ON_LOSS, *backward.lines, "ended = clock()"]
+    return clocked, "began, middle, ended"
 
 
 def _update_lines(calls: list[str], times: str, start: list[str], end: list[str], enabled: bool) -> list[str]:
     """Return the lines of the update: the captured calls if there are any, else a call of ``update_all``."""
     stepped = f"timer.on_replayed_step({times}, {'updating, clock()' if enabled else '0, 0'})"
     ready = "optimizer.update_parts is update_parts and optimizer.preflight()" if calls else "optimizer.update_all()"
-    return [
-        *_if(enabled, "updating = clock()"),
-        f"if {ready}:",
-        *indented([*calls, *_if(bool(start), stepped)] or ["pass"]),
-        "else:",
-        *indented([*start, "optimizer.step()", *end]),
-    ]
-
-
-def _if(condition: bool, *lines: str) -> tuple[str, ...]:
-    return lines if condition else ()
+    return fill(
+        UPDATE,
+        clock=["updating = clock()"] if enabled else [],
+        ready=ready,
+        calls=calls or ["pass"],
+        stepped=[stepped] if start else [],
+        start=start,
+        end=end,
+    )

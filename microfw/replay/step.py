@@ -21,7 +21,7 @@ from microfw.replay.check import run_checked
 from microfw.replay.dependencies import Dependencies
 from microfw.replay.instrumented import InstrumentedPlan
 from microfw.replay.observe import CaptureObserver, Signature, Uncapturable, constant, reason_of
-from microfw.replay.replayed import FIRST_CHECK, Replay
+from microfw.replay.program import FIRST_CHECK, Replay
 from microfw.replay.verification import StepState, generator_states
 
 Array = np.ndarray[Any, Any]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw.replay.dependencies import Dependencies
 from microfw.replay.plan import CHUNK, Part, Plan
 from microfw.replay.trace import CapturedArray, CapturedCall
 
@@ -37,6 +38,16 @@ def indented(lines: Iterable[str], depth: int = 1) -> list[str]:
     return ["    " * depth + line for line in lines]
 
 
+def fill(template: str, **parts: Any) -> list[str]:
+    """Return the lines of a template. A list of lines fills a line that is its name, and is indented like it."""
+    lines = []
+    for line in template.strip("\n").splitlines():
+        indent, _, name = line.partition("{")
+        inner = parts.get(name[:-1])
+        lines += [indent + x for x in inner] if isinstance(inner, list) else [line.format(**parts)]
+    return lines
+
+
 def make_function(arguments: str, lines: list[str], names: dict[str, Any]) -> FunctionType:
     """Return a function ``run`` with these lines as its body, and ``names`` as its globals."""
     # Python caches the lookup of a global in the code object, as fast as a local variable. Each function therefore
@@ -48,6 +59,29 @@ def make_function(arguments: str, lines: list[str], names: dict[str, Any]) -> Fu
 @lru_cache(maxsize=16)
 def _compiled(source: str) -> CodeType:
     return next(c for c in compile(source, "<plan>", "exec").co_consts if isinstance(c, CodeType))
+
+
+def guard_expression(inputs: list[Any], depends: Dependencies) -> tuple[str, dict[str, Any]]:
+    """Return an expression that is true if a plan can be replayed with arguments ``a0``, ``a1``, ….
+
+    It compares type, dtype, shape and strides of the arguments, and all that ``depends`` lists.
+
+    Returns
+    -------
+    expression : str
+        Python source.
+    names : dict
+        Objects by their names in the expression.
+    """
+    names: dict[str, Any] = {"kind": np.ndarray}
+    tests = []
+    for k, captured in enumerate(inputs):
+        names |= {f"d{k}": captured.dtype, f"n{k}": captured.shape, f"e{k}": captured.strides}
+        tests.append(f"type(a{k}) is kind and a{k}.dtype is d{k} and a{k}.shape == n{k}")
+        single = any(n == 1 for n in captured.shape)  # NumPy may give an axis of length 1 any stride
+        long = [f"a{k}.strides[{j}] == {captured.strides[j]}" for j, n in enumerate(captured.shape) if n > 1]
+        tests += long if single else [f"a{k}.strides == e{k}"]
+    return " and ".join([*tests, *depends.guards]) or "True", names | depends.objects
 
 
 def write_passes(plan: Plan, mark: Callable[[Any], None] | None = None) -> list[Part]:
