@@ -289,7 +289,7 @@ def _counts(a: Session, b: Session) -> list[CountChange]:
     """Return the counts of one step that differ, those of the whole step first."""
     totals = [session.total() for session in (a, b)]
     found = []
-    for what in ("parameters", "parameter_tensors"):
+    for what in ("parameters", "parameter_tensors", "saved_peak_bytes"):
         x, y = (getattr(total, what) for total in totals)
         found.append(CountChange("", what, x, y))
     rows = [{"": total.sum()} | {row.layer or OUTSIDE: row for row in total.layers()} for total in totals]
