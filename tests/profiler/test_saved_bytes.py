@@ -73,8 +73,11 @@ def test_steps_with_indices_of_different_dtypes_are_told_apart(first, by):
     w, layer, rows = nn.Parameter(data(10)), nn.Embedding(10, 4, rng=0), RNG.integers(0, 10, 20)
     model = holding(w=w, layer=layer)
 
+    def looked_up(indices):
+        return lambda: (layer(indices) if by == "layer" else w[indices]).sum()
+
     def steps(*kinds):
-        return profiled(model, [lambda i=rows.astype(k): (layer(i) if by == "layer" else w[i]).sum() for k in kinds])
+        return profiled(model, [looked_up(rows.astype(kind)) for kind in kinds])
 
     kinds = [first, np.int32, np.int64, first]
     alone, together = [steps(kind).sum().saved_bytes for kind in kinds], steps(*kinds)
