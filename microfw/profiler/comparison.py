@@ -289,7 +289,7 @@ def _counts(a: Session, b: Session) -> list[CountChange]:
     """Return the counts of one step that differ, those of the whole step first."""
     totals = [session.total() for session in (a, b)]
     found = []
-    for what in ("parameters", "parameter_tensors"):
+    for what in ("parameters", "parameter_tensors", "saved_peak_bytes"):
         x, y = (getattr(total, what) for total in totals)
         found.append(CountChange("", what, x, y))
     rows = [{"": total.sum()} | {row.layer or OUTSIDE: row for row in total.layers()} for total in totals]
@@ -321,12 +321,18 @@ def alternate(a: Callable[[], Session], b: Callable[[], Session], rounds: int = 
     Session, Session
         Sessions with the epochs of all rounds. Epoch k of one belongs to epoch k of the other.
     """
+    from microfw.profiler.recorder.overhead import MEASURED
+
     if rounds < 1:
         raise ArgumentError(message("alternate", "rounds to be a positive integer", rounds))
     made: dict[int, list[Session]] = {0: [], 1: []}
     for k in range(rounds + 1):
-        for which in (0, 1) if k % 2 else (1, 0):
-            made[which].append((a, b)[which]())
+        token = MEASURED.set(k == rounds)
+        try:
+            for which in (0, 1) if k % 2 else (1, 0):
+                made[which].append((a, b)[which]())
+        finally:
+            MEASURED.reset(token)
     mark = token_hex(8)
     sessions = []
     for which in (0, 1):

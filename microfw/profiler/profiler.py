@@ -14,7 +14,7 @@ from microfw.profiler.environment import environment
 from microfw.profiler.files import parse, to_json
 from microfw.profiler.recorder.log import Log
 from microfw.profiler.recorder.naming import LayerNames
-from microfw.profiler.recorder.overhead import overhead
+from microfw.profiler.recorder.overhead import MEASURED, overhead
 from microfw.profiler.recorder.recorder import Recorder
 from microfw.profiler.recorder.sampling import every_nth
 from microfw.profiler.recorder.trace import Tracer
@@ -132,7 +132,7 @@ class Profiler(Callback, Hook):
             self._session.epochs.append(epoch)
         if self._recorder is not None:
             self._session.layers = self._recorder.names.layers()
-        if self._detached is not None and self._session.epochs:
+        if self._detached is not None and self._session.epochs and MEASURED.get():
             self._session.overhead = overhead(self._session, self._detached)
             self._detached = None
         return self._session

@@ -60,7 +60,7 @@ class Epoch:
     update_ns : int
         Time in ``optimizer.step()``.
     evaluation_ns : int
-        Time of forward passes under ``no_grad``, unobserved steps included.
+        Time of forward passes under ``no_grad``; in unobserved steps those of modules.
     other_ns : int
         Time in no other phase: work between ``backward`` and ``step``, loads between accumulated batches, hooks.
     preparation_ns : int
@@ -151,7 +151,8 @@ class Layer:
     parameters, trainable : int
         Number of its own parameters, and of those that are trained.
     weights : int
-        Number of trained parameters in arrays with two or more axes, which can be factors of products.
+        Number of its trained parameters in arrays with two or more axes, shared ones included: they can be factors of
+        products.
     """
 
     name: str

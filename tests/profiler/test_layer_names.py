@@ -12,6 +12,7 @@ from microfw import nn, optim
 from microfw.autograd.scope import THREAD_SCOPE
 from microfw.errors import ShapeError
 from microfw.profiler import assert_cost
+from microfw.profiler.reports.text import reuse
 from tests.helpers.thinning import thinned
 
 RNG = np.random.default_rng(0)
@@ -472,3 +473,17 @@ def test_a_fit_that_fails_at_once_leaves_the_profile_as_it_was():
     assert session.model == "Sequential" and [layer.name for layer in session.layers] == ["Sequential", "0", "1", "2"]
     fit(profiler, model)
     assert len(profiler.session.epochs) == 4 and len(profiler.sessions) == 1
+
+
+def test_a_shared_weight_is_used_by_each_of_its_layers():
+    first, second = nn.Dense(8, 8, rng=0), nn.Dense(8, 8, rng=1)
+    second.weight = first.weight
+    model = nn.Sequential(first, nn.Tanh(), second)
+    with mf.Profiler(model) as profiler:
+        model(np.ones((20, 8), np.float32)).sum().backward()
+        mf.optim.SGD(model.parameters(), lr=1e-3).step()
+    layers = {layer.name: layer for layer in profiler.session.layers}
+    assert [layers[name].weights for name in ("0", "2")] == [64, 64]
+    assert [layers[name].parameters for name in ("0", "2")] == [72, 8]
+    rows = {row.layer: row for row in profiler.session.epochs[0].layers()}
+    assert [reuse(rows[name], layers[name].weights, 1) for name in ("0", "2")] == [20, 20]

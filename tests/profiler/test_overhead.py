@@ -9,7 +9,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn, optim
-from microfw.profiler import Session, report
+from microfw.profiler import Session, alternate, report
 from microfw.profiler.recorder import overhead
 from microfw.profiler.recorder.overhead import Extra, interval
 from microfw.profiler.recorder.recorder import Recorder
@@ -108,3 +108,21 @@ def test_the_interval_of_a_median_holds_in_19_of_20_samples():
 def test_old_overheads_are_shown():
     session = Session(overhead={"ns_per_node": 500.0, "share": 0.05}, epochs=[mf.profiler.Epoch(1, 1, 1, total_ns=9)])
     assert "Profiling made the steps 5.0% slower, estimated: 500 ns a node." in " ".join(report(session).split())
+
+
+def test_of_alternated_runs_only_the_last_measure_their_overhead():
+    """A measurement takes longer than such a run."""
+    made = []
+
+    def run():
+        model = nn.Dense(4, 2, rng=0)
+        with mf.Profiler(model) as profiler:
+            model(np.ones((3, 4), np.float32)).sum().backward()
+            optim.SGD(model.parameters(), lr=1e-3).step()
+        made.append(profiler.session)
+        return profiler.session
+
+    a, b = alternate(run, run, rounds=2)
+    assert [bool(session.overhead) for session in made] == [False] * 4 + [True] * 2
+    assert a.overhead
+    assert b.overhead

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -72,8 +73,13 @@ class SavedMemory:
     def count(self, node: Node) -> int:
         """Return the number of bytes that a node keeps and no node before it keeps."""
         parents = _parents(node)
-        inputs = {id(array) for k, array in _saved_inputs(node).items() if type(parents.get(k)) is not Node}
-        not_views = inputs | {id(array) for array in _arrays(node.params)}
+        data = [leaf.shape for leaf, _ in node.saved_versions if leaf not in parents.values()]
+        outside = {  # these arrays exist without the graph; of a frozen layer's result it keeps all
+            id(array)
+            for k, array in _saved_inputs(node).items()
+            if type(parents.get(k)) is Leaf or getattr(array, "shape", None) in data
+        }
+        not_views = outside | {id(array) for array in _arrays(node.params)}
         return sum(
             self._add(array if id(array) in not_views else _owner(array))
             for array in _arrays([node.saved, node.params])
@@ -102,18 +108,39 @@ def _saved_inputs(node: Node) -> dict[int, Any]:
     return found
 
 
+def bytes_of(value: Any) -> int:
+    """Return the bytes of the arrays in nested containers, each address counted once.
+
+    Examples
+    --------
+    >>> rows = np.zeros(10, np.int32)
+    >>> bytes_of({"index": (rows, rows[:5])})
+    40
+    """
+    ranges = AddressRanges()
+    return sum(ranges.add(*byte_bounds(array)) for array in _arrays(value) if array.size)
+
+
 def _arrays(value: Any) -> Iterator[Array]:
-    """Yield the arrays in nested containers."""
-    if isinstance(value, np.ndarray):
-        yield value
-    elif isinstance(value, Tensor):
-        yield value._array
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _arrays(item)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from _arrays(item)
+    """Yield the arrays in nested containers and in the attributes of objects."""
+    waiting, seen = [value], {id(value)}
+    while waiting:
+        value = waiting.pop()
+        inner: Iterable[Any] = ()
+        if isinstance(value, Tensor):
+            inner = (value._array,)
+        elif isinstance(value, np.ndarray):
+            yield value
+            inner = value.flat if value.dtype.hasobject else getattr(value, "__dict__", {}).values()
+        elif isinstance(value, dict):
+            inner = value.values()
+        elif isinstance(value, tuple | list | set | frozenset | deque):
+            inner = value
+        elif hasattr(value, "__dict__") and not callable(value):
+            inner = vars(value).values()
+        fresh = [item for item in inner if id(item) not in seen]
+        seen |= {id(item) for item in fresh}
+        waiting += reversed(fresh)
 
 
 def _owner(array: Array) -> Array:

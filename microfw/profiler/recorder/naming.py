@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
+from math import prod
 from typing import Any
 
 from microfw.autograd.scope import Scope, chain
 from microfw.nn.module import Module
+from microfw.profiler.recorder.stats import weights_of
 from microfw.profiler.session import Layer
 
 OUTSIDE = "outside: "
@@ -122,7 +124,7 @@ class LayerNames:
     def layers(self) -> list[Layer]:
         """List the modules of the model, and those outside of it that have parameters and have run.
 
-        A parameter that several modules share belongs to the first.
+        A parameter that several modules share belongs to the first; as a weight it belongs to each.
         """
         tops = [] if self.model is None else [(type(self.model).__name__, "", self.model)]
         for ref, name, kept in self.known.copy().values():
@@ -138,7 +140,8 @@ class LayerNames:
             for name, module in top.named_modules():
                 if id(module) not in modules:
                     kind = type(module).__name__ if name else title  # the title is the type
-                    self.listed[own[name]] = Layer(own[name], kind)
+                    weights = sum(prod(leaf.shape) for leaf in weights_of(module))
+                    self.listed[own[name]] = Layer(own[name], kind, weights=weights)
             for path, p in top.named_parameters():
                 owner = path.rpartition(".")[0]
                 while owner not in own:
@@ -147,7 +150,6 @@ class LayerNames:
                     layer = self.listed[own[owner]]
                     layer.parameters += p.size
                     layer.trainable += p.size if p.requires_grad else 0
-                    layer.weights += p.size if p.requires_grad and p.ndim > 1 else 0
             modules |= {id(module) for _, module in top.named_modules()}
             parameters |= {id(p) for _, p in top.named_parameters()}
         return list(self.listed.values())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from itertools import repeat
 from time import perf_counter_ns
 from typing import Any, NamedTuple
@@ -26,6 +27,9 @@ from microfw.profiler.session import Epoch, Session
 from microfw.replay.instrumented import InstrumentedPlan
 from microfw.replay.observe import constant
 from microfw.replay.program import program
+
+MEASURED: ContextVar[bool] = ContextVar("MEASURED", default=True)
+"""Whether profiles measure their overhead, which takes up to 0.5 s. Of alternated runs, only the last ones do."""
 
 ROUNDS = 21
 """Rounds of the measurement. A round is a turn each of plain steps, observed steps and unobserved steps."""

@@ -20,7 +20,7 @@ from microfw.profiler.recorder.log import Log
 from microfw.profiler.recorder.naming import LayerNames
 from microfw.profiler.recorder.sampling import MAX_MARKS, SampledTimer, Schedule, every_nth
 from microfw.profiler.recorder.sequence import Position, Sequence, Sequences
-from microfw.profiler.recorder.stats import GraphStats, OpStats, needs, settings
+from microfw.profiler.recorder.stats import GraphStats, OpStats, dtypes, needs, settings
 
 MAX_GRAPHS = 64
 """Maximum number of graphs counted separately, so that memory does not grow if every step has another graph."""
@@ -129,8 +129,9 @@ class Recorder(SampledTimer, Observer):
                 for parent, found in zip(node.parents, position.links):  # type: ignore[arg-type]  # noqa: B905
                     if parent is not found and parent._metadata is not found:  # type: ignore[union-attr]
                         same = False
-            for k in position.constants:
+            for k, dtype in position.constants:
                 same = same and position.shapes[k] == getattr(inputs[k], "shape", ())
+                same = same and dtype is getattr(inputs[k], "dtype", None)
         except (AttributeError, ValueError):  # an unobserved node, or an array among the params
             same = False
         if not same:
@@ -204,7 +205,7 @@ class Recorder(SampledTimer, Observer):
         path = self.names.name(node.scope, (stats.scope for stats in self.step_stats))
         shapes = [getattr(a, "shape", ()) for a in inputs]
         distinct = settings(op, node.shape, shapes, params)
-        key = (node.spec, path, node.shape, tuple(shapes), needs(node), distinct, leaves)
+        key = (node.spec, path, node.shape, tuple(shapes), dtypes(inputs), needs(node), distinct, leaves)
         stats = self.op_stats.get(key)
         if stats is None:
             stats = self.op_stats[key] = OpStats(op, node, path, node.shape, shapes, params, leaves)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from microfw.autograd.graph import Leaf, Node
-from microfw.profiler.recorder.stats import GraphStats, OpStats, is_plain
+from microfw.profiler.recorder.stats import GraphStats, OpStats, dtypes, is_plain
 
 MAX_DEPTH = 1 << 14
 """Maximum length of a path: longer ones continue at the root, so that a run without steps does not fill memory."""
@@ -30,8 +30,8 @@ class Position:
         Stats of the op on these shapes; None at the root.
     links : tuple
         For each parent of the op's node: the position of the parent node, the leaf, None, or UNKNOWN.
-    constants : tuple of int
-        Indices of the inputs whose shapes do not follow from the links.
+    constants : tuple of (int, dtype)
+        Indices and dtypes of the inputs whose shapes do not follow from the links.
     next : Position or None
         The position that followed last time.
     params : dict or None
@@ -83,7 +83,7 @@ class Position:
         self.params: dict[str, Any] | None = None
         self.inputs: tuple[Any, ...] = ()
         self.settings: dict[str, Any] = {}
-        self.constants: tuple[int, ...] = ()
+        self.constants: tuple[tuple[int, Any], ...] = ()
         if stats is not None:
             self.spec, self.shape, self.shapes = stats.spec, stats.shape, stats.shapes
             self.module = stats.module
@@ -144,7 +144,7 @@ class Sequences:
         if key not in before.children:
             made = before.children[key] = Position(stats, before, links)
             linked = {p.index for p, found in zip(node.spec.partials, links, strict=False) if found is not None}
-            made.constants = tuple([k for k in range(len(inputs)) if k not in linked])
+            made.constants = tuple([(k, dtype) for k, dtype in enumerate(dtypes(inputs)) if k not in linked])
             if all(map(is_plain, params.values())):
                 made.params = params
             made.settings = params

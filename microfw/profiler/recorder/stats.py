@@ -12,7 +12,7 @@ from microfw.autograd.graph import Leaf, Node, reachable
 from microfw.autograd.scope import Scope
 from microfw.nn.module import Module
 from microfw.profiler.ratio import products_without_grad
-from microfw.profiler.recorder.memory import SavedMemory
+from microfw.profiler.recorder.memory import SavedMemory, bytes_of
 from microfw.profiler.session import Row
 
 Shape = tuple[int, ...]
@@ -22,6 +22,11 @@ Shapes = list[Shape]
 def needs(node: Node) -> tuple[bool, ...]:
     """Return, for each parent of a node, whether it gets a gradient."""
     return tuple([parent is not None for parent in node.parents or ()])
+
+
+def dtypes(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the dtype of each input, on which the bytes depend that a node saves."""
+    return tuple([getattr(x, "dtype", None) for x in inputs])
 
 
 SIMPLE = int | float | complex | str | bytes | np.generic | np.dtype | type | None
@@ -46,12 +51,12 @@ def settings(op: Any, shape: Shape, shapes: Shapes, params: dict[str, Any]) -> t
     """Return a key that distinguishes two applications of an op to the same shapes, for example by kernel size.
 
     Numbers, names and nested sequences of them are compared by value. If a setting is of another type, such as an
-    array, the key is the cost.
+    array or a function, the key is the cost and the bytes of the arrays.
     """
     try:
         return tuple([v if isinstance(v, SIMPLE) else _setting(v) for v in params.values()])
     except TypeError:
-        return () if op.cost is None else tuple(op.cost(shape, *shapes, **params))
+        return (op.cost and tuple(op.cost(shape, *shapes, **params)), bytes_of(params))
 
 
 def _setting(value: Any) -> Any:
@@ -68,7 +73,7 @@ def _setting(value: Any) -> Any:
         return tuple([_setting(v) for v in value])
     if isinstance(value, np.random.Generator):
         return None  # decides which numbers are drawn, not how many
-    if callable(value) and hasattr(value, "__qualname__"):
+    if isinstance(getattr(value, "__self__", None), Module):  # such as what follows a batch's mean
         return value.__qualname__
     raise TypeError(type(value).__name__)
 
