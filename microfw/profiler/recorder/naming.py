@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
-from math import prod
 from typing import Any
 
 from microfw.autograd.scope import Scope, chain
 from microfw.nn.module import Module
-from microfw.profiler.recorder.stats import weights_of
 from microfw.profiler.session import Layer
 
 OUTSIDE = "outside: "
@@ -132,7 +130,7 @@ class LayerNames:
             if kept and top is not None:
                 tops.append((name, "" if self.first is not None and self.first() is top else f"{name}.", top))
         modules: set[int] = set()
-        parameters: set[int] = set()
+        owners: dict[int, Layer] = {}
         for title, prefix, top in tops:
             if id(top) in modules:
                 continue
@@ -140,19 +138,28 @@ class LayerNames:
             for name, module in top.named_modules():
                 if id(module) not in modules:
                     kind = type(module).__name__ if name else title  # the title is the type
-                    weights = sum(prod(leaf.shape) for leaf in weights_of(module))
-                    self.listed[own[name]] = Layer(own[name], kind, weights=weights)
+                    self.listed[own[name]] = Layer(own[name], kind)
             for path, p in top.named_parameters():
                 owner = path.rpartition(".")[0]
                 while owner not in own:
                     owner = owner.rpartition(".")[0]
-                if id(p) not in parameters:
-                    layer = self.listed[own[owner]]
+                if id(p) not in owners:
+                    owners[id(p)] = layer = self.listed[own[owner]]
                     layer.parameters += p.size
                     layer.trainable += p.size if p.requires_grad else 0
+                    layer.weights += weights_in(p)
+            for name, module in top.named_modules():
+                if id(module) not in modules:
+                    shared = [p for p in vars(module).values() if id(p) in owners]
+                    layer = self.listed[own[name]]
+                    layer.weights += sum(weights_in(p) for p in shared if owners[id(p)] is not layer)
             modules |= {id(module) for _, module in top.named_modules()}
-            parameters |= {id(p) for _, p in top.named_parameters()}
         return list(self.listed.values())
+
+
+def weights_in(p: Any) -> int:
+    """Return the number of trained numbers that can be factors of products: those of a parameter with two axes."""
+    return p.size if p.requires_grad and p.ndim > 1 else 0
 
 
 def has_parts(module: Module) -> bool:
