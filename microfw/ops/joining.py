@@ -27,7 +27,7 @@ def _piece(g: Any, index: int, shapes: Sequence[Shape], axis: int) -> Any:
 
 def _amid(dx: Any, axis: int, before: int, after: int) -> Any:
     """Return a tangent with the given numbers of zeros before and after it along an axis."""
-    parts = [dx]
+    parts = [dx]  # concatenated and not written into zeros, so that dx may be a Tensor
     for n, at in ((before, 0), (after, 2)):
         if n:
             parts.insert(at, np.zeros((*dx.shape[:axis], n, *dx.shape[axis + 1 :]), dx.dtype))

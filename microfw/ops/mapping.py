@@ -36,6 +36,7 @@ def either(name: str, *inputs: Any, **params: Any) -> Any:
     Rules give an op by its name, since they are part of the declaration of an op that may come before it.
     """
     op = OPS[name]
+    # a loop and not any(...): a generator costs more than the test
     for x in inputs:
         if isinstance(x, Tensor):
             return op.call(*inputs, **params)

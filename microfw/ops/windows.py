@@ -64,6 +64,7 @@ def once(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def call(*args: P.args, **settings: P.kwargs) -> R:
+        # lru_cache hashes the arguments; lists are the rare case, and cost a second try
         try:
             return kept(*args, **settings)
         except TypeError:  # lists do
@@ -137,6 +138,7 @@ def geometry(where: str, size: Shape, kernel: Any, stride: Any = 1, padding: Any
         (slice(None), *(slice(a, a + (n - 1) * s + 1, s) for a, n, s in zip(start, out, stride, strict=True)))
         for start in starts
     ]
+    # take() by flat positions copies all windows in one call; a copy for each tap has its overhead
     flat = np.arange(prod(padded)).reshape(1, *padded)
     spots = np.concatenate([flat[cut].ravel() for cut in cuts])
     spots.setflags(write=False)
@@ -157,6 +159,8 @@ def check_images(x: Shape, where: str) -> None:
 
 # Memory order
 
+
+# Orders of axes, made once: every convolution transposes several times.
 
 _LAST = [(*range(1, n), 0) for n in range(1, 9)]
 _FIRST = [(n - 1, *range(n - 1)) for n in range(1, 9)]
@@ -192,7 +196,7 @@ def columns(x: Array, geo: Geometry) -> Array:
 def put_back(parts: Iterable[Any], channels: int, n: int, dtype: Any, geo: Geometry) -> Array:
     """Add each tap's part to the entries under the tap; the batch is last in the input and first in the result."""
     shape = (channels, *geo.padded, n)
-    out = np.empty(shape, dtype) if geo.tiles else np.zeros(shape, dtype)
+    out = np.empty(shape, dtype) if geo.tiles else np.zeros(shape, dtype)  # tiles write every entry
     for cut, part in zip(geo.cuts, parts, strict=True):
         if geo.disjoint:
             out[cut] = part

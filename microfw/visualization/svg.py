@@ -173,7 +173,7 @@ class Pen:
 
     def wire(self, wire: Wire) -> str:
         """Draw a line, and its arrow."""
-        points = [self.point(*p) for p in wire.points]
+        points = [self.point(*p) for p in wire.points]  # markers for arrows would need ids, which clash in a notebook
         down = self.tall != wire.sideways
         x, y = points[-1]
         tip = ""
