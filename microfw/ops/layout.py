@@ -22,11 +22,13 @@ def reshape(x: Array, *, shape: int | Shape) -> Array:
     return np.reshape(x, shape)
 
 
-def _untranspose(g: Any, axes: Sequence[int] | None) -> Any:
-    return np.transpose(g, None if axes is None else tuple(np.argsort([a % len(axes) for a in axes]).tolist()))
-
-
-@op(vjp=_untranspose, jvp="linear", cost=zero_cost)
+@op(
+    vjp=lambda g, axes: np.transpose(
+        g, None if axes is None else tuple(np.argsort([a % len(axes) for a in axes]).tolist())
+    ),
+    jvp="linear",
+    cost=zero_cost,
+)
 def transpose(x: Array, *, axes: Sequence[int] | None = None) -> Array:
     """Axes in another order, reversed by default."""
     return np.transpose(x, axes)

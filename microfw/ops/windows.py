@@ -16,7 +16,7 @@ import numpy as np
 
 from microfw.autograd.op import Array, Cost, Shape, op
 from microfw.errors import ArgumentError, ShapeError
-from microfw.ops.mapping import either
+from microfw.ops.mapping import either, hashable
 
 Sizes = int | Sequence[int]
 Padding = int | str | Sequence[int | Sequence[int]]
@@ -41,21 +41,6 @@ class Geometry(NamedTuple):
     stride: Shape
     disjoint: bool  # no entry is in two windows
     tiles: bool  # every entry is in exactly one
-
-
-def hashable(value: Any) -> Any:
-    """Return a setting with tuples in the place of lists and arrays, and other objects as their text.
-
-    Examples
-    --------
-    >>> hashable([1, [2, 3]])
-    (1, (2, 3))
-    """
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return tuple(map(hashable, value))
-    return repr(value) if isinstance(value, dict | set) else value
 
 
 def once(function: Callable[P, R]) -> Callable[P, R]:

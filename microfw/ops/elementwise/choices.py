@@ -116,11 +116,12 @@ def _cast_back(g: Any, x: Any, dtype: Any) -> Any:
     return (g if np.dtype(dtype).kind == "f" else g * 0).astype(x.dtype)
 
 
-def _cast_along(dx: Any, x: Any, dtype: Any) -> Any:
-    return dx.astype(dtype) if np.dtype(dtype).kind == "f" else dx * 0
-
-
-@op(vjp=_cast_back, jvp=_cast_along, cost=zero_cost, allow_dtype_change=True)
+@op(
+    vjp=_cast_back,
+    jvp=lambda dx, x, dtype: dx.astype(dtype) if np.dtype(dtype).kind == "f" else dx * 0,
+    cost=zero_cost,
+    allow_dtype_change=True,
+)
 def astype(x: Array, *, dtype: Any) -> Array:
     """Cast; the gradient is cast back, and is 0 through a cast to integers or booleans."""
     if np.dtype(dtype).kind not in "fiub" or np.dtype(dtype) == np.float16:

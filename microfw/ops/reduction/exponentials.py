@@ -41,12 +41,8 @@ def logsumexp(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
     return y if keepdims else np.squeeze(y, axis), e / (total + (total == 0))
 
 
-def _log_softmax_vjp(g: Any, y: Any, axis: int) -> Any:
-    return g - np.exp(y) * np.sum(g, axis=axis, keepdims=True)
-
-
 @op(
-    vjp=_log_softmax_vjp,
+    vjp=lambda g, y, axis: g - np.exp(y) * np.sum(g, axis=axis, keepdims=True),
     jvp=lambda dx, y, axis: dx - np.sum(np.exp(y) * dx, axis=axis, keepdims=True),
     cost=elementwise_cost(5, 4),
     no_alias=True,
@@ -58,11 +54,11 @@ def log_softmax(x: Array, *, axis: int = -1) -> Array:
     return z - np.log(np.sum(np.exp(z), axis=axis, keepdims=True))
 
 
-def _softmax_rule(g: Any, y: Any, axis: int) -> Any:
-    return y * (g - np.sum(g * y, axis=axis, keepdims=True))
-
-
-@op(vjp=_softmax_rule, cost=elementwise_cost(5, 4), no_alias=True)
+@op(
+    vjp=lambda g, y, axis: y * (g - np.sum(g * y, axis=axis, keepdims=True)),
+    cost=elementwise_cost(5, 4),
+    no_alias=True,
+)
 def softmax(x: Array, *, axis: int = -1) -> Array:
     """``exp(x) / sum(exp(x))`` along an axis."""
     e = np.exp(x - np.max(x, axis=axis, keepdims=True))  # the largest is exp(0): nothing overflows

@@ -99,17 +99,11 @@ def _freedom(name: str, shape: Shape, axis: Axis, ddof: float) -> float:
     return n - ddof
 
 
-def _var_rule(g: Any, d: Any, shape: Shape, axis: Axis, ddof: float, keepdims: bool) -> Any:
-    return spread(g * (2 / (_count(shape, axis) - ddof)), shape, axis) * d
-
-
-def _var_push(dx: Any, d: Any, shape: Shape, axis: Axis, ddof: float, keepdims: bool) -> Any:
-    return np.sum(dx * d, axis=axis, keepdims=keepdims) * (2 / (_count(shape, axis) - ddof))
-
-
 @op(
-    vjp=_var_rule,
-    jvp=_var_push,
+    vjp=lambda g, d, shape, axis, ddof, keepdims: spread(g * (2 / (_count(shape, axis) - ddof)), shape, axis) * d,
+    jvp=lambda dx, d, shape, axis, ddof, keepdims: (
+        np.sum(dx * d, axis=axis, keepdims=keepdims) * (2 / (_count(shape, axis) - ddof))
+    ),
     aux={"d": _centred},
     cost=lambda y, x, **params: Cost(6 * math.prod(x), (math.prod(x) + math.prod(y),)),
     numpy=np.var,
@@ -187,17 +181,9 @@ def _length(x: Any, axis: Axis, keepdims: bool, n: float | None = None) -> Any:
     return np.where((squares >= low) & (squares <= high), y, scaled if keepdims else np.squeeze(scaled, axis))
 
 
-def _norm_rule(g: Any, x: Any, y: Any, axis: Axis, keepdims: bool) -> Any:
-    return _along(spread(g, x.shape, axis), x, y, axis)
-
-
-def _norm_push(dx: Any, x: Any, y: Any, axis: Axis, keepdims: bool) -> Any:
-    return np.sum(_along(dx, x, y, axis, True), axis=axis, keepdims=keepdims)
-
-
 @op(
-    vjp=_norm_rule,
-    jvp=_norm_push,
+    vjp=lambda g, x, y, axis, keepdims: _along(spread(g, x.shape, axis), x, y, axis),
+    jvp=lambda dx, x, y, axis, keepdims: np.sum(_along(dx, x, y, axis, True), axis=axis, keepdims=keepdims),
     cost=lambda y, x, **params: Cost(2 * math.prod(x), (2 * math.prod(x) + 2 * math.prod(y),)),
     no_alias=True,
     name="norm",
