@@ -82,7 +82,7 @@ class CheckpointedCall:
 
     def __init__(self, f: Callable[..., Any], inputs: tuple[Any, ...]) -> None:
         self.f = f
-        self.inputs = _replace_leaves(inputs, np.ndarray, np.array)
+        self.inputs = _replace_leaves(inputs, np.ndarray, np.array)  # copies: a caller may write to its arrays
         self.generators, self.tensors = find_state((f, inputs))
         self.states = [g.bit_generator.state for g in self.generators]
         self.scope = THREAD_SCOPE.scope
@@ -91,13 +91,13 @@ class CheckpointedCall:
 
     def run(self) -> tuple[Any, list[Tensor], int]:
         """Run the function; return its output, the Tensors in place of inputs, and the order of its first node."""
-        since = next(node_counter)
+        since = next(node_counter)  # nodes of this run have larger numbers
         variables: list[Tensor] = []
 
         def variable(x: Tensor) -> Tensor:
             if not isinstance(x._node, Node):
                 return x
-            with unobserved():
+            with unobserved():  # the new node cuts the inner graph off from the outer one
                 variables.append(ops.identity(x))
             return variables[-1]
 
@@ -178,6 +178,7 @@ class CheckpointedCall:
     def _compare(self, y: Any) -> None:
         """Raise GraphError if the second value differs by more than the rounding of one sum."""
         first = self.value
+        # A sum may be added in another order, as by another number of threads; a different mask differs by far more.
         size = np.abs(first[np.isfinite(first)]).max(initial=0) if first.shape == y.shape else 0
         if first.shape != y.shape or not np.allclose(
             first, y, rtol=0, atol=64 * np.finfo(first.dtype).eps * size, equal_nan=True
@@ -209,12 +210,13 @@ def unobserved() -> AbstractContextManager[None]:
 
 def _vjp(g: Any, call: CheckpointedCall, index: int) -> Any:
     """Return the gradient with respect to one input. One run computes all of them; the others are kept."""
-    thread = get_ident()
+    thread = get_ident()  # two threads may walk the graph at once
     entry = call.pending.get(thread)
+    # the rules of one node are called one after the other with the same g
     if entry is None or entry[0] is not g or index not in entry[1]:
         entry = call.pending[thread] = (g, call.vjp(g))
     grad_input = entry[1].pop(index)
-    if not entry[1]:
+    if not entry[1]:  # the last one was asked for: free the gradients
         del call.pending[thread]
     return grad_input
 

@@ -27,6 +27,7 @@ class ReLU(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Cut negative entries."""
+        # the test saves a call for the usual input; the op itself refuses other dtypes
         return relu(x if type(x) is Tensor else as_float_input(x, self))
 
 
@@ -46,6 +47,7 @@ class LeakyReLU(Module):
     def forward(self, x: Any) -> Tensor:
         """Scale negative entries."""
         x = as_float_input(x, self)
+        # where and not maximum(x, slope * x), which is wrong for slopes above 1
         return elementwise.where(x > 0, x, x * self.slope)
 
     def extra_repr(self) -> str:

@@ -106,13 +106,14 @@ class MultiHeadAttention(Module):
             length = x.shape[1:2] if name == "query" else steps
             self._check_shape(name, x, (*n, *length))
         d = self.embed_dim // self.num_heads
-        rows = _matrix(query)
+        rows = _matrix(query)  # once for self-attention: the three maps then share one matrix and its node
         columns = rows if key is query else _matrix(key)
         entries = columns if value is key else _matrix(value)
         q = self._heads(self.query(rows), query.shape, (0, 2, 1, 3))  # N heads T d
         k = self._heads(self.key(columns), key.shape, (0, 2, 3, 1))  # N heads d S
         v = self._heads(self.value(entries), value.shape, (0, 2, 1, 3))  # N heads S d
         mask = self._mask(q.shape[2], k.shape[3], key_padding_mask, (*n, *steps))
+        # q is scaled, which is smaller than the scores as soon as there are more steps than features of a head
         if mask is None:
             weights = softmax(matmul(q * (1 / sqrt(d)), k))
         else:
@@ -150,5 +151,6 @@ class MultiHeadAttention(Module):
 
 
 def _matrix(x: Any) -> Any:
-    """Return rows and steps as one axis: products of matrices are what BLAS does best."""
+    """Return rows and steps as one axis."""
+    # one product of matrices, where matmul would call BLAS for each row of the batch
     return np.reshape(x, (prod(x.shape[:2]), x.shape[2]))

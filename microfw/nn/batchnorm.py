@@ -52,8 +52,9 @@ class _BatchNorm(Normalization):
 
     def _follow(self, mean: Any, variance: Any, count: int) -> None:
         """Move the running statistics toward a batch's."""
-        if mean.dtype == object:
-            return  # the same step once more, number by number
+        if mean.dtype == object:  # the law runs the step once more, number by number: it must not count twice
+            return
+        # the variance of a batch is too small on average, by the factor (n - 1) / n
         for buffer, new in ((self.running_mean, mean), (self.running_var, variance * (count / (count - 1)))):
             old = buffer._array
             buffer.data = old + self.momentum * (new.reshape(self.features) - old)

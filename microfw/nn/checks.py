@@ -44,7 +44,7 @@ def as_layer_input(x: Any, dtype: Any, module: Module, check_shape: CheckShape) 
 
 def as_float_input(x: Any, module: Module, check_shape: CheckShape | None = None) -> Any:
     """Return the input of a layer without parameters: floats keep their dtype, other numbers become float32."""
-    dtype = getattr(x, "dtype", None)
+    dtype = getattr(x, "dtype", None)  # a frame has dtypes, and a list has none
     floats = dtype == np.float32 or dtype == np.float64
     if floats and isinstance(x, Tensor | np.ndarray):
         if check_shape is not None:
@@ -74,7 +74,7 @@ def as_input(x: Any, dtype: Any, module: Module, check_shape: CheckShape | None 
         fix = "pick one, as nn.Lambda(lambda parts: parts[0]) does after a recurrent layer"
         raise DTypeError(module.where, "x to be one Tensor or array", f"a {type(x).__name__} of Tensors", fix)
     try:
-        array = np.asarray(x)
+        array = np.asarray(x)  # numbers first: a wrong dtype is a better error than what a cast says
         if array.dtype.kind not in "fiubO":
             fix = "encode text, and split complex numbers"
             raise DTypeError(module.where, "x to hold numbers", array.dtype, fix)

@@ -110,6 +110,7 @@ class Conv2D(Module):
     def forward(self, x: Any) -> Tensor:
         """Slide the weights over the images."""
         weight, bias = self.weight, self.bias
+        # as_layer_input would compare the dtypes of Tensors too, which the op does anyway
         if not isinstance(x, Tensor) and (type(x) is not np.ndarray or x.dtype is not weight._array.dtype):
             x = as_input(x, weight.dtype, self, self._check_shape)
         else:

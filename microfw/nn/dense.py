@@ -78,6 +78,7 @@ class Dense(Module):
     def forward(self, x: Any) -> Tensor:
         """Map the last axis of ``x``."""
         weight, bias = self.weight, self.bias
+        # A Tensor is not checked here: the op raises for a wrong shape or dtype, and the error is explained below.
         if not isinstance(x, Tensor):
             if type(x) is not np.ndarray or x.dtype is not weight._array.dtype:
                 x = as_input(x, weight.dtype, self, self._check_shape)
@@ -96,6 +97,7 @@ class Dense(Module):
     def _check_shape(self, x: Any) -> None:
         if not x.ndim or x.shape[-1] != self.in_features:
             expected = f"x of shape (N, {self.in_features})"
+            # from None: the reader needs not see the error of the op, which has no name of the layer
             raise ShapeError(self.where, expected, x.shape, "pass that many features") from None
 
     def extra_repr(self) -> str:

@@ -37,6 +37,7 @@ class Dropout(Module):
         if not self.training or self.p == 0:
             return x
         x = as_float_input(x, self)
+        # the mask is scaled, so that evaluation has nothing to do
         return x * dropout_mask(x, p=self.p, rng=self.rng)
 
     def extra_repr(self) -> str:

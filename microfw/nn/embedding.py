@@ -79,6 +79,7 @@ class Embedding(Module):
 
     def forward(self, indices: Any) -> Tensor:
         """Look up the vector of each index."""
+        # checked by an op where the indices are a Tensor, so that a replay checks them at each step
         found = pure_callback(indices, by=self._check) if isinstance(indices, Tensor) else self._check(indices)
         rows: Tensor = take(self.weight, found)
         return rows if self.padding_idx is None else where((found != self.padding_idx)[..., None], rows, 0)

@@ -45,7 +45,7 @@ def _blank(shape: tuple[int, ...]) -> Array | None:
     left = _LEFT.get()
     if left is None:
         return None
-    left[0] -= prod(shape)
+    left[0] -= prod(shape)  # before the array is made: a file must not take memory that it has no values for
     if left[0] < 0:
         raise ArgumentError("initializers.blank", "shapes that fit the limit", shape)
     return np.zeros(shape, np.float32)
@@ -76,7 +76,7 @@ def initial(layer: str, init: Any, shape: tuple[int, ...], rng: Seed, groups: in
 
 def _takes_groups(init: Callable[..., Any]) -> bool:
     try:
-        return "groups" in signature(init).parameters
+        return "groups" in signature(init).parameters  # initializers of users know no groups
     except (TypeError, ValueError):  # of a function in C
         return False
 
@@ -142,6 +142,7 @@ def orthogonal(shape: tuple[int, ...], rng: Seed = None) -> Array:
     if (empty := _blank(shape)) is not None:
         return empty
     rows, columns = prod(shape[:-1]), shape[-1]
+    # tall, since qr returns orthonormal columns; turned at the end if it should be wide
     square = np.random.default_rng(rng).standard_normal((max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(square)
     q *= np.where(np.diag(r) < 0, -1, 1)  # else the signs would depend on how qr computes

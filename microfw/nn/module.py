@@ -44,9 +44,10 @@ class Parameter(Tensor):
 
 def tagging(forward: FunctionType) -> Callable[..., Any]:
     """Return a forward method that tags what it computes with its module, also where a user calls it directly."""
-    code = forward.__code__
+    code = forward.__code__  # inspect.signature takes many times as long
     plain = not code.co_flags & (CO_VARARGS | CO_VARKEYWORDS) and not code.co_kwonlyargcount
     call: Callable[..., Any]
+    # two wrappers: passing on *inputs and **options makes a tuple and a dict at each call
     if plain and not forward.__defaults__ and code.co_varnames[: code.co_argcount] == ("self", "x"):
 
         @wraps(forward)
@@ -115,6 +116,7 @@ class Module:
         outer = THREAD_SCOPE.scope
         if outer is None:
             return self._outermost(self.forward, inputs, options)
+        # written out, here and in `_enter`: a context manager would take longer than many a layer
         THREAD_SCOPE.scope = (self, outer)
         try:
             return self.forward(*inputs, **options)
@@ -123,6 +125,7 @@ class Module:
 
     def _outermost(self, forward: Callable[..., Any], inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Call a forward method that no other module calls: name the parameters for errors, and keep its time."""
+        # names are listed again only after a Module or a container was assigned somewhere: one test for a call
         if self._named is not Module._structure:
             self._name_leaves()
         mode = MODE.get()
@@ -132,7 +135,7 @@ class Module:
         THREAD_SCOPE.scope = (self, None)
         try:
             return forward(*inputs, **options)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: the timer must not stay in the forward phase
             if timer is not None and before is None:
                 timer.on_module_error()
             raise
@@ -156,7 +159,7 @@ class Module:
         for name, part in self._walk():
             if isinstance(part, Tensor) and part._leaf is not None:
                 part._leaf.name = name  # for errors
-        self.__dict__["_named"] = Module._structure
+        self.__dict__["_named"] = Module._structure  # __setattr__ would count a change of the model
 
     @property
     def where(self) -> str:
@@ -168,7 +171,7 @@ class Module:
         if isinstance(vars(self).get(name), Parameter) and not (value is None or isinstance(value, Parameter)):
             where, fix = f"{type(self).__name__}.{name}", "wrap it in nn.Parameter, or assign its .data"
             raise DTypeError(where, "a Parameter in the place of one", type(value).__name__, fix)
-        model_version.count += 1
+        model_version.count += 1  # replays compare this number, and not each attribute
         if isinstance(value, Module | list | tuple | dict):
             Module._structure = object()  # names that outermost modules have listed may be out of date
         object.__setattr__(self, name, value)
@@ -181,6 +184,7 @@ class Module:
 
     def _walk(self) -> Iterator[tuple[str, Any]]:
         """Yield every Module and Tensor below, once each, depth first, with its path."""
+        # a stack and no recursion: Python allows 1,000 calls in each other, and models may be deeper
         seen = {id(self)}
         stack: list[Iterator[tuple[str, Any]]] = [self.children()]
         prefixes = [""]
@@ -278,7 +282,7 @@ class Module:
                 f"{self.where}.load_state_dict: expected the names {list(own)}, got {wrong}; "
                 "load into a model of the same structure"
             )
-        values = {}
+        values = {}  # all are checked before the first is written: a failed load changes nothing
         for name, t in own.items():
             value = np.asarray(values_of(state[name]))
             if value.shape != t.shape:

@@ -44,7 +44,8 @@ class _Recurrent(Module):
     def _run(self, x: Any, s0: Any, *before: Any) -> Tensor:
         """Return the states after each step, `(T, N, S)`."""
         n, steps, _ = x.shape
-        turned = np.reshape(np.transpose(x, (1, 0, 2)), (steps * n, self.in_features))  # a matrix: BLAS takes it
+        # one product for all steps, in front of the loop: only h @ weight_hh has to wait for the step before
+        turned = np.reshape(np.transpose(x, (1, 0, 2)), (steps * n, self.in_features))
         a = matmul(turned, self.weight_ih) if self.bias is None else linear(turned, self.weight_ih, self.bias)
         rows = np.concatenate([*before, self.weight_hh, a], axis=0)
         return recur(rows, s0, cell=self._cell, steps=steps)
@@ -236,7 +237,7 @@ class LSTM(_Recurrent):
         super().__init__(in_features, hidden, bias, rng=rng)
         if self.bias is not None:
             start = np.zeros(4 * self.hidden)
-            start[self.hidden : 2 * self.hidden] = 1
+            start[self.hidden : 2 * self.hidden] = 1  # the forget gate: the memory lasts at first
             self.bias.data = start
 
     def forward(self, x: Any, state: Any = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:

@@ -37,9 +37,10 @@ class Sequential(Module):
 
     def forward(self, x: Any) -> Any:
         """Apply the layers."""
+        # What Module.__call__ does for one layer, with one reset for all; layer.forward saves a call each.
         outer = THREAD_SCOPE.scope
         try:
-            for layer in self.layers:  # what Module.__call__ does for one layer, with one reset for all
+            for layer in self.layers:
                 THREAD_SCOPE.scope = (layer, outer)
                 x = layer.forward(x)
         finally:

@@ -31,9 +31,9 @@ from microfw.ops.windows import (
     put_back,
 )
 
+# OpenBLAS multiplies small matrices without packing, which is twice as fast.
 SMALL = 1_000_000
-"""Number of multiply-adds below which, in matrices of at least `WIDE` columns, OpenBLAS multiplies without packing,
-which is twice as fast. Longer products are cut to that size where it divides them."""
+"""Most multiply-adds of a small product, of at least `WIDE` columns; longer ones are cut to that size if possible."""
 
 WIDE = 64
 
@@ -112,6 +112,7 @@ def _check(x: Shape, w: Shape, channels: int, groups: int, where: str) -> None:
 
 def _multiply(a: Array, b: Array, shape: Shape) -> Array:
     """Matrix products of (G, 1, M, K) and (G, K, D, P) as (G, M, D, P), one for each group and block."""
+    # matmul writes into the transposed view, so that no copy brings the blocks into order
     y = np.empty(shape, a.dtype if a.dtype == b.dtype else np.result_type(a, b))
     np.matmul(a, b.transpose((0, 2, 1, 3)), out=y.transpose((0, 2, 1, 3)))
     return y
@@ -125,7 +126,7 @@ def _by_weight(
 ) -> Any:
     """Each output's gradient times the window that it saw, summed over places and batch."""
     shapes = plan("conv", x.shape, shape, stride, padding, dilation, groups)
-    if cols is None:
+    if cols is None:  # more than KEPT bytes: built again
         cols = batch_last(either("windows", x, kernel=shape[2:], stride=stride, padding=padding, dilation=dilation))
     g = batch_last(g).reshape(shapes.y).transpose((0, 2, 1, 3))
     products = np.matmul(g, cols.reshape(shapes.cols).transpose((0, 2, 3, 1)))
@@ -133,7 +134,8 @@ def _by_weight(
 
 
 def _by_bias(g: Any, w: Any) -> Any:
-    """Sum over places and batch; a product with ones takes half the time of a sum."""
+    """Sum over places and batch."""
+    # a product with ones takes half the time of a sum
     rows = batch_last(g).reshape((w.shape[0], prod(g.shape[2:]) * g.shape[0]))
     return rows.dot(_ones(rows.shape[1], g.dtype.char))
 
@@ -206,6 +208,7 @@ def conv(
         if np.shape(b) != w.shape[:1]:
             raise ShapeError("conv", f"b of shape {w.shape[:1]}, or 0 for none", np.shape(b))
         y += b.reshape((*shapes.y[:2], 1, 1))
+    # kept for the weight's gradient; where a window is an entry, cols is a view of x and free
     kept = cols if cols.nbytes <= KEPT and shapes.geo.spots is not None else None
     return batch_first(y.reshape(shapes.images)), kept
 
@@ -260,6 +263,7 @@ def conv_transpose(
     shapes, flipped = _plans(x.shape, w.shape, size, stride, padding, dilation, groups)
     if flipped is not None:
         w = w.reshape((groups, w.shape[0] // groups, *w.shape[1:])).swapaxes(1, 2)
+        # as a convolution with the kernel turned round: no sums of overlapping windows
         w = w[..., *(slice(None, None, -1),) * (x.ndim - 2)].reshape(flipped.weight)
         y = _multiply(w, columns(x, flipped.geo).reshape(flipped.cols), flipped.y)
         return batch_first(y.reshape(flipped.images))

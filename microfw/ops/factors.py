@@ -34,6 +34,7 @@ def square(where: str, a: Any) -> None:
 
 def lapack(where: str, function: Callable[..., Any], *arrays: Array) -> Any:
     """Call a function of NumPy's, and name the matrix on which it fails. Arrays only."""
+    # NumPy's error does not say which matrix of a batch it is; `_failure` tries them one by one
     try:
         return function(*arrays)
     except np.linalg.LinAlgError:

@@ -45,7 +45,7 @@ def put(x: Array, *, shape: Shape, key: Any) -> Array:
         return add_at(key, x, shape, lambda: _positions(key, shape))
     x = np.asarray(x)
     zeros = np.zeros(shape, x.dtype)
-    zeros[key] = x
+    zeros[key] = x  # no entry comes twice: assigning is much faster than add.at
     return zeros
 
 
@@ -62,7 +62,7 @@ def _positions(key: Any, shape: Shape) -> Array:
 
 def _from_start(indices: Any, n: int) -> Array:
     """Return indices of any width, some of them counted from the end, as plain ones in range."""
-    found = np.asarray(indices, np.intp)
+    found = np.asarray(indices, np.intp)  # indices of int8 or uint8 would overflow when n is added
     if found.size and not -n <= found.min() <= found.max() < n:
         raise IndexError(f"expected indices from {-n} to {n - 1}, got {found.min()} to {found.max()}")
     return np.where(found < 0, found + n, found)
@@ -73,16 +73,12 @@ FEW = 512
 
 
 def add_at(key: Any, x: Any, shape: Shape, positions: Callable[[], Array]) -> Array:
-    """Return zeros of a shape with entries added at a key, in order. Arrays only.
-
-    NumPy's ``add.at`` over one axis is up to five times as fast as over more, so large inputs are added by their
-    positions in the flat order.
-    """
+    """Return zeros of a shape with entries added at a key, in order. Arrays only."""
     x = np.asarray(x)
     zeros = np.zeros(shape, x.dtype)
     if x.size <= FEW:
         np.add.at(zeros, key, x)
-    else:
+    else:  # add.at over one axis is up to five times as fast as over more
         np.add.at(zeros.reshape(-1), positions().ravel(), x.ravel())
     return zeros
 
@@ -160,7 +156,7 @@ MANY = 1 << 15
 
 def _summed(x: Array, rows: Array, to: Shape, axis: int) -> Array:
     """Add rows up by a product with the matrix that has a one where a row goes. Arrays only."""
-    from scipy.sparse import csc_array
+    from scipy.sparse import csc_array  # here, since few models need it
 
     n, height = len(rows), prod(to[: axis + 1])
     ones = csc_array((np.ones(n, x.dtype), rows, np.arange(n + 1)), shape=(height, n))
@@ -268,7 +264,7 @@ def _sort_cost(y: Shape, x: Shape, *, axis: int = -1, **params: Any) -> Cost:
 @op(cost=_sort_cost, no_alias=True)
 def argsort(x: Array, *, axis: int = -1) -> Array:
     """Indices that put the entries along an axis in ascending order, equal ones as they come. It has no gradient."""
-    return np.argsort(x, axis=axis, kind="stable")
+    return np.argsort(x, axis=axis, kind="stable")  # NumPy's default order of equal entries varies with the CPU
 
 
 @implements(np.argsort)

@@ -27,7 +27,7 @@ def _piece(g: Any, index: int, shapes: Sequence[Shape], axis: int) -> Any:
 
 def _amid(dx: Any, axis: int, before: int, after: int) -> Any:
     """Return a tangent with the given numbers of zeros before and after it along an axis."""
-    parts = [dx]
+    parts = [dx]  # concatenated and not written into zeros, so that dx may be a Tensor
     for n, at in ((before, 0), (after, 2)):
         if n:
             parts.insert(at, np.zeros((*dx.shape[:axis], n, *dx.shape[axis + 1 :]), dx.dtype))
@@ -51,16 +51,17 @@ def _concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Tensor:
     return concatenate(*(map(ravel, arrays) if axis is None else arrays), axis=axis or 0)
 
 
-def _layer(g: Any, index: int, shapes: Sequence[Shape], axis: int) -> Any:
-    return g[(*(slice(None),) * (axis % g.ndim), index, ...)]
-
-
 def _layers(dx: Any, index: int, shapes: Sequence[Shape], axis: int) -> Any:
     axis %= dx.ndim + 1
     return _amid(dx.reshape((*dx.shape[:axis], 1, *dx.shape[axis:])), axis, index, len(shapes) - index - 1)
 
 
-@op(vjp=_layer, jvp=_layers, cost=zero_cost, no_alias=True)
+@op(
+    vjp=lambda g, index, shapes, axis: g[(*(slice(None),) * (axis % g.ndim), index, ...)],
+    jvp=_layers,
+    cost=zero_cost,
+    no_alias=True,
+)
 def stack(*xs: Array, axis: int = 0) -> Array:
     """Arrays of one shape joined along a new axis."""
     return np.stack(xs, axis=axis)

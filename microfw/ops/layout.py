@@ -16,17 +16,19 @@ from microfw.ops.elementwise import identity
 from microfw.ops.mapping import implements, operand
 
 
-@op(vjp=lambda g, shape: g.reshape(shape), jvp="linear", cost=zero_cost, numpy=np.reshape, name="reshape")
+@op(vjp=lambda g, shape: g.reshape(shape), jvp="linear", cost=zero_cost, numpy=np.reshape)
 def reshape(x: Array, *, shape: int | Shape) -> Array:
     """The same entries in another shape."""
     return np.reshape(x, shape)
 
 
-def _untranspose(g: Any, axes: Sequence[int] | None) -> Any:
-    return np.transpose(g, None if axes is None else tuple(np.argsort([a % len(axes) for a in axes]).tolist()))
-
-
-@op(vjp=_untranspose, jvp="linear", cost=zero_cost)
+@op(
+    vjp=lambda g, axes: np.transpose(
+        g, None if axes is None else tuple(np.argsort([a % len(axes) for a in axes]).tolist())
+    ),
+    jvp="linear",
+    cost=zero_cost,
+)
 def transpose(x: Array, *, axes: Sequence[int] | None = None) -> Array:
     """Axes in another order, reversed by default."""
     return np.transpose(x, axes)
@@ -37,17 +39,11 @@ def _transpose(a: Any, axes: Sequence[int] | None = None) -> Tensor:
     return transpose(a, axes=None if axes is None else tuple(axes))
 
 
-def _fold(g: Any, shape: Shape) -> Any:
-    extra = g.ndim - len(shape)
-    axes = tuple(range(extra)) + tuple(extra + k for k, n in enumerate(shape) if n == 1 and g.shape[extra + k] != 1)
-    return np.sum(g, axis=axes).reshape(shape) if axes else g
-
-
 def _fold_cost(y: Shape, x: Shape, **params: Any) -> Any:
     return Cost(0, (max(prod(y) - prod(x), 0),))
 
 
-@op(vjp=_fold, jvp="linear", cost=_fold_cost, name="broadcast_to")
+@op(vjp=lambda g: g, jvp="linear", cost=_fold_cost)  # the engine sums what was repeated
 def broadcast_to(x: Array, *, to: Shape) -> Array:
     """The array repeated along new or single axes to a shape."""
     return np.broadcast_to(x, to)

@@ -15,23 +15,25 @@ _ONES: dict[int, Array] = {}
 
 
 def _column_sums(g: Any, shape: Shape, out: Any = None) -> Any:
-    """Sum a gradient over its rows; a product with ones takes a third of the time of a sum."""
+    """Sum a gradient over its rows."""
+    # a product with ones takes a third of the time of a sum; the ones of a batch size are kept
     if g.ndim != 2:
         g = _rows(g)
     ones = _ONES.get(len(g))
     if ones is None or ones.dtype is not g.dtype:
         ones = np.ones(len(g), g.dtype)
         ones.setflags(write=False)
-        if len(_ONES) > 64:
+        if len(_ONES) > 64:  # sizes that do not come again must not fill the memory
             _ONES.clear()
-        if g.dtype.kind == "f":
+        if g.dtype.kind == "f":  # not objects, with which the law and the cost checks count operations
             _ONES[len(g)] = ones
     # np.dot also takes the arrays on which replay traces; the method takes 60 ns less
     return ones.dot(g, out) if type(g) is np.ndarray else np.dot(ones, g, out)
 
 
 def _to_bias(g: Any, shape: Shape) -> Any:
-    """Return the gradient of a bias with the bits that `_column_sums` writes into an optimizer's buffer."""
+    """Return the gradient of a bias."""
+    # by the same product as vjp_out, which writes into an optimizer's buffer: a sum would give other bits
     plain = g.dtype.kind == "f" and not isinstance(g, Tensor)  # the law runs rules on objects
     return _column_sums(g, shape) if plain and shape == g.shape[-1:] else g
 
@@ -41,7 +43,8 @@ def _rows(x: Any) -> Any:
 
 
 def _by_rows(x: Any, w: Any) -> Any:
-    """Return ``x.dot(w)`` for any number of axes: with more than two NumPy's own goes past BLAS."""
+    """Return ``x.dot(w)`` for any number of axes."""
+    # np.dot of more than two axes does not use BLAS
     return _rows(x).dot(w).reshape((*x.shape[:-1], w.shape[1]))
 
 
@@ -131,5 +134,5 @@ def linear(x: Array, w: Array, b: Array) -> Array:
     if not x.ndim:
         raise ShapeError("linear: expected x with at least one axis, got a single number")
     y = x.dot(w) if x.ndim == 2 else _by_rows(x, w)
-    y += b
+    y += b  # in place: the product is a new array, and x @ w + b would allocate another one
     return y

@@ -30,12 +30,28 @@ def operand(x: Any) -> Any:
     return x if isinstance(x, Tensor) else np.asarray(x)
 
 
+def hashable(value: Any) -> Any:
+    """Return a setting with tuples in the place of lists and arrays, and other objects as their text.
+
+    Examples
+    --------
+    >>> hashable([1, [2, 3]])
+    (1, (2, 3))
+    """
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return tuple(map(hashable, value))
+    return repr(value) if isinstance(value, dict | set) else value
+
+
 def either(name: str, *inputs: Any, **params: Any) -> Any:
     """Apply an op to Tensors; of arrays alone compute its value only.
 
     Rules give an op by its name, since they are part of the declaration of an op that may come before it.
     """
     op = OPS[name]
+    # a loop and not any(...): a generator costs more than the test
     for x in inputs:
         if isinstance(x, Tensor):
             return op.call(*inputs, **params)

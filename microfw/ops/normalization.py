@@ -24,10 +24,8 @@ FAR = 256
 
 
 def _scaled(x: Any, axes: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:
-    """Return a scale and, of ``x / scale``, the mean, the differences from it, and the variance.
-
-    The scale, a power of 2, keeps squares in range. The mean of the differences is what the mean had rounded off.
-    """
+    """Return a scale and, of ``x / scale``, the mean, the differences from it, and the variance."""
+    # The scale keeps squares in range. It is a power of 2, so that dividing by it rounds nothing.
     values = x.detach() if isinstance(x, Tensor) else x  # the result does not depend on the scale
     largest = np.max(np.abs(values), axis=axes, keepdims=True)
     usual = (largest > 0) & (largest <= float(np.finfo(x.dtype).max))
@@ -35,7 +33,7 @@ def _scaled(x: Any, axes: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:
     x = x / scale
     mean = _mean(x, axes)
     centred = x - mean
-    rest = _mean(centred, axes)
+    rest = _mean(centred, axes)  # what the mean has rounded off
     centred = centred - rest
     return scale, mean + rest, centred, _mean(np.square(centred), axes)
 
@@ -90,15 +88,16 @@ def normalize(
 ) -> Array:
     """``(x - mean) / sqrt(variance + eps) * weight + bias``, with mean and variance over axes.
 
-    The variance is that of the differences from the mean, which keeps the digits that the mean of the
-    squares minus the square of the mean would lose. ``tell`` is called with the two, and how many entries they are of.
+    ``tell`` is called with the two, and how many entries they are of.
     """
     mean = _mean(x, axes)
     centred = x - mean
+    # the mean of the squares minus the square of the mean would lose digits
     variance = _mean(np.square(centred), axes)
     rstd = 1 / np.sqrt(variance + eps)
     xhat = centred * rstd
-    if x.dtype.char in "fd" and x.size:
+    # Almost all inputs pass this test, which reads two small arrays; argmax is faster than max for them.
+    if x.dtype.char in "fd" and x.size:  # objects, with which the law counts, have no range
         ratio, least = (mean * rstd).ravel(), rstd.ravel()
         if not (
             ratio.item(ratio.argmax()) < FAR and ratio.item(ratio.argmin()) > -FAR and least.item(least.argmin()) > 0
@@ -116,6 +115,7 @@ def normalize(
 
 def _inverse(x: Any) -> Any:
     """Return the reciprocal length of each vector, 0 for a zero vector."""
+    # no np.where, whose unused branch would be differentiated too
     largest = np.abs(x).max(axis=-1, keepdims=True)
     scale = largest.detach() + (largest == 0)  # by which the result does not depend on it
     squares = np.square(x / scale).sum(axis=-1, keepdims=True)
@@ -188,8 +188,9 @@ def masked_softmax(x: Array, mask: Array, *, scale: float = 1.0) -> Array:
 
     Where no entry of a row may take part, the whole row is 0.
     """
+    # exp(-inf) is exactly 0; a large negative number would leave shares for masked entries where all are masked
     z = np.where(mask, x * scale, -np.inf)
     highest = z.max(axis=-1, keepdims=True, initial=-np.inf)
-    e = np.exp(z - np.where(highest > -np.inf, highest, 0))
+    e = np.exp(z - np.where(highest > -np.inf, highest, 0))  # -inf minus -inf would be NaN
     total = e.sum(axis=-1, keepdims=True)
     return e / np.where(total > 0, total, 1)

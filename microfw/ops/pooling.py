@@ -47,13 +47,13 @@ def _costs(y: Shape, x: Shape, kernel: Sizes, stride: Sizes | None, padding: Pad
 
 def _shares(g: Array, x: Array, y: Array, geo: Geometry) -> Iterator[Array]:
     """Give each tap in turn what it gets of a gradient: all that is left where the window's maximum is its own."""
-    around = padded(x, geo, np.nan)  # equal to nothing
+    around = padded(x, geo, np.nan)  # NaN is equal to nothing: padding gets no gradient
     for cut in geo.cuts[:-1]:
         share = np.equal(around[cut], y).astype(g.dtype)
         share *= g
         yield share
-        g = g - share
-    yield g
+        g = g - share  # of equal entries the first takes all: nothing is left for the others
+    yield g  # the last tap needs no comparison
 
 
 def _chosen(x: Any, y: Any, geo: Geometry) -> Array:
@@ -115,6 +115,7 @@ def max_pool(x: Array, *, kernel: Sizes, stride: Sizes | None = None, padding: P
         raise DTypeError("max_pool", "floats, since there is padding", x.dtype, "cast with .astype")
     around = padded(batch_last(x), geo, -np.inf)
     taps = [around[cut] for cut in geo.cuts]
+    # tap by tap over whole images; a maximum over an axis of windows would first copy them
     y = np.maximum(taps[0], taps[1]) if len(taps) > 1 else taps[0].copy()
     for tap in taps[2:]:
         np.maximum(y, tap, out=y)
@@ -126,7 +127,7 @@ def max_pool(x: Array, *, kernel: Sizes, stride: Sizes | None = None, padding: P
 
 def _evenly(g: Any, shape: Shape, kernel: Sizes, stride: Sizes | None, padding: Padding) -> Any:
     geo = geometry("avg_pool", shape[2:], kernel, kernel if stride is None else stride, padding)
-    share = _spread(g * (1 / prod(geo.kernel)), geo)
+    share = _spread(g * (1 / prod(geo.kernel)), geo)  # a product takes less time than a division
     share = np.broadcast_to(share, (*shape[:2], *geo.kernel, *geo.out))
     return either("fold", share, size=geo.size, stride=geo.stride, padding=padding)
 

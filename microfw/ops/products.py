@@ -56,7 +56,7 @@ def contract(a: Any, la: Labels, b: Any, lb: Labels, out: Iterable[str]) -> tupl
     def sizes(labels: Labels) -> Shape:
         return tuple(size[k] for k in labels)
 
-    if not summed:
+    if not summed:  # matmul with an inner axis of length 1 would be slower than a product of entries
         a = _shaped(_ordered(a, la, batch + left), sizes(batch + left) + (1,) * len(right))
         b = _shaped(_ordered(b, lb, batch + right), sizes(batch) + (1,) * len(left) + sizes(right))
         return multiply(a, b), batch + left + right
@@ -222,6 +222,7 @@ def einsum(*operands: Any, optimize: Any = True) -> Tensor:
     ((made, labels),) = pairs
     made, labels = _summed(made, labels, set(out))
     made = _ordered(made, labels, out)
+    # einsum("i->i", x) returns another Tensor than x, as NumPy returns another array
     return made if isinstance(made, Tensor) and made is not arrays[0] else reshape(made, shape=made.shape)
 
 
@@ -285,5 +286,6 @@ def _path(terms: tuple[Labels, ...], shapes: tuple[Shape, ...], out: Labels) -> 
         return [tuple(range(len(terms)))]
     number = {k: i for i, k in enumerate(dict.fromkeys(chain(*terms)))}
     axes = [[number[k] for k in t] for t in (*terms, out)]
+    # einsum_path needs arrays for their shapes only; these take no memory
     operands: Any = [np.broadcast_to(0.0, s) for s in shapes]
     return np.einsum_path(*chain(*zip(operands, axes, strict=False)), axes[-1], optimize="greedy")[0][1:]

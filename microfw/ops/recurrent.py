@@ -96,13 +96,14 @@ class GRUCell(Cell):
     @staticmethod
     def activate(a: Any, u: Any) -> Any:
         """Return r, z, n, and the block of ``u`` that r weighs."""
+        # sigmoid(x) = tanh(x / 2) / 2 + 1 / 2: one call, and exp cannot overflow
         rz = 0.5 * np.tanh(0.5 * (_block(a, 0, 3, 2) + _block(u, 0, 3, 2))) + 0.5
         un = _block(u, 2, 3)
         return _join(rz, np.tanh(_block(a, 2, 3) + _block(rz, 0, 2) * un), un)
 
     @staticmethod
     def advance(act: Any, s: Any) -> Any:
-        """Return ``n + z * (h - n)``."""
+        """Return ``n + z * (h - n)``."""  # one product less than (1 - z) * n + z * h
         n = _block(act, 2, 4)
         return n + _block(act, 1, 4) * (s - n)
 
@@ -140,7 +141,8 @@ class LSTMCell(Cell):
 
     @staticmethod
     def activate(a: Any, u: Any) -> Any:
-        """Return i, f, g and o: one tanh does all, since ``sigmoid(x) = tanh(x / 2) / 2 + 1 / 2``."""
+        """Return i, f, g and o."""
+        # One tanh does all, since sigmoid(x) = tanh(x / 2) / 2 + 1 / 2: factors of 1 for g, of 1 / 2 for the others.
         p = a + u
         half = np.full(p.shape[-1], 0.5, p.dtype)
         half[p.shape[-1] // 2 : 3 * (p.shape[-1] // 4)] = 1
@@ -208,7 +210,7 @@ def _back(g: Any, rows: Any, s0: Any, y: Any, act: Any, cell: str, steps: int) -
     kind = CELLS[cell]
     w = _unpack(rows, s0, cell, steps)[0].T
     w = w if isinstance(w, Tensor) else w.copy()  # as rows of memory: the product is twice as quick
-    slopes = kind.slopes(act, _all(s0, y, cell)[0], y)
+    slopes = kind.slopes(act, _all(s0, y, cell)[0], y)  # for all steps at once: the loop below has few calls
     das, dus, ds = [], [], None
     for t in reversed(range(steps)):
         da, du, ds = kind.pull(g[t] if ds is None else g[t] + ds, [k[t] for k in slopes], w)

@@ -14,7 +14,7 @@ from microfw.errors import ArgumentError, ShapeError
 from microfw.ops.elementwise import identity, where
 from microfw.ops.indexing import getitem, put, take
 from microfw.ops.layout import broadcast_to, ravel, reshape, swapaxes
-from microfw.ops.mapping import implements, operand
+from microfw.ops.mapping import hashable, implements, operand
 
 Axes = int | tuple[int, ...] | None
 
@@ -67,13 +67,7 @@ def roll(x: Array, *, shift: int | tuple[int, ...], axis: Axes = None) -> Array:
 
 @implements(np.roll)
 def _roll(a: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> Tensor:
-    steps: Any = np.asarray(shift).tolist()
-    axes: Any = None if axis is None else np.asarray(axis).tolist()
-    return roll(
-        a,
-        shift=tuple(steps) if isinstance(steps, list) else steps,
-        axis=tuple(axes) if isinstance(axes, list) else axes,
-    )
+    return roll(a, shift=hashable(np.asarray(shift)), axis=axis if axis is None else hashable(np.asarray(axis)))
 
 
 # Repeated

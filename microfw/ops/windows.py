@@ -16,7 +16,7 @@ import numpy as np
 
 from microfw.autograd.op import Array, Cost, Shape, op
 from microfw.errors import ArgumentError, ShapeError
-from microfw.ops.mapping import either
+from microfw.ops.mapping import either, hashable
 
 Sizes = int | Sequence[int]
 Padding = int | str | Sequence[int | Sequence[int]]
@@ -43,27 +43,13 @@ class Geometry(NamedTuple):
     tiles: bool  # every entry is in exactly one
 
 
-def hashable(value: Any) -> Any:
-    """Return a setting with tuples in the place of lists and arrays, and other objects as their text.
-
-    Examples
-    --------
-    >>> hashable([1, [2, 3]])
-    (1, (2, 3))
-    """
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return tuple(map(hashable, value))
-    return repr(value) if isinstance(value, dict | set) else value
-
-
 def once(function: Callable[P, R]) -> Callable[P, R]:
     """Keep what a function of shapes and settings has returned, so that each combination is worked out once."""
     kept: Callable[..., R] = lru_cache(maxsize=128, typed=True)(function)
 
     @wraps(function)
     def call(*args: P.args, **settings: P.kwargs) -> R:
+        # lru_cache hashes the arguments; lists are the rare case, and cost a second try
         try:
             return kept(*args, **settings)
         except TypeError:  # lists do
@@ -137,6 +123,7 @@ def geometry(where: str, size: Shape, kernel: Any, stride: Any = 1, padding: Any
         (slice(None), *(slice(a, a + (n - 1) * s + 1, s) for a, n, s in zip(start, out, stride, strict=True)))
         for start in starts
     ]
+    # take() by flat positions copies all windows in one call; a copy for each tap has its overhead
     flat = np.arange(prod(padded)).reshape(1, *padded)
     spots = np.concatenate([flat[cut].ravel() for cut in cuts])
     spots.setflags(write=False)
@@ -157,6 +144,8 @@ def check_images(x: Shape, where: str) -> None:
 
 # Memory order
 
+
+# Orders of axes, made once: every convolution transposes several times.
 
 _LAST = [(*range(1, n), 0) for n in range(1, 9)]
 _FIRST = [(n - 1, *range(n - 1)) for n in range(1, 9)]
@@ -192,7 +181,7 @@ def columns(x: Array, geo: Geometry) -> Array:
 def put_back(parts: Iterable[Any], channels: int, n: int, dtype: Any, geo: Geometry) -> Array:
     """Add each tap's part to the entries under the tap; the batch is last in the input and first in the result."""
     shape = (channels, *geo.padded, n)
-    out = np.empty(shape, dtype) if geo.tiles else np.zeros(shape, dtype)
+    out = np.empty(shape, dtype) if geo.tiles else np.zeros(shape, dtype)  # tiles write every entry
     for cut, part in zip(geo.cuts, parts, strict=True):
         if geo.disjoint:
             out[cut] = part

@@ -94,7 +94,7 @@ def build(architecture: Any, classes: Classes, limit: int) -> Module:
     FormatError
         If a class is unknown, its settings are not accepted, or the layers exceed the limit.
     """
-    made: list[Module] = []
+    made: list[Module] = []  # modules by number, in the order in which `describe` numbered them
 
     def special(content: Any, tag: str) -> Any:
         if tag == "$module":
@@ -104,14 +104,14 @@ def build(architecture: Any, classes: Classes, limit: int) -> Module:
             return made[content]
         if tag == "$like":
             shape = tuple(map(whole, listed(content)))
-            size_of(np.dtype(np.float32), shape, 4 * limit)
+            size_of(np.dtype(np.float32), shape, 4 * limit)  # before memory is taken
             return 1 + constant(shape, 0.0)  # counts towards the limit
         if tag == "$function":
             return _function(content, classes)
         raise FormatError("a module, a shape or a function", short(tag))
 
     try:
-        with blank(limit):
+        with blank(limit):  # layers of zeros: the values come from the file, and no random numbers are drawn
             model = tree.unpack(architecture, _no_array, special)
     except RecursionError:
         raise FormatError(f"at most {MAX_DEPTH} modules inside of each other", "more") from None
@@ -186,8 +186,9 @@ def _make(content: dict[str, Any], classes: Classes, special: Any) -> Module:
         raise FormatError("a layer of the library, or a class that was passed", short(name), "pass it in classes")
     settings = table(tree.unpack(table(content["settings"]), _no_array, special))
     parameters = _parameters(kind)
-    if layer and set(settings) != set(parameters):
+    if layer and set(settings) != set(parameters):  # a missing one would get a default, which may change
         raise FormatError(f"the settings {', '.join(parameters) or 'none'} of {name}", short(settings))
+    # Sequential(*layers)
     listed_last = [settings.pop(name, ()) for name, p in parameters.items() if p.kind is p.VAR_POSITIONAL]
     try:
         return kind(*(item for items in listed_last for item in items), **settings)
@@ -201,6 +202,7 @@ def _no_array(name: str) -> Any:
 
 def _function_name(function: Any, where: str) -> str:
     name: str = getattr(function, "__name__", "")
+    # ufuncs only: other functions of NumPy read files, or run code
     if isinstance(function, np.ufunc) and vars(np).get(name) is function:
         return f"np.{name}"
     if not name.isidentifier():

@@ -49,7 +49,7 @@ def atomic_write(path: str, pieces: Iterable[Any], kind: type[CheckpointError | 
     folder, name = os.path.split(path)
     try:
         mode = _mode(path, where, kind)
-        _remove_leftovers(folder, _stem(name))
+        _remove_leftovers(folder, _stem(name))  # first: they may be what fills the disk
         _replace(path, pieces, *_create(folder, _stem(name), mode))
     except kind:
         raise
@@ -79,12 +79,13 @@ def _replace(path: str, pieces: Iterable[Any], descriptor: int, temporary: str) 
         with open(descriptor, "wb") as file:
             for piece in pieces:
                 file.write(piece)
+            # without fsync, a power cut after the rename can leave an empty file under the final name
             file.flush()
             os.fsync(descriptor)
-            if not LOCKS:
+            if not LOCKS:  # Windows does not rename open files
                 file.close()
             os.replace(temporary, path)  # while the lock is held
-    except BaseException:
+    except BaseException:  # Ctrl-C too
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
@@ -98,6 +99,7 @@ def _stem(name: str) -> str:
 def _create(folder: str, name: str, mode: int | None) -> tuple[int, str]:
     """Create and lock a temporary file in a folder; return its descriptor and path."""
     while True:
+        # in the same folder: a rename is atomic within a file system only; O_EXCL follows no link that is there
         temporary = os.path.join(folder, f".{name}.{os.urandom(4).hex()}{SUFFIX}")
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         try:
@@ -128,7 +130,7 @@ def _remove_leftovers(folder: str, name: str) -> None:
                 os.unlink(path)
                 continue
             descriptor = os.open(path, os.O_RDONLY)
-            try:
+            try:  # a living process holds the lock, and flock raises
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.unlink(path)
             finally:
@@ -152,7 +154,7 @@ def _mode(path: str, where: str, kind: type[CheckpointError | FileError]) -> int
         status = os.stat(path)
     except FileNotFoundError:
         return None
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(status.st_mode):  # a rename would replace /dev/null
         raise kind(where, "a file to replace", "a folder or a device", "choose another name")
     return stat.S_IMODE(status.st_mode)
 

@@ -44,6 +44,7 @@ class Contents:
             fix = "mf.load reads what mf.save wrote; for other software's weights use model.load_state_dict"
             raise FormatError(f"the entries {META} and {DIGEST}", f"{sorted(notes)}"[:80], fix)
         text = notes.pop(META)
+        # before the text is parsed: what is damaged is not worth reading
         if hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest() != notes[DIGEST]:
             raise FormatError(f"{META} with the checksum in {DIGEST}", "another", "the file is damaged")
         self.meta = table(limit.json(text))
@@ -97,6 +98,7 @@ def write(path: str | os.PathLike[str], arrays: dict[str, Any], meta: dict[str, 
         sums = {name: fingerprint(array) for name, array in flat.items()}
         about = {"format": "microfw", "version": VERSION, **meta, "sha256": sums}
         try:
+            # NaN is not JSON; other software would refuse the file
             text = json.dumps(about, separators=(",", ":"), allow_nan=False)
         except (ValueError, RecursionError) as error:
             raise FormatError("what JSON can hold", f"{type(error).__name__} ({error})"[:80]) from None
@@ -120,7 +122,7 @@ def opened(path: str | os.PathLike[str], where: str) -> Iterator[Contents]:
     place = f"{where} {path_text(path, where, call, CheckpointError)}"
     suffix = suffix_of(path, where)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
             raise FormatError("a file", "a folder or a device")
         with open(path, "rb") as file:
             yield Contents(file, os.fstat(file.fileno()).st_size, suffix)

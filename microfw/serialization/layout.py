@@ -22,7 +22,7 @@ class Place(NamedTuple):
 
 def plain(array: Any) -> Array:
     """Return an array in the byte layout of files: C-contiguous, little-endian."""
-    array = np.asarray(array)
+    array = np.asarray(array)  # ascontiguousarray would give a number an axis
     return np.asarray(array, array.dtype.newbyteorder("<"), order="C")
 
 
@@ -47,6 +47,7 @@ def fingerprint(array: Array) -> str:
 def read_array(file: BinaryIO, place: Place, size: int, out: Array | None = None) -> Array:
     """Read an array from a file of ``size`` bytes; with ``out``, into an array of the same shape and dtype."""
     count = size_of(place.dtype, place.shape, size - place.start)
+    # straight into the parameter if its bytes lie as in the file: no second array of that size
     if out is None or not out.flags.c_contiguous or not np.little_endian:
         array: Array = np.empty(place.shape, place.dtype)
     else:
@@ -54,6 +55,7 @@ def read_array(file: BinaryIO, place: Place, size: int, out: Array | None = None
     file.seek(place.start)
     if count and file.readinto(raw(array)) != count:  # type: ignore[attr-defined]
         raise FormatError(f"{count:,} bytes of an array", "fewer", "was the file cut short?")
+    # a byte of 2 as a boolean is neither True nor False in NumPy's loops
     if array.dtype == np.bool_ and array.size and array.view(np.uint8).max() > 1:
         raise FormatError("booleans of 0 or 1", int(array.view(np.uint8).max()))
     return array

@@ -63,7 +63,7 @@ def save(path: Path, model: Module) -> None:
     try:
         arrays: dict[str, Any] = dict(values(model))
         about = describe(model, arrays)
-        rehearse(about, model)
+        rehearse(about, model)  # what could not be loaded is refused now, and not when it is needed
     except FormatError as error:
         raise error.with_location(where) from None
     container.write(path, arrays, {"kind": "model", "model": about})
@@ -146,7 +146,7 @@ def make(about: dict[str, Any], contents: Contents, classes: Mapping[str, Any]) 
         if place is None or place.shape != t.shape or place.dtype.kind != t.dtype.kind:
             got = "nothing" if place is None else f"{place.dtype} {place.shape}"
             raise FormatError(f"an array {name} of {t.dtype} {t.shape}", got)
-        if place.dtype != t.dtype:
+        if place.dtype != t.dtype:  # layers are made in float32; the model may be one of float64
             t._convert(place.dtype)
         values_read = contents.array(name, t._array)
         if values_read is not t._array:
@@ -161,9 +161,8 @@ def make(about: dict[str, Any], contents: Contents, classes: Mapping[str, Any]) 
             raise FormatError("a module to switch to evaluation", short(name))
         modules[name].training = False
     _give_generators(tree.unpack(about["random"], contents.array), model, modules)
-    if json.dumps(describe(model, {}, classes)) != json.dumps(
-        about
-    ):  # an entry would be ignored, or has another meaning
+    # else an entry would be ignored, or has another meaning; as text, in which 1, 1.0 and True differ
+    if json.dumps(describe(model, {}, classes)) != json.dumps(about):
         raise FormatError("metadata equal to that of the model that it creates", "another")
     return model
 

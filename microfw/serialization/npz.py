@@ -53,7 +53,7 @@ def pieces(arrays: dict[str, Array], notes: dict[str, str]) -> Iterator[Any]:
 
 def index(file: BinaryIO, size: int, limit: Limit) -> tuple[dict[str, str], dict[str, Place]]:
     """Return the texts of a file, and the positions of its arrays."""
-    file.seek(max(size - END.size, 0))
+    file.seek(max(size - END.size, 0))  # no comment is allowed, so the end has a fixed place
     tail = file.read(END.size)
     if len(tail) != END.size:
         raise FormatError(f"at least {END.size} bytes", f"{size}", "was the file cut short?")
@@ -68,6 +68,7 @@ def index(file: BinaryIO, size: int, limit: Limit) -> tuple[dict[str, str], dict
     at = offset = 0
     for _ in range(count):
         name, body, crc, next_at = _record(records, at)
+        # the whole record is written again and compared: no field can have a value that this reader ignores
         local, record = _headers(name, body, crc, offset)
         file.seek(offset)
         if records[at:next_at] != record or file.read(len(local)) != local:
@@ -113,7 +114,7 @@ def _headers(name: str, size: int, crc: int, offset: int) -> tuple[bytes, bytes]
 
 
 def _crc(parts: list[Any]) -> int:
-    crc = 0
+    crc = 0  # piece by piece: joining the parts would copy the array
     for part in parts:
         crc = zlib.crc32(part, crc)
     return crc
@@ -121,7 +122,7 @@ def _crc(parts: list[Any]) -> int:
 
 def _npy_header(array: Array) -> bytes:
     text = f"{{'descr': '{array.dtype.str}', 'fortran_order': False, 'shape': {array.shape}, }}"
-    text += " " * (-(len(text) + 11) % 64) + "\n"
+    text += " " * (-(len(text) + 11) % 64) + "\n"  # the array begins at a multiple of 64, as NumPy writes it
     return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text.encode()
 
 

@@ -26,6 +26,7 @@ def generators(module: Any) -> dict[str, np.random.Generator]:
 
 def states(found: dict[str, np.random.Generator]) -> list[dict[str, Any]]:
     """Return the state of each Generator, with all its names."""
+    # by identity: layers that share a Generator must share it again, or they would draw equal numbers
     groups: dict[int, dict[str, Any]] = {}
     for name, generator in found.items():
         group = groups.setdefault(id(generator), {"names": [], "state": generator.bit_generator.state})
@@ -57,6 +58,7 @@ def made(state: Any) -> np.random.Generator:
     kind = table(state).get("bit_generator")
     if not isinstance(kind, str) or kind not in KINDS:
         raise FormatError(f"a random generator among {', '.join(KINDS)}", short(kind))
+    # KINDS above keep a file from naming any other attribute of numpy.random
     generator = np.random.Generator(getattr(np.random, kind)(0))
     put(generator, state)
     return generator

@@ -31,7 +31,7 @@ def pieces(arrays: dict[str, Array], notes: dict[str, str]) -> Iterator[Any]:
         start, end = end, end + array.nbytes
         header[name] = {"dtype": DTYPES[array.dtype.str], "shape": array.shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-len(text) % 8)  # arrays begin at a multiple of 8: a reader can map them into memory
     if len(text) > MAX_HEADER:
         raise FormatError(
             f"a header of at most {MAX_HEADER:,} bytes", f"{len(text):,}", "save fewer arrays, or to .npz"
@@ -48,10 +48,10 @@ def index(file: BinaryIO, size: int, limit: Limit) -> tuple[dict[str, str], dict
     if not 2 <= length <= min(size - 8, MAX_HEADER):
         raise FormatError("a header in the file", f"one of {length:,} bytes in {size:,}", "is it a safetensors file?")
     text = ascii_text(file.read(length))
-    if not text.startswith("{"):
+    if not text.startswith("{"):  # JSON allows spaces in front, the specification does not
         raise FormatError("a header that begins with '{'", repr(text[:1]))
     header = table(limit.json(text))
-    del text
+    del text  # up to 100 MB
     notes = table(header.pop(NOTES, {}))
     if not all(isinstance(note, str) for note in notes.values()):
         raise FormatError("metadata of text", "something else")

@@ -59,6 +59,7 @@ class Limit:
 
     def json(self, text: str) -> Any:
         """Return parsed JSON; raise FormatError for duplicate keys or NaN."""
+        # before parsing, from a bound on the number of values: objects take up to 70 times the memory of their text
         self.spend(sum(map(text.count, ",:[{")))
         try:
             return json.loads(text, object_pairs_hook=_pairs, parse_constant=_no_constant)
@@ -79,7 +80,7 @@ def document(text: Any) -> Any:
 
 def short(value: Any) -> str:
     """Return a short representation of a value of any size."""
-    return reprlib.repr(value)
+    return reprlib.repr(value)  # repr of a value from a file may take as long as the file is large
 
 
 def ascii_text(data: bytes) -> str:
@@ -90,7 +91,7 @@ def ascii_text(data: bytes) -> str:
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
+    made = dict(pairs)  # json keeps the last of equal keys, other readers the first
     if len(made) != len(pairs):
         raise ValueError("a key that comes twice")
     return made
@@ -102,7 +103,7 @@ def _no_constant(name: str) -> Any:
 
 def whole(value: Any) -> int:
     """Return a JSON value; raise FormatError unless it is an integer of at least 0."""
-    if type(value) is not int or not 0 <= value < 1 << 62:
+    if type(value) is not int or not 0 <= value < 1 << 62:  # isinstance would take True
         raise FormatError("an integer of at least 0", short(value))
     return value
 

@@ -46,9 +46,10 @@ def pack(value: Any, name: str, arrays: dict[str, Any], special: Special | None 
     made = special(value, name) if special is not None else None
     if made is not None:
         return made
-    if value is None or type(value) in (bool, int, str):
+    if value is None or type(value) in (bool, int, str):  # type(): a subclass would come back as its base
         return value
     if type(value) is float:
+        # JSON keeps all digits of a float: Python writes the shortest text that reads back as the same
         return value if math.isfinite(value) else {"$float": repr(value)}
     if isinstance(value, np.ndarray | np.generic):
         arrays[name] = np.asarray(value)

@@ -96,7 +96,7 @@ class BoxLayout:
                 self.items[key].v = v
                 v += self.items[key].dv + ITEM_GAP
         for side in (-1, 1, -1, 1, -1):
-            for row in self.rows[::-side]:
+            for row in self.rows[::-side]:  # from the side whose neighbours are already placed
                 wishes = []
                 for key in row:
                     found = [self.items[other].v + shift for other, shift, at in near[key] if at == side]
@@ -112,6 +112,7 @@ class BoxLayout:
             if b - a > 1:
                 span = reach.setdefault((wire[0], wire[1]), [a + 1, b])
                 span[1] = max(span[1], b)
+        # short lanes first, so that they lie inside of long ones and do not cross them
         for net, (a, b) in sorted(reach.items(), key=lambda pair: pair[1][1] - pair[1][0]):
             self.lanes[net] = lane = max(edge[a:b]) + LANE_GAP
             edge[a:b] = [lane] * (b - a)

@@ -169,6 +169,7 @@ def saved(node: Node) -> list[tuple[str, np.ndarray[Any, Any]]]:
 
 def own(array: np.ndarray[Any, Any], node: Node) -> bool:
     """Return True if an array is that of a leaf, which exists without a graph, too."""
+    # results of ops are read-only; of a leaf's own array only its shape is known here
     return bool(array.flags.writeable) and any(leaf.shape == array.shape for leaf, _ in node.saved_versions)
 
 

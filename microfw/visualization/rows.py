@@ -87,6 +87,7 @@ def order(rows: list[list[Key]], items: Items, wires: Wires) -> list[list[Key]]:
             row.sort(key=wish.__getitem__)
             positions |= {key: (k + 0.5) / len(row) for k, key in enumerate(row)}
 
+    # a sweep may make it worse: the best order is kept
     best, fewest = [list(row) for row in rows], crossings(rows, below)
     for n in range(6):
         if not fewest:
@@ -106,6 +107,7 @@ def crossings(rows: list[list[Key]], below: dict[Key, list[Key]]) -> int:
         passed: list[int] = []
         for key in row:
             ends = sorted(position[head] for head in below[key])
+            # lines that began earlier and end later cross this one; a sorted list finds them in log(n)
             count += sum(len(passed) - bisect_right(passed, end) for end in ends)
             for end in ends:
                 insort(passed, end)

@@ -7,6 +7,7 @@ has a background, light or dark by the system setting.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
@@ -112,14 +113,14 @@ def text(x: float, y: float, content: str, kind: str = "", middle: bool = False)
     return f'<text x="{x:.1f}" y="{y:.1f}"{kind}{anchor}>{escape(clean(content))}</text>'
 
 
+@dataclass
 class Pen:
     """Writes the parts of a drawing; converts positions along and across to x and y."""
 
-    def __init__(self, picture: Picture, tall: bool, x: float, y: float) -> None:
-        self.picture = picture
-        self.tall = tall
-        self.x = x
-        self.y = y
+    picture: Picture
+    tall: bool
+    x: float
+    y: float
 
     def point(self, u: float, v: float) -> tuple[float, float]:
         """Return x and y of a point."""
@@ -173,7 +174,7 @@ class Pen:
 
     def wire(self, wire: Wire) -> str:
         """Draw a line, and its arrow."""
-        points = [self.point(*p) for p in wire.points]
+        points = [self.point(*p) for p in wire.points]  # markers for arrows would need ids, which clash in a notebook
         down = self.tall != wire.sideways
         x, y = points[-1]
         tip = ""

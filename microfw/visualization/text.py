@@ -112,6 +112,7 @@ def dot(picture: Picture, tall: bool) -> str:
     members: dict[int, list[OpItem]] = {}
     for op in picture.ops:
         members.setdefault(op.box, []).append(op)
+    # a stack and no recursion: modules may be nested deeper than Python allows calls
     stack: list[tuple[int, bool]] = [(0, False)]
     while stack:
         k, ended = stack.pop()

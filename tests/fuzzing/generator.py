@@ -31,6 +31,7 @@ class Draw:
 
     def __init__(self, seed: int, peer: bool = False) -> None:
         self.rng = random.Random(seed)
+        self.extra = random.Random(-seed - 1)
         self.peer = peer
         self.lines: list[str] = []
         self.after: list[str] = []

@@ -17,14 +17,21 @@ def again(d, shape):
     return name, shape
 
 
-def by_row(case):
-    """Return a function that writes a layer as its row says; where it does not fit, a dense layer."""
+BY_ROW = [case for case in CASES if case.program]
 
-    def write(d, shape):
+
+def add_row(d, name, shape):
+    """Put a layer behind another one, written as its row says.
+
+    The choices come from a generator of their own, so that a new row changes no other choice of a program.
+    """
+    case = d.extra.choice(BY_ROW)
+    d.rng, rng = d.extra, d.rng
+    try:
         made = (case.program, shape) if isinstance(case.program, str) else case.program(d, shape)
-        return library.dense(d, shape) if made is None else (d.layer(made[0]), made[1])
-
-    return write
+    finally:
+        d.rng = rng
+    return (name, shape) if made is None else (d.layer(f"nn.Sequential({name}, {made[0]})"), made[1])
 
 
 # What can follow a row of a rank: function, weight, whether PyTorch has the layer
@@ -79,7 +86,6 @@ LAYERS = [
     (own.split, ANY, 1, False),
     (own.inside, ANY, 1, False),
     (again, ANY, 4, True),
-    *((by_row(case), ANY, 4, False) for case in CASES if case.program),
 ]
 
 
@@ -90,4 +96,6 @@ def draw_layer(d, shape):
     name, after = function(d, shape)
     if after == shape:
         d.keeping.append((name, shape))
+    if BY_ROW and not d.peer and d.extra.random() < 0.1:
+        return add_row(d, name, after)
     return name, after

@@ -1,6 +1,6 @@
 """PyTorch's function for each op, as ``function(torch, *tensors, **params)``, or the reason why there is none.
 
-The row of a new op has it, as ``torch=``.
+The row of a new op gives it as ``torch=``.
 """
 
 from __future__ import annotations

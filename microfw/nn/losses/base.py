@@ -109,6 +109,7 @@ class Loss(Module):
         """Return both with their shapes and dtypes compared: nothing is broadcast."""
         prediction = self._tensor(prediction)
         array = prediction._array
+        # the usual target passes with one test, without the calls below
         if type(target) is np.ndarray and target.dtype is array.dtype and target.shape == array.shape and target.size:
             return prediction, target
         if not isinstance(target, Tensor):
@@ -140,7 +141,8 @@ class Loss(Module):
             raise DataError(self.where, expected, got, fix)
 
     def _made(self, by: Any, values: Any, *args: Any) -> Any:
-        """Return what a function makes of values, or have it check them; seen by a replay if they are a Tensor."""
+        """Return what a function makes of values, or have it check them."""
+        # by an op if they are a Tensor: a replay then repeats it with the values of each step
         return pure_callback(values, by=by, args=args) if isinstance(values, Tensor) else by(values, *args)
 
     def _reduce(self, losses: Tensor, sample_weight: Any = None) -> Tensor:
@@ -168,7 +170,7 @@ class Loss(Module):
         weighted: Tensor = losses * weight.reshape(weight.shape + (1,) * (losses.ndim - 1))
         if self.reduction != "mean":
             return self._reduce(weighted)
-        total = float(weight.sum()) if total is None else total
+        total = float(weight.sum()) if total is None else total  # of the weights, so that a weight of 2 is a row twice
         if not isinstance(total, Tensor) and not total > 0:
             raise DataError(self.where, "a row with a positive weight", "none in this batch")
         mean: Tensor = weighted.sum() / (total * (losses.size // len(losses)))

@@ -62,6 +62,7 @@ class BCEWithLogitsLoss(Loss):
             losses: Tensor = bce_with_logits(prediction, target)
         else:
             pos = self._columns(self.pos_weight, "pos_weight", prediction)
+            # softplus(-z) is -log(sigmoid(z)), without the logarithm of a number that underflows
             losses = (pos * target) * softplus(-prediction) + (1 - target) * softplus(prediction)
         if self.weight is not None:
             losses = losses * self._columns(self.weight, "weight", prediction)
@@ -210,6 +211,7 @@ class CrossEntropyLoss(_Labelled):
 
     def forward(self, logits: Any, labels: Any, sample_weight: Any = None) -> Tensor:
         """Compare `(N, C)` logits with `(N,)` labels."""
+        # the fused op checks its inputs itself; its errors do not name the layer, so the checks below run again
         try:
             plain = self.weight is None and not self.label_smoothing and self.reduction == "mean"
             plain = plain and self.ignore_index is None and sample_weight is None and isinstance(logits, Tensor)

@@ -63,6 +63,7 @@ class CosineEmbeddingLoss(Loss):
         if target.shape != first.shape[:-1]:
             raise ShapeError(self.where, f"targets of shape {first.shape[:-1]}", target.shape)
         self._made(self._check_signs, target)
+        # of unit vectors: dividing the product by both lengths overflows for long vectors
         cosine = (unit(first) * unit(second)).sum(axis=-1)
         return self._reduce(where(target == 1, 1 - cosine, relu(cosine - self.margin)), sample_weight)
 

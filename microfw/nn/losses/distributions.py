@@ -63,7 +63,7 @@ class KLDivLoss(Loss):
             there = target > 0
             fix = "pass log_target=True if they are logarithms"
             self._made(self._check_range, target, 1, "target probabilities from 0 to 1", fix)
-            logt = log(where(there, target, 1))
+            logt = log(where(there, target, 1))  # 0 * log(0) is NaN; here it is 0 * log(1)
         losses = sum_(target * (logt - where(there, prediction, 0)), axis=-1)
         return self._reduce(losses, sample_weight)
 
@@ -123,6 +123,6 @@ class PoissonNLLLoss(Loss):
 
 
 def _stirling(counts: Array) -> Array:
-    t = np.where(counts > 1, counts, 1)
+    t = np.where(counts > 1, counts, 1)  # log(0) in the branch that is not taken would warn
     stirling: Array = t * np.log(t) - t + 0.5 * np.log(2 * pi * t)
     return np.where(counts > 1, stirling, 0).astype(counts.dtype)

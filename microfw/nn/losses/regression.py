@@ -64,5 +64,5 @@ class HuberLoss(Loss):
         """Compare two arrays of one shape."""
         prediction, target = self._pair(prediction, target)
         r = abs(prediction - target)
-        near = np.clip(r, 0, self.delta)
+        near = np.clip(r, 0, self.delta)  # both branches in one formula, without a mask
         return self._reduce(near * (r - 0.5 * near), sample_weight)

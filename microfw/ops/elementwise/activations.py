@@ -14,13 +14,15 @@ _ufunc = ufuncs(__name__)
 
 
 def _sigmoid(x: Any) -> Any:
+    # exp of a number that is not positive never overflows, on either side of 0
     e = np.exp(-np.abs(x))
     return np.where(x >= 0, 1, e) / (1 + e)
 
 
 def _sigmoid_slope(g: Any, x: Any) -> Any:
-    if isinstance(x, Tensor):
+    if isinstance(x, Tensor):  # abs has no second derivative at 0, sigmoid has
         return g * (sigmoid(x) * sigmoid(-x))
+    # s * (1 - s) would be 0 where s rounds to 1; this keeps its digits in both tails
     e = np.exp(-np.abs(x))
     return g * (e / np.square(1 + e))
 
@@ -48,6 +50,7 @@ tanh = _ufunc(np.tanh, "Hyperbolic tangent, its slope exact in the tails.", vjp=
 )
 def softplus(x: Array) -> Array:
     """``log(1 + exp(x))``, a smooth ReLU."""
+    # exp of a positive x would overflow, and log(1 + ...) of a small number would lose its digits
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
@@ -55,14 +58,12 @@ _ZEROS: dict[Any, Array] = {}
 
 
 def _zeros(x: Array) -> Any:
-    """Return zeros to compare with: over two arrays NumPy is up to four times faster than over one and a number.
-
-    They lie in memory as the array does, which matters as much.
-    """
+    """Return zeros to compare with, in the memory order of an array; the number 0 for a large one."""
+    # NumPy's loop over two arrays is up to four times faster than over one and a number; memory order matters as much
     key = x.shape if x.ndim < 3 else (x.shape, x.strides)
     zeros = _ZEROS.get(key)
     if zeros is None or zeros.dtype is not x.dtype:
-        if x.size > 1 << 18:
+        if x.size > 1 << 18:  # reading zeros from memory costs more than the loop saves
             return 0
         zeros = np.zeros_like(x)
         zeros.setflags(write=False)
@@ -77,7 +78,7 @@ def _relu_vjp(g: Any, y: Any) -> Any:
     if isinstance(g, Tensor):
         return g * (y > 0)
     mask = (np.greater(y, _zeros(y)) if y.size < 1 << 13 else y > 0).astype(g.dtype)  # if large, a number is faster
-    mask *= g
+    mask *= g  # in place: of large arrays faster than np.where(y > 0, g, 0)
     return mask
 
 

@@ -54,9 +54,10 @@ square = _ufunc(np.square, "``x * x``.", vjp=lambda g, x: g * (2 * x), cost=elem
 
 
 def _power_base(g: Any, a: Any, b: Any) -> Any:
-    if isinstance(b, int | float):
+    if isinstance(b, int | float):  # as in x ** 2: without an array of exponents
         return g * (b * a ** (b - 1)) if b else g * (a * 0)
     if not isinstance(b, Tensor):
+        # where b is 0 the slope is 0; a ** -1 would make it 0 * inf at a == 0
         return g * (b * np.power(a, np.where(b == 0, 1, b) - 1))
     chosen = np.logical_and(a == 0, b == 0)
     return undefined(g * (b * power_log(a, b + chosen - 1, n=0)), b, chosen)
@@ -67,7 +68,7 @@ def _power_exponent(g: Any, a: Any, b: Any, y: Any) -> Any:
         share = g * (y * (math.log(a) if a > 0 else 0.0 if a == 0 else math.nan))
         return undefined(share, b, y != 0) if a == 0 and isinstance(b, Tensor) else share
     if not isinstance(b, Tensor):
-        return g * (y * np.log(np.where(a == 0, 1, a)))
+        return g * (y * np.log(np.where(a == 0, 1, a)))  # for b > 0, 0 ** b * log(0) is 0, its limit
     chosen = np.logical_and(a == 0, b == 0)
     share = g * power_log(a + chosen, b)
     return undefined(undefined(share, a, chosen), b, chosen)
@@ -133,7 +134,7 @@ fmod = _ufunc(
 
 
 def _leg(g: Any, a: Any, b: Any, y: Any) -> Any:
-    share = g * (a / (y + (y == 0)))
+    share = g * (a / (y + (y == 0)))  # 0 / 1 at the origin, and not 0 / 0
     return undefined(undefined(share, a, y == 0), b, y == 0) if isinstance(y, Tensor) else share
 
 

@@ -15,7 +15,7 @@ _ufunc = ufuncs(__name__)
 
 
 def _larger(g: Any, a: Any, b: Any) -> Any:
-    return g * ((a > b) * 1.0 + (a == b) * 0.5).astype(g.dtype)
+    return g * ((a > b) * 1.0 + (a == b) * 0.5).astype(g.dtype)  # * 1.0 makes float64, also of float32
 
 
 maximum = _ufunc(
@@ -38,6 +38,7 @@ def _inside(x: Any, low: float | None, high: float | None) -> Any:
 
 
 @op(
+    # where and not a product with the mask: 0 * inf in a gradient would be NaN
     vjp=lambda g, x, low, high: np.where(_inside(x, low, high), g, 0),
     cost=elementwise_cost(2, 4),
     no_alias=True,
@@ -49,6 +50,7 @@ def clip(x: Array, *, low: float | None = None, high: float | None = None) -> Ar
 
 def clipped(x: Any, low: Any = None, high: Any = None) -> Any:
     """`clip`, also with arrays or Tensors for its ends, which then get the gradient where they are the result."""
+    # np.float32(0) is a number like 0.0: one op then does it
     low, high = (end.item() if isinstance(end, np.generic) else end for end in (low, high))
     if all(end is None or isinstance(end, int | float) for end in (low, high)):
         return clip(x, low=low, high=high)
@@ -110,14 +112,16 @@ def undefined(y: Array, x: Array, at: Array, *, axis: int | tuple[int, ...] | No
 
 
 def _cast_back(g: Any, x: Any, dtype: Any) -> Any:
+    # g * 0 and not zeros: of a Tensor it stays in the graph, so that it can be differentiated again
     return (g if np.dtype(dtype).kind == "f" else g * 0).astype(x.dtype)
 
 
-def _cast_along(dx: Any, x: Any, dtype: Any) -> Any:
-    return dx.astype(dtype) if np.dtype(dtype).kind == "f" else dx * 0
-
-
-@op(vjp=_cast_back, jvp=_cast_along, cost=zero_cost, allow_dtype_change=True)
+@op(
+    vjp=_cast_back,
+    jvp=lambda dx, x, dtype: dx.astype(dtype) if np.dtype(dtype).kind == "f" else dx * 0,
+    cost=zero_cost,
+    allow_dtype_change=True,
+)
 def astype(x: Array, *, dtype: Any) -> Array:
     """Cast; the gradient is cast back, and is 0 through a cast to integers or booleans."""
     if np.dtype(dtype).kind not in "fiub" or np.dtype(dtype) == np.float16:

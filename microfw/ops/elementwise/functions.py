@@ -33,6 +33,8 @@ def _within(slope: Any, x: Any, outside: Any) -> Any:
     return undefined(slope, x, outside) if isinstance(slope, Tensor) else slope
 
 
+# Where the value saves as much as the input, rules use y: exp need not be computed twice.
+
 LN2, LN10 = math.log(2), math.log(10)
 
 exp = _ufunc(np.exp, "Exponential.", vjp=lambda g, y: g * y, cost=elementwise_cost(1, 1))
@@ -90,6 +92,8 @@ cos = _ufunc(np.cos, "Cosine.", vjp=lambda g, x: -g * np.sin(x), cost=elementwis
 
 tan = _ufunc(np.tan, "Tangent.", vjp=lambda g, y: g * (1 + y * y), cost=elementwise_cost(1, 3))
 
+# (1 - x) * (1 + x) and not 1 - x * x, which loses the digits near -1 and 1
+
 arcsin = _ufunc(
     np.arcsin,
     "Inverse of the sine; infinite slope at -1 and 1, NaN beyond.",
@@ -113,9 +117,13 @@ sinh = _ufunc(np.sinh, "Hyperbolic sine.", vjp=lambda g, x: g * np.cosh(x), cost
 
 cosh = _ufunc(np.cosh, "Hyperbolic cosine.", vjp=lambda g, x: g * np.sinh(x), cost=elementwise_cost(1, 2))
 
+# hypot and not sqrt(x * x + 1): x * x overflows for a large x
+
 arcsinh = _ufunc(
     np.arcsinh, "Inverse of the hyperbolic sine.", vjp=lambda g, x: g / np.hypot(x, 1), cost=elementwise_cost(1, 2)
 )
+
+# two roots and not sqrt(x * x - 1), which overflows, loses digits near 1, and is real below -1
 
 arccosh = _ufunc(
     np.arccosh,
@@ -142,7 +150,7 @@ arctanh = _ufunc(
 
 
 def _erf(x: Array) -> Array:
-    from scipy.special import erf as scipy_erf
+    from scipy.special import erf as scipy_erf  # here: importing SciPy takes longer than importing microfw
 
     return scipy_erf(x)
 

@@ -12,12 +12,14 @@ from microfw.ops.elementwise.activations import _sigmoid, sigmoid, softplus
 
 
 @op(
+    # exp of where(x > 0, 0, x): exp of a large x would overflow in the branch that is not taken
     vjp=lambda g, x, alpha: np.where(x > 0, g, g * (alpha * np.exp(np.where(x > 0, 0, x)))),
     cost=elementwise_cost(5, 7),
     no_alias=True,
 )
 def elu(x: Array, *, alpha: float = 1.0) -> Array:
     """``x`` where positive, ``alpha * (exp(x) - 1)`` elsewhere; slope ``alpha`` at 0."""
+    # expm1 keeps the digits of a small x, which exp(x) - 1 loses
     return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
 
@@ -44,6 +46,7 @@ def _mish_slope(g: Any, x: Any) -> Any:
 
 def _tanh_softplus(x: Array) -> tuple[Array, Array]:
     """Return ``tanh(log(1 + exp(x)))`` as a fraction of ``e = exp(-abs(x))``, and ``e``."""
+    # as a fraction, since exp(x) ** 2 overflows for x above 44 in float32
     e = np.exp(-np.abs(x))
     top = np.where(x > 0, 1 + 2 * e, e * (e + 2))
     return top / (top + np.where(x > 0, 2 * e * e, 2)), e

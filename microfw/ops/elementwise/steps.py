@@ -1,7 +1,6 @@
 """Functions that are constant but for their jumps: rounding, whose gradient is 0, and comparisons and logic.
 
-Rounding and `sign` pass on a gradient of 0, as in PyTorch, so that a loss made of nothing else can still
-be walked backward. What answers yes or no, and whole quotients, record no node at all.
+Rounding and `sign` pass on a gradient of 0. Comparisons, logic and whole quotients record no node.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ _ufunc = ufuncs(__name__)
 
 
 def _flat(g: Any) -> Any:
+    # zeros, and not None as for comparisons: a loss made of rounding alone can still be walked backward, as in PyTorch
     return g * 0
 
 

@@ -33,7 +33,7 @@ def logsumexp(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
     array([0.5, 0.5])
     """
     top = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
-    top = np.where(np.isfinite(top), top, 0)
+    top = np.where(np.isfinite(top), top, 0)  # inf - inf would be NaN
     e = np.exp(x - top)
     total = np.sum(e, axis=axis, keepdims=True)
     with np.errstate(divide="ignore"):  # the logarithm of 0 is right
@@ -41,28 +41,25 @@ def logsumexp(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
     return y if keepdims else np.squeeze(y, axis), e / (total + (total == 0))
 
 
-def _log_softmax_vjp(g: Any, y: Any, axis: int) -> Any:
-    return g - np.exp(y) * np.sum(g, axis=axis, keepdims=True)
-
-
 @op(
-    vjp=_log_softmax_vjp,
+    vjp=lambda g, y, axis: g - np.exp(y) * np.sum(g, axis=axis, keepdims=True),
     jvp=lambda dx, y, axis: dx - np.sum(np.exp(y) * dx, axis=axis, keepdims=True),
     cost=elementwise_cost(5, 4),
     no_alias=True,
 )
 def log_softmax(x: Array, *, axis: int = -1) -> Array:
     """``x - log(sum(exp(x)))`` along an axis; finite for every finite ``x``."""
+    # the sum is at least 1, so that its logarithm is finite; log(softmax(x)) is -inf where softmax underflows
     z = x - np.max(x, axis=axis, keepdims=True)
     return z - np.log(np.sum(np.exp(z), axis=axis, keepdims=True))
 
 
-def _softmax_rule(g: Any, y: Any, axis: int) -> Any:
-    return y * (g - np.sum(g * y, axis=axis, keepdims=True))
-
-
-@op(vjp=_softmax_rule, cost=elementwise_cost(5, 4), no_alias=True)
+@op(
+    vjp=lambda g, y, axis: y * (g - np.sum(g * y, axis=axis, keepdims=True)),
+    cost=elementwise_cost(5, 4),
+    no_alias=True,
+)
 def softmax(x: Array, *, axis: int = -1) -> Array:
     """``exp(x) / sum(exp(x))`` along an axis."""
-    e = np.exp(x - np.max(x, axis=axis, keepdims=True))
+    e = np.exp(x - np.max(x, axis=axis, keepdims=True))  # the largest is exp(0): nothing overflows
     return e / np.sum(e, axis=axis, keepdims=True)

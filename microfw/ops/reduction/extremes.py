@@ -16,6 +16,7 @@ from microfw.ops.reduction.sums import Axis, reduction, spread
 
 def _shares(x: Any, y: Any, axis: Axis) -> Any:
     """Return the share of each entry in the gradient: 1 for an extreme, less for several, 0 for the others."""
+    # by comparing, and not by argmax: ties share, and the same expression works on Tensors
     hit = (x == spread(y, x.shape, axis)).astype(x.dtype)
     return hit / spread(np.sum(hit, axis=axis), x.shape, axis)
 

@@ -29,7 +29,7 @@ def spread(g: Any, shape: Shape, axis: Axis) -> Any:
     else:
         axes = {a % len(shape) for a in axes_of(axis, len(shape))}
         kept = tuple(1 if k in axes else n for k, n in enumerate(shape))
-    return np.broadcast_to(g.reshape(kept), shape)
+    return np.broadcast_to(g.reshape(kept), shape)  # a view: the next rule often multiplies it, which makes the array
 
 
 def _count(shape: Shape, axis: Axis) -> int:
@@ -75,7 +75,7 @@ def _mean_cost(y: Shape, x: Shape, **params: Any) -> Cost:
 )
 def mean(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
     """Mean over axes, all by default; of nothing it is an error."""
-    if _count(np.shape(x), axis) == 0:
+    if _count(np.shape(x), axis) == 0:  # NumPy returns NaN and only warns
         raise ShapeError(
             f"mean: expected at least one entry, got shape {np.shape(x)}; the mean of nothing is undefined"
         )
@@ -86,7 +86,8 @@ def mean(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
 
 
 def _centred(x: Any, axis: Axis) -> Any:
-    """Subtract the mean twice: rounding in the first leaves a rest, and equal entries must give zeros."""
+    """Return the differences from the mean."""
+    # Subtract the mean twice: rounding in the first leaves a rest, and equal entries must give zeros.
     d = x - np.mean(x, axis=axis, keepdims=True)
     return d - np.mean(d, axis=axis, keepdims=True)
 
@@ -98,17 +99,11 @@ def _freedom(name: str, shape: Shape, axis: Axis, ddof: float) -> float:
     return n - ddof
 
 
-def _var_rule(g: Any, d: Any, shape: Shape, axis: Axis, ddof: float, keepdims: bool) -> Any:
-    return spread(g * (2 / (_count(shape, axis) - ddof)), shape, axis) * d
-
-
-def _var_push(dx: Any, d: Any, shape: Shape, axis: Axis, ddof: float, keepdims: bool) -> Any:
-    return np.sum(dx * d, axis=axis, keepdims=keepdims) * (2 / (_count(shape, axis) - ddof))
-
-
 @op(
-    vjp=_var_rule,
-    jvp=_var_push,
+    vjp=lambda g, d, shape, axis, ddof, keepdims: spread(g * (2 / (_count(shape, axis) - ddof)), shape, axis) * d,
+    jvp=lambda dx, d, shape, axis, ddof, keepdims: (
+        np.sum(dx * d, axis=axis, keepdims=keepdims) * (2 / (_count(shape, axis) - ddof))
+    ),
     aux={"d": _centred},
     cost=lambda y, x, **params: Cost(6 * math.prod(x), (math.prod(x) + math.prod(y),)),
     numpy=np.var,
@@ -169,10 +164,8 @@ SAFE = {char: (float(np.finfo(char).tiny / np.finfo(char).eps), float(np.finfo(c
 
 
 def _length(x: Any, axis: Axis, keepdims: bool, n: float | None = None) -> Any:
-    """Return the root of the sum of squares, over ``n`` if given.
-
-    Entries are scaled first where their squares are out of range, and nothing changes elsewhere.
-    """
+    """Return the root of the sum of squares, over ``n`` if given."""
+    # Entries are scaled first where their squares are out of range. Scaling all would change bits elsewhere.
     if x.dtype.char not in SAFE or not x.size:
         squares = np.sum(x * x, axis=axis, keepdims=keepdims)
         return np.sqrt(squares if n is None else squares / n)
@@ -188,17 +181,9 @@ def _length(x: Any, axis: Axis, keepdims: bool, n: float | None = None) -> Any:
     return np.where((squares >= low) & (squares <= high), y, scaled if keepdims else np.squeeze(scaled, axis))
 
 
-def _norm_rule(g: Any, x: Any, y: Any, axis: Axis, keepdims: bool) -> Any:
-    return _along(spread(g, x.shape, axis), x, y, axis)
-
-
-def _norm_push(dx: Any, x: Any, y: Any, axis: Axis, keepdims: bool) -> Any:
-    return np.sum(_along(dx, x, y, axis, True), axis=axis, keepdims=keepdims)
-
-
 @op(
-    vjp=_norm_rule,
-    jvp=_norm_push,
+    vjp=lambda g, x, y, axis, keepdims: _along(spread(g, x.shape, axis), x, y, axis),
+    jvp=lambda dx, x, y, axis, keepdims: np.sum(_along(dx, x, y, axis, True), axis=axis, keepdims=keepdims),
     cost=lambda y, x, **params: Cost(2 * math.prod(x), (2 * math.prod(x) + 2 * math.prod(y),)),
     no_alias=True,
     name="norm",
