@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,7 @@ class Dataset:
         self.y.setflags(write=False)
 
 
+@dataclass(eq=False, repr=False)
 class Rows:
     """Features, targets and, optionally, weights of the same rows.
 
@@ -171,8 +173,9 @@ class Rows:
         A weight for each row.
     """
 
-    def __init__(self, X: Any, y: Array, weight: Array | None = None) -> None:
-        self.X, self.y, self.weight = X, y, weight
+    X: Any
+    y: Array
+    weight: Array | None = None
 
     def __len__(self) -> int:
         return int(self.X.shape[0])

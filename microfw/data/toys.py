@@ -10,6 +10,7 @@ import numpy as np
 
 from microfw.data.dataset import Dataset
 from microfw.errors import ArgumentError
+from microfw.optim.checks import is_integer
 
 Array = np.ndarray[Any, Any]
 
@@ -149,6 +150,6 @@ def _seed(rng: int | np.random.Generator | None) -> int:
     """Return a seed for scikit-learn: the int itself, or one drawn from the Generator."""
     if rng is None or isinstance(rng, np.random.Generator):
         return int(np.random.default_rng(rng).integers(2**32))
-    if isinstance(rng, bool) or not isinstance(rng, int | np.integer) or not 0 <= rng < 2**32:
+    if not is_integer(rng, 0) or rng >= 2**32:
         raise ArgumentError("load", "rng to be a Generator or an integer from 0 to 2**32 - 1", repr(rng))
     return int(rng)

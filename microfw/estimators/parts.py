@@ -15,6 +15,7 @@ from microfw import nn, optim
 from microfw.autograd.mode import mode
 from microfw.errors import ArgumentError, ShapeError
 from microfw.nn import activations
+from microfw.optim.checks import is_integer
 
 ALIASES = {"logistic": "sigmoid", "leaky_relu": "leakyrelu", "swish": "silu"}
 
@@ -63,7 +64,7 @@ def _layers(settings: Any, inputs: int, outputs: int, rng: np.random.Generator) 
     where, sizes = type(settings).__name__, settings.hidden_layer_sizes
     sizes = list(sizes) if isinstance(sizes, Iterable) else [sizes]
     for size in sizes:
-        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+        if not is_integer(size, 1):
             raise ArgumentError(where, "hidden_layer_sizes to be positive integers", repr(size))
     norms: dict[Any, Any] = {None: None, "batch": nn.BatchNorm1D, "layer": nn.LayerNorm}
     if settings.norm not in norms:

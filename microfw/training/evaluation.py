@@ -133,8 +133,7 @@ def check_fit(model: Module, loss: Any, data: Dataset, where: str, must_count: b
             outputs = outputs if rows.start == 0 else model(as_data(data.X[rows]))
             _check_loss(loss(outputs, as_data(data.y[rows])), where)
         elif must_count:
-            got = f"none of {len(data)}: all labels are ignored, or of weight 0"
-            raise DataError(where, "rows that count in the loss", got)
+            raise _no_row_counts(len(data), where)
 
 
 def _counting_rows(loss: Any, targets: Array, where: str) -> slice | None:
@@ -159,6 +158,11 @@ def _wrong_outputs(outputs: Any, rows: int, where: str) -> DTypeError | ShapeErr
     if not isinstance(outputs, Tensor):
         return DTypeError(where, "the model to return a Tensor", type(outputs).__name__)
     return ShapeError(where, "an output for each row", f"shape {outputs.shape} for {rows} rows")
+
+
+def _no_row_counts(rows: int, where: str) -> DataError:
+    got = f"none of {rows}: all labels are ignored, or of weight 0"
+    return DataError(where, "rows that count in the loss", got)
 
 
 def _check_loss(value: Any, where: str) -> None:
@@ -212,17 +216,21 @@ def smallest_batch(
         If all batches, or the data, have too few rows: for a layer, whose message is contained, or for a step of
         ``step_rows`` rows with ``drop_last``.
     """
-    n = len(data)
-    if n > 1 and batch_size > 1 and n % batch_size != 1 and not drop_last:
-        return 1
-    smallest = 1 if drop_last and min(n, batch_size) > 1 else _smallest_batch(model, data, batch_size, where)
-    if drop_last and n < step_rows:
-        got, fix = f"{n} rows with drop_last=True", "use a smaller batch_size"
-        raise DataError(where, f"the {step_rows} rows of a step", got, fix)
+    if min(len(data), batch_size) > 1 and (drop_last or len(data) % batch_size != 1):
+        smallest = 1  # no batch has one row
+    else:
+        smallest = _try_one_row(model, data, batch_size, where)
+    if drop_last and len(data) < step_rows:
+        raise _too_few_rows(len(data), step_rows, where)
     return smallest
 
 
-def _smallest_batch(model: Module, data: Rows, batch_size: int, where: str) -> int:
+def _too_few_rows(rows: int, step_rows: int, where: str) -> DataError:
+    got = f"{rows} rows with drop_last=True"
+    return DataError(where, f"the {step_rows} rows of a step", got, "use a smaller batch_size")
+
+
+def _try_one_row(model: Module, data: Rows, batch_size: int, where: str) -> int:
     why = _failure(model, data, 1)
     if why is None or (len(data) > 1 and _failure(model, data, 2)):  # another error, which the first step raises
         return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -65,6 +66,7 @@ def _is_last(hook: Any) -> bool:
     return bool(getattr(hook, "last", False))
 
 
+@dataclass(eq=False, repr=False)
 class EpochTotals:
     """The sums of an epoch's steps.
 
@@ -84,14 +86,20 @@ class EpochTotals:
         Sum of the squared gradient norms.
     """
 
-    def __init__(self, stepper: Stepper, metrics: dict[str, Measure]) -> None:
-        self.stepper, self.metrics = stepper, metrics
-        self.flat = getattr(stepper.optimizer, "flat", None)
-        self.total = self.count = 0.0
-        self.rows = self.steps = self.skipped = 0
-        self.squares, self.began = 0.0, perf_counter()
-        self.outputs: list[Any] = []
-        self.targets: list[Any] = []
+    stepper: Stepper
+    metrics: dict[str, Measure]
+    total: float = 0.0
+    count: float = 0.0
+    rows: int = 0
+    steps: int = 0
+    skipped: int = 0
+    squares: float = 0.0
+    began: float = field(default_factory=perf_counter)
+    outputs: list[Any] = field(default_factory=list)
+    targets: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.flat = getattr(self.stepper.optimizer, "flat", None)
 
     def add(self, outputs: Array | None, targets: Array) -> None:
         """Add the last step."""
@@ -170,6 +178,7 @@ class SavedRun(Protocol):
         """Start a run where the saved one ended."""
 
 
+@dataclass(eq=False, repr=False)
 class Run:
     """The parts and the state of one run.
 
@@ -208,29 +217,27 @@ class Run:
         Whether all hooks were called for the last event, so that the run can be saved.
     """
 
-    def __init__(
-        self,
-        stepper: Stepper,
-        hooks: Hooks,
-        train: Rows,
-        step_rows: int,
-        rng: np.random.Generator,
-        metrics: dict[str, Measure],
-        evaluate: Callable[[], dict[str, float]] | None = None,
-        *,
-        shuffle: bool = True,
-        drop_last: bool = False,
-        resumable: bool = True,
-    ) -> None:
-        self.stepper, self.state, self.hooks, self.interrupts = stepper, stepper.state, hooks, stepper.interrupts
-        self.train, self.step_rows, self.rng, self.metrics = train, step_rows, rng, metrics
-        self.evaluate, self.shuffle, self.drop_last, self.resumable = evaluate, shuffle, drop_last, resumable
-        stepper.wants_outputs = bool(metrics)
-        self.totals: EpochTotals | None = None
-        self.order: dict[str, Any] = {}
-        self.batches: Iterable[Batch] = ()
-        self.can_be_saved = self.is_rehearsed = False
-        self.digest = ""
+    stepper: Stepper
+    hooks: Hooks
+    train: Rows
+    step_rows: int
+    rng: np.random.Generator
+    metrics: dict[str, Measure]
+    evaluate: Callable[[], dict[str, float]] | None = None
+    _: KW_ONLY
+    shuffle: bool = True
+    drop_last: bool = False
+    resumable: bool = True
+    totals: EpochTotals | None = None
+    order: dict[str, Any] = field(default_factory=dict)
+    batches: Iterable[Batch] = ()
+    can_be_saved: bool = False
+    is_rehearsed: bool = False
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        self.state, self.interrupts = self.stepper.state, self.stepper.interrupts
+        self.stepper.wants_outputs = bool(self.metrics)
 
     @property
     def replay_policy(self) -> ReplayPolicy | None:

@@ -6,6 +6,7 @@ import math
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,7 @@ class Interrupts:
             self._before(number, frame)
 
 
+@dataclass(eq=False, repr=False)
 class Stepper:
     """Runs training steps. A step that fails changes nothing but gradients.
 
@@ -88,29 +90,29 @@ class Stepper:
         Whether steps return outputs.
     """
 
-    def __init__(
-        self,
-        state: TrainState,
-        gradients: Sequence[Callable[[TrainState], None]] = (),
-        replay_policy: ReplayPolicy | None = None,
-        *,
-        rows: int | None = None,
-        min_rows: int = 1,
-        where: str = "Trainer.fit",
-    ) -> None:
-        self.state, self.gradients, self.replay_policy = state, gradients, replay_policy
+    state: TrainState
+    gradients: Sequence[Callable[[TrainState], None]] = ()
+    replay_policy: ReplayPolicy | None = None
+    _: KW_ONLY
+    rows: int | None = None
+    min_rows: int = 1
+    where: str = "Trainer.fit"
+    wants_outputs: bool = False
+    count: float = 0.0
+    moved: bool = False
+
+    def __post_init__(self) -> None:
+        state = self.state
         self.model, self.loss, self.optimizer = state.model, state.loss_function, state.optimizer
-        self.rows, self.where = rows, where
         self.forward_state, self.interrupts = ForwardState.of(self.model, self.loss), Interrupts()
         self.denominator, self.loss_is_sum = denominator_of(self.loss), is_sum(self.loss)
         self.takes_closure = getattr(self.optimizer, "takes_closure", False)
         self.takes_denominator = getattr(self.optimizer, "takes_denominator", False)
         # If nothing comes between gradients and update, one program replays both, else only the gradients.
-        separate = gradients or self.takes_closure or self.takes_denominator
-        replay = None if replay_policy is None else replay_policy.run
+        separate = self.gradients or self.takes_closure or self.takes_denominator
+        replay = None if self.replay_policy is None else self.replay_policy.run
         self._replay_gradients = replay if separate else None
         self._replay_step = None if separate else replay
-        self.count, self.moved, self.min_rows, self.wants_outputs = 0.0, False, min_rows, False
 
     def step(self, X: Array, y: Array, weight: Array | None = None) -> Array | None:
         """Run a step, and return the model's outputs if ``wants_outputs``, else None.

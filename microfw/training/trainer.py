@@ -172,7 +172,9 @@ class Trainer:
         evaluate = None if validation is None else self._validation(validation, dtype)
         rows = Rows(data.X, data.y)
         min_rows = smallest_batch(self.model, rows, batch_size, "Trainer.fit", drop_last, step_rows)
-        policy = self._replay_policy(min(batch_size, len(rows)), len(rows) // batch_size * epochs)
+        # Accumulated steps run eagerly: a part is replayed only if no other part follows it.
+        replays = self.compile is not False and self.accumulate == 1
+        policy = self._replay_policy(len(rows), batch_size, epochs) if replays else None
         shown = [Progress(None if policy is None else policy.why_eager)] if progress else []
         state = TrainState(self.model, self.loss, self.optimizer, epochs)
         hooks = Hooks([*self.clips, *self.hooks, *shown])
@@ -185,12 +187,9 @@ class Trainer:
             run.epochs(None if resume is None else Saved(resume, run))
         return state.history
 
-    def _replay_policy(self, rows: int, steps: int) -> ReplayPolicy | None:
-        # Accumulated steps run eagerly: a part is replayed only if no other part follows it.
-        if self.compile is False or self.accumulate > 1:
-            return None
+    def _replay_policy(self, rows: int, batch_size: int, epochs: int) -> ReplayPolicy:
         policy = ReplayPolicy(self.model, self.loss, self.optimizer, self.compile)
-        policy.expect(rows, steps)
+        policy.expect(min(batch_size, rows), rows // batch_size * epochs)
         return policy
 
     def _validation(self, validation: Any, dtype: Any) -> Callable[[], dict[str, float]]:

@@ -366,3 +366,5 @@ def test_masked_entries_are_not_trained_on():
 def test_one_large_label_is_refused_before_memory_is_taken():
     with pytest.raises(DataError, match=r"labels below 1,000,000, got 4294967296; number the classes with np.unique"):
         mf.data.Dataset(np.ones((3, 2)), [0, 1, 2**32])
+    with pytest.raises(DataError, match=r"labels below 1,000,000, got 9223372036854775808; number the classes"):
+        mf.data.Dataset(np.ones((2, 2)), np.array([0, 2**63], np.uint64))

@@ -94,6 +94,9 @@ class _Labelled(Loss):
         """Return the sum of the weights of the rows whose labels count; see `Loss.denominator`."""
         if self.weight is None and self.ignore_index is None:
             return super().denominator(targets, sample_weight)
+        return self._weighted_rows(targets, sample_weight)
+
+    def _weighted_rows(self, targets: Any, sample_weight: Any) -> float:
         labels = self._plain(targets, "the labels")
         counts = np.ones(labels.shape) if sample_weight is None else np.asarray(sample_weight, np.float64)
         if self.ignore_index is not None:
