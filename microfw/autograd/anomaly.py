@@ -25,8 +25,8 @@ HOME = dirname(dirname(__file__))
 LIBRARIES = (HOME, dirname(np.__file__), "<op ", "<__array_function__", contextlib.__file__)
 """Where files lie, or what their names begin with, whose lines are not the user's."""
 
+# For how many ops it is remembered, at least, where they were recorded.
 MOST_PLACES = 1 << 16
-"""For how many ops it is remembered, at least, where they were recorded."""
 
 
 class Finder(Observer):

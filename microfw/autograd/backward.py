@@ -1,7 +1,6 @@
 """The backward pass: gradients go from the loss to the leaves, and each node is visited once.
 
-A node is visited when all nodes that used its output have been visited. A node is recorded after its inputs, so going
-from the newest node to the oldest is enough.
+A node is visited when all nodes that used its output have been visited.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from microfw.autograd.mode import MODE
 from microfw.autograd.types import Gradient, Partial
 from microfw.errors import GraphError, ShapeError
 
+# Entries that an observer gets at once. Every third one is a node, which stays in memory until then.
 MAX_TIMES = 3000
-"""How many entries an observer gets at once: every third one is a node, which stays in memory until then."""
 
 AsDifferentiable = Callable[[Node, Partial, tuple[Any, ...]], tuple[Any, ...]]
 """Turns the values that an edge saved into Tensors connected to the graph."""
@@ -32,8 +31,6 @@ def backward_pass(
     retain: bool = False,
 ) -> dict[Node | Leaf, Gradient]:
     """Carry gradients from the seeds to the leaves, visiting each node once, the newest first.
-
-    There is no recursion: depth is limited by memory alone.
 
     Parameters
     ----------
@@ -66,26 +63,24 @@ def backward_pass(
         observer = None
     needed = None if targets is None else nodes_between(seeds := list(seeds), targets, since)
     free = as_differentiable is None and not retain
-    wants_grad_inputs = observer is not None and observer.wants_grad_inputs
-    generated = as_differentiable is None and not wants_grad_inputs
+    generated = as_differentiable is None and (observer is None or not observer.wants_grad_inputs)
     grads: dict[Node | Leaf, Gradient] = {}
     found: dict[Node | Leaf, Gradient] = {}
     # A chain of nodes, as in most models, never touches the heap: that halves the time of finding the next node.
     ready: list[Node] = []  # nodes just reached
     heap: list[tuple[int, Node]] = []  # nodes reached before, by number, the newest first
     for root, seed in seeds:
-        if needed is not None and root not in needed:
-            continue
         if root in grads:
             grads[root] = grads[root] + seed
-        else:
+        elif needed is None or root in needed:
             grads[root] = seed
             if type(root) is Node:
                 ready.append(root)
-    start_ns = 0
     times: list[Any] = []  # for an observer: node, start, end
-    batches = observer is not None and observer.batches and not wants_grad_inputs
+    start_ns, grad_inputs = 0, None
     try:
+        # A node is recorded after its inputs: from the newest to the oldest, each gradient is complete when its node
+        # is visited. A loop, so that depth is limited by memory alone.
         while ready or heap:
             if observer is not None:
                 start_ns = perf_counter_ns()
@@ -94,39 +89,27 @@ def backward_pass(
             else:
                 node = ready.pop()
                 if ready or heap:
-                    for other in ready:
-                        heappush(heap, (-other.order, other))
-                    ready.clear()
-                    node = heappushpop(heap, (-node.order, node))[1]
+                    node = _newest(node, ready, heap)
             g = grads.pop(node)
             if node.parents is None:
-                raise GraphError(
-                    f"{node.where}: this graph was already walked and its saved values are freed; "
-                    "call backward(retain_graph=True) the first time, or compute the loss again"
-                )
+                raise _freed_error(node)
             if targets is not None and node in targets:
                 found[node] = g
-            grad_inputs: list[Gradient] | None = [] if wants_grad_inputs else None
-            spec = node.spec
-            if spec.hooked:
-                g = node.hooks(g)
-                if free:
-                    node.hooks.clear()
+            if node.spec.hooked:
+                g = _run_hooks(node, g, free)
             try:
                 if generated:
-                    spec.backward_fn(node, g, grads, ready, needed)
+                    node.spec.backward_fn(node, g, grads, ready, needed)
                 else:
-                    visit_edges(node, g, grads, ready, needed, as_differentiable, grad_inputs)
+                    grad_inputs = visit_edges(node, g, grads, ready, needed, as_differentiable)
             except Exception as error:
-                explained = explain_failure(node, error)
-                if explained is error:
-                    raise
-                raise explained from error
+                explain_failure(node, error)
+                raise
             for leaf, version in node.saved_versions:  # another thread, too, may have written while the rules read
                 if leaf.version != version:
                     raise stale_error(node, leaf, version)
             if observer is not None:
-                if batches:
+                if observer.batches:
                     times += (node, start_ns, perf_counter_ns())
                     if len(times) > MAX_TIMES:
                         observer.walked(times)
@@ -142,6 +125,22 @@ def backward_pass(
     return found | grads if found else grads
 
 
+def _newest(node: Node, ready: list[Node], heap: list[tuple[int, Node]]) -> Node:
+    """Return the newest of several nodes; the others go to the heap."""
+    for other in ready:
+        heappush(heap, (-other.order, other))
+    ready.clear()
+    return heappushpop(heap, (-node.order, node))[1]
+
+
+def _run_hooks(node: Node, g: Gradient, free: bool) -> Gradient:
+    """Return a node's gradient as its hooks replace it; remove the hooks if the node is freed."""
+    g = node.hooks(g)
+    if free:
+        node.hooks.clear()
+    return g
+
+
 def visit_edges(
     node: Node,
     g: Gradient,
@@ -149,21 +148,19 @@ def visit_edges(
     ready: list[Node],
     needed: Collection[Node | Leaf] | None,
     as_differentiable: AsDifferentiable | None = None,
-    grad_inputs: list[Gradient] | None = None,
-) -> None:
-    """Call the derivative of each edge of a node, and add what it returns to the parent's gradient.
+) -> list[Gradient]:
+    """Call the derivative of each edge of a node, add the results to the parents' gradients, and return them.
 
     `codegen` writes the same out for each op. This loop is for nodes of no op, for backward passes that are recorded,
     and for observers that want each input gradient.
     """
+    grad_inputs = []
     for parent, partial, args in node.edges or ():
-        if needed is not None and parent not in needed:
-            continue
-        if as_differentiable is not None:
-            args = as_differentiable(node, partial, args)
-        grad_input = accumulate(node, parent, partial.vjp(g, *args), grads, ready)
-        if grad_inputs is not None:
-            grad_inputs.append(grad_input)
+        if needed is None or parent in needed:
+            if as_differentiable is not None:
+                args = as_differentiable(node, partial, args)
+            grad_inputs.append(accumulate(node, parent, partial.vjp(g, *args), grads, ready))
+    return grad_inputs
 
 
 def accumulate(
@@ -205,16 +202,22 @@ def stale_error(node: Node, leaf: Leaf, version: int) -> GraphError:
     )
 
 
-def explain_failure(node: Node, error: Exception) -> Exception:
-    """Return the cause of an error in a derivative rule: a write, a rule that returns no array, or the error itself."""
+def _freed_error(node: Node) -> GraphError:
+    return GraphError(
+        f"{node.where}: this graph was already walked and its saved values are freed; "
+        "call backward(retain_graph=True) the first time, or compute the loss again"
+    )
+
+
+def explain_failure(node: Node, error: Exception) -> None:
+    """Raise the cause of an error in a derivative rule if it is known: a write, or a rule that returns no array."""
     for leaf, version in node.saved_versions:
         if leaf.version != version:
-            return stale_error(node, leaf, version)
+            raise stale_error(node, leaf, version) from error
     if isinstance(error, AttributeError) and error.name == "shape":
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         if trace is not None and trace.tb_frame.f_code.co_name in ("_backward", "accumulate"):  # not within the rule
             got = f"{type(error.obj).__name__}; multiply by g, or use np.full_like"
-            return GraphError(f"{node.where}: expected the derivative rule to return an array, got {got}")
-    return error
+            raise GraphError(f"{node.where}: expected the derivative rule to return an array, got {got}") from error

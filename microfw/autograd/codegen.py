@@ -27,88 +27,78 @@ from microfw.autograd.types import Op
 
 # Names that the op's declaration chooses stand as they are; all others begin with an underscore.
 
-APPLY = """
+NAMES: dict[str, Any] = {
+    "_MODE": MODE, "_HERE": THREAD_SCOPE, "_Leaf": Leaf, "_Node": Node, "_Tensor": Tensor, "_asarray": np.asarray,
+    "_clock": perf_counter_ns, "_check_dtype": check_dtype, "_common": common_dtype, "_accumulate": accumulate,
+    "_may_share_memory": np.may_share_memory, "_ndarray": np.ndarray, "_new": object.__new__,
+    "_next": next, "_node_counter": node_counter, "_operand": operand, "_unbroadcast": unbroadcast, "_none": {},
+}  # fmt: skip
+
+# Lines that end with ``# if flag`` are written only for ops, or inputs, that have the flag.
+
+SOURCE = """
 def _apply({signature}):
     _mode = _MODE.get()
     _observer = _mode.observer
-    if _observer is not None:
-        if _observer.enabled:
-            _began = _clock()
-        else:
-            _observer = None
-    _recording = _mode.recording
-    _dtype = None
-    _saved_versions = ()
-    {shared}
+    _began = None if _observer is None or not _observer.enabled else _clock()
+    _saved_versions = ()  # if saves inputs
+    _shared = False  # if may alias
 {take}
     {outputs} = _value({arrays}{keywords})
-    if type(_y) is not _ndarray:
-        _y = _asarray(_y)
-    if _y.dtype is not _dtype:
-        _check_dtype(_op, _y.dtype, _dtype)
-{alias}
+    if type(_y) is not _ndarray: _y = _asarray(_y)
+    if _y.dtype is not _dtype: _check_dtype(_op, _y.dtype, _dtype)
+    if _shared and any(_y is a or _may_share_memory(_y, a) for a in ({arrays},)): _y = _y.copy()  # if may alias
     _y.setflags(False)
     _made = _new(_Tensor)
     _made._array = _y
     _made._leaf = _made._node = _node = None
-    if _recording and ({needed}):
+    if _mode.recording and ({recorded}):
         _made._node = _node = _new(_Node)
         _node.order = _next(_node_counter)
         _node.spec = _spec
         _node.parents = ({parents})
         _node.saved = ({saved})
         _node.shape = _y.shape
-        _node.saved_versions = _saved_versions
+        _node.saved_versions = _saved_versions  # if saves inputs
+        _node.saved_versions = ()  # if saves no inputs
         _node.scope = _HERE.scope
-{extra}
-    if _observer is not None:
-        _observer.forward(_op, _node, ({arrays},), {params}, _y, _began)
+        _node._params = {params}  # if has params
+    if _began is not None: _observer.forward(_op, _node, ({arrays},), {params}, _y, _began)
     return _made
-"""
-
-TAKE = """
-    if isinstance({x}, _Tensor):
-        _{x} = {x}._array
-        _{x}_node = {x}._node
-        {guard}
-        {alias}
-        if _{x}.dtype is not _dtype:
-            _dtype = _{x}.dtype if _dtype is None else _common(_op, _dtype, _{x}.dtype)
-    else:
-        _{x} = {x} if type({x}) is _ndarray else _operand(_op, {x})
-        _{x}_node = None
-        {shared}
-        {copy}
-"""
-
-GUARD = "if {x}._leaf is not None: _saved_versions += (({x}._leaf, {x}._leaf.version),)"
-SHARED = "_shared = _shared or {x}._leaf is not None"
-COPY = "if _recording and type(_{x}) is _ndarray: _{x} = _{x}.copy()"
-SHAPE = "(_{x}.shape if type(_{x}) is _ndarray else ())"
-ALIAS = """
-    if _shared and any(_y is a or _may_share_memory(_y, a) for a in ({arrays},)):
-        _y = _y.copy()
-"""
-
-PULL = """
 def _backward(_node, _g, _grads, _ready, _needed):
-    ({saved}) = _node.saved
+    ({names}) = _node.saved
     ({parents}) = _node.parents
 {edges}
 """
 
+# Labels may be integers: only floats must have one dtype.
+TAKE = """
+    if isinstance({x}, _Tensor):
+        _{x}, _{x}_node = {x}._array, {x}._node
+        if {x}._leaf is not None: _saved_versions += (({x}._leaf, {x}._leaf.version),)  # if saved
+        _shared = _shared or {x}._leaf is not None  # if may alias
+        _dtype = _{x}.dtype  # if first
+        if _{x}.dtype is not _dtype and (_dtype is None or _{x}.dtype.kind == "f"):  # if later
+            _dtype = _{x}.dtype if _dtype is None else _common(_op, _dtype, _{x}.dtype)  # if later
+    else:
+        _{x} = {x} if type({x}) is _ndarray else _operand(_op, {x})
+        _dtype = _{x}_node = None  # if first
+        _{x}_node = None  # if later
+        _shared = True  # if may alias
+        if _mode.recording and type(_{x}) is _ndarray: _{x} = _{x}.copy()  # if saved
+"""
+
+# A node with one parent is recorded only if that parent needs a gradient.
 EDGE = """
-    if _{x}_node is not None and (_needed is None or _{x}_node in _needed):
-{share}
+    if _needed is None or _{x}_node in _needed:  # if only
+    if _{x}_node is not None and (_needed is None or _{x}_node in _needed):  # if one of many
 """
 
 VJP_OUT = """
-        if (
-            type(_{x}_node) is _Leaf and _needed is None and _{x}_node.grad_buffer is not None
-            and _{x}_node.grad is None and _{x}_node not in _grads
-        ):
-            _{x}_vjp_out(_g, {args}_{x}_node.grad_buffer)
-            _grads[_{x}_node] = _{x}_node.grad_buffer
+        _buffer = _{x}_node.grad_buffer if type(_{x}_node) is _Leaf and _needed is None else None
+        if _buffer is not None and _{x}_node.grad is None and _{x}_node not in _grads:
+            _{x}_vjp_out(_g, {args}_buffer)
+            _grads[_{x}_node] = _buffer
         else:
             _accumulate(_node, _{x}_node, _{x}_vjp(_g, {args}), _grads, _ready)
 """
@@ -121,9 +111,16 @@ SHARE = """
             _grads[_{x}_node] = _grads[_{x}_node] + _grad_input
         else:
             _grads[_{x}_node] = _grad_input
-            if type(_{x}_node) is _Node:
-                _ready.append(_{x}_node)
+            if type(_{x}_node) is _Node: _ready.append(_{x}_node)
 """
+
+SHAPE = "(_{x}.shape if type(_{x}) is _ndarray else ())"
+
+
+def _lines(template: str, flags: dict[str, bool]) -> str:
+    """Return a template without the lines that end with ``# if flag`` for a flag that is not set."""
+    parts = [line.partition("  # if ") for line in template.splitlines()]
+    return "\n".join(line for line, _, flag in parts if not flag or flags[flag])
 
 
 def compile_lazily(op: Op, inputs: tuple[str, ...]) -> Callable[..., Tensor]:
@@ -149,7 +146,7 @@ def _not_compiled(*inputs: Any, **params: Any) -> Any:
 
 def generate(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], NodeSpec]:
     """Return the text of both functions for the named inputs, the names that the text uses, and the nodes' spec."""
-    partials = {x: partial for k, x in enumerate(inputs) if (partial := op.partial(k)) is not None}
+    partials = {x: partial for x, partial in zip(inputs, op.partials, strict=False) if partial is not None}
     arrays = ", ".join(f"_{x}" for x in inputs)
     wanted = {x: [_source(op, x, s) for s in partial.sources] for x, partial in partials.items()}
     saved = {key: [x for x in partials if key in wanted[x]] for keys in wanted.values() for key in keys}
@@ -159,14 +156,11 @@ def generate(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], Node
     recipes |= {f"_{x}_index": str(k) for k, x in enumerate(inputs)}
     recipes["_shapes"] = "(" + "".join(f"{recipes[f'_{x}_shape']}, " for x in inputs) + ")"
     heavy = {f"_{x}" for x in inputs} | {"_y", "_inputs"}
-    copied = heavy if "_inputs" in saved else saved
-    namespace: dict[str, Any] = {
-        "_MODE": MODE, "_HERE": THREAD_SCOPE, "_Leaf": Leaf, "_Node": Node, "_Tensor": Tensor, "_asarray": np.asarray,
-        "_clock": perf_counter_ns, "_check_dtype": check_dtype, "_common": common_dtype, "_accumulate": accumulate,
-        "_may_share_memory": np.may_share_memory, "_ndarray": np.ndarray, "_new": object.__new__,
-        "_next": next, "_node_counter": node_counter, "_op": op, "_operand": operand, "_unbroadcast": unbroadcast,
-        "_none": {}, "_value": op.value,
-    }  # fmt: skip
+    copied = heavy if "_inputs" in saved else {*saved}
+    flags = {"may alias": not op.no_alias, "has params": bool(op.params), "only": len(partials) == 1}
+    flags |= {"saves inputs": not copied.isdisjoint(f"_{x}" for x in inputs), "one of many": len(partials) > 1}
+    flags["saves no inputs"] = not flags["saves inputs"]
+    namespace: dict[str, Any] = NAMES | {"_op": op, "_value": op.value}
 
     def keep(key: str) -> str:
         """Return what is saved under a key: nothing if no derivative that will be called needs it."""
@@ -177,43 +171,26 @@ def generate(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], Node
 
     take, edges = [], []
     for x in inputs:
-        saves = f"_{x}" in copied
-        parts = {
-            "guard": GUARD.format(x=x) if saves else "",
-            "alias": "" if op.no_alias else SHARED.format(x=x),
-            "shared": "" if op.no_alias else "_shared = True",
-            "copy": COPY.format(x=x) if saves else "",
-        }
-        take.append(TAKE.format(x=x, **parts))
+        flags |= {"first": x == inputs[0], "later": x != inputs[0], "saved": f"_{x}" in copied}
+        take.append(_lines(TAKE, flags).format(x=x))
         if x in partials:
-            namespace |= {f"_{x}_vjp": partials[x].vjp, f"_{x}_vjp_out": partials[x].vjp_out}
-            args = "".join(f"{key}, " for key in wanted[x])
-            share = VJP_OUT if partials[x].vjp_out else SHARE
-            edges.append(EDGE.format(x=x, share=share.format(x=x, args=args)))
-    signature, extra = [*inputs], ""
-    for name, default in op.params.items():
-        namespace[f"_default_{name}"] = default
-        signature.append(name if default is REQUIRED else f"{name}=_default_{name}")
-    params = "{" + ", ".join(f"{p!r}: {p}" for p in op.params) + "}" if op.params else "_none"
-    if op.params:
-        extra = f"        _node._params = {params}"
-    source = APPLY.format(
-        signature=", ".join(signature),
+            vjp, vjp_out = partials[x].vjp, partials[x].vjp_out
+            namespace |= {f"_{x}_vjp": vjp, f"_{x}_vjp_out": vjp_out}
+            edge = _lines(EDGE, flags) + (VJP_OUT if vjp_out is not None else SHARE)
+            edges.append(edge.format(x=x, args="".join(f"{key}, " for key in wanted[x])))
+    namespace |= {f"_default_{name}": default for name, default in op.params.items()}
+    defaults = [name if value is REQUIRED else f"{name}=_default_{name}" for name, value in op.params.items()]
+    source = _lines(SOURCE, flags).format(
+        signature=", ".join([*inputs, *defaults]),
         take="".join(take),
-        shared="" if op.no_alias else "_shared = False",
         outputs=", ".join(("_y", *(f"_aux_{name}" for name in op.aux))),
         arrays=arrays,
         keywords="".join(f", {p}={p}" for p in op.params),
-        alias="" if op.no_alias else ALIAS.format(arrays=arrays),
-        needed=_any(list(partials)),
+        recorded=_any(list(partials)),
         parents="".join(f"_{x}_node, " for x in partials),
         saved="".join(f"{keep(key)}, " for key in saved),
-        extra=extra,
-        params=params,
-    )
-    source += PULL.format(
-        saved="".join(f"{key}, " for key in saved),
-        parents="".join(f"_{x}_node, " for x in partials),
+        params="{" + ", ".join(f"{p!r}: {p}" for p in op.params) + "}" if op.params else "_none",
+        names="".join(f"{key}, " for key in saved),
         edges="".join(edges),
     )
     source = "\n".join(line for line in source.splitlines() if line.strip())

@@ -15,8 +15,8 @@ import numpy as np
 from microfw.autograd.scope import Scope, location
 from microfw.autograd.types import Gradient, Hooks, Op, Partial
 
+# Numbers the nodes in the order of recording. No node has number 0, the default of ``since``.
 node_counter = itertools.count(1)
-"""Numbers the nodes in the order of recording. No node has number 0, the default of ``since``."""
 
 
 class Leaf:
@@ -113,7 +113,7 @@ class NodeSpec:
         op: Op,
         partials: tuple[Partial, ...],
         saved_indices: tuple[tuple[int, ...], ...],
-        backward_fn: Callable[..., None],
+        backward_fn: Callable[..., Any],
     ) -> None:
         self.op = op
         self.partials = partials

@@ -173,6 +173,7 @@ class Op:
                 if len(inputs) > MAX_GENERATED:
                     return apply(self, inputs, params)
                 if len(inputs) not in counts:
+                    self.partial(len(inputs) - 1)
                     counts[len(inputs)] = compile_lazily(self, tuple(f"x{k}" for k in range(len(inputs))))
                 return counts[len(inputs)](*inputs, **params)
 
@@ -184,24 +185,23 @@ class Op:
     @property
     def source(self) -> str:
         """The Python text of the function that applies the op."""
+        self.partial(1 if self.variadic else 0)
         return generate(self, self.inputs if not self.variadic else ("x0", "x1"))[0]
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
 
 
+# Most inputs for which an op of any number of inputs is generated; for more, `apply` loops over them.
 MAX_GENERATED = 8
-"""Most inputs for which an op of any number of inputs is generated; for more, `apply` loops over them."""
 
+# ``inspect.CO_VARARGS``: the flag of a function that takes any number of arguments.
 VARARGS = 4
-"""The flag of a function that takes any number of arguments, ``inspect.CO_VARARGS``."""
 
 
 def arguments(function: Function) -> tuple[tuple[str, ...], dict[str, Any], bool]:
-    """Return a function's positional arguments, its keyword-only ones with defaults, and if it takes any number.
-
-    Reads the code object, since `inspect.signature` takes longer than all else in declaring an op.
-    """
+    """Return a function's positional arguments, its keyword-only ones with defaults, and if it takes any number."""
+    # The code object is read, since `inspect.signature` takes longer than all else in declaring an op.
     code = function.__code__
     positional, n = code.co_argcount, code.co_kwonlyargcount
     names = code.co_varnames

@@ -148,29 +148,13 @@ class Tensor(TensorBase["Tensor"]):
         ShapeError
             If the gradient has another shape.
         """
-        if create_graph:
-            raise GraphError(
-                "backward: expected create_graph=False, got True; use mf.grad(f), which nests: mf.grad(mf.grad(f))"
-            )
         node = self._node
-        if node is None:
-            raise GraphError(
-                "backward: expected a Tensor computed from leaves with requires_grad=True, got one without a graph; "
-                "was it computed under no_grad, or from .data?"
-            )
-        if gradient is None:
-            if self._array.size != 1:
-                raise GraphError(
-                    f"backward: expected a scalar, got shape {self.shape}; "
-                    "reduce it with .sum() or .mean(), or pass backward(gradient)"
-                )
-            gradient = _UNITS.get(self._array.dtype.char) if not self._array.ndim else None
-            if gradient is None:
-                gradient = np.ones(self.shape, self.dtype)
+        if node is None or create_graph:
+            raise _backward_error(create_graph)
+        if gradient is None and not self._array.ndim:
+            gradient = _UNITS[self._array.dtype.char]
         else:
-            gradient = np.asarray(values_of(gradient), self.dtype)
-            if gradient.shape != self.shape:
-                raise ShapeError(message("backward", f"a gradient of shape {self.shape}", gradient.shape))
+            gradient = self._seed(gradient)
         mode = MODE.get()
         observer, timer = mode.observer, mode.timer
         if observer is not None and observer.enabled:
@@ -187,6 +171,20 @@ class Tensor(TensorBase["Tensor"]):
         finally:
             if timer is not None and timer.enabled:
                 timer.on_backward_end(before)
+
+    def _seed(self, gradient: Any) -> Array:
+        """Return the gradient with which `backward` starts, in this Tensor's shape and dtype."""
+        if gradient is None:
+            if self.size != 1:
+                raise GraphError(
+                    f"backward: expected a scalar, got shape {self.shape}; "
+                    "reduce it with .sum() or .mean(), or pass backward(gradient)"
+                )
+            return np.ones(self.shape, self.dtype)
+        gradient = np.asarray(values_of(gradient), self.dtype)
+        if gradient.shape != self.shape:
+            raise ShapeError(message("backward", f"a gradient of shape {self.shape}", gradient.shape))
+        return gradient  # type: ignore[no-any-return]
 
     def register_hook(self, hook: GradientHook) -> Handle:
         """Have a function called with the gradient with respect to this Tensor, whenever one has been computed.
@@ -280,6 +278,17 @@ def _locked(array: Array) -> Array:
 
 _UNITS = {char: _locked(np.ones((), char)) for char in "fd"}
 """The gradient of a scalar with respect to itself."""
+
+
+def _backward_error(create_graph: bool) -> GraphError:
+    if create_graph:
+        return GraphError(
+            "backward: expected create_graph=False, got True; use mf.grad(f), which nests: mf.grad(mf.grad(f))"
+        )
+    return GraphError(
+        "backward: expected a Tensor computed from leaves with requires_grad=True, got one without a graph; "
+        "was it computed under no_grad, or from .data?"
+    )
 
 
 def _rebuild(kind: type[Tensor], array: Array, requires_grad: bool) -> Tensor:

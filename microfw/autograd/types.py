@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 ResultT = TypeVar("ResultT")
@@ -52,6 +52,10 @@ class Op(Protocol):
     value: Callable[..., Any]
     call: Callable[..., Any]
     cost: Callable[..., Any] | None
+
+    @property
+    def partials(self) -> Sequence[Partial | None]:
+        """The derivatives with respect to the inputs; of an op of any number of inputs, those used so far."""
 
     def partial(self, index: int) -> Partial | None:
         """Return the derivative with respect to the input at an index."""

@@ -68,6 +68,28 @@ def tagging(forward: FunctionType) -> Callable[..., Any]:
     return call
 
 
+def timed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that notifies the timer, and calls an outermost forward method."""
+    mode = MODE.get()
+    timer: Any = mode.timer
+
+    def call(*inputs: Any, **options: Any) -> Any:
+        before = None
+        if timer.enabled or not mode.recording:  # this test saves most calls when sampled
+            before = timer.on_module_start(mode.recording)
+        try:
+            return forward(*inputs, **options)
+        except BaseException:
+            if before is None:
+                timer.on_module_error()
+            raise
+        finally:
+            if before is not None:
+                timer.switch(before)
+
+    return call
+
+
 class Module:
     """Base of layers, losses and models.
 
@@ -128,21 +150,13 @@ class Module:
         # names are listed again only after a Module or a container was assigned somewhere: one test for a call
         if self._named is not Module._structure:
             self._name_leaves()
-        mode = MODE.get()
-        timer, before = mode.timer, None
-        if timer is not None and (timer.enabled or not mode.recording):  # this test saves most calls when sampled
-            before = timer.on_module_start(mode.recording)
+        if MODE.get().timer is not None:
+            forward = timed(forward)
         THREAD_SCOPE.scope = (self, None)
         try:
             return forward(*inputs, **options)
-        except BaseException:  # Ctrl-C too: the timer must not stay in the forward phase
-            if timer is not None and before is None:
-                timer.on_module_error()
-            raise
         finally:
             THREAD_SCOPE.scope = None
-            if before is not None:
-                timer.switch(before)  # type: ignore[union-attr]
 
     def _enter(self, forward: Callable[..., Any], inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Call a forward method that is not called by `__call__`, and do what that does."""

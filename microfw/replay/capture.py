@@ -15,11 +15,55 @@ import numpy as np
 
 from microfw.autograd.backward import unbroadcast
 from microfw.autograd.graph import Leaf, Node, Variable
+from microfw.autograd.mode import MODE
+from microfw.autograd.observer import Observer
+from microfw.autograd.scope import THREAD_SCOPE, path
 from microfw.autograd.tensor import Tensor
 from microfw.optim.optimizer import Optimizer
-from microfw.replay.observe import CaptureObserver, OpRecord, Uncapturable, is_stateless
-from microfw.replay.trace import CapturedArray, CapturedCall, Tape, Untraceable, copy, plain
+from microfw.replay.trace import Array, CapturedArray, CapturedCall, Tape, Uncapturable, Untraceable, copy, plain
 from microfw.replay.verification import same
+
+
+class OpRecord:
+    """One application of an op: inputs, settings, output, and what its node saved.
+
+    Attributes
+    ----------
+    outs : list of CapturedArray
+        The output and the auxiliary results, set by `CapturedStep.capture_op`.
+    """
+
+    __slots__ = ("inputs", "node", "op", "output", "outs", "params", "recording", "saved", "scope")
+    outs: list[CapturedArray]
+
+    def __init__(self, op: Any, node: Node | None, inputs: Any, params: dict[str, Any], output: Array) -> None:
+        self.op = op
+        self.node = node
+        self.inputs = inputs
+        self.params = params
+        self.output = output
+        self.saved = node.saved if node is not None else ()
+        self.scope = node.scope if node is not None else THREAD_SCOPE.scope
+        self.recording = MODE.get().recording
+
+
+class CaptureObserver(Observer):
+    """Records every op of a step, and notifies the observer that was attached before, ``other``."""
+
+    def __init__(self, other: Observer | None = None) -> None:
+        self.other = other
+        self.records: list[OpRecord] = []
+        self.value_read_in = ""
+
+    def forward(self, op: Any, node: Any, inputs: Any, params: Any, output: Any, began: int) -> None:
+        """Record an op."""
+        if self.other is not None and self.other.enabled:
+            self.other.forward(op, node, inputs, params, output, began)
+        self.records.append(OpRecord(op, node, inputs, params, output))
+
+    def on_value_read(self) -> None:
+        """Record the first module in which a value is read."""
+        self.value_read_in = self.value_read_in or path(THREAD_SCOPE.scope) or "the function"
 
 
 class CapturedStep:
@@ -116,9 +160,8 @@ class CapturedStep:
                 raise Uncapturable(f"{node.where} has a hook on its gradient")
             g, start = grads.pop(node), len(self.tape.calls)
             self.visited.append(record)
-            for parent, partial, places in zip(
-                node.parents or (), node.spec.partials, node.spec.saved_indices, strict=True
-            ):
+            edges = zip(node.parents or (), node.spec.partials, node.spec.saved_indices, strict=True)
+            for parent, partial, places in edges:
                 if parent is None:
                     continue
                 if isinstance(parent, Node) and parent not in records:
@@ -167,22 +210,22 @@ class CapturedStep:
         start = len(self.tape.calls)
         try:
             made = rule(*args)
-            if into is not None and not any(call.out is into for call in self.tape.calls[start:]):
-                raise Untraceable("nothing written")
-            if any(call.style == "guard" for call in self.tape.calls[start:]):
+            added = self.tape.calls[start:]
+            if any(call.style == "guard" for call in added):
                 raise Untraceable("a branch on values in a derivative")
-            if into is not None:
+            if into is None:
+                return made if isinstance(made, CapturedArray) else self.to_captured(np.asarray(made))
+            if any(call.out is into for call in added):
                 return into
-            return made if isinstance(made, CapturedArray) else self.to_captured(np.asarray(made))
+            raise Untraceable("nothing written")
         except Exception as reason:
             del self.tape.calls[start:]
             self.opaque[f"{node.op.name}, derivative"] = str(reason)
-        values = plain(args)
-        if into is not None:
-            rule(*values)
-            self.tape.calls.append(CapturedCall(rule, args, {}, "write", into))
-            return into
-        return self.tape.note(rule, args, {}, np.asarray(rule(*values)), "copy")
+        made = rule(*plain(args))
+        if into is None:
+            return self.tape.note(rule, args, {}, np.asarray(made), "copy")
+        self.tape.calls.append(CapturedCall(rule, args, {}, "write", into))
+        return into
 
     # Update
 
@@ -219,6 +262,21 @@ def _results(record: OpRecord) -> list[Any]:
             saved |= {name: record.saved[k] for name, k in zip(partial.sources, places, strict=True)}
     found = [saved.get(name) for name in record.op.aux]
     return [record.output, *(np.empty(0) if array is None else array for array in found)]  # None is never read
+
+
+def is_stateless(value: Any) -> bool:
+    """Return True if an op's argument has neither state nor effects."""
+    if isinstance(value, tuple | list):
+        return all(map(is_stateless, value))
+    plain_kinds = bool | int | float | str | slice | np.dtype | np.ndarray | np.generic | type
+    return value is None or value is Ellipsis or isinstance(value, plain_kinds)
+
+
+def constant(array: Array) -> Tensor:
+    """Return an argument of a step's function: a Tensor with a read-only array."""
+    tensor = Tensor(array)
+    tensor._array.setflags(write=False)  # data, not a parameter
+    return tensor
 
 
 def capture(observer: CaptureObserver, arguments: Iterable[Tensor], returned: Any, owner: Any) -> CapturedStep:

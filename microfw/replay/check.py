@@ -8,9 +8,9 @@ from typing import Any
 from microfw.autograd.mode import MODE, mode
 from microfw.autograd.phases import CHECK
 from microfw.errors import ReplayError, ReplayWarning, message
-from microfw.replay.observe import CaptureObserver, Signature, constant
+from microfw.replay.capture import CaptureObserver, constant
 from microfw.replay.program import FIRST_CHECK, Replay
-from microfw.replay.verification import Difference, StepState
+from microfw.replay.verification import Difference, Signature, StepState
 
 
 def run_checked(step: Any, key: Any, replay: Replay, arrays: Any, on_loss: Any, update: Any) -> Any:

@@ -4,8 +4,6 @@ A replay repeats NumPy calls and runs no Python code, so it is right only while 
 unchanged. `Dependencies` finds these values without running the function: it follows variables, the attributes that
 the code names, and the elements of containers. The result is guards, Python expressions that each replayed step
 evaluates, and a list of values, which is compared with a later list when a guard fails.
-
-Layers of this library need no guards: assigning to an attribute of a Module increments `model_version.count`.
 """
 
 from __future__ import annotations
@@ -49,12 +47,6 @@ CONSTRUCTION = ("__new__", "__init__", "__post_init__", "__init_subclass__")
 """Methods that run when a class is called."""
 
 POINTER = calcsize("P")
-
-
-LOCKS = (type(Lock()), type(RLock()))
-"""Types of locks, which no result depends on."""
-
-ABSTRACT = type(vars(ABC)["_abc_impl"])
 
 
 class Everything(frozenset[str]):
@@ -116,6 +108,7 @@ class Dependencies(Code):
         """Return True if another inspection has made the same guards of the same objects."""
         if self.guards != other.guards or self.objects.keys() != other.objects.keys():
             return False
+        # A mappingproxy is a new object at each ``vars(kind)``; the class itself is among the objects.
         pairs = (
             (value, other.objects[name]) for name, value in self.objects.items() if type(value) is not MappingProxyType
         )
@@ -185,6 +178,7 @@ class Dependencies(Code):
         return name
 
     def _class(self, kind: Any, path: Path) -> None:
+        # Code of a library, such as a base class, may read any attribute; code of the user reads those that it names.
         every = any(is_library(base) for base in kind.__mro__)
         for base in kind.__mro__:
             if in_library(base):
@@ -204,6 +198,8 @@ class Dependencies(Code):
             if name in CACHES:
                 continue
             where = Path(path, f".{name}")
+            # Layers of this library need no guards: assigning to an attribute of a Module increments
+            # `model_version.count`, which a replay compares.
             if all(theirs):
                 self._visit(value, where)
             elif any(theirs) or name in self.names or isinstance(value, Module | Tensor):
@@ -233,15 +229,17 @@ class Dependencies(Code):
             if not kind.__module__.startswith(OWN) or kind.__name__ in ("CompiledStep", "Profiler"):
                 self._library_object(x, path)
             return
-        if isinstance(x, LOCKS):
-            return
-        if kind is ABSTRACT:  # changes only where a class is registered
-            self._slot(f"{self._name(get_cache_token)}()", get_cache_token(), path)
-            return
         if hides_state(kind):
             self._refuse(path, f"an object ({kind.__name__}) whose content cannot be compared")
             return
         self._own_kind(x, path)
+
+    def _lock(self, lock: Any, path: Path) -> None:
+        """Inspect nothing: no result depends on a lock."""
+
+    def _abstract(self, x: Any, path: Path) -> None:
+        # Data of an abstract class, which changes only where a class is registered.
+        self._slot(f"{self._name(get_cache_token)}()", get_cache_token(), path)
 
     def _own_kind(self, x: Any, path: Path) -> None:
         self._same(f"type({self._name(x)})", type(x), path)
@@ -306,6 +304,8 @@ INSPECTORS: tuple[tuple[Any, Callable[[Dependencies, Any, Path], None]], ...] = 
     (Logger, Dependencies._logger),
     (BaseException, Dependencies._exception),
     (Iterator, Dependencies._iterator),
+    ((type(Lock()), type(RLock())), Dependencies._lock),
+    (type(vars(ABC)["_abc_impl"]), Dependencies._abstract),
     (object, Dependencies._object),
 )
 """The method that inspects a value: that of the first row with the value's type."""

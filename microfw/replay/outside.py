@@ -43,12 +43,12 @@ READS = {
 }  # fmt: skip
 """Functions of those packages that read files, settings or other state."""
 
+# Functions of other packages that have an effect, but no result: a replayed step skips them.
 NO_RESULT = frozenset({("time", "sleep")})
-"""Functions of other packages that have an effect, but no result: a replayed step skips them."""
 
 
 MAY_READ = (FunctionType, BuiltinFunctionType, type, type(np.sum), np.ufunc, Path)
-"""Types of what `reads_outside` judges; everything else has no results."""
+"""Types of values that `reads_outside` is called for: all others have no results."""
 
 
 def reads_outside(value: Any) -> bool:

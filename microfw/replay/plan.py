@@ -12,8 +12,8 @@ from microfw.optim.flat import aligned
 from microfw.replay.capture import CapturedStep
 from microfw.replay.trace import Array, CapturedArray, CapturedCall, captured_arrays_in
 
+# Calls in one generated function. Python's compiler takes more than linear time for longer ones.
 CHUNK = 200
-"""Calls in one generated function. Python's compiler takes more than linear time for longer ones."""
 
 
 class Part(NamedTuple):

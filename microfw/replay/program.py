@@ -1,8 +1,4 @@
-"""A plan with its guards, and the functions generated to run it: guards, both passes, and the update.
-
-The passes are written into the body of a function, not called: on small models a call of a Python function is a
-visible cost.
-"""
+"""A plan with its guards, and the functions generated to run it: guards, both passes, and the update."""
 
 from __future__ import annotations
 
@@ -24,20 +20,23 @@ from microfw.optim.optimizer import Optimizer
 from microfw.replay.capture import CapturedStep
 from microfw.replay.dependencies import Dependencies
 from microfw.replay.instrumented import InstrumentedPlan
-from microfw.replay.observe import Signature
-from microfw.replay.plan import Part, Plan
+from microfw.replay.plan import Plan
 from microfw.replay.trace import Array
-from microfw.replay.verification import StepState
+from microfw.replay.verification import Signature, StepState
 from microfw.replay.write import fill, guard_expression, make_function, write_passes
 
+# Modes, such as with and without a profiler, for which programs are kept.
 MAX_MODES = 4
-"""Modes, such as with and without a profiler, for which programs are kept."""
 
+# Programs kept for one plan: two for each profiler, and one without.
 MAX_PROGRAMS = 6
-"""Programs kept for one plan: two for each profiler, and one without."""
 
+# The replay that is compared with an eager step first; later ones are at 4, 16, … times as many.
 FIRST_CHECK = 16
-"""The replay that is compared with an eager step first; later ones are at 4, 16, … times as many."""
+
+# Both passes are written into the function, not called: on small models a call of a Python function is a visible cost.
+# A guard may raise, as where an attribute was deleted. ``countdown`` is empty when a comparison with the eager step is
+# due.
 
 PROGRAM = """
 if model_version.count != count or len(args) != {n_inputs}:
@@ -55,15 +54,30 @@ else:
     release()
     return None
 try:
-    {save}
-    {passes}
-    {notify}
+    before = impure_state.save()  # if impure_state
+    {began} = clock()  # if clocked
+    {forward}
+    {middle} = clock()  # if clocked
+    {again} = {middle}  # if instrumented
+    if on_loss is not None:
+        in_on_loss = True
+        on_loss(o0)
+        in_on_loss = False
+        {again} = clock()  # if instrumented
+    {backward}
+    {ended} = clock()  # if clocked
+    instrumented.timestamps.extend(({readings}))  # if instrumented
+    instrumented.observer.on_replayed_ops(instrumented)  # if observed
     for leaf, slot in leaves:
         leaf.grad = slot
-    {other_leaves}
-    {results}
+    for leaf in leaves_without_grad:  # if leaves_without_grad
+        leaf.grad = None  # if leaves_without_grad
+    for leaf, gradient in shared:  # if shared
+        leaf.accumulate_grad(gradient)  # if shared
+    {copies}
+    timer.losses.append(r0)  # if keeps losses
 except BaseException as error:
-    {discard}
+    instrumented.discard_unfinished()  # if observed
     if on_error(error, in_on_loss, before):
         raise
     return None
@@ -72,24 +86,22 @@ finally:
 if update:
     if update is not True:
         update()
-    {update}
-{no_update}
+    updating = clock()  # if enabled and usual
+    if optimizer.update_parts is update_parts and optimizer.preflight():  # if usual and captured
+    if optimizer.update_all():  # if usual and not captured
+        {calls}
+        timer.on_replayed_step({times}, {update_times})  # if timed and usual
+    else:  # if usual
+        timer.on_replay({times})  # if timed and usual
+        optimizer._step(False)  # if usual
+        timer.on_replay_end()  # if timed and usual
+    timer.on_replay({times})  # if timed and unusual
+    optimizer.step()  # if unusual
+    timer.on_replay_end()  # if timed and unusual
+else:  # if timed
+    timer.on_replay({times})  # if timed
+    timer.on_replay_end()  # if timed
 return {returned}
-"""
-"""Body of a program. A guard may raise, as where an attribute was deleted. ``countdown`` is empty when a comparison
-with the eager step is due."""
-
-ON_LOSS = ("if on_loss is not None:", "    in_on_loss = True", "    on_loss(o0)", "    in_on_loss = False")
-
-UPDATE = """
-{clock}
-if {ready}:
-    {calls}
-    {stepped}
-else:
-    {start}
-    optimizer._step(False)
-    {end}
 """
 
 
@@ -145,7 +157,7 @@ class Replay:
         self.programs_by_mode: dict[Mode, Callable[..., Any]] = {}
         self.programs: dict[Any, FunctionType] = {}
         self.checked, self.next_check = 0, FIRST_CHECK
-        self.countdown = repeat(None, FIRST_CHECK - 1)
+        self.countdown = repeat(None, FIRST_CHECK)  # the verification takes one
         self._depend(depends)
 
     def _depend(self, depends: Dependencies) -> None:
@@ -176,11 +188,8 @@ class Replay:
         """Return the function that replays a step under a mode."""
         run = self.programs_by_mode.get(mode)
         if run is None:
-            timer = mode.timer
-            if timer is None:
-                run = self._program(None, False, None)
-            else:
-                run = self._switching_program(timer, mode.observer)
+            timer, observer = mode.timer, mode.observer
+            run = self._program(None, False, None) if timer is None else self._switching_program(timer, observer)
             if len(self.programs_by_mode) >= MAX_MODES:
                 self.programs_by_mode.clear()
             self.programs_by_mode[mode] = run
@@ -275,74 +284,35 @@ def program(replay: Replay, timer: Any, enabled: bool, instrumented: Instrumente
         step's function returns; or None if the step has to run eagerly: a guard fails, another thread is running
         the plan, a comparison with the eager step is due, or an error occurred.
     """
-    observed, optimizer = timer is not None, replay.optimizer
     forward, backward, update_part = replay.parts if instrumented is None else instrumented.passes_code
-    passes, times = _pass_lines(forward, backward, enabled)
     guards, names = guard_expression(replay.plan.step.inputs, replay.depends)
-    outputs = range(len(replay.outputs))
-    start, end = ([f"timer.on_replay({times})"], ["timer.on_replay_end()"]) if observed else ([], [])
-    update = [*start, "optimizer.step()", *end]
-    if not replay.leaves_without_grad and type(optimizer).step is Optimizer.step:
-        update = _update_lines(update_part.lines, times, start, end, enabled)
+    marks = forward.readings, backward.readings  # empty for a plan in several functions, which store their readings
+    (began, *_, middle), (again, *_, ended) = marks if forward.readings else (("began", "middle"), ("", "ended"))
+    timed, outputs = timer is not None, range(len(replay.outputs))
+    usual = not replay.leaves_without_grad and type(replay.optimizer).step is Optimizer.step
+    flags = vars(replay) | {"enabled": enabled, "timed": timed, "usual": usual, "unusual": not usual}
+    flags |= {"captured": bool(update_part.lines), "not captured": not update_part.lines}
+    flags |= {"instrumented": bool(forward.readings), "observed": instrumented is not None}
+    flags |= {"clocked": enabled and not forward.readings, "keeps losses": timed and timer.losses is not None}
     lines = fill(
         PROGRAM,
+        flags,
         n_inputs=len(replay.plan.step.inputs),
         arguments=replay.plan.arguments,
         guards=guards,
-        save=["before = impure_state.save()"] if replay.impure_state is not None else [],
-        passes=passes,
-        notify=["instrumented.observer.on_replayed_ops(instrumented)"] if instrumented is not None else [],
-        other_leaves=_other_leaves(replay),
-        results=[
-            *(f"r{k} = o{k}.copy()" for k in outputs),
-            *(f"r{k}.setflags(False)" for k in outputs),
-            *(["timer.losses.append(r0)"] if observed and timer.losses is not None else []),
-        ],
-        discard=["instrumented.discard_unfinished()"] if instrumented is not None else [],
-        update=update,
-        no_update=["else:", *(f"    {line}" for line in start + end)] if observed else [],
+        forward=forward.lines,
+        # The last reading of forward is also the first of backward, unless on_loss runs between them.
+        backward=backward.lines[1:] if forward.readings else backward.lines,
+        readings=", ".join(forward.readings + backward.readings),
+        copies=[f"r{k} = o{k}.copy()" for k in outputs] + [f"r{k}.setflags(False)" for k in outputs],
+        calls=(update_part.lines or ["pass"]) if usual else [],
+        times=f"{began}, {middle}, {ended}" if enabled else "0, 0, 0",
+        update_times="updating, clock()" if enabled else "0, 0",
         returned=", ".join(f"result(r{k}, None)" for k in outputs) + "," * replay.returns_tuple,
+        **{"began": began, "middle": middle, "again": again, "ended": ended},
     )
     names |= forward.names | backward.names | update_part.names | vars(replay)
     names |= {f"o{k}": output for k, output in enumerate(replay.outputs)}
     names |= {"acquire": replay.lock.acquire, "release": replay.lock.release, "on_error": replay.on_error}
     names |= {"model_version": model_version, "result": result, "clock": perf_counter_ns}
     return make_function("args, on_loss, update", lines, names | {"timer": timer, "instrumented": instrumented})
-
-
-def _other_leaves(replay: Replay) -> list[str]:
-    """Return the lines for leaves without a gradient, and for those of other optimizers."""
-    lines = []
-    if replay.leaves_without_grad:
-        lines += ["for leaf in leaves_without_grad:", "    leaf.grad = None"]
-    if replay.shared:
-        lines += ["for leaf, gradient in shared:", "    leaf.accumulate_grad(gradient)"]
-    return lines
-
-
-def _pass_lines(forward: Part, backward: Part, enabled: bool) -> tuple[list[str], str]:
-    """Return the lines of both passes, and the start of forward, start and end of backward: zeros if not enabled."""
-    if forward.readings:  # the last is also the first of backward, unless on_loss runs between them
-        (began, *_, middle), (again, *_, ended) = forward.readings, backward.readings
-        on_loss = [f"{again} = {middle}", *ON_LOSS, f"    {again} = clock()"]
-        extend = f"instrumented.timestamps.extend(({', '.join(forward.readings + backward.readings)}))"
-        return [*forward.lines, *on_loss, *backward.lines[1:], extend], f"{began}, {middle}, {ended}"
-    if not enabled:
-        return [*forward.lines, *ON_LOSS, *backward.lines], "0, 0, 0"
-    clocked = ["began = clock()", *forward.lines, "middle = clock()", *ON_LOSS, *backward.lines, "ended = clock()"]
-    return clocked, "began, middle, ended"
-
-
-def _update_lines(calls: list[str], times: str, start: list[str], end: list[str], enabled: bool) -> list[str]:
-    """Return the lines of the update: the captured calls if there are any, else a call of ``update_all``."""
-    stepped = f"timer.on_replayed_step({times}, {'updating, clock()' if enabled else '0, 0'})"
-    ready = "optimizer.update_parts is update_parts and optimizer.preflight()" if calls else "optimizer.update_all()"
-    return fill(
-        UPDATE,
-        clock=["updating = clock()"] if enabled else [],
-        ready=ready,
-        calls=calls or ["pass"],
-        stepped=[stepped] if start else [],
-        start=start,
-        end=end,
-    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from itertools import repeat
 from operator import length_hint
 from time import perf_counter_ns
 from typing import Any
@@ -15,28 +14,27 @@ from microfw.autograd.mode import MODE, Mode, mode, model_version, phase
 from microfw.autograd.phases import PREPARATION
 from microfw.autograd.tensor import Tensor, result
 from microfw.errors import DTypeError, message
-from microfw.nn.forward_state import ForwardState
-from microfw.replay.capture import CapturedStep, capture
+from microfw.replay.capture import CapturedStep, CaptureObserver, capture, constant
 from microfw.replay.check import run_checked
 from microfw.replay.dependencies import Dependencies
 from microfw.replay.instrumented import InstrumentedPlan
-from microfw.replay.observe import CaptureObserver, Signature, Uncapturable, constant, reason_of
-from microfw.replay.program import FIRST_CHECK, Replay
-from microfw.replay.verification import StepState, generator_states
+from microfw.replay.program import Replay
+from microfw.replay.trace import Uncapturable, reason_of
+from microfw.replay.verification import Signature, StateBefore, StepState
 
 Array = np.ndarray[Any, Any]
 Key = tuple[Any, ...]
 OnLoss = Callable[[Array], None] | None
 Update = bool | Callable[[], None]
 
+# Captures of one step, after which it runs eagerly: what it depends on keeps changing.
 RECAPTURES = 20
-"""Captures of one step, after which it runs eagerly: what it depends on keeps changing."""
 
+# Replays after which a plan has saved the time of its capture, which then is not counted in RECAPTURES.
 REPLAYS_TO_PAY_OFF = 64
-"""Replays after which a plan has saved the time of its capture, which then is not counted in `RECAPTURES`."""
 
+# Plans kept. Each shape of the arguments has its own plan and memory.
 MAX_PLANS = 32
-"""Plans kept; each shape of the arguments has its own plan and memory."""
 
 
 class CompiledStep:
@@ -124,25 +122,24 @@ class CompiledStep:
             return None, self._eager
         if replay is None and key in self.reasons and not self._should_retry(key):
             return None, self._eager
-        if replay is not None and not replay.current():
-            depends = replay.depends.recompute()
-            if depends.problem or replay.depends.difference(depends):
-                self.captures -= replay.replays >= REPLAYS_TO_PAY_OFF
-                replay = None
-                self.seen.pop(key, None)
-                self.settling.discard(key)
-            else:
-                replay.refresh(depends)
-        if replay is None:
-            if len(self.replays) >= MAX_PLANS:
-                self._refuse(key, f"there are {MAX_PLANS} plans for other shapes")
-                return None, self._eager
+        if replay is None or not (replay.current() or self._refreshed(key, replay)):
             return None, partial(self._capture_step, key)
         if observer is not None and observer.enabled:
             instrumented = replay.instrumented
             if instrumented is None or instrumented.observer is not observer:
                 return None, partial(self._run_observed, replay, observer)
         return replay, self._eager
+
+    def _refreshed(self, key: Key, replay: Replay) -> bool:
+        """Make a plan's guards again, since one does not hold; return False if a value has changed."""
+        depends = replay.depends.recompute()
+        if depends.problem or replay.depends.difference(depends):
+            self.captures -= replay.replays >= REPLAYS_TO_PAY_OFF
+            self.seen.pop(key, None)
+            self.settling.discard(key)
+            return False
+        replay.refresh(depends)
+        return True
 
     def _refuse(self, key: Key, reason: str, depends: Dependencies | None = None) -> None:
         self.reasons[key] = reason
@@ -171,9 +168,13 @@ class CompiledStep:
             raise DTypeError(message("compiled step", "arrays of numbers", array.dtype))
         return array if array.flags.c_contiguous else array.copy("K")
 
-    def _eager(self, arrays: Any, on_loss: OnLoss, f: Callable[..., Any] | None = None) -> Any:
+    def _eager(self, arrays: Any, on_loss: OnLoss) -> Any:
+        """Run both passes."""
         self.optimizer.zero_grad()
-        returned = self.f(*[constant(a) for a in arrays]) if f is None else f()
+        return self._finish(self.f(*[constant(a) for a in arrays]), on_loss)
+
+    def _finish(self, returned: Any, on_loss: OnLoss) -> Any:
+        """Run the backward pass; return what the function returned without its graph."""
         tensors = returned if isinstance(returned, tuple) else (returned,)
         if on_loss is not None:
             on_loss(tensors[0]._array)
@@ -185,8 +186,10 @@ class CompiledStep:
 
     def _capture_step(self, key: Key, arrays: tuple[Array, ...], on_loss: OnLoss) -> Any:
         """Run a step eagerly and record it. The second time, make a plan and verify it."""
-        self.replays.pop(key, None)
         self._programs = {}
+        if self.replays.pop(key, None) is None and len(self.replays) >= MAX_PLANS:
+            self._refuse(key, f"there are {MAX_PLANS} plans for other shapes")
+            return self._eager(arrays, on_loss)
         timer = MODE.get().timer
         if timer is not None:
             timer.switch(PREPARATION)  # until the first op runs
@@ -194,70 +197,70 @@ class CompiledStep:
         if depends.problem:
             self._refuse(key, depends.problem, depends)
             return self._eager(arrays, on_loss)
-        tensors = depends.tensors
-        generators = [x for x in depends.generators if isinstance(x, np.random.Generator)]
-        forward_state = ForwardState(generators, [t for t in tensors if t._node is None])
-        drawn, elsewhere = forward_state.save(), generator_states(depends.generators)
+        before = StateBefore(depends)
         capturing, inputs = CaptureObserver(MODE.get().observer), [constant(a) for a in arrays]
-        plans: list[tuple[CapturedStep, Signature, StepState]] = []
-        leaves = [(t._leaf, t._leaf.version) for t in tensors if t._node is not None and t._leaf is not None]
-
-        def observed() -> Any:
-            with mode(observer=capturing):
-                returned = self.f(*inputs)
-            if timer is not None:
-                timer.switch(PREPARATION)  # until the backward pass starts
-            make_plan(returned)
-            return returned
-
-        def make_plan(returned: Any) -> None:
-            try:
-                if any(leaf.version != version for leaf, version in leaves):
-                    raise Uncapturable("it changes parameters, as an optimizer's step does")
-                signature = Signature(capturing, [*inputs, *tensors])
-                now = depends.recompute()
-                where = now.problem or depends.difference(now)
-                if where is not None and not now.problem and key not in self.settling:
-                    self.settling.add(key)  # the first step may fill caches and import modules
-                    return
-                if where is not None:
-                    raise Uncapturable(f"it changes {where}, on which it may depend")
-                if generator_states(depends.generators) != elsewhere:
-                    raise Uncapturable("Python code in it draws random numbers; draw them with a layer, or pass them")
-                if self._matches_previous(key, signature, depends):
-                    now_drawn = forward_state.save()
-                    with np.errstate(all="call", call=_nothing):  # a rule that sets np.errstate is then detected
-                        try:
-                            made = capture(capturing, inputs, returned, self.optimizer.flat.owner)
-                        finally:
-                            forward_state.restore(now_drawn, new_version=False)  # user-defined ops may draw
-                        made.capture_update(self.optimizer)
-                    state = StepState(self.optimizer, [leaf for leaf, _ in made.shared], forward_state)
-                    state.drawn = drawn
-                    plans.append((made, signature, state))
-            except Exception as error:
-                self._refuse(key, reason_of(error), depends)
-
-        made = self._eager(arrays, on_loss, observed)
-        if plans:
+        self.optimizer.zero_grad()
+        with mode(observer=capturing):
+            returned = self.f(*inputs)
+        if timer is not None:
+            timer.switch(PREPARATION)  # until the backward pass starts
+        plan = None
+        try:
+            signature = Signature(capturing, [*inputs, *depends.tensors])
+            if self._can_plan(key, before, signature):
+                plan = self._plan(before, capturing, inputs, returned)
+        except Exception as error:
+            self._refuse(key, reason_of(error), depends)
+        made = self._finish(returned, on_loss)
+        if plan is not None:
             with phase(PREPARATION):
-                self._verify_plan(key, *plans[0], depends, forward_state, arrays, made)
+                self._verify_plan(key, *plan, before, signature, arrays, made)
         return made
+
+    def _plan(
+        self, before: StateBefore, capturing: CaptureObserver, inputs: list[Tensor], returned: Any
+    ) -> tuple[CapturedStep, StepState]:
+        """Return the calls of a step of which the forward pass has run, and the state before it."""
+        drawn = before.forward_state.save()
+        with np.errstate(all="call", call=_nothing):  # a rule that sets np.errstate is then detected
+            try:
+                step = capture(capturing, inputs, returned, self.optimizer.flat.owner)
+            finally:
+                before.forward_state.restore(drawn, new_version=False)  # user-defined ops may draw
+            step.capture_update(self.optimizer)
+        state = StepState(self.optimizer, [leaf for leaf, _ in step.shared], before.forward_state)
+        state.drawn = before.drawn
+        return step, state
+
+    def _can_plan(self, key: Key, before: StateBefore, signature: Signature) -> bool:
+        """Return True if the step has changed nothing that it depends on, and is like the one before."""
+        if before.has_new_parameters():
+            raise Uncapturable("it changes parameters, as an optimizer's step does")
+        depends = before.depends
+        now = depends.recompute()
+        where = now.problem or depends.difference(now)
+        if where is not None and not now.problem and key not in self.settling:
+            self.settling.add(key)  # the first step may fill caches and import modules
+            return False
+        if where is not None:
+            raise Uncapturable(f"it changes {where}, on which it may depend")
+        if before.has_drawn_elsewhere():
+            raise Uncapturable("Python code in it draws random numbers; draw them with a layer, or pass them")
+        return self._matches_previous(key, signature, depends)
 
     def _matches_previous(self, key: Key, signature: Signature, depends: Dependencies) -> bool:
         """Return True if the previous step had the same signature and dependencies, so that a plan can be made."""
-        earlier, before = self.seen.get(key, (None, None))
-        changed = None if before is None else before.difference(depends)
-        if earlier is None or changed is not None:
-            if len(self.seen) > MAX_PLANS:
-                self.seen.clear()
-            self.seen[key] = signature, depends
-            if changed is None:
-                return False
+        if key not in self.seen and len(self.seen) > MAX_PLANS:
+            self.seen.clear()
+        earlier, before = self.seen.setdefault(key, (signature, depends))
+        if earlier is signature:
+            return False
+        changed = before.difference(depends)
         self.captures += 1
         if self.captures > RECAPTURES:
             raise Uncapturable(f"{changed or 'what it depends on'} changes all the time")
-        if changed is not None or earlier is None:
+        if changed is not None:
+            self.seen[key] = signature, depends
             return False
         difference = signature.difference(earlier)
         if difference is not None:
@@ -268,19 +271,19 @@ class CompiledStep:
         self,
         key: Key,
         step: CapturedStep,
+        state: StepState,
+        before: StateBefore,
         signature: Signature,
-        before: StepState,
-        depends: Dependencies,
-        forward_state: ForwardState,
         arrays: tuple[Array, ...],
         made: Any,
     ) -> None:
         """Replay the step that a plan was made from, and keep the plan if all bits are equal."""
         tensors = made if isinstance(made, tuple) else (made,)
+        depends, forward_state = before.depends, before.forward_state
         after = StepState(self.optimizer, [leaf for leaf, _ in step.shared], forward_state, [t._array for t in tensors])
         try:
             replay = Replay(self.optimizer, step, isinstance(made, tuple), depends, forward_state, signature)
-            before.restore()
+            state.restore()
             planned = replay.try_replay(arrays, False)
             if planned is None:
                 raise Uncapturable("its calls do not fit the step that they were noted from")
@@ -289,9 +292,6 @@ class CompiledStep:
             if difference is not None:
                 raise Uncapturable(f"a replay gives other bits for {difference.where}")
             replay.verified = True
-            replay.countdown = repeat(None, FIRST_CHECK - 1)
-            replay.programs.clear()
-            replay.programs_by_mode.clear()
             self.replays[key] = replay
             del self.seen[key]
             self.reasons.pop(key, None)

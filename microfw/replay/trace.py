@@ -14,11 +14,25 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from microfw.autograd.numpy_dispatch import SHAPES
+from microfw.errors import MicrofwError
+
 Array = np.ndarray[Any, Any]
 
 
 class Untraceable(Exception):
     """A rule does something other than calling NumPy on whole arrays."""
+
+
+class Uncapturable(MicrofwError, RuntimeError):
+    """A step does something that a replay cannot repeat."""
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a step cannot be captured."""
+    if isinstance(error, Uncapturable):
+        return str(error)
+    return f"it could not be traced ({type(error).__name__}: {error})"
 
 
 class CapturedCall:
@@ -190,9 +204,7 @@ class CapturedArray(NDArrayOperatorsMixin):
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if func in REDUCES and len(args) == 1 and set(kwargs) <= {"axis", "keepdims"}:
             return self.__array_ufunc__(REDUCES[func], "reduce", args[0], **{"axis": None, **kwargs})
-        if func in (np.shape, np.ndim, np.size):
-            return func(*plain(args), **kwargs)
-        if func in (np.zeros_like, np.ones_like, np.empty_like, np.full_like):
+        if func in SHAPES:
             return func(*plain(args), **kwargs)
         if func is np.dot:
             return self._dot(*args, **kwargs)

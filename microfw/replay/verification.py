@@ -8,7 +8,72 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from microfw.replay.trace import Array
+from microfw.autograd.scope import location
+from microfw.nn.forward_state import ForwardState
+from microfw.replay.trace import Array, Uncapturable
+
+
+class Signature:
+    """What two steps must share to use one plan: ops with their settings, shapes, and arrays made by Python."""
+
+    def __init__(self, observer: Any, known: list[Any]) -> None:
+        if observer.value_read_in:
+            raise Uncapturable(f"{observer.value_read_in} reads the values of a Tensor")
+        self.ops: list[tuple[Any, ...]] = []
+        made = {id(t._array) for t in known}
+        for a in observer.records:
+            shapes = [x.shape if isinstance(x, np.ndarray) else x for x in a.inputs]
+            constants = [x for x in a.inputs if isinstance(x, np.ndarray) and id(x) not in made]
+            self.ops.append((a.scope, type(a.scope and a.scope[0]), a.op.name, a.params, shapes, constants))
+            made.add(id(a.output))
+
+    def difference(self, other: Signature) -> str | None:
+        """Return how another step differs from this one, in words; None if both can use one plan."""
+        for now, before in zip(self.ops, other.ops, strict=False):
+            if not alike(now[1:], before[1:]):
+                return _difference(now, before)
+        if len(self.ops) != len(other.ops):
+            return f"there are {len(self.ops)} ops, and {len(other.ops)} before"
+        return None
+
+
+def _difference(now: tuple[Any, ...], before: tuple[Any, ...]) -> str:
+    """Return how two ops differ."""
+    (scope, kind, name, params, shapes, _), (old_scope, old_kind, old_name, old_params, old_shapes, _) = now, before
+    where = location(scope, name)
+    if (name, kind) != (old_name, old_kind):
+        return f"op {where} has taken the place of {location(old_scope, old_name)}"
+    if not alike(params, old_params):
+        keys = [k for k in params if not alike(params[k], old_params.get(k))]
+        pairs = ", ".join(_short(params[k], old_params[k]) for k in keys)
+        return f"{where} has another {', '.join(keys)}: {pairs}"
+    if not alike(shapes, old_shapes):
+        return f"{where} has other inputs: {_short(shapes, old_shapes)}"
+    return f"an array that the function makes for {where} is not the same at every step"
+
+
+def _short(now: Any, before: Any) -> str:
+    texts = [" ".join(repr(value).split()) for value in (now, before)]
+    return "{}, and {} before".format(*(text if len(text) < 40 else text[:37] + "..." for text in texts))
+
+
+class StateBefore:
+    """What a step may change besides its gradients, as it was before the step."""
+
+    def __init__(self, depends: Any) -> None:
+        self.depends = depends
+        generators = [x for x in depends.generators if isinstance(x, np.random.Generator)]
+        self.forward_state = ForwardState(generators, [t for t in depends.tensors if t._node is None])
+        self.drawn, self.elsewhere = self.forward_state.save(), generator_states(depends.generators)
+        self.versions = [(t._leaf, t._leaf.version) for t in depends.tensors if t._node is not None]
+
+    def has_new_parameters(self) -> bool:
+        """Return True if parameters were written to."""
+        return any(leaf.version != version for leaf, version in self.versions)
+
+    def has_drawn_elsewhere(self) -> bool:
+        """Return True if a generator was used from which no op can draw."""
+        return generator_states(self.depends.generators) != self.elsewhere
 
 
 class Difference(NamedTuple):

@@ -15,11 +15,11 @@ from microfw.replay.dependencies import Dependencies
 from microfw.replay.plan import CHUNK, Part, Plan
 from microfw.replay.trace import CapturedArray, CapturedCall
 
+# These ufuncs warn, which takes time, if the output is given by position.
 OUT_BY_KEYWORD = (np.maximum, np.minimum)
-"""Ufuncs that warn, which takes time, if the output is given by position."""
 
+# On scalars, an operator is faster than the ufunc that it calls.
 OPERATORS = {np.add: "+", np.subtract: "-", np.multiply: "*", np.divide: "/", np.less: "<", np.greater: ">"}
-"""Operators by the ufunc that they call."""
 
 
 STATEMENTS = {
@@ -38,13 +38,17 @@ def indented(lines: Iterable[str], depth: int = 1) -> list[str]:
     return ["    " * depth + line for line in lines]
 
 
-def fill(template: str, **parts: Any) -> list[str]:
-    """Return the lines of a template. A list of lines fills a line that is its name, and is indented like it."""
+def fill(template: str, flags: dict[str, Any], **parts: Any) -> list[str]:
+    """Return a template's lines without those that end with ``# if flag and flag`` where a flag is false.
+
+    A line that names a list is replaced by the list's lines.
+    """
     lines = []
-    for line in template.strip("\n").splitlines():
-        indent, _, name = line.partition("{")
-        inner = parts.get(name[:-1])
-        lines += [indent + x for x in inner] if isinstance(inner, list) else [line.format(**parts)]
+    for text, _, flag in [line.partition("  # if ") for line in template.strip("\n").splitlines()]:
+        if not flag or all(flags[name] for name in flag.split(" and ")):
+            indent, _, name = text.partition("{")
+            inner = parts.get(name[:-1])
+            lines += [indent + x for x in inner] if isinstance(inner, list) else [text.format(**parts)]
     return lines
 
 
@@ -234,7 +238,7 @@ class Writer:
         return [f"{variable} = {text}", *store]
 
     def scalar(self, call: CapturedCall) -> str | None:
-        """Return a call with a scalar result as an expression, else None: operators are faster on scalars."""
+        """Return a call with a scalar result as an expression; else None."""
         out = call.out
         if out is None or out.array.ndim or out.fixed is not None or out.view is not None or call.kwargs:
             return None
