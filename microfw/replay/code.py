@@ -128,7 +128,10 @@ class Code(Contents):
         self._visit(made.__wrapped__, path)
 
     def _logger(self, made: Any, path: Path) -> None:
-        self._slot(f"{self._name(made)}.getEffectiveLevel()", made.getEffectiveLevel(), Path(path, ".level"))
+        name = self._name(made)
+        self._slot(f"{name}.getEffectiveLevel()", made.getEffectiveLevel(), Path(path, ".level"))
+        self._slot(f"{name}.disabled", made.disabled, Path(path, ".disabled"))
+        self._slot(f"{name}.manager.disable", made.manager.disable, Path(path, ".manager.disable"))
 
     def _iterator(self, made: Any, path: Path) -> None:
         self._refuse(path, f"an iterator ({type(made).__name__}), whose place cannot be compared; make it a list")

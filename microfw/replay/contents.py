@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from math import isnan
 from typing import Any
@@ -72,7 +72,7 @@ class Contents:
     def _visit(self, value: Any, path: Path) -> None:
         """Record a value, and schedule its inspection."""
         kind = type(value)
-        if isinstance(value, ATOMS) and in_library(kind) and not isinstance(value, pathlib.Path):
+        if isinstance(value, ATOMS) and in_library(kind) and not isinstance(value, pathlib.Path | np.void):
             self.values.append((value, path))
             return
         if id(value) in self._seen:
@@ -80,9 +80,9 @@ class Contents:
         self._seen[id(value)] = value
         if reads_outside(value):
             self._refuse(path, "whose result may be another each time; pass what it gives as an argument")
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray | np.void):  # a record, np.void, can be written to
             self._array(value, path)
-            if kind not in (np.ndarray, np.memmap):
+            if kind not in (np.ndarray, np.memmap, np.void):
                 self._todo.append((value, path, self._own_kind))
             return
         self.values.append((value, path))
@@ -115,6 +115,8 @@ class Contents:
 
     def _dict(self, found: Any, path: Path) -> None:
         name = self._name(found)
+        if isinstance(found, defaultdict):
+            self._slot(f"{name}.default_factory", found.default_factory, Path(path, ".default_factory"))
         if len(found) > LONG:
             self._long(f"{name}.values()", list(found.values()))
         self._same_copy(f"(*{name},)", found)

@@ -22,6 +22,8 @@ from types import BuiltinFunctionType, FunctionType, MappingProxyType, MethodTyp
 from typing import Any
 from weakref import ref
 
+import numpy as np
+
 from microfw.autograd.tensor import Tensor
 from microfw.nn.module import Module
 from microfw.replay.code import CACHE, Code
@@ -44,6 +46,7 @@ from microfw.replay.values import (
     same_value,
     slots_of,
 )
+from microfw.replay.verification import generator_state
 
 LOCKS = (type(Lock()), type(RLock()))
 """Types of locks, which no result depends on."""
@@ -60,6 +63,8 @@ class Dependencies(Code):
         The function.
     names : set of str
         Attribute names that its code is known to use, from an earlier inspection.
+    still : list
+        Random generators whose states are compared, too.
 
     Attributes
     ----------
@@ -70,13 +75,14 @@ class Dependencies(Code):
     objects : dict
         Objects by their names in the guards.
     generators : list
-        Random generators among the values.
+        Random generators among the values, those of this library's layers apart.
     problem : str
         What cannot be compared; "" if everything can.
     """
 
-    def __init__(self, f: Any, names: frozenset[str] = frozenset({"forward"})) -> None:
+    def __init__(self, f: Any, names: frozenset[str] = frozenset({"forward"}), still: list[Any] | None = None) -> None:
         self.f = f
+        self.still = still or []
         while True:
             self.names = names
             self.found: set[str] = set()
@@ -90,7 +96,7 @@ class Dependencies(Code):
 
     def recompute(self) -> Dependencies:
         """Return what the function depends on now."""
-        return Dependencies(self.f, self.names)
+        return Dependencies(self.f, self.names, self.still)
 
     def difference(self, other: Dependencies) -> str | None:
         """Return the path of the first value that differs from another inspection's; None if all are the same."""
@@ -181,6 +187,10 @@ class Dependencies(Code):
 
     def _generator(self, generator: Any, path: Path) -> None:
         self.generators.append(generator)
+        if any(generator is g for g in self.still):
+            state = generator_state(generator)
+            self.values.append((Noted((state,)), path))
+            self.guards.append(f"{self._name(generator_state)}({self._name(generator)}) == {self._name(state)}")
 
     # Objects
 
@@ -239,7 +249,9 @@ class Dependencies(Code):
             if name in CACHES:
                 continue
             where = Path(path, f".{name}")
-            if all(theirs):
+            if all(theirs) and isinstance(value, np.random.Generator):  # which only ops draw from
+                self.values.append((value, where))
+            elif all(theirs):
                 self._visit(value, where)
             elif any(theirs) or name in self.names or isinstance(value, Module | Tensor):
                 self._slot(f"{self._name(vars(module))}.get({name!r})", value, where)
@@ -270,6 +282,8 @@ class Dependencies(Code):
                 self._library_object(x, path)
             return
         if isinstance(x, LOCKS):
+            if frozenset.__contains__(self.names, "locked"):
+                self._refuse(path, "a lock, of which it asks whether it is locked")
             return
         if kind is ABSTRACT:  # changes only where a class is registered
             self._slot(f"{self._name(get_cache_token)}()", get_cache_token(), path)

@@ -24,7 +24,7 @@ from microfw.replay.forward_state import ForwardState
 from microfw.replay.instrumented import InstrumentedPlan
 from microfw.replay.observe import CaptureObserver, Signature, Uncapturable, constant, reason_of
 from microfw.replay.replayed import FIRST_CHECK, Replay
-from microfw.replay.verification import StepState, generator_states
+from microfw.replay.verification import StepState, generator_state, generator_states
 
 Array = np.ndarray[Any, Any]
 Key = tuple[Any, ...]
@@ -201,8 +201,9 @@ class CompiledStep:
         generators = [x for x in found if isinstance(x, np.random.Generator)]
         forward_state = ForwardState(generators, [t for t in tensors if t._node is None])
         drawn, elsewhere = forward_state.save(), generator_states(depends.generators, generators)
+        states = [generator_state(g) for g in depends.generators]
         capturing, inputs = CaptureObserver(MODE.get().observer), [constant(a) for a in arrays]
-        plans: list[tuple[CapturedStep, Signature, StepState]] = []
+        plans: list[tuple[CapturedStep, Signature, StepState, Dependencies]] = []
         leaves = [(t._leaf, t._leaf.version) for t in tensors if t._node is not None and t._leaf is not None]
 
         def observed() -> Any:
@@ -228,6 +229,10 @@ class CompiledStep:
                 if generator_states(depends.generators, generators) != elsewhere:
                     raise Uncapturable("Python code in it draws random numbers; draw them with a layer, or pass them")
                 if self._matches_previous(key, signature, depends):
+                    # A generator that nothing draws from may be read, as by copying it.
+                    still = [g for g, s in zip(depends.generators, states, strict=True) if generator_state(g) == s]
+                    if still:
+                        now = Dependencies(self.f, depends.names, still)
                     now_drawn = forward_state.save()
                     with np.errstate(all="call", call=_nothing):  # a rule that sets np.errstate is then detected
                         try:
@@ -237,14 +242,14 @@ class CompiledStep:
                         made.update, made.update_parts = capture_update(self.optimizer, made.tape)
                     state = StepState(self.optimizer, [leaf for leaf, _ in made.shared], forward_state)
                     state.drawn = drawn
-                    plans.append((made, signature, state))
+                    plans.append((made, signature, state, now))
             except Exception as error:
                 self._refuse(key, reason_of(error), depends)
 
         made = self._eager(arrays, on_loss, observed)
         if plans:
             with phase(PREPARATION):
-                self._verify_plan(key, *plans[0], depends, forward_state, arrays, made)
+                self._verify_plan(key, *plans[0], forward_state, arrays, made)
         return made
 
     def _matches_previous(self, key: Key, signature: Signature, depends: Dependencies) -> bool:

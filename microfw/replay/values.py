@@ -50,7 +50,10 @@ LIBRARIES = frozenset({*sys.stdlib_module_names, "numpy", "scipy", "pandas", "sk
 OWN = ("microfw.replay.", "microfw.profiler.", "microfw.law.")
 """Modules whose objects record what has run; a step does not depend on them."""
 
-DYNAMIC = frozenset({"getattr", "vars", "__dict__", "locals", "attrgetter", "methodcaller", "__getattribute__"})
+DYNAMIC = frozenset((
+    "getattr", "vars", "__dict__", "locals", "attrgetter", "methodcaller", "__getattribute__", "__getstate__",
+    "__reduce__", "__reduce_ex__",
+))  # fmt: skip
 """Names with which code may read any attribute."""
 
 CACHES = ("_named", "_scopes", "training")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -114,6 +115,15 @@ def generator_states(generators: list[Any], known: list[Any]) -> str:
     state: Any = np.random.get_state()  # noqa: NPY002 -- read, never changed
     kind, key, *rest = state
     return f"{own} {random.getstate()} {kind} {key.tobytes().hex()} {rest}"  # repr of the array would take 2 ms
+
+
+def generator_state(generator: Any) -> bytes:
+    """Return the state of a random generator in a form that can be compared."""
+    if isinstance(generator, random.Random):
+        return pickle.dumps(generator.getstate())
+    if isinstance(generator, np.random.RandomState):
+        return pickle.dumps(generator.get_state())
+    return pickle.dumps(getattr(generator, "bit_generator", generator).state)
 
 
 def same(a: Array, b: Array) -> bool:
