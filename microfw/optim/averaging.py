@@ -105,7 +105,7 @@ class Average:
             if name not in state:
                 raise ArgumentError(message(where, f"an entry {name!r}", f"only {', '.join(state)}"))
         check_decay(where, state["decay"])
-        self.optimizer.flat.check_same_parameters(state.get("parameters"), where)
+        self.optimizer.flat.check_same_parameters(state, where)
         values = np.asarray(state["values"], self.values.dtype)
         if values.shape != self.values.shape:
             raise ArgumentError(message(where, f"shape {self.values.shape}", values.shape))

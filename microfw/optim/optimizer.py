@@ -293,7 +293,7 @@ class Optimizer:
             versions have no names; they load if the arrays have the same length.
         """
         where = f"{type(self).__name__}.load_state_dict"
-        self.flat.check_same_parameters(state.get("parameters"), where)
+        self.flat.check_same_parameters(state, where)
         own = state.get("groups", [{}] * len(self.groups))
         if len(own) != len(self.groups):
             raise ArgumentError(message(where, f"{len(self.groups)} groups", len(own)))
