@@ -9,7 +9,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, message
-from microfw.nn.checks import as_float_input, as_layer_input, positive, wrong_shape
+from microfw.nn.checks import as_float_input, as_layer_input, is_number, positive, wrong_shape
 from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
 from microfw.ops import elementwise, reduction
@@ -41,7 +41,7 @@ class LeakyReLU(Module):
     """
 
     def __init__(self, slope: float = 0.01) -> None:
-        if not math.isfinite(slope):
+        if not is_number(slope) or not math.isfinite(slope):
             raise ArgumentError(message("LeakyReLU", "a finite slope", slope))
         self.slope = slope
 
@@ -74,7 +74,7 @@ class PReLU(Module):
 
     def __init__(self, features: int = 1, init: float = 0.25) -> None:
         positive("PReLU", features=features)
-        if not math.isfinite(init):
+        if not is_number(init) or not math.isfinite(init):
             raise ArgumentError(message("PReLU", "a finite init", init))
         self.features = int(features)
         self.weight = Parameter(constant((self.features,), init))
@@ -113,7 +113,7 @@ class ELU(Module):
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
-        if not math.isfinite(alpha):
+        if not is_number(alpha) or not math.isfinite(alpha):
             raise ArgumentError(message("ELU", "a finite alpha", alpha))
         self.alpha = alpha
 

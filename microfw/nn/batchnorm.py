@@ -8,7 +8,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, ShapeError, message
-from microfw.nn.checks import as_layer_input, positive, positive_eps, wrong_shape
+from microfw.nn.checks import as_layer_input, is_number, positive, positive_eps, wrong_shape
 from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
 from microfw.ops.elementwise import subtract
@@ -25,7 +25,7 @@ class _BatchNorm(Module):
     def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True) -> None:
         positive(type(self).__name__, features=features)
         positive_eps(type(self).__name__, eps)
-        if not 0 <= momentum <= 1:
+        if not is_number(momentum) or not 0 <= momentum <= 1:
             raise ArgumentError(message(type(self).__name__, "momentum from 0 to 1", momentum))
         self.features, self.eps, self.momentum = int(features), eps, momentum
         self.weight = Parameter(constant((self.features,), 1.0)) if affine else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,14 @@ def positive(layer: str, **sizes: Any) -> None:
             raise ArgumentError(message(layer, f"{name} to be a positive integer", repr(size)))
 
 
+def is_number(value: Any) -> bool:
+    """Return True for a real number, of Python or NumPy, that is no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def positive_eps(layer: str, eps: Any) -> None:
     """Raise unless ``eps`` is a positive number, which keeps constant input from being divided by 0."""
-    if not 0 < eps < np.inf:
+    if not is_number(eps) or not 0 < eps < np.inf:
         raise ArgumentError(message(layer, "a positive eps", eps))
 
 

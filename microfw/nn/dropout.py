@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError, message
-from microfw.nn.checks import as_float_input
+from microfw.nn.checks import as_float_input, is_number
 from microfw.nn.initializers import Seed
 from microfw.nn.module import Module
 from microfw.ops.effects import dropout_mask
@@ -29,8 +29,8 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5, *, rng: Seed = None) -> None:
-        if not 0 <= p < 1:
-            raise ArgumentError(message("Dropout", "p from 0 to below 1", p))
+        if not is_number(p) or not 0 <= p < 1:
+            raise ArgumentError(message("Dropout", "p from 0 to below 1", repr(p)))
         self.p = p
         self.rng = np.random.default_rng(rng)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DataError, DTypeError, MicrofwError, ShapeError, message
+from microfw.nn.checks import is_number
 from microfw.nn.losses.base import Array, Loss, class_weights
 from microfw.ops.effects import pure_callback
 from microfw.ops.elementwise import relu, softplus, where
@@ -217,7 +218,7 @@ class CrossEntropyLoss(_Labelled):
         ignore_index: int | None = None,
     ) -> None:
         super().__init__(weight, ignore_index, reduction)
-        if not 0 <= label_smoothing <= 1:
+        if not is_number(label_smoothing) or not 0 <= label_smoothing <= 1:
             raise ArgumentError(message("CrossEntropyLoss", "label_smoothing from 0 to 1", label_smoothing))
         self.label_smoothing = label_smoothing
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DataError, ShapeError, message
+from microfw.nn.checks import is_number
 from microfw.nn.losses.base import Loss
 from microfw.ops.elementwise import relu, where
 from microfw.ops.normalization import length, unit
@@ -45,7 +46,7 @@ class CosineEmbeddingLoss(Loss):
 
     def __init__(self, margin: float = 0.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        if not -1 <= margin <= 1:
+        if not is_number(margin) or not -1 <= margin <= 1:
             raise ArgumentError(message("CosineEmbeddingLoss", "margin from -1 to 1", margin))
         self.margin = margin
 
@@ -100,7 +101,7 @@ class TripletMarginLoss(Loss):
 
     def __init__(self, margin: float = 1.0, swap: bool = False, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        if not 0 < margin < np.inf:
+        if not is_number(margin) or not 0 < margin < np.inf:
             raise ArgumentError(message("TripletMarginLoss", "a positive margin", margin))
         self.margin, self.swap = margin, swap
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, message
+from microfw.nn.checks import is_number
 from microfw.nn.losses.base import Loss
 from microfw.ops.loss import squared_error
 
@@ -57,7 +58,7 @@ class HuberLoss(Loss):
 
     def __init__(self, delta: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        if not delta > 0 or not math.isfinite(delta):
+        if not is_number(delta) or not 0 < delta < math.inf:
             raise ArgumentError(message("HuberLoss", "a positive delta", delta))
         self.delta = delta
 
