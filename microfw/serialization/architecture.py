@@ -145,15 +145,26 @@ def _row(kind: type) -> Any:
     return row if row is not None and row.kind is kind else None
 
 
+def _inherited(kind: type) -> Any:
+    """Return the row of the layer whose ``__init__`` a class inherits; None if there is none."""
+    return _row(next(base for base in kind.__mro__ if "__init__" in vars(base)))
+
+
 def _settings(module: Module) -> tuple[str, dict[str, Any]]:
     """Return the name of a module in files, and the arguments for its constructor."""
     kind = type(module)
     row = _row(kind)
+    if "forward" in vars(module):
+        fix = "define a class, and pass it to mf.load by classes"
+        raise FormatError(f"{kind.__name__} with the forward of its class", "one that was assigned to an object", fix)
     if row is not None:
         return f"nn.{kind.__name__}", row.settings(module)
     own = getattr(module, "init_arguments", None)
     if callable(own):
         return kind.__name__, dict(own())
+    row = _inherited(kind)
+    if row is not None:
+        return kind.__name__, row.settings(module)
     settings = {}
     for name, parameter in list(inspect.signature(kind).parameters.items()):
         if name in FILLED:
@@ -176,7 +187,11 @@ def _make(content: dict[str, Any], classes: Classes, special: Any) -> Module:
     if row is not None and set(settings) != set(row.read):
         raise FormatError(f"the settings {', '.join(row.read) or 'none'} of {name}", short(settings))
     try:
-        module: Module = row.make(settings) if row is not None else kind(**settings)  # type: ignore[misc]
+        inherited = None if kind is None else _inherited(kind)
+        if inherited is not None and inherited.star in settings:
+            module: Module = kind(*settings[inherited.star])  # type: ignore[misc]
+            return module
+        module = row.make(settings) if row is not None else kind(**settings)  # type: ignore[misc]
         return module
     except Exception as error:
         raise FormatError(f"settings that {name} accepts", " ".join(str(error).split())[:160]) from error
