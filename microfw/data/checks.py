@@ -12,6 +12,9 @@ from microfw.errors import DataError, DTypeError, ShapeError, message
 
 Array = np.ndarray[Any, Any]
 
+MAX_CLASSES = 1_000_000
+"""Labels must be smaller. Every class up to the largest label gets a name; one million take about 60 MB."""
+
 
 def columns(data: Any) -> list[str] | None:
     """Return the column names of a frame, or the name of a series; None for anything else."""
@@ -110,6 +113,9 @@ def classes(array: Array) -> Array:
                 "encode them with np.unique(y, return_inverse=True)[1], or pass task='regression'",
             )
         )
+    if array.size and array.max() >= MAX_CLASSES:  # before a cast, in which larger ones wrap around
+        fix = "number the classes with np.unique(y, return_inverse=True)"
+        raise DataError(message("Dataset", f"labels below {MAX_CLASSES:,}", int(array.max()), fix))
     made = np.array(array, np.intp)
     made.setflags(write=False)
     return made

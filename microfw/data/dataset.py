@@ -13,10 +13,6 @@ from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError, mes
 Array = np.ndarray[Any, Any]
 
 
-MAX_CLASSES = 1_000_000
-"""Labels must be smaller. Every class up to the largest label gets a name; one million take about 60 MB."""
-
-
 class Dataset:
     """Checked, read-only copies of features and targets.
 
@@ -101,9 +97,6 @@ class Dataset:
         if self.task == "classification":
             self.y = checks.classes(targets)
             found = int(self.y.max()) + 1
-            if found > MAX_CLASSES:
-                fix = "number the classes with np.unique(y, return_inverse=True)"
-                raise DataError(message("Dataset", f"labels below {MAX_CLASSES:,}", found - 1, fix))
             self.n_classes = max(found, len(target_names)) if target_names is not None else found
             self.target_names = _names("target", target_names, self.n_classes)
         elif self.task == "regression":

@@ -366,3 +366,8 @@ def test_masked_entries_are_not_trained_on():
 def test_one_large_label_is_refused_before_memory_is_taken():
     with pytest.raises(DataError, match=r"labels below 1,000,000, got 4294967296; number the classes with np.unique"):
         mf.data.Dataset(np.ones((3, 2)), [0, 1, 2**32])
+
+
+def test_labels_that_do_not_fit_64_bits_are_refused():
+    with pytest.raises(DataError, match="^Dataset: expected labels below 1,000,000, got 9223372036854775808"):
+        mf.data.Dataset(np.ones((3, 2)), np.array([0, 1, 2**63], np.uint64))
