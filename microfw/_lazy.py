@@ -12,6 +12,14 @@ EXPORT = re.compile(r"^from ([\w.]+) import (?:\(([^)]*)\)|(.*))$", re.MULTILINE
 """A line of a stub, or several lines in parentheses."""
 
 
+def unknown(package: str, name: str, known: list[str]) -> AttributeError:
+    """Return the error for a name that a package does not have."""
+    hint = ""
+    if not name.startswith("_"):  # Python itself asks for such names
+        hint = import_module("microfw._other_names").hint(package, name, known)
+    return AttributeError(f"module {package!r} has no attribute {name!r}{hint}", name=name)
+
+
 def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Return a package's ``__getattr__``, ``__dir__`` and ``__all__``, from the stub next to its ``__init__.py``.
 
@@ -59,10 +67,7 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
     def __getattr__(name: str) -> Any:
         home = homes.get(name) or inside.get(name)
         if home is None:
-            hint = ""
-            if not name.startswith("_"):  # Python itself asks for such names
-                hint = import_module("microfw._other_names").hint(package, name, public)
-            raise AttributeError(f"module {package!r} has no attribute {name!r}{hint}", name=name)
+            raise unknown(package, name, public)
         if name not in homes:
             value = import_module(home)
         elif home == package:

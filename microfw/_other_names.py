@@ -14,6 +14,7 @@ LAYERS = {
     "GlobalAveragePooling2D": "nn.GlobalAvgPool2D", "MultiheadAttention": "nn.MultiHeadAttention", "Swish": "nn.SiLU",
     "Activation": "nn.Lambda, or a layer such as nn.ReLU", "ModuleList": "a list as an attribute of a Module",
     "ModuleDict": "a dict as an attribute of a Module", "ParameterList": "a list as an attribute of a Module",
+    "relu": "nn.ReLU", "Relu": "nn.ReLU",
     "functional": "NumPy's functions, called on Tensors", "init": "nn.initializers", "Model": "nn.Module",
     "Layer": "nn.Module", "Input": "the first layer, which knows its inputs", "BCELoss": "nn.BCEWithLogitsLoss",
     "SmoothL1Loss": "nn.HuberLoss", "MAELoss": "nn.L1Loss", "MeanSquaredError": "nn.MSELoss",
@@ -26,6 +27,7 @@ OPTIMIZERS = {
     "lr_scheduler": "optim.schedules", "clip_grad_norm_": "optim.clip_grad_norm", "RMSProp": "optim.RMSprop",
     "clip_grad_value_": "optim.clip_grad_value", "Momentum": "optim.SGD with momentum", "sgd": "optim.SGD",
     "adam": "optim.Adam", "adamw": "optim.AdamW", "swa_utils": "optim.Average",
+    "StepLR": "optim.schedules.StepDecay", "CosineAnnealingLR": "optim.schedules.Cosine",
 }  # fmt: skip
 
 TOP = {
@@ -35,11 +37,36 @@ TOP = {
     "numpy": "NumPy itself, called on Tensors", "jacrev": "mf.jacobian", "jacfwd": "mf.jacobian",
     "inference_mode": "mf.no_grad", "set_grad_enabled": "mf.no_grad", "Dataset": "mf.data.Dataset",
     "Module": "mf.nn.Module", "Sequential": "mf.nn.Sequential", "Dense": "mf.nn.Dense", "SGD": "mf.optim.SGD",
+    "Linear": "mf.nn.Dense", "Parameter": "mf.nn.Parameter", "Adam": "mf.optim.Adam", "DataLoader": "mf.data.batches",
+    "relu": "np.maximum(x, 0), or mf.nn.ReLU",
 }  # fmt: skip
 
 FORMER = {"Count": "profiler.NodeCount", "Fit": "profiler.PowerLaw", "Way": "profiler.StrategyResult"}
 
-NAMES = {"microfw": TOP, "microfw.nn": LAYERS, "microfw.optim": OPTIMIZERS, "microfw.profiler": FORMER}
+SCHEDULES = {
+    "CosineAnnealingLR": "schedules.Cosine", "CosineDecay": "schedules.Cosine", "OneCycleLR": "schedules.OneCycle",
+    "ExponentialLR": "schedules.Exponential", "ExponentialDecay": "schedules.Exponential",
+    "StepLR": "schedules.StepDecay", "ReduceLROnPlateau": "schedules.ReduceOnPlateau", "LinearLR": "schedules.WarmUp",
+    "LinearWarmup": "schedules.WarmUp", "LambdaLR": "a function of the step",
+}  # fmt: skip
+
+TRAINING = {
+    "ModelCheckpoint": "training.Checkpoint", "Callback": "training.Hook", "SWA": "training.WeightAveraging",
+    "LearningRateScheduler": "training.LearningRate",
+}  # fmt: skip
+
+ESTIMATORS = {
+    "MLPClassifier": "estimators.NeuralClassifier", "NeuralNetClassifier": "estimators.NeuralClassifier",
+    "MLPRegressor": "estimators.NeuralRegressor", "NeuralNetRegressor": "estimators.NeuralRegressor",
+}  # fmt: skip
+
+DATA = {"DataLoader": "data.batches", "TensorDataset": "data.Dataset"}
+
+NAMES = {
+    "microfw": TOP, "microfw.nn": LAYERS, "microfw.optim": OPTIMIZERS, "microfw.profiler": FORMER,
+    "microfw.optim.schedules": SCHEDULES, "microfw.training": TRAINING, "microfw.estimators": ESTIMATORS,
+    "microfw.data": DATA,
+}  # fmt: skip
 
 
 def hint(package: str, name: str, known: Iterable[str]) -> str:

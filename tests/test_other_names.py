@@ -21,6 +21,13 @@ from microfw import nn, optim
         (lambda: optim.NAdam, r"there is none here; did you mean 'Adam"),
         (lambda: optim.lr_scheduler, r"here it is optim\.schedules"),
         (lambda: mf.from_numpy, r"here it is mf\.tensor"),
+        (lambda: nn.relu, r"here it is nn\.ReLU"),
+        (lambda: mf.Linear, r"here it is mf\.nn\.Dense"),
+        (lambda: optim.StepLR, r"here it is optim\.schedules\.StepDecay"),
+        (lambda: optim.schedules.CosineAnnealingLR, r"here it is schedules\.Cosine"),
+        (lambda: mf.training.ModelCheckpoint, r"here it is training\.Checkpoint"),
+        (lambda: mf.data.DataLoader, r"here it is data\.batches"),
+        (lambda: mf.estimators.MLPClassifier, r"here it is estimators\.NeuralClassifier"),
         (lambda: nn.qqqqqq, r"there is none here$"),
     ],
 )

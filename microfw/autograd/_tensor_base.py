@@ -256,8 +256,15 @@ class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
     def __array_function__(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in SHAPE_ONLY:
             look = func not in SHAPES
-            values = [(a.data if look else a._array) if isinstance(a, TensorBase) else a for a in args]
-            return func(*values, **kwargs)
+
+            def array_of(key: int | str, x: Any) -> Any:
+                if not isinstance(x, TensorBase):
+                    return x
+                if func is np.full_like and key in (1, "fill_value"):  # a value, whose gradient would be lost
+                    return np.asarray(x)
+                return x.data if look else x._array
+
+            return func(*map(array_of, range(len(args)), args), **{k: array_of(k, v) for k, v in kwargs.items()})
         return dispatch(func, args, kwargs)
 
 

@@ -46,7 +46,7 @@ class Tensor(TensorBase["Tensor"]):
     __slots__ = ("__weakref__", "_array", "_leaf", "_node")
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
-        if isinstance(data, Tensor) and type(data._node) is Node:
+        if isinstance(data, Tensor) and data._node is not None:
             warn_of_detaching(*_COPY)
         array = np.array(values_of(data))
         if not array.dtype.isnative:  # as read from some files
@@ -257,18 +257,18 @@ class Tensor(TensorBase["Tensor"]):
         return (_rebuild, (type(self), np.array(self._array), self.requires_grad and self._leaf is not None))
 
     def __copy__(self) -> Tensor:
-        if type(self._node) is Node:
+        if self._node is not None and self._leaf is None:
             warn_of_detaching(*_COPY)
         return _rebuild(*self.__reduce__()[1])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        if type(self._node) is Node:
+        if self._node is not None and self._leaf is None:
             warn_of_detaching(*_COPY)
         memo[id(self)] = copied = _rebuild(*self.__reduce__()[1])
         return copied
 
 
-_COPY = "copying the result of an op into a new Tensor", "t.detach()"
+_COPY = "copying a Tensor that needs a gradient into a new one", "t.detach()"
 
 
 def _locked(array: Array) -> Array:
@@ -343,7 +343,7 @@ def tensor(data: Any, dtype: Any = None, *, requires_grad: bool = False) -> Tens
     >>> mf.tensor([1, 2], dtype="float32")
     tensor([1., 2.], dtype=float32)
     """
-    if isinstance(data, Tensor) and type(data._node) is Node:
+    if isinstance(data, Tensor) and data._node is not None:
         warn_of_detaching(*_COPY)
     data = values_of(data)
     return Tensor(data if dtype is None else np.asarray(data, dtype), requires_grad)

@@ -1,7 +1,10 @@
 """scikit-learn's estimators: a classifier and a regressor that are trained by microfw."""
 
+from typing import Any
+
 import sklearn
 
+from microfw._lazy import unknown
 from microfw.errors import message
 
 try:
@@ -14,3 +17,7 @@ from microfw.estimators.classifier import NeuralClassifier
 from microfw.estimators.regressor import NeuralRegressor
 
 __all__ = ["NeuralClassifier", "NeuralRegressor"]
+
+
+def __getattr__(name: str) -> Any:
+    raise unknown(__name__, name, __all__)

@@ -14,7 +14,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from microfw.data.dataset import Rows
-from microfw.errors import DataError
+from microfw.errors import ArgumentError, DataError
 from microfw.estimators import parts
 from microfw.estimators.callback_hook import CallbackHook
 from microfw.estimators.callbacks import CallbackSupportMixin, with_callbacks
@@ -280,7 +280,11 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         def score(rows: Rows) -> float:
             weighted = rows.weight is not None and accepts_weights
             options = {"sample_weight": rows.weight} if weighted else {}
-            return float(scorer(view, rows.X, self._decoded(rows.y), **options))
+            made = scorer(view, rows.X, self._decoded(rows.y), **options)
+            try:
+                return float(made)
+            except (TypeError, ValueError):
+                raise ArgumentError(type(self).__name__, "scoring to return a number", repr(made)) from None
 
         return score
 

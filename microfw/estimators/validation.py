@@ -43,8 +43,10 @@ def _is_seed(value: Any) -> bool:
 
 
 def _is_dicts(value: Any) -> bool:
-    """Return True for a dict, or a list of dicts, one for each output."""
-    return isinstance(value, dict) or (isinstance(value, list) and all(isinstance(v, dict) for v in value))
+    """Return True for a dict of weights, or a list of such dicts, one for each output."""
+    if isinstance(value, list):
+        return all(isinstance(v, dict) and _is_dicts(v) for v in value)
+    return isinstance(value, dict) and all(map(_real(lambda w: 0 <= w < math.inf), value.values()))
 
 
 BOOLEAN = (_is_bool, "an instance of 'bool'")
@@ -73,7 +75,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "tol": (_real(lambda v: v >= 0), "a float in the range [0.0, inf)"),
     "class_weight": (
         lambda v: v is None or _is_dicts(v) or (isinstance(v, str) and v == "balanced"),
-        "'balanced', an instance of 'dict', a list of dicts or None",
+        "'balanced', an instance of 'dict' with weights in the range [0.0, inf), a list of such dicts or None",
     ),
     "warm_start": BOOLEAN,
     "dtype": (_is_dtype, "float32, float64 or None"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.nn.checks import as_float_input, as_layer_input, positive, require, wrong_shape
+from microfw.nn.checks import as_float_input, as_layer_input, is_number, positive, require, wrong_shape
 from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
 from microfw.ops import elementwise, reduction
@@ -41,7 +41,7 @@ class LeakyReLU(Module):
     """
 
     def __init__(self, slope: float = 0.01) -> None:
-        require(math.isfinite(slope), "LeakyReLU", "a finite slope", slope)
+        require(is_number(slope) and math.isfinite(slope), "LeakyReLU", "a finite slope", slope)
         self.slope = slope
 
     def forward(self, x: Any) -> Tensor:
@@ -74,7 +74,7 @@ class PReLU(Module):
 
     def __init__(self, features: int = 1, init: float = 0.25) -> None:
         positive("PReLU", features=features)
-        require(math.isfinite(init), "PReLU", "a finite init", init)
+        require(is_number(init) and math.isfinite(init), "PReLU", "a finite init", init)
         self.features = int(features)
         self.weight = Parameter(constant((self.features,), init))
 
@@ -112,7 +112,7 @@ class ELU(Module):
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
-        require(math.isfinite(alpha), "ELU", "a finite alpha", alpha)
+        require(is_number(alpha) and math.isfinite(alpha), "ELU", "a finite alpha", alpha)
         self.alpha = alpha
 
     def forward(self, x: Any) -> Tensor:

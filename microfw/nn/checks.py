@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,11 @@ def require(fits: object, layer: str, expected: str, got: Any) -> None:
     """Raise unless a setting fits."""
     if not fits:
         raise ArgumentError(layer, expected, got)
+
+
+def is_number(value: Any) -> bool:
+    """Return True for a real number, of Python or NumPy, that is no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def as_layer_input(x: Any, dtype: Any, module: Module, check_shape: CheckShape) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.nn.checks import as_float_input, require
+from microfw.nn.checks import as_float_input, is_number, require
 from microfw.nn.initializers import Seed
 from microfw.nn.module import Module
 from microfw.ops.effects import dropout_mask
@@ -28,7 +28,7 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5, *, rng: Seed = None) -> None:
-        require(0 <= p < 1, "Dropout", "p from 0 to below 1", p)
+        require(is_number(p) and 0 <= p < 1, "Dropout", "p from 0 to below 1", p)
         self.p = p
         self.rng = np.random.default_rng(rng)
 

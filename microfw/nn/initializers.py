@@ -133,15 +133,15 @@ def glorot_uniform(shape: tuple[int, ...], rng: Seed = None, groups: int = 1) ->
 def orthogonal(shape: tuple[int, ...], rng: Seed = None) -> Array:
     """Draw a random matrix whose rows, or columns if there are fewer, are orthogonal and of length 1.
 
-    All axes but the last count as one. A state multiplied by such a weight step after step neither grows nor
-    vanishes. Source: Saxe et al., "Exact solutions to the nonlinear dynamics of learning in deep linear neural
-    networks", 2013, section 3.
+    In the weight of a convolution the axes after the first, that of the outputs, count as one. A state multiplied by
+    such a weight step after step neither grows nor vanishes. Source: Saxe et al., "Exact solutions to the nonlinear
+    dynamics of learning in deep linear neural networks", 2013, section 3.
     """
     if len(shape) < 2:
         raise ArgumentError("orthogonal", "a shape of at least two axes", shape)
     if (empty := _blank(shape)) is not None:
         return empty
-    rows, columns = prod(shape[:-1]), shape[-1]
+    rows, columns = (shape[0], prod(shape[1:])) if len(shape) > 2 else shape
     # tall, since qr returns orthonormal columns; turned at the end if it should be wide
     square = np.random.default_rng(rng).standard_normal((max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(square)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from microfw.autograd._tensor_base import warn_of_detaching
 from microfw.autograd.mode import MODE, model_version
 from microfw.autograd.scope import THREAD_SCOPE, path
 from microfw.autograd.tensor import Tensor, values_of
@@ -36,6 +37,8 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, data: Any, dtype: Any = np.float32) -> None:
+        if isinstance(data, Tensor) and data._node is not None and data._leaf is None:
+            warn_of_detaching("making a Parameter of the result of an op", "t.detach()")
         super().__init__(np.asarray(values_of(data), dtype), requires_grad=True)
 
     def __repr__(self) -> str:

@@ -189,7 +189,7 @@ def _bce_slope(g: Any, z: Any, t: Any) -> Any:
 
 
 @op(
-    vjp=(_bce_slope, None),
+    vjp=(_bce_slope, lambda g, z: g * -z),
     cost=elementwise_cost(9, 12, 0),
     no_alias=True,
 )

@@ -103,7 +103,7 @@ class Average:
             raise ArgumentError(where, "the parameters in place", "the average", "swap back first")
         require_entries(state, ("decay", "values"), where)
         check_decay(where, state["decay"])
-        self.optimizer.flat.check_same_parameters(state.get("parameters"), where)
+        self.optimizer.flat.check_same_parameters(state, where)
         values = np.asarray(state["values"], self.values.dtype)
         if values.shape != self.values.shape:
             raise ArgumentError(where, f"shape {self.values.shape}", values.shape)

@@ -13,6 +13,9 @@ from microfw.optim.checks import as_list, is_real
 
 Array = np.ndarray[Any, Any]
 
+TINY = 1e-20
+"""Sums of squares up to it may have lost terms in float32, where squares below 1e-38 lose digits."""
+
 
 def clip_grad_norm(parameters: Any, max_norm: float) -> float:
     """Scale all gradients by one factor, so that their norm is at most ``max_norm``.
@@ -52,12 +55,13 @@ def clip_grad_norm(parameters: Any, max_norm: float) -> float:
     _check("clip_grad_norm", "max_norm", max_norm)
     gradients = _gradients(parameters, "clip_grad_norm")
     squared = sum([float(np.vdot(g, g)) for g in gradients], 0.0)
-    if not math.isfinite(squared) and all(np.isfinite(g).all() for g in gradients):
-        # The gradients are finite, their squares overflow.
-        largest = max(float(np.abs(g).max(initial=0)) for g in gradients)
-        norm = largest * math.sqrt(sum(float(np.square(g / largest, dtype=np.float64).sum()) for g in gradients))
-    else:
-        norm = math.sqrt(squared)
+    norm = math.sqrt(squared)
+    if not TINY < squared < math.inf and all(np.isfinite(g).all() for g in gradients):
+        # The gradients are finite, their squares overflow or underflow.
+        largest = max([float(np.abs(g).max(initial=0)) for g in gradients], default=0.0)
+        if largest:
+            parts = [np.divide(g, largest, dtype=np.float64) for g in gradients]
+            norm = largest * math.sqrt(sum([float(np.vdot(g, g)) for g in parts]))
     if math.isfinite(norm) and norm > max_norm:
         for g in gradients:
             g *= max_norm / norm

@@ -6,7 +6,7 @@ gradient a view of the second, so nothing is copied between them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any
 
@@ -142,13 +142,13 @@ class Flat:
         """Return ``[name, shape]`` of each parameter, as plain data. A parameter of no module has the name ``""``."""
         return [[leaf.name, list(leaf.shape)] for leaf in self.leaves]
 
-    def check_same_parameters(self, saved: Any, where: str) -> None:
+    def check_same_parameters(self, state: Any, where: str) -> None:
         """Raise ArgumentError unless a state is of these parameters, by name, shape and order.
 
         Parameters
         ----------
-        saved : list or None
-            What `named_shapes` returned. None, in states of older versions, is not compared.
+        state : dict
+            Its "parameters" are what `named_shapes` returned. In states of older versions they are missing.
         where : str
             Name of the caller in error messages.
 
@@ -157,6 +157,9 @@ class Flat:
         A name is the path from the outermost module that has listed its parameters. ``body.0.weight`` and
         ``0.weight`` are the same parameter if ``body`` was used alone in one of the two runs.
         """
+        if not isinstance(state, Mapping):
+            raise ArgumentError(where, "what state_dict() returned", type(state).__name__)
+        saved = state.get("parameters")
         if saved is None:
             return
         fix = "make the optimizer for the same model, in the same order"

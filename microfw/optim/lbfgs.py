@@ -239,7 +239,7 @@ class LBFGS(Optimizer):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what `state_dict` returned. Raise, with nothing changed, if an entry is missing or does not fit."""
         where = "LBFGS.load_state_dict"
-        self.flat.check_same_parameters(state.get("parameters"), where)
+        self.flat.check_same_parameters(state, where)
         require_entries(state, ("s", "y", "present"), where)
         s, y = (np.array(state[name], np.float64) for name in "sy")
         present = np.array(state["present"], bool)

@@ -318,7 +318,7 @@ class Optimizer:
             versions have no names; they load if the arrays have the same length.
         """
         where = f"{type(self).__name__}.load_state_dict"
-        self.flat.check_same_parameters(state.get("parameters"), where)
+        self.flat.check_same_parameters(state, where)
         require_entries(state, (*self.settings, *self._state_names()), where)
         settings, groups = load_groups(state, self.settings, self.groups, where)
         for group in groups:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from microfw._lazy import unknown
 from microfw.errors import ArgumentError
 from microfw.optim.checks import is_integer, is_real
 
@@ -302,6 +303,10 @@ class ReduceOnPlateau:
 def _between(first: float, last: float, share: float) -> float:
     """Return a value on half a cosine."""
     return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
+
+
+def __getattr__(name: str) -> Any:
+    raise unknown(__name__, name, __all__)
 
 
 __all__ = ["Cosine", "Exponential", "OneCycle", "ReduceOnPlateau", "StepDecay", "WarmUp"]

@@ -195,6 +195,11 @@ def compare(
     [('flops_forward', 10, 12)]
     """
     refuse_former("compare", former, least="min_change")
+    given: tuple[Any, ...] = a, b
+    for x in given:
+        if not isinstance(x, Session):
+            got = type(x).__name__
+            raise ArgumentError(message("compare", "two sessions", got, "read a file with Session.load"))
     alternated = bool(a.alternated) and a.alternated == b.alternated
     min_change = (0.05 if alternated else 0.1) if min_change is None else min_change
     if not min_change >= 0:

@@ -13,7 +13,10 @@ from typing import Any, NamedTuple
 from microfw.autograd.op import Op
 from microfw.replay.contents import LIBRARIES, Contents, Noted, Path
 
-DYNAMIC = frozenset({"getattr", "vars", "__dict__", "locals", "attrgetter", "methodcaller", "__getattribute__"})
+DYNAMIC = frozenset((
+    "getattr", "vars", "__dict__", "locals", "attrgetter", "methodcaller", "__getattribute__", "__getstate__",
+    "__reduce__", "__reduce_ex__",
+))  # fmt: skip
 """Names with which code may read any attribute."""
 
 FORMATTING = frozenset({"__repr__", "__str__", "__format__"})
@@ -131,7 +134,10 @@ class Code(Contents):
         self._visit(made.__wrapped__, path)
 
     def _logger(self, made: Any, path: Path) -> None:
-        self._slot(f"{self._name(made)}.getEffectiveLevel()", made.getEffectiveLevel(), Path(path, ".level"))
+        name = self._name(made)
+        self._slot(f"{name}.getEffectiveLevel()", made.getEffectiveLevel(), Path(path, ".level"))
+        self._slot(f"{name}.disabled", made.disabled, Path(path, ".disabled"))
+        self._slot(f"{name}.manager.disable", made.manager.disable, Path(path, ".manager.disable"))
 
     def _iterator(self, made: Any, path: Path) -> None:
         self._refuse(path, f"an iterator ({type(made).__name__}), whose place cannot be compared; make it a list")

@@ -6,8 +6,8 @@ import pathlib
 import random
 import re
 import sys
-from collections import deque
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
 from datetime import date, time, timedelta, tzinfo
 from decimal import Decimal
 from fractions import Fraction
@@ -28,6 +28,7 @@ import numpy as np
 
 from microfw.nn.module import Module
 from microfw.replay.outside import MAY_READ, reads_outside
+from microfw.replay.verification import generator_state
 
 ATOMS = (
     bool, int, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented), np.generic, np.dtype,
@@ -122,6 +123,8 @@ LONG = 16
 class Contents:
     """Values with guards that they have not changed; the base of `Dependencies`."""
 
+    unused: Sequence[Any]
+
     def _clear(self) -> None:
         """Forget everything that was found."""
         self.values: list[tuple[Any, Path]] = []
@@ -129,6 +132,7 @@ class Contents:
         self.objects: dict[str, Any] = {}
         self.tensors: list[Any] = []
         self.generators: list[Any] = []
+        self.layer_generators: list[Any] = []
         self.problem = ""
         self._names: dict[int, str] = {}
         self._seen: dict[int, Any] = {}  # holds the objects, so that no id is used twice
@@ -179,7 +183,7 @@ class Contents:
         """Record a value, and schedule its inspection."""
         kind = type(value)
         # A user's subclass of int or str may have attributes, so it is inspected like other objects.
-        if isinstance(value, ATOMS) and in_library(kind) and not isinstance(value, pathlib.Path):
+        if isinstance(value, ATOMS) and in_library(kind) and not isinstance(value, pathlib.Path | np.void):
             self.values.append((value, path))
             return
         if id(value) in self._seen:
@@ -187,7 +191,7 @@ class Contents:
         self._seen[id(value)] = value
         if isinstance(value, MAY_READ) and reads_outside(value):
             self._refuse(path, "whose result may be another each time; pass what it gives as an argument")
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray | np.void):  # a record, np.void, can be written to
             self._array(value, path)
         else:
             self.values.append((value, path))
@@ -222,9 +226,15 @@ class Contents:
 
     def _generator(self, generator: Any, path: Path) -> None:
         self.generators.append(generator)
+        if any(generator is g for g in self.unused):
+            state = generator_state(generator)
+            self.values.append((Noted((state,)), path))
+            self.guards.append(f"{self._name(generator_state)}({self._name(generator)}) == {self._name(state)}")
 
     def _dict(self, found: Any, path: Path) -> None:
         name = self._name(found)
+        if isinstance(found, defaultdict):
+            self._slot(f"{name}.default_factory", found.default_factory, Path(path, ".default_factory"))
         if len(found) > LONG:
             self._long(f"{name}.values()", list(found.values()))
         self._same_copy(f"(*{name},)", found)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, get_cache_token
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from enum import Enum
 from functools import cached_property, partial
@@ -20,6 +20,8 @@ from threading import Lock, RLock
 from types import BuiltinFunctionType, FunctionType, MappingProxyType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 from weakref import ref
+
+import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.nn.module import Module
@@ -65,6 +67,8 @@ class Dependencies(Code):
         The function.
     names : set of str
         Attribute names that its code is known to use, from an earlier inspection.
+    unused : list
+        Random generators that a step does not draw from: their states are compared.
 
     Attributes
     ----------
@@ -78,12 +82,15 @@ class Dependencies(Code):
         Leaves among the values.
     generators : list
         Random generators among the values.
+    layer_generators : list
+        Random generators of this library's layers, from which only ops draw.
     problem : str
         What cannot be compared; "" if everything can.
     """
 
-    def __init__(self, f: Any, names: frozenset[str] = frozenset({"forward"})) -> None:
+    def __init__(self, f: Any, names: frozenset[str] = frozenset({"forward"}), unused: Sequence[Any] = ()) -> None:
         self.f = f
+        self.unused = unused
         self.names = names
         self._inspect_all()
         while not self.problem and not self.found <= self.names:  # code found since reads more attributes
@@ -92,7 +99,7 @@ class Dependencies(Code):
 
     def recompute(self) -> Dependencies:
         """Return what the function depends on now."""
-        return Dependencies(self.f, self.names)
+        return Dependencies(self.f, self.names, self.unused)
 
     def difference(self, other: Dependencies) -> str | None:
         """Return the path of the first value that differs from another inspection's; None if all are the same."""
@@ -200,7 +207,10 @@ class Dependencies(Code):
             where = Path(path, f".{name}")
             # Layers of this library need no guards: assigning to an attribute of a Module increments
             # `model_version.count`, which a replay compares.
-            if all(theirs):
+            if all(theirs) and isinstance(value, np.random.Generator):
+                self.layer_generators.append(value)
+                self.values.append((value, where))
+            elif all(theirs):
                 self._visit(value, where)
             elif any(theirs) or name in self.names or isinstance(value, Module | Tensor):
                 self._slot(f"{self._name(vars(module))}.get({name!r})", value, where)
@@ -235,7 +245,8 @@ class Dependencies(Code):
         self._own_kind(x, path)
 
     def _lock(self, lock: Any, path: Path) -> None:
-        """Inspect nothing: no result depends on a lock."""
+        if frozenset.__contains__(self.names, "locked"):
+            self._refuse(path, "a lock, of which it asks whether it is locked")
 
     def _abstract(self, x: Any, path: Path) -> None:
         # Data of an abstract class, which changes only where a class is registered.

@@ -208,6 +208,8 @@ class CompiledStep:
         try:
             signature = Signature(capturing, [*inputs, *depends.tensors])
             if self._can_plan(key, before, signature):
+                if unused := before.unused_generators():
+                    before.depends = Dependencies(self.f, depends.names, unused)
                 plan = self._plan(before, capturing, inputs, returned)
         except Exception as error:
             self._refuse(key, reason_of(error), depends)

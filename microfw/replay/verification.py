@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -62,7 +63,9 @@ class StateBefore:
 
     def __init__(self, depends: Any) -> None:
         self.depends = depends
-        generators = [x for x in depends.generators if isinstance(x, np.random.Generator)]
+        self.states = [generator_state(g) for g in depends.generators]
+        generators = [g for g in depends.generators if isinstance(g, np.random.Generator)]
+        generators += depends.layer_generators
         self.forward_state = ForwardState(generators, [t for t in depends.tensors if t._node is None])
         self.drawn, self.elsewhere = self.forward_state.save(), generator_states(depends.generators)
         self.versions = [(t._leaf, t._leaf.version) for t in depends.tensors if t._node is not None]
@@ -70,6 +73,11 @@ class StateBefore:
     def has_new_parameters(self) -> bool:
         """Return True if parameters were written to."""
         return any(leaf.version != version for leaf, version in self.versions)
+
+    def unused_generators(self) -> list[Any]:
+        """Return the generators whose states have not changed. A step may still read them, as by copying one."""
+        found = zip(self.depends.generators, self.states, strict=True)
+        return [generator for generator, state in found if generator_state(generator) == state]
 
     def has_drawn_elsewhere(self) -> bool:
         """Return True if a generator was used from which no op can draw."""
@@ -168,6 +176,15 @@ def generator_states(generators: list[Any]) -> str:
     state: Any = np.random.get_state()  # noqa: NPY002 -- read, never changed
     kind, key, *rest = state
     return f"{own} {random.getstate()} {kind} {key.tobytes().hex()} {rest}"  # repr of the array would take 2 ms
+
+
+def generator_state(generator: Any) -> bytes:
+    """Return the state of a random generator in a form that can be compared."""
+    if isinstance(generator, random.Random):
+        return pickle.dumps(generator.getstate())
+    if isinstance(generator, np.random.RandomState):
+        return pickle.dumps(generator.get_state())
+    return pickle.dumps(getattr(generator, "bit_generator", generator).state)
 
 
 def same(a: Array, b: Array) -> bool:

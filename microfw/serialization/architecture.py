@@ -161,10 +161,14 @@ def _parameters(kind: type) -> dict[str, inspect.Parameter]:
 def _settings(module: Module) -> tuple[str, dict[str, Any]]:
     """Return the name of a module in files, and the arguments for its constructor."""
     kind = type(module)
+    if "forward" in vars(module):
+        fix = "define a class, and pass it to mf.load by classes"
+        raise FormatError(f"{kind.__name__} with the forward of its class", "one that was assigned to an object", fix)
     own = getattr(module, "init_arguments", None)
     if callable(own):
         return kind.__name__, dict(own())
-    layer = _is_layer(kind)
+    # a subclass of a layer may inherit its constructor
+    layer = _is_layer(next(base for base in kind.__mro__ if "__init__" in vars(base)))
     others = getattr(module, "settings", {}) if layer else {}
     settings = {}
     for name, parameter in _parameters(kind).items():
@@ -175,7 +179,7 @@ def _settings(module: Module) -> tuple[str, dict[str, Any]]:
         # bias=True: the attribute is the array, or None
         presence = layer and isinstance(parameter.default, bool) and (value is None or isinstance(value, Tensor))
         settings[name] = value is not None if presence else value
-    return f"nn.{kind.__name__}" if layer else kind.__name__, settings
+    return f"nn.{kind.__name__}" if _is_layer(kind) else kind.__name__, settings
 
 
 def _make(content: dict[str, Any], classes: Classes, special: Any) -> Module:

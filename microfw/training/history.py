@@ -103,7 +103,9 @@ class History(list[dict[str, Any]]):
         if not self:
             return "History(no epochs)"
         names = self._names()
-        table = [names] + [[_short(row[name]) if name in row else "" for name in names] for row in self]
+        table = [[str(name) for name in names]] + [
+            [_short(row[name]) if name in row else "" for name in names] for row in self
+        ]
         widths = [max(len(cell) for cell in cells) for cells in zip(*table, strict=True)]
         lines = ("  ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in table)
         return "\n".join(line.rstrip() for line in lines)

@@ -223,6 +223,7 @@ def _generators(run: Run) -> dict[str, np.random.Generator]:
 def _text(rows: list[dict[str, Any]]) -> str:
     """Return a history as one JSON text."""
     arrays: dict[str, Any] = {}
+    rows = [{name: x.item() if isinstance(x, np.generic) else x for name, x in row.items()} for row in rows]
     text = json.dumps(tree.pack(rows, "history", arrays), separators=(",", ":"))
     if arrays:
         raise FormatError("plain numbers in the history", next(iter(arrays)))

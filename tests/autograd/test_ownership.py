@@ -96,7 +96,7 @@ def test_arrays_given_to_an_op_are_copied(make):
 # Copies, pickles, threads
 
 
-@pytest.mark.filterwarnings("ignore:copying the result of an op")
+@pytest.mark.filterwarnings("ignore:copying a Tensor that needs a gradient")
 @pytest.mark.parametrize(
     "duplicate",
     [

@@ -413,3 +413,27 @@ def test_a_list_times_a_tensor_is_a_product_of_matrices():
     np.testing.assert_array_equal(y.data, [31, 42])
     y.sum().backward()
     np.testing.assert_array_equal(x.grad, [[1, 1], [10, 10]])
+
+
+@pytest.mark.parametrize("copied", [
+    lambda x: mf.tensor(x), lambda x: mf.Tensor(x), lambda x: mf.tensor(x, np.float64), lambda x: nn.Parameter(x * 2.0, np.float64),
+    lambda x: copy.copy(x * 2.0), lambda x: copy.deepcopy(x * 2.0),
+])  # fmt: skip
+def test_a_copy_of_what_needs_a_gradient_warns(copied):
+    def f(x):
+        return copied(x).sum() + x.sum()
+
+    for run in (lambda: f(mf.tensor([1.0, 2.0], requires_grad=True)), lambda: mf.grad(f)(np.ones(2))):
+        with pytest.warns(UserWarning, match="its gradient is lost; write t.detach.. where that is meant"):
+            run()
+    with mf.no_grad():
+        f(mf.tensor([1.0, 2.0], requires_grad=True))
+
+
+def test_full_like_takes_no_value_that_needs_a_gradient():
+    x = mf.tensor([1.0, 2.0], requires_grad=True)
+    for fill in (lambda: np.full_like(x, x[0]), lambda: np.full_like(x, fill_value=x[0])):
+        with pytest.raises(GraphError, match="whose gradient would be lost"):
+            fill()
+    np.testing.assert_array_equal(np.full_like(a=x, fill_value=x.detach()[1]), [2, 2])
+    assert np.zeros_like(a=x).shape == (2,)

@@ -204,3 +204,14 @@ def test_what_layers_refuse(name):
     make, error, text = REFUSED[name]
     with pytest.raises(error, match=text):
         make()
+
+
+@pytest.mark.parametrize("value", ["a", None, [1.0], np.ones(1), True])
+@pytest.mark.parametrize("make", [
+    nn.LeakyReLU, nn.ELU, nn.Dropout, lambda v: nn.LayerNorm(3, eps=v), lambda v: nn.BatchNorm1D(3, momentum=v),
+    lambda v: nn.HuberLoss(delta=v), lambda v: nn.TripletMarginLoss(margin=v),
+    lambda v: nn.CosineEmbeddingLoss(margin=v), lambda v: nn.CrossEntropyLoss(label_smoothing=v),
+])  # fmt: skip
+def test_a_setting_that_is_no_number_is_refused(make, value):
+    with pytest.raises(ArgumentError, match=r"^\w+: expected .*, got "):
+        make(value)

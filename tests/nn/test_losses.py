@@ -71,6 +71,14 @@ def test_the_gradient_by_the_target_is_the_opposite(name):
     np.testing.assert_allclose(a, -b)
 
 
+@pytest.mark.parametrize("options", [{}, {"pos_weight": 1.0}])
+def test_binary_cross_entropy_has_a_gradient_by_the_target(options):
+    z, t = np.array([-2.0, 0.5]), np.array([0.25, 1.0])
+    loss = nn.BCEWithLogitsLoss(reduction="sum", **options)
+    np.testing.assert_allclose(mf.grad(lambda x: loss(mf.tensor(z), x))(t), -z)
+    np.testing.assert_allclose(mf.jvp(lambda x: loss(mf.tensor(z), x), (t,), (np.ones(2),))[1], -z.sum())
+
+
 @pytest.mark.parametrize("shape", [(), (7,), (5, 1), (40, 500), (2, 3, 4)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.int8])
 def test_the_plain_squared_error_is_what_weights_of_1_give(shape, dtype):

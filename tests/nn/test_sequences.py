@@ -83,9 +83,11 @@ def test_recurrent_weights_start_as_published():
     np.testing.assert_array_equal(layer.bias.data, [0] * 8 + [1] * 8 + [0] * 16)
     assert np.abs(layer.weight_ih.data).max() <= np.sqrt(6 / 13)
     np.testing.assert_array_equal(layer.weight_hh.data, nn.LSTM(5, 8, rng=0).weight_hh.data)
-    wide, tall = (nn.initializers.orthogonal(s, 0) for s in ((3, 7), (2, 4, 3)))
+    wide, tall = (nn.initializers.orthogonal(s, 0) for s in ((3, 7), (8, 3)))
     np.testing.assert_allclose(wide @ wide.T, np.eye(3), atol=1e-6)
-    np.testing.assert_allclose(tall.reshape(8, 3).T @ tall.reshape(8, 3), np.eye(3), atol=1e-6)
+    np.testing.assert_allclose(tall.T @ tall, np.eye(3), atol=1e-6)
+    filters = nn.Conv2D(2, 4, 3, init="orthogonal", rng=0).weight.data.reshape(4, 18)
+    np.testing.assert_allclose(filters @ filters.T, np.eye(4), atol=1e-6)
     with pytest.raises(ArgumentError, match="^orthogonal: expected a shape of at least two axes"):
         nn.initializers.orthogonal((3,))
 

@@ -56,11 +56,12 @@ def test_clipping_does_not_hide_what_is_not_finite(clip, bad):
         optimizer.step()
 
 
-def test_clipping_where_only_the_squares_overflow():
+@pytest.mark.parametrize("unit", [1e30, 1e-15, 1e-21, 1e-25])
+def test_clipping_where_only_the_squares_overflow_or_underflow(unit):
     p = mf.tensor(np.zeros(2, np.float32), requires_grad=True)
-    p.grad = np.array([3e30, 4e30], np.float32)
-    assert optim.clip_grad_norm([p], 1.0) == pytest.approx(5e30, rel=1e-6)
-    np.testing.assert_allclose(p.grad, [0.6, 0.8], rtol=1e-6)
+    p.grad = np.array([3 * unit, 4 * unit], np.float32)
+    assert optim.clip_grad_norm([p], unit) == pytest.approx(5 * unit, rel=1e-6)
+    np.testing.assert_allclose(p.grad, [0.6 * unit, 0.8 * unit], rtol=1e-6)
 
 
 def test_clipping_refuses():

@@ -81,6 +81,13 @@ def test_the_state_of_another_model_is_refused(name, saved, other, text):
 
 
 @each
+def test_a_state_that_is_no_dict_is_refused(name):
+    for state in (None, [1]):
+        with pytest.raises(ArgumentError, match=f"^{name}.load_state_dict: expected what state_dict.. returned, got"):
+            OPTIMIZERS[name](nn.Dense(2, 2, rng=0).parameters()).load_state_dict(state)
+
+
+@each
 def test_states_fit_a_model_of_the_same_names_however_it_was_used(name):
     body, other = (nn.Sequential(nn.Dense(2, 3, rng=k), nn.Tanh()) for k in range(2))
     whole = nn.Sequential(body, nn.Dense(3, 1, rng=2))

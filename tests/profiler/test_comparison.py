@@ -276,3 +276,8 @@ def test_a_cost_that_differs_is_told_with_the_layers():
 def test_what_is_not_counted_cannot_be_expected(expected):
     with pytest.raises(ArgumentError, match="assert_cost: expected counts among flops"):
         assert_cost(nn.Dense(5, 3, rng=0), X, **expected)
+
+
+def test_a_path_is_no_session():
+    with pytest.raises(ArgumentError, match="^compare: expected two sessions, got str; read a file with Session.load"):
+        compare("a.json", "b.json")

@@ -180,3 +180,15 @@ def test_the_report_shows_phases_that_add_up(every):
     assert [line.split("  ")[0].strip() for line in lines] == names
     times = [float(line.split()[-2].replace(",", "")) for line in lines]
     assert sum(times[:-1]) == pytest.approx(times[-1], abs=0.04)
+
+
+@pytest.mark.parametrize("order", ["aba", "aa", "abab"])
+def test_updates_after_one_backward_pass_are_one_step_in_any_order(order):
+    model = nn.Sequential(nn.Dense(3, 2, rng=0), nn.Dense(2, 1, rng=1))
+    optimizers = {name: optim.SGD(layer.parameters(), lr=0.1) for name, layer in zip("ab", model, strict=True)}
+    with mf.Profiler(model) as profiler:
+        for _ in range(3):
+            model(np.ones((4, 3), np.float32)).sum().backward()
+            for name in order:
+                optimizers[name].step()
+    assert profiler.session.epochs[0].steps == 3

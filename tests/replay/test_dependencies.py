@@ -3,9 +3,11 @@
 import abc
 import collections
 import contextlib
+import copy
 import enum
 import functools
 import logging
+import random
 import sys
 import types
 import weakref
@@ -350,6 +352,60 @@ def class_registered_for_an_abstract_one():
 
     x = Own()
     return (lambda: 3.0 if isinstance(x, Abstract) else 1.0), lambda value: Abstract.register(Own)
+
+
+@compared
+def what_a_dict_gives_for_missing_keys():
+    found = collections.defaultdict(lambda: 1.0)
+    return (lambda: found.default_factory()), lambda value: setattr(found, "default_factory", lambda: value)
+
+
+@compared
+def field_of_a_record():
+    records = np.ones(2, [("value", float)])
+    record = records[0]
+    return (lambda: float(record["value"])), lambda value: records["value"].__setitem__(0, value)
+
+
+@compared
+def state_of_a_generator_that_is_copied():
+    generator = random.Random(0)
+    return (lambda: copy.copy(generator).random()), lambda value: generator.seed(value)
+
+
+@compared
+def state_of_a_generator_of_numpy_that_is_copied():
+    generator = np.random.default_rng(0)
+    return (lambda: copy.deepcopy(generator).random()), lambda value: generator.random()
+
+
+@compared
+def state_of_a_generator_that_is_put_back():
+    generator = np.random.RandomState(0)
+
+    def factor():
+        state = generator.get_state()
+        drawn = generator.random_sample()
+        generator.set_state(state)
+        return drawn
+
+    return factor, lambda value: generator.random_sample()
+
+
+@compared
+def attribute_behind_the_state_of_an_object():
+    class Own:
+        pass
+
+    x = Own()
+    x.value = 1.0
+    return (lambda: next(iter(x.__reduce_ex__(2)[2].values()))), setter(x)
+
+
+@compared
+def logger_that_is_disabled():
+    logger = logging.Logger("own", logging.INFO)
+    return (lambda: 1.0 if logger.isEnabledFor(logging.INFO) else 3.0), lambda value: setattr(logger, "disabled", True)
 
 
 @pytest.fixture(autouse=True)

@@ -136,6 +136,12 @@ def object_that_only_the_reference_finds(monkeypatch, tmp_path):
 
 
 @outside
+def lock_that_is_held(monkeypatch, tmp_path):
+    lock = threading.Lock()
+    return (lambda: 3.0 if lock.locked() else 1.0), lambda value: lock.acquire()
+
+
+@outside
 def python_in_a_ufunc(monkeypatch, tmp_path):
     held = [1.0]
     f = np.frompyfunc(lambda x: x * held[0], 1, 1)

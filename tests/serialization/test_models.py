@@ -408,3 +408,31 @@ def test_modules_are_nested_as_deeply_as_can_be_loaded(tmp_path):
 def test_swapped_arguments_are_named(call, text):
     with pytest.raises(CheckpointError, match=text):
         call(nn.Dense(4, 3))
+
+
+class OwnDense(nn.Dense):
+    def forward(self, x):
+        return super().forward(x) * 2.0
+
+
+class OwnSequential(nn.Sequential):
+    pass
+
+
+def test_a_subclass_that_inherits_the_constructor_of_a_layer_is_saved(tmp_path):
+    model = OwnSequential(OwnDense(3, 2, rng=0), nn.ReLU(), OwnDense(2, 2, bias=False, rng=1))
+    mf.save(tmp_path / "model.npz", model)
+    loaded = mf.load(tmp_path / "model.npz", classes=[OwnDense, OwnSequential])
+    assert [type(m) for _, m in loaded.named_modules()] == [type(m) for _, m in model.named_modules()]
+    x = np.ones((1, 3), np.float32)
+    np.testing.assert_array_equal(loaded(x).data, model(x).data)
+
+
+def test_a_layer_with_a_forward_of_its_own_is_not_saved(tmp_path):
+    model = nn.Sequential(nn.Dense(2, 2, rng=0))
+    model[0].forward = lambda x: x
+    with pytest.raises(
+        CheckpointError, match="expected Dense with the forward of its class, got one that was assigned"
+    ):
+        mf.save(tmp_path / "model.npz", model)
+    assert not list(tmp_path.iterdir())

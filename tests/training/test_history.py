@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 
 from microfw.errors import ArgumentError
-from microfw.training import (
-    History,
-    lr_range_test,
-)
+from microfw.training import History, Hook, lr_range_test
 from tests.helpers.training import make
 
 
@@ -70,3 +67,19 @@ def test_a_history_is_printed_and_plotted():
     assert np.isnan(frame["extra"][1]) and frame["extra"][2] == 1
     pytest.importorskip("matplotlib").use("Agg")
     assert np.isnan(HISTORY.plot("extra").lines[0].get_ydata()[0])
+
+
+def test_a_history_is_printed_whatever_its_names_are():
+    assert repr(History([{"epoch": 1, 3: 2.0}])).split() == ["epoch", "3", "1", "2.0000"]
+
+
+def test_numbers_of_numpy_in_a_history_are_saved(tmp_path, iris):
+    class Scores(Hook):
+        def on_epoch_end(self, state):
+            state.history[-1].update(score=np.float64(0.1), whole=np.int64(3), kept=np.bool_(True))
+
+    trainer = make(hooks=[Scores()])
+    trainer.fit(iris[0], epochs=1, progress=False, rng=0)
+    trainer.save(tmp_path / "run.npz")
+    history = make(hooks=[Scores()]).fit(iris[0], epochs=2, progress=False, rng=0, resume=tmp_path / "run.npz")
+    assert (history[0]["score"], history[0]["whole"], history[0]["kept"]) == (0.1, 3, True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import DataError, MicrofwError, ShapeError
-from microfw.nn.checks import require
+from microfw.nn.checks import is_number, require
 from microfw.nn.losses.base import Array, Loss, class_weights
 from microfw.ops.effects import pure_callback
 from microfw.ops.elementwise import relu, softplus, where
@@ -209,7 +209,8 @@ class CrossEntropyLoss(_Labelled):
         ignore_index: int | None = None,
     ) -> None:
         super().__init__(weight, ignore_index, reduction)
-        require(0 <= label_smoothing <= 1, "CrossEntropyLoss", "label_smoothing from 0 to 1", label_smoothing)
+        fits = is_number(label_smoothing) and 0 <= label_smoothing <= 1
+        require(fits, "CrossEntropyLoss", "label_smoothing from 0 to 1", label_smoothing)
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Any, labels: Any, sample_weight: Any = None) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ShapeError
-from microfw.nn.checks import require
+from microfw.nn.checks import is_number, require
 from microfw.nn.losses.base import Array, Loss
 from microfw.ops.elementwise import exp, log, where
 from microfw.ops.reduction import sum_
@@ -104,7 +104,7 @@ class PoissonNLLLoss(Loss):
 
     def __init__(self, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        require(0 < eps < np.inf, "PoissonNLLLoss", "a positive eps", eps)
+        require(is_number(eps) and 0 < eps < np.inf, "PoissonNLLLoss", "a positive eps", eps)
         self.log_input, self.full, self.eps = log_input, full, eps
 
     def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:

@@ -76,7 +76,7 @@ class SampledTimer(StepTimer):
         self.marks: Any = []
         self.losses: Any = [] if takes_losses else None
         self.backward_ran = self.step_observed = False  # in this step; of the last step
-        self.optimizer: Any = None  # the first that updated parameters in the last step
+        self.optimizer: Any = None  # that ended the last step, if no backward pass ran in it
         self.root: Any = None
         self.position: Any = None
         self.nodes_walked = 0
@@ -154,7 +154,10 @@ class SampledTimer(StepTimer):
         self.marks += (perf_counter_ns(), BACKWARD if before == BACKWARD else OTHER)
 
     def on_update(self, optimizer: Any, start_ns: int) -> None:
-        """End the step, unless another optimizer has updated parameters since the last backward pass."""
+        """End the step, unless it has ended with an update since the last backward pass.
+
+        Without any backward pass, as with gradients that are set by hand, each update of one optimizer is a step.
+        """
         marks = self.marks
         if not self.backward_ran and optimizer is not self.optimizer and self.step:
             between = marks[-1] in (IDLE, UNOBSERVED)
@@ -165,7 +168,7 @@ class SampledTimer(StepTimer):
                 marks[-1] = UNOBSERVED if between else marks[-1]
                 marks += (perf_counter_ns(), IDLE)
             return
-        self.optimizer = optimizer
+        self.optimizer = None if self.backward_ran else optimizer
         if self.enabled:
             if marks[-1] == FORWARD:
                 self._cut_forward()
