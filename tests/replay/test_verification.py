@@ -157,6 +157,22 @@ def test_a_branch_that_is_left_fills_all_results_of_the_op():
     assert found[0] == found[1]
 
 
+def test_values_that_only_the_other_branch_reads_are_computed():
+    @mf.op(vjp=(lambda g: g, None))
+    def add_if_large(a, b):
+        return a + 0 if a.max().item() < 10 else a + b
+
+    model = nn.Dense(3, 2, rng=0)
+    step = mf.compile(
+        lambda x: np.mean(add_if_large(model(x), np.tanh(x[:, :1]))), optim.SGD(model.parameters(), lr=0.1)
+    )
+    run(step, 3)
+    assert "replayed" in step.explain()
+    large = 50 * np.abs(X)
+    expected, without = step.f(mf.tensor(large)).item(), np.mean(model(large).numpy())
+    assert step(large).item() == expected != without
+
+
 def test_an_argument_that_is_joined_with_what_layers_make_of_it_is_read_at_each_step():
     rng = np.random.default_rng(0)
     first, second = nn.Dense(3, 2, rng=0), nn.Dense(5, 1, rng=1)
