@@ -59,7 +59,7 @@ def test_the_default_model_has_one_hidden_layer_of_32(capsys):
 
 MINE = """
 from microfw import nn
-from beside import width
+from neighbour import width
 
 class Mine(nn.Module):
     def __init__(self):
@@ -82,7 +82,7 @@ def short():
 @pytest.fixture
 def mine(tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
-    (tmp_path / "beside.py").write_text("width = 3\n")
+    (tmp_path / "neighbour.py").write_text("width = 3\n")
     return tmp_path / "mine.py"
 
 
