@@ -68,7 +68,7 @@ NUMPY[np.clip] = _numpys_clip
 
 @op(
     vjp=(None, lambda g, condition: np.where(condition, g, 0), lambda g, condition: np.where(condition, 0, g)),
-    cost=elementwise_cost(1, 0, 1, 1),
+    cost=elementwise_cost(0, 0, 0, 0),
     numpy=np.where,
     no_alias=True,
 )
@@ -93,7 +93,7 @@ def _nowhere(v: Any, at: Any, axis: Any) -> Any:
     return np.broadcast_to(slopes, np.broadcast_shapes(slopes.shape, v.shape))
 
 
-@op(vjp=(lambda v: v, _nowhere, None), cost=zero_cost)
+@op(vjp=(lambda v: v, _nowhere, None), cost=elementwise_cost(0, 0, 1, 0))
 def undefined(y: Array, x: Array, at: Array, *, axis: int | tuple[int, ...] | None = ()) -> Array:
     """``y`` as it is, but with a derivative by ``x`` that is NaN where ``at`` holds, and 0 elsewhere.
 
@@ -126,7 +126,7 @@ def astype(x: Array, *, dtype: Any) -> Array:
     """Cast; the gradient is cast back, and is 0 through a cast to integers or booleans."""
     if np.dtype(dtype).kind not in "fiub" or np.dtype(dtype) == np.float16:
         raise DTypeError(f"astype: expected float32, float64, integers or booleans, got {np.dtype(dtype)}")
-    return np.asarray(x).astype(dtype)
+    return np.asanyarray(x).astype(dtype)
 
 
 @op(vjp=lambda g: g, cost=zero_cost)

@@ -131,7 +131,7 @@ def _std_push(dx: Any, y: Any, d: Any, shape: Shape, axis: Axis, ddof: float, ke
     vjp=_std_rule,
     jvp=_std_push,
     aux={"d": _centred},
-    cost=lambda y, x, **params: Cost(6 * math.prod(x) + math.prod(y), (2 * math.prod(x) + 3 * math.prod(y),)),
+    cost=lambda y, x, **params: Cost(6 * math.prod(x) + 3 * math.prod(y), (2 * math.prod(x) + 3 * math.prod(y),)),
     numpy=np.std,
     no_alias=True,
 )
@@ -167,7 +167,7 @@ def _length(x: Any, axis: Axis, keepdims: bool, n: float | None = None) -> Any:
     """Return the root of the sum of squares, over ``n`` if given."""
     # Entries are scaled first where their squares are out of range. Scaling all would change bits elsewhere.
     if x.dtype.char not in SAFE or not x.size:
-        squares = np.sum(x * x, axis=axis, keepdims=keepdims)
+        squares = np.sum(np.square(x), axis=axis, keepdims=keepdims)
         return np.sqrt(squares if n is None else squares / n)
     low, high = SAFE[x.dtype.char]
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -184,7 +184,7 @@ def _length(x: Any, axis: Axis, keepdims: bool, n: float | None = None) -> Any:
 @op(
     vjp=lambda g, x, y, axis, keepdims: _along(spread(g, x.shape, axis), x, y, axis),
     jvp=lambda dx, x, y, axis, keepdims: np.sum(_along(dx, x, y, axis, True), axis=axis, keepdims=keepdims),
-    cost=lambda y, x, **params: Cost(2 * math.prod(x), (2 * math.prod(x) + 2 * math.prod(y),)),
+    cost=lambda y, x, **params: Cost(2 * math.prod(x) + 2 * math.prod(y), (2 * math.prod(x) + 2 * math.prod(y),)),
     no_alias=True,
     name="norm",
 )
