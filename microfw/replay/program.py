@@ -93,7 +93,7 @@ if update:
         timer.on_replayed_step({times}, {update_times})  # if timed and usual
     else:  # if usual
         timer.on_replay({times})  # if timed and usual
-        optimizer._step(False)  # if usual
+        optimizer.step()  # if usual
         timer.on_replay_end()  # if timed and usual
     timer.on_replay({times})  # if timed and unusual
     optimizer.step()  # if unusual
