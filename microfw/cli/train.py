@@ -102,6 +102,7 @@ def fit(arguments: argparse.Namespace, trainer: Trainer, train_set: Any, test_se
         validation=test_set,
         rng=order,
         progress=not arguments.quiet,
+        drop_last=len(train_set) >= arguments.batch_size,  # all steps have the same N, that of `microfw law`
     )
 
 

@@ -9,7 +9,7 @@ from microfw.profiler.session import Epoch
 
 
 class Count(NamedTuple):
-    """A number of one step: in scalars, in tensors, and what it counts."""
+    """A number of one step: in scalars, in tensors, and what it counts. None: not counted."""
 
     scalars: int | None
     tensors: int | None
@@ -18,17 +18,26 @@ class Count(NamedTuple):
 
 def counts(e: Epoch) -> dict[str, Count]:
     """Return the counts of one step, the mean over the observed steps."""
-    total, n = e.sum(), e.observed or 1
-    nodes, rules, added, edges = (round(v / n) for v in (total.nodes, total.rules, total.accumulated, total.edges))
-    scalars = round(sum(row.flops_forward for row in e.rows if row.nodes) / n)
-    unknown = "; some ops declare none" if total.uncounted else ", a multiply-add is 2"
-    P, arrays = e.parameters, e.parameter_tensors
-    return {
-        "N": Count(scalars, nodes, "nodes: each sum, product, maximum; not neurons"),
-        "P": Count(P, arrays, "parameters: trainable numbers; not features"),
-        "N + P": Count(scalars + P, nodes + arrays, ""),
-        "steps": Count(None, rules + added, f"{whole(rules)} rules called + {whole(added)} gradients added"),
-        "N x P": Count(scalars * P, nodes * arrays, "most steps if each parameter starts over (predicted)"),
-        "operations": Count(round(total.flops_backward / n), None, f"of backward's arithmetic{unknown}"),
-        "E": Count(None, edges, "edges: inputs of ops that need a gradient"),
+    columns = {count.kind: count for count in e.counts()}
+    best = columns.get("scalars", columns["tensors"])
+    rules = whole(best.rules) if best.unreached else "N"
+    ratio = best.steps / (best.N + best.P or 1)
+    declared = "some ops declare none" if e.sum().uncounted else "a multiply-add is 2"
+    meanings = {
+        "N": "nodes: each sum, product, maximum; not neurons",
+        "unreached": "of these: the loss does not depend on them",
+        "P": "parameters: trainable numbers; not features",
+        "N + P": "",
+        "steps": f"{rules} rules + {whole(best.accumulated)} gradients added: {ratio:.2f} x (N + P)",
+        "N x P": "most steps if each parameter starts over (predicted)",
+        "operations": f"forward and backward; {declared}",
+        "E": "edges: inputs of nodes that need a gradient",
     }
+    if not best.unreached:
+        del meanings["unreached"]
+    numbers = {
+        c.kind: {name: getattr(c, name, None) for name in meanings} | {"N + P": c.N + c.P, "N x P": c.N * c.P}
+        for c in columns.values()
+    }
+    scalars = numbers.get("scalars", {})
+    return {name: Count(scalars.get(name), numbers["tensors"][name], text) for name, text in meanings.items()}

@@ -26,7 +26,7 @@ def first_look(session: Session, e: Epoch, span: str, max_rows: int | None, sort
     lines = step_lines(session, e)
     head = [*_wrapped(title(session)), *_result(session)]
     notes = [text for remark in remarks(lines)[:2] for text in _wrapped(remark)]
-    parts = ["\n".join(head), _epochs(session), _counts(e), "\n".join(_next(session))]
+    parts = ["\n".join(head), _epochs(session), _counts(session, e), "\n".join(_next(session))]
     room = max(LINES - sum(part.count("\n") + 2 for part in parts) - len(notes) - 4, 2)
     if len(lines) <= room + 3:  # a line for the rest would take as much room as its only layer
         room += 1
@@ -108,13 +108,18 @@ def _epochs(session: Session) -> str:
     return f"{name}  {bars}  █ is {duration(max(means))}{what}\n" + _table(head, rows, left=2)
 
 
-def _counts(e: Epoch) -> str:
+def _counts(session: Session, e: Epoch) -> str:
+    """Return N, P and steps: in scalars, or in tensors if an op has no scalar nodes."""
+    found = counts(e)
+    column = 0 if found["N"].scalars is not None else 1
     rows = [
-        [name, whole(count.scalars), count.meaning]
-        for name, count in counts(e).items()
-        if count.scalars is not None and count.meaning
+        [name, whole(number), count.meaning]
+        for name, count in found.items()
+        if count.meaning and name != "E" and (number := (count.scalars, count.tensors)[column]) is not None
     ]
-    return _table(["In one step", "count", "what is counted"], rows, text=True)
+    size = session.settings.get("batch_size")
+    unit = "in tensors" if column else f"{size} rows" if size else "count"
+    return _table(["In one step", unit, "what is counted"], rows, text=True)
 
 
 def _next(session: Session) -> list[str]:

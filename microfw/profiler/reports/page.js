@@ -72,7 +72,7 @@ function table(id, columns, lines, last) {
   const head = el("tr", {}, ...columns.map((column, k) => {
     const cell = el("th", { scope: "col", class: column.class || "" });
     if (order.by === k) cell.setAttribute("aria-sort", order.down ? "descending" : "ascending");
-    const button = el("button", { type: "button", title: column.says || "sort" }, column.title);
+    const button = el("button", { type: "button", title: column.says || "sort" }, ...[column.title].flat());
     button.addEventListener("click", () => {
       order.down = order.by === k ? !order.down : !column.words;
       order.by = k;
@@ -120,7 +120,7 @@ function drawLayers() {
     { title: "P", class: "wide", says: "trainable numbers of this layer" },
     { title: "forward µs", says: "time in the layer's ops" },
     { title: "backward µs", says: "time in the derivative rules of the layer's nodes" },
-    { title: "share of backward, 0–100%", says: "of the backward pass" }, { title: "forward FLOP", class: "wide", says: "scalar operations, a multiply-add is 2" },
+    { title: ["share", el("span", { class: "wide" }, ", bar 0–100%")], says: "of the backward pass" }, { title: "forward FLOP", class: "wide", says: "scalar operations, a multiply-add is 2" },
     { title: "backward FLOP", class: "wide" }, { title: "FLOP/P", class: "wide", says: "operations in one step for each trainable number" },
     { title: "reuse", class: "wide", says: "uses of each weight of the layer in products of one step: multiply-adds by weights" },
     { title: "saved bytes", class: "wide", says: "kept for backward" }];
@@ -143,7 +143,7 @@ function drawLayers() {
 function drawOps() {
   const n = steps(), backward = described()[E.backward_ns] || 1;
   const columns = [{ title: "op", words: true }, { title: "nodes", class: "wide", says: "in one step" }, { title: "forward µs" }, { title: "backward µs" },
-    { title: "share of backward, 0–100%", says: "of the backward pass" }, { title: "forward FLOP", class: "wide" }, { title: "backward FLOP", class: "wide" }];
+    { title: ["share", el("span", { class: "wide" }, ", bar 0–100%")], says: "of the backward pass" }, { title: "forward FLOP", class: "wide" }, { title: "backward FLOP", class: "wide" }];
   table("ops", columns, [...summed(1)].map(([k, row]) => [
     name(view.ops[k]), number(row[K.nodes] / n), { text: micro(row[K.forward_ns] / n), sort: row[K.forward_ns] },
     { text: micro(row[K.backward_ns] / n), sort: row[K.backward_ns] }, share(row[K.backward_ns] / backward),
@@ -359,7 +359,7 @@ function drawCounts() {
   countTable("counts", view.counts, "in one step");
   if (!steps) return put("law", "");
   put("law", `One backward pass gives all ${whole(P)} derivatives in ${whole(steps)} steps, ${(steps / (N + P)).toFixed(2)} × (N + P). `
-    + `Starting over for each parameter could take N × P = ${whole(bound)} steps, ${times(bound / steps)} times as many.`);
+    + `Starting over for each parameter could take N × P = ${whole(bound)} steps, ${whole(bound / steps)} times as many.`);
   const bar = (text, value, kind) => [el("span", {}, text), el("div", { class: "track" },
     svg("svg", { width: "100%", height: 12, role: "img", "aria-label": `${text}: ${whole(value)}` },
       svg("rect", { width: `${Math.max(100 * value / bound, .1)}%`, height: 12, class: kind })))];
@@ -395,7 +395,7 @@ function drawLaw() {
   const bar = value => track(value / most, 72);
   const cell = (value, text) => value === null ? { text: "" , sort: -1 } : { text: text(value), sort: value };
   const columns = [{ title: "strategy", words: true }, { title: "rule calls" }, { title: "losses", class: "wide" },
-    { title: `scalar ops, bar 0 to ${short(most)}` }, { title: "seconds" }, { title: "peak bytes", class: "wide" }, { title: "difference", class: "wide" }];
+    { title: ["scalar ops", el("span", { class: "wide" }, `, bar 0 to ${short(most)}`)] }, { title: "seconds" }, { title: "peak bytes", class: "wide" }, { title: "difference", class: "wide" }];
   const margin = (made, way, what, write) => {  // half of the interval of what is extrapolated
     const half = way.margins[what];
     if (half === undefined) return made;
