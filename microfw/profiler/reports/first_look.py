@@ -25,9 +25,11 @@ def first_look(session: Session, e: Epoch, span: str, max_rows: int | None, sort
     """Return the result, the cost of the epochs and of one step, and N, P and steps, as parts of a text."""
     lines = step_lines(session, e)
     head = [*_wrapped(title(session)), *_result(session)]
-    notes = [text for remark in remarks(lines)[:2] for text in _wrapped(remark)]
+    first, second = ([*map(_wrapped, remarks(lines)), [], []])[:2]
     parts = ["\n".join(head), _epochs(session), _counts(session, e), "\n".join(_next(session))]
-    room = max(LINES - sum(part.count("\n") + 2 for part in parts) - len(notes) - 4, 2)
+    room = LINES - sum(part.count("\n") + 2 for part in parts) - len(first) - 4  # 3 more rows, and one for the rest
+    notes = [*first, *(second if room - len(second) >= 3 else [])]
+    room = max(room - len(notes) + len(first), 1)
     if len(lines) <= room + 3:  # a line for the rest would take as much room as its only layer
         room += 1
     shown = cut(lines, max_rows or room, sort)
