@@ -89,6 +89,6 @@ def test_the_command_prints_30_lines(capsys):
     text = capsys.readouterr().out
     lines = text.splitlines()
     assert len(lines) <= 30 and max(map(len, lines)) <= 80
-    assert lines[0] == "digits: 1,347 rows to train on, 450 to test on"
+    assert lines[0] == "digits: 1,347 rows to train on, 32 a step; 450 to test on"
     for words in ("Result: loss ", "val_accuracy 0.9", "2,410", "0 Dense ", "N x P  ", "Next: microfw law digits "):
         assert words in text
