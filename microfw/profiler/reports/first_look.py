@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median_low
 from typing import Any
 
-from microfw.profiler.reports.counts import counts
+from microfw.profiler.reports.counts import counts, one_column
 from microfw.profiler.reports.full import cut, title
 from microfw.profiler.reports.remarks import remarks
 from microfw.profiler.reports.tables import COLUMNS, phase_table, step_lines
@@ -86,7 +86,7 @@ def _result(session: Session) -> list[str]:
     shares = {name: float(share.rstrip("%")) for name, _, share in phase_table(total, session.every > 1)[:-1]}
     small = [name for name in shares if name == "other" or "replays" in name or shares[name] < 5]
     rest = sum(map(shares.pop, small))
-    times = ", ".join(f"{name} {share:.0f}%" for name, share in (shares | {"other": rest}).items())
+    times = ", ".join(f"{name} {share:.0f}%" for name, share in (shares | {"other": rest}).items() if share >= 0.5)
     found = _wrapped(f"Result: {', '.join(texts)}") if texts else []
     return found + _wrapped(f"Time: {duration(total.total_ns)}; {times}")
 
@@ -121,13 +121,10 @@ def _epochs(session: Session) -> str:
 def _counts(e: Epoch) -> str:
     """Return N, P and steps: in scalars, or in tensors if an op has no scalar nodes."""
     found = counts(e)
-    column = 0 if found["N"].scalars is not None else 1
-    rows = [
-        [name, whole(number), count.meaning]
-        for name, count in found.items()
-        if count.meaning and name != "E" and (number := (count.scalars, count.tensors)[column]) is not None
-    ]
-    return _table(["In one step", ("count", "in tensors")[column], "what is counted"], rows, text=True)
+    numbers = one_column(found).items()
+    rows = [[name, whole(number), found[name].meaning] for name, number in numbers if found[name].meaning]
+    unit = "in tensors" if found["N"].scalars is None else "count"
+    return _table(["In one step", unit, "what is counted"], rows, text=True)
 
 
 def _next(session: Session) -> list[str]:
