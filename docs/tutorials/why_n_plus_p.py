@@ -211,11 +211,11 @@ assert by_hand.way("paths, no memory").rules == sum(visits_paths.values())
 # On digits
 # ---------
 #
-# Now a network: 64 pixels, 16 hidden units, 10 digits. The command ``microfw law digits`` does the same.
+# Now a network: 64 pixels, 32 hidden units, 10 digits. The command ``microfw law digits`` does the same.
 
 train, _ = mf.data.load("digits", rng=0)
 rng = np.random.default_rng(0)
-model = nn.Sequential(nn.Dense(64, 16, rng=rng), nn.ReLU(), nn.Dense(16, 10, rng=rng))
+model = nn.Sequential(nn.Dense(64, 32, rng=rng), nn.ReLU(), nn.Dense(32, 10, rng=rng))
 began = time.perf_counter()
 law = mf.profiler.law(model, nn.CrossEntropyLoss(), train.X, train.y, name="digits")
 print(law)
