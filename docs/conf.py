@@ -30,6 +30,7 @@ extensions = [
     "numpydoc",
     "myst_parser",
     "sphinx_gallery.gen_gallery",
+    "law_page",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_templates", "tutorials", "**/GALLERY_HEADER.rst", "generated/ops_*.md"]

@@ -1,0 +1,124 @@
+"""Sphinx extension: the page `n_plus_p`, whose numbers come from runs of the engine during the build.
+
+The page is Markdown with Jinja expressions; `facts` computes what they name. An unknown name is an error.
+"""
+
+import contextlib
+import io
+
+import jinja2
+
+from law_page import figures, runs, walks
+
+PAGE = "n_plus_p"
+
+START = """\
+import microfw as mf
+from microfw import nn
+
+train, _ = mf.data.load("digits", rng=0)
+net = nn.Sequential(nn.Dense(64, 32, rng=0), nn.ReLU(), nn.Dense(32, 10, rng=1))
+loss = nn.CrossEntropyLoss()
+
+
+def count(model, rows=1):
+    law = mf.profiler.law(model, loss, train.X, train.y, rows=rows, budget=0.1)
+    for kind in ("tensors", "scalars"):
+        c = law.count(kind)
+        print(f"{kind}: N {c.N:,}, P {c.P:,}, steps {c.steps:,}")
+    return law
+"""
+
+
+class Proofs:
+    """Runs code blocks of the page in one namespace, and shows each with what it prints."""
+
+    def __init__(self):
+        self.names = {}
+
+    def __call__(self, code):
+        """Run a block; return it with its output as Markdown."""
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, PAGE, "exec"), self.names)
+        output = f"\n```text\n{printed.getvalue().rstrip()}\n```\n" if printed.getvalue() else ""
+        return f"```python\n{code.strip()}\n```\n{output}"
+
+
+def facts():
+    """Run everything that the page quotes."""
+    net = {
+        "one": runs.counts(runs.dense(), 1),
+        "batch": runs.counts(runs.dense(), runs.BATCH),
+        "two batches": runs.counts(runs.dense(), 2),
+        "first frozen": runs.counts(runs.frozen(runs.dense(), 0), 1),
+        "last frozen": runs.counts(runs.frozen(runs.dense(), 2), 1),
+        "conv": runs.counts(runs.convolutional(), 1, images=True),
+    }
+    arrays = {
+        "net": runs.tensors(runs.dense()),
+        "first frozen": runs.tensors(runs.frozen(runs.dense(), 0)),
+        "last frozen": runs.tensors(runs.frozen(runs.dense(), 2)),
+    }
+    zoom = runs.zoom()
+    assert sum(sum(part["ops"].values()) for part in zoom) == net["one"]["N"] == runs.check_pencil()
+    four, residual = walks.four_nodes(), walks.residual()
+    grid, doublings = runs.grid(), walks.doublings()
+    return {
+        "net": net,
+        "arrays": arrays,
+        "zoom": zoom,
+        "four": four,
+        "residual": residual,
+        "neuron": walks.neuron(),
+        "doublings": doublings,
+        "grid": grid,
+        "others": runs.others(net),
+        "work": runs.products(),
+        "times": runs.times(),
+        "small_checkpoint": runs.checkpoints(rows=runs.BATCH),
+        "checkpoint": runs.checkpoints(),
+        "conv": runs.uses_and_costs(),
+        "batch": runs.BATCH,
+        "drawing": drawing(),
+        "data": figures.script_data(four=four, residual=residual, doublings=doublings, grid=grid),
+    }
+
+
+def drawing():
+    """Return the drawing of the net in SVG."""
+    import microfw as mf
+
+    model = runs.dense()
+    return mf.draw(runs.LOSS(model(runs.data(runs.BATCH)[0]), runs.data(runs.BATCH)[1]), model).svg
+
+
+def render(text):
+    """Return the Markdown of the page with its numbers and figures."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    environment.filters["n"] = lambda x: f"{x:,.0f}"
+    environment.filters["percent"] = lambda x: f"{x:.1%}" if x < 0.1 else f"{x:.0%}"
+    environment.filters["fixed"] = lambda x, digits=2: f"{x:,.{digits}f}"
+    environment.filters["seconds"] = lambda s: f"{s:.2g} s" if s >= 0.1 else f"{s * 1e3:.2g} ms"
+    proofs = Proofs()
+    return environment.from_string(text).render(facts(), figure=figures, prove=proofs, start=START)
+
+
+def read(app, docname, source):
+    """Fill in the page when Sphinx reads it."""
+    if docname == PAGE:
+        source[0] = render(source[0])
+
+
+def add_files(app, pagename, templatename, context, doctree):
+    """Add the script and the style to the page, and to no other."""
+    if pagename == PAGE:
+        app.add_js_file("n_plus_p.js", loading_method="defer")
+        app.add_css_file("n_plus_p.css")
+
+
+def setup(app):
+    """Connect to the build."""
+    app.connect("source-read", read)
+    app.connect("html-page-context", add_files)
+    return {"version": "1", "parallel_read_safe": True}
