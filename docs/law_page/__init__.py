@@ -8,7 +8,7 @@ import io
 
 import jinja2
 
-from law_page import figures, runs, walks
+from law_page import charts, figures, runs, walks
 
 PAGE = "n_plus_p"
 
@@ -101,7 +101,7 @@ def render(text):
     environment.filters["fixed"] = lambda x, digits=2: f"{x:,.{digits}f}"
     environment.filters["seconds"] = lambda s: f"{s:.2g} s" if s >= 0.1 else f"{s * 1e3:.2g} ms"
     proofs = Proofs()
-    return environment.from_string(text).render(facts(), figure=figures, prove=proofs, start=START)
+    return environment.from_string(text).render(facts(), figure=figures, chart=charts, prove=proofs, start=START)
 
 
 def read(app, docname, source):
