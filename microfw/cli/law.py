@@ -20,7 +20,7 @@ for each parameter, and a recursion over paths; print the cost of each, with def
 
 GUIDE = """\
 examples:
-  microfw law digits                     64 pixels, 16 hidden units, 10 digits: every strategy runs for all parameters
+  microfw law digits                     64 pixels, 32 hidden units, 10 digits: every strategy runs for all parameters
   microfw law iris --rows 8              more rows: N grows, P does not
   microfw law digits --hidden 64,64      larger: slow strategies run for a sample of the parameters
   microfw law digits --html law.html     write a page
@@ -34,7 +34,7 @@ strategies (a node is an operation on arrays in the tensor graph, one addition o
   paths             a recursion without an order of nodes: one visit for each path, which may be far more than N x P
 """
 
-HIDDEN = "16"
+HIDDEN = "32"
 """Default hidden layers."""
 
 
@@ -48,7 +48,7 @@ def add(subcommands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("name", metavar="NAME", nargs="?", help="toy dataset (digits; iris for depth and batch)")
-    command.add_argument("--hidden", metavar="64,32", help="sizes of the hidden layers (16)")
+    command.add_argument("--hidden", metavar="64,32", help="sizes of the hidden layers (32)")
     command.add_argument("--rows", type=int, help="rows of data (1)")
     command.add_argument("--budget", type=float, metavar="S", help="seconds for each strategy (10; in a sweep 0.3)")
     command.add_argument("--sweep", choices=["depth", "width", "batch"], help="family of models, with exponents")
@@ -77,8 +77,6 @@ def run(arguments: argparse.Namespace) -> int:
             model = build(rows, HIDDEN if arguments.hidden is None else arguments.hidden, weights)
             n = 1 if arguments.rows is None else arguments.rows
             found = law(model, loss, rows.X, rows.y, rows=n, **options)
-            if arguments.hidden is None:
-                print(f"A small model by default, --hidden {HIDDEN}: every strategy can run for all parameters.\n")
         files: Files = {}
         if arguments.plot:
             files[arguments.plot] = lambda: picture(found.plot(), arguments.plot)

@@ -8,40 +8,8 @@ from typing import Any
 
 from microfw.errors import ArgumentError, message
 from microfw.law.measure import StrategyResult
+from microfw.profiler.node_count import NodeCount
 from microfw.profiler.ratio import Ratio
-
-
-@dataclass
-class NodeCount:
-    """Counts of one backward pass, in one kind of node.
-
-    Attributes
-    ----------
-    kind : {"tensors", "scalars"}
-        Unit: tensor ops and arrays, or scalar operations and numbers.
-    N : int
-        Nodes that the loss depends on, without leaves.
-    E : int
-        Edges: inputs of those nodes that need a gradient.
-    P : int
-        Parameters.
-    rules : int
-        Derivative rules that backprop called.
-    accumulated : int
-        Gradients that backprop added into parameters.
-    """
-
-    kind: str
-    N: int
-    E: int
-    P: int
-    rules: int
-    accumulated: int
-
-    @property
-    def steps(self) -> int:
-        """Derivative rules called plus gradients added into parameters."""
-        return self.rules + self.accumulated
 
 
 @dataclass
@@ -71,7 +39,11 @@ class Law:
     budget : float
         Seconds that a strategy may take.
     counts : list of NodeCount
-        In tensors and, unless the scalar graph would be too large, in scalars.
+        In tensors and, unless an op has no scalar nodes, in scalars.
+    batch : int
+        Rows of a batch.
+    batch_counts : list of NodeCount
+        Counts for a batch.
     ways : list of StrategyResult
         One result for each strategy and graph.
     paths : int or None
@@ -90,6 +62,8 @@ class Law:
     loss: float
     budget: float
     counts: list[NodeCount] = field(default_factory=list)
+    batch: int = 1
+    batch_counts: list[NodeCount] = field(default_factory=list)
     ways: list[StrategyResult] = field(default_factory=list)
     paths: int | None = None
     layers: list[LayerCost] = field(default_factory=list)
@@ -103,9 +77,9 @@ class Law:
             raise ArgumentError(message("Law.way", f"one of {[w.name for w in self.ways]}", repr(name)))
         return found[0]
 
-    def count(self, kind: str) -> NodeCount | None:
-        """Return the counts in "tensors" or in "scalars"."""
-        return next((c for c in self.counts if c.kind == kind), None)
+    def count(self, kind: str, batch: bool = False) -> NodeCount | None:
+        """Return the counts in "tensors" or in "scalars", of the rows that the strategies use or of a batch."""
+        return next((c for c in (self.batch_counts if batch else self.counts) if c.kind == kind), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers in dicts and lists, for JSON. 10^15 paths or more are written as text."""

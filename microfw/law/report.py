@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from microfw.errors import printable
-from microfw.law.data import Law, NodeCount, huge
+from microfw.law.data import Law, huge
 from microfw.law.measure import StrategyResult
+from microfw.profiler.node_count import NodeCount
 from microfw.profiler.reports.names import OUTSIDE
 from microfw.profiler.reports.text import ratio_report, short, shorten, table, whole, wrap_lines
 
@@ -46,32 +49,49 @@ def title(law: Law) -> str:
     return f"{law.model}, on {rows}{of}, in float64, loss {law.loss:.6g}"
 
 
-def count_rows(law: Law) -> list[list[str]]:
-    """Return rows of counts: name, in tensors, in scalars, meaning."""
-    columns = [law.count("tensors"), law.count("scalars")]
+def count_rows(law: Law, batch: bool = False) -> list[list[str]]:
+    """Return rows of counts: name, in tensors, in scalars, meaning. ``batch``: add a column for a batch, in scalars."""
+    columns = [law.count("tensors"), law.count("scalars"), *([law.count("scalars", batch=True)] if batch else [])]
+    known = [c for c in columns if c is not None]
 
     def row(name: str, cell: object, meaning: str) -> list[str]:
         return [name, *("" if c is None else cell(c) for c in columns), meaning]  # type: ignore[operator]
 
-    def ratio(c: NodeCount) -> str:
-        return f"{c.steps / (c.N + c.P):.3f}"
+    def optional(name: str) -> Callable[[NodeCount], str]:
+        return lambda c: "" if getattr(c, name) is None else whole(getattr(c, name))
 
+    lost = any(c.unreached for c in known)
     return [
-        row("N", lambda c: whole(c.N), "op nodes that the loss depends on, without leaves"),
-        row("E", lambda c: whole(c.E), "edges: inputs of those nodes that need a gradient"),
-        row("P", lambda c: whole(c.P), "parameters: trainable arrays; trainable numbers"),
+        row("N", lambda c: whole(c.N), "nodes: ops; operations on numbers"),
+        *([row("  not reached", lambda c: whole(c.unreached), "of these: not used by the loss")] if lost else []),
+        row("P", lambda c: whole(c.P), "parameters: trainable arrays; numbers"),
         row("N + P", lambda c: whole(c.N + c.P), ""),
-        row("steps", lambda c: whole(c.steps), "backprop: rule calls + gradients added into parameters"),
-        row("", lambda c: f"{whole(c.rules)} + {whole(c.accumulated)}", "rule calls + gradients added"),
-        row("steps / (N + P)", ratio, ""),
-        row("N x P", lambda c: whole(c.N * c.P), "predicted: upper bound if you start over for each P"),
+        row("steps", lambda c: whole(c.steps), "of backprop: sum of the next two rows"),
+        row("  rules", lambda c: whole(c.rules), "derivative rules called"),
+        row("  added", lambda c: whole(c.accumulated), "gradients added into parameters"),
+        row("steps / (N + P)", lambda c: f"{c.steps / (c.N + c.P):.3f}", ""),
+        row("N x P", lambda c: whole(c.N * c.P), "predicted upper bound: each P on its own"),
+        row("E", optional("E"), "edges: inputs that need a gradient"),
+        row("operations", optional("operations"), "FLOP, forward and backward"),
     ]
+
+
+def reuse(law: Law) -> str:
+    """Return a sentence on steps against N + P for a batch."""
+    c = law.count("scalars", batch=True)
+    if c is None:
+        return ""
+    return (
+        f"With {law.batch} rows, P stays {whole(c.P)}, but each row adds gradients into the parameters that it uses: "
+        f"{whole(c.accumulated)} additions. So backprop takes {c.steps / (c.N + c.P):.2f} times N + P steps. With more "
+        f"rows this approaches {c.steps / c.N:.2f}: N grows as the additions do."
+    )
 
 
 def bound(law: Law) -> str:
     """Return a sentence that compares the bound N x P with the counted cost."""
     scalars = law.count("scalars")
-    if scalars is None:
+    if scalars is None or len(law.ways) < 5:
         return ""
     chain = law.way("chain rule per parameter")
     spent = chain.rules or 0
@@ -88,8 +108,11 @@ def bound(law: Law) -> str:
 
 
 def _counts(law: Law) -> str:
-    lines = ["Counts", table(["", "in tensors", "in scalars", "what is counted"], count_rows(law), text=True)]
-    return "\n".join(lines + (wrap_lines(bound(law)) if bound(law) else []))
+    batch = bool(law.batch_counts) and law.batch != law.rows
+    scalars = [f"scalars, {n} row{'s' if n > 1 else ''}" for n in ([law.rows, law.batch] if batch else [law.rows])]
+    head = ["", "in tensors", *scalars, "what is counted"]
+    lines = ["Counts", table(head, count_rows(law, batch), text=True)]
+    return "\n".join([*lines, *wrap_lines(reuse(law) if batch else ""), *wrap_lines(bound(law))])
 
 
 def _strategies(law: Law) -> str:

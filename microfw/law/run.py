@@ -19,10 +19,12 @@ from microfw.autograd.graph import Leaf, Node, reachable
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, GraphError, NonFiniteError, message, refuse_former
 from microfw.law import strategies
-from microfw.law.data import Law, LayerCost, NodeCount
+from microfw.law.data import Law, LayerCost
 from microfw.law.measure import CountingObserver, NodeCost, Problem
 from microfw.law.scalar_graph import ScalarGraph, scalar_graph
 from microfw.nn.module import Module
+from microfw.profiler.cost_check import one_step
+from microfw.profiler.node_count import NodeCount
 from microfw.profiler.ratio import Ratio, products_without_grad
 from microfw.profiler.recorder.naming import LayerNames
 
@@ -34,6 +36,7 @@ def law(
     y: Any,
     *,
     rows: int = 1,
+    batch: int = 32,
     budget: float = 10.0,
     max_nodes: int = 200_000,
     rng: int | np.random.Generator = 0,
@@ -53,9 +56,11 @@ def law(
     loss : callable
         ``loss(prediction, y)``, one number.
     X, y : array_like
-        Data. The first ``rows`` rows are used.
+        Data. The strategies use the first ``rows`` rows.
     rows : int
         Number of rows.
+    batch : int
+        Rows of a batch, for which N, P and steps are counted too, without running the strategies.
     budget : float
         Seconds for a strategy. A slower strategy is run for a random sample of at least 30 parameters, with some from
         every layer. Its counts and seconds are then extrapolated, with 95 % intervals.
@@ -96,12 +101,13 @@ def law(
         raise ArgumentError(message("law", f"rows from 1 to {len(X)}, the rows of X", rows))
     if not 0 < budget < np.inf:
         raise ArgumentError(message("law", "a budget of some seconds", budget))
-    X, y = _first(X, rows), _first(y, rows)
+    X, y = _first(X, max(rows, batch)), _first(y, max(rows, batch))
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     if not named:
         raise ArgumentError(message("law", "a model with trainable parameters", "none"))
     parameters: list[Tensor] = [p for _, p in named]
-    problem = Problem(lambda: loss(model(X), y), parameters, budget, np.random.default_rng(rng))
+    few = X[:rows], y[:rows]
+    problem = Problem(lambda: loss(model(few[0]), few[1]), parameters, budget, np.random.default_rng(rng))
     _check(problem)
     result, counter, end = strategies.backprop(problem)
     if not np.isfinite(problem.gradient).all():
@@ -109,6 +115,8 @@ def law(
     found = Law(name, _describe(model), rows, end.item(), budget)
     nodes = reachable(end._node)
     found.counts.append(_count("tensors", nodes, len(parameters), counter))
+    found.batch = min(batch, len(X))
+    found.batch_counts = one_step(model, X[: found.batch], y[: found.batch], loss).counts()
     found.ratio = _ratio(nodes, counter.constants, problem)
     found.ways = [result, strategies.forward_mode(problem)]
     found.ways += [strategies.differences(problem, central) for central in (True, False)]
@@ -116,12 +124,14 @@ def law(
     modules = dict(model.named_modules())
     for row in found.layers:
         row.kind = type(modules[row.layer]).__name__ if row.layer in modules else ""
-    scalars = sum(node.metadata.forward for node in nodes)
-    if scalars > max_nodes:
+    expected = one_step(model, *few, loss).counts()[1:]
+    n = expected[0].N if expected else 0
+    if n > max_nodes:
         found.note = (
-            f"the scalar graph is left out: it would have about {scalars:,} nodes (predicted), more "
-            f"than {max_nodes:,}; take fewer rows, a smaller model, or raise max_nodes"
+            f"the scalar graph is left out: it would have {n:,} nodes (predicted), more than {max_nodes:,}; take "
+            "fewer rows, a smaller model, or raise max_nodes"
         )
+        found.counts += expected
         return found
     try:
         graph = scalar_graph(problem.loss, parameters, CountingObserver())
@@ -132,7 +142,8 @@ def law(
         raise GraphError(message("law", f"the scalar graph to compute the loss {found.loss}", graph.loss.item()))
     result, counter = strategies.scalar_backprop(problem, graph)
     entries = reachable(graph.loss._node)
-    found.counts.append(_count("scalars", entries, problem.size, counter))
+    found.counts.append(_count("scalars", graph.nodes, problem.size, counter))
+    found.counts[-1].operations = found.ratio.forward + found.ratio.backward
     found.paths = strategies.count_paths(graph.loss._node)[0]
     found.ways += [result, strategies.chain_rule(problem, graph), strategies.path_recursion(problem, graph)]
     _add_uses(found.layers, entries, graph, named, type(model).__name__)
@@ -165,9 +176,8 @@ def _describe(model: Module) -> str:
 
 
 def _count(kind: str, nodes: list[Node], P: int, counter: CountingObserver) -> NodeCount:
-    return NodeCount(
-        kind, len(nodes), sum(len(n.edges or ()) for n in nodes), P, counter.vjp_calls, counter.grad_accumulations
-    )
+    edges = sum(len(n.edges or ()) for n in nodes)
+    return NodeCount(kind, len(nodes), P, counter.vjp_calls, counter.grad_accumulations, edges)
 
 
 def _ratio(nodes: list[Node], constants: list[tuple[Any, NodeCost]], problem: Problem) -> Ratio:

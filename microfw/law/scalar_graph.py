@@ -21,6 +21,7 @@ from microfw.autograd.observer import Observer
 from microfw.autograd.registry import NUMPY
 from microfw.autograd.tensor import Tensor
 from microfw.errors import GraphError, MicrofwError
+from microfw.ops.elementwise.choices import where
 
 Array = np.ndarray[Any, Any]
 
@@ -33,8 +34,13 @@ class Scalars(Array):
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = (), **options: Any) -> Any:
         plain = [x.view(np.ndarray) if isinstance(x, Scalars) else x for x in inputs]
         call = NUMPY.get(ufunc)
-        if call is None or ufunc.signature is not None:  # a matrix product: NumPy's loop multiplies and adds entries
-            y = getattr(ufunc, method)(*plain, **options)
+        if ufunc is np.matmul:  # NumPy's loop multiplies and adds entries
+            y = ufunc(*plain, **options)
+        elif call is None:
+            # not a TypeError, for which NumPy runs np.clip on an array of another class
+            raise GraphError(f"np.{ufunc.__name__}: expected a function that is an op")
+        elif method == "at":
+            return ufunc.at(*plain)
         elif not call.op.differentiable:  # type: ignore[attr-defined]
             y = getattr(ufunc, method)(*(numbers_in(x) for x in plain), **options)
         elif method == "__call__":
@@ -51,10 +57,17 @@ class Scalars(Array):
         return out[0]
 
     def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
-        return as_scalars(super().__array_function__(function, types, inputs, options))  # np.where drops the class
+        if function is np.where and len(inputs) == 3:  # a node that depends on both, whichever is chosen
+            a, b = (x.view(np.ndarray) if isinstance(x, Scalars) else x for x in inputs[1:])
+            return as_scalars(np.frompyfunc(where, 3, 1)(numbers_in(inputs[0]), a, b))
+        return as_scalars(super().__array_function__(function, types, inputs, options))
 
     def __getitem__(self, key: Any) -> Any:
         return as_scalars(super().__getitem__(key))
+
+    def astype(self, *args: Any, **options: Any) -> Any:
+        """Return a copy: a cast makes no node."""
+        return self.copy()
 
     def dot(self, other: Any, out: Any = None) -> Any:
         """Matrix product; that of two vectors is a 0-d array."""
@@ -114,10 +127,13 @@ class ScalarGraph:
         The loss, with its scalar graph.
     leaves : list of Leaf
         Leaf of each trainable scalar, in the order of the parameters.
+    nodes : list of Node
+        N: nodes that the outputs of the ops depend on, all entries of an output included.
     """
 
     loss: Tensor
     leaves: list[Leaf]
+    nodes: list[Node]
 
 
 def scalar_graph(loss: Callable[[], Tensor], parameters: Sequence[Tensor], observer: Any = None) -> ScalarGraph:
@@ -148,7 +164,7 @@ def scalar_graph(loss: Callable[[], Tensor], parameters: Sequence[Tensor], obser
     >>> graph = scalar_graph(lambda: np.sum(w * w), [w])
     >>> graph.loss
     tensor(13., op=add)
-    >>> len(reachable(graph.loss._node)), len(graph.leaves)
+    >>> len(graph.nodes), len(graph.leaves)
     (3, 2)
     """
     tape = Tape()
@@ -176,14 +192,16 @@ def scalar_graph(loss: Callable[[], Tensor], parameters: Sequence[Tensor], obser
                     if parent in known:
                         given[partial.index] = known[parent]
                 known[node] = _run(op, node, given, params, output)
-    return ScalarGraph(known[end._node].item(), leaves)
+    ends = [t._node for node in needed for t in known[node].view(np.ndarray).reshape(-1) if isinstance(t, Tensor)]
+    return ScalarGraph(known[end._node].item(), leaves, reachable(*ends))
 
 
 def _run(op: Any, node: Node, inputs: list[Any], params: dict[str, Any], output: Array) -> Array:
     """Run the value function of an op on arrays of Tensors, or if that fails on one entry at a time."""
     reason: object = "its value contains no Tensors"
     each: Callable[..., Any] = np.frompyfunc(lambda *entries: op.call(*entries, **params), len(inputs), 1)
-    runs: tuple[Callable[[], Any], ...] = (lambda: op.value(*inputs, **params), lambda: each(*inputs))
+    entries = [x.view(np.ndarray) if isinstance(x, Scalars) else x for x in inputs]
+    runs: tuple[Callable[[], Any], ...] = (lambda: op.value(*inputs, **params), lambda: each(*entries))
     for run in runs:
         try:
             with warnings.catch_warnings():

@@ -204,8 +204,8 @@ def sweep(
         hidden = {"depth": [HIDDEN] * value, "width": [value]}.get(over, [HIDDEN]) if build is None else []
         model = build(value) if build else _dense([math.prod(ends[0]), *hidden, ends[1]], rng)
         rows = value if over == "batch" else 1
-        found = law(model, loss, X, y, rows=rows, budget=budget, rng=rng, name=name)
-        if found.count("scalars") is None:
+        found = law(model, loss, X, y, rows=rows, batch=rows, budget=budget, rng=rng, name=name)
+        if len(found.ways) < 5:
             raise ArgumentError(message("sweep", f"models with a scalar graph, at {over} {value}", found.note))
         laws.append(found)
     return Sweep(over, chosen, laws, [_power_law(laws, *row) for row in ROWS])

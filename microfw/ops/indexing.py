@@ -83,7 +83,7 @@ def add_at(key: Any, x: Any, shape: Shape, positions: Callable[[], Array]) -> Ar
     NumPy's ``add.at`` over one axis is up to five times as fast as over more, so large inputs are added by their
     positions in the flat order.
     """
-    x = np.asarray(x)
+    x = np.asanyarray(x)
     zeros = np.zeros(shape, x.dtype)
     if x.size <= FEW:
         np.add.at(zeros, key, x)
@@ -152,7 +152,7 @@ def take(x: Array, indices: Array, *, axis: int = 0) -> Array:
 )
 def _scatter(x: Array, indices: Array, *, to: Shape, axis: int = 0) -> Array:
     """Zeros of a shape with slices of ``x`` added at integers along an axis: the transpose of ``take``."""
-    x, axis = np.asarray(x), axis % len(to)
+    x, axis = np.asanyarray(x), axis % len(to)
     if x.size > MANY and x.dtype.char in "fd":
         return _summed(x, _rows(indices, to, axis), to, axis)
     width = prod(to[axis + 1 :])

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 COUNTS = (
     "nodes", "edges", "rules", "accumulated", "flops_forward", "flops_backward", "products_forward",
-    "products_backward", "products_first", "products_weights", "saved_bytes", "uncounted", "forward_ns", "backward_ns",
+    "products_backward", "products_first", "products_weights", "saved_bytes", "uncounted", "scalar_nodes",
+    "scalar_rules", "scalar_accumulated", "scalar_uncounted", "forward_ns", "backward_ns",
 )  # fmt: skip
 """Fields that add up."""
 
@@ -42,6 +43,12 @@ class Row:
         twice if neither factor needs one.
     products_weights : int
         ``products_forward`` of the nodes with a trained weight of the layer as a factor.
+    scalar_nodes, scalar_rules, scalar_accumulated : int
+        The same as ``nodes``, ``rules`` and ``accumulated`` in the graph with a node for each operation on numbers; see
+        `microfw.profiler.scalars`. ``scalar_nodes`` are all nodes that the op's output depends on, ``scalar_rules``
+        those that the loss depends on.
+    scalar_uncounted : int
+        Calls of ops whose scalar nodes are not counted, such as `inv`.
     """
 
     layer: str
@@ -60,6 +67,10 @@ class Row:
     uncounted: int = 0
     products_first: int = 0
     products_weights: int = 0
+    scalar_nodes: int = 0
+    scalar_rules: int = 0
+    scalar_accumulated: int = 0
+    scalar_uncounted: int = 0
 
     def add(self, other: Row) -> None:
         """Add the counts and times of another row."""

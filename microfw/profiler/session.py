@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
+from microfw.profiler.node_count import NodeCount
 from microfw.profiler.ratio import Ratio, ratio_of
 from microfw.profiler.row import Row as Row
 from microfw.profiler.trace_data import Trace as Trace
@@ -113,6 +114,22 @@ class Epoch:
         for row in self.rows:
             total.add(row)
         return total
+
+    def counts(self) -> list[NodeCount]:
+        """Return N, P and steps of one backward pass, in tensors and in scalars: the mean over the observed steps.
+
+        The counts in scalars are left out if an op has none, see `Row.scalar_uncounted`, or if an older version has
+        saved the profile.
+        """
+        total, n = self.sum(), self.observed or 1
+        nodes, rules, added, edges = (round(v / n) for v in (total.nodes, total.rules, total.accumulated, total.edges))
+        found = [NodeCount("tensors", nodes, self.parameter_tensors, rules, added, edges)]
+        if total.scalar_rules and not total.scalar_uncounted:
+            scalars = (total.scalar_nodes, total.scalar_rules, total.scalar_accumulated)
+            N, rules, added = (round(v / n) for v in scalars)
+            operations = round((total.flops_forward + total.flops_backward) / n)
+            found.append(NodeCount("scalars", N, self.parameters, rules, added, operations=operations))
+        return found
 
     def taken(self, phase: str, sampled: bool) -> float:
         """Return nanoseconds of a phase: of the epoch, or if the profile is sampled, of one observed step."""

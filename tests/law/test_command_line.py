@@ -51,9 +51,9 @@ def test_the_law_is_saved_as_a_page(capsys, tmp_path):
     )
 
 
-def test_the_default_model_is_said_to_be_small(capsys):
+def test_the_default_model_has_one_hidden_layer_of_32(capsys):
     assert cli.main(["law", "iris", "--budget", "0.2"]) == 0
-    assert "A small model by default, --hidden 16" in capsys.readouterr().out
+    assert "microfw law: Dense(4 -> 32), ReLU, Dense(32 -> 3), on 1 row" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -158,7 +158,7 @@ def _length(x: Any, axis: Axis, keepdims: bool, n: float | None = None) -> Any:
     Entries are scaled first where their squares are out of range, and nothing changes elsewhere.
     """
     if x.dtype.char not in SAFE or not x.size:
-        squares = np.sum(x * x, axis=axis, keepdims=keepdims)
+        squares = np.sum(np.square(x), axis=axis, keepdims=keepdims)
         return np.sqrt(squares if n is None else squares / n)
     low, high = SAFE[x.dtype.char]
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):

@@ -207,7 +207,7 @@ class Recorder(SampledTimer, Observer):
         key = (node.spec, path, node.shape, tuple(shapes), needs(node), distinct, leaves)
         stats = self.op_stats.get(key)
         if stats is None:
-            stats = self.op_stats[key] = OpStats(op, node, path, node.shape, shapes, params, leaves)
+            stats = self.op_stats[key] = OpStats(op, node, path, node.shape, shapes, params, inputs, leaves)
         stats.scope, stats.module = node.scope, None if node.scope is None else node.scope[0]
         return stats
 

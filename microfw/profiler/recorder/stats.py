@@ -13,6 +13,7 @@ from microfw.autograd.scope import Scope
 from microfw.nn.module import Module
 from microfw.profiler.ratio import products_without_grad
 from microfw.profiler.recorder.memory import SavedMemory
+from microfw.profiler.scalars import GraphOp, ScalarCount, count_graph, graph_ops, stand_in
 from microfw.profiler.session import Row
 
 Shape = tuple[int, ...]
@@ -85,6 +86,7 @@ class OpStats:
         "cost",
         "factors",
         "forward_ns",
+        "graph_op",
         "leaves",
         "module",
         "needs",
@@ -101,10 +103,11 @@ class OpStats:
 
     def __init__(
         self, op: Any, node: Node | None, path: str, shape: Shape, shapes: Shapes, params: dict[str, Any],
-        leaves: tuple[bool, ...] = (),
+        inputs: tuple[Any, ...] = (), leaves: tuple[bool, ...] = (),
     ) -> None:  # fmt: skip
-        self.leaves = sum(leaves)
+        self.leaves = leaves
         self.op = op
+        self.graph_op = GraphOp(op, params, shape, tuple(map(stand_in, inputs)), {})
         self.spec = None if node is None else node.spec
         self.path = path
         self.scope: Scope | None = None
@@ -134,6 +137,22 @@ class OpStats:
         if leaves and node is not None and uses_weight(node, self.factors, {}):  # in a checkpoint
             row.products_weights = row.products_forward
 
+    def count_scalars(self) -> ScalarCount:
+        """Count the scalar nodes of the op alone, for an op in a checkpoint."""
+        ops: list[GraphOp] = []
+        leaves: list[Shape] = []
+        links = {}
+        partials = () if self.spec is None else self.spec.partials
+        for partial, needed, leaf in zip(partials, self.needs, self.leaves, strict=True):
+            shape = self.shapes[partial.index]
+            if leaf:
+                leaves.append(shape)
+                links[partial.index] = -len(leaves)
+            elif needed:
+                links[partial.index] = len(ops)
+                ops.append(GraphOp(None, {}, shape, (), {}))
+        return count_graph([*ops, self.graph_op._replace(links=links)], leaves)[-1]
+
     def add_to(self, row: Row, forward_ns: int, backward_ns: int, vjp_calls: int, recomputations: int) -> None:
         """Add calls and times to a row.
 
@@ -154,6 +173,15 @@ class OpStats:
             add_recomputed(row, self, vjp_calls, recomputations)
 
 
+def add_scalars(row: Row, count: ScalarCount, times: int = 1, again: bool = False) -> None:
+    """Add a count of scalar nodes to a row. ``again``: the nodes were counted in an earlier backward pass."""
+    if not again:
+        row.scalar_nodes += times * count.nodes
+        row.scalar_uncounted += times * (not count.counted)
+    row.scalar_rules += times * count.rules
+    row.scalar_accumulated += times * count.accumulated
+
+
 def add_recomputed(row: Row, stats: OpStats, vjp_calls: int, recomputations: int) -> None:
     """Add the counts of an op in a checkpoint: it ran in forward, again in backward, and then its rule ran.
 
@@ -164,7 +192,8 @@ def add_recomputed(row: Row, stats: OpStats, vjp_calls: int, recomputations: int
         "nodes", "edges", "uncounted", "flops_forward", "products_forward", "products_first", "products_weights",
     ):  # fmt: skip
         setattr(row, name, getattr(row, name) + vjp_calls * getattr(cost, name))
-    row.accumulated += vjp_calls * stats.leaves
+    row.accumulated += vjp_calls * sum(stats.leaves)
+    add_scalars(row, stats.count_scalars(), vjp_calls)
     row.flops_backward += vjp_calls * cost.flops_backward + recomputations * cost.flops_forward
     row.products_backward += vjp_calls * cost.products_backward + recomputations * cost.products_forward
 
@@ -185,6 +214,9 @@ class GraphStats:
         weights: dict[int, set[Leaf]] = {}
         nodes = reachable(loss)
         memory = SavedMemory(nodes)
+        described = lambda node: None if node.metadata is None else node.metadata.stats.graph_op  # noqa: E731
+        self.structure = graph_ops(nodes, described)
+        self.walked: list[bool | None] = [None if n.metadata is None else n.metadata.walked for n in nodes]
         for node in nodes:
             leaves |= {parent: prod(parent.shape) for parent in node.parents or () if isinstance(parent, Leaf)}
             if node.metadata is None:  # recorded before the profiler was attached, or a checkpoint
@@ -206,12 +238,21 @@ class GraphStats:
 
     def add_to(self, rows: dict[tuple[str, str], Row], count: int) -> None:
         """Add the counts of ``count`` steps with this graph to rows, by layer and op."""
+        if self.structure[0]:
+            self._count_scalars()
         if not self.counts:  # only values other than 0: the zeros would take half of the time
             self.counts = [(r, [(k, v) for k, v in vars(r).items() if type(v) is int and v]) for r in self.rows]
         for row, values in self.counts:
             target = vars(rows.setdefault((row.layer, row.op), Row(row.layer, row.op)))
             for name, value in values:
                 target[name] += value * count
+
+    def _count_scalars(self) -> None:
+        rows = iter(self.rows)
+        for count, walked in zip(count_graph(*self.structure), self.walked, strict=True):
+            if walked is not None:
+                add_scalars(next(rows), count, again=walked)
+        self.structure = [], []
 
 
 def uses_weight(node: Node, factors: tuple[int, ...], known: dict[int, set[Leaf]]) -> bool:

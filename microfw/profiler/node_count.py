@@ -1,0 +1,52 @@
+"""N, P and steps of a backward pass, in tensors or in scalars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class NodeCount:
+    """Counts of one backward pass, in one kind of node.
+
+    Attributes
+    ----------
+    kind : {"tensors", "scalars"}
+        Unit: tensor ops and arrays, or scalar operations and numbers.
+    N : int
+        Nodes without leaves: for each op that the loss depends on, those that its output depends on, all entries of the
+        output counted.
+    P : int
+        Parameters.
+    E : int or None
+        Edges: inputs of the nodes that need a gradient. The profile counts them in tensors only.
+    operations : int or None
+        Scalar operations (FLOP) forward and backward, by the cost rules of the ops; given for scalars.
+    rules : int
+        Derivative rules that backprop calls, one for each node that the loss depends on.
+    accumulated : int
+        Gradients that backprop adds into parameters.
+
+    Examples
+    --------
+    >>> NodeCount("scalars", N=7, P=4, rules=7, accumulated=4).steps
+    11
+    """
+
+    kind: str
+    N: int
+    P: int
+    rules: int
+    accumulated: int
+    E: int | None = None
+    operations: int | None = None
+
+    @property
+    def steps(self) -> int:
+        """Derivative rules called plus gradients added into parameters."""
+        return self.rules + self.accumulated
+
+    @property
+    def unreached(self) -> int:
+        """Nodes that the loss does not depend on, such as those of outputs that are not used."""
+        return self.N - self.rules
