@@ -119,3 +119,12 @@ def test_a_graph_walked_twice_has_its_nodes_once():
         optimizer.step()
     total = profiler.session.total().sum()
     assert (total.scalar_nodes, total.scalar_rules, total.scalar_accumulated) == (5, 10, 6)
+
+
+def test_counting_leaves_nothing_behind():
+    model = nn.Sequential(nn.Dense(3, 7, rng=0), nn.ReLU())
+    one_step(model, np.ones((5, 3), np.float32))
+    model = model.astype(np.float64)  # ReLU keeps zeros to compare with, by shape
+    X = np.ones((5, 3))
+    assert type(model(X).numpy()) is np.ndarray
+    assert np.array_equal(model(X).numpy(), np.maximum(model[0](X).numpy(), 0))
