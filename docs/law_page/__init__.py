@@ -21,11 +21,11 @@ net = nn.Sequential(nn.Dense(64, 32, rng=0), nn.ReLU(), nn.Dense(32, 10, rng=1))
 loss = nn.CrossEntropyLoss()
 
 
-def count(model, rows=1):
-    law = mf.profiler.law(model, loss, train.X, train.y, rows=rows, budget=0.1)
+def count(model, batch=32):
+    law = mf.profiler.law(model, loss, train.X, train.y, batch=batch, budget=0.1)
     for kind in ("tensors", "scalars"):
-        c = law.count(kind)
-        print(f"{kind}: N {c.N:,}, P {c.P:,}, steps {c.steps:,}")
+        for rows, c in ((1, law.count(kind)), (batch, law.count(kind, batch=True))):
+            print(f"{kind}, batch {rows}: N {c.N:,}, P {c.P:,}, steps {c.steps:,}")
     return law
 """
 
@@ -55,18 +55,12 @@ def facts():
         "last frozen": runs.counts(runs.frozen(runs.dense(), 2), 1),
         "conv": runs.counts(runs.convolutional(), 1, images=True),
     }
-    arrays = {
-        "net": runs.tensors(runs.dense()),
-        "first frozen": runs.tensors(runs.frozen(runs.dense(), 0)),
-        "last frozen": runs.tensors(runs.frozen(runs.dense(), 2)),
-    }
     zoom = runs.zoom()
     assert sum(sum(part["ops"].values()) for part in zoom) == net["one"]["N"] == runs.check_pencil()
     four, residual = walks.four_nodes(), walks.residual()
     grid, doublings = runs.grid(), walks.doublings()
     return {
         "net": net,
-        "arrays": arrays,
         "zoom": zoom,
         "four": four,
         "residual": residual,

@@ -1,8 +1,6 @@
 """Counts and measurements of the page on N + P, from runs of the engine."""
 
-import gc
 from collections import Counter
-from contextlib import contextmanager
 from itertools import pairwise
 from time import perf_counter
 
@@ -10,13 +8,14 @@ import numpy as np
 
 import microfw as mf
 from microfw import nn
-from microfw.autograd.graph import Leaf, reachable
-from microfw.law.measure import peak
+from microfw.autograd.graph import reachable
+from microfw.law.measure import gc_paused, peak
 from microfw.law.scalar_graph import scalar_graph
+from microfw.profiler.cost_check import one_step
 
 LOSS = nn.CrossEntropyLoss()
 BATCH = 32
-WIDTHS, BATCHES = (8, 16, 32, 64), (1, 2, 8, 32)
+WIDTHS, BATCHES = (8, 16, 32, 64), (1, 2, 4, 8, 16, 32)
 train, _ = mf.data.load("digits", test_size=0.25, rng=0)
 
 
@@ -39,33 +38,14 @@ def data(rows, images=False):
     return (X.reshape(-1, 1, 8, 8) if images else X), train.y[:rows]
 
 
-@contextmanager
-def no_gc():
-    """Pause the collection of garbage: a graph of many nodes has no cycles, and takes 10 times as long with it."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
 def counts(model, rows, images=False):
-    """Count one step on scalars, in the scalar graph that the engine records.
+    """Count one step; return N, P and steps on numbers, and on arrays.
 
-    Returns
-    -------
-    dict
-        ``N``, ``P``, ``uses`` (gradients added into parameters), ``steps`` = N + uses, and nodes by op.
+    The engine counts the scalar nodes of a step as the scalar graph has them, at once: 30 ms for 32 rows.
     """
-    model = model.astype(np.float64)
-    X, y = data(rows, images)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    with no_gc():
-        graph = scalar_graph(lambda: LOSS(model(X.astype(np.float64)), y), parameters)
-        nodes = reachable(graph.loss._node)
-        uses = sum(isinstance(parent, Leaf) for node in nodes for parent, _, _ in node.edges)
-        found = {"N": len(nodes), "P": len(graph.leaves), "uses": uses, "steps": len(nodes) + uses}
-        return found | {"ops": dict(Counter(node.op.name for node in nodes))}
+    arrays, numbers = one_step(model, *data(rows, images), LOSS).counts()
+    found = {"N": numbers.N, "P": numbers.P, "steps": numbers.steps}
+    return found | {"arrays": {"N": arrays.N, "P": arrays.P, "steps": arrays.steps}}
 
 
 def frozen(model, layer):
@@ -87,12 +67,6 @@ def grid():
                     found[f"{kind} {width} {rows} {int(freeze)}"] = [c["N"], c["P"], c["steps"]]
     assert len(found) <= 60
     return found
-
-
-def tensors(model):
-    """Return N and P on arrays: op nodes and parameter arrays, with the number of rules that backward calls."""
-    found = mf.profiler.law(model, LOSS, *data(BATCH), rows=BATCH, budget=0.01, max_nodes=0).count("tensors")
-    return {"N": found.N, "P": found.P, "steps": found.steps}
 
 
 def zoom():
@@ -215,7 +189,7 @@ def fastest(*functions, rounds=300, seconds=1.0):
     """Return the minimum seconds of each function; they take turns, so that noise meets all of them."""
     spent = [[] for _ in functions]
     start = perf_counter()
-    with no_gc():
+    with gc_paused():
         while len(spent[0]) < rounds and perf_counter() - start < seconds:
             for function, list_ in zip(functions, spent, strict=True):
                 began = perf_counter()

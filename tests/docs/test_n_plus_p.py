@@ -94,13 +94,14 @@ def chromium():
 
 
 def show(chromium, page, width=1280, dark=False):
-    """Open the page with animations off."""
+    """Open the page without animations."""
     chromium.open(page, width=width, dark=dark)
     features = [
         {"name": "prefers-reduced-motion", "value": "reduce"},
         {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
     ]
     chromium.call("Emulation.setEmulatedMedia", media="", features=features)
+    chromium.run("document.documentElement.style.scrollBehavior = 'auto'")  # the theme scrolls slowly
 
 
 def text(chromium, selector):
