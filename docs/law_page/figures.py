@@ -185,8 +185,8 @@ def zoomed(parts, rows):
         words = ", ".join(f"{n} {WORDS[op][n > 1]}" for op, n in each.items())
         which = f"One of {part['outputs']} outputs" if part["outputs"] > 1 else "The one output"
         panels.append(
-            f'<details class="op" name="zoom"><summary><code>{part["op"]}</code> {part["shape"]}: <b>1</b> node on '
-            f"arrays; <b>{one:,}</b> number by number, <b>{one * rows:,}</b> at batch {rows}</summary>"
+            f'<details class="op" name="zoom"><summary><code>{part["op"]}</code> {part["shape"]}: <b>1</b> node in '
+            f"tensors; in scalars <b>{one:,}</b>, at batch {rows} <b>{one * rows:,}</b></summary>"
             f'<p>{which} for a row: {words}.</p><div class="dots" aria-hidden="true">{dots}</div></details>'
         )
     sums = f"<p>Together {len(parts)}; {total:,}; {total * rows:,}.</p>"

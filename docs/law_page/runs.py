@@ -39,13 +39,13 @@ def data(rows, images=False):
 
 
 def counts(model, rows, images=False):
-    """Count one step; return N, P and steps on numbers, and on arrays.
+    """Count one step; return N, P and steps in scalars, and in tensors as "tensors".
 
     The engine counts the scalar nodes of a step as the scalar graph has them, at once: 30 ms for 32 rows.
     """
-    arrays, numbers = one_step(model, *data(rows, images), LOSS).counts()
-    found = {"N": numbers.N, "P": numbers.P, "steps": numbers.steps}
-    return found | {"arrays": {"N": arrays.N, "P": arrays.P, "steps": arrays.steps}}
+    tensors, scalars = one_step(model, *data(rows, images), LOSS).counts()
+    found = {"N": scalars.N, "P": scalars.P, "steps": scalars.steps}
+    return found | {"tensors": {"N": tensors.N, "P": tensors.P, "steps": tensors.steps}}
 
 
 def frozen(model, layer):
