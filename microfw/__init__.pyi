@@ -20,7 +20,7 @@ from microfw.autograd.op import op as op
 from microfw.autograd.tensor import Tensor as Tensor, tensor as tensor
 from microfw.derivatives.checkpoint import checkpoint as checkpoint
 from microfw.derivatives.jacobian import hessian as hessian, hvp as hvp, jacobian as jacobian
-from microfw.profiler import Profiler as Profiler
+from microfw.profiler import Profiler as Profiler, summary as summary
 from microfw.replay import compile as compile
 from microfw.serialization import load as load, save as save
 from microfw.training import Hook as Hook, Trainer as Trainer

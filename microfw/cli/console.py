@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from microfw.errors import printable
 
-PLAIN = str.maketrans({"µ": "u", "…": "~", "×": "x", "−": "-", "–": "-", "²": "2", "’": "'"})
+PLAIN = str.maketrans("▁▂▃▄▅▆▇█▌▏µ…×−–²’", "1234567#-|u~x--2'")
 """Replacements of one column each, for encodings of the output without these characters."""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from microfw import data
 from microfw.cli.files import Files, check_path, write_files
-from microfw.cli.models import build, generators, loss_of, one_thread
+from microfw.cli.models import build, generators, load_model, loss_of, one_thread
 from microfw.errors import ArgumentError
 from microfw.law import law, sweep
 from microfw.profiler.files import PICTURES
@@ -23,7 +23,8 @@ examples:
   microfw law digits                     64 pixels, 32 hidden units, 10 digits: every strategy runs for all parameters
   microfw law iris --rows 8              more rows: N grows, P does not
   microfw law digits --hidden 64,64      larger: slow strategies run for a sample of the parameters
-  microfw law digits --html law.html     write a page
+  microfw law digits --html              write the page law.html: the graph to walk through, counts, strategies
+  microfw law mine.py:make --html        the same for a model of yours: make() returns model, loss, X, y
   microfw law --sweep depth              deeper and deeper models, and the exponent of each strategy's cost
 
 strategies (a node is an operation on arrays in the tensor graph, one addition or product in the scalar graph):
@@ -47,14 +48,16 @@ def add(subcommands: Any) -> None:
         epilog=GUIDE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("name", metavar="NAME", nargs="?", help="toy dataset (digits; iris for depth and batch)")
+    command.add_argument(
+        "name", metavar="NAME", nargs="?", help="toy dataset (digits; iris for depth and batch), or file.py:function"
+    )
     command.add_argument("--hidden", metavar="64,32", help="sizes of the hidden layers (32)")
     command.add_argument("--rows", type=int, help="rows of data (1)")
     command.add_argument("--budget", type=float, metavar="S", help="seconds for each strategy (10; in a sweep 0.3)")
     command.add_argument("--sweep", choices=["depth", "width", "batch"], help="family of models, with exponents")
     command.add_argument("--plot", metavar="FILE", help="plot the sweep; needs microfw[plot]")
     command.add_argument("--json", metavar="FILE", help="save the numbers")
-    command.add_argument("--html", metavar="FILE", help="save a page; not for a sweep")
+    command.add_argument("--html", metavar="FILE", nargs="?", const="law.html", help="save a page (law.html)")
     command.add_argument("--seed", type=int, default=0, help="seed of split, weights and samples (0)")
     command.set_defaults(run=run)
 
@@ -64,19 +67,22 @@ def run(arguments: argparse.Namespace) -> int:
     split, weights = generators(arguments.seed, 2)
     _check(arguments)
     name = arguments.name or ("iris" if arguments.sweep in ("depth", "batch") else "digits")
-    rows = data.load(name, rng=split)[0]
-    loss = loss_of(rows)
     options: dict[str, Any] = {"rng": weights, "name": name}
     if arguments.budget is not None:
         options["budget"] = arguments.budget
     found: Any
     with one_thread():
-        if arguments.sweep:
-            found = sweep(arguments.sweep, rows.X, rows.y, loss=loss, **options)
+        n = 1 if arguments.rows is None else arguments.rows
+        if ".py:" in name:
+            found = law(*load_model(name), rows=n, **options)
         else:
-            model = build(rows, HIDDEN if arguments.hidden is None else arguments.hidden, weights)
-            n = 1 if arguments.rows is None else arguments.rows
-            found = law(model, loss, rows.X, rows.y, rows=n, **options)
+            rows = data.load(name, rng=split)[0]
+            loss = loss_of(rows)
+            if arguments.sweep:
+                found = sweep(arguments.sweep, rows.X, rows.y, loss=loss, **options)
+            else:
+                model = build(rows, HIDDEN if arguments.hidden is None else arguments.hidden, weights)
+                found = law(model, loss, rows.X, rows.y, rows=n, **options)
         files: Files = {}
         if arguments.plot:
             files[arguments.plot] = lambda: picture(found.plot(), arguments.plot)
@@ -92,6 +98,10 @@ def _check(arguments: argparse.Namespace) -> None:
     """Raise ArgumentError for arguments that exclude each other, and for files that cannot be written."""
     if arguments.sweep and (arguments.hidden is not None or arguments.rows is not None):
         raise ArgumentError("--sweep: expected no --hidden and no --rows, got one; a sweep makes its own models")
+    if ".py:" in (arguments.name or "") and (arguments.hidden is not None or arguments.sweep):
+        raise ArgumentError(
+            f"{arguments.name}: expected no --hidden and no --sweep, got one; the function makes the model"
+        )
     if arguments.plot and not arguments.sweep:
         raise ArgumentError("--plot: expected a sweep to draw, got none; add --sweep depth, width or batch")
     if arguments.html and arguments.sweep:

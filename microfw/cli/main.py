@@ -20,11 +20,12 @@ examples:
   microfw compare wine.json new.json         list the layers that really changed
   microfw train diabetes --epochs 50         train without a profile
   microfw law digits                         compute one gradient by five strategies, and count the cost of each
+  microfw law mine.py:make --html            the same for your model, as a page: make() returns model, loss, X, y
   microfw profile wine --html w.html --law   write a page with profile and law
   microfw law --sweep depth                  measure how these costs grow with the model
 
 words in the report:
-  N       op nodes recorded in one training step; in scalars, the scalar operations of these nodes
+  N       op nodes of one training step; in scalars, one node for each operation on numbers
   P       parameters: arrays with a gradient; in scalars, the numbers in them
   N + P   about the steps of one backward pass: it visits each node and each parameter once
   N x P   the most it could take to revisit the nodes for every parameter

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import inspect
+import runpy
+import sys
+import traceback
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,6 +57,41 @@ def build(rows: Any, layers: str, rng: np.random.Generator) -> nn.Sequential:
     for inputs, size in pairwise([rows.X.shape[1], *hidden(layers), outputs]):
         parts += [nn.Dense(inputs, size, rng=rng), nn.ReLU()]
     return nn.Sequential(*parts[:-1])
+
+
+def load_model(place: str) -> tuple[nn.Module, Any, Any, Any]:
+    """Return model, loss, X and y from a function of the user's, given as ``file.py:function``.
+
+    Raises
+    ------
+    ArgumentError
+        If the file, the function or one of its results is missing, or the user's code raises an error.
+    """
+    path, _, name = place.rpartition(":")
+    before = list(sys.path)
+    sys.path.insert(0, str(Path(path).resolve().parent))  # as if Python ran the file
+    try:
+        scope = runpy.run_path(path)
+        if not callable(scope.get(name)):
+            known = ", ".join(k for k, v in scope.items() if inspect.isfunction(v)) or "none"
+            raise ArgumentError(f"{place}: expected a function {name!r} in the file, got {known}")
+        made = scope[name]()
+    except OSError as error:
+        raise ArgumentError(f"{place}: expected a Python file, got {error.strerror or error}") from None
+    except ArgumentError:
+        raise
+    except Exception as error:
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(line.filename).name}, line {line.lineno}"
+        raise ArgumentError(
+            f"{place}: expected code that runs, got {type(error).__name__}: {error} ({where})"
+        ) from error
+    finally:
+        sys.path[:] = before
+    if not isinstance(made, tuple) or len(made) != 4 or not isinstance(made[0], nn.Module) or not callable(made[1]):
+        got = [type(part).__name__ for part in made] if isinstance(made, tuple) else type(made).__name__
+        raise ArgumentError(f"{place}: expected (model, loss, X, y), got {got}; return them in this order")
+    return made
 
 
 def loss_of(rows: Any) -> nn.Module:

@@ -10,7 +10,8 @@ from microfw.cli.console import use_colour
 from microfw.cli.files import Files, write_files
 from microfw.errors import ArgumentError
 from microfw.profiler.files import content
-from microfw.profiler.reports.text import COLUMNS, report
+from microfw.profiler.reports.report import report
+from microfw.profiler.reports.tables import SORTS
 from microfw.profiler.session import Session
 
 FORMATS = {"html": ".html", "trace": ".trace.json", "csv": ".csv", "markdown": ".md", "plot": ""}
@@ -19,7 +20,8 @@ FORMATS = {"html": ".html", "trace": ".trace.json", "csv": ".csv", "markdown": "
 GUIDE = """\
 examples:
   microfw profile digits --json run.json              make a profile
-  microfw report run.json                             print epochs, counts, layers, ops, backward against forward
+  microfw report run.json                             print result, epochs, layers of one step, N and P
+  microfw report run.json --full                      print all epochs, layers, ops, phases, backward against forward
   microfw report run.json --epoch 3                   print the layers of one epoch
   microfw report run.json --by layer --sort backward --top 5
   microfw report run.json --html run.html             write a self-contained page
@@ -37,10 +39,11 @@ def add(subcommands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("file", metavar="FILE", help="profile saved by microfw profile --json")
+    command.add_argument("--full", action="store_true", help="print all epochs, layers, ops and phases")
     command.add_argument("--epoch", type=int, help="report the layers of this epoch only")
     command.add_argument("--by", choices=["layer", "op"], help="only the table of layers, or of ops")
-    command.add_argument("--sort", metavar="COLUMN", help=f"sort by {', '.join(COLUMNS)}, largest first")
-    command.add_argument("--top", type=int, metavar="K", help="maximum rows of a table (24)")
+    command.add_argument("--sort", metavar="COLUMN", help=f"sort by {', '.join(SORTS)}, largest first")
+    command.add_argument("--top", type=int, metavar="K", help="maximum rows of a table")
     for name in FORMATS:
         text = {"trace": "events for Perfetto or speedscope", "html": "a page", "plot": "a figure"}.get(name, name)
         command.add_argument(f"--{name}", metavar="FILE", help=f"write {text} instead of printing")
@@ -61,8 +64,6 @@ def run(arguments: argparse.Namespace) -> int:
     if files:
         write_files(files)
         return 0
-    options = {"epoch": arguments.epoch, "by": arguments.by, "sort": arguments.sort}
-    if arguments.top is not None:
-        options["max_rows"] = arguments.top
-    print(report(session, colour=use_colour(), **options))
+    options = {name: getattr(arguments, name) for name in ("full", "epoch", "by", "sort")}
+    print(report(session, colour=use_colour(), max_rows=arguments.top, **options))
     return 0

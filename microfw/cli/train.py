@@ -23,10 +23,9 @@ SETTINGS = ("name", "hidden", "batch_size", "lr", "momentum", "seed", "every")
 
 def add(subcommands: Any) -> None:
     """Declare the arguments of ``microfw train`` and ``microfw profile``."""
-    text = "train a model on a toy dataset"
-    for name, end in (("train", ""), ("profile", ", and record the backward cost")):
-        description = f"{text.capitalize()} of scikit-learn{end}."
-        command = subcommands.add_parser(name, help=text + end, description=description)
+    text = "train a model on a toy dataset of scikit-learn"
+    for name, end in (("train", ""), ("profile", ", and report what backward costs")):
+        command = subcommands.add_parser(name, help=text + end, description=f"{text}{end}.".capitalize())
         add_options(command)
         command.set_defaults(run=run)
     add_profile_options(command)
@@ -35,7 +34,7 @@ def add(subcommands: Any) -> None:
 def add_options(command: argparse.ArgumentParser) -> None:
     """Declare the arguments that both commands have."""
     command.add_argument("name", metavar="NAME", help=f"one of {', '.join(data.names())}")
-    command.add_argument("--hidden", default="64", metavar="64,32", help="sizes of the hidden layers (64)")
+    command.add_argument("--hidden", default="32", metavar="64,32", help="sizes of the hidden layers (32)")
     command.add_argument("--epochs", type=int, default=20, help="passes over the training rows (20)")
     command.add_argument("--batch-size", type=int, default=32, help="rows in a step (32)")
     command.add_argument("--lr", type=float, help="learning rate (0.1; 0.01 for regressions)")
@@ -50,6 +49,7 @@ def add_profile_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--trace-steps", type=int, default=0, metavar="K", help="keep the events of K steps (0)")
     command.add_argument("--json", metavar="FILE", help="save the profile")
     command.add_argument("--html", metavar="FILE", help="save the profile as a page")
+    command.add_argument("--full", action="store_true", help="print all epochs, layers, ops and phases")
     command.add_argument("--law", action="store_true", help="add the law of the untrained model to the page")
 
 
@@ -59,7 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     with one_thread():
         trainer, train_set, test_set, order = prepare(arguments, [profiler] if profiler else [])
         print(f"{arguments.name}: {len(train_set):,} rows to train on, {len(test_set):,} to test on")
-        print(trainer.model)
+        full = profiler is None or arguments.full  # the short report has the layers and the result itself
+        if full:
+            print(trainer.model, end="\n\n" if profiler else "\n")
         found = None
         if profiler is not None and arguments.law:
             print("law of this model before training: one gradient by five strategies")
@@ -76,8 +78,9 @@ def run(arguments: argparse.Namespace) -> int:
                 finish(arguments, profiler, found)
         if ended is not None:
             raise ended
-        result = trainer.evaluate(test_set)
-    print("\ntest: " + ", ".join(f"{name} {value:.4f}" for name, value in result.items()))
+        if full:
+            result = trainer.evaluate(test_set)
+            print("\ntest: " + ", ".join(f"{name} {value:.4f}" for name, value in result.items()))
     return 0
 
 
@@ -99,6 +102,7 @@ def fit(arguments: argparse.Namespace, trainer: Trainer, train_set: Any, test_se
         validation=test_set,
         rng=order,
         progress=not arguments.quiet,
+        drop_last=len(train_set) >= arguments.batch_size,  # all steps have the same N, that of `microfw law`
     )
 
 
@@ -111,7 +115,7 @@ def finish(arguments: argparse.Namespace, profiler: Profiler, found: Any) -> Non
         files[arguments.json] = lambda: content(session, arguments.json)
     if arguments.html:
         files[arguments.html] = lambda: encode(session.html(found))
-    write_files(files, "\n" + profiler.report(colour=use_colour()))
+    write_files(files, profiler.report(full=arguments.full, colour=use_colour()))
     if arguments.json:
         print(printable(f"print it again: microfw report {arguments.json}"))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from microfw.errors import ArgumentError, message
 from microfw.law.measure import StrategyResult
+from microfw.law.walk import Walk
 from microfw.profiler.node_count import NodeCount
 from microfw.profiler.ratio import Ratio
 
@@ -54,6 +55,8 @@ class Law:
         Backward against forward.
     note : str
         What was left out, and why.
+    walk : Walk or None
+        Visits of one gradient, for the page. Not in `to_dict`.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Law:
     layers: list[LayerCost] = field(default_factory=list)
     ratio: Ratio = field(default_factory=Ratio)
     note: str = ""
+    walk: Walk | None = None
 
     def way(self, name: str, graph: str = "") -> StrategyResult:
         """Return the result of a strategy. Backprop has two: give the graph."""
@@ -83,7 +87,8 @@ class Law:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers in dicts and lists, for JSON. 10^15 paths or more are written as text."""
-        return asdict(self) | {"paths": self.paths if self.paths is None or self.paths < 10**15 else huge(self.paths)}
+        paths = self.paths if self.paths is None or self.paths < 10**15 else huge(self.paths)
+        return {name: value for name, value in asdict(self).items() if name != "walk"} | {"paths": paths}
 
     def page_data(self) -> dict[str, Any]:
         """Return the data of the page: plain lists and numbers."""
@@ -92,11 +97,15 @@ class Law:
         return page_data(self)
 
     def html(self) -> str:
-        """Return one self-contained page."""
-        from microfw.profiler.reports.html import html
-        from microfw.profiler.session import Session
+        """Return one self-contained page: the gradient to walk through, the counts and the strategies."""
+        from microfw.law.page import page
 
-        return html(Session(name=f"the law on {self.name or self.model}"), self)
+        return page(self)
+
+    def _repr_html_(self) -> str:
+        from microfw.law.page import notebook
+
+        return notebook(self)
 
     def __str__(self) -> str:
         from microfw.law.report import law_report

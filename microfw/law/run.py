@@ -22,6 +22,7 @@ from microfw.law import strategies
 from microfw.law.data import Law, LayerCost
 from microfw.law.measure import CountingObserver, NodeCost, Problem
 from microfw.law.scalar_graph import ScalarGraph, scalar_graph
+from microfw.law.walk import record_walk
 from microfw.nn.module import Module
 from microfw.profiler.cost_check import one_step
 from microfw.profiler.node_count import NodeCount
@@ -124,6 +125,15 @@ def law(
     modules = dict(model.named_modules())
     for row in found.layers:
         row.kind = type(modules[row.layer]).__name__ if row.layer in modules else ""
+    scalars = _run_on_scalars(found, problem, few, loss, model, named, max_nodes)
+    found.walk = record_walk(problem.loss, model, scalars)
+    return found
+
+
+def _run_on_scalars(
+    found: Law, problem: Problem, few: tuple[Any, Any], loss: Any, model: Module, named: list[Any], max_nodes: int
+) -> Tensor | None:
+    """Add the strategies on the scalar graph; return the loss with that graph, None if the graph is left out."""
     expected = one_step(model, *few, loss).counts()[1:]
     n = expected[0].N if expected else 0
     if n > max_nodes:
@@ -132,12 +142,12 @@ def law(
             "fewer rows, a smaller model, or raise max_nodes"
         )
         found.counts += expected
-        return found
+        return None
     try:
-        graph = scalar_graph(problem.loss, parameters, CountingObserver())
+        graph = scalar_graph(problem.loss, problem.parameters, CountingObserver())
     except GraphError as error:
         found.note = f"the scalar graph is left out: {error}"
-        return found
+        return None
     if not abs(graph.loss.item() - found.loss) <= 1e-9 * max(1.0, abs(found.loss)):
         raise GraphError(message("law", f"the scalar graph to compute the loss {found.loss}", graph.loss.item()))
     result, counter = strategies.scalar_backprop(problem, graph)
@@ -147,7 +157,7 @@ def law(
     found.paths = strategies.count_paths(graph.loss._node)[0]
     found.ways += [result, strategies.chain_rule(problem, graph), strategies.path_recursion(problem, graph)]
     _add_uses(found.layers, entries, graph, named, type(model).__name__)
-    return found
+    return graph.loss
 
 
 def _first(data: Any, rows: int) -> Any:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.mode import mode
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, message
 from microfw.nn.module import Module
 from microfw.profiler.recorder.recorder import Recorder
 from microfw.profiler.reports.text import shorten, table
-from microfw.profiler.session import Epoch
+from microfw.profiler.session import Epoch, Session
 
 KINDS = (
     "flops", "flops_forward", "flops_backward", "nodes", "edges", "steps", "parameters", "parameter_tensors",
@@ -85,13 +86,25 @@ def assert_cost(model: Module, X: Any, y: Any = None, loss: Any = None, **expect
 
 def one_step(model: Module, X: Any, y: Any = None, loss: Any = None) -> Epoch:
     """Run one forward and backward pass of a copy of a model; return the counts."""
-    model = copy.deepcopy(model)
+    return count_step(copy.deepcopy(model), X, y, loss).epochs[0]
+
+
+def count_step(model: Module, X: Any, y: Any = None, loss: Any = None) -> Session:
+    """Run one forward and backward pass of a model; return the counts. Without trained parameters, run forward only."""
     recorder = Recorder(takes_losses=False, model=model)
     with mode(observer=recorder, timer=recorder, recording=True):
         output = model(X)
-        if loss is not None:
-            loss(output, y).backward()
-        else:
-            output.backward(np.ones(output.shape, output.dtype))
+        end = first_tensor(output) if loss is None else loss(output, y)
+        if end is not None and end.requires_grad:
+            end.backward(np.ones(end.shape, end.dtype))
     recorder.step = recorder.observed = 1
-    return recorder.end_epoch(1).epoch()
+    return Session(layers=recorder.names.layers(), epochs=[recorder.end_epoch(1).epoch()])
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """Return the first Tensor of an output, which may be nested in tuples, lists and dicts."""
+    if isinstance(output, dict):
+        output = list(output.values())
+    if isinstance(output, tuple | list):
+        return next((found for part in output if (found := first_tensor(part)) is not None), None)
+    return output if isinstance(output, Tensor) else None

@@ -18,7 +18,7 @@ from microfw.profiler.recorder.overhead import overhead
 from microfw.profiler.recorder.recorder import Recorder
 from microfw.profiler.recorder.sampling import every_nth
 from microfw.profiler.recorder.trace import Tracer
-from microfw.profiler.reports.text import report
+from microfw.profiler.reports.report import report
 from microfw.profiler.search import fits_report
 from microfw.profiler.session import Epoch, Session, merged
 from microfw.serialization.output import Path

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from microfw.errors import message, printable
 from microfw.profiler.files import build, parse, to_dict
-from microfw.profiler.reports.text import table, whole
+from microfw.profiler.reports.text import plural, table, whole
 from microfw.profiler.session import Epoch, Session
 from microfw.serialization.output import Path, path_text
 
@@ -194,8 +194,3 @@ def differing(fits: Sequence[FitProfile]) -> list[str]:
     names = list(dict.fromkeys(name for fit in fits for name in fit.parameters))
     varied = [name for name in names if len({fit.parameters.get(name) for fit in fits}) > 1]
     return [", ".join(f"{name}={fit.parameters[name]}" for name in varied if name in fit.parameters) for fit in fits]
-
-
-def plural(count: int, noun: str) -> str:
-    """Return a count with its noun: "2 fits"."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")

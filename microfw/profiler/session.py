@@ -231,7 +231,7 @@ class Session:
     # Reports: each calls a pure function in `microfw.profiler.reports`
     def report(self, **options: Any) -> str:
         """Return text for a terminal; see `microfw.profiler.report`."""
-        from microfw.profiler.reports.text import report
+        from microfw.profiler.reports.report import report
 
         return report(self, **options)
 

@@ -20,7 +20,7 @@ def call(*arguments, code=0):
 
 def test_profile_then_report(tmp_path):
     path = tmp_path / "wine.json"
-    done = call("profile", "wine", "--epochs", "3", "--hidden", "8,8", "--json", str(path))
+    done = call("profile", "wine", "--epochs", "3", "--hidden", "8,8", "--full", "--json", str(path))
     assert "0: Dense(13 -> 8)" in done.stdout
     assert "Layers, per step (all 3 epochs)" in done.stdout
     assert "untagged" in done.stdout
@@ -29,7 +29,7 @@ def test_profile_then_report(tmp_path):
     assert "epoch 3/3" in done.stderr  # progress: readable when it goes to a file
     assert "\r" not in done.stderr
     again = call("report", str(path), "--epoch", "2")
-    assert "Layers, per step (epoch 2)" in again.stdout
+    assert "Mean of 4 steps, epoch 2" in again.stdout
 
 
 def test_report_in_every_format_and_compare(tmp_path, capsys):

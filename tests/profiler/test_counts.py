@@ -13,8 +13,8 @@ from microfw.autograd.graph import reachable
 from microfw.autograd.op import Cost
 from microfw.autograd.registry import OPS
 from microfw.law.run import law
-from microfw.profiler import Session
-from microfw.profiler.reports.text import report, reuse
+from microfw.profiler import Layer, Session, report
+from microfw.profiler.reports.tables import step_lines
 
 RNG = np.random.default_rng(0)
 
@@ -345,7 +345,12 @@ def reuse_of(model, x, checkpointed=False):
     epoch = profiled(model, loss, 2)
     name = type(model).__name__
     weights = sum(p.size for p in model.parameters() if p.requires_grad and p.ndim > 1)
-    return reuse(rows_of(epoch)[name], weights, 2)
+    return reuse(epoch, name, weights)
+
+
+def reuse(epoch, name, weights):
+    lines = step_lines(Session(layers=[Layer(name, "", weights=weights)]), epoch)
+    return next(line.reuse for line in lines if line.name == name)
 
 
 @pytest.mark.parametrize("kind", [Gram, LowRank, Transposed])
@@ -358,8 +363,8 @@ def test_reuse_of_layers_is_how_often_a_weight_is_used():
     assert reuse_of(nn.Dense(8, 3, rng=0), data(20, 8)) == 20
     assert reuse_of(nn.Conv2D(2, 4, 3, rng=0), data(5, 2, 8, 8)) == 5 * 6 * 6
     model = Recurrent(nn.LSTM)
-    row = rows_of(profiled(model, lambda: model(data(3, 7, 12)).sum()))["cells"]
-    assert reuse(row, 4 * 24 * (12 + 24), 1) == 3 * 7
+    epoch = profiled(model, lambda: model(data(3, 7, 12)).sum())
+    assert reuse(epoch, "cells", 4 * 24 * (12 + 24)) == 3 * 7
 
 
 def test_a_weight_of_another_layer_is_none_of_ones_own():

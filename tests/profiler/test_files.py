@@ -122,7 +122,7 @@ def test_a_notebook_shows_tables_without_a_script():
     text = session._repr_html_()
     assert "<script" not in text
     assert "&lt;script&gt;" in text
-    assert text.count("<tr>") == 1 + len(session.total().layers()) + 1 + 1 + 2
+    assert text.count("<tr>") == 1 + len(session.total().layers()) + 2 + 1 + 2
     assert "no epoch" in Session()._repr_html_()
 
 

@@ -49,7 +49,7 @@ def test_overhead_is_measured_without_changing_the_profile(kind, options):
     assert model[1].rng.bit_generator.state == drawn
     assert step.explain() == explained
     assert profiler.session.epochs[0].sum().nodes == profiler.session.epochs[0].sum().rules
-    text = " ".join(profiler.report().split())
+    text = " ".join(profiler.report(full=True).split())
     assert "measured by alternating profiled and plain steps" in text
 
 
@@ -80,7 +80,7 @@ def test_a_step_that_cannot_be_run_again_is_estimated(change, monkeypatch):
     profiler, *_ = profiled("eager", steps=5, model=model)
     found = profiler.session.overhead
     assert found["measured"] == 0 and found["share"] >= 0
-    assert "slower" in profiler.report() and "estimated" in profiler.report()
+    assert "slower" in profiler.report(full=True) and "estimated" in profiler.report(full=True)
 
 
 def test_the_extra_time_is_that_of_all_steps(monkeypatch):
@@ -107,4 +107,6 @@ def test_the_interval_of_a_median_holds_in_19_of_20_samples():
 
 def test_old_overheads_are_shown():
     session = Session(overhead={"ns_per_node": 500.0, "share": 0.05}, epochs=[mf.profiler.Epoch(1, 1, 1, total_ns=9)])
-    assert "Profiling made the steps 5.0% slower, estimated: 500 ns a node." in " ".join(report(session).split())
+    assert "Profiling made the steps 5.0% slower, estimated: 500 ns a node." in " ".join(
+        report(session, full=True).split()
+    )

@@ -12,6 +12,9 @@ import pytest
 import microfw as mf
 from microfw import nn
 from microfw.profiler import Session
+from microfw.profiler.reports.counts import counts
+from microfw.profiler.reports.remarks import remarks
+from microfw.profiler.reports.tables import step_lines
 from tests.helpers import browser, sessions
 
 pytestmark = pytest.mark.skipif(browser.find() is None, reason="Chromium is not installed")
@@ -60,10 +63,11 @@ def test_it_shows_the_sessions_numbers_and_asks_for_nothing(chromium, tmp_path):
     shown = [float(text.replace(",", "")) for text in chromium.run(CELLS.format(4))]
     assert shown == pytest.approx([row.backward_ns / total.observed / 1e3 for row in total.layers()], abs=0.051)
     law = chromium.run("document.getElementById('law').textContent")
-    assert (
-        f"all {total.parameters:,} derivatives in {(total.sum().rules + total.sum().accumulated) // total.observed} steps"
-        in law
-    )
+    _, scalars = total.counts()
+    assert f"all {scalars.P:,} derivatives in {scalars.steps:,} steps" in law
+    rows = "[...document.querySelectorAll('#counts tbody tr')].map(r => [r.querySelector('b').textContent, r.cells[1].textContent])"
+    shown = dict(chromium.run(rows))
+    assert shown["steps"] == f"{scalars.steps:,}" and shown["P"] == f"{scalars.P:,}"
     assert len((tmp_path / "a.html").read_bytes()) < 300_000
 
 
@@ -84,8 +88,8 @@ def test_it_shows_the_law(chromium, tmp_path, law):
     assert chromium.complaints == []
     scalars = law.count("scalars")
     cells = "[...document.querySelectorAll('#{} tbody tr')].map(r => [...r.cells].map(c => c.firstChild ? c.firstChild.textContent : ''))"
-    counts = {row[0].split("op nodes")[0]: row[1:] for row in chromium.run(cells.format("law-counts"))}
-    assert counts["N + P"] == [f"{4 + 4}", f"{scalars.N + scalars.P:,}"]
+    counts = {row[0]: row[1:] for row in chromium.run(cells.format("law-counts"))}
+    assert counts["N + P"] == [f"{scalars.N + scalars.P:,}", f"{4 + 4}"]
     ways = chromium.run(cells.format("ways"))
     assert [row[0] for row in ways] == [way.name for way in law.ways]
     assert [row[1] for row in ways] == [f"{way.rules:,}" for way in law.ways]
@@ -143,20 +147,21 @@ def test_tables_sort_both_ways_and_say_so(chromium, page):
     assert chromium.run(names) == sorted(first)
 
 
-def test_definitions_come_with_the_mouse_and_with_the_keyboard(chromium, page):
+def test_numbers_have_their_meaning_and_bars_a_scale(chromium, page):
     chromium.open(page)
-    shown = "getComputedStyle(document.querySelector('.term .tip')).display"
-    assert chromium.run(shown) == "none"
-    chromium.run("document.querySelector('.term').focus()")
-    assert chromium.run(shown) == "block"
-    assert "Op nodes recorded in one training step" in chromium.run("document.querySelector('.term .tip').innerText")
-    chromium.key("Escape")
-    assert chromium.run(shown) == "none"
-    chromium.run("document.activeElement.blur()")
-    box = "(() => {const b = document.querySelector('.term').getBoundingClientRect(); return [b.x + 3, b.y + 8]})()"
-    chromium.run("document.querySelector('.term').scrollIntoView({block: 'center'})")
-    chromium.move(*chromium.run(box))
-    assert chromium.run(shown) == "block"
+    session = steady()
+    text = chromium.run("document.getElementById('counts').innerText")
+    for count in counts(session.total()).values():
+        assert count.meaning.replace(" x ", " × ") in text
+    total = sum(session.total().taken(phase, True) for phase in ("forward", "backward", "update"))
+    ticks = chromium.run("[...document.querySelectorAll('#flame .tick')].map(t => t.textContent)")
+    assert ticks[0] == "0 µs" and 0 < float(ticks[-1]) * 1e3 <= total
+    assert chromium.run("document.querySelector('#bars-law .scale').innerText").split()[0] == "0"
+    said = chromium.run("[...document.querySelectorAll('#remarks li')].map(e => e.textContent)")
+    assert said == remarks(step_lines(session, session.total())) and "of backward" in said[0]
+    chromium.run("document.querySelector('#epochs svg').focus()")
+    chromium.key("ArrowRight")  # the remarks are about all epochs
+    assert chromium.run("document.querySelectorAll('#remarks li').length") == 0
 
 
 def test_the_flame_graph_is_walked_with_the_keyboard(chromium, page):
@@ -240,12 +245,15 @@ def test_it_is_legible_in_light_and_dark_and_on_paper(chromium, page, dark, medi
         assert (max(ink, box) + 0.05) / (min(ink, box) + 0.05) >= 3  # and the line below has the same words
 
 
-@pytest.mark.parametrize("width", [360, 768, 1400])
-def test_nothing_is_wider_than_the_screen(chromium, page, width):
-    chromium.open(page, width=width, height=740)
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_nothing_is_wider_than_the_screen(chromium, tmp_path, law, width):
+    (tmp_path / "law.html").write_text(steady().html(law))
+    chromium.open(tmp_path / "law.html", width=width, height=740)
     assert chromium.run("document.documentElement.scrollWidth") <= width
     wide = "[...document.querySelectorAll('.table')].filter(t => t.scrollWidth > t.clientWidth + 1).map(t => t.id)"
     assert chromium.run(wide) == []
+    kinds = "[...document.querySelectorAll('#layers .kind')].map(e => e.getBoundingClientRect().width > 0)"
+    assert set(chromium.run(kinds)) == {True}
     assert chromium.complaints == []
 
 

@@ -174,7 +174,7 @@ def test_the_report_shows_phases_that_add_up(every):
         for _ in range(5):
             nn.CrossEntropyLoss()(model(np.ones((4, 3), np.float32)), np.zeros(4, np.int64)).backward()
             optimizer.step()
-    text = report(profiler.session)
+    text = report(profiler.session, full=True)
     lines = text[text.index("Phases (all steps together)") :].split("\n\n")[0].splitlines()[3:]
     names = ["data", "forward", "backward", "update", "other", *(["steps not observed"] if every > 1 else []), "total"]
     assert [line.split("  ")[0].strip() for line in lines] == names

@@ -141,10 +141,10 @@ def test_reports_say_what_was_observed(tmp_path):
     first = session.epochs[0]
     first.forward_ns += 1_000_000 - first.forward_ns % 1_000_000  # some whole milliseconds
     session.epochs[1] = Epoch(2, steps=4, total_ns=7_000_000)  # as if none had been
-    text = report(session)
+    text = report(session, full=True)
     assert "sampled: 1 step in 5" in text
-    assert "Epochs (µs in an observed step; total in ms;" in text
-    table = text[text.index("epoch  observed") :].splitlines()
+    assert "Epochs; times are those of one observed step, but for the total" in text
+    table = text[text.index("epoch  observed") :].splitlines()[1:]
     assert table[2].split()[:4] == ["1", "1", "of", "4"]
     assert f"{first.forward_ns / 1e3:,.1f}" in table[2].split()
     assert table[3].split() == ["2", "0", "of", "4", "7.00"]
@@ -153,10 +153,10 @@ def test_reports_say_what_was_observed(tmp_path):
     assert max(map(len, text.splitlines())) <= 100
     markdown = session.markdown()
     assert "3 epochs, 12 steps, 2 of them observed." in markdown
-    assert "Epochs: µs in an observed step, total in ms" in markdown
+    assert "Epochs; times are those of one observed step, but for the total" in markdown
     assert "| 2 | 0 of 4 |" in markdown
     notebook = session._repr_html_()
-    assert "Epochs: µs in an observed step, total in ms" in notebook and "0 of 4" in notebook
+    assert "Epochs; times are those of one observed step, but for the total" in notebook and "0 of 4" in notebook
     session.save(tmp_path / "a.json")
     assert Session.load(tmp_path / "a.json") == session
     assert compare(session, session).changes is not None

@@ -16,23 +16,16 @@ from math import isfinite
 from typing import Any
 
 from microfw.profiler.ratio import BOUNDS, WHY, Ratio, verdict
+from microfw.profiler.reports.counts import counts
 from microfw.profiler.reports.names import OUTSIDE, chain, visible
+from microfw.profiler.reports.remarks import remarks
+from microfw.profiler.reports.tables import step_lines
 from microfw.profiler.session import Epoch, PagePart, Row, Session
 
 MAX_ROWS = 20_000
 """Maximum number of rows on the page. If the epochs have more, the page has only their sum."""
 
 NUMBERS = [f.name for f in fields(Row) if f.name not in ("layer", "op")]
-
-DEFINITIONS = {
-    "N": "Op nodes recorded in one training step, without leaves. In scalars: the scalar operations of these nodes.",
-    "P": "Parameters: arrays that got a gradient; in scalars, the numbers in them.",
-    "N + P": "Steps that one backward pass takes, about: it visits each node and each parameter once.",
-    "backward took": "Counted: derivative rules called plus gradients added into parameters; in scalars, the "
-    "scalar operations of the backward pass.",
-    "N x P": "The most it could take to revisit the nodes for every parameter. Predicted, not run.",
-    "E": "Edges of the graph: inputs of ops that needed a gradient.",
-}
 
 
 def html(session: Session, law: PagePart | None = None) -> str:
@@ -125,7 +118,8 @@ def view(session: Session) -> dict[str, Any]:
         "total": [getattr(total, key) for key in keys],
         "rows": [packed(epoch) for epoch in session.epochs] if small else None,
         "all": packed(total),
-        "counts": counts(total),
+        "counts": [[name, *count] for name, count in counts(total).items()],
+        "remarks": remarks(step_lines(session, total)),
         "ratio": ratio(total.ratio()),
         "ratios": [ratio(epoch.ratio()) for epoch in session.epochs],
         "bounds": BOUNDS,
@@ -137,22 +131,6 @@ def view(session: Session) -> dict[str, Any]:
 def finite(value: float | None) -> float | None:
     """Return a finite number, or None."""
     return value if value is not None and isfinite(value) else None
-
-
-def counts(e: Epoch) -> list[list[Any]]:
-    """Return the counts of one step: name, in tensors, in scalars, definition."""
-    steps, total = e.observed or 1, e.sum()
-    nodes, scalars = round(total.nodes / steps), round(sum(row.flops_forward for row in e.rows if row.nodes) / steps)
-    took = round((total.rules + total.accumulated) / steps)
-    numbers: dict[str, tuple[int, int | None]] = {
-        "N": (nodes, scalars),
-        "P": (e.parameter_tensors, e.parameters),
-        "N + P": (nodes + e.parameter_tensors, scalars + e.parameters),
-        "backward took": (took, round(total.flops_backward / steps)),
-        "N x P": (nodes * e.parameter_tensors, scalars * e.parameters),
-        "E": (round(total.edges / steps), None),
-    }
-    return [[word, *numbers[word], text] for word, text in DEFINITIONS.items()]
 
 
 def ratio(r: Ratio) -> dict[str, Any]:

@@ -25,13 +25,14 @@ function short(value) {
     if (value >= size) return +(value / size).toPrecision(3) + unit;
   return String(+value.toPrecision(3));
 }
+const unitOf = ns => [["s", 1e9], ["ms", 1e6], ["µs", 1e3]].find(([, size]) => ns >= size) || ["ns", 1];
 function time(ns) {
-  for (const [unit, size] of [["s", 1e9], ["ms", 1e6], ["µs", 1e3]])
-    if (ns >= size) return `${+(ns / size).toPrecision(3)} ${unit}`;
-  return `${Math.round(ns)} ns`;
+  const [unit, size] = unitOf(ns);
+  return `${+(ns / size).toPrecision(3)} ${unit}`;
 }
 const micro = ns => (ns / 1e3).toLocaleString("en-US", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const percent = share => `${(100 * share).toFixed(1)}%`;
+const proper = text => text.replaceAll(" x ", " × ");
 const times = value => value < 1e6 ? whole(+value.toPrecision(3)) : short(value);
 const layerName = k => view.names[k] === "" ? view.outside : view.names[k];
 const titled = k => layerName(k) + (view.kinds[k] && view.kinds[k] !== view.names[k] ? " " + view.kinds[k] : "");
@@ -71,7 +72,7 @@ function table(id, columns, lines, last) {
   const head = el("tr", {}, ...columns.map((column, k) => {
     const cell = el("th", { scope: "col", class: column.class || "" });
     if (order.by === k) cell.setAttribute("aria-sort", order.down ? "descending" : "ascending");
-    const button = el("button", { type: "button", title: column.says || "sort" }, column.title);
+    const button = el("button", { type: "button", title: column.says || "sort" }, ...[column.title].flat());
     button.addEventListener("click", () => {
       order.down = order.by === k ? !order.down : !column.words;
       order.by = k;
@@ -100,11 +101,11 @@ function name(text, kind) {
   made.title = text.length > 400 ? text.slice(0, 400) + "…" : text;
   return { nodes: kind ? [made, el("span", { class: "kind" }, kind)] : [made], sort: text };
 }
-function share(value) {
-  const bar = svg("svg", { width: 48, height: 10, "aria-hidden": "true", class: "wide" },
-    svg("rect", { width: Math.max(48 * value, .5).toFixed(1), height: 10, rx: 2, class: "backward" }));
-  return { nodes: [percent(value), bar], sort: value };
+function track(share, width) {
+  return svg("svg", { width, height: 10, "aria-hidden": "true", class: "wide" }, svg("rect", { width, height: 10, rx: 2, class: "track" }),
+    svg("rect", { width: Math.max(width * share, .5).toFixed(1), height: 10, rx: 2, class: "backward" }));
 }
+const share = value => ({ nodes: [percent(value), track(value, 48)], sort: value });
 
 function drawLayers() {
   const n = steps(), backward = described()[E.backward_ns] || 1;
@@ -119,7 +120,7 @@ function drawLayers() {
     { title: "P", class: "wide", says: "trainable numbers of this layer" },
     { title: "forward µs", says: "time in the layer's ops" },
     { title: "backward µs", says: "time in the derivative rules of the layer's nodes" },
-    { title: "share", says: "of the backward pass" }, { title: "forward FLOP", class: "wide", says: "scalar operations, a multiply-add is 2" },
+    { title: ["share", el("span", { class: "wide" }, ", bar 0–100%")], says: "of the backward pass" }, { title: "forward FLOP", class: "wide", says: "scalar operations, a multiply-add is 2" },
     { title: "backward FLOP", class: "wide" }, { title: "FLOP/P", class: "wide", says: "operations in one step for each trainable number" },
     { title: "reuse", class: "wide", says: "uses of each weight of the layer in products of one step: multiply-adds by weights" },
     { title: "saved bytes", class: "wide", says: "kept for backward" }];
@@ -135,13 +136,14 @@ function drawLayers() {
   table("layers", columns, lines, [[walk, "walk"], [total, "sum"]]);
   const part = described()[E.observed] !== described()[E.steps]
     ? `, sampled on ${whole(described()[E.observed])} of ${whole(described()[E.steps])} steps` : "";
+  put("remarks", ...(chosen < 0 ? view.remarks.map(text => el("li", {}, text)) : []));
   put("layers-note", `In one step, on average over ${about()}${part}. Layers and untagged time add up to the measured total exactly.`);
 }
 
 function drawOps() {
   const n = steps(), backward = described()[E.backward_ns] || 1;
   const columns = [{ title: "op", words: true }, { title: "nodes", class: "wide", says: "in one step" }, { title: "forward µs" }, { title: "backward µs" },
-    { title: "share", says: "of the backward pass" }, { title: "forward FLOP", class: "wide" }, { title: "backward FLOP", class: "wide" }];
+    { title: ["share", el("span", { class: "wide" }, ", bar 0–100%")], says: "of the backward pass" }, { title: "forward FLOP", class: "wide" }, { title: "backward FLOP", class: "wide" }];
   table("ops", columns, [...summed(1)].map(([k, row]) => [
     name(view.ops[k]), number(row[K.nodes] / n), { text: micro(row[K.forward_ns] / n), sort: row[K.forward_ns] },
     { text: micro(row[K.backward_ns] / n), sort: row[K.backward_ns] }, share(row[K.backward_ns] / backward),
@@ -165,7 +167,7 @@ function drawEpochs() {
   const bars = [];
   for (let k = 0; k < n; k += group) bars.push(view.epochs.slice(k, k + group));
   const stack = bar => PARTS.reduce((sum, part) => sum + mean(bar, `${part}_ns`), 0);
-  const most = Math.max(...bars.map(stack), 1), unit = most >= 1e9 ? ["s", 1e9] : most >= 1e6 ? ["ms", 1e6] : ["µs", 1e3];
+  const most = Math.max(...bars.map(stack), 1), unit = unitOf(most);
   const wide = (width - left) / bars.length, y = ns => 10 + high - high * ns / most;
   const hasLoss = view.losses.filter(v => v !== null).length > 1;
   const height = high + 34 + (hasLoss ? lossHigh + 26 : 0);
@@ -275,7 +277,7 @@ function drawFlame(focus) {
   for (let node = zoomed.up; node; node = node.up) above.unshift(node);
   above.forEach((node, k) => boxes.push({ node, x: 0, wide: width, depth: k }));
   lay(zoomed, 0, width, above.length);
-  const height = row * (Math.max(...boxes.map(box => box.depth)) + 1);
+  const base = row * (Math.max(...boxes.map(box => box.depth)) + 1), height = base + 20;
   if (!boxes.some(box => box.node === current)) current = zoomed;
   const picture = svg("svg", { height, viewBox: `0 0 ${width} ${height}`, role: "tree", "aria-label": "Time of one step" });
   for (const { node, x, wide, depth } of boxes) {
@@ -289,6 +291,12 @@ function drawFlame(focus) {
     g.addEventListener("keydown", event => walk(event, node));
     node.box = g;
     picture.append(g);
+  }
+  const [unit, size] = unitOf(zoomed.ns), ticks = nice(zoomed.ns / size);
+  for (const tick of ticks) {
+    const x = width * tick * size / (zoomed.ns || 1);
+    picture.append(svg("line", { x1: x, x2: x, y1: base, y2: base + 5, class: "grid" }));
+    if (x < width - 30) picture.append(svg("text", { x, y: base + 17, class: "tick", "text-anchor": tick ? "middle" : "start" }, `${+tick.toPrecision(3)}${tick ? "" : " " + unit}`));
   }
   picture.addEventListener("mouseleave", () => put("flame-says", words(current)));
   put("flame", picture);
@@ -324,7 +332,8 @@ function drawSaved() {
   if (!lines.length) return put("saved", el("p", {}, "Nothing was saved."));
   const width = $("saved").clientWidth || 400, row = 30, label = Math.min(150, width * .38), shown = lines.slice(0, 12);
   const most = shown[0][1], room = width - label - 64;
-  const picture = svg("svg", { height: row * shown.length, viewBox: `0 0 ${width} ${row * shown.length}`, role: "img",
+  const base = row * shown.length;
+  const picture = svg("svg", { height: base + 20, viewBox: `0 0 ${width} ${base + 20}`, role: "img",
     "aria-label": shown.map(([k, bytes]) => `${titled(k).slice(0, 80)}: ${whole(bytes)} bytes`).join("; ") });
   shown.forEach(([k, bytes], at) => {
     const fits = Math.floor(label / 7), text = titled(k);
@@ -332,26 +341,29 @@ function drawSaved() {
       svg("rect", { x: label, y: at * row + 5, width: Math.max(room * bytes / most, 1), height: row - 10, rx: 3, class: "data" }),
       svg("text", { x: label + room * bytes / most + 6, y: at * row + 19 }, short(bytes)));
   });
+  picture.append(svg("line", { x1: label, x2: label + room, y1: base, y2: base, class: "grid" }),
+    svg("text", { x: label, y: base + 16 }, "0 bytes"), svg("text", { x: label + room, y: base + 16, "text-anchor": "middle" }, short(most)));
   put("saved", picture);
   $("saved").append(el("p", { class: "quiet" }, `Peak: ${whole(described()[E.saved_peak_bytes])} bytes, when a backward pass began.`));
   if (lines.length > 12) $("saved").append(el("p", { class: "quiet" }, `and ${lines.length - 12} layers with less`));
 }
-function term(word, text, id) {
-  const made = el("span", { class: "term", tabindex: 0, "aria-describedby": id }, word.replace(" x ", " × "), el("span", { class: "tip", role: "tooltip", id }, text));
-  made.addEventListener("keydown", event => { if (event.key === "Escape") made.classList.add("shut"); });
-  for (const kind of ["blur", "mouseleave"]) made.addEventListener(kind, () => made.classList.remove("shut"));
-  return made;
+function countTable(id, rows, about) {
+  const cell = value => el("td", {}, value === null ? "" : typeof value === "number" ? whole(value) : value);
+  const head = el("tr", {}, ...[about, "in scalars", "in tensors"].map(text => el("th", { scope: "col" }, text)));
+  put(id, el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows.map(([word, scalars, tensors, text]) =>
+    el("tr", {}, el("td", {}, el("b", {}, proper(word)), el("span", { class: "meaning" }, proper(text))), cell(scalars), cell(tensors))))));
 }
 function drawCounts() {
-  const line = Object.fromEntries(view.counts.map(([word, ...rest]) => [word, rest]));
-  const [took, tookScalars] = line["backward took"], [bound, boundScalars] = line["N x P"];
-  const factor = tookScalars ? boundScalars / tookScalars : 0;
-  put("law", `One backward pass gave all ${whole(line.P[1])} derivatives in ${whole(took)} steps; N × P would be ${whole(bound)}. `
-    + `In scalars it took ${short(tookScalars)} operations against ${short(boundScalars)}`
-    + (factor >= 2 ? `: ${times(factor)} times as many.` : "."));
-  const head = el("tr", {}, ...["in one step", "in tensors", "in scalars"].map(text => el("th", { scope: "col" }, text)));
-  put("counts", el("table", {}, el("thead", {}, head), el("tbody", {}, ...view.counts.map(([word, tensors, scalars, text], k) =>
-    el("tr", {}, el("td", {}, term(word, text, `tip-${k}`)), el("td", {}, whole(tensors)), el("td", {}, scalars === null ? "" : whole(scalars)))))));
+  const line = Object.fromEntries(view.counts.map(([word, scalars]) => [word, scalars]));
+  const { N, P, steps, "N x P": bound } = line;
+  countTable("counts", view.counts, "in one step");
+  if (!steps) return put("law", "");
+  put("law", `One backward pass gives all ${whole(P)} derivatives in ${whole(steps)} steps, ${(steps / (N + P)).toFixed(2)} × (N + P). `
+    + `Starting over for each parameter could take N × P = ${whole(bound)} steps, ${whole(bound / steps)} times as many.`);
+  const bar = (text, value, kind) => [el("span", {}, text), el("div", { class: "track" },
+    svg("svg", { width: "100%", height: 12, role: "img", "aria-label": `${text}: ${whole(value)}` },
+      svg("rect", { width: `${Math.max(100 * value / bound, .1)}%`, height: 12, class: kind })))];
+  put("bars-law", ...bar("steps", steps, "backward"), ...bar("N × P", bound, "rest"), el("span", {}), el("p", { class: "scale" }, el("span", {}, "0"), el("span", {}, whole(bound))));
 }
 function drawRatio() {
   const { operations, products, predicted, seconds, exact, says } = chosen < 0 ? view.ratio : view.ratios[chosen];
@@ -371,7 +383,6 @@ function drawRatio() {
 
 // The law
 
-const proper = text => text.replaceAll(" x ", " × ");
 function drawLaw() {
   const law = view.law;
   $("strategies").hidden = false;
@@ -379,15 +390,12 @@ function drawLaw() {
   put("law-says", proper(law.says));
   put("law-legend", law.legend);
   put("law-note", law.note ? law.note[0].toUpperCase() + law.note.slice(1) + "." : "");
-  const head = el("tr", {}, ...["", "in tensors", "in scalars"].map(text => el("th", { scope: "col" }, text)));
-  put("law-counts", el("table", {}, el("thead", {}, head), el("tbody", {}, ...law.counts.map(([word, tensors, scalars, text], k) =>
-    el("tr", { class: word ? "" : "soft" }, el("td", {}, word && text ? term(word, text, `law-${k}`) : proper(word)), el("td", {}, tensors), el("td", {}, scalars))))));
-  const most = Math.log10(Math.max(...law.ways.map(way => way.operations || 1), 10));
-  const bar = value => svg("svg", { width: 72, height: 10, "aria-hidden": "true", class: "wide" },
-    svg("rect", { width: (72 * Math.log10(Math.max(value, 1)) / most).toFixed(1), height: 10, rx: 2, class: "backward" }));
+  countTable("law-counts", law.counts.map(([word, tensors, scalars, text]) => [word, scalars, tensors, text]), "");
+  const most = Math.max(...law.ways.map(way => way.operations || 1), 10);
+  const bar = value => track(value / most, 72);
   const cell = (value, text) => value === null ? { text: "" , sort: -1 } : { text: text(value), sort: value };
   const columns = [{ title: "strategy", words: true }, { title: "rule calls" }, { title: "losses", class: "wide" },
-    { title: "scalar ops", says: "the bar's scale is logarithmic" }, { title: "seconds" }, { title: "peak bytes", class: "wide" }, { title: "difference", class: "wide" }];
+    { title: ["scalar ops", el("span", { class: "wide" }, `, bar 0 to ${short(most)}`)] }, { title: "seconds" }, { title: "peak bytes", class: "wide" }, { title: "difference", class: "wide" }];
   const margin = (made, way, what, write) => {  // half of the interval of what is extrapolated
     const half = way.margins[what];
     if (half === undefined) return made;

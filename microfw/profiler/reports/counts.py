@@ -1,0 +1,43 @@
+"""N, P and steps of one training step, with their meaning."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from microfw.profiler.reports.text import whole
+from microfw.profiler.session import Epoch
+
+
+class Count(NamedTuple):
+    """A number of one step: in scalars, in tensors, and what it counts. None: not counted."""
+
+    scalars: int | None
+    tensors: int | None
+    meaning: str
+
+
+def counts(e: Epoch) -> dict[str, Count]:
+    """Return the counts of one step, the mean over the observed steps."""
+    columns = {count.kind: count for count in e.counts()}
+    best = columns.get("scalars", columns["tensors"])
+    rules = whole(best.rules) if best.unreached else "N"
+    ratio = best.steps / (best.N + best.P or 1)
+    declared = "some ops declare none" if e.sum().uncounted else "a multiply-add is 2"
+    meanings = {
+        "N": "nodes: each sum, product, maximum; not neurons",
+        "unreached": "of these: the loss does not depend on them",
+        "P": "parameters: trainable numbers; not features",
+        "N + P": "",
+        "steps": f"{rules} rules + {whole(best.accumulated)} gradients added: {ratio:.2f} x (N + P)",
+        "N x P": "most steps if each parameter starts over (predicted)",
+        "operations": f"forward and backward; {declared}",
+        "E": "edges: inputs of nodes that need a gradient",
+    }
+    if not best.unreached:
+        del meanings["unreached"]
+    numbers = {
+        c.kind: {name: getattr(c, name, None) for name in meanings} | {"N + P": c.N + c.P, "N x P": c.N * c.P}
+        for c in columns.values()
+    }
+    scalars = numbers.get("scalars", {})
+    return {name: Count(scalars.get(name), numbers["tensors"][name], text) for name, text in meanings.items()}

@@ -1,0 +1,132 @@
+"""Short report of a session: at most 80 columns, and 30 lines with the first line of ``microfw profile``."""
+
+from __future__ import annotations
+
+from statistics import median_low
+from typing import Any
+
+from microfw.profiler.reports.counts import counts
+from microfw.profiler.reports.full import cut, title
+from microfw.profiler.reports.remarks import remarks
+from microfw.profiler.reports.tables import COLUMNS, phase_table, step_lines
+from microfw.profiler.reports.text import UNITS, decimal, duration, plural, shorten, table, unit_of, whole, wrap_lines
+from microfw.profiler.session import Epoch, Session
+
+WIDTH, LINES = 80, 29
+
+LEVELS = "▁▂▃▄▅▆▇█"
+"""Bars of one character, from an eighth to the full height."""
+
+BARS = 28
+"""Maximum number of bars. With more epochs, each bar is a mean."""
+
+
+def first_look(session: Session, e: Epoch, span: str, max_rows: int | None, sort: str | None) -> list[str]:
+    """Return the result, the cost of the epochs and of one step, and N, P and steps, as parts of a text."""
+    lines = step_lines(session, e)
+    head = [*_wrapped(title(session)), *_result(session)]
+    first, second = ([*map(_wrapped, remarks(lines)), [], []])[:2]
+    parts = ["\n".join(head), _epochs(session), _counts(session, e), "\n".join(_next(session))]
+    room = LINES - sum(part.count("\n") + 2 for part in parts) - len(first) - 4  # 3 more rows, and one for the rest
+    notes = [*first, *(second if room - len(second) >= 3 else [])]
+    room = max(room - len(notes) + len(first), 1)
+    if len(lines) <= room + 3:  # a line for the rest would take as much room as its only layer
+        room += 1
+    shown = cut(lines, max_rows or room, sort)
+    rows = [
+        [shorten(line.title, 22), *(COLUMNS[name].cell(line) for name in ("P", "forward", "backward", "share"))]
+        for line in shown
+    ]
+    for row, line in zip(rows, shown[:-1], strict=False):
+        row[-1] = f"{row[-1]:>6}  {bar(line.share)}"
+    mean = f"Mean of {plural(e.observed, 'step')}" + (f", {span}" if e.epoch else "")
+    columns = [mean, "P", "forward µs", "backward µs", "share; █ is 10%"]
+    parts.insert(2, "\n".join([_table(columns, rows, text=True), *notes]))
+    return parts
+
+
+def bar(share: float) -> str:
+    """Return a bar of ten characters for 100 %.
+
+    Examples
+    --------
+    >>> bar(0.349), bar(0.01)
+    ('███▌', '▏')
+    """
+    halves = round(20 * share)
+    return "█" * (halves // 2) + "▌" * (halves % 2) or "▏" * (share > 0)
+
+
+def _table(head: list[str], rows: list[list[str]], **options: Any) -> str:
+    """Return a table without the line below its heading."""
+    first, _, *rest = table(head, rows, width=WIDTH, **options).split("\n")
+    return "\n".join([first, *rest])
+
+
+def _wrapped(text: str) -> list[str]:
+    return wrap_lines(text, WIDTH)
+
+
+def _result(session: Session) -> list[str]:
+    """Return the last loss and metrics of validation, and where the time went."""
+    last, total = session.epochs[-1], session.total()
+    results = {"loss": last.loss} | {k: v for k, v in last.metrics.items() if k.startswith("val_")}
+    texts = [f"{shorten(name, 20)} {decimal(value)}" for name, value in results.items() if value is not None]
+    shares = {name: float(share.rstrip("%")) for name, _, share in phase_table(total, session.every > 1)[:-1]}
+    small = [name for name in shares if name == "other" or "replays" in name or shares[name] < 5]
+    rest = sum(map(shares.pop, small))
+    times = ", ".join(f"{name} {share:.0f}%" for name, share in (shares | {"other": rest}).items())
+    found = _wrapped(f"Result: {', '.join(texts)}") if texts else []
+    return found + _wrapped(f"Time: {duration(total.total_ns)}; {times}")
+
+
+def _epochs(session: Session) -> str:
+    """Return bars of the backward time of the epochs, and the first, the median, the slowest and the last epoch."""
+    sampled = session.every > 1
+    epochs = [e for e in session.epochs if e.observed] or session.epochs
+    times = [e.taken("backward", sampled) for e in epochs]
+    unit = unit_of(max(times))
+    group = -(-len(times) // BARS)
+    means = [sum(part) / len(part) for part in (times[k : k + group] for k in range(0, len(times), group))]
+    bars = "".join(LEVELS[max(0, round(8 * mean / (max(means) or 1)) - 1)] for mean in means)
+    what = f"; a bar is {group} epochs" if group > 1 else ""
+    found: dict[int, list[str]] = {}
+    slowest, median = times.index(max(times)), times.index(median_low(times))
+    for k, name in ((0, "first"), (median, "median"), (slowest, "slowest"), (len(times) - 1, "last")):
+        found.setdefault(k, []).append(name if len(times) > 1 else "")
+    metrics = [name for name in epochs[-1].metrics if name.startswith("val_") and name != "val_loss"][:1]
+    head = ["epoch", "", "loss", *(shorten(name, 14) for name in metrics)]
+    head += [f"{name} {unit}" for name in ("forward", "backward")]
+    rows = [
+        [
+            f"{epochs[k].epoch}",
+            ", ".join(filter(None, names)),
+            *map(decimal, (epochs[k].loss, *map(epochs[k].metrics.get, metrics))),
+        ]
+        + [f"{epochs[k].taken(name, sampled) / UNITS[unit]:,.2f}" for name in ("forward", "backward")]
+        for k, names in sorted(found.items())
+    ]
+    name = "Backward of a step" if sampled else "Backward by epoch"
+    return f"{name}  {bars}  █ is {duration(max(means))}{what}\n" + _table(head, rows, left=2)
+
+
+def _counts(session: Session, e: Epoch) -> str:
+    """Return N, P and steps: in scalars, or in tensors if an op has no scalar nodes."""
+    found = counts(e)
+    column = 0 if found["N"].scalars is not None else 1
+    rows = [
+        [name, whole(number), count.meaning]
+        for name, count in found.items()
+        if count.meaning and name != "E" and (number := (count.scalars, count.tensors)[column]) is not None
+    ]
+    size = session.settings.get("batch_size")
+    unit = "in tensors" if column else f"{size} rows" if size else "count"
+    return _table(["In one step", unit, "what is counted"], rows, text=True)
+
+
+def _next(session: Session) -> list[str]:
+    """Return what to read next: options and commands, if ``microfw profile`` made the session."""
+    name = session.settings.get("name")
+    if name is None:
+        return ['Next: report(full=True); save("run.html"); mf.profiler.law(model, loss, X, y)']
+    return _wrapped(f"Next: microfw law {name} (N + P in steps), --full (all epochs), --html FILE")

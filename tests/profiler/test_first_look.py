@@ -1,0 +1,84 @@
+"""The short report: what it has, and that it fits 30 lines of 80 columns."""
+
+from __future__ import annotations
+
+import pytest
+
+from microfw.cli import main as cli
+from microfw.profiler import Epoch, Layer, Row, Session, report
+from tests.helpers.sessions import MODELS, hostile_names, hostile_session, profiled
+
+
+def lines_of(session, **options):
+    lines = report(session, **options).splitlines()
+    assert len(lines) <= 29 and max(map(len, lines)) <= 80
+    return lines
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_fits(name):
+    session = profiled(name)
+    lines_of(session)
+    lines_of(session, epoch=2)
+    session.settings = {"name": "breast_cancer"}
+    lines_of(session, sort="backward")
+
+
+def test_it_fits_with_any_names_and_numbers():
+    session = hostile_session(hostile_names(50))
+    session.epochs[0].metrics = {"val_" + "very_long_name_" * 9: 12345.678}
+    for row in session.epochs[0].rows:
+        row.forward_ns = row.backward_ns = row.flops_forward = row.nodes = 10**15
+    e = session.epochs[0]
+    e.forward_ns = e.backward_ns = 10**17
+    e.total_ns, e.parameters = 2 * 10**17 + e.update_ns, 10**10
+    lines_of(session)
+
+
+def made(backward, **options):
+    """Return a session whose epochs take these nanoseconds for backward."""
+    rows = [Row("0", "linear", nodes=1, rules=1, forward_ns=10, backward_ns=20, flops_forward=8, flops_backward=16)]
+    epochs = [Epoch(k + 1, 1, 1, 1.0, forward_ns=50, backward_ns=ns, rows=rows) for k, ns in enumerate(backward)]
+    return Session(epochs=epochs, layers=[Layer("0", "Dense", 6, 6, 4)], **options)
+
+
+def test_the_epochs_are_bars_and_the_ones_to_know():
+    lines = lines_of(made([400_000, 100_000, 800_000, 200_000, 300_000]))
+    at = next(k for k, line in enumerate(lines) if line.startswith("Backward by epoch"))
+    assert lines[at] == "Backward by epoch  ▄▁█▂▃  █ is 800 µs"
+    assert [line[:20].rstrip() for line in lines[at + 2 : at + 6]] == [
+        "1      first", "3      slowest", "5      median, last", "",
+    ]  # fmt: skip
+
+
+def test_many_epochs_share_bars():
+    lines = lines_of(made([1000] * 99 + [9000]))
+    bars = next(line for line in lines if line.startswith("Backward by epoch"))
+    assert bars == "Backward by epoch  " + "▃" * 24 + "█  █ is 3 µs; a bar is 4 epochs"
+
+
+def test_slow_layers_are_listed_and_the_others_added_up():
+    session = profiled("deep")
+    for e in session.epochs:
+        for k, row in enumerate(e.rows):
+            row.forward_ns = row.backward_ns = 1000 * (k in (3, 7)) + 10
+        e.forward_ns = e.backward_ns = e.sum().backward_ns + 500
+    lines = lines_of(session, max_rows=2)
+    at = next(k for k, line in enumerate(lines) if line.startswith("Mean of 6 steps"))
+    assert [line.split("  ")[0] for line in lines[at + 1 : at + 6]] == [
+        "3 Dense",
+        "7 Dense",
+        "12 more",
+        "untagged",
+        "total",
+    ]
+
+
+def test_the_command_prints_30_lines(capsys):
+    assert cli.main(["profile", "digits", "--epochs", "3", "--quiet"]) == 0
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert len(lines) <= 30 and max(map(len, lines)) <= 80
+    assert lines[0] == "digits: 1,347 rows to train on, 450 to test on"
+    for words in ("Result: loss ", "val_accuracy 0.9", "2,410", "0 Dense ", "N x P  ", "Next: microfw law digits "):
+        assert words in text

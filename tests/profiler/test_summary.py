@@ -1,0 +1,74 @@
+"""The table of a model's layers, against profiles of the same step."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import microfw as mf
+from microfw import nn
+from microfw.errors import ArgumentError
+from tests.helpers.sessions import MODELS, X, Y
+
+
+def state_of(model):
+    return pickle.dumps({name: (t.data, t.grad) for name, t in model.named_parameters()})
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_has_the_counts_of_a_profile(name):
+    model = MODELS[name]()
+    before = state_of(model), model.training
+    summary = mf.summary(model, X[:16], Y[:16], nn.CrossEntropyLoss())
+    assert (state_of(model), model.training) == before
+    twin = copy.deepcopy(model).eval()
+    with mf.Profiler(twin) as profiler:
+        nn.CrossEntropyLoss()(twin(X[:16]), Y[:16]).backward()
+        profiler.end_epoch()
+    (epoch,) = profiler.session.epochs
+    assert summary.counts == epoch.counts() and len(summary.counts) == 2
+    rows = {row.name: (row.N, row.operations) for row in summary.layers}
+    for row in epoch.layers():
+        assert rows.pop(row.layer) == (row.scalar_nodes, row.flops_forward + row.flops_backward)
+    assert set(rows.values()) <= {(0, 0)}
+    assert sum(row.parameters for row in summary.layers) == sum(p.size for p in model.parameters())
+
+
+def test_shapes_are_those_of_the_last_output():
+    class Twice(nn.Module):
+        def __init__(self):
+            self.layer, self.pair, self.unused = nn.Dense(6, 6, rng=0), nn.LSTM(6, 4, rng=0), nn.ReLU()
+
+        def forward(self, x):
+            rows = self.layer(self.layer(x)[:5])
+            return {"first": None, "states": self.pair(rows[None])}
+
+    model = Twice()
+    shapes = {row.name: row.output_shape for row in mf.summary(model, X[:16]).layers}
+    assert shapes == {"Twice": (1, 5, 4), "layer": (5, 6), "pair": (1, 5, 4), "unused": None}
+    assert "forward" not in vars(model.layer)
+
+
+def test_a_frozen_model_has_operations_and_no_steps():
+    model = nn.Sequential(nn.Dense(6, 4, rng=0), nn.Dense(4, 3, rng=1)).requires_grad_(False)
+    text = str(mf.summary(model, X[:2]))
+    assert "No parameter is trained, so backward has no steps." in text
+    # a product of 2 x 6 and 6 x 4, and a bias
+    assert [line.split() for line in text.splitlines() if line.startswith("0 ")] == [
+        ["0", "Dense", "(2,", "4)", "28", str(2 * 2 * 6 * 4 + 2 * 4)]
+    ]
+
+
+def test_a_random_generator_is_not_used_up():
+    model = nn.Sequential(nn.Dense(6, 4, rng=0), nn.Dropout(0.5, rng=3))
+    mf.summary(model, X[:2])
+    assert np.array_equal(model(X).numpy(), nn.Sequential(nn.Dense(6, 4, rng=0), nn.Dropout(0.5, rng=3))(X).numpy())
+
+
+def test_what_is_no_module_is_refused():
+    with pytest.raises(ArgumentError) as info:
+        mf.summary(nn.Dense, X)
+    assert str(info.value) == "summary: expected a Module, got type; pass the model itself"
