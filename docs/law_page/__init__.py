@@ -99,16 +99,19 @@ def render(text):
 
 
 def read(app, docname, source):
-    """Fill in the page when Sphinx reads it."""
+    """Fill in the page, and the picture of the index, when Sphinx reads them."""
     if docname == PAGE:
         source[0] = render(source[0])
+    elif docname == "index":
+        source[0] = source[0].replace("{{ figure.picture() }}", figures.picture())
 
 
 def add_files(app, pagename, templatename, context, doctree):
-    """Add the script and the style to the page, and to no other."""
+    """Add the style to the pages with figures, and the script to the page."""
+    if pagename in (PAGE, "index"):
+        app.add_css_file("n_plus_p.css")
     if pagename == PAGE:
         app.add_js_file("n_plus_p.js", loading_method="defer")
-        app.add_css_file("n_plus_p.css")
 
 
 def setup(app):

@@ -4,7 +4,7 @@ import json
 import re
 from html import escape
 
-from law_page.walks import number
+from law_page.walks import four_nodes, number
 
 PLACES = {  # centres of the nodes and parameters
     "four": {"u": (38, 42), "v": (38, 178), "a": (134, 116), "b": (232, 42), "c": (276, 178), "L": (352, 104)},
@@ -42,6 +42,11 @@ def graph(kind, data, walk):
         + "".join(parts)
         + "</svg>"
     )
+
+
+def picture():
+    """Return the graph of four nodes after its backward pass, without controls."""
+    return f'<figure>{graph("four", four_nodes(), "backprop")}</figure>'
 
 
 def _sentence(data):

@@ -97,19 +97,23 @@ def zoom():
 
 
 def pencil(*sizes):
-    """Return N of a dense net with ReLU and cross-entropy for one row, by the formula of the page."""
-    layers = list(pairwise(sizes))
-    return sum(2 * a * b for a, b in layers) + sum(sizes[1:-1]) + 3 * sizes[-1] + 3
+    """Return N of a dense net with ReLU and cross-entropy for one row, by the rules of the page."""
+    return sum(2 * a * b for a, b in pairwise(sizes)) + sum(sizes[1:-1]) + 3 * sizes[-1] + 3
 
 
 def check_pencil():
-    """Compare the formula with scalar graphs that the engine recorded, and return it for the net of the page."""
+    """Compare the rules with what the engine counts, and return N of the net of the page."""
+
+    def N(x, *layers):
+        return one_step(nn.Sequential(*layers), np.ones((1, *x), np.float32), [0], LOSS).counts()[1].N
+
     for sizes in ((5, 3, 4), (30, 16, 2), (6, 5, 4, 3)):
         layers = [layer for a, b in pairwise(sizes) for layer in (nn.Dense(a, b, rng=0), nn.ReLU())]
-        model = nn.Sequential(*layers[:-1]).astype(np.float64)
-        x = np.random.default_rng(0).normal(size=(1, sizes[0]))
-        graph = scalar_graph(lambda model=model, x=x: LOSS(model(x), [0]), list(model.parameters()))
-        assert len(reachable(graph.loss._node)) == pencil(*sizes)
+        assert N(sizes[:1], *layers[:-1]) == pencil(*sizes)
+    residual = N((8,), nn.Dense(8, 6, rng=0), nn.Residual(nn.Dense(6, 6, rng=1)))
+    assert residual == 2 * 8 * 6 + 2 * 6 * 6 + 6 + 3 * 6 + 3
+    convolution = N((1, 8, 8), nn.Conv2D(1, 2, 3, rng=0), nn.Flatten(), nn.Dense(72, 4, rng=1))
+    assert convolution == 36 * 2 * (2 * 9) + 2 * 72 * 4 + 3 * 4 + 3
     return pencil(64, 32, 10)
 
 

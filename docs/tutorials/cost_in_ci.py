@@ -62,8 +62,12 @@ except AssertionError as error:
     print(error)
 
 # %%
-# The layer now has three nodes in place of one, and keeps their arrays. The test reports it at once.
-#
+# The layer now has three nodes in place of one, and keeps their arrays. The test reports it at once. The drawing shows
+# them: the output of the first layer goes into two nodes.
+
+mf.draw(nn.CrossEntropyLoss()(changed()(X), y), direction="LR")
+
+# %%
 # In a pull request
 # -----------------
 #
