@@ -326,4 +326,4 @@ assert counted == 3 * F - F1
 # 1. Make the batch four times as large. Which of N and P, in tensors and in scalars, change?
 # 2. Add a third ``Dense`` layer. How does *bwd/fwd* in operations change, and why?
 # 3. Freeze the first layer with ``model[0].requires_grad_(False)``. How do N, P, E and 3F − F₁ change?
-#    :ref:`sphx_glr_gallery_examples_plot_5_profile_your_own_loop.py` has the answer.
+#    :ref:`sphx_glr_gallery_examples_plot_05_profile_your_own_loop.py` has the answer.

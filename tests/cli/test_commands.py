@@ -29,7 +29,7 @@ def test_profile_then_report(tmp_path):
     assert "epoch 3/3" in done.stderr  # progress: readable when it goes to a file
     assert "\r" not in done.stderr
     again = call("report", str(path), "--epoch", "2")
-    assert "Mean of 4 steps, epoch 2" in again.stdout
+    assert "A step of epoch 2 " in again.stdout
 
 
 def test_report_in_every_format_and_compare(tmp_path, capsys):

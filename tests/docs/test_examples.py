@@ -18,17 +18,17 @@ SECONDS = 30  # most time of a core for one example; the slowest takes about 16
 NO_CALLBACKS = importlib.util.find_spec("sklearn.callback") is None  # before scikit-learn 1.9
 
 EXAMPLES = {  # example: lines of its output
-    "plot_1_classify_digits.py": [r"test accuracy: 9\d\.\d%", r"microfw profile: Sequential, 10 epochs"],
-    "plot_2_regress_diabetes.py": [r"test R²: 0\.[3-6]\d+", r"mean absolute error: [34]\d\.\d units"],
-    "plot_3_moons_boundary.py": [r"hidden layers of 32 and 16: test accuracy 9\d\.\d%"],
-    "plot_4_custom_layer_and_op.py": [r"check_op of swish: ok", r"gradcheck of swish: ok", r"check_op: swish_wrong: derivatives: gradcheck: argument 0: expected the backward", r"1\.body\.1 Swish +1 +1 "],
-    "plot_5_profile_your_own_loop.py": [r"between nodes +\d+\.\d%", r"freezing a layer lowered P, E and the backward FLOPs"],
-    "plot_6_convolutional_digits.py": [r"test accuracy: (98\.[5-9]|99\.\d|100\.0)%", r"3 Conv2D +1 +4,640 ", r"a convolution's weight costs 16 times a dense layer's"],
-    "plot_7_characters.py": [r"epoch  8: loss 0\.\d+", r"monday\. the ", r"known words: (8\d|9\d|100)%", r"memory LSTM +7 +20,736 "],
-    "plot_8_newton_logistic.py": [r"Hessian by hand: relative difference \de-1[4-7]", r"Newton: (8|9|10|11) steps, gradient \de-1\d", r"largest coefficient 1\.\d+, largest difference from scikit-learn (0|\de-(1\d|09|08))", r"the first step by \d+ products: relative difference \de-(09|1\d)"],
+    "plot_01_classify_digits.py": [r"test accuracy: 9\d\.\d%", r"microfw profile: Sequential, 10 epochs", r"N +153,632  nodes"],
+    "plot_02_regress_diabetes.py": [r"test R²: 0\.[3-6]\d+", r"mean absolute error: [34]\d\.\d units"],
+    "plot_03_moons_boundary.py": [r"hidden layers of 32 and 16: test accuracy 9\d\.\d%"],
+    "plot_04_custom_layer_and_op.py": [r"check_op of swish: ok", r"gradcheck of swish: ok", r"check_op: swish_wrong: derivatives: gradcheck: argument 0: expected the backward", r"1\.body\.1 Swish +1 +1 "],
+    "plot_05_profile_your_own_loop.py": [r"between nodes +\d+\.\d%", r"freezing a layer lowered P, the steps and the backward FLOP", r"layer 0 frozen +2 +\d+,\d+ +330 "],
+    "plot_06_convolutional_digits.py": [r"test accuracy: (98\.[5-9]|99\.\d|100\.0)%", r"3 Conv2D +1 +4,640 ", r"a convolution's weight costs 16 times a dense layer's"],
+    "plot_07_characters.py": [r"epoch  8: loss 0\.\d+", r"monday\. the ", r"known words: (8\d|9\d|100)%", r"memory LSTM +7 +20,736 "],
+    "plot_08_newton_logistic.py": [r"Hessian by hand: relative difference \de-1[4-7]", r"Newton: (8|9|10|11) steps, gradient \de-1\d", r"largest coefficient 1\.\d+, largest difference from scikit-learn (0|\de-(1\d|09|08))", r"the first step by \d+ products: relative difference \de-(09|1\d)"],
     "plot_10_schedules_and_stopping.py": [r"range test: the loss falls fastest at a rate of 0\.\d+", r"one cycle: val_loss 0\.\d+ .*", r"stopped after \d+ of 200 epochs, best at \d+", r"test accuracy with the best weights: 9\d\.\d%"],
     "plot_11_resume.py": [r"the process was ended by SIGKILL", r"weights equal bit for bit: True", r"losses equal bit for bit: True", r"test accuracy of the loaded model: 9\d\.\d%", r"(PyTorch|NumPy) read 8 arrays", r"the same numbers: True", r"microfw\.json "],
-    "plot_9_draw_the_graph.py": [r"    2 linear \(32, 10\)  +<- 3, weight", r"each op is visited before", r"draw: .* call mf.draw\(loss\) before loss.backward"],
+    "plot_09_draw_the_graph.py": [r"    2 linear \(32, 10\)  +<- 3, weight", r"each op is visited before", r"draw: .* call mf.draw\(loss\) before loss.backward"],
     "plot_12_tabular_pipeline_search.py": [r"F1 0\.[78]\d+  dropout=0.2, hidden_layer_sizes=\(16,\)", r"test F1: 0\.[78]\d+", r"microfw profile: 19 fits of NeuralClassifier", r"0\.1\.1 ", r" *\(64, 64\): +\d+\.\d µs"],
 }  # fmt: skip
 
@@ -44,7 +44,7 @@ def test_every_example_is_run():
     assert sorted(path.name for path in (ROOT / "examples").glob("*.py")) == sorted(EXAMPLES)
 
 
-DEFAULT = ("plot_1_classify_digits.py",)
+DEFAULT = ("plot_01_classify_digits.py",)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_example_without_matplotlib(tmp_path):
     (tmp_path / "matplotlib").mkdir()
     (tmp_path / "matplotlib" / "__init__.py").write_text("raise ImportError('not installed')")
     code = "import runpy, sys; sys.path.insert(0, sys.argv[1]); runpy.run_path(sys.argv[2], run_name='__main__')"
-    done = run("-c", code, str(tmp_path), str(ROOT / "examples" / "plot_3_moons_boundary.py"))
+    done = run("-c", code, str(tmp_path), str(ROOT / "examples" / "plot_03_moons_boundary.py"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith('No figure: it needs Matplotlib, pip install ".[plot]"\n')
 
@@ -110,13 +110,54 @@ def fences(language):
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
 
 
+def counted(text):
+    """Return the lines of a report with N, P and steps."""
+    return [line for line in text.splitlines() if re.match(r"(N|P|steps|N x P|operations) +[\d,]+  ", line)]
+
+
 def test_readme_script():
     (code,), (shown,) = fences("python"), fences("text")
     done = run("-c", code)
     assert done.returncode == 0, done.stderr
-    counted = [line for line in shown.splitlines() if re.match(r"(N|P|E|N \+ P|N x P|backward took)  ", line)]
-    assert len(counted) == 6
-    assert [line for line in counted if line not in done.stdout.splitlines()] == []
+    assert len(counted(shown)) == 5
+    assert counted(done.stdout) == counted(shown)
+
+
+def test_readme_shows_what_the_main_command_prints():
+    done = run("-m", "microfw", "profile", "digits", "--quiet")
+    assert done.returncode == 0, done.stderr
+    (shown,) = fences("text")
+    lines, printed = shown.splitlines(), done.stdout.splitlines()
+    assert len(lines) <= 30 and max(map(len, lines)) <= 80
+    assert (lines[:2], lines[-1]) == (printed[:2], printed[-1])
+    assert counted(shown) == counted(done.stdout)
+    starts = (
+        "Result",
+        "Time",
+        "Backward by epoch",
+        "A step of epoch",
+        "0 Dense",
+        "CrossEntropyLoss",
+        "untagged",
+        "total",
+    )
+    for start in starts:
+        assert any(line.startswith(start) for line in lines) and any(line.startswith(start) for line in printed)
+
+
+def test_readme_links_to_files():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(targets) > 8
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_readme_picture_is_what_draw_makes(tmp_path):
+    train, _ = mf.data.load("digits", test_size=0.25, rng=0)
+    model = mf.nn.Sequential(mf.nn.Dense(64, 32, rng=0), mf.nn.ReLU(), mf.nn.Dense(32, 10, rng=1))
+    loss = mf.nn.CrossEntropyLoss()(model(train.X[:32]), train.y[:32])
+    mf.draw(loss, model, direction="LR").save(tmp_path / "step.svg")
+    assert (tmp_path / "step.svg").read_text() == (DOCS / "_static" / "step.svg").read_text()
 
 
 def test_readme_names_every_part():

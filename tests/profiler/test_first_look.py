@@ -6,6 +6,7 @@ import pytest
 
 from microfw.cli import main as cli
 from microfw.profiler import Epoch, Layer, Row, Session, report
+from microfw.profiler.reports.first_look import median_epoch
 from tests.helpers.sessions import MODELS, hostile_names, hostile_session, profiled
 
 
@@ -51,6 +52,15 @@ def test_the_epochs_are_bars_and_the_ones_to_know():
     ]  # fmt: skip
 
 
+def test_the_step_is_one_of_the_median_epoch():
+    session = made([100_000, 900_000, 300_000])
+    assert median_epoch(session).epoch == 3
+    assert any(line.startswith("A step of epoch 3 ") for line in lines_of(session))
+    session.epochs[2].observed = 3  # a third of the time a step
+    assert median_epoch(session).epoch == 1
+    assert any(line.startswith("A step of epoch 2 ") for line in lines_of(session, epoch=2))
+
+
 def test_many_epochs_share_bars():
     lines = lines_of(made([1000] * 99 + [9000]))
     bars = next(line for line in lines if line.startswith("Backward by epoch"))
@@ -64,7 +74,7 @@ def test_slow_layers_are_listed_and_the_others_added_up():
             row.forward_ns = row.backward_ns = 1000 * (k in (3, 7)) + 10
         e.forward_ns = e.backward_ns = e.sum().backward_ns + 500
     lines = lines_of(session, max_rows=2)
-    at = next(k for k, line in enumerate(lines) if line.startswith("Mean of 6 steps"))
+    at = next(k for k, line in enumerate(lines) if line.startswith("A step of epoch 1 "))
     assert [line.split("  ")[0] for line in lines[at + 1 : at + 6]] == [
         "3 Dense",
         "7 Dense",

@@ -346,7 +346,7 @@ def test_the_report_of_a_fixed_session():
 def test_a_report_of_one_epoch_and_of_none():
     session = fixed_session()
     assert "Layers, per step (epoch 2)" in report(session, epoch=2, full=True)
-    assert "Mean of 10 steps, epoch 2" in report(session, epoch=2)
+    assert "A step of epoch 2 " in report(session, epoch=2)
     with pytest.raises(ArgumentError, match="expected an epoch from 1 to 2, got 3"):
         report(session, epoch=3)
     assert report(Session()) == "microfw profile: no epoch was recorded"

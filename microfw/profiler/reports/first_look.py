@@ -9,7 +9,7 @@ from microfw.profiler.reports.counts import counts
 from microfw.profiler.reports.full import cut, title
 from microfw.profiler.reports.remarks import remarks
 from microfw.profiler.reports.tables import COLUMNS, phase_table, step_lines
-from microfw.profiler.reports.text import UNITS, decimal, duration, plural, shorten, table, unit_of, whole, wrap_lines
+from microfw.profiler.reports.text import UNITS, decimal, duration, shorten, table, unit_of, whole, wrap_lines
 from microfw.profiler.session import Epoch, Session
 
 WIDTH, LINES = 80, 29
@@ -21,8 +21,13 @@ BARS = 28
 """Maximum number of bars. With more epochs, each bar is a mean."""
 
 
-def first_look(session: Session, e: Epoch, span: str, max_rows: int | None, sort: str | None) -> list[str]:
-    """Return the result, the cost of the epochs and of one step, and N, P and steps, as parts of a text."""
+def first_look(session: Session, chosen: Epoch | None, max_rows: int | None, sort: str | None) -> list[str]:
+    """Return the result, the cost of the epochs and of one step, and N, P and steps, as parts of a text.
+
+    ``chosen``: epoch of the step; default the median one.
+    """
+    # On a busy machine a mean over all epochs is that of a few steps: one that waited 13 ms makes 40 % of 840 steps.
+    e = chosen or median_epoch(session)
     lines = step_lines(session, e)
     head = [*_wrapped(title(session)), *_result(session)]
     first, second = ([*map(_wrapped, remarks(lines)), [], []])[:2]
@@ -39,10 +44,16 @@ def first_look(session: Session, e: Epoch, span: str, max_rows: int | None, sort
     ]
     for row, line in zip(rows, shown[:-1], strict=False):
         row[-1] = f"{row[-1]:>6}  {bar(line.share)}"
-    mean = f"Mean of {plural(e.observed, 'step')}" + (f", {span}" if e.epoch else "")
-    columns = [mean, "P", "forward µs", "backward µs", "share; █ is 10%"]
+    columns = [f"A step of epoch {e.epoch}", "P", "forward µs", "backward µs", "share; █ is 10%"]
     parts.insert(2, "\n".join([_table(columns, rows, text=True), *notes]))
     return parts
+
+
+def median_epoch(session: Session) -> Epoch:
+    """Return the epoch whose observed steps took the median time forward and backward."""
+    times = {e.epoch: (e.forward_ns + e.backward_ns) / (e.observed or 1) for e in session.epochs if e.observed}
+    median = median_low(times.values()) if times else 0
+    return next(e for e in session.epochs if times.get(e.epoch, 0) == median)
 
 
 def bar(share: float) -> str:
@@ -91,7 +102,7 @@ def _epochs(session: Session) -> str:
     bars = "".join(LEVELS[max(0, round(8 * mean / (max(means) or 1)) - 1)] for mean in means)
     what = f"; a bar is {group} epochs" if group > 1 else ""
     found: dict[int, list[str]] = {}
-    slowest, median = times.index(max(times)), times.index(median_low(times))
+    slowest, median = times.index(max(times)), epochs.index(median_epoch(session))
     for k, name in ((0, "first"), (median, "median"), (slowest, "slowest"), (len(times) - 1, "last")):
         found.setdefault(k, []).append(name if len(times) > 1 else "")
     metrics = [name for name in epochs[-1].metrics if name.startswith("val_") and name != "val_loss"][:1]

@@ -25,8 +25,8 @@ def report(
 ) -> str:
     """Return a text report of a profile.
 
-    The short report has 29 lines of 80 columns: the result, the backward cost of the epochs, the layers of one step,
-    and N, P and steps.
+    The short report has 29 lines of 80 columns: the result, the backward cost of the epochs, the layers of a step of
+    the median epoch, and N, P and steps.
 
     Parameters
     ----------
@@ -35,7 +35,8 @@ def report(
     full : bool
         If True, return all epochs, counts, layers, ops, phases, and the ratio of backward to forward, in 100 columns.
     epoch : int, optional
-        Report the step of this epoch only; default all epochs together.
+        Report the steps of this epoch only. Default: in the short report, those of the epoch with the median time
+        forward and backward; else those of all epochs together.
     max_rows : int, optional
         Maximum number of rows in a table of layers, ops or epochs. The last row of layers or ops adds up the others.
         Default: in the short report, what fits; in a full report, 24 layers and ops, and all epochs.
@@ -83,11 +84,15 @@ def report(
     numbers = [e.epoch for e in session.epochs]
     if epoch is not None and epoch not in numbers:
         raise ArgumentError(f"report: expected an epoch from {numbers[0]} to {numbers[-1]}, got {epoch}")
-    chosen = session.total() if epoch is None else session.epochs[numbers.index(epoch)]
-    span = f"epoch {epoch}" if epoch is not None else f"all {len(numbers)} epochs" if len(numbers) > 1 else "1 epoch"
-    if by is not None:
-        parts = [title(session), step_table(session, chosen, by, span, max_rows or 24, sort)]
+    chosen = session.epochs[numbers.index(epoch)] if epoch is not None else None
+    if not full and by is None:
+        parts = first_look(session, chosen, max_rows, sort)
     else:
-        parts = (full_report if full else first_look)(session, chosen, span, max_rows, sort)
+        span = f"epoch {epoch}" if chosen else f"all {len(numbers)} epochs" if len(numbers) > 1 else "1 epoch"
+        e = chosen or session.total()
+        if by is None:
+            parts = full_report(session, e, span, max_rows, sort)
+        else:
+            parts = [title(session), step_table(session, e, by, span, max_rows or 24, sort)]
     parts = [printable(part) for part in parts]
     return "\n\n".join(coloured(part) for part in parts) if colour else "\n\n".join(parts)

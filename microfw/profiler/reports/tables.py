@@ -79,7 +79,7 @@ class Column(NamedTuple):
     def cell(self, line: Line) -> str:
         """Return the text of a cell; "" for no parameters, operations or bytes."""
         value = self.number(line)
-        return self.text(value) if value or self.unit == "µs" else ""
+        return self.text(value) if value or self.unit in ("µs", "backward") else ""
 
 
 COLUMNS = {

@@ -133,7 +133,7 @@ print(f"known words: {np.mean([word in words for word in written]):.0%}")
 # The recurrence is one node of the graph for pieces of any length: for a thousand characters ``memory`` would have the
 # same number of nodes, but more operations.
 
-print(profiler.report())
+print(profiler.report(by="layer"))
 
 # %%
 # A figure, if Matplotlib is installed: the loss, and the backward time of each layer.

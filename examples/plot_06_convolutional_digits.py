@@ -99,7 +99,7 @@ print(f"test accuracy: {result:.1%}")
 # What it cost
 # ------------
 
-print(profiler.report())
+print(profiler.report(by="layer"))
 
 # %%
 # A convolution uses each weight once for every position of the output; a dense layer uses each weight once for the

@@ -30,15 +30,16 @@ print("the first row is the digit", train.target_names[train.y[0]])
 # shapes and the number of its parameters.
 
 rng = np.random.default_rng(0)
-model = nn.Sequential(nn.Dense(64, 64, rng=rng), nn.ReLU(), nn.Dense(64, 10, rng=rng))
+model = nn.Sequential(nn.Dense(64, 32, rng=rng), nn.ReLU(), nn.Dense(32, 10, rng=rng))
 print(model)
 
 # %%
 # Training
 # --------
 #
-# With ``progress=True``, the default, ``fit`` shows a progress bar. It returns the history, a list of plain dicts. The
-# history prints as a table, and you can pass it to ``pandas.DataFrame``.
+# With ``progress=True``, the default, ``fit`` shows a progress bar. With ``drop_last=True`` it leaves out the rows that
+# do not fill a batch, other ones in each epoch, so that all steps are alike. ``fit`` returns the history, a list of
+# plain dicts. The history prints as a table, and you can pass it to ``pandas.DataFrame``.
 
 profiler = mf.Profiler()
 trainer = mf.Trainer(
@@ -48,7 +49,7 @@ trainer = mf.Trainer(
     metrics=["accuracy"],
     hooks=[profiler],
 )
-history = trainer.fit(train, epochs=10, batch_size=32, validation=test, rng=rng, progress=False)
+history = trainer.fit(train, epochs=10, batch_size=32, validation=test, rng=rng, progress=False, drop_last=True)
 print(history)
 
 # %%
@@ -63,8 +64,9 @@ print(f"{len(wrong)} of {len(test)} digits were misread")
 # What the backward passes cost
 # -----------------------------
 #
-# The report has a row for each epoch and for each layer. :ref:`The tutorial
-# <sphx_glr_gallery_tutorials_train_and_read_the_backward_cost.py>` explains it column by column.
+# The report has bars for the epochs, a row for each layer, and N, P and steps. ``profiler.report(full=True)`` has all
+# epochs, ops and phases. :ref:`The tutorial <sphx_glr_gallery_tutorials_train_and_read_the_backward_cost.py>` explains
+# it column by column.
 
 print(profiler.report())
 

@@ -141,7 +141,7 @@ trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optimizer, metrics=["accuracy
 trainer.fit(train, epochs=20, batch_size=16, rng=rng, progress=False)
 print(f"test accuracy: {trainer.evaluate(test)['accuracy']:.1%}, learned beta: {model[1].body[1].beta.item():.3f}")
 print()
-print(profiler.report(max_rows=4))
+print(profiler.report(by="layer"))
 
 # %%
 # A figure, if Matplotlib is installed: the op and its derivative. One ``mf.vjp`` computes the derivative for all

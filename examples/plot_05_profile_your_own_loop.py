@@ -21,13 +21,7 @@ loss_function = nn.CrossEntropyLoss()
 
 def network():
     rng = np.random.default_rng(0)
-    return nn.Sequential(
-        nn.Dense(64, 64, rng=rng),
-        nn.ReLU(),
-        nn.Dense(64, 32, rng=rng),
-        nn.ReLU(),
-        nn.Dense(32, 10, rng=rng),
-    )
+    return nn.Sequential(nn.Dense(64, 32, rng=rng), nn.ReLU(), nn.Dense(32, 10, rng=rng))
 
 
 def profiled(model, epochs=5):
@@ -72,17 +66,16 @@ for name, share in shares(profiler).items():
 # Freezing a layer
 # ----------------
 #
-# A frozen parameter gets no gradient. If you freeze the first layer, nothing before the second layer needs a gradient,
-# so the first layer records no node. If you freeze a layer in the middle, the gradient must still pass through it to
-# the layers before; only the product for its own weight is not needed.
+# A frozen parameter gets no gradient. If you freeze the first layer, nothing before the last layer needs a gradient, so
+# the first layer and its ReLU record no node. If you freeze the last layer, the gradient must still pass through it to
+# the layers before: its nodes stay, and only the product for its own weight is not needed.
 
 
 def counts(profiler):
-    """Return N, P, E and the operations of one backward pass, all counted while training ran."""
+    """Return nodes, P, steps and the operations of one backward pass, all counted while training ran."""
     epoch = profiler.session.epochs[0]
-    total = epoch.sum()
-    n, e, flops = (count // epoch.observed for count in (total.nodes, total.edges, total.flops_backward))
-    return n, epoch.parameters, e, flops
+    tensors, scalars = epoch.counts()
+    return tensors.N, scalars.N, scalars.P, scalars.steps, epoch.sum().flops_backward // epoch.observed
 
 
 table = {"nothing frozen": counts(profiler)}
@@ -91,17 +84,17 @@ for k in (0, 2):
     frozen[k].requires_grad_(False)
     table[f"layer {k} frozen"] = counts(profiled(frozen, epochs=1))
 
-print(f"{'':15} {'N':>3} {'P':>6} {'E':>3} {'backward FLOPs':>15}")
-for name, (n, p, e, flops) in table.items():
-    print(f"{name:15} {n:3} {p:6,} {e:3} {flops:15,}")
+print(f"{'':15} {'N, tensors':>10} {'N, scalars':>10} {'P':>6} {'steps':>8} {'backward FLOP':>14}")
+for name, (ops, nodes, p, steps, flops) in table.items():
+    print(f"{name:15} {ops:10} {nodes:10,} {p:6,} {steps:8,} {flops:14,}")
 
 # %%
-# All three counts decrease:
+# Freezing the last layer keeps all nodes. P, steps and operations decrease in both cases:
 
-_, *before = table.pop("nothing frozen")
-for name, (_, *after) in table.items():
+_, _, *before = table.pop("nothing frozen")
+for name, (_, _, *after) in table.items():
     assert all(a < b for a, b in zip(after, before, strict=True)), name
-print("freezing a layer lowered P, E and the backward FLOPs")
+print("freezing a layer lowered P, the steps and the backward FLOP")
 
 # %%
 # A figure, if Matplotlib is installed: the backward time of each layer.
