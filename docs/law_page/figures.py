@@ -46,7 +46,7 @@ def graph(kind, data, walk):
 
 def picture():
     """Return the graph of four nodes after its backward pass, without controls."""
-    return f'<figure>{graph("four", four_nodes(), "backprop")}</figure>'
+    return f"<figure>{graph('four', four_nodes(), 'backprop')}</figure>"
 
 
 def _sentence(data):
