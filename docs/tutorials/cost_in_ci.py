@@ -3,9 +3,9 @@ Backward cost in CI
 ===================
 
 A model can become slower although all tests pass. Seconds make a bad test, because they differ from machine to machine
-and from run to run. Counts make a good test: the number of nodes of a step, of operations in its backward pass, and of
-bytes that it keeps are the same on every machine. On this page you write such a test, break it, and compare two
-profiles as in a pull request.
+and from run to run. Counts make a good test: the number of :term:`nodes <node>` of a step, of :term:`operations` in its
+backward pass, and of bytes that it keeps are the same on every machine. On this page you write such a test, break it,
+and compare two profiles as in a pull request.
 """
 
 # %%

@@ -67,10 +67,10 @@ print(f"accuracy: {accuracy:.1%}")
 print(before.report(by="layer", sort="backward", max_rows=3))
 
 # %%
-# *Saved* is the memory that forward keeps for the derivatives, *reuse* the number of products in which a step uses
-# each weight, *FLOP* the number of operations, and *share* the share of the time. Dense layers use each weight once
-# for each row, so *FLOP/P* is about the same in all of them, and the cost of a layer is proportional to its number of
-# parameters.
+# :term:`Saved <saved>` is the memory that forward keeps for the derivatives, :term:`reuse` the number of products in
+# which a step uses each weight, *FLOP* the number of :term:`operations`, *share* the share of the time. Dense layers
+# use each weight once for each row, so *FLOP/P* is about the same in all of them, and the cost of a layer is
+# proportional to its number of parameters.
 #
 # ``before.save("wide.html")`` and ``microfw report wide.json --html wide.html`` write a page with pictures. Here is the
 # figure that Matplotlib draws:

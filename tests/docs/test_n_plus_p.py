@@ -22,7 +22,7 @@ sys.path[:0] = [{root!r}, {docs!r}]
 project, root_doc, html_theme = "microfw", "n_plus_p", "furo"
 extensions = ["myst_parser", "law_page"]
 html_static_path = [{static!r}]
-suppress_warnings = ["myst.xref_missing"]
+suppress_warnings = ["myst.xref_missing", "ref.term", "ref.doc"]
 """
 
 
