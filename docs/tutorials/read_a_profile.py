@@ -55,7 +55,7 @@ def run(make, epochs=3, name=""):
 
 
 before, accuracy = run(wide, epochs=12, name="wide")
-print(before.report())
+print(before.report(full=True))
 print(f"accuracy: {accuracy:.1%}")
 
 # %%

@@ -34,10 +34,8 @@ from microfw import nn, optim
 
 rng = np.random.default_rng(0)
 train, test = mf.data.load("digits", rng=0)
-rows = 32 * (len(train) // 32)  # full batches only, so that all steps have the same size
-train = mf.data.Dataset(train.X[:rows], train.y[:rows])
 
-model = nn.Sequential(nn.Dense(64, 64, rng=rng), nn.ReLU(), nn.Dense(64, 10, rng=rng))
+model = nn.Sequential(nn.Dense(64, 32, rng=rng), nn.ReLU(), nn.Dense(32, 10, rng=rng))
 profiler = mf.Profiler(name="digits")
 trainer = mf.Trainer(
     model,
@@ -46,13 +44,15 @@ trainer = mf.Trainer(
     metrics=["accuracy"],
     hooks=[profiler],
 )
-history = trainer.fit(train, epochs=8, batch_size=32, validation=test, rng=rng, progress=False)
+options = {"validation": test, "rng": rng, "progress": False}
+history = trainer.fit(train, epochs=8, batch_size=32, drop_last=True, **options)  # full batches: all steps are alike
 print(f"test accuracy: {history[-1]['val_accuracy']:.1%}")
 
 # %%
-# The command ``microfw profile digits --epochs 8`` does nearly the same. This page explains the following report:
+# The command ``microfw profile digits --epochs 8`` does nearly the same, and prints a short report. This page explains
+# the full one:
 
-print(profiler.report())
+print(profiler.report(full=True))
 
 # %%
 # N: a neuron is several nodes
@@ -85,16 +85,16 @@ print(f"neurons 1, features {len(features)}, N {one_neuron.sum().nodes}, P {one_
 #
 # A framework does not compute number by number. Its nodes are operations on whole arrays: one node has the dot
 # products and biases of all neurons in a layer, for all rows of the batch. So you can count in two ways. The report
-# shows both and never mixes them: **in tensors** (op nodes, and parameter arrays) and **in scalars** (the scalar
-# operations in these nodes, and trainable numbers).
+# shows both and never mixes them: **in tensors** (op nodes, and parameter arrays) and **in scalars** (a node for each
+# operation on numbers, and trainable numbers).
 
 total = profiler.session.total()
 steps = total.observed
 step = total.sum()
-N, P = step.nodes // steps, total.parameter_tensors
-N_scalars, P_scalars = step.flops_forward // steps, total.parameters
-print(f"in tensors: N = {N}, P = {P}")
-print(f"in scalars: N = {N_scalars:,}, P = {P_scalars:,}")
+tensors, scalars = total.counts()
+N, P = scalars.N, scalars.P
+print(f"in tensors: N = {tensors.N}, P = {tensors.P}")
+print(f"in scalars: N = {N:,}, P = {P:,}")
 print(f"P from the model itself: {sum(p.size for p in model.parameters()):,}")
 
 # %%
@@ -163,23 +163,28 @@ for doublings in (1, 2, 10, 40):
 # So one backward pass calls one rule for each of the N nodes, and adds gradients to P arrays. That is N + P. This model
 # uses each array once, so the pass adds to each array once:
 
-rules, added = step.rules // steps, step.accumulated // steps
-print(f"N + P = {N} + {P} = {N + P}")
-print(f"counted: {rules} rules called + {added} gradients added = {rules + added}")
-assert (rules, added) == (N, P)
+print(f"N + P = {tensors.N} + {tensors.P} = {tensors.N + tensors.P}")
+print(f"counted: {tensors.rules} rules called + {tensors.accumulated} gradients added = {tensors.steps}")
+assert (tensors.rules, tensors.accumulated) == (tensors.N, tensors.P)
 
 # %%
 # For a model that uses each parameter once, N + P is an upper bound. The pass does not visit nodes that do not lead to
 # the loss, or that need no gradient because they are frozen or data; then the count is lower. If a model uses a
 # parameter several times, each further use adds one addition.
 #
-# Counted in scalars the sum has the same size, but is not exact, because a derivative can take more operations than the
-# value. For example, a product of two matrices has two products as its derivatives.
+# In scalars each of the 32 rows uses each parameter, so each row adds a gradient to it: 32 × P additions in place of P.
 
-backward_scalars = step.flops_backward // steps
-print(f"N + P in scalars: {N_scalars + P_scalars:,}")
-print(f"operations of one backward pass: {backward_scalars:,}")
-print(f"{backward_scalars / (N_scalars + P_scalars):.2f} times as many")
+print(f"N + P in scalars: {N + P:,}")
+print(f"counted: {scalars.rules:,} rules + {scalars.accumulated:,} gradients added = {scalars.steps:,}")
+print(f"{scalars.steps / (N + P):.2f} times N + P")
+assert scalars.accumulated == 32 * P
+
+# %%
+# *Operations* are another number. A derivative can take more arithmetic than its node: a product of two numbers has two
+# products as its derivatives, but is one node.
+
+operations = step.flops_backward // steps
+print(f"operations of one backward pass: {operations:,}")
 
 # %%
 # The cost of a backward pass is a small multiple of the cost of the forward pass, *for any P*. This is true in general;
@@ -189,10 +194,10 @@ print(f"{backward_scalars / (N_scalars + P_scalars):.2f} times as many")
 # ------------------------------------
 #
 # Without a graph you compute each derivative separately. Central or forward differences change one parameter and
-# compute everything again: N operations for each of P parameters.
+# compute everything again: N nodes for each of P parameters.
 
-print(f"N × P in scalars: {N_scalars * P_scalars:,}")
-print(f"{N_scalars * P_scalars / backward_scalars:,.0f} times the backward pass")
+print(f"N × P in scalars: {N * P:,}")
+print(f"{N * P / scalars.steps:,.0f} times the steps of the backward pass")
 
 # %%
 # This is a product of two counts, and was not run, so the report labels it *predicted*. It is also an upper bound: a
@@ -203,25 +208,28 @@ layers = total.layers()  # in the order in which they ran
 careful = 0
 for k, layer in enumerate(layers):
     own = sum(p.size for p in model[int(layer.layer)].parameters()) if layer.layer.isdigit() else 0
-    after = sum(later.flops_forward // steps for later in layers[k:])
-    print(f"{layer.layer:17} {own:5,} parameters, each with {after:9,} operations from here to the loss")
+    after = sum(later.scalar_nodes // steps for later in layers[k:])
+    print(f"{layer.layer:17} {own:5,} parameters, each with {after:9,} nodes from here to the loss")
     careful += own * after
-print(f"redoing only what comes after: {careful:,}, {careful / (N_scalars * P_scalars):.0%} of N × P")
-print(f"that is {careful / backward_scalars:,.0f} times the backward pass")
+print(f"redoing only what comes after: {careful:,}, {careful / (N * P):.0%} of N × P")
+print(f"that is {careful / scalars.steps:,.0f} times the steps of the backward pass")
 
 import matplotlib.pyplot as plt
 
 ways = {
-    "forward, counted": N_scalars,
-    "backward, counted": backward_scalars,
-    "N + P": N_scalars + P_scalars,
+    "N: forward": N,
+    "N + P": N + P,
+    "backward, counted": scalars.steps,
     "redoing what comes after": careful,
-    "N × P": N_scalars * P_scalars,
+    "N × P": N * P,
 }
 figure, axes = plt.subplots(figsize=(7, 2.8), layout="constrained")
-bars = axes.barh(list(ways), list(ways.values()), color=["#0072b2", "#0072b2", "#56b4e9", "#e69f00", "#d55e00"])
+bars = axes.barh(
+    list(ways), [count / 1e6 for count in ways.values()], color=["#0072b2", "#56b4e9", "#0072b2", "#e69f00", "#d55e00"]
+)
 axes.bar_label(bars, labels=[f"{count:,}" for count in ways.values()], padding=4)
-axes.set(xscale="log", xlabel="scalar operations for one training step", xlim=(1e4, 1e11))
+axes.set(xlabel="nodes visited and gradients added, in millions")
+axes.margins(x=0.25)
 axes.invert_yaxis()
 plt.show()
 
@@ -231,7 +239,7 @@ plt.show()
 #
 # Both methods give the same derivatives. Here is one weight, by differences, with one forward pass for each side:
 
-double = nn.Sequential(nn.Dense(64, 64, rng=1), nn.ReLU(), nn.Dense(64, 10, rng=2)).astype(np.float64)
+double = nn.Sequential(nn.Dense(64, 32, rng=1), nn.ReLU(), nn.Dense(32, 10, rng=2)).astype(np.float64)
 X, y = train.X[:32].astype(np.float64), train.y[:32]
 loss_function = nn.CrossEntropyLoss()
 loss_function(double(X), y).backward()
@@ -251,8 +259,8 @@ print(f"by the graph {weight.grad[20, 3]:.9f}, by differences {(sides[0] - sides
 #
 # **Epochs.** *forward* is the time in the model and the loss, *backward* the time in ``loss.backward()``, *update* the
 # time in ``optimizer.step()``, *data* the time between one step and the next, and *total* the time of the whole epoch
-# with validation. *bwd/fwd* is the ratio of the times, *in FLOP* the ratio of the operations. *3F-F1* shows whether
-# the number of matrix products matches the formula 3F − F₁; a section below explains it.
+# with validation. The next two columns are backward / forward, *in time* and *in FLOP*, which are operations. *3F - F1*
+# shows whether the number of matrix products matches the formula 3F − F₁; a section below explains it.
 #
 # **Counts.** The sums of the sections above, for one step, in tensors and in scalars. *E* is the number of edges with a
 # gradient, from a node to one of its inputs.
@@ -324,6 +332,6 @@ assert counted == 3 * F - F1
 # Guess first, then run.
 #
 # 1. Make the batch four times as large. Which of N and P, in tensors and in scalars, change?
-# 2. Add a third ``Dense`` layer. How does *bwd/fwd* in operations change, and why?
+# 2. Add a third ``Dense`` layer. How does backward / forward in operations change, and why?
 # 3. Freeze the first layer with ``model[0].requires_grad_(False)``. How do N, P, E and 3F − F₁ change?
 #    :ref:`sphx_glr_gallery_examples_plot_05_profile_your_own_loop.py` has the answer.

@@ -58,7 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     profiler = _profiler(arguments) if arguments.command == "profile" else None
     with one_thread():
         trainer, train_set, test_set, order = prepare(arguments, [profiler] if profiler else [])
-        print(f"{arguments.name}: {len(train_set):,} rows to train on, {len(test_set):,} to test on")
+        size = min(arguments.batch_size, len(train_set))
+        print(f"{arguments.name}: {len(train_set):,} rows to train on, {size:,} a step; {len(test_set):,} to test on")
         full = profiler is None or arguments.full  # the short report has the layers and the result itself
         if full:
             print(trainer.model, end="\n\n" if profiler else "\n")

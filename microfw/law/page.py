@@ -92,7 +92,7 @@ def summary(law: Law) -> str:
 
 def text(content: str) -> str:
     """Return text for HTML: escaped, with invisible characters made visible."""
-    return escape(visible(content))
+    return escape(visible(content.replace("N x P", "N × P")))
 
 
 def _asset(name: str) -> str:

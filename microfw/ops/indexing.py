@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
-from microfw.autograd.op import Array, Cost, Shape, op, zero_cost
+from microfw.autograd.op import Array, Cost, Shape, op
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, message
 from microfw.ops.elementwise import where
@@ -32,13 +32,21 @@ def _scatter_cost(y: Shape, *inputs: Shape, **params: Any) -> Cost:
     return Cost(0, (prod(y),) + (0,) * (len(inputs) - 1))
 
 
-@op(vjp=lambda g, shape, key: put(g, shape=shape, key=key), jvp="linear", cost=_scatter_cost)
+def _getitem_cost(y: Shape, x: Shape, *, key: Any) -> Cost:
+    return Cost(0, (0 if _basic(key) or _mask(key) else prod(y),))
+
+
+def _put_cost(y: Shape, x: Shape, *, shape: Shape, key: Any) -> Cost:
+    return Cost(0 if _basic(key) or _mask(key) else prod(x), (0,))
+
+
+@op(vjp=lambda g, shape, key: put(g, shape=shape, key=key), jvp="linear", cost=_getitem_cost)
 def getitem(x: Array, *, key: Any) -> Array:
     """``x[key]`` for slices, integers, masks and integer arrays."""
     return x[key]
 
 
-@op(vjp=lambda g, key: g[key], jvp="linear", cost=zero_cost, no_alias=True, name="put")
+@op(vjp=lambda g, key: g[key], jvp="linear", cost=_put_cost, no_alias=True, name="put")
 def _put(x: Array, *, shape: Shape, key: Any) -> Array:
     """Zeros of a shape with ``x`` added at ``key``: the transpose of indexing."""
     if not _basic(key) and not _mask(key):
@@ -146,7 +154,7 @@ def take(x: Array, indices: Array, *, axis: int = 0) -> Array:
 @op(
     vjp=(lambda g, indices, to, axis: np.take(g, indices, axis=axis), None),
     jvp=(lambda dx, indices, to, axis: scatter(dx, indices, shape=to, axis=axis), None),
-    cost=zero_cost,
+    cost=lambda y, x, indices, **params: Cost(prod(x), (0, 0)),
     no_alias=True,
     name="scatter",
 )

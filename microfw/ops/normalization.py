@@ -67,7 +67,7 @@ def _project(g: Any, xhat: Any, axes: tuple[int, ...]) -> Any:
 def _normalize_cost(y: Shape, x: Shape, weight: Shape, bias: Shape, *, axes: tuple[int, ...], **params: Any) -> Cost:
     n = prod(y)
     rows = n // max(prod(y[a] for a in axes), 1)
-    return Cost(7 * n + 3 * rows, (8 * n + 2 * rows, 2 * n - min(prod(weight), n), n - min(prod(bias), n)))
+    return Cost(7 * n + 4 * rows, (8 * n, 2 * n - min(prod(weight), n), n - min(prod(bias), n)))
 
 
 @op(
@@ -129,7 +129,7 @@ def _unit_rule(g: Any, x: Any, y: Any, r: Any) -> Any:
 
 
 def _unit_cost(y: Shape, x: Shape) -> Cost:
-    return Cost(6 * prod(y), (5 * prod(y),))
+    return Cost(6 * prod(y) + 4 * prod(y[:-1]), (5 * prod(y) - prod(y[:-1]),))
 
 
 @op(vjp=_unit_rule, aux={"r": _inverse}, cost=_unit_cost, no_alias=True)
@@ -160,7 +160,7 @@ def _length_push(dx: Any, x: Any) -> Any:
 
 
 def _length_cost(y: Shape, x: Shape) -> Cost:
-    return Cost(5 * prod(x), (7 * prod(x),))
+    return Cost(5 * prod(x) + prod(y), (7 * prod(x) + 4 * prod(y),))
 
 
 @op(
@@ -180,7 +180,7 @@ def length(x: Array) -> Array:
 
 
 def _attend_cost(y: Shape, x: Shape, mask: Shape, **params: Any) -> Cost:
-    return Cost(7 * prod(y), (5 * prod(y) + max(prod(y) - prod(x), 0), 0))
+    return Cost(6 * prod(y), (5 * prod(y) - prod(y[:-1]) + max(prod(y) - prod(x), 0), 0))
 
 
 @op(

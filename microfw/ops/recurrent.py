@@ -72,7 +72,7 @@ class Cell:
 class ReLUCell(Cell):
     """A plain cell, ``h = max(a + u, 0)``."""
 
-    operations = (3, 3)
+    operations = (2, 3)
 
     @staticmethod
     def activate(a: Any, u: Any) -> Any:
@@ -91,7 +91,7 @@ class GRUCell(Cell):
 
     gates = 3
     bias = True
-    operations = (19, 25)
+    operations = (19, 22)
 
     @staticmethod
     def activate(a: Any, u: Any) -> Any:
@@ -247,8 +247,10 @@ def _cost(y: Shape, rows: Shape, s0: Shape, *, cell: str, steps: int) -> Cost:
     kind = CELLS[cell]
     product = 2 * steps * s0[0] * (s0[1] // kind.states) * rows[1]
     entries = prod(y) // kind.states
-    forward, back = (product + count * entries for count in kind.operations)
-    return Cost(forward, (back + product, back), product, (2 * product, product))
+    forward, back = (count * entries for count in kind.operations)
+    back -= prod(s0)  # the last step has no gradient from a later one
+    sums = (steps * s0[0] - 1) * rows[1] if kind.bias else 0
+    return Cost(product + forward, (2 * product + back + sums, product + back), product, (2 * product, product))
 
 
 @op(

@@ -47,13 +47,13 @@ def ids(x: Any) -> Array:
 
 
 def values(x: Any) -> Any:
-    """Return an argument with 1 in place of each node, whose value is not known."""
+    """Return an argument with 0.5 in place of each node, whose value is not known."""
     if isinstance(x, tuple | list):
         return type(x)(map(values, x))
     if not isinstance(x, Entries):
         return x
     x = x.view(np.ndarray)
-    return np.where(x >= FIRST, 1.0, x)
+    return np.where(x >= FIRST, 0.5, x) if x.dtype == np.float64 else x
 
 
 class Entries(Array):
@@ -89,7 +89,7 @@ class Entries(Array):
         if function is np.where and len(args) == 3:
             return TAPE.get().each(where.op, [values(args[0]), *args[1:]])
         if function is np.dot:
-            return TAPE.get().product(*args)
+            return as_entries(args[0]).dot(*args[1:])
         if op is not None and not op.differentiable:
             return TAPE.get().constant(function, map(values, args), options)
         y = super().__array_function__(function, types, args, options)
@@ -105,6 +105,8 @@ class Entries(Array):
 
     def astype(self, dtype: Any, **options: Any) -> Any:  # type: ignore[override]
         """Return a copy: a cast to floats makes no node."""
+        if self.dtype != np.float64:
+            return super().astype(dtype, **options)
         if np.dtype(dtype).kind != "f":
             raise Uncountable("a cast to other numbers than floats")
         return self.copy()
@@ -116,7 +118,7 @@ class Entries(Array):
     argmin = argmax
 
     def item(self, *args: Any) -> Any:
-        """Return the value of a constant, 1 for a node."""
+        """Return the value of a constant, 0.5 for a node."""
         return values(self).item(*args)
 
     def __float__(self) -> float:
@@ -162,8 +164,9 @@ class Tape:
         return as_entries(FIRST + np.arange(first, first + int(np.prod(shape, dtype=int))).reshape(shape))
 
     def constant(self, function: Callable[..., Any], args: Any, options: dict[str, Any]) -> Any:
-        """Return the result of a function that makes no nodes."""
-        return function(*args, **{name: value for name, value in options.items() if name != "dtype"})
+        """Return the result of a function that makes no nodes, such as a comparison."""
+        y = function(*args, **{name: value for name, value in options.items() if name != "dtype"})
+        return y.view(Entries) if isinstance(y, np.ndarray) else y
 
     def add(self, kind: str, depends: Array, nodes: Any, inputs: Sequence[Array], known: Any = 1.0) -> Entries:
         """Record a call; return its result. ``depends``: where it is a node; elsewhere it has the value ``known``."""
@@ -180,6 +183,7 @@ class Tape:
 
     def each(self, op: Any, arrays: Sequence[Any], known: Any = None) -> Entries:
         """Record an elementwise op: a node for each entry that depends on one."""
+        arrays = [x.view(np.ndarray) if isinstance(x, Entries) else x for x in arrays]
         given = [ids(x) if op.partial(k) is not None else np.zeros(np.shape(x), int) for k, x in enumerate(arrays)]
         inputs = np.broadcast_arrays(*given)
         depends: Any = np.any([x > 0 for x in inputs], axis=0)

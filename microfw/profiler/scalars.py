@@ -1,7 +1,7 @@
 """Scalar nodes of a graph of tensors, counted without recording them.
 
 The law's scalar graph has one node for each operation on numbers. Here the value function of each op runs once on
-`Entries`, arrays whose entries are the numbers of scalar nodes, and a `Tape` records what it computes. That takes 30 ms
+`Entries`, arrays whose entries are the numbers of scalar nodes, and a `Tape` records what it computes. That takes 6 ms
 for the 153,632 scalar nodes of a 64-32-10 classifier on 32 rows; recording them takes 1.2 s.
 """
 

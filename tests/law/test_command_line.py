@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import sys
 
 import pytest
 
@@ -41,7 +42,7 @@ def test_law_of_digits_on_the_command_line(capsys, tmp_path):
 
 def test_the_law_is_saved_as_a_page(capsys, tmp_path):
     assert cli.main(["law", "iris", "--hidden", "2", "--budget", "0.2", "--html", str(tmp_path / "law.html")]) == 0
-    assert "N x P is an upper bound" in (tmp_path / "law.html").read_text()
+    assert "N × P is an upper bound" in (tmp_path / "law.html").read_text()
     run = ["profile", "iris", "--hidden", "2", "--epochs", "1", "--quiet", "--law"]
     assert cli.main([*run, "--html", str(tmp_path / "run.html")]) == 0
     text = (tmp_path / "run.html").read_text()
@@ -57,6 +58,65 @@ def test_the_law_is_saved_as_a_page(capsys, tmp_path):
 def test_the_default_model_has_one_hidden_layer_of_32(capsys):
     assert cli.main(["law", "iris", "--budget", "0.2"]) == 0
     assert "microfw law: Dense(4 -> 32), ReLU, Dense(32 -> 3), on 1 row" in capsys.readouterr().out
+
+
+MINE = """
+from microfw import nn
+from neighbour import width
+
+class Mine(nn.Module):
+    def __init__(self):
+        self.layer = nn.Dense(4, width, rng=0)
+
+    def forward(self, x):
+        return self.layer(x)
+
+def make():
+    return Mine(), nn.CrossEntropyLoss(), [[1.0, 2.0, 3.0, 4.0]] * 3, [0, 1, 2]
+
+def broken():
+    return 1 / 0
+
+def short():
+    return Mine(), nn.CrossEntropyLoss()
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "neighbour.py").write_text("width = 3\n")
+    return tmp_path / "mine.py"
+
+
+def test_the_law_of_a_model_of_your_own(capsys, mine, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    assert cli.main(["law", f"{mine}:make", "--rows", "2", "--html"]) == 0
+    out = capsys.readouterr().out
+    assert "Dense(4 -> 3), on 2 rows of" in out and "saved to law.html" in out
+    assert "linear in layer Dense" in (tmp_path / "law.html").read_text()
+    assert sys.path == path
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        ("broken", "broken: expected code that runs, got ZeroDivisionError: division by zero (mine.py, line 16)"),
+        ("short", "short: expected (model, loss, X, y), got ['Mine', 'CrossEntropyLoss']; return them in this order"),
+        ("missing", "missing: expected a function 'missing' in the file, got make, broken, short"),
+    ],
+)
+def test_a_function_that_makes_no_model_is_an_error(capsys, mine, function, says):
+    assert cli.main(["law", f"{mine}:{function}"]) == 2
+    assert capsys.readouterr().err == f"microfw law: {mine}:{says}\n"
+
+
+def test_a_file_of_your_own_takes_no_layers(capsys, mine, tmp_path):
+    assert cli.main(["law", f"{mine}:make", "--hidden", "3"]) == 2
+    assert "expected no --hidden and no --sweep, got one" in capsys.readouterr().err
+    assert cli.main(["law", f"{tmp_path / 'no.py'}:make"]) == 2
+    assert "expected a Python file, got No such file or directory" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -16,7 +16,6 @@ from microfw.ops.pooling import avg_pool, max_pool
 from microfw.ops.windows import fold, geometry, windows
 from tests.cases.convolution import slow_conv, slow_conv_transpose, slow_pool
 from tests.cases.samples import whole
-from tests.helpers.op_counting import Counting, as_counting, count
 
 SETTINGS = [
     {"stride": stride, "dilation": dilation, "groups": groups, "padding": padding}
@@ -171,68 +170,6 @@ def test_pools_agree_with_loops(shape, settings):
 
 
 # Counts
-
-
-COUNTED = [
-    ((1, 2, 4, 3), (3, 2, 3, 3), {"padding": "same"}),
-    ((1, 2, 4, 3), (3, 2, 2, 2), {}),
-    ((2, 4, 5, 4), (2, 2, 3, 2), {"groups": 2, "stride": 2, "padding": 1}),
-    ((1, 2, 5), (3, 2, 2), {"dilation": 2, "padding": [(2, 0)]}),
-]
-
-
-@pytest.mark.parametrize(("x", "w", "settings"), COUNTED, ids=str)
-def test_products_cost_twice_the_multiplications_that_run(x, w, settings):
-    x, w = (np.asarray(as_counting(whole(shape)), object) for shape in (x, w))
-    settings = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1} | settings
-
-    def multiplications(function):
-        Counting.reset()
-        value = function()
-        return value, 2 * Counting.multiplications
-
-    (y, _), forward = multiplications(lambda: conv.op.value(x, w, 0, **settings))
-    cost = conv.op.cost(y.shape, x.shape, w.shape, ())
-    assert forward == cost.products_forward == cost.forward
-    g = np.asarray(as_counting(whole(y.shape)), object)
-    known = settings | {"x": x, "w": w, "cols": None}
-    for k, array in enumerate((x, w)):
-        partial = conv.op.partial(k)
-        args = [array.shape if s == "shape" else known[s] for s in partial.sources]
-        assert multiplications(lambda: partial.vjp(g, *args))[1] == cost.products_derivatives[k] == cost.derivatives[k]  # noqa: B023
-    back = conv_transpose.op.cost(x.shape, y.shape, w.shape, size=x.shape[2:], **settings)
-    assert back.products_forward == forward and back.products_derivatives == (forward, forward)
-    biased = conv.op.cost(y.shape, x.shape, w.shape, w.shape[:1])
-    assert biased.forward - cost.forward == y.size and biased.derivatives[2] == y.size - len(w)
-    assert biased.products_derivatives[2] == 0
-
-
-@pytest.mark.parametrize("call", [max_pool, avg_pool], ids=["max_pool", "avg_pool"])
-@pytest.mark.parametrize(
-    "settings", [{"kernel": 2}, {"kernel": 2, "stride": 1}, {"kernel": 3, "stride": 4}], ids=identify
-)
-def test_pools_cost_what_runs(call, settings):
-    settings = {"stride": None, "padding": 0} | settings
-    x = np.asarray(as_counting(np.random.default_rng(0).permutation(64).reshape(1, 2, 4, 8)), object)
-    y, forward = count(lambda: call.op.value(x, **settings))
-    cost = call.op.cost(y.shape, x.shape, **settings)
-    assert forward == cost.forward
-    g = np.asarray(as_counting(whole(y.shape)), object)
-    known = settings | {"x": x, "y": y, "shape": x.shape}
-    partial = call.op.partial(0)
-    assert count(lambda: partial.vjp(g, *(known[s] for s in partial.sources)))[1] == cost.derivatives[0]
-
-
-@pytest.mark.parametrize("settings", [{}, {"padding": 1}, {"stride": 2}], ids=identify)
-def test_windows_and_fold_cost_what_runs(settings):
-    settings = {"stride": 1, "padding": 0, "dilation": 1} | settings
-    x = np.asarray(as_counting(whole((1, 2, 4, 4))), object)
-    y, moved = count(lambda: windows.op.value(x, kernel=(2, 2), **settings))
-    cost = windows.op.cost(y.shape, x.shape, kernel=(2, 2), **settings)
-    y = np.asarray(as_counting(y), object)  # the zeros of the padding count as well
-    back, added = count(lambda: fold.op.value(y, size=(4, 4), **settings))
-    assert moved == cost.forward == 0
-    assert added == cost.derivatives[0] == fold.op.cost(back.shape, y.shape, size=(4, 4), **settings).forward
 
 
 def digits_net(dtype=np.float32):

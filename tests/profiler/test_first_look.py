@@ -8,6 +8,7 @@ from microfw.cli import main as cli
 from microfw.profiler import Epoch, Layer, Row, Session, report
 from microfw.profiler.reports.first_look import median_epoch
 from tests.helpers.sessions import MODELS, hostile_names, hostile_session, profiled
+from tests.profiler.test_profiler import fixed_session
 
 
 def lines_of(session, **options):
@@ -34,6 +35,41 @@ def test_it_fits_with_any_names_and_numbers():
     e.forward_ns = e.backward_ns = 10**17
     e.total_ns, e.parameters = 2 * 10**17 + e.update_ns, 10**10
     lines_of(session)
+
+
+OLDER = """\
+microfw profile: toy Sequential, 2 epochs, 20 steps, 330 parameters
+Result: loss 0.2500, val_r2 0.7500
+Time: 1.4 ms; data 7%, forward 29%, backward 43%, update 10%, not recorded 11%
+
+Backward by epoch  ██  █ is 300 µs
+epoch                            loss  val_r2  forward µs  backward µs
+1      first, median, slowest  0.5000  0.7500      200.00       300.00
+2      last                    0.2500  0.7500      200.00       300.00
+
+A step of epoch 1    P  forward µs  backward µs  share; █ is 10%
+0 Dense            330        12.0         20.0   66.7%  ██████▌
+1 ReLU                         3.0          5.0   16.7%  █▌
+MSELoss                        1.0          2.0    6.7%  ▌
+untagged                       4.0          3.0   10.0%  █
+total              330        20.0         30.0  100.0%
+0 Dense takes 67% of backward: try it smaller, or freeze it.
+1 ReLU takes 25% of the time of 0 Dense with 4.4% of its operations: each NumPy
+call costs time before its arithmetic begins.
+
+In one step  in tensors  what is counted
+N                     3  nodes: each op on arrays; not neurons
+P                     2  parameters: trainable arrays; not features
+steps                 5  N rules + 2 gradients added: 1.00 x (N + P)
+N x P                 6  most steps if each parameter starts over (predicted)
+
+Next: report(full=True); save("run.html"); mf.profiler.law(model, loss, X, y)
+"""
+
+
+def test_a_profile_of_an_older_version_has_counts_in_tensors():
+    assert report(fixed_session()) + "\n" == OLDER
+    assert "In one step **N** = 3, **P** = 2, **N + P** = 5, " in fixed_session().markdown()
 
 
 def made(backward, **options):
@@ -89,6 +125,6 @@ def test_the_command_prints_30_lines(capsys):
     text = capsys.readouterr().out
     lines = text.splitlines()
     assert len(lines) <= 30 and max(map(len, lines)) <= 80
-    assert lines[0] == "digits: 1,347 rows to train on, 450 to test on"
+    assert lines[0] == "digits: 1,347 rows to train on, 32 a step; 450 to test on"
     for words in ("Result: loss ", "val_accuracy 0.9", "2,410", "0 Dense ", "N x P  ", "Next: microfw law digits "):
         assert words in text

@@ -101,17 +101,6 @@ def test_it_shows_the_law(chromium, tmp_path, law):
     assert [row[0] for row in chromium.run(cells.format("law-layers"))] == ["0", "1", "2", "CrossEntropyLoss"]
 
 
-def test_the_law_has_a_page_of_its_own_that_fits_a_phone(chromium, tmp_path, law):
-    (tmp_path / "law.html").write_text(law.html())
-    chromium.open(tmp_path / "law.html", width=360, height=740)
-    assert chromium.complaints == []
-    assert chromium.run("document.documentElement.scrollWidth") <= 360
-    text = chromium.run("document.body.innerText")
-    assert "the law on toy" in text and "extrapolated from 40 of 83" in text
-    assert "Bytes saved" not in text and "No epoch" not in text
-    assert chromium.run("[...document.querySelectorAll('main > section')].map(s => s.id)") == ["strategies"]
-
-
 def test_backward_against_forward_follows_the_chosen_epoch(chromium, page):
     chromium.open(page)
     shown = "[...document.querySelectorAll('#ratio dt')].map(e => e.textContent)"

@@ -10,6 +10,7 @@ from microfw import nn
 from microfw.autograd.graph import Leaf, reachable
 from microfw.law.scalar_graph import scalar_graph
 from microfw.profiler.cost_check import one_step
+from microfw.profiler.recorder import stats
 from tests.cases.ops import DIFFERENTIABLE, title
 from tests.helpers.law_models import recorded_graph
 from tests.helpers.thinning import thinned
@@ -128,3 +129,27 @@ def test_counting_leaves_nothing_behind():
     X = np.ones((5, 3))
     assert type(model(X).numpy()) is np.ndarray
     assert np.array_equal(model(X).numpy(), np.maximum(model[0](X).numpy(), 0))
+
+
+def test_an_observed_step_does_not_count(monkeypatch):
+    """Each graph is counted once, when the profile is read; steps of a graph that is known describe no op again."""
+    calls = {"count_graph": 0, "stand_in": 0}
+    for name in calls:
+        original = getattr(stats, name)
+
+        def counted(*args, name=name, original=original):
+            calls[name] += 1
+            return original(*args)
+
+        monkeypatch.setattr(stats, name, counted)
+    model, X, y = nn.Dense(3, 2, rng=0), np.ones((4, 3), np.float32), np.zeros(4, int)
+    optimizer = mf.optim.SGD(model.parameters(), lr=0.1)
+    with mf.Profiler(model) as profiler:
+        for _ in range(5):
+            optimizer.zero_grad()
+            nn.CrossEntropyLoss()(model(X), y).backward()
+            optimizer.step()
+        assert calls == {"count_graph": 0, "stand_in": 3 + 2}  # the inputs of linear and cross_entropy
+    assert profiler.session.total().sum().scalar_nodes == 5 * profiler.session.epochs[0].counts()[1].N
+    profiler.session.total()
+    assert calls["count_graph"] == 1

@@ -22,7 +22,7 @@ def _sigmoid_slope(g: Any, x: Any) -> Any:
     return g * (e / np.square(1 + e))
 
 
-@op(vjp=_sigmoid_slope, cost=elementwise_cost(5, 6), no_alias=True)
+@op(vjp=_sigmoid_slope, cost=elementwise_cost(6, 7), no_alias=True)
 def sigmoid(x: Array) -> Array:
     """Logistic function, ``1 / (1 + exp(-x))``."""
     return _sigmoid(x)
@@ -43,7 +43,7 @@ def tanh(x: Array) -> Array:
 
 @op(
     vjp=lambda g, x: g * sigmoid(x) if isinstance(x, Tensor) else g * _sigmoid(x),
-    cost=elementwise_cost(5, 6),
+    cost=elementwise_cost(6, 7),
     no_alias=True,
 )
 def softplus(x: Array) -> Array:
@@ -64,7 +64,7 @@ def _zeros(x: Array) -> Any:
     if zeros is None or zeros.dtype is not x.dtype:
         if x.size > 1 << 18:
             return 0
-        zeros = np.zeros_like(x)
+        zeros = np.zeros_like(x.view(np.ndarray))
         zeros.setflags(write=False)
         if x.dtype.kind == "f" and type(zeros) is np.ndarray:  # a subclass stands for other numbers
             if len(_ZEROS) > 64:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from microfw.autograd.op import Array, elementwise_cost, op
+from microfw.autograd.op import Array, Cost, Shape, elementwise_cost, op
 from microfw.autograd.registry import NUMPY
 from microfw.autograd.tensor import Tensor
 from microfw.ops.elementwise.activations import _sigmoid, sigmoid
@@ -79,7 +80,13 @@ def _power_exponent(g: Any, a: Any, b: Any, y: Any) -> Any:
     return undefined(undefined(share, a, chosen), b, chosen)
 
 
-@op(vjp=(_power_base, _power_exponent), cost=elementwise_cost(1, 3, 3), numpy=np.power)
+def _power_cost(y: Shape, a: Shape, b: Shape) -> Cost:
+    n, size_a, size_b = prod(y), prod(a), prod(b)
+    by_exponent = 2 * n + 2 * size_a + max(n - size_b, 0)
+    return Cost(n, (3 * n + (2 * size_b if b else 0) + max(n - size_a, 0), by_exponent))
+
+
+@op(vjp=(_power_base, _power_exponent), cost=_power_cost, numpy=np.power)
 def power(a: Array, b: Array) -> Array:
     """Power, ``a ** b``; at 0 ** 0 and at 0 ** b both derivatives that do not exist are 0."""
     return np.power(a, b)
@@ -98,7 +105,7 @@ def _logged_base(g: Any, a: Any, b: Any, n: int) -> Any:
         _logged_base,
         lambda g, a, b, n: g * _logged(a, b, n + 1),
     ),
-    cost=elementwise_cost(4, 11, 5),
+    cost=elementwise_cost(7, 19, 8),
     no_alias=True,
 )
 def power_log(a: Array, b: Array, *, n: int = 1) -> Array:
@@ -163,7 +170,7 @@ def _softer(g: Any, a: Any, b: Any, y: Any) -> Any:
     return undefined(undefined(g * sigmoid(a - other), a, y == -np.inf), b, y == -np.inf)
 
 
-@op(vjp=(_softer, lambda g, b, a, y: _softer(g, b, a, y)), cost=elementwise_cost(5, 10, 10), numpy=np.logaddexp)
+@op(vjp=(_softer, lambda g, b, a, y: _softer(g, b, a, y)), cost=elementwise_cost(1, 9, 9), numpy=np.logaddexp)
 def logaddexp(a: Array, b: Array) -> Array:
     """``log(exp(a) + exp(b))`` without overflow; -inf, with slopes 0, where both are -inf."""
     return np.logaddexp(a, b)

@@ -60,7 +60,7 @@ NUMPY[np.clip] = _numpys_clip
 
 @op(
     vjp=(None, lambda g, condition: np.where(condition, g, 0), lambda g, condition: np.where(condition, 0, g)),
-    cost=elementwise_cost(1, 0, 1, 1),
+    cost=elementwise_cost(0, 0, 0, 0),
     numpy=np.where,
     no_alias=True,
 )
@@ -85,7 +85,7 @@ def _nowhere(v: Any, at: Any, axis: Any) -> Any:
     return np.broadcast_to(slopes, np.broadcast_shapes(slopes.shape, v.shape))
 
 
-@op(vjp=(lambda v: v, _nowhere, None), cost=zero_cost)
+@op(vjp=(lambda v: v, _nowhere, None), cost=elementwise_cost(0, 0, 1, 0))
 def undefined(y: Array, x: Array, at: Array, *, axis: int | tuple[int, ...] | None = ()) -> Array:
     """``y`` as it is, but with a derivative by ``x`` that is NaN where ``at`` holds, and 0 elsewhere.
 

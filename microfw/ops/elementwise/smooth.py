@@ -13,7 +13,7 @@ from microfw.ops.elementwise.activations import _sigmoid, sigmoid, softplus
 
 @op(
     vjp=lambda g, x, alpha: np.where(x > 0, g, g * (alpha * np.exp(np.where(x > 0, 0, x)))),
-    cost=elementwise_cost(5, 7),
+    cost=elementwise_cost(4, 5),
     no_alias=True,
 )
 def elu(x: Array, *, alpha: float = 1.0) -> Array:
@@ -26,7 +26,7 @@ def _silu_slope(g: Any, x: Any) -> Any:
     return g * (s(x) * (1 + x * s(-x)))
 
 
-@op(vjp=_silu_slope, cost=elementwise_cost(6, 16), no_alias=True)
+@op(vjp=_silu_slope, cost=elementwise_cost(7, 17), no_alias=True)
 def silu(x: Array) -> Array:
     """``x * sigmoid(x)``."""
     return x * _sigmoid(x)
@@ -49,7 +49,7 @@ def _tanh_softplus(x: Array) -> tuple[Array, Array]:
     return top / (top + np.where(x > 0, 2 * e * e, 2)), e
 
 
-@op(vjp=_mish_slope, cost=elementwise_cost(12, 34), no_alias=True)
+@op(vjp=_mish_slope, cost=elementwise_cost(14, 37), no_alias=True)
 def mish(x: Array) -> Array:
     """``x * tanh(softplus(x))``."""
     return x * _tanh_softplus(x)[0]

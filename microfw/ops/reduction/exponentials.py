@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd.op import Array, Cost, elementwise_cost, op
+from microfw.autograd.op import Array, Cost, op
 from microfw.ops.elementwise.choices import undefined
 from microfw.ops.reduction.sums import Axis, spread
 
@@ -22,7 +22,7 @@ def _shares(x: Any, axis: Axis) -> Any:
     vjp=lambda g, p, axis, keepdims: spread(g, p.shape, axis) * p,
     jvp=lambda dx, p, axis, keepdims: np.sum(dx * p, axis=axis, keepdims=keepdims),
     aux={"p": _shares},
-    cost=lambda y, x, **params: Cost(5 * math.prod(x) + 4 * math.prod(y), (math.prod(x),)),
+    cost=lambda y, x, **params: Cost(5 * math.prod(x) + 3 * math.prod(y), (math.prod(x),)),
     no_alias=True,
 )
 def logsumexp(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
@@ -41,6 +41,10 @@ def logsumexp(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
     return y if keepdims else np.squeeze(y, axis), e / (total + (total == 0))
 
 
+def _rows(y: tuple[int, ...], axis: int) -> int:
+    return math.prod(y) // max(y[axis], 1)
+
+
 def _log_softmax_vjp(g: Any, y: Any, axis: int) -> Any:
     return g - np.exp(y) * np.sum(g, axis=axis, keepdims=True)
 
@@ -48,7 +52,7 @@ def _log_softmax_vjp(g: Any, y: Any, axis: int) -> Any:
 @op(
     vjp=_log_softmax_vjp,
     jvp=lambda dx, y, axis: dx - np.sum(np.exp(y) * dx, axis=axis, keepdims=True),
-    cost=elementwise_cost(5, 4),
+    cost=lambda y, x, axis: Cost(5 * math.prod(y) - _rows(y, axis), (4 * math.prod(y) - _rows(y, axis),)),
     no_alias=True,
 )
 def log_softmax(x: Array, *, axis: int = -1) -> Array:
@@ -61,7 +65,11 @@ def _softmax_rule(g: Any, y: Any, axis: int) -> Any:
     return y * (g - np.sum(g * y, axis=axis, keepdims=True))
 
 
-@op(vjp=_softmax_rule, cost=elementwise_cost(5, 4), no_alias=True)
+@op(
+    vjp=_softmax_rule,
+    cost=lambda y, x, axis: Cost(5 * math.prod(y) - 2 * _rows(y, axis), (4 * math.prod(y) - _rows(y, axis),)),
+    no_alias=True,
+)
 def softmax(x: Array, *, axis: int = -1) -> Array:
     """``exp(x) / sum(exp(x))`` along an axis."""
     e = np.exp(x - np.max(x, axis=axis, keepdims=True))

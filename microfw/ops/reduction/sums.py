@@ -120,7 +120,7 @@ def _std_push(dx: Any, y: Any, d: Any, shape: Shape, axis: Axis, ddof: float, ke
     vjp=_std_rule,
     jvp=_std_push,
     aux={"d": _centred},
-    cost=lambda y, x, **params: Cost(6 * math.prod(x) + math.prod(y), (2 * math.prod(x) + 3 * math.prod(y),)),
+    cost=lambda y, x, **params: Cost(6 * math.prod(x) + 3 * math.prod(y), (2 * math.prod(x) + 3 * math.prod(y),)),
     numpy=np.std,
     no_alias=True,
 )
@@ -183,7 +183,7 @@ def _norm_push(dx: Any, x: Any, y: Any, axis: Axis, keepdims: bool) -> Any:
 @op(
     vjp=_norm_rule,
     jvp=_norm_push,
-    cost=lambda y, x, **params: Cost(2 * math.prod(x), (2 * math.prod(x) + 2 * math.prod(y),)),
+    cost=lambda y, x, **params: Cost(2 * math.prod(x) + 2 * math.prod(y), (2 * math.prod(x) + 2 * math.prod(y),)),
     no_alias=True,
     name="norm",
 )

@@ -16,6 +16,13 @@ class Count(NamedTuple):
     meaning: str
 
 
+def one_column(found: dict[str, Count]) -> dict[str, int]:
+    """Return the counts in scalars, or in tensors if an op has no scalar nodes."""
+    in_tensors = found["N"].scalars is None
+    numbers = {name: count.tensors if in_tensors else count.scalars for name, count in found.items() if name != "E"}
+    return {name: number for name, number in numbers.items() if number is not None}
+
+
 def counts(e: Epoch) -> dict[str, Count]:
     """Return the counts of one step, the mean over the observed steps."""
     columns = {count.kind: count for count in e.counts()}
@@ -23,10 +30,11 @@ def counts(e: Epoch) -> dict[str, Count]:
     rules = whole(best.rules) if best.unreached else "N"
     ratio = best.steps / (best.N + best.P or 1)
     declared = "some ops declare none" if e.sum().uncounted else "a multiply-add is 2"
+    nodes, entries = ("each sum, product, maximum", "numbers") if len(columns) > 1 else ("each op on arrays", "arrays")
     meanings = {
-        "N": "nodes: each sum, product, maximum; not neurons",
+        "N": f"nodes: {nodes}; not neurons",
         "unreached": "of these: the loss does not depend on them",
-        "P": "parameters: trainable numbers; not features",
+        "P": f"parameters: trainable {entries}; not features",
         "N + P": "",
         "steps": f"{rules} rules + {whole(best.accumulated)} gradients added: {ratio:.2f} x (N + P)",
         "N x P": "most steps if each parameter starts over (predicted)",
@@ -40,4 +48,6 @@ def counts(e: Epoch) -> dict[str, Count]:
         for c in columns.values()
     }
     scalars = numbers.get("scalars", {})
+    if not scalars:
+        del meanings["operations"]
     return {name: Count(scalars.get(name), numbers["tensors"][name], text) for name, text in meanings.items()}

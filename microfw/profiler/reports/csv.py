@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from dataclasses import fields
 
-from microfw.profiler.session import Row, Session
+from microfw.profiler.reports.frame import flat_rows
+from microfw.profiler.session import Session
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\0", "'")
 """Characters that begin a formula in some spreadsheet, and the apostrophe itself, so that `unguarded` is exact."""
@@ -18,16 +18,10 @@ def csv(session: Session) -> str:
     """
     from csv import QUOTE_MINIMAL, writer
 
-    kinds = {layer.name: layer.kind for layer in session.layers}
-    names = [f.name for f in fields(Row)]
     out = io.StringIO()
     table = writer(out, quoting=QUOTE_MINIMAL, lineterminator="\r\n")
-    table.writerow(["epoch", "steps", "observed", "kind", *names])
-    for epoch in session.epochs:
-        for row in epoch.rows:
-            cells = [epoch.epoch, epoch.steps, epoch.observed, kinds.get(row.layer, "")]
-            cells += [getattr(row, name) for name in names]
-            table.writerow([guarded(cell) if isinstance(cell, str) else cell for cell in cells])
+    for cells in flat_rows(session):
+        table.writerow([guarded(cell) if isinstance(cell, str) else cell for cell in cells])
     return out.getvalue()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median_low
 from typing import Any
 
-from microfw.profiler.reports.counts import counts
+from microfw.profiler.reports.counts import counts, one_column
 from microfw.profiler.reports.full import cut, title
 from microfw.profiler.reports.remarks import remarks
 from microfw.profiler.reports.tables import COLUMNS, phase_table, step_lines
@@ -31,7 +31,7 @@ def first_look(session: Session, chosen: Epoch | None, max_rows: int | None, sor
     lines = step_lines(session, e)
     head = [*_wrapped(title(session)), *_result(session)]
     first, second = ([*map(_wrapped, remarks(lines)), [], []])[:2]
-    parts = ["\n".join(head), _epochs(session), _counts(session, e), "\n".join(_next(session))]
+    parts = ["\n".join(head), _epochs(session), _counts(e), "\n".join(_next(session))]
     room = LINES - sum(part.count("\n") + 2 for part in parts) - len(first) - 4  # 3 more rows, and one for the rest
     notes = [*first, *(second if room - len(second) >= 3 else [])]
     room = max(room - len(notes) + len(first), 1)
@@ -86,7 +86,7 @@ def _result(session: Session) -> list[str]:
     shares = {name: float(share.rstrip("%")) for name, _, share in phase_table(total, session.every > 1)[:-1]}
     small = [name for name in shares if name == "other" or "replays" in name or shares[name] < 5]
     rest = sum(map(shares.pop, small))
-    times = ", ".join(f"{name} {share:.0f}%" for name, share in (shares | {"other": rest}).items())
+    times = ", ".join(f"{name} {share:.0f}%" for name, share in (shares | {"other": rest}).items() if share >= 0.5)
     found = _wrapped(f"Result: {', '.join(texts)}") if texts else []
     return found + _wrapped(f"Time: {duration(total.total_ns)}; {times}")
 
@@ -101,19 +101,16 @@ def _epochs(session: Session) -> str:
     means = [sum(part) / len(part) for part in (times[k : k + group] for k in range(0, len(times), group))]
     bars = "".join(LEVELS[max(0, round(8 * mean / (max(means) or 1)) - 1)] for mean in means)
     what = f"; a bar is {group} epochs" if group > 1 else ""
-    found: dict[int, list[str]] = {}
+    found: dict[int, str] = {}
     slowest, median = times.index(max(times)), epochs.index(median_epoch(session))
     for k, name in ((0, "first"), (median, "median"), (slowest, "slowest"), (len(times) - 1, "last")):
-        found.setdefault(k, []).append(name if len(times) > 1 else "")
+        found[k] = f"{found[k]}, {name}" if k in found else name
     metrics = [name for name in epochs[-1].metrics if name.startswith("val_") and name != "val_loss"][:1]
     head = ["epoch", "", "loss", *(shorten(name, 14) for name in metrics)]
     head += [f"{name} {unit}" for name in ("forward", "backward")]
     rows = [
-        [
-            f"{epochs[k].epoch}",
-            ", ".join(filter(None, names)),
-            *map(decimal, (epochs[k].loss, *map(epochs[k].metrics.get, metrics))),
-        ]
+        [str(epochs[k].epoch), names if len(times) > 1 else "", decimal(epochs[k].loss)]
+        + [decimal(epochs[k].metrics.get(name)) for name in metrics]
         + [f"{epochs[k].taken(name, sampled) / UNITS[unit]:,.2f}" for name in ("forward", "backward")]
         for k, names in sorted(found.items())
     ]
@@ -121,17 +118,12 @@ def _epochs(session: Session) -> str:
     return f"{name}  {bars}  █ is {duration(max(means))}{what}\n" + _table(head, rows, left=2)
 
 
-def _counts(session: Session, e: Epoch) -> str:
+def _counts(e: Epoch) -> str:
     """Return N, P and steps: in scalars, or in tensors if an op has no scalar nodes."""
     found = counts(e)
-    column = 0 if found["N"].scalars is not None else 1
-    rows = [
-        [name, whole(number), count.meaning]
-        for name, count in found.items()
-        if count.meaning and name != "E" and (number := (count.scalars, count.tensors)[column]) is not None
-    ]
-    size = session.settings.get("batch_size")
-    unit = "in tensors" if column else f"{size} rows" if size else "count"
+    numbers = one_column(found).items()
+    rows = [[name, whole(number), found[name].meaning] for name, number in numbers if found[name].meaning]
+    unit = "in tensors" if found["N"].scalars is None else "count"
     return _table(["In one step", unit, "what is counted"], rows, text=True)
 
 

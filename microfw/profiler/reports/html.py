@@ -20,7 +20,7 @@ from microfw.profiler.reports.counts import counts
 from microfw.profiler.reports.names import OUTSIDE, chain, visible
 from microfw.profiler.reports.remarks import remarks
 from microfw.profiler.reports.tables import step_lines
-from microfw.profiler.session import Epoch, PagePart, Row, Session
+from microfw.profiler.session import Epoch, Layer, PagePart, Row, Session
 
 MAX_ROWS = 20_000
 """Maximum number of rows on the page. If the epochs have more, the page has only their sum."""
@@ -90,6 +90,7 @@ def view(session: Session) -> dict[str, Any]:
     def packed(epoch: Epoch) -> list[list[int]]:
         return [[sites[row.layer, row.op], *(getattr(row, name) for name in NUMBERS)] for row in epoch.rows]
 
+    own = [known.get(name, Layer(name, "")) for name in names]
     keys = [f.name for f in fields(Epoch) if f.type == "int"]
     metric = next((k for k in (session.epochs[-1].metrics if session.epochs else ()) if k.startswith("val_")), None)
     small = sum(len(epoch.rows) for epoch in session.epochs) <= MAX_ROWS
@@ -103,10 +104,10 @@ def view(session: Session) -> dict[str, Any]:
         "environment": session.environment,
         "overhead": session.overhead,
         "names": list(names),
-        "parents": [names.get(parents.get(name, ""), -1) if parents.get(name) else -1 for name in names],
-        "kinds": [known[name].kind if name in known else "" for name in names],
-        "sizes": [known[name].trainable if name in known else 0 for name in names],
-        "weights": [known[name].weights if name in known else 0 for name in names],
+        "parents": [names[parents[name]] if parents.get(name) else -1 for name in names],
+        "kinds": [layer.kind for layer in own],
+        "sizes": [layer.trainable for layer in own],
+        "weights": [layer.weights for layer in own],
         "ops": ops,
         "sites": [[names[row.layer], ops.index(row.op)] for row in total.rows],
         "numbers": NUMBERS,

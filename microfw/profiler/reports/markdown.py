@@ -6,7 +6,7 @@ import re
 from html import unescape
 
 from microfw.profiler.ratio import Ratio
-from microfw.profiler.reports.counts import counts
+from microfw.profiler.reports.counts import counts, one_column
 from microfw.profiler.reports.names import hidden_again, visible
 from microfw.profiler.reports.tables import epoch_table, step_rows
 from microfw.profiler.reports.text import microseconds, plural, whole
@@ -36,13 +36,11 @@ def markdown(session: Session) -> str:
 
 def _summary(e: Epoch, session: Session) -> str:
     observed = f", {e.observed:,} of them observed" if session.every > 1 else ""
-    found = counts(e)
-    numbers = {name: whole(count.scalars) for name, count in found.items() if count.scalars is not None}
     time = microseconds(e.backward_ns / (e.observed or 1))
     ratio = f", {e.backward_ns / e.forward_ns:.2f} times forward" if e.forward_ns else ""
     return (
         f"{plural(len(session.epochs), 'epoch')}, {e.steps:,} steps{observed}. In one step "
-        + ", ".join(f"**{name}** = {number}" for name, number in numbers.items())
+        + ", ".join(f"**{name}** = {whole(number)}" for name, number in one_column(counts(e)).items())
         + f"; backward took {time} µs{ratio}."
     )
 

@@ -22,7 +22,7 @@ def remarks(lines: list[Line]) -> list[str]:
     if untagged.share > top.share:
         text = f"The engine takes {untagged.share:.0%} of backward, {name} {share}: calls cost more than arithmetic; "
         found = [text + "a larger batch does more work for each call."]
-    elif top.own.trainable:
+    elif top.P:
         found = [f"{name} takes {share}: try it smaller, or freeze it."]
     else:
         found = [f"{name} takes {share}: no parameters, so its cost grows with the batch and its input."]

@@ -36,14 +36,24 @@ class Line(Row):
         return self.name if self.own.kind in ("", self.name) else f"{self.name} {self.own.kind}"
 
     @property
+    def P(self) -> int:
+        """Trained parameters of the layer itself."""
+        return self.own.trainable
+
+    @property
     def reuse(self) -> float:
         """Uses of each trained weight of a layer in products; 0 without weights."""
-        return self.products_weights / 2 / self.own.weights if self.own.weights else 0.0
+        return self.products_weights / 2 / self.own.weights if self.own.weights else 0
 
     @property
     def flops(self) -> int:
         """Operations forward and backward."""
         return self.flops_forward + self.flops_backward
+
+    @property
+    def flops_each(self) -> float:
+        """Operations for each trained parameter; 0 without parameters."""
+        return self.flops / self.P if self.P else 0
 
 
 def step_lines(session: Session, e: Epoch, by: str = "layer") -> list[Line]:
@@ -69,30 +79,30 @@ def step_lines(session: Session, e: Epoch, by: str = "layer") -> list[Line]:
 
 
 class Column(NamedTuple):
-    """Column of a table: the two lines of its heading, its number, and the text of a number."""
+    """Column of a table: the two lines of its heading, the attribute of a line, and the text of a number."""
 
     head: str
     unit: str
-    number: Callable[[Line], float]
+    attribute: str
     text: Callable[[float], str] = short
 
     def cell(self, line: Line) -> str:
-        """Return the text of a cell; "" for no parameters, operations or bytes."""
-        value = self.number(line)
+        """Return the text of a cell; "" for no nodes, parameters, operations or bytes."""
+        value = getattr(line, self.attribute)
         return self.text(value) if value or self.unit in ("µs", "backward") else ""
 
 
 COLUMNS = {
-    "nodes": Column("nodes", "", lambda line: line.nodes),
-    "P": Column("P", "", lambda line: line.own.trainable, "{:,}".format),
-    "forward": Column("forward", "µs", lambda line: line.forward_ns, microseconds),
-    "backward": Column("backward", "µs", lambda line: line.backward_ns, microseconds),
-    "share": Column("share of", "backward", lambda line: line.share, "{:.1%}".format),
-    "flops_forward": Column("forward", "FLOP", lambda line: line.flops_forward),
-    "flops_backward": Column("backward", "FLOP", lambda line: line.flops_backward),
-    "per_parameter": Column("FLOP/P", "", lambda line: line.flops / line.own.trainable if line.own.trainable else 0),
-    "reuse": Column("reuse", "", lambda line: line.reuse),
-    "saved": Column("saved", "bytes", lambda line: line.saved_bytes),
+    "nodes": Column("nodes", "", "nodes"),
+    "P": Column("P", "", "P", "{:,}".format),
+    "forward": Column("forward", "µs", "forward_ns", microseconds),
+    "backward": Column("backward", "µs", "backward_ns", microseconds),
+    "share": Column("share of", "backward", "share", "{:.1%}".format),
+    "flops_forward": Column("forward", "FLOP", "flops_forward"),
+    "flops_backward": Column("backward", "FLOP", "flops_backward"),
+    "flops_each": Column("FLOP/P", "", "flops_each"),
+    "reuse": Column("reuse", "", "reuse"),
+    "saved": Column("saved", "bytes", "saved_bytes"),
 }
 
 SORTS = {
