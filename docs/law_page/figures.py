@@ -194,7 +194,7 @@ def zoomed(parts, rows):
             f"tensors; in scalars <b>{one:,}</b>, at batch {rows} <b>{one * rows:,}</b></summary>"
             f'<p>{which} for a row: {words}.</p><div class="dots" aria-hidden="true">{dots}</div></details>'
         )
-    sums = f"<p>Together {len(parts)}; {total:,}; {total * rows:,}.</p>"
+    sums = f"<p>Together {len(parts)} in tensors; in scalars {total:,}, at batch {rows} {total * rows:,}.</p>"
     return f'<figure class="zoom">{"".join(panels)}{sums}</figure>'
 
 
