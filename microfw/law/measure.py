@@ -13,9 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from microfw.autograd.graph import Leaf, Node
-from microfw.autograd.mode import MODE
 from microfw.autograd.observer import Observer
-from microfw.autograd.scope import THREAD_SCOPE, Scope
 from microfw.autograd.tensor import Tensor
 from microfw.errors import GraphError, message
 from microfw.law.parameter_sample import sampling_order, strata_of, total
@@ -78,12 +76,9 @@ class StrategyResult:
 
 
 class NodeCost(NamedTuple):
-    """Scalar operations of a node: forward, and for each of its edges."""
+    """Scalar operations of the rule of a node for each of its edges, and the number of edges to leaves."""
 
-    forward: int
     edges: tuple[int, ...]
-    products_forward: int
-    products_edges: tuple[int, ...]
     into_leaves: int
 
 
@@ -91,34 +86,20 @@ class CountingObserver(Observer):
     """Observer that counts rule calls, accumulations and operations. Each node gets a `NodeCost` as its metadata."""
 
     def __init__(self) -> None:
-        self.nodes: list[Node] = []
-        self.constants: list[tuple[Scope | None, NodeCost]] = []  # frozen ops, which recorded no node
-        self.vjp_calls = self.grad_accumulations = self.operations = self.uncounted = 0
+        self.vjp_calls = self.grad_accumulations = self.operations = 0
 
     def forward(
         self, op: Any, node: Node | None, inputs: tuple[Any, ...], params: dict[str, Any], output: Array, start_ns: int
     ) -> None:
-        """Compute the cost of the op, as the profiler does. Ops under `no_grad` are not counted."""
-        if node is None and not MODE.get().recording:
-            return
-        edges = [] if node is None else node.edges or []
-        leaves = sum(isinstance(parent, Leaf) for parent, _, _ in edges)
-        zeros = (0,) * len(edges)
-        if node is not None:
-            node.metadata = NodeCost(0, zeros, 0, zeros, leaves)
-            self.nodes.append(node)
-        if op.cost is None:
-            self.uncounted += 1
-            return
-        cost = op.cost(output.shape, *(np.shape(x) for x in inputs), **params)
+        """Compute the cost of the op's derivatives, as the profiler does."""
         if node is None:
-            self.constants.append((THREAD_SCOPE.scope, NodeCost(cost.forward, (), cost.products_forward, (), 0)))
             return
-        by = [partial.index for _, partial, _ in edges]
-        products = tuple(cost.products_derivatives[k] for k in by) if cost.products_derivatives else zeros
-        node.metadata = NodeCost(
-            cost.forward, tuple(cost.derivatives[k] for k in by), cost.products_forward, products, leaves
-        )
+        edges = node.edges or []
+        costs = (0,) * len(inputs)
+        if op.cost is not None:
+            costs = op.cost(output.shape, *map(np.shape, inputs), **params).derivatives
+        leaves = sum(isinstance(parent, Leaf) for parent, _, _ in edges)
+        node.metadata = NodeCost(tuple([costs[partial.index] for _, partial, _ in edges]), leaves)
 
     def backward(self, node: Node, gradient: Any, grad_inputs: list[Any] | None, start_ns: int) -> None:
         """Count a call of a derivative rule."""

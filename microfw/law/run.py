@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from itertools import islice
 from math import prod
 from time import perf_counter
 from typing import Any, Never
 
 import numpy as np
 
-from microfw.autograd.graph import Leaf, Node, reachable
+from microfw.autograd.graph import Node, reachable
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, GraphError, NonFiniteError, message, refuse_former
 from microfw.law import strategies
 from microfw.law.data import Law, LayerCost
-from microfw.law.measure import CountingObserver, NodeCost, Problem
-from microfw.law.scalar_graph import ScalarGraph, scalar_graph
+from microfw.law.measure import CountingObserver, Problem
+from microfw.law.scalar_graph import scalar_graph
 from microfw.law.walk import record_walk
 from microfw.nn.module import Module
 from microfw.profiler.cost_check import one_step
 from microfw.profiler.node_count import NodeCount
-from microfw.profiler.ratio import Ratio, products_without_grad
-from microfw.profiler.recorder.naming import LayerNames
+from microfw.profiler.ratio import Ratio
+from microfw.profiler.session import Epoch
 
 
 def law(
@@ -118,23 +117,19 @@ def law(
     found.counts.append(_count("tensors", nodes, len(parameters), counter))
     found.batch = min(batch, len(X))
     found.batch_counts = one_step(model, X[: found.batch], y[: found.batch], loss).counts()
-    found.ratio = _ratio(nodes, counter.constants, problem)
+    step = one_step(model, *few, loss)
+    problem.forward_operations = step.sum().flops_forward
+    found.ratio = _time(step.ratio(), problem)
+    found.layers = _layers(step, named, model)
     found.ways = [result, strategies.forward_mode(problem)]
     found.ways += [strategies.differences(problem, central) for central in (True, False)]
-    found.layers = _layers(nodes, counter.constants, named, model)
-    modules = dict(model.named_modules())
-    for row in found.layers:
-        row.kind = type(modules[row.layer]).__name__ if row.layer in modules else ""
-    scalars = _run_on_scalars(found, problem, few, loss, model, named, max_nodes)
+    scalars = _run_on_scalars(found, problem, step.counts()[1:], max_nodes)
     found.walk = record_walk(problem.loss, model, scalars)
     return found
 
 
-def _run_on_scalars(
-    found: Law, problem: Problem, few: tuple[Any, Any], loss: Any, model: Module, named: list[Any], max_nodes: int
-) -> Tensor | None:
+def _run_on_scalars(found: Law, problem: Problem, expected: list[NodeCount], max_nodes: int) -> Tensor | None:
     """Add the strategies on the scalar graph; return the loss with that graph, None if the graph is left out."""
-    expected = one_step(model, *few, loss).counts()[1:]
     n = expected[0].N if expected else 0
     if n > max_nodes:
         found.note = (
@@ -151,12 +146,10 @@ def _run_on_scalars(
     if not abs(graph.loss.item() - found.loss) <= 1e-9 * max(1.0, abs(found.loss)):
         raise GraphError(message("law", f"the scalar graph to compute the loss {found.loss}", graph.loss.item()))
     result, counter = strategies.scalar_backprop(problem, graph)
-    entries = reachable(graph.loss._node)
     found.counts.append(_count("scalars", graph.nodes, problem.size, counter))
     found.counts[-1].operations = found.ratio.forward + found.ratio.backward
     found.paths = strategies.count_paths(graph.loss._node)[0]
     found.ways += [result, strategies.chain_rule(problem, graph), strategies.path_recursion(problem, graph)]
-    _add_uses(found.layers, entries, graph, named, type(model).__name__)
     return graph.loss
 
 
@@ -190,24 +183,8 @@ def _count(kind: str, nodes: list[Node], P: int, counter: CountingObserver) -> N
     return NodeCount(kind, len(nodes), P, counter.vjp_calls, counter.grad_accumulations, edges)
 
 
-def _ratio(nodes: list[Node], constants: list[tuple[Any, NodeCost]], problem: Problem) -> Ratio:
-    r = Ratio()
-    for _, cost in constants:
-        r.forward += cost.forward
-        r.products_forward += cost.products_forward
-        r.products_first += products_without_grad(0, cost.products_forward)
-    others: dict[str, bool] = {}
-    for node in nodes:
-        cost = node.metadata
-        r.forward += cost.forward
-        r.backward += sum(cost.edges)
-        r.products_forward += cost.products_forward
-        r.products_backward += sum(cost.products_edges)
-        first = products_without_grad(sum(p > 0 for p in cost.products_edges), cost.products_forward)
-        r.products_first += first
-        if sum(cost.products_edges) != 2 * cost.products_forward - first:
-            others[node.op.name] = True
-    r.others = list(others)
+def _time(ratio: Ratio, problem: Problem) -> Ratio:
+    """Add the seconds of forward and backward."""
     times: list[tuple[float, float]] = []
     while len(times) < 50 and sum(map(sum, times)) < 0.1:
         start = perf_counter()
@@ -217,42 +194,19 @@ def _ratio(nodes: list[Node], constants: list[tuple[Any, NodeCost]], problem: Pr
         times.append((middle - start, perf_counter() - middle))
     for p in problem.parameters:
         p.grad = None
-    r.forward_seconds, r.backward_seconds = (min(t) for t in zip(*times, strict=True))
-    return r
+    ratio.forward_seconds, ratio.backward_seconds = (min(t) for t in zip(*times, strict=True))
+    return ratio
 
 
-def _owner(name: str, top: str) -> str:
-    return name.rpartition(".")[0] or top
-
-
-def _layers(
-    nodes: list[Node], constants: list[tuple[Any, NodeCost]], named: list[tuple[str, Any]], model: Module
-) -> list[LayerCost]:
-    layers: dict[str, LayerCost] = {}
-    names, top = LayerNames(model), type(model).__name__
-    scopes = [node.scope for node in nodes]
-    for k, node in enumerate(nodes):
-        layer = names.name(node.scope, islice(scopes, k))
-        row = layers.setdefault(layer, LayerCost(layer))
-        row.forward += node.metadata.forward
-        row.backward += sum(node.metadata.edges)
-    for scope, cost in constants:
-        layer = names.name(scope, scopes)
-        layers.setdefault(layer, LayerCost(layer)).forward += cost.forward
+def _layers(step: Epoch, named: list[tuple[str, Any]], model: Module) -> list[LayerCost]:
+    layers = {
+        row.layer: LayerCost(row.layer, "", 0, row.flops_forward, row.flops_backward, row.scalar_accumulated or None)
+        for row in step.layers()
+    }
     for name, p in named:
-        layers.setdefault(_owner(name, top), LayerCost(_owner(name, top))).parameters += prod(p.shape)
+        owner = name.rpartition(".")[0] or type(model).__name__
+        layers.setdefault(owner, LayerCost(owner)).parameters += prod(p.shape)
+    modules = dict(model.named_modules())
+    for row in layers.values():
+        row.kind = type(modules[row.layer]).__name__ if row.layer in modules else ""
     return list(layers.values())
-
-
-def _add_uses(
-    layers: list[LayerCost], nodes: list[Node], graph: ScalarGraph, named: list[tuple[str, Any]], top: str
-) -> None:
-    owners = [_owner(name, top) for name, p in named for _ in range(p.size)]
-    owner: dict[Any, str] = dict(zip(graph.leaves, owners, strict=True))
-    uses = dict.fromkeys(owners, 0)
-    for node in nodes:
-        for parent, _, _ in node.edges or ():
-            if isinstance(parent, Leaf) and parent in owner:
-                uses[owner[parent]] += 1
-    for row in layers:
-        row.uses = uses.get(row.layer)

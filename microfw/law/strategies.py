@@ -45,8 +45,6 @@ def backprop(problem: Problem) -> tuple[StrategyResult, CountingObserver, Tensor
         loss = problem.loss()
         loss.backward(retain_graph=True)
     problem.gradient = flat_gradient(leaves)
-    costs = [*(node.metadata for node in counter.nodes), *(cost for _, cost in counter.constants)]
-    problem.forward_operations = sum(cost.forward for cost in costs)
 
     def step() -> None:
         problem.loss().backward()

@@ -114,7 +114,9 @@ def _check(x: Shape, w: Shape, channels: int, groups: int, where: str) -> None:
 def _multiply(a: Array, b: Array, shape: Shape) -> Array:
     """Matrix products of (G, 1, M, K) and (G, K, D, P) as (G, M, D, P), one for each group and block."""
     y = np.empty(shape, a.dtype if a.dtype == b.dtype else np.result_type(a, b))
-    if type(b) is not np.ndarray:  # entries of the law: NumPy's functions are those of their class
+    if type(b) is not np.ndarray and isinstance(
+        b, np.ndarray
+    ):  # entries of the law: NumPy's functions are those of their class
         y = y.view(type(b))
     np.matmul(a, b.transpose((0, 2, 1, 3)), out=y.transpose((0, 2, 1, 3)))
     return y

@@ -189,7 +189,9 @@ def padded(x: Array, geo: Geometry, fill: Any) -> Array:
         return x
     shape = (x.shape[0], *geo.padded, x.shape[-1])
     around = np.full(shape, fill, x.dtype) if fill else np.zeros(shape, x.dtype)
-    if type(x) is not np.ndarray:  # entries of the law: NumPy's functions are those of their class
+    if type(x) is not np.ndarray and isinstance(
+        x, np.ndarray
+    ):  # entries of the law: NumPy's functions are those of their class
         around = around.view(type(x))
     around[geo.inner] = x
     return around

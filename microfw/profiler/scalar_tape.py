@@ -25,6 +25,10 @@ MAX_ENTRIES = 1 << 26
 """Most entries of a tape: at 8 bytes each, 512 MB."""
 
 
+MAX_BRANCHES = 100
+"""Most conditions that an op may test: a loop until a value is small would not end, as values are not known."""
+
+
 class Uncountable(Exception):
     """An op's value is not made of operations that are known to be scalar nodes."""
 
@@ -121,6 +125,13 @@ class Entries(Array):
         """Return the value of a constant, 0.5 for a node."""
         return values(self).item(*args)
 
+    def __bool__(self) -> bool:
+        tape = TAPE.get()
+        tape.branches += 1
+        if tape.branches > MAX_BRANCHES:
+            raise Uncountable("a loop until a condition holds")
+        return bool(values(self))
+
     def __float__(self) -> float:
         return float(self.item())
 
@@ -155,8 +166,7 @@ class Tape:
     def __init__(self, leaves: int) -> None:
         self.calls: list[Call] = []
         self.leaves = self.size = leaves
-        self.held = 0
-        self.owner = 0
+        self.held = self.owner = self.branches = 0
 
     @staticmethod
     def numbered(first: int, shape: Shape) -> Entries:
@@ -166,7 +176,7 @@ class Tape:
     def constant(self, function: Callable[..., Any], args: Any, options: dict[str, Any]) -> Any:
         """Return the result of a function that makes no nodes, such as a comparison."""
         y = function(*args, **{name: value for name, value in options.items() if name != "dtype"})
-        return y.view(Entries) if isinstance(y, np.ndarray) else y
+        return np.asarray(y).view(Entries) if isinstance(y, np.ndarray | np.generic) else y
 
     def add(self, kind: str, depends: Array, nodes: Any, inputs: Sequence[Array], known: Any = 1.0) -> Entries:
         """Record a call; return its result. ``depends``: where it is a node; elsewhere it has the value ``known``."""

@@ -13,6 +13,7 @@ import microfw as mf
 from microfw import nn
 from microfw.profiler import Session
 from microfw.profiler.reports.counts import counts
+from microfw.profiler.reports.first_look import median_epoch
 from microfw.profiler.reports.remarks import remarks
 from microfw.profiler.reports.tables import step_lines
 from tests.helpers import browser, sessions
@@ -147,7 +148,9 @@ def test_numbers_have_their_meaning_and_bars_a_scale(chromium, page):
     assert ticks[0] == "0 µs" and 0 < float(ticks[-1]) * 1e3 <= total
     assert chromium.run("document.querySelector('#bars-law .scale').innerText").split()[0] == "0"
     said = chromium.run("[...document.querySelectorAll('#remarks li')].map(e => e.textContent)")
-    assert said == remarks(step_lines(session, session.total())) and "of backward" in said[0]
+    e = median_epoch(session)
+    assert said == [f"Epoch {e.epoch}, the median one: {text}" for text in remarks(step_lines(session, e))]
+    assert "of backward" in said[0]
     chromium.run("document.querySelector('#epochs svg').focus()")
     chromium.key("ArrowRight")  # the remarks are about all epochs
     assert chromium.run("document.querySelectorAll('#remarks li').length") == 0

@@ -89,6 +89,20 @@ def test_an_op_that_cannot_be_counted_is_marked():
     assert [count.kind for count in epoch.counts()] == ["tensors"]
 
 
+def test_a_loop_until_a_value_is_small_ends():
+    @mf.op(vjp=lambda g, y: g / (2 * y), name="root_for_a_test")
+    def root(x):
+        """Return the square root, by Newton's method."""
+        y = x * 1.0
+        while np.max(np.abs(y * y - x)) > 1e-9:
+            y = (y + x / y) / 2
+        return y
+
+    x = mf.tensor(np.array([[2.0, 3.0]]), requires_grad=True)
+    counts = recorded_graph(lambda: np.sum(root(x)))
+    assert [(count.nodes, count.counted) for count in counts] == [(2, True), (1, True)]  # entry by entry
+
+
 def test_a_graph_too_large_is_not_counted(monkeypatch):
     monkeypatch.setattr("microfw.profiler.scalar_tape.MAX_ENTRIES", 10)
     epoch = one_step(nn.Dense(3, 4, rng=0), np.ones((2, 3)))

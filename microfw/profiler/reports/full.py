@@ -16,10 +16,15 @@ NOTE = (
 )
 
 
-def full_report(session: Session, e: Epoch, span: str, max_rows: int | None, sort: str | None) -> list[str]:
-    """Return all tables of a session, as parts of a text."""
+MAX_ROWS = 24
+"""Default for the layers or ops in a table."""
+
+
+def full_report(session: Session, chosen: Epoch | None, max_rows: int | None, sort: str | None) -> list[str]:
+    """Return all tables of a session, as parts of a text. ``chosen``: epoch of the step; default all of them."""
+    e = chosen or session.total()
     parts = ["\n".join(wrap_lines(title(session))), count_table(e)]
-    parts += [step_table(session, e, by, span, max_rows or 24, sort) for by in ("layer", "op")]
+    parts += [step_table(session, chosen, by, max_rows, sort) for by in ("layer", "op")]
     parts += [f"Phases (all steps together)\n{table(['', 'ms', 'share'], phase_table(e, session.every > 1))}"]
     parts.append(_epochs(session, max_rows))
     if e.sum().flops_forward:
@@ -49,9 +54,11 @@ def count_table(e: Epoch) -> str:
     return "Counts\n" + table(["per step", "in scalars", "in tensors", "what is counted"], rows, text=True)
 
 
-def step_table(session: Session, e: Epoch, by: str, span: str, max_rows: int, sort: str | None) -> str:
+def step_table(session: Session, chosen: Epoch | None, by: str, max_rows: int | None, sort: str | None) -> str:
     """Return the table of layers or of ops."""
-    lines = cut(step_lines(session, e, by), max_rows, sort)
+    e, n = chosen or session.total(), len(session.epochs)
+    span = f"epoch {e.epoch}" if chosen else f"all {n} epochs" if n > 1 else "1 epoch"
+    lines = cut(step_lines(session, e, by), max_rows or MAX_ROWS, sort)
     rows = [["", *(column.unit for column in COLUMNS.values())]]
     rows += [[shorten(line.title, 22), *(c.cell(line) for c in COLUMNS.values())] for line in lines]
     sampled = f", sampled on {e.observed:,} of {e.steps:,} steps" if e.observed != e.steps else ""

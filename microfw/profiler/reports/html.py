@@ -17,6 +17,7 @@ from typing import Any
 
 from microfw.profiler.ratio import BOUNDS, WHY, Ratio, verdict
 from microfw.profiler.reports.counts import counts
+from microfw.profiler.reports.first_look import median_epoch
 from microfw.profiler.reports.names import OUTSIDE, chain, visible
 from microfw.profiler.reports.remarks import remarks
 from microfw.profiler.reports.tables import step_lines
@@ -90,6 +91,7 @@ def view(session: Session) -> dict[str, Any]:
     def packed(epoch: Epoch) -> list[list[int]]:
         return [[sites[row.layer, row.op], *(getattr(row, name) for name in NUMBERS)] for row in epoch.rows]
 
+    typical = median_epoch(session) if session.epochs else total
     own = [known.get(name, Layer(name, "")) for name in names]
     keys = [f.name for f in fields(Epoch) if f.type == "int"]
     metric = next((k for k in (session.epochs[-1].metrics if session.epochs else ()) if k.startswith("val_")), None)
@@ -120,7 +122,8 @@ def view(session: Session) -> dict[str, Any]:
         "rows": [packed(epoch) for epoch in session.epochs] if small else None,
         "all": packed(total),
         "counts": [[name, *count] for name, count in counts(total).items()],
-        "remarks": remarks(step_lines(session, total)),
+        "remarks": remarks(step_lines(session, typical)),
+        "typical": typical.epoch,
         "ratio": ratio(total.ratio()),
         "ratios": [ratio(epoch.ratio()) for epoch in session.epochs],
         "bounds": BOUNDS,

@@ -136,7 +136,7 @@ function drawLayers() {
   table("layers", columns, lines, [[walk, "walk"], [total, "sum"]]);
   const part = described()[E.observed] !== described()[E.steps]
     ? `, sampled on ${whole(described()[E.observed])} of ${whole(described()[E.steps])} steps` : "";
-  put("remarks", ...(chosen < 0 ? view.remarks.map(text => el("li", {}, text)) : []));
+  put("remarks", ...(chosen < 0 ? view.remarks.map(text => el("li", {}, `Epoch ${view.typical}, the median one: ${text}`)) : []));
   put("layers-note", `In one step, on average over ${about()}${part}. Layers and untagged time add up to the measured total exactly.`);
 }
 

@@ -85,14 +85,9 @@ def report(
     if epoch is not None and epoch not in numbers:
         raise ArgumentError(f"report: expected an epoch from {numbers[0]} to {numbers[-1]}, got {epoch}")
     chosen = session.epochs[numbers.index(epoch)] if epoch is not None else None
-    if not full and by is None:
-        parts = first_look(session, chosen, max_rows, sort)
+    if by is not None:
+        parts = [title(session), step_table(session, chosen, by, max_rows, sort)]
     else:
-        span = f"epoch {epoch}" if chosen else f"all {len(numbers)} epochs" if len(numbers) > 1 else "1 epoch"
-        e = chosen or session.total()
-        if by is None:
-            parts = full_report(session, e, span, max_rows, sort)
-        else:
-            parts = [title(session), step_table(session, e, by, span, max_rows or 24, sort)]
+        parts = (full_report if full else first_look)(session, chosen, max_rows, sort)
     parts = [printable(part) for part in parts]
     return "\n\n".join(coloured(part) for part in parts) if colour else "\n\n".join(parts)
