@@ -22,6 +22,6 @@ from microfw.profiler.ratio import Ratio as Ratio
 from microfw.profiler.reports.report import report as report
 from microfw.profiler.search import FitProfile as FitProfile, fits_report as fits_report, load_fits as load_fits
 from microfw.profiler.session import Epoch as Epoch, Layer as Layer, Row as Row, Session as Session, Trace as Trace
-from microfw.profiler.summary import LayerSummary as LayerSummary, Summary as Summary, summary as summary
+from microfw.profiler.model_summary import LayerSummary as LayerSummary, Summary as Summary, summary as summary
 
 __all__: list[str]
