@@ -31,6 +31,7 @@ extensions = [
     "numpydoc",
     "myst_parser",
     "sphinx_gallery.gen_gallery",
+    "law_page",
 ]
 templates_path = ["_templates"]
 exclude_patterns = [

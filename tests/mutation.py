@@ -148,7 +148,7 @@ def node_of(code, tree):
                 return k
         elif code.co_name == "<lambda>" and code.co_firstlineno == node.lineno:
             start, end = (node.body.lineno, node.body.col_offset), (node.body.end_lineno, node.body.end_col_offset)
-            spans = [((a, c), (b, d)) for a, b, c, d in code.co_positions() if (c, d) != (0, 0)]
+            spans = [((a, c), (b, d)) for a, b, c, d in code.co_positions() if c is not None and (c, d) != (0, 0)]
             if all(start <= first and last <= end for first, last in spans):
                 return k
     return None

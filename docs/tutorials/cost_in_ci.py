@@ -3,9 +3,9 @@ Backward cost in CI
 ===================
 
 A model can become slower although all tests pass. Seconds make a bad test, because they differ from machine to machine
-and from run to run. Counts make a good test: the number of nodes of a step, of operations in its backward pass, and of
-bytes that it keeps are the same on every machine. On this page you write such a test, break it, and compare two
-profiles as in a pull request.
+and from run to run. Counts make a good test: the number of :term:`nodes <node>` of a step, of :term:`operations` in its
+backward pass, and of bytes that it keeps are the same on every machine. On this page you write such a test, break it,
+and compare two profiles as in a pull request.
 """
 
 # %%
@@ -62,8 +62,12 @@ except AssertionError as error:
     print(error)
 
 # %%
-# The layer now has three nodes in place of one, and keeps their arrays. The test reports it at once.
-#
+# The layer now has three nodes in place of one, and keeps their arrays. The test reports it at once. The drawing shows
+# them: the output of the first layer goes into two nodes.
+
+mf.draw(nn.CrossEntropyLoss()(changed()(X), y), direction="LR")
+
+# %%
 # In a pull request
 # -----------------
 #

@@ -27,6 +27,22 @@ def wide(rng):
     )
 
 
+# %%
+# A summary counts before you train. In scalars, N shows already where most of the work is:
+
+X, y = train.X[:32], train.y[:32]
+print(mf.summary(wide(0), X, y, nn.CrossEntropyLoss()))
+
+# %%
+# The drawing shows the shapes that go from layer to layer:
+
+model = wide(0)
+mf.draw(nn.CrossEntropyLoss()(model(X), y), model)
+
+# %%
+# Now train with the profiler.
+
+
 def run(make, epochs=3, name=""):
     """Train a new model; return its profile, and its accuracy on the test digits."""
     rng = np.random.default_rng(0)
@@ -46,14 +62,16 @@ print(f"accuracy: {accuracy:.1%}")
 # Read the layers from right to left
 # ----------------------------------
 #
-# *Saved* is the memory that forward keeps for the derivatives, *reuse* the number of products in which a step uses
-# each weight, *FLOP* the number of operations, and *share* the share of the time. Dense layers use each weight once
-# for each row, so *FLOP/P* is about the same in all of them, and the cost of a layer is proportional to its number of
-# parameters. The same table, sorted:
+# The report names the layer that takes most of the time. The table of layers shows why:
 
 print(before.report(by="layer", sort="backward", max_rows=3))
 
 # %%
+# :term:`Saved <saved>` is the memory that forward keeps for the derivatives, :term:`reuse` the number of products in
+# which a step uses each weight, *FLOP* the number of :term:`operations`, *share* the share of the time. Dense layers
+# use each weight once for each row, so *FLOP/P* is about the same in all of them, and the cost of a layer is
+# proportional to its number of parameters.
+#
 # ``before.save("wide.html")`` and ``microfw report wide.json --html wide.html`` write a page with pictures. Here is the
 # figure that Matplotlib draws:
 

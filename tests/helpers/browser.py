@@ -19,6 +19,9 @@ FLAGS = [
 ]  # fmt: skip
 
 
+CODES = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "End": 35, "Home": 36}
+CODES |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+
 LAUNCH = """
 import fcntl, os, sys
 ends = [fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3]]
@@ -119,9 +122,19 @@ class Browser:
 
     def key(self, name: str) -> None:
         """Press a key."""
-        text = {"text": "\r"} if name == "Enter" else {}
+        text = {"Enter": {"text": "\r"}, " ": {"text": " "}}.get(name, {})
+        code = CODES.get(name, 0)  # without it the browser's own controls ignore the key
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, **text)
+            self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code, **text)
+
+    def click(self, selector: str) -> None:
+        """Press and release the mouse in the middle of an element."""
+        box = self.run(
+            f"(() => {{const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center', behavior: 'instant'}});"
+            "const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]})()"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
 
     def move(self, x: float, y: float) -> None:
         """Move the mouse."""

@@ -20,9 +20,12 @@ def test_the_tutorial_runs(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(ROOT / "docs" / "tutorials" / "why_n_plus_p.py"))
     out = capsys.readouterr().out
-    for line in ("N + P = 4 + 2 = 6; steps = 4 visits + 3 added = 7", "as_it_should_be: right", "assigned: gradcheck: ",
-                 "without_order: gradcheck: ", "N = 5, P = 2, steps = 5 + 4 = 9", "n = 9: 511 visits along the paths, 9",
-                 "the convolution: 4,608 of N = 6,369 nodes, for 40 of P = 690 parameters"):  # fmt: skip
+    for line in (
+        "N = 4, P = 2, steps = 4 + 3 = 7",
+        "N = 5, P = 2, steps = 5 + 4 = 9",
+        "n = 9: 511 visits along the paths, 9",
+        "the convolution: 4,608 of N = 6,369 nodes, for 40 of P = 690 parameters",
+    ):
         assert line in out
 
 

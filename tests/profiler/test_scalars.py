@@ -136,6 +136,15 @@ def test_a_graph_walked_twice_has_its_nodes_once():
     assert (total.scalar_nodes, total.scalar_rules, total.scalar_accumulated) == (5, 10, 6)
 
 
+def test_counting_leaves_nothing_behind():
+    model = nn.Sequential(nn.Dense(3, 7, rng=0), nn.ReLU())
+    one_step(model, np.ones((5, 3), np.float32))
+    model = model.astype(np.float64)  # ReLU keeps zeros to compare with, by shape
+    X = np.ones((5, 3))
+    assert type(model(X).numpy()) is np.ndarray
+    assert np.array_equal(model(X).numpy(), np.maximum(model[0](X).numpy(), 0))
+
+
 def test_an_observed_step_does_not_count(monkeypatch):
     """Each graph is counted once, when the profile is read; steps of a graph that is known describe no op again."""
     calls = {"count_graph": 0, "stand_in": 0}

@@ -12,6 +12,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn, ops, optim
+from microfw._lazy import EXPORT
 from microfw.autograd.registry import OPS
 
 
@@ -31,6 +32,15 @@ def test_each_name_is_listed_and_found(package):
     assert fresh(f"from {package.__name__} import *; import {package.__name__} as p; print(len(p.__all__))") == str(
         len(package.__all__)
     )
+
+
+def test_no_exported_function_has_the_name_of_its_module():
+    """Importing the module would put it in the place of the function: `mf.summary` was a module after `Summary`."""
+    for stub in Path(mf.__file__).parent.rglob("__init__.pyi"):
+        package = ".".join(("microfw", *stub.parent.relative_to(Path(mf.__file__).parent).parts))
+        for module, several, one in EXPORT.findall(stub.read_text(encoding="utf-8")):
+            names = [part.rpartition(" as ")[2].strip() for part in (several or one).split(",")]
+            assert module not in {f"{package}.{name}" for name in names}, stub
 
 
 @pytest.mark.parametrize("package", [mf, nn, optim], ids=lambda p: p.__name__)

@@ -67,7 +67,7 @@ def _zeros(x: Array) -> Any:
             return 0
         zeros = np.zeros_like(x.view(np.ndarray))
         zeros.setflags(write=False)
-        if x.dtype.kind == "f":
+        if x.dtype.kind == "f" and type(zeros) is np.ndarray:  # a subclass stands for other numbers
             if len(_ZEROS) > 64:
                 _ZEROS.clear()
             _ZEROS[key] = zeros
