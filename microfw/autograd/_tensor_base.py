@@ -18,7 +18,7 @@ from microfw.autograd.mode import MODE
 from microfw.autograd.numpy_dispatch import SHAPE_ONLY, SHAPES, dispatch, refuse, rule
 from microfw.autograd.registry import OPS
 from microfw.autograd.types import ResultT
-from microfw.errors import GraphError, ShapeError, message
+from microfw.errors import GraphError, ShapeError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Axis = int | tuple[int, ...] | None
@@ -197,10 +197,8 @@ class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
     def __bool__(self) -> bool:
         if self._array.size != 1:
             raise ShapeError(
-                message(
-                    "Tensor", "one entry to test for truth", self.shape,
-                    "that of several or none is ambiguous: reduce them with np.any or np.all",
-                )
+                "Tensor", "one entry to test for truth", self.shape,
+                    "that of several or none is ambiguous: reduce them with np.any or np.all"
             )  # fmt: skip
         return bool(self._values())
 
@@ -234,12 +232,10 @@ class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if self._node is not None and MODE.get().recording:
             raise GraphError(
-                message(
-                    "Tensor", "one that needs no gradient where NumPy or other code makes an array of it",
+                "Tensor", "one that needs no gradient where NumPy or other code makes an array of it",
                     "one that does, whose gradient would be lost",
                     "join Tensors with np.stack or np.concatenate; for the values write t.numpy() or t.detach(), "
-                    "or compute under mf.no_grad()",
-                )
+                    "or compute under mf.no_grad()"
             )  # fmt: skip
         if dtype is not None and np.dtype(dtype) != self.dtype:
             return self._values().astype(dtype)

@@ -14,7 +14,7 @@ from microfw.autograd.mode import MODE, mode
 from microfw.autograd.pytree import as_arrays, flatten
 from microfw.autograd.registry import OPS
 from microfw.autograd.tensor import Tensor, result
-from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, message
+from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError
 
 
 def _variable(x: Any, where: str) -> Tensor:
@@ -144,7 +144,7 @@ class LinearizedCall(Linearization):
         since = next(node_counter)
         around = MODE.get()
         if not all(-len(args) <= k < len(args) for k in argnums):
-            raise ArgumentError(message(where, f"argnums among {len(args)} positional arguments", tuple(argnums)))
+            raise ArgumentError(where, f"argnums among {len(args)} positional arguments", tuple(argnums))
         argnums = [k % len(args) for k in argnums]
         args = tuple(as_arrays(a) if k in argnums else a for k, a in enumerate(args))
         chosen = [args[k] for k in argnums]
@@ -334,7 +334,7 @@ def require_sequence(where: str, **given: Any) -> None:
     for name, value in given.items():
         if not isinstance(value, tuple | list):
             fix = f"write ({name[:-1]},) for a single one"
-            raise DTypeError(message(where, f"{name} as a tuple, one for each argument", type(value).__name__, fix))
+            raise DTypeError(where, f"{name} as a tuple, one for each argument", type(value).__name__, fix)
 
 
 def check_tangents(tree: Any, tensors: Sequence[Tensor], where: str, what: str) -> list[Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from microfw.autograd._tensor_base import TensorBase
 from microfw.autograd.graph import Node
 from microfw.autograd.mode import model_version
-from microfw.errors import DTypeError, GraphError, ShapeError, message
+from microfw.errors import DTypeError, GraphError, ShapeError
 
 GradientHook = Callable[[np.ndarray[Any, Any]], Any]
 
@@ -40,9 +40,9 @@ class GradientHooks(dict[int, GradientHook]):
                 )
             new = np.array(new.data if isinstance(new, TensorBase) else new)
             if new.shape != seen.shape:
-                raise ShapeError(message("hook", f"a gradient of shape {seen.shape} or None", new.shape))
+                raise ShapeError("hook", f"a gradient of shape {seen.shape} or None", new.shape)
             if new.dtype != seen.dtype:
-                raise DTypeError(message("hook", f"a gradient of {seen.dtype} or None", new.dtype, "cast with .astype"))
+                raise DTypeError("hook", f"a gradient of {seen.dtype} or None", new.dtype, "cast with .astype")
             g = new
         return g
 

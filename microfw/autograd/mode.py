@@ -13,7 +13,7 @@ from typing import Any
 
 from microfw.autograd.observer import Observer, StepTimer
 from microfw.autograd.scope import THREAD_SCOPE
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError
 
 DEFERRED_CODE = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR
 
@@ -123,7 +123,7 @@ class no_grad(contextlib.ContextDecorator):
         if isinstance(function, type) or not callable(function) or flags & DEFERRED_CODE:
             expected = "a function that computes when it is called"
             got = "a coroutine or generator" if flags & DEFERRED_CODE else repr(function)
-            raise ArgumentError(message("no_grad", expected, got, "write `with no_grad():` inside"))
+            raise ArgumentError("no_grad", expected, got, "write `with no_grad():` inside")
         return super().__call__(function)
 
     def __enter__(self) -> None:

@@ -11,7 +11,7 @@ from microfw.autograd.backward import backward_pass
 from microfw.autograd.grad_hooks import GradientHook, GradientHooks, Handle, node_hooks
 from microfw.autograd.graph import Leaf, Node
 from microfw.autograd.mode import MODE, model_version
-from microfw.errors import DTypeError, GraphError, ShapeError, message
+from microfw.errors import DTypeError, GraphError, ShapeError
 
 
 class Tensor(TensorBase["Tensor"]):
@@ -52,9 +52,7 @@ class Tensor(TensorBase["Tensor"]):
         if not array.dtype.isnative:  # as read from some files
             array = array.astype(array.dtype.newbyteorder("="))
         if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and array.dtype.char not in "fd"):
-            raise DTypeError(
-                message("Tensor", "float32, float64, integers or booleans", array.dtype, "cast it with .astype")
-            )
+            raise DTypeError("Tensor", "float32, float64, integers or booleans", array.dtype, "cast it with .astype")
         self._array = array
         self._leaf = Leaf(array.shape, array.dtype)
         self._node = None
@@ -77,9 +75,9 @@ class Tensor(TensorBase["Tensor"]):
             )
         values = np.asarray(values_of(values))
         if values.shape != self.shape:
-            raise ShapeError(message("Tensor.data", f"an array of shape {self.shape}", values.shape))
+            raise ShapeError("Tensor.data", f"an array of shape {self.shape}", values.shape)
         if not np.can_cast(values.dtype, self.dtype, "same_kind"):
-            raise DTypeError(message("Tensor.data", f"values of {self.dtype}", values.dtype, "cast them with .astype"))
+            raise DTypeError("Tensor.data", f"values of {self.dtype}", values.dtype, "cast them with .astype")
         np.copyto(self._array, values, casting="same_kind")
         self._leaf.version += 1
 
@@ -98,7 +96,7 @@ class Tensor(TensorBase["Tensor"]):
                 "that no gradient flows through"
             )
         if flag and self.dtype.kind != "f":
-            raise DTypeError(message("Tensor.requires_grad", "float32 or float64", self.dtype, "cast it with .astype"))
+            raise DTypeError("Tensor.requires_grad", "float32 or float64", self.dtype, "cast it with .astype")
         self._node = self._leaf if flag else None
         model_version.count += 1
 
@@ -116,9 +114,9 @@ class Tensor(TensorBase["Tensor"]):
             return
         values = np.asarray(values_of(values))
         if values.shape != self.shape:
-            raise ShapeError(message("Tensor.grad", f"an array of shape {self.shape}", values.shape))
+            raise ShapeError("Tensor.grad", f"an array of shape {self.shape}", values.shape)
         if values.dtype.kind not in "fiub":
-            raise DTypeError(message("Tensor.grad", f"numbers to cast to {self.dtype}", values.dtype))
+            raise DTypeError("Tensor.grad", f"numbers to cast to {self.dtype}", values.dtype)
         if values is not self._leaf.grad:
             self._leaf.grad = None
             self._leaf.accumulate_grad(values)
@@ -183,7 +181,7 @@ class Tensor(TensorBase["Tensor"]):
             return np.ones(self.shape, self.dtype)
         gradient = np.asarray(values_of(gradient), self.dtype)
         if gradient.shape != self.shape:
-            raise ShapeError(message("backward", f"a gradient of shape {self.shape}", gradient.shape))
+            raise ShapeError("backward", f"a gradient of shape {self.shape}", gradient.shape)
         return gradient  # type: ignore[no-any-return]
 
     def register_hook(self, hook: GradientHook) -> Handle:

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError
 from microfw.law.measure import StrategyResult
 from microfw.law.walk import Walk
 from microfw.profiler.node_count import NodeCount
@@ -78,7 +78,7 @@ class Law:
         """Return the result of a strategy. Backprop has two: give the graph."""
         found = [w for w in self.ways if w.name == name and graph in ("", w.graph)]
         if not found:
-            raise ArgumentError(message("Law.way", f"one of {[w.name for w in self.ways]}", repr(name)))
+            raise ArgumentError("Law.way", f"one of {[w.name for w in self.ways]}", repr(name))
         return found[0]
 
     def count(self, kind: str, batch: bool = False) -> NodeCount | None:

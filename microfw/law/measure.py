@@ -15,7 +15,7 @@ import numpy as np
 from microfw.autograd.graph import Leaf, Node
 from microfw.autograd.observer import Observer
 from microfw.autograd.tensor import Tensor
-from microfw.errors import GraphError, message
+from microfw.errors import GraphError
 from microfw.law.parameter_sample import sampling_order, strata_of, total
 
 Array = np.ndarray[Any, Any]
@@ -105,7 +105,7 @@ class CountingObserver(Observer):
         """Count a call of a derivative rule."""
         if node.metadata is None:
             fix = "run the law without it: the gradient is the same"
-            raise GraphError(message("law", "nodes that are recorded once", "a checkpoint, which runs again", fix))
+            raise GraphError("law", "nodes that are recorded once", "a checkpoint, which runs again", fix)
         self.vjp_calls += 1
         self.grad_accumulations += node.metadata.into_leaves
         self.operations += sum(node.metadata.edges)

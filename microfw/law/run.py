@@ -16,7 +16,7 @@ import numpy as np
 
 from microfw.autograd.graph import Node, reachable
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, GraphError, NonFiniteError, message, refuse_former
+from microfw.errors import ArgumentError, GraphError, NonFiniteError, refuse_former
 from microfw.law import strategies
 from microfw.law.data import Law, LayerCost
 from microfw.law.measure import CountingObserver, Problem
@@ -98,20 +98,20 @@ def law(
     if isinstance(loss, Module):
         loss = copy.deepcopy(loss).eval()
     if not 1 <= rows <= len(X):
-        raise ArgumentError(message("law", f"rows from 1 to {len(X)}, the rows of X", rows))
+        raise ArgumentError("law", f"rows from 1 to {len(X)}, the rows of X", rows)
     if not 0 < budget < np.inf:
-        raise ArgumentError(message("law", "a budget of some seconds", budget))
+        raise ArgumentError("law", "a budget of some seconds", budget)
     X, y = _first(X, max(rows, batch)), _first(y, max(rows, batch))
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     if not named:
-        raise ArgumentError(message("law", "a model with trainable parameters", "none"))
+        raise ArgumentError("law", "a model with trainable parameters", "none")
     parameters: list[Tensor] = [p for _, p in named]
     few = X[:rows], y[:rows]
     problem = Problem(lambda: loss(model(few[0]), few[1]), parameters, budget, np.random.default_rng(rng))
     _check(problem)
     result, counter, end = strategies.backprop(problem)
     if not np.isfinite(problem.gradient).all():
-        raise NonFiniteError(message("law", "a finite gradient", "NaN or infinity", "start away from singular points"))
+        raise NonFiniteError("law", "a finite gradient", "NaN or infinity", "start away from singular points")
     found = Law(name, _describe(model), rows, end.item(), budget)
     nodes = reachable(end._node)
     found.counts.append(_count("tensors", nodes, len(parameters), counter))
@@ -144,7 +144,7 @@ def _run_on_scalars(found: Law, problem: Problem, expected: list[NodeCount], max
         found.note = f"the scalar graph is left out: {error}"
         return None
     if not abs(graph.loss.item() - found.loss) <= 1e-9 * max(1.0, abs(found.loss)):
-        raise GraphError(message("law", f"the scalar graph to compute the loss {found.loss}", graph.loss.item()))
+        raise GraphError("law", f"the scalar graph to compute the loss {found.loss}", graph.loss.item())
     result, counter = strategies.scalar_backprop(problem, graph)
     found.counts.append(_count("scalars", graph.nodes, problem.size, counter))
     found.counts[-1].operations = found.ratio.forward + found.ratio.backward
@@ -163,12 +163,12 @@ def _check(problem: Problem) -> None:
     for end in ends:
         if not isinstance(end, Tensor) or end.size != 1 or not isinstance(end._node, Node):
             got = f"shape {end.shape}" if isinstance(end, Tensor) else type(end).__name__
-            raise GraphError(message("law", "a loss of one number that depends on the parameters", got))
+            raise GraphError("law", "a loss of one number that depends on the parameters", got)
     if not np.isfinite(ends[0].item()):
-        raise NonFiniteError(message("law", "a finite loss", ends[0].item(), "look at the data and the parameters"))
+        raise NonFiniteError("law", "a finite loss", ends[0].item(), "look at the data and the parameters")
     if ends[0].item() != ends[1].item():
         raise GraphError(
-            message("law", f"a loss that is {ends[0].item()} each time", ends[1].item(), "let nothing in it be random")
+            "law", f"a loss that is {ends[0].item()} each time", ends[1].item(), "let nothing in it be random"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError
 from microfw.law.data import Law
 from microfw.law.report import QUANTITIES
 from microfw.law.run import law
@@ -88,7 +88,7 @@ class Sweep:
             if f.strategy == strategy and f.quantity == quantity and graph in ("", f.graph):
                 return f
         known = sorted({f"{f.strategy} {f.quantity}" for f in self.fits})
-        raise ArgumentError(message("Sweep.fit", f"one of {known}", f"{strategy} {quantity}"))
+        raise ArgumentError("Sweep.fit", f"one of {known}", f"{strategy} {quantity}")
 
     def sizes(self) -> list[int]:
         """Return N + P of each model, in scalars."""
@@ -123,9 +123,7 @@ class Sweep:
         try:
             from matplotlib.figure import Figure
         except ImportError:
-            raise ArgumentError(
-                message("Sweep.plot", "matplotlib to draw with", "none", "install microfw[plot]")
-            ) from None
+            raise ArgumentError("Sweep.plot", "matplotlib to draw with", "none", "install microfw[plot]") from None
         if axes is None:
             axes = Figure(figsize=(7, 4.5), layout="constrained").subplots()
         figure = axes.figure
@@ -189,10 +187,10 @@ def sweep(
         If ``over`` is not known, or there are fewer than three values, or too few rows.
     """
     if over not in VALUES and (build is None or values is None):
-        raise ArgumentError(message("sweep", f"one of {list(VALUES)}, or build and values", repr(over)))
+        raise ArgumentError("sweep", f"one of {list(VALUES)}, or build and values", repr(over))
     chosen = list(VALUES[over] if values is None else values)
     if len(chosen) < 3:
-        raise ArgumentError(message("sweep", "at least three values to fit an exponent", chosen))
+        raise ArgumentError("sweep", "at least three values to fit an exponent", chosen)
     y = np.asarray(y)
     classify = y.dtype.kind in "iu"
     if loss is None:
@@ -206,7 +204,7 @@ def sweep(
         rows = value if over == "batch" else 1
         found = law(model, loss, X, y, rows=rows, batch=rows, budget=budget, rng=rng, name=name)
         if len(found.ways) < 5:
-            raise ArgumentError(message("sweep", f"models with a scalar graph, at {over} {value}", found.note))
+            raise ArgumentError("sweep", f"models with a scalar graph, at {over} {value}", found.note)
         laws.append(found)
     return Sweep(over, chosen, laws, [_power_law(laws, *row) for row in ROWS])
 
@@ -259,7 +257,7 @@ def fit_power_law(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]
     a, b = np.log(np.asarray(x, float)), np.log(np.asarray(y, float))
     spread = float(np.sum(np.square(a - a.mean())))
     if not spread > 0:
-        raise ArgumentError(message("fit_power_law", "sizes that differ", list(x)))
+        raise ArgumentError("fit_power_law", "sizes that differ", list(x))
     exponent = float((a - a.mean()) @ (b - b.mean())) / spread
     rest = b - b.mean() - exponent * (a - a.mean())
     freedom = len(a) - 2

@@ -8,7 +8,7 @@ import warnings
 from types import SimpleNamespace
 from typing import Any
 
-from microfw.errors import FileError, message
+from microfw.errors import FileError
 from microfw.profiler.search import FitProfile, file_name, read_fits
 from microfw.serialization.atomic_write import atomic_write, check_writable
 from microfw.serialization.output import Path, path_text
@@ -91,7 +91,7 @@ class Callback:
             if self.folder is not None:
                 atomic_write(os.path.join(self.folder, name), [fit.to_bytes()], FileError)
             elif self._is_copy:
-                raise FileError(message("Profiler", 'folder="profiles" for fits in other processes', "none"))
+                raise FileError("Profiler", 'folder="profiles" for fits in other processes', "none")
         except FileError as error:
             self._is_copy = False  # warn once
             warnings.warn(f"{error}. The profile stays in this process: in profile_ of the estimator.", stacklevel=2)

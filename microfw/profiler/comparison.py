@@ -17,7 +17,7 @@ from typing import Any, Never
 
 import numpy as np
 
-from microfw.errors import ArgumentError, message, refuse_former
+from microfw.errors import ArgumentError, refuse_former
 from microfw.profiler.noise import corrected, paired
 from microfw.profiler.session import Epoch, Session
 
@@ -199,16 +199,16 @@ def compare(
     for x in given:
         if not isinstance(x, Session):
             got = type(x).__name__
-            raise ArgumentError(message("compare", "two sessions", got, "read a file with Session.load"))
+            raise ArgumentError("compare", "two sessions", got, "read a file with Session.load")
     alternated = bool(a.alternated) and a.alternated == b.alternated
     min_change = (0.05 if alternated else 0.1) if min_change is None else min_change
     if not min_change >= 0:
-        raise ArgumentError(message("compare", "min_change to be 0 or a positive number", min_change))
+        raise ArgumentError("compare", "min_change to be 0 or a positive number", min_change)
     if not 0.5 <= confidence < 1:
-        raise ArgumentError(message("compare", "confidence from 0.5 to below 1", confidence))
+        raise ArgumentError("compare", "confidence from 0.5 to below 1", confidence)
     for name, session in (("a", a), ("b", b)):
         if not session.epochs:
-            raise ArgumentError(message("compare", f"an epoch in {name}", "a session without one"))
+            raise ArgumentError("compare", f"an epoch in {name}", "a session without one")
     pairs = [(x, y) for x, y in zip(a.epochs, b.epochs, strict=False) if x.observed and y.observed]
     used = _used(a, b, pairs if alternated else None)
     names = [list(dict.fromkeys(row.layer or OUTSIDE for epoch in x.epochs for row in epoch.rows)) for x in (a, b)]
@@ -258,7 +258,7 @@ def _used(a: Session, b: Session, rounds: list[tuple[Epoch, Epoch]] | None) -> l
     for name, epochs in zip("ab", used, strict=True):
         if not epochs:
             wanted = f"an epoch of {name} with an observed step" if rounds is None else "a round observed in both runs"
-            raise ArgumentError(message("compare", wanted, "none", "sample more often: lower every"))
+            raise ArgumentError("compare", wanted, "none", "sample more often: lower every")
     return used
 
 
@@ -329,7 +329,7 @@ def alternate(a: Callable[[], Session], b: Callable[[], Session], rounds: int = 
     from microfw.profiler.recorder.overhead import MEASURED
 
     if rounds < 1:
-        raise ArgumentError(message("alternate", "rounds to be a positive integer", rounds))
+        raise ArgumentError("alternate", "rounds to be a positive integer", rounds)
     made: dict[int, list[Session]] = {0: [], 1: []}
     for k in range(rounds + 1):
         token = MEASURED.set(k == rounds)

@@ -9,7 +9,7 @@ import numpy as np
 
 from microfw.autograd.mode import mode
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError
 from microfw.nn.module import Module
 from microfw.profiler.recorder.recorder import Recorder
 from microfw.profiler.reports.text import shorten, table
@@ -62,7 +62,7 @@ def assert_cost(model: Module, X: Any, y: Any = None, loss: Any = None, **expect
     1          1              8              16      1           32
     """
     if not expected or not set(expected) <= set(KINDS):
-        raise ArgumentError(message("assert_cost", f"counts among {', '.join(KINDS)}", ", ".join(expected) or "none"))
+        raise ArgumentError("assert_cost", f"counts among {', '.join(KINDS)}", ", ".join(expected) or "none")
     epoch = one_step(model, X, y, loss)
     total = epoch.sum()
     got = {

@@ -7,7 +7,7 @@ from dataclasses import MISSING, asdict, fields
 from math import isfinite
 from typing import Any, TypeVar
 
-from microfw.errors import ArgumentError, DataError, message
+from microfw.errors import ArgumentError, DataError
 from microfw.profiler.session import PHASES, VERSION, Epoch, Layer, Row, Session, Trace
 from microfw.serialization.output import encode, path_text, picture, write_bytes
 from microfw.serialization.strict import short
@@ -39,7 +39,7 @@ def save(session: Session, path: str | os.PathLike[str]) -> None:
         If the file cannot be written. An existing file is then unchanged.
     """
     if not isinstance(session, Session):
-        raise ArgumentError(message("save", "a Session", type(session).__name__, "call session.save(path)"))
+        raise ArgumentError("save", "a Session", type(session).__name__, "call session.save(path)")
     text = path_text(path, "Session.save", "session.save(path)")
     write_bytes(text, content(session, text))
 
@@ -61,7 +61,7 @@ def content(session: Session, path: str) -> bytes:
         text = session.markdown()
     else:
         ends = ".json, .html, .csv, .md, .trace.json, .png, .svg or .pdf"
-        raise ArgumentError(message("save", f"a name that ends in {ends}", repr(path)))
+        raise ArgumentError("save", f"a name that ends in {ends}", repr(path))
     return encode(text)
 
 
@@ -100,20 +100,20 @@ def load(path: str | os.PathLike[str]) -> Session:
             data = json.load(file, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         got = "nesting without end" if isinstance(error, RecursionError) else error
-        raise DataError(message(where, "JSON", got, "was the file cut short?")) from None
+        raise DataError(where, "JSON", got, "was the file cut short?") from None
     except MemoryError:
-        raise DataError(message(where, "a profile that fits the memory", "a larger one")) from None
+        raise DataError(where, "a profile that fits the memory", "a larger one") from None
     return parse(data, where)
 
 
 def parse(data: Any, where: str) -> Session:
     """Return a session from parsed JSON. ``where``: name of the source in a `DataError`."""
     if not isinstance(data, dict) or "epochs" not in data:
-        raise DataError(message(where, "a profile saved by microfw", "other JSON"))
+        raise DataError(where, "a profile saved by microfw", "other JSON")
     version = data.get("version")
     if type(version) is not int or version not in (4, VERSION):
         fix = "read it with the microfw that wrote it"
-        raise DataError(message(where, f"version {VERSION}", short(version), fix))
+        raise DataError(where, f"version {VERSION}", short(version), fix)
     try:
         session = from_dict(data)
         if version == 4 and session.every == 1:  # version 4 had no field for other time
@@ -122,7 +122,7 @@ def parse(data: Any, where: str) -> Session:
         return session
     except InvalidEntry as error:
         got = f"an entry that is wrong: {error}"
-        raise DataError(message(where, "a profile saved by microfw", got, "was the file changed?")) from None
+        raise DataError(where, "a profile saved by microfw", got, "was the file changed?") from None
 
 
 class InvalidEntry(ValueError):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from microfw.errors import ArgumentError, message, printable
+from microfw.errors import ArgumentError, printable
 from microfw.nn.module import Module
 from microfw.profiler.cost_check import count_step, first_tensor
 from microfw.profiler.node_count import NodeCount
@@ -125,7 +125,7 @@ def summary(model: Module, X: Any, y: Any = None, loss: Any = None) -> Summary:
     Operations: forward and backward; a multiply-add is 2.
     """
     if not isinstance(model, Module):
-        raise ArgumentError(message("summary", "a Module", type(model).__name__, "pass the model itself"))
+        raise ArgumentError("summary", "a Module", type(model).__name__, "pass the model itself")
     model = copy.deepcopy(model).eval()
     shapes: dict[str, tuple[int, ...]] = {}
     for name, module in model.named_modules():

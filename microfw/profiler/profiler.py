@@ -7,7 +7,7 @@ from time import perf_counter_ns
 from typing import Any, Self
 
 from microfw.autograd.mode import MODE, Mode
-from microfw.errors import ArgumentError, DataError, GraphError, message
+from microfw.errors import ArgumentError, DataError, GraphError
 from microfw.nn.module import Module
 from microfw.profiler.callback import Callback
 from microfw.profiler.environment import environment
@@ -103,11 +103,11 @@ class Profiler(Callback, Hook):
         self, model: Module | None = None, *, every: int = 1, name: str = "", trace: int = 0, folder: Path | None = None
     ) -> None:
         if model is not None and not isinstance(model, Module):
-            raise ArgumentError(message("Profiler", "a Module, or none", type(model).__name__, "pass the model"))
+            raise ArgumentError("Profiler", "a Module, or none", type(model).__name__, "pass the model")
         if not isinstance(every, int) or every < 1:
-            raise ArgumentError(message("Profiler", "every to be a positive integer", every))
+            raise ArgumentError("Profiler", "every to be a positive integer", every)
         if not isinstance(trace, int) or trace < 0:
-            raise ArgumentError(message("Profiler", "trace to be a number of steps", trace))
+            raise ArgumentError("Profiler", "trace to be a number of steps", trace)
         super().__init__(folder)
         self.model = model
         self.trace = trace
@@ -194,7 +194,7 @@ class Profiler(Callback, Hook):
         except FormatError as error:
             raise DataError(str(error.with_location("Profiler.load_state_dict"))) from None
         if session.every != self._session.every:
-            raise DataError(message("Profiler.load_state_dict", f"every={self._session.every}", session.every))
+            raise DataError("Profiler.load_state_dict", f"every={self._session.every}", session.every)
         self._logs, self._session = [], session
         self._partial = partial.epochs[0] if partial else None
 

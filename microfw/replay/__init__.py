@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError
 from microfw.optim.optimizer import Optimizer
 from microfw.replay.step import CompiledStep
 
@@ -66,7 +66,7 @@ def compile(f: Callable[..., Any], optimizer: Optimizer) -> CompiledStep:
     float32 (8, 3), float32 (8, 1): replayed
     """
     if not callable(f):
-        raise ArgumentError(message("compile", "a function that returns the loss", type(f).__name__))
+        raise ArgumentError("compile", "a function that returns the loss", type(f).__name__)
     if not isinstance(optimizer, Optimizer) or optimizer.takes_closure:
-        raise ArgumentError(message("compile", "an optimizer whose step takes no function", type(optimizer).__name__))
+        raise ArgumentError("compile", "an optimizer whose step takes no function", type(optimizer).__name__)
     return CompiledStep(f, optimizer)

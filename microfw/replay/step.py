@@ -13,7 +13,7 @@ import numpy as np
 from microfw.autograd.mode import MODE, Mode, mode, model_version, phase
 from microfw.autograd.phases import PREPARATION
 from microfw.autograd.tensor import Tensor, result
-from microfw.errors import DTypeError, message
+from microfw.errors import DTypeError
 from microfw.replay.capture import CapturedStep, CaptureObserver, capture, constant
 from microfw.replay.check import run_checked
 from microfw.replay.dependencies import Dependencies
@@ -165,7 +165,7 @@ class CompiledStep:
         if array.dtype.kind == "f" and array.dtype != dtype:
             array = array.astype(dtype)
         if array.dtype.kind not in "fiub":
-            raise DTypeError(message("compiled step", "arrays of numbers", array.dtype))
+            raise DTypeError("compiled step", "arrays of numbers", array.dtype)
         return array if array.flags.c_contiguous else array.copy("K")
 
     def _eager(self, arrays: Any, on_loss: OnLoss) -> Any:

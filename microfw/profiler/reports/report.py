@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Never
 
-from microfw.errors import ArgumentError, message, printable, refuse_former
+from microfw.errors import ArgumentError, printable, refuse_former
 from microfw.profiler.reports.first_look import first_look
 from microfw.profiler.reports.full import full_report, step_table, title
 from microfw.profiler.reports.tables import SORTS
@@ -74,11 +74,11 @@ def report(
     """
     refuse_former("report", former, most="max_rows")
     if by not in (None, "layer", "op"):
-        raise ArgumentError(message("report", 'by to be "layer" or "op"', repr(by)))
+        raise ArgumentError("report", 'by to be "layer" or "op"', repr(by))
     if sort is not None and sort not in SORTS:
-        raise ArgumentError(message("report", f"a column to sort by from {', '.join(SORTS)}", repr(sort)))
+        raise ArgumentError("report", f"a column to sort by from {', '.join(SORTS)}", repr(sort))
     if max_rows is not None and max_rows < 1:
-        raise ArgumentError(message("report", "a positive number of rows", max_rows))
+        raise ArgumentError("report", "a positive number of rows", max_rows)
     if not session.epochs:
         return "microfw profile: no epoch was recorded"
     numbers = [e.epoch for e in session.epochs]

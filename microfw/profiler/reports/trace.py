@@ -9,7 +9,7 @@ from heapq import merge
 from itertools import groupby
 from typing import Any
 
-from microfw.errors import ArgumentError, message
+from microfw.errors import ArgumentError
 from microfw.profiler.reports.names import OUTSIDE, chain, kinds
 from microfw.profiler.session import PHASES, Session, Trace
 
@@ -33,7 +33,7 @@ def chrome_trace(session: Session) -> str:
     trace = session.trace
     if trace is None:
         fix = "record it with Profiler(trace=10), or microfw profile --trace-steps 10"
-        raise ArgumentError(message("chrome_trace", "a traced session", "none", fix))
+        raise ArgumentError("chrome_trace", "a traced session", "none", fix)
     events: list[dict[str, Any]] = [_named("process_name", 0, " ".join(filter(None, ("microfw", session.name))))]
     events += [_named("thread_name", k, track) for k, track in enumerate(TRACKS)]
     events += [_named("thread_sort_index", k, k) for k in range(len(TRACKS))]
