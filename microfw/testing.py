@@ -66,8 +66,8 @@ def check(trial: Trial) -> None:
         try:
             checking(trial)
         except Exception as error:
-            told = str(error) if isinstance(error, MicrofwError | AssertionError) else repr(error)
-            raise GradientError(f"check_op: {trial.op.name}: {name}: {told.strip()}") from error
+            text = str(error) if isinstance(error, MicrofwError | AssertionError) else repr(error)
+            raise GradientError(f"check_op: {trial.op.name}: {name}: {text.strip()}") from error
 
 
 @dataclass
@@ -219,22 +219,22 @@ class _Shares(Observer):
     def __init__(self) -> None:
         self.dtypes: list[tuple[str, Any]] = []
 
-    def backward(self, node: Any, gradient: Any, shares: list[Any] | None, began: int) -> None:
+    def backward(self, node: Any, gradient: Any, grad_inputs: list[Any] | None, start_ns: int) -> None:
         """Note the dtypes."""
-        self.dtypes += [(node.op.name, np.asarray(share).dtype) for share in shares or ()]
+        self.dtypes += [(node.op.name, np.asarray(share).dtype) for share in grad_inputs or ()]
 
 
 def float32(trial: Trial) -> None:
     """In float32 all stays float32, and close to float64."""
     grads = []
     for dtype in (np.float32, np.float64):
-        inputs, shares = trial.leaves(dtype), _Shares()
-        with mode(observer=shares, timer=None):
+        inputs, grad_inputs = trial.leaves(dtype), _Shares()
+        with mode(observer=grad_inputs, timer=None):
             y = trial(inputs)
             if not trial.op.allow_dtype_change:
                 _expect(y.dtype == dtype, f"expected a value of {np.dtype(dtype)}, got {y.dtype}")
             y.backward(np.ones(y.shape, y.dtype))
-        for name, got in shares.dtypes:
+        for name, got in grad_inputs.dtypes:
             _expect(
                 trial.op.allow_dtype_change or got == dtype,
                 f"expected {name}'s rule to give {np.dtype(dtype)}, got {got}",

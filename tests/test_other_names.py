@@ -9,6 +9,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn, optim
+from microfw.autograd import Observer
 
 
 @pytest.mark.parametrize(
@@ -46,3 +47,9 @@ def test_hasattr_getattr_and_import_raise_no_custom_error():
 def test_dunder_lookups_do_not_import_the_table_of_other_names():
     code = "import sys, microfw as mf; hasattr(mf.nn, '__wrapped__'); print('microfw._other_names' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_an_observer_with_a_former_name_is_refused():
+    with pytest.raises(TypeError, match="^Old: expected on_value_read, got read; it was renamed$"):
+        type("Old", (Observer,), {"read": lambda self: None})
+    assert type("New", (Observer,), {"on_value_read": lambda self: None, "readable": 1})

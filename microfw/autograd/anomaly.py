@@ -66,10 +66,12 @@ class Finder(Observer):
         other.places, other.older = self.places, self.older
         return other
 
-    def forward(self, op: Any, node: Node | None, inputs: Any, params: dict[str, Any], output: Any, began: int) -> None:
+    def forward(
+        self, op: Any, node: Node | None, inputs: Any, params: dict[str, Any], output: Any, start_ns: int
+    ) -> None:
         """Look at an output."""
         if self.observer is not None and self.observer.enabled:
-            self.observer.forward(op, node, inputs, params, output, began)
+            self.observer.forward(op, node, inputs, params, output, start_ns)
         if self.raises and node is not None:
             self.places[int(node.order)] = place()
             if len(self.places) > MOST_PLACES:
@@ -79,10 +81,10 @@ class Finder(Observer):
         self.where = location(THREAD_SCOPE.scope, op.name)
         if self.raises:
             names = op.inputs if not op.variadic else [f"{op.inputs[0]}[{k}]" for k in range(len(inputs))]
-            told = ", ".join(f"{name} {self.describe(x)}" for name, x in zip(names, inputs, strict=True))
+            values = ", ".join(f"{name} {self.describe(x)}" for name, x in zip(names, inputs, strict=True))
             raise NonFiniteError(
                 f"{self.where}: expected {self.wanted}, got {self.bad(output)} in the value of shape {output.shape}; "
-                f"the inputs: {told}; computed at {spell(place())}"
+                f"the inputs: {values}; computed at {spell(place())}"
             )
 
     def before_backward(self, loss: Any, retain: bool = False) -> None:
@@ -90,16 +92,16 @@ class Finder(Observer):
         if self.observer is not None and self.observer.enabled:
             self.observer.before_backward(loss, retain)
 
-    def backward(self, node: Node, gradient: Any, shares: list[Any] | None, began: int) -> None:
+    def backward(self, node: Node, gradient: Any, grad_inputs: list[Any] | None, start_ns: int) -> None:
         """Look at a node's shares of the gradient."""
-        shares = shares or []
+        grad_inputs = grad_inputs or []
         if self.observer is not None and self.observer.enabled:
-            self.observer.backward(node, gradient, shares, began)
-        if (self.where and not self.raises) or not any(map(self.bad, (gradient, *shares))):
+            self.observer.backward(node, gradient, grad_inputs, start_ns)
+        if (self.where and not self.raises) or not any(map(self.bad, (gradient, *grad_inputs))):
             return
         self.where = f"the derivative of {node.where}"
         if self.raises:
-            got = ", ".join(f"{self.bad(s)} in one of shape {s.shape}" for s in shares if self.bad(s))
+            got = ", ".join(f"{self.bad(s)} in one of shape {s.shape}" for s in grad_inputs if self.bad(s))
             what = "gradients with respect to its inputs" if got else "a gradient to start from"
             at = self.places.get(int(node.order)) or self.older.get(int(node.order))
             raise NonFiniteError(

@@ -10,6 +10,16 @@ from microfw.autograd.graph import Node
 from microfw.autograd.phases import OTHER
 from microfw.autograd.scope import Scope
 from microfw.autograd.types import Gradient, Op
+from microfw.errors import refuse_former
+
+FORMER = {
+    "read": "on_value_read",
+    "follow": "on_replayed_ops",
+    "bound": "last_sequence",
+    "follows": "supports_replay",
+    "collects": "wants_grad_inputs",
+}
+"""Former names of what an observer defines, with the present ones. A method with a former name is never called."""
 
 
 class Observer:
@@ -29,6 +39,9 @@ class Observer:
 
     supports_replay: bool = False
     """Whether a step may be replayed while it is attached. Of a replayed step only `on_replayed_ops` is notified."""
+
+    def __init_subclass__(cls) -> None:
+        refuse_former(cls.__name__, vars(cls).keys() & FORMER.keys(), **FORMER)
 
     def forward(
         self,

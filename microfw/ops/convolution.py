@@ -58,7 +58,7 @@ def _ones(n: int, char: str) -> Array:
     return ones
 
 
-class Plan(NamedTuple):
+class ConvGeometry(NamedTuple):
     """The shapes in which a convolution is a matrix product for each group and block of columns.
 
     ``work`` is what an output sees: all taps of its group's channels.
@@ -74,7 +74,7 @@ class Plan(NamedTuple):
 @once
 def plan(
     where: str, x: Shape, w: Shape, stride: Sizes = 1, padding: Padding = 0, dilation: Sizes = 1, groups: int = 1
-) -> Plan:
+) -> ConvGeometry:
     """Return the plan of a convolution of two shapes, which are checked.
 
     Raises
@@ -88,7 +88,7 @@ def plan(
     geo = geometry(where, x[2:], w[2:], stride, padding, dilation)
     outputs, work, places = w[0] // groups, prod(w[1:]), prod(geo.out) * x[0]
     d = blocks(outputs * work, places)
-    return Plan(
+    return ConvGeometry(
         geo,
         weight=(groups, 1, outputs, work),
         cols=(groups, work, d, places // d),
@@ -281,7 +281,7 @@ def conv_transpose(
 @once
 def _plans(
     x: Shape, w: Shape, size: Any, stride: Any, padding: Any, dilation: Any, groups: int
-) -> tuple[Plan, Plan | None]:
+) -> tuple[ConvGeometry, ConvGeometry | None]:
     """Return the plan of the convolution that is transposed; if there is one, that of a convolution that does the same.
 
     If the size stays, that is with the kernel flipped, and as much work.

@@ -174,14 +174,14 @@ class Optimizer:
             self._update_present()
 
     def _timed_step(self, timer: StepTimer) -> None:
-        began = perf_counter_ns()
+        start_ns = perf_counter_ns()
         try:
             if not self.update_all():
                 self._update_present()
         except BaseException:
-            timer.on_update_error(began)
+            timer.on_update_error(start_ns)
             raise
-        timer.on_update(self, began)
+        timer.on_update(self, start_ns)
 
     def update_all(self) -> bool:
         """Update all parameters. Return False, with nothing changed, if one has no gradient, or `preflight` does."""

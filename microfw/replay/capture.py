@@ -55,10 +55,10 @@ class CaptureObserver(Observer):
         self.records: list[OpRecord] = []
         self.value_read_in = ""
 
-    def forward(self, op: Any, node: Any, inputs: Any, params: Any, output: Any, began: int) -> None:
+    def forward(self, op: Any, node: Any, inputs: Any, params: Any, output: Any, start_ns: int) -> None:
         """Record an op."""
         if self.other is not None and self.other.enabled:
-            self.other.forward(op, node, inputs, params, output, began)
+            self.other.forward(op, node, inputs, params, output, start_ns)
         self.records.append(OpRecord(op, node, inputs, params, output))
 
     def on_value_read(self) -> None:

@@ -147,7 +147,7 @@ class CompiledStep:
 
     def _run_observed(self, replay: Replay, observer: Any, arrays: Any, on_loss: OnLoss) -> Any:
         """Run a step eagerly for an observer to record, then make an instrumented plan for it."""
-        timer, began = MODE.get().timer, perf_counter_ns()
+        timer, start_ns = MODE.get().timer, perf_counter_ns()
         made = self._eager(arrays, on_loss)
         with phase(PREPARATION):
             sequence, nodes = observer.last_sequence(), replay.plan.step.nodes
@@ -156,7 +156,7 @@ class CompiledStep:
                 replay.instrumented.example = replay, arrays
                 replay.programs_by_mode.clear()
         if timer is not None:
-            timer.on_set_up(perf_counter_ns() - began)
+            timer.on_set_up(perf_counter_ns() - start_ns)
         return made
 
     def _array(self, x: Any) -> Array:

@@ -94,7 +94,7 @@ class EpochTotals:
     steps: int = 0
     skipped: int = 0
     squares: float = 0.0
-    began: float = field(default_factory=perf_counter)
+    start: float = field(default_factory=perf_counter)
     outputs: list[Any] = field(default_factory=list)
     targets: list[Any] = field(default_factory=list)
 
@@ -118,14 +118,14 @@ class EpochTotals:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums (all attributes that are numbers), the outputs and targets so far, and the seconds."""
-        sums = {name: value for name, value in vars(self).items() if type(value) in (int, float) and name != "began"}
+        sums = {name: value for name, value in vars(self).items() if type(value) in (int, float) and name != "start"}
         kept = {name: np.concatenate(parts) if (parts := vars(self)[name]) else None for name in ("outputs", "targets")}
-        return {"sums": sums, "seconds": perf_counter() - self.began, **kept}
+        return {"sums": sums, "seconds": perf_counter() - self.start, **kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what `state_dict` returned."""
         vars(self).update({name: type(vars(self)[name])(value) for name, value in state["sums"].items()})
-        self.began = perf_counter() - float(state["seconds"])
+        self.start = perf_counter() - float(state["seconds"])
         self.outputs, self.targets = ([] if part is None else [part] for part in (state["outputs"], state["targets"]))
 
     @property
@@ -266,7 +266,7 @@ class Run:
         if not totals.steps:
             self.cancel_epoch()
             return
-        seconds = perf_counter() - totals.began  # without validation
+        seconds = perf_counter() - totals.start  # without validation
         row = {"epoch": self.state.epoch, **totals.result()}
         if self.evaluate is not None:
             row |= self.validate(self.evaluate)

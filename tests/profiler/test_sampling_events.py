@@ -124,14 +124,14 @@ def test_evaluations_and_many_modes_leave_replay_going():
 @pytest.mark.parametrize("every", [1, 2])
 def test_counting_goes_on_after_an_interrupt(every, monkeypatch):
     interrupts = iter([KeyboardInterrupt])
-    add = Log.add_marks
+    add = Log.add_timestamps
 
-    def interrupted(log, marks):
+    def interrupted(log, timestamps):
         for error in interrupts:
             raise error
-        add(log, marks)
+        add(log, timestamps)
 
-    monkeypatch.setattr(Log, "add_marks", interrupted)
+    monkeypatch.setattr(Log, "add_timestamps", interrupted)
     loop, taken = Loop(), 0
     with mf.Profiler(loop.model, every=every) as profiler:
         while taken < 1500:
@@ -140,7 +140,7 @@ def test_counting_goes_on_after_an_interrupt(every, monkeypatch):
                 loop.step(4)
             except KeyboardInterrupt:
                 told = taken
-        assert len(profiler._recorder.marks) < 8000
+        assert len(profiler._recorder.timestamps) < 8000
     assert told < taken
     check(profiler.session.epochs[0], 1500, 1500 // every)
 
@@ -155,7 +155,7 @@ def test_a_context_that_outlives_the_profile_keeps_nothing():
         context.run(loop.step)
         with mf.no_grad():
             context.run(loop.model, X)
-    assert len(recorder.losses) < 3 and len(recorder.marks) < 30
+    assert len(recorder.losses) < 3 and len(recorder.timestamps) < 30
 
 
 def test_a_forward_alone_does_not_disturb_the_next_replay():
@@ -288,7 +288,7 @@ def test_threads_that_share_a_profile_train_on():
 
 
 def test_a_long_run_without_steps_keeps_little_memory(monkeypatch):
-    monkeypatch.setattr(sampling, "MAX_MARKS", 500)
+    monkeypatch.setattr(sampling, "MAX_TIMESTAMPS", 500)
     loop = Loop()
     with mf.Profiler(loop.model, every=10**6) as profiler:
         losses = [loop.step(4).item() for _ in range(2000)]

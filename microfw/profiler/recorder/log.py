@@ -36,7 +36,7 @@ class Log:
     losses = (0, 0.0)
     """Number of losses, and their sum."""
 
-    marks: Sequence[tuple[Any, list[int]]] = ()
+    timestamps: Sequence[tuple[Any, list[int]]] = ()
     """Timestamps of replayed steps, each list with the `InstrumentedPlan` that it belongs to."""
 
     metrics: Mapping[str, Any] = {}
@@ -49,18 +49,18 @@ class Log:
 
     def __init__(self) -> None:
         self.phases: Any = 0  # nanoseconds by phase; an array only once there are some: making one takes 1 us
-        self.pending: list[list[int]] = []  # arguments of `add_marks`
+        self.pending: list[list[int]] = []  # arguments of `add_timestamps`
         self.rows: dict[tuple[str, str], Row] = {}
 
     def add_pending(self) -> None:
         """Add up the phases of all pending marks."""
         while self.pending:
-            self.add_marks(self.pending[0])
+            self.add_timestamps(self.pending[0])
             del self.pending[0]
 
-    def add_marks(self, marks: list[int]) -> None:
+    def add_timestamps(self, timestamps: list[int]) -> None:
         """Add up phases, given as ``[start_ns, phase, start_ns, phase, …]``. The last phase is still open."""
-        table = np.array(marks, np.int64).reshape(-1, 2)
+        table = np.array(timestamps, np.int64).reshape(-1, 2)
         before, after = table[:-1, 1], table[1:, 1]
         phases = np.where(before == IDLE, AFTER_IDLE[after], before)
         self.phases = self.phases + np.bincount(phases, np.diff(table[:, 0]), len(NAMES)).astype(np.int64)
@@ -114,8 +114,8 @@ class Log:
     def _all_op_times(self) -> list[tuple[OpStats, int, int, int, int]]:
         """Return the time spent in each op, replayed steps included."""
         op_times = {id(entry[0]): entry for entry in self.op_times}
-        for timed, marks in self.marks:
-            for stats, forward_ns, backward_ns, vjp_calls in timed.elapsed(marks):
+        for timed, timestamps in self.timestamps:
+            for stats, forward_ns, backward_ns, vjp_calls in timed.elapsed(timestamps):
                 _, f, b, v, recomputations = op_times.get(id(stats), (stats, 0, 0, 0, 0))
                 op_times[id(stats)] = (stats, f + forward_ns, b + backward_ns, v + vjp_calls, recomputations)
         return list(op_times.values())

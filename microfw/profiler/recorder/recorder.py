@@ -18,7 +18,7 @@ from microfw.autograd.scope import THREAD_SCOPE, Scope
 from microfw.nn.module import Module
 from microfw.profiler.recorder.log import Log
 from microfw.profiler.recorder.naming import LayerNames
-from microfw.profiler.recorder.sampling import MAX_MARKS, SampledTimer, Schedule, every_nth
+from microfw.profiler.recorder.sampling import MAX_TIMESTAMPS, SampledTimer, Schedule, every_nth
 from microfw.profiler.recorder.sequence import Position, Sequence, Sequences
 from microfw.profiler.recorder.stats import GraphStats, OpStats, dtypes, needs, settings
 
@@ -84,7 +84,7 @@ class Recorder(SampledTimer, Observer):
     def end_epoch(self, number: int) -> Log:
         """Return the log of the epoch. Call `start_epoch` before the next."""
         log = super().end_epoch(number)
-        log.marks = [(timed, timed.pop_timestamps()) for timed in self.timed.values() if timed.timestamps]
+        log.timestamps = [(timed, timed.pop_timestamps()) for timed in self.timed.values() if timed.timestamps]
         self.running = False
         log.counts = [(graph, graph.count) for graph in self.graphs if graph.count]
         log.op_times = [
@@ -107,7 +107,7 @@ class Recorder(SampledTimer, Observer):
     ) -> None:
         """Add an op's time to its stats."""
         end_ns = perf_counter_ns()
-        if node is None or self.marks[-1] != FORWARD:
+        if node is None or self.timestamps[-1] != FORWARD:
             part = self._in_forward(op, node, inputs, params, output, start_ns, end_ns)
             if not part:
                 return
@@ -154,13 +154,13 @@ class Recorder(SampledTimer, Observer):
         end_ns: int,
     ) -> bool:
         """Start the forward pass if this op is its first; return True if the op is part of a forward pass."""
-        phase: int = self.marks[-1]
+        phase: int = self.timestamps[-1]
         if phase in BEFORE_FORWARD:
             if node is not None or (phase == IDLE and MODE.get().recording):
-                self.marks += (start_ns, FORWARD)
+                self.timestamps += (start_ns, FORWARD)
                 return True
             if phase == IDLE:
-                self.marks += (start_ns, EVALUATION, end_ns, IDLE)
+                self.timestamps += (start_ns, EVALUATION, end_ns, IDLE)
         elif phase == BACKWARD and MODE.get().recomputing:
             if node is None:
                 self._add_constant(op, inputs, params, output, end_ns - start_ns, recomputed=True)
@@ -182,7 +182,7 @@ class Recorder(SampledTimer, Observer):
 
     def walked(self, times: list[Any]) -> None:
         """Add the times of rules to the stats of their nodes. Outside of a backward pass, as in `grad`, do nothing."""
-        if self.marks[-1] != BACKWARD:
+        if self.timestamps[-1] != BACKWARD:
             return
         each = iter(times)
         for node, start_ns, end_ns in zip(each, each, each, strict=True):
@@ -309,5 +309,5 @@ class Recorder(SampledTimer, Observer):
                 timed.graph.listed = True
             self.followed = self.timed[id(timed)] = timed
         timed.graph.count += 1
-        if len(timed.timestamps) > MAX_MARKS:
+        if len(timed.timestamps) > MAX_TIMESTAMPS:
             timed.flush()

@@ -27,7 +27,7 @@ from microfw.profiler.recorder.log import Log
 Schedule = Callable[[int], bool]
 """``schedule(step)`` returns True if that step is observed. Steps are numbered from 0."""
 
-MAX_MARKS = 1 << 12
+MAX_TIMESTAMPS = 1 << 12
 """Maximum number of buffered times, phases and losses; `flush` then adds them up."""
 
 
@@ -73,7 +73,7 @@ class SampledTimer(StepTimer):
         self.schedule = schedule
         self.step = self.observed = self.first_step = self.first_observed = self.replays = 0
         self.enabled = schedule(0)
-        self.marks: Any = []
+        self.timestamps: Any = []
         self.losses: Any = [] if takes_losses else None
         self.backward_ran = self.step_observed = False  # in this step; of the last step
         self.optimizer: Any = None  # that ended the last step, if no backward pass ran in it
@@ -90,13 +90,13 @@ class SampledTimer(StepTimer):
         if self.losses:
             self.losses.clear()
         self.log = Log()
-        self.marks[:] = (perf_counter_ns(), self._between)
+        self.timestamps[:] = (perf_counter_ns(), self._between)
 
     def end_epoch(self, number: int) -> Log:
         """Return the log of the epoch."""
         log = self.log
         self._cut_forward()
-        self.marks += (perf_counter_ns(), self._between)
+        self.timestamps += (perf_counter_ns(), self._between)
         self._flush_to_log()  # the log adds the phases up when it is read: saves 0.3 ms an epoch
         log.number, log.steps, log.observed = number, self.step - self.first_step, self.observed - self.first_observed
         log.replays = self.replays
@@ -114,77 +114,77 @@ class SampledTimer(StepTimer):
 
     def switch(self, phase: int) -> int:
         """Begin a phase; return the one that ends. In unobserved steps, only evaluations are recorded."""
-        before: int = self.marks[-1]
+        before: int = self.timestamps[-1]
         if self.enabled or before == EVALUATION:
             if phase in (IDLE, UNOBSERVED):
                 phase = self._between
-                if len(self.marks) > MAX_MARKS:
+                if len(self.timestamps) > MAX_TIMESTAMPS:
                     self.flush()
-            self.marks += (perf_counter_ns(), phase)
+            self.timestamps += (perf_counter_ns(), phase)
         return before
 
     def on_module_start(self, recording: bool) -> int | None:
         """Begin the forward pass or an evaluation, unless another phase is active."""
-        before: int = self.marks[-1]
+        before: int = self.timestamps[-1]
         if recording:
             if before in BEFORE_FORWARD:
-                self.marks += (perf_counter_ns(), FORWARD)
+                self.timestamps += (perf_counter_ns(), FORWARD)
         elif before in BEFORE_EVALUATION:
-            self.marks += (perf_counter_ns(), EVALUATION)
+            self.timestamps += (perf_counter_ns(), EVALUATION)
             return before
         return None
 
     def on_module_error(self) -> None:
         """End the forward pass."""
-        if self.marks[-1] == FORWARD:
-            self.marks += (perf_counter_ns(), OTHER)
+        if self.timestamps[-1] == FORWARD:
+            self.timestamps += (perf_counter_ns(), OTHER)
 
     def on_backward_start(self, loss: Any) -> int:
         """Begin the backward pass."""
         self.backward_ran = True
         if self.losses is not None:
             self.losses.append(loss)
-        before: int = self.marks[-1]
+        before: int = self.timestamps[-1]
         if self.enabled:
-            self.marks += (perf_counter_ns(), BACKWARD)
+            self.timestamps += (perf_counter_ns(), BACKWARD)
         return before
 
     def on_backward_end(self, before: int) -> None:
         """End the backward pass, unless it is nested in another one."""
-        self.marks += (perf_counter_ns(), BACKWARD if before == BACKWARD else OTHER)
+        self.timestamps += (perf_counter_ns(), BACKWARD if before == BACKWARD else OTHER)
 
     def on_update(self, optimizer: Any, start_ns: int) -> None:
         """End the step, unless it has ended with an update since the last backward pass.
 
         Without any backward pass, as with gradients that are set by hand, each update of one optimizer is a step.
         """
-        marks = self.marks
+        timestamps = self.timestamps
         if not self.backward_ran and optimizer is not self.optimizer and self.step:
-            between = marks[-1] in (IDLE, UNOBSERVED)
+            between = timestamps[-1] in (IDLE, UNOBSERVED)
             if self.step_observed:  # time since the first update of this step is not data time
-                marks[-1] = OTHER if between else marks[-1]
-                marks += (start_ns, UPDATE, perf_counter_ns(), self._between)
+                timestamps[-1] = OTHER if between else timestamps[-1]
+                timestamps += (start_ns, UPDATE, perf_counter_ns(), self._between)
             elif self.enabled:
-                marks[-1] = UNOBSERVED if between else marks[-1]
-                marks += (perf_counter_ns(), IDLE)
+                timestamps[-1] = UNOBSERVED if between else timestamps[-1]
+                timestamps += (perf_counter_ns(), IDLE)
             return
         self.optimizer = None if self.backward_ran else optimizer
         if self.enabled:
-            if marks[-1] == FORWARD:
+            if timestamps[-1] == FORWARD:
                 self._cut_forward()
-            marks += (max(start_ns, marks[-2]), UPDATE)
+            timestamps += (max(start_ns, timestamps[-2]), UPDATE)
         self._end_step(0)
 
     def on_update_error(self, start_ns: int) -> None:
         """End the update, but not the step."""
         if self.enabled:
-            self.marks += (max(start_ns, self.marks[-2]), UPDATE, perf_counter_ns(), OTHER)
+            self.timestamps += (max(start_ns, self.timestamps[-2]), UPDATE, perf_counter_ns(), OTHER)
 
     def on_replay(self, start_ns: int, backward_start_ns: int, end_ns: int) -> None:
         """Record the passes of a replayed step."""
         self.backward_ran = True
         if self.enabled:
-            self.marks += (start_ns, FORWARD, backward_start_ns, BACKWARD, end_ns, OTHER)
+            self.timestamps += (start_ns, FORWARD, backward_start_ns, BACKWARD, end_ns, OTHER)
 
     def on_replay_end(self) -> None:
         """Count a replayed step."""
@@ -206,12 +206,12 @@ class SampledTimer(StepTimer):
         if observed:
             self.observed += 1
             after = IDLE if enabled else UNOBSERVED
-            self.marks += (
+            self.timestamps += (
                 start_ns, FORWARD, backward_start_ns, BACKWARD, end_ns, OTHER, update_start_ns, UPDATE,
                 update_end_ns, after,
             )  # fmt: skip
         elif enabled:
-            self.marks += (perf_counter_ns(), IDLE)
+            self.timestamps += (perf_counter_ns(), IDLE)
         if not step & 63:
             self._flush_if_full()
 
@@ -224,19 +224,19 @@ class SampledTimer(StepTimer):
         self.observed += observed
         self.enabled = enabled = self.schedule(step)
         if observed or enabled:
-            self.marks += (now or perf_counter_ns(), IDLE if enabled else UNOBSERVED)
+            self.timestamps += (now or perf_counter_ns(), IDLE if enabled else UNOBSERVED)
         if not step & 63:  # testing both lengths at each step takes 0.2 us
             self._flush_if_full()
 
     def _flush_if_full(self) -> None:
         losses = self.losses
-        if len(self.marks) > MAX_MARKS or (losses is not None and len(losses) > MAX_MARKS):
+        if len(self.timestamps) > MAX_TIMESTAMPS or (losses is not None and len(losses) > MAX_TIMESTAMPS):
             self.flush()
 
     def _cut_forward(self) -> None:
         """If no backward pass followed, end the forward pass at its last op."""
-        if self.marks[-1] == FORWARD:
-            self.marks += (max(self.forward_end_ns, self.marks[-2]), OTHER)
+        if self.timestamps[-1] == FORWARD:
+            self.timestamps += (max(self.forward_end_ns, self.timestamps[-2]), OTHER)
 
     def flush(self) -> None:
         """Add up the buffered marks and losses."""
@@ -246,9 +246,9 @@ class SampledTimer(StepTimer):
     def _flush_to_log(self) -> None:
         """Move the buffered marks and losses into the log."""
         losses = self.losses
-        marks = self.marks
-        self.log.pending.append(marks)  # no copy: saves 1 us for 50 steps; an interrupt here loses nothing
-        self.marks = marks[-2:]
+        timestamps = self.timestamps
+        self.log.pending.append(timestamps)  # no copy: saves 1 us for 50 steps; an interrupt here loses nothing
+        self.timestamps = timestamps[-2:]
         if losses:
             values = [array.item() for array in losses if array.size == 1]
             count, total = self.log.losses
@@ -258,7 +258,7 @@ class SampledTimer(StepTimer):
     def detach(self) -> None:
         """Stop recording, also in contexts that were copied while this timer was attached."""
         self.schedule, self.enabled = never, False
-        self.marks, self.losses = deque((0, UNOBSERVED), 2), None if self.losses is None else deque(maxlen=0)
+        self.timestamps, self.losses = deque((0, UNOBSERVED), 2), None if self.losses is None else deque(maxlen=0)
 
 
 def never(step: int) -> bool:

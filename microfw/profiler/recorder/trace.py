@@ -60,8 +60,8 @@ class Tracer(Recorder):
     def on_replayed_ops(self, timed: Any) -> None:
         """Count a replayed step, and keep the event of each node."""
         if self.tracing:
-            marks = timed.timestamps[-len(timed.parts) :]
-            for (stats, forward), start_ns, end_ns in zip(timed.parts, marks, marks[1:], strict=False):
+            readings = timed.timestamps[-len(timed.parts) :]
+            for (stats, forward), start_ns, end_ns in zip(timed.parts, readings, readings[1:], strict=False):
                 if stats is not None:
                     self._keep(0 if forward else 1, stats, start_ns, end_ns)
         super().on_replayed_ops(timed)
@@ -77,7 +77,7 @@ class Tracer(Recorder):
         """Record a replayed step with its update."""
         self.replays += 1
         if self.enabled:
-            self.marks += (start_ns, FORWARD, backward_start_ns, BACKWARD, end_ns, OTHER, update_start_ns, UPDATE)
+            self.timestamps += (start_ns, FORWARD, backward_start_ns, BACKWARD, end_ns, OTHER, update_start_ns, UPDATE)
         self._end_step(update_end_ns)
 
     def _end_step(self, now: int) -> None:
@@ -85,7 +85,7 @@ class Tracer(Recorder):
             self.traced += 1
             if self.traced == self.max_steps:
                 now = now or perf_counter_ns()
-                self.marks += (now, self._between)
+                self.timestamps += (now, self._between)
                 self._stop()
         super()._end_step(now)
 
@@ -95,7 +95,7 @@ class Tracer(Recorder):
         super()._flush_to_log()
 
     def _keep_spans(self) -> None:
-        table = list(zip(self.marks[::2], self.marks[1::2], strict=True))
+        table = list(zip(self.timestamps[::2], self.timestamps[1::2], strict=True))
         self.spans += [
             (phase, start_ns, end_ns) for (start_ns, phase), (end_ns, _) in pairwise(table) if phase < len(PHASES)
         ]
