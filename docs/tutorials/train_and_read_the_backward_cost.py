@@ -3,7 +3,8 @@ Train a model and read what its backward pass costs
 ===================================================
 
 Backpropagation is often explained in one sentence: *it computes all derivatives in about N + P steps; without the graph
-this takes about N × P.* On this page you train a network, count its N and P, and check every part of the sentence.
+this takes about N × P.* :doc:`/n_plus_p` explains the sentence. On this page you train a network, count its N and P,
+and check the sentence on a whole training run.
 
 You need to know what a derivative is, to read a little Python, and a quarter of an hour. The page is a script, so you
 can run it with your own model.
@@ -169,8 +170,9 @@ assert (tensors.rules, tensors.accumulated) == (tensors.N, tensors.P)
 
 # %%
 # For a model that uses each parameter once, N + P is an upper bound. The pass does not visit nodes that do not lead to
-# the loss, or that need no gradient because they are frozen or data; then the count is lower. If a model uses a
-# parameter several times, each further use adds one addition.
+# the loss; then the count is lower. If a model uses a parameter several times, each further use adds one addition.
+# Nodes before which no trained parameter lies, as in a frozen first layer, are not part of N. A frozen *last* layer
+# keeps its nodes: gradients must pass through it.
 #
 # In scalars each of the 32 rows uses each parameter, so each row adds a gradient to it: 32 × P additions in place of P.
 
