@@ -199,5 +199,5 @@ def bce_with_logits(z: Array, t: Array) -> Array:
     tail = np.log1p(np.exp(-np.abs(z)))
     dtype = tail.dtype if hasattr(z, "dtype") else np.result_type(z, t, 0.0)
     with np.errstate(invalid="ignore"):  # 0 * inf, replaced below
-        over = np.where((t == 1) & (z > 0), 0, np.where(z > 0, (1 - t) * z, t * -z))
-    return np.add(np.where((t == 0) & (z < 0), 0, over), tail, dtype=dtype)
+        over = np.where((t == 1) & (z == np.inf), 0, np.where(z > 0, (1 - t) * z, t * -z))
+    return np.add(np.where((t == 0) & (z == -np.inf), 0, over), tail, dtype=dtype)

@@ -32,7 +32,7 @@ class Operations(Tape):
             self.products += 2 * n * depends.size
             self.operations += 2 * n * depends.size
         else:
-            self.operations += (n if kind == "each" else n - 1) * depends.size
+            self.operations += (n if kind == "each" else max(n - 1, 0)) * depends.size
         return super().add(kind, depends, nodes, inputs, known)
 
     def each(self, op: Any, arrays: Sequence[Any], known: Any = None) -> Entries:

@@ -12,7 +12,7 @@ from microfw import nn, optim
 from microfw.autograd.scope import THREAD_SCOPE
 from microfw.errors import ShapeError
 from microfw.profiler import assert_cost
-from microfw.profiler.reports.text import reuse
+from microfw.profiler.reports.tables import step_lines
 from tests.helpers.thinning import thinned
 
 RNG = np.random.default_rng(0)
@@ -485,5 +485,5 @@ def test_a_shared_weight_is_used_by_each_of_its_layers():
     layers = {layer.name: layer for layer in profiler.session.layers}
     assert [layers[name].weights for name in ("0", "2")] == [64, 64]
     assert [layers[name].parameters for name in ("0", "2")] == [72, 8]
-    rows = {row.layer: row for row in profiler.session.epochs[0].layers()}
-    assert [reuse(rows[name], layers[name].weights, 1) for name in ("0", "2")] == [20, 20]
+    lines = {line.name: line for line in step_lines(profiler.session, profiler.session.epochs[0])}
+    assert [lines[name].reuse for name in ("0", "2")] == [20, 20]
