@@ -47,12 +47,12 @@ epoch                            loss  val_r2  forward µs  backward µs
 1      first, median, slowest  0.5000  0.7500      200.00       300.00
 2      last                    0.2500  0.7500      200.00       300.00
 
-A step of epoch 1    P  forward µs  backward µs  share; █ is 10%
-0 Dense            330        12.0         20.0   66.7%  ██████▌
-1 ReLU                         3.0          5.0   16.7%  █▌
-MSELoss                        1.0          2.0    6.7%  ▌
-untagged                       4.0          3.0   10.0%  █
-total              330        20.0         30.0  100.0%
+A step of epoch 1    P  reuse  forward µs  backward µs  share; █ is 10%
+0 Dense            330    155        12.0         20.0   66.7%  ██████▌
+1 ReLU                                3.0          5.0   16.7%  █▌
+MSELoss                               1.0          2.0    6.7%  ▌
+untagged                              4.0          3.0   10.0%  █
+total              330               20.0         30.0  100.0%
 0 Dense takes 67% of backward: try it smaller, or freeze it.
 1 ReLU takes 25% of the time of 0 Dense with 4.4% of its operations: each NumPy
 call costs time before its arithmetic begins.

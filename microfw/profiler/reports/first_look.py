@@ -39,12 +39,12 @@ def first_look(session: Session, chosen: Epoch | None, max_rows: int | None, sor
         room += 1
     shown = cut(lines, max_rows or room, sort)
     rows = [
-        [shorten(line.title, 22), *(COLUMNS[name].cell(line) for name in ("P", "forward", "backward", "share"))]
+        [shorten(line.title, 20), *(COLUMNS[name].cell(line) for name in ("P", "reuse", "forward", "backward", "share"))]
         for line in shown
     ]
     for row, line in zip(rows, shown[:-1], strict=False):
         row[-1] = f"{row[-1]:>6}  {bar(line.share)}"
-    columns = [f"A step of epoch {e.epoch}", "P", "forward µs", "backward µs", "share; █ is 10%"]
+    columns = [f"A step of epoch {e.epoch}", "P", "reuse", "forward µs", "backward µs", "share; █ is 10%"]
     parts.insert(2, "\n".join([_table(columns, rows, text=True), *notes]))
     return parts
 
