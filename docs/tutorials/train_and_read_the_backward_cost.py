@@ -12,13 +12,13 @@ can run it with your own model.
 .. admonition:: Common misreadings
 
    - **"N is the number of neurons."** No: N is the number of nodes in the graph of computations. A neuron has several
-     nodes: its dot product, its bias, its activation.
+     nodes: a product and an addition for each input, and its activation.
    - **"P is the number of features."** No: P is the number of trainable scalars, the entries of all weights
      and biases. The features are constants; no derivative is computed for them.
    - **"The derivatives are computed in the forward pass."** No: the forward pass computes values, and saves some of
      them. The backward pass computes derivatives.
-   - **"N × P is what other methods cost."** No: N × P is an upper bound. Other methods need not compute everything
-     again for each parameter.
+   - **"N × P is what other methods cost."** Some take about as many steps, others fewer: they need not compute
+     everything again for each parameter.
 """
 
 # %%
@@ -169,8 +169,8 @@ print(f"counted: {tensors.rules} rules called + {tensors.accumulated} gradients 
 assert (tensors.rules, tensors.accumulated) == (tensors.N, tensors.P)
 
 # %%
-# For a model that uses each parameter once, N + P is an upper bound. The pass does not visit nodes that do not lead to
-# the loss; then the count is lower. If a model uses a parameter several times, each further use adds one addition.
+# Nodes that do not lead to the loss are not visited. If a model uses a parameter several times, each further use adds
+# one addition.
 # Nodes before which no trained parameter lies, as in a frozen first layer, are not part of N. A frozen *last* layer
 # keeps its nodes: gradients must pass through it.
 #
@@ -202,7 +202,7 @@ print(f"N × P in scalars: {N * P:,}")
 print(f"{N * P / scalars.steps:,.0f} times the steps of the backward pass")
 
 # %%
-# This is a product of two counts, and was not run, so the report labels it *predicted*. It is also an upper bound: a
+# This is a product of two counts, and was not run, so the report labels it *predicted*. Starting over may take fewer: a
 # weight of the last layer does not change the output of the first layer, so it is enough to compute again what comes
 # after the parameter. For this model:
 
