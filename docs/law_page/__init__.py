@@ -6,8 +6,6 @@ The page is Markdown with Jinja expressions; `facts` computes what they name. An
 import contextlib
 import io
 
-import jinja2
-
 from law_page import charts, figures, runs, walks
 
 PAGE = "n_plus_p"
@@ -89,6 +87,8 @@ def drawing():
 
 def render(text):
     """Return the Markdown of the page with its numbers and figures."""
+    import jinja2  # comes with Sphinx; tests of the figures run without it
+
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.filters["n"] = lambda x: f"{x:,.0f}"
     environment.filters["percent"] = lambda x: f"{x:.1%}" if x < 0.1 else f"{x:.0%}"

@@ -19,6 +19,7 @@ def test_a_broken_rule_of_each_op_is_noticed(case):
         assert mutation.killed(mutant), mutant.label
 
 
+@pytest.mark.slow
 def test_a_broken_rule_is_whole_again_afterwards():
     before = {f: f.__code__ for case in DIFFERENTIABLE for f in mutation.rules(case.op)}
     for mutant in mutation.chosen(20, seed=1):

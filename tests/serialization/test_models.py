@@ -301,6 +301,7 @@ def test_values_that_pack_never_makes_are_refused(value):
         tree.unpack(value, lambda name: np.ones(2))
 
 
+@pytest.mark.slow
 def test_a_file_takes_no_more_memory_than_it_has_to(tmp_path):
     """Peak memory is at most twice the file and 16 MiB: layers are made without drawing their weights."""
     sizes = nn.Sequential(nn.LSTM(600, 600, rng=0), nn.Lambda(outputs), nn.LayerNorm(600), nn.Dense(600, 4000, rng=0))

@@ -39,7 +39,10 @@ def first_look(session: Session, chosen: Epoch | None, max_rows: int | None, sor
         room += 1
     shown = cut(lines, max_rows or room, sort)
     rows = [
-        [shorten(line.title, 20), *(COLUMNS[name].cell(line) for name in ("P", "reuse", "forward", "backward", "share"))]
+        [
+            shorten(line.title, 20),
+            *(COLUMNS[name].cell(line) for name in ("P", "reuse", "forward", "backward", "share")),
+        ]
         for line in shown
     ]
     for row, line in zip(rows, shown[:-1], strict=False):
