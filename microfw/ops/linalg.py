@@ -31,6 +31,17 @@ def _column_sums(g: Any, shape: Shape, out: Any = None) -> Any:
     return ones.dot(g, out) if type(g) is np.ndarray else np.dot(ones, g, out)
 
 
+def _bias_out(g: Any, shape: Shape, out: Any) -> None:
+    """Write the gradient of a bias into an array."""
+    if shape == g.shape[-1:]:
+        _column_sums(g, shape, out)
+    else:  # a bias of another shape was repeated along some axes
+        extra = g.ndim - len(shape)
+        repeated = (k for k, n in enumerate(shape) if n == 1 and g.shape[extra + k] != 1)
+        axes = (*range(extra), *(extra + k for k in repeated))
+        np.add(np.sum(g, axis=axes, keepdims=True).reshape(shape), 0, out)
+
+
 def _to_bias(g: Any, shape: Shape) -> Any:
     """Return the gradient of a bias."""
     # by the same product as vjp_out, which writes into an optimizer's buffer: a sum would give other bits
@@ -124,7 +135,7 @@ def _back_to_x(g: Any, w: Any, x: Any) -> Any:
     vjp_out=(
         None,
         lambda g, x, out: x.T.dot(g, out) if x.ndim == 2 else _rows(x).T.dot(_rows(g), out),
-        _column_sums,
+        _bias_out,
     ),
     cost=_linear_cost,
     no_alias=True,

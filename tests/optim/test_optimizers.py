@@ -344,3 +344,17 @@ def test_adam_with_a_tiny_eps_leaves_what_has_no_slope():
     (p * np.array([0.0, 1.0], np.float32)).sum().backward()
     optimizer.step()
     np.testing.assert_allclose(p.data, [1.0, 0.9], rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2,), (1, 2), (4, 1), (4, 2)])
+def test_a_bias_of_any_shape_gets_its_gradient_in_the_optimizers_buffer(shape):
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    found = []
+    for owned in (False, True):
+        weight, bias = nn.Parameter(np.ones((3, 2))), nn.Parameter(np.full(shape, 0.5))
+        optimizer = optim.SGD([weight, bias], lr=0.1) if owned else None
+        (mf.ops.linear(x, weight, bias) ** 2).sum().backward()
+        assert (bias._leaf.grad_buffer is None) == (optimizer is None)
+        found.append(bias.grad.copy())
+    np.testing.assert_allclose(*found, rtol=1e-6)
+    assert found[1].shape == shape
