@@ -57,8 +57,14 @@ class SampledTimer(StepTimer):
     enabled : bool
         Whether the current step is observed: ``schedule(step)``.
     step : int
-        Number of the current step.
-    marks : list of int
+        Number of the current step, counted over all epochs.
+    observed : int
+        Observed steps so far, over all epochs.
+    steps_before, observed_before : int
+        ``step`` and ``observed`` at the start of the epoch.
+    replays : int
+        Replayed steps of the epoch.
+    timestamps : list of int
         ``[start_ns, phase, start_ns, phase, …]``, nanoseconds of ``perf_counter_ns``. Each phase ends where the next
         one begins, so the phases of an epoch add up to the epoch.
     root : Position
@@ -71,7 +77,7 @@ class SampledTimer(StepTimer):
 
     def __init__(self, schedule: Schedule, takes_losses: bool = True) -> None:
         self.schedule = schedule
-        self.step = self.observed = self.first_step = self.first_observed = self.replays = 0
+        self.step = self.observed = self.steps_before = self.observed_before = self.replays = 0
         self.enabled = schedule(0)
         self.timestamps: Any = []
         self.losses: Any = [] if takes_losses else None
@@ -85,8 +91,8 @@ class SampledTimer(StepTimer):
         self.log = Log()
 
     def start_epoch(self) -> None:
-        """Start a new log."""
-        self.first_step, self.first_observed, self.replays = self.step, self.observed, 0
+        """Start a new log: of an epoch, or of the rest of an epoch of which a part was saved."""
+        self.steps_before, self.observed_before, self.replays = self.step, self.observed, 0
         if self.losses:
             self.losses.clear()
         self.log = Log()
@@ -98,7 +104,11 @@ class SampledTimer(StepTimer):
         self._cut_forward()
         self.timestamps += (perf_counter_ns(), self._between)
         self._flush_to_log()  # the log adds the phases up when it is read: saves 0.3 ms an epoch
-        log.number, log.steps, log.observed = number, self.step - self.first_step, self.observed - self.first_observed
+        log.number, log.steps, log.observed = (
+            number,
+            self.step - self.steps_before,
+            self.observed - self.observed_before,
+        )
         log.replays = self.replays
         self.log = Log()  # for events between epochs
         return log
@@ -106,7 +116,7 @@ class SampledTimer(StepTimer):
     @property
     def steps(self) -> int:
         """Number of steps of the epoch so far."""
-        return self.step - self.first_step
+        return self.step - self.steps_before
 
     @property
     def _between(self) -> int:
