@@ -10,12 +10,10 @@ from microfw.cli.console import use_colour
 from microfw.cli.files import Files, write_files
 from microfw.errors import ArgumentError
 from microfw.profiler.files import content
+from microfw.profiler.reports.formats import FORMATS
 from microfw.profiler.reports.report import report
 from microfw.profiler.reports.tables import SORTS
 from microfw.profiler.session import Session
-
-FORMATS = {"html": ".html", "trace": ".trace.json", "csv": ".csv", "markdown": ".md", "plot": ""}
-"""Output formats, with the required suffix of the file."""
 
 GUIDE = """\
 examples:
@@ -44,9 +42,8 @@ def add(subcommands: Any) -> None:
     command.add_argument("--by", choices=["layer", "op"], help="only the table of layers, or of ops")
     command.add_argument("--sort", metavar="COLUMN", help=f"sort by {', '.join(SORTS)}, largest first")
     command.add_argument("--top", type=int, metavar="K", help="maximum rows of a table")
-    for name in FORMATS:
-        text = {"trace": "events for Perfetto or speedscope", "html": "a page", "plot": "a figure"}.get(name, name)
-        command.add_argument(f"--{name}", metavar="FILE", help=f"write {text} instead of printing")
+    for name, title in {**{name: made.title for name, made in FORMATS.items()}, "plot": "a figure"}.items():
+        command.add_argument(f"--{name}", metavar="FILE", help=f"write {title} instead of printing")
     command.set_defaults(run=run)
 
 
@@ -54,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print a saved profile, or write it in other formats."""
     session = Session.load(arguments.file)
     files: Files = {}
-    for name, suffix in FORMATS.items():
+    for name, suffix in {**{name: made.suffix for name, made in FORMATS.items()}, "plot": ""}.items():
         path = getattr(arguments, name)
         if path is None:
             continue

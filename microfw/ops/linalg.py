@@ -37,8 +37,8 @@ def _bias_out(g: Any, shape: Shape, out: Any) -> None:
         _column_sums(g, shape, out)
     else:  # a bias of another shape was repeated along some axes
         extra = g.ndim - len(shape)
-        repeated = (k for k, n in enumerate(shape) if n == 1 and g.shape[extra + k] != 1)
-        axes = (*range(extra), *(extra + k for k in repeated))
+        broadcast = (k for k, n in enumerate(shape) if n == 1 and g.shape[extra + k] != 1)
+        axes = (*range(extra), *(extra + k for k in broadcast))
         np.add(np.sum(g, axis=axes, keepdims=True).reshape(shape), 0, out)
 
 

@@ -8,6 +8,7 @@ from math import isfinite
 from typing import Any, TypeVar
 
 from microfw.errors import ArgumentError, DataError
+from microfw.profiler.reports.formats import FORMATS
 from microfw.profiler.session import PHASES, VERSION, Epoch, Layer, Row, Session, Trace
 from microfw.serialization.output import encode, path_text, picture, write_bytes
 from microfw.serialization.strict import short
@@ -49,20 +50,13 @@ def content(session: Session, path: str) -> bytes:
     name = path.lower()
     if name.endswith(PICTURES):
         return picture(session.plot(), path)
-    if name.endswith(".trace.json"):
-        text = session.chrome_trace()
-    elif name.endswith(".json"):
-        text = to_json(session)
-    elif name.endswith((".html", ".htm")):
-        text = session.html()
-    elif name.endswith(".csv"):
-        text = session.csv()
-    elif name.endswith(".md"):
-        text = session.markdown()
-    else:
-        ends = ".json, .html, .csv, .md, .trace.json, .png, .svg or .pdf"
-        raise ArgumentError("save", f"a name that ends in {ends}", repr(path))
-    return encode(text)
+    for made in FORMATS.values():
+        if name.endswith(made.suffix) or (made.suffix == ".html" and name.endswith(".htm")):
+            return encode(made.text(session))
+    if name.endswith(".json"):
+        return encode(to_json(session))
+    ends = ", ".join([".json", *(made.suffix for made in FORMATS.values()), *PICTURES[:-1]])
+    raise ArgumentError("save", f"a name that ends in {ends} or {PICTURES[-1]}", repr(path))
 
 
 def to_json(session: Session) -> str:

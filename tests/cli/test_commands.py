@@ -9,6 +9,7 @@ import pytest
 
 from microfw.cli import main as cli
 from microfw.profiler import Session
+from microfw.profiler.reports.formats import FORMATS
 
 
 def call(*arguments, code=0):
@@ -43,10 +44,8 @@ def test_report_in_every_format_and_compare(tmp_path, capsys):
         return path
 
     a, b, c = made("a", "8"), made("b", "8"), made("c", "12")
-    ends = {"html": ".html", "trace": ".trace.json", "csv": ".csv", "markdown": ".md"}
-    assert (
-        here("report", a, *(f"--{kind}={tmp_path / ('a' + end)}" for kind, end in ends.items())).count("saved to") == 4
-    )
+    files = [f"--{name}={tmp_path / ('a' + made.suffix)}" for name, made in FORMATS.items()]
+    assert here("report", a, *files).count("saved to") == len(files)
     assert "\x1b" not in here("report", a)  # not a terminal
     assert "Ops, per step" in here("report", a, "--by", "op", "--sort", "backward", "--top", "1")
     for option in ("--min-change", "--least"):  # the second is its former name

@@ -18,6 +18,7 @@ from microfw import nn, optim
 from microfw.cli import main as cli
 from microfw.errors import CheckpointError, FileError
 from microfw.profiler import Session
+from microfw.profiler.reports.formats import FORMATS
 from microfw.training import Checkpoint
 from tests.helpers.paths import ROOT
 
@@ -29,18 +30,7 @@ COMMANDS = {
     "law": ["law", "iris", "--hidden", "3", "--budget", "0.05", "--json", "l.json", "--html", "l.html"],
     "sweep": ["law", "--sweep", "depth", "--budget", "0.01", "--json", "s.json"],
     "report": ["report", "a.json"],
-    "files": [
-        "report",
-        "a.json",
-        "--html",
-        "r.html",
-        "--csv",
-        "r.csv",
-        "--markdown",
-        "r.md",
-        "--trace",
-        "r.trace.json",
-    ],
+    "files": ["report", "a.json", *(f"--{name}=r{made.suffix}" for name, made in FORMATS.items())],
     "compare": ["compare", "a.json", "b.json", "--markdown", "c.md"],
     "train": ["train", "wine", "--epochs", "2"],
     "help": ["profile", "--help"],
@@ -417,7 +407,7 @@ def largest_file(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("name", ["p.json", "p.html", "p.csv", "p.md", "p.trace.json"])
+@pytest.mark.parametrize("name", ["p.json", *(f"p{made.suffix}" for made in FORMATS.values())])
 def test_a_profile_that_finds_no_room_keeps_the_old_file(name, tmp_path):
     profiler = mf.Profiler(trace=1)
     trainer([profiler]).fit(iris(), epochs=2, rng=0, progress=False)

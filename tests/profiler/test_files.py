@@ -11,6 +11,7 @@ import pytest
 
 from microfw.errors import ArgumentError, DataError
 from microfw.profiler import Epoch, Layer, Ratio, Row, Session, Trace
+from microfw.profiler.reports.formats import FORMATS
 from tests.helpers.sessions import profiled
 
 # Schema
@@ -128,10 +129,13 @@ def test_a_notebook_shows_tables_without_a_script():
 
 def test_files_are_written_in_the_format_of_their_names(tmp_path):
     session = profiled("one layer", trace=1)
-    for end, begins in {
+    starts = {
         ".html": "<!doctype html>", ".csv": "epoch,steps", ".md": "### Backward cost", ".trace.json": '{"traceEvents"',
         ".json": '{\n "version": 5',
-    }.items():  # fmt: skip
+    }  # fmt: skip
+    missing = {made.suffix for made in FORMATS.values()} - starts.keys()
+    assert not missing, f"say here how a file of each format of reports/formats.py starts: {missing}"
+    for end, begins in starts.items():
         path = tmp_path / f"run{end}"
         session.save(path)
         assert path.read_text().startswith(begins)
