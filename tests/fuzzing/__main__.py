@@ -75,7 +75,8 @@ def report(made, options):
     print(f"losses finite: {sum(r.finite for r in results)}, parameters moved: {sum(r.moved for r in results)}")
     for name, count in Counter(line for r in slow for line in dict.fromkeys(r.reasons)).most_common(12):
         print(f"  {count} not replayed: {name}")
-    print("seeds that failed:", *[r.seed for r in wrong][:60])
+    if wrong:
+        print("seeds that failed:", *[r.seed for r in wrong][:60])
     return int(bool(wrong))
 
 
