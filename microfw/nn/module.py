@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from microfw.autograd._tensor_base import warn_of_detaching
-from microfw.autograd.mode import MODE, model_version
+from microfw.autograd.mode import MODE, Mode, model_version
 from microfw.autograd.scope import THREAD_SCOPE, path
 from microfw.autograd.tensor import Tensor, values_of
 from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, printable
@@ -71,26 +71,21 @@ def tagging(forward: FunctionType) -> Callable[..., Any]:
     return call
 
 
-def timed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that notifies the timer, and calls an outermost forward method."""
-    mode = MODE.get()
+def timed_call(mode: Mode, forward: Callable[..., Any], inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """Call an outermost forward method, and notify the timer."""
     timer: Any = mode.timer
-
-    def call(*inputs: Any, **options: Any) -> Any:
-        before = None
-        if timer.enabled or not mode.recording:  # this test saves most calls when sampled
-            before = timer.on_module_start(mode.recording)
-        try:
-            return forward(*inputs, **options)
-        except BaseException:
-            if before is None:
-                timer.on_module_error()
-            raise
-        finally:
-            if before is not None:
-                timer.switch(before)
-
-    return call
+    before = None
+    if timer.enabled or not mode.recording:  # this test saves most calls when sampled
+        before = timer.on_module_start(mode.recording)
+    try:
+        return forward(*inputs, **options)
+    except BaseException:
+        if before is None:
+            timer.on_module_error()
+        raise
+    finally:
+        if before is not None:
+            timer.switch(before)
 
 
 class Module:
@@ -153,10 +148,11 @@ class Module:
         # names are listed again only after a Module or a container was assigned somewhere: one test for a call
         if self._named is not Module._structure:
             self._name_leaves()
-        if MODE.get().timer is not None:
-            forward = timed(forward)
+        mode = MODE.get()
         THREAD_SCOPE.scope = (self, None)
         try:
+            if mode.timer is not None:
+                return timed_call(mode, forward, inputs, options)
             return forward(*inputs, **options)
         finally:
             THREAD_SCOPE.scope = None
