@@ -33,13 +33,15 @@ def _column_sums(g: Any, shape: Shape, out: Any = None) -> Any:
 
 def _bias_out(g: Any, shape: Shape, out: Any) -> None:
     """Write the gradient of a bias into an array."""
-    if shape == g.shape[-1:]:
-        _column_sums(g, shape, out)
-    else:  # a bias of another shape was repeated along some axes
-        extra = g.ndim - len(shape)
-        broadcast = (k for k, n in enumerate(shape) if n == 1 and g.shape[extra + k] != 1)
-        axes = (*range(extra), *(extra + k for k in broadcast))
-        np.add(np.sum(g, axis=axes, keepdims=True).reshape(shape), 0, out)
+    write = _column_sums if shape == g.shape[-1:] else _repeated_out
+    write(g, shape, out)
+
+
+def _repeated_out(g: Any, shape: Shape, out: Any) -> None:
+    """Write the gradient of a bias of another shape, which was repeated along some axes."""
+    extra = g.ndim - len(shape)
+    axes = (*range(extra), *(extra + k for k, n in enumerate(shape) if n == 1 and g.shape[extra + k] != 1))
+    np.add(np.sum(g, axis=axes, keepdims=True).reshape(shape), 0, out)
 
 
 def _to_bias(g: Any, shape: Shape) -> Any:
