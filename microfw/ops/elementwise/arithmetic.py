@@ -107,9 +107,12 @@ def _logged_base(g: Any, a: Any, b: Any, n: int) -> Any:
 )
 def power_log(a: Array, b: Array, *, n: int = 1) -> Array:
     """``a ** b * log(a) ** n``, the n-th derivative of a power by its exponent; at 0 the limit for this exponent."""
+    if not n:
+        return np.power(a, b)
     at = np.equal(a, 0)
-    y = np.power(a, b) * np.log(np.where(at, 1, a)) ** n
-    return np.where(at & np.less_equal(b, 0), np.inf * (-1) ** n, y).astype(y.dtype) if n else np.power(a, b)
+    log = np.log(np.where(at, 1, a))
+    y = np.power(a, b) * (log if n == 1 else log**n)  # NumPy takes other calls for log**1 in 2.0 than later
+    return np.where(at & np.less_equal(b, 0), np.inf * (-1) ** n, y).astype(y.dtype)
 
 
 def float_power(a: Any, b: Any) -> Any:
