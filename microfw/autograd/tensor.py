@@ -149,7 +149,7 @@ class Tensor(TensorBase["Tensor"]):
         node = self._node
         if node is None or create_graph:
             raise _backward_error(create_graph)
-        if gradient is None and not self._array.ndim:
+        if gradient is None and not self._array.ndim and self._array.dtype.char in _UNITS:
             gradient = _UNITS[self._array.dtype.char]
         else:
             gradient = self._seed(gradient)

@@ -74,4 +74,5 @@ def picture(figure: Any, path: str) -> bytes:
     try:
         return figure_bytes(figure, path)
     finally:
-        sys.modules["matplotlib.pyplot"].close(figure)
+        if "matplotlib.pyplot" in sys.modules:
+            sys.modules["matplotlib.pyplot"].close(figure)

@@ -149,11 +149,11 @@ print(freed - began + (dropped - unwalked))
 
 @pytest.mark.parametrize("n", [50_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
 def test_a_deep_chain_needs_no_recursion(n):
-    """A million ops forward, backward and released, walked or not, in 10 s under a recursion limit of 100."""
+    """A million ops forward, backward and released, walked or not, in 30 s under a recursion limit of 100."""
     done = subprocess.run([sys.executable, "-c", DEEP, str(n)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     print(f"{n} ops: {done.stdout}")
-    assert float(done.stdout.splitlines()[-1]) <= 10 * max(n / 1_000_000, 0.3)
+    assert float(done.stdout.splitlines()[-1]) <= 30 * max(n / 1_000_000, 0.3)  # 5 s on a free core
 
 
 @pytest.mark.parametrize("ways", ["nested gradient", "forward mode"])

@@ -437,3 +437,9 @@ def test_full_like_takes_no_value_that_needs_a_gradient():
             fill()
     np.testing.assert_array_equal(np.full_like(a=x, fill_value=x.detach()[1]), [2, 2])
     assert np.zeros_like(a=x).shape == (2,)
+
+
+def test_backward_from_an_integer_reaches_the_leaf():
+    x = mf.tensor([1.5, 2.5], requires_grad=True)
+    mf.ops.astype(x, dtype=int).sum().backward()
+    assert x.grad.shape == (2,)

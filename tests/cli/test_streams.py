@@ -30,7 +30,11 @@ COMMANDS = {
     "law": ["law", "iris", "--hidden", "3", "--budget", "0.05", "--json", "l.json", "--html", "l.html"],
     "sweep": ["law", "--sweep", "depth", "--budget", "0.01", "--json", "s.json"],
     "report": ["report", "a.json"],
-    "files": ["report", "a.json", *(f"--{name}=r{made.suffix}" for name, made in FORMATS.items())],
+    "files": [
+        "report",
+        "a.json",
+        *(part for name, made in FORMATS.items() for part in (f"--{name}", f"r{made.suffix}")),
+    ],
     "compare": ["compare", "a.json", "b.json", "--markdown", "c.md"],
     "train": ["train", "wine", "--epochs", "2"],
     "help": ["profile", "--help"],
