@@ -178,7 +178,7 @@ def accumulate(
     return grad_input
 
 
-def unbroadcast(g: Gradient, shape: tuple[int, ...], node: Node) -> Gradient:
+def unbroadcast(g: Gradient, shape: tuple[int, ...], node: Node | None = None) -> Gradient:
     """Sum a gradient over the axes along which NumPy repeated an input of the given shape."""
     extra = len(g.shape) - len(shape)
     axes = tuple(range(extra)) + tuple(
@@ -186,8 +186,9 @@ def unbroadcast(g: Gradient, shape: tuple[int, ...], node: Node) -> Gradient:
     )
     if extra >= 0 and all(n in (1, m) for n, m in zip(shape, g.shape[extra:], strict=True)):
         return g.sum(axis=axes).reshape(shape)
+    where = "" if node is None else f"{node.where}: "
     raise ShapeError(
-        f"{node.where}: the derivative rule gave shape {g.shape} for an input of shape {shape}; "
+        f"{where}the derivative rule gave shape {g.shape} for an input of shape {shape}; "
         "a rule must return the input's shape, or the shape to which it was broadcast"
     )
 

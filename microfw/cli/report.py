@@ -10,10 +10,13 @@ from microfw.cli.console import use_colour
 from microfw.cli.files import Files, write_files
 from microfw.errors import ArgumentError
 from microfw.profiler.files import content
-from microfw.profiler.reports.formats import FORMATS
+from microfw.profiler.reports.formats import FORMATS, Format
 from microfw.profiler.reports.report import report
 from microfw.profiler.reports.tables import SORTS
 from microfw.profiler.session import Session
+
+OPTIONS = FORMATS | {"plot": Format("", "plot.plot", "a figure")}
+"""Formats by option. A figure has the suffix of its kind of picture."""
 
 GUIDE = """\
 examples:
@@ -42,8 +45,8 @@ def add(subcommands: Any) -> None:
     command.add_argument("--by", choices=["layer", "op"], help="only the table of layers, or of ops")
     command.add_argument("--sort", metavar="COLUMN", help=f"sort by {', '.join(SORTS)}, largest first")
     command.add_argument("--top", type=int, metavar="K", help="maximum rows of a table")
-    for name, title in {**{name: made.title for name, made in FORMATS.items()}, "plot": "a figure"}.items():
-        command.add_argument(f"--{name}", metavar="FILE", help=f"write {title} instead of printing")
+    for name, made in OPTIONS.items():
+        command.add_argument(f"--{name}", metavar="FILE", help=f"write {made.title} instead of printing")
     command.set_defaults(run=run)
 
 
@@ -51,12 +54,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Print a saved profile, or write it in other formats."""
     session = Session.load(arguments.file)
     files: Files = {}
-    for name, suffix in {**{name: made.suffix for name, made in FORMATS.items()}, "plot": ""}.items():
+    for name, made in OPTIONS.items():
         path = getattr(arguments, name)
         if path is None:
             continue
-        if not path.endswith(suffix):
-            raise ArgumentError(f"--{name}: expected a name that ends in {suffix}, got {path!r}")
+        if not path.endswith(made.suffix):
+            raise ArgumentError(f"--{name}: expected a name that ends in {made.suffix}, got {path!r}")
         files[path] = partial(content, session, path)
     if files:
         write_files(files)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.backward import unbroadcast
 from microfw.autograd.op import Array, Cost, Shape, op
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ShapeError
@@ -39,9 +40,7 @@ def _bias_out(g: Any, shape: Shape, out: Any) -> None:
 
 def _repeated_out(g: Any, shape: Shape, out: Any) -> None:
     """Write the gradient of a bias of another shape, which was repeated along some axes."""
-    extra = g.ndim - len(shape)
-    axes = (*range(extra), *(extra + k for k, n in enumerate(shape) if n == 1 and g.shape[extra + k] != 1))
-    np.add(np.sum(g, axis=axes, keepdims=True).reshape(shape), 0, out)
+    np.add(unbroadcast(g, shape), 0, out)
 
 
 def _to_bias(g: Any, shape: Shape) -> Any:

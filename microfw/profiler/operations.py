@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.backward import unbroadcast
 from microfw.autograd.op import Cost, Op
 from microfw.ops.elementwise.choices import where
 from microfw.profiler.scalar_tape import TAPE, Array, Entries, Shape, Tape, as_entries, ids
@@ -111,17 +112,11 @@ def count_operations(op: Op, inputs: Sequence[Any], params: dict[str, Any]) -> C
                 if partial is not None and x.dtype == np.float64:
                     own = known | {"shape": x.shape, "index": k}
                     g = tape.nodes(np.shape(y))
-                    _summed(as_entries(partial.vjp(g, *(own[source] for source in partial.sources))), x.shape)
+                    made = as_entries(partial.vjp(g, *(own[source] for source in partial.sources)))
+                    if made.shape != x.shape and made.size:
+                        unbroadcast(made, x.shape)  # the engine's sums count, too
                 found.append((tape.operations, tape.products))
     finally:
         TAPE.reset(token)
     derivatives, products = zip(*found, strict=True) if found else ((), ())
     return Cost(forward[0], derivatives, forward[1], products)
-
-
-def _summed(share: Entries, shape: Shape) -> None:
-    """Undo broadcasting, as the engine does."""
-    extra = share.ndim - len(shape)
-    axes = [*range(extra), *(extra + k for k, n in enumerate(shape) if n == 1 and share.shape[extra + k] > 1)]
-    if axes and share.size:
-        np.add.reduce(share, axis=tuple(axes))

@@ -168,11 +168,7 @@ def generator_states(generators: list[Any]) -> str:
 
     The latter are all but objects of `numpy.random.Generator`.
     """
-    own = [
-        g.getstate() if hasattr(g, "getstate") else getattr(g, "state", None) or g.get_state()
-        for g in generators
-        if not isinstance(g, np.random.Generator)
-    ]
+    own = [generator_state(g) for g in generators if not isinstance(g, np.random.Generator)]
     state: Any = np.random.get_state()  # noqa: NPY002 -- read, never changed
     kind, key, *rest = state
     return f"{own} {random.getstate()} {kind} {key.tobytes().hex()} {rest}"  # repr of the array would take 2 ms

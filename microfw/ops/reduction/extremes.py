@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,27 +35,11 @@ def _extreme_cost(y: Shape, x: Shape, **params: Any) -> Cost:
     return Cost(max(math.prod(x) - math.prod(y), 0), (4 * math.prod(x) - math.prod(y),))
 
 
-max_ = reduction(
-    __name__,
-    "max_",
-    np.max,
-    "Largest entry over axes; ties share the gradient equally.",
-    vjp=_winners,
-    jvp=_push,
-    cost=_extreme_cost,
-    numpy=(np.max, np.amax),
-)
+_extreme = partial(reduction, __name__, vjp=_winners, jvp=_push, cost=_extreme_cost)
 
-min_ = reduction(
-    __name__,
-    "min_",
-    np.min,
-    "Smallest entry over axes; ties share the gradient equally.",
-    vjp=_winners,
-    jvp=_push,
-    cost=_extreme_cost,
-    numpy=(np.min, np.amin),
-)
+max_ = _extreme("max_", np.max, "Largest entry over axes; ties share the gradient equally.", numpy=(np.max, np.amax))
+
+min_ = _extreme("min_", np.min, "Smallest entry over axes; ties share the gradient equally.", numpy=(np.min, np.amin))
 
 
 def ptp(x: Any, axis: Axis = None, *, keepdims: bool = False) -> Any:
