@@ -8,7 +8,8 @@ operator, number, argument, comparison or branch is changed, and the function's 
 whole: its sign, a factor, nothing at all, the neighbouring axis, the other input's rule; and in the walk, no sum
 over broadcast axes. A mutant is killed if `op_checks.prove` finds a fault, at any of the row's samples, or
 the table of singular points does.
-Left alone is what only chooses between two ways of computing the same: tests of a type, and of a size.
+Left alone is what only chooses between two ways of computing the same, tests of a type and of a size, and what only
+writes an error's text.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ from tests.helpers import op_checks
 
 BY_NAME = {case.name: case for case in CASES}
 SCALES = ("_scaled", "_inverse")  # choose a scale on which no result depends, so that another one changes nothing
-NO_SLOPE = {("undefined", 1)}  # gives NaN or 0 only, at singular points: tests/ops/test_singular_points.py holds where
+SINGULAR = ("_nowhere",)  # gives NaN or 0 only, at singular points: tests/ops/test_singular_points.py holds where
+NO_SLOPE = {("undefined", 1)}  # its rule is `_nowhere`
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Mutant:
 # In the text
 
 
-SIZE = re.compile(r"\.size$|^len\(")
+SIZE = re.compile(r"\.size$|^(len|type)\(")
 SYMMETRIC = re.compile(r"^np\.(add|multiply|hypot|maximum|minimum|logical_and|logical_or)$")
 
 SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult,
@@ -161,7 +163,7 @@ def text_mutants():
             for f in rules(case.op):
                 users.setdefault(f, []).append(case.name)
     for f, ops in users.items():
-        if f.__name__ in SCALES:
+        if f.__name__ in SCALES + SINGULAR or f.__annotations__.get("return") == "str":
             continue
         yield from mutants_of(f, tuple(ops))
 
@@ -180,10 +182,10 @@ def mutants_of(f, ops):
     if path is None or place is None:
         raise LookupError(f"{f.__module__}.{f.__qualname__}: its source was not found")
     function = list(functions_in(tree))[place]
-    names = [a.arg for a in function.args.args]
+    names = operands(function)
     top = list(ast.walk(function))
     inside = [k for k, node in enumerate(top) if not isinstance(node, ast.arg | ast.arguments)]
-    skipped = annotations(function) | dispatch(function)
+    skipped = annotations(function) | dispatch(function) | messages(function)
     for k in inside:
         if id(top[k]) in skipped:
             continue
@@ -201,13 +203,38 @@ def annotations(function):
     return {id(inner) for part in parts if part is not None for inner in ast.walk(part)}
 
 
+def operands(function):
+    """Return the names of a function's parameters, without `where`, which names the op in an error."""
+    return [a.arg for a in function.args.args if a.arg != "where"]
+
+
+def below(nodes):
+    """Return the ids of some nodes and of all below them."""
+    return {id(inner) for node in nodes for inner in ast.walk(node)}
+
+
+def messages(function):
+    """Return the ids of what only writes an error's text."""
+    whole = list(ast.walk(function))
+    named = [n for n in whole if isinstance(n, ast.Call) and any(getattr(a, "id", "") == "where" for a in n.args)]
+    return below(n for n in whole if isinstance(n, ast.Raise)) | {id(n) for n in named}
+
+
+def chooses(test):
+    """Whether a test only chooses between two ways to compute the same: by type, by size."""
+    if isinstance(test, ast.BoolOp):
+        return any(map(chooses, test.values))
+    if isinstance(test, ast.Call):
+        return ast.unparse(test.func) == "isinstance"
+    return isinstance(test, ast.Compare) and bool(SIZE.search(ast.unparse(test.left)))
+
+
 def dispatch(function):
-    """Return the ids of what only chooses between two ways to compute the same: by type, by size."""
-    calls = [n for n in ast.walk(function) if isinstance(n, ast.Call) and ast.unparse(n.func) == "isinstance"]
-    calls += [n for n in ast.walk(function) if isinstance(n, ast.Compare) and SIZE.search(ast.unparse(n.left))]
-    tests = [n.test for n in ast.walk(function) if isinstance(n, ast.IfExp) and n.test in calls]
-    chosen = {id(n) for n in ast.walk(function) if isinstance(n, ast.IfExp) and n.test in tests}
-    return {id(inner) for call in calls for inner in ast.walk(call)} | chosen
+    """Return the ids of such tests, and of the expressions that they choose between."""
+    whole = list(ast.walk(function))
+    tests = [n for n in whole if isinstance(n, ast.Call | ast.Compare) and chooses(n)]
+    chosen = {id(n) for n in whole if isinstance(n, ast.IfExp) and chooses(n.test)}
+    return below(tests) | chosen
 
 
 @contextmanager
@@ -215,7 +242,7 @@ def changed(f, path, place, k, what):
     tree = copy.deepcopy(parsed(f.__module__)[0])
     function = list(functions_in(tree))[place]
     node = list(ast.walk(function))[k]
-    new = dict(changes(node, [a.arg for a in function.args.args]))[what]
+    new = dict(changes(node, operands(function)))[what]
     new = ast.copy_location(copy.deepcopy(new), node)
     for parent in ast.walk(function):
         for name, value in ast.iter_fields(parent):
