@@ -44,12 +44,8 @@ def test_every_example_is_run():
     assert sorted(path.name for path in (ROOT / "examples").glob("*.py")) == sorted(EXAMPLES)
 
 
-DEFAULT = ("plot_01_classify_digits.py",)
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in DEFAULT else pytest.param(name, marks=pytest.mark.slow) for name in EXAMPLES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_example(name, tmp_path):
     before = os.times()
     done = run(str(ROOT / "examples" / name), cwd=tmp_path)
@@ -68,6 +64,7 @@ def test_example(name, tmp_path):
     assert not list(tmp_path.iterdir()), "an example leaves no files behind"
 
 
+@pytest.mark.slow
 def test_example_without_matplotlib(tmp_path):
     (tmp_path / "matplotlib").mkdir()
     (tmp_path / "matplotlib" / "__init__.py").write_text("raise ImportError('not installed')")

@@ -48,6 +48,7 @@ def test_a_profiler_that_is_set_leaves_its_profile(digits):
     assert [fit.session for fit in profiler.fits][1:] == [model.profile_]
 
 
+@pytest.mark.slow
 @needs_callbacks
 def test_a_search_in_two_processes_leaves_its_profiles_in_a_folder(digits, tmp_path):
     X, y = digits

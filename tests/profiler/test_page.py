@@ -18,7 +18,7 @@ from microfw.profiler.reports.remarks import remarks
 from microfw.profiler.reports.tables import step_lines
 from tests.helpers import browser, sessions
 
-pytestmark = pytest.mark.skipif(browser.find() is None, reason="Chromium is not installed")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(browser.find() is None, reason="Chromium is not installed")]
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +249,7 @@ def test_nothing_is_wider_than_the_screen(chromium, tmp_path, law, width):
     assert chromium.complaints == []
 
 
-@pytest.mark.parametrize("n", [400, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [400, 10_000])
 def test_hostile_names_do_nothing_but_show(chromium, tmp_path, n):
     names = sessions.hostile_names(n)
     sessions.hostile_session(names).save(tmp_path / "hostile.html")
