@@ -423,7 +423,7 @@ FIXED = {
     ),
     **{
         f"{name} outside": (
-            lambda f=getattr(np, name), x=x: mf.hessian(lambda v: f(v).sum())(np.array([x, 0.5])),
+            lambda name=name, x=x: mf.hessian(lambda v: getattr(np, name)(v).sum())(np.array([x, 0.5])),
             [[np.nan, 0], [0, second]],
         )
         for name, x, second in [
@@ -436,7 +436,7 @@ FIXED = {
     },
     **{
         f"{name} by rows": (
-            lambda f=f, x=x: mf.hessian(lambda v: f(v.reshape((2, 2))).sum())(np.array([x, x, *others])),
+            lambda f=f, x=x, others=others: mf.hessian(lambda v: f(v.reshape((2, 2))).sum())(np.array([x, x, *others])),
             np.block([[np.full((2, 2), np.nan), np.zeros((2, 2))], [np.zeros((2, 2)), np.array(second)]]),
         )
         for name, f, x, others, second in [

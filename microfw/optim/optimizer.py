@@ -303,10 +303,11 @@ class Optimizer:
         return (*self.STATE, "counts") if self.NEEDS_STEP else self.STATE
 
     def state_dict(self) -> dict[str, Any]:
-        """Return hyperparameters, those of groups, names and shapes of the parameters, and copies of the state."""
+        """Return the optimizer's kind, hyperparameters, names and shapes of the parameters, and copies of the state."""
         groups = {"groups": [dict(group.own) for group in self.groups], "group_sizes": [g.count for g in self.groups]}
         arrays = {name: getattr(self, name).copy() for name in self._state_names()}
-        return {**self.settings, **groups, "parameters": self.flat.named_shapes(), **arrays}
+        kind = {"optimizer": type(self).__name__}
+        return {**kind, **self.settings, **groups, "parameters": self.flat.named_shapes(), **arrays}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what `state_dict` returned. Raise, with nothing changed, if an entry is missing or does not fit.
@@ -314,11 +315,14 @@ class Optimizer:
         Raises
         ------
         ArgumentError
-            If the state is of other parameters, by name, shape, order or group, or lacks an entry. States of older
-            versions have no names; they load if the arrays have the same length.
+            If the state is of another kind of optimizer, of other parameters, by name, shape, order or group, or lacks
+            an entry. States of older versions have no kind and no names; they load if the arrays have the same length.
         """
-        where = f"{type(self).__name__}.load_state_dict"
+        kind = type(self).__name__
+        where = f"{kind}.load_state_dict"
         self.flat.check_same_parameters(state, where)
+        if state.get("optimizer", kind) != kind:
+            raise ArgumentError(where, f"the state of {kind}", f"that of {state['optimizer']}")
         require_entries(state, (*self.settings, *self._state_names()), where)
         settings, groups = load_groups(state, self.settings, self.groups, where)
         for group in groups:

@@ -285,10 +285,21 @@ def test_loading_is_all_or_nothing(name):
     for change in spoilt:
         with pytest.raises((ArgumentError, ValueError, TypeError)):
             optimizer.load_state_dict(before | {"lr": 0.3} | change)
-    for entry in [k for k in before if k not in ("groups", "group_sizes", "parameters")]:  # older states lack them
+    older = ("optimizer", "groups", "group_sizes", "parameters")  # older states lack these
+    for entry in [k for k in before if k not in older]:
         with pytest.raises(ArgumentError, match=f"^{name}.load_state_dict: expected an entry '{entry}', got only"):
             optimizer.load_state_dict({k: v for k, v in before.items() if k != entry})
     np.testing.assert_equal(optimizer.state_dict(), before)
+
+
+def test_a_state_of_another_kind_of_optimizer_is_refused():
+    state = make("Adam", leaves()).state_dict()
+    adamw = make("AdamW", leaves())
+    before = adamw.state_dict()
+    with pytest.raises(ArgumentError, match="^AdamW.load_state_dict: expected the state of AdamW, got that of Adam$"):
+        adamw.load_state_dict(state)
+    np.testing.assert_equal(adamw.state_dict(), before)
+    adamw.load_state_dict({k: v for k, v in state.items() if k != "optimizer"})  # as older versions wrote it
 
 
 @stepped
