@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd.backward import unbroadcast
 from microfw.autograd.functional import jvp, vjp
 from microfw.autograd.gradcheck import gradcheck, gradgradcheck
 from microfw.autograd.mode import mode
@@ -257,8 +258,7 @@ def vjp_out(trial: Trial) -> None:
         known |= {"y": y, "shape": x.shape} | dict(zip(trial.op.aux, saved, strict=True))
         args = [known[source] for source in partial.sources]
         g = trial.numbers(9)
-        general = np.asarray(partial.vjp(g, *args))
-        general = general.sum(axis=tuple(range(general.ndim - x.ndim)))
+        general = unbroadcast(np.asarray(partial.vjp(g, *args)), x.shape)
         out = np.full(x.shape, np.nan)
         partial.vjp_out(g, *args, out)
         _equal(out, general, f"vjp_out gives another gradient for input {k}", 1e-13, 1e-14)

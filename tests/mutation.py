@@ -390,6 +390,10 @@ def killed(mutant):
 
 
 LOG2, LOG3 = np.log(2), np.log(3)
+CURVED = (
+    np.array([[1, -1], [-1, 1]]) * 2**-1.5
+)  # second derivatives of the length of (1, 1), and of its first direction
+TURNED = np.array([[-3, 1], [1, 1]]) * 2**-2.5
 FIXED = {
     "power, exponent 0": (lambda: mf.hessian(lambda v: v[0] ** v[1])(np.array([2.0, 0.0])), [[0, 0.5], [0.5, LOG2**2]]),
     "power, exponent 1": (
@@ -440,7 +444,9 @@ FIXED = {
             np.block([[np.full((2, 2), np.nan), np.zeros((2, 2))], [np.zeros((2, 2)), np.array(second)]]),
         )
         for name, f, x, others, second in [
-            ("norm", lambda v: np.linalg.norm(v, axis=1), 0.0, (1, 1), [[2**-1.5, -(2**-1.5)], [-(2**-1.5), 2**-1.5]]),
+            ("norm", lambda v: np.linalg.norm(v, axis=1), 0.0, (1, 1), CURVED),
+            ("length", lambda v: BY_NAME["length"].op.call(v), 0.0, (1, 1), CURVED),
+            ("unit", lambda v: BY_NAME["unit"].op.call(v) @ [1.0, 0.0], 0.0, (1, 1), TURNED),
             ("max", lambda v: np.max(v, axis=1), np.nan, (3, 4), [[0, 0], [0, 0]]),
             ("logsumexp", lambda v: mf.ops.logsumexp(v, axis=1), -np.inf, (3, 3), [[0.25, -0.25], [-0.25, 0.25]]),
         ]

@@ -81,6 +81,8 @@ CASES = [
             Sample("vector", (floats((3,), seed=1), floats((3, 2), seed=2), floats((2,), seed=3))),
             Sample("three axes", (floats((2, 4, 3), seed=1), floats((3, 2), seed=2), floats((2,), seed=3))),
             Sample("one row", (floats((1, 3), seed=1), floats((3, 2), seed=2), floats((2,), seed=3))),
+            Sample("bias of one row", (floats((5, 3), seed=1), floats((3, 2), seed=2), floats((1, 2), seed=3))),
+            Sample("bias of one number", (floats((5, 3), seed=1), floats((3, 2), seed=2), floats((1,), seed=3))),
             Sample("many rows", (floats((4100, 1), seed=1), floats((1, 2), seed=2), floats((2,), seed=3))),
             Sample("no rows", (np.zeros((0, 3)), floats((3, 2), seed=2), floats((2,), seed=3))),
             Sample(
