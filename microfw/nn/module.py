@@ -56,7 +56,11 @@ def tagging(forward: FunctionType) -> Callable[..., Any]:
         @wraps(forward)
         def call(self: Module, x: Any) -> Any:  # the usual signature: a third of the time that the other one takes
             scope = THREAD_SCOPE.scope
-            return forward(self, x) if scope is not None and scope[0] is self else self._enter(forward, (x,), {})
+            return (
+                forward(self, x)
+                if scope is not None and scope[0] is self
+                else self._enter(MethodType(forward, self), (x,), {})
+            )
 
     else:
 
@@ -65,7 +69,7 @@ def tagging(forward: FunctionType) -> Callable[..., Any]:
             scope = THREAD_SCOPE.scope
             if scope is not None and scope[0] is self:
                 return forward(self, *inputs, **options)
-            return self._enter(forward, inputs, options)
+            return self._enter(MethodType(forward, self), inputs, options)
 
     call.tags = True  # type: ignore[attr-defined]
     return call
@@ -134,36 +138,25 @@ class Module:
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Compute the output with `forward`, tagging what it computes with the module."""
         outer = THREAD_SCOPE.scope
-        if outer is None:
-            return self._outermost(self.forward, inputs, options)
-        # written out, here and in `_enter`: a context manager would take longer than many a layer
+        # names are listed again only after a Module or a container was assigned somewhere: one test for a call
+        if outer is None and (self._named is not Module._structure or MODE.get().timer is not None):
+            return self._enter(self.forward, inputs, options)
+        # as `_enter`, written out: a call more, or a context manager, would take longer than many a layer
         THREAD_SCOPE.scope = (self, outer)
         try:
             return self.forward(*inputs, **options)
         finally:
             THREAD_SCOPE.scope = outer
 
-    def _outermost(self, forward: Callable[..., Any], inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Call a forward method that no other module calls: name the parameters for errors, and keep its time."""
-        # names are listed again only after a Module or a container was assigned somewhere: one test for a call
-        if self._named is not Module._structure:
-            self._name_leaves()
-        mode = MODE.get()
-        THREAD_SCOPE.scope = (self, None)
-        try:
-            if mode.timer is not None:
-                return timed_call(mode, forward, inputs, options)
-            return forward(*inputs, **options)
-        finally:
-            THREAD_SCOPE.scope = None
-
     def _enter(self, forward: Callable[..., Any], inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Call a forward method that is not called by `__call__`, and do what that does."""
-        outer, forward = THREAD_SCOPE.scope, MethodType(forward, self)
-        if outer is None:
-            return self._outermost(forward, inputs, options)
+        """Call a forward method; if no other module calls it, name the parameters for errors and keep its time."""
+        outer, mode = THREAD_SCOPE.scope, MODE.get()
+        if outer is None and self._named is not Module._structure:
+            self._name_leaves()
         THREAD_SCOPE.scope = (self, outer)
         try:
+            if outer is None and mode.timer is not None:
+                return timed_call(mode, forward, inputs, options)
             return forward(*inputs, **options)
         finally:
             THREAD_SCOPE.scope = outer
