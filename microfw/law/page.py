@@ -86,7 +86,7 @@ def summary(law: Law) -> str:
     return (
         f"One backward pass gave all {whole(c.P)} derivatives in {whole(c.steps)} steps: it called {whole(c.rules)} "
         f"derivative rules and added {whole(c.accumulated)} gradients ({unit}). N + P is {whole(c.N + c.P)}; starting "
-        f"over for each parameter takes up to N x P = {whole(c.N * c.P)}."
+        f"over for each parameter takes up to N x P = {whole(c.N * c.P)} visits."
     )
 
 

@@ -359,7 +359,7 @@ function drawCounts() {
   countTable("counts", view.counts, "in one step");
   if (!steps) return put("law", "");
   put("law", `One backward pass gives all ${whole(P)} derivatives in ${whole(steps)} steps, ${(steps / (N + P)).toFixed(2)} × (N + P). `
-    + `Starting over for each parameter could take N × P = ${whole(bound)} steps, ${whole(bound / steps)} times as many.`);
+    + `Starting over for each parameter could take N × P = ${whole(bound)} visits, ${whole(bound / steps)} times as many.`);
   const bar = (text, value, kind) => [el("span", {}, text), el("div", { class: "track" },
     svg("svg", { width: "100%", height: 12, role: "img", "aria-label": `${text}: ${whole(value)}` },
       svg("rect", { width: `${Math.max(100 * value / bound, .1)}%`, height: 12, class: kind })))];
