@@ -378,7 +378,7 @@ function drawRatio() {
   if (view.epochs.length > 1) table("ratios", [{ title: "epoch" }, { title: "in operations" }, { title: "in products" }, { title: "3F − F₁" }, { title: "in seconds" }],
     view.epochs.map((e, k) => [{ text: String(e[E.epoch]), sort: e[E.epoch] }, two(view.ratios[k].operations), two(view.ratios[k].products),
       { text: view.ratios[k].products === null ? "" : view.ratios[k].exact ? "equal" : "differs" }, two(view.ratios[k].seconds)]), []);
-  put("why", `Published bounds on this ratio, and what they count: ${view.bounds.join("; ")}. ${view.why}`);
+  put("why", `Published bounds on this ratio, which is 1 more than backward/forward, and what they count: ${view.bounds.join("; ")}. ${view.why}`);
 }
 
 // The law
