@@ -103,7 +103,7 @@
         const typed = find(form, "input").value.trim().replace(",", "."), g = next() && next().g;
         const right = typed !== "" && Math.abs(Number(typed) - g) < 1e-6;
         find(form, "[data-answer]").textContent = right ? "Right. Now press Step."
-          : "Not yet: add up what its users pass to it, each g times the local derivative.";
+          : "Not yet: add up the contributions of its users, each g times the local derivative.";
       });
     const strategy = () => (find(figure, ".tabs input:checked") || { value: figure.dataset.strategy }).value;
     choose(strategy());

@@ -59,6 +59,19 @@ print(before.report(full=True))
 print(f"accuracy: {accuracy:.1%}")
 
 # %%
+# The summary has the N of a batch of 32 rows. The last batch of an epoch is smaller, so N and :term:`reuse` in the
+# profile are means over the steps. *In FLOP* backward / forward is the same in each epoch. *In time* it varies with the
+# load of the machine, and is less in most epochs: forward also spends time on few operations, such as those of the loss.
+
+rows = len(train.X) / before.epochs[0].steps
+times = [epoch.backward_ns / epoch.forward_ns for epoch in before.epochs]
+all_steps = before.total().sum()
+flops_ratio = all_steps.flops_backward / all_steps.flops_forward
+print(f"rows in a step: 32 in the summary, {rows:.1f} in the mean of the profile")
+print(f"backward / forward in FLOP: {flops_ratio:.2f}")
+print(f"in time: {np.median(times):.2f} in the median epoch, {min(times):.2f} to {max(times):.2f} in all")
+
+# %%
 # Read the layers from right to left
 # ----------------------------------
 #

@@ -3,8 +3,8 @@ Train a model and read what its backward pass costs
 ===================================================
 
 Backpropagation is often explained in one sentence: *it computes all derivatives in about N + P steps; without the graph
-this takes about N × P.* :doc:`/n_plus_p` explains the sentence. On this page you train a network, count its N and P,
-and check the sentence on a whole training run.
+this takes up to about N × P.* :doc:`/n_plus_p` explains the sentence. On this page you train a network, count its N
+and P, and check the sentence on a whole training run.
 
 You need to know what a derivative is, to read a little Python, and a quarter of an hour. The page is a script, so you
 can run it with your own model.
@@ -195,8 +195,8 @@ print(f"operations of one backward pass: {operations:,}")
 # Without the graph: N × P, as a bound
 # ------------------------------------
 #
-# Without a graph you compute each derivative separately. Central or forward differences change one parameter and
-# compute everything again: N nodes for each of P parameters.
+# Without a graph you compute each derivative separately. The chain rule visits at most N nodes for each of P parameters.
+# Differences change one parameter and compute all N nodes again: N × (P + 1) if one-sided, 2 × N × P if central.
 
 print(f"N × P in scalars: {N * P:,}")
 print(f"{N * P / scalars.steps:,.0f} times the steps of the backward pass")
@@ -219,7 +219,7 @@ print(f"that is {careful / scalars.steps:,.0f} times the steps of the backward p
 import matplotlib.pyplot as plt
 
 ways = {
-    "N: forward": N,
+    "N: nodes": N,
     "N + P": N + P,
     "backward, counted": scalars.steps,
     "redoing what comes after": careful,
@@ -302,13 +302,18 @@ for row in total.layers():
 
 # %%
 # In a model of this size, seconds do not follow operations. A call of NumPy takes as long as the arithmetic, and the
-# forward pass also checks labels, shapes and NaN.
+# forward pass also checks labels, shapes and NaN. These are the seconds of profiled steps, most of them
+# :term:`replayed <replay>`; :doc:`/n_plus_p` times eager steps without a profiler, and ``microfw law`` eager steps of one
+# row, so their numbers differ.
+#
+# The report shows (forward + backward) / forward too, which is 1 more.
 #
 # 3F − F₁
 # -------
 #
 # So you can predict the operations in matrix products of a training step: F forward and 2F backward, less F₁, which the
-# first layer does not need. Predict them from the shapes, and compare with the engine's count:
+# first layer does not need. In products backward / forward is 2 − F₁/F. Predict the operations from the shapes, and
+# compare with the engine's count:
 
 batch = 32
 forward_products = {name: 2 * batch * w.shape[0] * w.shape[1] for name, w in model.named_parameters() if w.ndim == 2}

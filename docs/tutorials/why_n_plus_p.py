@@ -45,7 +45,7 @@ mf.draw(ByHand()(None), direction="LR")
 # %%
 # Two strategies are not on the page before. *Forward mode* goes through the graph in the order of computation, together
 # with the derivatives with respect to *one* parameter, so it takes a pass for each parameter. *Differences* change a
-# parameter a little and compute the result again: P + 1 times, or 2P times for differences to both sides.
+# parameter a little and compute the result again: P + 1 times if one-sided, 2P times if central.
 #
 # On digits
 # ---------
@@ -59,6 +59,9 @@ law = mf.profiler.law(model, nn.CrossEntropyLoss(), train.X, train.y, name="digi
 print(law)
 
 # %%
+# The seconds of *Backward against forward* are the fastest of some steps of one row, in float64, neither replayed nor
+# profiled; a profile times other steps.
+#
 # In seconds the strategies are nearer to each other than in operations, because most of the time of a small model goes
 # into calls of NumPy, one for each node, for arrays of any size. Compare *peak*, too: backpropagation keeps the values
 # of the forward pass, differences keep nothing.
@@ -98,8 +101,11 @@ assert by_pencil + summed == nodes
 # Again each node is visited once: backprop called exactly N rules. But the convolution uses each weight at every
 # position, so backprop *adds* a gradient to the weight for every position. These are the steps beyond N + P.
 #
-# In total there are less than twice as many steps as N + P. Each node has at most two inputs, so there are at most 2N
-# edges. Each node except the last is the input of at least one edge. So at most about N edges end in parameters.
+# .. _below-2:
+#
+# In any net there are less than twice as many steps as N + P. Each node has at most two inputs, so there are at most 2N
+# edges. Each node except the last is the input of at least one edge. So at most N + 1 edges end in parameters, each one
+# use. Steps are N + uses, at most 2N + 1.
 
 steps, size = count.steps, count.N + count.P
 print(f"backprop: {count.rules:,} rules + {count.accumulated:,} gradients added = {steps:,} steps")
@@ -113,7 +119,7 @@ assert size <= steps <= 2 * size
 
 cost = {row.layer: (row.forward + row.backward) / row.parameters for row in conv.layers if row.parameters}
 uses = {row.layer: row.uses / row.parameters for row in conv.layers if row.parameters}
-for layer, kind in (("0", "convolution"), ("4", "dense layer")):
+for layer, kind in (("0", "convolution"), ("4", "the last layer, dense")):
     print(f"{kind}: {cost[layer]:.0f} operations for each parameter, which a row uses {uses[layer]:.0f} times")
 
 # %%

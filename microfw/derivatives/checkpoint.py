@@ -58,6 +58,9 @@ def checkpoint(f: Callable[..., Any], *inputs: Any) -> Any:
     the second run, and restored after it. Buffers that ``f`` writes, such as running statistics, are restored too:
     they count each step once. If the second run returns another value for any other reason, backward raises an error.
 
+    In a profile N and the steps are those of ``f`` without a checkpoint; the second run adds to the time and the
+    operations of backward.
+
     A checkpoint can be differentiated again; the graph of the second run is then kept. Forward mode runs ``f`` once
     more for each input and parameter.
 

@@ -25,10 +25,10 @@ from microfw.visualization.svg import STYLE
 MEANINGS = {
     "forward": "Forward computes the value of each node, in this order. It computes no derivative.",
     "backward": "Backprop visits each node once, in reverse order: its derivative rule gets a gradient only when all "
-    "parts of it have arrived. A gradient of a parameter is added where a node uses the parameter.",
+    "contributions are added. A gradient of a parameter is added where a node uses the parameter.",
     "per parameter": "The same engine, started again for each parameter: it visits all nodes between that parameter "
     "and the loss, and visits most of them again for the next parameter.",
-    "paths": "Without an order, each node passes a gradient on as soon as one part arrives: one visit for each path.",
+    "paths": "Without an order, each contribution is passed on alone: one visit to a node for each path to it.",
 }
 """What each replay shows."""
 
@@ -86,7 +86,7 @@ def summary(law: Law) -> str:
     return (
         f"One backward pass gave all {whole(c.P)} derivatives in {whole(c.steps)} steps: it called {whole(c.rules)} "
         f"derivative rules and added {whole(c.accumulated)} gradients ({unit}). N + P is {whole(c.N + c.P)}; starting "
-        f"over for each parameter takes up to N x P = {whole(c.N * c.P)}."
+        f"over for each parameter takes up to N x P = {whole(c.N * c.P)} visits."
     )
 
 

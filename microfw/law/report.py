@@ -70,7 +70,7 @@ def count_rows(law: Law, batch: bool = False) -> list[list[str]]:
         row("  rules", lambda c: whole(c.rules), "derivative rules called"),
         row("  added", lambda c: whole(c.accumulated), "gradients added into parameters"),
         row("steps / (N + P)", lambda c: f"{c.steps / (c.N + c.P):.3f}", ""),
-        row("N x P", lambda c: whole(c.N * c.P), "predicted upper bound: each P on its own"),
+        row("N x P", lambda c: whole(c.N * c.P), "most visits, each P alone (predicted)"),
         row("E", optional("E"), "edges: inputs that need a gradient"),
         row("operations", optional("operations"), "FLOP, forward and backward"),
     ]
@@ -100,10 +100,12 @@ def bound(law: Law) -> str:
         low, high = chain.intervals.get("rules", (spent, spent))
         about = f" (extrapolated, {whole(round(low))} to {whole(round(high))})"
     return (
-        f"N x P is an upper bound. The chain rule for each parameter called {whole(spent)} rules{about}: "
+        f"N x P is an upper bound on the visits of the chain rule. The chain rule for each parameter called {whole(spent)} "
+        f"rules{about}: "
         f"{spent / (scalars.N * scalars.P):.1%} of N x P, {spent / scalars.steps:,.1f} times the steps of backprop. "
         f"A recursion without an order of nodes follows each of the {huge(law.paths or 0)} paths from the loss to the "
-        "parameters; in fully connected layers their number grows with the product of the widths."
+        "parameters, and visits a node once for each path to it; in fully connected layers the number of paths grows "
+        "with the product of the widths."
     )
 
 

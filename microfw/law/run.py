@@ -1,7 +1,7 @@
 """The law on a model: the same gradient by five strategies, each run and counted.
 
 Backprop takes about N + P steps: it visits each of the N nodes once and adds a gradient into each of the P
-parameters. Starting over for each parameter takes up to N x P steps. `law` counts both.
+parameters. Starting over for each parameter takes up to N x P visits. `law` counts both.
 """
 
 from __future__ import annotations

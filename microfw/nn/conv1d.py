@@ -11,7 +11,8 @@ class Conv1D(Conv2D):
     """Convolution of sequences: (N, in_channels, W) becomes (N, out_channels, W').
 
     As `Conv2D`, with one axis in the place of two: kernel_size, stride and dilation are an integer, padding is
-    "same", "valid", an integer or ``[(before, after)]``; ``padding=[(2, 0)]`` with a kernel of 3 looks only back.
+    "same", "valid", an integer for both sides or ``[(before, after)]``; ``padding=[(2, 0)]`` with a kernel of 3 looks
+    only back.
 
     Examples
     --------

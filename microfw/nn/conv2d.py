@@ -20,7 +20,8 @@ from microfw.ops.windows import Padding, Sizes, check_padding, per_axis
 class Conv2D(Module):
     """Convolution of images: ``y[n, o, i, j]`` is ``bias[o]`` plus ``weight[o]`` times a window of ``x[n]``.
 
-    Shapes: (N, in_channels, H, W) to (N, out_channels, H', W').
+    Shapes: (N, in_channels, H, W) to (N, out_channels, H', W'), with
+    ``H' = floor((H + before + after - dilation * (kernel_size - 1) - 1) / stride) + 1``, and W' in the same way.
 
     Parameters
     ----------
@@ -31,8 +32,8 @@ class Conv2D(Module):
     stride : int or pair of int
         The step from window to window.
     padding : {"same", "valid"}, int, pair of int, or pair of pairs
-        Zeros around the image: as many as make ``H' = ceil(H / stride)``; none; a number for each side; or
-        (before, after) for each axis.
+        Zeros around the image: as many as make ``H' = ceil(H / stride)``; none; as many on both sides
+        (``before = after = padding``), for all axes or for each; or (before, after) for each axis.
     dilation : int or pair of int
         The step from tap to tap within a window.
     groups : int

@@ -17,6 +17,9 @@ from microfw.ops.windows import Padding, Sizes, check_padding, geometry, per_axi
 class MaxPool2D(Module):
     """Largest entry of each window: (N, C, H, W) becomes (N, C, H', W').
 
+    ``H' = floor((H + before + after - kernel_size) / stride) + 1``, with the padding before and after as in `Conv2D`;
+    W' in the same way.
+
     Parameters
     ----------
     kernel_size : int or pair of int

@@ -235,7 +235,7 @@ def test_a_large_scalar_graph_is_left_out(digits):
     result = law(dense(64, 8, 10), nn.CrossEntropyLoss(), digits.X, digits.y, max_nodes=100)
     assert [w.graph for w in result.ways] == ["tensors"] * 4
     assert "The scalar graph is left out" in str(result)
-    assert "upper bound" in str(result)
+    assert "most visits, each P alone" in str(result)
 
 
 def test_peak_counts_what_is_in_use_at_once():

@@ -61,7 +61,7 @@ In one step  in tensors  what is counted
 N                     3  nodes: each op on arrays; not neurons
 P                     2  parameters: trainable arrays; not features
 steps                 5  N rules + 2 gradients added: 1.00 x (N + P)
-N x P                 6  most steps if each parameter starts over (predicted)
+N x P                 6  most visits if each parameter starts over (predicted)
 
 Next: report(full=True); save("run.html"); mf.profiler.law(model, loss, X, y)
 """

@@ -37,7 +37,7 @@ def counts(e: Epoch) -> dict[str, Count]:
         "P": f"parameters: trainable {entries}; not features",
         "N + P": "",
         "steps": f"{rules} rules + {whole(best.accumulated)} gradients added: {ratio:.2f} x (N + P)",
-        "N x P": "most steps if each parameter starts over (predicted)",
+        "N x P": "most visits if each parameter starts over (predicted)",
         "operations": f"forward and backward; {declared}",
         "E": "edges: inputs of nodes that need a gradient",
     }

@@ -359,7 +359,7 @@ function drawCounts() {
   countTable("counts", view.counts, "in one step");
   if (!steps) return put("law", "");
   put("law", `One backward pass gives all ${whole(P)} derivatives in ${whole(steps)} steps, ${(steps / (N + P)).toFixed(2)} × (N + P). `
-    + `Starting over for each parameter could take N × P = ${whole(bound)} steps, ${whole(bound / steps)} times as many.`);
+    + `Starting over for each parameter could take N × P = ${whole(bound)} visits, ${whole(bound / steps)} times as many.`);
   const bar = (text, value, kind) => [el("span", {}, text), el("div", { class: "track" },
     svg("svg", { width: "100%", height: 12, role: "img", "aria-label": `${text}: ${whole(value)}` },
       svg("rect", { width: `${Math.max(100 * value / bound, .1)}%`, height: 12, class: kind })))];
@@ -378,7 +378,7 @@ function drawRatio() {
   if (view.epochs.length > 1) table("ratios", [{ title: "epoch" }, { title: "in operations" }, { title: "in products" }, { title: "3F − F₁" }, { title: "in seconds" }],
     view.epochs.map((e, k) => [{ text: String(e[E.epoch]), sort: e[E.epoch] }, two(view.ratios[k].operations), two(view.ratios[k].products),
       { text: view.ratios[k].products === null ? "" : view.ratios[k].exact ? "equal" : "differs" }, two(view.ratios[k].seconds)]), []);
-  put("why", `Published bounds on this ratio, and what they count: ${view.bounds.join("; ")}. ${view.why}`);
+  put("why", `Published bounds on this ratio, which is 1 more than backward/forward, and what they count: ${view.bounds.join("; ")}. ${view.why}`);
 }
 
 // The law

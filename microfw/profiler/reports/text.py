@@ -31,7 +31,8 @@ def ratio_report(r: Ratio, steps: int = 1) -> str:
         if ratio is not None:
             rows.append([what, f"{ratio:.3f}", how])
     lines.append(table(["(forward + backward) / forward", "", ""], rows, text=True))
-    lines += ["Published bounds on this ratio, and what they count:", *BOUNDS, *wrap_lines(WHY)]
+    lines.append("Published bounds on this ratio, which is 1 more than backward / forward, and what they count:")
+    lines += [*BOUNDS, *wrap_lines(WHY)]
     return "\n".join(lines)
 
 
