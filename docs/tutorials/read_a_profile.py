@@ -61,7 +61,7 @@ print(f"accuracy: {accuracy:.1%}")
 # %%
 # The summary has the N of a batch of 32 rows. The last batch of an epoch is smaller, so N and :term:`reuse` in the
 # profile are means over the steps. *In FLOP* backward / forward is the same in each epoch. *In time* it varies with the
-# load of the machine, and is less in most epochs: forward also spends time on few operations, such as those of the loss.
+# load of the machine, and is less in most epochs: forward also spends time on few operations, such as the loss.
 
 rows = len(train.X) / before.epochs[0].steps
 times = [epoch.backward_ns / epoch.forward_ns for epoch in before.epochs]

@@ -195,8 +195,9 @@ print(f"operations of one backward pass: {operations:,}")
 # Without the graph: N × P, as a bound
 # ------------------------------------
 #
-# Without a graph you compute each derivative separately. The chain rule visits at most N nodes for each of P parameters.
-# Differences change one parameter and compute all N nodes again: N × (P + 1) if one-sided, 2 × N × P if central.
+# Without a graph you compute each derivative separately. The chain rule visits at most N nodes for each of P
+# parameters. Differences change one parameter and compute all N nodes again: N × (P + 1) if one-sided, 2 × N × P if
+# central.
 
 print(f"N × P in scalars: {N * P:,}")
 print(f"{N * P / scalars.steps:,.0f} times the steps of the backward pass")
@@ -303,8 +304,8 @@ for row in total.layers():
 # %%
 # In a model of this size, seconds do not follow operations. A call of NumPy takes as long as the arithmetic, and the
 # forward pass also checks labels, shapes and NaN. These are the seconds of profiled steps, most of them
-# :term:`replayed <replay>`; :doc:`/n_plus_p` times eager steps without a profiler, and ``microfw law`` eager steps of one
-# row, so their numbers differ.
+# :term:`replayed <replay>`; :doc:`/n_plus_p` times eager steps without a profiler, and ``microfw law`` eager steps of
+# one row, so their numbers differ.
 #
 # The report shows (forward + backward) / forward too, which is 1 more.
 #

@@ -25,7 +25,7 @@ class LayerCost:
     uses: int | None = None
 
 
-@dataclass
+@dataclass(repr=False)
 class Law:
     """Cost of the five strategies on a model. ``str()`` returns a table, `to_dict` is for JSON.
 
@@ -101,6 +101,11 @@ class Law:
         from microfw.law.page import page
 
         return page(self)
+
+    def __repr__(self) -> str:
+        c = self.count("scalars") or self.count("tensors")
+        counts = "" if c is None else f", N {c.N:,}, P {c.P:,}, {c.steps:,} steps in {c.kind}"
+        return f"Law({self.name[:40] or self.model[:60]}{counts})"
 
     def _repr_html_(self) -> str:
         from microfw.law.page import notebook

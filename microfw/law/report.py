@@ -100,8 +100,8 @@ def bound(law: Law) -> str:
         low, high = chain.intervals.get("rules", (spent, spent))
         about = f" (extrapolated, {whole(round(low))} to {whole(round(high))})"
     return (
-        f"N x P is an upper bound on the visits of the chain rule. The chain rule for each parameter called {whole(spent)} "
-        f"rules{about}: "
+        "N x P is an upper bound on the visits of the chain rule. The chain rule for each parameter called "
+        f"{whole(spent)} rules{about}: "
         f"{spent / (scalars.N * scalars.P):.1%} of N x P, {spent / scalars.steps:,.1f} times the steps of backprop. "
         f"A recursion without an order of nodes follows each of the {huge(law.paths or 0)} paths from the loss to the "
         "parameters, and visits a node once for each path to it; in fully connected layers the number of paths grows "

@@ -7,37 +7,46 @@ from microfw.law.data import huge
 from microfw.law.report import QUANTITIES
 from microfw.law.sweeps import Sweep
 from microfw.profiler.reports.text import short, table, whole, wrap_lines
+from microfw.visualization.html_table import html_table
 
 
-def sweep_report(sweep: Sweep) -> str:
-    """Return the report of a sweep: models and exponents."""
-    head = [sweep.over, "N", "P", "N + P", "steps", "steps/(N+P)", "backward ops", "seconds", "N x P", "paths"]
-    rows = []
+def _tables(sweep: Sweep) -> tuple[list[list[str]], list[list[str]]]:
+    """Return two tables, each with its head: models, and exponents."""
+    models = [[sweep.over, "N", "P", "N + P", "steps", "steps/(N+P)", "backward ops", "seconds", "N x P", "paths"]]
     for value, found in zip(sweep.values, sweep.laws, strict=True):
         c, way = found.count("scalars"), found.way("backprop", "tensors")
         assert c is not None
         cells = [whole(v) for v in (c.N, c.P, c.N + c.P, c.steps)]
         cells += [f"{c.steps / (c.N + c.P):.3f}", whole(way.operations or 0), f"{way.seconds:.1e}"]
-        rows.append([str(value), *cells, short(c.N * c.P), huge(found.paths or 0)])
-    fits = [
-        [
-            f.strategy,
-            f"{QUANTITIES.get(f.quantity, f.quantity)}, on {f.graph}" + (" *" if f.sampled else ""),
-            f"{f.exponent:.3f}",
-            f"{f.low:.3f} to {f.high:.3f}",
-        ]
-        for f in sweep.fits
-    ]
+        models.append([str(value), *cells, short(c.N * c.P), huge(found.paths or 0)])
+    fits = [["strategy", "quantity", "exponent", "95 % interval"]]
+    for f in sweep.fits:
+        quantity = f"{QUANTITIES.get(f.quantity, f.quantity)}, on {f.graph}" + (" *" if f.sampled else "")
+        fits.append([f.strategy, quantity, f"{f.exponent:.3f}", f"{f.low:.3f} to {f.high:.3f}"])
+    return models, fits
+
+
+def notebook(sweep: Sweep) -> str:
+    """Return an HTML fragment: both tables."""
+    (head, *models), (names, *fits) = _tables(sweep)
+    return html_table(head, models, f"Models over {sweep.over}, in scalars") + html_table(
+        names, fits, "Growth: cost ~ (N + P) ** exponent"
+    )
+
+
+def sweep_report(sweep: Sweep) -> str:
+    """Return the report of a sweep: models and exponents."""
+    (head, *models), (names, *fits) = _tables(sweep)
     first = sweep.laws[0]
     of = f" of {first.name}" if first.name else ""
     lines = [
         *wrap_lines(f"microfw law: over {sweep.over}{of}, from {first.model} on"),
         "",
         "Models, in scalars (seconds: backprop with its forward pass, on tensors)",
-        table(head, rows),
+        table(head, models),
         "",
         "Growth: cost ~ (N + P) ** exponent",
-        table(["strategy", "quantity", "exponent", "95 % interval"], fits),
+        table(names, fits),
     ]
     notes = "Least squares on logarithms, with Student's t for the interval. "
     if any(f.sampled for f in sweep.fits):

@@ -61,7 +61,7 @@ class PowerLaw:
     sampled: bool = False
 
 
-@dataclass
+@dataclass(repr=False)
 class Sweep:
     """The law on a family of models. ``str()`` returns a table, `to_dict` is for JSON, `plot` draws a figure.
 
@@ -137,6 +137,14 @@ class Sweep:
         if path is not None:
             write_bytes(path, figure_bytes(figure, path))
         return figure
+
+    def __repr__(self) -> str:
+        return f"Sweep(over {self.over[:40]}: {len(self.laws)} models, {len(self.fits)} exponents)"
+
+    def _repr_html_(self) -> str:
+        from microfw.law.sweep_report import notebook
+
+        return notebook(self)
 
     def __str__(self) -> str:
         from microfw.law.sweep_report import sweep_report

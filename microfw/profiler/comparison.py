@@ -87,7 +87,7 @@ class CountChange:
         return (self.b - self.a) / self.a if self.a else float("inf")
 
 
-@dataclass
+@dataclass(repr=False)
 class Comparison:
     """Result of `compare`. ``str()`` returns a report.
 
@@ -150,6 +150,15 @@ class Comparison:
     def __getattr__(self, name: str) -> Never:
         new = "; it was renamed to 'min_change'" if name == "least" else ""
         raise AttributeError(f"'Comparison' object has no attribute {name!r}{new}", name=name, obj=self)
+
+    def __repr__(self) -> str:
+        real = sum(c.real for c in self.changes)
+        return f"Comparison({self.a[:40]!r} and {self.b[:40]!r}, {real} real changes, {len(self.counts)} counts differ)"
+
+    def _repr_html_(self) -> str:
+        from microfw.profiler.reports.comparison import notebook
+
+        return notebook(self)
 
     def __str__(self) -> str:
         from microfw.profiler.reports.comparison import comparison

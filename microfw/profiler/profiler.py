@@ -121,6 +121,12 @@ class Profiler(Callback, Hook):
         self._token: Token[Mode] | None = None
         self._detached: Recorder | None = None  # last recorder, until `session` is read: to measure overhead
 
+    def __repr__(self) -> str:
+        return f"Profiler({self.session!r}{f', {len(self.fits)} fits' if self.fits else ''})"
+
+    def _repr_html_(self) -> str:
+        return self.session._repr_html_()
+
     @property
     def session(self) -> Session:
         """Numbers of the finished epochs, computed when read, not during training."""

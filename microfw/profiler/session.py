@@ -32,7 +32,7 @@ class PagePart(Protocol):
         """Return plain lists and numbers."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Epoch:
     """One epoch.
 
@@ -93,6 +93,16 @@ class Epoch:
     check_ns: int = 0
     other_ns: int = 0
     preparation_ns: int = 0
+
+    def __repr__(self) -> str:
+        loss = "" if self.loss is None else f", loss {self.loss:.4g}"
+        times = f"backward {self.backward_ns / 1e6:.3g} of {self.total_ns / 1e6:.3g} ms"
+        return f"Epoch({self.epoch}, {self.steps:,} steps{loss}, {times})"
+
+    def _repr_html_(self) -> str:
+        from microfw.profiler.reports.notebook import notebook
+
+        return notebook(Session(epochs=[self]))
 
     def layers(self) -> list[Row]:
         """Return one row for each layer, summed over ops, in order of first use."""
@@ -179,7 +189,7 @@ class Layer:
     weights: int = 0
 
 
-@dataclass
+@dataclass(repr=False)
 class Session:
     """A profile: epochs, layers, environment.
 
@@ -224,6 +234,10 @@ class Session:
     settings: dict[str, str] = field(default_factory=dict)
     alternated: str = ""
     trace: Trace | None = None
+
+    def __repr__(self) -> str:
+        what = " ".join(filter(None, (self.name[:60], self.model))) or "no model"
+        return f"Session({what}, {len(self.epochs):,} epochs, {sum(e.steps for e in self.epochs):,} steps)"
 
     def total(self) -> Epoch:
         """Return all epochs added up, as epoch 0."""

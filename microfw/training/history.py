@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from math import nan
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
 from microfw.errors import ArgumentError
+from microfw.visualization.html_table import html_table
+
+MAX_ROWS, MAX_TEXT = 20, 2000
+"""Most rows and characters of a printed history."""
 
 
 class History(list[dict[str, Any]]):
@@ -34,6 +38,19 @@ class History(list[dict[str, Any]]):
         1  0.7000
         2  0.4000
     """
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> History: ...
+
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return History(found) if isinstance(index, slice) else found
+
+    def __add__(self, other: Any) -> History:  # type: ignore[override]
+        return History(super().__add__(other))
 
     def column(self, name: str) -> list[Any]:
         """Return one entry of every row; None for rows that lack it, if a hook does not add it to all.
@@ -102,13 +119,24 @@ class History(list[dict[str, Any]]):
     def __repr__(self) -> str:
         if not self:
             return "History(no epochs)"
-        names = self._names()
-        table = [[str(name) for name in names]] + [
-            [_short(row[name]) if name in row else "" for name in names] for row in self
-        ]
+        names, rows = self._cells()
+        if len(rows) > MAX_ROWS:
+            rows[MAX_ROWS // 2 : -MAX_ROWS // 2] = [["…"] * len(names)]
+        table = [names, *rows]
         widths = [max(len(cell) for cell in cells) for cells in zip(*table, strict=True)]
         lines = ("  ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in table)
-        return "\n".join(line.rstrip() for line in lines)
+        text = "\n".join(line.rstrip() for line in lines)
+        return text if len(text) <= MAX_TEXT else f"History({len(self)} epochs: {', '.join(names)})"[:MAX_TEXT]
+
+    def _repr_html_(self) -> str:
+        names, rows = self._cells()
+        return html_table(names, rows)
+
+    def _cells(self) -> tuple[list[str], list[list[str]]]:
+        """Return the names of the entries, and each row as texts."""
+        names = self._names()
+        rows = [[_short(row[name]) if name in row else "" for name in names] for row in self]
+        return [str(name) for name in names], rows
 
 
 def _short(value: Any) -> str:

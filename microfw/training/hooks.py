@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from inspect import signature
 from typing import Any
 
 from microfw.errors import ArgumentError
@@ -95,6 +97,11 @@ class Hook:
     """
 
     last: bool = False
+
+    def __repr__(self) -> str:
+        """Return the arguments of ``__init__`` that the hook keeps under their names."""
+        kept = {name: vars(self)[name] for name in signature(type(self)).parameters if name in vars(self)}
+        return f"{type(self).__name__}({', '.join(f'{name}={reprlib.repr(value)}' for name, value in kept.items())})"
 
     def on_fit_start(self, state: TrainState) -> None:
         """Called once, after all checks and before the first step."""

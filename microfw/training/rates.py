@@ -15,6 +15,7 @@ from microfw.errors import ArgumentError, NonFiniteError
 from microfw.optim.checks import is_real
 from microfw.optim.schedules import Cosine, Exponential, OneCycle, ReduceOnPlateau, StepDecay, WarmUp
 from microfw.training.hooks import Hook, TrainState
+from microfw.visualization.html_table import html_table
 
 
 class LearningRate(Hook):
@@ -123,7 +124,7 @@ class LearningRate(Hook):
             self.schedule.load_state_dict(state)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RangeTest:
     """The result of `lr_range_test`.
 
@@ -140,6 +141,14 @@ class RangeTest:
     rates: list[float]
     losses: list[float]
     suggestion: float
+
+    def __repr__(self) -> str:
+        ends = f" from {self.rates[0]:.2g} to {self.rates[-1]:.2g}" if self.rates else ""
+        return f"RangeTest({len(self.rates)} rates{ends}, suggestion {self.suggestion:.2g})"
+
+    def _repr_html_(self) -> str:
+        rows = [[f"{rate:.2g}", f"{loss:.4g}"] for rate, loss in zip(self.rates, self.losses, strict=True)]
+        return html_table(["learning rate", "loss, smoothed"], rows, f"Suggestion: {self.suggestion:.2g}")
 
     def plot(self, axes: Any = None) -> Any:
         """Draw loss over rate, with Matplotlib (extra ``plot``), and return the axes."""

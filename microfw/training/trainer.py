@@ -102,6 +102,11 @@ class Trainer:
         self.compile = compile
         self.clips = [Clip(clip_norm, clip_value)] if clip_norm or clip_value else []
 
+    def __repr__(self) -> str:
+        metrics = f", metrics: {', '.join(self.metrics)}" if self.metrics else ""
+        hooks = f", hooks: {', '.join(type(hook).__name__ for hook in self.hooks)}" if self.hooks else ""
+        return f"Trainer({type(self.model).__name__}, {self.loss!r}, {self.optimizer!r}{metrics}{hooks})"
+
     def fit(
         self,
         train: Any,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from html import escape
+
 from microfw.errors import printable
 from microfw.profiler.comparison import Change, Comparison, CountChange
 from microfw.profiler.reports.markdown import code
 from microfw.profiler.reports.names import OUTSIDE
 from microfw.profiler.reports.text import microseconds, shorten, table, whole, wrap_lines
+from microfw.visualization.html_table import html_table
 
 MAX_ROWS = 30
 
@@ -46,6 +49,13 @@ def markdown(found: Comparison) -> str:
     lines.append("| --- | --- | ---: | ---: | ---: | ---: | --- |")
     lines += [f"| {_marked(c.layer)} | {c.phase} | {' | '.join(_numbers(c))} |" for c in found.changes]
     return "\n".join([*lines, "", "</details>"]) + "\n"
+
+
+def notebook(found: Comparison) -> str:
+    """Return an HTML fragment: the verdict, and a table of times."""
+    rows = [[_label(c.layer), c.phase, *_numbers(c)] for c in found.changes]
+    times = html_table(["layer", "phase", "a", "b", "change", "interval", "verdict"], rows, f"Time, {_unit(found)}")
+    return "".join(f"<p>{escape(printable(text))}</p>" for text in _verdict(found)) + times
 
 
 def _unit(found: Comparison) -> str:
