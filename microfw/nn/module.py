@@ -116,6 +116,11 @@ class Module:
     """
 
     training: bool = True
+    ADDED: ClassVar[dict[str, Any]] = {}
+    """Settings that were added to a layer, each with the value of layers in older files, which do not have it.
+
+    A file has the setting only if its value is another.
+    """
     _structure: ClassVar[object] = object()
     _named: object = None
 
