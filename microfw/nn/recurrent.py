@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ShapeError
-from microfw.nn.checks import as_layer_input, is_number, positive, require, wrong_shape
+from microfw.errors import DataError, ShapeError
+from microfw.nn.checks import as_integers, as_layer_input, is_number, positive, require, wrong_shape
 from microfw.nn.dropout import Dropout
 from microfw.nn.initializers import Seed, glorot_uniform, orthogonal
 from microfw.nn.module import Module, Parameter
+from microfw.ops.effects import pure_callback
 from microfw.ops.linalg import linear, matmul
-from microfw.ops.recurrent import CELLS, recur
+from microfw.ops.recurrent import CELLS, recur, recur_masked
 
 
 class Recurrent(Module):
@@ -46,7 +47,7 @@ class Recurrent(Module):
         if kind.bias:
             setattr(self, f"bias_hh{suffix}", Parameter(np.zeros(kind.gates * h)) if bias else None)
 
-    def _run(self, x: Any, s0: Any, steps: int, suffix: str = "") -> Tensor:
+    def _run(self, x: Any, s0: Any, steps: int, suffix: str = "", mask: Any = None) -> Tensor:
         """Return the states after each step, `(T, N, S)`, for inputs `(T * N, C)`."""
         weight_ih, weight_hh, bias = (getattr(self, name + suffix) for name in ("weight_ih", "weight_hh", "bias"))
         # one product for all steps, in front of the loop: only h @ weight_hh has to wait for the step before
@@ -54,7 +55,10 @@ class Recurrent(Module):
         if CELLS[self._cell].bias:  # the bias of the recurrent product
             bias_hh, width = getattr(self, f"bias_hh{suffix}"), weight_hh.shape[1]
             rows = [np.zeros((1, width), x.dtype) if bias_hh is None else bias_hh.reshape((1, width)), *rows]
-        return recur(np.concatenate(rows, axis=0), s0, cell=self._cell, steps=steps)
+        joined = np.concatenate(rows, axis=0)
+        if mask is None:
+            return recur(joined, s0, cell=self._cell, steps=steps)
+        return recur_masked(joined, mask, s0, cell=self._cell, steps=steps)
 
     def _first(self, n: int, state: Any, *shapes: tuple[int, ...]) -> tuple[list[Any], bool]:
         """Return the first state `(N, S)` of each layer and direction, and if they were given on one axis more."""
@@ -120,26 +124,48 @@ class _Layer(Recurrent):
         """Settings that are not attributes of the same name."""
         return {"dropout": self.dropout.p if self.dropout is not None else 0.0}
 
-    def forward(self, x: Any, state: Any = None) -> tuple[Tensor, Any]:
+    def forward(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[Tensor, Any]:
         """Read the sequences."""
         y = as_layer_input(x, self.weight_ih.dtype, self, self._check_shape)
         n, steps, _ = y.shape
         count = self.num_layers * len(self._directions)
         one = ((n, self.hidden),) if count == 1 else ()
         first, stacked = self._first(n, state, *one, (count, n, self.hidden))
-        y = np.transpose(y, (1, 0, 2))
+        mask = None if lengths is None else self._mask(lengths, n, steps)
+        # where, since a gradient of 0 times padding of NaN would be NaN
+        y = valid(np.transpose(y, (1, 0, 2)), mask)
         states: list[Any] = []
         for k in range(self.num_layers):
             x = y if k == 0 or self.dropout is None else self.dropout(y)
             outputs = []
             for direction in self._directions:
                 rows = np.reshape(x[::-1] if direction else x, (steps * n, x.shape[2]))
-                s = self._run(rows, first[len(states)], steps, (f"_l{k}" if k else "") + direction)
+                there = mask[::-1] if direction and mask is not None else mask
+                s = self._run(rows, first[len(states)], steps, (f"_l{k}" if k else "") + direction, there)
                 states.append(s)
                 y = s if CELLS[self._cell].states == 1 else s[:, :, : self.hidden]
                 outputs.append(y[::-1] if direction else y)
-            y = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
+            y = valid(outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2), mask)
         return y.transpose((1, 0, 2)), self._last(states, stacked)
+
+    def _mask(self, lengths: Any, n: int, steps: int) -> Any:
+        """Return which steps are valid, `(T, N, 1)`."""
+        # checked by an op where the lengths are a Tensor, so that a replay uses those of each batch
+        if isinstance(lengths, Tensor):
+            return pure_callback(lengths, by=self._valid_steps, args=(n, steps))
+        return self._valid_steps(lengths, n, steps)
+
+    def _valid_steps(self, lengths: Any, n: int, steps: int) -> np.ndarray[Any, Any]:
+        lengths = as_integers(lengths, self, "lengths")
+        if lengths.shape != (n,):
+            raise ShapeError(self.where, f"lengths of shape {(n,)}", lengths.shape, "one for each row of x")
+        wrong = np.flatnonzero((lengths < 1) | (lengths > steps))
+        if wrong.size:
+            at = int(wrong[0])
+            fix = "leave out rows without steps"
+            raise DataError(self.where, f"lengths from 1 to {steps}", f"{lengths[at]} of row {at}", fix)
+        mask: np.ndarray[Any, Any] = np.arange(steps)[:, None, None] < lengths[:, None]
+        return mask
 
     def _check_shape(self, x: Any) -> None:
         if x.ndim != 3 or x.shape[2] != self.in_features or not x.shape[1]:
@@ -152,6 +178,11 @@ class _Layer(Recurrent):
         shown += ["bias=False"] * (self.bias is None)
         shown += [f"num_layers={self.num_layers}"] * (self.num_layers > 1) + ["bidirectional"] * self.bidirectional
         return ", ".join(shown)
+
+
+def valid(x: Any, mask: Any) -> Any:
+    """Return ``x`` with zeros where the mask is false."""
+    return x if mask is None else np.where(mask, x, 0)
 
 
 class RNN(_Layer):
@@ -185,12 +216,20 @@ class RNN(_Layer):
         first. With one layer and one direction both states may be (N, H): the one returned has the shape of the one
         given, (N, H) by default.
 
+        A third argument ``lengths``, integers (N,), is the number of valid steps of each row of ``x``, in any order;
+        the steps behind are padding, which may have any values. Outputs there are 0, and no gradient comes from them.
+        The last state of a row is that after its last valid step, where the backward direction begins.
+
     Raises
     ------
     ArgumentError
         If a setting is out of range, or dropout is given for a single layer.
     ShapeError
-        When called, if ``x`` or ``state`` has another shape.
+        When called, if ``x``, ``state`` or ``lengths`` has another shape.
+    DTypeError
+        When called, if lengths are no whole numbers.
+    DataError
+        When called, if a length is less than 1 or more than T.
 
     Notes
     -----
