@@ -91,7 +91,7 @@ def as_input(x: Any, dtype: Any, module: Module, check_shape: CheckShape | None 
     ``check_shape`` is called before a cast, which takes memory.
     """
     if isinstance(x, tuple | list) and any(isinstance(part, Tensor) for part in x):
-        fix = "pick one, as nn.Lambda(lambda parts: parts[0]) does after a recurrent layer"
+        fix = "pick one, as in outputs, state = layer(x) with a recurrent layer"
         raise DTypeError(module.where, "x to be one Tensor or array", f"a {type(x).__name__} of Tensors", fix)
     try:
         array = np.asarray(x)  # numbers first: a wrong dtype is a better error than what a cast says
