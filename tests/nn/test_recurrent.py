@@ -109,7 +109,6 @@ def test_padding_has_no_influence_and_no_gradient(kind):
         x = mf.tensor(np.where(valid[..., None], x, padding), requires_grad=True)
         outputs, end = layer(x, lengths=LENGTHS)
         assert not outputs.data[~valid].any()
-        # the outputs of padding are 0 whatever the parameters are
         (outputs.sum() + sum(np.square(part).sum() for part in end)).backward()
         assert not x.grad[~valid].any() and np.abs(x.grad[valid]).min() > 0
         results.append([x.grad, outputs.data, *(p.grad for p in layer.parameters())])
