@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,16 +49,19 @@ class Recurrent(Module):
 
     def _run(self, x: Any, s0: Any, steps: int, suffix: str = "", mask: Any = None) -> Tensor:
         """Return the states after each step, `(T, N, S)`, for inputs `(T * N, C)`."""
-        weight_ih, weight_hh, bias = (getattr(self, name + suffix) for name in ("weight_ih", "weight_hh", "bias"))
+        weight_ih, weight_hh = getattr(self, f"weight_ih{suffix}"), getattr(self, f"weight_hh{suffix}")
+        bias, cell = getattr(self, f"bias{suffix}"), self._cell
         # one product for all steps, in front of the loop: only h @ weight_hh has to wait for the step before
-        rows = [weight_hh, matmul(x, weight_ih) if bias is None else linear(x, weight_ih, bias)]
-        if CELLS[self._cell].bias:  # the bias of the recurrent product
+        a = matmul(x, weight_ih) if bias is None else linear(x, weight_ih, bias)
+        if CELLS[cell].bias:  # the bias of the recurrent product
             bias_hh, width = getattr(self, f"bias_hh{suffix}"), weight_hh.shape[1]
-            rows = [np.zeros((1, width), x.dtype) if bias_hh is None else bias_hh.reshape((1, width)), *rows]
-        joined = np.concatenate(rows, axis=0)
+            first = np.zeros((1, width), x.dtype) if bias_hh is None else bias_hh.reshape((1, width))
+            rows = np.concatenate([first, weight_hh, a], axis=0)
+        else:
+            rows = np.concatenate([weight_hh, a], axis=0)
         if mask is None:
-            return recur(joined, s0, cell=self._cell, steps=steps)
-        return recur_masked(joined, mask, s0, cell=self._cell, steps=steps)
+            return recur(rows, s0, cell=cell, steps=steps)
+        return recur_masked(rows, mask, s0, cell=cell, steps=steps)
 
     def _first(self, n: int, state: Any, *shapes: tuple[int, ...]) -> tuple[list[Any], bool]:
         """Return the first state `(N, S)` of each layer and direction, and if they were given on one axis more."""
@@ -78,10 +82,7 @@ class Recurrent(Module):
 
     def _last(self, states: list[Any], stacked: bool) -> Any:
         """Return the last of the states of each layer and direction."""
-        h = self.hidden
+        join, h = np.stack if stacked else itemgetter(0), self.hidden
         if CELLS[self._cell].states == 1:
-            parts = [[s[-1] for s in states]]
-        else:
-            parts = [[s[-1, :, :h] for s in states], [s[-1, :, h:] for s in states]]
-        made = [np.stack(part) if stacked else part[0] for part in parts]
-        return made[0] if len(made) == 1 else tuple(made)
+            return join([s[-1] for s in states])
+        return join([s[-1, :, :h] for s in states]), join([s[-1, :, h:] for s in states])

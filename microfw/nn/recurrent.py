@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -38,15 +39,12 @@ class _Layer(Recurrent):
         require(num_layers > 1 or not dropout, name, "dropout between two layers or more", "num_layers=1")
         self.num_layers, self.bidirectional = int(num_layers), bool(bidirectional)
         rng = np.random.default_rng(rng)
-        for k in range(self.num_layers):
-            for direction in self._directions:
-                c = self.hidden * len(self._directions) if k else self.in_features
-                self._create((f"_l{k}" if k else "") + direction, c, bias, rng)
+        c = self.in_features
+        for suffixes in suffixes_of(self.num_layers, self.bidirectional):
+            for suffix in suffixes:
+                self._create(suffix, c, bias, rng)
+            c = self.hidden * len(suffixes)
         self.dropout = Dropout(dropout, rng=rng) if dropout else None
-
-    @property
-    def _directions(self) -> tuple[str, ...]:
-        return ("", "_reverse") if self.bidirectional else ("",)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -57,20 +55,21 @@ class _Layer(Recurrent):
         """Read the sequences."""
         y = as_layer_input(x, self.weight_ih.dtype, self, self._check_shape)
         n, steps, _ = y.shape
-        count = self.num_layers * len(self._directions)
+        layers = suffixes_of(self.num_layers, self.bidirectional)
+        count = len(layers) * len(layers[0])
         one = ((n, self.hidden),) if count == 1 else ()
         first, stacked = self._first(n, state, *one, (count, n, self.hidden))
         mask = None if lengths is None else self._mask(lengths, n, steps)
         # where, since a gradient of 0 times padding of NaN would be NaN
         y = valid(np.transpose(y, (1, 0, 2)), mask)
         states: list[Any] = []
-        for k in range(self.num_layers):
+        for k, suffixes in enumerate(layers):
             x = y if k == 0 or self.dropout is None else self.dropout(y)
             outputs = []
-            for direction in self._directions:
+            for direction, suffix in enumerate(suffixes):
                 rows = np.reshape(x[::-1] if direction else x, (steps * n, x.shape[2]))
                 there = mask[::-1] if direction and mask is not None else mask
-                s = self._run(rows, first[len(states)], steps, (f"_l{k}" if k else "") + direction, there)
+                s = self._run(rows, first[len(states)], steps, suffix, there)
                 states.append(s)
                 y = s if CELLS[self._cell].states == 1 else s[:, :, : self.hidden]
                 outputs.append(y[::-1] if direction else y)
@@ -107,6 +106,13 @@ class _Layer(Recurrent):
         shown += ["bias=False"] * (self.bias is None)
         shown += [f"num_layers={self.num_layers}"] * (self.num_layers > 1) + ["bidirectional"] * self.bidirectional
         return ", ".join(shown)
+
+
+@cache
+def suffixes_of(num_layers: int, bidirectional: bool) -> tuple[tuple[str, ...], ...]:
+    """Return the end of the parameters' names for each layer, and for each of its directions."""
+    layers = ["", *(f"_l{k}" for k in range(1, num_layers))]
+    return tuple((name, f"{name}_reverse") if bidirectional else (name,) for name in layers)
 
 
 def valid(x: Any, mask: Any) -> Any:
