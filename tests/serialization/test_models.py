@@ -319,6 +319,23 @@ def test_a_file_takes_no_more_memory_than_it_has_to(tmp_path):
         assert int(done.stdout) * 1024 < 2 * path.stat().st_size + (16 << 20), done.stdout + done.stderr
 
 
+def test_settings_that_were_added_to_a_layer_are_in_files_only_if_they_are_used(path):
+    """Files of version 0.1 do not have them, and are still read."""
+    for kind in (nn.RNN, nn.GRU, nn.LSTM):
+        layer = kind(3, 4, rng=0)
+        layers = architecture.describe(layer, {})
+        first = {"in_features": 3, "hidden": 4, "bias": True} | ({"nonlinearity": "tanh"} if kind is nn.RNN else {})
+        assert layers["$module"]["settings"] == first
+        again = architecture.build(layers, {}, 10_000)
+        assert (again.num_layers, again.bidirectional, again.dropout) == (1, False, None)
+    layer = nn.LSTM(3, 4, num_layers=2, bidirectional=True, dropout=0.25, rng=0)
+    mf.save(path, layer)
+    assert everything(mf.load(path)) == everything(layer)
+    layers["$module"]["settings"]["layers"] = 2
+    with pytest.raises(FormatError, match="the settings in_features, hidden, bias, num_layers, bidirectional, dropout"):
+        architecture.build(layers, {}, 10_000)
+
+
 def test_models_that_were_loaded_train_on(path):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((40, 3)), rng.integers(0, 2, 40)
