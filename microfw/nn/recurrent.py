@@ -171,8 +171,8 @@ class RNN(_Layer):
     Source: Elman, "Finding Structure in Time", 1990. Schuster and Paliwal, "Bidirectional Recurrent Neural Networks",
     1997. A sequence is one node in the graph for each layer and direction, however long.
 
-    To read on, call the layer with the next steps and ``state.detach()``: no gradient goes further back than these steps,
-    which is truncated backpropagation through time. In a `Sequential` the next layer gets the outputs alone.
+    To read on, call the layer with the next steps and ``state.detach()``: no gradient goes further back than these
+    steps, which is truncated backpropagation through time. In a `Sequential` the next layer gets the outputs alone.
 
     The first layer has the parameters ``weight_ih`` (C, G * H), ``weight_hh`` (H, G * H) and ``bias`` (G * H), where G
     is 1, 3 for `GRU` and 4 for `LSTM`; `GRU` also ``bias_hh`` (G * H). Layer k = 1, 2, … has the same names with
