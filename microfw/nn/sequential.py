@@ -51,7 +51,7 @@ class Sequential(Module):
         try:
             for layer in self.layers:
                 THREAD_SCOPE.scope = (layer, outer)
-                if x.__class__ is tuple and source is not None:
+                if type(x) is tuple and source is not None:
                     x = _passed_on(source, x, layer)
                 x = layer.forward(x)
                 source = layer
