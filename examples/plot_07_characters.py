@@ -72,6 +72,10 @@ print(model)
 # A step takes 16 pieces of the text, 32 characters each. The targets are the same pieces, one character later. The loss
 # needs a row for each prediction, so rows and steps become one axis. Gradients through time are sometimes very large;
 # these are scaled down.
+#
+# The next step reads on: its pieces begin where these end, with the state that the network has then. ``detach`` cuts
+# the state from the graph, so that no gradient goes further back than one piece. This is called truncated
+# backpropagation through time. Behind the end the text begins again.
 
 optimizer = optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
 loss_function = nn.CrossEntropyLoss()
@@ -84,14 +88,16 @@ def clip(parameters, most=1.0):
         p.grad *= min(1.0, most / length)
 
 
+at, state = np.arange(16) * (len(ids) // 16), None
 with mf.Profiler(model, name="characters") as profiler:
     for epoch in range(8):
         total = 0.0
         for _ in range(50):
-            starts = rng.integers(0, len(ids) - 32, 16)
-            pieces = ids[starts[:, None] + np.arange(33)]
+            pieces = ids[(at[:, None] + np.arange(33)) % len(ids)]
+            at += 32
             optimizer.zero_grad()
-            logits, _ = model(pieces[:, :-1])
+            logits, (h, c) = model(pieces[:, :-1], state)
+            state = h.detach(), c.detach()
             loss = loss_function(logits.reshape((-1, len(characters))), pieces[:, 1:].ravel())
             loss.backward()
             clip(model.parameters())

@@ -206,7 +206,8 @@ def stale_error(node: Node, leaf: Leaf, version: int) -> GraphError:
 def _freed_error(node: Node) -> GraphError:
     return GraphError(
         f"{node.where}: this graph was already walked and its saved values are freed; "
-        "call backward(retain_graph=True) the first time, or compute the loss again"
+        "call backward(retain_graph=True) the first time, compute the loss again, "
+        "or detach() what an earlier step computed"
     )
 
 

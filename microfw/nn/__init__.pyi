@@ -46,7 +46,9 @@ from microfw.nn.maxpool2d import MaxPool2D as MaxPool2D
 from microfw.nn.module import Module as Module, Parameter as Parameter
 from microfw.nn.plain import Identity as Identity, Lambda as Lambda
 from microfw.nn.recurrent import GRU as GRU, LSTM as LSTM, RNN as RNN
+from microfw.nn.recurrent_cells import GRUCell as GRUCell, LSTMCell as LSTMCell
 from microfw.nn.residual import Residual as Residual
 from microfw.nn.sequential import Sequential as Sequential
+from microfw.nn.transformer import TransformerEncoderLayer as TransformerEncoderLayer
 
 __all__: list[str]

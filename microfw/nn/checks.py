@@ -66,6 +66,20 @@ def numbers(x: Any, module: Module) -> Any:
     return as_input(x, None, module)
 
 
+def as_integers(x: Any, module: Module, what: str) -> np.ndarray[Any, Any]:
+    """Return an array of integers, called ``what`` in errors; floats that are whole numbers are cast."""
+    array = x if isinstance(x, np.ndarray) else as_input(x, None, module)
+    got: Any = array.dtype
+    if array.dtype.kind == "f":
+        whole = np.isfinite(array) & (array == np.floor(array))
+        if whole.all():
+            return array.astype(np.intp)
+        got = f"{array[~whole].flat[0]}"
+    if array.dtype.kind not in "iu":
+        raise DTypeError(module.where, f"integer {what}", got, "cast them with .astype(int)")
+    return array
+
+
 def wrong_shape(module: Module, expected: str, x: Any, fix: str = "") -> ShapeError:
     """Return the error for an input of a wrong shape."""
     return ShapeError(module.where, f"x of shape {expected}", x.shape, fix)
@@ -77,7 +91,7 @@ def as_input(x: Any, dtype: Any, module: Module, check_shape: CheckShape | None 
     ``check_shape`` is called before a cast, which takes memory.
     """
     if isinstance(x, tuple | list) and any(isinstance(part, Tensor) for part in x):
-        fix = "pick one, as nn.Lambda(lambda parts: parts[0]) does after a recurrent layer"
+        fix = "pick one, as in outputs, state = layer(x) with a recurrent layer"
         raise DTypeError(module.where, "x to be one Tensor or array", f"a {type(x).__name__} of Tensors", fix)
     try:
         array = np.asarray(x)  # numbers first: a wrong dtype is a better error than what a cast says

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import DataError, DTypeError
-from microfw.nn.checks import as_input, positive, require
+from microfw.errors import DataError
+from microfw.nn.checks import as_integers, positive, require
 from microfw.nn.initializers import Seed, initial, normal
 from microfw.nn.module import Module, Parameter
 from microfw.ops.effects import pure_callback
@@ -85,16 +85,7 @@ class Embedding(Module):
         return rows if self.padding_idx is None else where((found != self.padding_idx)[..., None], rows, 0)
 
     def _check(self, indices: Any) -> np.ndarray[Any, Any]:
-        array = indices if isinstance(indices, np.ndarray) else as_input(indices, None, self)
-        if array.dtype.kind == "f":
-            whole = np.isfinite(array) & (array == np.floor(array))
-            if whole.all():
-                array = array.astype(np.intp)
-            else:
-                got = f"{array[~whole].flat[0]}"
-                raise DTypeError(self.where, "integer indices", got, "cast them with .astype(int)")
-        if array.dtype.kind not in "iu":
-            raise DTypeError(self.where, "integer indices", array.dtype, "cast them with .astype(int)")
+        array = as_integers(indices, self, "indices")
         if array.size and not (array.min() >= 0 and array.max() < self.rows):
             at = tuple(int(i) for i in np.argwhere((array < 0) | (array >= self.rows))[0])
             fix = "number things from 0, or make a table of more rows"

@@ -120,6 +120,11 @@ class Module:
     """
 
     training: bool = True
+    ADDED: ClassVar[dict[str, Any]] = {}
+    """Settings that were added to a layer, each with the value of layers in older files, which do not have it.
+
+    A file has the setting only if its value is another.
+    """
     _structure: ClassVar[object] = object()
     _named: object = None
 
@@ -322,7 +327,7 @@ def _items(value: Any) -> Iterator[tuple[str, Any]]:
 def _tree(module: Module, name: str, indent: str) -> Iterator[tuple[str, str, str]]:
     """Yield a row for a module and each one below it: title, own parameters, how many in all."""
     own = [(k, p) for k, p in module.children() if isinstance(p, Parameter)]
-    shapes = ", ".join(f"{k} {p.shape}" for k, p in own)
+    shapes = ", ".join(f"{k} {p.shape}" for k, p in own[:4]) + (f", {len(own) - 4} more" if len(own) > 4 else "")
     count = sum(p.size for p in module.parameters())
     frozen = sum(p.size for p in module.parameters() if not p.requires_grad)
     counts = (f"{count:,} parameters" + (f", {frozen:,} frozen" if frozen else "")) if count else ""

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any, overload
 
 from microfw.autograd.scope import THREAD_SCOPE
-from microfw.errors import ArgumentError
+from microfw.errors import ArgumentError, DTypeError
 from microfw.nn.module import Module
 
 
 class Sequential(Module):
     """Layers applied in order; their names are "0", "1", ….
 
+    A recurrent layer passes its outputs on to the next layer, without its state. If it is the last layer, the
+    `Sequential` returns both.
+
     Parameters
     ----------
     *layers : Module
         The layers.
+
+    Raises
+    ------
+    DTypeError
+        When called, if a layer that is not recurrent passes on a tuple.
 
     Examples
     --------
@@ -38,11 +47,14 @@ class Sequential(Module):
     def forward(self, x: Any) -> Any:
         """Apply the layers."""
         # What Module.__call__ does for one layer, with one reset for all; layer.forward saves a call each.
-        outer = THREAD_SCOPE.scope
+        outer, source = THREAD_SCOPE.scope, None
         try:
             for layer in self.layers:
                 THREAD_SCOPE.scope = (layer, outer)
+                if type(x) is tuple and source is not None:
+                    x = _passed_on(source, x, layer)
                 x = layer.forward(x)
+                source = layer
         finally:
             THREAD_SCOPE.scope = outer
         return x
@@ -65,6 +77,24 @@ class Sequential(Module):
 
     def __iter__(self) -> Iterator[Module]:
         return iter(self.layers)
+
+
+def _passed_on(source: Module, x: tuple[Any, ...], layer: Module) -> Any:
+    """Return the outputs of a recurrent layer, which the next layer reads; raise for a tuple of another layer."""
+    while isinstance(source, Sequential) and len(source):
+        source = source[-1]
+    if not getattr(source, "passes_outputs", False):
+        got, fix = (
+            f"a tuple of {len(x)} from {type(source).__name__}",
+            "return one there, or call both in a Module of yours",
+        )
+        raise DTypeError(layer.where, "x to be one Tensor or array", got, fix)
+    function = getattr(layer, "function", None)
+    # once the way to pick one of the two; of the outputs it would pick a row
+    if isinstance(function, itemgetter) and function.__reduce__()[1] in ((0,), (1,)):
+        wanted = f"a function of the outputs, which {type(source).__name__} passes on without its state"
+        raise ArgumentError(layer.where, wanted, function, "leave the Lambda out, or call both in a Module of yours")
+    return x[0]
 
 
 def _named(layer: Any) -> str:

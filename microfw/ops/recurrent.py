@@ -199,13 +199,28 @@ def _all(s0: Any, y: Any, cell: str) -> tuple[Any, Any]:
     return before, h.reshape((h.shape[0] * h.shape[1], h.shape[2]))
 
 
-def _gates(rows: Any, s0: Any, cell: str, steps: int) -> Any:
-    y = recur(rows, s0, cell=cell, steps=steps)
+def _walk(rows: Any, s0: Any, cell: str, steps: int, mask: Any) -> tuple[Any, Any]:
+    """Return the states after each step, and what each step activates; without a mask all steps change the state."""
+    kind = CELLS[cell]
+    w, bias, a = _unpack(rows, s0, cell, steps)
+    s, states, acts = s0, [], []
+    for t in range(steps):
+        u = _block(s, 0, kind.states) @ w
+        act = kind.activate(a[t], u + bias if kind.bias else u)
+        s = kind.advance(act, s) if mask is None else np.where(mask[t], kind.advance(act, s), s)
+        acts.append(act)
+        states.append(s)
+    return np.stack(states), np.stack(acts)
+
+
+def _gates(rows: Any, s0: Any, cell: str, steps: int, *, mask: Any = None) -> Any:
+    settings = {"cell": cell, "steps": steps}
+    y = recur(rows, s0, **settings) if mask is None else recur_masked(rows, mask, s0, **settings)
     w, bias, a = _unpack(rows, s0, cell, steps)
     return CELLS[cell].activate(a, (_all(s0, y, cell)[1] @ w).reshape(a.shape) + bias)
 
 
-def _back(g: Any, rows: Any, s0: Any, y: Any, act: Any, cell: str, steps: int) -> tuple[Any, ...]:
+def _back(g: Any, rows: Any, s0: Any, y: Any, act: Any, cell: str, steps: int, *, mask: Any = None) -> tuple[Any, ...]:
     """Walk from the last step to the first; return the gradients of ``a``, of ``u`` and of the first state."""
     kind = CELLS[cell]
     w = _unpack(rows, s0, cell, steps)[0].T
@@ -213,21 +228,26 @@ def _back(g: Any, rows: Any, s0: Any, y: Any, act: Any, cell: str, steps: int) -
     slopes = kind.slopes(act, _all(s0, y, cell)[0], y)  # for all steps at once: the loop below has few calls
     das, dus, ds = [], [], None
     for t in reversed(range(steps)):
-        da, du, ds = kind.pull(g[t] if ds is None else g[t] + ds, [k[t] for k in slopes], w)
+        gs = g[t] if ds is None else g[t] + ds
+        if mask is None:
+            da, du, ds = kind.pull(gs, [k[t] for k in slopes], w)
+        else:
+            da, du, ds = kind.pull(np.where(mask[t], gs, 0), [k[t] for k in slopes], w)
+            ds = np.where(mask[t], ds, gs)
         das.append(da)
         dus.append(du)
     return das[::-1], dus[::-1], ds
 
 
-def _rows_vjp(g: Any, rows: Any, s0: Any, y: Any, act: Any, cell: str, steps: int) -> Any:
-    das, dus, _ = _back(g, rows, s0, y, act, cell, steps)
+def _rows_vjp(g: Any, rows: Any, s0: Any, y: Any, act: Any, cell: str, steps: int, *, mask: Any = None) -> Any:
+    das, dus, _ = _back(g, rows, s0, y, act, cell, steps, mask=mask)
     da = np.concatenate(das, axis=0)
     du = np.concatenate(dus, axis=0) if CELLS[cell].bias else da  # only there do the two differ
     parts = [_all(s0, y, cell)[1].T @ du, da]
     return np.concatenate([du.sum(axis=0, keepdims=True), *parts] if CELLS[cell].bias else parts, axis=0)
 
 
-def _along(dz: Any, ds: Any, rows: Any, s0: Any, y: Any, act: Any, cell: str, steps: int) -> Any:
+def _along(dz: Any, ds: Any, rows: Any, s0: Any, y: Any, act: Any, cell: str, steps: int, *, mask: Any = None) -> Any:
     """Walk from the first step to the last; return the states' tangents."""
     kind = CELLS[cell]
     w = _unpack(rows, s0, cell, steps)[0]
@@ -240,7 +260,8 @@ def _along(dz: Any, ds: Any, rows: Any, s0: Any, y: Any, act: Any, cell: str, st
     states = []
     for t in range(steps):
         dut = du[t] if ds is None else du[t] + _block(ds, 0, kind.states) @ w
-        ds = kind.push(da[t], dut, ds, [k[t] for k in slopes])
+        pushed = kind.push(da[t], dut, ds, [k[t] for k in slopes])
+        ds = pushed if mask is None else np.where(mask[t], pushed, 0 if ds is None else ds)
         states.append(ds)
     return np.concatenate(states, axis=0).reshape(y.shape)
 
@@ -253,6 +274,14 @@ def _cost(y: Shape, rows: Shape, s0: Shape, *, cell: str, steps: int) -> Cost:
     back -= prod(s0)  # the last step has no gradient from a later one
     sums = (steps * s0[0] - 1) * rows[1] if kind.bias else 0
     return Cost(product + forward, (2 * product + back + sums, product + back), product, (2 * product, product))
+
+
+def _masked_cost(cost: Cost) -> Cost:
+    """Return the cost with a place for the mask, which has no derivative."""  # a choice is no operation
+    return cost._replace(
+        derivatives=(cost.derivatives[0], 0, cost.derivatives[1]),
+        products_derivatives=(cost.products_derivatives[0], 0, cost.products_derivatives[1]),
+    )
 
 
 @op(
@@ -276,13 +305,24 @@ def recur(rows: Array, s0: Array, *, cell: str, steps: int) -> Array:
     One walk back through time then gives the gradient of all of them. The state of the "lstm" cell is ``h``
     and ``c`` side by side, that of the others ``h``.
     """
-    kind = CELLS[cell]
-    w, bias, a = _unpack(rows, s0, cell, steps)
-    s, states, acts = s0, [], []
-    for t in range(steps):
-        u = _block(s, 0, kind.states) @ w
-        act = kind.activate(a[t], u + bias if kind.bias else u)
-        s = kind.advance(act, s)
-        acts.append(act)
-        states.append(s)
-    return np.stack(states), np.stack(acts)
+    return _walk(rows, s0, cell, steps, None)
+
+
+@op(
+    vjp=(
+        lambda g, rows, mask, s0, y, act, cell, steps: _rows_vjp(g, rows, s0, y, act, cell, steps, mask=mask),
+        None,
+        lambda g, rows, mask, s0, y, act, cell, steps: _back(g, rows, s0, y, act, cell, steps, mask=mask)[2],
+    ),
+    jvp=(
+        lambda dx, rows, mask, s0, y, act, cell, steps: _along(dx, None, rows, s0, y, act, cell, steps, mask=mask),
+        None,
+        lambda dx, rows, mask, s0, y, act, cell, steps: _along(None, dx, rows, s0, y, act, cell, steps, mask=mask),
+    ),
+    aux={"act": lambda rows, mask, s0, cell, steps: _gates(rows, s0, cell, steps, mask=mask)},
+    cost=lambda y, rows, mask, s0, **params: _masked_cost(_cost(y, rows, s0, **params)),
+    no_alias=True,
+)
+def recur_masked(rows: Array, mask: Array, s0: Array, *, cell: str, steps: int) -> Array:
+    """`recur` that keeps a row's state in the steps where the boolean ``mask``, `(T, N, 1)`, is false."""
+    return _walk(rows, s0, cell, steps, mask)

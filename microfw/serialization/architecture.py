@@ -168,7 +168,8 @@ def _settings(module: Module) -> tuple[str, dict[str, Any]]:
     if callable(own):
         return kind.__name__, dict(own())
     # a subclass of a layer may inherit its constructor
-    layer = _is_layer(next(base for base in kind.__mro__ if "__init__" in vars(base)))
+    made_by = next(k for k, base in enumerate(kind.__mro__) if "__init__" in vars(base))
+    layer = any(map(_is_layer, kind.__mro__[: made_by + 1]))
     others = getattr(module, "settings", {}) if layer else {}
     settings = {}
     for name, parameter in _parameters(kind).items():
@@ -178,7 +179,9 @@ def _settings(module: Module) -> tuple[str, dict[str, Any]]:
         value = others[name] if name in others else getattr(module, name)
         # bias=True: the attribute is the array, or None
         presence = layer and isinstance(parameter.default, bool) and (value is None or isinstance(value, Tensor))
-        settings[name] = value is not None if presence else value
+        value = value is not None if presence else value
+        if not (layer and name in kind.ADDED and value == kind.ADDED[name]):
+            settings[name] = value
     return f"nn.{kind.__name__}" if _is_layer(kind) else kind.__name__, settings
 
 
@@ -190,6 +193,7 @@ def _make(content: dict[str, Any], classes: Classes, special: Any) -> Module:
         raise FormatError("a layer of the library, or a class that was passed", short(name), "pass it in classes")
     settings = table(tree.unpack(table(content["settings"]), _no_array, special))
     parameters = _parameters(kind)
+    settings = {**(layer.ADDED if layer else {}), **settings}
     if layer and set(settings) != set(parameters):  # a missing one would get a default, which may change
         raise FormatError(f"the settings {', '.join(parameters) or 'none'} of {name}", short(settings))
     # Sequential(*layers)

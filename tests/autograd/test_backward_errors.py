@@ -19,7 +19,7 @@ def test_backward_twice_says_what_to_do():
         y.backward()
     assert str(info.value) == (
         "sum: this graph was already walked and its saved values are freed; "
-        "call backward(retain_graph=True) the first time, or compute the loss again"
+        "call backward(retain_graph=True) the first time, compute the loss again, or detach() what an earlier step computed"
     )
     np.testing.assert_array_equal(x.grad, [2])
 

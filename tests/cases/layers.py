@@ -28,6 +28,10 @@ def final(c, to):
     return lambda s: (s[0], to) if len(s) == 3 and s[2] == c and s[1] else None
 
 
+def vectors(c, to):
+    return lambda s: (s[0], to) if len(s) == 2 and s[1] == c else None
+
+
 def windows(channels, to, kernel, stride, pads):
     def contract(s):
         if len(s) != len(kernel) + 2 or channels not in (None, s[1]):
@@ -98,16 +102,37 @@ class Weighed(nn.Module):
         return self.table(IDS) * x
 
 
-def outputs(result):
-    return result[0]
-
-
 def state(result):
-    return np.concatenate(result[1], axis=1) if isinstance(result[1], tuple) else result[1]
+    parts = result[1] if isinstance(result[1], tuple) else (result[1],)
+    # the rows first, which are behind layers and directions
+    return np.concatenate([part if part.ndim == 2 else part.transpose((1, 0, 2)) for part in parts], axis=1)
 
 
-def read(layer, part=outputs):
-    return nn.Sequential(layer, nn.Lambda(part))
+def read(layer):
+    """Return a model of a recurrent layer's outputs."""
+    return nn.Sequential(layer, nn.Identity())
+
+
+class Read(nn.Module):
+    """The last state of a recurrent layer."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def forward(self, x):
+        return state(self.layer(x))
+
+
+class Ragged(nn.Module):
+    """Outputs and last state of a recurrent layer, of rows of 1, 2, … steps, up to all and again from 1."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def forward(self, x):
+        n, steps = np.shape(x)[:2]
+        outputs, last = self.layer(x, lengths=1 + np.arange(n) % steps)
+        return np.concatenate([outputs.reshape((n, -1)), state((None, last)).reshape((n, -1))], axis=1)
 
 
 def residual(shortcut=None):
@@ -189,11 +214,36 @@ LAYERS = [
     LayerCase(nn.Residual, residual, (*ANY, (0, 4)), "Residual()", contract=last(4, 4)),
     LayerCase(nn.Residual, lambda: residual(nn.Dense(4, 2, rng=1)), ANY, "Residual()", "shortcut", contract=last(4, 2)),
     LayerCase(nn.RNN, lambda: read(started(nn.RNN(4, 3, rng=0))), ((2, 3, 4), (1, 1, 4), (0, 2, 4)), "Sequential()", contract=steps(4, 3)),
-    LayerCase(nn.RNN, lambda: read(started(nn.RNN(4, 3, nonlinearity="relu", rng=0)), state), ((2, 3, 4),), "Sequential()", "relu, state", contract=final(4, 3)),
+    LayerCase(nn.RNN, lambda: Read(started(nn.RNN(4, 3, nonlinearity="relu", rng=0))), ((2, 3, 4),), "Read()", "relu, state", contract=final(4, 3)),
+    LayerCase(
+        nn.RNN, lambda: read(nn.RNN(4, 3, num_layers=2, bidirectional=True, rng=0)), ((2, 3, 4), (1, 1, 4), (0, 2, 4)), "Sequential()", "stacked",
+        contract=steps(4, 6), products=(1152, 2016),
+    ),
     LayerCase(nn.GRU, lambda: read(started(nn.GRU(4, 3, rng=0))), ((2, 3, 4), (1, 1, 4), (0, 2, 4)), "Sequential()", contract=steps(4, 3)),
-    LayerCase(nn.GRU, lambda: read(nn.GRU(4, 3, bias=False, rng=0), state), ((2, 3, 4),), "Sequential()", "without bias, state", contract=final(4, 3)),
+    LayerCase(nn.GRU, lambda: Read(nn.GRU(4, 3, bias=False, rng=0)), ((2, 3, 4),), "Read()", "without bias, state", contract=final(4, 3)),
+    LayerCase(nn.GRU, lambda: Ragged(nn.GRU(4, 3, num_layers=2, bidirectional=True, rng=0)), ((4, 3, 4), (1, 1, 4)), "Ragged()", "ragged"),
     LayerCase(nn.LSTM, lambda: read(started(nn.LSTM(4, 3, rng=0))), ((2, 3, 4), (1, 1, 4), (0, 2, 4)), "Sequential()", contract=steps(4, 3)),
-    LayerCase(nn.LSTM, lambda: read(nn.LSTM(4, 3, bias=False, rng=0), state), ((2, 3, 4),), "Sequential()", "without bias, state", contract=final(4, 6)),
+    LayerCase(nn.LSTM, lambda: Read(nn.LSTM(4, 3, bias=False, rng=0)), ((2, 3, 4),), "Read()", "without bias, state", contract=final(4, 6)),
+    LayerCase(nn.LSTM, lambda: Ragged(nn.LSTM(4, 3, bidirectional=True, rng=0)), ((4, 3, 4), (1, 1, 4)), "Ragged()", "ragged"),
+    LayerCase(
+        nn.GRUCell, lambda: started(nn.GRUCell(4, 3, rng=0)), ((2, 4), (1, 4), (0, 4)), "GRUCell(4 -> 3)", contract=vectors(4, 3),
+        torch="tests/peers/test_sequences.py compares it", products=(252, 360),
+        program=lambda d, shape: (f"nn.GRUCell({shape[0]}, 3, rng={d.seed()})", (3,)) if len(shape) == 1 else None,
+    ),
+    LayerCase(
+        nn.LSTMCell, lambda: read(started(nn.LSTMCell(4, 3, rng=0))), ((2, 4), (1, 4), (0, 4)), "Sequential()", contract=vectors(4, 3),
+        torch="tests/peers/test_sequences.py compares it", products=(336, 480),
+        program=lambda d, shape: (f"nn.LSTMCell({shape[0]}, 3, rng={d.seed()}), nn.Identity()", (3,)) if len(shape) == 1 else None,
+    ),
+    LayerCase(
+        nn.TransformerEncoderLayer, lambda: nn.TransformerEncoderLayer(4, 2, 6, 0.0, "gelu", rng=0), ((2, 3, 4), (1, 1, 4), (0, 2, 4)),
+        "TransformerEncoderLayer(4, 2 heads, 6)", contract=ATTENTION, torch="tests/peers/test_sequences.py compares it", products=(1632, 2688),
+        program=lambda d, shape: (f"nn.TransformerEncoderLayer({shape[1]}, 1, 5, 0.1, rng={d.seed()})", shape) if len(shape) == 2 else None,
+    ),
+    LayerCase(
+        nn.TransformerEncoderLayer, lambda: nn.TransformerEncoderLayer(4, 2, 6, norm_first=True, causal=True, rng=0).eval(), ((2, 3, 4),),
+        "TransformerEncoderLayer(4, 2 heads, 6, norm_first)", "norm first", contract=ATTENTION,
+    ),
     LayerCase(nn.MultiHeadAttention, attention, ((2, 3, 4), (1, 1, 4), (0, 2, 4)), "MultiHeadAttention(4, 2 heads)", contract=ATTENTION),
     LayerCase(nn.MultiHeadAttention, lambda: attention(causal=True, bias=False), ((2, 3, 4),), "MultiHeadAttention(4, 2 heads, causal)", "causal", contract=ATTENTION),
     LayerCase(nn.Sequential, dense_pair, ((3, 4), (4,), (0, 4)), "Sequential()", contract=last(4, 2)),

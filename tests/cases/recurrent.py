@@ -31,6 +31,16 @@ def recur(rows, s0, cell, steps):
     return np.stack(states)
 
 
+def recur_masked(rows, mask, s0, cell, steps):
+    s, states = s0, []
+    for t in range(steps):
+        start = len(rows) - (steps - t) * len(s0)
+        step = np.concatenate([rows[: H + (cell == "gru")], rows[start : start + len(s0)]])
+        s = np.where(mask[t], recur(step, s, cell, 1)[0], s)
+        states.append(s)
+    return np.stack(states)
+
+
 def sequence(label, cell, steps=3, n=2, layout=None):
     width, lead = GATES[cell] * H, H + (cell == "gru")
     rows = floats((lead + steps * n, width), -1.4, 1.4, gap=0.05, seed=1)
@@ -39,6 +49,15 @@ def sequence(label, cell, steps=3, n=2, layout=None):
     if layout is transposed:
         return Sample(label, (np.array(rows.T), np.array(s0.T)), params, layout)
     return Sample(label, (rows, s0), params, *([layout] if layout else []))
+
+
+def masked(label, cell, lengths=(3, 2), layout=None):
+    """Return a sample whose steps from a row's length on are padding, or those before it if the length is negative."""
+    sample = sequence(label, cell, 3, len(lengths), layout)
+    t = np.arange(3)[:, None]
+    mask = np.where(np.array(lengths) < 0, t >= 3 + np.array(lengths), t < lengths)[..., None]
+    rows, s0 = sample.inputs
+    return Sample(label, (rows, mask, s0), sample.params, sample.layout)
 
 
 CASES = [
@@ -57,5 +76,20 @@ CASES = [
         ],
         protocol=False,
         without={"0-d": "the state of a cell is a matrix"},
-    )
+    ),
+    Case(
+        "recur_masked",
+        recur_masked,
+        [masked(cell, cell) for cell in GATES]
+        + [
+            masked("from the end", "lstm", lengths=(-1, -3)),
+            masked("one row", "gru", lengths=(-2,)),
+            masked("nothing", "gru", lengths=(0, 3)),
+            masked("no rows", "lstm", lengths=()),
+            masked("transposed", "gru", layout=transposed),
+            masked("negative stride", "tanh", layout=backwards),
+        ],
+        protocol=False,
+        without={"0-d": "the state of a cell is a matrix"},
+    ),
 ]

@@ -125,11 +125,14 @@ def recurrent(d, shape):
     kind = d.choice(["RNN", "GRU", "LSTM"])
     options = d.choice(["", "", ", bias=False", ", nonlinearity='relu'" if kind == "RNN" else ""])
     last = d.chance(0.4)
-    pick = (
-        "lambda made: made[0]" if not last else "lambda made: made[1][0]" if kind == "LSTM" else "lambda made: made[1]"
-    )
-    text = f"nn.Sequential(nn.{kind}({shape[1]}, {hidden}{options}, rng={d.seed()}), nn.Lambda({pick}))"
-    return d.layer(text), (hidden,) if last else (shape[0], hidden)
+    width = hidden
+    if not d.peer and d.extra.random() < 0.4:
+        options += ", num_layers=2" + d.extra.choice(["", ", dropout=0.3"])
+    if not d.peer and d.extra.random() < 0.3:
+        options, width = f"{options}, bidirectional=True", 2 * hidden
+    pick = "nn.Lambda(lambda made: made[:, -1])" if last else "nn.Identity()"
+    text = f"nn.Sequential(nn.{kind}({shape[1]}, {hidden}{options}, rng={d.seed()}), {pick})"
+    return d.layer(text), (width,) if last else (shape[0], width)
 
 
 def attention(d, shape):

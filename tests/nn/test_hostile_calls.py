@@ -11,7 +11,7 @@ import pytest
 import microfw as mf
 from microfw import nn
 from microfw.errors import MicrofwError
-from tests.cases.layers import LAYERS, LayerCase, Weighed
+from tests.cases.layers import LAYERS, LayerCase, Ragged, Weighed
 from tests.cases.losses import LOSSES, VECTORS
 from tests.helpers.hostile_inputs import HUGE, hostile
 
@@ -20,9 +20,10 @@ def vectors(shape):
     return (*shape, 4)
 
 
-# Identity, Dropout in evaluation and Lambda pass on what comes, as they say; Weighed is a test's own layer.
+# Identity, Dropout in evaluation and Lambda pass on what comes, as they say; Weighed and Ragged are a test's own layers.
 PASSING = (nn.Identity, nn.Lambda)
-CASES = [c for c in LAYERS if c.kind not in PASSING and not isinstance(c.make(), Weighed) and c.kind is not nn.Dropout]
+OTHERS = (Weighed, Ragged, nn.Dropout)
+CASES = [c for c in LAYERS if c.kind not in PASSING and not isinstance(c.make(), OTHERS)]
 CASES += [
     LayerCase(nn.Embedding, lambda: nn.Embedding(5, 4, rng=0), ((2, 3), (4,)), "", contract=vectors),
     LayerCase(nn.Embedding, lambda: nn.Embedding(5, 4, 3, rng=0), ((2, 3), (4,)), "", "padding", contract=vectors),

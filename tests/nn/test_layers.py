@@ -166,7 +166,7 @@ REFUSED = {
     "rnn, axes": (lambda: nn.RNN(3, 4)(np.ones((2, 3))), ShapeError, r"^RNN: expected x of shape \(N, T, 3\), got \(2, 3\); the axes are row"),
     "gru, features": (lambda: nn.GRU(3, 4)(np.ones((2, 5, 2))), ShapeError, r"^GRU: expected x of shape \(N, T, 3\), got \(2, 5, 2\)"),
     "lstm, no step": (lambda: nn.LSTM(3, 4)(np.ones((2, 0, 3))), ShapeError, r"got \(2, 0, 3\)"),
-    "state": (lambda: nn.GRU(3, 4)(np.ones((2, 5, 3)), np.ones((2, 3))), ShapeError, r"^GRU: expected a state of shape \(2, 4\), got \(2, 3\)"),
+    "state": (lambda: nn.GRU(3, 4)(np.ones((2, 5, 3)), np.ones((2, 3))), ShapeError, r"^GRU: expected a state of shape \(2, 4\) or \(1, 2, 4\), got \(2, 3\)"),
     "lstm, one state": (lambda: nn.LSTM(3, 4)(np.ones((2, 5, 3)), np.ones((2, 4))), ShapeError, r"^LSTM: expected a state of two, \(h, c\), got ndarray"),
     "text": (lambda: nn.GRU(3, 4)([[["a", "b", "c"]]]), DTypeError, "^GRU: expected x to hold numbers, got <U1; encode text"),
     "attention, features": (lambda: nn.MultiHeadAttention(4, 2)(np.ones((2, 3, 5))), ShapeError, r"^MultiHeadAttention: expected query of shape \(N, T, 4\), got \(2, 3, 5\)"),

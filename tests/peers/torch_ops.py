@@ -280,6 +280,7 @@ NONE: dict[str, str] = {
     "dropout_mask": "it draws from NumPy's generators, whose numbers PyTorch does not make",
     "undefined": "it marks where a slope was chosen; PyTorch differentiates its choices as if they were slopes",
     "pure_callback": "it calls any function of arrays, and has no gradient",
+    "recur_masked": "PyTorch's packed sequences are compared with the layers",
     "recur": "PyTorch's recurrent layers multiply their input inside, so that the layers are compared and not the op",
 }
 """Ops without a counterpart, each with the reason."""
