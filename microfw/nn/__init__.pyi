@@ -36,6 +36,7 @@ from microfw.nn.losses import (
     BCEWithLogitsLoss as BCEWithLogitsLoss,
     CosineEmbeddingLoss as CosineEmbeddingLoss,
     CrossEntropyLoss as CrossEntropyLoss,
+    GaussianNLLLoss as GaussianNLLLoss,
     HingeLoss as HingeLoss,
     HuberLoss as HuberLoss,
     KLDivLoss as KLDivLoss,
