@@ -118,6 +118,13 @@ def attention(d):
     return nn.MultiHeadAttention(e, heads, has), Self(e, heads, bias=has, batch_first=True), (2, 5, e)
 
 
+def encoder(d):
+    heads, size, width = d.integers(1, 4, 3).tolist()
+    options = {"activation": ["relu", "gelu"][d.integers(2)], "norm_first": bias(d)}
+    theirs = T.TransformerEncoderLayer(heads * size, heads, width, batch_first=True, **options)
+    return nn.TransformerEncoderLayer(heads * size, heads, width, **options), theirs, (2, 5, heads * size)
+
+
 def cell(kind):
     def pair(d):
         c, h, has = *d.integers(1, 7, 2).tolist(), bias(d)
@@ -137,6 +144,8 @@ DEEP = "num_layers" in inspect.signature(nn.LSTM).parameters
 if DEEP:
     for _kind in ("RNN", "GRU", "LSTM"):
         PAIRS[f"{_kind}, deep"] = recurrent(_kind, num_layers=3, bidirectional=True)
+if "TransformerEncoderLayer" in nn.__all__:
+    PAIRS["TransformerEncoderLayer"] = encoder
 PAIRS |= {name: cell(name) for name in ("RNNCell", "GRUCell", "LSTMCell") if name in nn.__all__}
 
 
