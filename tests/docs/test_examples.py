@@ -30,6 +30,7 @@ EXAMPLES = {  # example: lines of its output
     "plot_11_resume.py": [r"the process was ended by SIGKILL", r"weights equal bit for bit: True", r"losses equal bit for bit: True", r"test accuracy of the loaded model: 9\d\.\d%", r"(PyTorch|NumPy) read 8 arrays", r"the same numbers: True", r"microfw\.json "],
     "plot_09_draw_the_graph.py": [r"    2 linear \(32, 10\)  +<- 3, weight", r"each op is visited before", r"draw: .* call mf.draw\(loss\) before loss.backward"],
     "plot_12_tabular_pipeline_search.py": [r"F1 0\.[78]\d+  dropout=0.2, hidden_layer_sizes=\(16,\)", r"test F1: 0\.[78]\d+", r"microfw profile: 19 fits of NeuralClassifier", r"0\.1\.1 ", r" *\(64, 64\): +\d+\.\d µs"],
+    "plot_16_weights_from_pytorch.py": [r"import_torch: expected PyTorch's names .* missing \['head\.weight', 'head\.bias'\]", r"test accuracy: 95\.8%", r"digits with a loop: (89|9\d)\.\d% right"],
 }  # fmt: skip
 
 
