@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Iterable
 from importlib import import_module
 
-ROOMS = ("nn", "optim", "optim.schedules", "data", "training", "estimators", "profiler", "ops")
-"""Where names are looked for, without regard to case."""
+ROOMS = ("nn", "optim", "data", "training", "profiler")
+"""Packages where names are looked for, without regard to case."""  # these import nothing when they are imported
 
 SPELLINGS = (("pooling", "pool"), ("average", "avg"), ("adaptive", "global"), ("normalization", "norm"))
 
@@ -75,7 +75,7 @@ def hint(package: str, name: str, known: Iterable[str]) -> str:
     here = {theirs: ours for ours, names in THEIRS.items() for theirs in names.split()}
     former = FORMER.get(name) if package == "microfw.profiler" else None
     if found := former or here.get(name) or _spelled_otherwise(package.partition(".")[2], name):
-        outside = package == "microfw" and found.partition(".")[0] in ROOMS
+        outside = package == "microfw" and found.partition(".")[0] in (*ROOMS, "estimators")
         return f"; here it is {'mf.' * outside}{found}"
     close = difflib.get_close_matches(name, list(known), 1, 0.6)
     return "; there is none here" + (f"; did you mean {close[0]!r}?" if close else "")

@@ -75,6 +75,13 @@ def test_dunder_lookups_do_not_import_the_table_of_other_names():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
+def test_a_name_is_looked_for_without_importing_rooms():
+    code = "import sys, microfw as mf; hasattr(mf, 'Conv2d'); hasattr(mf.nn, 'x'); print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
+    assert "microfw._other_names" in modules
+    assert not {"microfw.nn.module", "microfw.estimators", "microfw.training.trainer", "sklearn"} & set(modules)
+
+
 def test_an_observer_with_a_former_name_is_refused():
     with pytest.raises(TypeError, match="^Old: expected on_value_read, got read; it was renamed$"):
         type("Old", (Observer,), {"read": lambda self: None})
