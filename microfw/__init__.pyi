@@ -22,7 +22,7 @@ from microfw.derivatives.checkpoint import checkpoint as checkpoint
 from microfw.derivatives.jacobian import hessian as hessian, hvp as hvp, jacobian as jacobian
 from microfw.profiler import Profiler as Profiler, summary as summary
 from microfw.replay import compile as compile
-from microfw.serialization import load as load, save as save
+from microfw.serialization import import_torch as import_torch, load as load, save as save
 from microfw.training import Hook as Hook, Trainer as Trainer
 from microfw.visualization import draw as draw
 

@@ -4,69 +4,60 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from importlib import import_module
 
-LAYERS = {
-    "Linear": "nn.Dense", "LazyLinear": "nn.Dense", "BatchNorm1d": "nn.BatchNorm1D", "BatchNorm2d": "nn.BatchNorm2D",
-    "BatchNormalization": "nn.BatchNorm1D or nn.BatchNorm2D", "LayerNormalization": "nn.LayerNorm",
-    "GroupNormalization": "nn.GroupNorm", "Conv1d": "nn.Conv1D", "Conv2d": "nn.Conv2D", "Conv": "nn.Conv2D",
-    "MaxPool2d": "nn.MaxPool2D", "MaxPooling2D": "nn.MaxPool2D", "AvgPool2d": "nn.AvgPool2D",
-    "AveragePooling2D": "nn.AvgPool2D", "AdaptiveAvgPool2d": "nn.GlobalAvgPool2D", "Embed": "nn.Embedding",
-    "GlobalAveragePooling2D": "nn.GlobalAvgPool2D", "MultiheadAttention": "nn.MultiHeadAttention", "Swish": "nn.SiLU",
-    "Activation": "nn.Lambda, or a layer such as nn.ReLU", "ModuleList": "a list as an attribute of a Module",
-    "ModuleDict": "a dict as an attribute of a Module", "ParameterList": "a list as an attribute of a Module",
-    "relu": "nn.ReLU", "Relu": "nn.ReLU",
-    "functional": "NumPy's functions, called on Tensors", "init": "nn.initializers", "Model": "nn.Module",
-    "Layer": "nn.Module", "Input": "the first layer, which knows its inputs", "BCELoss": "nn.BCEWithLogitsLoss",
-    "SmoothL1Loss": "nn.HuberLoss", "MAELoss": "nn.L1Loss", "MeanSquaredError": "nn.MSELoss",
-    "SparseCategoricalCrossentropy": "nn.CrossEntropyLoss", "BinaryCrossentropy": "nn.BCEWithLogitsLoss",
-    "SoftmaxCrossEntropyLoss": "nn.CrossEntropyLoss", "SimpleRNN": "nn.RNN", "Dropout1d": "nn.Dropout",
-    "Unflatten": "nn.Lambda with reshape", "Reshape": "nn.Lambda with reshape",
-}  # fmt: skip
+ROOMS = ("nn", "optim", "data", "training", "profiler")
+"""Packages where names are looked for, without regard to case."""  # these import nothing when they are imported
 
-OPTIMIZERS = {
-    "lr_scheduler": "optim.schedules", "clip_grad_norm_": "optim.clip_grad_norm", "RMSProp": "optim.RMSprop",
-    "clip_grad_value_": "optim.clip_grad_value", "Momentum": "optim.SGD with momentum", "sgd": "optim.SGD",
-    "adam": "optim.Adam", "adamw": "optim.AdamW", "swa_utils": "optim.Average",
-    "StepLR": "optim.schedules.StepDecay", "CosineAnnealingLR": "optim.schedules.Cosine",
-}  # fmt: skip
+SPELLINGS = (("pooling", "pool"), ("average", "avg"), ("adaptive", "global"), ("normalization", "norm"))
 
-TOP = {
-    "from_numpy": "mf.tensor", "as_tensor": "mf.tensor", "array": "mf.tensor", "Variable": "mf.tensor",
-    "autograd": "mf.grad, mf.vjp and their like", "jit": "mf.compile", "func": "mf.grad, mf.vjp and their like",
-    "manual_seed": "the argument rng of what draws", "random": "the argument rng of what draws",
-    "numpy": "NumPy itself, called on Tensors", "jacrev": "mf.jacobian", "jacfwd": "mf.jacobian",
-    "inference_mode": "mf.no_grad", "set_grad_enabled": "mf.no_grad", "Dataset": "mf.data.Dataset",
-    "Module": "mf.nn.Module", "Sequential": "mf.nn.Sequential", "Dense": "mf.nn.Dense", "SGD": "mf.optim.SGD",
-    "Linear": "mf.nn.Dense", "Parameter": "mf.nn.Parameter", "Adam": "mf.optim.Adam", "DataLoader": "mf.data.batches",
-    "relu": "np.maximum(x, 0), or mf.nn.ReLU",
+THEIRS = {
+    "nn.Dense": "Linear LazyLinear",
+    "nn.BatchNorm1D or nn.BatchNorm2D": "BatchNormalization SyncBatchNorm",
+    "nn.Conv2D": "Conv Convolution2D",
+    "nn.ConvTranspose1D": "Conv1DTranspose",
+    "nn.ConvTranspose2D": "Conv2DTranspose ConvTranspose",
+    "nn.Upsample": "UpSampling1D UpSampling2D UpsamplingNearest2d UpsamplingBilinear2d",
+    "nn.Embedding": "Embed",
+    "nn.SiLU": "Swish",
+    "nn.RNN": "SimpleRNN",
+    "nn.Lambda, or a layer such as nn.ReLU": "Activation",
+    "nn.Lambda with reshape": "Unflatten Reshape",
+    "a list or dict as an attribute of a Module": "ModuleList ModuleDict ParameterList ParameterDict",
+    "NumPy itself: its functions take Tensors": "functional numpy",
+    "nn.initializers": "init",
+    "nn.Module": "Model Layer",
+    "the first layer, which knows its inputs": "Input InputLayer",
+    "nn.BCEWithLogitsLoss": "BCELoss BinaryCrossentropy",
+    "nn.HuberLoss": "SmoothL1Loss",
+    "nn.L1Loss": "MAELoss MeanAbsoluteError",
+    "nn.MSELoss": "MeanSquaredError",
+    "nn.CrossEntropyLoss": "SparseCategoricalCrossentropy CategoricalCrossentropy SoftmaxCrossEntropyLoss",
+    "optim.schedules": "lr_scheduler",
+    "optim.schedules.Cosine": "CosineAnnealingLR CosineDecay",
+    "optim.schedules.StepDecay": "StepLR MultiStepLR",
+    "optim.schedules.OneCycle": "OneCycleLR",
+    "optim.schedules.Exponential": "ExponentialLR ExponentialDecay",
+    "optim.schedules.ReduceOnPlateau": "ReduceLROnPlateau",
+    "optim.schedules.WarmUp": "LinearLR LinearWarmup",
+    "training.LearningRate with a function of the step": "LambdaLR LearningRateScheduler",
+    "training.WeightAveraging, or optim.Average": "swa_utils SWA",
+    "training.Checkpoint": "ModelCheckpoint",
+    "training.Hook": "Callback",
+    "data.batches": "DataLoader",
+    "mf.tensor": "from_numpy as_tensor array Variable",
+    "mf.grad, mf.vjp and their like": "autograd func",
+    "mf.jacobian": "jacrev jacfwd",
+    "mf.compile": "jit",
+    "mf.no_grad": "inference_mode set_grad_enabled",
+    "the argument rng of what draws": "manual_seed random",
+    "estimators.NeuralClassifier or NeuralRegressor": (
+        "MLPClassifier MLPRegressor NeuralNetClassifier NeuralNetRegressor"
+    ),
 }  # fmt: skip
+"""What there is here, by names of PyTorch, Keras, JAX, scikit-learn and others that differ in more than case."""
 
 FORMER = {"Count": "profiler.NodeCount", "Fit": "profiler.PowerLaw", "Way": "profiler.StrategyResult"}
-
-SCHEDULES = {
-    "CosineAnnealingLR": "schedules.Cosine", "CosineDecay": "schedules.Cosine", "OneCycleLR": "schedules.OneCycle",
-    "ExponentialLR": "schedules.Exponential", "ExponentialDecay": "schedules.Exponential",
-    "StepLR": "schedules.StepDecay", "ReduceLROnPlateau": "schedules.ReduceOnPlateau", "LinearLR": "schedules.WarmUp",
-    "LinearWarmup": "schedules.WarmUp", "LambdaLR": "a function of the step",
-}  # fmt: skip
-
-TRAINING = {
-    "ModelCheckpoint": "training.Checkpoint", "Callback": "training.Hook", "SWA": "training.WeightAveraging",
-    "LearningRateScheduler": "training.LearningRate",
-}  # fmt: skip
-
-ESTIMATORS = {
-    "MLPClassifier": "estimators.NeuralClassifier", "NeuralNetClassifier": "estimators.NeuralClassifier",
-    "MLPRegressor": "estimators.NeuralRegressor", "NeuralNetRegressor": "estimators.NeuralRegressor",
-}  # fmt: skip
-
-DATA = {"DataLoader": "data.batches", "TensorDataset": "data.Dataset"}
-
-NAMES = {
-    "microfw": TOP, "microfw.nn": LAYERS, "microfw.optim": OPTIMIZERS, "microfw.profiler": FORMER,
-    "microfw.optim.schedules": SCHEDULES, "microfw.training": TRAINING, "microfw.estimators": ESTIMATORS,
-    "microfw.data": DATA,
-}  # fmt: skip
 
 
 def hint(package: str, name: str, known: Iterable[str]) -> str:
@@ -76,11 +67,27 @@ def hint(package: str, name: str, known: Iterable[str]) -> str:
     --------
     >>> hint("microfw.nn", "Linear", ["Dense"])
     '; here it is nn.Dense'
+    >>> hint("microfw", "Conv2d", ["nn"])
+    '; here it is mf.nn.Conv2D'
     >>> hint("microfw.optim", "NAdam", ["Adam", "SGD"])
     "; there is none here; did you mean 'Adam'?"
     """
-    found = NAMES.get(package, {}).get(name)
-    if found is not None:
-        return f"; here it is {found}"
+    here = {theirs: ours for ours, names in THEIRS.items() for theirs in names.split()}
+    former = FORMER.get(name) if package == "microfw.profiler" else None
+    if found := former or here.get(name) or _spelled_otherwise(package.partition(".")[2], name):
+        outside = package == "microfw" and found.partition(".")[0] in (*ROOMS, "estimators")
+        return f"; here it is {'mf.' * outside}{found}"
     close = difflib.get_close_matches(name, list(known), 1, 0.6)
     return "; there is none here" + (f"; did you mean {close[0]!r}?" if close else "")
+
+
+def _spelled_otherwise(package: str, name: str) -> str | None:
+    """Return the name here of which another library's is another spelling; in the given package first."""
+    plain = name.lower().rstrip("_")
+    for theirs, ours in SPELLINGS:
+        plain = plain.replace(theirs, ours)
+    for room in sorted(ROOMS, key=lambda room: room != package):
+        for own in import_module(f"microfw.{room}").__all__:
+            if own.lower() == plain and (room, own) != (package, name):
+                return f"{room}.{own}"
+    return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
 
 import microfw as mf
-from microfw import nn, optim
+from microfw import _other_names, nn, optim
 from microfw.autograd import Observer
 
 
@@ -25,16 +26,41 @@ from microfw.autograd import Observer
         (lambda: nn.relu, r"here it is nn\.ReLU"),
         (lambda: mf.Linear, r"here it is mf\.nn\.Dense"),
         (lambda: optim.StepLR, r"here it is optim\.schedules\.StepDecay"),
-        (lambda: optim.schedules.CosineAnnealingLR, r"here it is schedules\.Cosine"),
+        (lambda: optim.schedules.CosineAnnealingLR, r"here it is optim\.schedules\.Cosine"),
         (lambda: mf.training.ModelCheckpoint, r"here it is training\.Checkpoint"),
         (lambda: mf.data.DataLoader, r"here it is data\.batches"),
         (lambda: mf.estimators.MLPClassifier, r"here it is estimators\.NeuralClassifier"),
+        (lambda: nn.ConvTranspose2d, r"here it is nn\.ConvTranspose2D$"),
+        (lambda: nn.Conv1DTranspose, r"here it is nn\.ConvTranspose1D$"),
+        (lambda: nn.MaxPooling1D, r"here it is nn\.MaxPool1D$"),
+        (lambda: nn.GlobalAveragePooling1D, r"here it is nn\.GlobalAvgPool1D$"),
+        (lambda: nn.AdaptiveAvgPool2d, r"here it is nn\.GlobalAvgPool2D$"),
+        (lambda: nn.LayerNormalization, r"here it is nn\.LayerNorm$"),
+        (lambda: nn.UpSampling2D, r"here it is nn\.Upsample$"),
+        (lambda: nn.CategoricalCrossentropy, r"here it is nn\.CrossEntropyLoss$"),
+        (lambda: nn.SGD, r"here it is optim\.SGD$"),
+        (lambda: mf.SGD, r"here it is mf\.optim\.SGD$"),
+        (lambda: mf.CSVLogger, r"here it is mf\.training\.CSVLogger$"),
+        (lambda: optim.clip_grad_norm_, r"here it is optim\.clip_grad_norm$"),
+        (lambda: mf.profiler.Way, r"here it is profiler\.StrategyResult$"),
+        (lambda: nn.ModuleList, r"here it is a list or dict as an attribute of a Module$"),
         (lambda: nn.qqqqqq, r"there is none here$"),
     ],
 )
 def test_the_error_gives_the_name_used_here(get, text):
     with pytest.raises(AttributeError, match=text):
         get()
+
+
+def test_the_table_is_short_and_names_what_there_is():
+    assert len(_other_names.THEIRS) <= 40
+    names = [name for names in _other_names.THEIRS.values() for name in names.split()]
+    assert len(names) == len(set(names))
+    for ours in _other_names.THEIRS:
+        for path in re.findall(r"\b(?:mf|nn|optim|training|data|estimators)\.[\w.]+\b", ours):
+            found = mf
+            for part in path.removeprefix("mf.").split("."):
+                found = getattr(found, part)
 
 
 def test_hasattr_getattr_and_import_raise_no_custom_error():
@@ -47,6 +73,13 @@ def test_hasattr_getattr_and_import_raise_no_custom_error():
 def test_dunder_lookups_do_not_import_the_table_of_other_names():
     code = "import sys, microfw as mf; hasattr(mf.nn, '__wrapped__'); print('microfw._other_names' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_a_name_is_looked_for_without_importing_rooms():
+    code = "import sys, microfw as mf; hasattr(mf, 'Conv2d'); hasattr(mf.nn, 'x'); print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
+    assert "microfw._other_names" in modules
+    assert not {"microfw.nn.module", "microfw.estimators", "microfw.training.trainer", "sklearn"} & set(modules)
 
 
 def test_an_observer_with_a_former_name_is_refused():

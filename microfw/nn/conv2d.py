@@ -11,7 +11,7 @@ import numpy as np
 from microfw.autograd.tensor import Tensor
 from microfw.errors import DTypeError, ShapeError
 from microfw.nn.checks import as_input, positive, require, wrong_dtype
-from microfw.nn.initializers import Seed, fans, glorot_uniform, initial, uniform
+from microfw.nn.initializers import Seed, fans, glorot_uniform, initial, initial_bias
 from microfw.nn.module import Module, Parameter
 from microfw.ops.convolution import conv
 from microfw.ops.windows import Padding, Sizes, check_padding, per_axis
@@ -42,9 +42,11 @@ class Conv2D(Module):
         Whether to add a bias.
     rng : int, numpy.random.Generator or None
         Where the initial weights come from.
-    init : callable
-        ``init(shape, rng)`` returns the initial weight; `glorot_uniform` by default. Biases start uniform
-        within the same bound, as in `Dense`.
+    init : callable or str
+        ``init(shape, rng)`` returns the initial weight, or a name of `initializers` such as "he_normal";
+        `glorot_uniform` by default.
+    bias_init : callable or str, optional
+        The same for the bias; by default uniform within the bound of `glorot_uniform`, as in `Dense`.
 
     Raises
     ------
@@ -74,6 +76,7 @@ class Conv2D(Module):
     bias: Parameter | None  # (O,)
     axes: ClassVar[int] = 2
     letters: ClassVar[str] = "H, W"
+    transposed: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -87,7 +90,8 @@ class Conv2D(Module):
         bias: bool = True,
         *,
         rng: Seed = None,
-        init: Callable[..., Any] = glorot_uniform,
+        init: Callable[..., Any] | str = glorot_uniform,
+        bias_init: Callable[..., Any] | str | None = None,
     ) -> None:
         kind = type(self).__name__
         positive(kind, in_channels=in_channels, out_channels=out_channels, groups=groups)
@@ -104,9 +108,12 @@ class Conv2D(Module):
             "groups": int(groups),
         }
         rng = np.random.default_rng(rng)
-        shape = (self.out_channels, self.in_channels // int(groups), *self.kernel_size)
+        ends = (self.out_channels, self.in_channels)
+        first, second = ends[::-1] if self.transposed else ends
+        shape = (first, second // int(groups), *self.kernel_size)
         self.weight = Parameter(initial(kind, init, shape, rng, int(groups)))
-        self.bias = Parameter(uniform(shape[:1], rng, sqrt(6 / sum(fans(shape, int(groups)))))) if bias else None
+        bound = sqrt(6 / sum(fans(shape, int(groups))))
+        self.bias = Parameter(initial_bias(kind, bias_init, self.out_channels, rng, bound)) if bias else None
 
     def forward(self, x: Any) -> Tensor:
         """Slide the weights over the images."""

@@ -11,7 +11,7 @@ import numpy as np
 from microfw.autograd.tensor import Tensor
 from microfw.errors import DTypeError, ShapeError
 from microfw.nn.checks import as_input, positive, wrong_dtype
-from microfw.nn.initializers import Seed, glorot_uniform, initial, uniform
+from microfw.nn.initializers import Seed, glorot_uniform, initial, initial_bias
 from microfw.nn.module import Module, Parameter
 from microfw.ops.linalg import linear, matmul
 
@@ -27,10 +27,12 @@ class Dense(Module):
         Whether to add a bias.
     rng : int, numpy.random.Generator or None
         Where the initial weights come from.
-    init : callable
-        ``init(shape, rng)`` returns the initial weight; `glorot_uniform` by default. Biases start uniform
-        within the same bound, as in scikit-learn's networks, which trains small regressions better than
-        zeros do.
+    init : callable or str
+        ``init(shape, rng)`` returns the initial weight, or a name of `initializers` such as "he_normal";
+        `glorot_uniform` by default.
+    bias_init : callable or str, optional
+        The same for the bias. By default it starts uniform within the bound of `glorot_uniform`, as in
+        scikit-learn's networks, which trains small regressions better than zeros do.
 
     Raises
     ------
@@ -65,7 +67,8 @@ class Dense(Module):
         bias: bool = True,
         *,
         rng: Seed = None,
-        init: Callable[..., Any] = glorot_uniform,
+        init: Callable[..., Any] | str = glorot_uniform,
+        bias_init: Callable[..., Any] | str | None = None,
     ) -> None:
         positive("Dense", in_features=in_features, out_features=out_features)
         self.in_features = int(in_features)
@@ -73,7 +76,7 @@ class Dense(Module):
         rng = np.random.default_rng(rng)
         bound = sqrt(6 / (self.in_features + self.out_features))
         self.weight = Parameter(initial("Dense", init, (self.in_features, self.out_features), rng))
-        self.bias = Parameter(uniform((self.out_features,), rng, bound)) if bias else None
+        self.bias = Parameter(initial_bias("Dense", bias_init, self.out_features, rng, bound)) if bias else None
 
     def forward(self, x: Any) -> Tensor:
         """Map the last axis of ``x``."""

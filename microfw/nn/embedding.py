@@ -30,8 +30,8 @@ class Embedding(Module):
         An index that stands for nothing: its vector is zero and is not trained.
     rng : int, numpy.random.Generator or None
         Where the initial vectors come from.
-    init : callable
-        ``init(shape, rng)`` returns the initial table; standard normal by default.
+    init : callable or str
+        ``init(shape, rng)`` returns the initial table, or a name of `initializers`; standard normal by default.
 
     Raises
     ------
@@ -65,7 +65,7 @@ class Embedding(Module):
         padding_idx: int | None = None,
         *,
         rng: Seed = None,
-        init: Callable[..., Any] = normal,
+        init: Callable[..., Any] | str = normal,
     ) -> None:
         positive("Embedding", rows=rows, features=features)
         fits = padding_idx is None or (isinstance(padding_idx, int | np.integer) and 0 <= padding_idx < rows)

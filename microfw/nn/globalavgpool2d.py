@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from math import prod
+from typing import Any, ClassVar
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ShapeError
 from microfw.nn.checks import as_float_input
 from microfw.nn.module import Module
 from microfw.ops.reduction import mean
+from microfw.ops.windows import AXES
 
 
 class GlobalAvgPool2D(Module):
@@ -31,10 +33,13 @@ class GlobalAvgPool2D(Module):
     tensor([[1.5, 5.5]])
     """
 
+    axes: ClassVar[int] = 2
+    letters: ClassVar[str] = "H and W"
+
     def forward(self, x: Any) -> Tensor:
-        """Average over the last two axes."""
-        return mean(as_float_input(x, self, self._check_shape), axis=(2, 3))
+        """Average over the axes behind the channels."""
+        return mean(as_float_input(x, self, self._check_shape), axis=tuple(range(2, 2 + self.axes)))
 
     def _check_shape(self, x: Any) -> None:
-        if x.ndim != 4 or not x.shape[2] * x.shape[3]:
-            raise ShapeError(self.where, "x of shape (N, C, H, W), H and W at least 1", x.shape)
+        if x.ndim != self.axes + 2 or not prod(x.shape[2:]):
+            raise ShapeError(self.where, f"x of shape {AXES[self.axes]}, {self.letters} at least 1", x.shape)

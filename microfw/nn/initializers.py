@@ -54,10 +54,10 @@ def _blank(shape: tuple[int, ...]) -> Array | None:
 NAMES = (
     "glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "normal", "orthogonal", "zeros",
 )  # fmt: skip
-"""Initializers that a layer's ``init`` may be given by name."""
+"""Initializers that a layer's ``init`` and ``bias_init`` may be given by name."""
 
 
-def initial(layer: str, init: Any, shape: tuple[int, ...], rng: Seed, groups: int = 1) -> Array:
+def initial(layer: str, init: Any, shape: tuple[int, ...], rng: Seed, groups: int = 1, name: str = "init") -> Array:
     """Return what an initializer gives for a layer's weight, which must have the shape that was asked for.
 
     A weight of several ``groups`` tells their number to an initializer that takes it.
@@ -65,13 +65,18 @@ def initial(layer: str, init: Any, shape: tuple[int, ...], rng: Seed, groups: in
     if isinstance(init, str) and init in NAMES:
         init = globals()[init]
     if not callable(init) or isinstance(init, type):
-        expected = f"init to be a function of a shape and rng, or one of {', '.join(NAMES)}"
+        expected = f"{name} to be a function of a shape and rng, or one of {', '.join(NAMES)}"
         raise ArgumentError(layer, expected, repr(init))
     options = {"groups": groups} if groups > 1 and _takes_groups(init) else {}
     values: Array = np.array(init(shape, rng, **options))
     if values.shape != shape:
-        raise ShapeError(layer, f"init to return shape {shape}", values.shape)
+        raise ShapeError(layer, f"{name} to return shape {shape}", values.shape)
     return values
+
+
+def initial_bias(layer: str, init: Any, size: int, rng: Seed, bound: float) -> Array:
+    """Return what an initializer gives for a layer's bias; if it is None, uniform numbers within a bound."""
+    return uniform((size,), rng, bound) if init is None else initial(layer, init, (size,), rng, name="bias_init")
 
 
 def _takes_groups(init: Callable[..., Any]) -> bool:

@@ -11,7 +11,7 @@ from microfw.nn.checks import as_float_input
 from microfw.nn.conv2d import _short
 from microfw.nn.module import Module
 from microfw.ops.pooling import max_pool
-from microfw.ops.windows import Padding, Sizes, check_padding, geometry, per_axis
+from microfw.ops.windows import AXES, Padding, Sizes, check_padding, geometry, per_axis
 
 
 class MaxPool2D(Module):
@@ -49,17 +49,18 @@ class MaxPool2D(Module):
               [13., 15.]]]])
     """
 
+    axes: ClassVar[int] = 2
     op: ClassVar[Callable[..., Tensor]] = staticmethod(max_pool)
 
     def __init__(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Padding = 0) -> None:
         kind = type(self).__name__
-        kernel = per_axis(kernel_size, 2, kind, "kernel_size")
-        pads = check_padding(padding, 2, kind)
+        kernel = per_axis(kernel_size, self.axes, kind, "kernel_size")
+        pads = check_padding(padding, self.axes, kind)
         if not isinstance(pads, str) and any(max(pair) >= k for pair, k in zip(pads, kernel, strict=True)):
             raise ArgumentError(kind, f"padding below the kernel_size {kernel}", repr(padding))
         self.settings: dict[str, Any] = {
             "kernel": kernel,
-            "stride": kernel if stride is None else per_axis(stride, 2, kind, "stride"),
+            "stride": kernel if stride is None else per_axis(stride, self.axes, kind, "stride"),
             "padding": pads,
         }
 
@@ -78,8 +79,8 @@ class MaxPool2D(Module):
             raise ShapeError(f"{self.where}{str(error).removeprefix(self.op.__name__)}") from None
 
     def _check_shape(self, x: Any) -> None:
-        if x.ndim != 4:
-            raise ShapeError(self.where, "x of shape (N, C, H, W)", x.shape)
+        if x.ndim != self.axes + 2:
+            raise ShapeError(self.where, f"x of shape {AXES[self.axes]}", x.shape)
         if not isinstance(x, Tensor):  # the op would first copy what it is to save
             geometry(self.where, x.shape[2:], **self.settings)
 

@@ -14,7 +14,8 @@ from microfw.autograd._tensor_base import warn_of_detaching
 from microfw.autograd.mode import MODE, Mode, model_version
 from microfw.autograd.scope import THREAD_SCOPE, path
 from microfw.autograd.tensor import Tensor, values_of
-from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError, printable
+from microfw.errors import DTypeError, GraphError, printable
+from microfw.nn.loading import IncompatibleKeys, load_values
 
 
 class Parameter(Tensor):
@@ -273,8 +274,11 @@ class Module:
         """Return a copy of every Parameter and buffer (a Tensor that is not trained) by name."""
         return {name: t.data.copy() for name, t in self._walk() if isinstance(t, Tensor)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> IncompatibleKeys | None:
         """Copy values into the parameters and buffers; all of them, or none if anything is wrong.
+
+        With ``strict=False`` names may be missing or unknown; returns ``(missing_keys, unexpected_keys)``. For weights
+        of PyTorch see `import_torch`.
 
         Raises
         ------
@@ -286,23 +290,7 @@ class Module:
             If values cannot be cast safely, as from complex numbers or text.
         """
         own = {name: t for name, t in self._walk() if isinstance(t, Tensor)}
-        missing, unknown = [n for n in own if n not in state], [n for n in state if n not in own]
-        if missing or unknown:
-            wrong = f"missing {missing}" if missing else f"unknown {unknown}"
-            raise ArgumentError(
-                f"{self.where}.load_state_dict: expected the names {list(own)}, got {wrong}; "
-                "load into a model of the same structure"
-            )
-        values = {}  # all are checked before the first is written: a failed load changes nothing
-        for name, t in own.items():
-            value = np.asarray(values_of(state[name]))
-            if value.shape != t.shape:
-                raise ShapeError(f"{self.where}.load_state_dict: {name}", f"shape {t.shape}", value.shape)
-            if not np.can_cast(value.dtype, t.dtype, "same_kind"):
-                raise DTypeError(f"{self.where}.load_state_dict: {name}", f"dtype {t.dtype}", value.dtype)
-            values[name] = value
-        for name, t in own.items():
-            t.data = values[name]
+        return load_values(own, state, f"{self.where}.load_state_dict", strict)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_named"}

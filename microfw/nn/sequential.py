@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from operator import itemgetter
-from typing import Any, overload
+from typing import Any, Self, overload
 
 from microfw.autograd.scope import THREAD_SCOPE
 from microfw.errors import ArgumentError, DTypeError
@@ -12,18 +12,20 @@ from microfw.nn.module import Module
 
 
 class Sequential(Module):
-    """Layers applied in order; their names are "0", "1", ….
+    """Layers applied in order; their names are "0", "1", …, or given.
 
     A recurrent layer passes its outputs on to the next layer, without its state. If it is the last layer, the
     `Sequential` returns both.
 
     Parameters
     ----------
-    *layers : Module
-        The layers.
+    *layers : Module, or one dict of str to Module
+        The layers; with a dict by their names, which parameters, files and reports then have.
 
     Raises
     ------
+    ArgumentError
+        If a layer is no Module, or a name is no text, empty, or has a dot.
     DTypeError
         When called, if a layer that is not recurrent passes on a tuple.
 
@@ -36,13 +38,55 @@ class Sequential(Module):
       0: Dense(64 -> 32)  weight (64, 32), bias (32,)  2,080 parameters
       1: ReLU()
       2: Dense(32 -> 10)  weight (32, 10), bias (10,)  330 parameters
+    >>> named = nn.Sequential({"body": model[0], "act": nn.Tanh()}).append(model[2], "head")
+    >>> [name for name, _ in named.named_parameters()]
+    ['body.weight', 'body.bias', 'head.weight', 'head.bias']
+    >>> named["act"]
+    Tanh()
     """
 
-    def __init__(self, *layers: Module) -> None:
-        for k, layer in enumerate(layers):
+    names: tuple[str, ...] | None = None
+
+    def __init__(self, *layers: Module | dict[str, Module]) -> None:
+        names: Any = None
+        if len(layers) == 1 and isinstance(layers[0], dict):
+            names, layers = tuple(layers[0]), tuple(layers[0].values())
+        self._set(layers, names)
+
+    def _set(self, layers: tuple[Any, ...], names: tuple[Any, ...] | None) -> None:
+        for label, layer in zip(names or range(len(layers)), layers, strict=True):
             if not isinstance(layer, Module):
-                raise ArgumentError("Sequential", f"layer {k} to be a Module", _named(layer), _mended(layer))
-        self.layers = layers
+                raise ArgumentError("Sequential", f"layer {label!r} to be a Module", _named(layer), _mended(layer))
+        for name in names or ():
+            if not isinstance(name, str) or not name or "." in name or names.count(name) > 1:  # type: ignore[union-attr]
+                raise ArgumentError("Sequential", "different names, texts without dots", repr(name))
+        self.layers: tuple[Module, ...] = layers
+        if names is not None:
+            self.names = names
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings that are not attributes of the same name."""
+        return {} if self.names is None else {"layers": (dict(self.children()),)}
+
+    def append(self, layer: Module, name: str | None = None) -> Self:
+        """Add a layer at the end, with a name if the others have names; returns the module.
+
+        Make the optimizer after this call: one made before does not train the layer.
+        """
+        return self.insert(len(self.layers), layer, name)
+
+    def insert(self, index: int, layer: Module, name: str | None = None) -> Self:
+        """Add a layer before the one at an index, as `list.insert` does; see `append`."""
+        if (name is None) != (self.names is None):
+            expected = "no name, since layers have numbers" if self.names is None else "a name, as the others have"
+            raise ArgumentError(f"{self.where}.insert", expected, repr(name))
+        layers, names = list(self.layers), None if self.names is None else list(self.names)
+        layers.insert(index, layer)
+        if names is not None and name is not None:
+            names.insert(index, name)
+        self._set(tuple(layers), None if names is None else tuple(names))
+        return self
 
     def forward(self, x: Any) -> Any:
         """Apply the layers."""
@@ -60,20 +104,30 @@ class Sequential(Module):
         return x
 
     def children(self) -> Iterator[tuple[str, Any]]:
-        """Yield the layers, by number."""
-        yield from ((str(k), layer) for k, layer in enumerate(self.layers))
+        """Yield the layers, by name or number."""
+        if self.names is None:
+            yield from ((str(k), layer) for k, layer in enumerate(self.layers))
+        elif len(self.names) != len(self.layers):
+            raise ArgumentError(
+                type(self).__name__, f"{len(self.names)} layers, as names", len(self.layers), "use append"
+            )
+        else:
+            yield from zip(self.names, self.layers, strict=True)
 
     def __len__(self) -> int:
         return len(self.layers)
 
     @overload
-    def __getitem__(self, index: int) -> Module: ...
+    def __getitem__(self, index: int | str) -> Module: ...
 
     @overload
     def __getitem__(self, index: slice) -> Sequential: ...
 
-    def __getitem__(self, index: int | slice) -> Module:
-        return Sequential(*self.layers[index]) if isinstance(index, slice) else self.layers[index]
+    def __getitem__(self, index: int | str | slice) -> Module:
+        if isinstance(index, slice):
+            named = self.names is not None
+            return Sequential(dict(list(self.children())[index])) if named else Sequential(*self.layers[index])
+        return dict(self.children())[index] if isinstance(index, str) else self.layers[index]
 
     def __iter__(self) -> Iterator[Module]:
         return iter(self.layers)

@@ -24,7 +24,7 @@ Classes = Mapping[str, Any]
 MAX_DEPTH = 100
 """Maximum depth of nested modules. Reading takes about 6 calls a level; Python allows 1,000 by default."""
 
-FILLED = ("rng", "init")
+FILLED = ("rng", "init", "bias_init")
 """Constructor parameters that only choose initial values; a file has the values."""
 
 

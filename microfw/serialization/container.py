@@ -41,7 +41,7 @@ class Contents:
         limit = Limit(size)
         notes, self.places = FORMATS[suffix].index(file, size, limit)
         if set(notes) != {META, DIGEST}:
-            fix = "mf.load reads what mf.save wrote; for other software's weights use model.load_state_dict"
+            fix = "mf.load reads what mf.save wrote; for PyTorch's weights use mf.import_torch"
             raise FormatError(f"the entries {META} and {DIGEST}", f"{sorted(notes)}"[:80], fix)
         text = notes.pop(META)
         # before the text is parsed: what is damaged is not worth reading
@@ -117,15 +117,22 @@ ITEMS_FOR_ARRAY = 16
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str], where: str) -> Iterator[Contents]:
-    """Open a file for reading, as a block. Every fault of the file raises CheckpointError."""
+    """Open a file of `write` for reading, as a block. Every fault of the file raises CheckpointError."""
     call = "mf.load(path)" if where == "loading" else "fit(..., resume=path)"
     place = f"{where} {path_text(path, where, call, CheckpointError)}"
     suffix = suffix_of(path, where)
+    with reading(path, place) as (file, size):
+        yield Contents(file, size, suffix)
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str], place: str) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a file, as a block; yield it and its size. Every fault found in the block raises CheckpointError."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
             raise FormatError("a file", "a folder or a device")
         with open(path, "rb") as file:
-            yield Contents(file, os.fstat(file.fileno()).st_size, suffix)
+            yield file, os.fstat(file.fileno()).st_size
     except FormatError as error:
         raise error.with_location(place) from None
     except RecursionError:

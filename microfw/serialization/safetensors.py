@@ -7,7 +7,7 @@ https://github.com/huggingface/safetensors.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -42,8 +42,10 @@ def pieces(arrays: dict[str, Array], notes: dict[str, str]) -> Iterator[Any]:
         yield raw(arrays[name])
 
 
-def index(file: BinaryIO, size: int, limit: Limit) -> tuple[dict[str, str], dict[str, Place]]:
-    """Return the texts of a file, and the positions of its arrays."""
+def index(
+    file: BinaryIO, size: int, limit: Limit, dtypes: Mapping[str, np.dtype[Any]] = NAMES
+) -> tuple[dict[str, str], dict[str, Place]]:
+    """Return the texts of a file, and the positions of its arrays, which have some of ``dtypes``."""
     length = int.from_bytes(file.read(8), "little")
     if not 2 <= length <= min(size - 8, MAX_HEADER):
         raise FormatError("a header in the file", f"one of {length:,} bytes in {size:,}", "is it a safetensors file?")
@@ -59,9 +61,9 @@ def index(file: BinaryIO, size: int, limit: Limit) -> tuple[dict[str, str], dict
     spans = []
     for name, entry in header.items():
         entry = table(entry, "dtype", "shape", "data_offsets")
-        dtype = NAMES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
+        dtype = dtypes.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
         if dtype is None:
-            raise FormatError(f"a dtype among {', '.join(NAMES)}", short(entry["dtype"]))
+            raise FormatError(f"a dtype among {', '.join(dtypes)}", short(entry["dtype"]))
         shape = tuple(map(whole, listed(entry["shape"])))
         offsets = list(map(whole, listed(entry["data_offsets"])))
         if len(offsets) != 2 or size_of(dtype, shape, size) != offsets[1] - offsets[0]:

@@ -2,6 +2,7 @@
 
 from microfw.training import metrics as metrics
 from microfw.training.checkpoint import Checkpoint as Checkpoint
+from microfw.training.csv_logger import CSVLogger as CSVLogger
 from microfw.training.history import History as History
 from microfw.training.hooks import Hook as Hook, TrainState as TrainState
 from microfw.training.rates import (

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from typing import Any
 
 from microfw.data.dataset import check_count
+from microfw.errors import ArgumentError
 from microfw.serialization.container import suffix_of
+from microfw.training.history import History
 from microfw.training.hooks import Hook, TrainState
+from microfw.training.stopping import check_metric
 
 
 class Checkpoint(Hook):
@@ -23,11 +27,16 @@ class Checkpoint(Hook):
         Ends with ``.safetensors`` or ``.npz``.
     every : int, optional
         Also write after each multiple of this number of steps.
+    best : str, optional
+        An entry of the History, such as "val_loss". The file is then written only after an epoch in which the entry
+        is better than in all epochs before, also those of a resumed run: `mf.load(path)` returns the best model.
+    mode : "min" or "max", optional
+        Whether lower or higher is better. By default the name of the entry decides, as for `EarlyStopping`.
 
     Raises
     ------
     ArgumentError
-        If ``every`` is not a positive integer.
+        If ``every`` is not a positive integer, or is given with ``best``; in training, if no row has the entry.
     CheckpointError
         In training, if the file cannot be written; an earlier file is then not changed.
 
@@ -55,12 +64,27 @@ class Checkpoint(Hook):
 
     last = True  # so that the file contains what other hooks change
 
-    def __init__(self, path: str | os.PathLike[str], every: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        every: int | None = None,
+        *,
+        best: str | None = None,
+        mode: str | None = None,
+    ) -> None:
         suffix_of(path, "Checkpoint")
         if every is not None:
             check_count("Checkpoint", "every", every)
+        if best is not None:
+            if every is not None:
+                raise ArgumentError("Checkpoint", "every or best", "both", "pass two Checkpoints of different paths")
+            mode = check_metric("Checkpoint", best, mode)
+        elif mode is not None:
+            raise ArgumentError("Checkpoint", "best, since mode is given", "none")
         self.path = path
         self.every = every
+        self.best = best
+        self.mode = mode
         self._saved: Any = None
 
     def on_fit_start(self, state: TrainState) -> None:
@@ -73,11 +97,21 @@ class Checkpoint(Hook):
             self._save(state)
 
     def on_epoch_end(self, state: TrainState) -> None:
-        """Save after an epoch."""
-        self._save(state)
+        """Save after an epoch; with ``best``, if its entry is better than all before."""
+        if self.best is None or self._improved(state.history):
+            self._save(state)
+
+    def _improved(self, history: History) -> bool:
+        assert self.best is not None
+        # from the history, which a resumed run has from its file: no state to save
+        sign = 1 if self.mode == "min" else -1
+        *before, last = [math.nan if value is None else sign * value for value in history.column(self.best)]
+        return not math.isnan(last) and all(math.isnan(value) or last < value for value in before)
 
     def on_fit_end(self, state: TrainState) -> None:
-        """Save if there were steps since the last file, unless an error ended training."""
+        """Save if there were steps since the last file, unless an error ended training, or only the best is kept."""
+        if self.best is not None:
+            return
         failed = isinstance(sys.exception(), Exception)  # KeyboardInterrupt is no Exception
         if state.steps and self._saved != (state.steps, len(state.history)) and not failed:
             self._save(state)

@@ -173,6 +173,8 @@ def _check_loss(value: Any, where: str) -> None:
 
 def _check_targets(shape: tuple[int, ...], data: Dataset, loss: Any, where: str) -> None:
     """Raise unless outputs of a shape and all targets suit one of this library's losses."""
+    if isinstance(loss, CrossEntropyLoss) and data.task == "regression" and shape[1:] == data.y.shape[1:] != (1,):
+        return  # probabilities, which the loss checks
     if isinstance(loss, CrossEntropyLoss | NLLLoss):
         if data.task != "classification" or data.y.max() >= shape[-1]:
             _check_labels(shape, data, loss, where)

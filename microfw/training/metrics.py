@@ -90,6 +90,8 @@ def to_predictions(outputs: Array, targets: Array, loss: Any) -> Array:
 def measure(metrics: dict[str, Measure], loss: Any, outputs: Array, targets: Array) -> dict[str, float]:
     """Return all metrics of a model's outputs."""
     predictions = to_predictions(outputs, targets, loss)
+    if isinstance(loss, CrossEntropyLoss) and targets.ndim == 2 and targets.dtype.kind == "f":
+        targets = targets.argmax(axis=1)  # the most probable class
     return {name: metric(targets, outputs, predictions) for name, metric in metrics.items()}
 
 

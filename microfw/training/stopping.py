@@ -38,6 +38,15 @@ def direction(metric: str, where: str) -> str:
     raise ArgumentError(where, "a mode for a metric of this name", repr(metric), "pass mode='min' or 'max'")
 
 
+def check_metric(where: str, metric: Any, mode: Any) -> str:
+    """Return "min" or "max" for an entry of the History, as given or by its name; raise if it is none."""
+    if not isinstance(metric, str):
+        raise ArgumentError(where, "metric to be an entry of the History", repr(metric))
+    if mode not in (None, "min", "max"):
+        raise ArgumentError(where, "mode 'min' or 'max'", repr(mode))
+    return mode or direction(metric, where)
+
+
 class EarlyStopping(Hook):
     """Ends training when a metric has not improved for some epochs, and restores the best parameters.
 
@@ -89,18 +98,14 @@ class EarlyStopping(Hook):
         restore: bool = True,
     ) -> None:
         check_count("EarlyStopping", "patience", patience, 0)
-        if not isinstance(metric, str):
-            raise ArgumentError("EarlyStopping", "metric to be an entry of the History", repr(metric))
         if not is_real(min_delta) or min_delta < 0:
             raise ArgumentError("EarlyStopping", "min_delta at least 0, finite", repr(min_delta))
         if not isinstance(restore, bool):
             raise ArgumentError("EarlyStopping", "restore to be True or False", repr(restore))
-        if mode not in (None, "min", "max"):
-            raise ArgumentError("EarlyStopping", "mode 'min' or 'max'", repr(mode))
+        self.mode = check_metric("EarlyStopping", metric, mode)
         self.metric = metric
         self.patience = patience
         self.min_delta = min_delta
-        self.mode = mode or direction(metric, "EarlyStopping")
         self.restore = restore
         self._start = (0, 0)
         self._reset()

@@ -42,6 +42,25 @@ def windows(channels, to, kernel, stride, pads):
     return contract
 
 
+def spread(channels, to, kernel, stride, pads, extra=(0, 0)):
+    def contract(s):
+        if len(s) != len(kernel) + 2 or s[1] != channels or 0 in s[2:]:
+            return None
+        rules = zip(s[2:], kernel, stride, pads, extra, strict=False)
+        sides = [(n - 1) * t - 2 * p + k + more for n, k, t, p, more in rules]
+        return (s[0], to, *sides) if min(sides) > 0 else None
+
+    return contract
+
+
+def scaled(factors):
+    def contract(s):
+        fits = len(s) == len(factors) + 2 and 0 not in s[2:]
+        return (*s[:2], *(n * k for n, k in zip(s[2:], factors, strict=True))) if fits else None
+
+    return contract
+
+
 def same_if(test):
     return lambda s: s if test(s) else None
 
@@ -153,7 +172,44 @@ def attention(**options):
 
 IMAGES = ((2, 2, 5, 4), (1, 2, 3, 3), (0, 2, 4, 4))
 
+SEQUENCES = ((2, 2, 5), (1, 2, 2), (0, 2, 4))
+
 ANY = ((3, 4), (4,), (2, 3, 4))
+
+
+# How random programs write layers; `d` draws
+
+
+def longer(d, shape):
+    if len(shape) != 2:
+        return None
+    to, kernel, stride = d.integer(1, 4), d.integer(1, 3), d.integer(1, 2)
+    text = f"nn.ConvTranspose1D({shape[0]}, {to}, {kernel}, {stride}{d.choice(['', ', bias=False'])}, rng={d.seed()})"
+    return text, (to, (shape[1] - 1) * stride + kernel)
+
+
+def larger(d, shape):
+    if len(shape) != 3:
+        return None
+    to, (kernel, stride, padding, extra) = (
+        d.integer(1, 3),
+        d.choice([(2, 2, 0, 0), (3, 2, 1, 1), (3, 1, "'same'", 0), (1, 1, 0, 0)]),
+    )
+    text = f"nn.ConvTranspose2D({shape[0]}, {to}, {kernel}, {stride}, {padding}, {extra}, rng={d.seed()})"
+    return text, (to, *(n * stride for n in shape[1:]))
+
+
+def shorter(d, shape):
+    if len(shape) != 2 or shape[1] < 2:
+        return None
+    kind, (size, stride, padding) = d.choice(["Max", "Avg"]), d.choice([(2, 2, 0), (2, 1, 0), (2, 2, 1)])
+    return f"nn.{kind}Pool1D({size}, {stride}, {padding})", (shape[0], (shape[1] + 2 * padding - size) // stride + 1)
+
+
+def upsampled(d, shape):
+    mode = {2: ["nearest", "linear"], 3: ["nearest", "bilinear"]}.get(len(shape))
+    return mode and (f"nn.Upsample(scale_factor=2, mode='{d.choice(mode)}')", (shape[0], *(2 * n for n in shape[1:])))
+
 
 LAYERS = [
     LayerCase(nn.Dense, lambda: nn.Dense(4, 3, rng=0), (*ANY, (0, 4), (1, 4)), "Dense(4 -> 3)", contract=last(4, 3)),
@@ -181,6 +237,47 @@ LAYERS = [
     ),
     LayerCase(nn.AvgPool2D, lambda: nn.AvgPool2D(2), IMAGES, "AvgPool2D(2×2)", contract=windows(None, None, (2, 2), (2, 2), (0, 0))),
     LayerCase(nn.GlobalAvgPool2D, nn.GlobalAvgPool2D, IMAGES, "GlobalAvgPool2D()", contract=lambda s: s[:2] if len(s) == 4 and s[2] * s[3] else None),
+    LayerCase(
+        nn.ConvTranspose1D, lambda: nn.ConvTranspose1D(2, 3, 3, stride=2, padding=1, rng=0), (*SEQUENCES, (2, 2, 1)),
+        "ConvTranspose1D(2 -> 3, 3, stride=2, padding=1)", contract=spread(2, 3, (3,), (2,), (1,)),
+        torch=lambda torch: torch.nn.ConvTranspose1d(2, 3, 3, stride=2, padding=1), program=longer, products=(360, 360),
+    ),
+    LayerCase(
+        nn.ConvTranspose2D, lambda: nn.ConvTranspose2D(2, 3, 2, rng=0), IMAGES, "ConvTranspose2D(2 -> 3, 2×2)",
+        contract=spread(2, 3, (2, 2), (1, 1), (0, 0)), torch=lambda torch: torch.nn.ConvTranspose2d(2, 3, 2), program=larger,
+        products=(1920, 1920),
+    ),
+    LayerCase(
+        nn.ConvTranspose2D, lambda: nn.ConvTranspose2D(2, 4, (3, 2), (2, 3), (1, 0), (1, 2), groups=2, bias=False, rng=0), IMAGES,
+        "ConvTranspose2D(2 -> 4, 3×2, stride=(2, 3), padding=(1, 0), groups=2, bias=False, output_padding=(1, 2))", "with settings",
+        contract=spread(2, 4, (3, 2), (2, 3), (1, 0), (1, 2)),
+        torch=lambda torch: torch.nn.ConvTranspose2d(2, 4, (3, 2), (2, 3), (1, 0), (1, 2), groups=2, bias=False),
+    ),
+    LayerCase(
+        nn.MaxPool1D, lambda: nn.MaxPool1D(2), SEQUENCES, "MaxPool1D(2)", contract=windows(None, None, (2,), (2,), (0,)),
+        torch=lambda torch: torch.nn.MaxPool1d(2), program=shorter,
+    ),
+    LayerCase(
+        nn.AvgPool1D, lambda: nn.AvgPool1D(3, 1, 1), SEQUENCES, "AvgPool1D(3, stride=1, padding=1)",
+        contract=windows(None, None, (3,), (1,), (1,)), torch=lambda torch: torch.nn.AvgPool1d(3, 1, 1), program=shorter,
+    ),
+    LayerCase(
+        nn.GlobalAvgPool1D, nn.GlobalAvgPool1D, SEQUENCES, "GlobalAvgPool1D()", contract=lambda s: s[:2] if len(s) == 3 and s[2] else None,
+        torch=lambda torch: torch.nn.Sequential(torch.nn.AdaptiveAvgPool1d(1), torch.nn.Flatten()),
+        program=lambda d, shape: ("nn.GlobalAvgPool1D()", shape[:1]) if len(shape) == 2 else None,
+    ),
+    LayerCase(
+        nn.Upsample, lambda: nn.Upsample(scale_factor=(2, 3)), IMAGES, "Upsample((2, 3), nearest)", contract=scaled((2, 3)),
+        torch=lambda torch: torch.nn.Upsample(scale_factor=(2, 3)), program=upsampled,
+    ),
+    LayerCase(
+        nn.Upsample, lambda: nn.Upsample(scale_factor=3, mode="bilinear"), IMAGES, "Upsample(3, bilinear)", "bilinear",
+        contract=scaled((3, 3)), torch=lambda torch: torch.nn.Upsample(scale_factor=3, mode="bilinear"),
+    ),
+    LayerCase(
+        nn.Upsample, lambda: nn.Upsample(scale_factor=2, mode="linear"), SEQUENCES, "Upsample(2, linear)", "linear",
+        contract=scaled((2,)), torch=lambda torch: torch.nn.Upsample(scale_factor=2, mode="linear"),
+    ),
     LayerCase(nn.ReLU, nn.ReLU, (*ANY, (), (0, 4)), "ReLU()"),
     LayerCase(nn.LeakyReLU, lambda: nn.LeakyReLU(0.2), (*ANY, (), (0, 4)), "LeakyReLU(0.2)"),
     LayerCase(nn.Sigmoid, nn.Sigmoid, (*ANY, (), (0, 4)), "Sigmoid()"),

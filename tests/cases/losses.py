@@ -13,6 +13,7 @@ T = floats((5, 3), -3, 3, seed=4) + 0.031
 SIGNS = np.where(floats((5, 3), seed=5) > 0, 1.0, -1.0)
 SHARES = floats((5, 3), 0.05, 0.9, seed=6)
 WEIGHT = np.array([0.5, 2.0, 1.0])
+PROBABILITIES = SHARES / SHARES.sum(1, keepdims=True)
 COUNTS = np.array([[0.0, 1.0, 2.0], [5.0, 0.0, 3.0], [1.0, 1.0, 4.0], [0.0, 0.0, 7.0], [2.0, 3.0, 1.0]])
 TOGETHER = np.array([1, -1, 1, -1, -1])
 
@@ -31,6 +32,11 @@ LOSSES = {
     "CrossEntropyLoss smoothed": (
         nn.CrossEntropyLoss, {"label_smoothing": 0.1}, LABELS, lambda z, y: -np.sum((0.9 * np.eye(3)[y] + 0.1 / 3) * logp(z), 1),
     ),
+    "CrossEntropyLoss of probabilities": (nn.CrossEntropyLoss, {}, PROBABILITIES, lambda z, t: -np.sum(t * logp(z), 1)),
+    "CrossEntropyLoss of probabilities, weighted": (
+        nn.CrossEntropyLoss, {"weight": WEIGHT, "label_smoothing": 0.1}, PROBABILITIES,
+        lambda z, t: -np.sum(WEIGHT * (0.9 * t + 0.1 / 3) * logp(z), 1),
+    ),
     "BCEWithLogitsLoss weighted": (
         nn.BCEWithLogitsLoss, {"weight": WEIGHT, "pos_weight": WEIGHT[::-1]}, SHARES,
         lambda z, t: WEIGHT * (WEIGHT[::-1] * t * np.log1p(np.exp(-z)) + (1 - t) * np.log1p(np.exp(z))),
@@ -40,6 +46,14 @@ LOSSES = {
     "KLDivLoss of logarithms": (nn.KLDivLoss, {"log_target": True}, np.log(SHARES), lambda z, t: np.sum(np.exp(t) * (t - z), 1)),
     "PoissonNLLLoss": (nn.PoissonNLLLoss, {}, COUNTS, lambda z, t: np.exp(z) - t * z),
     "PoissonNLLLoss full": (nn.PoissonNLLLoss, {"full": True}, COUNTS, lambda z, t: np.exp(z) - t * z + stirling(t)),
+}  # fmt: skip
+
+# Losses of a tuple: besides, the rest of the tuple and the target.
+TUPLES = {
+    "GaussianNLLLoss": (nn.GaussianNLLLoss, {}, SHARES, T, lambda z, v, t: (np.log(v) + (z - t) ** 2 / v) / 2),
+    "GaussianNLLLoss full": (
+        nn.GaussianNLLLoss, {"full": True}, SHARES, T, lambda z, v, t: (np.log(2 * np.pi * v) + (z - t) ** 2 / v) / 2,
+    ),
 }  # fmt: skip
 
 # Losses of more than one prediction: besides, the other arguments.

@@ -71,7 +71,7 @@ LAYERS = [
     (own.times_property, ANY, 1, False),
     (own.times_global, ANY, 1, False),
     (own.times_closure, ANY, 1, False),
-    (own.times_default, ANY, 1, False),
+    (own.times_default, ANY, 2, False),
     (own.apply, ANY, 2, False),
     (own.slot, ANY, 2, False),
     (own.control, ANY, 4, False),

@@ -16,6 +16,7 @@ LOSSES = {
     "PoissonNLLLoss": (["", "full=True"], "counts"),
     "CosineEmbeddingLoss": (["", "margin=0.2"], "row signs"),
     "TripletMarginLoss": (["", "swap=True"], "pairs"),
+    "GaussianNLLLoss": (["", "full=True", "eps=0.3"], "pairs"),
 }  # fmt: skip
 
 LOSS_SETTINGS = {
@@ -30,14 +31,20 @@ LOSS_SETTINGS = {
 def library_loss(d):
     """Write a loss of the library; return how many outputs the model needs."""
     kind = d.choice(
-        [k for k in LOSSES if not d.peer or k not in ("HingeLoss", "TripletMarginLoss", "CosineEmbeddingLoss")]
+        [
+            k
+            for k in LOSSES
+            if not d.peer or k not in ("HingeLoss", "TripletMarginLoss", "CosineEmbeddingLoss", "GaussianNLLLoss")
+        ]
     )
     options, d.target = LOSSES[kind]
     k = 4 if d.target in ("row signs", "pairs") else d.integer(2, 4)
     d.line(f"loss = nn.{kind}({d.choice(options).format(k=k)})")
     if kind in ("NLLLoss", "KLDivLoss"):
         d.last = "nn.LogSoftmax()"
-    if d.target in ("row signs", "pairs"):
+    if kind == "GaussianNLLLoss":
+        d.line("def criterion(out, y): return loss((out[:, :2], np.logaddexp(out[:, 2:], 0)), y)")
+    elif d.target in ("row signs", "pairs"):
         d.line("def criterion(out, y): return loss(out[:, :2], out[:, 2:], y)")
     else:
         d.line("criterion = loss")

@@ -31,6 +31,63 @@ def test_layers_compute_what_their_ops_do():
     assert back(late).data[..., 4] == back.weight.data[0, 0, 2]
 
 
+def test_a_transposed_layer_is_the_transpose_of_the_convolution_with_its_weight():
+    """``<conv(x), g> == <x, transposed(g)>`` for every x and g, and the bias is added."""
+    for settings, size in (
+        ((3, 2, 1), (6, 8)),
+        ((2, 3, 0), (8, 5)),
+        ((3, 1, "same"), (4, 5)),
+        ((3, 2, "same"), (6, 4)),
+    ):
+        forth = nn.Conv2D(4, 2, *settings, groups=2, bias=False, rng=0).astype(np.float64)
+        x = whole((2, 4, *size), 1)
+        y = forth(x).data
+        g = whole(y.shape, 2)
+        smallest = nn.ConvTranspose2D(2, 4, *settings, groups=2, rng=1)(g).shape[2:]
+        more = tuple(n - m for n, m in zip(size, smallest, strict=True))
+        back = nn.ConvTranspose2D(2, 4, *settings, output_padding=more, groups=2, rng=1).astype(np.float64)
+        back.weight.data = forth.weight.data
+        spread = back(g).data - back.bias.data[:, None, None]
+        assert spread.shape == x.shape
+        assert np.sum(y * g) == pytest.approx(np.sum(x * spread))
+
+
+def test_values_of_sequence_layers_and_of_upsampling():
+    x = whole((2, 3, 7), 1, np.float64)
+    windows = np.lib.stride_tricks.sliding_window_view(x, 3, axis=2)[:, :, ::2]
+    np.testing.assert_array_equal(nn.MaxPool1D(3, 2)(x).data, windows.max(-1))
+    np.testing.assert_allclose(nn.AvgPool1D(3, 2)(x).data, windows.mean(-1))
+    np.testing.assert_allclose(nn.GlobalAvgPool1D()(x).data, x.mean(2))
+    image = whole((2, 3, 2, 4), 1, np.float64)
+    repeated = image.repeat(3, axis=2).repeat(2, axis=3)
+    np.testing.assert_array_equal(nn.Upsample(scale_factor=(3, 2))(image).data, repeated)
+    # a line through the middles of pixels: at 0.25 and 0.75 between two of them, and level at the ends
+    doubled = nn.Upsample(scale_factor=2, mode="linear")(x).data
+    np.testing.assert_allclose(doubled[..., 1:-1:2], 0.75 * x[..., :-1] + 0.25 * x[..., 1:])
+    np.testing.assert_allclose(doubled[..., 2::2], 0.25 * x[..., :-1] + 0.75 * x[..., 1:])
+    np.testing.assert_array_equal(doubled[..., [0, -1]], x[..., [0, -1]])
+    both = nn.Upsample(scale_factor=2, mode="bilinear")(image).data
+    rows = nn.Upsample(scale_factor=2, mode="linear")(image.transpose(0, 1, 3, 2).reshape(2, 12, 2)).data
+    columns = nn.Upsample(scale_factor=2, mode="linear")(
+        rows.reshape(2, 3, 4, 4).transpose(0, 1, 3, 2).reshape(2, 12, 4)
+    ).data
+    np.testing.assert_allclose(both, columns.reshape(2, 3, 4, 8))
+
+
+def test_errors_of_transposed_and_upsampling_layers():
+    with pytest.raises(ShapeError, match=r"^ConvTranspose2D: expected x of shape \(N, 2, H, W\), got \(1, 3, 4, 4\)"):
+        nn.ConvTranspose2D(2, 3, 2, rng=0)(np.ones((1, 3, 4, 4)))
+    with pytest.raises(
+        ShapeError,
+        match=r"^0 ConvTranspose1D: expected an x from which some output is left, got \(1, 1, 1\), which gives \(0,\)",
+    ):
+        nn.Sequential(nn.ConvTranspose1D(1, 1, 2, padding=1, rng=0))(np.ones((1, 1, 1)))
+    with pytest.raises(
+        ShapeError, match=r"^Upsample: expected x of shape \(N, C, W\), with entries along each axis, got"
+    ):
+        nn.Upsample(scale_factor=2, mode="linear")(np.ones((1, 1, 4, 4)))
+
+
 def test_initial_weights_of_a_convolution():
     layer = nn.Conv2D(8, 16, 3, rng=0)
     bound = math.sqrt(6 / (8 * 9 + 16 * 9))
@@ -52,6 +109,12 @@ def test_initial_weights_of_a_convolution():
         (lambda: nn.Conv2D(1, 1, 3, padding="some"), "Conv2D: expected padding to be 'same', 'valid'"),
         (lambda: nn.MaxPool2D(2, padding=2), "MaxPool2D: expected padding below the kernel_size (2, 2), got 2"),
         (lambda: nn.AvgPool2D(0), "AvgPool2D: expected kernel_size to be"),
+        (lambda: nn.MaxPool1D((2, 2)), "MaxPool1D: expected kernel_size to be a positive integer or 1 of them, got (2, 2)"),
+        (lambda: nn.ConvTranspose2D(1, 1, 3, 2, output_padding=2), "ConvTranspose2D: expected output_padding from 0 to below the stride 2, and 0 with padding 'same', got 2"),
+        (lambda: nn.ConvTranspose1D(1, 1, 3, 2, "same", 1), "ConvTranspose1D: expected output_padding from 0 to below the stride 2, and 0 with"),
+        (lambda: nn.Upsample(scale_factor=1.5), "Upsample: expected scale_factor to be a positive integer or 1 of them, got 1.5"),
+        (lambda: nn.Upsample(scale_factor=2, mode="cubic"), "Upsample: expected mode to be one of nearest, linear, bilinear, got 'cubic'"),
+        (lambda: nn.Upsample(scale_factor=(2, 2, 2), mode="bilinear"), "Upsample: expected scale_factor to be one number, or 2, got (2, 2, 2)"),
     ],
 )  # fmt: skip
 def test_bad_settings_of_layers(make, text):

@@ -123,7 +123,7 @@ def check_loss(name, number):
     """Call a loss with a prediction or a target out of 200 that do not fit the other, or with both."""
     kind, options, target, _ = LOSSES[name]
     target = np.asarray(target)
-    labels = kind in (nn.CrossEntropyLoss, nn.NLLLoss)
+    labels = kind in (nn.CrossEntropyLoss, nn.NLLLoss) and target.ndim == 1
     shape = (len(target), 3) if labels else target.shape
     x = hostile(number, (shape,))
     loss = kind(**options)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from microfw import nn
-from microfw.errors import ArgumentError
+from microfw.errors import ArgumentError, ShapeError
 from microfw.nn import initializers
 
 INITS = {
@@ -47,7 +47,18 @@ def test_every_initializer_is_tested():
         for n, f in vars(initializers).items()
         if inspect.isfunction(f) and f.__module__ == initializers.__name__ and not n.startswith("_")
     }
-    assert public == {*INITS, "fans", "normal", "orthogonal", "zeros", "uniform", "constant", "blank", "initial"}
+    assert public == {
+        *INITS,
+        "fans",
+        "normal",
+        "orthogonal",
+        "zeros",
+        "uniform",
+        "constant",
+        "blank",
+        "initial",
+        "initial_bias",
+    }
 
 
 def test_constant_is_the_same_everywhere():
@@ -92,8 +103,27 @@ def test_an_initializer_of_ones_own_need_not_know_groups():
 
 
 @pytest.mark.parametrize("make", [
+    lambda init: nn.Dense(3, 2, bias_init=init, rng=0), lambda init: nn.Conv1D(1, 2, 3, bias_init=init, rng=0),
+    lambda init: nn.Conv2D(3, 2, 3, bias_init=init, rng=0), lambda init: nn.ConvTranspose2D(3, 2, 3, bias_init=init, rng=0),
+    lambda init: nn.ConvTranspose1D(3, 2, 3, bias_init=init, rng=0),
+])  # fmt: skip
+def test_biases_start_as_their_initializer_says(make):
+    assert not make("zeros").bias.data.any()
+    np.testing.assert_array_equal(make(lambda shape, rng: np.arange(2.0)).bias.data, [0, 1])
+    np.testing.assert_array_equal(make(None).bias.data, make(None).bias.data)
+    assert make("normal").weight.data.tolist() == make(None).weight.data.tolist()
+    name = type(make(None)).__name__
+    with pytest.raises(
+        ArgumentError, match=rf"^{name}: expected bias_init to be a function of a shape and rng, or one of"
+    ):
+        make("no_such")
+    with pytest.raises(ShapeError, match=rf"^{name}: expected bias_init to return shape \(2,\), got \(3,\)$"):
+        make(lambda shape, rng: np.zeros(3))
+
+
+@pytest.mark.parametrize("make", [
     lambda init: nn.Dense(3, 2, init=init), lambda init: nn.Conv2D(1, 2, 3, init=init),
-    lambda init: nn.Conv1D(1, 2, 3, init=init), lambda init: nn.Embedding(3, 2, init=init),
+    lambda init: nn.Conv1D(1, 2, 3, init=init), lambda init: nn.ConvTranspose2D(1, 2, 3, init=init), lambda init: nn.Embedding(3, 2, init=init),
 ])  # fmt: skip
 def test_names(make):
     make("he_normal")

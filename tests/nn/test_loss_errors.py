@@ -8,7 +8,7 @@ import pytest
 import microfw as mf
 from microfw import nn
 from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError
-from tests.cases.losses import LABELS, LOSSES, SHARES, VECTORS, WEIGHT, T, Z
+from tests.cases.losses import LABELS, LOSSES, PROBABILITIES, SHARES, TUPLES, VECTORS, WEIGHT, T, Z
 
 WRONG_LABELS = {
     "negative": ([0, 1, -1, 2, 0], "expected labels from 0 to 2, got -1 at row 2; encode them as 0, 1, 2"),
@@ -98,8 +98,52 @@ def test_targets_out_of_range():
         nn.HingeLoss()(mf.tensor([1.0]), [np.nan])
 
 
+def test_what_are_no_probabilities():
+    loss_fn, z = nn.CrossEntropyLoss(), mf.tensor(Z)
+    fix = r"; for classes that do not exclude each other use nn\.BCEWithLogitsLoss$"
+    with pytest.raises(
+        DataError,
+        match="^CrossEntropyLoss: expected probabilities that add up to 1 in each row, got 0.5 at row 0" + fix,
+    ):
+        loss_fn(z, PROBABILITIES / 2)
+    with pytest.raises(DataError, match="^CrossEntropyLoss: expected probabilities from 0 to 1, got -.*" + fix):
+        loss_fn(z, PROBABILITIES - np.eye(5, 3))
+    with pytest.raises(ShapeError, match=r"expected prediction and target of one shape, got \(5, 3\) and \(5, 2\)"):
+        loss_fn(z, PROBABILITIES[:, :2])
+    with pytest.raises(
+        ShapeError, match=r"integer labels \(N,\), N at least 1, got .*; cast probabilities with \.astype\(float\)$"
+    ):
+        loss_fn(z, np.eye(5, 3, dtype=int))
+    with pytest.raises(ShapeError, match="^CrossEntropyLoss: expected a weight for each of 3 classes, got 2 of them"):
+        nn.CrossEntropyLoss(weight=[1, 2])(z, PROBABILITIES)
+    with pytest.raises(
+        ArgumentError,
+        match="^CrossEntropyLoss: expected integer labels, since there is an ignore_index, got probabilities",
+    ):
+        nn.CrossEntropyLoss(ignore_index=0)(z, PROBABILITIES)
+    with pytest.raises(ShapeError):
+        nn.NLLLoss()(z, PROBABILITIES)
+
+
+def test_what_is_no_mean_and_variance():
+    loss_fn, z = nn.GaussianNLLLoss(), mf.tensor(Z)
+    with pytest.raises(
+        DTypeError,
+        match=r"^GaussianNLLLoss: expected the prediction to be a tuple \(mean, var\), got Tensor; call loss\(\(mean, var\), target\)$",
+    ):
+        loss_fn(z, T, mf.tensor(SHARES))
+    with pytest.raises(DataError, match="expected variances of at least 0, got .*; pass np.exp of an output"):
+        loss_fn((z, mf.tensor(-SHARES)), T)
+    with pytest.raises(ShapeError, match=r"expected variances of shape \(5, 3\) of float64, got \(5, 1\) of float64"):
+        loss_fn((z, mf.tensor(SHARES[:, :1])), T)
+    with pytest.raises(DTypeError, match="expected the variance to be a Tensor, got ndarray"):
+        loss_fn((z, SHARES), T)
+    with pytest.raises(ArgumentError, match="^GaussianNLLLoss: expected a positive eps, got 0"):
+        nn.GaussianNLLLoss(eps=0)
+
+
 def test_settings_out_of_range():
-    for kind in {row[0] for row in (LOSSES | VECTORS).values()}:
+    for kind in {row[0] for row in (LOSSES | TUPLES | VECTORS).values()}:
         with pytest.raises(
             ArgumentError, match=f"^{kind.__name__}: expected reduction to be 'mean', 'sum' or 'none', got 'avg'"
         ):

@@ -10,7 +10,7 @@ import pytest
 import microfw as mf
 from microfw import nn
 from microfw.errors import DataError, ShapeError
-from tests.cases.losses import LABELS, LOSSES, VECTORS, WEIGHT, Z, logp
+from tests.cases.losses import LABELS, LOSSES, PROBABILITIES, SHARES, TUPLES, VECTORS, WEIGHT, T, Z, logp
 
 rows = pytest.mark.parametrize("name", LOSSES)
 
@@ -19,7 +19,7 @@ def test_each_loss_has_a_row():
     exported = {
         v for n in nn.__all__ if inspect.isclass(v := getattr(nn, n)) and issubclass(v, nn.Loss) and v is not nn.Loss
     }
-    assert {row[0] for row in (LOSSES | VECTORS).values()} == exported
+    assert {row[0] for row in (LOSSES | TUPLES | VECTORS).values()} == exported
 
 
 @rows
@@ -124,6 +124,66 @@ def test_values_and_derivatives_of_vectors(name, reduction):
     assert mf.gradcheck(again, Z, *vectors) <= 1e-6
     single = [mf.tensor(v.astype(np.float32)) for v in (Z, *vectors)]
     assert loss_fn(*single, *target).dtype == np.float32
+
+
+# Mean and variance
+
+
+@pytest.mark.parametrize("name", TUPLES)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_values_and_derivatives_of_tuples(name, reduction):
+    kind, options, second, target, value = TUPLES[name]
+    loss_fn = kind(**options, reduction=reduction)
+    losses, w = value(Z, second, target), np.array([1.0, 0.0, 2.0, 3.0, 0.5])
+    expected = {"mean": np.mean, "sum": np.sum, "none": np.asarray}[reduction](losses)
+    pair = mf.tensor(Z), mf.tensor(second)
+    np.testing.assert_allclose(loss_fn(pair, target).data, expected, rtol=1e-13)
+    weighted = losses * w[:, None]
+    expected = {"mean": weighted.sum() / w.sum() / 3, "sum": weighted.sum(), "none": weighted}[reduction]
+    np.testing.assert_allclose(loss_fn(pair, target, w).data, expected, rtol=1e-13)
+    assert mf.gradcheck(lambda z, v, t: loss_fn((z, v), t), Z, second, target) <= 1e-6
+    again = mf.grad(lambda z, v: np.sum(np.square(loss_fn((z, v), target))), (0, 1))
+    assert mf.gradcheck(again, Z, second) <= 1e-6
+    assert loss_fn(tuple(mf.tensor(a.astype(np.float32)) for a in (Z, second)), target).dtype == np.float32
+
+
+def test_a_variance_below_eps_counts_as_eps_and_can_grow():
+    var = mf.tensor(np.array([0.0, 0.25, 2.0]), requires_grad=True)
+    mean, target = np.array([0.0, 1.0, 2.0]), np.array([1.0, 1.0, 1.0])
+    loss = nn.GaussianNLLLoss(eps=0.5, reduction="none")((mf.tensor(mean), var), target)
+    used = np.array([0.5, 0.5, 2.0])
+    np.testing.assert_allclose(loss.data, (np.log(used) + (mean - target) ** 2 / used) / 2)
+    loss.sum().backward()
+    np.testing.assert_allclose(var.grad, (1 / used - (mean - target) ** 2 / used**2) / 2)
+
+
+def test_a_network_of_mean_and_variance_is_replayed():
+    def train(compile):
+        model = nn.Sequential(nn.Dense(3, 4, rng=0))
+        optimizer = mf.optim.SGD(model.parameters(), lr=0.05)
+        loss_fn = nn.GaussianNLLLoss(eps=0.3)
+
+        def step(x, y):
+            out = model(x)
+            return loss_fn((out[:, :2], mf.ops.softplus(out[:, 2:])), y)
+
+        run = mf.compile(step, optimizer) if compile else None
+        losses = []
+        for k in range(8):
+            x, y = np.roll(Z, k, 0).astype(np.float32), T[:, :2].astype(np.float32)
+            if run is not None:
+                losses.append(run(x, y).item())
+                continue
+            optimizer.zero_grad()
+            loss = step(x, y)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        if run is not None:
+            assert run.replays and not run.reasons
+        return losses
+
+    assert train(True) == train(False)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -238,6 +298,28 @@ def test_class_weights(reduction, smooth):
     expected = {"mean": losses.sum() / WEIGHT[LABELS].sum(), "sum": losses.sum(), "none": losses}[reduction]
     np.testing.assert_allclose(loss_fn(mf.tensor(Z), LABELS).data, expected, rtol=1e-13)
     assert mf.gradcheck(lambda z: loss_fn(z, LABELS), Z) <= 1e-6
+
+
+def test_probabilities_that_are_certain_are_labels():
+    certain = np.eye(3)[LABELS]
+    for options in ({}, {"label_smoothing": 0.2}):
+        loss_fn = nn.CrossEntropyLoss(**options)
+        of = [mf.value_and_grad(lambda z, y=y: loss_fn(z, y))(Z) for y in (LABELS, certain)]  # noqa: B023
+        np.testing.assert_allclose(of[1][0].data, of[0][0].data, rtol=1e-14)
+        np.testing.assert_allclose(of[1][1].data, of[0][1].data, atol=1e-15)
+    assert nn.CrossEntropyLoss(weight=WEIGHT).denominator(certain) == 5
+    far = mf.tensor([[0.0, -np.inf]])  # 0 times minus infinity
+    assert nn.CrossEntropyLoss()(far, np.array([[1.0, 0.0]])).item() == 0
+
+
+def test_probabilities_may_come_from_another_model():
+    loss_fn = nn.CrossEntropyLoss(reduction="sum")
+    np.testing.assert_array_equal(
+        loss_fn(mf.tensor(Z), mf.tensor(PROBABILITIES)).data, loss_fn(mf.tensor(Z), PROBABILITIES.tolist()).data
+    )
+    slope = mf.grad(lambda t: loss_fn(mf.tensor(Z), mf.ops.softmax(t)))(SHARES)
+    assert np.abs(slope).max() > 0.01
+    assert mf.gradcheck(lambda t: loss_fn(mf.tensor(Z), mf.ops.softmax(t)), SHARES) <= 1e-6
 
 
 def test_weights_of_one_change_nothing():

@@ -249,6 +249,10 @@ LOSSES = {
     "CrossEntropyLoss ignoring": (
         nn.CrossEntropyLoss, {"weight": WEIGHT, "ignore_index": -100}, T.CrossEntropyLoss, {"weight": torch.tensor(WEIGHT)}, IGNORED,
     ),
+    "CrossEntropyLoss of probabilities": (
+        nn.CrossEntropyLoss, {"weight": WEIGHT, "label_smoothing": 0.2},
+        T.CrossEntropyLoss, {"weight": torch.tensor(WEIGHT), "label_smoothing": 0.2}, SHARES / SHARES.sum(1, keepdims=True),
+    ),
     "NLLLoss": (nn.NLLLoss, {}, T.NLLLoss, {}, LABELS),
     "NLLLoss ignoring": (nn.NLLLoss, {"weight": WEIGHT, "ignore_index": -100}, T.NLLLoss, {"weight": torch.tensor(WEIGHT)}, IGNORED),
     "PoissonNLLLoss": (nn.PoissonNLLLoss, {}, T.PoissonNLLLoss, {}, COUNTS),
@@ -271,6 +275,14 @@ def test_poisson_of_rates(reduction):
     ours = nn.PoissonNLLLoss(log_input=False, reduction=reduction)
     theirs = T.PoissonNLLLoss(log_input=False, reduction=reduction)
     compare("PoissonNLLLoss", ours, theirs, [], [np.abs(draw(5, 3)) + 0.1], [COUNTS])
+
+
+@reductions
+@pytest.mark.parametrize("full", [False, True])
+def test_gaussian(full, reduction):
+    ours, theirs = nn.GaussianNLLLoss(full, 0.5, reduction), T.GaussianNLLLoss(full=full, eps=0.5, reduction=reduction)
+    arrays = [draw(5, 3), SHARES, draw(5, 3, seed=4)]  # half of the variances are below eps
+    compare("GaussianNLLLoss", lambda m, v, t: ours((m, v), t), lambda m, v, t: theirs(m, t, v), [], arrays)
 
 
 @pytest.mark.parametrize("log_target", [False, True])

@@ -236,7 +236,7 @@ def test_what_is_wrong_is_told(tmp_path, suffix, meta, match):
 def test_weights_of_other_software_are_told_from_models(tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(packed(".safetensors", "", {"weight": np.ones(3)}, {"format": "pt"}))
-    with pytest.raises(CheckpointError, match="for other software's weights use model.load_state_dict"):
+    with pytest.raises(CheckpointError, match="for PyTorch's weights use mf.import_torch"):
         mf.load(path)
     np.savez(tmp_path / "a.npz", weight=np.ones(3))
     with pytest.raises(CheckpointError, match="an archive written by microfw"):

@@ -23,7 +23,7 @@ LOSSES = [
     nn.BCEWithLogitsLoss([1.0, 2.0], 3.0, "sum"), nn.CosineEmbeddingLoss(0.1, "sum"), nn.HingeLoss("none"),
     nn.CrossEntropyLoss([1.0, 0.0, 2.0], 0.1, "sum", -1), nn.CrossEntropyLoss(), nn.HuberLoss(2.0, "sum"),
     nn.KLDivLoss("sum", True), nn.L1Loss("sum"), nn.MSELoss("none"), nn.NLLLoss([1.0, 2.0], "sum", 3),
-    nn.PoissonNLLLoss(False, True, 1e-3, "sum"), nn.TripletMarginLoss(0.5, True, "sum"),
+    nn.GaussianNLLLoss(True, 0.1, "sum"), nn.PoissonNLLLoss(False, True, 1e-3, "sum"), nn.TripletMarginLoss(0.5, True, "sum"),
 ]  # fmt: skip
 
 

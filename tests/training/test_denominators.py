@@ -29,6 +29,11 @@ LOSSES = {
     "both, smooth": (lambda **k: nn.CrossEntropyLoss([1, 10, 0.5], 0.1, ignore_index=0, **k), LABELS, 3),
     "a class of weight 0": (lambda **k: nn.CrossEntropyLoss(weight=[0, 1, 2], **k), LABELS, 3),
     "nll": (lambda **k: nn.NLLLoss(weight=[1, 10, 1], ignore_index=2, **k), LABELS, 3),
+    "probabilities": (
+        lambda **k: nn.CrossEntropyLoss(weight=[1, 10, 1], label_smoothing=0.1, **k),
+        np.abs(X[:, :3]) / np.abs(X[:, :3]).sum(1, keepdims=True),
+        3,
+    ),
     "mse": (lambda **k: nn.MSELoss(**k), X[:, :2], 2),
     "l1": (lambda **k: nn.L1Loss(**k), X[:, :1], 1),
     "huber": (lambda **k: nn.HuberLoss(**k), X[:, :1], 1),
@@ -51,7 +56,9 @@ def test_the_mean_of_joined_batches_follows_the_denominators(name):
     losses = [mean(z[p], y[p]).item() for p, count in zip(parts, counts, strict=True) if count]
     joined = np.average(losses, weights=[count for count in counts if count])
     assert mean(z, y).item() == pytest.approx(joined, rel=1e-12)
-    entries = outputs if y.ndim == 2 and name != "kl" else 1  # a row's loss is the mean over its entries
+    entries = (
+        outputs if y.ndim == 2 and name not in ("kl", "probabilities") else 1
+    )  # a row's loss is the mean over its entries
     assert total(z, y).item() == pytest.approx(joined * mean.denominator(y) * entries, rel=1e-12)
     weight = np.random.default_rng(2).random(24)
     counts = [mean.denominator(y[p], weight[p]) for p in parts]

@@ -66,6 +66,8 @@ MAKE = {
     "EarlyStopping": lambda folder: EarlyStopping("val_loss", patience=1),
     "WeightAveraging": lambda folder: WeightAveraging(0.7),
     "Checkpoint": lambda folder: Checkpoint(folder / "a.npz", every=3),
+    "Checkpoint of the best": lambda folder: Checkpoint(folder / "b.npz", best="val_loss"),
+    "CSVLogger": lambda folder: training.CSVLogger(folder / "history.csv"),
     "Clip": lambda folder: importlib.import_module("microfw.training.clipping").Clip(0.5, None),
     "Progress": lambda folder: importlib.import_module("microfw.training.progress").Progress(),
     "Profiler": lambda folder: mf.Profiler(),

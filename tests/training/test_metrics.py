@@ -38,6 +38,16 @@ def test_scikit_learns_metrics_by_name(iris):
     assert got["hamming_loss"] == pytest.approx((p.argmax(1) != y).mean())
 
 
+def test_certain_probabilities_train_and_count_as_labels_do(iris):
+    X, y = iris[0].X, iris[0].y
+    rows = []
+    for targets in (y, np.eye(3)[y]):
+        trainer = make(metrics=["accuracy", "f1_macro"])
+        history = trainer.fit((X, targets), 5, 16, validation=(X, targets), rng=0, progress=False)
+        rows.append([(row["accuracy"], row["val_f1_macro"], row["loss"]) for row in history])
+    np.testing.assert_allclose(rows[0], rows[1], rtol=1e-5)
+
+
 def test_regression_metrics_by_name(line):
     trainer = make(1, 1, loss=nn.MSELoss(), metrics=["neg_mean_squared_error", "mean_absolute_error", "r2"])
     got = trainer.evaluate(line)

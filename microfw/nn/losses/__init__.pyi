@@ -11,7 +11,11 @@ from microfw.nn.losses.distances import (
     CosineEmbeddingLoss as CosineEmbeddingLoss,
     TripletMarginLoss as TripletMarginLoss,
 )
-from microfw.nn.losses.distributions import KLDivLoss as KLDivLoss, PoissonNLLLoss as PoissonNLLLoss
+from microfw.nn.losses.distributions import (
+    GaussianNLLLoss as GaussianNLLLoss,
+    KLDivLoss as KLDivLoss,
+    PoissonNLLLoss as PoissonNLLLoss,
+)
 from microfw.nn.losses.regression import HuberLoss as HuberLoss, L1Loss as L1Loss, MSELoss as MSELoss
 
 __all__: list[str]

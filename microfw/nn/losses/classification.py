@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import DataError, MicrofwError, ShapeError
+from microfw.errors import ArgumentError, DataError, MicrofwError, ShapeError
 from microfw.nn.checks import is_number, require
 from microfw.nn.losses.base import Array, Loss, class_weights
 from microfw.ops.effects import pure_callback
@@ -113,6 +113,8 @@ class _Labelled(Loss):
         labels = labels if isinstance(labels, Tensor) else self._plain(labels, "the labels")
         if scores.ndim != 2 or labels.shape != scores.shape[:1] or not labels.size:
             fix = "flatten the labels with y.ravel()" if labels.ndim == 2 and 1 in labels.shape else ""
+            if isinstance(self, CrossEntropyLoss) and labels.shape == scores.shape and not fix:
+                fix = "cast probabilities with .astype(float)"
             fix = fix if labels.size else "skip empty batches"
             shapes = f"{scores.shape} and {labels.shape}"
             raise ShapeError(self.where, f"{name} (N, C) and integer labels (N,), N at least 1", shapes, fix)
@@ -172,6 +174,9 @@ class _Labelled(Loss):
 class CrossEntropyLoss(_Labelled):
     """Cross-entropy of logits and integer labels, ``logsumexp(logits) - logits[label]``.
 
+    Labels may also be probabilities, floats (N, C) whose rows add up to 1, as of mixed or distilled labels: the mean
+    of the above by these. "mean" then divides by the number of rows, also with weights of classes.
+
     Parameters
     ----------
     weight : array_like, optional
@@ -186,9 +191,12 @@ class CrossEntropyLoss(_Labelled):
     Raises
     ------
     ShapeError
-        If the logits are not (N, C) or the labels not (N,).
+        If the logits are not (N, C), or the labels neither (N,) nor (N, C).
     DataError
-        If a label is not an integer from 0 to C - 1, or all are to be ignored.
+        If a label is not an integer from 0 to C - 1, or all are to be ignored; if probabilities are not from 0 to 1
+        with a sum of 1.
+    ArgumentError
+        If labels are probabilities, and there is an ``ignore_index``.
 
     Notes
     -----
@@ -198,6 +206,8 @@ class CrossEntropyLoss(_Labelled):
     --------
     >>> import numpy as np, microfw as mf
     >>> mf.nn.CrossEntropyLoss()(mf.tensor([[0.0, 0.0]]), np.array([1]))
+    tensor(0.69314718)
+    >>> mf.nn.CrossEntropyLoss()(mf.tensor([[0.0, 0.0]]), np.array([[0.3, 0.7]]))
     tensor(0.69314718)
     """
 
@@ -214,15 +224,18 @@ class CrossEntropyLoss(_Labelled):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Any, labels: Any, sample_weight: Any = None) -> Tensor:
-        """Compare `(N, C)` logits with `(N,)` labels."""
+        """Compare `(N, C)` logits with `(N,)` labels, or `(N, C)` probabilities."""
         # the fused op checks its inputs itself; its errors do not name the layer, so the checks below run again
         try:
             plain = self.weight is None and not self.label_smoothing and self.reduction == "mean"
             plain = plain and self.ignore_index is None and sample_weight is None and isinstance(logits, Tensor)
-            if plain and (type(labels) is not np.ndarray or labels.size <= logits._array.size):  # the op copies them
+            # the op copies labels, and probabilities are as many as logits
+            if plain and (type(labels) is not np.ndarray or labels.size < logits._array.size):
                 return cross_entropy(logits, labels)
         except (MicrofwError, AttributeError, ValueError):
             pass  # explained below, in the user's terms
+        if _are_probabilities(labels):
+            return self._of_probabilities(logits, labels, sample_weight)
         labels, share, kept, weights = self._parts(logits, self._rows(logits, labels, "logits"))
         logp = where(share > 0, log_softmax(logits, axis=1), 0)  # 0 times minus infinity is 0 here
         return self._finish(sum_(logp * -share, axis=1), weights, kept, sample_weight)
@@ -233,6 +246,44 @@ class CrossEntropyLoss(_Labelled):
         target[np.arange(len(labels)), labels] += 1 - smooth
         share: Array = weight * target
         return share
+
+    def denominator(self, targets: Any, sample_weight: Any = None) -> float:
+        """Return the sum of the weights of the rows whose labels count; see `Loss.denominator`."""
+        if _are_probabilities(targets):  # each row counts, as in PyTorch
+            return Loss.denominator(self, targets, sample_weight)
+        return super().denominator(targets, sample_weight)
+
+    def _of_probabilities(self, logits: Any, target: Any, sample_weight: Any) -> Tensor:
+        if self.ignore_index is not None:
+            raise ArgumentError(self.where, "integer labels, since there is an ignore_index", "probabilities")
+        logits, target = self._pair(logits, target)
+        classes = logits.shape[1]
+        self._made(self._check_distributions, target)
+        share = target * (1 - self.label_smoothing) + self.label_smoothing / classes if self.label_smoothing else target
+        if self.weight is not None:
+            if self.weight.shape != (classes,):
+                raise ShapeError(self.where, f"a weight for each of {classes} classes", f"{len(self.weight)} of them")
+            share = share * self.weight.astype(logits.dtype)
+        losses = sum_(where(share > 0, log_softmax(logits, axis=1), 0) * -share, axis=1)
+        return self._reduce(losses, sample_weight)
+
+    def _check_distributions(self, values: Array) -> None:
+        fix = "for classes that do not exclude each other use nn.BCEWithLogitsLoss"
+        self._check_range(values, 1, "probabilities from 0 to 1", fix)
+        sums = values.sum(axis=1, dtype=np.float64)
+        wrong = np.flatnonzero(np.abs(sums - 1) > 1e-3)  # float16 has three digits
+        if wrong.size:
+            expected = "probabilities that add up to 1 in each row"
+            raise DataError(self.where, expected, f"{sums[wrong[0]]:.6g} at row {wrong[0]}", fix)
+
+
+def _are_probabilities(labels: Any) -> bool:
+    if not isinstance(labels, np.ndarray | Tensor):
+        try:
+            labels = np.asarray(labels)
+        except (TypeError, ValueError):
+            return False
+    return bool(labels.ndim == 2 and labels.dtype.kind == "f")
 
 
 class NLLLoss(_Labelled):

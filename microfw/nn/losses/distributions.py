@@ -1,4 +1,4 @@
-"""Losses between distributions: Kullback and Leibler's divergence, and counts that follow Poisson's law."""
+"""Losses between distributions: Kullback and Leibler's divergence, and numbers that follow Poisson's or Gauss's law."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ShapeError
+from microfw.errors import DTypeError, ShapeError
 from microfw.nn.checks import is_number, require
 from microfw.nn.losses.base import Array, Loss
 from microfw.ops.elementwise import exp, log, where
@@ -120,6 +120,67 @@ class PoissonNLLLoss(Loss):
         if self.full:
             losses = losses + self._made(_stirling, target)
         return self._reduce(losses, sample_weight)
+
+
+class GaussianNLLLoss(Loss):
+    """Negative log-likelihood of numbers under Gauss's law, ``(log(var) + (mean - t)**2 / var) / 2``.
+
+    The prediction is a tuple ``(mean, var)``, as of a model with two heads: ``loss((mean, var), target)``.
+
+    Parameters
+    ----------
+    full : bool
+        Whether to add ``log(2 pi) / 2``, which does not depend on the prediction.
+    eps : float
+        Smallest variance: one below counts as ``eps``, and has the slope there, so that it can grow again.
+    reduction : {"mean", "sum", "none"}
+        Reduction of the losses of the entries.
+
+    Raises
+    ------
+    ArgumentError
+        If ``eps`` is not positive.
+    DTypeError
+        When called, if the prediction is no tuple of two Tensors.
+    ShapeError
+        When called, if mean, variance and target have different shapes.
+    DataError
+        When called, if a variance is negative.
+
+    Notes
+    -----
+    Source: Nix and Weigend, "Estimating the mean and variance of the target probability distribution", 1994.
+
+    Examples
+    --------
+    >>> import microfw as mf
+    >>> mf.nn.GaussianNLLLoss()((mf.tensor([1.0]), mf.tensor([0.5])), [2.0])
+    tensor(0.65342641)
+    """
+
+    def __init__(self, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        require(is_number(eps) and 0 < eps < np.inf, "GaussianNLLLoss", "a positive eps", eps)
+        self.full, self.eps = full, eps
+
+    def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
+        """Compare means and variances with numbers of one shape."""
+        if not isinstance(prediction, tuple | list) or len(prediction) != 2:
+            fix = "call loss((mean, var), target)"
+            raise DTypeError(self.where, "the prediction to be a tuple (mean, var)", type(prediction).__name__, fix)
+        mean, target = self._pair(prediction[0], target)
+        var = self._tensor(prediction[1], "the variance")
+        if (var.shape, var.dtype) != (mean.shape, mean.dtype):
+            got = f"{var.shape} of {var.dtype}"
+            raise ShapeError(self.where, f"variances of shape {mean.shape} of {mean.dtype}", got)
+        self._made(self._check_range, var, np.inf, "variances of at least 0", "pass np.exp of an output")
+        var = var + self._made(_below, var, self.eps)
+        losses = 0.5 * (log(var) + np.square(mean - target) / var)
+        return self._reduce(losses + 0.5 * np.log(2 * pi) if self.full else losses, sample_weight)
+
+
+def _below(values: Array, least: float) -> Array:
+    return np.maximum(least - values, 0).astype(values.dtype)
 
 
 def _stirling(counts: Array) -> Array:

@@ -1,0 +1,42 @@
+"""Values into parameters and buffers by name: all of them, or none if anything is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from microfw.autograd.tensor import Tensor, values_of
+from microfw.errors import ArgumentError, DTypeError, ShapeError
+
+
+class IncompatibleKeys(NamedTuple):
+    """What a load with ``strict=False`` has left."""
+
+    missing_keys: list[str]
+    """Names of parameters and buffers that keep their values."""
+    unexpected_keys: list[str]
+    """Names of values without a parameter or buffer."""
+
+
+def load_values(own: dict[str, Tensor], state: Mapping[str, Any], where: str, strict: bool) -> IncompatibleKeys | None:
+    """Copy values into Tensors of the same names; see `Module.load_state_dict`."""
+    missing, unknown = [n for n in own if n not in state], [n for n in state if n not in own]
+    if strict and (missing or unknown):
+        wrong = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
+        fix = "load into a model of the same structure, or pass strict=False"
+        raise ArgumentError(where, f"the names {list(own)}", " and ".join(wrong), fix)
+    values = {}  # all are checked before the first is written: a failed load changes nothing
+    for name, t in own.items():
+        if name not in state:
+            continue
+        value = np.asarray(values_of(state[name]))
+        if value.shape != t.shape:
+            raise ShapeError(f"{where}: {name}", f"shape {t.shape}", value.shape)
+        if not np.can_cast(value.dtype, t.dtype, "same_kind"):
+            raise DTypeError(f"{where}: {name}", f"dtype {t.dtype}", value.dtype)
+        values[name] = value
+    for name, value in values.items():
+        own[name].data = value
+    return None if strict else IncompatibleKeys(missing, unknown)
