@@ -147,9 +147,10 @@ class Learner:
         """Return the mean loss of rows in evaluation mode."""
         made = outputs(self.model, rows.X, self.dtype)
         with evaluating(self.model):
-            return mean_loss(self.loss, made, rows.y, rows.weight)
+            return float(mean_loss(self.loss, made, rows.y, rows.weight))
 
 
 def outputs(model: Module, X: Any, dtype: Any) -> Array:
     """Return the outputs of a model in evaluation mode, for dense or sparse rows."""
-    return predict(model, X.astype(dtype, copy=False), ROWS)
+    made: Array = predict(model, X.astype(dtype, copy=False), ROWS)
+    return made
