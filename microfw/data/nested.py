@@ -11,9 +11,8 @@ from microfw.data import faults
 from microfw.data.batch_source import BatchSource
 from microfw.data.dataset import Batch, Dataset, as_array, finite, pieces
 from microfw.data.faults import Array
-from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError
+from microfw.errors import ArgumentError, DataError, ShapeError
 
-Transform = Callable[[Any, Any, np.random.Generator], Any]
 Sampler = Callable[[int, np.random.Generator], Any]
 
 
@@ -240,77 +239,25 @@ class NestedRows(BatchSource):
         order = None if rng is None else rng.permutation(len(self))
         if self.sampler is not None and rng is not None:
             order = _sampled(self.sampler(len(self), rng), len(self))
-        n = len(self) if order is None else len(order)
-        stop = n // size * size if drop_last else n
-        first = skip * size if stop - skip * size >= min_rows or not skip else stop
-        return self._batches(order, pieces(stop, size, min_rows, first))
+        steps = steps_of(len(self) if order is None else len(order), size, min_rows, drop_last, skip)
+        return self._batches(order, steps)
 
-    def _batches(self, order: Array | None, parts: Iterator[slice]) -> Iterator[Any]:
-        for part in parts:
-            if order is None:
-                yield self.X[part], self.y[part], None
-            else:
-                yield self.X.take(order[part]), self.y.take(order[part]), None
+    def _batches(self, order: Array | None, steps: Iterator[slice]) -> Iterator[Any]:
+        for part in steps:
+            X, y = ((c[part] if order is None else c.take(order[part])) for c in (self.X, self.y))
+            yield X, y, None
+
+
+def steps_of(rows: int, size: int, min_rows: int, drop_last: bool, skip: int) -> Iterator[slice]:
+    """Return the slices of an epoch's batches; see `Rows.batches`."""
+    stop = rows // size * size if drop_last else rows
+    first = skip * size
+    return pieces(stop, size, min_rows, stop if skip and stop - first < min_rows else first)
 
 
 def _sampled(rows: Any, n: int) -> Array:
     order = np.asarray(rows if hasattr(rows, "__len__") else list(rows))
     if order.ndim != 1 or order.dtype.kind not in "iu" or not len(order) or order.min() < 0 or order.max() >= n:
-        got = f"{order.dtype} of shape {order.shape}"
-        if order.size and order.dtype.kind in "iu":
-            got += f" from {order.min()} to {order.max()}"
+        got = f"{order.dtype} of shape {order.shape}: {' '.join(str(order).split())[:40]}"
         raise DataError("sampler(n, rng)", f"numbers of rows from 0 to {n - 1}", got)
     return order
-
-
-class Transformed(BatchSource):
-    """A source whose batches are transformed.
-
-    Parameters
-    ----------
-    source : BatchSource
-        The source.
-    transform : callable
-        ``transform(X, y, rng)`` returns other ``(X, y)`` for a batch.
-    dtype : dtype
-        Of the arrays.
-    """
-
-    def __init__(self, source: Any, transform: Transform, dtype: Any, where: str) -> None:
-        self.source: BatchSource = source
-        self.transform, self.dtype, self.where = transform, dtype, where
-        self.counted, self.resumes_anywhere = source.counted, source.resumes_anywhere
-        self.stateful = source.stateful
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def fingerprints(self) -> list[Array]:
-        """Return the arrays of the source."""
-        return self.source.fingerprints()
-
-    def state_dict(self) -> Any:
-        """Return the state of the source."""
-        return self.source.state_dict()
-
-    def load_state_dict(self, state: Any) -> None:
-        """Load what `state_dict` returned."""
-        self.source.load_state_dict(state)
-
-    def head(self, rows: int) -> tuple[Columns, Columns]:
-        """Return the first rows, transformed with random numbers that the run does not use."""
-        X, y = self.source.head(rows)
-        return self.apply(X, y, np.random.default_rng(0))
-
-    def batches(self, size: int, rng: np.random.Generator | None = None, **options: Any) -> Iterator[Any]:
-        """Return the transformed batches of an epoch."""
-        found = self.source.batches(size, rng, **options)  # draws the order now, not at the first batch
-        generator = np.random.default_rng(0) if rng is None else rng
-        return ((*self.apply(X, y, generator), None) for X, y, _ in found)
-
-    def apply(self, X: Columns, y: Columns, rng: np.random.Generator) -> tuple[Columns, Columns]:
-        """Return a transformed batch; weights stay."""
-        made = self.transform(X.tree, y.tree, rng)
-        if not isinstance(made, tuple | list) or len(made) != 2:
-            raise DTypeError(self.where, "transform(X, y, rng) to return (X, y)", type(made).__name__)
-        return batch_columns((*made, *([y.weight] if y.weighted else [])), self.dtype, self.where)

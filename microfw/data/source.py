@@ -68,14 +68,10 @@ class Source(BatchSource):
             if str(error).startswith(where):
                 raise
             raise type(error)(f"{where}: {error}") from None
-        if number > 1:
-            for name, mine, first in (("X", X, self.first[0]), ("y", y, self.first[1])):
-                now, before = ([(p, leaf.dtype, leaf.shape[1:]) for p, leaf in _named(c)] for c in (mine, first))
-                if mine.template != first.template or [kind for kind, *_ in now] != [kind for kind, *_ in before]:
-                    raise ShapeError(where, f"{name} of the structure {_paths(before)}", _paths(now))
-                if [dtype for _, dtype, _ in now] != [dtype for _, dtype, _ in before]:
-                    got, expected = (", ".join(str(dtype) for _, dtype, _ in part) for part in (now, before))
-                    raise ShapeError(where, f"{name} of {expected}, as in batch 1", got)
+        for name, mine, first in (("X", X, self.first[0]), ("y", y, self.first[1])) if number > 1 else ():
+            now, before = _structure(mine), _structure(first)
+            if now != before:
+                raise ShapeError(where, f"{name} as in batch 1, {before}", now)
         return X, y
 
     def head(self, rows: int) -> tuple[Columns, Columns]:
@@ -130,10 +126,6 @@ class Source(BatchSource):
         self.made_by.load_state_dict(state)
 
 
-def _named(columns: Columns) -> list[tuple[str, Array]]:
+def _structure(columns: Columns) -> str:
     names = [*columns.paths, "sample_weight"] if columns.weighted else columns.paths
-    return list(zip(names, columns.leaves, strict=True))
-
-
-def _paths(named: list[tuple[str, Any, Any]]) -> str:
-    return ", ".join(path or "one array" for path, *_ in named)
+    return ", ".join(f"{name} {leaf.dtype}".strip() for name, leaf in zip(names, columns.leaves, strict=True))

@@ -11,7 +11,7 @@ import numpy as np
 from microfw.data.batch_source import BatchSource
 from microfw.data.dataset import check_count, pieces
 from microfw.data.faults import Array
-from microfw.data.nested import Columns, batch_columns, flatten, join, same_rows
+from microfw.data.nested import Columns, batch_columns, flatten, join, same_rows, steps_of
 from microfw.errors import ArgumentError, MicrofwError
 
 CHUNKS = 16
@@ -84,9 +84,7 @@ class Stream(BatchSource):
         """Return the batches of an epoch; see `Rows.batches`."""
         # One draw: the order of the blocks is drawn while they are read, and the run may draw in between.
         child = np.random.default_rng(rng.integers(1 << 63)) if rng is not None and self.shuffle else None
-        stop = self.rows // size * size if drop_last else self.rows
-        first = skip * size if stop - skip * size >= min_rows or not skip else stop
-        return self._batches(self._blocks(child), pieces(stop, size, min_rows, first))
+        return self._batches(self._blocks(child), steps_of(self.rows, size, min_rows, drop_last, skip))
 
     def _blocks(self, rng: np.random.Generator | None) -> Iterator[tuple[list[slice], Array]]:
         """Yield the blocks of an epoch: their slices of rows, and the order of the rows in them."""

@@ -250,6 +250,12 @@ class NestedRun(Run):
     """A run on nested data, or on a source of batches."""
 
     Totals = NestedTotals
+    transform: Any = None
+
+    def new_batches(self, skip: int = 0) -> Any:
+        """Draw an order, and return the batches of an epoch, transformed if that is asked for."""
+        found, change = super().new_batches(skip), self.transform
+        return found if change is None else ((*change(X, y, self.rng), None) for X, y, _ in found)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from microfw.data.dataset import Dataset
 from microfw.data.nested import (
     Columns,
     NestedRows,
-    Transformed,
     as_columns,
+    batch_columns,
     is_nested,
     join,
     same_rows,
@@ -22,10 +23,9 @@ from microfw.data.nested import (
 )
 from microfw.data.source import Source
 from microfw.data.streaming import Stream
-from microfw.errors import ArgumentError, DataError
+from microfw.errors import ArgumentError, DataError, DTypeError
 from microfw.nn.forward_state import evaluating, module_mode
 from microfw.training.evaluation import (
-    Array,
     as_data,
     counting_rows,
     dtype_of,
@@ -108,24 +108,23 @@ class NestedFit:
     ) -> None:
         class_weight, transform, sampler = options
         rng = np.random.default_rng(rng)
-        for name, option in (("transform", transform), ("sampler", sampler)):
+        for name, option in (("transform(X, y, rng)", transform), ("sampler(n, rng)", sampler)):
             if option is not None and not callable(option):
-                expected = "transform(X, y, rng)" if name == "transform" else "sampler(n, rng)"
-                raise ArgumentError(FIT, f"{name} to be a function {expected}", type(option).__name__)
+                raise ArgumentError(FIT, f"a function {name}", type(option).__name__)
         accumulate = trainer.accumulate
         rows = as_rows(train, trainer, FIT, accumulate, rng, sampler)
         given = isinstance(rows, Source)
         if given and size != DEFAULT_SIZE:
             raise ArgumentError(FIT, "no batch_size for batches that a source makes", size, "set it there")
         if sampler is not None and not isinstance(rows, NestedRows):
-            raise ArgumentError(
-                FIT, "arrays in memory for sampler", type(rows).__name__.lower(), "order the rows there"
-            )
+            raise ArgumentError(FIT, "arrays in memory for sampler", rows.kind, "order the rows there")
         if given and resume is not None:
             rows.restart()
-        rows = rows if class_weight is None else weigh_classes(rows, class_weight)
-        rows = rows if transform is None else Transformed(rows, transform, dtype_of(trainer.model), f"{FIT}, transform")
-        self.rows, self.forward = rows, prepare(trainer, rows, FIT, trainer.metrics, must_count=True)
+        dtype = dtype_of(trainer.model)
+        rows = rows if class_weight is None else weigh_classes(rows, class_weight, dtype)
+        self.transform = None if transform is None else partial(transformed, transform, dtype)
+        self.rows = rows
+        self.forward = prepare(trainer, rows, FIT, trainer.metrics, must_count=True, transform=self.transform)
         self.step_rows = accumulate if given else size * accumulate
         self.batch_rows = len(rows.head(sys.maxsize)[0]) if given else min(size, len(rows))
         self.part_rows = self.batch_rows if accumulate > 1 else None
@@ -150,55 +149,40 @@ class NestedFit:
         stepper.start(self.forward)
         parts = stepper, hooks, self.rows, self.step_rows, self.rng, trainer.metrics, evaluate
         trainer._run = run = NestedRun(*parts, drop_last=self.drop_last)
+        run.transform = self.transform
         with mode(), quiet(), module_mode(trainer.model, True), stepper.interrupts:
             run.epochs(None if self.resume is None else Saved(self.resume, run))
         return state.history
 
 
-def weigh_classes(rows: Any, class_weight: Any) -> Any:
+def weigh_classes(rows: Any, class_weight: Any, dtype: Any) -> Any:
     """Return rows whose weights are multiplied by the weight of their label's class."""
-    if not isinstance(rows, NestedRows) or rows.y.paths != [""] or rows.y.leaves[0].dtype.kind not in "iu":
-        got = "targets that are nested or no integers" if isinstance(rows, NestedRows) else rows.kind
-        raise ArgumentError(FIT, "integer labels (N,) in memory for class_weight", got, "pass sample_weight")
-    labels = rows.y.leaves[0]
-    if labels.ndim != 1:
-        raise ArgumentError(FIT, "labels (N,) for class_weight", f"shape {labels.shape}", "pass sample_weight")
-    counts: Array = np.bincount(labels).astype(np.float64)
-    if isinstance(class_weight, str):
-        if class_weight != "balanced":
-            raise ArgumentError(FIT, "class_weight to be a dict or 'balanced'", repr(class_weight))
-        if rows.y.weighted:  # "balanced" by weight, as in scikit-learn 1.7 and in the estimators
-            counts = np.bincount(labels, rows.y.weight)
-        present = counts > 0
-        by_class = np.where(present, counts.sum() / (present.sum() * np.where(present, counts, 1)), 0)
-    else:
-        by_class = _by_class(class_weight, len(counts))
-    weight = by_class[labels] * (1 if rows.y.weight is None else rows.y.weight)
-    dtype = (
-        rows.y.weight.dtype
-        if rows.y.weighted
-        else next((leaf.dtype for leaf in rows.X.leaves if leaf.dtype.kind == "f"), np.dtype(np.float32))
-    )
-    targets = Columns(rows.y.template, rows.y.leaves[:1], rows.y.paths)
+    labels = rows.y.leaves[0] if isinstance(rows, NestedRows) and rows.y.paths == [""] else np.zeros(())
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        fix = "pass sample_weight"
+        raise ArgumentError(FIT, "integer labels of shape (N,) in memory for class_weight", "other targets", fix)
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    try:
+        weight = compute_sample_weight(class_weight, labels)
+    except (TypeError, ValueError):
+        raise ArgumentError(FIT, "class_weight to be a dict of weights by label or 'balanced'", class_weight) from None
+    weight = weight if rows.y.weight is None else weight * rows.y.weight
+    targets = Columns(rows.y.template, [labels], rows.y.paths)
     return NestedRows(rows.X, with_weight(targets, weight, dtype, FIT), rows.sampler)
 
 
-def _by_class(class_weight: Any, classes: int) -> Array:
-    """Return the weight of each class from a dict, 1 for those it lacks, or from a sequence."""
-    by_class = np.ones(classes)
-    try:
-        pairs = class_weight.items() if isinstance(class_weight, dict) else enumerate(class_weight)
-        for label, weight in pairs:
-            if 0 <= label < classes:
-                by_class[label] = weight
-    except (TypeError, ValueError, IndexError):
-        raise ArgumentError(FIT, "class_weight to be a dict of weights by label", repr(class_weight)) from None
-    if not (np.isfinite(by_class).all() and (by_class >= 0).all()):
-        raise ArgumentError(FIT, "class_weight of at least 0, finite", repr(class_weight))
-    return by_class
+def transformed(transform: Any, dtype: Any, X: Columns, y: Columns, rng: Any) -> tuple[Columns, Columns]:
+    """Return a batch that ``transform(X, y, rng)`` has changed; weights stay."""
+    made, where = transform(X.tree, y.tree, rng), f"{FIT}, transform"
+    if not isinstance(made, tuple | list) or len(made) != 2:
+        raise DTypeError(where, "transform(X, y, rng) to return (X, y)", type(made).__name__)
+    return batch_columns((*made, y.weight) if y.weighted else made, dtype, where)
 
 
-def prepare(trainer: Any, rows: Any, where: str, metrics: Any, must_count: bool = False) -> NestedForward:
+def prepare(
+    trainer: Any, rows: Any, where: str, metrics: Any, must_count: bool = False, transform: Any = None
+) -> NestedForward:
     """Return the function of a step on nested data, checked on some rows."""
     X, y = rows.head(2)
     forward = NestedForward(trainer.model, trainer.loss, X, y, where)
@@ -209,6 +193,8 @@ def prepare(trainer: Any, rows: Any, where: str, metrics: Any, must_count: bool 
             counts, X, y = True, rows.X[counted], rows.y[counted]
         elif must_count:
             raise DataError(where, "rows that count in the loss", f"none of {len(rows)}")
+    if transform is not None:
+        X, y = transform(X, y, np.random.default_rng(0))  # not the run's generator
     forward.learn(X, y, counts, metrics)
     return forward
 

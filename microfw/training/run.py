@@ -13,7 +13,6 @@ import numpy as np
 
 from microfw.autograd.mode import MODE
 from microfw.autograd.phases import OTHER
-from microfw.data.batch_source import BatchSource
 from microfw.data.dataset import Batch
 from microfw.errors import CheckpointError
 from microfw.serialization.random import put
@@ -221,7 +220,7 @@ class Run:
 
     stepper: Stepper
     hooks: Hooks
-    train: BatchSource
+    train: Any
     step_rows: int
     rng: np.random.Generator
     metrics: dict[str, Measure]
@@ -287,7 +286,7 @@ class Run:
         self.interrupts.release()
         return totals
 
-    def new_batches(self, skip: int = 0) -> Iterable[Batch]:
+    def new_batches(self, skip: int = 0) -> Any:
         """Draw an order, and return the batches of an epoch without the first ``skip``."""
         rng, min_rows = self.rng if self.shuffle else None, self.stepper.min_rows
         return self.train.batches(self.step_rows, rng, min_rows=min_rows, drop_last=self.drop_last, skip=skip)
