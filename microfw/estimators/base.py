@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any, Self
@@ -55,6 +56,13 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
 
     _options: dict[str, Any] = {}  # noqa: RUF012  # of module and optimizer, by name; replaced, never changed
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        signature = inspect.signature(cls.__init__)  # scikit-learn takes each of its names for a setting
+        named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        if "__init__" in vars(cls):
+            cls.__init__.__signature__ = signature.replace(parameters=named)  # type: ignore[attr-defined]
+
     @property
     def _where(self) -> str:
         return type(self).__name__  # in errors
@@ -65,9 +73,9 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         options = arguments.pop("options")
         self.__dict__.update(arguments)
         if options:
-            unknown = next((name for name in options if not name.startswith(PREFIXES)), None)
-            if unknown is not None:
-                raise TypeError(f"{self._where}.__init__() got an unexpected keyword argument {unknown!r}")
+            for name in options:
+                if not name.startswith(PREFIXES):
+                    raise TypeError(f"{self._where}.__init__() got an unexpected keyword argument {name!r}")
             self._options = options
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -78,8 +86,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         """Change settings by name: ``module__width`` is the setting ``width`` of the module, as in the constructor."""
         options = {name: value for name, value in params.items() if name.startswith(PREFIXES)}
         super().set_params(**{name: value for name, value in params.items() if name not in options})
-        if options:
-            self._options = {**self._options, **options}
+        self._options = {**self._options, **options} if options else self._options
         return self
 
     def __sklearn_tags__(self) -> Any:

@@ -29,7 +29,7 @@ def current(estimator: Any) -> dict[str, Any]:
     """Return the settings of an estimator by name."""
     values = vars(estimator)
     settings = {name: values[name] for name in _names(type(estimator))}  # type: ignore[arg-type]
-    settings["hooks"], settings["_options"] = list(settings["hooks"]), estimator._options
+    settings["hooks"], settings["_options"] = copy.copy(settings["hooks"]), estimator._options
     for name in CONTAINERS:
         if isinstance(settings[name], list | dict):
             settings[name] = copy.deepcopy(settings[name])

@@ -17,7 +17,7 @@ from microfw.errors import ArgumentError, CheckpointError, ShapeError
 from microfw.nn import Module
 from microfw.nn.forward_state import ForwardState, evaluating
 from microfw.replay import CompiledStep
-from microfw.training.evaluation import Array, as_data
+from microfw.training.evaluation import Array, as_data, quiet
 from microfw.training.metrics import Measure, measure_heads
 from microfw.training.outputs import ModelCall, binds, output_columns
 from microfw.training.replay_policy import ReplayPolicy
@@ -98,7 +98,7 @@ class NestedForward(ModelCall):
     def learn(self, X: Columns, y: Columns, counts: bool, metrics: dict[str, Measure]) -> None:
         """Run model and loss on some rows, check what they return, and store its structure."""
         model = self.model
-        with mode(observer=None, timer=None), evaluating(model), ForwardState.of(model, self.loss):
+        with mode(observer=None, timer=None), evaluating(model), ForwardState.of(model, self.loss), quiet():
             outputs = self.call([as_data(leaf) for leaf in X.leaves])
             found = output_columns(outputs, self.where)
             self.outputs = found.like([])
