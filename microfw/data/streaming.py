@@ -64,7 +64,7 @@ class Stream(BatchSource):
 
     def head(self, rows: int) -> tuple[Columns, Columns]:
         """Return the first rows."""
-        return self._read([slice(0, min(rows, self.rows))])
+        return self._read([slice(0, min(rows, self.rows))], {})
 
     def fingerprints(self) -> list[Array]:
         """Return the number of rows, and some of them."""
@@ -100,6 +100,7 @@ class Stream(BatchSource):
     def _batches(self, blocks: Iterator[tuple[list[slice], Array]], steps: Any) -> Iterator[Any]:
         chunks: list[slice] = []
         block: Any = None
+        memory: dict[int, Array] = {}  # arrays for all blocks: 66 MB; new ones for each took 411 MB
         start, order = 0, np.arange(0)  # the present block has the rows from start
         for step in steps:
             parts = []
@@ -107,35 +108,39 @@ class Stream(BatchSource):
             while at < step.stop:
                 while at >= start + len(order):
                     start += len(order)
-                    block = None  # before the next one is read: two blocks would take twice the memory
+                    block = None
                     chunks, order = next(blocks)
-                block = self._read(chunks) if block is None else block  # skipped blocks are not read
+                block = self._read(chunks, memory) if block is None else block  # skipped blocks are not read
                 rows = order[at - start : step.stop - start]
                 parts.append([columns.take(rows) for columns in block])
                 at += len(rows)
             yield join([X for X, _ in parts]), join([y for _, y in parts]), None
 
-    def _read(self, chunks: list[slice]) -> tuple[Columns, Columns]:
-        """Return rows of all arrays, checked, in the dtype of the run."""
-        found = [part.like([_rows(leaf, chunks) for leaf in part.leaves]).tree for part in self.parts]
+    def _read(self, chunks: list[slice], memory: dict[int, Array]) -> tuple[Columns, Columns]:
+        """Return rows of all arrays, checked, in the dtype of the run; they are written into ``memory``."""
+        found = []
+        for k, part in enumerate(self.parts):
+            casts = (np.float32, np.float64, np.uint8)[: 2 + (not k)]  # uint8 of features alone
+            dtypes = [self.dtype if leaf.dtype in casts else leaf.dtype for leaf in part.leaves]
+            leaves = [_rows(leaf, chunks, dtype, memory) for leaf, dtype in zip(part.leaves, dtypes, strict=True)]
+            found.append(part.like(leaves).tree)
         try:
             return batch_columns(tuple(found), self.dtype, self.where)
         except MicrofwError as error:
-            if error.args and str(error).startswith(self.where):
-                raise
             places = ", ".join(f"{chunk.start} to {chunk.stop - 1}" for chunk in chunks[:3])
             more = f" and {len(chunks) - 3} more parts" if len(chunks) > 3 else ""
             raise type(error)(f"{self.where}, in rows {places}{more}: {error}") from None
 
 
-def _rows(leaf: Any, chunks: list[slice]) -> Array:
-    if len(chunks) == 1:
-        return np.array(leaf[chunks[0]])
-    rows = sum(chunk.stop - chunk.start for chunk in chunks)
-    made, at = np.empty((rows, *leaf.shape[1:]), leaf.dtype), 0
-    for chunk in chunks:
-        made[at : (at := at + chunk.stop - chunk.start)] = leaf[chunk]
-    return made
+def _rows(leaf: Any, chunks: list[slice], dtype: Any, memory: dict[int, Array]) -> Array:
+    rows, at = sum(chunk.stop - chunk.start for chunk in chunks), 0
+    made = memory.get(id(leaf))
+    if made is None or len(made) < rows:
+        made = memory[id(leaf)] = np.empty((rows, *leaf.shape[1:]), dtype)
+    with np.errstate(over="ignore"):  # a float64 that is too large is found as infinity
+        for chunk in chunks:
+            made[at : (at := at + chunk.stop - chunk.start)] = leaf[chunk]
+    return made[:rows]
 
 
 def stream(X: Any, y: Any, sample_weight: Any = None, *, block_bytes: int = 1 << 25, shuffle: bool = True) -> Stream:
