@@ -45,7 +45,7 @@ class Source(BatchSource):
         self.made_by, self.dtype, self.where, self.accumulate = batches, dtype, where, accumulate
         self.takes_rng = callable(batches) and "rng" in inspect.signature(batches).parameters
         self.resumes_anywhere = self.stateful = hasattr(batches, "state_dict") and hasattr(batches, "load_state_dict")
-        # The first batch is checked before training. Its iterator goes on as the first epoch: to start another one
+        # The first batch is checked before training. The first epoch continues with its iterator: to start another one
         # would draw other random numbers than a loop does.
         started = self._start(rng)
         first = next(started, None)

@@ -30,6 +30,8 @@ EXAMPLES = {  # example: lines of its output
     "plot_11_resume.py": [r"the process was ended by SIGKILL", r"weights equal bit for bit: True", r"losses equal bit for bit: True", r"test accuracy of the loaded model: 9\d\.\d%", r"(PyTorch|NumPy) read 8 arrays", r"the same numbers: True", r"microfw\.json "],
     "plot_09_draw_the_graph.py": [r"    2 linear \(32, 10\)  +<- 3, weight", r"each op is visited before", r"draw: .* call mf.draw\(loss\) before loss.backward"],
     "plot_12_tabular_pipeline_search.py": [r"F1 0\.[78]\d+  dropout=0.2, hidden_layer_sizes=\(16,\)", r"test F1: 0\.[78]\d+", r"microfw profile: 19 fits of NeuralClassifier", r"0\.1\.1 ", r" *\(64, 64\): +\d+\.\d µs"],
+    "plot_13_two_inputs_two_heads.py": [r"loss 0\.\d+ = digit 0\.\d+ \+ ink 0\.\d+", r"test accuracy of the digits: 9\d\.\d%", r"\{'digit': \(450, 10\), 'ink': \(450, 1\)\}"],
+    "plot_14_larger_than_memory.py": [r"accuracy: 9\d\.\d%", r"most memory of arrays: [12]?\d MB", r"the same weights, bit for bit: True"],
 }  # fmt: skip
 
 
