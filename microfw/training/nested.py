@@ -109,7 +109,10 @@ class NestedForward(ModelCall):
                 raise ShapeError(self.where, "an output for each row, for the metrics", got, "leave metrics out")
             if not counts:
                 return
-            self._check_signature()
+            weighs = not self.targets.weighted or binds(inspect.signature(self.loss), None, None, None)
+            if not weighs:
+                fix = "give it a third parameter, or leave the weights out"
+                raise ArgumentError(self.where, "a loss that takes sample_weight", "one without", fix)
             made = self.loss_of(outputs, [as_data(leaf) for leaf in y.leaves])
         self.names = tuple(made) if isinstance(made, dict) else ()
         for name, part in made.items() if isinstance(made, dict) else [("", made)]:
@@ -117,17 +120,6 @@ class NestedForward(ModelCall):
                 got = f"shape {part.shape}" if isinstance(part, Tensor) else type(part).__name__
                 expected = f"a loss of one number{f' as {name!r}' if name else ', or a dict of them'}"
                 raise ArgumentError(self.where, expected, got, "use reduction='mean'")
-
-    def _check_signature(self) -> None:
-        if self.targets.weighted and not isinstance(self.loss, Module):
-            try:
-                weighs = binds(inspect.signature(self.loss), None, None, None)
-            except (TypeError, ValueError):
-                return
-            if not weighs:
-                got = f"{getattr(self.loss, '__name__', type(self.loss).__name__)} without"
-                fix = "give it a third parameter, or leave the weights out"
-                raise ArgumentError(self.where, "a loss that takes sample_weight", got, fix)
 
 
 class NestedPolicy(ReplayPolicy):
