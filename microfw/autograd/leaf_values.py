@@ -54,3 +54,6 @@ class LeafValues(np.ndarray[Any, Any]):
 
     def __reduce__(self) -> Any:
         return np.array(self).__reduce__()
+
+
+LeafValues.__name__ = "ndarray"  # in messages that name the type of a value
