@@ -9,7 +9,7 @@ from microfw.autograd.types import ResultT
 
 
 class ArithmeticMixin(Generic[ResultT]):
-    """The operators of `Tensor`. In place, as in ``t += 1``, they make a new Tensor."""
+    """The operators of `Tensor`. In place they make a new Tensor, or write to a leaf under `no_grad`."""
 
     __slots__ = ()
 

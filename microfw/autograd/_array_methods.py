@@ -8,6 +8,7 @@ from typing import Any, Generic
 import numpy as np
 
 from microfw.autograd.graph import Leaf, Node
+from microfw.autograd.mode import MODE
 from microfw.autograd.numpy_dispatch import rule
 from microfw.autograd.types import ResultT
 from microfw.errors import GraphError
@@ -15,13 +16,16 @@ from microfw.errors import GraphError
 
 def _in_place(symbol: str, operator: str) -> Callable[[Any, Any], Any]:
     def method(self: ArrayMethodsMixin[Any], other: Any) -> Any:
-        if self._leaf is not None and self._node is not None:
+        if self._leaf is None or self._node is None:
+            return getattr(self, operator)(other)
+        if MODE.get().recording:
             raise GraphError(
                 f"Tensor: expected no {symbol} on a leaf that requires a gradient, got one; it would give the name "
-                "to a new Tensor and leave the leaf as it is: assign t.data = ... to change the leaf, "
+                f"to a new Tensor and leave the leaf as it is: write t {symbol} ... under no_grad to change the leaf, "
                 f"or write t = t {symbol[:-1]} ... for a new Tensor"
             )
-        return getattr(self, operator)(other)
+        self.data = getattr(self, operator)(other)  # copies into the leaf; a backward that needs its values raises
+        return self
 
     method.__name__ = f"__i{operator[2:]}"
     return method
@@ -33,8 +37,9 @@ class ArrayMethodsMixin(Generic[ResultT]):
     __slots__ = ()
     _node: Node | Leaf | None
     _leaf: Leaf | None
+    data: Any
 
-    # Operators in place make a new Tensor: nothing is ever written to.
+    # Operators in place make a new Tensor, but for a leaf that requires a gradient, under no_grad.
 
     __iadd__ = _in_place("+=", "__add__")
     __isub__ = _in_place("-=", "__sub__")

@@ -188,7 +188,8 @@ def common_dtype(op: Op, dtype: Any, other: Any) -> Any:
     if dtype.kind != "f" or op.allow_dtype_change:
         return other
     raise DTypeError(
-        f"{_where(op)}: expected Tensors of one dtype, got {dtype} and {other}; cast one of them with .astype"
+        f"{_where(op)}: expected Tensors of one dtype, got {dtype} and {other}; cast one of them with .astype, "
+        "or make it as mf.tensor(values, np.float32), since NumPy's generators draw float64"
     )
 
 
@@ -199,7 +200,7 @@ def check_dtype(op: Op, got: Any, dtype: Any) -> None:
     if dtype is not None and got.kind == dtype.kind == "f" and got != dtype and not op.allow_dtype_change:
         raise DTypeError(
             f"{_where(op)}: expected all operands to be {dtype}, got an array that makes the result {got}; "
-            f"cast it with .astype(np.{dtype})"
+            f"cast it with .astype(np.{dtype}), as in rng.normal(size=3).astype(np.{dtype})"
         )
 
 

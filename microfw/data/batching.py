@@ -9,6 +9,8 @@ import numpy as np
 
 from microfw.data.dataset import Dataset, Rows, check_count
 from microfw.data.faults import Array
+from microfw.data.nested import Columns, NestedRows, flatten, is_nested, plain_array, same_rows
+from microfw.data.streaming import Stream
 from microfw.errors import ArgumentError, DataError, ShapeError
 
 
@@ -20,13 +22,14 @@ def batches(
     rng: int | np.random.Generator | None = None,
     drop_last: bool = False,
     skip: int = 0,
-) -> Iterator[tuple[Array, Array]]:
+) -> Iterator[Any]:
     """Yield a dataset in batches.
 
     Parameters
     ----------
-    data : Dataset or (X, y)
-        A Dataset, or two arrays of one length, whose entries are not checked.
+    data : Dataset, (X, y), (X, y, sample_weight), or stream
+        Arrays of one length, or nested tuples and dicts of them, whose entries are not checked; or a `stream`, which
+        yields float32.
     batch_size : int
         Rows in a batch; the last one may have fewer.
     shuffle : bool
@@ -41,8 +44,8 @@ def batches(
 
     Yields
     ------
-    X, y : ndarray
-        Writable, C-contiguous copies.
+    X, y : ndarray, or tuples and dicts of them
+        Writable, C-contiguous copies; and the weights, if there are any.
 
     Raises
     ------
@@ -60,8 +63,27 @@ def batches(
     [[np.int64(0), np.int64(1)], [np.int64(2), np.int64(3)], [np.int64(4)]]
     """
     check_count("batches", "batch_size", batch_size, fix="32 is a good start")
+    if isinstance(data, Stream) or (isinstance(data, tuple | list) and (len(data) == 3 or any(map(is_nested, data)))):
+        return _nested(data, batch_size, np.random.default_rng(rng) if shuffle else None, drop_last, skip)
     X, y = _pair(data)
     return _batches(Rows(X, y), batch_size, np.random.default_rng(rng) if shuffle else None, drop_last, skip)
+
+
+def _nested(data: Any, size: int, rng: Any, drop_last: bool, skip: int) -> Iterator[Any]:
+    """Return the batches of a stream or of nested arrays, in their structure."""
+    rows = data
+    if not isinstance(data, Stream):
+        if len(data) not in (2, 3):
+            raise ArgumentError("batches", "(X, y) or (X, y, sample_weight)", f"{len(data)} parts")
+        X, y, *weight = [Columns(t, [np.asarray(plain_array(x)) for x in v], p) for t, v, p in map(flatten, data)]
+        named = {"X": X, "y": y} | ({"sample_weight": weight[0]} if weight else {})
+        same_rows("batches", **named)
+        rows = NestedRows(X, Columns(y.template, y.leaves + weight[0].leaves, y.paths, True) if weight else y)
+    found = rows.batches(size, rng, drop_last=drop_last, skip=skip)
+    copied = rng is None  # without an order batches are views
+    for X, y, _ in found:
+        parts = [part.like([np.array(leaf, order="C") for leaf in part.leaves]) if copied else part for part in (X, y)]
+        yield tuple(part.tree for part in parts) + ((parts[1].weight,) if y.weighted else ())
 
 
 def _pair(data: Any) -> tuple[Array, Array]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from microfw.data import faults
+from microfw.data.batch_source import BatchSource
 from microfw.data.faults import Array
 from microfw.errors import ArgumentError, DTypeError
 
@@ -93,14 +94,14 @@ class Dataset:
     ) -> None:
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise DTypeError("Dataset", "dtype to be float32 or float64", np.dtype(dtype))
-        features, targets = _array(X, "X"), _array(y, "y")
+        features, targets = as_array(X, "X"), as_array(y, "y")
         if not (features.ndim > 1 and targets.ndim and len(features) == len(targets) and features.size * targets.size):
             raise faults.wrong_shapes(features, targets)
         self.feature_names = _names("feature", feature_names, features.shape[1], "x", X)
         self.task = task or _task(targets)
         self.target_scaler = target_scaler
         self.n_classes: int | None = None
-        self.X = _finite(features, "X", self.feature_names, dtype)
+        self.X = finite(features, "X", self.feature_names, dtype)
         if self.task == "classification":
             self.y = _labels(targets)
             self.n_classes = max(int(self.y.max()) + 1, 0 if target_names is None else len(target_names))
@@ -108,7 +109,7 @@ class Dataset:
         elif self.task == "regression":
             targets = targets[:, None] if targets.ndim == 1 else targets
             self.target_names = _names("target", target_names, targets.shape[1], "y", y)
-            self.y = _finite(targets, "y", self.target_names, dtype)
+            self.y = finite(targets, "y", self.target_names, dtype)
         else:
             raise ArgumentError("Dataset", "task to be 'classification' or 'regression'", repr(task))
 
@@ -160,7 +161,7 @@ class Dataset:
 
 
 @dataclass(eq=False, repr=False)
-class Rows:
+class Rows(BatchSource):
     """Features, targets and, optionally, weights of the same rows.
 
     Parameters
@@ -177,8 +178,17 @@ class Rows:
     y: Array
     weight: Array | None = None
 
+    def fingerprints(self) -> list[Array]:
+        """Return arrays whose bytes identify the data."""
+        return [self.X, self.y]
+
     def __len__(self) -> int:
         return int(self.X.shape[0])
+
+    def head(self, rows: int) -> tuple[Array, Array]:
+        """Return the first rows, dense."""
+        X = self.X[:rows]
+        return X if isinstance(X, np.ndarray) else X.toarray(), self.y[:rows]
 
     def take(self, rows: Any) -> Rows:
         """Return some rows: a slice of them, or the numbers of rows."""
@@ -256,15 +266,6 @@ def check_count(where: str, name: str, value: Any, least: int = 1, fix: str = ""
         raise ArgumentError(where, f"{name} to be {kind}", repr(value), fix)
 
 
-def as_dataset(data: Any, where: str, dtype: Any = np.float32) -> Dataset:
-    """Return a Dataset or a pair ``(X, y)`` as a Dataset of a dtype."""
-    if isinstance(data, Dataset):
-        return data.astype(dtype)
-    if isinstance(data, tuple | list) and len(data) == 2:
-        return Dataset(*data, dtype=dtype)
-    raise ArgumentError(where, "a Dataset or a pair (X, y)", type(data).__name__, "wrap it in mf.data.Dataset")
-
-
 def _task(y: Array) -> str:
     text = y.dtype.kind in "OUST" and any(isinstance(v, str | bytes) for v in y.ravel().tolist())
     return "classification" if text or (y.ndim == 1 and y.dtype.kind in "iub") else "regression"
@@ -282,7 +283,7 @@ def _names(kind: str, given: Sequence[str] | None, count: int, prefix: str = "",
     return names
 
 
-def _array(data: Any, name: str) -> Array:
+def as_array(data: Any, name: str) -> Array:
     """Return lists, frames, series, Tensors and arrays as an array, without a cast."""
     if hasattr(data, "toarray") or isinstance(data, np.ma.MaskedArray):
         faults.check_kind(data, name)
@@ -292,7 +293,7 @@ def _array(data: Any, name: str) -> Array:
         raise faults.ragged(name) from None
 
 
-def _finite(array: Array, name: str, labels: Sequence[str], dtype: Any) -> Array:
+def finite(array: Array, name: str, labels: Sequence[str], dtype: Any) -> Array:
     """Return a read-only, C-contiguous copy of a dtype. Raise unless all entries are finite numbers.
 
     Raises

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any, Self
@@ -14,7 +15,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from microfw.data.dataset import Rows
-from microfw.errors import ArgumentError, DataError
+from microfw.errors import ArgumentError, DataError, ShapeError
 from microfw.estimators import parts
 from microfw.estimators.callback_hook import CallbackHook
 from microfw.estimators.callbacks import CallbackSupportMixin, with_callbacks
@@ -28,6 +29,9 @@ from microfw.training.history import History
 from microfw.training.run import Hooks, Run
 
 FLOATS = (np.float64, np.float32)
+
+PREFIXES = ("module__", "optimizer__")
+"""Beginnings of the names of settings of the module and of the optimizer."""
 
 BRIEF_STEPS = 8
 """Calls of `partial_fit` with up to this many steps do not hold Ctrl-C back."""
@@ -50,6 +54,15 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
     loss_curve_: list[float]
     validation_scores_: list[float] | None
 
+    _options: dict[str, Any] = {}  # noqa: RUF012  # of module and optimizer, by name; replaced, never changed
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        signature = inspect.signature(cls.__init__)  # scikit-learn takes each of its names for a setting
+        named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        if "__init__" in vars(cls):
+            cls.__init__.__signature__ = signature.replace(parameters=named)  # type: ignore[attr-defined]
+
     @property
     def _where(self) -> str:
         return type(self).__name__  # in errors
@@ -57,7 +70,24 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
     def _store(self, arguments: dict[str, Any]) -> None:
         """Store the arguments of a constructor, unchanged and under their names, as scikit-learn requires."""
         del arguments["self"]
+        options = arguments.pop("options")
         self.__dict__.update(arguments)
+        if options:
+            for name in options:
+                if not name.startswith(PREFIXES):
+                    raise TypeError(f"{self._where}.__init__() got an unexpected keyword argument {name!r}")
+            self._options = options
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the settings by name, those of module and optimizer included."""
+        return {**super().get_params(deep), **self._options}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change settings by name: ``module__width`` is the setting ``width`` of the module, as in the constructor."""
+        options = {name: value for name, value in params.items() if name.startswith(PREFIXES)}
+        super().set_params(**{name: value for name, value in params.items() if name not in options})
+        self._options = {**self._options, **options} if options else self._options
+        return self
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -161,7 +191,8 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         loss = self._make_loss()
         if self.norm == "batch" and len(rows) == 1:
             raise DataError(self._where, "rows for norm='batch' to compare", "1 sample")
-        model = parts.network(self, self.n_features_in_, self._count(rows), rng, rows.X.dtype)
+        model = parts.network(self, rows.X.shape[1:], self._count(rows), rng, rows.X.dtype)
+        self._row_shape = rows.X.shape[1:]
         optimizer = parts.optimizer(self, model.parameters())
         self.module_ = model
         self.n_outputs_ = self._count(rows)
@@ -237,7 +268,10 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         """Return checked rows in the dtype of the network, without rows of weight 0."""
         dtype: Any = (self.dtype or FLOATS) if fresh else self._learner.dtype
         names = {"accept_sparse": "csr", "multi_output": True, "order": "C", "dtype": dtype}
+        names["allow_nd"] = self.module is not None
         X, y = validate_data(self, X, y, reset=fresh, y_numeric=is_regressor(self), **names)
+        if not fresh:
+            self._check_row(X)
         weight = None
         if sample_weight is not None:
             weight = _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
@@ -291,8 +325,15 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
     def _outputs(self, X: Any) -> Array:
         """Return the outputs of the network for rows to predict."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, accept_sparse="csr", dtype=FLOATS)
+        X = validate_data(self, X, reset=False, accept_sparse="csr", dtype=FLOATS, allow_nd=self.module is not None)
+        self._check_row(X)
         return outputs(self.module_, X, self._learner.dtype)
+
+    def _check_row(self, X: Any) -> None:
+        """Raise unless rows have the shape of those of the first fit."""
+        row = vars(self).get("_row_shape", X.shape[1:])  # estimators of older versions have none
+        if X.shape[1:] != row:
+            raise ShapeError(self._where, f"X of shape {('N', *row)}".replace("'", ""), X.shape)
 
     def _as_of_now(self) -> dict[str, Any]:
         """Return the attributes with which a copy predicts as if the fit had ended here."""

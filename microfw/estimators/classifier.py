@@ -41,8 +41,9 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
     hidden_layer_sizes : int or sequence of int
         Width of each hidden layer; ``()`` for a linear model.
     module : Module or callable, optional
-        Network to use instead of hidden layers. A Module is copied and starts from its own weights; a function
-        ``f(n_features, n_outputs, rng)`` returns a Module. The last layer has one output for each class.
+        Network to use instead of hidden layers. A Module is copied and starts from its own weights; a function or class
+        ``f(n_features, n_outputs, rng)`` returns a Module. The last layer has one output for each class. With a module,
+        X may have three or four axes; ``n_features`` is then the shape of a row, such as (C, H, W).
     activation : str, class or callable
         "relu", "tanh", "sigmoid" ("logistic"), "identity" or any other activation of `microfw.nn`, by name in lower
         case; or a class or function that returns a layer.
@@ -53,6 +54,9 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
     loss : str or Loss
         "log_loss": cross-entropy over the classes, or of each label separately; or a loss of `microfw.nn`. Losses of
         labels get labels, `HingeLoss` gets -1 and 1 for each class, and others get 0 and 1.
+    alpha : float
+        L2 penalty, as in scikit-learn: ``alpha / 2`` times the sum of the squared weights, divided by the rows of the
+        batch, is added to the loss. Biases and other parameters with one axis have none.
     optimizer : str, class or callable
         Name of an optimizer of `microfw.optim` in lower case, or ``f(parameters, lr=...)``.
     optimizer_params : dict, optional
@@ -91,6 +95,11 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
         Source of weights, order of rows and noise. With an int, results are bitwise reproducible.
     verbose : bool
         If True, print a line for each epoch.
+    hooks : sequence of Hook
+        Called at the events of `fit`; see `microfw.training.Hook`. `partial_fit` calls only ``on_gradients``.
+    **options : object
+        Settings of the parts: ``module__width=8`` is passed to the class or function ``module`` as ``width=8``, and
+        ``optimizer__momentum=0.5`` to the optimizer. `set_params` and searches change them by these names.
 
     Attributes
     ----------
@@ -139,6 +148,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
         norm: str | None = None,
         dropout: float = 0.0,
         loss: Any = "log_loss",
+        alpha: float = 0.0,
         optimizer: Any = "adam",
         optimizer_params: dict[str, Any] | None = None,
         learning_rate: Any = 0.001,
@@ -157,6 +167,8 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
         profile: bool = False,
         random_state: Any = None,
         verbose: bool = False,
+        hooks: Any = (),
+        **options: Any,
     ) -> None:
         self._store(locals())
 

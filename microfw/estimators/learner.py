@@ -13,6 +13,7 @@ import numpy as np
 from microfw.autograd.mode import MODE, mode
 from microfw.data.dataset import Rows
 from microfw.errors import ArgumentError
+from microfw.estimators.parts import Penalized
 from microfw.nn import Module
 from microfw.nn.forward_state import evaluating
 from microfw.training.clipping import Clip
@@ -64,9 +65,12 @@ class Learner:
             fix = "its line search needs the true gradients"
             raise ArgumentError(self.where, f"no max_grad_norm with {type(optimizer).__name__}", norm, fix)
         self.loss, self.optimizer = loss, optimizer
-        self.state.loss_function, self.state.optimizer = loss, optimizer
-        self.hooks = [LearningRate(rate)] if callable(rate) else []
-        self.hooks += [] if norm is None else [Clip(norm, None)]  # type: ignore[list-item]
+        alpha = float(settings["alpha"])
+        self.objective = Penalized(loss, alpha, self.model.parameters()) if alpha else loss
+        self.state.loss_function, self.state.optimizer = self.objective, optimizer
+        self.hooks: list[Any] = [LearningRate(rate)] if callable(rate) else []
+        self.hooks += [] if norm is None else [Clip(norm, None)]
+        self.hooks += settings["hooks"]
         self.remember(settings)
         self._prepare()
 
@@ -82,7 +86,7 @@ class Learner:
             return True
 
     def _prepare(self) -> None:
-        policy = ReplayPolicy(self.model, self.loss, self.optimizer, None)
+        policy = ReplayPolicy(self.model, self.objective, self.optimizer, None)
         gradients = Hooks(self.hooks).methods["on_gradients"]
         self.stepper = Stepper(self.state, gradients, policy, where=f"{self.where}.fit")
         self._modules = [module for _, module in self.model.named_modules()]
@@ -92,7 +96,7 @@ class Learner:
         return {k: v for k, v in vars(self).items() if k not in ("stepper", "_modules", "_min_rows")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update({"objective": state["loss"]} | state)  # in pickles of older versions there is no objective
         self._prepare()
 
     @contextlib.contextmanager
@@ -147,9 +151,10 @@ class Learner:
         """Return the mean loss of rows in evaluation mode."""
         made = outputs(self.model, rows.X, self.dtype)
         with evaluating(self.model):
-            return mean_loss(self.loss, made, rows.y, rows.weight)
+            return float(mean_loss(self.loss, made, rows.y, rows.weight))
 
 
 def outputs(model: Module, X: Any, dtype: Any) -> Array:
     """Return the outputs of a model in evaluation mode, for dense or sparse rows."""
-    return predict(model, X.astype(dtype, copy=False), ROWS)
+    made: Array = predict(model, X.astype(dtype, copy=False), ROWS)
+    return made

@@ -31,33 +31,87 @@ DEFAULTS: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9, "nesterov": True
 """Default settings of optimizers given by name, unless ``optimizer_params`` is set."""
 
 
-def network(settings: Any, inputs: int, outputs: int, rng: np.random.Generator, dtype: Any) -> nn.Module:
+def options(given: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the settings of a part, without its prefix.
+
+    Examples
+    --------
+    >>> options({"module__width": 8, "optimizer__momentum": 0.5}, "module")
+    {'width': 8}
+    """
+    start = f"{prefix}__"
+    return {name.removeprefix(start): value for name, value in given.items() if name.startswith(start)}
+
+
+def network(settings: Any, row: tuple[int, ...], outputs: int, rng: np.random.Generator, dtype: Any) -> nn.Module:
     """Return the network of an estimator: a copy of its ``module``, or layers of ``hidden_layer_sizes``."""
-    module = settings.module
+    module, given = settings.module, options(settings._options, "module")
+    inputs: Any = row[0] if len(row) == 1 else row
+    where = type(settings).__name__
+    if given and (isinstance(module, nn.Module) or not callable(module)):
+        got = "no module" if module is None else f"a {type(module).__name__}"
+        raise ArgumentError(where, f"a class or function as module for module__{next(iter(given))}", got)
     if module is None:
         made: Any = nn.Sequential(*_layers(settings, inputs, outputs, rng))
     elif isinstance(module, nn.Module):
         made = copy.deepcopy(module)
     elif callable(module):
-        made = module(inputs, outputs, rng)
+        made = _called(module, (inputs, outputs, rng), given, where, "module")
     else:
         made = module
-    where = type(settings).__name__
     if not isinstance(made, nn.Module):
         expected = "module to be a Module or a function (n_features, n_outputs, rng) that returns one"
         raise ArgumentError(where, expected, type(made).__name__)
     made.astype(dtype)  # before the optimizer is made, which takes the arrays over
     if module is not None:
-        _check_outputs(made, where, inputs, outputs, dtype)
+        _check_outputs(made, where, row, outputs, dtype)
     return made.train()
 
 
-def _check_outputs(model: nn.Module, where: str, inputs: int, outputs: int, dtype: Any) -> None:
+def _called(part: Any, args: tuple[Any, ...], given: dict[str, Any], where: str, name: str) -> Any:
+    """Return what a class or function makes; raise for a setting that it does not take."""
+    try:
+        inspect.signature(part).bind(*args, **given)
+    except TypeError as error:
+        if given:
+            raise ArgumentError(
+                where, f"{name}__ settings that {name} takes", str(error).removeprefix("got ")
+            ) from None
+    except ValueError:  # a function without a signature
+        pass
+    return part(*args, **given)
+
+
+def _check_outputs(model: nn.Module, where: str, row: tuple[int, ...], outputs: int, dtype: Any) -> None:
     with mode(recording=False, observer=None, timer=None):
-        got = np.shape(model.eval()(np.zeros((2, inputs), dtype)))
+        got = np.shape(model.eval()(np.zeros((2, *row), dtype)))
     if got != (2, outputs):
         fix = f"give the module's last layer {outputs} outputs"
-        raise ShapeError(where, f"module to map (2, {inputs}) to (2, {outputs})", f"shape {got}", fix)
+        raise ShapeError(where, f"module to map {(2, *row)} to (2, {outputs})", f"shape {got}", fix)
+
+
+class Penalized(nn.Loss):
+    """A loss plus an L2 penalty, ``alpha / 2`` times the sum of the squared weights, divided by the rows of the batch.
+
+    Weights are the parameters with two axes or more: not biases, and not the scales of normalizations.
+    """
+
+    def __init__(self, loss: nn.Loss, alpha: float, parameters: Iterable[nn.Parameter]) -> None:
+        super().__init__()
+        self.loss, self.alpha = loss, alpha
+        self.weights = [p for p in parameters if p.ndim > 1]
+
+    def denominator(self, targets: Any, sample_weight: Any = None) -> float:
+        """Return that of the loss."""
+        return self.loss.denominator(targets, sample_weight)
+
+    def forward(self, outputs: Any, targets: Any, sample_weight: Any = None) -> Any:
+        """Return loss and penalty."""
+        rows = len(targets) if sample_weight is None else float(np.sum(sample_weight))
+        loss = self.loss(outputs, targets) if sample_weight is None else self.loss(outputs, targets, sample_weight)
+        for weight in self.weights:
+            loss = loss + np.square(weight).sum() * (self.alpha / 2 / rows)
+        return loss
 
 
 def _layers(settings: Any, inputs: int, outputs: int, rng: np.random.Generator) -> list[nn.Module]:
@@ -111,16 +165,16 @@ def loss(choice: Any, where: str, multilabel: bool = False) -> Any:
 def optimizer(settings: Any, parameters: list[nn.Parameter]) -> Any:
     """Return the optimizer of an estimator from a name in `microfw.optim`, a class, or a function."""
     where, choice, rate = type(settings).__name__, settings.optimizer, settings.learning_rate
-    options = settings.optimizer_params
+    params = settings.optimizer_params
     if isinstance(choice, str):
         exported = {name.lower(): getattr(optim, name) for name in optim.__all__}
         known = {k: v for k, v in exported.items() if isinstance(v, type) and hasattr(v, "step") and takes_lr(v)}
         choice = _named(choice, known, "optimizer", where)
-    if options is None:
-        options = DEFAULTS.get(getattr(choice, "__name__", ""), {}) if isinstance(settings.optimizer, str) else {}
+    if params is None:
+        params = DEFAULTS.get(getattr(choice, "__name__", ""), {}) if isinstance(settings.optimizer, str) else {}
     lr = float(rate(0)) if callable(rate) else rate
     try:
-        made = choice(parameters, lr=lr, **options)
+        made = choice(parameters, lr=lr, **{**params, **options(settings._options, "optimizer")})
     except TypeError as error:
         raise ArgumentError(where, "an optimizer that takes these settings", f"{error}") from None
     if not hasattr(made, "step") or not hasattr(made, "zero_grad"):

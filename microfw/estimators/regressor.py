@@ -26,13 +26,13 @@ class NeuralRegressor(RegressorMixin, NeuralEstimator):  # type: ignore[misc,unu
     loss : str or Loss
         "squared_error", "absolute_error", "huber", "poisson" (the network outputs the logarithm of the prediction), or
         a loss of `microfw.nn` for numbers.
-    optimizer, optimizer_params, learning_rate, max_grad_norm, batch_size, max_iter, shuffle
+    alpha, optimizer, optimizer_params, learning_rate, max_grad_norm, batch_size, max_iter, shuffle
         As for `NeuralClassifier`.
     early_stopping, validation_fraction, n_iter_no_change, tol
         As for `NeuralClassifier`.
     scoring : str or callable, optional
         Score of early stopping: a scorer of scikit-learn or "loss"; default R².
-    warm_start, dtype, profile, random_state, verbose
+    warm_start, dtype, profile, random_state, verbose, hooks, **options
         As for `NeuralClassifier`.
 
     Attributes
@@ -63,6 +63,7 @@ class NeuralRegressor(RegressorMixin, NeuralEstimator):  # type: ignore[misc,unu
         norm: str | None = None,
         dropout: float = 0.0,
         loss: Any = "squared_error",
+        alpha: float = 0.0,
         optimizer: Any = "adam",
         optimizer_params: dict[str, Any] | None = None,
         learning_rate: Any = 0.001,
@@ -80,6 +81,8 @@ class NeuralRegressor(RegressorMixin, NeuralEstimator):  # type: ignore[misc,unu
         profile: bool = False,
         random_state: Any = None,
         verbose: bool = False,
+        hooks: Any = (),
+        **options: Any,
     ) -> None:
         self._store(locals())
 

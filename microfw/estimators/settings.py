@@ -19,10 +19,17 @@ CONTAINERS = ("hidden_layer_sizes", "optimizer_params")
 """Settings that may be containers; compared by content."""
 
 
+PREPARED = (
+    "loss", "alpha", "optimizer", "optimizer_params", "_options", "learning_rate", "max_grad_norm", "hooks",
+)  # fmt: skip
+"""Settings that steps are prepared with."""
+
+
 def current(estimator: Any) -> dict[str, Any]:
     """Return the settings of an estimator by name."""
     values = vars(estimator)
     settings = {name: values[name] for name in _names(type(estimator))}  # type: ignore[arg-type]
+    settings["hooks"], settings["_options"] = copy.copy(settings["hooks"]), estimator._options
     for name in CONTAINERS:
         if isinstance(settings[name], list | dict):
             settings[name] = copy.deepcopy(settings[name])
@@ -60,16 +67,21 @@ def adopt(learner: Learner, estimator: Any) -> None:
             expected = f"{name}={before[name]!r}, with which the network was made"
             fix = "set it back, or fit a new network with warm_start=False"
             raise ArgumentError(where, expected, repr(after[name]), fix)
+    if "_options" in names:
+        old, new = (parts.options(settings["_options"], "module") for settings in (before, after))
+        if not same(old, new):
+            fix = "set it back, or fit a new network with warm_start=False"
+            raise ArgumentError(where, f"module__ settings {old}, with which the network was made", new, fix)
     loss, optimizer, rate = learner.loss, learner.optimizer, after["learning_rate"]
     if "loss" in names:
         loss = estimator._make_loss()
-    if names & {"optimizer", "optimizer_params"}:
+    if names & {"optimizer", "optimizer_params", "_options"}:
         optimizer = parts.optimizer(estimator, learner.model.parameters())
     elif "learning_rate" in names and not callable(rate):
         optimizer.lr = float(rate)
     if "random_state" in names:
         learner.rng.bit_generator.state = parts.generator(estimator.random_state).bit_generator.state
-    if names & {"loss", "optimizer", "optimizer_params", "learning_rate", "max_grad_norm"}:
+    if names & {*PREPARED}:
         learner.set(loss, optimizer, after)
     else:
         learner.remember(after)

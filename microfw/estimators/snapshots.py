@@ -123,7 +123,7 @@ def _restore_attributes(learner: Learner, attributes: dict[str, Any]) -> None:
     """Restore the attributes of a learner, and make its optimizer the owner of the parameters again."""
     vars(learner).update(attributes)
     state, optimizer = learner.state, learner.optimizer
-    state.loss_function, state.optimizer = learner.loss, optimizer
+    state.loss_function, state.optimizer = learner.objective, optimizer
     flat = getattr(optimizer, "flat", None)
     if flat is not None and flat.owner.taken_by:  # by an optimizer that the call created
         flat.adopt()

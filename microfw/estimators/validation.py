@@ -11,6 +11,7 @@ import numpy as np
 
 from microfw.errors import ArgumentError
 from microfw.nn import Module
+from microfw.training.hooks import check_hook
 
 FLOATS = (np.float64, np.float32)
 
@@ -58,6 +59,8 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "dropout": (_real(lambda v: 0 <= v < 1), "a float in the range [0.0, 1.0)"),
     "module": (lambda v: v is None or isinstance(v, Module) or callable(v), "a Module, a callable or None"),
     "loss": SOURCE,
+    "alpha": (_real(lambda v: 0 <= v < math.inf), "a float in the range [0.0, inf)"),
+    "hooks": (lambda v: isinstance(v, list | tuple), "a list of hooks"),
     "optimizer": SOURCE,
     "optimizer_params": (_or_none(lambda v: isinstance(v, dict)), "a dict or None"),
     "learning_rate": (
@@ -94,6 +97,8 @@ def check_parameters(estimator: Any) -> None:
     ArgumentError
         For the first parameter that is not valid, with its name.
     """
+    for hook in estimator.hooks if isinstance(estimator.hooks, list | tuple) else ():
+        check_hook(hook)
     for name, value in estimator.get_params(deep=False).items():
         holds, description = RULES.get(name, (None, ""))
         if holds is not None and not holds(value):

@@ -14,8 +14,9 @@ import numpy as np
 
 from microfw.autograd.graph import Leaf
 from microfw.autograd.mode import model_version
-from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, DTypeError, GraphError, NonFiniteError
+from microfw.autograd.pytree import flatten
+from microfw.autograd.tensor import Tensor, values_of
+from microfw.errors import ArgumentError, DTypeError, GraphError, NonFiniteError, ShapeError
 
 Array = np.ndarray[Any, Any]
 
@@ -137,6 +138,32 @@ class Flat:
                 f"{where}: expected to own its parameters, got {self.owner.taken_by} taken over by another "
                 "optimizer or by astype; make one optimizer for all parameters, after astype"
             )
+
+    def set_gradients(self, gradients: Any, where: str) -> None:
+        """Set the gradients of the parameters: by name from a dict, else in order.
+
+        Raises
+        ------
+        ArgumentError, ShapeError
+            If names, number or shapes differ; then no gradient has changed.
+        """
+        names = [leaf.name for leaf in self.leaves]
+        if isinstance(gradients, dict) and all(names):
+            unknown = [name for name in gradients if name not in names]
+            if unknown:
+                raise ArgumentError(where, f"gradients of {', '.join(names)}", repr(unknown[0]))
+            found = [gradients.get(name) for name in names]
+        else:
+            found = flatten(gradients)[0]
+            if len(found) != len(names):
+                fix = "pass what mf.grad returns for these parameters"
+                raise ArgumentError(where, f"a gradient for each of {len(names)} parameters", len(found), fix)
+        arrays = [None if g is None else np.asarray(values_of(g)) for g in found]
+        for leaf, name, g in zip(self.leaves, names, arrays, strict=True):
+            if g is not None and (g.shape != leaf.shape or g.dtype.kind != "f"):
+                raise ShapeError(where, f"a gradient of {name or 'a parameter'}, {leaf.shape}", f"{g.dtype} {g.shape}")
+        for p, g in zip(self.parameters, arrays, strict=True):
+            p.grad = g
 
     def named_shapes(self) -> list[Any]:
         """Return ``[name, shape]`` of each parameter, as plain data. A parameter of no module has the name ``""``."""

@@ -34,8 +34,7 @@ class Hyperparameter:
     expected : str
         The condition, in words, for errors.
     good : callable, optional
-        ``good(value)`` returns True if a value meets the condition. Numbers must also be finite. By default the
-        value must be True or False.
+        ``good(value)`` returns True for a good value; numbers must also be finite. By default it must be a bool.
     """
 
     def __init__(self, expected: str = "to be True or False", good: Callable[[Any], bool] | None = None) -> None:
@@ -80,13 +79,12 @@ class Optimizer:
         hyperparameters that a group does not set are the optimizer's. Parameters become views of one buffer, group by
         group. Gradients become views of another, which the next backward overwrites.
     **settings : object
-        Hyperparameters by name. Each is an attribute that can be changed between steps; the next step checks it.
+        Hyperparameters by name: attributes that can be changed between steps; the next step checks them.
 
     Attributes
     ----------
     groups : list of Group
-        ``optimizer.groups[1]["lr"]`` reads and sets a group's value. Setting ``optimizer.lr`` changes the rates of all
-        groups, which keep their ratio to it.
+        ``optimizer.groups[1]["lr"]`` is a group's value. Setting ``optimizer.lr`` keeps the groups' ratios to it.
 
     Examples
     --------
@@ -155,18 +153,21 @@ class Optimizer:
         """Euclidean norm of all gradients at the last step."""
         return sqrt(self.flat.squared)
 
-    def step(self) -> None:
+    def step(self, gradients: Any = None) -> None:
         """Update the parameters that have a gradient.
+
+        Parameters
+        ----------
+        gradients : dict, list or tuple of arrays, optional
+            What `mf.grad` returns for the model, or for the parameters in order; it becomes their ``grad``.
 
         Raises
         ------
-        GraphError
-            If another optimizer has taken a parameter over.
-        NonFiniteError
-            If a gradient is NaN or infinite; then no parameter has changed.
-        ArgumentError
-            If a hyperparameter was set to an invalid value.
+        GraphError, NonFiniteError, ArgumentError
+            If another optimizer has taken a parameter, a gradient is not finite, or settings or gradients do not fit.
         """
+        if gradients is not None:
+            self.flat.set_gradients(gradients, f"{type(self).__name__}.step")
         timer = MODE.get().timer
         if timer is not None:
             self._timed_step(timer)

@@ -206,6 +206,8 @@ class CompiledStep:
             timer.switch(PREPARATION)  # until the backward pass starts
         plan = None
         try:
+            if before.has_new_parameters():
+                raise Uncapturable("it changes parameters, as an optimizer's step or p -= lr * p.grad does")
             signature = Signature(capturing, [*inputs, *depends.tensors])
             if self._can_plan(key, before, signature):
                 if unused := before.unused_generators():
@@ -236,8 +238,6 @@ class CompiledStep:
 
     def _can_plan(self, key: Key, before: StateBefore, signature: Signature) -> bool:
         """Return True if the step has changed nothing that it depends on, and is like the one before."""
-        if before.has_new_parameters():
-            raise Uncapturable("it changes parameters, as an optimizer's step does")
         depends = before.depends
         now = depends.recompute()
         where = now.problem or depends.difference(now)

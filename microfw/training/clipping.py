@@ -1,10 +1,14 @@
-"""Clip: the hook that clips gradients, and counts the clipped steps."""
+"""Clip: the hook that clips gradients, and counts the clipped steps; what can be combined in a step."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from microfw.data.dataset import check_count
+from microfw.errors import ArgumentError
 from microfw.optim import clip_grad_norm, clip_grad_value
+from microfw.optim.checks import is_real
+from microfw.training.evaluation import is_sum
 from microfw.training.hooks import Hook, TrainState
 
 
@@ -46,3 +50,19 @@ class Clip(Hook):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what `state_dict` returned."""
         self.steps, self.clipped = int(state["steps"]), int(state["clipped"])
+
+
+def check_steps(loss: Any, optimizer: Any, accumulate: Any, clip_norm: Any, clip_value: Any) -> None:
+    """Raise unless loss, optimizer, accumulation and clipping can be combined."""
+    if getattr(optimizer, "takes_denominator", False) and is_sum(loss):
+        got, fix = f"{type(loss).__name__} with reduction='sum'", "use reduction='mean'"
+        raise ArgumentError("Trainer", f"a mean with {type(optimizer).__name__}", got, fix)
+    check_count("Trainer", "accumulate", accumulate)
+    for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
+        if limit is None:
+            continue
+        if not is_real(limit) or limit <= 0:
+            raise ArgumentError("Trainer", f"{name} above 0, finite", repr(limit))
+        if getattr(optimizer, "takes_closure", False):
+            fix = "its line search needs the true gradients"
+            raise ArgumentError("Trainer", f"no {name} with {type(optimizer).__name__}", limit, fix)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from microfw.autograd.graph import Leaf
 from microfw.autograd.mode import mode
 from microfw.autograd.tensor import Tensor
-from microfw.data.dataset import Dataset, Rows
+from microfw.data.dataset import Dataset
+from microfw.data.nested import Columns, is_nested
 from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError
 from microfw.nn import CrossEntropyLoss, Embedding, Loss, Module, NLLLoss
 from microfw.nn.forward_state import ForwardState, evaluating, module_mode
+from microfw.training.outputs import ModelCall, is_branch, join_outputs, output_columns
 
 Array = np.ndarray[Any, Any]
 
@@ -41,6 +43,22 @@ def dtype_of(model: Module) -> np.dtype[Any]:
 def takes_indices(model: Any) -> bool:
     """Return True if a model has a layer that takes integers as indices."""
     return isinstance(model, Module) and any(isinstance(m, Embedding) for _, m in model.named_modules())
+
+
+def as_plain(data: Any, model: Module, loss: Any) -> Dataset | None:
+    """Return a Dataset or a pair ``(X, y)`` of arrays as a Dataset in the model's dtype; None for anything else."""
+    if isinstance(data, tuple | list) and len(data) == 2:
+        nested = any(isinstance(part, tuple | list | dict) and is_nested(part) for part in data)
+        if not nested and (np.ndim(data[1]) < 2 or not keeps_integers(data[1], model, loss)):
+            return Dataset(*data, dtype=dtype_of(model))
+    return data.astype(dtype_of(model)) if isinstance(data, Dataset) else None
+
+
+def keeps_integers(y: Any, model: Any, loss: Any) -> bool:
+    """Return True for integer labels with several axes, as of sequences; other losses get them as floats."""
+    if np.asarray(y).dtype.kind not in "iu" or np.ndim(y) < 2:
+        return False
+    return isinstance(loss, CrossEntropyLoss | NLLLoss) or (not isinstance(loss, Loss) and takes_indices(model))
 
 
 def as_data(array: Array) -> Tensor:
@@ -71,17 +89,21 @@ def as_features(X: Any, model: Module) -> Any:
         return array
 
 
-def predict(model: Module, X: Any, batch_size: int) -> Array:
+def predict(model: Module, X: Any, batch_size: int) -> Any:
     """Return the outputs of a model in evaluation mode, for dense or sparse rows in the dtype of the model."""
     starts = range(0, max(X.shape[0], 1), batch_size)  # no rows: one empty batch, for the shape of the outputs
     with evaluating(model):
         parts = [_outputs(model, X[k : k + batch_size]) for k in starts]
+    if isinstance(parts[0], Columns):
+        return join_outputs(parts, X.shape[0], batch_size, "Trainer.predict")
     return np.concatenate(parts)  # copies a single part, too: its array is read-only
 
 
-def _outputs(model: Module, X: Any) -> Array:
+def _outputs(model: Module, X: Any) -> Any:
     X = X if isinstance(X, np.ndarray) else X.toarray()
     made = model(as_data(X) if X.dtype.kind in "fiub" else X)
+    if is_branch(made):
+        return output_columns(made, "Trainer.predict")
     return made.data if isinstance(made, Tensor) else np.asarray(made)
 
 
@@ -100,13 +122,16 @@ def is_sum(loss: Any) -> bool:
     return getattr(loss, "reduction", "mean") == "sum"
 
 
-def mean_loss(loss: Any, outputs: Array, targets: Array, weight: Array | None = None) -> float:
-    """Return the mean loss of outputs; NaN if no row counts."""
+def mean_loss(loss: Any, outputs: Array, targets: Array, weight: Array | None = None) -> Any:
+    """Return the mean loss of outputs; NaN if no row counts, None for a loss that is a dict."""
     count = denominator_of(loss)(targets, weight)
     if not count:  # losses raise for targets of which none counts
         return math.nan
     made, wanted = as_data(outputs), as_data(targets)
-    value = float((loss(made, wanted) if weight is None else loss(made, wanted, weight)).item())
+    found = loss(made, wanted) if weight is None else loss(made, wanted, weight)
+    if isinstance(found, dict):
+        return None
+    value = float(found.item())
     return value / count if is_sum(loss) else value
 
 
@@ -120,23 +145,25 @@ def check_count(count: float, loss: Any, where: str) -> None:
 # Checks. A test that passes for good arguments comes first; what is wrong is only looked for after it has failed.
 
 
-def check_fit(model: Module, loss: Any, data: Dataset, where: str, must_count: bool = False) -> None:
-    """Raise unless the model's outputs for two rows and all targets suit the loss, and, if asked, some row counts."""
-    rows = _counting_rows(loss, data.y, where)
+def check_fit(model: Module, loss: Any, data: Dataset, where: str, must_count: bool = False) -> bool:
+    """Raise unless the model's outputs for two rows and all targets suit the loss, and, if asked, some row counts.
+
+    Return False if the outputs are nested, or the loss is a dict: then other checks follow.
+    """
+    rows = counting_rows(loss, data.y, where)
     # Not profiled, and undone: a run leaves the state, and has the profile, that it has without this check.
     with mode(observer=None, timer=None), evaluating(model), ForwardState.of(model, loss):
         outputs = model(as_data(data.X[:2]))
         if not isinstance(outputs, Tensor) or outputs._array.shape[:1] != data.y[:2].shape[:1]:
-            raise _wrong_outputs(outputs, len(data.y[:2]), where)
+            return _are_nested(outputs, len(data.y[:2]), where)
         _check_targets(outputs._array.shape, data, loss, where)
         if rows is not None:
             outputs = outputs if rows.start == 0 else model(as_data(data.X[rows]))
-            _check_loss(loss(outputs, as_data(data.y[rows])), where)
-        elif must_count:
-            raise _no_row_counts(len(data), where)
+            return _check_loss(loss(outputs, as_data(data.y[rows])), where)
+        return not must_count or _no_row_counts(len(data), where)
 
 
-def _counting_rows(loss: Any, targets: Array, where: str) -> slice | None:
+def counting_rows(loss: Any, targets: Any, where: str) -> slice | None:
     """Return a slice of two rows, or the only one, of which one counts in the loss; None if no row does."""
     count = denominator_of(loss)
     return slice(0, 2) if count(targets[:2], None) > 0 else _first_counting_row(count, targets, loss, where)
@@ -154,21 +181,30 @@ def _first_counting_row(count: Any, targets: Array, loss: Any, where: str) -> sl
     return slice(low, low + 1) if low + 2 > len(targets) else slice(low, low + 2)
 
 
-def _wrong_outputs(outputs: Any, rows: int, where: str) -> DTypeError | ShapeError:
+def _are_nested(outputs: Any, rows: int, where: str) -> bool:
+    """Return False for nested outputs; raise for others."""
+    if is_branch(outputs):
+        return False
     if not isinstance(outputs, Tensor):
-        return DTypeError(where, "the model to return a Tensor", type(outputs).__name__)
-    return ShapeError(where, "an output for each row", f"shape {outputs.shape} for {rows} rows")
+        raise DTypeError(where, "the model to return a Tensor", type(outputs).__name__)
+    raise ShapeError(where, "an output for each row", f"shape {outputs.shape} for {rows} rows")
 
 
-def _no_row_counts(rows: int, where: str) -> DataError:
+def _no_row_counts(rows: int, where: str) -> NoReturn:
     got = f"none of {rows}: all labels are ignored, or of weight 0"
-    return DataError(where, "rows that count in the loss", got)
+    raise DataError(where, "rows that count in the loss", got)
 
 
-def _check_loss(value: Any, where: str) -> None:
-    if not isinstance(value, Tensor) or value._array.size != 1:
+def _check_loss(value: Any, where: str) -> bool:
+    return (isinstance(value, Tensor) and value._array.size == 1) or _is_dict(value, where)
+
+
+def _is_dict(value: Any, where: str) -> bool:
+    """Return False for a dict of losses; raise for anything else."""
+    if not isinstance(value, dict):
         got = f"shape {value.shape}" if isinstance(value, Tensor) else type(value).__name__
         raise ArgumentError(where, "a loss of one number", got, "use reduction='mean'")
+    return False
 
 
 def _check_targets(shape: tuple[int, ...], data: Dataset, loss: Any, where: str) -> None:
@@ -206,7 +242,7 @@ def _wrong_targets(shape: tuple[int, ...], data: Dataset, loss: str, where: str)
 
 
 def smallest_batch(
-    model: Module, data: Rows, batch_size: int, where: str, drop_last: bool = False, step_rows: int = 0
+    model: Module, data: Any, batch_size: int, where: str, drop_last: bool = False, step_rows: int = 0
 ) -> int:
     """Return the smallest batch that the model takes in training, 1 or 2 rows; batch norm, for example, needs 2.
 
@@ -218,7 +254,7 @@ def smallest_batch(
         If all batches, or the data, have too few rows: for a layer, whose message is contained, or for a step of
         ``step_rows`` rows with ``drop_last``.
     """
-    if min(len(data), batch_size) > 1 and (drop_last or len(data) % batch_size != 1):
+    if data.counted and min(len(data), batch_size) > 1 and (drop_last or len(data) % batch_size != 1):
         smallest = 1  # no batch has one row
     else:
         smallest = _try_one_row(model, data, batch_size, where)
@@ -232,7 +268,7 @@ def _too_few_rows(rows: int, step_rows: int, where: str) -> DataError:
     return DataError(where, f"the {step_rows} rows of a step", got, "use a smaller batch_size")
 
 
-def _try_one_row(model: Module, data: Rows, batch_size: int, where: str) -> int:
+def _try_one_row(model: Module, data: Any, batch_size: int, where: str) -> int:
     why = _failure(model, data, 1)
     if why is None or (len(data) > 1 and _failure(model, data, 2)):  # another error, which the first step raises
         return 1
@@ -244,12 +280,15 @@ def _try_one_row(model: Module, data: Rows, batch_size: int, where: str) -> int:
     return 2
 
 
-def _failure(model: Module, data: Rows, rows: int) -> Exception | None:
+def _failure(model: Module, data: Any, rows: int) -> Exception | None:
     """Return the error that a model raises in training for a batch of ``rows`` rows, or None."""
-    ((X, _, _),) = data.take(slice(0, rows)).batches(rows)
+    X = data.head(rows)[0]
     with mode(observer=None, timer=None, recording=False), module_mode(model, True), ForwardState.of(model), quiet():
         try:
-            model(as_data(X))
+            if isinstance(X, Columns):
+                ModelCall(model, X.template).call([as_data(leaf) for leaf in X.leaves])
+            else:
+                model(as_data(X))
         except Exception as error:
             return error
     return None

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw.data.nested import Columns
 from microfw.errors import ArgumentError, ShapeError
 from microfw.nn import BCEWithLogitsLoss, CrossEntropyLoss, HingeLoss
 
@@ -95,12 +96,55 @@ def measure(metrics: dict[str, Measure], loss: Any, outputs: Array, targets: Arr
     return {name: metric(targets, outputs, predictions) for name, metric in metrics.items()}
 
 
+def measure_heads(metrics: dict[str, Measure], loss: Any, outputs: Columns, targets: Columns) -> dict[str, float]:
+    """Return all metrics of nested outputs, as ``name/head`` for each head that outputs and targets both have.
+
+    Without such a head a function of the user's gets the nested targets and outputs.
+    """
+    heads = {path: leaf for path, leaf in zip(outputs.paths, outputs.leaves, strict=True) if path in targets.paths}
+    found = {}
+    for name, metric in metrics.items():
+        head = metric.head if isinstance(metric, OfHead) else None
+        if head is not None and head not in heads:
+            raise ArgumentError("metrics", f"heads among {', '.join(heads) or 'none'}", repr(head))
+        if not heads:
+            if not isinstance(metric, partial) or metric.func is not _measured or metric.args[0] in METRICS.values():
+                names = (", ".join(path or "one array" for path in part.paths) for part in (outputs, targets))
+                got = "outputs {} and targets {}".format(*names)
+                raise ArgumentError(f"metric {name!r}", "a head in outputs and targets", got, "pass f(y_true, y_pred)")
+            found[name] = metric(targets.tree, outputs.tree, outputs.tree)
+        for path in heads if head is None else [head]:
+            made, wanted = heads[path], targets.leaves[targets.paths.index(path)]
+            key = f"{name}/{path}" if path and head is None else name
+            found[key] = metric(wanted, made, to_predictions(made, wanted, loss))
+    return found
+
+
+class OfHead:
+    """The measure of one head of nested outputs.
+
+    Parameters
+    ----------
+    head : str
+        Path of the head, such as ``"digit"``, ``"0"`` or ``"body/0"``.
+    metric : callable
+        Its measure.
+    """
+
+    def __init__(self, head: str, metric: Measure) -> None:
+        self.head, self.metric = head, metric
+
+    def __call__(self, targets: Array, outputs: Array, predictions: Array) -> float:
+        """Return the measure of the head's arrays."""
+        return self.metric(targets, outputs, predictions)
+
+
 def resolve(metrics: Any) -> dict[str, Measure]:
     """Return the measures of a Trainer's metrics, by name.
 
     Parameters
     ----------
-    metrics : str, callable, or an iterable of them
+    metrics : str, callable, an iterable of them, or a dict of these by head
         "accuracy" and "r2" are built in. Any other name is that of a scikit-learn scorer, such as "f1_macro" or
         "neg_log_loss", or of a function in `sklearn.metrics`, such as "mean_absolute_error". A callable is
         ``f(y_true, y_pred)``; its ``__name__`` is its name. Functions of `sklearn.metrics` that take scores or
@@ -111,6 +155,9 @@ def resolve(metrics: Any) -> dict[str, Measure]:
     ArgumentError
         If a name is unknown or repeated, or the metric needs scores and has no scorer.
     """
+    if isinstance(metrics, dict):
+        heads = {str(head): resolve(several) for head, several in metrics.items()}
+        return {f"{name}/{head}": OfHead(head, m) for head, several in heads.items() for name, m in several.items()}
     if isinstance(metrics, str) or callable(metrics):
         metrics = [metrics]
     found: dict[str, Measure] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,16 +10,18 @@ import numpy as np
 from microfw.autograd.anomaly import Finder
 from microfw.autograd.mode import MODE, mode
 from microfw.errors import NonFiniteError
-from microfw.training.evaluation import as_data
 from microfw.training.hooks import TrainState
 
 FIX = "parameters are as they were before this step; lower the learning rate, or scale the data"
 
 
 def explain(
-    state: TrainState, X: Any, y: Any, weight: Any, error: NonFiniteError, where: str = "Trainer.fit"
+    state: TrainState, loss_again: Callable[[], Any], error: NonFiniteError, where: str = "Trainer.fit"
 ) -> NonFiniteError:
-    """Return an error that names epoch, step, and the op with the first output that is not finite."""
+    """Return an error that names epoch, step, and the op with the first output that is not finite.
+
+    ``loss_again()`` computes the loss of the step again.
+    """
     place = f"{where}, epoch {state.epoch}, step {state.step}"
     if isinstance(MODE.get().observer, Finder) and str(error):  # the error of detect_anomaly has more details
         state.optimizer.zero_grad()
@@ -29,8 +32,7 @@ def explain(
     try:
         with mode(observer=finder, timer=None), np.errstate(all="ignore"):
             state.optimizer.zero_grad()
-            weights = () if weight is None else (weight,)
-            loss = state.loss_function(state.model(as_data(X)), as_data(y), *weights)
+            loss = loss_again()
             if str(error):  # the loss was finite, the gradients were not
                 loss.backward()
     except Exception as again:  # the first failure is the one to name

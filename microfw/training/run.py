@@ -7,16 +7,15 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from microfw.autograd.mode import MODE
 from microfw.autograd.phases import OTHER
-from microfw.data.dataset import Batch, Rows
+from microfw.data.dataset import Batch
 from microfw.errors import CheckpointError
 from microfw.serialization.random import put
-from microfw.training.evaluation import Array
 from microfw.training.hooks import EVENTS, Hook, TrainState, check_hook
 from microfw.training.metrics import Measure, measure
 from microfw.training.replay_policy import ReplayPolicy
@@ -101,7 +100,7 @@ class EpochTotals:
     def __post_init__(self) -> None:
         self.flat = getattr(self.stepper.optimizer, "flat", None)
 
-    def add(self, outputs: Array | None, targets: Array) -> None:
+    def add(self, outputs: Any, targets: Any) -> None:
         """Add the last step."""
         stepper, count = self.stepper, self.stepper.count
         self.rows += len(targets)
@@ -188,7 +187,7 @@ class Run:
         Runs the steps.
     hooks : Hooks
         Called at each event.
-    train : Rows
+    train : BatchSource
         Training data.
     step_rows : int
         Rows of a step.
@@ -217,9 +216,11 @@ class Run:
         Whether all hooks were called for the last event, so that the run can be saved.
     """
 
+    Totals: ClassVar[type[EpochTotals]] = EpochTotals
+
     stepper: Stepper
     hooks: Hooks
-    train: Rows
+    train: Any
     step_rows: int
     rng: np.random.Generator
     metrics: dict[str, Measure]
@@ -276,7 +277,7 @@ class Run:
         """Start an epoch in a new order; return its totals."""
         self.interrupts.deferred = True
         self.state.epoch += 1
-        self.totals = totals = EpochTotals(self.stepper, self.metrics)
+        self.totals = totals = self.Totals(self.stepper, self.metrics)
         # The state before the order is drawn: a resumed epoch draws it again. Copying takes 20 us.
         if self.resumable:
             self.order = self.rng.bit_generator.state  # type: ignore[assignment]
@@ -285,7 +286,7 @@ class Run:
         self.interrupts.release()
         return totals
 
-    def new_batches(self, skip: int = 0) -> Iterable[Batch]:
+    def new_batches(self, skip: int = 0) -> Any:
         """Draw an order, and return the batches of an epoch without the first ``skip``."""
         rng, min_rows = self.rng if self.shuffle else None, self.stepper.min_rows
         return self.train.batches(self.step_rows, rng, min_rows=min_rows, drop_last=self.drop_last, skip=skip)
@@ -301,7 +302,7 @@ class Run:
         """Restore an epoch that was saved after some of its steps, with the same order of rows."""
         self.order = saved.pop("order")
         put(self.rng, self.order)
-        totals = EpochTotals(self.stepper, self.metrics)
+        totals = self.Totals(self.stepper, self.metrics)
         totals.load_state_dict(saved)
         self.batches = self.new_batches(skip=totals.steps)
         self.totals = totals

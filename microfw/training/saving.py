@@ -16,7 +16,7 @@ from microfw.serialization.layout import fingerprint, plain
 from microfw.serialization.output import path_text
 from microfw.serialization.strict import FormatError, document, listed, short, table, whole
 from microfw.training.history import History
-from microfw.training.run import EpochTotals, Run
+from microfw.training.run import Run
 
 Path = str | os.PathLike[str]
 
@@ -75,6 +75,7 @@ def capture(run: Run) -> dict[str, Any]:
         "tally": None if totals is None else {"order": run.order, **totals.state_dict()},
         "batch_size": _step_size(run),
         "data": _digest(run),
+        **_source(run),
     }
 
 
@@ -93,7 +94,8 @@ class Saved:
             if contents.meta.get("kind") != "training":
                 raise FormatError("a checkpoint of training", "a model alone", "load it with mf.load")
             parts = tree.unpack(contents.meta.get("training"), contents.array)
-            self.parts = table(parts, *PARTS)
+            self.source = {"source": parts.pop("source")} if isinstance(parts, dict) and "source" in parts else {}
+            self.parts = table(parts, *PARTS) | self.source
             names = [name for name in contents.places if not name.startswith((f"{PREFIX}/", "random/"))]
             self.values = {name: contents.array(name) for name in names}
             self.history = _rows(self.parts["history"])
@@ -123,6 +125,10 @@ class Saved:
         ):
             if mine != theirs:
                 raise FormatError(f"{what} {short(theirs)} as it was saved", short(mine), "fit with the same parts")
+        within = parts["tally"] is not None
+        if (within and not run.train.resumes_anywhere) or self.source.keys() != _source(run).keys():
+            fix = "give the source state_dict and load_state_dict, or resume a file from the end of an epoch"
+            raise FormatError("a file that this source of batches can continue", "one of another source", fix)
         if parts["tally"] is not None:
             _compare_totals(table(parts["tally"], "order", "sums", "seconds", "outputs", "targets"), run)
         kinds = {name: type(getattr(state, name)) for name in STATE}
@@ -159,7 +165,7 @@ class Saved:
 
 def _compare_totals(totals: dict[str, Any], run: Run) -> None:
     """Raise unless the saved sums of an epoch are of the rows of its steps."""
-    own = EpochTotals(run.stepper, run.metrics).state_dict()["sums"]
+    own = run.Totals(run.stepper, run.metrics).state_dict()["sums"]
     sums = totals["sums"] = {
         "count": float(table(totals["sums"])["rows"]),
         "skipped": 0,
@@ -167,11 +173,22 @@ def _compare_totals(totals: dict[str, Any], run: Run) -> None:
     }  # older files
     if {name: type(value) for name, value in sums.items()} != {name: type(value) for name, value in own.items()}:
         raise FormatError(f"the sums {', '.join(own)}", short(sums))
-    rows = _rows_after(run, whole(sums["steps"]))
+    rows = _rows_after(run, whole(sums["steps"])) if run.train.counted else whole(sums["rows"])
     kept = [rows] * 2 if run.metrics and rows else [None] * 2
-    lengths = [None if part is None else len(part) for part in (totals["outputs"], totals["targets"])]
+    lengths = [_length(totals[name]) for name in ("outputs", "targets")]
     if sums["rows"] != rows or lengths != kept or not isinstance(totals["seconds"], float):
         raise FormatError(f"the sums of {rows} rows", short(sums["rows"]))
+
+
+def _length(part: Any) -> int | None:
+    """Return the rows of saved outputs or targets: an array, or the arrays of nested ones."""
+    part = part[0] if isinstance(part, list) else part
+    return None if part is None else len(part)
+
+
+def _source(run: Run) -> dict[str, Any]:
+    """Return the state of a source of batches that has one."""
+    return {"source": run.train.state_dict()} if run.train.stateful else {}
 
 
 def _step_size(run: Run) -> int | str:
@@ -190,7 +207,7 @@ def _rows_after(run: Run, steps: int) -> int:
 def _digest(run: Run) -> str:
     """Return the checksum of the training data; computed once."""
     if not run.digest:
-        texts = [fingerprint(plain(array)) for array in (run.train.X, run.train.y)]
+        texts = [fingerprint(plain(array)) for array in run.train.fingerprints()]
         run.digest = hashlib.sha256("".join(texts).encode()).hexdigest()
     return run.digest
 
@@ -203,6 +220,8 @@ def _put(run: Run, parts: dict[str, Any], values: dict[str, Any]) -> None:
     state.optimizer.load_state_dict(parts["optimizer"]["state"])
     for hook, saved in zip(_stateful(run), parts["hooks"], strict=True):
         hook.load_state_dict(saved["state"])
+    if "source" in parts:
+        run.train.load_state_dict(parts["source"])
     totals = parts["tally"]
     if totals is not None:  # in an epoch: draw its order again, before the generators are restored
         run.resume_epoch(dict(table(totals)))

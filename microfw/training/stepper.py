@@ -100,6 +100,8 @@ class Stepper:
     wants_outputs: bool = False
     count: float = 0.0
     moved: bool = False
+    _replay_gradients: Any = None
+    _replay_step: Any = None
 
     def __post_init__(self) -> None:
         state = self.state
@@ -111,8 +113,7 @@ class Stepper:
         # If nothing comes between gradients and update, one program replays both, else only the gradients.
         separate = self.gradients or self.takes_closure or self.takes_denominator
         replay = None if self.replay_policy is None else self.replay_policy.run
-        self._replay_gradients = replay if separate else None
-        self._replay_step = None if separate else replay
+        self._replay_gradients, self._replay_step = (replay, None) if separate else (None, replay)
 
     def step(self, X: Array, y: Array, weight: Array | None = None) -> Array | None:
         """Run a step, and return the model's outputs if ``wants_outputs``, else None.
@@ -172,21 +173,25 @@ class Stepper:
             return self._accumulate_parts(X, y, weight)
         return self._gradients(X, y, weight) if self.count else self._forward(X)
 
-    def _accumulate_parts(self, X: Array, y: Array, weight: Array | None) -> Array:
+    def _accumulate_parts(self, X: Array, y: Array, weight: Array | None) -> Any:
         """Accumulate the gradients of parts, each weighted by its share of the denominator."""
         parts = list(pieces(len(y), self.rows or len(y), self.min_rows))
         weights = [None if weight is None else weight[part] for part in parts]
         counts = [self.denominator(y[part], w) for part, w in zip(parts, weights, strict=True)]
         loss, total, outputs = 0.0, sum(counts), []
-        for part, w, count in zip(parts, weights, counts, strict=True):
-            if not count:  # a mean over no rows is NaN, but metrics and running statistics need the outputs
+        shares = [(1.0 if self.loss_is_sum else count / total) if count else 0.0 for count in counts]
+        for part, w, share in zip(parts, weights, shares, strict=True):
+            if not share:  # a mean over no rows is NaN, but metrics and running statistics need the outputs
                 outputs.append(self._forward(X[part]))
                 continue
-            share = 1.0 if self.loss_is_sum else count / total
-            outputs.append(self._gradients(X[part], y[part], w, share).data)
+            outputs.append(self._gradients(X[part], y[part], w, share))
             loss += share * self.state.loss
         self.state.loss = loss
-        return np.concatenate(outputs)
+        return self._join(outputs, shares)
+
+    def _join(self, several: list[Any], shares: list[float]) -> Any:
+        """Return the outputs of several parts as one array."""
+        return np.concatenate([part.data if isinstance(part, Tensor) else part for part in several])
 
     def _gradients(self, X: Array, y: Array, weight: Array | None, share: float | None = None) -> Any:
         if self._replay_gradients is not None and weight is None and share is None:
@@ -199,6 +204,11 @@ class Stepper:
         self._check_loss(loss._array)
         loss.backward(None if share is None else np.full(loss.shape, share))
         return outputs
+
+    def _loss_again(self, X: Array, y: Array, weight: Array | None) -> Any:
+        """Return the loss of a batch that has failed."""
+        outputs, targets = self.model(as_data(X)), as_data(y)
+        return self.loss(outputs, targets) if weight is None else self.loss(outputs, targets, weight)
 
     def _forward(self, X: Array) -> Any:
         """Return outputs for rows that do not count in the loss."""
@@ -214,8 +224,8 @@ class Stepper:
             return None
         before = self.forward_state.save()
         try:
-            parts = pieces(len(X), self.rows or len(X), self.min_rows)
-            return np.concatenate([self._forward(X[part]) for part in parts])
+            parts = [self._forward(X[part]) for part in pieces(len(X), self.rows or len(X), self.min_rows)]
+            return self._join(parts, [0.0] * len(parts))  # type: ignore[no-any-return]
         finally:
             self.forward_state.restore(before)
 
@@ -235,7 +245,7 @@ class Stepper:
         self.interrupts.deferred = False
         if isinstance(error, NonFiniteError):
             try:
-                raise explain(self.state, X, y, weight, error, self.where) from None
+                raise explain(self.state, lambda: self._loss_again(X, y, weight), error, self.where) from None
             finally:  # explain runs the step again
                 self.forward_state.restore(before)
 

@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.mode import mode
-from microfw.data.dataset import Dataset, Rows, as_dataset, check_count
+from microfw.data.dataset import Dataset, Rows, check_count
+from microfw.data.nested import fill, flatten, is_nested
 from microfw.errors import ArgumentError, CheckpointError
 from microfw.nn import Module
 from microfw.nn.forward_state import evaluating, module_mode
-from microfw.optim.checks import as_list, is_real
-from microfw.training.clipping import Clip
+from microfw.optim.checks import as_list
+from microfw.training.clipping import Clip, check_steps
 from microfw.training.evaluation import (
-    Array,
     as_features,
+    as_plain,
     check_fit,
-    dtype_of,
-    is_sum,
     mean_loss,
     predict,
     quiet,
@@ -28,6 +27,7 @@ from microfw.training.evaluation import (
 from microfw.training.history import History
 from microfw.training.hooks import TrainState, check_hook
 from microfw.training.metrics import measure, resolve, to_predictions
+from microfw.training.outputs import is_branch
 from microfw.training.progress import Progress
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.run import Hooks, Run
@@ -49,7 +49,7 @@ class Trainer:
         all rows: ``batch_size=len(train)``.
     metrics : sequence of str or callable
         "accuracy", "r2", any name of scikit-learn, or functions ``f(y_true, y_pred)``. ``y_pred`` are predicted labels
-        for classification, else the model's outputs.
+        for classification, else the model's outputs. A dict gives the metrics of each head of nested outputs.
     hooks : sequence of Hook
         Called at the events of training, in this order.
     accumulate : int
@@ -117,18 +117,25 @@ class Trainer:
         progress: bool = True,
         resume: Any = None,
         drop_last: bool = False,
+        *,
+        class_weight: Any = None,
+        transform: Callable[[Any, Any, np.random.Generator], Any] | None = None,
+        sampler: Callable[[int, np.random.Generator], Any] | None = None,
     ) -> History:
         """Train the model.
 
         Parameters
         ----------
-        train : Dataset or (X, y)
-            Training data.
+        train : Dataset, (X, y), (X, y, sample_weight), stream, or source of batches
+            Training data. X and y may be nested tuples and dicts of arrays; see Notes. A source of batches is a
+            generator function, called for each epoch, with the run's generator if it has a parameter ``rng``; or a
+            loader such as PyTorch's DataLoader. Its batches are ``(X, y)`` or ``(X, y, sample_weight)``, and tensors of
+            other libraries are read with their ``numpy()``. `data.stream` reads arrays larger than memory.
         epochs : int
             Passes over all rows.
         batch_size : int
-            Rows of a batch; a step has ``accumulate`` batches.
-        validation : Dataset or (X, y), optional
+            Rows of a batch; a step has ``accumulate`` batches. A source decides its batches itself.
+        validation : Dataset, or any other form of ``train``, optional
             Evaluated after each epoch.
         rng : int, numpy.random.Generator or None
             Decides the order of the rows.
@@ -138,10 +145,19 @@ class Trainer:
         resume : str or path-like, optional
             A file saved by `Checkpoint` or `save`, from which to continue. Model, loss, optimizer, hooks, data and
             ``batch_size`` must be the same; the state of ``rng`` is restored. Results have the same bits as those of an
-            uninterrupted run, times apart.
+            uninterrupted run, times apart. A source of batches without ``state_dict`` and ``load_state_dict`` is
+            resumed at the start of an epoch; to save it within one raises.
         drop_last : bool
             Leave out the rows at the end of an epoch that do not fill a step. Else the last step has fewer rows. A
-            single last row joins the step before if a layer, such as `BatchNorm1D`, needs two rows.
+            single last row joins the step before if a layer, such as `BatchNorm1D`, needs two rows. Of a source,
+            batches with fewer rows than the first one are left out.
+        class_weight : dict or "balanced", optional
+            A weight for each label of ``y``, shape (N,), which multiplies the row's ``sample_weight``; 1 for labels
+            that the dict lacks. The mean loss is divided by the sum of the weights.
+        transform : callable, optional
+            ``transform(X, y, rng)`` returns ``(X, y)`` for each batch in training, as in data augmentation.
+        sampler : callable, optional
+            ``sampler(n, rng)`` returns the numbers of the rows of an epoch, in order, for arrays in memory.
 
         Returns
         -------
@@ -163,7 +179,14 @@ class Trainer:
         Training can be interrupted with Ctrl-C. The model then has the parameters after the last complete step, and
         `save` saves the run. Training metrics use the outputs computed in the steps, without another pass.
 
-        Data are cast to the dtype of the model's first parameter. Model and loss are always called with Tensors.
+        Data are cast to the dtype of the model's first parameter. Model and loss are always called with Tensors. In
+        nested data, in streams and in batches of a source, integers stay, as indices or labels, but for features of
+        uint8. Integer labels of shape (N, T) stay if the model has an `Embedding`.
+
+        A tuple of features is passed to the model as positional arguments, a dict as keyword arguments, if its
+        ``forward`` takes them; else as one argument. Nested targets and outputs go to the loss as they are, and weights
+        as its third argument. If the loss is a dict of scalars, their sum is minimised, and the History has each as
+        ``loss/name``. Metrics of nested outputs are those of each head that the targets have, too: ``accuracy/name``.
 
         A step in which no row counts in the loss, since all labels are ignored or all weights are 0, makes no update.
         The History has the number of such steps as ``skipped``, if there were any.
@@ -171,10 +194,11 @@ class Trainer:
         check_count("Trainer.fit", "epochs", epochs, 0)
         check_count("Trainer.fit", "batch_size", batch_size, fix="32 is a good start")
         check_parts(self.model, self.loss, self.optimizer)  # again: they are attributes, and may have been replaced
-        dtype, step_rows = dtype_of(self.model), batch_size * self.accumulate
-        data = as_dataset(train, "Trainer.fit", dtype)
-        check_fit(self.model, self.loss, data, "Trainer.fit", must_count=True)
-        evaluate = None if validation is None else self._validation(validation, dtype)
+        options, step_rows = (class_weight, transform, sampler), batch_size * self.accumulate
+        data = as_plain(train, self.model, self.loss) if options == (None, None, None) else None
+        if data is None or not check_fit(self.model, self.loss, data, "Trainer.fit", must_count=True):
+            return self._fit_nested(train, batch_size, rng, drop_last, resume, options, epochs, validation, progress)
+        evaluate = None if validation is None else self._validation(validation)
         rows = Rows(data.X, data.y)
         min_rows = smallest_batch(self.model, rows, batch_size, "Trainer.fit", drop_last, step_rows)
         # Accumulated steps run eagerly: a part is replayed only if no other part follows it.
@@ -192,16 +216,25 @@ class Trainer:
             run.epochs(None if resume is None else Saved(resume, run))
         return state.history
 
+    def _fit_nested(self, train: Any, *settings: Any) -> History:
+        from microfw.training.nested_fit import NestedFit
+
+        return NestedFit(self, train, *settings[:-3]).run(*settings[-3:])
+
     def _replay_policy(self, rows: int, batch_size: int, epochs: int) -> ReplayPolicy:
         policy = ReplayPolicy(self.model, self.loss, self.optimizer, self.compile)
         policy.expect(min(batch_size, rows), rows // batch_size * epochs)
         return policy
 
-    def _validation(self, validation: Any, dtype: Any) -> Callable[[], dict[str, float]]:
+    def _validation(self, validation: Any) -> Callable[[], dict[str, float]]:
         """Check the validation data, and return a function that evaluates them."""
-        dataset = as_dataset(validation, "Trainer.fit, validation", dtype)
-        check_fit(self.model, self.loss, dataset, "Trainer.fit, validation")
-        return lambda: {f"val_{name}": value for name, value in self.evaluate(dataset).items()}
+        where, found = "Trainer.fit, validation", as_plain(validation, self.model, self.loss)
+        if found is None or not check_fit(self.model, self.loss, found, where):
+            from microfw.training import nested_fit
+
+            found = nested_fit.as_rows(validation, self, where)
+            nested_fit.prepare(self, found, where, self.metrics)
+        return lambda: {f"val_{name}": value for name, value in self.evaluate(found).items()}
 
     def save(self, path: Any) -> None:
         """Save the run, for ``fit(..., resume=path)``; `mf.load` loads the model from the same file.
@@ -234,7 +267,7 @@ class Trainer:
 
         Parameters
         ----------
-        data : Dataset or (X, y)
+        data : Dataset, (X, y), (X, y, sample_weight), stream, or source of batches
             Data to evaluate on.
         batch_size : int
             Rows that go through the model at once. Affects memory, not the result.
@@ -242,37 +275,48 @@ class Trainer:
         Returns
         -------
         dict
-            "loss", and each metric by name. The loss is NaN if no row counts: all labels are ignored, or all weights
-            are 0.
+            "loss", the parts of a dict, and each metric by name. The loss is NaN if no row counts: all labels are
+            ignored, or all weights are 0.
         """
-        data = as_dataset(data, "Trainer.evaluate", dtype_of(self.model))
-        outputs = self.predict(data.X, batch_size)
-        with evaluating(self.model):
-            loss = mean_loss(self.loss, outputs, data.y)
-        return {"loss": loss, **measure(self.metrics, self.loss, outputs, data.y)}
+        check_count("Trainer.evaluate", "batch_size", batch_size, fix="32 is a good start")
+        found = as_plain(data, self.model, self.loss)
+        outputs = None if found is None else self.predict(found.X, batch_size)
+        if found is not None and isinstance(outputs, np.ndarray):
+            with evaluating(self.model):
+                loss = mean_loss(self.loss, outputs, found.y)
+            if loss is not None:
+                return {"loss": loss, **measure(self.metrics, self.loss, outputs, found.y)}
+        from microfw.training import nested_fit
 
-    def predict(self, X: Any, batch_size: int = 4096) -> Array:
+        rows = data if hasattr(data, "batches") else nested_fit.as_rows(data, self, "Trainer.evaluate")
+        return nested_fit.evaluate(self, rows, batch_size, "Trainer.evaluate")
+
+    def predict(self, X: Any, batch_size: int = 4096) -> Any:
         """Return the model's outputs, such as logits, in evaluation mode; see `predict_classes` for labels.
 
         Parameters
         ----------
-        X : array_like or Dataset
+        X : array_like, nested tuples and dicts of arrays, or Dataset
             Rows of features.
         batch_size : int
             Rows that go through the model at once.
 
         Returns
         -------
-        ndarray
-            A row of outputs for each row of X.
+        ndarray, or tuples and dicts of them
+            A row of outputs for each row of X, in the structure that the model returns.
         """
         check_count("Trainer.predict", "batch_size", batch_size, fix="32 is a good start")
+        if is_nested(X):
+            from microfw.training import nested_fit
+
+            return nested_fit.predict(self.model, X, batch_size, "Trainer.predict")
         return predict(self.model, as_features(X.X if isinstance(X, Dataset) else X, self.model), batch_size)
 
-    def predict_classes(self, X: Any, batch_size: int = 4096) -> Array:
-        """Return the predicted label of each row, as used by the metrics."""
-        outputs = self.predict(X, batch_size)
-        return to_predictions(outputs, np.empty(outputs.shape[:-1], np.intp), self.loss)
+    def predict_classes(self, X: Any, batch_size: int = 4096) -> Any:
+        """Return the predicted label of each row, as used by the metrics; of each head, if there are several."""
+        template, leaves, _ = flatten(self.predict(X, batch_size), is_branch)
+        return fill(template, [to_predictions(z, np.empty(z.shape[:-1], np.intp), self.loss) for z in leaves])
 
 
 # Checks. A test that passes for good arguments comes first; what is wrong is only looked for after it has failed.
@@ -299,19 +343,3 @@ def _refuse_part(model: Any, loss: Any, optimizer: Any, able: bool) -> None:
             raise ArgumentError("Trainer", f"{name} to be {expected}", f"the class {part.__name__}", "call it")
         if not good:
             raise ArgumentError("Trainer", f"{name} to be {expected}", type(part).__name__)
-
-
-def check_steps(loss: Any, optimizer: Any, accumulate: Any, clip_norm: Any, clip_value: Any) -> None:
-    """Raise unless loss, optimizer, accumulation and clipping can be combined."""
-    if getattr(optimizer, "takes_denominator", False) and is_sum(loss):
-        got, fix = f"{type(loss).__name__} with reduction='sum'", "use reduction='mean'"
-        raise ArgumentError("Trainer", f"a mean with {type(optimizer).__name__}", got, fix)
-    check_count("Trainer", "accumulate", accumulate)
-    for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
-        if limit is None:
-            continue
-        if not is_real(limit) or limit <= 0:
-            raise ArgumentError("Trainer", f"{name} above 0, finite", repr(limit))
-        if getattr(optimizer, "takes_closure", False):
-            fix = "its line search needs the true gradients"
-            raise ArgumentError("Trainer", f"no {name} with {type(optimizer).__name__}", limit, fix)

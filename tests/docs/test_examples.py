@@ -32,6 +32,8 @@ EXAMPLES = {  # example: lines of its output
     "plot_12_tabular_pipeline_search.py": [r"F1 0\.[78]\d+  dropout=0.2, hidden_layer_sizes=\(16,\)", r"test F1: 0\.[78]\d+", r"microfw profile: 19 fits of NeuralClassifier", r"0\.1\.1 ", r" *\(64, 64\): +\d+\.\d µs"],
     "plot_13_sequences_of_any_length.py": [r"'seven', 'three hundred seventy-seven': 5 and 27 characters", r"epoch 10: loss 0\.0\d+", r"int64 \(50, 27\), int64 \(50,\), int64 \(50, 3\): replayed", r"new numbers read: (9[5-9]|100)%"],
     "plot_16_weights_from_pytorch.py": [r"import_torch: expected PyTorch's names .* missing \['head\.weight', 'head\.bias'\]", r"test accuracy: 95\.8%", r"digits with a loop: (89|9\d)\.\d% right"],
+    "plot_14_two_inputs_two_heads.py": [r"loss 0\.\d+ = digit 0\.\d+ \+ ink 0\.\d+", r"test accuracy of the digits: 9\d\.\d%", r"\{'digit': \(450, 10\), 'ink': \(450, 1\)\}"],
+    "plot_15_larger_than_memory.py": [r"accuracy: 9\d\.\d%", r"most memory of arrays: [12]?\d MB", r"the same weights, bit for bit: True"],
 }  # fmt: skip
 
 

@@ -183,6 +183,7 @@ def cases():
     iris, line = load("iris")[0], Dataset(np.ones((4, 4)), np.ones(4))
     real = "for MSELoss, got integer labels; use nn.CrossEntropyLoss, or mf.data.Dataset(X, y, task='regression')"
     fit = "Trainer.fit: expected"
+    forms = "(X, y), (X, y, sample_weight), a stream, or batches from a function or a loader"
     yield make(3), (iris,), ShapeError, "0 Dense: expected x of shape (N, 3), got (2, 4); pass that many features"
     yield (
         make(outputs=2),
@@ -223,7 +224,7 @@ def cases():
         make(),
         (iris.X,),
         ArgumentError,
-        f"{fit} a Dataset or a pair (X, y), got ndarray; wrap it in mf.data.Dataset",
+        f"{fit} a Dataset, {forms}, got ndarray; wrap it in mf.data.Dataset",
     )
     yield (
         make(),

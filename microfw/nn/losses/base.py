@@ -152,14 +152,19 @@ class Loss(Module):
             return losses
         return losses.mean() if self.reduction == "mean" else losses.sum()
 
-    def _weights(self, sample_weight: Any, losses: Tensor) -> Array:
-        """Return the weights of the rows, checked."""
+    def _weights(self, sample_weight: Any, losses: Tensor) -> Any:
+        """Return the weights of the rows, checked; of a Tensor by an op, which a replay repeats at each step."""
+        if isinstance(sample_weight, Tensor):
+            return pure_callback(sample_weight, by=self._checked_weights, args=(losses.shape, losses.dtype))
+        return self._checked_weights(sample_weight, losses.shape, losses.dtype)
+
+    def _checked_weights(self, sample_weight: Any, shape: tuple[int, ...], dtype: Any) -> Array:
         weight = self._array(sample_weight, "the sample_weight")
-        if weight.shape != losses.shape[:1] or not losses.ndim:
-            rows = len(losses) if losses.ndim else 1
+        if weight.shape != shape[:1] or not shape:
+            rows = shape[0] if shape else 1
             expected = f"a sample_weight for each of {rows} rows"
             raise ShapeError(self.where, expected, f"shape {weight.shape}")
-        weight = self._array(weight, "the sample_weight", losses.dtype)
+        weight = self._array(weight, "the sample_weight", dtype)
         if not (np.all(weight >= 0) and np.all(np.isfinite(weight))):
             wrong = weight[~((weight >= 0) & np.isfinite(weight))][0]
             raise DataError(self.where, "a sample_weight of at least 0 for each row", wrong)
@@ -170,7 +175,8 @@ class Loss(Module):
         weighted: Tensor = losses * weight.reshape(weight.shape + (1,) * (losses.ndim - 1))
         if self.reduction != "mean":
             return self._reduce(weighted)
-        total = float(weight.sum()) if total is None else total  # of the weights, so that a weight of 2 is a row twice
+        total = weight.sum() if total is None else total  # of the weights, so that a weight of 2 is a row twice
+        total = total if isinstance(total, Tensor) else float(total)
         if not isinstance(total, Tensor) and not total > 0:
             raise DataError(self.where, "a row with a positive weight", "none in this batch")
         mean: Tensor = weighted.sum() / (total * (losses.size // len(losses)))

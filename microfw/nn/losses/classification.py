@@ -167,7 +167,7 @@ class _Labelled(Loss):
 
     def _finish(self, losses: Tensor, weights: Any, kept: Any, sample_weight: Any) -> Tensor:
         """Reduce the rows' losses, in which the classes' weights are already; ``weights`` are the labels'."""
-        rows = kept if sample_weight is None else np.asarray(kept) * self._weights(sample_weight, losses)
+        rows = kept if sample_weight is None else kept * self._weights(sample_weight, losses)
         return self._weighted(losses, rows, self._total(weights, rows))
 
 

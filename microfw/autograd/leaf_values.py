@@ -1,0 +1,59 @@
+"""LeafValues: the array that a leaf's ``data`` returns, so that ``p.data -= step`` works."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+def _in_place(symbol: str) -> Callable[[Any, Any], Any]:
+    change, compute = getattr(np.ndarray, f"__i{symbol}__"), getattr(operator, symbol)
+
+    def method(self: LeafValues, other: Any) -> Any:
+        # Python assigns the result to p.data, which copies it into the leaf and increments the leaf's version.
+        return change(self, other) if self.flags.writeable else compute(np.asarray(self), other)
+
+    method.__name__ = f"__i{symbol}__"
+    return method
+
+
+class LeafValues(np.ndarray[Any, Any]):
+    """A read-only array whose operators in place return a new array; what is computed from it are plain arrays.
+
+    Examples
+    --------
+    >>> import microfw as mf
+    >>> p = mf.tensor([1.0, 2.0], requires_grad=True)
+    >>> p.data -= 0.5
+    >>> p
+    tensor([0.5, 1.5], requires_grad=True)
+    """
+
+    __iadd__ = _in_place("add")
+    __isub__ = _in_place("sub")
+    __imul__ = _in_place("mul")
+    __itruediv__ = _in_place("truediv")
+    __ifloordiv__ = _in_place("floordiv")
+    __imod__ = _in_place("mod")
+    __ipow__ = _in_place("pow")
+    __imatmul__ = _in_place("matmul")
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        """Return the result of a NumPy function as a plain array."""
+        return array[()] if return_scalar else np.asarray(array)
+
+    def __repr__(self) -> str:
+        return repr(np.asarray(self))
+
+    def copy(self, order: Any = "C") -> Any:
+        """Return a plain, writable copy."""
+        return np.array(self, order=order)
+
+    def __reduce__(self) -> Any:
+        return np.array(self).__reduce__()
+
+
+LeafValues.__name__ = "ndarray"  # in messages that name the type of a value

@@ -1,0 +1,272 @@
+"""Training on nested features and targets, weights, and sources of batches: the parts that differ from plain arrays."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from microfw.autograd.mode import mode
+from microfw.autograd.tensor import Tensor
+from microfw.data.nested import Columns, fill, join
+from microfw.errors import ArgumentError, CheckpointError, ShapeError
+from microfw.nn import Module
+from microfw.nn.forward_state import ForwardState, evaluating
+from microfw.replay import CompiledStep
+from microfw.training.evaluation import Array, as_data, quiet
+from microfw.training.metrics import Measure, measure_heads
+from microfw.training.outputs import ModelCall, binds, output_columns
+from microfw.training.replay_policy import ReplayPolicy
+from microfw.training.run import EpochTotals, Run
+from microfw.training.stepper import Stepper
+
+
+class NestedForward(ModelCall):
+    """The function of a nested step: returns the total loss, its parts, and the model's outputs.
+
+    Parameters
+    ----------
+    model, loss : callable
+        The parts.
+    X, y : Columns
+        Some rows, for the structure.
+    where : str
+        Name of the caller in error messages.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Names of the parts, if the loss is a dict; else empty.
+    outputs : Columns
+        The structure of the outputs.
+    wants_outputs : bool
+        Whether the outputs are returned.
+    """
+
+    def __init__(self, model: Module, loss: Any, X: Columns, y: Columns, where: str) -> None:
+        super().__init__(model, X.template)
+        self.loss, self.where = loss, where
+        self.features, self.targets = len(X.leaves), y.like([])
+        self.names: tuple[str, ...] = ()
+        self.outputs = Columns(0, [], [])
+        self.wants_outputs = True
+
+    def __call__(self, *arrays: Any) -> tuple[Any, ...]:
+        """Return the loss, and what else is asked for, for the leaves of a batch."""
+        outputs = self.call(arrays[: self.features])
+        total, parts = self.parts_of(self.loss_of(outputs, arrays[self.features :]))
+        return (total, *parts, *self.kept(outputs))
+
+    def loss_of(self, outputs: Any, targets: Sequence[Any]) -> Any:
+        """Return what the loss returns."""
+        weight = targets[-1:] if self.targets.weighted else ()
+        return self.loss(outputs, fill(self.targets.template, targets), *weight)
+
+    def parts_of(self, made: Any) -> tuple[Any, Sequence[Any]]:
+        """Return the total loss and the parts."""
+        if not isinstance(made, dict):
+            return made, ()
+        if tuple(made) != self.names:
+            raise self.changed("a loss with the parts", self.names, list(made))
+        parts = list(made.values())
+        return reduce(operator.add, parts), parts
+
+    def kept(self, outputs: Any) -> Sequence[Any]:
+        """Return the outputs' Tensors if they are asked for."""
+        if not self.wants_outputs:
+            return ()
+        found = output_columns(outputs, self.where)
+        if found.template != self.outputs.template:
+            raise self.changed("outputs in the structure", self.outputs.paths, found.paths)
+        return found.leaves
+
+    def changed(self, what: str, expected: Sequence[str], got: Sequence[str]) -> ShapeError:
+        """Return the error for a structure that differs from that of the first rows."""
+        return ShapeError(self.where, f"{what} {', '.join(expected) or 'of one array'} in each step", ", ".join(got))
+
+    def denominator(self, y: Columns, _: Any = None) -> float:
+        """Return what the mean loss of a batch is divided by; see `Loss.denominator`."""
+        found = getattr(self.loss, "denominator", None)
+        if callable(found):
+            return float(found(y.tree, y.weight))
+        return float(len(y) if y.weight is None else np.sum(y.weight, dtype=np.float64))
+
+    def learn(self, X: Columns, y: Columns, counts: bool, metrics: dict[str, Measure]) -> None:
+        """Run model and loss on some rows, check what they return, and store its structure."""
+        model = self.model
+        with mode(observer=None, timer=None), evaluating(model), ForwardState.of(model, self.loss), quiet():
+            outputs = self.call([as_data(leaf) for leaf in X.leaves])
+            found = output_columns(outputs, self.where)
+            self.outputs = found.like([])
+            self.wants_outputs = bool(metrics)
+            short = [name for name, leaf in zip(found.paths, found.leaves, strict=True) if leaf.shape[:1] != (len(X),)]
+            if metrics and short:
+                got = f"another shape at {short[0] or 'the output'}"
+                raise ShapeError(self.where, "an output for each row, for the metrics", got, "leave metrics out")
+            if not counts:
+                return
+            weighs = not self.targets.weighted or binds(inspect.signature(self.loss), None, None, None)
+            if not weighs:
+                fix = "give it a third parameter, or leave the weights out"
+                raise ArgumentError(self.where, "a loss that takes sample_weight", "one without", fix)
+            made = self.loss_of(outputs, [as_data(leaf) for leaf in y.leaves])
+        self.names = tuple(made) if isinstance(made, dict) else ()
+        for name, part in made.items() if isinstance(made, dict) else [("", made)]:
+            if not isinstance(part, Tensor) or part.size != 1 or not (name == "" or isinstance(name, str)):
+                got = f"shape {part.shape}" if isinstance(part, Tensor) else type(part).__name__
+                expected = f"a loss of one number{f' as {name!r}' if name else ', or a dict of them'}"
+                raise ArgumentError(self.where, expected, got, "use reduction='mean'")
+
+
+class NestedPolicy(ReplayPolicy):
+    """Decides which nested steps are replayed."""
+
+    def __init__(self, forward: NestedForward, optimizer: Any, wanted: bool | None) -> None:
+        super().__init__(forward.model, forward.loss, optimizer, wanted)
+        if self.step is not None:
+            self.step = CompiledStep(forward, optimizer)
+            self.step.strict = True
+
+    def run(self, X: Any, y: Any, on_loss: Callable[[Array], None], update: Any) -> Any:
+        """Run a batch's step, and return parts and outputs; None, with nothing done, if it must run eagerly."""
+        if self.step is None:
+            return None
+        arrays = (*X.leaves, *y.leaves)
+        if self.eager_steps and len(X) != self.immediate_rows:
+            key = tuple([(array.shape, array.dtype.char) for array in arrays])
+            self.seen[key] += 1
+            if self.seen[key] <= self.eager_steps:
+                return None
+        return self.step.run(arrays, on_loss, update)[1:]
+
+
+class NestedStepper(Stepper):
+    """Runs steps on batches of columns; they return the parts of the loss and the outputs, as Tensors."""
+
+    forward: NestedForward
+
+    def start(self, forward: NestedForward) -> None:
+        """Set the function of the step."""
+        self.forward, self.denominator = forward, forward.denominator
+
+    def _gradients(self, X: Any, y: Any, weight: Any, share: float | None = None) -> Any:
+        if self._replay_gradients is not None and share is None:
+            made = self._replay_gradients(X, y, self._check_loss, False)
+            if made is not None:
+                return made
+        total, *made = self.again(X, y)
+        self._check_loss(total._array)
+        total.backward(None if share is None else np.full(total.shape, share))
+        return made
+
+    def again(self, X: Any, y: Any, weight: Any = None) -> Any:
+        """Return the loss, its parts and the outputs of a batch."""
+        return self.forward(*[as_data(leaf) for leaf in (*X.leaves, *y.leaves)])
+
+    def _loss_again(self, X: Any, y: Any, weight: Any) -> Tensor:
+        loss: Tensor = self.again(X, y)[0]
+        return loss
+
+    def _forward(self, X: Any) -> Any:
+        with mode(recording=False):
+            outputs = self.forward.kept(self.forward.call([as_data(leaf) for leaf in X.leaves]))
+        return [*(np.zeros(()) for _ in self.forward.names), *outputs]
+
+    def _join(self, several: list[Any], shares: list[float]) -> Any:
+        columns = list(zip(*several, strict=True))
+        count = len(self.forward.names)
+        parts = [sum(share * _array(x) for share, x in zip(shares, column, strict=True)) for column in columns[:count]]
+        return [*parts, *(np.concatenate([_array(x) for x in column]) for column in columns[count:])]
+
+
+def _array(x: Any) -> Array:
+    array: Array = x._array if isinstance(x, Tensor) else x
+    return array
+
+
+class NestedTotals(EpochTotals):
+    """The sums of an epoch's nested steps; ``parts`` are those of the parts of the loss."""
+
+    stepper: NestedStepper
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.names = self.stepper.forward.names
+        self.parts = dict.fromkeys(self.names, 0.0)
+
+    def add(self, outputs: Any, targets: Any) -> None:
+        """Add the last step."""
+        arrays = [_array(x) for x in outputs or ()]
+        count, values = self.stepper.count, arrays[: len(self.names)]
+        if count:
+            for name, value in zip(self.names, values, strict=False):
+                self.parts[name] += float(value.item()) * (1 if self.stepper.loss_is_sum else count)
+        made = self.stepper.forward.outputs.like(arrays[len(self.names) :])
+        super().add(made if self.metrics else None, targets)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums, the outputs and targets so far as lists of arrays, and the seconds."""
+        kept: tuple[list[Any], list[Any]] = self.outputs, self.targets
+        self.outputs = self.targets = []
+        state = super().state_dict()
+        self.outputs, self.targets = kept
+        state["sums"] |= {f"loss/{name}": value for name, value in self.parts.items()}
+        return state | {
+            name: join(part).leaves if part else None for name, part in zip(("outputs", "targets"), kept, strict=True)
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load what `state_dict` returned."""
+        sums = dict(state["sums"])
+        self.parts = {name: float(sums.pop(f"loss/{name}")) for name in self.names}
+        super().load_state_dict({**state, "sums": sums, "outputs": None, "targets": None})
+        if state["outputs"] is not None:
+            forward = self.stepper.forward
+            self.outputs = [forward.outputs.like(state["outputs"])]
+            self.targets = [forward.targets.like(state["targets"])]
+
+    def result(self) -> dict[str, float]:
+        """Return the mean loss, its parts, and the metrics by head."""
+        found = {"loss": self.loss}
+        found |= {f"loss/{name}": value / self.count if self.count else np.nan for name, value in self.parts.items()}
+        if self.metrics:
+            found |= measure_heads(self.metrics, self.stepper.loss, join(self.outputs), join(self.targets))
+        return found
+
+
+class NestedRun(Run):
+    """A run on nested data, or on a source of batches."""
+
+    Totals = NestedTotals
+    transform: Any = None
+
+    def new_batches(self, skip: int = 0) -> Any:
+        """Draw an order, and return the batches of an epoch, transformed if that is asked for."""
+        found, change = super().new_batches(skip), self.transform
+        return found if change is None else ((*change(X, y, self.rng), None) for X, y, _ in found)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.stepper.wants_outputs = True  # parts of the loss are among them
+
+    def end(self) -> None:
+        """End training. In an epoch that cannot be resumed, hooks save nothing."""
+        if self.in_lost_epoch():
+            self.state.save = None
+        super().end()
+
+    def save(self, path: Any) -> None:
+        """Save the run."""
+        if self.in_lost_epoch():
+            got = "one in the middle of it, on batches from a source without state_dict and load_state_dict"
+            fix = "use Checkpoint without every"
+            raise CheckpointError(f"saving {path}", "a run at the end of an epoch", got, fix)
+        super().save(path)
+
+    def in_lost_epoch(self) -> bool:
+        """Return True in an epoch whose remaining batches cannot be had again."""
+        return self.totals is not None and not self.train.resumes_anywhere

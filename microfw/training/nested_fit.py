@@ -1,0 +1,232 @@
+"""`Trainer.fit`, `evaluate` and `predict` for nested data, weights, and sources of batches."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from microfw.autograd.mode import mode
+from microfw.data.dataset import Dataset
+from microfw.data.nested import (
+    Columns,
+    NestedRows,
+    as_columns,
+    batch_columns,
+    is_nested,
+    join,
+    same_rows,
+    with_weight,
+)
+from microfw.data.source import Source
+from microfw.data.streaming import Stream
+from microfw.errors import ArgumentError, DataError, DTypeError
+from microfw.nn.forward_state import evaluating, module_mode
+from microfw.training.evaluation import (
+    as_data,
+    counting_rows,
+    dtype_of,
+    is_sum,
+    keeps_integers,
+    quiet,
+    smallest_batch,
+)
+from microfw.training.history import History
+from microfw.training.hooks import TrainState
+from microfw.training.metrics import measure_heads
+from microfw.training.nested import NestedForward, NestedPolicy, NestedRun, NestedStepper
+from microfw.training.outputs import ModelCall, join_outputs, output_columns
+from microfw.training.progress import Progress
+from microfw.training.run import Hooks
+from microfw.training.saving import Saved
+
+FIT = "Trainer.fit"
+
+DEFAULT_SIZE = 32
+"""The default of ``batch_size``; another one is refused for batches that a source makes."""
+
+
+def as_rows(data: Any, trainer: Any, where: str, accumulate: int = 1, rng: Any = None, sampler: Any = None) -> Any:
+    """Return any data that `Trainer.fit` takes as a source of batches."""
+    dtype = dtype_of(trainer.model)
+    if isinstance(data, Stream):
+        return data.read_as(dtype, where)
+    if isinstance(data, Dataset):
+        data = data.astype(dtype)
+        data = data.X, data.y
+    if isinstance(data, tuple | list) and len(data) in (2, 3):
+        X, y, *weight = data
+        if not (is_nested(X) or is_nested(y) or keeps_integers(y, trainer.model, trainer.loss)):
+            plain = Dataset(X, y, dtype=dtype)
+            X, y = plain.X, plain.y
+        features, targets = as_columns(X, "X", dtype, where), as_columns(y, "y", dtype, where, features=False)
+        same_rows(where, X=features, y=targets)
+        return NestedRows(features, with_weight(targets, weight[0] if weight else None, dtype, where), sampler)
+    if callable(data) or (isinstance(data, Iterable) and not isinstance(data, tuple | list | dict | str | np.ndarray)):
+        return Source(data, dtype, where, accumulate, rng)
+    expected = "a Dataset, (X, y), (X, y, sample_weight), a stream, or batches from a function or a loader"
+    raise ArgumentError(where, expected, type(data).__name__, "wrap it in mf.data.Dataset")
+
+
+class NestedFit:
+    """What a fit on nested data, on weights, or on a source of batches needs in place of arrays and steps of arrays.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Its parts.
+    train : object
+        The training data.
+    size : int
+        The batch size that is asked for.
+    rng : int, Generator or None
+        Decides the order of the rows.
+    drop_last, resume : object
+        As in `Trainer.fit`.
+    class_weight, transform, sampler : object
+        As in `Trainer.fit`.
+
+    Attributes
+    ----------
+    rows : BatchSource
+        The training data.
+    forward : NestedForward
+        The function of a step.
+    step_rows : int
+        Rows of a step; batches, for a source.
+    part_rows : int or None
+        Rows that go through the model at once; None for all of a step.
+    min_rows : int
+        Smallest batch that the model takes.
+    """
+
+    def __init__(
+        self, trainer: Any, train: Any, size: int, rng: Any, drop_last: bool, resume: Any, options: tuple[Any, Any, Any]
+    ) -> None:
+        class_weight, transform, sampler = options
+        rng = np.random.default_rng(rng)
+        for name, option in (("transform(X, y, rng)", transform), ("sampler(n, rng)", sampler)):
+            if option is not None and not callable(option):
+                raise ArgumentError(FIT, f"a function {name}", type(option).__name__)
+        accumulate = trainer.accumulate
+        rows = as_rows(train, trainer, FIT, accumulate, rng, sampler)
+        given = isinstance(rows, Source)
+        if given and size != DEFAULT_SIZE:
+            raise ArgumentError(FIT, "no batch_size for batches that a source makes", size, "set it there")
+        if sampler is not None and not isinstance(rows, NestedRows):
+            raise ArgumentError(FIT, "arrays in memory for sampler", rows.kind, "order the rows there")
+        if given and resume is not None:
+            rows.restart()
+        dtype = dtype_of(trainer.model)
+        rows = rows if class_weight is None else weigh_classes(rows, class_weight, dtype)
+        self.transform = None if transform is None else partial(transformed, transform, dtype)
+        self.rows = rows
+        self.forward = prepare(trainer, rows, FIT, trainer.metrics, must_count=True, transform=self.transform)
+        self.step_rows = accumulate if given else size * accumulate
+        self.batch_rows = len(rows.head(sys.maxsize)[0]) if given else min(size, len(rows))
+        self.part_rows = self.batch_rows if accumulate > 1 else None
+        self.min_rows = 1
+        if not given:
+            self.min_rows = smallest_batch(trainer.model, rows, size, FIT, drop_last, self.step_rows)
+        self.steps = 0 if given else len(rows) // size
+        self.trainer, self.rng, self.drop_last, self.resume = trainer, rng, drop_last, resume
+
+    def run(self, epochs: int, validation: Any, progress: bool) -> History:
+        """Train; see `Trainer.fit`."""
+        trainer, policy = self.trainer, None
+        if trainer.compile is not False and trainer.accumulate == 1:
+            policy = NestedPolicy(self.forward, trainer.optimizer, trainer.compile)
+            policy.expect(self.batch_rows, self.steps * epochs)
+        evaluate = None if validation is None else trainer._validation(validation)
+        shown = [Progress(None if policy is None else policy.why_eager)] if progress else []
+        state = TrainState(trainer.model, trainer.loss, trainer.optimizer, epochs)
+        hooks = Hooks([*trainer.clips, *trainer.hooks, *shown])
+        changes = hooks.methods["on_gradients"]
+        stepper = NestedStepper(state, changes, policy, rows=self.part_rows, min_rows=self.min_rows)
+        stepper.start(self.forward)
+        parts = stepper, hooks, self.rows, self.step_rows, self.rng, trainer.metrics, evaluate
+        trainer._run = run = NestedRun(*parts, drop_last=self.drop_last)
+        run.transform = self.transform
+        with mode(), quiet(), module_mode(trainer.model, True), stepper.interrupts:
+            run.epochs(None if self.resume is None else Saved(self.resume, run))
+        return state.history
+
+
+def weigh_classes(rows: Any, class_weight: Any, dtype: Any) -> Any:
+    """Return rows whose weights are multiplied by the weight of their label's class."""
+    labels = rows.y.leaves[0] if isinstance(rows, NestedRows) and rows.y.paths == [""] else np.zeros(())
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        fix = "pass sample_weight"
+        raise ArgumentError(FIT, "integer labels of shape (N,) in memory for class_weight", "other targets", fix)
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    try:
+        weight = compute_sample_weight(class_weight, labels)
+    except (TypeError, ValueError):
+        raise ArgumentError(FIT, "class_weight to be a dict of weights by label or 'balanced'", class_weight) from None
+    weight = weight if rows.y.weight is None else weight * rows.y.weight
+    targets = Columns(rows.y.template, [labels], rows.y.paths)
+    return NestedRows(rows.X, with_weight(targets, weight, dtype, FIT), rows.sampler)
+
+
+def transformed(transform: Any, dtype: Any, X: Columns, y: Columns, rng: Any) -> tuple[Columns, Columns]:
+    """Return a batch that ``transform(X, y, rng)`` has changed; weights stay."""
+    made, where = transform(X.tree, y.tree, rng), f"{FIT}, transform"
+    if not isinstance(made, tuple | list) or len(made) != 2:
+        raise DTypeError(where, "transform(X, y, rng) to return (X, y)", type(made).__name__)
+    return batch_columns((*made, y.weight) if y.weighted else made, dtype, where)
+
+
+def prepare(
+    trainer: Any, rows: Any, where: str, metrics: Any, must_count: bool = False, transform: Any = None
+) -> NestedForward:
+    """Return the function of a step on nested data, checked on some rows."""
+    X, y = rows.head(2)
+    forward = NestedForward(trainer.model, trainer.loss, X, y, where)
+    counts = forward.denominator(y) > 0
+    if not counts and isinstance(rows, NestedRows):
+        counted = counting_rows(forward, rows.y, where)
+        if counted is not None:
+            counts, X, y = True, rows.X[counted], rows.y[counted]
+        elif must_count:
+            raise DataError(where, "rows that count in the loss", f"none of {len(rows)}")
+    if transform is not None:
+        X, y = transform(X, y, np.random.default_rng(0))  # not the run's generator
+    forward.learn(X, y, counts, metrics)
+    return forward
+
+
+def evaluate(trainer: Any, rows: Any, batch_size: int, where: str) -> dict[str, float]:
+    """Return the mean loss, its parts, and the metrics by head, batch by batch."""
+    forward = prepare(trainer, rows, where, trainer.metrics)
+    sums, total, outputs, targets = np.zeros(1 + len(forward.names)), 0.0, [], []
+    with evaluating(trainer.model):
+        for X, y, _ in rows.batches(batch_size):
+            count = forward.denominator(y)
+            made = forward.call([as_data(leaf) for leaf in X.leaves])
+            if count:
+                loss, parts = forward.parts_of(forward.loss_of(made, [as_data(leaf) for leaf in y.leaves]))
+                share = 1 if is_sum(trainer.loss) else count
+                sums += [share * float(part.item()) for part in (loss, *parts)]
+                total += count
+            if trainer.metrics:
+                outputs.append(forward.outputs.like([leaf.data for leaf in forward.kept(made)]))
+                targets.append(y)
+    means = (sums / total if total else np.full(len(sums), np.nan)).tolist()
+    found = dict(zip(("loss", *(f"loss/{name}" for name in forward.names)), means, strict=True))
+    if trainer.metrics:
+        found |= measure_heads(trainer.metrics, trainer.loss, join(outputs), join(targets))
+    return found
+
+
+def predict(model: Any, X: Any, batch_size: int, where: str) -> Any:
+    """Return the outputs of a model in evaluation mode, in the model's structure."""
+    columns = as_columns(X, "X", dtype_of(model), where, copied=False)
+    rows, call = same_rows(where, X=columns), ModelCall(model, columns.template).call
+    with evaluating(model):
+        batches = [columns[k : k + batch_size] for k in range(0, rows, batch_size)]
+        parts = [output_columns(call([as_data(leaf) for leaf in batch.leaves]), where) for batch in batches]
+    return join_outputs(parts, rows, batch_size, where)

@@ -1,0 +1,211 @@
+"""Batches that other code makes, and runs that are killed and resumed on nested data, streams and sources."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+import microfw as mf
+from microfw import nn
+from microfw.errors import ArgumentError, CheckpointError, DataError, ShapeError
+from microfw.training import Checkpoint, Hook
+from tests.helpers.errors import raises
+from tests.helpers.nested import ROWS, SIZE, TARGETS, TASKS, A, B, Loader, bits, build, fit, generated, plain, rows
+
+WITHIN = [task for task in TASKS if task not in ("a generator", "a loader")]
+STEPS = -(-ROWS // SIZE)
+
+
+class Kill(Hook):
+    """Kill the process after a step, after all other hooks."""
+
+    last = True
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, state):
+        if state.steps == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed(task, path, step, every, **options):
+    """Train in a process that is killed after a step."""
+    child = os.fork()
+    if not child:
+        try:
+            trainer, train = build(task, hooks=[Checkpoint(path, every), Kill(step)], **options)
+            fit(trainer, train, epochs=3, rng=3)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def resumed(task, path, **options):
+    trainer, train = build(task, **options)
+    return trainer, fit(trainer, train, epochs=3, resume=path)
+
+
+@pytest.mark.parametrize("task", WITHIN)
+@pytest.mark.parametrize("step", [3, STEPS + 2])
+def test_a_run_killed_within_an_epoch_is_resumed_with_the_same_bits(task, step, tmp_path):
+    metrics = {"metrics": ["accuracy"]} if "VAE" not in task and "head" not in task and task != "weights" else {}
+    whole, train = build(task, **metrics)
+    history = fit(whole, train, epochs=3, rng=3)
+    killed(task, tmp_path / "run.npz", step, 1, **metrics)
+    again, other = resumed(task, tmp_path / "run.npz", **metrics)
+    assert bits(again.model) == bits(whole.model) and rows(other) == rows(history)
+
+
+def test_heads_and_accumulated_steps_are_resumed_with_the_same_bits(tmp_path):
+    options = {"metrics": {"label": "accuracy", "size": "r2"}, "accumulate": 2, "compile": False}
+    whole, train = build("two inputs, two heads", **options)
+    history = fit(whole, train, epochs=3, rng=3)
+    killed("two inputs, two heads", tmp_path / "run.npz", 4, 1, **options)
+    again, other = resumed("two inputs, two heads", tmp_path / "run.npz", **options)
+    assert bits(again.model) == bits(whole.model) and rows(other) == rows(history)
+
+
+def test_a_generator_is_resumed_at_the_start_of_an_epoch(tmp_path):
+    whole, train = build("a generator")
+    history = fit(whole, train, epochs=3, rng=3)
+    killed("a generator", tmp_path / "run.npz", STEPS + 2, None)
+    again, other = resumed("a generator", tmp_path / "run.npz")
+    assert bits(again.model) == bits(whole.model) and rows(other) == rows(history)
+
+
+@pytest.mark.parametrize("task", ["a generator", "a loader"])
+def test_the_middle_of_an_epoch_without_a_state_is_not_saved(task, tmp_path):
+    path = tmp_path / "run.npz"
+    trainer, train = build(task, hooks=[Checkpoint(path, every=2)])
+    with raises(
+        CheckpointError,
+        f"saving {path}: expected a run at the end of an epoch, got one in the middle of it, on batches from a source "
+        "without state_dict and load_state_dict; use Checkpoint without every",
+    ):
+        fit(trainer, train, epochs=1, rng=3)
+    assert not path.exists()
+
+
+class Interrupt(Hook):
+    def on_step_end(self, state):
+        if state.steps == STEPS + 2:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_epoch_of_a_generator_keeps_the_file_of_the_epoch_before(tmp_path):
+    path = tmp_path / "run.npz"
+    trainer, train = build("a generator", hooks=[Checkpoint(path), Interrupt()])
+    with pytest.raises(KeyboardInterrupt):
+        fit(trainer, train, epochs=3, rng=3)
+    with pytest.raises(CheckpointError, match="expected a run at the end of an epoch"):
+        trainer.save(tmp_path / "other.npz")
+    whole, _ = build("a generator")
+    fit(whole, train, epochs=3, rng=3)
+    assert bits(resumed("a generator", path)[0].model) == bits(whole.model)
+
+
+def test_a_file_within_an_epoch_needs_a_source_with_a_state(tmp_path):
+    path = tmp_path / "run.npz"
+    killed("a loader with a state", path, 3, 1)
+    trainer, train = build("a loader")
+    before = bits(trainer.model)
+    with pytest.raises(
+        CheckpointError, match="expected a file that this source of batches can continue, got one of another"
+    ):
+        fit(trainer, train, epochs=3, resume=path)
+    assert bits(trainer.model) == before
+
+
+def test_the_first_batch_is_drawn_once():
+    starts = []
+
+    def source(rng):
+        starts.append(rng.bit_generator.state["state"]["state"])
+        yield from generated(rng)
+
+    trainer, _ = build("a generator")
+    fit(trainer, source, epochs=3, rng=3, validation=(A, TARGETS["label"]))
+    assert (
+        len(starts) == len(set(starts)) == 3
+        and starts[0] == np.random.default_rng(3).bit_generator.state["state"]["state"]
+    )
+
+
+def test_accumulated_batches_of_a_source_make_one_step():
+    def twos(rng):
+        order = rng.permutation(ROWS)
+        for k in range(0, ROWS, SIZE // 2):
+            yield A[order[k : k + SIZE // 2]], TARGETS["label"][order[k : k + SIZE // 2]]
+
+    made = []
+    for source, accumulate in ((generated, 1), (twos, 2)):
+        trainer, _ = build("a generator", accumulate=accumulate)
+        trainer.model[2].p = 0.0
+        history = fit(trainer, source, epochs=2, rng=0)
+        made.append((np.concatenate([p.data.ravel() for p in trainer.model.parameters()]), history.column("loss")))
+        assert trainer._run.state.steps == 2 * STEPS
+    np.testing.assert_allclose(made[0][0], made[1][0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(made[0][1], made[1][1], rtol=1e-5)
+
+
+def test_batches_smaller_than_the_first_are_left_out():
+    trainer, _ = build("a generator")
+    fit(trainer, generated, epochs=1, rng=0, drop_last=True)
+    assert trainer._run.state.steps == ROWS // SIZE
+
+
+def test_a_source_of_nested_batches_with_weights():
+    def source():
+        for k in range(0, ROWS, SIZE):
+            part = slice(k, k + SIZE)
+            yield {"a": A[part], "b": B[part]}, {name: y[part] for name, y in TARGETS.items()}, np.ones(len(A[part]))
+
+    trainer, _ = build("weights", metrics={"label": "accuracy"})
+    history = trainer.fit(source, 3, progress=False, validation=source)
+    assert set(history[-1]) >= {"loss/label", "val_loss/size", "accuracy/label", "val_accuracy/label"}
+
+
+def bad_second(batch):
+    return lambda: iter([(A[:5], TARGETS["label"][:5]), batch])
+
+
+FAULTS = [
+    (lambda: generated(np.random.default_rng(0)), {}, ArgumentError,
+     "Trainer.fit: expected batches that each epoch can start again, got a generator, which ends; "
+     "pass the function that makes it, without calling it"),
+    (lambda: lambda: iter([]), {}, DataError, "Trainer.fit: expected at least one batch, got none"),
+    (lambda: generated, {"batch_size": 8}, ArgumentError,
+     "Trainer.fit: expected no batch_size for batches that a source makes, got 8; set it there"),
+    (lambda: generated, {"sampler": lambda n, rng: range(n)}, ArgumentError,
+     "Trainer.fit: expected arrays in memory for sampler, got batches from a source; order the rows there"),
+    (lambda: lambda: iter([A]), {}, ArgumentError,
+     "Trainer.fit, batch 1: expected (X, y) or (X, y, sample_weight), got ndarray; yield it from a generator function"),
+    (lambda: bad_second((A[:5], TARGETS["label"][:4])), {}, ShapeError,
+     "Trainer.fit, batch 2: expected arrays of one length, got 5 rows of X and 4 of y"),
+    (lambda: bad_second((A[:5], A[:5, 0])), {}, ShapeError,
+     "Trainer.fit, batch 2: expected y as in batch 1, int64, got float32"),
+    (lambda: bad_second(((A[:5], A[:5]), TARGETS["label"][:5])), {}, ShapeError,
+     "Trainer.fit, batch 2: expected X as in batch 1, float32, got 0 float32, 1 float32"),
+    (lambda: bad_second((A[:5] * np.nan, TARGETS["label"][:5])), {}, DataError,
+     "Trainer.fit, batch 2: Dataset: expected finite X, got nan at row 0, column 0; "
+     "drop the row, or fill it in with sklearn.impute.SimpleImputer"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("k", range(len(FAULTS)))
+def test_what_a_source_must_not_do(k):
+    make, options, kind, text = FAULTS[k]
+    model = plain()
+    trainer = mf.Trainer(model, nn.CrossEntropyLoss(), mf.optim.SGD(model.parameters(), lr=0.1))
+    with raises(kind, text):
+        trainer.fit(make(), progress=False, **options)
+
+
+def test_evaluation_of_a_source_and_of_its_rows_are_the_same():
+    trainer, _ = build("a loader", metrics=["accuracy"])
+    whole, parts = trainer.evaluate((A, TARGETS["label"])), trainer.evaluate(Loader())
+    assert parts == pytest.approx(whole, rel=1e-6)
