@@ -20,8 +20,7 @@ POSITIVE = ("above 0", lambda value: bool(value > 0))
 AT_LEAST_0 = ("at least 0", lambda value: bool(value >= 0))
 FRACTION = ("from 0 to below 1", lambda value: bool(0 <= value < 1))
 
-RENAMED = {"ARRAYS": "STATE", "COUNTS": "NEEDS_STEP", "_move": "_update"}
-"""Former names of what a subclass defines, each with its present name."""
+RENAMED = {"ARRAYS": "STATE", "COUNTS": "NEEDS_STEP", "_move": "_update"}  # former names of what a subclass defines
 
 _vdot = getattr(np.vdot, "__wrapped__", np.vdot)  # without NumPy's dispatch to arrays of other libraries
 
@@ -75,9 +74,9 @@ class Optimizer:
     Parameters
     ----------
     parameters : iterable of Tensor, or of dict
-        ``model.parameters()``, or groups such as ``{"params": model.body.parameters(), "lr": 0.01}``;
-        hyperparameters that a group does not set are the optimizer's. Parameters become views of one buffer, group by
-        group. Gradients become views of another, which the next backward overwrites.
+        ``model.parameters()``, or groups such as ``{"params": model.body.parameters(), "lr": 0.01}``, whose other
+        hyperparameters are the optimizer's. Parameters become views of one buffer; gradients of another, which the
+        next backward overwrites.
     **settings : object
         Hyperparameters by name: attributes that can be changed between steps; the next step checks them.
 
@@ -307,8 +306,8 @@ class Optimizer:
         """Return the optimizer's kind, hyperparameters, names and shapes of the parameters, and copies of the state."""
         groups = {"groups": [dict(group.own) for group in self.groups], "group_sizes": [g.count for g in self.groups]}
         arrays = {name: getattr(self, name).copy() for name in self._state_names()}
-        kind = {"optimizer": type(self).__name__}
-        return {**kind, **self.settings, **groups, "parameters": self.flat.named_shapes(), **arrays}
+        kind = {"optimizer": type(self).__name__, **self.settings}
+        return {**kind, **groups, "parameters": self.flat.named_shapes(), **arrays}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what `state_dict` returned. Raise, with nothing changed, if an entry is missing or does not fit.
@@ -316,11 +315,9 @@ class Optimizer:
         Raises
         ------
         ArgumentError
-            If the state is of another kind of optimizer, of other parameters, by name, shape, order or group, or lacks
-            an entry. States of older versions have no kind and no names; they load if the arrays have the same length.
+            If it is of another kind of optimizer, of other parameters, or lacks an entry. Older states have no kind.
         """
-        kind = type(self).__name__
-        where = f"{kind}.load_state_dict"
+        kind, where = type(self).__name__, f"{type(self).__name__}.load_state_dict"
         self.flat.check_same_parameters(state, where)
         if state.get("optimizer", kind) != kind:
             raise ArgumentError(where, f"the state of {kind}", f"that of {state['optimizer']}")
@@ -340,8 +337,7 @@ class Optimizer:
             mine[...] = array
 
     def __getstate__(self) -> dict[str, Any]:
-        # Views of the buffers are left out; _prepare makes them again.
-        made = ("_group_constants", "_scratch", "_group_of", "_same_count", "update_parts")
+        made = ("_group_constants", "_scratch", "_group_of", "_same_count", "update_parts")  # _prepare makes them again
         return {name: value for name, value in vars(self).items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
