@@ -45,7 +45,7 @@ class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
     @property
     def data(self) -> Array:
         """The values, read-only: neither this array nor one that it is a view of can be unlocked."""
-        return np.asarray(self._values().data.toreadonly())
+        return self.numpy()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -76,7 +76,7 @@ class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
 
     def numpy(self) -> Array:
         """Return the values as a read-only array, not copied."""
-        return self.data
+        return np.asarray(self._values().data.toreadonly())
 
     def item(self) -> float:
         """Return the only entry as a Python number."""

@@ -13,15 +13,17 @@ def _in_place(symbol: str) -> Callable[[Any, Any], Any]:
     change, compute = getattr(np.ndarray, f"__i{symbol}__"), getattr(operator, symbol)
 
     def method(self: LeafValues, other: Any) -> Any:
-        # Python assigns the result to p.data, which copies it into the leaf and increments the leaf's version.
-        return change(self, other) if self.flags.writeable else compute(np.asarray(self), other)
+        if self.tensor is None:  # a part of the values, or a copy: read-only arrays raise
+            return change(self, other)
+        self.tensor.data = compute(np.asarray(self), other)  # copies into the leaf and increments its version
+        return self
 
     method.__name__ = f"__i{symbol}__"
     return method
 
 
 class LeafValues(np.ndarray[Any, Any]):
-    """A read-only array whose operators in place return a new array; what is computed from it are plain arrays.
+    """A read-only array whose operators in place write to its leaf; what is computed from it are plain arrays.
 
     Examples
     --------
@@ -31,6 +33,8 @@ class LeafValues(np.ndarray[Any, Any]):
     >>> p
     tensor([0.5, 1.5], requires_grad=True)
     """
+
+    tensor: Any = None
 
     __iadd__ = _in_place("add")
     __isub__ = _in_place("sub")
@@ -57,3 +61,10 @@ class LeafValues(np.ndarray[Any, Any]):
 
 
 LeafValues.__name__ = "ndarray"  # in messages that name the type of a value
+
+
+def leaf_values(leaf: Any) -> LeafValues:
+    """Return the values of a leaf, a Tensor."""
+    values: LeafValues = leaf.numpy().view(LeafValues)
+    values.tensor = leaf
+    return values

@@ -10,7 +10,7 @@ from microfw.autograd._tensor_base import Array, TensorBase, warn_of_detaching
 from microfw.autograd.backward import backward_pass
 from microfw.autograd.grad_hooks import GradientHook, GradientHooks, Handle, node_hooks
 from microfw.autograd.graph import Leaf, Node
-from microfw.autograd.leaf_values import LeafValues
+from microfw.autograd.leaf_values import leaf_values
 from microfw.autograd.mode import MODE, model_version
 from microfw.errors import DTypeError, GraphError, ShapeError
 
@@ -65,7 +65,7 @@ class Tensor(TensorBase["Tensor"]):
     @property
     def data(self) -> Array:
         """The values, read-only. Assigning, as in ``p.data -= step``, copies into place, and backward notices."""
-        return super().data if self._leaf is None or self._node is None else super().data.view(LeafValues)
+        return self.numpy() if self._leaf is None or self._node is None else leaf_values(self)
 
     @data.setter
     def data(self, values: Any) -> None:

@@ -40,7 +40,6 @@ BRIEF_STEPS = 8
 class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc,unused-ignore]
     """Base of the estimators; see `NeuralClassifier` and `NeuralRegressor` for the settings."""
 
-    # Arguments of the constructors
     batch_size: int | str
     max_iter: int
     shuffle: bool
@@ -72,10 +71,10 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         del arguments["self"]
         options = arguments.pop("options")
         self.__dict__.update(arguments)
+        for name in options:
+            if not name.startswith(PREFIXES):
+                raise TypeError(f"{self._where}.__init__() got an unexpected keyword argument {name!r}")
         if options:
-            for name in options:
-                if not name.startswith(PREFIXES):
-                    raise TypeError(f"{self._where}.__init__() got an unexpected keyword argument {name!r}")
             self._options = options
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -86,7 +85,8 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         """Change settings by name: ``module__width`` is the setting ``width`` of the module, as in the constructor."""
         options = {name: value for name, value in params.items() if name.startswith(PREFIXES)}
         super().set_params(**{name: value for name, value in params.items() if name not in options})
-        self._options = {**self._options, **options} if options else self._options
+        if options:  # else a copy that failed would have an attribute more
+            self._options = {**self._options, **options}
         return self
 
     def __sklearn_tags__(self) -> Any:

@@ -48,8 +48,21 @@ def test_arrays_that_were_read_are_read_only(name, kind):
         array[...] = 0
     with pytest.raises(ValueError, match=r"read-only|cannot be"):
         np.add(array, 1, out=array)
+    if name != "data of a leaf" or kind == "not trained":
+        with pytest.raises(ValueError, match="read-only"):
+            array += 1
+
+
+def test_operators_in_place_on_the_data_of_a_leaf_write_to_the_leaf():
+    p = nn.Parameter([1.0, 2.0], np.float64)
+    y = (p * p).sum()
+    values = p.data
+    values -= 0.5
+    assert p.numpy().tolist() == values.tolist() == [0.5, 1.5]
+    with pytest.raises(GraphError, match="written"):
+        y.backward()
     with pytest.raises(ValueError, match="read-only"):
-        array += 1
+        p.data[:1] -= 0.5
 
 
 # Each way that NumPy and Python offer to write to an array

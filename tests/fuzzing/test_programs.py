@@ -29,7 +29,7 @@ def check(seeds):
         results.append((program, result))
     able = [result for program, result in results if program.free and result.expected]
     late = [result.seed for result in able if result.missed]
-    assert len(late) <= 0.1 * len(able), f"of {len(able)} programs these were not replayed: {late}"
+    assert len(late) <= 0.1 * len(able) + 1, f"of {len(able)} programs these were not replayed: {late}"
     assert sum(result.finite and result.moved for _, result in results) >= 0.9 * len(results)
 
 
