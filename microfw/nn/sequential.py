@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from operator import itemgetter
-from typing import Any, Self, overload
+from typing import Any, Never, Self, overload
 
 from microfw.autograd.scope import THREAD_SCOPE
 from microfw.errors import ArgumentError, DTypeError
@@ -105,14 +105,8 @@ class Sequential(Module):
 
     def children(self) -> Iterator[tuple[str, Any]]:
         """Yield the layers, by name or number."""
-        if self.names is None:
-            yield from ((str(k), layer) for k, layer in enumerate(self.layers))
-        elif len(self.names) != len(self.layers):
-            raise ArgumentError(
-                type(self).__name__, f"{len(self.names)} layers, as names", len(self.layers), "use append"
-            )
-        else:
-            yield from zip(self.names, self.layers, strict=True)
+        names = self.names or [str(k) for k in range(len(self.layers))]
+        yield from zip(names, self.layers, strict=True) if len(names) == len(self.layers) else _refuse_number(self)
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -149,6 +143,11 @@ def _passed_on(source: Module, x: tuple[Any, ...], layer: Module) -> Any:
         wanted = f"a function of the outputs, which {type(source).__name__} passes on without its state"
         raise ArgumentError(layer.where, wanted, function, "leave the Lambda out, or call both in a Module of yours")
     return x[0]
+
+
+def _refuse_number(model: Sequential) -> Never:
+    expected = f"{len(model.names or ())} layers, as names"
+    raise ArgumentError(type(model).__name__, expected, len(model.layers), "use append")
 
 
 def _named(layer: Any) -> str:

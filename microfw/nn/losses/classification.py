@@ -234,6 +234,10 @@ class CrossEntropyLoss(_Labelled):
                 return cross_entropy(logits, labels)
         except (MicrofwError, AttributeError, ValueError):
             pass  # explained below, in the user's terms
+        return self._in_parts(logits, labels, sample_weight)
+
+    def _in_parts(self, logits: Any, labels: Any, sample_weight: Any) -> Tensor:
+        """Compute the loss by several ops, after checks that name the layer."""
         if _are_probabilities(labels):
             return self._of_probabilities(logits, labels, sample_weight)
         labels, share, kept, weights = self._parts(logits, self._rows(logits, labels, "logits"))
@@ -249,7 +253,7 @@ class CrossEntropyLoss(_Labelled):
 
     def denominator(self, targets: Any, sample_weight: Any = None) -> float:
         """Return the sum of the weights of the rows whose labels count; see `Loss.denominator`."""
-        if _are_probabilities(targets):  # each row counts, as in PyTorch
+        if self.weight is not None and _are_probabilities(targets):  # each row counts, as in PyTorch
             return Loss.denominator(self, targets, sample_weight)
         return super().denominator(targets, sample_weight)
 
