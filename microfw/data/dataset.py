@@ -262,8 +262,10 @@ def pieces(stop: int, size: int, min_rows: int = 1, start: int = 0) -> Iterator[
 def check_count(where: str, name: str, value: Any, least: int = 1, fix: str = "") -> None:
     """Raise unless a number, such as a batch size, is an integer of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        kind = "a positive integer" if least == 1 else f"an integer of at least {least}"
-        raise ArgumentError(where, f"{name} to be {kind}", repr(value), fix)
+        kind, got = "a positive integer" if least == 1 else f"an integer of at least {least}", repr(value)
+        if np.ndim(value):  # targets, given as a second argument
+            got, fix = f"values of shape {np.shape(value)}", "pass the data as one argument, (X, y)"
+        raise ArgumentError(where, f"{name} to be {kind}", got, fix)
 
 
 def _task(y: Array) -> str:

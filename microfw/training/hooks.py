@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from inspect import signature
@@ -140,3 +140,11 @@ def check_hook(hook: Any) -> None:
             if near:
                 expected = f"hooks with methods among {', '.join(EVENTS)}"
                 raise ArgumentError("Trainer", expected, f"{kind.__name__}.{name}", f"name it {near[0]}")
+
+
+def check_hooks(hooks: Sequence[Any]) -> None:
+    """Raise unless all are hooks, and each is there once: twice it would be called twice for an event."""
+    for k, hook in enumerate(hooks):
+        check_hook(hook)
+        if any(hook is other for other in hooks[:k]):
+            raise ArgumentError("Trainer", "each hook once", f"the same {type(hook).__name__} twice", "leave one out")

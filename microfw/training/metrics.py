@@ -201,7 +201,8 @@ def _named(name: str) -> Measure:
             *metrics.get_scorer_names(),
             *(n for n in metrics.__all__ if n.endswith(("_score", "_error"))),
         ]
-        close = difflib.get_close_matches(name, known, 1, 0.5)
+        begun = [full for full in known if name and full.startswith(name)]  # as "acc" begins accuracy
+        close = begun or difflib.get_close_matches(name, known, 1, 0.5)
         fix = f"did you mean {close[0]!r}?" if close else "or pass a function f(y_true, y_pred)"
         raise ArgumentError("metrics", "accuracy, r2, or a name of sklearn.metrics", repr(name), fix)
 

@@ -25,7 +25,7 @@ from microfw.training.evaluation import (
     smallest_batch,
 )
 from microfw.training.history import History
-from microfw.training.hooks import TrainState, check_hook
+from microfw.training.hooks import TrainState, check_hooks
 from microfw.training.metrics import measure, resolve, to_predictions
 from microfw.training.outputs import is_branch
 from microfw.training.progress import Progress
@@ -90,8 +90,7 @@ class Trainer:
         check_parts(model, loss, optimizer)
         check_steps(loss, optimizer, accumulate, clip_norm, clip_value)
         hooks = as_list(hooks, "Trainer", "hooks", "pass a list of them")
-        for hook in hooks:
-            check_hook(hook)
+        check_hooks(hooks)
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
@@ -106,6 +105,11 @@ class Trainer:
         metrics = f", metrics: {', '.join(self.metrics)}" if self.metrics else ""
         hooks = f", hooks: {', '.join(type(hook).__name__ for hook in self.hooks)}" if self.hooks else ""
         return f"Trainer({type(self.model).__name__}, {self.loss!r}, {self.optimizer!r}{metrics}{hooks})"
+
+    @property
+    def history(self) -> History:
+        """The History of the last `fit`: also while it runs, and after it was interrupted or failed. Empty before."""
+        return History() if self._run is None else self._run.state.history
 
     def fit(
         self,

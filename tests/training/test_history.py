@@ -83,3 +83,45 @@ def test_numbers_of_numpy_in_a_history_are_saved(tmp_path, iris):
     trainer.save(tmp_path / "run.npz")
     history = make(hooks=[Scores()]).fit(iris[0], epochs=2, progress=False, rng=0, resume=tmp_path / "run.npz")
     assert (history[0]["score"], history[0]["whole"], history[0]["kept"]) == (0.1, 3, True)
+
+
+class Stops(Hook):
+    """Raises at a step of a run, or in an event of an epoch."""
+
+    def __init__(self, error, at, event="on_step_end"):
+        self.error, self.at, self.calls, self.rows = error, at, 0, []
+        setattr(self, event, self.count)
+
+    def count(self, state):
+        self.calls += 1
+        if self.calls == self.at:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("x")], ids=repr)
+def test_a_trainer_has_the_history_of_every_complete_epoch(error):
+    trainer = make()
+    assert trainer.history == [] and type(trainer.history) is History
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, 4)), rng.integers(0, 3, 40)
+    for at in rng.integers(1, 60, 25).tolist():
+        trainer.hooks = [Stops(error, at)]
+        with pytest.raises(type(error)):
+            trainer.fit((X, y), epochs=20, batch_size=10, rng=0, progress=False)
+        complete = (at - 1) // 4
+        assert trainer.history.column("epoch") == list(range(1, complete + 1))
+    trainer.hooks = []
+    assert trainer.fit((X, y), epochs=2, progress=False) is trainer.history
+
+
+def test_a_hook_sees_the_history_while_fit_runs():
+    seen = []
+
+    class Watch(Hook):
+        def on_epoch_end(self, state):
+            seen.append(len(trainer.history))
+
+    trainer = make()
+    trainer.hooks = [Watch()]
+    trainer.fit((np.ones((8, 4)), np.arange(8) % 3), epochs=3, progress=False)
+    assert seen == [1, 2, 3]

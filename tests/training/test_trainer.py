@@ -295,3 +295,25 @@ def test_bad_parts():
     text = "Trainer: expected an optimizer of the model's parameters, got others; make it with model.parameters()"
     with raises(ArgumentError, text):
         Trainer(nn.Dense(1, 1, rng=0), loss, optimizer)
+
+
+@pytest.mark.parametrize("call", [{"epochs": np.arange(3)}, {"epochs": [0, 1, 2]}], ids=["array", "list"])
+def test_targets_as_a_second_argument_say_how_to_pass_them(call):
+    text = (
+        r"^Trainer.fit: expected epochs to be .*, got values of shape \(3,\); pass the data as one argument, \(X, y\)$"
+    )
+    with pytest.raises(ArgumentError, match=text):
+        make().fit(np.ones((3, 4)), **call)
+
+
+def test_a_hook_that_is_there_twice_is_refused():
+    hook = Hook()
+    with pytest.raises(
+        ArgumentError, match=r"^Trainer: expected each hook once, got the same Hook twice; leave one out$"
+    ):
+        make(hooks=[hook, Hook(), hook])
+
+
+def test_the_beginning_of_a_metrics_name_suggests_the_metric():
+    with pytest.raises(ArgumentError, match="got 'acc'; did you mean 'accuracy'"):
+        make(metrics=["acc"])
