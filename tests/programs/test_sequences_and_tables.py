@@ -13,6 +13,9 @@ T, F = torch.nn, torch.nn.functional
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 
 
+replayed = pytest.mark.parametrize("compiled", [False, True])
+
+
 def same(ours, theirs):
     np.testing.assert_allclose(ours, theirs, rtol=1e-9)
     assert theirs[-1] < theirs[0]
@@ -33,6 +36,15 @@ def one_bias(theirs):
     for name, p in theirs.named_parameters():
         if "bias_hh" in name:
             p.requires_grad_(False).zero_()
+
+
+def clip(theirs, most):
+    """Clip the norm to exactly the maximum; PyTorch's function divides by the norm plus 1e-6."""
+    gradients = [p.grad for p in theirs.parameters() if p.grad is not None]
+    norm = T.utils.get_total_norm(gradients)
+    if norm > most:
+        for g in gradients:
+            g.mul_(most / norm)
 
 
 def test_seq2seq_reverses_digits():
@@ -103,7 +115,7 @@ def test_seq2seq_reverses_digits():
         logits = ours(source[rows], lengths[rows], given[rows])
         loss = criterion(logits.reshape(-1, 12), target[rows].reshape(-1))
         loss.backward()
-        optim.clip_grad_norm(optimizer, 1.0)
+        optim.clip_grad_norm(optimizer, 0.3)
         optimizer.step()
         losses.append(loss.item())
     x, n, y, z = (torch.tensor(a) for a in (source, lengths, given, target))
@@ -113,7 +125,7 @@ def test_seq2seq_reverses_digits():
         logits = theirs(x[rows], n[rows], y[rows])
         loss = F.cross_entropy(logits.reshape(-1, 12), z[rows].reshape(-1), ignore_index=0)
         loss.backward()
-        T.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+        clip(theirs, 0.3)
         other.step()
         expected.append(loss.item())
     same(losses, expected)
@@ -122,7 +134,8 @@ def test_seq2seq_reverses_digits():
     np.testing.assert_array_equal(written, theirs.write(x, n).numpy())
 
 
-def test_lstm_classifies_ragged_sequences():
+@replayed
+def test_lstm_classifies_ragged_sequences(compiled):
     """Two layers in two directions; the class is that of the most frequent token."""
     rng = np.random.default_rng(1)
     lengths = rng.integers(1, 12, 60)
@@ -156,7 +169,7 @@ def test_lstm_classifies_ragged_sequences():
     one_bias(theirs)
     mf.import_torch(ours, theirs.state_dict())
     steps, adam, data = Steps(), optim.Adam(ours.parameters(), lr=0.01), ((tokens, lengths), labels)
-    trainer = mf.Trainer(ours, nn.CrossEntropyLoss(), adam, ["accuracy"], hooks=[steps])
+    trainer = mf.Trainer(ours, nn.CrossEntropyLoss(), adam, ["accuracy"], hooks=[steps], compile=compiled)
     trainer.fit(data, epochs=10, batch_size=20, rng=3, progress=False)
     rng, other, expected = np.random.default_rng(3), torch.optim.Adam(theirs.parameters(), lr=0.01), []
     for _ in range(10):
@@ -239,7 +252,8 @@ def test_transformer_language_model_of_characters():
     np.testing.assert_array_equal(np.asarray(context), again.numpy())
 
 
-def test_tickets_with_text_and_tags():
+@replayed
+def test_tickets_with_text_and_tags(compiled):
     """Keras's page on the functional API: title, body and tags of a ticket give its priority and its department."""
     rng = np.random.default_rng(2)
     title, body = rng.integers(0, 30, (96, 5)), rng.integers(0, 30, (96, 9))
@@ -284,7 +298,7 @@ def test_tickets_with_text_and_tags():
         }
 
     rmsprop, steps = optim.RMSprop(ours.parameters(), lr=0.005), Steps()
-    trainer = mf.Trainer(ours, loss, rmsprop, {"department": "accuracy"}, hooks=[steps])
+    trainer = mf.Trainer(ours, loss, rmsprop, {"department": "accuracy"}, hooks=[steps], compile=compiled)
     data = {"title": title, "body": body, "tags": tags}, {"priority": priority, "department": department}
     history = trainer.fit(data, epochs=8, batch_size=32, rng=3, progress=False)
     rng, other, expected, first = np.random.default_rng(3), torch.optim.RMSprop(theirs.parameters(), lr=0.005), [], []
@@ -339,7 +353,8 @@ def test_classifier_of_moons_with_alpha(alpha):
     np.testing.assert_allclose(classifier.predict_proba(X), theirs(x).softmax(1).detach().numpy(), rtol=1e-7)
 
 
-def test_matrix_factorization_recommends():
+@replayed
+def test_matrix_factorization_recommends(compiled):
     """Ratings are a product of a user's and a film's vector, plus biases of both, plus the mean."""
     rng = np.random.default_rng(4)
     user, film = rng.integers(0, 30, 400), rng.integers(0, 40, 400)
@@ -371,7 +386,7 @@ def test_matrix_factorization_recommends():
     theirs, ours = Theirs(ratings.mean()).double(), Ours(ratings.mean()).astype(np.float64)
     mf.import_torch(ours, theirs.state_dict())
     steps, adam = Steps(), optim.Adam(ours.parameters(), lr=0.03, weight_decay=1e-4)
-    trainer = mf.Trainer(ours, nn.MSELoss(), adam, hooks=[steps])
+    trainer = mf.Trainer(ours, nn.MSELoss(), adam, hooks=[steps], compile=compiled)
     trainer.fit(((user, film), ratings), epochs=6, batch_size=64, rng=5, progress=False)
     rng, other, expected = (
         np.random.default_rng(5),
@@ -388,3 +403,65 @@ def test_matrix_factorization_recommends():
     same(steps.losses, expected)
     found = trainer.predict((user, film))
     np.testing.assert_allclose(found, theirs(torch.tensor(user), torch.tensor(film)).detach().numpy(), rtol=1e-9)
+
+
+def test_recurrent_language_model_with_carried_state():
+    """PyTorch's word_language_model: two LSTM layers, tied weights, clipping, and a state carried and detached."""
+    text = "a rose is a rose is a rose and a thorn is a thorn but a rose with a thorn is still a rose . " * 12
+    words = sorted(set(text.split()))
+    ids = np.array([words.index(word) for word in text.split()])
+    stream = ids[: len(ids) // 4 * 4].reshape(4, -1)
+    pieces = [(stream[:, k : k + 8], stream[:, k + 1 : k + 9]) for k in range(0, stream.shape[1] - 8, 8)]
+
+    class Ours(nn.Module):
+        def __init__(self):
+            self.encoder = nn.Embedding(len(words), 12)
+            self.rnn = nn.LSTM(12, 12, num_layers=2)
+            self.bias = nn.Parameter(np.zeros(len(words)))
+
+        def forward(self, x, state):
+            outputs, state = self.rnn(self.encoder(x), state)
+            return outputs @ self.encoder.weight.T + self.bias, state
+
+    class Theirs(T.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = T.Embedding(len(words), 12)
+            self.rnn = T.LSTM(12, 12, 2, batch_first=True)
+            self.decoder = T.Linear(12, len(words))
+            self.decoder.weight = self.encoder.weight
+
+        def forward(self, x, state):
+            outputs, state = self.rnn(self.encoder(x), state)
+            return self.decoder(outputs), state
+
+    torch.manual_seed(0)
+    theirs, ours = Theirs().double(), Ours().astype(np.float64)
+    one_bias(theirs)
+    mf.import_torch(ours, theirs.state_dict(), rename={"decoder.bias": "bias", "decoder.weight": None})
+    optimizer, criterion = optim.SGD(ours.parameters(), lr=1.0), nn.CrossEntropyLoss()
+    other, losses, expected = torch.optim.SGD(theirs.parameters(), lr=1.0), [], []
+    for _ in range(4):
+        state = None
+        for x, y in pieces:
+            optimizer.zero_grad()
+            if state is not None:
+                state = tuple(part.detach() for part in state)
+            logits, state = ours(x, state)
+            loss = criterion(logits.reshape(-1, len(words)), y.reshape(-1))
+            loss.backward()
+            optim.clip_grad_norm(optimizer, 0.25)
+            optimizer.step()
+            losses.append(loss.item())
+        state = None
+        for x, y in pieces:
+            other.zero_grad()
+            if state is not None:
+                state = tuple(part.detach() for part in state)
+            logits, state = theirs(torch.tensor(x), state)
+            loss = F.cross_entropy(logits.reshape(-1, len(words)), torch.tensor(y).reshape(-1))
+            loss.backward()
+            clip(theirs, 0.25)
+            other.step()
+            expected.append(loss.item())
+    same(losses, expected)

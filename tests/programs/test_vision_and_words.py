@@ -13,6 +13,9 @@ T, F = torch.nn, torch.nn.functional
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 
 
+replayed = pytest.mark.parametrize("compiled", [False, True])
+
+
 def same(ours, theirs):
     np.testing.assert_allclose(ours, theirs, rtol=1e-9)
     assert theirs[-1] < theirs[0]
@@ -161,7 +164,8 @@ def test_softmax_regression_from_scratch():
     same(losses, expected)
 
 
-def test_convolutional_autoencoder():
+@replayed
+def test_convolutional_autoencoder(compiled):
     """Strided convolutions down to 2 × 2, transposed ones back to 8 × 8; the input is noisy."""
     data, _ = mf.data.load("digits", rng=0)
     clean = data.X[:96].reshape(-1, 1, 8, 8).astype(np.float64)
@@ -200,7 +204,7 @@ def test_convolutional_autoencoder():
     theirs.double()
     mf.import_torch(ours, theirs.state_dict())
     steps = Steps()
-    trainer = mf.Trainer(ours, nn.MSELoss(), optim.Adam(ours.parameters(), lr=0.01), hooks=[steps])
+    trainer = mf.Trainer(ours, nn.MSELoss(), optim.Adam(ours.parameters(), lr=0.01), hooks=[steps], compile=compiled)
     trainer.fit((clean, clean), epochs=8, batch_size=32, rng=1, progress=False, transform=noisy)
     rng, other, expected = np.random.default_rng(1), torch.optim.Adam(theirs.parameters(), lr=0.01), []
     for _ in range(8):
@@ -212,7 +216,8 @@ def test_convolutional_autoencoder():
     np.testing.assert_allclose(codes, theirs.encoder(torch.tensor(clean[:4])).detach().numpy(), rtol=1e-6, atol=1e-9)
 
 
-def test_regression_with_a_variance():
+@replayed
+def test_regression_with_a_variance(compiled):
     """Nix and Weigend: the noise of the data grows with x, and a second head learns it."""
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (120, 1))
@@ -241,7 +246,9 @@ def test_regression_with_a_variance():
     theirs, ours = Theirs().double(), Ours().astype(np.float64)
     mf.import_torch(ours, theirs.state_dict())
     steps = Steps()
-    trainer = mf.Trainer(ours, nn.GaussianNLLLoss(), optim.Adam(ours.parameters(), lr=0.01), hooks=[steps])
+    trainer = mf.Trainer(
+        ours, nn.GaussianNLLLoss(), optim.Adam(ours.parameters(), lr=0.01), hooks=[steps], compile=compiled
+    )
     trainer.fit((x, y), epochs=20, batch_size=40, rng=2, progress=False)
     rng, other, expected = np.random.default_rng(2), torch.optim.Adam(theirs.parameters(), lr=0.01), []
     for _ in range(20):
@@ -253,7 +260,8 @@ def test_regression_with_a_variance():
     np.testing.assert_allclose(var, theirs(torch.tensor(x))[1].detach().numpy(), rtol=1e-7)
 
 
-def test_mixture_density_network():
+@replayed
+def test_mixture_density_network(compiled):
     """Bishop: x = y + 0.3 sin(2 pi y) has several y for an x; three Gaussians are mixed for each."""
     rng = np.random.default_rng(0)
     t = rng.uniform(0, 1, (128, 1))
@@ -270,7 +278,7 @@ def test_mixture_density_network():
         return -mf.ops.logsumexp(mf.ops.log_softmax(logits, axis=1) + log_density, axis=1).mean()
 
     steps = Steps()
-    trainer = mf.Trainer(ours, likelihood, optim.Adam(ours.parameters(), lr=0.02), hooks=[steps], compile=True)
+    trainer = mf.Trainer(ours, likelihood, optim.Adam(ours.parameters(), lr=0.02), hooks=[steps], compile=compiled)
     trainer.fit((x, t), epochs=10, batch_size=32, rng=3, progress=False)
     rng, other, expected = np.random.default_rng(3), torch.optim.Adam(theirs.parameters(), lr=0.02), []
     for _ in range(10):
@@ -283,7 +291,8 @@ def test_mixture_density_network():
     same(steps.losses, expected)
 
 
-def test_siamese_network():
+@replayed
+def test_siamese_network(compiled):
     """Hadsell, Chopra and LeCun: two digits of one class are near, others farther away than a margin."""
     data, _ = mf.data.load("digits", rng=0)
     rng = np.random.default_rng(0)
@@ -313,7 +322,9 @@ def test_siamese_network():
     theirs, ours = Theirs().double(), Ours().astype(np.float64)
     mf.import_torch(ours, theirs.state_dict())
     steps = Steps()
-    trainer = mf.Trainer(ours, contrastive, optim.SGD(ours.parameters(), lr=0.1, momentum=0.9), hooks=[steps])
+    trainer = mf.Trainer(
+        ours, contrastive, optim.SGD(ours.parameters(), lr=0.1, momentum=0.9), hooks=[steps], compile=compiled
+    )
     trainer.fit(((first, second), equal), epochs=8, batch_size=40, rng=1, progress=False)
     rng, other, expected = np.random.default_rng(1), torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9), []
     for _ in range(8):
