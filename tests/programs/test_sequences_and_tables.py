@@ -353,6 +353,32 @@ def test_classifier_of_moons_with_alpha(alpha):
     np.testing.assert_allclose(classifier.predict_proba(X), theirs(x).softmax(1).detach().numpy(), rtol=1e-7)
 
 
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_classifier_of_iris_as_in_scikit_learn(solver):
+    """The estimator starts from the weights of an MLPClassifier, and both go on.
+
+    With 1e-8 Adam differs by 1e-5: scikit-learn adds epsilon to the root before it corrects the root's bias.
+    """
+    X, y = pytest.importorskip("sklearn.datasets").load_iris(return_X_y=True)
+    X = (X - X.mean(axis=0)) / X.std(axis=0)
+    neural = pytest.importorskip("sklearn.neural_network")
+    settings = {"alpha": 0.5, "batch_size": 30, "shuffle": False, "n_iter_no_change": 50}
+    theirs = neural.MLPClassifier(
+        (12,), solver=solver, learning_rate_init=0.02, warm_start=True, max_iter=1, epsilon=1e-16, **settings
+    )
+    theirs.fit(X, y)
+    network = nn.Sequential(nn.Dense(4, 12), nn.ReLU(), nn.Dense(12, 3)).astype(np.float64)
+    for layer, weight, bias in zip((network[0], network[2]), theirs.coefs_, theirs.intercepts_, strict=True):
+        layer.weight.data, layer.bias.data = weight, bias
+    options = {"optimizer_params": {"eps": 1e-16}} if solver == "adam" else {}
+    ours = mf.estimators.NeuralClassifier(
+        module=network, optimizer=solver, learning_rate=0.02, max_iter=15, **settings, **options
+    ).fit(X, y)
+    theirs.set_params(max_iter=15).fit(X, y)
+    same(ours.loss_curve_, theirs.loss_curve_[-15:])
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=1e-6)
+
+
 @replayed
 def test_matrix_factorization_recommends(compiled):
     """Ratings are a product of a user's and a film's vector, plus biases of both, plus the mean."""
