@@ -361,7 +361,7 @@ def test_maml_on_sine_waves():
 
         losses, draw, step = [], rng_of(1), jit(value_and_grad(maml))
         for _ in range(25):
-            value, grads = step(params, [wave(draw) for _ in range(3)])
+            value, grads = step(params, [wave(draw) for _ in range(2)])
             losses.append(float(value))
             params = [(w - 0.02 * dw, b - 0.02 * db) for (w, b), (dw, db) in zip(params, grads, strict=True)]
         return losses
