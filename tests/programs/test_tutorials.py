@@ -85,7 +85,7 @@ def test_polynomial_with_an_op_of_the_user():
         losses.append(loss.item())
 
     np.testing.assert_allclose(losses, expected, rtol=1e-9)
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.6 * losses[0]
 
 
 def test_polynomial_with_layers_and_an_optimizer():
@@ -227,4 +227,4 @@ def test_lenet_classifies_images():
             losses.append(loss.item())
 
     np.testing.assert_allclose(losses, expected, rtol=1e-9)
-    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+    assert np.mean(losses[-10:]) < 0.95 * np.mean(losses[:10])
