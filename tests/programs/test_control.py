@@ -56,8 +56,9 @@ def test_q_learning_on_a_grid():
     def their_lesson(states, actions, next_states, rewards, done):
         values = their_policy(torch.tensor(states)).gather(1, torch.tensor(actions)[:, None])
         with torch.no_grad():
-            following = their_target(torch.tensor(next_states)).max(1).values
-            following[torch.tensor(done)] = 0.0
+            following = torch.zeros(16).double()
+            going = torch.tensor(~done)
+            following[going] = their_target(torch.tensor(next_states)[going]).max(1).values
         loss = their_criterion(values, (torch.tensor(rewards) + 0.9 * following)[:, None])
         their_optimizer.zero_grad()
         loss.backward()
@@ -77,8 +78,8 @@ def test_q_learning_on_a_grid():
     def lesson(states, actions, next_states, rewards, done):
         values = np.take_along_axis(policy(states), actions[:, None], axis=1)
         with mf.no_grad():
-            following = target(next_states).max(1)
-            following[done] = 0.0
+            following = np.zeros(16)
+            following[~done] = target(next_states[~done]).max(1)
         loss = criterion(values, (rewards + 0.9 * following)[:, None])
         optimizer.zero_grad()
         loss.backward()

@@ -62,7 +62,7 @@ def test_a_variational_autoencoder_of_digits(parts):
     theirs, ours = TheirVAE().double(), OurVAE().astype("float64")
     mf.import_torch(ours, theirs.state_dict())
 
-    optimizer, expected, sums = torch.optim.Adam(theirs.parameters(), lr=3e-3), [], []
+    optimizer, expected, sums = torch.optim.Adam(theirs.parameters(), lr=0.02), [], []
     for _ in range(5):
         for k in range(0, 320, 32):
             x = torch.tensor(X[k : k + 32])
@@ -84,11 +84,11 @@ def test_a_variational_autoencoder_of_digits(parts):
         return {"bce": bce, "kld": kld} if parts is dict else bce + kld
 
     steps = StepLosses()
-    trainer = mf.Trainer(ours, loss, optim.Adam(ours.parameters(), lr=3e-3), hooks=[steps])
+    trainer = mf.Trainer(ours, loss, optim.Adam(ours.parameters(), lr=0.02), hooks=[steps])
     history = trainer.fit((X, X), epochs=5, batch_size=32, sampler=lambda n, rng: np.arange(n), progress=False)
 
     np.testing.assert_allclose(steps.losses, expected, rtol=1e-9)
-    assert expected[-1] < 0.8 * expected[0]
+    assert expected[-1] < 0.9 * expected[0]
     if parts is dict:
         for name, column in zip(("bce", "kld"), np.transpose(sums), strict=True):
             means = column.reshape(5, 10).mean(axis=1)

@@ -71,7 +71,7 @@ def test_logistic_regression_of_labels_that_are_true_or_false(jax):
     assert losses[-1] < losses[0]
 
 
-def test_net_of_matrices_with_gradients_for_an_optimizer(jax):
+def test_net_of_nested_parameters(jax):
     rng = np.random.default_rng(0)
     start = [(0.5 * rng.normal(size=(a, b)), 0.1 * rng.normal(size=b)) for a, b in ((4, 8), (8, 3))]
     X, y = rng.normal(size=(30, 4)), np.eye(3)[rng.integers(0, 3, 30)]
@@ -79,11 +79,12 @@ def test_net_of_matrices_with_gradients_for_an_optimizer(jax):
 
     def their_loss(parameters):
         x = X
-        for W, b in parameters[:-1]:
-            x = jnp.tanh(x @ W + b)
-        W, b = parameters[-1]
-        logits = x @ W + b
-        return -jnp.mean(jnp.sum(y * (logits - jax.scipy.special.logsumexp(logits, axis=1, keepdims=True)), axis=1))
+        for W, b in parameters:
+            outputs = x @ W + b
+            x = jnp.tanh(outputs)
+        log_probs = outputs - jax.scipy.special.logsumexp(outputs, axis=1, keepdims=True)
+        log_prior = -0.01 * sum(jnp.sum(W**2) + jnp.sum(b**2) for W, b in parameters)
+        return -log_prior - jnp.mean(jnp.sum(y * log_probs, axis=1))
 
     parameters, expected = [(jnp.array(W), jnp.array(b)) for W, b in start], []
     for _ in range(40):
@@ -91,19 +92,30 @@ def test_net_of_matrices_with_gradients_for_an_optimizer(jax):
         parameters = jax.tree.map(lambda p, g: p - 0.5 * g, parameters, gradients)
         expected.append(float(value))
 
-    def our_loss(W1, b1, W2, b2):
-        logits = np.tanh(X @ W1 + b1) @ W2 + b2
-        return -np.mean(np.sum(y * (logits - mf.ops.logsumexp(logits, axis=1, keepdims=True)), axis=1))
+    def our_loss(parameters):
+        x = X
+        for W, b in parameters:
+            outputs = x @ W + b
+            x = np.tanh(outputs)
+        log_probs = outputs - mf.ops.logsumexp(outputs, axis=1, keepdims=True)
+        log_prior = -0.01 * sum(np.sum(W**2) + np.sum(b**2) for W, b in parameters)
+        return -log_prior - np.mean(np.sum(y * log_probs, axis=1))
 
-    parameters = [mf.tensor(value, requires_grad=True) for pair in start for value in pair]
-    optimizer, losses = optim.SGD(parameters, lr=0.5), []
+    parameters, losses = [(W, b) for W, b in start], []
     for _ in range(40):
-        value, gradients = mf.value_and_grad(our_loss, argnums=(0, 1, 2, 3))(*parameters)
-        optimizer.step(gradients)
+        value, gradients = mf.value_and_grad(our_loss)(parameters)
+        parameters = [(W - 0.5 * dW, b - 0.5 * db) for (W, b), (dW, db) in zip(parameters, gradients, strict=True)]
         losses.append(float(value))
-
     np.testing.assert_allclose(losses, expected, rtol=1e-9)
     assert losses[-1] < 0.8 * losses[0]
+
+    parameters, losses = [tuple(mf.tensor(p, requires_grad=True) for p in pair) for pair in start], []
+    optimizer = optim.SGD([p for pair in parameters for p in pair], lr=0.5)
+    for _ in range(40):
+        value, gradients = mf.value_and_grad(our_loss)(parameters)
+        optimizer.step(gradients)
+        losses.append(float(value))
+    np.testing.assert_allclose(losses, expected, rtol=1e-9)
 
 
 def test_physics_of_a_damped_oscillator():

@@ -43,7 +43,7 @@ def test_polynomial_with_tensors():
         losses.append(loss.item())
 
     np.testing.assert_allclose(losses, expected, rtol=1e-9)
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.6 * losses[0]
 
 
 def test_polynomial_with_an_op_of_the_user():
