@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 import microfw as mf
 from microfw import nn, optim
@@ -57,8 +58,7 @@ class OurVAE(nn.Module):
 
 @pytest.mark.parametrize("parts", [dict, sum])
 def test_a_variational_autoencoder_of_digits(parts):
-    X = mf.data.load("digits")[0].X[:320].astype("float64")
-    X = (X - X.min()) / (X.max() - X.min())
+    X = load_digits().data[:320] / 16
     theirs, ours = TheirVAE().double(), OurVAE().astype("float64")
     mf.import_torch(ours, theirs.state_dict())
 
@@ -88,7 +88,7 @@ def test_a_variational_autoencoder_of_digits(parts):
     history = trainer.fit((X, X), epochs=5, batch_size=32, sampler=lambda n, rng: np.arange(n), progress=False)
 
     np.testing.assert_allclose(steps.losses, expected, rtol=1e-9)
-    assert expected[-1] < 0.9 * expected[0]
+    assert expected[-1] < 0.8 * expected[0]
     if parts is dict:
         for name, column in zip(("bce", "kld"), np.transpose(sums), strict=True):
             means = column.reshape(5, 10).mean(axis=1)

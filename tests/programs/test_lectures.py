@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 F = torch.nn.functional
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 
-NAMES = "ada alan barbara claude dennis edsger frances grace john katherine ken leslie linus margaret niklaus".split()
+TEXT = "ada alan barbara claude dennis edsger frances grace john katherine ken leslie linus margaret niklaus"
+NAMES = TEXT.split()
 LETTERS = "." + "".join(sorted(set("".join(NAMES))))
 CODE = {letter: k for k, letter in enumerate(LETTERS)}
 V = len(LETTERS)
@@ -188,7 +189,7 @@ def test_makemore_recurrent_cell():
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_text_by_truncated_backpropagation(compiled):
-    text = " ".join(NAMES * 3)
+    text = " ".join([TEXT] * 3)
     letters = sorted(set(text))
     codes = np.array([letters.index(letter) for letter in text[: 4 * 64 + 1]])
     x, y = codes[:-1].reshape(4, 64), codes[1:].reshape(4, 64)

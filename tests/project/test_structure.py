@@ -191,6 +191,6 @@ def test_files_of_tests_have_at_most_500_lines():
 
 
 def test_folders_of_tests_are_those_of_the_package():
-    own = {"audit", "cases", "docs", "fuzzing", "helpers", "peers", "project"}
+    own = {"audit", "cases", "docs", "fuzzing", "helpers", "peers", "programs", "project"}
     folders = {path.name for path in (REPOSITORY / "tests").iterdir() if (path / "__init__.py").exists()}
     assert folders - own == {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
