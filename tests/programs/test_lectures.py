@@ -29,6 +29,27 @@ def contexts(size):
     return tuple(np.array(part) for part in zip(*pairs, strict=True))
 
 
+def test_micrograd_differentiates_an_expression():
+    results = []
+    for tensor, relu in ((torch.tensor, F.relu), (mf.tensor, mf.ops.relu)):
+        a, b = (tensor(value, dtype=torch.float64 if relu is F.relu else None) for value in (-4.0, 2.0))
+        a.requires_grad = b.requires_grad = True
+        c = a + b
+        d = a * b + b**3
+        c += c + 1
+        c += 1 + c + (-a)
+        d += d * 2 + relu(b + a)
+        d += 3 * d + relu(b - a)
+        e = c - d
+        f = e**2
+        g = f / 2.0
+        g += 10.0 / f
+        g.backward()
+        results.append([g.item(), float(a.grad), float(b.grad)])
+    np.testing.assert_allclose(*results, rtol=1e-12)
+    np.testing.assert_allclose(results[1], [24.7041, 138.8338, 645.5773], atol=5e-5)
+
+
 def test_micrograd_separates_two_moons():
     X, y = make_moons(n_samples=100, noise=0.1, random_state=1)
     y = y * 2 - 1
@@ -96,7 +117,9 @@ def test_makemore_net_of_three_letters():
     start = [rng.normal(size=shape) for shape in [(V, 2), (6, 30), 30, (30, V), V]]
     rows = [rng.integers(0, len(X), 32) for _ in range(60)]
 
-    parameters, expected = [torch.tensor(value, requires_grad=True) for value in start], []
+    parameters, expected = [torch.tensor(value) for value in start], []
+    for p in parameters:
+        p.requires_grad = True
     C, W1, b1, W2, b2 = parameters
     for ix in rows:
         emb = C[torch.tensor(X[ix])]
@@ -109,7 +132,9 @@ def test_makemore_net_of_three_letters():
             p.data += -0.1 * p.grad
         expected.append(loss.item())
 
-    parameters, losses = [mf.tensor(value, requires_grad=True) for value in start], []
+    parameters, losses = [mf.tensor(value) for value in start], []
+    for p in parameters:
+        p.requires_grad = True
     C, W1, b1, W2, b2 = parameters
     for ix in rows:
         emb = C[X[ix]]
