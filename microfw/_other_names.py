@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from importlib import import_module
 
+import numpy as np
+
 ROOMS = ("nn", "optim", "data", "training", "profiler")
 """Packages where names are looked for, without regard to case."""  # these import nothing when they are imported
 
@@ -24,7 +26,7 @@ THEIRS = {
     "nn.Lambda, or a layer such as nn.ReLU": "Activation",
     "nn.Lambda with reshape": "Unflatten Reshape",
     "a list or dict as an attribute of a Module": "ModuleList ModuleDict ParameterList ParameterDict",
-    "NumPy itself: its functions take Tensors": "functional numpy",
+    "NumPy itself, as np.concatenate: its functions take Tensors": "functional numpy cat",
     "nn.initializers": "init",
     "nn.Module": "Model Layer",
     "the first layer, which knows its inputs": "Input InputLayer",
@@ -77,6 +79,8 @@ def hint(package: str, name: str, known: Iterable[str]) -> str:
     if found := former or here.get(name) or _spelled_otherwise(package.partition(".")[2], name):
         outside = package == "microfw" and found.partition(".")[0] in (*ROOMS, "estimators")
         return f"; here it is {'mf.' * outside}{found}"
+    if package == "microfw" and name in np.__all__:
+        return f"; here it is np.{name}: NumPy's functions take Tensors"
     close = difflib.get_close_matches(name, list(known), 1, 0.6)
     return "; there is none here" + (f"; did you mean {close[0]!r}?" if close else "")
 

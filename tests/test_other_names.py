@@ -44,6 +44,9 @@ from microfw.autograd import Observer
         (lambda: optim.clip_grad_norm_, r"here it is optim\.clip_grad_norm$"),
         (lambda: mf.profiler.Way, r"here it is profiler\.StrategyResult$"),
         (lambda: nn.ModuleList, r"here it is a list or dict as an attribute of a Module$"),
+        (lambda: mf.exp, r"here it is np\.exp: NumPy's functions take Tensors$"),
+        (lambda: mf.cat, r"here it is NumPy itself, as np\.concatenate"),
+        (lambda: mf.zeros, r"here it is np\.zeros: "),
         (lambda: nn.qqqqqq, r"there is none here$"),
     ],
 )

@@ -19,6 +19,7 @@ from microfw.autograd.mode import MODE
 from microfw.autograd.observer import Observer
 from microfw.autograd.scope import THREAD_SCOPE, path
 from microfw.autograd.tensor import Tensor
+from microfw.errors import ArgumentError, GraphError
 from microfw.optim.optimizer import Optimizer
 from microfw.replay.trace import Array, CapturedArray, CapturedCall, Tape, Uncapturable, Untraceable, copy, plain
 from microfw.replay.verification import same
@@ -277,6 +278,28 @@ def constant(array: Array) -> Tensor:
     tensor = Tensor(array)
     tensor._array.setflags(write=False)  # data, not a parameter
     return tensor
+
+
+def returned_tensors(returned: Any) -> tuple[Tensor, ...]:
+    """Return the Tensors that a step's function returned, the loss first.
+
+    Raises
+    ------
+    ArgumentError
+        If the function returned something else.
+    GraphError
+        If the function ran the backward pass of the loss.
+    """
+    tensors = returned if isinstance(returned, tuple) else (returned,)
+    for tensor in tensors or (returned,):
+        if not isinstance(tensor, Tensor):
+            expected = "the function to return the loss, or a tuple of Tensors with the loss first"
+            raise ArgumentError("compiled step", expected, f"{type(tensor).__name__}")
+    node = tensors[0]._node
+    if isinstance(node, Node) and node.parents is None:
+        fix = "leave zero_grad, backward and the optimizer's step to the compiled step"
+        raise GraphError("compiled step", "a loss with its graph", "one whose graph backward has freed", fix)
+    return tensors
 
 
 def capture(observer: CaptureObserver, arguments: Iterable[Tensor], returned: Any, owner: Any) -> CapturedStep:

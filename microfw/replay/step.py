@@ -14,7 +14,7 @@ from microfw.autograd.mode import MODE, Mode, mode, model_version, phase
 from microfw.autograd.phases import PREPARATION
 from microfw.autograd.tensor import Tensor, result
 from microfw.errors import DTypeError
-from microfw.replay.capture import CapturedStep, CaptureObserver, capture, constant
+from microfw.replay.capture import CapturedStep, CaptureObserver, capture, constant, returned_tensors
 from microfw.replay.check import run_checked
 from microfw.replay.dependencies import Dependencies
 from microfw.replay.instrumented import InstrumentedPlan
@@ -175,7 +175,7 @@ class CompiledStep:
 
     def _finish(self, returned: Any, on_loss: OnLoss) -> Any:
         """Run the backward pass; return what the function returned without its graph."""
-        tensors = returned if isinstance(returned, tuple) else (returned,)
+        tensors = returned_tensors(returned)
         if on_loss is not None:
             on_loss(tensors[0]._array)
         tensors[0].backward()

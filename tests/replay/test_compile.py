@@ -16,7 +16,7 @@ import microfw as mf
 from microfw import nn, optim
 from microfw.autograd.mode import mode
 from microfw.autograd.observer import Observer
-from microfw.errors import ArgumentError, DataError, MicrofwError, NonFiniteError
+from microfw.errors import ArgumentError, DataError, GraphError, MicrofwError, NonFiniteError
 from tests.helpers.replay import Twins, assert_same, drawn, labels, mlp, pair, values
 
 
@@ -29,6 +29,31 @@ def test_wrong_data_is_refused_in_the_layers_words_and_changes_nothing():
             twins.step(X, wrong)
     assert_same(before[:4], values(twins.model)[:4])
     assert all(p.grad is None for p in twins.model.parameters())
+
+
+def test_a_function_that_runs_the_whole_step_is_refused():
+    model = mlp()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    X, y = np.ones((3, 5), np.float32), np.zeros(3, int)
+
+    def whole(X, y):
+        loss = nn.CrossEntropyLoss()(model(X), y)
+        loss.backward()
+        return loss
+
+    fix = "leave zero_grad, backward and the optimizer's step to the compiled step"
+    with pytest.raises(
+        GraphError, match=f"^compiled step: expected a loss with its graph, got one whose graph .* freed; {fix}$"
+    ):
+        mf.compile(whole, optimizer)(X, y)
+
+
+@pytest.mark.parametrize(("returned", "got"), [(1.0, "float"), ({}, "dict"), ((), "tuple"), (None, "NoneType")])
+def test_a_function_that_returns_no_tensor_is_refused(returned, got):
+    step = mf.compile(lambda X: returned, optim.SGD(mlp().parameters(), lr=0.1))
+    expected = "expected the function to return the loss, or a tuple of Tensors with the loss first"
+    with pytest.raises(ArgumentError, match=f"^compiled step: {expected}, got {got}$"):
+        step(np.ones((3, 5), np.float32))
 
 
 def test_large_logits_take_the_ops_other_branch():
