@@ -118,7 +118,8 @@ def test_net_of_nested_parameters(jax):
     np.testing.assert_allclose(losses, expected, rtol=1e-9)
 
 
-def test_physics_of_a_damped_oscillator():
+@pytest.mark.parametrize("compiled", [False, True])
+def test_physics_of_a_damped_oscillator(compiled):
     mu, k = 4.0, 400.0 / 4
     boundary, inside = np.zeros((1, 1)), np.linspace(0, 1, 30)[:, None]
     theirs = torch.nn.Sequential(
@@ -145,14 +146,24 @@ def test_physics_of_a_damped_oscillator():
 
     dudt = mf.grad(lambda t: ours(t).sum())
     d2udt2 = mf.grad(lambda t: dudt(t).sum())
-    optimizer, losses = optim.Adam(ours.parameters(), lr=1e-3), []
-    for _ in range(40):
-        optimizer.zero_grad()
+    optimizer = optim.Adam(ours.parameters(), lr=1e-3)
+
+    def objective(boundary, inside):
         loss = (ours(boundary).squeeze() - 1) ** 2 + 1e-1 * dudt(boundary).squeeze() ** 2
-        loss = loss + 1e-4 * np.mean((d2udt2(inside) + mu * dudt(inside) + k * ours(inside)) ** 2)
+        return loss + 1e-4 * np.mean((d2udt2(inside) + mu * dudt(inside) + k * ours(inside)) ** 2)
+
+    def step(*places):
+        optimizer.zero_grad()
+        loss = objective(*places)
         loss.backward()
         optimizer.step()
-        losses.append(loss.item())
+        return loss
+
+    if compiled:
+        step = mf.compile(objective, optimizer)
+    losses = [step(boundary, inside).item() for _ in range(40)]
 
     np.testing.assert_allclose(losses, expected, rtol=1e-9)
     assert losses[-1] < losses[0]
+    if compiled:
+        assert "replayed" in str(step.explain())

@@ -280,3 +280,54 @@ def test_text_by_truncated_backpropagation(compiled):
     assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:8])
     if compiled:
         assert "replayed" in str(step.explain())
+
+
+def test_makemore_batch_normalization():
+    X, Y = contexts(3)
+    rng = np.random.default_rng(0)
+    start = [rng.normal(size=shape) * scale for shape, scale in [((V, 4), 1), ((12, 30), 0.5), ((30, V), 0.01), (V, 0)]]
+    start += [np.ones((1, 30)), np.zeros((1, 30))]
+    rows = [rng.integers(0, len(X), 32) for _ in range(40)]
+
+    parameters, expected = [torch.tensor(value, requires_grad=True) for value in start], []
+    C, W1, W2, b2, bngain, bnbias = parameters
+    mean_running, std_running = torch.zeros(1, 30).double(), torch.ones(1, 30).double()
+    for ix in rows:
+        hpreact = C[torch.tensor(X[ix])].view(32, -1) @ W1
+        mean, std = hpreact.mean(0, keepdim=True), hpreact.std(0, keepdim=True)
+        h = torch.tanh(bngain * (hpreact - mean) / std + bnbias)
+        with torch.no_grad():
+            mean_running = 0.9 * mean_running + 0.1 * mean
+            std_running = 0.9 * std_running + 0.1 * std
+        loss = F.cross_entropy(h @ W2 + b2, torch.tensor(Y[ix]))
+        for p in parameters:
+            p.grad = None
+        loss.backward()
+        for p in parameters:
+            p.data += -0.1 * p.grad
+        expected.append(loss.item())
+    h = torch.tanh(bngain * (C[torch.tensor(X)].view(len(X), -1) @ W1 - mean_running) / std_running + bnbias)
+    expected.append(F.cross_entropy(h @ W2 + b2, torch.tensor(Y)).item())
+
+    parameters, losses = [mf.tensor(value, requires_grad=True) for value in start], []
+    C, W1, W2, b2, bngain, bnbias = parameters
+    mean_running, std_running = np.zeros((1, 30)), np.ones((1, 30))
+    for ix in rows:
+        hpreact = C[X[ix]].reshape(32, -1) @ W1
+        mean, std = hpreact.mean(0, keepdims=True), hpreact.std(0, keepdims=True, ddof=1)
+        h = np.tanh(bngain * (hpreact - mean) / std + bnbias)
+        with mf.no_grad():
+            mean_running = 0.9 * mean_running + 0.1 * mean
+            std_running = 0.9 * std_running + 0.1 * std
+        loss = mf.ops.cross_entropy(h @ W2 + b2, Y[ix])
+        for p in parameters:
+            p.grad = None
+        loss.backward()
+        for p in parameters:
+            p.data += -0.1 * p.grad
+        losses.append(loss.item())
+    h = np.tanh(bngain * (C[X].reshape(len(X), -1) @ W1 - mean_running) / std_running + bnbias)
+    losses.append(mf.ops.cross_entropy(h @ W2 + b2, Y).item())
+
+    np.testing.assert_allclose(losses, expected, rtol=1e-9)
+    assert losses[-1] < 0.9 * losses[0]
