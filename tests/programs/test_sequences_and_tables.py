@@ -355,7 +355,7 @@ def test_classifier_of_moons_with_alpha(alpha):
 
 @pytest.mark.parametrize("solver", ["sgd", "adam"])
 def test_classifier_of_iris_as_in_scikit_learn(solver):
-    """The estimator starts from the weights of an MLPClassifier, and both go on.
+    """The estimator starts from the weights of an MLPClassifier, and both are trained further.
 
     With 1e-8 Adam differs by 1e-5: scikit-learn adds epsilon to the root before it corrects the root's bias.
     """
