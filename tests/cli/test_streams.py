@@ -61,7 +61,13 @@ SHELLS = {
 }
 FAST = [("profile", "full disk"), ("report", "full")]
 SLOW = [(name, shell) for name in ("profile", "report") for shell in SHELLS]
-SLOW += [(name, shell) for name in COMMANDS for shell in ("head", "ascii", "neither", "both full", "full disk")]
+SLOW += [("sweep", "head"), ("sweep", "full disk")]  # the longest command
+SLOW += [
+    (name, shell)
+    for name in COMMANDS
+    for shell in ("head", "ascii", "neither", "both full", "full disk")
+    if name != "sweep"
+]
 EVERY = [
     *FAST,
     *(pytest.param(*pair, marks=pytest.mark.slow) for pair in dict.fromkeys(SLOW) if pair not in FAST),
