@@ -261,26 +261,28 @@ def test_a_step_is_learnt_while_blocks_end_and_contexts_are_copied():
     assert step.explain().count("replayed") == 3
 
 
-def test_threads_that_share_a_profile_train_on():
-    loops, errors = [Loop(compile=True) for _ in range(3)], []
+@pytest.mark.parametrize(("compile", "every", "steps", "profiles"), [(True, 3, 100, 1), (False, 1, 6, 12)])
+def test_threads_that_share_a_profile_train_on(compile, every, steps, profiles):
+    loops, errors = [Loop(compile) for _ in range(3)], []
     before, interval = [loop.step().item() for loop in loops], sys.getswitchinterval()
 
     def train(loop):
         try:
-            for _ in range(100):
+            for _ in range(steps):
                 loop.step()
         except Exception as error:
             errors.append(error)
 
     sys.setswitchinterval(1e-6)
     try:
-        with mf.Profiler(every=3):
-            contexts = [contextvars.copy_context() for _ in loops]
-            threads = [
-                threading.Thread(target=c.run, args=(train, loop)) for c, loop in zip(contexts, loops, strict=True)
-            ]
-            [thread.start() for thread in threads]
-            [thread.join() for thread in threads]
+        for _ in range(profiles):
+            with mf.Profiler(every=every):
+                contexts = [contextvars.copy_context() for _ in loops]
+                threads = [
+                    threading.Thread(target=c.run, args=(train, loop)) for c, loop in zip(contexts, loops, strict=True)
+                ]
+                [thread.start() for thread in threads]
+                [thread.join() for thread in threads]
     finally:
         sys.setswitchinterval(interval)
     assert errors == []

@@ -6,6 +6,7 @@ Two steps that begin with the same ops, applied to the same results, share their
 from __future__ import annotations
 
 from collections.abc import Iterator
+from threading import Lock
 from typing import Any, NamedTuple
 
 from microfw.autograd.graph import Leaf, Node
@@ -126,11 +127,18 @@ class Sequences:
         self.all: list[Position] = []
         self._leaves: dict[Leaf, int] = {}  # leaves on the path to `_numbered`, numbered by first use
         self._numbered = self.root
+        self._lock = Lock()  # threads may share a profile, and numbering the leaves takes several statements
 
     def move(
         self, before: Position, stats: OpStats, node: Node, inputs: tuple[Any, ...], params: dict[str, Any]
     ) -> Position:
         """Return the position of an op that has run after the position ``before``."""
+        with self._lock:
+            return self._move(before, stats, node, inputs, params)
+
+    def _move(
+        self, before: Position, stats: OpStats, node: Node, inputs: tuple[Any, ...], params: dict[str, Any]
+    ) -> Position:
         if before.depth >= MAX_DEPTH:
             before = self.root
         if self._numbered is not before:
@@ -171,10 +179,11 @@ class Sequences:
 
     def forget_objects(self) -> None:
         """Release modules and leaves: the program may no longer use them."""
-        for position in self.all:
-            position.module, position.inputs = None, ()
-            position.links = tuple([found if type(found) is Position else None for found in position.links])
-        self._leaves, self._numbered = {}, self.root
+        with self._lock:
+            for position in self.all:
+                position.module, position.inputs = None, ()
+                position.links = tuple([found if type(found) is Position else None for found in position.links])
+            self._leaves, self._numbered = {}, self.root
 
     def grow_new_tree(self) -> None:
         """Forget all sequences except that of the current step."""
