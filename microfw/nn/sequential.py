@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from operator import itemgetter
 from typing import Any, Never, Self, overload
 
-from microfw.autograd.scope import THREAD_SCOPE
+from microfw.autograd.scope import THREAD_SCOPE, Scope
 from microfw.errors import ArgumentError, DTypeError
 from microfw.nn.module import Module
 
@@ -91,14 +91,13 @@ class Sequential(Module):
     def forward(self, x: Any) -> Any:
         """Apply the layers."""
         # What Module.__call__ does for one layer, with one reset for all; layer.forward saves a call each.
-        outer, source = THREAD_SCOPE.scope, None
+        outer, given = THREAD_SCOPE.scope, x
         try:
             for layer in self.layers:
+                if type(x) is tuple and x is not given:
+                    x = _passed_on(x, layer, outer)
                 THREAD_SCOPE.scope = (layer, outer)
-                if type(x) is tuple and source is not None:
-                    x = _passed_on(source, x, layer)
                 x = layer.forward(x)
-                source = layer
         finally:
             THREAD_SCOPE.scope = outer
         return x
@@ -127,8 +126,10 @@ class Sequential(Module):
         return iter(self.layers)
 
 
-def _passed_on(source: Module, x: tuple[Any, ...], layer: Module) -> Any:
+def _passed_on(x: tuple[Any, ...], layer: Module, outer: Scope | None) -> Any:
     """Return the outputs of a recurrent layer, which the next layer reads; raise for a tuple of another layer."""
+    source: Any = THREAD_SCOPE.scope[0]  # type: ignore[index]  # the layer before
+    THREAD_SCOPE.scope = (layer, outer)  # errors name the layer that reads
     while isinstance(source, Sequential) and len(source):
         source = source[-1]
     if not getattr(source, "passes_outputs", False):

@@ -17,7 +17,7 @@ _ONES: dict[int, Array] = {}
 
 def _bias_out(g: Any, shape: Shape, out: Any = None) -> Any:
     """Sum a gradient over its rows, as that of a bias; into an array, if one is given."""
-    if len(shape) != 1 or shape[0] != g.shape[-1]:  # repeated along the columns, too
+    if shape != g.shape[-1:]:  # repeated along the columns, too
         total = unbroadcast(g, shape)
         return total if out is None else np.add(total, 0, out)
     # a product with ones takes a third of the time of a sum; the ones of a batch size are kept
