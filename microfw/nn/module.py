@@ -142,9 +142,12 @@ class Module:
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Compute the output with `forward`, tagging what it computes with the module."""
         outer = THREAD_SCOPE.scope
-        # names are listed again only after a Module or a container was assigned somewhere: one test for a call
-        if outer is None and (self._named is not Module._structure or MODE.get().timer is not None):
-            return self._enter(self.forward, inputs, options)
+        if outer is None:
+            mode = MODE.get()
+            timer = mode.timer
+            # names are listed again only after a Module or a container was assigned somewhere: one test for a call
+            if self._named is not Module._structure or (timer is not None and (timer.enabled or not mode.recording)):
+                return self._enter(self.forward, inputs, options)
         # as `_enter`, written out: a call more, or a context manager, would take longer than many a layer
         THREAD_SCOPE.scope = (self, outer)
         try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import numpy as np
 
 
@@ -20,7 +23,13 @@ def environment() -> dict[str, str]:
 
 def blas_threads() -> str:
     """Return the number of threads that NumPy's matrix products may use, or "unknown"."""
-    from threadpoolctl import threadpool_info
-
-    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas" and "numpy" in pool["filepath"]]
+    pools = [pool for pool in _libraries().info() if pool["user_api"] == "blas" and "numpy" in pool["filepath"]]
     return str(pools[0]["num_threads"]) if pools else "unknown"
+
+
+@cache
+def _libraries() -> Any:
+    """Return the loaded libraries that have threads; finding them takes 1 to 3 ms, asking them 0.02 ms."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

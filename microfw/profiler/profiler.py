@@ -20,7 +20,7 @@ from microfw.profiler.recorder.sampling import every_nth
 from microfw.profiler.recorder.trace import Tracer
 from microfw.profiler.reports.report import report
 from microfw.profiler.search import fits_report
-from microfw.profiler.session import Epoch, Session, merged
+from microfw.profiler.session import Epoch, Layer, Session, merged
 from microfw.serialization.output import Path
 from microfw.serialization.strict import FormatError, document
 from microfw.training.hooks import Hook, TrainState
@@ -231,10 +231,11 @@ class Profiler(Callback, Hook):
         mode = MODE.get()
         if mode.timer is not None:
             raise GraphError("Profiler: expected to be the only one attached, got another; use one at a time")
-        self._bind()
+        layers = LayerNames(self.model).layers()
+        self._bind(layers)
         if self.model is not None:
             self._session.model = type(self.model).__name__
-            self._session.layers = LayerNames(self.model).layers()
+            self._session.layers = layers
         schedule = every_nth(self._session.every)
         if self.trace:
             self._recorder = Tracer(self.trace, schedule, takes_losses, self.model)
@@ -243,9 +244,8 @@ class Profiler(Callback, Hook):
         observer = self._recorder if mode.observer is None else mode.observer.alongside(self._recorder)
         self._token = MODE.set(mode.changed(observer=observer, timer=self._recorder))
 
-    def _bind(self) -> None:
+    def _bind(self, layers: list[Layer]) -> None:
         """Start a new session if the current one is of another model."""
-        layers = LayerNames(self.model).layers()
         same = self.model is self._bound if self._bound is not None else layers == self._session.layers
         if not same and self.session.epochs:
             self._earlier.append((self._session, self._bound))

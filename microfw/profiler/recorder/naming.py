@@ -134,11 +134,12 @@ class LayerNames:
         for title, prefix, top in tops:
             if id(top) in modules:
                 continue
-            own = {name: f"{prefix}{name}" if name else title for name, _ in top.named_modules()}
-            for name, module in top.named_modules():
-                if id(module) not in modules:
-                    kind = type(module).__name__ if name else title  # the title is the type
-                    self.listed[own[name]] = Layer(own[name], kind)
+            named = list(top.named_modules())
+            own = {name: f"{prefix}{name}" if name else title for name, _ in named}
+            new = [(name, module) for name, module in named if id(module) not in modules]
+            for name, module in new:
+                kind = type(module).__name__ if name else title  # the title is the type
+                self.listed[own[name]] = Layer(own[name], kind)
             for path, p in top.named_parameters():
                 owner = path.rpartition(".")[0]
                 while owner not in own:
@@ -148,12 +149,11 @@ class LayerNames:
                     layer.parameters += p.size
                     layer.trainable += p.size if p.requires_grad else 0
                     layer.weights += weights_in(p)
-            for name, module in top.named_modules():
-                if id(module) not in modules:
-                    shared = [p for p in vars(module).values() if id(p) in owners]
-                    layer = self.listed[own[name]]
-                    layer.weights += sum(weights_in(p) for p in shared if owners[id(p)] is not layer)
-            modules |= {id(module) for _, module in top.named_modules()}
+            for name, module in new:
+                shared = [p for p in vars(module).values() if id(p) in owners]
+                layer = self.listed[own[name]]
+                layer.weights += sum(weights_in(p) for p in shared if owners[id(p)] is not layer)
+            modules |= {id(module) for _, module in named}
         return list(self.listed.values())
 
 

@@ -134,9 +134,9 @@ class Sequences:
     ) -> Position:
         """Return the position of an op that has run after the position ``before``."""
         with self._lock:
-            return self._move(before, stats, node, inputs, params)
+            return self._find(before, stats, node, inputs, params)
 
-    def _move(
+    def _find(
         self, before: Position, stats: OpStats, node: Node, inputs: tuple[Any, ...], params: dict[str, Any]
     ) -> Position:
         if before.depth >= MAX_DEPTH:
