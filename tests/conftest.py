@@ -18,6 +18,7 @@ from microfw.autograd.observer import Observer, StepTimer
 from microfw.autograd.phases import OTHER
 from microfw.autograd.registry import OPS
 from microfw.autograd.scope import THREAD_SCOPE
+from microfw.profiler.recorder.overhead import MEASURED
 
 
 def pytest_configure():
@@ -40,11 +41,17 @@ def ctrl_c_raises():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture
+def measured_overhead():
+    """Profiles of this test measure their overhead; those of other tests do not, which takes 0.1 s for each."""
+
+
 @pytest.fixture(autouse=True)
-def nothing_leaks():
+def nothing_leaks(request):
     """Fail a test that leaves a module's scope or another mode behind, and put both right for the next."""
-    mode = MODE.get()
+    mode, measured = MODE.get(), MEASURED.set("measured_overhead" in request.fixturenames)
     yield
+    MEASURED.reset(measured)
     scope, THREAD_SCOPE.scope = THREAD_SCOPE.scope, None
     after = MODE.get()
     MODE.set(mode)

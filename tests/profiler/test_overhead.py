@@ -14,6 +14,7 @@ from microfw.profiler.recorder import overhead
 from microfw.profiler.recorder.overhead import Extra, interval
 from microfw.profiler.recorder.recorder import Recorder
 
+pytestmark = pytest.mark.usefixtures("measured_overhead")
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((32, 12), np.float32), RNG.integers(0, 4, 32)
 

@@ -177,6 +177,7 @@ def test_detached_also_when_the_loop_raises():
         profiler._attach()
 
 
+@pytest.mark.usefixtures("measured_overhead")
 def test_as_a_hook_it_takes_the_trainers_model_and_metrics():
     train = mf.data.Dataset(X, Y)
     model = models()["plain"]

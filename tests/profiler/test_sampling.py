@@ -135,6 +135,7 @@ def sampled():
     return profiler.session
 
 
+@pytest.mark.usefixtures("measured_overhead")
 def test_reports_say_what_was_observed(tmp_path):
     session = sampled()
     assert [(e.steps, e.observed) for e in session.epochs] == [(4, 1), (4, 1), (4, 1)]
