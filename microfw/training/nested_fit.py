@@ -39,7 +39,7 @@ from microfw.training.hooks import TrainState
 from microfw.training.metrics import measure_heads
 from microfw.training.nested import NestedForward, NestedPolicy, NestedRun, NestedStepper
 from microfw.training.outputs import ModelCall, join_outputs, output_columns
-from microfw.training.progress import Progress
+from microfw.training.progress import progress as progress_hook
 from microfw.training.run import Hooks
 from microfw.training.saving import Saved
 
@@ -141,7 +141,7 @@ class NestedFit:
             policy = NestedPolicy(self.forward, trainer.optimizer, trainer.compile)
             policy.expect(self.batch_rows, self.steps * epochs)
         evaluate = None if validation is None else trainer._validation(validation)
-        shown = [Progress(None if policy is None else policy.why_eager)] if progress else []
+        shown = [progress_hook(None if policy is None else policy.why_eager, self.steps // trainer.accumulate)] if progress else []
         state = TrainState(trainer.model, trainer.loss, trainer.optimizer, epochs)
         hooks = Hooks([*trainer.clips, *trainer.hooks, *shown])
         changes = hooks.methods["on_gradients"]

@@ -28,7 +28,7 @@ from microfw.training.history import History
 from microfw.training.hooks import TrainState, check_hooks
 from microfw.training.metrics import measure, resolve, to_predictions
 from microfw.training.outputs import is_branch
-from microfw.training.progress import Progress
+from microfw.training.progress import progress as progress_hook
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.run import Hooks, Run
 from microfw.training.saving import Saved
@@ -144,8 +144,8 @@ class Trainer:
         rng : int, numpy.random.Generator or None
             Decides the order of the rows.
         progress : bool
-            Show a bar on standard error, or lines if it is not a terminal; and a line if steps are not replayed
-            although that would save seconds.
+            Show a bar, on a terminal or in a notebook; elsewhere a line on standard error for each tenth of the run.
+            Show a line if steps are not replayed although that would save seconds.
         resume : str or path-like, optional
             A file saved by `Checkpoint` or `save`, from which to continue. Model, loss, optimizer, hooks, data and
             ``batch_size`` must be the same; the state of ``rng`` is restored. Results have the same bits as those of an
@@ -208,7 +208,8 @@ class Trainer:
         # Accumulated steps run eagerly: a part is replayed only if no other part follows it.
         replays = self.compile is not False and self.accumulate == 1
         policy = self._replay_policy(len(rows), batch_size, epochs) if replays else None
-        shown = [Progress(None if policy is None else policy.why_eager)] if progress else []
+        steps = len(rows) // step_rows if drop_last else -(-len(rows) // step_rows)
+        shown = [progress_hook(None if policy is None else policy.why_eager, steps)] if progress else []
         state = TrainState(self.model, self.loss, self.optimizer, epochs)
         hooks = Hooks([*self.clips, *self.hooks, *shown])
         parts = batch_size if self.accumulate > 1 else None
