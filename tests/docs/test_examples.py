@@ -113,7 +113,7 @@ def fences(language):
 
 def counted(text):
     """Return the lines of a report with N, P and steps."""
-    return [line for line in text.splitlines() if re.match(r"(N|P|steps|N x P|operations) +[\d,]+  ", line)]
+    return [line for line in text.splitlines() if re.match(r"(N|P|backward steps|N x P|operations) +[\d,]+  ", line)]
 
 
 def test_readme_script():

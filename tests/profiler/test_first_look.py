@@ -42,28 +42,28 @@ microfw profile: toy Sequential, 2 epochs, 20 steps, 330 parameters
 Result: loss 0.2500, val_r2 0.7500
 Time: 1.4 ms; data 7%, forward 29%, backward 43%, update 10%, not recorded 11%
 
-Backward by epoch  ██  █ is 300 µs
+Backward by epoch  ██  tallest: 300 µs
 epoch                            loss  val_r2  forward µs  backward µs
 1      first, median, slowest  0.5000  0.7500      200.00       300.00
 2      last                    0.2500  0.7500      200.00       300.00
 
-A step of epoch 1    P  reuse  forward µs  backward µs  share; █ is 10%
-0 Dense            330    155        12.0         20.0   66.7%  ██████▌
-1 ReLU                                3.0          5.0   16.7%  █▌
-MSELoss                               1.0          2.0    6.7%  ▌
-untagged                              4.0          3.0   10.0%  █
-total              330               20.0         30.0  100.0%
-0 Dense takes 67% of backward: try it smaller, or freeze it.
+A step of epoch 1  parameters  reuse  forward µs  backward µs  of backward
+0 Dense                   330    155        12.0         20.0   66.7%  ██████▌
+1 ReLU                                       3.0          5.0   16.7%  █▌
+MSELoss                                      1.0          2.0    6.7%  ▌
+untagged                                     4.0          3.0   10.0%  █
+total                     330               20.0         30.0  100.0%
+0 Dense takes 67% of backward: give it fewer outputs, or freeze it.
 1 ReLU takes 25% of the time of 0 Dense with 4.4% of its operations: each NumPy
 call costs time before its arithmetic begins.
 
-In one step  in tensors  what is counted
-N                     3  nodes: each op on arrays; not neurons
-P                     2  parameters: trainable arrays; not features
-steps                 5  N rules + 2 gradients added: 1.00 x (N + P)
-N x P                 6  most visits if each parameter starts over (predicted)
+In one step     in tensors  meaning
+N                        3  nodes: each op on arrays; not neurons
+P                        2  parameters: trainable arrays; not features
+backward steps           5  N rules + 2 additions: 1.00 x (N + P)
+N x P                    6  at most, if backward ran anew for each parameter
 
-Next: report(full=True); save("run.html"); mf.profiler.law(model, loss, X, y)
+Next: session.report(full=True), session.save("run.html"), mf.profiler.law(...)
 """
 
 
@@ -82,7 +82,7 @@ def made(backward, **options):
 def test_the_epochs_are_bars_and_the_ones_to_know():
     lines = lines_of(made([400_000, 100_000, 800_000, 200_000, 300_000]))
     at = next(k for k, line in enumerate(lines) if line.startswith("Backward by epoch"))
-    assert lines[at] == "Backward by epoch  ▄▁█▂▃  █ is 800 µs"
+    assert lines[at] == "Backward by epoch  ▄▁█▂▃  tallest: 800 µs"
     assert [line[:20].rstrip() for line in lines[at + 2 : at + 6]] == [
         "1      first", "3      slowest", "5      median, last", "",
     ]  # fmt: skip
@@ -100,7 +100,7 @@ def test_the_step_is_one_of_the_median_epoch():
 def test_many_epochs_share_bars():
     lines = lines_of(made([1000] * 99 + [9000]))
     bars = next(line for line in lines if line.startswith("Backward by epoch"))
-    assert bars == "Backward by epoch  " + "▃" * 24 + "█  █ is 3 µs; a bar is 4 epochs"
+    assert bars == "Backward by epoch  " + "▃" * 24 + "█  tallest: 3 µs; a bar is 4 epochs"
 
 
 def test_slow_layers_are_listed_and_the_others_added_up():
@@ -114,7 +114,7 @@ def test_slow_layers_are_listed_and_the_others_added_up():
     assert [line.split("  ")[0] for line in lines[at + 1 : at + 6]] == [
         "3 Dense",
         "7 Dense",
-        "12 more",
+        "12 others",
         "untagged",
         "total",
     ]

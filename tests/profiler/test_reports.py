@@ -126,7 +126,7 @@ def test_tables_by_layer_and_op_sorted_and_cut():
     text = report(session, by="layer", sort="flops", max_rows=3)
     lines = text.splitlines()
     assert "Layers, per step (all 2 epochs)" in text
-    assert "11 more" in text
+    assert "11 others" in text
     assert not any(line.startswith("Ops") for line in lines)
     ops = report(session, by="op")
     assert [line.split()[0] for line in ops.splitlines()[6:8]] == ["linear", "cross_entropy"]

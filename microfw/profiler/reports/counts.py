@@ -29,16 +29,16 @@ def counts(e: Epoch) -> dict[str, Count]:
     best = columns.get("scalars", columns["tensors"])
     rules = whole(best.rules) if best.unreached else "N"
     ratio = best.steps / (best.N + best.P or 1)
-    declared = "some ops declare none" if e.sum().uncounted else "a multiply-add is 2"
+    declared = "some ops declare none" if e.sum().uncounted else "a multiply-add counts 2"
     nodes, entries = ("each sum, product, maximum", "numbers") if len(columns) > 1 else ("each op on arrays", "arrays")
     meanings = {
         "N": f"nodes: {nodes}; not neurons",
         "unreached": "of these: the loss does not depend on them",
         "P": f"parameters: trainable {entries}; not features",
         "N + P": "",
-        "steps": f"{rules} rules + {whole(best.accumulated)} gradients added: {ratio:.2f} x (N + P)",
-        "N x P": "most visits if each parameter starts over (predicted)",
-        "operations": f"forward and backward; {declared}",
+        "steps": f"{rules} rules + {whole(best.accumulated)} additions: {ratio:.2f} x (N + P)",
+        "N x P": "at most, if backward ran anew for each parameter",
+        "operations": f"arithmetic, both passes; {declared}",
         "E": "edges: inputs of nodes that need a gradient",
     }
     if not best.unreached:

@@ -47,7 +47,7 @@ def first_look(session: Session, chosen: Epoch | None, max_rows: int | None, sor
     ]
     for row, line in zip(rows, shown[:-1], strict=False):
         row[-1] = f"{row[-1]:>6}  {bar(line.share)}"
-    columns = [f"A step of epoch {e.epoch}", "P", "reuse", "forward µs", "backward µs", "share; █ is 10%"]
+    columns = [f"A step of epoch {e.epoch}", "parameters", "reuse", "forward µs", "backward µs", "of backward"]
     parts.insert(2, "\n".join([_table(columns, rows, text=True), *notes]))
     return parts
 
@@ -118,7 +118,7 @@ def _epochs(session: Session) -> str:
         for k, names in sorted(found.items())
     ]
     name = "Backward of a step" if sampled else "Backward by epoch"
-    return f"{name}  {bars}  █ is {duration(max(means))}{what}\n" + _table(head, rows, left=2)
+    return f"{name}  {bars}  tallest: {duration(max(means))}{what}\n" + _table(head, rows, left=2)
 
 
 def _counts(e: Epoch) -> str:
@@ -126,13 +126,15 @@ def _counts(e: Epoch) -> str:
     found = counts(e)
     numbers = one_column(found).items()
     rows = [[name, whole(number), found[name].meaning] for name, number in numbers if found[name].meaning]
+    for row in rows:
+        row[0] = row[0].replace("steps", "backward steps")  # a step of training is another thing
     unit = "in tensors" if found["N"].scalars is None else "count"
-    return _table(["In one step", unit, "what is counted"], rows, text=True)
+    return _table(["In one step", unit, "meaning"], rows, text=True)
 
 
 def _next(session: Session) -> list[str]:
     """Return what to read next: options and commands, if ``microfw profile`` made the session."""
     name = session.settings.get("name")
     if name is None:
-        return ['Next: report(full=True); save("run.html"); mf.profiler.law(model, loss, X, y)']
-    return _wrapped(f"Next: microfw law {name} (N + P in steps), --full (all epochs), --html FILE")
+        return ['Next: session.report(full=True), session.save("run.html"), mf.profiler.law(...)']
+    return _wrapped(f"Next: microfw law {name} (replays these steps), microfw profile {name} --full")

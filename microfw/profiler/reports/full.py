@@ -74,7 +74,7 @@ def cut(lines: list[Line], max_rows: int, sort: str | None) -> list[Line]:
         if sort is None:  # keep the slowest, in order of use
             shown = sorted(parts, key=lambda line: -line.forward_ns - line.backward_ns)[:max_rows]
             parts.sort(key=lambda line: line not in shown)
-        rest = Line("", name=f"{len(parts) - max_rows} more")
+        rest = Line("", name=f"{len(parts) - max_rows} others")
         for line in parts[max_rows:]:
             rest.add(line)
             rest.share += line.share

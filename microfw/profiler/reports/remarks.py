@@ -23,16 +23,13 @@ def remarks(lines: list[Line]) -> list[str]:
         text = f"The engine takes {untagged.share:.0%} of backward, {name} {share}: calls cost more than arithmetic; "
         found = [text + "a larger batch does more work for each call."]
     elif top.P:
-        found = [f"{name} takes {share}: try it smaller, or freeze it."]
+        found = [f"{name} takes {share}: give it fewer outputs, or freeze it."]
     else:
-        found = [f"{name} takes {share}: no parameters, so its cost grows with the batch and its input."]
+        found = [f"{name} takes {share} without parameters: make its input or the batch smaller."]
     # Without a node nothing is differentiated: the layer is frozen, and its backward time is 0.
     cheap = [line for line in layers if line.nodes and line.saved_bytes and line.backward_ns < line.forward_ns / 10]
     for line in cheap[:1]:
-        found.append(
-            f"{shorten(line.title, 22)}: backward {microseconds(line.backward_ns)} µs, forward "
-            f"{microseconds(line.forward_ns)}: forward saved the derivative."
-        )
+        found.append(f"{shorten(line.title, 22)}: forward computes the derivative, too; backward reads it.")
     most = max(layers, key=lambda line: line.flops_backward)
     slow = max(layers, key=lambda line: line.backward_ns / (line.flops_backward or 1) * (line.share >= 0.1))
     if slow.backward_ns * most.flops_backward > 3 * most.backward_ns * slow.flops_backward > 0:
