@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from microfw.profiler.reports.tables import Line
-from microfw.profiler.reports.text import microseconds, shorten
+from microfw.profiler.reports.text import shorten
 
 
 def remarks(lines: list[Line]) -> list[str]:
