@@ -65,7 +65,7 @@ def test_epochs_of_one_run_are_no_independent_rounds():
     rng = np.random.default_rng(7)
     pairs = [[made_up(rng, 60, noise=0.01, runs=0.1) for _ in "ab"] for _ in range(20)]
     alarms = {}
-    for mark in ("together/20", "together"):  # the second one says nothing of rounds: each epoch would be one
+    for mark in ("together/20", "together"):  # the second mark has no rounds: each epoch would be one
         for pair in pairs:
             pair[0].alternated = pair[1].alternated = mark
         alarms[mark] = sum(any(c.real for c in compare(*pair).changes) for pair in pairs)

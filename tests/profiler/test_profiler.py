@@ -341,7 +341,7 @@ def test_the_report_of_a_fixed_session():
     assert "matrix products                 1.899  counted" in text
     assert "seconds                         2.500  measured" in text
     assert "Profiling made the steps 5.0% slower, estimated: 500 ns a node." in text
-    assert "at most, if backward ran anew for each parameter" in text
+    assert "at most, if backward ran again for each parameter" in text
 
 
 def test_a_report_of_one_epoch_and_of_none():
