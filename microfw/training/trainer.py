@@ -235,7 +235,7 @@ class Trainer:
         return Run(stepper, hooks, rows, step_rows, generator, self.metrics, evaluate, drop_last=drop_last)
 
     def _new_state(self, epochs: int, resume: Any) -> TrainState:
-        """Return the state of a new run, whose History says how many epochs were trained before."""
+        """Return the state of a new run, with the number of epochs of earlier fits."""
         state = TrainState(self.model, self.loss, self.optimizer, epochs)
         if resume is None:
             state.history.earlier = self.history.earlier + len(self.history)
