@@ -1,6 +1,6 @@
 """How often `compare` is right: pairs of identical runs, and pairs in which something is slower.
 
-    python benchmarks/bench_compare.py [--pairs 40] [--rounds 20] [--only identical]
+    python benchmarks/bench_compare.py [--pairs 40] [--rounds 30] [--only identical]
 
 A pair is two runs on digits (64-64-64-10, batch 32), made alternately or one after the other. In a slower one the layer
 in the middle waits in its op, forward and backward, for 15 % of the time that the layer takes, as measured before; or a
@@ -136,7 +136,7 @@ def pair(first: Callable, second: Callable, alternated: bool, disturb: Callable[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=40)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--slower", type=float, default=0.15)
     parser.add_argument("--only", default="", help="only the cases whose names have this in them")
     arguments = parser.parse_args()

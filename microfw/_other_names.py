@@ -75,12 +75,15 @@ def hint(package: str, name: str, known: Iterable[str]) -> str:
     "; there is none here; did you mean 'Adam'?"
     """
     here = {theirs: ours for ours, names in THEIRS.items() for theirs in names.split()}
+    if package == "microfw" and name.islower():  # a function, not the layer whose name differs in case
+        if name in np.__all__:
+            return f"; here it is np.{name}: NumPy's functions take Tensors"
+        if hasattr(import_module("microfw.ops"), name):
+            return f"; here it is mf.ops.{name}"
     former = FORMER.get(name) if package == "microfw.profiler" else None
     if found := former or here.get(name) or _spelled_otherwise(package.partition(".")[2], name):
         outside = package == "microfw" and found.partition(".")[0] in (*ROOMS, "estimators")
         return f"; here it is {'mf.' * outside}{found}"
-    if package == "microfw" and name in np.__all__:
-        return f"; here it is np.{name}: NumPy's functions take Tensors"
     close = difflib.get_close_matches(name, list(known), 1, 0.6)
     return "; there is none here" + (f"; did you mean {close[0]!r}?" if close else "")
 

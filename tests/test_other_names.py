@@ -24,6 +24,8 @@ from microfw.autograd import Observer
         (lambda: optim.lr_scheduler, r"here it is optim\.schedules"),
         (lambda: mf.from_numpy, r"here it is mf\.tensor"),
         (lambda: nn.relu, r"here it is nn\.ReLU"),
+        (lambda: mf.tanh, r"'tanh'; here it is np\.tanh: NumPy's functions take Tensors$"),
+        (lambda: mf.relu, r"'relu'; here it is mf\.ops\.relu$"),
         (lambda: mf.Linear, r"here it is mf\.nn\.Dense"),
         (lambda: optim.StepLR, r"here it is optim\.schedules\.StepDecay"),
         (lambda: optim.schedules.CosineAnnealingLR, r"here it is optim\.schedules\.Cosine"),

@@ -319,7 +319,7 @@ def op(
         functions = tuple(numpy) if isinstance(numpy, Sequence) else (numpy,)
         ufunc = any(isinstance(f, np.ufunc) for f in functions)
         made = Op(value, vjp, jvp, vjp_out, aux, cost, no_alias or ufunc, allow_dtype_change, name)
-        if made.name in OPS and OPS[made.name].value.__module__ != value.__module__:
+        if made.name in OPS and not _same_place(OPS[made.name].value, value):
             raise ArgumentError(f"op {made.name}: expected a new name, got one that is taken; pass name=...")
         OPS[made.name] = made
         for function in functions:
@@ -327,3 +327,9 @@ def op(
         return made.call  # type: ignore[return-value]
 
     return declare if value is None else declare(value)
+
+
+def _same_place(a: Function, b: Function) -> bool:
+    """Return True if two functions are from one module, or from one file that was loaded under two names."""
+    files = [getattr(getattr(f, "__code__", None), "co_filename", "<") for f in (a, b)]
+    return a.__module__ == b.__module__ or (files[0] == files[1] and not files[0].startswith("<"))  # as "<string>" is

@@ -49,7 +49,7 @@ def add(subcommands: Any) -> None:
     command.add_argument("--least", help=argparse.SUPPRESS, **smallest)  # former name of --min-change
     command.add_argument("--fail-above", type=percent, metavar="10%", help="exit with 1 if a real change is larger")
     command.add_argument("--rerun", action="store_true", help="repeat both runs alternately, and compare seconds")
-    command.add_argument("--rounds", type=int, default=20, help="rounds with --rerun (20)")
+    command.add_argument("--rounds", type=int, default=30, help="rounds with --rerun (30)")
     command.add_argument("--markdown", metavar="FILE", help="write Markdown too")
     command.set_defaults(run=run)
 

@@ -57,7 +57,8 @@ class Comparison:
     min_change, confidence : float
         Smallest change that is real, and confidence of all intervals together.
     rounds, needed : int
-        Number of compared epochs, and the number that is needed for valid intervals.
+        Number of compared rounds, or of epochs if the runs were not alternated, and the number that valid intervals
+        need.
     drift : float
         Change of the unchanged layers, if the runs were not alternated.
     steps : (int, int)
@@ -187,11 +188,12 @@ def compare(
     groups = np.array([[_is_part(part, label) for label in labels] for part in parts], float)
     wrong = (1 - confidence) / len(labels)
     if alternated:
-        needed, found_times = ceil(log2(2 / wrong)), paired(times[0], times[1], groups, wrong)
+        rounds = _rounds(a.alternated, len(pairs))
+        needed, found_times = ceil(log2(2 / wrong)), paired(times[0], times[1], groups, wrong, rounds)
     else:  # the optimizer's update shows drift, too
         witnesses = np.arange(len(WHOLE) - 1, len(labels))
+        rounds = min(map(len, used))
         needed, found_times = 1, corrected(times[0], times[1], groups, witnesses, wrong)
-    rounds = min(map(len, used))
     found = Comparison(
         a.name or a.model or "a", b.name or b.model or "b", alternated, min_change, confidence, rounds, needed,
         found_times.drift, (a.total().observed, b.total().observed),
@@ -226,6 +228,12 @@ def _used(a: Session, b: Session, rounds: list[tuple[Epoch, Epoch]] | None) -> l
             wanted = f"an epoch of {name} with an observed step" if rounds is None else "a round observed in both runs"
             raise ArgumentError("compare", wanted, "none", "sample more often: lower every")
     return used
+
+
+def _rounds(mark: str, epochs: int) -> int:
+    """Return the number of rounds of alternated runs; older files do not have it: then each epoch is one."""
+    number = mark.partition("/")[2]
+    return min(int(number), epochs) if number.isdecimal() and int(number) else epochs
 
 
 def _large(a: Array, b: Array) -> Array:
@@ -277,7 +285,7 @@ def _exact(sum: int, steps: int) -> float:
     return sum // steps if sum % steps == 0 else sum / steps
 
 
-def alternate(a: Callable[[], Session], b: Callable[[], Session], rounds: int = 20) -> tuple[Session, Session]:
+def alternate(a: Callable[[], Session], b: Callable[[], Session], rounds: int = 30) -> tuple[Session, Session]:
     """Run two functions alternately, so that their seconds can be compared.
 
     Parameters
@@ -304,7 +312,7 @@ def alternate(a: Callable[[], Session], b: Callable[[], Session], rounds: int = 
                 made[which].append((a, b)[which]())
         finally:
             MEASURED.reset(token)
-    mark = token_hex(8)
+    mark = f"{token_hex(8)}/{rounds}"
     sessions = []
     for which in (0, 1):
         last = made[which][-1]

@@ -213,7 +213,8 @@ class Session:
     settings : dict
         Settings of the run, with which ``microfw compare --rerun`` repeats it.
     alternated : str
-        Mark that two alternated runs share: round k of one belongs to round k of the other.
+        Mark that two alternated runs share, and the number of rounds: ``"3f…/20"``. Round k of one belongs to round k
+        of the other; a round has the same number of epochs.
     trace : Trace or None
         Events of the first steps, if requested.
 

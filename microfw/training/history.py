@@ -39,6 +39,9 @@ class History(list[dict[str, Any]]):
         2  0.4000
     """
 
+    earlier: int = 0
+    """Epochs of earlier fits of the same Trainer. The rows of a fit begin with epoch 1 all the same."""
+
     @overload
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]: ...
 
@@ -125,12 +128,16 @@ class History(list[dict[str, Any]]):
         table = [names, *rows]
         widths = [max(len(cell) for cell in cells) for cells in zip(*table, strict=True)]
         lines = ("  ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in table)
-        text = "\n".join(line.rstrip() for line in lines)
+        text = "\n".join([*(line.rstrip() for line in lines), *([self._note] if self.earlier else [])])
         return text if len(text) <= MAX_TEXT else f"History({len(self)} epochs: {', '.join(names)})"[:MAX_TEXT]
 
     def _repr_html_(self) -> str:
         names, rows = self._cells()
-        return html_table(names, rows)
+        return html_table(names, rows, self._note if self.earlier else "")
+
+    @property
+    def _note(self) -> str:
+        return f"after {self.earlier} epoch{'s' * (self.earlier > 1)} of earlier fits of this Trainer"
 
     def _cells(self) -> tuple[list[str], list[list[str]]]:
         """Return the names of the entries, and each row as texts."""

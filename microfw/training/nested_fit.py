@@ -141,8 +141,12 @@ class NestedFit:
             policy = NestedPolicy(self.forward, trainer.optimizer, trainer.compile)
             policy.expect(self.batch_rows, self.steps * epochs)
         evaluate = None if validation is None else trainer._validation(validation)
-        shown = [progress_hook(None if policy is None else policy.why_eager, self.steps // trainer.accumulate)] if progress else []
-        state = TrainState(trainer.model, trainer.loss, trainer.optimizer, epochs)
+        shown = (
+            [progress_hook(None if policy is None else policy.why_eager, self.steps // trainer.accumulate)]
+            if progress
+            else []
+        )
+        state: TrainState = trainer._new_state(epochs, self.resume)
         hooks = Hooks([*trainer.clips, *trainer.hooks, *shown])
         changes = hooks.methods["on_gradients"]
         stepper = NestedStepper(state, changes, policy, rows=self.part_rows, min_rows=self.min_rows)

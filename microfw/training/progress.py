@@ -58,7 +58,7 @@ def in_notebook() -> bool:
 
 
 class Progress(Hook):
-    """Shows epochs with their loss and metrics as lines on standard error: one for every tenth of the run, and the last.
+    """Shows epochs with their loss and metrics as lines on standard error: one for each tenth of the run, and the last.
 
     If standard error is closed, or its reader has ended, nothing more is shown and training continues.
 
@@ -209,12 +209,9 @@ class ProgressBar(Progress):
 
 def bar_class() -> Any:
     """Return tqdm's bar for this place. Of a notebook without ipywidgets: one that replaces its text."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that ipywidgets is not installed
-        from tqdm.auto import tqdm as best
     from tqdm.std import tqdm
 
-    if in_notebook() and hasattr(best, "status_printer") and best.status_printer is not tqdm.status_printer:
+    if in_notebook() and (best := best_bar()).status_printer is not tqdm.status_printer:
         return best
 
     class Bar(tqdm):  # type: ignore[type-arg,misc,unused-ignore]
@@ -235,6 +232,14 @@ def bar_class() -> Any:
             self.handle.update({"text/plain": str(self) if msg is None else msg}, raw=True)
 
     return TextBar
+
+
+def best_bar() -> Any:
+    """Return tqdm's choice: its widget in a notebook with ipywidgets."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that ipywidgets is not installed
+        from tqdm.auto import tqdm
+    return tqdm
 
 
 def expected_gain(state: TrainState) -> float:

@@ -10,8 +10,7 @@ import numpy as np
 from microfw.autograd.mode import mode
 from microfw.data.dataset import Dataset, Rows, check_count
 from microfw.data.nested import fill, flatten, is_nested
-from microfw.errors import ArgumentError, CheckpointError
-from microfw.nn import Module
+from microfw.errors import CheckpointError
 from microfw.nn.forward_state import evaluating, module_mode
 from microfw.optim.checks import as_list
 from microfw.training.clipping import Clip, check_steps
@@ -28,6 +27,7 @@ from microfw.training.history import History
 from microfw.training.hooks import TrainState, check_hooks
 from microfw.training.metrics import measure, resolve, to_predictions
 from microfw.training.outputs import is_branch
+from microfw.training.parts import check_parts
 from microfw.training.progress import progress as progress_hook
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.run import Hooks, Run
@@ -166,7 +166,8 @@ class Trainer:
         Returns
         -------
         History
-            A row for each epoch.
+            A row for each epoch. A second fit trains the same model further, and its rows begin with epoch 1 again;
+            ``first + second`` is the History of both.
 
         Raises
         ------
@@ -210,7 +211,7 @@ class Trainer:
         policy = self._replay_policy(len(rows), batch_size, epochs) if replays else None
         steps = len(rows) // step_rows if drop_last else -(-len(rows) // step_rows)
         shown = [progress_hook(None if policy is None else policy.why_eager, steps)] if progress else []
-        state = TrainState(self.model, self.loss, self.optimizer, epochs)
+        state = self._new_state(epochs, resume)
         hooks = Hooks([*self.clips, *self.hooks, *shown])
         parts = batch_size if self.accumulate > 1 else None
         stepper = Stepper(state, hooks.methods["on_gradients"], policy, rows=parts, min_rows=min_rows)
@@ -225,6 +226,13 @@ class Trainer:
         from microfw.training.nested_fit import NestedFit
 
         return NestedFit(self, train, *settings[:-3]).run(*settings[-3:])
+
+    def _new_state(self, epochs: int, resume: Any) -> TrainState:
+        """Return the state of a new run, whose History says how many epochs were trained before."""
+        state = TrainState(self.model, self.loss, self.optimizer, epochs)
+        if resume is None:
+            state.history.earlier = self.history.earlier + len(self.history)
+        return state
 
     def _replay_policy(self, rows: int, batch_size: int, epochs: int) -> ReplayPolicy:
         policy = ReplayPolicy(self.model, self.loss, self.optimizer, self.compile)
@@ -322,29 +330,3 @@ class Trainer:
         """Return the predicted label of each row, as used by the metrics; of each head, if there are several."""
         template, leaves, _ = flatten(self.predict(X, batch_size), is_branch)
         return fill(template, [to_predictions(z, np.empty(z.shape[:-1], np.intp), self.loss) for z in leaves])
-
-
-# Checks. A test that passes for good arguments comes first; what is wrong is only looked for after it has failed.
-
-
-def check_parts(model: Any, loss: Any, optimizer: Any) -> None:
-    """Raise unless model, loss and optimizer are of the right kind, and the optimizer has the model's parameters."""
-    able = hasattr(optimizer, "step") and hasattr(optimizer, "zero_grad")
-    if not able or not isinstance(model, Module) or not callable(loss) or isinstance(loss, type):
-        _refuse_part(model, loss, optimizer, able)
-    stepped = getattr(getattr(optimizer, "flat", None), "parameters", None)
-    if stepped is not None and {id(p) for p in stepped}.isdisjoint([id(p) for p in model.parameters()]):
-        expected, fix = "an optimizer of the model's parameters", "make it with model.parameters()"
-        raise ArgumentError("Trainer", expected, "others", fix)
-
-
-def _refuse_part(model: Any, loss: Any, optimizer: Any, able: bool) -> None:
-    for name, part, good, expected in (
-        ("model", model, isinstance(model, Module), "a Module"),
-        ("loss", loss, callable(loss), "a loss such as nn.MSELoss()"),
-        ("optimizer", optimizer, able, "an optimizer"),
-    ):
-        if isinstance(part, type):
-            raise ArgumentError("Trainer", f"{name} to be {expected}", f"the class {part.__name__}", "call it")
-        if not good:
-            raise ArgumentError("Trainer", f"{name} to be {expected}", type(part).__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from collections import namedtuple
 
 import numpy as np
@@ -362,6 +363,18 @@ def test_an_op_that_asks_for_what_it_has_not_is_refused():
     with pytest.raises(ArgumentError, match="op add: expected a new name, got one that is taken"):
         mf.op(lambda a, b: a, name="add")
     assert "odd" not in OPS
+
+
+def test_a_file_that_is_loaded_under_two_names_declares_its_ops_again(tmp_path):
+    text = "import microfw as mf\n@mf.op(vjp=lambda g: 2 * g)\ndef twice(x):\n    return 2 * x\n"
+    made = []
+    for name in ("first", "second"):
+        (tmp_path / "mine.py").write_text(text)
+        made.append(runpy.run_path(str(tmp_path / "mine.py"), run_name=name)["twice"])
+    assert mf.grad(lambda x: made[0](x) + made[1](x))(1.0) == 4
+    (tmp_path / "another.py").write_text(text)
+    with pytest.raises(ArgumentError, match="op twice: expected a new name, got one that is taken"):
+        runpy.run_path(str(tmp_path / "another.py"), run_name="third")
 
 
 # Random programs

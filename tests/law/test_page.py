@@ -12,9 +12,10 @@ from microfw import nn
 from microfw.autograd.graph import reachable
 from microfw.autograd.mode import mode
 from microfw.autograd.observer import Observer
+from microfw.cli import main as cli
 from microfw.law.walk import MAX_NODES
 from microfw.profiler import law
-from tests.helpers import browser
+from tests.helpers import browser, own_models
 from tests.helpers.law_models import dense
 from tests.law.test_counts_agree import LABELS, MODELS, X
 
@@ -122,6 +123,19 @@ def chromium():
     opened.close()
 
 
+def walk_on(chromium, walk):
+    """Step through each replay, and compare its counters with the events that the engine made."""
+    for k, replay in enumerate(walk.replays):
+        chromium.run(f"document.querySelectorAll('.tab')[{k}].click()")
+        for _ in replay.events:
+            chromium.run("document.getElementById('step').click()")
+        shown = [chromium.run(f"document.getElementById('{id}').textContent") for id in ("visits", "added", "again")]
+        ops = [e for e in replay.events if e < walk.ops]
+        assert shown == [str(replay.visits), str(replay.added), str(len(ops) - len(set(ops)))]
+        assert chromium.run("document.getElementById('step').disabled") is True
+    assert chromium.run("document.querySelectorAll('#graph .seen').length") == len(walk.names)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [360, 768, 1280])
 def test_each_replay_ends_with_the_counts_of_the_engine(chromium, tmp_path, width):
@@ -129,15 +143,7 @@ def test_each_replay_ends_with_the_counts_of_the_engine(chromium, tmp_path, widt
     path = tmp_path / "law.html"
     path.write_text(found.html())
     chromium.open(path, width=width, dark=width == 768)
-    for k, replay in enumerate(found.walk.replays):
-        chromium.run(f"document.querySelectorAll('.tab')[{k}].click()")
-        for _ in replay.events:
-            chromium.run("document.getElementById('step').click()")
-        shown = [chromium.run(f"document.getElementById('{id}').textContent") for id in ("visits", "added", "again")]
-        ops = [e for e in replay.events if e < found.walk.ops]
-        assert shown == [str(replay.visits), str(replay.added), str(len(ops) - len(set(ops)))]
-        assert chromium.run("document.getElementById('step').disabled") is True
-    assert chromium.run("document.querySelectorAll('#graph .seen').length") == len(found.walk.names)
+    walk_on(chromium, found.walk)
     assert chromium.run("document.documentElement.scrollWidth") <= width
     assert chromium.complaints == [] and len(chromium.requests) == 1
     assert len(path.read_bytes()) < 300_000
@@ -151,5 +157,34 @@ def test_hostile_names_do_no_harm(chromium, tmp_path):
     chromium.run("document.getElementById('play').focus()")
     chromium.key("Enter")
     assert chromium.run("document.getElementById('play').textContent") == "pause"
+    assert chromium.complaints == [] and len(chromium.requests) == 1
+    assert chromium.run("document.images.length") == 0
+
+
+OWN = [
+    "gated",
+    "tied",
+    "convolution",
+    "python_loop",
+    "recurrent",
+    "attention",
+    "words",
+    "frozen",
+    "custom_op",
+    "hostile",
+    "noise",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OWN)
+def test_models_of_a_users_own_are_walked(chromium, tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["law", f"{own_models.__file__}:{name}", "--html", "--budget", "1"]) == 0
+    assert "N + P" in capsys.readouterr().out
+    model, loss, inputs, targets = getattr(own_models, name)()
+    walk = law(model, loss, inputs, targets, budget=0.1).walk
+    chromium.open(tmp_path / "law.html")
+    walk_on(chromium, walk)
     assert chromium.complaints == [] and len(chromium.requests) == 1
     assert chromium.run("document.images.length") == 0

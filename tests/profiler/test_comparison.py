@@ -13,17 +13,24 @@ from microfw.errors import ArgumentError
 from microfw.profiler import Epoch, Row, Session, alternate, assert_cost, compare
 
 LAYERS = {"0": (20, 30), "1": (5, 4), "2": (10, 25), "MSELoss": (6, 2)}
+ITS_PHASES = [(layer, phase) for layer in LAYERS for phase in ("forward", "backward")]
 
 
-def made_up(rng, epochs=20, slower=(), noise=0.05, day=1.0, mark="", flops=0):
-    """Return a session of made-up times: noise on each, and now and then a moment in which something else ran."""
-    found = []
+def made_up(rng, epochs=20, slower=(), noise=0.05, day=1.0, mark="", flops=0, runs=0.0):
+    """Return a session of made-up times: noise on each, and now and then a moment in which something else ran.
+
+    ``runs``: noise that three epochs share, as those of one run do.
+    """
+    found, shared = [], {}
     for k in range(epochs):
         rows = []
+        if runs and k % 3 == 0:
+            shared = {key: np.exp(runs * rng.standard_normal()) for key in ITS_PHASES}
         for layer, times in LAYERS.items():
             row = Row(layer, "op", nodes=10, flops_forward=1000 + flops * (layer == "2"))
             for phase, us in zip(("forward", "backward"), times, strict=True):
                 ns = us * 1e4 * day * (1.2 if (layer, phase) in slower else 1) * np.exp(noise * rng.standard_normal())
+                ns *= shared.get((layer, phase), 1)
                 setattr(row, f"{phase}_ns", int(ns + (rng.random() < 0.03) * 1e7))
             rows.append(row)
         both = [sum(getattr(row, f"{phase}_ns") for row in rows) for phase in ("forward", "backward")]
@@ -53,6 +60,20 @@ def test_a_layer_that_is_slower_is_named(mark):
     assert sum(any(c.layer not in ("2", "") for c in pair.worse()) for pair in pairs) <= 1
 
 
+def test_epochs_of_one_run_are_no_independent_rounds():
+    """Each run has its memory layout: sixty epochs of twenty runs tell as much as twenty epochs."""
+    rng = np.random.default_rng(7)
+    pairs = [[made_up(rng, 60, noise=0.01, runs=0.1) for _ in "ab"] for _ in range(20)]
+    alarms = {}
+    for mark in ("together/20", "together"):  # the second one says nothing of rounds: each epoch would be one
+        for pair in pairs:
+            pair[0].alternated = pair[1].alternated = mark
+        alarms[mark] = sum(any(c.real for c in compare(*pair).changes) for pair in pairs)
+    assert alarms["together/20"] <= 1
+    assert alarms["together"] >= 3
+    assert compare(*pairs[0]).rounds == 60
+
+
 def test_a_slowdown_common_to_all_layers_is_no_difference():
     rng = np.random.default_rng(2)
     a, b = made_up(rng), made_up(rng, day=1.8)
@@ -69,7 +90,7 @@ def test_too_few_alternated_rounds_are_not_judged_by():
     a, b = (made_up(rng, 5, slower=slower, mark="together") for slower in ((), {("0", "backward")}))
     found = compare(a, b)
     assert not any(c.real for c in found.changes)
-    assert f"5 epochs are too few for valid intervals; {len(found.changes)} comparisons need {found.needed}." in str(
+    assert f"5 rounds are too few for valid intervals; {len(found.changes)} comparisons need {found.needed}." in str(
         found
     )
 

@@ -125,3 +125,16 @@ def test_a_hook_sees_the_history_while_fit_runs():
     trainer.hooks = [Watch()]
     trainer.fit((np.ones((8, 4)), np.arange(8) % 3), epochs=3, progress=False)
     assert seen == [1, 2, 3]
+
+
+def test_a_second_fit_says_how_many_epochs_were_before(iris):
+    trainer = make()
+    first = trainer.fit(iris[0], 3, rng=0, progress=False)
+    second = trainer.fit(iris[0], 1, rng=0, progress=False)
+    assert [row["epoch"] for row in second] == [1]
+    assert (first.earlier, second.earlier, trainer.history.earlier) == (0, 3, 3)
+    assert repr(second).endswith("\nafter 3 epochs of earlier fits of this Trainer")
+    assert "<p>after 3 epochs of earlier fits of this Trainer</p>" in second._repr_html_()
+    assert "earlier" not in repr(first) + first._repr_html_() + repr(first + second)
+    third = trainer.fit(iris[0], 1, rng=0, progress=False)
+    assert third.earlier == 4

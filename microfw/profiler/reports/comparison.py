@@ -81,7 +81,8 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
             texts.append(f"Real: {whose} is {abs(c.change):.1%} {'slower' if c.change > 0 else 'faster'}.")
     if found.rounds < found.needed:
         texts.append(
-            f"Times: {found.rounds} epochs are too few for valid intervals; {len(found.changes)} comparisons need "
+            f"Times: {found.rounds} {'rounds' if found.alternated else 'epochs'} are too few for valid intervals; "
+            f"{len(found.changes)} comparisons need "
             f"{found.needed}."
         )
     else:
@@ -105,7 +106,7 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
             more = f" and {len(layers_alone) - 12} more" if len(layers_alone) > 12 else ""
             texts.append(f"Only in {which}: {', '.join(show(_label(layer)) for layer in layers_alone[:12])}{more}.")
     if found.alternated:
-        how = "seconds of alternated runs: lower quartiles of the rounds, with bootstrap intervals"
+        how = "seconds of alternated runs: median of the rounds, with the interval of their order"
     else:
         how = (
             f"lower quartiles of the epochs. Seconds drift between runs: unchanged layers differ by "
