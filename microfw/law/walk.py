@@ -59,8 +59,8 @@ class Walk:
     ----------
     kind : {"tensors", "scalars"}
         What a node of the graph is.
-    svg : str
-        Drawing of the graph.
+    svg, image : str
+        Drawing of the graph: HTML in the colours of its page, and an SVG file.
     names : list of str
         Text for each op and parameter, by id.
     ops : int
@@ -73,6 +73,7 @@ class Walk:
 
     kind: str
     svg: str
+    image: str
     names: list[str]
     ops: int
     replays: list[Replay] = field(default_factory=list)
@@ -135,7 +136,7 @@ def record_walk(loss: Callable[[], Tensor], model: Module, scalars: Tensor | Non
     for k, count in enumerate(counts.values()):
         names[k] += f": stands for {count.nodes:,} scalar nodes" if count.counted else ""
     names += [leaf.name for leaf in drawing.picture.leaves]
-    walk = Walk(kind, drawing.html, names, len(nodes))
+    walk = Walk(kind, drawing.html, drawing.svg, names, len(nodes))
     walk.replays = [
         Replay("forward", list(range(len(nodes))), len(nodes), 0),
         _replay("backward", _backward(root, ids, leaves), len(nodes)),

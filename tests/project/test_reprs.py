@@ -63,7 +63,18 @@ NAMES = [
     "Trainer", "History", "Profiler", "Session", "Epoch", "epochs", "Comparison", "Law", "page of a session", "page of a law", "Drawing", "Sweep", "RangeTest", "Summary",
     "Checkpoint", "EarlyStopping", "LearningRate", "History of many epochs", "History of many entries",
 ]  # fmt: skip
-HTML = ["History", "Profiler", "Session", "Epoch", "Comparison", "Law", "page of a session", "page of a law", "Sweep", "RangeTest"]
+HTML = [
+    "History",
+    "Profiler",
+    "Session",
+    "Epoch",
+    "Comparison",
+    "Law",
+    "page of a session",
+    "page of a law",
+    "Sweep",
+    "RangeTest",
+]
 TAGS = {"img", "br", "hr", "input", "meta", "path", "line", "rect", "circle", "polygon", "polyline", "use", "stop"}
 
 
@@ -167,6 +178,11 @@ def test_what_a_notebook_stores_of_a_large_profile_is_small():
 def test_names_are_escaped_in_html():
     history = History([{"epoch": 1, "<script>x</script>": 0.5}])
     assert "<script>" not in history._repr_html_() and "&lt;script&gt;" in history._repr_html_()
+
+
+def test_a_report_as_a_last_expression_prints_its_text(shown):
+    for text in (shown["Profiler"].report(), shown["Session"].report(by="layer"), Session().report()):
+        assert isinstance(text, str) and repr(text) == text and text.startswith("microfw profile: ")
 
 
 def test_slices_and_sums_of_histories_are_histories():

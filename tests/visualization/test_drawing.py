@@ -153,7 +153,9 @@ def test_the_text_of_a_large_graph_is_short():
 
 def test_in_a_page():
     drawing = mf.draw(*digits())
-    assert "prefers-color-scheme" in drawing.svg and "prefers-color-scheme" not in drawing.html, "a page brings its own colours"
+    assert "prefers-color-scheme" in drawing.svg and "prefers-color-scheme" not in drawing.html, (
+        "a page brings its own colours"
+    )
     assert 'class="page"' in drawing.svg and 'class="page"' not in drawing.html
     assert ElementTree.fromstring(drawing.html).tag == "div"
 
