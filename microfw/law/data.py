@@ -104,7 +104,7 @@ class Law:
         return page(self)
 
     def show(self, *, height: int = 640) -> Frame:
-        """Return the page for a notebook, which shows it in a frame of its own, ``height`` pixels high."""
+        """Return the page for a notebook, in a sandboxed frame ``height`` pixels high."""
         return Frame(self.html(), height, 'pathlib.Path("law.html").write_text(law.html(), encoding="utf-8")')
 
     def __repr__(self) -> str:

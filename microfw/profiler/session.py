@@ -259,7 +259,7 @@ class Session:
         return html(self, law)
 
     def show(self, law: PagePart | None = None, *, height: int = 640) -> Frame:
-        """Return the page for a notebook, which shows it in a frame of its own, ``height`` pixels high.
+        """Return the page for a notebook, in a sandboxed frame ``height`` pixels high.
 
         With more than 600 rows (ops of layers, in all epochs) the page describes all epochs together.
 
