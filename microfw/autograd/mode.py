@@ -74,15 +74,27 @@ PLAIN = Mode()
 MODE: ContextVar[Mode] = ContextVar("microfw.mode", default=PLAIN)
 
 
-@contextlib.contextmanager
-def mode(**changes: Any) -> Iterator[None]:
-    """Run a block under a changed mode; the old mode and module scope come back however the block ends."""
-    token, scope = MODE.set(MODE.get().changed(**changes)), THREAD_SCOPE.scope
-    try:
-        yield
-    finally:
-        MODE.reset(token)
-        THREAD_SCOPE.scope = scope  # Ctrl-C may have come where a module was about to restore it
+class mode:
+    """A block under a changed mode. The old mode and module scope come back however the block ends."""
+
+    # No generator: a Ctrl-C just after its yield would leave it, to reset the mode when it is collected, much later.
+
+    __slots__ = ("_changes", "_scope", "_token")
+
+    def __init__(self, **changes: Any) -> None:
+        self._changes = changes
+
+    def __enter__(self) -> None:
+        before, self._scope = MODE.get(), THREAD_SCOPE.scope
+        try:
+            self._token = MODE.set(before.changed(**self._changes))
+        except BaseException:  # Ctrl-C, with the mode changed and no token to reset it by
+            MODE.set(before)
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        MODE.reset(self._token)
+        THREAD_SCOPE.scope = self._scope  # Ctrl-C may have come where a module was about to restore it
 
 
 @contextlib.contextmanager
@@ -126,12 +138,21 @@ class no_grad(contextlib.ContextDecorator):
             raise ArgumentError("no_grad", expected, got, "write `with no_grad():` inside")
         return super().__call__(function)
 
-    def __enter__(self) -> None:
-        self._mode = mode(recording=False)
-        self._mode.__enter__()
+    _entered: tuple[Any, ...] = ()
 
-    def __exit__(self, *exc: Any) -> None:
-        self._mode.__exit__(*exc)
+    def __enter__(self) -> None:
+        before, block = MODE.get(), mode(recording=False)
+        try:
+            block.__enter__()
+            self._entered += (block,)  # a block may be entered in itself
+        except BaseException:  # Ctrl-C, as in `mode`
+            MODE.set(before)
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        *rest, block = self._entered
+        self._entered = tuple(rest)
+        block.__exit__()
 
     def _recreate_cm(self) -> Any:
         return no_grad()

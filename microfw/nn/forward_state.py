@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -57,20 +55,43 @@ class ForwardState:
         self.restore(self._before)
 
 
-@contextlib.contextmanager
-def module_mode(model: Module, training: bool) -> Iterator[None]:
-    """Set a model to training or evaluation mode in a block; the mode of each module is restored after it."""
-    before = [(module, module.training) for _, module in model.named_modules()]
-    try:
-        model.train(training)
-        yield
-    finally:
-        for module, flag in before:
+class module_mode:
+    """A block with a model in training or evaluation mode. The mode of each module is restored after it."""
+
+    # no generator, for the reason in `mode`
+
+    def __init__(self, model: Module, training: bool) -> None:
+        self._model, self._training = model, training
+
+    def __enter__(self) -> None:
+        self._before = [(module, module.training) for _, module in self._model.named_modules()]
+        try:
+            self._model.train(self._training)
+        except BaseException:  # Ctrl-C
+            self.__exit__()
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        for module, flag in self._before:
             module.training = flag
 
 
-@contextlib.contextmanager
-def evaluating(model: Module) -> Iterator[None]:
-    """Set a model to evaluation mode in a block, without recording a graph."""
-    with module_mode(model, False), mode(recording=False):
-        yield
+class evaluating:
+    """A block with a model in evaluation mode, without recording a graph."""
+
+    def __init__(self, model: Module) -> None:
+        self._module_mode, self._mode = module_mode(model, False), mode(recording=False)
+
+    def __enter__(self) -> None:
+        self._module_mode.__enter__()
+        try:
+            self._mode.__enter__()
+        except BaseException:  # Ctrl-C
+            self._module_mode.__exit__()
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self._mode.__exit__()
+        finally:
+            self._module_mode.__exit__()

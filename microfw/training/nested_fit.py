@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd.mode import mode
 from microfw.data.dataset import Dataset
 from microfw.data.nested import (
     Columns,
@@ -24,24 +23,21 @@ from microfw.data.nested import (
 from microfw.data.source import Source
 from microfw.data.streaming import Stream
 from microfw.errors import ArgumentError, DataError, DTypeError
-from microfw.nn.forward_state import evaluating, module_mode
+from microfw.nn.forward_state import evaluating
 from microfw.training.evaluation import (
     as_data,
     counting_rows,
     dtype_of,
     is_sum,
     keeps_integers,
-    quiet,
     smallest_batch,
 )
-from microfw.training.history import History
 from microfw.training.hooks import TrainState
 from microfw.training.metrics import measure_heads
 from microfw.training.nested import NestedForward, NestedPolicy, NestedRun, NestedStepper
 from microfw.training.outputs import ModelCall, join_outputs, output_columns
 from microfw.training.progress import progress as progress_hook
 from microfw.training.run import Hooks
-from microfw.training.saving import Saved
 
 FIT = "Trainer.fit"
 
@@ -134,29 +130,23 @@ class NestedFit:
         self.steps = 0 if given else len(rows) // size
         self.trainer, self.rng, self.drop_last, self.resume = trainer, rng, drop_last, resume
 
-    def run(self, epochs: int, validation: Any, progress: bool) -> History:
-        """Train; see `Trainer.fit`."""
+    def new_run(self, epochs: int, validation: Any, progress: bool) -> NestedRun:
+        """Return the run; see `Trainer.fit`."""
         trainer, policy = self.trainer, None
         if trainer.compile is not False and trainer.accumulate == 1:
             policy = NestedPolicy(self.forward, trainer.optimizer, trainer.compile)
             policy.expect(self.batch_rows, self.steps * epochs)
         evaluate = None if validation is None else trainer._validation(validation)
-        shown = (
-            [progress_hook(None if policy is None else policy.why_eager, self.steps // trainer.accumulate)]
-            if progress
-            else []
-        )
+        why, steps = None if policy is None else policy.why_eager, self.steps // trainer.accumulate
+        hooks = Hooks([*trainer.clips, *trainer.hooks, *([progress_hook(why, steps)] if progress else [])])
         state: TrainState = trainer._new_state(epochs, self.resume)
-        hooks = Hooks([*trainer.clips, *trainer.hooks, *shown])
         changes = hooks.methods["on_gradients"]
         stepper = NestedStepper(state, changes, policy, rows=self.part_rows, min_rows=self.min_rows)
         stepper.start(self.forward)
         parts = stepper, hooks, self.rows, self.step_rows, self.rng, trainer.metrics, evaluate
-        trainer._run = run = NestedRun(*parts, drop_last=self.drop_last)
+        run = NestedRun(*parts, drop_last=self.drop_last)
         run.transform = self.transform
-        with mode(), quiet(), module_mode(trainer.model, True), stepper.interrupts:
-            run.epochs(None if self.resume is None else Saved(self.resume, run))
-        return state.history
+        return run
 
 
 def weigh_classes(rows: Any, class_weight: Any, dtype: Any) -> Any:

@@ -249,6 +249,7 @@ class Run:
         """Run all epochs, or those that remain of a saved run."""
         state = self.state
         try:
+            self.interrupts.release()
             if saved is None:
                 self.hooks.start(state)
             else:
@@ -337,7 +338,7 @@ class Run:
         try:
             self.hooks.end(self.state)
         finally:
-            self.state.save = None
+            self.state.save, self.interrupts.deferred = None, True  # until the caller has restored what it has set
 
     def save(self, path: Any) -> None:
         """Save the run."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -44,8 +45,21 @@ class Interrupts:
     def __exit__(self, kind: Any, *rest: Any) -> None:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
-        if kind is None:  # else the exception ends the run anyway
-            self.release()
+        if kind is not None:  # the exception ends the run anyway
+            self._pending = None
+        self.release()
+
+    @contextlib.contextmanager
+    def around(self, *managers: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
+        """Enter context managers, and leave them, with Ctrl-C deferred; the block calls `release` and defers it again.
+
+        Else a Ctrl-C in the middle of one would leave what it has changed.
+        """
+        self.deferred = True
+        with self, contextlib.ExitStack() as stack:
+            for manager in managers:
+                stack.enter_context(manager)
+            yield
 
     def release(self) -> None:
         """End the deferral, and handle a deferred Ctrl-C."""

@@ -32,7 +32,7 @@ from microfw.training.progress import progress as progress_hook
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.run import Hooks, Run
 from microfw.training.saving import Saved
-from microfw.training.stepper import Stepper
+from microfw.training.stepper import Interrupts, Stepper
 
 
 class Trainer:
@@ -199,33 +199,40 @@ class Trainer:
         check_count("Trainer.fit", "epochs", epochs, 0)
         check_count("Trainer.fit", "batch_size", batch_size, fix="32 is a good start")
         check_parts(self.model, self.loss, self.optimizer)  # again: they are attributes, and may have been replaced
-        options, step_rows = (class_weight, transform, sampler), batch_size * self.accumulate
+        interrupts, options = Interrupts(), (class_weight, transform, sampler)
+        with interrupts.around(mode()):  # mode() changes nothing: it restores what Ctrl-C has left in a layer
+            self._run = run = self._new_run(
+                train, batch_size, rng, drop_last, resume, options, epochs, validation, progress
+            )
+            run.interrupts = run.stepper.interrupts = interrupts
+            with quiet(), module_mode(self.model, True):
+                run.epochs(None if resume is None else Saved(resume, run))
+        return run.state.history
+
+    def _new_run(
+        self, train: Any, batch_size: int, rng: Any, drop_last: bool, resume: Any, options: Any, *shown: Any
+    ) -> Run:
+        """Check the arguments of `fit`, and return its run."""
+        epochs, validation, progress = shown
         data = as_plain(train, self.model, self.loss) if options == (None, None, None) else None
         if data is None or not check_fit(self.model, self.loss, data, "Trainer.fit", must_count=True):
-            return self._fit_nested(train, batch_size, rng, drop_last, resume, options, epochs, validation, progress)
+            from microfw.training.nested_fit import NestedFit
+
+            return NestedFit(self, train, batch_size, rng, drop_last, resume, options).new_run(*shown)
         evaluate = None if validation is None else self._validation(validation)
-        rows = Rows(data.X, data.y)
+        rows, step_rows = Rows(data.X, data.y), batch_size * self.accumulate
         min_rows = smallest_batch(self.model, rows, batch_size, "Trainer.fit", drop_last, step_rows)
         # Accumulated steps run eagerly: a part is replayed only if no other part follows it.
         replays = self.compile is not False and self.accumulate == 1
         policy = self._replay_policy(len(rows), batch_size, epochs) if replays else None
+        why = None if policy is None else policy.why_eager
         steps = len(rows) // step_rows if drop_last else -(-len(rows) // step_rows)
-        shown = [progress_hook(None if policy is None else policy.why_eager, steps)] if progress else []
-        state = self._new_state(epochs, resume)
-        hooks = Hooks([*self.clips, *self.hooks, *shown])
+        hooks = Hooks([*self.clips, *self.hooks, *([progress_hook(why, steps)] if progress else [])])
         parts = batch_size if self.accumulate > 1 else None
+        state = self._new_state(epochs, resume)
         stepper = Stepper(state, hooks.methods["on_gradients"], policy, rows=parts, min_rows=min_rows)
         generator = np.random.default_rng(rng)
-        self._run = run = Run(stepper, hooks, rows, step_rows, generator, self.metrics, evaluate, drop_last=drop_last)
-        # mode() changes nothing here: it restores mode and module scope if Ctrl-C comes inside of a layer.
-        with mode(), quiet(), module_mode(self.model, True), stepper.interrupts:
-            run.epochs(None if resume is None else Saved(resume, run))
-        return state.history
-
-    def _fit_nested(self, train: Any, *settings: Any) -> History:
-        from microfw.training.nested_fit import NestedFit
-
-        return NestedFit(self, train, *settings[:-3]).run(*settings[-3:])
+        return Run(stepper, hooks, rows, step_rows, generator, self.metrics, evaluate, drop_last=drop_last)
 
     def _new_state(self, epochs: int, resume: Any) -> TrainState:
         """Return the state of a new run, whose History says how many epochs were trained before."""
