@@ -66,8 +66,10 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation, which runs every example in it."""
-    session.install(".[docs,plot,dask,safetensors]")
+    """Build the documentation, which runs every example in it, and run the notebooks."""
+    session.install(".[docs,plot,dask,safetensors,notebook]")
+    notebooks = sorted(map(str, Path("examples/notebooks").glob("*.ipynb")))
+    session.run("jupyter", "nbconvert", "--execute", "--to", "html", "--output-dir", session.create_tmp(), *notebooks)
     session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", "docs", "docs/_build/html")
 
 

@@ -19,6 +19,7 @@ import microfw as mf
 import microfw.ops.whole  # registers every op, for the table of ops
 from microfw import nn
 from microfw.autograd.registry import OPS
+from microfw.visualization import Drawing
 
 project = "microfw"
 author = "The microfw maintainers"
@@ -71,6 +72,8 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
     "min_reported_time": 60,
 }
+
+Drawing._repr_html_ = lambda drawing: drawing.html  # the gallery shows no image/svg+xml
 
 html_theme = "furo"
 html_title = f"microfw {release}"

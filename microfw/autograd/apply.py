@@ -6,6 +6,7 @@ inputs, faster; a test compares both for every op. Ops of more than eight inputs
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from time import perf_counter_ns
@@ -19,7 +20,7 @@ from microfw.autograd.mode import MODE
 from microfw.autograd.scope import THREAD_SCOPE, location
 from microfw.autograd.tensor import Tensor, result
 from microfw.autograd.types import Op
-from microfw.errors import DTypeError
+from microfw.errors import DTypeError, MicrofwError, ShapeError
 
 REQUIRED = object()
 """The default of a parameter that has none."""
@@ -48,6 +49,8 @@ def apply(op: Op, inputs: Sequence[Any], given: dict[str, Any]) -> Tensor:
     ------
     DTypeError
         If the inputs are not numbers, or are Tensors of different floating dtypes.
+    ShapeError
+        If NumPy refuses the shapes of the inputs.
     TypeError
         If a parameter is unknown or missing.
     """
@@ -80,7 +83,11 @@ def apply(op: Op, inputs: Sequence[Any], given: dict[str, Any]) -> Tensor:
             if k in saved_inputs and recording and type(array) is np.ndarray:
                 array = array.copy()  # the caller may write to the array before backward
         arrays.append(array)
-    value = op.value(*arrays, **params)
+    try:
+        value = op.value(*arrays, **params)
+    except Exception as error:
+        explain_error(op, arrays, error)
+        raise
     y, *extra = value if op.aux else (value,)
     y = np.asarray(y)
     if y.dtype is not dtype:
@@ -202,6 +209,20 @@ def check_dtype(op: Op, got: Any, dtype: Any) -> None:
             f"{_where(op)}: expected all operands to be {dtype}, got an array that makes the result {got}; "
             f"cast it with .astype(np.{dtype}), as in rng.normal(size=3).astype(np.{dtype})"
         )
+
+
+def explain_error(op: Op, arrays: Sequence[Any], error: Exception) -> None:
+    """Raise ShapeError for NumPy's error about shapes; add a note with the place to other errors but microfw's own."""
+    if isinstance(error, MicrofwError):
+        return
+    scope = THREAD_SCOPE.scope
+    where = op.name if scope is None else f"{scope[0].where}: {op.name}"
+    names = [f"{op.inputs[0]}[{k}]" for k in range(len(arrays))] if op.variadic else op.inputs
+    shapes = [f"{name} {np.shape(array)}" for name, array in zip(names, arrays, strict=False)]
+    got = ", ".join(shapes[:8]) + (f", … {len(shapes) - 8} more" if len(shapes) > 8 else "")
+    if type(error) is ValueError and re.search("shape|dimension|broadcast|axes", str(error)):
+        raise ShapeError(where, "shapes that fit", got, str(error)) from error
+    error.add_note(f"raised in {where}, with inputs of shapes {got}")
 
 
 def _where(op: Op) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd.apply import REQUIRED, check_dtype, common_dtype, operand
+from microfw.autograd.apply import REQUIRED, check_dtype, common_dtype, explain_error, operand
 from microfw.autograd.backward import accumulate, unbroadcast, visit_edges
 from microfw.autograd.graph import Leaf, Node, NodeSpec, node_counter
 from microfw.autograd.mode import MODE
@@ -34,6 +34,7 @@ NAMES: dict[str, Any] = {
     "_clock": perf_counter_ns, "_check_dtype": check_dtype, "_common": common_dtype, "_accumulate": accumulate,
     "_may_share_memory": np.may_share_memory, "_ndarray": np.ndarray, "_new": object.__new__,
     "_next": next, "_node_counter": node_counter, "_operand": operand, "_unbroadcast": unbroadcast, "_none": {},
+    "_explain_error": explain_error,
 }  # fmt: skip
 
 # Lines that end with ``# if flag`` are written only for ops, or inputs, that have the flag.
@@ -46,7 +47,11 @@ def _apply({signature}):
     _saved_versions = ()  # if saves inputs
     _shared = False  # if may alias
 {take}
-    {outputs} = _value({arrays}{keywords})
+    try:
+        {outputs} = _value({arrays}{keywords})
+    except Exception as _error:
+        _explain_error(_op, ({arrays},), _error)
+        raise
     if type(_y) is not _ndarray: _y = _asarray(_y)
     if _y.dtype is not _dtype: _check_dtype(_op, _y.dtype, _dtype)
     if _shared and any(_y is a or _may_share_memory(_y, a) for a in ({arrays},)): _y = _y.copy()  # if may alias

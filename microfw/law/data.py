@@ -11,6 +11,7 @@ from microfw.law.measure import StrategyResult
 from microfw.law.walk import Walk
 from microfw.profiler.node_count import NodeCount
 from microfw.profiler.ratio import Ratio
+from microfw.visualization.frame import Frame
 
 
 @dataclass
@@ -101,6 +102,10 @@ class Law:
         from microfw.law.page import page
 
         return page(self)
+
+    def show(self, *, height: int = 640) -> Frame:
+        """Return the page for a notebook, in a sandboxed frame ``height`` pixels high."""
+        return Frame(self.html(), height, 'pathlib.Path("law.html").write_text(law.html(), encoding="utf-8")')
 
     def __repr__(self) -> str:
         c = self.count("scalars") or self.count("tensors")

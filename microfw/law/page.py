@@ -52,6 +52,7 @@ def page(law: Law) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        '<meta name="color-scheme" content="light dark">',
         f"<title>{name}</title><style>{style}</style></head><body><main>",
         f'<p class="quiet">microfw law</p><h1>{name}</h1><p class="quiet">{text(title(law))}</p>',
         f"<p>{text(summary(law))}</p>",
@@ -70,11 +71,12 @@ def page(law: Law) -> str:
 
 def notebook(law: Law) -> str:
     """Return a fragment without a script: the result, the drawing and the counts."""
-    drawing = law.walk.svg if law.walk else ""
+    # an image: of an SVG in the text, an untrusted notebook would show loose words
+    drawing = _image(law.walk.image) if law.walk else ""
     return (
         f'<div class="microfw-law"><style>{STYLES}</style><p><b>{text(title(law))}</b></p>'
         f"<p>{text(summary(law))}</p>{drawing}{_counts(law)}"
-        "<p>The page with the walk: <code>.html()</code>; all numbers: <code>print(...)</code>.</p></div>"
+        "<p>The page with the walk: <code>.show()</code>; all numbers: <code>print(...)</code>.</p></div>"
     )
 
 
@@ -101,6 +103,13 @@ def _asset(name: str) -> str:
 
 def _hash(content: str) -> str:
     return "sha256-" + b64encode(sha256(content.encode()).digest()).decode()
+
+
+def _image(svg: str) -> str:
+    """Return a drawing that scrolls if it is wide."""
+    data = b64encode(svg.encode()).decode()
+    source = f"data:image/svg+xml;base64,{data}"
+    return f'<div style="overflow-x:auto"><img src="{source}" alt="Graph of one step" style="max-width:none"></div>'
 
 
 def _drawing(svg: str) -> str:

@@ -59,8 +59,8 @@ class Walk:
     ----------
     kind : {"tensors", "scalars"}
         What a node of the graph is.
-    svg : str
-        Drawing of the graph.
+    svg, image : str
+        Drawing of the graph: HTML in the colours of its page, and an SVG file.
     names : list of str
         Text for each op and parameter, by id.
     ops : int
@@ -73,6 +73,7 @@ class Walk:
 
     kind: str
     svg: str
+    image: str
     names: list[str]
     ops: int
     replays: list[Replay] = field(default_factory=list)
@@ -135,7 +136,7 @@ def record_walk(loss: Callable[[], Tensor], model: Module, scalars: Tensor | Non
     for k, count in enumerate(counts.values()):
         names[k] += f": stands for {count.nodes:,} scalar nodes" if count.counted else ""
     names += [leaf.name for leaf in drawing.picture.leaves]
-    walk = Walk(kind, drawing._repr_html_(), names, len(nodes))
+    walk = Walk(kind, drawing.html, drawing.svg, names, len(nodes))
     walk.replays = [
         Replay("forward", list(range(len(nodes))), len(nodes), 0),
         _replay("backward", _backward(root, ids, leaves), len(nodes)),
@@ -208,6 +209,6 @@ def _unfolded(tape: Tape, counts: dict[Node, ScalarCount]) -> tuple[str, str]:
         size = len(reachable(graph.loss._node))
         if size > MAX_SCALARS:
             return "", ""
-        return f"{op.name}, one entry of the output: {size} scalar nodes", draw(graph.loss, data=False)._repr_html_()
+        return f"{op.name}, one entry of the output: {size} scalar nodes", draw(graph.loss, data=False).html
     except MicrofwError:  # an op that cannot be computed with scalars
         return "", ""

@@ -120,7 +120,7 @@ class MultiHeadAttention(Module):
             weights = masked_softmax(matmul(q, k), mask, scale=1 / sqrt(d))
         y = matmul(self.dropout(weights), v)  # N heads T d
         joined = y.transpose((0, 2, 1, 3)).reshape((prod(query.shape[:2]), self.embed_dim))
-        return self.out(joined).reshape(query.shape)  # type: ignore[no-any-return]
+        return self.out(joined).reshape(query.shape)
 
     def _check_shape(self, name: str, x: Any, rows: tuple[int, ...] | None = None) -> None:
         rows = x.shape[:2] if rows is None else rows

@@ -139,19 +139,20 @@ class Module:
 
     forward.tags = True  # type: ignore[attr-defined]
 
-    def __call__(self, *inputs: Any, **options: Any) -> Any:
+    def __call__(self, *inputs: Any, **options: Any) -> Tensor:
         """Compute the output with `forward`, tagging what it computes with the module."""
+        # "Tensor", so that editors complete `model(X).`; a forward method may return a tuple or a dict, too
         outer = THREAD_SCOPE.scope
         if outer is None:
             mode = MODE.get()
             timer = mode.timer
             # names are listed again only after a Module or a container was assigned somewhere: one test for a call
             if self._named is not Module._structure or (timer is not None and (timer.enabled or not mode.recording)):
-                return self._enter(self.forward, inputs, options)
+                return self._enter(self.forward, inputs, options)  # type: ignore[no-any-return]
         # as `_enter`, written out: a call more, or a context manager, would take longer than many a layer
         THREAD_SCOPE.scope = (self, outer)
         try:
-            return self.forward(*inputs, **options)
+            return self.forward(*inputs, **options)  # type: ignore[no-any-return]
         finally:
             THREAD_SCOPE.scope = outer
 

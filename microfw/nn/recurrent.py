@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -20,6 +20,10 @@ from microfw.ops.recurrent import CELLS
 
 class _Layer(Recurrent):
     ADDED: ClassVar[dict[str, Any]] = {"num_layers": 1, "bidirectional": False, "dropout": 0.0}
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *inputs: Any, **options: Any) -> tuple[Tensor, Any]: ...  # type: ignore[override]
 
     def __init__(
         self,

@@ -118,7 +118,7 @@ class TransformerEncoderLayer(Module):
             x = x + self._attend(self.norm1(x), key_padding_mask)
             return x + self._feed(self.norm2(x))  # type: ignore[no-any-return]
         x = self.norm1(x + self._attend(x, key_padding_mask))
-        return self.norm2(x + self._feed(x))  # type: ignore[no-any-return]
+        return self.norm2(x + self._feed(x))
 
     def _check_shape(self, x: Any) -> None:
         if x.ndim != 3 or x.shape[2] != self.d_model or not x.shape[1]:

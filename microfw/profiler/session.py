@@ -15,6 +15,7 @@ from microfw.profiler.node_count import NodeCount
 from microfw.profiler.ratio import Ratio, ratio_of
 from microfw.profiler.row import Row as Row
 from microfw.profiler.trace_data import Trace as Trace
+from microfw.visualization.frame import Frame
 
 VERSION = 5
 """Version of the file format."""
@@ -256,6 +257,20 @@ class Session:
         from microfw.profiler.reports.html import html
 
         return html(self, law)
+
+    def show(self, law: PagePart | None = None, *, height: int = 640) -> Frame:
+        """Return the page for a notebook, in a sandboxed frame ``height`` pixels high.
+
+        With more than 600 rows (ops of layers, in all epochs) the page describes all epochs together.
+
+        Examples
+        --------
+        >>> Session().show()  # doctest: +ELLIPSIS
+        <Page for a notebook, ... kB; elsewhere call session.save("run.html") and open the file in a browser>
+        """
+        from microfw.profiler.reports.html import html
+
+        return Frame(html(self, law, max_rows=600), height, 'session.save("run.html")')
 
     def csv(self) -> str:
         """Return CSV. A cell that a spreadsheet would run as a formula gets an apostrophe in front."""

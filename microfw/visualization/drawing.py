@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from os import PathLike
 from os.path import splitext
-from typing import Literal, Never
+from typing import Any, Literal, Never
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DTypeError, GraphError, refuse_former
@@ -56,11 +56,18 @@ class Drawing:
             raise ArgumentError("Drawing.save", "a path that ends in .svg or .dot", repr(text))
         write_text(text, self.svg if suffix == ".svg" else self.dot)
 
-    def _repr_svg_(self) -> str:
-        return self.svg
-
-    def _repr_html_(self) -> str:
+    @cached_property
+    def html(self) -> str:
+        """HTML fragment with the SVG in the colours of the page around it."""
         return f'<div style="overflow-x:auto">{svg.svg(self.picture, self.tall, alone=False)}</div>'
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, bool]]]:
+        # no HTML: an untrusted notebook strips it to loose words, but shows the text instead of an SVG
+        # "unconfined", and the style: a wide drawing scrolls, as JupyterLab and exports would shrink it to the column
+        wide = self.svg.replace("<svg ", '<svg style="max-width:none" ', 1)
+        listed = str(self)
+        plain = listed if len(listed) <= 2_000 else repr(self)
+        return {"image/svg+xml": wide, "text/plain": plain}, {"image/svg+xml": {"unconfined": True}}
 
     def __str__(self) -> str:
         return text.terminal(self.picture)

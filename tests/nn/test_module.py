@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import typing
 
 import numpy as np
 import pytest
@@ -301,3 +302,7 @@ def test_a_parameter_is_replaced_by_one_only():
     layer.weight = nn.Parameter(np.zeros((2, 3)))
     layer.bias = None
     assert [name for name, _ in layer.named_parameters()] == ["weight"]
+
+
+def test_editors_know_what_a_call_returns():
+    assert typing.get_type_hints(nn.Module.__call__)["return"] is mf.Tensor

@@ -11,7 +11,7 @@ import pytest
 import microfw as mf
 from microfw import nn
 from microfw.errors import ArgumentError, DTypeError, GraphError
-from tests.helpers.drawings import Tied, X, digits, elements, with_mse
+from tests.helpers.drawings import Tied, X, deep, digits, elements, with_mse
 
 
 def texts(element):
@@ -133,14 +133,31 @@ def test_save(tmp_path):
         drawing.save("x.png")
 
 
-def test_in_a_notebook():
-    drawing = mf.draw(*digits())
+def test_a_notebook_stores_one_picture_and_a_text(direction):
+    drawing = mf.draw(*digits(), direction=direction)
     assert repr(drawing) == "<Drawing of 4 nodes>"
-    assert drawing._repr_svg_() == drawing.svg
-    html = drawing._repr_html_()
-    assert "prefers-color-scheme" in drawing.svg and "prefers-color-scheme" not in html, "a page brings its own colours"
-    assert 'class="page"' in drawing.svg and 'class="page"' not in html
-    assert ElementTree.fromstring(html).tag == "div"
+    data, metadata = drawing._repr_mimebundle_(include=None, exclude=None)
+    assert data.keys() == {"image/svg+xml", "text/plain"} and not hasattr(drawing, "_repr_html_")
+    assert data["text/plain"] == str(drawing)
+    root = ElementTree.fromstring(data["image/svg+xml"])
+    assert root.get("style") == "max-width:none" and metadata == {"image/svg+xml": {"unconfined": True}}, "it scrolls"
+    del root.attrib["style"]
+    assert ElementTree.tostring(root) == ElementTree.tostring(ElementTree.fromstring(drawing.svg))
+
+
+def test_the_text_of_a_large_graph_is_short():
+    loss, model = with_mse(lambda: deep(40))()
+    data, _ = mf.draw(loss, model)._repr_mimebundle_()
+    assert data["text/plain"] == "<Drawing of 81 nodes>"
+
+
+def test_in_a_page():
+    drawing = mf.draw(*digits())
+    assert "prefers-color-scheme" in drawing.svg and "prefers-color-scheme" not in drawing.html, (
+        "a page brings its own colours"
+    )
+    assert 'class="page"' in drawing.svg and 'class="page"' not in drawing.html
+    assert ElementTree.fromstring(drawing.html).tag == "div"
 
 
 def test_shapes_alone_tell_kinds_apart():

@@ -39,9 +39,9 @@ def test_hostile_names(direction):
     root = ElementTree.fromstring(drawing.svg)
     tags = {element.tag.rpartition("}")[2] for element in root.iter()}
     assert tags <= {"svg", "style", "rect", "g", "title", "text", "path"}
-    for form in (drawing.svg, drawing._repr_html_(), drawing.dot, str(drawing)):
+    for form in (drawing.svg, drawing.html, drawing.dot, str(drawing)):
         assert form.encode() and not re.search("[\0\x1b\u202e\ud800]", form)
-    assert "<script" not in drawing.svg and "<script" not in drawing._repr_html_()
+    assert "<script" not in drawing.svg and "<script" not in drawing.html
     nodes, edges, _ = parsed(drawing.dot)
     assert len(nodes) == len(drawing.picture.ops) + len(drawing.picture.leaves)
     items = [*laid_out(drawing).ops.values(), *laid_out(drawing).leaves.values()]

@@ -24,13 +24,13 @@ from microfw.profiler.reports.tables import step_lines
 from microfw.profiler.session import Epoch, Layer, PagePart, Row, Session
 
 MAX_ROWS = 20_000
-"""Maximum number of rows on the page. If the epochs have more, the page has only their sum."""
+"""Maximum number of rows in a file. If the epochs have more, the page has only their sum."""
 
 NUMBERS = [f.name for f in fields(Row) if f.name not in ("layer", "op")]
 
 
-def html(session: Session, law: PagePart | None = None) -> str:
-    """Return the page, with the result of the law if given."""
+def html(session: Session, law: PagePart | None = None, max_rows: int = MAX_ROWS) -> str:
+    """Return the page, with the result of the law if given. With more than ``max_rows`` it has only the sum."""
     style, script = (_asset(name) for name in ("page.css", "page.js"))
     page = _asset("page.html")
     policy = (
@@ -41,7 +41,7 @@ def html(session: Session, law: PagePart | None = None) -> str:
         "POLICY": policy,
         "TITLE": escape(visible(" ".join(filter(None, ("microfw profile:", session.name, session.model))))),
         "STYLE": style,
-        "DATA": embedded(view(session) | {"law": law.page_data() if law is not None else None}),
+        "DATA": embedded(view(session, max_rows) | {"law": law.page_data() if law is not None else None}),
         "SCRIPT": script,
     }
     head, *rest = page.split("<!--@")
@@ -72,7 +72,7 @@ def _hash(text: str) -> str:
     return "sha256-" + b64encode(sha256(text.encode()).digest()).decode()
 
 
-def view(session: Session) -> dict[str, Any]:
+def view(session: Session, max_rows: int = MAX_ROWS) -> dict[str, Any]:
     """Return the data of the page: plain lists and numbers, with each name once."""
     total = session.total()
     names: dict[str, int] = {}
@@ -95,7 +95,7 @@ def view(session: Session) -> dict[str, Any]:
     own = [known.get(name, Layer(name, "")) for name in names]
     keys = [f.name for f in fields(Epoch) if f.type == "int"]
     metric = next((k for k in (session.epochs[-1].metrics if session.epochs else ()) if k.startswith("val_")), None)
-    small = sum(len(epoch.rows) for epoch in session.epochs) <= MAX_ROWS
+    small = sum(len(epoch.rows) for epoch in session.epochs) <= max_rows
     trainable = sum(layer.trainable for layer in session.layers)
     return {
         "name": session.name,

@@ -12,6 +12,15 @@ WIDTH = 100
 """Columns of a full report."""
 
 
+class Text(str):
+    """Text that a notebook or a console prints as it is, as the last expression of a cell."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def ratio_report(r: Ratio, steps: int = 1) -> str:
     """Return backward against forward: products and their formula, ratios, published bounds."""
     lines = ["Backward against forward"]
