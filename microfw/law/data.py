@@ -96,6 +96,21 @@ class Law:
 
         return page_data(self)
 
+    def plot(self, axes: Any = None) -> Any:
+        """Draw the cost of each strategy: counts on the left, seconds on the right; see `microfw.law.plots`.
+
+        Examples
+        --------
+        >>> import microfw as mf
+        >>> model = mf.nn.Sequential(mf.nn.Dense(3, 2, rng=0))
+        >>> found = mf.profiler.law(model, mf.nn.CrossEntropyLoss(), [[1, 2, 3]], [0], budget=0.01)
+        >>> [panel.get_xlabel() for panel in found.plot()]
+        ['count', 'time, s']
+        """
+        from microfw.law.plots import plot_law
+
+        return plot_law(self, axes)
+
     def html(self) -> str:
         """Return one self-contained page: the gradient to walk through, the counts and the strategies."""
         from microfw.law.page import page
