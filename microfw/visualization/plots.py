@@ -72,7 +72,8 @@ def _figure(size: tuple[float, float]) -> Any:
     from matplotlib.figure import Figure
 
     pyplot = sys.modules.get("matplotlib.pyplot")
-    if pyplot is None and "inline" in os.environ.get("MPLBACKEND", ""):  # Jupyter sets it; this backend shows figures
+    if pyplot is None and "IPython" in sys.modules and "inline" in os.environ.get("MPLBACKEND", ""):
+        # Jupyter names its backend there, which shows pyplot's figures at the end of a cell, and closes them.
         import matplotlib.pyplot as pyplot
     if pyplot is None or UNSHOWN.get() or pyplot.get_backend().lower() in NOT_SHOWN:
         return Figure(size, layout="constrained")

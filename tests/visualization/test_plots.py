@@ -135,6 +135,9 @@ def test_a_figure_belongs_to_pyplot_where_it_shows_and_closes_figures(results, m
     monkeypatch.delitem(sys.modules, "matplotlib.pyplot")
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     history().plot()
+    assert "matplotlib.pyplot" not in sys.modules  # a program that a notebook has started
+    monkeypatch.setitem(sys.modules, "IPython", object())
+    history().plot()
     assert "matplotlib.pyplot" in sys.modules  # imported, since Jupyter's backend shows its figures
 
 
