@@ -97,7 +97,21 @@ class Law:
         return page_data(self)
 
     def plot(self, axes: Any = None) -> Any:
-        """Draw the cost of each strategy: counts on the left, seconds on the right; see `microfw.law.plots`.
+        """Draw the counts of each strategy on the left, their seconds on the right, with Matplotlib (extra ``plot``).
+
+        Parameters
+        ----------
+        axes : array of two matplotlib Axes, optional
+            Axes to draw into; those of a new figure by default.
+
+        Returns
+        -------
+        array of two matplotlib Axes
+
+        Raises
+        ------
+        ArgumentError
+            If ``axes`` do not fit, or Matplotlib is not installed.
 
         Examples
         --------

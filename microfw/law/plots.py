@@ -23,24 +23,7 @@ COUNTED = [row for row in ROWS if row[2] != "seconds"]
 
 
 def plot_law(law: Law, axes: Any = None) -> Any:
-    """Draw the counts of each strategy on the left, their seconds on the right, with Matplotlib (extra ``plot``).
-
-    Parameters
-    ----------
-    law : Law
-        Result of `microfw.profiler.law`.
-    axes : array of two matplotlib Axes, optional
-        Axes to draw into; those of a new figure by default.
-
-    Returns
-    -------
-    array of two matplotlib Axes
-
-    Raises
-    ------
-    ArgumentError
-        If ``axes`` are not two, or Matplotlib is not installed.
-    """
+    """Draw the counts of each strategy on the left, their seconds on the right; see `Law.plot`."""
     panels = plot_axes(axes, "Law.plot", 2, 5)
     run = {(way.name, way.graph): way for way in law.ways if way.seconds is not None}
     not_run = [f"{way.name}\nnot run" for way in law.ways if way.seconds is None]

@@ -19,7 +19,6 @@ from microfw.nn.losses import CrossEntropyLoss, MSELoss
 from microfw.nn.module import Module
 from microfw.nn.sequential import Sequential
 from microfw.serialization.output import figure_bytes, path_text, write_bytes
-from microfw.visualization.plots import unshown
 
 VALUES = {"depth": (4, 8, 16, 32, 64), "width": (4, 8, 16, 32, 64), "batch": (6, 12, 24, 48, 96)}
 """Values of each variable. Large, so that the first layer, whose data need no gradient, has little weight."""
@@ -126,6 +125,7 @@ class Sweep:
         ('N + P, in scalars', ['N + P', 'N × P'])
         """
         from microfw.law.plots import plot_sweep
+        from microfw.visualization.plots import unshown
 
         path = None if file is None else path_text(file, "Sweep.plot", "sweep.plot(path)")
         with unshown(path is not None):

@@ -123,7 +123,21 @@ class Comparison:
         return comparison(self)
 
     def plot(self, axes: Any = None) -> Any:
-        """Draw the changes of the times with their intervals; see `microfw.profiler.reports.plot`.
+        """Draw the changes of the times with their intervals, with Matplotlib (extra ``plot``).
+
+        Parameters
+        ----------
+        axes : matplotlib Axes, optional
+            Axes to draw into; those of a new figure by default.
+
+        Returns
+        -------
+        matplotlib Axes
+
+        Raises
+        ------
+        ArgumentError
+            If ``axes`` do not fit, or Matplotlib is not installed.
 
         Examples
         --------

@@ -12,7 +12,6 @@ from microfw.profiler.reports.formats import FORMATS
 from microfw.profiler.session import PHASES, VERSION, Epoch, Layer, Row, Session, Trace
 from microfw.serialization.output import encode, path_text, write_bytes
 from microfw.serialization.strict import short
-from microfw.visualization.plots import picture
 
 T = TypeVar("T")
 
@@ -50,6 +49,8 @@ def content(session: Session, path: str) -> bytes:
     """Return the bytes that `save` writes."""
     name = path.lower()
     if name.endswith(PICTURES):
+        from microfw.visualization.plots import picture
+
         return picture(session.plot, path)
     for made in FORMATS.values():
         if name.endswith(made.suffix) or (made.suffix == ".html" and name.endswith(".htm")):

@@ -279,7 +279,9 @@ class Session:
         return to_frame(self)
 
     def plot(self, axes: Any = None) -> Any:
-        """Draw the time of each epoch, and the layers of one step; see `microfw.profiler.reports.plot`.
+        """Draw the time of each epoch, and the layers of one step, with Matplotlib (extra ``plot``).
+
+        ``axes`` is an array of two Axes, by default those of a new figure. The array is returned.
 
         Examples
         --------

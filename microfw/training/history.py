@@ -124,9 +124,9 @@ class History(list[dict[str, Any]]):
         >>> [panel.get_ylabel() for panel in history.plot("loss", "lr")]
         ['loss', 'learning rate']
         """
-        from microfw.training.plotting import plot_histories
+        from microfw.training.plotting import draw
 
-        return plot_histories([self], *names, axes=axes, label=label, where="History.plot")
+        return draw([self], names, axes, label, "History.plot")
 
     def __repr__(self) -> str:
         if not self:

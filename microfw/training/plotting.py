@@ -26,9 +26,7 @@ FEW = 30
 """Curves of so few epochs have a marker at each."""
 
 
-def plot_histories(
-    histories: Iterable[History], *names: str, axes: Any = None, label: str = "", where: str = "plot_histories"
-) -> Any:
+def plot_histories(histories: Iterable[History], *names: str, axes: Any = None, label: str = "") -> Any:
     """Draw the mean of several histories, with the standard deviation as a band: runs that differ in their seed.
 
     Parameters
@@ -65,7 +63,11 @@ def plot_histories(
     >>> [line.get_label() for line in axes.lines]
     ['SGD, mean of 3 ± std', 'one run']
     """
-    runs = list(histories)
+    return draw(list(histories), names, axes, label, "plot_histories")
+
+
+def draw(runs: Sequence[History], names: tuple[str, ...], axes: Any, label: str, where: str) -> Any:
+    """Draw histories for the method ``where``; see `plot_histories`."""
     if not runs or not all(runs):
         raise ArgumentError(where, "a history with an epoch", "none", "train first")
     have = {name for run in runs for row in run for name in row}
@@ -77,15 +79,16 @@ def plot_histories(
     for name in curves:
         quantities.setdefault(_quantity(name), []).append(name)
     panels = plot_axes(axes, where, len(quantities))
+    known = set(map(_quantity, have))
     for place, quantity in zip(panels, quantities, strict=True):
         held = place.get_ylabel()
-        if place.lines and held not in ("", quantity):
+        if place.lines and held in known - {quantity}:
             raise ArgumentError(where, f"axes for {quantity}", f"axes with {held}", "pass others, or axes.twinx()")
     for place, (quantity, group) in zip(panels, quantities.items(), strict=True):
         colors: dict[str, str] = {}
         for name in group:
             epochs, values, left_out = curves[name]
-            text = name_label((f"{label}: {name}" if len(group) > 1 else label) if label else name)
+            text = name_label(name if label == "" else f"{label}: {name}" if len(group) > 1 else label)
             text += f", mean of {len(runs)} ± std" if len(runs) > 1 else ""
             text += f" ({left_out} epochs are not in all)" if left_out else ""
             color = colors.setdefault(name.removeprefix("val_"), next_color(place))
@@ -99,7 +102,7 @@ def plot_histories(
                 else:
                     place.fill_between(epochs, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
         integer_ticks(place)
-        finish(place, f"{quantity[0].upper()}{quantity[1:]} by epoch", "epoch", quantity)
+        finish(place, f"{quantity[:1].upper()}{quantity[1:]} by epoch", "epoch", quantity)
     return returned(panels)
 
 

@@ -16,7 +16,6 @@ from microfw.optim.checks import is_real
 from microfw.optim.schedules import Cosine, Exponential, OneCycle, ReduceOnPlateau, StepDecay, WarmUp
 from microfw.training.hooks import Hook, TrainState
 from microfw.visualization.html_table import html_table
-from microfw.visualization.plots import finish, next_color, plot_axes, returned
 
 
 class LearningRate(Hook):
@@ -181,6 +180,8 @@ class RangeTest:
         >>> axes.get_xlabel(), axes.get_xscale()
         ('learning rate', 'log')
         """
+        from microfw.visualization.plots import finish, next_color, plot_axes, returned
+
         (place,) = panels = plot_axes(axes, "RangeTest.plot")
         color, marker = next_color(place), "." if len(self.rates) <= 30 else ""
         place.plot(self.rates, self.losses, color=color, marker=marker, label="loss, smoothed")

@@ -21,6 +21,9 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#a54cff", "#99482d")
 
 MARKERS = "os^vDX"
 
+MAX_COLUMNS = 3
+"""Most panels of a new figure next to each other."""
+
 MAX_LABEL = 40
 """Most characters of a name in a plot."""
 
@@ -58,7 +61,12 @@ def plot_axes(axes: Any, where: str, panels: int = 1, height: float = 4.2) -> An
     except ImportError:
         raise ArgumentError(where, "Matplotlib", "none installed", 'pip install "microfw[plot]"') from None
     if axes is None:
-        return _figure((6.4 if panels == 1 else 5 * panels, height)).subplots(1, panels, squeeze=False)[0]
+        rows, columns = ceil(panels / MAX_COLUMNS), min(panels, MAX_COLUMNS)
+        figure = _figure((6.4 if panels == 1 else 5 * columns, height * rows))
+        places = figure.subplots(rows, columns, squeeze=False).ravel()
+        for place in places[panels:]:
+            place.remove()
+        return places[:panels]
     given = np.ravel(np.asarray(axes, object))
     if len(given) != panels or not all(isinstance(place, Axes) for place in given):
         wanted = "axes of Matplotlib" if panels == 1 else f"an array of {panels} axes of Matplotlib"

@@ -172,6 +172,7 @@ def test_texts_of_given_axes_stay():
     history().plot(axes=axes)
     assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == ("Mine", "pass", "cross-entropy")
     assert axes.title.get_color() == "red"
+    assert len(history(seed=1).plot(axes=axes).lines) == 4
 
 
 def labels(axes):

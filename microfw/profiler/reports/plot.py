@@ -98,24 +98,7 @@ def _plot_layers(layers: list[Row], kind_of: dict[str, str], steps: int, axes: A
 
 
 def plot_comparison(found: Comparison, axes: Any = None) -> Any:
-    """Draw the changes of the whole step, its phases and the layers, with intervals (extra ``plot``).
-
-    Parameters
-    ----------
-    found : Comparison
-        Result of `microfw.profiler.compare`.
-    axes : matplotlib Axes, optional
-        Axes to draw into; those of a new figure by default.
-
-    Returns
-    -------
-    matplotlib Axes
-
-    Raises
-    ------
-    ArgumentError
-        If ``axes`` are not Axes, or Matplotlib is not installed.
-    """
+    """Draw the changes of the whole step, its phases and the layers, with intervals; see `Comparison.plot`."""
     n = min(len(found.changes), MAX_LAYERS)
     (place,) = panels = plot_axes(axes, "Comparison.plot", 1, 1.8 + 0.21 * max(12, n))
     shown, others = _largest(found.changes, rows_that_fit(place, MAX_LAYERS), lambda c: (not c.layer, abs(c.b - c.a)))
