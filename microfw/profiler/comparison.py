@@ -125,19 +125,7 @@ class Comparison:
     def plot(self, axes: Any = None) -> Any:
         """Draw the changes of the times with their intervals, with Matplotlib (extra ``plot``).
 
-        Parameters
-        ----------
-        axes : matplotlib Axes, optional
-            Axes to draw into; those of a new figure by default.
-
-        Returns
-        -------
-        matplotlib Axes
-
-        Raises
-        ------
-        ArgumentError
-            If ``axes`` do not fit, or Matplotlib is not installed.
+        ``axes`` are matplotlib Axes, by default those of a new figure. They are returned.
 
         Examples
         --------
