@@ -265,6 +265,17 @@ def test_a_comparison_shows_which_changes_are_real():
     assert labels(axes)[0] == "less than 10 %" and "no real change" in labels(axes)
 
 
+def test_a_comparison_of_few_rounds_has_no_intervals():
+    found = compared(epochs=3, alternated="x")
+    axes = found.plot()
+    assert axes.get_xlabel().endswith(f", %\n3 of {found.needed} rounds: too few for intervals")
+    assert not axes.containers[0].has_xerr
+    assert compared(epochs=20, alternated="x").plot().containers[0].has_xerr
+    alone = compare(session(12), session(12, ["0", "1", "new"])).plot()
+    names = [text.get_text() for text in alone.get_yticklabels()]
+    assert {"CrossEntropyLoss forward: only in a", "new forward: only in b"} <= set(names)
+
+
 def test_the_range_test_warns_at_the_edges():
     rates, losses = [0.01, 0.1, 1.0], [1.0, 2.0, 3.0]
     for suggestion, text in ((0.01, "lowest rate tried: repeat with a lower low"), (1.0, "highest rate tried: repeat with a higher high"), (0.1, "")):  # fmt: skip

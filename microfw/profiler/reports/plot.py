@@ -107,22 +107,23 @@ def plot_comparison(found: Comparison, axes: Any = None) -> Any:
     text = place.xaxis.label.get_color()
     limit = 100 * found.min_change
     place.axvspan(-limit, limit, color=text, alpha=0.12, linewidth=0, label=f"less than {limit:g} %")
+    enough = found.rounds >= found.needed
     kinds_of_change = (("slower", PALETTE[1]), ("faster", PALETTE[0]), ("no real change", text))
     for marker, (kind, color) in zip(MARKERS, kinds_of_change, strict=False):
-        rows = [k for k, c in enumerate(shown) if np.isfinite(c.change) and not c.one_sided and _kind(c) == kind]
+        rows = [k for k, change in enumerate(shown) if _kind(change) == kind]
         if rows:
-            changes = np.array([(shown[k].change, shown[k].low, shown[k].high) for k in rows]).T * 100
-            known = np.isfinite(changes).all(axis=0)  # with too few rounds an interval has no ends
-            ends = np.where(known, [changes[0] - changes[1], changes[2] - changes[0]], 0).clip(0)
-            place.errorbar(changes[0], positions[rows], xerr=ends, fmt=marker, color=color, capsize=3, label=kind)
-            for k in np.flatnonzero(~known):
-                place.axhline(positions[rows[k]], color=color, linewidth=1, alpha=0.4)
+            change, low, high = np.array([(shown[k].change, shown[k].low, shown[k].high) for k in rows]).T * 100
+            ends = np.clip([change - low, high - change], 0, None) if enough else None
+            place.errorbar(change, positions[rows], xerr=ends, fmt=marker, color=color, capsize=3, label=kind)
+    few = "" if enough else f"\n{found.rounds} of {found.needed} rounds: too few for intervals"
     title = f"{short(visible(found.b), 24)} against {short(visible(found.a), 24)}"
-    finish(place, title, "change of the time of a step, %", "part of a step")
+    finish(place, title, f"change of the time of a step, %{few}", "part of a step")
     return returned(panels)
 
 
 def _kind(change: Change) -> str:
+    if not np.isfinite([change.change, change.low, change.high]).all() or change.one_sided:
+        return ""
     return "no real change" if not change.real else "slower" if change.change > 0 else "faster"
 
 
