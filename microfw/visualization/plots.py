@@ -57,7 +57,7 @@ def plot_axes(axes: Any, where: str, panels: int = 1, height: float = 4.2) -> An
         If Matplotlib is not installed, or ``axes`` are not as many Axes as the plot needs.
     """
     try:
-        from matplotlib.axes import Axes
+        from matplotlib import axes as matplotlib_axes
     except ImportError:
         raise ArgumentError(where, "Matplotlib", "none installed", 'pip install "microfw[plot]"') from None
     if axes is None:
@@ -68,7 +68,7 @@ def plot_axes(axes: Any, where: str, panels: int = 1, height: float = 4.2) -> An
             place.remove()
         return places[:panels]
     given = np.ravel(np.asarray(axes, object))
-    if len(given) != panels or not all(isinstance(place, Axes) for place in given):
+    if len(given) != panels or not all(isinstance(place, matplotlib_axes.Axes) for place in given):
         wanted = "axes of Matplotlib" if panels == 1 else f"an array of {panels} axes of Matplotlib"
         got = " and ".join(type(place).__name__ for place in given[:3]) or "an empty array"
         call = f"plt.subplots({'' if panels == 1 else f'1, {panels}'})[1]"
