@@ -113,16 +113,19 @@ def plot_comparison(found: Comparison, axes: Any = None) -> Any:
         rows = [k for k, change in enumerate(shown) if _kind(change) == kind]
         if rows:
             change, low, high = np.array([(shown[k].change, shown[k].low, shown[k].high) for k in rows]).T * 100
-            ends = np.clip([change - low, high - change], 0, None) if enough else None
+            ends = (
+                np.clip([change - low, high - change], 0, None) if enough and np.isfinite([low, high]).all() else None
+            )
             place.errorbar(change, positions[rows], xerr=ends, fmt=marker, color=color, capsize=3, label=kind)
-    few = "" if enough else f"\n{found.rounds} of {found.needed} rounds: too few for intervals"
+    rounds = "rounds" if found.alternated else "epochs"
+    few = "" if enough else f"\n{found.rounds} of {found.needed} {rounds}: too few for intervals"
     title = f"{short(visible(found.b), 24)} against {short(visible(found.a), 24)}"
     finish(place, title, f"change of the time of a step, %{few}", "part of a step")
     return returned(panels)
 
 
 def _kind(change: Change) -> str:
-    if not np.isfinite([change.change, change.low, change.high]).all() or change.one_sided:
+    if change.one_sided or not np.isfinite(change.change):
         return ""
     return "no real change" if not change.real else "slower" if change.change > 0 else "faster"
 
