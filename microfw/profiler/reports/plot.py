@@ -113,9 +113,7 @@ def plot_comparison(found: Comparison, axes: Any = None) -> Any:
         rows = [k for k, change in enumerate(shown) if _kind(change) == kind]
         if rows:
             change, low, high = np.array([(shown[k].change, shown[k].low, shown[k].high) for k in rows]).T * 100
-            ends = (
-                np.clip([change - low, high - change], 0, None) if enough and np.isfinite([low, high]).all() else None
-            )
+            ends = np.array([change - low, high - change]).clip(0) if enough else None
             place.errorbar(change, positions[rows], xerr=ends, fmt=marker, color=color, capsize=3, label=kind)
     rounds = "rounds" if found.alternated else "epochs"
     few = "" if enough else f"\n{found.rounds} of {found.needed} {rounds}: too few for intervals"
