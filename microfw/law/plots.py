@@ -27,6 +27,8 @@ def plot_law(law: Law, axes: Any = None) -> Any:
     panels = plot_axes(axes, "Law.plot", 2, 5)
     run = {(way.name, way.graph): way for way in law.ways if way.seconds is not None}
     not_run = [f"{way.name}\nnot run" for way in law.ways if way.seconds is None]
+    if all(graph == "tensors" for _, graph in run):
+        not_run.append("on scalars\nnot run")
     scalars = law.count("scalars")
     counted, timed = [], []  # name, value and interval of each bar
     for strategy, graph, quantity in COUNTED:

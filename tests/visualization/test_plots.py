@@ -301,6 +301,9 @@ def test_a_law_shows_what_was_run_and_what_was_not(results):
     not_run = len(results["law"].ways) - len(run)
     assert len(right.get_yticklabels()) == len(run) + not_run
     assert labels(left) == ["N + P = 35 scalars", "N × P = 250 scalars"]
+    model = mf.nn.Sequential(mf.nn.Dense(4, 2, rng=0))
+    for panel in mf.profiler.law(model, mf.nn.CrossEntropyLoss(), X, Y, budget=0.01, max_nodes=5).plot():
+        assert panel.get_yticklabels()[-1].get_text() == "on scalars\nnot run"
 
 
 # Colours
