@@ -238,6 +238,17 @@ def test_entries_that_some_rows_lack_are_drawn_without_gaps():
     assert line.get_xdata().tolist() == line.get_ydata().tolist() == [1, 3, 5]
 
 
+def test_many_epochs_are_areas_as_high_as_bars():
+    many = session(101)
+    axes = many.plot()[0]
+    assert len(axes.collections) == 5 and not axes.patches
+    tops = np.array([max(area.get_paths()[0].vertices[:, 1]) for area in axes.collections])
+    scale = {"time, ms": 1e6, "time, µs": 1e3}[axes.get_ylabel()]
+    assert tops[0] == pytest.approx(max(epoch.forward_ns for epoch in many.epochs) / scale)
+    assert tops[-1] == pytest.approx(max(epoch.total_ns for epoch in many.epochs) / scale)
+    assert axes.get_ylim()[0] == 0
+
+
 def test_what_is_left_out_is_said():
     right = session(1, MANY).plot()[1]
     names = [text.get_text() for text in right.get_yticklabels()]
