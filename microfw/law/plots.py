@@ -9,15 +9,7 @@ import numpy as np
 from microfw.law.data import Law
 from microfw.law.report import QUANTITIES
 from microfw.law.sweeps import ROWS, Sweep, quantity_of
-from microfw.visualization.plots import (
-    MARKERS,
-    PALETTE,
-    finish,
-    label_rows,
-    name_label,
-    plot_axes,
-    returned,
-)
+from microfw.visualization.plots import MARKERS, PALETTE, finish, label_rows, name_label, plot_axes
 
 COUNTED = [row for row in ROWS if row[2] != "seconds"]
 
@@ -51,12 +43,12 @@ def plot_law(law: Law, axes: Any = None) -> Any:
             panels[0].axvline(x, color=color, linestyle=style, label=f"{text} = {x:,} scalars")
     finish(panels[0], "Cost of one gradient: counts", "count", "strategy")
     finish(panels[1], "Cost of one gradient: seconds", "time, s", "strategy")
-    return returned(panels)
+    return panels
 
 
 def plot_sweep(sweep: Sweep, axes: Any = None) -> Any:
     """Draw the counts of each strategy over N + P; see `Sweep.plot`."""
-    (place,) = panels = plot_axes(axes, "Sweep.plot", 1, 5.4)
+    (place,) = plot_axes(axes, "Sweep.plot", 1, 5.4)
     sizes = sweep.sizes()
     fits = [fit for fit in sweep.fits if fit.quantity != "seconds"]
     for k, fit in enumerate(fits):
@@ -72,4 +64,4 @@ def plot_sweep(sweep: Sweep, axes: Any = None) -> Any:
     place.set(xscale="log", yscale="log")
     title = f"Cost of a gradient, over {name_label(sweep.over).strip()}"
     finish(place, title, "N + P, in scalars", "steps, rule calls or scalar operations")
-    return returned(panels)
+    return place

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from microfw.errors import ArgumentError
-from microfw.visualization.plots import finish, integer_ticks, name_label, next_color, plot_axes, returned
+from microfw.visualization.plots import finish, integer_ticks, name_label, next_color, plot_axes
 
 if TYPE_CHECKING:
     from microfw.training.history import History
@@ -103,7 +103,7 @@ def draw(runs: Sequence[History], names: tuple[str, ...], axes: Any, label: str,
                     place.fill_between(epochs, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
         integer_ticks(place)
         finish(place, f"{quantity[:1].upper()}{quantity[1:]} by epoch", "epoch", quantity)
-    return returned(panels)
+    return panels[0] if len(panels) == 1 else panels
 
 
 def _quantity(name: str) -> str:

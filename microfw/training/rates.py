@@ -180,16 +180,16 @@ class RangeTest:
         >>> axes.get_xlabel(), axes.get_xscale()
         ('learning rate', 'log')
         """
-        from microfw.visualization.plots import finish, next_color, plot_axes, returned
+        from microfw.visualization.plots import finish, next_color, plot_axes
 
-        (place,) = panels = plot_axes(axes, "RangeTest.plot")
+        (place,) = plot_axes(axes, "RangeTest.plot")
         color, marker = next_color(place), "." if len(self.rates) <= 30 else ""
         place.plot(self.rates, self.losses, color=color, marker=marker, label="loss, smoothed")
         text, warning = f"suggestion {self.suggestion:.2g}", f", {self.warning}" if self.warning else ""
         place.axvline(self.suggestion, color=place.xaxis.label.get_color(), linestyle=":", label=text + warning)
         place.set(xscale="log")
         finish(place, "Learning-rate range test", "learning rate", "loss, smoothed")
-        return returned(panels)
+        return place
 
 
 class _Rising(Hook):

@@ -88,11 +88,6 @@ def _figure(size: tuple[float, float]) -> Any:
     return pyplot.figure(figsize=size, layout="constrained")
 
 
-def returned(panels: Any) -> Any:
-    """Return what a plot returns: the Axes, or the array of them if there are several."""
-    return panels[0] if len(panels) == 1 else panels
-
-
 def name_label(name: object, width: int = MAX_LABEL) -> str:
     r"""Return a user's name as the label of a line: one short line, which Matplotlib's legends do not leave out.
 

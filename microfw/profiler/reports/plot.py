@@ -11,16 +11,7 @@ from microfw.profiler.comparison import WHOLE, Change, Comparison
 from microfw.profiler.reports.names import OUTSIDE, kinds, visible
 from microfw.profiler.row import Row
 from microfw.profiler.session import Session
-from microfw.visualization.plots import (
-    MARKERS,
-    PALETTE,
-    finish,
-    integer_ticks,
-    label_rows,
-    plot_axes,
-    returned,
-    rows_that_fit,
-)
+from microfw.visualization.plots import MARKERS, PALETTE, finish, integer_ticks, label_rows, plot_axes, rows_that_fit
 from microfw.visualization.text import short
 
 COLOURS = dict(zip(("forward", "backward", "update", "data", "evaluation", "other"), PALETTE, strict=True))
@@ -62,7 +53,7 @@ def plot(session: Session, axes: Any = None) -> Any:
     panels = plot_axes(axes, "Session.plot", 2, 1.8 + 0.21 * max(12, min(len(layers), MAX_LAYERS)))
     _plot_epochs(session, panels[0])
     _plot_layers(layers, kinds(session), total.observed or 1, panels[1])
-    return returned(panels)
+    return panels
 
 
 def _plot_epochs(session: Session, axes: Any) -> None:
@@ -108,7 +99,7 @@ def _plot_layers(layers: list[Row], kind_of: dict[str, str], steps: int, axes: A
 def plot_comparison(found: Comparison, axes: Any = None) -> Any:
     """Draw the changes of the whole step, its phases and the layers, with intervals; see `Comparison.plot`."""
     n = min(len(found.changes), MAX_LAYERS)
-    (place,) = panels = plot_axes(axes, "Comparison.plot", 1, 1.8 + 0.21 * max(12, n))
+    (place,) = plot_axes(axes, "Comparison.plot", 1, 1.8 + 0.21 * max(12, n))
     shown, others = _largest(found.changes, rows_that_fit(place, MAX_LAYERS), lambda c: (not c.layer, abs(c.b - c.a)))
     names = [_change_name(change) for change in shown]
     positions = label_rows(place, [*names, *([f"{len(others)} smaller changes: not shown"] if others else [])])
@@ -127,7 +118,7 @@ def plot_comparison(found: Comparison, axes: Any = None) -> Any:
     few = "" if enough else f"\n{found.rounds} of {found.needed} {rounds}: too few for intervals"
     title = f"{short(visible(found.b), 24)} against {short(visible(found.a), 24)}"
     finish(place, title, f"change of the time of a step, %{few}", "part of a step")
-    return returned(panels)
+    return place
 
 
 def _kind(change: Change) -> str:
