@@ -223,15 +223,7 @@ class Session:
 
     # Reports: each calls a pure function in `microfw.profiler.reports`
     def report(self, **options: Any) -> str:
-        """Return text for a terminal; see `microfw.profiler.report`.
-
-        Examples
-        --------
-        >>> rows = [Row("0", "linear", nodes=2, forward_ns=2000, backward_ns=3000)]
-        >>> epoch = Epoch(1, 1, 1, forward_ns=2500, backward_ns=3500, total_ns=6000, rows=rows)
-        >>> print(Session(model="Dense", epochs=[epoch]).report().splitlines()[0])
-        microfw profile: Dense, 1 epoch, 1 step
-        """
+        """Return text for a terminal; see `microfw.profiler.report`, which has an example."""
         from microfw.profiler.reports.report import report
 
         return report(self, **options)
