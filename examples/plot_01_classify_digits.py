@@ -87,9 +87,6 @@ except ImportError:
     print('No figure: it needs Matplotlib, pip install ".[plot]"')
 else:
     figure, axes = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
-    epochs = history.column("epoch")
-    axes.plot(epochs, history.column("loss"), "o-", color="#0072b2", label="training rows")
-    axes.plot(epochs, history.column("val_loss"), "s--", color="#d55e00", label="test rows")
-    axes.set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
-    axes.legend()
+    history.plot(axes=axes)
+    axes.set(yscale="log")
     plt.show()

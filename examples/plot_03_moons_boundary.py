@@ -50,20 +50,28 @@ def probability(trainer):
         return nn.Softmax()(mf.tensor(trainer.predict(grid))).numpy()[:, 1].reshape(x.shape)
 
 
+def plot_boundary(trainer, axes):
+    """Draw the probability of the second class, the boundary and the test rows; return the axes."""
+    p = probability(trainer)
+    filled = axes.contourf(x, y, p, levels=np.linspace(0, 1, 11), cmap="PuOr", alpha=0.8)
+    axes.contour(x, y, p, levels=[0.5], colors="black")
+    for label, marker in enumerate("os"):
+        rows = test.X[test.y == label]
+        axes.scatter(
+            *rows.T, s=14, marker=marker, color="white", edgecolor="black", linewidth=0.7, label=f"class {label}"
+        )
+    axes.figure.colorbar(filled, ax=axes, label="probability of class 1")
+    axes.set(xlabel="first feature, standardised", ylabel="second feature, standardised")
+    return axes
+
+
 try:
     import matplotlib.pyplot as plt
 except ImportError:
     print('No figure: it needs Matplotlib, pip install ".[plot]"')
 else:
-    figure, both = plt.subplots(1, 2, figsize=(8, 4), sharey=True, layout="constrained")
+    figure, both = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
     for axes, (title, trainer) in zip(both, trainers.items(), strict=True):
-        p = probability(trainer)
-        filled = axes.contourf(x, y, p, levels=np.linspace(0, 1, 11), cmap="PuOr", alpha=0.8)
-        axes.contour(x, y, p, levels=[0.5], colors="black")
-        for label, marker in enumerate("os"):
-            rows = test.X[test.y == label]
-            axes.scatter(*rows.T, s=14, marker=marker, color="white", edgecolor="black", linewidth=0.7)
-        axes.set(title=title, xlabel="first feature, standardised")
-    both[0].set_ylabel("second feature, standardised")
-    figure.colorbar(filled, ax=both, label="probability of the second class")
+        plot_boundary(trainer, axes).set_title(title)
+    figure.legend(*both[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, facecolor="tab:gray")
     plt.show()

@@ -95,12 +95,10 @@ else:
     found.plot(axes[0, 0])
     for name, history_of_run in histories.items():
         for column, place in (("lr", axes[0, 1]), ("val_loss", axes[1, 0])):
-            history_of_run.plot(column, axes=place)
-            place.lines[-1].set_label(name)
-            place.legend()
+            history_of_run.plot(column, axes=place, label=name)
     axes[1, 0].set_yscale("log")
     history.plot(axes=axes[1, 1])
-    axes[1, 1].axvline(stopping.best_epoch, color="black", linestyle=":", label="best weights")
     axes[1, 1].set(yscale="log")
-    axes[1, 1].legend()
+    axes[1, 1].axvline(stopping.best_epoch, color=axes[1, 1].xaxis.label.get_color(), linestyle=":")
+    axes[1, 1].annotate(" best weights", (stopping.best_epoch, 0.9), xycoords=("data", "axes fraction"))
     plt.show()

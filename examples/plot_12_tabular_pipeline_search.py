@@ -121,10 +121,8 @@ except ImportError:
     print('No figure: it needs Matplotlib, pip install ".[plot]"')
 else:
     best = search.best_estimator_[-1]
-    figure, axes = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
-    axes.plot(best.history_.column("loss"), color="#0072b2", label="loss")
-    axes.plot(best.history_.column("val_loss"), color="#d55e00", linestyle="--", label="loss of the validation rows")
-    axes.plot(best.validation_scores_, color="#009e73", linestyle=":", label="their F1")
-    axes.set(xlabel="epoch", title="The best network")
-    axes.legend()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+    best.history_.plot(axes=left)
+    right.plot(best.history_.column("epoch"), best.validation_scores_, color="#009e73")
+    right.set(xlabel="epoch", ylabel="F1", title="Score of the validation rows")
     plt.show()

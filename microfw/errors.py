@@ -9,6 +9,15 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+__all__ = [
+    "ArgumentError", "CheckpointError", "DTypeError", "DataError", "FileError", "GradientError", "GraphError",
+    "MicrofwError", "NonFiniteError", "ReplayError", "ReplayWarning", "ShapeError", "SingularError",
+]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
 
 class MicrofwError(Exception):
     """Base of every exception that microfw raises on purpose.

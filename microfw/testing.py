@@ -18,6 +18,13 @@ from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, GradientError, MicrofwError
 from microfw.profiler.operations import count_operations as count_operations
 
+__all__ = ["check_op", "count_operations"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 RTOL = 1e-6
 """Largest relative error of derivatives against differences."""
 

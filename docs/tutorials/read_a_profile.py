@@ -86,9 +86,13 @@ print(before.report(by="layer", sort="backward", max_rows=3))
 # proportional to its number of parameters.
 #
 # ``before.save("wide.html")`` and ``microfw report wide.json --html wide.html`` write a page with pictures. Here is the
-# figure that Matplotlib draws:
+# figure that Matplotlib draws. ``before.plot()`` alone makes a new one:
 
-figure = before.plot()
+import matplotlib.pyplot as plt
+
+figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+before.plot(axes=axes)
+plt.show()
 
 # %%
 # In numbers: how much of the operations and of the memory belongs to the 512 units in the middle? They belong to three

@@ -13,7 +13,8 @@ from microfw.errors import ArgumentError
 from microfw.law import law, sweep
 from microfw.profiler.files import PICTURES
 from microfw.serialization.atomic_write import check_writable
-from microfw.serialization.output import encode, picture
+from microfw.serialization.output import encode
+from microfw.visualization.plots import picture
 
 DESCRIPTION = """Compute the gradient of a small model's loss by backprop, forward mode, differences, the chain rule
 for each parameter, and a recursion over paths; print the cost of each, with definitions."""
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
                 found = law(model, loss, rows.X, rows.y, rows=n, **options)
         files: Files = {}
         if arguments.plot:
-            files[arguments.plot] = lambda: picture(found.plot(), arguments.plot)
+            files[arguments.plot] = lambda: picture(found.plot, arguments.plot)
         if arguments.html:
             files[arguments.html] = lambda: encode(found.html())
         if arguments.json:

@@ -21,3 +21,7 @@ __all__ = ["NeuralClassifier", "NeuralRegressor"]
 
 def __getattr__(name: str) -> Any:
     raise unknown(__name__, name, __all__)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -20,7 +20,7 @@ from microfw.estimators import parts
 from microfw.estimators.callback_hook import CallbackHook
 from microfw.estimators.callbacks import CallbackSupportMixin, with_callbacks
 from microfw.estimators.hooks import Report, Stopping
-from microfw.estimators.learner import Learner, outputs
+from microfw.estimators.learner import Learner, outputs, with_weight
 from microfw.estimators.settings import adopt, current
 from microfw.estimators.snapshots import EstimatorSnapshot, TrainingSnapshot
 from microfw.estimators.validation import check_parameters
@@ -116,6 +116,12 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         A call that fails does not change the estimator. Ctrl-C ends training: the network keeps the weights of the last
         complete step, or with ``early_stopping`` those of the best epoch. Before the end of the first epoch, Ctrl-C
         does not change the estimator.
+
+        Examples
+        --------
+        >>> from microfw.estimators import NeuralClassifier
+        >>> NeuralClassifier(random_state=0).fit([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1]).predict([[0.0], [3.0]])
+        array([0, 1])
         """
         continues = bool(self.warm_start) and hasattr(self, "_learner")
         before = EstimatorSnapshot(self, continues)
@@ -275,9 +281,9 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         weight = None
         if sample_weight is not None:
             weight = _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
-            X, y, weight = _with_weight(X, y, weight)
+            X, y, weight = with_weight(X, y, weight)
         targets, weight = self._encoded(y, weight, fresh, X.dtype)
-        rows = Rows(*_with_weight(X, targets, weight))
+        rows = Rows(*with_weight(X, targets, weight))
         if not len(rows) and not partial:
             raise DataError(self._where, "a row with a positive weight", "none")
         return rows
@@ -342,9 +348,3 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
             "loss_curve_": list(self.loss_curve_),
             "history_": History(self.history_),
         }
-
-
-def _with_weight(X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
-    """Return the rows with a weight above 0."""
-    kept = None if weight is None else weight > 0
-    return (X, y, weight) if kept is None or kept.all() else (X[kept], y[kept], weight[kept])

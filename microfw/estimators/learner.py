@@ -158,3 +158,9 @@ def outputs(model: Module, X: Any, dtype: Any) -> Array:
     """Return the outputs of a model in evaluation mode, for dense or sparse rows."""
     made: Array = predict(model, X.astype(dtype, copy=False), ROWS)
     return made
+
+
+def with_weight(X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
+    """Return the rows with a weight above 0."""
+    kept = None if weight is None else weight > 0
+    return (X, y, weight) if kept is None or kept.all() else (X[kept], y[kept], weight[kept])

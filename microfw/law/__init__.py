@@ -7,3 +7,7 @@ from microfw.law.sweeps import PowerLaw, Sweep, sweep
 from microfw.profiler.node_count import NodeCount
 
 __all__ = ["NodeCount", "PowerLaw", "Law", "LayerCost", "Sweep", "StrategyResult", "law", "sweep"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -97,6 +97,35 @@ class Law:
 
         return page_data(self)
 
+    def plot(self, axes: Any = None) -> Any:
+        """Draw the counts of each strategy on the left, their seconds on the right, with Matplotlib (extra ``plot``).
+
+        Parameters
+        ----------
+        axes : array of two matplotlib Axes, optional
+            Axes to draw into; those of a new figure by default.
+
+        Returns
+        -------
+        array of two matplotlib Axes
+
+        Raises
+        ------
+        ArgumentError
+            If ``axes`` do not fit, or Matplotlib is not installed.
+
+        Examples
+        --------
+        >>> import microfw as mf
+        >>> model = mf.nn.Sequential(mf.nn.Dense(3, 2, rng=0))
+        >>> found = mf.profiler.law(model, mf.nn.CrossEntropyLoss(), [[1, 2, 3]], [0], budget=0.01)
+        >>> [panel.get_xlabel() for panel in found.plot()]
+        ['count', 'time, s']
+        """
+        from microfw.law.plots import plot_law
+
+        return plot_law(self, axes)
+
     def html(self) -> str:
         """Return one self-contained page: the gradient to walk through, the counts and the strategies."""
         from microfw.law.page import page

@@ -12,7 +12,6 @@ import numpy as np
 
 from microfw.errors import ArgumentError
 from microfw.law.data import Law
-from microfw.law.report import QUANTITIES
 from microfw.law.run import law
 from microfw.nn.activations import Tanh
 from microfw.nn.dense import Dense
@@ -99,44 +98,41 @@ class Sweep:
         return asdict(self) | {"laws": [found.to_dict() for found in self.laws]}
 
     def plot(self, file: Any = None, axes: Any = None) -> Any:
-        """Plot the operations of each strategy against N + P, on logarithmic scales.
+        """Draw the cost of each strategy over N + P, on logarithmic scales, with the lines N + P and N × P.
 
         Parameters
         ----------
         file : path, optional
             File to save the figure to.
-        axes : matplotlib.axes.Axes, optional
-            Axes to draw into; by default those of a new figure.
+        axes : matplotlib Axes, optional
+            Axes to draw into; those of a new figure by default.
 
         Returns
         -------
-        matplotlib.figure.Figure
+        matplotlib Axes
 
         Raises
         ------
         ArgumentError
-            If matplotlib is not installed (``microfw[plot]``), or has no format with that suffix.
+            If Matplotlib is not installed (``microfw[plot]``), or has no format with that suffix.
         FileError
             If the file cannot be written. An existing file is then unchanged.
+
+        Examples
+        --------
+        >>> axes = sweep("width", [[1.0, 2.0]], [[3.0]], values=(1, 2, 3), budget=0.01).plot()
+        >>> axes.get_xlabel(), [line.get_label() for line in axes.lines][-2:]
+        ('N + P, in scalars', ['N + P', 'N × P'])
         """
+        from microfw.law.plots import plot_sweep
+        from microfw.visualization.plots import unshown
+
         path = None if file is None else path_text(file, "Sweep.plot", "sweep.plot(path)")
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise ArgumentError("Sweep.plot", "matplotlib to draw with", "none", "install microfw[plot]") from None
-        if axes is None:
-            axes = Figure(figsize=(7, 4.5), layout="constrained").subplots()
-        figure = axes.figure
-        sizes = self.sizes()
-        for fit, mark in zip((f for f in self.fits if f.quantity != "seconds"), "os^vDx+", strict=False):
-            y = [_quantity(found, fit.strategy, fit.graph, fit.quantity)[0] for found in self.laws]
-            quantity = QUANTITIES.get(fit.quantity, fit.quantity)
-            axes.plot(sizes, y, marker=mark, label=f"{fit.strategy}, {quantity}: exponent {fit.exponent:.2f}")
-        axes.set(xscale="log", yscale="log", xlabel="N + P, in scalars", title=f"cost of a gradient, over {self.over}")
-        axes.legend(fontsize="small")
+        with unshown(path is not None):
+            panel = plot_sweep(self, axes)
         if path is not None:
-            write_bytes(path, figure_bytes(figure, path))
-        return figure
+            write_bytes(path, figure_bytes(panel.figure, path))
+        return panel
 
     def __repr__(self) -> str:
         return f"Sweep(over {self.over[:40]}: {len(self.laws)} models, {len(self.fits)} exponents)"
@@ -228,7 +224,7 @@ def _scalars(found: Law) -> Any:
     return found.count("scalars")
 
 
-def _quantity(found: Law, strategy: str, graph: str, quantity: str) -> tuple[float, tuple[float, float] | None]:
+def quantity_of(found: Law, strategy: str, graph: str, quantity: str) -> tuple[float, tuple[float, float] | None]:
     """Return a quantity of a strategy, and its interval if the quantity is extrapolated."""
     if quantity == "steps":
         return float(_scalars(found).steps), None
@@ -237,7 +233,7 @@ def _quantity(found: Law, strategy: str, graph: str, quantity: str) -> tuple[flo
 
 
 def _power_law(laws: Sequence[Law], strategy: str, graph: str, quantity: str) -> PowerLaw:
-    numbers = [_quantity(found, strategy, graph, quantity) for found in laws]
+    numbers = [quantity_of(found, strategy, graph, quantity) for found in laws]
     x = [c.N + c.P for c in map(_scalars, laws)]
     exponent, error = fit_power_law(x, [v for v, _ in numbers])
     sizes = np.log(x)

@@ -181,3 +181,10 @@ def _normal(shape: tuple[int, ...], rng: Seed, deviation: float) -> Array:
     if (empty := _blank(shape)) is not None:
         return empty
     return np.random.default_rng(rng).normal(0, deviation, shape).astype(np.float32)
+
+
+__all__ = [*NAMES, "constant", "uniform"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -310,3 +310,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = ["Cosine", "Exponential", "OneCycle", "ReduceOnPlateau", "StepDecay", "WarmUp"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -123,6 +123,25 @@ class Comparison:
 
         return comparison(self)
 
+    def plot(self, axes: Any = None) -> Any:
+        """Draw the changes of the times with their intervals, with Matplotlib (extra ``plot``).
+
+        ``axes`` are matplotlib Axes, by default those of a new figure. They are returned.
+
+        Examples
+        --------
+        >>> from microfw.profiler import Epoch, Row, Session
+        >>> def run(ns):
+        ...     rows = [Row("0", "linear", nodes=1, forward_ns=ns, backward_ns=ns)]
+        ...     return Session(epochs=[Epoch(k, 1, 1, forward_ns=ns, backward_ns=ns, rows=rows) for k in range(9)])
+        >>> axes = compare(run(1000), run(1500)).plot()
+        >>> [text.get_text() for text in axes.get_yticklabels()][:2]
+        ['whole step', 'forward']
+        """
+        from microfw.profiler.reports.plot import plot_comparison
+
+        return plot_comparison(self, axes)
+
     def markdown(self) -> str:
         """Return Markdown for a pull request."""
         from microfw.profiler.reports.comparison import markdown

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from microfw.errors import ArgumentError, DataError
 from microfw.profiler.reports.formats import FORMATS
 from microfw.profiler.session import PHASES, VERSION, Epoch, Layer, Row, Session, Trace
-from microfw.serialization.output import encode, path_text, picture, write_bytes
+from microfw.serialization.output import encode, path_text, write_bytes
 from microfw.serialization.strict import short
 
 T = TypeVar("T")
@@ -49,7 +49,9 @@ def content(session: Session, path: str) -> bytes:
     """Return the bytes that `save` writes."""
     name = path.lower()
     if name.endswith(PICTURES):
-        return picture(session.plot(), path)
+        from microfw.visualization.plots import picture
+
+        return picture(session.plot, path)
     for made in FORMATS.values():
         if name.endswith(made.suffix) or (made.suffix == ".html" and name.endswith(".htm")):
             return encode(made.text(session))

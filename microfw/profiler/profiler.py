@@ -304,7 +304,18 @@ class Profiler(Callback, Hook):
     # Reports
 
     def report(self, **options: Any) -> str:
-        """Return text for a terminal; see `microfw.profiler.report`, and `fits_report` if estimators were profiled."""
+        """Return text for a terminal; see `microfw.profiler.report`, and `fits_report` if estimators were profiled.
+
+        Examples
+        --------
+        >>> import numpy as np, microfw as mf
+        >>> model, profiler = mf.nn.Dense(2, 1, rng=0), mf.Profiler()
+        >>> optimizer = mf.optim.SGD(model.parameters(), lr=0.1)
+        >>> trainer = mf.Trainer(model, mf.nn.MSELoss(), optimizer, hooks=[profiler])
+        >>> history = trainer.fit((np.ones((4, 2)), np.ones((4, 1))), epochs=2, progress=False)
+        >>> print(profiler.report().splitlines()[0])
+        microfw profile: Dense, 2 epochs, 2 steps, 3 parameters
+        """
         if self.fits and not self.session.epochs:
             return fits_report(self.fits, **options)
         return report(self.session, **options)

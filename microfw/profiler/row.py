@@ -1,4 +1,4 @@
-"""Row of a profile: counts and times of one op of one layer."""
+"""Layer of a model, and row of a profile: counts and times of one op of one layer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,28 @@ COUNTS = (
     "scalar_rules", "scalar_accumulated", "scalar_uncounted", "forward_ns", "backward_ns",
 )  # fmt: skip
 """Fields that add up."""
+
+
+@dataclass
+class Layer:
+    """A layer of the model.
+
+    Attributes
+    ----------
+    name, kind : str
+        Path and type.
+    parameters, trainable : int
+        Number of its own parameters, and of those that are trained.
+    weights : int
+        Number of its trained parameters in arrays with two or more axes, shared ones included: they can be factors of
+        products.
+    """
+
+    name: str
+    kind: str
+    parameters: int = 0
+    trainable: int = 0
+    weights: int = 0
 
 
 @dataclass

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from microfw.profiler.node_count import NodeCount
 from microfw.profiler.ratio import Ratio, ratio_of
-from microfw.profiler.row import Row as Row
+from microfw.profiler.row import Layer as Layer, Row as Row
 from microfw.profiler.trace_data import Trace as Trace
 from microfw.visualization.frame import Frame
 
@@ -168,28 +168,6 @@ class Epoch:
         return self.backward_ns - sum(row.backward_ns for row in self.rows)
 
 
-@dataclass
-class Layer:
-    """A layer of the model.
-
-    Attributes
-    ----------
-    name, kind : str
-        Path and type.
-    parameters, trainable : int
-        Number of its own parameters, and of those that are trained.
-    weights : int
-        Number of its trained parameters in arrays with two or more axes, shared ones included: they can be factors of
-        products.
-    """
-
-    name: str
-    kind: str
-    parameters: int = 0
-    trainable: int = 0
-    weights: int = 0
-
-
 @dataclass(repr=False)
 class Session:
     """A profile: epochs, layers, environment.
@@ -247,7 +225,7 @@ class Session:
 
     # Reports: each calls a pure function in `microfw.profiler.reports`
     def report(self, **options: Any) -> str:
-        """Return text for a terminal; see `microfw.profiler.report`."""
+        """Return text for a terminal; see `microfw.profiler.report`, which has an example."""
         from microfw.profiler.reports.report import report
 
         return report(self, **options)
@@ -291,16 +269,38 @@ class Session:
         return chrome_trace(self)
 
     def to_frame(self) -> Any:
-        """Return a pandas DataFrame with one row for each op of each layer of each epoch."""
+        """Return a pandas DataFrame with one row for each op of each layer of each epoch.
+
+        It has the loss and the metrics of the epoch, seconds, and numbers by step: see
+        `microfw.profiler.reports.frame.to_frame` for the columns.
+
+        Examples
+        --------
+        >>> rows = [Row("0", "linear", nodes=2, backward_ns=3_000_000)]
+        >>> frame = Session(epochs=[Epoch(1, steps=2, observed=2, loss=0.5, rows=rows)]).to_frame()
+        >>> frame[["epoch", "loss", "op", "nodes_per_step", "backward_s_per_step"]]
+           epoch  loss      op  nodes_per_step  backward_s_per_step
+        0      1   0.5  linear             1.0               0.0015
+        """
         from microfw.profiler.reports.frame import to_frame
 
         return to_frame(self)
 
-    def plot(self) -> Any:
-        """Return a matplotlib figure: the epochs, and the layers of one step."""
+    def plot(self, axes: Any = None) -> Any:
+        """Draw the time of each epoch, and the layers of one step, with Matplotlib (extra ``plot``).
+
+        ``axes`` is an array of two Axes, by default those of a new figure. The array is returned.
+
+        Examples
+        --------
+        >>> rows = [Row("0", "linear", nodes=1, forward_ns=2000, backward_ns=3000)]
+        >>> left, right = Session(epochs=[Epoch(1, 1, 1, forward_ns=2500, backward_ns=3500, rows=rows)]).plot()
+        >>> left.get_title(), right.get_title(), right.get_xlabel()
+        ('Time by epoch', 'Layers, in one step', 'time, µs')
+        """
         from microfw.profiler.reports.plot import plot
 
-        return plot(self)
+        return plot(self, axes)
 
     def _repr_html_(self) -> str:
         from microfw.profiler.reports.notebook import notebook

@@ -70,3 +70,7 @@ def compile(f: Callable[..., Any], optimizer: Optimizer) -> CompiledStep:
     if not isinstance(optimizer, Optimizer) or optimizer.takes_closure:
         raise ArgumentError("compile", "an optimizer whose step takes no function", type(optimizer).__name__)
     return CompiledStep(f, optimizer)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 from typing import Any
 
 from microfw.errors import ArgumentError, FileError, MicrofwError
@@ -67,12 +66,3 @@ def figure_bytes(figure: Any, path: str) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=suffix)
     return buffer.getvalue()
-
-
-def picture(figure: Any, path: str) -> bytes:
-    """Return the bytes of a figure, and close it: pyplot keeps every open figure."""
-    try:
-        return figure_bytes(figure, path)
-    finally:
-        if "matplotlib.pyplot" in sys.modules:
-            sys.modules["matplotlib.pyplot"].close(figure)

@@ -5,6 +5,7 @@ from microfw.training.checkpoint import Checkpoint as Checkpoint
 from microfw.training.csv_logger import CSVLogger as CSVLogger
 from microfw.training.history import History as History
 from microfw.training.hooks import Hook as Hook, TrainState as TrainState
+from microfw.training.plotting import plot_histories as plot_histories
 from microfw.training.rates import (
     LearningRate as LearningRate,
     RangeTest as RangeTest,

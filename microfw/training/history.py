@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import nan
 from typing import Any, SupportsIndex, overload
 
 from microfw.errors import ArgumentError
@@ -94,30 +93,43 @@ class History(list[dict[str, Any]]):
         frame = pd.DataFrame(list(self))
         return frame.set_index("epoch") if "epoch" in frame else frame
 
-    def plot(self, *names: str, axes: Any = None) -> Any:
+    def plot(self, *names: str, axes: Any = None, label: str = "") -> Any:
         """Draw entries over the epochs with Matplotlib (extra ``plot``).
+
+        To compare runs, draw them into the same ``axes``; for the mean and the spread of several, see `plot_histories`.
 
         Parameters
         ----------
         *names : str
-            Entries to draw; by default ``loss``, and ``val_loss`` if there is one.
-        axes : matplotlib Axes, optional
-            Axes to draw on; new ones by default.
+            Entries to draw; by default ``loss``, and ``val_loss`` if there is one. Entries of one quantity, such as
+            ``accuracy`` and ``val_accuracy``, share axes.
+        axes : matplotlib Axes or array of them, optional
+            One for each quantity; those of a new figure by default.
+        label : str
+            Name of the run in the legend.
 
         Returns
         -------
         matplotlib Axes
-        """
-        from microfw.training.plotting import new_axes
+            An array of them if there are several quantities. ``axes.figure.savefig(path)`` writes the figure.
 
-        names = names or tuple(name for name in ("loss", "val_loss") if name in self._names())
-        columns = {name: [nan if value is None else value for value in self.column(name)] for name in names}
-        axes = new_axes(axes, "History.plot")
-        for name, values in columns.items():
-            axes.plot(self.column("epoch"), values, label=name, linestyle="--" if name.startswith("val_") else "-")
-        axes.set(xlabel="epoch", ylabel=names[0] if len(names) == 1 else None)
-        axes.legend()
-        return axes
+        Raises
+        ------
+        ArgumentError
+            If there is nothing to draw, ``axes`` do not fit, or Matplotlib is not installed.
+
+        Examples
+        --------
+        >>> history = History([{"epoch": 1, "loss": 0.7, "lr": 0.1}, {"epoch": 2, "loss": 0.4, "lr": 0.1}])
+        >>> axes = history.plot()
+        >>> axes.get_xlabel(), axes.get_ylabel()
+        ('epoch', 'loss')
+        >>> [panel.get_ylabel() for panel in history.plot("loss", "lr")]
+        ['loss', 'learning rate']
+        """
+        from microfw.training.plotting import draw
+
+        return draw([self], names, axes, label, "History.plot")
 
     def __repr__(self) -> str:
         if not self:

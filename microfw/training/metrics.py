@@ -17,6 +17,8 @@ from microfw.data.nested import Columns
 from microfw.errors import ArgumentError, ShapeError
 from microfw.nn import BCEWithLogitsLoss, CrossEntropyLoss, HingeLoss
 
+__all__ = ["accuracy", "r2"]
+
 Array = np.ndarray[Any, Any]
 Measure = Callable[[Array, Array, Array], float]
 """``measure(targets, outputs, predictions)``."""
@@ -257,3 +259,7 @@ def _pair(y_true: Any, y_pred: Any, where: str) -> tuple[Array, Array]:
     if y_true.shape != y_pred.shape:
         raise ShapeError(where, "targets and predictions of one shape", f"{y_true.shape} and {y_pred.shape}")
     return y_true, y_pred
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

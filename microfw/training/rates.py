@@ -142,24 +142,54 @@ class RangeTest:
     losses: list[float]
     suggestion: float
 
+    @property
+    def warning(self) -> str:
+        """What to try if the suggestion is the first or the last of the rates; else empty."""
+        if self.rates and self.suggestion == self.rates[0]:
+            return "the lowest rate tried: repeat with a lower low"
+        if self.rates and self.suggestion == self.rates[-1]:
+            return "the highest rate tried: repeat with a higher high"
+        return ""
+
     def __repr__(self) -> str:
         ends = f" from {self.rates[0]:.2g} to {self.rates[-1]:.2g}" if self.rates else ""
-        return f"RangeTest({len(self.rates)} rates{ends}, suggestion {self.suggestion:.2g})"
+        return f"RangeTest({len(self.rates)} rates{ends}, {self._text()})"
+
+    def _text(self) -> str:
+        return f"suggestion {self.suggestion:.2g}" + (f", {self.warning}" if self.warning else "")
 
     def _repr_html_(self) -> str:
         rows = [[f"{rate:.2g}", f"{loss:.4g}"] for rate, loss in zip(self.rates, self.losses, strict=True)]
-        return html_table(["learning rate", "loss, smoothed"], rows, f"Suggestion: {self.suggestion:.2g}")
+        return html_table(["learning rate", "loss, smoothed"], rows, f"{self._text().capitalize()}.")
 
     def plot(self, axes: Any = None) -> Any:
-        """Draw loss over rate, with Matplotlib (extra ``plot``), and return the axes."""
-        from microfw.training.plotting import new_axes
+        """Draw the loss over the rate, with Matplotlib (extra ``plot``).
 
-        axes = new_axes(axes)
-        axes.plot(self.rates, self.losses)
-        axes.axvline(self.suggestion, color="black", linestyle=":", label=f"suggestion {self.suggestion:.2g}")
-        axes.set(xscale="log", xlabel="learning rate", ylabel="loss, smoothed")
-        axes.legend()
-        return axes
+        Parameters
+        ----------
+        axes : matplotlib Axes, optional
+            Axes to draw into; those of a new figure by default.
+
+        Returns
+        -------
+        matplotlib Axes
+
+        Examples
+        --------
+        >>> axes = RangeTest([0.01, 0.1, 1.0], [2.0, 1.5, 1.9], 0.1).plot()
+        >>> axes.get_xlabel(), axes.get_xscale()
+        ('learning rate', 'log')
+        """
+        from microfw.visualization.plots import finish, next_color, plot_axes
+
+        (place,) = plot_axes(axes, "RangeTest.plot")
+        color, marker = next_color(place), "." if len(self.rates) <= 30 else ""
+        place.plot(self.rates, self.losses, color=color, marker=marker, label="loss, smoothed")
+        text, warning = f"suggestion {self.suggestion:.2g}", f", {self.warning}" if self.warning else ""
+        place.axvline(self.suggestion, color=place.xaxis.label.get_color(), linestyle=":", label=text + warning)
+        place.set(xscale="log")
+        finish(place, "Learning-rate range test", "learning rate", "loss, smoothed")
+        return place
 
 
 class _Rising(Hook):

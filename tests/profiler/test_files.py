@@ -7,6 +7,7 @@ import sys
 from dataclasses import fields
 from importlib.resources import files
 
+import numpy as np
 import pytest
 
 from microfw.errors import ArgumentError, DataError
@@ -94,27 +95,43 @@ def test_a_frame_has_a_row_for_each_op_of_each_layer_of_each_epoch():
     assert len(frame) == sum(len(e.rows) for e in session.epochs)
     assert frame.backward_ns.sum() == session.total().sum().backward_ns
     assert set(frame[frame.layer == "0"].kind) == {"Residual"}
+    assert set(frame[frame.layer == "CrossEntropyLoss"].kind) == {"CrossEntropyLoss"}
+    np.testing.assert_allclose(frame.backward_s, frame.backward_ns / 1e9)
+    np.testing.assert_allclose(frame.backward_s_per_step * frame.observed, frame.backward_s)
+    np.testing.assert_array_equal(frame.flops_forward_per_step * frame.observed, frame.flops_forward)
+    assert frame.groupby("epoch").loss.first().tolist() == [e.loss for e in session.epochs]
 
 
-@pytest.mark.parametrize(("method", "package"), [("to_frame", "pandas"), ("plot", "matplotlib")])
+def test_a_frame_has_the_metrics_of_each_epoch():
+    pytest.importorskip("pandas")
+    rows = [Row("0", "linear", nodes=1), Row("MSELoss#2", "mse", nodes=1), Row("", "add", nodes=1)]
+    metrics = [{"accuracy": 0.5, "steps": 7.0, "loss": 0.4}, {"loss": 0.3, "val_loss": 0.6}]
+    epochs = [Epoch(k, 2, 0, found["loss"], found, rows=list(rows)) for k, found in enumerate(metrics, 1)]
+    frame = Session(layers=[Layer("0", "Dense")], epochs=epochs).to_frame()
+    assert list(frame)[:8] == ["epoch", "steps", "observed", "loss", "accuracy", "metrics.steps", "val_loss", "kind"]
+    assert frame.loss.tolist() == [0.4] * 3 + [0.3] * 3
+    assert frame["metrics.steps"].isna().tolist() == [False] * 3 + [True] * 3
+    assert frame.val_loss.tolist()[3:] == [0.6] * 3 and frame.steps.tolist() == [2] * 6
+    assert frame.kind.tolist()[:3] == ["Dense", "MSELoss", ""]
+    assert frame.nodes_per_step.isna().all()  # no step was observed
+
+
+@pytest.mark.parametrize(("method", "package"), [("to_frame", "pandas"), ("plot", "Matplotlib")])
 def test_what_is_not_installed_is_named(monkeypatch, method, package):
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=f"{method}: expected {package} to be installed, got none; pip install"):
+    monkeypatch.setitem(sys.modules, package.lower(), None)
+    with pytest.raises(ArgumentError, match=f"^Session.{method}: expected {package}, got none installed; pip install"):
         getattr(profiled("one layer"), method)()
 
 
 def test_a_figure_shows_the_epochs_and_the_layers():
-    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pytest.importorskip("matplotlib")
     session = profiled("wide")
     session.layers[1].name = session.epochs[0].rows[0].layer = "$\\frac"  # no mathematics in names
-    figure = session.plot()
-    left, right = figure.axes
-    assert [bar.get_height() for bar in left.containers[0]] == [e.forward_ns / 1e6 for e in session.epochs]
+    left, right = session.plot()
+    scale = {"s": 1e9, "ms": 1e6, "µs": 1e3}[left.get_ylabel().removeprefix("time, ")]
+    assert [bar.get_height() for bar in left.containers[0]] == [e.forward_ns / scale for e in session.epochs]
     assert len(right.get_yticklabels()) == len(session.total().layers())
-    figure.canvas.draw()
-    pyplot.close(figure)
-    with pytest.raises(ArgumentError, match="expected a session with an epoch"):
-        Session().plot()
+    left.figure.draw_without_rendering()
 
 
 def test_a_notebook_shows_tables_without_a_script():

@@ -1,0 +1,67 @@
+"""Plots of the law on one model, and of a sweep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from microfw.law.data import Law
+from microfw.law.report import QUANTITIES
+from microfw.law.sweeps import ROWS, Sweep, quantity_of
+from microfw.visualization.plots import MARKERS, PALETTE, finish, label_rows, name_label, plot_axes
+
+COUNTED = [row for row in ROWS if row[2] != "seconds"]
+
+
+def plot_law(law: Law, axes: Any = None) -> Any:
+    """Draw the counts of each strategy on the left, their seconds on the right; see `Law.plot`."""
+    panels = plot_axes(axes, "Law.plot", 2, 5)
+    run = {(way.name, way.graph): way for way in law.ways if way.seconds is not None}
+    not_run = [f"{way.name}\nnot run" for way in law.ways if way.seconds is None]
+    if all(graph == "tensors" for _, graph in run):
+        not_run.append("on scalars\nnot run")
+    scalars = law.count("scalars")
+    counted, timed = [], []  # name, value and interval of each bar
+    for strategy, graph, quantity in COUNTED:
+        if (strategy, graph) in run and (quantity != "steps" or scalars):
+            name = f"{strategy}\n{QUANTITIES.get(quantity, quantity)}"
+            counted.append((name, *quantity_of(law, strategy, graph, quantity)))
+    for (name, graph), way in run.items():
+        timed.append((f"{name}\non {graph}", way.seconds or 0.0, way.intervals.get("seconds")))
+    for place, bars, color in zip(panels, (counted, timed), PALETTE, strict=False):
+        names = [f"{name}, extrapolated" if ends else name for name, _, ends in bars]
+        positions = label_rows(place, names + not_run)
+        for position, (_, value, ends) in zip(positions, bars, strict=False):
+            margin = [[value - ends[0]], [ends[1] - value]] if ends else None
+            place.errorbar(value, position, xerr=margin, fmt="o", color=color, capsize=3)
+        place.grid(axis="y", alpha=0.3)
+        place.set(xscale="log")
+    if scalars:
+        for text, x, style in (("N + P", scalars.N + scalars.P, "--"), ("N × P", scalars.N * scalars.P, ":")):
+            color = panels[0].xaxis.label.get_color()
+            panels[0].axvline(x, color=color, linestyle=style, label=f"{text} = {x:,} scalars")
+    finish(panels[0], "Cost of one gradient: counts", "count", "strategy")
+    finish(panels[1], "Cost of one gradient: seconds", "time, s", "strategy")
+    return panels
+
+
+def plot_sweep(sweep: Sweep, axes: Any = None) -> Any:
+    """Draw the counts of each strategy over N + P; see `Sweep.plot`."""
+    (place,) = plot_axes(axes, "Sweep.plot", 1, 5.4)
+    sizes = sweep.sizes()
+    fits = [fit for fit in sweep.fits if fit.quantity != "seconds"]
+    for k, fit in enumerate(fits):
+        values = [quantity_of(found, fit.strategy, fit.graph, fit.quantity)[0] for found in sweep.laws]
+        text = f"{fit.strategy}, {QUANTITIES.get(fit.quantity, fit.quantity)}: exponent {fit.exponent:.2f}"
+        place.plot(sizes, values, color=PALETTE[k % len(PALETTE)], marker=MARKERS[k % len(MARKERS)], label=text)
+    order = np.argsort(sizes)
+    counts: list[Any] = [sweep.laws[k].count("scalars") for k in order]
+    color = place.xaxis.label.get_color()
+    sums, products = [c.N + c.P for c in counts], [c.N * c.P for c in counts]
+    for text, style, line in (("N + P", "--", sums), ("N × P", ":", products)):
+        place.plot(sums, line, color=color, linestyle=style, label=text)
+    place.set(xscale="log", yscale="log")
+    title = f"Cost of a gradient, over {name_label(sweep.over).strip()}"
+    finish(place, title, "N + P, in scalars", "steps, rule calls or scalar operations")
+    return place
