@@ -19,7 +19,21 @@ from typing import Any
 import step_report
 from interleaved import heading, peak_memory, rotated, save_digits, serve, start
 from step_report import (
-    COMPILED, DONATED, FUSED, HAND, JIT, NAMES, OURS, REPLAY, REPLAYED, SCAN, SKLEARN, TARGETS, TORCH, TUNED, Measured,
+    COMPILED,
+    DONATED,
+    FUSED,
+    HAND,
+    JIT,
+    NAMES,
+    OURS,
+    REPLAY,
+    REPLAYED,
+    SCAN,
+    SKLEARN,
+    TARGETS,
+    TORCH,
+    TUNED,
+    Measured,
 )  # fmt: skip
 
 WORKLOADS: dict[str, tuple[str, tuple[Any, ...], int]] = {  # kind of network, sizes, batch
