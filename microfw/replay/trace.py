@@ -156,6 +156,7 @@ class CapturedArray(NDArrayOperatorsMixin):
     dtype = property(lambda self: self.array.dtype)
     ndim = property(lambda self: self.array.ndim)
     size = property(lambda self: self.array.size)
+    nbytes = property(lambda self: self.array.nbytes)
     strides = property(lambda self: self.array.strides)
 
     def __len__(self) -> int:
@@ -180,14 +181,25 @@ class CapturedArray(NDArrayOperatorsMixin):
         raise Untraceable("a loop over entries")
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        if not isinstance(key, CapturedArray) or key.dtype.kind not in "iu":
+        if isinstance(key, CapturedArray) and key.dtype.kind in "iu":
+            self.array[key.array] = plain(value)
+            self.tape.add(CapturedCall(setitem, (self, key, value), {}, "set", self))
+            return
+        part = self[key]
+        if part.view is None or self.root.fixed is not None:
             raise Untraceable("a part assigned")
-        self.array[key.array] = plain(value)
-        self.tape.add(CapturedCall(setitem, (self, key, value), {}, "set", self))
+        if isinstance(value, CapturedArray) and value.array.__array_interface__ == part.array.__array_interface__:
+            return  # the end of ``x[key] += y``, which has written into the part
+        np.copyto(part.array, plain(value))
+        self.tape.add(CapturedCall(np.copyto, (part, value), {}, "write", part))
 
     # NumPy's functions
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
+        if method == "at" and isinstance(inputs[0], CapturedArray):
+            ufunc.at(*plain(inputs))
+            self.tape.add(CapturedCall(ufunc.at, inputs, {}, "write", inputs[0]))
+            return None
         if method not in ("__call__", "reduce") or ufunc.nout != 1:
             raise Untraceable(f"np.{ufunc.__name__}.{method}")
         function: Any
@@ -204,6 +216,11 @@ class CapturedArray(NDArrayOperatorsMixin):
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if func in REDUCES and len(args) == 1 and set(kwargs) <= {"axis", "keepdims"}:
             return self.__array_ufunc__(REDUCES[func], "reduce", args[0], **{"axis": None, **kwargs})
+        if func in (np.empty_like, np.zeros_like):  # a rule writes to the result
+            fresh = CapturedArray(self.tape, func(*plain(args), **kwargs))
+            if func is np.zeros_like:
+                self.tape.add(CapturedCall(np.copyto, (fresh, 0), {}, "write", fresh))
+            return fresh
         if func in SHAPES:
             return func(*plain(args), **kwargs)
         if func is np.dot:
