@@ -149,8 +149,8 @@ arctanh = _ufunc(
 # The error function
 
 
-# Numerator and denominator, in powers of x * x, of a rational function that is erf(x) / x between -4 and 4; from Eigen's
-# `generic_fast_erf_float`.
+# Numerator and denominator, in powers of x * x, of a rational function that is erf(x) / x between -4 and 4. Source:
+# Eigen, `generic_fast_erf_float`.
 _ABOVE = (
     -2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05,
     -7.34990630326855e-04, -2.95459980854025e-03, -1.60960333262415e-02,
