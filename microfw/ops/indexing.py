@@ -71,8 +71,7 @@ def _positions(key: Any, shape: Shape) -> Array:
 def _from_start(indices: Any, n: int) -> Array:
     """Return indices of any width, some of them counted from the end, as plain ones in range."""
     if not isinstance(indices, np.ndarray) and hasattr(indices, "dtype"):  # captured: `take` has checked them
-        found = indices if indices.dtype == np.intp else indices.astype(np.intp)
-        return np.where(found < 0, found + n, found)
+        return (indices if indices.dtype == np.intp else indices.astype(np.intp)) % n
     found = np.asarray(indices, np.intp)  # indices of int8 or uint8 would overflow when n is added
     if not found.size or _in_range(found, n):
         return found

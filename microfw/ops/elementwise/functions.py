@@ -175,12 +175,12 @@ def _erf(x: Array) -> Array:
 
         return scipy_erf(x)
     # SciPy computes in float64: of 256 × 128 entries, these calls take 144 µs, SciPy's 540. Relative error: 4.5e-7.
-    z = np.clip(x, -4, 4)
+    z = np.minimum(np.maximum(x, -4), 4)  # np.clip takes twice the time
     square = z * z
     y = _polynomial(square, _ABOVE)
     y *= z
     y /= _polynomial(square, _BELOW)
-    return np.clip(y, -1, 1)  # by rounding, y may be 1 + 4e-7
+    return np.minimum(np.maximum(y, -1), 1)  # by rounding, y may be 1 + 4e-7
 
 
 @op(vjp=lambda g, x: g * (2 / math.sqrt(math.pi) * np.exp(-x * x)), cost=elementwise_cost(1, 5), no_alias=True)
