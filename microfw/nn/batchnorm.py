@@ -11,7 +11,6 @@ from microfw.errors import ShapeError
 from microfw.nn.checks import as_layer_input, is_number, positive, require, wrong_shape
 from microfw.nn.initializers import constant
 from microfw.nn.normalization import Normalization
-from microfw.ops.effects import Notify
 from microfw.ops.elementwise import subtract
 from microfw.ops.normalization import normalize
 
@@ -43,7 +42,7 @@ class _BatchNorm(Normalization):
             fix = "pass a larger batch, or call eval() to use the running statistics"
             raise ShapeError(self.where, "more than one value per channel in training", f"shape {x.shape}", fix)
         axes = (0, *range(2, x.ndim))
-        made: Tensor = normalize(x, weight, bias, axes=axes, eps=self.eps, tell=Notify(self._follow))
+        made: Tensor = normalize(x, weight, bias, axes=axes, eps=self.eps, tell=self._follow)
         return made
 
     def _check_shape(self, x: Any) -> None:

@@ -4,38 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from microfw.autograd.op import Array, Cost, Shape, op
-
-
-class Notify(NamedTuple):
-    """A function with effects that an op's value calls with arrays that it has computed.
-
-    A capture records the call. The plan then calls the function at each step.
-
-    Attributes
-    ----------
-    function : callable
-        ``function(array, *others)``; its result is not used. It must not change the arrays.
-
-    Examples
-    --------
-    >>> Notify(print)(np.ones(2), 3)
-    [1. 1.] 3
-    """
-
-    function: Callable[..., Any]
-
-    def __call__(self, array: Any, *others: Any) -> None:
-        """Call the function."""
-        record = getattr(array, "record_call", None)
-        if record is None:
-            self.function(array, *others)
-        else:
-            record(self.function, *others)
 
 
 def _mask_cost(y: Shape, x: Shape, **params: Any) -> Cost:

@@ -20,7 +20,6 @@ from microfw.autograd.observer import Observer
 from microfw.autograd.scope import THREAD_SCOPE, path
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, GraphError
-from microfw.ops.effects import Notify
 from microfw.optim.optimizer import Optimizer
 from microfw.replay.reasons import Uncapturable, Untraceable
 from microfw.replay.trace import Array, CapturedArray, CapturedCall, Tape, copy, plain
@@ -127,7 +126,7 @@ class CapturedStep:
         op, start = record.op, len(self.tape.calls)
         inputs = [self.to_captured(a) for a in record.inputs]
         try:
-            if not all(is_stateless(value) or isinstance(value, Notify) for value in record.params.values()):
+            if not is_stateless(tuple(record.params.values())):
                 raise Untraceable("an argument that may change, such as a random generator")
             made = op.value(*inputs, **record.params)
             outs = list(made) if op.aux else [made]

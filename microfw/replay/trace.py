@@ -227,10 +227,6 @@ class CapturedArray(NDArrayOperatorsMixin):
                     return CapturedArray(self.tape, result, view=(function, args, kwargs))
         return self.tape.note(function, args, kwargs, result, style)
 
-    def record_call(self, function: Any, *args: Any) -> None:
-        """Record a call of a function that has effects and returns nothing, in place of calling it."""
-        self.tape.add(CapturedCall(function, (self, *args), {}, "write", self, pure=False))
-
     # The methods of arrays that rules use
 
     @property

@@ -26,8 +26,8 @@ def load_models():
 
 MODELS = load_models()
 
-OPAQUE = {"batchnorm": {"dropout_mask"}}
-"""Ops that are replayed as one call in training, since a generator draws."""
+OPAQUE = {"batchnorm": {"normalize", "dropout_mask"}}
+"""Ops that are replayed as one call in training: a generator draws, and running statistics are updated."""
 
 
 def build(name, training):
