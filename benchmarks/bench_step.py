@@ -18,7 +18,23 @@ from typing import Any
 
 import step_report
 from interleaved import heading, peak_memory, rotated, save_digits, serve, start
-from step_report import HAND, NAMES, OURS, REPLAY, REPLAYED, SKLEARN, TARGETS, TUNED, Measured
+from step_report import (
+    COMPILED,
+    DONATED,
+    FUSED,
+    HAND,
+    JIT,
+    NAMES,
+    OURS,
+    REPLAY,
+    REPLAYED,
+    SCAN,
+    SKLEARN,
+    TARGETS,
+    TORCH,
+    TUNED,
+    Measured,
+)  # fmt: skip
 
 WORKLOADS: dict[str, tuple[str, tuple[Any, ...], int]] = {  # kind of network, sizes, batch
     "tiny": ("dense", (64, 16, 10), 32),
@@ -27,9 +43,19 @@ WORKLOADS: dict[str, tuple[str, tuple[Any, ...], int]] = {  # kind of network, s
     "deep": ("dense", (64, *[32] * 32, 10), 32),
     "conv": ("images", ("1×8×8", "conv 8", "pool", "conv 16", 10), 64),
     "recurrent": ("sequences", ("8×8", "GRU 32", 10), 32),
+    "embedding": ("models", ("27", "3×10", "tanh 200", 27), 32),
+    "lstm": ("models", ("20×12", "LSTM 64", 10), 32),
+    "gru": ("models", ("20×12", "GRU 64", 10), 32),
+    "transformer": ("models", ("16×32", "2 blocks, 4 heads", 10), 16),
+    "lenet": ("models", ("1×28×28", "conv 6", "conv 16", 120, 84, 10), 32),
+    "conv1d": ("models", ("3×48", "conv 16", "conv 16", 10), 32),
+    "batchnorm": ("models", (30, "norm 64", "dropout", "norm 64", "dropout", 2), 32),
+    "autoencoder": ("models", (64, 32, 8, 32, 64), 32),
 }
 BATCHES = 20
-COMPARED = {"deep": 8}  # steps whose losses must agree; in a deep net rounding grows into a difference soon
+# Steps whose losses must agree. In a deep net rounding grows into a difference soon; dropout draws other numbers in
+# each library.
+COMPARED = {"deep": 8, "batchnorm": 0}
 TOLERANCE = 5e-3
 PACKAGES = ("numpy", "torch", "jax", "mygrad", "autograd", "scikit-learn")
 
@@ -37,6 +63,10 @@ PACKAGES = ("numpy", "torch", "jax", "mygrad", "autograd", "scikit-learn")
 def network(workload: str) -> Any:
     """Return the network of a workload."""
     kind, sizes, batch = WORKLOADS[workload]
+    if kind == "models":
+        from model_columns import MODELS
+
+        return MODELS[workload]()
     if kind == "images":
         from image_columns import Images
 
@@ -53,6 +83,9 @@ def network(workload: str) -> Any:
 def exists(name: str, workload: str) -> bool:
     """Return True if the network exists in the library."""
     kind = WORKLOADS[workload][0]
+    if kind == "models":
+        libraries = (OURS, REPLAY, TORCH, FUSED, COMPILED)
+        return name in libraries or (name in (JIT, DONATED, SCAN) and workload != "batchnorm")
     return kind == "dense" or name not in (TUNED, SKLEARN)
 
 
@@ -69,11 +102,14 @@ def work(name: str, workload: str, digits: str) -> tuple[dict[str, Any], Any]:
     module, build = COLUMNS[name]
     importlib.import_module(module)
     net, batch = network(workload), WORKLOADS[workload][2]
-    with np.load(digits) as file:
-        X, y = file["X"].reshape(-1, *net.shape), file["y"]
-    rng = np.random.default_rng(3)
-    picks = [rng.permutation(len(X))[:batch] for _ in range(BATCHES)]
-    batches = [(X[pick], y[pick]) for pick in picks]
+    if hasattr(net, "data"):
+        batches = net.data(BATCHES)
+    else:
+        with np.load(digits) as file:
+            X, y = file["X"].reshape(-1, *net.shape), file["y"]
+        rng = np.random.default_rng(3)
+        picks = [rng.permutation(len(X))[:batch] for _ in range(BATCHES)]
+        batches = [(X[pick], y[pick]) for pick in picks]
 
     begin = time.perf_counter()
     run = build(net, batches)
@@ -95,7 +131,7 @@ def work(name: str, workload: str, digits: str) -> tuple[dict[str, Any], Any]:
 def disagreement(losses: list[float], reference: list[float], steps: int) -> float:
     """Return the largest relative difference of the first losses."""
     pairs = list(zip(losses, reference, strict=True))[:steps]
-    return max(abs(a - b) / (abs(b) + 1e-3) if a == a else float("inf") for a, b in pairs)
+    return max((abs(a - b) / (abs(b) + 1e-3) if a == a else float("inf") for a, b in pairs), default=0.0)
 
 
 def race(workload: str, names: list[str], rounds: int, passes: int, digits: str) -> tuple[Measured, bool]:

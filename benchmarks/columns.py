@@ -1,7 +1,7 @@
 """One pass of training steps over the batches, for each library and any network.
 
 A step is forward, softmax cross-entropy, backward, SGD with momentum, and the loss as a Python number. The networks
-are in `dense_columns`, `image_columns` and `sequence_columns`; this file has the loop of each library, as its
+are in `dense_columns`, `image_columns`, `sequence_columns` and `model_columns`; this file has the loop of each library, as its
 documentation shows it. All columns start from the same float32 weights, use the same rates and give the same losses.
 Each library is imported in its builder only.
 """
@@ -38,11 +38,16 @@ def hand_tuned(network: Any, batches: Batches) -> Pass:
     return stepwise(network.hand_tuned(), batches)
 
 
+def loss_of(network: Any, nn: Any) -> Any:
+    """Return the network's loss from the layers of a library; microfw's and PyTorch's have one name."""
+    return getattr(nn, getattr(network, "loss", "CrossEntropyLoss"))()
+
+
 def microfw(network: Any, batches: Batches) -> Pass:
     """Build what a user of microfw would."""
     from microfw import nn, optim
 
-    model, loss_fn = network.microfw(), nn.CrossEntropyLoss()
+    model, loss_fn = network.microfw(), loss_of(network, nn)
     optimizer = optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
 
     def step(X: Any, y: Any) -> float:
@@ -59,18 +64,18 @@ def microfw_replay(network: Any, batches: Batches) -> Pass:
     """Build the same with a step that is replayed."""
     from microfw import compile, nn, optim
 
-    model, loss_fn = network.microfw(), nn.CrossEntropyLoss()
+    model, loss_fn = network.microfw(), loss_of(network, nn)
     replayed = compile(lambda X, y: loss_fn(model(X), y), optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM))
     return stepwise(lambda X, y: replayed(X, y).item(), batches)
 
 
-def torch_train(model: Any) -> Callable[[Any, Any], Any]:
-    """Return the training step of PyTorch's tutorials, on one thread."""
+def torch_train(network: Any, model: Any, **options: Any) -> Callable[[Any, Any], Any]:
+    """Return the training step of PyTorch's tutorials, on one thread. ``options``: of its SGD."""
     import torch
 
     torch.set_num_threads(1)
-    loss_fn = torch.nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
+    loss_fn = loss_of(network, torch.nn)
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM, **options)
 
     def train(X: Any, y: Any) -> Any:
         optimizer.zero_grad()
@@ -82,12 +87,17 @@ def torch_train(model: Any) -> Callable[[Any, Any], Any]:
     return train
 
 
-def torch_eager(network: Any, batches: Batches) -> Pass:
+def torch_eager(network: Any, batches: Batches, **options: Any) -> Pass:
     """Take PyTorch's step as it is."""
     import torch
 
-    train = torch_train(network.torch())
+    train = torch_train(network, network.torch(), **options)
     return stepwise(lambda X, y: train(torch.from_numpy(X), torch.from_numpy(y)).item(), batches)
+
+
+def torch_fused(network: Any, batches: Batches) -> Pass:
+    """Take the same step with the update in one call, which PyTorch's documentation calls the fastest."""
+    return torch_eager(network, batches, fused=True)
 
 
 def torch_compile(network: Any, batches: Batches) -> Pass:
@@ -98,7 +108,7 @@ def torch_compile(network: Any, batches: Batches) -> Pass:
     atexit.register(shutil.rmtree, cache, ignore_errors=True)
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
     model = network.torch_to_compile() if hasattr(network, "torch_to_compile") else network.torch()
-    train = torch.compile(torch_train(model))
+    train = torch.compile(torch_train(network, model))
     return stepwise(lambda X, y: train(torch.from_numpy(X), torch.from_numpy(y)).item(), batches)
 
 
@@ -107,13 +117,16 @@ def jax_parts(network: Any) -> tuple[Any, Any]:
     import jax
     import jax.numpy as jnp
 
-    def loss_of(p: Any, X: Any, y: Any) -> Any:
-        logs = jax.nn.log_softmax(network.jax(p, X))
+    def compare(p: Any, X: Any, y: Any) -> Any:
+        outputs = network.jax(p, X)
+        if getattr(network, "loss", "") == "MSELoss":
+            return ((outputs - y) ** 2).mean()
+        logs = jax.nn.log_softmax(outputs)
         return -jnp.take_along_axis(logs, y[:, None], axis=1).mean()
 
     def update(state: Any, batch: Any) -> Any:
         p, speeds = state
-        loss, gradients = jax.value_and_grad(loss_of)(p, *batch)
+        loss, gradients = jax.value_and_grad(compare)(p, *batch)
         speeds = jax.tree.map(lambda v, g: MOMENTUM * v + g, speeds, gradients)
         return (jax.tree.map(lambda a, v: a - LR * v, p, speeds), speeds), loss
 
@@ -121,12 +134,12 @@ def jax_parts(network: Any) -> tuple[Any, Any]:
     return update, (parameters, jax.tree.map(jnp.zeros_like, parameters))
 
 
-def jax_jit(network: Any, batches: Batches) -> Pass:
+def jax_jit(network: Any, batches: Batches, **options: Any) -> Pass:
     """Jit one step in JAX; the loss is read after every step."""
     import jax
 
     update, state = jax_parts(network)
-    update = jax.jit(update)
+    update = jax.jit(update, **options)
 
     def step(X: Any, y: Any) -> float:
         nonlocal state
@@ -134,6 +147,11 @@ def jax_jit(network: Any, batches: Batches) -> Pass:
         return float(loss)
 
     return stepwise(step, batches)
+
+
+def jax_donated(network: Any, batches: Batches) -> Pass:
+    """Jit the same step so that the new state may use the memory of the old one."""
+    return jax_jit(network, batches, donate_argnums=0)
 
 
 def jax_scan(network: Any, batches: Batches) -> Pass:
@@ -222,8 +240,10 @@ COLUMNS: dict[str, tuple[str, Callable[[Any, Batches], Pass]]] = {  # what to im
     "microfw eager": ("microfw", microfw),
     "microfw replay": ("microfw", microfw_replay),
     "PyTorch eager": ("torch", torch_eager),
+    "PyTorch fused SGD": ("torch", torch_fused),
     "torch.compile": ("torch", torch_compile),
     "JAX jit": ("jax", jax_jit),
+    "JAX jit donated": ("jax", jax_donated),
     "JAX scan": ("jax", jax_scan),
     "MyGrad": ("mygrad", mygrad),
     "autograd": ("autograd.scipy.special", autograd),

@@ -2,9 +2,14 @@
 
     python process_jobs.py JOB (sklearn | FILE.npz)
 
-Each job imports only what it needs, as a separate script does.
+Each job imports only what it needs, as a separate script does. The jobs in `SCRIPTS` load digits with microfw.
 """
 
+import contextlib
+import io
+import os
+import pathlib
+import re
 import sys
 
 EPOCHS, BATCH, LR, MOMENTUM, TEST = 20, 32, 0.01, 0.9, 450
@@ -141,6 +146,24 @@ def mlp(X, y, X_test, y_test):
     return float(model.score(X_test, y_test))
 
 
+def readme():
+    """Run the script of the README."""
+    text = pathlib.Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
+    scope = {}
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], scope)
+    return scope["trainer"].evaluate(scope["test"])["accuracy"]
+
+
+def profile():
+    """Run ``microfw profile digits``."""
+    from microfw.cli.main import main
+
+    assert main(["profile", "digits"]) == 0
+    return float("nan")
+
+
+SCRIPTS = {"README's script": readme, "microfw profile digits": profile}
+
 JOBS = {
     "only load the data": only_load,
     "microfw": microfw,
@@ -151,4 +174,12 @@ JOBS = {
 }
 
 if __name__ == "__main__":
-    print(JOBS[sys.argv[1]](*load(sys.argv[2])))
+    job, _, when = sys.argv[1].partition(", ")
+    if job in SCRIPTS:
+        if when == "first run":  # later ones find the file of an earlier process
+            os.environ["MICROFW_CACHE"] = os.path.join(os.environ["MICROFW_CACHE"], str(os.getpid()))
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            accuracy = SCRIPTS[job]()
+        print(accuracy)
+    else:
+        print(JOBS[job](*load(sys.argv[2])))

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from interleaved import interval, ratios, shown, table
 
 HAND, TUNED, OURS, REPLAY = "hand-written NumPy", "hand-tuned NumPy", "microfw eager", "microfw replay"
-TORCH, COMPILED, JIT, SCAN = "PyTorch eager", "torch.compile", "JAX jit", "JAX scan"
+TORCH, FUSED, COMPILED = "PyTorch eager", "PyTorch fused SGD", "torch.compile"
+JIT, DONATED, SCAN = "JAX jit", "JAX jit donated", "JAX scan"
 MYGRAD, AUTOGRAD, SKLEARN = "MyGrad", "autograd", "scikit-learn MLP"
-NAMES = (HAND, TUNED, OURS, REPLAY, TORCH, COMPILED, JIT, SCAN, MYGRAD, AUTOGRAD, SKLEARN)
+NAMES = (HAND, TUNED, OURS, REPLAY, TORCH, FUSED, COMPILED, JIT, DONATED, SCAN, MYGRAD, AUTOGRAD, SKLEARN)
 
 Target = tuple[str, str, dict[str, tuple[float, float]]]
 FASTER, RATIO = "x faster than", "/"  # the time of the other over ours, and the other way round
@@ -26,11 +27,18 @@ TARGETS: tuple[Target, ...] = (  # with whom; the most (for "faster", the least)
     (FASTER, TORCH, {"tiny": (5, 8), "small": (5, 6.5), "mid": (1.2, 1.4), "deep": (3.5, 4.5), "conv": (2.5, 4)}),
     (RATIO, JIT, {"tiny": (0.45, 0.28), "small": (0.50, 0.35), "deep": (0.85, 0.70), "conv": (0.50, 0.33)}),
     (FASTER, MYGRAD, {"conv": (8, 12)}),
+    (RATIO, TORCH, {"embedding": (0.42, 0.42), "lstm": (1.1, 1.1), "gru": (0.58, 0.58), "transformer": (0.88, 0.88)}),
 )
 REPLAYED: tuple[Target, ...] = (  # the same for replay, where something is aimed at
     (RATIO, TUNED, {"tiny": (0.65, 0.45), "small": (0.70, 0.52), "mid": (1.0, 0.88), "deep": (0.80, 0.58)}),
     (RATIO, JIT, {"tiny": (0.25, 0.14), "small": (0.30, 0.18), "deep": (0.55, 0.35), "conv": (0.40, 0.24)}),
     (RATIO, COMPILED, {"tiny": (0.10, 0.06), "small": (0.12, 0.08), "deep": (0.30, 0.18)}),
+    (
+        RATIO,
+        TORCH,
+        {"embedding": (0.23, 0.19), "lstm": (0.82, 0.72), "gru": (0.42, 0.35), "transformer": (0.62, 0.54)},
+    ),
+    (RATIO, JIT, {"embedding": (0.60, 0.46), "lstm": (0.90, 0.75), "gru": (1.0, 0.85), "transformer": (0.88, 0.80)}),
 )
 BEGIN, END = "<!-- measured: written by bench_step.py -->", "<!-- end of what was measured -->"
 
@@ -58,7 +66,8 @@ def spread(values: Sequence[float] | None) -> str:
 
 def layers(sizes: tuple[Any, ...]) -> str:
     """Return a network's sizes as text."""
-    return "-".join(map(str, sizes)) if len(sizes) < 6 else f"{sizes[0]}-{len(sizes) - 2}×{sizes[1]}-{sizes[-1]}"
+    same = len(sizes) > 5 and len(set(sizes[1:-1])) == 1
+    return f"{sizes[0]}-{len(sizes) - 2}×{sizes[1]}-{sizes[-1]}" if same else "-".join(map(str, sizes))
 
 
 def report(title: str, measured: Measured, names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+import tempfile
 from collections import Counter
 from contextlib import AbstractContextManager
 
@@ -21,10 +22,17 @@ from microfw.autograd.scope import THREAD_SCOPE
 from microfw.profiler.recorder.overhead import MEASURED
 
 
-def pytest_configure():
-    """Use one BLAS thread in each process of pytest-xdist and in the processes that tests start."""
+def pytest_configure(config):
+    """Set the environment of each process of pytest-xdist and of the processes that tests start.
+
+    They use one BLAS thread, and a cache folder that is removed at the end.
+    """
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+    if not hasattr(config, "workerinput"):  # workers get the environment of the process that starts them
+        folder = tempfile.TemporaryDirectory(prefix="microfw-cache-", ignore_cleanup_errors=True)
+        os.environ["MICROFW_CACHE"] = folder.name
+        config.add_cleanup(folder.cleanup)
 
 
 def pytest_collection_finish():

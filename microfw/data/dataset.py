@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -287,7 +288,8 @@ def _names(kind: str, given: Sequence[str] | None, count: int, prefix: str = "",
 
 def as_array(data: Any, name: str) -> Array:
     """Return lists, frames, series, Tensors and arrays as an array, without a cast."""
-    if hasattr(data, "toarray") or isinstance(data, np.ma.MaskedArray):
+    # The module is in sys.modules if the array is a masked one; importing numpy.ma takes 10 ms.
+    if hasattr(data, "toarray") or ("numpy.ma" in sys.modules and isinstance(data, np.ma.MaskedArray)):
         faults.check_kind(data, name)
     try:
         return np.asarray(data)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from microfw.data import cache as files
 from microfw.data.dataset import Dataset
 from microfw.errors import ArgumentError
 from microfw.optim.checks import is_integer
@@ -76,7 +77,9 @@ def names() -> list[str]:
     return list(TOYS)
 
 
-def load(name: str, test_size: float = 0.25, rng: int | np.random.Generator | None = 0) -> tuple[Dataset, Dataset]:
+def load(
+    name: str, test_size: float = 0.25, rng: int | np.random.Generator | None = 0, *, cache: bool = True
+) -> tuple[Dataset, Dataset]:
     """Load one of scikit-learn's toy datasets, split it, and scale it.
 
     For classification the split is stratified. Features, and the targets of a regression, are centred and divided by
@@ -90,6 +93,9 @@ def load(name: str, test_size: float = 0.25, rng: int | np.random.Generator | No
         Share of the test part, or its number of rows.
     rng : int, numpy.random.Generator or None
         Decides the split, and the rows of a random dataset.
+    cache : bool
+        Read the result of an earlier call from the user's cache folder, without scikit-learn, or keep it there. None as
+        rng uses no cache. The environment variable ``MICROFW_CACHE`` is another folder, or empty for no cache.
 
     Returns
     -------
@@ -116,8 +122,21 @@ def load(name: str, test_size: float = 0.25, rng: int | np.random.Generator | No
         fix = f"did you mean {close[0]!r}?" if close else "for your own arrays use mf.data.Dataset(X, y)"
         raise ArgumentError("load", f"one of {', '.join(TOYS)}", repr(name), fix)
     seed = _seed(rng)
+    # Importing scikit-learn takes longer than everything else in a short script.
+    path = None
+    if cache and rng is not None and isinstance(test_size, int | float):
+        path = files.path_of(name, __file__, test_size, seed)
+    kept = files.read(path) if path else None
+    if kept is None:
+        kept = _make(toy, test_size, seed)
+        if path:
+            files.write(path, *kept)
+    return kept
 
-    from sklearn import datasets  # here: importing it takes longer than importing microfw
+
+def _make(toy: Toy, test_size: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Return a dataset in two parts, split and scaled by scikit-learn."""
+    from sklearn import datasets
     from sklearn.model_selection import train_test_split
     from sklearn.preprocessing import StandardScaler
 
@@ -134,8 +153,9 @@ def load(name: str, test_size: float = 0.25, rng: int | np.random.Generator | No
     target_scaler = None
     if not classify:
         y_train, y_test = (part.reshape(len(part), -1) for part in (y_train, y_test))
-        target_scaler = StandardScaler().fit(y_train)
-        y_train, y_test = target_scaler.transform(y_train), target_scaler.transform(y_test)
+        fitted = StandardScaler().fit(y_train)
+        target_scaler = files.TargetScaler(fitted.mean_, fitted.scale_)
+        y_train, y_test = fitted.transform(y_train), fitted.transform(y_test)
     elif target_names is None:
         target_names = [str(k) for k in range(int(y.max()) + 1)]
     options = {"feature_names": feature_names, "target_names": target_names, "task": toy.task}

@@ -80,8 +80,15 @@ class Embedding(Module):
     def forward(self, indices: Any) -> Tensor:
         """Look up the vector of each index."""
         # checked by an op where the indices are a Tensor, so that a replay checks them at each step
-        found = pure_callback(indices, by=self._check) if isinstance(indices, Tensor) else self._check(indices)
-        rows: Tensor = take(self.weight, found)
+        if isinstance(indices, Tensor) and indices.dtype.kind in "iu":
+            found: Any = indices
+        else:
+            found = pure_callback(indices, by=self._check) if isinstance(indices, Tensor) else self._check(indices)
+        try:
+            rows: Tensor = take(self.weight, found, signed=False)
+        except IndexError:
+            self._check(found)
+            raise
         return rows if self.padding_idx is None else where((found != self.padding_idx)[..., None], rows, 0)
 
     def _check(self, indices: Any) -> np.ndarray[Any, Any]:

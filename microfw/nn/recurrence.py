@@ -12,8 +12,9 @@ from microfw.errors import ArgumentError, ShapeError
 from microfw.nn.checks import as_layer_input, positive
 from microfw.nn.initializers import glorot_uniform, orthogonal
 from microfw.nn.module import Module, Parameter
+from microfw.ops.cells import CELLS
 from microfw.ops.linalg import linear, matmul
-from microfw.ops.recurrent import CELLS, recur, recur_masked
+from microfw.ops.recurrent import recur, recur_masked
 
 
 class Recurrent(Module):

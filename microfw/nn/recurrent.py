@@ -14,8 +14,8 @@ from microfw.nn.dropout import Dropout
 from microfw.nn.initializers import Seed
 from microfw.nn.module import Parameter
 from microfw.nn.recurrence import Recurrent
+from microfw.ops.cells import CELLS
 from microfw.ops.effects import pure_callback
-from microfw.ops.recurrent import CELLS
 
 
 class _Layer(Recurrent):

@@ -14,7 +14,7 @@ import numpy as np
 
 from microfw.autograd.op import Array, Cost, Shape, op
 from microfw.errors import ArgumentError, ShapeError
-from microfw.ops.mapping import either
+from microfw.ops.mapping import either, empty
 from microfw.ops.windows import (
     AXES,
     Geometry,
@@ -113,7 +113,7 @@ def _check(x: Shape, w: Shape, channels: int, groups: int, where: str) -> None:
 def _multiply(a: Array, b: Array, shape: Shape) -> Array:
     """Matrix products of (G, 1, M, K) and (G, K, D, P) as (G, M, D, P), one for each group and block."""
     # matmul writes into the transposed view, so that no copy brings the blocks into order
-    y = np.empty(shape, a.dtype if a.dtype == b.dtype else np.result_type(a, b))
+    y = empty(shape, b, a.dtype if a.dtype == b.dtype else np.result_type(a.dtype, b.dtype))
     if type(b) is not np.ndarray and isinstance(
         b, np.ndarray
     ):  # entries of the law: NumPy's functions are those of their class
@@ -275,7 +275,7 @@ def conv_transpose(
     w = w.reshape(shapes.weight).swapaxes(2, 3)
     cols = _multiply(w, batch_last(x).reshape(shapes.y), shapes.cols)
     cols = cols.reshape((channels, prod(geo.kernel), *geo.out, n))
-    return put_back((cols[:, k] for k in range(prod(geo.kernel))), channels, n, cols.dtype, geo)
+    return put_back((cols[:, k] for k in range(prod(geo.kernel))), channels, n, cols, geo)
 
 
 @once

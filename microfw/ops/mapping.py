@@ -83,3 +83,19 @@ PLAIN = (
 
 for _function in PLAIN:
     implements(_function)(_answer(_function))
+
+
+def zeros(shape: tuple[int, ...], like: Any, dtype: Any = None) -> Any:
+    """Return zeros to write to, of the kind of array that ``like`` is, so that a capture records the writes."""
+    if isinstance(like, np.ndarray | np.generic):  # np.zeros takes less time than np.zeros_like
+        return np.zeros(shape, dtype or like.dtype)
+    y = np.empty_like(like, shape=shape, dtype=dtype)
+    y[...] = 0
+    return y
+
+
+def empty(shape: tuple[int, ...], like: Any, dtype: Any = None) -> Any:
+    """Return an array to write to, as `zeros` does."""
+    if isinstance(like, np.ndarray | np.generic):
+        return np.empty(shape, dtype or like.dtype)
+    return np.empty_like(like, shape=shape, dtype=dtype)

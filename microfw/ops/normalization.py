@@ -11,11 +11,14 @@ import numpy as np
 from microfw.autograd.op import Array, Cost, Shape, op
 from microfw.autograd.tensor import Tensor
 from microfw.ops.elementwise.choices import undefined
+from microfw.ops.reduction.sums import sum_last
 
 # To mean 0 and variance 1
 
 
 def _mean(x: Any, axes: tuple[int, ...]) -> Any:
+    if axes == (x.ndim - 1,):
+        return sum_last(x, mean=True)
     return x.sum(axis=axes, keepdims=True) / prod(x.shape[a] for a in axes)
 
 
@@ -179,7 +182,7 @@ def _attend_cost(y: Shape, x: Shape, mask: Shape, **params: Any) -> Cost:
 
 
 @op(
-    vjp=(lambda g, y, scale: (y * scale) * (g - (g * y).sum(axis=-1, keepdims=True)), None),
+    vjp=(lambda g, y, scale: (y * scale) * (g - sum_last(g * y)), None),
     cost=_attend_cost,
     no_alias=True,
 )
@@ -192,5 +195,5 @@ def masked_softmax(x: Array, mask: Array, *, scale: float = 1.0) -> Array:
     z = np.where(mask, x * scale, -np.inf)
     highest = z.max(axis=-1, keepdims=True, initial=-np.inf)
     e = np.exp(z - np.where(highest > -np.inf, highest, 0))  # -inf minus -inf would be NaN
-    total = e.sum(axis=-1, keepdims=True)
+    total = sum_last(e)
     return e / np.where(total > 0, total, 1)

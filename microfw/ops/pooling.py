@@ -74,7 +74,7 @@ def _to_the_first(g: Any, x: Any, y: Any, kernel: Sizes, stride: Sizes | None, p
         share = _spread(g, geo) * _chosen(x, y, geo)
         return fold(share, size=geo.size, stride=geo.stride, padding=geo.pads)
     shares = _shares(batch_last(g), batch_last(x), batch_last(y), geo)
-    return put_back(shares, x.shape[1], x.shape[0], g.dtype, geo)
+    return put_back(shares, x.shape[1], x.shape[0], g, geo)
 
 
 def _from_the_first(dx: Any, x: Any, y: Any, kernel: Sizes, stride: Sizes | None, padding: Padding) -> Any:

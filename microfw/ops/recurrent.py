@@ -2,186 +2,21 @@
 
 A step's new state depends on two sums: what the input gives it, and the weighted last output. Recorded
 step by step, a sequence of T steps would be about ten T nodes, and each slice of the input would have
-a gradient as long as the whole sequence. Here a sequence is one node. Each kind of cell is a class; the loops,
-forward and both derivatives, are the same for all kinds.
+a gradient as long as the whole sequence. Here a sequence is one node. Each kind of cell is a class in
+`microfw.ops.cells`. The loops here, forward and both derivatives, are the same for all kinds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from microfw.autograd.op import Array, Cost, Shape, op
 from microfw.autograd.tensor import Tensor
-
-
-def _block(x: Any, k: int, of: int, to: int | None = None) -> Any:
-    """Return block ``k``, or blocks ``k`` up to ``to``, of the last axis."""
-    width = x.shape[-1] // of
-    return x[..., k * width : (k + 1 if to is None else to) * width]
-
-
-def _join(*parts: Any) -> Any:
-    return np.concatenate(parts, axis=-1)
-
-
-class Cell:
-    """A plain cell, ``h = tanh(a + u)``: ``a`` comes from the input, ``u`` from the last output.
-
-    ``gates``, ``states`` and ``kept`` count blocks of the width of ``h``: in ``a`` and ``u``, in the state, of
-    which ``h`` is the first, and in what `activate` returns. The methods work on arrays and on Tensors.
-    """
-
-    gates: ClassVar[int] = 1
-    states: ClassVar[int] = 1
-    bias: ClassVar[bool] = False
-    """Whether a bias is added to ``u``."""
-    operations: ClassVar[tuple[int, int]] = (2, 4)
-    """Scalar operations for each entry of ``h``, forward and backward, products apart."""
-
-    @staticmethod
-    def activate(a: Any, u: Any) -> Any:
-        """Return the gates; for all steps at once it serves as well."""
-        return np.tanh(a + u)
-
-    @staticmethod
-    def advance(act: Any, s: Any) -> Any:
-        """Return the new state."""
-        return act
-
-    @staticmethod
-    def slopes(act: Any, before: Any, after: Any) -> tuple[Any, ...]:
-        """Return the factors that `pull` and `push` need, for all steps at once."""
-        return (1 - act * act,)
-
-    @staticmethod
-    def pull(g: Any, k: Sequence[Any], w: Any) -> tuple[Any, Any, Any]:
-        """Return the gradients of ``a``, of ``u`` and of the old state, given the new state's; ``w`` is turned."""
-        da = g * k[0]
-        return da, da, da @ w
-
-    @staticmethod
-    def push(da: Any, du: Any, ds: Any, k: Sequence[Any]) -> Any:
-        """Return the tangent of the new state; ``ds`` is the old state's, or None."""
-        return (da + du) * k[0]
-
-
-class ReLUCell(Cell):
-    """A plain cell, ``h = max(a + u, 0)``."""
-
-    operations = (2, 3)
-
-    @staticmethod
-    def activate(a: Any, u: Any) -> Any:
-        """Return what is positive."""
-        p = a + u
-        return np.where(p > 0, p, 0)
-
-    @staticmethod
-    def slopes(act: Any, before: Any, after: Any) -> tuple[Any, ...]:
-        """Return where the slope is 1."""
-        return (act > 0,)
-
-
-class GRUCell(Cell):
-    """``r, z = sigmoid(a + u)``, ``n = tanh(a + r * u)``, ``h = (1 - z) * n + z * h``; the blocks are r, z, n."""
-
-    gates = 3
-    bias = True
-    operations = (19, 22)
-
-    @staticmethod
-    def activate(a: Any, u: Any) -> Any:
-        """Return r, z, n, and the block of ``u`` that r weighs."""
-        # sigmoid(x) = tanh(x / 2) / 2 + 1 / 2: one call, and exp cannot overflow
-        rz = 0.5 * np.tanh(0.5 * (_block(a, 0, 3, 2) + _block(u, 0, 3, 2))) + 0.5
-        un = _block(u, 2, 3)
-        return _join(rz, np.tanh(_block(a, 2, 3) + _block(rz, 0, 2) * un), un)
-
-    @staticmethod
-    def advance(act: Any, s: Any) -> Any:
-        """Return ``n + z * (h - n)``."""  # one product less than (1 - z) * n + z * h
-        n = _block(act, 2, 4)
-        return n + _block(act, 1, 4) * (s - n)
-
-    @staticmethod
-    def slopes(act: Any, before: Any, after: Any) -> tuple[Any, ...]:
-        """Return z, and the slopes by ``a`` and by ``u``."""
-        r, z, n, un = (_block(act, k, 4) for k in range(4))
-        kn = (1 - z) * (1 - n * n)
-        kr, kz = kn * un * r * (1 - r), (before - n) * z * (1 - z)
-        return z, _join(kr, kz, kn), _join(kr, kz, kn * r)
-
-    @staticmethod
-    def pull(g: Any, k: Sequence[Any], w: Any) -> tuple[Any, Any, Any]:
-        """Return the gradients of ``a``, of ``u`` and of the old state."""
-        z, ka, ku = k
-        three = _join(g, g, g)
-        du = three * ku
-        return three * ka, du, g * z + du @ w
-
-    @staticmethod
-    def push(da: Any, du: Any, ds: Any, k: Sequence[Any]) -> Any:
-        """Return the tangent of ``h``."""
-        z, ka, ku = k
-        d = da * ka + du * ku
-        dh = _block(d, 0, 3) + _block(d, 1, 3) + _block(d, 2, 3)
-        return dh if ds is None else dh + z * ds
-
-
-class LSTMCell(Cell):
-    """``i, f, o = sigmoid(a + u)``, ``g = tanh(a + u)``, ``c = f * c + i * g``, ``h = o * tanh(c)``: i, f, g, o."""
-
-    gates = 4
-    states = 2
-    operations = (25, 25)
-
-    @staticmethod
-    def activate(a: Any, u: Any) -> Any:
-        """Return i, f, g and o."""
-        # One tanh does all, since sigmoid(x) = tanh(x / 2) / 2 + 1 / 2: factors of 1 for g, of 1 / 2 for the others.
-        p = a + u
-        half = np.full(p.shape[-1], 0.5, p.dtype)
-        half[p.shape[-1] // 2 : 3 * (p.shape[-1] // 4)] = 1
-        return np.tanh(p * half) * half + (1 - half)
-
-    @staticmethod
-    def advance(act: Any, s: Any) -> Any:
-        """Return h and c."""
-        c = _block(act, 1, 4) * _block(s, 1, 2) + _block(act, 0, 4) * _block(act, 2, 4)
-        return _join(_block(act, 3, 4) * np.tanh(c), c)
-
-    @staticmethod
-    def slopes(act: Any, before: Any, after: Any) -> tuple[Any, ...]:
-        """Return f, the slope of h by c, those of c by i, f and g, and that of h by o, all before their gates."""
-        i, f, g, o = (_block(act, k, 4) for k in range(4))
-        t = np.tanh(_block(after, 1, 2))
-        gates = _join(g * i * (1 - i), _block(before, 1, 2) * f * (1 - f), i * (1 - g * g), t * o * (1 - o))
-        return f, o * (1 - t * t), gates
-
-    @staticmethod
-    def pull(g: Any, k: Sequence[Any], w: Any) -> tuple[Any, Any, Any]:
-        """Return the gradients of ``a``, of ``u`` and of the old state."""
-        f, hc, gates = k
-        dh = _block(g, 0, 2)
-        dc = _block(g, 1, 2) + dh * hc
-        da = _join(dc, dc, dc, dh) * gates
-        return da, da, _join(da @ w, dc * f)
-
-    @staticmethod
-    def push(da: Any, du: Any, ds: Any, k: Sequence[Any]) -> Any:
-        """Return the tangents of h and c."""
-        f, hc, gates = k
-        d = (da + du) * gates
-        dc = _block(d, 0, 4) + _block(d, 1, 4) + _block(d, 2, 4)
-        dc = dc if ds is None else dc + f * _block(ds, 1, 2)
-        return _join(_block(d, 3, 4) + hc * dc, dc)
-
-
-CELLS: dict[str, type[Cell]] = {"tanh": Cell, "relu": ReLUCell, "gru": GRUCell, "lstm": LSTMCell}
+from microfw.ops.cells import CELLS, Cell, block
+from microfw.ops.mapping import empty
 
 
 def _unpack(rows: Any, s0: Any, cell: str, steps: int) -> tuple[Any, Any, Any]:
@@ -195,7 +30,7 @@ def _unpack(rows: Any, s0: Any, cell: str, steps: int) -> tuple[Any, Any, Any]:
 def _all(s0: Any, y: Any, cell: str) -> tuple[Any, Any]:
     """Return the state before each step, and the last output before each step as one matrix."""
     before = np.concatenate([s0.reshape((1, *s0.shape)), y[:-1]], axis=0)
-    h = _block(before, 0, CELLS[cell].states)
+    h = block(before, 0, CELLS[cell].states)
     return before, h.reshape((h.shape[0] * h.shape[1], h.shape[2]))
 
 
@@ -203,14 +38,26 @@ def _walk(rows: Any, s0: Any, cell: str, steps: int, mask: Any) -> tuple[Any, An
     """Return the states after each step, and what each step activates; without a mask all steps change the state."""
     kind = CELLS[cell]
     w, bias, a = _unpack(rows, s0, cell, steps)
+    if _in_place(kind, mask, rows, s0):
+        y, act = (empty((steps, s0.shape[0], blocks * w.shape[0]), a) for blocks in (kind.states, 4))
+        kind.walk(a, w, bias, s0, y, act)
+        return y, act
     s, states, acts = s0, [], []
     for t in range(steps):
-        u = _block(s, 0, kind.states) @ w
+        u = block(s, 0, kind.states) @ w
         act = kind.activate(a[t], u + bias if kind.bias else u)
         s = kind.advance(act, s) if mask is None else np.where(mask[t], kind.advance(act, s), s)
         acts.append(act)
         states.append(s)
     return np.stack(states), np.stack(acts)
+
+
+def _in_place(kind: type[Cell], mask: Any, *values: Any) -> bool:
+    """Return True if loops may write to arrays. Tensors, and arrays that count operations, get other loops."""
+    if kind.walk is None or mask is not None or values[0].dtype.char not in "fd":
+        return False
+    own = all(type(x) is np.ndarray or not isinstance(x, Tensor | np.ndarray) for x in values)
+    return own and all(x.dtype == values[0].dtype for x in values)
 
 
 def _gates(rows: Any, s0: Any, cell: str, steps: int, *, mask: Any = None) -> Any:
@@ -240,6 +87,17 @@ def _back(g: Any, rows: Any, s0: Any, y: Any, act: Any, cell: str, steps: int, *
 
 
 def _rows_vjp(g: Any, rows: Any, s0: Any, y: Any, act: Any, cell: str, steps: int, *, mask: Any = None) -> Any:
+    kind = CELLS[cell]
+    if _in_place(kind, mask, rows, g, s0, y, act):
+        grad, lead = empty(rows.shape, rows), int(kind.bias)
+        w = _unpack(rows, s0, cell, steps)[0]
+        da, end = grad[lead + w.shape[0] :].reshape((*y.shape[:2], rows.shape[1])), lead + w.shape[0]
+        du = kind.back(g, w.T.copy(), s0, y, act, da).reshape((-1, rows.shape[1]))
+        before = np.concatenate([s0[None, :, : w.shape[0]], y[:-1, :, : w.shape[0]]], axis=0)
+        np.matmul(before.reshape((-1, w.shape[0])).T, du, out=grad[lead:end])
+        if lead:
+            grad[0] = du.sum(axis=0)
+        return grad
     das, dus, _ = _back(g, rows, s0, y, act, cell, steps, mask=mask)
     da = np.concatenate(das, axis=0)
     du = np.concatenate(dus, axis=0) if CELLS[cell].bias else da  # only there do the two differ
@@ -259,7 +117,7 @@ def _along(dz: Any, ds: Any, rows: Any, s0: Any, y: Any, act: Any, cell: str, st
         du = (h @ dw).reshape(da.shape) + db
     states = []
     for t in range(steps):
-        dut = du[t] if ds is None else du[t] + _block(ds, 0, kind.states) @ w
+        dut = du[t] if ds is None else du[t] + block(ds, 0, kind.states) @ w
         pushed = kind.push(da[t], dut, ds, [k[t] for k in slopes])
         ds = pushed if mask is None else np.where(mask[t], pushed, 0 if ds is None else ds)
         states.append(ds)

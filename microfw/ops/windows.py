@@ -16,7 +16,7 @@ import numpy as np
 
 from microfw.autograd.op import Array, Cost, Shape, op
 from microfw.errors import ArgumentError, ShapeError
-from microfw.ops.mapping import either, hashable
+from microfw.ops.mapping import either, empty, hashable, zeros
 
 Sizes = int | Sequence[int]
 Padding = int | str | Sequence[int | Sequence[int]]
@@ -166,7 +166,11 @@ def padded(x: Array, geo: Geometry, fill: Any) -> Array:
     if geo.inner is None:
         return x
     shape = (x.shape[0], *geo.padded, x.shape[-1])
-    around = np.full(shape, fill, x.dtype) if fill else np.zeros(shape, x.dtype)
+    if not fill:
+        around = zeros(shape, x)
+    else:
+        around = empty(shape, x)
+        around[...] = fill
     if type(x) is not np.ndarray and isinstance(
         x, np.ndarray
     ):  # entries of the law: NumPy's functions are those of their class
@@ -179,13 +183,14 @@ def columns(x: Array, geo: Geometry) -> Array:
     """Return the windows of an array as (C, taps and places, N)."""
     channels, n = x.shape[1], x.shape[0]
     flat = padded(batch_last(x), geo, 0).reshape(channels, prod(geo.padded), n)
-    return flat if geo.spots is None else flat.take(geo.spots, axis=1)
+    # "clip", since NumPy buffers the output of take with "raise" in a replay; all spots are in range
+    return flat if geo.spots is None else flat.take(geo.spots, axis=1, mode="clip")
 
 
-def put_back(parts: Iterable[Any], channels: int, n: int, dtype: Any, geo: Geometry) -> Array:
+def put_back(parts: Iterable[Any], channels: int, n: int, like: Any, geo: Geometry) -> Array:
     """Add each tap's part to the entries under the tap; the batch is last in the input and first in the result."""
     shape = (channels, *geo.padded, n)
-    out = np.empty(shape, dtype) if geo.tiles else np.zeros(shape, dtype)  # tiles write every entry
+    out: Any = empty(shape, like) if geo.tiles else zeros(shape, like)  # tiles write every entry
     for cut, part in zip(geo.cuts, parts, strict=True):
         if geo.disjoint:
             out[cut] = part
@@ -271,4 +276,4 @@ def fold(x: Array, *, size: Sizes, stride: Sizes = 1, padding: Padding = 0, dila
         order = [0, *(axis for k in range(1, axes + 1) for axis in (k + axes, k)), 2 * axes + 1]
         return batch_first(last.transpose(order).reshape(channels, *geo.size, n))
     parts = last.reshape((channels, prod(geo.kernel), *geo.out, n))
-    return put_back((parts[:, k] for k in range(prod(geo.kernel))), channels, n, x.dtype, geo)
+    return put_back((parts[:, k] for k in range(prod(geo.kernel))), channels, n, x, geo)

@@ -21,7 +21,8 @@ from microfw.autograd.scope import THREAD_SCOPE, path
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, GraphError
 from microfw.optim.optimizer import Optimizer
-from microfw.replay.trace import Array, CapturedArray, CapturedCall, Tape, Uncapturable, Untraceable, copy, plain
+from microfw.replay.reasons import Uncapturable, Untraceable
+from microfw.replay.trace import Array, CapturedArray, CapturedCall, Tape, copy, plain
 from microfw.replay.verification import same
 
 
@@ -129,6 +130,8 @@ class CapturedStep:
                 raise Untraceable("an argument that may change, such as a random generator")
             made = op.value(*inputs, **record.params)
             outs = list(made) if op.aux else [made]
+            if outs[0].view is not None and outs[0].strides != record.output.strides:
+                outs[0] = outs[0].copy()  # as an op does where its result is a view of an array that may change
             if not all(isinstance(v, CapturedArray) for v in outs) or not same(outs[0].array, record.output):
                 raise Untraceable("another value than the op gave")
         except Exception as reason:  # also of operations that a CapturedArray lacks

@@ -19,7 +19,7 @@ from microfw.replay.check import run_checked
 from microfw.replay.dependencies import Dependencies
 from microfw.replay.instrumented import InstrumentedPlan
 from microfw.replay.program import Replay
-from microfw.replay.trace import Uncapturable, reason_of
+from microfw.replay.reasons import Uncapturable, reason_of
 from microfw.replay.verification import Signature, StateBefore, StepState
 
 Array = np.ndarray[Any, Any]

@@ -15,24 +15,9 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from microfw.autograd.numpy_dispatch import SHAPES
-from microfw.errors import MicrofwError
+from microfw.replay.reasons import Untraceable
 
 Array = np.ndarray[Any, Any]
-
-
-class Untraceable(Exception):
-    """A rule does something other than calling NumPy on whole arrays."""
-
-
-class Uncapturable(MicrofwError, RuntimeError):
-    """A step does something that a replay cannot repeat."""
-
-
-def reason_of(error: Exception) -> str:
-    """Return why a step cannot be captured."""
-    if isinstance(error, Uncapturable):
-        return str(error)
-    return f"it could not be traced ({type(error).__name__}: {error})"
 
 
 class CapturedCall:
@@ -156,6 +141,7 @@ class CapturedArray(NDArrayOperatorsMixin):
     dtype = property(lambda self: self.array.dtype)
     ndim = property(lambda self: self.array.ndim)
     size = property(lambda self: self.array.size)
+    nbytes = property(lambda self: self.array.nbytes)
     strides = property(lambda self: self.array.strides)
 
     def __len__(self) -> int:
@@ -180,14 +166,25 @@ class CapturedArray(NDArrayOperatorsMixin):
         raise Untraceable("a loop over entries")
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        if not isinstance(key, CapturedArray) or key.dtype.kind not in "iu":
+        if isinstance(key, CapturedArray) and key.dtype.kind in "iu":
+            self.array[key.array] = plain(value)
+            self.tape.add(CapturedCall(setitem, (self, key, value), {}, "set", self))
+            return
+        part = self[key]
+        if part.view is None or self.root.fixed is not None:
             raise Untraceable("a part assigned")
-        self.array[key.array] = plain(value)
-        self.tape.add(CapturedCall(setitem, (self, key, value), {}, "set", self))
+        if isinstance(value, CapturedArray) and value.array.__array_interface__ == part.array.__array_interface__:
+            return  # the end of ``x[key] += y``, which has written into the part
+        np.copyto(part.array, plain(value))
+        self.tape.add(CapturedCall(np.copyto, (part, value), {}, "write", part))
 
     # NumPy's functions
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
+        if method == "at" and isinstance(inputs[0], CapturedArray):  # adds in place
+            ufunc.at(*plain(inputs))
+            self.tape.add(CapturedCall(ufunc.at, inputs, {}, "write", inputs[0]))
+            return None
         if method not in ("__call__", "reduce") or ufunc.nout != 1:
             raise Untraceable(f"np.{ufunc.__name__}.{method}")
         function: Any
@@ -202,8 +199,12 @@ class CapturedArray(NDArrayOperatorsMixin):
         return self.tape.note(function, inputs, kwargs, function(*plain(inputs), **kwargs), style)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        if func in REDUCES and len(args) == 1 and set(kwargs) <= {"axis", "keepdims"}:
-            return self.__array_ufunc__(REDUCES[func], "reduce", args[0], **{"axis": None, **kwargs})
+        plain_reduce = func in REDUCES and len(args) == 1 and set(kwargs) <= {"axis", "keepdims"}
+        if plain_reduce and (func is not np.mean or args[0].dtype.char in "fd"):
+            reduced = self.__array_ufunc__(REDUCES[func], "reduce", args[0], **{"axis": None, **kwargs})
+            return reduced / (args[0].size // reduced.size) if func is np.mean else reduced
+        if func is np.empty_like:  # a rule writes to the result
+            return CapturedArray(self.tape, func(*plain(args), **kwargs))
         if func in SHAPES:
             return func(*plain(args), **kwargs)
         if func is np.dot:
@@ -212,6 +213,8 @@ class CapturedArray(NDArrayOperatorsMixin):
         if out is not None:
             raise Untraceable(f"np.{func.__name__} with out=")
         result = func(*plain(args), **{k: plain(v) for k, v in kwargs.items()})
+        if func is np.reshape and not kwargs and not np.may_share_memory(result, args[0].array):
+            return func(args[0].copy(), *args[1:])  # one copy into the plan's memory; np.reshape would make another
         return self._result(func, args, kwargs, result, "out" if func in TAKES_OUT else "copy")
 
     def _result(self, function: Any, args: Any, kwargs: Any, result: Any, style: str) -> Any:
@@ -250,8 +253,7 @@ class CapturedArray(NDArrayOperatorsMixin):
             return self.tape.note(getitem, (self, key), {}, self.array[key.array], "get")
         if captured_arrays_in((key,)):
             raise Untraceable("an index with an array of the graph in it")
-        made: CapturedArray = self._result(getitem, (self, key), {}, self.array[key], "copy")
-        return made
+        return self._result(getitem, (self, key), {}, self.array[key], "copy")  # type: ignore[no-any-return]
 
     def astype(self, dtype: Any) -> CapturedArray:
         """Cast."""
@@ -323,8 +325,8 @@ def plain(values: Any) -> Any:
     return values
 
 
-REDUCES = {np.sum: np.add, np.max: np.maximum, np.min: np.minimum, np.prod: np.multiply}
-"""NumPy functions that reduce by a ufunc; the ufunc's method is recorded."""
+REDUCES = {np.sum: np.add, np.mean: np.add, np.max: np.maximum, np.min: np.minimum, np.prod: np.multiply}
+"""NumPy functions that reduce by a ufunc; the ufunc's method is recorded. A mean is then divided."""
 
 TAKES_OUT = {
     np.argmax, np.argmin, np.mean, np.var, np.std, np.take, np.concatenate, np.stack,

@@ -11,7 +11,8 @@ import numpy as np
 
 from microfw.autograd.scope import location
 from microfw.nn.forward_state import ForwardState
-from microfw.replay.trace import Array, Uncapturable
+from microfw.replay.reasons import Uncapturable
+from microfw.replay.trace import Array
 
 
 class Signature:

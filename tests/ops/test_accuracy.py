@@ -5,6 +5,7 @@ from __future__ import annotations
 import mpmath
 import numpy as np
 import pytest
+import scipy.special
 from mpmath import mpf
 
 import microfw as mf
@@ -141,3 +142,14 @@ def test_cross_entropy_and_its_entry_at_the_target(rows, scale):
                     if abs(right[k]) >= TINY:
                         ulp = mpf(float(np.spacing(abs(float(right[k])))))
                         assert abs(mpf(float(got[k])) - right[k]) / ulp <= 4 + np.abs(z).max(), (z, label, k)
+
+
+def test_erf_of_float32_is_within_5e_7_of_scipys():
+    x = np.concatenate([np.linspace(-6, 6, 100_001), np.geomspace(1e-30, 1, 10_001), [0.0, np.inf, -np.inf]])
+    x = x.astype(np.float32)
+    y, exact = erf(x).numpy(), scipy.special.erf(x.astype(np.float64))
+    assert y.dtype == np.float32
+    assert abs(y).max() == 1
+    np.testing.assert_allclose(y, exact, rtol=5e-7, atol=0)
+    np.testing.assert_array_equal(erf(-x).numpy(), -y)
+    assert np.isnan(erf(np.float32([np.nan])).numpy()).all()

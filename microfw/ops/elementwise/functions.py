@@ -149,13 +149,41 @@ arctanh = _ufunc(
 # The error function
 
 
-def _erf(x: Array) -> Array:
-    from scipy.special import erf as scipy_erf  # here: importing SciPy takes longer than importing microfw
+# Numerator and denominator, in powers of x * x, of a rational function that is erf(x) / x between -4 and 4. Source:
+# Eigen, `generic_fast_erf_float`.
+_ABOVE = (
+    -2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05,
+    -7.34990630326855e-04, -2.95459980854025e-03, -1.60960333262415e-02,
+)  # fmt: skip
+_BELOW = (
+    -1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03, -1.42647390514189e-02,
+)  # fmt: skip
 
-    return scipy_erf(x)
+
+def _polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
+    y = x * coefficients[0]
+    for c in coefficients[1:-1]:
+        y += c
+        y *= x
+    y += coefficients[-1]
+    return y
+
+
+def _erf(x: Array) -> Array:
+    if x.dtype != np.float32:
+        from scipy.special import erf as scipy_erf  # here: importing SciPy takes longer than importing microfw
+
+        return scipy_erf(x)
+    # SciPy computes in float64: of 256 × 128 entries, these calls take 144 µs, SciPy's 540. Relative error: 4.5e-7.
+    z = np.minimum(np.maximum(x, -4), 4)  # np.clip takes twice the time
+    square = z * z
+    y = _polynomial(square, _ABOVE)
+    y *= z
+    y /= _polynomial(square, _BELOW)
+    return np.minimum(np.maximum(y, -1), 1)  # by rounding, y may be 1 + 4e-7
 
 
 @op(vjp=lambda g, x: g * (2 / math.sqrt(math.pi) * np.exp(-x * x)), cost=elementwise_cost(1, 5), no_alias=True)
 def erf(x: Array) -> Array:
-    """Error function."""
+    """Error function; of float32 with a relative error of at most 5e-7."""
     return _erf(x)

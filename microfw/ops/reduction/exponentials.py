@@ -9,7 +9,7 @@ import numpy as np
 
 from microfw.autograd.op import Array, Cost, op
 from microfw.ops.elementwise.choices import undefined
-from microfw.ops.reduction.sums import Axis, spread
+from microfw.ops.reduction.sums import Axis, as_rows, spread, sum_last
 
 
 def _shares(x: Any, axis: Axis) -> Any:
@@ -58,12 +58,29 @@ def log_softmax(x: Array, *, axis: int = -1) -> Array:
     return z - np.log(np.sum(np.exp(z), axis=axis, keepdims=True))
 
 
+def _softmax_rule(g: Any, y: Any, axis: int) -> Any:
+    product = g * y
+    last = axis in (-1, y.ndim - 1)
+    return y * (g - (sum_last(product) if last else np.sum(product, axis=axis, keepdims=True)))
+
+
+LARGE = 40
+"""Between this and its negative, exp neither overflows nor underflows, also in float32."""
+
+
 @op(
-    vjp=lambda g, y, axis: y * (g - np.sum(g * y, axis=axis, keepdims=True)),
+    vjp=_softmax_rule,
     cost=lambda y, x, axis: Cost(5 * math.prod(y) - 2 * _rows(y, axis), (4 * math.prod(y) - _rows(y, axis),)),
     no_alias=True,
 )
 def softmax(x: Array, *, axis: int = -1) -> Array:
     """``exp(x) / sum(exp(x))`` along an axis."""
+    rows = as_rows(x) if axis in (-1, x.ndim - 1) else None
+    if rows is not None:
+        flat = x.ravel()
+        if flat.item(flat.argmax()) < LARGE and flat.item(flat.argmin()) > -LARGE:
+            # no maximum is subtracted: of (1024, 16) the maximum of each row takes 60 µs, these two tests 4
+            e = np.exp(x)
+            return e / sum_last(e)
     e = np.exp(x - np.max(x, axis=axis, keepdims=True))  # the largest is exp(0): nothing overflows
     return e / np.sum(e, axis=axis, keepdims=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,41 @@ def spread(g: Any, shape: Shape, axis: Axis) -> Any:
         axes = {a % len(shape) for a in axes_of(axis, len(shape))}
         kept = tuple(1 if k in axes else n for k, n in enumerate(shape))
     return np.broadcast_to(g.reshape(kept), shape)  # a view: the next rule often multiplies it, which makes the array
+
+
+SHORT = 1024
+"""Most entries of a row that a product adds, with no more rounding error than pairwise summation."""
+
+
+@lru_cache(maxsize=64)
+def _factors(n: int, factor: float, char: str) -> Array:
+    factors = np.full(n, factor, char)
+    factors.setflags(write=False)
+    return factors
+
+
+def as_rows(x: Any) -> Any:
+    """Return an array as a matrix with the last axis as its rows; None for a layout, or a kind, that calls suit better.
+
+    None for Tensors, arrays that count operations, and arrays that are not contiguous or not of floats.
+    """
+    if type(x) is not np.ndarray and isinstance(x, np.ndarray | np.generic | Tensor):
+        return None
+    if x.dtype.char not in "fd" or not x.ndim or not 0 < x.shape[-1] <= SHORT or not x.size:
+        return None
+    if x.strides[-1] != x.dtype.itemsize or x.strides[0] * x.shape[0] != x.nbytes:
+        return None
+    return x.reshape((-1, x.shape[-1]))
+
+
+def sum_last(x: Any, mean: bool = False) -> Any:
+    """Return the sums, or the means, over the last axis, which is kept with length 1."""
+    rows, n = as_rows(x), x.shape[-1]
+    if rows is None:
+        total = np.sum(x, axis=-1, keepdims=True)
+        return total / n if mean else total
+    # a product with ones: of (1024, 16) it takes 5 µs, the sum 32; of (256, 128) 4, the sum 16
+    return rows.dot(_factors(n, 1 / n if mean else 1.0, x.dtype.char)).reshape((*x.shape[:-1], 1))
 
 
 def _count(shape: Shape, axis: Axis) -> int:

@@ -1,0 +1,81 @@
+"""The models that `benchmarks/bench_step.py` times: replayed in the open, with the bits of eager steps."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import microfw as mf
+from microfw import nn, optim
+from microfw.errors import DataError
+from tests.helpers.errors import raises
+
+PAGE = Path(__file__).parents[2] / "benchmarks" / "model_columns.py"
+
+
+def load_models():
+    spec = importlib.util.spec_from_file_location("model_columns", PAGE)
+    module = sys.modules["model_columns"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.MODELS
+
+
+MODELS = load_models()
+
+OPAQUE = {"batchnorm": {"normalize", "dropout_mask"}}
+"""Ops that are replayed as one call in training: a generator draws, and running statistics are updated."""
+
+
+def build(name, training):
+    network = MODELS[name]()
+    model = network.microfw()
+    model.train(training)
+    loss_fn = getattr(nn, network.loss)()
+    optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    return network, model, optimizer, lambda X, y: loss_fn(model(X), y)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("name", MODELS)
+def test_each_model_is_replayed_in_the_open_with_the_same_bits(name, training):
+    network, model, optimizer, f = build(name, training)
+    _, other, other_optimizer, eager = build(name, training)
+    step = mf.compile(f, optimizer)
+    for X, y in network.data(7):
+        other_optimizer.zero_grad()
+        loss = eager(mf.tensor(X), mf.tensor(y))
+        loss.backward()
+        other_optimizer.step()
+        assert step(X, y).item() == loss.item()
+        for p, q in zip(model.parameters(), other.parameters(), strict=True):
+            assert p.data.tobytes() == q.data.tobytes()
+            assert p.grad.tobytes() == q.grad.tobytes()
+    for key, value in model.state_dict().items():  # running statistics, too
+        assert value.tobytes() == other.state_dict()[key].tobytes()
+    line, *others = step.explain().splitlines()
+    assert line.endswith(": replayed")
+    assert {text.split(" as one call")[0].strip() for text in others} == (
+        OPAQUE.get(name, set()) if training else set()
+    )
+
+
+def test_a_replay_checks_the_range_of_indices():
+    _, model, optimizer, f = build("embedding", True)
+    step = mf.compile(f, optimizer)
+    X, y = np.zeros((4, 3), np.int64), np.zeros(4, np.int64)
+    for _ in range(4):
+        step(X, y)
+    before = model[0].weight.data.copy()
+    for wrong in (27, -1):
+        X[2, 1] = wrong
+        fix = "number things from 0, or make a table of more rows"
+        with raises(DataError, f"0 Embedding: expected indices from 0 to 26, got {wrong} at (2, 1); {fix}"):
+            step(X, y)
+    np.testing.assert_array_equal(before, model[0].weight.data)
+    X[2, 1] = 26
+    step(X, y)
+    assert step.explain().endswith(": replayed")
