@@ -51,7 +51,8 @@ def put(x: Array, *, shape: Shape, key: Any) -> Array:
     """Zeros of a shape with ``x`` added at ``key``: the transpose of indexing."""
     if not _basic(key) and not _mask(key):
         return add_at(key, x, shape, lambda: _positions(key, shape))
-    x = x if hasattr(x, "dtype") else np.asarray(x)
+    if isinstance(x, np.ndarray) or not hasattr(x, "dtype"):  # of arrays that count entries, the numbers are put
+        x = np.asarray(x)
     y = zeros(shape, x)
     y[key] = x  # no entry comes twice: assigning is much faster than add.at
     return y
