@@ -185,8 +185,7 @@ class RangeTest:
         (place,) = plot_axes(axes, "RangeTest.plot")
         color, marker = next_color(place), "." if len(self.rates) <= 30 else ""
         place.plot(self.rates, self.losses, color=color, marker=marker, label="loss, smoothed")
-        text, warning = f"suggestion {self.suggestion:.2g}", f", {self.warning}" if self.warning else ""
-        place.axvline(self.suggestion, color=place.xaxis.label.get_color(), linestyle=":", label=text + warning)
+        place.axvline(self.suggestion, color=place.xaxis.label.get_color(), linestyle=":", label=self._text())
         place.set(xscale="log")
         finish(place, "Learning-rate range test", "learning rate", "loss, smoothed")
         return place

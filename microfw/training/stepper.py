@@ -50,15 +50,13 @@ class Interrupts:
         self.release()
 
     @contextlib.contextmanager
-    def around(self, *managers: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
-        """Enter context managers, and leave them, with Ctrl-C deferred; the block calls `release` and defers it again.
+    def around(self, manager: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
+        """Enter a context manager, and leave it, with Ctrl-C deferred; the block calls `release` and defers it again.
 
-        Else a Ctrl-C in the middle of one would leave what it has changed.
+        Else a Ctrl-C in the middle of it would leave what it has changed.
         """
         self.deferred = True
-        with self, contextlib.ExitStack() as stack:
-            for manager in managers:
-                stack.enter_context(manager)
+        with self, manager:
             yield
 
     def release(self) -> None:

@@ -210,15 +210,17 @@ class Trainer:
         return run.state.history
 
     def _new_run(
-        self, train: Any, batch_size: int, rng: Any, drop_last: bool, resume: Any, options: Any, *shown: Any
-    ) -> Run:
+        self, train: Any, batch_size: int, rng: Any, drop_last: bool, resume: Any, options: Any, epochs: int,
+        validation: Any, progress: bool,
+    ) -> Run:  # fmt: skip
         """Check the arguments of `fit`, and return its run."""
-        epochs, validation, progress = shown
         data = as_plain(train, self.model, self.loss) if options == (None, None, None) else None
         if data is None or not check_fit(self.model, self.loss, data, "Trainer.fit", must_count=True):
             from microfw.training.nested_fit import NestedFit
 
-            return NestedFit(self, train, batch_size, rng, drop_last, resume, options).new_run(*shown)
+            return NestedFit(self, train, batch_size, rng, drop_last, resume, options).new_run(
+                epochs, validation, progress
+            )
         evaluate = None if validation is None else self._validation(validation)
         rows, step_rows = Rows(data.X, data.y), batch_size * self.accumulate
         min_rows = smallest_batch(self.model, rows, batch_size, "Trainer.fit", drop_last, step_rows)
