@@ -9,6 +9,7 @@ import numpy as np
 from microfw.errors import ArgumentError
 from microfw.profiler.comparison import WHOLE, Change, Comparison
 from microfw.profiler.reports.names import OUTSIDE, kinds, visible
+from microfw.profiler.reports.text import UNITS, unit_of
 from microfw.profiler.row import Row
 from microfw.profiler.session import Session
 from microfw.visualization.plots import MARKERS, PALETTE, finish, integer_ticks, label_rows, plot_axes, rows_that_fit
@@ -23,8 +24,6 @@ MAX_LAYERS = 24
 
 MAX_BARS = 100  # 2,000 epochs took 50 s with a bar for each phase of each, 0.6 s with an area for each phase
 """Most epochs with bars."""
-
-UNITS = (("s", 1e9), ("ms", 1e6), ("µs", 1e3))
 
 
 def plot(session: Session, axes: Any = None) -> Any:
@@ -61,7 +60,8 @@ def _plot_epochs(session: Session, axes: Any) -> None:
     numbers = [e.epoch for e in session.epochs]
     phases = [phase for phase in COLOURS if not (sampled and phase in REST)]
     times = {phase: np.array([e.taken(phase, sampled) for e in session.epochs]) for phase in phases}
-    unit, scale = _unit(float(np.sum(list(times.values()), axis=0).max()))
+    unit = unit_of(float(np.sum(list(times.values()), axis=0).max()))
+    scale = UNITS[unit]
     bottom = np.zeros(len(numbers))
     for phase, ns in times.items():
         top = bottom + ns / scale
@@ -88,7 +88,8 @@ def _plot_layers(layers: list[Row], kind_of: dict[str, str], steps: int, axes: A
     if others:
         share = sum(map(ns, others)) / (sum(map(ns, layers)) or 1)
         names.append(f"{len(others)} others, {share:.0%} of the time: not shown")
-    unit, scale = _unit(max((max(row.forward_ns, row.backward_ns) for row in shown), default=0) / steps)
+    unit = unit_of(max((max(row.forward_ns, row.backward_ns) for row in shown), default=0) / steps)
+    scale = UNITS[unit]
     positions = label_rows(axes, names)[: len(shown)]
     for shift, phase in ((0.2, "forward"), (-0.2, "backward")):
         lengths = [getattr(row, f"{phase}_ns") / steps / scale for row in shown]
@@ -140,8 +141,3 @@ def _largest(rows: list[Any], most: int, size: Any) -> tuple[list[Any], list[Any
         return rows, []
     kept = set(sorted(range(len(rows)), key=lambda k: size(rows[k]), reverse=True)[: most - 1])
     return [row for k, row in enumerate(rows) if k in kept], [row for k, row in enumerate(rows) if k not in kept]
-
-
-def _unit(ns: float) -> tuple[str, float]:
-    """Return the largest unit in which a time is at least 1, and its nanoseconds."""
-    return next(((unit, scale) for unit, scale in UNITS if ns >= scale), UNITS[-1])
