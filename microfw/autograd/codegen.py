@@ -21,7 +21,7 @@ import numpy as np
 
 from microfw.autograd.apply import REQUIRED, check_dtype, common_dtype, explain_error, operand
 from microfw.autograd.backward import accumulate, unbroadcast, visit_edges
-from microfw.autograd.graph import Leaf, Node, NodeSpec, node_counter
+from microfw.autograd.graph import Node, NodeSpec, node_counter
 from microfw.autograd.mode import MODE
 from microfw.autograd.scope import THREAD_SCOPE
 from microfw.autograd.tensor import Tensor
@@ -30,7 +30,7 @@ from microfw.autograd.types import Op
 # Names that the op's declaration chooses stand as they are; all others begin with an underscore.
 
 NAMES: dict[str, Any] = {
-    "_MODE": MODE, "_HERE": THREAD_SCOPE, "_Leaf": Leaf, "_Node": Node, "_Tensor": Tensor, "_asarray": np.asarray,
+    "_MODE": MODE, "_HERE": THREAD_SCOPE, "_Node": Node, "_Tensor": Tensor, "_asarray": np.asarray,
     "_clock": perf_counter_ns, "_check_dtype": check_dtype, "_common": common_dtype, "_accumulate": accumulate,
     "_may_share_memory": np.may_share_memory, "_ndarray": np.ndarray, "_new": object.__new__,
     "_next": next, "_node_counter": node_counter, "_operand": operand, "_unbroadcast": unbroadcast, "_none": {},
@@ -58,9 +58,9 @@ def _apply({signature}):
     _y.setflags(False)
     _made = _new(_Tensor)
     _made._array = _y
-    _made._leaf = _made._node = _node = None
+    _made._leaf = _node = None
     if _mode.recording and ({recorded}):
-        _made._node = _node = _new(_Node)
+        _node = _new(_Node)
         _node.order = _next(_node_counter)
         _node.spec = _spec
         _node.parents = ({parents})
@@ -70,6 +70,7 @@ def _apply({signature}):
         _node.saved_versions = ()  # if saves no inputs
         _node.scope = _HERE.scope
         _node._params = {params}  # if has params
+    _made._node = _node
     if _began is not None: _observer.forward(_op, _node, ({arrays},), {params}, _y, _began)
     return _made
 def _backward(_node, _g, _grads, _ready, _needed):
@@ -102,7 +103,7 @@ EDGE = """
 """
 
 VJP_OUT = """
-        _buffer = _{x}_node.grad_buffer if type(_{x}_node) is _Leaf and _needed is None else None
+        _buffer = _{x}_node.grad_buffer if _needed is None else None
         if _buffer is not None and _{x}_node.grad is None and _{x}_node not in _grads:
             _{x}_vjp_out(_g, {args}_buffer)
             _grads[_{x}_node] = _buffer

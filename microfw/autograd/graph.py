@@ -166,6 +166,7 @@ class Node:
         "shape",
         "spec",
     )
+    grad_buffer = None  # only a leaf has one
     order: int
     spec: NodeSpec
     parents: tuple[Node | Leaf | None, ...] | None

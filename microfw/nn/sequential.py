@@ -94,7 +94,7 @@ class Sequential(Module):
         outer, given = THREAD_SCOPE.scope, x
         try:
             for layer in self.layers:
-                if type(x) is tuple and x is not given:
+                if x.__class__ is tuple and x is not given:  # faster than type(x)
                     x = _passed_on(x, layer, outer)
                 THREAD_SCOPE.scope = (layer, outer)
                 x = layer.forward(x)

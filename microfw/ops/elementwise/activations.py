@@ -77,7 +77,11 @@ def _zeros(x: Array) -> Any:
 def _relu_vjp(g: Any, y: Any) -> Any:
     if isinstance(g, Tensor):
         return g * (y > 0)
-    mask = (np.greater(y, _zeros(y)) if y.size < 1 << 13 else y > 0).astype(g.dtype)  # if large, a number is faster
+    if y.size < 1 << 13:
+        zeros = _ZEROS.get(y.shape)
+        mask = np.greater(y, zeros if zeros is not None and zeros.dtype is y.dtype else _zeros(y)).astype(g.dtype)
+    else:
+        mask = (y > 0).astype(g.dtype)  # if large, a number is faster
     mask *= g  # in place: of large arrays faster than np.where(y > 0, g, 0)
     return mask
 
@@ -85,4 +89,5 @@ def _relu_vjp(g: Any, y: Any) -> Any:
 @op(vjp=_relu_vjp, cost=elementwise_cost(1, 2), no_alias=True)
 def relu(x: Array) -> Array:
     """Rectified linear unit, ``max(x, 0)``; slope 0 at 0 and at NaN."""
-    return np.maximum(x, _zeros(x))
+    zeros = _ZEROS.get(x.shape)  # tested here: in most steps this saves a call
+    return np.maximum(x, zeros if zeros is not None and zeros.dtype is x.dtype else _zeros(x))
