@@ -19,7 +19,7 @@ from microfw.errors import ArgumentError, DataError, ShapeError
 from microfw.estimators import parts
 from microfw.estimators.callback_hook import CallbackHook
 from microfw.estimators.callbacks import CallbackSupportMixin, with_callbacks
-from microfw.estimators.hooks import Report, Stopping
+from microfw.estimators.hooks import Stopping, reports
 from microfw.estimators.learner import Learner, outputs, with_weight
 from microfw.estimators.settings import adopt, current
 from microfw.estimators.snapshots import EstimatorSnapshot, TrainingSnapshot
@@ -162,7 +162,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         learner.fit_batches(train, size)
         if learner.stepper.replay_policy is not None:
             learner.stepper.replay_policy.expect(size, len(train) // size * self.max_iter)
-        hooks = Hooks([*learner.hooks, Report(self), stopping, *([callback_hook] if callback_hook.active else [])])
+        hooks = Hooks([*learner.hooks, *reports(self), stopping, *([callback_hook] if callback_hook.active else [])])
         shuffle = learner.order(train, size, self.shuffle) is not None
         run = Run(learner.stepper, hooks, train, size, learner.rng, {}, evaluate, shuffle=shuffle, resumable=False)
         with learner.training():

@@ -94,7 +94,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
     random_state : int, RandomState, Generator or None
         Source of weights, order of rows and noise. With an int, results are bitwise reproducible.
     verbose : bool
-        If True, print a line for each epoch.
+        If True, show a bar on a terminal and in a notebook; elsewhere print a line for each epoch.
     hooks : sequence of Hook
         Called at the events of `fit`; see `microfw.training.Hook`. `partial_fit` calls only ``on_gradients``.
     **options : object

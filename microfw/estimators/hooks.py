@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from microfw.training.hooks import Hook, TrainState
 from microfw.training.stopping import EarlyStopping
 
 
-class Report(Hook):
-    """Adds each epoch to the attributes of the estimator; prints it if ``verbose``."""
+def reports(estimator: Any) -> list[Hook]:
+    """Return the hooks that report epochs: to the estimator, and to the user if it is ``verbose``."""
+    bar = None
+    if estimator.verbose:
+        from microfw.training.progress import in_notebook, is_terminal, progress
 
-    def __init__(self, estimator: Any) -> None:
+        bar = progress() if in_notebook() or is_terminal(sys.stderr) else None
+    return [Report(estimator, prints=bool(estimator.verbose) and bar is None), *([] if bar is None else [bar])]
+
+
+class Report(Hook):
+    """Adds each epoch to the attributes of the estimator, and prints it if asked to."""
+
+    def __init__(self, estimator: Any, prints: bool) -> None:
         self.estimator = estimator
+        self.prints = prints
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Add the epoch."""
@@ -23,7 +35,7 @@ class Report(Hook):
         if "val_score" in made:
             estimator.validation_scores_.append(made["val_score"])
         estimator.history_.append(made)
-        if estimator.verbose:
+        if self.prints:
             print(", ".join(f"{k} {v:.4g}" for k, v in made.items()))
 
 

@@ -67,6 +67,16 @@ def test_verbose_prints_a_line_an_epoch(digits, capsys):
     assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()] == ["epoch 1", "epoch 2", "epoch 3"]
 
 
+def test_verbose_shows_a_bar_on_a_terminal(digits, capsys, monkeypatch):
+    monkeypatch.setattr("microfw.training.progress.is_terminal", lambda stream: True)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("LINES", "20")
+    classifier(max_iter=3, verbose=True).fit(*digits)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "epoch 3/3: 100%" in shown.err and "loss=" in shown.err
+
+
 def test_batch_norm_has_no_batch_of_one(digits):
     X, y = digits
     assert classifier(norm="batch", batch_size=57, max_iter=2).fit(X, y).n_iter_ == 2  # 400 = 7 * 57 + 1
