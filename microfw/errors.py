@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = [
     "ArgumentError", "CheckpointError", "DTypeError", "DataError", "FileError", "GradientError", "GraphError",
     "MicrofwError", "NonFiniteError", "ReplayError", "ReplayWarning", "ShapeError", "SingularError",
 ]  # fmt: skip
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def __dir__() -> list[str]:
@@ -108,6 +111,41 @@ def refuse_former(where: str, given: Iterable[str], **names: str) -> None:
         if name in names:
             raise TypeError(message(where, names[name], name, "it was renamed"))
         raise TypeError(f"{where}() got an unexpected keyword argument {name!r}")
+
+
+MEANT = {"ax": "axes", "val_data": "validation", "validation_data": "validation", "n_epochs": "epochs"}
+"""Keywords of other libraries, each with the one here."""
+
+
+def suggest_keywords(function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function, or method, whose error for a wrong keyword suggests what was meant.
+
+    Examples
+    --------
+    >>> @suggest_keywords
+    ... def plot(axes=None): ...
+    >>> plot(ax=1)
+    Traceback (most recent call last):
+    ...
+    TypeError: plot: expected known keywords, got ax; did you mean axes?
+    """
+    code = function.__code__
+    positional = code.co_varnames[: code.co_argcount]
+    known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+    @wraps(function)
+    def call(*arguments: P.args, **options: P.kwargs) -> R:
+        for name in options:
+            if name not in known:
+                near = [MEANT[name]] if MEANT.get(name) in known else get_close_matches(name, known, 1)
+                fix = f"did you mean {near[0]}?" if near else f"it has {', '.join(k for k in known if k != 'self')}"
+                raise TypeError(message(function.__qualname__, "known keywords", name, fix))
+            if name in positional[: len(arguments)]:  # as in fit(X, y, epochs=5)
+                fix = "pass the data as one argument, (X, y)" if "train" in known else "name each argument"
+                raise TypeError(message(function.__qualname__, f"{name} once", "two values", fix))
+        return function(*arguments, **options)
+
+    return call
 
 
 def printable(text: str) -> str:

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from microfw.errors import ArgumentError
+from microfw.errors import ArgumentError, suggest_keywords
 from microfw.law.measure import StrategyResult
 from microfw.law.walk import Walk
 from microfw.profiler.node_count import NodeCount
@@ -97,6 +97,7 @@ class Law:
 
         return page_data(self)
 
+    @suggest_keywords
     def plot(self, axes: Any = None) -> Any:
         """Draw the counts of each strategy on the left, their seconds on the right, with Matplotlib (extra ``plot``).
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.errors import ArgumentError
+from microfw.errors import ArgumentError, suggest_keywords
 from microfw.law.data import Law
 from microfw.law.run import law
 from microfw.nn.activations import Tanh
@@ -97,6 +97,7 @@ class Sweep:
         """Return all numbers in dicts and lists, for JSON."""
         return asdict(self) | {"laws": [found.to_dict() for found in self.laws]}
 
+    @suggest_keywords
     def plot(self, file: Any = None, axes: Any = None) -> Any:
         """Draw the cost of each strategy over N + P, on logarithmic scales, with the lines N + P and N × P.
 

@@ -17,7 +17,7 @@ from typing import Any, Never
 
 import numpy as np
 
-from microfw.errors import ArgumentError, refuse_former
+from microfw.errors import ArgumentError, refuse_former, suggest_keywords
 from microfw.profiler.change import Change as Change, CountChange as CountChange
 from microfw.profiler.noise import corrected, paired
 from microfw.profiler.session import Epoch, Session
@@ -123,6 +123,7 @@ class Comparison:
 
         return comparison(self)
 
+    @suggest_keywords
     def plot(self, axes: Any = None) -> Any:
         """Draw the changes of the times with their intervals, with Matplotlib (extra ``plot``).
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
+from microfw.errors import suggest_keywords
 from microfw.profiler.node_count import NodeCount
 from microfw.profiler.ratio import Ratio, ratio_of
 from microfw.profiler.row import Layer as Layer, Row as Row
@@ -286,6 +287,7 @@ class Session:
 
         return to_frame(self)
 
+    @suggest_keywords
     def plot(self, axes: Any = None) -> Any:
         """Draw the time of each epoch, and the layers of one step, with Matplotlib (extra ``plot``).
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, SupportsIndex, overload
 
-from microfw.errors import ArgumentError
+from microfw.errors import ArgumentError, suggest_keywords
 from microfw.visualization.html_table import html_table
 
 MAX_ROWS, MAX_TEXT = 20, 2000
@@ -93,6 +93,7 @@ class History(list[dict[str, Any]]):
         frame = pd.DataFrame(list(self))
         return frame.set_index("epoch") if "epoch" in frame else frame
 
+    @suggest_keywords
     def plot(self, *names: str, axes: Any = None, label: str = "") -> Any:
         """Draw entries over the epochs with Matplotlib (extra ``plot``).
 

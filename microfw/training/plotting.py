@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from microfw.errors import ArgumentError
+from microfw.errors import ArgumentError, suggest_keywords
 from microfw.visualization.plots import finish, integer_ticks, name_label, next_color, plot_axes
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ FEW = 30
 """Curves of so few epochs have a marker at each."""
 
 
+@suggest_keywords
 def plot_histories(histories: Iterable[History], *names: str, axes: Any = None, label: str = "") -> Any:
     """Draw the mean of several histories, with the standard deviation as a band: runs that differ in their seed.
 

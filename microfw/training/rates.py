@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from microfw.data.dataset import check_count
-from microfw.errors import ArgumentError, NonFiniteError
+from microfw.errors import ArgumentError, NonFiniteError, suggest_keywords
 from microfw.optim.checks import is_real
 from microfw.optim.schedules import Cosine, Exponential, OneCycle, ReduceOnPlateau, StepDecay, WarmUp
 from microfw.training.hooks import Hook, TrainState
@@ -162,6 +162,7 @@ class RangeTest:
         rows = [[f"{rate:.2g}", f"{loss:.4g}"] for rate, loss in zip(self.rates, self.losses, strict=True)]
         return html_table(["learning rate", "loss, smoothed"], rows, f"{self._text().capitalize()}.")
 
+    @suggest_keywords
     def plot(self, axes: Any = None) -> Any:
         """Draw the loss over the rate, with Matplotlib (extra ``plot``).
 

@@ -10,7 +10,7 @@ import numpy as np
 from microfw.autograd.mode import mode
 from microfw.data.dataset import Dataset, Rows, check_count
 from microfw.data.nested import fill, flatten, is_nested
-from microfw.errors import CheckpointError
+from microfw.errors import CheckpointError, suggest_keywords
 from microfw.nn.forward_state import evaluating, module_mode
 from microfw.optim.checks import as_list
 from microfw.training.clipping import Clip, check_steps
@@ -111,6 +111,7 @@ class Trainer:
         """The History of the last `fit`: also while it runs, and after it was interrupted or failed. Empty before."""
         return History() if self._run is None else self._run.state.history
 
+    @suggest_keywords
     def fit(
         self,
         train: Any,

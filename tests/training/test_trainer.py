@@ -306,6 +306,20 @@ def test_targets_as_a_second_argument_say_how_to_pass_them(call):
         make().fit(np.ones((3, 4)), **call)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "options", "text"),
+    [
+        ((np.arange(3),), {"epochs": 2}, "epochs once, got two values; pass the data as one argument, (X, y)"),
+        ((), {"epoch": 2}, "known keywords, got epoch; did you mean epochs?"),
+        ((), {"validation_data": 2}, "known keywords, got validation_data; did you mean validation?"),
+    ],
+    ids=["twice", "close", "of another library"],
+)
+def test_a_wrong_keyword_is_explained(arguments, options, text):
+    with raises(TypeError, f"Trainer.fit: expected {text}"):
+        make().fit(np.ones((3, 4)), *arguments, **options)
+
+
 def test_a_hook_that_is_there_twice_is_refused():
     hook = Hook()
     with pytest.raises(
