@@ -199,7 +199,7 @@ def test_a_sampled_profile_shows_one_step(chromium, tmp_path):
     assert (first.steps, first.observed) == (12, 3)
     text = "document.getElementById('{}').textContent"
     assert chromium.run(text.format("bars")) == "By epoch, the time of one observed step."
-    assert "sampled: 1 step in 5" in chromium.run(text.format("facts"))
+    assert "sampled: 6 of 24 steps" in chromium.run(text.format("facts"))
     assert ", sampled on 6 of 24 steps. " in chromium.run(text.format("layers-note"))
     chromium.run("document.querySelector('#epochs svg').focus()")
     chromium.key("ArrowRight")

@@ -371,9 +371,9 @@ def test_a_sampled_report_says_so():
     model = models()["plain"]
     profiler = mf.Profiler(model, every=3)
     run(model, profiler)
-    assert "sampled: 1 step in 3" in " ".join(profiler.report().split())
+    assert "sampled: 3 of 8 steps" in " ".join(profiler.report().split())
     text = profiler.report(full=True)
-    assert "sampled: 1 step in 3" in text
+    assert "sampled: 3 of 8 steps" in text
     assert "sampled on 3 of 8 steps" in text
 
 

@@ -18,12 +18,12 @@ from tests.helpers.sampled_loop import LONG, Loop, X, Y, check
 def test_only_observed_steps_are_timed():
     loop = Loop()
     with mf.Profiler(loop.model, every=4) as profiler:
-        for k in range(12):
+        for k in range(10):  # no multiple of 4, so that counting other steps gives another number
             loop.slow.sleeps = k % 4 != 0
             loop.step()
     (epoch,) = profiler.session.epochs
-    check(epoch, 12, 3)
-    assert epoch.total_ns >= 9 * LONG * 1e9
+    check(epoch, 10, 3)
+    assert epoch.total_ns >= 7 * LONG * 1e9
     assert epoch.forward_ns + epoch.backward_ns + epoch.update_ns + epoch.data_ns < epoch.total_ns / 2
 
 
@@ -143,7 +143,7 @@ def test_reports_say_what_was_observed(tmp_path):
     first.forward_ns += 1_000_000 - first.forward_ns % 1_000_000  # some whole milliseconds
     session.epochs[1] = Epoch(2, steps=4, total_ns=7_000_000)  # as if none had been
     text = report(session, full=True)
-    assert "sampled: 1 step in 5" in text
+    assert "sampled: 2 of 12 steps" in text
     assert "Epochs; times are those of one observed step, but for the total" in text
     table = text[text.index("epoch  observed") :].splitlines()[1:]
     assert table[2].split()[:4] == ["1", "1", "of", "4"]

@@ -41,7 +41,8 @@ def title(session: Session) -> str:
     if session.layers:
         notes.append(plural(trainable, "parameter") + (f" and {frozen:,} frozen" if frozen else ""))
     if session.every > 1:
-        notes.append(f"sampled: 1 step in {session.every}")
+        total = session.total()
+        notes.append(f"sampled: {total.observed:,} of {plural(total.steps, 'step')}")
     return f"microfw profile: {', '.join(notes)}"
 
 
