@@ -4,7 +4,7 @@
 text without loops over inputs, edges and parameters, as `dataclasses` does for ``__init__``; ``relu.op.source`` shows
 the text. A test holds values, gradients and nodes equal to those of `apply` and `visit_edges` for every op.
 
-Only here: a rule with an ``out`` writes the first gradient of a parameter straight into its `Leaf.grad_buffer`.
+In an eager step only here: a rule with an ``out`` writes a gradient into its `Leaf.grad_buffer`; see `VJP_OUT`.
 
 Both passes of one op by ``benchmarks/bench_codegen.py`` on one core: linear (32, 64) x (64, 64) takes 19 us generated
 and 35 us by `apply`, an addition of 3 entries 8 us and 15 us.
@@ -102,6 +102,8 @@ EDGE = """
     if _{x}_node is not None and (_needed is None or _{x}_node in _needed):  # if one of many
 """
 
+# Written into the buffer: the first gradient that a `backward` finds for a parameter of an optimizer, unless it has one
+# from an earlier `backward`. A second use of the parameter adds to it in a new array, since the buffer may be an input.
 VJP_OUT = """
         _buffer = _{x}_node.grad_buffer if _needed is None else None
         if _buffer is not None and _{x}_node.grad is None and _{x}_node not in _grads:
@@ -111,7 +113,8 @@ VJP_OUT = """
             _accumulate(_node, _{x}_node, _{x}_vjp(_g, {args}), _grads, _ready)
 """
 
-SHARE = """
+# As `accumulate`, written out: a call less for each edge.
+STORE_OR_ADD = """
         _grad_input = _{x}_vjp(_g, {args})
         if _grad_input.shape != _{x}_node.shape:
             _grad_input = _unbroadcast(_grad_input, _{x}_node.shape, _node)
@@ -184,7 +187,7 @@ def generate(op: Op, inputs: tuple[str, ...]) -> tuple[str, dict[str, Any], Node
         if x in partials:
             vjp, vjp_out = partials[x].vjp, partials[x].vjp_out
             namespace |= {f"_{x}_vjp": vjp, f"_{x}_vjp_out": vjp_out}
-            edge = _lines(EDGE, flags) + (VJP_OUT if vjp_out is not None else SHARE)
+            edge = _lines(EDGE, flags) + (VJP_OUT if vjp_out is not None else STORE_OR_ADD)
             edges.append(edge.format(x=x, args="".join(f"{key}, " for key in wanted[x])))
     namespace |= {f"_default_{name}": default for name, default in op.params.items()}
     defaults = [name if value is REQUIRED else f"{name}=_default_{name}" for name, value in op.params.items()]

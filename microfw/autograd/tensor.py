@@ -180,7 +180,8 @@ class Tensor(TensorBase["Tensor"]):
                     "reduce it with .sum() or .mean(), or pass backward(gradient)"
                 )
             return np.ones(self.shape, self.dtype)
-        gradient = np.asarray(values_of(gradient), self.dtype)
+        # a copy: it may be the buffer of a gradient that this backward pass writes to
+        gradient = np.array(values_of(gradient), self.dtype)
         if gradient.shape != self.shape:
             raise ShapeError("backward", f"a gradient of shape {self.shape}", gradient.shape)
         return gradient  # type: ignore[no-any-return]

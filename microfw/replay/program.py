@@ -35,6 +35,7 @@ MAX_PROGRAMS = 6
 FIRST_CHECK = 16
 
 # Both passes are written into the function, not called: on small models a call of a Python function is a visible cost.
+# Lines that end with ``# if flag`` are written only where the flag is set, so two headers may share a block.
 # A guard may raise, as where an attribute was deleted. ``countdown`` is empty when a comparison with the eager step is
 # due.
 

@@ -51,6 +51,19 @@ def test_a_grad_is_no_view_of_the_seed(name):
     np.testing.assert_array_equal(x.grad, [1, 1])
 
 
+def test_backward_from_a_gradient_that_an_optimizer_holds():
+    rng = np.random.default_rng(0)
+    w, b = leaf(*rng.normal(size=(3, 3))), leaf(0.0, 0.0, 0.0)
+    x, optimizer = rng.normal(size=(3, 3)), mf.optim.SGD([w, b], lr=0.1)
+    np.sum(mf.ops.linear(x, w, b) ** 2).backward()
+    held = w.grad  # a view of the buffer that the next backward writes to
+    seed = held.copy()
+    optimizer.zero_grad()
+    mf.ops.linear(x, w, b).backward(held)
+    np.testing.assert_allclose(w.grad, x.T @ seed)
+    np.testing.assert_allclose(b.grad, seed.sum(axis=0))
+
+
 def test_gradients_add_up_until_forgotten():
     x = leaf(1.0)
     for total in (2, 4, 6):
