@@ -16,9 +16,23 @@ def check_parts(model: Any, loss: Any, optimizer: Any) -> None:
     if not able or not isinstance(model, Module) or not callable(loss) or isinstance(loss, type):
         _refuse_part(model, loss, optimizer, able)
     stepped = getattr(getattr(optimizer, "flat", None), "parameters", None)
-    if stepped is not None and {id(p) for p in stepped}.isdisjoint([id(p) for p in model.parameters()]):
+    if stepped is not None and list(map(id, stepped)) != list(map(id, model.parameters())):
+        _check_owned(model, loss, stepped)
+
+
+def _check_owned(model: Any, loss: Any, stepped: list[Any]) -> None:
+    """Raise if the optimizer has none of the model's parameters, or those from before a layer was replaced."""
+    held, own = {id(p) for p in stepped}, {id(p) for p in model.parameters()}
+    if held.isdisjoint(own):
         expected, fix = "an optimizer of the model's parameters", "make it with model.parameters()"
         raise ArgumentError("Trainer", expected, "others", fix)
+    known = own | {id(p) for p in (loss.parameters() if isinstance(loss, Module) else ())}
+    left = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held]
+    gone = [p for p in stepped if id(p) not in known]
+    if left and gone:
+        expected = f"an optimizer of {', '.join(left[:4])}{', …' if len(left) > 4 else ''}"
+        got = f"one of other parameters, of shapes {', '.join(str(p.shape) for p in gone[:4])}"
+        raise ArgumentError("Trainer", expected, got, "make it after the model is changed")
 
 
 def _refuse_part(model: Any, loss: Any, optimizer: Any, able: bool) -> None:

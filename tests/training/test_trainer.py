@@ -297,6 +297,23 @@ def test_bad_parts():
         Trainer(nn.Dense(1, 1, rng=0), loss, optimizer)
 
 
+def test_an_optimizer_from_before_a_layer_was_replaced_is_refused():
+    model = nn.Sequential(nn.Dense(4, 8, rng=0), nn.ReLU(), nn.Dense(8, 3, rng=1))
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer)
+    model.layers = (*model.layers[:2], nn.Dense(8, 2, rng=2))
+    text = "Trainer: expected an optimizer of 2.weight, 2.bias, got one of other parameters, of shapes (8, 3), (3,); "
+    with raises(ArgumentError, text + "make it after the model is changed"):
+        trainer.fit((np.ones((8, 4), "f4"), np.zeros(8, int)), epochs=1, progress=False)
+
+
+def test_an_optimizer_may_have_the_parameters_of_the_loss_and_of_other_models_too():
+    model, other, loss = nn.Dense(4, 3, rng=0), nn.Dense(2, 2, rng=0), nn.MSELoss()
+    loss.scale = nn.Parameter(1.0)
+    Trainer(model, loss, optim.SGD([model.weight, loss.scale], lr=0.1))
+    Trainer(model, loss, optim.SGD([*model.parameters(), *other.parameters()], lr=0.1))
+
+
 @pytest.mark.parametrize("call", [{"epochs": np.arange(3)}, {"epochs": [0, 1, 2]}], ids=["array", "list"])
 def test_targets_as_a_second_argument_say_how_to_pass_them(call):
     text = (
