@@ -9,8 +9,8 @@ from typing import Any
 from microfw.cli.console import use_colour
 from microfw.cli.files import Files, write_files
 from microfw.errors import ArgumentError
-from microfw.profiler.files import content
-from microfw.profiler.reports.formats import FORMATS, Format
+from microfw.profiler.files import PICTURES, content
+from microfw.profiler.reports.formats import FORMATS, Format, format_of
 from microfw.profiler.reports.report import report
 from microfw.profiler.reports.tables import SORTS
 from microfw.profiler.session import Session
@@ -58,8 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
         path = getattr(arguments, name)
         if path is None:
             continue
-        if not path.endswith(made.suffix):
-            raise ArgumentError(f"--{name}: expected a name that ends in {made.suffix}, got {path!r}")
+        good = format_of(path) is made if made.suffix else path.lower().endswith(PICTURES)
+        if not good:
+            ends = made.suffix or ", ".join(PICTURES)
+            raise ArgumentError(f"--{name}: expected a name that ends in {ends}, got {path!r}")
         files[path] = partial(content, session, path)
     if files:
         write_files(files)

@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any, TypeVar
 
 from microfw.errors import ArgumentError, DataError
-from microfw.profiler.reports.formats import FORMATS
+from microfw.profiler.reports.formats import FORMATS, format_of
 from microfw.profiler.session import PHASES, VERSION, Epoch, Layer, Row, Session, Trace
 from microfw.serialization.output import encode, path_text, write_bytes
 from microfw.serialization.strict import short
@@ -29,8 +29,8 @@ def save(session: Session, path: str | os.PathLike[str]) -> None:
     session : Session
         The profile.
     path : str or path-like
-        Name with the suffix ``.html`` (page), ``.csv``, ``.md``, ``.trace.json`` (Chrome's trace format), ``.png``,
-        ``.svg`` or ``.pdf`` (figure by matplotlib), or ``.json``: the session, which `Session.load` reads.
+        Name with a suffix of `FORMATS`, such as ``.html`` (page) or ``.trace.json`` (Chrome's trace format); ``.png``,
+        ``.svg`` or ``.pdf`` (figure by matplotlib); or ``.json``: the session, which `Session.load` reads.
 
     Raises
     ------
@@ -52,9 +52,9 @@ def content(session: Session, path: str) -> bytes:
         from microfw.visualization.plots import picture
 
         return picture(session.plot, path)
-    for made in FORMATS.values():
-        if name.endswith(made.suffix) or (made.suffix == ".html" and name.endswith(".htm")):
-            return encode(made.text(session))
+    made = format_of(path)
+    if made is not None:
+        return encode(made.text(session))
     if name.endswith(".json"):
         return encode(to_json(session))
     ends = ", ".join([".json", *(made.suffix for made in FORMATS.values()), *PICTURES[:-1]])

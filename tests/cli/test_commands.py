@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from microfw.cli import main as cli
 from microfw.profiler import Session
 from microfw.profiler.reports.formats import FORMATS
+from tests.helpers.sessions import profiled
 
 
 def call(*arguments, code=0):
@@ -104,6 +106,18 @@ def test_errors_take_one_line_and_code_2(arguments, says, capsys):
     shown = capsys.readouterr().err
     assert code == 2
     assert says in shown and len(shown.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "expected"),
+    [("--csv", "a.md", ".csv"), ("--plot", "a.csv", ".png, .svg, .pdf"), ("--trace", "a.json", ".trace.json")],
+)
+def test_an_option_writes_its_own_format_only(option, name, expected, tmp_path, capsys):
+    session = profiled("one layer", trace=1)
+    session.save(tmp_path / "run.json")
+    assert cli.main(["report", str(tmp_path / "run.json"), option, str(tmp_path / name)]) == 2
+    assert f"{option}: expected a name that ends in {expected}, got " in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["run.json"]
 
 
 def test_help_names_commands_and_examples():

@@ -12,7 +12,7 @@ import pytest
 
 from microfw.errors import ArgumentError, DataError
 from microfw.profiler import Epoch, Layer, Ratio, Row, Session, Trace
-from microfw.profiler.reports.formats import FORMATS
+from microfw.profiler.reports.formats import FORMATS, format_of
 from tests.helpers.sessions import profiled
 
 # Schema
@@ -152,6 +152,8 @@ def test_files_are_written_in_the_format_of_their_names(tmp_path):
     }  # fmt: skip
     missing = {made.suffix for made in FORMATS.values()} - starts.keys()
     assert not missing, f"say here how a file of each format of reports/formats.py starts: {missing}"
+    for made in FORMATS.values():
+        assert format_of(f"run{made.suffix}") is made, f"{made.suffix} is a suffix of two formats"
     for end, begins in starts.items():
         path = tmp_path / f"run{end}"
         session.save(path)

@@ -39,3 +39,18 @@ FORMATS = {
     "markdown": Format(".md", "markdown.markdown", "markdown"),
 }
 """By the option of ``microfw report``."""
+
+
+def format_of(path: str) -> Format | None:
+    """Return the format with the longest suffix that a path ends with.
+
+    Examples
+    --------
+    >>> format_of("run.trace.json").title, format_of("run.txt")
+    ('events for Perfetto or speedscope', None)
+    """
+    name = path.lower()
+    name += "l" if name.endswith(".htm") else ""
+    return max(
+        (made for made in FORMATS.values() if name.endswith(made.suffix)), key=lambda m: len(m.suffix), default=None
+    )
