@@ -72,7 +72,7 @@ class Entries(Array):
         if ufunc is np.matmul:
             y = tape.product(*plain)
         elif op is None:
-            raise Uncountable(ufunc.__name__)
+            raise Uncountable(f"np.{ufunc.__name__}: compose the value of NumPy functions that are ops, too")
         elif not op.differentiable:
             y = tape.constant(getattr(ufunc, method), map(values, inputs), options)
         elif method == "__call__":

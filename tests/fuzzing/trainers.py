@@ -94,7 +94,8 @@ def loop(program):
             for X, y in mf.data.batches(data, program.trainer["batch_size"], rng=rng):
                 try:
                     optimizer.zero_grad()
-                    loss = criterion(model(X), y)
+                    # Tensors, as in a Trainer: code of a model's own may compute an array times np.float64 in float64
+                    loss = criterion(model(mf.tensor(X)), mf.tensor(y))
                     if not np.isfinite(loss.item()):
                         return left
                     loss.backward()
