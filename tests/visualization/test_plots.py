@@ -300,21 +300,38 @@ def test_a_sweep_has_the_lines_n_plus_p_and_n_times_p(results):
     lines = {line.get_label(): line for line in found.plot().lines}
     counts = [law.count("scalars") for law in found.laws]
     np.testing.assert_array_equal(lines["N + P"].get_ydata(), [c.N + c.P for c in counts])
-    np.testing.assert_array_equal(lines["N × P"].get_ydata(), [c.N * c.P for c in counts])
-    np.testing.assert_array_equal(lines["N × P"].get_xdata(), found.sizes())
+    bound = lines["N × P, bound of the chain rule"]
+    np.testing.assert_array_equal(bound.get_ydata(), [c.N * c.P for c in counts])
+    np.testing.assert_array_equal(bound.get_xdata(), found.sizes())
+
+
+def test_a_sweep_over_batches_is_over_n():
+    axes = sweep("batch", X, Y, values=(1, 2, 3), build=lambda rows: small(2), budget=0.01).plot()
+    lines = {line.get_label(): line for line in axes.lines}
+    assert axes.get_xlabel() == "N, in scalars"
+    sums = lines["N + P"]
+    np.testing.assert_array_equal(sums.get_ydata() - sums.get_xdata(), 3 * [4 * 4 + 4 + 4 * 2 + 2])
 
 
 def test_a_law_shows_what_was_run_and_what_was_not(results):
     left, right = results["law"].plot()
     names = [text.get_text() for text in left.get_yticklabels()]
     assert names[:2] == ["backprop\nsteps", "backprop\nscalar operations"]
-    run = [way for way in results["law"].ways if way.seconds is not None]
-    not_run = len(results["law"].ways) - len(run)
-    assert len(right.get_yticklabels()) == len(run) + not_run
-    assert labels(left) == ["N + P = 35 scalars", "N × P = 250 scalars"]
+    assert len(right.get_yticklabels()) == len(results["law"].ways)
+    assert labels(left) == ["N + P = 35 scalars", "N × P = 250, bound of the chain rule"]
     model = mf.nn.Sequential(mf.nn.Dense(4, 2, rng=0))
     for panel in mf.profiler.law(model, mf.nn.CrossEntropyLoss(), X, Y, budget=0.01, max_nodes=5).plot():
         assert panel.get_yticklabels()[-1].get_text() == "on scalars\nnot run"
+        assert [text.get_text() for text in panel.texts] == ["the scalar graph is left out"]
+    for budget in (1e-5, 10.0):
+        found = mf.profiler.law(small(20), mf.nn.CrossEntropyLoss(), X, Y, budget=budget)
+        way = found.way("paths, no memory")
+        for panel, unit in zip(found.plot(), ("rule calls", "on scalars"), strict=True):
+            last = panel.get_yticklabels()[6].get_text()
+            assert last == f"paths, no memory\n{'not run' if budget < 1 else unit}"
+            said = [text.get_text() for text in panel.texts]
+            assert len(said) == (budget < 1) and all(text.startswith("would take about ") for text in said)
+            assert all(text.removeprefix("would") in way.note for text in said)
 
 
 # Colours
