@@ -71,5 +71,5 @@ def plot_sweep(sweep: Sweep, axes: Any = None) -> Any:
         place.plot(np.sort(sizes), line, color=color, linestyle=style, label=text)
     place.set(xscale="log", yscale="log")
     title = f"Cost of a gradient, over {name_label(sweep.over).strip()}"
-    finish(place, title, f"{sweep.size}, in scalars", "steps, rule calls or scalar operations")
+    finish(place, title, f"{sweep.size}, in scalars", "steps, rule calls, operations")
     return place
