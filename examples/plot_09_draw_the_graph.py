@@ -35,7 +35,8 @@ drawing
 # - Arrows show the values of the forward pass. The gradients go back along the arrows.
 # - Move the pointer over an op to see how many bytes it saved.
 #
-# The counts below the drawing are those of the profiler's report: N op nodes, E edges, P trainable numbers.
+# The counts below the drawing are those of the profiler's report: in tensors: N op nodes, E edges, P parameter
+# arrays. In scalars, a node stands for many operations on numbers, and P counts the numbers in the arrays.
 # ``print`` lists the same graph in a terminal, in the order of the backward pass.
 
 print(drawing)

@@ -153,7 +153,8 @@ growth.plot(axes=axes)
 plt.show()
 
 # %%
-# A sweep over the batch gives every strategy an exponent of about 1: P stays, so N × P grows as N + P does.
+# A sweep over the batch gives every strategy an exponent of about 1: P stays, so the exponents are those of N, and
+# N × P grows as N does.
 #
 # The limits
 # ----------

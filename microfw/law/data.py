@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict, dataclass, field
+from os import PathLike
 from typing import Any
 
-from microfw.errors import ArgumentError, suggest_keywords
+from microfw.errors import ArgumentError, GraphError, suggest_keywords
 from microfw.law.measure import StrategyResult
 from microfw.law.walk import Walk
+from microfw.profiler.files import PICTURES
 from microfw.profiler.node_count import NodeCount
 from microfw.profiler.ratio import Ratio
+from microfw.serialization.output import encode, path_text, write_bytes
 from microfw.visualization.frame import Frame
+from microfw.visualization.plots import picture
 
 
 @dataclass
@@ -28,7 +33,10 @@ class LayerCost:
 
 @dataclass(repr=False)
 class Law:
-    """Cost of the five strategies on a model. ``str()`` returns a table, `to_dict` is for JSON.
+    """Cost of the five strategies on a model. ``str()`` returns a table, `to_dict` is for JSON, `save` writes a file.
+
+    ``N``, ``P``, ``steps`` and ``bound`` are numbers in scalars, on the rows of the strategies. `count` returns all
+    numbers in tensors or in scalars.
 
     Attributes
     ----------
@@ -41,7 +49,9 @@ class Law:
     budget : float
         Seconds that a strategy may take.
     counts : list of NodeCount
-        In tensors and, unless an op has no scalar nodes, in scalars.
+        In tensors and, unless an op has no scalar nodes, in scalars. Each has the nodes ``N``, the parameters ``P``,
+        the edges ``E``, the ``steps`` of backprop, of these ``rules`` called and gradients ``accumulated``, and
+        ``operations``; see `NodeCount`.
     batch : int
         Rows of a batch.
     batch_counts : list of NodeCount
@@ -58,6 +68,16 @@ class Law:
         What was left out, and why.
     walk : Walk or None
         Visits of one gradient, for the page. Not in `to_dict`.
+
+    Examples
+    --------
+    >>> import microfw as mf
+    >>> model = mf.nn.Sequential(mf.nn.Dense(3, 2, rng=0))
+    >>> found = mf.profiler.law(model, mf.nn.CrossEntropyLoss(), [[1, 2, 3]], [0], budget=0.01)
+    >>> found.N, found.P, found.steps, found.bound
+    (21, 8, 29, 168)
+    >>> found.count("tensors").N, found.count("tensors").P
+    (2, 2)
     """
 
     name: str
@@ -85,6 +105,33 @@ class Law:
     def count(self, kind: str, batch: bool = False) -> NodeCount | None:
         """Return the counts in "tensors" or in "scalars", of the rows that the strategies use or of a batch."""
         return next((c for c in (self.batch_counts if batch else self.counts) if c.kind == kind), None)
+
+    @property
+    def N(self) -> int:
+        """Nodes of the graph, in scalars, on `rows` rows; a `GraphError` if the scalar graph is left out."""
+        return self._scalars.N
+
+    @property
+    def P(self) -> int:
+        """Trainable numbers."""
+        return self._scalars.P
+
+    @property
+    def steps(self) -> int:
+        """Steps of backprop, in scalars, on `rows` rows: rules called plus gradients added into parameters."""
+        return self._scalars.steps
+
+    @property
+    def bound(self) -> int:
+        """N x P: the most visits if the chain rule starts over for each parameter (predicted)."""
+        return self.N * self.P
+
+    @property
+    def _scalars(self) -> NodeCount:
+        found = self.count("scalars")
+        if found is None:
+            raise GraphError("Law", "counts in scalars", f"none: {self.note}", 'for tensors take law.count("tensors")')
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers in dicts and lists, for JSON. 10^15 paths or more are written as text."""
@@ -127,6 +174,34 @@ class Law:
 
         return plot_law(self, axes)
 
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a file; the suffix selects the format.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Name that ends in ``.html`` (page), ``.json`` (all numbers, see `to_dict`), or ``.png``, ``.svg`` or
+            ``.pdf`` (figure by Matplotlib).
+
+        Raises
+        ------
+        ArgumentError
+            If the suffix is another one, or Matplotlib is not installed for a figure.
+        FileError
+            If the file cannot be written. An existing file is then unchanged.
+        """
+        name = path_text(path, "Law.save", "law.save(path)")
+        if name.lower().endswith(PICTURES):
+            content = picture(self.plot, name)
+        elif name.lower().endswith(".json"):
+            content = encode(json.dumps(self.to_dict(), indent=1))
+        elif name.lower().endswith((".html", ".htm")):
+            content = encode(self.html())
+        else:
+            ends = f"a name that ends in .html, .json, {', '.join(PICTURES[:-1])} or {PICTURES[-1]}"
+            raise ArgumentError("Law.save", ends, repr(name))
+        write_bytes(name, content)
+
     def html(self) -> str:
         """Return one self-contained page: the gradient to walk through, the counts and the strategies."""
         from microfw.law.page import page
@@ -135,7 +210,7 @@ class Law:
 
     def show(self, *, height: int = 640) -> Frame:
         """Return the page for a notebook, in a sandboxed frame ``height`` pixels high."""
-        return Frame(self.html(), height, 'pathlib.Path("law.html").write_text(law.html(), encoding="utf-8")')
+        return Frame(self.html(), height, 'law.save("law.html")')
 
     def __repr__(self) -> str:
         c = self.count("scalars") or self.count("tensors")

@@ -77,14 +77,15 @@ def count_rows(law: Law, batch: bool = False) -> list[list[str]]:
 
 
 def reuse(law: Law) -> str:
-    """Return a sentence on steps against N + P for a batch."""
+    """Return a sentence on steps against N + P for a batch, if it has more rows than the strategies use."""
     c = law.count("scalars", batch=True)
-    if c is None:
+    if c is None or law.batch <= law.rows:
         return ""
+    now, limit = f"{c.steps / (c.N + c.P):.2f}", f"{c.steps / c.N:.2f}"
+    more = f" With more rows this approaches {limit}: N grows as the additions do." if now != limit else ""
     return (
         f"With {law.batch} rows, P stays {whole(c.P)}, but each row adds gradients into the parameters that it uses: "
-        f"{whole(c.accumulated)} additions. So backprop takes {c.steps / (c.N + c.P):.2f} times N + P steps. With more "
-        f"rows this approaches {c.steps / c.N:.2f}: N grows as the additions do."
+        f"{whole(c.accumulated)} additions. So backprop takes {now} times N + P steps.{more}"
     )
 
 
@@ -114,7 +115,7 @@ def _counts(law: Law) -> str:
     scalars = [f"scalars, {n} row{'s' if n > 1 else ''}" for n in ([law.rows, law.batch] if batch else [law.rows])]
     head = ["", "in tensors", *scalars, "what is counted"]
     lines = ["Counts", table(head, count_rows(law, batch), text=True)]
-    return "\n".join([*lines, *wrap_lines(reuse(law) if batch else ""), *wrap_lines(bound(law))])
+    return "\n".join([*lines, *wrap_lines(reuse(law)), *wrap_lines(bound(law))])
 
 
 def _strategies(law: Law) -> str:
@@ -128,7 +129,7 @@ def _strategies(law: Law) -> str:
         if w.extrapolated:
             rows.append([f"    extrapolated from {w.done:,} of {w.of:,}", *_margins(w), "", ""])
     head = ["strategy", "rule calls", "losses", "scalar ops", "seconds", "peak", "difference"]
-    lines = ["Strategies: the same gradient, each one run", table(head, rows)]
+    lines = [f"Strategies for the same gradient, with a budget of {law.budget:g} s each", table(head, rows)]
     lines += [wrapped for w in law.ways if w.note for wrapped in wrap_lines(f"{w.name}: {w.note}.")]
     different = [w.name for w in law.ways if (w.difference or 0) > MAX_DIFFERENCE]
     if different:

@@ -36,7 +36,7 @@ def law(
     y: Any,
     *,
     rows: int = 1,
-    batch: int = 32,
+    batch: int | None = None,
     budget: float = 10.0,
     max_nodes: int = 200_000,
     rng: int | np.random.Generator = 0,
@@ -60,7 +60,8 @@ def law(
     rows : int
         Number of rows.
     batch : int
-        Rows of a batch, for which N, P and steps are counted too, without running the strategies.
+        Rows of a batch, for which N, P and steps are counted too, without running the strategies; by default 32, or
+        all rows of ``X`` if there are fewer.
     budget : float
         Seconds for a strategy. A slower strategy is run for a random sample of at least 30 parameters, with some from
         every layer. Its counts and seconds are then extrapolated, with 95 % intervals.
@@ -78,7 +79,7 @@ def law(
     Raises
     ------
     ArgumentError
-        If the model has no trainable parameters, or ``rows`` or ``budget`` is out of range.
+        If the model has no trainable parameters, or ``rows``, ``batch`` or ``budget`` is out of range.
     GraphError
         If the loss is not one number, or differs when it is computed again.
 
@@ -97,8 +98,10 @@ def law(
     model = copy.deepcopy(model).astype(np.float64).eval()
     if isinstance(loss, Module):
         loss = copy.deepcopy(loss).eval()
-    if not 1 <= rows <= len(X):
-        raise ArgumentError("law", f"rows from 1 to {len(X)}, the rows of X", rows)
+    batch = min(32, len(X)) if batch is None else batch
+    for argument, value in (("rows", rows), ("batch", batch)):
+        if not 1 <= value <= len(X):
+            raise ArgumentError("law", f"{argument} from 1 to {len(X)}, the rows of X", value)
     if not 0 < budget < np.inf:
         raise ArgumentError("law", "a budget of some seconds", budget)
     X, y = _first(X, max(rows, batch)), _first(y, max(rows, batch))
@@ -115,8 +118,8 @@ def law(
     found = Law(name, _describe(model), rows, end.item(), budget)
     nodes = reachable(end._node)
     found.counts.append(_count("tensors", nodes, len(parameters), counter))
-    found.batch = min(batch, len(X))
-    found.batch_counts = one_step(model, X[: found.batch], y[: found.batch], loss).counts()
+    found.batch = batch
+    found.batch_counts = one_step(model, X[:batch], y[:batch], loss).counts()
     step = one_step(model, *few, loss)
     problem.forward_operations = step.sum().flops_forward
     found.ratio = _time(step.ratio(), problem)

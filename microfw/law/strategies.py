@@ -6,6 +6,7 @@ backprop, the chain rule for each parameter, and a recursion over paths.
 
 from __future__ import annotations
 
+import math
 from time import perf_counter
 from typing import Any
 
@@ -222,7 +223,7 @@ def count_paths(root: Node | Leaf | None) -> tuple[int, int]:
 def path_recursion(problem: Problem, graph: ScalarGraph) -> StrategyResult:
     """Pass each gradient on as soon as one user of a node has computed it: one visit for each path to the node.
 
-    Not run if the estimated time exceeds the budget.
+    Not run if the estimated time exceeds the budget. The note then has a budget of at least twice the estimate.
     """
     root: Any = graph.loss._node
     visits = count_paths(root)[1]
@@ -251,7 +252,10 @@ def path_recursion(problem: Problem, graph: ScalarGraph) -> StrategyResult:
     recurse(min(visits, N_TRIAL_VISITS))
     expected = (perf_counter() - start) * max(min(visits, 10**30) / N_TRIAL_VISITS, 1)
     if expected > problem.budget:
-        result.note = f"not run: it would take about {expected:,.0f} s, and the budget is {problem.budget:g} s"
+        enough = f"; a budget of {_up(2 * expected, 1)} s would run it" if expected < 3600 else ""
+        result.note = (
+            f"not run: it would take about {_up(expected, 2)} s, and the budget is {problem.budget:g} s{enough}"
+        )
         result.peak_bytes = None
         return result
     with gc_paused():
@@ -260,3 +264,15 @@ def path_recursion(problem: Problem, graph: ScalarGraph) -> StrategyResult:
         result.seconds = perf_counter() - start
     result.rules, result.operations, result.done = visits, operations, problem.size
     return problem.compare(result, np.array([float(found.get(leaf, 0.0)) for leaf in graph.leaves]))
+
+
+def _up(seconds: float, digits: int) -> str:
+    """Return seconds, rounded up to some digits: never less than they are.
+
+    Examples
+    --------
+    >>> _up(0.412, 2), _up(1.004, 2), _up(0.824, 1), _up(12_345, 2)
+    ('0.42', '1.1', '0.9', '13,000')
+    """
+    unit = 10.0 ** (math.floor(math.log10(seconds)) - digits + 1)
+    return f"{math.ceil(seconds / unit) * unit:,.12g}"

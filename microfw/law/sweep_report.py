@@ -9,6 +9,14 @@ from microfw.law.sweeps import Sweep
 from microfw.profiler.reports.text import short, table, whole, wrap_lines
 from microfw.visualization.html_table import html_table
 
+SAMPLED = "*: some numbers are extrapolated from a sample of the parameters; the interval includes their spread."
+
+
+def _growth(sweep: Sweep) -> str:
+    if sweep.size == "N":
+        return "Growth: cost ~ N ** exponent; P is the same for all"
+    return "Growth: cost ~ (N + P) ** exponent"
+
 
 def _tables(sweep: Sweep) -> tuple[list[list[str]], list[list[str]]]:
     """Return two tables, each with its head: models, and exponents."""
@@ -30,7 +38,7 @@ def notebook(sweep: Sweep) -> str:
     """Return an HTML fragment: both tables."""
     (head, *models), (names, *fits) = _tables(sweep)
     return html_table(head, models, f"Models over {sweep.over}, in scalars") + html_table(
-        names, fits, "Growth: cost ~ (N + P) ** exponent"
+        names, fits, f"{_growth(sweep)}. {SAMPLED if any(f.sampled for f in sweep.fits) else ''}".rstrip()
     )
 
 
@@ -38,21 +46,20 @@ def sweep_report(sweep: Sweep) -> str:
     """Return the report of a sweep: models and exponents."""
     (head, *models), (names, *fits) = _tables(sweep)
     first = sweep.laws[0]
+    model = "model" if len({found.model for found in sweep.laws}) == 1 else f"model for {sweep.values[0]}"
     of = f" of {first.name}" if first.name else ""
     lines = [
-        *wrap_lines(f"microfw law: over {sweep.over}{of}, from {first.model} on"),
+        *wrap_lines(f"microfw law: over {sweep.over}{of}; {model}: {first.model}"),
         "",
         "Models, in scalars (seconds: backprop with its forward pass, on tensors)",
         table(head, models),
         "",
-        "Growth: cost ~ (N + P) ** exponent",
+        _growth(sweep),
         table(names, fits),
     ]
     notes = "Least squares on logarithms, with Student's t for the interval. "
     if any(f.sampled for f in sweep.fits):
-        notes += (
-            "*: some numbers are extrapolated from a sample of the parameters; the interval includes their spread. "
-        )
+        notes += f"{SAMPLED} "
     notes += (
         "N: nodes of the scalar graph that the loss depends on; P: trainable numbers; steps: rule calls plus "
         "gradients added into parameters; backward ops: scalar operations in the rules, by their cost rules. The "

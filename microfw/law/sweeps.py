@@ -45,7 +45,7 @@ ROWS = [
 
 @dataclass
 class PowerLaw:
-    """Power law of a quantity in N + P: the exponent with its 95 % interval.
+    """Power law of a quantity in `Sweep.size`: the exponent with its 95 % interval.
 
     ``sampled``: some of the fitted numbers are extrapolated from a sample of the parameters. The interval then includes
     the spread of the sample.
@@ -89,17 +89,25 @@ class Sweep:
         known = sorted({f"{f.strategy} {f.quantity}" for f in self.fits})
         raise ArgumentError("Sweep.fit", f"one of {known}", f"{strategy} {quantity}")
 
+    @property
+    def size(self) -> str:
+        """What costs are compared with: "N + P", or "N" if P is the same for all values, as in a sweep over batches."""
+        return _size(self.laws)
+
     def sizes(self) -> list[int]:
-        """Return N + P of each model, in scalars."""
-        return [c.N + c.P for c in map(_scalars, self.laws)]
+        """Return the `size` for each value, in scalars."""
+        return _sizes(self.laws)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers in dicts and lists, for JSON."""
-        return asdict(self) | {"laws": [found.to_dict() for found in self.laws]}
+        return asdict(self) | {"size": self.size, "laws": [found.to_dict() for found in self.laws]}
 
     @suggest_keywords
     def plot(self, file: Any = None, axes: Any = None) -> Any:
-        """Draw the cost of each strategy over N + P, on logarithmic scales, with the lines N + P and N × P.
+        """Draw the cost of each strategy over `size`, on logarithmic scales, with the lines N + P and N × P.
+
+        N × P is an upper bound on the visits of the chain rule for each parameter, not on other costs: differences
+        compute up to 2 × N × P nodes.
 
         Parameters
         ----------
@@ -123,7 +131,7 @@ class Sweep:
         --------
         >>> axes = sweep("width", [[1.0, 2.0]], [[3.0]], values=(1, 2, 3), budget=0.01).plot()
         >>> axes.get_xlabel(), [line.get_label() for line in axes.lines][-2:]
-        ('N + P, in scalars', ['N + P', 'N × P'])
+        ('N + P, in scalars', ['N + P', 'N × P, bound of the chain rule'])
         """
         from microfw.law.plots import plot_sweep
         from microfw.visualization.plots import unshown
@@ -167,12 +175,14 @@ def sweep(
     ----------
     over : {"depth", "width", "batch"} or str
         Variable: number of hidden layers, width of one hidden layer, or rows of data. With ``build``, any name.
+        Without ``build`` the models are networks of Dense and Tanh, not yours.
     X, y : array_like
         Data; integers in ``y`` are classes.
     values : sequence, optional
         At least three values.
     build : callable, optional
-        Returns the model for a value; by default a network of Dense and Tanh.
+        Returns the model for a value. For your own model on batches: ``sweep("batch", X, y, build=lambda rows:
+        model)``.
     loss : callable, optional
         Cross-entropy for classes, squared error otherwise.
     budget : float
@@ -190,6 +200,14 @@ def sweep(
     ------
     ArgumentError
         If ``over`` is not known, or there are fewer than three values, or too few rows.
+
+    Examples
+    --------
+    >>> model = Sequential(Dense(2, 3, rng=0), Tanh(), Dense(3, 2, rng=1))
+    >>> X, y = np.ones((8, 2)), np.arange(8) % 2
+    >>> found = sweep("batch", X, y, values=(2, 4, 8), build=lambda rows: model, budget=0.01)
+    >>> found.size, round(found.fit("backprop", "steps").exponent, 2)
+    ('N', 1.0)
     """
     if over not in VALUES and (build is None or values is None):
         raise ArgumentError("sweep", f"one of {list(VALUES)}, or build and values", repr(over))
@@ -221,21 +239,27 @@ def _dense(sizes: Sequence[int], rng: np.random.Generator) -> Sequential:
     return Sequential(*layers[:-1])
 
 
-def _scalars(found: Law) -> Any:
-    return found.count("scalars")
+def _size(laws: Sequence[Law]) -> str:
+    return "N + P" if len({found.P for found in laws}) > 1 else "N"
+
+
+def _sizes(laws: Sequence[Law]) -> list[int]:
+    # a constant P in the sum would bend the power law of costs that grow as N does
+    P = _size(laws) == "N + P"
+    return [found.N + found.P * P for found in laws]
 
 
 def quantity_of(found: Law, strategy: str, graph: str, quantity: str) -> tuple[float, tuple[float, float] | None]:
     """Return a quantity of a strategy, and its interval if the quantity is extrapolated."""
     if quantity == "steps":
-        return float(_scalars(found).steps), None
+        return float(found.steps), None
     result = found.way(strategy, graph)
     return float(getattr(result, quantity)), result.intervals.get(quantity)
 
 
 def _power_law(laws: Sequence[Law], strategy: str, graph: str, quantity: str) -> PowerLaw:
     numbers = [quantity_of(found, strategy, graph, quantity) for found in laws]
-    x = [c.N + c.P for c in map(_scalars, laws)]
+    x = _sizes(laws)
     exponent, error = fit_power_law(x, [v for v, _ in numbers])
     sizes = np.log(x)
     slopes = (sizes - sizes.mean()) / np.sum(

@@ -68,10 +68,11 @@ class Summary:
         tensors, c = self.counts[0], self.counts[-1]
         lines = [table(head, rows), "No parameter is trained, so backward has no steps."]
         if c.P:
-            nodes, numbers = f"nodes in {c.kind}", "arrays" if c is tensors else "numbers"
-            nodes += f", {tensors.N:,} in tensors" if c is not tensors else ""
+            text = f"In tensors: N = {tensors.N:,}, P = {tensors.P:,} arrays."
+            if c is not tensors:
+                text = f"In scalars: N = {whole(c.N)} nodes, P = {whole(c.P)} trained numbers. {text}"
             lines[1:] = [
-                f"N = {whole(c.N)} {nodes}; P = {whole(c.P)} trained {numbers}.",
+                text,
                 f"Backward takes {whole(c.steps)} steps: {c.steps / (c.N + c.P):.2f} x (N + P).",
             ]
         return printable("\n".join([*lines, "Operations: forward and backward; a multiply-add is 2."]))
@@ -120,7 +121,7 @@ def summary(model: Module, X: Any, y: Any = None, loss: Any = None) -> Summary:
     2 Dense               (32, 10)         330   20,480      62,070
     CrossEntropyLoss                              1,056       3,296
     total                                2,410  153,632     332,598
-    N = 153,632 nodes in scalars, 4 in tensors; P = 2,410 trained numbers.
+    In scalars: N = 153,632 nodes, P = 2,410 trained numbers. In tensors: N = 4, P = 4 arrays.
     Backward takes 230,752 steps: 1.48 x (N + P).
     Operations: forward and backward; a multiply-add is 2.
     """

@@ -26,6 +26,10 @@ class NodeCount:
         Derivative rules that backprop calls, one for each node that the loss depends on.
     accumulated : int
         Gradients that backprop adds into parameters.
+    steps : int
+        Steps of backprop: ``rules + accumulated``.
+    unreached : int
+        Nodes of N whose rule is not called: ``N - rules``.
 
     Examples
     --------

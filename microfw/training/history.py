@@ -99,6 +99,9 @@ class History(list[dict[str, Any]]):
 
         To compare runs, draw them into the same ``axes``; for the mean and the spread of several, see `plot_histories`.
 
+        ``loss`` is the mean over the steps of an epoch, while the parameters change; ``val_loss`` is computed after
+        them. So ``val_loss`` can be below ``loss``.
+
         Parameters
         ----------
         *names : str

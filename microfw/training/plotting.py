@@ -22,18 +22,23 @@ QUANTITIES = {
 }
 """Axis labels of entries whose names are not clear enough."""
 
+VALIDATION = "validation "
+"""Before a quantity of which only the entries of the validation data are drawn."""
+
 FEW = 30
 """Curves of so few epochs have a marker at each."""
 
 
 @suggest_keywords
 def plot_histories(histories: Iterable[History], *names: str, axes: Any = None, label: str = "") -> Any:
-    """Draw the mean of several histories, with the standard deviation as a band: runs that differ in their seed.
+    """Draw the mean of several histories, with the sample standard deviation as a band: runs that differ in their seed.
+
+    ``history.plot(axes=axes)`` draws a single run, also next to the mean, whose line is thicker.
 
     Parameters
     ----------
     histories : iterable of History
-        The runs. Of one run its own curve is drawn. Epochs that not all runs have are left out.
+        The runs, in a list. Of one run its own curve is drawn. Epochs that not all runs have are left out.
     *names : str
         Entries to draw; by default ``loss``, and ``val_loss`` if there is one. Entries of one quantity, such as
         ``accuracy`` and ``val_accuracy``, share axes.
@@ -50,8 +55,8 @@ def plot_histories(histories: Iterable[History], *names: str, axes: Any = None, 
     Raises
     ------
     ArgumentError
-        If there is nothing to draw, ``axes`` are too few or too many or of another quantity, or Matplotlib (extra
-        ``plot``) is not installed.
+        If ``histories`` is a single history, there is nothing to draw, ``axes`` are too few or too many or of another
+        quantity, or Matplotlib (extra ``plot``) is not installed.
 
     Examples
     --------
@@ -64,13 +69,25 @@ def plot_histories(histories: Iterable[History], *names: str, axes: Any = None, 
     >>> [line.get_label() for line in axes.lines]
     ['SGD, mean of 3 ± std', 'one run']
     """
-    return draw(list(histories), names, axes, label, "plot_histories")
+    given: Any = histories
+    if not isinstance(given, Iterable) or hasattr(given, "column"):
+        got, fix = type(given).__name__, "call plot_histories([first, second])"
+        raise ArgumentError("plot_histories", "a list of histories", got, fix)
+    runs = list(given)
+    for run in runs:
+        if not hasattr(run, "column"):
+            raise ArgumentError("plot_histories", "a list of histories", f"one of {type(run).__name__}", "pass History")
+    return draw(runs, names, axes, label, "plot_histories")
 
 
-def draw(runs: Sequence[History], names: tuple[str, ...], axes: Any, label: str, where: str) -> Any:
+def draw(runs: Sequence[History], names: tuple[Any, ...], axes: Any, label: str, where: str) -> Any:
     """Draw histories for the method ``where``; see `plot_histories`."""
     if not runs or not all(runs):
         raise ArgumentError(where, "a history with an epoch", "none", "train first")
+    for name in names:
+        if not isinstance(name, str):
+            fix = "pass them one by one, as in history.plot('loss', 'lr')"
+            raise ArgumentError(where, "names of entries", type(name).__name__, fix)
     have = {name for run in runs for row in run for name in row}
     names = names or tuple(name for name in ("loss", "val_loss") if name in have)
     if not names:
@@ -83,9 +100,15 @@ def draw(runs: Sequence[History], names: tuple[str, ...], axes: Any, label: str,
     known = set(map(_quantity, have))
     for place, quantity in zip(panels, quantities, strict=True):
         held = place.get_ylabel()
-        if place.lines and held in known - {quantity}:
+        if place.lines and held.removeprefix(VALIDATION) in known - {quantity}:
             raise ArgumentError(where, f"axes for {quantity}", f"axes with {held}", "pass others, or axes.twinx()")
     for place, (quantity, group) in zip(panels, quantities.items(), strict=True):
+        if all(name.startswith("val_") for name in group):
+            quantity = VALIDATION + quantity
+        elif place.get_ylabel() == VALIDATION + quantity:  # drawn before, alone
+            place.set_ylabel("")
+            if place.get_title() == _title(VALIDATION + quantity):
+                place.set_title("")
         colors: dict[str, str] = {}
         for name in group:
             epochs, values, left_out = curves[name]
@@ -94,17 +117,25 @@ def draw(runs: Sequence[History], names: tuple[str, ...], axes: Any, label: str,
             text += f" ({left_out} epochs are not in all)" if left_out else ""
             color = colors.setdefault(name.removeprefix("val_"), next_color(place))
             mean, marker = values.mean(axis=0), "" if len(epochs) > FEW else "o" if len(epochs) == 1 else "."
-            style = {"ls": "--", "mfc": "none"} if name.startswith("val_") else {"ls": "-"}
+            style: dict[str, Any] = {"ls": "--", "mfc": "none"} if name.startswith("val_") else {"ls": "-"}
+            style |= {"lw": 2.5} if len(runs) > 1 else {}
             place.plot(epochs, mean, color=color, marker=marker, label=text, **style)
             if len(runs) > 1:
                 spread = values.std(axis=0, ddof=1)
                 if len(epochs) == 1:
                     place.errorbar(epochs, mean, spread, color=color, capsize=4)
                 else:
-                    place.fill_between(epochs, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
+                    hatch = "///" if name.startswith("val_") else None
+                    place.fill_between(
+                        epochs, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0, hatch=hatch
+                    )
         integer_ticks(place)
-        finish(place, f"{quantity[:1].upper()}{quantity[1:]} by epoch", "epoch", quantity)
+        finish(place, _title(quantity), "epoch", quantity)
     return panels[0] if len(panels) == 1 else panels
+
+
+def _title(quantity: str) -> str:
+    return f"{quantity[:1].upper()}{quantity[1:]} by epoch"
 
 
 def _quantity(name: str) -> str:

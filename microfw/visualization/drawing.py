@@ -133,9 +133,9 @@ def draw(
         2 relu (2, 3)         <- 3
       0 Dense
         3 linear (2, 3)       <- weight (4, 3), bias (3,)
-    N = 3 op nodes, numbered in the order that backward visits them: 1 first. E = 4 edges that carry a
-    gradient. P = 15 trainable numbers, in 2 arrays. Arrows show values going forward; gradients go back
-    along them.
+    N = 3 tensor nodes, numbered in the order that backward visits them: 1 first. E = 4 edges that carry
+    a gradient. P = 2 arrays that get a gradient (15 numbers). Arrows show values going forward;
+    gradients go back along them.
     """
     refuse_former("draw", former, most="max_nodes")
     if not isinstance(loss, Tensor):

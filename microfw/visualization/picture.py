@@ -65,12 +65,13 @@ class Picture:
         return sum(source not in data for op in self.ops for source in op.inputs)
 
     def caption(self) -> str:
-        """Return the counts of the drawing, with definitions."""
-        trained = [leaf.shape for leaf in self.leaves if leaf.kind != "data"]
+        """Return the counts of the drawing, in tensors, with definitions."""
+        trained = [prod(leaf.shape) for leaf in self.leaves if leaf.kind != "data"]
+        arrays = "1 array" if len(trained) == 1 else f"{len(trained):,} arrays"
         return (
-            f"N = {len(self.ops):,} op nodes, numbered in the order that backward visits them: 1 first. "
+            f"N = {len(self.ops):,} tensor nodes, numbered in the order that backward visits them: 1 first. "
             f"E = {self.edges:,} edges that carry a gradient. "
-            f"P = {sum(map(prod, trained)):,} trainable numbers, in {len(trained):,} arrays. "
+            f"P = {arrays} that get a gradient ({sum(trained):,} numbers). "
             "Arrows show values going forward; gradients go back along them."
         )
 

@@ -129,24 +129,66 @@ def label_rows(axes: Any, names: list[str]) -> Any:
 
 def finish(axes: Any, title: str, xlabel: str, ylabel: str = "") -> None:
     """Add the title, the labels and, above the data, the legend. Texts that the axes already have stay."""
+    from matplotlib.ticker import FixedFormatter
+
     for text, get, put in ((xlabel, axes.get_xlabel, axes.set_xlabel), (ylabel, axes.get_ylabel, axes.set_ylabel)):
         if not get():
             put(text, parse_math=False)
     handles, labels = axes.get_legend_handles_labels()
     pad = 0.0
     if labels:
-        size, width = _font_size("small"), axes.bbox.width * 72 / axes.figure.dpi
-        columns = int(width / (size * (0.6 * max(map(len, labels)) + 4.5))) or 1  # 0.6: mean width of a character
-        rows = ceil(len(labels) / columns)
+        size = _font_size("small")
+        width = axes.bbox.width * 72 / axes.figure.dpi
+        if isinstance(axes.yaxis.get_major_formatter(), FixedFormatter):  # names of rows make the axes narrower
+            names = [line for tick in axes.get_yticklabels() for line in tick.get_text().split("\n")]
+            width -= max(0, max(_widths(names, "medium")) - 4 * _font_size("medium"))
+        columns = _columns(labels, width)
         legend = axes.legend(
-            handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=ceil(len(labels) / rows), frameon=False,
+            handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False,
             fontsize="small", borderpad=0.2, borderaxespad=0.2, labelspacing=0.3, columnspacing=1.5,
         )  # fmt: skip
         for text in legend.get_texts():
             text.set_parse_math(False)
-        pad = size * (1.5 * rows + 0.4)
+        pad = size * (1.5 * ceil(len(labels) / columns) + 0.4)
     font = {"fontproperties": axes.title.get_fontproperties(), "color": axes.title.get_color()}
     axes.set_title(axes.get_title() or title, pad=4 + pad, parse_math=False, **font)
+    _make_room(axes)
+
+
+def _columns(labels: list[str], width: float) -> int:
+    """Return the number of columns of a legend, as many as fit into a width in points."""
+    widths, size = _widths(labels, "small"), _font_size("small")
+    for rows in range(1, len(labels)):
+        columns = ceil(len(labels) / rows)
+        # 2.8: a line and its gap to the text; 1.5: gap between columns; 0.4: borders
+        if sum(map(max, np.array_split(widths, columns))) + size * (4.3 * columns - 1.5 + 0.4) <= width:
+            return columns
+    return 1
+
+
+def _widths(texts: list[str], size: str) -> list[float]:
+    """Return the widths of lines of text in points."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(size=size)
+    return [text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] for text in texts]
+
+
+def _make_room(axes: Any) -> None:
+    """Give the figure of the user's axes a layout with room for title and legend, unless the user placed its axes."""
+    from matplotlib.gridspec import SubplotParams
+
+    figure = axes.figure
+    if figure.get_layout_engine() is not None or not hasattr(figure, "set_layout_engine"):  # the latter: a subfigure
+        return
+    specs = [place.get_subplotspec() for place in figure.axes]
+    placed = any(
+        spec is None or spec.get_topmost_subplotspec().get_gridspec().locally_modified_subplot_params()
+        for spec in specs
+    )
+    if not placed and vars(figure.subplotpars) == vars(SubplotParams()):
+        figure.set_layout_engine("tight")  # not constrained: figure.tight_layout() would warn
 
 
 def _font_size(name: str) -> float:

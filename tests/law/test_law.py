@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,6 +92,54 @@ def test_a_law_is_plain_data(found):
     assert again["counts"][1]["N"] == found.count("scalars").N
 
 
+def test_its_numbers_are_properties(found):
+    c = found.count("scalars")
+    assert (found.N, found.P, found.steps, found.bound) == (c.N, c.P, c.steps, c.N * c.P)
+    assert f"N {found.N:,}, P {found.P:,}, {found.steps:,} steps in scalars" in repr(found)
+    for words in ("``N``", "``P``", "``E``", "``rules``", "``accumulated``", "``steps``", "``operations``"):
+        assert words in " ".join(mf.profiler.Law.__doc__.split()).replace("``steps`` of", "``steps``"), words
+
+
+def test_without_a_scalar_graph_its_numbers_raise(found):
+    tensors = replace(found, counts=found.counts[:1], note="the scalar graph is left out: a loop")
+    for name in ("N", "P", "steps", "bound"):
+        with pytest.raises(mf.errors.GraphError) as info:
+            getattr(tensors, name)
+        assert str(info.value) == (
+            "Law: expected counts in scalars, got none: the scalar graph is left out: a loop; "
+            'for tensors take law.count("tensors")'
+        )
+
+
+def test_a_law_is_saved(found, tmp_path):
+    for name in ("law.html", "law.json"):
+        found.save(tmp_path / name)
+    assert (tmp_path / "law.html").read_text(encoding="utf-8") == found.html()
+    assert json.loads((tmp_path / "law.json").read_text()) == json.loads(json.dumps(found.to_dict()))
+    with pytest.raises(mf.errors.ArgumentError, match=r"^Law.save: expected a name that ends in .html, .json, .png, .svg or .pdf, got 'law.txt'"):  # fmt: skip
+        found.save("law.txt")
+    pytest.importorskip("matplotlib")
+    found.save(tmp_path / "law.png")
+    assert (tmp_path / "law.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_batch_is_of_rows_that_exist():
+    loss, X, y = nn.CrossEntropyLoss(), np.ones((5, 4)), [0, 1, 2, 0, 1]
+    found = law(dense(4, 3), loss, X, y, budget=0.01)
+    assert found.batch == 5 and "With 5 rows, P stays 15" in " ".join(str(found).split())
+    for batch in (1, 2):
+        found = law(dense(4, 3), loss, X, y, rows=2, batch=batch, budget=0.01)
+        assert found.batch == batch and "rows, P stays" not in found.html() + str(found)
+    assert "<p></p>" not in found.html()
+
+
+def test_a_limit_that_is_reached_is_left_out(found):
+    batch = [replace(c, P=0) for c in found.batch_counts]
+    assert "additions. So backprop takes" in str(found) and "With more rows this approaches" in str(found)
+    text = str(replace(found, batch_counts=batch))
+    assert "additions. So backprop takes" in text and "With more rows this approaches" not in text
+
+
 # Errors
 
 
@@ -122,6 +171,8 @@ class Noisy(nn.Module):
         (lambda: law(Frozen(), nn.MSELoss(), X4, X4), "law: expected a model with trainable parameters"),
         (lambda: law(dense(4, 3), nn.CrossEntropyLoss(), X4, [0, 1], rows=3), "rows from 1 to 2, the rows of X"),
         (lambda: law(dense(4, 3), nn.CrossEntropyLoss(), X4, [0, 1], rows=0), "rows from 1 to 2, the rows of X"),
+        (lambda: law(dense(4, 3), nn.CrossEntropyLoss(), X4, [0, 1], batch=3), "batch from 1 to 2, the rows of X"),
+        (lambda: law(dense(4, 3), nn.CrossEntropyLoss(), X4, [0, 1], batch=0), "batch from 1 to 2, the rows of X"),
         (lambda: law(dense(4, 3), nn.CrossEntropyLoss(), X4, [0, 1], budget=0), "a budget of some seconds"),
         (lambda: law(dense(4, 3), lambda p, y: p, X4, [0, 1]), r"a loss of one number .* got shape \(1, 3\)"),
         (lambda: law(dense(4, 3), lambda p, y: 0.0, X4, [0, 1]), "a loss of one number .* got float"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -149,6 +150,24 @@ def test_too_many_paths_are_refused_with_their_number():
     assert "follows each of the " in str(deep) and "not run" in str(deep)
     assert deep.paths > 6**12
     assert json.loads(json.dumps(deep.to_dict()))["paths"] == deep.paths
+
+
+def test_a_refusal_names_a_budget_that_is_enough():
+    def build(x):
+        for _ in range(14):
+            x = x + x
+        return x
+
+    problem, graph = by_hand(build, 1.0)
+    problem.budget = 1e-3
+    note = path_recursion(problem, graph).note
+    found = re.fullmatch(
+        r"not run: it would take about ([\d.]+) s, and the budget is 0.001 s; a budget of ([\d.]+) s would run it", note
+    )
+    needed, problem.budget = map(float, found.groups())
+    assert 1e-3 < needed < problem.budget
+    problem.budget *= 50  # other programs may run
+    assert path_recursion(problem, graph).rules == 2**14 - 1
 
 
 def test_a_sample_says_so(digits):

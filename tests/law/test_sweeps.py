@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,7 +32,8 @@ def test_a_sweep_fits_exponents(small):
 def test_a_sweep_prints_and_is_plain_data(small):
     text = str(small)
     assert max(map(len, text.splitlines())) <= 100
-    assert "over width of rows" in text and "95 % interval" in text
+    assert "over width of rows; model for 2: Dense(4 -> 2)" in text and "95 % interval" in text
+    assert "Growth: cost ~ (N + P) ** exponent" in text
     assert json.loads(json.dumps(small.to_dict()))["values"] == [2, 4, 8]
 
 
@@ -41,6 +43,25 @@ def test_a_sweep_is_drawn(small, tmp_path):
     assert (tmp_path / "growth.png").stat().st_size > 10_000
     assert axes.get_xscale() == axes.get_yscale() == "log"
     assert len(axes.lines) == 8
+
+
+def test_a_sweep_over_batches_compares_with_n():
+    model, X = dense(4, 6, 3), np.random.default_rng(0).normal(size=(16, 4))
+    found = sweep("batch", X, np.arange(16) % 3, values=(2, 4, 8, 16), build=lambda rows: model, budget=0.02)
+    assert found.size == found.to_dict()["size"] == "N"
+    assert found.sizes() == [each.N for each in found.laws]
+    assert abs(found.fit("backprop", "steps").exponent - 1) < 1e-9  # each row has as many nodes and uses
+    text = str(found)
+    assert text.startswith("microfw law: over batch; model: Dense(4 -> 6), ReLU, Dense(6 -> 3)\n")
+    assert "Growth: cost ~ N ** exponent; P is the same for all" in text
+
+
+def test_a_star_has_its_footnote(small):
+    note = "*: some numbers are extrapolated from a sample of the parameters"
+    for sampled in (False, True):
+        found = replace(small, fits=[replace(fit, sampled=sampled) for fit in small.fits])
+        assert ("tensors *" in found._repr_html_()) == (note in found._repr_html_()) == sampled
+        assert (note in " ".join(str(found).split())) == sampled
 
 
 def test_a_sweep_of_ones_own():

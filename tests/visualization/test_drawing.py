@@ -44,8 +44,11 @@ def test_edges_and_parameters_are_those_of_the_step(case, direction, watcher):
     assert drawing.svg.count('class="tip"') == edges
     if model is not None:
         trained = sum(p.size for p in model.parameters())
-        assert f"N = {len(watcher.visited)} op nodes" in str(drawing)
-        assert f"P = {trained:,} trainable numbers, in {len(model.parameters())} arrays" in str(drawing)
+        text = " ".join(str(drawing).split())
+        assert f"N = {len(watcher.visited)} tensor nodes" in text
+        arrays = len(model.parameters())
+        # in tensors, as N is: P counts arrays
+        assert f"P = {arrays} array{'s' * (arrays != 1)} that get a gradient ({trained:,} numbers)" in text
 
 
 def test_saved_bytes_are_those_of_the_profiler():
@@ -117,7 +120,7 @@ def test_drawing_leaves_the_graph_and_outlives_it():
 
 def test_a_leaf_alone():
     drawing = mf.draw(mf.tensor([1.0, 2.0], requires_grad=True))
-    assert str(drawing).startswith("leaf leaf (2,)\nN = 0 op nodes")
+    assert str(drawing).startswith("leaf leaf (2,)\nN = 0 tensor nodes")
     assert [texts(g) for g in elements(drawing, "leaf")] == [["leaf (2,)"]]
 
 

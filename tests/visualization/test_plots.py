@@ -96,6 +96,9 @@ def check(panels):
         data = [text for text in texts if text.get_text().strip() and not text.get_text().startswith("$\\mathdefault")]
         assert not any(text.get_parse_math() and "$x" in text.get_text() for text in data)
         assert all(len(text.get_text()) < 90 and "\0" not in text.get_text() for text in data)
+        ends, box = figure.bbox.padded(1), axes.get_tightbbox(renderer)
+        assert ends.x0 <= box.x0 and ends.y0 <= box.y0 and box.y1 <= ends.y1  # nothing is cut off
+        assert box.x1 <= ends.x1 or len(axes.get_title()) > 40
 
 
 @pytest.fixture
@@ -109,7 +112,7 @@ def pyplot():
 @pytest.mark.parametrize("name", PLOTS)
 def test_a_plot_is_labelled_and_leaves_no_figure_open(results, monkeypatch, pyplot, name):
     n, plot = PLOTS[name]
-    axes = Figure((5 * n, 4)).subplots(1, n)  # without a layout that moves axes
+    axes = Figure((6.4 if n == 1 else 5 * n, 4.8)).subplots(1, n)  # as of plt.subplots()
     found = plot(results, axes)
     assert isinstance(found, np.ndarray) == (n > 1)
     assert list(np.ravel(found)) == list(np.ravel(axes))
@@ -175,6 +178,42 @@ def test_texts_of_given_axes_stay():
     assert len(history(seed=1).plot(axes=axes).lines) == 4
 
 
+@pytest.mark.parametrize("count", [1, 8])
+def test_title_and_legend_of_given_axes_are_not_cut_off(pyplot, count):
+    figure, axes = pyplot.subplots()
+    for k in range(count):
+        history(seed=k).plot("loss", axes=axes, label=f"learning rate {k}")
+    figure.tight_layout()  # no warning
+    check([axes])
+    assert labels(axes) == [f"learning rate {k}" for k in range(count)]
+
+
+def test_axes_placed_by_the_user_stay(pyplot):
+    by_hand = pyplot.figure()
+    by_hand.add_axes([0.2, 0.2, 0.5, 0.5])
+    adjusted = pyplot.subplots()[0]
+    adjusted.subplots_adjust(top=0.7)
+    spaced = pyplot.subplots(gridspec_kw={"top": 0.7})[0]
+    constrained = pyplot.subplots(layout="constrained")[0]
+    sub = pyplot.figure().subfigures(1, 2)[0]
+    sub.subplots()
+    for figure in (by_hand, adjusted, spaced, constrained, sub):
+        engine, place = figure.get_layout_engine(), figure.axes[0].get_position().bounds
+        history().plot(axes=figure.axes[0])
+        assert figure.get_layout_engine() is engine and figure.axes[0].get_position().bounds == place
+
+
+@pytest.mark.parametrize(("length", "columns"), [(4, 4), (12, 4), (15, 3), (30, 2), (36, 1)])
+def test_a_legend_has_as_many_columns_as_fit(length, columns):
+    axes = Figure((6.4, 4.2)).subplots()
+    for k in range(8):
+        history(seed=k).plot("loss", axes=axes, label="abcdefghijklmnopqrstuvwxyz0123456789"[:length])
+    axes.figure.draw_without_rendering()
+    legend = axes.get_legend()
+    assert legend._ncols == columns
+    assert legend.get_window_extent().width <= axes.bbox.width
+
+
 def labels(axes):
     return [text.get_text() for text in axes.get_legend().get_texts()]
 
@@ -187,7 +226,7 @@ def test_several_histories_share_axes():
     with pytest.raises(ArgumentError) as info:
         history().plot("lr", axes=axes)
     assert str(info.value) == (
-        "History.plot: expected axes for learning rate, got axes with loss; pass others, or axes.twinx()"
+        "History.plot: expected axes for learning rate, got axes with validation loss; pass others, or axes.twinx()"
     )
     assert len(axes.lines) == 2
     twin = axes.twinx()
@@ -203,6 +242,41 @@ def test_the_band_is_the_standard_deviation_over_runs():
     ends = band.get_paths()[0].vertices[:, 1]
     np.testing.assert_allclose(ends.max(), (values.mean(0) + values.std(0, ddof=1)).max())
     assert labels(axes) == ["loss, mean of 3 ± std (2 epochs are not in all)"]
+
+
+def test_the_mean_and_its_bands_are_apart():
+    runs = [history(5, seed) for seed in range(3)]
+    axes = plot_histories(runs)
+    runs[0].plot("loss", axes=axes, label="one run")
+    loss, val_loss, single = axes.lines
+    assert loss.get_linewidth() == val_loss.get_linewidth() > 1.5 * single.get_linewidth()
+    assert [band.get_hatch() for band in axes.collections] == [None, "///"]
+
+
+def test_validation_alone_is_named():
+    axes = history().plot("val_loss", "val_accuracy")
+    assert [place.get_ylabel() for place in axes] == ["validation loss", "validation accuracy"]
+    assert axes[0].get_title() == "Validation loss by epoch"
+    history().plot("loss", axes=axes[0])
+    assert (axes[0].get_ylabel(), axes[0].get_title()) == ("loss", "Loss by epoch")
+    history().plot("val_loss", axes=axes[0])
+    assert (axes[0].get_ylabel(), axes[0].get_title()) == ("loss", "Loss by epoch")
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: plot_histories(history(), history()), "plot_histories: expected a list of histories, got History; call plot_histories([first, second])"),
+        (lambda: plot_histories(3), "plot_histories: expected a list of histories, got int; call plot_histories([first, second])"),
+        (lambda: plot_histories([[1.0]]), "plot_histories: expected a list of histories, got one of list; pass History"),
+        (lambda: plot_histories([history()], history()), "plot_histories: expected names of entries, got History; pass them one by one, as in history.plot('loss', 'lr')"),
+        (lambda: history().plot(["loss"]), "History.plot: expected names of entries, got list; pass them one by one, as in history.plot('loss', 'lr')"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_raise(call, text):
+    with pytest.raises(ArgumentError) as info:
+        call()
+    assert str(info.value) == text
 
 
 def test_what_cannot_be_drawn_raises():
@@ -300,21 +374,38 @@ def test_a_sweep_has_the_lines_n_plus_p_and_n_times_p(results):
     lines = {line.get_label(): line for line in found.plot().lines}
     counts = [law.count("scalars") for law in found.laws]
     np.testing.assert_array_equal(lines["N + P"].get_ydata(), [c.N + c.P for c in counts])
-    np.testing.assert_array_equal(lines["N × P"].get_ydata(), [c.N * c.P for c in counts])
-    np.testing.assert_array_equal(lines["N × P"].get_xdata(), found.sizes())
+    bound = lines["N × P, bound of the chain rule"]
+    np.testing.assert_array_equal(bound.get_ydata(), [c.N * c.P for c in counts])
+    np.testing.assert_array_equal(bound.get_xdata(), found.sizes())
+
+
+def test_a_sweep_over_batches_is_over_n():
+    axes = sweep("batch", X, Y, values=(1, 2, 3), build=lambda rows: small(2), budget=0.01).plot()
+    lines = {line.get_label(): line for line in axes.lines}
+    assert axes.get_xlabel() == "N, in scalars"
+    sums = lines["N + P"]
+    np.testing.assert_array_equal(sums.get_ydata() - sums.get_xdata(), 3 * [4 * 4 + 4 + 4 * 2 + 2])
 
 
 def test_a_law_shows_what_was_run_and_what_was_not(results):
     left, right = results["law"].plot()
     names = [text.get_text() for text in left.get_yticklabels()]
     assert names[:2] == ["backprop\nsteps", "backprop\nscalar operations"]
-    run = [way for way in results["law"].ways if way.seconds is not None]
-    not_run = len(results["law"].ways) - len(run)
-    assert len(right.get_yticklabels()) == len(run) + not_run
-    assert labels(left) == ["N + P = 35 scalars", "N × P = 250 scalars"]
+    assert len(right.get_yticklabels()) == len(results["law"].ways)
+    assert labels(left) == ["N + P = 35 scalars", "N × P = 250, bound of the chain rule"]
     model = mf.nn.Sequential(mf.nn.Dense(4, 2, rng=0))
     for panel in mf.profiler.law(model, mf.nn.CrossEntropyLoss(), X, Y, budget=0.01, max_nodes=5).plot():
         assert panel.get_yticklabels()[-1].get_text() == "on scalars\nnot run"
+        assert [text.get_text() for text in panel.texts] == ["the scalar graph is left out"]
+    for budget in (1e-5, 10.0):
+        found = mf.profiler.law(small(20), mf.nn.CrossEntropyLoss(), X, Y, budget=budget)
+        way = found.way("paths, no memory")
+        for panel, unit in zip(found.plot(), ("rule calls", "on scalars"), strict=True):
+            last = panel.get_yticklabels()[6].get_text()
+            assert last == f"paths, no memory\n{'not run' if budget < 1 else unit}"
+            said = [text.get_text() for text in panel.texts]
+            assert len(said) == (budget < 1) and all(text.startswith("would take about ") for text in said)
+            assert all(text.removeprefix("would") in way.note for text in said)
 
 
 # Colours
