@@ -31,13 +31,13 @@ from microfw.training.evaluation import (
     is_sum,
     keeps_integers,
     smallest_batch,
+    validator,
 )
-from microfw.training.hooks import TrainState
+from microfw.training.hooks import Hooks, TrainState
 from microfw.training.metrics import measure_heads
 from microfw.training.nested import NestedForward, NestedPolicy, NestedRun, NestedStepper
 from microfw.training.outputs import ModelCall, join_outputs, output_columns
 from microfw.training.progress import progress as progress_hook
-from microfw.training.run import Hooks
 
 FIT = "Trainer.fit"
 
@@ -136,7 +136,7 @@ class NestedFit:
         if trainer.compile is not False and trainer.accumulate == 1:
             policy = NestedPolicy(self.forward, trainer.optimizer, trainer.compile)
             policy.expect(self.batch_rows, self.steps * epochs)
-        evaluate = None if validation is None else trainer._validation(validation)
+        evaluate = None if validation is None else validator(trainer, validation)
         why, steps = None if policy is None else policy.why_eager, self.steps // trainer.accumulate
         hooks = Hooks([*trainer.clips, *trainer.hooks, *([progress_hook(why, steps)] if progress else [])])
         state: TrainState = trainer._new_state(epochs, self.resume)
