@@ -186,8 +186,8 @@ class Trainer:
         Notes
         -----
         Training can be interrupted with Ctrl-C. The model then has the parameters after the last complete step, `save`
-        saves the run, and the KeyboardInterrupt has a note on how to continue. Training metrics use the outputs computed in the
-        steps, without another pass.
+        saves the run, and the KeyboardInterrupt has a note on how to continue. Training metrics use the outputs
+        computed in the steps, without another pass.
 
         A resumed run has ``lr``, the other hyperparameters and the states of random generators from the file, which
         replace those set in ``on_fit_start``. ``rng`` is ignored; if layers share a generator with fit, pass it again.
