@@ -23,6 +23,7 @@ from microfw.data.nested import (
 from microfw.data.source import Source
 from microfw.data.streaming import Stream
 from microfw.errors import ArgumentError, DataError, DTypeError
+from microfw.nn.checks import as_generator
 from microfw.nn.forward_state import evaluating
 from microfw.training.evaluation import (
     as_data,
@@ -103,7 +104,7 @@ class NestedFit:
         self, trainer: Any, train: Any, size: int, rng: Any, drop_last: bool, resume: Any, options: tuple[Any, Any, Any]
     ) -> None:
         class_weight, transform, sampler = options
-        rng = np.random.default_rng(rng)
+        rng = as_generator(FIT, rng)
         for name, option in (("transform(X, y, rng)", transform), ("sampler(n, rng)", sampler)):
             if option is not None and not callable(option):
                 raise ArgumentError(FIT, f"a function {name}", type(option).__name__)

@@ -11,6 +11,7 @@ from microfw.autograd.mode import mode
 from microfw.data.dataset import Dataset, Rows, check_count
 from microfw.data.nested import fill, flatten, is_nested
 from microfw.errors import CheckpointError, suggest_keywords
+from microfw.nn.checks import as_generator
 from microfw.nn.forward_state import evaluating, module_mode
 from microfw.optim.checks import as_list
 from microfw.training.clipping import Clip, check_steps
@@ -255,10 +256,9 @@ class Trainer:
         steps = len(rows) // step_rows if drop_last else -(-len(rows) // step_rows)
         hooks = Hooks([*self.clips, *self.hooks, *([progress_hook(why, steps)] if progress else [])])
         parts = batch_size if self.accumulate > 1 else None
-        state = self._new_state(epochs, resume)
+        state, rng = self._new_state(epochs, resume), as_generator("Trainer.fit", rng)
         stepper = Stepper(state, hooks.methods["on_gradients"], policy, rows=parts, min_rows=min_rows)
-        generator = np.random.default_rng(rng)
-        return Run(stepper, hooks, rows, step_rows, generator, self.metrics, evaluate, drop_last=drop_last)
+        return Run(stepper, hooks, rows, step_rows, rng, self.metrics, evaluate, drop_last=drop_last)
 
     def _new_state(self, epochs: int, resume: Any) -> TrainState:
         """Return the state of a new run, with the number of epochs of earlier fits."""
