@@ -12,6 +12,7 @@ from microfw.data.faults import Array
 from microfw.data.nested import Columns, NestedRows, flatten, is_nested, plain_array, same_rows
 from microfw.data.streaming import Stream
 from microfw.errors import ArgumentError, DataError, ShapeError
+from microfw.nn.checks import as_generator
 
 
 def batches(
@@ -64,9 +65,9 @@ def batches(
     """
     check_count("batches", "batch_size", batch_size, fix="32 is a good start")
     if isinstance(data, Stream) or (isinstance(data, tuple | list) and (len(data) == 3 or any(map(is_nested, data)))):
-        return _nested(data, batch_size, np.random.default_rng(rng) if shuffle else None, drop_last, skip)
+        return _nested(data, batch_size, as_generator("batches", rng) if shuffle else None, drop_last, skip)
     X, y = _pair(data)
-    return _batches(Rows(X, y), batch_size, np.random.default_rng(rng) if shuffle else None, drop_last, skip)
+    return _batches(Rows(X, y), batch_size, as_generator("batches", rng) if shuffle else None, drop_last, skip)
 
 
 def _nested(data: Any, size: int, rng: Any, drop_last: bool, skip: int) -> Iterator[Any]:

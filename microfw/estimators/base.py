@@ -26,7 +26,8 @@ from microfw.estimators.snapshots import EstimatorSnapshot, TrainingSnapshot
 from microfw.estimators.validation import check_parameters
 from microfw.training.evaluation import Array
 from microfw.training.history import History
-from microfw.training.run import Hooks, Run
+from microfw.training.hooks import Hooks
+from microfw.training.run import Run
 
 FLOATS = (np.float64, np.float32)
 
@@ -153,12 +154,11 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         state = learner.state
         state.history, state.stop, state.epochs = History(), False, state.epoch + self.max_iter
         patience = sys.maxsize if self.n_iter_no_change is None else int(self.n_iter_no_change)
+        evaluate = None if validation is None else self._evaluation(validation)
         if validation is None:
             stopping = Stopping("loss", patience, self.tol, "min", restore=False)
-            evaluate = None
         else:
             stopping = Stopping("val_score", patience, self.tol, "max")
-            evaluate = self._evaluation(validation)
         learner.fit_batches(train, size)
         if learner.stepper.replay_policy is not None:
             learner.stepper.replay_policy.expect(size, len(train) // size * self.max_iter)

@@ -18,10 +18,10 @@ from microfw.nn import Module
 from microfw.nn.forward_state import evaluating
 from microfw.training.clipping import Clip
 from microfw.training.evaluation import Array, mean_loss, predict, quiet, smallest_batch
-from microfw.training.hooks import TrainState
+from microfw.training.hooks import Hooks, TrainState
 from microfw.training.rates import LearningRate
 from microfw.training.replay_policy import ReplayPolicy
-from microfw.training.run import EpochTotals, Hooks, take_steps
+from microfw.training.run import EpochTotals, take_steps
 from microfw.training.stepper import Stepper
 
 ROWS = 4096
@@ -140,7 +140,7 @@ class Learner:
         totals = EpochTotals(stepper, {})
         with self.training(briefly):
             batches = rows.batches(size, self.order(rows, size, shuffle), min_rows=stepper.min_rows)
-            take_steps(batches, stepper, totals, [])
+            take_steps(batches, stepper, totals)
         return totals.loss
 
     def order(self, rows: Rows, size: int, shuffle: bool) -> np.random.Generator | None:

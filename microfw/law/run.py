@@ -22,6 +22,7 @@ from microfw.law.data import Law, LayerCost
 from microfw.law.measure import CountingObserver, Problem
 from microfw.law.scalar_graph import scalar_graph
 from microfw.law.walk import record_walk
+from microfw.nn.checks import as_generator
 from microfw.nn.module import Module
 from microfw.profiler.cost_check import one_step
 from microfw.profiler.node_count import NodeCount
@@ -110,7 +111,7 @@ def law(
         raise ArgumentError("law", "a model with trainable parameters", "none")
     parameters: list[Tensor] = [p for _, p in named]
     few = X[:rows], y[:rows]
-    problem = Problem(lambda: loss(model(few[0]), few[1]), parameters, budget, np.random.default_rng(rng))
+    problem = Problem(lambda: loss(model(few[0]), few[1]), parameters, budget, as_generator("law", rng))
     _check(problem)
     result, counter, end = strategies.backprop(problem)
     if not np.isfinite(problem.gradient).all():

@@ -14,6 +14,7 @@ from microfw.errors import ArgumentError, suggest_keywords
 from microfw.law.data import Law
 from microfw.law.run import law
 from microfw.nn.activations import Tanh
+from microfw.nn.checks import as_generator
 from microfw.nn.dense import Dense
 from microfw.nn.losses import CrossEntropyLoss, MSELoss
 from microfw.nn.module import Module
@@ -218,7 +219,7 @@ def sweep(
     classify = y.dtype.kind in "iu"
     if loss is None:
         loss = CrossEntropyLoss() if classify else MSELoss()
-    rng = np.random.default_rng(rng)
+    rng = as_generator("sweep", rng)
     ends = np.shape(X)[1:], int(y.max()) + 1 if classify else math.prod(y.shape[1:])
     laws = []
     for value in chosen:

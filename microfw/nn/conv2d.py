@@ -10,7 +10,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import DTypeError, ShapeError
-from microfw.nn.checks import as_input, positive, require, wrong_dtype
+from microfw.nn.checks import as_generator, as_input, positive, require, wrong_dtype
 from microfw.nn.initializers import Seed, fans, glorot_uniform, initial, initial_bias
 from microfw.nn.module import Module, Parameter
 from microfw.ops.convolution import conv
@@ -107,7 +107,7 @@ class Conv2D(Module):
             "dilation": per_axis(dilation, self.axes, kind, "dilation"),
             "groups": int(groups),
         }
-        rng = np.random.default_rng(rng)
+        rng = as_generator(kind, rng)
         ends = (self.out_channels, self.in_channels)
         first, second = ends[::-1] if self.transposed else ends
         shape = (first, second // int(groups), *self.kernel_size)

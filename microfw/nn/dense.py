@@ -10,7 +10,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import DTypeError, ShapeError
-from microfw.nn.checks import as_input, positive, wrong_dtype
+from microfw.nn.checks import as_generator, as_input, positive, wrong_dtype
 from microfw.nn.initializers import Seed, glorot_uniform, initial, initial_bias
 from microfw.nn.module import Module, Parameter
 from microfw.ops.linalg import linear, matmul
@@ -73,7 +73,7 @@ class Dense(Module):
         positive("Dense", in_features=in_features, out_features=out_features)
         self.in_features = int(in_features)
         self.out_features = int(out_features)
-        rng = np.random.default_rng(rng)
+        rng = as_generator("Dense", rng)
         bound = sqrt(6 / (self.in_features + self.out_features))
         self.weight = Parameter(initial("Dense", init, (self.in_features, self.out_features), rng))
         self.bias = Parameter(initial_bias("Dense", bias_init, self.out_features, rng, bound)) if bias else None

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from microfw.nn.checks import as_float_input, is_number, require
+from microfw.nn.checks import as_float_input, as_generator, is_number, require
 from microfw.nn.initializers import Seed
 from microfw.nn.module import Module
 from microfw.ops.effects import dropout_mask
@@ -30,7 +28,7 @@ class Dropout(Module):
     def __init__(self, p: float = 0.5, *, rng: Seed = None) -> None:
         require(is_number(p) and 0 <= p < 1, "Dropout", "p from 0 to below 1", p)
         self.p = p
-        self.rng = np.random.default_rng(rng)
+        self.rng = as_generator("Dropout", rng)
 
     def forward(self, x: Any) -> Any:
         """Apply noise in training; return ``x`` itself in evaluation."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import DataError
-from microfw.nn.checks import as_integers, positive, require
+from microfw.nn.checks import as_generator, as_integers, positive, require
 from microfw.nn.initializers import Seed, initial, normal
 from microfw.nn.module import Module, Parameter
 from microfw.ops.effects import pure_callback
@@ -72,7 +72,7 @@ class Embedding(Module):
         require(fits, "Embedding", f"padding_idx from 0 to {rows - 1}", repr(padding_idx))
         self.rows, self.features = int(rows), int(features)
         self.padding_idx = None if padding_idx is None else int(padding_idx)
-        table = initial("Embedding", init, (self.rows, self.features), np.random.default_rng(rng))
+        table = initial("Embedding", init, (self.rows, self.features), as_generator("Embedding", rng))
         if self.padding_idx is not None:
             table[self.padding_idx] = 0
         self.weight = Parameter(table)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from microfw.nn.checks import as_layer_input, wrong_shape
+from microfw.nn.checks import as_generator, as_layer_input, wrong_shape
 from microfw.nn.initializers import Seed
 from microfw.nn.recurrence import Recurrent
 
@@ -14,7 +12,7 @@ from microfw.nn.recurrence import Recurrent
 class _Cell(Recurrent):
     def __init__(self, in_features: int, hidden: int, bias: bool = True, *, rng: Seed = None) -> None:
         super().__init__(in_features, hidden, bias)
-        self._create("", self.in_features, bias, np.random.default_rng(rng))
+        self._create("", self.in_features, bias, as_generator(type(self).__name__, rng))
 
     def forward(self, x: Any, state: Any = None) -> Any:
         """Return the state after the step."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from microfw.autograd.tensor import Tensor
 from microfw.nn.activations import GELU, ReLU
 from microfw.nn.attention import MultiHeadAttention
-from microfw.nn.checks import as_layer_input, positive, require, wrong_shape
+from microfw.nn.checks import as_generator, as_layer_input, positive, require, wrong_shape
 from microfw.nn.dense import Dense
 from microfw.nn.dropout import Dropout
 from microfw.nn.initializers import Seed
@@ -96,7 +94,7 @@ class TransformerEncoderLayer(Module):
         name = type(self).__name__
         positive(name, d_model=d_model, nhead=nhead, dim_feedforward=dim_feedforward)
         require(activation in ACTIVATIONS, name, "activation to be 'relu' or 'gelu'", repr(activation))
-        rng = np.random.default_rng(rng)
+        rng = as_generator("TransformerEncoderLayer", rng)
         self.d_model, self.nhead, self.dim_feedforward = int(d_model), int(nhead), int(dim_feedforward)
         self.activation, self.norm_first = activation, bool(norm_first)
         self.self_attn = MultiHeadAttention(d_model, nhead, causal=causal, dropout=dropout, rng=rng)

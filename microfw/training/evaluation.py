@@ -292,3 +292,14 @@ def _failure(model: Module, data: Any, rows: int) -> Exception | None:
         except Exception as error:
             return error
     return None
+
+
+def validator(trainer: Any, validation: Any) -> Callable[[], dict[str, float]]:
+    """Check the validation data of a fit, and return a function that evaluates them."""
+    where, found = "Trainer.fit, validation", as_plain(validation, trainer.model, trainer.loss)
+    if found is None or not check_fit(trainer.model, trainer.loss, found, where):
+        from microfw.training import nested_fit
+
+        found = nested_fit.as_rows(validation, trainer, where)
+        nested_fit.prepare(trainer, found, where, trainer.metrics)
+    return lambda: {f"val_{name}": value for name, value in trainer.evaluate(found).items()}

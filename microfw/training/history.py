@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, SupportsIndex, overload
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any, Self, SupportsIndex, overload
 
 from microfw.errors import ArgumentError, suggest_keywords
 from microfw.visualization.html_table import html_table
@@ -14,7 +16,8 @@ MAX_ROWS, MAX_TEXT = 20, 2000
 class History(list[dict[str, Any]]):
     """A list of rows, one dict of plain numbers for each epoch.
 
-    ``json.dumps(history)`` and ``pandas.DataFrame(history)`` work. Hooks may add entries to a row. The entries are:
+    ``json.dumps(history)`` and ``pandas.DataFrame(history)`` work. The rows of a second fit begin with epoch 1 again;
+    ``first + second`` has copies of them, with the epochs numbered on. Hooks may add entries to a row. The entries are:
 
     - ``epoch``: number of the epoch, from 1.
     - ``loss``: mean loss of all rows, by the loss's `Loss.denominator`.
@@ -36,6 +39,8 @@ class History(list[dict[str, Any]]):
     epoch    loss
         1  0.7000
         2  0.4000
+    >>> (history + [{"epoch": 1, "loss": 0.3}]).column("epoch")
+    [1, 2, 3]
     """
 
     earlier: int = 0
@@ -52,7 +57,24 @@ class History(list[dict[str, Any]]):
         return History(found) if isinstance(index, slice) else found
 
     def __add__(self, other: Any) -> History:  # type: ignore[override]
-        return History(super().__add__(other))
+        if not isinstance(other, list):
+            return NotImplemented
+        made = self.copy()
+        made += other
+        return made
+
+    def __iadd__(self, other: Iterable[dict[str, Any]]) -> Self:  # type: ignore[misc,override]
+        last, rows = self[-1].get("epoch", 0) if self else 0, list(other)
+        if rows and rows[0].get("epoch", last + 1) <= last:  # of another fit, which counts from 1 again
+            rows = [{**row, "epoch": row["epoch"] + last} if "epoch" in row else row for row in rows]
+        self.extend(rows)
+        return self
+
+    def copy(self) -> History:
+        """Return a History of the same rows."""
+        made = History(self)
+        made.earlier = self.earlier
+        return made
 
     def column(self, name: str) -> list[Any]:
         """Return one entry of every row; None for rows that lack it, if a hook does not add it to all.
@@ -62,8 +84,13 @@ class History(list[dict[str, Any]]):
         ArgumentError
             If no row has such an entry.
         """
+        return self._column(name, "History.column")
+
+    def _column(self, name: str, where: str) -> list[Any]:
+        """Return one entry of every row, for the method ``where``."""
         if self and not any(name in row for row in self):
-            raise ArgumentError("History.column", f"one of {', '.join(self._names())}", repr(name))
+            names = list(map(str, self._names()))
+            raise ArgumentError(where, f"one of {', '.join(names)}", repr(name), _meant(str(name), names))
         return [row.get(name) for row in self]
 
     def _names(self) -> list[str]:
@@ -120,7 +147,7 @@ class History(list[dict[str, Any]]):
         Raises
         ------
         ArgumentError
-            If there is nothing to draw, ``axes`` do not fit, or Matplotlib is not installed.
+            If there is nothing to draw, an epoch comes twice, ``axes`` do not fit, or Matplotlib is not installed.
 
         Examples
         --------
@@ -160,6 +187,14 @@ class History(list[dict[str, Any]]):
         names = self._names()
         rows = [[_short(row[name]) if name in row else "" for name in names] for row in self]
         return [str(name) for name in names], rows
+
+
+def _meant(name: str, names: list[str]) -> str:
+    """Return how to fix a wrong name of an entry; "" if that is not known."""
+    if name.startswith("val_") and not any(known.startswith("val_") for known in names):
+        return "pass validation data to fit"
+    near = [known for known in names if name and known.startswith(name)] or get_close_matches(name, names, 1)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def _short(value: Any) -> str:

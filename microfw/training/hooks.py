@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -71,6 +72,9 @@ class TrainState:
     stop: bool = False
     save: Callable[[Any], None] | None = None
     skipped: int = 0
+
+
+HookMethods = list[Callable[[TrainState], None]]
 
 
 class Hook:
@@ -148,3 +152,55 @@ def check_hooks(hooks: Sequence[Any]) -> None:
         check_hook(hook)
         if any(hook is other for other in hooks[:k]):
             raise ArgumentError("Trainer", "each hook once", f"the same {type(hook).__name__} twice", "leave one out")
+
+
+class Hooks:
+    """The overridden methods of all hooks, by event.
+
+    Attributes
+    ----------
+    raised : str
+        Class and event of the hook whose method raised in `notify`; empty if none did.
+    """
+
+    def __init__(self, hooks: Sequence[Any]) -> None:
+        for hook in hooks:
+            check_hook(hook)
+        self.hooks = sorted(hooks, key=_is_last)  # stable: otherwise in the order of the list
+        self.methods = {event: _overridden(event, self.hooks) for event in EVENTS}
+        self.raised = ""
+        self._started: list[Any] = []
+
+    def notify(self, event: str, state: TrainState) -> None:
+        """Call the methods of an event, in order."""
+        for method in self.methods[event]:
+            try:
+                method(state)
+            except BaseException:
+                self.raised = f"{type(getattr(method, '__self__', method)).__name__}.{event}"
+                raise
+
+    def start(self, state: TrainState) -> None:
+        """Call ``on_fit_start`` of every hook, and remember which were called."""
+        for hook in self.hooks:
+            self._started.append(hook)
+            for method in _overridden("on_fit_start", [hook]):
+                method(state)
+
+    def end(self, state: TrainState) -> None:
+        """Call ``on_fit_end`` of every hook that was started, even if one raises."""
+        # An ExitStack calls the rest if one raises, in reverse order of registration.
+        with contextlib.ExitStack() as calls:
+            for method in reversed(_overridden("on_fit_end", sorted(self._started, key=_is_last, reverse=True))):
+                calls.callback(method, state)
+            self._started = []
+
+
+def _overridden(event: str, hooks: Sequence[Any]) -> HookMethods:
+    # The empty methods of Hook are left out, so an event that no hook handles costs nothing.
+    methods = [getattr(hook, event, None) for hook in hooks]
+    return [m for m in methods if m is not None and getattr(m, "__func__", m) is not getattr(Hook, event)]
+
+
+def _is_last(hook: Any) -> bool:
+    return bool(getattr(hook, "last", False))

@@ -13,7 +13,7 @@ import numpy as np
 from microfw.autograd.mode import mode
 from microfw.autograd.tensor import Tensor
 from microfw.data.nested import Columns, fill, join
-from microfw.errors import ArgumentError, CheckpointError, ShapeError
+from microfw.errors import ArgumentError, ShapeError
 from microfw.nn import Module
 from microfw.nn.forward_state import ForwardState, evaluating
 from microfw.replay import CompiledStep
@@ -259,13 +259,12 @@ class NestedRun(Run):
             self.state.save = None
         super().end()
 
-    def save(self, path: Any) -> None:
-        """Save the run."""
+    def why_not_saved(self) -> tuple[str, ...]:
+        """Return why the run cannot be saved; () if it can be."""
         if self.in_lost_epoch():
             got = "one in the middle of it, on batches from a source without state_dict and load_state_dict"
-            fix = "use Checkpoint without every"
-            raise CheckpointError(f"saving {path}", "a run at the end of an epoch", got, fix)
-        super().save(path)
+            return "a run at the end of an epoch", got, "use Checkpoint without every"
+        return super().why_not_saved()
 
     def in_lost_epoch(self) -> bool:
         """Return True in an epoch whose remaining batches cannot be had again."""

@@ -23,6 +23,7 @@ from microfw.data.nested import (
 from microfw.data.source import Source
 from microfw.data.streaming import Stream
 from microfw.errors import ArgumentError, DataError, DTypeError
+from microfw.nn.checks import as_generator
 from microfw.nn.forward_state import evaluating
 from microfw.training.evaluation import (
     as_data,
@@ -31,13 +32,13 @@ from microfw.training.evaluation import (
     is_sum,
     keeps_integers,
     smallest_batch,
+    validator,
 )
-from microfw.training.hooks import TrainState
+from microfw.training.hooks import Hooks, TrainState
 from microfw.training.metrics import measure_heads
 from microfw.training.nested import NestedForward, NestedPolicy, NestedRun, NestedStepper
 from microfw.training.outputs import ModelCall, join_outputs, output_columns
 from microfw.training.progress import progress as progress_hook
-from microfw.training.run import Hooks
 
 FIT = "Trainer.fit"
 
@@ -103,7 +104,7 @@ class NestedFit:
         self, trainer: Any, train: Any, size: int, rng: Any, drop_last: bool, resume: Any, options: tuple[Any, Any, Any]
     ) -> None:
         class_weight, transform, sampler = options
-        rng = np.random.default_rng(rng)
+        rng = as_generator(FIT, rng)
         for name, option in (("transform(X, y, rng)", transform), ("sampler(n, rng)", sampler)):
             if option is not None and not callable(option):
                 raise ArgumentError(FIT, f"a function {name}", type(option).__name__)
@@ -136,7 +137,7 @@ class NestedFit:
         if trainer.compile is not False and trainer.accumulate == 1:
             policy = NestedPolicy(self.forward, trainer.optimizer, trainer.compile)
             policy.expect(self.batch_rows, self.steps * epochs)
-        evaluate = None if validation is None else trainer._validation(validation)
+        evaluate = None if validation is None else validator(trainer, validation)
         why, steps = None if policy is None else policy.why_eager, self.steps // trainer.accumulate
         hooks = Hooks([*trainer.clips, *trainer.hooks, *([progress_hook(why, steps)] if progress else [])])
         state: TrainState = trainer._new_state(epochs, self.resume)

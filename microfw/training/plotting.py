@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +56,8 @@ def plot_histories(histories: Iterable[History], *names: str, axes: Any = None, 
     Raises
     ------
     ArgumentError
-        If ``histories`` is a single history, there is nothing to draw, ``axes`` are too few or too many or of another
-        quantity, or Matplotlib (extra ``plot``) is not installed.
+        If ``histories`` is a single history, there is nothing to draw, an epoch comes twice in a history, ``axes`` are
+        too few or too many or of another quantity, or Matplotlib (extra ``plot``) is not installed.
 
     Examples
     --------
@@ -88,6 +89,11 @@ def draw(runs: Sequence[History], names: tuple[Any, ...], axes: Any, label: str,
         if not isinstance(name, str):
             fix = "pass them one by one, as in history.plot('loss', 'lr')"
             raise ArgumentError(where, "names of entries", type(name).__name__, fix)
+    for run in runs:
+        epoch, times = Counter(run._column("epoch", where)).most_common(1)[0]
+        if times > 1:
+            fix = "join histories with first + second, which numbers the epochs on"
+            raise ArgumentError(where, "a history with each epoch once", f"{times} rows of epoch {epoch}", fix)
     have = {name for run in runs for row in run for name in row}
     names = names or tuple(name for name in ("loss", "val_loss") if name in have)
     if not names:
@@ -148,7 +154,7 @@ def _curve(runs: Sequence[History], name: str, where: str) -> tuple[list[Any], A
     """Return the epochs at which all runs have an entry, its values (runs, epochs), and the number of other epochs."""
     tables = []
     for run in runs:
-        rows = zip(run.column("epoch"), run.column(name), strict=True)
+        rows = zip(run._column("epoch", where), run._column(name, where), strict=True)
         tables.append({epoch: value for epoch, value in rows if value is not None})
     epochs = [epoch for epoch in tables[0] if all(epoch in table for table in tables)]
     if not epochs:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, field
 from time import perf_counter
 from typing import Any, ClassVar, Protocol
@@ -14,55 +13,12 @@ import numpy as np
 from microfw.autograd.mode import MODE
 from microfw.autograd.phases import OTHER
 from microfw.data.dataset import Batch
-from microfw.errors import CheckpointError
+from microfw.errors import CheckpointError, message
 from microfw.serialization.random import put
-from microfw.training.hooks import EVENTS, Hook, TrainState, check_hook
+from microfw.training.hooks import Hooks, TrainState
 from microfw.training.metrics import Measure, measure
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.stepper import Stepper
-
-HookMethods = list[Callable[[TrainState], None]]
-
-
-class Hooks:
-    """The overridden methods of all hooks, by event."""
-
-    def __init__(self, hooks: Sequence[Any]) -> None:
-        for hook in hooks:
-            check_hook(hook)
-        self.hooks = sorted(hooks, key=_is_last)  # stable: otherwise in the order of the list
-        self.methods = {event: _overridden(event, self.hooks) for event in EVENTS}
-        self._started: list[Any] = []
-
-    def notify(self, event: str, state: TrainState) -> None:
-        """Call the methods of an event, in order."""
-        for method in self.methods[event]:
-            method(state)
-
-    def start(self, state: TrainState) -> None:
-        """Call ``on_fit_start`` of every hook, and remember which were called."""
-        for hook in self.hooks:
-            self._started.append(hook)
-            for method in _overridden("on_fit_start", [hook]):
-                method(state)
-
-    def end(self, state: TrainState) -> None:
-        """Call ``on_fit_end`` of every hook that was started, even if one raises."""
-        # An ExitStack calls the rest if one raises, in reverse order of registration.
-        with contextlib.ExitStack() as calls:
-            for method in reversed(_overridden("on_fit_end", sorted(self._started, key=_is_last, reverse=True))):
-                calls.callback(method, state)
-            self._started = []
-
-
-def _overridden(event: str, hooks: Sequence[Any]) -> HookMethods:
-    # The empty methods of Hook are left out, so an event that no hook handles costs nothing.
-    methods = [getattr(hook, event, None) for hook in hooks]
-    return [m for m in methods if m is not None and getattr(m, "__func__", m) is not getattr(Hook, event)]
-
-
-def _is_last(hook: Any) -> bool:
-    return bool(getattr(hook, "last", False))
 
 
 @dataclass(eq=False, repr=False)
@@ -83,6 +39,8 @@ class EpochTotals:
         Those of ``steps`` without an update.
     squares : float
         Sum of the squared gradient norms.
+    start, stop : float
+        Times of `perf_counter` at which the steps began and ended; ``stop`` is infinite until they end.
     """
 
     stepper: Stepper
@@ -94,6 +52,7 @@ class EpochTotals:
     skipped: int = 0
     squares: float = 0.0
     start: float = field(default_factory=perf_counter)
+    stop: float = math.inf
     outputs: list[Any] = field(default_factory=list)
     targets: list[Any] = field(default_factory=list)
 
@@ -115,16 +74,27 @@ class EpochTotals:
             self.outputs.append(outputs)
             self.targets.append(targets)
 
+    @property
+    def seconds(self) -> float:
+        """Time of the steps, until they ended or now."""
+        return min(self.stop, perf_counter()) - self.start
+
+    def end(self) -> float:
+        """End the time of the steps, unless it has ended; return the seconds."""
+        self.stop = min(self.stop, perf_counter())
+        return self.seconds
+
     def state_dict(self) -> dict[str, Any]:
         """Return the sums (all attributes that are numbers), the outputs and targets so far, and the seconds."""
-        sums = {name: value for name, value in vars(self).items() if type(value) in (int, float) and name != "start"}
+        times = ("start", "stop")
+        sums = {name: value for name, value in vars(self).items() if type(value) in (int, float) and name not in times}
         kept = {name: np.concatenate(parts) if (parts := vars(self)[name]) else None for name in ("outputs", "targets")}
-        return {"sums": sums, "seconds": perf_counter() - self.start, **kept}
+        return {"sums": sums, "seconds": self.seconds, **kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what `state_dict` returned."""
         vars(self).update({name: type(vars(self)[name])(value) for name, value in state["sums"].items()})
-        self.start = perf_counter() - float(state["seconds"])
+        self.start, self.stop = perf_counter() - float(state["seconds"]), math.inf
         self.outputs, self.targets = ([] if part is None else [part] for part in (state["outputs"], state["targets"]))
 
     @property
@@ -148,24 +118,23 @@ class EpochTotals:
         return {"lr": float(self.stepper.optimizer.lr), "gradient_norm": norm}
 
 
-def take_steps(batches: Iterable[Batch], stepper: Stepper, totals: EpochTotals, step_end: HookMethods) -> None:
-    """Run a step on each batch, and call ``step_end`` after it, until a hook stops the run."""
-    state = stepper.state
+def take_steps(batches: Iterable[Batch], stepper: Stepper, totals: EpochTotals, hooks: Hooks | None = None) -> None:
+    """Run a step on each batch, and notify hooks of its end, until one stops the run."""
+    state, notified = stepper.state, hooks if hooks is not None and hooks.methods["on_step_end"] else None
     for X, y, weight in batches:
         state.step = totals.steps + 1
         totals.add(stepper.step(X, y, weight), y)
-        if step_end and stepper.moved:
-            _end_step(step_end, state)
+        if notified is not None and stepper.moved:
+            _end_step(notified, state)
         stepper.interrupts.release()
         if state.stop:
             break
 
 
-def _end_step(methods: HookMethods, state: TrainState) -> None:
+def _end_step(hooks: Hooks, state: TrainState) -> None:
     timer = MODE.get().timer
     before = OTHER if timer is None else timer.switch(OTHER)  # hooks do not count as update
-    for method in methods:
-        method(state)
+    hooks.notify("on_step_end", state)
     if timer is not None:
         timer.switch(before)
 
@@ -212,6 +181,10 @@ class Run:
         State of ``rng`` before the epoch's order was drawn.
     batches : iterable
         Remaining batches of the epoch, one for each step.
+    started : bool
+        Whether ``on_fit_start`` of all hooks was called, and a saved run restored.
+    previous : Run or None
+        The Trainer's run before, until this one has started.
     can_be_saved : bool
         Whether all hooks were called for the last event, so that the run can be saved.
     """
@@ -232,6 +205,8 @@ class Run:
     totals: EpochTotals | None = None
     order: dict[str, Any] = field(default_factory=dict)
     batches: Iterable[Batch] = ()
+    started: bool = False
+    previous: Run | None = None
     can_be_saved: bool = False
     is_rehearsed: bool = False
     digest: str = ""
@@ -255,8 +230,11 @@ class Run:
             else:
                 saved.start(self)
             state.save, self.can_be_saved = self.save if self.resumable else None, True
-            while self.totals is not None or (state.epoch < state.epochs and not state.stop):
+            self.started = True
+            within = self.totals is not None  # of a resumed epoch, which is not done
+            while (within or not state.stop) and state.epoch - within < state.epochs:
                 self.epoch()
+                within = False
         finally:
             self.end()
 
@@ -264,11 +242,11 @@ class Run:
         """Run an epoch, or the rest of a resumed one: steps, validation, row of the history."""
         totals = self.totals or self.start_epoch()
         if not self.state.stop:
-            take_steps(self.batches, self.stepper, totals, self.hooks.methods["on_step_end"])
+            take_steps(self.batches, self.stepper, totals, self.hooks)
         if not totals.steps:
             self.cancel_epoch()
             return
-        seconds = perf_counter() - totals.start  # without validation
+        seconds = totals.end()  # without validation
         row = {"epoch": self.state.epoch, **totals.result()}
         if self.evaluate is not None:
             row |= self.validate(self.evaluate)
@@ -277,6 +255,7 @@ class Run:
     def start_epoch(self) -> EpochTotals:
         """Start an epoch in a new order; return its totals."""
         self.interrupts.deferred = True
+        self.previous = None  # here, since Ctrl-C in a finalizer would be lost
         self.state.epoch += 1
         self.totals = totals = self.Totals(self.stepper, self.metrics)
         # The state before the order is drawn: a resumed epoch draws it again. Copying takes 20 us.
@@ -332,6 +311,8 @@ class Run:
 
     def end(self) -> None:
         """End training."""
+        if self.totals is not None:
+            self.totals.end()
         if self.interrupts.deferred:  # a hook raised, and others were not called
             self.interrupts.deferred = self.can_be_saved = False
             self.state.save = None
@@ -342,9 +323,26 @@ class Run:
 
     def save(self, path: Any) -> None:
         """Save the run."""
-        if not self.can_be_saved:
-            got = "a run that ended before its first step, or while hooks were called"
-            raise CheckpointError(f"saving {path}", "a run at the end of a step", got, "use an earlier file")
+        if reason := self.why_not_saved():
+            raise CheckpointError(f"saving {path}", *reason)
         from microfw.training import saving  # which imports this file
 
         saving.save(path, self)
+
+    def why_not_saved(self) -> tuple[str, ...]:
+        """Return why the run cannot be saved: what is expected, what the run is, and what helps; () if it can be."""
+        if self.can_be_saved:
+            return ()
+        if not self.started:
+            return "a run that has started", "one whose hooks are called for on_fit_start", "save in a later event"
+        where = self.hooks.raised or "the start of an epoch, or a validation"
+        fix = "resume from an earlier file, such as that of a Checkpoint; mf.save(path, trainer.model) saves the model"
+        return "a run at the end of a step", f"one that an error ended within {where}", fix
+
+    def interruption(self) -> str:
+        """Return where Ctrl-C stopped the run, and how to continue."""
+        state, rows, reason = self.state, len(self.state.history), self.why_not_saved()
+        text = f"Trainer.fit: stopped {'after' if self.totals is None else 'in'} epoch {state.epoch} of {state.epochs}"
+        text += f"; trainer.history has {rows} epoch{'s' * (rows != 1)}"
+        keeps = "trainer.save(path) keeps the run, fit(..., resume=path) continues it"
+        return f"{text}; {message('trainer.save(path)', *reason)}" if reason else f"{text}, {keeps}"

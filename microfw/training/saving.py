@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.errors import CheckpointError, MicrofwError
+from microfw.errors import ArgumentError, CheckpointError, MicrofwError
 from microfw.nn import Module
 from microfw.serialization import container, models, random, tree
 from microfw.serialization.layout import fingerprint, plain
@@ -105,6 +105,14 @@ class Saved:
                 self._compare(run)
             except ODD as error:
                 raise FormatError("a state that fits", " ".join(str(error).split())) from error
+        self._check_epochs(run.state.epochs)
+
+    def _check_epochs(self, epochs: int) -> None:
+        done = self.parts["state"]["epoch"] - (self.parts["tally"] is not None)
+        if epochs < done:
+            expected = f"epochs to be at least the {done} that the saved run has done"
+            fix = f"epochs counts these, too: for {epochs} more pass epochs={done + epochs}"
+            raise ArgumentError("Trainer.fit", expected, epochs, fix)
 
     def _compare(self, run: Run) -> None:
         parts, state = self.parts, run.state

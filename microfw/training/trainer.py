@@ -11,6 +11,7 @@ from microfw.autograd.mode import mode
 from microfw.data.dataset import Dataset, Rows, check_count
 from microfw.data.nested import fill, flatten, is_nested
 from microfw.errors import CheckpointError, suggest_keywords
+from microfw.nn.checks import as_generator
 from microfw.nn.forward_state import evaluating, module_mode
 from microfw.optim.checks import as_list
 from microfw.training.clipping import Clip, check_steps
@@ -22,15 +23,16 @@ from microfw.training.evaluation import (
     predict,
     quiet,
     smallest_batch,
+    validator,
 )
 from microfw.training.history import History
-from microfw.training.hooks import TrainState, check_hooks
+from microfw.training.hooks import Hooks, TrainState, check_hooks
 from microfw.training.metrics import measure, resolve, to_predictions
 from microfw.training.outputs import is_branch
 from microfw.training.parts import check_parts
 from microfw.training.progress import progress as progress_hook
 from microfw.training.replay_policy import ReplayPolicy
-from microfw.training.run import Hooks, Run
+from microfw.training.run import Run
 from microfw.training.saving import Saved
 from microfw.training.stepper import Interrupts, Stepper
 
@@ -137,20 +139,21 @@ class Trainer:
             loader such as PyTorch's DataLoader. Its batches are ``(X, y)`` or ``(X, y, sample_weight)``, and tensors of
             other libraries are read with their ``numpy()``. `data.stream` reads arrays larger than memory.
         epochs : int
-            Passes over all rows.
+            Passes over all rows, those of the saved run included if one is resumed.
         batch_size : int
             Rows of a batch; a step has ``accumulate`` batches. A source decides its batches itself.
         validation : Dataset, or any other form of ``train``, optional
             Evaluated after each epoch.
         rng : int, numpy.random.Generator or None
-            Decides the order of the rows.
+            Decides the order of the rows; ignored by ``resume``.
         progress : bool
             Show a bar, on a terminal or in a notebook; elsewhere a line on standard error for each tenth of the run.
             Show a line if steps are not replayed although that would save seconds.
         resume : str or path-like, optional
-            A file saved by `Checkpoint` or `save`, from which to continue. Model, loss, optimizer, hooks, data and
-            ``batch_size`` must be the same; the state of ``rng`` is restored. Results have the same bits as those of an
-            uninterrupted run, times apart. A source of batches without ``state_dict`` and ``load_state_dict`` is
+            A file saved by `Checkpoint` or `save`, from which to continue, with this Trainer or a new one. Model, loss,
+            optimizer, data, rows of a step and ``drop_last`` must be the same. So must the hooks that have
+            ``state_dict`` and ``load_state_dict``, in their order; other hooks may differ. Results have the same bits
+            as those of an uninterrupted run, times apart; see Notes. A source of batches without these two methods is
             resumed at the start of an epoch; to save it within one raises.
         drop_last : bool
             Leave out the rows at the end of an epoch that do not fill a step. Else the last step has fewer rows. A
@@ -168,7 +171,7 @@ class Trainer:
         -------
         History
             A row for each epoch. A second fit trains the same model further, and its rows begin with epoch 1 again;
-            ``first + second`` is the History of both.
+            ``first + second`` is the History of both, with the epochs numbered on.
 
         Raises
         ------
@@ -176,14 +179,21 @@ class Trainer:
             If a loss or a gradient is NaN or infinite; the message names the first op that made it. The parameters are
             those from before the step.
         ArgumentError, DataError, ShapeError, DTypeError
-            If model, loss, optimizer and data do not fit together, before anything is trained.
+            If model, loss, optimizer and data do not fit together, or the run to resume has done more than ``epochs``.
         CheckpointError
-            If the file to resume from is damaged, or of another run; then nothing is changed.
+            If the file to resume from is damaged, or of another run. After all of these errors but the first nothing
+            is changed; `history` and `save` are still those of the run before.
 
         Notes
         -----
-        Training can be interrupted with Ctrl-C. The model then has the parameters after the last complete step, and
-        `save` saves the run. Training metrics use the outputs computed in the steps, without another pass.
+        Training can be interrupted with Ctrl-C. The model then has the parameters after the last complete step, `save`
+        saves the run, and the KeyboardInterrupt has a note on how to continue. Training metrics use the outputs
+        computed in the steps, without another pass.
+
+        A resumed run has ``lr``, the other hyperparameters and the states of random generators from the file, which
+        replace those set in ``on_fit_start``. ``rng`` is ignored; if layers share a generator with fit, pass it again.
+        To continue with another rate, set ``optimizer.lr`` in a hook's ``on_epoch_start``; for the rest of an epoch
+        that is resumed in the middle, for which ``on_epoch_start`` is not called again, in ``on_gradients``.
 
         Data are cast to the dtype of the model's first parameter. Model and loss are always called with Tensors. In
         nested data, in streams and in batches of a source, integers stay, as indices or labels, but for features of
@@ -202,13 +212,25 @@ class Trainer:
         check_parts(self.model, self.loss, self.optimizer)  # again: they are attributes, and may have been replaced
         interrupts, options = Interrupts(), (class_weight, transform, sampler)
         with interrupts.around(mode()):  # mode() changes nothing: it restores what Ctrl-C has left in a layer
-            self._run = run = self._new_run(
-                train, batch_size, rng, drop_last, resume, options, epochs, validation, progress
-            )
+            run = self._new_run(train, batch_size, rng, drop_last, resume, options, epochs, validation, progress)
             run.interrupts = run.stepper.interrupts = interrupts
             with quiet(), module_mode(self.model, True):
-                run.epochs(None if resume is None else Saved(resume, run))
+                self._train(run, None if resume is None else Saved(resume, run))
         return run.state.history
+
+    def _train(self, run: Run, saved: Saved | None) -> None:
+        """Train; an error before the start leaves the run before, with its history and what `save` saves."""
+        run.previous, self._run = self._run, run
+        try:
+            run.epochs(saved)
+        except KeyboardInterrupt as error:
+            if run.started:
+                error.add_note(run.interruption())
+            raise
+        finally:
+            if not run.started:
+                self._run = run.previous
+            run.previous = None
 
     def _new_run(
         self, train: Any, batch_size: int, rng: Any, drop_last: bool, resume: Any, options: Any, epochs: int,
@@ -222,20 +244,21 @@ class Trainer:
             return NestedFit(self, train, batch_size, rng, drop_last, resume, options).new_run(
                 epochs, validation, progress
             )
-        evaluate = None if validation is None else self._validation(validation)
+        evaluate = None if validation is None else validator(self, validation)
         rows, step_rows = Rows(data.X, data.y), batch_size * self.accumulate
         min_rows = smallest_batch(self.model, rows, batch_size, "Trainer.fit", drop_last, step_rows)
+        policy = None
         # Accumulated steps run eagerly: a part is replayed only if no other part follows it.
-        replays = self.compile is not False and self.accumulate == 1
-        policy = self._replay_policy(len(rows), batch_size, epochs) if replays else None
+        if self.compile is not False and self.accumulate == 1:
+            policy = ReplayPolicy(self.model, self.loss, self.optimizer, self.compile)
+            policy.expect(min(batch_size, len(rows)), len(rows) // batch_size * epochs)
         why = None if policy is None else policy.why_eager
         steps = len(rows) // step_rows if drop_last else -(-len(rows) // step_rows)
         hooks = Hooks([*self.clips, *self.hooks, *([progress_hook(why, steps)] if progress else [])])
         parts = batch_size if self.accumulate > 1 else None
-        state = self._new_state(epochs, resume)
+        state, rng = self._new_state(epochs, resume), as_generator("Trainer.fit", rng)
         stepper = Stepper(state, hooks.methods["on_gradients"], policy, rows=parts, min_rows=min_rows)
-        generator = np.random.default_rng(rng)
-        return Run(stepper, hooks, rows, step_rows, generator, self.metrics, evaluate, drop_last=drop_last)
+        return Run(stepper, hooks, rows, step_rows, rng, self.metrics, evaluate, drop_last=drop_last)
 
     def _new_state(self, epochs: int, resume: Any) -> TrainState:
         """Return the state of a new run, with the number of epochs of earlier fits."""
@@ -243,21 +266,6 @@ class Trainer:
         if resume is None:
             state.history.earlier = self.history.earlier + len(self.history)
         return state
-
-    def _replay_policy(self, rows: int, batch_size: int, epochs: int) -> ReplayPolicy:
-        policy = ReplayPolicy(self.model, self.loss, self.optimizer, self.compile)
-        policy.expect(min(batch_size, rows), rows // batch_size * epochs)
-        return policy
-
-    def _validation(self, validation: Any) -> Callable[[], dict[str, float]]:
-        """Check the validation data, and return a function that evaluates them."""
-        where, found = "Trainer.fit, validation", as_plain(validation, self.model, self.loss)
-        if found is None or not check_fit(self.model, self.loss, found, where):
-            from microfw.training import nested_fit
-
-            found = nested_fit.as_rows(validation, self, where)
-            nested_fit.prepare(self, found, where, self.metrics)
-        return lambda: {f"val_{name}": value for name, value in self.evaluate(found).items()}
 
     def save(self, path: Any) -> None:
         """Save the run, for ``fit(..., resume=path)``; `mf.load` loads the model from the same file.

@@ -130,3 +130,25 @@ def test_names(make):
     for init in ("no_such", 3, None):
         with pytest.raises(ArgumentError, match=r"init to be a function of a shape and rng, or one of glorot_normal"):
             make(init)
+
+
+@pytest.mark.parametrize("rng", ["a", -1, 1.5])
+def test_a_wrong_rng_says_what_it_may_be(rng):
+    from microfw.data import batches
+
+    for where, call in (
+        ("Dense", lambda: nn.Dense(2, 3, rng=rng)),
+        ("Dropout", lambda: nn.Dropout(0.5, rng=rng)),
+        ("Conv1D", lambda: nn.Conv1D(2, 3, 1, rng=rng)),
+        ("ConvTranspose2D", lambda: nn.ConvTranspose2D(2, 3, 1, rng=rng)),
+        ("Embedding", lambda: nn.Embedding(2, 3, rng=rng)),
+        ("LSTM", lambda: nn.LSTM(2, 3, rng=rng)),
+        ("GRUCell", lambda: nn.GRUCell(2, 3, rng=rng)),
+        ("MultiHeadAttention", lambda: nn.MultiHeadAttention(4, 2, rng=rng)),
+        ("TransformerEncoderLayer", lambda: nn.TransformerEncoderLayer(4, 2, 8, rng=rng)),
+        ("batches", lambda: next(batches((np.ones((4, 2)), np.ones(4)), 2, rng=rng))),
+    ):
+        with pytest.raises(ArgumentError) as caught:
+            call()
+        expected = "rng to be an integer of at least 0, a numpy.random.Generator or None"
+        assert str(caught.value) == f"{where}: expected {expected}, got {rng!r}"

@@ -188,5 +188,5 @@ def test_a_report_as_a_last_expression_prints_its_text(shown):
 def test_slices_and_sums_of_histories_are_histories():
     history = History([{"epoch": k, "loss": 1 / k} for k in range(1, 5)])
     assert type(history[1:3]) is type(history + history) is History
-    assert history[1:3].column("epoch") == [2, 3] and (history + history[:1]).column("epoch") == [1, 2, 3, 4, 1]
+    assert history[1:3].column("epoch") == [2, 3] and (history + history[:1]).column("epoch") == [1, 2, 3, 4, 5]
     assert history[0] == {"epoch": 1, "loss": 1.0}

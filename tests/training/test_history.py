@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from microfw.errors import ArgumentError
-from microfw.training import History, Hook, lr_range_test
+from microfw.training import History, Hook, lr_range_test, plot_histories
+from tests.helpers.errors import raises
 from tests.helpers.training import Terminal, make
 
 
@@ -30,7 +31,7 @@ def test_history_as_a_frame_and_as_a_picture(iris, monkeypatch):
     assert axes.get_ylabel() == "loss"
     assert len(lr_range_test(make(), iris[0], rng=0).plot().lines) == 2
     plt.close("all")
-    with pytest.raises(ArgumentError, match="^History.column: expected one of"):
+    with pytest.raises(ArgumentError, match="^History.plot: expected one of .*, got 'lost'; did you mean loss.$"):
         history.plot("lost")
     real = builtins.__import__
 
@@ -137,12 +138,14 @@ def test_interrupts_at_random_moments_leave_every_complete_epoch(monkeypatch):
 
     trainer = make(metrics=["accuracy"], hooks=[hook := Ended()])
     before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
-    counts = []
+    counts, before_fit = [], trainer.history
     for stream in (Terminal(), io.StringIO()):  # imports what is needed
         monkeypatch.setattr(sys, "stderr", stream)
         trainer.fit((X, y), epochs=2, batch_size=10, validation=(X, y), rng=0)
 
     def interrupted(seconds):
+        nonlocal before_fit
+        before_fit = trainer.history
         try:
             signal.setitimer(signal.ITIMER_REAL, seconds)
             trainer.fit((X, y), epochs=3000, batch_size=10, validation=(X, y), rng=0)
@@ -156,7 +159,7 @@ def test_interrupts_at_random_moments_leave_every_complete_epoch(monkeypatch):
             monkeypatch.setattr(sys, "stderr", Terminal() if k % 2 else io.StringIO())
             raised += interrupted(float(rng.uniform(0.005, 0.1)))
             if trainer.history is not hook.history:  # the signal came before the run began
-                assert trainer.history == []
+                assert trainer.history is before_fit
                 continue
             assert trainer.history == ended
             assert trainer.history.column("epoch") == list(range(1, len(ended) + 1))
@@ -194,3 +197,68 @@ def test_a_second_fit_says_how_many_epochs_were_before(iris):
     assert "earlier" not in repr(first) + first._repr_html_() + repr(first + second)
     third = trainer.fit(iris[0], 1, rng=0, progress=False)
     assert third.earlier == 4
+
+
+def rows(*epochs):
+    return History([{"epoch": epoch, "loss": 1.0 / epoch} for epoch in epochs])
+
+
+@pytest.mark.parametrize(("first", "second", "epochs"), [
+    ((1, 2, 3), (1, 2), [1, 2, 3, 4, 5]),  # two fits
+    ((1, 2, 3), (3, 4), [1, 2, 3, 6, 7]),  # begins at the last epoch
+    ((1, 2), (3, 4), [1, 2, 3, 4]),  # two parts of one fit
+    ((), (1, 2), [1, 2]),
+    ((1, 2), (), [1, 2]),
+])  # fmt: skip
+def test_epochs_of_a_sum_are_numbered_on(first, second, epochs):
+    a, b = rows(*first), rows(*second)
+    total = a + b
+    assert type(total) is History and total.column("epoch") == epochs
+    assert total.column("loss") == a.column("loss") + b.column("loss")
+    assert (a, b) == (rows(*first), rows(*second))
+    same = a
+    same += b
+    assert same is a and same == total
+    assert b == rows(*second)
+
+
+def test_sums_and_copies_of_histories_are_histories():
+    a = rows(1, 2)
+    a.earlier = 4
+    copy = a.copy()
+    assert type(copy) is History and copy == a and copy is not a and copy.earlier == 4
+    assert (a + a + a).column("epoch") == [1, 2, 3, 4, 5, 6] and (a + a).earlier == 4
+    a += a
+    assert a.column("epoch") == [1, 2, 3, 4]
+    assert (rows(1) + [{"epoch": 1}, {"other": 2}]) == [{"epoch": 1, "loss": 1.0}, {"epoch": 2}, {"other": 2}]
+    with pytest.raises(TypeError, match="unsupported operand"):
+        a + 3
+
+
+def test_the_sum_of_two_fits_is_drawn_as_one_curve(iris):
+    pytest.importorskip("matplotlib").use("Agg")
+    trainer = make()
+    first, second = (trainer.fit(iris[0], 3, rng=0, progress=False) for _ in range(2))
+    line = (first + second).plot().lines[0]
+    assert line.get_xdata().tolist() == [1, 2, 3, 4, 5, 6]
+    assert line.get_ydata().tolist() == first.column("loss") + second.column("loss")
+    joined = History([*first, *second])
+    fix = "join histories with first + second, which numbers the epochs on"
+    for draw, where in ((joined.plot, "History.plot"), (lambda: plot_histories([first, joined]), "plot_histories")):
+        with raises(ArgumentError, f"{where}: expected a history with each epoch once, got 2 rows of epoch 1; {fix}"):
+            draw()
+
+
+def test_a_wrong_name_of_an_entry_suggests_what_was_meant():
+    history = History([{"epoch": 1, "loss": 0.5, "accuracy": 0.5}])
+    text = "expected one of epoch, loss, accuracy, got"
+    with raises(ArgumentError, f"History.column: {text} 'acc'; did you mean accuracy?"):
+        history.column("acc")
+    with raises(ArgumentError, f"History.column: {text} 'val_loss'; pass validation data to fit"):
+        history.column("val_loss")
+    with raises(ArgumentError, f"History.column: {text} 'x'"):
+        history.column("x")
+    with raises(ArgumentError, f"History.plot: {text} 'acc'; did you mean accuracy?"):
+        history.plot("acc")
+    with raises(ArgumentError, f"plot_histories: {text} 'lss'; did you mean loss?"):
+        plot_histories([history], "lss")

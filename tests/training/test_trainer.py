@@ -74,7 +74,7 @@ def test_history_has_a_row_for_each_epoch_of_plain_numbers(iris):
     assert len(lines) == 5
     assert lines[0].split() == list(history[0])
     assert repr(History()) == "History(no epochs)"
-    with raises(ArgumentError, "History.column: expected one of epoch, loss, got 'los'"):
+    with raises(ArgumentError, "History.column: expected one of epoch, loss, got 'los'; did you mean loss?"):
         History([{"epoch": 1, "loss": 0.5}]).column("los")
 
 
