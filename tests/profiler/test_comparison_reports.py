@@ -192,3 +192,9 @@ def test_profilers_are_compared_and_the_same_run_is_not():
         compare(lambda: a, lambda: a)
     with pytest.raises(ArgumentError, match="got list; read a file with Session.load, or pass profiler.session"):
         compare([], [])
+
+
+def test_a_huge_change_is_a_factor():
+    found = compare(*(session({"0": us, "2": 10}, seed=us, mark="x/12") for us in (10, 10_000)))
+    assert re.search(r"Real: 0 Dense backward takes (1.0\d?|9\d\d)k? times as long\.", one_line(found))
+    assert " times or more  more" in str(found)

@@ -133,7 +133,9 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
             )
             texts.append(f"Real: {whose} {text}.")
         else:
-            texts.append(f"Real: {whose} is {abs(c.change):.1%} {'slower' if c.change > 0 else 'faster'}.")
+            word = "slower" if c.change > 0 else "faster"
+            how = f"is {abs(c.change):.1%} {word}" if c.change < HUGE else f"takes {_percent(c.change)} as long"
+            texts.append(f"Real: {whose} {how}.")
     if found.rounds < found.needed:
         texts.append(
             f"Times: {found.rounds} {'rounds' if found.alternated else 'epochs'} are too few for valid intervals; "
