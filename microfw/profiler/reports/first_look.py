@@ -33,9 +33,10 @@ def first_look(session: Session, chosen: Epoch | None, max_rows: int | None, sor
     lines = step_lines(session, e)
     head = [*_wrapped(title(session)), *_result(session)]
     first, second = ([*map(_wrapped, remarks(lines)), [], []])[:2]
-    first = [LEGEND, *first]
     parts = ["\n".join(head), _epochs(session), _counts(e), "\n".join(_next(session))]
     room = LINES - sum(part.count("\n") + 2 for part in parts) - len(first) - 4  # 3 more rows, and one for the rest
+    if len(lines) < room + 3 or len(lines) > room + 3 > 6:  # it takes the place of no layer, or of one of many
+        first, room = [LEGEND, *first], room - 1
     notes = [*first, *(second if room - len(second) >= 3 else [])]
     room = max(room - len(notes) + len(first), 1)
     if len(lines) <= room + 3:  # a line for the rest would take as much room as its only layer
