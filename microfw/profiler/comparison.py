@@ -150,7 +150,17 @@ class Comparison:
         write_bytes(text, content(self, text))
 
     def to_frame(self) -> Any:
-        """Return a pandas DataFrame with one row for each time, in nanoseconds, and each count that differs."""
+        """Return a pandas DataFrame with one row for each time, in nanoseconds, and each count that differs.
+
+        Examples
+        --------
+        >>> from microfw.profiler import Epoch, Row, Session
+        >>> def run(nodes):
+        ...     return Session(epochs=[Epoch(1, 1, 1, rows=[Row("0", "linear", nodes=nodes)])])
+        >>> compare(run(2), run(3)).to_frame()[["layer", "what", "unit", "a", "b", "change"]].tail(1)
+          layer   what   unit    a    b  change
+        5     0  nodes  count  2.0  3.0     0.5
+        """
         from microfw.profiler.reports.comparison import to_frame
 
         return to_frame(self)

@@ -152,7 +152,7 @@ def epoch_table(session: Session, epochs: list[Epoch]) -> tuple[str, list[str], 
 
 
 def one_line(head: list[str], units: list[str]) -> list[str]:
-    """Return a heading of two lines in one line, as `epoch_table` has it.
+    """Return the two lines of a heading, as `epoch_table` makes it, in one.
 
     Examples
     --------
