@@ -9,7 +9,8 @@ from microfw.cli.files import write_files
 from microfw.cli.models import one_thread
 from microfw.cli.train import repeat
 from microfw.errors import ArgumentError
-from microfw.profiler.comparison import alternate, compare
+from microfw.profiler.alternation import alternate
+from microfw.profiler.comparison import compare
 from microfw.profiler.reports.comparison import worst
 from microfw.profiler.session import Session
 from microfw.serialization.output import encode
@@ -20,7 +21,7 @@ GUIDE = """\
 what is compared:
   counts   (nodes, operations, bytes) of a step are exact: every difference is listed
   times    of the whole step, its phases and its layers; machines drift, so all times are corrected by the change that
-           most layers share, and the spread of the layers widens all intervals
+           layers with equal counts share, and the spread of these layers widens all intervals
   --rerun  repeats both runs, in alternating rounds; needs no correction
 A layer that only one run has is a difference. A time difference is real if its interval excludes zero, for all
 comparisons together, and if it is at least --min-change. Exit codes: 0; 1 with --fail-above, if the step, a layer or
@@ -89,6 +90,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.fail_above is not None:
         worse = found.worse(arguments.fail_above)
         if worse:
-            print(f"\nFAILED: above {arguments.fail_above:.0%}: {worst(worse)}")
+            print(f"\nFAILED: above {arguments.fail_above:.0%}: {worst(found, worse)}")
             return 1
     return 0

@@ -10,10 +10,10 @@ from microfw.law import (
     law as law,
     sweep as sweep,
 )
+from microfw.profiler.alternation import alternate as alternate
 from microfw.profiler.comparison import (
     Change as Change,
     Comparison as Comparison,
-    alternate as alternate,
     compare as compare,
 )
 from microfw.profiler.cost_check import assert_cost as assert_cost

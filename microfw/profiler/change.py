@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
+
+from microfw.profiler.session import Session
+
+OUTSIDE = "(outside)"
+"""Layer name of ops outside of any module."""
+
+COUNTED = ("nodes", "edges", "rules", "accumulated", "flops_forward", "flops_backward", "saved_bytes")
+
+SAME_WORK = 0.05
+"""Counts of an unchanged layer differ by at most this: steps of fewer rows make counts differ a little."""
 
 
 @dataclass
@@ -14,7 +25,8 @@ class Change:
     layer, phase : str
         Forward or backward of a layer. If ``layer`` is "": a whole phase, or the whole "step".
     a, b : float
-        Median nanoseconds of one step. If the runs were not alternated, ``b`` is corrected for drift.
+        Nanoseconds of one step. ``a`` is the median of all rounds, or the lower quartile of the epochs if the runs were
+        not alternated. ``b`` is ``a * (1 + change)``.
     change, low, high : float
         ``(b - a) / a`` and its interval. Infinite if only b has the layer.
     real : bool
@@ -33,10 +45,21 @@ class Change:
     real: bool
     one_sided: bool = False
 
+    @property
+    def what(self) -> str:
+        """The phase, as the name of a count in `CountChange`."""
+        return self.phase
+
 
 @dataclass
 class CountChange:
-    """A count of one step that differs: layer ("" is the whole step), name of the count, and both numbers."""
+    """A count of one step that differs: layer ("" is the whole step), name of the count, and both numbers.
+
+    As `Change` it has a ``phase``, which is "", and is ``real``.
+    """
+
+    phase: ClassVar[str] = ""
+    real: ClassVar[bool] = True
 
     layer: str
     what: str
@@ -47,3 +70,32 @@ class CountChange:
     def change(self) -> float:
         """``(b - a) / a``."""
         return (self.b - self.a) / self.a if self.a else float("inf")
+
+
+def count_changes(a: Session, b: Session) -> list[CountChange]:
+    """Return the counts of one step that differ, those of the whole step first."""
+    totals = [session.total() for session in (a, b)]
+    found = []
+    for what in ("parameters", "parameter_tensors", "saved_peak_bytes"):
+        x, y = (getattr(total, what) for total in totals)
+        found.append(CountChange("", what, x, y))
+    rows = [{"": total.sum()} | {row.layer or OUTSIDE: row for row in total.layers()} for total in totals]
+    for layer in [layer for layer in rows[0] if layer in rows[1]]:
+        for what in COUNTED:
+            x, y = (_exact(getattr(row[layer], what), total.observed) for row, total in zip(rows, totals, strict=True))
+            found.append(CountChange(layer, what, x, y))
+    return [count for count in found if count.a != count.b]
+
+
+def is_same_work(layer: str | None, phase: str, counts: list[CountChange]) -> bool:
+    """Return True if the counts of a layer agree, or those of the parameters for the update."""
+    changed = {(c.layer, c.what) for c in counts if abs(c.change) > SAME_WORK}
+    if layer:
+        return all(name != layer for name, _ in changed)
+    return phase == "update" and changed.isdisjoint({("", "parameters"), ("", "parameter_tensors")})
+
+
+def _exact(sum: int, steps: int) -> float:
+    """Return ``sum / steps``, as an int if the division is exact."""
+    steps = steps or 1
+    return sum // steps if sum % steps == 0 else sum / steps

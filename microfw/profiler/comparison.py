@@ -1,47 +1,34 @@
 """Comparison of two runs: finds real changes and separates them from noise.
 
 Seconds drift between days and machines. Two runs that were alternated round by round (`alternate`) ran under the same
-conditions. For other runs, the unchanged layers show drift and noise: all times are divided by their median ratio, and
-their spread widens all intervals. A change is real if its interval excludes zero, at a level divided by the number of
+conditions. For other runs, the layers whose counts agree show drift and noise: all times are divided by their median
+ratio, and their spread widens all intervals. If these layers tell too little, all intervals allow for a drift instead.
+A change is real if its interval excludes zero, at a level divided by the number of
 comparisons, and if the change is at least ``min_change``. A layer that only one run has is a change too. Counts are
 exact: any difference is real.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+import os
+from dataclasses import dataclass, field
 from math import ceil, inf, log2
-from secrets import token_hex
-from typing import Any, Never
+from typing import TYPE_CHECKING, Any, Never
 
 import numpy as np
 
 from microfw.errors import ArgumentError, refuse_former, suggest_keywords
-from microfw.profiler.change import Change as Change, CountChange as CountChange
+from microfw.profiler.change import OUTSIDE, Change as Change, CountChange as CountChange, count_changes, is_same_work
 from microfw.profiler.noise import corrected, paired
 from microfw.profiler.session import Epoch, Session
+from microfw.profiler.step_times import PHASES, REST, WHOLE, is_part, large_parts, part_times, share_of
+from microfw.serialization.output import path_text, write_bytes
+from microfw.visualization.frame import Frame
+
+if TYPE_CHECKING:
+    from microfw.profiler.profiler import Profiler
 
 Array = np.ndarray[Any, Any]
-
-PHASES = ("forward", "backward")
-
-OUTSIDE = "(outside)"
-"""Layer name of ops outside of any module."""
-
-Key = tuple[str | None, str]
-"""A layer and a phase."""
-
-REST: list[Key] = [(None, "forward"), (None, "backward"), (None, "update")]
-"""Parts of a step that belong to no layer."""
-
-WHOLE: list[Key] = [("", "step"), ("", "forward"), ("", "backward"), ("", "update")]
-"""Compared times of the whole step: "step" is forward, backward and update together."""
-
-MIN_SHARE = 0.01
-"""A layer with a smaller share of the step in both runs is not compared."""
-
-COUNTED = ("nodes", "edges", "rules", "accumulated", "flops_forward", "flops_backward", "saved_bytes")
 
 
 @dataclass(repr=False)
@@ -53,14 +40,21 @@ class Comparison:
     a, b : str
         Names of the runs.
     alternated : bool
-        Whether the runs were alternated. If False, times are corrected for drift.
+        Whether the runs were alternated.
     min_change, confidence : float
         Smallest change that is real, and confidence of all intervals together.
     rounds, needed : int
         Number of compared rounds, or of epochs if the runs were not alternated, and the number that valid intervals
         need.
     drift : float
-        Change of the unchanged layers, if the runs were not alternated.
+        Change of the layers whose counts agree, if ``corrected``.
+    corrected : bool
+        Whether times of b are corrected for drift. Never if the runs were alternated, and not if the drift cannot be
+        told from the changes.
+    unchanged : float
+        Share of the layers whose counts agree in the time of all layers.
+    kinds : dict
+        Type of each layer by its name.
     steps : (int, int)
         Observed steps of each run.
     changes : list of Change
@@ -70,7 +64,7 @@ class Comparison:
     only_a, only_b : list of str
         Layers that the other run does not have.
     epochs : list of (epoch, a, b)
-        Nanoseconds of ``backward`` in one step, for each epoch.
+        Nanoseconds of ``backward`` in one step for each epoch, or for each round the shortest of its epochs.
     """
 
     a: str
@@ -87,11 +81,24 @@ class Comparison:
     only_a: list[str] = field(default_factory=list)
     only_b: list[str] = field(default_factory=list)
     epochs: list[tuple[int, float, float]] = field(default_factory=list)
+    corrected: bool = False
+    unchanged: float = 0.0
+    kinds: dict[str, str] = field(default_factory=dict)
 
     def worse(self, than: float = 0.0) -> list[Change | CountChange]:
         """Return the real changes above a fraction: of the step, of layers and of counts.
 
         New layers are included if they take more time than the removed ones, by more than the fraction of the step.
+        Each has the attributes ``layer``, ``what`` (phase or name of the count), ``a``, ``b`` and ``change``.
+
+        Examples
+        --------
+        >>> from microfw.profiler import Epoch, Row, Session
+        >>> def run(ns, nodes):
+        ...     rows = [Row("0", "linear", nodes=nodes, forward_ns=ns, backward_ns=ns)]
+        ...     return Session(epochs=[Epoch(k, 1, 1, forward_ns=ns, backward_ns=ns, rows=rows) for k in range(9)])
+        >>> [(c.layer, c.what, round(c.b / c.a, 3)) for c in compare(run(1000, 1), run(9000, 2)).worse()][-3:]
+        [('0', 'backward', 9.0), ('', 'nodes', 2.0), ('0', 'nodes', 2.0)]
         """
         sided = [c for c in self.changes if c.one_sided]
         whole = next((c.a for c in self.changes if (c.layer, c.phase) == WHOLE[0]), 0.0)
@@ -123,6 +130,41 @@ class Comparison:
 
         return comparison(self)
 
+    def report(self) -> str:
+        """Return the text that ``print`` shows."""
+        from microfw.profiler.reports.text import Text
+
+        return Text(self)
+
+    def show(self, *, height: int = 640) -> Frame:
+        """Return a page for a notebook, in a sandboxed frame ``height`` pixels high."""
+        from microfw.profiler.reports.comparison import page
+
+        return Frame(page(self), height, 'found.save("compared.html")')
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a page (``.html``), Markdown (``.md``) or text (``.txt``): the suffix selects the format."""
+        from microfw.profiler.reports.comparison import content
+
+        text = path_text(path, "Comparison.save", "found.save(path)")
+        write_bytes(text, content(self, text))
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame with one row for each time, in nanoseconds, and each count that differs.
+
+        Examples
+        --------
+        >>> from microfw.profiler import Epoch, Row, Session
+        >>> def run(nodes):
+        ...     return Session(epochs=[Epoch(1, 1, 1, rows=[Row("0", "linear", nodes=nodes)])])
+        >>> compare(run(2), run(3)).to_frame()[["layer", "what", "unit", "a", "b", "change"]].tail(1)
+          layer   what   unit    a    b  change
+        5     0  nodes  count  2.0  3.0     0.5
+        """
+        from microfw.profiler.reports.comparison import to_frame
+
+        return to_frame(self)
+
     @suggest_keywords
     def plot(self, axes: Any = None) -> Any:
         """Draw the changes of the times with their intervals, with Matplotlib (extra ``plot``).
@@ -151,14 +193,19 @@ class Comparison:
 
 
 def compare(
-    a: Session, b: Session, *, min_change: float | None = None, confidence: float = 0.95, **former: Never
+    a: Session | Profiler,
+    b: Session | Profiler,
+    *,
+    min_change: float | None = None,
+    confidence: float = 0.95,
+    **former: Never,
 ) -> Comparison:
     """Compare two runs layer by layer and epoch by epoch.
 
     Parameters
     ----------
-    a, b : Session
-        The runs. Changes are of b relative to a.
+    a, b : Session or Profiler
+        The runs, or their profilers. Changes are of b relative to a.
     min_change : float, optional
         Smallest change that is real, as a fraction: by default 0.05 if the runs were alternated, else 0.1.
     confidence : float
@@ -171,7 +218,15 @@ def compare(
     Raises
     ------
     ArgumentError
-        If a session has no epoch with an observed step, or a setting is out of range.
+        If a session has no epoch with an observed step, both are the same one, or a setting is out of range.
+
+    Notes
+    -----
+    Two runs made one after the other compare counts well and seconds badly: the machine's speed drifts between them.
+    `alternate` makes runs whose seconds can be compared::
+
+        a, b = mf.profiler.alternate(run_a, run_b)  # each trains a new model and returns profiler.session
+        print(mf.profiler.compare(a, b))
 
     Examples
     --------
@@ -182,11 +237,7 @@ def compare(
     [('flops_forward', 10, 12)]
     """
     refuse_former("compare", former, least="min_change")
-    given: tuple[Any, ...] = a, b
-    for x in given:
-        if not isinstance(x, Session):
-            got = type(x).__name__
-            raise ArgumentError("compare", "two sessions", got, "read a file with Session.load")
+    a, b = _sessions(a, b)
     alternated = bool(a.alternated) and a.alternated == b.alternated
     min_change = (0.05 if alternated else 0.1) if min_change is None else min_change
     if not min_change >= 0:
@@ -196,27 +247,32 @@ def compare(
     for name, session in (("a", a), ("b", b)):
         if not session.epochs:
             raise ArgumentError("compare", f"an epoch in {name}", "a session without one")
+    counts = count_changes(a, b)
     pairs = [(x, y) for x, y in zip(a.epochs, b.epochs, strict=False) if x.observed and y.observed]
     used = _used(a, b, pairs if alternated else None)
     names = [list(dict.fromkeys(row.layer or OUTSIDE for epoch in x.epochs for row in epoch.rows)) for x in (a, b)]
     alone = set(names[0]) ^ set(names[1])
     parts = [*REST, *((layer, phase) for layer in dict.fromkeys([*names[0], *names[1]]) for phase in PHASES)]
-    times = [_times(epochs, parts) for epochs in used]
-    large = _large(*times)
+    times = [part_times(epochs, parts) for epochs in used]
+    large = large_parts(*times)
     keys = [key for key, is_large in zip(parts, large, strict=True) if is_large and key[0] and key[0] not in alone]
     labels = [*WHOLE, *keys]
-    groups = np.array([[_is_part(part, label) for label in labels] for part in parts], float)
+    groups = np.array([[is_part(part, label) for label in labels] for part in parts], float)
     wrong = (1 - confidence) / len(labels)
+    unchanged = 0.0
     if alternated:
         rounds = _rounds(a.alternated, len(pairs))
         needed, found_times = ceil(log2(2 / wrong)), paired(times[0], times[1], groups, wrong, rounds)
     else:  # the optimizer's update shows drift, too
-        witnesses = np.arange(len(WHOLE) - 1, len(labels))
+        same = [is_same_work(*part, counts) and part[0] not in alone for part in parts]
+        witnesses = [k for k, label in enumerate(labels) if is_same_work(*label, counts)]
+        unchanged = min(share_of(table, parts, same) for table in times)
         rounds = min(map(len, used))
-        needed, found_times = 1, corrected(times[0], times[1], groups, witnesses, wrong)
+        needed, found_times = 1, corrected(times[0], times[1], groups, witnesses, unchanged, wrong)
     found = Comparison(
         a.name or a.model or "a", b.name or b.model or "b", alternated, min_change, confidence, rounds, needed,
-        found_times.drift, (a.total().observed, b.total().observed),
+        found_times.drift, (a.total().observed, b.total().observed), counts=counts, corrected=found_times.corrected,
+        unchanged=unchanged, kinds=_kinds(a, b),
     )  # fmt: skip
     found.only_a = [layer for layer in names[0] if layer not in set(names[1])]
     found.only_b = [layer for layer in names[1] if layer not in set(names[0])]
@@ -231,10 +287,39 @@ def compare(
             change = inf if layer in found.only_b else -1.0
             after /= 1 + found.drift
             found.changes.append(Change(layer, phase, before, after, change, change, change, True, True))
-    found.counts = _counts(a, b)
-    for left, right in pairs:
-        found.epochs.append((left.epoch, left.taken("backward", True), right.taken("backward", True)))
+    size = len(pairs) // rounds if alternated else 1  # epochs of a round
+    backward = [[epoch.taken("backward", True) for epoch in pair] for pair in pairs]
+    for k in range(0, len(pairs) - size + 1, size):
+        shortest = [min(ns) for ns in zip(*backward[k : k + size], strict=True)]
+        found.epochs.append((k // size + 1 if alternated else pairs[k][0].epoch, shortest[0], shortest[1]))
     return found
+
+
+def _sessions(*given: Any) -> list[Session]:
+    """Return the sessions of sessions or profilers."""
+    found = [getattr(x, "session", x) for x in given]
+    for x in found:
+        if not isinstance(x, Session):
+            fix = (
+                "compare the sessions that mf.profiler.alternate(run_a, run_b) returns"
+                if callable(x)
+                else ("read a file with Session.load, or pass profiler.session")
+            )
+            raise ArgumentError("compare", "two sessions", type(x).__name__, fix)
+    if found[0] is found[1]:
+        fix = "train each run with its own profiler"
+        raise ArgumentError("compare", "the sessions of two runs", "the same session twice", fix)
+    return found
+
+
+def _kinds(*sessions: Session) -> dict[str, str]:
+    """Return the types of the layers by name, those of both runs if they differ."""
+    found: dict[str, list[str]] = {}
+    for session in sessions:
+        for layer in session.layers:
+            if layer.kind != layer.name:
+                found.setdefault(layer.name, []).append(layer.kind)
+    return {name: " or ".join(dict.fromkeys(kinds)) for name, kinds in found.items()}
 
 
 def _used(a: Session, b: Session, rounds: list[tuple[Epoch, Epoch]] | None) -> list[list[Epoch]]:
@@ -254,90 +339,3 @@ def _rounds(mark: str, epochs: int) -> int:
     """Return the number of rounds of alternated runs; older files do not have it: then each epoch is one."""
     number = mark.partition("/")[2]
     return min(int(number), epochs) if number.isdecimal() and int(number) else epochs
-
-
-def _large(a: Array, b: Array) -> Array:
-    """Return which parts take at least `MIN_SHARE` of the step in one of the runs."""
-    typical = np.array([np.median(times, axis=0) for times in (a, b)])
-    return np.asarray((typical >= MIN_SHARE * np.maximum(typical.sum(axis=1, keepdims=True), 1)).any(axis=0))
-
-
-def _is_part(part: Key, label: Key) -> bool:
-    """Return True if the time of a part is included in a compared time."""
-    return part == label or label == WHOLE[0] or (not label[0] and part[1] == label[1])
-
-
-def _times(epochs: list[Epoch], parts: list[Key]) -> Array:
-    """Return nanoseconds of one step, of shape (epochs, parts). The parts add up to the whole step."""
-    columns = {key: k for k, key in enumerate(parts)}
-    table = np.zeros((len(epochs), len(parts)))
-    for k, epoch in enumerate(epochs):
-        rest = {phase: getattr(epoch, f"{phase}_ns") for _, phase in REST}
-        for row in epoch.rows:
-            for phase in PHASES:
-                ns = getattr(row, f"{phase}_ns")
-                table[k, columns[row.layer or OUTSIDE, phase]] += ns
-                rest[phase] -= ns
-        for phase, ns in rest.items():
-            table[k, columns[None, phase]] = ns
-        table[k] /= epoch.observed
-    return table
-
-
-def _counts(a: Session, b: Session) -> list[CountChange]:
-    """Return the counts of one step that differ, those of the whole step first."""
-    totals = [session.total() for session in (a, b)]
-    found = []
-    for what in ("parameters", "parameter_tensors", "saved_peak_bytes"):
-        x, y = (getattr(total, what) for total in totals)
-        found.append(CountChange("", what, x, y))
-    rows = [{"": total.sum()} | {row.layer or OUTSIDE: row for row in total.layers()} for total in totals]
-    for layer in [layer for layer in rows[0] if layer in rows[1]]:
-        for what in COUNTED:
-            x, y = (_exact(getattr(row[layer], what), total.observed) for row, total in zip(rows, totals, strict=True))
-            found.append(CountChange(layer, what, x, y))
-    return [count for count in found if count.a != count.b]
-
-
-def _exact(sum: int, steps: int) -> float:
-    """Return ``sum / steps``, as an int if the division is exact."""
-    steps = steps or 1
-    return sum // steps if sum % steps == 0 else sum / steps
-
-
-def alternate(a: Callable[[], Session], b: Callable[[], Session], rounds: int = 30) -> tuple[Session, Session]:
-    """Run two functions alternately, so that their seconds can be compared.
-
-    Parameters
-    ----------
-    a, b : callable
-        Each makes one short run, from scratch, and returns its session.
-    rounds : int
-        Number of runs of each. One more run of each warms up and is not kept.
-
-    Returns
-    -------
-    Session, Session
-        Sessions with the epochs of all rounds. Epoch k of one belongs to epoch k of the other.
-    """
-    from microfw.profiler.recorder.overhead import MEASURED
-
-    if rounds < 1:
-        raise ArgumentError("alternate", "rounds to be a positive integer", rounds)
-    made: dict[int, list[Session]] = {0: [], 1: []}
-    for k in range(rounds + 1):
-        token = MEASURED.set(k == rounds)
-        try:
-            for which in (0, 1) if k % 2 else (1, 0):
-                made[which].append((a, b)[which]())
-        finally:
-            MEASURED.reset(token)
-    mark = f"{token_hex(8)}/{rounds}"
-    sessions = []
-    for which in (0, 1):
-        last = made[which][-1]
-        epochs = [epoch for session in made[which][1:] for epoch in session.epochs]
-        for k, epoch in enumerate(epochs):
-            epoch.epoch = k + 1
-        sessions.append(replace(last, epochs=epochs, alternated=mark, trace=None))
-    return sessions[0], sessions[1]

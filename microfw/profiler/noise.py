@@ -18,12 +18,18 @@ NOISE_FLOOR = 0.03
 FEW = 4
 """With fewer columns than this the spread is unreliable, and `NOISE_FLOOR` is three times as large."""
 
+DRIFT = 1.5
+"""Factor by which a step's time may drift between two runs: allowed for where the drift cannot be measured."""
+
+MIN_UNCHANGED = 1 / 3
+"""Minimum share of the unchanged layers in the time of all layers, for them to show the drift."""
+
 
 @dataclass
 class Differences:
     """Times of two runs, by column: typical nanoseconds, change as a fraction of a, and its interval.
 
-    ``drift``: change of the unchanged layers. ``b`` and ``change`` are corrected for it.
+    ``drift``: change of the unchanged layers. If ``corrected``, ``b`` and ``change`` are corrected for it.
     """
 
     a: Array
@@ -32,6 +38,7 @@ class Differences:
     low: Array
     high: Array
     drift: float = 0.0
+    corrected: bool = False
 
 
 def typical(times: Array, groups: Array) -> Array:
@@ -74,8 +81,8 @@ def paired(a: Array, b: Array, groups: Array, wrong: float, rounds: int) -> Diff
         low, high = np.expm1(change[outside - 1]), np.expm1(change[rounds - outside])
     else:
         low, high = np.full(x.shape[1], -1.0), np.full(x.shape[1], np.inf)
-    typical_a, typical_b = (np.exp(np.median(z, axis=0)) for z in (x, y))
-    return Differences(typical_a, typical_b, np.expm1(np.median(change, axis=0)), low, high)
+    typical_a, typical = np.exp(np.median(x, axis=0)), np.expm1(np.median(change, axis=0))
+    return Differences(typical_a, typical_a * (1 + typical), typical, low, high)
 
 
 def _shortest(times: Array, rounds: int) -> Array:
@@ -84,18 +91,22 @@ def _shortest(times: Array, rounds: int) -> Array:
     return np.asarray(times[: rounds * epochs].reshape(rounds, epochs, -1).min(axis=1))
 
 
-def corrected(a: Array, b: Array, groups: Array, layers: Array, wrong: float) -> Differences:
-    """Return the differences of separate runs, corrected for drift, with intervals.
+def corrected(a: Array, b: Array, groups: Array, layers: list[int], share: float, wrong: float) -> Differences:
+    """Return the differences of separate runs, corrected for drift if it is measured well enough, with intervals.
 
-    Most layers are the same in both runs. Their median ratio is the drift of the machine. Their spread around it is the
-    noise between the runs, which more epochs do not reduce.
+    The median ratio of the unchanged layers is the drift of the machine. Their spread around it is the noise between
+    the runs, which more epochs do not reduce. The drift is not measured well enough if these layers take a small share
+    of the time, or if the interval of their median is wider than `DRIFT`. Times are not corrected then, and intervals
+    allow for a drift by this factor.
 
     Parameters
     ----------
     a, b, groups : ndarray
         As in `typical`.
-    layers : ndarray
-        Columns that show drift and noise.
+    layers : list of int
+        Columns of unchanged layers, which show drift and noise.
+    share : float
+        Their share of the time of all layers.
     wrong : float
         Chance that an interval misses.
     """
@@ -103,7 +114,7 @@ def corrected(a: Array, b: Array, groups: Array, layers: Array, wrong: float) ->
 
     rng = np.random.default_rng(0)
     x, y = typical(a, groups), typical(b, groups)
-    witnesses = [k for k in layers if x[k] and y[k]]
+    witnesses = [k for k in layers if x[k] and y[k] and share >= MIN_UNCHANGED]
     ratios, n = (y - x)[witnesses], len(witnesses)
     drift = float(np.median(ratios)) if n else 0.0
     between = max(_deviation(ratios) if n else 0.0, NOISE_FLOOR * (1 if n >= FEW else 3))
@@ -113,14 +124,20 @@ def corrected(a: Array, b: Array, groups: Array, layers: Array, wrong: float) ->
         )
         for t in (a, b)
     )
-    width = float(stdtrit(max(n - 1, FEW), 1 - wrong / 2)) * np.sqrt(between**2 * (1 + 1 / max(n, 1)) + within)
-    return _differences(x, y - drift, width, float(np.expm1(drift)))
+    degrees = max(n - 1 if n else min(len(a), len(b)) - 1, FEW)
+    noise = between**2 + within
+    width = float(stdtrit(degrees, 1 - wrong / 2)) * np.sqrt(noise + between**2 / max(n, 1))
+    # a median of n numbers varies by 1.2533 of their standard deviation, divided by the root of n
+    margin = 1.2533 * stdtrit(degrees, 0.975) * np.sqrt(np.median(noise[witnesses]) / n) if n else np.inf
+    if margin > np.log(DRIFT):
+        return _differences(x, y, width + np.log(DRIFT))
+    return _differences(x, y - drift, width, float(np.expm1(drift)), True)
 
 
-def _differences(x: Array, y: Array, width: Array, drift: float = 0.0) -> Differences:
+def _differences(x: Array, y: Array, width: Array, drift: float = 0.0, corrected: bool = False) -> Differences:
     change = y - x
     low, high = np.expm1(change - width), np.expm1(change + width)
-    return Differences(np.exp(x), np.exp(y), np.expm1(change), low, high, drift)
+    return Differences(np.exp(x), np.exp(y), np.expm1(change), low, high, drift, corrected)
 
 
 def _deviation(values: Array) -> float:

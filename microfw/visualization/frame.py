@@ -8,7 +8,7 @@ from microfw.errors import ArgumentError
 
 
 class Frame:
-    """Page that a notebook shows, from ``session.show()`` or ``law.show()``.
+    """Page that a notebook shows, from ``session.show()``, ``law.show()`` or ``found.show()``.
 
     The page runs in a sandbox of another origin: it cannot read or restyle the notebook.
 

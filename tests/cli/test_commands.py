@@ -25,7 +25,7 @@ def test_profile_then_report(tmp_path):
     path = tmp_path / "wine.json"
     done = call("profile", "wine", "--epochs", "3", "--hidden", "8,8", "--full", "--json", str(path))
     assert "0: Dense(13 -> 8)" in done.stdout
-    assert "Layers, per step (all 3 epochs)" in done.stdout
+    assert "Layers, per step (mean of all 3 epochs)" in done.stdout
     assert "untagged" in done.stdout
     assert "BLAS threads: 1." in done.stdout
     assert "test: loss" in done.stdout

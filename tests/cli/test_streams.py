@@ -127,7 +127,7 @@ def test_commands_survive_closed_full_and_foreign_streams(name, shell, here):
         assert ((here / file).read_text() == "old") == bool(full_disk)
     assert not list(here.glob(".*"))
     if full_disk and name == "profile":
-        assert "A step of epoch " in said  # what was measured is shown, although it could not be saved
+        assert "Median epoch " in said  # what was measured is shown, although it could not be saved
     if name in WRONG and shell not in ("no stderr", "neither", "none", "no errors", "both full"):
         assert len(done.stderr.splitlines()) == 1
 

@@ -136,7 +136,7 @@ def test_readme_shows_what_the_main_command_prints():
         "Result",
         "Time",
         "Backward by epoch",
-        "A step of epoch",
+        "Median epoch",
         "0 Dense",
         "CrossEntropyLoss",
         "untagged",

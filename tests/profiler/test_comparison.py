@@ -10,7 +10,7 @@ import pytest
 import microfw as mf
 from microfw import nn
 from microfw.errors import ArgumentError
-from microfw.profiler import Epoch, Row, Session, alternate, assert_cost, compare
+from microfw.profiler import Epoch, Row, Session, assert_cost, compare
 
 LAYERS = {"0": (20, 30), "1": (5, 4), "2": (10, 25), "MSELoss": (6, 2)}
 ITS_PHASES = [(layer, phase) for layer in LAYERS for phase in ("forward", "backward")]
@@ -245,25 +245,9 @@ def test_the_text_fits_whatever_the_names():
 def test_settings_that_cannot_work(options):
     session = made_up(np.random.default_rng(0), 2)
     with pytest.raises(ArgumentError, match="compare: expected"):
-        compare(session, session, **options)
+        compare(session, made_up(np.random.default_rng(1), 2), **options)
     with pytest.raises(ArgumentError, match="an epoch in b"):
         compare(session, Session())
-    with pytest.raises(ArgumentError, match="alternate: expected rounds"):
-        alternate(lambda: session, lambda: session, 0)
-
-
-def test_runs_are_made_alternately():
-    made = []
-
-    def run(name):
-        made.append(name)
-        return made_up(np.random.default_rng(len(made)), 2)
-
-    a, b = alternate(lambda: run("a"), lambda: run("b"), 3)
-    assert made == ["b", "a", "a", "b", "b", "a", "a", "b"]
-    assert [e.epoch for e in a.epochs] == [1, 2, 3, 4, 5, 6]
-    assert a.alternated == b.alternated != ""
-    assert compare(a, b).alternated
 
 
 # The cost test

@@ -47,12 +47,13 @@ epoch                            loss  val_r2  forward µs  backward µs
 1      first, median, slowest  0.5000  0.7500      200.00       300.00
 2      last                    0.2500  0.7500      200.00       300.00
 
-A step of epoch 1  parameters  reuse  forward µs  backward µs  of backward
-0 Dense                   330    155        12.0         20.0   66.7%  ██████▌
-1 ReLU                                       3.0          5.0   16.7%  █▌
-MSELoss                                      1.0          2.0    6.7%  ▌
-untagged                                     4.0          3.0   10.0%  █
-total                     330               20.0         30.0  100.0%
+Median epoch 1  parameters  reuse  forward µs  backward µs  of backward
+0 Dense                330    155        12.0         20.0   66.7%  ██████▌
+1 ReLU                                    3.0          5.0   16.7%  █▌
+MSELoss                                   1.0          2.0    6.7%  ▌
+untagged                                  4.0          3.0   10.0%  █
+total                  330               20.0         30.0  100.0%
+In one step. Untagged: time outside of ops. Reuse: uses of a weight in products.
 0 Dense takes 67% of backward: give it fewer outputs, or freeze it.
 1 ReLU takes 25% of the time of 0 Dense with 4.4% of its operations: each NumPy
 call costs time before its arithmetic begins.
@@ -91,7 +92,7 @@ def test_the_epochs_are_bars_and_the_ones_to_know():
 def test_the_step_is_one_of_the_median_epoch():
     session = made([100_000, 900_000, 300_000])
     assert median_epoch(session).epoch == 3
-    assert any(line.startswith("A step of epoch 3 ") for line in lines_of(session))
+    assert any(line.startswith("Median epoch 3 ") for line in lines_of(session))
     session.epochs[2].observed = 3  # a third of the time a step
     assert median_epoch(session).epoch == 1
     assert any(line.startswith("A step of epoch 2 ") for line in lines_of(session, epoch=2))
@@ -110,11 +111,11 @@ def test_slow_layers_are_listed_and_the_others_added_up():
             row.forward_ns = row.backward_ns = 1000 * (k in (3, 7)) + 10
         e.forward_ns = e.backward_ns = e.sum().backward_ns + 500
     lines = lines_of(session, max_rows=2)
-    at = next(k for k, line in enumerate(lines) if line.startswith("A step of epoch 1 "))
+    at = next(k for k, line in enumerate(lines) if line.startswith("Median epoch 1 "))
     assert [line.split("  ")[0] for line in lines[at + 1 : at + 6]] == [
         "3 Dense",
         "7 Dense",
-        "12 others",
+        "(12 others)",
         "untagged",
         "total",
     ]
@@ -128,3 +129,13 @@ def test_the_command_prints_30_lines(capsys):
     assert lines[0] == "digits: 1,347 rows to train on, 32 a step; 450 to test on"
     for words in ("Result: loss ", "val_accuracy 0.9", "2,410", "0 Dense ", "N x P  ", "Next: microfw law digits "):
         assert words in text
+
+
+def test_small_phases_are_listed_with_the_names_of_the_full_report():
+    session = made([400_000, 100_000])
+    for e in session.epochs:
+        e.update_ns, e.evaluation_ns, e.other_ns, e.total_ns = 20_000, 10_000, 300_000, 1_000_000
+    time = " ".join(" ".join(lines_of(session)).split())
+    assert "Time: 2 ms; backward 25%, other 30%, not recorded 42%; 3% in forward, update, evaluation Backward" in time
+    phases = " ".join(report(session, full=True).split("Phases")[1].split())
+    assert "other 0.60 30.0%" in phases and "evaluation 0.02 1.0%" in phases

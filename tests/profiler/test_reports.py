@@ -10,6 +10,7 @@ import microfw as mf
 from microfw import nn
 from microfw.errors import ArgumentError
 from microfw.profiler import Epoch, report
+from microfw.profiler.reports.first_look import median_epoch
 from microfw.profiler.row import COUNTS
 from microfw.profiler.session import LARGEST, merged
 from tests.helpers.sessions import MODELS, X, Y, profiled
@@ -125,8 +126,8 @@ def test_tables_by_layer_and_op_sorted_and_cut():
     session = profiled("deep")
     text = report(session, by="layer", sort="flops", max_rows=3)
     lines = text.splitlines()
-    assert "Layers, per step (all 2 epochs)" in text
-    assert "11 others" in text
+    assert "Layers, per step (mean of all 2 epochs)" in text
+    assert "(11 others)" in text
     assert not any(line.startswith("Ops") for line in lines)
     ops = report(session, by="op")
     assert [line.split()[0] for line in ops.splitlines()[6:8]] == ["linear", "cross_entropy"]
@@ -143,3 +144,15 @@ def test_colour_changes_nothing_but_colour():
     assert "\x1b[1m" in coloured
     assert re.sub(r"\x1b\[\d+m", "", coloured) == report(session)
     assert re.sub(r"\x1b\[\d+m", "", report(session, full=True, colour=True)) == report(session, full=True)
+
+
+def test_headings_say_which_epochs_a_table_describes():
+    session = profiled("deep")
+    html, last = session._repr_html_(), session.epochs[-1]._repr_html_()
+    assert "<p><b>microfw profile:</b> " in html and ", 2 epochs, one step: mean of 2 epochs. Untagged: time " in html
+    assert last.startswith("<p><b>microfw profile:</b> 1 epoch, one step. Untagged: time outside of ops")
+    for text in (html, session.markdown()):
+        assert "backward / forward, time" in text and "backward / forward, FLOP" in text
+        assert "/forward in FLOP" not in text
+    assert f"Median epoch {median_epoch(session).epoch} " in report(session)
+    assert "In one step. Untagged: time outside of ops. Reuse: uses of a weight in products." in report(session)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html.parser
 import pathlib
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def shown(tmp_path_factory):
         "Session": profiler.session,
         "Epoch": profiler.session.epochs[-1],
         "epochs": profiler.session.epochs[:8],
-        "Comparison": compare(session, session),
+        "Comparison": compare(session, replace(session)),
         "Law": law,
         "page of a session": profiler.session.show(law),
         "page of a law": law.show(height=300),

@@ -1,84 +1,141 @@
-"""Text and Markdown reports of a comparison."""
+"""Reports of a comparison: text, Markdown, HTML, a frame."""
 
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
-from microfw.errors import printable
+from microfw.errors import ArgumentError, printable
 from microfw.profiler.comparison import Change, Comparison, CountChange
+from microfw.profiler.noise import DRIFT, MIN_UNCHANGED
 from microfw.profiler.reports.markdown import code
 from microfw.profiler.reports.names import OUTSIDE
-from microfw.profiler.reports.text import microseconds, shorten, table, whole, wrap_lines
-from microfw.visualization.html_table import html_table
+from microfw.profiler.reports.text import microseconds, short, shorten, table, whole, wrap_lines
+from microfw.serialization.output import encode
+from microfw.visualization.html_table import MAX_ROWS as HTML_ROWS, html_table
 
 MAX_ROWS = 30
+
+WIDEST = 110
+"""An interval with zero in it is not shown if its ends differ by more than this factor, as -90% and +1000% do."""
+
+HUGE = 10
+"""Larger changes are only said to be larger."""
+
+STYLE = "body{font:15px/1.5 system-ui,sans-serif;margin:1em}td,th{text-align:left;padding:.1em .8em}"
 
 
 def comparison(found: Comparison) -> str:
     """Return text of at most 100 columns: first the verdict, then the numbers."""
-    unit = _unit(found)
     head = ["layer", "", "a", "b", "change", "interval", "verdict"]
-    shown = sorted(found.changes, key=lambda c: (c.phase != "step", not c.real, -max(c.a, c.b)))[:MAX_ROWS]
-    rows = [[shorten(_label(c.layer), 28), c.phase, *_numbers(c)] for c in shown]
+    shown = _sorted(found)[:MAX_ROWS]
+    rows = [[shorten(_label(found, c.layer), 28), c.phase, *_numbers(c)] for c in shown]
     parts = [
         "\n".join(wrap_lines(f"microfw compare: a = {shorten(found.a, 40)}, b = {shorten(found.b, 40)}")),
         "\n".join(line for text in _verdict(found) for line in wrap_lines(text)),
     ]
     if found.counts:
-        cells = [
-            [shorten(_label(c.layer), 28), c.what, _count(c.a), _count(c.b), _percent(c.change)]
-            for c in found.counts[:MAX_ROWS]
-        ]
+        cells = [[shorten(layer, 28), *rest] for layer, *rest in _count_rows(found)[:MAX_ROWS]]
         parts.append("Counts that differ, in one step (exact)\n" + table(["layer", "", "a", "b", "change"], cells))
-    more = f"; the {MAX_ROWS} largest of {len(found.changes)}" if len(found.changes) > MAX_ROWS else ""
-    parts.append(f"Time ({unit}{more})\n" + table(head, rows, text=True))
+    parts.append("\n".join([*wrap_lines(_caption(found, MAX_ROWS)), table(head, rows, text=True)]))
     parts.append(_epochs(found))
     return printable("\n\n".join(parts))
 
 
 def markdown(found: Comparison) -> str:
     """Return Markdown: the verdict and the differing counts, with the times folded."""
-    unit = _unit(found)
     lines = ["### Backward cost compared", "", *(f"- {text}" for text in _verdict(found, code)), ""]
     if found.counts:
         lines += ["| layer | count | a | b | change |", "| --- | --- | ---: | ---: | ---: |"]
-        for c in found.counts:
-            lines.append(f"| {_marked(c.layer)} | {c.what} | {_count(c.a)} | {_count(c.b)} | {_percent(c.change)} |")
+        for c, (_, *cells) in zip(found.counts, _count_rows(found), strict=True):
+            lines.append(f"| {_marked(found, c.layer)} | {' | '.join(cells)} |")
         lines.append("")
-    lines += [f"<details><summary>Times, {unit}</summary>", "", "| layer |  | a | b | change | interval | verdict |"]
+    head = "| layer |  | a | b | change | interval | verdict |"
+    lines += [f"<details><summary>{_caption(found)}</summary>", "", head]
     lines.append("| --- | --- | ---: | ---: | ---: | ---: | --- |")
-    lines += [f"| {_marked(c.layer)} | {c.phase} | {' | '.join(_numbers(c))} |" for c in found.changes]
+    lines += [f"| {_marked(found, c.layer)} | {c.phase} | {' | '.join(_numbers(c))} |" for c in _sorted(found)]
     return "\n".join([*lines, "", "</details>"]) + "\n"
 
 
 def notebook(found: Comparison) -> str:
-    """Return an HTML fragment: the verdict, and a table of times."""
-    rows = [[_label(c.layer), c.phase, *_numbers(c)] for c in found.changes]
-    times = html_table(["layer", "phase", "a", "b", "change", "interval", "verdict"], rows, f"Time, {_unit(found)}")
-    return "".join(f"<p>{escape(printable(text))}</p>" for text in _verdict(found)) + times
+    """Return an HTML fragment: the verdict, the differing counts folded, and a table of times."""
+    rows = [[_label(found, c.layer), c.phase, *_numbers(c)] for c in _sorted(found)[:HTML_ROWS]]
+    head = ["layer", "phase", "a", "b", "change", "interval", "verdict"]
+    parts = [f"<p>{escape(printable(text))}</p>" for text in _verdict(found)]
+    if found.counts:
+        counts = html_table(["layer", "count", "a", "b", "change"], _count_rows(found))
+        number = len(found.counts)
+        parts.append(f"<details><summary>Counts that differ, in one step (exact): {number}</summary>{counts}</details>")
+    return "".join(parts) + html_table(head, rows, _caption(found, HTML_ROWS))
 
 
-def _unit(found: Comparison) -> str:
-    return "µs a step" if found.alternated else "µs a step, b corrected for drift"
+def page(found: Comparison) -> str:
+    """Return a page with the HTML of a notebook."""
+    title = escape(printable(f"microfw compare: {found.a}, {found.b}"))
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+    return f"{head}<body><h1>{title}</h1>{notebook(found)}</body></html>\n"
+
+
+def content(found: Comparison, path: str) -> bytes:
+    """Return the bytes of a file; the suffix selects the format."""
+    for ends, text in ((".html", page), (".htm", page), (".md", markdown), (".txt", comparison)):
+        if path.lower().endswith(ends):
+            return encode(text(found))
+    raise ArgumentError("Comparison.save", "a name that ends in .html, .md or .txt", repr(path))
+
+
+def to_frame(found: Comparison) -> Any:
+    """Return a pandas DataFrame with one row for each time and each count that differs."""
+    try:
+        import pandas as pd
+    except ImportError:
+        raise ArgumentError("Comparison.to_frame", "pandas", "none installed", "pip install pandas") from None
+    names = ("layer", "what", "a", "b", "change", "low", "high", "real")
+    rows: list[Change | CountChange] = [*_sorted(found), *found.counts]
+    columns = {name: [getattr(c, name, c.change) for c in rows] for name in names}
+    frame = pd.DataFrame(columns)
+    frame.insert(1, "kind", [found.kinds.get(c.layer, "") for c in rows])
+    frame.insert(3, "unit", ["ns" if isinstance(c, Change) else "count" for c in rows])
+    return frame
+
+
+def _sorted(found: Comparison) -> list[Change]:
+    """Return the whole step, then real changes, then the others, each by time."""
+    return sorted(found.changes, key=lambda c: (c.phase != "step", not c.real, -max(c.a, c.b)))
+
+
+def _count_rows(found: Comparison) -> list[list[str]]:
+    return [[_label(found, c.layer), c.what, _count(c.a), _count(c.b), _percent(c.change)] for c in found.counts]
+
+
+def _caption(found: Comparison, most: int = 0) -> str:
+    unit = "b corrected for drift" if found.corrected else "b not corrected for drift"
+    if found.alternated:
+        unit = "a: median of the rounds, change: median of the rounds' own changes, b: a with this change"
+    more = f"; the first {most} of {len(found.changes)}" if 0 < most < len(found.changes) else ""
+    return f"Time (µs a step; {unit}{more})"
 
 
 def _verdict(found: Comparison, name: object = None) -> list[str]:
     """Return sentences: the whole step, then real changes, then how the runs were compared."""
     show = code if name is code else lambda text: shorten(text, 40)
     whole, *rest = found.changes
-    texts = [
-        f"The whole step: {_percent(whole.change)}, {_percent(whole.low)} to {_percent(whole.high)}: {_word(whole)}."
-    ]
+    if _is_unknown(whole):
+        texts = [f"The whole step: {_percent(whole.change)} measured; whether it is real cannot be told."]
+    else:
+        texts = [f"The whole step: {_percent(whole.change)}, {_interval(whole)}: {_word(whole)}."]
     real = [c for c in rest if c.real]
     for c in sorted(real, key=lambda c: -abs(c.b - c.a)):
-        whose = f"{show(_label(c.layer))} {c.phase}" if c.layer or c.one_sided else f"all of {c.phase}"
+        whose = f"{show(_label(found, c.layer))} {c.phase}" if c.layer or c.one_sided else f"all of {c.phase}"
         if c.one_sided:
             text = (
                 f"is new: {microseconds(c.b)} µs a step" if c.b else f"is gone: it took {microseconds(c.a)} µs a step"
             )
             texts.append(f"Real: {whose} {text}.")
         else:
-            texts.append(f"Real: {whose} is {abs(c.change):.1%} {'slower' if c.change > 0 else 'faster'}.")
+            word = "slower" if c.change > 0 else "faster"
+            how = f"is {abs(c.change):.1%} {word}" if c.change < HUGE else f"takes {_percent(c.change)} as long"
+            texts.append(f"Real: {whose} {how}.")
     if found.rounds < found.needed:
         texts.append(
             f"Times: {found.rounds} {'rounds' if found.alternated else 'epochs'} are too few for valid intervals; "
@@ -89,11 +146,11 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
         if not real and not whole.real:
             texts.append("Times: no real difference.")
         sizes = [found.smallest(c) for c in rest if c.layer and not c.one_sided]
-        layers = f"; of a layer's forward or backward, {min(sizes):.0%} to {max(sizes):.0%}" if sizes else ""
-        texts.append(
-            f"Smallest change that can be detected with this noise: {found.smallest(whole):.0%} of the whole "
-            f"step{layers}."
-        )
+        best, worst = (_size(end(sizes)) if sizes else "" for end in (min, max))
+        layers = f"; of a layer's forward or backward, {best}" if sizes else ""
+        layers += f" to {worst}, depending on the layer" if worst != best else ""
+        whole_step = _size(found.smallest(whole))
+        texts.append(f"Smallest change that can be detected with this noise: {whole_step} of the whole step{layers}.")
     texts.append(
         f"Counts per step: {len(found.counts)} differ."
         if found.counts
@@ -104,14 +161,15 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
     for which, layers_alone in (("a", found.only_a), ("b", found.only_b)):
         if layers_alone:
             more = f" and {len(layers_alone) - 12} more" if len(layers_alone) > 12 else ""
-            texts.append(f"Only in {which}: {', '.join(show(_label(layer)) for layer in layers_alone[:12])}{more}.")
+            texts.append(
+                f"Only in {which}: {', '.join(show(_label(found, layer)) for layer in layers_alone[:12])}{more}."
+            )
     if found.alternated:
-        how = "seconds of alternated runs: median of the rounds, with the interval of their order"
+        how = "seconds of alternated runs: median of the rounds' own changes, with the interval of their order"
     else:
         how = (
-            f"lower quartiles of the epochs. Seconds drift between runs: unchanged layers differ by "
-            f"{_percent(found.drift)} in b. All times are corrected for this drift, and all intervals include the "
-            "spread of these layers. Only alternated runs show a change of all layers alike (microfw compare --rerun)"
+            f"lower quartiles of the epochs. {_drift(found)} Only alternated runs show a change of all layers alike: "
+            "mf.profiler.alternate(run_a, run_b), or microfw compare --rerun"
         )
     texts.append(
         f"Compared: {how}. Confidence: {found.confidence:.0%} for all {len(found.changes)} comparisons together. "
@@ -120,46 +178,89 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
     return texts
 
 
+def _drift(found: Comparison) -> str:
+    """Return how times of runs that were not alternated are corrected."""
+    if found.corrected:
+        return (
+            f"Seconds drift between runs: layers whose counts agree differ by {_percent(found.drift)} in b. All times "
+            "are corrected for this drift, and all intervals include the spread of these layers."
+        )
+    why = (
+        f"layers whose counts agree take only {found.unchanged:.0%} of the time of all layers"
+        if found.unchanged < MIN_UNCHANGED
+        else "the times of layers whose counts agree differ too much"
+    )
+    return (
+        f"Seconds drift between runs, and this drift cannot be told from the change: {why}. Times are not corrected; "
+        f"all intervals allow for a drift by a factor of {DRIFT}."
+    )
+
+
+def _is_unknown(c: Change) -> bool:
+    """Return True if an interval includes zero and is too wide to mean anything."""
+    return not c.one_sided and c.low <= 0 <= c.high and 1 + c.high > WIDEST * (1 + c.low)
+
+
 def _word(c: Change) -> str:
+    if _is_unknown(c):
+        return "unknown"
     if not c.real:
         return "within noise"
     return ("new" if c.b else "gone") if c.one_sided else "more" if c.change > 0 else "less"
 
 
+def _interval(c: Change) -> str:
+    if c.one_sided:
+        return ""
+    if _is_unknown(c):
+        return "cannot be told"
+    return f"{_percent(c.low)} or more" if c.high > HUGE else f"{_percent(c.low)} to {_percent(c.high)}"
+
+
+def _size(change: float) -> str:
+    return f"{change:.0%}" if change <= HUGE else f"more than {HUGE} times"
+
+
 def _numbers(c: Change) -> list[str]:
-    interval = "" if c.one_sided else f"{_percent(c.low)} to {_percent(c.high)}"
-    return [microseconds(c.a), microseconds(c.b), _percent(c.change), interval, _word(c)]
+    return [microseconds(c.a), microseconds(c.b), _percent(c.change), _interval(c), _word(c)]
 
 
 def _epochs(found: Comparison) -> str:
-    what = "Rounds" if found.alternated else "Epochs (seconds drift between runs: not for conclusions)"
+    name = "round" if found.alternated else "epoch"
+    title = (
+        "Rounds: the shortest backward of the epochs of each"
+        if found.alternated
+        else ("Epochs (seconds drift between runs: not for conclusions)")
+    )
     picked = found.epochs if len(found.epochs) <= 12 else [*found.epochs[:6], *found.epochs[-6:]]
     rows = [[str(n), microseconds(a), microseconds(b), _percent(b / a - 1 if a else 0)] for n, a, b in picked]
     if len(picked) < len(found.epochs):
         rows.insert(6, ["…", "", "", ""])
-    return f"{what}\n" + table(["epoch", "backward a, µs a step", "b", "change"], rows)
+    return f"{title}\n" + table([name, "backward a, µs a step", "b", "change"], rows)
 
 
-def _label(layer: str) -> str:
-    return layer or "(the whole step)" if layer != "(outside)" else OUTSIDE
+def _label(found: Comparison, layer: str) -> str:
+    """Return a layer's name and type."""
+    if layer == "(outside)":
+        return OUTSIDE
+    return f"{layer} {found.kinds.get(layer, '')}".strip() if layer else "(the whole step)"
 
 
-def _marked(layer: str) -> str:
-    return code(_label(layer)) if layer else "the whole step"
+def _marked(found: Comparison, layer: str) -> str:
+    return code(_label(found, layer)) if layer else "the whole step"
 
 
 def _percent(change: float) -> str:
-    return "new" if change == float("inf") else f"{change:+.1%}"
+    if change >= HUGE:
+        return "new" if change == float("inf") else f"{short(1 + change)} times"
+    return f"{change:+.1%}"
 
 
 def _count(value: float) -> str:
     return whole(int(value)) if value == int(value) else f"{value:,.1f}"
 
 
-def worst(found: list[Change | CountChange]) -> str:
+def worst(found: Comparison, changes: list[Change | CountChange]) -> str:
     """Return one line with the changes above the limit."""
-    texts = [
-        f"{shorten(_label(c.layer), 40)} {c.phase if isinstance(c, Change) else c.what} {_percent(c.change)}"
-        for c in found[:5]
-    ]
-    return ", ".join(texts) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    texts = [f"{shorten(_label(found, c.layer), 40)} {c.what} {_percent(c.change)}" for c in changes[:5]]
+    return ", ".join(texts) + (f" and {len(changes) - 5} more" if len(changes) > 5 else "")

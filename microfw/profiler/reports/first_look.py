@@ -17,6 +17,8 @@ WIDTH, LINES = 80, 29
 LEVELS = "▁▂▃▄▅▆▇█"
 """Bars of one character, from an eighth to the full height."""
 
+LEGEND = "In one step. Untagged: time outside of ops. Reuse: uses of a weight in products."
+
 BARS = 28
 """Maximum number of bars. With more epochs, each bar is a mean."""
 
@@ -33,6 +35,8 @@ def first_look(session: Session, chosen: Epoch | None, max_rows: int | None, sor
     first, second = ([*map(_wrapped, remarks(lines)), [], []])[:2]
     parts = ["\n".join(head), _epochs(session), _counts(e), "\n".join(_next(session))]
     room = LINES - sum(part.count("\n") + 2 for part in parts) - len(first) - 4  # 3 more rows, and one for the rest
+    if len(lines) < room + 3 or len(lines) > room + 3 > 6:  # it takes the place of no layer, or of one of many
+        first, room = [LEGEND, *first], room - 1
     notes = [*first, *(second if room - len(second) >= 3 else [])]
     room = max(room - len(notes) + len(first), 1)
     if len(lines) <= room + 3:  # a line for the rest would take as much room as its only layer
@@ -47,9 +51,15 @@ def first_look(session: Session, chosen: Epoch | None, max_rows: int | None, sor
     ]
     for row, line in zip(rows, shown[:-1], strict=False):
         row[-1] = f"{row[-1]:>6}  {bar(line.share)}"
-    columns = [f"A step of epoch {e.epoch}", "parameters", "reuse", "forward µs", "backward µs", "of backward"]
+    columns = [_heading(session, e, chosen), "parameters", "reuse", "forward µs", "backward µs", "of backward"]
     parts.insert(2, "\n".join([_table(columns, rows, text=True), *notes]))
     return parts
+
+
+def _heading(session: Session, e: Epoch, chosen: Epoch | None) -> str:
+    if chosen or len(session.epochs) == 1:
+        return f"A step of epoch {e.epoch}"
+    return f"Median epoch {e.epoch}"
 
 
 def median_epoch(session: Session) -> Epoch:
@@ -87,9 +97,10 @@ def _result(session: Session) -> list[str]:
     results = {"loss": last.loss} | {k: v for k, v in last.metrics.items() if k.startswith("val_")}
     texts = [f"{shorten(name, 20)} {decimal(value)}" for name, value in results.items() if value is not None]
     shares = {name: float(share.rstrip("%")) for name, _, share in phase_table(total, session.every > 1)[:-1]}
-    small = [name for name in shares if name == "other" or "replays" in name or shares[name] < 5]
-    rest = sum(map(shares.pop, small))
-    times = ", ".join(f"{name} {share:.0f}%" for name, share in (shares | {"other": rest}).items() if share >= 0.5)
+    small = [name for name in shares if "replays" in name or shares[name] < 5]
+    rest = sum(map(shares.pop, small if len(small) > 1 else []))
+    times = ", ".join(f"{name} {share:.0f}%" for name, share in shares.items())
+    times += f"; {rest:.0f}% in {', '.join(small)}" if rest >= 0.5 else ""
     found = _wrapped(f"Result: {', '.join(texts)}") if texts else []
     return found + _wrapped(f"Time: {duration(total.total_ns)}; {times}")
 

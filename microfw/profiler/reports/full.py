@@ -58,7 +58,7 @@ def count_table(e: Epoch) -> str:
 def step_table(session: Session, chosen: Epoch | None, by: str, max_rows: int | None, sort: str | None) -> str:
     """Return the table of layers or of ops."""
     e, n = chosen or session.total(), len(session.epochs)
-    span = f"epoch {e.epoch}" if chosen else f"all {n} epochs" if n > 1 else "1 epoch"
+    span = f"epoch {e.epoch}" if chosen else f"mean of all {n} epochs" if n > 1 else "1 epoch"
     lines = cut(step_lines(session, e, by), max_rows or MAX_ROWS, sort)
     rows = [["", *(column.unit for column in COLUMNS.values())]]
     rows += [[shorten(line.title, 22), *(c.cell(line) for c in COLUMNS.values())] for line in lines]
@@ -75,7 +75,7 @@ def cut(lines: list[Line], max_rows: int, sort: str | None) -> list[Line]:
         if sort is None:  # keep the slowest, in order of use
             shown = sorted(parts, key=lambda line: -line.forward_ns - line.backward_ns)[:max_rows]
             parts.sort(key=lambda line: line not in shown)
-        rest = Line("", name=f"{len(parts) - max_rows} others")
+        rest = Line("", name=f"({len(parts) - max_rows} others)")
         for line in parts[max_rows:]:
             rest.add(line)
             rest.share += line.share

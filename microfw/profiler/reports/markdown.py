@@ -8,7 +8,7 @@ from html import unescape
 from microfw.profiler.ratio import Ratio
 from microfw.profiler.reports.counts import counts, one_column
 from microfw.profiler.reports.names import hidden_again, visible
-from microfw.profiler.reports.tables import epoch_table, step_rows
+from microfw.profiler.reports.tables import epoch_table, one_line, step_rows
 from microfw.profiler.reports.text import microseconds, plural, whole
 from microfw.profiler.session import Epoch, Session
 
@@ -22,14 +22,13 @@ def markdown(session: Session) -> str:
     columns = ("forward", "backward", "share", "flops_forward", "flops_backward", "saved")
     ops = step_rows(session, e, ("nodes", "forward", "backward"), code, "op")
     epochs_title, head, units, epochs = epoch_table(session, session.epochs)
-    heading = [f"{name} {unit}".strip() for name, unit in zip(head, units, strict=True)]
     parts = [
         f"### Backward cost{': ' + title if title else ''}",
         _summary(e, session),
         *_ratio(e.ratio()),
         markdown_table(step_rows(session, e, columns, code), 2),
         _folded("Ops, per step", markdown_table(ops, 2)),
-        _folded(epochs_title, markdown_table([heading, *epochs])),
+        _folded(epochs_title, markdown_table([one_line(head, units), *epochs])),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from microfw.profiler.reports.names import cell, middle
-from microfw.profiler.reports.tables import epoch_table, step_rows
+from microfw.profiler.reports.tables import epoch_table, one_line, step_rows
 from microfw.profiler.reports.text import plural
 from microfw.profiler.session import Session
 
 MAX_ROWS = 24
+
+UNTAGGED = "Untagged: time outside of ops and derivative rules."
 
 
 def notebook(session: Session) -> str:
@@ -21,10 +23,13 @@ def notebook(session: Session) -> str:
     head, *rows = step_rows(session, session.total(), ("P", "forward", "backward", "share"), mark)
     more = f", {len(rows) - 2 - MAX_ROWS} layers more" if len(rows) - 2 > MAX_ROWS else ""
     epochs_title, names, units, epochs = epoch_table(session, session.epochs[-MAX_ROWS:])
-    heading = [mark(f"{name} {unit}".strip()) for name, unit in zip(names, units, strict=True)]
-    title = " ".join(filter(None, ("microfw profile:", mark(session.name), cell(session.model))))
+    heading = [mark(name) for name in one_line(names, units)]
+    title = " ".join(filter(None, (mark(session.name), cell(session.model))))
+    number = len(session.epochs)
+    mean = f": mean of {number} epochs" if number > 1 else ""
+    facts = ", ".join(filter(None, (title, plural(number, "epoch"), f"one step{mean}{more}")))
     return (
-        f"<p><b>{title}</b>, {plural(len(session.epochs), 'epoch')}, one step{more}</p>"
+        f"<p><b>microfw profile:</b> {facts}. {UNTAGGED}</p>"
         + _table([head, *rows[:-2][:MAX_ROWS], *rows[-2:]])
         + f"<details><summary>{epochs_title}</summary>"
         + _table([heading, *epochs])

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError
-from microfw.profiler.comparison import WHOLE, Change, Comparison
+from microfw.profiler.comparison import Change, Comparison
 from microfw.profiler.reports.names import OUTSIDE, kinds, visible
 from microfw.profiler.reports.text import UNITS, unit_of
 from microfw.profiler.row import Row
 from microfw.profiler.session import Session
+from microfw.profiler.step_times import WHOLE
 from microfw.visualization.plots import MARKERS, PALETTE, finish, integer_ticks, label_rows, plot_axes, rows_that_fit
 from microfw.visualization.text import short
 

@@ -151,6 +151,19 @@ def epoch_table(session: Session, epochs: list[Epoch]) -> tuple[str, list[str], 
     return title, head, units, rows
 
 
+def one_line(head: list[str], units: list[str]) -> list[str]:
+    """Return the two lines of a heading, as `epoch_table` makes it, in one.
+
+    Examples
+    --------
+    >>> one_line(["total", "backward", "/forward"], ["ms", "in time", "in FLOP"])
+    ['total ms', 'backward / forward, time', 'backward / forward, FLOP']
+    """
+    ratios = {"backward in time": "backward / forward, time", "/forward in FLOP": "backward / forward, FLOP"}
+    titles = [f"{name} {unit}".strip() for name, unit in zip(head, units, strict=True)]
+    return [ratios.get(title, title) for title in titles]
+
+
 def phase_text(e: Epoch, name: str, sampled: bool, size: float = 1e6) -> str:
     """Return the time of a phase: in an epoch, or if the profile is sampled, in one observed step, in microseconds."""
     ns = e.taken(name, sampled)
