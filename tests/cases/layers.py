@@ -75,7 +75,7 @@ ALONG = {0: same_if(lambda s: len(s) and s[0]), -1: same_if(lambda s: len(s) and
 
 @dataclass(frozen=True)
 class LayerCase:
-    """A layer's row. A new layer gives the last fields in one of its rows; `tests/nn/test_rows.py` names those missing."""
+    """A layer's row. A new layer gives `contract` and the fields below in one row; `tests/nn/test_rows.py` names those missing."""
 
     kind: type[nn.Module]
     make: Callable[[], nn.Module]
@@ -87,13 +87,19 @@ class LayerCase:
     """The shape of the output for any shape of an input, None where the layer raises; by default all shapes stay."""
     torch: Callable[[Any], Any] | str = ""
     """``torch(torch)`` makes PyTorch's layer, with parameters of the same names and shapes; or why there is none."""
+    reference: Callable[[Any, Any], Any] | None = None
+    """``reference(layer, x)`` computes the output with NumPy alone; needed if PyTorch has no such layer."""
     program: str | Callable[[Any, tuple[int, ...]], tuple[str, tuple[int, ...]] | None] = ""
-    """How a random program writes the layer: Python text if any row's shape stays, else ``program(d, shape)``.
+    """How a random program writes the layer: a text, if the layer keeps the shape of each input; else a function.
 
-    ``d`` draws (`tests/fuzzing/generator.py`). The function returns text and the shape behind the layer, or None.
+    ``program(d, shape)`` returns the text and the shape of the output, or None if the layer does not take the shape. Shapes
+    are without the axis of rows; ``d`` draws: ``d.integer(1, 3)``, ``d.choice([...])``, ``d.seed()``.
     """
     products: tuple[int, int] = (0, 0)
-    """Operations of its products in one step on the first shape, forward and backward, for a layer that has a matrix."""
+    """Operations of its matrix products in one step on the first shape, forward and backward; a multiply-add is two.
+
+    The input needs no gradient there. Needed if a parameter has two axes or more.
+    """
 
     @property
     def name(self):
@@ -299,7 +305,7 @@ LAYERS = [
     LayerCase(nn.Mish, nn.Mish, (*ANY, (), (0, 4)), "Mish()"),
     LayerCase(nn.Softsign, nn.Softsign, (*ANY, (), (0, 4)), "Softsign()"),
     LayerCase(nn.Identity, nn.Identity, (*ANY, (), (0, 4)), "Identity()"),
-    LayerCase(nn.Lambda, lambda: nn.Lambda(np.sin), (*ANY, (), (0, 4)), "Lambda(sin)"),
+    LayerCase(nn.Lambda, lambda: nn.Lambda(np.sin), (*ANY, (), (0, 4)), "Lambda(sin)", reference=lambda layer, x: np.sin(x)),
     LayerCase(nn.BatchNorm1D, lambda: started(nn.BatchNorm1D(4)), ((5, 4), (2, 4, 3)), "BatchNorm1D(4)", contract=BATCH),
     LayerCase(nn.BatchNorm1D, lambda: nn.BatchNorm1D(4, affine=False), ((5, 4), (2, 4, 3)), "BatchNorm1D(4, affine=False)", "plain", contract=BATCH),
     LayerCase(nn.BatchNorm2D, lambda: started(nn.BatchNorm2D(3)), ((2, 3, 2, 2), (1, 3, 1, 3)), "BatchNorm2D(3)", contract=same_if(lambda s: len(s) == 4 and s[1] == 3 and s[0] * s[2] * s[3] > 1)),
@@ -310,7 +316,10 @@ LAYERS = [
     LayerCase(nn.GroupNorm, lambda: nn.GroupNorm(2, 4, affine=False), ((3, 4),), "GroupNorm(2, 4, affine=False)", "plain", contract=GROUPED),
     LayerCase(nn.Embedding, Weighed, ((2, 3, 4), (4,)), "Weighed()", contract=lambda s: (*s, 4)),
     LayerCase(nn.Embedding, lambda: Weighed(3), ((2, 3, 4),), "Weighed()", "padding", contract=lambda s: (*s, 4)),
-    LayerCase(nn.Residual, residual, (*ANY, (0, 4)), "Residual()", contract=last(4, 4)),
+    LayerCase(
+        nn.Residual, residual, (*ANY, (0, 4)), "Residual()", contract=last(4, 4),
+        reference=lambda layer, x: x + np.tanh(x @ layer.module[0].weight.data + layer.module[0].bias.data),
+    ),
     LayerCase(nn.Residual, lambda: residual(nn.Dense(4, 2, rng=1)), ANY, "Residual()", "shortcut", contract=last(4, 2)),
     LayerCase(nn.RNN, lambda: read(started(nn.RNN(4, 3, rng=0))), ((2, 3, 4), (1, 1, 4), (0, 2, 4)), "Sequential()", contract=steps(4, 3)),
     LayerCase(nn.RNN, lambda: Read(started(nn.RNN(4, 3, nonlinearity="relu", rng=0))), ((2, 3, 4),), "Read()", "relu, state", contract=final(4, 3)),

@@ -209,6 +209,7 @@ def test_the_second_run_of_a_script_imports_no_scikit_learn(folder):
     assert second == [first[0], "imported []"]
 
 
+@pytest.mark.slow
 def test_the_second_profile_imports_no_scikit_learn(folder):
     code = "import sys; from microfw.cli.main import main; main(['profile', 'iris', '--epochs', '1']); {}"
     run(folder, "-c", code.format("assert 'sklearn' in sys.modules"))

@@ -123,6 +123,7 @@ def test_a_profile_of_a_fit_that_fails_is_kept(diabetes, tmp_path):
     assert len(profiler.fits) == 2 and load_fits(tmp_path) == profiler.fits
 
 
+@pytest.mark.slow
 @needs_callbacks
 def test_a_fit_in_another_process_warns_once_if_there_is_no_folder(digits):
     def fit_twice(model):

@@ -154,6 +154,7 @@ def test_callbacks_on_an_older_release_name_the_one_they_need(no_callbacks, digi
     assert model.set_params(max_iter=1).fit(*digits).n_iter_ == 1
 
 
+@pytest.mark.slow
 def test_the_least_release_of_scikit_learn_is_named():
     code = """
 import sklearn, sklearn.utils.validation as v

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import inspect
 import math
@@ -18,6 +19,8 @@ from tests.cases.layers import LAYERS
 from tests.cases.ops import floats
 from tests.helpers.models import batch, model
 from tests.helpers.paths import ROOT
+
+SEQUENCES = (ROOT / "tests/peers/test_sequences.py").read_text(encoding="utf-8")
 
 layers = pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.name)
 
@@ -45,12 +48,45 @@ def test_each_layer_has_rows_with_what_the_checks_need():
         rows = [case for case in LAYERS if case.kind is kind]
         if not rows:
             missing.append(f"{name}: add a row to tests/cases/layers.py")
-        elif not any(case.torch for case in rows) and not compared(name, peers):
+            continue
+        if not any(case.torch for case in rows) and not compared(name, peers):
             missing.append(f"{name}: give the row torch=..., PyTorch's layer or the reason why there is none")
-        elif not any(case.program for case in rows) and not re.search(rf"\b{name}\b", programs):
+        elif not any(callable(case.torch) or case.reference for case in rows) and name not in named(peers, SEQUENCES):
+            missing.append(f"{name}: give the row reference=..., the output by NumPy alone")
+        if not any(case.program for case in rows) and not re.search(rf"\b{name}\b", programs):
             missing.append(f"{name}: give the row program=..., how a random program writes the layer")
     assert not missing, "\n".join(missing)
     assert {case.kind for case in LAYERS} == set(kinds.values())
+
+
+def named(*texts):
+    """Return the layers that a text names."""
+    return {name for name in nn.__all__ for t in texts if re.search(rf"(?<!torch\.)\bnn\.{name}\b|\"{name}\"", t)}
+
+
+def test_each_public_layer_of_a_file_is_exported():
+    files = sorted((ROOT / "microfw/nn").glob("*.py"))
+    defined = {
+        node.name for file in files for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)
+    }
+    bases = {"Recurrent", "Normalization"}
+    loaded = {kind.__name__ for kind in walk(nn.Module) if kind.__module__.startswith("microfw.nn.")}
+    missing = sorted(name for name in defined & loaded - bases - set(nn.__all__) if not name.startswith("_"))
+    assert not missing, f"export in microfw/nn/__init__.pyi, or begin the name with _: {missing}"
+
+
+def walk(kind):
+    """Yield all subclasses of a class."""
+    for below in kind.__subclasses__():
+        yield below
+        yield from walk(below)
+
+
+@pytest.mark.parametrize("case", [case for case in LAYERS if case.reference], ids=lambda case: case.name)
+def test_outputs_are_those_of_the_reference(case):
+    layer = case.make().astype(np.float64)
+    for x in case.inputs():
+        np.testing.assert_allclose(layer(mf.tensor(x)).numpy(), case.reference(layer, x), rtol=1e-12, atol=1e-12)
 
 
 def compared(name, peers):
