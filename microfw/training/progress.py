@@ -216,8 +216,10 @@ def bar_class() -> Any:
 
     class Bar(tqdm):  # type: ignore[type-arg,misc,unused-ignore]
         monitor_interval = 0  # starts no thread
-        disable = True  # these four until it is built: a bar that Ctrl-C leaves half built closes without an error
-        pos, start_t, last_print_t = 0, 1.0, 0.0
+
+        def __del__(self) -> None:
+            with contextlib.suppress(AttributeError):  # of a bar that Ctrl-C has left half built
+                super().__del__()
 
     if not in_notebook():
         return Bar

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import re
 import sys
@@ -12,6 +13,7 @@ import pytest
 from microfw import nn
 from microfw.errors import NonFiniteError
 from microfw.training import Hook
+from microfw.training.progress import bar_class
 from tests.helpers.training import At, Root, Terminal, make
 
 progress = importlib.import_module("microfw.training.progress")
@@ -147,3 +149,15 @@ def test_the_bar_is_closed_when_training_fails(line, monkeypatch):
     with pytest.raises(NonFiniteError):
         make(1, 1, 1e-3, nn.MSELoss(), extra=[Root()]).fit(line, 3, rng=0)
     assert terminal.getvalue().endswith("\n")
+
+
+def test_a_bar_that_ctrl_c_leaves_half_built_is_collected_without_an_error(monkeypatch):
+    errors = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: errors.append(found.exc_value))
+
+    for built in ({}, {"disable": False, "gui": False}):
+        bar = object.__new__(bar_class())
+        vars(bar).update(built)
+        del bar
+        gc.collect()
+    assert errors == []
