@@ -137,7 +137,7 @@ function drawLayers() {
   const part = described()[E.observed] !== described()[E.steps]
     ? `, sampled on ${whole(described()[E.observed])} of ${whole(described()[E.steps])} steps` : "";
   put("remarks", ...(chosen < 0 ? view.remarks.map(text => el("li", {}, `Epoch ${view.typical}, the median one: ${text}`)) : []));
-  put("layers-note", `In one step, ${chosen < 0 ? "mean of " : ""}${about()}${part}. Untagged: time outside of ops and derivative rules. Reuse: uses of each weight in products. Layers and untagged time add up to the measured total exactly.`);
+  put("layers-note", `In one step, on average over ${about()}${part}. Untagged: time outside of ops and derivative rules. Reuse: uses of each weight in products. Layers and untagged time add up to the measured total exactly.`);
 }
 
 function drawOps() {
