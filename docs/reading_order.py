@@ -1,6 +1,6 @@
 """The order of pages in the gallery: tutorials by difficulty, examples by number."""
 
-TUTORIALS = ("train_and_read_the_backward_cost", "read_a_profile", "why_n_plus_p", "cost_in_ci")
+TUTORIALS = ("train_and_read_the_backward_cost", "read_a_profile", "law_of_your_model", "cost_in_ci")
 
 
 class ReadingOrder:

@@ -254,14 +254,15 @@ def uses_and_costs():
     conv, last = (next(row for row in small if row.kind == kind) for kind in ("Conv2D", "Dense"))
     first = next(row for row in wide if row.kind == "Dense")
 
-    def cost(row):
-        return (row.forward + row.backward) / row.parameters
+    def cost(row, forward=1):
+        return (forward * row.forward + row.backward) / row.parameters
 
     assert first.uses == first.parameters
     return {
         "uses": conv.uses / conv.parameters,
         "first": cost(conv) / cost(first),
         "last": cost(conv) / cost(last),
+        "backward": {"first": cost(conv, 0) / cost(first, 0), "last": cost(conv, 0) / cost(last, 0)},
         "costs": [cost(conv), cost(first), cost(last)],
         "parameters": conv.parameters,
     }

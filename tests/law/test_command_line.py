@@ -18,7 +18,7 @@ from tests.helpers.paths import ROOT
 def test_the_tutorial_runs(tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib").use("Agg")
     monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(ROOT / "docs" / "tutorials" / "why_n_plus_p.py"))
+    runpy.run_path(str(ROOT / "docs" / "tutorials" / "law_of_your_model.py"))
     out = capsys.readouterr().out
     for line in (
         "N = 4, P = 2, steps = 4 + 3 = 7",

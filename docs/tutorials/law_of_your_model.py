@@ -43,9 +43,10 @@ print(f"N = {scalars.N}, P = {scalars.P}, steps = {scalars.rules} + {scalars.acc
 mf.draw(ByHand()(None), direction="LR")
 
 # %%
-# Two strategies are not on the page before. *Forward mode* goes through the graph in the order of computation, together
-# with the derivatives with respect to *one* parameter, so it takes a pass for each parameter. *Differences* change a
-# parameter a little and compute the result again: P + 1 times if one-sided, 2P times if central.
+# The five strategies are backpropagation, the chain rule per parameter, all paths, forward mode and differences.
+# *Forward mode* is not on the page before: it goes through the graph in the order of computation, together with the
+# derivatives with respect to *one* parameter, so it takes a pass for each parameter. *Differences* change a parameter a
+# little and compute the result again: P + 1 times if one-sided, 2P times if central.
 #
 # On digits
 # ---------
