@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import numpy as np
 import pytest
@@ -129,3 +130,43 @@ def test_of_alternated_runs_only_the_last_measure_their_overhead():
     assert [bool(session.overhead) for session in made] == [False] * 4 + [True] * 2
     assert a.overhead
     assert b.overhead
+
+
+def test_a_repeated_step_is_observed_by_as_many_calls_as_the_original(monkeypatch):
+    made = []
+    monkeypatch.setattr(overhead, "measure_eager", lambda recorder, traced: made.append(recorder.example))
+    model = nn.Sequential(nn.Dense(12, 8, rng=0), nn.ReLU(), nn.Dense(8, 4, rng=1))
+    profiler, _, optimizer, _ = profiled("eager", model=model)
+    assert profiler.session.overhead["measured"] == 0
+    step = overhead.RepeatedStep(made[0])
+    observed, _ = map(overhead.mode_with, overhead.recorders(False, True))
+
+    loss = nn.CrossEntropyLoss()
+
+    def original():
+        optimizer.zero_grad()
+        loss(model(X), Y).backward()
+        optimizer.step()
+
+    with mf.Profiler(model):
+        added = calls(original)
+    added -= calls(original)
+    assert calls(lambda: step(observed)) - calls(lambda: step(overhead.PLAIN)) == added > 10
+
+
+def calls(function):
+    """Return how many Python functions a call runs, after five calls that make what is kept."""
+    for _ in range(5):
+        function()
+    found = 0
+
+    def count(frame, event, argument):
+        nonlocal found
+        found += event == "call"
+
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return found

@@ -155,9 +155,9 @@ def recorders(traced: bool, losses: bool) -> tuple[Recorder, Recorder]:
     return every, Recorder(never, takes_losses=losses)
 
 
-def mode_with(recorder: Recorder | None) -> Mode:
-    """Return the mode of a step with this recorder attached."""
-    return PLAIN if recorder is None else Mode(observer=recorder, timer=recorder)
+def mode_with(recorder: Recorder) -> Mode:
+    """Return the mode of a step with this recorder attached. A profile makes it once, not for each step."""
+    return Mode(observer=recorder, timer=recorder)
 
 
 class OpModule(nn.Module):
@@ -205,9 +205,9 @@ class RepeatedStep:
         parameters = [p for part in parts for _, p in part.inputs if isinstance(p, nn.Parameter)]
         self.optimizer = SGD(list(dict.fromkeys(parameters)), lr=1e-30, momentum=0.9)
 
-    def __call__(self, recorder: Recorder | None) -> None:
+    def __call__(self, its: Mode) -> None:
         """Run the step, optimizer update included."""
-        token = MODE.set(mode_with(recorder))
+        token = MODE.set(its)
         try:
             self.optimizer.zero_grad()
             y = self.loss(self.model([]))[-1]
@@ -233,9 +233,9 @@ def measure_eager(recorder: Recorder, traced: bool) -> tuple[Extra, int] | None:
     path = recorder.example
     if not path:
         return None
-    every, none = recorders(traced, recorder.losses is not None)
     step = RepeatedStep(path)
-    found = time_in_turns(lambda: step(None), lambda: step(every), lambda: step(none))
+    observed, unobserved = map(mode_with, recorders(traced, recorder.losses is not None))
+    found = time_in_turns(lambda: step(PLAIN), lambda: step(observed), lambda: step(unobserved))
     return None if found is None else (found, len(path))
 
 
