@@ -61,7 +61,7 @@
       count_of.steps = count_of.visits + added;
       for (const [name, value] of Object.entries(count_of)) find(figure, `[data-count="${name}"]`).textContent = value;
       says.textContent = last ? last.says : done ? `Compute ${graph.nodes[done - 1][1]} = ${text(graph.nodes[done - 1][2])}.`
-        : "Nothing is computed yet. Press Forward, or Step.";
+        : "Nothing is computed yet. Press Forward, or Next visit.";
       if (done === forward + story.events.length)
         says.textContent += " Done: " + Object.entries(story.found).map(([name, g]) => `g(${name}) = ${text(g)}`).join(", ") + ".";
       for (const button of all(figure, "[data-do]"))
@@ -102,7 +102,7 @@
         event.preventDefault();
         const typed = find(form, "input").value.trim().replace(",", "."), g = next() && next().g;
         const right = typed !== "" && Math.abs(Number(typed) - g) < 1e-6;
-        find(form, "[data-answer]").textContent = right ? "Right. Now press Step."
+        find(form, "[data-answer]").textContent = right ? "Right. Now press Next visit."
           : "Not yet: add up the contributions of its users, each g times the local derivative.";
       });
     const strategy = () => (find(figure, ".tabs input:checked") || { value: figure.dataset.strategy }).value;

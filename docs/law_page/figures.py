@@ -113,7 +113,7 @@ def walk(kind, data, strategies, *, guess=False):
     )
     buttons = "".join(
         f'<button type="button" data-do="{do}">{label}</button>'
-        for do, label in (("forward", "Forward"), ("back", "Back"), ("step", "Step"), ("restart", "Restart"))
+        for do, label in (("forward", "Forward"), ("back", "Back"), ("step", "Next visit"), ("restart", "Restart"))
     )
     logs = "".join(
         f"<p>{label[:1].upper() + label[1:]}</p><ol>"

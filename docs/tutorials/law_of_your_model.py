@@ -44,9 +44,10 @@ mf.draw(ByHand()(None), direction="LR")
 
 # %%
 # The five strategies are backpropagation, the chain rule per parameter, all paths, forward mode and differences.
-# *Forward mode* is not on the page before: it goes through the graph in the order of computation, together with the
-# derivatives with respect to *one* parameter, so it takes a pass for each parameter. *Differences* change a parameter a
-# little and compute the result again: P + 1 times if one-sided, 2P times if central.
+# *Forward again, from its layer on* of :doc:`/n_plus_p` is not among them. *Forward mode* is new: it goes through the
+# graph in the order of computation, together with the derivatives with respect to *one* parameter, so it takes a pass
+# for each parameter. *Differences* change a parameter a little and compute the result again: P + 1 times if one-sided,
+# 2P times if central.
 #
 # On digits
 # ---------
@@ -60,8 +61,8 @@ law = mf.profiler.law(model, nn.CrossEntropyLoss(), train.X, train.y, name="digi
 print(law)
 
 # %%
-# The seconds of *Backward against forward* are the fastest of some steps of one row, in float64, neither replayed nor
-# profiled; a profile times other steps.
+# The seconds are of this run; those of :doc:`/n_plus_p` are of another. In *Backward against forward* they are the
+# fastest of some steps of one row, in float64, neither replayed nor profiled; a profile times other steps.
 #
 # In seconds the strategies are nearer to each other than in operations, because most of the time of a small model goes
 # into calls of NumPy, one for each node, for arrays of any size. Compare *peak*, too: backpropagation keeps the values
@@ -104,9 +105,9 @@ assert by_pencil + summed == nodes
 #
 # .. _below-2:
 #
-# In any net there are less than twice as many steps as N + P. Each node has at most two inputs, so there are at most 2N
-# edges. Each node except the last is the input of at least one edge. So at most N + 1 edges end in parameters, each one
-# use. Steps are N + uses, at most 2N + 1.
+# In scalars there are in any net less than twice as many steps as N + P. Each node has at most two inputs, so there are
+# at most 2N edges. Each node except the last is the input of at least one edge. So at most N + 1 edges end in
+# parameters, each one use. Steps are N + uses, at most 2N + 1.
 
 steps, size = count.steps, count.N + count.P
 print(f"backprop: {count.rules:,} rules + {count.accumulated:,} gradients added = {steps:,} steps")

@@ -61,7 +61,7 @@ def sweep_report(sweep: Sweep) -> str:
     if any(f.sampled for f in sweep.fits):
         notes += f"{SAMPLED} "
     notes += (
-        "N: nodes of the scalar graph that the loss depends on; P: trainable numbers; steps: rule calls plus "
+        "N: nodes of the scalar graph that a backward pass visits; P: trainable numbers; steps: rule calls plus "
         "gradients added into parameters; backward ops: scalar operations in the rules, by their cost rules. The "
         "seconds of small models grow more slowly: Python's work for a tensor node does not depend on its size. "
         "Seconds are wall-clock time, and vary if other programs run."

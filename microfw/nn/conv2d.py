@@ -57,9 +57,9 @@ class Conv2D(Module):
 
     Notes
     -----
-    A step on a batch of N costs ``2 N H' W' (in / groups) out kh kw`` operations forward, the same for the
-    weight's gradient, and the same for the data's, unless the data needs none, as in a first layer. So each
-    weight costs as much as H' W' weights of a Dense layer.
+    A step of B rows costs ``2 B H' W' (in / groups) out kh kw`` operations forward, the same for the
+    weight's gradient, and the same for the data's, unless the data needs none, as in a first layer. In these
+    products each weight costs as much as H' W' weights of a Dense layer in the same place.
 
     Source: LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998, section II.
 
