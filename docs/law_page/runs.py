@@ -198,7 +198,7 @@ def fastest(*functions, rounds=300, seconds=1.0):
     with gc_paused():
         while len(spent[0]) < rounds and perf_counter() - start < seconds:
             for function, list_ in zip(functions, spent, strict=True):
-                function()  # the one before may have emptied the cache: one row takes 38 µs after 512 rows, 32 after itself
+                function()  # one row takes 38 µs after 512 rows, which emptied the cache, and 32 after itself
                 began = perf_counter()
                 function()
                 list_.append(perf_counter() - began)
