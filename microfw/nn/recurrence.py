@@ -13,8 +13,7 @@ from microfw.nn.checks import as_layer_input, positive
 from microfw.nn.initializers import glorot_uniform, orthogonal
 from microfw.nn.module import Module, Parameter
 from microfw.ops.cells import CELLS
-from microfw.ops.linalg import linear, matmul
-from microfw.ops.recurrent import recur, recur_masked
+from microfw.ops.recurrent import recur, recur_masked, recurrent_inputs
 
 
 class Recurrent(Module):
@@ -49,27 +48,31 @@ class Recurrent(Module):
             setattr(self, f"bias_hh{suffix}", Parameter(np.zeros(kind.gates * h)) if bias else None)
 
     def _run(self, x: Any, s0: Any, steps: int, suffix: str = "", mask: Any = None) -> Tensor:
-        """Return the states after each step, `(T, N, S)`, for inputs `(T * N, C)`."""
-        weight_ih, weight_hh = getattr(self, f"weight_ih{suffix}"), getattr(self, f"weight_hh{suffix}")
-        bias, cell = getattr(self, f"bias{suffix}"), self._cell
-        # one product for all steps, in front of the loop: only h @ weight_hh has to wait for the step before
-        a = matmul(x, weight_ih) if bias is None else linear(x, weight_ih, bias)
-        if CELLS[cell].bias:  # the bias of the recurrent product
-            bias_hh, width = getattr(self, f"bias_hh{suffix}"), weight_hh.shape[1]
+        """Return the states after each step, `(S, T, N, H)`, for inputs `(T * N, C)`."""
+        bias, state = getattr(self, f"bias{suffix}"), getattr(self, f"weight_hh{suffix}")
+        kind = CELLS[self._cell]
+        if kind.bias:  # the bias of the recurrent product
+            bias_hh, width = getattr(self, f"bias_hh{suffix}"), state.shape[1]
             first = np.zeros((1, width), x.dtype) if bias_hh is None else bias_hh.reshape((1, width))
-            rows = np.concatenate([first, weight_hh, a], axis=0)
-        else:
-            rows = np.concatenate([weight_hh, a], axis=0)
+            state = np.concatenate([first, state], axis=0)
+        rows = recurrent_inputs(
+            x,
+            getattr(self, f"weight_ih{suffix}"),
+            0 if bias is None else bias,
+            state,
+            gates=kind.gates,
+            start=state.shape[0],
+        )
         if mask is None:
-            return recur(rows, s0, cell=cell, steps=steps)
-        return recur_masked(rows, mask, s0, cell=cell, steps=steps)
+            return recur(rows, s0, cell=self._cell, steps=steps)
+        return recur_masked(rows, mask, s0, cell=self._cell, steps=steps)
 
     def _first(self, n: int, state: Any, *shapes: tuple[int, ...]) -> tuple[list[Any], bool]:
-        """Return the first state `(N, S)` of each layer and direction, and if they were given on one axis more."""
+        """Return the first state `(S, N, H)` of each layer and direction, and if they were given on one axis more."""
         dtype, pair = self.weight_ih.dtype, CELLS[self._cell].states == 2
         count = shapes[0][0] if len(shapes[0]) == 3 else 1
         if state is None:
-            return [np.zeros((n, self.hidden * (1 + pair)), dtype)] * count, count > 1
+            return [np.zeros((1 + pair, n, self.hidden), dtype)] * count, count > 1
         if pair and not (isinstance(state, tuple | list) and len(state) == 2):
             raise ShapeError(self.where, "a state of two, (h, c)", type(state).__name__)
 
@@ -79,11 +82,10 @@ class Recurrent(Module):
 
         parts = [as_layer_input(part, dtype, self, check) for part in (state if pair else (state,))]
         each = [[part if part.ndim == 2 else part[k] for part in parts] for k in range(count)]
-        return [np.concatenate(s, axis=1) if pair else s[0] for s in each], parts[0].ndim == 3
+        return [np.stack(s) for s in each], parts[0].ndim == 3
 
     def _last(self, states: list[Any], stacked: bool) -> Any:
         """Return the last of the states of each layer and direction."""
-        join, h = np.stack if stacked else itemgetter(0), self.hidden
-        if CELLS[self._cell].states == 1:
-            return join([s[-1] for s in states])
-        return join([s[-1, :, :h] for s in states]), join([s[-1, :, h:] for s in states])
+        join = np.stack if stacked else itemgetter(0)
+        last = [join([s[k, -1] for s in states]) for k in range(CELLS[self._cell].states)]
+        return last[0] if len(last) == 1 else tuple(last)

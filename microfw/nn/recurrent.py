@@ -14,7 +14,6 @@ from microfw.nn.dropout import Dropout
 from microfw.nn.initializers import Seed
 from microfw.nn.module import Parameter
 from microfw.nn.recurrence import Recurrent
-from microfw.ops.cells import CELLS
 from microfw.ops.effects import pure_callback
 
 
@@ -75,7 +74,7 @@ class _Layer(Recurrent):
                 there = mask[::-1] if direction and mask is not None else mask
                 s = self._run(rows, first[len(states)], steps, suffix, there)
                 states.append(s)
-                y = s if CELLS[self._cell].states == 1 else s[:, :, : self.hidden]
+                y = s.reshape(s.shape[1:]) if len(s) == 1 else s[0]
                 outputs.append(y[::-1] if direction else y)
             y = valid(outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2), mask)
         return y.transpose((1, 0, 2)), self._last(states, stacked)

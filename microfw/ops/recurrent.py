@@ -15,41 +15,44 @@ import numpy as np
 
 from microfw.autograd.op import Array, Cost, Shape, op
 from microfw.autograd.tensor import Tensor
-from microfw.ops.cells import CELLS, Cell, block
+from microfw.ops.cells import CELLS, Cell
 from microfw.ops.mapping import empty
 
 
 def _unpack(rows: Any, s0: Any, cell: str, steps: int) -> tuple[Any, Any, Any]:
     """Return the weight, the bias of ``u`` or 0, and ``a`` for each step."""
-    kind = CELLS[cell]
-    h, lead = s0.shape[1] // kind.states, int(kind.bias)
-    a = rows[lead + h :].reshape((steps, s0.shape[0], rows.shape[1]))
-    return rows[lead : lead + h], rows[0] if lead else 0, a
+    h, lead = s0.shape[2], int(CELLS[cell].bias)
+    a = rows[:, lead + h :].reshape((len(rows), steps, *s0.shape[1:]))
+    return rows[:, lead : lead + h], rows[:, :1] if lead else 0, a
 
 
-def _all(s0: Any, y: Any, cell: str) -> tuple[Any, Any]:
+def _before(s0: Any, y: Any) -> tuple[Any, Any]:
     """Return the state before each step, and the last output before each step as one matrix."""
-    before = np.concatenate([s0.reshape((1, *s0.shape)), y[:-1]], axis=0)
-    h = block(before, 0, CELLS[cell].states)
-    return before, h.reshape((h.shape[0] * h.shape[1], h.shape[2]))
+    before = np.concatenate([s0.reshape((len(s0), 1, *s0.shape[1:])), y[:, :-1]], axis=1)
+    return before, _flat(before)[0]
+
+
+def _flat(x: Any) -> Any:
+    """Return blocks of all steps as matrices, (blocks, T N, H)."""
+    return x.reshape((len(x), x.shape[1] * x.shape[2], x.shape[3]))
 
 
 def _walk(rows: Any, s0: Any, cell: str, steps: int, mask: Any) -> tuple[Any, Any]:
-    """Return the states after each step, and what each step activates; without a mask all steps change the state."""
+    """Return the states after each step, and what each step keeps; without a mask all steps change the state."""
     kind = CELLS[cell]
     w, bias, a = _unpack(rows, s0, cell, steps)
     if _in_place(kind, mask, rows, s0):
-        y, act = (empty((steps, s0.shape[0], blocks * w.shape[0]), a) for blocks in (kind.states, 4))
-        kind.walk(a, w, bias, s0, y, act)
-        return y, act
-    s, states, acts = s0, [], []
+        y, kept = (empty((blocks, *a.shape[1:]), a) for blocks in (kind.states, kind.kept))
+        kind.walk(a, w, bias, s0, y, kept)
+        return y, kept
+    s, states, each = s0, [], []
     for t in range(steps):
-        u = block(s, 0, kind.states) @ w
-        act = kind.activate(a[t], u + bias if kind.bias else u)
-        s = kind.advance(act, s) if mask is None else np.where(mask[t], kind.advance(act, s), s)
-        acts.append(act)
+        u = np.matmul(s[0], w)
+        kept, new = kind.step(a[:, t], u + bias if kind.bias else u, s)
+        s = new if mask is None else np.where(mask[t], new, s)
+        each.append(kept)
         states.append(s)
-    return np.stack(states), np.stack(acts)
+    return np.stack(states, axis=1), np.stack(each, axis=1)
 
 
 def _in_place(kind: type[Cell], mask: Any, *values: Any) -> bool:
@@ -60,77 +63,146 @@ def _in_place(kind: type[Cell], mask: Any, *values: Any) -> bool:
     return own and all(x.dtype == values[0].dtype for x in values)
 
 
-def _gates(rows: Any, s0: Any, cell: str, steps: int, *, mask: Any = None) -> Any:
+def _kept(rows: Any, s0: Any, cell: str, steps: int, *, mask: Any = None) -> Any:
     settings = {"cell": cell, "steps": steps}
     y = recur(rows, s0, **settings) if mask is None else recur_masked(rows, mask, s0, **settings)
     w, bias, a = _unpack(rows, s0, cell, steps)
-    return CELLS[cell].activate(a, (_all(s0, y, cell)[1] @ w).reshape(a.shape) + bias)
+    before, h = _before(s0, y)
+    u = np.matmul(h, w) + bias if CELLS[cell].bias else np.matmul(h, w)
+    return CELLS[cell].step(a, u.reshape(a.shape), before)[0]
 
 
-def _back(g: Any, rows: Any, s0: Any, y: Any, act: Any, cell: str, steps: int, *, mask: Any = None) -> tuple[Any, ...]:
+def _back(g: Any, rows: Any, s0: Any, y: Any, kept: Any, cell: str, steps: int, *, mask: Any = None) -> tuple[Any, ...]:
     """Walk from the last step to the first; return the gradients of ``a``, of ``u`` and of the first state."""
     kind = CELLS[cell]
-    w = _unpack(rows, s0, cell, steps)[0].T
-    w = w if isinstance(w, Tensor) else w.copy()  # as rows of memory: the product is twice as quick
-    slopes = kind.slopes(act, _all(s0, y, cell)[0], y)  # for all steps at once: the loop below has few calls
+    w = _turned(_unpack(rows, s0, cell, steps)[0])
+    slopes = kind.slopes(kept, _before(s0, y)[0])  # for all steps at once: the loop below has few calls
     das, dus, ds = [], [], None
     for t in reversed(range(steps)):
-        gs = g[t] if ds is None else g[t] + ds
-        if mask is None:
-            da, du, ds = kind.pull(gs, [k[t] for k in slopes], w)
-        else:
-            da, du, ds = kind.pull(np.where(mask[t], gs, 0), [k[t] for k in slopes], w)
+        gs = g[:, t] if ds is None else g[:, t] + ds
+        pulled = gs if mask is None else np.where(mask[t], gs, 0)
+        da, du, ds = kind.pull(pulled, [k[:, t] for k in slopes], w)
+        if mask is not None:
             ds = np.where(mask[t], ds, gs)
         das.append(da)
         dus.append(du)
-    return das[::-1], dus[::-1], ds
+    return np.stack(das[::-1], axis=1), np.stack(dus[::-1], axis=1), ds
 
 
-def _rows_vjp(g: Any, rows: Any, s0: Any, y: Any, act: Any, cell: str, steps: int, *, mask: Any = None) -> Any:
+def _turned(w: Any) -> Any:
+    """Return transposed blocks, as rows of memory if they are an array: the product is twice as quick."""
+    turned = w.transpose((0, 2, 1))
+    return turned if isinstance(w, Tensor) else turned.copy()
+
+
+def _rows_vjp(g: Any, rows: Any, s0: Any, y: Any, kept: Any, cell: str, steps: int, *, mask: Any = None) -> Any:
     kind = CELLS[cell]
-    if _in_place(kind, mask, rows, g, s0, y, act):
-        grad, lead = empty(rows.shape, rows), int(kind.bias)
-        w = _unpack(rows, s0, cell, steps)[0]
-        da, end = grad[lead + w.shape[0] :].reshape((*y.shape[:2], rows.shape[1])), lead + w.shape[0]
-        du = kind.back(g, w.T.copy(), s0, y, act, da).reshape((-1, rows.shape[1]))
-        before = np.concatenate([s0[None, :, : w.shape[0]], y[:-1, :, : w.shape[0]]], axis=0)
-        np.matmul(before.reshape((-1, w.shape[0])).T, du, out=grad[lead:end])
+    if _in_place(kind, mask, rows, g, s0, y, kept):
+        w, lead = _unpack(rows, s0, cell, steps)[0], int(kind.bias)
+        grad, end = empty(rows.shape, rows), lead + w.shape[1]
+        da = grad[:, end:].reshape((len(grad), *y.shape[1:]))
+        du = _flat(kind.back(g, _turned(w), s0, y, kept, da))
+        np.matmul(_before(s0[:1], y[:1])[1].T, du, out=grad[:, lead:end])
         if lead:
-            grad[0] = du.sum(axis=0)
+            grad[:, 0] = du.sum(axis=1)
         return grad
-    das, dus, _ = _back(g, rows, s0, y, act, cell, steps, mask=mask)
-    da = np.concatenate(das, axis=0)
-    du = np.concatenate(dus, axis=0) if CELLS[cell].bias else da  # only there do the two differ
-    parts = [_all(s0, y, cell)[1].T @ du, da]
-    return np.concatenate([du.sum(axis=0, keepdims=True), *parts] if CELLS[cell].bias else parts, axis=0)
+    das, dus, _ = _back(g, rows, s0, y, kept, cell, steps, mask=mask)
+    da = _flat(das)
+    du = _flat(dus) if kind.bias else da  # only there do the two differ
+    parts = [np.matmul(_before(s0, y)[1].T, du), da]
+    return np.concatenate([du.sum(axis=1, keepdims=True), *parts] if kind.bias else parts, axis=1)
 
 
-def _along(dz: Any, ds: Any, rows: Any, s0: Any, y: Any, act: Any, cell: str, steps: int, *, mask: Any = None) -> Any:
+def _along(dz: Any, ds: Any, rows: Any, s0: Any, y: Any, kept: Any, cell: str, steps: int, *, mask: Any = None) -> Any:
     """Walk from the first step to the last; return the states' tangents."""
     kind = CELLS[cell]
     w = _unpack(rows, s0, cell, steps)[0]
-    before, h = _all(s0, y, cell)
-    slopes = kind.slopes(act, before, y)
-    da = du = np.zeros((steps, s0.shape[0], rows.shape[1]), rows.dtype)
+    before, h = _before(s0, y)
+    slopes = kind.slopes(kept, before)
+    da = du = np.zeros((kind.gates, *y.shape[1:]), rows.dtype)
     if dz is not None:
         dw, db, da = _unpack(dz, s0, cell, steps)
-        du = (h @ dw).reshape(da.shape) + db
+        du = (np.matmul(h, dw) + db).reshape(da.shape)
     states = []
     for t in range(steps):
-        dut = du[t] if ds is None else du[t] + block(ds, 0, kind.states) @ w
-        pushed = kind.push(da[t], dut, ds, [k[t] for k in slopes])
+        dut = du[:, t] if ds is None else du[:, t] + np.matmul(ds[0], w)
+        pushed = kind.push(da[:, t], dut, ds, [k[:, t] for k in slopes])
         ds = pushed if mask is None else np.where(mask[t], pushed, 0 if ds is None else ds)
         states.append(ds)
-    return np.concatenate(states, axis=0).reshape(y.shape)
+    return np.stack(states, axis=1)
+
+
+def _by_gate(w: Any, gates: int) -> Any:
+    """Return the blocks of columns of a matrix or of a row, (gates, C, H)."""
+    return w.reshape((-1, gates, w.shape[-1] // gates)).transpose((1, 0, 2))
+
+
+def _by_column(blocks: Any) -> Any:
+    """Undo `_by_gate`."""
+    gates, c, h = blocks.shape
+    return blocks.transpose((1, 0, 2)).reshape((c, gates * h))
+
+
+def _among_zeros(part: Any, before: int, after: int = 0) -> Any:
+    """Return rows of each gate with rows of zeros before and after them."""
+    zeros = [np.zeros((len(part), n, part.shape[2]), part.dtype) for n in (before, after)]
+    return np.concatenate([zeros[0], part, zeros[1]], axis=1)
+
+
+def _bias_tangent(db: Any, x: Any, gates: int, start: int) -> Any:
+    each = _by_gate(db, gates)
+    return _among_zeros(each + np.zeros((gates, len(x), each.shape[2]), db.dtype), start)
+
+
+def _inputs_cost(y: Shape, x: Shape, weight: Shape, bias: Shape, state: Shape, *, gates: int, start: int) -> Cost:
+    product, added = 2 * prod(x) * weight[1], x[0] * weight[1] if bias else 0
+    return Cost(
+        product + added,
+        (product + (gates - 1) * prod(x), product, max(added - prod(bias), 0), 0),
+        products_forward=product,
+        products_derivatives=(product, product, 0, 0),
+    )
+
+
+@op(
+    vjp=(
+        lambda g, weight, gates, start: np.matmul(g[:, start:], _by_gate(weight, gates).transpose((0, 2, 1))).sum(
+            axis=0
+        ),
+        lambda g, x, gates, start: _by_column(np.matmul(x.T, g[:, start:])),
+        lambda g, x, gates, start: g[:, start:].sum(axis=1).reshape(-1),
+        lambda g, x, gates, start: _by_column(g[:, :start]),
+    ),
+    jvp=(
+        lambda dx, weight, gates, start: _among_zeros(np.matmul(dx, _by_gate(weight, gates)), start),
+        lambda dw, x, gates, start: _among_zeros(np.matmul(x, _by_gate(dw, gates)), start),
+        _bias_tangent,
+        lambda dw, x, gates, start: _among_zeros(_by_gate(dw, gates), 0, len(x)),
+    ),
+    cost=_inputs_cost,
+    no_alias=True,
+)
+def recurrent_inputs(x: Array, weight: Array, bias: Array, state: Array, *, gates: int, start: int) -> Array:
+    """What `recur` reads, ``(start + T N, H)`` for each gate, from inputs `(T N, C)` and a layer's parameters.
+
+    The columns of ``weight``, `(C, gates * H)`, of ``bias``, which is 0 for none, and of ``state``, are those of one
+    gate after the other. The ``start`` rows of ``state`` come first, then ``x @ weight + bias``.
+    """
+    rows = empty((gates, start + x.shape[0], weight.shape[1] // gates), x)
+    rows[:, :start] = _by_gate(state, gates)
+    # one product for all steps, in front of the loop: only h @ weight_hh has to wait for the step before
+    np.matmul(x, _by_gate(weight, gates), out=rows[:, start:])
+    if type(bias) is not int:
+        rows[:, start:] += _by_gate(bias, gates)
+    return rows
 
 
 def _cost(y: Shape, rows: Shape, s0: Shape, *, cell: str, steps: int) -> Cost:
     kind = CELLS[cell]
-    product = 2 * steps * s0[0] * (s0[1] // kind.states) * rows[1]
-    entries = prod(y) // kind.states
-    forward, back = (count * entries for count in kind.operations)
+    product = 2 * prod(y[1:]) * rows[0] * s0[2]
+    forward, back = (count * prod(y[1:]) for count in kind.operations)
     back -= prod(s0)  # the last step has no gradient from a later one
-    sums = (steps * s0[0] - 1) * rows[1] if kind.bias else 0
+    sums = (steps * s0[1] - 1) * rows[0] * s0[2] if kind.bias else 0
     return Cost(product + forward, (2 * product + back + sums, product + back), product, (2 * product, product))
 
 
@@ -145,39 +217,39 @@ def _masked_cost(cost: Cost) -> Cost:
 @op(
     vjp=(
         _rows_vjp,
-        lambda g, rows, s0, y, act, cell, steps: _back(g, rows, s0, y, act, cell, steps)[2],
+        lambda g, rows, s0, y, kept, cell, steps: _back(g, rows, s0, y, kept, cell, steps)[2],
     ),
     jvp=(
-        lambda dx, rows, s0, y, act, cell, steps: _along(dx, None, rows, s0, y, act, cell, steps),
-        lambda dx, rows, s0, y, act, cell, steps: _along(None, dx, rows, s0, y, act, cell, steps),
+        lambda dx, rows, s0, y, kept, cell, steps: _along(dx, None, rows, s0, y, kept, cell, steps),
+        lambda dx, rows, s0, y, kept, cell, steps: _along(None, dx, rows, s0, y, kept, cell, steps),
     ),
-    aux={"act": _gates},
+    aux={"kept": _kept},
     cost=_cost,
     no_alias=True,
 )
 def recur(rows: Array, s0: Array, *, cell: str, steps: int) -> Array:
-    """States `(T, N, S)` of a recurrent cell after each step, from the first state `(N, S)`.
+    """States `(S, T, N, H)` of a recurrent cell after each step, from the first state `(S, N, H)`.
 
-    ``rows`` holds, one under the other and all as wide as the cell's gates: a bias of the recurrent product
-    (for the "gru" cell), the weight `(H, …)` of that product, and what the input adds in each step, `(T N, …)`.
-    One walk back through time then gives the gradient of all of them. The state of the "lstm" cell is ``h``
-    and ``c`` side by side, that of the others ``h``.
+    ``rows`` holds for each gate, one under the other as `recurrent_inputs` makes them: a bias of the recurrent product
+    (for the "gru" cell), the weight `(H, H)` of that product, and what the input adds in each step, `(T N, H)`. One
+    walk back through time then gives the gradient of all of them. The state of the "lstm" cell is ``h`` and ``c``, that
+    of the others ``h``.
     """
     return _walk(rows, s0, cell, steps, None)
 
 
 @op(
     vjp=(
-        lambda g, rows, mask, s0, y, act, cell, steps: _rows_vjp(g, rows, s0, y, act, cell, steps, mask=mask),
+        lambda g, rows, mask, s0, y, kept, cell, steps: _rows_vjp(g, rows, s0, y, kept, cell, steps, mask=mask),
         None,
-        lambda g, rows, mask, s0, y, act, cell, steps: _back(g, rows, s0, y, act, cell, steps, mask=mask)[2],
+        lambda g, rows, mask, s0, y, kept, cell, steps: _back(g, rows, s0, y, kept, cell, steps, mask=mask)[2],
     ),
     jvp=(
-        lambda dx, rows, mask, s0, y, act, cell, steps: _along(dx, None, rows, s0, y, act, cell, steps, mask=mask),
+        lambda dx, rows, mask, s0, y, kept, cell, steps: _along(dx, None, rows, s0, y, kept, cell, steps, mask=mask),
         None,
-        lambda dx, rows, mask, s0, y, act, cell, steps: _along(None, dx, rows, s0, y, act, cell, steps, mask=mask),
+        lambda dx, rows, mask, s0, y, kept, cell, steps: _along(None, dx, rows, s0, y, kept, cell, steps, mask=mask),
     ),
-    aux={"act": lambda rows, mask, s0, cell, steps: _gates(rows, s0, cell, steps, mask=mask)},
+    aux={"kept": lambda rows, mask, s0, cell, steps: _kept(rows, s0, cell, steps, mask=mask)},
     cost=lambda y, rows, mask, s0, **params: _masked_cost(_cost(y, rows, s0, **params)),
     no_alias=True,
 )

@@ -13,38 +13,41 @@ H = 2
 
 def recur(rows, s0, cell, steps):
     lead = cell == "gru"
-    w, a = rows[lead : lead + H], rows[lead + H :].reshape(steps, len(s0), rows.shape[1])
+    w, a = rows[:, lead : lead + H], rows[:, lead + H :].reshape(len(rows), steps, *s0.shape[1:])
     s, states = s0, []
     for t in range(steps):
-        u = s[:, :H] @ w + (rows[0] if lead else 0)
+        u = s[0] @ w + (rows[:, :1] if lead else 0)
         if cell in ("tanh", "relu"):
-            s = np.tanh(a[t] + u) if cell == "tanh" else np.maximum(a[t] + u, 0)
+            s = np.tanh(a[:, t] + u) if cell == "tanh" else np.maximum(a[:, t] + u, 0)
         elif cell == "gru":
-            r, z = np.split(expit(a[t] + u)[:, : 2 * H], 2, 1)
-            n = np.tanh(a[t][:, 2 * H :] + r * u[:, 2 * H :])
+            r, z, _ = expit(a[:, t] + u)
+            n = np.tanh(a[2, t] + r * u[2])
             s = (1 - z) * n + z * s
         else:
-            i, f, g, o = np.split(a[t] + u, 4, 1)
-            c = expit(f) * s[:, H:] + expit(i) * np.tanh(g)
-            s = np.concatenate([expit(o) * np.tanh(c), c], 1)
+            i, f, g, o = a[:, t] + u
+            c = expit(f) * s[1] + expit(i) * np.tanh(g)
+            s = np.stack([expit(o) * np.tanh(c), c])
         states.append(s)
-    return np.stack(states)
+    return np.stack(states, 1)
 
 
 def recur_masked(rows, mask, s0, cell, steps):
-    s, states = s0, []
+    s, states, n = s0, [], s0.shape[1]
     for t in range(steps):
-        start = len(rows) - (steps - t) * len(s0)
-        step = np.concatenate([rows[: H + (cell == "gru")], rows[start : start + len(s0)]])
-        s = np.where(mask[t], recur(step, s, cell, 1)[0], s)
+        start = rows.shape[1] - (steps - t) * n
+        step = np.concatenate([rows[:, : H + (cell == "gru")], rows[:, start : start + n]], 1)
+        s = np.where(mask[t], recur(step, s, cell, 1)[:, 0], s)
         states.append(s)
-    return np.stack(states)
+    return np.stack(states, 1)
+
+
+def recurrent_inputs(x, weight, bias, state, gates, start):
+    return np.stack(np.split(np.concatenate([state, x @ weight + bias]), gates, 1))
 
 
 def sequence(label, cell, steps=3, n=2, layout=None):
-    width, lead = GATES[cell] * H, H + (cell == "gru")
-    rows = floats((lead + steps * n, width), -1.4, 1.4, gap=0.05, seed=1)
-    s0 = floats((n, H * (1 + (cell == "lstm"))), -1, 1, seed=2)
+    rows = floats((GATES[cell], H + (cell == "gru") + steps * n, H), -1.4, 1.4, gap=0.05, seed=1)
+    s0 = floats((1 + (cell == "lstm"), n, H), -1, 1, seed=2)
     params = {"cell": cell, "steps": steps}
     if layout is transposed:
         return Sample(label, (np.array(rows.T), np.array(s0.T)), params, layout)
@@ -60,7 +63,31 @@ def masked(label, cell, lengths=(3, 2), layout=None):
     return Sample(label, (rows, mask, s0), sample.params, sample.layout)
 
 
+def layer(label, gates, rows=4, start=H, layout=None):
+    """Return a sample of a layer's parameters, with 3 input features."""
+    shapes = [(rows, 3), (3, gates * H), (gates * H,), (start, gates * H)]
+    inputs = [floats(shape, seed=k) for k, shape in enumerate(shapes)]
+    if layout is transposed:
+        inputs = [np.array(x.T) for x in inputs]
+    return Sample(label, tuple(inputs), {"gates": gates, "start": start}, *([layout] if layout else []))
+
+
 CASES = [
+    Case(
+        "recurrent_inputs",
+        recurrent_inputs,
+        [
+            layer("plain", 1),
+            layer("gru", 3, start=H + 1),
+            layer("lstm", 4),
+            layer("one row", 4, rows=1),
+            layer("no rows", 3, rows=0),
+            layer("transposed", 3, layout=transposed),
+            layer("negative stride", 3, layout=backwards),
+        ],
+        protocol=False,
+        without={"0-d": "weights are matrices"},
+    ),
     Case(
         "recur",
         recur,
@@ -75,7 +102,7 @@ CASES = [
             sequence("negative stride", "tanh", layout=backwards),
         ],
         protocol=False,
-        without={"0-d": "the state of a cell is a matrix"},
+        without={"0-d": "the states of a cell are matrices"},
     ),
     Case(
         "recur_masked",
@@ -90,6 +117,6 @@ CASES = [
             masked("negative stride", "tanh", layout=backwards),
         ],
         protocol=False,
-        without={"0-d": "the state of a cell is a matrix"},
+        without={"0-d": "the states of a cell are matrices"},
     ),
 ]

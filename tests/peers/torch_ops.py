@@ -282,6 +282,7 @@ NONE: dict[str, str] = {
     "pure_callback": "it calls any function of arrays, and has no gradient",
     "recur_masked": "PyTorch's packed sequences are compared with the layers",
     "recur": "PyTorch's recurrent layers multiply their input inside, so that the layers are compared and not the op",
+    "recurrent_inputs": "PyTorch's recurrent layers do the same inside",
 }
 """Ops without a counterpart, each with the reason."""
 
