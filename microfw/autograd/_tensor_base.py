@@ -42,6 +42,11 @@ class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
             observer.on_value_read()
         return self._array
 
+    def _assign(self, values: Array) -> None:
+        """Copy values that fit into a leaf, as a layer does with its running statistics."""
+        np.copyto(self._array, values, casting="same_kind")
+        self._leaf.version += 1  # type: ignore[union-attr]
+
     @property
     def data(self) -> Array:
         """The values, read-only: neither this array nor one that it is a view of can be unlocked."""

@@ -54,8 +54,8 @@ class Observer:
     ) -> None:
         """Notify of an op that has run; ``node`` is None if nothing was recorded."""
 
-    def on_value_read(self) -> None:
-        """Notify that the values of a Tensor are read."""
+    def on_value_read(self, how: str = "reads") -> None:
+        """Notify that code reads the values of a Tensor; or ``how`` "assigns" those of one that is not trained."""
 
     def last_sequence(self) -> Any:
         """Return the observer's record of the step that has just run, with its ``op_stats``, one for each node."""

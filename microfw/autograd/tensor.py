@@ -65,7 +65,7 @@ class Tensor(TensorBase["Tensor"]):
     @property
     def data(self) -> Array:
         """The values, read-only. Assigning, as in ``p.data -= step``, copies into place, and backward notices."""
-        return self.numpy() if self._leaf is None or self._node is None else leaf_values(self)
+        return self.numpy() if self._leaf is None else leaf_values(self)
 
     @data.setter
     def data(self, values: Any) -> None:
@@ -79,8 +79,10 @@ class Tensor(TensorBase["Tensor"]):
             raise ShapeError("Tensor.data", f"an array of shape {self.shape}", values.shape)
         if not np.can_cast(values.dtype, self.dtype, "same_kind"):
             raise DTypeError("Tensor.data", f"values of {self.dtype}", values.dtype, "cast them with .astype")
-        np.copyto(self._array, values, casting="same_kind")
-        self._leaf.version += 1
+        observer = MODE.get().observer
+        if observer is not None and self._node is None:  # writes to parameters are counted
+            observer.on_value_read("assigns")
+        self._assign(values)
 
     # The graph
 
@@ -104,6 +106,7 @@ class Tensor(TensorBase["Tensor"]):
     @property
     def grad(self) -> Array | None:
         """The gradient that backward left here, or None. It belongs to this leaf alone."""
+        self._values()  # only to notify: a step that reads gradients cannot be replayed
         return None if self._leaf is None else self._leaf.grad
 
     @grad.setter

@@ -57,7 +57,7 @@ class _BatchNorm(Normalization):
         # the variance of a batch is too small on average, by the factor (n - 1) / n
         for buffer, new in ((self.running_mean, mean), (self.running_var, variance * (count / (count - 1)))):
             old = buffer._array
-            buffer.data = old + self.momentum * (new.reshape(self.features) - old)
+            buffer._assign(old + self.momentum * (new.reshape(self.features) - old))
 
     def extra_repr(self) -> str:
         """Return the number of channels."""

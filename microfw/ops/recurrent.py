@@ -188,7 +188,8 @@ def recurrent_inputs(x: Array, weight: Array, bias: Array, state: Array, *, gate
     The columns of ``weight``, `(C, gates * H)`, of ``bias``, which is 0 for none, and of ``state``, are those of one
     gate after the other. The ``start`` rows of ``state`` come first, then ``x @ weight + bias``.
     """
-    rows = empty((gates, start + x.shape[0], weight.shape[1] // gates), x)
+    dtype = np.result_type(x.dtype, weight.dtype, state.dtype)  # of objects, where some inputs are scalars with a graph
+    rows = empty((gates, start + x.shape[0], weight.shape[1] // gates), x, dtype)
     rows[:, :start] = _by_gate(state, gates)
     # one product for all steps, in front of the loop: only h @ weight_hh has to wait for the step before
     np.matmul(x, _by_gate(weight, gates), out=rows[:, start:])

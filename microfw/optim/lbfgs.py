@@ -14,8 +14,9 @@ from microfw.autograd.phases import OTHER, UPDATE
 from microfw.errors import ArgumentError, NonFiniteError
 from microfw.optim.checks import as_list, require_entries
 from microfw.optim.flat import Array
+from microfw.optim.hyperparameter import AT_LEAST_0, POSITIVE, Hyperparameter
 from microfw.optim.linesearch import Point, search
-from microfw.optim.optimizer import AT_LEAST_0, POSITIVE, Hyperparameter, Optimizer
+from microfw.optim.optimizer import Optimizer
 
 
 def _counting(value: Any) -> bool:

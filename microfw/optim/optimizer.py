@@ -9,60 +9,22 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from microfw.autograd.mode import MODE
+from microfw.autograd.mode import MODE, model_version
 from microfw.autograd.observer import StepTimer
-from microfw.errors import ArgumentError
+from microfw.errors import ArgumentError, ShapeError
 from microfw.optim.checks import require_entries
 from microfw.optim.flat import Array, Flat, aligned
 from microfw.optim.groups import Group, Settings, load_groups, split
-
-POSITIVE = ("above 0", lambda value: bool(value > 0))
-AT_LEAST_0 = ("at least 0", lambda value: bool(value >= 0))
-FRACTION = ("from 0 to below 1", lambda value: bool(0 <= value < 1))
+from microfw.optim.hyperparameter import (
+    AT_LEAST_0 as AT_LEAST_0,
+    FRACTION as FRACTION,
+    POSITIVE as POSITIVE,
+    Hyperparameter as Hyperparameter,
+)
 
 RENAMED = {"ARRAYS": "STATE", "COUNTS": "NEEDS_STEP", "_move": "_update"}  # former names of what a subclass defines
 
 _vdot = getattr(np.vdot, "__wrapped__", np.vdot)  # without NumPy's dispatch to arrays of other libraries
-
-
-class Hyperparameter:
-    """A hyperparameter, as an attribute of its optimizer. It can be set at any time; the next step checks it.
-
-    Parameters
-    ----------
-    expected : str
-        The condition, in words, for errors.
-    good : callable, optional
-        ``good(value)`` returns True for a good value; numbers must also be finite. By default it must be a bool.
-    """
-
-    def __init__(self, expected: str = "to be True or False", good: Callable[[Any], bool] | None = None) -> None:
-        self.expected = expected if good is None else f"{expected}, finite"
-        self.good = good
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, optimizer: Any, owner: Any = None) -> Any:
-        return self if optimizer is None else optimizer.settings[self.name]
-
-    def __set__(self, optimizer: Any, value: Any) -> None:
-        optimizer.settings[self.name] = value
-        optimizer.settings.changed = True
-
-    def check(self, where: str, value: Any) -> None:
-        """Raise unless a value meets the condition."""
-        got: object = repr(value)
-        try:
-            if self.good is None:
-                good = value in (True, False)
-            else:
-                numbers = value if isinstance(value, tuple | list) else (value,)
-                good, got = all(isfinite(number) for number in numbers) and self.good(value), value
-        except TypeError:
-            good = False
-        if not good:
-            raise ArgumentError(where, f"{self.name} {self.expected}", got)
 
 
 class Optimizer:
@@ -90,7 +52,7 @@ class Optimizer:
     Steps along the signs of gradients (Bernstein et al., "signSGD", 2018):
 
     >>> import numpy as np, microfw as mf
-    >>> from microfw.optim.optimizer import POSITIVE, Hyperparameter
+    >>> from microfw.optim.hyperparameter import POSITIVE, Hyperparameter
     >>> class SignSGD(mf.optim.Optimizer):
     ...     lr = Hyperparameter(*POSITIVE)
     ...     def __init__(self, parameters, lr):
@@ -141,6 +103,22 @@ class Optimizer:
         self.counts = np.zeros(len(self.flat.parameters) if self.NEEDS_STEP else 0, np.int64)
         for name in self.STATE:
             setattr(self, name, self._buffer())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.STATE and name in vars(self):  # updates have parts of the array: a new one would not be read
+            array = np.asarray(value)
+            if array.shape != (mine := vars(self)[name]).shape:
+                raise ShapeError(f"{type(self).__name__}.{name}", f"an array of shape {mine.shape}", array.shape)
+            mine[...] = array
+            return
+        if callable(getattr(type(self), name, None)):  # a method, as where step is wrapped: replays look again
+            model_version.count += 1
+        object.__setattr__(self, name, value)
+
+    def replaces(self, *names: str) -> bool:
+        """Return True if the class or this object has methods of its own in the place of these."""
+        kind = type(self)
+        return any(name in vars(self) or getattr(kind, name) is not getattr(Optimizer, name) for name in names)
 
     def zero_grad(self) -> None:
         """Set the gradients to None."""
@@ -268,7 +246,7 @@ class Optimizer:
         """Return the parts of a step; count it, if it is counted, for the parameters with a gradient."""
         if not self.NEEDS_STEP:
             return self.update_parts if present is None else self._parts(present)
-        self.counts += True if present is None else present
+        np.add(self.counts, True if present is None else present, out=self.counts)
         if present is None and self._same_count:
             # One number for all parameters, as in almost every step, so the arrays are those of other steps.
             t = (int(self.counts[0]),)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from microfw.optim.optimizer import AT_LEAST_0, FRACTION, POSITIVE, Hyperparameter, Optimizer
+from microfw.optim.hyperparameter import AT_LEAST_0, FRACTION, POSITIVE, Hyperparameter
+from microfw.optim.optimizer import Optimizer
 
 
 class RMSprop(Optimizer):

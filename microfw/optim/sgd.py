@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError
-from microfw.optim.optimizer import AT_LEAST_0, FRACTION, POSITIVE, Hyperparameter, Optimizer
+from microfw.optim.hyperparameter import AT_LEAST_0, FRACTION, POSITIVE, Hyperparameter
+from microfw.optim.optimizer import Optimizer
 
 
 class SGD(Optimizer):

@@ -55,7 +55,7 @@ class CaptureObserver(Observer):
     def __init__(self, other: Observer | None = None) -> None:
         self.other = other
         self.records: list[OpRecord] = []
-        self.value_read_in = ""
+        self.value_use = ""
 
     def forward(self, op: Any, node: Any, inputs: Any, params: Any, output: Any, start_ns: int) -> None:
         """Record an op."""
@@ -63,9 +63,10 @@ class CaptureObserver(Observer):
             self.other.forward(op, node, inputs, params, output, start_ns)
         self.records.append(OpRecord(op, node, inputs, params, output))
 
-    def on_value_read(self) -> None:
-        """Record the first module in which a value is read."""
-        self.value_read_in = self.value_read_in or path(THREAD_SCOPE.scope) or "the function"
+    def on_value_read(self, how: str = "reads") -> None:
+        """Record the first module in which a value is read, or assigned."""
+        where = path(THREAD_SCOPE.scope) or "the function"
+        self.value_use = self.value_use or f"{where} {how} the values of a Tensor"
 
 
 class CapturedStep:
@@ -240,7 +241,8 @@ class CapturedStep:
         library, whose `_update` may have effects.
         """
         self.update_parts = parts = getattr(optimizer, "update_parts", None)
-        if parts is None or optimizer.NEEDS_STEP or not type(optimizer)._update.__module__.startswith("microfw."):
+        own = "_update" in vars(optimizer) or not type(optimizer)._update.__module__.startswith("microfw.")
+        if parts is None or optimizer.NEEDS_STEP or own:
             return
         self.tape.calls = []
         try:

@@ -7,6 +7,7 @@ import dis
 import functools
 import re
 import sys
+from contextvars import Context
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
@@ -125,7 +126,12 @@ class Code(Contents):
         self._weak.append((made, path))
 
     def _context_variable(self, made: Any, path: Path) -> None:
-        self._slot(f"{self._name(made)}.get(None)", made.get(None), path)
+        try:
+            Context().run(made.get)
+            default = ""  # the variable has one, which may change, too
+        except LookupError:
+            default = "None"
+        self._slot(f"{self._name(made)}.get({default})", made.get(*[None] * bool(default)), path)
 
     def _cache(self, made: Any, path: Path) -> None:
         found = Noted(made.cache_info()[1::2])  # misses and size; hits do not change results

@@ -238,6 +238,8 @@ class Contents:
         if len(found) > LONG:
             self._long(f"{name}.values()", list(found.values()))
         self._same_copy(f"(*{name},)", found)
+        if not all(type(key) is str for key in found):  # 1, 1.0 and True are equal
+            self._same_copy(f"(*map(type, {name}),)", map(type, found))
         for key, value in found.items():
             step = Path(path, f"[{key!r}]" if isinstance(key, ATOMS) else f"[{type(key).__name__}]")
             self._visit(key, step)
@@ -272,6 +274,6 @@ class Contents:
             self._visit(value, Path(path, f"[{k}]"))
 
     def _set(self, found: Any, path: Path) -> None:
-        copy = frozenset(found)
-        self.guards.append(f"{self._name(found)} == {self._name(copy)}")
-        self._tuple(copy, path)
+        copy = frozenset((type(x), x) for x in found)  # 1, 1.0 and True are equal
+        self.guards.append(f"{{(type(x), x) for x in {self._name(found)}}} == {self._name(copy)}")
+        self._tuple(found, path)

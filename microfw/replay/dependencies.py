@@ -277,9 +277,14 @@ class Dependencies(Code):
                 self._slot(text, getattr(x, key, None), Path(path, f".{key}"))
 
     def _library_object(self, x: Any, path: Path) -> None:
-        """Inspect attributes of this library's objects that code names, such as an optimizer's ``lr``."""
-        known = {*dir(type(x)), *getattr(x, "__dict__", {})}
-        for name in sorted(known & frozenset(self.names)):
+        """Inspect attributes of this library's objects that code names, such as an optimizer's ``lr``.
+
+        Of an object that is indexed or called, such as an optimizer's group, all attributes.
+        """
+        own = getattr(x, "__dict__", {})
+        named = frozenset(self.names) & {*dir(type(x)), *own}
+        whole = hasattr(type(x), "__getitem__") or callable(x)
+        for name in sorted({*named, *own} if whole else named):
             try:
                 value = getattr(x, name)
             except Exception:

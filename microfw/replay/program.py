@@ -16,7 +16,6 @@ from microfw.autograd.mode import MODE, PLAIN, Mode, model_version, phase
 from microfw.autograd.phases import PREPARATION
 from microfw.autograd.tensor import result
 from microfw.nn.forward_state import ForwardState
-from microfw.optim.optimizer import Optimizer
 from microfw.replay.capture import CapturedStep
 from microfw.replay.dependencies import Dependencies
 from microfw.replay.instrumented import InstrumentedPlan
@@ -290,7 +289,8 @@ def program(replay: Replay, timer: Any, enabled: bool, instrumented: Instrumente
     marks = forward.readings, backward.readings  # empty for a plan in several functions, which store their readings
     (began, *_, middle), (again, *_, ended) = marks if forward.readings else (("began", "middle"), ("", "ended"))
     timed, outputs = timer is not None, range(len(replay.outputs))
-    usual = not replay.leaves_without_grad and type(replay.optimizer).step is Optimizer.step
+    # a step of the user's own, in a class or wrapped around that of an object, is called and not written out
+    usual = not replay.leaves_without_grad and not replay.optimizer.replaces("step", "update_all", "_update_present")
     flags = vars(replay) | {"enabled": enabled, "timed": timed, "usual": usual, "unusual": not usual}
     flags |= {"captured": bool(update_part.lines), "not captured": not update_part.lines}
     flags |= {"instrumented": bool(forward.readings), "observed": instrumented is not None}

@@ -208,6 +208,10 @@ class CompiledStep:
         try:
             if before.has_new_parameters():
                 raise Uncapturable("it changes parameters, as an optimizer's step or p -= lr * p.grad does")
+            if any(leaf.grad is not None for leaf in self.optimizer.flat.leaves):
+                raise Uncapturable("it runs a backward pass of its own; return the sum of the losses")
+            if self.optimizer.replaces("zero_grad"):
+                raise Uncapturable("its optimizer has a zero_grad of its own, which a replay would not call")
             signature = Signature(capturing, [*inputs, *depends.tensors])
             if self._can_plan(key, before, signature):
                 if unused := before.unused_generators():

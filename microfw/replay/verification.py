@@ -19,8 +19,8 @@ class Signature:
     """What two steps must share to use one plan: ops with their settings, shapes, and arrays made by Python."""
 
     def __init__(self, observer: Any, known: list[Any]) -> None:
-        if observer.value_read_in:
-            raise Uncapturable(f"{observer.value_read_in} reads the values of a Tensor")
+        if observer.value_use:
+            raise Uncapturable(observer.value_use)
         self.ops: list[tuple[Any, ...]] = []
         made = {id(t._array) for t in known}
         for a in observer.records:

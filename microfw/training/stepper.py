@@ -119,13 +119,18 @@ class Stepper:
         state = self.state
         self.model, self.loss, self.optimizer = state.model, state.loss_function, state.optimizer
         self.forward_state, self.interrupts = ForwardState.of(self.model, self.loss), Interrupts()
-        self.denominator, self.loss_is_sum = denominator_of(self.loss), is_sum(self.loss)
+        self.denominator = denominator_of(self.loss)
         self.takes_closure = getattr(self.optimizer, "takes_closure", False)
         self.takes_denominator = getattr(self.optimizer, "takes_denominator", False)
         # If nothing comes between gradients and update, one program replays both, else only the gradients.
         separate = self.gradients or self.takes_closure or self.takes_denominator
         replay = None if self.replay_policy is None else self.replay_policy.run
         self._replay_gradients, self._replay_step = (replay, None) if separate else (None, replay)
+
+    @property
+    def loss_is_sum(self) -> bool:
+        """Whether the loss adds up rows, in place of a mean; a hook may change it."""
+        return is_sum(self.loss)
 
     def step(self, X: Array, y: Array, weight: Array | None = None) -> Array | None:
         """Run a step, and return the model's outputs if ``wants_outputs``, else None.

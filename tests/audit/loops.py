@@ -33,7 +33,7 @@ import numpy as np  # noqa: E402
 
 import microfw as mf  # noqa: E402
 from microfw import nn, optim  # noqa: E402
-from microfw.optim.optimizer import POSITIVE, Hyperparameter  # noqa: E402
+from microfw.optim.hyperparameter import POSITIVE, Hyperparameter  # noqa: E402
 from tests.audit.recount import recount  # noqa: E402
 
 LOAD, OP, RULE, UPDATE, OTHER = 11, 100, 1_000, 10_000, 7

@@ -97,7 +97,7 @@ def put(torch, x, shape, key):
     return zeros.index_add(0, index.reshape(-1), x.reshape(-1)).reshape(shape)
 
 
-def take(torch, x, indices, axis=None):
+def take(torch, x, indices, axis=None, signed=True):
     if axis is None:
         x, axis = x.reshape(-1), 0
     axis %= x.ndim

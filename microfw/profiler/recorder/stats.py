@@ -89,6 +89,7 @@ class OpStats:
         "backward_ns",
         "constants",
         "cost",
+        "derivatives",
         "factors",
         "forward_ns",
         "graph_op",
@@ -123,12 +124,14 @@ class OpStats:
         self.needs = () if node is None else needs(node)
         self.constants = self.needs.count(False)
         self.forward_ns = self.backward_ns = self.vjp_calls = self.recomputations = 0
+        self.derivatives: tuple[int, ...] = ()  # operations of the derivative for each input
         self.factors: tuple[int, ...] = ()  # indices of the inputs whose derivative is a product
         self.cost = row = Row(path, op.name, nodes=int(node is not None), edges=self.needs.count(True))
         if op.cost is None:
             row.uncounted = 1
             return
         cost = op.cost(shape, *shapes, **params)
+        self.derivatives = cost.derivatives
         row.flops_forward = int(cost.forward)
         row.products_forward = int(cost.products_forward)
         edges = [] if node is None else node.edges or []
@@ -141,6 +144,12 @@ class OpStats:
         row.products_first = products_without_grad(len(self.factors), row.products_forward)
         if leaves and node is not None and uses_weight(node, self.factors, {}):  # in a checkpoint
             row.products_weights = row.products_forward
+
+    def only_moves(self, index: int) -> bool:
+        """Return True if the op does no arithmetic, or a product in which this input takes no part."""
+        if not self.cost.flops_forward:
+            return True
+        return self.cost.products_forward > 0 and not self.derivatives[index]
 
     def count_scalars(self) -> ScalarCount:
         """Count the scalar nodes of the op alone, for an op in a checkpoint."""
@@ -278,8 +287,10 @@ def uses_weight(node: Node, factors: tuple[int, ...], known: dict[int, set[Leaf]
         if isinstance(parent, Leaf):
             if parent in own:
                 return True
-        elif isinstance(parent, Node) and parent.metadata is not None and not parent.metadata.stats.cost.flops_forward:
-            stack += [p for p in parent.parents or () if p is not None]
+        elif isinstance(parent, Node) and parent.metadata is not None:
+            pairs = zip(parent.parents or (), parent.spec.partials, strict=False)
+            stats = parent.metadata.stats
+            stack += [p for p, partial in pairs if p is not None and stats.only_moves(partial.index)]
     return False
 
 
