@@ -115,6 +115,10 @@ class Optimizer:
             model_version.count += 1
         object.__setattr__(self, name, value)
 
+    def __delattr__(self, name: str) -> None:
+        model_version.count += 1
+        object.__delattr__(self, name)
+
     def replaces(self, *names: str) -> bool:
         """Return True if the class or this object has methods of its own in the place of these."""
         kind = type(self)

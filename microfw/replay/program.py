@@ -161,6 +161,9 @@ class Replay:
         self._depend(depends)
 
     def _depend(self, depends: Dependencies) -> None:
+        # a step of the user's own, in a class or wrapped around that of an object, is called and not written out
+        own = self.optimizer.replaces("step", "update_all", "_update_present") or "_update" in vars(self.optimizer)
+        self.usual = not (self.leaves_without_grad or own)
         self.depends = depends
         self.count = model_version.count
         guards, names = guard_expression([], depends)
@@ -168,9 +171,9 @@ class Replay:
 
     def refresh(self, depends: Dependencies) -> None:
         """Set guards that were made again and have the same values, as after an evaluation."""
-        same = depends.has_same_guards(self.depends)
+        same, usual = depends.has_same_guards(self.depends), self.usual
         self._depend(self.depends if same else depends)
-        if same:
+        if same and usual == self.usual:
             for run in self.programs.values():
                 run.__globals__["count"] = self.count
         else:
@@ -289,8 +292,7 @@ def program(replay: Replay, timer: Any, enabled: bool, instrumented: Instrumente
     marks = forward.readings, backward.readings  # empty for a plan in several functions, which store their readings
     (began, *_, middle), (again, *_, ended) = marks if forward.readings else (("began", "middle"), ("", "ended"))
     timed, outputs = timer is not None, range(len(replay.outputs))
-    # a step of the user's own, in a class or wrapped around that of an object, is called and not written out
-    usual = not replay.leaves_without_grad and not replay.optimizer.replaces("step", "update_all", "_update_present")
+    usual = replay.usual
     flags = vars(replay) | {"enabled": enabled, "timed": timed, "usual": usual, "unusual": not usual}
     flags |= {"captured": bool(update_part.lines), "not captured": not update_part.lines}
     flags |= {"instrumented": bool(forward.readings), "observed": instrumented is not None}

@@ -133,7 +133,7 @@ class CompiledStep:
     def _refreshed(self, key: Key, replay: Replay) -> bool:
         """Make a plan's guards again, since one does not hold; return False if a value has changed."""
         depends = replay.depends.recompute()
-        if depends.problem or replay.depends.difference(depends):
+        if depends.problem or replay.depends.difference(depends) or self.optimizer.replaces("zero_grad"):
             self.captures -= replay.replays >= REPLAYS_TO_PAY_OFF
             self.seen.pop(key, None)
             self.settling.discard(key)

@@ -131,6 +131,15 @@ def test_a_leaf_changed_in_place_is_noticed_by_backward(update):
         loss.backward()
 
 
+def test_values_of_a_frozen_leaf_and_of_a_buffer_change_in_place():
+    layer, norm = nn.Dense(2, 2, rng=0), nn.BatchNorm1D(2)
+    expected = layer.weight.data * np.float32(0.5)
+    layer.weight.requires_grad = False
+    layer.weight.data *= 0.5
+    norm.running_var.data *= 3
+    assert layer.weight.data.tolist() == expected.tolist() and norm.running_var.data.tolist() == [3, 3]
+
+
 def test_a_leaf_keeps_its_shape_and_dtype_in_place():
     p = nn.Parameter([1.0, 2.0])
     with (

@@ -8,7 +8,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn, optim
-from microfw.errors import ArgumentError
+from microfw.errors import ArgumentError, ShapeError
 
 OPTIMIZERS = {
     "SGD": lambda parameters: optim.SGD(parameters, lr=0.1, momentum=0.9),
@@ -170,3 +170,26 @@ def test_the_average_of_another_model_is_refused():
         pytest.raises(ArgumentError, match="^Average.load_state_dict: expected the parameters in place"),
     ):
         averages[0].load_state_dict(state)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "RMSprop", "Adagrad"])
+def test_state_that_is_assigned_is_used(name):
+    made = []
+    for assign in (False, True):
+        model = nn.Dense(2, 2, rng=0)
+        optimizer = OPTIMIZERS[name](model.parameters())
+        for k in range(3):
+            for state in optimizer.STATE if k == 2 else ():
+                if assign:
+                    setattr(optimizer, state, np.zeros_like(getattr(optimizer, state)))
+                else:
+                    getattr(optimizer, state).fill(0)
+            optimizer.zero_grad()
+            (model(np.ones((3, 2))) ** 2).mean().backward()
+            optimizer.step()
+        made.append((model.state_dict(), optimizer.state_dict()))
+    np.testing.assert_equal(*made)
+    with pytest.raises(
+        ShapeError, match=rf"^{name}.{optimizer.STATE[0]}: expected an array of shape \(6,\), got \(2,\)"
+    ):
+        setattr(optimizer, optimizer.STATE[0], np.zeros(2))

@@ -351,3 +351,18 @@ def test_no_update_where_no_rank_has_rows(mpi):
     text = "^Trainer: expected a mean with DataParallel, got MSELoss with reduction='sum'; use reduction='mean'$"
     with pytest.raises(ArgumentError, match=text):
         mf.Trainer(net, nn.MSELoss(reduction="sum"), ranks)
+
+
+@pytest.mark.parametrize(("accumulate", "batch"), [(1, 24), (2, 12)])
+def test_a_reduction_that_a_hook_changes_counts_from_then_on(accumulate, batch):
+    class ToSum(Hook):
+        def on_epoch_start(self, state):
+            state.loss_function.reduction = "sum"
+
+    found = []
+    for loss, hooks in ((nn.MSELoss(reduction="sum"), ()), (nn.MSELoss(), [ToSum()])):
+        net = head(1)
+        trainer = mf.Trainer(net, loss, optim.SGD(net.parameters(), lr=1e-3), hooks=hooks, accumulate=accumulate)
+        history = trainer.fit((X, ONE), 1, batch, rng=0, progress=False)
+        found.append((history[0]["loss"], net.weight.data.tolist()))
+    assert found[0] == found[1]
