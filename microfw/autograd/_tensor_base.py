@@ -35,11 +35,11 @@ class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
     __array_priority__ = 1000
     __pandas_priority__ = 5000  # above a frame's, so that frame + Tensor is a Tensor, too
 
-    def _values(self) -> Array:
-        """Return the array for a read of its values, and notify the observer."""
+    def _values(self, how: str = "reads") -> Array:
+        """Return the array for a read of its values, or before they are assigned, and notify the observer."""
         observer = MODE.get().observer
         if observer is not None:
-            observer.on_value_read()
+            observer.on_value_read(how)
         return self._array
 
     def _assign(self, values: Array) -> None:

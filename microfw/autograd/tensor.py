@@ -79,9 +79,8 @@ class Tensor(TensorBase["Tensor"]):
             raise ShapeError("Tensor.data", f"an array of shape {self.shape}", values.shape)
         if not np.can_cast(values.dtype, self.dtype, "same_kind"):
             raise DTypeError("Tensor.data", f"values of {self.dtype}", values.dtype, "cast them with .astype")
-        observer = MODE.get().observer
-        if observer is not None and self._node is None:  # writes to parameters are counted
-            observer.on_value_read("assigns")
+        if self._node is None:  # writes to parameters are counted
+            self._values("assigns")
         self._assign(values)
 
     # The graph

@@ -62,7 +62,7 @@ def either(name: str, *inputs: Any, **params: Any) -> Any:
 def _values(given: Any) -> Any:
     if type(given) in (list, tuple):
         return type(given)(_values(x) for x in given)
-    return given.data if isinstance(given, Tensor) else given
+    return given.numpy() if isinstance(given, Tensor) else given
 
 
 def _answer(function: Callable[..., Any]) -> Callable[..., Any]:
