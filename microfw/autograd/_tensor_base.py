@@ -244,7 +244,7 @@ class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
             )  # fmt: skip
         if dtype is not None and np.dtype(dtype) != self.dtype:
             return self._values().astype(dtype)
-        return self._values().copy() if copy else self.data
+        return self._values().copy() if copy else self.numpy()
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> ResultT:
         if method != "__call__":

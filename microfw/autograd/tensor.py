@@ -60,8 +60,6 @@ class Tensor(TensorBase["Tensor"]):
         if requires_grad:
             self.requires_grad = True
 
-    # The array
-
     @property
     def data(self) -> Array:
         """The values, read-only. Assigning, as in ``p.data -= step``, copies into place, and backward notices."""
