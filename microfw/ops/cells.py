@@ -204,7 +204,11 @@ class GRUCell(Cell):
 
 
 class LSTMCell(Cell):
-    """``i, f, o = sigmoid(a + u)``, ``g = tanh(a + u)``, ``c = f * c + i * g``, ``h = o * tanh(c)``: i, f, g, o."""
+    """``i, f, o = sigmoid(a + u)``, ``g = tanh(a + u)``, ``c = f * c + i * g``, ``h = o * tanh(c)``.
+
+    The blocks of ``a`` and ``u`` are i, f, g, o, as in PyTorch; a step keeps i, f, o, g and ``tanh(c)``: of
+    neighbours the sigmoid takes fewer calls.
+    """
 
     gates = 4
     states = 2
@@ -213,17 +217,17 @@ class LSTMCell(Cell):
 
     @staticmethod
     def step(a: Any, u: Any, s: Any) -> tuple[Any, Any]:
-        """Return i, f, g, o and ``tanh(c)``; and h and c."""
+        """Return i, f, o, g and ``tanh(c)``; and h and c."""
         p = a + u
         i_f, g, o = _sigmoid(p[:2]), np.tanh(p[2:3]), _sigmoid(p[3:])
         c = i_f[1:] * s[1:] + i_f[:1] * g
         t = np.tanh(c)
-        return _join(i_f, g, o, t), _join(o * t, c)
+        return _join(i_f, o, g, t), _join(o * t, c)
 
     @staticmethod
     def slopes(kept: Any, before: Any) -> tuple[Any, ...]:
         """Return f, the slope of h by c, those of c by i, f and g, and that of h by o, all before their gates."""
-        i, f, g, o, t = (kept[k : k + 1] for k in range(5))
+        i, f, o, g, t = (kept[k : k + 1] for k in range(5))
         gates = _join(g * i * (1 - i), before[1:] * f * (1 - f), i * (1 - g * g), t * o * (1 - o))
         return f, o * (1 - t * t), gates
 
@@ -238,19 +242,19 @@ class LSTMCell(Cell):
 
     @staticmethod
     def walk(a: Any, w: Any, bias: Any, s0: Any, states: Any, kept: Any) -> None:
-        """Write the states, and i, f, g, o and ``tanh(c)``, for all steps."""
-        w, minus = w.copy(), a.copy()
-        for x in (w, minus):  # exact: in each step sigmoid needs no change of sign
-            np.negative(x[:2], out=x[:2])
-            np.negative(x[3], out=x[3])
+        """Write the states, and i, f, o, g and ``tanh(c)``, for all steps."""
+        turned, minus = empty(w.shape, w), empty(a.shape, a)
+        for x, y in ((w, turned), (a, minus)):  # exact: in each step sigmoid needs no change of sign
+            np.negative(x[:2], out=y[:2])
+            np.negative(x[3], out=y[2])
+            y[3] = x[2]
         h, c = s0[0], s0[1]
         for t in range(a.shape[1]):
-            gates, i, f, g, o = kept[:4, t], kept[0, t], kept[1, t], kept[2, t], kept[3, t]
-            np.matmul(h, w, out=gates)
+            gates, i, f, o, g = kept[:4, t], kept[0, t], kept[1, t], kept[2, t], kept[3, t]
+            np.matmul(h, turned, out=gates)
             gates += minus[:, t]
+            _sigmoid_of_minus(kept[:3, t])
             np.tanh(g, out=g)
-            _sigmoid_of_minus(kept[:2, t])
-            _sigmoid_of_minus(o)
             old, h, c = c, states[0, t], states[1, t]
             np.multiply(f, old, out=c)
             np.multiply(i, g, out=h)
@@ -260,19 +264,21 @@ class LSTMCell(Cell):
     @staticmethod
     def back(g: Any, w: Any, s0: Any, y: Any, kept: Any, da: Any) -> Any:
         """Write the gradients of ``a`` for all steps, and return them: those of ``u`` are the same."""
-        i, c, t_c, (ki, kf, kc, ko) = kept[0], kept[2], kept[4], (da[k] for k in range(4))
-        np.subtract(1, kept[:4], out=da)
+        i, o, c, t_c, (ki, kf, kc, ko) = kept[0], kept[2], kept[3], kept[4], (da[k] for k in range(4))
+        np.subtract(1, kept[:2], out=da[:2])
         da[:2] *= kept[:2]
-        ko *= kept[3]
-        kc *= 1 + c
         ki *= c
+        np.multiply(c, c, out=kc)
+        np.subtract(1, kc, out=kc)
         kc *= i
+        np.subtract(1, o, out=ko)
+        ko *= o
         kf[0] *= s0[1]
         kf[1:] *= y[1, :-1]
         ko *= t_c
         hc = t_c * t_c
         np.subtract(1, hc, out=hc)
-        hc *= kept[3]
+        hc *= o
         parts, dc = empty((4, *c.shape[1:]), da), empty(c.shape[1:], da)
         dh: Any = None
         for t in reversed(range(len(c))):
