@@ -3,6 +3,7 @@
 import json
 import re
 from html import escape
+from math import atan2, degrees
 
 from law_page.walks import four_nodes, number
 
@@ -59,12 +60,13 @@ def _edge(at, start, end, slope):
     if x1 - x0 < 10:  # steep: leave from the bottom or the top
         x0, x1 = at[start][0], at[end][0]
         y0, y1 = (y0 + HEIGHT / 2, y1 - HEIGHT / 2) if y1 > y0 else (y0 - HEIGHT / 2, y1 + HEIGHT / 2)
-    path = f"M{x0:g} {y0:g}L{x1:g} {y1:g}"
+    path, angle = f"M{x0:g} {y0:g}L{x1:g} {y1:g}", degrees(atan2(y1 - y0, x1 - x0))
     says = f"Local derivative of {end} by {start}: {number(slope)}. If {start} grows by a little, {end} grows "
     says += "as much." if slope == 1 else f"{number(slope)} times as much."
     return (
         f'<g class="edge" tabindex="0" role="img" data-from="{start}" data-to="{end}" aria-label="{says}">'
         f'<path class="hit" d="{path}"/><path class="line" d="{path}"/>'
+        f'<path class="arrow" d="M0 0L-9 -4L-9 4z" transform="translate({x1:g} {y1:g}) rotate({angle:.0f})"/>'
         f'<text class="slope" x="{(x0 + x1) / 2:g}" y="{(y0 + y1) / 2 - 3:g}">{number(slope)}</text></g>'
     )
 
