@@ -78,10 +78,19 @@ def test_of_two_classes_the_score_is_the_logit_of_the_probability(loss):
     np.testing.assert_array_equal(model.predict(scale(X)), model.decision_function(scale(X)) > 0)
 
 
-def test_poisson_predicts_rates():
+def rate_network(n_features, n_outputs, rng):
+    return nn.Sequential(nn.Dense(n_features, 16, rng=rng), nn.ReLU(), nn.Dense(16, n_outputs, rng=rng), nn.Softplus())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"loss": "poisson"}, {"loss": nn.PoissonNLLLoss(log_input=False), "module": rate_network}],
+    ids=["logarithms", "rates"],
+)
+def test_poisson_predicts_rates(settings):
     X = np.linspace(0, 2, 300)[:, None]
     y = np.random.default_rng(0).poisson(np.exp(X.ravel()))
-    rates = regressor(loss="poisson", max_iter=60).fit(X, y).predict(X)
+    rates = regressor(max_iter=60, **settings).fit(X, y).predict(X)
     assert rates.min() > 0 and np.abs(rates - np.exp(X.ravel())).mean() < 0.5
 
 
