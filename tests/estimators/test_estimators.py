@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler, scale
 from microfw import nn, optim
 from microfw.errors import ArgumentError, DataError
 from microfw.estimators import NeuralClassifier, NeuralRegressor
+from tests.helpers.errors import raises
 from tests.helpers.estimators import classifier, regressor
 
 # Networks, losses, optimizers
@@ -144,6 +145,25 @@ def test_multilabel():
         model.partial_fit(scale(X), Y[:, 0])
     with pytest.raises(ArgumentError, match="expected a loss of several labels"):
         classifier(loss=nn.CrossEntropyLoss()).fit(scale(X), Y)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    ["log_loss", "squared_error", "absolute_error", "huber", "poisson", nn.HingeLoss(), nn.BCEWithLogitsLoss()],
+    ids=str,
+)
+def test_labels_with_a_score_above_0_are_predicted(loss):
+    X = np.random.default_rng(0).normal(size=(300, 4))
+    Y = (X[:, :3] > 0).astype(int)
+    model = classifier(loss=loss, optimizer="adam", learning_rate=0.01, max_iter=60, early_stopping=True).fit(X, Y)
+    assert model.score(X, Y) > 0.8 and max(model.validation_scores_) > 0.7
+    np.testing.assert_array_equal(model.predict(X), model.decision_function(X) > 0)
+
+
+def test_an_indicator_holds_0_and_1():
+    text = "NeuralClassifier: expected an indicator of labels, 0 or 1, got -1; pass (y > 0).astype(int)"
+    with raises(DataError, text):
+        classifier(loss=nn.HingeLoss()).fit(np.ones((2, 3)), [[-1, 1], [1, -1]])
 
 
 def test_several_outputs(diabetes):
