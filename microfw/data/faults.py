@@ -49,7 +49,7 @@ def wrong_labels(y: Array) -> MicrofwError:
     if y.dtype.kind not in "iub":
         return DTypeError("Dataset", expected, got, "cast them with y.astype(int)")
     if wrong.size:
-        fix = f"encode them with {number}[1], or pass task='regression'"
+        fix = f"encode them with {number}[1], pass task='regression', or leave a label out by ignore_index"
         return DataError("Dataset", "labels 0, 1, 2, …", got, fix)
     return DataError("Dataset", f"labels below {MAX_CLASSES:,}", y.max(), f"number the classes with {number}")
 
