@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from microfw.data import faults
+from microfw.data.arrays import as_array, finite
 from microfw.data.batch_source import BatchSource
 from microfw.data.faults import Array
 from microfw.errors import ArgumentError, DTypeError
@@ -290,38 +290,6 @@ def _names(kind: str, given: Sequence[str] | None, count: int, prefix: str = "",
     if len(names) != count:
         raise ArgumentError("Dataset", f"{count} {kind} names", len(names))
     return names
-
-
-def as_array(data: Any, name: str) -> Array:
-    """Return lists, frames, series, Tensors and arrays as an array, without a cast."""
-    # The module is in sys.modules if the array is a masked one; importing numpy.ma takes 10 ms.
-    if hasattr(data, "toarray") or ("numpy.ma" in sys.modules and isinstance(data, np.ma.MaskedArray)):
-        faults.check_kind(data, name)
-    try:
-        return np.asarray(data)
-    except ValueError:
-        raise faults.ragged(name) from None
-
-
-def finite(array: Array, name: str, labels: Sequence[str], dtype: Any) -> Array:
-    """Return a read-only, C-contiguous copy of a dtype. Raise unless all entries are finite numbers.
-
-    Raises
-    ------
-    DTypeError
-        If an entry is not a number.
-    DataError
-        If an entry is missing, NaN, infinite, or too large for the dtype.
-    """
-    if array.dtype.kind not in "fiub":
-        array = faults.numbers(array, name, labels)
-    # A float64 beyond the range of float32 becomes infinite without a warning; the next test finds it.
-    with np.errstate(over="ignore"):
-        made = np.array(array, dtype, order="C")
-    if not np.isfinite(made).all():
-        raise faults.not_finite(array, made, name, labels)
-    made.setflags(write=False)
-    return made
 
 
 def _labels(array: Array, ignored: int | None) -> tuple[Array, int]:

@@ -24,6 +24,14 @@ def check_kind(data: Any, name: str) -> None:
         raise DataError("Dataset", f"{name} without masked entries", "some", f"pass {name}.filled(value)")
 
 
+def unreadable(tensor: Any, name: str, error: Exception) -> DTypeError:
+    """Return the error for another library's tensor that NumPy cannot read."""
+    detach = ".detach()" if getattr(tensor, "requires_grad", False) else ""
+    cast = ".float()" if "bfloat16" in str(getattr(tensor, "dtype", "")) else ""
+    got = f"{getattr(tensor, 'dtype', type(tensor).__name__)} ({str(error).rstrip('.')})"
+    return DTypeError("Dataset", f"{name} that NumPy can read", got, f"pass tensor{detach}{cast}.cpu()")
+
+
 def ragged(name: str) -> ShapeError:
     """Return the error for rows of different lengths."""
     got, fix = "rows of different lengths", "give all rows the same length"
