@@ -18,7 +18,7 @@ def as_array(data: Any, name: str) -> Array:
     try:
         return np.asarray(data)
     except ValueError:
-        raise faults.ragged(name) from None
+        raise faults.ragged(data, name) from None
 
 
 def plain_array(data: Any, name: str) -> Any:

@@ -32,9 +32,11 @@ def unreadable(tensor: Any, name: str, error: Exception) -> DTypeError:
     return DTypeError("Dataset", f"{name} that NumPy can read", got, f"pass tensor{detach}{cast}.cpu()")
 
 
-def ragged(name: str) -> ShapeError:
+def ragged(data: Any, name: str) -> ShapeError:
     """Return the error for rows of different lengths."""
     got, fix = "rows of different lengths", "give all rows the same length"
+    if isinstance(data, list) and all(getattr(part, "ndim", 0) for part in data):
+        got, fix = "a list of arrays of different shapes", f"{fix}, or pass several inputs as a tuple"
     return ShapeError("Dataset", f"{name} to be a full table", got, fix)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from microfw.autograd.graph import Leaf
 from microfw.autograd.mode import mode
 from microfw.autograd.tensor import Tensor
+from microfw.data.arrays import as_array
 from microfw.data.dataset import Dataset
 from microfw.data.nested import Columns, is_nested
 from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError
@@ -79,7 +80,7 @@ def as_features(X: Any, model: Module) -> Any:
     Integers are not cast if the model takes them as indices. Values that are not numbers are returned unchanged; the
     model's first layer raises an error for them.
     """
-    array = np.asarray(X)
+    array = as_array(X, "X")
     if array.dtype.kind not in "fiubO" or (array.dtype.kind in "iu" and takes_indices(model)):
         return array
     try:

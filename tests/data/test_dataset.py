@@ -246,6 +246,8 @@ BAD = {
     "no axis": (TWO, 1, {}, ShapeError, "y of shape (N,) or (N, k), got (); pass a target for each row"),
     "ragged": ([[1, 2], [3]], [0, 1], {}, ShapeError,
                "X to be a full table, got rows of different lengths; give all rows the same length"),
+    "several inputs": ([np.ones((2, 3)), np.ones((2, 4))], [0, 1], {}, ShapeError,
+                       "X to be a full table, got a list of arrays of different shapes; give all rows the same length, or pass several inputs as a tuple"),
     "text": ([["a", "b"], ["c", "d"]], [0, 1], {}, DTypeError,
              "X to hold numbers, got dtype <U1; encode text as numbers before you pass X"),
     "text in a frame": (
