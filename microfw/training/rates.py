@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -194,7 +193,7 @@ class RangeTest:
 
 
 class _Rising(Hook):
-    """Multiplies the rate by a factor at each step, and stops when the loss is four times its lowest."""
+    """Multiplies the rate by a factor at each step, until the loss has risen by three times the size of its lowest."""
 
     def __init__(self, low: float, high: float, steps: int, smooth: float) -> None:
         self.low, self.factor, self.steps, self.smooth = low, (high / low) ** (1 / max(steps - 1, 1)), steps, smooth
@@ -206,7 +205,8 @@ class _Rising(Hook):
         rate = self.low * self.factor**state.steps
         self.mean = self.smooth * self.mean + (1 - self.smooth) * state.loss
         loss = self.mean / (1 - self.smooth ** (state.steps + 1))  # the mean starts at 0; this corrects it, as in Adam
-        if not (math.isnan(loss) or (self.losses and loss > 4 * min(self.losses))):
+        lowest = min(self.losses, default=loss)  # may be negative, as of likelihoods
+        if loss <= lowest + 3 * abs(lowest):  # False for NaN
             state.optimizer.lr = rate
             self.rates.append(rate)
             self.losses.append(loss)
@@ -241,7 +241,7 @@ def lr_range_test(
     high : float
         Last rate.
     steps : int
-        Number of rates; the test ends early when the loss is four times its lowest.
+        Number of rates; the test ends early when the loss has risen by three times the size of its lowest value.
     batch_size : int
         Rows in a step.
     smooth : float

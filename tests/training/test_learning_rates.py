@@ -97,6 +97,12 @@ def test_range_test_warns_if_the_lowest_rate_is_too_high():
     assert found.suggestion == 0.1 and found.warning.startswith("the lowest rate")
 
 
+def test_range_test_of_a_loss_below_0(line):
+    trainer = make(1, 1, loss=lambda made, wanted: np.square(made - wanted).mean() - 100)
+    found = lr_range_test(trainer, line, rng=0)
+    assert len(found.rates) > 50 and min(found.losses) < 0
+
+
 def test_the_steepest_fall_may_be_at_the_ends():
     x = np.linspace(-3, 3, 60)
     assert rates._steepest(x, -np.exp(x), 0.9) == 59 and rates._steepest(x, np.exp(-x), 0.9) == 0
