@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from microfw.data.arrays import as_array
 from microfw.data.dataset import Dataset, Rows, check_count
 from microfw.data.faults import Array
-from microfw.data.nested import Columns, NestedRows, flatten, is_nested, plain_array, same_rows
+from microfw.data.nested import Columns, NestedRows, flatten, is_nested, same_rows
 from microfw.data.streaming import Stream
 from microfw.errors import ArgumentError, DataError, ShapeError
 from microfw.nn.checks import as_generator
@@ -76,7 +77,9 @@ def _nested(data: Any, size: int, rng: Any, drop_last: bool, skip: int) -> Itera
     if not isinstance(data, Stream):
         if len(data) not in (2, 3):
             raise ArgumentError("batches", "(X, y) or (X, y, sample_weight)", f"{len(data)} parts")
-        X, y, *weight = [Columns(t, [np.asarray(plain_array(x)) for x in v], p) for t, v, p in map(flatten, data)]
+        names = ("X", "y", "sample_weight")
+        flat = [(name, *flatten(part)) for name, part in zip(names, data, strict=False)]
+        X, y, *weight = [Columns(t, [as_array(x, name) for x in leaves], paths) for name, t, leaves, paths in flat]
         named = {"X": X, "y": y} | ({"sample_weight": weight[0]} if weight else {})
         same_rows("batches", **named)
         rows = NestedRows(X, Columns(y.template, y.leaves + weight[0].leaves, y.paths, True) if weight else y)
@@ -92,7 +95,7 @@ def _pair(data: Any) -> tuple[Array, Array]:
         return data.X, data.y
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise ArgumentError("batches", "a Dataset or a pair (X, y)", type(data).__name__)
-    X, y = np.asarray(data[0]), np.asarray(data[1])
+    X, y = as_array(data[0], "X"), as_array(data[1], "y")
     if not X.ndim or not y.ndim or len(X) != len(y):
         raise ShapeError("batches", "X and y of the same length", f"shapes {X.shape} and {y.shape}")
     if not len(X):

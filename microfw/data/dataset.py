@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from microfw.data import faults
+from microfw.data.arrays import as_array, finite
 from microfw.data.batch_source import BatchSource
 from microfw.data.faults import Array
 from microfw.errors import ArgumentError, DTypeError
@@ -41,6 +41,8 @@ class Dataset:
         Scaler that was applied to y; its ``inverse_transform`` returns the original units.
     dtype : dtype
         float32 or float64, for X and for the targets of a regression.
+    ignore_index : int, optional
+        A label that is no class, such as -100: that of the loss, which leaves out its rows.
 
     Attributes
     ----------
@@ -81,6 +83,7 @@ class Dataset:
 
     X: Array  # (N, features)
     y: Array  # (N,) or (N, k)
+    ignore_index: int | None = None  # pickles of older versions have none
 
     def __init__(
         self,
@@ -92,6 +95,7 @@ class Dataset:
         task: str | None = None,
         target_scaler: Any = None,
         dtype: Any = np.float32,
+        ignore_index: int | None = None,
     ) -> None:
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise DTypeError("Dataset", "dtype to be float32 or float64", np.dtype(dtype))
@@ -104,8 +108,9 @@ class Dataset:
         self.n_classes: int | None = None
         self.X = finite(features, "X", self.feature_names, dtype)
         if self.task == "classification":
-            self.y = _labels(targets)
-            self.n_classes = max(int(self.y.max()) + 1, 0 if target_names is None else len(target_names))
+            self.ignore_index = ignore_index
+            self.y, largest = _labels(targets, ignore_index)
+            self.n_classes = max(largest + 1, 0 if target_names is None else len(target_names))
             self.target_names = _names("target", target_names, self.n_classes)
         elif self.task == "regression":
             targets = targets[:, None] if targets.ndim == 1 else targets
@@ -140,8 +145,9 @@ class Dataset:
         """
         if self.X.dtype == dtype:
             return self
-        names = {"feature_names": self.feature_names, "target_names": self.target_names}
-        return Dataset(self.X, self.y, task=self.task, target_scaler=self.target_scaler, dtype=dtype, **names)
+        names: dict[str, Any] = {"feature_names": self.feature_names, "target_names": self.target_names}
+        names |= {"task": self.task, "target_scaler": self.target_scaler, "ignore_index": self.ignore_index}
+        return Dataset(self.X, self.y, dtype=dtype, **names)
 
     def __len__(self) -> int:
         return len(self.X)
@@ -286,40 +292,8 @@ def _names(kind: str, given: Sequence[str] | None, count: int, prefix: str = "",
     return names
 
 
-def as_array(data: Any, name: str) -> Array:
-    """Return lists, frames, series, Tensors and arrays as an array, without a cast."""
-    # The module is in sys.modules if the array is a masked one; importing numpy.ma takes 10 ms.
-    if hasattr(data, "toarray") or ("numpy.ma" in sys.modules and isinstance(data, np.ma.MaskedArray)):
-        faults.check_kind(data, name)
-    try:
-        return np.asarray(data)
-    except ValueError:
-        raise faults.ragged(name) from None
-
-
-def finite(array: Array, name: str, labels: Sequence[str], dtype: Any) -> Array:
-    """Return a read-only, C-contiguous copy of a dtype. Raise unless all entries are finite numbers.
-
-    Raises
-    ------
-    DTypeError
-        If an entry is not a number.
-    DataError
-        If an entry is missing, NaN, infinite, or too large for the dtype.
-    """
-    if array.dtype.kind not in "fiub":
-        array = faults.numbers(array, name, labels)
-    # A float64 beyond the range of float32 becomes infinite without a warning; the next test finds it.
-    with np.errstate(over="ignore"):
-        made = np.array(array, dtype, order="C")
-    if not np.isfinite(made).all():
-        raise faults.not_finite(array, made, name, labels)
-    made.setflags(write=False)
-    return made
-
-
-def _labels(array: Array) -> Array:
-    """Return a read-only copy of class labels as integers.
+def _labels(array: Array, ignored: int | None) -> tuple[Array, int]:
+    """Return a read-only copy of class labels as integers, and the largest label that is not ignored.
 
     Raises
     ------
@@ -330,8 +304,10 @@ def _labels(array: Array) -> Array:
     DataError
         If a label is missing, not an integer, negative, or too large.
     """
-    if array.ndim != 1 or array.dtype.kind not in "iub" or not 0 <= array.min() <= array.max() < faults.MAX_CLASSES:
-        raise faults.wrong_labels(array)
+    plain = array.ndim == 1 and array.dtype.kind in "iub"
+    classes = array if ignored is None or not plain else np.where(array == ignored, 0, array)
+    if not plain or not 0 <= classes.min() <= classes.max() < faults.MAX_CLASSES:
+        raise faults.wrong_labels(classes)
     made = np.array(array, np.intp)  # the type of an index: losses take labels as such without a cast
     made.setflags(write=False)
-    return made
+    return made, int(classes.max())

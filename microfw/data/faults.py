@@ -24,9 +24,19 @@ def check_kind(data: Any, name: str) -> None:
         raise DataError("Dataset", f"{name} without masked entries", "some", f"pass {name}.filled(value)")
 
 
-def ragged(name: str) -> ShapeError:
+def unreadable(tensor: Any, name: str, error: Exception) -> DTypeError:
+    """Return the error for another library's tensor that NumPy cannot read."""
+    detach = ".detach()" if getattr(tensor, "requires_grad", False) else ""
+    cast = ".float()" if "bfloat16" in str(getattr(tensor, "dtype", "")) else ""
+    got = f"{getattr(tensor, 'dtype', type(tensor).__name__)} ({str(error).rstrip('.')})"
+    return DTypeError("Dataset", f"{name} that NumPy can read", got, f"pass tensor{detach}{cast}.cpu()")
+
+
+def ragged(data: Any, name: str) -> ShapeError:
     """Return the error for rows of different lengths."""
     got, fix = "rows of different lengths", "give all rows the same length"
+    if isinstance(data, list) and all(getattr(part, "ndim", 0) for part in data):
+        got, fix = "a list of arrays of different shapes", f"{fix}, or pass several inputs as a tuple"
     return ShapeError("Dataset", f"{name} to be a full table", got, fix)
 
 
@@ -49,7 +59,7 @@ def wrong_labels(y: Array) -> MicrofwError:
     if y.dtype.kind not in "iub":
         return DTypeError("Dataset", expected, got, "cast them with y.astype(int)")
     if wrong.size:
-        fix = f"encode them with {number}[1], or pass task='regression'"
+        fix = f"encode them with {number}[1], pass task='regression', or leave a label out by ignore_index"
         return DataError("Dataset", "labels 0, 1, 2, …", got, fix)
     return DataError("Dataset", f"labels below {MAX_CLASSES:,}", y.max(), f"number the classes with {number}")
 

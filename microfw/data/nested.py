@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from microfw.data import faults
+from microfw.data.arrays import as_array, finite
 from microfw.data.batch_source import BatchSource
-from microfw.data.dataset import Batch, Dataset, as_array, finite, pieces
+from microfw.data.dataset import Batch, Dataset, pieces
 from microfw.data.faults import Array
 from microfw.errors import ArgumentError, DataError, ShapeError
 
@@ -104,7 +105,7 @@ class Columns:
         return (len(self),)
 
     def __len__(self) -> int:
-        return len(self.leaves[0])
+        return int(self.leaves[0].shape[0])  # an array in a file may have no len
 
     def __getitem__(self, rows: Any) -> Columns:
         return self.like([leaf[rows] for leaf in self.leaves])
@@ -141,7 +142,7 @@ def as_columns(value: Any, name: str, dtype: Any, where: str, features: bool = T
 
 
 def _as_leaf(leaf: Any, name: str, dtype: Any, where: str, features: bool, copied: bool) -> Array:
-    array = as_array(plain_array(leaf), name)
+    array = as_array(leaf, name)
     if not array.ndim:
         raise ShapeError(where, f"{name} with a row for each example", f"a single {type(leaf).__name__}")
     if array.dtype.kind in "iub" and not (features and array.dtype == np.uint8):
@@ -153,15 +154,10 @@ def _as_leaf(leaf: Any, name: str, dtype: Any, where: str, features: bool, copie
     return array
 
 
-def plain_array(leaf: Any) -> Any:
-    """Return the values of another library's tensor as an array, and anything else unchanged."""
-    return leaf.numpy() if hasattr(leaf, "numpy") and not isinstance(leaf, np.ndarray) else leaf
-
-
 def same_rows(where: str, **columns: Columns | None) -> int:
     """Return the number of rows. Raise unless all arrays have the same, at least one."""
     found = {
-        f"{name}/{path}" if path else name: len(leaf)
+        f"{name}/{path}" if path else name: int(leaf.shape[0])
         for name, part in columns.items()
         if part is not None
         for leaf, path in zip(part.leaves, part.paths, strict=True)
@@ -179,7 +175,7 @@ def with_weight(y: Columns, weight: Any, dtype: Any, where: str) -> Columns:
     """Return targets with a weight for each row; unchanged without weights."""
     if weight is None:
         return y
-    array = finite(as_array(plain_array(weight), "sample_weight"), "sample_weight", (), dtype)
+    array = finite(as_array(weight, "sample_weight"), "sample_weight", (), dtype)
     if array.shape != (len(y),):
         raise ShapeError(where, f"a sample_weight for each of {len(y)} rows", f"shape {array.shape}")
     if (array < 0).any():

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from microfw.data.arrays import plain_array
 from microfw.data.batch_source import BatchSource
 from microfw.data.dataset import check_count, pieces
 from microfw.data.faults import Array
 from microfw.data.nested import Columns, batch_columns, flatten, join, same_rows, steps_of
-from microfw.errors import ArgumentError, MicrofwError
+from microfw.errors import ArgumentError, DTypeError, MicrofwError
 
 CHUNKS = 16
 """Runs of neighbouring rows that are shuffled together in one block."""
@@ -39,12 +41,9 @@ class Stream(BatchSource):
         if sample_weight is not None:
             self.parts.append(Columns(0, [sample_weight], [""]))
         for name, part in zip(("X", "y", "sample_weight"), self.parts, strict=False):
-            for leaf, path in zip(part.leaves, part.paths, strict=True):
-                if not hasattr(leaf, "dtype") or not getattr(leaf, "shape", ()):
-                    got = f"{type(leaf).__name__} as {name}" + f"/{path}" * bool(path)
-                    raise ArgumentError("stream", "arrays", got, "open files with np.load(path, mmap_mode='r')")
-        names = dict(zip(("X", "y", "sample_weight"), self.parts, strict=False))
-        self.rows = same_rows("stream", **names)
+            names = [f"{name}/{path}" if path else name for path in part.paths]
+            part.leaves = [_readable(leaf, place) for leaf, place in zip(part.leaves, names, strict=True)]
+        self.rows = same_rows("stream", **dict(zip(("X", "y", "sample_weight"), self.parts, strict=False)))
         self.block_bytes, self.shuffle = block_bytes, shuffle
         self.dtype: Any = np.float32
         self.where = "stream"
@@ -69,7 +68,8 @@ class Stream(BatchSource):
     def fingerprints(self) -> list[Array]:
         """Return the number of rows, and some of them."""
         rows = np.linspace(0, self.rows - 1, min(SAMPLED_ROWS, self.rows)).astype(int)
-        found = [np.stack([np.asarray(leaf[k]) for k in rows]) for part in self.parts for leaf in part.leaves]
+        leaves = [leaf for part in self.parts for leaf in part.leaves]
+        found = [np.concatenate([np.asarray(leaf[k : k + 1]) for k in rows.tolist()]) for leaf in leaves]
         return [np.array(self.rows), *found]
 
     def batches(
@@ -88,7 +88,7 @@ class Stream(BatchSource):
 
     def _blocks(self, rng: np.random.Generator | None) -> Iterator[tuple[list[slice], Array]]:
         """Yield the blocks of an epoch: their slices of rows, and the order of the rows in them."""
-        row = sum(leaf.nbytes // self.rows for part in self.parts for leaf in part.leaves)
+        row = sum(np.dtype(x.dtype).itemsize * math.prod(x.shape[1:]) for part in self.parts for x in part.leaves)
         length = max(self.block_bytes // CHUNKS // max(row, 1), 1)
         chunks = list(pieces(self.rows, length))
         order = range(len(chunks)) if rng is None else rng.permutation(len(chunks))
@@ -100,7 +100,7 @@ class Stream(BatchSource):
     def _batches(self, blocks: Iterator[tuple[list[slice], Array]], steps: Any) -> Iterator[Any]:
         chunks: list[slice] = []
         block: Any = None
-        memory: dict[int, Array] = {}  # arrays for all blocks: 66 MB; new ones for each took 411 MB
+        memory: dict[tuple[int, int], Array] = {}  # arrays for all blocks: 66 MB; new ones for each took 411 MB
         start, order = 0, np.arange(0)  # the present block has the rows from start
         for step in steps:
             parts = []
@@ -116,13 +116,18 @@ class Stream(BatchSource):
                 at += len(rows)
             yield join([X for X, _ in parts]), join([y for _, y in parts]), None
 
-    def _read(self, chunks: list[slice], memory: dict[int, Array]) -> tuple[Columns, Columns]:
+    def _read(self, chunks: list[slice], memory: dict[tuple[int, int], Array]) -> tuple[Columns, Columns]:
         """Return rows of all arrays, checked, in the dtype of the run; they are written into ``memory``."""
         found = []
         for k, part in enumerate(self.parts):
             casts = (np.float32, np.float64, np.uint8)[: 2 + (not k)]  # uint8 of features alone
             dtypes = [self.dtype if leaf.dtype in casts else leaf.dtype for leaf in part.leaves]
-            leaves = [_rows(leaf, chunks, dtype, memory) for leaf, dtype in zip(part.leaves, dtypes, strict=True)]
+            leaves = []
+            for j, (leaf, dtype) in enumerate(zip(part.leaves, dtypes, strict=True)):
+                rows, made = sum(chunk.stop - chunk.start for chunk in chunks), memory.get((k, j))
+                if made is None or len(made) < rows:
+                    made = memory[k, j] = np.empty((rows, *leaf.shape[1:]), dtype)
+                leaves.append(_rows(leaf, chunks, made[:rows]))
             found.append(part.like(leaves).tree)
         try:
             return batch_columns(tuple(found), self.dtype, self.where)
@@ -132,15 +137,26 @@ class Stream(BatchSource):
             raise type(error)(f"{self.where}, in rows {places}{more}: {error}") from None
 
 
-def _rows(leaf: Any, chunks: list[slice], dtype: Any, memory: dict[int, Array]) -> Array:
-    rows, at = sum(chunk.stop - chunk.start for chunk in chunks), 0
-    made = memory.get(id(leaf))
-    if made is None or len(made) < rows:
-        made = memory[id(leaf)] = np.empty((rows, *leaf.shape[1:]), dtype)
+def _readable(leaf: Any, name: str) -> Any:
+    """Return what rows are read from; raise unless it is an array, or has dtype and shape as one."""
+    leaf = plain_array(leaf, name)
+    if not hasattr(leaf, "dtype") or not getattr(leaf, "shape", ()):
+        fix = "open files with np.load(path, mmap_mode='r')"
+        raise ArgumentError("stream", "arrays", f"{type(leaf).__name__} as {name}", fix)
+    try:
+        np.dtype(leaf.dtype)
+    except TypeError:
+        got = f"{leaf.dtype} of {type(leaf).__name__} as {name}"
+        raise DTypeError("stream", "a dtype of NumPy", got, "pass an object whose slices are arrays") from None
+    return leaf
+
+
+def _rows(leaf: Any, chunks: list[slice], made: Array) -> Array:
+    at = 0
     with np.errstate(over="ignore"):  # a float64 that is too large is found as infinity
         for chunk in chunks:
             made[at : (at := at + chunk.stop - chunk.start)] = leaf[chunk]
-    return made[:rows]
+    return made
 
 
 def stream(X: Any, y: Any, sample_weight: Any = None, *, block_bytes: int = 1 << 25, shuffle: bool = True) -> Stream:
@@ -170,6 +186,8 @@ def stream(X: Any, y: Any, sample_weight: Any = None, *, block_bytes: int = 1 <<
     ------
     ArgumentError
         If a part is no array.
+    DTypeError
+        If a part is sparse, or has a dtype that NumPy cannot read.
     ShapeError
         If the arrays differ in length.
     DataError

@@ -295,12 +295,12 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         labels = self._strata(rows.y)
         count = max(round(self.validation_fraction * len(rows)), 1)
         if count >= len(rows):
-            raise DataError(f"{self._where}.fit", "rows to train on", f"{len(rows)} (n_samples = 1)")
+            got, fix = f"none of {len(rows)} (n_samples = {len(rows)})", "lower validation_fraction, or pass more rows"
+            raise DataError(f"{self._where}.fit, early_stopping", "rows to train on", got, fix)
         if labels is not None:
             found = np.bincount(labels)
-            if found[found > 0].min() < 2 or not np.count_nonzero(found) <= count <= len(rows) - np.count_nonzero(
-                found
-            ):
+            kinds = np.count_nonzero(found)
+            if found[found > 0].min() < 2 or not kinds <= count <= len(rows) - kinds:
                 labels = None  # too few rows for each class in both parts
         seed = int(self._learner.rng.integers(1 << 31))
         train, test = train_test_split(np.arange(len(rows)), test_size=count, stratify=labels, random_state=seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Self
 
 import numpy as np
@@ -24,6 +25,7 @@ from microfw.training.evaluation import Array
 
 LABEL_LOSSES = (nn.CrossEntropyLoss, nn.NLLLoss)
 PROBABILITY_LOSSES = (*LABEL_LOSSES, nn.BCEWithLogitsLoss)
+NUMBER_LOSSES = (nn.MSELoss, nn.L1Loss, nn.HuberLoss, nn.PoissonNLLLoss)
 
 
 def _has_probabilities(estimator: Any) -> bool:
@@ -53,7 +55,8 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
         Fraction of the outputs of each hidden layer that is set to 0 in training.
     loss : str or Loss
         "log_loss": cross-entropy over the classes, or of each label separately; or a loss of `microfw.nn`. Losses of
-        labels get labels, `HingeLoss` gets -1 and 1 for each class, and others get 0 and 1.
+        labels get labels, `HingeLoss` gets -1 and 1 for each class, and others get 0 and 1. Of several labels, a
+        label is predicted if its output is above 0, or nearer to 1 than to 0 with a loss of numbers.
     alpha : float
         L2 penalty, as in scikit-learn: ``alpha / 2`` times the sum of the squared weights, divided by the rows of the
         batch, is added to the loss. Biases and other parameters with one axis have none.
@@ -204,13 +207,27 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
         """Return the class of each row; for multilabel targets, an indicator of labels."""
         z = self._outputs(X)
         if self._multilabel:
-            return (z > 0).astype(np.intp)
+            return (z > self._threshold).astype(np.intp)
         return self.classes_[z.argmax(axis=1)]  # type: ignore[no-any-return]
 
+    @property
+    def _threshold(self) -> float:
+        """The output above which a label is predicted."""
+        loss = self._learner.loss
+        if not isinstance(loss, NUMBER_LOSSES):
+            return 0.0  # of logits
+        # The middle of the targets 0 and 1. A Python float: the scores keep the dtype of the outputs.
+        return -math.log(2) if getattr(loss, "log_input", False) else 0.5
+
     def decision_function(self, X: Any) -> Array:
-        """Return a score for each class; for two classes, the second score minus the first."""
+        """Return a score for each class; for two classes, the second score minus the first.
+
+        A label of multilabel targets is predicted if its score is above 0.
+        """
         z = self._outputs(X)
-        if self._multilabel or len(self.classes_) > 2:
+        if self._multilabel:
+            return z - self._threshold
+        if len(self.classes_) > 2:
             return z
         if isinstance(self._learner.loss, nn.BCEWithLogitsLoss):  # the logit of the probability
             z = -np.logaddexp(0, -z)
@@ -294,18 +311,23 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
             self.classes_ = np.arange(y.shape[1])
         elif y.shape[1] != len(self.classes_):
             raise DataError(self._where, f"{len(self.classes_)} labels", f"y of shape {y.shape}")
+        other = (y != 0) & (y != 1)
+        if other.any():
+            raise DataError(self._where, "an indicator of labels, 0 or 1", f"{y[other][0]}", "pass (y > 0).astype(int)")
         if self.class_weight is not None:
             class_weights = compute_sample_weight(self.class_weight, y).astype(dtype)
             weight = class_weights if weight is None else weight * class_weights
         self._labels_are_codes = False
-        return y.astype(dtype), weight
+        return self._signed(y.astype(dtype)), weight
 
     def _targets(self, codes: Array, dtype: Any) -> Array:
-        loss = self._make_loss()
-        if isinstance(loss, LABEL_LOSSES):
+        if isinstance(self._make_loss(), LABEL_LOSSES):
             return codes.astype(np.intp, copy=False)
-        hot = np.eye(len(self.classes_), dtype=dtype)[codes]
-        return 2 * hot - 1 if isinstance(loss, nn.HingeLoss) else hot
+        return self._signed(np.eye(len(self.classes_), dtype=dtype)[codes])
+
+    def _signed(self, hot: Array) -> Array:
+        """Return 0 and 1 as -1 and 1 if the loss takes these."""
+        return 2 * hot - 1 if isinstance(self._make_loss(), nn.HingeLoss) else hot
 
     def _quick_targets(self, y: Array) -> Array | None:
         weighted = self.class_weight is not None
@@ -321,5 +343,5 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
 
     def _decoded(self, targets: Array) -> Array:
         if self._multilabel:
-            return targets.astype(np.intp)
+            return (targets > 0).astype(np.intp)
         return self.classes_[self._strata(targets)]

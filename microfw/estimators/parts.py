@@ -16,6 +16,7 @@ from microfw.autograd.mode import mode
 from microfw.errors import ArgumentError, ShapeError
 from microfw.nn import activations
 from microfw.optim.checks import is_integer
+from microfw.training.outputs import binds
 
 ALIASES = {"logistic": "sigmoid", "leaky_relu": "leakyrelu", "swish": "silu"}
 
@@ -159,6 +160,10 @@ def loss(choice: Any, where: str, multilabel: bool = False) -> Any:
     if not isinstance(made, nn.Loss) or made.reduction != "mean":
         got = f"reduction {made.reduction!r}" if isinstance(made, nn.Loss) else repr(choice)
         raise ArgumentError(where, "loss to be a name, or a Loss that is a mean", got)
+    forward = inspect.signature(made.forward)
+    if not binds(forward, None, None):
+        expected = "a loss of two arguments, prediction and target"
+        raise ArgumentError(where, expected, f"{type(made).__name__} of {', '.join(forward.parameters)}")
     return made
 
 

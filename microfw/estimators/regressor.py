@@ -8,7 +8,6 @@ import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import column_or_1d
 
-from microfw import nn
 from microfw.data.dataset import Rows
 from microfw.errors import DataError
 from microfw.estimators import parts
@@ -25,7 +24,7 @@ class NeuralRegressor(RegressorMixin, NeuralEstimator):  # type: ignore[misc,unu
         As for `NeuralClassifier`; the last layer of a module has one output for each column of y.
     loss : str or Loss
         "squared_error", "absolute_error", "huber", "poisson" (the network outputs the logarithm of the prediction), or
-        a loss of `microfw.nn` for numbers.
+        a loss of `microfw.nn` for numbers. With ``PoissonNLLLoss(log_input=False)`` the output is the prediction.
     alpha, optimizer, optimizer_params, learning_rate, max_grad_norm, batch_size, max_iter, shuffle
         As for `NeuralClassifier`.
     early_stopping, validation_fraction, n_iter_no_change, tol
@@ -108,8 +107,8 @@ class NeuralRegressor(RegressorMixin, NeuralEstimator):  # type: ignore[misc,unu
     def predict(self, X: Any) -> Array:
         """Return the prediction for each row, in the shape of y."""
         made = self._outputs(X)
-        if isinstance(self._learner.loss, nn.PoissonNLLLoss):
-            made = np.exp(made)  # the loss takes the logarithm of the rate
+        if getattr(self._learner.loss, "log_input", False):  # the loss takes the logarithm of the rate
+            made = np.exp(made)
         return made.ravel() if self._flat else made
 
     # Targets

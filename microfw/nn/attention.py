@@ -98,9 +98,13 @@ class MultiHeadAttention(Module):
     def forward(self, query: Any, key: Any = None, value: Any = None, key_padding_mask: Any = None) -> Tensor:
         """Attend with each step of ``query`` to the steps of ``key``."""
         dtype = self.query.weight.dtype
-        query = as_layer_input(query, dtype, self, partial(self._check_shape, "query"))
-        key = query if key is None else as_layer_input(key, dtype, self, partial(self._check_shape, "key"))
-        value = key if value is None else as_layer_input(value, dtype, self, partial(self._check_shape, "value"))
+
+        def checked(x: Any, name: str) -> Any:
+            return as_layer_input(x, dtype, self, partial(self._check_shape, name), name)
+
+        query = checked(query, "query")
+        key = query if key is None else checked(key, "key")
+        value = key if value is None else checked(value, "value")
         n, steps = query.shape[:1], key.shape[1:2]
         for name, x in (("query", query), ("key", key), ("value", value)):
             length = x.shape[1:2] if name == "query" else steps

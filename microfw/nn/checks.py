@@ -43,16 +43,16 @@ def is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def as_layer_input(x: Any, dtype: Any, module: Module, check_shape: CheckShape) -> Any:
+def as_layer_input(x: Any, dtype: Any, module: Module, check_shape: CheckShape, name: str = "x") -> Any:
     """Return the input of a layer: a Tensor of the layer's dtype unchanged, anything else as an array of that dtype.
 
-    ``check_shape`` is called before a cast, which takes memory.
+    ``check_shape`` is called before a cast, which takes memory. The input is called ``name`` in errors.
     """
     if isinstance(x, Tensor):
         if x.dtype != dtype:
-            raise wrong_dtype(module, x, dtype)
+            raise wrong_dtype(module, x, dtype, name)
     elif type(x) is not np.ndarray or x.dtype != dtype:
-        return as_input(x, dtype, module, check_shape)
+        return as_input(x, dtype, module, check_shape, name)
     check_shape(x)
     return x
 
@@ -77,7 +77,7 @@ def numbers(x: Any, module: Module) -> Any:
 
 def as_integers(x: Any, module: Module, what: str) -> np.ndarray[Any, Any]:
     """Return an array of integers, called ``what`` in errors; floats that are whole numbers are cast."""
-    array = x if isinstance(x, np.ndarray) else as_input(x, None, module)
+    array = x if isinstance(x, np.ndarray) else as_input(x, None, module, name=what)
     got: Any = array.dtype
     if array.dtype.kind == "f":
         whole = np.isfinite(array) & (array == np.floor(array))
@@ -94,19 +94,21 @@ def wrong_shape(module: Module, expected: str, x: Any, fix: str = "") -> ShapeEr
     return ShapeError(module.where, f"x of shape {expected}", x.shape, fix)
 
 
-def as_input(x: Any, dtype: Any, module: Module, check_shape: CheckShape | None = None) -> np.ndarray[Any, Any]:
+def as_input(
+    x: Any, dtype: Any, module: Module, check_shape: CheckShape | None = None, name: str = "x"
+) -> np.ndarray[Any, Any]:
     """Return an array, frame or list as an array of a dtype; if ``dtype`` is None, of its own dtype.
 
-    ``check_shape`` is called before a cast, which takes memory.
+    ``check_shape`` is called before a cast, which takes memory. The input is called ``name`` in errors.
     """
     if isinstance(x, tuple | list) and any(isinstance(part, Tensor) for part in x):
         fix = "pick one, as in outputs, state = layer(x) with a recurrent layer"
-        raise DTypeError(module.where, "x to be one Tensor or array", f"a {type(x).__name__} of Tensors", fix)
+        raise DTypeError(module.where, f"{name} to be one Tensor or array", f"a {type(x).__name__} of Tensors", fix)
     try:
         array = np.asarray(x)  # numbers first: a wrong dtype is a better error than what a cast says
         if array.dtype.kind not in "fiubO":
             fix = "encode text, and split complex numbers"
-            raise DTypeError(module.where, "x to hold numbers", array.dtype, fix)
+            raise DTypeError(module.where, f"{name} to hold numbers", array.dtype, fix)
         if check_shape is not None:
             check_shape(array)
         if array.dtype.kind == "O" and dtype is None:  # frames of several dtypes, None as a missing number
@@ -117,13 +119,13 @@ def as_input(x: Any, dtype: Any, module: Module, check_shape: CheckShape | None 
     except (TypeError, ValueError, OverflowError) as error:
         got = " ".join(str(error).split())
         raise DTypeError(
-            module.where, "x to hold numbers", f"{type(x).__name__} ({got})", "encode text columns first"
+            module.where, f"{name} to hold numbers", f"{type(x).__name__} ({got})", "encode text columns first"
         ) from None
 
 
-def wrong_dtype(module: Module, x: Any, dtype: Any) -> DTypeError:
+def wrong_dtype(module: Module, x: Any, dtype: Any, name: str = "x") -> DTypeError:
     """Return the error for a Tensor of another dtype than a layer's."""
     fix = f"cast it with .astype(np.{dtype})"
     if x.dtype.kind == "f":
         fix += f", or the model with model.astype(np.{x.dtype})"
-    return DTypeError(module.where, f"x of {dtype}", x.dtype, fix)
+    return DTypeError(module.where, f"{name} of {dtype}", x.dtype, fix)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from microfw.autograd.tensor import Tensor, values_of
-from microfw.errors import ArgumentError, DTypeError, ShapeError
+from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError
 
 
 class IncompatibleKeys(NamedTuple):
@@ -22,6 +22,8 @@ class IncompatibleKeys(NamedTuple):
 
 def load_values(own: dict[str, Tensor], state: Mapping[str, Any], where: str, strict: bool) -> IncompatibleKeys | None:
     """Copy values into Tensors of the same names; see `Module.load_state_dict`."""
+    if not isinstance(state, Mapping):
+        raise ArgumentError(where, "a dict of values by name", type(state).__name__, "pass what state_dict() returned")
     missing, unknown = [n for n in own if n not in state], [n for n in state if n not in own]
     if strict and (missing or unknown):
         wrong = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
@@ -36,7 +38,12 @@ def load_values(own: dict[str, Tensor], state: Mapping[str, Any], where: str, st
             raise ShapeError(f"{where}: {name}", f"shape {t.shape}", value.shape)
         if not np.can_cast(value.dtype, t.dtype, "same_kind"):
             raise DTypeError(f"{where}: {name}", f"dtype {t.dtype}", value.dtype)
-        values[name] = value
+        with np.errstate(over="ignore"):  # found by the next test
+            values[name] = value.astype(t.dtype, copy=False)
+        lost = np.isfinite(value) & ~np.isfinite(values[name]) if value.dtype != t.dtype else np.zeros(0, bool)
+        if lost.any():
+            fix = f"{t.dtype} cannot hold it; cast the model with .astype({value.dtype.name!r})"
+            raise DataError(f"{where}: {name}", f"finite values of {t.dtype}", value[lost][0], fix)
     for name, value in values.items():
         own[name].data = value
     return None if strict else IncompatibleKeys(missing, unknown)

@@ -285,11 +285,13 @@ class Module:
         Raises
         ------
         ArgumentError
-            If names are missing or unknown.
+            If names are missing or unknown, or the state is no mapping.
         ShapeError
             If a shape differs.
         DTypeError
             If values cannot be cast safely, as from complex numbers or text.
+        DataError
+            If a finite value is too large for the parameter's dtype.
         """
         own = {name: t for name, t in self._walk() if isinstance(t, Tensor)}
         return load_values(own, state, f"{self.where}.load_state_dict", strict)

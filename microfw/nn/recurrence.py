@@ -80,7 +80,7 @@ class Recurrent(Module):
             if state.shape not in shapes:
                 raise ShapeError(self.where, f"a state of shape {' or '.join(map(str, shapes))}", state.shape)
 
-        parts = [as_layer_input(part, dtype, self, check) for part in (state if pair else (state,))]
+        parts = [as_layer_input(part, dtype, self, check, "the state") for part in (state if pair else (state,))]
         each = [[part if part.ndim == 2 else part[k] for part in parts] for k in range(count)]
         return [np.stack(s) for s in each], parts[0].ndim == 3
 

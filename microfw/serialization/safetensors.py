@@ -63,7 +63,8 @@ def index(
         entry = table(entry, "dtype", "shape", "data_offsets")
         dtype = dtypes.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
         if dtype is None:
-            raise FormatError(f"a dtype among {', '.join(dtypes)}", short(entry["dtype"]))
+            fix = "read weights of PyTorch with mf.import_torch(model, path)" if entry["dtype"] == "BF16" else ""
+            raise FormatError(f"a dtype among {', '.join(dtypes)}", short(entry["dtype"]), fix)
         shape = tuple(map(whole, listed(entry["shape"])))
         offsets = list(map(whole, listed(entry["data_offsets"])))
         if len(offsets) != 2 or size_of(dtype, shape, size) != offsets[1] - offsets[0]:

@@ -78,6 +78,8 @@ def import_torch(
         If shapes differ; the message has all of them.
     DTypeError
         If a value is no array of numbers.
+    DataError
+        If a finite value is too large for the parameter's dtype.
     CheckpointError
         If the file is not valid.
 
@@ -101,6 +103,10 @@ def import_torch(
         raise ArgumentError("import_torch", "a Module of microfw first", type(model).__name__)
     if isinstance(source, Mapping):
         return _fill(model, {str(name): partial(_plain, value, name) for name, value in source.items()}, rename, strict)
+    if hasattr(source, "state_dict"):
+        ours = isinstance(source, Module)
+        fix = "call model.load_state_dict(source.state_dict())" if ours else "pass its state_dict()"
+        raise ArgumentError("import_torch", "a state_dict of PyTorch, or a path", type(source).__name__, fix)
     call = "mf.import_torch(model, path)"
     path = path_text(source, "import_torch", call, CheckpointError)
     place = f"import_torch {path}"

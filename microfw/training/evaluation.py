@@ -11,6 +11,7 @@ import numpy as np
 from microfw.autograd.graph import Leaf
 from microfw.autograd.mode import mode
 from microfw.autograd.tensor import Tensor
+from microfw.data.arrays import as_array
 from microfw.data.dataset import Dataset
 from microfw.data.nested import Columns, is_nested
 from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError
@@ -50,7 +51,7 @@ def as_plain(data: Any, model: Module, loss: Any) -> Dataset | None:
     if isinstance(data, tuple | list) and len(data) == 2:
         nested = any(isinstance(part, tuple | list | dict) and is_nested(part) for part in data)
         if not nested and (np.ndim(data[1]) < 2 or not keeps_integers(data[1], model, loss)):
-            return Dataset(*data, dtype=dtype_of(model))
+            return Dataset(*data, dtype=dtype_of(model), ignore_index=getattr(loss, "ignore_index", None))
     return data.astype(dtype_of(model)) if isinstance(data, Dataset) else None
 
 
@@ -79,7 +80,7 @@ def as_features(X: Any, model: Module) -> Any:
     Integers are not cast if the model takes them as indices. Values that are not numbers are returned unchanged; the
     model's first layer raises an error for them.
     """
-    array = np.asarray(X)
+    array = as_array(X, "X")
     if array.dtype.kind not in "fiubO" or (array.dtype.kind in "iu" and takes_indices(model)):
         return array
     try:
@@ -212,7 +213,7 @@ def _check_targets(shape: tuple[int, ...], data: Dataset, loss: Any, where: str)
     if isinstance(loss, CrossEntropyLoss) and data.task == "regression" and shape[1:] == data.y.shape[1:] != (1,):
         return  # probabilities, which the loss checks
     if isinstance(loss, CrossEntropyLoss | NLLLoss):
-        if data.task != "classification" or data.y.max() >= shape[-1]:
+        if data.task != "classification" or data.y.max() >= shape[-1] or data.y.min() < 0:
             _check_labels(shape, data, loss, where)
     elif isinstance(loss, Loss) and (data.task == "classification" or shape[1:] != data.y.shape[1:]):
         raise _wrong_targets(shape, data, type(loss).__name__, where)
@@ -223,10 +224,12 @@ def _check_labels(shape: tuple[int, ...], data: Dataset, loss: Loss, where: str)
     if data.task != "classification":
         fix = "pass integer labels, or use nn.MSELoss for regression"
         raise DataError(where, f"integer labels for {name}", f"targets of shape {labels.shape}", fix)
-    wrong = (labels >= shape[-1]) & (labels != (-1 if ignored is None else ignored))
+    wrong = (labels < 0) | (labels >= shape[-1])
+    wrong &= True if ignored is None else labels != ignored
     if len(shape) == 2 and wrong.any():
         row, expected = int(wrong.argmax()), f"labels from 0 to {shape[-1] - 1}, as the model's outputs"
         fix = f"give the model's last layer {int(labels[wrong].max()) + 1} outputs"
+        fix = fix if labels[row] >= 0 else f"pass ignore_index={labels[row]} to the loss"
         raise DataError(where, expected, f"{labels[row]} at row {row}", fix)
 
 

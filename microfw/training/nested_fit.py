@@ -57,7 +57,7 @@ def as_rows(data: Any, trainer: Any, where: str, accumulate: int = 1, rng: Any =
     if isinstance(data, tuple | list) and len(data) in (2, 3):
         X, y, *weight = data
         if not (is_nested(X) or is_nested(y) or keeps_integers(y, trainer.model, trainer.loss)):
-            plain = Dataset(X, y, dtype=dtype)
+            plain = Dataset(X, y, dtype=dtype, ignore_index=getattr(trainer.loss, "ignore_index", None))
             X, y = plain.X, plain.y
         features, targets = as_columns(X, "X", dtype, where), as_columns(y, "y", dtype, where, features=False)
         same_rows(where, X=features, y=targets)

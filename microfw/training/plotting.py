@@ -161,6 +161,8 @@ def _curve(runs: Sequence[History], name: str, where: str) -> tuple[list[Any], A
         raise ArgumentError(where, f"an epoch at which all runs have {name!r}", "none", "draw the runs one by one")
     try:
         values = np.array([[float(table[epoch]) for epoch in epochs] for table in tables])
+    except OverflowError:
+        raise ArgumentError(where, f"numbers in {name!r}", "an integer beyond the range of floats") from None
     except (TypeError, ValueError):
         raise ArgumentError(where, f"numbers in {name!r}", repr(tables[0][epochs[0]])[:40]) from None
     return epochs, values, len(set().union(*tables)) - len(epochs)

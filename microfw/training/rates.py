@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from microfw.data.dataset import check_count
+from microfw.data.faults import Array
 from microfw.errors import ArgumentError, NonFiniteError, suggest_keywords
 from microfw.optim.checks import is_real
 from microfw.optim.schedules import Cosine, Exponential, OneCycle, ReduceOnPlateau, StepDecay, WarmUp
@@ -135,7 +135,7 @@ class RangeTest:
     losses : list of float
         Smoothed loss at each rate.
     suggestion : float
-        Rate at which the loss fell fastest, over the logarithm of the rate.
+        Rate around which the loss fell fastest, over the logarithm of the rate; see `lr_range_test`.
     """
 
     rates: list[float]
@@ -193,7 +193,7 @@ class RangeTest:
 
 
 class _Rising(Hook):
-    """Multiplies the rate by a factor at each step, and stops when the loss is four times its lowest."""
+    """Multiplies the rate by a factor at each step, until the loss has risen by three times the size of its lowest."""
 
     def __init__(self, low: float, high: float, steps: int, smooth: float) -> None:
         self.low, self.factor, self.steps, self.smooth = low, (high / low) ** (1 / max(steps - 1, 1)), steps, smooth
@@ -205,7 +205,8 @@ class _Rising(Hook):
         rate = self.low * self.factor**state.steps
         self.mean = self.smooth * self.mean + (1 - self.smooth) * state.loss
         loss = self.mean / (1 - self.smooth ** (state.steps + 1))  # the mean starts at 0; this corrects it, as in Adam
-        if not (math.isnan(loss) or (self.losses and loss > 4 * min(self.losses))):
+        lowest = min(self.losses, default=loss)  # may be negative, as of likelihoods
+        if loss <= lowest + 3 * abs(lowest):  # False for NaN
             state.optimizer.lr = rate
             self.rates.append(rate)
             self.losses.append(loss)
@@ -227,7 +228,7 @@ def lr_range_test(
     smooth: float = 0.9,
     rng: int | np.random.Generator | None = None,
 ) -> RangeTest:
-    """Train for some steps at rising rates, and return the rate at which the loss falls fastest.
+    """Train for some steps at rising rates, and return the rate around which the loss falls fastest.
 
     Parameters
     ----------
@@ -240,7 +241,7 @@ def lr_range_test(
     high : float
         Last rate.
     steps : int
-        Number of rates; the test ends early when the loss is four times its lowest.
+        Number of rates; the test ends early when the loss has risen by three times the size of its lowest value.
     batch_size : int
         Rows in a step.
     smooth : float
@@ -259,6 +260,10 @@ def lr_range_test(
 
     Notes
     -----
+    The suggestion is the rate with the steepest line through the smoothed losses around it: those of a tenth of the
+    rates on each side, over the logarithm of the rate, up to the lowest loss. If the first or the last of these lines
+    is the steepest, the suggestion is the first or the last rate; see `RangeTest.warning`.
+
     Source: Smith, "Cyclical learning rates for training neural networks", 2017, section 3.3.
 
     Examples
@@ -298,6 +303,20 @@ def lr_range_test(
     rates, losses = rising.rates, rising.losses
     if len(rates) < 2:
         raise ArgumentError(where, "losses at two rates at least", len(rates), "lower low, or scale the data")
-    # The steepest fall before the lowest loss: after it the rates are too large.
-    slopes = np.gradient(losses, np.log(rates))
-    return RangeTest(rates, losses, rates[int(np.argmin(slopes[: int(np.argmin(losses)) + 1]))])
+    return RangeTest(rates, losses, rates[_steepest(np.log(rates), np.array(losses), smooth)])
+
+
+def _steepest(x: Array, losses: Array, smooth: float) -> int:
+    """Return the number of the rate around which the smoothed losses fall fastest."""
+    powers = smooth ** np.arange(1, len(x) + 1)
+    # The first smoothed losses are those of a few batches. They count by the inverse of their variance.
+    roots = np.sqrt((1 - powers) / (1 + powers))
+    half = max(len(x) // 10, 1)
+    last = max(len(x) - 1 - half, half)
+    lowest = int(np.argmin(losses))  # after it the rates are too large
+    parts = [slice(k - half, k + half + 1) for k in range(half, max(min(lowest, last), half) + 1)]
+    # A line, not the difference of two neighbours, which is the noise of two batches.
+    slopes = [np.polyfit(x[part], losses[part], 1, w=roots[part])[0] for part in parts]
+    found = half + int(np.argmin(slopes))
+    # At an end of the range, the steepest fall may be beyond it: the first or the last rate has a warning.
+    return 0 if found == half else len(x) - 1 if found == last else found

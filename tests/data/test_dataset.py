@@ -49,6 +49,14 @@ def test_load_gives_arrays_ready_to_train_on(name):
     assert len(test) == pytest.approx((len(train) + len(test)) / 4, abs=1)
 
 
+@pytest.mark.parametrize("index", [-100, 255])
+def test_an_ignored_label_is_no_class(index):
+    data = pickle.loads(pickle.dumps(Dataset(np.ones((4, 1)), [0, 1, index, 1], ignore_index=index))).astype("f8")
+    assert data.n_classes == len(data.target_names) == 2 and data.y.tolist() == [0, 1, index, 1]
+    with pytest.raises(DataError, match="got -3 at row 0"):
+        Dataset(np.ones((2, 1)), [-3, index], ignore_index=index)
+
+
 @pytest.mark.parametrize("name", names())
 def test_scaling_is_fitted_on_the_training_part_only(name):
     train, test = load(name, rng=0)
@@ -238,6 +246,8 @@ BAD = {
     "no axis": (TWO, 1, {}, ShapeError, "y of shape (N,) or (N, k), got (); pass a target for each row"),
     "ragged": ([[1, 2], [3]], [0, 1], {}, ShapeError,
                "X to be a full table, got rows of different lengths; give all rows the same length"),
+    "several inputs": ([np.ones((2, 3)), np.ones((2, 4))], [0, 1], {}, ShapeError,
+                       "X to be a full table, got a list of arrays of different shapes; give all rows the same length, or pass several inputs as a tuple"),
     "text": ([["a", "b"], ["c", "d"]], [0, 1], {}, DTypeError,
              "X to hold numbers, got dtype <U1; encode text as numbers before you pass X"),
     "text in a frame": (
@@ -253,7 +263,7 @@ BAD = {
                     f"integer labels, got text such as 'cat'; {ENCODE}"),
     "negative": (TWO, [0, -1], {}, DataError,
                  "labels 0, 1, 2, …, got -1 at row 1; "
-                 "encode them with np.unique(y, return_inverse=True)[1], or pass task='regression'"),
+                 "encode them with np.unique(y, return_inverse=True)[1], pass task='regression', or leave a label out by ignore_index"),
     "fraction": (TWO, [0, 0.5], {"task": "classification"}, DataError,
                  "integer labels, got 0.5 at row 1; for real targets pass task='regression'"),
     "NaN label": (TWO, [0, np.nan], {"task": "classification"}, DataError,

@@ -6,13 +6,15 @@ import json
 import subprocess
 import sys
 from itertools import chain
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 import microfw as mf
-from microfw.errors import ArgumentError, DataError, ShapeError
+from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError
 from tests.helpers.errors import raises
 from tests.helpers.paths import ROOT
 
@@ -62,17 +64,16 @@ def test_runs_of_neighbouring_rows_are_read(tmp_path):
     class Counted:
         """An array in a file of another library, which counts what is read."""
 
-        dtype, shape, nbytes = X.dtype, X.shape, X.nbytes
+        dtype, shape = X.dtype, X.shape
         read: ClassVar[list] = []
-
-        def __len__(self):
-            return len(X)
 
         def __getitem__(self, rows):
             self.read.append((rows.start, rows.stop))
             return X[rows]
 
     train = mf.data.stream(Counted(), X, block_bytes=16 * 8 * 4)  # 16 runs of 8 / 2 rows of two floats
+    train.fingerprints()
+    Counted.read.clear()
     list(train.batches(10, np.random.default_rng(0)))
     assert sorted(Counted.read) == [(k, min(k + 4, 103)) for k in range(0, 103, 4)]
 
@@ -87,6 +88,41 @@ def test_nested_arrays_weights_and_dtypes():
     np.testing.assert_array_equal(features["image"][:, 0] / 3, features["word"])
 
 
+def test_one_array_may_be_features_and_targets():
+    images = np.arange(60, dtype=np.uint8).reshape(20, 3)
+    for targets in (images, images.copy()):
+        features, same = next(iter(mf.data.batches(mf.data.stream(images, targets), 4, rng=0)))
+        assert (features.dtype, same.dtype) == (np.float32, np.uint8)
+
+
+class Foreign:
+    """A tensor of another library."""
+
+    shape = X.shape
+
+    def __init__(self, dtype, error=None):
+        self.dtype, self.error, self.requires_grad = dtype, error, error is not None
+
+    def numpy(self):
+        if self.error is not None:
+            raise self.error
+        return X
+
+
+def test_tensors_of_other_libraries_are_read():
+    data = Foreign("torch.float32"), Foreign("torch.float32")
+    for other in (mf.data.stream(*data), (*data, Foreign("torch.float32"))):
+        assert all(part.dtype == X.dtype for part in next(iter(mf.data.batches(other, 4, rng=0))))
+
+
+@pytest.mark.parametrize("wrap", [mf.data.Dataset, mf.data.stream, lambda X, y: list(mf.data.batches((X, y, y), 4))])
+def test_tensors_that_numpy_cannot_read(wrap):
+    bad = Foreign("torch.bfloat16", RuntimeError("Can't call numpy()."))
+    text = "Dataset: expected X that NumPy can read, got torch.bfloat16 (Can't call numpy()); pass tensor"
+    with raises(DTypeError, f"{text}.detach().float().cpu()"):
+        wrap(bad, X)
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "kind", "text"),
     [
@@ -94,6 +130,10 @@ def test_nested_arrays_weights_and_dtypes():
          "stream: expected arrays, got list as X; open files with np.load(path, mmap_mode='r')"),
         ((X, {"a": 3}), {}, ArgumentError,
          "stream: expected arrays, got int as y/a; open files with np.load(path, mmap_mode='r')"),
+        ((scipy.sparse.csr_matrix(X), X), {}, DTypeError,
+         "Dataset: expected a dense X, got csr_matrix; pass X.toarray()"),
+        ((SimpleNamespace(dtype="torch.int8", shape=(3,)), X), {}, DTypeError,
+         "stream: expected a dtype of NumPy, got torch.int8 of SimpleNamespace as X; pass an object whose slices are arrays"),
         ((X, X[:3]), {}, ShapeError, "stream: expected arrays of one length, got 103 rows of X and 3 of y"),
         ((X[:0], X[:0]), {}, DataError, "stream: expected at least one row, got none"),
         ((X, X), {"block_bytes": 0}, ArgumentError, "stream: expected block_bytes to be a positive integer, got 0"),

@@ -52,6 +52,7 @@ def test_nothing_is_trained_on_what_is_not_finite(diabetes):
     ({"activation": "rely"}, "activation to be one of .*, got 'rely'; did you mean 'relu'"),
     ({"loss": "logloss"}, "loss to be one of .*, got 'logloss'; did you mean 'log_loss'"),
     ({"loss": nn.CrossEntropyLoss(reduction="sum")}, "loss to be a name, or a Loss that is a mean, got reduction 'sum'"),
+    ({"loss": nn.CosineEmbeddingLoss()}, "a loss of two arguments, prediction and target, got CosineEmbeddingLoss of first, second, target, sample_weight"),
     ({"norm": "group"}, "norm to be None, 'batch' or 'layer', got 'group'"),
     ({"hidden_layer_sizes": (3, 0)}, r"hidden_layer_sizes to be positive integers, got 0"),
 ])  # fmt: skip

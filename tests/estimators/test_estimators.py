@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler, scale
 from microfw import nn, optim
 from microfw.errors import ArgumentError, DataError
 from microfw.estimators import NeuralClassifier, NeuralRegressor
+from tests.helpers.errors import raises
 from tests.helpers.estimators import classifier, regressor
 
 # Networks, losses, optimizers
@@ -78,10 +79,19 @@ def test_of_two_classes_the_score_is_the_logit_of_the_probability(loss):
     np.testing.assert_array_equal(model.predict(scale(X)), model.decision_function(scale(X)) > 0)
 
 
-def test_poisson_predicts_rates():
+def rate_network(n_features, n_outputs, rng):
+    return nn.Sequential(nn.Dense(n_features, 16, rng=rng), nn.ReLU(), nn.Dense(16, n_outputs, rng=rng), nn.Softplus())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"loss": "poisson"}, {"loss": nn.PoissonNLLLoss(log_input=False), "module": rate_network}],
+    ids=["logarithms", "rates"],
+)
+def test_poisson_predicts_rates(settings):
     X = np.linspace(0, 2, 300)[:, None]
     y = np.random.default_rng(0).poisson(np.exp(X.ravel()))
-    rates = regressor(loss="poisson", max_iter=60).fit(X, y).predict(X)
+    rates = regressor(max_iter=60, **settings).fit(X, y).predict(X)
     assert rates.min() > 0 and np.abs(rates - np.exp(X.ravel())).mean() < 0.5
 
 
@@ -135,6 +145,25 @@ def test_multilabel():
         model.partial_fit(scale(X), Y[:, 0])
     with pytest.raises(ArgumentError, match="expected a loss of several labels"):
         classifier(loss=nn.CrossEntropyLoss()).fit(scale(X), Y)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    ["log_loss", "squared_error", "absolute_error", "huber", "poisson", nn.HingeLoss(), nn.BCEWithLogitsLoss()],
+    ids=str,
+)
+def test_labels_with_a_score_above_0_are_predicted(loss):
+    X = np.random.default_rng(0).normal(size=(300, 4))
+    Y = (X[:, :3] > 0).astype(int)
+    model = classifier(loss=loss, optimizer="adam", learning_rate=0.01, max_iter=60, early_stopping=True).fit(X, Y)
+    assert model.score(X, Y) > 0.8 and max(model.validation_scores_) > 0.7
+    np.testing.assert_array_equal(model.predict(X), model.decision_function(X) > 0)
+
+
+def test_an_indicator_holds_0_and_1():
+    text = "NeuralClassifier: expected an indicator of labels, 0 or 1, got -1; pass (y > 0).astype(int)"
+    with raises(DataError, text):
+        classifier(loss=nn.HingeLoss()).fit(np.ones((2, 3)), [[-1, 1], [1, -1]])
 
 
 def test_several_outputs(diabetes):

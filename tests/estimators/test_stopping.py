@@ -58,6 +58,11 @@ def test_stopping_when_the_loss_no_longer_falls():
     assert regressor(n_iter_no_change=None, max_iter=50).fit(X, np.zeros(20)).n_iter_ == 50
     with pytest.raises(DataError, match="n_samples = 1"):
         regressor(early_stopping=True).fit([[1.0]], [1.0])
+    text = (
+        r"early_stopping: expected rows to train on, got none of 20 \(n_samples = 20\); lower validation_fraction, or"
+    )
+    with pytest.raises(DataError, match=text):
+        regressor(early_stopping=True, validation_fraction=0.99).fit(X, np.zeros(20))
     with pytest.raises(DataError, match="expected rows for norm='batch' to compare, got 1 sample"):
         regressor(norm="batch").fit([[1.0]], [1.0])
 

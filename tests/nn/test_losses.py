@@ -71,7 +71,9 @@ def test_the_gradient_by_the_target_is_the_opposite(name):
     np.testing.assert_allclose(a, -b)
 
 
-@pytest.mark.parametrize("options", [{}, {"pos_weight": 1.0}])
+@pytest.mark.parametrize(
+    "options", [{}, *({"pos_weight": one} for one in (1.0, np.float32(1), np.array(1.0), [1.0]))], ids=str
+)
 def test_binary_cross_entropy_has_a_gradient_by_the_target(options):
     z, t = np.array([-2.0, 0.5]), np.array([0.25, 1.0])
     loss = nn.BCEWithLogitsLoss(reduction="sum", **options)
@@ -280,8 +282,14 @@ def test_ignored_labels(kind, reduction, ignored):
     slope = mf.grad(lambda z: loss_fn(z, labels).sum())(scores)
     np.testing.assert_array_equal(slope[~kept], 0)
     assert mf.gradcheck(lambda z: loss_fn(z, labels), scores) <= 1e-6
-    with pytest.raises(DataError, match=f"expected a label other than ignore_index {ignored}, got none in this batch"):
-        loss_fn(mf.tensor(scores), np.full(5, ignored))
+    if reduction == "mean":
+        text = f"expected a label other than ignore_index {ignored}, got none in this batch"
+        with pytest.raises(DataError, match=text):
+            loss_fn(mf.tensor(scores), np.full(5, ignored))
+    else:
+        nothing = loss_fn(mf.tensor(scores), np.full(5, ignored))
+        np.testing.assert_array_equal(nothing.data, np.zeros(5) if reduction == "none" else 0)
+        np.testing.assert_array_equal(mf.grad(lambda z: loss_fn(z, np.full(5, ignored)).sum())(scores), 0 * scores)
     with pytest.raises(DataError, match="expected labels from 0 to 2, got 3 at row 4"):
         loss_fn(mf.tensor(scores), np.array([ignored, 0, 1, ignored, 3]))
 

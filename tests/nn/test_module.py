@@ -12,7 +12,8 @@ import pytest
 import microfw as mf
 from microfw import nn, optim
 from microfw.autograd.scope import path
-from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError
+from microfw.errors import ArgumentError, DataError, DTypeError, GraphError, ShapeError
+from tests.helpers.errors import raises
 from tests.helpers.models import batch, model
 
 
@@ -188,6 +189,10 @@ BAD_STATES = {
     ),
     "complex": (lambda s: s.update({"2.bias": np.zeros(3, complex)}), DTypeError, "2.bias: expected dtype float32, got complex128"),
     "text": (lambda s: s.update({"2.bias": np.array(["a", "b", "c"])}), DTypeError, "2.bias: expected dtype float32, got <U1"),
+    "too large": (
+        lambda s: s.update({"2.bias": np.array([1, np.inf, 1e300])}), DataError,
+        r"2.bias: expected finite values of float32, got 1e\+300; float32 cannot hold it; cast the model with .astype\('float64'\)",
+    ),
     "objects": (lambda s: s.update({"2.bias": np.array([None] * 3)}), DTypeError, "2.bias: expected dtype float32, got object"),
 }  # fmt: skip
 
@@ -202,6 +207,12 @@ def test_loading_is_all_or_nothing(name):
         net.load_state_dict(state)
     for key, value in net.state_dict().items():
         np.testing.assert_array_equal(value, before[key])
+
+
+def test_a_state_is_a_mapping():
+    text = "Dense.load_state_dict: expected a dict of values by name, got NoneType; pass what state_dict() returned"
+    with raises(ArgumentError, text):
+        nn.Dense(2, 2).load_state_dict(None)
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])

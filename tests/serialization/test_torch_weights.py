@@ -11,7 +11,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn
-from microfw.errors import ArgumentError, CheckpointError, DTypeError, ShapeError
+from microfw.errors import ArgumentError, CheckpointError, DataError, DTypeError, ShapeError
 from tests.cases.convolution import slow_conv
 
 rng = np.random.default_rng(0)
@@ -254,6 +254,13 @@ def test_arguments_that_are_wrong():
         mf.import_torch(nn.Dense(2, 2), {"weight": {}, "bias": np.ones(2)})
     with pytest.raises(CheckpointError, match="^import_torch: expected the path of a file, got int; call"):
         mf.import_torch(nn.Dense(2, 2), 3)
+    text = r"^import_torch: expected a state_dict of PyTorch, or a path, got "
+    with pytest.raises(ArgumentError, match=text + r"Linear; pass its state_dict\(\)$"):
+        mf.import_torch(nn.Dense(2, 2), type("Linear", (), {"state_dict": dict})())
+    with pytest.raises(ArgumentError, match=text + r"Dense; call model.load_state_dict\(source.state_dict\(\)\)$"):
+        mf.import_torch(nn.Dense(2, 2), nn.Dense(2, 2))
+    with pytest.raises(DataError, match=r"^import_torch: weight: expected finite values of float32, got 1e\+300; "):
+        mf.import_torch(nn.Dense(2, 2), {"weight": np.full((2, 2), 1e300), "bias": np.ones(2)})
 
 
 def test_tensors_of_pytorch_are_taken_from_their_graph_and_device():
@@ -306,6 +313,10 @@ def test_a_file_of_16_bits_is_widened(tmp_path):
     write(path, {"0.weight": upper, "0.bias": bias}, {"0.weight": "BF16"}, {"format": "pt"})
     model = nn.Sequential(nn.Dense(2, 2, rng=0))
     assert mf.import_torch(model, path) is None
+    with pytest.raises(
+        CheckpointError, match=r"got 'BF16'; read weights of PyTorch with mf\.import_torch\(model, path\)$"
+    ):
+        mf.load(path)
     assert model[0].weight.dtype == np.float32
     np.testing.assert_array_equal(model[0].weight.data, [[1.5, 0.0], [-2.0, 3.140625]])
     np.testing.assert_array_equal(model[0].bias.data, bias.astype(np.float32))

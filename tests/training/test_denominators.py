@@ -246,6 +246,32 @@ def test_an_ignored_label_need_not_be_a_class(index):
         trained(nn.CrossEntropyLoss(ignore_index=1), y, 3, 1, 6)
 
 
+@pytest.mark.parametrize("form", ["pair", "weights", "dataset", "source"])
+def test_an_ignored_label_may_be_negative(form):
+    losses = {}
+    for index in (-100, 0):
+        y, net = np.where(LABELS == 0, index, LABELS), head()
+        data = {
+            "pair": (X, y),
+            "weights": (X, y, np.ones(24)),
+            "dataset": mf.data.Dataset(X, y, ignore_index=index),
+            "source": lambda y=y: iter([(X, y)]),
+        }[form]
+        loss = nn.CrossEntropyLoss(ignore_index=index)
+        trainer = mf.Trainer(net, loss, optim.SGD(net.parameters(), lr=0.1))
+        losses[index] = trainer.fit(data, 2, validation=data, rng=0, progress=False).column("val_loss")
+        losses[index].append(trainer.evaluate(data)["loss"])
+    assert losses[-100] == losses[0]
+
+
+def test_a_negative_label_that_the_loss_does_not_ignore_is_found_before_training():
+    data, net = mf.data.Dataset(X, np.where(LABELS == 2, -100, LABELS), ignore_index=-100), head()
+    trainer = mf.Trainer(net, nn.CrossEntropyLoss(), optim.SGD(net.parameters(), lr=0.1))
+    text = "labels from 0 to 2, as the model's outputs, got -100 at row 4; pass ignore_index=-100 to the loss"
+    with pytest.raises(DataError, match=f"^Trainer.fit: expected {text}$"):
+        trainer.fit(data, 1, progress=False)
+
+
 def test_a_resumed_run_goes_on_counting(tmp_path):
     def make():
         net = head()

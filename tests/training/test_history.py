@@ -33,6 +33,8 @@ def test_history_as_a_frame_and_as_a_picture(iris, monkeypatch):
     plt.close("all")
     with pytest.raises(ArgumentError, match="^History.plot: expected one of .*, got 'lost'; did you mean loss.$"):
         history.plot("lost")
+    with raises(ArgumentError, "History.plot: expected numbers in 'size', got an integer beyond the range of floats"):
+        History([{"epoch": 1, "size": 10**400}]).plot("size")
     real = builtins.__import__
 
     def refuse(name, *rest):

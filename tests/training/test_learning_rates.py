@@ -13,6 +13,7 @@ from microfw.training import (
     LearningRate,
     Trainer,
     lr_range_test,
+    rates,
 )
 from tests.helpers.training import Do, arrays, make, same
 
@@ -75,6 +76,39 @@ def test_range_test_finds_the_rate_of_a_quadratic(line):
     found = lr_range_test(trainer, bent, batch_size=64, high=100.0, steps=200, rng=0)
     assert found.rates[-1] < 50, "the loss exploded before"
     assert 0.02 < found.suggestion < 1.5
+
+
+def noisy_line(seed, rows=1000, noise=0.5, **options):
+    rng = np.random.default_rng(seed)
+    X, model = rng.normal(size=(rows, 4)), nn.Dense(4, 1, rng=seed)
+    trainer = Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=0.1))
+    return lr_range_test(trainer, (X, X[:, :1] + noise * rng.normal(size=(rows, 1))), rng=seed, **options)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("rows", [100, 1000])
+def test_range_test_does_not_suggest_the_noise_of_batches(rows, noise):
+    for seed in range(5):
+        assert 0.01 < noisy_line(seed, rows, noise).suggestion < 0.2
+
+
+def test_range_test_warns_if_the_lowest_rate_is_too_high():
+    found = noisy_line(0, low=0.1)
+    assert found.suggestion == 0.1 and found.warning.startswith("the lowest rate")
+
+
+def test_range_test_of_a_loss_below_0(line):
+    trainer = make(1, 1, loss=lambda made, wanted: np.square(made - wanted).mean() - 100)
+    found = lr_range_test(trainer, line, rng=0)
+    assert len(found.rates) > 50 and min(found.losses) < 0
+
+
+def test_the_steepest_fall_may_be_at_the_ends():
+    x = np.linspace(-3, 3, 60)
+    assert rates._steepest(x, -np.exp(x), 0.9) == 59 and rates._steepest(x, np.exp(-x), 0.9) == 0
+    assert abs(x[rates._steepest(x, -np.tanh(x), 0.9)]) < 0.1
+    for few in ([2.0, 1.0], [1.0, 2.0], [3.0, 1.0, 2.0], [1.0] * 5):
+        assert 0 <= rates._steepest(x[: len(few)], np.array(few), 0.0) < len(few)
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,22 @@ def test_arrays_take_the_dtype_of_the_model():
     assert trainer.predict((A, B))["size"].dtype == np.float64
 
 
+def test_a_list_of_inputs_is_refused_as_one_table():
+    model = nn.Dense(4, 1, rng=0)
+    trainer = mf.Trainer(model, nn.MSELoss(), mf.optim.SGD(model.parameters(), lr=0.1))
+    text = (
+        "Dataset: expected X to be a full table, got a list of arrays of different shapes; "
+        "give all rows the same length, or pass several inputs as a tuple"
+    )
+    for call in (
+        trainer.predict,
+        lambda X: trainer.fit((X, np.ones(3)), 1),
+        lambda X: trainer.evaluate((X, np.ones(3))),
+    ):
+        with raises(ShapeError, text):
+            call([np.ones((3, 4)), np.ones((3, 2))])
+
+
 def test_a_transform_draws_from_the_generator_of_the_run():
     def noisy(X, y, rng):
         return X + rng.standard_normal(X.shape).astype("f4"), y

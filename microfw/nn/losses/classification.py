@@ -50,7 +50,7 @@ class BCEWithLogitsLoss(Loss):
     def __init__(self, weight: Any = None, pos_weight: Any = None, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self.weight = class_weights("BCEWithLogitsLoss", "weight", weight)
-        if isinstance(pos_weight, int | float):
+        if pos_weight is not None and not np.ndim(pos_weight):
             pos_weight = [pos_weight]
         self.pos_weight = class_weights("BCEWithLogitsLoss", "pos_weight", pos_weight)
 
@@ -125,7 +125,7 @@ class _Labelled(Loss):
         kept = np.ones(labels.shape, bool)
         if self.ignore_index is not None:
             kept = labels != self.ignore_index
-            if not kept.any():
+            if self.reduction == "mean" and not kept.any():  # a mean of none; sums are 0
                 fix = "skip such batches"
                 expected = f"a label other than ignore_index {self.ignore_index}"
                 raise DataError(self.where, expected, "none in this batch", fix)
@@ -193,8 +193,8 @@ class CrossEntropyLoss(_Labelled):
     ShapeError
         If the logits are not (N, C), or the labels neither (N,) nor (N, C).
     DataError
-        If a label is not an integer from 0 to C - 1, or all are to be ignored; if probabilities are not from 0 to 1
-        with a sum of 1.
+        If a label is not an integer from 0 to C - 1; if reduction is "mean", and all labels are ignored; if
+        probabilities are not from 0 to 1 with a sum of 1.
     ArgumentError
         If labels are probabilities, and there is an ``ignore_index``.
 
@@ -303,7 +303,7 @@ class NLLLoss(_Labelled):
     ShapeError
         If the log-probabilities are not (N, C) or the labels not (N,).
     DataError
-        If a label is not an integer from 0 to C - 1, or all are to be ignored.
+        If a label is not an integer from 0 to C - 1; if reduction is "mean", and all labels are ignored.
 
     Examples
     --------
