@@ -97,11 +97,11 @@ class Source(BatchSource):
     ) -> Iterator[Any]:
         """Return the batches of an epoch, those of each step joined; ``skip`` must be known to the source itself."""
         started, self._started = self._started or self._start(rng), None
-        return self._batches(started, drop_last)
+        return self._batches(started, drop_last, skip)
 
-    def _batches(self, started: Iterator[Any], drop_last: bool) -> Iterator[Any]:
+    def _batches(self, started: Iterator[Any], drop_last: bool, skip: int) -> Iterator[Any]:
         step: list[tuple[Columns, Columns]] = []
-        rows = 0
+        rows = number = 0
         for number, batch in enumerate(started, 1):
             step.append(self._columns(batch, number))
             rows = rows or len(step[0][0])
@@ -110,6 +110,8 @@ class Source(BatchSource):
             elif len(step) == self.accumulate:
                 yield *self._joined(step), None
                 step = []
+        if not number and not skip:  # a loader that is resumed after its last batch has none
+            raise DataError(self.where, "at least one batch in each epoch", "none", "return a new iterator each time")
         if step and not drop_last:
             yield *self._joined(step), None
 

@@ -209,3 +209,39 @@ def test_evaluation_of_a_source_and_of_its_rows_are_the_same():
     trainer, _ = build("a loader", metrics=["accuracy"])
     whole, parts = trainer.evaluate((A, TARGETS["label"])), trainer.evaluate(Loader())
     assert parts == pytest.approx(whole, rel=1e-6)
+
+
+def once():
+    """Return a source that returns the same iterator in each epoch."""
+    made = iter([(A[:5], TARGETS["label"][:5]), (A[5:9], TARGETS["label"][5:9])])
+    return lambda: made
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_an_epoch_of_a_source_has_a_batch(drop_last):
+    trainer, _ = build("a generator")
+    text = "Trainer.fit: expected at least one batch in each epoch, got none; return a new iterator each time"
+    with raises(DataError, text):
+        trainer.fit(once(), 2, progress=False, drop_last=drop_last)
+    assert len(trainer.history) == 1
+
+
+def test_each_validation_on_a_source_has_a_batch():
+    trainer, _ = build("a generator")
+    with pytest.raises(DataError, match="^Trainer.fit, validation: expected at least one batch in each epoch, got non"):
+        trainer.fit((A, TARGETS["label"]), 2, progress=False, validation=once())
+
+
+@pytest.mark.parametrize(
+    ("train", "options"),
+    [
+        ((A, TARGETS["label"]), {"sampler": lambda n, rng: rng.permutation(n)[: SIZE - 1], "batch_size": SIZE}),
+        (lambda: iter([(A, TARGETS["label"])]), {}),
+    ],
+)
+def test_drop_last_leaves_a_step_in_each_epoch(train, options):
+    trainer, _ = build("a generator", accumulate=2)
+    text = "Trainer.fit, epoch 1: expected the rows of a step, got fewer with drop_last=True; leave drop_last out"
+    with raises(DataError, text):
+        trainer.fit(train, 2, progress=False, drop_last=True, **options)
+    assert trainer._run.state.epoch == 0
