@@ -82,8 +82,8 @@ class Hook:
 
     At every event, hooks are called in the order of the Trainer's list, and those whose class sets ``last = True``
     after all others. At ``on_fit_end`` the order is reversed for the latter: they come first, before other hooks change
-    the model. All methods are called in the thread and the context of `Trainer.fit`, so a hook may set a context
-    variable in ``on_fit_start`` and reset it in ``on_fit_end``.
+    the model; those whose class sets ``ends_first = True`` come second. All methods are called in the thread and the
+    context of `Trainer.fit`, so a hook may set a context variable in ``on_fit_start`` and reset it in ``on_fit_end``.
 
     Examples
     --------
@@ -101,6 +101,7 @@ class Hook:
     """
 
     last: bool = False
+    ends_first: bool = False
 
     def __repr__(self) -> str:
         """Return the arguments of ``__init__`` that the hook keeps under their names."""
@@ -191,7 +192,7 @@ class Hooks:
         """Call ``on_fit_end`` of every hook that was started, even if one raises."""
         # An ExitStack calls the rest if one raises, in reverse order of registration.
         with contextlib.ExitStack() as calls:
-            for method in reversed(_overridden("on_fit_end", sorted(self._started, key=_is_last, reverse=True))):
+            for method in reversed(_overridden("on_fit_end", sorted(self._started, key=_end_rank))):
                 calls.callback(method, state)
             self._started = []
 
@@ -200,6 +201,10 @@ def _overridden(event: str, hooks: Sequence[Any]) -> HookMethods:
     # The empty methods of Hook are left out, so an event that no hook handles costs nothing.
     methods = [getattr(hook, event, None) for hook in hooks]
     return [m for m in methods if m is not None and getattr(m, "__func__", m) is not getattr(Hook, event)]
+
+
+def _end_rank(hook: Any) -> int:
+    return 0 if _is_last(hook) else 1 if getattr(hook, "ends_first", False) else 2
 
 
 def _is_last(hook: Any) -> bool:
