@@ -27,7 +27,7 @@ from microfw.training.evaluation import (
 )
 from microfw.training.history import History
 from microfw.training.hooks import Hooks, TrainState, check_hooks
-from microfw.training.metrics import measure, resolve, to_predictions
+from microfw.training.metrics import measure, resolve, to_classes
 from microfw.training.outputs import is_branch
 from microfw.training.parts import check_parts
 from microfw.training.progress import progress as progress_hook
@@ -307,7 +307,7 @@ class Trainer:
         -------
         dict
             "loss", the parts of a dict, and each metric by name. The loss is NaN if no row counts: all labels are
-            ignored, or all weights are 0.
+            ignored, or all weights are 0; so are the metrics if all labels are ignored.
         """
         check_count("Trainer.evaluate", "batch_size", batch_size, fix="32 is a good start")
         found = as_plain(data, self.model, self.loss)
@@ -347,4 +347,4 @@ class Trainer:
     def predict_classes(self, X: Any, batch_size: int = 4096) -> Any:
         """Return the predicted label of each row, as used by the metrics; of each head, if there are several."""
         template, leaves, _ = flatten(self.predict(X, batch_size), is_branch)
-        return fill(template, [to_predictions(z, np.empty(z.shape[:-1], np.intp), self.loss) for z in leaves])
+        return fill(template, [to_classes(z, self.loss) for z in leaves])
