@@ -63,11 +63,14 @@ class Source(BatchSource):
     def _columns(self, batch: Any, number: int) -> tuple[Columns, Columns]:
         where = f"{self.where}, batch {number}"
         try:
-            X, y = batch_columns(batch, self.dtype, where)
+            # Copies, since a source may refill its arrays while targets of an epoch, or parts of a step, are kept.
+            X, y = batch_columns(batch, self.dtype, where, copied=True)
         except MicrofwError as error:
             if str(error).startswith(where):
                 raise
             raise type(error)(f"{where}: {error}") from None
+        for leaf in (*X.leaves, *y.leaves):
+            leaf.setflags(write=True)  # for a transform that works in place
         for name, mine, first in (("X", X, self.first[0]), ("y", y, self.first[1])) if number > 1 else ():
             now, before = _structure(mine), _structure(first)
             if now != before:

@@ -172,7 +172,8 @@ def transformed(transform: Any, dtype: Any, X: Columns, y: Columns, rng: Any) ->
     made, where = transform(X.tree, y.tree, rng), f"{FIT}, transform"
     if not isinstance(made, tuple | list) or len(made) != 2:
         raise DTypeError(where, "transform(X, y, rng) to return (X, y)", type(made).__name__)
-    return batch_columns((*made, y.weight) if y.weighted else made, dtype, where)
+    # copied: the function may return the same arrays for each batch, and targets of an epoch are kept
+    return batch_columns((*made, y.weight) if y.weighted else made, dtype, where, copied=True)
 
 
 def prepare(
@@ -189,6 +190,7 @@ def prepare(
         elif must_count:
             raise DataError(where, "rows that count in the loss", f"none of {len(rows)}")
     if transform is not None:
+        X, y = (part.like([leaf.copy() for leaf in part.leaves]) for part in (X, y))  # it may work in place
         X, y = transform(X, y, np.random.default_rng(0))  # not the run's generator
     forward.learn(X, y, counts, metrics)
     return forward

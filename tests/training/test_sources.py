@@ -245,3 +245,68 @@ def test_drop_last_leaves_a_step_in_each_epoch(train, options):
     with raises(DataError, text):
         trainer.fit(train, 2, progress=False, drop_last=True, **options)
     assert trainer._run.state.epoch == 0
+
+
+FLOATS = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+SUMS = FLOATS[:, :1] * 2
+
+
+def fresh():
+    for k in (0, 32):
+        yield FLOATS[k : k + 32].copy(), SUMS[k : k + 32].copy()
+
+
+def refilled():
+    X, y = np.empty((32, 4), np.float32), np.empty((32, 1), np.float32)
+    for k in (0, 32):
+        X[:], y[:] = FLOATS[k : k + 32], SUMS[k : k + 32]
+        yield X, y
+
+
+def regression(source, accumulate=1, **options):
+    """Return the numbers of an epoch, and of an evaluation."""
+    model = nn.Sequential(nn.Dense(4, 1, rng=0))
+    optimizer = mf.optim.SGD(model.parameters(), lr=0.01)
+    trainer = mf.Trainer(model, nn.MSELoss(), optimizer, metrics=["r2"], accumulate=accumulate)
+    row = trainer.fit(source, 1, rng=0, progress=False, **options)[0]
+    return row["loss"], row["r2"], bits(model), trainer.evaluate(fresh if callable(source) else source)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_source_may_refill_its_arrays(accumulate):
+    assert regression(refilled, accumulate) == regression(fresh, accumulate)
+    model = nn.Sequential(nn.Dense(4, 1, rng=0))
+    trainer = mf.Trainer(model, nn.MSELoss(), mf.optim.SGD(model.parameters(), lr=0.01), metrics=["r2"])
+    assert trainer.evaluate(refilled) == trainer.evaluate(fresh)
+
+
+@pytest.mark.parametrize("data", [fresh, (FLOATS, SUMS), (FLOATS, SUMS, np.ones(64))])
+def test_a_transform_may_work_in_place(data):
+    def in_place(X, y, rng):
+        X *= 3
+        y += 1
+        return X, y
+
+    assert regression(data, transform=in_place) == regression(data, transform=lambda X, y, rng: (X * 3, y + 1))
+
+
+def test_a_transform_in_place_leaves_the_arrays_of_a_source_as_they_are():
+    batches = [(X.copy(), y.copy()) for X, y in fresh()]
+
+    def in_place(X, y, rng):
+        X *= 3
+        return X, y
+
+    regression(lambda: iter(batches), transform=in_place)
+    np.testing.assert_array_equal(np.concatenate([X for X, _ in batches]), FLOATS)
+
+
+def test_a_transform_may_refill_its_arrays():
+    X_out, y_out = np.empty((32, 4), np.float32), np.empty((32, 1), np.float32)
+
+    def refill(X, y, rng):
+        np.multiply(X, 3, X_out[: len(X)])
+        y_out[: len(y)] = y
+        return X_out[: len(X)], y_out[: len(y)]
+
+    assert regression(fresh, transform=refill) == regression(fresh, transform=lambda X, y, rng: (X * 3, y))
