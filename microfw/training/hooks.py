@@ -26,12 +26,12 @@ EVENTS = (
 
 @dataclass(slots=True)
 class TrainState:
-    """The state of a training run; one object for the whole run. Hooks may read it, and set ``stop``.
+    """The state of a training run; one object for the whole run. Hooks may read it, and set ``stop`` and ``epochs``.
 
     Attributes
     ----------
     model : Module
-        The model.
+        The model. Hooks may change it, but not set another model, loss or optimizer.
     loss_function : callable
         The loss.
     optimizer : Optimizer
@@ -171,6 +171,7 @@ class Hooks:
         self.methods = {event: _overridden(event, self.hooks) for event in EVENTS}
         self.raised = ""
         self._started: list[Any] = []
+        self._parts: dict[str, Any] = {}
 
     def notify(self, event: str, state: TrainState) -> None:
         """Call the methods of an event, in order."""
@@ -180,13 +181,25 @@ class Hooks:
             except BaseException:
                 self.raised = f"{type(getattr(method, '__self__', method)).__name__}.{event}"
                 raise
+        if event != "on_step_end":  # whose parts are checked at the end of the epoch
+            self._check_parts(state)
+
+    def _check_parts(self, state: TrainState) -> None:
+        """Raise, and restore the part, if a hook has set another model, loss or optimizer: steps do not use it."""
+        for name, part in self._parts.items():
+            if (other := getattr(state, name)) is not part:
+                setattr(state, name, part)
+                got, fix = f"another one, {type(other).__name__}", "set it on the Trainer before fit"
+                raise ArgumentError(f"state.{name}", f"the {type(part).__name__} of the run", got, fix)
 
     def start(self, state: TrainState) -> None:
         """Call ``on_fit_start`` of every hook, and remember which were called."""
+        self._parts = {name: getattr(state, name) for name in ("model", "loss_function", "optimizer")}
         for hook in self.hooks:
             self._started.append(hook)
             for method in _overridden("on_fit_start", [hook]):
                 method(state)
+        self._check_parts(state)
 
     def end(self, state: TrainState) -> None:
         """Call ``on_fit_end`` of every hook that was started, even if one raises."""

@@ -162,7 +162,11 @@ class OfHead:
         return self.metric(targets, outputs, predictions)
 
 
-def resolve(metrics: Any) -> dict[str, Measure]:
+class Measures(dict[str, Measure]):
+    """Measures by name, as `resolve` returns them; it returns them unchanged."""
+
+
+def resolve(metrics: Any) -> Measures:
     """Return the measures of a Trainer's metrics, by name.
 
     Parameters
@@ -178,12 +182,15 @@ def resolve(metrics: Any) -> dict[str, Measure]:
     ArgumentError
         If a name is unknown or repeated, or the metric needs scores and has no scorer.
     """
+    if isinstance(metrics, Measures):
+        return metrics
     if isinstance(metrics, dict):
         heads = {str(head): resolve(several) for head, several in metrics.items()}
-        return {f"{name}/{head}": OfHead(head, m) for head, several in heads.items() for name, m in several.items()}
+        named = {f"{name}/{head}": OfHead(head, m) for head, several in heads.items() for name, m in several.items()}
+        return Measures(named)
     if isinstance(metrics, str) or callable(metrics):
         metrics = [metrics]
-    found: dict[str, Measure] = {}
+    found = Measures()
     for metric in metrics if isinstance(metrics, Iterable) else [metrics]:
         name = metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
         if name in found or name in ("epoch", "loss", "seconds", "lr", "gradient_norm", "skipped"):

@@ -34,11 +34,11 @@ from microfw.training.evaluation import (
     smallest_batch,
     validator,
 )
-from microfw.training.hooks import Hooks, TrainState
+from microfw.training.hooks import TrainState
 from microfw.training.metrics import measure_heads
 from microfw.training.nested import NestedForward, NestedPolicy, NestedRun, NestedStepper
 from microfw.training.outputs import ModelCall, join_outputs, output_columns
-from microfw.training.progress import progress as progress_hook
+from microfw.training.parts import run_hooks
 
 FIT = "Trainer.fit"
 
@@ -138,8 +138,7 @@ class NestedFit:
             policy = NestedPolicy(self.forward, trainer.optimizer, trainer.compile)
             policy.expect(self.batch_rows, self.steps * epochs)
         evaluate = None if validation is None else validator(trainer, validation)
-        why, steps = None if policy is None else policy.why_eager, self.steps // trainer.accumulate
-        hooks = Hooks([*trainer.clips, *trainer.hooks, *([progress_hook(why, steps)] if progress else [])])
+        hooks = run_hooks(trainer, progress, policy, self.steps // trainer.accumulate)
         state: TrainState = trainer._new_state(epochs, self.resume)
         changes = hooks.methods["on_gradients"]
         stepper = NestedStepper(state, changes, policy, rows=self.part_rows, min_rows=self.min_rows)
