@@ -25,10 +25,10 @@ def direction(metric: str, where: str) -> str:
 
     Examples
     --------
-    >>> direction("val_loss", "example"), direction("val_f1_macro", "example")
-    ('min', 'max')
+    >>> direction("val_loss", "example"), direction("val_f1_macro", "example"), direction("val_loss/score", "example")
+    ('min', 'max', 'min')
     """
-    name = metric.removeprefix("val_")
+    name = metric.removeprefix("val_").partition("/")[0]  # without the name of a head, or of a part of the loss
     if name.startswith("neg_") or name.endswith(HIGHER_IS_BETTER):
         return "max"
     if name.endswith(LOWER_IS_BETTER):

@@ -127,6 +127,14 @@ def test_directions_of_scikit_learns_names():
         assert direction(name, "test") == ("max" if name.endswith("score") else "min")
 
 
+def test_the_name_of_a_head_or_a_part_has_no_direction():
+    assert [direction(name, "test") for name in ("val_loss/score", "loss/accuracy", "val_accuracy/error")] == [
+        "min",
+        "min",
+        "max",
+    ]
+
+
 # Averages
 
 
