@@ -36,7 +36,8 @@ class Checkpoint(Hook):
     Raises
     ------
     ArgumentError
-        If ``every`` is not a positive integer, or is given with ``best``; in training, if no row has the entry.
+        If ``every`` is not a positive integer, or is given with ``best``; in training, if no row has the entry, or if
+        it is the fit of an estimator.
     CheckpointError
         In training, if the file cannot be written; an earlier file is then not changed.
 
@@ -90,6 +91,12 @@ class Checkpoint(Hook):
     def on_fit_start(self, state: TrainState) -> None:
         """Forget what an earlier fit has written."""
         self._saved = None
+
+    def on_epoch_start(self, state: TrainState) -> None:
+        """Raise in a run that cannot be saved, as that of an estimator."""
+        if state.save is None:
+            fix = "after the fit call mf.save(path, estimator.module_)"
+            raise ArgumentError("Checkpoint", "a fit of a Trainer", "that of an estimator, which saves no runs", fix)
 
     def on_step_end(self, state: TrainState) -> None:
         """Save after each multiple of ``every`` steps."""
