@@ -351,3 +351,21 @@ def test_no_update_where_no_rank_has_rows(mpi):
     text = "^Trainer: expected a mean with DataParallel, got MSELoss with reduction='sum'; use reduction='mean'$"
     with pytest.raises(ArgumentError, match=text):
         mf.Trainer(net, nn.MSELoss(reduction="sum"), ranks)
+
+
+def test_smoothed_labels_of_weight_0_are_not_joined(mpi):
+    def trainer(weight, smoothing, ranks=False, **options):
+        net = head()
+        optimizer = optim.SGD(net.parameters(), lr=0.1)
+        optimizer = optim.DataParallel(optimizer, Rank()) if ranks else optimizer
+        return mf.Trainer(net, nn.CrossEntropyLoss(weight, smoothing), optimizer, **options)
+
+    text = (
+        "^Trainer: expected class weights above 0 with label_smoothing in joined batches, got one of 0; "
+        "leave label_smoothing out, or join no batches, as by accumulate$"
+    )
+    for options in ({"accumulate": 2}, {"ranks": True}):
+        with pytest.raises(ArgumentError, match=text):
+            trainer([0, 1, 1], 0.2, **options)
+        trainer([0, 1, 1], 0.0, **options), trainer([0.5, 1, 1], 0.2, **options)
+    trainer([0, 1, 1], 0.2)
