@@ -43,7 +43,7 @@ class Source(BatchSource):
             got, fix = f"a {type(batches).__name__}, which ends", "pass the function that makes it, without calling it"
             raise ArgumentError(where, "batches that each epoch can start again", got, fix)
         self.made_by, self.dtype, self.where, self.accumulate = batches, dtype, where, accumulate
-        self.takes_rng = callable(batches) and "rng" in inspect.signature(batches).parameters
+        self.takes_rng = callable(batches) and _takes_rng(batches, where)
         self.resumes_anywhere = self.stateful = hasattr(batches, "state_dict") and hasattr(batches, "load_state_dict")
         # The first batch is checked before training. The first epoch continues with its iterator: to start another one
         # would draw other random numbers than a loop does.
@@ -57,7 +57,10 @@ class Source(BatchSource):
     def _start(self, rng: Any) -> Iterator[Any]:
         made = self.made_by
         if callable(made):
-            made = made(np.random.default_rng(0) if rng is None else rng) if self.takes_rng else made()
+            made = made(rng=np.random.default_rng(0) if rng is None else rng) if self.takes_rng else made()
+            if not hasattr(made, "__iter__") and not hasattr(made, "__getitem__"):
+                fix = "yield (X, y) in it, or return an iterator"
+                raise ArgumentError(self.where, "a function that returns batches", type(made).__name__, fix)
         return iter(made)
 
     def _columns(self, batch: Any, number: int) -> tuple[Columns, Columns]:
@@ -129,6 +132,18 @@ class Source(BatchSource):
         """Load what `state_dict` returned."""
         self.restart()
         self.made_by.load_state_dict(state)
+
+
+def _takes_rng(function: Any, where: str) -> bool:
+    """Return True if a function has a parameter ``rng``; raise if it needs others."""
+    signature = inspect.signature(function)
+    takes = "rng" in signature.parameters
+    try:
+        signature.bind(**{"rng": None} if takes else {})
+    except TypeError:
+        expected, fix = "a function of batches that needs no arguments but rng", "give the others a default"
+        raise ArgumentError(where, expected, f"one with {signature}", fix) from None
+    return takes
 
 
 def _structure(columns: Columns) -> str:

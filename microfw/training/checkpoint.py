@@ -73,6 +73,8 @@ class Checkpoint(Hook):
         best: str | None = None,
         mode: str | None = None,
     ) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise ArgumentError("Checkpoint", "a path", type(path).__name__)
         suffix_of(path, "Checkpoint")
         if every is not None:
             check_count("Checkpoint", "every", every)
@@ -112,7 +114,8 @@ class Checkpoint(Hook):
         assert self.best is not None
         # from the history, which a resumed run has from its file: no state to save
         sign = 1 if self.mode == "min" else -1
-        *before, last = [math.nan if value is None else sign * value for value in history.column(self.best)]
+        entries = history._column(self.best, "Checkpoint")
+        *before, last = [math.nan if value is None else sign * value for value in entries]
         return not math.isnan(last) and all(math.isnan(value) or last < value for value in before)
 
     def on_fit_end(self, state: TrainState) -> None:

@@ -129,7 +129,7 @@ class EarlyStopping(Hook):
     def on_epoch_end(self, state: TrainState) -> None:
         """Compare the metric, and stop after too many epochs without an improvement."""
         row = state.history[-1]
-        value = row[self.metric] if self.metric in row else state.history.column(self.metric)[-1]
+        value = row[self.metric] if self.metric in row else state.history._column(self.metric, "EarlyStopping")[-1]
         if value is None:
             return
         gain = self._gain(value)

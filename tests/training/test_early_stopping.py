@@ -107,7 +107,9 @@ def test_early_stopping_refuses():
             EarlyStopping(**options)
         assert str(info.value) == f"EarlyStopping: expected {text}"
     trainer = make(hooks=[EarlyStopping("val_loss")])
-    with pytest.raises(ArgumentError, match="^History.column: expected one of epoch, loss, .*got 'val_loss'"):
+    with pytest.raises(
+        ArgumentError, match="^EarlyStopping: expected one of epoch, loss, .*got 'val_loss'; pass validation"
+    ):
         trainer.fit(load("iris", rng=0)[0], 2, progress=False)
 
 

@@ -184,6 +184,15 @@ FAULTS = [
      "Trainer.fit: expected arrays in memory for sampler, got batches from a source; order the rows there"),
     (lambda: lambda: iter([A]), {}, ArgumentError,
      "Trainer.fit, batch 1: expected (X, y) or (X, y, sample_weight), got ndarray; yield it from a generator function"),
+    (lambda: lambda: None, {}, ArgumentError,
+     "Trainer.fit: expected a function that returns batches, got NoneType; "
+     "yield (X, y) in it, or return an iterator"),
+    (lambda: lambda epoch, rng: None, {}, ArgumentError,
+     "Trainer.fit: expected a function of batches that needs no arguments but rng, got one with (epoch, rng); "
+     "give the others a default"),
+    (lambda: list(generated(np.random.default_rng(0)))[:2], {}, ArgumentError,
+     "Trainer.fit: expected (X, y) or a function that returns batches, got a list of 2 tuples; "
+     "pass a function, lambda: iter(batches); or for nested X and y a tuple"),
     (lambda: bad_second((A[:5], TARGETS["label"][:4])), {}, ShapeError,
      "Trainer.fit, batch 2: expected arrays of one length, got 5 rows of X and 4 of y"),
     (lambda: bad_second((A[:5], A[:5, 0])), {}, ShapeError,
