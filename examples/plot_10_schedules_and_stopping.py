@@ -67,7 +67,7 @@ for name, schedule in runs.items():
 #
 # You cannot know in advance how many epochs are enough. ``EarlyStopping`` ends training when the validation loss has
 # not improved for ``patience`` epochs, and restores the best weights. Here it uses averaged weights, whose loss varies
-# less. For this, ``WeightAveraging`` comes after it in the list. Gradients are clipped.
+# less. Gradients are clipped.
 
 stopping = EarlyStopping("val_loss", patience=10)
 averaging = WeightAveraging(decay=0.99, keep=False)

@@ -252,7 +252,7 @@ def steps_of(rows: int, size: int, min_rows: int, drop_last: bool, skip: int) ->
 
 
 def _sampled(rows: Any, n: int) -> Array:
-    order = np.asarray(rows if hasattr(rows, "__len__") else list(rows))
+    order = np.asarray(list(rows) if hasattr(rows, "__iter__") and not hasattr(rows, "__len__") else rows)
     if order.ndim != 1 or order.dtype.kind not in "iu" or not len(order) or order.min() < 0 or order.max() >= n:
         got = f"{order.dtype} of shape {order.shape}: {' '.join(str(order).split())[:40]}"
         raise DataError("sampler(n, rng)", f"numbers of rows from 0 to {n - 1}", got)

@@ -43,7 +43,7 @@ class Source(BatchSource):
             got, fix = f"a {type(batches).__name__}, which ends", "pass the function that makes it, without calling it"
             raise ArgumentError(where, "batches that each epoch can start again", got, fix)
         self.made_by, self.dtype, self.where, self.accumulate = batches, dtype, where, accumulate
-        self.takes_rng = callable(batches) and "rng" in inspect.signature(batches).parameters
+        self.takes_rng = callable(batches) and _takes_rng(batches, where)
         self.resumes_anywhere = self.stateful = hasattr(batches, "state_dict") and hasattr(batches, "load_state_dict")
         # The first batch is checked before training. The first epoch continues with its iterator: to start another one
         # would draw other random numbers than a loop does.
@@ -57,17 +57,23 @@ class Source(BatchSource):
     def _start(self, rng: Any) -> Iterator[Any]:
         made = self.made_by
         if callable(made):
-            made = made(np.random.default_rng(0) if rng is None else rng) if self.takes_rng else made()
+            made = made(rng=np.random.default_rng(0) if rng is None else rng) if self.takes_rng else made()
+            if not hasattr(made, "__iter__") and not hasattr(made, "__getitem__"):
+                fix = "yield (X, y) in it, or return an iterator"
+                raise ArgumentError(self.where, "a function that returns batches", type(made).__name__, fix)
         return iter(made)
 
     def _columns(self, batch: Any, number: int) -> tuple[Columns, Columns]:
         where = f"{self.where}, batch {number}"
         try:
-            X, y = batch_columns(batch, self.dtype, where)
+            # Copies, since a source may refill its arrays while targets of an epoch, or parts of a step, are kept.
+            X, y = batch_columns(batch, self.dtype, where, copied=True)
         except MicrofwError as error:
             if str(error).startswith(where):
                 raise
             raise type(error)(f"{where}: {error}") from None
+        for leaf in (*X.leaves, *y.leaves):
+            leaf.setflags(write=True)  # for a transform that works in place
         for name, mine, first in (("X", X, self.first[0]), ("y", y, self.first[1])) if number > 1 else ():
             now, before = _structure(mine), _structure(first)
             if now != before:
@@ -97,11 +103,11 @@ class Source(BatchSource):
     ) -> Iterator[Any]:
         """Return the batches of an epoch, those of each step joined; ``skip`` must be known to the source itself."""
         started, self._started = self._started or self._start(rng), None
-        return self._batches(started, drop_last)
+        return self._batches(started, drop_last, skip)
 
-    def _batches(self, started: Iterator[Any], drop_last: bool) -> Iterator[Any]:
+    def _batches(self, started: Iterator[Any], drop_last: bool, skip: int) -> Iterator[Any]:
         step: list[tuple[Columns, Columns]] = []
-        rows = 0
+        rows = number = 0
         for number, batch in enumerate(started, 1):
             step.append(self._columns(batch, number))
             rows = rows or len(step[0][0])
@@ -110,6 +116,8 @@ class Source(BatchSource):
             elif len(step) == self.accumulate:
                 yield *self._joined(step), None
                 step = []
+        if not number and not skip:  # a loader that is resumed after its last batch has none
+            raise DataError(self.where, "at least one batch in each epoch", "none", "return a new iterator each time")
         if step and not drop_last:
             yield *self._joined(step), None
 
@@ -124,6 +132,18 @@ class Source(BatchSource):
         """Load what `state_dict` returned."""
         self.restart()
         self.made_by.load_state_dict(state)
+
+
+def _takes_rng(function: Any, where: str) -> bool:
+    """Return True if a function has a parameter ``rng``; raise if it needs others."""
+    signature = inspect.signature(function)
+    takes = "rng" in signature.parameters
+    try:
+        signature.bind(**{"rng": None} if takes else {})
+    except TypeError:
+        expected, fix = "a function of batches that needs no arguments but rng", "give the others a default"
+        raise ArgumentError(where, expected, f"one with {signature}", fix) from None
+    return takes
 
 
 def _structure(columns: Columns) -> str:

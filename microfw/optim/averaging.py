@@ -64,6 +64,11 @@ class Average:
         self.values = optimizer.flat.values.copy()
         self._away: Array | None = None
 
+    @property
+    def replaced(self) -> Array | None:
+        """The parameters while the average is in their place, shape (P,); else None."""
+        return self._away
+
     def update(self) -> None:
         """Add the present parameters to the average. Call after each step."""
         if self._away is not None:

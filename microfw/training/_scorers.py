@@ -38,6 +38,23 @@ class _Classified(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unused-i
         return e / e.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
 
 
+class _Multilabel(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unused-ignore]
+    """An estimator that returns computed predictions of several binary labels; its X are row numbers."""
+
+    # no predict_proba: scikit-learn's scorers of probabilities read the rows of several labels as one distribution
+
+    def __init__(self, outputs: Any = None, predictions: Any = None) -> None:
+        self.outputs = outputs
+        self.predictions = predictions
+        self.classes_ = [np.arange(2)] * outputs.shape[1]
+
+    def predict(self, rows: Array) -> Array:
+        return self.predictions[rows]  # type: ignore[no-any-return]
+
+    def decision_function(self, rows: Array) -> Array:
+        return self.outputs[rows].astype(np.float64)  # type: ignore[no-any-return]
+
+
 class _Regressed(RegressorMixin, BaseEstimator):  # type: ignore[misc,unused-ignore]
     """An estimator that returns computed predictions; its X are row numbers."""
 
@@ -55,9 +72,12 @@ def scored(name: str) -> Measure:
 
 
 def _measured(name: str, scorer: Any, targets: Array, outputs: Array, predictions: Array) -> float:
-    decided = predictions is not outputs
-    model = _Classified(outputs, predictions) if decided else _Regressed(outputs)
+    model: Any = _Regressed(outputs)
+    if predictions is not outputs and predictions.shape == outputs.shape and outputs.ndim == 2 and outputs.shape[1] > 1:
+        model, targets = _Multilabel(outputs, np.where(predictions > 0, 1, 0)), np.where(targets > 0, 1, 0)
+    elif predictions is not outputs:
+        model, targets = _Classified(outputs, predictions), targets.ravel()
     try:
-        return float(scorer(model, np.arange(len(targets)), targets.ravel() if decided else targets))
+        return float(scorer(model, np.arange(len(predictions)), targets))
     except (ValueError, TypeError, AttributeError) as error:
         raise cannot(name, error) from None

@@ -36,7 +36,8 @@ class Checkpoint(Hook):
     Raises
     ------
     ArgumentError
-        If ``every`` is not a positive integer, or is given with ``best``; in training, if no row has the entry.
+        If ``every`` is not a positive integer, or is given with ``best``; in training, if no row has the entry, or if
+        it is the fit of an estimator.
     CheckpointError
         In training, if the file cannot be written; an earlier file is then not changed.
 
@@ -72,6 +73,8 @@ class Checkpoint(Hook):
         best: str | None = None,
         mode: str | None = None,
     ) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise ArgumentError("Checkpoint", "a path", type(path).__name__)
         suffix_of(path, "Checkpoint")
         if every is not None:
             check_count("Checkpoint", "every", every)
@@ -91,6 +94,12 @@ class Checkpoint(Hook):
         """Forget what an earlier fit has written."""
         self._saved = None
 
+    def on_epoch_start(self, state: TrainState) -> None:
+        """Raise in a run that cannot be saved, as that of an estimator."""
+        if state.save is None:
+            fix = "after the fit call mf.save(path, estimator.module_)"
+            raise ArgumentError("Checkpoint", "a fit of a Trainer", "that of an estimator, which saves no runs", fix)
+
     def on_step_end(self, state: TrainState) -> None:
         """Save after each multiple of ``every`` steps."""
         if self.every is not None and state.steps % self.every == 0:
@@ -105,7 +114,8 @@ class Checkpoint(Hook):
         assert self.best is not None
         # from the history, which a resumed run has from its file: no state to save
         sign = 1 if self.mode == "min" else -1
-        *before, last = [math.nan if value is None else sign * value for value in history.column(self.best)]
+        entries = history._column(self.best, "Checkpoint")
+        *before, last = [math.nan if value is None else sign * value for value in entries]
         return not math.isnan(last) and all(math.isnan(value) or last < value for value in before)
 
     def on_fit_end(self, state: TrainState) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from microfw.data.dataset import check_count
 from microfw.errors import ArgumentError
+from microfw.nn import CrossEntropyLoss
 from microfw.optim import clip_grad_norm, clip_grad_value
 from microfw.optim.checks import is_real
 from microfw.training.evaluation import is_sum
@@ -58,6 +59,12 @@ def check_steps(loss: Any, optimizer: Any, accumulate: Any, clip_norm: Any, clip
         got, fix = f"{type(loss).__name__} with reduction='sum'", "use reduction='mean'"
         raise ArgumentError("Trainer", f"a mean with {type(optimizer).__name__}", got, fix)
     check_count("Trainer", "accumulate", accumulate)
+    joins = accumulate > 1 or getattr(optimizer, "takes_denominator", False)
+    smooth = isinstance(loss, CrossEntropyLoss) and loss.label_smoothing and loss.weight is not None
+    if joins and smooth and not loss.weight._array.all():
+        # A part of such labels alone adds to the loss by smoothing, but nothing to the sum of weights it is divided by.
+        got, fix = "one of 0", "leave label_smoothing out, or join no batches, as by accumulate"
+        raise ArgumentError("Trainer", "class weights above 0 with label_smoothing in joined batches", got, fix)
     for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
         if limit is None:
             continue

@@ -14,7 +14,7 @@ from microfw.autograd.tensor import Tensor
 from microfw.data.arrays import as_array
 from microfw.data.dataset import Dataset
 from microfw.data.nested import Columns, is_nested
-from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError
+from microfw.errors import ArgumentError, DataError, DTypeError, MicrofwError, ShapeError
 from microfw.nn import CrossEntropyLoss, Embedding, Loss, Module, NLLLoss
 from microfw.nn.forward_state import ForwardState, evaluating, module_mode
 from microfw.training.outputs import ModelCall, is_branch, join_outputs, output_columns
@@ -81,6 +81,8 @@ def as_features(X: Any, model: Module) -> Any:
     model's first layer raises an error for them.
     """
     array = as_array(X, "X")
+    if not array.ndim:
+        raise ShapeError("Trainer.predict", "rows of features", f"a single {type(X).__name__}")
     if array.dtype.kind not in "fiubO" or (array.dtype.kind in "iu" and takes_indices(model)):
         return array
     try:
@@ -219,11 +221,21 @@ def _check_targets(shape: tuple[int, ...], data: Dataset, loss: Any, where: str)
         raise _wrong_targets(shape, data, type(loss).__name__, where)
 
 
+def check_labels(data: Dataset, loss: Any, where: str) -> None:
+    """Raise if a loss of labels gets real numbers: one for each row, since several may be probabilities."""
+    if isinstance(loss, CrossEntropyLoss | NLLLoss) and data.task != "classification" and data.y.shape[1:] == (1,):
+        raise _no_labels(data, loss, where)
+
+
+def _no_labels(data: Dataset, loss: Loss, where: str) -> DataError:
+    expected, fix = f"integer labels for {type(loss).__name__}", "pass integer labels, or use nn.MSELoss for regression"
+    return DataError(where, expected, f"targets of shape {data.y.shape}", fix)
+
+
 def _check_labels(shape: tuple[int, ...], data: Dataset, loss: Loss, where: str) -> None:
-    name, labels, ignored = type(loss).__name__, data.y, getattr(loss, "ignore_index", None)
+    labels, ignored = data.y, getattr(loss, "ignore_index", None)
     if data.task != "classification":
-        fix = "pass integer labels, or use nn.MSELoss for regression"
-        raise DataError(where, f"integer labels for {name}", f"targets of shape {labels.shape}", fix)
+        raise _no_labels(data, loss, where)
     wrong = (labels < 0) | (labels >= shape[-1])
     wrong &= True if ignored is None else labels != ignored
     if len(shape) == 2 and wrong.any():
@@ -299,10 +311,16 @@ def _failure(model: Module, data: Any, rows: int) -> Exception | None:
 
 def validator(trainer: Any, validation: Any) -> Callable[[], dict[str, float]]:
     """Check the validation data of a fit, and return a function that evaluates them."""
-    where, found = "Trainer.fit, validation", as_plain(validation, trainer.model, trainer.loss)
-    if found is None or not check_fit(trainer.model, trainer.loss, found, where):
-        from microfw.training import nested_fit
+    where = "Trainer.fit, validation"
+    try:
+        found = as_plain(validation, trainer.model, trainer.loss)
+        if found is None or not check_fit(trainer.model, trainer.loss, found, where):
+            from microfw.training import nested_fit
 
-        found = nested_fit.as_rows(validation, trainer, where)
-        nested_fit.prepare(trainer, found, where, trainer.metrics)
+            found = nested_fit.as_rows(validation, trainer, where)
+            nested_fit.prepare(trainer, found, where, trainer.metrics)
+    except MicrofwError as error:  # such as that of a layer, which does not name the data
+        if str(error).startswith(where):
+            raise
+        raise type(error)(f"{where}: {error}") from None
     return lambda: {f"val_{name}": value for name, value in trainer.evaluate(found).items()}

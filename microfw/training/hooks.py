@@ -26,12 +26,12 @@ EVENTS = (
 
 @dataclass(slots=True)
 class TrainState:
-    """The state of a training run; one object for the whole run. Hooks may read it, and set ``stop``.
+    """The state of a training run; one object for the whole run. Hooks may read it, and set ``stop`` and ``epochs``.
 
     Attributes
     ----------
     model : Module
-        The model.
+        The model. Hooks may change it, but not set another model, loss or optimizer.
     loss_function : callable
         The loss.
     optimizer : Optimizer
@@ -82,8 +82,8 @@ class Hook:
 
     At every event, hooks are called in the order of the Trainer's list, and those whose class sets ``last = True``
     after all others. At ``on_fit_end`` the order is reversed for the latter: they come first, before other hooks change
-    the model. All methods are called in the thread and the context of `Trainer.fit`, so a hook may set a context
-    variable in ``on_fit_start`` and reset it in ``on_fit_end``.
+    the model; those whose class sets ``ends_first = True`` come second. All methods are called in the thread and the
+    context of `Trainer.fit`, so a hook may set a context variable in ``on_fit_start`` and reset it in ``on_fit_end``.
 
     Examples
     --------
@@ -101,6 +101,7 @@ class Hook:
     """
 
     last: bool = False
+    ends_first: bool = False
 
     def __repr__(self) -> str:
         """Return the arguments of ``__init__`` that the hook keeps under their names."""
@@ -170,6 +171,7 @@ class Hooks:
         self.methods = {event: _overridden(event, self.hooks) for event in EVENTS}
         self.raised = ""
         self._started: list[Any] = []
+        self._parts: dict[str, Any] = {}
 
     def notify(self, event: str, state: TrainState) -> None:
         """Call the methods of an event, in order."""
@@ -179,19 +181,31 @@ class Hooks:
             except BaseException:
                 self.raised = f"{type(getattr(method, '__self__', method)).__name__}.{event}"
                 raise
+        if event != "on_step_end":  # whose parts are checked at the end of the epoch
+            self._check_parts(state)
+
+    def _check_parts(self, state: TrainState) -> None:
+        """Raise, and restore the part, if a hook has set another model, loss or optimizer: steps do not use it."""
+        for name, part in self._parts.items():
+            if (other := getattr(state, name)) is not part:
+                setattr(state, name, part)
+                got, fix = f"another one, {type(other).__name__}", "set it on the Trainer before fit"
+                raise ArgumentError(f"state.{name}", f"the {type(part).__name__} of the run", got, fix)
 
     def start(self, state: TrainState) -> None:
         """Call ``on_fit_start`` of every hook, and remember which were called."""
+        self._parts = {name: getattr(state, name) for name in ("model", "loss_function", "optimizer")}
         for hook in self.hooks:
             self._started.append(hook)
             for method in _overridden("on_fit_start", [hook]):
                 method(state)
+        self._check_parts(state)
 
     def end(self, state: TrainState) -> None:
         """Call ``on_fit_end`` of every hook that was started, even if one raises."""
         # An ExitStack calls the rest if one raises, in reverse order of registration.
         with contextlib.ExitStack() as calls:
-            for method in reversed(_overridden("on_fit_end", sorted(self._started, key=_is_last, reverse=True))):
+            for method in reversed(_overridden("on_fit_end", sorted(self._started, key=_end_rank))):
                 calls.callback(method, state)
             self._started = []
 
@@ -200,6 +214,10 @@ def _overridden(event: str, hooks: Sequence[Any]) -> HookMethods:
     # The empty methods of Hook are left out, so an event that no hook handles costs nothing.
     methods = [getattr(hook, event, None) for hook in hooks]
     return [m for m in methods if m is not None and getattr(m, "__func__", m) is not getattr(Hook, event)]
+
+
+def _end_rank(hook: Any) -> int:
+    return 0 if _is_last(hook) else 1 if getattr(hook, "ends_first", False) else 2
 
 
 def _is_last(hook: Any) -> bool:

@@ -1,12 +1,14 @@
 """Metrics of predictions, by name or as functions of ``(y_true, y_pred)``.
 
-The loss decides what a prediction is. `CrossEntropyLoss`: the class with the largest output. `BCEWithLogitsLoss`: 0 or
-1. `HingeLoss`: -1 or 1. Other losses: the output itself.
+The loss decides what a prediction is. `CrossEntropyLoss`: the class with the largest output, and so for other losses if
+targets are integers and there is an output for each class. `BCEWithLogitsLoss`: 0 or 1. `HingeLoss`: -1 or 1. Else: the
+output itself. Targets that are probabilities count as the most probable label. Rows that the loss ignores are left out.
 """
 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -15,7 +17,7 @@ import numpy as np
 
 from microfw.data.nested import Columns
 from microfw.errors import ArgumentError, ShapeError
-from microfw.nn import BCEWithLogitsLoss, CrossEntropyLoss, HingeLoss
+from microfw.nn import BCEWithLogitsLoss, CrossEntropyLoss, HingeLoss, NLLLoss
 
 __all__ = ["accuracy", "r2"]
 
@@ -85,17 +87,36 @@ def to_predictions(outputs: Array, targets: Array, loss: Any) -> Array:
         return (outputs > 0).astype(targets.dtype)
     if isinstance(loss, HingeLoss):
         return np.where(outputs > 0, 1, -1).astype(targets.dtype)
-    if isinstance(loss, CrossEntropyLoss) or (targets.dtype.kind in "iu" and outputs.ndim == targets.ndim + 1):
-        return np.asarray(outputs.argmax(axis=-1))
-    return outputs
+    several = targets.dtype.kind in "iu" and outputs.ndim == targets.ndim + 1 and outputs.shape[-1] > 1
+    return np.asarray(outputs.argmax(axis=-1)) if several or isinstance(loss, CrossEntropyLoss) else outputs
+
+
+def to_classes(outputs: Array, loss: Any) -> Array:
+    """Return the predicted labels of a model's outputs; raise if neither outputs nor loss decide between classes."""
+    made = to_predictions(outputs, np.empty(outputs.shape[:-1], np.intp), loss)
+    if made is outputs or not made.ndim:
+        expected, got = "an output for each class", f"outputs of shape {outputs.shape} and {type(loss).__name__}"
+        raise ArgumentError("Trainer.predict_classes", expected, got, "for one output use nn.BCEWithLogitsLoss")
+    return made
 
 
 def measure(metrics: dict[str, Measure], loss: Any, outputs: Array, targets: Array) -> dict[str, float]:
     """Return all metrics of a model's outputs."""
+    compared = comparable(outputs, targets, loss)
+    return {name: metric(*compared) if len(compared[0]) else math.nan for name, metric in metrics.items()}
+
+
+def comparable(outputs: Array, targets: Array, loss: Any) -> tuple[Array, Array, Array]:
+    """Return targets, outputs and predictions of the rows that the loss does not ignore, with targets as labels."""
     predictions = to_predictions(outputs, targets, loss)
-    if isinstance(loss, CrossEntropyLoss) and targets.ndim == 2 and targets.dtype.kind == "f":
-        targets = targets.argmax(axis=1)  # the most probable class
-    return {name: metric(targets, outputs, predictions) for name, metric in metrics.items()}
+    if isinstance(loss, BCEWithLogitsLoss):
+        targets = (targets > 0.5).astype(targets.dtype)
+    elif isinstance(loss, CrossEntropyLoss) and targets.ndim == 2 and targets.dtype.kind == "f":
+        targets = targets.argmax(axis=1)
+    ignored = loss.ignore_index if isinstance(loss, CrossEntropyLoss | NLLLoss) else None
+    if ignored is None or (kept := targets != ignored).all():
+        return targets, outputs, predictions
+    return targets[kept], outputs[kept], predictions[kept]
 
 
 def measure_heads(metrics: dict[str, Measure], loss: Any, outputs: Columns, targets: Columns) -> dict[str, float]:
@@ -118,7 +139,7 @@ def measure_heads(metrics: dict[str, Measure], loss: Any, outputs: Columns, targ
         for path in heads if head is None else [head]:
             made, wanted = heads[path], targets.leaves[targets.paths.index(path)]
             key = f"{name}/{path}" if path and head is None else name
-            found[key] = metric(wanted, made, to_predictions(made, wanted, loss))
+            found |= measure({key: metric}, loss, made, wanted)
     return found
 
 
@@ -141,7 +162,11 @@ class OfHead:
         return self.metric(targets, outputs, predictions)
 
 
-def resolve(metrics: Any) -> dict[str, Measure]:
+class Measures(dict[str, Measure]):
+    """Measures by name, as `resolve` returns them; it returns them unchanged."""
+
+
+def resolve(metrics: Any) -> Measures:
     """Return the measures of a Trainer's metrics, by name.
 
     Parameters
@@ -157,12 +182,15 @@ def resolve(metrics: Any) -> dict[str, Measure]:
     ArgumentError
         If a name is unknown or repeated, or the metric needs scores and has no scorer.
     """
+    if isinstance(metrics, Measures):
+        return metrics
     if isinstance(metrics, dict):
         heads = {str(head): resolve(several) for head, several in metrics.items()}
-        return {f"{name}/{head}": OfHead(head, m) for head, several in heads.items() for name, m in several.items()}
+        named = {f"{name}/{head}": OfHead(head, m) for head, several in heads.items() for name, m in several.items()}
+        return Measures(named)
     if isinstance(metrics, str) or callable(metrics):
         metrics = [metrics]
-    found: dict[str, Measure] = {}
+    found = Measures()
     for metric in metrics if isinstance(metrics, Iterable) else [metrics]:
         name = metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
         if name in found or name in ("epoch", "loss", "seconds", "lr", "gradient_norm", "skipped"):
@@ -257,7 +285,9 @@ def cannot(name: str, error: Exception) -> ArgumentError:
 def _pair(y_true: Any, y_pred: Any, where: str) -> tuple[Array, Array]:
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
     if y_true.shape != y_pred.shape:
-        raise ShapeError(where, "targets and predictions of one shape", f"{y_true.shape} and {y_pred.shape}")
+        single = where == "accuracy" and y_pred.shape == (*y_true.shape, 1)
+        fix = "for one output to decide between 0 and 1, the loss is nn.BCEWithLogitsLoss" if single else ""
+        raise ShapeError(where, "targets and predictions of one shape", f"{y_true.shape} and {y_pred.shape}", fix)
     return y_true, y_pred
 
 

@@ -25,8 +25,10 @@ from microfw.data.streaming import Stream
 from microfw.errors import ArgumentError, DataError, DTypeError
 from microfw.nn.checks import as_generator
 from microfw.nn.forward_state import evaluating
+from microfw.optim.checks import is_real
 from microfw.training.evaluation import (
     as_data,
+    check_labels,
     counting_rows,
     dtype_of,
     is_sum,
@@ -34,11 +36,11 @@ from microfw.training.evaluation import (
     smallest_batch,
     validator,
 )
-from microfw.training.hooks import Hooks, TrainState
+from microfw.training.hooks import TrainState
 from microfw.training.metrics import measure_heads
 from microfw.training.nested import NestedForward, NestedPolicy, NestedRun, NestedStepper
 from microfw.training.outputs import ModelCall, join_outputs, output_columns
-from microfw.training.progress import progress as progress_hook
+from microfw.training.parts import run_hooks
 
 FIT = "Trainer.fit"
 
@@ -49,6 +51,7 @@ DEFAULT_SIZE = 32
 def as_rows(data: Any, trainer: Any, where: str, accumulate: int = 1, rng: Any = None, sampler: Any = None) -> Any:
     """Return any data that `Trainer.fit` takes as a source of batches."""
     dtype = dtype_of(trainer.model)
+    _refuse_batches(data, where)
     if isinstance(data, Stream):
         return data.read_as(dtype, where)
     if isinstance(data, Dataset):
@@ -58,6 +61,7 @@ def as_rows(data: Any, trainer: Any, where: str, accumulate: int = 1, rng: Any =
         X, y, *weight = data
         if not (is_nested(X) or is_nested(y) or keeps_integers(y, trainer.model, trainer.loss)):
             plain = Dataset(X, y, dtype=dtype, ignore_index=getattr(trainer.loss, "ignore_index", None))
+            check_labels(plain, trainer.loss, where)
             X, y = plain.X, plain.y
         features, targets = as_columns(X, "X", dtype, where), as_columns(y, "y", dtype, where, features=False)
         same_rows(where, X=features, y=targets)
@@ -66,6 +70,13 @@ def as_rows(data: Any, trainer: Any, where: str, accumulate: int = 1, rng: Any =
         return Source(data, dtype, where, accumulate, rng)
     expected = "a Dataset, (X, y), (X, y, sample_weight), a stream, or batches from a function or a loader"
     raise ArgumentError(where, expected, type(data).__name__, "wrap it in mf.data.Dataset")
+
+
+def _refuse_batches(data: Any, where: str) -> None:
+    """Raise for a list of batches, which is no ``(X, y)``."""
+    if isinstance(data, list) and data and all(isinstance(part, tuple) and is_nested(part) for part in data):
+        fix = "pass a function, lambda: iter(batches); or for nested X and y a tuple"
+        raise ArgumentError(where, "(X, y) or a function that returns batches", f"a list of {len(data)} tuples", fix)
 
 
 class NestedFit:
@@ -138,8 +149,7 @@ class NestedFit:
             policy = NestedPolicy(self.forward, trainer.optimizer, trainer.compile)
             policy.expect(self.batch_rows, self.steps * epochs)
         evaluate = None if validation is None else validator(trainer, validation)
-        why, steps = None if policy is None else policy.why_eager, self.steps // trainer.accumulate
-        hooks = Hooks([*trainer.clips, *trainer.hooks, *([progress_hook(why, steps)] if progress else [])])
+        hooks = run_hooks(trainer, progress, policy, self.steps // trainer.accumulate)
         state: TrainState = trainer._new_state(epochs, self.resume)
         changes = hooks.methods["on_gradients"]
         stepper = NestedStepper(state, changes, policy, rows=self.part_rows, min_rows=self.min_rows)
@@ -158,10 +168,16 @@ def weigh_classes(rows: Any, class_weight: Any, dtype: Any) -> Any:
         raise ArgumentError(FIT, "integer labels of shape (N,) in memory for class_weight", "other targets", fix)
     from sklearn.utils.class_weight import compute_sample_weight
 
+    for label, value in class_weight.items() if isinstance(class_weight, dict) else ():
+        if not is_real(value) or value < 0:
+            raise ArgumentError(FIT, "class_weight of numbers of at least 0", f"{value!r} for label {label!r}")
     try:
         weight = compute_sample_weight(class_weight, labels)
     except (TypeError, ValueError):
-        raise ArgumentError(FIT, "class_weight to be a dict of weights by label or 'balanced'", class_weight) from None
+        known = set(np.unique(labels))
+        lacking = [label for label in class_weight if label not in known] if isinstance(class_weight, dict) else []
+        got = f"label {lacking[0]!r}, which y lacks" if lacking else class_weight
+        raise ArgumentError(FIT, "class_weight to be a dict of weights by label or 'balanced'", got) from None
     weight = weight if rows.y.weight is None else weight * rows.y.weight
     targets = Columns(rows.y.template, [labels], rows.y.paths)
     return NestedRows(rows.X, with_weight(targets, weight, dtype, FIT), rows.sampler)
@@ -172,7 +188,8 @@ def transformed(transform: Any, dtype: Any, X: Columns, y: Columns, rng: Any) ->
     made, where = transform(X.tree, y.tree, rng), f"{FIT}, transform"
     if not isinstance(made, tuple | list) or len(made) != 2:
         raise DTypeError(where, "transform(X, y, rng) to return (X, y)", type(made).__name__)
-    return batch_columns((*made, y.weight) if y.weighted else made, dtype, where)
+    # copied: the function may return the same arrays for each batch, and targets of an epoch are kept
+    return batch_columns((*made, y.weight) if y.weighted else made, dtype, where, copied=True)
 
 
 def prepare(
@@ -189,6 +206,7 @@ def prepare(
         elif must_count:
             raise DataError(where, "rows that count in the loss", f"none of {len(rows)}")
     if transform is not None:
+        X, y = (part.like([leaf.copy() for leaf in part.leaves]) for part in (X, y))  # it may work in place
         X, y = transform(X, y, np.random.default_rng(0))  # not the run's generator
     forward.learn(X, y, counts, metrics)
     return forward

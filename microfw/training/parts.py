@@ -1,4 +1,4 @@
-"""The parts of a Trainer: checks that they fit together."""
+"""The parts and the settings of a Trainer: checks that they fit together, and the hooks of a run."""
 
 from __future__ import annotations
 
@@ -6,8 +6,31 @@ from typing import Any
 
 from microfw.errors import ArgumentError
 from microfw.nn import Module
+from microfw.optim.checks import as_list
+from microfw.training.clipping import Clip, check_steps
+from microfw.training.hooks import Hooks, check_hooks
+from microfw.training.progress import progress as progress_hook
 
 # A test that passes for good arguments comes first; what is wrong is only looked for after it has failed.
+
+
+def check_settings(trainer: Any) -> None:
+    """Raise unless the parts and the settings of a Trainer fit together."""
+    check_parts(trainer.model, trainer.loss, trainer.optimizer)
+    check_steps(trainer.loss, trainer.optimizer, trainer.accumulate, trainer.clip_norm, trainer.clip_value)
+    if trainer.compile is not None and not isinstance(trainer.compile, bool):
+        raise ArgumentError("Trainer", "compile to be True, False or None", repr(trainer.compile))
+    if not isinstance(trainer.hooks, list):
+        trainer.hooks = as_list(trainer.hooks, "Trainer", "hooks", "pass a list of them")
+    check_hooks(trainer.hooks)
+
+
+def run_hooks(trainer: Any, progress: bool, policy: Any, steps: int) -> Hooks:
+    """Return the hooks of a run: for clipping, the Trainer's, and for progress."""
+    norm, value = trainer.clip_norm, trainer.clip_value
+    clips = [] if norm is None and value is None else [Clip(norm, value)]
+    bar = [progress_hook(None if policy is None else policy.why_eager, steps)] if progress else []
+    return Hooks([*clips, *trainer.hooks, *bar])
 
 
 def check_parts(model: Any, loss: Any, optimizer: Any) -> None:

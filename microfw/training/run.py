@@ -13,7 +13,7 @@ import numpy as np
 from microfw.autograd.mode import MODE
 from microfw.autograd.phases import OTHER
 from microfw.data.dataset import Batch
-from microfw.errors import CheckpointError, message
+from microfw.errors import CheckpointError, DataError, message
 from microfw.serialization.random import put
 from microfw.training.hooks import Hooks, TrainState
 from microfw.training.metrics import Measure, measure
@@ -245,6 +245,9 @@ class Run:
             take_steps(self.batches, self.stepper, totals, self.hooks)
         if not totals.steps:
             self.cancel_epoch()
+            if not self.state.stop:  # else no epoch would ever end
+                where, fix = f"{self.stepper.where}, epoch {self.state.epoch + 1}", "leave drop_last out"
+                raise DataError(where, "the rows of a step", "fewer with drop_last=True", fix)
             return
         seconds = totals.end()  # without validation
         row = {"epoch": self.state.epoch, **totals.result()}
@@ -298,16 +301,13 @@ class Run:
         """End an epoch: append its row, and notify hooks."""
         self.interrupts.deferred = True
         if self.state.skipped:
-            self._add_skipped(totals, row)
+            for earlier in self.state.history:  # in every row, if in one
+                earlier.setdefault("skipped", 0)
+            row["skipped"] = totals.skipped
         self.state.history.append(row)
         self.totals, self.batches = None, ()
         self.hooks.notify("on_epoch_end", self.state)
         self.interrupts.release()
-
-    def _add_skipped(self, totals: EpochTotals, row: dict[str, Any]) -> None:
-        for earlier in self.state.history:  # in every row, if in one
-            earlier.setdefault("skipped", 0)
-        row["skipped"] = totals.skipped
 
     def end(self) -> None:
         """End training."""

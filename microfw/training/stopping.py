@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from microfw.data.dataset import check_count
 from microfw.errors import ArgumentError
 from microfw.optim import Average
@@ -23,10 +25,10 @@ def direction(metric: str, where: str) -> str:
 
     Examples
     --------
-    >>> direction("val_loss", "example"), direction("val_f1_macro", "example")
-    ('min', 'max')
+    >>> direction("val_loss", "example"), direction("val_f1_macro", "example"), direction("val_loss/score", "example")
+    ('min', 'max', 'min')
     """
-    name = metric.removeprefix("val_")
+    name = metric.removeprefix("val_").partition("/")[0]  # without the name of a head, or of a part of the loss
     if name.startswith("neg_") or name.endswith(HIGHER_IS_BETTER):
         return "max"
     if name.endswith(LOWER_IS_BETTER):
@@ -127,7 +129,7 @@ class EarlyStopping(Hook):
     def on_epoch_end(self, state: TrainState) -> None:
         """Compare the metric, and stop after too many epochs without an improvement."""
         row = state.history[-1]
-        value = row[self.metric] if self.metric in row else state.history.column(self.metric)[-1]
+        value = row[self.metric] if self.metric in row else state.history._column(self.metric, "EarlyStopping")[-1]
         if value is None:
             return
         gain = self._gain(value)
@@ -151,7 +153,7 @@ class EarlyStopping(Hook):
 
     def on_fit_end(self, state: TrainState) -> None:
         """Restore the best parameters."""
-        if _ran(state, self._start) and self.restore and self.weights is not None and self.best_epoch < state.epoch:
+        if _ran(state, self._start) and self.restore and self.weights is not None:
             state.model.load_state_dict(self.weights)
 
     def state_dict(self) -> dict[str, Any]:
@@ -172,13 +174,17 @@ def _ran(state: TrainState, start: tuple[int, int]) -> bool:
 class WeightAveraging(Hook):
     """Updates an `optim.Average` of the parameters, and uses it for validation and for the final model.
 
+    From the validation to the start of the next epoch the model has the average. So other hooks' ``on_epoch_end`` have
+    what was validated: `EarlyStopping` restores averages, and `mf.load` loads them from the file of a `Checkpoint`,
+    from which a resumed run has the parameters, too.
+
     Parameters
     ----------
     decay : float
         Weight of the old average at a step, from 0 to below 1.
     keep : bool
-        Whether the model has the average at the end. If False, it has the parameters of the last step, or those that an
-        `EarlyStopping` earlier in the list restores, which are averages.
+        Whether the model has the average at the end. If False, it has the parameters of the last step. An
+        `EarlyStopping` restores the best average after that.
 
     Attributes
     ----------
@@ -197,6 +203,8 @@ class WeightAveraging(Hook):
     True
     """
 
+    ends_first = True  # so that EarlyStopping restores after it
+
     def __init__(self, decay: float = 0.999, keep: bool = True) -> None:
         check_decay("WeightAveraging", decay)
         if not isinstance(keep, bool):
@@ -204,7 +212,6 @@ class WeightAveraging(Hook):
         self.decay = decay
         self.keep = keep
         self.average: Average | None = None
-        self._away = False
         self._start = (0, 0)
 
     def on_fit_start(self, state: TrainState) -> None:
@@ -222,7 +229,7 @@ class WeightAveraging(Hook):
         """Use the average as parameters."""
         self._swap(True)
 
-    def on_epoch_end(self, state: TrainState) -> None:
+    def on_epoch_start(self, state: TrainState) -> None:
         """Restore the parameters."""
         self._swap(False)
 
@@ -233,15 +240,25 @@ class WeightAveraging(Hook):
             state.optimizer.flat.write(self.average.values)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the average."""
-        return {"average": None if self.average is None else self.average.state_dict()}
+        """Return the average, and the parameters while it is in their place."""
+        average = self.average
+        return {"average": average and average.state_dict(), "parameters": average and average.replaced}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what `state_dict` returned, during a run."""
-        if state["average"] is not None and self.average is not None:
-            self.average.load_state_dict(state["average"])
+        if state["average"] is None or self.average is None:
+            return
+        average = Average(self.average.optimizer, self.decay)
+        average.load_state_dict(state["average"])
+        parameters = state.get("parameters")  # files of older versions have none
+        if parameters is not None:
+            if np.shape(parameters) != average.values.shape:
+                where = "WeightAveraging.load_state_dict"
+                raise ArgumentError(where, f"parameters of shape {average.values.shape}", np.shape(parameters))
+            average.optimizer.flat.write(parameters)
+            average.swap()
+        self.average = average
 
     def _swap(self, away: bool) -> None:
-        if self.average is not None and away is not self._away:
+        if self.average is not None and away is (self.average.replaced is None):
             self.average.swap()
-            self._away = away

@@ -14,7 +14,6 @@ from microfw.errors import CheckpointError, suggest_keywords
 from microfw.nn.checks import as_generator
 from microfw.nn.forward_state import evaluating, module_mode
 from microfw.optim.checks import as_list
-from microfw.training.clipping import Clip, check_steps
 from microfw.training.evaluation import (
     as_features,
     as_plain,
@@ -26,11 +25,10 @@ from microfw.training.evaluation import (
     validator,
 )
 from microfw.training.history import History
-from microfw.training.hooks import Hooks, TrainState, check_hooks
-from microfw.training.metrics import measure, resolve, to_predictions
+from microfw.training.hooks import TrainState
+from microfw.training.metrics import measure, resolve, to_classes
 from microfw.training.outputs import is_branch
-from microfw.training.parts import check_parts
-from microfw.training.progress import progress as progress_hook
+from microfw.training.parts import check_settings, run_hooks
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.run import Run
 from microfw.training.saving import Saved
@@ -89,24 +87,27 @@ class Trainer:
         clip_value: float | None = None,
         compile: bool | None = None,
     ) -> None:
-        check_parts(model, loss, optimizer)
-        check_steps(loss, optimizer, accumulate, clip_norm, clip_value)
-        hooks = as_list(hooks, "Trainer", "hooks", "pass a list of them")
-        check_hooks(hooks)
-        self.model = model
-        self.loss = loss
-        self.optimizer = optimizer
-        self.metrics = resolve(metrics)
-        self.hooks = hooks
+        self.model, self.loss, self.optimizer = model, loss, optimizer
+        self.metrics = metrics
+        self.hooks = as_list(hooks, "Trainer", "hooks", "pass a list of them")
+        self.accumulate, self.compile = accumulate, compile
+        self.clip_norm, self.clip_value = clip_norm, clip_value
         self._run: Run | None = None
-        self.accumulate = accumulate
-        self.compile = compile
-        self.clips = [Clip(clip_norm, clip_value)] if clip_norm or clip_value else []
+        check_settings(self)
 
     def __repr__(self) -> str:
         metrics = f", metrics: {', '.join(self.metrics)}" if self.metrics else ""
         hooks = f", hooks: {', '.join(type(hook).__name__ for hook in self.hooks)}" if self.hooks else ""
         return f"Trainer({type(self.model).__name__}, {self.loss!r}, {self.optimizer!r}{metrics}{hooks})"
+
+    @property
+    def metrics(self) -> Any:
+        """The measures of the metrics, by name. Set it to anything that the constructor takes."""
+        return self._metrics
+
+    @metrics.setter
+    def metrics(self, metrics: Any) -> None:
+        self._metrics = resolve(metrics)
 
     @property
     def history(self) -> History:
@@ -209,7 +210,7 @@ class Trainer:
         """
         check_count("Trainer.fit", "epochs", epochs, 0)
         check_count("Trainer.fit", "batch_size", batch_size, fix="32 is a good start")
-        check_parts(self.model, self.loss, self.optimizer)  # again: they are attributes, and may have been replaced
+        check_settings(self)  # again: they are attributes, and may have been replaced
         interrupts, options = Interrupts(), (class_weight, transform, sampler)
         with interrupts.around(mode()):  # mode() changes nothing: it restores what Ctrl-C has left in a layer
             run = self._new_run(train, batch_size, rng, drop_last, resume, options, epochs, validation, progress)
@@ -252,9 +253,8 @@ class Trainer:
         if self.compile is not False and self.accumulate == 1:
             policy = ReplayPolicy(self.model, self.loss, self.optimizer, self.compile)
             policy.expect(min(batch_size, len(rows)), len(rows) // batch_size * epochs)
-        why = None if policy is None else policy.why_eager
         steps = len(rows) // step_rows if drop_last else -(-len(rows) // step_rows)
-        hooks = Hooks([*self.clips, *self.hooks, *([progress_hook(why, steps)] if progress else [])])
+        hooks = run_hooks(self, progress, policy, steps)
         parts = batch_size if self.accumulate > 1 else None
         state, rng = self._new_state(epochs, resume), as_generator("Trainer.fit", rng)
         stepper = Stepper(state, hooks.methods["on_gradients"], policy, rows=parts, min_rows=min_rows)
@@ -307,7 +307,7 @@ class Trainer:
         -------
         dict
             "loss", the parts of a dict, and each metric by name. The loss is NaN if no row counts: all labels are
-            ignored, or all weights are 0.
+            ignored, or all weights are 0; so are the metrics if all labels are ignored.
         """
         check_count("Trainer.evaluate", "batch_size", batch_size, fix="32 is a good start")
         found = as_plain(data, self.model, self.loss)
@@ -347,4 +347,4 @@ class Trainer:
     def predict_classes(self, X: Any, batch_size: int = 4096) -> Any:
         """Return the predicted label of each row, as used by the metrics; of each head, if there are several."""
         template, leaves, _ = flatten(self.predict(X, batch_size), is_branch)
-        return fill(template, [to_predictions(z, np.empty(z.shape[:-1], np.intp), self.loss) for z in leaves])
+        return fill(template, [to_classes(z, self.loss) for z in leaves])

@@ -231,7 +231,7 @@ def test_a_set_in_which_no_row_counts():
     ):
         trainer.fit((X, nothing), 1, progress=False)
     found = trainer.evaluate((X, nothing))
-    assert math.isnan(found["loss"]) and found["accuracy"] >= 0
+    assert math.isnan(found["loss"]) and math.isnan(found["accuracy"])
     row = trainer.fit((X, LABELS), 1, validation=(X, nothing), rng=0, progress=False)[0]
     assert math.isnan(row["val_loss"]) and row["loss"] > 0
 
@@ -392,3 +392,21 @@ def test_a_reduction_that_a_hook_changes_counts_from_then_on(accumulate, batch):
         history = trainer.fit((X, ONE), 1, batch, rng=0, progress=False)
         found.append((history[0]["loss"], net.weight.data.tolist()))
     assert found[0] == found[1]
+
+
+def test_smoothed_labels_of_weight_0_are_not_joined(mpi):
+    def trainer(weight, smoothing, ranks=False, **options):
+        net = head()
+        optimizer = optim.SGD(net.parameters(), lr=0.1)
+        optimizer = optim.DataParallel(optimizer, Rank()) if ranks else optimizer
+        return mf.Trainer(net, nn.CrossEntropyLoss(weight, smoothing), optimizer, **options)
+
+    text = (
+        "^Trainer: expected class weights above 0 with label_smoothing in joined batches, got one of 0; "
+        "leave label_smoothing out, or join no batches, as by accumulate$"
+    )
+    for options in ({"accumulate": 2}, {"ranks": True}):
+        with pytest.raises(ArgumentError, match=text):
+            trainer([0, 1, 1], 0.2, **options)
+        trainer([0, 1, 1], 0.0, **options), trainer([0.5, 1, 1], 0.2, **options)
+    trainer([0, 1, 1], 0.2)

@@ -7,9 +7,12 @@ import math
 import numpy as np
 import pytest
 
+import microfw as mf
 from microfw.data import load
 from microfw.errors import ArgumentError
+from microfw.estimators import NeuralClassifier
 from microfw.training import (
+    Checkpoint,
     EarlyStopping,
     History,
     Hook,
@@ -104,7 +107,9 @@ def test_early_stopping_refuses():
             EarlyStopping(**options)
         assert str(info.value) == f"EarlyStopping: expected {text}"
     trainer = make(hooks=[EarlyStopping("val_loss")])
-    with pytest.raises(ArgumentError, match="^History.column: expected one of epoch, loss, .*got 'val_loss'"):
+    with pytest.raises(
+        ArgumentError, match="^EarlyStopping: expected one of epoch, loss, .*got 'val_loss'; pass validation"
+    ):
         trainer.fit(load("iris", rng=0)[0], 2, progress=False)
 
 
@@ -122,6 +127,14 @@ def test_directions_of_scikit_learns_names():
         "mean_poisson_deviance",
     ):
         assert direction(name, "test") == ("max" if name.endswith("score") else "min")
+
+
+def test_the_name_of_a_head_or_a_part_has_no_direction():
+    assert [direction(name, "test") for name in ("val_loss/score", "loss/accuracy", "val_accuracy/error")] == [
+        "min",
+        "min",
+        "max",
+    ]
 
 
 # Averages
@@ -145,6 +158,56 @@ def test_averages_with_early_stopping(iris):
     history = trainer.fit(iris[0], 60, validation=iris[1], rng=0, progress=False)
     assert len(history) < 60
     assert trainer.evaluate(iris[1])["loss"] == min(history.column("val_loss"))
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("best", ["early stopping", "checkpoint"])
+def test_the_best_model_is_the_average_that_was_validated(best, order, keep, iris, tmp_path):
+    path = tmp_path / "best.npz"
+    keeper = EarlyStopping("val_loss", patience=3) if best == "early stopping" else Checkpoint(path, best="val_loss")
+    trainer = make(lr=2.0, hooks=[keeper, WeightAveraging(0.95, keep=keep)][::order])
+    history = trainer.fit(iris[0], 12, validation=iris[1], rng=0, progress=False)
+    assert history.column("val_loss").index(min(history.column("val_loss"))) < len(history) - 1
+    if best == "checkpoint":
+        trainer.model.load_state_dict(mf.load(path).state_dict())
+    assert trainer.evaluate(iris[1])["loss"] == min(history.column("val_loss"))
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_last_epoch_may_be_the_best_average(keep, iris):
+    trainer = make(lr=0.01, hooks=[stopping := EarlyStopping("val_loss"), WeightAveraging(0.5, keep=keep)])
+    history = trainer.fit(iris[0], 3, validation=iris[1], rng=0, progress=False)
+    assert stopping.best_epoch == len(history)
+    assert trainer.evaluate(iris[1])["loss"] == stopping.best
+
+
+@pytest.mark.parametrize("options", [{}, {"best": "val_loss"}])
+def test_a_run_with_averages_is_resumed_with_the_parameters(options, iris, tmp_path):
+    def fit(epochs, *hooks, resume=None):
+        trainer = make(lr=2.0, hooks=[WeightAveraging(0.95, keep=False), *hooks])
+        history = trainer.fit(iris[0], epochs, validation=iris[1], rng=0, progress=False, resume=resume)
+        return trainer, history.column("val_loss")
+
+    path = tmp_path / "run.npz"
+    whole, losses = fit(8)
+    fit(5, Checkpoint(path, **options))
+    again, resumed = fit(8, resume=path)
+    same(arrays(again), arrays(whole))
+    assert resumed == losses
+
+
+def test_an_estimator_keeps_the_best_average():
+    X, y = np.random.default_rng(0).normal(size=(200, 4)), np.arange(200) % 2
+    y = np.where(X[:, 0] > 0, 1, y)
+    options = {"early_stopping": True, "n_iter_no_change": 4, "scoring": "loss", "random_state": 0, "optimizer": "sgd"}
+    hooks = [Do("on_epoch_end", lambda state: seen.append(state.model.state_dict())), WeightAveraging(0.95)]
+    seen = []
+    made = NeuralClassifier((8,), learning_rate=2.0, hooks=hooks, **options).fit(X, y)
+    best = int(np.argmax(made.validation_scores_))
+    assert best < len(seen) - 1
+    for name, array in made.module_.state_dict().items():
+        np.testing.assert_array_equal(array, seen[best][name])
 
 
 def test_averages_go_back_when_validation_fails(iris):

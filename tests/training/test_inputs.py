@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 import microfw as mf
 from microfw import nn, optim
 from microfw.data import Dataset, load
-from microfw.errors import DataError, MicrofwError
+from microfw.errors import ArgumentError, DataError, DTypeError, MicrofwError, ShapeError
+from tests.helpers.errors import raises
+from tests.helpers.training import make
 
 COMPILE = [False, True, None]
 
@@ -142,3 +145,53 @@ def test_estimators_call_models_as_the_trainer_does(dtype, iris):
     made.partial_fit(iris[0].X, iris[0].y, sample_weight=np.ones(len(iris[0])))
     made.predict(iris[0].X.tolist())
     assert {(kind, at) for kind, at in made.module_.calls[1:]} == {(mf.Tensor, np.dtype(dtype))}
+
+
+FIT = "Trainer.fit: expected"
+CLASS_WEIGHT = f"{FIT} class_weight"
+REAL = f"{FIT} integer labels for CrossEntropyLoss, got targets of shape (112, 1); pass integer labels, or use nn.MSELoss for"
+
+
+@pytest.mark.parametrize(
+    ("make_options", "kind", "text"),
+    [
+        (lambda X, y: {"class_weight": {0: -1}}, ArgumentError, f"{CLASS_WEIGHT} of numbers of at least 0, got -1 for label 0"),
+        (
+            lambda X, y: {"class_weight": {5: 2.0}}, ArgumentError,
+            f"{CLASS_WEIGHT} to be a dict of weights by label or 'balanced', got label 5, which y lacks",
+        ),
+        (
+            lambda X, y: {"validation": (X[:, :3], y)}, ShapeError,
+            "Trainer.fit, validation: 0 Dense: expected x of shape (N, 4), got (2, 3); pass that many features",
+        ),
+        (
+            lambda X, y: {"validation": (X[:, :3], y, np.ones(len(y)))}, ShapeError,
+            "Trainer.fit, validation: 0 Dense: expected x of shape (N, 4), got (2, 3); pass that many features",
+        ),
+        (
+            lambda X, y: {"sampler": lambda n, rng: None}, DataError,
+            "sampler(n, rng): expected numbers of rows from 0 to 111, got object of shape (): None",
+        ),
+        (lambda X, y: {"train": (X, y + 0.5)}, DataError, f"{REAL} regression"),
+        (lambda X, y: {"train": (X, y + 0.5, np.ones(len(y)))}, DataError, f"{REAL} regression"),
+    ],
+)  # fmt: skip
+def test_an_error_names_the_argument(make_options, kind, text, iris):
+    X, y = iris[0].X, iris[0].y
+    with raises(kind, text):
+        make().fit(**{"train": (X, y), "epochs": 1, "progress": False, **make_options(X, y)})
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "text"),
+    [
+        (sparse.csr_matrix, DTypeError, "Dataset: expected a dense X, got csr_matrix; pass X.toarray()"),
+        (lambda X: np.ma.masked_less(X, 2), DataError, "Dataset: expected X without masked entries, got some; pass X.filled(value)"),
+        (lambda X: None, ShapeError, "Trainer.predict: expected rows of features, got a single NoneType"),
+        (lambda X: 3.0, ShapeError, "Trainer.predict: expected rows of features, got a single float"),
+        (lambda X: "abc", ShapeError, "Trainer.predict: expected rows of features, got a single str"),
+    ],
+)  # fmt: skip
+def test_predictions_need_rows_as_a_fit_does(change, kind, text, iris):
+    with raises(kind, text):
+        make().predict(change(iris[0].X))

@@ -10,7 +10,9 @@ import pytest
 
 import microfw as mf
 from microfw.errors import ArgumentError, FileError
+from microfw.estimators import NeuralClassifier
 from microfw.training import Checkpoint, CSVLogger, Hook
+from tests.helpers.errors import raises
 from tests.helpers.training import make, values
 
 
@@ -78,6 +80,8 @@ def test_settings_of_the_best(iris, tmp_path):
     path = tmp_path / "best.npz"
     with pytest.raises(ArgumentError, match="^Checkpoint: expected every or best, got both; pass two Checkpoints of"):
         Checkpoint(path, 3, best="val_loss")
+    with raises(ArgumentError, "Checkpoint: expected a path, got NoneType"):
+        Checkpoint(None)
     with pytest.raises(ArgumentError, match="^Checkpoint: expected best, since mode is given, got none$"):
         Checkpoint(path, mode="min")
     with pytest.raises(ArgumentError, match="^Checkpoint: expected mode 'min' or 'max', got 'low'$"):
@@ -86,9 +90,7 @@ def test_settings_of_the_best(iris, tmp_path):
         Checkpoint(path, best=3)
     with pytest.raises(ArgumentError, match="^Checkpoint: expected a mode for a metric of this name, got 'size'; pass"):
         Checkpoint(path, best="size")
-    with pytest.raises(
-        ArgumentError, match="^History.column: expected one of epoch, loss, .*, got 'val_loss'; pass valid"
-    ):
+    with pytest.raises(ArgumentError, match="^Checkpoint: expected one of epoch, loss, .*, got 'val_loss'; pass valid"):
         make(hooks=[Checkpoint(path, best="val_loss")]).fit(iris[0], 1, 32, rng=0, progress=False)
     assert not path.exists()
 
@@ -133,3 +135,14 @@ def test_a_csv_file_that_cannot_be_written_is_refused_before_training(iris, tmp_
     assert values(trainer) == before
     with pytest.raises(ArgumentError, match="^CSVLogger: expected the path of a file, got int; call"):
         CSVLogger(3)
+
+
+def test_a_checkpoint_of_an_estimator_is_refused_before_the_first_step(tmp_path):
+    made = NeuralClassifier((4,), max_iter=2, hooks=[Checkpoint(tmp_path / "a.npz", best="loss")])
+    with raises(
+        ArgumentError,
+        "Checkpoint: expected a fit of a Trainer, got that of an estimator, which saves no runs; "
+        "after the fit call mf.save(path, estimator.module_)",
+    ):
+        made.fit(np.eye(4), [0, 1, 0, 1])
+    assert not hasattr(made, "module_")

@@ -79,3 +79,51 @@ def test_bad_metrics(iris, line):
         make(metrics=["f1"]).evaluate(iris[1])
     with raises(ShapeError, "r2: expected targets and predictions of one shape, got (3,) and (3, 1)"):
         metrics.r2(np.zeros(3), np.zeros((3, 1)))
+
+
+def test_rows_that_the_loss_ignores_are_left_out(iris):
+    seen = []
+
+    def count(y_true, y_pred):
+        seen.append((len(y_true), len(y_pred)))
+        return 0.0
+
+    X, y = iris[0].X, iris[0].y.copy()
+    trainer = make(loss=nn.CrossEntropyLoss(ignore_index=9), metrics=["accuracy", "f1_macro", "neg_log_loss", count])
+    half = slice(None, None, 2)
+    expected = trainer.evaluate((X[half], y[half]))
+    y[1::2] = 9
+    for data in ((X, y), (X, y, np.ones(len(y)))):  # the latter with `measure_heads`
+        assert trainer.evaluate(data) == pytest.approx(expected, rel=1e-6)
+    assert set(seen) == {(len(X[half]),) * 2}
+    assert np.isnan(list(trainer.evaluate((X[:3], np.full(3, 9))).values())).all()
+
+
+def test_probabilities_as_targets_count_as_labels(iris):
+    X, y = iris[0].X, (iris[0].y == 0).astype(np.float32)[:, None]
+    trainer = make(outputs=1, loss=nn.BCEWithLogitsLoss(), metrics=["accuracy", "f1"])
+    hard = trainer.evaluate((X, y))
+    soft = trainer.evaluate((X, 0.1 + 0.8 * y))
+    assert soft["accuracy"] == hard["accuracy"] and soft["f1"] == hard["f1"]
+
+
+def test_one_output_of_a_loss_of_ones_own_is_no_label(iris):
+    X, y = iris[0].X, (iris[0].y == 0).astype(int)
+    bce = nn.BCEWithLogitsLoss()
+
+    def loss(z, labels):
+        return bce(z, labels.astype(np.float32).reshape((-1, 1)))
+
+    trainer = make(outputs=1, loss=loss, metrics=["accuracy"])
+    with raises(
+        ShapeError,
+        f"accuracy: expected targets and predictions of one shape, got ({len(y)},) and ({len(y)}, 1); "
+        "for one output to decide between 0 and 1, the loss is nn.BCEWithLogitsLoss",
+    ):
+        trainer.evaluate((X, y))
+    with raises(
+        ArgumentError,
+        f"Trainer.predict_classes: expected an output for each class, got outputs of shape ({len(y)}, 1) and "
+        "function; for one output use nn.BCEWithLogitsLoss",
+    ):
+        trainer.predict_classes(X)

@@ -74,3 +74,34 @@ def test_a_function_of_ones_own_gets_labels():
         return float(set(np.unique(y_pred)) <= {0, 1})
 
     assert trainer(2, nn.CrossEntropyLoss(), roc_auc_score).evaluate((X, BINARY))["roc_auc_score"] == 1
+
+
+LABELS = np.stack([Y == 0, Y > 0, X[:, 0] > 5.8], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("loss", [nn.BCEWithLogitsLoss(), nn.HingeLoss()])
+@pytest.mark.parametrize(
+    "name", ["f1_macro", "f1_micro", "f1_samples", "precision_weighted", "recall_macro", "jaccard_macro"]
+)
+def test_several_binary_labels(name, loss):
+    t = trainer(3, loss, name)
+    t.model.bias.data = -t.predict(X).mean(axis=0)  # both labels in each column
+    z = t.predict(X)
+    targets = LABELS if isinstance(loss, nn.BCEWithLogitsLoss) else 2 * LABELS - 1
+    kind, average = name.split("_")
+    score = getattr(metrics, f"{kind}_score")
+    options = {"average": average, "zero_division": 0.0}
+    got = t.evaluate((X, targets))[name]
+    assert got == pytest.approx(score(LABELS, z > 0, **options), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["roc_auc", "average_precision"])
+def test_scores_of_several_binary_labels(name):
+    t = trainer(3, nn.BCEWithLogitsLoss(), name)
+    expected = getattr(metrics, f"{name}_score")(LABELS, t.predict(X))
+    assert t.evaluate((X, LABELS))[name] == pytest.approx(expected, rel=1e-6)
+
+
+def test_probabilities_of_several_binary_labels_are_no_distribution():
+    with pytest.raises(ArgumentError, match="^metric 'neg_log_loss': expected targets and outputs that it can compare"):
+        trainer(3, nn.BCEWithLogitsLoss(), "neg_log_loss").evaluate((X, LABELS))

@@ -184,6 +184,15 @@ FAULTS = [
      "Trainer.fit: expected arrays in memory for sampler, got batches from a source; order the rows there"),
     (lambda: lambda: iter([A]), {}, ArgumentError,
      "Trainer.fit, batch 1: expected (X, y) or (X, y, sample_weight), got ndarray; yield it from a generator function"),
+    (lambda: lambda: None, {}, ArgumentError,
+     "Trainer.fit: expected a function that returns batches, got NoneType; "
+     "yield (X, y) in it, or return an iterator"),
+    (lambda: lambda epoch, rng: None, {}, ArgumentError,
+     "Trainer.fit: expected a function of batches that needs no arguments but rng, got one with (epoch, rng); "
+     "give the others a default"),
+    (lambda: list(generated(np.random.default_rng(0)))[:2], {}, ArgumentError,
+     "Trainer.fit: expected (X, y) or a function that returns batches, got a list of 2 tuples; "
+     "pass a function, lambda: iter(batches); or for nested X and y a tuple"),
     (lambda: bad_second((A[:5], TARGETS["label"][:4])), {}, ShapeError,
      "Trainer.fit, batch 2: expected arrays of one length, got 5 rows of X and 4 of y"),
     (lambda: bad_second((A[:5], A[:5, 0])), {}, ShapeError,
@@ -209,3 +218,104 @@ def test_evaluation_of_a_source_and_of_its_rows_are_the_same():
     trainer, _ = build("a loader", metrics=["accuracy"])
     whole, parts = trainer.evaluate((A, TARGETS["label"])), trainer.evaluate(Loader())
     assert parts == pytest.approx(whole, rel=1e-6)
+
+
+def once():
+    """Return a source that returns the same iterator in each epoch."""
+    made = iter([(A[:5], TARGETS["label"][:5]), (A[5:9], TARGETS["label"][5:9])])
+    return lambda: made
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_an_epoch_of_a_source_has_a_batch(drop_last):
+    trainer, _ = build("a generator")
+    text = "Trainer.fit: expected at least one batch in each epoch, got none; return a new iterator each time"
+    with raises(DataError, text):
+        trainer.fit(once(), 2, progress=False, drop_last=drop_last)
+    assert len(trainer.history) == 1
+
+
+def test_each_validation_on_a_source_has_a_batch():
+    trainer, _ = build("a generator")
+    with pytest.raises(DataError, match="^Trainer.fit, validation: expected at least one batch in each epoch, got non"):
+        trainer.fit((A, TARGETS["label"]), 2, progress=False, validation=once())
+
+
+@pytest.mark.parametrize(
+    ("train", "options"),
+    [
+        ((A, TARGETS["label"]), {"sampler": lambda n, rng: rng.permutation(n)[: SIZE - 1], "batch_size": SIZE}),
+        (lambda: iter([(A, TARGETS["label"])]), {}),
+    ],
+)
+def test_drop_last_leaves_a_step_in_each_epoch(train, options):
+    trainer, _ = build("a generator", accumulate=2)
+    text = "Trainer.fit, epoch 1: expected the rows of a step, got fewer with drop_last=True; leave drop_last out"
+    with raises(DataError, text):
+        trainer.fit(train, 2, progress=False, drop_last=True, **options)
+    assert trainer._run.state.epoch == 0
+
+
+FLOATS = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+SUMS = FLOATS[:, :1] * 2
+
+
+def fresh():
+    for k in (0, 32):
+        yield FLOATS[k : k + 32].copy(), SUMS[k : k + 32].copy()
+
+
+def refilled():
+    X, y = np.empty((32, 4), np.float32), np.empty((32, 1), np.float32)
+    for k in (0, 32):
+        X[:], y[:] = FLOATS[k : k + 32], SUMS[k : k + 32]
+        yield X, y
+
+
+def regression(source, accumulate=1, **options):
+    """Return the numbers of an epoch, and of an evaluation."""
+    model = nn.Sequential(nn.Dense(4, 1, rng=0))
+    optimizer = mf.optim.SGD(model.parameters(), lr=0.01)
+    trainer = mf.Trainer(model, nn.MSELoss(), optimizer, metrics=["r2"], accumulate=accumulate)
+    row = trainer.fit(source, 1, rng=0, progress=False, **options)[0]
+    return row["loss"], row["r2"], bits(model), trainer.evaluate(fresh if callable(source) else source)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_source_may_refill_its_arrays(accumulate):
+    assert regression(refilled, accumulate) == regression(fresh, accumulate)
+    model = nn.Sequential(nn.Dense(4, 1, rng=0))
+    trainer = mf.Trainer(model, nn.MSELoss(), mf.optim.SGD(model.parameters(), lr=0.01), metrics=["r2"])
+    assert trainer.evaluate(refilled) == trainer.evaluate(fresh)
+
+
+@pytest.mark.parametrize("data", [fresh, (FLOATS, SUMS), (FLOATS, SUMS, np.ones(64))])
+def test_a_transform_may_work_in_place(data):
+    def in_place(X, y, rng):
+        X *= 3
+        y += 1
+        return X, y
+
+    assert regression(data, transform=in_place) == regression(data, transform=lambda X, y, rng: (X * 3, y + 1))
+
+
+def test_a_transform_in_place_leaves_the_arrays_of_a_source_as_they_are():
+    batches = [(X.copy(), y.copy()) for X, y in fresh()]
+
+    def in_place(X, y, rng):
+        X *= 3
+        return X, y
+
+    regression(lambda: iter(batches), transform=in_place)
+    np.testing.assert_array_equal(np.concatenate([X for X, _ in batches]), FLOATS)
+
+
+def test_a_transform_may_refill_its_arrays():
+    X_out, y_out = np.empty((32, 4), np.float32), np.empty((32, 1), np.float32)
+
+    def refill(X, y, rng):
+        np.multiply(X, 3, X_out[: len(X)])
+        y_out[: len(y)] = y
+        return X_out[: len(X)], y_out[: len(y)]
+
+    assert regression(fresh, transform=refill) == regression(fresh, transform=lambda X, y, rng: (X * 3, y))

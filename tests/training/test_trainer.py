@@ -17,7 +17,7 @@ from microfw.training import History, Hook, Trainer
 from microfw.training.run import Run, take_steps
 from microfw.training.stepper import Stepper
 from tests.helpers.errors import raises
-from tests.helpers.training import Told, make, values
+from tests.helpers.training import Do, Told, make, values
 
 # What fit does
 
@@ -295,6 +295,62 @@ def test_bad_parts():
     text = "Trainer: expected an optimizer of the model's parameters, got others; make it with model.parameters()"
     with raises(ArgumentError, text):
         Trainer(nn.Dense(1, 1, rng=0), loss, optimizer)
+
+
+def test_settings_that_are_set_later_are_used(iris):
+    def fitted(**options):
+        trainer = make(**options)
+        return trainer, trainer.fit(iris[0], 2, validation=iris[1], rng=0, progress=False)
+
+    later = make()
+    later.clip_norm, later.metrics, later.accumulate, later.hooks = 1e-3, ["accuracy"], 2, (hook := Hook(),)
+    history = later.fit(iris[0], 2, validation=iris[1], rng=0, progress=False)
+    other, expected = fitted(clip_norm=1e-3, metrics=["accuracy"], accumulate=2)
+    assert history[-1]["clipped"] == 1.0 and later.hooks == [hook]
+    for name in ("loss", "accuracy", "val_accuracy"):
+        assert history.column(name) == expected.column(name)
+    other.clip_norm = None
+    assert "clipped" not in other.fit(iris[0], 1, rng=0, progress=False)[0]
+    later.metrics = later.metrics
+    assert list(later.evaluate(iris[1])) == ["loss", "accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("accumulate", 0, "accumulate to be a positive integer, got 0"),
+        ("accumulate", 2.5, "accumulate to be a positive integer, got 2.5"),
+        ("clip_norm", -1, "clip_norm above 0, finite, got -1"),
+        ("clip_value", "a", "clip_value above 0, finite, got 'a'"),
+        ("hooks", Hook(), "hooks, got Hook; pass a list of them"),
+        ("hooks", [3], "hooks with some of a Hook's methods, got int; pass an instance"),
+        ("compile", "no", "compile to be True, False or None, got 'no'"),
+    ],
+)
+def test_settings_are_checked_whenever_they_are_set(name, value, text, iris):
+    with raises(ArgumentError, f"Trainer: expected {text}"):
+        make(**{name: value})
+    trainer = make()
+    setattr(trainer, name, value)
+    with raises(ArgumentError, f"Trainer: expected {text}"):
+        trainer.fit(iris[0], 1, progress=False)
+
+
+@pytest.mark.parametrize("event", ["on_fit_start", "on_epoch_start", "on_gradients", "on_step_end", "on_epoch_end"])
+@pytest.mark.parametrize("part", ["model", "loss_function", "optimizer"])
+def test_the_parts_of_a_run_stay(part, event, iris):
+    trainer, other = make(), make()
+    new = {"model": other.model, "loss_function": nn.NLLLoss(), "optimizer": other.optimizer}[part]
+    trainer.hooks = [Do(event, lambda state: setattr(state, part, new))]
+    before = {"model": trainer.model, "loss_function": trainer.loss, "optimizer": trainer.optimizer}[part]
+    names = [type(x).__name__ for x in (before, new)]
+    with raises(
+        ArgumentError,
+        f"state.{part}: expected the {names[0]} of the run, got another one, {names[1]}; "
+        "set it on the Trainer before fit",
+    ):
+        trainer.fit(iris[0], 2, progress=False)
+    assert trainer._run is None or getattr(trainer._run.state, part) is before
 
 
 def test_an_optimizer_from_before_a_layer_was_replaced_is_refused():
