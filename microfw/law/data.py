@@ -113,7 +113,7 @@ class Law:
 
     @property
     def P(self) -> int:
-        """Trainable numbers."""
+        """Trainable numbers that the loss depends on."""
         return self._scalars.P
 
     @property

@@ -109,16 +109,20 @@ def law(
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     if not named:
         raise ArgumentError("law", "a model with trainable parameters", "none")
-    parameters: list[Tensor] = [p for _, p in named]
     few = X[:rows], y[:rows]
-    problem = Problem(lambda: loss(model(few[0]), few[1]), parameters, budget, as_generator("law", rng))
-    _check(problem)
+    problem = Problem(lambda: loss(model(few[0]), few[1]), [], budget, as_generator("law", rng))
+    leaves = {leaf for node in reachable(_check(problem)._node) for leaf in node.parents or ()}
+    unused = [n for n, p in named if p._node not in leaves]
+    named = [(n, p) for n, p in named if p._node in leaves]
+    if not named:
+        raise ArgumentError("law", "a loss that depends on a parameter of the model", "none", "use the model's output")
+    problem.parameters = [p for _, p in named]
     result, counter, end = strategies.backprop(problem)
     if not np.isfinite(problem.gradient).all():
         raise NonFiniteError("law", "a finite gradient", "NaN or infinity", "start away from singular points")
     found = Law(name, _describe(model), rows, end.item(), budget)
     nodes = reachable(end._node)
-    found.counts.append(_count("tensors", nodes, len(parameters), counter))
+    found.counts.append(_count("tensors", nodes, len(named), counter))
     found.batch = batch
     found.batch_counts = one_step(model, X[:batch], y[:batch], loss).counts()
     step = one_step(model, *few, loss)
@@ -128,6 +132,8 @@ def law(
     found.ways = [result, strategies.forward_mode(problem)]
     found.ways += [strategies.differences(problem, central) for central in (True, False)]
     scalars = _run_on_scalars(found, problem, step.counts()[1:], max_nodes)
+    if unused:
+        found.note = "; ".join(filter(None, [found.note, f"not in P, since they get no gradient: {', '.join(unused)}"]))
     found.walk = record_walk(problem.loss, model, scalars)
     return found
 
@@ -162,7 +168,8 @@ def _first(data: Any, rows: int) -> Any:
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
-def _check(problem: Problem) -> None:
+def _check(problem: Problem) -> Tensor:
+    """Return the loss; raise unless it is one finite number that is the same when computed again."""
     ends = [problem.loss() for _ in range(2)]
     for end in ends:
         if not isinstance(end, Tensor) or end.size != 1 or not isinstance(end._node, Node):
@@ -174,6 +181,7 @@ def _check(problem: Problem) -> None:
         raise GraphError(
             "law", f"a loss that is {ends[0].item()} each time", ends[1].item(), "let nothing in it be random"
         )
+    return ends[0]
 
 
 def _describe(model: Module) -> str:

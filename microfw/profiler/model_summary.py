@@ -9,7 +9,7 @@ from typing import Any
 
 from microfw.errors import ArgumentError, printable
 from microfw.nn.module import Module
-from microfw.profiler.cost_check import count_step, first_tensor
+from microfw.profiler.cost_check import check_targets, count_step, first_tensor
 from microfw.profiler.node_count import NodeCount
 from microfw.profiler.reports.text import shorten, table, whole
 
@@ -95,7 +95,7 @@ def summary(model: Module, X: Any, y: Any = None, loss: Any = None) -> Summary:
     y : array_like, optional
         Its targets, if a loss is given.
     loss : Module or callable, optional
-        Loss, ``loss(prediction, y)``, included in N and operations.
+        Loss, ``loss(prediction, y)``, included in N and operations. Without one, all outputs of the model count.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def summary(model: Module, X: Any, y: Any = None, loss: Any = None) -> Summary:
     Raises
     ------
     ArgumentError
-        If ``model`` is not a Module.
+        If ``model`` is not a Module, or targets come without a loss.
 
     Examples
     --------
@@ -127,6 +127,7 @@ def summary(model: Module, X: Any, y: Any = None, loss: Any = None) -> Summary:
     """
     if not isinstance(model, Module):
         raise ArgumentError("summary", "a Module", type(model).__name__, "pass the model itself")
+    check_targets("summary", y, loss)
     model = copy.deepcopy(model).eval()
     shapes: dict[str, tuple[int, ...]] = {}
     for name, module in model.named_modules():
