@@ -27,6 +27,7 @@ from microfw.nn.module import Module
 from microfw.profiler.cost_check import one_step
 from microfw.profiler.node_count import NodeCount
 from microfw.profiler.ratio import Ratio
+from microfw.profiler.recorder.naming import owner, title_of
 from microfw.profiler.session import Epoch
 
 
@@ -215,10 +216,10 @@ def _layers(step: Epoch, named: list[tuple[str, Any]], model: Module) -> list[La
         row.layer: LayerCost(row.layer, "", 0, row.flops_forward, row.flops_backward, row.scalar_accumulated or None)
         for row in step.layers()
     }
+    modules, title = dict(model.named_modules()), title_of(model)
     for name, p in named:
-        owner = name.rpartition(".")[0] or type(model).__name__
-        layers.setdefault(owner, LayerCost(owner)).parameters += prod(p.shape)
-    modules = dict(model.named_modules())
+        layer = owner(name, modules) or title
+        layers.setdefault(layer, LayerCost(layer)).parameters += prod(p.shape)
     for row in layers.values():
         row.kind = type(modules[row.layer]).__name__ if row.layer in modules else ""
     return list(layers.values())

@@ -317,7 +317,7 @@ def _kinds(*sessions: Session) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for session in sessions:
         for layer in session.layers:
-            if layer.kind != layer.name:
+            if layer.shown_kind:
                 found.setdefault(layer.name, []).append(layer.kind)
     return {name: " or ".join(dict.fromkeys(kinds)) for name, kinds in found.items()}
 

@@ -11,7 +11,9 @@ from microfw.errors import ArgumentError, printable
 from microfw.nn.module import Module
 from microfw.profiler.cost_check import check_targets, count_step, first_tensor
 from microfw.profiler.node_count import NodeCount
+from microfw.profiler.recorder.naming import title_of
 from microfw.profiler.reports.text import shorten, table, whole
+from microfw.profiler.row import shown_kind
 
 
 @dataclass
@@ -57,7 +59,7 @@ class Summary:
 
     def __str__(self) -> str:
         rows = [
-            [shorten(row.name if row.kind in ("", row.name) else f"{row.name} {row.kind}", 30)]
+            [shorten(f"{row.name} {shown_kind(row.name, row.kind)}".rstrip(), 30)]
             + ["" if row.output_shape is None else str(row.output_shape)]
             + [f"{value:,}" if value else "" for value in (row.parameters, row.N, row.operations)]
             for row in self.layers
@@ -131,7 +133,7 @@ def summary(model: Module, X: Any, y: Any = None, loss: Any = None) -> Summary:
     model = copy.deepcopy(model).eval()
     shapes: dict[str, tuple[int, ...]] = {}
     for name, module in model.named_modules():
-        vars(module)["forward"] = noting_shape(module.forward, shapes, name or type(model).__name__)
+        vars(module)["forward"] = noting_shape(module.forward, shapes, name or title_of(model))
     if isinstance(loss, Module):
         loss = copy.deepcopy(loss).eval()
     session = count_step(model, X, y, loss)

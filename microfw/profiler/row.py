@@ -33,6 +33,23 @@ class Layer:
     trainable: int = 0
     weights: int = 0
 
+    @property
+    def shown_kind(self) -> str:
+        """Type to show after the name."""
+        return shown_kind(self.name, self.kind)
+
+
+def shown_kind(name: str, kind: str) -> str:
+    """Return a type to show after a name; "" if the name ends with the type, maybe with a number.
+
+    Examples
+    --------
+    >>> [shown_kind(name, "Dense") for name in ("0", "Dense#2", "outside: Dense")]
+    ['Dense', '', '']
+    """
+    last = name.rpartition(".")[2].rpartition(" ")[2].partition("#")[0]
+    return "" if kind in (name, last) else kind
+
 
 @dataclass
 class Row:

@@ -107,7 +107,7 @@ def view(session: Session, max_rows: int = MAX_ROWS) -> dict[str, Any]:
         "overhead": session.overhead,
         "names": list(names),
         "parents": [names[parents[name]] if parents.get(name) else -1 for name in names],
-        "kinds": [layer.kind for layer in own],
+        "kinds": [layer.shown_kind for layer in own],
         "sizes": [layer.trainable for layer in own],
         "weights": [layer.weights for layer in own],
         "ops": ops,

@@ -33,7 +33,7 @@ class Line(Row):
     @property
     def title(self) -> str:
         """Name and type."""
-        return self.name if self.own.kind in ("", self.name) else f"{self.name} {self.own.kind}"
+        return f"{self.name} {self.own.shown_kind}".rstrip()
 
     @property
     def P(self) -> int:
