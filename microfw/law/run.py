@@ -15,6 +15,7 @@ from typing import Any, Never
 import numpy as np
 
 from microfw.autograd.graph import Node, reachable
+from microfw.autograd.mode import mode
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, GraphError, NonFiniteError, refuse_former
 from microfw.law import strategies
@@ -23,7 +24,7 @@ from microfw.law.measure import CountingObserver, Problem
 from microfw.law.scalar_graph import scalar_graph
 from microfw.law.walk import record_walk
 from microfw.nn.checks import as_generator
-from microfw.nn.module import Module
+from microfw.nn.module import Module, Parameter
 from microfw.profiler.cost_check import one_step
 from microfw.profiler.node_count import NodeCount
 from microfw.profiler.ratio import Ratio
@@ -112,6 +113,21 @@ def law(
         raise ArgumentError("law", "a model with trainable parameters", "none")
     few = X[:rows], y[:rows]
     problem = Problem(lambda: loss(model(few[0]), few[1]), [], budget, as_generator("law", rng))
+    with mode(observer=None, timer=None, recording=True):  # a profile around it is of its own steps only
+        return _measure(problem, model, loss, name, few, (X[:batch], y[:batch]), named, max_nodes)
+
+
+def _measure(
+    problem: Problem,
+    model: Module,
+    loss: Callable[[Any, Any], Tensor],
+    name: str,
+    few: tuple[Any, Any],
+    batch: tuple[Any, Any],
+    named: list[tuple[str, Parameter]],
+    max_nodes: int,
+) -> Law:
+    """Run the strategies on few rows, and count a batch; see `law`."""
     leaves = {leaf for node in reachable(_check(problem)._node) for leaf in node.parents or ()}
     unused = [n for n, p in named if p._node not in leaves]
     named = [(n, p) for n, p in named if p._node in leaves]
@@ -121,11 +137,11 @@ def law(
     result, counter, end = strategies.backprop(problem)
     if not np.isfinite(problem.gradient).all():
         raise NonFiniteError("law", "a finite gradient", "NaN or infinity", "start away from singular points")
-    found = Law(name, _describe(model), rows, end.item(), budget)
+    found = Law(name, _describe(model), len(few[0]), end.item(), problem.budget)
     nodes = reachable(end._node)
     found.counts.append(_count("tensors", nodes, len(named), counter))
-    found.batch = batch
-    found.batch_counts = one_step(model, X[:batch], y[:batch], loss).counts()
+    found.batch = len(batch[0])
+    found.batch_counts = one_step(model, *batch, loss).counts()
     step = one_step(model, *few, loss)
     problem.forward_operations = step.sum().flops_forward
     found.ratio = _time(step.ratio(), problem)
