@@ -120,6 +120,20 @@ def test_an_option_writes_its_own_format_only(option, name, expected, tmp_path, 
     assert os.listdir(tmp_path) == ["run.json"]
 
 
+@pytest.mark.parametrize("option", [["--epoch", "7"], ["--top", "0"], ["--full"], ["--by", "op"], ["--sort", "nodes"]])
+@pytest.mark.parametrize("form", ["--csv=a.csv", "--html=a.html", "--markdown=a.md"])
+def test_options_of_a_printed_report_are_refused_with_files(option, form, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    profiled("one layer").save("run.json")
+    assert cli.main(["report", "run.json", *option, form]) == 2
+    shown = capsys.readouterr().err
+    assert (
+        f"{option[0]}: expected a report to print, got a file of the whole profile, a." in shown
+        and len(shown.strip().splitlines()) == 1
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
 def test_help_names_commands_and_examples():
     text = call("--help").stdout
     assert "microfw profile digits" in text
