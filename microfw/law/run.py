@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from math import prod
 from time import perf_counter
 from typing import Any, Never
 
@@ -233,9 +232,13 @@ def _layers(step: Epoch, named: list[tuple[str, Any]], model: Module) -> list[La
         for row in step.layers()
     }
     modules, title = dict(model.named_modules()), title_of(model)
-    for name, p in named:
-        layer = owner(name, modules) or title
-        layers.setdefault(layer, LayerCost(layer)).parameters += prod(p.shape)
+    owners = {id(p): owner(name, modules) or title for name, p in named}
+    for _, p in named:
+        layers.setdefault(owners[id(p)], LayerCost(owners[id(p)])).parameters += p.size
+    modules[title] = modules.pop("")
     for row in layers.values():
-        row.kind = type(modules[row.layer]).__name__ if row.layer in modules else ""
+        values = vars(modules[row.layer]).values() if row.layer in modules else ()
+        shared = {id(p): p.size for p in values if owners.get(id(p), row.layer) != row.layer}
+        row.used = row.parameters + sum(shared.values())
+        row.kind = type(modules[row.layer]).__name__ if row.layer in modules and row.layer != title else ""
     return list(layers.values())

@@ -25,6 +25,9 @@ class Layer:
     weights : int
         Number of its trained parameters in arrays with two or more axes, shared ones included: they can be factors of
         products.
+    used : int
+        Number of trained parameters that it uses: its own, and those that it shares with an earlier layer. 0 in a
+        profile that an older version has saved.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Layer:
     parameters: int = 0
     trainable: int = 0
     weights: int = 0
+    used: int = 0
 
     @property
     def shown_kind(self) -> str:

@@ -168,6 +168,15 @@ def test_shared_weights_raise_the_steps():
     assert 1 < count.steps / (count.N + count.P) < 2
 
 
+def test_a_shared_weight_counts_for_each_of_its_layers():
+    model = dense(4, 4, 4)
+    model[2].weight = model[0].weight
+    found = law(model, nn.MSELoss(), X4, X4, budget=1e-3)
+    layers = {row.layer: row for row in found.layers}
+    assert [(layers[name].parameters, layers[name].used) for name in "02"] == [(20, 20), (4, 20)]
+    assert [row[6] for row in found.page_data()["layers"] if row[0] in "02"] == [1, 1]
+
+
 def test_the_model_is_left_alone():
     model = dense(4, 5, 3)
     before = model.state_dict()

@@ -154,9 +154,10 @@ class LayerNames:
                     layer.trainable += p.size if p.requires_grad else 0
                     layer.weights += weights_in(p)
             for name, module in new:
-                shared = [p for p in vars(module).values() if id(p) in owners]
                 layer = self.listed[own[name]]
-                layer.weights += sum(weights_in(p) for p in shared if owners[id(p)] is not layer)
+                shared = {id(p): p for p in vars(module).values() if owners.get(id(p), layer) is not layer}.values()
+                layer.weights += sum(map(weights_in, shared))
+                layer.used = layer.trainable + sum(p.size for p in shared if p.requires_grad)
             modules |= {id(module) for _, module in named}
         return list(self.listed.values())
 

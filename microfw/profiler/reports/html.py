@@ -109,6 +109,7 @@ def view(session: Session, max_rows: int = MAX_ROWS) -> dict[str, Any]:
         "parents": [names[parents[name]] if parents.get(name) else -1 for name in names],
         "kinds": [layer.shown_kind for layer in own],
         "sizes": [layer.trainable for layer in own],
+        "used": [layer.used or layer.trainable for layer in own],
         "weights": [layer.weights for layer in own],
         "ops": ops,
         "sites": [[names[row.layer], ops.index(row.op)] for row in total.rows],
