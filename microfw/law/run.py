@@ -24,7 +24,8 @@ from microfw.law.scalar_graph import scalar_graph
 from microfw.law.walk import record_walk
 from microfw.nn.checks import as_generator
 from microfw.nn.module import Module, Parameter
-from microfw.profiler.cost_check import one_step
+from microfw.optim.checks import is_integer, is_real
+from microfw.profiler.cost_check import check_step, one_step
 from microfw.profiler.node_count import NodeCount
 from microfw.profiler.ratio import Ratio
 from microfw.profiler.recorder.naming import owner, title_of
@@ -97,19 +98,23 @@ def law(
     True
     """
     refuse_former("law", former, most_nodes="max_nodes")
+    check_step("law", model, y, loss)
     model = copy.deepcopy(model).astype(np.float64).eval()
     if isinstance(loss, Module):
         loss = copy.deepcopy(loss).eval()
+    if not len(X):
+        raise ArgumentError("law", "rows in X", "none")
     batch = min(32, len(X)) if batch is None else batch
     for argument, value in (("rows", rows), ("batch", batch)):
-        if not 1 <= value <= len(X):
-            raise ArgumentError("law", f"{argument} from 1 to {len(X)}, the rows of X", value)
-    if not 0 < budget < np.inf:
-        raise ArgumentError("law", "a budget of some seconds", budget)
+        if not (is_integer(value, 1) and value <= len(X)):
+            raise ArgumentError("law", f"{argument} from 1 to {len(X)}, the rows of X", repr(value))
+    if not (is_real(budget) and 0 < budget < np.inf):
+        raise ArgumentError("law", "a budget of some seconds", repr(budget))
     X, y = _first(X, max(rows, batch)), _first(y, max(rows, batch))
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     if not named:
-        raise ArgumentError("law", "a model with trainable parameters", "none")
+        got = f"{type(model).__name__}, which has none"
+        raise ArgumentError("law", "a model with trainable parameters", got, "pass model, loss, X, y in this order")
     few = X[:rows], y[:rows]
     problem = Problem(lambda: loss(model(few[0]), few[1]), [], budget, as_generator("law", rng))
     with mode(observer=None, timer=None, recording=True):  # a profile around it is of its own steps only

@@ -12,6 +12,7 @@ from microfw.autograd.pytree import flatten
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError
 from microfw.nn.module import Module
+from microfw.optim.checks import is_integer
 from microfw.profiler.recorder.recorder import Recorder
 from microfw.profiler.reports.text import shorten, table
 from microfw.profiler.session import Epoch, Session
@@ -45,7 +46,7 @@ def assert_cost(model: Module, X: Any, y: Any = None, loss: Any = None, **expect
     AssertionError
         If a count differs. The message has both numbers and the counts of each layer.
     ArgumentError
-        If no count is given, or an unknown one, or targets without a loss.
+        If no count is given, an unknown one, or one that is no count, or an argument cannot work.
 
     Examples
     --------
@@ -64,7 +65,10 @@ def assert_cost(model: Module, X: Any, y: Any = None, loss: Any = None, **expect
     """
     if not expected or not set(expected) <= set(KINDS):
         raise ArgumentError("assert_cost", f"counts among {', '.join(KINDS)}", ", ".join(expected) or "none")
-    check_targets("assert_cost", y, loss)
+    check_step("assert_cost", model, y, loss)
+    for name, value in expected.items():
+        if not is_integer(value, 0):
+            raise ArgumentError("assert_cost", f"{name} to be a count, 0 or more", repr(value))
     epoch = one_step(model, X, y, loss)
     total = epoch.sum()
     got = {
@@ -114,8 +118,14 @@ def count_step(model: Module, X: Any, y: Any = None, loss: Any = None) -> Sessio
     return Session(layers=recorder.names.layers(), epochs=[recorder.end_epoch(1).epoch()])
 
 
-def check_targets(where: str, y: Any, loss: Any) -> None:
-    """Raise ArgumentError for targets without a loss: nothing would use them."""
+def check_step(where: str, model: Any, y: Any, loss: Any) -> None:
+    """Raise ArgumentError for a model or a loss that cannot run, and for targets that no loss would use."""
+    if not isinstance(model, Module):
+        raise ArgumentError(where, "a Module", type(model).__name__, "pass the model itself")
+    if loss is not None and (isinstance(loss, type) or not callable(loss)):
+        made = isinstance(loss, type)
+        got, fix = (f"the class {loss.__name__}", f"make one: {loss.__name__}()") if made else (repr(loss), "")
+        raise ArgumentError(where, "a loss, called as loss(prediction, y)", got, fix)
     if y is not None and loss is None:
         got = f"{type(y).__name__} as y and no loss"
         raise ArgumentError(where, "a loss with targets y", got, f"call {where}(model, X, y, loss), or leave y out")

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from microfw.errors import ArgumentError, printable
+from microfw.errors import printable
 from microfw.nn.module import Module
-from microfw.profiler.cost_check import check_targets, count_step, first_tensor
+from microfw.profiler.cost_check import check_step, count_step, first_tensor
 from microfw.profiler.node_count import NodeCount
 from microfw.profiler.recorder.naming import title_of
 from microfw.profiler.reports.text import shorten, table, whole
@@ -107,7 +107,7 @@ def summary(model: Module, X: Any, y: Any = None, loss: Any = None) -> Summary:
     Raises
     ------
     ArgumentError
-        If ``model`` is not a Module, or targets come without a loss.
+        If ``model`` is not a Module, ``loss`` cannot be called, or targets come without a loss.
 
     Examples
     --------
@@ -127,9 +127,7 @@ def summary(model: Module, X: Any, y: Any = None, loss: Any = None) -> Summary:
     Backward takes 230,752 steps: 1.48 x (N + P).
     Operations: forward and backward; a multiply-add is 2.
     """
-    if not isinstance(model, Module):
-        raise ArgumentError("summary", "a Module", type(model).__name__, "pass the model itself")
-    check_targets("summary", y, loss)
+    check_step("summary", model, y, loss)
     model = copy.deepcopy(model).eval()
     shapes: dict[str, tuple[int, ...]] = {}
     for name, module in model.named_modules():

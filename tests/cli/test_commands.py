@@ -94,6 +94,8 @@ def test_train_is_quiet_when_asked_and_repeats_itself(capsys):
             ["profile", "iris", "--quiet", "--epochs", "1", "--json", "a.txt"],
             "--json: expected a name that ends in .json",
         ),
+        (["law", "iris", "--json", "a.txt"], "--json: expected a name that ends in .json, got 'a.txt'"),
+        (["compare", "a.json", "b.json", "--markdown", "m.txt"], "--markdown: expected a name that ends in .md"),
         ([], "required"),
         (["profile", "iris", "--every", "0"], "every"),
     ],

@@ -111,6 +111,28 @@ def test_a_random_generator_is_not_used_up():
     assert np.array_equal(model(X).numpy(), nn.Sequential(nn.Dense(6, 4, rng=0), nn.Dropout(0.5, rng=3))(X).numpy())
 
 
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda m: mf.summary(m, X, Y, nn.CrossEntropyLoss),
+            "summary: .* got the class CrossEntropyLoss; make one: Cross",
+        ),
+        (lambda m: mf.summary(m, X, Y, 3), r"summary: expected a loss, called as loss\(prediction, y\), got 3"),
+        (
+            lambda m: mf.profiler.assert_cost(m, X, nodes="1"),
+            "assert_cost: expected nodes to be a count, 0 or more, got '1'",
+        ),
+        (lambda m: mf.profiler.assert_cost(None, X, nodes=1), "assert_cost: expected a Module, got NoneType"),
+        (lambda m: mf.Profiler(name=3), "Profiler: expected name to be a text, got 3"),
+        (lambda m: mf.Profiler(m).report(max_rows="a"), "report: expected a positive number of rows, got 'a'"),
+    ],
+)
+def test_wrong_arguments_are_named(call, says):
+    with pytest.raises(ArgumentError, match=says):
+        call(nn.Dense(6, 3, rng=0))
+
+
 def test_what_is_no_module_is_refused():
     with pytest.raises(ArgumentError) as info:
         mf.summary(nn.Dense, X)
