@@ -89,7 +89,8 @@ class Row:
     scalar_nodes, scalar_rules, scalar_accumulated : int
         The same as ``nodes``, ``rules`` and ``accumulated`` in the graph with a node for each operation on numbers; see
         `microfw.profiler.scalars`. ``scalar_nodes`` are all nodes that the op's output depends on, ``scalar_rules``
-        those that the loss depends on.
+        those that the loss depends on. Steps of the same shapes have the counts of the first of them, also if they read
+        ``x[indices]`` at other indices.
     scalar_uncounted : int
         Calls of ops whose scalar nodes are not counted, such as `inv`.
     """
