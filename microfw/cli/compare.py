@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from microfw.cli.files import write_files
+from microfw.cli.files import check_path, write_files
 from microfw.cli.models import one_thread
 from microfw.cli.train import repeat
 from microfw.errors import ArgumentError
@@ -71,6 +71,7 @@ def percent(text: str) -> float:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare two profiles; return the exit code."""
+    check_path(arguments.markdown, "md", "markdown")
     a, b = (Session.load(path) for path in (arguments.a, arguments.b))
     if arguments.rerun:
         for path, session in ((arguments.a, a), (arguments.b, b)):

@@ -12,10 +12,10 @@ Files = dict[str, Callable[[], bytes]]
 """For each path, a function that returns the content."""
 
 
-def check_path(path: str | None, suffix: str) -> None:
-    """Check that the path of option ``--suffix`` has that suffix and can be written."""
+def check_path(path: str | None, suffix: str, option: str = "") -> None:
+    """Check that the path of an option, by default ``--suffix``, has that suffix and can be written."""
     if path is not None and (not path.endswith("." + suffix) or path.endswith(".trace.json")):
-        raise ArgumentError(f"--{suffix}: expected a name that ends in .{suffix}, got {path!r}")
+        raise ArgumentError(f"--{option or suffix}: expected a name that ends in .{suffix}, got {path!r}")
     if path is not None:
         check_writable(path)
 

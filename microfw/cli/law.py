@@ -110,5 +110,6 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.plot and not arguments.plot.endswith(PICTURES):
         raise ArgumentError(f"--plot: expected a name that ends in {', '.join(PICTURES)}, got {arguments.plot!r}")
     check_path(arguments.html, "html")
-    for path in filter(None, (arguments.plot, arguments.json)):
-        check_writable(path)
+    check_path(arguments.json, "json")
+    if arguments.plot:
+        check_writable(arguments.plot)

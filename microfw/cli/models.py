@@ -75,6 +75,7 @@ def load_model(place: str) -> tuple[nn.Module, Any, Any, Any]:
         if not callable(scope.get(name)):
             known = ", ".join(k for k, v in scope.items() if inspect.isfunction(v)) or "none"
             raise ArgumentError(f"{place}: expected a function {name!r} in the file, got {known}")
+        _check_signature(place, scope[name])
         made = scope[name]()
     except OSError as error:
         raise ArgumentError(f"{place}: expected a Python file, got {error.strerror or error}") from None
@@ -82,16 +83,30 @@ def load_model(place: str) -> tuple[nn.Module, Any, Any, Any]:
         raise
     except Exception as error:
         line = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(line.filename).name}, line {line.lineno}"
-        raise ArgumentError(
-            f"{place}: expected code that runs, got {type(error).__name__}: {error} ({where})"
-        ) from error
+        file, number, text = line.filename, line.lineno, str(error)
+        if isinstance(error, SyntaxError) and error.filename:  # the code did not run
+            file, number, text = error.filename, error.lineno, str(error.msg)
+        raised = f"{type(error).__name__}: {text} ({Path(file).name}, line {number})"
+        raise ArgumentError(f"{place}: expected code that runs, got {raised}") from error
     finally:
         sys.path[:] = before
     if not isinstance(made, tuple) or len(made) != 4 or not isinstance(made[0], nn.Module) or not callable(made[1]):
         got = [type(part).__name__ for part in made] if isinstance(made, tuple) else type(made).__name__
         raise ArgumentError(f"{place}: expected (model, loss, X, y), got {got}; return them in this order")
     return made
+
+
+def _check_signature(place: str, function: Any) -> None:
+    """Raise ArgumentError for a function that needs arguments."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some functions written in C have none
+        return
+    try:
+        signature.bind()
+    except TypeError:
+        got = f"{place.rpartition(':')[2]}{signature}"
+        raise ArgumentError(place, "a function without arguments", got, "give each argument a default") from None
 
 
 def loss_of(rows: Any) -> nn.Module:

@@ -63,9 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
             ends = made.suffix or ", ".join(PICTURES)
             raise ArgumentError(f"--{name}: expected a name that ends in {ends}, got {path!r}")
         files[path] = partial(content, session, path)
+    options = {name: getattr(arguments, name) for name in ("full", "epoch", "by", "sort", "top")}
     if files:
+        for name, value in options.items():
+            if value is not None and value is not False:  # 0 is a value, too
+                got = f"a file of the whole profile, {next(iter(files))}"
+                raise ArgumentError(f"--{name}", "a report to print", got, f"leave out --{name}, or write no file")
         write_files(files)
         return 0
-    options = {name: getattr(arguments, name) for name in ("full", "epoch", "by", "sort")}
-    print(report(session, colour=use_colour(), max_rows=arguments.top, **options))
+    print(report(session, colour=use_colour(), max_rows=options.pop("top"), **options))
     return 0

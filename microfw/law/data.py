@@ -21,7 +21,10 @@ from microfw.visualization.plots import picture
 
 @dataclass
 class LayerCost:
-    """Scalar operations of a layer, and the number of uses of its parameters."""
+    """Scalar operations of a layer, and the number of uses of its parameters.
+
+    ``parameters``: its own P. ``used``: P with those that it shares with an earlier layer.
+    """
 
     layer: str
     kind: str = ""
@@ -29,6 +32,7 @@ class LayerCost:
     forward: int = 0
     backward: int = 0
     uses: int | None = None
+    used: int = 0
 
 
 @dataclass(repr=False)
@@ -113,7 +117,7 @@ class Law:
 
     @property
     def P(self) -> int:
-        """Trainable numbers."""
+        """Trainable numbers that the loss depends on."""
         return self._scalars.P
 
     @property

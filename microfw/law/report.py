@@ -176,8 +176,8 @@ def _layers(law: Law) -> str:
                 f"{layer.parameters:,}" if layer.parameters else "",
                 f"{layer.forward:,}",
                 f"{layer.backward:,}",
-                f"{both / layer.parameters / law.rows:,.2f}" if layer.parameters else "",
-                f"{layer.uses / layer.parameters / law.rows:,.2f}" if layer.parameters and layer.uses else "",
+                f"{both / layer.used / law.rows:,.2f}" if layer.used else "",
+                f"{layer.uses / layer.used / law.rows:,.2f}" if layer.used and layer.uses else "",
             ]
         )
     head = ["layer", "P", "forward ops", "backward ops", "ops per P and row", "uses per P and row"]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from math import prod
 from time import perf_counter
 from typing import Any, Never
 
 import numpy as np
 
 from microfw.autograd.graph import Node, reachable
+from microfw.autograd.mode import mode
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, GraphError, NonFiniteError, refuse_former
 from microfw.law import strategies
@@ -23,10 +23,12 @@ from microfw.law.measure import CountingObserver, Problem
 from microfw.law.scalar_graph import scalar_graph
 from microfw.law.walk import record_walk
 from microfw.nn.checks import as_generator
-from microfw.nn.module import Module
-from microfw.profiler.cost_check import one_step
+from microfw.nn.module import Module, Parameter
+from microfw.optim.checks import is_integer, is_real
+from microfw.profiler.cost_check import check_step, one_step
 from microfw.profiler.node_count import NodeCount
 from microfw.profiler.ratio import Ratio
+from microfw.profiler.recorder.naming import owner, title_of
 from microfw.profiler.session import Epoch
 
 
@@ -96,31 +98,54 @@ def law(
     True
     """
     refuse_former("law", former, most_nodes="max_nodes")
+    check_step("law", model, y, loss)
     model = copy.deepcopy(model).astype(np.float64).eval()
     if isinstance(loss, Module):
         loss = copy.deepcopy(loss).eval()
+    if not len(X):
+        raise ArgumentError("law", "rows in X", "none")
     batch = min(32, len(X)) if batch is None else batch
     for argument, value in (("rows", rows), ("batch", batch)):
-        if not 1 <= value <= len(X):
-            raise ArgumentError("law", f"{argument} from 1 to {len(X)}, the rows of X", value)
-    if not 0 < budget < np.inf:
-        raise ArgumentError("law", "a budget of some seconds", budget)
+        if not (is_integer(value, 1) and value <= len(X)):
+            raise ArgumentError("law", f"{argument} from 1 to {len(X)}, the rows of X", repr(value))
+    if not (is_real(budget) and 0 < budget < np.inf):
+        raise ArgumentError("law", "a budget of some seconds", repr(budget))
     X, y = _first(X, max(rows, batch)), _first(y, max(rows, batch))
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     if not named:
-        raise ArgumentError("law", "a model with trainable parameters", "none")
-    parameters: list[Tensor] = [p for _, p in named]
+        got = f"{type(model).__name__}, which has none"
+        raise ArgumentError("law", "a model with trainable parameters", got, "pass model, loss, X, y in this order")
     few = X[:rows], y[:rows]
-    problem = Problem(lambda: loss(model(few[0]), few[1]), parameters, budget, as_generator("law", rng))
-    _check(problem)
+    problem = Problem(lambda: loss(model(few[0]), few[1]), [], budget, as_generator("law", rng))
+    with mode(observer=None, timer=None, recording=True):  # a profile around it is of its own steps only
+        return _measure(problem, model, loss, name, few, (X[:batch], y[:batch]), named, max_nodes)
+
+
+def _measure(
+    problem: Problem,
+    model: Module,
+    loss: Callable[[Any, Any], Tensor],
+    name: str,
+    few: tuple[Any, Any],
+    batch: tuple[Any, Any],
+    named: list[tuple[str, Parameter]],
+    max_nodes: int,
+) -> Law:
+    """Run the strategies on few rows, and count a batch; see `law`."""
+    leaves = {leaf for node in reachable(_check(problem)._node) for leaf in node.parents or ()}
+    unused = [n for n, p in named if p._node not in leaves]
+    named = [(n, p) for n, p in named if p._node in leaves]
+    if not named:
+        raise ArgumentError("law", "a loss that depends on a parameter of the model", "none", "use the model's output")
+    problem.parameters = [p for _, p in named]
     result, counter, end = strategies.backprop(problem)
     if not np.isfinite(problem.gradient).all():
         raise NonFiniteError("law", "a finite gradient", "NaN or infinity", "start away from singular points")
-    found = Law(name, _describe(model), rows, end.item(), budget)
+    found = Law(name, _describe(model), len(few[0]), end.item(), problem.budget)
     nodes = reachable(end._node)
-    found.counts.append(_count("tensors", nodes, len(parameters), counter))
-    found.batch = batch
-    found.batch_counts = one_step(model, X[:batch], y[:batch], loss).counts()
+    found.counts.append(_count("tensors", nodes, len(named), counter))
+    found.batch = len(batch[0])
+    found.batch_counts = one_step(model, *batch, loss).counts()
     step = one_step(model, *few, loss)
     problem.forward_operations = step.sum().flops_forward
     found.ratio = _time(step.ratio(), problem)
@@ -128,6 +153,8 @@ def law(
     found.ways = [result, strategies.forward_mode(problem)]
     found.ways += [strategies.differences(problem, central) for central in (True, False)]
     scalars = _run_on_scalars(found, problem, step.counts()[1:], max_nodes)
+    if unused:
+        found.note = "; ".join(filter(None, [found.note, f"not in P, since they get no gradient: {', '.join(unused)}"]))
     found.walk = record_walk(problem.loss, model, scalars)
     return found
 
@@ -162,7 +189,8 @@ def _first(data: Any, rows: int) -> Any:
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
-def _check(problem: Problem) -> None:
+def _check(problem: Problem) -> Tensor:
+    """Return the loss; raise unless it is one finite number that is the same when computed again."""
     ends = [problem.loss() for _ in range(2)]
     for end in ends:
         if not isinstance(end, Tensor) or end.size != 1 or not isinstance(end._node, Node):
@@ -174,6 +202,7 @@ def _check(problem: Problem) -> None:
         raise GraphError(
             "law", f"a loss that is {ends[0].item()} each time", ends[1].item(), "let nothing in it be random"
         )
+    return ends[0]
 
 
 def _describe(model: Module) -> str:
@@ -207,10 +236,14 @@ def _layers(step: Epoch, named: list[tuple[str, Any]], model: Module) -> list[La
         row.layer: LayerCost(row.layer, "", 0, row.flops_forward, row.flops_backward, row.scalar_accumulated or None)
         for row in step.layers()
     }
-    for name, p in named:
-        owner = name.rpartition(".")[0] or type(model).__name__
-        layers.setdefault(owner, LayerCost(owner)).parameters += prod(p.shape)
-    modules = dict(model.named_modules())
+    modules, title = dict(model.named_modules()), title_of(model)
+    owners = {id(p): owner(name, modules) or title for name, p in named}
+    for _, p in named:
+        layers.setdefault(owners[id(p)], LayerCost(owners[id(p)])).parameters += p.size
+    modules[title] = modules.pop("")
     for row in layers.values():
-        row.kind = type(modules[row.layer]).__name__ if row.layer in modules else ""
+        values = vars(modules[row.layer]).values() if row.layer in modules else ()
+        shared = {id(p): p.size for p in values if owners.get(id(p), row.layer) != row.layer}
+        row.used = row.parameters + sum(shared.values())
+        row.kind = type(modules[row.layer]).__name__ if row.layer in modules and row.layer != title else ""
     return list(layers.values())

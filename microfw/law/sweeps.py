@@ -19,6 +19,7 @@ from microfw.nn.dense import Dense
 from microfw.nn.losses import CrossEntropyLoss, MSELoss
 from microfw.nn.module import Module
 from microfw.nn.sequential import Sequential
+from microfw.optim.checks import is_integer
 from microfw.serialization.output import figure_bytes, path_text, write_bytes
 
 VALUES = {"depth": (4, 8, 16, 32, 64), "width": (4, 8, 16, 32, 64), "batch": (6, 12, 24, 48, 96)}
@@ -215,6 +216,15 @@ def sweep(
     chosen = list(VALUES[over] if values is None else values)
     if len(chosen) < 3:
         raise ArgumentError("sweep", "at least three values to fit an exponent", chosen)
+    low, high = int(over != "depth"), len(X) if over == "batch" else np.inf
+    if over in VALUES and (build is None or over == "batch"):
+        for value in chosen:
+            if not (is_integer(value, low) and value <= high):
+                limit = f" to {high}, the rows of X" if over == "batch" else ""
+                fix = "pass values=" if values is None else ""
+                raise ArgumentError("sweep", f"values that are integers from {low}{limit}", repr(value), fix)
+    if not len(X):
+        raise ArgumentError("sweep", "rows in X", "none")
     y = np.asarray(y)
     classify = y.dtype.kind in "iu"
     if loss is None:

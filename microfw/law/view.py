@@ -31,8 +31,8 @@ def page_data(law: Law) -> dict[str, Any]:
                 row.parameters,
                 row.forward,
                 row.backward,
-                (row.forward + row.backward) / row.parameters / law.rows if row.parameters else None,
-                row.uses / row.parameters / law.rows if row.parameters and row.uses else None,
+                (row.forward + row.backward) / row.used / law.rows if row.used else None,
+                row.uses / row.used / law.rows if row.used and row.uses else None,
             ]
             for row in law.layers
         ],

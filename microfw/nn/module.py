@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from inspect import CO_VARARGS, CO_VARKEYWORDS
 from types import FunctionType, MethodType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Never, Self
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from microfw.autograd._tensor_base import warn_of_detaching
 from microfw.autograd.mode import MODE, Mode, model_version
 from microfw.autograd.scope import THREAD_SCOPE, path
 from microfw.autograd.tensor import Tensor, values_of
-from microfw.errors import DTypeError, GraphError, printable
+from microfw.errors import ArgumentError, DTypeError, GraphError, printable
 from microfw.nn.loading import IncompatibleKeys, load_values
 
 
@@ -197,11 +197,18 @@ class Module:
         yield from ((k, v) for k, v in vars(self).items() if k != "_named")
 
     def _walk(self) -> Iterator[tuple[str, Any]]:
-        """Yield every Module and Tensor below, once each, depth first, with its path."""
+        """Yield every Module and Tensor below, once each, depth first, with its path.
+
+        Raises
+        ------
+        ArgumentError
+            If two of them have the same path, as the keys ``"a.b"`` and ``"a"`` of a dict may give.
+        """
         # a stack and no recursion: Python allows 1,000 calls in each other, and models may be deeper
         seen = {id(self)}
         stack: list[Iterator[tuple[str, Any]]] = [self.children()]
         prefixes = [""]
+        found: dict[str, str] = {}  # prefix by path
         yield "", self
         while stack:
             for name, value in stack[-1]:
@@ -210,6 +217,9 @@ class Module:
                 seen.add(id(value))
                 path = prefixes[-1] + str(name)
                 if isinstance(value, Module | Tensor):
+                    if path in found:  # files would keep one of the two, and a profile would add them up
+                        _refuse_path(self, path, found[path], prefixes[-1])
+                    found[path] = prefixes[-1]
                     yield path, value
                 if not isinstance(value, Tensor):
                     inner = value.children() if isinstance(value, Module) else _items(value)
@@ -314,6 +324,12 @@ class Module:
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:
     yield from ((str(k), v) for k, v in (value.items() if isinstance(value, dict) else enumerate(value)))
+
+
+def _refuse_path(model: Module, path: str, *prefixes: str) -> Never:
+    places = " and ".join(f"{path.removeprefix(prefix)!r} in {prefix[:-1] or 'the model'}" for prefix in prefixes)
+    fix = "use different keys in a dict, texts without dots"
+    raise ArgumentError(type(model).__name__, "a different path for each part", f"{path} for {places}", fix)
 
 
 def _tree(module: Module, name: str, indent: str) -> Iterator[tuple[str, str, str]]:

@@ -89,6 +89,7 @@ class Comparison:
         """Return the real changes above a fraction: of the step, of layers and of counts.
 
         New layers are included if they take more time than the removed ones, by more than the fraction of the step.
+        Saved bytes are judged for the whole step only.
         Each has the attributes ``layer``, ``what`` (phase or name of the count), ``a``, ``b`` and ``change``.
 
         Examples
@@ -106,7 +107,9 @@ class Comparison:
         slower: list[Change | CountChange] = [
             c for c in self.changes if c.real and c.change > than and (grown or not c.one_sided)
         ]
-        return slower + [c for c in self.counts if c.change > than]
+        # an array that several layers save counts for one of them: another, if that one is frozen
+        judged = [c for c in self.counts if c.what != "saved_bytes" or not c.layer]
+        return slower + [c for c in judged if c.change > than]
 
     def smallest(self, change: Change) -> float:
         """Return the smallest change that could have been detected with this noise."""
@@ -317,7 +320,7 @@ def _kinds(*sessions: Session) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for session in sessions:
         for layer in session.layers:
-            if layer.kind != layer.name:
+            if layer.shown_kind:
                 found.setdefault(layer.name, []).append(layer.kind)
     return {name: " or ".join(dict.fromkeys(kinds)) for name, kinds in found.items()}
 

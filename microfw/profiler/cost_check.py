@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.mode import mode
+from microfw.autograd.pytree import flatten
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError
 from microfw.nn.module import Module
+from microfw.optim.checks import is_integer
 from microfw.profiler.recorder.recorder import Recorder
 from microfw.profiler.reports.text import shorten, table
 from microfw.profiler.session import Epoch, Session
@@ -33,7 +35,7 @@ def assert_cost(model: Module, X: Any, y: Any = None, loss: Any = None, **expect
     X, y : array
         A batch, and its targets if a loss is given.
     loss : Module or callable, optional
-        Loss, included in the counts. Without one, only the model is counted, and its output gets a gradient of ones.
+        Loss, included in the counts. Without one, only the model is counted, and its outputs get gradients of ones.
     **expected : int
         Any of ``flops`` (forward and backward together), ``flops_forward``, ``flops_backward``, ``nodes`` (N),
         ``edges`` (E), ``parameters`` and ``parameter_tensors`` (P), ``steps`` (derivative rules called and
@@ -44,7 +46,7 @@ def assert_cost(model: Module, X: Any, y: Any = None, loss: Any = None, **expect
     AssertionError
         If a count differs. The message has both numbers and the counts of each layer.
     ArgumentError
-        If no count is given, or an unknown one.
+        If no count is given, an unknown one, or one that is no count, or an argument cannot work.
 
     Examples
     --------
@@ -63,6 +65,10 @@ def assert_cost(model: Module, X: Any, y: Any = None, loss: Any = None, **expect
     """
     if not expected or not set(expected) <= set(KINDS):
         raise ArgumentError("assert_cost", f"counts among {', '.join(KINDS)}", ", ".join(expected) or "none")
+    check_step("assert_cost", model, y, loss)
+    for name, value in expected.items():
+        if not is_integer(value, 0):
+            raise ArgumentError("assert_cost", f"{name} to be a count, 0 or more", repr(value))
     epoch = one_step(model, X, y, loss)
     total = epoch.sum()
     got = {
@@ -105,11 +111,34 @@ def count_step(model: Module, X: Any, y: Any = None, loss: Any = None) -> Sessio
     recorder = Recorder(takes_losses=False, model=model)
     with mode(observer=recorder, timer=recorder, recording=True):
         output = model(X)
-        end = first_tensor(output) if loss is None else loss(output, y)
+        end = joined(output) if loss is None else loss(output, y)
         if end is not None and end.requires_grad:
             end.backward(np.ones(end.shape, end.dtype))
     recorder.step = recorder.observed = 1
     return Session(layers=recorder.names.layers(), epochs=[recorder.end_epoch(1).epoch()])
+
+
+def check_step(where: str, model: Any, y: Any, loss: Any) -> None:
+    """Raise ArgumentError for a model or a loss that cannot run, and for targets that no loss would use."""
+    if not isinstance(model, Module):
+        raise ArgumentError(where, "a Module", type(model).__name__, "pass the model itself")
+    if loss is not None and (isinstance(loss, type) or not callable(loss)):
+        made = isinstance(loss, type)
+        got, fix = (f"the class {loss.__name__}", f"make one: {loss.__name__}()") if made else (repr(loss), "")
+        raise ArgumentError(where, "a loss, called as loss(prediction, y)", got, fix)
+    if y is not None and loss is None:
+        got = f"{type(y).__name__} as y and no loss"
+        raise ArgumentError(where, "a loss with targets y", got, f"call {where}(model, X, y, loss), or leave y out")
+
+
+def joined(output: Any) -> Tensor | None:
+    """Return a Tensor that depends on each Tensor of an output that needs a gradient; None if there is none."""
+    found = [t for t in flatten(output)[0] if isinstance(t, Tensor) and t.requires_grad]
+    if len(found) < 2:
+        return found[0] if found else None
+    with mode(observer=None, timer=None):  # ops of the sum are not part of the model, and not counted
+        total: Any = sum(t.astype(np.float64).sum() for t in found)
+    return total  # type: ignore[no-any-return]
 
 
 def first_tensor(output: Any) -> Tensor | None:

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from microfw.errors import ArgumentError, printable
+from microfw.errors import printable
 from microfw.nn.module import Module
-from microfw.profiler.cost_check import count_step, first_tensor
+from microfw.profiler.cost_check import check_step, count_step, first_tensor
 from microfw.profiler.node_count import NodeCount
+from microfw.profiler.recorder.naming import title_of
 from microfw.profiler.reports.text import shorten, table, whole
+from microfw.profiler.row import shown_kind
 
 
 @dataclass
@@ -57,7 +59,7 @@ class Summary:
 
     def __str__(self) -> str:
         rows = [
-            [shorten(row.name if row.kind in ("", row.name) else f"{row.name} {row.kind}", 30)]
+            [shorten(f"{row.name} {shown_kind(row.name, row.kind)}".rstrip(), 30)]
             + ["" if row.output_shape is None else str(row.output_shape)]
             + [f"{value:,}" if value else "" for value in (row.parameters, row.N, row.operations)]
             for row in self.layers
@@ -95,7 +97,7 @@ def summary(model: Module, X: Any, y: Any = None, loss: Any = None) -> Summary:
     y : array_like, optional
         Its targets, if a loss is given.
     loss : Module or callable, optional
-        Loss, ``loss(prediction, y)``, included in N and operations.
+        Loss, ``loss(prediction, y)``, included in N and operations. Without one, all outputs of the model count.
 
     Returns
     -------
@@ -105,7 +107,7 @@ def summary(model: Module, X: Any, y: Any = None, loss: Any = None) -> Summary:
     Raises
     ------
     ArgumentError
-        If ``model`` is not a Module.
+        If ``model`` is not a Module, ``loss`` cannot be called, or targets come without a loss.
 
     Examples
     --------
@@ -125,12 +127,11 @@ def summary(model: Module, X: Any, y: Any = None, loss: Any = None) -> Summary:
     Backward takes 230,752 steps: 1.48 x (N + P).
     Operations: forward and backward; a multiply-add is 2.
     """
-    if not isinstance(model, Module):
-        raise ArgumentError("summary", "a Module", type(model).__name__, "pass the model itself")
+    check_step("summary", model, y, loss)
     model = copy.deepcopy(model).eval()
     shapes: dict[str, tuple[int, ...]] = {}
     for name, module in model.named_modules():
-        vars(module)["forward"] = noting_shape(module.forward, shapes, name or type(model).__name__)
+        vars(module)["forward"] = noting_shape(module.forward, shapes, name or title_of(model))
     if isinstance(loss, Module):
         loss = copy.deepcopy(loss).eval()
     session = count_step(model, X, y, loss)

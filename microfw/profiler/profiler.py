@@ -108,6 +108,8 @@ class Profiler(Callback, Hook):
             raise ArgumentError("Profiler", "every to be a positive integer", every)
         if not isinstance(trace, int) or trace < 0:
             raise ArgumentError("Profiler", "trace to be a number of steps", trace)
+        if not isinstance(name, str):
+            raise ArgumentError("Profiler", "name to be a text", repr(name))
         super().__init__(folder)
         self.model = model
         self.trace = trace

@@ -25,6 +25,9 @@ class Layer:
     weights : int
         Number of its trained parameters in arrays with two or more axes, shared ones included: they can be factors of
         products.
+    used : int
+        Number of trained parameters that it uses: its own, and those that it shares with an earlier layer. 0 in a
+        profile that an older version has saved.
     """
 
     name: str
@@ -32,6 +35,24 @@ class Layer:
     parameters: int = 0
     trainable: int = 0
     weights: int = 0
+    used: int = 0
+
+    @property
+    def shown_kind(self) -> str:
+        """Type to show after the name."""
+        return shown_kind(self.name, self.kind)
+
+
+def shown_kind(name: str, kind: str) -> str:
+    """Return a type to show after a name; "" if the name ends with the type, maybe with a number.
+
+    Examples
+    --------
+    >>> [shown_kind(name, "Dense") for name in ("0", "Dense#2", "outside: Dense")]
+    ['Dense', '', '']
+    """
+    last = name.rpartition(".")[2].rpartition(" ")[2].partition("#")[0]
+    return "" if kind in (name, last) else kind
 
 
 @dataclass
@@ -68,7 +89,8 @@ class Row:
     scalar_nodes, scalar_rules, scalar_accumulated : int
         The same as ``nodes``, ``rules`` and ``accumulated`` in the graph with a node for each operation on numbers; see
         `microfw.profiler.scalars`. ``scalar_nodes`` are all nodes that the op's output depends on, ``scalar_rules``
-        those that the loss depends on.
+        those that the loss depends on. Steps of the same shapes have the counts of the first of them, also if they read
+        ``x[indices]`` at other indices.
     scalar_uncounted : int
         Calls of ops whose scalar nodes are not counted, such as `inv`.
     """

@@ -94,6 +94,8 @@ def test_train_is_quiet_when_asked_and_repeats_itself(capsys):
             ["profile", "iris", "--quiet", "--epochs", "1", "--json", "a.txt"],
             "--json: expected a name that ends in .json",
         ),
+        (["law", "iris", "--json", "a.txt"], "--json: expected a name that ends in .json, got 'a.txt'"),
+        (["compare", "a.json", "b.json", "--markdown", "m.txt"], "--markdown: expected a name that ends in .md"),
         ([], "required"),
         (["profile", "iris", "--every", "0"], "every"),
     ],
@@ -118,6 +120,20 @@ def test_an_option_writes_its_own_format_only(option, name, expected, tmp_path, 
     assert cli.main(["report", str(tmp_path / "run.json"), option, str(tmp_path / name)]) == 2
     assert f"{option}: expected a name that ends in {expected}, got " in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["run.json"]
+
+
+@pytest.mark.parametrize("option", [["--epoch", "7"], ["--top", "0"], ["--full"], ["--by", "op"], ["--sort", "nodes"]])
+@pytest.mark.parametrize("form", ["--csv=a.csv", "--html=a.html", "--markdown=a.md"])
+def test_options_of_a_printed_report_are_refused_with_files(option, form, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    profiled("one layer").save("run.json")
+    assert cli.main(["report", "run.json", *option, form]) == 2
+    shown = capsys.readouterr().err
+    assert (
+        f"{option[0]}: expected a report to print, got a file of the whole profile, a." in shown
+        and len(shown.strip().splitlines()) == 1
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
 def test_help_names_commands_and_examples():

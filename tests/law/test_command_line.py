@@ -79,6 +79,9 @@ def broken():
 
 def short():
     return Mine(), nn.CrossEntropyLoss()
+
+def sized(n):
+    return make()
 """
 
 
@@ -104,7 +107,8 @@ def test_the_law_of_a_model_of_your_own(capsys, mine, monkeypatch, tmp_path):
     [
         ("broken", "broken: expected code that runs, got ZeroDivisionError: division by zero (mine.py, line 16)"),
         ("short", "short: expected (model, loss, X, y), got ['Mine', 'CrossEntropyLoss']; return them in this order"),
-        ("missing", "missing: expected a function 'missing' in the file, got make, broken, short"),
+        ("missing", "missing: expected a function 'missing' in the file, got make, broken, short, sized"),
+        ("sized", "sized: expected a function without arguments, got sized(n); give each argument a default"),
     ],
 )
 def test_a_function_that_makes_no_model_is_an_error(capsys, mine, function, says):
@@ -115,6 +119,9 @@ def test_a_function_that_makes_no_model_is_an_error(capsys, mine, function, says
 def test_a_file_of_your_own_takes_no_layers(capsys, mine, tmp_path):
     assert cli.main(["law", f"{mine}:make", "--hidden", "3"]) == 2
     assert "expected no --hidden and no --sweep, got one" in capsys.readouterr().err
+    (tmp_path / "half.py").write_text("\ndef make(:\n")
+    assert cli.main(["law", f"{tmp_path / 'half.py'}:make"]) == 2
+    assert capsys.readouterr().err.endswith("got SyntaxError: invalid syntax (half.py, line 2)\n")
     assert cli.main(["law", f"{tmp_path / 'no.py'}:make"]) == 2
     assert "expected a Python file, got No such file or directory" in capsys.readouterr().err
 

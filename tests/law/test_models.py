@@ -168,6 +168,15 @@ def test_shared_weights_raise_the_steps():
     assert 1 < count.steps / (count.N + count.P) < 2
 
 
+def test_a_shared_weight_counts_for_each_of_its_layers():
+    model = dense(4, 4, 4)
+    model[2].weight = model[0].weight
+    found = law(model, nn.MSELoss(), X4, X4, budget=1e-3)
+    layers = {row.layer: row for row in found.layers}
+    assert [(layers[name].parameters, layers[name].used) for name in "02"] == [(20, 20), (4, 20)]
+    assert [row[6] for row in found.page_data()["layers"] if row[0] in "02"] == [1, 1]
+
+
 def test_the_model_is_left_alone():
     model = dense(4, 5, 3)
     before = model.state_dict()
@@ -184,3 +193,23 @@ def test_a_frozen_layer_is_not_differentiated():
     result = law(model, nn.CrossEntropyLoss(), X4, np.array([0, 1]))
     assert result.count("scalars").P == 5 * 3 + 3
     assert result.ratio.products_first == 2 * (2 * 4 * 5) + 2 * 5 * 3  # neither factor of the first is trained
+
+
+def test_a_profile_around_a_law_is_of_its_own_steps():
+    model, loss, y = dense(4, 3), nn.MSELoss(), np.ones((2, 3))
+
+    def profiled(between):
+        with mf.Profiler(model) as profiler:
+            for _ in range(2):
+                loss(model(X4.astype(np.float32)), y.astype(np.float32)).backward()
+                between()
+            profiler.end_epoch()
+        epoch = profiler.session.epochs[0]
+        return epoch.counts(), [(row.layer, row.op, row.nodes) for row in epoch.rows]
+
+    alone = profiled(lambda: None)
+    found = []
+    assert profiled(lambda: found.append(law(model, loss, X4, y, budget=1e-3))) == alone
+    assert found[0].counts == law(model, loss, X4, y, budget=1e-3).counts
+    with mf.no_grad():
+        assert law(model, loss, X4, y, budget=1e-3).counts == found[0].counts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import typing
 
 import numpy as np
@@ -68,6 +69,40 @@ def test_names_of_nested_models(watcher):
         net(batch()[0])
         net.body(batch()[0])
     assert [path(n.scope) for n in watcher.recorded] == ["body.0", "body.1.0", "body.1.1", "Net", "0", "1.0", "1.1"]
+
+
+class Keyed(nn.Module):
+    def __init__(self, *keys):
+        self.parts = {key: nn.Sequential({"z": nn.Dense(6, 6, rng=k)}) for k, key in enumerate(keys)}
+        if "y.z" in self.parts:
+            self.parts["y.z"] = nn.Dense(6, 6, rng=0)
+
+    def forward(self, x):
+        for part in self.parts.values():
+            x = part(x)
+        return x
+
+
+@pytest.mark.parametrize(
+    ("keys", "got"),
+    [
+        (("y.z", "y"), "parts.y.z for 'y.z' in parts and 'z' in parts.y"),
+        (("y", "y.z"), "parts.y.z for 'z' in parts.y and 'y.z' in parts"),
+        ((1, "1"), "parts.1 for '1' in parts and '1' in parts"),
+    ],
+)
+def test_two_parts_with_one_path_are_refused_wherever_paths_are_used(keys, got, tmp_path):
+    net, x = Keyed(*keys), batch()[0]
+    for use in (
+        net.parameters, net.state_dict, lambda: net.load_state_dict({}), lambda: net(x), lambda: mf.summary(net, x),
+        lambda: mf.save(tmp_path / "net.npz", net), lambda: mf.import_torch(net, {}), lambda: mf.Profiler(net).__enter__(),
+    ):  # fmt: skip
+        with pytest.raises(
+            ArgumentError, match=re.escape(f"Keyed: expected a different path for each part, got {got}")
+        ):
+            use()
+    assert not list(tmp_path.iterdir())
+    assert len(Keyed("a.b", "a", 1).state_dict()) == 6
 
 
 def test_names_follow_a_changed_model():

@@ -214,6 +214,22 @@ def test_counts_are_exact():
     assert "| <code>2</code> | flops_forward | 100 | 101 | +1.0% |" in found.markdown()
 
 
+def test_saved_bytes_that_pass_to_another_layer_are_no_growth():
+    def run(freeze):
+        model = nn.Sequential(nn.Dense(5, 16, rng=0), nn.ReLU(), nn.Dense(16, 3, rng=1))
+        model[0].requires_grad_(not freeze)
+        with mf.Profiler(model) as profiler:
+            nn.CrossEntropyLoss()(model(X), Y).backward()
+            mf.optim.SGD(model[2].parameters(), lr=0.01).step()
+        return profiler.session
+
+    trained, frozen = run(False), run(True)
+    saved = {c.layer: (c.a, c.b) for c in compare(trained, frozen).counts if c.what == "saved_bytes"}
+    assert saved[""][1] < saved[""][0] and saved["2"][1] > saved["2"][0]
+    assert "saved_bytes" not in {c.what for c in compare(trained, frozen).worse()}
+    assert [c.layer for c in compare(frozen, trained).worse() if c.what == "saved_bytes"] == [""]
+
+
 def test_what_is_new_is_new_and_small_layers_are_left_out():
     rng = np.random.default_rng(5)
     a, b = made_up(rng), made_up(rng)

@@ -487,3 +487,4 @@ def test_a_shared_weight_is_used_by_each_of_its_layers():
     assert [layers[name].parameters for name in ("0", "2")] == [72, 8]
     lines = {line.name: line for line in step_lines(profiler.session, profiler.session.epochs[0])}
     assert [lines[name].reuse for name in ("0", "2")] == [20, 20]
+    assert [lines[name].flops_each * 72 for name in ("0", "2")] == [lines[name].flops for name in ("0", "2")]

@@ -350,6 +350,8 @@ def test_a_report_of_one_epoch_and_of_none():
     assert "A step of epoch 2 " in report(session, epoch=2)
     with pytest.raises(ArgumentError, match="expected an epoch from 1 to 2, got 3"):
         report(session, epoch=3)
+    with pytest.raises(ArgumentError, match="from 1 to 2, got '2'"):
+        report(session, epoch="2")
     assert report(Session()) == "microfw profile: no epoch was recorded"
 
 

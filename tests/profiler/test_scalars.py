@@ -103,6 +103,22 @@ def test_a_loop_until_a_value_is_small_ends():
     assert [(count.nodes, count.counted) for count in counts] == [(2, True), (1, True)]  # entry by entry
 
 
+def test_steps_of_the_same_shapes_have_the_scalar_nodes_of_the_first():
+    model, x = nn.Dense(4, 3, rng=0), np.ones((8, 4), np.float32)
+
+    def count(*steps):
+        with mf.Profiler(model) as profiler:
+            for rows in steps:
+                model(x)[np.array(rows)].sum().backward()
+            profiler.end_epoch()
+        total = profiler.session.epochs[0].sum()
+        return total.scalar_rules + total.scalar_accumulated
+
+    once, thrice = [0, 0, 0], [0, 1, 2]
+    assert count(once) < count(thrice)
+    assert count(once, thrice) == 2 * count(once) and count(thrice, once) == 2 * count(thrice)
+
+
 def test_a_graph_too_large_is_not_counted(monkeypatch):
     monkeypatch.setattr("microfw.profiler.scalar_tape.MAX_ENTRIES", 10)
     epoch = one_step(nn.Dense(3, 4, rng=0), np.ones((2, 3)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 from microfw.autograd.scope import Scope, chain
@@ -36,6 +36,7 @@ class LayerNames:
         self.structure: object = None
         self.known: dict[int, Known] = {}  # outside of the model: module, name, whether it keeps the name
         self.first: Any = None
+        self.inside: set[str] = set()  # paths in the first
         self.listed: dict[str, Layer] = {}
 
     def name(self, scope: Scope | None, before: Iterable[Scope | None] = ()) -> str:
@@ -70,7 +71,9 @@ class LayerNames:
     def _list(self) -> None:
         if self.model is not None:
             self.names = {id(part): name for name, part in self.model.named_modules()}
-            self.names[id(self.model)] = type(self.model).__name__
+            self.names[id(self.model)] = title_of(self.model)
+        elif self.first is not None and (first := self.first()) is not None:
+            self.inside = {path for path, _ in first.named_modules() if path}
         self.structure = Module._structure
 
     def _holder(self, scope: Scope) -> tuple[Scope | None, dict[int, str]]:
@@ -94,11 +97,16 @@ class LayerNames:
             label = f"{self.name(outer, before)}.{label}"
         elif keeps and self.model is not None:
             label = OUTSIDE + label
-        elif self.model is None and (self.first is None or self.first() is None) and has_parts(module):
-            self.first = weakref.ref(module)
-        taken = {*self.names.values()}
         # copy: threads may share a profile
-        taken |= {name for other, name, kept in self.known.copy().values() if kept and other() not in (None, module)}
+        kept = [(other(), name) for other, name, keeps_it in self.known.copy().values() if keeps_it]
+        kept = [(other, name) for other, name in kept if other is not None and other is not module]
+        taken = {*self.names.values()} | {name for _, name in kept}
+        if self.model is None and outer is None and (self.first is None or self.first() is None):
+            inside = {path: part for path, part in module.named_modules() if path}
+            if inside and all(inside.get(name, part) is part for part, name in kept):
+                self.first, self.inside = weakref.ref(module), set(inside)
+        if self.first is not None and self.first() is not None:
+            taken |= self.inside
         if not keeps:
             taken |= {name for other in before for name in self._unkept(other, module)}
         known = self.known.get(id(module))
@@ -124,7 +132,7 @@ class LayerNames:
 
         A parameter that several modules share belongs to the first; as a weight it belongs to each.
         """
-        tops = [] if self.model is None else [(type(self.model).__name__, "", self.model)]
+        tops = [] if self.model is None else [(title_of(self.model), "", self.model)]
         for ref, name, kept in self.known.copy().values():
             top = ref()
             if kept and top is not None:
@@ -138,21 +146,18 @@ class LayerNames:
             own = {name: f"{prefix}{name}" if name else title for name, _ in named}
             new = [(name, module) for name, module in named if id(module) not in modules]
             for name, module in new:
-                kind = type(module).__name__ if name else title  # the title is the type
-                self.listed[own[name]] = Layer(own[name], kind)
+                self.listed[own[name]] = Layer(own[name], type(module).__name__)
             for path, p in top.named_parameters():
-                owner = path.rpartition(".")[0]
-                while owner not in own:
-                    owner = owner.rpartition(".")[0]
                 if id(p) not in owners:
-                    owners[id(p)] = layer = self.listed[own[owner]]
+                    owners[id(p)] = layer = self.listed[own[owner(path, own)]]
                     layer.parameters += p.size
                     layer.trainable += p.size if p.requires_grad else 0
                     layer.weights += weights_in(p)
             for name, module in new:
-                shared = [p for p in vars(module).values() if id(p) in owners]
                 layer = self.listed[own[name]]
-                layer.weights += sum(weights_in(p) for p in shared if owners[id(p)] is not layer)
+                shared = {id(p): p for p in vars(module).values() if owners.get(id(p), layer) is not layer}.values()
+                layer.weights += sum(map(weights_in, shared))
+                layer.used = layer.trainable + sum(p.size for p in shared if p.requires_grad)
             modules |= {id(module) for _, module in named}
         return list(self.listed.values())
 
@@ -162,6 +167,18 @@ def weights_in(p: Any) -> int:
     return p.size if p.requires_grad and p.ndim > 1 else 0
 
 
-def has_parts(module: Module) -> bool:
-    """Return True if a module has submodules."""
-    return any(path for path, _ in module.named_modules())
+def title_of(model: Module) -> str:
+    """Return the name of a model's own row: its type, with a number if one of its parts has that path."""
+    kind, number = type(model).__name__, 1
+    title, paths = kind, {path for path, _ in model.named_modules()}
+    while title in paths:
+        number += 1
+        title = f"{kind}#{number}"
+    return title
+
+
+def owner(path: str, modules: Container[str]) -> str:
+    """Return the path of the innermost module that contains a parameter with a path; "" for the model itself."""
+    while path and (path := path.rpartition(".")[0]) not in modules:
+        pass
+    return path

@@ -40,8 +40,8 @@ def hidden_again(text: str) -> str:
 
 
 def kinds(session: Session) -> dict[str, str]:
-    """Return the type of each layer whose name is not its type."""
-    return {layer.name: layer.kind for layer in session.layers if layer.kind != layer.name}
+    """Return the type of each layer whose name does not end with its type."""
+    return {layer.name: layer.shown_kind for layer in session.layers if layer.shown_kind}
 
 
 def chain(layer: str, known: Collection[str]) -> list[str]:

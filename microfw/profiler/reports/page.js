@@ -109,11 +109,11 @@ const share = value => ({ nodes: [percent(value), track(value, 48)], sort: value
 
 function drawLayers() {
   const n = steps(), backward = described()[E.backward_ns] || 1;
-  const line = (first, row, size, weights) => [
+  const line = (first, row, size, weights, used = size) => [
     first, number(row[K.nodes] / n), number(size, whole), { text: micro(row[K.forward_ns] / n), sort: row[K.forward_ns] },
     { text: micro(row[K.backward_ns] / n), sort: row[K.backward_ns] }, share(row[K.backward_ns] / backward),
     number(row[K.flops_forward] / n), number(row[K.flops_backward] / n),
-    number(size ? (row[K.flops_forward] + row[K.flops_backward]) / n / size : 0), number(weights ? row[K.products_weights] / 2 / n / weights : 0),
+    number(used ? (row[K.flops_forward] + row[K.flops_backward]) / n / used : 0), number(weights ? row[K.products_weights] / 2 / n / weights : 0),
     number(row[K.saved_bytes] / n)];
   const columns = [
     { title: "layer", words: true }, { title: "nodes", class: "wide", says: "op nodes recorded in one step" },
@@ -121,10 +121,10 @@ function drawLayers() {
     { title: "forward µs", says: "time in the layer's ops" },
     { title: "backward µs", says: "time in the derivative rules of the layer's nodes" },
     { title: ["share", el("span", { class: "wide" }, ", bar 0–100%")], says: "of the backward pass" }, { title: "forward FLOP", class: "wide", says: "scalar operations, a multiply-add is 2" },
-    { title: "backward FLOP", class: "wide" }, { title: "FLOP/P", class: "wide", says: "operations in one step for each trainable number" },
+    { title: "backward FLOP", class: "wide" }, { title: "FLOP/P", class: "wide", says: "operations in one step for each trainable number that the layer uses, shared ones included" },
     { title: "reuse", class: "wide", says: "uses of each weight of the layer in products of one step: multiply-adds by weights" },
     { title: "saved bytes", class: "wide", says: "kept for backward" }];
-  const lines = [...summed(0)].map(([k, row]) => line(name(layerName(k), view.kinds[k] !== view.names[k] ? view.kinds[k] : ""), row, view.sizes[k], view.weights[k]));
+  const lines = [...summed(0)].map(([k, row]) => line(name(layerName(k), view.kinds[k] !== view.names[k] ? view.kinds[k] : ""), row, view.sizes[k], view.weights[k], view.used[k]));
   const blank = { text: "" }, text = words => ({ text: words });
   const walk = [text("untagged"), blank, blank, text(micro(untagged("forward") / n)), text(micro(untagged("backward") / n)),
     share(untagged("backward") / backward), blank, blank, blank, blank, blank];

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Never
 
 from microfw.errors import ArgumentError, printable, refuse_former
+from microfw.optim.checks import is_integer
 from microfw.profiler.reports.first_look import first_look
 from microfw.profiler.reports.full import full_report, step_table, title
 from microfw.profiler.reports.tables import SORTS
@@ -77,13 +78,13 @@ def report(
         raise ArgumentError("report", 'by to be "layer" or "op"', repr(by))
     if sort is not None and sort not in SORTS:
         raise ArgumentError("report", f"a column to sort by from {', '.join(SORTS)}", repr(sort))
-    if max_rows is not None and max_rows < 1:
-        raise ArgumentError("report", "a positive number of rows", max_rows)
+    if max_rows is not None and not is_integer(max_rows, 1):
+        raise ArgumentError("report", "a positive number of rows", repr(max_rows))
     if not session.epochs:
         return Text("microfw profile: no epoch was recorded")
     numbers = [e.epoch for e in session.epochs]
     if epoch is not None and epoch not in numbers:
-        raise ArgumentError(f"report: expected an epoch from {numbers[0]} to {numbers[-1]}, got {epoch}")
+        raise ArgumentError(f"report: expected an epoch from {numbers[0]} to {numbers[-1]}, got {epoch!r}")
     chosen = session.epochs[numbers.index(epoch)] if epoch is not None else None
     if by is not None:
         parts = [title(session), step_table(session, chosen, by, max_rows, sort)]

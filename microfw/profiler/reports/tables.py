@@ -33,7 +33,7 @@ class Line(Row):
     @property
     def title(self) -> str:
         """Name and type."""
-        return self.name if self.own.kind in ("", self.name) else f"{self.name} {self.own.kind}"
+        return f"{self.name} {self.own.shown_kind}".rstrip()
 
     @property
     def P(self) -> int:
@@ -52,8 +52,9 @@ class Line(Row):
 
     @property
     def flops_each(self) -> float:
-        """Operations for each trained parameter; 0 without parameters."""
-        return self.flops / self.P if self.P else 0
+        """Operations for each trained parameter that the layer uses, shared ones included; 0 without parameters."""
+        used = self.own.used or self.P
+        return self.flops / used if used else 0
 
 
 def step_lines(session: Session, e: Epoch, by: str = "layer") -> list[Line]:
