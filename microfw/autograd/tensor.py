@@ -144,9 +144,8 @@ class Tensor(TensorBase["Tensor"]):
         Raises
         ------
         GraphError
-            If nothing here needs a gradient, this is not a scalar and no gradient was given, the graph was
-            freed by an earlier call, or an array that it needs was written to. No leaf's gradient changes
-            then.
+            If nothing here needs a gradient, this is not a scalar and no gradient was given, the graph was freed by an
+            earlier call, or an array that it needs was written to. No leaf's gradient changes then.
         ShapeError
             If the gradient has another shape.
         """
@@ -170,6 +169,8 @@ class Tensor(TensorBase["Tensor"]):
                     leaf.grad = g  # type: ignore[union-attr]
                 else:
                     leaf.accumulate_grad(g)  # type: ignore[union-attr]
+            if observer is not None and observer.enabled:
+                observer.after_backward(self, retain_graph)
         finally:
             if timer is not None and timer.enabled:
                 timer.on_backward_end(before)
@@ -195,9 +196,8 @@ class Tensor(TensorBase["Tensor"]):
         Parameters
         ----------
         hook : callable
-            ``hook(grad)`` gets the complete gradient as a read-only copy. It returns
-            None, or an array of the same shape and dtype that replaces the gradient. Hooks are called in the
-            order of their registration.
+            ``hook(grad)`` gets the complete gradient as a read-only copy. It returns None, or an array of the same
+            shape and dtype that replaces the gradient. Hooks are called in the order of their registration.
 
         Returns
         -------

@@ -193,6 +193,14 @@ class Recorder(SampledTimer, Observer):
             stats.backward_ns += end_ns - start_ns
             stats.vjp_calls += 1
 
+    def walked_in_part(self, times: list[Any]) -> None:
+        """Add the times of rules, without counting them: the backward pass has failed and its graph is not counted."""
+        self.walked(times)
+        if self.timestamps[-1] == BACKWARD:
+            for node in times[::3]:
+                if node.metadata is not None:
+                    node.metadata.stats.vjp_calls -= 1
+
     def stats_of(
         self,
         op: Any,
@@ -254,7 +262,7 @@ class Recorder(SampledTimer, Observer):
     # Graphs
 
     def before_backward(self, loss: Any, retain: bool = False) -> None:
-        """Count the graph of a loss. The `GraphStats` of a new graph are computed now, before the graph is freed."""
+        """Compute the `GraphStats` of a new graph, before the backward pass frees the graph."""
         node, here = loss._node, self.position
         position = getattr(node, "_metadata", None)
         graph = here.unknown if position is None else position.graph
@@ -266,6 +274,14 @@ class Recorder(SampledTimer, Observer):
                 here.unknown = graph
             else:
                 position.graph = graph
+
+    def after_backward(self, loss: Any, retain: bool = False) -> None:
+        """Count the graph of a loss."""
+        node, here = loss._node, self.position
+        position = getattr(node, "_metadata", None)
+        graph = here.unknown if position is None else position.graph
+        if graph is None:  # a hook has run another backward pass
+            return
         graph.count += 1
         if retain:
             for each in reachable(node):
