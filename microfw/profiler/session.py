@@ -51,7 +51,7 @@ class Epoch:
     rows : list of Row
         One row for each op of each layer, in order of first use.
     parameters, parameter_tensors : int
-        P: trainable scalars that got a gradient in a step, and the arrays that contain them.
+        P: trainable scalars that the backward passes of a step reach together, and the arrays that contain them.
     saved_peak_bytes : int
         Maximum bytes that ops had saved when a backward pass began, without recomputed ops of checkpoints.
     data_ns : int

@@ -8,6 +8,7 @@ import pytest
 import microfw as mf
 from microfw import nn, optim
 from microfw.errors import GraphError
+from microfw.profiler.recorder import passes
 
 X = np.random.default_rng(0).normal(size=(8, 4)).astype("f4")
 
@@ -56,6 +57,73 @@ def profiled(step, model=None, steps=3, every=1):
             optimizer.zero_grad()
     (epoch,) = profiler.session.epochs
     return epoch
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("step", [one_pass, pass_by_pass, forwards_first, retained, batches_of_any_size])
+def test_parameters_are_those_of_all_passes_of_a_step(step, every):
+    epoch = profiled(step, every=every)
+    assert (epoch.parameters, epoch.parameter_tensors) == (25 + 18 + 12, 6)
+
+
+def test_steps_that_train_parts_in_turn_do_not_add_up():
+    model = Heads()
+    parts = [optim.SGD(layer.parameters(), lr=0.01) for layer in (model.a, model.b)]
+    with mf.Profiler(model) as profiler:
+        for k in range(6):
+            (model.a if k % 2 else model.b)(np.ones((2, 5), "f4")).sum().backward()
+            parts[1 - k % 2].step()
+    assert profiler.session.epochs[0].parameters == 18
+
+
+def test_models_made_again_are_not_added_to_earlier_ones(monkeypatch):
+    """The graphs of the second model are partly those of the first, partly new."""
+    monkeypatch.setattr(passes, "MAX_JOINED", 2)
+    with mf.Profiler() as profiler:
+        for sizes in ([8, 8], [8, 3, 8, 5]):
+            model = Heads()
+            optimizer = optim.SGD(model.parameters(), lr=0.01)
+            for _ in range(2):
+                for rows in sizes:
+                    model.a(model.trunk(X[:rows])).sum().backward()
+                optimizer.step()
+    assert profiler.session.epochs[0].parameters == 25 + 18
+
+
+def test_a_replayed_step_has_its_parameters_only():
+    model = Heads()
+    optimizer = optim.SGD(model.parameters(), lr=0.01)
+    step = mf.compile(lambda: model.a(model.trunk(X)).sum(), optimizer)
+    with mf.Profiler(model) as profiler:
+        pass_by_pass(model)
+        optimizer.step()
+        profiler.end_epoch()
+        for _ in range(6):
+            step()
+    first, second = profiler.session.epochs
+    assert (first.parameters, second.parameters, second.replayed > 0) == (55, 43, True)
+
+
+def test_memory_is_that_of_all_graphs_when_a_pass_begins():
+    one = profiled(one_pass).saved_peak_bytes
+    assert profiled(forwards_first).saved_peak_bytes == one
+    first = profiled(lambda m: m.a(m.trunk(X)).sum().backward()).saved_peak_bytes
+    assert profiled(pass_by_pass).saved_peak_bytes == first  # it is freed before the second is made
+
+
+def test_memory_that_graphs_share_counts_once():
+    x = mf.tensor(np.ones((100, 4), "f4"))
+
+    def losses(m):
+        h = np.tanh(m.trunk(x))
+        return [head(h).sum() for head in (m.a, m.b)]
+
+    def retained(m):
+        first, second = losses(m)
+        first.backward(retain_graph=True)
+        second.backward()
+
+    assert profiled(retained).saved_peak_bytes == profiled(lambda m: sum(losses(m)).backward()).saved_peak_bytes
 
 
 def test_a_pass_that_fails_is_not_counted():

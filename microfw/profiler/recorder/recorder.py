@@ -18,6 +18,7 @@ from microfw.autograd.scope import THREAD_SCOPE, Scope
 from microfw.nn.module import Module
 from microfw.profiler.recorder.log import Log
 from microfw.profiler.recorder.naming import LayerNames
+from microfw.profiler.recorder.passes import Passes
 from microfw.profiler.recorder.sampling import MAX_TIMESTAMPS, SampledTimer, Schedule, every_nth
 from microfw.profiler.recorder.sequence import Position, Sequence, Sequences
 from microfw.profiler.recorder.stats import GraphStats, OpStats, dtypes, needs, settings
@@ -80,6 +81,9 @@ class Recorder(SampledTimer, Observer):
         for stats in self.op_stats.values():
             stats.scope = stats.module = None
         self.sequences.forget_objects()
+        for graph in self.graphs:
+            graph.forget_objects()
+        self.passes = Passes()
 
     def end_epoch(self, number: int) -> Log:
         """Return the log of the epoch. Call `start_epoch` before the next."""
@@ -277,7 +281,7 @@ class Recorder(SampledTimer, Observer):
 
     def after_backward(self, loss: Any, retain: bool = False) -> None:
         """Count the graph of a loss."""
-        node, here = loss._node, self.position
+        node, here, walked = loss._node, self.position, self.nodes_walked
         position = getattr(node, "_metadata", None)
         graph = here.unknown if position is None else position.graph
         if graph is None:  # a hook has run another backward pass
@@ -288,21 +292,28 @@ class Recorder(SampledTimer, Observer):
                 if each.metadata is not None:
                     each._metadata = each._metadata.retained()
         self.last = here, graph
+        if graph not in self.passes.graphs:
+            self.passes.join(graph, self.log)
         self.nodes_walked += graph.nodes
-        if self.nodes_walked >= here.depth:  # else another backward pass will visit the remaining nodes
-            self.position, self.nodes_walked = self.root, 0
+        all_walked = self.nodes_walked >= here.depth
+        if walked or not all_walked:
+            self.passes.add_open(graph, here.depth, not walked, self.log)
+        if all_walked:  # else another backward pass will visit the remaining nodes
+            self.position, self.nodes_walked, self.passes.ranges = self.root, 0, None
 
     def _add_graph(self, loss: Node | Leaf | None) -> GraphStats:
         if len(self.graphs) >= MAX_GRAPHS:
             for old in self.graphs:
                 self.log.add_graph(old, old.count)
                 old.count, old.listed = 0, False
-            self.graphs.clear()
             self._forget_objects()
+            self.graphs.clear()
             self.sequences.grow_new_tree()
             self.root = self.sequences.root
             self.followed = None  # its graph may have been removed
-        graph = GraphStats(loss)
+        earlier = self.passes.ranges if self.nodes_walked else None
+        graph = GraphStats(loss, earlier)
+        self.passes.ranges = graph.ranges
         self.graphs.append(graph)
         return graph
 
@@ -324,6 +335,7 @@ class Recorder(SampledTimer, Observer):
                 self.graphs.append(timed.graph)
                 timed.graph.listed = True
             self.followed = self.timed[id(timed)] = timed
+            self.passes.join(timed.graph, self.log)
         timed.graph.count += 1
         if len(timed.timestamps) > MAX_TIMESTAMPS:
             timed.flush()

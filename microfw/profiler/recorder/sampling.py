@@ -23,6 +23,7 @@ from microfw.autograd.phases import (
     UPDATE,
 )
 from microfw.profiler.recorder.log import Log
+from microfw.profiler.recorder.passes import Passes
 
 Schedule = Callable[[int], bool]
 """``schedule(step)`` returns True if that step is observed. Steps are numbered from 0."""
@@ -73,6 +74,8 @@ class SampledTimer(StepTimer):
         Last op of the current step.
     nodes_walked : int
         Nodes of the current step that backward passes have visited.
+    passes : Passes
+        Backward passes of the current step.
     """
 
     def __init__(self, schedule: Schedule, takes_losses: bool = True) -> None:
@@ -86,6 +89,7 @@ class SampledTimer(StepTimer):
         self.root: Any = None
         self.position: Any = None
         self.nodes_walked = 0
+        self.passes = Passes()
         self.forward_end_ns = 0  # of the last op in a forward pass
         self.set_up_ns = self.between_ns = 0  # profiler time before steps could be timed, and between epochs
         self.log = Log()
@@ -211,6 +215,7 @@ class SampledTimer(StepTimer):
         self.replays += 1
         observed = self.step_observed = self.enabled
         self.backward_ran = False
+        self.passes.graphs = ()
         self.step = step = self.step + 1
         self.enabled = enabled = self.schedule(step)
         if observed:
@@ -230,6 +235,7 @@ class SampledTimer(StepTimer):
         observed = self.step_observed = self.enabled
         self.backward_ran = False
         self.position, self.nodes_walked = self.root, 0
+        self.passes.graphs, self.passes.ranges = (), None
         self.step = step = self.step + 1
         self.observed += observed
         self.enabled = enabled = self.schedule(step)
