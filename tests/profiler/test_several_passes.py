@@ -8,7 +8,9 @@ import pytest
 import microfw as mf
 from microfw import nn, optim
 from microfw.errors import GraphError
+from microfw.profiler import Session, report
 from microfw.profiler.recorder import passes
+from microfw.profiler.reports.counts import counts
 
 X = np.random.default_rng(0).normal(size=(8, 4)).astype("f4")
 
@@ -124,6 +126,21 @@ def test_memory_that_graphs_share_counts_once():
         second.backward()
 
     assert profiled(retained).saved_peak_bytes == profiled(lambda m: sum(losses(m)).backward()).saved_peak_bytes
+
+
+def test_a_retained_node_counts_once_and_its_further_visits_are_named():
+    epoch = profiled(retained)
+    once = profiled(lambda m: (m.a(h := m.trunk(X)).sum() + m.b(h).sum()).backward())
+    tensors, scalars = epoch.counts()
+    assert (tensors.N, tensors.rules, tensors.unreached, tensors.revisited) == (5, 6, 0, 1)
+    assert scalars.N == once.counts()[1].N - 1  # without the sum of both losses
+    assert (scalars.unreached, scalars.revisited) == (0, 8 * 5 * 4 * 2)
+    found = counts(epoch)
+    assert found["revisited"][:2] == (scalars.revisited, 1)
+    assert "unreached" not in found
+    assert f"{scalars.rules:,} rules" in found["steps"].meaning
+    assert "revisited" not in counts(once)
+    assert "revisited" in report(Session(epochs=[epoch]))
 
 
 def test_a_pass_that_fails_is_not_counted():
