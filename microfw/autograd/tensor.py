@@ -94,10 +94,8 @@ class Tensor(TensorBase["Tensor"]):
     @requires_grad.setter
     def requires_grad(self, flag: bool) -> None:
         if self._leaf is None:
-            raise GraphError(
-                "Tensor.requires_grad: expected a leaf, got the result of an op; use detach() for a value "
-                "that no gradient flows through"
-            )
+            fix = "use detach() for a value that no gradient flows through"
+            raise GraphError("Tensor.requires_grad", "a leaf", "the result of an op", fix)
         if flag and self.dtype.kind != "f":
             raise DTypeError("Tensor.requires_grad", "float32 or float64", self.dtype, "cast it with .astype")
         self._node = self._leaf if flag else None
