@@ -9,6 +9,11 @@ from microfw.profiler.node_count import NodeCount
 from microfw.profiler.ratio import Ratio, ratio_of
 from microfw.profiler.row import Row
 
+WITHOUT_UPDATES = "No optimizer has made an update: each backward pass counts as a step."
+UNFINISHED = "Counts of a step include backward passes after the last update of an epoch."
+NOT_RECORDED = "Ops that ran before the profiler was attached are not counted: attach it before the forward pass."
+"""Notes of an epoch."""
+
 LARGEST = ("parameters", "parameter_tensors", "saved_peak_bytes")
 """Fields of an epoch that are the maximum over its steps, not the sum."""
 
@@ -22,7 +27,7 @@ class Epoch:
     epoch : int
         Number of the epoch.
     steps, observed : int
-        Steps taken, and how many of them were observed.
+        Steps taken, and how many of them were observed. Without any update of an optimizer: backward passes.
     loss : float or None
         With a Trainer, its loss: a mean over rows. In your own loop, the mean over steps, if finite.
     metrics : dict
@@ -53,6 +58,8 @@ class Epoch:
         Time of the whole epoch: the sum of all phases and of the unobserved steps.
     replayed : int
         Replayed steps, see `mf.compile`.
+    notes : list of str
+        Sentences on what counts as a step, and on what is not counted.
     """
 
     epoch: int
@@ -74,6 +81,7 @@ class Epoch:
     check_ns: int = 0
     other_ns: int = 0
     preparation_ns: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:
         loss = "" if self.loss is None else f", loss {self.loss:.4g}"
@@ -159,6 +167,7 @@ def merged(epochs: Iterable[Epoch]) -> Epoch:
                 add = max if f.name in LARGEST else int.__add__
                 setattr(total, f.name, add(getattr(total, f.name), getattr(epoch, f.name)))
         total.loss = epoch.loss
+        total.notes += [note for note in epoch.notes if note not in total.notes]
         for row in epoch.rows:
             rows.setdefault((row.layer, row.op), Row(row.layer, row.op)).add(row)
     total.rows = list(rows.values())

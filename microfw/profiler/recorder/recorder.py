@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from time import perf_counter_ns
 from typing import Any
 
-from microfw.autograd.graph import Leaf, Node, reachable
+from microfw.autograd.graph import Leaf, Node, node_counter, reachable
 from microfw.autograd.mode import MODE
 from microfw.autograd.observer import Observer
 from microfw.autograd.phases import BACKWARD, BEFORE_FORWARD, EVALUATION, FORWARD, IDLE
@@ -54,6 +54,7 @@ class Recorder(SampledTimer, Observer):
         self.example: list[tuple[Position, tuple[Any, ...], tuple[Any, ...]]] = []  # ops of one step, for `overhead`
         self.timed: dict[int, Any] = {}
         self.followed: Any = None
+        self.since = next(node_counter)  # older nodes ran before the profiler was attached
         self.start_epoch()
 
     # Epochs
@@ -97,6 +98,11 @@ class Recorder(SampledTimer, Observer):
             if stats.forward_ns or stats.vjp_calls or stats.recomputations
         ]
         return log
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether the epoch has steps, or backward passes in a run without an update."""
+        return self.steps > 0 or (not self.step and (self.log.passes > 0 or any(graph.count for graph in self.graphs)))
 
     # Ops
 
@@ -312,7 +318,7 @@ class Recorder(SampledTimer, Observer):
             self.root = self.sequences.root
             self.followed = None  # its graph may have been removed
         earlier = self.passes.ranges if self.nodes_walked else None
-        graph = GraphStats(loss, earlier)
+        graph = GraphStats(loss, earlier, self.since)
         self.passes.ranges = graph.ranges
         self.graphs.append(graph)
         return graph

@@ -114,6 +114,7 @@ class SampledTimer(StepTimer):
             self.observed - self.observed_before,
         )
         log.replays = self.replays
+        log.unfinished = bool(log.steps and self.passes.graphs)
         self.log = Log()  # for events between epochs
         return log
 

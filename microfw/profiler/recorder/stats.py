@@ -223,11 +223,15 @@ class GraphStats:
         Node of the loss.
     earlier : AddressRanges, optional
         Addresses of other graphs that were in memory at the same time.
+    since : int
+        Order of the first node that could be recorded.
 
     Attributes
     ----------
     nodes : int
         Number of nodes that no earlier backward pass has visited.
+    older : int
+        Number of nodes recorded before ``since``.
     listed : bool
         False once the recorder has added up the graph and no longer counts it.
     ranges : AddressRanges
@@ -236,13 +240,14 @@ class GraphStats:
         Bytes that the graph saved, also those of nodes that an earlier backward pass has retained.
     """
 
-    def __init__(self, loss: Node | Leaf | None, earlier: AddressRanges | None = None) -> None:
+    def __init__(self, loss: Node | Leaf | None, earlier: AddressRanges | None = None, since: int = 0) -> None:
         self.count = self.nodes = 0
         self.listed = True
         self.rows: list[Row] = []
         self.counts: list[tuple[Row, list[tuple[str, int]]]] = []
         weights: dict[int, set[Leaf]] = {}
         nodes = reachable(loss)
+        self.older = sum(node.order < since for node in nodes)
         observed = [node for node in nodes if node.metadata is not None]
         memory = SavedMemory(nodes)
         saved = [memory.count(node) for node in observed]

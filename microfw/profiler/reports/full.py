@@ -23,7 +23,7 @@ MAX_ROWS = 24
 def full_report(session: Session, chosen: Epoch | None, max_rows: int | None, sort: str | None) -> list[str]:
     """Return all tables of a session, as parts of a text. ``chosen``: epoch of the step; default all of them."""
     e = chosen or session.total()
-    parts = ["\n".join(wrap_lines(title(session))), count_table(e)]
+    parts = ["\n".join(wrap_lines(title(session)) + session.total().notes), count_table(e)]
     parts += [step_table(session, chosen, by, max_rows, sort) for by in ("layer", "op")]
     parts += [f"Phases (all steps together)\n{table(['', 'ms', 'share'], phase_table(e, session.every > 1))}"]
     parts.append(_epochs(session, max_rows))

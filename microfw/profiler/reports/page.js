@@ -421,7 +421,7 @@ function drawTop() {
   if (view.trainable) facts.push(`${whole(view.trainable)} trainable parameters`);
   if (view.frozen) facts.push(`${whole(view.frozen)} frozen`);
   if (view.every > 1) facts.push(`sampled: ${whole(view.total[E.observed])} of ${whole(view.total[E.steps])} steps`);
-  put("facts", facts.join(" · "));
+  put("facts", [...facts, ...view.notes].join(" · "));
   $("epoch").append(el("option", { value: -1 }, view.epochs.length > 1 ? "all epochs together" : "the only epoch"));
   if (view.epochs.length > 1) view.epochs.forEach((e, k) => $("epoch").append(el("option", { value: k }, `epoch ${e[E.epoch]}`)));
   $("epoch").addEventListener("change", () => choose(Number($("epoch").value)));
