@@ -92,6 +92,11 @@ class Finder(Observer):
         if self.observer is not None and self.observer.enabled:
             self.observer.before_backward(loss, retain)
 
+    def after_backward(self, loss: Any, retain: bool = False) -> None:
+        """Notify the other observer."""
+        if self.observer is not None and self.observer.enabled:
+            self.observer.after_backward(loss, retain)
+
     def backward(self, node: Node, gradient: Any, grad_inputs: list[Any] | None, start_ns: int) -> None:
         """Look at a node's shares of the gradient."""
         grad_inputs = grad_inputs or []

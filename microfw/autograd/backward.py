@@ -119,9 +119,12 @@ def backward_pass(
             if free:
                 node.parents = None
                 node.saved = ()
-    finally:
+    except BaseException:
         if times:
-            observer.walked(times)  # type: ignore[union-attr]
+            observer.walked_in_part(times)  # type: ignore[union-attr]
+        raise
+    if times:
+        observer.walked(times)  # type: ignore[union-attr]
     return found | grads if found else grads
 
 

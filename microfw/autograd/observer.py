@@ -71,11 +71,18 @@ class Observer:
     def before_backward(self, loss: Any, retain: bool = False) -> None:
         """Notify that ``backward`` is about to walk the graph of a Tensor, which stays if ``retain``."""
 
+    def after_backward(self, loss: Any, retain: bool = False) -> None:
+        """Notify that ``backward`` has walked the graph of a Tensor; not if a derivative rule or a hook fails."""
+
     def backward(self, node: Node, gradient: Gradient, grad_inputs: list[Gradient] | None, start_ns: int) -> None:
         """Notify that a node's derivative rule has run, with the gradient of each edge's input."""
 
     def walked(self, times: list[Any]) -> None:
         """Notify that derivative rules have run: ``[node, start_ns, end_ns, node, …]``."""
+
+    def walked_in_part(self, times: list[Any]) -> None:
+        """Notify of the last derivative rules of a backward pass that failed, as `walked` does."""
+        self.walked(times)
 
     def alongside(self, observer: Observer) -> Observer:
         """Return what to notify if another observer is attached while this one is: that one alone."""

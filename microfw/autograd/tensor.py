@@ -91,10 +91,8 @@ class Tensor(TensorBase["Tensor"]):
     @requires_grad.setter
     def requires_grad(self, flag: bool) -> None:
         if self._leaf is None:
-            raise GraphError(
-                "Tensor.requires_grad: expected a leaf, got the result of an op; use detach() for a value "
-                "that no gradient flows through"
-            )
+            fix = "use detach() for a value that no gradient flows through"
+            raise GraphError("Tensor.requires_grad", "a leaf", "the result of an op", fix)
         if flag and self.dtype.kind != "f":
             raise DTypeError("Tensor.requires_grad", "float32 or float64", self.dtype, "cast it with .astype")
         self._node = self._leaf if flag else None
@@ -141,9 +139,8 @@ class Tensor(TensorBase["Tensor"]):
         Raises
         ------
         GraphError
-            If nothing here needs a gradient, this is not a scalar and no gradient was given, the graph was
-            freed by an earlier call, or an array that it needs was written to. No leaf's gradient changes
-            then.
+            If nothing here needs a gradient, this is not a scalar and no gradient was given, the graph was freed by an
+            earlier call, or an array that it needs was written to. No leaf's gradient changes then.
         ShapeError
             If the gradient has another shape.
         """
@@ -167,6 +164,8 @@ class Tensor(TensorBase["Tensor"]):
                     leaf.grad = g  # type: ignore[union-attr]
                 else:
                     leaf.accumulate_grad(g)  # type: ignore[union-attr]
+            if observer is not None and observer.enabled:
+                observer.after_backward(self, retain_graph)
         finally:
             if timer is not None and timer.enabled:
                 timer.on_backward_end(before)
@@ -192,9 +191,8 @@ class Tensor(TensorBase["Tensor"]):
         Parameters
         ----------
         hook : callable
-            ``hook(grad)`` gets the complete gradient as a read-only copy. It returns
-            None, or an array of the same shape and dtype that replaces the gradient. Hooks are called in the
-            order of their registration.
+            ``hook(grad)`` gets the complete gradient as a read-only copy. It returns None, or an array of the same
+            shape and dtype that replaces the gradient. Hooks are called in the order of their registration.
 
         Returns
         -------

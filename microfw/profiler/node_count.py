@@ -23,13 +23,16 @@ class NodeCount:
     operations : int or None
         Scalar operations (FLOP) forward and backward, by the cost rules of the ops; given for scalars.
     rules : int
-        Derivative rules that backprop calls, one for each node that the loss depends on.
+        Derivative rules that backprop calls: one for each node that the loss depends on, and one more for each time
+        that a later backward pass visits a retained node again.
     accumulated : int
         Gradients that backprop adds into parameters.
     steps : int
         Steps of backprop: ``rules + accumulated``.
     unreached : int
-        Nodes of N whose rule is not called: ``N - rules``.
+        Nodes of N whose rule is not called: ``N - rules``, or 0.
+    revisited : int
+        Visits of retained nodes after the first: ``rules - N``, or 0.
 
     Examples
     --------
@@ -53,4 +56,9 @@ class NodeCount:
     @property
     def unreached(self) -> int:
         """Nodes that the loss does not depend on, such as those of outputs that are not used."""
-        return self.N - self.rules
+        return max(self.N - self.rules, 0)
+
+    @property
+    def revisited(self) -> int:
+        """Visits of nodes that an earlier backward pass has visited and retained."""
+        return max(self.rules - self.N, 0)

@@ -46,7 +46,7 @@ class Profiler(Callback, Hook):
 
     A session is of one model. When another model is bound, as by the Trainer of a notebook cell that runs again, a new
     `session` begins; earlier ones are in `sessions`. A step ends with the last optimizer update before the next
-    ``backward``.
+    ``backward``. Without any update, as in a loop that writes to parameters itself, each backward pass is a step.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ class Profiler(Callback, Hook):
 
     def __exit__(self, *exc: Any) -> None:
         try:
-            if self._recorder is not None and (self._recorder.steps or self._partial is not self._partial_at_entry):
+            if self._recorder is not None and (self._recorder.has_steps or self._partial is not self._partial_at_entry):
                 self.end_epoch()
         finally:
             self._detach()

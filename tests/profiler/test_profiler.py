@@ -14,6 +14,7 @@ from microfw.autograd.registry import OPS
 from microfw.errors import ArgumentError, DataError, GraphError
 from microfw.profiler import Epoch, Layer, Row, Session, report
 from microfw.profiler.recorder import recorder
+from microfw.profiler.reports.text import NO_EPOCH
 from microfw.profiler.row import COUNTS
 from microfw.profiler.session import merged
 
@@ -352,7 +353,7 @@ def test_a_report_of_one_epoch_and_of_none():
         report(session, epoch=3)
     with pytest.raises(ArgumentError, match="from 1 to 2, got '2'"):
         report(session, epoch="2")
-    assert report(Session()) == "microfw profile: no epoch was recorded"
+    assert report(Session()) == f"microfw profile: {NO_EPOCH}"
 
 
 def test_a_report_fits_whatever_the_names_and_numbers():

@@ -10,9 +10,9 @@ import microfw as mf
 from microfw import nn
 from microfw.errors import ArgumentError
 from microfw.profiler import Epoch, report
+from microfw.profiler.epoch import LARGEST, merged
 from microfw.profiler.reports.first_look import median_epoch
 from microfw.profiler.row import COUNTS
-from microfw.profiler.session import LARGEST, merged
 from tests.helpers.sessions import MODELS, X, Y, profiled
 
 # Attribution

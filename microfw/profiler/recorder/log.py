@@ -18,12 +18,14 @@ from microfw.autograd.phases import (
     NAMES,
     OTHER,
     PREPARATION,
+    SET_UP,
     UPDATE,
 )
+from microfw.profiler.epoch import NOT_RECORDED, UNFINISHED, WITHOUT_UPDATES
 from microfw.profiler.recorder.stats import GraphStats, OpStats
 from microfw.profiler.session import Epoch, Row
 
-STEPS = (FORWARD, BACKWARD, UPDATE, CHECK, PREPARATION)
+STEPS = (FORWARD, BACKWARD, UPDATE, CHECK, PREPARATION, SET_UP)
 """Phases of a step. Idle time before one of them counts as data time."""
 
 AFTER_IDLE = np.array([DATA if phase in STEPS else OTHER for phase in range(IDLE + 1)])
@@ -44,8 +46,16 @@ class Log:
 
     counts: Sequence[tuple[GraphStats, int]] = ()
     op_times: Sequence[tuple[OpStats, int, int, int, int]] = ()
+    passes = 0
+    """Number of backward passes in `rows`."""
+
+    unfinished = False
+    """Whether backward passes ran after the last update."""
+
     parameters = (0, 0)
     number = steps = observed = replays = saved_bytes = 0
+    older = False
+    """Whether graphs had nodes from before the profiler was attached."""
 
     def __init__(self) -> None:
         self.phases: Any = 0  # nanoseconds by phase; an array only once there are some: making one takes 1 us
@@ -69,6 +79,8 @@ class Log:
         """Add the counts of ``count`` steps that recorded a graph."""
         if count:
             graph.add_to(self.rows, count)
+            self.passes += count
+            self.older = self.older or graph.older > 0
             self.parameters = max(self.parameters, (graph.parameters, graph.parameter_tensors))
             self.saved_bytes = max(self.saved_bytes, graph.saved_bytes)
 
@@ -79,10 +91,12 @@ class Log:
         metrics = {name: float(v) for name, v in self.metrics.items() if isinstance(v, float) and isfinite(v)}
         self.add_pending()
         ns: list[int] = np.broadcast_to(self.phases, len(NAMES)).tolist()
+        without_updates = not self.steps and self.passes > 0
+        notes = {WITHOUT_UPDATES: without_updates, UNFINISHED: self.unfinished, NOT_RECORDED: self.older}
         epoch = Epoch(
             self.number,
-            steps=self.steps,
-            observed=self.observed,
+            steps=self.passes if without_updates else self.steps,
+            observed=self.passes if without_updates else self.observed,
             replayed=self.replays,
             loss=metrics.get("loss", self._mean_loss()),
             metrics=metrics,
@@ -95,9 +109,11 @@ class Log:
             evaluation_ns=ns[EVALUATION],
             check_ns=ns[CHECK],
             data_ns=ns[DATA],
-            other_ns=ns[OTHER] + ns[PREPARATION],
+            other_ns=ns[OTHER] + ns[PREPARATION] + ns[SET_UP],
             preparation_ns=ns[PREPARATION],
+            set_up_ns=ns[SET_UP],
             total_ns=sum(ns),
+            notes=[note for note, holds in notes.items() if holds],
         )
         op_times = self._all_op_times()
         keys = [(stats.path, stats.op.name) for stats, *_ in op_times]  # in order of first use

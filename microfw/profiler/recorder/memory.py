@@ -50,10 +50,12 @@ class SavedMemory:
     ----------
     nodes : iterable of Node
         All nodes of the graph.
+    ranges : AddressRanges, optional
+        Addresses that are counted already. New ones are added.
     """
 
-    def __init__(self, nodes: Iterable[Node]) -> None:
-        self.ranges = AddressRanges()
+    def __init__(self, nodes: Iterable[Node], ranges: AddressRanges | None = None) -> None:
+        self.ranges = ranges or AddressRanges()
         modules: dict[int, Module] = {}
         for node in nodes:
             scope: Any = node.scope

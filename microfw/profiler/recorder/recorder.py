@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from time import perf_counter_ns
 from typing import Any
 
-from microfw.autograd.graph import Leaf, Node, reachable
+from microfw.autograd.graph import Leaf, Node, node_counter, reachable
 from microfw.autograd.mode import MODE
 from microfw.autograd.observer import Observer
 from microfw.autograd.phases import BACKWARD, BEFORE_FORWARD, EVALUATION, FORWARD, IDLE
@@ -18,6 +18,7 @@ from microfw.autograd.scope import THREAD_SCOPE, Scope
 from microfw.nn.module import Module
 from microfw.profiler.recorder.log import Log
 from microfw.profiler.recorder.naming import LayerNames
+from microfw.profiler.recorder.passes import Passes
 from microfw.profiler.recorder.sampling import MAX_TIMESTAMPS, SampledTimer, Schedule, every_nth
 from microfw.profiler.recorder.sequence import Position, Sequence, Sequences
 from microfw.profiler.recorder.stats import GraphStats, OpStats, dtypes, needs, settings
@@ -53,6 +54,7 @@ class Recorder(SampledTimer, Observer):
         self.example: list[tuple[Position, tuple[Any, ...], tuple[Any, ...]]] = []  # ops of one step, for `overhead`
         self.timed: dict[int, Any] = {}
         self.followed: Any = None
+        self.since = next(node_counter)  # older nodes ran before the profiler was attached
         self.start_epoch()
 
     # Epochs
@@ -80,6 +82,9 @@ class Recorder(SampledTimer, Observer):
         for stats in self.op_stats.values():
             stats.scope = stats.module = None
         self.sequences.forget_objects()
+        for graph in self.graphs:
+            graph.forget_objects()
+        self.passes = Passes()
 
     def end_epoch(self, number: int) -> Log:
         """Return the log of the epoch. Call `start_epoch` before the next."""
@@ -93,6 +98,11 @@ class Recorder(SampledTimer, Observer):
             if stats.forward_ns or stats.vjp_calls or stats.recomputations
         ]
         return log
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether the epoch has steps, or backward passes in a run without an update."""
+        return self.steps > 0 or (not self.step and (self.log.passes > 0 or any(graph.count for graph in self.graphs)))
 
     # Ops
 
@@ -139,7 +149,7 @@ class Recorder(SampledTimer, Observer):
             stats = self.stats_of(op, node, inputs, params)
             position = self.sequences.move(self.position, stats, node, inputs, params)
             if len(self.sequences.all) > known:
-                self.set_up_ns += perf_counter_ns() - end_ns
+                self._add_set_up(end_ns)
         self.position = node._metadata = position
         position.stats.forward_ns += end_ns - start_ns
 
@@ -192,6 +202,14 @@ class Recorder(SampledTimer, Observer):
                 continue
             stats.backward_ns += end_ns - start_ns
             stats.vjp_calls += 1
+
+    def walked_in_part(self, times: list[Any]) -> None:
+        """Add the times of rules, without counting them: the backward pass has failed and its graph is not counted."""
+        self.walked(times)
+        if self.timestamps[-1] == BACKWARD:
+            for node in times[::3]:
+                if node.metadata is not None:
+                    node.metadata.stats.vjp_calls -= 1
 
     def stats_of(
         self,
@@ -254,39 +272,54 @@ class Recorder(SampledTimer, Observer):
     # Graphs
 
     def before_backward(self, loss: Any, retain: bool = False) -> None:
-        """Count the graph of a loss. The `GraphStats` of a new graph are computed now, before the graph is freed."""
+        """Compute the `GraphStats` of a new graph, before the backward pass frees the graph."""
         node, here = loss._node, self.position
         position = getattr(node, "_metadata", None)
         graph = here.unknown if position is None else position.graph
         if graph is None or not graph.listed:
             start_ns = perf_counter_ns()
             graph = self._add_graph(node)
-            self.set_up_ns += perf_counter_ns() - start_ns
+            self._add_set_up(start_ns)
             if position is None:
                 here.unknown = graph
             else:
                 position.graph = graph
+
+    def after_backward(self, loss: Any, retain: bool = False) -> None:
+        """Count the graph of a loss."""
+        node, here, walked = loss._node, self.position, self.nodes_walked
+        position = getattr(node, "_metadata", None)
+        graph = here.unknown if position is None else position.graph
+        if graph is None:  # a hook has run another backward pass
+            return
         graph.count += 1
         if retain:
             for each in reachable(node):
                 if each.metadata is not None:
                     each._metadata = each._metadata.retained()
         self.last = here, graph
+        if graph not in self.passes.graphs:
+            self.passes.join(graph, self.log)
         self.nodes_walked += graph.nodes
-        if self.nodes_walked >= here.depth:  # else another backward pass will visit the remaining nodes
-            self.position, self.nodes_walked = self.root, 0
+        all_walked = self.nodes_walked >= here.depth
+        if walked or not all_walked:
+            self.passes.add_open(graph, here.depth, not walked, self.log)
+        if all_walked:  # else another backward pass will visit the remaining nodes
+            self.position, self.nodes_walked, self.passes.ranges = self.root, 0, None
 
     def _add_graph(self, loss: Node | Leaf | None) -> GraphStats:
         if len(self.graphs) >= MAX_GRAPHS:
             for old in self.graphs:
                 self.log.add_graph(old, old.count)
                 old.count, old.listed = 0, False
-            self.graphs.clear()
             self._forget_objects()
+            self.graphs.clear()
             self.sequences.grow_new_tree()
             self.root = self.sequences.root
             self.followed = None  # its graph may have been removed
-        graph = GraphStats(loss)
+        earlier = self.passes.ranges if self.nodes_walked else None
+        graph = GraphStats(loss, earlier, self.since)
+        self.passes.ranges = graph.ranges
         self.graphs.append(graph)
         return graph
 
@@ -308,6 +341,7 @@ class Recorder(SampledTimer, Observer):
                 self.graphs.append(timed.graph)
                 timed.graph.listed = True
             self.followed = self.timed[id(timed)] = timed
+            self.passes.join(timed.graph, self.log)
         timed.graph.count += 1
         if len(timed.timestamps) > MAX_TIMESTAMPS:
             timed.flush()

@@ -19,10 +19,12 @@ from microfw.autograd.phases import (
     FORWARD,
     IDLE,
     OTHER,
+    SET_UP,
     UNOBSERVED,
     UPDATE,
 )
 from microfw.profiler.recorder.log import Log
+from microfw.profiler.recorder.passes import Passes
 
 Schedule = Callable[[int], bool]
 """``schedule(step)`` returns True if that step is observed. Steps are numbered from 0."""
@@ -73,6 +75,8 @@ class SampledTimer(StepTimer):
         Last op of the current step.
     nodes_walked : int
         Nodes of the current step that backward passes have visited.
+    passes : Passes
+        Backward passes of the current step.
     """
 
     def __init__(self, schedule: Schedule, takes_losses: bool = True) -> None:
@@ -86,6 +90,7 @@ class SampledTimer(StepTimer):
         self.root: Any = None
         self.position: Any = None
         self.nodes_walked = 0
+        self.passes = Passes()
         self.forward_end_ns = 0  # of the last op in a forward pass
         self.set_up_ns = self.between_ns = 0  # profiler time before steps could be timed, and between epochs
         self.log = Log()
@@ -110,6 +115,7 @@ class SampledTimer(StepTimer):
             self.observed - self.observed_before,
         )
         log.replays = self.replays
+        log.unfinished = bool(log.steps and self.passes.graphs)
         self.log = Log()  # for events between epochs
         return log
 
@@ -204,6 +210,13 @@ class SampledTimer(StepTimer):
         """Add to the profiler's own time before replayed steps could be timed."""
         self.set_up_ns += ns
 
+    def _add_set_up(self, start_ns: int) -> None:
+        """Add the time since ``start_ns`` to that of setting up: it is no part of the phase that it interrupts."""
+        now, phase = perf_counter_ns(), self.timestamps[-1]
+        self.set_up_ns += now - start_ns
+        if phase != BACKWARD:  # there it is in the time of the derivative rule whose hook calls backward
+            self.timestamps += (start_ns, SET_UP, now, phase)
+
     def on_replayed_step(
         self, start_ns: int, backward_start_ns: int, end_ns: int, update_start_ns: int, update_end_ns: int
     ) -> None:
@@ -211,6 +224,7 @@ class SampledTimer(StepTimer):
         self.replays += 1
         observed = self.step_observed = self.enabled
         self.backward_ran = False
+        self.passes.graphs = ()
         self.step = step = self.step + 1
         self.enabled = enabled = self.schedule(step)
         if observed:
@@ -230,6 +244,7 @@ class SampledTimer(StepTimer):
         observed = self.step_observed = self.enabled
         self.backward_ran = False
         self.position, self.nodes_walked = self.root, 0
+        self.passes.graphs, self.passes.ranges = (), None
         self.step = step = self.step + 1
         self.observed += observed
         self.enabled = enabled = self.schedule(step)

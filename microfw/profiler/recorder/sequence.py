@@ -101,6 +101,7 @@ class Position:
         if self._retained is None:
             self._retained = Position(self.stats, self.up, self.links)
             self._retained.walked = True
+        self._retained.links = self.links  # the leaves may be other ones than in the last step
         return self._retained
 
 

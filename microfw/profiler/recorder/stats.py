@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import replace
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -12,7 +14,7 @@ from microfw.autograd.graph import Leaf, Node, reachable
 from microfw.autograd.scope import Scope
 from microfw.nn.module import Module
 from microfw.profiler.ratio import products_without_grad
-from microfw.profiler.recorder.memory import SavedMemory, bytes_of
+from microfw.profiler.recorder.memory import AddressRanges, SavedMemory, bytes_of
 from microfw.profiler.scalars import GraphOp, ScalarCount, count_graph, graph_ops, stand_in
 from microfw.profiler.session import Row
 
@@ -215,40 +217,81 @@ def add_recomputed(row: Row, stats: OpStats, vjp_calls: int, recomputations: int
 class GraphStats:
     """Counts of the graph of one loss, by layer and op.
 
-    ``nodes``: number of nodes that no earlier backward pass has visited. ``listed``: False once the recorder has added
-    up the graph and no longer counts it.
+    Parameters
+    ----------
+    loss : Node, Leaf or None
+        Node of the loss.
+    earlier : AddressRanges, optional
+        Addresses of other graphs that were in memory at the same time.
+    since : int
+        Order of the first node that could be recorded.
+
+    Attributes
+    ----------
+    nodes : int
+        Number of nodes that no earlier backward pass has visited.
+    older : int
+        Number of nodes recorded before ``since``.
+    listed : bool
+        False once the recorder has added up the graph and no longer counts it.
+    ranges : AddressRanges
+        Addresses of the bytes that the graph saved, and of ``earlier``.
+    saved_bytes : int
+        Bytes that the graph saved, also those of nodes that an earlier backward pass has retained.
     """
 
-    def __init__(self, loss: Node | Leaf | None) -> None:
+    def __init__(self, loss: Node | Leaf | None, earlier: AddressRanges | None = None, since: int = 0) -> None:
         self.count = self.nodes = 0
         self.listed = True
         self.rows: list[Row] = []
         self.counts: list[tuple[Row, list[tuple[str, int]]]] = []
-        leaves: dict[Leaf, int] = {}
         weights: dict[int, set[Leaf]] = {}
         nodes = reachable(loss)
+        self.older = sum(node.order < since for node in nodes)
+        observed = [node for node in nodes if node.metadata is not None]
         memory = SavedMemory(nodes)
+        saved = [memory.count(node) for node in observed]
+        if earlier is None:
+            self.ranges, added = memory.ranges, saved
+        else:
+            memory = SavedMemory(nodes, earlier)
+            self.ranges, added = earlier, [memory.count(node) for node in observed]
+        # Positions have the leaves of the present step. Leaves of nodes without a position stay as they are now.
+        self.positions = [node.metadata for node in observed]
+        self.other_leaves = {p for n in nodes if n.metadata is None for p in n.parents or () if isinstance(p, Leaf)}
+        self.parameter_tensors, self.parameters = len(self.leaves()), sum(prod(leaf.shape) for leaf in self.leaves())
+        self.saved_bytes = sum(saved)
+        added_by_depth = sorted(zip([position.depth for position in self.positions], added, strict=True))
+        self.depths = [depth for depth, _ in added_by_depth]
+        self.sums = [*accumulate((count for _, count in added_by_depth), initial=0)]
         described = lambda node: None if node.metadata is None else node.metadata.stats.graph_op  # noqa: E731
         self.structure = graph_ops(nodes, described)
         self.walked: list[bool | None] = [None if n.metadata is None else n.metadata.walked for n in nodes]
-        for node in nodes:
-            leaves |= {parent: prod(parent.shape) for parent in node.parents or () if isinstance(parent, Leaf)}
-            if node.metadata is None:  # recorded before the profiler was attached, or a checkpoint
-                continue
+        for node, count in zip(observed, saved, strict=True):
             stats = node.metadata.stats
             row = replace(stats.cost)
             if node.metadata.walked:  # and retained: only the backward part is repeated
                 row = Row(row.layer, row.op, flops_backward=row.flops_backward, products_backward=row.products_backward)
             else:
                 self.nodes += 1
-                row.saved_bytes = memory.count(node)
+                row.saved_bytes = count
                 if uses_weight(node, stats.factors, weights):
                     row.products_weights = row.products_forward
             row.accumulated = sum(isinstance(parent, Leaf) for parent in node.parents or ())
             self.rows.append(row)
-        self.parameters = sum(leaves.values())
-        self.parameter_tensors = len(leaves)
-        self.saved_bytes = sum(row.saved_bytes for row in self.rows)
+
+    def leaves(self) -> set[Leaf]:
+        """Return the leaves that the backward pass reaches, in the last step with this graph."""
+        links = (found for position in self.positions for found in position.links)
+        return {found for found in links if isinstance(found, Leaf)} | self.other_leaves
+
+    def kept(self, depth: int) -> int:
+        """Return the bytes that the graph saved in the first ``depth`` ops of a step, and no earlier graph did."""
+        return self.sums[bisect_right(self.depths, depth)]
+
+    def forget_objects(self) -> None:
+        """Release leaves and positions: the program may no longer use them."""
+        self.positions, self.other_leaves = [], set()
 
     def add_to(self, rows: dict[tuple[str, str], Row], count: int) -> None:
         """Add the counts of ``count`` steps with this graph to rows, by layer and op."""

@@ -27,13 +27,14 @@ def counts(e: Epoch) -> dict[str, Count]:
     """Return the counts of one step, the mean over the observed steps."""
     columns = {count.kind: count for count in e.counts()}
     best = columns.get("scalars", columns["tensors"])
-    rules = whole(best.rules) if best.unreached else "N"
+    rules = whole(best.rules) if best.rules != best.N else "N"
     ratio = best.steps / (best.N + best.P or 1)
     declared = "some ops declare none" if e.sum().uncounted else "a multiply-add counts 2"
     nodes, entries = ("each sum, product, maximum", "numbers") if len(columns) > 1 else ("each op on arrays", "arrays")
     meanings = {
         "N": f"nodes: {nodes}; not neurons",
         "unreached": "of these: the loss does not depend on them",
+        "revisited": "visits after the first: backward(retain_graph=True)",
         "P": f"parameters: trainable {entries}; not features",
         "N + P": "",
         "steps": f"{rules} rules + {whole(best.accumulated)} additions: {ratio:.2f} x (N + P)",
@@ -41,8 +42,9 @@ def counts(e: Epoch) -> dict[str, Count]:
         "operations": f"arithmetic, both passes; {declared}",
         "E": "edges: inputs of nodes that need a gradient",
     }
-    if not best.unreached:
-        del meanings["unreached"]
+    for name in ("unreached", "revisited"):
+        if not getattr(best, name):
+            del meanings[name]
     numbers = {
         c.kind: {name: getattr(c, name, None) for name in meanings} | {"N + P": c.N + c.P, "N x P": c.N * c.P}
         for c in columns.values()

@@ -31,7 +31,8 @@ def first_look(session: Session, chosen: Epoch | None, max_rows: int | None, sor
     # On a busy machine a mean over all epochs is that of a few steps: one that waited 13 ms makes 40 % of 840 steps.
     e = chosen or median_epoch(session)
     lines = step_lines(session, e)
-    head = [*_wrapped(title(session)), *_result(session)]
+    notes = [line for note in session.total().notes for line in _wrapped(note)]
+    head = [*_wrapped(title(session)), *notes, *_result(session)]
     first, second = ([*map(_wrapped, remarks(lines)), [], []])[:2]
     parts = ["\n".join(head), _epochs(session), _counts(e), "\n".join(_next(session))]
     room = LINES - sum(part.count("\n") + 2 for part in parts) - len(first) - 4  # 3 more rows, and one for the rest

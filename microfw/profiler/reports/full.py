@@ -23,7 +23,7 @@ MAX_ROWS = 24
 def full_report(session: Session, chosen: Epoch | None, max_rows: int | None, sort: str | None) -> list[str]:
     """Return all tables of a session, as parts of a text. ``chosen``: epoch of the step; default all of them."""
     e = chosen or session.total()
-    parts = ["\n".join(wrap_lines(title(session))), count_table(e)]
+    parts = ["\n".join(wrap_lines(title(session)) + session.total().notes), count_table(e)]
     parts += [step_table(session, chosen, by, max_rows, sort) for by in ("layer", "op")]
     parts += [f"Phases (all steps together)\n{table(['', 'ms', 'share'], phase_table(e, session.every > 1))}"]
     parts.append(_epochs(session, max_rows))
@@ -115,4 +115,5 @@ def overhead_text(overhead: dict[str, float]) -> str:
     how = "measured by alternating profiled and plain steps" if overhead.get("measured") else "estimated"
     interval = f" ({low:.1%} to {high:.1%})" if low < high else ""
     share, per_node = overhead["share"], overhead["ns_per_node"]
-    return f"Profiling made the steps {share:.1%} slower{interval}, {how}: {per_node:,.0f} ns a node."
+    cap = " The measurement gave more, which is not plausible." if overhead.get("capped") else ""
+    return f"Profiling made the steps {share:.1%} slower{interval}, {how}: {per_node:,.0f} ns a node.{cap}"

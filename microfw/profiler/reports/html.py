@@ -105,6 +105,7 @@ def view(session: Session, max_rows: int = MAX_ROWS) -> dict[str, Any]:
         "every": session.every,
         "environment": session.environment,
         "overhead": session.overhead,
+        "notes": total.notes,
         "names": list(names),
         "parents": [names[parents[name]] if parents.get(name) else -1 for name in names],
         "kinds": [layer.shown_kind for layer in own],

@@ -9,14 +9,14 @@ from microfw.profiler.ratio import Ratio
 from microfw.profiler.reports.counts import counts, one_column
 from microfw.profiler.reports.names import hidden_again, visible
 from microfw.profiler.reports.tables import epoch_table, one_line, step_rows
-from microfw.profiler.reports.text import microseconds, plural, whole
+from microfw.profiler.reports.text import NO_EPOCH, microseconds, plural, whole
 from microfw.profiler.session import Epoch, Session
 
 
 def markdown(session: Session) -> str:
     """Return a summary and a table of layers, with ops and epochs folded."""
     if not session.epochs:
-        return "microfw profile: no epoch was recorded\n"
+        return f"microfw profile: {NO_EPOCH}\n"
     e = session.total()
     title = " ".join(filter(None, (code(session.name), code(session.model))))
     columns = ("forward", "backward", "share", "flops_forward", "flops_backward", "saved")
@@ -40,7 +40,7 @@ def _summary(e: Epoch, session: Session) -> str:
     return (
         f"{plural(len(session.epochs), 'epoch')}, {e.steps:,} steps{observed}. In one step "
         + ", ".join(f"**{name}** = {whole(number)}" for name, number in one_column(counts(e)).items())
-        + f"; backward took {time} µs{ratio}."
+        + " ".join([f"; backward took {time} µs{ratio}.", *e.notes])
     )
 
 

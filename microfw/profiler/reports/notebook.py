@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from microfw.profiler.reports.names import cell, middle
 from microfw.profiler.reports.tables import epoch_table, one_line, step_rows
-from microfw.profiler.reports.text import plural
+from microfw.profiler.reports.text import NO_EPOCH, plural
 from microfw.profiler.session import Session
 
 MAX_ROWS = 24
@@ -15,7 +15,7 @@ UNTAGGED = "Untagged: time outside of ops and derivative rules."
 def notebook(session: Session) -> str:
     """Return an HTML fragment: a table of layers, and a folded table of epochs."""
     if not session.epochs:
-        return "<p>microfw profile: no epoch was recorded</p>"
+        return f"<p>microfw profile: {NO_EPOCH}</p>"
 
     def mark(name: str) -> str:
         return cell(middle(name, 60))
@@ -29,7 +29,7 @@ def notebook(session: Session) -> str:
     mean = f": mean of {number} epochs" if number > 1 else ""
     facts = ", ".join(filter(None, (title, plural(number, "epoch"), f"one step{mean}{more}")))
     return (
-        f"<p><b>microfw profile:</b> {facts}. {UNTAGGED}</p>"
+        f"<p><b>microfw profile:</b> {' '.join([f'{facts}.', *map(cell, session.total().notes), UNTAGGED])}</p>"
         + _table([head, *rows[:-2][:MAX_ROWS], *rows[-2:]])
         + f"<details><summary>{epochs_title}</summary>"
         + _table([heading, *epochs])

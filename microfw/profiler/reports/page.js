@@ -421,7 +421,7 @@ function drawTop() {
   if (view.trainable) facts.push(`${whole(view.trainable)} trainable parameters`);
   if (view.frozen) facts.push(`${whole(view.frozen)} frozen`);
   if (view.every > 1) facts.push(`sampled: ${whole(view.total[E.observed])} of ${whole(view.total[E.steps])} steps`);
-  put("facts", facts.join(" · "));
+  put("facts", [...facts, ...view.notes].join(" · "));
   $("epoch").append(el("option", { value: -1 }, view.epochs.length > 1 ? "all epochs together" : "the only epoch"));
   if (view.epochs.length > 1) view.epochs.forEach((e, k) => $("epoch").append(el("option", { value: k }, `epoch ${e[E.epoch]}`)));
   $("epoch").addEventListener("change", () => choose(Number($("epoch").value)));
@@ -429,7 +429,7 @@ function drawTop() {
   put("legend", ...PARTS.map(part => el("span", {}, el("i", { class: part }), part)));
   const foot = Object.entries({ Python: "python", NumPy: "numpy", "": "system", " ": "machine", "BLAS threads:": "blas_threads" })
     .filter(([, key]) => view.environment[key]).map(([word, key]) => `${word.trim()} ${view.environment[key]}`.trim());
-  if (view.overhead.ns_per_node !== undefined) foot.push(`profiling made the steps ${percent(view.overhead.share)} slower, ${view.overhead.measured ? "measured" : "estimated"}: ${whole(view.overhead.ns_per_node)} ns a node`);
+  if (view.overhead.ns_per_node !== undefined) foot.push(`profiling made the steps ${percent(view.overhead.share)} slower, ${view.overhead.measured ? "measured" : "estimated"}: ${whole(view.overhead.ns_per_node)} ns a node${view.overhead.capped ? " (the measurement gave more, which is not plausible)" : ""}`);
   put("footer", foot.join(" · "));
 }
 function drawTiles() {

@@ -9,7 +9,7 @@ from microfw.optim.checks import is_integer
 from microfw.profiler.reports.first_look import first_look
 from microfw.profiler.reports.full import full_report, step_table, title
 from microfw.profiler.reports.tables import SORTS
-from microfw.profiler.reports.text import Text, coloured
+from microfw.profiler.reports.text import NO_EPOCH, Text, coloured
 from microfw.profiler.session import Session
 
 
@@ -81,13 +81,13 @@ def report(
     if max_rows is not None and not is_integer(max_rows, 1):
         raise ArgumentError("report", "a positive number of rows", repr(max_rows))
     if not session.epochs:
-        return Text("microfw profile: no epoch was recorded")
+        return Text(f"microfw profile: {NO_EPOCH}")
     numbers = [e.epoch for e in session.epochs]
     if epoch is not None and epoch not in numbers:
         raise ArgumentError(f"report: expected an epoch from {numbers[0]} to {numbers[-1]}, got {epoch!r}")
     chosen = session.epochs[numbers.index(epoch)] if epoch is not None else None
     if by is not None:
-        parts = [title(session), step_table(session, chosen, by, max_rows, sort)]
+        parts = ["\n".join([title(session), *session.total().notes]), step_table(session, chosen, by, max_rows, sort)]
     else:
         parts = (full_report if full else first_look)(session, chosen, max_rows, sort)
     parts = [printable(part) for part in parts]

@@ -11,6 +11,9 @@ from microfw.profiler.reports.names import middle
 WIDTH = 100
 """Columns of a full report."""
 
+NO_EPOCH = "no epoch was recorded. An epoch needs a backward pass, and ends with the profiler's block or end_epoch()"
+"""Text of an empty session."""
+
 
 class Text(str):
     """Text that a notebook or a console prints as it is, as the last expression of a cell."""
