@@ -197,18 +197,12 @@ class Module:
         yield from ((k, v) for k, v in vars(self).items() if k != "_named")
 
     def _walk(self) -> Iterator[tuple[str, Any]]:
-        """Yield every Module and Tensor below, once each, depth first, with its path.
-
-        Raises
-        ------
-        ArgumentError
-            If two of them have the same path, as the keys ``"a.b"`` and ``"a"`` of a dict may give.
-        """
+        """Yield every Module and Tensor below, once each, depth first, with its path; raise if two have the same."""
         # a stack and no recursion: Python allows 1,000 calls in each other, and models may be deeper
         seen = {id(self)}
         stack: list[Iterator[tuple[str, Any]]] = [self.children()]
         prefixes = [""]
-        found: dict[str, str] = {}  # prefix by path
+        found: dict[str, str] = {}  # prefix by path; keys "a.b" and "a" of a dict may give the same path twice
         yield "", self
         while stack:
             for name, value in stack[-1]:
