@@ -52,6 +52,8 @@ class Epoch:
         Time in no other phase: work between ``backward`` and ``step``, loads between accumulated batches, hooks.
     preparation_ns : int
         Part of ``other_ns`` in which replays were prepared.
+    set_up_ns : int
+        Part of ``other_ns`` in which the profiler computed the costs of new ops and graphs.
     check_ns : int
         Time in which replays were compared with eager steps; in no other phase.
     total_ns : int
@@ -81,6 +83,7 @@ class Epoch:
     check_ns: int = 0
     other_ns: int = 0
     preparation_ns: int = 0
+    set_up_ns: int = 0
     notes: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import microfw as mf
 from microfw import nn, optim
 from microfw.profiler import Session, report
 from microfw.profiler.recorder.sampling import every_nth
+from microfw.profiler.recorder.stats import GraphStats, OpStats
 from tests.helpers import phase_loops
 
 
@@ -176,10 +178,47 @@ def test_the_report_shows_phases_that_add_up(every):
             optimizer.step()
     text = report(profiler.session, full=True)
     lines = text[text.index("Phases (all steps together)") :].split("\n\n")[0].splitlines()[3:]
-    names = ["data", "forward", "backward", "update", "other", *(["steps not observed"] if every > 1 else []), "total"]
+    names = [
+        "data",
+        "forward",
+        "backward",
+        "update",
+        "setting up the profiler",
+        "other",
+        *(["steps not observed"] if every > 1 else []),
+        "total",
+    ]
     assert [line.split("  ")[0].strip() for line in lines] == names
     times = [float(line.split()[-2].replace(",", "")) for line in lines]
     assert sum(times[:-1]) == pytest.approx(times[-1], abs=0.04)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_setting_up_is_no_part_of_forward(monkeypatch, every):
+    def slowly(kind, ms):
+        before = kind.__init__
+
+        def init(self, *args, **options):
+            time.sleep(ms / 1e3)
+            before(self, *args, **options)
+
+        monkeypatch.setattr(kind, "__init__", init)
+
+    slowly(OpStats, 20)
+    slowly(GraphStats, 40)
+    model = nn.Dense(3, 2, rng=0)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    with mf.Profiler(model, every=every, trace=1) as profiler:
+        for _ in range(5):
+            nn.CrossEntropyLoss()(model(np.ones((4, 3), np.float32)), np.zeros(4, np.int64)).backward()
+            optimizer.step()
+            profiler.end_epoch()
+    first, *others = profiler.session.epochs
+    assert first.other_ns >= first.set_up_ns >= 80e6
+    assert first.forward_ns + first.backward_ns + first.update_ns + first.data_ns < first.total_ns - 80e6
+    assert all(e.set_up_ns == 0 for e in others)
+    assert all(e.untagged_forward_ns >= 0 and e.untagged_backward_ns >= 0 for e in profiler.session.epochs)
+    assert every > 1 or first.unobserved_ns == 0
 
 
 @pytest.mark.parametrize("order", ["aba", "aa", "abab"])

@@ -18,13 +18,14 @@ from microfw.autograd.phases import (
     NAMES,
     OTHER,
     PREPARATION,
+    SET_UP,
     UPDATE,
 )
 from microfw.profiler.epoch import NOT_RECORDED, UNFINISHED, WITHOUT_UPDATES
 from microfw.profiler.recorder.stats import GraphStats, OpStats
 from microfw.profiler.session import Epoch, Row
 
-STEPS = (FORWARD, BACKWARD, UPDATE, CHECK, PREPARATION)
+STEPS = (FORWARD, BACKWARD, UPDATE, CHECK, PREPARATION, SET_UP)
 """Phases of a step. Idle time before one of them counts as data time."""
 
 AFTER_IDLE = np.array([DATA if phase in STEPS else OTHER for phase in range(IDLE + 1)])
@@ -108,8 +109,9 @@ class Log:
             evaluation_ns=ns[EVALUATION],
             check_ns=ns[CHECK],
             data_ns=ns[DATA],
-            other_ns=ns[OTHER] + ns[PREPARATION],
+            other_ns=ns[OTHER] + ns[PREPARATION] + ns[SET_UP],
             preparation_ns=ns[PREPARATION],
+            set_up_ns=ns[SET_UP],
             total_ns=sum(ns),
             notes=[note for note, holds in notes.items() if holds],
         )

@@ -42,7 +42,10 @@ MAX_TURN = 64
 """Maximum number of steps in a turn."""
 
 MAX_PART = 0.8
-"""Largest plausible overhead, as a fraction of the time of all steps. More is an error of the measurement."""
+"""Largest plausible overhead of steps, as a fraction of their time. More is an error of the measurement."""
+
+MIN_STEPS = 0.05
+"""Smallest plausible time of the steps, as a fraction of a profile that also contains the profiler's set-up."""
 
 MAX_STEP_NS = 100_000_000
 """Longer steps are not repeated."""
@@ -63,7 +66,8 @@ def overhead(session: Session, recorder: Recorder) -> dict[str, float]:
     dict
         ``share``: extra time of all steps of the session, as a fraction of their time without the profiler.
         ``low``, ``high``: 95 % interval of ``share``. ``ns_per_node``: extra nanoseconds for each node of an observed
-        step. ``measured``: 1.0 if measured, 0.0 if estimated from a small step of another kind.
+        step. ``measured``: 1.0 if measured, 0.0 if estimated from a small step of another kind. ``capped``: 1.0 if
+        ``share`` is the largest plausible value because the measurement gave more; else missing.
     """
     total = session.total()
     traced = isinstance(recorder, Tracer) and 2 * recorder.traced > total.observed
@@ -80,7 +84,7 @@ def overhead(session: Session, recorder: Recorder) -> dict[str, float]:
     scale = found / (total.observed or 1) / nodes  # a step may have several passes
     extra = total.observed * ((1 - share) * scale * eager.observed + share * replayed.observed)
     extra += (total.steps - total.observed) * ((1 - share) * scale * eager.unobserved + share * replayed.unobserved)
-    low, middle, high = (_share(ns, total, recorder) for ns in interval(extra))
+    (low, _), (middle, capped), (high, _) = (_share(ns, total, recorder) for ns in interval(extra))
     per_node = ((1 - share) * scale * eager.observed + share * replayed.observed) * (total.observed or 1) / (found or 1)
     return {
         "ns_per_node": round(max(float(median(per_node)), 0.0), 1),
@@ -88,19 +92,25 @@ def overhead(session: Session, recorder: Recorder) -> dict[str, float]:
         "low": low,
         "high": high,
         "measured": float(measured),
-    }
+    } | ({"capped": 1.0} if capped else {})
 
 
-def _share(extra: float, total: Epoch, recorder: Recorder) -> float:
+def _share(extra: float, total: Epoch, recorder: Recorder) -> tuple[float, bool]:
     """Return the time of profiling, as a fraction of the time that all steps would have taken without it.
+
+    The second value is True if the fraction is the largest plausible one.
 
     ``extra``: nanoseconds of profiling in the steps. The epochs also include the time to set up, but not the time
     between epochs, as in a Trainer's hook.
     """
-    captures = max(total.preparation_ns - recorder.set_up_ns, 0)
+    set_up_ns = max(recorder.set_up_ns, total.set_up_ns)  # a session may have several recorders
+    captures = max(total.preparation_ns + total.set_up_ns - set_up_ns, 0)
     time = max(total.total_ns - total.evaluation_ns - total.check_ns - captures, 1)
-    extra = min(max(extra, 0.0) + recorder.set_up_ns, MAX_PART * time)
-    return round((extra + recorder.between_ns) / (time - extra), 4)
+    set_up = min(set_up_ns, (1 - MIN_STEPS) * time)
+    steps = time - set_up
+    capped = extra > MAX_PART * steps or set_up < set_up_ns
+    extra = min(max(extra, 0.0), MAX_PART * steps)
+    return round((extra + set_up + recorder.between_ns) / (steps - extra), 4), capped
 
 
 def interval(values: np.ndarray[Any, Any]) -> tuple[float, float, float]:

@@ -149,7 +149,7 @@ class Recorder(SampledTimer, Observer):
             stats = self.stats_of(op, node, inputs, params)
             position = self.sequences.move(self.position, stats, node, inputs, params)
             if len(self.sequences.all) > known:
-                self.set_up_ns += perf_counter_ns() - end_ns
+                self._add_set_up(end_ns)
         self.position = node._metadata = position
         position.stats.forward_ns += end_ns - start_ns
 
@@ -279,7 +279,7 @@ class Recorder(SampledTimer, Observer):
         if graph is None or not graph.listed:
             start_ns = perf_counter_ns()
             graph = self._add_graph(node)
-            self.set_up_ns += perf_counter_ns() - start_ns
+            self._add_set_up(start_ns)
             if position is None:
                 here.unknown = graph
             else:

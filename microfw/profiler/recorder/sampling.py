@@ -19,6 +19,7 @@ from microfw.autograd.phases import (
     FORWARD,
     IDLE,
     OTHER,
+    SET_UP,
     UNOBSERVED,
     UPDATE,
 )
@@ -208,6 +209,13 @@ class SampledTimer(StepTimer):
     def on_set_up(self, ns: int) -> None:
         """Add to the profiler's own time before replayed steps could be timed."""
         self.set_up_ns += ns
+
+    def _add_set_up(self, start_ns: int) -> None:
+        """Add the time since ``start_ns`` to that of setting up: it is no part of the phase that it interrupts."""
+        now, phase = perf_counter_ns(), self.timestamps[-1]
+        self.set_up_ns += now - start_ns
+        if phase != BACKWARD:  # there it is in the time of the derivative rule whose hook calls backward
+            self.timestamps += (start_ns, SET_UP, now, phase)
 
     def on_replayed_step(
         self, start_ns: int, backward_start_ns: int, end_ns: int, update_start_ns: int, update_end_ns: int

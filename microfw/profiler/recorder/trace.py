@@ -6,7 +6,7 @@ from itertools import pairwise
 from time import perf_counter_ns
 from typing import Any
 
-from microfw.autograd.phases import BACKWARD, FORWARD, OTHER, UPDATE
+from microfw.autograd.phases import BACKWARD, FORWARD, OTHER, SET_UP, UPDATE
 from microfw.nn.module import Module
 from microfw.profiler.recorder.recorder import Recorder
 from microfw.profiler.recorder.sampling import Schedule
@@ -95,7 +95,9 @@ class Tracer(Recorder):
         super()._flush_to_log()
 
     def _keep_spans(self) -> None:
-        table = list(zip(self.timestamps[::2], self.timestamps[1::2], strict=True))
+        marks = [(0, OTHER), *zip(self.timestamps[::2], self.timestamps[1::2], strict=True)]
+        # A set-up interrupts a phase, which then begins again: in the trace both parts are one span.
+        table = [mark for before, mark in pairwise(marks) if SET_UP not in (before[1], mark[1])]
         self.spans += [
             (phase, start_ns, end_ns) for (start_ns, phase), (end_ns, _) in pairwise(table) if phase < len(PHASES)
         ]

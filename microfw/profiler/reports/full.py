@@ -115,4 +115,5 @@ def overhead_text(overhead: dict[str, float]) -> str:
     how = "measured by alternating profiled and plain steps" if overhead.get("measured") else "estimated"
     interval = f" ({low:.1%} to {high:.1%})" if low < high else ""
     share, per_node = overhead["share"], overhead["ns_per_node"]
-    return f"Profiling made the steps {share:.1%} slower{interval}, {how}: {per_node:,.0f} ns a node."
+    cap = " The measurement gave more, which is not plausible." if overhead.get("capped") else ""
+    return f"Profiling made the steps {share:.1%} slower{interval}, {how}: {per_node:,.0f} ns a node.{cap}"

@@ -429,7 +429,7 @@ function drawTop() {
   put("legend", ...PARTS.map(part => el("span", {}, el("i", { class: part }), part)));
   const foot = Object.entries({ Python: "python", NumPy: "numpy", "": "system", " ": "machine", "BLAS threads:": "blas_threads" })
     .filter(([, key]) => view.environment[key]).map(([word, key]) => `${word.trim()} ${view.environment[key]}`.trim());
-  if (view.overhead.ns_per_node !== undefined) foot.push(`profiling made the steps ${percent(view.overhead.share)} slower, ${view.overhead.measured ? "measured" : "estimated"}: ${whole(view.overhead.ns_per_node)} ns a node`);
+  if (view.overhead.ns_per_node !== undefined) foot.push(`profiling made the steps ${percent(view.overhead.share)} slower, ${view.overhead.measured ? "measured" : "estimated"}: ${whole(view.overhead.ns_per_node)} ns a node${view.overhead.capped ? " (the measurement gave more, which is not plausible)" : ""}`);
   put("footer", foot.join(" · "));
 }
 function drawTiles() {

@@ -174,7 +174,8 @@ def phase_table(e: Epoch, sampled: bool) -> list[list[str]]:
     """Return rows: name, milliseconds and share of each phase. The rows add up to the total."""
     times = {"data": e.data_ns, "forward": e.forward_ns, "backward": e.backward_ns, "update": e.update_ns}
     times |= {"evaluation": e.evaluation_ns, "comparing replays with eager steps": e.check_ns}
-    times |= {"preparing replays": e.preparation_ns, "other": e.other_ns - e.preparation_ns}
+    times |= {"preparing replays": e.preparation_ns, "setting up the profiler": e.set_up_ns}
+    times["other"] = e.other_ns - e.preparation_ns - e.set_up_ns
     times["steps not observed" if sampled else "not recorded"] = e.unobserved_ns
     times = {name: ns for name, ns in times.items() if ns} | {"total": e.total_ns}
     return [[name, f"{ns / 1e6:,.2f}", f"{ns / (e.total_ns or 1):.1%}"] for name, ns in times.items()]
