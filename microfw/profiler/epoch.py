@@ -12,6 +12,7 @@ from microfw.profiler.row import Row
 WITHOUT_UPDATES = "No optimizer has made an update: each backward pass counts as a step."
 UNFINISHED = "Counts of a step include backward passes after the last update of an epoch."
 NOT_RECORDED = "Ops that ran before the profiler was attached are not counted: attach it before the forward pass."
+LOSS_OF_PASSES = "The loss is the mean over backward passes, which are more than the steps."
 """Notes of an epoch."""
 
 LARGEST = ("parameters", "parameter_tensors", "saved_peak_bytes")
@@ -29,7 +30,7 @@ class Epoch:
     steps, observed : int
         Steps taken, and how many of them were observed. Without any update of an optimizer: backward passes.
     loss : float or None
-        With a Trainer, its loss: a mean over rows. In your own loop, the mean over steps, if finite.
+        With a Trainer, its loss: a mean over rows. In your own loop, the mean over backward passes, if finite.
     metrics : dict
         Metrics of the Trainer.
     rows : list of Row

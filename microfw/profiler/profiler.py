@@ -328,7 +328,7 @@ class Profiler(Callback, Hook):
 
 
 def joined(first: Epoch, rest: Epoch) -> Epoch:
-    """Return the sum of two parts of an epoch. Its loss is that of the Trainer, or the mean over all steps."""
+    """Return the sum of two parts of an epoch. Its loss is that of the Trainer, or a mean weighted by steps."""
     whole = merged([first, rest])
     whole.epoch, whole.metrics = rest.epoch, rest.metrics
     if "loss" not in rest.metrics:

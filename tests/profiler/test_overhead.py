@@ -48,7 +48,7 @@ def test_overhead_is_measured_without_changing_the_profile(kind, options):
     explained = step.explain()
     found = profiler.session.overhead
     assert found["measured"] == 1
-    assert 0 <= found["low"] <= found["share"] <= found["high"] < 5
+    assert 0 <= found["low"] <= found["share"] <= found["high"] < 100  # set-up and disturbed rounds, both at their caps
     np.testing.assert_equal((optimizer.state_dict(), [p.data for p in model.parameters()]), before)
     assert model[1].rng.bit_generator.state == drawn
     assert step.explain() == explained

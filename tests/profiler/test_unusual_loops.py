@@ -8,7 +8,7 @@ import pytest
 import microfw as mf
 from microfw import nn, optim
 from microfw.profiler import Session, report
-from microfw.profiler.epoch import NOT_RECORDED, UNFINISHED, WITHOUT_UPDATES
+from microfw.profiler.epoch import LOSS_OF_PASSES, NOT_RECORDED, UNFINISHED, WITHOUT_UPDATES
 from microfw.profiler.reports.html import view
 
 X, Y = np.ones((8, 4), "f4"), np.ones((8, 1), "f4")
@@ -91,6 +91,22 @@ def test_an_unfinished_step_is_noted():
         model(X).sum().backward()
     assert [(e.steps, e.notes) for e in profiler.session.epochs] == [(2, []), (1, [UNFINISHED])]
     assert "after the last update" in profiler.report(full=True)
+
+
+def test_a_loss_of_parts_of_a_step_is_noted():
+    model = nn.Dense(4, 1, rng=0)
+    optimizer = optim.SGD(model.parameters(), lr=1e-9)
+    loss = nn.MSELoss()
+    with mf.Profiler(model) as profiler:
+        for parts in (1, 2):
+            for _ in range(3):
+                for rows in np.split(X, parts):
+                    (loss(model(rows), Y[: len(rows)]) / parts).backward()
+                optimizer.step()
+            profiler.end_epoch()
+    whole, divided = profiler.session.epochs
+    assert divided.loss == pytest.approx(whole.loss / 2)
+    assert (whole.notes, divided.notes) == ([], [LOSS_OF_PASSES])
 
 
 def test_a_forward_pass_before_the_profile_is_noted():

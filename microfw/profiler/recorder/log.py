@@ -21,7 +21,7 @@ from microfw.autograd.phases import (
     SET_UP,
     UPDATE,
 )
-from microfw.profiler.epoch import NOT_RECORDED, UNFINISHED, WITHOUT_UPDATES
+from microfw.profiler.epoch import LOSS_OF_PASSES, NOT_RECORDED, UNFINISHED, WITHOUT_UPDATES
 from microfw.profiler.recorder.stats import GraphStats, OpStats
 from microfw.profiler.session import Epoch, Row
 
@@ -93,9 +93,11 @@ class Log:
         ns: list[int] = np.broadcast_to(self.phases, len(NAMES)).tolist()
         without_updates = not self.steps and self.passes > 0
         notes = {WITHOUT_UPDATES: without_updates, UNFINISHED: self.unfinished, NOT_RECORDED: self.older}
+        steps = self.passes if without_updates else self.steps
+        notes[LOSS_OF_PASSES] = self.losses[0] > steps + self.unfinished
         epoch = Epoch(
             self.number,
-            steps=self.passes if without_updates else self.steps,
+            steps=steps,
             observed=self.passes if without_updates else self.observed,
             replayed=self.replays,
             loss=metrics.get("loss", self._mean_loss()),
