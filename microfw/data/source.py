@@ -137,13 +137,13 @@ class Source(BatchSource):
 def _takes_rng(function: Any, where: str) -> bool:
     """Return True if a function has a parameter ``rng``; raise if it needs others."""
     signature = inspect.signature(function)
-    takes = "rng" in signature.parameters
+    with_rng = "rng" in signature.parameters
     try:
-        signature.bind(**{"rng": None} if takes else {})
+        signature.bind(**{"rng": None} if with_rng else {})
     except TypeError:
         expected, fix = "a function of batches that needs no arguments but rng", "give the others a default"
         raise ArgumentError(where, expected, f"one with {signature}", fix) from None
-    return takes
+    return with_rng
 
 
 def _structure(columns: Columns) -> str:

@@ -175,8 +175,8 @@ def weigh_classes(rows: Any, class_weight: Any, dtype: Any) -> Any:
         weight = compute_sample_weight(class_weight, labels)
     except (TypeError, ValueError):
         known = set(np.unique(labels))
-        lacking = [label for label in class_weight if label not in known] if isinstance(class_weight, dict) else []
-        got = f"label {lacking[0]!r}, which y lacks" if lacking else class_weight
+        unknown = [label for label in class_weight if label not in known] if isinstance(class_weight, dict) else []
+        got = f"label {unknown[0]!r}, which y lacks" if unknown else class_weight
         raise ArgumentError(FIT, "class_weight to be a dict of weights by label or 'balanced'", got) from None
     weight = weight if rows.y.weight is None else weight * rows.y.weight
     targets = Columns(rows.y.template, [labels], rows.y.paths)
