@@ -19,6 +19,13 @@ LEVELS = "▁▂▃▄▅▆▇█"
 
 LEGEND = "In one step. Untagged: time outside of ops. Reuse: uses of a weight in products."
 
+BRIEF = {
+    "comparing replays with eager steps": "checks of replays",
+    "preparing replays": "captures",
+    "setting up the profiler": "set-up",
+}
+"""Short names of parts of the time."""
+
 BARS = 28
 """Maximum number of bars. With more epochs, each bar is a mean."""
 
@@ -98,10 +105,10 @@ def _result(session: Session) -> list[str]:
     results = {"loss": last.loss} | {k: v for k, v in last.metrics.items() if k.startswith("val_")}
     texts = [f"{shorten(name, 20)} {decimal(value)}" for name, value in results.items() if value is not None]
     shares = {name: float(share.rstrip("%")) for name, _, share in phase_table(total, session.every > 1)[:-1]}
-    small = [name for name in shares if "replays" in name or shares[name] < 5]
+    small = [name for name in shares if name in BRIEF or shares[name] < 5]
     rest = sum(map(shares.pop, small if len(small) > 1 else []))
     times = ", ".join(f"{name} {share:.0f}%" for name, share in shares.items())
-    times += f"; {rest:.0f}% in {', '.join(small)}" if rest >= 0.5 else ""
+    times += f"; {rest:.0f}% in {', '.join(BRIEF.get(name, name) for name in small)}" if rest >= 0.5 else ""
     found = _wrapped(f"Result: {', '.join(texts)}") if texts else []
     return found + _wrapped(f"Time: {duration(total.total_ns)}; {times}")
 

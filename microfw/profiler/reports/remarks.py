@@ -29,7 +29,7 @@ def remarks(lines: list[Line]) -> list[str]:
     # Without a node nothing is differentiated: the layer is frozen, and its backward time is 0.
     cheap = [line for line in layers if line.nodes and line.saved_bytes and line.backward_ns < line.forward_ns / 10]
     for line in cheap[:1]:
-        found.append(f"{shorten(line.title, 22)}: forward computes the derivative, too; backward reads it.")
+        found.append(f"{shorten(line.title, 22)}: forward prepares the local derivative; backward reads it.")
     most = max(layers, key=lambda line: line.flops_backward)
     slow = max(layers, key=lambda line: line.backward_ns / (line.flops_backward or 1) * (line.share >= 0.1))
     if slow.backward_ns * most.flops_backward > 3 * most.backward_ns * slow.flops_backward > 0:
