@@ -321,7 +321,10 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
         return self._signed(y.astype(dtype)), weight
 
     def _targets(self, codes: Array, dtype: Any) -> Array:
-        if isinstance(self._make_loss(), LABEL_LOSSES):
+        if isinstance(loss := self._make_loss(), LABEL_LOSSES):
+            if (ignored := loss.ignore_index or 0) < 0 and ignored in self.classes_:  # not the number of a class
+                expected, fix = f"no label {ignored}, the ignore_index of the loss", "leave its rows out"
+                raise DataError(self._where, expected, "some", fix)
             return codes.astype(np.intp, copy=False)
         return self._signed(np.eye(len(self.classes_), dtype=dtype)[codes])
 

@@ -433,3 +433,7 @@ def test_losses_with_ignored_labels_and_class_weights():
     assert len(model.loss_curve_) == 1 == model.n_iter_
     with pytest.raises(DataError, match="^NeuralClassifier.fit: expected rows that count in the loss, got none of 100"):
         classifier(loss=nn.CrossEntropyLoss(weight=[0, 0, 1])).fit(X[:100], Y[:100] * 1)
+    text = "^NeuralClassifier: expected no label -100, the ignore_index of the loss, got some; leave its rows out$"
+    with pytest.raises(DataError, match=text):
+        classifier(loss=nn.CrossEntropyLoss(ignore_index=-100)).fit(X, np.where(np.arange(len(Y)) % 2, Y, -100))
+    classifier(loss=nn.CrossEntropyLoss(ignore_index=-100), max_iter=1).fit(X, Y)
