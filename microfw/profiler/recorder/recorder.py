@@ -298,14 +298,17 @@ class Recorder(SampledTimer, Observer):
                 if each.metadata is not None:
                     each._metadata = each._metadata.retained()
         self.last = here, graph
-        if graph not in self.passes.graphs:
-            self.passes.join(graph, self.log)
-        self.nodes_walked += graph.nodes
+        passes = self.passes
+        if not passes.graphs:  # the usual step has one, whose parameters the log adds at the end of the epoch
+            passes.graphs = (graph,)
+        elif graph not in passes.graphs:
+            passes.join(graph, self.log)
+        self.nodes_walked = walked + graph.nodes
         all_walked = self.nodes_walked >= here.depth
         if walked or not all_walked:
-            self.passes.add_open(graph, here.depth, not walked, self.log)
+            passes.add_open(graph, here.depth, not walked, self.log)
         if all_walked:  # else another backward pass will visit the remaining nodes
-            self.position, self.nodes_walked, self.passes.ranges = self.root, 0, None
+            self.position, self.nodes_walked, passes.ranges = self.root, 0, None
 
     def _add_graph(self, loss: Node | Leaf | None) -> GraphStats:
         if len(self.graphs) >= MAX_GRAPHS:

@@ -244,7 +244,8 @@ class SampledTimer(StepTimer):
         observed = self.step_observed = self.enabled
         self.backward_ran = False
         self.position, self.nodes_walked = self.root, 0
-        self.passes.graphs, self.passes.ranges = (), None
+        passes = self.passes
+        passes.graphs, passes.ranges = (), None
         self.step = step = self.step + 1
         self.observed += observed
         self.enabled = enabled = self.schedule(step)
