@@ -273,8 +273,8 @@ class LSTMCell(Cell):
         kc *= i
         np.subtract(1, o, out=ko)
         ko *= o
-        kf[0] *= s0[1]
-        kf[1:] *= y[1, :-1]
+        np.multiply(kf[0], s0[1], out=kf[0])
+        np.multiply(kf[1:], y[1, :-1], out=kf[1:])  # kf[1:] *= … would also assign it, which a capture refuses if empty
         ko *= t_c
         hc = t_c * t_c
         np.subtract(1, hc, out=hc)

@@ -79,3 +79,13 @@ def test_a_replay_checks_the_range_of_indices():
     X[2, 1] = 26
     step(X, y)
     assert step.explain().endswith(": replayed")
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_sequences_of_any_length_are_replayed_in_the_open(kind, steps):
+    layer = kind(2, 3, rng=0)
+    step = mf.compile(lambda X: (layer(X)[0] ** 2).mean(), optim.SGD(layer.parameters(), lr=0.01))
+    for _ in range(4):
+        step(np.ones((4, steps, 2), np.float32))
+    assert step.explain() == f"float32 (4, {steps}, 2): replayed"
