@@ -136,6 +136,17 @@ def test_small_phases_are_listed_with_the_names_of_the_full_report():
     for e in session.epochs:
         e.update_ns, e.evaluation_ns, e.other_ns, e.total_ns = 20_000, 10_000, 300_000, 1_000_000
     time = " ".join(" ".join(lines_of(session)).split())
-    assert "Time: 2 ms; backward 25%, other 30%, not recorded 42%; 3% in forward, update, evaluation Backward" in time
+    expected = "Time: 2 ms; backward 25%, other 30%, not recorded 42%, and 3% in forward, update, evaluation Backward"
+    assert expected in time
     phases = " ".join(report(session, full=True).split("Phases")[1].split())
     assert "other 0.60 30.0%" in phases and "evaluation 0.02 1.0%" in phases
+
+
+def test_the_layer_that_dominates_backward_is_shown():
+    session = made([825_000])
+    session.epochs[0].rows = [
+        Row(str(k), "linear", nodes=1, forward_ns=99_000, backward_ns=40_000 + k, flops_backward=9) for k in range(20)
+    ]
+    session.epochs[0].rows[7].forward_ns, session.epochs[0].rows[7].backward_ns = 10, 60_000
+    lines = lines_of(session)
+    assert any(line.startswith("7 takes ") for line in lines) and any(line.startswith("7  ") for line in lines)

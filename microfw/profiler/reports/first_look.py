@@ -108,7 +108,7 @@ def _result(session: Session) -> list[str]:
     small = [name for name in shares if name in BRIEF or shares[name] < 5]
     rest = sum(map(shares.pop, small if len(small) > 1 else []))
     times = ", ".join(f"{name} {share:.0f}%" for name, share in shares.items())
-    times += f"; {rest:.0f}% in {', '.join(BRIEF.get(name, name) for name in small)}" if rest >= 0.5 else ""
+    times += f", and {rest:.0f}% in {', '.join(BRIEF.get(name, name) for name in small)}" if rest >= 0.5 else ""
     found = _wrapped(f"Result: {', '.join(texts)}") if texts else []
     return found + _wrapped(f"Time: {duration(total.total_ns)}; {times}")
 

@@ -72,8 +72,8 @@ def cut(lines: list[Line], max_rows: int, sort: str | None) -> list[Line]:
     if sort is not None:
         parts.sort(key=attrgetter(SORTS[sort]), reverse=True)
     if len(parts) > max_rows:
-        if sort is None:  # keep the slowest, in order of use
-            shown = sorted(parts, key=lambda line: -line.forward_ns - line.backward_ns)[:max_rows]
+        if sort is None:  # keep the slowest in backward, which remarks name, in order of use
+            shown = sorted(parts, key=lambda line: (-line.backward_ns, -line.forward_ns))[:max_rows]
             parts.sort(key=lambda line: line not in shown)
         rest = Line("", name=f"({len(parts) - max_rows} others)")
         for line in parts[max_rows:]:
