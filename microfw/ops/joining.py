@@ -25,7 +25,7 @@ def _piece(g: Any, index: int, shapes: Sequence[Shape], axis: int) -> Any:
     return g[tuple(key)]
 
 
-def _amid(dx: Any, axis: int, before: int, after: int) -> Any:
+def among_zeros(dx: Any, axis: int, before: int, after: int) -> Any:
     """Return a tangent with the given numbers of zeros before and after it along an axis."""
     parts = [dx]  # concatenated and not written into zeros, so that dx may be a Tensor
     for n, at in ((before, 0), (after, 2)):
@@ -37,7 +37,7 @@ def _amid(dx: Any, axis: int, before: int, after: int) -> Any:
 def _place(dx: Any, index: int, shapes: Sequence[Shape], axis: int) -> Any:
     at = starts(shapes, axis)
     total = at[-1] + shapes[-1][axis]
-    return _amid(dx, axis % dx.ndim, at[index], total - at[index] - dx.shape[axis])
+    return among_zeros(dx, axis % dx.ndim, at[index], total - at[index] - dx.shape[axis])
 
 
 @op(vjp=_piece, jvp=_place, cost=zero_cost, no_alias=True)
@@ -53,7 +53,7 @@ def _concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Tensor:
 
 def _layers(dx: Any, index: int, shapes: Sequence[Shape], axis: int) -> Any:
     axis %= dx.ndim + 1
-    return _amid(dx.reshape((*dx.shape[:axis], 1, *dx.shape[axis:])), axis, index, len(shapes) - index - 1)
+    return among_zeros(dx.reshape((*dx.shape[:axis], 1, *dx.shape[axis:])), axis, index, len(shapes) - index - 1)
 
 
 @op(

@@ -16,6 +16,7 @@ import numpy as np
 from microfw.autograd.op import Array, Cost, Shape, op
 from microfw.autograd.tensor import Tensor
 from microfw.ops.cells import CELLS, Cell
+from microfw.ops.joining import among_zeros
 from microfw.ops.mapping import empty
 
 
@@ -150,15 +151,9 @@ def _by_column(blocks: Any) -> Any:
     return blocks.transpose((1, 0, 2)).reshape((c, gates * h))
 
 
-def _among_zeros(part: Any, before: int, after: int = 0) -> Any:
-    """Return rows of each gate with rows of zeros before and after them."""
-    zeros = [np.zeros((len(part), n, part.shape[2]), part.dtype) for n in (before, after)]
-    return np.concatenate([zeros[0], part, zeros[1]], axis=1)
-
-
 def _bias_tangent(db: Any, x: Any, gates: int, start: int) -> Any:
     each = _by_gate(db, gates)
-    return _among_zeros(each + np.zeros((gates, len(x), each.shape[2]), db.dtype), start)
+    return among_zeros(each + np.zeros((gates, len(x), each.shape[2]), db.dtype), 1, start, 0)
 
 
 def _inputs_cost(y: Shape, x: Shape, weight: Shape, bias: Shape, state: Shape, *, gates: int, start: int) -> Cost:
@@ -181,10 +176,10 @@ def _inputs_cost(y: Shape, x: Shape, weight: Shape, bias: Shape, state: Shape, *
         lambda g, x, gates, start: _by_column(g[:, :start]),
     ),
     jvp=(
-        lambda dx, weight, gates, start: _among_zeros(np.matmul(dx, _by_gate(weight, gates)), start),
-        lambda dw, x, gates, start: _among_zeros(np.matmul(x, _by_gate(dw, gates)), start),
+        lambda dx, weight, gates, start: among_zeros(np.matmul(dx, _by_gate(weight, gates)), 1, start, 0),
+        lambda dw, x, gates, start: among_zeros(np.matmul(x, _by_gate(dw, gates)), 1, start, 0),
         _bias_tangent,
-        lambda dw, x, gates, start: _among_zeros(_by_gate(dw, gates), 0, len(x)),
+        lambda dw, x, gates, start: among_zeros(_by_gate(dw, gates), 1, 0, len(x)),
     ),
     cost=_inputs_cost,
     no_alias=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 
 from microfw.profiler.node_count import NodeCount
@@ -100,16 +100,18 @@ class Epoch:
 
     def layers(self) -> list[Row]:
         """Return one row for each layer, summed over ops, in order of first use."""
-        found: dict[str, Row] = {}
-        for row in self.rows:
-            found.setdefault(row.layer, Row(row.layer)).add(row)
-        return list(found.values())
+        return self._summed(lambda row: Row(row.layer))
 
     def ops(self) -> list[Row]:
         """Return one row for each op, summed over layers, in order of first use."""
-        found: dict[str, Row] = {}
+        return self._summed(lambda row: Row("", row.op))
+
+    def _summed(self, start: Callable[[Row], Row]) -> list[Row]:
+        """Return sums of rows: those for which ``start`` returns the same layer and op are added to that row."""
+        found: dict[tuple[str, str], Row] = {}
         for row in self.rows:
-            found.setdefault(row.op, Row("", row.op)).add(row)
+            total = start(row)
+            found.setdefault((total.layer, total.op), total).add(row)
         return list(found.values())
 
     def sum(self) -> Row:
