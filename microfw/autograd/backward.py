@@ -76,53 +76,48 @@ def backward_pass(
             grads[root] = seed
             if type(root) is Node:
                 ready.append(root)
-    times: list[Any] = []  # for an observer: node, start, end
+    times: list[Any] = []  # for an observer: node, start, end; dropped if the pass fails, which is not counted
     start_ns, grad_inputs = 0, None
-    try:
-        # A node is recorded after its inputs: from the newest to the oldest, each gradient is complete when its node
-        # is visited. A loop, so that depth is limited by memory alone.
-        while ready or heap:
-            if observer is not None:
-                start_ns = perf_counter_ns()
-            if not ready:
-                node = heappop(heap)[1]
+    # A node is recorded after its inputs: from the newest to the oldest, each gradient is complete when its node
+    # is visited. A loop, so that depth is limited by memory alone.
+    while ready or heap:
+        if observer is not None:
+            start_ns = perf_counter_ns()
+        if not ready:
+            node = heappop(heap)[1]
+        else:
+            node = ready.pop()
+            if ready or heap:
+                node = _newest(node, ready, heap)
+        g = grads.pop(node)
+        if node.parents is None:
+            raise _freed_error(node)
+        if targets is not None and node in targets:
+            found[node] = g
+        if node.spec.hooked:
+            g = _run_hooks(node, g, free)
+        try:
+            if generated:
+                node.spec.backward_fn(node, g, grads, ready, needed)
             else:
-                node = ready.pop()
-                if ready or heap:
-                    node = _newest(node, ready, heap)
-            g = grads.pop(node)
-            if node.parents is None:
-                raise _freed_error(node)
-            if targets is not None and node in targets:
-                found[node] = g
-            if node.spec.hooked:
-                g = _run_hooks(node, g, free)
-            try:
-                if generated:
-                    node.spec.backward_fn(node, g, grads, ready, needed)
-                else:
-                    grad_inputs = visit_edges(node, g, grads, ready, needed, as_differentiable)
-            except Exception as error:
-                explain_failure(node, error)
-                raise
-            for leaf, version in node.saved_versions:  # another thread, too, may have written while the rules read
-                if leaf.version != version:
-                    raise stale_error(node, leaf, version)
-            if observer is not None:
-                if observer.batches:
-                    times += (node, start_ns, perf_counter_ns())
-                    if len(times) > MAX_TIMES:
-                        observer.walked(times)
-                        times.clear()
-                else:
-                    observer.backward(node, g, grad_inputs, start_ns)
-            if free:
-                node.parents = None
-                node.saved = ()
-    except BaseException:
-        if times:
-            observer.walked_in_part(times)  # type: ignore[union-attr]
-        raise
+                grad_inputs = visit_edges(node, g, grads, ready, needed, as_differentiable)
+        except Exception as error:
+            explain_failure(node, error)
+            raise
+        for leaf, version in node.saved_versions:  # another thread, too, may have written while the rules read
+            if leaf.version != version:
+                raise stale_error(node, leaf, version)
+        if observer is not None:
+            if observer.batches:
+                times += (node, start_ns, perf_counter_ns())
+                if len(times) > MAX_TIMES:
+                    observer.walked(times)
+                    times.clear()
+            else:
+                observer.backward(node, g, grad_inputs, start_ns)
+        if free:
+            node.parents = None
+            node.saved = ()
     if times:
         observer.walked(times)  # type: ignore[union-attr]
     return found | grads if found else grads

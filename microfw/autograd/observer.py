@@ -80,10 +80,6 @@ class Observer:
     def walked(self, times: list[Any]) -> None:
         """Notify that derivative rules have run: ``[node, start_ns, end_ns, node, …]``."""
 
-    def walked_in_part(self, times: list[Any]) -> None:
-        """Notify of the last derivative rules of a backward pass that failed, as `walked` does."""
-        self.walked(times)
-
     def alongside(self, observer: Observer) -> Observer:
         """Return what to notify if another observer is attached while this one is: that one alone."""
         return observer

@@ -81,10 +81,8 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     """
     n, classes = shape = logits.shape
     if labels.shape != (n,) or not n:
-        raise ShapeError(
-            f"cross_entropy: expected logits (N, C) and labels (N,) with N at least 1, "
-            f"got {logits.shape} and {labels.shape}"
-        )
+        expected = "logits (N, C) and labels (N,) with N at least 1"
+        raise ShapeError("cross_entropy", expected, f"{logits.shape} and {labels.shape}")
     if classes > WIDE:
         check_labels(labels, classes, "cross_entropy")
         return _general(logits, labels)

@@ -203,14 +203,6 @@ class Recorder(SampledTimer, Observer):
             stats.backward_ns += end_ns - start_ns
             stats.vjp_calls += 1
 
-    def walked_in_part(self, times: list[Any]) -> None:
-        """Add the times of rules, without counting them: the backward pass has failed and its graph is not counted."""
-        self.walked(times)
-        if self.timestamps[-1] == BACKWARD:
-            for node in times[::3]:
-                if node.metadata is not None:
-                    node.metadata.stats.vjp_calls -= 1
-
     def stats_of(
         self,
         op: Any,
