@@ -23,6 +23,12 @@ WORDS = {  # one, several
     "subtract": ("subtraction", "subtractions"),
 }
 
+FORMULAS = {
+    "cross_entropy": " For each of n rows −1/n × log(e<sub>label</sub> ÷ (n e<sub>0</sub> + n e<sub>1</sub> + …)), e "
+    "the exponentials; then n − 1 additions join the rows, and log n is subtracted once."
+}
+"""What is counted, where the number of operations does not show it."""
+
 
 def graph(kind, data, walk):
     """Return a graph with the values, gradients and visits of one strategy."""
@@ -194,7 +200,8 @@ def zoomed(parts, rows):
         panels.append(
             f'<details class="op" name="zoom"><summary><code>{part["op"]}</code> {part["shape"]}: <b>1</b> node in '
             f"tensors; in scalars <b>{one:,}</b>, at batch {rows} <b>{one * rows:,}</b></summary>"
-            f'<p>{which} for a row: {words}.</p><div class="dots" aria-hidden="true">{dots}</div></details>'
+            f"<p>{which} for a row: {words}.{FORMULAS.get(part['op'], '')}</p>"
+            f'<div class="dots" aria-hidden="true">{dots}</div></details>'
         )
     sums = f"<p>Together {len(parts)} in tensors; in scalars {total:,}, at batch {rows} {total * rows:,}.</p>"
     return f'<figure class="zoom">{"".join(panels)}{sums}</figure>'

@@ -68,6 +68,9 @@ print(law)
 # into calls of NumPy, one for each node, for arrays of any size. Compare *peak*, too: backpropagation keeps the values
 # of the forward pass, differences keep nothing.
 #
+# Backprop in scalars calls more rules than it takes operations: the rule of an addition hands its gradient on, which
+# takes none. A matrix product counts its additions, too.
+#
 # On a convolution
 # ----------------
 #
@@ -107,13 +110,14 @@ assert by_pencil + summed == nodes
 #
 # In scalars there are in any net less than twice as many steps as N + P. Each node has at most two inputs, so there are
 # at most 2N edges. Each node except the last is the input of at least one edge. So at most N + 1 edges end in
-# parameters, each one use. Steps are N + uses, at most 2N + 1.
+# parameters, each one use. Steps are N + uses, at most 2N + 1,
+# which is less than 2 × (N + P).
 
 steps, size = count.steps, count.N + count.P
 print(f"backprop: {count.rules:,} rules + {count.accumulated:,} gradients added = {steps:,} steps")
 print(f"{steps / size:.2f} times N + P")
 assert count.rules == count.N
-assert size <= steps <= 2 * size
+assert size <= steps < 2 * size
 
 # %%
 # What does a parameter cost? A dense layer of any size uses each weight in one product for each row of data. A

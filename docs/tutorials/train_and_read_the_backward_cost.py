@@ -2,9 +2,9 @@
 Train a model and read what its backward pass costs
 ===================================================
 
-Backpropagation is often explained in one sentence: *it computes all derivatives in about N + P steps; without the graph
-this takes up to about N × P.* :doc:`/n_plus_p` explains the sentence. On this page you train a network, count its N
-and P, and check the sentence on a whole training run.
+Backpropagation is often explained in one sentence: *it computes all derivatives in about N + P steps; without the
+graph the chain rule takes up to N × P.* :doc:`/n_plus_p` explains the sentence. On this page you train a network, count
+its N and P, and check the sentence on a whole training run.
 
 You need to know what a derivative is, to read a little Python, and a quarter of an hour. The page is a script, so you
 can run it with your own model.
@@ -17,8 +17,8 @@ can run it with your own model.
      and biases. The features are constants; no derivative is computed for them.
    - **"The derivatives are computed in the forward pass."** No: the forward pass computes values, and saves some of
      them. The backward pass computes derivatives.
-   - **"N × P is what other methods cost."** Some take about as many steps, others fewer: they need not compute
-     everything again for each parameter.
+   - **"N × P is what other methods cost."** Some take more, others far fewer: they need not compute everything
+     again for each parameter.
 """
 
 # %%
@@ -305,7 +305,8 @@ for row in total.layers():
 # In a model of this size, seconds do not follow operations. A call of NumPy takes as long as the arithmetic, and the
 # forward pass also checks labels, shapes and NaN. These are the seconds of profiled steps, most of them
 # :term:`replayed <replay>`; :doc:`/n_plus_p` times eager steps without a profiler, and ``microfw law`` eager steps of
-# one row, so their numbers differ.
+# one row, so their numbers differ. Cross-entropy's rule makes no NumPy call, so a replay leaves it out; an eager visit
+# to its node takes some microseconds, as one to any node.
 #
 # The report shows (forward + backward) / forward too, which is 1 more.
 #
@@ -332,7 +333,7 @@ assert counted == 3 * F - F1
 #   measured times, not times computed from counts.
 # - Backpropagation is fast, but needs memory: it keeps the arrays that forward *saved* until the backward pass.
 # - Backpropagation is fast for derivatives of *one* output. For m outputs it takes m backward passes. Forward mode
-#   (``mf.jvp``) takes about one forward pass for each *input*.
+#   (``mf.jvp``) takes about one forward pass for each number that you differentiate by.
 #
 # Exercises
 # ---------
