@@ -131,7 +131,8 @@ for layer, kind in (("0", "convolution"), ("4", "the last layer, dense")):
 # %%
 # The number of operations follows the number of uses. Each use takes a product and an addition forward, and the same
 # backward for the gradient of the weight (in the dense layer also for the gradient of its input). So the number of
-# parameters alone is a poor estimate of the cost of a gradient, and N + P is a good one:
+# parameters alone is a poor estimate of the cost of a gradient, and N + P is right within a
+# factor of 2:
 
 for name, found in (("two dense layers", law), ("with a convolution", conv)):
     count = found.count("scalars")
