@@ -61,7 +61,7 @@ call costs time before its arithmetic begins.
 In one step     in tensors  meaning
 N                        3  nodes: each op on arrays; not neurons
 P                        2  parameters: trainable arrays; not features
-backward steps           5  N rules + 2 additions: 1.00 x (N + P)
+backward steps           5  N visits + 2 additions: 1.00 x (N + P)
 N x P                    6  at most, if backward ran again for each parameter
 
 Next: session.report(full=True), session.save("run.html"), mf.profiler.law(...)

@@ -37,7 +37,7 @@ def counts(e: Epoch) -> dict[str, Count]:
         "revisited": "visits after the first: backward(retain_graph=True)",
         "P": f"parameters: trainable {entries}; not features",
         "N + P": "",
-        "steps": f"{rules} rules + {whole(best.accumulated)} additions: {ratio:.2f} x (N + P)",
+        "steps": f"{rules} visits + {whole(best.accumulated)} additions: {ratio:.2f} x (N + P)",
         "N x P": "at most, if backward ran again for each parameter",
         "operations": f"arithmetic, both passes; {declared}",
         "E": "edges: inputs of nodes that need a gradient",

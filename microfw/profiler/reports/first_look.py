@@ -156,4 +156,4 @@ def _next(session: Session) -> list[str]:
     name = session.settings.get("name")
     if name is None:
         return ['Next: session.report(full=True), session.save("run.html"), mf.profiler.law(...)']
-    return _wrapped(f"Next: microfw law {name} (replays these steps), microfw profile {name} --full")
+    return _wrapped(f"Next: microfw law {name} (N + P against N x P), microfw profile {name} --full")
