@@ -113,7 +113,10 @@ def refuse_former(where: str, given: Iterable[str], **names: str) -> None:
         raise TypeError(f"{where}() got an unexpected keyword argument {name!r}")
 
 
-MEANT = {"ax": "axes", "val_data": "validation", "validation_data": "validation", "n_epochs": "epochs"}
+MEANT = {
+    "ax": "axes", "n_epochs": "epochs", "random_state": "rng", "seed": "rng", "val_data": "validation",
+    "validation_data": "validation", "verbose": "progress",
+}  # fmt: skip
 """Keywords of other libraries, each with the one here."""
 
 

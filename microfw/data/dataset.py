@@ -272,6 +272,8 @@ def check_count(where: str, name: str, value: Any, least: int = 1, fix: str = ""
         kind, got = "a positive integer" if least == 1 else f"an integer of at least {least}", repr(value)
         if np.ndim(value):  # targets, given as a second argument
             got, fix = f"values of shape {np.shape(value)}", "pass the data as one argument, (X, y)"
+        elif isinstance(value, Dataset):
+            fix = "pass it as validation"
         raise ArgumentError(where, f"{name} to be {kind}", got, fix)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, Self, SupportsIndex, overload
 
-from microfw.errors import ArgumentError, suggest_keywords
+from microfw.errors import ArgumentError, message, suggest_keywords
 from microfw.visualization.html_table import html_table
 
 MAX_ROWS, MAX_TEXT = 20, 2000
@@ -53,6 +53,9 @@ class History(list[dict[str, Any]]):
     def __getitem__(self, index: slice) -> History: ...
 
     def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, str):
+            fix = f"history.column({index!r}) is an entry of all rows, history[-1][{index!r}] of the last one"
+            raise TypeError(message("History", "the number of a row, or a slice", repr(index), fix))
         found = super().__getitem__(index)
         return History(found) if isinstance(index, slice) else found
 
@@ -85,6 +88,36 @@ class History(list[dict[str, Any]]):
             If no row has such an entry.
         """
         return self._column(name, "History.column")
+
+    def best(self, name: str = "val_loss", mode: str | None = None) -> dict[str, Any]:
+        """Return the row with the best value of an entry; the first of several.
+
+        Parameters
+        ----------
+        name : str
+            An entry, such as "val_accuracy". Rows that lack it, or in which it is NaN, are left out.
+        mode : "min" or "max", optional
+            Whether lower or higher is better. By default the name decides: lower for errors and losses, higher for
+            scores.
+
+        Raises
+        ------
+        ArgumentError
+            If no row has such an entry, or the name does not decide.
+
+        Examples
+        --------
+        >>> History([{"epoch": 1, "loss": 0.7}, {"epoch": 2, "loss": 0.4}, {"epoch": 3, "loss": 0.5}]).best("loss")
+        {'epoch': 2, 'loss': 0.4}
+        """
+        from microfw.training.stopping import check_metric
+
+        values = self._column(name, "History.best")
+        choose = min if check_metric("History.best", name, mode) == "min" else max
+        rows = [k for k, value in enumerate(values) if value is not None and value == value]
+        if not rows:
+            raise ArgumentError("History.best", f"a row with a number as {name}", "none")
+        return self[choose(rows, key=values.__getitem__)]
 
     def _column(self, name: str, where: str) -> list[Any]:
         """Return one entry of every row, for the method ``where``."""
@@ -198,4 +231,7 @@ def _meant(name: str, names: list[str]) -> str:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    """Return a number with four digits; of a small one, four that are not 0."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.4f}" if not 0 < abs(value) < 0.1 else f"{value:.4g}"

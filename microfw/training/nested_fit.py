@@ -69,7 +69,8 @@ def as_rows(data: Any, trainer: Any, where: str, accumulate: int = 1, rng: Any =
     if callable(data) or (isinstance(data, Iterable) and not isinstance(data, tuple | list | dict | str | np.ndarray)):
         return Source(data, dtype, where, accumulate, rng)
     expected = "a Dataset, (X, y), (X, y, sample_weight), a stream, or batches from a function or a loader"
-    raise ArgumentError(where, expected, type(data).__name__, "wrap it in mf.data.Dataset")
+    fix = "pass rows that are set aside" if isinstance(data, int | float) else "wrap it in mf.data.Dataset"
+    raise ArgumentError(where, expected, type(data).__name__, fix)
 
 
 def _refuse_batches(data: Any, where: str) -> None:

@@ -35,7 +35,7 @@ def run_hooks(trainer: Any, progress: bool, policy: Any, steps: int) -> Hooks:
 
 def check_parts(model: Any, loss: Any, optimizer: Any) -> None:
     """Raise unless model, loss and optimizer are of the right kind, and the optimizer has the model's parameters."""
-    able = hasattr(optimizer, "step") and hasattr(optimizer, "zero_grad")
+    able = hasattr(optimizer, "step") and hasattr(optimizer, "zero_grad") and not isinstance(optimizer, type)
     if not able or not isinstance(model, Module) or not callable(loss) or isinstance(loss, type):
         _refuse_part(model, loss, optimizer, able)
     stepped = getattr(getattr(optimizer, "flat", None), "parameters", None)
@@ -59,12 +59,15 @@ def _check_owned(model: Any, loss: Any, stepped: list[Any]) -> None:
 
 
 def _refuse_part(model: Any, loss: Any, optimizer: Any, able: bool) -> None:
-    for name, part, good, expected in (
-        ("model", model, isinstance(model, Module), "a Module"),
-        ("loss", loss, callable(loss), "a loss such as nn.MSELoss()"),
-        ("optimizer", optimizer, able, "an optimizer"),
+    for name, part, good, expected, example in (
+        ("model", model, isinstance(model, Module), "a Module", ""),
+        ("loss", loss, callable(loss), "a loss such as nn.MSELoss()", ""),
+        ("optimizer", optimizer, able, "an optimizer", "optim.SGD(model.parameters(), lr=0.1)"),
     ):
         if isinstance(part, type):
-            raise ArgumentError("Trainer", f"{name} to be {expected}", f"the class {part.__name__}", "call it")
+            arguments = "(model.parameters())" if part is optimizer else "()"
+            got, fix = f"the class {part.__name__}", f"call it: {part.__name__}{arguments}"
+            raise ArgumentError("Trainer", f"{name} to be {expected}", got, fix)
         if not good:
-            raise ArgumentError("Trainer", f"{name} to be {expected}", type(part).__name__)
+            fix = f"pass {example}" if example else ""
+            raise ArgumentError("Trainer", f"{name} to be {expected}", type(part).__name__, fix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -35,9 +36,16 @@ def direction(metric: str, where: str) -> str:
         return "min"
     from sklearn.metrics import get_scorer_names
 
-    if name in get_scorer_names():
+    if name in (scorers := get_scorer_names()):
         return "max"
-    raise ArgumentError(where, "a mode for a metric of this name", repr(metric), "pass mode='min' or 'max'")
+    near = [known for known in scorers if known.startswith(name)] or get_close_matches(name, ("loss", *scorers), 1)
+    fix = f"did you mean {metric.replace(name, near[0])}? " if near else ""
+    raise ArgumentError(
+        where,
+        "a mode for a metric of this name",
+        repr(metric),
+        f"{fix}{'Else pass' if fix else 'pass'} mode='min' or 'max'",
+    )
 
 
 def check_metric(where: str, metric: Any, mode: Any) -> str:

@@ -102,6 +102,10 @@ def test_early_stopping_refuses():
         ({"min_delta": math.nan}, "min_delta at least 0, finite, got nan"),
         ({"mode": "up"}, "mode 'min' or 'max', got 'up'"),
         ({"metric": "val_mine"}, "a mode for a metric of this name, got 'val_mine'; pass mode='min' or 'max'"),
+        (
+            {"metric": "val_acc"},
+            "a mode for a metric of this name, got 'val_acc'; did you mean val_accuracy? Else pass mode='min' or 'max'",
+        ),
     ):
         with pytest.raises(ArgumentError) as info:
             EarlyStopping(**options)

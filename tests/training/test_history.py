@@ -7,6 +7,7 @@ import gc
 import io
 import signal
 import sys
+from math import nan
 
 import numpy as np
 import pytest
@@ -265,3 +266,31 @@ def test_a_wrong_name_of_an_entry_suggests_what_was_meant():
         history.plot("acc")
     with raises(ArgumentError, f"plot_histories: {text} 'lss'; did you mean loss?"):
         plot_histories([history], "lss")
+
+
+def test_the_best_row():
+    history = History([{"epoch": k, "loss": v, "mine": v} for k, v in enumerate((3.0, nan, 1.0, 1.0), 1)])
+    history.append({"epoch": 5, "accuracy": 0.5})
+    assert history.best("loss") is history[2] and history.best("mine", "max") is history[0]
+    assert history.best("accuracy") is history[4]
+    text = "History.best: expected a mode for a metric of this name, got 'mine'; pass mode='min' or 'max'"
+    with raises(ArgumentError, text):
+        history.best("mine")
+    with raises(
+        ArgumentError,
+        "History.best: expected one of epoch, loss, mine, accuracy, got 'val_loss'; pass validation data to fit",
+    ):
+        history.best()
+    with raises(ArgumentError, "History.best: expected a row with a number as loss, got none"):
+        History([{"loss": nan}]).best("loss")
+
+
+def test_an_entry_in_the_place_of_a_row_says_what_has_it():
+    fix = "history.column('loss') is an entry of all rows, history[-1]['loss'] of the last one"
+    with raises(TypeError, f"History: expected the number of a row, or a slice, got 'loss'; {fix}"):
+        rows(1, 2)["loss"]
+
+
+def test_small_numbers_have_four_digits():
+    text = repr(History([{"epoch": 1, "loss": 1.00412e-05, "val_loss": 0.00381234, "lr": 0.0, "norm": 12.34567}]))
+    assert text.split("\n")[1].split() == ["1", "1.004e-05", "0.003812", "0.0000", "12.3457"]

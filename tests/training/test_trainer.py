@@ -286,15 +286,31 @@ def test_bad_parts():
     optimizer, loss = optim.SGD(model.parameters(), lr=0.1), nn.MSELoss()
     with raises(ArgumentError, "Trainer: expected model to be a Module, got int"):
         Trainer(3, loss, optimizer)
-    with raises(
-        ArgumentError, "Trainer: expected loss to be a loss such as nn.MSELoss(), got the class MSELoss; call it"
-    ):
+    text = "Trainer: expected loss to be a loss such as nn.MSELoss(), got the class MSELoss; call it: MSELoss()"
+    with raises(ArgumentError, text):
         Trainer(model, nn.MSELoss, optimizer)
-    with raises(ArgumentError, "Trainer: expected optimizer to be an optimizer, got float"):
+    text = "Trainer: expected optimizer to be an optimizer, got"
+    with raises(ArgumentError, f"{text} float; pass optim.SGD(model.parameters(), lr=0.1)"):
         Trainer(model, loss, 0.1)
+    with raises(ArgumentError, f"{text} the class Adam; call it: Adam(model.parameters())"):
+        Trainer(model, loss, optim.Adam)
     text = "Trainer: expected an optimizer of the model's parameters, got others; make it with model.parameters()"
     with raises(ArgumentError, text):
         Trainer(nn.Dense(1, 1, rng=0), loss, optimizer)
+
+
+def test_arguments_of_fit_in_the_place_of_others(iris):
+    train, test = iris
+    for arguments, options, error, text in (
+        ((test,), {}, ArgumentError, f"epochs to be an integer of at least 0, got {test}; pass it as validation"),
+        ((1,), {"seed": 3}, TypeError, "known keywords, got seed; did you mean rng?"),
+        ((1,), {"random_state": 3}, TypeError, "known keywords, got random_state; did you mean rng?"),
+    ):
+        with raises(error, f"Trainer.fit: expected {text}"):
+            make().fit(train, *arguments, **options)
+    kinds = "a Dataset, (X, y), (X, y, sample_weight), a stream, or batches from a function or a loader"
+    with raises(ArgumentError, f"Trainer.fit, validation: expected {kinds}, got float; pass rows that are set aside"):
+        make().fit(train, 1, validation=0.2)
 
 
 def test_settings_that_are_set_later_are_used(iris):
