@@ -112,8 +112,9 @@ class Comparison:
         return slower + [c for c in judged if c.change > than]
 
     def smallest(self, change: Change) -> float:
-        """Return the smallest change that could have been detected with this noise."""
-        return max(self.min_change, (change.high - change.low) / 2) if self.rounds >= self.needed else inf
+        """Return the smallest change that could have been detected with this noise, in either direction."""
+        widest = max(change.high - change.change, change.change - change.low)
+        return max(self.min_change, widest) if self.rounds >= self.needed else inf
 
     def __getattr__(self, name: str) -> Never:
         new = "; it was renamed to 'min_change'" if name == "least" else ""
