@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,51 @@ def test_sequences_of_any_length_are_replayed_in_the_open(kind, steps):
     for _ in range(4):
         step(np.ones((4, steps, 2), np.float32))
     assert step.explain() == f"float32 (4, {steps}, 2): replayed"
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "replayed"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_profile_attributes_each_model_to_its_layers(name, compiled):
+    network, model, optimizer, f = build(name, True)
+    step = mf.compile(f, optimizer)
+    with mf.Profiler(model) as profiler:
+        for X, y in network.data(6):
+            if compiled:
+                step(X, y)
+            else:
+                optimizer.zero_grad()
+                f(mf.tensor(X), mf.tensor(y)).backward()
+                optimizer.step()
+    (epoch,) = profiler.session.epochs
+    assert epoch.replayed == (3 if compiled else 0)
+    total, layers = epoch.sum(), epoch.layers()
+    paths = {path for path, _ in model.named_modules()}
+    assert {row.layer for row in layers if row.products_forward} <= paths
+    for what in ("backward_ns", "forward_ns", "flops_backward", "nodes", "saved_bytes"):
+        assert sum(getattr(row, what) for row in layers) == getattr(total, what)
+    assert total.backward_ns + epoch.untagged_backward_ns == epoch.backward_ns
+    if name == "batchnorm":  # a summary evaluates, without dropout and with the running statistics
+        return
+    one = mf.summary(model, X, y, getattr(nn, network.loss)())
+    assert [(c.N, c.P, c.steps) for c in epoch.counts()] == [(c.N, c.P, c.steps) for c in one.counts]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_memory_does_not_grow_with_the_steps(name):
+    network, _, optimizer, f = build(name, True)
+    step = mf.compile(f, optimizer)
+    batches = network.data(7) * 10
+    for X, y in batches:  # past the check at replay 64
+        step(X, y)
+    tracemalloc.start()
+    try:
+        for X, y in batches[:10]:
+            step(X, y)
+        before = tracemalloc.get_traced_memory()[0]
+        for k in range(2000):  # a check copies parameters, gradients and state, and gives them back
+            step(*batches[k % len(batches)])
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 10_000  # an object in each step would be 100,000 bytes; the first check here makes 5,000
