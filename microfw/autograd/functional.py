@@ -13,8 +13,9 @@ from microfw.autograd.graph import Node, Variable, node_counter, reachable, reac
 from microfw.autograd.mode import MODE, mode
 from microfw.autograd.pytree import as_arrays, flatten
 from microfw.autograd.registry import OPS
+from microfw.autograd.tangents import check_tangents, require_sequence
 from microfw.autograd.tensor import Tensor, result
-from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError
+from microfw.errors import ArgumentError, DTypeError, GraphError
 
 
 def _variable(x: Any, where: str) -> Tensor:
@@ -133,8 +134,8 @@ def _out(g: Any, like: Tensor, differentiable: bool) -> Any:
 class LinearizedCall(Linearization):
     """The linearization of one function call.
 
-    ``rebuild`` puts one value for each variable into the containers of the arguments, ``rebuild_output`` one for each
-    output into those of the result. Derivatives are differentiable if recording is on and the function depends on
+    ``rebuild`` puts one value for each variable into the containers of ``arguments``, ``rebuild_output`` one for each
+    output into those of ``output``. Derivatives are differentiable if recording is on and the function depends on
     another leaf or op result than its arguments, through a closure or because an argument is one. Parameters of a
     Module that is an argument belong to that argument.
     """
@@ -147,7 +148,7 @@ class LinearizedCall(Linearization):
             raise ArgumentError(where, f"argnums among {len(args)} positional arguments", tuple(argnums))
         argnums = [k % len(args) for k in argnums]
         args = tuple(as_arrays(a) if k in argnums else a for k, a in enumerate(args))
-        chosen = [args[k] for k in argnums]
+        self.arguments = chosen = [args[k] for k in argnums]
         modules = [hasattr(a, "named_parameters") for a in chosen]
         _, self.rebuild = flatten(chosen)
         variables: list[Tensor] = []
@@ -267,13 +268,13 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
     value
         What ``f`` returned, as arrays.
     vjp_fn : callable
-        ``vjp_fn(gradient)``, with ``gradient`` nested like the output, returns a tuple with the gradient of each
-        argument. Can be called more than once.
+        ``vjp_fn(gradient)``, with ``gradient`` nested like the output, dicts by name, returns a tuple with the
+        gradient of each argument. Can be called more than once.
 
     Raises
     ------
     ShapeError
-        If a gradient does not have its output's shape.
+        If a gradient does not have its output's shape or names.
 
     Examples
     --------
@@ -285,7 +286,7 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
     linearized = LinearizedCall(f, args, range(len(args)), "vjp")
 
     def vjp_fn(gradient: Any) -> tuple[Any, ...]:
-        seeds = check_tangents(as_arrays(gradient), linearized.outputs, "vjp", "output")
+        seeds = check_tangents(gradient, linearized.output, linearized.outputs, "vjp", "output")
         return tuple(linearized.rebuild(linearized.vjp(seeds)))
 
     return _values(linearized), vjp_fn
@@ -301,7 +302,7 @@ def jvp(f: Callable[..., Any], args: Sequence[Any], tangents: Sequence[Any]) -> 
     args : sequence
         Where to compute it.
     tangents : sequence
-        The direction, nested like ``args``.
+        The direction, nested like ``args``; dicts and Modules by name.
 
     Returns
     -------
@@ -311,7 +312,7 @@ def jvp(f: Callable[..., Any], args: Sequence[Any], tangents: Sequence[Any]) -> 
     Raises
     ------
     ShapeError
-        If a tangent does not have its argument's shape.
+        If a tangent does not have its argument's shape or names.
 
     Examples
     --------
@@ -321,28 +322,9 @@ def jvp(f: Callable[..., Any], args: Sequence[Any], tangents: Sequence[Any]) -> 
     """
     require_sequence("jvp", args=args, tangents=tangents)
     linearized = LinearizedCall(f, tuple(args), range(len(args)), "jvp")
-    directions = check_tangents([as_arrays(t) for t in tangents], linearized.variables, "jvp", "argument")
+    directions = check_tangents(tangents, linearized.arguments, linearized.variables, "jvp", "argument")
     return _values(linearized), linearized.rebuild_output(linearized.jvp(directions))
 
 
 def _values(linearized: LinearizedCall) -> Any:
     return linearized.rebuild_output([y if linearized.differentiable else np.array(y.data) for y in linearized.outputs])
-
-
-def require_sequence(where: str, **given: Any) -> None:
-    """Raise DTypeError unless each argument is a tuple or list, with one entry for each argument of the function."""
-    for name, value in given.items():
-        if not isinstance(value, tuple | list):
-            fix = f"write ({name[:-1]},) for a single one"
-            raise DTypeError(where, f"{name} as a tuple, one for each argument", type(value).__name__, fix)
-
-
-def check_tangents(tree: Any, tensors: Sequence[Tensor], where: str, what: str) -> list[Any]:
-    """Return the leaves of a tree, one for each Tensor, copied to its dtype; raise ShapeError if shapes differ."""
-    given = flatten(tree)[0]
-    if len(given) != len(tensors):
-        raise ShapeError(f"{where}: expected one array for each {what}, {len(tensors)} in all, got {len(given)}")
-    for k, (g, t) in enumerate(zip(given, tensors, strict=True)):
-        if np.shape(g) != t.shape:
-            raise ShapeError(f"{where}: expected {what} {k} to get an array of shape {t.shape}, got {np.shape(g)}")
-    return [g if isinstance(g, Tensor) else np.array(g, t.dtype) for g, t in zip(given, tensors, strict=True)]

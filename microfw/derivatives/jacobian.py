@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from microfw import ops
-from microfw.autograd.functional import LinearizedCall, check_tangents, grad, require_sequence
-from microfw.autograd.pytree import as_arrays
+from microfw.autograd.functional import LinearizedCall, grad
+from microfw.autograd.tangents import check_tangents, require_sequence
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError
 
@@ -150,7 +150,7 @@ def hvp(f: Callable[..., Any], args: Sequence[Any], directions: Sequence[Any]) -
     args : sequence
         Where to compute it: arrays, nested containers of arrays, Modules.
     directions : sequence
-        The direction, nested like ``args``; by name for a Module.
+        The direction, nested like ``args``; dicts and Modules by name.
 
     Returns
     -------
@@ -162,7 +162,7 @@ def hvp(f: Callable[..., Any], args: Sequence[Any], directions: Sequence[Any]) -
     GraphError
         If ``f`` does not return one scalar Tensor.
     ShapeError
-        If a direction does not have its argument's shape.
+        If a direction does not have its argument's shape or names.
 
     Notes
     -----
@@ -178,5 +178,5 @@ def hvp(f: Callable[..., Any], args: Sequence[Any], directions: Sequence[Any]) -
     require_sequence("hvp", args=args, directions=directions)
     positions = range(len(args))
     linearized = LinearizedCall(grad(f, tuple(positions)), tuple(args), positions, "hvp")
-    seeds = check_tangents([as_arrays(d) for d in directions], linearized.variables, "hvp", "argument")
+    seeds = check_tangents(directions, linearized.arguments, linearized.variables, "hvp", "argument")
     return tuple(linearized.rebuild(linearized.vjp(seeds)))
