@@ -9,14 +9,14 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from microfw.autograd.op import Shape
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, ShapeError
 from microfw.ops.diagonals import diagonal
 from microfw.ops.elementwise import multiply
-from microfw.ops.layout import ravel, reshape, transpose
+from microfw.ops.layout import moveaxis, ravel, reshape, transpose
 from microfw.ops.linalg import matmul
 from microfw.ops.mapping import implements, operand
 from microfw.ops.repeating import roll
@@ -121,10 +121,17 @@ def vdot(a: Any, b: Any) -> Tensor:
     return matmul(ravel(a), ravel(b))
 
 
+def _axis_last(a: Any, b: Any, axis: int) -> tuple[Any, Any]:
+    """Return two operands with an axis of each at the end, so that the others are broadcast."""
+    a, b = operand(a), operand(b)
+    return (a, b) if axis == -1 else (moveaxis(a, axis, -1), moveaxis(b, axis, -1))
+
+
 @implements(np.vecdot, np.linalg.vecdot)
 def vecdot(x1: Any, x2: Any, *, axis: int = -1) -> Tensor:
     """Sum products along an axis of both, the others broadcast."""
-    return multiply(x1, x2).sum(axis)
+    x1, x2 = _axis_last(x1, x2, axis)
+    return multiply(x1, x2).sum(-1)
 
 
 @implements(getattr(np, "matvec", None))
@@ -155,12 +162,12 @@ def kron(a: Any, b: Any) -> Tensor:
 @implements(np.cross, np.linalg.cross)
 def cross(a: Any, b: Any, *, axis: int = -1) -> Tensor:
     """Cross product of vectors of 3 entries along an axis."""
-    a, b = operand(a), operand(b)
+    a, b = _axis_last(a, b, axis)
     for x in (a, b):
-        if x.shape[normalize_axis_index(axis, x.ndim)] != 3:
+        if x.shape[-1] != 3:
             raise ShapeError("cross", f"3 entries along axis {axis}", x.shape)
-    first, second = (multiply(roll(a, shift=-k, axis=axis), roll(b, shift=k, axis=axis)) for k in (1, -1))
-    return first - second
+    first, second = (multiply(roll(a, shift=-k, axis=-1), roll(b, shift=k, axis=-1)) for k in (1, -1))
+    return first - second if axis == -1 else moveaxis(first - second, -1, axis)
 
 
 @implements(np.linalg.multi_dot)
