@@ -67,13 +67,16 @@ class Linearization:
         pairs = [(y._node, g) for y, g in zip(self.outputs, seeds, strict=True)]
         starts = [(n, _seed(g, differentiable)) for n, g in pairs if n is not None and g is not None]
         with mode(recording=differentiable):
-            found = backward_pass(
+            found: dict[Any, Any] = backward_pass(
                 starts,
                 targets=set(nodes),
                 since=self.since,
                 as_differentiable=as_differentiable if differentiable else None,
                 retain=True,
             )
+            for n in nodes:  # `backward_pass` calls the hooks of nodes; those of leaves are for `Tensor.backward`
+                if type(n) is Variable and n.hooks and n in found:
+                    found[n] = n.hooks(found[n])
         return [_out(found.get(n), v, differentiable) for n, v in zip(nodes, self.variables, strict=True)]
 
     def jvp(self, tangents: Sequence[Any]) -> list[Any]:
@@ -98,6 +101,12 @@ class Linearization:
                 if total is not None:
                     by_node[node] = total if total.shape == node.shape else np.broadcast_to(total, node.shape)
         return [_out(by_node.get(y._node), y, differentiable) for y in self.outputs]
+
+    @property
+    def hooked(self) -> bool:
+        """Whether `vjp` calls hooks, which may replace gradients. `jvp` has no gradients, and calls none."""
+        nodes: list[Any] = [*self.between(), *(v._node for v in self.variables)]
+        return any(n.hooks for n in nodes if (n.spec.hooked if type(n) is Node else type(n) is Variable))
 
     def between(self) -> list[Node]:
         """Return the nodes between variables and outputs, oldest first."""

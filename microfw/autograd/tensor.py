@@ -207,8 +207,9 @@ class Tensor(TensorBase["Tensor"]):
         Notes
         -----
         On a leaf, hooks are called in `backward`, before the gradient is added to `grad`; derivative functions
-        such as `mf.grad` leave a leaf's hooks alone, as they leave its `grad`. On the result of an op, they are
-        called in every backward pass. Where derivatives nest they can read, but not replace. Copies and
+        such as `mf.grad` leave a leaf's hooks alone, as they leave its `grad`. On the result of an op, and on an
+        argument inside of a function that `mf.grad` or another derivative function calls, they are called in every
+        backward pass; `mf.jvp` has none. Where derivatives nest they can read, but not replace. Copies and
         pickles have none. An exception in a hook passes through; gradients of leaves that were added up before
         stay.
 

@@ -30,7 +30,7 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, mode: Mode
     mode : {"auto", "forward", "reverse"}
         ``f`` runs once. Then "forward" carries a tangent through its graph for each entry of the arguments,
         "reverse" a gradient for each entry of the output; the cost of one is about the same. "auto" takes
-        the fewer.
+        the fewer, but "reverse" if ``f`` registers hooks on gradients, since "forward" calls none.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, mode: Mode
     def call(*args: Any) -> Any:
         linearized = LinearizedCall(f, args, positions, "jacobian")
         fewer = sum(x.size for x in linearized.variables) < sum(y.size for y in linearized.outputs)
-        forward = mode == "forward" or (mode == "auto" and fewer)
+        forward = mode == "forward" or (mode == "auto" and fewer and not linearized.hooked)
         rows = [linearized.rebuild(row) for row in _blocks(linearized, forward)]
         return linearized.rebuild_output([row[0] if single else tuple(row) for row in rows])
 
