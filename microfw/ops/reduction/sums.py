@@ -257,6 +257,8 @@ def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> 
     array([0.6, 0.8])
     """
     axes = np.ndim(x) if axis is None else len(axis) if isinstance(axis, tuple) else 1
+    if axis is not None and not (axes and np.ndim(x)):
+        raise ArgumentError("norm", "one or two axes of the array", f"axis={axis} of shape {np.shape(x)}")
     if ord is None or (ord == "fro" and axes == 2):
         return _norm(x, axis=axis, keepdims=keepdims)
     if axes != 1:
