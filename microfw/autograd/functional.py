@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from microfw.autograd.graph import Node, Variable, node_counter, reachable, reac
 from microfw.autograd.mode import MODE, mode
 from microfw.autograd.pytree import as_arrays, flatten
 from microfw.autograd.registry import OPS
-from microfw.autograd.tangents import check_tangents, require_sequence
+from microfw.autograd.tangents import check_tangents, read_argnums, refuse_modules, require_sequence
 from microfw.autograd.tensor import Tensor, result
 from microfw.errors import ArgumentError, DTypeError, GraphError
 
@@ -156,6 +157,8 @@ class LinearizedCall(Linearization):
         if not all(-len(args) <= k < len(args) for k in argnums):
             raise ArgumentError(where, f"argnums among {len(args)} positional arguments", tuple(argnums))
         argnums = [k % len(args) for k in argnums]
+        if len(set(argnums)) < len(argnums):
+            raise ArgumentError(where, "argnums that name each argument once", tuple(argnums))
         args = tuple(as_arrays(a) if k in argnums else a for k, a in enumerate(args))
         self.arguments = chosen = [args[k] for k in argnums]
         modules = [hasattr(a, "named_parameters") for a in chosen]
@@ -163,6 +166,8 @@ class LinearizedCall(Linearization):
         variables: list[Tensor] = []
         own = set()
         for a, is_module in zip(chosen, modules, strict=True):
+            if not is_module:
+                refuse_modules(a, where)
             leaves = flatten(a)[0]
             variables += leaves if is_module else [_variable(x, where) for x in leaves]
             if is_module:
@@ -217,8 +222,8 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> C
     Returns
     -------
     callable
-        With the arguments of ``f``; returns the value and the gradient, an array for each array (by name
-        for a Module). Inside another derivative both are Tensors, so that derivatives nest.
+        With the arguments of ``f``, keywords as constants; returns the value and the gradient, an array for each
+        array (by name for a Module). Inside another derivative both are Tensors, so that derivatives nest.
 
     Raises
     ------
@@ -234,11 +239,10 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> C
     >>> gradient["b"]
     array(3.)
     """
-    single = isinstance(argnums, int)
-    positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    positions, single = read_argnums(argnums, "grad")
 
-    def call(*args: Any) -> tuple[Any, Any]:
-        linearized = LinearizedCall(f, args, positions, "grad")
+    def call(*args: Any, **constants: Any) -> tuple[Any, Any]:
+        linearized = LinearizedCall(functools.partial(f, **constants), args, positions, "grad")
         y = _scalar(linearized)
         gradients = linearized.rebuild(linearized.vjp([np.ones(y.shape, y.dtype)]))
         value = y if linearized.differentiable else y.numpy()
@@ -259,7 +263,7 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..
     array(-1.)
     """
     both = value_and_grad(f, argnums)
-    return lambda *args: both(*args)[1]
+    return lambda *args, **constants: both(*args, **constants)[1]
 
 
 def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
@@ -331,6 +335,8 @@ def jvp(f: Callable[..., Any], args: Sequence[Any], tangents: Sequence[Any]) -> 
     """
     require_sequence("jvp", args=args, tangents=tangents)
     linearized = LinearizedCall(f, tuple(args), range(len(args)), "jvp")
+    if len({v._node for v in linearized.variables}) < len(linearized.variables):
+        raise ArgumentError("jvp", "each parameter in one argument", "one that is in two", "pass its Module once")
     directions = check_tangents(tangents, linearized.arguments, linearized.variables, "jvp", "argument")
     return _values(linearized), linearized.rebuild_output(linearized.jvp(directions))
 

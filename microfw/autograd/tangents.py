@@ -1,15 +1,16 @@
-"""Tangents, directions and gradients that are passed to derivative functions, matched with what they belong to."""
+"""Arguments of derivative functions: positions, and tangents matched with what they belong to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import index
 from typing import Any
 
 import numpy as np
 
 from microfw.autograd.pytree import Tree, as_arrays, by_name
 from microfw.autograd.tensor import Tensor
-from microfw.errors import DTypeError, ShapeError
+from microfw.errors import ArgumentError, DTypeError, ShapeError
 
 
 def require_sequence(where: str, **given: Any) -> None:
@@ -18,6 +19,28 @@ def require_sequence(where: str, **given: Any) -> None:
         if not isinstance(value, tuple | list):
             fix = f"write ({name[:-1]},) for a single one"
             raise DTypeError(where, f"{name} as a tuple, one for each argument", type(value).__name__, fix)
+
+
+def read_argnums(argnums: Any, where: str) -> tuple[tuple[int, ...], bool]:
+    """Return positions of arguments as a tuple, and whether one was given by itself."""
+    single = np.ndim(argnums) == 0
+    try:
+        positions = tuple(index(k) for k in ((argnums,) if single else argnums))
+    except TypeError:
+        positions = ()
+    if not positions:
+        raise ArgumentError(where, "argnums as an integer or a tuple of integers", repr(argnums))
+    return positions, single
+
+
+def refuse_modules(tree: Tree, where: str) -> None:
+    """Raise ArgumentError if a Module is in a container: the function would get a dict in its place."""
+    if isinstance(tree, dict | list | tuple):
+        for child in tree.values() if isinstance(tree, dict) else tree:
+            if hasattr(child, "named_parameters"):
+                got = f"{type(child).__name__} in a {type(tree).__name__}"
+                raise ArgumentError(where, "each Module as an argument by itself", got, "pass it by itself")
+            refuse_modules(child, where)
 
 
 def check_tangents(given: Tree, like: Tree, tensors: Sequence[Tensor], where: str, what: str) -> list[Any]:
@@ -35,8 +58,8 @@ def check_tangents(given: Tree, like: Tree, tensors: Sequence[Tensor], where: st
 
     Raises
     ------
-    ShapeError
-        If names, numbers of entries or shapes differ.
+    ShapeError, DTypeError
+        If names, numbers of entries or shapes differ, or the dtype of a Tensor does; or if one holds no real numbers.
     """
     if not isinstance(like, list | tuple):
         given, like = [given], [like]
@@ -46,6 +69,10 @@ def check_tangents(given: Tree, like: Tree, tensors: Sequence[Tensor], where: st
     for (path, g), t in zip(_matched(given, like, what, " {}", where), tensors, strict=True):
         if np.shape(g) != t.shape:
             raise ShapeError(where, f"{path} to get an array of shape {t.shape}", np.shape(g))
+        if isinstance(g, Tensor) and g.dtype != t.dtype:
+            raise DTypeError(where, f"{path} to get a Tensor of {t.dtype}", g.dtype, "cast it with .astype")
+        if not isinstance(g, Tensor) and np.asarray(g).dtype.kind not in "fiub":
+            raise DTypeError(where, f"{path} to get real numbers", np.asarray(g).dtype)
         found.append(g if isinstance(g, Tensor) else np.array(g, t.dtype))
     return found
 

@@ -179,8 +179,10 @@ class Tensor(TensorBase["Tensor"]):
                     "reduce it with .sum() or .mean(), or pass backward(gradient)"
                 )
             return np.ones(self.shape, self.dtype)
-        # a copy: it may be the buffer of a gradient that this backward pass writes to
-        gradient = np.array(values_of(gradient), self.dtype)
+        gradient = np.asarray(values_of(gradient))
+        if gradient.dtype.kind not in "fiub":
+            raise DTypeError("backward", "a gradient of real numbers", gradient.dtype)
+        gradient = np.array(gradient, self.dtype)  # a copy: it may be a buffer that this backward pass writes to
         if gradient.shape != self.shape:
             raise ShapeError("backward", f"a gradient of shape {self.shape}", gradient.shape)
         return gradient  # type: ignore[no-any-return]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from microfw import ops
 from microfw.autograd.functional import LinearizedCall, grad
-from microfw.autograd.tangents import check_tangents, require_sequence
+from microfw.autograd.tangents import check_tangents, read_argnums, require_sequence
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError
 
@@ -35,8 +36,9 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, mode: Mode
     Returns
     -------
     callable
-        With the arguments of ``f``; returns an array for each pair of an output and an argument, nested like
-        the output, and in each place of it like the arguments. Inside another derivative, Tensors.
+        With the arguments of ``f``, keywords as constants; returns an array for each pair of an output and an
+        argument, nested like the output, and in each place of it like the arguments. Inside another derivative,
+        Tensors.
 
     Raises
     ------
@@ -54,11 +56,10 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, mode: Mode
     """
     if mode not in ("auto", "forward", "reverse"):
         raise ArgumentError("jacobian", "mode to be 'auto', 'forward' or 'reverse'", repr(mode))
-    single = isinstance(argnums, int)
-    positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    positions, single = read_argnums(argnums, "jacobian")
 
-    def call(*args: Any) -> Any:
-        linearized = LinearizedCall(f, args, positions, "jacobian")
+    def call(*args: Any, **constants: Any) -> Any:
+        linearized = LinearizedCall(functools.partial(f, **constants), args, positions, "jacobian")
         fewer = sum(x.size for x in linearized.variables) < sum(y.size for y in linearized.outputs)
         forward = mode == "forward" or (mode == "auto" and fewer and not linearized.hooked)
         rows = [linearized.rebuild(row) for row in _blocks(linearized, forward)]
