@@ -140,7 +140,8 @@ class Optimizer:
         Parameters
         ----------
         gradients : dict, list or tuple of arrays, optional
-            What `mf.grad` returns for the model, or for the parameters in order; it becomes their ``grad``.
+            What `mf.grad` returns for the model, or for the parameters in order; it becomes their ``grad``. Hooks
+            on parameters are not called.
 
         Raises
         ------
