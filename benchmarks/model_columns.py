@@ -6,9 +6,11 @@ have microfw's names and shapes. `columns` has the steps.
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, ClassVar
 
 import numpy as np
+from columns import Step
 
 Arrays = dict[str, np.ndarray]
 
@@ -26,6 +28,7 @@ class Network:
     numbers = 0  # how many different tokens; 0 if the inputs are floats
     classes = 10
     arrays: ClassVar[dict[str, tuple[int, ...]]]
+    tuned: tuple[str, str]  # module and name of the step in tuned NumPy
 
     def data(self, count: int) -> list[tuple[Any, Any]]:
         """Return batches of inputs and targets."""
@@ -54,6 +57,11 @@ class Network:
         for (_, p), value in zip(model.named_parameters(), start.values(), strict=True):
             p.data = value
         return model
+
+    def hand_tuned(self) -> Step:
+        """Return the preallocated step, from the module of the network's family."""
+        module, name = self.tuned
+        return getattr(importlib.import_module(module), name)(self.parameters(), self.batch)
 
     def torch(self) -> Any:
         """Return a model of PyTorch with the initial arrays."""
@@ -408,6 +416,7 @@ class Autoencoder(Network):
     """64-32-8-32-64 with ReLU; the targets are the inputs."""
 
     shape, loss, sizes = (64,), "MSELoss", (64, 32, 8, 32, 64)
+    tuned = "tuned_models", "autoencoder"
     arrays: ClassVar = {
         name: shape
         for k, (n, m) in enumerate(((64, 32), (32, 8), (8, 32), (32, 64)))
