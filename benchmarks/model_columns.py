@@ -390,6 +390,7 @@ class BatchNormed(Network):
     """30-64-64-2 with batch normalization and dropout, for which each library draws other numbers; not in JAX."""
 
     shape, classes = (30,), 2
+    tuned = "tuned_models", "batchnorm"
     arrays: ClassVar = {
         **_dense("0", 30, 64), "1.weight": (64,), "1.bias": (64,),
         **_dense("4", 64, 64), "5.weight": (64,), "5.bias": (64,), **_dense("8", 64, 2),
