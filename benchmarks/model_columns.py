@@ -356,7 +356,7 @@ class LeNet(Network):
 class Conv1D(Network):
     """Two convolutions of 16 channels on 3 × 48 numbers."""
 
-    shape = (3, 48)
+    shape, tuned = (3, 48), ("tuned_convolutions", "conv1d")
     arrays: ClassVar = {
         "0.weight": (16, 3, 3), "0.bias": (16,), "3.weight": (16, 16, 3), "3.bias": (16,), **_dense("6", 16, 10),
     }  # fmt: skip
@@ -390,7 +390,7 @@ class BatchNormed(Network):
     """30-64-64-2 with batch normalization and dropout, for which each library draws other numbers; not in JAX."""
 
     shape, classes = (30,), 2
-    tuned = "tuned_models", "batchnorm"
+    tuned = ("tuned_models", "batchnorm")
     arrays: ClassVar = {
         **_dense("0", 30, 64), "1.weight": (64,), "1.bias": (64,),
         **_dense("4", 64, 64), "5.weight": (64,), "5.bias": (64,), **_dense("8", 64, 2),
@@ -417,7 +417,7 @@ class Autoencoder(Network):
     """64-32-8-32-64 with ReLU; the targets are the inputs."""
 
     shape, loss, sizes = (64,), "MSELoss", (64, 32, 8, 32, 64)
-    tuned = "tuned_models", "autoencoder"
+    tuned = ("tuned_models", "autoencoder")
     arrays: ClassVar = {
         name: shape
         for k, (n, m) in enumerate(((64, 32), (32, 8), (8, 32), (32, 64)))

@@ -1,0 +1,91 @@
+"""Hand-tuned NumPy steps of the convolutional networks.
+
+The batch is on the last axis: a window then is runs of ``batch`` numbers, which are copied fast. A convolution is one
+product with the windows, ``(taps, places)``, and one more row of ones for the bias. Where pooling follows, the places
+are sorted by their position under the pooling kernel, so that pooling is a maximum of blocks without gaps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from columns import Step
+from numpy.lib.stride_tricks import as_strided
+from tuned_parts import Array, Parameters, cross_entropy, empty, with_ones
+
+
+def conv1d(start: dict[str, Array], batch: int) -> Step:
+    """3×48, convolution 3 to 16 channels, ReLU, pooling of 2, convolution 3 to 16 channels, ReLU, mean, dense to 10."""
+    parameters = Parameters(
+        (start["0.weight"].reshape(16, 9).T, start["0.bias"]),
+        (start["3.weight"].transpose(2, 1, 0).reshape(48, 16), start["3.bias"]),
+        (start["6.weight"], start["6.bias"]),
+    )
+    (w1, g1), (w2, g2), (head, g_head) = parameters.pairs
+    update = parameters.updater()
+    framed = np.zeros((3, 50, batch), np.float32)
+    inside, (far, near, one) = framed[:, 1:-1], framed.strides
+    seen1 = with_ones(9, 48 * batch)
+    windows1 = seen1[:9].reshape(3, 3, 2, 24, batch)  # channel, tap, place under the pooling, pooled place, image
+    source1 = as_strided(framed, windows1.shape, (far, near, near, 2 * near, one))
+    z1, dz1 = empty(16, 2, 24 * batch), empty(16, 2, 24 * batch)
+    z1_flat, dz1_t, even, odd = z1.reshape(16, -1), dz1.reshape(16, -1).T, z1[:, 0], z1[:, 1]
+    d_even, d_odd, places = dz1[:, 0], dz1[:, 1], (16, 24 * batch)
+
+    seen2 = np.zeros((49, 24 * batch), np.float32)
+    seen2[48] = 1
+    taps = seen2[:48].reshape(3, 16, 24, batch)  # tap, channel, place, image; the middle tap is the pooled layer
+    h1 = taps[1].reshape(places)
+    to_left, from_left, to_right, from_right = taps[0][:, 1:], taps[1][:, :-1], taps[2][:, :-1], taps[1][:, 1:]
+    h2, d2 = empty(16, 24, batch), empty(16, 24, batch)
+    h2_flat, d2_flat, d2_t = h2.reshape(places), d2.reshape(places), d2.reshape(places).T
+    d_seen2 = empty(48, 24 * batch)
+    d_taps = d_seen2.reshape(3, 16, 24, batch)
+    d1, d_from_left, d_from_right = d_taps[1].reshape(places), d_taps[0][:, 1:], d_taps[2][:, :-1]
+    d_to_left, d_to_right = d_taps[1][:, :-1], d_taps[1][:, 1:]
+
+    means, d_means, logits = with_ones(16, batch), empty(16, batch), empty(batch, 10)
+    means_out, d_means_each = means[:16].reshape(16, 1, batch), d_means.reshape(16, 1, batch)
+    loss_of = cross_entropy(logits)
+    shares, share = np.full((1, 24), 1 / 24, np.float32), np.float32(1 / 24)
+    zeros, on = np.zeros(places, np.float32), np.empty(places, bool)
+    w1_t, w2_t, w2_taps, w_head = w1.T, w2.T, w2[:48], head[:16]
+    means_t, logits_t = means.T, logits.T
+    add, copyto, greater, greater_equal = np.add, np.copyto, np.greater, np.greater_equal
+    matmul, maximum, multiply, subtract = np.matmul, np.maximum, np.multiply, np.subtract
+
+    def step(X: Any, y: Any) -> float:
+        copyto(inside, X.transpose(1, 2, 0))
+        copyto(windows1, source1)
+        w1_t.dot(seen1, z1_flat)
+        maximum(even, odd, out=h1)
+        maximum(h1, zeros, out=h1)  # after pooling: half of the work
+        copyto(to_left, from_left)
+        copyto(to_right, from_right)
+        w2_t.dot(seen2, h2_flat)
+        maximum(h2_flat, zeros, out=h2_flat)
+        matmul(shares, h2, out=means_out)
+        means_t.dot(head, logits)
+        loss = loss_of(y)
+
+        means.dot(logits, g_head)
+        w_head.dot(logits_t, d_means)
+        multiply(d_means, share, out=d_means)
+        copyto(d2, d_means_each)
+        greater(h2_flat, zeros, out=on)
+        multiply(d2_flat, on, out=d2_flat)
+        seen2.dot(d2_t, g2)
+        w2_taps.dot(d2_flat, d_seen2)
+        add(d_to_left, d_from_left, out=d_to_left)
+        add(d_to_right, d_from_right, out=d_to_right)
+        greater(h1, zeros, out=on)
+        multiply(d1, on, out=d1)
+        greater_equal(even, odd, out=on)  # the first of equal ones gets all
+        multiply(d1, on, out=d_even)
+        subtract(d1, d_even, out=d_odd)
+        seen1.dot(dz1_t, g1)
+        update()
+        return loss
+
+    return step
