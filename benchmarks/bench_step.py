@@ -87,7 +87,7 @@ def exists(name: str, workload: str) -> bool:
     if kind == "models":
         libraries = (OURS, REPLAY, TORCH, FUSED, COMPILED, *([TUNED] if workload in TUNED_MODELS else []))
         return name in libraries or (name in (JIT, DONATED, SCAN) and workload != "batchnorm")
-    return kind == "dense" or name not in (TUNED, SKLEARN)
+    return kind == "dense" or (name not in (TUNED, SKLEARN)) or (name == TUNED and kind == "images")
 
 
 def work(name: str, workload: str, digits: str) -> tuple[dict[str, Any], Any]:

@@ -89,3 +89,90 @@ def conv1d(start: dict[str, Array], batch: int) -> Step:
         return loss
 
     return step
+
+
+def images(start: dict[str, Array], batch: int) -> Step:
+    """1×8×8, convolution to 8 channels, ReLU, pooling of 2×2, convolution to 16 channels, ReLU, dense to 10."""
+    parameters = Parameters(
+        (start["K1"].reshape(8, 9).T, start["c1"]),
+        (start["K2"].transpose(2, 3, 1, 0).reshape(72, 16), start["c2"]),
+        (start["W"], start["b"]),
+    )
+    (w1, g1), (w2, g2), (head, g_head) = parameters.pairs
+    update = parameters.updater()
+    framed1 = np.zeros((10, 10, batch), np.float32)
+    inside1, (row, column, one) = framed1[1:-1, 1:-1], framed1.strides
+    seen1 = with_ones(9, 64 * batch)
+    windows1 = seen1[:9].reshape(3, 3, 2, 2, 4, 4, batch)  # tap, place under the pooling, pooled place, image
+    source1 = as_strided(framed1, windows1.shape, (row, column, row, column, 2 * row, 2 * column, one))
+    places = 16 * batch
+    z1, dz1, tops, d_tops = (empty(8, *lead, places) for lead in ((2, 2), (2, 2), (2,), (2,)))
+    z1_flat, dz1_t, left, right = z1.reshape(8, -1), dz1.reshape(8, -1).T, z1[:, :, 0], z1[:, :, 1]
+    d_left, d_right, top, bottom = dz1[:, :, 0], dz1[:, :, 1], tops[:, 0], tops[:, 1]
+    d_top, d_bottom = d_tops[:, 0], d_tops[:, 1]
+    h1 = empty(8, places)
+    h1_places, zeros1 = h1.reshape(8, 4, 4, batch), np.zeros((8, 4, 4, batch), np.float32)
+    on1, on_top, on_left = np.empty((8, places), bool), np.empty(top.shape, bool), np.empty(left.shape, bool)
+    zeros1_flat = zeros1.reshape(8, places)
+
+    framed2 = np.zeros((8, 6, 6, batch), np.float32)
+    inside2, (channel, row, column, one) = framed2[:, 1:-1, 1:-1], framed2.strides
+    seen2 = with_ones(72, places)
+    windows2 = seen2[:72].reshape(3, 3, 8, 4, 4, batch)
+    source2 = as_strided(framed2, windows2.shape, (row, column, channel, row, column, one))
+    h2 = with_ones(256, batch)
+    flat2 = h2[:256]
+    z2, d2, zeros2, on2 = flat2.reshape(16, places), empty(256, batch), np.zeros_like(flat2), np.empty(flat2.shape, bool)
+    d2_places, d2_t = d2.reshape(16, places), d2.reshape(16, places).T
+    d_seen2 = empty(72, places)
+    taps = d_seen2.reshape(3, 3, 8, 4, 4, batch)
+    # a window gives its gradient back to its taps: those of a row are added first, then the rows
+    middle = taps[:, 1]
+    across = [(middle[..., :-1, :], taps[:, 0, ..., 1:, :]), (middle[..., 1:, :], taps[:, 2, ..., :-1, :])]
+    (d_at_left, d_left_tap), (d_at_right, d_right_tap) = across
+    d1 = middle[1].reshape(8, places)
+    d_above, d_below = middle[1][:, :-1], middle[1][:, 1:]
+    d_top_taps, d_bottom_taps = middle[0][:, 1:], middle[2][:, :-1]
+    logits = empty(batch, 10)
+    loss_of = cross_entropy(logits)
+    w1_t, w2_t, w2_taps, w_head = w1.T, w2.T, w2[:72], head[:256]
+    h2_t, logits_t = h2.T, logits.T
+    add, copyto, greater, greater_equal = np.add, np.copyto, np.greater, np.greater_equal
+    maximum, multiply, subtract = np.maximum, np.multiply, np.subtract
+
+    def step(X: Any, y: Any) -> float:
+        copyto(inside1, X[:, 0].transpose(1, 2, 0))
+        copyto(windows1, source1)
+        w1_t.dot(seen1, z1_flat)
+        maximum(left, right, out=tops)
+        maximum(top, bottom, out=h1)
+        maximum(h1_places, zeros1, out=inside2)
+        copyto(windows2, source2)
+        w2_t.dot(seen2, z2)
+        maximum(flat2, zeros2, out=flat2)
+        h2_t.dot(head, logits)
+        loss = loss_of(y)
+
+        h2.dot(logits, g_head)
+        w_head.dot(logits_t, d2)
+        greater(flat2, zeros2, out=on2)
+        multiply(d2, on2, out=d2)
+        seen2.dot(d2_t, g2)
+        w2_taps.dot(d2_places, d_seen2)
+        add(d_at_left, d_left_tap, out=d_at_left)
+        add(d_at_right, d_right_tap, out=d_at_right)
+        add(d_above, d_top_taps, out=d_above)
+        add(d_below, d_bottom_taps, out=d_below)
+        greater(h1, zeros1_flat, out=on1)
+        multiply(d1, on1, out=d1)
+        greater_equal(top, bottom, out=on_top)  # the first of equal ones gets all
+        multiply(d1, on_top, out=d_top)
+        subtract(d1, d_top, out=d_bottom)
+        greater_equal(left, right, out=on_left)
+        multiply(d_tops, on_left, out=d_left)
+        subtract(d_tops, d_left, out=d_right)
+        seen1.dot(dz1_t, g1)
+        update()
+        return loss
+
+    return step
