@@ -29,9 +29,8 @@ def conv1d(start: dict[str, Array], batch: int) -> Step:
     seen1 = with_ones(9, 48 * batch)
     windows1 = seen1[:9].reshape(3, 3, 2, 24, batch)  # channel, tap, place under the pooling, pooled place, image
     source1 = as_strided(framed, windows1.shape, (far, near, near, 2 * near, one))
-    z1, dz1 = empty(16, 2, 24 * batch), empty(16, 2, 24 * batch)
-    z1_flat, dz1_t, even, odd = z1.reshape(16, -1), dz1.reshape(16, -1).T, z1[:, 0], z1[:, 1]
-    d_even, d_odd, places = dz1[:, 0], dz1[:, 1], (16, 24 * batch)
+    z1, places = empty(16, 2, 24 * batch), (16, 24 * batch)  # later its gradient
+    z1_flat, even, odd = z1.reshape(16, -1), z1[:, 0], z1[:, 1]
 
     seen2 = np.zeros((49, 24 * batch), np.float32)
     seen2[48] = 1
@@ -51,7 +50,7 @@ def conv1d(start: dict[str, Array], batch: int) -> Step:
     shares, share = np.full((1, 24), 1 / 24, np.float32), np.float32(1 / 24)
     zeros, on = np.zeros(places, np.float32), np.empty(places, bool)
     w1_t, w2_t, w2_taps, w_head = w1.T, w2.T, w2[:48], head[:16]
-    means_t, logits_t = means.T, logits.T
+    means_t, logits_t, z1_t = means.T, logits.T, z1_flat.T
     add, copyto, greater, greater_equal = np.add, np.copyto, np.greater, np.greater_equal
     matmul, maximum, multiply, subtract = np.matmul, np.maximum, np.multiply, np.subtract
 
@@ -82,9 +81,9 @@ def conv1d(start: dict[str, Array], batch: int) -> Step:
         greater(h1, zeros, out=on)
         multiply(d1, on, out=d1)
         greater_equal(even, odd, out=on)  # the first of equal ones gets all
-        multiply(d1, on, out=d_even)
-        subtract(d1, d_even, out=d_odd)
-        seen1.dot(dz1_t, g1)
+        multiply(d1, on, out=even)
+        subtract(d1, even, out=odd)
+        seen1.dot(z1_t, g1)
         update()
         return loss
 
@@ -106,10 +105,8 @@ def images(start: dict[str, Array], batch: int) -> Step:
     windows1 = seen1[:9].reshape(3, 3, 2, 2, 4, 4, batch)  # tap, place under the pooling, pooled place, image
     source1 = as_strided(framed1, windows1.shape, (row, column, row, column, 2 * row, 2 * column, one))
     places = 16 * batch
-    z1, dz1, tops, d_tops = (empty(8, *lead, places) for lead in ((2, 2), (2, 2), (2,), (2,)))
-    z1_flat, dz1_t, left, right = z1.reshape(8, -1), dz1.reshape(8, -1).T, z1[:, :, 0], z1[:, :, 1]
-    d_left, d_right, top, bottom = dz1[:, :, 0], dz1[:, :, 1], tops[:, 0], tops[:, 1]
-    d_top, d_bottom = d_tops[:, 0], d_tops[:, 1]
+    z1, tops = empty(8, 2, 2, places), empty(8, 2, places)  # later their gradients
+    z1_flat, left, right, top, bottom = z1.reshape(8, -1), z1[:, :, 0], z1[:, :, 1], tops[:, 0], tops[:, 1]
     h1 = empty(8, places)
     h1_places, zeros1 = h1.reshape(8, 4, 4, batch), np.zeros((8, 4, 4, batch), np.float32)
     on1, on_top, on_left = np.empty((8, places), bool), np.empty(top.shape, bool), np.empty(left.shape, bool)
@@ -136,7 +133,7 @@ def images(start: dict[str, Array], batch: int) -> Step:
     logits = empty(batch, 10)
     loss_of = cross_entropy(logits)
     w1_t, w2_t, w2_taps, w_head = w1.T, w2.T, w2[:72], head[:256]
-    h2_t, logits_t = h2.T, logits.T
+    h2_t, logits_t, z1_t = h2.T, logits.T, z1_flat.T
     add, copyto, greater, greater_equal = np.add, np.copyto, np.greater, np.greater_equal
     maximum, multiply, subtract = np.maximum, np.multiply, np.subtract
 
@@ -166,12 +163,12 @@ def images(start: dict[str, Array], batch: int) -> Step:
         greater(h1, zeros1_flat, out=on1)
         multiply(d1, on1, out=d1)
         greater_equal(top, bottom, out=on_top)  # the first of equal ones gets all
-        multiply(d1, on_top, out=d_top)
-        subtract(d1, d_top, out=d_bottom)
+        multiply(d1, on_top, out=top)
+        subtract(d1, top, out=bottom)
         greater_equal(left, right, out=on_left)
-        multiply(d_tops, on_left, out=d_left)
-        subtract(d_tops, d_left, out=d_right)
-        seen1.dot(dz1_t, g1)
+        multiply(tops, on_left, out=left)
+        subtract(tops, left, out=right)
+        seen1.dot(z1_t, g1)
         update()
         return loss
 
