@@ -314,7 +314,7 @@ def _convolved(x: Any, kernel: Any, bias: Any, padding: int) -> Any:
 class LeNet(Network):
     """LeNet with ReLU on images of 28×28."""
 
-    shape = (1, 28, 28)
+    shape, tuned = (1, 28, 28), ("tuned_lenet", "lenet")
     arrays: ClassVar = {
         "0.weight": (6, 1, 5, 5), "0.bias": (6,), "3.weight": (16, 6, 5, 5), "3.bias": (16,),
         **_dense("7", 400, 120), **_dense("9", 120, 84), **_dense("11", 84, 10),

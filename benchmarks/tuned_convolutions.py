@@ -119,7 +119,12 @@ def images(start: dict[str, Array], batch: int) -> Step:
     source2 = as_strided(framed2, windows2.shape, (row, column, channel, row, column, one))
     h2 = with_ones(256, batch)
     flat2 = h2[:256]
-    z2, d2, zeros2, on2 = flat2.reshape(16, places), empty(256, batch), np.zeros_like(flat2), np.empty(flat2.shape, bool)
+    z2, d2, zeros2, on2 = (
+        flat2.reshape(16, places),
+        empty(256, batch),
+        np.zeros_like(flat2),
+        np.empty(flat2.shape, bool),
+    )
     d2_places, d2_t = d2.reshape(16, places), d2.reshape(16, places).T
     d_seen2 = empty(72, places)
     taps = d_seen2.reshape(3, 3, 8, 4, 4, batch)
