@@ -52,7 +52,7 @@ WORKLOADS: dict[str, tuple[str, tuple[Any, ...], int]] = {  # kind of network, s
     "batchnorm": ("models", (30, "norm 64", "dropout", "norm 64", "dropout", 2), 32),
     "autoencoder": ("models", (64, 32, 8, 32, 64), 32),
 }
-TUNED_MODELS = ("lenet", "conv1d", "batchnorm", "autoencoder")
+TUNED_MODELS = ("lstm", "gru", "lenet", "conv1d", "batchnorm", "autoencoder")
 BATCHES = 20
 # Steps whose losses must agree. In a deep net rounding grows into a difference soon; dropout draws other numbers in
 # each library.
@@ -87,7 +87,7 @@ def exists(name: str, workload: str) -> bool:
     if kind == "models":
         libraries = (OURS, REPLAY, TORCH, FUSED, COMPILED, *([TUNED] if workload in TUNED_MODELS else []))
         return name in libraries or (name in (JIT, DONATED, SCAN) and workload != "batchnorm")
-    return kind == "dense" or (name not in (TUNED, SKLEARN)) or (name == TUNED and kind == "images")
+    return kind == "dense" or name != SKLEARN
 
 
 def work(name: str, workload: str, digits: str) -> tuple[dict[str, Any], Any]:

@@ -139,6 +139,15 @@ class Recurrent(Network):
 
         return Reader(self.kind)
 
+    def hand_tuned(self) -> Step:
+        """Return the preallocated step."""
+        from tuned_recurrent import gru, lstm
+
+        if self.kind == "LSTM":
+            return lstm(list(self.parameters().values()), self.shape[0], self.batch)
+        V, U, c, d, W, b = self.parameters().values()
+        return gru([V, c, U, d, W, b], self.shape[0], self.batch)
+
     def build_torch(self, nn: Any) -> Any:
         """Return the model of PyTorch."""
 
