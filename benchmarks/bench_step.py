@@ -52,7 +52,7 @@ WORKLOADS: dict[str, tuple[str, tuple[Any, ...], int]] = {  # kind of network, s
     "batchnorm": ("models", (30, "norm 64", "dropout", "norm 64", "dropout", 2), 32),
     "autoencoder": ("models", (64, 32, 8, 32, 64), 32),
 }
-TUNED_MODELS = ("lstm", "gru", "lenet", "conv1d", "batchnorm", "autoencoder")
+TUNED_MODELS = ("embedding", "lstm", "gru", "lenet", "conv1d", "batchnorm", "autoencoder")
 BATCHES = 20
 # Steps whose losses must agree. In a deep net rounding grows into a difference soon; dropout draws other numbers in
 # each library.

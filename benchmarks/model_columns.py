@@ -90,6 +90,7 @@ class EmbeddingMLP(Network):
     """The next letter from three: 27 → 3 × 10 → 200 → 27, tanh."""
 
     shape, numbers, classes = (3,), 27, 27
+    tuned = ("tuned_models", "embedding")
     arrays: ClassVar = {"0.weight": (27, 10), **_dense("2", 30, 200), **_dense("4", 200, 27)}
 
     def build(self) -> Any:

@@ -178,3 +178,45 @@ def batchnorm(start: dict[str, Array], batch: int, dropped: float = 0.2) -> Step
         return loss
 
     return step
+
+
+def embedding(start: dict[str, Array], batch: int) -> Step:
+    """Three of 27 letters, vectors of 10, dense to 200, tanh, dense to 27."""
+    parameters = Parameters(
+        (start["0.weight"],), (start["2.weight"], start["2.bias"]), (start["4.weight"], start["4.bias"])
+    )
+    (table, g_table), (w1, g1), (w2, g2) = parameters.pairs
+    update = parameters.updater()
+    vectors, x = empty(batch * 3, 10), np.ones((batch, 31), np.float32)
+    x_vectors, vectors_rows = x[:, :30], vectors.reshape(batch, 30)
+    h1, d1, slope, logits = with_ones(200, batch), empty(200, batch), empty(200, batch), empty(batch, 27)
+    a1, d_vectors = h1[:200], empty(batch, 30)
+    one_hot, letters = np.eye(27, dtype=np.float32), empty(batch * 3, 27)
+    loss_of = cross_entropy(logits)
+    ones = np.ones((200, batch), np.float32)
+    w1_t, x_t, h1_t, logits_t, d1_t, letters_t = w1.T, x.T, h1.T, logits.T, d1.T, letters.T
+    w_back1, w_back2, d_letters = w1[:30].T, w2[:200], d_vectors.reshape(batch * 3, 10)
+    copyto, multiply, subtract, tanh = np.copyto, np.multiply, np.subtract, np.tanh
+
+    def step(X: Any, y: Any) -> float:
+        picked = X.reshape(-1)
+        table.take(picked, 0, vectors, "clip")
+        copyto(x_vectors, vectors_rows)
+        w1_t.dot(x_t, a1)
+        tanh(a1, out=a1)
+        h1_t.dot(w2, logits)
+        loss = loss_of(y)
+
+        h1.dot(logits, g2)
+        w_back2.dot(logits_t, d1)
+        multiply(a1, a1, out=slope)
+        subtract(ones, slope, out=slope)
+        multiply(d1, slope, out=d1)
+        x_t.dot(d1_t, g1)
+        d1_t.dot(w_back1, d_vectors)
+        one_hot.take(picked, 0, letters, "clip")  # a product with ones and zeros adds the rows of each letter
+        letters_t.dot(d_letters, g_table)
+        update()
+        return loss
+
+    return step

@@ -50,7 +50,7 @@ def gru(start: list[Array], steps: int, batch: int) -> Step:
              states[t, :H], k_z[t], updates[t], states[t + 1, :H])
         )  # fmt: skip
         back.append((slope_gates[t], slopes[t, : 3 * H], updates[t]))
-    first, (first_gates, first_slopes, _) = forward[0], back[0]
+    first, first_gates = forward[0], back[0][0]
     forward, back = forward[1:], back[:0:-1]
     gradients, states_by_row = empty(4 * H, steps, batch), empty(H + 1, steps, batch)
     slopes_by_row, states_before = slopes.transpose(1, 0, 2), states[:-1].transpose(1, 0, 2)
