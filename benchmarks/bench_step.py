@@ -52,7 +52,6 @@ WORKLOADS: dict[str, tuple[str, tuple[Any, ...], int]] = {  # kind of network, s
     "batchnorm": ("models", (30, "norm 64", "dropout", "norm 64", "dropout", 2), 32),
     "autoencoder": ("models", (64, 32, 8, 32, 64), 32),
 }
-TUNED_MODELS = ("embedding", "lstm", "gru", "lenet", "conv1d", "batchnorm", "autoencoder")
 BATCHES = 20
 # Steps whose losses must agree. In a deep net rounding grows into a difference soon; dropout draws other numbers in
 # each library.
@@ -85,7 +84,7 @@ def exists(name: str, workload: str) -> bool:
     """Return True if the network exists in the library."""
     kind = WORKLOADS[workload][0]
     if kind == "models":
-        libraries = (OURS, REPLAY, TORCH, FUSED, COMPILED, *([TUNED] if workload in TUNED_MODELS else []))
+        libraries = (TUNED, OURS, REPLAY, TORCH, FUSED, COMPILED)
         return name in libraries or (name in (JIT, DONATED, SCAN) and workload != "batchnorm")
     return kind == "dense" or name != SKLEARN
 

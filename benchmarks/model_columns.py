@@ -201,6 +201,7 @@ class Transformer(Network):
     """A classifier of 16 tokens: two pre-norm blocks of width 32 with 4 heads and 128 units, the mean to 10 classes."""
 
     batch, shape, numbers = 16, (16,), 27
+    tuned = ("tuned_transformer", "transformer")
     arrays: ClassVar = {
         "embed.weight": (27, 32),
         **{
