@@ -1,7 +1,8 @@
 """Small models of other kinds, in microfw, PyTorch and JAX: embeddings, recurrent units, attention, convolutions.
 
 The data are random: what a step takes does not depend on them. All libraries start from the same float32 arrays, which
-have microfw's names and shapes. `columns` has the steps.
+have microfw's names and shapes. `columns` has the steps, except those in hand-tuned NumPy, which are in files of their
+families.
 """
 
 from __future__ import annotations

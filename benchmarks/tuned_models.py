@@ -1,4 +1,4 @@
-"""Hand-tuned NumPy steps of the dense networks in `model_columns`."""
+"""Hand-tuned NumPy steps of the dense networks in `model_columns`: an autoencoder, batch norm, an embedding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts of the hand-tuned steps: parameters in one array, dense layers, softmax cross-entropy.
+"""Parts of the hand-tuned steps: parameters in one array, softmax cross-entropy.
 
 Activations have the batch on the last axis, ``(features, batch)``, in an array with one more row of ones. A weight
 ``(n + 1, m)`` has the bias as its last row. Then the products with the weight also add the bias and sum its gradient,
@@ -53,22 +53,6 @@ class Parameters:
             subtract(values, speed, out=values)
 
         return update
-
-
-class Dense:
-    """Bound products of a dense layer from features ``x`` to features ``y``, both ``(features, batch)``."""
-
-    def __init__(self, pair: tuple[Array, Array], x: Array, y: Array, dy: Array, dx: Array | None = None) -> None:
-        weight, gradient = pair
-        self.forward = weight.T.dot, x, y
-        self.weight = x.dot, dy.T, gradient
-        self.back = weight[: len(weight) - 1].dot, dy, dx
-
-
-def hidden_step(features: int, batch: int) -> tuple[Array, Array, Array]:
-    """Return activations with a row of ones, the same without it, and their gradient."""
-    out = with_ones(features, batch)
-    return out, out[:features], empty(features, batch)
 
 
 def cross_entropy(logits: Array) -> Callable[[Any], float]:
