@@ -11,7 +11,6 @@ import importlib
 from typing import Any, ClassVar
 
 import numpy as np
-from columns import Step
 
 Arrays = dict[str, np.ndarray]
 
@@ -59,7 +58,7 @@ class Network:
             p.data = value
         return model
 
-    def hand_tuned(self) -> Step:
+    def hand_tuned(self) -> Any:
         """Return the preallocated step, from the module of the network's family."""
         module, name = self.tuned
         return getattr(importlib.import_module(module), name)(self.parameters(), self.batch)
@@ -141,7 +140,7 @@ class Recurrent(Network):
 
         return Reader(self.kind)
 
-    def hand_tuned(self) -> Step:
+    def hand_tuned(self) -> Any:
         """Return the preallocated step."""
         from tuned_recurrent import gru, lstm
 
