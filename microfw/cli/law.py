@@ -8,7 +8,7 @@ from typing import Any
 
 from microfw import data
 from microfw.cli.files import Files, check_path, write_files
-from microfw.cli.models import build, generators, load_model, loss_of, one_thread
+from microfw.cli.models import build, code_of, generators, load_model, loss_of, one_thread
 from microfw.errors import ArgumentError
 from microfw.law import law, sweep
 from microfw.profiler.files import PICTURES
@@ -75,7 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
     with one_thread():
         n = 1 if arguments.rows is None else arguments.rows
         if ".py:" in name:
-            found = law(*load_model(name), rows=n, **options)
+            made = load_model(name)
+            with code_of(name):
+                found = law(*made, rows=n, **options)
         else:
             rows = data.load(name, rng=split)[0]
             loss = loss_of(rows)
