@@ -166,8 +166,12 @@ def _measure(
     found.ways = [result, strategies.forward_mode(problem)]
     found.ways += [strategies.differences(problem, central) for central in (True, False)]
     scalars = _run_on_scalars(found, problem, step.counts()[1:], max_nodes)
+    notes = [found.note]
     if unused:
-        found.note = "; ".join(filter(None, [found.note, f"not in P, since they get no gradient: {', '.join(unused)}"]))
+        notes.append(f"not in P, since they get no gradient: {', '.join(unused)}")
+    if problem.vanishes:
+        notes.append("the gradient is zero up to rounding, so differences are relative to the largest one of a node")
+    found.note = "; ".join(filter(None, notes))
     found.walk = record_walk(problem.loss, model, scalars)
     return found
 

@@ -204,3 +204,27 @@ def test_asking_for_what_is_not_there(found):
     with pytest.raises(mf.errors.ArgumentError, match="expected one of .*'forward mode'"):
         found.way("sideways")
     assert found.count("atoms") is None
+
+
+class Centered(nn.Module):
+    """Its outputs sum to zero, for all weights."""
+
+    def __init__(self, factor):
+        self.w, self.factor = nn.Parameter(np.array([[0.3, 0.1, 0.2]])), factor
+
+    def forward(self, x):
+        w = self.w * self.factor
+        return w - w.mean(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-3, 7.0])
+def test_a_gradient_of_rounding_errors_is_zero(factor):
+    found = law(Centered(factor), lambda p, t: p.sum() * 0.01, np.ones((1, 1)), None, budget=0.01)
+    assert max(w.difference for w in found.ways) < 1e-7
+    assert "gradient is zero up to rounding" in found.note and "a kink is near" not in str(found)
+
+
+def test_a_small_gradient_is_compared_by_its_own_size():
+    model = nn.Dense(4, 3, rng=0)
+    found = law(model, lambda p, t: 1e-30 * np.square(p).sum(), X4, None, budget=0.01)
+    assert not found.note and 0 < found.way("central differences").difference < 1e-6
