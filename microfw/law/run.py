@@ -196,6 +196,8 @@ def _run_on_scalars(found: Law, problem: Problem, expected: list[NodeCount], max
         raise GraphError("law", f"the scalar graph to compute the loss {found.loss}", graph.loss.item())
     result, counter = strategies.scalar_backprop(problem, graph)
     found.counts.append(_count("scalars", graph.nodes, problem.size, counter))
+    if n not in (0, found.N):
+        found.note = f"an op tests values: N is {found.N:,} on these, and {n:,} on usual ones, as in profiles"
     found.counts[-1].operations = found.ratio.forward + found.ratio.backward
     found.paths = strategies.count_paths(graph.loss._node)[0]
     found.ways += [result, strategies.chain_rule(problem, graph), strategies.path_recursion(problem, graph)]

@@ -228,3 +228,10 @@ def test_a_small_gradient_is_compared_by_its_own_size():
     model = nn.Dense(4, 3, rng=0)
     found = law(model, lambda p, t: 1e-30 * np.square(p).sum(), X4, None, budget=0.01)
     assert not found.note and 0 < found.way("central differences").difference < 1e-6
+
+
+def test_another_N_than_in_profiles_is_noted():
+    found = law(nn.Dense(4, 3, rng=0), nn.CrossEntropyLoss(), 1e3 * X4, [0, 1], rows=2, budget=0.01)
+    usual = found.count("scalars", batch=True).N
+    assert usual == law(nn.Dense(4, 3, rng=0), nn.CrossEntropyLoss(), X4, [0, 1], rows=2, budget=0.01).N < found.N
+    assert f"N is {found.N:,} on these, and {usual:,} on usual ones" in " ".join(str(found).split())
