@@ -123,6 +123,10 @@ def law(
             raise ArgumentError("law", f"{argument} from 1 to {n}, the rows of X", repr(value))
     if not (is_real(budget) and 0 < budget < np.inf):
         raise ArgumentError("law", "a budget of some seconds", repr(budget))
+    if not is_integer(max_nodes, 1):
+        raise ArgumentError("law", "max_nodes to be a positive integer", repr(max_nodes))
+    if not isinstance(name, str):
+        raise ArgumentError("law", "name to be a text", repr(name))
     sizes = rows, batch
     few, many = ((_first(parts["X"], "X", k), _first(parts.get("y"), "y", k)) for k in sizes)
     call = prepared(model, few[0])
@@ -169,6 +173,8 @@ def _measure(
     notes = [found.note]
     if unused:
         notes.append(f"not in P, since they get no gradient: {', '.join(unused)}")
+    if len(step.counts()) > len(found.batch_counts):
+        notes.append(f"the batch of {sizes[1]:,} rows has too many scalar nodes to be counted")
     if problem.vanishes:
         notes.append("the gradient is zero up to rounding, so differences are relative to the largest one of a node")
     found.note = "; ".join(filter(None, notes))

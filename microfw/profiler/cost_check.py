@@ -178,6 +178,8 @@ def check_step(where: str, model: Any, y: Any, loss: Any) -> None:
         made = isinstance(loss, type)
         got, fix = (f"the class {loss.__name__}", f"make one: {loss.__name__}()") if made else (repr(loss), "")
         raise ArgumentError(where, "a loss, called as loss(prediction, y)", got, fix)
+    if loss is None and where == "law":
+        raise ArgumentError(where, "a loss, called as loss(prediction, y)", "none", "call law(model, loss, X, y)")
     if y is not None and loss is None:
         got = f"{type(y).__name__} as y and no loss"
         raise ArgumentError(where, "a loss with targets y", got, f"call {where}(model, X, y, loss), or leave y out")
@@ -193,10 +195,7 @@ def joined(output: Any) -> Tensor | None:
     return total  # type: ignore[no-any-return]
 
 
-def first_tensor(output: Any) -> Tensor | None:
-    """Return the first Tensor of an output, which may be nested in tuples, lists and dicts."""
-    if isinstance(output, dict):
-        output = list(output.values())
-    if isinstance(output, tuple | list):
-        return next((found for part in output if (found := first_tensor(part)) is not None), None)
-    return output if isinstance(output, Tensor) else None
+def first_array(output: Any) -> Any:
+    """Return the first Tensor of an output, which may be nested in tuples, lists and dicts; else its first array."""
+    found = [part for part in flatten(output)[0] if isinstance(part, Tensor | np.ndarray)]
+    return next((part for part in found if isinstance(part, Tensor)), found[0] if found else None)

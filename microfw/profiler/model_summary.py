@@ -8,7 +8,7 @@ from typing import Any
 
 from microfw.errors import printable
 from microfw.nn.module import Module
-from microfw.profiler.cost_check import check_step, copied, count_step, first_tensor
+from microfw.profiler.cost_check import check_step, copied, count_step, first_array
 from microfw.profiler.node_count import NodeCount
 from microfw.profiler.recorder.naming import title_of
 from microfw.profiler.reports.text import shorten, table, whole
@@ -24,7 +24,8 @@ class LayerSummary:
     name, kind : str
         Path in the model, and type.
     output_shape : tuple of int or None
-        Shape of the last output; of the first Tensor, if the layer returns several. None if the layer was not called.
+        Shape of the last output; of the first Tensor, else the first array, if the layer returns several. None
+        if the layer was not called.
     parameters : int
         Number of its own parameters, frozen ones included.
     N : int
@@ -153,7 +154,7 @@ def noting_shape(forward: Callable[..., Any], shapes: dict[str, tuple[int, ...]]
 
     def noting(*inputs: Any, **options: Any) -> Any:
         output = forward(*inputs, **options)
-        first = first_tensor(output)
+        first = first_array(output)
         if first is not None:
             shapes[name] = first.shape
         return output

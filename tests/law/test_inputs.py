@@ -11,7 +11,7 @@ import pytest
 import microfw as mf
 from microfw import nn
 from microfw.errors import ArgumentError, MicrofwError
-from microfw.profiler import assert_cost, law
+from microfw.profiler import assert_cost, law, sweep
 
 X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 Y = np.arange(6) % 3
@@ -54,6 +54,12 @@ class TwoInOne(Two):
 @pytest.mark.parametrize("inputs", [(X, X), {"u": X, "v": X}])
 def test_a_model_takes_several_inputs(model, inputs):
     assert all_counts(model, CE, inputs, Y)[1].P == 30
+
+
+def test_a_sweep_of_your_models_takes_several_inputs():
+    loss = lambda p, t: CE(p, t["a"])  # noqa: E731
+    found = sweep("batch", (X, X), {"a": Y}, values=(2, 4, 6), loss=loss, build=lambda rows: Two(), budget=1e-3)
+    assert [one.rows for one in found.laws] == [2, 4, 6]
 
 
 def test_targets_are_nested_or_none():

@@ -193,6 +193,20 @@ class Noisy(nn.Module):
         (lambda: sweep("length", X4, [0, 1]), "sweep: expected one of"),
         (lambda: sweep("width", X4, [0, 1], values=[2, 3]), "at least three values"),
         (lambda: sweep("width", X4, [0, 1], values=[2, 2, 2], budget=0.01), "sizes that differ"),
+        (lambda: law(dense(4, 3), None, X4, [0, 1]), r"got none; call law\(model, loss, X, y\)"),
+        (lambda: law(dense(4, 3), nn.MSELoss(), X4, X4, max_nodes=0), "max_nodes to be a positive integer, got 0"),
+        (lambda: law(dense(4, 3), nn.MSELoss(), X4, X4, max_nodes="a"), "max_nodes to be a positive integer, got 'a'"),
+        (lambda: law(dense(4, 3), nn.MSELoss(), X4, X4, name=5), "law: expected name to be a text, got 5"),
+        (
+            lambda: sweep("k", X4, [0, 1], values=[1, 2, 3], build=dense(4, 3)),
+            "got Sequential; build=lambda value: model",
+        ),
+        (lambda: sweep("k", X4, [0, 1], values=[1, 2, 3], build=str), r"build\(1\) to return a Module, got str"),
+        (lambda: sweep("width", X4, None), "y with 2 rows, as X, got NoneType"),
+        (lambda: sweep("width", X4, []), r"y with 2 rows, as X, got \(0,\)"),
+        (lambda: sweep("width", X4, [0, 1], values=3), "sweep: expected values, a sequence, got int"),
+        (lambda: sweep(["width"], X4, [0, 1]), r"a variable's name, got \['width'\]"),
+        (lambda: mf.profiler.Session().html(5), "Session.html: expected what mf.profiler.law returns, got int"),
     ],
 )
 def test_errors(call, says):
@@ -204,6 +218,14 @@ def test_asking_for_what_is_not_there(found):
     with pytest.raises(mf.errors.ArgumentError, match="expected one of .*'forward mode'"):
         found.way("sideways")
     assert found.count("atoms") is None
+
+
+def test_a_batch_that_is_too_large_to_count_is_noted(monkeypatch):
+    monkeypatch.setattr("microfw.profiler.scalar_tape.MAX_ENTRIES", 1000)
+    X = np.tile(X4, (100, 1))
+    found = law(nn.Dense(4, 3, rng=0), nn.CrossEntropyLoss(), X, np.zeros(200, int), batch=200, budget=0.01)
+    assert found.note == "the batch of 200 rows has too many scalar nodes to be counted"
+    assert [count.kind for count in found.batch_counts] == ["tensors"]
 
 
 class Centered(nn.Module):
