@@ -162,13 +162,14 @@ class Problem:
     @property
     def vanishes(self) -> bool:
         """Whether the gradient is zero up to rounding: gradients of nodes cancel in it."""
-        return bool(np.abs(self.gradient).max(initial=0.0) <= 100 * np.finfo(float).eps * self.scale)
+        return self.size > 0 and bool(np.abs(self.gradient).max() <= 100 * np.finfo(float).eps * self.scale)
 
     def compare(self, result: StrategyResult, gradient: Array, done: Any = True) -> StrategyResult:
         """Store the difference of a gradient from that of backprop, over the entries that are done."""
-        error = np.abs(gradient - self.gradient)[np.broadcast_to(done, gradient.shape)].max()
+        error = np.abs(gradient - self.gradient)[np.broadcast_to(done, gradient.shape)].max(initial=0.0)
         if np.isfinite(error):
-            result.difference = float(error / ((self.scale if self.vanishes else np.abs(self.gradient).max()) or 1.0))
+            size = self.scale if self.vanishes else np.abs(self.gradient).max(initial=0.0)
+            result.difference = float(error / (size or 1.0))
         else:
             result.note = "its gradient is not finite, while backprop's is"
         return result

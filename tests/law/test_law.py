@@ -228,6 +228,19 @@ def test_a_batch_that_is_too_large_to_count_is_noted(monkeypatch):
     assert [count.kind for count in found.batch_counts] == ["tensors"]
 
 
+class Empty(nn.Module):
+    def __init__(self):
+        self.w = nn.Parameter(np.zeros((0, 3)))
+
+    def forward(self, x):
+        return x[:, :3] + self.w.sum(axis=0)
+
+
+def test_a_parameter_without_entries_has_a_gradient_without_entries():
+    found = law(Empty(), nn.MSELoss(), X4, X4[:, :3], budget=0.01)
+    assert [w.difference for w in found.ways] == [0.0] * 4 and "zero up to rounding" not in found.note
+
+
 class Centered(nn.Module):
     """Its outputs sum to zero, for all weights."""
 
