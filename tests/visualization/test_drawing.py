@@ -201,3 +201,7 @@ def test_without_a_graph():
         mf.draw(1.0)
     with pytest.raises(ArgumentError, match=r"""^draw: expected direction "TB" or "LR", got 'up'$"""):
         mf.draw(digits()[0], direction="up")
+    with pytest.raises(ArgumentError, match="^draw: expected model to be a Module, got str; leave it out"):
+        mf.draw(mf.tensor(1.0, requires_grad=True) * 2.0, "name")
+    with pytest.raises(ArgumentError, match="^draw: expected max_nodes to be a positive integer, got 'a'$"):
+        mf.draw(mf.tensor(1.0, requires_grad=True) * 2.0, max_nodes="a")

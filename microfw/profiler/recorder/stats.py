@@ -264,7 +264,7 @@ class GraphStats:
         added_by_depth = sorted(zip([position.depth for position in self.positions], added, strict=True))
         self.depths = [depth for depth, _ in added_by_depth]
         self.sums = [*accumulate((count for _, count in added_by_depth), initial=0)]
-        described = lambda node: None if node.metadata is None else node.metadata.stats.graph_op  # noqa: E731
+        described = lambda node: None if node.metadata is None else node.metadata.graph_op  # noqa: E731
         self.structure = graph_ops(nodes, described)
         self.walked: list[bool | None] = [None if n.metadata is None else n.metadata.walked for n in nodes]
         for node, count in zip(observed, saved, strict=True):

@@ -15,6 +15,7 @@ from importlib.resources import files
 from math import isfinite
 from typing import Any
 
+from microfw.errors import ArgumentError
 from microfw.profiler.ratio import BOUNDS, WHY, Ratio, verdict
 from microfw.profiler.reports.counts import counts
 from microfw.profiler.reports.first_look import median_epoch
@@ -31,6 +32,8 @@ NUMBERS = [f.name for f in fields(Row) if f.name not in ("layer", "op")]
 
 def html(session: Session, law: PagePart | None = None, max_rows: int = MAX_ROWS) -> str:
     """Return the page, with the result of the law if given. With more than ``max_rows`` it has only the sum."""
+    if law is not None and not hasattr(law, "page_data"):
+        raise ArgumentError("Session.html", "what mf.profiler.law returns", type(law).__name__)
     style, script = (_asset(name) for name in ("page.css", "page.js"))
     page = _asset("page.html")
     policy = (
