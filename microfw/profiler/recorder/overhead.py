@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from microfw import nn
-from microfw.autograd.mode import MODE, PLAIN, Mode, mode
+from microfw.autograd.mode import MODE, PLAIN, Mode, mode, model_version
 from microfw.autograd.tensor import Tensor
 from microfw.ops import elementwise
 from microfw.optim import SGD
@@ -256,8 +256,9 @@ def measure_replayed(recorder: Recorder, traced: bool) -> Extra | None:
         return None
     replay, arrays = timed.example
     every, none = recorders(traced, recorder.losses is not None)
-    before, countdown = replay.state(), replay.countdown
+    before, countdown, count = replay.state(), replay.countdown, replay.count
     replay.countdown = repeat(None, 1 << 30)  # no comparison with eager steps
+    replay.count = model_version.count  # also after a change of the model: the profile is of the step as it was
     runs = (
         (program(replay, None, False, None), PLAIN),
         (program(replay, every, True, InstrumentedPlan(replay.plan, every, timed.sequence)), mode_with(every)),
@@ -275,7 +276,7 @@ def measure_replayed(recorder: Recorder, traced: bool) -> Extra | None:
     try:
         return time_in_turns(*(lambda run=run, its=its: step(run, its) for run, its in runs))
     finally:
-        replay.countdown = countdown
+        replay.countdown, replay.count = countdown, count
         before.restore()
 
 
