@@ -116,6 +116,7 @@ class Profiler(Callback, Hook):
         self._session = Session(name=name, every=every, environment=environment())
         self._earlier: list[tuple[Session, Module | None]] = []  # sessions of other models
         self._bound: Module | None = None  # model of the session
+        self._names: LayerNames | None = None  # of the layers so far
         self._logs: list[tuple[Epoch | None, Log]] = []
         self._partial: Epoch | None = None  # finished part of the current epoch, if the run was saved in it
         self._partial_at_entry: Epoch | None = None  # `_partial` when the block was entered
@@ -210,7 +211,7 @@ class Profiler(Callback, Hook):
         """Return the settings and the session, which a copy shares. Fits and logs stay with this profiler."""
         own = ["_running", "_fits", "_recorder", "_token", "_detached", "_logs", "model", "_bound", "_earlier"]
         self.session  # noqa: B018  empties _logs
-        return {name: value for name, value in vars(self).items() if name not in own}
+        return {name: value for name, value in vars(self).items() if name not in (*own, "_names")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         Profiler.__init__(self)
@@ -237,12 +238,16 @@ class Profiler(Callback, Hook):
         self._bind(layers)
         if self.model is not None:
             self._session.model = type(self.model).__name__
-            self._session.layers = layers
         schedule = every_nth(self._session.every)
         if self.trace:
             self._recorder = Tracer(self.trace, schedule, takes_losses, self.model)
         else:
             self._recorder = Recorder(schedule, takes_losses, self.model)
+        names = self._recorder.names
+        names.resume(self._names)
+        self._names = names
+        if self.model is not None:
+            self._session.layers = names.layers()
         observer = self._recorder if mode.observer is None else mode.observer.alongside(self._recorder)
         self._token = MODE.set(mode.changed(observer=observer, timer=self._recorder))
 
@@ -253,13 +258,14 @@ class Profiler(Callback, Hook):
             self._earlier.append((self._session, self._bound))
             old = self._session
             self._session = Session(name=old.name, every=old.every, environment=old.environment)
+            self._names = None
         self._bound = self.model
 
     def _unbind(self) -> None:
         """Return to the previous session if this one is empty, as after a fit that failed at once."""
         if self._earlier and not (self._logs or self._session.epochs or self._partial):
             self._session, self._bound = self._earlier.pop()
-            self.model = self._bound
+            self.model, self._names = self._bound, None
 
     def _detach(self) -> None:
         recorder, self._recorder = self._recorder, None

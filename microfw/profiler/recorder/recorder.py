@@ -258,6 +258,7 @@ class Recorder(StatsLookup, Observer):
             self.followed = None  # its graph may have been removed
         earlier = self.passes.ranges if self.nodes_walked else None
         graph = GraphStats(loss, earlier, self.since)
+        self.names.layers()  # a layer that was frozen since the last graph has other numbers
         self.passes.ranges = graph.ranges
         self.graphs.append(graph)
         return graph
