@@ -37,6 +37,8 @@ def test_profile_is_left_on_the_estimator(digits):
     plain = classifier(max_iter=3).fit(X, y)
     np.testing.assert_array_equal(model.predict_proba(X), plain.predict_proba(X))
     assert not hasattr(plain, "profile_")
+    model.set_params(profile=False).fit(X, y)
+    assert not hasattr(model, "profile_")
 
 
 @needs_callbacks
