@@ -121,7 +121,8 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
     feature_names_in_ : ndarray
         Names of the columns, if X was a frame.
     profile_ : Session
-        Profile of the last `fit`, with ``profile=True`` or a `Profiler` among the callbacks: see `microfw.profiler.report`.
+        Profile of the last `fit`, with ``profile=True`` or a `Profiler` among the callbacks: see
+        `microfw.profiler.report`.
 
     Raises
     ------

@@ -179,3 +179,14 @@ def merged(epochs: Iterable[Epoch]) -> Epoch:
             rows.setdefault((row.layer, row.op), Row(row.layer, row.op)).add(row)
     total.rows = list(rows.values())
     return total
+
+
+def joined(first: Epoch, rest: Epoch) -> Epoch:
+    """Return the sum of two parts of an epoch. Its loss is that of the Trainer, or a mean weighted by steps."""
+    whole = merged([first, rest])
+    whole.epoch, whole.metrics = rest.epoch, rest.metrics
+    if "loss" not in rest.metrics:
+        parts = [(e.loss, e.steps) for e in (first, rest) if e.steps]
+        losses = [loss * steps for loss, steps in parts if loss is not None]
+        whole.loss = sum(losses) / whole.steps if losses and len(losses) == len(parts) else None
+    return whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextvars import Token
+from html import escape
 from time import perf_counter_ns
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ from microfw.errors import ArgumentError, DataError, GraphError
 from microfw.nn.module import Module
 from microfw.profiler.callback import Callback
 from microfw.profiler.environment import environment
+from microfw.profiler.epoch import Epoch, joined
 from microfw.profiler.files import parse, to_json
 from microfw.profiler.recorder.log import Log
 from microfw.profiler.recorder.naming import LayerNames
@@ -20,7 +22,7 @@ from microfw.profiler.recorder.sampling import every_nth
 from microfw.profiler.recorder.trace import Tracer
 from microfw.profiler.reports.report import report
 from microfw.profiler.search import fits_report
-from microfw.profiler.session import Epoch, Layer, Session, merged
+from microfw.profiler.session import Layer, Session
 from microfw.serialization.output import Path
 from microfw.serialization.strict import FormatError, document
 from microfw.training.hooks import Hook, TrainState
@@ -128,6 +130,8 @@ class Profiler(Callback, Hook):
         return f"Profiler({self.session!r}{f', {len(self.fits)} fits' if self.fits else ''})"
 
     def _repr_html_(self) -> str:
+        if self.fits and not self.session.epochs:
+            return f"<pre>{escape(fits_report(self.fits))}</pre>"
         return self.session._repr_html_()
 
     @property
@@ -329,16 +333,11 @@ class Profiler(Callback, Hook):
         return report(self.session, **options)
 
     def save(self, path: Path) -> None:
-        """Write the session to a file; the suffix selects the format. See `Session.save`."""
+        """Write the session to a file; the suffix selects the format. See `Session.save`.
+
+        If fits of estimators were profiled, save ``profiler.fits[k].session``.
+        """
+        if self.fits and not self.session.epochs:
+            fix = "call profiler.fits[0].session.save(path); print profiler.report() for the table of all fits"
+            raise ArgumentError("Profiler.save", "a session with epochs", f"{len(self.fits)} fits of estimators", fix)
         self.session.save(path)
-
-
-def joined(first: Epoch, rest: Epoch) -> Epoch:
-    """Return the sum of two parts of an epoch. Its loss is that of the Trainer, or a mean weighted by steps."""
-    whole = merged([first, rest])
-    whole.epoch, whole.metrics = rest.epoch, rest.metrics
-    if "loss" not in rest.metrics:
-        parts = [(e.loss, e.steps) for e in (first, rest) if e.steps]
-        losses = [loss * steps for loss, steps in parts if loss is not None]
-        whole.loss = sum(losses) / whole.steps if losses and len(losses) == len(parts) else None
-    return whole
