@@ -121,8 +121,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
     feature_names_in_ : ndarray
         Names of the columns, if X was a frame.
     profile_ : Session
-        Profile of the last `fit`, with ``profile=True`` or a `Profiler` among the callbacks: see
-        `microfw.profiler.report`.
+        Profile of the last `fit`, with ``profile=True`` or a `Profiler` as a callback: see `microfw.profiler.report`.
 
     Raises
     ------
