@@ -14,6 +14,7 @@ from microfw.autograd.graph import Leaf, Node, reachable
 from microfw.autograd.scope import Scope
 from microfw.nn.module import Module
 from microfw.profiler.ratio import products_without_grad
+from microfw.profiler.recorder.declared import declared_cost
 from microfw.profiler.recorder.memory import AddressRanges, SavedMemory, bytes_of
 from microfw.profiler.scalars import GraphOp, ScalarCount, count_graph, graph_ops, stand_in
 from microfw.profiler.session import Row
@@ -132,11 +133,11 @@ class OpStats:
         if op.cost is None:
             row.uncounted = 1
             return
-        cost = op.cost(shape, *shapes, **params)
+        edges = [] if node is None else node.edges or []
+        cost = declared_cost(op, shape, shapes, params, [partial.index for _, partial, _ in edges])
         self.derivatives = cost.derivatives
         row.flops_forward = int(cost.forward)
         row.products_forward = int(cost.products_forward)
-        edges = [] if node is None else node.edges or []
         for _, partial, _ in edges:
             row.flops_backward += int(cost.derivatives[partial.index])
             product = int(cost.products_derivatives[partial.index]) if cost.products_derivatives else 0

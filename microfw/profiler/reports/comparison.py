@@ -233,7 +233,7 @@ def _epochs(found: Comparison) -> str:
         else ("Epochs (seconds drift between runs: not for conclusions)")
     )
     picked = found.epochs if len(found.epochs) <= 12 else [*found.epochs[:6], *found.epochs[-6:]]
-    rows = [[str(n), microseconds(a), microseconds(b), _percent(b / a - 1 if a else 0)] for n, a, b in picked]
+    rows = [[str(n), microseconds(a), microseconds(b), _percent(b / a - 1) if a else ""] for n, a, b in picked]
     if len(picked) < len(found.epochs):
         rows.insert(6, ["…", "", "", ""])
     return f"{title}\n" + table([name, "backward a, µs a step", "b", "change"], rows)
@@ -253,7 +253,7 @@ def _marked(found: Comparison, layer: str) -> str:
 def _percent(change: float) -> str:
     if change >= HUGE:
         return "new" if change == float("inf") else f"{short(1 + change)} times"
-    return f"{change:+.1%}"
+    return f"{change:+.1%}".replace("-0.0%", "+0.0%")
 
 
 def _count(value: float) -> str:

@@ -95,7 +95,7 @@ def view(session: Session, max_rows: int = MAX_ROWS) -> dict[str, Any]:
         return [[sites[row.layer, row.op], *(getattr(row, name) for name in NUMBERS)] for row in epoch.rows]
 
     typical = median_epoch(session) if session.epochs else total
-    own = [known.get(name, Layer(name, "")) for name in names]
+    own = [known.get(name, Layer(name, "")).steady() for name in names]
     keys = [f.name for f in fields(Epoch) if f.type == "int"]
     metric = next((k for k in (session.epochs[-1].metrics if session.epochs else ()) if k.startswith("val_")), None)
     small = sum(len(epoch.rows) for epoch in session.epochs) <= max_rows
