@@ -118,6 +118,14 @@ def test_drawing_leaves_the_graph_and_outlives_it():
     assert "cross_entropy" in drawing.svg and "cross_entropy" in drawing.dot
 
 
+def test_a_graph_of_numbers_has_scalar_nodes():
+    u, v = (mf.tensor(k, requires_grad=True) for k in (2.0, 3.0))
+    drawing = mf.draw(u * v + u)
+    text = "N = 2 scalar nodes, numbered in the order that backward visits them: 1 first. E = 4 edges that carry"
+    assert text in str(drawing) and "P = 2 numbers that get a gradient." in " ".join(str(drawing).split())
+    assert 'aria-label="Graph of one step: 2 scalar nodes"' in drawing.svg
+
+
 def test_a_leaf_alone():
     drawing = mf.draw(mf.tensor([1.0, 2.0], requires_grad=True))
     assert str(drawing).startswith("leaf leaf (2,)\nN = 0 tensor nodes")
