@@ -10,7 +10,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import DTypeError, ShapeError
-from microfw.nn.checks import as_generator, as_layer_input, positive, require
+from microfw.nn.checks import as_flag, as_generator, as_layer_input, as_number, positive, require
 from microfw.nn.dense import Dense
 from microfw.nn.dropout import Dropout
 from microfw.nn.initializers import Seed
@@ -84,9 +84,11 @@ class MultiHeadAttention(Module):
         positive("MultiHeadAttention", embed_dim=embed_dim, num_heads=num_heads)
         got = f"{num_heads} heads of {embed_dim}"
         require(embed_dim % num_heads == 0, "MultiHeadAttention", "heads that divide the features evenly", got)
-        require(0 <= dropout < 1, "MultiHeadAttention", "dropout from 0 to below 1", dropout)
+        bias = as_flag(bias, "MultiHeadAttention", "bias", "dropout=0.1")  # PyTorch's third argument is dropout
+        dropout = as_number(dropout, lambda p: 0 <= p < 1, "MultiHeadAttention", "dropout from 0 to below 1")
         rng = as_generator("MultiHeadAttention", rng)
-        self.embed_dim, self.num_heads, self.causal = int(embed_dim), int(num_heads), causal
+        self.embed_dim, self.num_heads = int(embed_dim), int(num_heads)
+        self.causal = as_flag(causal, "MultiHeadAttention", "causal", "causal=True")
         self.query, self.key, self.value, self.out = (Dense(embed_dim, embed_dim, bias, rng=rng) for _ in range(4))
         self.dropout = Dropout(dropout, rng=rng)
 

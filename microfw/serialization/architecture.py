@@ -67,7 +67,9 @@ def describe(model: Module, classes: Classes) -> dict[str, Any]:
             return {"$module": {"class": kind, "settings": packed}}
         if isinstance(value, Tensor):
             return {"$like": list(value.shape)}
-        if callable(value) and not isinstance(value, np.generic):
+        if isinstance(value, np.generic):
+            return tree.pack(value.item(), name, arrays)  # Python's number: a setting is no array
+        if callable(value):
             return {"$function": names.get(id(value)) or _function_name(value, name)}
         return None
 

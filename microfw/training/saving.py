@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,10 @@ def save(path: Path, run: Run) -> None:
         packed = tree.pack(capture(run), PREFIX, arrays)
     except FormatError as error:
         raise error.with_location(where) from None
+    if isinstance(about, str) and not run.is_warned:  # before the night of training, not after
+        run.is_warned = True
+        text = f"{path}: fit(..., resume=path) continues this run, but mf.load cannot read the model, since {about}"
+        warnings.warn(text, stacklevel=2)
     container.write(path, arrays, {"kind": "training", "model": about, "training": packed})
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DataError, MicrofwError, ShapeError
-from microfw.nn.checks import is_number, require
+from microfw.nn.checks import as_number, require
 from microfw.nn.losses.base import Array, Loss, class_weights
 from microfw.ops.effects import pure_callback
 from microfw.ops.elementwise import relu, softplus, where
@@ -88,7 +88,7 @@ class _Labelled(Loss):
         self.weight = class_weights(name, "weight", weight)
         whole = isinstance(ignore_index, int | np.integer) and not isinstance(ignore_index, bool)
         require(ignore_index is None or whole, name, "ignore_index to be an integer", repr(ignore_index))
-        self.ignore_index = ignore_index
+        self.ignore_index = None if ignore_index is None else int(ignore_index)
 
     def denominator(self, targets: Any, sample_weight: Any = None) -> float:
         """Return the sum of the weights of the rows whose labels count; see `Loss.denominator`."""
@@ -219,9 +219,8 @@ class CrossEntropyLoss(_Labelled):
         ignore_index: int | None = None,
     ) -> None:
         super().__init__(weight, ignore_index, reduction)
-        fits = is_number(label_smoothing) and 0 <= label_smoothing <= 1
-        require(fits, "CrossEntropyLoss", "label_smoothing from 0 to 1", label_smoothing)
-        self.label_smoothing = label_smoothing
+        expected = "label_smoothing from 0 to 1"
+        self.label_smoothing = as_number(label_smoothing, lambda s: 0 <= s <= 1, "CrossEntropyLoss", expected)
 
     def forward(self, logits: Any, labels: Any, sample_weight: Any = None) -> Tensor:
         """Compare `(N, C)` logits with `(N,)` labels, or `(N, C)` probabilities."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import DTypeError, ShapeError
-from microfw.nn.checks import is_number, require
+from microfw.nn.checks import as_number
 from microfw.nn.losses.base import Array, Loss
 from microfw.ops.elementwise import exp, log, where
 from microfw.ops.reduction import sum_
@@ -104,8 +104,8 @@ class PoissonNLLLoss(Loss):
 
     def __init__(self, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        require(is_number(eps) and 0 < eps < np.inf, "PoissonNLLLoss", "a positive eps", eps)
-        self.log_input, self.full, self.eps = log_input, full, eps
+        self.log_input, self.full = log_input, full
+        self.eps = as_number(eps, lambda eps: 0 < eps < np.inf, "PoissonNLLLoss", "a positive eps")
 
     def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
         """Compare rates, or their logarithms, with counts of one shape."""
@@ -160,8 +160,8 @@ class GaussianNLLLoss(Loss):
 
     def __init__(self, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        require(is_number(eps) and 0 < eps < np.inf, "GaussianNLLLoss", "a positive eps", eps)
-        self.full, self.eps = full, eps
+        self.full = full
+        self.eps = as_number(eps, lambda eps: 0 < eps < np.inf, "GaussianNLLLoss", "a positive eps")
 
     def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
         """Compare means and variances with numbers of one shape."""
