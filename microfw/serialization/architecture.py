@@ -58,7 +58,7 @@ def describe(model: Module, classes: Classes) -> dict[str, Any]:
                 raise FormatError(
                     f"at most {MAX_DEPTH} modules inside of each other", "more", "join them in one Sequential"
                 )
-            kind, settings = _settings(value)
+            kind, settings = settings_of(value)
             kind = names.get(id(type(value)), kind)
             depth += 1
             packed = {key: tree.pack(item, f"{name}.{key}", arrays, special) for key, item in settings.items()}
@@ -160,7 +160,7 @@ def _parameters(kind: type) -> dict[str, inspect.Parameter]:
     return {name: p for name, p in inspect.signature(kind).parameters.items() if name not in FILLED}
 
 
-def _settings(module: Module) -> tuple[str, dict[str, Any]]:
+def settings_of(module: Module) -> tuple[str, dict[str, Any]]:
     """Return the name of a module in files, and the arguments for its constructor."""
     kind = type(module)
     if "forward" in vars(module):
