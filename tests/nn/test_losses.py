@@ -294,6 +294,33 @@ def test_ignored_labels(kind, reduction, ignored):
         loss_fn(mf.tensor(scores), np.array([ignored, 0, 1, ignored, 3]))
 
 
+@pytest.mark.parametrize("smooth", [0, 0.1])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_ignored_rows_add_nothing_whatever_their_logits(reduction, smooth):
+    loss_fn = nn.CrossEntropyLoss(reduction=reduction, ignore_index=0, label_smoothing=smooth)
+    scores, labels = Z.copy(), np.array([0, 2, 1, 0, 1])
+    expected = loss_fn(mf.tensor(scores), labels)
+    for bad in (-np.inf, np.nan, np.inf):
+        scores[0], scores[3, 1] = bad, bad
+        for given in (labels, mf.tensor(labels)):
+            with np.errstate(invalid="ignore"):
+                loss = loss_fn(mf.tensor(scores), given)
+            np.testing.assert_allclose(loss.data, expected.data, rtol=1e-14)
+
+
+def test_a_class_that_is_never_predicted_may_be_ignored():
+    masked, labels = Z.copy(), np.array([0, 2, 1, 0, 1])
+    masked[:, 0] = -np.inf
+    loss_fn, kept = nn.CrossEntropyLoss(ignore_index=0), labels > 0
+    rest = nn.CrossEntropyLoss()
+    np.testing.assert_allclose(
+        loss_fn(mf.tensor(masked), labels).data, rest(mf.tensor(masked[kept]), labels[kept]).data
+    )
+    slope = mf.grad(lambda z: loss_fn(z, labels))(masked)
+    np.testing.assert_array_equal(slope[~kept], 0)
+    np.testing.assert_allclose(slope[kept], mf.grad(lambda z: rest(z, labels[kept]))(masked[kept]))
+
+
 # Class weights and smoothing
 
 

@@ -113,7 +113,11 @@ class _Labelled(Loss):
         labels = labels if isinstance(labels, Tensor) else self._plain(labels, "the labels")
         if scores.ndim != 2 or labels.shape != scores.shape[:1] or not labels.size:
             fix = "flatten the labels with y.ravel()" if labels.ndim == 2 and 1 in labels.shape else ""
-            if isinstance(self, CrossEntropyLoss) and labels.shape == scores.shape and not fix:
+            if scores.ndim > 2:
+                both = labels.shape == scores.shape
+                fix = f"reshape the {name} to (-1, C), classes last, and the labels to (-1,)"
+                fix = "reshape both to (-1, C), classes last" if both else fix
+            elif isinstance(self, CrossEntropyLoss) and labels.shape == scores.shape and not fix:
                 fix = "cast probabilities with .astype(float)"
             fix = fix if labels.size else "skip empty batches"
             shapes = f"{scores.shape} and {labels.shape}"
@@ -247,7 +251,7 @@ class CrossEntropyLoss(_Labelled):
         smooth, classes = self.label_smoothing, len(weight)
         target = np.full((len(labels), classes), smooth / classes, weight.dtype)
         target[np.arange(len(labels)), labels] += 1 - smooth
-        share: Array = weight * target
+        share: Array = weight * target * kept[:, None]  # else rows without a label would count, and be NaN or infinite
         return share
 
     def denominator(self, targets: Any, sample_weight: Any = None) -> float:
