@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import DTypeError, ShapeError
+from microfw.errors import DataError, DTypeError, ShapeError
 from microfw.nn.checks import as_number
 from microfw.nn.losses.base import Array, Loss
 from microfw.ops.elementwise import exp, log, where
@@ -56,6 +56,7 @@ class KLDivLoss(Loss):
         if not prediction.ndim:
             raise ShapeError(self.where, "distributions along the last axis", "a single number")
         if self.log_target:
+            self._made(self._check_logarithms, target)
             there = target > -np.inf
             logt = where(there, target, 0)
             target = where(there, exp(target), 0)
@@ -66,6 +67,10 @@ class KLDivLoss(Loss):
             logt = log(where(there, target, 1))  # 0 * log(0) is NaN; here it is 0 * log(1)
         losses = sum_(target * (logt - where(there, prediction, 0)), axis=-1)
         return self._reduce(losses, sample_weight)
+
+    def _check_logarithms(self, values: Array) -> None:
+        if not values.max() < np.inf:  # NaN, as of a teacher that has diverged
+            raise DataError(self.where, "logarithms of target probabilities", values.max())
 
 
 class PoissonNLLLoss(Loss):
