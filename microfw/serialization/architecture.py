@@ -14,6 +14,7 @@ import numpy as np
 
 from microfw import nn
 from microfw.autograd.tensor import Tensor
+from microfw.errors import ArgumentError
 from microfw.nn import Module
 from microfw.nn.initializers import blank, constant
 from microfw.serialization import tree
@@ -122,11 +123,23 @@ def build(architecture: Any, classes: Classes, limit: int) -> Module:
     return model
 
 
-def named(classes: Classes | Iterable[Any]) -> dict[str, Any]:
-    """Return classes and functions by name."""
+def named(classes: Classes | Iterable[Any], where: str) -> dict[str, Any]:
+    """Return classes and functions by name; raise ArgumentError if there is anything else."""
+    alone = isinstance(classes, str | type) or not isinstance(classes, Iterable)
+    items: list[Any] = [classes] if alone else list(classes.values() if isinstance(classes, Mapping) else classes)
+    wrong = [item for item in items if not callable(item) or isinstance(item, Module)]
+    if alone or wrong:
+        first = (wrong or items)[0]
+        fix = f"pass classes=[{getattr(first, '__name__', 'Mine')}]"
+        raise ArgumentError(where, "classes to be a list or dict of classes and functions", short(first), fix)
     if isinstance(classes, Mapping):
         return dict(classes)
-    return {getattr(item, "__name__", type(item).__name__): item for item in classes}
+    return {getattr(item, "__name__", type(item).__name__): item for item in items}
+
+
+def without_layers(classes: Classes) -> dict[str, Any]:
+    """Return the classes and functions that are no layers of the library, which files name by `nn`."""
+    return {name: item for name, item in classes.items() if not (isinstance(item, type) and _is_layer(item))}
 
 
 def own_classes(model: Module) -> dict[str, Any]:
