@@ -335,6 +335,20 @@ def test_class_weights(reduction, smooth):
     assert mf.gradcheck(lambda z: loss_fn(z, LABELS), Z) <= 1e-6
 
 
+def test_weights_of_classes_have_the_digits_of_the_logits():
+    z, ones = np.array([[0.3], [-0.2]]), np.ones((2, 1))
+    expected = (0.1 * np.log1p(np.exp(-z))).mean()
+    for dtype, tolerance in ((np.float64, 1e-15), (np.float32, 1e-6)):
+        loss = nn.BCEWithLogitsLoss(pos_weight=0.1)(mf.tensor(z, dtype), ones)
+        assert loss.dtype == dtype
+        np.testing.assert_allclose(loss.item(), expected, rtol=tolerance)
+    loss_fn = nn.CrossEntropyLoss(weight=[0.1, 0.7], reduction="sum")
+    np.testing.assert_allclose(
+        loss_fn(mf.tensor([[0.3, -0.2]]), np.array([0])).item(), 0.1 * np.log1p(np.exp(-0.5)), rtol=1e-15
+    )
+    assert loss_fn.denominator([0]) == 0.1
+
+
 def test_probabilities_that_are_certain_are_labels():
     certain = np.eye(3)[LABELS]
     for options in ({}, {"label_smoothing": 0.2}):

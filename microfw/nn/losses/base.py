@@ -189,7 +189,7 @@ def class_weights(loss: str, name: str, weight: Any) -> Tensor | None:
         return None
     array: Array = np.zeros(())
     with contextlib.suppress(TypeError, ValueError):
-        array = np.asarray(weight, np.float32)
-    fits = array.ndim == 1 and np.all(array >= 0) and np.any(array > 0) and np.all(np.isfinite(array))
+        array = np.asarray(weight, np.float64)  # all digits, for a loss of float64; cast when it is used
+    fits = array.ndim == 1 and np.all(array >= 0) and np.any(array > 0) and np.all(array <= np.finfo(np.float32).max)
     require(fits, loss, f"a {name} of at least 0 for each class", repr(weight))
     return Tensor(array)
