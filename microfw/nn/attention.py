@@ -15,6 +15,7 @@ from microfw.nn.dense import Dense
 from microfw.nn.dropout import Dropout
 from microfw.nn.initializers import Seed
 from microfw.nn.module import Module
+from microfw.ops.effects import pure_callback
 from microfw.ops.linalg import matmul
 from microfw.ops.normalization import masked_softmax
 from microfw.ops.reduction import softmax
@@ -139,9 +140,14 @@ class MultiHeadAttention(Module):
 
     def _mask(self, t: int, s: int, padding: Any, shape: tuple[int, ...]) -> Any:
         """Return which keys each step may see, or None if all may see all."""
-        mask = np.tri(t, s, dtype=bool) if self.causal else None
         if padding is None:
-            return mask
+            return np.tri(t, s, dtype=bool) if self.causal else None
+        # by an op where the padding is a Tensor, so that a replay uses that of each batch
+        if isinstance(padding, Tensor):
+            return pure_callback(padding, by=self._seen, args=(t, s, shape))
+        return self._seen(padding, t, s, shape)
+
+    def _seen(self, padding: Any, t: int, s: int, shape: tuple[int, ...]) -> Any:
         padding = np.asarray(padding)
         if padding.dtype != bool:
             fix = "true where a key is to be left out"
@@ -149,7 +155,7 @@ class MultiHeadAttention(Module):
         if padding.shape != shape:
             raise ShapeError(self.where, f"key_padding_mask of shape {shape}", padding.shape)
         seen = ~padding[:, None, None, :]
-        return seen if mask is None else seen & mask
+        return seen & np.tri(t, s, dtype=bool) if self.causal else seen
 
     def extra_repr(self) -> str:
         """Return the sizes."""
