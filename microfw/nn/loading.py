@@ -25,6 +25,8 @@ class IncompatibleKeys(NamedTuple):
 
 def load_values(own: dict[str, Tensor], state: Mapping[str, Any], where: str, strict: bool) -> IncompatibleKeys | None:
     """Copy values into Tensors of the same names; see `Module.load_state_dict`."""
+    if not isinstance(strict, bool | np.bool_):
+        raise ArgumentError(where, "strict to be True or False", repr(strict))
     if not isinstance(state, Mapping):
         raise ArgumentError(where, "a dict of values by name", type(state).__name__, "pass what state_dict() returned")
     missing, unknown = [n for n in own if n not in state], [n for n in state if n not in own]

@@ -59,7 +59,7 @@ def require_entries(state: dict[str, Any], names: Iterable[str], where: str) -> 
     """Raise ArgumentError unless a state has entries of these names."""
     for name in names:
         if name not in state:
-            raise ArgumentError(where, f"an entry {name!r}", f"only {', '.join(state)}")
+            raise ArgumentError(where, f"an entry {name!r}", f"only {', '.join(state) or 'an empty state'}")
 
 
 def as_state(value: Any, dtype: np.dtype[Any], where: str, name: str) -> np.ndarray[Any, Any]:

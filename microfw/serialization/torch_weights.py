@@ -94,7 +94,8 @@ def import_torch(
     A failed call changes nothing. Weights of `Dense` and of recurrent layers are transposed; the two biases of `RNN`
     and `LSTM` are added; ``in_proj_weight`` of attention is cut into query, key and value; ``num_batches_tracked`` is
     ignored. Values of 16 bits are widened to the parameters' dtype. A parameter with several names here may have one or
-    all of them in PyTorch; values of all must then be equal.
+    all of them in PyTorch; values of all must then be equal. Join the dicts of a model in several files before the
+    call, ``{**first, **second}``: a parameter may be made of values in two of them.
 
     Examples
     --------
@@ -107,6 +108,8 @@ def import_torch(
     """
     if not isinstance(model, Module):
         raise ArgumentError("import_torch", "a Module of microfw first", type(model).__name__)
+    if not isinstance(strict, bool | np.bool_):
+        raise ArgumentError("import_torch", "strict to be True or False", repr(strict))
     if isinstance(source, Mapping):
         return _fill(model, {str(name): partial(_plain, value, name) for name, value in source.items()}, rename, strict)
     if hasattr(source, "state_dict"):

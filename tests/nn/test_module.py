@@ -276,6 +276,8 @@ def test_a_state_is_a_mapping():
     text = "Dense.load_state_dict: expected a dict of values by name, got NoneType; pass what state_dict() returned"
     with raises(ArgumentError, text):
         nn.Dense(2, 2).load_state_dict(None)
+    with raises(ArgumentError, "Dense.load_state_dict: expected strict to be True or False, got 'no'"):
+        nn.Dense(2, 2).load_state_dict({}, strict="no")
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
