@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from inspect import signature
 from types import SimpleNamespace
 from typing import Any
 
@@ -102,7 +103,8 @@ class Callback:
 
 def changed(estimator: Any) -> dict[str, str]:
     """Return the settings of an estimator that are not the defaults, as text of at most 40 characters."""
-    defaults = type(estimator)().get_params(deep=False)
+    arguments = signature(type(estimator)).parameters  # without module__width and the like, which have no default
     found = estimator.get_params(deep=False)
-    texts = {k: " ".join(repr(v).split()) for k, v in found.items() if repr(v) != repr(defaults[k])}
+    defaults = {k: repr(arguments[k].default) for k in found if k in arguments}
+    texts = {k: " ".join(repr(v).split()) for k, v in found.items() if repr(v) != defaults.get(k)}
     return {k: v if len(v) <= 40 else v[:39] + "…" for k, v in texts.items() if k not in ("profile", "verbose")}

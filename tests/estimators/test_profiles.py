@@ -39,6 +39,15 @@ def test_profile_is_left_on_the_estimator(digits):
     assert not hasattr(plain, "profile_")
 
 
+@pytest.mark.parametrize("own", [{"profile": True}, pytest.param({}, marks=needs_callbacks)])
+def test_a_profile_has_the_settings_of_the_optimizer(own, digits):
+    profiler = mf.Profiler()
+    model = classifier(max_iter=1, optimizer__weight_decay=0.1, **own)
+    (model if own else model.set_callbacks(profiler)).fit(*digits)
+    assert len(model.profile_.epochs) == 1
+    assert [fit.parameters["optimizer__weight_decay"] for fit in profiler.fits] == [] if own else ["0.1"]
+
+
 @needs_callbacks
 def test_a_profiler_that_is_set_leaves_its_profile(digits):
     profiler = mf.Profiler()
