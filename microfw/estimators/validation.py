@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError
+from microfw.estimators.settings import setting_names
 from microfw.nn import Module
 from microfw.training.hooks import check_hook
 
@@ -99,9 +100,9 @@ def check_parameters(estimator: Any) -> None:
     """
     for hook in estimator.hooks if isinstance(estimator.hooks, list | tuple) else ():
         check_hook(hook)
-    for name, value in estimator.get_params(deep=False).items():
+    for name in setting_names(type(estimator)):
         holds, description = RULES.get(name, (None, ""))
-        if holds is not None and not holds(value):
+        if holds is not None and not holds(value := getattr(estimator, name)):
             kind = type(estimator).__name__
             got = " ".join(repr(value).split())
             raise ArgumentError(f"The {name!r} parameter of {kind} must be {description}. Got {got[:80]} instead.")
