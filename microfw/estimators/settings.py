@@ -27,7 +27,7 @@ PREPARED = (
 
 def current(estimator: Any) -> dict[str, Any]:
     """Return the settings of an estimator by name."""
-    settings = {name: getattr(estimator, name) for name in setting_names(type(estimator))}
+    settings = {name: getattr(estimator, name) for name in setting_names(type(estimator))}  # type: ignore[arg-type]
     settings["hooks"], settings["_options"] = copy.copy(settings["hooks"]), estimator._options
     for name in CONTAINERS:
         if isinstance(settings[name], list | dict):

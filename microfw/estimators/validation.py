@@ -100,7 +100,7 @@ def check_parameters(estimator: Any) -> None:
     """
     for hook in estimator.hooks if isinstance(estimator.hooks, list | tuple) else ():
         check_hook(hook)
-    for name in setting_names(type(estimator)):
+    for name in setting_names(type(estimator)):  # type: ignore[arg-type]
         holds, description = RULES.get(name, (None, ""))
         if holds is not None and not holds(value := getattr(estimator, name)):
             kind = type(estimator).__name__
