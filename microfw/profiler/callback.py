@@ -79,6 +79,13 @@ class Callback:
         """Stop profiling, set ``estimator.profile_`` and add the profile to `fits`, also if the fit has failed."""
         profiler = self._running.pop(id(estimator))
         profiler.on_fit_end(SimpleNamespace())
+        try:
+            _ = profiler.session
+        finally:  # Ctrl-C while the overhead is measured: the profile is complete without it
+            profiler._detached = None
+            self._keep(estimator, context, profiler)
+
+    def _keep(self, estimator: Any, context: Any, profiler: Any) -> None:
         estimator.profile_ = session = profiler.session
         tasks, place = [], []
         while context is not None:
@@ -95,7 +102,7 @@ class Callback:
                 raise FileError("Profiler", 'folder="profiles" for fits in other processes', "none")
         except FileError as error:
             self._is_copy = False  # warn once
-            warnings.warn(f"{error}. The profile stays in this process: in profile_ of the estimator.", stacklevel=2)
+            warnings.warn(f"{error}. The profile stays in this process: in profile_ of the estimator.", stacklevel=3)
 
     def _another(self) -> Any:
         raise NotImplementedError
