@@ -12,7 +12,7 @@ import numpy as np
 from microfw.errors import ArgumentError
 from microfw.estimators.settings import setting_names
 from microfw.nn import Module
-from microfw.training.hooks import check_hook
+from microfw.training.hooks import check_hooks
 
 FLOATS = (np.float64, np.float32)
 
@@ -98,8 +98,7 @@ def check_parameters(estimator: Any) -> None:
     ArgumentError
         For the first parameter that is not valid, with its name.
     """
-    for hook in estimator.hooks if isinstance(estimator.hooks, list | tuple) else ():
-        check_hook(hook)
+    check_hooks(estimator.hooks if isinstance(estimator.hooks, list | tuple) else ())
     for name in setting_names(type(estimator)):  # type: ignore[arg-type]
         holds, description = RULES.get(name, (None, ""))
         if holds is not None and not holds(value := getattr(estimator, name)):

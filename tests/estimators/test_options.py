@@ -231,3 +231,23 @@ def test_rows_with_several_axes(shape, kind):
         model.predict(rows[..., :1])
     with pytest.raises(ValueError, match="Found array with dim"):
         kind().fit(rows, y)
+
+
+def test_a_module_is_checked_with_a_tensor():
+    class Detaching(Net):
+        def forward(self, x):
+            return super().forward(x.detach())
+
+    assert NeuralClassifier(module=Detaching, max_iter=1).fit(X, LABELS).n_iter_ == 1
+
+
+def test_sgd_without_momentum_has_no_nesterov():
+    sgd = NeuralClassifier((), optimizer="sgd", optimizer__momentum=0.0, max_iter=1, random_state=0).fit(X, LABELS)
+    plain = clone(sgd).set_params(optimizer=lambda parameters, lr, momentum: mf.optim.SGD(parameters, lr=lr))
+    np.testing.assert_array_equal(sgd.predict_proba(X), plain.fit(X, LABELS).predict_proba(X))
+
+
+def test_a_hook_is_there_once():
+    hook = mf.training.Hook()
+    with pytest.raises(ArgumentError, match="expected each hook once, got the same Hook twice; leave one out"):
+        NeuralClassifier(hooks=[hook, hook]).fit(X, LABELS)
