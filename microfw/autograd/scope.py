@@ -17,6 +17,9 @@ class ThreadScope(local):
     # A variable of the thread: half the time of a context variable. A call never waits for another task.
     scope: Scope | None = None
 
+    def __reduce__(self) -> str:
+        return "THREAD_SCOPE"  # that of the process that loads: cloudpickle sends a forward method with its globals
+
 
 THREAD_SCOPE = ThreadScope()
 

@@ -11,7 +11,6 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, is_regressor
 from sklearn.metrics import check_scoring
-from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from microfw.data.dataset import Rows
@@ -23,6 +22,7 @@ from microfw.estimators.hooks import Stopping, reports
 from microfw.estimators.learner import Learner, outputs, with_weight
 from microfw.estimators.settings import adopt, current
 from microfw.estimators.snapshots import EstimatorSnapshot, TrainingSnapshot
+from microfw.estimators.split import explain, split
 from microfw.estimators.validation import check_parameters
 from microfw.training.evaluation import Array
 from microfw.training.history import History
@@ -106,7 +106,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
             Targets.
         sample_weight : array_like of shape (n_samples,), optional
             Weight of each row, at least 0. In a batch of all rows, a weight of 2 equals the row twice, and a weight
-            of 0 equals no row.
+            of 0 equals no row; ``norm="batch"`` counts rows.
 
         Returns
         -------
@@ -292,18 +292,8 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         """Return training and validation rows."""
         if not self.early_stopping:
             return rows, None
-        labels = self._strata(rows.y)
-        count = max(round(self.validation_fraction * len(rows)), 1)
-        if count >= len(rows):
-            got, fix = f"none of {len(rows)} (n_samples = {len(rows)})", "lower validation_fraction, or pass more rows"
-            raise DataError(f"{self._where}.fit, early_stopping", "rows to train on", got, fix)
-        if labels is not None:
-            found = np.bincount(labels)
-            kinds = np.count_nonzero(found)
-            if found[found > 0].min() < 2 or not kinds <= count <= len(rows) - kinds:
-                labels = None  # too few rows for each class in both parts
-        seed = int(self._learner.rng.integers(1 << 31))
-        train, test = train_test_split(np.arange(len(rows)), test_size=count, stratify=labels, random_state=seed)
+        where, rng = f"{self._where}.fit, early_stopping", self._learner.rng
+        train, test = split(len(rows), self._strata(rows.y), self.validation_fraction, rng, where)
         return rows.take(train), rows.take(test)
 
     def _scorer(self) -> Any:
@@ -320,7 +310,12 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         def score(rows: Rows) -> float:
             weighted = rows.weight is not None and accepts_weights
             options = {"sample_weight": rows.weight} if weighted else {}
-            made = scorer(view, rows.X, self._decoded(rows.y), **options)
+            targets = self._decoded(rows.y)
+            try:
+                made = scorer(view, rows.X, targets, **options)
+            except ValueError as error:
+                explain(error, view, self._strata(rows.y))
+                raise
             try:
                 return float(made)
             except (TypeError, ValueError):

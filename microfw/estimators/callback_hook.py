@@ -34,6 +34,7 @@ class CallbackHook(Hook):
         self.epoch: Any = None
 
     def __enter__(self) -> Self:
+        vars(self.estimator).pop("profile_", None)  # of an earlier fit; `fit` restores it if this one fails
         if self.profiler is not None:
             self.profiler.setup(self.estimator, self.context)
             self.profiler.on_fit_task_begin(self.estimator, self.context)

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
-from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
     _check_partial_fit_first_call,
@@ -21,6 +21,7 @@ from microfw.data.dataset import Rows
 from microfw.errors import ArgumentError, DataError
 from microfw.estimators import parts
 from microfw.estimators.base import NeuralEstimator
+from microfw.estimators.class_weights import balanced, weights_of_labels
 from microfw.training.evaluation import Array
 
 LABEL_LOSSES = (nn.CrossEntropyLoss, nn.NLLLoss)
@@ -299,9 +300,8 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
         )
         if self.class_weight is not None:
             by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
-            if weight is not None and isinstance(self.class_weight, str):  # "balanced" by weight: scikit-learn 1.7
-                counts = np.bincount(codes, weight, len(self.classes_))
-                by_class = counts.sum() / (len(counts) * counts)
+            if weight is not None and isinstance(self.class_weight, str):
+                by_class = balanced(codes, weight)
             class_weights = by_class.astype(dtype)[codes]
             weight = class_weights if weight is None else weight * class_weights
         return self._targets(codes, dtype), weight
@@ -315,7 +315,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
         if other.any():
             raise DataError(self._where, "an indicator of labels, 0 or 1", f"{y[other][0]}", "pass (y > 0).astype(int)")
         if self.class_weight is not None:
-            class_weights = compute_sample_weight(self.class_weight, y).astype(dtype)
+            class_weights = weights_of_labels(self.class_weight, y, weight).astype(dtype)
             weight = class_weights if weight is None else weight * class_weights
         self._labels_are_codes = False
         return self._signed(y.astype(dtype)), weight

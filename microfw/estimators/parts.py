@@ -16,6 +16,7 @@ from microfw.autograd.mode import mode
 from microfw.errors import ArgumentError, ShapeError
 from microfw.nn import activations
 from microfw.optim.checks import is_integer
+from microfw.training.evaluation import as_data
 from microfw.training.outputs import binds
 
 ALIASES = {"logistic": "sigmoid", "leaky_relu": "leakyrelu", "swish": "silu"}
@@ -85,7 +86,7 @@ def _called(part: Any, args: tuple[Any, ...], given: dict[str, Any], where: str,
 
 def _check_outputs(model: nn.Module, where: str, row: tuple[int, ...], outputs: int, dtype: Any) -> None:
     with mode(recording=False, observer=None, timer=None):
-        got = np.shape(model.eval()(np.zeros((2, *row), dtype)))
+        got = np.shape(model.eval()(as_data(np.zeros((2, *row), dtype))))
     if got != (2, outputs):
         fix = f"give the module's last layer {outputs} outputs"
         raise ShapeError(where, f"module to map {(2, *row)} to (2, {outputs})", f"shape {got}", fix)
@@ -170,16 +171,17 @@ def loss(choice: Any, where: str, multilabel: bool = False) -> Any:
 def optimizer(settings: Any, parameters: list[nn.Parameter]) -> Any:
     """Return the optimizer of an estimator from a name in `microfw.optim`, a class, or a function."""
     where, choice, rate = type(settings).__name__, settings.optimizer, settings.learning_rate
-    params = settings.optimizer_params
+    params, given = settings.optimizer_params, options(settings._options, "optimizer")
     if isinstance(choice, str):
         exported = {name.lower(): getattr(optim, name) for name in optim.__all__}
         known = {k: v for k, v in exported.items() if isinstance(v, type) and hasattr(v, "step") and takes_lr(v)}
         choice = _named(choice, known, "optimizer", where)
     if params is None:
-        params = DEFAULTS.get(getattr(choice, "__name__", ""), {}) if isinstance(settings.optimizer, str) else {}
+        default = isinstance(settings.optimizer, str) and given.get("momentum") != 0  # without it there is no nesterov
+        params = DEFAULTS.get(getattr(choice, "__name__", ""), {}) if default else {}
     lr = float(rate(0)) if callable(rate) else rate
     try:
-        made = choice(parameters, lr=lr, **{**params, **options(settings._options, "optimizer")})
+        made = choice(parameters, lr=lr, **{**params, **given})
     except TypeError as error:
         raise ArgumentError(where, "an optimizer that takes these settings", f"{error}") from None
     if not hasattr(made, "step") or not hasattr(made, "zero_grad"):

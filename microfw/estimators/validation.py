@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError
+from microfw.estimators.settings import setting_names
 from microfw.nn import Module
-from microfw.training.hooks import check_hook
+from microfw.training.hooks import check_hooks
 
 FLOATS = (np.float64, np.float32)
 
@@ -97,11 +98,10 @@ def check_parameters(estimator: Any) -> None:
     ArgumentError
         For the first parameter that is not valid, with its name.
     """
-    for hook in estimator.hooks if isinstance(estimator.hooks, list | tuple) else ():
-        check_hook(hook)
-    for name, value in estimator.get_params(deep=False).items():
+    check_hooks(estimator.hooks if isinstance(estimator.hooks, list | tuple) else ())
+    for name in setting_names(type(estimator)):  # type: ignore[arg-type]
         holds, description = RULES.get(name, (None, ""))
-        if holds is not None and not holds(value):
+        if holds is not None and not holds(value := getattr(estimator, name)):
             kind = type(estimator).__name__
             got = " ".join(repr(value).split())
             raise ArgumentError(f"The {name!r} parameter of {kind} must be {description}. Got {got[:80]} instead.")

@@ -46,7 +46,8 @@ def alternate(
     Raises
     ------
     ArgumentError
-        If ``a`` or ``b`` is no function or does not return a session, or if runs have different numbers of epochs.
+        If ``a`` or ``b`` is no function or does not return a session, if it returns the session of an earlier run, or
+        if runs have different numbers of epochs.
 
     Examples
     --------
@@ -79,7 +80,9 @@ def alternate(
             token = MEASURED.set(k == rounds)
             try:
                 for which in (0, 1) if k % 2 else (1, 0):
-                    made[which].append(_session("ab"[which], (a, b)[which]()))
+                    session = _session("ab"[which], (a, b)[which]())
+                    _check_new("ab"[which], session, made[0] + made[1])
+                    made[which].append(session)
                     _check_length(len(made[1][0].epochs), made[which][-1])
                     update()
             finally:
@@ -89,8 +92,7 @@ def alternate(
     for which in (0, 1):
         last = made[which][-1]
         epochs = [epoch for session in made[which][1:] for epoch in session.epochs]
-        for k, epoch in enumerate(epochs):
-            epoch.epoch = k + 1
+        epochs = [replace(epoch, epoch=k + 1) for k, epoch in enumerate(epochs)]
         sessions.append(replace(last, epochs=epochs, alternated=mark, trace=None))
     return sessions[0], sessions[1]
 
@@ -104,6 +106,13 @@ def _session(name: str, result: Any) -> Session:
         fix = "pass the profiler to the Trainer: hooks=[profiler]"
         raise ArgumentError("alternate", f"{name}() to record an epoch", "a session without one", fix)
     return session
+
+
+def _check_new(name: str, session: Session, earlier: list[Session]) -> None:
+    """Refuse epochs of an earlier run: one measurement would count as many."""
+    if any(session.epochs[-1] is before.epochs[-1] for before in earlier):
+        fix = "make the model and the profiler in the function, and train there; compare(a, b) compares stored sessions"
+        raise ArgumentError("alternate", f"{name}() to make a new run", "the session of an earlier run", fix)
 
 
 def _check_length(epochs: int, session: Session) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from inspect import signature
 from types import SimpleNamespace
 from typing import Any
 
@@ -78,6 +79,13 @@ class Callback:
         """Stop profiling, set ``estimator.profile_`` and add the profile to `fits`, also if the fit has failed."""
         profiler = self._running.pop(id(estimator))
         profiler.on_fit_end(SimpleNamespace())
+        try:
+            _ = profiler.session
+        finally:  # Ctrl-C while the overhead is measured: the profile is complete without it
+            profiler._detached = None
+            self._keep(estimator, context, profiler)
+
+    def _keep(self, estimator: Any, context: Any, profiler: Any) -> None:
         estimator.profile_ = session = profiler.session
         tasks, place = [], []
         while context is not None:
@@ -94,7 +102,7 @@ class Callback:
                 raise FileError("Profiler", 'folder="profiles" for fits in other processes', "none")
         except FileError as error:
             self._is_copy = False  # warn once
-            warnings.warn(f"{error}. The profile stays in this process: in profile_ of the estimator.", stacklevel=2)
+            warnings.warn(f"{error}. The profile stays in this process: in profile_ of the estimator.", stacklevel=3)
 
     def _another(self) -> Any:
         raise NotImplementedError
@@ -102,7 +110,8 @@ class Callback:
 
 def changed(estimator: Any) -> dict[str, str]:
     """Return the settings of an estimator that are not the defaults, as text of at most 40 characters."""
-    defaults = type(estimator)().get_params(deep=False)
+    arguments = signature(type(estimator)).parameters  # without module__width and the like, which have no default
     found = estimator.get_params(deep=False)
-    texts = {k: " ".join(repr(v).split()) for k, v in found.items() if repr(v) != repr(defaults[k])}
+    defaults = {k: repr(arguments[k].default) for k in found if k in arguments}
+    texts = {k: " ".join(repr(v).split()) for k, v in found.items() if repr(v) != defaults.get(k)}
     return {k: v if len(v) <= 40 else v[:39] + "…" for k, v in texts.items() if k not in ("profile", "verbose")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from contextvars import Token
 from html import escape
 from time import perf_counter_ns
@@ -26,6 +27,7 @@ from microfw.profiler.session import Layer, Session
 from microfw.serialization.output import Path
 from microfw.serialization.strict import FormatError, document
 from microfw.training.hooks import Hook, TrainState
+from microfw.training.stepper import Interrupts
 
 MAX_LOGS = 64
 """Maximum number of raw logs. When it is reached, they are converted to epochs, so that memory does not grow."""
@@ -138,11 +140,12 @@ class Profiler(Callback, Hook):
     def session(self) -> Session:
         """Numbers of the finished epochs, computed when read, not during training."""
         while self._logs:
-            partial, log = self._logs.pop(0)
-            epoch = log.epoch()
-            if partial is not None:
-                epoch = joined(partial, epoch)
-            self._session.epochs.append(epoch)
+            with Interrupts().around(nullcontext()):  # a log adds up in place: Ctrl-C within would spoil its numbers
+                partial, log = self._logs.pop(0)
+                epoch = log.epoch()
+                if partial is not None:
+                    epoch = joined(partial, epoch)
+                self._session.epochs.append(epoch)
         if self._recorder is not None:
             self._session.layers = self._recorder.names.layers()
         if self._detached is not None and self._session.epochs and MEASURED.get():

@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, Self, SupportsIndex, overload
 
-from microfw.errors import ArgumentError, message, suggest_keywords
+import numpy as np
+
+from microfw.errors import ArgumentError, message, printable, suggest_keywords
 from microfw.visualization.html_table import html_table
 
-MAX_ROWS, MAX_TEXT = 20, 2000
-"""Most rows and characters of a printed history."""
+MAX_ROWS, MAX_TEXT, MAX_CELL = 20, 2000, 80
+"""Most rows and characters of a printed history, and characters of an entry."""
 
 
 class History(list[dict[str, Any]]):
@@ -219,7 +221,7 @@ class History(list[dict[str, Any]]):
         """Return the names of the entries, and each row as texts."""
         names = self._names()
         rows = [[_short(row[name]) if name in row else "" for name in names] for row in self]
-        return [str(name) for name in names], rows
+        return [printable(" ".join(str(name).split())) for name in names], rows
 
 
 def _meant(name: str, names: list[str]) -> str:
@@ -231,7 +233,8 @@ def _meant(name: str, names: list[str]) -> str:
 
 
 def _short(value: Any) -> str:
-    """Return a number with four digits; of a small one, four that are not 0."""
-    if not isinstance(value, float):
-        return str(value)
+    """Return a number with four digits; of a small one, four that are not 0. Another value is one line of text."""
+    if not isinstance(value, float | np.floating):
+        text = printable(" ".join(str(value).split()))
+        return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 1]}…"
     return f"{value:.4f}" if not 0 < abs(value) < 0.1 else f"{value:.4g}"

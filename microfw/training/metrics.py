@@ -192,7 +192,7 @@ def resolve(metrics: Any) -> Measures:
         metrics = [metrics]
     found = Measures()
     for metric in metrics if isinstance(metrics, Iterable) else [metrics]:
-        name = metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
+        name = metric if isinstance(metric, str) else _name(metric)
         if name in found or name in ("epoch", "loss", "seconds", "lr", "gradient_norm", "skipped"):
             raise ArgumentError("metrics", "different names", f"{name!r} twice", "rename one of them")
         if isinstance(metric, str):
@@ -211,7 +211,21 @@ def _plain(function: Callable[[Any, Any], Any]) -> Measure:
 
 
 def _measured(function: Callable[[Any, Any], Any], targets: Array, outputs: Array, predictions: Array) -> float:
-    return float(function(targets, predictions))
+    try:
+        value = function(targets, predictions)
+    except Exception as error:
+        if function not in METRICS.values():  # whose errors name them
+            error.add_note(f"raised in the metric {_name(function)!r}, called with targets and predictions")
+        raise
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        got = " ".join(repr(value).split())
+        raise ArgumentError(f"metric {_name(function)!r}", "a number", got[:80], "return a float") from None
+
+
+def _name(metric: Any) -> str:
+    return str(getattr(metric, "__name__", type(metric).__name__))
 
 
 def _named(name: str) -> Measure:

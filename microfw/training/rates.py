@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -285,21 +286,30 @@ def lr_range_test(
     if getattr(trainer.optimizer, "takes_closure", False):
         raise ArgumentError(where, "an optimizer that takes single steps", type(trainer.optimizer).__name__)
     from microfw.nn.forward_state import ForwardState
+    from microfw.training.stepper import Interrupts
 
     rising, forward_state = _Rising(low, high, steps, smooth), ForwardState.of(trainer.model, trainer.loss)
     before = trainer.model.state_dict(), trainer.optimizer.state_dict(), forward_state.save()
     probe = copy.copy(trainer)  # keeps accumulation and clipping, which change the effect of a rate
     probe.hooks, probe.metrics = [rising], {}
-    try:
-        probe.fit(train, steps, batch_size, rng=rng, progress=False)
-    except NonFiniteError:
-        if len(rising.rates) < 5:
+    interrupts = Interrupts()
+    with interrupts.around(nullcontext()):
+        interrupts.release()
+        try:
+            probe.fit(train, steps, batch_size, rng=rng, progress=False)
+        except NonFiniteError:
+            if len(rising.rates) < 5:
+                raise
+        except KeyboardInterrupt as error:  # the note of `fit` is about a run that can be continued
+            text = f"{where}: stopped after {len(rising.rates)} of {steps} rates; model and optimizer are as before"
+            error.__notes__ = [text]
             raise
-    finally:
-        trainer.model.load_state_dict(before[0])
-        trainer.optimizer.load_state_dict(before[1])
-        trainer.optimizer.zero_grad()
-        forward_state.restore(before[2])
+        finally:
+            interrupts.deferred = True
+            trainer.model.load_state_dict(before[0])
+            trainer.optimizer.load_state_dict(before[1])
+            trainer.optimizer.zero_grad()
+            forward_state.restore(before[2])
     rates, losses = rising.rates, rising.losses
     if len(rates) < 2:
         raise ArgumentError(where, "losses at two rates at least", len(rates), "lower low, or scale the data")

@@ -245,6 +245,17 @@ def test_balanced_classes_count_the_weights_of_rows():
     np.testing.assert_array_equal(by_hand.predict_proba(X), balanced.predict_proba(X))
 
 
+def test_balanced_labels_count_the_weights_of_rows():
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    Y, weights = (X[:, :3] > [0.5, 0.0, 9.0]).astype(int), np.repeat([2, 1], [20, 40])  # no row has the last label
+    twice = np.repeat(np.arange(60), weights)
+    options = {"class_weight": "balanced", "batch_size": 80, "max_iter": 3, "shuffle": False}
+    weighted = classifier(**options).fit(X, Y, weights)
+    np.testing.assert_allclose(
+        weighted.loss_curve_, classifier(**options).fit(X[twice], Y[twice]).loss_curve_, rtol=1e-9
+    )
+
+
 # Steps that are replayed
 
 

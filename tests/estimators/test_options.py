@@ -34,6 +34,38 @@ def weights(estimator):
     return [p.data for p in estimator.module_.parameters()]
 
 
+# Subclasses
+
+
+class Narrow(NeuralClassifier):
+    def __init__(self, width=8, random_state=None):
+        super().__init__((width,), random_state=random_state, max_iter=3, tol=-1.0 if width == 5 else 0.0)
+        self.width = width
+
+
+class Short(NeuralClassifier):
+    def __init__(self, *, max_iter=3):
+        super().__init__(max_iter=max_iter, random_state=0)
+
+
+class Open(NeuralClassifier):
+    def __init__(self, extra=1, **settings):
+        super().__init__(max_iter=3, random_state=0, **settings)
+        self.extra = extra
+
+
+@pytest.mark.parametrize("model", [Narrow(4, 0), Short(), Open(2), Open(alpha=0.5)], ids=repr)
+def test_a_subclass_may_have_a_constructor_with_other_settings(model):
+    made = clone(model).fit(X, LABELS)
+    assert made.n_iter_ == 3 and made.get_params() == model.get_params()
+    assert made.set_params(max_iter=2).partial_fit(X, LABELS).n_iter_ == 4 if "max_iter" in made.get_params() else True
+
+
+def test_settings_that_a_subclass_passes_on_are_checked():
+    with pytest.raises(ArgumentError, match="The 'tol' parameter of Narrow must be"):
+        Narrow(5).fit(X, LABELS)
+
+
 # alpha
 
 
@@ -199,3 +231,23 @@ def test_rows_with_several_axes(shape, kind):
         model.predict(rows[..., :1])
     with pytest.raises(ValueError, match="Found array with dim"):
         kind().fit(rows, y)
+
+
+def test_a_module_is_checked_with_a_tensor():
+    class Detaching(Net):
+        def forward(self, x):
+            return super().forward(x.detach())
+
+    assert NeuralClassifier(module=Detaching, max_iter=1).fit(X, LABELS).n_iter_ == 1
+
+
+def test_sgd_without_momentum_has_no_nesterov():
+    sgd = NeuralClassifier((), optimizer="sgd", optimizer__momentum=0.0, max_iter=1, random_state=0).fit(X, LABELS)
+    plain = clone(sgd).set_params(optimizer=lambda parameters, lr, momentum: mf.optim.SGD(parameters, lr=lr))
+    np.testing.assert_array_equal(sgd.predict_proba(X), plain.fit(X, LABELS).predict_proba(X))
+
+
+def test_a_hook_is_there_once():
+    hook = mf.training.Hook()
+    with pytest.raises(ArgumentError, match="expected each hook once, got the same Hook twice; leave one out"):
+        NeuralClassifier(hooks=[hook, hook]).fit(X, LABELS)

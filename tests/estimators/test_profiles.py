@@ -6,6 +6,7 @@ import copy
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import warnings
@@ -39,6 +40,15 @@ def test_profile_is_left_on_the_estimator(digits):
     assert not hasattr(plain, "profile_")
     model.set_params(profile=False).fit(X, y)
     assert not hasattr(model, "profile_")
+
+
+@pytest.mark.parametrize("own", [{"profile": True}, pytest.param({}, marks=needs_callbacks)])
+def test_a_profile_has_the_settings_of_the_optimizer(own, digits):
+    profiler = mf.Profiler()
+    model = classifier(max_iter=1, optimizer__weight_decay=0.1, **own)
+    (model if own else model.set_callbacks(profiler)).fit(*digits)
+    assert len(model.profile_.epochs) == 1
+    assert [fit.parameters["optimizer__weight_decay"] for fit in profiler.fits] == [] if own else ["0.1"]
 
 
 @needs_callbacks
@@ -83,6 +93,32 @@ def check_fits(profiler, count):
         assert [e.epoch for e in fit.session.epochs] == [1, 2, 3]
         assert all(e.backward_ns > 0 and e.untagged_backward_ns >= 0 for e in fit.session.epochs)
     assert len({tuple(fit.place) for fit in profiler.fits}) == count
+
+
+@needs_callbacks
+@pytest.mark.parametrize("own", [False, True])
+def test_ctrl_c_after_the_training_keeps_the_profile(own, digits, monkeypatch, measured_overhead):
+    profiler = mf.Profiler()
+    model = classifier(profile=own, max_iter=1)
+    (model if own else model.set_callbacks(profiler)).fit(*digits)
+    with monkeypatch.context() as patch:
+        patch.setattr("microfw.profiler.profiler.overhead", lambda *args: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            model.set_params(max_iter=2).fit(*digits)
+    assert model.n_iter_ == 2 and len(model.profile_.epochs) == 2 and model.profile_.overhead == {}
+    assert [len(fit.session.epochs) for fit in profiler.fits] == ([] if own else [1, 2])
+
+
+def test_an_interrupted_fit_has_no_profile_of_an_earlier_one(digits):
+    class Stop(mf.training.Hook):
+        def on_epoch_start(self, state):
+            if state.epoch == 2:
+                raise KeyboardInterrupt
+
+    model = classifier(profile=True, max_iter=1).fit(*digits)
+    with pytest.raises(KeyboardInterrupt):
+        model.set_params(profile=False, max_iter=3, hooks=[Stop()]).fit(*digits)
+    assert model.n_iter_ == 1 and not hasattr(model, "profile_")
 
 
 @needs_callbacks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import pickle
 import subprocess
 import sys
 
@@ -55,6 +56,30 @@ def test_fits_in_threads_are_those_in_turn(digits):
     with joblib.parallel_config("threading"):
         threads = cross_val_score(classifier(dropout=0.2), X, y, cv=4, n_jobs=4)
     np.testing.assert_array_equal(threads, cross_val_score(classifier(dropout=0.2), X, y, cv=4))
+
+
+SCRIPT = """
+from microfw import nn
+class Net(nn.Module):
+    def __init__(self, inputs, outputs, rng):
+        self.dense = nn.Dense(inputs, outputs, rng=rng)
+    def forward(self, x):
+        return self.dense(x)
+"""
+
+
+def test_a_module_of_a_script_can_be_sent_to_another_process():
+    script = {"__name__": "__main__"}
+    exec(SCRIPT, script)
+    parts = [NeuralClassifier(module=script["Net"], max_iter=2), script["Net"](2, 1, 0)]
+    sent = pickle.dumps(joblib.wrap_non_picklable_objects(parts, keep_wrapper=False))
+    code = """
+import pickle, sys
+model, net = pickle.load(sys.stdin.buffer)
+print(model.fit([[0.0], [1.0]], [0, 1]).n_iter_, net([[1.0, 2.0]]).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], input=sent, capture_output=True, cwd=ROOT, timeout=60)
+    assert done.stdout.decode().strip() == "2 (1, 1)", done.stderr
 
 
 @needs_callbacks

@@ -13,6 +13,7 @@ from sklearn.base import clone
 from sklearn.metrics import accuracy_score, make_scorer
 
 from microfw.errors import DataError
+from microfw.estimators.split import split
 from tests.helpers.estimators import classifier, regressor
 
 # Stopping
@@ -114,6 +115,33 @@ def test_a_copy_goes_on_as_the_original_would(duplicate, digits):
     np.testing.assert_array_equal(model.predict_proba(X), other.predict_proba(X))
     assert model.n_iter_ == other.n_iter_ == 7
     assert clone(model).get_params() == model.get_params() and not hasattr(clone(model), "module_")
+
+
+RARE = np.repeat([0, 1, 2], [60, 56, 4])
+
+
+@pytest.mark.parametrize("scoring", ["neg_log_loss", "roc_auc_ovr", "balanced_accuracy"])
+@pytest.mark.filterwarnings("error")
+def test_validation_rows_have_each_class_that_has_two_rows(scoring):
+    X = np.random.default_rng(0).normal(size=(120, 4))
+    model = classifier(early_stopping=True, scoring=scoring, max_iter=2).fit(X, RARE)
+    assert np.isfinite(model.validation_scores_).all()
+
+
+def test_parts_of_a_split_have_each_class():
+    for labels in (RARE, np.repeat([0, 3, 1], [30, 2, 2]), np.repeat([0, 1], [2, 30])):
+        train, test = split(len(labels), labels, 0.1, np.random.default_rng(0), "")
+        assert set(labels[train]) == set(labels[test]) == set(labels)
+        np.testing.assert_array_equal(np.sort(np.concatenate([train, test])), np.arange(len(labels)))
+
+
+def test_a_score_that_needs_a_class_without_validation_rows_names_it():
+    X, y = np.random.default_rng(0).normal(size=(21, 4)), np.array([0] * 10 + [1] * 10 + [2])
+    text = (
+        r"expected validation rows of each class, got none of class [012] \(neg_log_loss: .*; raise validation_fraction"
+    )
+    with pytest.raises(DataError, match=rf"^NeuralClassifier.fit, early_stopping: {text}"):
+        classifier(early_stopping=True, scoring="neg_log_loss").fit(X, y)
 
 
 def test_warm_start_goes_on(digits):

@@ -384,3 +384,27 @@ def test_a_class_of_weight_zero_adds_nothing():
     np.testing.assert_array_equal(gradient[LABELS == 2], 0)
     with pytest.raises(DataError, match="expected a label with a positive weight, got none in this batch"):
         loss_fn(mf.tensor(Z), np.full(5, 2))
+
+
+class Scaled(nn.MSELoss):
+    def __init__(self, scale, inner=None, other=2):
+        super().__init__()
+        self.scale, self.inner = scale, inner
+
+
+@pytest.mark.parametrize(
+    ("loss", "text"),
+    [
+        (nn.CrossEntropyLoss(), "CrossEntropyLoss()"),
+        (
+            nn.CrossEntropyLoss([1.0, 0.3], label_smoothing=0.1, ignore_index=1),
+            "CrossEntropyLoss(weight=[1. , 0.3], label_smoothing=0.1, ignore_index=1)",
+        ),
+        (nn.NLLLoss(np.ones(200)), "NLLLoss(weight=[1., 1., 1., ..., 1., 1., 1.])"),
+        (nn.BCEWithLogitsLoss(pos_weight=3.0), "BCEWithLogitsLoss(pos_weight=[3.])"),
+        (nn.HuberLoss(delta=0.3, reduction="sum"), "HuberLoss(delta=0.3, reduction='sum')"),
+        (Scaled("x" * 100, nn.MSELoss(), 3), f"Scaled(scale='{'x' * 58}…)\n  inner: MSELoss()"),
+    ],
+)
+def test_repr_shows_the_settings_that_are_not_the_defaults(loss, text):
+    assert repr(loss) == text

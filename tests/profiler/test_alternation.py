@@ -66,6 +66,27 @@ def test_what_cannot_be_alternated(a, b, rounds, text):
         alternate(a, b, rounds)
 
 
+def test_a_run_counts_once():
+    one, two = run(), run()
+    expected = (
+        r"a\(\) to make a new run, got the session of an earlier run; make the model and the profiler in the function"
+    )
+    with pytest.raises(ArgumentError, match=f"^alternate: expected {expected}"):
+        alternate(lambda: one, lambda: two)
+    assert [e.epoch for e in one.epochs + two.epochs] == [1, 2, 1, 2]
+
+
+def test_epochs_of_the_runs_keep_their_numbers():
+    made = []
+
+    def kept():
+        made.append(run())
+        return made[-1]
+
+    alternate(kept, kept, 2)
+    assert {tuple(e.epoch for e in session.epochs) for session in made} == {(1, 2)}
+
+
 def test_a_function_may_return_its_profiler():
     def trained():
         model, profiler = nn.Dense(2, 1, rng=0), mf.Profiler()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from microfw.autograd.registry import OPS
 from microfw.errors import ArgumentError, DataError, GraphError
 from microfw.profiler import Epoch, Layer, Row, Session, report
 from microfw.profiler.recorder import recorder
+from microfw.profiler.recorder.log import Log
 from microfw.profiler.reports.text import NO_EPOCH
 from microfw.profiler.row import COUNTS
 from microfw.profiler.session import merged
@@ -437,6 +439,19 @@ def test_derivative_functions_leave_the_backward_times_alone():
         assert epoch.untagged_forward_ns >= 0
         found.append([(row.layer, row.op, row.nodes, row.rules, row.accumulated) for row in epoch.rows])
     assert found[0] == found[1]
+
+
+def test_ctrl_c_within_a_report_loses_no_epoch(monkeypatch):
+    model = nn.Dense(12, 4, rng=0)
+    profiler = mf.Profiler()
+    trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1), hooks=[profiler])
+    trainer.fit((X, Y), epochs=3, progress=False)
+    add_graph = Log.add_graph
+    monkeypatch.setattr(Log, "add_graph", lambda *args: (add_graph(*args), signal.raise_signal(signal.SIGINT)))
+    with pytest.raises(KeyboardInterrupt):
+        profiler.report()
+    monkeypatch.undo()
+    assert [(e.epoch, e.sum().nodes) for e in profiler.session.epochs] == [(1, 4), (2, 4), (3, 4)]
 
 
 def test_one_profiler_at_a_time():

@@ -294,3 +294,11 @@ def test_an_entry_in_the_place_of_a_row_says_what_has_it():
 def test_small_numbers_have_four_digits():
     text = repr(History([{"epoch": 1, "loss": 1.00412e-05, "val_loss": 0.00381234, "lr": 0.0, "norm": 12.34567}]))
     assert text.split("\n")[1].split() == ["1", "1.004e-05", "0.003812", "0.0000", "12.3457"]
+
+
+def test_an_entry_is_one_short_line_without_control_characters():
+    history = History([{"epoch": 1, "\x1b[31m": np.eye(2), "float32": np.float32(1 / 3), "long": list(range(10_000))}])
+    names, row = repr(history).splitlines()
+    assert names.split() == ["epoch", r"\x1b[31m", "float32", "long"]
+    assert row.split()[1:6] == ["[[1.", "0.]", "[0.", "1.]]", "0.3333"] and row.endswith("…") and len(row) < 130
+    assert len(history._repr_html_()) < 1000

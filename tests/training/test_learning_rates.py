@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 
@@ -67,6 +69,39 @@ def test_range_test_leaves_everything_as_it_was(iris):
     assert found.rates[1] / found.rates[0] == pytest.approx(10 ** (6 / 99))
     assert found.suggestion in found.rates
     assert lr_range_test(trainer, iris[0], rng=0) == found
+
+
+def test_a_range_test_that_ctrl_c_stops_restores_the_model_and_says_so(iris, monkeypatch):
+    trainer = make(optimizer=optim.Adam)
+    trainer.fit(iris[0], 2, rng=0, progress=False)
+    before, state = arrays(trainer), trainer.optimizer.state_dict()
+    on_step_end = rates._Rising.on_step_end
+
+    def interrupted(hook, state):
+        on_step_end(hook, state)
+        if state.steps == 8:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(rates._Rising, "on_step_end", interrupted)
+    with pytest.raises(KeyboardInterrupt) as info:
+        lr_range_test(trainer, iris[0], rng=0)
+    expected = "lr_range_test: stopped after 8 of 100 rates; model and optimizer are as before"
+    assert info.value.__notes__ == [expected]
+    same(arrays(trainer), before)
+    np.testing.assert_equal(trainer.optimizer.state_dict(), state)
+
+
+def test_ctrl_c_while_a_range_test_restores_waits_for_it(iris, monkeypatch):
+    trainer = make()
+    before = arrays(trainer)
+    load = nn.Module.load_state_dict
+    monkeypatch.setattr(
+        nn.Module, "load_state_dict", lambda *args: (signal.raise_signal(signal.SIGINT), load(*args))[1]
+    )
+    with pytest.raises(KeyboardInterrupt):
+        lr_range_test(trainer, iris[0], rng=0)
+    same(arrays(trainer), before)
+    assert trainer.optimizer.lr == make().optimizer.lr
 
 
 def test_range_test_finds_the_rate_of_a_quadratic(line):

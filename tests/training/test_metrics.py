@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -127,3 +129,21 @@ def test_one_output_of_a_loss_of_ones_own_is_no_label(iris):
         "function; for one output use nn.BCEWithLogitsLoss",
     ):
         trainer.predict_classes(X)
+
+
+@pytest.mark.parametrize("value", [None, "good", np.ones(3)])
+def test_a_metric_that_returns_no_number_is_named(iris, value):
+    def mine(y_true, y_pred):
+        return value
+
+    text = f"metric 'mine': expected a number, got {value!r}; return a float"
+    with pytest.raises(ArgumentError, match=f"^{re.escape(text)}$"):
+        make(metrics=[mine]).fit(iris[0], 1, progress=False)
+
+
+def test_an_error_in_a_metric_names_it(iris):
+    for mine in (lambda y_true: 0.5, lambda y_true, y_pred: 1 / 0):
+        mine.__name__ = "mine"
+        with pytest.raises((TypeError, ZeroDivisionError)) as info:
+            make(metrics=[mine]).fit(iris[0], 1, progress=False)
+        assert info.value.__notes__ == ["raised in the metric 'mine', called with targets and predictions"]

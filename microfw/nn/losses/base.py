@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,12 @@ class Loss(Module):
         known = reduction in ("mean", "sum", "none")
         require(known, type(self).__name__, "reduction to be 'mean', 'sum' or 'none'", repr(reduction))
         self.reduction = reduction
+
+    def extra_repr(self) -> str:
+        """Return the settings that are not the defaults, as ``reduction='sum'``."""
+        settings = ((p, vars(self).get(p.name, p.default)) for p in signature(type(self)).parameters.values())
+        changed = ((p.name, value) for p, value in settings if repr(value) != repr(p.default))
+        return ", ".join(f"{name}={_text(value)}" for name, value in changed if not isinstance(value, Module))
 
     def denominator(self, targets: Any, sample_weight: Any = None) -> float:
         """Return what a mean over these targets is divided by, counted in rows.
@@ -181,6 +188,13 @@ class Loss(Module):
         total = total if isinstance(total, Tensor) else float(total)
         mean: Tensor = weighted.sum() / (total * (losses.size // len(losses)))
         return mean
+
+
+def _text(value: Any) -> str:
+    """Return a setting as text in one line, the values of a Tensor without its dtype."""
+    text = np.array2string(value.data, separator=", ", threshold=6) if isinstance(value, Tensor) else repr(value)
+    text = " ".join(text.split())
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def class_weights(loss: str, name: str, weight: Any) -> Tensor | None:
