@@ -282,8 +282,9 @@ def lr_range_test(
     check_count(where, "steps", steps, 5)
     if not is_real(smooth) or not 0 <= smooth < 1:
         raise ArgumentError(where, "smooth from 0 to below 1", repr(smooth))
-    if getattr(trainer.optimizer, "takes_closure", False):
-        raise ArgumentError(where, "an optimizer that takes single steps", type(trainer.optimizer).__name__)
+    if any(getattr(trainer.optimizer, name, False) for name in ("takes_closure", "takes_denominator")):
+        kind = type(trainer.optimizer).__name__
+        raise ArgumentError(where, "an optimizer that takes single steps in one process", kind)
     from microfw.nn.forward_state import ForwardState
 
     rising, forward_state = _Rising(low, high, steps, smooth), ForwardState.of(trainer.model, trainer.loss)

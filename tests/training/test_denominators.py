@@ -339,11 +339,11 @@ def test_ranks_are_weighted_with_their_denominators(mpi):
     optimizer = optim.DataParallel(optim.SGD(net.parameters(), lr=0.1), comm)
     mf.Trainer(net, loss, optimizer).fit((X, LABELS), 1, 24, rng=0, progress=False)
     size = net.weight.size + net.bias.size
-    assert comm.sent[0][size + 2] == loss.denominator(LABELS)
+    assert comm.sent[1][size + 2] == loss.denominator(LABELS)
     joined = head()
     loss(joined(X), LABELS).backward()
     gradient = np.concatenate([p.grad.ravel() for p in joined.parameters()])
-    np.testing.assert_allclose(comm.sent[0][:size], gradient * loss.denominator(LABELS), rtol=1e-9)
+    np.testing.assert_allclose(comm.sent[1][:size], gradient * loss.denominator(LABELS), rtol=1e-9)
 
 
 def test_a_rank_without_rows_that_count_takes_part_in_the_step(mpi):

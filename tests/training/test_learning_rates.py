@@ -124,7 +124,7 @@ def test_range_tests_that_make_no_sense(iris, options, text):
     with pytest.raises(ArgumentError) as info:
         lr_range_test(make(), iris[0], **options)
     assert str(info.value) == f"lr_range_test: expected {text}"
-    with pytest.raises(ArgumentError, match="expected an optimizer that takes single steps, got LBFGS"):
+    with pytest.raises(ArgumentError, match="expected an optimizer that takes single steps in one process, got LBFGS"):
         lr_range_test(make(optimizer=optim.LBFGS), iris[0])
 
 
