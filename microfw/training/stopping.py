@@ -184,7 +184,8 @@ class WeightAveraging(Hook):
 
     From the validation to the start of the next epoch the model has the average. So other hooks' ``on_epoch_end`` have
     what was validated: `EarlyStopping` restores averages, and `mf.load` loads them from the file of a `Checkpoint`,
-    from which a resumed run has the parameters, too.
+    from which a resumed run has the parameters, too. A hook that changes parameters in between would be undone, so it
+    is an error.
 
     Parameters
     ----------
@@ -198,6 +199,11 @@ class WeightAveraging(Hook):
     ----------
     average : Average
         The average; None before training.
+
+    Raises
+    ------
+    ArgumentError
+        At the start of the next epoch, or at the end of the fit, if another hook has changed the average in the model.
 
     Examples
     --------
@@ -268,5 +274,12 @@ class WeightAveraging(Hook):
         self.average = average
 
     def _swap(self, away: bool) -> None:
-        if self.average is not None and away is (self.average.replaced is None):
-            self.average.swap()
+        average = self.average
+        if average is None or away is not (average.replaced is None):
+            return
+        changed = not away and not np.array_equal(average.optimizer.flat.values, average.values, equal_nan=True)
+        average.swap()
+        if changed:
+            expected = "the average to stay in the model from the validation to the next epoch"
+            fix = "change parameters in on_step_end, or in on_epoch_start of a hook after WeightAveraging"
+            raise ArgumentError("WeightAveraging", expected, "parameters that another hook has changed", fix)

@@ -225,3 +225,19 @@ def test_averages_go_back_when_validation_fails(iris):
     same(arrays(trainer), arrays(plain))
     with pytest.raises(ArgumentError, match="^WeightAveraging: expected decay from 0 to below 1, got 1"):
         WeightAveraging(1)
+
+
+@pytest.mark.parametrize("event", ["on_validation_start", "on_epoch_end"])
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_hook_that_changes_an_average_in_the_model_is_refused(iris, event, epochs):
+    def halve(state):
+        for p in state.model.parameters():
+            p.data = p.data / 2
+
+    trainer = make(hooks=[WeightAveraging(0.9), Do(event, halve)])
+    text = "^WeightAveraging: expected the average to stay in the model from the validation to the next epoch, got"
+    with pytest.raises(ArgumentError, match=text):
+        trainer.fit(iris[0], epochs, validation=iris[1], rng=0, progress=False)
+    trainer.fit(iris[0], epochs, rng=0, progress=False) if event == "on_epoch_end" else None
+    trainer.hooks = [WeightAveraging(0.9), Do("on_epoch_start", halve), Do("on_step_end", halve)]
+    trainer.fit(iris[0], epochs, validation=iris[1], rng=0, progress=False)
