@@ -288,7 +288,8 @@ def lr_range_test(
     from microfw.nn.forward_state import ForwardState
 
     rising, forward_state = _Rising(low, high, steps, smooth), ForwardState.of(trainer.model, trainer.loss)
-    before = trainer.model.state_dict(), trainer.optimizer.state_dict(), forward_state.save()
+    parts = [part for part in (trainer.model, trainer.loss, trainer.optimizer) if hasattr(part, "load_state_dict")]
+    before = [part.state_dict() for part in parts], forward_state.save()
     probe = copy.copy(trainer)  # keeps accumulation and clipping, which change the effect of a rate
     probe.hooks, probe.metrics = [rising], {}
     try:
@@ -297,10 +298,10 @@ def lr_range_test(
         if len(rising.rates) < 5:
             raise
     finally:
-        trainer.model.load_state_dict(before[0])
-        trainer.optimizer.load_state_dict(before[1])
+        for part, state in zip(parts, before[0], strict=True):
+            part.load_state_dict(state)
         trainer.optimizer.zero_grad()
-        forward_state.restore(before[2])
+        forward_state.restore(before[1])
     rates, losses = rising.rates, rising.losses
     if len(rates) < 2:
         raise ArgumentError(where, "losses at two rates at least", len(rates), "lower low, or scale the data")
