@@ -31,6 +31,8 @@ class EpochTotals:
         Those of ``steps`` without an update.
     squares : float
         Sum of the squared gradient norms.
+    rate : float
+        Learning rate of the last update; NaN before the first.
     start, stop : float
         Times of `perf_counter` at which the steps began and ended; ``stop`` is infinite until they end.
     """
@@ -43,6 +45,7 @@ class EpochTotals:
     steps: int = 0
     skipped: int = 0
     squares: float = 0.0
+    rate: float = math.nan
     start: float = field(default_factory=perf_counter)
     stop: float = math.inf
     outputs: list[Any] = field(default_factory=list)
@@ -59,6 +62,7 @@ class EpochTotals:
         self.skipped += not stepper.moved
         if stepper.moved and self.flat is not None:
             self.squares += self.flat.squared
+            self.rate = float(stepper.optimizer.lr)  # here: a hook may set the next one in on_step_end
         if count:
             self.total += stepper.state.loss if stepper.loss_is_sum else stepper.state.loss * count
             self.count += count
@@ -107,4 +111,4 @@ class EpochTotals:
             return {}
         moved = self.steps - self.skipped  # a skipped step has no gradient
         norm = math.sqrt(self.squares / moved) if moved else math.nan
-        return {"lr": float(self.stepper.optimizer.lr), "gradient_norm": norm}
+        return {"lr": float(self.stepper.optimizer.lr) if math.isnan(self.rate) else self.rate, "gradient_norm": norm}
