@@ -26,6 +26,7 @@ from microfw.errors import ArgumentError, DataError, DTypeError
 from microfw.nn.checks import as_generator
 from microfw.nn.forward_state import evaluating
 from microfw.optim.checks import is_real
+from microfw.training.clipping import smooths_weight_0
 from microfw.training.evaluation import (
     as_data,
     check_labels,
@@ -226,6 +227,10 @@ def evaluate(trainer: Any, rows: Any, batch_size: int, where: str) -> dict[str, 
                 share = 1 if is_sum(trainer.loss) else count
                 sums = sums + [share * float(part.item()) for part in (loss, *parts)]
                 total += count
+            elif smooths_weight_0(trainer.loss):
+                fix = "leave label_smoothing out, or pass arrays without weights, which are not evaluated in batches"
+                expected = "a class weight above 0 in each batch, with label_smoothing"
+                raise ArgumentError(where, expected, f"a batch of {len(y)} rows with weights of 0 alone", fix)
             if trainer.metrics:
                 outputs.append(forward.outputs.like([leaf.data for leaf in forward.kept(made)]))
                 targets.append(y)

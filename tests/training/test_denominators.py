@@ -410,3 +410,18 @@ def test_smoothed_labels_of_weight_0_are_not_joined(mpi):
             trainer([0, 1, 1], 0.2, **options)
         trainer([0, 1, 1], 0.0, **options), trainer([0.5, 1, 1], 0.2, **options)
     trainer([0, 1, 1], 0.2)
+
+
+def test_a_batch_of_smoothed_labels_of_weight_0_is_not_left_out_of_an_evaluation():
+    X, y = np.random.default_rng(0).normal(size=(8, 4)), np.array([0, 0, 0, 0, 1, 2, 1, 2])
+    model = nn.Sequential(nn.Dense(4, 3, rng=0))
+    loss = nn.CrossEntropyLoss(weight=[0.0, 1.0, 1.0], label_smoothing=0.2)
+    trainer = mf.Trainer(model, loss, optim.SGD(model.parameters(), lr=0.1))
+    whole = trainer.evaluate((X, y), batch_size=4)["loss"]
+    mixed = np.arange(8).reshape(2, 4).T.ravel()
+    for train in ((X, y, np.ones(8)), mf.data.stream(X, y, shuffle=False)):
+        np.testing.assert_allclose(trainer.evaluate(train, batch_size=8)["loss"], whole, rtol=1e-6)
+        with pytest.raises(ArgumentError, match="a class weight above 0 in each batch, with label_smoothing, got"):
+            trainer.evaluate(train, batch_size=4)
+    found = trainer.evaluate((X[mixed], y[mixed], np.ones(8)), batch_size=4)["loss"]
+    np.testing.assert_allclose(found, whole, rtol=1e-6)
