@@ -51,7 +51,7 @@ class Source(BatchSource):
         first = next(started, None)
         if first is None:
             raise DataError(where, "at least one batch", "none")
-        self.first = self._columns(first, 1)
+        self.first, self.ended = self._columns(first, 1), False
         self._started: Any = chain([first], started)
 
     def _start(self, rng: Any) -> Iterator[Any]:
@@ -102,12 +102,14 @@ class Source(BatchSource):
         skip: int = 0,
     ) -> Iterator[Any]:
         """Return the batches of an epoch, those of each step joined; ``skip`` must be known to the source itself."""
+        if skip and self.ended:  # resumed after a last step of fewer batches: the loader is at its next epoch already
+            return iter(())
         started, self._started = self._started or self._start(rng), None
         return self._batches(started, drop_last, skip)
 
     def _batches(self, started: Iterator[Any], drop_last: bool, skip: int) -> Iterator[Any]:
         step: list[tuple[Columns, Columns]] = []
-        rows = number = 0
+        rows, number, self.ended = len(self.first[0]) if skip else 0, 0, False
         for number, batch in enumerate(started, 1):
             step.append(self._columns(batch, number))
             rows = rows or len(step[0][0])
@@ -116,6 +118,7 @@ class Source(BatchSource):
             elif len(step) == self.accumulate:
                 yield *self._joined(step), None
                 step = []
+        self.ended = True
         if not number and not skip:  # a loader that is resumed after its last batch has none
             raise DataError(self.where, "at least one batch in each epoch", "none", "return a new iterator each time")
         if step and not drop_last:
@@ -125,13 +128,15 @@ class Source(BatchSource):
         return join([X for X, _ in step]), join([y for _, y in step])
 
     def state_dict(self) -> Any:
-        """Return the state of the loader."""
-        return self.made_by.state_dict()
+        """Return the state of the loader; after the last batch of an epoch with a mark, ``ended``."""
+        state = self.made_by.state_dict()
+        return {"loader": state, "ended": True} if self.ended else state
 
     def load_state_dict(self, state: Any) -> None:
         """Load what `state_dict` returned."""
         self.restart()
-        self.made_by.load_state_dict(state)
+        self.ended = isinstance(state, dict) and set(state) == {"loader", "ended"}
+        self.made_by.load_state_dict(state["loader"] if self.ended else state)
 
 
 def _takes_rng(function: Any, where: str) -> bool:

@@ -43,6 +43,11 @@ class DataParallel:
 
     Notes
     -----
+    Hyperparameters and ``groups`` are those of the optimizer: set them on every rank. To clip, call `average` first. In
+    a `Trainer`, clipping and hooks have the averaged gradients, the losses in the History are those of all rows, and
+    other entries the means of the ranks. So hooks such as `EarlyStopping` decide alike. All ranks must have the same
+    number of steps.
+
     A step costs one Allreduce of the gradients and a few more numbers: denominators, which parameters have a gradient,
     and which rank has failed. The loss must be a mean. Layers that normalise over a batch use the rank's own batch, and
     random numbers differ between ranks. Start with ``python -m mpi4py train.py`` so that errors outside of the block
@@ -65,7 +70,7 @@ class DataParallel:
         if not hasattr(getattr(optimizer, "flat", None), "gradients"):
             fix = "pass optim.SGD(model.parameters(), lr=...)"
             raise ArgumentError("DataParallel", "an optimizer on one flat buffer", type(optimizer).__name__, fix)
-        self.optimizer = optimizer
+        object.__setattr__(self, "optimizer", optimizer)  # first: other attributes are looked for among its settings
         self.flat = optimizer.flat
         self.comm = world() if comm is None else comm
         sizes = self.comm.allgather((self.flat.values.size, str(self.flat.values.dtype)))
@@ -78,34 +83,38 @@ class DataParallel:
         self._present = self._sent[size : size + leaves]
         self._rows = self._sent[size + leaves : size + leaves + 1]
         self._failed = self._sent[-self.comm.size :]
+        self._averaged = False
         self.comm.Bcast(self.flat.values, root=0)
         for leaf in self.flat.leaves:
             leaf.version += 1
 
-    @property
-    def lr(self) -> Any:
-        """Learning rate of the optimizer."""
-        return self.optimizer.lr
+    def __getattr__(self, name: str) -> Any:
+        """Return a hyperparameter of the optimizer, its ``groups`` or its ``gradient_norm``."""
+        if name in ("groups", "gradient_norm") or name in self.__dict__.get("optimizer", self).settings:
+            return getattr(self.optimizer, name)
+        raise AttributeError(f"DataParallel: expected a hyperparameter, got {name}; use .optimizer.{name}")
 
-    @lr.setter
-    def lr(self, value: Any) -> None:
-        self.optimizer.lr = value
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.optimizer.settings:
+            setattr(self.optimizer, name, value)
+        else:
+            object.__setattr__(self, name, value)
 
     def zero_grad(self) -> None:
         """Set the gradients to None."""
+        self._averaged = False
         self.optimizer.zero_grad()
 
     takes_denominator = True
     """Whether `step` takes the denominator of the mean loss."""
 
     def step(self, rows: float = 1) -> bool:
-        """Average the gradients, and make the same update on every rank.
+        """Average the gradients, unless `average` has, and make the same update on every rank.
 
         Parameters
         ----------
         rows : float
-            Denominator of the mean loss of this rank's batch, ``loss.denominator(targets)``: for most losses the
-            number of rows. 0 if the rank had no batch, as in a last step, or if no row counts.
+            As in `average`; ignored after it.
 
         Returns
         -------
@@ -117,28 +126,61 @@ class DataParallel:
         RankError
             If another rank has failed.
         """
-        if not 0 <= rows < np.inf:
-            raise ArgumentError("DataParallel.step", "rows of at least 0, finite", rows)
-        timer = MODE.get().timer
-        before = timer.switch(UPDATE) if timer is not None else OTHER
-        updates = False
-        try:
-            updates = self._average(rows)
-        finally:
-            if timer is not None and not updates:
-                timer.switch(before)
+        updates = self._averaged or self.average(rows)
+        self._averaged = False
         if updates:
             self.optimizer.step()
         return updates
 
+    def average(self, rows: float = 1) -> bool:
+        """Average the gradients of all ranks: before `step`, to change or clip those of the joined batch.
+
+        Parameters
+        ----------
+        rows : float
+            Denominator of the mean loss of this rank's batch, ``loss.denominator(targets)``: for most losses the
+            number of rows. 0 if the rank had no batch, as in a last step, or if no row counts.
+
+        Returns
+        -------
+        bool
+            Whether rows count; False, with no gradient changed, if the denominators of all ranks are 0.
+
+        Raises
+        ------
+        RankError
+            If another rank has failed.
+        """
+        if not 0 <= rows < np.inf:
+            raise ArgumentError("DataParallel.step", "rows of at least 0, finite", rows)
+        timer = MODE.get().timer
+        before = timer.switch(UPDATE) if timer is not None else OTHER
+        try:
+            self._averaged = self._average(rows)
+        finally:
+            if timer is not None:
+                timer.switch(before)
+        return self._averaged
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all ranks, in their order.
+
+        Raises
+        ------
+        RankError
+            If another rank has failed.
+        """
+        self._sent[...] = 0
+        self._reduce()  # a rank that fails answers this call, not the next one
+        self._check_failed()
+        found: list[Any] = self.comm.allgather(value)
+        return found
+
     def _average(self, rows: float) -> bool:
         """Average the gradients of all ranks; return False if no row counts."""
-        self._gather(rows)
+        self._write(rows)
         self._reduce()
-        if self._failed.any():
-            ranks = [int(rank) for rank in np.flatnonzero(self._failed)]
-            reason = self.comm.bcast(None, root=ranks[0])
-            raise RankError(f"DataParallel.step: expected all ranks to continue, rank {ranks[0]} has failed: {reason}")
+        self._check_failed()
         if not self._rows > 0:
             return False
         if self.comm.size > 1:  # one rank keeps its gradients to the last bit
@@ -147,7 +189,14 @@ class DataParallel:
             leaf.grad = leaf.grad_buffer if present else None
         return True
 
-    def _gather(self, rows: float) -> None:
+    def _check_failed(self) -> None:
+        """Raise if a rank has failed."""
+        if self._failed.any():
+            rank = int(np.flatnonzero(self._failed)[0])
+            reason = self.comm.bcast(None, root=rank)
+            raise RankError(f"DataParallel.step: expected all ranks to continue, rank {rank} has failed: {reason}")
+
+    def _write(self, rows: float) -> None:
         """Write gradients, denominator and flags of this rank into one buffer."""
         self._sent[...] = 0
         self._rows[0] = rows

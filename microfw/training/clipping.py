@@ -53,6 +53,15 @@ class Clip(Hook):
         self.steps, self.clipped = int(state["steps"]), int(state["clipped"])
 
 
+def smooths_weight_0(loss: Any) -> bool:
+    """Return True for a loss that smooths labels, of which some have weight 0.
+
+    A part of such labels alone adds to the loss by smoothing, but nothing to the sum of weights it is divided by.
+    """
+    smooth = isinstance(loss, CrossEntropyLoss) and loss.label_smoothing and loss.weight is not None
+    return bool(smooth) and not loss.weight._array.all()
+
+
 def check_steps(loss: Any, optimizer: Any, accumulate: Any, clip_norm: Any, clip_value: Any) -> None:
     """Raise unless loss, optimizer, accumulation and clipping can be combined."""
     if getattr(optimizer, "takes_denominator", False) and is_sum(loss):
@@ -60,9 +69,7 @@ def check_steps(loss: Any, optimizer: Any, accumulate: Any, clip_norm: Any, clip
         raise ArgumentError("Trainer", f"a mean with {type(optimizer).__name__}", got, fix)
     check_count("Trainer", "accumulate", accumulate)
     joins = accumulate > 1 or getattr(optimizer, "takes_denominator", False)
-    smooth = isinstance(loss, CrossEntropyLoss) and loss.label_smoothing and loss.weight is not None
-    if joins and smooth and not loss.weight._array.all():
-        # A part of such labels alone adds to the loss by smoothing, but nothing to the sum of weights it is divided by.
+    if joins and smooths_weight_0(loss):
         got, fix = "one of 0", "leave label_smoothing out, or join no batches, as by accumulate"
         raise ArgumentError("Trainer", "class weights above 0 with label_smoothing in joined batches", got, fix)
     for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):

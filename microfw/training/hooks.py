@@ -127,7 +127,10 @@ class Hook:
         """Called before the validation of an epoch, if there is any."""
 
     def on_epoch_end(self, state: TrainState) -> None:
-        """Called after an epoch and its validation; its row is in the history."""
+        """Called after an epoch and its validation; its row is in the history.
+
+        With a `WeightAveraging`, the model has the average, which must stay.
+        """
 
     def on_fit_end(self, state: TrainState) -> None:
         """Called once after training, also after an exception, if this hook's ``on_fit_start`` was called."""

@@ -40,7 +40,7 @@ class NestedForward(ModelCall):
     Attributes
     ----------
     names : tuple of str
-        Names of the parts, if the loss is a dict; else empty.
+        Names of the parts, if the loss is a dict; else empty, also before the first rows that count.
     outputs : Columns
         The structure of the outputs.
     wants_outputs : bool
@@ -52,6 +52,7 @@ class NestedForward(ModelCall):
         self.loss, self.where = loss, where
         self.features, self.targets = len(X.leaves), y.like([])
         self.names: tuple[str, ...] = ()
+        self.knows_names = False
         self.outputs = Columns(0, [], [])
         self.wants_outputs = True
 
@@ -71,7 +72,9 @@ class NestedForward(ModelCall):
         if not isinstance(made, dict):
             return made, ()
         if tuple(made) != self.names:
-            raise self.changed("a loss with the parts", self.names, list(made))
+            if self.knows_names:
+                raise self.changed("a loss with the parts", self.names, list(made))
+            self._learn_names(made)
         parts = list(made.values())
         return reduce(operator.add, parts), parts
 
@@ -107,19 +110,25 @@ class NestedForward(ModelCall):
             if metrics and short:
                 got = f"another shape at {short[0] or 'the output'}"
                 raise ShapeError(self.where, "an output for each row, for the metrics", got, "leave metrics out")
-            if not counts:
-                return
             weighs = not self.targets.weighted or binds(inspect.signature(self.loss), None, None, None)
             if not weighs:
                 fix = "give it a third parameter, or leave the weights out"
                 raise ArgumentError(self.where, "a loss that takes sample_weight", "one without", fix)
+            if not counts:
+                return
             made = self.loss_of(outputs, [as_data(leaf) for leaf in y.leaves])
-        self.names = tuple(made) if isinstance(made, dict) else ()
+        self._learn_names(made)
+
+    def _learn_names(self, made: Any) -> None:
+        """Check what the loss returns, and store the names of its parts."""
+        if isinstance(made, dict) and not made:
+            raise ArgumentError(self.where, "a loss of one number, or a dict of them", "an empty dict")
         for name, part in made.items() if isinstance(made, dict) else [("", made)]:
             if not isinstance(part, Tensor) or part.size != 1 or not (name == "" or isinstance(name, str)):
                 got = f"shape {part.shape}" if isinstance(part, Tensor) else type(part).__name__
                 expected = f"a loss of one number{f' as {name!r}' if name else ', or a dict of them'}"
                 raise ArgumentError(self.where, expected, got, "use reduction='mean'")
+        self.names, self.knows_names = tuple(made) if isinstance(made, dict) else (), True
 
 
 class NestedPolicy(ReplayPolicy):
@@ -177,8 +186,9 @@ class NestedStepper(Stepper):
         return [*(np.zeros(()) for _ in self.forward.names), *outputs]
 
     def _join(self, several: list[Any], shares: list[float]) -> Any:
-        columns = list(zip(*several, strict=True))
         count = len(self.forward.names)
+        several = [[*[np.zeros(())] * (len(several[-1]) - len(part)), *part] for part in several]
+        columns = list(zip(*several, strict=True))
         parts = [sum(share * _array(x) for share, x in zip(shares, column, strict=True)) for column in columns[:count]]
         return [*parts, *(np.concatenate([_array(x) for x in column]) for column in columns[count:])]
 
@@ -195,17 +205,16 @@ class NestedTotals(EpochTotals):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.names = self.stepper.forward.names
-        self.parts = dict.fromkeys(self.names, 0.0)
+        self.parts = dict.fromkeys(self.stepper.forward.names, 0.0)
 
     def add(self, outputs: Any, targets: Any) -> None:
         """Add the last step."""
-        arrays = [_array(x) for x in outputs or ()]
-        count, values = self.stepper.count, arrays[: len(self.names)]
-        if count:
-            for name, value in zip(self.names, values, strict=False):
-                self.parts[name] += float(value.item()) * (1 if self.stepper.loss_is_sum else count)
-        made = self.stepper.forward.outputs.like(arrays[len(self.names) :])
+        arrays, names = [_array(x) for x in outputs or ()], self.stepper.forward.names
+        if count := self.stepper.count:
+            for name, value in zip(names, arrays, strict=False):
+                rows = 1 if self.stepper.loss_is_sum else count
+                self.parts[name] = self.parts.get(name, 0.0) + float(value.item()) * rows
+        made = self.stepper.forward.outputs.like(arrays[len(names) :])
         super().add(made if self.metrics else None, targets)
 
     def state_dict(self) -> dict[str, Any]:
@@ -222,7 +231,7 @@ class NestedTotals(EpochTotals):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what `state_dict` returned."""
         sums = dict(state["sums"])
-        self.parts = {name: float(sums.pop(f"loss/{name}")) for name in self.names}
+        self.parts = {name[5:]: float(sums.pop(name)) for name in [*sums] if name.startswith("loss/")}
         super().load_state_dict({**state, "sums": sums, "outputs": None, "targets": None})
         if state["outputs"] is not None:
             forward = self.stepper.forward

@@ -26,6 +26,7 @@ from microfw.errors import ArgumentError, DataError, DTypeError
 from microfw.nn.checks import as_generator
 from microfw.nn.forward_state import evaluating
 from microfw.optim.checks import is_real
+from microfw.training.clipping import smooths_weight_0
 from microfw.training.evaluation import (
     as_data,
     check_labels,
@@ -216,7 +217,7 @@ def prepare(
 def evaluate(trainer: Any, rows: Any, batch_size: int, where: str) -> dict[str, float]:
     """Return the mean loss, its parts, and the metrics by head, batch by batch."""
     forward = prepare(trainer, rows, where, trainer.metrics)
-    sums, total, outputs, targets = np.zeros(1 + len(forward.names)), 0.0, [], []
+    sums, total, outputs, targets = np.zeros(1), 0.0, [], []
     with evaluating(trainer.model):
         for X, y, _ in rows.batches(batch_size):
             count = forward.denominator(y)
@@ -224,12 +225,16 @@ def evaluate(trainer: Any, rows: Any, batch_size: int, where: str) -> dict[str, 
             if count:
                 loss, parts = forward.parts_of(forward.loss_of(made, [as_data(leaf) for leaf in y.leaves]))
                 share = 1 if is_sum(trainer.loss) else count
-                sums += [share * float(part.item()) for part in (loss, *parts)]
+                sums = sums + [share * float(part.item()) for part in (loss, *parts)]
                 total += count
+            elif smooths_weight_0(trainer.loss):
+                fix = "leave label_smoothing out, or pass arrays without weights, which are not evaluated in batches"
+                expected = "a class weight above 0 in each batch, with label_smoothing"
+                raise ArgumentError(where, expected, f"a batch of {len(y)} rows with weights of 0 alone", fix)
             if trainer.metrics:
                 outputs.append(forward.outputs.like([leaf.data for leaf in forward.kept(made)]))
                 targets.append(y)
-    means = (sums / total if total else np.full(len(sums), np.nan)).tolist()
+    means = (sums / total if total else np.full(1 + len(forward.names), np.nan)).tolist()
     found = dict(zip(("loss", *(f"loss/{name}" for name in forward.names)), means, strict=True))
     if trainer.metrics:
         found |= measure_heads(trainer.metrics, trainer.loss, join(outputs), join(targets))

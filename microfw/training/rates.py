@@ -283,13 +283,15 @@ def lr_range_test(
     check_count(where, "steps", steps, 5)
     if not is_real(smooth) or not 0 <= smooth < 1:
         raise ArgumentError(where, "smooth from 0 to below 1", repr(smooth))
-    if getattr(trainer.optimizer, "takes_closure", False):
-        raise ArgumentError(where, "an optimizer that takes single steps", type(trainer.optimizer).__name__)
+    if any(getattr(trainer.optimizer, name, False) for name in ("takes_closure", "takes_denominator")):
+        kind = type(trainer.optimizer).__name__
+        raise ArgumentError(where, "an optimizer that takes single steps in one process", kind)
     from microfw.nn.forward_state import ForwardState
     from microfw.training.stepper import Interrupts
 
     rising, forward_state = _Rising(low, high, steps, smooth), ForwardState.of(trainer.model, trainer.loss)
-    before = trainer.model.state_dict(), trainer.optimizer.state_dict(), forward_state.save()
+    parts = [part for part in (trainer.model, trainer.loss, trainer.optimizer) if hasattr(part, "load_state_dict")]
+    before = [part.state_dict() for part in parts], forward_state.save()
     probe = copy.copy(trainer)  # keeps accumulation and clipping, which change the effect of a rate
     probe.hooks, probe.metrics = [rising], {}
     interrupts = Interrupts()
@@ -306,10 +308,10 @@ def lr_range_test(
             raise
         finally:
             interrupts.deferred = True
-            trainer.model.load_state_dict(before[0])
-            trainer.optimizer.load_state_dict(before[1])
+            for part, state in zip(parts, before[0], strict=True):
+                part.load_state_dict(state)
             trainer.optimizer.zero_grad()
-            forward_state.restore(before[2])
+            forward_state.restore(before[1])
     rates, losses = rising.rates, rising.losses
     if len(rates) < 2:
         raise ArgumentError(where, "losses at two rates at least", len(rates), "lower low, or scale the data")

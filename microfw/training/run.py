@@ -1,11 +1,9 @@
-"""A training run: the loop over epochs and steps of `Trainer.fit` and of the estimators, its hooks, and its sums."""
+"""A training run: the loop over epochs and steps of `Trainer.fit` and of the estimators, and its hooks."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, field
-from time import perf_counter
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -16,106 +14,11 @@ from microfw.data.dataset import Batch
 from microfw.errors import CheckpointError, DataError, message
 from microfw.serialization.random import put
 from microfw.training.hooks import Hooks, TrainState
-from microfw.training.metrics import Measure, measure
+from microfw.training.metrics import Measure
+from microfw.training.ranks import check_steps, common_row
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.stepper import Stepper
-
-
-@dataclass(eq=False, repr=False)
-class EpochTotals:
-    """The sums of an epoch's steps.
-
-    Attributes
-    ----------
-    total : float
-        Sum of the losses of all rows.
-    count : float
-        Sum of the denominators; ``total / count`` is the loss of the epoch.
-    rows : int
-        Rows so far.
-    steps : int
-        Steps so far.
-    skipped : int
-        Those of ``steps`` without an update.
-    squares : float
-        Sum of the squared gradient norms.
-    start, stop : float
-        Times of `perf_counter` at which the steps began and ended; ``stop`` is infinite until they end.
-    """
-
-    stepper: Stepper
-    metrics: dict[str, Measure]
-    total: float = 0.0
-    count: float = 0.0
-    rows: int = 0
-    steps: int = 0
-    skipped: int = 0
-    squares: float = 0.0
-    start: float = field(default_factory=perf_counter)
-    stop: float = math.inf
-    outputs: list[Any] = field(default_factory=list)
-    targets: list[Any] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.flat = getattr(self.stepper.optimizer, "flat", None)
-
-    def add(self, outputs: Any, targets: Any) -> None:
-        """Add the last step."""
-        stepper, count = self.stepper, self.stepper.count
-        self.rows += len(targets)
-        self.steps += 1
-        self.skipped += not stepper.moved
-        if stepper.moved and self.flat is not None:
-            self.squares += self.flat.squared
-        if count:
-            self.total += stepper.state.loss if stepper.loss_is_sum else stepper.state.loss * count
-            self.count += count
-        if self.metrics:
-            self.outputs.append(outputs)
-            self.targets.append(targets)
-
-    @property
-    def seconds(self) -> float:
-        """Time of the steps, until they ended or now."""
-        return min(self.stop, perf_counter()) - self.start
-
-    def end(self) -> float:
-        """End the time of the steps, unless it has ended; return the seconds."""
-        self.stop = min(self.stop, perf_counter())
-        return self.seconds
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the sums (all attributes that are numbers), the outputs and targets so far, and the seconds."""
-        times = ("start", "stop")
-        sums = {name: value for name, value in vars(self).items() if type(value) in (int, float) and name not in times}
-        kept = {name: np.concatenate(parts) if (parts := vars(self)[name]) else None for name in ("outputs", "targets")}
-        return {"sums": sums, "seconds": self.seconds, **kept}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what `state_dict` returned."""
-        vars(self).update({name: type(vars(self)[name])(value) for name, value in state["sums"].items()})
-        self.start, self.stop = perf_counter() - float(state["seconds"]), math.inf
-        self.outputs, self.targets = ([] if part is None else [part] for part in (state["outputs"], state["targets"]))
-
-    @property
-    def loss(self) -> float:
-        """The mean loss; NaN if no row counts."""
-        return self.total / self.count if self.count else math.nan
-
-    def result(self) -> dict[str, float]:
-        """Return the mean loss and the metrics."""
-        if not self.metrics:
-            return {"loss": self.loss}
-        outputs, targets = np.concatenate(self.outputs), np.concatenate(self.targets)
-        return {"loss": self.loss, **measure(self.metrics, self.stepper.loss, outputs, targets)}
-
-    def rates(self) -> dict[str, float]:
-        """Return the learning rate of the last step, and the root mean square of the gradient norms."""
-        if self.flat is None:
-            return {}
-        moved = self.steps - self.skipped  # a skipped step has no gradient
-        norm = math.sqrt(self.squares / moved) if moved else math.nan
-        return {"lr": float(self.stepper.optimizer.lr), "gradient_norm": norm}
+from microfw.training.totals import EpochTotals as EpochTotals
 
 
 def take_steps(batches: Iterable[Batch], stepper: Stepper, totals: EpochTotals, hooks: Hooks | None = None) -> None:
@@ -226,6 +129,8 @@ class Run:
         state = self.state
         try:
             self.interrupts.release()
+            if self.stepper.takes_denominator:
+                check_steps(self)
             if saved is None:
                 self.hooks.start(state)
             else:
@@ -254,7 +159,10 @@ class Run:
         row = {"epoch": self.state.epoch, **totals.result()}
         if self.evaluate is not None:
             row |= self.validate(self.evaluate)
-        self.end_epoch(totals, {**row, "seconds": seconds, **totals.rates()})
+        row |= {"seconds": seconds, **totals.rates()}
+        if self.stepper.takes_denominator:
+            row = common_row(self.stepper.optimizer, row, totals.count)
+        self.end_epoch(totals, row)
 
     def start_epoch(self) -> EpochTotals:
         """Start an epoch in a new order; return its totals."""

@@ -165,14 +165,19 @@ class Stepper:
         # Before the forward pass: backward adds to gradients, and an earlier step may have failed after its backward.
         self.optimizer.zero_grad()
         outputs = self.accumulate(X, y, weight)
+        if self.takes_denominator and not self._average():
+            return outputs
         for call in self.gradients:
             call(self.state)
         self._defer_interrupts()
-        if self.takes_denominator:
-            self.moved = self.optimizer.step(self.count)
-        else:
-            self.optimizer.step()
+        self.optimizer.step()
         return outputs
+
+    def _average(self) -> bool:
+        """Average the gradients of all ranks, before they are clipped; return False if no row counts on any."""
+        self._defer_interrupts()  # the other ranks wait for this one
+        self.moved = self.optimizer.average(self.count)
+        return self.moved
 
     def _minimise(self, X: Array, y: Array, weight: Array | None) -> Any:
         """Run a step of an optimizer that takes a closure."""

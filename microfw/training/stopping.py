@@ -10,6 +10,7 @@ import numpy as np
 
 from microfw.data.dataset import check_count
 from microfw.errors import ArgumentError
+from microfw.nn import Module
 from microfw.optim import Average
 from microfw.optim.averaging import check_decay
 from microfw.optim.checks import is_real
@@ -73,7 +74,8 @@ class EarlyStopping(Hook):
         Whether lower or higher is better. By default the metric's name decides: lower for errors and losses, higher
         for scores.
     restore : bool
-        Whether to restore the model's parameters and buffers of the best epoch when training ends, also by an error.
+        Whether to restore parameters and buffers of the best epoch when training ends, also by an error: the model's,
+        and those of a loss that is a Module.
         The optimizer's state is not restored.
 
     Attributes
@@ -127,6 +129,7 @@ class EarlyStopping(Hook):
         self.best = math.nan
         self.best_epoch = self._improved = 0
         self.weights: dict[str, Any] | None = None
+        self.loss_weights: dict[str, Any] | None = None
 
     def on_fit_start(self, state: TrainState) -> None:
         """Forget an earlier run, unless it is resumed."""
@@ -147,7 +150,8 @@ class EarlyStopping(Hook):
         if gain > (0 if self.exact else self.min_delta):
             self.best, self.best_epoch = value, state.epoch
             if self.restore:
-                self.weights = state.model.state_dict()
+                self.weights, loss = state.model.state_dict(), state.loss_function
+                self.loss_weights = loss.state_dict() if isinstance(loss, Module) else None
         if state.epoch - self._improved > self.patience:
             state.stop = True
 
@@ -163,14 +167,18 @@ class EarlyStopping(Hook):
         """Restore the best parameters."""
         if _ran(state, self._start) and self.restore and self.weights is not None:
             state.model.load_state_dict(self.weights)
+            if self.loss_weights:
+                state.loss_function.load_state_dict(self.loss_weights)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value, its epoch and its parameters."""
-        return {"best": self.best, "best_epoch": self.best_epoch, "weights": self.weights}
+        own = {"loss_weights": self.loss_weights} if self.loss_weights else {}
+        return {"best": self.best, "best_epoch": self.best_epoch, "weights": self.weights, **own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what `state_dict` returned."""
         self.best, self.best_epoch, self.weights = (state[name] for name in ("best", "best_epoch", "weights"))
+        self.loss_weights = state.get("loss_weights")
         self._improved = self.best_epoch
 
 
@@ -184,7 +192,8 @@ class WeightAveraging(Hook):
 
     From the validation to the start of the next epoch the model has the average. So other hooks' ``on_epoch_end`` have
     what was validated: `EarlyStopping` restores averages, and `mf.load` loads them from the file of a `Checkpoint`,
-    from which a resumed run has the parameters, too.
+    from which a resumed run has the parameters, too. A hook that changes parameters in between would be undone, so it
+    is an error.
 
     Parameters
     ----------
@@ -198,6 +207,11 @@ class WeightAveraging(Hook):
     ----------
     average : Average
         The average; None before training.
+
+    Raises
+    ------
+    ArgumentError
+        At the start of the next epoch, or at the end of the fit, if another hook has changed the average in the model.
 
     Examples
     --------
@@ -268,5 +282,12 @@ class WeightAveraging(Hook):
         self.average = average
 
     def _swap(self, away: bool) -> None:
-        if self.average is not None and away is (self.average.replaced is None):
-            self.average.swap()
+        average = self.average
+        if average is None or away is not (average.replaced is None):
+            return
+        changed = not away and not np.array_equal(average.optimizer.flat.values, average.values, equal_nan=True)
+        average.swap()
+        if changed:
+            expected = "the average to stay in the model from the validation to the next epoch"
+            fix = "change parameters in on_step_end, or in on_epoch_start of a hook after WeightAveraging"
+            raise ArgumentError("WeightAveraging", expected, "parameters that another hook has changed", fix)

@@ -339,11 +339,11 @@ def test_ranks_are_weighted_with_their_denominators(mpi):
     optimizer = optim.DataParallel(optim.SGD(net.parameters(), lr=0.1), comm)
     mf.Trainer(net, loss, optimizer).fit((X, LABELS), 1, 24, rng=0, progress=False)
     size = net.weight.size + net.bias.size
-    assert comm.sent[0][size + 2] == loss.denominator(LABELS)
+    assert comm.sent[1][size + 2] == loss.denominator(LABELS)
     joined = head()
     loss(joined(X), LABELS).backward()
     gradient = np.concatenate([p.grad.ravel() for p in joined.parameters()])
-    np.testing.assert_allclose(comm.sent[0][:size], gradient * loss.denominator(LABELS), rtol=1e-9)
+    np.testing.assert_allclose(comm.sent[1][:size], gradient * loss.denominator(LABELS), rtol=1e-9)
 
 
 def test_a_rank_without_rows_that_count_takes_part_in_the_step(mpi):
@@ -410,3 +410,18 @@ def test_smoothed_labels_of_weight_0_are_not_joined(mpi):
             trainer([0, 1, 1], 0.2, **options)
         trainer([0, 1, 1], 0.0, **options), trainer([0.5, 1, 1], 0.2, **options)
     trainer([0, 1, 1], 0.2)
+
+
+def test_a_batch_of_smoothed_labels_of_weight_0_is_not_left_out_of_an_evaluation():
+    X, y = np.random.default_rng(0).normal(size=(8, 4)), np.array([0, 0, 0, 0, 1, 2, 1, 2])
+    model = nn.Sequential(nn.Dense(4, 3, rng=0))
+    loss = nn.CrossEntropyLoss(weight=[0.0, 1.0, 1.0], label_smoothing=0.2)
+    trainer = mf.Trainer(model, loss, optim.SGD(model.parameters(), lr=0.1))
+    whole = trainer.evaluate((X, y), batch_size=4)["loss"]
+    mixed = np.arange(8).reshape(2, 4).T.ravel()
+    for train in ((X, y, np.ones(8)), mf.data.stream(X, y, shuffle=False)):
+        np.testing.assert_allclose(trainer.evaluate(train, batch_size=8)["loss"], whole, rtol=1e-6)
+        with pytest.raises(ArgumentError, match="a class weight above 0 in each batch, with label_smoothing, got"):
+            trainer.evaluate(train, batch_size=4)
+    found = trainer.evaluate((X[mixed], y[mixed], np.ones(8)), batch_size=4)["loss"]
+    np.testing.assert_allclose(found, whole, rtol=1e-6)

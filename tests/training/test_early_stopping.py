@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import microfw as mf
+from microfw import nn, optim
 from microfw.data import load
 from microfw.errors import ArgumentError
 from microfw.estimators import NeuralClassifier
@@ -18,6 +19,7 @@ from microfw.training import (
     Hook,
     TrainState,
     WeightAveraging,
+    lr_range_test,
 )
 from microfw.training.stopping import direction
 from tests.helpers.training import Do, arrays, make, same
@@ -225,3 +227,63 @@ def test_averages_go_back_when_validation_fails(iris):
     same(arrays(trainer), arrays(plain))
     with pytest.raises(ArgumentError, match="^WeightAveraging: expected decay from 0 to below 1, got 1"):
         WeightAveraging(1)
+
+
+@pytest.mark.parametrize("event", ["on_validation_start", "on_epoch_end"])
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_hook_that_changes_an_average_in_the_model_is_refused(iris, event, epochs):
+    def halve(state):
+        for p in state.model.parameters():
+            p.data = p.data / 2
+
+    trainer = make(hooks=[WeightAveraging(0.9), Do(event, halve)])
+    text = "^WeightAveraging: expected the average to stay in the model from the validation to the next epoch, got"
+    with pytest.raises(ArgumentError, match=text):
+        trainer.fit(iris[0], epochs, validation=iris[1], rng=0, progress=False)
+    trainer.fit(iris[0], epochs, rng=0, progress=False) if event == "on_epoch_end" else None
+    trainer.hooks = [WeightAveraging(0.9), Do("on_epoch_start", halve), Do("on_step_end", halve)]
+    trainer.fit(iris[0], epochs, validation=iris[1], rng=0, progress=False)
+
+
+class Scaled(nn.Module):
+    """A loss with a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(np.ones(1, np.float32))
+
+    def forward(self, z, y):
+        return nn.CrossEntropyLoss()(z * self.scale, y)
+
+
+def with_scaled_loss(*hooks):
+    model, loss = nn.Sequential(nn.Dense(4, 8, rng=0), nn.Tanh(), nn.Dense(8, 3, rng=1)), Scaled()
+    optimizer = optim.SGD([*model.parameters(), *loss.parameters()], lr=3.0)
+    return mf.Trainer(model, loss, optimizer, hooks=hooks)
+
+
+def test_parameters_of_a_loss_are_restored_too(tmp_path):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(64, 4)), rng.integers(0, 3, 64)
+    trainer = with_scaled_loss()
+    before = trainer.evaluate((X, y))
+    lr_range_test(trainer, (X, y), rng=0, steps=20)
+    assert trainer.evaluate((X, y)) == before and trainer.loss.scale.item() == 1
+
+    def fit(*hooks, resume=None):
+        trainer = with_scaled_loss(EarlyStopping("val_loss", patience=2), *hooks)
+        trainer.fit((X, y), 40, validation=(X[:30], y[:30]), rng=0, progress=False, resume=resume)
+        stopping = trainer.hooks[0]
+        assert stopping.best_epoch < 6 < len(trainer.history)
+        assert trainer.evaluate((X[:30], y[:30]))["loss"] == stopping.best
+        return stopping.best
+
+    class SaveWithin(Hook):
+        last = True
+
+        def on_epoch_end(self, state):
+            if state.epoch == 6:
+                state.save(path)
+
+    path = tmp_path / "run.npz"
+    assert fit(SaveWithin()) == fit(resume=path)

@@ -12,6 +12,7 @@ from microfw.data import Dataset
 from microfw.errors import ArgumentError, NonFiniteError
 from microfw.optim import schedules
 from microfw.training import (
+    Hook,
     LearningRate,
     Trainer,
     lr_range_test,
@@ -159,7 +160,7 @@ def test_range_tests_that_make_no_sense(iris, options, text):
     with pytest.raises(ArgumentError) as info:
         lr_range_test(make(), iris[0], **options)
     assert str(info.value) == f"lr_range_test: expected {text}"
-    with pytest.raises(ArgumentError, match="expected an optimizer that takes single steps, got LBFGS"):
+    with pytest.raises(ArgumentError, match="expected an optimizer that takes single steps in one process, got LBFGS"):
         lr_range_test(make(optimizer=optim.LBFGS), iris[0])
 
 
@@ -170,3 +171,33 @@ def test_range_test_where_nothing_works(line):
 
     with pytest.raises(NonFiniteError):
         lr_range_test(make(1, 1, loss=nn.MSELoss(), extra=[Root()]), line)
+
+
+class HalveAfterStep(Hook):
+    """Sets the rate of the next step, as ``scheduler.step()`` after ``optimizer.step()`` does."""
+
+    last = True
+
+    def __init__(self, path):
+        self.path, self.used = path, []
+
+    def on_gradients(self, state):
+        self.used.append(state.optimizer.lr)
+
+    def on_step_end(self, state):
+        state.optimizer.lr *= 0.5
+        if state.steps == 6:
+            state.save(self.path)
+
+
+def test_the_rate_in_the_history_is_that_of_the_last_step(iris, tmp_path):
+    path = tmp_path / "run.npz"
+    hook = HalveAfterStep(path)
+    trainer = make()
+    trainer.hooks = [hook]
+    history = trainer.fit(iris[0], 3, batch_size=40, rng=0, progress=False)
+    steps = len(hook.used) // 3
+    assert steps * 2 == 6 and history.column("lr") == hook.used[steps - 1 :: steps]
+    again = make()
+    again.hooks = [HalveAfterStep(path)]
+    assert again.fit(iris[0], 3, batch_size=40, progress=False, resume=path).column("lr") == history.column("lr")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import microfw as mf
-from microfw import nn
+from microfw import nn, optim
 from microfw.errors import ArgumentError, DataError, DTypeError, NonFiniteError, ShapeError
 from microfw.training import Hook
 from tests.helpers.errors import raises
@@ -373,3 +373,32 @@ def test_batches_of_nested_arrays():
     np.testing.assert_array_equal(np.concatenate([w for _, _, w in found]), WEIGHT[order])
     for X, y in mf.data.batches(((A, B), TARGETS), SIZE, shuffle=False):
         assert X[0].flags.writeable and y["size"].flags.writeable
+
+
+@pytest.mark.parametrize(("compile", "accumulate"), [(False, 1), (True, 1), (None, 1), (False, 2), (False, 3)])
+def test_parts_of_the_loss_are_learned_where_rows_count(compile, accumulate):
+    rng = np.random.default_rng(0)
+    X, y, w = rng.normal(size=(24, 4)), rng.normal(size=(24, 1)), np.repeat([0.0, 1.0], [8, 16])
+    mse = nn.MSELoss()
+
+    def loss(o, t, w):
+        return {"fit": mse(o, t, w), "small": 0.1 * (o**2).mean()}
+
+    def batches():
+        return ((X[k : k + 4], y[k : k + 4], w[k : k + 4]) for k in range(0, 24, 4))
+
+    def trained(train, **options):
+        model = nn.Sequential(nn.Dense(4, 1, rng=0))
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+        trainer = mf.Trainer(model, loss, optimizer, compile=compile, accumulate=accumulate, metrics=["r2"])
+        history = trainer.fit(train, 2, progress=False, **options)
+        names = ("loss", "loss/fit", "loss/small", "r2")
+        return [[row[name] for name in names] for row in [*history, trainer.evaluate(train)]]
+
+    expected = trained((X, y, w), batch_size=4, sampler=lambda n, rng: np.arange(n))
+    np.testing.assert_allclose(trained(batches)[:2], expected[:2], rtol=1e-5)
+    found = trained(mf.data.stream(X, y, w, shuffle=False), batch_size=4)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    model = nn.Dense(4, 1)
+    with pytest.raises(ArgumentError, match="a loss of one number, or a dict of them, got an empty dict$"):
+        mf.Trainer(model, lambda o, t: {}, optim.SGD(model.parameters(), lr=0.1)).fit((X, y))

@@ -69,6 +69,31 @@ def test_heads_and_accumulated_steps_are_resumed_with_the_same_bits(tmp_path):
     assert bits(again.model) == bits(whole.model) and rows(other) == rows(history)
 
 
+class Copy(Hook):
+    """Saves the run after each step."""
+
+    last = True
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_step_end(self, state):
+        state.save(self.folder / f"{state.steps}.npz")
+
+
+@pytest.mark.parametrize(("accumulate", "drop_last"), [(1, True), (2, False), (3, False), (3, True)])
+def test_accumulated_batches_of_a_loader_are_resumed_after_every_step(accumulate, drop_last, tmp_path):
+    def run(*hooks, resume=None):
+        trainer, train = build("a loader with a state", hooks=hooks, accumulate=accumulate)
+        history = fit(trainer, train, epochs=2, resume=resume, drop_last=drop_last)
+        return bits(trainer.model), rows(history), trainer._run.state.steps
+
+    assert ROWS % SIZE and -(-ROWS // SIZE) % 2
+    whole = run(Copy(tmp_path))
+    for step in range(1, whole[2] + 1):
+        assert run(resume=tmp_path / f"{step}.npz") == whole
+
+
 def test_a_generator_is_resumed_at_the_start_of_an_epoch(tmp_path):
     whole, train = build("a generator")
     history = fit(whole, train, epochs=3, rng=3)
