@@ -11,6 +11,7 @@ from inspect import signature
 from typing import Any
 
 from microfw.errors import ArgumentError
+from microfw.nn import Module
 from microfw.training.history import History
 
 EVENTS = (
@@ -165,6 +166,9 @@ class Hooks:
     ----------
     raised : str
         Class and event of the hook whose method raised in `notify`; empty if none did.
+    before_end : dict
+        Arrays of the model and of the loss from before ``on_fit_end``, if a hook has changed them there, as by
+        restoring the best ones: a run is resumed with those from before.
     """
 
     def __init__(self, hooks: Sequence[Any]) -> None:
@@ -173,6 +177,7 @@ class Hooks:
         self.hooks = sorted(hooks, key=_is_last)  # stable: otherwise in the order of the list
         self.methods = {event: _overridden(event, self.hooks) for event in EVENTS}
         self.raised = ""
+        self.before_end: dict[str, dict[str, Any]] = {}
         self._started: list[Any] = []
         self._parts: dict[str, Any] = {}
 
@@ -206,11 +211,29 @@ class Hooks:
 
     def end(self, state: TrainState) -> None:
         """Call ``on_fit_end`` of every hook that was started, even if one raises."""
-        # An ExitStack calls the rest if one raises, in reverse order of registration.
-        with contextlib.ExitStack() as calls:
-            for method in reversed(_overridden("on_fit_end", sorted(self._started, key=_end_rank))):
-                calls.callback(method, state)
-            self._started = []
+        methods = _overridden("on_fit_end", sorted(self._started, key=_end_rank))
+        before = _arrays(state) if methods else {}
+        try:
+            # An ExitStack calls the rest if one raises, in reverse order of registration.
+            with contextlib.ExitStack() as calls:
+                for method in reversed(methods):
+                    calls.callback(method, state)
+                self._started = []
+        finally:
+            self.before_end = before if _differ(before, state) else {}
+
+
+def _arrays(state: TrainState) -> dict[str, dict[str, Any]]:
+    """Return copies of the arrays of the model and of the loss, by name."""
+    parts = {name: getattr(state, name) for name in ("model", "loss_function")}
+    return {name: part.state_dict() if isinstance(part, Module) else {} for name, part in parts.items()}
+
+
+def _differ(before: dict[str, dict[str, Any]], state: TrainState) -> bool:
+    """Return True if the arrays of the model or of the loss have changed since."""
+    now = _arrays(state) if before else {}
+    pairs = [(array, now[part].get(name)) for part in now for name, array in before[part].items()]
+    return any(other is None or array.tobytes() != other.tobytes() for array, other in pairs)
 
 
 def _overridden(event: str, hooks: Sequence[Any]) -> HookMethods:

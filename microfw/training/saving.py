@@ -43,7 +43,10 @@ def save(path: Path, run: Run) -> None:
         if taken is not None:
             raise FormatError(f"no parameter's name to begin with {PREFIX}/", taken)
         about = _describe(run, arrays)
-        packed = tree.pack(capture(run), PREFIX, arrays)
+        parts = capture(run)
+        if before := run.hooks.before_end:
+            parts |= {"before_end": before["model"], "loss_function": before["loss_function"]}
+        packed = tree.pack(parts, PREFIX, arrays)
     except FormatError as error:
         raise error.with_location(where) from None
     if isinstance(about, str) and not run.is_warned:  # before the night of training, not after
@@ -102,10 +105,13 @@ class Saved:
                 raise FormatError("a checkpoint of training", "a model alone", "load it with mf.load")
             parts = tree.unpack(contents.meta.get("training"), contents.array)
             self.source = {"source": parts.pop("source")} if isinstance(parts, dict) and "source" in parts else {}
+            before = parts.pop("before_end", None) if isinstance(parts, dict) else None
             self.modules = parts.pop("modules", {}) if isinstance(parts, dict) else {}  # not in older files
             self.parts = table(parts, *PARTS) | self.source
             names = [name for name in contents.places if not name.startswith((f"{PREFIX}/", "random/"))]
             self.values = {name: contents.array(name) for name in names}
+            if before is not None:
+                self.values |= table(before, *self.values)
             self.history = _rows(self.parts["history"])
             if isinstance(state := self.parts["state"], dict):  # not in files of older versions
                 state.setdefault("epochs", state.get("epoch"))
@@ -141,6 +147,8 @@ class Saved:
         ):
             if mine != theirs:
                 raise FormatError(f"{what} {short(theirs)} as it was saved", short(mine), "fit with the same parts")
+        if run.evaluate is None and any("val_loss" in row for row in self.history):
+            raise FormatError("validation data, which the saved run had", "none", "pass validation")
         self._changes(run)
         within = parts["tally"] is not None
         if (within and not run.train.resumes_anywhere) or self.source.keys() != _source(run).keys():

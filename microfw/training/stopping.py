@@ -234,12 +234,14 @@ class WeightAveraging(Hook):
         self.decay = decay
         self.keep = keep
         self.average: Average | None = None
+        self._replaced: Any = None  # parameters that the average replaced when training ended
         self._start = (0, 0)
 
     def on_fit_start(self, state: TrainState) -> None:
         """Start an average at the present parameters, unless the run is resumed."""
         if self.average is None or self.average.optimizer is not state.optimizer or not state.epoch:
             self.average = Average(state.optimizer, self.decay)
+        self._replaced = None
         self._start = state.epoch, state.steps
 
     def on_step_end(self, state: TrainState) -> None:
@@ -257,6 +259,7 @@ class WeightAveraging(Hook):
 
     def on_fit_end(self, state: TrainState) -> None:
         """Write the average into the model, if ``keep``."""
+        self._replaced = self.average and self.average.replaced
         self._swap(False)
         if _ran(state, self._start) and self.keep and self.average is not None:
             state.optimizer.flat.write(self.average.values)
@@ -264,7 +267,8 @@ class WeightAveraging(Hook):
     def state_dict(self) -> dict[str, Any]:
         """Return the average, and the parameters while it is in their place."""
         average = self.average
-        return {"average": average and average.state_dict(), "parameters": average and average.replaced}
+        replaced = self._replaced if average is None or average.replaced is None else average.replaced
+        return {"average": average and average.state_dict(), "parameters": replaced}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what `state_dict` returned, during a run."""

@@ -152,10 +152,10 @@ class Trainer:
             Show a line if steps are not replayed although that would save seconds.
         resume : str or path-like, optional
             A file saved by `Checkpoint` or `save`, from which to continue, with this Trainer or a new one. Model, loss,
-            optimizer, data, rows of a step and ``drop_last`` must be the same. So must the hooks that have
-            ``state_dict`` and ``load_state_dict``, in their order; other hooks may differ. Results have the same bits
-            as those of an uninterrupted run, times apart; see Notes. A source of batches without these two methods is
-            resumed at the start of an epoch; to save it within one raises.
+            optimizer, data, rows of a step and ``drop_last`` must be the same, and validation data be given if they
+            were. So must the hooks that have ``state_dict`` and ``load_state_dict``, in their order; other hooks may
+            differ. Results have the same bits as those of an uninterrupted run, times apart; see Notes. A source of
+            batches without these two methods is resumed at an epoch's start; to save it within one raises.
         drop_last : bool
             Leave out the rows at the end of an epoch that do not fill a step. Else the last step has fewer rows. A
             single last row joins the step before if a layer, such as `BatchNorm1D`, needs two rows. Of a source,
@@ -187,9 +187,9 @@ class Trainer:
 
         Notes
         -----
-        Training can be interrupted with Ctrl-C. The model then has the parameters after the last complete step, `save`
-        saves the run, and the KeyboardInterrupt has a note on how to continue. Training metrics use the outputs
-        computed in the steps, without another pass.
+        Training can be interrupted with Ctrl-C. The model then has the parameters after the last complete step (with an
+        `EarlyStopping`, those of the best epoch), `save` saves the run, and the KeyboardInterrupt has a note on how to
+        continue. Training metrics use the outputs computed in the steps, without another pass.
 
         A resumed run has ``lr``, the other hyperparameters and the states of random generators from the file, which
         replace those set in ``on_fit_start``. ``rng`` is ignored; if layers share a generator with fit, pass it again.
@@ -284,8 +284,8 @@ class Trainer:
         -----
         The file contains the parameters, the state of the optimizer and of hooks with ``state_dict`` and
         ``load_state_dict``, the states of all random generators, the position in the epoch and the history. If a hook
-        changed the model when training ended, such as by restoring the best weights, the changed model is saved;
-        a `Checkpoint` saves before that.
+        changed the model when training ended, such as by restoring the best weights, `mf.load` returns the changed
+        model, and a resumed run continues from the parameters before that.
         """
         if self._run is None:
             raise CheckpointError(

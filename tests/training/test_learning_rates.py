@@ -95,9 +95,9 @@ def test_a_range_test_that_ctrl_c_stops_restores_the_model_and_says_so(iris, mon
 def test_ctrl_c_while_a_range_test_restores_waits_for_it(iris, monkeypatch):
     trainer = make()
     before = arrays(trainer)
-    load = nn.Module.load_state_dict
+    load = nn.Sequential.load_state_dict
     monkeypatch.setattr(
-        nn.Module, "load_state_dict", lambda *args: (signal.raise_signal(signal.SIGINT), load(*args))[1]
+        nn.Sequential, "load_state_dict", lambda *args: (signal.raise_signal(signal.SIGINT), load(*args))[1]
     )
     with pytest.raises(KeyboardInterrupt):
         lr_range_test(trainer, iris[0], rng=0)
