@@ -84,9 +84,9 @@ def exists(name: str, workload: str) -> bool:
     """Return True if the network exists in the library."""
     kind = WORKLOADS[workload][0]
     if kind == "models":
-        libraries = (OURS, REPLAY, TORCH, FUSED, COMPILED)
+        libraries = (TUNED, OURS, REPLAY, TORCH, FUSED, COMPILED)
         return name in libraries or (name in (JIT, DONATED, SCAN) and workload != "batchnorm")
-    return kind == "dense" or name not in (TUNED, SKLEARN)
+    return kind == "dense" or name != SKLEARN
 
 
 def work(name: str, workload: str, digits: str) -> tuple[dict[str, Any], Any]:

@@ -88,7 +88,7 @@ def hand_written_images() -> Step:
 
 
 class Images:
-    """The network in each library; there is no version in tuned NumPy."""
+    """The network in each library."""
 
     shape = (1, 8, 8)
 
@@ -99,6 +99,12 @@ class Images:
     def hand_written(self) -> Step:
         """Return the readable step."""
         return hand_written_images()
+
+    def hand_tuned(self) -> Step:
+        """Return the preallocated step."""
+        from tuned_convolutions import images
+
+        return images(initial_images(), 64)
 
     def microfw(self) -> Any:
         """Return a model of microfw."""

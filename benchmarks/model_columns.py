@@ -1,11 +1,13 @@
 """Small models of other kinds, in microfw, PyTorch and JAX: embeddings, recurrent units, attention, convolutions.
 
 The data are random: what a step takes does not depend on them. All libraries start from the same float32 arrays, which
-have microfw's names and shapes. `columns` has the steps.
+have microfw's names and shapes. `columns` has the steps, except those in hand-tuned NumPy, which are in files of their
+families.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +28,7 @@ class Network:
     numbers = 0  # how many different tokens; 0 if the inputs are floats
     classes = 10
     arrays: ClassVar[dict[str, tuple[int, ...]]]
+    tuned: tuple[str, str]  # module and name of the step in tuned NumPy
 
     def data(self, count: int) -> list[tuple[Any, Any]]:
         """Return batches of inputs and targets."""
@@ -55,6 +58,11 @@ class Network:
             p.data = value
         return model
 
+    def hand_tuned(self) -> Any:
+        """Return the preallocated step, from the module of the network's family."""
+        module, name = self.tuned
+        return getattr(importlib.import_module(module), name)(self.parameters(), self.batch)
+
     def torch(self) -> Any:
         """Return a model of PyTorch with the initial arrays."""
         import torch
@@ -82,6 +90,7 @@ class EmbeddingMLP(Network):
     """The next letter from three: 27 → 3 × 10 → 200 → 27, tanh."""
 
     shape, numbers, classes = (3,), 27, 27
+    tuned = ("tuned_models", "embedding")
     arrays: ClassVar = {"0.weight": (27, 10), **_dense("2", 30, 200), **_dense("4", 200, 27)}
 
     def build(self) -> Any:
@@ -130,6 +139,15 @@ class Recurrent(Network):
                 return self.head(state[0] if isinstance(state, tuple) else state)
 
         return Reader(self.kind)
+
+    def hand_tuned(self) -> Any:
+        """Return the preallocated step."""
+        from tuned_recurrent import gru, lstm
+
+        if self.kind == "LSTM":
+            return lstm(list(self.parameters().values()), self.shape[0], self.batch)
+        V, U, c, d, W, b = self.parameters().values()
+        return gru([V, c, U, d, W, b], self.shape[0], self.batch)
 
     def build_torch(self, nn: Any) -> Any:
         """Return the model of PyTorch."""
@@ -183,6 +201,7 @@ class Transformer(Network):
     """A classifier of 16 tokens: two pre-norm blocks of width 32 with 4 heads and 128 units, the mean to 10 classes."""
 
     batch, shape, numbers = 16, (16,), 27
+    tuned = ("tuned_transformer", "transformer")
     arrays: ClassVar = {
         "embed.weight": (27, 32),
         **{
@@ -306,7 +325,7 @@ def _convolved(x: Any, kernel: Any, bias: Any, padding: int) -> Any:
 class LeNet(Network):
     """LeNet with ReLU on images of 28×28."""
 
-    shape = (1, 28, 28)
+    shape, tuned = (1, 28, 28), ("tuned_lenet", "lenet")
     arrays: ClassVar = {
         "0.weight": (6, 1, 5, 5), "0.bias": (6,), "3.weight": (16, 6, 5, 5), "3.bias": (16,),
         **_dense("7", 400, 120), **_dense("9", 120, 84), **_dense("11", 84, 10),
@@ -348,7 +367,7 @@ class LeNet(Network):
 class Conv1D(Network):
     """Two convolutions of 16 channels on 3 × 48 numbers."""
 
-    shape = (3, 48)
+    shape, tuned = (3, 48), ("tuned_convolutions", "conv1d")
     arrays: ClassVar = {
         "0.weight": (16, 3, 3), "0.bias": (16,), "3.weight": (16, 16, 3), "3.bias": (16,), **_dense("6", 16, 10),
     }  # fmt: skip
@@ -382,6 +401,7 @@ class BatchNormed(Network):
     """30-64-64-2 with batch normalization and dropout, for which each library draws other numbers; not in JAX."""
 
     shape, classes = (30,), 2
+    tuned = ("tuned_models", "batchnorm")
     arrays: ClassVar = {
         **_dense("0", 30, 64), "1.weight": (64,), "1.bias": (64,),
         **_dense("4", 64, 64), "5.weight": (64,), "5.bias": (64,), **_dense("8", 64, 2),
@@ -408,6 +428,7 @@ class Autoencoder(Network):
     """64-32-8-32-64 with ReLU; the targets are the inputs."""
 
     shape, loss, sizes = (64,), "MSELoss", (64, 32, 8, 32, 64)
+    tuned = ("tuned_models", "autoencoder")
     arrays: ClassVar = {
         name: shape
         for k, (n, m) in enumerate(((64, 32), (32, 8), (8, 32), (32, 64)))

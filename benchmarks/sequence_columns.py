@@ -91,7 +91,7 @@ def hand_written_sequences() -> Step:
 
 
 class Sequences:
-    """The network in each library; there is no version in tuned NumPy."""
+    """The network in each library."""
 
     shape = (8, PIXELS)
 
@@ -102,6 +102,12 @@ class Sequences:
     def hand_written(self) -> Step:
         """Return the readable step."""
         return hand_written_sequences()
+
+    def hand_tuned(self) -> Step:
+        """Return the preallocated step."""
+        from tuned_recurrent import gru
+
+        return gru(initial_sequences(), 8, 32)
 
     def microfw(self) -> Any:
         """Return a model of microfw."""

@@ -92,10 +92,10 @@ def backward_pass(
         g = grads.pop(node)
         if node.parents is None:
             raise _freed_error(node)
-        if targets is not None and node in targets:
-            found[node] = g
         if node.spec.hooked:
             g = _run_hooks(node, g, free)
+        if targets is not None and node in targets:
+            found[node] = g
         try:
             if generated:
                 node.spec.backward_fn(node, g, grads, ready, needed)

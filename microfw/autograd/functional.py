@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,8 +14,9 @@ from microfw.autograd.graph import Node, Variable, node_counter, reachable, reac
 from microfw.autograd.mode import MODE, mode
 from microfw.autograd.pytree import as_arrays, flatten
 from microfw.autograd.registry import OPS
+from microfw.autograd.tangents import check_tangents, read_argnums, refuse_modules, require_sequence
 from microfw.autograd.tensor import Tensor, result
-from microfw.errors import ArgumentError, DTypeError, GraphError, ShapeError
+from microfw.errors import ArgumentError, DTypeError, GraphError
 
 
 def _variable(x: Any, where: str) -> Tensor:
@@ -66,13 +68,16 @@ class Linearization:
         pairs = [(y._node, g) for y, g in zip(self.outputs, seeds, strict=True)]
         starts = [(n, _seed(g, differentiable)) for n, g in pairs if n is not None and g is not None]
         with mode(recording=differentiable):
-            found = backward_pass(
+            found: dict[Any, Any] = backward_pass(
                 starts,
                 targets=set(nodes),
                 since=self.since,
                 as_differentiable=as_differentiable if differentiable else None,
                 retain=True,
             )
+            for n in nodes:  # `backward_pass` calls the hooks of nodes; those of leaves are for `Tensor.backward`
+                if type(n) is Variable and n.hooks and n in found:
+                    found[n] = n.hooks(found[n])
         return [_out(found.get(n), v, differentiable) for n, v in zip(nodes, self.variables, strict=True)]
 
     def jvp(self, tangents: Sequence[Any]) -> list[Any]:
@@ -97,6 +102,12 @@ class Linearization:
                 if total is not None:
                     by_node[node] = total if total.shape == node.shape else np.broadcast_to(total, node.shape)
         return [_out(by_node.get(y._node), y, differentiable) for y in self.outputs]
+
+    @property
+    def hooked(self) -> bool:
+        """Whether `vjp` calls hooks, which may replace gradients. `jvp` has no gradients, and calls none."""
+        nodes: list[Any] = [*self.between(), *(v._node for v in self.variables)]
+        return any(n.hooks for n in nodes if (n.spec.hooked if type(n) is Node else type(n) is Variable))
 
     def between(self) -> list[Node]:
         """Return the nodes between variables and outputs, oldest first."""
@@ -133,8 +144,8 @@ def _out(g: Any, like: Tensor, differentiable: bool) -> Any:
 class LinearizedCall(Linearization):
     """The linearization of one function call.
 
-    ``rebuild`` puts one value for each variable into the containers of the arguments, ``rebuild_output`` one for each
-    output into those of the result. Derivatives are differentiable if recording is on and the function depends on
+    ``rebuild`` puts one value for each variable into the containers of ``arguments``, ``rebuild_output`` one for each
+    output into those of ``output``. Derivatives are differentiable if recording is on and the function depends on
     another leaf or op result than its arguments, through a closure or because an argument is one. Parameters of a
     Module that is an argument belong to that argument.
     """
@@ -146,13 +157,17 @@ class LinearizedCall(Linearization):
         if not all(-len(args) <= k < len(args) for k in argnums):
             raise ArgumentError(where, f"argnums among {len(args)} positional arguments", tuple(argnums))
         argnums = [k % len(args) for k in argnums]
+        if len(set(argnums)) < len(argnums):
+            raise ArgumentError(where, "argnums that name each argument once", tuple(argnums))
         args = tuple(as_arrays(a) if k in argnums else a for k, a in enumerate(args))
-        chosen = [args[k] for k in argnums]
+        self.arguments = chosen = [args[k] for k in argnums]
         modules = [hasattr(a, "named_parameters") for a in chosen]
         _, self.rebuild = flatten(chosen)
         variables: list[Tensor] = []
         own = set()
         for a, is_module in zip(chosen, modules, strict=True):
+            if not is_module:
+                refuse_modules(a, where)
             leaves = flatten(a)[0]
             variables += leaves if is_module else [_variable(x, where) for x in leaves]
             if is_module:
@@ -207,8 +222,8 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> C
     Returns
     -------
     callable
-        With the arguments of ``f``; returns the value and the gradient, an array for each array (by name
-        for a Module). Inside another derivative both are Tensors, so that derivatives nest.
+        With the arguments of ``f``, keywords as constants; returns the value and the gradient, an array for each
+        array (by name for a Module). Inside another derivative both are Tensors, so that derivatives nest.
 
     Raises
     ------
@@ -224,11 +239,10 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> C
     >>> gradient["b"]
     array(3.)
     """
-    single = isinstance(argnums, int)
-    positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    positions, single = read_argnums(argnums, "grad")
 
-    def call(*args: Any) -> tuple[Any, Any]:
-        linearized = LinearizedCall(f, args, positions, "grad")
+    def call(*args: Any, **constants: Any) -> tuple[Any, Any]:
+        linearized = LinearizedCall(functools.partial(f, **constants), args, positions, "grad")
         y = _scalar(linearized)
         gradients = linearized.rebuild(linearized.vjp([np.ones(y.shape, y.dtype)]))
         value = y if linearized.differentiable else y.numpy()
@@ -249,7 +263,7 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..
     array(-1.)
     """
     both = value_and_grad(f, argnums)
-    return lambda *args: both(*args)[1]
+    return lambda *args, **constants: both(*args, **constants)[1]
 
 
 def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
@@ -267,13 +281,13 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
     value
         What ``f`` returned, as arrays.
     vjp_fn : callable
-        ``vjp_fn(gradient)``, with ``gradient`` nested like the output, returns a tuple with the gradient of each
-        argument. Can be called more than once.
+        ``vjp_fn(gradient)``, with ``gradient`` nested like the output, dicts by name, returns a tuple with the
+        gradient of each argument. Can be called more than once.
 
     Raises
     ------
     ShapeError
-        If a gradient does not have its output's shape.
+        If a gradient does not have its output's shape or names.
 
     Examples
     --------
@@ -285,7 +299,7 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
     linearized = LinearizedCall(f, args, range(len(args)), "vjp")
 
     def vjp_fn(gradient: Any) -> tuple[Any, ...]:
-        seeds = check_tangents(as_arrays(gradient), linearized.outputs, "vjp", "output")
+        seeds = check_tangents(gradient, linearized.output, linearized.outputs, "vjp", "output")
         return tuple(linearized.rebuild(linearized.vjp(seeds)))
 
     return _values(linearized), vjp_fn
@@ -301,7 +315,7 @@ def jvp(f: Callable[..., Any], args: Sequence[Any], tangents: Sequence[Any]) -> 
     args : sequence
         Where to compute it.
     tangents : sequence
-        The direction, nested like ``args``.
+        The direction, nested like ``args``; dicts and Modules by name.
 
     Returns
     -------
@@ -311,7 +325,7 @@ def jvp(f: Callable[..., Any], args: Sequence[Any], tangents: Sequence[Any]) -> 
     Raises
     ------
     ShapeError
-        If a tangent does not have its argument's shape.
+        If a tangent does not have its argument's shape or names.
 
     Examples
     --------
@@ -321,28 +335,11 @@ def jvp(f: Callable[..., Any], args: Sequence[Any], tangents: Sequence[Any]) -> 
     """
     require_sequence("jvp", args=args, tangents=tangents)
     linearized = LinearizedCall(f, tuple(args), range(len(args)), "jvp")
-    directions = check_tangents([as_arrays(t) for t in tangents], linearized.variables, "jvp", "argument")
+    if len({v._node for v in linearized.variables}) < len(linearized.variables):
+        raise ArgumentError("jvp", "each parameter in one argument", "one that is in two", "pass its Module once")
+    directions = check_tangents(tangents, linearized.arguments, linearized.variables, "jvp", "argument")
     return _values(linearized), linearized.rebuild_output(linearized.jvp(directions))
 
 
 def _values(linearized: LinearizedCall) -> Any:
     return linearized.rebuild_output([y if linearized.differentiable else np.array(y.data) for y in linearized.outputs])
-
-
-def require_sequence(where: str, **given: Any) -> None:
-    """Raise DTypeError unless each argument is a tuple or list, with one entry for each argument of the function."""
-    for name, value in given.items():
-        if not isinstance(value, tuple | list):
-            fix = f"write ({name[:-1]},) for a single one"
-            raise DTypeError(where, f"{name} as a tuple, one for each argument", type(value).__name__, fix)
-
-
-def check_tangents(tree: Any, tensors: Sequence[Tensor], where: str, what: str) -> list[Any]:
-    """Return the leaves of a tree, one for each Tensor, copied to its dtype; raise ShapeError if shapes differ."""
-    given = flatten(tree)[0]
-    if len(given) != len(tensors):
-        raise ShapeError(f"{where}: expected one array for each {what}, {len(tensors)} in all, got {len(given)}")
-    for k, (g, t) in enumerate(zip(given, tensors, strict=True)):
-        if np.shape(g) != t.shape:
-            raise ShapeError(f"{where}: expected {what} {k} to get an array of shape {t.shape}, got {np.shape(g)}")
-    return [g if isinstance(g, Tensor) else np.array(g, t.dtype) for g, t in zip(given, tensors, strict=True)]

@@ -70,7 +70,7 @@ class Variable:
     order : int
         When it was made, numbered with the nodes.
     hooks : callable or None
-        Never called: derivative functions do not call the hooks of leaves either.
+        The `GradientHooks` that the function registered: the derivative function calls them with the gradient.
     """
 
     __slots__ = ("dtype", "hooks", "order", "shape")

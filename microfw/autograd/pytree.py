@@ -24,8 +24,7 @@ def flatten(tree: Tree) -> tuple[list[Any], Callable[[Sequence[Any]], Tree]]:
     >>> rebuild([4, 5, 6])
     {'w': 4, 'b': (5, 6)}
     """
-    if hasattr(tree, "named_parameters"):
-        tree = {name: p for name, p in tree.named_parameters() if p.requires_grad}
+    tree = by_name(tree)
     if isinstance(tree, dict):
         keys, children = list(tree), list(tree.values())
         return _branches(children, lambda new: dict(zip(keys, new, strict=True)))
@@ -34,6 +33,13 @@ def flatten(tree: Tree) -> tuple[list[Any], Callable[[Sequence[Any]], Tree]]:
     if isinstance(tree, list | tuple):
         return _branches(list(tree), type(tree))
     return [tree], lambda new: new[0]
+
+
+def by_name(tree: Tree) -> Tree:
+    """Return the trainable parameters of a Module by name; anything else as it is."""
+    if hasattr(tree, "named_parameters"):
+        return {name: p for name, p in tree.named_parameters() if p.requires_grad}
+    return tree
 
 
 def _branches(children: list[Tree], join: Callable[[list[Any]], Tree]) -> tuple[list[Any], Callable[..., Tree]]:

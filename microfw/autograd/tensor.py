@@ -179,8 +179,10 @@ class Tensor(TensorBase["Tensor"]):
                     "reduce it with .sum() or .mean(), or pass backward(gradient)"
                 )
             return np.ones(self.shape, self.dtype)
-        # a copy: it may be the buffer of a gradient that this backward pass writes to
-        gradient = np.array(values_of(gradient), self.dtype)
+        gradient = np.asarray(values_of(gradient))
+        if gradient.dtype.kind not in "fiub":
+            raise DTypeError("backward", "a gradient of real numbers", gradient.dtype)
+        gradient = np.array(gradient, self.dtype)  # a copy: it may be a buffer that this backward pass writes to
         if gradient.shape != self.shape:
             raise ShapeError("backward", f"a gradient of shape {self.shape}", gradient.shape)
         return gradient  # type: ignore[no-any-return]
@@ -207,8 +209,9 @@ class Tensor(TensorBase["Tensor"]):
         Notes
         -----
         On a leaf, hooks are called in `backward`, before the gradient is added to `grad`; derivative functions
-        such as `mf.grad` leave a leaf's hooks alone, as they leave its `grad`. On the result of an op, they are
-        called in every backward pass. Where derivatives nest they can read, but not replace. Copies and
+        such as `mf.grad` leave a leaf's hooks alone, as they leave its `grad`. On the result of an op, and on an
+        argument inside of a function that `mf.grad` or another derivative function calls, they are called in every
+        backward pass; `mf.jvp` has none. Where derivatives nest they can read, but not replace. Copies and
         pickles have none. An exception in a hook passes through; gradients of leaves that were added up before
         stay.
 

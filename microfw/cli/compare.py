@@ -91,6 +91,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.fail_above is not None:
         worse = found.worse(arguments.fail_above)
         if worse:
-            print(f"\nFAILED: above {arguments.fail_above:.0%}: {worst(found, worse)}")
+            print(f"\nFAILED: above {100 * arguments.fail_above:.6g}%: {worst(found, worse)}")
             return 1
     return 0

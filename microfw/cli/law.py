@@ -8,9 +8,10 @@ from typing import Any
 
 from microfw import data
 from microfw.cli.files import Files, check_path, write_files
-from microfw.cli.models import build, generators, load_model, loss_of, one_thread
+from microfw.cli.models import build, code_of, generators, load_model, loss_of, one_thread
 from microfw.errors import ArgumentError
 from microfw.law import law, sweep
+from microfw.law.sweeps import VALUES
 from microfw.profiler.files import PICTURES
 from microfw.serialization.atomic_write import check_writable
 from microfw.serialization.output import encode
@@ -75,10 +76,15 @@ def run(arguments: argparse.Namespace) -> int:
     with one_thread():
         n = 1 if arguments.rows is None else arguments.rows
         if ".py:" in name:
-            found = law(*load_model(name), rows=n, **options)
+            made = load_model(name)
+            with code_of(name):
+                found = law(*made, rows=n, **options)
         else:
             rows = data.load(name, rng=split)[0]
             loss = loss_of(rows)
+            if arguments.sweep == "batch" and len(rows) < max(VALUES["batch"]):
+                got = f"{name}, which has {len(rows)}"
+                raise ArgumentError("--sweep batch", f"a dataset of at least {max(VALUES['batch'])} rows", got)
             if arguments.sweep:
                 found = sweep(arguments.sweep, rows.X, rows.y, loss=loss, **options)
             else:
@@ -103,11 +109,16 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ArgumentError(
             f"{arguments.name}: expected no --hidden and no --sweep, got one; the function makes the model"
         )
-    if arguments.plot and not arguments.sweep:
+    name = arguments.name or ""
+    if ".py:" not in name and (":" in name or name.lower().endswith(".py")):
+        raise ArgumentError(
+            name, "a toy dataset, or file.py:function", repr(name), "for a model of yours: mine.py:make"
+        )
+    if arguments.plot is not None and not arguments.sweep:
         raise ArgumentError("--plot: expected a sweep to draw, got none; add --sweep depth, width or batch")
-    if arguments.html and arguments.sweep:
+    if arguments.html is not None and arguments.sweep:
         raise ArgumentError("--html: expected one model, got a sweep; take --plot")
-    if arguments.plot and not arguments.plot.endswith(PICTURES):
+    if arguments.plot is not None and not arguments.plot.endswith(PICTURES):
         raise ArgumentError(f"--plot: expected a name that ends in {', '.join(PICTURES)}, got {arguments.plot!r}")
     check_path(arguments.html, "html")
     check_path(arguments.json, "json")

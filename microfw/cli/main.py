@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             command += f" {arguments.command}"
             code = _run(arguments)
         except SystemExit as end:  # after --help, or for a wrong argument
-            code = int(end.code or 0)
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
         out.flush()
         if out.error is not None and not isinstance(out.error, BrokenPipeError):  # a closed pipe is no error
             complain(f"{command}: expected standard output to be written, got {out.error}")

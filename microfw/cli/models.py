@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import runpy
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -71,29 +72,41 @@ def load_model(place: str) -> tuple[nn.Module, Any, Any, Any]:
     before = list(sys.path)
     sys.path.insert(0, str(Path(path).resolve().parent))  # as if Python ran the file
     try:
-        scope = runpy.run_path(path)
-        if not callable(scope.get(name)):
-            known = ", ".join(k for k, v in scope.items() if inspect.isfunction(v)) or "none"
-            raise ArgumentError(f"{place}: expected a function {name!r} in the file, got {known}")
-        _check_signature(place, scope[name])
-        made = scope[name]()
-    except OSError as error:
-        raise ArgumentError(f"{place}: expected a Python file, got {error.strerror or error}") from None
-    except ArgumentError:
-        raise
-    except Exception as error:
-        line = traceback.extract_tb(error.__traceback__)[-1]
-        file, number, text = line.filename, line.lineno, str(error)
-        if isinstance(error, SyntaxError) and error.filename:  # the code did not run
-            file, number, text = error.filename, error.lineno, str(error.msg)
-        raised = f"{type(error).__name__}: {text} ({Path(file).name}, line {number})"
-        raise ArgumentError(f"{place}: expected code that runs, got {raised}") from error
+        with code_of(place):
+            scope = runpy.run_path(path)
+            if not callable(scope.get(name)):
+                known = ", ".join(k for k, v in scope.items() if inspect.isfunction(v)) or "none"
+                raise ArgumentError(f"{place}: expected a function {name!r} in the file, got {known}")
+            _check_signature(place, scope[name])
+            made = scope[name]()
     finally:
         sys.path[:] = before
     if not isinstance(made, tuple) or len(made) != 4 or not isinstance(made[0], nn.Module) or not callable(made[1]):
         got = [type(part).__name__ for part in made] if isinstance(made, tuple) else type(made).__name__
         raise ArgumentError(f"{place}: expected (model, loss, X, y), got {got}; return them in this order")
     return made
+
+
+@contextlib.contextmanager
+def code_of(place: str) -> Iterator[None]:
+    """Raise ArgumentError, with the line, for an error or an exit in the file of ``file.py:function``."""
+    path = Path(place.rpartition(":")[0])
+    try:
+        yield
+    except (ArgumentError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, OSError) and Path(str(error.filename)).resolve() == path.resolve():
+            raise ArgumentError(f"{place}: expected a Python file, got {error.strerror or error}") from None
+        lines = [(line.filename, line.lineno) for line in traceback.extract_tb(error.__traceback__)]
+        lines = [line for line in lines if Path(line[0]).resolve().is_relative_to(path.resolve().parent)]
+        text = str(error)
+        if isinstance(error, SyntaxError) and error.filename:  # the code did not run
+            lines, text = [(error.filename, error.lineno)], str(error.msg)
+        if not lines:
+            raise
+        raised = f"{type(error).__name__}{': ' * bool(text)}{text} ({Path(lines[-1][0]).name}, line {lines[-1][1]})"
+        raise ArgumentError(f"{place}: expected code that runs, got {raised}") from error
 
 
 def _check_signature(place: str, function: Any) -> None:

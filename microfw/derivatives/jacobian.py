@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from microfw import ops
-from microfw.autograd.functional import LinearizedCall, check_tangents, grad, require_sequence
-from microfw.autograd.pytree import as_arrays
+from microfw.autograd.functional import LinearizedCall, grad
+from microfw.autograd.tangents import check_tangents, read_argnums, require_sequence
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError
 
@@ -30,13 +31,14 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, mode: Mode
     mode : {"auto", "forward", "reverse"}
         ``f`` runs once. Then "forward" carries a tangent through its graph for each entry of the arguments,
         "reverse" a gradient for each entry of the output; the cost of one is about the same. "auto" takes
-        the fewer.
+        the fewer, but "reverse" if ``f`` registers hooks on gradients, since "forward" calls none.
 
     Returns
     -------
     callable
-        With the arguments of ``f``; returns an array for each pair of an output and an argument, nested like
-        the output, and in each place of it like the arguments. Inside another derivative, Tensors.
+        With the arguments of ``f``, keywords as constants; returns an array for each pair of an output and an
+        argument, nested like the output, and in each place of it like the arguments. Inside another derivative,
+        Tensors.
 
     Raises
     ------
@@ -54,13 +56,12 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, mode: Mode
     """
     if mode not in ("auto", "forward", "reverse"):
         raise ArgumentError("jacobian", "mode to be 'auto', 'forward' or 'reverse'", repr(mode))
-    single = isinstance(argnums, int)
-    positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    positions, single = read_argnums(argnums, "jacobian")
 
-    def call(*args: Any) -> Any:
-        linearized = LinearizedCall(f, args, positions, "jacobian")
+    def call(*args: Any, **constants: Any) -> Any:
+        linearized = LinearizedCall(functools.partial(f, **constants), args, positions, "jacobian")
         fewer = sum(x.size for x in linearized.variables) < sum(y.size for y in linearized.outputs)
-        forward = mode == "forward" or (mode == "auto" and fewer)
+        forward = mode == "forward" or (mode == "auto" and fewer and not linearized.hooked)
         rows = [linearized.rebuild(row) for row in _blocks(linearized, forward)]
         return linearized.rebuild_output([row[0] if single else tuple(row) for row in rows])
 
@@ -150,7 +151,7 @@ def hvp(f: Callable[..., Any], args: Sequence[Any], directions: Sequence[Any]) -
     args : sequence
         Where to compute it: arrays, nested containers of arrays, Modules.
     directions : sequence
-        The direction, nested like ``args``; by name for a Module.
+        The direction, nested like ``args``; dicts and Modules by name.
 
     Returns
     -------
@@ -162,7 +163,7 @@ def hvp(f: Callable[..., Any], args: Sequence[Any], directions: Sequence[Any]) -
     GraphError
         If ``f`` does not return one scalar Tensor.
     ShapeError
-        If a direction does not have its argument's shape.
+        If a direction does not have its argument's shape or names.
 
     Notes
     -----
@@ -178,5 +179,5 @@ def hvp(f: Callable[..., Any], args: Sequence[Any], directions: Sequence[Any]) -
     require_sequence("hvp", args=args, directions=directions)
     positions = range(len(args))
     linearized = LinearizedCall(grad(f, tuple(positions)), tuple(args), positions, "hvp")
-    seeds = check_tangents([as_arrays(d) for d in directions], linearized.variables, "hvp", "argument")
+    seeds = check_tangents(directions, linearized.arguments, linearized.variables, "hvp", "argument")
     return tuple(linearized.rebuild(linearized.vjp(seeds)))

@@ -94,7 +94,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
     dtype : dtype, optional
         float32 or float64; default that of X.
     profile : bool
-        If True, `fit` sets ``profile_``, the cost of each epoch and layer.
+        If True, `fit` sets ``profile_``, the cost of each epoch and layer. `partial_fit` records nothing.
     random_state : int, RandomState, Generator or None
         Source of weights, order of rows and noise. With an int, results are bitwise reproducible.
     verbose : bool
@@ -122,7 +122,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
     feature_names_in_ : ndarray
         Names of the columns, if X was a frame.
     profile_ : Session
-        Profile of the fit, with ``profile=True`` or a `Profiler` among the callbacks: see `microfw.profiler.report`.
+        Profile of the last `fit`, with ``profile=True`` or a `Profiler` as a callback: see `microfw.profiler.report`.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from os import PathLike
 from typing import Any
 
-from microfw.errors import ArgumentError, GraphError, suggest_keywords
+from microfw.errors import ArgumentError, GraphError, printable, suggest_keywords
 from microfw.law.measure import StrategyResult
 from microfw.law.walk import Walk
 from microfw.profiler.files import PICTURES
@@ -112,7 +112,10 @@ class Law:
 
     @property
     def N(self) -> int:
-        """Nodes of the graph, in scalars, on `rows` rows; a `GraphError` if the scalar graph is left out."""
+        """Nodes of the graph, in scalars, on `rows` rows. Predicted if the scalar graph is left out.
+
+        A `GraphError` if the nodes of an op cannot be counted.
+        """
         return self._scalars.N
 
     @property
@@ -219,7 +222,7 @@ class Law:
     def __repr__(self) -> str:
         c = self.count("scalars") or self.count("tensors")
         counts = "" if c is None else f", N {c.N:,}, P {c.P:,}, {c.steps:,} steps in {c.kind}"
-        return f"Law({self.name[:40] or self.model[:60]}{counts})"
+        return printable(f"Law({self.name[:40] or self.model[:60]}{counts})")
 
     def _repr_html_(self) -> str:
         from microfw.law.page import notebook

@@ -47,7 +47,8 @@ class StrategyResult:
     peak_bytes : int or None
         Peak memory, traced in a separate run; on scalars without the graph.
     difference : float or None
-        Largest difference from the gradient of backprop, relative to the largest entry of that gradient.
+        Largest difference from the gradient of backprop, relative to the largest entry of that gradient; if that is
+        zero up to rounding, to the largest gradient of a node.
     done, of : int
         Parameters for which the strategy was run, of how many. If not all, counts and seconds are extrapolated.
     intervals : dict
@@ -111,6 +112,18 @@ class CountingObserver(Observer):
         self.operations += sum(node.metadata.edges)
 
 
+class ScaleObserver(CountingObserver):
+    """Observer that also stores the largest gradient of a node, without that of the loss."""
+
+    scale = 0.0
+
+    def backward(self, node: Node, gradient: Any, grad_inputs: list[Any] | None, start_ns: int) -> None:
+        """Count a call of a derivative rule."""
+        if self.vjp_calls:  # the first is that of the loss
+            self.scale = max(self.scale, float(np.abs(gradient).max(initial=0.0)))
+        super().backward(node, gradient, grad_inputs, start_ns)
+
+
 @dataclass
 class Problem:
     """A loss to differentiate, and the time budget of a strategy.
@@ -125,6 +138,8 @@ class Problem:
         Seconds for a strategy. A slower strategy is run for a sample of at least `MIN_SAMPLE` parameters.
     rng : numpy.random.Generator
         Draws the sample.
+    scale : float
+        Largest gradient of a node.
     """
 
     loss: Callable[[], Tensor]
@@ -133,6 +148,7 @@ class Problem:
     rng: np.random.Generator
     gradient: Array = field(default_factory=lambda: np.zeros(0))
     forward_operations: int = 0
+    scale: float = 0.0
 
     @property
     def size(self) -> int:
@@ -143,11 +159,17 @@ class Problem:
         """Return the array and index of each scalar parameter."""
         return [(p, index) for p in self.parameters for index in np.ndindex(p.shape)]
 
+    @property
+    def vanishes(self) -> bool:
+        """Whether the gradient is zero up to rounding: gradients of nodes cancel in it."""
+        return self.size > 0 and bool(np.abs(self.gradient).max() <= 100 * np.finfo(float).eps * self.scale)
+
     def compare(self, result: StrategyResult, gradient: Array, done: Any = True) -> StrategyResult:
         """Store the difference of a gradient from that of backprop, over the entries that are done."""
-        error = np.abs(gradient - self.gradient)[np.broadcast_to(done, gradient.shape)].max()
+        error = np.abs(gradient - self.gradient)[np.broadcast_to(done, gradient.shape)].max(initial=0.0)
         if np.isfinite(error):
-            result.difference = float(error / (np.abs(self.gradient).max() or 1.0))
+            size = self.scale if self.vanishes else np.abs(self.gradient).max(initial=0.0)
+            result.difference = float(error / (size or 1.0))
         else:
             result.note = "its gradient is not finite, while backprop's is"
         return result

@@ -201,7 +201,13 @@ def _run(op: Any, node: Node, inputs: list[Any], params: dict[str, Any], output:
     reason: object = "its value contains no Tensors"
     each: Callable[..., Any] = np.frompyfunc(lambda *entries: op.call(*entries, **params), len(inputs), 1)
     entries = [x.view(np.ndarray) if isinstance(x, Scalars) else x for x in inputs]
-    runs: tuple[Callable[[], Any], ...] = (lambda: op.value(*inputs, **params), lambda: each(*entries))
+    # A value may write Tensors into an array that it made of constants, such as a product without trained factors.
+    floats = lambda x: x.astype(object).view(Scalars) if getattr(x, "dtype", None) == np.float64 else x  # noqa: E731
+    runs: tuple[Callable[[], Any], ...] = (
+        lambda: op.value(*inputs, **params),
+        lambda: op.value(*map(floats, inputs), **params),
+        lambda: each(*entries),
+    )
     for run in runs:
         try:
             with warnings.catch_warnings():

@@ -19,6 +19,7 @@ from microfw.autograd.tensor import Tensor
 from microfw.law.measure import (
     CountingObserver,
     Problem,
+    ScaleObserver,
     StrategyResult,
     extrapolated,
     flat_gradient,
@@ -41,11 +42,11 @@ N_TRIAL_VISITS = 2000
 def backprop(problem: Problem) -> tuple[StrategyResult, CountingObserver, Tensor]:
     """Run one backward pass; return the result, the counter, and the loss with its graph."""
     leaves: list[Any] = [p._node for p in problem.parameters]
-    counter = CountingObserver()
+    counter = ScaleObserver()
     with mode(observer=counter):
         loss = problem.loss()
         loss.backward(retain_graph=True)
-    problem.gradient = flat_gradient(leaves)
+    problem.gradient, problem.scale = flat_gradient(leaves), counter.scale
 
     def step() -> None:
         problem.loss().backward()

@@ -57,7 +57,8 @@ def sweep_report(sweep: Sweep) -> str:
         _growth(sweep),
         table(names, fits),
     ]
-    notes = "Least squares on logarithms, with Student's t for the interval. "
+    notes = "Least squares on logarithms, with Student's t for the interval. An exponent is that of these sizes: if a "
+    notes += "cost has terms of several powers, it rises with them. "
     if any(f.sampled for f in sweep.fits):
         notes += f"{SAMPLED} "
     notes += (

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from microfw.errors import ArgumentError, suggest_keywords
+from microfw.data.nested import flatten
+from microfw.errors import ArgumentError, printable, suggest_keywords
 from microfw.law.data import Law
 from microfw.law.run import law
 from microfw.nn.activations import Tanh
@@ -19,7 +20,7 @@ from microfw.nn.dense import Dense
 from microfw.nn.losses import CrossEntropyLoss, MSELoss
 from microfw.nn.module import Module
 from microfw.nn.sequential import Sequential
-from microfw.optim.checks import is_integer
+from microfw.optim.checks import as_list, is_integer
 from microfw.serialization.output import figure_bytes, path_text, write_bytes
 
 VALUES = {"depth": (4, 8, 16, 32, 64), "width": (4, 8, 16, 32, 64), "batch": (6, 12, 24, 48, 96)}
@@ -146,7 +147,7 @@ class Sweep:
         return panel
 
     def __repr__(self) -> str:
-        return f"Sweep(over {self.over[:40]}: {len(self.laws)} models, {len(self.fits)} exponents)"
+        return printable(f"Sweep(over {self.over[:40]}: {len(self.laws)} models, {len(self.fits)} exponents)")
 
     def _repr_html_(self) -> str:
         from microfw.law.sweep_report import notebook
@@ -179,7 +180,7 @@ def sweep(
         Variable: number of hidden layers, width of one hidden layer, or rows of data. With ``build``, any name.
         Without ``build`` the models are networks of Dense and Tanh, not yours.
     X, y : array_like
-        Data; integers in ``y`` are classes.
+        Data; integers in ``y`` are classes. With ``build`` and ``loss`` also tuples and dicts, as for `law`.
     values : sequence, optional
         At least three values.
     build : callable, optional
@@ -211,30 +212,49 @@ def sweep(
     >>> found.size, round(found.fit("backprop", "steps").exponent, 2)
     ('N', 1.0)
     """
+    if not isinstance(over, str):
+        raise ArgumentError("sweep", "a variable's name", repr(over), f"one of {list(VALUES)}, or any name with build=")
+    if build is not None and (isinstance(build, Module) or not callable(build)):
+        raise ArgumentError(
+            "sweep",
+            "build, a function that returns the model for a value",
+            type(build).__name__,
+            "build=lambda value: model",
+        )
     if over not in VALUES and (build is None or values is None):
         raise ArgumentError("sweep", f"one of {list(VALUES)}, or build and values", repr(over))
-    chosen = list(VALUES[over] if values is None else values)
+    chosen = as_list(VALUES[over] if values is None else values, "sweep", "values, a sequence", "pass at least three")
+    chosen = [value.item() if isinstance(value, np.generic) else value for value in chosen]  # for JSON
     if len(chosen) < 3:
         raise ArgumentError("sweep", "at least three values to fit an exponent", chosen)
-    low, high = int(over != "depth"), len(X) if over == "batch" else np.inf
+    n = len(flatten(X)[1][0])
+    low, high = int(over != "depth"), n if over == "batch" else np.inf
     if over in VALUES and (build is None or over == "batch"):
         for value in chosen:
             if not (is_integer(value, low) and value <= high):
                 limit = f" to {high}, the rows of X" if over == "batch" else ""
                 fix = "pass values=" if values is None else ""
                 raise ArgumentError("sweep", f"values that are integers from {low}{limit}", repr(value), fix)
-    if not len(X):
+    if not n:
         raise ArgumentError("sweep", "rows in X", "none")
-    y = np.asarray(y)
-    classify = y.dtype.kind in "iu"
+    classify, shape = False, (0,)
+    if build is None or loss is None:
+        y = np.asarray(y)
+        if n != (len(y) if y.ndim else 0):
+            raise ArgumentError("sweep", f"y with {n} rows, as X", y.shape or type(y.item()).__name__)
+        classify, shape = y.dtype.kind in "iu", y.shape
     if loss is None:
         loss = CrossEntropyLoss() if classify else MSELoss()
     rng = as_generator("sweep", rng)
-    ends = np.shape(X)[1:], int(y.max()) + 1 if classify else math.prod(y.shape[1:])
+    ends = 0, 0
+    if build is None:
+        ends = math.prod(np.shape(X)[1:]), int(y.max()) + 1 if classify else math.prod(shape[1:])
     laws = []
     for value in chosen:
         hidden = {"depth": [HIDDEN] * value, "width": [value]}.get(over, [HIDDEN]) if build is None else []
-        model = build(value) if build else _dense([math.prod(ends[0]), *hidden, ends[1]], rng)
+        model = build(value) if build else _dense([ends[0], *hidden, ends[1]], rng)
+        if not isinstance(model, Module):
+            raise ArgumentError("sweep", f"build({value!r}) to return a Module", type(model).__name__)
         rows = value if over == "batch" else 1
         found = law(model, loss, X, y, rows=rows, batch=rows, budget=budget, rng=rng, name=name)
         if len(found.ways) < 5:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.nn.checks import as_float_input, as_layer_input, is_number, positive, require, wrong_shape
+from microfw.nn.checks import as_float_input, as_layer_input, as_number, positive, require, wrong_shape
 from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
 from microfw.ops import elementwise, reduction
@@ -41,8 +41,7 @@ class LeakyReLU(Module):
     """
 
     def __init__(self, slope: float = 0.01) -> None:
-        require(is_number(slope) and math.isfinite(slope), "LeakyReLU", "a finite slope", slope)
-        self.slope = slope
+        self.slope = as_number(slope, math.isfinite, "LeakyReLU", "a finite slope")
 
     def forward(self, x: Any) -> Tensor:
         """Scale negative entries."""
@@ -74,7 +73,7 @@ class PReLU(Module):
 
     def __init__(self, features: int = 1, init: float = 0.25) -> None:
         positive("PReLU", features=features)
-        require(is_number(init) and math.isfinite(init), "PReLU", "a finite init", init)
+        init = as_number(init, math.isfinite, "PReLU", "a finite init")
         self.features = int(features)
         self.weight = Parameter(constant((self.features,), init))
 
@@ -112,8 +111,7 @@ class ELU(Module):
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
-        require(is_number(alpha) and math.isfinite(alpha), "ELU", "a finite alpha", alpha)
-        self.alpha = alpha
+        self.alpha = as_number(alpha, math.isfinite, "ELU", "a finite alpha")
 
     def forward(self, x: Any) -> Tensor:
         """Bend negative entries."""
@@ -223,7 +221,9 @@ class Softmax(Module):
     """
 
     def __init__(self, axis: int = -1) -> None:
-        self.axis = axis
+        whole = isinstance(axis, int | np.integer) and not isinstance(axis, bool)
+        require(whole, type(self).__name__, "axis to be an integer", repr(axis))
+        self.axis = int(axis)
 
     def forward(self, x: Any) -> Tensor:
         """Normalise to probabilities."""

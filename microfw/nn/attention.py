@@ -10,11 +10,12 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import DTypeError, ShapeError
-from microfw.nn.checks import as_generator, as_layer_input, positive, require
+from microfw.nn.checks import as_flag, as_generator, as_layer_input, as_number, positive, require
 from microfw.nn.dense import Dense
 from microfw.nn.dropout import Dropout
 from microfw.nn.initializers import Seed
 from microfw.nn.module import Module
+from microfw.ops.effects import pure_callback
 from microfw.ops.linalg import matmul
 from microfw.ops.normalization import masked_softmax
 from microfw.ops.reduction import softmax
@@ -84,9 +85,11 @@ class MultiHeadAttention(Module):
         positive("MultiHeadAttention", embed_dim=embed_dim, num_heads=num_heads)
         got = f"{num_heads} heads of {embed_dim}"
         require(embed_dim % num_heads == 0, "MultiHeadAttention", "heads that divide the features evenly", got)
-        require(0 <= dropout < 1, "MultiHeadAttention", "dropout from 0 to below 1", dropout)
+        bias = as_flag(bias, "MultiHeadAttention", "bias", "dropout=0.1")  # PyTorch's third argument is dropout
+        dropout = as_number(dropout, lambda p: 0 <= p < 1, "MultiHeadAttention", "dropout from 0 to below 1")
         rng = as_generator("MultiHeadAttention", rng)
-        self.embed_dim, self.num_heads, self.causal = int(embed_dim), int(num_heads), causal
+        self.embed_dim, self.num_heads = int(embed_dim), int(num_heads)
+        self.causal = as_flag(causal, "MultiHeadAttention", "causal", "causal=True")
         self.query, self.key, self.value, self.out = (Dense(embed_dim, embed_dim, bias, rng=rng) for _ in range(4))
         self.dropout = Dropout(dropout, rng=rng)
 
@@ -137,9 +140,14 @@ class MultiHeadAttention(Module):
 
     def _mask(self, t: int, s: int, padding: Any, shape: tuple[int, ...]) -> Any:
         """Return which keys each step may see, or None if all may see all."""
-        mask = np.tri(t, s, dtype=bool) if self.causal else None
         if padding is None:
-            return mask
+            return np.tri(t, s, dtype=bool) if self.causal else None
+        # by an op where the padding is a Tensor, so that a replay uses that of each batch
+        if isinstance(padding, Tensor):
+            return pure_callback(padding, by=self._seen, args=(t, s, shape))
+        return self._seen(padding, t, s, shape)
+
+    def _seen(self, padding: Any, t: int, s: int, shape: tuple[int, ...]) -> Any:
         padding = np.asarray(padding)
         if padding.dtype != bool:
             fix = "true where a key is to be left out"
@@ -147,7 +155,7 @@ class MultiHeadAttention(Module):
         if padding.shape != shape:
             raise ShapeError(self.where, f"key_padding_mask of shape {shape}", padding.shape)
         seen = ~padding[:, None, None, :]
-        return seen if mask is None else seen & mask
+        return seen & np.tri(t, s, dtype=bool) if self.causal else seen
 
     def extra_repr(self) -> str:
         """Return the sizes."""

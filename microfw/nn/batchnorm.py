@@ -8,7 +8,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ShapeError
-from microfw.nn.checks import as_layer_input, is_number, positive, require, wrong_shape
+from microfw.nn.checks import as_layer_input, as_number, positive, wrong_shape
 from microfw.nn.initializers import constant
 from microfw.nn.normalization import Normalization
 from microfw.ops.elementwise import subtract
@@ -22,8 +22,8 @@ class _BatchNorm(Normalization):
 
     def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True) -> None:
         positive(type(self).__name__, features=features)
-        require(is_number(momentum) and 0 <= momentum <= 1, type(self).__name__, "momentum from 0 to 1", momentum)
-        self.features, self.momentum = int(features), momentum
+        self.features = int(features)
+        self.momentum = as_number(momentum, lambda m: 0 <= m <= 1, type(self).__name__, "momentum from 0 to 1")
         super().__init__((self.features,), eps, affine)
         self.running_mean = Tensor(constant((self.features,), 0.0))
         self.running_var = Tensor(constant((self.features,), 1.0))

@@ -43,6 +43,21 @@ def is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
+def as_number(value: Any, fits: Callable[[Any], object], layer: str, expected: str) -> Any:
+    """Return a setting that is a real number as an int or a float of Python; raise unless it fits."""
+    require(is_number(value) and fits(value), layer, expected, value)
+    # a float64 of NumPy would make float64 of float32 arrays, and files have settings without arrays
+    return value if type(value) is int else float(value)
+
+
+def as_flag(value: Any, layer: str, name: str, example: str) -> bool:
+    """Return a setting that is True or False; in PyTorch another one may have its place."""
+    if not isinstance(value, bool | np.bool_):
+        fix = f"name each setting, as in {example}"
+        raise ArgumentError(layer, f"{name} to be True or False", repr(value), fix)
+    return bool(value)
+
+
 def as_layer_input(x: Any, dtype: Any, module: Module, check_shape: CheckShape, name: str = "x") -> Any:
     """Return the input of a layer: a Tensor of the layer's dtype unchanged, anything else as an array of that dtype.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from microfw.nn.checks import as_float_input, as_generator, is_number, require
+from microfw.nn.checks import as_float_input, as_generator, as_number
 from microfw.nn.initializers import Seed
 from microfw.nn.module import Module
 from microfw.ops.effects import dropout_mask
@@ -26,8 +26,7 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5, *, rng: Seed = None) -> None:
-        require(is_number(p) and 0 <= p < 1, "Dropout", "p from 0 to below 1", p)
-        self.p = p
+        self.p = as_number(p, lambda p: 0 <= p < 1, "Dropout", "p from 0 to below 1")
         self.rng = as_generator("Dropout", rng)
 
     def forward(self, x: Any) -> Any:

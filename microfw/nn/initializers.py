@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from microfw.errors import ArgumentError, ShapeError
+from microfw.errors import ArgumentError, DTypeError, ShapeError
 
 Array = np.ndarray[Any, Any]
 Seed: TypeAlias = "int | np.random.Generator | None"  # quoted: numpy.random takes a while to import
@@ -71,6 +71,8 @@ def initial(layer: str, init: Any, shape: tuple[int, ...], rng: Seed, groups: in
     values: Array = np.array(init(shape, rng, **options))
     if values.shape != shape:
         raise ShapeError(layer, f"{name} to return shape {shape}", values.shape)
+    if values.dtype.kind not in "fiub":
+        raise DTypeError(layer, f"{name} to return real numbers", values.dtype)
     return values
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from microfw.autograd.tensor import Tensor, values_of
 from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError
+
+FIX = "for weights of PyTorch call mf.import_torch(model, state_dict)"
 
 
 class IncompatibleKeys(NamedTuple):
@@ -22,6 +25,8 @@ class IncompatibleKeys(NamedTuple):
 
 def load_values(own: dict[str, Tensor], state: Mapping[str, Any], where: str, strict: bool) -> IncompatibleKeys | None:
     """Copy values into Tensors of the same names; see `Module.load_state_dict`."""
+    if not isinstance(strict, bool | np.bool_):
+        raise ArgumentError(where, "strict to be True or False", repr(strict))
     if not isinstance(state, Mapping):
         raise ArgumentError(where, "a dict of values by name", type(state).__name__, "pass what state_dict() returned")
     missing, unknown = [n for n in own if n not in state], [n for n in state if n not in own]
@@ -33,13 +38,13 @@ def load_values(own: dict[str, Tensor], state: Mapping[str, Any], where: str, st
     for name, t in own.items():
         if name not in state:
             continue
-        value = np.asarray(values_of(state[name]))
+        value = as_values(state[name], f"{where}: {name}", FIX)
         if value.shape != t.shape:
             raise ShapeError(f"{where}: {name}", f"shape {t.shape}", value.shape)
         if not np.can_cast(value.dtype, t.dtype, "same_kind"):
             raise DTypeError(f"{where}: {name}", f"dtype {t.dtype}", value.dtype)
         with np.errstate(over="ignore"):  # found by the next test
-            values[name] = value.astype(t.dtype, copy=False)
+            values[name] = value.astype(t.dtype)  # a copy: it may be the array of another parameter, written first
         lost = np.isfinite(value) & ~np.isfinite(values[name]) if value.dtype != t.dtype else np.zeros(0, bool)
         if lost.any():
             fix = f"{t.dtype} cannot hold it; cast the model with .astype({value.dtype.name!r})"
@@ -47,3 +52,21 @@ def load_values(own: dict[str, Tensor], state: Mapping[str, Any], where: str, st
     for name, value in values.items():
         own[name].data = value
     return None if strict else IncompatibleKeys(missing, unknown)
+
+
+def as_values(value: Any, where: str, fix: str) -> np.ndarray[Any, Any]:
+    """Return an entry of a state as an array; raise an error that names it if it is none."""
+    with named_errors(where, fix):
+        array = np.asarray(values_of(value))
+    if np.ma.is_masked(value):
+        raise DataError(where, "values without a mask", "a masked array", "fill it with .filled(number)")
+    return array
+
+
+@contextlib.contextmanager
+def named_errors(where: str, fix: str) -> Iterator[None]:
+    """Turn errors of a conversion, as of ragged lists, into one that names the entry."""
+    try:
+        yield
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DTypeError(where, "an array of numbers", " ".join(str(error).split())[:160], fix) from None

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, ShapeError
-from microfw.nn.checks import as_layer_input, positive
+from microfw.errors import ShapeError
+from microfw.nn.checks import as_flag, as_layer_input, positive
 from microfw.nn.initializers import glorot_uniform, orthogonal
 from microfw.nn.module import Module, Parameter
 from microfw.ops.cells import CELLS
@@ -28,8 +28,7 @@ class Recurrent(Module):
     def __init__(self, in_features: int, hidden: int, bias: bool) -> None:
         name = type(self).__name__
         positive(name, in_features=in_features, hidden=hidden)
-        if not isinstance(bias, bool | np.bool_):  # PyTorch's third argument is num_layers
-            raise ArgumentError(name, "bias to be True or False", repr(bias), "name each setting, as in num_layers=2")
+        as_flag(bias, name, "bias", "num_layers=2")  # PyTorch's third argument is num_layers
         self.in_features, self.hidden = int(in_features), int(hidden)
 
     def _create(self, suffix: str, c: int, bias: bool, rng: np.random.Generator) -> None:

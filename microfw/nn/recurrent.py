@@ -9,7 +9,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import DataError, ShapeError
-from microfw.nn.checks import as_generator, as_integers, as_layer_input, is_number, positive, require, wrong_shape
+from microfw.nn.checks import as_generator, as_integers, as_layer_input, as_number, positive, require, wrong_shape
 from microfw.nn.dropout import Dropout
 from microfw.nn.initializers import Seed
 from microfw.nn.module import Parameter
@@ -38,7 +38,7 @@ class _Layer(Recurrent):
         super().__init__(in_features, hidden, bias)
         name = type(self).__name__
         positive(name, num_layers=num_layers)
-        require(is_number(dropout) and 0 <= dropout < 1, name, "dropout from 0 to below 1", dropout)
+        dropout = as_number(dropout, lambda p: 0 <= p < 1, name, "dropout from 0 to below 1")
         require(num_layers > 1 or not dropout, name, "dropout between two layers or more", "num_layers=1")
         self.num_layers, self.bidirectional = int(num_layers), bool(bidirectional)
         rng = as_generator(type(self).__name__, rng)

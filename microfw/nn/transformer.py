@@ -93,7 +93,8 @@ class TransformerEncoderLayer(Module):
     ) -> None:
         name = type(self).__name__
         positive(name, d_model=d_model, nhead=nhead, dim_feedforward=dim_feedforward)
-        require(activation in ACTIVATIONS, name, "activation to be 'relu' or 'gelu'", repr(activation))
+        known = isinstance(activation, str) and activation in ACTIVATIONS  # a list has no hash
+        require(known, name, "activation to be 'relu' or 'gelu'", repr(activation))
         rng = as_generator("TransformerEncoderLayer", rng)
         self.d_model, self.nhead, self.dim_feedforward = int(d_model), int(nhead), int(dim_feedforward)
         self.activation, self.norm_first = activation, bool(norm_first)

@@ -52,7 +52,8 @@ class Upsample(Module):
     def __init__(self, *, scale_factor: int | Sequence[int], mode: str = "nearest") -> None:
         several = isinstance(scale_factor, tuple | list)
         sizes = per_axis(scale_factor, len(scale_factor) if several else 1, "Upsample", "scale_factor")  # type: ignore[arg-type]
-        require(mode in MODES, "Upsample", f"mode to be one of {', '.join(MODES)}", repr(mode))
+        known = isinstance(mode, str) and mode in MODES  # a list has no hash
+        require(known, "Upsample", f"mode to be one of {', '.join(MODES)}", repr(mode))
         axes = MODES[mode]
         fits = not several or len(sizes) in axes
         require(

@@ -89,7 +89,7 @@ def zeros(shape: tuple[int, ...], like: Any, dtype: Any = None) -> Any:
     """Return zeros to write to, of the kind of array that ``like`` is, so that a capture records the writes."""
     if isinstance(like, np.ndarray | np.generic):  # np.zeros takes less time than np.zeros_like
         return np.zeros(shape, dtype or like.dtype)
-    y = np.empty_like(like, shape=shape, dtype=dtype)
+    y = np.empty_like(like, shape=shape, dtype=dtype, order="C")
     y[...] = 0
     return y
 
@@ -98,4 +98,5 @@ def empty(shape: tuple[int, ...], like: Any, dtype: Any = None) -> Any:
     """Return an array to write to, as `zeros` does."""
     if isinstance(like, np.ndarray | np.generic):
         return np.empty(shape, dtype or like.dtype)
-    return np.empty_like(like, shape=shape, dtype=dtype)
+    # the order of a batch-first view is wrong for a batch-last result: 85 µs in the place of 6 for the next product
+    return np.empty_like(like, shape=shape, dtype=dtype, order="C")

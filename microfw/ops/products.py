@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, pairwise
 from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from microfw.autograd.op import Shape
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, ShapeError
 from microfw.ops.diagonals import diagonal
 from microfw.ops.elementwise import multiply
-from microfw.ops.layout import ravel, reshape, transpose
+from microfw.ops.layout import moveaxis, ravel, reshape, transpose
 from microfw.ops.linalg import matmul
 from microfw.ops.mapping import implements, operand
 from microfw.ops.repeating import roll
@@ -109,7 +109,20 @@ def inner(a: Any, b: Any) -> Tensor:
     return tensordot(a, b, ((-1,), (-1,))) if a.ndim and b.ndim else multiply(a, b)
 
 
-@implements(np.outer, np.linalg.outer)
+def _require(fits: bool, name: str, expected: str, *operands: Any) -> None:
+    if not fits:
+        raise ShapeError(name, expected, ", ".join(str(x.shape) for x in operands))
+
+
+@implements(np.linalg.outer)
+def outer_of_vectors(x1: Any, x2: Any) -> Tensor:
+    """Multiply each entry of a vector with each of another one."""
+    a, b = operand(x1), operand(x2)
+    _require(a.ndim == b.ndim == 1, "linalg.outer", "two vectors", a, b)
+    return outer(a, b)
+
+
+@implements(np.outer)
 def outer(a: Any, b: Any) -> Tensor:
     """Multiply each entry of ``a`` with each of ``b``."""
     return multiply(reshape(a, shape=(-1, 1)), reshape(b, shape=(1, -1)))
@@ -121,23 +134,34 @@ def vdot(a: Any, b: Any) -> Tensor:
     return matmul(ravel(a), ravel(b))
 
 
+def _axis_last(a: Any, b: Any, axis: int) -> tuple[Any, Any]:
+    """Return two operands with an axis of each at the end, so that the others are broadcast."""
+    a, b = operand(a), operand(b)
+    return (a, b) if axis == -1 else (moveaxis(a, axis, -1), moveaxis(b, axis, -1))
+
+
 @implements(np.vecdot, np.linalg.vecdot)
 def vecdot(x1: Any, x2: Any, *, axis: int = -1) -> Tensor:
     """Sum products along an axis of both, the others broadcast."""
-    return multiply(x1, x2).sum(axis)
+    x1, x2 = _axis_last(x1, x2, axis)
+    fits = x1.ndim and x2.ndim and x1.shape[-1] == x2.shape[-1]
+    _require(fits, "vecdot", f"as many entries along axis {axis} of both", x1, x2)
+    return multiply(x1, x2).sum(-1)
 
 
 @implements(getattr(np, "matvec", None))
 def matvec(x1: Any, x2: Any) -> Tensor:
     """Multiply matrices with vectors."""
-    x2 = operand(x2)
+    x1, x2 = operand(x1), operand(x2)
+    _require(x1.ndim > 1 and x2.ndim > 0, "matvec", "matrices and vectors", x1, x2)
     return matmul(x1, reshape(x2, shape=(*x2.shape, 1)))[..., 0]
 
 
 @implements(getattr(np, "vecmat", None))
 def vecmat(x1: Any, x2: Any) -> Tensor:
     """Multiply vectors with matrices."""
-    x1 = operand(x1)
+    x1, x2 = operand(x1), operand(x2)
+    _require(x1.ndim > 0 and x2.ndim > 1, "vecmat", "vectors and matrices", x1, x2)
     return matmul(reshape(x1, shape=(*x1.shape[:-1], 1, x1.shape[-1])), x2)[..., 0, :]
 
 
@@ -155,18 +179,20 @@ def kron(a: Any, b: Any) -> Tensor:
 @implements(np.cross, np.linalg.cross)
 def cross(a: Any, b: Any, *, axis: int = -1) -> Tensor:
     """Cross product of vectors of 3 entries along an axis."""
-    a, b = operand(a), operand(b)
+    a, b = _axis_last(a, b, axis)
     for x in (a, b):
-        if x.shape[normalize_axis_index(axis, x.ndim)] != 3:
-            raise ShapeError("cross", f"3 entries along axis {axis}", x.shape)
-    first, second = (multiply(roll(a, shift=-k, axis=axis), roll(b, shift=k, axis=axis)) for k in (1, -1))
-    return first - second
+        _require(x.shape[-1:] == (3,), "cross", f"3 entries along axis {axis}", x)
+    first, second = (multiply(roll(a, shift=-k, axis=-1), roll(b, shift=k, axis=-1)) for k in (1, -1))
+    return first - second if axis == -1 else moveaxis(first - second, -1, axis)
 
 
 @implements(np.linalg.multi_dot)
 def multi_dot(arrays: Sequence[Any]) -> Tensor:
     """Multiply matrices, the first and last perhaps vectors, in a good order."""
     given = [operand(x) for x in arrays]
+    inner = [x.ndim == 2 or (x.ndim == 1 and k in (0, len(given) - 1)) for k, x in enumerate(given)]
+    fits = len(given) > 1 and all(inner) and all(a.shape[-1] == b.shape[0] for a, b in pairwise(given))
+    _require(fits, "multi_dot", "two or more matrices that fit, the first and last perhaps vectors", *given)
     axes = [[k, k + 1] if x.ndim == 2 else [k + (k == 0)] for k, x in enumerate(given)]  # a first vector has no rows
     ends = [0] * (given[0].ndim == 2) + [len(given)] * (given[-1].ndim == 2)
     return einsum(*chain(*zip(given, axes, strict=True)), ends)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from microfw.errors import ArgumentError
-from microfw.optim.checks import is_real, require_entries
+from microfw.optim.checks import as_state, is_real, require_entries
 from microfw.optim.optimizer import Optimizer
 
 Array = np.ndarray[Any, Any]
@@ -109,10 +109,10 @@ class Average:
         require_entries(state, ("decay", "values"), where)
         check_decay(where, state["decay"])
         self.optimizer.flat.check_same_parameters(state, where)
-        values = np.asarray(state["values"], self.values.dtype)
+        values = as_state(state["values"], self.values.dtype, where, "values")
         if values.shape != self.values.shape:
             raise ArgumentError(where, f"shape {self.values.shape}", values.shape)
-        self.decay, self.values = state["decay"], values.copy()
+        self.decay, self.values = state["decay"], values
 
 
 def check_decay(where: str, decay: Any) -> None:

@@ -59,4 +59,31 @@ def require_entries(state: dict[str, Any], names: Iterable[str], where: str) -> 
     """Raise ArgumentError unless a state has entries of these names."""
     for name in names:
         if name not in state:
-            raise ArgumentError(where, f"an entry {name!r}", f"only {', '.join(state)}")
+            raise ArgumentError(where, f"an entry {name!r}", f"only {', '.join(state) or 'an empty state'}")
+
+
+def as_state(value: Any, dtype: np.dtype[Any], where: str, name: str) -> np.ndarray[Any, Any]:
+    """Return an entry of a state as a new array of a dtype; raise ArgumentError if that loses values.
+
+    Examples
+    --------
+    >>> as_state([1.0, 2.0], np.dtype(int), "Adam.load_state_dict", "counts")
+    array([1, 2])
+    """
+    expected = f"{name} to be an array of numbers"
+    try:
+        given = np.asarray(value)
+    except (TypeError, ValueError):
+        raise ArgumentError(where, expected, type(value).__name__) from None
+    if given.dtype.kind not in "fiub":
+        raise ArgumentError(where, expected, f"{type(value).__name__} of {given.dtype}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        array = given.astype(dtype)
+    if dtype.kind != "f":  # counts, or which parameters had a gradient
+        lost = (array != given) | (given < 0)
+        expected = f"{name} to be {'truth values' if dtype.kind == 'b' else 'integers of at least 0'}"
+    else:
+        lost, expected = np.isfinite(given) & ~np.isfinite(array), f"{name} of finite values of {dtype}"
+    if lost.any():
+        raise ArgumentError(where, expected, given[lost][0])
+    return array

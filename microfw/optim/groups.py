@@ -104,6 +104,8 @@ def load_groups(
     """Return the hyperparameters of a state, and its groups, which must have the sizes of the present ones."""
     sizes = [group.count for group in present]
     own = state.get("groups", [{}] * len(sizes))
+    if not isinstance(own, list | tuple) or not all(isinstance(group, dict) for group in own):
+        raise ArgumentError(where, "groups to be a list of dicts", repr(own))
     if len(own) != len(sizes):
         raise ArgumentError(where, f"{len(sizes)} groups", len(own))
     if state.get("group_sizes", sizes) != sizes:

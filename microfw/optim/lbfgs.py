@@ -12,7 +12,7 @@ import numpy as np
 from microfw.autograd.mode import MODE
 from microfw.autograd.phases import OTHER, UPDATE
 from microfw.errors import ArgumentError, NonFiniteError
-from microfw.optim.checks import as_list, require_entries
+from microfw.optim.checks import as_list, as_state, require_entries
 from microfw.optim.flat import Array
 from microfw.optim.hyperparameter import AT_LEAST_0, POSITIVE, Hyperparameter
 from microfw.optim.linesearch import Point, search
@@ -242,10 +242,10 @@ class LBFGS(Optimizer):
         where = "LBFGS.load_state_dict"
         self.flat.check_same_parameters(state, where)
         require_entries(state, ("s", "y", "present"), where)
-        s, y = (np.array(state[name], np.float64) for name in "sy")
-        present = np.array(state["present"], bool)
+        s, y = (as_state(state[name], np.dtype(np.float64), where, name) for name in "sy")
+        present = as_state(state["present"], np.dtype(bool), where, "present")
         shapes, size = (s.shape, y.shape, present.shape), self.flat.values.size
-        if shapes != ((len(s), size), (len(s), size), self.present.shape):
+        if shapes != ((*s.shape[:1], size), (*s.shape[:1], size), self.present.shape):
             raise ArgumentError(where, f"s and y of shape (pairs, {size}), and present", shapes)
         super().load_state_dict(state)
         self.pairs, self.present = list(zip(s, y, strict=True)), present

@@ -12,7 +12,7 @@ import numpy as np
 from microfw.autograd.mode import MODE, model_version
 from microfw.autograd.observer import StepTimer
 from microfw.errors import ArgumentError, ShapeError
-from microfw.optim.checks import require_entries
+from microfw.optim.checks import as_state, require_entries
 from microfw.optim.flat import Array, Flat, aligned
 from microfw.optim.groups import Group, Settings, load_groups, split
 from microfw.optim.hyperparameter import (
@@ -140,7 +140,8 @@ class Optimizer:
         Parameters
         ----------
         gradients : dict, list or tuple of arrays, optional
-            What `mf.grad` returns for the model, or for the parameters in order; it becomes their ``grad``.
+            What `mf.grad` returns for the model, or for the parameters in order; it becomes their ``grad``. Hooks
+            on parameters are not called.
 
         Raises
         ------
@@ -310,7 +311,7 @@ class Optimizer:
         pairs = []
         for name in self._state_names():
             mine = getattr(self, name)
-            array = np.asarray(state[name], mine.dtype)
+            array = as_state(state[name], mine.dtype, where, name)
             if array.shape != mine.shape:
                 raise ArgumentError(where, f"{name} of shape {mine.shape}", array.shape)
             pairs.append((mine, array))

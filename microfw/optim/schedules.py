@@ -284,7 +284,7 @@ class ReduceOnPlateau:
         taken = {"base_lr": self.base_lr} | dict(state)
         missing = [name for name in self.state_dict() if name not in taken]
         if missing:
-            got = f"only {', '.join(state)}"
+            got = f"only {', '.join(state) or 'an empty state'}"
             raise ArgumentError("ReduceOnPlateau.load_state_dict", f"an entry {missing[0]!r}", got)
         settings = {name: taken[name] for name in self.state_dict()}
         other: Any = object.__new__(type(self))

@@ -12,6 +12,9 @@ OUTSIDE = "(outside)"
 
 COUNTED = ("nodes", "edges", "rules", "accumulated", "flops_forward", "flops_backward", "saved_bytes")
 
+SCALARS = ("scalar_nodes", "scalar_rules", "scalar_accumulated")
+"""Counts that are compared if both runs have them for all ops."""
+
 SAME_WORK = 0.05
 """Counts of an unchanged layer differ by at most this: steps of fewer rows make counts differ a little."""
 
@@ -80,8 +83,10 @@ def count_changes(a: Session, b: Session) -> list[CountChange]:
         x, y = (getattr(total, what) for total in totals)
         found.append(CountChange("", what, x, y))
     rows = [{"": total.sum()} | {row.layer or OUTSIDE: row for row in total.layers()} for total in totals]
+    sums = [total[""] for total in rows]
+    scalars = SCALARS if all(total.scalar_rules and not total.scalar_uncounted for total in sums) else ()
     for layer in [layer for layer in rows[0] if layer in rows[1]]:
-        for what in COUNTED:
+        for what in (*COUNTED, *scalars):
             x, y = (_exact(getattr(row[layer], what), total.observed) for row, total in zip(rows, totals, strict=True))
             found.append(CountChange(layer, what, x, y))
     return [count for count in found if count.a != count.b]
@@ -89,7 +94,7 @@ def count_changes(a: Session, b: Session) -> list[CountChange]:
 
 def is_same_work(layer: str | None, phase: str, counts: list[CountChange]) -> bool:
     """Return True if the counts of a layer agree, or those of the parameters for the update."""
-    changed = {(c.layer, c.what) for c in counts if abs(c.change) > SAME_WORK}
+    changed = {(c.layer, c.what) for c in counts if abs(c.change) > SAME_WORK and c.what not in SCALARS}
     if layer:
         return all(name != layer for name, _ in changed)
     return phase == "update" and changed.isdisjoint({("", "parameters"), ("", "parameter_tensors")})

@@ -55,8 +55,8 @@ class Comparison:
         Share of the layers whose counts agree in the time of all layers.
     kinds : dict
         Type of each layer by its name.
-    steps : (int, int)
-        Observed steps of each run.
+    steps, replayed : (int, int)
+        Observed steps of each run, and how many of them were replayed.
     changes : list of Change
         Times: the whole step first, then its phases, then layers.
     counts : list of CountChange
@@ -76,6 +76,7 @@ class Comparison:
     needed: int
     drift: float = 0.0
     steps: tuple[int, int] = (0, 0)
+    replayed: tuple[int, int] = (0, 0)
     changes: list[Change] = field(default_factory=list)
     counts: list[CountChange] = field(default_factory=list)
     only_a: list[str] = field(default_factory=list)
@@ -273,10 +274,11 @@ def compare(
         unchanged = min(share_of(table, parts, same) for table in times)
         rounds = min(map(len, used))
         needed, found_times = 1, corrected(times[0], times[1], groups, witnesses, unchanged, wrong)
+    sums = a.total(), b.total()
     found = Comparison(
         a.name or a.model or "a", b.name or b.model or "b", alternated, min_change, confidence, rounds, needed,
-        found_times.drift, (a.total().observed, b.total().observed), counts=counts, corrected=found_times.corrected,
-        unchanged=unchanged, kinds=_kinds(a, b),
+        found_times.drift, (sums[0].observed, sums[1].observed), (sums[0].replayed, sums[1].replayed),
+        counts=counts, corrected=found_times.corrected, unchanged=unchanged, kinds=_kinds(a, b),
     )  # fmt: skip
     found.only_a = [layer for layer in names[0] if layer not in set(names[1])]
     found.only_b = [layer for layer in names[1] if layer not in set(names[0])]

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import copy
+import operator
+from collections.abc import Callable, Iterable
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 
+from microfw.autograd.graph import Leaf, reachable
 from microfw.autograd.mode import mode
 from microfw.autograd.pytree import flatten
 from microfw.autograd.tensor import Tensor
+from microfw.data import nested
 from microfw.errors import ArgumentError
 from microfw.nn.module import Module
 from microfw.optim.checks import is_integer
 from microfw.profiler.recorder.recorder import Recorder
 from microfw.profiler.reports.text import shorten, table
 from microfw.profiler.session import Epoch, Session
+from microfw.training.outputs import ModelCall
 
 KINDS = (
     "flops", "flops_forward", "flops_backward", "nodes", "edges", "steps", "parameters", "parameter_tensors",
@@ -32,10 +38,11 @@ def assert_cost(model: Module, X: Any, y: Any = None, loss: Any = None, **expect
     ----------
     model : Module
         The model.
-    X, y : array
-        A batch, and its targets if a loss is given.
+    X, y : array, or tuple or dict of arrays
+        A batch, and its targets if a loss is given, as `Trainer.fit` takes them.
     loss : Module or callable, optional
-        Loss, included in the counts. Without one, only the model is counted, and its outputs get gradients of ones.
+        Loss, included in the counts: a Tensor, or a dict of Tensors, which are added. Without one, only the model is
+        counted, and its outputs get gradients of ones.
     **expected : int
         Any of ``flops`` (forward and backward together), ``flops_forward``, ``flops_backward``, ``nodes`` (N),
         ``edges`` (E), ``parameters`` and ``parameter_tensors`` (P), ``steps`` (derivative rules called and
@@ -69,7 +76,7 @@ def assert_cost(model: Module, X: Any, y: Any = None, loss: Any = None, **expect
     for name, value in expected.items():
         if not is_integer(value, 0):
             raise ArgumentError("assert_cost", f"{name} to be a count, 0 or more", repr(value))
-    epoch = one_step(model, X, y, loss)
+    epoch = one_step(model, X, y, loss, "assert_cost")
     total = epoch.sum()
     got = {
         "flops": total.flops_forward + total.flops_backward,
@@ -90,7 +97,7 @@ def assert_cost(model: Module, X: Any, y: Any = None, loss: Any = None, **expect
         raise AssertionError(f"assert_cost: {'; '.join(wrong)}\n{table(['layer', *names], rows)}")
 
 
-def one_step(model: Module, X: Any, y: Any = None, loss: Any = None) -> Epoch:
+def one_step(model: Module, X: Any, y: Any = None, loss: Any = None, where: str = "one_step") -> Epoch:
     """Run one forward and backward pass of a copy of a model; return the counts.
 
     `Epoch.counts` of the result has N, P, steps and operations; `Epoch.layers` and `Epoch.ops` have a row for each
@@ -103,19 +110,64 @@ def one_step(model: Module, X: Any, y: Any = None, loss: Any = None) -> Epoch:
     >>> (tensors.N, tensors.P, tensors.steps), (scalars.N, scalars.P, scalars.steps, scalars.operations)
     ((1, 2, 3), (48, 8, 80, 110))
     """
-    return count_step(copy.deepcopy(model), X, y, loss).epochs[0]
+    twin, twin_loss = copied(where, model, loss)
+    return count_step(twin, X, y, twin_loss, where, model).epochs[0]
 
 
-def count_step(model: Module, X: Any, y: Any = None, loss: Any = None) -> Session:
-    """Run one forward and backward pass of a model; return the counts. Without trained parameters, run forward only."""
+def copied(where: str, model: Module, loss: Any) -> tuple[Module, Any]:
+    """Return copies of a model and its loss. A loss that holds the model holds the copy."""
+    try:
+        return copy.deepcopy((model, loss))
+    except Exception as error:
+        got = f"{type(error).__name__}: {error}"
+        fix = "open files and locks when they are used, not in the constructor"
+        raise ArgumentError(where, "a model and a loss that can be copied", got, fix) from error
+
+
+def count_step(model: Module, X: Any, y: Any, loss: Any, where: str, original: Module) -> Session:
+    """Run one forward and backward pass of a model; return the counts. Without trained parameters, run forward only.
+
+    ``original``: the model of which ``model`` is a copy. Gradients of other leaves do not change.
+    """
     recorder = Recorder(takes_losses=False, model=model)
     with mode(observer=recorder, timer=recorder, recording=True):
-        output = model(X)
-        end = joined(output) if loss is None else loss(output, y)
+        output = prepared(model, X)()
+        end = joined(output) if loss is None else total(loss(output, y))
+        if loss is not None and not isinstance(end, Tensor):
+            fix = "return it from the loss"
+            raise ArgumentError(where, "a loss that is a Tensor, or a dict of them", type(end).__name__, fix)
         if end is not None and end.requires_grad:
-            end.backward(np.ones(end.shape, end.dtype))
+            leaves = {p for node in reachable(end._node) for p in node.parents or () if isinstance(p, Leaf)}
+            if used := [name for name, p in original.named_parameters() if p._leaf in leaves]:
+                raise not_copied(where, used)
+            before = [(leaf, leaf.grad, leaf.grad_buffer) for leaf in leaves]
+            try:
+                for leaf in leaves:
+                    leaf.grad = leaf.grad_buffer = None
+                end.backward(np.ones(end.shape, end.dtype))
+            finally:
+                for leaf, grad, buffer in before:
+                    leaf.grad, leaf.grad_buffer = grad, buffer
     recorder.step = recorder.observed = 1
     return Session(layers=recorder.names.layers(), epochs=[recorder.end_epoch(1).epoch()])
+
+
+def prepared(model: Module, X: Any) -> Callable[[], Any]:
+    """Return a call of a model as in `Trainer.fit`: with several arguments for a tuple or a dict, if it takes them."""
+    template, leaves, _ = nested.flatten(X)
+    return partial(ModelCall(model, template).call, leaves)
+
+
+def total(made: Any) -> Any:
+    """Return what a loss returns, the sum of a dict."""
+    return reduce(operator.add, made.values()) if isinstance(made, dict) and made else made
+
+
+def not_copied(where: str, names: Iterable[str]) -> ArgumentError:
+    """Return the error for a function that uses trained arrays which are not those of the copies."""
+    got = f"a function that uses {', '.join(names)}"
+    fix = "make it a Module, with the model or these arrays as attributes"
+    return ArgumentError(where, "trained arrays that are copied with the model and the loss", got, fix)
 
 
 def check_step(where: str, model: Any, y: Any, loss: Any) -> None:
@@ -126,6 +178,8 @@ def check_step(where: str, model: Any, y: Any, loss: Any) -> None:
         made = isinstance(loss, type)
         got, fix = (f"the class {loss.__name__}", f"make one: {loss.__name__}()") if made else (repr(loss), "")
         raise ArgumentError(where, "a loss, called as loss(prediction, y)", got, fix)
+    if loss is None and where == "law":
+        raise ArgumentError(where, "a loss, called as loss(prediction, y)", "none", "call law(model, loss, X, y)")
     if y is not None and loss is None:
         got = f"{type(y).__name__} as y and no loss"
         raise ArgumentError(where, "a loss with targets y", got, f"call {where}(model, X, y, loss), or leave y out")
@@ -141,10 +195,7 @@ def joined(output: Any) -> Tensor | None:
     return total  # type: ignore[no-any-return]
 
 
-def first_tensor(output: Any) -> Tensor | None:
-    """Return the first Tensor of an output, which may be nested in tuples, lists and dicts."""
-    if isinstance(output, dict):
-        output = list(output.values())
-    if isinstance(output, tuple | list):
-        return next((found for part in output if (found := first_tensor(part)) is not None), None)
-    return output if isinstance(output, Tensor) else None
+def first_array(output: Any) -> Any:
+    """Return the first Tensor of an output, which may be nested in tuples, lists and dicts; else its first array."""
+    found = [part for part in flatten(output)[0] if isinstance(part, Tensor | np.ndarray)]
+    return next((part for part in found if isinstance(part, Tensor)), found[0] if found else None)

@@ -13,6 +13,7 @@ WITHOUT_UPDATES = "No optimizer has made an update: each backward pass counts as
 UNFINISHED = "Counts of a step include backward passes after the last update of an epoch."
 NOT_RECORDED = "Ops that ran before the profiler was attached are not counted: attach it before the forward pass."
 LOSS_OF_PASSES = "The loss is the mean over backward passes, which are more than the steps."
+VARYING = "P, reuse and FLOP/P are left out for layers that were frozen in a part of the profile."
 """Notes of an epoch."""
 
 LARGEST = ("parameters", "parameter_tensors", "saved_peak_bytes")
@@ -178,3 +179,14 @@ def merged(epochs: Iterable[Epoch]) -> Epoch:
             rows.setdefault((row.layer, row.op), Row(row.layer, row.op)).add(row)
     total.rows = list(rows.values())
     return total
+
+
+def joined(first: Epoch, rest: Epoch) -> Epoch:
+    """Return the sum of two parts of an epoch. Its loss is that of the Trainer, or a mean weighted by steps."""
+    whole = merged([first, rest])
+    whole.epoch, whole.metrics = rest.epoch, rest.metrics
+    if "loss" not in rest.metrics:
+        parts = [(e.loss, e.steps) for e in (first, rest) if e.steps]
+        losses = [loss * steps for loss, steps in parts if loss is not None]
+        whole.loss = sum(losses) / whole.steps if losses and len(losses) == len(parts) else None
+    return whole

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from microfw.errors import printable
 from microfw.nn.module import Module
-from microfw.profiler.cost_check import check_step, count_step, first_tensor
+from microfw.profiler.cost_check import check_step, copied, count_step, first_array
 from microfw.profiler.node_count import NodeCount
 from microfw.profiler.recorder.naming import title_of
 from microfw.profiler.reports.text import shorten, table, whole
@@ -25,7 +24,8 @@ class LayerSummary:
     name, kind : str
         Path in the model, and type.
     output_shape : tuple of int or None
-        Shape of the last output; of the first Tensor, if the layer returns several. None if the layer was not called.
+        Shape of the last output; of the first Tensor, else the first array, if the layer returns several. None
+        if the layer was not called.
     parameters : int
         Number of its own parameters, frozen ones included.
     N : int
@@ -92,12 +92,13 @@ def summary(model: Module, X: Any, y: Any = None, loss: Any = None) -> Summary:
     ----------
     model : Module
         The model.
-    X : array_like
-        A batch.
-    y : array_like, optional
+    X : array_like, or tuple or dict of them
+        A batch, as `Trainer.fit` takes it.
+    y : array_like, or tuple or dict of them, optional
         Its targets, if a loss is given.
     loss : Module or callable, optional
-        Loss, ``loss(prediction, y)``, included in N and operations. Without one, all outputs of the model count.
+        Loss, ``loss(prediction, y)``, included in N and operations: a Tensor, or a dict of Tensors, which are added.
+        Without one, all outputs of the model count.
 
     Returns
     -------
@@ -128,13 +129,14 @@ def summary(model: Module, X: Any, y: Any = None, loss: Any = None) -> Summary:
     Operations: forward and backward; a multiply-add is 2.
     """
     check_step("summary", model, y, loss)
-    model = copy.deepcopy(model).eval()
+    original, (model, loss) = model, copied("summary", model, loss)
+    model.eval()
     shapes: dict[str, tuple[int, ...]] = {}
     for name, module in model.named_modules():
         vars(module)["forward"] = noting_shape(module.forward, shapes, name or title_of(model))
     if isinstance(loss, Module):
-        loss = copy.deepcopy(loss).eval()
-    session = count_step(model, X, y, loss)
+        loss.eval()
+    session = count_step(model, X, y, loss, "summary", original)
     epoch = session.epochs[0]
     counts = epoch.counts()
     found = {}
@@ -152,9 +154,10 @@ def noting_shape(forward: Callable[..., Any], shapes: dict[str, tuple[int, ...]]
 
     def noting(*inputs: Any, **options: Any) -> Any:
         output = forward(*inputs, **options)
-        first = first_tensor(output)
+        first = first_array(output)
         if first is not None:
             shapes[name] = first.shape
         return output
 
+    vars(noting)["__wrapped__"] = forward  # its signature decides how several inputs are passed
     return noting

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from contextvars import Token
+from html import escape
 from time import perf_counter_ns
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ from microfw.errors import ArgumentError, DataError, GraphError
 from microfw.nn.module import Module
 from microfw.profiler.callback import Callback
 from microfw.profiler.environment import environment
+from microfw.profiler.epoch import Epoch, joined
 from microfw.profiler.files import parse, to_json
 from microfw.profiler.recorder.log import Log
 from microfw.profiler.recorder.naming import LayerNames
@@ -21,7 +23,7 @@ from microfw.profiler.recorder.sampling import every_nth
 from microfw.profiler.recorder.trace import Tracer
 from microfw.profiler.reports.report import report
 from microfw.profiler.search import fits_report
-from microfw.profiler.session import Epoch, Layer, Session, merged
+from microfw.profiler.session import Layer, Session
 from microfw.serialization.output import Path
 from microfw.serialization.strict import FormatError, document
 from microfw.training.hooks import Hook, TrainState
@@ -118,6 +120,7 @@ class Profiler(Callback, Hook):
         self._session = Session(name=name, every=every, environment=environment())
         self._earlier: list[tuple[Session, Module | None]] = []  # sessions of other models
         self._bound: Module | None = None  # model of the session
+        self._names: LayerNames | None = None  # of the layers so far
         self._logs: list[tuple[Epoch | None, Log]] = []
         self._partial: Epoch | None = None  # finished part of the current epoch, if the run was saved in it
         self._partial_at_entry: Epoch | None = None  # `_partial` when the block was entered
@@ -129,6 +132,8 @@ class Profiler(Callback, Hook):
         return f"Profiler({self.session!r}{f', {len(self.fits)} fits' if self.fits else ''})"
 
     def _repr_html_(self) -> str:
+        if self.fits and not self.session.epochs:
+            return f"<pre>{escape(fits_report(self.fits))}</pre>"
         return self.session._repr_html_()
 
     @property
@@ -213,7 +218,7 @@ class Profiler(Callback, Hook):
         """Return the settings and the session, which a copy shares. Fits and logs stay with this profiler."""
         own = ["_running", "_fits", "_recorder", "_token", "_detached", "_logs", "model", "_bound", "_earlier"]
         self.session  # noqa: B018  empties _logs
-        return {name: value for name, value in vars(self).items() if name not in own}
+        return {name: value for name, value in vars(self).items() if name not in (*own, "_names")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         Profiler.__init__(self)
@@ -240,12 +245,16 @@ class Profiler(Callback, Hook):
         self._bind(layers)
         if self.model is not None:
             self._session.model = type(self.model).__name__
-            self._session.layers = layers
         schedule = every_nth(self._session.every)
         if self.trace:
             self._recorder = Tracer(self.trace, schedule, takes_losses, self.model)
         else:
             self._recorder = Recorder(schedule, takes_losses, self.model)
+        names = self._recorder.names
+        names.resume(self._names)
+        self._names = names
+        if self.model is not None:
+            self._session.layers = names.layers()
         observer = self._recorder if mode.observer is None else mode.observer.alongside(self._recorder)
         self._token = MODE.set(mode.changed(observer=observer, timer=self._recorder))
 
@@ -256,13 +265,14 @@ class Profiler(Callback, Hook):
             self._earlier.append((self._session, self._bound))
             old = self._session
             self._session = Session(name=old.name, every=old.every, environment=old.environment)
+            self._names = None
         self._bound = self.model
 
     def _unbind(self) -> None:
         """Return to the previous session if this one is empty, as after a fit that failed at once."""
         if self._earlier and not (self._logs or self._session.epochs or self._partial):
             self._session, self._bound = self._earlier.pop()
-            self.model = self._bound
+            self.model, self._names = self._bound, None
 
     def _detach(self) -> None:
         recorder, self._recorder = self._recorder, None
@@ -326,16 +336,11 @@ class Profiler(Callback, Hook):
         return report(self.session, **options)
 
     def save(self, path: Path) -> None:
-        """Write the session to a file; the suffix selects the format. See `Session.save`."""
+        """Write the session to a file; the suffix selects the format. See `Session.save`.
+
+        If fits of estimators were profiled, save ``profiler.fits[k].session``.
+        """
+        if self.fits and not self.session.epochs:
+            fix = "call profiler.fits[0].session.save(path); print profiler.report() for the table of all fits"
+            raise ArgumentError("Profiler.save", "a session with epochs", f"{len(self.fits)} fits of estimators", fix)
         self.session.save(path)
-
-
-def joined(first: Epoch, rest: Epoch) -> Epoch:
-    """Return the sum of two parts of an epoch. Its loss is that of the Trainer, or a mean weighted by steps."""
-    whole = merged([first, rest])
-    whole.epoch, whole.metrics = rest.epoch, rest.metrics
-    if "loss" not in rest.metrics:
-        parts = [(e.loss, e.steps) for e in (first, rest) if e.steps]
-        losses = [loss * steps for loss, steps in parts if loss is not None]
-        whole.loss = sum(losses) / whole.steps if losses and len(losses) == len(parts) else None
-    return whole

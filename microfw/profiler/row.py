@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 COUNTS = (
     "nodes", "edges", "rules", "accumulated", "flops_forward", "flops_backward", "products_forward",
@@ -28,6 +28,8 @@ class Layer:
     used : int
         Number of trained parameters that it uses: its own, and those that it shares with an earlier layer. 0 in a
         profile that an older version has saved.
+    varies : bool
+        Whether these numbers were other ones in a part of the profile, as when the layer was frozen for some epochs.
     """
 
     name: str
@@ -36,11 +38,16 @@ class Layer:
     trainable: int = 0
     weights: int = 0
     used: int = 0
+    varies: bool = False
 
     @property
     def shown_kind(self) -> str:
         """Type to show after the name."""
         return shown_kind(self.name, self.kind)
+
+    def steady(self) -> Layer:
+        """Return the layer, without the numbers of trained parameters if they vary."""
+        return replace(self, trainable=0, weights=0, used=0) if self.varies else self
 
 
 def shown_kind(name: str, kind: str) -> str:

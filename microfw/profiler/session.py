@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from microfw.errors import suggest_keywords
-from microfw.profiler.epoch import Epoch as Epoch, merged as merged
+from microfw.profiler.epoch import VARYING, Epoch as Epoch, merged as merged
 from microfw.profiler.row import Layer as Layer, Row as Row
 from microfw.profiler.trace_data import Trace as Trace
 from microfw.visualization.frame import Frame
@@ -82,7 +82,10 @@ class Session:
 
     def total(self) -> Epoch:
         """Return all epochs added up, as epoch 0."""
-        return merged(self.epochs)
+        total = merged(self.epochs)
+        if any(layer.varies for layer in self.layers):
+            total.notes.append(VARYING)
+        return total
 
     # Reports: each calls a pure function in `microfw.profiler.reports`
     def report(self, **options: Any) -> str:

@@ -18,8 +18,7 @@ def run_checked(step: Any, key: Any, replay: Replay, arrays: Any, on_loss: Any, 
     timer = MODE.get().timer
     phase = timer.switch(CHECK) if timer is not None else CHECK
     replay.schedule_check()
-    known = type(step.optimizer).__module__.startswith("microfw.")  # `StepState` does not copy all state of others
-    both = bool(update) and known
+    both = bool(update) and _runs_library_code(step.optimizer)
     before = replay.state()
     try:
         planned = replay.try_replay(arrays, both)
@@ -38,6 +37,13 @@ def run_checked(step: Any, key: Any, replay: Replay, arrays: Any, on_loss: Any, 
     if not both:
         step._update(update)
     return made
+
+
+def _runs_library_code(optimizer: Any) -> bool:
+    """Return True if no method of an optimizer is the user's, who may change what `StepState` does not copy."""
+    kind = type(optimizer)
+    wrapped = any(callable(getattr(kind, name, None)) for name in vars(optimizer))
+    return kind.__module__.startswith("microfw.") and not wrapped
 
 
 def _drop(step: Any, key: Any, replay: Replay, before: StepState, arrays: Any, difference: Difference) -> None:

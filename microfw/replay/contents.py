@@ -233,6 +233,7 @@ class Contents:
 
     def _dict(self, found: Any, path: Path) -> None:
         name = self._name(found)
+        self.values.append((len(found), path))  # before the entries, so that `difference` names this container
         if isinstance(found, defaultdict):
             self._slot(f"{name}.default_factory", found.default_factory, Path(path, ".default_factory"))
         if len(found) > LONG:
@@ -254,6 +255,7 @@ class Contents:
 
     def _list(self, found: Any, path: Path) -> None:
         name = self._name(found)
+        self.values.append((len(found), path))
         self.guards.append(f"len({name}) == {len(found)}")
         if len(found) > LONG:
             self._long(name, list(found))
@@ -274,6 +276,7 @@ class Contents:
             self._visit(value, Path(path, f"[{k}]"))
 
     def _set(self, found: Any, path: Path) -> None:
+        self.values.append((len(found), path))
         copy = frozenset((type(x), x) for x in found)  # 1, 1.0 and True are equal
         self.guards.append(f"{{(type(x), x) for x in {self._name(found)}}} == {self._name(copy)}")
         self._tuple(found, path)

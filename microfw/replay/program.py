@@ -266,7 +266,7 @@ class Replay:
 
 
 def program(replay: Replay, timer: Any, enabled: bool, instrumented: InstrumentedPlan | None) -> FunctionType:
-    """Return a function ``run(args, on_loss, update)`` that replays a step for the present model version.
+    """Return a function ``run(args, on_loss, update)`` that replays a step for the model version of its guards.
 
     Parameters
     ----------
@@ -317,5 +317,5 @@ def program(replay: Replay, timer: Any, enabled: bool, instrumented: Instrumente
     names |= forward.names | backward.names | update_part.names | vars(replay)
     names |= {f"o{k}": output for k, output in enumerate(replay.outputs)}
     names |= {"acquire": replay.lock.acquire, "release": replay.lock.release, "on_error": replay.on_error}
-    names |= {"model_version": model_version, "count": model_version.count, "result": result, "clock": perf_counter_ns}
+    names |= {"model_version": model_version, "result": result, "clock": perf_counter_ns}
     return make_function("args, on_loss, update", lines, names | {"timer": timer, "instrumented": instrumented})

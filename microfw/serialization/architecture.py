@@ -14,6 +14,7 @@ import numpy as np
 
 from microfw import nn
 from microfw.autograd.tensor import Tensor
+from microfw.errors import ArgumentError
 from microfw.nn import Module
 from microfw.nn.initializers import blank, constant
 from microfw.serialization import tree
@@ -58,7 +59,7 @@ def describe(model: Module, classes: Classes) -> dict[str, Any]:
                 raise FormatError(
                     f"at most {MAX_DEPTH} modules inside of each other", "more", "join them in one Sequential"
                 )
-            kind, settings = _settings(value)
+            kind, settings = settings_of(value)
             kind = names.get(id(type(value)), kind)
             depth += 1
             packed = {key: tree.pack(item, f"{name}.{key}", arrays, special) for key, item in settings.items()}
@@ -67,7 +68,9 @@ def describe(model: Module, classes: Classes) -> dict[str, Any]:
             return {"$module": {"class": kind, "settings": packed}}
         if isinstance(value, Tensor):
             return {"$like": list(value.shape)}
-        if callable(value) and not isinstance(value, np.generic):
+        if isinstance(value, np.generic):
+            return tree.pack(value.item(), name, arrays)  # Python's number: a setting is no array
+        if callable(value):
             return {"$function": names.get(id(value)) or _function_name(value, name)}
         return None
 
@@ -120,11 +123,23 @@ def build(architecture: Any, classes: Classes, limit: int) -> Module:
     return model
 
 
-def named(classes: Classes | Iterable[Any]) -> dict[str, Any]:
-    """Return classes and functions by name."""
+def named(classes: Classes | Iterable[Any], where: str) -> dict[str, Any]:
+    """Return classes and functions by name; raise ArgumentError if there is anything else."""
+    alone = isinstance(classes, str | type) or not isinstance(classes, Iterable)
+    items: list[Any] = [classes] if alone else list(classes.values() if isinstance(classes, Mapping) else classes)
+    wrong = [item for item in items if not callable(item) or isinstance(item, Module)]
+    if alone or wrong:
+        first = (wrong or items)[0]
+        fix = f"pass classes=[{getattr(first, '__name__', 'Mine')}]"
+        raise ArgumentError(where, "classes to be a list or dict of classes and functions", short(first), fix)
     if isinstance(classes, Mapping):
         return dict(classes)
-    return {getattr(item, "__name__", type(item).__name__): item for item in classes}
+    return {getattr(item, "__name__", type(item).__name__): item for item in items}
+
+
+def without_layers(classes: Classes) -> dict[str, Any]:
+    """Return the classes and functions that are no layers of the library, which files name by `nn`."""
+    return {name: item for name, item in classes.items() if not (isinstance(item, type) and _is_layer(item))}
 
 
 def own_classes(model: Module) -> dict[str, Any]:
@@ -158,7 +173,7 @@ def _parameters(kind: type) -> dict[str, inspect.Parameter]:
     return {name: p for name, p in inspect.signature(kind).parameters.items() if name not in FILLED}
 
 
-def _settings(module: Module) -> tuple[str, dict[str, Any]]:
+def settings_of(module: Module) -> tuple[str, dict[str, Any]]:
     """Return the name of a module in files, and the arguments for its constructor."""
     kind = type(module)
     if "forward" in vars(module):

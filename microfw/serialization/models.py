@@ -87,9 +87,12 @@ def load(path: Path, classes: Mapping[str, Any] | Iterable[Any] = ()) -> Module:
 
     Raises
     ------
+    ArgumentError
+        If ``classes`` is no list or dict of classes and functions.
     CheckpointError
         If the file is not valid; the message names the fault.
     """
+    trusted = architecture.named(classes, "mf.load")
     with container.opened(path, "loading") as contents:
         about, kind = contents.meta.get("model"), contents.meta.get("kind")
         if kind not in ("model", "training"):
@@ -98,7 +101,7 @@ def load(path: Path, classes: Mapping[str, Any] | Iterable[Any] = ()) -> Module:
             raise FormatError(f"the metadata of a {kind} file", short(sorted(contents.meta)))
         if isinstance(about, str):
             raise FormatError("a file with an architecture", f"one without, since: {about}"[:200])
-        model = make(table(about, "layers", "frozen", "evaluating", "random"), contents, architecture.named(classes))
+        model = make(table(about, "layers", "frozen", "evaluating", "random"), contents, trusted)
         if kind == "model" and contents.unread:
             raise FormatError("arrays of the model alone", short(sorted(contents.unread)))
         return model
@@ -162,7 +165,8 @@ def make(about: dict[str, Any], contents: Contents, classes: Mapping[str, Any]) 
         modules[name].training = False
     _give_generators(tree.unpack(about["random"], contents.array), model, modules)
     # else an entry would be ignored, or has another meaning; as text, in which 1, 1.0 and True differ
-    if json.dumps(describe(model, {}, classes)) != json.dumps(about):
+    ways = classes, architecture.without_layers(classes)  # a layer that was passed: by its own name, or by that in nn
+    if json.dumps(about) not in [json.dumps(describe(model, {}, way)) for way in ways]:
         raise FormatError("metadata equal to that of the model that it creates", "another")
     return model
 

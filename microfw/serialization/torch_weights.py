@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from microfw import nn
-from microfw.autograd.tensor import Tensor, values_of
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, CheckpointError, DTypeError, ShapeError
 from microfw.nn import Dense, Embedding, Module, MultiHeadAttention
-from microfw.nn.loading import IncompatibleKeys, load_values
+from microfw.nn.loading import IncompatibleKeys, as_values, load_values, named_errors
 from microfw.serialization import safetensors
 from microfw.serialization.container import META, reading
 from microfw.serialization.layout import Array, read_array
@@ -34,6 +34,12 @@ CONTAINERS = (Module, list, tuple, dict)
 
 LAYERS = (nn.RNN, nn.GRU, nn.LSTM)
 RECURRENT = (*LAYERS, *(getattr(nn, name) for name in nn.__all__ if name.endswith("Cell")))
+
+
+RECURRENT_NAMES = re.compile(r"(weight_ih|weight_hh|bias_hh|bias)((?:_l\d+)?(?:_reverse)?)")
+
+MAPS = ("query", "key", "value", "out")
+"""Modules of an attention whose weights have other names in PyTorch."""
 
 
 class Source(NamedTuple):
@@ -88,7 +94,8 @@ def import_torch(
     A failed call changes nothing. Weights of `Dense` and of recurrent layers are transposed; the two biases of `RNN`
     and `LSTM` are added; ``in_proj_weight`` of attention is cut into query, key and value; ``num_batches_tracked`` is
     ignored. Values of 16 bits are widened to the parameters' dtype. A parameter with several names here may have one or
-    all of them in PyTorch; values of all must then be equal.
+    all of them in PyTorch; values of all must then be equal. Join the dicts of a model in several files before the
+    call, ``{**first, **second}``: a parameter may be made of values in two of them.
 
     Examples
     --------
@@ -101,6 +108,8 @@ def import_torch(
     """
     if not isinstance(model, Module):
         raise ArgumentError("import_torch", "a Module of microfw first", type(model).__name__)
+    if not isinstance(strict, bool | np.bool_):
+        raise ArgumentError("import_torch", "strict to be True or False", repr(strict))
     if isinstance(source, Mapping):
         return _fill(model, {str(name): partial(_plain, value, name) for name, value in source.items()}, rename, strict)
     if hasattr(source, "state_dict"):
@@ -131,15 +140,16 @@ def _read(file: Any, place: Any, size: int) -> Array:
 
 def _plain(value: Any, name: str) -> Array:
     """Return a Tensor of PyTorch or of microfw, or an array, as an array."""
+    where, fix = f"import_torch: {name}", "pass model.state_dict()"
     if callable(getattr(value, "detach", None)) and callable(getattr(value, "cpu", None)):
-        value = value.detach().cpu()
-        value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
-    array = np.asarray(values_of(value))
+        with named_errors(where, "cast it in PyTorch with .float()"):
+            value = value.detach().cpu()
+            value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+    array = as_values(value, where, fix)
     if array.dtype.name == "bfloat16":  # of the package ml_dtypes
         return array.astype(np.float32)
     if array.dtype.kind not in "fiub":
-        where, got = f"import_torch: {name}", type(value).__name__
-        raise DTypeError(where, "an array of numbers", got, "pass model.state_dict()")
+        raise DTypeError(where, "an array of numbers", type(value).__name__, fix)
     return array
 
 
@@ -193,10 +203,12 @@ def _renamed(names: Iterable[str], rename: Any) -> dict[str, list[str]]:
     """Return PyTorch's names by what they are called here."""
     given: dict[str, list[str]] = {}
     used = set()
+    if not (rename is None or isinstance(rename, Mapping) or callable(rename)):
+        expected = "rename to be a dict of names, a function or None"
+        raise ArgumentError("import_torch", expected, repr(rename), "pass rename={theirs: ours}")
     for name in names:
-        if name.rpartition(".")[2] == IGNORED:
-            continue
         path: str | None = name
+        ignored = name.rpartition(".")[2] == IGNORED
         if isinstance(rename, Mapping):
             ends = [k for k, c in enumerate(name) if c == "."] + [len(name)]
             first = next((name[:end] for end in reversed(ends) if name[:end] in rename), None)
@@ -204,9 +216,9 @@ def _renamed(names: Iterable[str], rename: Any) -> dict[str, list[str]]:
                 used.add(first)
                 to = rename[first]
                 path = None if to is None else f"{to}{name[len(first) :]}".removeprefix(".")
-        elif rename is not None:
+        elif rename is not None and not ignored:
             path = rename(name)
-        if path is not None:
+        if path is not None and not ignored:
             given.setdefault(path, []).append(name)
     if isinstance(rename, Mapping) and len(used) < len(rename):
         unused = [name for name in rename if name not in used]
@@ -223,7 +235,8 @@ def _sources(model: Module) -> dict[str, tuple[Tensor, list[Source]]]:
         for tensor, source in _own(part, prefix):
             found.setdefault(id(tensor), []).append(source)
         above = (*above, id(part))
-        inner = () if isinstance(part, MultiHeadAttention) else _children(part)
+        attention = isinstance(part, MultiHeadAttention)
+        inner = [(name, child) for name, child in _children(part) if not (attention and name in MAPS)]
         nested = [(f"{prefix}{name}.", child, above) for name, child in inner]
         stack += reversed([item for item in nested if isinstance(item[1], CONTAINERS) and id(item[1]) not in above])
     return {name: (t, found[id(t)]) for name, t in model._walk() if isinstance(t, Tensor)}
@@ -245,12 +258,12 @@ def _own(part: Any, prefix: str) -> Iterator[tuple[Tensor, Source]]:
             if map_.bias is not None:
                 yield map_.bias, Source({f"{prefix}in_proj_bias": (3 * e,)}, lambda a, rows=rows: a[rows])
         yield from _own(part.out, f"{prefix}out_proj.")
-        return
     for name, t in _children(part):
         if not isinstance(t, Tensor):
             continue
-        if isinstance(part, RECURRENT):
-            yield t, _recurrent(part, name, t.shape, prefix)
+        # a class that inherits such a layer may have more parameters
+        if isinstance(part, RECURRENT) and (match := RECURRENT_NAMES.fullmatch(name)):
+            yield t, _recurrent(part, match[1], match[2], t.shape, prefix)
         elif isinstance(part, Dense) and name == "weight":
             yield t, Source({prefix + name: t.shape[::-1]}, np.transpose)
         elif isinstance(part, Embedding) and part.padding_idx is not None:
@@ -259,8 +272,7 @@ def _own(part: Any, prefix: str) -> Iterator[tuple[Tensor, Source]]:
             yield t, Source({prefix + name: t.shape}, np.asarray)
 
 
-def _recurrent(part: Any, name: str, shape: tuple[int, ...], prefix: str) -> Source:
-    kind, suffix = re.fullmatch("(weight_ih|weight_hh|bias_hh|bias)(.*)", name).groups()  # type: ignore[union-attr]
+def _recurrent(part: Any, kind: str, suffix: str, shape: tuple[int, ...], prefix: str) -> Source:
     if isinstance(part, LAYERS) and not suffix.startswith("_l"):  # the first layer; cells have none
         suffix = f"_l0{suffix}"
     if kind.startswith("weight"):

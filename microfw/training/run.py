@@ -209,6 +209,7 @@ class Run:
     previous: Run | None = None
     can_be_saved: bool = False
     is_rehearsed: bool = False
+    is_warned: bool = False
     digest: str = ""
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from microfw.serialization import container, models, random, tree
 from microfw.serialization.layout import fingerprint, plain
 from microfw.serialization.output import path_text
 from microfw.serialization.strict import FormatError, document, listed, short, table, whole
+from microfw.training import modules
 from microfw.training.history import History
 from microfw.training.run import Run
 
@@ -44,6 +46,10 @@ def save(path: Path, run: Run) -> None:
         packed = tree.pack(capture(run), PREFIX, arrays)
     except FormatError as error:
         raise error.with_location(where) from None
+    if isinstance(about, str) and not run.is_warned:  # before the night of training, not after
+        run.is_warned = True
+        text = f"{path}: fit(..., resume=path) continues this run, but mf.load cannot read the model, since {about}"
+        warnings.warn(text, stacklevel=2)
     container.write(path, arrays, {"kind": "training", "model": about, "training": packed})
 
 
@@ -70,6 +76,7 @@ def capture(run: Run) -> dict[str, Any]:
         "history": _text(list(state.history)),
         "optimizer": {"class": type(state.optimizer).__name__, "state": state.optimizer.state_dict()},
         "loss_function": models.values(state.loss_function) if isinstance(state.loss_function, Module) else {},
+        "modules": {"model": modules.describe(state.model), "loss": modules.describe(state.loss_function)},
         "hooks": [{"class": type(hook).__name__, "state": hook.state_dict()} for hook in _stateful(run)],
         "random": random.states(_generators(run)),
         "tally": None if totals is None else {"order": run.order, **totals.state_dict()},
@@ -95,6 +102,7 @@ class Saved:
                 raise FormatError("a checkpoint of training", "a model alone", "load it with mf.load")
             parts = tree.unpack(contents.meta.get("training"), contents.array)
             self.source = {"source": parts.pop("source")} if isinstance(parts, dict) and "source" in parts else {}
+            self.modules = parts.pop("modules", {}) if isinstance(parts, dict) else {}  # not in older files
             self.parts = table(parts, *PARTS) | self.source
             names = [name for name in contents.places if not name.startswith((f"{PREFIX}/", "random/"))]
             self.values = {name: contents.array(name) for name in names}
@@ -133,6 +141,7 @@ class Saved:
         ):
             if mine != theirs:
                 raise FormatError(f"{what} {short(theirs)} as it was saved", short(mine), "fit with the same parts")
+        self._changes(run)
         within = parts["tally"] is not None
         if (within and not run.train.resumes_anywhere) or self.source.keys() != _source(run).keys():
             fix = "give the source state_dict and load_state_dict, or resume a file from the end of an epoch"
@@ -146,6 +155,14 @@ class Saved:
         if parts["state"]["stop"] and state.epochs <= max(epoch, asked):
             got = f"one that a hook ended after epoch {epoch} with state.stop, and epochs={state.epochs}"
             raise FormatError("a run that was not stopped", got, f"pass epochs above {max(epoch, asked)} to continue")
+
+    def _changes(self, run: Run) -> list[modules.Change]:
+        """Return what makes settings and modes of model and loss those of the file; raise if these are others."""
+        if not self.modules:
+            return []
+        texts, state = table(self.modules, "model", "loss"), run.state
+        model = modules.changes(state.model, texts["model"], "model")
+        return model + modules.changes(state.loss_function, texts["loss"], "loss")
 
     def start(self, run: Run) -> None:
         """Restore the run, and start its hooks. History and counters come first, for ``on_fit_start``."""
@@ -162,9 +179,12 @@ class Saved:
         """Restore everything else. Raise, with nothing changed, if anything does not fit."""
         # Parts of a damaged file may fail after others were loaded, so everything is kept to be put back.
         before = capture(run), {name: array.copy() for name, array in models.values(run.state.model).items()}
+        earlier: list[modules.Change] = []
         try:
+            earlier = modules.apply(self._changes(run))
             _put(run, self.parts, self.values)
         except (FormatError, MicrofwError, *ODD) as error:
+            modules.apply(earlier)
             _put(run, *before)
             if isinstance(error, FormatError):
                 raise error.with_location(self.where) from None

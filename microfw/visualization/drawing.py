@@ -7,6 +7,8 @@ from os import PathLike
 from os.path import splitext
 from typing import Any, Literal, Never
 
+import numpy as np
+
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DTypeError, GraphError, refuse_former
 from microfw.nn.module import Module
@@ -140,6 +142,12 @@ def draw(
     refuse_former("draw", former, most="max_nodes")
     if not isinstance(loss, Tensor):
         raise DTypeError("draw", "a Tensor", type(loss).__name__, "pass the loss that a model computed")
+    if model is not None and not isinstance(model, Module):
+        raise ArgumentError(
+            "draw", "model to be a Module", type(model).__name__, "leave it out, or pass the model itself"
+        )
+    if isinstance(max_nodes, bool) or not isinstance(max_nodes, int | np.integer) or max_nodes < 1:
+        raise ArgumentError("draw", "max_nodes to be a positive integer", repr(max_nodes))
     if direction not in ("TB", "LR"):
         raise ArgumentError("draw", 'direction "TB" or "LR"', repr(direction))
     if loss._node is None:

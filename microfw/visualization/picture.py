@@ -64,14 +64,20 @@ class Picture:
         data = {leaf.id for leaf in self.leaves if leaf.kind == "data"}
         return sum(source not in data for op in self.ops for source in op.inputs)
 
+    @property
+    def unit(self) -> str:
+        """What a node works on: "scalar" if all values are numbers, else "tensor"."""
+        shapes = [op.shape for op in self.ops] + [leaf.shape for leaf in self.leaves]
+        return "tensor" if any(shapes) else "scalar"
+
     def caption(self) -> str:
-        """Return the counts of the drawing, in tensors, with definitions."""
+        """Return the counts of the drawing with definitions."""
         trained = [prod(leaf.shape) for leaf in self.leaves if leaf.kind != "data"]
-        arrays = "1 array" if len(trained) == 1 else f"{len(trained):,} arrays"
+        what, total = ("array", f" ({sum(trained):,} numbers)") if self.unit == "tensor" else ("number", "")
         return (
-            f"N = {len(self.ops):,} tensor nodes, numbered in the order that backward visits them: 1 first. "
+            f"N = {len(self.ops):,} {self.unit} nodes, numbered in the order that backward visits them: 1 first. "
             f"E = {self.edges:,} edges that carry a gradient. "
-            f"P = {arrays} that get a gradient ({sum(trained):,} numbers). "
+            f"P = {len(trained):,} {what}{'s' * (len(trained) != 1)} that get a gradient{total}. "
             "Arrows show values going forward; gradients go back along them."
         )
 

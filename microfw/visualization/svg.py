@@ -64,7 +64,7 @@ def svg(picture: Picture, tall: bool, alone: bool) -> str:
     top = MARGIN + height + 26
     body += [text(MARGIN, top + 16 * k, line, "caption") for k, line in enumerate(lines)]
     w, h = page + 2 * MARGIN, top + 16 * (len(lines) - 1) + MARGIN
-    name = f"Graph of one step: {len(picture.ops):,} tensor nodes"
+    name = f"Graph of one step: {len(picture.ops):,} {picture.unit} nodes"
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="microfw-drawing" role="img" aria-label="{name}" '
         f'width="{w:.0f}" height="{h:.0f}" viewBox="0 0 {w:.0f} {h:.0f}">'

@@ -210,6 +210,37 @@ def test_derivative_functions_pass_results_hooks_and_leave_leaves_alone():
         np.testing.assert_allclose(tangent, np.sum(np.cos(X) * X))
 
 
+@pytest.mark.parametrize("argument", [np.ones(2), mf.tensor(np.ones(2), requires_grad=True)], ids=["array", "leaf"])
+def test_hooks_that_the_function_registers_on_its_argument_are_called(argument):
+    def f(v):
+        v.register_hook(lambda g: g * 10)
+        return np.sum(v * v)
+
+    with mf.no_grad():
+        np.testing.assert_array_equal(mf.grad(f)(argument), [20, 20])
+        np.testing.assert_array_equal(mf.vjp(f, argument)[1](2.0)[0], [40, 40])
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("on", ["argument", "result"])
+def test_jacobians_of_any_shape_have_the_hooks(on, outputs):
+    def f(v):
+        y = v * v
+        (v if on == "argument" else y).register_hook(lambda g: g * 10)
+        return np.concatenate([y] * outputs)
+
+    np.testing.assert_array_equal(mf.jacobian(f)(np.ones(2)), np.tile(20 * np.eye(2), (outputs, 1)))
+    np.testing.assert_array_equal(mf.jacobian(f, mode="forward")(np.ones(2)), np.tile(2 * np.eye(2), (outputs, 1)))
+
+
+def test_derivative_functions_do_not_call_the_hooks_of_parameters():
+    layer, seen = nn.Dense(3, 2, rng=0), []
+    layer.weight.register_hook(seen.append)
+    mf.grad(lambda m: np.sum(m(X[None])))(layer)
+    mf.jacobian(lambda m: m(X[None]))(layer)
+    assert not seen
+
+
 def test_where_derivatives_nest_hooks_look_and_may_not_replace():
     seen = []
 

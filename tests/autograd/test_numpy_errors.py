@@ -25,6 +25,13 @@ from tests.cases.numpy_functions import A
     (lambda x: np.tensordot(x, x, 1), r"^tensordot: expected axes \(1,\) and \(0,\) of the same lengths, got"),
     (lambda x: np.tensordot(x, x, 3), r"^tensordot: expected 3 axes in both, got"),
     (lambda x: np.cross(x, x), r"^cross: expected 3 entries along axis -1, got \(3, 4\)"),
+    (lambda x: np.vecdot(x[:, :1], x), r"^vecdot: expected as many entries along axis -1 of both, got \(3, 1\), \(3, 4\)"),
+    (lambda x: np.vecdot(x[0, 0], x), r"^vecdot: expected as many entries"),
+    (lambda x: np.linalg.outer(x, x[0]), r"^linalg.outer: expected two vectors, got \(3, 4\), \(4,\)"),
+    (lambda x: np.linalg.multi_dot([x, x[:1]]), r"^multi_dot: expected two or more matrices that fit, .* got \(3, 4\), \(1, 4\)"),
+    (lambda x: np.linalg.multi_dot([x]), r"^multi_dot: expected two or more matrices"),
+    (lambda x: np.linalg.multi_dot([x, x[0], x]), r"^multi_dot: expected two or more matrices"),
+    (lambda x: np.linalg.multi_dot([x[None], x.T]), r"^multi_dot: expected two or more matrices"),
     (lambda x: np.einsum("ij,jk->ik", x, x), r"^einsum ij,jk->ik: expected one length of 'j', got \(4, 3\)"),
     (lambda x: np.einsum("ii->i", x), r"^einsum ii->i: expected one length of 'i', got \(3, 4\)"),
     (lambda x: np.einsum("ijk->i", x), r"^einsum ijk->i: expected an operand with the axes 'ijk', got one with 2"),
@@ -42,7 +49,18 @@ def test_wrong_shapes_are_named(call, text):
         call(mf.tensor(A, requires_grad=True))
 
 
+@pytest.mark.skipif(not hasattr(np, "matvec"), reason="NumPy 2.2 and later")
+def test_products_of_matrices_and_vectors_have_as_many_axes():
+    x = mf.tensor(A)
+    with pytest.raises(ShapeError, match=r"^matvec: expected matrices and vectors, got \(4,\), \(4,\)"):
+        np.matvec(x[0], x[0])
+    with pytest.raises(ShapeError, match=r"^vecmat: expected vectors and matrices, got \(3, 4\), \(4,\)"):
+        np.vecmat(x, x[0])
+
+
 @pytest.mark.parametrize(("call", "text"), [
+    (lambda x: np.linalg.norm(x, axis=()), r"^norm: expected one or two axes of the array, got axis=\(\) of shape \(3, 4\)"),
+    (lambda x: np.linalg.norm(x[0, 0], axis=0), r"^norm: expected one or two axes of the array, got axis=0 of shape \(\)"),
     (lambda x: np.meshgrid(x[0], x[0], indexing="yx"), r"^meshgrid: expected indexing of 'xy' or 'ij', got 'yx'"),
     (lambda x: np.pad(x, 1, mode="mean"), r"^pad: expected mode to be one of constant, edge, reflect, symmetric, wrap, got 'mean'"),
     (lambda x: np.pad(x, 1, mode="edge", constant_values=1), r"^pad: expected no options but \[\] for mode 'edge', got \['constant_values'\]"),

@@ -57,6 +57,7 @@ def test_report_in_every_format_and_compare(tmp_path, capsys):
     grown = here("compare", a, c, "--fail-above", "10%", "--markdown", str(tmp_path / "c.md"), code=1)
     assert "FAILED: above 10%: " in grown
     assert "(the whole step) parameters" in grown
+    assert "FAILED: above 0.5%: " in here("compare", a, c, "--fail-above", "0.5%", code=1)
     assert (tmp_path / "c.md").read_text().startswith("### Backward cost compared")
     assert "seconds of alternated runs" in here("compare", a, c, "--rerun", "--rounds", "2")
     foreign = Session.load(a)

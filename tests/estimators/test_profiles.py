@@ -38,6 +38,8 @@ def test_profile_is_left_on_the_estimator(digits):
     plain = classifier(max_iter=3).fit(X, y)
     np.testing.assert_array_equal(model.predict_proba(X), plain.predict_proba(X))
     assert not hasattr(plain, "profile_")
+    model.set_params(profile=False).fit(X, y)
+    assert not hasattr(model, "profile_")
 
 
 @pytest.mark.parametrize("own", [{"profile": True}, pytest.param({}, marks=needs_callbacks)])
@@ -54,6 +56,11 @@ def test_a_profiler_that_is_set_leaves_its_profile(digits):
     profiler = mf.Profiler()
     model = classifier(profile=True, max_iter=2).set_callbacks(profiler).fit(*digits)
     assert model.profile_ is profiler.fits[0].session
+    assert "1 fit of NeuralClassifier, 2 epochs" in profiler._repr_html_()
+    with pytest.raises(
+        mf.errors.ArgumentError, match=r"got 1 fits of estimators; call profiler.fits\[0\].session.save"
+    ):
+        profiler.save("never.json")
     model.set_params(profile=False).fit(*digits)
     assert [fit.session for fit in profiler.fits][1:] == [model.profile_]
 

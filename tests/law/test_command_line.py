@@ -82,6 +82,23 @@ def short():
 
 def sized(n):
     return make()
+
+def ends():
+    raise SystemExit
+
+class Ending(Mine):
+    def forward(self, x):
+        import sys
+        sys.exit(0)
+
+def ending():
+    return Ending(), *make()[1:]
+
+def dividing():
+    return Mine(), lambda p, t: 1 / 0, *make()[2:]
+
+def wide():
+    return Mine(), nn.CrossEntropyLoss(), [[1.0]], [0]
 """
 
 
@@ -107,13 +124,26 @@ def test_the_law_of_a_model_of_your_own(capsys, mine, monkeypatch, tmp_path):
     [
         ("broken", "broken: expected code that runs, got ZeroDivisionError: division by zero (mine.py, line 16)"),
         ("short", "short: expected (model, loss, X, y), got ['Mine', 'CrossEntropyLoss']; return them in this order"),
-        ("missing", "missing: expected a function 'missing' in the file, got make, broken, short, sized"),
+        (
+            "missing",
+            "missing: expected a function 'missing' in the file, got make, broken, short, sized, ends, ending, dividing, wide",
+        ),
+        ("ends", "ends: expected code that runs, got SystemExit (mine.py, line 25)"),
+        ("ending", "ending: expected code that runs, got SystemExit: 0 (mine.py, line 30)"),
+        ("dividing", "dividing: expected code that runs, got ZeroDivisionError: division by zero (mine.py, line 36)"),
         ("sized", "sized: expected a function without arguments, got sized(n); give each argument a default"),
     ],
 )
 def test_a_function_that_makes_no_model_is_an_error(capsys, mine, function, says):
     assert cli.main(["law", f"{mine}:{function}"]) == 2
     assert capsys.readouterr().err == f"microfw law: {mine}:{says}\n"
+
+
+def test_an_exit_writes_nothing_and_is_an_error(capsys, mine, tmp_path):
+    assert cli.main(["law", f"{mine}:ends", "--html", str(tmp_path / "law.html")]) == 2
+    assert not (tmp_path / "law.html").exists() and capsys.readouterr().err
+    assert cli.main(["law", f"{mine}:wide"]) == 2
+    assert "ShapeError: layer Dense: expected x of shape (N, 4), got (1, 1)" in capsys.readouterr().err
 
 
 def test_a_file_of_your_own_takes_no_layers(capsys, mine, tmp_path):
@@ -143,6 +173,11 @@ def test_a_sweep_on_the_command_line(capsys, tmp_path):
         (["--sweep", "width", "--rows", "2"], "--sweep: expected no --hidden and no --rows"),
         (["--sweep", "width", "--plot", "x.txt"], "--plot: expected a name that ends in .png"),
         (["--sweep", "width", "--html", "x.html"], "--html: expected one model, got a sweep"),
+        (["--plot", ""], "--plot: expected a sweep to draw"),
+        (["--sweep", "width", "--plot", ""], "--plot: expected a name that ends in .png"),
+        (["--sweep", "batch", "linnerud"], "--sweep batch: expected a dataset of at least 96 rows, got linnerud"),
+        (["mine.py"], "got 'mine.py'; for a model of yours: mine.py:make"),
+        (["mine:make"], "got 'mine:make'; for a model of yours: mine.py:make"),
         (["--html", "x.txt"], "--html: expected a name that ends in .html"),
         (["--seed", "-1"], "--seed"),
         (["digit"], "did you mean 'digits'?"),

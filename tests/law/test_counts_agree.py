@@ -53,9 +53,39 @@ class Encoder(nn.Module):
         return self.head(self.encoder(x) @ self.encoder.weight.T)
 
 
+class Parts(nn.Module):
+    """Multiplies two parts of the same shape of what its layer returns."""
+
+    def __init__(self, parts):
+        self.inner, self.parts = nn.Dense(4, 6, rng=0), parts
+
+    def forward(self, x):
+        first, second = self.parts(self.inner(x))
+        return first * np.tanh(second)
+
+
+ROW = np.arange(1)[:, None]
+PARTS = {
+    "slices": lambda h: (h[:, :3], h[:, 3:]),
+    "ellipsis": lambda h: (h[..., ::2], h[..., 1::2]),
+    "split": lambda h: np.split(h, 2, axis=1),
+    "take": lambda h: (np.take(h, [0, 1, 4], axis=1), np.take(h, [5, 2, 3], axis=1)),
+    "lists": lambda h: (h[:, [0, 1, 2]], h[:, [3, 4, 5]]),
+    "arrays": lambda h: (h[ROW, [0, 1, 2]], h[ROW, [3, 4, 5]]),
+    "cross": lambda h: (np.cross(h[:, :3], h[:, 3:]), h[:, :3]),
+}
+
+
 def frozen(k):
     model = dense(4, 5, 3)
     model[k].requires_grad_(False)
+    return model
+
+
+def biases(model):
+    """Train the biases of a model only."""
+    for name, p in model.named_parameters():
+        p.requires_grad = "bias" in name
     return model
 
 
@@ -70,6 +100,10 @@ MODELS = {
     "tied": Encoder,
     "first layer frozen": lambda: frozen(0),
     "last layer frozen": lambda: frozen(2),
+    "biases": lambda: biases(dense(4, 5, 3)),
+    "biases of a convolution": lambda: biases(Image(nn.MaxPool2D(2, 1))),
+    "biases of an lstm": lambda: biases(Recurrent(nn.LSTM)),
+    "biases of attention": lambda: biases(Attending(False)),
     "lstm": lambda: Recurrent(nn.LSTM),
     "gru": lambda: Recurrent(nn.GRU),
     "attention": lambda: Attending(False),
@@ -120,13 +154,24 @@ def test_profile_law_and_drawing_agree(name, rows):
     )  # fmt: skip
     assert tensors == drawn and numbers == scalars.P
     assert one_step(model, X_, y, loss).counts() == [tensors, scalars]
-    assert (scalars.unreached > 0) == (name in ("attention", "causal attention", "last step"))
+    assert (scalars.unreached > 0) == ("attention" in name or name == "last step")
     if rows == 1 and name in ("dense", "causal attention", "own op"):
         found = law(model, loss, X, LABELS, budget=1e-3, max_nodes=20_000)
         assert found.count("tensors") == tensors
         for field in ("N", "P", "rules", "accumulated", "operations"):
             assert getattr(found.count("scalars"), field) == getattr(scalars, field), field
         assert found.batch_counts == one_step(model, X, LABELS, loss).counts()
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_the_same_shape_are_told_apart(name):
+    model = Parts(PARTS[name])
+    found = law(model, nn.CrossEntropyLoss(), X, LABELS, budget=1e-3, batch=1)
+    scalars, engine = found.count("scalars", batch=True), found.count("scalars")
+    for field in ("N", "P", "rules", "accumulated", "unreached"):
+        assert getattr(scalars, field) == getattr(engine, field), field
+    assert scalars.unreached == 0 and scalars.accumulated >= model.inner.weight.size + model.inner.bias.size
+    assert profiled(model, nn.CrossEntropyLoss(), (X[:1], LABELS[:1]), (X[:1], LABELS[:1]))[1] == scalars
 
 
 def test_the_net_of_the_docs_has_the_numbers_of_the_docs(digits):

@@ -176,7 +176,7 @@ class Noisy(nn.Module):
         (lambda: law(dense(4, 3), nn.CrossEntropyLoss(), X4, [0, 1], budget=0), "a budget of some seconds"),
         (lambda: law(dense(4, 3), lambda p, y: p, X4, [0, 1]), r"a loss of one number .* got shape \(1, 3\)"),
         (lambda: law(dense(4, 3), lambda p, y: 0.0, X4, [0, 1]), "a loss of one number .* got float"),
-        (lambda: law(dense(4, 3), nn.CrossEntropyLoss(), X4 * np.nan, [0, 1]), "a finite loss, got nan"),
+        (lambda: law(dense(4, 3), lambda p, y: p.sum() * np.nan, X4, [0, 1]), "a finite loss, got nan"),
         (lambda: law(Root(), lambda p, y: p.sum(), X4, X4), "a finite gradient"),
         (lambda: law(Noisy(), lambda p, y: p.sum(), X4, X4), "let nothing in it be random"),
         (lambda: law(nn.MSELoss(), dense(4, 3), X4, X4), "got MSELoss, which has none; pass model, loss, X, y in this"),
@@ -193,6 +193,20 @@ class Noisy(nn.Module):
         (lambda: sweep("length", X4, [0, 1]), "sweep: expected one of"),
         (lambda: sweep("width", X4, [0, 1], values=[2, 3]), "at least three values"),
         (lambda: sweep("width", X4, [0, 1], values=[2, 2, 2], budget=0.01), "sizes that differ"),
+        (lambda: law(dense(4, 3), None, X4, [0, 1]), r"got none; call law\(model, loss, X, y\)"),
+        (lambda: law(dense(4, 3), nn.MSELoss(), X4, X4, max_nodes=0), "max_nodes to be a positive integer, got 0"),
+        (lambda: law(dense(4, 3), nn.MSELoss(), X4, X4, max_nodes="a"), "max_nodes to be a positive integer, got 'a'"),
+        (lambda: law(dense(4, 3), nn.MSELoss(), X4, X4, name=5), "law: expected name to be a text, got 5"),
+        (
+            lambda: sweep("k", X4, [0, 1], values=[1, 2, 3], build=dense(4, 3)),
+            "got Sequential; build=lambda value: model",
+        ),
+        (lambda: sweep("k", X4, [0, 1], values=[1, 2, 3], build=str), r"build\(1\) to return a Module, got str"),
+        (lambda: sweep("width", X4, None), "y with 2 rows, as X, got NoneType"),
+        (lambda: sweep("width", X4, []), r"y with 2 rows, as X, got \(0,\)"),
+        (lambda: sweep("width", X4, [0, 1], values=3), "sweep: expected values, a sequence, got int"),
+        (lambda: sweep(["width"], X4, [0, 1]), r"a variable's name, got \['width'\]"),
+        (lambda: mf.profiler.Session().html(5), "Session.html: expected what mf.profiler.law returns, got int"),
     ],
 )
 def test_errors(call, says):
@@ -204,3 +218,55 @@ def test_asking_for_what_is_not_there(found):
     with pytest.raises(mf.errors.ArgumentError, match="expected one of .*'forward mode'"):
         found.way("sideways")
     assert found.count("atoms") is None
+
+
+def test_a_batch_that_is_too_large_to_count_is_noted(monkeypatch):
+    monkeypatch.setattr("microfw.profiler.scalar_tape.MAX_ENTRIES", 1000)
+    X = np.tile(X4, (100, 1))
+    found = law(nn.Dense(4, 3, rng=0), nn.CrossEntropyLoss(), X, np.zeros(200, int), batch=200, budget=0.01)
+    assert found.note == "the batch of 200 rows has too many scalar nodes to be counted"
+    assert [count.kind for count in found.batch_counts] == ["tensors"]
+
+
+class Empty(nn.Module):
+    def __init__(self):
+        self.w = nn.Parameter(np.zeros((0, 3)))
+
+    def forward(self, x):
+        return x[:, :3] + self.w.sum(axis=0)
+
+
+def test_a_parameter_without_entries_has_a_gradient_without_entries():
+    found = law(Empty(), nn.MSELoss(), X4, X4[:, :3], budget=0.01)
+    assert [w.difference for w in found.ways] == [0.0] * 4 and "zero up to rounding" not in found.note
+
+
+class Centered(nn.Module):
+    """Its outputs sum to zero, for all weights."""
+
+    def __init__(self, factor):
+        self.w, self.factor = nn.Parameter(np.array([[0.3, 0.1, 0.2]])), factor
+
+    def forward(self, x):
+        w = self.w * self.factor
+        return w - w.mean(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-3, 7.0])
+def test_a_gradient_of_rounding_errors_is_zero(factor):
+    found = law(Centered(factor), lambda p, t: p.sum() * 0.01, np.ones((1, 1)), None, budget=0.01)
+    assert max(w.difference for w in found.ways) < 1e-7
+    assert "gradient is zero up to rounding" in found.note and "a kink is near" not in str(found)
+
+
+def test_a_small_gradient_is_compared_by_its_own_size():
+    model = nn.Dense(4, 3, rng=0)
+    found = law(model, lambda p, t: 1e-30 * np.square(p).sum(), X4, None, budget=0.01)
+    assert not found.note and 0 < found.way("central differences").difference < 1e-6
+
+
+def test_another_N_than_in_profiles_is_noted():
+    found = law(nn.Dense(4, 3, rng=0), nn.CrossEntropyLoss(), 1e3 * X4, [0, 1], rows=2, budget=0.01)
+    usual = found.count("scalars", batch=True).N
+    assert usual == law(nn.Dense(4, 3, rng=0), nn.CrossEntropyLoss(), X4, [0, 1], rows=2, budget=0.01).N < found.N
+    assert f"N is {found.N:,} on these, and {usual:,} on usual ones" in " ".join(str(found).split())

@@ -37,6 +37,12 @@ def test_a_sweep_prints_and_is_plain_data(small):
     assert json.loads(json.dumps(small.to_dict()))["values"] == [2, 4, 8]
 
 
+def test_values_of_numpy_are_plain_data_and_texts_are_escaped():
+    found = sweep("width", X4, [0, 1], values=2 ** np.arange(1, 4), budget=0.01, name="\x1b[2Jx")
+    assert json.loads(json.dumps(found.to_dict()))["values"] == [2, 4, 8]
+    assert repr(found.laws[0]).startswith(r"Law(\x1b[2Jx, N ")
+
+
 def test_a_sweep_is_drawn(small, tmp_path):
     pytest.importorskip("matplotlib")
     axes = small.plot(tmp_path / "growth.png")

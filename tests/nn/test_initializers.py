@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from microfw import nn
-from microfw.errors import ArgumentError, ShapeError
+from microfw.errors import ArgumentError, DTypeError, ShapeError
 from microfw.nn import initializers
 
 INITS = {
@@ -119,6 +119,8 @@ def test_biases_start_as_their_initializer_says(make):
         make("no_such")
     with pytest.raises(ShapeError, match=rf"^{name}: expected bias_init to return shape \(2,\), got \(3,\)$"):
         make(lambda shape, rng: np.zeros(3))
+    with pytest.raises(DTypeError, match=rf"^{name}: expected bias_init to return real numbers, got complex128$"):
+        make(lambda shape, rng: np.zeros(shape, complex))
 
 
 @pytest.mark.parametrize("make", [

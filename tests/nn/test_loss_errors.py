@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import microfw as mf
-from microfw import nn
+from microfw import nn, optim
 from microfw.errors import ArgumentError, DataError, DTypeError, ShapeError
 from tests.cases.losses import LABELS, LOSSES, PROBABILITIES, SHARES, TUPLES, VECTORS, WEIGHT, T, Z
 
@@ -96,6 +96,44 @@ def test_targets_out_of_range():
             nn.BCEWithLogitsLoss()(mf.tensor([1.0, 2.0]), bad)
     with pytest.raises(DataError):
         nn.HingeLoss()(mf.tensor([1.0]), [np.nan])
+
+
+def test_logarithms_of_probabilities_that_are_nan_or_infinite():
+    for bad in (np.nan, np.inf):
+        for target in ([[bad, -0.1], [-0.5, -1.0]], mf.tensor([[bad, bad], [bad, bad]])):
+            with pytest.raises(
+                DataError, match="^KLDivLoss: expected logarithms of target probabilities, got (nan|inf)$"
+            ):
+                nn.KLDivLoss(log_target=True)(mf.tensor(np.log([[0.3, 0.7], [0.5, 0.5]])), target)
+
+
+@pytest.mark.parametrize("loss_fn", [nn.CrossEntropyLoss(), nn.NLLLoss()])
+def test_weights_that_are_all_zero_are_an_error_as_a_tensor_and_in_a_replay(loss_fn):
+    model = nn.Dense(3, 3, rng=0)
+    step = mf.compile(lambda x, y, w: loss_fn(model(x), y, w), optim.SGD(model.parameters(), lr=0.1))
+    x, w = Z.astype(np.float32), np.ones(5, np.float32)
+    calls = [
+        lambda w: loss_fn(model(x), LABELS, w),
+        lambda w: loss_fn(model(x), LABELS, mf.tensor(w)),
+        lambda w: step(x, LABELS, w),
+    ]
+    for call in calls:
+        for _ in range(4):
+            call(w)
+        with pytest.raises(DataError, match="expected a row with a positive weight, got none in this batch"):
+            call(0 * w)
+
+
+def test_logits_of_sequences_and_images_say_how_to_reshape():
+    logits, text = (
+        mf.tensor(np.zeros((2, 3, 4))),
+        r"; reshape the logits to \(-1, C\), classes last, and the labels to \(-1,\)$",
+    )
+    for labels in (np.zeros((2, 3), int), np.zeros((2, 4), int), mf.tensor(np.zeros((2, 3), int))):
+        with pytest.raises(ShapeError, match=text):
+            nn.CrossEntropyLoss()(logits, labels)
+    with pytest.raises(ShapeError, match=r"; reshape both to \(-1, C\), classes last$"):
+        nn.CrossEntropyLoss()(logits, np.full((2, 3, 4), 0.25))
 
 
 def test_what_are_no_probabilities():

@@ -294,6 +294,33 @@ def test_ignored_labels(kind, reduction, ignored):
         loss_fn(mf.tensor(scores), np.array([ignored, 0, 1, ignored, 3]))
 
 
+@pytest.mark.parametrize("smooth", [0, 0.1])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_ignored_rows_add_nothing_whatever_their_logits(reduction, smooth):
+    loss_fn = nn.CrossEntropyLoss(reduction=reduction, ignore_index=0, label_smoothing=smooth)
+    scores, labels = Z.copy(), np.array([0, 2, 1, 0, 1])
+    expected = loss_fn(mf.tensor(scores), labels)
+    for bad in (-np.inf, np.nan, np.inf):
+        scores[0], scores[3, 1] = bad, bad
+        for given in (labels, mf.tensor(labels)):
+            with np.errstate(invalid="ignore"):
+                loss = loss_fn(mf.tensor(scores), given)
+            np.testing.assert_allclose(loss.data, expected.data, rtol=1e-14)
+
+
+def test_a_class_that_is_never_predicted_may_be_ignored():
+    masked, labels = Z.copy(), np.array([0, 2, 1, 0, 1])
+    masked[:, 0] = -np.inf
+    loss_fn, kept = nn.CrossEntropyLoss(ignore_index=0), labels > 0
+    rest = nn.CrossEntropyLoss()
+    np.testing.assert_allclose(
+        loss_fn(mf.tensor(masked), labels).data, rest(mf.tensor(masked[kept]), labels[kept]).data
+    )
+    slope = mf.grad(lambda z: loss_fn(z, labels))(masked)
+    np.testing.assert_array_equal(slope[~kept], 0)
+    np.testing.assert_allclose(slope[kept], mf.grad(lambda z: rest(z, labels[kept]))(masked[kept]))
+
+
 # Class weights and smoothing
 
 
@@ -306,6 +333,20 @@ def test_class_weights(reduction, smooth):
     expected = {"mean": losses.sum() / WEIGHT[LABELS].sum(), "sum": losses.sum(), "none": losses}[reduction]
     np.testing.assert_allclose(loss_fn(mf.tensor(Z), LABELS).data, expected, rtol=1e-13)
     assert mf.gradcheck(lambda z: loss_fn(z, LABELS), Z) <= 1e-6
+
+
+def test_weights_of_classes_have_the_digits_of_the_logits():
+    z, ones = np.array([[0.3], [-0.2]]), np.ones((2, 1))
+    expected = (0.1 * np.log1p(np.exp(-z))).mean()
+    for dtype, tolerance in ((np.float64, 1e-15), (np.float32, 1e-6)):
+        loss = nn.BCEWithLogitsLoss(pos_weight=0.1)(mf.tensor(z, dtype), ones)
+        assert loss.dtype == dtype
+        np.testing.assert_allclose(loss.item(), expected, rtol=tolerance)
+    loss_fn = nn.CrossEntropyLoss(weight=[0.1, 0.7], reduction="sum")
+    np.testing.assert_allclose(
+        loss_fn(mf.tensor([[0.3, -0.2]]), np.array([0])).item(), 0.1 * np.log1p(np.exp(-0.5)), rtol=1e-15
+    )
+    assert loss_fn.denominator([0]) == 0.1
 
 
 def test_probabilities_that_are_certain_are_labels():

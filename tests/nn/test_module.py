@@ -216,7 +216,35 @@ def test_loading_keeps_the_optimizers_views():
         np.testing.assert_array_equal(a, b)
 
 
+def test_parameters_of_the_model_itself_are_read_before_the_first_is_written():
+    net = nn.Sequential(*(nn.Dense(2, 2, rng=k) for k in range(3)))
+    old = net.state_dict()
+    optim.SGD(net.parameters(), lr=0.1)
+    net.load_state_dict({f"{(k + 1) % 3}.{n}": getattr(net[k], n) for k in range(3) for n in ("weight", "bias")})
+    for name, value in net.state_dict().items():
+        np.testing.assert_array_equal(value, old[f"{(int(name[0]) - 1) % 3}{name[1:]}"])
+    net.load_state_dict({name: old[name].T if "weight" in name else net[int(name[0])].bias.data for name in old})
+    np.testing.assert_array_equal(net[1].weight.data, old["1.weight"].T)
+
+
+class OfPyTorch:
+    """A Tensor that needs a gradient, which NumPy cannot read."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad")
+
+
 BAD_STATES = {
+    "ragged": (
+        lambda s: s.update({"2.bias": [[1, 2], [3]]}), DTypeError, "2.bias: expected an array of numbers, got setting an array",
+    ),
+    "of PyTorch": (
+        lambda s: s.update({"2.bias": OfPyTorch()}), DTypeError, r"2.bias: .*; for weights of PyTorch call mf.import_torch\(model, state_dict\)",
+    ),
+    "masked": (
+        lambda s: s.update({"2.bias": np.ma.array(np.zeros(3), mask=[0, 1, 0])}), DataError,
+        r"2.bias: expected values without a mask, got a masked array; fill it with .filled\(number\)",
+    ),
     "missing": (lambda s: s.pop("2.bias"), ArgumentError, r"Sequential.load_state_dict: expected the names .*got missing \['2.bias'\]"),
     "unknown": (lambda s: s.update(extra=np.zeros(1)), ArgumentError, r"got unknown \['extra'\]"),
     "shape": (
@@ -248,6 +276,8 @@ def test_a_state_is_a_mapping():
     text = "Dense.load_state_dict: expected a dict of values by name, got NoneType; pass what state_dict() returned"
     with raises(ArgumentError, text):
         nn.Dense(2, 2).load_state_dict(None)
+    with raises(ArgumentError, "Dense.load_state_dict: expected strict to be True or False, got 'no'"):
+        nn.Dense(2, 2).load_state_dict({}, strict="no")
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])

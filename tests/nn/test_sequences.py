@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import microfw as mf
-from microfw import nn
-from microfw.errors import ArgumentError
+from microfw import nn, optim
+from microfw.errors import ArgumentError, DTypeError
 from tests.cases.ops import floats
 
 # Recurrent layers
@@ -141,6 +141,33 @@ def test_a_causal_step_does_not_depend_on_later_ones():
     y = x.copy()
     y[:, 3:] += 1
     np.testing.assert_array_equal(layer(x).data[:, :3], layer(y).data[:, :3])
+
+
+class Tokens(nn.Module):
+    def __init__(self, causal):
+        self.embed, self.head = nn.Embedding(9, 8, rng=0), nn.Dense(8, 3, rng=2)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, causal=causal, rng=1)
+
+    def forward(self, tokens):
+        return self.head(self.layer(self.embed(tokens), key_padding_mask=tokens == 0).mean(axis=1))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_padding_made_of_tokens_is_replayed(causal):
+    eager, model, loss_fn = Tokens(causal), Tokens(causal), nn.CrossEntropyLoss()
+    optimizer, other = (optim.SGD(m.parameters(), lr=0.1) for m in (eager, model))
+    step = mf.compile(lambda tokens, y: loss_fn(model(tokens), y), other)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        tokens, y = rng.integers(0, 9, (4, 5)), rng.integers(0, 3, 4)
+        loss = loss_fn(eager(tokens), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert step(tokens, y) == loss.item()
+    assert "replayed" in step.explain() and "run every time" not in step.explain()
+    with pytest.raises(DTypeError, match="expected a boolean key_padding_mask, got float32; true where"):
+        eager.layer(np.ones((2, 5, 8)), mf.tensor(np.ones((2, 5), np.float32)))
 
 
 def test_attention_drops_weights_in_training_only():

@@ -205,3 +205,22 @@ def test_linear_of_nothing(shape):
     assert x.grad.shape == shape and w.grad.shape == w.shape
     np.testing.assert_array_equal(w.grad, 0)
     np.testing.assert_array_equal(b.grad, y.size / 2)
+
+
+# Integers
+
+
+@pytest.mark.parametrize("dtype", ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"])
+def test_integers_have_the_values_of_floats(dtype):
+    largest = 1 if dtype == "?" else np.iinfo(dtype).max
+    smallest = np.iinfo(dtype).min if dtype[0] == "i" else 0
+    x = np.array([[1, 0, 3], [2, largest, smallest]]).astype(dtype) if dtype != "u8" else np.array([[1, largest]], "u8")
+    named = ["softmax", "log_softmax", "logsumexp", "sigmoid", "softplus", "silu", "mish", "elu"]
+    for function in [getattr(ops, name) for name in named]:
+        got, expected = function(mf.tensor(x)), function(mf.tensor(x.astype(float)))
+        assert got.dtype == np.float64
+        np.testing.assert_array_equal(got.numpy(), expected.numpy())
+    for ord in (None, 1, 2, np.inf, -np.inf):
+        got = np.linalg.norm(mf.tensor(x), ord, axis=1)
+        assert got.dtype == np.float64
+        np.testing.assert_array_equal(got.numpy(), np.linalg.norm(x, ord, axis=1))

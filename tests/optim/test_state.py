@@ -80,6 +80,43 @@ def test_the_state_of_another_model_is_refused(name, saved, other, text):
     np.testing.assert_equal(optimizer.state_dict(), before)
 
 
+DAMAGED = {
+    "complex": ("mean", lambda v: v * 1j, "expected mean to be an array of numbers, got ndarray of complex128"),
+    "not a number": ("counts", lambda v: v * np.nan, "expected counts to be integers of at least 0, got nan"),
+    "negative": ("counts", lambda v: v - 5, "expected counts to be integers of at least 0, got -"),
+    "no integer": ("counts", lambda v: v + 0.5, "expected counts to be integers of at least 0, got"),
+    "none": ("counts", lambda v: [None] * len(v), "expected counts to be an array of numbers, got list of object"),
+    "too large": ("square", lambda v: v + 1e300, r"expected square of finite values of float32, got 1e\+300"),
+    "text": ("mean", lambda v: "x", "expected mean to be an array of numbers, got str of <U1"),
+    "ragged": ("mean", lambda v: [[1], [1, 2]], "expected mean to be an array of numbers, got list"),
+    "groups": ("groups", lambda v: None, "expected groups to be a list of dicts, got None"),
+    "a group": ("groups", lambda v: [3], r"expected groups to be a list of dicts, got \[3\]"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_state_is_refused_and_nothing_is_changed(case):
+    entry, spoil, text = DAMAGED[case]
+    optimizer = trained("Adam", nn.Dense(3, 2, rng=0))
+    state = optimizer.state_dict()
+    with pytest.raises(ArgumentError, match=f"^Adam.load_state_dict: {text}"):
+        optimizer.load_state_dict(
+            {**state, entry: spoil(np.asarray(state[entry], float) if entry != "groups" else None)}
+        )
+    np.testing.assert_equal(optimizer.state_dict(), state)
+
+
+@pytest.mark.parametrize(
+    "change", [{"s": 1.0}, {"y": "x"}, {"s": [[1], [1, 2]]}, {"present": ["a", "b"]}, {"present": [2, 2]}]
+)
+def test_damaged_pairs_are_refused_and_nothing_is_changed(change):
+    optimizer = trained("LBFGS", nn.Dense(3, 2, rng=0))
+    state = optimizer.state_dict()
+    with pytest.raises(ArgumentError, match="^LBFGS.load_state_dict: expected (s|y|present)"):
+        optimizer.load_state_dict({**state, **change})
+    np.testing.assert_equal(optimizer.state_dict(), state)
+
+
 @each
 def test_a_state_that_is_no_dict_is_refused(name):
     for state in (None, [1]):

@@ -181,6 +181,7 @@ def test_steps_that_differ_are_said_and_counts_are_those_of_a_step():
     assert found.steps == (50, 100)
     assert "Observed steps differ: 50 in a, 100 in b." in str(found)
     assert "Observed steps" not in str(compare(a, made_up(rng, 5)))
+    assert (found.replayed, "Replayed steps: 0% in a, 0% in b." in str(found)) == ((0, 0), True)
 
 
 def test_a_comparison_says_what_it_would_have_found():
@@ -302,3 +303,21 @@ def test_what_is_not_counted_cannot_be_expected(expected):
 def test_a_path_is_no_session():
     with pytest.raises(ArgumentError, match="^compare: expected two sessions, got str; read a file with Session.load"):
         compare("a.json", "b.json")
+
+
+def test_scalar_nodes_are_compared_if_both_runs_have_them():
+    def run(indices):
+        model = nn.Sequential(nn.Dense(4, 5, rng=0), nn.Lambda(lambda t: t[:, indices]), nn.Dense(5, 3, rng=1))
+        with mf.Profiler(model) as profiler:
+            model(np.ones((8, 4), np.float32)).sum().backward()
+        return profiler.session
+
+    one, all_of_them = run([0] * 5), run([0, 1, 2, 3, 4])
+    found = compare(one, all_of_them)
+    assert {(c.layer, c.what) for c in found.worse(0) if not c.phase} == {
+        (layer, what) for layer in ("", "0") for what in ("scalar_rules", "scalar_accumulated")
+    }
+    assert "Counts per step: 4 differ." in str(found)
+    for row in one.epochs[0].rows:  # as in a file that an older version has saved
+        row.scalar_nodes = row.scalar_rules = row.scalar_accumulated = 0
+    assert compare(one, all_of_them).counts == []

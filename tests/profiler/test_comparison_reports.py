@@ -198,3 +198,11 @@ def test_a_huge_change_is_a_factor():
     found = compare(*(session({"0": us, "2": 10}, seed=us, mark="x/12") for us in (10, 10_000)))
     assert re.search(r"Real: 0 Dense backward takes (1.0\d?|9\d\d)k? times as long\.", one_line(found))
     assert " times or more  more" in str(found)
+
+
+def test_an_epoch_without_a_backward_time_has_no_change_and_none_is_minus_zero():
+    def run(*times):
+        return Session(epochs=[Epoch(k, 1, 1, forward_ns=100_000, backward_ns=ns) for k, ns in enumerate(times, 1)])
+
+    lines = [line.split() for line in str(compare(run(0, 100_000), run(100_000, 99_999))).splitlines()]
+    assert ["1", "0.0", "100.0"] in lines and ["2", "100.0", "100.0", "+0.0%"] in lines

@@ -103,6 +103,27 @@ def test_the_extra_time_is_that_of_all_steps(monkeypatch):
     assert found["ns_per_node"] == 800
 
 
+def test_ops_without_a_node_are_part_of_it_and_are_labelled_as_estimated(monkeypatch):
+    """Their inputs are not kept, so a small frozen layer takes their place."""
+    model = nn.Sequential(*[nn.Dense(12, 12, rng=k) for k in range(3)], nn.Dense(12, 4, rng=3))
+    model[:3].requires_grad_(False)
+    profiler, *_ = profiled("eager", steps=20, model=model, every=4)
+    nodes, layers = Extra(np.full(3, 1000.0), np.full(3, 100.0)), Extra(np.full(3, 32_000.0), np.full(3, 3200.0))
+    monkeypatch.setattr(overhead, "measure_eager", lambda recorder, traced: (nodes, 2))
+    monkeypatch.setattr(overhead, "measure_replayed", lambda recorder, traced: None)
+    monkeypatch.setattr(overhead, "measure_small", lambda frozen: (layers, 16))
+    recorder = profiler._detached
+    assert recorder.constants == 3 * 5
+    recorder.set_up_ns = recorder.between_ns = 0
+    epoch = profiler._logs[0][1].epoch()
+    extra = 5 * 1000 + 15 * 100 + 3 * (5 * 2000 + 15 * 200)
+    epoch.total_ns = epoch.evaluation_ns = epoch.check_ns = epoch.preparation_ns = epoch.set_up_ns = 0
+    epoch.total_ns = 10 * extra
+    found = overhead.overhead(Session(every=4, epochs=[epoch]), recorder)
+    assert found["share"] == pytest.approx(1 / 9, rel=1e-3)
+    assert found["measured"] == 0
+
+
 @pytest.mark.parametrize(("extra", "share", "capped"), [(4e3, (4 + 50) / 46, False), (9e6, (40 + 50) / 10, True)])
 def test_only_the_measured_part_is_capped_and_the_report_says_so(monkeypatch, extra, share, capped):
     """Of 100 µs, 50 were the profiler's own set-up."""

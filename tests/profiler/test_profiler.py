@@ -198,6 +198,21 @@ def test_as_a_hook_it_takes_the_trainers_model_and_metrics():
     assert 0 <= session.overhead["share"] < 10
 
 
+def test_metrics_may_be_any_finite_numbers():
+    class Own(mf.Hook):
+        def on_epoch_end(self, state):
+            state.history[-1].update(f1=np.float32(0.5), errors=3, right=np.int64(2), best=True, worst=np.nan, kind="a")
+
+    model, profiler = models()["plain"], mf.Profiler()
+    hooks = [Own(), profiler]
+    trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1), hooks=hooks)
+    trainer.fit((X, Y), epochs=1, rng=0, progress=False)
+    found = profiler.session.epochs[0].metrics
+    own = ("f1", "errors", "right", "best", "worst", "kind")
+    assert {name: found[name] for name in own if name in found} == {"f1": 0.5, "errors": 3, "right": 2}
+    assert "epoch" not in found and all(type(value) is float for value in found.values())
+
+
 def test_memory_is_bounded_where_every_step_is_another():
     model = models()["plain"]
     optimizer = optim.SGD(model.parameters(), lr=0.1)

@@ -95,6 +95,13 @@ def test_shapes_are_those_of_the_last_output():
     assert "forward" not in vars(model.layer)
 
 
+@pytest.mark.parametrize("layer", [nn.Flatten(), nn.Dropout(0.5), nn.Lambda(lambda x: x.reshape(len(x), -1))])
+def test_a_first_layer_without_parameters_has_a_shape(layer):
+    model = nn.Sequential(layer, nn.Flatten(), nn.Dense(6, 3, rng=0))
+    assert [row.output_shape for row in mf.summary(model, X[:2].reshape(2, 3, 2)).layers[2:]] == [(2, 6), (2, 3)]
+    assert mf.summary(model, X[:2].reshape(2, 3, 2)).layers[1].output_shape is not None
+
+
 def test_a_frozen_model_has_operations_and_no_steps():
     model = nn.Sequential(nn.Dense(6, 4, rng=0), nn.Dense(4, 3, rng=1)).requires_grad_(False)
     text = str(mf.summary(model, X[:2]))

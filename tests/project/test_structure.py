@@ -26,7 +26,7 @@ MODULES = [
 ENGINE = [
     "phases", "types", "scope", "graph", "observer", "mode", "registry", "backward", "_arithmetic", "numpy_dispatch",
     "_array_methods", "_tensor_base", "grad_hooks", "leaf_values", "tensor", "double_backward", "apply", "codegen", "op",
-    "pytree", "functional", "gradcheck", "state_discovery", "anomaly", "__init__",
+    "pytree", "tangents", "functional", "gradcheck", "state_discovery", "anomaly", "__init__",
 ]  # fmt: skip
 ROOMS = [
     "_other_names", "_lazy", "errors", *(f"autograd.{name}" for name in ENGINE), "ops", "derivatives", "nn",

@@ -147,6 +147,28 @@ def test_methods_of_an_optimizer_of_ones_own_are_called(make):
     assert rows[0] == rows[1] == rows[2]
 
 
+@pytest.mark.parametrize("name", ["step", "update_all", "_update"])
+def test_a_wrapped_method_is_called_once_a_step(name):
+    """So averages, schedules and counts in the wrapper are those of eager training."""
+    found = []
+    for compile in (False, None, True):
+        model, calls = nn.Sequential(nn.Dense(4, 2, rng=0)), []
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+        method = getattr(optimizer, name)
+
+        def own(*arguments, method=method, optimizer=optimizer, calls=calls):
+            calls.append(optimizer.lr)
+            optimizer.lr = 0.1 / (1 + 0.01 * len(calls))
+            return method(*arguments)
+
+        setattr(optimizer, name, own)
+        trainer = mf.Trainer(model, nn.MSELoss(), optimizer, compile=compile)
+        trainer.fit((DATA[0][:80], DATA[1][:80]), epochs=40, batch_size=10, rng=0, progress=False)
+        found.append((calls, trainer.history[-1]["loss"], model[0].weight.data.tolist()))
+    assert len(found[0][0]) >= 320
+    assert found[0] == found[1] == found[2]
+
+
 def test_a_step_that_is_wrapped_later_is_called():
     model = nn.Dense(4, 2, rng=0)
     optimizer = optim.SGD(model.parameters(), lr=0.01)

@@ -1,5 +1,6 @@
 """A step that reads what cannot be compared, such as a file or the clock, runs every time."""
 
+import collections
 import ctypes
 import decimal
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import microfw as mf
+from microfw import nn, optim
 from microfw.errors import ReplayWarning
 from tests.helpers.replay import losses, setter
 
@@ -193,3 +196,26 @@ def test_a_step_that_reads_it_runs_every_time(make, tmp_path):
         found.append(got)
     assert found[0] == found[1]
     assert not step.replays and "run every time: it " in step.explain()
+
+
+@pytest.mark.parametrize(
+    ("seen", "grow"),
+    [
+        ([], lambda seen: seen.append(1)),
+        (set(), lambda seen: seen.add(len(seen))),
+        ({}, lambda seen: seen.update({len(seen): 1})),
+        (collections.deque(), lambda seen: seen.append(1)),
+    ],
+    ids=["list", "set", "dict", "deque"],
+)
+def test_a_container_that_grows_at_each_step_is_named(seen, grow):
+    net = nn.Dense(3, 1, rng=0)
+
+    def f(x):
+        grow(seen)
+        return np.mean(net(x) ** 2) * len(seen) ** -0.5
+
+    step = mf.compile(f, optim.SGD(net.parameters(), lr=0.1))
+    for _ in range(5):
+        step(np.ones((4, 3), np.float32))
+    assert "run every time: it changes seen, on which it may depend" in step.explain()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -160,3 +162,33 @@ def test_patterns_that_make_room_are_counted_once():
     total = profiler.session.total()
     assert total.steps == 26 + recorder.MAX_GRAPHS
     assert total.sum().nodes == total.sum().rules == 4 * total.steps
+
+
+CHANGES = {
+    "freeze": lambda dense, norm: dense.requires_grad_(False),
+    "eval": lambda dense, norm: norm.eval(),
+    "setting": lambda dense, norm: setattr(norm, "eps", 0.5),
+}
+
+
+def losses_of(change, before, every=0):
+    """Return the losses of a replayed step, three of them after the change, and the weights after it."""
+    dense, norm, loss = nn.Dense(4, 5, rng=0), nn.BatchNorm1D(5), nn.CrossEntropyLoss()
+    model = nn.Sequential(dense, norm, nn.Dense(5, 2, rng=1))
+    step = mf.compile(lambda X, y: loss(model(X), y), optim.SGD(model.parameters(), lr=0.1))
+    X, y = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32), np.arange(8) % 2
+    with mf.Profiler(model, every=every) if every else nullcontext():
+        losses = [step(X, y).item() for _ in range(before)]
+        CHANGES[change](dense, norm)
+        losses += [step(X, y).item() for _ in range(3)]
+    assert step.replays
+    return [*losses, *dense.weight.numpy().ravel()]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_the_model_is_seen_by_the_next_step_however_steps_are_sampled(change):
+    for before in range(1, 21):
+        expected = losses_of(change, before)
+        for every in range(1, 6):
+            if before <= 4 * every:
+                assert losses_of(change, before, every) == expected, (before, every)

@@ -12,7 +12,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn
-from microfw.errors import CheckpointError
+from microfw.errors import ArgumentError, CheckpointError
 from microfw.serialization import architecture, container, tree
 from microfw.serialization.strict import FormatError
 from tests.cases.layers import LAYERS, Ragged, Read, Weighed
@@ -178,6 +178,32 @@ def test_what_could_not_be_loaded_is_not_saved(make, match, path):
 def test_init_arguments_say_what_attributes_do_not(path):
     mf.save(path, Shown(3))
     assert everything(mf.load(path, [Shown])) == everything(Shown(3))
+
+
+class Active(nn.Module):
+    def __init__(self, act, kind=nn.ReLU):
+        self.act, self.kind = act, kind
+
+    def forward(self, x):
+        return self.kind()(self.act(x))
+
+
+def test_layers_of_the_library_may_be_among_the_classes(path):
+    model = nn.Sequential(nn.Dense(2, 2, rng=0), Active(nn.ReLU()))
+    mf.save(path, model)
+    for classes in ([Active, nn.ReLU], [Active, nn.Dense, nn.ReLU, nn.Sequential], {"Active": Active, "ReLU": nn.ReLU}):
+        assert everything(mf.load(path, classes)) == everything(model)
+    mf.save(path, nn.Sequential(nn.ReLU()))
+    assert type(mf.load(path, [nn.ReLU])[0]) is nn.ReLU
+
+
+@pytest.mark.parametrize("classes", [Active, 5, "x", [None], [nn.ReLU()], nn.ReLU(), {"Active": 3}])
+def test_classes_are_a_list_of_classes(classes, path):
+    mf.save(path, nn.ReLU())
+    with pytest.raises(
+        ArgumentError, match=r"^mf.load: expected classes to be a list or dict of classes and functions, got "
+    ):
+        mf.load(path, classes)
 
 
 def test_two_classes_of_one_name_are_refused(path):

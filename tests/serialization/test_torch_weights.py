@@ -187,6 +187,41 @@ def test_all_faults_of_names_are_listed_and_nothing_is_changed():
     assert everything(net) == before
 
 
+class Scaled(nn.LSTM):
+    def __init__(self):
+        super().__init__(2, 3)
+        self.scale, self.bias_scale = nn.Parameter(1.0), nn.Parameter(draw(2))
+
+
+class Positions(nn.MultiHeadAttention):
+    def __init__(self):
+        super().__init__(4, 2)
+        self.position, self.norm = nn.Parameter(draw(5)), nn.LayerNorm(4)
+
+
+def test_classes_that_inherit_a_layer_may_have_more_parameters():
+    lstm = {"weight_ih_l0": draw(12, 2), "weight_hh_l0": draw(12, 3), "bias_ih_l0": draw(12), "bias_hh_l0": draw(12)}
+    mine = loaded(Scaled(), {**lstm, "scale": draw(), "bias_scale": (more := draw(2))})
+    close(mine.weight_ih.data, lstm["weight_ih_l0"].T)
+    close(mine.bias_scale.data, more)
+    attention = {
+        "in_proj_weight": draw(12, 4),
+        "in_proj_bias": draw(12),
+        "out_proj.weight": draw(4, 4),
+        "out_proj.bias": draw(4),
+    }
+    more = {"position": draw(5), "norm.weight": draw(4), "norm.bias": draw(4)}
+    mine = loaded(Positions(), {**attention, **more})
+    close(mine.norm.bias.data, more["norm.bias"])
+    close(mine.key.weight.data, attention["in_proj_weight"][4:8].T)
+
+
+def test_a_count_of_batches_may_be_renamed():
+    theirs = {f"0.{name}": np.ones(3) for name in ("weight", "bias", "running_mean", "running_var")}
+    for rename in ({"0.num_batches_tracked": None}, {"0": "0"}, lambda name: {name: name for name in theirs}[name]):
+        mf.import_torch(nn.Sequential(nn.BatchNorm1D(3)), {**theirs, "0.num_batches_tracked": np.array(1)}, rename)
+
+
 def test_what_is_left_is_returned():
     state, net = net_state(), Net().astype(np.float64)
     kept = net.heads["right"].weight.data.copy()
@@ -259,6 +294,15 @@ def test_arguments_that_are_wrong():
         mf.import_torch(nn.Dense(2, 2), type("Linear", (), {"state_dict": dict})())
     with pytest.raises(ArgumentError, match=text + r"Dense; call model.load_state_dict\(source.state_dict\(\)\)$"):
         mf.import_torch(nn.Dense(2, 2), nn.Dense(2, 2))
+    for rename in ("0", [("0", "0")]):
+        with pytest.raises(
+            ArgumentError, match="^import_torch: expected rename to be a dict of names, a function or None, got"
+        ):
+            mf.import_torch(nn.Dense(2, 2), {"weight": np.eye(2), "bias": np.ones(2)}, rename)
+    with pytest.raises(
+        DTypeError, match=r"^import_torch: weight: expected an array of numbers, got setting .*; pass model\.state_dict"
+    ):
+        mf.import_torch(nn.Dense(2, 2), {"weight": [[1, 2], [3]], "bias": np.ones(2)})
     with pytest.raises(DataError, match=r"^import_torch: weight: expected finite values of float32, got 1e\+300; "):
         mf.import_torch(nn.Dense(2, 2), {"weight": np.full((2, 2), 1e300), "bias": np.ones(2)})
 

@@ -118,6 +118,14 @@ def test_drawing_leaves_the_graph_and_outlives_it():
     assert "cross_entropy" in drawing.svg and "cross_entropy" in drawing.dot
 
 
+def test_a_graph_of_numbers_has_scalar_nodes():
+    u, v = (mf.tensor(k, requires_grad=True) for k in (2.0, 3.0))
+    drawing = mf.draw(u * v + u)
+    text = "N = 2 scalar nodes, numbered in the order that backward visits them: 1 first. E = 4 edges that carry"
+    assert text in str(drawing) and "P = 2 numbers that get a gradient." in " ".join(str(drawing).split())
+    assert 'aria-label="Graph of one step: 2 scalar nodes"' in drawing.svg
+
+
 def test_a_leaf_alone():
     drawing = mf.draw(mf.tensor([1.0, 2.0], requires_grad=True))
     assert str(drawing).startswith("leaf leaf (2,)\nN = 0 tensor nodes")
@@ -201,3 +209,7 @@ def test_without_a_graph():
         mf.draw(1.0)
     with pytest.raises(ArgumentError, match=r"""^draw: expected direction "TB" or "LR", got 'up'$"""):
         mf.draw(digits()[0], direction="up")
+    with pytest.raises(ArgumentError, match="^draw: expected model to be a Module, got str; leave it out"):
+        mf.draw(mf.tensor(1.0, requires_grad=True) * 2.0, "name")
+    with pytest.raises(ArgumentError, match="^draw: expected max_nodes to be a positive integer, got 'a'$"):
+        mf.draw(mf.tensor(1.0, requires_grad=True) * 2.0, max_nodes="a")

@@ -131,7 +131,7 @@ def test_long_graphs_are_drawn_soon_and_without_recursion():
         sys.setrecursionlimit(limit)
     assert time.process_time() - began < 10
     assert len(elements(drawing, "op")) == 1500
-    assert "N = 1,500 tensor nodes" in drawing.svg
+    assert "N = 1,500 scalar nodes" in drawing.svg
 
 
 def test_deep_nesting_needs_no_recursion():

@@ -175,6 +175,8 @@ class Loss(Module):
         if not (np.all(weight >= 0) and np.all(np.isfinite(weight))):
             wrong = weight[~((weight >= 0) & np.isfinite(weight))][0]
             raise DataError(self.where, "a sample_weight of at least 0 for each row", wrong)
+        if self.reduction == "mean" and not weight.any():
+            raise DataError(self.where, "a row with a positive weight", "none in this batch")
         return weight
 
     def _weighted(self, losses: Tensor, weight: Any, total: Any = None) -> Tensor:
@@ -184,8 +186,6 @@ class Loss(Module):
             return self._reduce(weighted)
         total = weight.sum() if total is None else total  # of the weights, so that a weight of 2 is a row twice
         total = total if isinstance(total, Tensor) else float(total)
-        if not isinstance(total, Tensor) and not total > 0:
-            raise DataError(self.where, "a row with a positive weight", "none in this batch")
         mean: Tensor = weighted.sum() / (total * (losses.size // len(losses)))
         return mean
 
@@ -203,7 +203,7 @@ def class_weights(loss: str, name: str, weight: Any) -> Tensor | None:
         return None
     array: Array = np.zeros(())
     with contextlib.suppress(TypeError, ValueError):
-        array = np.asarray(weight, np.float32)
-    fits = array.ndim == 1 and np.all(array >= 0) and np.any(array > 0) and np.all(np.isfinite(array))
+        array = np.asarray(weight, np.float64)  # all digits, for a loss of float64; cast when it is used
+    fits = array.ndim == 1 and np.all(array >= 0) and np.any(array > 0) and np.all(array <= np.finfo(np.float32).max)
     require(fits, loss, f"a {name} of at least 0 for each class", repr(weight))
     return Tensor(array)

@@ -8,7 +8,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DataError, MicrofwError, ShapeError
-from microfw.nn.checks import is_number, require
+from microfw.nn.checks import as_number, require
 from microfw.nn.losses.base import Array, Loss, class_weights
 from microfw.ops.effects import pure_callback
 from microfw.ops.elementwise import relu, softplus, where
@@ -88,7 +88,7 @@ class _Labelled(Loss):
         self.weight = class_weights(name, "weight", weight)
         whole = isinstance(ignore_index, int | np.integer) and not isinstance(ignore_index, bool)
         require(ignore_index is None or whole, name, "ignore_index to be an integer", repr(ignore_index))
-        self.ignore_index = ignore_index
+        self.ignore_index = None if ignore_index is None else int(ignore_index)
 
     def denominator(self, targets: Any, sample_weight: Any = None) -> float:
         """Return the sum of the weights of the rows whose labels count; see `Loss.denominator`."""
@@ -113,7 +113,11 @@ class _Labelled(Loss):
         labels = labels if isinstance(labels, Tensor) else self._plain(labels, "the labels")
         if scores.ndim != 2 or labels.shape != scores.shape[:1] or not labels.size:
             fix = "flatten the labels with y.ravel()" if labels.ndim == 2 and 1 in labels.shape else ""
-            if isinstance(self, CrossEntropyLoss) and labels.shape == scores.shape and not fix:
+            if scores.ndim > 2:
+                both = labels.shape == scores.shape
+                fix = f"reshape the {name} to (-1, C), classes last, and the labels to (-1,)"
+                fix = "reshape both to (-1, C), classes last" if both else fix
+            elif isinstance(self, CrossEntropyLoss) and labels.shape == scores.shape and not fix:
                 fix = "cast probabilities with .astype(float)"
             fix = fix if labels.size else "skip empty batches"
             shapes = f"{scores.shape} and {labels.shape}"
@@ -219,9 +223,8 @@ class CrossEntropyLoss(_Labelled):
         ignore_index: int | None = None,
     ) -> None:
         super().__init__(weight, ignore_index, reduction)
-        fits = is_number(label_smoothing) and 0 <= label_smoothing <= 1
-        require(fits, "CrossEntropyLoss", "label_smoothing from 0 to 1", label_smoothing)
-        self.label_smoothing = label_smoothing
+        expected = "label_smoothing from 0 to 1"
+        self.label_smoothing = as_number(label_smoothing, lambda s: 0 <= s <= 1, "CrossEntropyLoss", expected)
 
     def forward(self, logits: Any, labels: Any, sample_weight: Any = None) -> Tensor:
         """Compare `(N, C)` logits with `(N,)` labels, or `(N, C)` probabilities."""
@@ -248,7 +251,7 @@ class CrossEntropyLoss(_Labelled):
         smooth, classes = self.label_smoothing, len(weight)
         target = np.full((len(labels), classes), smooth / classes, weight.dtype)
         target[np.arange(len(labels)), labels] += 1 - smooth
-        share: Array = weight * target
+        share: Array = weight * target * kept[:, None]  # else rows without a label would count, and be NaN or infinite
         return share
 
     def denominator(self, targets: Any, sample_weight: Any = None) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ShapeError
-from microfw.nn.checks import is_number, require
+from microfw.nn.checks import as_number
 from microfw.nn.losses.base import Loss
 from microfw.ops.elementwise import relu, where
 from microfw.ops.normalization import length, unit
@@ -53,8 +53,7 @@ class CosineEmbeddingLoss(Loss):
 
     def __init__(self, margin: float = 0.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        require(is_number(margin) and -1 <= margin <= 1, "CosineEmbeddingLoss", "margin from -1 to 1", margin)
-        self.margin = margin
+        self.margin = as_number(margin, lambda m: -1 <= m <= 1, "CosineEmbeddingLoss", "margin from -1 to 1")
 
     def forward(self, first: Any, second: Any, target: Any, sample_weight: Any = None) -> Tensor:
         """Compare vectors `(N, C)` with vectors `(N, C)`; targets `(N,)` are 1 if they belong together, else -1."""
@@ -102,8 +101,8 @@ class TripletMarginLoss(Loss):
 
     def __init__(self, margin: float = 1.0, swap: bool = False, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        require(is_number(margin) and 0 < margin < np.inf, "TripletMarginLoss", "a positive margin", margin)
-        self.margin, self.swap = margin, swap
+        self.margin = as_number(margin, lambda m: 0 < m < np.inf, "TripletMarginLoss", "a positive margin")
+        self.swap = swap
 
     def forward(self, anchor: Any, positive: Any, negative: Any, sample_weight: Any = None) -> Tensor:
         """Compare vectors of one shape `(N, C)`."""

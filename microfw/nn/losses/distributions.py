@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import DTypeError, ShapeError
-from microfw.nn.checks import is_number, require
+from microfw.errors import DataError, DTypeError, ShapeError
+from microfw.nn.checks import as_number
 from microfw.nn.losses.base import Array, Loss
 from microfw.ops.elementwise import exp, log, where
 from microfw.ops.reduction import sum_
@@ -56,6 +56,7 @@ class KLDivLoss(Loss):
         if not prediction.ndim:
             raise ShapeError(self.where, "distributions along the last axis", "a single number")
         if self.log_target:
+            self._made(self._check_logarithms, target)
             there = target > -np.inf
             logt = where(there, target, 0)
             target = where(there, exp(target), 0)
@@ -66,6 +67,10 @@ class KLDivLoss(Loss):
             logt = log(where(there, target, 1))  # 0 * log(0) is NaN; here it is 0 * log(1)
         losses = sum_(target * (logt - where(there, prediction, 0)), axis=-1)
         return self._reduce(losses, sample_weight)
+
+    def _check_logarithms(self, values: Array) -> None:
+        if not values.max() < np.inf:  # NaN, as of a teacher that has diverged
+            raise DataError(self.where, "logarithms of target probabilities", values.max())
 
 
 class PoissonNLLLoss(Loss):
@@ -104,8 +109,8 @@ class PoissonNLLLoss(Loss):
 
     def __init__(self, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        require(is_number(eps) and 0 < eps < np.inf, "PoissonNLLLoss", "a positive eps", eps)
-        self.log_input, self.full, self.eps = log_input, full, eps
+        self.log_input, self.full = log_input, full
+        self.eps = as_number(eps, lambda eps: 0 < eps < np.inf, "PoissonNLLLoss", "a positive eps")
 
     def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
         """Compare rates, or their logarithms, with counts of one shape."""
@@ -160,8 +165,8 @@ class GaussianNLLLoss(Loss):
 
     def __init__(self, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        require(is_number(eps) and 0 < eps < np.inf, "GaussianNLLLoss", "a positive eps", eps)
-        self.full, self.eps = full, eps
+        self.full = full
+        self.eps = as_number(eps, lambda eps: 0 < eps < np.inf, "GaussianNLLLoss", "a positive eps")
 
     def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
         """Compare means and variances with numbers of one shape."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.nn.checks import is_number, require
+from microfw.nn.checks import as_number
 from microfw.nn.losses.base import Loss
 from microfw.ops.loss import squared_error
 
@@ -57,8 +57,7 @@ class HuberLoss(Loss):
 
     def __init__(self, delta: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        require(is_number(delta) and 0 < delta < math.inf, "HuberLoss", "a positive delta", delta)
-        self.delta = delta
+        self.delta = as_number(delta, lambda delta: 0 < delta < math.inf, "HuberLoss", "a positive delta")
 
     def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
         """Compare two arrays of one shape."""

@@ -14,8 +14,8 @@ _ufunc = ufuncs(__name__)
 
 
 def _sigmoid(x: Any) -> Any:
-    # exp of a number that is not positive never overflows, on either side of 0
-    e = np.exp(-np.abs(x))
+    # exp of a number that is not positive never overflows, on either side of 0; sizes of integers may
+    e = np.exp(-np.abs(x.astype(np.float64) if x.dtype.kind in "iub" else x))
     return np.where(x >= 0, 1, e) / (1 + e)
 
 
@@ -51,7 +51,7 @@ tanh = _ufunc(np.tanh, "Hyperbolic tangent, its slope exact in the tails.", vjp=
 def softplus(x: Array) -> Array:
     """``log(1 + exp(x))``, a smooth ReLU."""
     # exp of a positive x would overflow, and log(1 + ...) of a small number would lose its digits
-    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x.astype(np.float64) if x.dtype.kind in "iub" else x)))
 
 
 _ZEROS: dict[Any, Array] = {}

@@ -20,7 +20,7 @@ from microfw.ops.elementwise.activations import _sigmoid, sigmoid, softplus
 def elu(x: Array, *, alpha: float = 1.0) -> Array:
     """``x`` where positive, ``alpha * (exp(x) - 1)`` elsewhere; slope ``alpha`` at 0."""
     # expm1 keeps the digits of a small x, which exp(x) - 1 loses
-    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0.0)))  # 0.0: int8 would give float16
 
 
 def _silu_slope(g: Any, x: Any) -> Any:
@@ -47,7 +47,7 @@ def _mish_slope(g: Any, x: Any) -> Any:
 def _tanh_softplus(x: Array) -> tuple[Array, Array]:
     """Return ``tanh(log(1 + exp(x)))`` as a fraction of ``e = exp(-abs(x))``, and ``e``."""
     # as a fraction, since exp(x) ** 2 overflows for x above 44 in float32
-    e = np.exp(-np.abs(x))
+    e = np.exp(-np.abs(x.astype(np.float64) if x.dtype.kind in "iub" else x))
     top = np.where(x > 0, 1 + 2 * e, e * (e + 2))
     return top / (top + np.where(x > 0, 2 * e * e, 2)), e
 

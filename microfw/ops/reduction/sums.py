@@ -203,6 +203,8 @@ def _length(x: Any, axis: Axis, keepdims: bool, n: float | None = None) -> Any:
     """Return the root of the sum of squares, over ``n`` if given."""
     # Entries are scaled first where their squares are out of range. Scaling all would change bits elsewhere.
     if x.dtype.char not in SAFE or not x.size:
+        if x.dtype.kind in "iub":  # squares of integers may overflow
+            return _length(x.astype(np.float64), axis, keepdims, n)
         squares = np.sum(np.square(x), axis=axis, keepdims=keepdims)
         return np.sqrt(squares if n is None else squares / n)
     low, high = SAFE[x.dtype.char]
@@ -236,6 +238,8 @@ def vector_norm(x: Any, *, axis: Axis = None, keepdims: bool = False, ord: Any =
     """Norm of the entries over axes, all by default: `ord` 2, 1 (sum of sizes), inf or -inf (an extreme size)."""
     if ord == 2:
         return _norm(x, axis=axis, keepdims=keepdims)
+    if isinstance(x, Tensor) and x.dtype.kind in "iub":  # sizes of integers may overflow
+        x = x.astype(np.float64)
     if ord == 1:
         return np.sum(np.abs(x), axis=axis, keepdims=keepdims)
     if ord in (np.inf, -np.inf):
@@ -253,6 +257,8 @@ def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> 
     array([0.6, 0.8])
     """
     axes = np.ndim(x) if axis is None else len(axis) if isinstance(axis, tuple) else 1
+    if axis is not None and not (axes and np.ndim(x)):
+        raise ArgumentError("norm", "one or two axes of the array", f"axis={axis} of shape {np.shape(x)}")
     if ord is None or (ord == "fro" and axes == 2):
         return _norm(x, axis=axis, keepdims=keepdims)
     if axes != 1:

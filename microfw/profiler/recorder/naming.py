@@ -23,6 +23,9 @@ class LayerNames:
     parameters, the name has the prefix `OUTSIDE`. Two modules never share a name at the same time. A module without
     parameters, such as a loss that is created in each step, releases its name when the next graph begins.
 
+    A module keeps its name when the model changes. A new one at a path that is the name of another one is named by the
+    path and a number, such as ``1#2``.
+
     Parameters
     ----------
     model : Module, optional
@@ -38,6 +41,14 @@ class LayerNames:
         self.first: Any = None
         self.inside: set[str] = set()  # paths in the first
         self.listed: dict[str, Layer] = {}
+        self.holders: dict[str, weakref.ref[Any]] = {}  # modules of the model, by name; also those that it had before
+        self.earlier: dict[str, Layer] = {}  # layers of earlier parts of the profile, by name
+
+    def resume(self, earlier: LayerNames | None) -> None:
+        """Continue with the names and layers of an earlier part of the profile."""
+        if earlier is not None:
+            self.holders, self.listed = earlier.holders, earlier.listed
+            self.earlier = self.listed.copy()
 
     def name(self, scope: Scope | None, before: Iterable[Scope | None] = ()) -> str:
         """Return the name of a scope's module; "" outside of any module.
@@ -64,17 +75,44 @@ class LayerNames:
             return self._label(scope, before)
         top = self.name(holder, before)
         path = paths[id(module)]
-        name = path if self.first is not None and self.first() is holder[0] else f"{top}.{path}"
+        inside = self.first is not None and self.first() is holder[0]
+        name = self._claimed(path, module, paths) if inside else f"{top}.{path}"
         self.known[id(module)] = weakref.ref(module), name, self.known[id(holder[0])][2]
         return name
 
     def _list(self) -> None:
         if self.model is not None:
-            self.names = {id(part): name for name, part in self.model.named_modules()}
+            parts = dict(self.model.named_modules())
+            before = {id(ref()): name for name, ref in self.holders.items()}
+            paths = {id(part): path for path, part in parts.items()}
+            self.names = {
+                id(part): before.get(id(part)) or self._claimed(path, part, paths) for path, part in parts.items()
+            }
             self.names[id(self.model)] = title_of(self.model)
         elif self.first is not None and (first := self.first()) is not None:
             self.inside = {path for path, _ in first.named_modules() if path}
         self.structure = Module._structure
+
+    def _claimed(self, path: str, module: Any, paths: dict[int, str]) -> str:
+        """Return the path, with a number if it is the name of another module. ``paths``: of the model's modules."""
+        name, number = path, 1
+        while not self._is_free(name, module, paths) or (number > 1 and name in paths.values()):
+            number += 1
+            name = f"{path}#{number}"
+        self.holders[name] = weakref.ref(module)
+        return name
+
+    def _is_free(self, name: str, module: Any, paths: dict[int, str]) -> bool:
+        holder = self.holders.get(name)
+        before = None if holder is None else holder()
+        if before is module:
+            return True
+        kind, trains = type(module), has_parameters(module)
+        if before is None:
+            old = self.earlier.get(name)
+            return old is None or (not trains and not old.parameters and old.kind == kind.__name__)
+        # the same name for an activation that is made in each step
+        return not trains and type(before) is kind and id(before) not in paths
 
     def _holder(self, scope: Scope) -> tuple[Scope | None, dict[int, str]]:
         """Return the scope of the outermost module that contains a scope's module, and the paths in it."""
@@ -92,7 +130,7 @@ class LayerNames:
         module: Any
         module, outer = scope
         label = type(module).__name__
-        keeps = any(True for _ in module.named_parameters())
+        keeps = has_parameters(module)
         if outer is not None:
             label = f"{self.name(outer, before)}.{label}"
         elif keeps and self.model is not None:
@@ -132,6 +170,8 @@ class LayerNames:
 
         A parameter that several modules share belongs to the first; as a weight it belongs to each.
         """
+        if self.structure is not Module._structure:
+            self._list()
         tops = [] if self.model is None else [(title_of(self.model), "", self.model)]
         for ref, name, kept in self.known.copy().values():
             top = ref()
@@ -139,11 +179,12 @@ class LayerNames:
                 tops.append((name, "" if self.first is not None and self.first() is top else f"{name}.", top))
         modules: set[int] = set()
         owners: dict[int, Layer] = {}
+        before = self.listed.copy()
         for title, prefix, top in tops:
             if id(top) in modules:
                 continue
             named = list(top.named_modules())
-            own = {name: f"{prefix}{name}" if name else title for name, _ in named}
+            own = {name: self._own_name(module) or f"{prefix}{name}" if name else title for name, module in named}
             new = [(name, module) for name, module in named if id(module) not in modules]
             for name, module in new:
                 self.listed[own[name]] = Layer(own[name], type(module).__name__)
@@ -159,7 +200,20 @@ class LayerNames:
                 layer.weights += sum(map(weights_in, shared))
                 layer.used = layer.trainable + sum(p.size for p in shared if p.requires_grad)
             modules |= {id(module) for _, module in named}
+        for name, old in before.items():
+            layer = self.listed[name]
+            layer.varies = old.varies or old != layer
         return list(self.listed.values())
+
+    def _own_name(self, module: Any) -> str | None:
+        """Return the name of a module that has one already."""
+        known = self.known.get(id(module))
+        return self.names.get(id(module)) or (known[1] if known is not None and known[0]() is module else None)
+
+
+def has_parameters(module: Module) -> bool:
+    """Return True if a module or a part of it has parameters."""
+    return any(True for _ in module.named_parameters())
 
 
 def weights_in(p: Any) -> int:

@@ -1,6 +1,7 @@
 """Overhead of profiling: run steps of the profile with and without it, in turns, after the profile has ended.
 
-An eager step is repeated op by op on copies of its arrays. A replayed step is replayed, and its changes are undone.
+An eager step is repeated op by op on copies of its arrays; for ops without a node, as in frozen layers, a small frozen
+layer is repeated. A replayed step is replayed, and its changes are undone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from microfw import nn
-from microfw.autograd.mode import MODE, PLAIN, Mode, mode
+from microfw.autograd.mode import MODE, PLAIN, Mode, mode, model_version
 from microfw.autograd.tensor import Tensor
 from microfw.ops import elementwise
 from microfw.optim import SGD
@@ -66,8 +67,9 @@ def overhead(session: Session, recorder: Recorder) -> dict[str, float]:
     dict
         ``share``: extra time of all steps of the session, as a fraction of their time without the profiler.
         ``low``, ``high``: 95 % interval of ``share``. ``ns_per_node``: extra nanoseconds for each node of an observed
-        step. ``measured``: 1.0 if measured, 0.0 if estimated from a small step of another kind. ``capped``: 1.0 if
-        ``share`` is the largest plausible value because the measurement gave more; else missing.
+        step. ``measured``: 1.0 if measured, 0.0 if estimated from a small step of another kind, as if most
+        ops have no node. ``capped``: 1.0 if ``share`` is the largest plausible value because the measurement gave more;
+        else missing.
     """
     total = session.total()
     traced = isinstance(recorder, Tracer) and 2 * recorder.traced > total.observed
@@ -77,15 +79,21 @@ def overhead(session: Session, recorder: Recorder) -> dict[str, float]:
     share = min(total.replayed / total.steps, 1.0) if total.steps else 0.0
     measured = (eager is not None or share > 0.9) and (replayed is not None or share < 0.1)
     if eager is None:
-        eager, nodes = measure_relus()
+        eager, nodes = measure_small(frozen=False)
     if replayed is None:
         replayed = Extra(eager.observed / 3, eager.unobserved / 3)
     found = total.sum().nodes
     scale = found / (total.observed or 1) / nodes  # a step may have several passes
     extra = total.observed * ((1 - share) * scale * eager.observed + share * replayed.observed)
     extra += (total.steps - total.observed) * ((1 - share) * scale * eager.unobserved + share * replayed.unobserved)
-    (low, _), (middle, capped), (high, _) = (_share(ns, total, recorder) for ns in interval(extra))
     per_node = ((1 - share) * scale * eager.observed + share * replayed.observed) * (total.observed or 1) / (found or 1)
+    if recorder.constants:
+        each, ops = measure_small(frozen=True)
+        scale = recorder.constants / (recorder.observed or total.observed or 1) / ops
+        extra = extra + scale * total.observed * each.observed
+        extra += scale * (total.steps - total.observed) * each.unobserved
+        measured = measured and recorder.constants <= found
+    (low, _), (middle, capped), (high, _) = (_share(ns, total, recorder) for ns in interval(extra))
     return {
         "ns_per_node": round(max(float(median(per_node)), 0.0), 1),
         "share": middle,
@@ -256,8 +264,9 @@ def measure_replayed(recorder: Recorder, traced: bool) -> Extra | None:
         return None
     replay, arrays = timed.example
     every, none = recorders(traced, recorder.losses is not None)
-    before, countdown = replay.state(), replay.countdown
+    before, countdown, count = replay.state(), replay.countdown, replay.count
     replay.countdown = repeat(None, 1 << 30)  # no comparison with eager steps
+    replay.count = model_version.count  # also after a change of the model: the profile is of the step as it was
     runs = (
         (program(replay, None, False, None), PLAIN),
         (program(replay, every, True, InstrumentedPlan(replay.plan, every, timed.sequence)), mode_with(every)),
@@ -275,24 +284,31 @@ def measure_replayed(recorder: Recorder, traced: bool) -> Extra | None:
     try:
         return time_in_turns(*(lambda run=run, its=its: step(run, its) for run, its in runs))
     finally:
-        replay.countdown = countdown
+        replay.countdown, replay.count = countdown, count
         before.restore()
 
 
-def measure_relus() -> tuple[Extra, int]:
-    """Return the overhead of a step with 16 small ops, and its number of nodes."""
-    x = Tensor(np.ones((8, 8)), requires_grad=True)
+def measure_small(frozen: bool) -> tuple[Extra, int]:
+    """Return the overhead of a step with 16 small ops, and its number of ops.
+
+    ``frozen``: the ops are those of a frozen layer, without nodes; else a backward pass follows.
+    """
+    x = Tensor(np.ones((8, 8), np.float32), requires_grad=not frozen)
+    layer = nn.Dense(8, 8, rng=0)
+    layer.requires_grad_(False)
+    call: Callable[[Any], Any] = layer if frozen else elementwise.relu
     every, none = recorders(False, False)
 
     def step(recorder: Recorder | None) -> None:
         with mode(observer=recorder, timer=recorder, recording=True):
             y: Any = x
             for _ in range(16):
-                y = elementwise.relu(y)
-            y.sum().backward()
+                y = call(y)
+            if not frozen:
+                y.sum().backward()
             if recorder is not None:
                 recorder.on_update(step, perf_counter_ns())
         x.grad = None
 
     found = time_in_turns(lambda: step(None), lambda: step(every), lambda: step(none))
-    return found or Extra(np.zeros(1), np.zeros(1)), 17
+    return found or Extra(np.zeros(1), np.zeros(1)), 16 + (not frozen)

@@ -6,7 +6,6 @@ observed op costs two clock readings and a few comparisons, and memory does not 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from time import perf_counter_ns
 from typing import Any
 
@@ -14,20 +13,19 @@ from microfw.autograd.graph import Leaf, Node, node_counter, reachable
 from microfw.autograd.mode import MODE
 from microfw.autograd.observer import Observer
 from microfw.autograd.phases import BACKWARD, BEFORE_FORWARD, EVALUATION, FORWARD, IDLE
-from microfw.autograd.scope import THREAD_SCOPE, Scope
 from microfw.nn.module import Module
 from microfw.profiler.recorder.log import Log
-from microfw.profiler.recorder.naming import LayerNames
+from microfw.profiler.recorder.lookup import StatsLookup
 from microfw.profiler.recorder.passes import Passes
-from microfw.profiler.recorder.sampling import MAX_TIMESTAMPS, SampledTimer, Schedule, every_nth
+from microfw.profiler.recorder.sampling import MAX_TIMESTAMPS, Schedule, every_nth
 from microfw.profiler.recorder.sequence import Position, Sequence, Sequences
-from microfw.profiler.recorder.stats import GraphStats, OpStats, dtypes, needs, settings
+from microfw.profiler.recorder.stats import GraphStats, OpStats
 
 MAX_GRAPHS = 64
 """Maximum number of graphs counted separately, so that memory does not grow if every step has another graph."""
 
 
-class Recorder(SampledTimer, Observer):
+class Recorder(StatsLookup, Observer):
     """Observer of ops and timer of phases. Its methods run in every step and are written for speed.
 
     Parameters
@@ -43,9 +41,7 @@ class Recorder(SampledTimer, Observer):
     def __init__(
         self, schedule: Schedule | None = None, takes_losses: bool = True, model: Module | None = None
     ) -> None:
-        super().__init__(schedule or every_nth(1), takes_losses)
-        self.names = LayerNames(model)
-        self.op_stats: dict[tuple[Any, ...], OpStats] = {}
+        super().__init__(schedule or every_nth(1), takes_losses, model)
         self.sequences = Sequences()
         self.root = self.position = self.sequences.root
         self.graphs: list[GraphStats] = []
@@ -81,6 +77,8 @@ class Recorder(SampledTimer, Observer):
     def _forget_objects(self) -> None:
         for stats in self.op_stats.values():
             stats.scope = stats.module = None
+        self.last_constant = None
+        self.followers.clear()
         self.sequences.forget_objects()
         for graph in self.graphs:
             graph.forget_objects()
@@ -97,6 +95,7 @@ class Recorder(SampledTimer, Observer):
             for stats in self.op_stats.values()
             if stats.forward_ns or stats.vjp_calls or stats.recomputations
         ]
+        self.constants += sum(calls for stats, _, _, calls, _ in log.op_times if stats.spec is None)
         return log
 
     @property
@@ -123,7 +122,7 @@ class Recorder(SampledTimer, Observer):
                 return
         self.forward_end_ns = end_ns
         if node is None:
-            self._add_constant(op, inputs, params, output, end_ns - start_ns)
+            self._add_constant(op, inputs, params, output, start_ns, end_ns)
             return
         scope = node.scope
         position: Any = self.position.next  # usually the same op as in the last step
@@ -173,10 +172,13 @@ class Recorder(SampledTimer, Observer):
                 self.timestamps += (start_ns, EVALUATION, end_ns, IDLE)
         elif phase == BACKWARD and MODE.get().recomputing:
             if node is None:
-                self._add_constant(op, inputs, params, output, end_ns - start_ns, recomputed=True)
+                self._add_constant(op, inputs, params, output, start_ns, end_ns, recomputed=True)
                 return False
             leaves = tuple([isinstance(parent, Leaf) for parent in node.parents or ()])
+            known = len(self.op_stats)
             stats = self.stats_of(op, node, inputs, params, leaves)
+            if len(self.op_stats) > known:
+                self._add_set_up(end_ns)
             stats.backward_ns += end_ns - start_ns
             stats.recomputations += 1
             if stats not in self.recomputed:
@@ -202,64 +204,6 @@ class Recorder(SampledTimer, Observer):
                 continue
             stats.backward_ns += end_ns - start_ns
             stats.vjp_calls += 1
-
-    def stats_of(
-        self,
-        op: Any,
-        node: Node,
-        inputs: tuple[Any, ...],
-        params: dict[str, Any],
-        leaves: tuple[bool, ...] = (),
-    ) -> OpStats:
-        """Return the stats of an op with a node. ``leaves``: which parents are leaves, if inside a checkpoint."""
-        path = self.names.name(node.scope, (stats.scope for stats in self.step_stats))
-        shapes = [getattr(a, "shape", ()) for a in inputs]
-        distinct = settings(op, node.shape, shapes, params)
-        key = (node.spec, path, node.shape, tuple(shapes), dtypes(inputs), needs(node), distinct, leaves)
-        stats = self.op_stats.get(key)
-        if stats is None:
-            stats = self.op_stats[key] = OpStats(op, node, path, node.shape, shapes, params, inputs, leaves)
-        stats.scope, stats.module = node.scope, None if node.scope is None else node.scope[0]
-        return stats
-
-    def constant(
-        self, op: Any, inputs: tuple[Any, ...], params: dict[str, Any], output: Any, scope: Scope | None
-    ) -> OpStats:
-        """Return the stats of an op without a node."""
-        shape = output.shape
-        path = self.names.name(scope, (stats.scope for stats in self.step_stats))
-        shapes = [getattr(a, "shape", ()) for a in inputs]
-        key = (op, path, shape, tuple(shapes), settings(op, shape, shapes, params))
-        stats = self.op_stats.get(key)
-        if stats is None:
-            stats = self.op_stats[key] = OpStats(op, None, path, shape, shapes, params)
-        return stats
-
-    def _add_constant(
-        self,
-        op: Any,
-        inputs: tuple[Any, ...],
-        params: dict[str, Any],
-        output: Any,
-        ns: int,
-        recomputed: bool = False,
-    ) -> None:
-        """Count an op of a training step without a node, as in frozen layers."""
-        if not MODE.get().recording:
-            return  # evaluation
-        scope = THREAD_SCOPE.scope
-        stats = self.constant(op, inputs, params, output, scope)
-        if recomputed:
-            stats.backward_ns += ns
-            stats.recomputations += 1
-            return
-        stats.forward_ns += ns
-        stats.vjp_calls += 1
-
-    @property
-    def step_stats(self) -> Iterator[OpStats]:
-        """Stats of the ops so far in this step, the latest first."""
-        return (position.stats for position in self.position.path())
 
     # Graphs
 
@@ -314,6 +258,7 @@ class Recorder(SampledTimer, Observer):
             self.followed = None  # its graph may have been removed
         earlier = self.passes.ranges if self.nodes_walked else None
         graph = GraphStats(loss, earlier, self.since)
+        self.names.layers()  # a layer that was frozen since the last graph has other numbers
         self.passes.ranges = graph.ranges
         self.graphs.append(graph)
         return graph

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
 
+from microfw.autograd.mode import MODE
 from microfw.autograd.observer import StepTimer
 from microfw.autograd.phases import (
     BACKWARD,
@@ -214,7 +215,8 @@ class SampledTimer(StepTimer):
         """Add the time since ``start_ns`` to that of setting up: it is no part of the phase that it interrupts."""
         now, phase = perf_counter_ns(), self.timestamps[-1]
         self.set_up_ns += now - start_ns
-        if phase != BACKWARD:  # there it is in the time of the derivative rule whose hook calls backward
+        # A hook that calls backward is in the time of its derivative rule; ops of a checkpoint are in none.
+        if phase != BACKWARD or MODE.get().recomputing:
             self.timestamps += (start_ns, SET_UP, now, phase)
 
     def on_replayed_step(

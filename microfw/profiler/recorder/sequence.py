@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from microfw.autograd.graph import Leaf, Node
 from microfw.profiler.recorder.stats import GraphStats, OpStats, dtypes, is_plain
+from microfw.profiler.scalars import stand_in
 
 MAX_DEPTH = 1 << 14
 """Maximum length of a path: longer ones continue at the root, so that a run without steps does not fill memory."""
@@ -44,6 +45,8 @@ class Position:
         Keyword arguments of the op.
     graph : GraphStats or None
         Counts of the graph of a loss at this position.
+    graph_op : GraphOp
+        The op with the slices and integer inputs of its first step: those of other ops with the same stats may differ.
     walked : bool
         Whether an earlier backward pass has visited the node and retained it.
     """
@@ -54,6 +57,7 @@ class Position:
         "constants",
         "depth",
         "graph",
+        "graph_op",
         "inputs",
         "links",
         "module",
@@ -87,7 +91,7 @@ class Position:
         self.constants: tuple[tuple[int, Any], ...] = ()
         if stats is not None:
             self.spec, self.shape, self.shapes = stats.spec, stats.shape, stats.shapes
-            self.module = stats.module
+            self.module, self.graph_op = stats.module, stats.graph_op
 
     def path(self) -> Iterator[Position]:
         """Yield the positions from this one back to the first op."""
@@ -100,7 +104,7 @@ class Position:
         """Return the position of the same op after a backward pass that retained its node."""
         if self._retained is None:
             self._retained = Position(self.stats, self.up, self.links)
-            self._retained.walked = True
+            self._retained.graph_op, self._retained.walked = self.graph_op, True
         self._retained.links = self.links  # the leaves may be other ones than in the last step
         return self._retained
 
@@ -157,6 +161,7 @@ class Sequences:
             if all(map(is_plain, params.values())):
                 made.params = params
             made.settings = params
+            made.graph_op = made.graph_op._replace(params=params, inputs=tuple(map(stand_in, inputs)))
             self.all.append(made)
         position = before.children[key]
         position.links, position.module = links, stats.module

@@ -14,6 +14,7 @@ from microfw.autograd.graph import Leaf, Node, reachable
 from microfw.autograd.scope import Scope
 from microfw.nn.module import Module
 from microfw.profiler.ratio import products_without_grad
+from microfw.profiler.recorder.declared import declared_cost
 from microfw.profiler.recorder.memory import AddressRanges, SavedMemory, bytes_of
 from microfw.profiler.scalars import GraphOp, ScalarCount, count_graph, graph_ops, stand_in
 from microfw.profiler.session import Row
@@ -132,11 +133,11 @@ class OpStats:
         if op.cost is None:
             row.uncounted = 1
             return
-        cost = op.cost(shape, *shapes, **params)
+        edges = [] if node is None else node.edges or []
+        cost = declared_cost(op, shape, shapes, params, [partial.index for _, partial, _ in edges])
         self.derivatives = cost.derivatives
         row.flops_forward = int(cost.forward)
         row.products_forward = int(cost.products_forward)
-        edges = [] if node is None else node.edges or []
         for _, partial, _ in edges:
             row.flops_backward += int(cost.derivatives[partial.index])
             product = int(cost.products_derivatives[partial.index]) if cost.products_derivatives else 0
@@ -264,7 +265,7 @@ class GraphStats:
         added_by_depth = sorted(zip([position.depth for position in self.positions], added, strict=True))
         self.depths = [depth for depth, _ in added_by_depth]
         self.sums = [*accumulate((count for _, count in added_by_depth), initial=0)]
-        described = lambda node: None if node.metadata is None else node.metadata.stats.graph_op  # noqa: E731
+        described = lambda node: None if node.metadata is None else node.metadata.graph_op  # noqa: E731
         self.structure = graph_ops(nodes, described)
         self.walked: list[bool | None] = [None if n.metadata is None else n.metadata.walked for n in nodes]
         for node, count in zip(observed, saved, strict=True):

@@ -61,7 +61,8 @@ def notebook(found: Comparison) -> str:
     """Return an HTML fragment: the verdict, the differing counts folded, and a table of times."""
     rows = [[_label(found, c.layer), c.phase, *_numbers(c)] for c in _sorted(found)[:HTML_ROWS]]
     head = ["layer", "phase", "a", "b", "change", "interval", "verdict"]
-    parts = [f"<p>{escape(printable(text))}</p>" for text in _verdict(found)]
+    names = f"a = {shorten(found.a, 40)}, b = {shorten(found.b, 40)}"
+    parts = [f"<p>{escape(printable(text))}</p>" for text in (names, *_verdict(found))]
     if found.counts:
         counts = html_table(["layer", "count", "a", "b", "change"], _count_rows(found))
         number = len(found.counts)
@@ -158,6 +159,10 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
     )
     if found.steps[0] != found.steps[1]:
         texts.append(f"Observed steps differ: {found.steps[0]:,} in a, {found.steps[1]:,} in b.")
+    replayed = [f"{k / (n or 1):.0%} in {name}" for k, n, name in zip(found.replayed, found.steps, "ab", strict=True)]
+    texts.append(
+        f"Replayed steps: {', '.join(replayed)}. A longer fit replays more of its steps, which take less time."
+    )
     for which, layers_alone in (("a", found.only_a), ("b", found.only_b)):
         if layers_alone:
             more = f" and {len(layers_alone) - 12} more" if len(layers_alone) > 12 else ""
@@ -233,7 +238,7 @@ def _epochs(found: Comparison) -> str:
         else ("Epochs (seconds drift between runs: not for conclusions)")
     )
     picked = found.epochs if len(found.epochs) <= 12 else [*found.epochs[:6], *found.epochs[-6:]]
-    rows = [[str(n), microseconds(a), microseconds(b), _percent(b / a - 1 if a else 0)] for n, a, b in picked]
+    rows = [[str(n), microseconds(a), microseconds(b), _percent(b / a - 1) if a else ""] for n, a, b in picked]
     if len(picked) < len(found.epochs):
         rows.insert(6, ["…", "", "", ""])
     return f"{title}\n" + table([name, "backward a, µs a step", "b", "change"], rows)
@@ -253,7 +258,7 @@ def _marked(found: Comparison, layer: str) -> str:
 def _percent(change: float) -> str:
     if change >= HUGE:
         return "new" if change == float("inf") else f"{short(1 + change)} times"
-    return f"{change:+.1%}"
+    return f"{change:+.1%}".replace("-0.0%", "+0.0%")
 
 
 def _count(value: float) -> str:

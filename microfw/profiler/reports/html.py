@@ -15,6 +15,7 @@ from importlib.resources import files
 from math import isfinite
 from typing import Any
 
+from microfw.errors import ArgumentError
 from microfw.profiler.ratio import BOUNDS, WHY, Ratio, verdict
 from microfw.profiler.reports.counts import counts
 from microfw.profiler.reports.first_look import median_epoch
@@ -31,6 +32,8 @@ NUMBERS = [f.name for f in fields(Row) if f.name not in ("layer", "op")]
 
 def html(session: Session, law: PagePart | None = None, max_rows: int = MAX_ROWS) -> str:
     """Return the page, with the result of the law if given. With more than ``max_rows`` it has only the sum."""
+    if law is not None and not hasattr(law, "page_data"):
+        raise ArgumentError("Session.html", "what mf.profiler.law returns", type(law).__name__)
     style, script = (_asset(name) for name in ("page.css", "page.js"))
     page = _asset("page.html")
     policy = (
@@ -92,7 +95,7 @@ def view(session: Session, max_rows: int = MAX_ROWS) -> dict[str, Any]:
         return [[sites[row.layer, row.op], *(getattr(row, name) for name in NUMBERS)] for row in epoch.rows]
 
     typical = median_epoch(session) if session.epochs else total
-    own = [known.get(name, Layer(name, "")) for name in names]
+    own = [known.get(name, Layer(name, "")).steady() for name in names]
     keys = [f.name for f in fields(Epoch) if f.type == "int"]
     metric = next((k for k in (session.epochs[-1].metrics if session.epochs else ()) if k.startswith("val_")), None)
     small = sum(len(epoch.rows) for epoch in session.epochs) <= max_rows

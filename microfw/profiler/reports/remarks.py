@@ -22,7 +22,7 @@ def remarks(lines: list[Line]) -> list[str]:
     if untagged.share > top.share:
         text = f"The engine takes {untagged.share:.0%} of backward, {name} {share}: calls cost more than arithmetic; "
         found = [text + "a larger batch does more work for each call."]
-    elif top.P:
+    elif top.P or top.own.varies:
         found = [f"{name} takes {share}: give it fewer outputs, or freeze it."]
     else:
         found = [f"{name} takes {share} without parameters: make its input or the batch smaller."]

@@ -59,7 +59,7 @@ class Line(Row):
 
 def step_lines(session: Session, e: Epoch, by: str = "layer") -> list[Line]:
     """Return the mean of one step: a row for each layer or op, then the untagged time and the total."""
-    known = {layer.name: layer for layer in session.layers}
+    known = {layer.name: layer.steady() for layer in session.layers}
 
     def line(name: str, row: Row, own: Layer | None = None) -> Line:
         made = Line(row.layer, row.op, name=name, own=own or Layer("", ""))

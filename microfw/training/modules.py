@@ -1,0 +1,119 @@
+"""Kinds, settings and modes of the modules of a run: saved as text, compared and restored when the run is resumed."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+
+from microfw.nn import Module
+from microfw.serialization.architecture import settings_of
+from microfw.serialization.strict import FormatError, document, listed, short, table
+
+MISSING = {"kind": "nothing"}
+
+Change = tuple[Any, str, Any]
+"""An object, the name of its attribute, and the value to be set."""
+
+
+def describe(root: Any) -> str:
+    """Return kind, settings and mode of each module of a model or a loss, and its frozen parameters, as JSON text."""
+    about = {path: _about(module) for path, module in _modules(root).items()}
+    frozen = [name for name, p in _parameters(root).items() if not p.requires_grad]
+    return json.dumps({"modules": about, "frozen": frozen}, separators=(",", ":"))
+
+
+def changes(root: Any, text: Any, what: str) -> list[Change]:
+    """Return what makes the settings and modes of a model or a loss those of a file.
+
+    Raises
+    ------
+    FormatError
+        If the file is of other modules, or a setting differs that is no number, such as a kernel's size.
+    """
+    saved = table(document(text), "modules", "frozen")
+    theirs, mine = table(saved["modules"]), _modules(root)
+    made: list[Change] = []
+    for path in {**mine, **theirs}:
+        there = table(theirs[path], "class", "settings", "training") if path in theirs else {"class": "none"}
+        here = _about(mine[path]) if path in mine else {"class": "none"}
+        where = f"{path} of the {what}" if path else f"the {what}"
+        if there["class"] != here["class"]:
+            raise _another(where, there["class"], here["class"])
+        if isinstance(mine[path], Module):
+            if not isinstance(there["training"], bool):
+                raise FormatError("a mode of True or False", short(there["training"]))
+            made += [(mine[path], "training", there["training"])]
+            made += _set(mine[path], here, table(there["settings"]), where)
+    parameters, frozen = _parameters(root), listed(saved["frozen"], str)
+    if not parameters.keys() >= set(frozen):
+        raise FormatError("parameters that are frozen", short(frozen))
+    return made + [(p, "requires_grad", name not in frozen) for name, p in parameters.items()]
+
+
+def apply(todo: list[Change]) -> list[Change]:
+    """Set attributes; return what sets them back."""
+    before = [(item, name, getattr(item, name)) for item, name, _ in todo]
+    for item, name, value in todo:
+        if getattr(item, name) != value:
+            setattr(item, name, value)
+    return before
+
+
+def _set(module: Module, here: dict[str, Any], there: dict[str, Any], where: str) -> list[Change]:
+    layer = here["class"].startswith("nn.")
+    made = []
+    for name in {**here["settings"], **there}:
+        mine, theirs = here["settings"].get(name, MISSING), there.get(name, MISSING)
+        if mine == theirs:
+            continue
+        # a number that a hook may have changed; of a layer of the library only one such as a rate, no size
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (mine, theirs))
+        plain = not (isinstance(mine, dict | list) or isinstance(theirs, dict | list))
+        free = plain if not layer else numbers and isinstance(theirs + mine, float)
+        if free and name in vars(module):
+            made.append((module, name, theirs))
+        elif not (free and layer):  # the dropout of an attention is the setting of a module inside of it
+            raise _another(f"{name} of {where}", theirs, mine)
+    return made
+
+
+def _another(what: str, theirs: Any, mine: Any) -> FormatError:
+    return FormatError(f"{what} as it was saved, {short(theirs)}", short(mine), "build the same model and loss")
+
+
+def _about(module: Any) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    kind = getattr(module, "__name__", type(module).__name__)
+    if isinstance(module, Module):
+        try:
+            kind, settings = settings_of(module)
+        except FormatError:  # a class that a file cannot create; its settings are unknown
+            kind = type(module).__name__
+    training = getattr(module, "training", True)
+    return {"class": kind, "settings": {name: _plain(value) for name, value in settings.items()}, "training": training}
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"float": repr(value)}
+    if value is None or isinstance(value, int | str):
+        return value
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Module):  # compared itself
+        return {"kind": "Module"}
+    return {"kind": getattr(value, "__name__", type(value).__name__)}
+
+
+def _modules(root: Any) -> dict[str, Any]:
+    return dict(root.named_modules()) if isinstance(root, Module) else {"": root}
+
+
+def _parameters(root: Any) -> dict[str, Any]:
+    return dict(root.named_parameters()) if isinstance(root, Module) else {}

@@ -1,0 +1,52 @@
+"""Wrong costs of ops are errors that name the op."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import microfw as mf
+from microfw import nn
+from microfw.autograd import Cost
+from microfw.errors import ArgumentError
+
+
+def profiled(cost):
+    @mf.op(vjp=lambda g, x: g * 2, cost=cost)
+    def twice(x):
+        return x * 2
+
+    model = nn.Dense(4, 3, rng=0)
+    with mf.Profiler(model) as profiler:
+        twice(model(np.ones((8, 4), np.float32))).sum().backward()
+    return profiler.session.epochs[0].sum()
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (Cost(3, ()), r"the cost of twice: expected a number for the derivative of input 0, got Cost\("),
+        (Cost(3, (3,), 3, ()), None),
+        (Cost(np.int64(3), (3.0,)), None),
+        (None, "the cost of twice: expected a Cost, got NoneType"),
+        ((3, (3,)), "expected a Cost, got tuple"),
+        (Cost(float("nan"), (3,)), "expected whole numbers from 0"),
+        (Cost(float("inf"), (3,)), "expected whole numbers from 0"),
+        (Cost(3, (-10,)), "expected whole numbers from 0"),
+        (Cost(1 << 63, (3,)), "expected whole numbers from 0"),
+        (Cost(2.5, (3,)), "expected whole numbers from 0"),
+    ],
+)
+def test_a_wrong_cost_names_the_op(made, message):
+    if message is None:
+        assert profiled(lambda y, *inputs: made).flops_forward > 0
+        return
+    with pytest.raises(ArgumentError, match=message):
+        profiled(lambda y, *inputs: made)
+
+
+@pytest.mark.parametrize("cost", [lambda y, x: 1 / 0, lambda y: Cost(1, (1,))])
+def test_an_error_in_a_cost_has_a_note_with_the_op(cost):
+    with pytest.raises((ZeroDivisionError, TypeError)) as caught:
+        profiled(cost)
+    assert "in the cost of twice, called as cost((8, 3), (8, 3))" in caught.value.__notes__[0]
