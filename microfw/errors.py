@@ -162,3 +162,16 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n " else ascii(c)[1:-1] for c in text)
+
+
+def described(value: Any) -> str:
+    """Return the text of a part: of a function its name, of an object without a text its type, not their addresses.
+
+    Examples
+    --------
+    >>> described(len), described(object()), described("a")
+    ('len', 'object()', "'a'")
+    """
+    if callable(value) and hasattr(value, "__name__"):
+        return str(value.__name__)
+    return f"{type(value).__name__}()" if type(value).__repr__ is object.__repr__ else repr(value)

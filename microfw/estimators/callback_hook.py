@@ -28,7 +28,6 @@ class CallbackHook(Hook):
         # A Profiler among the callbacks sets profile_, too; two would count each other's time.
         profiled = any(isinstance(callback, Profiler) for callback in callbacks)
         self.profiler = Profiler() if estimator.profile and not profiled else None
-        self.profiled = profiled or self.profiler is not None
         self.active = bool(callbacks) or self.profiler is not None
         self.context = estimator._init_callback_context(max_subtasks=estimator.max_iter)
         self.epoch: Any = None
@@ -45,8 +44,6 @@ class CallbackHook(Hook):
         if self.profiler is not None:
             self.profiler.teardown(self.estimator, self.context)
         if kind is None:
-            if not self.profiled:
-                vars(self.estimator).pop("profile_", None)  # of an earlier fit
             self.context.call_on_fit_task_end(**self.task, reconstruction_attributes=self.estimator._as_of_now)
 
     def on_epoch_start(self, state: TrainState) -> None:

@@ -14,7 +14,8 @@ def balanced(codes: Array, weight: Array) -> Array:
     """Return the weight of each class, by the rule of scikit-learn 1.7: the sum of the weights counts, not the rows."""
     counts = np.bincount(codes, weight)
     share = np.count_nonzero(counts) * counts
-    return np.divide(counts.sum(), share, out=np.zeros(len(counts)), where=share > 0)
+    weights: Array = np.divide(counts.sum(), share, out=np.zeros(len(counts)), where=share > 0)
+    return weights
 
 
 def weights_of_labels(class_weight: Any, y: Array, weight: Array | None) -> Array:
@@ -22,4 +23,5 @@ def weights_of_labels(class_weight: Any, y: Array, weight: Array | None) -> Arra
     if weight is None or not isinstance(class_weight, str):
         return np.asarray(compute_sample_weight(class_weight, y))
     columns = y.astype(np.intp).T
-    return np.prod([balanced(column, weight)[column] for column in columns], axis=0)
+    product: Array = np.prod([balanced(column, weight)[column] for column in columns], axis=0)
+    return product

@@ -61,8 +61,7 @@ def _complete(part: Array, other: Array, labels: Array) -> None:
 
 def explain(error: ValueError, estimator: Any, labels: Array | None) -> None:
     """Raise an error that names the class without validation rows, if there is one: a scorer may need each class."""
-    missing = [] if labels is None else np.setdiff1d(np.arange(len(estimator.classes_)), labels)
-    if len(missing):
+    if labels is not None and len(missing := np.setdiff1d(np.arange(len(estimator.classes_)), labels)):
         got = f"none of class {estimator.classes_[missing[0]]} ({estimator.scoring}: {error})"
         fix = "raise validation_fraction, or pass scoring='loss'"
         raise DataError(f"{estimator._where}.fit, early_stopping", "validation rows of each class", got, fix) from error

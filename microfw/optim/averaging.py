@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.errors import ArgumentError
+from microfw.errors import ArgumentError, described
 from microfw.optim.checks import as_state, is_real, require_entries
 from microfw.optim.optimizer import Optimizer
 
@@ -63,6 +63,9 @@ class Average:
         self.decay = decay
         self.values = optimizer.flat.values.copy()
         self._away: Array | None = None
+
+    def __repr__(self) -> str:
+        return f"Average({described(self.optimizer)}, decay={self.decay})"
 
     @property
     def replaced(self) -> Array | None:

@@ -237,4 +237,5 @@ def _short(value: Any) -> str:
     if not isinstance(value, float | np.floating):
         text = printable(" ".join(str(value).split()))
         return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 1]}…"
-    return f"{value:.4f}" if not 0 < abs(value) < 0.1 else f"{value:.4g}"
+    number = float(value)
+    return f"{number:.4f}" if not 0 < abs(number) < 0.1 else f"{number:.4g}"

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from inspect import signature
 from typing import Any
 
-from microfw.errors import ArgumentError
+from microfw.errors import ArgumentError, described
 from microfw.nn import Module
 from microfw.training.history import History
 
@@ -107,7 +107,8 @@ class Hook:
     def __repr__(self) -> str:
         """Return the arguments of ``__init__`` that the hook keeps under their names."""
         kept = {name: vars(self)[name] for name in signature(type(self)).parameters if name in vars(self)}
-        return f"{type(self).__name__}({', '.join(f'{name}={reprlib.repr(value)}' for name, value in kept.items())})"
+        texts = (f"{k}={described(v)[:80] if callable(v) else reprlib.repr(v)}" for k, v in kept.items())
+        return f"{type(self).__name__}({', '.join(texts)})"
 
     def on_fit_start(self, state: TrainState) -> None:
         """Called once, after all checks and before the first step."""

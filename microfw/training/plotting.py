@@ -120,14 +120,15 @@ def draw(runs: Sequence[History], names: tuple[Any, ...], axes: Any, label: str,
             epochs, values, left_out = curves[name]
             text = name_label(name if label == "" else f"{label}: {name}" if len(group) > 1 else label)
             text += f", mean of {len(runs)} ± std" if len(runs) > 1 else ""
-            text += f" ({left_out} epochs are not in all)" if left_out else ""
+            text += f" ({left_out} epoch{'s are' if left_out > 1 else ' is'} not in all)" if left_out else ""
             color = colors.setdefault(name.removeprefix("val_"), next_color(place))
             mean, marker = values.mean(axis=0), "" if len(epochs) > FEW else "o" if len(epochs) == 1 else "."
             style: dict[str, Any] = {"ls": "--", "mfc": "none"} if name.startswith("val_") else {"ls": "-"}
             style |= {"lw": 2.5} if len(runs) > 1 else {}
             place.plot(epochs, mean, color=color, marker=marker, label=text, **style)
             if len(runs) > 1:
-                spread = values.std(axis=0, ddof=1)
+                with np.errstate(invalid="ignore"):  # of infinite values
+                    spread = values.std(axis=0, ddof=1)
                 if len(epochs) == 1:
                     place.errorbar(epochs, mean, spread, color=color, capsize=4)
                 else:

@@ -10,7 +10,7 @@ import numpy as np
 from microfw.autograd.mode import mode
 from microfw.data.dataset import Dataset, Rows, check_count
 from microfw.data.nested import fill, flatten, is_nested
-from microfw.errors import CheckpointError, suggest_keywords
+from microfw.errors import CheckpointError, described, suggest_keywords
 from microfw.nn.checks import as_generator
 from microfw.nn.forward_state import evaluating, module_mode
 from microfw.optim.checks import as_list
@@ -98,7 +98,7 @@ class Trainer:
     def __repr__(self) -> str:
         metrics = f", metrics: {', '.join(self.metrics)}" if self.metrics else ""
         hooks = f", hooks: {', '.join(type(hook).__name__ for hook in self.hooks)}" if self.hooks else ""
-        return f"Trainer({type(self.model).__name__}, {self.loss!r}, {self.optimizer!r}{metrics}{hooks})"
+        return f"Trainer({type(self.model).__name__}, {described(self.loss)}, {self.optimizer!r}{metrics}{hooks})"
 
     @property
     def metrics(self) -> Any:

@@ -7,10 +7,10 @@ import pickle
 import numpy as np
 import pytest
 
-from microfw import nn
+from microfw import nn, optim
 from microfw.autograd.mode import MODE, Mode, mode
 from microfw.errors import ArgumentError, NonFiniteError
-from microfw.training import Hook
+from microfw.training import Hook, LearningRate
 from microfw.training.hooks import EVENTS
 from tests.helpers.errors import raises
 from tests.helpers.training import Root, Told, make
@@ -151,3 +151,21 @@ def test_a_trainer_with_metrics_pickles():
     targets, outputs = np.array([0, 1, 1]), np.eye(2)[[0, 1, 0]]
     for name, measure in trainer.metrics.items():
         assert again.metrics[name](targets, outputs, outputs.argmax(1)) == measure(targets, outputs, outputs.argmax(1))
+
+
+def test_the_text_of_a_trainer_has_no_address():
+    class Plain:
+        def __call__(self, outputs, targets):
+            return np.square(outputs - targets).mean()
+
+    def mine(outputs, targets):
+        return np.square(outputs - targets).mean()
+
+    hooks = [LearningRate(lambda step: 0.1), LearningRate(mine, of="epoch")]
+    assert [repr(hook) for hook in hooks] == [
+        "LearningRate(schedule=<lambda>, of='step')", "LearningRate(schedule=mine, of='epoch')",
+    ]  # fmt: skip
+    optimizer = optim.Average(optim.SGD(nn.Dense(2, 1, rng=0).parameters(), lr=0.1), 0.9)
+    assert repr(optimizer) == f"Average({optimizer.optimizer!r}, decay=0.9)"
+    for loss, text in ((mine, "mine"), (Plain(), "Plain()"), (nn.HuberLoss(2.0), "HuberLoss(delta=2.0)")):
+        assert repr(make(loss=loss)).split(", ")[1] == text

@@ -244,6 +244,16 @@ def test_the_band_is_the_standard_deviation_over_runs():
     assert labels(axes) == ["loss, mean of 3 ± std (2 epochs are not in all)"]
 
 
+@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.filterwarnings("error")
+def test_runs_of_which_one_is_infinite(epochs):
+    runs = [history(epochs + 1), history(epochs, 1)]
+    runs[0][0]["loss"] = np.inf
+    axes = plot_histories(runs, "loss")
+    axes.figure.canvas.draw()
+    assert labels(axes) == ["loss, mean of 2 ± std (1 epoch is not in all)"]
+
+
 def test_the_mean_and_its_bands_are_apart():
     runs = [history(5, seed) for seed in range(3)]
     axes = plot_histories(runs)
