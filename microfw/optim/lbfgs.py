@@ -12,7 +12,7 @@ import numpy as np
 from microfw.autograd.mode import MODE
 from microfw.autograd.phases import OTHER, UPDATE
 from microfw.errors import ArgumentError, NonFiniteError
-from microfw.optim.checks import as_list, require_entries
+from microfw.optim.checks import as_list, is_integer, require_entries
 from microfw.optim.flat import Array
 from microfw.optim.hyperparameter import AT_LEAST_0, POSITIVE, Hyperparameter
 from microfw.optim.linesearch import Point, search
@@ -20,7 +20,7 @@ from microfw.optim.optimizer import Optimizer
 
 
 def _counting(value: Any) -> bool:
-    return bool(value == int(value) and value >= 1)
+    return is_integer(value, 1)
 
 
 class LBFGS(Optimizer):
