@@ -319,8 +319,7 @@ class Trainer:
                 return {"loss": loss, **measure(self.metrics, self.loss, outputs, found.y)}
         from microfw.training import nested_fit
 
-        rows = data if hasattr(data, "batches") else nested_fit.as_rows(data, self, "Trainer.evaluate")
-        return nested_fit.evaluate(self, rows, batch_size, "Trainer.evaluate")
+        return nested_fit.evaluate(self, data, batch_size, "Trainer.evaluate")
 
     def predict(self, X: Any, batch_size: int = 4096) -> Any:
         """Return the model's outputs, such as logits, in evaluation mode; see `predict_classes` for labels.
