@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from microfw import nn
+from microfw import nn, optim
 from microfw.errors import ArgumentError, ShapeError
-from microfw.training import metrics
+from microfw.training import Trainer, metrics
 from tests.helpers.errors import raises
 from tests.helpers.training import make
 
@@ -127,3 +127,14 @@ def test_one_output_of_a_loss_of_ones_own_is_no_label(iris):
         "function; for one output use nn.BCEWithLogitsLoss",
     ):
         trainer.predict_classes(X)
+
+
+def test_metrics_count_rows_of_weight_0_but_no_ignored_labels():
+    X, y = np.eye(2, dtype=np.float32)[[0, 0, 1, 1]] * 4, np.array([0, 1, 1, 0])
+    model = nn.Sequential(nn.Dense(2, 2, rng=0))
+    model[0].weight.data = np.eye(2)
+    loss = nn.CrossEntropyLoss(ignore_index=-100)
+    trainer = Trainer(model, loss, optim.SGD(model.parameters(), lr=0.1), metrics=["accuracy"])
+    right = np.array([1.0, 0.0, 1.0, 0.0])
+    assert trainer.evaluate((X, y, right))["accuracy"] == 0.5
+    assert trainer.evaluate((X, np.where(right, y, -100)))["accuracy"] == 1.0
