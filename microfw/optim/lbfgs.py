@@ -211,11 +211,14 @@ class LBFGS(Optimizer):
         if loss is None:
             fix = "end it with `return loss`"
             raise ArgumentError("LBFGS.step", "a closure that returns the loss", "None", fix)
+        if np.size(value := getattr(loss, "data", loss)) != 1:
+            got, fix = f"one of shape {np.shape(value)}", "end the loss with .mean() or .sum()"
+            raise ArgumentError("LBFGS.step", "a closure that returns a loss of one number", got, fix)
         g = np.zeros(self.flat.values.size)
         for leaf, span in zip(self.flat.leaves, self.flat.spans, strict=True):
             if leaf.grad is not None:
                 g[span] = leaf.grad.ravel()
-        f = float(getattr(loss, "data", loss))  # a Tensor, an array or a number
+        f = float(np.asarray(value).item())  # of a Tensor, an array or a number
         return (f if np.isfinite(g).all() else math.nan), g
 
     def _direction(self, g: Array) -> Array:
