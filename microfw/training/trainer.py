@@ -49,8 +49,8 @@ class Trainer:
         all rows: ``batch_size=len(train)``.
     metrics : sequence of str or callable
         "accuracy", "r2", any name of scikit-learn, or functions ``f(y_true, y_pred)``. ``y_pred`` are predicted labels
-        for classification, else the model's outputs. All rows count alike, whatever their weights, unless the loss
-        ignores their label. A dict gives the metrics of each head of nested outputs.
+        for classification, else the model's outputs. Weights are not used; rows whose label the loss ignores are
+        left out. A dict gives the metrics of each head of nested outputs.
     hooks : sequence of Hook
         Called at the events of training, in this order.
     accumulate : int
