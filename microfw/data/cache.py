@@ -67,7 +67,7 @@ def folder() -> str | None:
     """Return the folder of the cache, or None if there is none."""
     given = os.environ.get(VARIABLE)
     if given is not None:
-        return given or None
+        return os.path.expanduser(given) or None
     if sys.platform == "darwin":
         base = "~/Library/Caches"
     elif sys.platform == "win32":

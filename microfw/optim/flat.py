@@ -155,6 +155,9 @@ class Flat:
             found = [gradients.get(name) for name in names]
         else:
             found = flatten(gradients)[0]
+            if callable(gradients):
+                fix = "call it before, then step(); optim.LBFGS takes a closure"
+                raise ArgumentError(where, "gradients, or nothing", "a function", fix)
             if len(found) != len(names):
                 fix = "pass what mf.grad returns for these parameters"
                 raise ArgumentError(where, f"a gradient for each of {len(names)} parameters", len(found), fix)

@@ -18,11 +18,20 @@ class Settings(dict[str, Any]):
     __slots__ = ("changed",)
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        super().__init__(settings)
+        super().__init__({name: constant(value) for name, value in settings.items()})
         self.changed = True
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, constant(value))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Settings, (dict(self),)
+
+
+def constant(value: Any) -> Any:
+    """Return a tuple for a list, and numbers for an array: a change of its entries would not reach the next step."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    return tuple(value) if isinstance(value, list) else value
 
 
 class Group:
@@ -48,7 +57,7 @@ class Group:
         if name == "lr":
             self.own["lr_ratio"] = value / self.common["lr"]
         else:
-            self.own[name] = value
+            self.own[name] = constant(value)
         self.common.changed = True
 
     def all(self) -> dict[str, Any]:
@@ -78,7 +87,7 @@ def split(parameters: Iterable[Any], settings: dict[str, Any], where: str) -> li
         if not isinstance(group, dict) or "params" not in group:
             got = f"only {', '.join(map(str, group))}" if isinstance(group, dict) else type(group).__name__
             raise ArgumentError(place, 'a dict with "params"', got)
-        own = {name: value for name, value in group.items() if name != "params"}
+        own = {name: constant(value) for name, value in group.items() if name != "params"}
         for name in own:
             if name not in settings:
                 raise ArgumentError(place, f"params and any of {', '.join(settings)}", repr(name))

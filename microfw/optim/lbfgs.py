@@ -12,7 +12,7 @@ import numpy as np
 from microfw.autograd.mode import MODE
 from microfw.autograd.phases import OTHER, UPDATE
 from microfw.errors import ArgumentError, NonFiniteError
-from microfw.optim.checks import as_list, as_state, require_entries
+from microfw.optim.checks import as_list, as_state, is_integer, require_entries
 from microfw.optim.flat import Array
 from microfw.optim.hyperparameter import AT_LEAST_0, POSITIVE, Hyperparameter
 from microfw.optim.linesearch import Point, search
@@ -20,7 +20,7 @@ from microfw.optim.optimizer import Optimizer
 
 
 def _counting(value: Any) -> bool:
-    return bool(value == int(value) and value >= 1)
+    return is_integer(value, 1)
 
 
 class LBFGS(Optimizer):
@@ -211,11 +211,14 @@ class LBFGS(Optimizer):
         if loss is None:
             fix = "end it with `return loss`"
             raise ArgumentError("LBFGS.step", "a closure that returns the loss", "None", fix)
+        if np.size(value := getattr(loss, "data", loss)) != 1:
+            got, fix = f"one of shape {np.shape(value)}", "end the loss with .mean() or .sum()"
+            raise ArgumentError("LBFGS.step", "a closure that returns a loss of one number", got, fix)
         g = np.zeros(self.flat.values.size)
         for leaf, span in zip(self.flat.leaves, self.flat.spans, strict=True):
             if leaf.grad is not None:
                 g[span] = leaf.grad.ravel()
-        f = float(getattr(loss, "data", loss))  # a Tensor, an array or a number
+        f = float(np.asarray(value).item())  # of a Tensor, an array or a number
         return (f if np.isfinite(g).all() else math.nan), g
 
     def _direction(self, g: Array) -> Array:

@@ -90,8 +90,9 @@ class DataParallel:
 
     def __getattr__(self, name: str) -> Any:
         """Return a hyperparameter of the optimizer, its ``groups`` or its ``gradient_norm``."""
-        if name in ("groups", "gradient_norm") or name in self.__dict__.get("optimizer", self).settings:
-            return getattr(self.optimizer, name)
+        within = self.__dict__.get("optimizer")  # None while a copy is made
+        if within is not None and (name in ("groups", "gradient_norm") or name in within.settings):
+            return getattr(within, name)
         raise AttributeError(f"DataParallel: expected a hyperparameter, got {name}; use .optimizer.{name}")
 
     def __setattr__(self, name: str, value: Any) -> None:

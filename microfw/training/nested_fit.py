@@ -50,11 +50,13 @@ DEFAULT_SIZE = 32
 
 
 def as_rows(data: Any, trainer: Any, where: str, accumulate: int = 1, rng: Any = None, sampler: Any = None) -> Any:
-    """Return any data that `Trainer.fit` takes as a source of batches."""
+    """Return any data that `Trainer.fit` takes as a source of batches; a source that was made so as it is."""
     dtype = dtype_of(trainer.model)
+    if isinstance(data, NestedRows | Source):
+        return data
     _refuse_batches(data, where)
     if isinstance(data, Stream):
-        return data.read_as(dtype, where)
+        return data.read_as(dtype, where if data.where == "stream" else data.where)
     if isinstance(data, Dataset):
         data = data.astype(dtype)
         data = data.X, data.y
@@ -214,8 +216,9 @@ def prepare(
     return forward
 
 
-def evaluate(trainer: Any, rows: Any, batch_size: int, where: str) -> dict[str, float]:
+def evaluate(trainer: Any, data: Any, batch_size: int, where: str) -> dict[str, float]:
     """Return the mean loss, its parts, and the metrics by head, batch by batch."""
+    rows = as_rows(data, trainer, where)
     forward = prepare(trainer, rows, where, trainer.metrics)
     sums, total, outputs, targets = np.zeros(1), 0.0, [], []
     with evaluating(trainer.model):

@@ -49,7 +49,8 @@ class Trainer:
         all rows: ``batch_size=len(train)``.
     metrics : sequence of str or callable
         "accuracy", "r2", any name of scikit-learn, or functions ``f(y_true, y_pred)``. ``y_pred`` are predicted labels
-        for classification, else the model's outputs. A dict gives the metrics of each head of nested outputs.
+        for classification, else the model's outputs. Weights are not used; rows whose label the loss ignores are
+        left out. A dict gives the metrics of each head of nested outputs.
     hooks : sequence of Hook
         Called at the events of training, in this order.
     accumulate : int
@@ -319,8 +320,7 @@ class Trainer:
                 return {"loss": loss, **measure(self.metrics, self.loss, outputs, found.y)}
         from microfw.training import nested_fit
 
-        rows = data if hasattr(data, "batches") else nested_fit.as_rows(data, self, "Trainer.evaluate")
-        return nested_fit.evaluate(self, rows, batch_size, "Trainer.evaluate")
+        return nested_fit.evaluate(self, data, batch_size, "Trainer.evaluate")
 
     def predict(self, X: Any, batch_size: int = 4096) -> Any:
         """Return the model's outputs, such as logits, in evaluation mode; see `predict_classes` for labels.

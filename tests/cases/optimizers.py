@@ -131,7 +131,7 @@ CASES: dict[str, Row] = {
             "without a search": {"lr": 0.5, "line_search": False, "iterations": 4},
             "short memory": {"memory": 2, "iterations": 3},
         },
-        {"lr": RATES, "iterations": [0, 1.5, NAN], "memory": [0, -1], "line_search": ["yes"],
+        {"lr": RATES, "iterations": [0, 1.5, 3.0, NAN], "memory": [0, -1, 2.0], "line_search": ["yes"],
          "gradient_tolerance": DECAYS, "change_tolerance": DECAYS},
         (3, {}),
         (5, {}),

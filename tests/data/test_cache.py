@@ -143,6 +143,7 @@ def test_a_folder_without_permission_is_no_error(folder):
         ("linux", {}, "~/.cache/microfw"),
         ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/microfw"),
         ("darwin", {"XDG_CACHE_HOME": "/x"}, "~/Library/Caches/microfw"),
+        ("linux", {"MICROFW_CACHE": "~/x"}, "~/x"),
         ("win32", {"LOCALAPPDATA": "/l"}, "/l/microfw"),
         ("win32", {}, "~/AppData/Local/microfw"),
     ],

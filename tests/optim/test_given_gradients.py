@@ -146,3 +146,13 @@ def test_the_message_on_float64_says_what_to_write():
     ):
         p + mf.tensor(noise)
     assert (p + mf.tensor(noise, np.float32)).dtype == np.float32
+
+
+def test_a_closure_is_no_gradient():
+    p = mf.tensor([1.0], requires_grad=True)
+    with raises(
+        ArgumentError,
+        "SGD.step: expected gradients, or nothing, got a function; "
+        "call it before, then step(); optim.LBFGS takes a closure",
+    ):
+        optim.SGD([p], lr=0.1).step(lambda: None)

@@ -190,3 +190,16 @@ def test_the_line_search_finds_strong_wolfe_points(f, first):
 def test_a_line_without_a_lower_point():
     start = Point(0.0, 0.0, np.array([-1.0]), -1.0)
     assert search(lambda t: (1.0, np.array([1.0])), np.ones(1), start, 1.0) is None
+
+
+def test_a_closure_returns_one_number():
+    p = mf.tensor([1.0, 2.0], requires_grad=True)
+
+    def closure():
+        loss = p * p
+        loss.sum().backward()
+        return loss
+
+    with pytest.raises(ArgumentError, match=r"a closure that returns a loss of one number, got one of shape \(2,\); "):
+        optim.LBFGS([p]).step(closure)
+    assert p.tolist() == [1.0, 2.0]

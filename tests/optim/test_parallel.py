@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
 import shutil
@@ -298,7 +299,7 @@ def test_gradients_that_are_averaged_can_be_clipped_before_the_step(mpi):
 def test_other_attributes_are_those_of_the_optimizer_within(mpi):
     model = nn.Dense(1, 1)
     optimizer = optim.DataParallel(optim.SGD(model.parameters(), lr=0.1, momentum=0.9), Waiting())
-    assert optimizer.momentum == 0.9
+    assert optimizer.momentum == copy.copy(optimizer).momentum == 0.9
     with pytest.raises(AttributeError, match="expected a hyperparameter, got betas; use .optimizer.betas$"):
         optimizer.betas  # noqa: B018
     trainer = mf.Trainer(model, nn.MSELoss(), optimizer)

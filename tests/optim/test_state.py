@@ -230,3 +230,21 @@ def test_state_that_is_assigned_is_used(name):
         ShapeError, match=rf"^{name}.{optimizer.STATE[0]}: expected an array of shape \(6,\), got \(2,\)"
     ):
         setattr(optimizer, optimizer.STATE[0], np.zeros(2))
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_entries_of_a_setting_cannot_be_changed_without_the_optimizer(grouped):
+    p, betas, rate = mf.tensor([1.0, 2.0], requires_grad=True), [0.9, 0.99], np.array(0.1)
+    groups = [{"params": [p], "betas": betas, "lr": rate}] if grouped else [p]
+    optimizer = optim.Adam(groups, lr=rate, betas=betas)
+    betas[0], rate[...] = 0.1, 5.0
+    assert optimizer.groups[0]["betas"] == (0.9, 0.99) and optimizer.groups[0]["lr"] == 0.1
+    optimizer.groups[0]["betas"] = betas
+    betas[0] = 0.5
+    assert optimizer.groups[0]["betas"] == (0.1, 0.99)
+    optimizer.betas = betas
+    with pytest.raises(TypeError):
+        optimizer.betas[0] = 0.1
+    assert type(optimizer.state_dict()["lr"]) is float
+    optimizer.load_state_dict(optimizer.state_dict() | {"betas": betas})
+    assert optimizer.betas == (0.5, 0.99)

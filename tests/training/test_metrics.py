@@ -7,9 +7,9 @@ import re
 import numpy as np
 import pytest
 
-from microfw import nn
+from microfw import nn, optim
 from microfw.errors import ArgumentError, ShapeError
-from microfw.training import metrics
+from microfw.training import Trainer, metrics
 from tests.helpers.errors import raises
 from tests.helpers.training import make
 
@@ -147,3 +147,14 @@ def test_an_error_in_a_metric_names_it(iris):
         with pytest.raises((TypeError, ZeroDivisionError)) as info:
             make(metrics=[mine]).fit(iris[0], 1, progress=False)
         assert info.value.__notes__ == ["raised in the metric 'mine', called with targets and predictions"]
+
+
+def test_metrics_count_rows_of_weight_0_but_no_ignored_labels():
+    X, y = np.eye(2, dtype=np.float32)[[0, 0, 1, 1]] * 4, np.array([0, 1, 1, 0])
+    model = nn.Sequential(nn.Dense(2, 2, rng=0))
+    model[0].weight.data = np.eye(2)
+    loss = nn.CrossEntropyLoss(ignore_index=-100)
+    trainer = Trainer(model, loss, optim.SGD(model.parameters(), lr=0.1), metrics=["accuracy"])
+    right = np.array([1.0, 0.0, 1.0, 0.0])
+    assert trainer.evaluate((X, y, right))["accuracy"] == 0.5
+    assert trainer.evaluate((X, np.where(right, y, -100)))["accuracy"] == 1.0

@@ -344,3 +344,29 @@ def test_a_transform_may_refill_its_arrays():
         return X_out[: len(X)], y_out[: len(y)]
 
     assert regression(fresh, transform=refill) == regression(fresh, transform=lambda X, y, rng: (X * 3, y))
+
+
+class WithBatches:
+    """A loader with an attribute ``batches``."""
+
+    def __init__(self, X, y):
+        self.batches = [(X[:6], y[:6]), (X[6:], y[6:])]
+
+    def __iter__(self):
+        return iter(self.batches)
+
+
+def test_a_source_of_a_float64_model_is_evaluated_as_in_validation():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(12, 3)), rng.normal(size=(12, 1))
+    model = nn.Sequential(nn.Dense(3, 1, rng=0)).astype(np.float64)
+    trainer = mf.Trainer(model, nn.MSELoss(), mf.optim.SGD(model.parameters(), lr=0.1))
+    for data in (mf.data.stream(X, y), WithBatches(X, y)):
+        history = trainer.fit(data, epochs=1, rng=0, progress=False, validation=data)
+        assert history[0]["val_loss"] == trainer.evaluate(data)["loss"]
+        np.testing.assert_allclose(trainer.evaluate(data)["loss"], trainer.evaluate((X, y))["loss"], rtol=1e-12)
+    X[3] = np.nan
+    with pytest.raises(DataError, match="^Trainer.evaluate, in rows 0 to 1: "):
+        trainer.evaluate(mf.data.stream(X[2:], y[2:]))
+    with pytest.raises(DataError, match="^Trainer.fit, validation, in rows 0 to 1: "):
+        trainer.fit(WithBatches(X[6:], y[6:]), validation=mf.data.stream(X[2:], y[2:]), progress=False)
