@@ -174,4 +174,5 @@ def described(value: Any) -> str:
     """
     if callable(value) and hasattr(value, "__name__"):
         return str(value.__name__)
-    return f"{type(value).__name__}()" if type(value).__repr__ is object.__repr__ else repr(value)
+    kind: Any = type(value)
+    return f"{kind.__name__}()" if kind.__repr__ is object.__repr__ else repr(value)
