@@ -9,7 +9,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import DataError, DTypeError, ShapeError
-from microfw.nn.checks import as_number
+from microfw.nn.checks import as_flag, as_number
 from microfw.nn.losses.base import Array, Loss
 from microfw.ops.elementwise import exp, log, where
 from microfw.ops.reduction import sum_
@@ -48,7 +48,7 @@ class KLDivLoss(Loss):
 
     def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
         super().__init__(reduction)
-        self.log_target = log_target
+        self.log_target = as_flag(log_target, "KLDivLoss", "log_target", "log_target=True")
 
     def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
         """Compare log-probabilities with a target of one shape."""
