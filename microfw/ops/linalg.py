@@ -15,7 +15,7 @@ from microfw.errors import ShapeError
 _ONES: dict[int, Array] = {}
 
 
-def _bias_out(g: Any, shape: Shape, out: Any = None) -> Any:
+def bias_out(g: Any, shape: Shape, out: Any = None) -> Any:
     """Sum a gradient over its rows, as that of a bias; into an array, if one is given."""
     if shape != g.shape[-1:]:  # repeated along the columns, too
         total = unbroadcast(g, shape)
@@ -35,11 +35,11 @@ def _bias_out(g: Any, shape: Shape, out: Any = None) -> Any:
     return ones.dot(g, out) if type(g) is np.ndarray else np.dot(ones, g, out)
 
 
-def _to_bias(g: Any, shape: Shape) -> Any:
+def to_bias(g: Any, shape: Shape) -> Any:
     """Return the gradient of a bias."""
     # by the same product as vjp_out, which writes into an optimizer's buffer: a sum would give other bits
     plain = g.dtype.kind == "f" and not isinstance(g, Tensor)  # the law runs rules on objects
-    return _bias_out(g, shape) if plain else g
+    return bias_out(g, shape) if plain else g
 
 
 def _rows(x: Any) -> Any:
@@ -123,12 +123,12 @@ def _back_to_x(g: Any, w: Any, x: Any) -> Any:
 
 
 @op(
-    vjp=(_back_to_x, lambda g, x: _rows(x).T.dot(_rows(g)), _to_bias),
+    vjp=(_back_to_x, lambda g, x: _rows(x).T.dot(_rows(g)), to_bias),
     jvp=(lambda dx, w, x: _by_rows(dx, w), lambda dw, x: _by_rows(x, dw), lambda db, shape: db),
     vjp_out=(
         None,
         lambda g, x, out: x.T.dot(g, out) if x.ndim == 2 else _rows(x).T.dot(_rows(g), out),
-        _bias_out,
+        bias_out,
     ),
     cost=_linear_cost,
     no_alias=True,

@@ -11,7 +11,8 @@ import numpy as np
 from microfw.autograd.op import Array, Cost, Shape, op
 from microfw.autograd.tensor import Tensor
 from microfw.ops.elementwise.choices import undefined
-from microfw.ops.reduction.sums import sum_last
+from microfw.ops.linalg import bias_out, to_bias
+from microfw.ops.reduction.sums import mean_first, sum_last
 
 # To mean 0 and variance 1
 
@@ -19,6 +20,8 @@ from microfw.ops.reduction.sums import sum_last
 def _mean(x: Any, axes: tuple[int, ...]) -> Any:
     if axes == (x.ndim - 1,):
         return sum_last(x, mean=True)
+    if axes == (*range(x.ndim - 1),):  # of a batch norm without positions
+        return mean_first(x)
     return x.sum(axis=axes, keepdims=True) / prod(x.shape[a] for a in axes)
 
 
@@ -74,14 +77,16 @@ def _normalize_cost(y: Shape, x: Shape, weight: Shape, bias: Shape, *, axes: tup
 @op(
     vjp=(
         lambda g, weight, xhat, rstd, axes: rstd * _project(g * weight, xhat, axes),
-        lambda g, xhat: g * xhat,
-        lambda g: g,
+        lambda g, xhat, shape: to_bias(g * xhat, shape),
+        to_bias,
     ),
     jvp=(
         lambda dx, weight, xhat, rstd, axes: weight * (rstd * _project(dx, xhat, axes)),
-        lambda dw, xhat: dw * xhat,
-        lambda db: db,
+        lambda dw, xhat, shape: dw * xhat,
+        lambda db, shape: db,
     ),
+    # products with ones in the place of sums, of (256, 32): 7.0 → 1.2 µs each
+    vjp_out=(None, lambda g, xhat, shape, out: bias_out(g * xhat, shape, out), bias_out),
     aux={"xhat": _xhat, "rstd": _rstd},
     cost=_normalize_cost,
     no_alias=True,

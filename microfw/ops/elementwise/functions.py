@@ -149,24 +149,11 @@ arctanh = _ufunc(
 # The error function
 
 
-# Numerator and denominator, in powers of x * x, of a rational function that is erf(x) / x between -4 and 4. Source:
-# Eigen, `generic_fast_erf_float`.
-_ABOVE = (
-    -2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05,
-    -7.34990630326855e-04, -2.95459980854025e-03, -1.60960333262415e-02,
-)  # fmt: skip
-_BELOW = (
-    -1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03, -1.42647390514189e-02,
-)  # fmt: skip
-
-
-def _polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
-    y = x * coefficients[0]
-    for c in coefficients[1:-1]:
-        y += c
-        y *= x
-    y += coefficients[-1]
-    return y
+# Numerator and denominator, in powers of x * x from the highest, of a rational function that is erf(x) / x between
+# -3.95 and 3.95. Fitted to SciPy's values by least squares, with weights raised where the error was largest. The
+# denominator's first coefficient is 1.
+_ABOVE = (0.05378319158, 7.48005612, 98.93145836, 1391.528341, 5021.142969, 29803.56392)
+_BELOW = (30.51620179, 394.357794, 3010.022763, 13254.1072, 26412.72118)
 
 
 def _erf(x: Array) -> Array:
@@ -174,16 +161,24 @@ def _erf(x: Array) -> Array:
         from scipy.special import erf as scipy_erf  # here: importing SciPy takes longer than importing microfw
 
         return scipy_erf(x)
-    # SciPy computes in float64: of 256 × 128 entries, these calls take 144 µs, SciPy's 540. Relative error: 4.5e-7.
-    z = np.minimum(np.maximum(x, -4), 4)  # np.clip takes twice the time
+    # SciPy computes in float64: of 256 × 128 entries, these calls take 95 µs, SciPy's 540. Relative error: 4e-7.
+    z = x.clip(-3.95, 3.95)  # of 256 × 128 entries 33 → 9 µs, compared with np.minimum and np.maximum with numbers
     square = z * z
-    y = _polynomial(square, _ABOVE)
+    y = square * _ABOVE[0]
+    for c in _ABOVE[1:-1]:
+        y += c
+        y *= square
+    y += _ABOVE[-1]
     y *= z
-    y /= _polynomial(square, _BELOW)
-    return np.minimum(np.maximum(y, -1), 1)  # by rounding, y may be 1 + 4e-7
+    below = square + _BELOW[0]
+    for c in _BELOW[1:]:
+        below *= square
+        below += c
+    y /= below
+    return y.clip(-1.0, 1.0)  # by rounding, y may be 1 + 4e-7
 
 
 @op(vjp=lambda g, x: g * (2 / math.sqrt(math.pi) * np.exp(-x * x)), cost=elementwise_cost(1, 5), no_alias=True)
 def erf(x: Array) -> Array:
-    """Error function; of float32 with a relative error of at most 5e-7."""
+    """Error function; of float32 with a relative error of at most 4e-7."""
     return _erf(x)
