@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.tensor import Tensor
-from microfw.nn.checks import as_float_input, as_layer_input, as_number, positive, require, wrong_shape
+from microfw.nn.checks import as_float_input, as_layer_input, as_number, is_whole, positive, require, wrong_shape
 from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
 from microfw.ops import elementwise, reduction
@@ -221,8 +221,7 @@ class Softmax(Module):
     """
 
     def __init__(self, axis: int = -1) -> None:
-        whole = isinstance(axis, int | np.integer) and not isinstance(axis, bool)
-        require(whole, type(self).__name__, "axis to be an integer", repr(axis))
+        require(is_whole(axis), type(self).__name__, "axis to be an integer", repr(axis))
         self.axis = int(axis)
 
     def forward(self, x: Any) -> Tensor:

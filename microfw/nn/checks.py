@@ -19,8 +19,7 @@ CheckShape = Callable[[Any], None]
 def positive(layer: str, **sizes: Any) -> None:
     """Raise unless each size is a positive integer."""
     for name, size in sizes.items():
-        whole = isinstance(size, int | np.integer) and not isinstance(size, bool)
-        require(whole and size > 0, layer, f"{name} to be a positive integer", repr(size))
+        require(is_whole(size) and size > 0, layer, f"{name} to be a positive integer", repr(size))
 
 
 def as_generator(where: str, rng: Any) -> np.random.Generator:
@@ -36,6 +35,11 @@ def require(fits: object, layer: str, expected: str, got: Any) -> None:
     """Raise unless a setting fits."""
     if not fits:
         raise ArgumentError(layer, expected, got)
+
+
+def is_whole(value: Any) -> bool:
+    """Return True for an integer, of Python or NumPy, that is no truth value."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:

@@ -25,6 +25,11 @@ def implements(*functions: Callable[..., Any] | None) -> Callable[[F], F]:
     return enter
 
 
+def as_floats(x: Any) -> Any:
+    """Return integers and truth values as float64, whose squares, sizes and differences do not overflow."""
+    return x.astype(np.float64) if x.dtype.kind in "iub" else x
+
+
 def operand(x: Any) -> Any:
     """Return what is no Tensor as an array, so that it has a shape."""
     return x if isinstance(x, Tensor) else np.asarray(x)

@@ -20,7 +20,10 @@ def is_real(value: Any) -> bool:
     (True, True, False, False, False)
     """
     numeric = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return numeric and math.isfinite(value)
+    try:
+        return numeric and math.isfinite(value)
+    except OverflowError:  # an int above 1.8e308
+        return False
 
 
 def is_integer(value: Any, least: int) -> bool:

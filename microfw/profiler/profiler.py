@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from contextvars import Token
 from html import escape
 from time import perf_counter_ns
@@ -140,7 +139,7 @@ class Profiler(Callback, Hook):
     def session(self) -> Session:
         """Numbers of the finished epochs, computed when read, not during training."""
         while self._logs:
-            with Interrupts().around(nullcontext()):  # a log adds up in place: Ctrl-C within would spoil its numbers
+            with Interrupts().around():  # a log adds up in place: Ctrl-C within would spoil its numbers
                 partial, log = self._logs.pop(0)
                 epoch = log.epoch()
                 if partial is not None:

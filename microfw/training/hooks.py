@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from inspect import signature
 from typing import Any
 
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, described
 from microfw.nn import Module
 from microfw.training.history import History
@@ -213,7 +214,7 @@ class Hooks:
     def end(self, state: TrainState) -> None:
         """Call ``on_fit_end`` of every hook that was started, even if one raises."""
         methods = _overridden("on_fit_end", sorted(self._started, key=_end_rank))
-        before = _arrays(state) if methods else {}
+        before = {name: part.state_dict() for name, part in _modules(state).items()} if methods else {}
         try:
             # An ExitStack calls the rest if one raises, in reverse order of registration.
             with contextlib.ExitStack() as calls:
@@ -221,20 +222,19 @@ class Hooks:
                     calls.callback(method, state)
                 self._started = []
         finally:
-            self.before_end = before if _differ(before, state) else {}
+            now = _modules(state)
+            self.before_end = before if any(_differs(now[name], arrays) for name, arrays in before.items()) else {}
 
 
-def _arrays(state: TrainState) -> dict[str, dict[str, Any]]:
-    """Return copies of the arrays of the model and of the loss, by name."""
-    parts = {name: getattr(state, name) for name in ("model", "loss_function")}
-    return {name: part.state_dict() if isinstance(part, Module) else {} for name, part in parts.items()}
+def _modules(state: TrainState) -> dict[str, Module]:
+    """Return the model, and the loss if it is a Module, by their names in the state."""
+    return {k: part for k in ("model", "loss_function") if isinstance(part := getattr(state, k), Module)}
 
 
-def _differ(before: dict[str, dict[str, Any]], state: TrainState) -> bool:
-    """Return True if the arrays of the model or of the loss have changed since."""
-    now = _arrays(state) if before else {}
-    pairs = [(array, now[part].get(name)) for part in now for name, array in before[part].items()]
-    return any(other is None or array.tobytes() != other.tobytes() for array, other in pairs)
+def _differs(module: Module, arrays: dict[str, Any]) -> bool:
+    """Return True if a module has other parameters and buffers than these."""
+    now = {name: part._array for name, part in module._walk() if isinstance(part, Tensor)}
+    return now.keys() != arrays.keys() or any(now[name].tobytes() != array.tobytes() for name, array in arrays.items())
 
 
 def _overridden(event: str, hooks: Sequence[Any]) -> HookMethods:

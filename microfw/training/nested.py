@@ -21,8 +21,9 @@ from microfw.training.evaluation import Array, as_data, quiet
 from microfw.training.metrics import Measure, measure_heads
 from microfw.training.outputs import ModelCall, binds, output_columns
 from microfw.training.replay_policy import ReplayPolicy
-from microfw.training.run import EpochTotals, Run
+from microfw.training.run import Run
 from microfw.training.stepper import Stepper
+from microfw.training.totals import EpochTotals
 
 
 class NestedForward(ModelCall):

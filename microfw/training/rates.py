@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -295,7 +294,7 @@ def lr_range_test(
     probe = copy.copy(trainer)  # keeps accumulation and clipping, which change the effect of a rate
     probe.hooks, probe.metrics = [rising], {}
     interrupts = Interrupts()
-    with interrupts.around(nullcontext()):
+    with interrupts.around():
         interrupts.release()
         try:
             probe.fit(train, steps, batch_size, rng=rng, progress=False)

@@ -18,7 +18,7 @@ from microfw.training.metrics import Measure
 from microfw.training.ranks import check_steps, common_row
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.stepper import Stepper
-from microfw.training.totals import EpochTotals as EpochTotals
+from microfw.training.totals import EpochTotals
 
 
 def take_steps(batches: Iterable[Batch], stepper: Stepper, totals: EpochTotals, hooks: Hooks | None = None) -> None:

@@ -45,7 +45,7 @@ def save(path: Path, run: Run) -> None:
         about = _describe(run, arrays)
         parts = capture(run)
         if before := run.hooks.before_end:
-            parts |= {"before_end": before["model"], "loss_function": before["loss_function"]}
+            parts |= {"before_end": before["model"], "loss_function": before.get("loss_function", {})}
         packed = tree.pack(parts, PREFIX, arrays)
     except FormatError as error:
         raise error.with_location(where) from None

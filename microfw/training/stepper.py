@@ -22,6 +22,8 @@ from microfw.training.hooks import TrainState
 from microfw.training.nonfinite import explain
 from microfw.training.replay_policy import ReplayPolicy
 
+NOTHING = contextlib.nullcontext()
+
 
 class Interrupts:
     """Defers Ctrl-C while ``deferred`` is True: during an update, and while hooks are called.
@@ -50,7 +52,7 @@ class Interrupts:
         self.release()
 
     @contextlib.contextmanager
-    def around(self, manager: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
+    def around(self, manager: contextlib.AbstractContextManager[Any] = NOTHING) -> Iterator[None]:
         """Enter a context manager, and leave it, with Ctrl-C deferred; the block calls `release` and defers it again.
 
         Else a Ctrl-C in the middle of it would leave what it has changed.

@@ -40,13 +40,8 @@ def direction(metric: str, where: str) -> str:
     if name in (scorers := get_scorer_names()):
         return "max"
     near = [known for known in scorers if known.startswith(name)] or get_close_matches(name, ("loss", *scorers), 1)
-    fix = f"did you mean {metric.replace(name, near[0])}? " if near else ""
-    raise ArgumentError(
-        where,
-        "a mode for a metric of this name",
-        repr(metric),
-        f"{fix}{'Else pass' if fix else 'pass'} mode='min' or 'max'",
-    )
+    fix = f"did you mean {metric.replace(name, near[0])}? Else pass" if near else "pass"
+    raise ArgumentError(where, "a mode for a metric of this name", repr(metric), f"{fix} mode='min' or 'max'")
 
 
 def check_metric(where: str, metric: Any, mode: Any) -> str:

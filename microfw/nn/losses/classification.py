@@ -8,7 +8,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DataError, MicrofwError, ShapeError
-from microfw.nn.checks import as_number, require
+from microfw.nn.checks import as_number, is_whole, require
 from microfw.nn.losses.base import Array, Loss, class_weights
 from microfw.ops.effects import pure_callback
 from microfw.ops.elementwise import relu, softplus, where
@@ -86,8 +86,9 @@ class _Labelled(Loss):
         super().__init__(reduction)
         name = type(self).__name__
         self.weight = class_weights(name, "weight", weight)
-        whole = isinstance(ignore_index, int | np.integer) and not isinstance(ignore_index, bool)
-        require(ignore_index is None or whole, name, "ignore_index to be an integer", repr(ignore_index))
+        require(
+            ignore_index is None or is_whole(ignore_index), name, "ignore_index to be an integer", repr(ignore_index)
+        )
         self.ignore_index = None if ignore_index is None else int(ignore_index)
 
     def denominator(self, targets: Any, sample_weight: Any = None) -> float:

@@ -9,13 +9,14 @@ import numpy as np
 from microfw.autograd.op import Array, elementwise_cost, op
 from microfw.autograd.tensor import Tensor
 from microfw.ops.elementwise.ufuncs import ufuncs
+from microfw.ops.mapping import as_floats
 
 _ufunc = ufuncs(__name__)
 
 
 def _sigmoid(x: Any) -> Any:
     # exp of a number that is not positive never overflows, on either side of 0; sizes of integers may
-    e = np.exp(-np.abs(x.astype(np.float64) if x.dtype.kind in "iub" else x))
+    e = np.exp(-np.abs(as_floats(x)))
     return np.where(x >= 0, 1, e) / (1 + e)
 
 
@@ -51,7 +52,7 @@ tanh = _ufunc(np.tanh, "Hyperbolic tangent, its slope exact in the tails.", vjp=
 def softplus(x: Array) -> Array:
     """``log(1 + exp(x))``, a smooth ReLU."""
     # exp of a positive x would overflow, and log(1 + ...) of a small number would lose its digits
-    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x.astype(np.float64) if x.dtype.kind in "iub" else x)))
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(as_floats(x))))
 
 
 _ZEROS: dict[Any, Array] = {}

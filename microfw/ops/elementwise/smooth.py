@@ -9,6 +9,7 @@ import numpy as np
 from microfw.autograd.op import Array, elementwise_cost, op
 from microfw.autograd.tensor import Tensor
 from microfw.ops.elementwise.activations import _sigmoid, sigmoid, softplus
+from microfw.ops.mapping import as_floats
 
 
 @op(
@@ -47,7 +48,7 @@ def _mish_slope(g: Any, x: Any) -> Any:
 def _tanh_softplus(x: Array) -> tuple[Array, Array]:
     """Return ``tanh(log(1 + exp(x)))`` as a fraction of ``e = exp(-abs(x))``, and ``e``."""
     # as a fraction, since exp(x) ** 2 overflows for x above 44 in float32
-    e = np.exp(-np.abs(x.astype(np.float64) if x.dtype.kind in "iub" else x))
+    e = np.exp(-np.abs(as_floats(x)))
     top = np.where(x > 0, 1 + 2 * e, e * (e + 2))
     return top / (top + np.where(x > 0, 2 * e * e, 2)), e
 

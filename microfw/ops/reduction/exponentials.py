@@ -9,6 +9,7 @@ import numpy as np
 
 from microfw.autograd.op import Array, Cost, op
 from microfw.ops.elementwise.choices import undefined
+from microfw.ops.mapping import as_floats
 from microfw.ops.reduction.sums import Axis, as_rows, spread, sum_last
 
 
@@ -32,7 +33,7 @@ def logsumexp(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> mf.grad(logsumexp)([1000.0, 1000.0])
     array([0.5, 0.5])
     """
-    top = np.max(x.astype(np.float64) if x.dtype.kind in "iub" else x, axis=axis, keepdims=True, initial=-np.inf)
+    top = np.max(as_floats(x), axis=axis, keepdims=True, initial=-np.inf)
     top = np.where(np.isfinite(top), top, 0)  # inf - inf would be NaN
     e = np.exp(x - top)
     total = np.sum(e, axis=axis, keepdims=True)
@@ -54,7 +55,7 @@ def _rows(y: tuple[int, ...], axis: int) -> int:
 def log_softmax(x: Array, *, axis: int = -1) -> Array:
     """``x - log(sum(exp(x)))`` along an axis; finite for every finite ``x``."""
     # the sum is at least 1, so that its logarithm is finite; log(softmax(x)) is -inf where softmax underflows
-    z = (x.astype(np.float64) if x.dtype.kind in "iub" else x) - np.max(x, axis=axis, keepdims=True)
+    z = as_floats(x) - np.max(x, axis=axis, keepdims=True)
     return z - np.log(np.sum(np.exp(z), axis=axis, keepdims=True))
 
 
@@ -82,6 +83,6 @@ def softmax(x: Array, *, axis: int = -1) -> Array:
             # no maximum is subtracted: of (1024, 16) the maximum of each row takes 60 µs, these two tests 4
             e = np.exp(x)
             return e / sum_last(e)
-    z = (x.astype(np.float64) if x.dtype.kind in "iub" else x) - np.max(x, axis=axis, keepdims=True)
+    z = as_floats(x) - np.max(x, axis=axis, keepdims=True)
     e = np.exp(z)  # the largest is exp(0): nothing overflows
     return e / np.sum(e, axis=axis, keepdims=True)

@@ -14,6 +14,7 @@ from microfw.autograd.registry import NUMPY
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, ShapeError
 from microfw.ops.elementwise.choices import undefined
+from microfw.ops.mapping import as_floats
 
 Axis = int | tuple[int, ...] | None
 
@@ -218,8 +219,8 @@ def _length(x: Any, axis: Axis, keepdims: bool, n: float | None = None) -> Any:
     """Return the root of the sum of squares, over ``n`` if given."""
     # Entries are scaled first where their squares are out of range. Scaling all would change bits elsewhere.
     if x.dtype.char not in SAFE or not x.size:
-        if x.dtype.kind in "iub":  # squares of integers may overflow
-            return _length(x.astype(np.float64), axis, keepdims, n)
+        if x.dtype.kind in "iub":
+            return _length(as_floats(x), axis, keepdims, n)
         squares = np.sum(np.square(x), axis=axis, keepdims=keepdims)
         return np.sqrt(squares if n is None else squares / n)
     low, high = SAFE[x.dtype.char]
@@ -253,8 +254,7 @@ def vector_norm(x: Any, *, axis: Axis = None, keepdims: bool = False, ord: Any =
     """Norm of the entries over axes, all by default: `ord` 2, 1 (sum of sizes), inf or -inf (an extreme size)."""
     if ord == 2:
         return _norm(x, axis=axis, keepdims=keepdims)
-    if isinstance(x, Tensor) and x.dtype.kind in "iub":  # sizes of integers may overflow
-        x = x.astype(np.float64)
+    x = as_floats(x) if isinstance(x, Tensor) else x
     if ord == 1:
         return np.sum(np.abs(x), axis=axis, keepdims=keepdims)
     if ord in (np.inf, -np.inf):

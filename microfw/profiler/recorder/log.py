@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from microfw.autograd.phases import (
     SET_UP,
     UPDATE,
 )
+from microfw.optim.checks import is_real
 from microfw.profiler.epoch import LOSS_OF_PASSES, NOT_RECORDED, UNFINISHED, WITHOUT_UPDATES
 from microfw.profiler.recorder.stats import GraphStats, OpStats
 from microfw.profiler.session import Epoch, Row
@@ -31,20 +31,6 @@ STEPS = (FORWARD, BACKWARD, UPDATE, CHECK, PREPARATION, SET_UP)
 
 AFTER_IDLE = np.array([DATA if phase in STEPS else OTHER for phase in range(IDLE + 1)])
 """Phase that idle time counts as, by the phase that follows."""
-
-
-def is_number(value: Any) -> bool:
-    """Return True for a finite number of Python or NumPy; False for a bool.
-
-    Examples
-    --------
-    >>> [is_number(value) for value in (3, np.float32(0.5), np.int64(3), True, float("nan"), "3")]
-    [True, True, True, False, False, False]
-    """
-    try:
-        return type(value) is not bool and isinstance(value, Real) and isfinite(value)
-    except OverflowError:  # an int above 1.8e308
-        return False
 
 
 class Log:
@@ -103,7 +89,7 @@ class Log:
         """Return the epoch's numbers."""
         for graph, count in self.counts:
             self.add_graph(graph, count)
-        metrics = {name: float(v) for name, v in self.metrics.items() if is_number(v) and name != "epoch"}
+        metrics = {name: float(v) for name, v in self.metrics.items() if is_real(v) and name != "epoch"}
         self.add_pending()
         ns: list[int] = np.broadcast_to(self.phases, len(NAMES)).tolist()
         without_updates = not self.steps and self.passes > 0
