@@ -44,8 +44,8 @@ class Checkpoint(Hook):
     Notes
     -----
     A Checkpoint is called after all other hooks, at any position in the list, so that the file contains their changes.
-    After an error in training, such as a loss that is not finite, the file is not changed. A warning says if `mf.load`
-    cannot read the model from the file, as one of a class whose settings are not attributes.
+    After an error in training, such as a loss that is not finite, the file is not changed. If `mf.load` cannot
+    read the model from the file, such as one of a class whose settings are not attributes, there is a warning.
 
     Examples
     --------
