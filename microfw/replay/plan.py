@@ -48,6 +48,8 @@ class Plan:
     ----------
     calls : list of CapturedCall
         In order, without those whose results are not used.
+    written : set of int
+        The ids of arrays that were there before the step and to which the forward pass writes.
     bytes_planned : int
         Memory of all results, bytes, with reuse.
     bytes_without : int
@@ -62,7 +64,9 @@ class Plan:
         self.passes = [[call for call in part if call in needed] for part in parts]
         self.calls = [call for part in self.passes for call in part]
         self.read = self.results | {c.root for call in self.calls for c in call.all_reads}
-        self.impure = any(not call.pure and call.style != "guard" for call in self.calls)
+        roots = (c.root for call in self.passes[0] for c in call.outs)
+        self.written = {id(c.fixed) for c in roots if c.fixed is not None}
+        self.impure = bool(self.written) or any(not call.pure and call.style != "guard" for call in self.calls)
         self.arrays: dict[CapturedArray, Array] = {}
         self._scratch: dict[Any, Array] = {}
         self.bytes_planned = self.bytes_without = 0
