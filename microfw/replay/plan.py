@@ -192,7 +192,7 @@ class Plan:
     # Code
 
     def _is_read_in_place(self, captured: CapturedArray) -> bool:
-        """Return True if an argument need not be copied: only the array itself and its transpose are read."""
+        """Return True if an argument need not be copied: it is read as it is, or with axes in another order."""
         calls = [c for call in self.calls for c in (call, call.fallback) if c is not None]
         lists = [a for c in calls for a in (*c.args, *c.kwargs.values()) if not isinstance(a, CapturedArray)]
         views = [c for call in calls for c in call.reads if c.root is captured and c is not captured]
@@ -210,10 +210,10 @@ def can_donate(captured: CapturedArray, call: CapturedCall, target: CapturedArra
 
 
 def is_transpose(view: CapturedArray) -> bool:
-    """Return True if a view is the transpose of an array that is no view."""
+    """Return True if a view has the axes of an array that is no view in another order."""
     assert view.view is not None
-    function, args, _ = view.view
-    return function is np.transpose and len(args) == 1 and args[0].view is None
+    function, args, kwargs = view.view
+    return function is np.transpose and not kwargs and args[0].view is None
 
 
 def shaped(block: Array, like: Array) -> Array:

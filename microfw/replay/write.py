@@ -203,7 +203,8 @@ class Writer:
             if value in self.scalars:
                 return self.scalars[value]
             if value.root in self.plan.read_in_place:
-                return self.plan.read_in_place[value.root] + (".T" if value.view is not None else "")
+                axes = f".transpose{value.view[1][1:]}" if value.view is not None else ""
+                return self.plan.read_in_place[value.root] + axes
         value = self.plan.array(value)
         if value is None or type(value) in (bool, int, str) or (type(value) is float and isfinite(value)):
             return f"({value!r})" if type(value) in (int, float) and value < 0 else repr(value)
@@ -278,6 +279,8 @@ class Writer:
                 args = args[-1:]
             else:
                 style = "copy"
+        elif call.function is np.copyto and type(call.args[1]) in (int, float):  # half of the time
+            return f"{name(out.fill)}({args[1]})"
         function = function or name(call.function)
         if style in STATEMENTS:
             texts = {"f": function, "args": ", ".join(args), "out": name(out), "words": words}
