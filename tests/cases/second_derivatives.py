@@ -12,7 +12,38 @@ CURVED = (
     np.array([[1, -1], [-1, 1]]) * 2**-1.5
 )  # second derivatives of the length of (1, 1), and of its first direction
 TURNED = np.array([[-3, 1], [1, 1]]) * 2**-2.5
+
+
+def _entries(*shape, seed):
+    return np.random.default_rng(seed).integers(-4, 5, shape).astype(float)
+
+
+def _large_convolution(left):
+    """Return a convolution that is made by rows of outputs, and its gradients."""
+    x, w = (mf.tensor(_entries(*shape, seed=k), requires_grad=True) for k, shape in enumerate(LARGE))
+    y = OPS["conv"].call(x, w, 0, padding=((0, 0), (left, 0)))
+    y.backward(_entries(*y.shape, seed=2))
+    return np.concatenate([a.ravel() for a in (y.data, x.grad, w.grad)])
+
+
+def _by_taps(left):
+    """Return the same, one tap of the kernel after the other."""
+    x, w = (_entries(*shape, seed=k) for k, shape in enumerate(LARGE))
+    width = 17 + left
+    x, g = np.pad(x, ((0, 0), (0, 0), (0, 0), (left, 0))), _entries(72, 3, 19, width, seed=2)
+    y, dx, dw = np.zeros(g.shape), np.zeros(x.shape), np.zeros(w.shape)
+    for i, j in np.ndindex(3, 2):
+        seen = np.s_[:, :, i : i + 19, j : j + width]
+        y += np.einsum("nchw,oc->nohw", x[seen], w[:, :, i, j])
+        dx[seen] += np.einsum("nohw,oc->nchw", g, w[:, :, i, j])
+        dw[:, :, i, j] = np.einsum("nchw,nohw->oc", x[seen], g)
+    return np.concatenate([a.ravel() for a in (y, dx[..., left:], dw)])
+
+
+LARGE = (72, 2, 21, 18), (3, 2, 3, 2)
 FIXED = {
+    "a large convolution": (lambda: _large_convolution(0), _by_taps(0)),
+    "a large convolution with padding": (lambda: _large_convolution(1), _by_taps(1)),
     "power, exponent 0": (lambda: mf.hessian(lambda v: v[0] ** v[1])(np.array([2.0, 0.0])), [[0, 0.5], [0.5, LOG2**2]]),
     "power, exponent 1": (
         lambda: mf.hessian(lambda v: v[0] ** v[1])(np.array([3.0, 1.0])),
