@@ -19,11 +19,15 @@ def _entries(*shape, seed):
 
 
 def _large_convolution(left):
-    """Return a convolution that is made by rows of outputs, and its gradients."""
-    x, w = (mf.tensor(_entries(*shape, seed=k), requires_grad=True) for k, shape in enumerate(LARGE))
-    y = OPS["conv"].call(x, w, 0, padding=((0, 0), (left, 0)))
-    y.backward(_entries(*y.shape, seed=2))
-    return np.concatenate([a.ravel() for a in (y.data, x.grad, w.grad)])
+    """Return a convolution that is made by rows of outputs, its transpose, and their gradients."""
+    x, w, v = (mf.tensor(_entries(*LARGE[k], seed=k), requires_grad=True) for k in (0, 1, 1))
+    padding = (0, 0), (left, 0)
+    y = OPS["conv"].call(x, w, 0, padding=padding)
+    g = _entries(*y.shape, seed=2)
+    y.backward(g)
+    z = OPS["conv_transpose"].call(g, v, size=x.shape[2:], padding=padding)
+    z.backward(x.data)
+    return np.concatenate([a.ravel() for a in (y.data, x.grad, w.grad, z.data, v.grad)])
 
 
 def _by_taps(left):
@@ -37,7 +41,8 @@ def _by_taps(left):
         y += np.einsum("nchw,oc->nohw", x[seen], w[:, :, i, j])
         dx[seen] += np.einsum("nohw,oc->nchw", g, w[:, :, i, j])
         dw[:, :, i, j] = np.einsum("nchw,nohw->oc", x[seen], g)
-    return np.concatenate([a.ravel() for a in (y, dx[..., left:], dw)])
+    dx = dx[..., left:]
+    return np.concatenate([a.ravel() for a in (y, dx, dw, dx, dw)])
 
 
 LARGE = (72, 2, 21, 18), (3, 2, 3, 2)
