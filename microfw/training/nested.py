@@ -17,7 +17,7 @@ from microfw.errors import ArgumentError, ShapeError
 from microfw.nn import Module
 from microfw.nn.forward_state import ForwardState, evaluating
 from microfw.replay import CompiledStep
-from microfw.training.evaluation import Array, as_data, quiet
+from microfw.training.evaluation import Array, as_data, is_sum, quiet
 from microfw.training.metrics import Measure, measure_heads
 from microfw.training.outputs import ModelCall, binds, output_columns
 from microfw.training.replay_policy import ReplayPolicy
@@ -213,7 +213,7 @@ class NestedTotals(EpochTotals):
         arrays, names = [_array(x) for x in outputs or ()], self.stepper.forward.names
         if count := self.stepper.count:
             for name, value in zip(names, arrays, strict=False):
-                rows = 1 if self.stepper.loss_is_sum else count
+                rows = 1 if is_sum(self.stepper.loss) else count
                 self.parts[name] = self.parts.get(name, 0.0) + float(value.item()) * rows
         made = self.stepper.forward.outputs.like(arrays[len(names) :])
         super().add(made if self.metrics else None, targets)
