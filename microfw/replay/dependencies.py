@@ -226,11 +226,11 @@ class Dependencies(Code):
         if base in self._types:
             return
         self._types.add(base)
-        text = f"{self._vars(base)}.get('forward')"
         if in_library(forward):
-            self._same(text, forward, path)
+            # not from vars(base), in which a name takes twice the time, 70 ns; for a function the value is the same
+            self._same(f"{self._name(base)}.forward", base.forward, path)  # type: ignore[attr-defined]
         else:
-            self._slot(text, forward, Path(path, ".forward"))
+            self._slot(f"{self._vars(base)}.get('forward')", forward, Path(path, ".forward"))
 
     def _object(self, x: Any, path: Path) -> None:
         kind = type(x)
