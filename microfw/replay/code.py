@@ -170,7 +170,9 @@ def code_names(code: CodeType) -> CodeNames:
             imports[instruction.argval] = None
         elif instruction.opname.startswith("FORMAT"):
             attributes |= FORMATTING
-    attributes.update(name for name in code.co_names if name not in variables or name in DYNAMIC)
+        elif instruction.opcode in dis.hasname:  # co_names has one entry for a name that is a variable, too
+            attributes.add(instruction.argval)
+    attributes |= DYNAMIC.intersection(code.co_names)
     if not {"str", "repr", "format", "print", "ascii"}.isdisjoint(code.co_names):
         attributes |= FORMATTING
     for constant in code.co_consts:
