@@ -17,6 +17,7 @@ from microfw.autograd.backward import unbroadcast
 from microfw.autograd.graph import Leaf, Node, Variable
 from microfw.autograd.mode import MODE
 from microfw.autograd.observer import Observer
+from microfw.autograd.op import Op
 from microfw.autograd.scope import THREAD_SCOPE, path
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, GraphError
@@ -24,6 +25,8 @@ from microfw.optim.optimizer import Optimizer
 from microfw.replay.reasons import Uncapturable, Untraceable
 from microfw.replay.trace import Array, CapturedArray, CapturedCall, Tape, copy, plain
 from microfw.replay.verification import same
+
+COPY = Op(copy, None, "same", None, None, None, True, False, "copy")  # of a leaf, by `Tensor.detach`
 
 
 class OpRecord:
@@ -46,7 +49,7 @@ class OpRecord:
         self.output = output
         self.saved = node.saved if node is not None else ()
         self.scope = node.scope if node is not None else THREAD_SCOPE.scope
-        self.recording = MODE.get().recording
+        self.recording = op is not COPY and MODE.get().recording  # a profile has no row for a copy
 
 
 class CaptureObserver(Observer):
@@ -67,6 +70,10 @@ class CaptureObserver(Observer):
         """Record the first module in which a value is read, or assigned."""
         where = path(THREAD_SCOPE.scope) or "the function"
         self.value_use = self.value_use or f"{where} {how} the values of a Tensor"
+
+    def on_copy(self, array: Array, copied: Array) -> None:
+        """Record a copy as an op."""
+        self.records.append(OpRecord(COPY, None, (array,), {}, copied))
 
 
 class CapturedStep:

@@ -2,8 +2,10 @@
 
 import types
 
+import numpy as np
 import pytest
 
+import microfw as mf
 from tests.helpers.replay import assert_change_is_seen, setter
 
 value = 1.0  # of the name that attributes in this file have
@@ -35,6 +37,12 @@ def attribute_of_self_with_the_name_of_a_global_variable():
 
     x = Own()
     return x.get, setter(x)
+
+
+@compared
+def leaf_that_is_detached():
+    x = mf.tensor([1.0], np.float32)
+    return (lambda: x.detach().sum()), lambda value: setattr(x, "data", [value])
 
 
 @pytest.mark.parametrize("make", COMPARED, ids=lambda make: make.__name__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 
 import numpy as np
 import pytest
@@ -113,6 +114,51 @@ def test_a_value_read_is_refused_by_name():
 
     step = race(lambda: mlp(Branch()), nn.CrossEntropyLoss(), drawn(6, labels), replayed=False)
     assert not step.replays and "3 reads the values of a Tensor" in step.explain()
+
+
+def test_a_copy_of_a_leaf_is_a_value_read():
+    class Copy(nn.Module):
+        def forward(self, x):
+            return x * copy.copy(scale)
+
+    scale = mf.tensor([2.0], np.float32)
+    step = race(lambda: mlp(Copy()), nn.CrossEntropyLoss(), drawn(6, labels), replayed=False)
+    assert not step.replays and "3 reads the values of a Tensor" in step.explain()
+
+
+def test_a_step_that_looks_for_anomalies_runs_every_time():
+    class Careful(nn.Module):
+        def forward(self, x):
+            with mf.detect_anomaly():
+                return x * 2
+
+    step = race(lambda: mlp(Careful()), nn.CrossEntropyLoss(), drawn(6, labels), replayed=False)
+    assert not step.replays and "3 checks the values of a Tensor" in step.explain()
+
+
+def test_an_argument_that_is_detached_is_read_at_every_step():
+    class Detach(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = mlp()
+
+        def forward(self, x):
+            return self.inner(x.detach())
+
+    first, other = drawn(2, labels)
+    race(Detach, nn.CrossEntropyLoss(), [*[first] * 4, *[other] * 4])
+
+
+def test_a_parameter_that_is_detached_and_returned_has_the_values_of_the_step():
+    (eager, model), (one, optimizer) = pair(mlp)
+    step = mf.compile(lambda X: (np.mean(model(X)), model[0].weight.detach()), optimizer)
+    for X, _ in drawn(6, labels):
+        one.zero_grad()
+        loss, weight = np.mean(eager(mf.Tensor(X))), eager[0].weight.detach()
+        loss.backward()
+        one.step()
+        assert_same([loss.data, weight.data], [t.data for t in step(X)])
+    assert step.replays, step.explain()
 
 
 def test_arrays_that_differ_from_step_to_step_are_refused():
