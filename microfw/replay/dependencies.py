@@ -171,7 +171,7 @@ class Dependencies(Classes):
                 self.values.append((value, where))
             elif all(theirs):
                 self._visit(value, where)
-            elif any(theirs) or name in self.names or isinstance(value, Module | Tensor):
+            elif any(theirs) or name in self.names or "children" in self.names or may_hold_parts(value):
                 self._slot(f"{self._name(vars(module))}.get({name!r})", value, where)
         if not all(theirs):
             self._type(type(module), path)
@@ -239,6 +239,17 @@ class Dependencies(Classes):
                 self._slot(f"{self._name(x)}.{name}", value, Path(path, f".{name}"))
             elif not callable(value) or isinstance(value, Module):
                 self._visit(value, Path(path, f".{name}"))
+
+
+def may_hold_parts(value: Any) -> bool:
+    """Return True for what `Module.named_modules` and `Module.parameters` find: parts, and containers with parts.
+
+    Also for an empty container, to which parts may be added. Other containers, such as lists of numbers that a hook
+    notes, are left out: they may change at each step.
+    """
+    if not isinstance(value, list | tuple | dict):
+        return isinstance(value, Module | Tensor)
+    return not value or any(map(may_hold_parts, value.values() if isinstance(value, dict) else value))
 
 
 INSPECTORS: tuple[tuple[Any, Callable[[Dependencies, Any, Path], None]], ...] = (

@@ -271,6 +271,62 @@ def test_a_rate_that_is_set_at_every_step_is_replayed_with_the_update():
     assert "update" in f"{twins.step}"
 
 
+class Walking(nn.Module):
+    """Calls the parts of a container that no code names."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = [nn.Dense(5, 8, rng=0), [nn.Tanh()], {"a": nn.Dropout(0.3, rng=2), "b": nn.Dense(8, 4, rng=1)}]
+        self.noted = []
+
+    def forward(self, x):
+        for _, module in self.named_modules():
+            x = module(x) if module is not self else x
+        return x
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.parts[1].__setitem__(0, nn.ReLU()),
+        lambda m: m.parts[1].append(nn.Tanh()),
+        lambda m: m.parts[0].requires_grad_(False),
+        lambda m: m.parts[2].pop("a"),
+        lambda m: vars(m)["parts"][2]["a"].eval(),
+    ],
+    ids=["another", "added", "frozen", "removed", "mode"],
+)
+def test_layers_in_a_container_that_no_code_names(change):
+    twins = Twins(Walking)
+    twins.both(lambda model, _: change(model))
+    twins.go()
+    assert twins.replays() == 1 and "run every time" not in twins.step.explain()
+
+
+def test_a_list_of_numbers_that_no_code_names_may_grow_at_each_step():
+    twins = Twins(Walking)
+    for k in range(6):
+        twins.both(lambda model, _, k=k: model.noted.append(k))
+        twins.go(1)
+    plan = next(iter(twins.step.replays.values()))
+    assert plan.replays >= 2, twins.step.explain()
+
+
+def test_children_are_compared():
+    class Children(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = mlp()
+            self.factors = [1.0]
+
+        def forward(self, x):
+            return self.inner(x) * dict(self.children())["fac" + "tors"][0]
+
+    twins = Twins(Children)
+    twins.both(lambda model, _: vars(model)["fac" + "tors"].__setitem__(0, 3.0))
+    twins.go()
+
+
 def test_evaluation_between_steps_needs_no_new_capture():
     twins = Twins()
     captures = twins.step.captures
