@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from struct import calcsize
-from types import FunctionType
 from typing import Any
 
 from microfw.replay.code import FORMATTING, Code
@@ -11,6 +10,9 @@ from microfw.replay.contents import Path, in_library, is_library
 
 CONSTRUCTION = ("__new__", "__init__", "__post_init__", "__init_subclass__")
 """Methods that run when a class is called."""
+
+EXPLICIT = frozenset({"__dict__", "__weakref__", *CONSTRUCTION, *FORMATTING})
+"""Special names of a class that run no code when an operator or a builtin is used, or that are handled elsewhere."""
 
 POINTER = calcsize("P")
 
@@ -49,8 +51,8 @@ class Classes(Code):
             self.guards.append(f"len({self._vars(base)}) == {len(vars(base))}")
             for name, value in list(vars(base).items()):
                 dunder, named = name.startswith("__"), frozenset.__contains__(self.names, name)
-                special = dunder and isinstance(value, FunctionType) and name not in FORMATTING
-                if named or (special and name not in CONSTRUCTION) or (not dunder and (every or name in self.names)):
+                special = dunder and name not in EXPLICIT and (callable(value) or hasattr(type(value), "__get__"))
+                if named or special or (not dunder and (every or name in self.names)):
                     self._slot(f"{self._vars(base)}.get({name!r})", value, Path(path, f".{name}"))
 
     def _library_class(self, kind: type, path: Path) -> None:

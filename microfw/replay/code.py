@@ -123,7 +123,10 @@ class Code(Contents):
         self._visit(made.func, path)
 
     def _reference(self, made: Any, path: Path) -> None:
-        self._weak.append((made, path))
+        if isinstance(made(), type):  # as those in the cache of functools.singledispatch
+            self._visit(made(), path)
+        else:
+            self._weak.append((made, path))
 
     def _context_variable(self, made: Any, path: Path) -> None:
         try:

@@ -41,6 +41,9 @@ from microfw.replay.contents import (
 OWN = ("microfw.replay.", "microfw.profiler.", "microfw.law.")
 """Modules whose objects record what has run; a step does not depend on them."""
 
+IMPLICIT = frozenset({"forward", "__array_interface__"})
+"""Attributes that are read by a call of a Module and by NumPy, under a name that no code of the user has."""
+
 CACHES = ("_named", "_scopes", "training")
 """Attributes of modules that are not compared here: caches of names; ``training`` is compared separately."""
 
@@ -82,7 +85,7 @@ class Dependencies(Classes):
         What cannot be compared; "" if everything can.
     """
 
-    def __init__(self, f: Any, names: frozenset[str] = frozenset({"forward"}), unused: Sequence[Any] = ()) -> None:
+    def __init__(self, f: Any, names: frozenset[str] = IMPLICIT, unused: Sequence[Any] = ()) -> None:
         self.f = f
         self.unused = unused
         self.names = names

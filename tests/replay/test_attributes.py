@@ -1,5 +1,6 @@
 """A replayed step sees a change of each attribute that its code reads, by any way of reading it."""
 
+import functools
 import types
 
 import numpy as np
@@ -43,6 +44,88 @@ def attribute_of_self_with_the_name_of_a_global_variable():
 def leaf_that_is_detached():
     x = mf.tensor([1.0], np.float32)
     return (lambda: x.detach().sum()), lambda value: setattr(x, "data", [value])
+
+
+class Decorated:
+    """A decorator that is a class."""
+
+    def __init__(self, f):
+        self.f = f
+
+    def __get__(self, instance, kind=None):
+        return functools.partial(self.f, instance)
+
+
+def _read_by_call(decorate):
+    def make():
+        class Own:
+            value = 1.0
+            __call__ = decorate(lambda self, factor: factor * self.value)
+
+        x = Own()
+        return (lambda: x(1.0)), setter(Own)
+
+    make.__name__ = f"attribute_read_by_a_call_that_is_a_{decorate.__name__}"
+    return compared(make)
+
+
+for _decorate in (Decorated, classmethod, functools.singledispatchmethod, functools.partialmethod):
+    _read_by_call(_decorate)
+
+
+@compared
+def attribute_read_by_a_cached_special_method():
+    class Own:
+        value = 1.0
+
+        @functools.lru_cache  # noqa: B019
+        def __getitem__(self, key):
+            return self.value
+
+    x = Own()
+
+    def change(value):
+        Own.value = value
+        Own.__getitem__.cache_clear()
+
+    return (lambda: x[0]), change
+
+
+@compared
+def attribute_read_by_an_object_that_is_a_special_method():
+    class Get:
+        value = 1.0
+
+        def __call__(self, key):
+            return self.value
+
+    class Own:
+        __getitem__ = Get()
+
+    x = Own()
+    return (lambda: x[0]), setter(Own.__getitem__)
+
+
+@compared
+def property_with_an_array_interface():
+    class Own:
+        array = np.ones(1)
+
+        @property
+        def __array_interface__(self):
+            return self.array.__array_interface__
+
+    x = Own()
+    return (lambda: float(np.asarray(x)[0])), lambda value: setattr(x, "array", np.full(1, value))
+
+
+@compared
+def attribute_with_an_array_interface():
+    x, arrays = types.SimpleNamespace(), [np.ones(1), np.full(1, 3.0)]
+    x.__array_interface__ = arrays[0].__array_interface__
+    return (lambda: float(np.asarray(x)[0])), lambda value: setattr(
+        x, "__array_interface__", arrays[1].__array_interface__
+    )
 
 
 @pytest.mark.parametrize("make", COMPARED, ids=lambda make: make.__name__)
