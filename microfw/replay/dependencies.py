@@ -240,7 +240,11 @@ class Dependencies(Classes):
                 continue
             if isinstance(value, ATOMS):
                 self._slot(f"{self._name(x)}.{name}", value, Path(path, f".{name}"))
-            elif not callable(value) or isinstance(value, Module):
+            elif callable(value) and not isinstance(value, Module):
+                continue
+            elif value is getattr(x, name):  # no property that makes an object
+                self._slot(f"{self._name(x)}.{name}", value, Path(path, f".{name}"))
+            else:
                 self._visit(value, Path(path, f".{name}"))
 
 

@@ -128,6 +128,51 @@ def attribute_with_an_array_interface():
     )
 
 
+def _layout_of_an_array(name, changed, lock=False):
+    def make():
+        x = np.arange(8.0).reshape(2, 4)
+        x.setflags(write=not lock)
+        return (lambda: float(x[-1, 0]) + x.size), lambda value: setattr(x, name, changed)
+
+    make.__name__ = f"{name}_of_an_array_{'that_is_locked' * lock}"
+    return compared(make)
+
+
+_layout_of_an_array("shape", (4, 2))
+_layout_of_an_array("shape", (4, 2), lock=True)
+_layout_of_an_array("dtype", np.int32)
+
+
+@compared
+def array_that_is_resized():
+    x = np.arange(8.0).reshape(2, 4)
+    return (lambda: float(x[1, 0])), lambda value: x.resize((4, 2), refcheck=False)
+
+
+@compared
+def mask_of_the_fill_value():
+    x = np.ma.array([1.0, 1e20], mask=[False, False])
+    return (lambda: float(x.count())), lambda value: x.mask.__setitem__(1, True)
+
+
+@compared
+def value_behind_a_mask():
+    x = np.ma.array([1.0, 1.0], mask=[False, True])
+    return (lambda: float(x.data[1])), lambda value: x.data.__setitem__(1, value)
+
+
+@compared
+def fill_value_of_a_masked_array():
+    x = np.ma.array([1.0, 1.0], mask=[False, True], fill_value=1.0)
+    return (lambda: float(x.filled()[1])), lambda value: x.set_fill_value(value)
+
+
+@compared
+def array_of_a_dataset():
+    x = mf.data.Dataset(np.ones((2, 2)), np.zeros(2, int))
+    return (lambda: float(x.X[0, 0])), lambda value: setattr(x, "X", np.full((2, 2), value))
+
+
 @pytest.mark.parametrize("make", COMPARED, ids=lambda make: make.__name__)
 def test_a_replayed_step_sees_a_change_of(make):
     assert_change_is_seen(make)
