@@ -42,6 +42,13 @@ class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
             observer.on_value_read(how)
         return self._array
 
+    def _copied(self) -> Array:
+        """Return a copy of the array, and notify the observer, since no op makes it."""
+        array, observer = self._array.copy(), MODE.get().observer
+        if observer is not None:
+            observer.on_copy(self._array, array)
+        return array
+
     def _assign(self, values: Array) -> None:
         """Copy values that fit into a leaf, as a layer does with its running statistics."""
         np.copyto(self._array, values, casting="same_kind")

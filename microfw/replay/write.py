@@ -286,7 +286,7 @@ class Writer:
         copies = "; ".join(
             f"{name(store)}({name(o)}, r{k})"
             for k, (o, captured) in enumerate(zip(outs, call.outs, strict=True))
-            if o is not None and plan.is_read(captured)
+            if o is not None and (not k or plan.is_read(captured))  # the first for its shape
         )
         return f"{results} = {value}; {copies or 'pass'}"
 

@@ -26,7 +26,7 @@ from microfw.profiler.recorder.sampling import never
 from microfw.profiler.recorder.sequence import UNKNOWN, Position
 from microfw.profiler.recorder.trace import Tracer
 from microfw.profiler.session import Epoch, Session
-from microfw.replay.capture import constant
+from microfw.replay.arguments import constant
 from microfw.replay.instrumented import InstrumentedPlan
 from microfw.replay.program import program
 
