@@ -33,6 +33,10 @@ Function = Callable[..., Any]
 Rules = Function | Sequence[Function | None] | None
 
 
+class Written(tuple[Array, ...]):
+    """A parameter of an op: arrays to which it writes, such as running statistics, if it is not None."""
+
+
 class Cost(NamedTuple):
     """Scalar operations of one application of an op, a multiply-add counted as 2.
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from microfw.autograd.op import Written
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ShapeError
 from microfw.nn.checks import as_layer_input, as_number, positive, wrong_shape
@@ -42,22 +43,16 @@ class _BatchNorm(Normalization):
             fix = "pass a larger batch, or call eval() to use the running statistics"
             raise ShapeError(self.where, "more than one value per channel in training", f"shape {x.shape}", fix)
         axes = (0, *range(2, x.ndim))
-        made: Tensor = normalize(x, weight, bias, axes=axes, eps=self.eps, tell=self._follow)
+        running = Written((self.running_mean._array, self.running_var._array))
+        made: Tensor = normalize(x, weight, bias, axes=axes, eps=self.eps, running=running, momentum=self.momentum)
+        for buffer in (self.running_mean, self.running_var):
+            buffer._leaf.version += 1  # type: ignore[union-attr]
         return made
 
     def _check_shape(self, x: Any) -> None:
         if x.ndim not in self._shapes or x.shape[1] != self.features:
             expected = " or ".join(s.replace("C", str(self.features)) for s in self._shapes.values())
             raise wrong_shape(self, expected, x, "pass that many channels on the second axis")
-
-    def _follow(self, mean: Any, variance: Any, count: int) -> None:
-        """Move the running statistics toward a batch's."""
-        if mean.dtype == object:  # the law runs the step once more, number by number: it must not count twice
-            return
-        # the variance of a batch is too small on average, by the factor (n - 1) / n
-        for buffer, new in ((self.running_mean, mean), (self.running_var, variance * (count / (count - 1)))):
-            old = buffer._array
-            buffer._assign(old + self.momentum * (new.reshape(self.features) - old))
 
     def extra_repr(self) -> str:
         """Return the number of channels."""

@@ -17,6 +17,15 @@ LARGEST = {"f": 88, "d": 709}
 """The largest whole number whose exponential does not overflow."""
 
 
+def by_step(blocks: int, like: Any) -> Any:
+    """Return an array (blocks, T, N, H) in which the blocks of a step are one run of memory.
+
+    Operations on two blocks of 32 × 32 that are apart take 1.8 to 3.9 µs, on neighbours .7 to 3.
+    """
+    _, steps, *each = like.shape
+    return empty((steps, blocks, *each), like).transpose((1, 0, 2, 3))
+
+
 def _join(*parts: Any) -> Any:
     return np.concatenate(parts, axis=0)
 
@@ -140,9 +149,9 @@ class GRUCell(Cell):
         """Write the states, and r, z, the block of ``u`` that r weighs, and n, for all steps."""
         s, w, shift = s0[0], w.copy(), empty((3, *s0.shape[1:]), a)
         shift[...] = bias  # once, since broadcasting a row takes longer than adding a matrix
-        minus = -a[:2]  # exact, as are the next two: in each step sigmoid needs no change of sign
-        for x in (w, shift):
-            np.negative(x[:2], out=x[:2])
+        minus = by_step(2, a)
+        for x, y in ((a, minus), (w, w), (shift, shift)):  # exact: in each step sigmoid needs no change of sign
+            np.negative(x[:2], out=y[:2])
         for t in range(a.shape[1]):
             u, rz, un, n, new = kept[:3, t], kept[:2, t], kept[2, t], kept[3, t], states[0, t]
             np.matmul(s, w, out=u)
@@ -243,7 +252,7 @@ class LSTMCell(Cell):
     @staticmethod
     def walk(a: Any, w: Any, bias: Any, s0: Any, states: Any, kept: Any) -> None:
         """Write the states, and i, f, o, g and ``tanh(c)``, for all steps."""
-        turned, minus = empty(w.shape, w), empty(a.shape, a)
+        turned, minus = empty(w.shape, w), by_step(4, a)
         for x, y in ((w, turned), (a, minus)):  # exact: in each step sigmoid needs no change of sign
             np.negative(x[:2], out=y[:2])
             np.negative(x[3], out=y[2])

@@ -15,6 +15,7 @@ import numpy as np
 from microfw.autograd.op import Array, Cost, Shape, op
 from microfw.errors import ArgumentError, ShapeError
 from microfw.ops.mapping import either, empty
+from microfw.ops.rows import by_rows, convolve, input_gradient, suits, weight_gradient, windows_of_rows
 from microfw.ops.windows import (
     AXES,
     Geometry,
@@ -69,6 +70,7 @@ class ConvGeometry(NamedTuple):
     cols: Shape  # groups, work, blocks, columns: a column is a window
     y: Shape  # groups, outputs, blocks, columns
     images: Shape  # outputs of all groups, H', W', N: what y is
+    by_rows: bool
 
 
 @once
@@ -94,6 +96,7 @@ def plan(
         cols=(groups, work, d, places // d),
         y=(groups, outputs, d, places // d),
         images=(w[0], *geo.out, x[0]),
+        by_rows=by_rows(geo, x[1], groups, x[0]),
     )
 
 
@@ -122,6 +125,15 @@ def _multiply(a: Array, b: Array, shape: Shape) -> Array:
     return y
 
 
+def _convolve(x: Array, w: Array, shapes: ConvGeometry) -> tuple[Array, Array]:
+    """Return the convolution, and the windows."""
+    if shapes.by_rows and suits(x, w):
+        cols = windows_of_rows(x, shapes.geo)
+        return convolve(w, cols, shapes.geo).reshape(shapes.y), cols
+    cols = columns(x, shapes.geo).reshape(shapes.cols)
+    return _multiply(w.reshape(shapes.weight), cols, shapes.y), cols
+
+
 # Derivatives, on arrays as on Tensors
 
 
@@ -130,6 +142,9 @@ def _by_weight(
 ) -> Any:
     """Each output's gradient times the window that it saw, summed over places and batch."""
     shapes = plan("conv", x.shape, shape, stride, padding, dilation, groups)
+    if shapes.by_rows and suits(g, x):
+        seen = windows_of_rows(x, shapes.geo) if cols is None else cols
+        return weight_gradient(g, seen, shape, shapes.geo)
     if cols is None:  # more than KEPT bytes: built again
         cols = batch_last(either("windows", x, kernel=shape[2:], stride=stride, padding=padding, dilation=dilation))
     g = batch_last(g).reshape(shapes.y).transpose((0, 2, 1, 3))
@@ -140,8 +155,8 @@ def _by_weight(
 def _by_bias(g: Any, w: Any) -> Any:
     """Sum over places and batch."""
     # a product with ones takes half the time of a sum
-    rows = batch_last(g).reshape((w.shape[0], prod(g.shape[2:]) * g.shape[0]))
-    return rows.dot(_ones(rows.shape[1], g.dtype.char))
+    places = batch_last(g).reshape((w.shape[0], prod(g.shape[2:]) * g.shape[0]))
+    return places.dot(_ones(places.shape[1], g.dtype.char))
 
 
 # Ops
@@ -206,8 +221,7 @@ def conv(
     tensor([[[1., 2.]]])
     """
     shapes = plan("conv", x.shape, w.shape, stride, padding, dilation, groups)
-    cols = columns(x, shapes.geo).reshape(shapes.cols)
-    y = _multiply(w.reshape(shapes.weight), cols, shapes.y)
+    y, cols = _convolve(x, w, shapes)
     if type(b) is not int or b:
         if np.shape(b) != w.shape[:1]:
             raise ShapeError("conv", f"b of shape {w.shape[:1]}, or 0 for none", np.shape(b))
@@ -268,9 +282,11 @@ def conv_transpose(
     if flipped is not None:
         w = w.reshape((groups, w.shape[0] // groups, *w.shape[1:])).swapaxes(1, 2)
         # as a convolution with the kernel turned round: no sums of overlapping windows
-        w = w[..., *(slice(None, None, -1),) * (x.ndim - 2)].reshape(flipped.weight)
-        y = _multiply(w, columns(x, flipped.geo).reshape(flipped.cols), flipped.y)
+        w = w[..., *(slice(None, None, -1),) * (x.ndim - 2)]
+        y, _ = _convolve(x, w.reshape((flipped.images[0], -1, *w.shape[3:])), flipped)
         return batch_first(y.reshape(flipped.images))
+    if shapes.by_rows and suits(x, w):
+        return input_gradient(x, w, shapes.geo)
     geo, n, channels = shapes.geo, x.shape[0], w.shape[1] * groups
     w = w.reshape(shapes.weight).swapaxes(2, 3)
     cols = _multiply(w, batch_last(x).reshape(shapes.y), shapes.cols)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod, sqrt
 from typing import Any
 
 import numpy as np
 
-from microfw.autograd.op import Array, Cost, Shape, op
+from microfw.autograd.op import Array, Cost, Shape, Written, op
 from microfw.autograd.tensor import Tensor
 from microfw.ops.elementwise.choices import undefined
 from microfw.ops.linalg import bias_out, to_bias
@@ -68,15 +67,35 @@ def _project(g: Any, xhat: Any, axes: tuple[int, ...]) -> Any:
     return g - _mean(g, axes) - xhat * _mean(g * xhat, axes)
 
 
+def _constant(weight: Shape, ndim: int, axes: tuple[int, ...]) -> bool:
+    """Return True if there is one weight for all entries that are normalized together."""
+    return all(a < ndim - len(weight) or weight[a - ndim] == 1 for a in axes)
+
+
+def _to_x(g: Any, weight: Any, xhat: Any, rstd: Any, axes: tuple[int, ...]) -> Any:
+    if _constant(np.shape(weight), xhat.ndim, axes):
+        return rstd * weight * _project(g, xhat, axes)  # one product of large arrays less
+    return rstd * _project(g * weight, xhat, axes)
+
+
+def _follow(running: Written, momentum: float, *news: Any) -> None:
+    """Move running statistics toward those of a batch."""
+    for kept, new in zip(running, news, strict=True):
+        change = new.reshape(kept.shape) - kept
+        change *= momentum
+        kept += change
+
+
 def _normalize_cost(y: Shape, x: Shape, weight: Shape, bias: Shape, *, axes: tuple[int, ...], **params: Any) -> Cost:
     n = prod(y)
     rows = n // max(prod(y[a] for a in axes), 1)
-    return Cost(7 * n + 4 * rows, (8 * n, 2 * n - min(prod(weight), n), n - min(prod(bias), n)))
+    back = 7 * n + rows if _constant(weight, len(y), axes) else 8 * n
+    return Cost(7 * n + 4 * rows, (back, 2 * n - min(prod(weight), n), n - min(prod(bias), n)))
 
 
 @op(
     vjp=(
-        lambda g, weight, xhat, rstd, axes: rstd * _project(g * weight, xhat, axes),
+        _to_x,
         lambda g, xhat, shape: to_bias(g * xhat, shape),
         to_bias,
     ),
@@ -92,11 +111,18 @@ def _normalize_cost(y: Shape, x: Shape, weight: Shape, bias: Shape, *, axes: tup
     no_alias=True,
 )
 def normalize(
-    x: Array, weight: Array, bias: Array, *, axes: tuple[int, ...], eps: float, tell: Callable[..., None] | None = None
+    x: Array,
+    weight: Array,
+    bias: Array,
+    *,
+    axes: tuple[int, ...],
+    eps: float,
+    running: Written | None = None,
+    momentum: float = 0.0,
 ) -> Array:
     """``(x - mean) / sqrt(variance + eps) * weight + bias``, with mean and variance over axes.
 
-    ``tell`` is called with the two, and how many entries they are of.
+    ``running``, if given, are a mean and a variance that move toward those of ``x`` by a share, ``momentum``.
     """
     mean = _mean(x, axes)
     centred = x - mean
@@ -113,8 +139,11 @@ def normalize(
             near = (np.abs(mean * rstd) < FAR) & (rstd > 0)
             usual, close = (mean, variance, xhat, rstd), _moments_rescaled(x, axes, eps)
             mean, variance, xhat, rstd = (np.where(near, a, b) for a, b in zip(usual, close, strict=True))
-    if tell is not None:
-        tell(mean, variance, prod(x.shape[a] for a in axes))
+    # Not where the law runs the step once more, number by number: that must not count twice.
+    if running is not None and x.dtype != object:
+        count = prod(x.shape[a] for a in axes)
+        # the variance of a batch is too small on average, by the factor (n - 1) / n
+        _follow(running, momentum, mean, variance * (count / (count - 1)))
     return xhat * weight + bias, xhat, rstd
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from microfw.autograd.op import Array, Cost, Shape, op
 from microfw.autograd.tensor import Tensor
-from microfw.ops.cells import CELLS, Cell
+from microfw.ops.cells import CELLS, Cell, by_step
 from microfw.ops.joining import among_zeros
 from microfw.ops.mapping import empty
 
@@ -43,7 +43,8 @@ def _walk(rows: Any, s0: Any, cell: str, steps: int, mask: Any) -> tuple[Any, An
     kind = CELLS[cell]
     w, bias, a = _unpack(rows, s0, cell, steps)
     if _in_place(kind, mask, rows, s0):
-        y, kept = (empty((blocks, *a.shape[1:]), a) for blocks in (kind.states, kind.kept))
+        y = empty((kind.states, *a.shape[1:]), a)
+        kept = by_step(kind.kept, a)
         kind.walk(a, w, bias, s0, y, kept)
         return y, kept
     s, states, each = s0, [], []

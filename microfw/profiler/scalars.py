@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from microfw.autograd.graph import Node
+from microfw.autograd.op import Written
 from microfw.profiler.scalar_tape import TAPE, Array, Entries, Shape, Tape, TooLarge, as_entries, ids
 
 
@@ -184,7 +185,9 @@ def is_elementwise(each: GraphOp) -> bool:
 
 
 def quiet(value: Any) -> Any:
-    """Return a parameter without side effects: a method is not called, and a generator is a new one."""
+    """Return a parameter without side effects: a method is not called, a generator a new one, no array written to."""
+    if isinstance(value, Written):
+        return None
     if isinstance(value, np.random.Generator):
         return np.random.default_rng(0)
     return (

@@ -17,7 +17,7 @@ from microfw.autograd.backward import unbroadcast
 from microfw.autograd.graph import Leaf, Node, Variable
 from microfw.autograd.mode import MODE
 from microfw.autograd.observer import Observer
-from microfw.autograd.op import Op
+from microfw.autograd.op import Op, Written
 from microfw.autograd.scope import THREAD_SCOPE, path
 from microfw.autograd.tensor import Tensor
 from microfw.optim.optimizer import Optimizer
@@ -126,6 +126,14 @@ class CapturedStep:
             return array
         return self.captured_by_id.setdefault(id(array), CapturedArray(self.tape, array, fixed=array))
 
+    def to_written(self, value: Any) -> Any:
+        """Return a setting of an op: if it is arrays to which the op writes, as captured arrays."""
+        if isinstance(value, Written):  # copies: the op has written to the arrays before
+            return Written([CapturedArray(self.tape, a.copy(), fixed=a) for a in value])
+        if not is_stateless(value):
+            raise Untraceable("an argument that may change, such as a random generator")
+        return value
+
     # Forward
 
     def capture_op(self, record: OpRecord) -> None:
@@ -133,9 +141,8 @@ class CapturedStep:
         op, start = record.op, len(self.tape.calls)
         inputs = [self.to_captured(a) for a in record.inputs]
         try:
-            if not is_stateless(tuple(record.params.values())):
-                raise Untraceable("an argument that may change, such as a random generator")
-            made = op.value(*inputs, **record.params)
+            params = {name: self.to_written(value) for name, value in record.params.items()}
+            made = op.value(*inputs, **params)
             outs = list(made) if op.aux else [made]
             if outs[0].view is not None and outs[0].strides != record.output.strides:
                 outs[0] = outs[0].copy()  # as an op does where its result is a view of an array that may change
@@ -278,7 +285,7 @@ def _results(record: OpRecord) -> list[Any]:
 
 def is_stateless(value: Any) -> bool:
     """Return True if an op's argument has neither state nor effects."""
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple | list) and type(value) is not Written:
         return all(map(is_stateless, value))
     plain_kinds = bool | int | float | str | slice | np.dtype | np.ndarray | np.generic | type
     return value is None or value is Ellipsis or isinstance(value, plain_kinds)

@@ -16,6 +16,10 @@ from microfw.replay.trace import Array, CapturedArray, CapturedCall, captured_ar
 CHUNK = 200
 
 
+MOST = 1 << 20
+"""Most bytes of an array of one number, which a plan keeps for calls that take less time with it."""
+
+
 class Part(NamedTuple):
     """Generated source of forward, backward or update.
 
@@ -44,6 +48,8 @@ class Plan:
     ----------
     calls : list of CapturedCall
         In order, without those whose results are not used.
+    written : set of int
+        The ids of arrays that were there before the step and to which the forward pass writes.
     bytes_planned : int
         Memory of all results, bytes, with reuse.
     bytes_without : int
@@ -58,7 +64,9 @@ class Plan:
         self.passes = [[call for call in part if call in needed] for part in parts]
         self.calls = [call for part in self.passes for call in part]
         self.read = self.results | {c.root for call in self.calls for c in call.all_reads}
-        self.impure = any(not call.pure and call.style != "guard" for call in self.calls)
+        roots = (c.root for call in self.passes[0] for c in call.outs)
+        self.written = {id(c.fixed) for c in roots if c.fixed is not None}
+        self.impure = bool(self.written) or any(not call.pure and call.style != "guard" for call in self.calls)
         self.arrays: dict[CapturedArray, Array] = {}
         self._scratch: dict[Any, Array] = {}
         self.bytes_planned = self.bytes_without = 0
@@ -168,10 +176,24 @@ class Plan:
         """Return n zeros: the indices that repeat the first row."""
         return self._scratch.setdefault(n, np.zeros(n, np.intp))
 
+    def number(self, value: Any, call: CapturedCall) -> Any:
+        """Return an argument of a ufunc as an array of the others' dtype, if the result is the same."""
+        # 0.5 µs less in each call; where a maximum or minimum is of as many numbers, a quarter of the time, too.
+        kinds = {c.dtype for c in call.reads}
+        dtype = kinds.pop() if len(kinds) == 1 else np.dtype(object)
+        if dtype.kind != "f" or not {2 * dtype.char + "->" + end for end in (dtype.char, "?")} & {*call.function.types}:
+            return value
+        whole = call.function in (np.maximum, np.minimum) and call.outs[0].nbytes <= MOST
+        shape = call.outs[0].shape if whole else ()
+        key = (repr(value), dtype, shape)
+        if key not in self._scratch:
+            self._scratch[key] = np.full(shape, value, dtype)
+        return self._scratch[key]
+
     # Code
 
     def _is_read_in_place(self, captured: CapturedArray) -> bool:
-        """Return True if an argument need not be copied: only the array itself and its transpose are read."""
+        """Return True if an argument need not be copied: it is read as it is, or with axes in another order."""
         calls = [c for call in self.calls for c in (call, call.fallback) if c is not None]
         lists = [a for c in calls for a in (*c.args, *c.kwargs.values()) if not isinstance(a, CapturedArray)]
         views = [c for call in calls for c in call.reads if c.root is captured and c is not captured]
@@ -189,10 +211,10 @@ def can_donate(captured: CapturedArray, call: CapturedCall, target: CapturedArra
 
 
 def is_transpose(view: CapturedArray) -> bool:
-    """Return True if a view is the transpose of an array that is no view."""
+    """Return True if a view has the axes of an array that is no view in another order."""
     assert view.view is not None
-    function, args, _ = view.view
-    return function is np.transpose and len(args) == 1 and args[0].view is None
+    function, args, kwargs = view.view
+    return function is np.transpose and not kwargs and args[0].view is None
 
 
 def shaped(block: Array, like: Array) -> Array:

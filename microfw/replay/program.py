@@ -70,6 +70,8 @@ try:
     instrumented.observer.on_replayed_ops(instrumented)  # if observed
     for leaf, slot in leaves:
         leaf.grad = slot
+    for leaf in written:  # if written
+        leaf.version += 1  # if written
     for leaf in leaves_without_grad:  # if leaves_without_grad
         leaf.grad = None  # if leaves_without_grad
     for leaf, gradient in shared:  # if shared
@@ -116,6 +118,8 @@ class Replay:
         Other leaves that get a gradient, each with the array to add.
     leaves_without_grad : list of Leaf
         Leaves of the optimizer that get none.
+    written : list of Leaf
+        Buffers to which the plan writes.
     forward_state : ForwardState
         All generators and buffers that the step's function reaches.
     impure_state : ForwardState or None
@@ -147,6 +151,7 @@ class Replay:
         self.leaves: list[tuple[Any, Any]] = [(leaf, leaf.grad_buffer) for leaf, _ in step.leaves]
         self.shared = [(leaf, plan.array(grad)) for leaf, grad in step.shared]
         self.leaves_without_grad = [leaf for leaf in optimizer.flat.leaves if leaf not in dict(self.leaves)]
+        self.written = [t._leaf for t in forward_state.buffers if id(t._array) in plan.written]
         self.returns_tuple = returns_tuple
         self.signature = signature
         self.forward_state = forward_state

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from microfw.autograd.op import Written
 from microfw.autograd.scope import location
 from microfw.nn.forward_state import ForwardState
 from microfw.replay.reasons import Uncapturable
@@ -200,6 +201,8 @@ def alike(a: Any, b: Any) -> bool:
         return False
     if isinstance(a, np.ndarray):
         return same(a, b)
+    if isinstance(a, Written):
+        return all(x is y for x, y in zip(a, b, strict=True))
     if isinstance(a, tuple | list):
         return len(a) == len(b) and all(map(alike, a, b))
     if isinstance(a, dict):

@@ -13,7 +13,7 @@ import numpy as np
 
 from microfw.replay.dependencies import Dependencies
 from microfw.replay.plan import CHUNK, Part, Plan
-from microfw.replay.trace import CapturedArray, CapturedCall
+from microfw.replay.trace import Array, CapturedArray, CapturedCall
 
 # These ufuncs warn, which takes time, if the output is given by position.
 OUT_BY_KEYWORD = (np.maximum, np.minimum)
@@ -203,7 +203,8 @@ class Writer:
             if value in self.scalars:
                 return self.scalars[value]
             if value.root in self.plan.read_in_place:
-                return self.plan.read_in_place[value.root] + (".T" if value.view is not None else "")
+                axes = f".transpose{value.view[1][1:]}" if value.view is not None else ""
+                return self.plan.read_in_place[value.root] + axes
         value = self.plan.array(value)
         if value is None or type(value) in (bool, int, str) or (type(value) is float and isfinite(value)):
             return f"({value!r})" if type(value) in (int, float) and value < 0 else repr(value)
@@ -260,11 +261,14 @@ class Writer:
         before = ""
         if style == "ufunc":
             style = "out" if call.function in OUT_BY_KEYWORD else style
-            row = None if self.reads_in_place(call.args[-1]) else plan.array(call.args[-1])
-            if isinstance(row, np.ndarray) and row.ndim == 1 and out.shape[1:] == row.shape:
-                rows, repeat = plan.scratch(out, row.dtype), row.reshape(1, -1).take  # faster than broadcasting
-                before = f"{name(repeat)}({name(plan.zeros(len(rows)))}, 0, {name(rows)}, 'clip'); "
-                args[-1] = name(rows)
+            for k, given in enumerate(call.args):
+                row = None if self.reads_in_place(given) else plan.array(given)
+                if type(row) in (int, float):
+                    args[k] = name(plan.number(row, call))
+                elif isinstance(row, np.ndarray) and not before and is_row(row, out):
+                    rows, repeat = plan.scratch(out, row.dtype), row.reshape(1, -1).take  # faster than broadcasting
+                    before = f"{name(repeat)}({name(plan.zeros(len(rows)))}, 0, {name(rows)}, 'clip'); "
+                    args[k] = name(rows)
         elif style == "reduce":
             args += [name(call.kwargs.get("axis", 0)), "None"]
             words = f", {name(call.kwargs.get('keepdims', False))}"
@@ -275,6 +279,8 @@ class Writer:
                 args = args[-1:]
             else:
                 style = "copy"
+        elif call.function is np.copyto and type(call.args[1]) in (int, float):  # half of the time
+            return f"{name(out.fill)}({args[1]})"
         function = function or name(call.function)
         if style in STATEMENTS:
             texts = {"f": function, "args": ", ".join(args), "out": name(out), "words": words}
@@ -289,6 +295,11 @@ class Writer:
             if o is not None and (not k or plan.is_read(captured))  # the first for its shape
         )
         return f"{results} = {value}; {copies or 'pass'}"
+
+
+def is_row(array: Array, out: Array) -> bool:
+    """Return True if an array is repeated for each row of a matrix."""
+    return out.ndim == 2 and len(out) > 1 and array.shape in (out.shape[1:], (1, *out.shape[1:]))
 
 
 def store(out: Any, value: Any) -> None:

@@ -11,7 +11,7 @@ import microfw as mf
 from microfw import nn
 from microfw.errors import ArgumentError, DTypeError, ShapeError
 from microfw.ops import convolution
-from microfw.ops.convolution import blocks, conv, conv_transpose
+from microfw.ops.convolution import blocks, conv, conv_transpose, plan
 from microfw.ops.pooling import avg_pool, max_pool
 from microfw.ops.windows import fold, geometry, windows
 from tests.cases.convolution import slow_conv, slow_conv_transpose, slow_pool
@@ -55,6 +55,23 @@ def test_windows_and_fold_are_transposes(settings):
     y = windows(x, kernel=(2, 3), **settings)
     g = whole(y.shape, 2)
     assert np.sum(y.data * g) == np.sum(x * fold(g, size=x.shape[2:], **settings).data)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid", 1, (0, (2, 1))], ids=str)
+def test_a_large_convolution_by_rows_agrees_with_one_by_windows(padding):
+    x, w, b = whole((40, 4, 14, 15), 1), whole((6, 4, 3, 2), 2), whole((6,), 3)
+    geo = plan("conv", x.shape, w.shape, 1, padding)
+    assert geo.by_rows and not plan("conv", x.shape, w.shape, 2, padding).by_rows
+
+    def results(x, w, b):
+        y, seen = conv.op.value(x, w, b, padding=padding)
+        g = whole(y.shape, 4).astype(x.dtype)
+        by_weight = [convolution._by_weight(g, x, kept, w.shape, 1, padding, 1, 1) for kept in (seen, None)]
+        return y, *by_weight, conv_transpose.op.value(g, w, size=x.shape[2:], padding=padding)
+
+    # whole numbers: sums in any order are the same
+    for got, expected in zip(results(x, w, b), results(*(a.astype(object) for a in (x, w, b))), strict=True):
+        np.testing.assert_array_equal(got, expected.astype(float))
 
 
 def test_a_large_product_is_cut_into_blocks():

@@ -56,6 +56,16 @@ def test_an_argument_that_is_repeated_for_every_row_is_read_at_every_step():
     assert step.replays, step.explain()
 
 
+def test_numbers_and_rows_have_the_bits_of_an_eager_step():
+    row = np.arange(4, dtype=np.float32).reshape(1, 4) / 7
+
+    def loss(x, y):
+        z = row - 1 / (2 - np.minimum(x, 0.3)) * -0.0 + (0.0 + x) / 3
+        return (row * np.maximum(z, 0.1) ** 2 - (z > 0.2) * x).sum()
+
+    Twins(loss=loss)
+
+
 def test_train_and_eval():
     twins = Twins(lambda: mlp(nn.Dropout(0.5, rng=3), nn.BatchNorm1D(4)))
     for change in (nn.Module.eval, nn.Module.train):

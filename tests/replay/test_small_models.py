@@ -27,8 +27,8 @@ def load_models():
 
 MODELS = load_models()
 
-OPAQUE = {"batchnorm": {"normalize", "dropout_mask"}}
-"""Ops that are replayed as one call in training: a generator draws, and running statistics are updated."""
+OPAQUE = {"batchnorm": {"dropout_mask"}}
+"""Ops that are replayed as one call in training: a generator draws."""
 
 
 def build(name, training):

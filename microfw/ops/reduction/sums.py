@@ -84,6 +84,22 @@ def mean_first(x: Any) -> Any:
     return (factors.dot(rows) if type(rows) is np.ndarray else np.dot(factors, rows)).reshape(shape)
 
 
+def _mean_of_places(x: Any, axis: Axis) -> Any:
+    """Return the means over all axes behind the second, (N, C), of an array in the order C, …, N in memory; else None.
+
+    Convolutions and poolings make such arrays.
+    """
+    if x.ndim < 3 or x.strides[0] != x.dtype.itemsize or axis != (*range(2, x.ndim),):
+        return None
+    last = as_rows(x.transpose((*range(1, x.ndim), 0)))
+    places = math.prod(x.shape[2:])
+    if last is None or places > SHORT:
+        return None
+    # of (32, 16, 24), a sum and a division 11 µs → a product 2.5, which adds as many numbers one by one
+    factors = _factors(places, 1 / places, x.dtype.char).reshape((1, places))
+    return np.matmul(factors, last.reshape((x.shape[1], places, x.shape[0]))).reshape((x.shape[1], x.shape[0])).T
+
+
 def _count(shape: Shape, axis: Axis) -> int:
     return math.prod(shape[a] for a in axes_of(axis, len(shape)))
 
@@ -131,7 +147,10 @@ def mean(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Array:
         raise ShapeError(
             f"mean: expected at least one entry, got shape {np.shape(x)}; the mean of nothing is undefined"
         )
-    return np.mean(x, axis=axis, keepdims=keepdims)
+    made = _mean_of_places(x, axis)
+    if made is None:
+        return np.mean(x, axis=axis, keepdims=keepdims)
+    return made.reshape((*made.shape, *(1,) * (x.ndim - 2))) if keepdims else made
 
 
 # Moments
