@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import itertools
 import operator
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -17,6 +19,7 @@ from microfw.errors import ArgumentError, ShapeError
 from microfw.nn import Module
 from microfw.nn.forward_state import ForwardState, evaluating
 from microfw.replay import CompiledStep
+from microfw.serialization.random import put
 from microfw.training.evaluation import Array, as_data, is_sum, quiet
 from microfw.training.metrics import Measure, measure_heads
 from microfw.training.outputs import ModelCall, binds, output_columns
@@ -253,11 +256,23 @@ class NestedRun(Run):
 
     Totals = NestedTotals
     transform: Any = None
+    before: tuple[int, Any, Any] | None = None
+    """Steps, and states of ``rng`` and source, from before the last batch was drawn, where drawing changes them."""
 
     def new_batches(self, skip: int = 0) -> Any:
         """Draw an order, and return the batches of an epoch, transformed if that is asked for."""
-        found, change = super().new_batches(skip), self.transform
-        return found if change is None else ((*change(X, y, self.rng), None) for X, y, _ in found)
+        self.before, found = None, super().new_batches(skip)
+        return found if self.transform is None and not self.train.stateful else self._noted(iter(found), skip)
+
+    def _noted(self, batches: Any, steps: int) -> Any:
+        for number in itertools.count(steps):
+            source = copy.deepcopy(self.train.state_dict()) if self.train.stateful else None
+            self.before = number, self.rng.bit_generator.state, source
+            X, y, _ = next(batches, (None, None, None))
+            if X is None:
+                self.before = None
+                return
+            yield (X, y, None) if self.transform is None else (*self.transform(X, y, self.rng), None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -265,6 +280,10 @@ class NestedRun(Run):
 
     def end(self) -> None:
         """End training. In an epoch that cannot be resumed, hooks save nothing."""
+        if self.totals is not None and self.before is not None and self.before[0] == self.totals.steps:
+            put(self.rng, self.before[1])  # the step was not completed: a resumed run draws its batch again
+            if self.train.stateful:
+                self.train.state_before = self.before[2]
         if self.in_lost_epoch():
             self.state.save = None
         super().end()
