@@ -20,6 +20,7 @@ from microfw.nn import Module
 from microfw.nn.forward_state import ForwardState, evaluating
 from microfw.replay import CompiledStep
 from microfw.serialization.random import put
+from microfw.training.broadcasts import check_broadcasts
 from microfw.training.evaluation import Array, as_data, is_sum, quiet
 from microfw.training.metrics import Measure, measure_heads
 from microfw.training.outputs import ModelCall, binds, output_columns
@@ -120,7 +121,8 @@ class NestedForward(ModelCall):
                 raise ArgumentError(self.where, "a loss that takes sample_weight", "one without", fix)
             if not counts:
                 return
-            made = self.loss_of(outputs, [as_data(leaf) for leaf in y.leaves])
+            targets = [as_data(leaf) for leaf in y.leaves]
+            made = check_broadcasts(self.loss_of, outputs, targets, self.where, found.leaves, targets[: len(y.paths)])
         self._learn_names(made)
 
     def _learn_names(self, made: Any) -> None:

@@ -43,7 +43,8 @@ class Trainer:
     model : Module
         The model to train.
     loss : Module or callable
-        ``loss(outputs, targets)`` returns a Tensor of one number, such as `nn.CrossEntropyLoss` for labels.
+        ``loss(outputs, targets)`` returns a Tensor of one number, such as `nn.CrossEntropyLoss` for labels. Real
+        targets of shape (N,) have shape (N, 1) for the losses of `nn`; other losses get them as they are.
     optimizer : Optimizer
         Made with ``model.parameters()``. `LBFGS` minimises the loss of each batch for some iterations, so give it
         all rows: ``batch_size=len(train)``.
