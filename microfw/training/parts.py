@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from microfw.data.dataset import check_count, check_flags
 from microfw.errors import ArgumentError
 from microfw.nn import Module
 from microfw.optim.checks import as_list
@@ -23,6 +24,13 @@ def check_settings(trainer: Any) -> None:
     if not isinstance(trainer.hooks, list):
         trainer.hooks = as_list(trainer.hooks, "Trainer", "hooks", "pass a list of them")
     check_hooks(trainer.hooks)
+
+
+def check_options(epochs: Any, batch_size: Any, **flags: Any) -> None:
+    """Raise unless numbers and flags of `Trainer.fit` are such."""
+    check_count("Trainer.fit", "epochs", epochs, 0)
+    check_count("Trainer.fit", "batch_size", batch_size, fix="32 is a good start")
+    check_flags("Trainer.fit", **flags)
 
 
 def run_hooks(trainer: Any, progress: bool, policy: Any, steps: int) -> Hooks:

@@ -28,7 +28,7 @@ from microfw.training.history import History
 from microfw.training.hooks import TrainState
 from microfw.training.metrics import measure, resolve, to_classes
 from microfw.training.outputs import is_branch
-from microfw.training.parts import check_settings, run_hooks
+from microfw.training.parts import check_options, check_settings, run_hooks
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.run import Run
 from microfw.training.saving import Saved
@@ -210,8 +210,7 @@ class Trainer:
         A step in which no row counts in the loss, since all labels are ignored or all weights are 0, makes no update.
         The History has the number of such steps as ``skipped``, if there were any.
         """
-        check_count("Trainer.fit", "epochs", epochs, 0)
-        check_count("Trainer.fit", "batch_size", batch_size, fix="32 is a good start")
+        check_options(epochs, batch_size, progress=progress, drop_last=drop_last)
         check_settings(self)  # again: they are attributes, and may have been replaced
         interrupts, options = Interrupts(), (class_weight, transform, sampler)
         with interrupts.around(mode()):  # mode() changes nothing: it restores what Ctrl-C has left in a layer
