@@ -18,6 +18,7 @@ from microfw.errors import ArgumentError, DataError, DTypeError, MicrofwError, S
 from microfw.nn import CrossEntropyLoss, Embedding, Loss, Module, NLLLoss
 from microfw.nn.forward_state import ForwardState, evaluating, module_mode
 from microfw.training.broadcasts import check_broadcasts
+from microfw.training.metrics import check_heads
 from microfw.training.outputs import ModelCall, is_branch, join_outputs, output_columns
 
 Array = np.ndarray[Any, Any]
@@ -160,7 +161,7 @@ def check_count(count: float, loss: Any, where: str) -> None:
 # Checks. A test that passes for good arguments comes first; what is wrong is only looked for after it has failed.
 
 
-def check_fit(model: Module, loss: Any, data: Dataset, where: str, must_count: bool = False) -> bool:
+def check_fit(model: Module, loss: Any, data: Dataset, where: str, must_count: bool = False, metrics: Any = ()) -> bool:
     """Raise unless the model's outputs for two rows and all targets suit the loss, and, if asked, some row counts.
 
     Return False if the outputs are nested, or the loss is a dict: then other checks follow.
@@ -171,6 +172,8 @@ def check_fit(model: Module, loss: Any, data: Dataset, where: str, must_count: b
         outputs = model(as_data(data.X[:2]))
         if not isinstance(outputs, Tensor) or outputs._array.shape[:1] != data.y[:2].shape[:1]:
             return _are_nested(outputs, len(data.y[:2]), where)
+        if metrics:
+            check_heads(metrics, [""], [""])
         _check_targets(outputs._array.shape, data, loss, where)
         if rows is not None:
             outputs = outputs if rows.start == 0 else model(as_data(data.X[rows]))

@@ -22,7 +22,7 @@ from microfw.replay import CompiledStep
 from microfw.serialization.random import put
 from microfw.training.broadcasts import check_broadcasts
 from microfw.training.evaluation import Array, as_data, is_sum, quiet
-from microfw.training.metrics import Measure, measure_heads
+from microfw.training.metrics import Measure, check_heads, measure_heads
 from microfw.training.outputs import ModelCall, binds, output_columns
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.run import Run
@@ -111,6 +111,7 @@ class NestedForward(ModelCall):
             found = output_columns(outputs, self.where)
             self.outputs = found.like([])
             self.wants_outputs = bool(metrics)
+            check_heads(metrics, found.paths, y.paths)
             short = [name for name, leaf in zip(found.paths, found.leaves, strict=True) if leaf.shape[:1] != (len(X),)]
             if metrics and short:
                 got = f"another shape at {short[0] or 'the output'}"

@@ -240,7 +240,7 @@ class Trainer:
     ) -> Run:  # fmt: skip
         """Check the arguments of `fit`, and return its run."""
         data = as_plain(train, self.model, self.loss) if options == (None, None, None) else None
-        if data is None or not check_fit(self.model, self.loss, data, "Trainer.fit", must_count=True):
+        if data is None or not check_fit(self.model, self.loss, data, "Trainer.fit", True, self.metrics):
             from microfw.training.nested_fit import NestedFit
 
             return NestedFit(self, train, batch_size, rng, drop_last, resume, options).new_run(
