@@ -302,7 +302,7 @@ class Trainer:
         data : Dataset, (X, y), (X, y, sample_weight), stream, or source of batches
             Data to evaluate on.
         batch_size : int
-            Rows that go through the model at once. Affects memory, not the result.
+            Rows at once. Affects memory; and the loss, unless it is a mean over rows or the data are ``(X, y)``.
 
         Returns
         -------
