@@ -277,6 +277,13 @@ def check_count(where: str, name: str, value: Any, least: int = 1, fix: str = ""
         raise ArgumentError(where, f"{name} to be {kind}", got, fix)
 
 
+def check_flags(where: str, **flags: Any) -> None:
+    """Raise unless options are True or False: a text such as "no" would count as True."""
+    for name, value in flags.items():
+        if not isinstance(value, bool | np.bool):
+            raise ArgumentError(where, f"{name} to be True or False", repr(value))
+
+
 def _task(y: Array) -> str:
     text = y.dtype.kind in "OUST" and any(isinstance(v, str | bytes) for v in y.ravel().tolist())
     return "classification" if text or (y.ndim == 1 and y.dtype.kind in "iub") else "regression"

@@ -59,6 +59,12 @@ def _complete(part: Array, other: Array, labels: Array) -> None:
         part[given], other[taken] = other[taken], part[given]
 
 
+def too_few(rows: int, where: str) -> DataError:
+    """Return the error for one validation row, of which there is no R²: it would be NaN in all epochs."""
+    fix = "raise validation_fraction, or pass scoring='loss'"
+    return DataError(where, "two validation rows, for R²", f"1 of {rows}", fix)
+
+
 def explain(error: ValueError, estimator: Any, labels: Array | None) -> None:
     """Raise an error that names the class without validation rows, if there is one: a scorer may need each class."""
     if labels is not None and len(missing := np.setdiff1d(np.arange(len(estimator.classes_)), labels)):

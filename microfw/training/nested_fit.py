@@ -29,6 +29,7 @@ from microfw.optim.checks import is_real
 from microfw.training.clipping import smooths_weight_0
 from microfw.training.evaluation import (
     as_data,
+    as_dataset,
     check_labels,
     counting_rows,
     dtype_of,
@@ -63,7 +64,7 @@ def as_rows(data: Any, trainer: Any, where: str, accumulate: int = 1, rng: Any =
     if isinstance(data, tuple | list) and len(data) in (2, 3):
         X, y, *weight = data
         if not (is_nested(X) or is_nested(y) or keeps_integers(y, trainer.model, trainer.loss)):
-            plain = Dataset(X, y, dtype=dtype, ignore_index=getattr(trainer.loss, "ignore_index", None))
+            plain = as_dataset(X, y, trainer.model, trainer.loss)
             check_labels(plain, trainer.loss, where)
             X, y = plain.X, plain.y
         features, targets = as_columns(X, "X", dtype, where), as_columns(y, "y", dtype, where, features=False)

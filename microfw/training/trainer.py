@@ -28,7 +28,7 @@ from microfw.training.history import History
 from microfw.training.hooks import TrainState
 from microfw.training.metrics import measure, resolve, to_classes
 from microfw.training.outputs import is_branch
-from microfw.training.parts import check_settings, run_hooks
+from microfw.training.parts import check_options, check_settings, run_hooks
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.run import Run
 from microfw.training.saving import Saved
@@ -43,7 +43,8 @@ class Trainer:
     model : Module
         The model to train.
     loss : Module or callable
-        ``loss(outputs, targets)`` returns a Tensor of one number, such as `nn.CrossEntropyLoss` for labels.
+        ``loss(outputs, targets)`` returns a Tensor of one number, such as `nn.CrossEntropyLoss` for labels. Real
+        targets of shape (N,) have shape (N, 1) for the losses of `nn`; other losses get them as they are.
     optimizer : Optimizer
         Made with ``model.parameters()``. `LBFGS` minimises the loss of each batch for some iterations, so give it
         all rows: ``batch_size=len(train)``.
@@ -209,8 +210,7 @@ class Trainer:
         A step in which no row counts in the loss, since all labels are ignored or all weights are 0, makes no update.
         The History has the number of such steps as ``skipped``, if there were any.
         """
-        check_count("Trainer.fit", "epochs", epochs, 0)
-        check_count("Trainer.fit", "batch_size", batch_size, fix="32 is a good start")
+        check_options(epochs, batch_size, progress=progress, drop_last=drop_last)
         check_settings(self)  # again: they are attributes, and may have been replaced
         interrupts, options = Interrupts(), (class_weight, transform, sampler)
         with interrupts.around(mode()):  # mode() changes nothing: it restores what Ctrl-C has left in a layer
@@ -240,7 +240,7 @@ class Trainer:
     ) -> Run:  # fmt: skip
         """Check the arguments of `fit`, and return its run."""
         data = as_plain(train, self.model, self.loss) if options == (None, None, None) else None
-        if data is None or not check_fit(self.model, self.loss, data, "Trainer.fit", must_count=True):
+        if data is None or not check_fit(self.model, self.loss, data, "Trainer.fit", True, self.metrics):
             from microfw.training.nested_fit import NestedFit
 
             return NestedFit(self, train, batch_size, rng, drop_last, resume, options).new_run(
@@ -302,7 +302,7 @@ class Trainer:
         data : Dataset, (X, y), (X, y, sample_weight), stream, or source of batches
             Data to evaluate on.
         batch_size : int
-            Rows that go through the model at once. Affects memory, not the result.
+            Rows at once. Affects memory; and the loss, unless it is a mean over rows or the data are ``(X, y)``.
 
         Returns
         -------

@@ -251,3 +251,25 @@ def test_a_hook_is_there_once():
     hook = mf.training.Hook()
     with pytest.raises(ArgumentError, match="expected each hook once, got the same Hook twice; leave one out"):
         NeuralClassifier(hooks=[hook, hook]).fit(X, LABELS)
+
+
+class Rates(mf.Hook):
+    """Notes the rate of each epoch's last step, and halves it then."""
+
+    def __init__(self, event):
+        self.used = {}
+        setattr(self, event, self.halve)
+
+    def on_gradients(self, state):
+        self.used[state.epoch] = state.optimizer.lr
+
+    def halve(self, state):
+        state.optimizer.lr /= 2
+
+
+@pytest.mark.parametrize("event", ["on_epoch_end", "on_step_end"])
+@pytest.mark.parametrize("optimizer", ["sgd", "lbfgs"])
+def test_the_history_has_the_rate_with_which_an_epoch_was_trained(event, optimizer):
+    rates = Rates(event)
+    model = NeuralClassifier((4,), max_iter=4, random_state=0, optimizer=optimizer, batch_size=60, hooks=[rates])
+    assert model.fit(X, LABELS).history_.column("learning_rate") == list(rates.used.values())

@@ -195,3 +195,99 @@ def test_an_error_names_the_argument(make_options, kind, text, iris):
 def test_predictions_need_rows_as_a_fit_does(change, kind, text, iris):
     with raises(kind, text):
         make().predict(change(iris[0].X))
+
+
+# A loss that is a function
+
+
+class Flat(nn.Module):
+    """A linear model with outputs of shape (N,)."""
+
+    def __init__(self):
+        self.linear = nn.Dense(3, 1, rng=0)
+
+    def forward(self, x):
+        return self.linear(x)[:, 0]
+
+
+def squared(outputs, targets, weight=None):
+    return ((outputs - targets) ** 2).mean()
+
+
+def squared_column(outputs, targets, weight=None):
+    return squared(outputs[:, 0], targets)
+
+
+def squared_head(outputs, targets, weight=None):
+    return {"size": squared(outputs["size"], targets["size"])}
+
+
+def pairs(outputs, targets, weight=None):
+    """A loss of all pairs of rows, which makes squares of outputs and of targets, but of no two of them."""
+    z, t = outputs.reshape(-1, 1), targets.reshape(-1, 1)
+    return (np.square(z - z.reshape(-1)) * np.exp(-np.square(t - t.reshape(-1)))).mean() + np.square(z).mean()
+
+
+class Head(nn.Module):
+    def __init__(self, body):
+        self.body = body
+
+    def forward(self, x):
+        return {"size": self.body(x)}
+
+
+def linear_data(columns):
+    X = np.random.default_rng(0).normal(size=(64, 3))
+    y = X @ [1.0, 2.0, 3.0] + 1
+    return X, y[:, None] if columns else y
+
+
+SOURCES = {
+    "arrays": lambda X, y: (X, y),
+    "weights": lambda X, y: (X, y, np.ones(len(X))),
+    "a stream": mf.data.stream,
+    "a generator": lambda X, y: lambda: iter([(X, y)]),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    ("model", "loss", "columns"),
+    [(Flat, squared, False), (lambda: nn.Dense(3, 1, rng=0), squared, True)]
+    + [(lambda: nn.Dense(3, 1, rng=0), squared_column, False), (Flat, pairs, True), (Flat, pairs, False)],
+)
+def test_a_function_as_loss_gets_targets_in_the_shape_in_which_they_came(model, loss, columns, source):
+    body = model()
+    trainer = mf.Trainer(body, loss, optim.SGD(body.parameters(), lr=0.1))
+    data = SOURCES[source](*linear_data(columns))
+    history = trainer.fit(data, 150, rng=0, progress=False, validation=data)
+    assert history[-1]["loss"] < 1e-4 and history[-1]["val_loss"] < 1e-4
+    assert trainer.evaluate(data)["loss"] == history[-1]["val_loss"]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    ("model", "loss", "columns"),
+    [(Flat, squared, True), (lambda: nn.Dense(3, 1, rng=0), squared, False)]
+    + [(lambda: nn.Dense(3, 1, rng=0), squared_column, True), (lambda: Head(Flat()), squared_head, True)],
+)
+def test_a_function_as_loss_broadcasts_no_outputs_with_targets(model, loss, columns, source):
+    body, (X, y) = model(), linear_data(columns)
+    trainer = mf.Trainer(body, loss, optim.SGD(body.parameters(), lr=0.1))
+    data = SOURCES[source](X, {"size": y} if loss is squared_head else y)
+    outputs, targets, fix = "(N,)", "(N, 1)", "keep the last axis of the outputs"
+    if not columns:
+        outputs, targets, fix = "(N, 1)", "(N,)", "pass y[:, None]"
+    text = "expected a loss of outputs and targets of one shape, got outputs of shape {} and targets of shape {}, "
+    text = text.format(outputs, targets) + f"which the loss broadcasts to (N, N); {fix}"
+    with raises(ShapeError, f"Trainer.fit: {text}"):
+        trainer.fit(data, 1, rng=0, progress=False)
+    with raises(ShapeError, f"Trainer.evaluate: {text}"):
+        trainer.evaluate(data)
+
+
+def test_a_function_as_loss_of_a_dataset_gets_its_targets():
+    body = nn.Dense(3, 1, rng=0)
+    data = Dataset(*linear_data(False))
+    trainer = mf.Trainer(body, squared, optim.SGD(body.parameters(), lr=0.1))
+    assert trainer.fit(data, 150, rng=0, progress=False)[-1]["loss"] < 1e-4
