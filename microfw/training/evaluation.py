@@ -55,6 +55,14 @@ def as_plain(data: Any, model: Module, loss: Any) -> Dataset | None:
     return data.astype(dtype_of(model)) if isinstance(data, Dataset) else None
 
 
+def with_labels(data: Any, model: Module, loss: Any, where: str) -> Dataset | None:
+    """Return what `as_plain` does; raise for a loss of labels if the targets are none, as `check_labels` does."""
+    found = as_plain(data, model, loss)
+    if found is not None:
+        check_labels(found, loss, where)
+    return found
+
+
 def keeps_integers(y: Any, model: Any, loss: Any) -> bool:
     """Return True for integer labels with several axes, as of sequences; other losses get them as floats."""
     if np.asarray(y).dtype.kind not in "iu" or np.ndim(y) < 2:
@@ -82,7 +90,9 @@ def as_features(X: Any, model: Module) -> Any:
     """
     array = as_array(X, "X")
     if not array.ndim:
-        raise ShapeError("Trainer.predict", "rows of features", f"a single {type(X).__name__}")
+        raise ShapeError(
+            "Trainer.predict", "rows of features", f"a single {type(X).__name__}", "pass an array, or a Dataset"
+        )
     if array.dtype.kind not in "fiubO" or (array.dtype.kind in "iu" and takes_indices(model)):
         return array
     try:
