@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw._other_names import with_other_names
 from microfw.autograd._arithmetic import ArithmeticMixin
 from microfw.autograd._array_methods import ArrayMethodsMixin
 from microfw.autograd.graph import Leaf, Node
@@ -24,6 +25,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Axis = int | tuple[int, ...] | None
 
 
+@with_other_names
 class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
     """The part of `Tensor` that it shares with NumPy's arrays."""
 

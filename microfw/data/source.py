@@ -51,8 +51,8 @@ class Source(BatchSource):
         # The first batch is checked before training. The first epoch continues with its iterator: to start another one
         # would draw other random numbers than a loop does.
         started = self._start(rng)
-        first = next(started, None)
-        if first is None:
+        first = next(started, started)
+        if first is started:
             raise DataError(where, "at least one batch", "none")
         self.first, self.ended = self._columns(first, 1), False
         self._started: Any = chain([first], started)

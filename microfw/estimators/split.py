@@ -9,6 +9,7 @@ from sklearn.model_selection import train_test_split
 
 from microfw.errors import DataError
 from microfw.training.evaluation import Array
+from microfw.training.metrics import cannot
 
 
 def split(
@@ -66,8 +67,10 @@ def too_few(rows: int, where: str) -> DataError:
 
 
 def explain(error: ValueError, estimator: Any, labels: Array | None) -> None:
-    """Raise an error that names the class without validation rows, if there is one: a scorer may need each class."""
+    """Raise an error that names the class without validation rows, if a scorer may need it, or the scorer."""
     if labels is not None and len(missing := np.setdiff1d(np.arange(len(estimator.classes_)), labels)):
         got = f"none of class {estimator.classes_[missing[0]]} ({estimator.scoring}: {error})"
         fix = "raise validation_fraction, or pass scoring='loss'"
         raise DataError(f"{estimator._where}.fit, early_stopping", "validation rows of each class", got, fix) from error
+    if isinstance(estimator.scoring, str):
+        raise cannot(estimator.scoring, error) from error

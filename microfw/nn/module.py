@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Never, Self
 
 import numpy as np
 
+from microfw._other_names import with_other_names
 from microfw.autograd._tensor_base import warn_of_detaching
 from microfw.autograd.mode import MODE, Mode, model_version
 from microfw.autograd.scope import THREAD_SCOPE, path
@@ -91,6 +92,7 @@ def timed_call(mode: Mode, forward: Callable[..., Any], inputs: tuple[Any, ...],
             timer.switch(before)
 
 
+@with_other_names
 class Module:
     """Base of layers, losses and models.
 

@@ -93,7 +93,7 @@ class _Layer(Recurrent):
         wrong = np.flatnonzero((lengths < 1) | (lengths > steps))
         if wrong.size:
             at = int(wrong[0])
-            fix = "leave out rows without steps"
+            fix = "leave out rows without steps" if lengths[at] < 1 else f"x has {steps} steps, padding included"
             raise DataError(self.where, f"lengths from 1 to {steps}", f"{lengths[at]} of row {at}", fix)
         mask: np.ndarray[Any, Any] = np.arange(steps)[:, None, None] < lengths[:, None]
         return mask

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from microfw.data.dataset import check_count
-from microfw.errors import ArgumentError
+from microfw.errors import ArgumentError, suggest_keywords
 from microfw.serialization.container import suffix_of
 from microfw.training.history import History
 from microfw.training.hooks import Hook, TrainState
@@ -67,6 +67,7 @@ class Checkpoint(Hook):
 
     last = True  # so that the file contains what other hooks change
 
+    @suggest_keywords
     def __init__(
         self,
         path: str | os.PathLike[str],

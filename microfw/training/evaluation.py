@@ -65,6 +65,13 @@ def as_dataset(X: Any, y: Any, model: Module, loss: Any) -> Dataset:
     return made
 
 
+def with_labels(data: Any, model: Module, loss: Any, where: str) -> Dataset | None:
+    """Return what `as_plain` does; raise for a loss of labels if the targets are none, as `check_labels` does."""
+    if (found := as_plain(data, model, loss)) is not None:
+        check_labels(found, loss, where)
+    return found
+
+
 def keeps_integers(y: Any, model: Any, loss: Any) -> bool:
     """Return True for integer labels with several axes, as of sequences; other losses get them as floats."""
     if np.asarray(y).dtype.kind not in "iu" or np.ndim(y) < 2:
@@ -92,7 +99,9 @@ def as_features(X: Any, model: Module) -> Any:
     """
     array = as_array(X, "X")
     if not array.ndim:
-        raise ShapeError("Trainer.predict", "rows of features", f"a single {type(X).__name__}")
+        raise ShapeError(
+            "Trainer.predict", "rows of features", f"a single {type(X).__name__}", "pass an array, or a Dataset"
+        )
     if array.dtype.kind not in "fiubO" or (array.dtype.kind in "iu" and takes_indices(model)):
         return array
     try:

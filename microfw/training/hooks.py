@@ -144,7 +144,9 @@ def check_hook(hook: Any) -> None:
     kind = type(hook)
     if isinstance(hook, type) or not any(hasattr(hook, event) for event in EVENTS):
         got = f"the class {hook.__name__}" if isinstance(hook, type) else kind.__name__
-        raise ArgumentError("Trainer", "hooks with some of a Hook's methods", got, "pass an instance")
+        schedule = callable(hook) and not isinstance(hook, type)
+        fix = "wrap a schedule in training.LearningRate" if schedule else "pass an instance"
+        raise ArgumentError("Trainer", "hooks with some of a Hook's methods", got, fix)
     for name in dir(kind):
         if name.startswith("on_") and name not in EVENTS and callable(getattr(kind, name)):
             near = get_close_matches(name, EVENTS, 1, cutoff=0.9)  # not names of other libraries' hooks

@@ -57,7 +57,7 @@ def run_hooks(trainer: Any, progress: bool, policy: Any, steps: int) -> Hooks:
 def check_parts(model: Any, loss: Any, optimizer: Any) -> None:
     """Raise unless model, loss and optimizer are of the right kind, and the optimizer has the model's parameters."""
     able = hasattr(optimizer, "step") and hasattr(optimizer, "zero_grad") and not isinstance(optimizer, type)
-    if not able or not isinstance(model, Module) or not callable(loss) or isinstance(loss, type):
+    if not able or not isinstance(model, Module) or not _is_loss(loss):
         _refuse_part(model, loss, optimizer, able)
     stepped = getattr(getattr(optimizer, "flat", None), "parameters", None)
     if stepped is not None and list(map(id, stepped)) != list(map(id, model.parameters())):
@@ -79,10 +79,16 @@ def _check_owned(model: Any, loss: Any, stepped: list[Any]) -> None:
         raise ArgumentError("Trainer", expected, got, "make it after the model is changed")
 
 
+def _is_loss(loss: Any) -> bool:
+    """Return True for a callable that is no class, and no loss of PyTorch, which takes no Tensors of microfw."""
+    theirs = str(getattr(loss, "__module__", "")).startswith("torch.")
+    return callable(loss) and not isinstance(loss, type) and not theirs
+
+
 def _refuse_part(model: Any, loss: Any, optimizer: Any, able: bool) -> None:
     for name, part, good, expected, example in (
         ("model", model, isinstance(model, Module), "a Module", ""),
-        ("loss", loss, callable(loss), "a loss such as nn.MSELoss()", ""),
+        ("loss", loss, _is_loss(loss), "a loss such as nn.MSELoss()", "one of microfw.nn, or a function"),
         ("optimizer", optimizer, able, "an optimizer", "optim.SGD(model.parameters(), lr=0.1)"),
     ):
         if isinstance(part, type):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from microfw.data.dataset import check_count
-from microfw.errors import ArgumentError
+from microfw.errors import ArgumentError, suggest_keywords
 from microfw.nn import Module
 from microfw.optim import Average
 from microfw.optim.averaging import check_decay
@@ -96,6 +96,7 @@ class EarlyStopping(Hook):
     True
     """
 
+    @suggest_keywords
     def __init__(
         self,
         metric: str = "val_loss",

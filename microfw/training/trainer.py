@@ -23,6 +23,7 @@ from microfw.training.evaluation import (
     quiet,
     smallest_batch,
     validator,
+    with_labels,
 )
 from microfw.training.history import History
 from microfw.training.hooks import TrainState
@@ -76,6 +77,7 @@ class Trainer:
     True
     """
 
+    @suggest_keywords
     def __init__(
         self,
         model: Any,
@@ -239,7 +241,7 @@ class Trainer:
         validation: Any, progress: bool,
     ) -> Run:  # fmt: skip
         """Check the arguments of `fit`, and return its run."""
-        data = as_plain(train, self.model, self.loss) if options == (None, None, None) else None
+        data = as_plain(train, self.model, self.loss) if options[0] is options[1] is options[2] is None else None
         if data is None or not check_fit(self.model, self.loss, data, "Trainer.fit", True, self.metrics):
             from microfw.training.nested_fit import NestedFit
 
@@ -289,9 +291,7 @@ class Trainer:
         model, and a resumed run continues from the parameters before that.
         """
         if self._run is None:
-            raise CheckpointError(
-                "Trainer.save", "a run of fit", "none", "call fit first, or save the model with mf.save"
-            )
+            raise CheckpointError("Trainer.save", "a run of fit", "none", "call fit first, or mf.save for the model")
         self._run.save(path)
 
     def evaluate(self, data: Any, batch_size: int = 4096) -> dict[str, float]:
@@ -311,7 +311,7 @@ class Trainer:
             ignored, or all weights are 0; so are the metrics if all labels are ignored.
         """
         check_count("Trainer.evaluate", "batch_size", batch_size, fix="32 is a good start")
-        found = as_plain(data, self.model, self.loss)
+        found = with_labels(data, self.model, self.loss, "Trainer.evaluate")
         outputs = None if found is None else self.predict(found.X, batch_size)
         if found is not None and isinstance(outputs, np.ndarray):
             with evaluating(self.model):

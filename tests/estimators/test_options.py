@@ -167,6 +167,9 @@ FAULTS = [
     ({"optimizer__depth": 3}, "NeuralClassifier: expected an optimizer that takes these settings, got Adam.__init__() got an unexpected keyword argument 'depth'"),
     ({"alpha": -1}, "The 'alpha' parameter of NeuralClassifier must be a float in the range [0.0, inf). Got -1 instead."),
     ({"hooks": 3}, "The 'hooks' parameter of NeuralClassifier must be a list of hooks. Got 3 instead."),
+    ({"optimizer_params": {"lr": 0.1}}, "NeuralClassifier: expected an optimizer that takes these settings, got microfw.optim.adam.Adam() got multiple values for keyword argument 'lr'; pass learning_rate"),
+    ({"activation": np.tanh}, "NeuralClassifier: expected activation to be a name, or to make a Module, got tanh; pass a class such as nn.Tanh"),
+    ({"module": lambda inputs, outputs: None}, "NeuralClassifier: expected module to be a Module or a function (n_features, n_outputs, rng) that returns one, got one with (inputs, outputs)"),
     ({"hooks": [3]}, "Trainer: expected hooks with some of a Hook's methods, got int; pass an instance"),
 ]  # fmt: skip
 

@@ -129,8 +129,17 @@ def test_biases_start_as_their_initializer_says(make):
 ])  # fmt: skip
 def test_names(make):
     make("he_normal")
+    text = "init to be a function of a shape and rng, or one of glorot_normal"
     for init in ("no_such", 3, None):
-        with pytest.raises(ArgumentError, match=r"init to be a function of a shape and rng, or one of glorot_normal"):
+        with pytest.raises(ArgumentError, match=text):
+            make(init)
+    for init, ours in (("xavier_uniform", "glorot_uniform"), ("kaiming_normal_", "he_normal")):
+        with pytest.raises(ArgumentError, match=rf"{text}.*, got '{init}'; here it is {ours}$"):
+            make(init)
+    for init in (np.zeros, initializers.constant, lambda shape: np.zeros(shape)):
+        with pytest.raises(
+            ArgumentError, match=rf"{text}.*, got .*, which raises TypeError.*; wrap it, as in lambda shape, rng"
+        ):
             make(init)
 
 

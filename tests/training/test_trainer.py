@@ -224,7 +224,7 @@ def cases():
         make(),
         (iris.X,),
         ArgumentError,
-        f"{fit} a Dataset, {forms}, got ndarray; wrap it in mf.data.Dataset",
+        f"{fit} a Dataset, {forms}, got ndarray; pass (X, y)",
     )
     yield (
         make(),
