@@ -90,18 +90,19 @@ class LayerNames:
         if self.structure is not Module._structure:
             self._list()
         module: Any = scope[0]
-        old: Any = before[0]
-        holder = self.lent.get(name)
+        old, holder = before[0], self.lent.get(name)
         if holder is None or id(module) in self.names:
             return False
         known = self.known.get(id(module))
         if known is not None and known[0]() is module:
-            return holder() is module and known[1] == name
+            return known[1] == name and holder() is module
         outer, outer_before = scope[1], before[1]
         same_caller = outer is outer_before or (outer and outer[0]) is (outer_before and outer_before[0])
         first = self.first is not None and self.first() is old
         # the last holder: two modules of a step never share a name
-        if holder() is not old or type(module) is not type(old) or not same_caller or first or has_parameters(module):
+        if holder() is not old or not same_caller or first:
+            return False
+        if type(module) is not type(old) or has_parameters(module):
             return False
         self.lent[name] = ref = weakref.ref(module)
         self.known[id(module)] = ref, name, False
