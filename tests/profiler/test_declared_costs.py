@@ -9,6 +9,7 @@ import microfw as mf
 from microfw import nn
 from microfw.autograd import Cost
 from microfw.errors import ArgumentError
+from microfw.profiler.cost_check import one_step
 
 
 def profiled(cost):
@@ -50,3 +51,11 @@ def test_an_error_in_a_cost_has_a_note_with_the_op(cost):
     with pytest.raises((ZeroDivisionError, TypeError)) as caught:
         profiled(cost)
     assert "in the cost of twice, called as cost((8, 3), (8, 3))" in caught.value.__notes__[0]
+
+
+def test_checks_of_values_have_a_cost_of_no_operations():
+    """The library calls Python functions on targets and tokens that are Tensors, as with a Trainer."""
+    model, X, y = nn.Dense(6, 2, rng=0), np.ones((8, 6), np.float32), np.ones((8, 2), np.float32)
+    found = [one_step(model, X, target, nn.BCEWithLogitsLoss()).sum() for target in (y, mf.tensor(y))]
+    assert found[0].flops_forward == found[1].flops_forward > 0
+    assert [row.uncounted for row in found] == [0, 0]
