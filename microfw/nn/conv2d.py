@@ -108,10 +108,12 @@ class Conv2D(Module):
             "groups": int(groups),
         }
         rng = as_generator(kind, rng)
-        ends = (self.out_channels, self.in_channels)
-        first, second = ends[::-1] if self.transposed else ends
-        shape = (first, second // int(groups), *self.kernel_size)
-        self.weight = Parameter(initial(kind, init, shape, rng, int(groups)))
+        shape = (self.out_channels, self.in_channels // int(groups), *self.kernel_size)
+        weight = initial(kind, init, shape, rng, int(groups))
+        if self.transposed:  # inputs first, in each group; an initializer has the outputs first, to count the inputs
+            blocks = weight.reshape((int(groups), self.out_channels // int(groups), *shape[1:])).swapaxes(1, 2)
+            weight = blocks.reshape((self.in_channels, -1, *self.kernel_size))
+        self.weight = Parameter(weight)
         bound = sqrt(6 / sum(fans(shape, int(groups))))
         self.bias = Parameter(initial_bias(kind, bias_init, self.out_channels, rng, bound)) if bias else None
 
