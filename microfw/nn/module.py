@@ -266,7 +266,7 @@ class Module:
 
         Make the optimizer after this call: one made before keeps the old arrays.
         """
-        dtype = np.dtype(dtype)
+        dtype = np.dtype(dtype).newbyteorder("=")
         if dtype not in (np.float32, np.float64):
             raise DTypeError(f"{self.where}.astype", "float32 or float64", dtype)
         for _, t in self._walk():
