@@ -10,7 +10,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import DTypeError, ShapeError
-from microfw.nn.checks import as_generator, as_input, positive, require, wrong_dtype
+from microfw.nn.checks import as_flag, as_generator, as_input, positive, require, wrong_dtype
 from microfw.nn.initializers import Seed, fans, glorot_uniform, initial, initial_bias
 from microfw.nn.module import Module, Parameter
 from microfw.ops.convolution import conv
@@ -107,6 +107,7 @@ class Conv2D(Module):
             "dilation": per_axis(dilation, self.axes, kind, "dilation"),
             "groups": int(groups),
         }
+        bias = as_flag(bias, kind, "bias", "bias=False")
         rng = as_generator(kind, rng)
         shape = (self.out_channels, self.in_channels // int(groups), *self.kernel_size)
         weight = initial(kind, init, shape, rng, int(groups))
