@@ -13,6 +13,7 @@ from microfw.errors import DTypeError, ShapeError
 from microfw.nn.checks import as_flag, as_generator, as_input, positive, require, wrong_dtype
 from microfw.nn.initializers import Seed, fans, glorot_uniform, initial, initial_bias
 from microfw.nn.module import Module, Parameter
+from microfw.nn.settings import setting
 from microfw.ops.convolution import conv
 from microfw.ops.windows import Padding, Sizes, check_padding, per_axis
 
@@ -77,6 +78,10 @@ class Conv2D(Module):
     axes: ClassVar[int] = 2
     letters: ClassVar[str] = "H, W"
     transposed: ClassVar[bool] = False
+    stride = setting("stride", "The step from window to window, for each axis.")
+    padding = setting("padding", "Zeros before and after each axis, or a name.")
+    dilation = setting("dilation", "The step from tap to tap, for each axis.")
+    groups = setting("groups", "Number of groups.")
 
     def __init__(
         self,

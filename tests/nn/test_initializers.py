@@ -166,7 +166,7 @@ def test_a_transposed_convolution_counts_the_inputs_of_an_output(inputs, outputs
     assert weight.data.var() == pytest.approx(right, rel=0.15)
 
 
-def test_each_output_of_a_transposed_convolution_has_its_own_weights():
+def test_each_output_of_a_transposed_convolution_keeps_the_weights_drawn_for_it():
     def count(shape, rng):
         return np.arange(np.prod(shape)).reshape(shape)  # (outputs, inputs of a group, window)
 
