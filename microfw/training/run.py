@@ -111,7 +111,7 @@ class Run:
     started: bool = False
     previous: Run | None = None
     can_be_saved: bool = False
-    is_rehearsed: bool = False
+    made: Any = None
     is_warned: bool = False
     digest: str = ""
 

@@ -57,14 +57,11 @@ def save(path: Path, run: Run) -> None:
 
 
 def _describe(run: Run, arrays: dict[str, Any]) -> Any:
-    """Return the model's architecture, for `mf.load`, or why it cannot be saved; tried once for each run."""
+    """Return the model's architecture, for `mf.load`, or why it cannot be saved."""
     mine: dict[str, Any] = {}
     try:
         about = models.describe(run.state.model, mine)
-        # Loading needs user-defined layers to be importable. Tried once, since it builds the model again.
-        if not run.is_rehearsed:
-            models.rehearse(about, run.state.model)
-            run.is_rehearsed = True
+        run.made = models.complete(about, run.state.model, mine, run.made)  # builds the model again the first time
     except FormatError as error:
         return str(error.with_location(type(run.state.model).__name__))
     arrays |= mine
