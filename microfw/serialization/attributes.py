@@ -21,7 +21,7 @@ from microfw.nn import Module
 from microfw.serialization.strict import DTYPES, FormatError, short, table
 
 MAX_ITEMS = 10_000
-"""Maximum number of values in the lists, tuples and dicts of an attribute that files can hold."""
+"""Maximum number of values in the attributes of a model that files can hold; arrays count as one."""
 
 MAX_DEPTH = 20
 
@@ -77,25 +77,24 @@ def of(item: Any) -> dict[str, Any]:
     return {k: v for k, v in found.items() if type(v) in SIMPLE or not isinstance(v, PARTS) if k not in APART}
 
 
-def is_plain(value: Any) -> bool:
-    """Return True if a file can hold a value, and gives it back with the same types."""
-    left = MAX_ITEMS
-    todo = [(value, 0)]
+def size(value: Any) -> int | None:
+    """Return the number of values in what a file can hold, and gives back with the same types; else None."""
+    n, todo = 0, [(value, 0)]
     while todo:
         item, depth = todo.pop()
-        left -= 1
+        n += 1
         kind = type(item)
         if kind in (tuple, list, dict):
-            if depth == MAX_DEPTH or len(item) > left:
-                return False
+            if depth == MAX_DEPTH or n + len(item) > MAX_ITEMS:
+                return None
             todo += [(part, depth + 1) for part in item]
             todo += [(part, depth + 1) for part in item.values()] if kind is dict else []
         elif kind is np.ndarray or isinstance(item, np.generic):
             if item.dtype.str not in DTYPES:
-                return False
+                return None
         elif not (kind in ATOMS or kind is float) or (kind is int and item.bit_length() > 1024):
-            return False
-    return left >= 0
+            return None
+    return n if n <= MAX_ITEMS else None
 
 
 def marks(found: dict[str, Any]) -> Marks:
@@ -178,12 +177,29 @@ def _content(item: Any, names: dict[int, str]) -> tuple[str | bytes, list[Any]]:
 
 def plain(root: Any) -> Attributes:
     """Return the plain attributes of your own modules, or of another object that has some, by path."""
-    found = {
-        path: {name: value for name, value in of(item).items() if is_plain(value)}
-        for path, item in holders(root).items()
-        if not is_library(item)
-    }
-    return {path: values for path, values in found.items() if values}
+    found: Attributes = {}
+    left = MAX_ITEMS
+    for path, item in holders(root).items():
+        for name, value in () if is_library(item) else of(item).items():
+            n = size(value)
+            if n is not None and n <= left:
+                left -= n
+                found.setdefault(path, {})[name] = value
+    return found
+
+
+def others(root: Any) -> Attributes:
+    """Return marks of all attributes that are not `plain`, by path; of Tensors, modules and generators the type."""
+    found = parts(root)
+    names, held = {id(part): name for name, part in found.items()}, plain(root)
+    made: Attributes = {}
+    for path, item in found.items():
+        if not isinstance(item, Tensor):
+            own = {} if is_library(item) else of(item)
+            kinds = {name: type(value) for name, value in vars(item).items() if isinstance(value, PARTS)}
+            rest = {name: mark(value, names) for name, value in own.items() if name not in held.get(path, ())}
+            made[path] = kinds | rest
+    return made
 
 
 def changed(found: dict[str, Any], made: Marks) -> Attributes:
@@ -203,7 +219,8 @@ def changed(found: dict[str, Any], made: Marks) -> Attributes:
     """
     names = {id(part): name for name, part in found.items()}
     modules = {path: part for path, part in found.items() if isinstance(part, Module)}
-    others: Attributes = {}
+    kept: Attributes = {}
+    left = MAX_ITEMS
     for path in {**modules, **made}:
         item, (kind, theirs) = modules.get(path), made.get(path, (type(None), {}))
         where = ".".join(filter(None, (type(found[""]).__name__, path)))
@@ -219,21 +236,23 @@ def changed(found: dict[str, Any], made: Marks) -> Attributes:
                 continue
             if isinstance(vars(item).get(name), GENERATORS):  # files have their states in another place
                 continue
-            if not is_plain(value):
+            n = size(value)
+            if n is None or n > left:
                 if name in FILLED:
                     continue
                 got = "none" if value is ABSENT else type(value).__name__
                 raise FormatError(f"{where}.{name} to be as the constructor makes it, or plain data", got, FIX)
-            others.setdefault(path, {})[name] = value
-    return others
+            left -= n
+            kept.setdefault(path, {})[name] = value
+    return kept
 
 
 ABSENT = object()
 """Value of an attribute that is not there."""
 
 FIX = (
-    "make it from the constructor's arguments, or keep numbers, text and arrays; what need not be saved "
-    "leave out of what __getstate__ returns"
+    f"make it from the constructor's arguments, or keep numbers, text and arrays, {MAX_ITEMS:,} values at most; "
+    "leave what need not be saved out of what __getstate__ returns"
 )
 
 
@@ -276,6 +295,6 @@ def snapshot(root: Any) -> list[Change]:
     for item in holders(root).values():
         modules = {name: value for name, value in vars(item).items() if isinstance(value, Module)}
         for name, value in {**of(item), **modules}.items():
-            kept = value if type(value) in ATOMS or not is_plain(value) else copy.deepcopy(value)
+            kept = value if type(value) in ATOMS or size(value) is None else copy.deepcopy(value)
             found.append((item, name, kept))
     return found

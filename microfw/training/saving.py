@@ -12,7 +12,7 @@ import numpy as np
 
 from microfw.errors import ArgumentError, CheckpointError, MicrofwError
 from microfw.nn import Module
-from microfw.serialization import container, models, random, tree
+from microfw.serialization import attributes, container, models, random, tree
 from microfw.serialization.layout import fingerprint, plain
 from microfw.serialization.output import path_text
 from microfw.serialization.strict import FormatError, document, listed, short, table, whole
@@ -24,6 +24,9 @@ Path = str | os.PathLike[str]
 
 PREFIX = "training"
 """Prefix of the names of arrays that are not the model's."""
+
+OTHERS = (f"{PREFIX}/", "random/", f"{models.CHANGED}/")
+"""Prefixes of the names of arrays that are no parameters and buffers."""
 
 # Names in files stay as they are: "tally" is the part that EpochTotals writes.
 PARTS = ("batch_size", "data", "hooks", "history", "loss_function", "optimizer", "random", "state", "tally")
@@ -49,11 +52,33 @@ def save(path: Path, run: Run) -> None:
         packed = tree.pack(parts, PREFIX, arrays)
     except FormatError as error:
         raise error.with_location(where) from None
-    if isinstance(about, str) and not run.is_warned:  # before the night of training, not after
-        run.is_warned = True
-        text = f"{path}: fit(..., resume=path) continues this run, but mf.load cannot read the model, since {about}"
-        warnings.warn(text, stacklevel=2)
+    # before the night of training, not after
+    if isinstance(about, str):
+        _warn(run, path, f"fit(..., resume=path) continues this run, but mf.load cannot read the model, since {about}")
+    if lost := _lost(run):
+        fix = "keep numbers, text and arrays there, or give the hook that changes it state_dict and load_state_dict"
+        _warn(run, path, f"fit(..., resume=path) does not restore {lost}, which has changed since the fit began; {fix}")
     container.write(path, arrays, {"kind": "training", "model": about, "training": packed})
+
+
+def _warn(run: Run, path: Path, text: str) -> None:
+    """Warn once in a run."""
+    if text not in run.warned:
+        run.warned.add(text)
+        warnings.warn(f"{path}: {text}", stacklevel=3)
+
+
+def _lost(run: Run) -> str:
+    """Return the name of an attribute that has changed since the fit began, and is not in the file; or an empty text."""
+    for part, before in zip((run.state.model, run.state.loss_function), run.others, strict=True):
+        now = attributes.others(part)
+        for path in {**before, **now}:
+            ours, theirs = now.get(path, {}), before.get(path, {})
+            for name in {**theirs, **ours}:
+                # what is plain now is in the file
+                if ours.get(name) != theirs.get(name) and (name in ours or isinstance(theirs[name], type)):
+                    return ".".join(filter(None, (type(part).__name__, path, name)))
+    return ""
 
 
 def _describe(run: Run, arrays: dict[str, Any]) -> Any:
@@ -77,6 +102,7 @@ def capture(run: Run) -> dict[str, Any]:
         "optimizer": {"class": type(state.optimizer).__name__, "state": state.optimizer.state_dict()},
         "loss_function": models.values(state.loss_function) if isinstance(state.loss_function, Module) else {},
         "modules": {"model": modules.describe(state.model), "loss": modules.describe(state.loss_function)},
+        "attributes": {"model": attributes.plain(state.model), "loss": attributes.plain(state.loss_function)},
         "hooks": [{"class": type(hook).__name__, "state": hook.state_dict()} for hook in _stateful(run)],
         "random": random.states(_generators(run)),
         "tally": None if totals is None else {"order": run.order, **totals.state_dict()},
@@ -103,9 +129,11 @@ class Saved:
             parts = tree.unpack(contents.meta.get("training"), contents.array)
             self.source = {"source": parts.pop("source")} if isinstance(parts, dict) and "source" in parts else {}
             before = parts.pop("before_end", None) if isinstance(parts, dict) else None
-            self.modules = parts.pop("modules", {}) if isinstance(parts, dict) else {}  # not in older files
+            self.modules, self.attributes = (
+                parts.pop(name, {}) if isinstance(parts, dict) else {} for name in ("modules", "attributes")
+            )  # not in older files
             self.parts = table(parts, *PARTS) | self.source
-            names = [name for name in contents.places if not name.startswith((f"{PREFIX}/", "random/"))]
+            names = [name for name in contents.places if not name.startswith(OTHERS)]
             self.values = {name: contents.array(name) for name in names}
             if before is not None:
                 self.values |= table(before, *self.values)
@@ -161,13 +189,14 @@ class Saved:
             got = f"one that a hook ended after epoch {epoch} with state.stop, and epochs={state.epochs}"
             raise FormatError("a run that was not stopped", got, f"pass epochs above {max(epoch, asked)} to continue")
 
-    def _changes(self, run: Run) -> list[modules.Change]:
+    def _changes(self, run: Run) -> list[attributes.Change]:
         """Return what makes settings and modes of model and loss those of the file; raise if these are others."""
         if not self.modules:
             return []
         texts, state = table(self.modules, "model", "loss"), run.state
-        model = modules.changes(state.model, texts["model"], "model")
-        return model + modules.changes(state.loss_function, texts["loss"], "loss")
+        values = table(self.attributes or {"model": None, "loss": None}, "model", "loss")
+        model = modules.changes(state.model, texts["model"], "model", values["model"])
+        return model + modules.changes(state.loss_function, texts["loss"], "loss", values["loss"])
 
     def start(self, run: Run) -> None:
         """Restore the run, and start its hooks. History and counters come first, for ``on_fit_start``."""
@@ -184,12 +213,12 @@ class Saved:
         """Restore everything else. Raise, with nothing changed, if anything does not fit."""
         # Parts of a damaged file may fail after others were loaded, so everything is kept to be put back.
         before = capture(run), {name: array.copy() for name, array in models.values(run.state.model).items()}
-        earlier: list[modules.Change] = []
+        earlier: list[attributes.Change] = []
         try:
-            earlier = modules.apply(self._changes(run))
+            earlier = attributes.apply(self._changes(run))
             _put(run, self.parts, self.values)
         except (FormatError, MicrofwError, *ODD) as error:
-            modules.apply(earlier)
+            attributes.apply(earlier)
             _put(run, *before)
             if isinstance(error, FormatError):
                 raise error.with_location(self.where) from None
