@@ -175,30 +175,28 @@ def _content(item: Any, names: dict[int, str]) -> tuple[str | bytes, list[Any]]:
         return "", []
 
 
-def plain(root: Any) -> Attributes:
-    """Return the plain attributes of your own modules, or of another object that has some, by path."""
-    found: Attributes = {}
+def plain(found: dict[str, Any]) -> Attributes:
+    """Return the plain attributes of your own modules in `parts`, or of another object that has some, by path."""
+    made: Attributes = {}
     left = MAX_ITEMS
-    for path, item in holders(root).items():
-        for name, value in () if is_library(item) else of(item).items():
+    for path, item in found.items():
+        for name, value in () if isinstance(item, Tensor) or is_library(item) else of(item).items():
             n = size(value)
             if n is not None and n <= left:
                 left -= n
-                found.setdefault(path, {})[name] = value
-    return found
+                made.setdefault(path, {})[name] = value
+    return made
 
 
-def others(root: Any) -> Attributes:
-    """Return marks of all attributes that are not `plain`, by path; of Tensors, modules and generators the type."""
-    found = parts(root)
-    names, held = {id(part): name for name, part in found.items()}, plain(root)
-    made: Attributes = {}
+def others(found: dict[str, Any]) -> Attributes:
+    """Return marks of all attributes of `parts` that are not `plain`, by path; and the types of the parts."""
+    names, held = {id(part): name for name, part in found.items()}, plain(found)
+    made: Attributes = {"": {path: type(part) for path, part in found.items() if path}}
     for path, item in found.items():
-        if not isinstance(item, Tensor):
-            own = {} if is_library(item) else of(item)
-            kinds = {name: type(value) for name, value in vars(item).items() if isinstance(value, PARTS)}
-            rest = {name: mark(value, names) for name, value in own.items() if name not in held.get(path, ())}
-            made[path] = kinds | rest
+        if not isinstance(item, Tensor) and not is_library(item):
+            apart = {k: v for k, v in vars(item).items() if isinstance(v, PARTS) and id(v) not in names}
+            rest = {**apart, **{k: v for k, v in of(item).items() if k not in held.get(path, ())}}
+            made[path] = made.get(path, {}) | {name: mark(value, names) for name, value in rest.items()}
     return made
 
 
@@ -289,12 +287,34 @@ def apply(todo: list[Change]) -> list[Change]:
     return before[::-1]
 
 
-def snapshot(root: Any) -> list[Change]:
-    """Return what sets all attributes back that are no Tensors: plain ones as copies, others themselves."""
-    found = []
-    for item in holders(root).values():
+def snapshot(root: Any, others: Any = None) -> list[Change]:
+    """Return what sets all attributes back that are no Tensors: plain ones as copies, others themselves.
+
+    Parameters
+    ----------
+    root : Module or object
+        A model or a loss.
+    others : dict, optional
+        Values in place of the present ones, from `by_path`.
+    """
+    found, others = [], table(others or {})
+    for path, item in holders(root).items():
         modules = {name: value for name, value in vars(item).items() if isinstance(value, Module)}
-        for name, value in {**of(item), **modules}.items():
+        for name, value in {**of(item), **modules, **table(others.get(path, {}))}.items():
             kept = value if type(value) in ATOMS or size(value) is None else copy.deepcopy(value)
             found.append((item, name, kept))
+    return found
+
+
+def differing(kept: list[Change]) -> list[Change]:
+    """Return the part of a `snapshot` that has changed since."""
+    return [change for change in kept if not same(vars(change[0]).get(change[1], ABSENT), change[2])]
+
+
+def by_path(root: Any, kept: list[Change]) -> Attributes:
+    """Return the plain attributes in the part of a `snapshot` that has changed since, by path."""
+    paths, found = {id(item): path for path, item in holders(root).items()}, Attributes()
+    for item, name, value in differing(kept):
+        if id(item) in paths and size(value) is not None:
+            found.setdefault(paths[id(item)], {})[name] = value
     return found

@@ -67,8 +67,9 @@ def save(path: Path, model: Module) -> None:
         raise CheckpointError(where, "a Module", type(model).__name__, f"call {CALL}")
     try:
         arrays: dict[str, Any] = dict(values(model))
-        about = describe(model, arrays)
-        complete(about, model, arrays)  # what could not be loaded is refused now, and not when it is needed
+        parts = attributes.parts(model)
+        about = describe(model, arrays, parts=parts)
+        complete(about, parts, arrays)  # what could not be loaded is refused now, and not when it is needed
     except FormatError as error:
         raise error.with_location(where) from None
     container.write(path, arrays, {"kind": "model", "model": about})
@@ -119,9 +120,14 @@ def values(model: Module) -> dict[str, Any]:
     return {name: t.data for name, t in model._walk() if isinstance(t, Tensor)}
 
 
-def describe(model: Module, arrays: dict[str, Any], classes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def describe(
+    model: Module,
+    arrays: dict[str, Any],
+    classes: Mapping[str, Any] | None = None,
+    parts: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return the metadata of a model: architecture, frozen parameters, modes, random states."""
-    parts = attributes.parts(model)
+    parts = attributes.parts(model) if parts is None else parts
     about = {
         "layers": architecture.describe(model, classes or {}),
         "frozen": [name for name, p in parts.items() if isinstance(p, Parameter) and not p.requires_grad],
@@ -142,15 +148,15 @@ class Made(NamedTuple):
     """`attributes.marks` of the model."""
 
 
-def complete(about: dict[str, Any], model: Module, arrays: dict[str, Any], made: Made | None = None) -> Made:
+def complete(about: dict[str, Any], parts: dict[str, Any], arrays: dict[str, Any], made: Made | None = None) -> Made:
     """Add the attributes that the constructors do not make to the metadata of a model.
 
     Parameters
     ----------
     about : dict
         From `describe`; receives the entry ``changed``, if there are such attributes.
-    model : Module
-        The model.
+    parts : dict
+        `attributes.parts` of the model.
     arrays : dict
         Receives the arrays among the attributes.
     made : Made, optional
@@ -161,11 +167,11 @@ def complete(about: dict[str, Any], model: Module, arrays: dict[str, Any], made:
     FormatError
         If a model built from the metadata would be another one.
     """
-    layers, parts, again = json.dumps(about["layers"]), attributes.parts(model), None
+    layers, again = json.dumps(about["layers"]), None
     own = _tensors(parts)
     if made is None or made.layers != layers:
         limit = _value_limit(sum(part.size for part in parts.values() if isinstance(part, Tensor)))
-        again = attributes.parts(architecture.build(about["layers"], architecture.own_classes(model), limit))
+        again = attributes.parts(architecture.build(about["layers"], architecture.own_classes(parts[""]), limit))
         made = Made(layers, _tensors(again), attributes.marks(again))
     for name in [*own, *made.tensors]:
         mine, theirs = own.get(name, ("nothing", "")), made.tensors.get(name, ("nothing", ""))

@@ -134,7 +134,7 @@ class Run:
             if self.stepper.takes_denominator:
                 check_steps(self)
             if self.resumable:
-                self.others = [attributes.others(part) for part in (state.model, state.loss_function)]
+                self.others = [attributes.others(attributes.parts(x)) for x in (state.model, state.loss_function)]
             if saved is None:
                 self.hooks.start(state)
             else:

@@ -45,9 +45,15 @@ def save(path: Path, run: Run) -> None:
         taken = next((name for name in arrays if name.startswith(f"{PREFIX}/")), None)
         if taken is not None:
             raise FormatError(f"no parameter's name to begin with {PREFIX}/", taken)
-        about = _describe(run, arrays)
-        parts = capture(run)
-        if before := run.hooks.before_end:
+        found = attributes.parts(run.state.model)
+        about = _describe(run, arrays, found)
+        before = run.hooks.before_end
+        now = attributes.apply(before.get("attributes", []))
+        try:
+            parts = capture(run)
+        finally:
+            attributes.apply(now)
+        if before:
             parts |= {"before_end": before["model"], "loss_function": before.get("loss_function", {})}
         packed = tree.pack(parts, PREFIX, arrays)
     except FormatError as error:
@@ -55,7 +61,7 @@ def save(path: Path, run: Run) -> None:
     # before the night of training, not after
     if isinstance(about, str):
         _warn(run, path, f"fit(..., resume=path) continues this run, but mf.load cannot read the model, since {about}")
-    if lost := _lost(run):
+    if lost := _lost(run, found):
         fix = "keep numbers, text and arrays there, or give the hook that changes it state_dict and load_state_dict"
         _warn(run, path, f"fit(..., resume=path) does not restore {lost}, which has changed since the fit began; {fix}")
     container.write(path, arrays, {"kind": "training", "model": about, "training": packed})
@@ -68,10 +74,13 @@ def _warn(run: Run, path: Path, text: str) -> None:
         warnings.warn(f"{path}: {text}", stacklevel=3)
 
 
-def _lost(run: Run) -> str:
-    """Return the name of an attribute that has changed since the fit began, and is not in the file; or an empty text."""
-    for part, before in zip((run.state.model, run.state.loss_function), run.others, strict=True):
-        now = attributes.others(part)
+def _lost(run: Run, parts: dict[str, Any]) -> str:
+    """Return the name of an attribute that has changed since the fit began, and is not in the file; or ""."""
+    loss = attributes.parts(run.state.loss_function)
+    for part, found, before in zip((run.state.model, run.state.loss_function), (parts, loss), run.others, strict=True):
+        now = attributes.others(found)
+        if now == before:
+            continue
         for path in {**before, **now}:
             ours, theirs = now.get(path, {}), before.get(path, {})
             for name in {**theirs, **ours}:
@@ -81,12 +90,12 @@ def _lost(run: Run) -> str:
     return ""
 
 
-def _describe(run: Run, arrays: dict[str, Any]) -> Any:
+def _describe(run: Run, arrays: dict[str, Any], parts: dict[str, Any]) -> Any:
     """Return the model's architecture, for `mf.load`, or why it cannot be saved."""
     mine: dict[str, Any] = {}
     try:
-        about = models.describe(run.state.model, mine)
-        run.made = models.complete(about, run.state.model, mine, run.made)  # builds the model again the first time
+        about = models.describe(run.state.model, mine, parts=parts)
+        run.made = models.complete(about, parts, mine, run.made)  # builds the model again the first time
     except FormatError as error:
         return str(error.with_location(type(run.state.model).__name__))
     arrays |= mine
@@ -102,7 +111,10 @@ def capture(run: Run) -> dict[str, Any]:
         "optimizer": {"class": type(state.optimizer).__name__, "state": state.optimizer.state_dict()},
         "loss_function": models.values(state.loss_function) if isinstance(state.loss_function, Module) else {},
         "modules": {"model": modules.describe(state.model), "loss": modules.describe(state.loss_function)},
-        "attributes": {"model": attributes.plain(state.model), "loss": attributes.plain(state.loss_function)},
+        "attributes": {
+            "model": attributes.plain(attributes.parts(state.model)),
+            "loss": attributes.plain(attributes.parts(state.loss_function)),
+        },
         "hooks": [{"class": type(hook).__name__, "state": hook.state_dict()} for hook in _stateful(run)],
         "random": random.states(_generators(run)),
         "tally": None if totals is None else {"order": run.order, **totals.state_dict()},
