@@ -105,22 +105,21 @@ def _describe(run: Run, arrays: dict[str, Any], parts: dict[str, Any]) -> Any:
 def capture(run: Run) -> dict[str, Any]:
     """Return the state of a run, without the model's parameters and buffers."""
     state, totals = run.state, run.totals
+    held = {"model": state.model, "loss": state.loss_function}
+    own = {name: attributes.plain(attributes.parts(part)) for name, part in held.items()}
     return {
         "state": {name: getattr(state, name) for name in STATE},
         "history": _text(list(state.history)),
         "optimizer": {"class": type(state.optimizer).__name__, "state": state.optimizer.state_dict()},
         "loss_function": models.values(state.loss_function) if isinstance(state.loss_function, Module) else {},
         "modules": {"model": modules.describe(state.model), "loss": modules.describe(state.loss_function)},
-        "attributes": {
-            "model": attributes.plain(attributes.parts(state.model)),
-            "loss": attributes.plain(attributes.parts(state.loss_function)),
-        },
         "hooks": [{"class": type(hook).__name__, "state": hook.state_dict()} for hook in _stateful(run)],
         "random": random.states(_generators(run)),
         "tally": None if totals is None else {"order": run.order, **totals.state_dict()},
         "batch_size": _step_size(run),
         "data": _digest(run),
         **_source(run),
+        **({"attributes": own} if any(own.values()) else {}),
     }
 
 
