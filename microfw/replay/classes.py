@@ -54,6 +54,8 @@ class Classes(Code):
                 special = dunder and name not in EXPLICIT and (callable(value) or hasattr(type(value), "__get__"))
                 if named or special or (not dunder and (every or name in self.names)):
                     self._slot(f"{self._vars(base)}.get({name!r})", value, Path(path, f".{name}"))
+                if named and name == "__match_args__":
+                    self.found.update(value)
 
     def _library_class(self, kind: type, path: Path) -> None:
         """Inspect ``forward`` of a layer of this library, which users may have replaced."""
@@ -77,9 +79,11 @@ def hides_state(kind: type) -> bool:
 
 
 def slots_of(kind: type) -> list[str]:
-    """Return the names of the slots of a class and its bases."""
+    """Return the names of the slots of a class and its bases, as code names them."""
     found: list[str] = []
     for base in kind.__mro__:
-        slots = vars(base).get("__slots__", ())
-        found += [slots] if isinstance(slots, str) else list(slots)
+        slots, holder = vars(base).get("__slots__", ()), base.__name__.lstrip("_")
+        for name in [slots] if isinstance(slots, str) else slots:
+            is_private = holder and name.startswith("__") and not name.endswith("__")
+            found.append(f"_{holder}{name}" if is_private else name)
     return found

@@ -28,7 +28,7 @@ import numpy as np
 
 from microfw.nn.module import Module
 from microfw.replay.outside import MAY_READ, reads_outside
-from microfw.replay.verification import generator_state
+from microfw.replay.verification import Difference, generator_state
 
 ATOMS = (
     bool, int, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented), np.generic, np.dtype,
@@ -39,7 +39,7 @@ ATOMS = (
 INERT = (
     np.ufunc, type(np.vdot), type(np.random.default_rng), BuiltinFunctionType,
     ClassMethodDescriptorType, GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, MethodWrapperType,
-    WrapperDescriptorType,
+    WrapperDescriptorType, type(Difference.where),
 )  # fmt: skip
 """Functions in C: their only state is the object that they are bound to."""
 
@@ -217,7 +217,7 @@ class Contents:
             )
         else:
             text, content = f"{name}.tobytes()", array.tobytes()
-            if hasattr(array, "mask"):  # masked arrays write fill values for the values behind the mask
+            if isinstance(array, np.ndarray) and hasattr(array, "mask"):  # whose own tobytes hides masked values
                 text, content = f"{self._name(np.ndarray.tobytes)}({name})", np.ndarray.tobytes(array)
             self.values.append((Noted((content,)), path))
             self.guards.append(f"{text} == {self._name(content)}")

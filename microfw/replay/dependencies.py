@@ -177,6 +177,7 @@ class Dependencies(Classes):
             elif any(theirs) or name in self.names or "children" in self.names or may_hold_parts(value):
                 self._slot(f"{self._name(vars(module))}.get({name!r})", value, where)
         if not all(theirs):
+            self._slots(module, path)
             self._type(type(module), path)
         else:
             self._library_class(type(module), path)
@@ -220,6 +221,9 @@ class Dependencies(Classes):
             for key, value in list(attributes.items()):
                 if every or key in self.names:
                     self._slot(f"{name}.get({key!r})", value, Path(path, f".{key}"))
+        self._slots(x, path, every)
+
+    def _slots(self, x: Any, path: Path, every: bool = False) -> None:
         for key in slots_of(type(x)):
             if (every or key in self.names) and key not in ("__dict__", "__weakref__"):
                 text = f"getattr({self._name(x)}, {key!r}, None)"

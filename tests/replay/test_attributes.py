@@ -1,16 +1,24 @@
 """A replayed step sees a change of each attribute that its code reads, by any way of reading it."""
 
+import collections
+import dataclasses
 import functools
-import types
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 import microfw as mf
+from microfw import nn
 from tests.helpers.replay import assert_change_is_seen, setter
 
 value = 1.0  # of the name that attributes in this file have
 COMPARED = []
+
+
+class Plain:
+    def __init__(self):
+        self.value = 1.0
 
 
 def compared(make):
@@ -23,7 +31,7 @@ def compared(make):
 
 @compared
 def attribute_with_the_name_of_a_global_variable():
-    x = types.SimpleNamespace(value=1.0)
+    x = Plain()
     return (lambda: x.value * value), setter(x)
 
 
@@ -121,7 +129,7 @@ def property_with_an_array_interface():
 
 @compared
 def attribute_with_an_array_interface():
-    x, arrays = types.SimpleNamespace(), [np.ones(1), np.full(1, 3.0)]
+    x, arrays = Plain(), [np.ones(1), np.full(1, 3.0)]
     x.__array_interface__ = arrays[0].__array_interface__
     return (lambda: float(np.asarray(x)[0])), lambda value: setattr(
         x, "__array_interface__", arrays[1].__array_interface__
@@ -171,6 +179,115 @@ def fill_value_of_a_masked_array():
 def array_of_a_dataset():
     x = mf.data.Dataset(np.ones((2, 2)), np.zeros(2, int))
     return (lambda: float(x.X[0, 0])), lambda value: setattr(x, "X", np.full((2, 2), value))
+
+
+def _later_attribute_of_a_function(read):
+    def make():
+        def own():
+            return read(own)
+
+        return own, setter(own)
+
+    make.__name__ = f"attribute_that_a_function_gets_later_{read.__name__}"
+    return compared(make)
+
+
+def by_getattr(x):
+    return getattr(x, "value", 1.0)
+
+
+def by_hasattr(x):
+    return x.value if hasattr(x, "value") else 1.0
+
+
+def by_an_error(x):
+    try:
+        return x.value
+    except AttributeError:
+        return 1.0
+
+
+for _read in (by_getattr, by_hasattr, by_an_error):
+    _later_attribute_of_a_function(_read)
+
+
+@compared
+def private_slot():
+    class _Own:
+        __slots__ = ("__value",)
+
+        def __init__(self):
+            self.set(1.0)
+
+        def set(self, value):
+            self.__value = value
+
+        def get(self):
+            return self.__value
+
+    x = _Own()
+    return x.get, x.set
+
+
+@compared
+def slot_of_a_module():
+    class Own(nn.Module):
+        __slots__ = ("value",)
+
+        def forward(self):
+            return self.value
+
+    x = Own()
+    x.value = 1.0
+    return x, lambda value: object.__setattr__(x, "value", value)
+
+
+def _field_of_a_dataclass(read):
+    def make():
+        @dataclass(eq=False)
+        class Own:
+            factor: float = 1.0
+
+        x = Own()
+        return (lambda: read(x)), setter(x, "fac" + "tor")
+
+    make.__name__ = f"field_of_a_dataclass_{read.__name__}"
+    return compared(make)
+
+
+def by_astuple(x):
+    return dataclasses.astuple(x)[0]
+
+
+def by_asdict(x):
+    return next(iter(dataclasses.asdict(x).values()))
+
+
+for _read in (by_astuple, by_asdict):
+    _field_of_a_dataclass(_read)
+
+
+@compared
+def attribute_in_a_positional_pattern():
+    class Own:
+        __match_args__ = ("val" + "ue",)
+
+    x = Own()
+    x.value = 1.0
+
+    def factor():
+        match x:
+            case Own(found):
+                return found
+
+    return factor, lambda value: vars(x).update({"val" + "ue": value})
+
+
+@compared
+def field_of_a_named_tuple_in_a_list():
+    kind = collections.namedtuple("Own", "value")
+    found = [kind(1.0)]
+    return (lambda: found[0].value), lambda value: found.__setitem__(0, kind(value))
 
 
 @pytest.mark.parametrize("make", COMPARED, ids=lambda make: make.__name__)
