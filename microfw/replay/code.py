@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import builtins
-import dataclasses
 import dis
 import functools
 import re
 import sys
 from contextvars import Context
+from dataclasses import asdict, astuple
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
@@ -24,13 +24,11 @@ DYNAMIC = frozenset((
 FORMATTING = frozenset({"__repr__", "__str__", "__format__"})
 """Methods that run when an object is turned into text."""
 
-FIELDS = (dataclasses.fields, dataclasses.astuple, dataclasses.asdict, dataclasses.replace)
-
 NAMED_BY: dict[Any, frozenset[str]] = {
     **dict.fromkeys((repr, str, format, print, ascii), FORMATTING),
-    **dict.fromkeys((getattr, vars, locals, *FIELDS), frozenset({"getattr"})),
+    **dict.fromkeys((getattr, vars, locals, asdict, astuple), frozenset({"getattr"})),
 }
-"""Names of methods and functions that builtin functions use, and functions that read all fields of a dataclass."""
+"""Names of methods and functions that builtin functions and those of dataclasses use."""
 
 ABSENCE = frozenset({"getattr", "hasattr", "AttributeError", "except"})
 """Names with which code may notice that an attribute is missing; "except" for a block."""
