@@ -91,7 +91,7 @@ class Comparison:
 
         New layers are included if they take more time than the removed ones, by more than the fraction of the step. The
         time of the removed ones may grow by the noise of the step: they may be the same layers under other names.
-        Saved bytes are judged for the whole step only.
+        Saved bytes are judged for the whole step only, and ops without a declared cost are not.
         Each has the attributes ``layer``, ``what`` (phase or name of the count), ``a``, ``b`` and ``change``.
 
         Examples
@@ -112,7 +112,7 @@ class Comparison:
             c for c in self.changes if c.real and c.change > than and (grown or not c.one_sided)
         ]
         # an array that several layers save counts for one of them: another, if that one is frozen
-        judged = [c for c in self.counts if c.what != "saved_bytes" or not c.layer]
+        judged = [c for c in self.counts if c.what != "uncounted" and (c.what != "saved_bytes" or not c.layer)]
         return slower + [c for c in judged if c.change > than]
 
     def smallest(self, change: Change) -> float:
