@@ -290,3 +290,27 @@ def test_labels_of_any_integer_type_are_replayed_call_by_call(dtype):
         y = np.array([0, 1, wrong] * 100, dtype)
         with pytest.raises(mf.errors.DataError, match=f"expected labels from 0 to 2, got {wrong} at row 2"):
             step(X, y)
+
+
+@pytest.mark.parametrize("layout", [np.asfortranarray, lambda x: x[::-1], lambda x: x[:, ::2]])
+def test_arrays_of_any_memory_layout_give_the_bits_of_the_eager_step(layout):
+    rng = np.random.default_rng(0)
+    X, y = layout(rng.normal(size=(32, 14)).astype(np.float32)), rng.integers(0, 3, 32)
+
+    def losses(compiled):
+        n, loss_fn = X.shape[1], nn.CrossEntropyLoss()
+        model = nn.Sequential(nn.BatchNorm1D(n), nn.Dense(n, 5, rng=0), nn.ReLU(), nn.Dense(5, 3, rng=1))
+        optimizer = optim.Adam(model.parameters(), 1e-2)
+        step, made = mf.compile(lambda a, b: loss_fn(model(a), b), optimizer), []
+        for _ in range(50):
+            if compiled:
+                loss = step(X, y)
+            else:
+                optimizer.zero_grad()
+                loss = loss_fn(model(X), y)
+                loss.backward()
+                optimizer.step()
+            made.append(loss.item())
+        return made
+
+    assert losses(True) == losses(False)
