@@ -140,7 +140,7 @@ def normalize(
             usual, close = (mean, variance, xhat, rstd), _moments_rescaled(x, axes, eps)
             mean, variance, xhat, rstd = (np.where(near, a, b) for a, b in zip(usual, close, strict=True))
     # Not where the law runs the step once more, number by number: that must not count twice.
-    if running is not None and x.dtype != object:
+    if running is not None and x.dtype.char != "O":
         count = prod(x.shape[a] for a in axes)
         # the variance of a batch is too small on average, by the factor (n - 1) / n
         _follow(running, momentum, mean, variance * (count / (count - 1)))

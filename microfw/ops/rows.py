@@ -16,8 +16,8 @@ from microfw.autograd.op import Array, Shape
 from microfw.ops.mapping import empty, zeros
 from microfw.ops.windows import Geometry, batch_first, batch_last, padded
 
-LEAST = 1 << 17
-"""Fewest entries of all windows for which this pays: LeNet's steps take a third less time, those of 8 × 8 images the
+LEAST = 1 << 18
+"""Fewest entries of all windows for which this pays: LeNet's steps take a quarter less time, those of 8 × 8 images the
 same."""
 
 WIDE = 64
@@ -37,17 +37,25 @@ def suits(*arrays: Any) -> bool:
     return own and len(kinds) == 1 and kinds <= {"f", "d"}
 
 
+def _overlapping(x: Array, count: int, axis: int) -> Array:
+    """Return what `sliding_window_view` does, of an array without gaps in a fiftieth of the time."""
+    if type(x) is not np.ndarray or not x.flags.c_contiguous:
+        return sliding_window_view(x, count, axis=axis)
+    shape = [n - (count - 1) * (k == axis) for k, n in enumerate(x.shape)]
+    return np.ndarray((*shape, count), x.dtype, x, 0, (*x.strides, x.strides[axis]))
+
+
 def windows_of_rows(x: Array, geo: Geometry) -> Array:
     """Return the windows along rows, (H, C, kw, W', N), of an array (N, C, H, W)."""
     around = padded(batch_last(x), geo, 0)
     seen = empty((geo.padded[0], x.shape[1], geo.kernel[1], geo.out[1], x.shape[0]), x)
-    seen[...] = sliding_window_view(around, geo.kernel[1], axis=2).transpose((1, 0, 4, 2, 3))
+    seen[...] = _overlapping(around, geo.kernel[1], 2).transpose((1, 0, 4, 2, 3))
     return seen
 
 
 def _slabs(seen: Array, geo: Geometry) -> Array:
     """Return what each row of outputs sees, (H', kh C kw, W' N), as views that overlap."""
-    stacked = sliding_window_view(seen, geo.kernel[0], axis=0).transpose((0, 5, 1, 2, 3, 4))
+    stacked = _overlapping(seen, geo.kernel[0], 0).transpose((0, 5, 1, 2, 3, 4))
     return stacked.reshape((geo.out[0], geo.kernel[0] * prod(seen.shape[1:3]), prod(seen.shape[3:])))
 
 

@@ -203,8 +203,9 @@ class Writer:
             if value in self.scalars:
                 return self.scalars[value]
             if value.root in self.plan.read_in_place:
-                axes = f".transpose{value.view[1][1:]}" if value.view is not None else ""
-                return self.plan.read_in_place[value.root] + axes
+                axes = value.view[1][1:] if value.view is not None else None
+                order = "" if axes is None else f".transpose{axes}" if axes else ".T"
+                return self.plan.read_in_place[value.root] + order
         value = self.plan.array(value)
         if value is None or type(value) in (bool, int, str) or (type(value) is float and isfinite(value)):
             return f"({value!r})" if type(value) in (int, float) and value < 0 else repr(value)

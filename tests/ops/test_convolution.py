@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import microfw as mf
-from microfw import nn
+from microfw import nn, ops
 from microfw.errors import ArgumentError, DTypeError, ShapeError
 from microfw.ops import convolution
 from microfw.ops.convolution import blocks, conv, conv_transpose, plan
@@ -59,7 +59,7 @@ def test_windows_and_fold_are_transposes(settings):
 
 @pytest.mark.parametrize("padding", ["same", "valid", 1, (0, (2, 1))], ids=str)
 def test_a_large_convolution_by_rows_agrees_with_one_by_windows(padding):
-    x, w, b = whole((40, 4, 14, 15), 1), whole((6, 4, 3, 2), 2), whole((6,), 3)
+    x, w, b = whole((80, 4, 14, 15), 1), whole((6, 4, 3, 2), 2), whole((6,), 3)
     geo = plan("conv", x.shape, w.shape, 1, padding)
     assert geo.by_rows and not plan("conv", x.shape, w.shape, 2, padding).by_rows
 
@@ -72,6 +72,18 @@ def test_a_large_convolution_by_rows_agrees_with_one_by_windows(padding):
     # whole numbers: sums in any order are the same
     for got, expected in zip(results(x, w, b), results(*(a.astype(object) for a in (x, w, b))), strict=True):
         np.testing.assert_array_equal(got, expected.astype(float))
+
+
+@pytest.mark.parametrize("dtype", ["f", "d"])
+@pytest.mark.parametrize("places", [(24,), (5, 7), (1,), (40, 50)], ids=str)
+def test_a_mean_over_places_of_a_convolution_is_that_of_numpy(places, dtype):
+    x = np.random.default_rng(0).standard_normal((3, *places, 8)).astype(dtype)
+    axes = tuple(range(2, x.ndim))
+    images = np.moveaxis(x, -1, 0)
+    for keepdims in (False, True):
+        got, expected = ops.mean(images, axis=axes, keepdims=keepdims).data, images.mean(axis=axes, keepdims=keepdims)
+        assert got.shape == expected.shape and got.dtype == expected.dtype
+        np.testing.assert_allclose(got, expected, rtol=0, atol=4 * np.finfo(dtype).eps)
 
 
 def test_a_large_product_is_cut_into_blocks():

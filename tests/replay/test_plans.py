@@ -73,6 +73,18 @@ def test_train_and_eval():
         twins.go()
 
 
+def test_replaced_running_statistics():
+    twins = Twins(lambda: mlp(nn.BatchNorm1D(4)))
+    for value in (0.0, 3.0):  # the first as they were made
+        twins.both(lambda model, _, v=value: setattr(model.layers[-1], "running_mean", mf.Tensor(np.full(4, v, "f"))))
+        leaf = twins.model.layers[-1].running_mean._leaf
+        before = leaf.version
+        twins.go()
+        one, other = (model.layers[-1].running_mean for model in (twins.eager, twins.model))
+        assert one.data.tobytes() == other.data.tobytes() and leaf.version >= before + 4
+    assert "replayed" in twins.step.explain()
+
+
 def test_settings_of_layers():
     twins = Twins(lambda: mlp(nn.LeakyReLU(0.1)))
     twins.both(lambda model, _: setattr(model.layers[-1], "slope", 0.5))
