@@ -82,9 +82,8 @@ def tagging(forward: FunctionType) -> Callable[..., Any]:
 def timed_call(mode: Mode, forward: Callable[..., Any], inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Call an outermost forward method, and notify the timer."""
     timer: Any = mode.timer
-    before = None
-    if timer.enabled or not mode.recording:  # this test saves most calls when sampled
-        before = timer.on_module_start(mode.recording)
+    # this test saves most calls when sampled
+    before = timer.on_module_start(mode.recording) if timer.enabled or not mode.recording else None
     try:
         return forward(*inputs, **options)
     except BaseException:
