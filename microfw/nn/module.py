@@ -42,8 +42,7 @@ class Parameter(Tensor):
     def __init__(self, data: Any, dtype: Any = np.float32) -> None:
         if isinstance(data, Tensor) and data._node is not None and data._leaf is None:
             warn_of_detaching("making a Parameter of the result of an op", "t.detach()")
-        array = np.asarray(values_of(data))
-        if array.dtype.kind not in "fiub":
+        if (array := np.asarray(values_of(data))).dtype.kind not in "fiub":
             raise DTypeError("Parameter", "real numbers", f"{type(data).__name__} of dtype {array.dtype}")
         super().__init__(array.astype(dtype, copy=False), requires_grad=True)
 
