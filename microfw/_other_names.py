@@ -1,28 +1,37 @@
-"""Names of other libraries with their names here; imported only when a name was not found."""
+"""Names of other libraries with their names here, for errors about a name that was not found."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 from importlib import import_module
+from typing import Any, TypeVar
 
 import numpy as np
 
-ROOMS = ("nn", "optim", "data", "training", "profiler")
+T = TypeVar("T")
+
+ROOMS = ("nn", "optim", "optim.schedules", "data", "training", "profiler")
 """Packages where names are looked for, without regard to case."""  # these import nothing when they are imported
 
-SPELLINGS = (("pooling", "pool"), ("average", "avg"), ("adaptive", "global"), ("normalization", "norm"))
+SPELLINGS = (
+    ("pooling", "pool"), ("average", "avg"), ("adaptive", "global"), ("normalization", "norm"), ("annealing", ""),
+    ("decay", ""), ("simple", ""), ("lr", ""), ("swish", "silu"), ("1dtranspose", "transpose1d"),
+    ("2dtranspose", "transpose2d"),
+)  # fmt: skip
+"""Parts of names, each with how it is spelled here."""
+
+FUNCTIONS = """
+    abs add broadcast_to cat ceil cos cosh diag divide einsum erf exp expm1 flip floor isfinite isnan log log1p
+    log_softmax log2 logsumexp matmul maximum median minimum multiply outer power relu roll sigmoid sign sin sinh
+    softmax softplus sort split sqrt square stack subtract tan tanh tile tril triu where
+"""
+"""Methods of PyTorch's Tensors that are functions here."""
 
 THEIRS = {
     "nn.Dense": "Linear LazyLinear",
     "nn.BatchNorm1D or nn.BatchNorm2D": "BatchNormalization SyncBatchNorm",
-    "nn.Conv2D": "Conv Convolution2D",
-    "nn.ConvTranspose1D": "Conv1DTranspose",
-    "nn.ConvTranspose2D": "Conv2DTranspose ConvTranspose",
     "nn.Upsample": "UpSampling1D UpSampling2D UpsamplingNearest2d UpsamplingBilinear2d",
-    "nn.Embedding": "Embed",
-    "nn.SiLU": "Swish",
-    "nn.RNN": "SimpleRNN",
     "nn.Lambda, or a layer such as nn.ReLU": "Activation",
     "nn.Lambda with reshape": "Unflatten Reshape",
     "a list or dict as an attribute of a Module": "ModuleList ModuleDict ParameterList ParameterDict",
@@ -36,11 +45,7 @@ THEIRS = {
     "nn.MSELoss": "MeanSquaredError",
     "nn.CrossEntropyLoss": "SparseCategoricalCrossentropy CategoricalCrossentropy SoftmaxCrossEntropyLoss",
     "optim.schedules": "lr_scheduler",
-    "optim.schedules.Cosine": "CosineAnnealingLR CosineDecay",
-    "optim.schedules.StepDecay": "StepLR MultiStepLR",
-    "optim.schedules.OneCycle": "OneCycleLR",
-    "optim.schedules.Exponential": "ExponentialLR ExponentialDecay",
-    "optim.schedules.ReduceOnPlateau": "ReduceLROnPlateau",
+    "optim.schedules.StepDecay": "MultiStepLR",
     "optim.schedules.WarmUp": "LinearLR LinearWarmup",
     "training.LearningRate with a function of the step": "LambdaLR LearningRateScheduler",
     "training.WeightAveraging, or optim.Average": "swa_utils SWA",
@@ -48,16 +53,34 @@ THEIRS = {
     "training.Hook": "Callback",
     "data.batches": "DataLoader",
     "mf.tensor": "from_numpy as_tensor array Variable",
-    "mf.grad, mf.vjp and their like": "autograd func",
-    "mf.jacobian": "jacrev jacfwd",
+    "mf.grad, mf.jacobian, mf.vjp and their like": "autograd func jacrev jacfwd",
     "mf.compile": "jit",
     "mf.no_grad": "inference_mode set_grad_enabled",
     "the argument rng of what draws": "manual_seed random",
     "estimators.NeuralClassifier or NeuralRegressor": (
         "MLPClassifier MLPRegressor NeuralNetClassifier NeuralNetRegressor"
     ),
+    "t.reshape": "Tensor.view",
+    "t.transpose": "Tensor.permute Tensor.t",
+    "np.expand_dims, or t[:, None]": "Tensor.unsqueeze",
+    "t.copy, or t.detach": "Tensor.clone",
+    "an operator, such as *, @ or **": "Tensor.mul Tensor.div Tensor.sub Tensor.mm Tensor.bmm Tensor.pow",
+    "astype for a dtype; there are no devices": (
+        "Tensor.to Tensor.float Tensor.double Tensor.half Tensor.long Tensor.cpu Tensor.cuda "
+        "Module.to Module.float Module.double Module.half Module.cpu Module.cuda"
+    ),
+    "t.requires_grad, which can be assigned": "Tensor.requires_grad_",
+    "module.named_modules, or module.children": "Module.modules Module.named_children Module.apply",
+    "an attribute: self.name = mf.tensor(values) for a buffer": (
+        "Module.register_buffer Module.register_parameter Module.add_module"
+    ),
+    "mf.Trainer": "Module.compile Module.fit Module.predict Module.evaluate",
+    "optimizer.groups": "Optimizer.param_groups",
 }  # fmt: skip
-"""What there is here, by names of PyTorch, Keras, JAX, scikit-learn and others that differ in more than case."""
+"""What there is here, by names of PyTorch, Keras, JAX, scikit-learn and others that differ in more than case.
+
+Those of members have the name of the class here before a dot.
+"""
 
 FORMER = {"Count": "profiler.NodeCount", "Fit": "profiler.PowerLaw", "Way": "profiler.StrategyResult"}
 
@@ -90,11 +113,45 @@ def hint(package: str, name: str, known: Iterable[str]) -> str:
 
 def _spelled_otherwise(package: str, name: str) -> str | None:
     """Return the name here of which another library's is another spelling; in the given package first."""
+    plain = _spelled(name)
+    for room in sorted(ROOMS, key=lambda room: room != package):
+        for own in import_module(f"microfw.{room}").__all__:
+            if _spelled(own) == plain and (room, own) != (package, name):
+                return f"{room}.{own}"
+    return None
+
+
+def _spelled(name: str) -> str:
     plain = name.lower().rstrip("_")
     for theirs, ours in SPELLINGS:
         plain = plain.replace(theirs, ours)
-    for room in sorted(ROOMS, key=lambda room: room != package):
-        for own in import_module(f"microfw.{room}").__all__:
-            if own.lower() == plain and (room, own) != (package, name):
-                return f"{room}.{own}"
-    return None
+    return plain
+
+
+class OtherName:
+    """A member that other libraries' classes have, but not this one: an AttributeError with what there is here."""
+
+    # A descriptor for each name: with a __getattr__, Python 3.11 takes 40 ns more for every attribute that is read.
+
+    def __init__(self, home: type, name: str, known: str) -> None:
+        self.home, self.name, self.known = home, name, known
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        later = owner.__mro__[owner.__mro__.index(self.home) + 1 :]
+        if any(self.name in vars(kind) for kind in later):  # such as a mixin of the user's
+            return getattr(super(self.home, owner if instance is None else instance), self.name)
+        text = f"{owner.__name__!r} object has no attribute {self.name!r}{hint('microfw', self.known, ())}"
+        raise AttributeError(text, name=self.name)
+
+
+def with_other_names(kind: type[T]) -> type[T]:
+    """Give a class the errors for names of the table, and for a Tensor those for functions; they are not in `dir`."""
+    own = kind.__name__.removesuffix("Base")
+    names = {name: name for name in FUNCTIONS.split() if own == "Tensor"}
+    for known in " ".join(THEIRS.values()).split():
+        if known.startswith(f"{own}."):
+            names[known.partition(".")[2]] = known
+    for name, known in names.items():
+        setattr(kind, name, OtherName(kind, name, known))
+    kind.__dir__ = lambda self: [k for k in object.__dir__(self) if k not in names or hasattr(self, k)]  # type: ignore[method-assign]
+    return kind

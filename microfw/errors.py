@@ -114,8 +114,10 @@ def refuse_former(where: str, given: Iterable[str], **names: str) -> None:
 
 
 MEANT = {
-    "ax": "axes", "n_epochs": "epochs", "random_state": "rng", "seed": "rng", "val_data": "validation",
-    "validation_data": "validation", "verbose": "progress",
+    "ax": "axes", "callbacks": "hooks", "criterion": "loss", "loss_fn": "loss", "max_grad_norm": "clip_norm",
+    "monitor": "metric", "n_epochs": "epochs", "random_state": "rng", "restore_best_weights": "restore",
+    "save_best_only": "best", "seed": "rng", "val_data": "validation", "validation_data": "validation",
+    "verbose": "progress",
 }  # fmt: skip
 """Keywords of other libraries, each with the one here."""
 
@@ -133,7 +135,7 @@ def suggest_keywords(function: Callable[P, R]) -> Callable[P, R]:
     TypeError: plot: expected known keywords, got ax; did you mean axes?
     """
     code = function.__code__
-    positional = code.co_varnames[: code.co_argcount]
+    positional, where = code.co_varnames[: code.co_argcount], function.__qualname__.removesuffix(".__init__")
     known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
     @wraps(function)
@@ -142,10 +144,12 @@ def suggest_keywords(function: Callable[P, R]) -> Callable[P, R]:
             if name not in known:
                 near = [MEANT[name]] if MEANT.get(name) in known else get_close_matches(name, known, 1)
                 fix = f"did you mean {near[0]}?" if near else f"it has {', '.join(k for k in known if k != 'self')}"
-                raise TypeError(message(function.__qualname__, "known keywords", name, fix))
+                if name == "sample_weight" and "train" in known:
+                    fix = "pass (X, y, sample_weight)"
+                raise TypeError(message(where, "known keywords", name, fix))
             if name in positional[: len(arguments)]:  # as in fit(X, y, epochs=5)
                 fix = "pass the data as one argument, (X, y)" if "train" in known else "name each argument"
-                raise TypeError(message(function.__qualname__, f"{name} once", "two values", fix))
+                raise TypeError(message(where, f"{name} once", "two values", fix))
         return function(*arguments, **options)
 
     return call

@@ -8,8 +8,8 @@ operator, number, argument, comparison or branch is changed, and the function's 
 whole: its sign, a factor, nothing at all, the neighbouring axis, the other input's rule; and in the walk, no sum
 over broadcast axes. A mutant is killed if `op_checks.prove` finds a fault, at any of the row's samples, or
 the table of singular points does.
-Left alone is what only chooses between two ways of computing the same, tests of a type and of a size, and what only
-writes an error's text.
+Left alone is what only chooses between two ways of computing the same, tests of a type and of a size, an array of
+which only the dtype is read, and what only writes an error's text.
 """
 
 from __future__ import annotations
@@ -41,7 +41,12 @@ from tests.helpers import op_checks
 BY_NAME = {case.name: case for case in CASES}
 SCALES = ("_scaled", "_inverse")  # choose a scale on which no result depends, so that another one changes nothing
 SINGULAR = ("_nowhere",)  # gives NaN or 0 only, at singular points: tests/ops/test_singular_points.py holds where
+# choose between two ways to compute the same, or where to
+CHOOSERS = ("_in_place", "_zeros", "as_rows", "zeros", "empty")
 SAME = {  # tests of shapes and of what is kept that choose between two ways to compute the same
+    "axes == (x.ndim - 1,)", "axes == (*range(x.ndim - 1),)", "axis in (-1, y.ndim - 1)", "geo.tiles",
+    "_in_place(kind, mask, rows, s0)", "_in_place(kind, mask, rows, g, s0, y, kept)",
+    "zeros is not None and zeros.dtype is y.dtype",
     "b.ndim == 2 and a.ndim > 2", "products.shape[1] > 1", "row < column", "2 * d < n",
     "plain", "ones is None or ones.dtype is not g.dtype",
     "zeros is None or zeros.dtype is not x.dtype", "x.dtype.kind == 'f' and type(zeros) is np.ndarray",
@@ -82,7 +87,10 @@ def changes(node, names):
         yield f"{type(node.op).__name__} dropped", node.operand
     elif isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
         other = SWAPS[type(node.ops[0])]
-        yield f"{type(node.ops[0]).__name__} to {other.__name__}", ast.Compare(node.left, [other()], node.comparators)
+        yield (
+            f"{type(node.ops[0]).__name__} to {other.__name__}",
+            ast.Compare(node.left, [other(), *node.ops[1:]], node.comparators),
+        )
     elif isinstance(node, ast.BoolOp):
         yield "and, or swapped", ast.BoolOp(SWAPS[type(node.op)](), node.values)
     elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
@@ -169,7 +177,7 @@ def text_mutants():
             for f in rules(case.op):
                 users.setdefault(f, []).append(case.name)
     for f, ops in users.items():
-        if f.__name__ in SCALES + SINGULAR or f.__annotations__.get("return") == "str":
+        if f.__name__ in SCALES + SINGULAR + CHOOSERS or f.__annotations__.get("return") == "str":
             continue
         yield from mutants_of(f, tuple(ops))
 
@@ -191,7 +199,7 @@ def mutants_of(f, ops):
     names = operands(function)
     top = list(ast.walk(function))
     inside = [k for k, node in enumerate(top) if not isinstance(node, ast.arg | ast.arguments)]
-    skipped = annotations(function) | dispatch(function) | messages(function)
+    skipped = annotations(function) | dispatch(function) | messages(function) | dtypes(function)
     for k in inside:
         if id(top[k]) in skipped:
             continue
@@ -224,6 +232,13 @@ def messages(function):
     whole = list(ast.walk(function))
     named = [n for n in whole if isinstance(n, ast.Call) and any(getattr(a, "id", "") == "where" for a in n.args)]
     return below(n for n in whole if isinstance(n, ast.Raise)) | {id(n) for n in named}
+
+
+def dtypes(function):
+    """Return the ids of arrays of which only the dtype is read, which all arguments share, and of ``strict=True``."""
+    whole = list(ast.walk(function))
+    strict = [n.value for n in whole if isinstance(n, ast.keyword) and n.arg == "strict"]
+    return below([n.value for n in whole if isinstance(n, ast.Attribute) and n.attr == "dtype"] + strict)
 
 
 def chooses(test):

@@ -49,7 +49,24 @@ from microfw.autograd import Observer
         (lambda: mf.exp, r"here it is np\.exp: NumPy's functions take Tensors$"),
         (lambda: mf.cat, r"here it is NumPy itself, as np\.concatenate"),
         (lambda: mf.zeros, r"here it is np\.zeros: "),
+        (lambda: nn.SimpleRNN, r"here it is nn\.RNN$"),
+        (lambda: optim.StepLR, r"here it is optim\.schedules\.StepDecay$"),
+        (lambda: mf.OneCycleLR, r"here it is mf\.optim\.schedules\.OneCycle$"),
+        (lambda: nn.swish, r"here it is nn\.SiLU$"),
         (lambda: nn.qqqqqq, r"there is none here$"),
+        (lambda: mf.tensor(1.0).view, r"'Tensor' object has no attribute 'view'; here it is t\.reshape$"),
+        (lambda: mf.tensor(1.0).exp, r"'exp'; here it is np\.exp: NumPy's functions take Tensors$"),
+        (lambda: mf.tensor(1.0).relu, r"'relu'; here it is mf\.ops\.relu$"),
+        (lambda: mf.tensor(1.0).mm, r"'mm'; here it is an operator, such as \*, @ or \*\*$"),
+        (lambda: nn.Parameter(1.0).requires_grad_, r"'Parameter' object .*; here it is t\.requires_grad, which can"),
+        (lambda: nn.ReLU().to("cpu"), r"'ReLU' object .* 'to'; here it is astype for a dtype; there are no devices$"),
+        (lambda: nn.Module.apply, r"here it is module\.named_modules, or module\.children$"),
+        (
+            lambda: nn.ReLU().register_buffer,
+            r"here it is an attribute: self\.name = mf\.tensor\(values\) for a buffer$",
+        ),
+        (lambda: nn.Sequential().fit, r"here it is mf\.Trainer$"),
+        (lambda: optim.SGD([nn.Parameter(1.0)], lr=0.1).param_groups, r"'SGD' .*; here it is optimizer\.groups$"),
     ],
 )
 def test_the_error_gives_the_name_used_here(get, text):
@@ -68,6 +85,35 @@ def test_the_table_is_short_and_names_what_there_is():
                 found = getattr(found, part)
 
 
+def test_members_for_which_there_are_errors_are_not_there():
+    t, model = mf.tensor(1.0), nn.ReLU()
+    assert not hasattr(t, "view") and not hasattr(model, "fit") and getattr(model, "to", 3) == 3
+    assert not {"view", "exp", "to"} & {*dir(t)} and "fit" not in dir(model) and "forward" in dir(model)
+    functions = _other_names.FUNCTIONS.split()
+    assert all("; here it is " in _other_names.hint("microfw", name, ()) for name in functions)
+
+
+def test_members_of_users_have_precedence_over_the_errors():
+    class Saved:
+        def to(self):
+            return "to"
+
+    class Model(nn.Module, Saved):
+        half = 0.5
+
+        def __init__(self):
+            self.apply = 3
+
+        def fit(self):
+            return "fit"
+
+    model = Model()
+    assert (model.to(), Model.half, model.apply, model.fit()) == ("to", 0.5, 3, "fit")
+    assert {"to", "half", "apply", "fit"} <= {*dir(model)} and "compile" not in dir(model)
+    with pytest.raises(AttributeError, match=r"^'Model' object has no attribute 'compile'; here it is mf\.Trainer$"):
+        model.compile()
+
+
 def test_hasattr_getattr_and_import_raise_no_custom_error():
     assert not hasattr(nn, "Linear") and not hasattr(optim, "__wrapped__")
     assert getattr(nn, "Linear", None) is None
@@ -75,8 +121,8 @@ def test_hasattr_getattr_and_import_raise_no_custom_error():
         exec("from microfw.nn import Linear")
 
 
-def test_dunder_lookups_do_not_import_the_table_of_other_names():
-    code = "import sys, microfw as mf; hasattr(mf.nn, '__wrapped__'); print('microfw._other_names' in sys.modules)"
+def test_dunder_lookups_do_not_look_for_other_names():
+    code = "import sys, microfw as mf; hasattr(mf.nn, '__wrapped__'); print('microfw.training' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 

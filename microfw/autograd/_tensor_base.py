@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw._other_names import with_other_names
 from microfw.autograd._arithmetic import ArithmeticMixin
 from microfw.autograd._array_methods import ArrayMethodsMixin
 from microfw.autograd.graph import Leaf, Node
@@ -24,6 +25,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Axis = int | tuple[int, ...] | None
 
 
+@with_other_names
 class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
     """The part of `Tensor` that it shares with NumPy's arrays."""
 
@@ -41,6 +43,13 @@ class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
         if observer is not None:
             observer.on_value_read(how)
         return self._array
+
+    def _copied(self) -> Array:
+        """Return a copy of the array, and notify the observer, since no op makes it."""
+        array, observer = self._array.copy(), MODE.get().observer
+        if observer is not None:
+            observer.on_copy(self._array, array)
+        return array
 
     def _assign(self, values: Array) -> None:
         """Copy values that fit into a leaf, as a layer does with its running statistics."""

@@ -185,5 +185,8 @@ def detect_anomaly(*, nan: bool = True, inf: bool = True) -> Iterator[None]:
     microfw.errors.NonFiniteError: the derivative of sqrt: expected finite numbers as gradients with respect to its \
 inputs, got inf at [0] in one of shape (2,); the gradient that came in: finite; its value was computed at ...
     """
-    with mode(observer=Finder(MODE.get().observer, nan, inf, raises=True)), np.errstate(all="ignore"):
+    observer = MODE.get().observer
+    if observer is not None:
+        observer.on_value_read("checks")
+    with mode(observer=Finder(observer, nan, inf, raises=True)), np.errstate(all="ignore"):
         yield

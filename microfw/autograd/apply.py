@@ -81,7 +81,7 @@ def apply(op: Op, inputs: Sequence[Any], given: dict[str, Any]) -> Tensor:
             array = x if type(x) is np.ndarray else operand(op, x)
             parents.append(None)
             if k in saved_inputs and recording and type(array) is np.ndarray:
-                array = array.copy()  # the caller may write to the array before backward
+                array = array.copy("K")  # the caller may write to the array before backward
         arrays.append(array)
     try:
         value = op.value(*arrays, **params)

@@ -93,7 +93,7 @@ TAKE = """
         _dtype = _{x}_node = None  # if first
         _{x}_node = None  # if later
         _shared = True  # if may alias
-        if _mode.recording and type(_{x}) is _ndarray: _{x} = _{x}.copy()  # if saved
+        if _mode.recording and type(_{x}) is _ndarray: _{x} = _{x}.copy("K")  # if saved
 """
 
 # A node with one parent is recorded only if that parent needs a gradient.

@@ -25,7 +25,9 @@ def _variable(x: Any, where: str) -> Tensor:
         with mode(recording=True):
             made: Tensor = OPS["identity"].call(x)
         return made if made._node is not None else _fresh(made._array)
-    array = np.array(x._array if isinstance(x, Tensor) else x)
+    array = np.array(x._values() if isinstance(x, Tensor) else x)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype.kind in "iub":
         array = array.astype(np.float64)
     if array.dtype.kind != "f":

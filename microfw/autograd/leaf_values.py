@@ -8,17 +8,31 @@ from typing import Any
 
 import numpy as np
 
+from microfw.errors import ArgumentError
+
 
 def _in_place(symbol: str) -> Callable[[Any, Any], Any]:
     change, compute = getattr(np.ndarray, f"__i{symbol}__"), getattr(operator, symbol)
 
     def method(self: LeafValues, other: Any) -> Any:
-        if self.tensor is None:  # a part of the values, or a copy: read-only arrays raise
+        if self.tensor is None:  # a part of the values, or a copy
+            self._check_writable()
             return change(self, other)
         self.tensor.data = compute(np.asarray(self), other)  # copies into the leaf and increments its version
         return self
 
     method.__name__ = f"__i{symbol}__"
+    return method
+
+
+def _writing(name: str) -> Callable[..., None]:
+    write = getattr(np.ndarray, name)
+
+    def method(self: LeafValues, *arguments: Any, **options: Any) -> None:
+        self._check_writable()
+        write(self, *arguments, **options)
+
+    method.__name__ = name
     return method
 
 
@@ -44,6 +58,15 @@ class LeafValues(np.ndarray[Any, Any]):
     __imod__ = _in_place("mod")
     __ipow__ = _in_place("pow")
     __imatmul__ = _in_place("matmul")
+
+    __setitem__ = _writing("__setitem__")
+    fill = _writing("fill")
+    sort = _writing("sort")
+
+    def _check_writable(self) -> None:
+        if not self.flags.writeable:
+            fix = "change a copy, values = t.data.copy(), and assign it: t.data = values"
+            raise ArgumentError("Tensor.data", "no writes to entries", "one, and the array is read-only", fix)
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
         """Return the result of a NumPy function as a plain array."""

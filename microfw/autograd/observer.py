@@ -57,6 +57,9 @@ class Observer:
     def on_value_read(self, how: str = "reads") -> None:
         """Notify that code reads the values of a Tensor; or ``how`` "assigns" those of one that is not trained."""
 
+    def on_copy(self, array: np.ndarray[Any, Any], copied: np.ndarray[Any, Any]) -> None:
+        """Notify that the values of a leaf are copied by no op, as by ``detach``; here the copy is still writable."""
+
     def last_sequence(self) -> Any:
         """Return the observer's record of the step that has just run, with its ``op_stats``, one for each node."""
 

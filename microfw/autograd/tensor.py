@@ -239,7 +239,7 @@ class Tensor(TensorBase["Tensor"]):
 
     def detach(self) -> Tensor:
         """Return the same values as a constant: no gradient flows through it."""
-        return result(self._array if self._leaf is None else _locked(self._array.copy()), None)
+        return result(self._array if self._leaf is None else _locked(self._copied()), None)
 
     def _convert(self, dtype: Any) -> None:
         """Cast a leaf in place, away from any optimizer's buffers."""
@@ -255,7 +255,7 @@ class Tensor(TensorBase["Tensor"]):
     # Copies
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (type(self), np.array(self._array), self.requires_grad and self._leaf is not None))
+        return (_rebuild, (type(self), np.array(self._values()), self.requires_grad and self._leaf is not None))
 
     def __copy__(self) -> Tensor:
         if self._node is not None and self._leaf is None:

@@ -50,7 +50,7 @@ def add(subcommands: Any) -> None:
     command.add_argument("--least", help=argparse.SUPPRESS, **smallest)  # former name of --min-change
     command.add_argument("--fail-above", type=percent, metavar="10%", help="exit with 1 if a real change is larger")
     command.add_argument("--rerun", action="store_true", help="repeat both runs alternately, and compare seconds")
-    command.add_argument("--rounds", type=int, default=30, help="rounds with --rerun (30)")
+    command.add_argument("--rounds", type=int, help="rounds with --rerun (30)")
     command.add_argument("--markdown", metavar="FILE", help="write Markdown too")
     command.set_defaults(run=run)
 
@@ -72,6 +72,8 @@ def percent(text: str) -> float:
 def run(arguments: argparse.Namespace) -> int:
     """Compare two profiles; return the exit code."""
     check_path(arguments.markdown, "md", "markdown")
+    if arguments.rounds is not None and not arguments.rerun:
+        raise ArgumentError("--rounds", "--rerun, which repeats the runs", "none")
     a, b = (Session.load(path) for path in (arguments.a, arguments.b))
     if arguments.rerun:
         for path, session in ((arguments.a, a), (arguments.b, b)):
@@ -81,8 +83,9 @@ def run(arguments: argparse.Namespace) -> int:
                     "make runs alternately with mf.profiler.alternate"
                 )
         first, second = a.settings, b.settings
+        rounds = 30 if arguments.rounds is None else arguments.rounds
         with one_thread():
-            a, b = alternate(lambda: repeat(first), lambda: repeat(second), arguments.rounds)
+            a, b = alternate(lambda: repeat(first), lambda: repeat(second), rounds)
     if a.name == b.name and not arguments.rerun:
         a.name, b.name = arguments.a, arguments.b
     found = compare(a, b, min_change=arguments.min_change)

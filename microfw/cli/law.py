@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from typing import Any
 
@@ -76,9 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
     with one_thread():
         n = 1 if arguments.rows is None else arguments.rows
         if ".py:" in name:
-            made = load_model(name)
-            with code_of(name):
-                found = law(*made, rows=n, **options)
+            # chdir: the file may change the folder, and the paths of the options are relative to this one
+            with contextlib.chdir("."), code_of(name):
+                found = law(*load_model(name), rows=n, **options)
         else:
             rows = data.load(name, rng=split)[0]
             loss = loss_of(rows)

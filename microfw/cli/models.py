@@ -73,7 +73,7 @@ def load_model(place: str) -> tuple[nn.Module, Any, Any, Any]:
     sys.path.insert(0, str(Path(path).resolve().parent))  # as if Python ran the file
     try:
         with code_of(place):
-            scope = runpy.run_path(path)
+            scope = runpy.run_path(str(Path(path).resolve()))  # absolute, for errors after a change of the folder
             if not callable(scope.get(name)):
                 known = ", ".join(k for k, v in scope.items() if inspect.isfunction(v)) or "none"
                 raise ArgumentError(f"{place}: expected a function {name!r} in the file, got {known}")
@@ -90,16 +90,16 @@ def load_model(place: str) -> tuple[nn.Module, Any, Any, Any]:
 @contextlib.contextmanager
 def code_of(place: str) -> Iterator[None]:
     """Raise ArgumentError, with the line, for an error or an exit in the file of ``file.py:function``."""
-    path = Path(place.rpartition(":")[0])
+    path = Path(place.rpartition(":")[0]).resolve()
     try:
         yield
     except (ArgumentError, MemoryError):
         raise
     except (Exception, SystemExit) as error:
-        if isinstance(error, OSError) and Path(str(error.filename)).resolve() == path.resolve():
+        if isinstance(error, OSError) and Path(str(error.filename)).resolve() == path:
             raise ArgumentError(f"{place}: expected a Python file, got {error.strerror or error}") from None
         lines = [(line.filename, line.lineno) for line in traceback.extract_tb(error.__traceback__)]
-        lines = [line for line in lines if Path(line[0]).resolve().is_relative_to(path.resolve().parent)]
+        lines = [line for line in lines if Path(line[0]).resolve().is_relative_to(path.parent)]
         text = str(error)
         if isinstance(error, SyntaxError) and error.filename:  # the code did not run
             lines, text = [(error.filename, error.lineno)], str(error.msg)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from microfw.data.arrays import as_array
-from microfw.data.dataset import Dataset, Rows, check_count
+from microfw.data.dataset import Dataset, Rows, check_count, check_flags
 from microfw.data.faults import Array
 from microfw.data.nested import Columns, NestedRows, flatten, is_nested, same_rows
 from microfw.data.streaming import Stream
@@ -52,7 +52,7 @@ def batches(
     Raises
     ------
     ArgumentError
-        If batch_size is not a positive integer.
+        If batch_size is not a positive integer, skip not an integer of at least 0, or a flag not True or False.
     DataError
         If there are no rows.
     ShapeError
@@ -65,6 +65,8 @@ def batches(
     [[np.int64(0), np.int64(1)], [np.int64(2), np.int64(3)], [np.int64(4)]]
     """
     check_count("batches", "batch_size", batch_size, fix="32 is a good start")
+    check_count("batches", "skip", skip, 0)
+    check_flags("batches", shuffle=shuffle, drop_last=drop_last)
     if isinstance(data, Stream) or (isinstance(data, tuple | list) and (len(data) == 3 or any(map(is_nested, data)))):
         return _nested(data, batch_size, as_generator("batches", rng) if shuffle else None, drop_last, skip)
     X, y = _pair(data)

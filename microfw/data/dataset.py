@@ -97,8 +97,7 @@ class Dataset:
         dtype: Any = np.float32,
         ignore_index: int | None = None,
     ) -> None:
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise DTypeError("Dataset", "dtype to be float32 or float64", np.dtype(dtype))
+        check_dtype("Dataset", dtype)
         features, targets = as_array(X, "X"), as_array(y, "y")
         if not (features.ndim > 1 and targets.ndim and len(features) == len(targets) and features.size * targets.size):
             raise faults.wrong_shapes(features, targets)
@@ -275,6 +274,23 @@ def check_count(where: str, name: str, value: Any, least: int = 1, fix: str = ""
         elif isinstance(value, Dataset):
             fix = "pass it as validation"
         raise ArgumentError(where, f"{name} to be {kind}", got, fix)
+
+
+def check_flags(where: str, **flags: Any) -> None:
+    """Raise unless options are True or False: a text such as "no" would count as True."""
+    for name, value in flags.items():
+        if not isinstance(value, bool | np.bool):
+            raise ArgumentError(where, f"{name} to be True or False", repr(value))
+
+
+def check_dtype(where: str, dtype: Any) -> None:
+    """Raise unless a dtype, or its name, is float32 or float64."""
+    try:
+        made: Any = np.dtype(dtype)
+    except TypeError:
+        made = repr(dtype)
+    if made not in (np.float32, np.float64):
+        raise DTypeError(where, "dtype to be float32 or float64", made)
 
 
 def _task(y: Array) -> str:

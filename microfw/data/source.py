@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator
 from itertools import chain
@@ -45,11 +46,13 @@ class Source(BatchSource):
         self.made_by, self.dtype, self.where, self.accumulate = batches, dtype, where, accumulate
         self.takes_rng = callable(batches) and _takes_rng(batches, where)
         self.resumes_anywhere = self.stateful = hasattr(batches, "state_dict") and hasattr(batches, "load_state_dict")
+        # The state before a batch that was drawn, but has no complete step; None if there is no such batch.
+        self.state_before = copy.deepcopy(batches.state_dict()) if self.stateful and rng is not None else None
         # The first batch is checked before training. The first epoch continues with its iterator: to start another one
         # would draw other random numbers than a loop does.
         started = self._start(rng)
-        first = next(started, None)
-        if first is None:
+        first = next(started, started)
+        if first is started:
             raise DataError(where, "at least one batch", "none")
         self.first, self.ended = self._columns(first, 1), False
         self._started: Any = chain([first], started)
@@ -90,7 +93,7 @@ class Source(BatchSource):
 
     def restart(self) -> None:
         """Forget the iterator that has begun, as before a run is resumed."""
-        self._started = None
+        self._started = self.state_before = None
 
     def batches(
         self,
@@ -111,6 +114,7 @@ class Source(BatchSource):
         step: list[tuple[Columns, Columns]] = []
         rows, number, self.ended = len(self.first[0]) if skip else 0, 0, False
         for number, batch in enumerate(started, 1):
+            self.state_before = None
             step.append(self._columns(batch, number))
             rows = rows or len(step[0][0])
             if drop_last and len(step[-1][0]) < rows:
@@ -129,6 +133,8 @@ class Source(BatchSource):
 
     def state_dict(self) -> Any:
         """Return the state of the loader; after the last batch of an epoch with a mark, ``ended``."""
+        if self.state_before is not None:
+            return self.state_before
         state = self.made_by.state_dict()
         return {"loader": state, "ended": True} if self.ended else state
 

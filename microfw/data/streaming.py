@@ -11,7 +11,7 @@ import numpy as np
 
 from microfw.data.arrays import plain_array
 from microfw.data.batch_source import BatchSource
-from microfw.data.dataset import check_count, pieces
+from microfw.data.dataset import check_count, check_flags, pieces
 from microfw.data.faults import Array
 from microfw.data.nested import Columns, batch_columns, flatten, join, same_rows, steps_of
 from microfw.errors import ArgumentError, DTypeError, MicrofwError
@@ -212,6 +212,5 @@ def stream(X: Any, y: Any, sample_weight: Any = None, *, block_bytes: int = 1 <<
     True
     """
     check_count("stream", "block_bytes", block_bytes)
-    if not isinstance(shuffle, bool):
-        raise ArgumentError("stream", "shuffle to be True or False", repr(shuffle))
+    check_flags("stream", shuffle=shuffle)
     return Stream(X, y, sample_weight, block_bytes, shuffle)

@@ -22,7 +22,7 @@ from microfw.estimators.hooks import Stopping, reports
 from microfw.estimators.learner import Learner, outputs, with_weight
 from microfw.estimators.settings import adopt, current
 from microfw.estimators.snapshots import EstimatorSnapshot, TrainingSnapshot
-from microfw.estimators.split import explain, split
+from microfw.estimators.split import explain, split, too_few
 from microfw.estimators.validation import check_parameters
 from microfw.training.evaluation import Array
 from microfw.training.history import History
@@ -173,6 +173,8 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
                 if state.history:
                     self.best_loss_ = float(np.nanmin([*self.loss_curve_, np.inf]))
                     self.best_validation_score_ = None if validation is None else float(stopping.best)
+                elif not hasattr(self, "n_iter_"):  # a hook has stopped the first epoch before a step
+                    self.n_iter_, self.loss_, self.best_loss_, self.best_validation_score_ = 0, np.nan, np.nan, None
 
     def _evaluation(self, validation: Rows) -> Callable[[], dict[str, float]]:
         """Return a function that evaluates the validation rows."""
@@ -294,6 +296,8 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
             return rows, None
         where, rng = f"{self._where}.fit, early_stopping", self._learner.rng
         train, test = split(len(rows), self._strata(rows.y), self.validation_fraction, rng, where)
+        if len(test) < 2 and is_regressor(self) and self.scoring in (None, "r2"):
+            raise too_few(len(rows), where)
         return rows.take(train), rows.take(test)
 
     def _scorer(self) -> Any:
@@ -326,9 +330,10 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
     def _outputs(self, X: Any) -> Array:
         """Return the outputs of the network for rows to predict."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, accept_sparse="csr", dtype=FLOATS, allow_nd=self.module is not None)
+        dtype, nd = self._learner.dtype, self.module is not None
+        X = validate_data(self, X, reset=False, accept_sparse="csr", dtype=dtype, allow_nd=nd)
         self._check_row(X)
-        return outputs(self.module_, X, self._learner.dtype)
+        return outputs(self.module_, X, dtype)
 
     def _check_row(self, X: Any) -> None:
         """Raise unless rows have the shape of those of the first fit."""

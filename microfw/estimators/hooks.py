@@ -30,7 +30,7 @@ class Report(Hook):
         """Add the epoch."""
         estimator, row = self.estimator, state.history[-1]
         estimator._note(row["loss"])
-        made = {"epoch": row["epoch"], "loss": row["loss"], "learning_rate": float(state.optimizer.lr)}
+        made = {"epoch": row["epoch"], "loss": row["loss"], "learning_rate": row["lr"]}
         made |= {name: row[name] for name in ("val_loss", "val_score", "seconds", "skipped") if name in row}
         if "val_score" in made:
             estimator.validation_scores_.append(made["val_score"])

@@ -13,7 +13,7 @@ import numpy as np
 
 from microfw import nn, optim
 from microfw.autograd.mode import mode
-from microfw.errors import ArgumentError, ShapeError
+from microfw.errors import ArgumentError, ShapeError, described
 from microfw.nn import activations
 from microfw.optim.checks import is_integer
 from microfw.training.evaluation import as_data
@@ -28,6 +28,8 @@ LOSSES = {
     "huber": nn.HuberLoss,
     "poisson": nn.PoissonNLLLoss,
 }
+
+MODULE = "a Module or a function (n_features, n_outputs, rng) that returns one"
 
 DEFAULTS: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9, "nesterov": True}}
 """Default settings of optimizers given by name, unless ``optimizer_params`` is set."""
@@ -62,8 +64,7 @@ def network(settings: Any, row: tuple[int, ...], outputs: int, rng: np.random.Ge
     else:
         made = module
     if not isinstance(made, nn.Module):
-        expected = "module to be a Module or a function (n_features, n_outputs, rng) that returns one"
-        raise ArgumentError(where, expected, type(made).__name__)
+        raise ArgumentError(where, f"module to be {MODULE}", type(made).__name__)
     made.astype(dtype)  # before the optimizer is made, which takes the arrays over
     if module is not None:
         _check_outputs(made, where, row, outputs, dtype)
@@ -73,12 +74,13 @@ def network(settings: Any, row: tuple[int, ...], outputs: int, rng: np.random.Ge
 def _called(part: Any, args: tuple[Any, ...], given: dict[str, Any], where: str, name: str) -> Any:
     """Return what a class or function makes; raise for a setting that it does not take."""
     try:
-        inspect.signature(part).bind(*args, **given)
+        signature = inspect.signature(part)
+        signature.bind(*args, **given)
     except TypeError as error:
-        if given:
-            raise ArgumentError(
-                where, f"{name}__ settings that {name} takes", str(error).removeprefix("got ")
-            ) from None
+        expected, got = f"{name}__ settings that {name} takes", str(error).removeprefix("got ")
+        if not binds(signature, *args):
+            expected, got = f"{name} to be {MODULE}", f"one with {signature}"
+        raise ArgumentError(where, expected, got) from None
     except ValueError:  # a function without a signature
         pass
     return part(*args, **given)
@@ -145,9 +147,15 @@ def activation(choice: Any, where: str) -> nn.Module:
         known = {k: v for k, v in known.items() if issubclass(v, nn.Module)} | {"identity": nn.Identity}
         known.pop("module", None)
         choice = _named(choice, known, "activation", where)
-    made = copy.deepcopy(choice) if isinstance(choice, nn.Module) else choice() if callable(choice) else choice
+    made = copy.deepcopy(choice) if isinstance(choice, nn.Module) else choice
+    expected, fix = "activation to be a name, or to make a Module", "pass a class such as nn.Tanh"
+    if callable(choice) and not isinstance(choice, nn.Module):
+        try:
+            made = choice()
+        except TypeError as error:  # of a function of arrays
+            raise ArgumentError(where, expected, described(choice), fix) from error
     if not isinstance(made, nn.Module):
-        raise ArgumentError(where, "activation to be a name, or to make a Module", repr(choice))
+        raise ArgumentError(where, expected, described(choice), fix)
     return made
 
 
@@ -183,7 +191,8 @@ def optimizer(settings: Any, parameters: list[nn.Parameter]) -> Any:
     try:
         made = choice(parameters, lr=lr, **{**params, **given})
     except TypeError as error:
-        raise ArgumentError(where, "an optimizer that takes these settings", f"{error}") from None
+        fix = "pass learning_rate" if "lr" in {**params, **given} else ""
+        raise ArgumentError(where, "an optimizer that takes these settings", f"{error}", fix) from None
     if not hasattr(made, "step") or not hasattr(made, "zero_grad"):
         raise ArgumentError(where, "optimizer to be a name of microfw.optim, or to make one", repr(choice))
     return made

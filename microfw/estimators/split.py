@@ -9,6 +9,7 @@ from sklearn.model_selection import train_test_split
 
 from microfw.errors import DataError
 from microfw.training.evaluation import Array
+from microfw.training.metrics import cannot
 
 
 def split(
@@ -59,9 +60,17 @@ def _complete(part: Array, other: Array, labels: Array) -> None:
         part[given], other[taken] = other[taken], part[given]
 
 
+def too_few(rows: int, where: str) -> DataError:
+    """Return the error for one validation row, of which there is no R²: it would be NaN in all epochs."""
+    fix = "raise validation_fraction, or pass scoring='loss'"
+    return DataError(where, "two validation rows, for R²", f"1 of {rows}", fix)
+
+
 def explain(error: ValueError, estimator: Any, labels: Array | None) -> None:
-    """Raise an error that names the class without validation rows, if there is one: a scorer may need each class."""
+    """Raise an error that names the class without validation rows, if a scorer may need it, or the scorer."""
     if labels is not None and len(missing := np.setdiff1d(np.arange(len(estimator.classes_)), labels)):
         got = f"none of class {estimator.classes_[missing[0]]} ({estimator.scoring}: {error})"
         fix = "raise validation_fraction, or pass scoring='loss'"
         raise DataError(f"{estimator._where}.fit, early_stopping", "validation rows of each class", got, fix) from error
+    if isinstance(estimator.scoring, str):
+        raise cannot(estimator.scoring, error) from error

@@ -31,6 +31,7 @@ from microfw.profiler.cost_check import check_step, copied, not_copied, one_step
 from microfw.profiler.node_count import NodeCount
 from microfw.profiler.ratio import Ratio
 from microfw.profiler.recorder.naming import OUTSIDE, owner, title_of
+from microfw.profiler.reports.counts import undeclared
 from microfw.profiler.session import Epoch
 
 
@@ -175,6 +176,8 @@ def _measure(
         notes.append(f"not in P, since they get no gradient: {', '.join(unused)}")
     if len(step.counts()) > len(found.batch_counts):
         notes.append(f"the batch of {sizes[1]:,} rows has too many scalar nodes to be counted")
+    if text := undeclared(step):
+        notes.append(text[:1].lower() + text[1:-1])
     if problem.vanishes:
         notes.append("the gradient is zero up to rounding, so differences are relative to the largest one of a node")
     found.note = "; ".join(filter(None, notes))

@@ -86,7 +86,8 @@ def as_float_input(x: Any, module: Module, check_shape: CheckShape | None = None
         return x
     if isinstance(x, Tensor):
         raise DTypeError(module.where, "x of float32 or float64", x.dtype, "cast it with .astype")
-    return as_input(x, dtype if floats else np.float32, module, check_shape)
+    native = dtype.newbyteorder("=") if isinstance(dtype, np.dtype) else None  # as read from some files
+    return as_input(x, np.float64 if native == np.float64 else np.float32, module, check_shape)
 
 
 def numbers(x: Any, module: Module) -> Any:

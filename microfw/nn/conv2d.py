@@ -10,9 +10,10 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import DTypeError, ShapeError
-from microfw.nn.checks import as_generator, as_input, positive, require, wrong_dtype
+from microfw.nn.checks import as_flag, as_generator, as_input, positive, require, wrong_dtype
 from microfw.nn.initializers import Seed, fans, glorot_uniform, initial, initial_bias
 from microfw.nn.module import Module, Parameter
+from microfw.nn.settings import setting
 from microfw.ops.convolution import conv
 from microfw.ops.windows import Padding, Sizes, check_padding, per_axis
 
@@ -77,6 +78,10 @@ class Conv2D(Module):
     axes: ClassVar[int] = 2
     letters: ClassVar[str] = "H, W"
     transposed: ClassVar[bool] = False
+    stride = setting("stride", "The step from window to window, for each axis.")
+    padding = setting("padding", "Zeros before and after each axis, or a name.")
+    dilation = setting("dilation", "The step from tap to tap, for each axis.")
+    groups = setting("groups", "Number of groups.")
 
     def __init__(
         self,
@@ -107,11 +112,14 @@ class Conv2D(Module):
             "dilation": per_axis(dilation, self.axes, kind, "dilation"),
             "groups": int(groups),
         }
+        bias = as_flag(bias, kind, "bias", "bias=False")
         rng = as_generator(kind, rng)
-        ends = (self.out_channels, self.in_channels)
-        first, second = ends[::-1] if self.transposed else ends
-        shape = (first, second // int(groups), *self.kernel_size)
-        self.weight = Parameter(initial(kind, init, shape, rng, int(groups)))
+        shape = (self.out_channels, self.in_channels // int(groups), *self.kernel_size)
+        weight = initial(kind, init, shape, rng, int(groups))
+        if self.transposed:  # inputs first, in each group; an initializer has the outputs first, to count the inputs
+            blocks = weight.reshape((int(groups), self.out_channels // int(groups), *shape[1:])).swapaxes(1, 2)
+            weight = blocks.reshape((self.in_channels, -1, *self.kernel_size))
+        self.weight = Parameter(weight)
         bound = sqrt(6 / sum(fans(shape, int(groups))))
         self.bias = Parameter(initial_bias(kind, bias_init, self.out_channels, rng, bound)) if bias else None
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import DTypeError, ShapeError
-from microfw.nn.checks import as_generator, as_input, positive, wrong_dtype
+from microfw.nn.checks import as_flag, as_generator, as_input, positive, wrong_dtype
 from microfw.nn.initializers import Seed, glorot_uniform, initial, initial_bias
 from microfw.nn.module import Module, Parameter
 from microfw.ops.linalg import linear, matmul
@@ -76,7 +76,11 @@ class Dense(Module):
         rng = as_generator("Dense", rng)
         bound = sqrt(6 / (self.in_features + self.out_features))
         self.weight = Parameter(initial("Dense", init, (self.in_features, self.out_features), rng))
-        self.bias = Parameter(initial_bias("Dense", bias_init, self.out_features, rng, bound)) if bias else None
+        self.bias = (
+            Parameter(initial_bias("Dense", bias_init, self.out_features, rng, bound))
+            if as_flag(bias, "Dense", "bias", "bias=False")
+            else None
+        )
 
     def forward(self, x: Any) -> Tensor:
         """Map the last axis of ``x``."""

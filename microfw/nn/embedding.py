@@ -9,7 +9,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import DataError
-from microfw.nn.checks import as_generator, as_integers, positive, require
+from microfw.nn.checks import as_generator, as_integers, is_whole, positive, require
 from microfw.nn.initializers import Seed, initial, normal
 from microfw.nn.module import Module, Parameter
 from microfw.ops.effects import pure_callback
@@ -68,7 +68,7 @@ class Embedding(Module):
         init: Callable[..., Any] | str = normal,
     ) -> None:
         positive("Embedding", rows=rows, features=features)
-        fits = padding_idx is None or (isinstance(padding_idx, int | np.integer) and 0 <= padding_idx < rows)
+        fits = padding_idx is None or (is_whole(padding_idx) and 0 <= padding_idx < rows)
         require(fits, "Embedding", f"padding_idx from 0 to {rows - 1}", repr(padding_idx))
         self.rows, self.features = int(rows), int(features)
         self.padding_idx = None if padding_idx is None else int(padding_idx)

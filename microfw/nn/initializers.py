@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from microfw.errors import ArgumentError, DTypeError, ShapeError
+from microfw.errors import ArgumentError, DTypeError, MicrofwError, ShapeError, described
 
 Array = np.ndarray[Any, Any]
 Seed: TypeAlias = "int | np.random.Generator | None"  # quoted: numpy.random takes a while to import
@@ -64,11 +64,18 @@ def initial(layer: str, init: Any, shape: tuple[int, ...], rng: Seed, groups: in
     """
     if isinstance(init, str) and init in NAMES:
         init = globals()[init]
+    expected = f"{name} to be a function of a shape and rng, or one of {', '.join(NAMES)}"
     if not callable(init) or isinstance(init, type):
-        expected = f"{name} to be a function of a shape and rng, or one of {', '.join(NAMES)}"
-        raise ArgumentError(layer, expected, repr(init))
+        plain = init.replace("xavier", "glorot").replace("kaiming", "he").rstrip("_") if isinstance(init, str) else ""
+        raise ArgumentError(layer, expected, repr(init), f"here it is {plain}" if plain in NAMES else "")
     options = {"groups": groups} if groups > 1 and _takes_groups(init) else {}
-    values: Array = np.array(init(shape, rng, **options))
+    try:
+        values: Array = np.array(init(shape, rng, **options))
+    except TypeError as error:  # of a function of other arguments, such as np.zeros
+        if isinstance(error, MicrofwError):
+            raise
+        got, fix = f"{described(init)}, which raises {error!r}", "wrap it, as in lambda shape, rng: np.zeros(shape)"
+        raise ArgumentError(layer, expected, got, fix) from error
     if values.shape != shape:
         raise ShapeError(layer, f"{name} to return shape {shape}", values.shape)
     if values.dtype.kind not in "fiub":

@@ -32,7 +32,9 @@ def load_values(own: dict[str, Tensor], state: Mapping[str, Any], where: str, st
     missing, unknown = [n for n in own if n not in state], [n for n in state if n not in own]
     if strict and (missing or unknown):
         wrong = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
+        saved = "microfw.json" in unknown  # the name of the description in files of mf.save
         fix = "load into a model of the same structure, or pass strict=False"
+        fix = "this is the content of a file of mf.save: read it with mf.load(path)" if saved else fix
         raise ArgumentError(where, f"the names {list(own)}", " and ".join(wrong), fix)
     values = {}  # all are checked before the first is written: a failed load changes nothing
     for name, t in own.items():

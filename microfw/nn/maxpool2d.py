@@ -10,6 +10,7 @@ from microfw.errors import ArgumentError, ShapeError
 from microfw.nn.checks import as_float_input
 from microfw.nn.conv2d import _short
 from microfw.nn.module import Module
+from microfw.nn.settings import setting
 from microfw.ops.pooling import max_pool
 from microfw.ops.windows import AXES, Padding, Sizes, check_padding, geometry, per_axis
 
@@ -50,6 +51,8 @@ class MaxPool2D(Module):
     """
 
     axes: ClassVar[int] = 2
+    stride = setting("stride", "The step from window to window, for each axis.")
+    padding = setting("padding", "Entries that never win, before and after each axis, or a name.")
     op: ClassVar[Callable[..., Tensor]] = staticmethod(max_pool)
 
     def __init__(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Padding = 0) -> None:

@@ -10,12 +10,14 @@ from typing import Any, ClassVar, Never, Self
 
 import numpy as np
 
+from microfw._other_names import with_other_names
 from microfw.autograd._tensor_base import warn_of_detaching
 from microfw.autograd.mode import MODE, Mode, model_version
 from microfw.autograd.scope import THREAD_SCOPE, path
 from microfw.autograd.tensor import Tensor, values_of
 from microfw.errors import ArgumentError, DTypeError, GraphError, printable
 from microfw.nn.loading import IncompatibleKeys, load_values
+from microfw.nn.settings import change_setting
 
 
 class Parameter(Tensor):
@@ -40,7 +42,9 @@ class Parameter(Tensor):
     def __init__(self, data: Any, dtype: Any = np.float32) -> None:
         if isinstance(data, Tensor) and data._node is not None and data._leaf is None:
             warn_of_detaching("making a Parameter of the result of an op", "t.detach()")
-        super().__init__(np.asarray(values_of(data), dtype), requires_grad=True)
+        if (array := np.asarray(values_of(data))).dtype.kind not in "fiub":
+            raise DTypeError("Parameter", "real numbers", f"{type(data).__name__} of dtype {array.dtype}")
+        super().__init__(array.astype(dtype, copy=False), requires_grad=True)
 
     def __repr__(self) -> str:
         return "Parameter" + super().__repr__().removeprefix("tensor")
@@ -77,9 +81,8 @@ def tagging(forward: FunctionType) -> Callable[..., Any]:
 def timed_call(mode: Mode, forward: Callable[..., Any], inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Call an outermost forward method, and notify the timer."""
     timer: Any = mode.timer
-    before = None
-    if timer.enabled or not mode.recording:  # this test saves most calls when sampled
-        before = timer.on_module_start(mode.recording)
+    # this test saves most calls when sampled
+    before = timer.on_module_start(mode.recording) if timer.enabled or not mode.recording else None
     try:
         return forward(*inputs, **options)
     except BaseException:
@@ -91,6 +94,7 @@ def timed_call(mode: Mode, forward: Callable[..., Any], inputs: tuple[Any, ...],
             timer.switch(before)
 
 
+@with_other_names
 class Module:
     """Base of layers, losses and models.
 
@@ -186,9 +190,10 @@ class Module:
             where, fix = f"{type(self).__name__}.{name}", "wrap it in nn.Parameter, or assign its .data"
             raise DTypeError(where, "a Parameter in the place of one", type(value).__name__, fix)
         model_version.count += 1  # replays compare this number, and not each attribute
-        if isinstance(value, Module | list | tuple | dict):
-            Module._structure = object()  # names that outermost modules have listed may be out of date
-        object.__setattr__(self, name, value)
+        if not change_setting(self, name, value):
+            if isinstance(value, Module | list | tuple | dict):
+                Module._structure = object()  # names that outermost modules have listed may be out of date
+            object.__setattr__(self, name, value)
 
     # What is in it
 
@@ -266,7 +271,7 @@ class Module:
 
         Make the optimizer after this call: one made before keeps the old arrays.
         """
-        dtype = np.dtype(dtype)
+        dtype = np.dtype(dtype).newbyteorder("=")
         if dtype not in (np.float32, np.float64):
             raise DTypeError(f"{self.where}.astype", "float32 or float64", dtype)
         for _, t in self._walk():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from microfw.nn.checks import as_float_input, as_layer_input, as_number
+from microfw.nn.checks import as_flag, as_float_input, as_layer_input, as_number
 from microfw.nn.initializers import constant
 from microfw.nn.module import Module, Parameter
 
@@ -29,6 +29,7 @@ class Normalization(Module):
     def __init__(self, shape: tuple[int, ...], eps: float, affine: bool) -> None:
         # eps keeps constant input from being divided by 0
         self.eps = as_number(eps, lambda eps: 0 < eps < math.inf, type(self).__name__, "a positive eps")
+        affine = as_flag(affine, type(self).__name__, "affine", "affine=False")
         self.weight = Parameter(constant(shape, 1.0)) if affine else None
         self.bias = Parameter(constant(shape, 0.0)) if affine else None
 

@@ -9,7 +9,16 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import DataError, ShapeError
-from microfw.nn.checks import as_generator, as_integers, as_layer_input, as_number, positive, require, wrong_shape
+from microfw.nn.checks import (
+    as_flag,
+    as_generator,
+    as_integers,
+    as_layer_input,
+    as_number,
+    positive,
+    require,
+    wrong_shape,
+)
 from microfw.nn.dropout import Dropout
 from microfw.nn.initializers import Seed
 from microfw.nn.module import Parameter
@@ -40,7 +49,10 @@ class _Layer(Recurrent):
         positive(name, num_layers=num_layers)
         dropout = as_number(dropout, lambda p: 0 <= p < 1, name, "dropout from 0 to below 1")
         require(num_layers > 1 or not dropout, name, "dropout between two layers or more", "num_layers=1")
-        self.num_layers, self.bidirectional = int(num_layers), bool(bidirectional)
+        self.num_layers, self.bidirectional = (
+            int(num_layers),
+            as_flag(bidirectional, name, "bidirectional", "bidirectional=True"),
+        )
         rng = as_generator(type(self).__name__, rng)
         c = self.in_features
         for suffixes in suffixes_of(self.num_layers, self.bidirectional):
@@ -93,7 +105,7 @@ class _Layer(Recurrent):
         wrong = np.flatnonzero((lengths < 1) | (lengths > steps))
         if wrong.size:
             at = int(wrong[0])
-            fix = "leave out rows without steps"
+            fix = "leave out rows without steps" if lengths[at] < 1 else f"x has {steps} steps, padding included"
             raise DataError(self.where, f"lengths from 1 to {steps}", f"{lengths[at]} of row {at}", fix)
         mask: np.ndarray[Any, Any] = np.arange(steps)[:, None, None] < lengths[:, None]
         return mask

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, ShapeError
+from microfw.errors import ArgumentError, DTypeError, ShapeError
 from microfw.nn.checks import as_layer_input, numbers
 from microfw.nn.module import Module
 
@@ -50,9 +50,15 @@ class Residual(Module):
     def forward(self, x: Any) -> Tensor:
         """Add the two."""
         x = x if isinstance(x, Tensor) else numbers(x, self)
-        y = self.module(x)
+        y: Any = self.module(x)
+        if isinstance(y, tuple):
+            raise self._several(y)
         x = as_layer_input(x, y.dtype, self, lambda x: None) if self.shortcut is None else self.shortcut(x)
         if x.shape != y.shape:
             fix = "pass a shortcut that makes the one like the other"
             raise ShapeError(self.where, f"the module to keep the shape {x.shape}", y.shape, fix)
         return y + x  # type: ignore[no-any-return]
+
+    def _several(self, y: tuple[Any, ...]) -> DTypeError:
+        got = f"a tuple of {len(y)} from {type(self.module).__name__}"
+        return DTypeError(self.where, "module to return one Tensor", got, "add the two in a Module of yours")

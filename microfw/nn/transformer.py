@@ -7,7 +7,7 @@ from typing import Any
 from microfw.autograd.tensor import Tensor
 from microfw.nn.activations import GELU, ReLU
 from microfw.nn.attention import MultiHeadAttention
-from microfw.nn.checks import as_generator, as_layer_input, positive, require, wrong_shape
+from microfw.nn.checks import as_flag, as_generator, as_layer_input, positive, require, wrong_shape
 from microfw.nn.dense import Dense
 from microfw.nn.dropout import Dropout
 from microfw.nn.initializers import Seed
@@ -97,7 +97,8 @@ class TransformerEncoderLayer(Module):
         require(known, name, "activation to be 'relu' or 'gelu'", repr(activation))
         rng = as_generator("TransformerEncoderLayer", rng)
         self.d_model, self.nhead, self.dim_feedforward = int(d_model), int(nhead), int(dim_feedforward)
-        self.activation, self.norm_first = activation, bool(norm_first)
+        self.activation = activation
+        self.norm_first = as_flag(norm_first, name, "norm_first", "norm_first=True")
         self.self_attn = MultiHeadAttention(d_model, nhead, causal=causal, dropout=dropout, rng=rng)
         self.linear1 = Dense(d_model, dim_feedforward, rng=rng)
         self.linear2 = Dense(dim_feedforward, d_model, rng=rng)

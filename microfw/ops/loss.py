@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from math import log, prod
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,18 +16,17 @@ from microfw.ops.reduction import softmax
 
 
 @lru_cache(maxsize=32)
-def _tables(shape: Shape, char: str) -> tuple[Array, Array, Array, Array, Array, float]:
-    """Return where rows start, zeros for rows, minus their share, minus ones for classes; the number of rows, its log.
-
-    The number fills a matrix.
-    """
-    # kept by shape: in a small batch, making five arrays takes as long as the loss
+def _tables(shape: Shape, char: str) -> tuple[Array, ...]:
+    """Return where rows start, zeros and shares for rows, minus ones for classes, a matrix of ones, the share."""
+    # kept by shape: in a small batch, making six arrays takes as long as the loss
     rows, classes = shape
-    zeros, shares, minus = np.zeros(rows, char), np.full(rows, -1 / rows, char), np.full(classes, -1, char)
-    tables = np.arange(0, rows * classes, classes), zeros, shares, minus, np.full((classes, classes), rows, char)
+    zeros, shares, minus = np.zeros(rows, char), np.full(rows, 1 / rows, char), np.full(classes, -1, char)
+    # the share of a row as an array, which is multiplied faster than a number of Python
+    ones, share = np.ones((classes, classes), char), np.full((), 1 / rows, char)
+    tables = np.arange(0, rows * classes, classes), zeros, shares, minus, ones, share
     for table in tables:
         table.setflags(write=False)
-    return *tables, log(rows)
+    return tables
 
 
 def check_labels(labels: Any, classes: int, where: str) -> None:
@@ -95,15 +94,17 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     # In a small batch a call costs more than its arithmetic. So products with constants do what sums and broadcasting
     # would, and entries are found by one number each.
     tables = _tables if n <= MANY else _tables.__wrapped__
-    starts, zeros, shares, minus, sums_n, log_n = tables(shape, logits.dtype.char)
+    starts, zeros, shares, minus, ones, share = tables(shape, logits.dtype.char)
     at = (labels if kind == "i" else labels.astype(np.intp)) + starts
     entries = np.exp(flat)  # no maximum is subtracted: within LARGE nothing overflows
     delta = entries.reshape(shape)
-    # a product with a matrix of n: for each class the sum over classes times n, so that no sum has to be broadcast
-    delta /= delta.dot(sums_n)  # probabilities / n
-    loss = np.log(entries[at]).dot(shares) - log_n
+    # a product with a matrix of ones: for each class the sum over classes, so that no sum has to be broadcast
+    delta /= delta.dot(ones)  # probabilities
+    # before they are divided by n: a difference of log(n) would lose the digits of a small loss
+    loss = 0 - np.log(entries[at]).dot(shares)  # 0, where a minus would make -0
     if loss < 0:  # by rounding
-        loss = loss * 0
+        loss = loss * -0.0
+    delta *= share
     # the entry at the label is minus the sum of the others: p - 1 would lose the digits of a good prediction
     entries[at] = zeros
     entries[at] = delta.dot(minus)

@@ -70,8 +70,8 @@ class Adagrad(Optimizer):
         self,
         parameters: Iterable[Any],
         lr: float = 1e-2,
+        *,  # PyTorch's third argument is lr_decay
         eps: float = 1e-10,
-        *,
         lr_decay: float = 0.0,
         weight_decay: float = 0.0,
         initial: float = 0.0,

@@ -11,6 +11,8 @@ from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError
 from microfw.optim.checks import as_list
 
+CONVERTED = (np.ndarray, Tensor)
+
 
 class Settings(dict[str, Any]):
     """Hyperparameters of an optimizer by name. ``changed``: whether one was set since the last step."""
@@ -29,8 +31,11 @@ class Settings(dict[str, Any]):
 
 
 def constant(value: Any) -> Any:
-    """Return a tuple for a list, and numbers for an array: a change of its entries would not reach the next step."""
-    value = value.tolist() if isinstance(value, np.ndarray) else value
+    """Return a tuple for a list, and numbers for arrays: a change of their entries would not reach the next step."""
+    if isinstance(value, CONVERTED):
+        if getattr(value, "requires_grad", False):
+            raise ArgumentError("optimizer", "numbers as settings", "a Tensor that needs a gradient", "pass t.item()")
+        value = value.tolist()
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -55,7 +60,7 @@ class Group:
         if name not in self.common:
             raise ArgumentError("group", f"one of {', '.join(self.common)}", repr(name))
         if name == "lr":
-            self.own["lr_ratio"] = value / self.common["lr"]
+            self.own["lr_ratio"] = _ratio(constant(value), self.common, "group")
         else:
             self.own[name] = constant(value)
         self.common.changed = True
@@ -92,9 +97,7 @@ def split(parameters: Iterable[Any], settings: dict[str, Any], where: str) -> li
             if name not in settings:
                 raise ArgumentError(place, f"params and any of {', '.join(settings)}", repr(name))
         if "lr" in own:
-            if not isinstance(own["lr"], int | float | np.number):
-                raise ArgumentError(place, "lr to be a number", repr(own["lr"]))
-            own = {"lr_ratio": own.pop("lr") / settings["lr"]} | own  # a schedule then changes all groups
+            own = {"lr_ratio": _ratio(own.pop("lr"), settings, place)} | own  # a schedule then changes all groups
         tensors = group["params"]
         tensors = [tensors] if isinstance(tensors, Tensor) else as_list(tensors, place, "at least one parameter")
         tensors = list({id(p): p for p in tensors}.values())
@@ -105,6 +108,13 @@ def split(parameters: Iterable[Any], settings: dict[str, Any], where: str) -> li
         seen |= {id(p) for p in tensors}
         parts.append((tensors, own))
     return parts
+
+
+def _ratio(lr: Any, common: dict[str, Any], where: str) -> Any:
+    """Return the ratio of a group's learning rate to the optimizer's."""
+    if not isinstance(lr, int | float | np.number):
+        raise ArgumentError(where, "lr to be a number", repr(lr))
+    return lr / common["lr"]
 
 
 def load_groups(

@@ -46,7 +46,8 @@ class Hyperparameter:
                 good = value in (True, False)
             else:
                 numbers = value if isinstance(value, tuple | list) else (value,)
-                good, got = all(isfinite(number) for number in numbers) and self.good(value), value
+                got = value
+                good = all(isfinite(n) and not isinstance(n, bool) for n in numbers) and self.good(value)
         except TypeError:
             good = False
         if not good:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from microfw._other_names import with_other_names
 from microfw.autograd.mode import MODE, model_version
 from microfw.autograd.observer import StepTimer
 from microfw.errors import ArgumentError, ShapeError
@@ -27,6 +28,7 @@ RENAMED = {"ARRAYS": "STATE", "COUNTS": "NEEDS_STEP", "_move": "_update"}  # for
 _vdot = getattr(np.vdot, "__wrapped__", np.vdot)  # without NumPy's dispatch to arrays of other libraries
 
 
+@with_other_names
 class Optimizer:
     """Base of optimizers. A subclass defines hyperparameters, the names of its state, and `_update`, the equations.
 

@@ -10,7 +10,7 @@ from microfw.profiler.session import Session
 OUTSIDE = "(outside)"
 """Layer name of ops outside of any module."""
 
-COUNTED = ("nodes", "edges", "rules", "accumulated", "flops_forward", "flops_backward", "saved_bytes")
+COUNTED = ("nodes", "edges", "rules", "accumulated", "flops_forward", "flops_backward", "saved_bytes", "uncounted")
 
 SCALARS = ("scalar_nodes", "scalar_rules", "scalar_accumulated")
 """Counts that are compared if both runs have them for all ops."""
@@ -89,7 +89,10 @@ def count_changes(a: Session, b: Session) -> list[CountChange]:
         for what in (*COUNTED, *scalars):
             x, y = (_exact(getattr(row[layer], what), total.observed) for row, total in zip(rows, totals, strict=True))
             found.append(CountChange(layer, what, x, y))
-    return [count for count in found if count.a != count.b]
+    found = [count for count in found if count.a != count.b]
+    # an op that declares its cost in one run only does the same work in the other
+    undeclared = {count.layer for count in found if count.what == "uncounted"}
+    return [count for count in found if count.layer not in undeclared or not count.what.startswith("flops")]
 
 
 def is_same_work(layer: str | None, phase: str, counts: list[CountChange]) -> bool:

@@ -89,8 +89,9 @@ class Comparison:
     def worse(self, than: float = 0.0) -> list[Change | CountChange]:
         """Return the real changes above a fraction: of the step, of layers and of counts.
 
-        New layers are included if they take more time than the removed ones, by more than the fraction of the step.
-        Saved bytes are judged for the whole step only.
+        New layers are included if they take more time than the removed ones, by more than the fraction of the step. The
+        time of the removed ones may grow by the noise of the step: they may be the same layers under other names.
+        Saved bytes are judged for the whole step only, and ops without a declared cost are not.
         Each has the attributes ``layer``, ``what`` (phase or name of the count), ``a``, ``b`` and ``change``.
 
         Examples
@@ -102,14 +103,16 @@ class Comparison:
         >>> [(c.layer, c.what, round(c.b / c.a, 3)) for c in compare(run(1000, 1), run(9000, 2)).worse()][-3:]
         [('0', 'backward', 9.0), ('', 'nodes', 2.0), ('0', 'nodes', 2.0)]
         """
-        sided = [c for c in self.changes if c.one_sided]
-        whole = next((c.a for c in self.changes if (c.layer, c.phase) == WHOLE[0]), 0.0)
-        grown = sum(c.b - c.a for c in sided) > than * whole
+        step = next((c for c in self.changes if (c.layer, c.phase) == WHOLE[0]), None)
+        new, gone = (sum(getattr(c, run) for c in self.changes if c.one_sided) for run in ("b", "a"))
+        if step and gone:
+            gone *= (1 + step.high) / (1 + step.change)
+        grown = new - gone > than * (step.a if step else 0)
         slower: list[Change | CountChange] = [
             c for c in self.changes if c.real and c.change > than and (grown or not c.one_sided)
         ]
         # an array that several layers save counts for one of them: another, if that one is frozen
-        judged = [c for c in self.counts if c.what != "saved_bytes" or not c.layer]
+        judged = [c for c in self.counts if c.what != "uncounted" and (c.what != "saved_bytes" or not c.layer)]
         return slower + [c for c in judged if c.change > than]
 
     def smallest(self, change: Change) -> float:

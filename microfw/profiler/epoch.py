@@ -13,6 +13,7 @@ WITHOUT_UPDATES = "No optimizer has made an update: each backward pass counts as
 UNFINISHED = "Counts of a step include backward passes after the last update of an epoch."
 NOT_RECORDED = "Ops that ran before the profiler was attached are not counted: attach it before the forward pass."
 LOSS_OF_PASSES = "The loss is the mean over backward passes, which are more than the steps."
+WITHOUT_BACKWARD = "No step ran backward(): gradients of mf.grad are not counted, and their time is in forward."
 VARYING = "P, reuse and FLOP/P are left out for layers that were frozen in a part of the profile."
 """Notes of an epoch."""
 
@@ -90,14 +91,19 @@ class Epoch:
 
     def __repr__(self) -> str:
         loss = "" if self.loss is None else f", loss {self.loss:.4g}"
-        times = f"backward {self.backward_ns / 1e6:.3g} of {self.total_ns / 1e6:.3g} ms"
-        return f"Epoch({self.epoch}, {self.steps:,} steps{loss}, {times})"
+        backward, total = (f"{ns / 1e6:.3g}" for ns in (self.backward_ns, self.total_ns))
+        if self.observed < self.steps:
+            steps, times = f"{self.observed:,} of {self.steps:,} steps observed", f"total {total} ms"
+            times = f"backward {backward} ms in these, {times}" if self.observed else times
+        else:
+            steps, times = f"{self.steps:,} steps", f"backward {backward} of {total} ms"
+        return f"Epoch({self.epoch}, {steps}{loss}, {times})"
 
     def _repr_html_(self) -> str:
         from microfw.profiler.reports.notebook import notebook
         from microfw.profiler.session import Session
 
-        return notebook(Session(epochs=[self]))
+        return notebook(Session(epochs=[self], every=1 if self.observed == self.steps else 2))  # not 1: sampled
 
     def layers(self) -> list[Row]:
         """Return one row for each layer, summed over ops, in order of first use."""

@@ -11,7 +11,8 @@ from microfw.nn.module import Module
 from microfw.profiler.cost_check import check_step, copied, count_step, first_array
 from microfw.profiler.node_count import NodeCount
 from microfw.profiler.recorder.naming import title_of
-from microfw.profiler.reports.text import shorten, table, whole
+from microfw.profiler.reports.counts import undeclared
+from microfw.profiler.reports.text import shorten, table, whole, wrap_lines
 from microfw.profiler.row import shown_kind
 
 
@@ -52,10 +53,13 @@ class Summary:
         The model itself, its layers in order of assignment, then the loss, if given.
     counts : list of NodeCount
         N, P and steps of one backward pass, in tensors and, unless an op has no scalar nodes, in scalars.
+    note : str
+        Sentence on ops without a declared cost, or "".
     """
 
     layers: list[LayerSummary]
     counts: list[NodeCount]
+    note: str = ""
 
     def __str__(self) -> str:
         rows = [
@@ -77,7 +81,8 @@ class Summary:
                 text,
                 f"Backward takes {whole(c.steps)} steps: {c.steps / (c.N + c.P):.2f} x (N + P).",
             ]
-        return printable("\n".join([*lines, "Operations: forward and backward; a multiply-add is 2."]))
+        lines += ["Operations: forward and backward; a multiply-add is 2.", *wrap_lines(self.note)]
+        return printable("\n".join(lines))
 
     __repr__ = __str__
 
@@ -146,7 +151,7 @@ def summary(model: Module, X: Any, y: Any = None, loss: Any = None) -> Summary:
         line = found.setdefault(row.layer, LayerSummary(row.layer, ""))
         line.N = row.scalar_nodes if counts[-1].kind == "scalars" else row.nodes
         line.operations = row.flops_forward + row.flops_backward
-    return Summary(list(found.values()), counts)
+    return Summary(list(found.values()), counts, undeclared(epoch))
 
 
 def noting_shape(forward: Callable[..., Any], shapes: dict[str, tuple[int, ...]], name: str) -> Callable[..., Any]:

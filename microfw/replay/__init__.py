@@ -29,7 +29,8 @@ def compile(f: Callable[..., Any], optimizer: Optimizer) -> CompiledStep:
     ----------
     f : callable
         ``f(*arrays)`` returns the loss, a scalar Tensor, or a tuple with the loss first. ``f`` is called with
-        Tensors: floats cast to the dtype of the parameters, integers in their own dtype.
+        Tensors: floats cast to the dtype of the parameters, integers in their own dtype. Arguments that need a
+        gradient raise GraphError.
     optimizer : optimizer
         Owns all parameters that ``f`` trains. Hyperparameters, such as ``lr``, may change between steps.
 

@@ -17,14 +17,15 @@ from microfw.autograd.backward import unbroadcast
 from microfw.autograd.graph import Leaf, Node, Variable
 from microfw.autograd.mode import MODE
 from microfw.autograd.observer import Observer
-from microfw.autograd.op import Written
+from microfw.autograd.op import Op, Written
 from microfw.autograd.scope import THREAD_SCOPE, path
 from microfw.autograd.tensor import Tensor
-from microfw.errors import ArgumentError, GraphError
 from microfw.optim.optimizer import Optimizer
 from microfw.replay.reasons import Uncapturable, Untraceable
 from microfw.replay.trace import Array, CapturedArray, CapturedCall, Tape, copy, plain
 from microfw.replay.verification import same
+
+COPY = Op(copy, None, "same", None, None, None, True, False, "copy")  # of a leaf, by `Tensor.detach`
 
 
 class OpRecord:
@@ -47,7 +48,7 @@ class OpRecord:
         self.output = output
         self.saved = node.saved if node is not None else ()
         self.scope = node.scope if node is not None else THREAD_SCOPE.scope
-        self.recording = MODE.get().recording
+        self.recording = op is not COPY and MODE.get().recording  # a profile has no row for a copy
 
 
 class CaptureObserver(Observer):
@@ -68,6 +69,10 @@ class CaptureObserver(Observer):
         """Record the first module in which a value is read, or assigned."""
         where = path(THREAD_SCOPE.scope) or "the function"
         self.value_use = self.value_use or f"{where} {how} the values of a Tensor"
+
+    def on_copy(self, array: Array, copied: Array) -> None:
+        """Record a copy as an op."""
+        self.records.append(OpRecord(COPY, None, (array,), {}, copied))
 
 
 class CapturedStep:
@@ -284,35 +289,6 @@ def is_stateless(value: Any) -> bool:
         return all(map(is_stateless, value))
     plain_kinds = bool | int | float | str | slice | np.dtype | np.ndarray | np.generic | type
     return value is None or value is Ellipsis or isinstance(value, plain_kinds)
-
-
-def constant(array: Array) -> Tensor:
-    """Return an argument of a step's function: a Tensor with a read-only array."""
-    tensor = Tensor(array)
-    tensor._array.setflags(write=False)  # data, not a parameter
-    return tensor
-
-
-def returned_tensors(returned: Any) -> tuple[Tensor, ...]:
-    """Return the Tensors that a step's function returned, the loss first.
-
-    Raises
-    ------
-    ArgumentError
-        If the function returned something else.
-    GraphError
-        If the function ran the backward pass of the loss.
-    """
-    tensors = returned if isinstance(returned, tuple) else (returned,)
-    for tensor in tensors or (returned,):
-        if not isinstance(tensor, Tensor):
-            expected = "the function to return the loss, or a tuple of Tensors with the loss first"
-            raise ArgumentError("compiled step", expected, f"{type(tensor).__name__}")
-    node = tensors[0]._node
-    if isinstance(node, Node) and node.parents is None:
-        fix = "leave zero_grad, backward and the optimizer's step to the compiled step"
-        raise GraphError("compiled step", "a loss with its graph", "one whose graph backward has freed", fix)
-    return tensors
 
 
 def capture(observer: CaptureObserver, arguments: Iterable[Tensor], returned: Any, owner: Any) -> CapturedStep:

@@ -8,7 +8,8 @@ from typing import Any
 from microfw.autograd.mode import MODE, mode
 from microfw.autograd.phases import CHECK
 from microfw.errors import ReplayError, ReplayWarning, message
-from microfw.replay.capture import CaptureObserver, constant
+from microfw.replay.arguments import constant
+from microfw.replay.capture import CaptureObserver
 from microfw.replay.program import FIRST_CHECK, Replay
 from microfw.replay.verification import Difference, Signature, StepState
 

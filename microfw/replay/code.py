@@ -8,6 +8,7 @@ import functools
 import re
 import sys
 from contextvars import Context
+from dataclasses import asdict, astuple
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
@@ -25,9 +26,12 @@ FORMATTING = frozenset({"__repr__", "__str__", "__format__"})
 
 NAMED_BY: dict[Any, frozenset[str]] = {
     **dict.fromkeys((repr, str, format, print, ascii), FORMATTING),
-    **dict.fromkeys((getattr, vars, locals), frozenset({"getattr"})),
+    **dict.fromkeys((getattr, vars, locals, asdict, astuple), frozenset({"getattr"})),
 }
-"""Names of methods and functions that builtin functions use."""
+"""Names of methods and functions that builtin functions and those of dataclasses use."""
+
+ABSENCE = frozenset({"getattr", "hasattr", "AttributeError", "except"})
+"""Names with which code may notice that an attribute is missing; "except" for a block."""
 
 CACHE = type(functools.cache(len))
 
@@ -69,7 +73,10 @@ class Code(Contents):
                 self._slot(f"{name}.{part}", getattr(f, part), Path(path, f".{part}"))
         if f.__dict__:
             self._attributes(f, path)
+        elif not theirs and not ABSENCE.isdisjoint(self.names):
+            self.guards.append(f"not {name}.__dict__")
         if theirs:
+            self._name_of_builtin(f)
             return
         self._same(f"{name}.__code__", code, path)
         names = code_names(code)
@@ -123,7 +130,10 @@ class Code(Contents):
         self._visit(made.func, path)
 
     def _reference(self, made: Any, path: Path) -> None:
-        self._weak.append((made, path))
+        if isinstance(made(), type):  # as those in the cache of functools.singledispatch
+            self._visit(made(), path)
+        else:
+            self._weak.append((made, path))
 
     def _context_variable(self, made: Any, path: Path) -> None:
         try:
@@ -170,7 +180,13 @@ def code_names(code: CodeType) -> CodeNames:
             imports[instruction.argval] = None
         elif instruction.opname.startswith("FORMAT"):
             attributes |= FORMATTING
-    attributes.update(name for name in code.co_names if name not in variables or name in DYNAMIC)
+        elif instruction.opcode in dis.hasname:  # co_names has one entry for a name that is a variable, too
+            attributes.add(instruction.argval)
+        elif instruction.opname == "MATCH_CLASS":
+            attributes.add("__match_args__")
+    attributes |= (DYNAMIC | ABSENCE).intersection(code.co_names)
+    if code.co_exceptiontable:
+        attributes.add("except")
     if not {"str", "repr", "format", "print", "ascii"}.isdisjoint(code.co_names):
         attributes |= FORMATTING
     for constant in code.co_consts:

@@ -28,7 +28,7 @@ import numpy as np
 
 from microfw.nn.module import Module
 from microfw.replay.outside import MAY_READ, reads_outside
-from microfw.replay.verification import generator_state
+from microfw.replay.verification import Difference, generator_state
 
 ATOMS = (
     bool, int, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented), np.generic, np.dtype,
@@ -39,7 +39,7 @@ ATOMS = (
 INERT = (
     np.ufunc, type(np.vdot), type(np.random.default_rng), BuiltinFunctionType,
     ClassMethodDescriptorType, GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, MethodWrapperType,
-    WrapperDescriptorType,
+    WrapperDescriptorType, type(Difference.where),
 )  # fmt: skip
 """Functions in C: their only state is the object that they are bound to."""
 
@@ -197,10 +197,13 @@ class Contents:
             self.values.append((value, path))
             if not isinstance(value, INERT) or getattr(value, "__self__", None) is not None:
                 self._todo.append((value, path, self._inspector_of(value)))
-        if isinstance(value, CONTAINERS) and not in_library(kind):
+        if isinstance(value, CONTAINERS) and (not in_library(kind) or hasattr(value, "mask")):
             self._todo.append((value, path, self._own_kind))
 
     def _array(self, array: Any, path: Path) -> None:
+        name, layout = self._name(array), Noted((array.shape, array.dtype))
+        self.values.append((layout, path))
+        self.guards.append(f"{name}.shape == {self._name(layout[0])} and {name}.dtype is {self._name(layout[1])}")
         if is_locked(array):
             self.values.append((array, path))
             return
@@ -213,9 +216,11 @@ class Contents:
                 path, f"{size}; make it a Tensor, pass it as an argument, or lock it with setflags(write=False)"
             )
         else:
-            content = array.tobytes()
-            self.values.append((Noted((array.shape, array.dtype, content)), path))
-            self.guards.append(f"{self._name(array)}.tobytes() == {self._name(content)}")
+            text, content = f"{name}.tobytes()", array.tobytes()
+            if isinstance(array, np.ndarray) and hasattr(array, "mask"):  # whose own tobytes hides masked values
+                text, content = f"{self._name(np.ndarray.tobytes)}({name})", np.ndarray.tobytes(array)
+            self.values.append((Noted((content,)), path))
+            self.guards.append(f"{text} == {self._name(content)}")
 
     def _tensor(self, tensor: Any, path: Path) -> None:
         leaf = tensor._leaf  # its changes are counted, and its values are read at each step

@@ -15,7 +15,6 @@ from contextvars import ContextVar
 from enum import Enum
 from functools import cached_property, partial
 from logging import Logger
-from struct import calcsize
 from threading import Lock, RLock
 from types import BuiltinFunctionType, FunctionType, MappingProxyType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
@@ -25,7 +24,8 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.nn.module import Module
-from microfw.replay.code import CACHE, DYNAMIC, FORMATTING, Code
+from microfw.replay.classes import Classes, hides_state, slots_of
+from microfw.replay.code import CACHE, DYNAMIC
 from microfw.replay.contents import (
     ATOMS,
     GENERATORS,
@@ -34,7 +34,6 @@ from microfw.replay.contents import (
     MAX_VISITS,
     Noted,
     Path,
-    in_library,
     is_library,
     same_value,
 )
@@ -42,13 +41,11 @@ from microfw.replay.contents import (
 OWN = ("microfw.replay.", "microfw.profiler.", "microfw.law.")
 """Modules whose objects record what has run; a step does not depend on them."""
 
+IMPLICIT = frozenset({"forward", "__array_interface__"})
+"""Attributes that are read by a call of a Module and by NumPy, under a name that no code of the user has."""
+
 CACHES = ("_named", "_scopes", "training")
 """Attributes of modules that are not compared here: caches of names; ``training`` is compared separately."""
-
-CONSTRUCTION = ("__new__", "__init__", "__post_init__", "__init_subclass__")
-"""Methods that run when a class is called."""
-
-POINTER = calcsize("P")
 
 
 class Everything(frozenset[str]):
@@ -58,7 +55,7 @@ class Everything(frozenset[str]):
         return True
 
 
-class Dependencies(Code):
+class Dependencies(Classes):
     """The values that a function depends on, as they are now.
 
     Parameters
@@ -88,7 +85,7 @@ class Dependencies(Code):
         What cannot be compared; "" if everything can.
     """
 
-    def __init__(self, f: Any, names: frozenset[str] = frozenset({"forward"}), unused: Sequence[Any] = ()) -> None:
+    def __init__(self, f: Any, names: frozenset[str] = IMPLICIT, unused: Sequence[Any] = ()) -> None:
         self.f = f
         self.unused = unused
         self.names = names
@@ -162,41 +159,6 @@ class Dependencies(Code):
                 continue
             self._slot(f"{self._name(vars(module))}.get({name!r})", value, Path(path, f".{name}"))
 
-    def _named_class(self, kind: Any, path: Path) -> None:
-        """Inspect a class that code may call."""
-        self._type(kind, path)
-        self._name_of_builtin(kind)
-        for base in kind.__mro__:
-            for name in CONSTRUCTION if not in_library(base) else ():
-                if name in vars(base):
-                    self._slot(f"{self._vars(base)}.get({name!r})", vars(base)[name], Path(path, f".{name}"))
-
-    def _type(self, kind: Any, path: Path) -> None:
-        """Inspect the class of an object, and its metaclass."""
-        while kind not in self._types and kind is not type:
-            self._types.add(kind)
-            self._todo.append((kind, path, self._class))
-            kind = type(kind)
-
-    def _vars(self, kind: type) -> str:
-        """Return the name in guards of a class's attributes."""
-        name = f"{self._name(kind)}_vars"  # not by id: vars(kind) is a new view at each call
-        self.objects.setdefault(name, vars(kind))
-        return name
-
-    def _class(self, kind: Any, path: Path) -> None:
-        # Code of a library, such as a base class, may read any attribute; code of the user reads those that it names.
-        every = any(is_library(base) for base in kind.__mro__)
-        for base in kind.__mro__:
-            if in_library(base):
-                continue
-            self.guards.append(f"len({self._vars(base)}) == {len(vars(base))}")
-            for name, value in list(vars(base).items()):
-                dunder, named = name.startswith("__"), frozenset.__contains__(self.names, name)
-                special = dunder and isinstance(value, FunctionType) and name not in FORMATTING
-                if named or (special and name not in CONSTRUCTION) or (not dunder and (every or name in self.names)):
-                    self._slot(f"{self._vars(base)}.get({name!r})", value, Path(path, f".{name}"))
-
     def _module(self, module: Any, path: Path) -> None:
         bases = [base for base in type(module).__mro__ if base not in (Module, object)]
         theirs = [is_library(base) for base in bases]
@@ -212,25 +174,13 @@ class Dependencies(Code):
                 self.values.append((value, where))
             elif all(theirs):
                 self._visit(value, where)
-            elif any(theirs) or name in self.names or isinstance(value, Module | Tensor):
+            elif any(theirs) or name in self.names or "children" in self.names or may_hold_parts(value):
                 self._slot(f"{self._name(vars(module))}.get({name!r})", value, where)
         if not all(theirs):
+            self._slots(module, path)
             self._type(type(module), path)
         else:
             self._library_class(type(module), path)
-
-    def _library_class(self, kind: type, path: Path) -> None:
-        """Inspect ``forward`` of a layer of this library, which users may have replaced."""
-        base = next(base for base in kind.__mro__ if "forward" in vars(base))
-        forward = vars(base)["forward"]
-        if base in self._types:
-            return
-        self._types.add(base)
-        text = f"{self._vars(base)}.get('forward')"
-        if in_library(forward):
-            self._same(text, forward, path)
-        else:
-            self._slot(text, forward, Path(path, ".forward"))
 
     def _object(self, x: Any, path: Path) -> None:
         kind = type(x)
@@ -271,6 +221,9 @@ class Dependencies(Code):
             for key, value in list(attributes.items()):
                 if every or key in self.names:
                     self._slot(f"{name}.get({key!r})", value, Path(path, f".{key}"))
+        self._slots(x, path, every)
+
+    def _slots(self, x: Any, path: Path, every: bool = False) -> None:
         for key in slots_of(type(x)):
             if (every or key in self.names) and key not in ("__dict__", "__weakref__"):
                 text = f"getattr({self._name(x)}, {key!r}, None)"
@@ -291,8 +244,23 @@ class Dependencies(Code):
                 continue
             if isinstance(value, ATOMS):
                 self._slot(f"{self._name(x)}.{name}", value, Path(path, f".{name}"))
-            elif not callable(value) or isinstance(value, Module):
+            elif callable(value) and not isinstance(value, Module):
+                continue
+            elif value is getattr(x, name):  # no property that makes an object
+                self._slot(f"{self._name(x)}.{name}", value, Path(path, f".{name}"))
+            else:
                 self._visit(value, Path(path, f".{name}"))
+
+
+def may_hold_parts(value: Any) -> bool:
+    """Return True for what `Module.named_modules` and `Module.parameters` find: parts, and containers with parts.
+
+    Also for an empty container, to which parts may be added. Other containers, such as lists of numbers that a hook
+    notes, are left out: they may change at each step.
+    """
+    if not isinstance(value, list | tuple | dict):
+        return isinstance(value, Module | Tensor)
+    return not value or any(map(may_hold_parts, value.values() if isinstance(value, dict) else value))
 
 
 INSPECTORS: tuple[tuple[Any, Callable[[Dependencies, Any, Path], None]], ...] = (
@@ -325,19 +293,3 @@ INSPECTORS: tuple[tuple[Any, Callable[[Dependencies, Any, Path], None]], ...] = 
     (object, Dependencies._object),
 )
 """The method that inspects a value: that of the first row with the value's type."""
-
-
-def hides_state(kind: type) -> bool:
-    """Return True if objects of a class have fields that are neither attributes nor slots, as classes in C do."""
-    slots = [name for name in slots_of(kind) if name not in ("__dict__", "__weakref__")]
-    fields = len(slots) + (kind.__dictoffset__ > 0) + (kind.__weakrefoffset__ > 0)
-    return bool(kind.__itemsize__) or kind.__basicsize__ > object.__basicsize__ + POINTER * fields
-
-
-def slots_of(kind: type) -> list[str]:
-    """Return the names of the slots of a class and its bases."""
-    found: list[str] = []
-    for base in kind.__mro__:
-        slots = vars(base).get("__slots__", ())
-        found += [slots] if isinstance(slots, str) else list(slots)
-    return found

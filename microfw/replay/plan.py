@@ -77,11 +77,12 @@ class Plan:
         self.instrumented: list[Part] = []  # by `write_passes`, with readings of the clock
 
     def _needed(self, calls: list[CapturedCall]) -> set[CapturedCall]:
-        """Return the calls whose results are used."""
+        """Return the calls whose results are used, or whose results have shapes that code may have read."""
         live, needed = {*self.results}, set()
         for call in reversed(calls):
             outs = {c.root for c in call.outs}
-            if call.pure and live.isdisjoint(outs) and all(c.fixed is None for c in outs):
+            unused = call.pure and live.isdisjoint(outs) and all(c.fixed is None for c in outs)
+            if unused and not call.may_change_shape:
                 continue
             needed.add(call)
             live |= outs.union(c.root for c in call.all_reads)

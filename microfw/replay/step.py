@@ -13,8 +13,8 @@ import numpy as np
 from microfw.autograd.mode import MODE, Mode, mode, model_version, phase
 from microfw.autograd.phases import PREPARATION
 from microfw.autograd.tensor import Tensor, result
-from microfw.errors import DTypeError
-from microfw.replay.capture import CapturedStep, CaptureObserver, capture, constant, returned_tensors
+from microfw.replay.arguments import array_of, constant, returned_tensors
+from microfw.replay.capture import CapturedStep, CaptureObserver, capture
 from microfw.replay.check import run_checked
 from microfw.replay.dependencies import Dependencies
 from microfw.replay.instrumented import InstrumentedPlan
@@ -94,7 +94,7 @@ class CompiledStep:
 
     def _dispatch(self, arguments: tuple[Any, ...], on_loss: OnLoss, update: Update) -> Any:
         """Run a step that the last program did not run: select a plan, or run it eagerly."""
-        arrays = tuple([self._array(a) for a in arguments])
+        arrays = tuple([array_of(a, self.optimizer.flat.values.dtype) for a in arguments])
         key = tuple([(a.dtype.char, a.shape, a.strides) for a in arrays])
         replay, passes = self._select(key)
         if replay is not None:
@@ -158,15 +158,6 @@ class CompiledStep:
         if timer is not None:
             timer.on_set_up(perf_counter_ns() - start_ns)
         return made
-
-    def _array(self, x: Any) -> Array:
-        array: Array = x._array if isinstance(x, Tensor) else np.asarray(x)
-        dtype = self.optimizer.flat.values.dtype
-        if array.dtype.kind == "f" and array.dtype != dtype:
-            array = array.astype(dtype)
-        if array.dtype.kind not in "fiub":
-            raise DTypeError("compiled step", "arrays of numbers", array.dtype)
-        return array if array.flags.c_contiguous else array.copy("K")
 
     def _eager(self, arrays: Any, on_loss: OnLoss) -> Any:
         """Run both passes."""

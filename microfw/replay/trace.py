@@ -67,6 +67,11 @@ class CapturedCall:
         self.fallback: CapturedCall | None = None
 
     @property
+    def may_change_shape(self) -> bool:
+        """Whether the shape of the result may depend on values: of some functions, and of an op as one call."""
+        return self.function in SHAPED_BY_VALUES or (self.node is not None and self.function is self.node.op.value)
+
+    @property
     def all_reads(self) -> list[CapturedArray]:
         """The captured arrays that the call and its fallback read."""
         return self.reads + self.fallback.reads if self.fallback is not None else self.reads
@@ -327,6 +332,12 @@ def plain(values: Any) -> Any:
 
 REDUCES = {np.sum: np.add, np.mean: np.add, np.max: np.maximum, np.min: np.minimum, np.prod: np.multiply}
 """NumPy functions that reduce by a ufunc; the ufunc's method is recorded. A mean is then divided."""
+
+SHAPED_BY_VALUES = {
+    np.argwhere, np.bincount, np.compress, np.extract, np.flatnonzero, np.intersect1d, np.repeat, np.setdiff1d,
+    np.setxor1d, np.trim_zeros, np.union1d, np.unique, np.unique_values,
+}  # fmt: skip
+"""NumPy functions whose result may have another shape for other values. `store` notices it in a replay."""
 
 TAKES_OUT = {
     np.argmax, np.argmin, np.mean, np.var, np.std, np.take, np.concatenate, np.stack,

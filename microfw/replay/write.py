@@ -262,7 +262,7 @@ class Writer:
         before = ""
         if style == "ufunc":
             style = "out" if call.function in OUT_BY_KEYWORD else style
-            for k, given in enumerate(call.args):
+            for k, given in enumerate(call.args if call.function.signature is None else ()):  # not of a matrix product
                 row = None if self.reads_in_place(given) else plan.array(given)
                 if type(row) in (int, float):
                     args[k] = name(plan.number(row, call))
@@ -293,7 +293,7 @@ class Writer:
         copies = "; ".join(
             f"{name(store)}({name(o)}, r{k})"
             for k, (o, captured) in enumerate(zip(outs, call.outs, strict=True))
-            if o is not None and plan.is_read(captured)
+            if o is not None and (not k or plan.is_read(captured))  # the first for its shape
         )
         return f"{results} = {value}; {copies or 'pass'}"
 

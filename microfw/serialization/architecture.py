@@ -18,15 +18,13 @@ from microfw.errors import ArgumentError
 from microfw.nn import Module
 from microfw.nn.initializers import blank, constant
 from microfw.serialization import tree
+from microfw.serialization.attributes import FILLED
 from microfw.serialization.strict import FormatError, listed, short, size_of, table, whole
 
 Classes = Mapping[str, Any]
 
 MAX_DEPTH = 100
 """Maximum depth of nested modules. Reading takes about 6 calls a level; Python allows 1,000 by default."""
-
-FILLED = ("rng", "init", "bias_init")
-"""Constructor parameters that only choose initial values; a file has the values."""
 
 
 def describe(model: Module, classes: Classes) -> dict[str, Any]:

@@ -6,12 +6,12 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import CheckpointError
-from microfw.nn import Module
-from microfw.serialization import architecture, container, random, tree
+from microfw.nn import Module, Parameter
+from microfw.serialization import architecture, attributes, container, random, tree
 from microfw.serialization.container import Contents
 from microfw.serialization.output import path_text
 from microfw.serialization.strict import FormatError, listed, short, table
@@ -19,6 +19,11 @@ from microfw.serialization.strict import FormatError, listed, short, table
 Path = str | os.PathLike[str]
 
 CALL = "mf.save(path, model)"
+
+KEYS = ("layers", "frozen", "evaluating", "random")
+
+CHANGED = "changed"
+"""Key of the attributes that constructors do not make; not in files of models that have none, or of older versions."""
 
 
 def save(path: Path, model: Module) -> None:
@@ -62,8 +67,9 @@ def save(path: Path, model: Module) -> None:
         raise CheckpointError(where, "a Module", type(model).__name__, f"call {CALL}")
     try:
         arrays: dict[str, Any] = dict(values(model))
-        about = describe(model, arrays)
-        rehearse(about, model)  # what could not be loaded is refused now, and not when it is needed
+        parts = attributes.parts(model)
+        about = describe(model, arrays, parts=parts)
+        complete(about, parts, arrays)  # what could not be loaded is refused now, and not when it is needed
     except FormatError as error:
         raise error.with_location(where) from None
     container.write(path, arrays, {"kind": "model", "model": about})
@@ -101,7 +107,9 @@ def load(path: Path, classes: Mapping[str, Any] | Iterable[Any] = ()) -> Module:
             raise FormatError(f"the metadata of a {kind} file", short(sorted(contents.meta)))
         if isinstance(about, str):
             raise FormatError("a file with an architecture", f"one without, since: {about}"[:200])
-        model = make(table(about, "layers", "frozen", "evaluating", "random"), contents, trusted)
+        about = table(about)
+        table({CHANGED: {}, **about}, *KEYS, CHANGED)
+        model = make(about, contents, trusted)
         if kind == "model" and contents.unread:
             raise FormatError("arrays of the model alone", short(sorted(contents.unread)))
         return model
@@ -112,27 +120,89 @@ def values(model: Module) -> dict[str, Any]:
     return {name: t.data for name, t in model._walk() if isinstance(t, Tensor)}
 
 
-def describe(model: Module, arrays: dict[str, Any], classes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def describe(
+    model: Module,
+    arrays: dict[str, Any],
+    classes: Mapping[str, Any] | None = None,
+    parts: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return the metadata of a model: architecture, frozen parameters, modes, random states."""
+    parts = attributes.parts(model) if parts is None else parts
     about = {
         "layers": architecture.describe(model, classes or {}),
-        "frozen": [name for name, p in model.named_parameters() if not p.requires_grad],
-        "evaluating": [name for name, module in model.named_modules() if not module.training],
+        "frozen": [name for name, p in parts.items() if isinstance(p, Parameter) and not p.requires_grad],
+        "evaluating": [name for name, part in parts.items() if isinstance(part, Module) and not part.training],
         "random": tree.pack(random.states(random.generators(model)), "random", arrays),
     }
     return about
 
 
-def rehearse(about: dict[str, Any], model: Module) -> None:
-    """Raise FormatError unless a model built from the metadata has the same parameters and buffers."""
-    own = values(model)
-    limit = _value_limit(sum(array.size for array in own.values()))
-    again = values(architecture.build(about["layers"], architecture.own_classes(model), limit))
-    for name in [*own, *again]:
-        shapes = [str(side[name].shape) if name in side else "nothing" for side in (own, again)]
-        if shapes[0] != shapes[1]:
+class Made(NamedTuple):
+    """What the constructors make of an architecture."""
+
+    layers: str
+    """The architecture, as JSON."""
+    tensors: dict[str, tuple[str, str]]
+    """`_tensors` of the model."""
+    marks: attributes.Marks
+    """`attributes.marks` of the model."""
+
+
+def complete(about: dict[str, Any], parts: dict[str, Any], arrays: dict[str, Any], made: Made | None = None) -> Made:
+    """Add the attributes that the constructors do not make to the metadata of a model.
+
+    Parameters
+    ----------
+    about : dict
+        From `describe`; receives the entry ``changed``, if there are such attributes.
+    parts : dict
+        `attributes.parts` of the model.
+    arrays : dict
+        Receives the arrays among the attributes.
+    made : Made, optional
+        What an earlier call returned; used if the architecture is the same.
+
+    Raises
+    ------
+    FormatError
+        If a model built from the metadata would be another one.
+    """
+    layers, again = json.dumps(about["layers"]), None
+    own = _tensors(parts)
+    if made is None or made.layers != layers:
+        limit = _value_limit(sum(part.size for part in parts.values() if isinstance(part, Tensor)))
+        again = attributes.parts(architecture.build(about["layers"], architecture.own_classes(parts[""]), limit))
+        made = Made(layers, _tensors(again), attributes.marks(again))
+    for name in [*own, *made.tensors]:
+        mine, theirs = own.get(name, ("nothing", "")), made.tensors.get(name, ("nothing", ""))
+        if mine != theirs:
+            k = mine[0] == theirs[0]
             fix = "do not share or replace parameters of a model before you save it, or define init_arguments"
-            raise FormatError(f"a model that its settings create again, with {name} {shapes[0]}", shapes[1], fix)
+            raise FormatError(f"a model that its settings create again, with {name} {mine[k]}", theirs[k], fix)
+    changed = attributes.changed(parts, made.marks)
+    if changed:
+        if any(name.startswith(f"{CHANGED}/") for name in own):
+            raise FormatError(f"no parameter's name to begin with {CHANGED}/", "one")
+        about[CHANGED] = {
+            path: {name: tree.pack(value, f"{CHANGED}/{path}.{name}", arrays) for name, value in values.items()}
+            for path, values in changed.items()
+        }
+    if again is not None and not all(map(attributes.is_library, parts.values())):
+        attributes.put(again, changed)
+        if json.dumps(architecture.describe(again[""], {})) != layers:
+            fix = "let init_arguments return the arguments that the constructor was called with"
+            raise FormatError("settings from which the constructors make the same settings", "others", fix)
+    return made
+
+
+def _tensors(parts: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return the shape, and the kind, of each parameter and buffer."""
+    return {name: (str(t.shape), _kind(t)) for name, t in parts.items() if isinstance(t, Tensor)}
+
+
+def _kind(t: Tensor) -> str:
+    parameter = isinstance(t, Parameter)
+    return "Parameter" if parameter else f"buffer of kind {t.dtype.kind}, requires_grad={t.requires_grad}"
 
 
 def _value_limit(numbers: int) -> int:
@@ -154,19 +224,23 @@ def make(about: dict[str, Any], contents: Contents, classes: Mapping[str, Any]) 
         values_read = contents.array(name, t._array)
         if values_read is not t._array:
             t._array[...] = values_read
+    attributes.put(dict(model.named_modules()), tree.unpack(about.get(CHANGED, {}), contents.array))
     modules, parameters = dict(model.named_modules()), dict(model.named_parameters())
-    for name in listed(about["frozen"], str):
-        if name not in parameters:
-            raise FormatError("a parameter to freeze", short(name))
-        parameters[name].requires_grad = False
-    for name in listed(about["evaluating"], str):
-        if name not in modules:
-            raise FormatError("a module to switch to evaluation", short(name))
-        modules[name].training = False
+    frozen, evaluating = listed(about["frozen"], str), listed(about["evaluating"], str)
+    if not parameters.keys() >= set(frozen):
+        raise FormatError("parameters to freeze", short(frozen))
+    if not modules.keys() >= set(evaluating):
+        raise FormatError("modules to switch to evaluation", short(evaluating))
+    for name, p in parameters.items():
+        p.requires_grad = name not in frozen
+    for name, module in modules.items():
+        if module.training is (name in evaluating):
+            module.training = not module.training
     _give_generators(tree.unpack(about["random"], contents.array), model, modules)
     # else an entry would be ignored, or has another meaning; as text, in which 1, 1.0 and True differ
     ways = classes, architecture.without_layers(classes)  # a layer that was passed: by its own name, or by that in nn
-    if json.dumps(about) not in [json.dumps(describe(model, {}, way)) for way in ways]:
+    known = {key: value for key, value in about.items() if key != CHANGED}
+    if json.dumps(known) not in [json.dumps(describe(model, {}, way)) for way in ways]:
         raise FormatError("metadata equal to that of the model that it creates", "another")
     return model
 
@@ -174,10 +248,10 @@ def make(about: dict[str, Any], contents: Contents, classes: Mapping[str, Any]) 
 def _give_generators(saved: Any, model: Module, modules: dict[str, Module]) -> None:
     """Set Generators with the saved states on the modules; modules that shared a Generator share one again."""
     groups = random.checked(saved)
-    if sorted(name for group in groups for name in group["names"]) != sorted(random.generators(model)):
-        raise FormatError(f"random generators {sorted(random.generators(model))}"[:120], "others")
     for group in groups:
         generator = random.made(group["state"])
         for name in group["names"]:
             path, _, key = name.rpartition(".")
-            setattr(modules[path], key, generator)
+            attributes.put(modules, {path: {key: generator}})
+    if sorted(name for group in groups for name in group["names"]) != sorted(random.generators(model)):
+        raise FormatError(f"random generators {sorted(random.generators(model))}"[:120], "others")

@@ -111,6 +111,7 @@ def import_torch(
     if not isinstance(strict, bool | np.bool_):
         raise ArgumentError("import_torch", "strict to be True or False", repr(strict))
     if isinstance(source, Mapping):
+        _refuse_checkpoint(source)
         return _fill(model, {str(name): partial(_plain, value, name) for name, value in source.items()}, rename, strict)
     if hasattr(source, "state_dict"):
         ours = isinstance(source, Module)
@@ -128,6 +129,15 @@ def import_torch(
         if META in notes:  # its Dense weights are (in, out) already
             raise FormatError("a file of PyTorch's weights", "one of mf.save", "read it with mf.load")
         return _fill(model, {name: partial(_read, file, at, size) for name, at in places.items()}, rename, strict)
+
+
+def _refuse_checkpoint(source: Mapping[str, Any]) -> None:
+    """Raise for a dict with a state_dict in it, as of an epoch, a model and an optimizer."""
+    for name, value in source.items():
+        inner = isinstance(value, Mapping) and any(hasattr(entry, "shape") for entry in value.values())
+        if inner and not str(name).endswith("_extra_state"):  # an entry of a module that is no array
+            fix = f"pass source[{name!r}]"
+            raise ArgumentError("import_torch", "a state_dict", f"a dict with one as its entry {name!r}", fix)
 
 
 def _read(file: Any, place: Any, size: int) -> Array:

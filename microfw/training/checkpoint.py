@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from microfw.data.dataset import check_count
-from microfw.errors import ArgumentError
+from microfw.errors import ArgumentError, suggest_keywords
 from microfw.serialization.container import suffix_of
 from microfw.training.history import History
 from microfw.training.hooks import Hook, TrainState
@@ -29,7 +29,8 @@ class Checkpoint(Hook):
         Also write after each multiple of this number of steps.
     best : str, optional
         An entry of the History, such as "val_loss". The file is then written only after an epoch in which the entry
-        is better than in all epochs before, also those of a resumed run: `mf.load(path)` returns the best model.
+        is better than in all epochs before, also those of a resumed run and of earlier fits of the Trainer:
+        `mf.load(path)` returns the best model.
     mode : "min" or "max", optional
         Whether lower or higher is better. By default the name of the entry decides, as for `EarlyStopping`.
 
@@ -66,6 +67,7 @@ class Checkpoint(Hook):
 
     last = True  # so that the file contains what other hooks change
 
+    @suggest_keywords
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -90,10 +92,13 @@ class Checkpoint(Hook):
         self.best = best
         self.mode = mode
         self._saved: Any = None
+        self._best = math.nan
 
     def on_fit_start(self, state: TrainState) -> None:
-        """Forget what an earlier fit has written."""
+        """Forget what an earlier fit has written, but the best value if this one trains the same model further."""
         self._saved = None
+        if not state.history.earlier:  # of a resumed run the history has all values
+            self._best = math.nan
 
     def on_epoch_start(self, state: TrainState) -> None:
         """Raise in a run that cannot be saved, as that of an estimator."""
@@ -108,14 +113,16 @@ class Checkpoint(Hook):
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Save after an epoch; with ``best``, if its entry is better than all before."""
-        if self.best is None or self._improved(state.history):
+        if self.best is None:
             self._save(state)
+        elif self._improved(state.history, self.best):
+            self._save(state)
+            self._best = state.history[-1][self.best]
 
-    def _improved(self, history: History) -> bool:
-        assert self.best is not None
+    def _improved(self, history: History, name: str) -> bool:
         # from the history, which a resumed run has from its file: no state to save
         sign = 1 if self.mode == "min" else -1
-        entries = history._column(self.best, "Checkpoint")
+        entries = [self._best, *history._column(name, "Checkpoint")]
         *before, last = [math.nan if value is None else sign * value for value in entries]
         return not math.isnan(last) and all(math.isnan(value) or last < value for value in before)
 

@@ -17,6 +17,8 @@ from microfw.data.nested import Columns, is_nested
 from microfw.errors import ArgumentError, DataError, DTypeError, MicrofwError, ShapeError
 from microfw.nn import CrossEntropyLoss, Embedding, Loss, Module, NLLLoss
 from microfw.nn.forward_state import ForwardState, evaluating, module_mode
+from microfw.training.broadcasts import check_broadcasts
+from microfw.training.metrics import check_heads
 from microfw.training.outputs import ModelCall, is_branch, join_outputs, output_columns
 
 Array = np.ndarray[Any, Any]
@@ -51,8 +53,23 @@ def as_plain(data: Any, model: Module, loss: Any) -> Dataset | None:
     if isinstance(data, tuple | list) and len(data) == 2:
         nested = any(isinstance(part, tuple | list | dict) and is_nested(part) for part in data)
         if not nested and (np.ndim(data[1]) < 2 or not keeps_integers(data[1], model, loss)):
-            return Dataset(*data, dtype=dtype_of(model), ignore_index=getattr(loss, "ignore_index", None))
+            return as_dataset(data[0], data[1], model, loss)
     return data.astype(dtype_of(model)) if isinstance(data, Dataset) else None
+
+
+def as_dataset(X: Any, y: Any, model: Module, loss: Any) -> Dataset:
+    """Return a Dataset in the model's dtype. Losses that are not this library's get y in the shape in which it came."""
+    made = Dataset(X, y, dtype=dtype_of(model), ignore_index=getattr(loss, "ignore_index", None))
+    if made.task == "regression" and np.ndim(y) == 1 and not isinstance(loss, Loss):
+        made.y = made.y[:, 0]
+    return made
+
+
+def with_labels(data: Any, model: Module, loss: Any, where: str) -> Dataset | None:
+    """Return what `as_plain` does; raise for a loss of labels if the targets are none, as `check_labels` does."""
+    if (found := as_plain(data, model, loss)) is not None:
+        check_labels(found, loss, where)
+    return found
 
 
 def keeps_integers(y: Any, model: Any, loss: Any) -> bool:
@@ -82,7 +99,9 @@ def as_features(X: Any, model: Module) -> Any:
     """
     array = as_array(X, "X")
     if not array.ndim:
-        raise ShapeError("Trainer.predict", "rows of features", f"a single {type(X).__name__}")
+        raise ShapeError(
+            "Trainer.predict", "rows of features", f"a single {type(X).__name__}", "pass an array, or a Dataset"
+        )
     if array.dtype.kind not in "fiubO" or (array.dtype.kind in "iu" and takes_indices(model)):
         return array
     try:
@@ -131,6 +150,9 @@ def mean_loss(loss: Any, outputs: Array, targets: Array, weight: Array | None = 
     if not count:  # losses raise for targets of which none counts
         return math.nan
     made, wanted = as_data(outputs), as_data(targets)
+    if not isinstance(loss, Loss) and weight is None and denominator_of(loss)(targets[:2], None) > 0:
+        with mode(observer=None, timer=None), ForwardState.of(loss):
+            check_broadcasts(loss, as_data(outputs[:2]), as_data(targets[:2]), "Trainer.evaluate")
     found = loss(made, wanted) if weight is None else loss(made, wanted, weight)
     if isinstance(found, dict):
         return None
@@ -148,7 +170,7 @@ def check_count(count: float, loss: Any, where: str) -> None:
 # Checks. A test that passes for good arguments comes first; what is wrong is only looked for after it has failed.
 
 
-def check_fit(model: Module, loss: Any, data: Dataset, where: str, must_count: bool = False) -> bool:
+def check_fit(model: Module, loss: Any, data: Dataset, where: str, must_count: bool = False, metrics: Any = ()) -> bool:
     """Raise unless the model's outputs for two rows and all targets suit the loss, and, if asked, some row counts.
 
     Return False if the outputs are nested, or the loss is a dict: then other checks follow.
@@ -159,10 +181,12 @@ def check_fit(model: Module, loss: Any, data: Dataset, where: str, must_count: b
         outputs = model(as_data(data.X[:2]))
         if not isinstance(outputs, Tensor) or outputs._array.shape[:1] != data.y[:2].shape[:1]:
             return _are_nested(outputs, len(data.y[:2]), where)
+        if metrics:
+            check_heads(metrics, [""], [""])
         _check_targets(outputs._array.shape, data, loss, where)
         if rows is not None:
             outputs = outputs if rows.start == 0 else model(as_data(data.X[rows]))
-            return _check_loss(loss(outputs, as_data(data.y[rows])), where)
+            return _check_loss(check_broadcasts(loss, outputs, as_data(data.y[rows]), where), where)
         return not must_count or _no_row_counts(len(data), where)
 
 

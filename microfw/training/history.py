@@ -125,7 +125,10 @@ class History(list[dict[str, Any]]):
         """Return one entry of every row, for the method ``where``."""
         if self and not any(name in row for row in self):
             names = list(map(str, self._names()))
-            raise ArgumentError(where, f"one of {', '.join(names)}", repr(name), _meant(str(name), names))
+            fix = _meant(str(name), names)
+            if where == "EarlyStopping":
+                fix = fix or f"pass metrics=[{str(name).removeprefix('val_')!r}] to the Trainer, and validation data"
+            raise ArgumentError(where, f"one of {', '.join(names)}", repr(name), fix)
         return [row.get(name) for row in self]
 
     def _names(self) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, described
 from microfw.nn import Module
+from microfw.serialization import attributes
 from microfw.training.history import History
 
 EVENTS = (
@@ -144,7 +145,9 @@ def check_hook(hook: Any) -> None:
     kind = type(hook)
     if isinstance(hook, type) or not any(hasattr(hook, event) for event in EVENTS):
         got = f"the class {hook.__name__}" if isinstance(hook, type) else kind.__name__
-        raise ArgumentError("Trainer", "hooks with some of a Hook's methods", got, "pass an instance")
+        schedule = callable(hook) and not isinstance(hook, type)
+        fix = "wrap a schedule in training.LearningRate" if schedule else "pass an instance"
+        raise ArgumentError("Trainer", "hooks with some of a Hook's methods", got, fix)
     for name in dir(kind):
         if name.startswith("on_") and name not in EVENTS and callable(getattr(kind, name)):
             near = get_close_matches(name, EVENTS, 1, cutoff=0.9)  # not names of other libraries' hooks
@@ -169,8 +172,8 @@ class Hooks:
     raised : str
         Class and event of the hook whose method raised in `notify`; empty if none did.
     before_end : dict
-        Arrays of the model and of the loss from before ``on_fit_end``, if a hook has changed them there, as by
-        restoring the best ones: a run is resumed with those from before.
+        Arrays of the model and of the loss, and attributes that differ, from before ``on_fit_end``, if a hook has
+        changed them there, as by restoring the best ones: a run is resumed with those from before.
     """
 
     def __init__(self, hooks: Sequence[Any]) -> None:
@@ -179,7 +182,7 @@ class Hooks:
         self.hooks = sorted(hooks, key=_is_last)  # stable: otherwise in the order of the list
         self.methods = {event: _overridden(event, self.hooks) for event in EVENTS}
         self.raised = ""
-        self.before_end: dict[str, dict[str, Any]] = {}
+        self.before_end: dict[str, Any] = {}
         self._started: list[Any] = []
         self._parts: dict[str, Any] = {}
 
@@ -214,7 +217,9 @@ class Hooks:
     def end(self, state: TrainState) -> None:
         """Call ``on_fit_end`` of every hook that was started, even if one raises."""
         methods = _overridden("on_fit_end", sorted(self._started, key=_end_rank))
+        before: dict[str, Any]
         before = {name: part.state_dict() for name, part in _modules(state).items()} if methods else {}
+        kept = [attributes.snapshot(part) for part in (state.model, state.loss_function)] if methods else []
         try:
             # An ExitStack calls the rest if one raises, in reverse order of registration.
             with contextlib.ExitStack() as calls:
@@ -222,8 +227,9 @@ class Hooks:
                     calls.callback(method, state)
                 self._started = []
         finally:
-            now = _modules(state)
-            self.before_end = before if any(_differs(now[name], arrays) for name, arrays in before.items()) else {}
+            now, changed = _modules(state), [change for part in kept for change in attributes.differing(part)]
+            differs = changed or any(_differs(now[name], arrays) for name, arrays in before.items())
+            self.before_end = {**before, "attributes": changed} if differs else {}
 
 
 def _modules(state: TrainState) -> dict[str, Module]:

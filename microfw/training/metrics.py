@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -102,6 +103,7 @@ def to_classes(outputs: Array, loss: Any) -> Array:
 
 def measure(metrics: dict[str, Measure], loss: Any, outputs: Array, targets: Array) -> dict[str, float]:
     """Return all metrics of a model's outputs."""
+    check_heads(metrics, [""], [""])
     compared = comparable(outputs, targets, loss)
     return {name: metric(*compared) if len(compared[0]) else math.nan for name, metric in metrics.items()}
 
@@ -124,25 +126,41 @@ def measure_heads(metrics: dict[str, Measure], loss: Any, outputs: Columns, targ
 
     Without such a head a function of the user's gets the nested targets and outputs.
     """
+    check_heads(metrics, outputs.paths, targets.paths)
     heads = {path: leaf for path, leaf in zip(outputs.paths, outputs.leaves, strict=True) if path in targets.paths}
     found = {}
     for name, metric in metrics.items():
-        head = metric.head if isinstance(metric, OfHead) else None
-        if head is not None and head not in heads:
-            raise ArgumentError("metrics", f"heads among {', '.join(heads) or 'none'}", repr(head))
         if not heads:
-            if not isinstance(metric, partial) or metric.func is not _measured or metric.args[0] in METRICS.values():
-                names = (", ".join(path or "one array" for path in part.paths) for part in (outputs, targets))
-                got = "outputs {} and targets {}".format(*names)
-                raise ArgumentError(f"metric {name!r}", "a head in outputs and targets", got, "pass f(y_true, y_pred)")
             found[name] = metric(targets.tree, outputs.tree, outputs.tree)
+        head, one = (metric.head, metric.metric) if isinstance(metric, OfHead) else (None, metric)
         for path in heads if head is None else [head]:
             made, wanted = heads[path], targets.leaves[targets.paths.index(path)]
             key = f"{name}/{path}" if path and head is None else name
-            found |= measure({key: metric}, loss, made, wanted)
+            found |= measure({key: one}, loss, made, wanted)
     return found
 
 
+def check_heads(metrics: dict[str, Any], outputs: Sequence[str], targets: Sequence[str]) -> None:
+    """Raise unless metrics can be measured on outputs and targets with these paths."""
+    heads = [path for path in outputs if path in targets]
+    for name, metric in metrics.items():
+        if isinstance(metric, OfHead):
+            if metric.head not in heads:
+                fix = "pass a list of metrics, without a head" if heads == [""] else ""
+                known = "none, since the outputs are one array" if heads == [""] else ", ".join(heads) or "none"
+                raise ArgumentError("metrics", f"heads among {known}", repr(metric.head), fix)
+        elif not (heads or _takes_trees(metric)):
+            names = (", ".join(path or "one array" for path in paths) for paths in (outputs, targets))
+            got = "outputs {} and targets {}".format(*names)
+            raise ArgumentError(f"metric {name!r}", "a head in outputs and targets", got, "pass f(y_true, y_pred)")
+
+
+def _takes_trees(metric: Any) -> bool:
+    """Return True for a function of the user's, which may take nested targets and outputs."""
+    return isinstance(metric, partial) and metric.func is _measured and metric.args[0] not in METRICS.values()
+
+
+@dataclass(frozen=True)
 class OfHead:
     """The measure of one head of nested outputs.
 
@@ -154,8 +172,8 @@ class OfHead:
         Its measure.
     """
 
-    def __init__(self, head: str, metric: Measure) -> None:
-        self.head, self.metric = head, metric
+    head: str
+    metric: Measure
 
     def __call__(self, targets: Array, outputs: Array, predictions: Array) -> float:
         """Return the measure of the head's arrays."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from microfw.nn import Module
+from microfw.serialization import attributes
 from microfw.serialization.architecture import settings_of
+from microfw.serialization.attributes import Change
 from microfw.serialization.strict import FormatError, document, listed, short, table
 
 MISSING = {"kind": "nothing"}
-
-Change = tuple[Any, str, Any]
-"""An object, the name of its attribute, and the value to be set."""
 
 
 def describe(root: Any) -> str:
@@ -25,8 +25,19 @@ def describe(root: Any) -> str:
     return json.dumps({"modules": about, "frozen": frozen}, separators=(",", ":"))
 
 
-def changes(root: Any, text: Any, what: str) -> list[Change]:
-    """Return what makes the settings and modes of a model or a loss those of a file.
+def changes(root: Any, text: Any, what: str, values: Any = None) -> list[Change]:
+    """Return what makes the settings, modes and attributes of a model or a loss those of a file.
+
+    Parameters
+    ----------
+    root : Module or object
+        The model or the loss.
+    text : str
+        From `describe`.
+    what : str
+        Name of the root in errors.
+    values : dict, optional
+        `attributes.plain` of the saved root; None in files of older versions.
 
     Raises
     ------
@@ -46,28 +57,38 @@ def changes(root: Any, text: Any, what: str) -> list[Change]:
             if not isinstance(there["training"], bool):
                 raise FormatError("a mode of True or False", short(there["training"]))
             made += [(mine[path], "training", there["training"])]
-            made += _set(mine[path], here, table(there["settings"]), where)
+            restored = () if values is None else table(values.get(path, {}))
+            made += _set(mine[path], here, table(there["settings"]), where, restored)
+    made += _attributes(root, table(values or {}), what)
     parameters, frozen = _parameters(root), listed(saved["frozen"], str)
     if not parameters.keys() >= set(frozen):
         raise FormatError("parameters that are frozen", short(frozen))
     return made + [(p, "requires_grad", name not in frozen) for name, p in parameters.items()]
 
 
-def apply(todo: list[Change]) -> list[Change]:
-    """Set attributes; return what sets them back."""
-    before = [(item, name, getattr(item, name)) for item, name, _ in todo]
-    for item, name, value in todo:
-        if getattr(item, name) != value:
-            setattr(item, name, value)
-    return before
+def _attributes(root: Any, values: dict[str, Any], what: str) -> list[Change]:
+    """Return what sets the plain attributes of your own modules, or of the loss, to those of a file."""
+    holders = attributes.holders(root)
+    made: list[Change] = []
+    for path, theirs in values.items():
+        item = holders.get(path)
+        for name, value in table(theirs).items():
+            if item is None or attributes.is_library(item) or name in (*attributes.APART, "__dict__", "__class__"):
+                raise FormatError(f"attributes of your own modules of the {what}", short(f"{path}.{name}"))
+            if isinstance(mine := vars(item).get(name), attributes.PARTS):
+                raise _another(f"{path}.{name} of the {what}", value, type(mine).__name__)
+            made.append((item, name, value))
+    return made
 
 
-def _set(module: Module, here: dict[str, Any], there: dict[str, Any], where: str) -> list[Change]:
+def _set(
+    module: Module, here: dict[str, Any], there: dict[str, Any], where: str, restored: Collection[str]
+) -> list[Change]:
     layer = here["class"].startswith("nn.")
     made = []
     for name in {**here["settings"], **there}:
         mine, theirs = here["settings"].get(name, MISSING), there.get(name, MISSING)
-        if mine == theirs:
+        if mine == theirs or (name in restored and name in vars(module)):
             continue
         # a number that a hook may have changed; of a layer of the library only one such as a rate, no size
         numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (mine, theirs))
@@ -75,7 +96,9 @@ def _set(module: Module, here: dict[str, Any], there: dict[str, Any], where: str
         free = plain if not layer else numbers and isinstance(theirs + mine, float)
         if free and name in vars(module):
             made.append((module, name, theirs))
-        elif not (free and layer):  # the dropout of an attention is the setting of a module inside of it
+        # the dropout of an attention is the setting of a module inside of it; what init_arguments computes follows from
+        # attributes
+        elif not (free and (layer or restored)):
             raise _another(f"{name} of {where}", theirs, mine)
     return made
 

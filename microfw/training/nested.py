@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import itertools
 import operator
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -17,8 +19,10 @@ from microfw.errors import ArgumentError, ShapeError
 from microfw.nn import Module
 from microfw.nn.forward_state import ForwardState, evaluating
 from microfw.replay import CompiledStep
-from microfw.training.evaluation import Array, as_data, quiet
-from microfw.training.metrics import Measure, measure_heads
+from microfw.serialization.random import put
+from microfw.training.broadcasts import check_broadcasts
+from microfw.training.evaluation import Array, as_data, is_sum, quiet
+from microfw.training.metrics import Measure, check_heads, measure_heads
 from microfw.training.outputs import ModelCall, binds, output_columns
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.run import Run
@@ -107,6 +111,7 @@ class NestedForward(ModelCall):
             found = output_columns(outputs, self.where)
             self.outputs = found.like([])
             self.wants_outputs = bool(metrics)
+            check_heads(metrics, found.paths, y.paths)
             short = [name for name, leaf in zip(found.paths, found.leaves, strict=True) if leaf.shape[:1] != (len(X),)]
             if metrics and short:
                 got = f"another shape at {short[0] or 'the output'}"
@@ -117,7 +122,8 @@ class NestedForward(ModelCall):
                 raise ArgumentError(self.where, "a loss that takes sample_weight", "one without", fix)
             if not counts:
                 return
-            made = self.loss_of(outputs, [as_data(leaf) for leaf in y.leaves])
+            targets = [as_data(leaf) for leaf in y.leaves]
+            made = check_broadcasts(self.loss_of, outputs, targets, self.where, found.leaves, targets[: len(y.paths)])
         self._learn_names(made)
 
     def _learn_names(self, made: Any) -> None:
@@ -213,7 +219,7 @@ class NestedTotals(EpochTotals):
         arrays, names = [_array(x) for x in outputs or ()], self.stepper.forward.names
         if count := self.stepper.count:
             for name, value in zip(names, arrays, strict=False):
-                rows = 1 if self.stepper.loss_is_sum else count
+                rows = 1 if is_sum(self.stepper.loss) else count
                 self.parts[name] = self.parts.get(name, 0.0) + float(value.item()) * rows
         made = self.stepper.forward.outputs.like(arrays[len(names) :])
         super().add(made if self.metrics else None, targets)
@@ -253,11 +259,23 @@ class NestedRun(Run):
 
     Totals = NestedTotals
     transform: Any = None
+    before: tuple[int, Any, Any] | None = None
+    """Steps, and states of ``rng`` and source, from before the last batch was drawn, where drawing changes them."""
 
     def new_batches(self, skip: int = 0) -> Any:
         """Draw an order, and return the batches of an epoch, transformed if that is asked for."""
-        found, change = super().new_batches(skip), self.transform
-        return found if change is None else ((*change(X, y, self.rng), None) for X, y, _ in found)
+        self.before, found = None, super().new_batches(skip)
+        return found if self.transform is None and not self.train.stateful else self._noted(iter(found), skip)
+
+    def _noted(self, batches: Any, steps: int) -> Any:
+        for number in itertools.count(steps):
+            source = copy.deepcopy(self.train.state_dict()) if self.train.stateful else None
+            self.before = number, self.rng.bit_generator.state, source
+            X, y, _ = next(batches, (None, None, None))
+            if X is None:
+                self.before = None
+                return
+            yield (X, y, None) if self.transform is None else (*self.transform(X, y, self.rng), None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -265,6 +283,10 @@ class NestedRun(Run):
 
     def end(self) -> None:
         """End training. In an epoch that cannot be resumed, hooks save nothing."""
+        if self.totals is not None and self.before is not None and self.before[0] == self.totals.steps:
+            put(self.rng, self.before[1])  # the step was not completed: a resumed run draws its batch again
+            if self.train.stateful:
+                self.train.state_before = self.before[2]
         if self.in_lost_epoch():
             self.state.save = None
         super().end()

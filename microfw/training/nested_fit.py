@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterable
 from functools import partial
@@ -22,13 +23,14 @@ from microfw.data.nested import (
 )
 from microfw.data.source import Source
 from microfw.data.streaming import Stream
-from microfw.errors import ArgumentError, DataError, DTypeError
+from microfw.errors import ArgumentError, DataError, DTypeError, MicrofwError
 from microfw.nn.checks import as_generator
 from microfw.nn.forward_state import evaluating
 from microfw.optim.checks import is_real
 from microfw.training.clipping import smooths_weight_0
 from microfw.training.evaluation import (
     as_data,
+    as_dataset,
     check_labels,
     counting_rows,
     dtype_of,
@@ -40,7 +42,7 @@ from microfw.training.evaluation import (
 from microfw.training.hooks import TrainState
 from microfw.training.metrics import measure_heads
 from microfw.training.nested import NestedForward, NestedPolicy, NestedRun, NestedStepper
-from microfw.training.outputs import ModelCall, join_outputs, output_columns
+from microfw.training.outputs import ModelCall, binds, join_outputs, output_columns
 from microfw.training.parts import run_hooks
 
 FIT = "Trainer.fit"
@@ -63,7 +65,7 @@ def as_rows(data: Any, trainer: Any, where: str, accumulate: int = 1, rng: Any =
     if isinstance(data, tuple | list) and len(data) in (2, 3):
         X, y, *weight = data
         if not (is_nested(X) or is_nested(y) or keeps_integers(y, trainer.model, trainer.loss)):
-            plain = Dataset(X, y, dtype=dtype, ignore_index=getattr(trainer.loss, "ignore_index", None))
+            plain = as_dataset(X, y, trainer.model, trainer.loss)
             check_labels(plain, trainer.loss, where)
             X, y = plain.X, plain.y
         features, targets = as_columns(X, "X", dtype, where), as_columns(y, "y", dtype, where, features=False)
@@ -72,7 +74,9 @@ def as_rows(data: Any, trainer: Any, where: str, accumulate: int = 1, rng: Any =
     if callable(data) or (isinstance(data, Iterable) and not isinstance(data, tuple | list | dict | str | np.ndarray)):
         return Source(data, dtype, where, accumulate, rng)
     expected = "a Dataset, (X, y), (X, y, sample_weight), a stream, or batches from a function or a loader"
-    fix = "pass rows that are set aside" if isinstance(data, int | float) else "wrap it in mf.data.Dataset"
+    fix = "pass rows that are set aside" if isinstance(data, int | float) else "pass (X, y)"
+    if hasattr(data, "__getitem__") and not isinstance(data, np.ndarray | list | tuple | dict | str):
+        fix = "pass a loader of it, such as PyTorch's DataLoader(data)"
     raise ArgumentError(where, expected, type(data).__name__, fix)
 
 
@@ -121,8 +125,8 @@ class NestedFit:
         class_weight, transform, sampler = options
         rng = as_generator(FIT, rng)
         for name, option in (("transform(X, y, rng)", transform), ("sampler(n, rng)", sampler)):
-            if option is not None and not callable(option):
-                raise ArgumentError(FIT, f"a function {name}", type(option).__name__)
+            if option is not None:
+                _check_function(option, name)
         accumulate = trainer.accumulate
         rows = as_rows(train, trainer, FIT, accumulate, rng, sampler)
         given = isinstance(rows, Source)
@@ -164,6 +168,18 @@ class NestedFit:
         return run
 
 
+def _check_function(option: Any, name: str) -> None:
+    """Raise unless an option is a function with the parameters in ``name``."""
+    if not callable(option):
+        raise ArgumentError(FIT, f"a function {name}", type(option).__name__)
+    try:
+        signature = inspect.signature(option)
+    except ValueError:  # some functions written in C have none
+        return
+    if not binds(signature, *name.split(",")):
+        raise ArgumentError(FIT, f"a function {name}", f"one with {signature}")
+
+
 def weigh_classes(rows: Any, class_weight: Any, dtype: Any) -> Any:
     """Return rows whose weights are multiplied by the weight of their label's class."""
     labels = rows.y.leaves[0] if isinstance(rows, NestedRows) and rows.y.paths == [""] else np.zeros(())
@@ -180,7 +196,7 @@ def weigh_classes(rows: Any, class_weight: Any, dtype: Any) -> Any:
     except (TypeError, ValueError):
         known = set(np.unique(labels))
         unknown = [label for label in class_weight if label not in known] if isinstance(class_weight, dict) else []
-        got = f"label {unknown[0]!r}, which y lacks" if unknown else class_weight
+        got = f"label {unknown[0]!r}, which y lacks" if unknown else repr(class_weight)
         raise ArgumentError(FIT, "class_weight to be a dict of weights by label or 'balanced'", got) from None
     weight = weight if rows.y.weight is None else weight * rows.y.weight
     targets = Columns(rows.y.template, [labels], rows.y.paths)
@@ -192,8 +208,13 @@ def transformed(transform: Any, dtype: Any, X: Columns, y: Columns, rng: Any) ->
     made, where = transform(X.tree, y.tree, rng), f"{FIT}, transform"
     if not isinstance(made, tuple | list) or len(made) != 2:
         raise DTypeError(where, "transform(X, y, rng) to return (X, y)", type(made).__name__)
-    # copied: the function may return the same arrays for each batch, and targets of an epoch are kept
-    return batch_columns((*made, y.weight) if y.weighted else made, dtype, where, copied=True)
+    try:
+        # copied: the function may return the same arrays for each batch, and targets of an epoch are kept
+        return batch_columns((*made, y.weight) if y.weighted else made, dtype, where, copied=True)
+    except MicrofwError as error:  # of a check of data, which does not name the function
+        if str(error).startswith(where):
+            raise
+        raise type(error)(f"{where}: {str(error).removeprefix('Dataset: ').partition('; ')[0]}") from None
 
 
 def prepare(

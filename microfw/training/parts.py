@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import Any
 
+from microfw.data.dataset import check_count, check_flags
 from microfw.errors import ArgumentError
 from microfw.nn import Module
 from microfw.optim.checks import as_list
+from microfw.training.checkpoint import Checkpoint
 from microfw.training.clipping import Clip, check_steps
+from microfw.training.csv_logger import CSVLogger
 from microfw.training.hooks import Hooks, check_hooks
 from microfw.training.progress import progress as progress_hook
 
@@ -23,6 +28,22 @@ def check_settings(trainer: Any) -> None:
     if not isinstance(trainer.hooks, list):
         trainer.hooks = as_list(trainer.hooks, "Trainer", "hooks", "pass a list of them")
     check_hooks(trainer.hooks)
+    check_paths(trainer.hooks)
+
+
+def check_paths(hooks: Sequence[Any]) -> None:
+    """Raise if two hooks write the same file: each would replace that of the other."""
+    paths = [os.path.abspath(hook.path) for hook in hooks if isinstance(hook, Checkpoint | CSVLogger)]
+    twice = next((path for k, path in enumerate(paths) if path in paths[:k]), None)
+    if twice is not None:
+        raise ArgumentError("Trainer", "hooks that write different files", f"{twice} twice", "pass another path to one")
+
+
+def check_options(epochs: Any, batch_size: Any, **flags: Any) -> None:
+    """Raise unless numbers and flags of `Trainer.fit` are such."""
+    check_count("Trainer.fit", "epochs", epochs, 0)
+    check_count("Trainer.fit", "batch_size", batch_size, fix="32 is a good start")
+    check_flags("Trainer.fit", **flags)
 
 
 def run_hooks(trainer: Any, progress: bool, policy: Any, steps: int) -> Hooks:
@@ -36,7 +57,7 @@ def run_hooks(trainer: Any, progress: bool, policy: Any, steps: int) -> Hooks:
 def check_parts(model: Any, loss: Any, optimizer: Any) -> None:
     """Raise unless model, loss and optimizer are of the right kind, and the optimizer has the model's parameters."""
     able = hasattr(optimizer, "step") and hasattr(optimizer, "zero_grad") and not isinstance(optimizer, type)
-    if not able or not isinstance(model, Module) or not callable(loss) or isinstance(loss, type):
+    if not able or not isinstance(model, Module) or not _is_loss(loss):
         _refuse_part(model, loss, optimizer, able)
     stepped = getattr(getattr(optimizer, "flat", None), "parameters", None)
     if stepped is not None and list(map(id, stepped)) != list(map(id, model.parameters())):
@@ -58,10 +79,16 @@ def _check_owned(model: Any, loss: Any, stepped: list[Any]) -> None:
         raise ArgumentError("Trainer", expected, got, "make it after the model is changed")
 
 
+def _is_loss(loss: Any) -> bool:
+    """Return True for a callable that is no class, and no loss of PyTorch, which takes no Tensors of microfw."""
+    theirs = str(getattr(loss, "__module__", "")).startswith("torch.")
+    return callable(loss) and not isinstance(loss, type) and not theirs
+
+
 def _refuse_part(model: Any, loss: Any, optimizer: Any, able: bool) -> None:
     for name, part, good, expected, example in (
         ("model", model, isinstance(model, Module), "a Module", ""),
-        ("loss", loss, callable(loss), "a loss such as nn.MSELoss()", ""),
+        ("loss", loss, _is_loss(loss), "a loss such as nn.MSELoss()", "one of microfw.nn, or a function"),
         ("optimizer", optimizer, able, "an optimizer", "optim.SGD(model.parameters(), lr=0.1)"),
     ):
         if isinstance(part, type):

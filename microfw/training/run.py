@@ -12,6 +12,7 @@ from microfw.autograd.mode import MODE
 from microfw.autograd.phases import OTHER
 from microfw.data.dataset import Batch
 from microfw.errors import CheckpointError, DataError, message
+from microfw.serialization import attributes
 from microfw.serialization.random import put
 from microfw.training.hooks import Hooks, TrainState
 from microfw.training.metrics import Measure
@@ -111,8 +112,9 @@ class Run:
     started: bool = False
     previous: Run | None = None
     can_be_saved: bool = False
-    is_rehearsed: bool = False
-    is_warned: bool = False
+    made: Any = None
+    others: list[Any] = field(default_factory=list)
+    warned: set[str] = field(default_factory=set)
     digest: str = ""
 
     def __post_init__(self) -> None:
@@ -131,6 +133,8 @@ class Run:
             self.interrupts.release()
             if self.stepper.takes_denominator:
                 check_steps(self)
+            if self.resumable:
+                self.others = [attributes.others(attributes.parts(x)) for x in (state.model, state.loss_function)]
             if saved is None:
                 self.hooks.start(state)
             else:

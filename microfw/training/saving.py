@@ -12,7 +12,7 @@ import numpy as np
 
 from microfw.errors import ArgumentError, CheckpointError, MicrofwError
 from microfw.nn import Module
-from microfw.serialization import container, models, random, tree
+from microfw.serialization import attributes, container, models, random, tree
 from microfw.serialization.layout import fingerprint, plain
 from microfw.serialization.output import path_text
 from microfw.serialization.strict import FormatError, document, listed, short, table, whole
@@ -24,6 +24,9 @@ Path = str | os.PathLike[str]
 
 PREFIX = "training"
 """Prefix of the names of arrays that are not the model's."""
+
+OTHERS = (f"{PREFIX}/", "random/", f"{models.CHANGED}/")
+"""Prefixes of the names of arrays that are no parameters and buffers."""
 
 # Names in files stay as they are: "tally" is the part that EpochTotals writes.
 PARTS = ("batch_size", "data", "hooks", "history", "loss_function", "optimizer", "random", "state", "tally")
@@ -42,29 +45,57 @@ def save(path: Path, run: Run) -> None:
         taken = next((name for name in arrays if name.startswith(f"{PREFIX}/")), None)
         if taken is not None:
             raise FormatError(f"no parameter's name to begin with {PREFIX}/", taken)
-        about = _describe(run, arrays)
-        parts = capture(run)
-        if before := run.hooks.before_end:
+        found = attributes.parts(run.state.model)
+        about = _describe(run, arrays, found)
+        before = run.hooks.before_end
+        now = attributes.apply(before.get("attributes", []))
+        try:
+            parts = capture(run)
+        finally:
+            attributes.apply(now)
+        if before:
             parts |= {"before_end": before["model"], "loss_function": before.get("loss_function", {})}
         packed = tree.pack(parts, PREFIX, arrays)
     except FormatError as error:
         raise error.with_location(where) from None
-    if isinstance(about, str) and not run.is_warned:  # before the night of training, not after
-        run.is_warned = True
-        text = f"{path}: fit(..., resume=path) continues this run, but mf.load cannot read the model, since {about}"
-        warnings.warn(text, stacklevel=2)
+    # before the night of training, not after
+    if isinstance(about, str):
+        _warn(run, path, f"fit(..., resume=path) continues this run, but mf.load cannot read the model, since {about}")
+    if lost := _lost(run, found):
+        fix = "keep numbers, text and arrays there, or give the hook that changes it state_dict and load_state_dict"
+        _warn(run, path, f"fit(..., resume=path) does not restore {lost}, which has changed since the fit began; {fix}")
     container.write(path, arrays, {"kind": "training", "model": about, "training": packed})
 
 
-def _describe(run: Run, arrays: dict[str, Any]) -> Any:
-    """Return the model's architecture, for `mf.load`, or why it cannot be saved; tried once for each run."""
+def _warn(run: Run, path: Path, text: str) -> None:
+    """Warn once in a run."""
+    if text not in run.warned:
+        run.warned.add(text)
+        warnings.warn(f"{path}: {text}", stacklevel=3)
+
+
+def _lost(run: Run, parts: dict[str, Any]) -> str:
+    """Return the name of an attribute that has changed since the fit began, and is not in the file; or ""."""
+    loss = attributes.parts(run.state.loss_function)
+    for part, found, before in zip((run.state.model, run.state.loss_function), (parts, loss), run.others, strict=True):
+        now = attributes.others(found)
+        if now == before:
+            continue
+        for path in {**before, **now}:
+            ours, theirs = now.get(path, {}), before.get(path, {})
+            for name in {**theirs, **ours}:
+                # what is plain now is in the file
+                if ours.get(name) != theirs.get(name) and (name in ours or isinstance(theirs[name], type)):
+                    return ".".join(filter(None, (type(part).__name__, path, name)))
+    return ""
+
+
+def _describe(run: Run, arrays: dict[str, Any], parts: dict[str, Any]) -> Any:
+    """Return the model's architecture, for `mf.load`, or why it cannot be saved."""
     mine: dict[str, Any] = {}
     try:
-        about = models.describe(run.state.model, mine)
-        # Loading needs user-defined layers to be importable. Tried once, since it builds the model again.
-        if not run.is_rehearsed:
-            models.rehearse(about, run.state.model)
-            run.is_rehearsed = True
+        about = models.describe(run.state.model, mine, parts=parts)
+        run.made = models.complete(about, parts, mine, run.made)  # builds the model again the first time
     except FormatError as error:
         return str(error.with_location(type(run.state.model).__name__))
     arrays |= mine
@@ -74,6 +105,8 @@ def _describe(run: Run, arrays: dict[str, Any]) -> Any:
 def capture(run: Run) -> dict[str, Any]:
     """Return the state of a run, without the model's parameters and buffers."""
     state, totals = run.state, run.totals
+    held = {"model": state.model, "loss": state.loss_function}
+    own = {name: attributes.plain(attributes.parts(part)) for name, part in held.items()}
     return {
         "state": {name: getattr(state, name) for name in STATE},
         "history": _text(list(state.history)),
@@ -86,6 +119,7 @@ def capture(run: Run) -> dict[str, Any]:
         "batch_size": _step_size(run),
         "data": _digest(run),
         **_source(run),
+        **({"attributes": own} if any(own.values()) else {}),
     }
 
 
@@ -106,9 +140,11 @@ class Saved:
             parts = tree.unpack(contents.meta.get("training"), contents.array)
             self.source = {"source": parts.pop("source")} if isinstance(parts, dict) and "source" in parts else {}
             before = parts.pop("before_end", None) if isinstance(parts, dict) else None
-            self.modules = parts.pop("modules", {}) if isinstance(parts, dict) else {}  # not in older files
+            self.modules, self.attributes = (
+                parts.pop(name, {}) if isinstance(parts, dict) else {} for name in ("modules", "attributes")
+            )  # not in older files
             self.parts = table(parts, *PARTS) | self.source
-            names = [name for name in contents.places if not name.startswith((f"{PREFIX}/", "random/"))]
+            names = [name for name in contents.places if not name.startswith(OTHERS)]
             self.values = {name: contents.array(name) for name in names}
             if before is not None:
                 self.values |= table(before, *self.values)
@@ -164,13 +200,14 @@ class Saved:
             got = f"one that a hook ended after epoch {epoch} with state.stop, and epochs={state.epochs}"
             raise FormatError("a run that was not stopped", got, f"pass epochs above {max(epoch, asked)} to continue")
 
-    def _changes(self, run: Run) -> list[modules.Change]:
+    def _changes(self, run: Run) -> list[attributes.Change]:
         """Return what makes settings and modes of model and loss those of the file; raise if these are others."""
         if not self.modules:
             return []
         texts, state = table(self.modules, "model", "loss"), run.state
-        model = modules.changes(state.model, texts["model"], "model")
-        return model + modules.changes(state.loss_function, texts["loss"], "loss")
+        values = table(self.attributes or {"model": None, "loss": None}, "model", "loss")
+        model = modules.changes(state.model, texts["model"], "model", values["model"])
+        return model + modules.changes(state.loss_function, texts["loss"], "loss", values["loss"])
 
     def start(self, run: Run) -> None:
         """Restore the run, and start its hooks. History and counters come first, for ``on_fit_start``."""
@@ -187,12 +224,12 @@ class Saved:
         """Restore everything else. Raise, with nothing changed, if anything does not fit."""
         # Parts of a damaged file may fail after others were loaded, so everything is kept to be put back.
         before = capture(run), {name: array.copy() for name, array in models.values(run.state.model).items()}
-        earlier: list[modules.Change] = []
+        earlier: list[attributes.Change] = []
         try:
-            earlier = modules.apply(self._changes(run))
+            earlier = attributes.apply(self._changes(run))
             _put(run, self.parts, self.values)
         except (FormatError, MicrofwError, *ODD) as error:
-            modules.apply(earlier)
+            attributes.apply(earlier)
             _put(run, *before)
             if isinstance(error, FormatError):
                 raise error.with_location(self.where) from None

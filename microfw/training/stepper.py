@@ -129,11 +129,6 @@ class Stepper:
         replay = None if self.replay_policy is None else self.replay_policy.run
         self._replay_gradients, self._replay_step = (replay, None) if separate else (None, replay)
 
-    @property
-    def loss_is_sum(self) -> bool:
-        """Whether the loss adds up rows, in place of a mean; a hook may change it."""
-        return is_sum(self.loss)
-
     def step(self, X: Array, y: Array, weight: Array | None = None) -> Array | None:
         """Run a step, and return the model's outputs if ``wants_outputs``, else None.
 
@@ -155,8 +150,10 @@ class Stepper:
         except BaseException as error:
             self._rollback(before, error, X, y, weight)
             raise
-        self.state.steps += self.moved
-        self.state.skipped += not self.moved
+        if self.moved:
+            self.state.steps += 1
+        else:
+            self.state.skipped += 1
         if not self.wants_outputs:  # outputs of an epoch take memory
             return None
         return outputs.data if isinstance(outputs, Tensor) else outputs
@@ -203,7 +200,7 @@ class Stepper:
         weights = [None if weight is None else weight[part] for part in parts]
         counts = [self.denominator(y[part], w) for part, w in zip(parts, weights, strict=True)]
         loss, total, outputs = 0.0, sum(counts), []
-        shares = [(1.0 if self.loss_is_sum else count / total) if count else 0.0 for count in counts]
+        shares = [(1.0 if is_sum(self.loss) else count / total) if count else 0.0 for count in counts]
         for part, w, share in zip(parts, weights, shares, strict=True):
             if not share:  # a mean over no rows is NaN, but metrics and running statistics need the outputs
                 outputs.append(self._forward(X[part]))

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from microfw.data.dataset import check_count
-from microfw.errors import ArgumentError
+from microfw.errors import ArgumentError, suggest_keywords
 from microfw.nn import Module
 from microfw.optim import Average
 from microfw.optim.averaging import check_decay
 from microfw.optim.checks import is_real
+from microfw.serialization import attributes
 from microfw.training.hooks import Hook, TrainState
 
 LOWER_IS_BETTER = ("loss", "error", "deviance", "gradient_norm")
@@ -69,8 +70,8 @@ class EarlyStopping(Hook):
         Whether lower or higher is better. By default the metric's name decides: lower for errors and losses, higher
         for scores.
     restore : bool
-        Whether to restore parameters and buffers of the best epoch when training ends, also by an error: the model's,
-        and those of a loss that is a Module.
+        Whether to restore parameters, buffers, settings and other attributes of the best epoch when training ends, also
+        by an error: the model's, and those of the loss. Objects that are changed in place are not restored.
         The optimizer's state is not restored.
 
     Attributes
@@ -96,6 +97,7 @@ class EarlyStopping(Hook):
     True
     """
 
+    @suggest_keywords
     def __init__(
         self,
         metric: str = "val_loss",
@@ -115,6 +117,7 @@ class EarlyStopping(Hook):
         self.min_delta = min_delta
         self.restore = restore
         self._start = (0, 0)
+        self._parts: tuple[Any, ...] = ()
         self._reset()
 
     exact = False
@@ -125,12 +128,14 @@ class EarlyStopping(Hook):
         self.best_epoch = self._improved = 0
         self.weights: dict[str, Any] | None = None
         self.loss_weights: dict[str, Any] | None = None
+        self._attributes: list[list[attributes.Change]] = []
 
     def on_fit_start(self, state: TrainState) -> None:
         """Forget an earlier run, unless it is resumed."""
         if not state.epoch:
             self._reset()
         self._start = state.epoch, state.steps
+        self._parts = state.model, state.loss_function
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Compare the metric, and stop after too many epochs without an improvement."""
@@ -147,6 +152,7 @@ class EarlyStopping(Hook):
             if self.restore:
                 self.weights, loss = state.model.state_dict(), state.loss_function
                 self.loss_weights = loss.state_dict() if isinstance(loss, Module) else None
+                self._attributes = [attributes.snapshot(part) for part in (state.model, loss)]
         if state.epoch - self._improved > self.patience:
             state.stop = True
 
@@ -161,19 +167,26 @@ class EarlyStopping(Hook):
     def on_fit_end(self, state: TrainState) -> None:
         """Restore the best parameters."""
         if _ran(state, self._start) and self.restore and self.weights is not None:
+            for kept in self._attributes:
+                attributes.apply(kept)
             state.model.load_state_dict(self.weights)
             if self.loss_weights:
                 state.loss_function.load_state_dict(self.loss_weights)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value, its epoch and its parameters."""
-        own = {"loss_weights": self.loss_weights} if self.loss_weights else {}
+        own: dict[str, Any] = {"loss_weights": self.loss_weights} if self.loss_weights else {}
+        if changed := [attributes.by_path(*pair) for pair in zip(self._parts, self._attributes, strict=False)]:
+            own |= {"attributes": changed} if any(changed) else {}
         return {"best": self.best, "best_epoch": self.best_epoch, "weights": self.weights, **own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what `state_dict` returned."""
         self.best, self.best_epoch, self.weights = (state[name] for name in ("best", "best_epoch", "weights"))
         self.loss_weights = state.get("loss_weights")
+        if self.weights is not None:  # the attributes of the model that the file has are restored before those of hooks
+            found = zip(self._parts, state.get("attributes", [{}, {}]), strict=False)
+            self._attributes = [attributes.snapshot(part, values) for part, values in found]
         self._improved = self.best_epoch
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw.training.evaluation import is_sum
 from microfw.training.metrics import Measure, measure
 from microfw.training.stepper import Stepper
 
@@ -56,15 +57,17 @@ class EpochTotals:
 
     def add(self, outputs: Any, targets: Any) -> None:
         """Add the last step."""
-        stepper, count = self.stepper, self.stepper.count
+        stepper = self.stepper
+        count, loss = stepper.count, stepper.state.loss
         self.rows += len(targets)
         self.steps += 1
-        self.skipped += not stepper.moved
-        if stepper.moved and self.flat is not None:
+        if not stepper.moved:
+            self.skipped += 1
+        elif self.flat is not None:
             self.squares += self.flat.squared
             self.rate = float(stepper.optimizer.lr)  # here: a hook may set the next one in on_step_end
         if count:
-            self.total += stepper.state.loss if stepper.loss_is_sum else stepper.state.loss * count
+            self.total += loss if is_sum(stepper.loss) else loss * count
             self.count += count
         if self.metrics:
             self.outputs.append(outputs)

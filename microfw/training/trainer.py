@@ -23,12 +23,13 @@ from microfw.training.evaluation import (
     quiet,
     smallest_batch,
     validator,
+    with_labels,
 )
 from microfw.training.history import History
 from microfw.training.hooks import TrainState
 from microfw.training.metrics import measure, resolve, to_classes
 from microfw.training.outputs import is_branch
-from microfw.training.parts import check_settings, run_hooks
+from microfw.training.parts import check_options, check_settings, run_hooks
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.run import Run
 from microfw.training.saving import Saved
@@ -43,7 +44,8 @@ class Trainer:
     model : Module
         The model to train.
     loss : Module or callable
-        ``loss(outputs, targets)`` returns a Tensor of one number, such as `nn.CrossEntropyLoss` for labels.
+        ``loss(outputs, targets)`` returns a Tensor of one number, such as `nn.CrossEntropyLoss` for labels. Real
+        targets of shape (N,) have shape (N, 1) for the losses of `nn`; other losses get them as they are.
     optimizer : Optimizer
         Made with ``model.parameters()``. `LBFGS` minimises the loss of each batch for some iterations, so give it
         all rows: ``batch_size=len(train)``.
@@ -75,6 +77,7 @@ class Trainer:
     True
     """
 
+    @suggest_keywords
     def __init__(
         self,
         model: Any,
@@ -209,8 +212,7 @@ class Trainer:
         A step in which no row counts in the loss, since all labels are ignored or all weights are 0, makes no update.
         The History has the number of such steps as ``skipped``, if there were any.
         """
-        check_count("Trainer.fit", "epochs", epochs, 0)
-        check_count("Trainer.fit", "batch_size", batch_size, fix="32 is a good start")
+        check_options(epochs, batch_size, progress=progress, drop_last=drop_last)
         check_settings(self)  # again: they are attributes, and may have been replaced
         interrupts, options = Interrupts(), (class_weight, transform, sampler)
         with interrupts.around(mode()):  # mode() changes nothing: it restores what Ctrl-C has left in a layer
@@ -239,8 +241,8 @@ class Trainer:
         validation: Any, progress: bool,
     ) -> Run:  # fmt: skip
         """Check the arguments of `fit`, and return its run."""
-        data = as_plain(train, self.model, self.loss) if options == (None, None, None) else None
-        if data is None or not check_fit(self.model, self.loss, data, "Trainer.fit", must_count=True):
+        data = as_plain(train, self.model, self.loss) if options[0] is options[1] is options[2] is None else None
+        if data is None or not check_fit(self.model, self.loss, data, "Trainer.fit", True, self.metrics):
             from microfw.training.nested_fit import NestedFit
 
             return NestedFit(self, train, batch_size, rng, drop_last, resume, options).new_run(
@@ -289,9 +291,7 @@ class Trainer:
         model, and a resumed run continues from the parameters before that.
         """
         if self._run is None:
-            raise CheckpointError(
-                "Trainer.save", "a run of fit", "none", "call fit first, or save the model with mf.save"
-            )
+            raise CheckpointError("Trainer.save", "a run of fit", "none", "call fit first, or mf.save for the model")
         self._run.save(path)
 
     def evaluate(self, data: Any, batch_size: int = 4096) -> dict[str, float]:
@@ -302,7 +302,7 @@ class Trainer:
         data : Dataset, (X, y), (X, y, sample_weight), stream, or source of batches
             Data to evaluate on.
         batch_size : int
-            Rows that go through the model at once. Affects memory, not the result.
+            Rows at once. Affects memory; and the loss, unless it is a mean over rows or the data are ``(X, y)``.
 
         Returns
         -------
@@ -311,7 +311,7 @@ class Trainer:
             ignored, or all weights are 0; so are the metrics if all labels are ignored.
         """
         check_count("Trainer.evaluate", "batch_size", batch_size, fix="32 is a good start")
-        found = as_plain(data, self.model, self.loss)
+        found = with_labels(data, self.model, self.loss, "Trainer.evaluate")
         outputs = None if found is None else self.predict(found.X, batch_size)
         if found is not None and isinstance(outputs, np.ndarray):
             with evaluating(self.model):

@@ -14,7 +14,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn, optim
-from microfw.errors import GraphError
+from microfw.errors import ArgumentError, GraphError
 from tests.helpers.arrays import SUBJECTS, used
 from tests.helpers.thinning import thinned
 
@@ -63,6 +63,26 @@ def test_operators_in_place_on_the_data_of_a_leaf_write_to_the_leaf():
         y.backward()
     with pytest.raises(ValueError, match="read-only"):
         p.data[:1] -= 0.5
+
+
+def test_the_error_for_a_write_to_entries_of_a_leaf_says_how_to_assign_them():
+    p = nn.Parameter([2.0, 1.0])
+    text = (
+        "^Tensor.data: expected no writes to entries, .*, values = t.data.copy\\(\\), and assign it: t.data = values$"
+    )
+    for write in (
+        lambda: p.data.__setitem__(0, 42),
+        lambda: p.data.fill(0),
+        lambda: p.data.sort(),
+        lambda: p.data[:].__iadd__(1),
+    ):
+        with pytest.raises(ArgumentError, match=text):
+            write()
+    assert p.tolist() == [2.0, 1.0]
+    made = np.empty_like(p.data)
+    made[0], made[1:] = 3, 4
+    made += 1
+    assert made.tolist() == [4.0, 5.0]
 
 
 # Each way that NumPy and Python offer to write to an array

@@ -12,6 +12,7 @@ CURVED = (
     np.array([[1, -1], [-1, 1]]) * 2**-1.5
 )  # second derivatives of the length of (1, 1), and of its first direction
 TURNED = np.array([[-3, 1], [1, 1]]) * 2**-2.5
+MANY = np.sin(np.arange(1 << 14))
 
 
 def _entries(*shape, seed):
@@ -105,6 +106,16 @@ FIXED = {
             ("logsumexp", lambda v: mf.ops.logsumexp(v, axis=1), -np.inf, (3, 3), [[0.25, -0.25], [-0.25, 0.25]]),
         ]
     },
+    "length beside a zero": (
+        lambda: mf.hessian(lambda v: OPS["length"].call(v).sum())(np.array([3.0, 0.0, 4.0])),
+        [[0.128, 0, -0.096], [0, 0.2, 0], [-0.096, 0, 0.072]],
+    ),
+    # infinite gradients above the diagonal, where the factor is 0, count for nothing
+    "roots of a Cholesky factor": (
+        lambda: mf.grad(lambda a: np.sqrt(np.linalg.cholesky(a)).sum())(np.array([[4.0, 1.0], [1.0, 3.0]])),
+        [[0.0515109624, 0], [0.2950190821, 0.1170686171]],  # by differences of the three roots
+    ),
+    "relu of many": (lambda: mf.grad(lambda v: (OPS["relu"].call(v) * MANY).sum())(MANY), np.maximum(MANY, 0)),
     "norm of large": (lambda: mf.grad(np.linalg.norm)(np.array([1e20, 1], np.float32)), [1, 1e-20]),
     "norm of small": (lambda: mf.grad(np.linalg.norm)(np.array([3e-30, 4e-30], np.float32)), [0.6, 0.8]),
     "layer norm of large": (lambda: mf.nn.LayerNorm(3)(np.full((1, 3), 1e6 + 0.1, np.float32)).numpy(), [[0, 0, 0]]),

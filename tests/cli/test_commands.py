@@ -60,6 +60,8 @@ def test_report_in_every_format_and_compare(tmp_path, capsys):
     assert "FAILED: above 0.5%: " in here("compare", a, c, "--fail-above", "0.5%", code=1)
     assert (tmp_path / "c.md").read_text().startswith("### Backward cost compared")
     assert "seconds of alternated runs" in here("compare", a, c, "--rerun", "--rounds", "2")
+    assert cli.main(["compare", a, c, "--rounds", "2"]) == 2
+    assert "--rounds: expected --rerun, which repeats the runs, got none" in capsys.readouterr().err
     foreign = Session.load(a)
     foreign.settings = {}
     foreign.save(b)

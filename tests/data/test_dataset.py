@@ -346,6 +346,20 @@ def test_the_order_is_that_of_rng(pair):
     assert order(1) == order(rng) != order(rng)
 
 
+@pytest.mark.parametrize("skip", [-1, True, 2.0, None])
+def test_skip_is_a_number_of_batches(pair, skip):
+    with raises(ArgumentError, f"batches: expected skip to be an integer of at least 0, got {skip!r}"):
+        batches(pair, 3, skip=skip)
+
+
+@pytest.mark.parametrize("name", ["shuffle", "drop_last"])
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_flags_of_batches_are_true_or_false(pair, name, value):
+    with raises(ArgumentError, f"batches: expected {name} to be True or False, got {value!r}"):
+        batches(pair, 3, **{name: value})
+    assert len(list(batches(pair, 3, **{name: np.bool(False)}))) == 4
+
+
 @pytest.mark.parametrize("size", [0, -1, 2.0, True, "32", None])
 def test_bad_batch_size_is_told_at_once(pair, size):
     text = f"batches: expected batch_size to be a positive integer, got {size!r}; 32 is a good start"

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from microfw import nn, optim
-from microfw.errors import ArgumentError, NonFiniteError, ShapeError
+from microfw.errors import ArgumentError, DataError, NonFiniteError, ShapeError
+from microfw.training import Hook
+from tests.helpers.errors import raises
 from tests.helpers.estimators import classifier, regressor
 
 
@@ -91,3 +93,43 @@ def test_a_scorer_must_return_a_number(score, digits):
 def test_a_module_must_fit(digits):
     with pytest.raises(ShapeError, match=r"expected module to map \(2, 64\) to \(2, 10\), got shape \(2, 4\); give"):
         classifier(module=nn.Dense(64, 4)).fit(*digits)
+
+
+def test_rows_to_predict_are_numbers_that_the_network_can_hold(digits):
+    X, y = digits
+    model = classifier(max_iter=1, dtype=np.float32).fit(X, y)
+    large = X[:2].astype(np.float64)
+    large[0, 0] = 1e39
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match="too large for dtype"):
+        model.predict_proba(large)
+    assert classifier(max_iter=1, dtype=np.float64).fit(X, y).predict(large).shape == (2,)
+
+
+class Stop(Hook):
+    """Stops a fit before its first step."""
+
+    def on_epoch_start(self, state):
+        state.stop = True
+
+
+def test_a_fit_that_a_hook_stops_before_its_first_step_has_all_attributes(digits):
+    X, y = digits
+    model = classifier(hooks=[Stop()], early_stopping=True).fit(X, y)
+    assert model.n_iter_ == 0 and np.isnan(model.loss_) and np.isnan(model.best_loss_)
+    assert model.best_validation_score_ is None and model.loss_curve_ == [] and len(model.predict(X)) == len(X)
+    trained = classifier(max_iter=2, warm_start=True).fit(X, y)
+    loss = trained.loss_
+    trained.set_params(hooks=[Stop()]).fit(X, y)
+    assert trained.n_iter_ == 2 and trained.loss_ == loss
+
+
+@pytest.mark.parametrize("scoring", [None, "r2"])
+def test_early_stopping_by_r2_needs_two_validation_rows(scoring, diabetes):
+    X, y = (part[:12] for part in diabetes)
+    model = regressor(early_stopping=True, scoring=scoring, max_iter=2)
+    text = "NeuralRegressor.fit, early_stopping: expected two validation rows, for R², got 1 of 12; "
+    with raises(DataError, f"{text}raise validation_fraction, or pass scoring='loss'"):
+        model.fit(X, y)
+    assert not hasattr(model, "module_")
+    assert model.set_params(scoring="loss").fit(X, y).n_iter_ == 2
+    assert model.set_params(scoring=scoring, validation_fraction=0.2).fit(X, y).n_iter_ == 2

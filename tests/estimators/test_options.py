@@ -167,6 +167,9 @@ FAULTS = [
     ({"optimizer__depth": 3}, "NeuralClassifier: expected an optimizer that takes these settings, got Adam.__init__() got an unexpected keyword argument 'depth'"),
     ({"alpha": -1}, "The 'alpha' parameter of NeuralClassifier must be a float in the range [0.0, inf). Got -1 instead."),
     ({"hooks": 3}, "The 'hooks' parameter of NeuralClassifier must be a list of hooks. Got 3 instead."),
+    ({"optimizer_params": {"lr": 0.1}}, "NeuralClassifier: expected an optimizer that takes these settings, got microfw.optim.adam.Adam() got multiple values for keyword argument 'lr'; pass learning_rate"),
+    ({"activation": np.tanh}, "NeuralClassifier: expected activation to be a name, or to make a Module, got tanh; pass a class such as nn.Tanh"),
+    ({"module": lambda inputs, outputs: None}, "NeuralClassifier: expected module to be a Module or a function (n_features, n_outputs, rng) that returns one, got one with (inputs, outputs)"),
     ({"hooks": [3]}, "Trainer: expected hooks with some of a Hook's methods, got int; pass an instance"),
 ]  # fmt: skip
 
@@ -251,3 +254,25 @@ def test_a_hook_is_there_once():
     hook = mf.training.Hook()
     with pytest.raises(ArgumentError, match="expected each hook once, got the same Hook twice; leave one out"):
         NeuralClassifier(hooks=[hook, hook]).fit(X, LABELS)
+
+
+class Rates(mf.Hook):
+    """Notes the rate of each epoch's last step, and halves it then."""
+
+    def __init__(self, event):
+        self.used = {}
+        setattr(self, event, self.halve)
+
+    def on_gradients(self, state):
+        self.used[state.epoch] = state.optimizer.lr
+
+    def halve(self, state):
+        state.optimizer.lr /= 2
+
+
+@pytest.mark.parametrize("event", ["on_epoch_end", "on_step_end"])
+@pytest.mark.parametrize("optimizer", ["sgd", "lbfgs"])
+def test_the_history_has_the_rate_with_which_an_epoch_was_trained(event, optimizer):
+    rates = Rates(event)
+    model = NeuralClassifier((4,), max_iter=4, random_state=0, optimizer=optimizer, batch_size=60, hooks=[rates])
+    assert model.fit(X, LABELS).history_.column("learning_rate") == list(rates.used.values())

@@ -12,7 +12,7 @@ from sklearn import datasets
 from sklearn.base import clone
 from sklearn.metrics import accuracy_score, make_scorer
 
-from microfw.errors import DataError
+from microfw.errors import ArgumentError, DataError
 from microfw.estimators.split import split
 from tests.helpers.estimators import classifier, regressor
 
@@ -126,6 +126,12 @@ def test_validation_rows_have_each_class_that_has_two_rows(scoring):
     X = np.random.default_rng(0).normal(size=(120, 4))
     model = classifier(early_stopping=True, scoring=scoring, max_iter=2).fit(X, RARE)
     assert np.isfinite(model.validation_scores_).all()
+
+
+def test_the_error_for_a_score_of_two_classes_names_that_for_more():
+    X = np.random.default_rng(0).normal(size=(120, 4))
+    with pytest.raises(ArgumentError, match=r"^metric 'roc_auc': .*; for more than two classes use 'roc_auc_ovr' or"):
+        classifier(early_stopping=True, scoring="roc_auc", max_iter=2).fit(X, RARE)
 
 
 def test_parts_of_a_split_have_each_class():

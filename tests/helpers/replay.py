@@ -122,3 +122,11 @@ def losses(factor, change, compiled):
             optimizer.step()
             found.append(loss.item())
     return found, step
+
+
+def assert_change_is_seen(make):
+    """Compare eager and compiled losses of a step that reads what `make()` gives: ``factor``, and what changes it."""
+    (expected, _), (got, step) = (losses(*make(), compiled) for compiled in (False, True))
+    assert got == expected
+    assert got[5] != got[6]
+    assert step.replays, step.explain()

@@ -12,7 +12,7 @@ from microfw import nn, optim
 RNG = np.random.default_rng(0)
 X = RNG.random((48, 12)).astype(np.float32)
 Y = RNG.integers(0, 4, 48)
-LONG = 0.01
+LONG = 0.1  # seconds, which a busy machine does not take for a few small steps
 
 
 class Slow(nn.Module):

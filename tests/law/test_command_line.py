@@ -146,6 +146,19 @@ def test_an_exit_writes_nothing_and_is_an_error(capsys, mine, tmp_path):
     assert "ShapeError: layer Dense: expected x of shape (N, 4), got (1, 1)" in capsys.readouterr().err
 
 
+def test_files_are_written_where_the_command_ran_even_if_the_users_file_changes_the_folder(
+    mine, monkeypatch, tmp_path, capsys
+):
+    (tmp_path / "elsewhere").mkdir()
+    mine.write_text(f"import os\nos.chdir({str(tmp_path / 'elsewhere')!r})\n{MINE}")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["law", "mine.py:make", "--json", "law.json", "--html"]) == 0
+    assert (tmp_path / "law.json").exists() and (tmp_path / "law.html").exists()
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert cli.main(["law", "mine.py:broken"]) == 2
+    assert "got ZeroDivisionError: division by zero (mine.py, line 18)" in capsys.readouterr().err
+
+
 def test_a_file_of_your_own_takes_no_layers(capsys, mine, tmp_path):
     assert cli.main(["law", f"{mine}:make", "--hidden", "3"]) == 2
     assert "expected no --hidden and no --sweep, got one" in capsys.readouterr().err

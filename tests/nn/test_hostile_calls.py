@@ -10,7 +10,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn
-from microfw.errors import MicrofwError
+from microfw.errors import ArgumentError, DTypeError, MicrofwError
 from tests.cases.layers import LAYERS, LayerCase, Ragged, Weighed
 from tests.cases.losses import LOSSES, VECTORS
 from tests.helpers.hostile_inputs import HUGE, hostile
@@ -30,6 +30,34 @@ CASES += [
     LayerCase(nn.Dropout, lambda: nn.Dropout(0.5, rng=0), ((2, 3), (4,)), "", "training"),
 ]
 NAMED = re.compile(rf"^(\S+ )?({'|'.join(nn.__all__)}): expected .+, got ")
+
+
+@pytest.mark.parametrize("call", [
+    lambda: nn.Dense(3, 2, "relu"), lambda: nn.Conv2D(1, 2, 3, bias="no"), lambda: nn.LSTM(3, 2, bidirectional="no"),
+    lambda: nn.LayerNorm(3, affine="no"), lambda: nn.GroupNorm(2, 4, 1e-5, "no"), lambda: nn.BatchNorm1D(3, 1e-5, 0.1, None),
+    lambda: nn.TransformerEncoderLayer(4, 2, 8, norm_first="no"), lambda: nn.TripletMarginLoss(1.0, 2),
+    lambda: nn.PoissonNLLLoss("no"), lambda: nn.PoissonNLLLoss(True, "sum"), lambda: nn.GaussianNLLLoss("sum"),
+])  # fmt: skip
+def test_flags_are_true_or_false(call):
+    with pytest.raises(ArgumentError, match="to be True or False, got .*; name each setting, as in"):
+        call()
+
+
+@pytest.mark.parametrize("values", [None, np.array([1j]), "a", [[1], [1, 2]]], ids=str)
+def test_a_parameter_holds_real_numbers(values):
+    with pytest.raises((DTypeError, ValueError)):
+        nn.Parameter(values)
+
+
+@pytest.mark.parametrize("make", [nn.ReLU, nn.GELU, nn.Softmax, nn.LogSoftmax, lambda: nn.Dropout(0.5, rng=0)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arrays_of_another_byte_order_keep_their_precision(make, dtype):
+    x = np.array([[1.0000000001, 2.0, 3.0]], dtype)
+    swapped = x.astype(np.dtype(dtype).newbyteorder())
+    assert make()(swapped).dtype == dtype
+    np.testing.assert_array_equal(make()(swapped).numpy(), make()(x).numpy())
+    np.testing.assert_array_equal(mf.grad(lambda t: (t * x).sum())(swapped), x)
+    assert nn.Dense(3, 2, rng=0).astype(swapped.dtype)(x).dtype == dtype
 
 
 def as_numbers(x):

@@ -129,8 +129,17 @@ def test_biases_start_as_their_initializer_says(make):
 ])  # fmt: skip
 def test_names(make):
     make("he_normal")
+    text = "init to be a function of a shape and rng, or one of glorot_normal"
     for init in ("no_such", 3, None):
-        with pytest.raises(ArgumentError, match=r"init to be a function of a shape and rng, or one of glorot_normal"):
+        with pytest.raises(ArgumentError, match=text):
+            make(init)
+    for init, ours in (("xavier_uniform", "glorot_uniform"), ("kaiming_normal_", "he_normal")):
+        with pytest.raises(ArgumentError, match=rf"{text}.*, got '{init}'; here it is {ours}$"):
+            make(init)
+    for init in (np.zeros, initializers.constant, lambda shape: np.zeros(shape)):
+        with pytest.raises(
+            ArgumentError, match=rf"{text}.*, got .*, which raises TypeError.*; wrap it, as in lambda shape, rng"
+        ):
             make(init)
 
 
@@ -154,3 +163,21 @@ def test_a_wrong_rng_says_what_it_may_be(rng):
             call()
         expected = "rng to be an integer of at least 0, a numpy.random.Generator or None"
         assert str(caught.value) == f"{where}: expected {expected}, got {rng!r}"
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("init", ["he_normal", "he_uniform", "glorot_uniform"])
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 8), (8, 64)])
+def test_a_transposed_convolution_counts_the_inputs_of_an_output(inputs, outputs, init, groups):
+    weight = nn.ConvTranspose2D(inputs, outputs, 3, groups=groups, init=init, rng=0).weight
+    assert weight.shape == (inputs, outputs // groups, 3, 3)
+    right = 2 / (9 * inputs / groups) if init.startswith("he") else 4 / (9 * (inputs + outputs) / groups) / 2
+    assert weight.data.var() == pytest.approx(right, rel=0.15)
+
+
+def test_each_output_of_a_transposed_convolution_keeps_the_weights_drawn_for_it():
+    def count(shape, rng):
+        return np.arange(np.prod(shape)).reshape(shape)  # (outputs, inputs of a group, window)
+
+    weight = nn.ConvTranspose1D(4, 6, 1, groups=2, init=count, rng=0).weight.data[..., 0]
+    np.testing.assert_array_equal(weight, [[0, 2, 4], [1, 3, 5], [6, 8, 10], [7, 9, 11]])

@@ -201,6 +201,7 @@ REFUSED = {
     "init": (lambda: nn.PReLU(init=np.nan), ArgumentError, "^PReLU: expected a finite init, got nan"),
     "function": (lambda: nn.Lambda(3), ArgumentError, "^Lambda: expected a function, got int"),
     "module": (lambda: nn.Residual(np.tanh), ArgumentError, "^Residual: expected module to be a Module, got ufunc"),
+    "residual of a tuple": (lambda: nn.Residual(nn.LSTM(4, 4))(np.ones((2, 3, 4))), DTypeError, "^Residual: expected module to return one Tensor, got a tuple of 2 from LSTM; add the two in a Module of yours$"),
     "shortcut": (lambda: nn.Residual(nn.ReLU(), np.tanh), ArgumentError, "^Residual: expected shortcut to be a Module"),
 }  # fmt: skip
 

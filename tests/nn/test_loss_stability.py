@@ -58,6 +58,21 @@ def test_a_perfect_prediction_costs_nothing(n, dtype):
     assert 0 <= loss.item() <= 4 * np.finfo(dtype).eps * max(1, np.log(n))
 
 
+@pytest.mark.parametrize(("n", "margin"), [(512, 14), (4096, 12), (4096, 14), (100_000, 8), (100_000, 14)])
+def test_cross_entropy_of_float32_keeps_the_digits_of_a_small_loss(n, margin):
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(0, 0.3, (n, 4)).astype(np.float32), rng.integers(0, 4, n)
+    z[np.arange(n), y] += margin
+    right, got = (nn.CrossEntropyLoss()(mf.tensor(logits), y).item() for logits in (z.astype(np.float64), z))
+    assert abs(got - right) <= 2 * np.finfo(np.float32).eps / np.sqrt(n) + 1e-6 * right
+
+
+def test_a_loss_that_rounds_to_zero_has_no_sign():
+    for n in range(1, 100):
+        loss = nn.CrossEntropyLoss()(mf.tensor(np.tile(np.array([[20.0, 0.0]], np.float32), (n, 1))), np.zeros(n, int))
+        assert loss.item() >= 0 and not np.signbit(loss.item())
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_binary_cross_entropy_of_huge_logits(dtype):
     z = mf.tensor(np.array([1e4, 1e4, -1e4, -1e4], dtype), requires_grad=True)

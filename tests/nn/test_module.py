@@ -280,6 +280,16 @@ def test_a_state_is_a_mapping():
         nn.Dense(2, 2).load_state_dict({}, strict="no")
 
 
+def test_the_content_of_a_saved_file_is_no_state(tmp_path):
+    layer = nn.Dense(2, 2, rng=0)
+    mf.save(tmp_path / "layer.npz", layer)
+    with (
+        np.load(tmp_path / "layer.npz") as content,
+        pytest.raises(ArgumentError, match=r"read it with mf\.load\(path\)$"),
+    ):
+        layer.load_state_dict(content)
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 def test_a_copied_model_and_optimizer_continue_bitwise(duplicate):
     net = model()

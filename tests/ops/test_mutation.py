@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tests import mutation
@@ -17,6 +18,11 @@ def test_a_broken_rule_of_each_op_is_noticed(case):
     assert flipped
     for mutant in flipped:
         assert mutation.killed(mutant), mutant.label
+
+
+def test_whole_rules_have_no_fault():
+    with np.errstate(all="ignore"):
+        assert mutation.at_singular_points() is None and mutation.second_order_and_extremes() is None
 
 
 @pytest.mark.slow

@@ -224,6 +224,22 @@ def test_groups_that_make_no_sense():
     assert optimizer.flat.values.size == 6
     with pytest.raises(ArgumentError, match="^group: expected one of lr, momentum, nesterov, weight_decay, got 'mass'"):
         optimizer.groups[0]["mass"] = 1
+    with pytest.raises(ArgumentError, match="^group: expected lr to be a number, got 'fast'$"):
+        optimizer.groups[0]["lr"] = "fast"
+
+
+def test_settings_of_arrays_and_tensors_are_numbers():
+    p = mf.tensor([1.0, 2.0], requires_grad=True)
+    optimizer = optim.SGD([{"params": p, "lr": mf.tensor(0.2)}], lr=mf.tensor(0.1))
+    assert type(optimizer.lr) is float and optimizer.groups[0]["lr"] == 0.2
+    optimizer.groups[0]["lr"] = np.array(0.3)
+    optimizer.lr = mf.tensor(0.4)
+    assert type(optimizer.lr) is float and optimizer.groups[0]["lr"] == pytest.approx(1.2)
+    with pytest.raises(
+        ArgumentError,
+        match=r"^optimizer: expected numbers as settings, got a Tensor that needs a gradient; pass t\.item",
+    ):
+        optimizer.lr = mf.tensor(0.4, requires_grad=True)
 
 
 # Copies and saving

@@ -8,6 +8,7 @@ import pytest
 import microfw as mf
 from microfw import nn, optim
 from microfw.profiler.epoch import VARYING
+from microfw.profiler.recorder.naming import LayerNames
 from microfw.profiler.reports.tables import step_lines
 
 
@@ -107,3 +108,44 @@ def test_numbers_of_a_layer_that_was_frozen_in_a_part_are_left_out(frozen, block
     assert f"{18 if not frozen else 43} parameters" in session.report(full=True)
     for text in (session.report(), session.report(full=True), session.markdown(), session.html()):
         assert VARYING in " ".join(text.split())
+
+
+def rows_of_activations(plans):
+    """Return the rows of the activations of each step. A plan names them: "made" is a new one each, "same" one a step."""
+    layers, kept, found = [nn.Dense(4, 4, rng=k) for k in range(3)], {"a": nn.Tanh(), "b": nn.Tanh()}, []
+    model = nn.Sequential(*layers)
+    with mf.Profiler(model) as profiler:
+        for plan in plans:
+            h, modules = mf.tensor(np.ones((2, 4), np.float32)), kept | {"same": nn.Tanh()}
+            for layer, name in zip(layers, plan, strict=True):
+                h = (nn.Tanh() if name == "made" else modules[name])(layer(h))
+            h.sum().backward()
+            ran = [position.stats.path for position in profiler._recorder.last[0].path()][::-1]
+            found.append([row for row in ran if row.startswith("Tanh")])
+            optim.SGD(model.parameters(), lr=0.1).step()
+    return found
+
+
+def test_an_activation_that_is_made_in_each_step_is_found_without_a_search(monkeypatch):
+    searches = []
+    name = LayerNames.name
+    monkeypatch.setattr(LayerNames, "name", lambda self, *given: searches.append(given) or name(self, *given))
+    found = []
+    for steps in (1, 5):
+        rows = rows_of_activations([("made",) * 3] * steps)
+        assert rows == steps * [["Tanh", "Tanh#2", "Tanh#3"]]
+        found.append(len(searches))
+        searches.clear()
+    assert found[0] == found[1]
+
+
+PLANS = [("made", "made", "a"), ("same", "same", "a"), ("a", "b", "made"), ("made", "same", "made")]
+
+
+@pytest.mark.parametrize("first", PLANS)
+@pytest.mark.parametrize("then", PLANS)
+def test_each_activation_of_a_step_has_its_own_row(first, then):
+    plans = [first, then, then, first, then]
+    for rows, plan in zip(rows_of_activations(plans), plans, strict=True):
+        assert len(set(rows)) == (2 if plan[0] == plan[1] == "same" else 3), plan
+        assert (rows[0] == rows[1]) == (plan[0] == plan[1] == "same")

@@ -163,6 +163,24 @@ def test_a_layer_of_another_name_is_no_growth():
     assert found.worse(0.1) == []
 
 
+@pytest.mark.parametrize("mark", ["", "together"])
+@pytest.mark.parametrize(("factor", "grown"), [(1, False), (1.2, False), (1.45, False), (4, True)])
+def test_layers_that_all_have_other_names_grew_if_their_time_grew_by_more_than_the_noise(factor, grown, mark):
+    """The machine may be slower in the second run; of alternated runs, both are."""
+    rng = np.random.default_rng(12)
+    a, b = made_up(rng, noise=0.01, mark=mark), made_up(rng, noise=0.01, mark=mark)
+    for epoch in b.epochs:
+        for row in epoch.rows:
+            row.layer, row.forward_ns, row.backward_ns = (
+                f"body.{row.layer}", int(factor * row.forward_ns), int(factor * row.backward_ns)
+            )  # fmt: skip
+        for phase in ("forward_ns", "backward_ns", "update_ns"):
+            setattr(epoch, phase, int(factor * getattr(epoch, phase)))
+    found = compare(a, b)
+    assert any(c.layer.startswith("body.") for c in found.worse(0.1)) == (grown or (bool(mark) and factor > 1.1))
+    assert "these may be the same layers under other names" in " ".join(str(found).split())
+
+
 def test_ops_outside_of_modules_are_named():
     rng = np.random.default_rng(11)
     a, b = made_up(rng, noise=0.01), made_up(rng, noise=0.01)

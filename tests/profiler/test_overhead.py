@@ -111,7 +111,7 @@ def test_ops_without_a_node_are_part_of_it_and_are_labelled_as_estimated(monkeyp
     nodes, layers = Extra(np.full(3, 1000.0), np.full(3, 100.0)), Extra(np.full(3, 32_000.0), np.full(3, 3200.0))
     monkeypatch.setattr(overhead, "measure_eager", lambda recorder, traced: (nodes, 2))
     monkeypatch.setattr(overhead, "measure_replayed", lambda recorder, traced: None)
-    monkeypatch.setattr(overhead, "measure_small", lambda frozen: (layers, 16))
+    monkeypatch.setattr(overhead, "measure_small", lambda kind: (layers, 16))
     recorder = profiler._detached
     assert recorder.constants == 3 * 5
     recorder.set_up_ns = recorder.between_ns = 0
@@ -121,6 +121,28 @@ def test_ops_without_a_node_are_part_of_it_and_are_labelled_as_estimated(monkeyp
     epoch.total_ns = 10 * extra
     found = overhead.overhead(Session(every=4, epochs=[epoch]), recorder)
     assert found["share"] == pytest.approx(1 / 9, rel=1e-3)
+    assert found["measured"] == 0
+
+
+def test_ops_in_a_checkpoint_cost_what_they_do_in_a_small_one_and_are_labelled_as_estimated(monkeypatch):
+    """They run twice, and are no part of the step that is repeated."""
+    model = nn.Sequential(*[nn.Dense(12, 12, rng=k) for k in range(3)])
+    optimizer = optim.SGD(model.parameters(), lr=0.01)
+    with mf.Profiler(model) as profiler:
+        for _ in range(5):
+            (mf.checkpoint(model, X) ** 2).mean().backward()
+            optimizer.step()
+    recorder, epoch = profiler._detached, profiler._logs[0][1].epoch()
+    assert recorder.recomputations == 3 * 5 and epoch.sum().nodes == (3 + 2) * 5
+    kinds = {"checkpoint": Extra(np.full(3, 32_000.0), np.full(3, 0.0)), "eager": Extra(np.ones(3), np.ones(3))}
+    monkeypatch.setattr(overhead, "measure_eager", lambda recorder, traced: (Extra(*2 * [np.full(3, 1000.0)]), 2))
+    monkeypatch.setattr(overhead, "measure_small", lambda kind: (kinds[kind], 16))
+    recorder.set_up_ns = recorder.between_ns = 0
+    epoch.check_ns = epoch.preparation_ns = epoch.set_up_ns = epoch.evaluation_ns = 0
+    epoch.total_ns = 10 * 5 * (1000 + 3 * 2000)
+    found = overhead.overhead(Session(epochs=[epoch]), recorder)
+    assert found["share"] == pytest.approx(1 / 9, rel=1e-3)
+    assert found["ns_per_node"] == 7000 / 5
     assert found["measured"] == 0
 
 
@@ -169,10 +191,18 @@ def test_of_alternated_runs_only_the_last_measure_their_overhead():
     assert b.overhead
 
 
-def test_a_repeated_step_is_observed_by_as_many_calls_as_the_original(monkeypatch):
+class Renews(nn.Module):
+    """Makes a module in each step."""
+
+    def forward(self, x):
+        return nn.Lambda(np.tanh)(x)
+
+
+@pytest.mark.parametrize("kind", [nn.ReLU, Renews])
+def test_a_repeated_step_is_observed_by_as_many_calls_as_the_original(monkeypatch, kind):
     made = []
     monkeypatch.setattr(overhead, "measure_eager", lambda recorder, traced: made.append(recorder.example))
-    model = nn.Sequential(nn.Dense(12, 8, rng=0), nn.ReLU(), nn.Dense(8, 4, rng=1))
+    model = nn.Sequential(nn.Dense(12, 8, rng=0), kind(), nn.Dense(8, 4, rng=1))
     profiler, _, optimizer, _ = profiled("eager", model=model)
     assert profiler.session.overhead["measured"] == 0
     step = overhead.RepeatedStep(made[0])

@@ -214,3 +214,20 @@ def test_fits_of_a_sampled_search_are_said_by_the_step():
     two = fit(3, 16)
     two.session.epochs.append(Epoch(2, 15))
     assert fits_report([two]).splitlines()[-1].split() == ["3", "3.00"]
+
+
+def test_a_sampled_epoch_says_so_and_one_without_an_observed_step_is_not_reported():
+    model, profiler = nn.Dense(4, 3, rng=0), mf.Profiler(every=12)
+    trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1), hooks=[profiler])
+    data = np.ones((40, 4), np.float32), np.zeros(40, int)
+    trainer.fit(data, epochs=3, batch_size=5, rng=0, progress=False)  # steps 0 and 12 of 24 are observed
+    first, _, last = profiler.session.epochs
+    assert "Epoch(1, 1 of 8 steps observed, loss " in repr(first)
+    assert "ms in these, total " in repr(first)
+    assert "times are those of one observed step, but for the total" in first._repr_html_()
+    assert "Epoch(3, 0 of 8 steps observed, loss " in repr(last)
+    assert "backward" not in repr(last)
+    assert "A step of epoch 1" in profiler.session.report(epoch=1)
+    for options in ({}, {"full": True}, {"by": "op"}):
+        with pytest.raises(ArgumentError, match="report: expected an epoch with an observed step, got epoch 3; report"):
+            profiler.session.report(epoch=3, **options)

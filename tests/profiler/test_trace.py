@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import numpy as np
 import pytest
 
 import microfw as mf
+from microfw import nn
 from microfw.errors import ArgumentError
 from microfw.profiler.recorder import trace as tracer
 from microfw.profiler.row import COUNTS
@@ -48,6 +50,28 @@ def test_the_trace_holds_the_steps_that_were_asked_for(name):
     plain = profiled(name)
     for count in COUNTS[:-2]:  # what is added up is the same with a trace and without
         assert getattr(session.total().sum(), count) == getattr(plain.total().sum(), count)
+
+
+@pytest.mark.parametrize("way", ["eager", "checkpoint"])
+def test_each_op_of_a_step_is_an_event_of_the_phase_that_it_runs_in(way):
+    """Also of a frozen layer, whose ops have no node, and of ops that a checkpoint runs again in backward."""
+    model = nn.Sequential(nn.Dense(4, 5, rng=0), nn.Tanh(), nn.Dropout(0.5, rng=1), nn.Dense(5, 3, rng=1))
+    model[0].requires_grad_(False)
+    optimizer, loss = mf.optim.SGD(model[3].parameters(), lr=0.1), nn.CrossEntropyLoss()
+    x, y = np.ones((6, 4), np.float32), np.zeros(6, int)
+    part = (lambda x: mf.checkpoint(model, x)) if way == "checkpoint" else model
+    with mf.Profiler(model, trace=100) as profiler:
+        for _ in range(5):
+            optimizer.zero_grad()
+            loss(part(x), y).backward()
+            optimizer.step()
+    session = profiler.session
+    found = Counter((site, phase) for phase, site, *_ in session.trace.events)
+    for row in session.epochs[0].rows:
+        site = session.trace.sites.index([row.layer, row.op])
+        again = 5 if way == "checkpoint" and row.layer in ("0", "1", "2", "3") else 0
+        assert [found[site, k] for k in range(2)] == [5, row.rules + again], row
+    checked(session.chrome_trace(), 5)
 
 
 def test_nested_layers_lie_in_each_other():

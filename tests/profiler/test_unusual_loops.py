@@ -8,7 +8,7 @@ import pytest
 import microfw as mf
 from microfw import nn, optim
 from microfw.profiler import Session, report
-from microfw.profiler.epoch import LOSS_OF_PASSES, NOT_RECORDED, UNFINISHED, WITHOUT_UPDATES
+from microfw.profiler.epoch import LOSS_OF_PASSES, NOT_RECORDED, UNFINISHED, WITHOUT_BACKWARD, WITHOUT_UPDATES
 from microfw.profiler.reports.html import view
 
 X, Y = np.ones((8, 4), "f4"), np.ones((8, 1), "f4")
@@ -121,3 +121,13 @@ def test_a_forward_pass_before_the_profile_is_noted():
         optimizer.step()
     assert [e.notes for e in profiler.session.epochs] == [[NOT_RECORDED], []]
     assert "before the profiler was attached" in profiler.report(full=True)
+
+
+def test_gradients_of_mf_grad_are_not_counted_and_the_report_says_so():
+    model, x = nn.Dense(4, 2, rng=0), np.ones((3, 4), np.float32)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    with mf.Profiler(model) as profiler:
+        for _ in range(3):
+            optimizer.step(mf.grad(lambda m: m(x).sum())(model))
+    assert profiler.session.epochs[0].notes == [WITHOUT_BACKWARD]
+    assert WITHOUT_BACKWARD in " ".join(profiler.report().split())

@@ -56,6 +56,23 @@ def test_a_function_that_returns_no_tensor_is_refused(returned, got):
         step(np.ones((3, 5), np.float32))
 
 
+@pytest.mark.parametrize("name", ["leaf", "result"])
+def test_an_argument_that_needs_a_gradient_is_refused_and_changes_nothing(name):
+    model, encoder = mlp(), nn.Dense(3, 5, rng=2)
+    X = mf.tensor(np.ones((2, 5)), np.float32, requires_grad=True) if name == "leaf" else encoder(np.ones((2, 3), "f4"))
+    step, before = mf.compile(lambda X: np.mean(model(X)), optim.SGD(model.parameters(), lr=0.1)), values(model)
+    for _ in range(2):
+        with pytest.raises(
+            GraphError, match=r"^compiled step: .* compute it in the function, .* or pass x\.detach\(\)$"
+        ):
+            step(X)
+        assert_same(before, values(model))
+        for _ in range(3):
+            step(X.detach())
+        before = values(model)
+    assert step.replays
+
+
 def test_large_logits_take_the_ops_other_branch():
     twins = Twins()
     twins.both(lambda model, _: setattr(model.layers[2].bias, "data", np.array([90, -90, 0, 0])))

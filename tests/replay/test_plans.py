@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 
 import numpy as np
 import pytest
@@ -137,6 +138,51 @@ def test_a_value_read_is_refused_by_name():
     assert not step.replays and "3 reads the values of a Tensor" in step.explain()
 
 
+def test_a_copy_of_a_leaf_is_a_value_read():
+    class Copy(nn.Module):
+        def forward(self, x):
+            return x * copy.copy(scale)
+
+    scale = mf.tensor([2.0], np.float32)
+    step = race(lambda: mlp(Copy()), nn.CrossEntropyLoss(), drawn(6, labels), replayed=False)
+    assert not step.replays and "3 reads the values of a Tensor" in step.explain()
+
+
+def test_a_step_that_looks_for_anomalies_runs_every_time():
+    class Careful(nn.Module):
+        def forward(self, x):
+            with mf.detect_anomaly():
+                return x * 2
+
+    step = race(lambda: mlp(Careful()), nn.CrossEntropyLoss(), drawn(6, labels), replayed=False)
+    assert not step.replays and "3 checks the values of a Tensor" in step.explain()
+
+
+def test_an_argument_that_is_detached_is_read_at_every_step():
+    class Detach(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = mlp()
+
+        def forward(self, x):
+            return self.inner(x.detach())
+
+    first, other = drawn(2, labels)
+    race(Detach, nn.CrossEntropyLoss(), [*[first] * 4, *[other] * 4])
+
+
+def test_a_parameter_that_is_detached_and_returned_has_the_values_of_the_step():
+    (eager, model), (one, optimizer) = pair(mlp)
+    step = mf.compile(lambda X: (np.mean(model(X)), model[0].weight.detach()), optimizer)
+    for X, _ in drawn(6, labels):
+        one.zero_grad()
+        loss, weight = np.mean(eager(mf.Tensor(X))), eager[0].weight.detach()
+        loss.backward()
+        one.step()
+        assert_same([loss.data, weight.data], [t.data for t in step(X)])
+    assert step.replays, step.explain()
+
+
 def test_arrays_that_differ_from_step_to_step_are_refused():
     rng, model = np.random.default_rng(0), mlp()
     optimizer, loss = optim.SGD(model.parameters(), lr=0.01), nn.CrossEntropyLoss()
@@ -245,6 +291,62 @@ def test_a_rate_that_is_set_at_every_step_is_replayed_with_the_update():
         twins.both(lambda _, optimizer, k=k: setattr(optimizer, "lr", 0.1 / (k + 1)))
         twins.go(1)
     assert "update" in f"{twins.step}"
+
+
+class Walking(nn.Module):
+    """Calls the parts of a container that no code names."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = [nn.Dense(5, 8, rng=0), [nn.Tanh()], {"a": nn.Dropout(0.3, rng=2), "b": nn.Dense(8, 4, rng=1)}]
+        self.noted = []
+
+    def forward(self, x):
+        for _, module in self.named_modules():
+            x = module(x) if module is not self else x
+        return x
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.parts[1].__setitem__(0, nn.ReLU()),
+        lambda m: m.parts[1].append(nn.Tanh()),
+        lambda m: m.parts[0].requires_grad_(False),
+        lambda m: m.parts[2].pop("a"),
+        lambda m: vars(m)["parts"][2]["a"].eval(),
+    ],
+    ids=["another", "added", "frozen", "removed", "mode"],
+)
+def test_layers_in_a_container_that_no_code_names(change):
+    twins = Twins(Walking)
+    twins.both(lambda model, _: change(model))
+    twins.go()
+    assert twins.replays() == 1 and "run every time" not in twins.step.explain()
+
+
+def test_a_list_of_numbers_that_no_code_names_may_grow_at_each_step():
+    twins = Twins(Walking)
+    for k in range(6):
+        twins.both(lambda model, _, k=k: model.noted.append(k))
+        twins.go(1)
+    plan = next(iter(twins.step.replays.values()))
+    assert plan.replays >= 2, twins.step.explain()
+
+
+def test_children_are_compared():
+    class Children(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = mlp()
+            self.factors = [1.0]
+
+        def forward(self, x):
+            return self.inner(x) * dict(self.children())["fac" + "tors"][0]
+
+    twins = Twins(Children)
+    twins.both(lambda model, _: vars(model)["fac" + "tors"].__setitem__(0, 3.0))
+    twins.go()
 
 
 def test_evaluation_between_steps_needs_no_new_capture():

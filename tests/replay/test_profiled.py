@@ -12,9 +12,19 @@ from microfw import nn, optim
 from tests.helpers.replay import Twins, drawn, labels
 
 
+class DetachedScale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = mf.tensor(np.ones(10), np.float32)
+
+    def forward(self, x):
+        return x * self.scale.detach()
+
+
 def profiled(compile):
     train, _ = mf.data.load("digits", rng=0)
     model = nn.Sequential(nn.Dense(64, 16, rng=0), nn.ReLU(), nn.Dropout(0.2, rng=3), nn.Dense(16, 10, rng=1))
+    model.append(DetachedScale())
     optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     profiler = mf.Profiler()
     trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optimizer, hooks=[profiler], compile=compile)

@@ -247,6 +247,34 @@ def test_entries_at_indices_that_depend_on_the_data(value, traced):
     assert ("as one call" in step.explain()) is not traced and "replayed" in step.explain()
 
 
+def found(y):
+    return [v for v in np.asarray(y).ravel() if v >= 0]
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        lambda y, op: len(np.flatnonzero(y >= 0)),
+        lambda y, op: np.nonzero(y >= 0)[0].size,
+        lambda y, op: np.argwhere(y >= 0).shape[0],
+        lambda y, op: np.where(y >= 0)[0].nbytes,
+        lambda y, op: len(y[np.nonzero(y >= 0)]),
+        lambda y, op: len(op(y)),
+    ],
+    ids=["flatnonzero", "nonzero", "argwhere", "where", "index", "op"],
+)
+def test_how_many_entries_are_found_is_compared(count):
+    op = mf.op(lambda x: np.array(found(x)), name="found")
+    model = mlp()
+    step = mf.compile(lambda X, y: np.mean(model(X)) * count(y, op), optim.SGD(model.parameters(), lr=0.1))
+    X = np.ones((3, 5), np.float32)
+    for y in ([0, 1, 2, -1], [1, 1, 1, -1], [2, 0, 0, -1], [2, -1, -1, -1], [0, 1, 2, 3], [0, 1, -1, 3]):
+        y = mf.tensor(y)
+        expected = (np.mean(model(X)) * count(y, op)).item()
+        assert step(X, y).item() == expected
+    assert step.replays, step.explain()
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint64, np.int64])
 def test_labels_of_any_integer_type_are_replayed_call_by_call(dtype):
     model = nn.Dense(6, 3, rng=0)
@@ -262,3 +290,27 @@ def test_labels_of_any_integer_type_are_replayed_call_by_call(dtype):
         y = np.array([0, 1, wrong] * 100, dtype)
         with pytest.raises(mf.errors.DataError, match=f"expected labels from 0 to 2, got {wrong} at row 2"):
             step(X, y)
+
+
+@pytest.mark.parametrize("layout", [np.asfortranarray, lambda x: x[::-1], lambda x: x[:, ::2]])
+def test_arrays_of_any_memory_layout_give_the_bits_of_the_eager_step(layout):
+    rng = np.random.default_rng(0)
+    X, y = layout(rng.normal(size=(32, 14)).astype(np.float32)), rng.integers(0, 3, 32)
+
+    def losses(compiled):
+        n, loss_fn = X.shape[1], nn.CrossEntropyLoss()
+        model = nn.Sequential(nn.BatchNorm1D(n), nn.Dense(n, 5, rng=0), nn.ReLU(), nn.Dense(5, 3, rng=1))
+        optimizer = optim.Adam(model.parameters(), 1e-2)
+        step, made = mf.compile(lambda a, b: loss_fn(model(a), b), optimizer), []
+        for _ in range(50):
+            if compiled:
+                loss = step(X, y)
+            else:
+                optimizer.zero_grad()
+                loss = loss_fn(model(X), y)
+                loss.backward()
+                optimizer.step()
+            made.append(loss.item())
+        return made
+
+    assert losses(True) == losses(False)

@@ -287,6 +287,11 @@ def test_arguments_that_are_wrong():
         DTypeError, match=r"^import_torch: weight: expected an array of numbers, got dict; pass model\.state_dict\(\)$"
     ):
         mf.import_torch(nn.Dense(2, 2), {"weight": {}, "bias": np.ones(2)})
+    checkpoint = {"epoch": 3, "state_dict": {"weight": np.eye(2), "bias": np.ones(2)}}
+    for strict in (True, False):
+        text = r"^import_torch: expected a state_dict, got a dict with one as its entry 'state_dict'; pass source\['state_dict'\]$"
+        with pytest.raises(ArgumentError, match=text):
+            mf.import_torch(nn.Dense(2, 2), checkpoint, strict=strict)
     with pytest.raises(CheckpointError, match="^import_torch: expected the path of a file, got int; call"):
         mf.import_torch(nn.Dense(2, 2), 3)
     text = r"^import_torch: expected a state_dict of PyTorch, or a path, got "

@@ -10,6 +10,7 @@ import microfw as mf
 from microfw import nn, optim
 from microfw.data import Dataset, load
 from microfw.errors import ArgumentError, DataError, DTypeError, MicrofwError, ShapeError
+from microfw.training import Checkpoint, EarlyStopping
 from tests.helpers.errors import raises
 from tests.helpers.training import make
 
@@ -187,11 +188,161 @@ def test_an_error_names_the_argument(make_options, kind, text, iris):
     [
         (sparse.csr_matrix, DTypeError, "Dataset: expected a dense X, got csr_matrix; pass X.toarray()"),
         (lambda X: np.ma.masked_less(X, 2), DataError, "Dataset: expected X without masked entries, got some; pass X.filled(value)"),
-        (lambda X: None, ShapeError, "Trainer.predict: expected rows of features, got a single NoneType"),
-        (lambda X: 3.0, ShapeError, "Trainer.predict: expected rows of features, got a single float"),
-        (lambda X: "abc", ShapeError, "Trainer.predict: expected rows of features, got a single str"),
+        (lambda X: None, ShapeError, "Trainer.predict: expected rows of features, got a single NoneType; pass an array, or a Dataset"),
+        (lambda X: 3.0, ShapeError, "Trainer.predict: expected rows of features, got a single float; pass an array, or a Dataset"),
+        (lambda X: "abc", ShapeError, "Trainer.predict: expected rows of features, got a single str; pass an array, or a Dataset"),
     ],
 )  # fmt: skip
 def test_predictions_need_rows_as_a_fit_does(change, kind, text, iris):
     with raises(kind, text):
         make().predict(change(iris[0].X))
+
+
+# A loss that is a function
+
+
+class Flat(nn.Module):
+    """A linear model with outputs of shape (N,)."""
+
+    def __init__(self):
+        self.linear = nn.Dense(3, 1, rng=0)
+
+    def forward(self, x):
+        return self.linear(x)[:, 0]
+
+
+def squared(outputs, targets, weight=None):
+    return ((outputs - targets) ** 2).mean()
+
+
+def squared_column(outputs, targets, weight=None):
+    return squared(outputs[:, 0], targets)
+
+
+def squared_head(outputs, targets, weight=None):
+    return {"size": squared(outputs["size"], targets["size"])}
+
+
+def pairs(outputs, targets, weight=None):
+    """A loss of all pairs of rows, which makes squares of outputs and of targets, but of no two of them."""
+    z, t = outputs.reshape(-1, 1), targets.reshape(-1, 1)
+    return (np.square(z - z.reshape(-1)) * np.exp(-np.square(t - t.reshape(-1)))).mean() + np.square(z).mean()
+
+
+class Head(nn.Module):
+    def __init__(self, body):
+        self.body = body
+
+    def forward(self, x):
+        return {"size": self.body(x)}
+
+
+def linear_data(columns):
+    X = np.random.default_rng(0).normal(size=(64, 3))
+    y = X @ [1.0, 2.0, 3.0] + 1
+    return X, y[:, None] if columns else y
+
+
+SOURCES = {
+    "arrays": lambda X, y: (X, y),
+    "weights": lambda X, y: (X, y, np.ones(len(X))),
+    "a stream": mf.data.stream,
+    "a generator": lambda X, y: lambda: iter([(X, y)]),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    ("model", "loss", "columns"),
+    [(Flat, squared, False), (lambda: nn.Dense(3, 1, rng=0), squared, True)]
+    + [(lambda: nn.Dense(3, 1, rng=0), squared_column, False), (Flat, pairs, True), (Flat, pairs, False)],
+)
+def test_a_function_as_loss_gets_targets_in_the_shape_in_which_they_came(model, loss, columns, source):
+    body = model()
+    trainer = mf.Trainer(body, loss, optim.SGD(body.parameters(), lr=0.1))
+    data = SOURCES[source](*linear_data(columns))
+    history = trainer.fit(data, 150, rng=0, progress=False, validation=data)
+    assert history[-1]["loss"] < 1e-4 and history[-1]["val_loss"] < 1e-4
+    assert trainer.evaluate(data)["loss"] == history[-1]["val_loss"]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    ("model", "loss", "columns"),
+    [(Flat, squared, True), (lambda: nn.Dense(3, 1, rng=0), squared, False)]
+    + [(lambda: nn.Dense(3, 1, rng=0), squared_column, True), (lambda: Head(Flat()), squared_head, True)],
+)
+def test_a_function_as_loss_broadcasts_no_outputs_with_targets(model, loss, columns, source):
+    body, (X, y) = model(), linear_data(columns)
+    trainer = mf.Trainer(body, loss, optim.SGD(body.parameters(), lr=0.1))
+    data = SOURCES[source](X, {"size": y} if loss is squared_head else y)
+    outputs, targets, fix = "(N,)", "(N, 1)", "keep the last axis of the outputs"
+    if not columns:
+        outputs, targets, fix = "(N, 1)", "(N,)", "pass y[:, None]"
+    text = "expected a loss of outputs and targets of one shape, got outputs of shape {} and targets of shape {}, "
+    text = text.format(outputs, targets) + f"which the loss broadcasts to (N, N); {fix}"
+    with raises(ShapeError, f"Trainer.fit: {text}"):
+        trainer.fit(data, 1, rng=0, progress=False)
+    with raises(ShapeError, f"Trainer.evaluate: {text}"):
+        trainer.evaluate(data)
+
+
+def test_a_function_as_loss_of_a_dataset_gets_its_targets():
+    body = nn.Dense(3, 1, rng=0)
+    data = Dataset(*linear_data(False))
+    trainer = mf.Trainer(body, squared, optim.SGD(body.parameters(), lr=0.1))
+    assert trainer.fit(data, 150, rng=0, progress=False)[-1]["loss"] < 1e-4
+
+
+X, Y = np.random.default_rng(0).normal(size=(12, 4)), np.arange(12) % 3
+LABELS = "integer labels for CrossEntropyLoss, got targets of shape (12, 1); pass integer labels, or use nn.MSELoss for regression"
+WEIGHTS = "class_weight to be a dict of weights by label or 'balanced', got array([1., 1., 1.])"
+FORMS = "a Dataset, (X, y), (X, y, sample_weight), a stream, or batches from a function or a loader"
+LOSS = type(
+    "TheirLoss", (), {"__module__": "torch.nn.modules.loss", "__call__": len}
+)  # a Module of PyTorch is callable
+ITEMS = type("TensorDataset", (), {"__getitem__": len, "__len__": len})
+
+
+def invalid(X, y, rng):
+    return np.full_like(X, np.nan), y
+
+
+def nothing():
+    yield None
+
+
+def fit(data=(X, Y), hooks=(), loss=None, **options):
+    return make(hooks=hooks, loss=loss or nn.CrossEntropyLoss()).fit(data, 1, progress=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "text"),
+    [
+        (lambda: fit(class_weight=np.ones(3)), ArgumentError, f"Trainer.fit: expected {WEIGHTS}"),
+        (lambda: fit(sample_weight=Y), TypeError, "Trainer.fit: expected known keywords, got sample_weight; pass (X, y, sample_weight)"),
+        (lambda: fit(sampler=lambda n: range(n)), ArgumentError, "Trainer.fit: expected a function sampler(n, rng), got one with (n)"),
+        (lambda: fit(transform=lambda X: X), ArgumentError, "Trainer.fit: expected a function transform(X, y, rng), got one with (X)"),
+        (lambda: fit(transform=invalid), DataError, "Trainer.fit, transform: expected finite X, got nan at row 0, column 0"),
+        (lambda: fit(hooks=[optim.schedules.Cosine(0.1, 5)]), ArgumentError,
+         "Trainer: expected hooks with some of a Hook's methods, got Cosine; wrap a schedule in training.LearningRate"),
+        (lambda: fit(loss=LOSS()), ArgumentError,
+         "Trainer: expected loss to be a loss such as nn.MSELoss(), got TheirLoss; pass one of microfw.nn, or a function"),
+        (lambda: fit(ITEMS()), ArgumentError,
+         f"Trainer.fit: expected {FORMS}, got TensorDataset; pass a loader of it, such as PyTorch's DataLoader(data)"),
+        (lambda: fit(nothing), ArgumentError,
+         "Trainer.fit, batch 1: expected (X, y) or (X, y, sample_weight), got NoneType; yield it from a generator function"),
+        (lambda: fit(hooks=[EarlyStopping("val_accuracy")], validation=(X, Y)), ArgumentError,
+         "EarlyStopping: expected one of epoch, loss, val_loss, seconds, lr, gradient_norm, got 'val_accuracy'; "
+         "pass metrics=['accuracy'] to the Trainer, and validation data"),
+        (lambda: make().evaluate((X, Y + 0.5)), DataError, f"Trainer.evaluate: expected {LABELS}"),
+        (lambda: mf.Trainer(callbacks=[]), TypeError, "Trainer: expected known keywords, got callbacks; did you mean hooks?"),
+        (lambda: EarlyStopping(monitor="loss"), TypeError, "EarlyStopping: expected known keywords, got monitor; did you mean metric?"),
+        (lambda: Checkpoint("a.npz", save_best_only=True), TypeError,
+         "Checkpoint: expected known keywords, got save_best_only; did you mean best?"),
+        (lambda: Dataset(X, Y, dtype="x"), DTypeError, "Dataset: expected dtype to be float32 or float64, got 'x'"),
+    ],
+)  # fmt: skip
+def test_errors_say_what_to_pass(call, kind, text):
+    with raises(kind, text):
+        call()

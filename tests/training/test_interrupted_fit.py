@@ -177,22 +177,21 @@ def test_seconds_of_an_interrupted_epoch_are_those_of_its_steps(tmp_path, clock)
 
 
 def test_seconds_of_an_epoch_interrupted_in_its_validation_are_those_of_its_steps(tmp_path, clock):
-    class Pausing(nn.Module):
-        armed = False
+    armed = [False]  # no attribute of the layer, which would be that of the file again
 
+    class Pausing(nn.Module):
         def forward(self, x):
-            if self.armed and not self.training:
+            if armed[0] and not self.training:
                 clock[0] += 50_000.0
                 raise KeyboardInterrupt
             return x
 
-    layer = Pausing()
-    trainer = make(Call("on_step_end", lambda state: setattr(layer, "armed", state.epoch == 2)))
-    trainer.model = nn.Sequential(*trainer.model, layer)
+    trainer = make(Call("on_step_end", lambda state: armed.__setitem__(0, state.epoch == 2)))
+    trainer.model = nn.Sequential(*trainer.model, Pausing())
     with pytest.raises(KeyboardInterrupt):
         fit(trainer, 3, validation=(X, Y))
     trainer.save(tmp_path / "run.npz")
-    clock[0], layer.armed, trainer.hooks = 0.0, False, []
+    clock[0], armed[0], trainer.hooks = 0.0, False, []
     rows = fit(trainer, 3, validation=(X, Y), resume=tmp_path / "run.npz")
     assert len(rows) == 3 and all(0 < row["seconds"] < 900 for row in rows)
 

@@ -76,6 +76,34 @@ def test_a_stopped_run_leaves_the_best_epoch(iris, tmp_path):
         np.testing.assert_array_equal(value, entry.kept[0][name])
 
 
+def test_the_best_of_several_fits_stays(iris, tmp_path):
+    path = tmp_path / "best.npz"
+    hooks = [Entry([0.5, 0.3]), Checkpoint(path, best="val_score")]
+    trainer = make(hooks=hooks)
+    saved = []
+    for entries in ([0.5, 0.3], [0.4, 0.45], [0.2, 0.6]):
+        hooks[0].entries = entries
+        trainer.fit(iris[0], 2, 32, rng=0, progress=False)
+        saved.append(path.read_bytes())
+    assert saved[0] == saved[1] != saved[2]
+    make(hooks=hooks).fit(iris[0], 2, 32, rng=0, progress=False)  # a new Trainer starts again
+    assert path.read_bytes() != saved[2]
+
+
+@pytest.mark.parametrize(
+    ("hooks", "name"),
+    [
+        (lambda p: [Checkpoint(p), Checkpoint(p.parent / "x" / ".." / p.name, best="loss")], "a.npz"),
+        (lambda p: [CSVLogger(p), Hook(), CSVLogger(str(p))], "a.csv"),
+    ],
+)
+def test_two_hooks_write_different_files(hooks, name, tmp_path):
+    path = tmp_path / name
+    text = f"Trainer: expected hooks that write different files, got {path} twice; pass another path to one"
+    with raises(ArgumentError, text):
+        make(hooks=hooks(path))
+
+
 def test_settings_of_the_best(iris, tmp_path):
     path = tmp_path / "best.npz"
     with pytest.raises(ArgumentError, match="^Checkpoint: expected every or best, got both; pass two Checkpoints of"):

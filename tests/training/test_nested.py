@@ -354,15 +354,35 @@ def test_the_structure_stays():
 
 
 def test_heads_that_metrics_name_exist():
-    trainer, train = build("two inputs, two heads", metrics={"colour": "accuracy"})
-    with raises(ArgumentError, "metrics: expected heads among label, size, got 'colour'"):
-        trainer.evaluate(train)
-    trainer, train = build("a VAE", metrics=["r2"])
-    with raises(
-        ArgumentError,
-        "metric 'r2': expected a head in outputs and targets, got outputs 0, 1, 2 and targets one array; pass f(y_true, y_pred)",
+    one_array = "none, since the outputs are one array, got 'colour'; pass a list of metrics, without a head"
+    for task, metrics, text in (
+        ("two inputs, two heads", {"colour": "accuracy"}, "metrics: expected heads among label, size, got 'colour'"),
+        ("one array, weights", {"colour": "accuracy"}, f"metrics: expected heads among {one_array}"),
+        (
+            "a VAE",
+            ["r2"],
+            "metric 'r2': expected a head in outputs and targets, got outputs 0, 1, 2 and targets one array; "
+            "pass f(y_true, y_pred)",
+        ),
     ):
-        trainer.evaluate(train)
+        trainer, train = build(task, metrics=metrics)
+        before = bits(trainer.model)
+        with raises(ArgumentError, text):
+            trainer.evaluate(train)
+        with raises(ArgumentError, text):
+            fit(trainer, train)
+        assert bits(trainer.model) == before
+
+
+@pytest.mark.parametrize("call", [lambda t, data: t.evaluate(data), lambda t, data: t.fit(data, 1, progress=False)])
+def test_metrics_of_a_head_need_nested_outputs(call):
+    trainer, _ = build("one array, weights", metrics={"": "accuracy", "colour": "accuracy"})
+    before = bits(trainer.model)
+    with pytest.raises(ArgumentError, match="metrics: expected heads among none, since the outputs are one array, got"):
+        call(trainer, (A, TARGETS["label"]))
+    assert bits(trainer.model) == before
+    trainer.metrics = {"": "accuracy"}  # the path of a single array
+    call(trainer, (A, TARGETS["label"]))
 
 
 def test_batches_of_nested_arrays():

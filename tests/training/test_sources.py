@@ -94,6 +94,61 @@ def test_accumulated_batches_of_a_loader_are_resumed_after_every_step(accumulate
         assert run(resume=tmp_path / f"{step}.npz") == whole
 
 
+class Fail(Hook):
+    """Raises in a step, before its update."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_gradients(self, state):
+        if (state.epoch, state.step) == self.step:
+            raise KeyboardInterrupt
+
+
+def add_noise(X, y, rng):
+    return X + rng.normal(size=X.shape).astype("f4"), y
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("transform", [None, add_noise])
+@pytest.mark.parametrize("task", ["one array, weights", "a stream", "a loader with a state"])
+@pytest.mark.parametrize("step", [(1, 1), (2, 1), (2, 3)])
+def test_the_batch_of_a_step_that_was_not_completed_is_drawn_again(step, task, transform, accumulate, tmp_path):
+    def run(*hooks, **options):
+        trainer, train = build(task, hooks=hooks, metrics=["accuracy"], accumulate=accumulate)
+        try:
+            fit(trainer, train, epochs=3, transform=transform, **options)
+        except KeyboardInterrupt:
+            assert len(trainer.history) < 3
+            trainer.save(tmp_path / "run.npz")
+        return bits(trainer.model), rows(trainer.history)
+
+    whole, checkpoint = run(rng=3), tmp_path / "c.npz"
+    run(Fail(step), Checkpoint(checkpoint), rng=3)
+    assert run(resume=tmp_path / "run.npz") == whole
+    if step != (1, 1):  # a Checkpoint saves no run without a step
+        assert run(resume=checkpoint) == whole
+
+
+def test_a_transform_that_is_interrupted_is_called_again_with_the_same_numbers(tmp_path):
+    calls = []
+
+    def change(X, y, rng):
+        made = add_noise(X, y, rng)
+        calls.append(made)
+        if len(calls) == STEPS + 3:
+            raise KeyboardInterrupt
+        return made
+
+    trainer, train = build("one array, weights")
+    with pytest.raises(KeyboardInterrupt):
+        fit(trainer, train, epochs=3, rng=3, transform=change)
+    trainer.save(tmp_path / "run.npz")
+    fit(trainer, train, epochs=3, resume=tmp_path / "run.npz", transform=change)
+    checked = 1  # a fit checks the first batch with a generator of its own
+    np.testing.assert_array_equal(calls[STEPS + 2][0], calls[STEPS + 3 + checked][0])
+
+
 def test_a_generator_is_resumed_at_the_start_of_an_epoch(tmp_path):
     whole, train = build("a generator")
     history = fit(whole, train, epochs=3, rng=3)

@@ -224,7 +224,7 @@ def cases():
         make(),
         (iris.X,),
         ArgumentError,
-        f"{fit} a Dataset, {forms}, got ndarray; wrap it in mf.data.Dataset",
+        f"{fit} a Dataset, {forms}, got ndarray; pass (X, y)",
     )
     yield (
         make(),
@@ -246,6 +246,12 @@ def test_what_does_not_fit_together(k):
         trainer.fit(*arguments, progress=False)
     assert log == []
     assert values(trainer) == before
+
+
+@pytest.mark.parametrize("name", ["progress", "drop_last"])
+def test_flags_of_fit_are_true_or_false(name, iris):
+    with raises(ArgumentError, f"Trainer.fit: expected {name} to be True or False, got 'no'"):
+        make().fit(iris[0], 1, **{name: "no"})
 
 
 def test_a_target_column_against_a_flat_output(line):

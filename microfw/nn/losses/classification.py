@@ -94,7 +94,7 @@ class _Labelled(Loss):
     def denominator(self, targets: Any, sample_weight: Any = None) -> float:
         """Return the sum of the weights of the rows whose labels count; see `Loss.denominator`."""
         if self.weight is None and self.ignore_index is None:
-            return super().denominator(targets, sample_weight)
+            return Loss.denominator(self, targets, sample_weight)  # super() takes as long as the rest
         return self._weighted_rows(targets, sample_weight)
 
     def _weighted_rows(self, targets: Any, sample_weight: Any) -> float:
@@ -255,11 +255,10 @@ class CrossEntropyLoss(_Labelled):
         share: Array = weight * target * kept[:, None]  # else rows without a label would count, and be NaN or infinite
         return share
 
-    def denominator(self, targets: Any, sample_weight: Any = None) -> float:
-        """Return the sum of the weights of the rows whose labels count; see `Loss.denominator`."""
-        if self.weight is not None and _are_probabilities(targets):  # each row counts, as in PyTorch
+    def _weighted_rows(self, targets: Any, sample_weight: Any) -> float:
+        if _are_probabilities(targets):  # each row counts, as in PyTorch
             return Loss.denominator(self, targets, sample_weight)
-        return super().denominator(targets, sample_weight)
+        return super()._weighted_rows(targets, sample_weight)
 
     def _of_probabilities(self, logits: Any, target: Any, sample_weight: Any) -> Tensor:
         if self.ignore_index is not None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ShapeError
-from microfw.nn.checks import as_number
+from microfw.nn.checks import as_flag, as_number
 from microfw.nn.losses.base import Loss
 from microfw.ops.elementwise import relu, where
 from microfw.ops.normalization import length, unit
@@ -102,7 +102,8 @@ class TripletMarginLoss(Loss):
     def __init__(self, margin: float = 1.0, swap: bool = False, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self.margin = as_number(margin, lambda m: 0 < m < np.inf, "TripletMarginLoss", "a positive margin")
-        self.swap = swap
+        # in PyTorch the second argument is p
+        self.swap = as_flag(swap, "TripletMarginLoss", "swap", "swap=True")
 
     def forward(self, anchor: Any, positive: Any, negative: Any, sample_weight: Any = None) -> Tensor:
         """Compare vectors of one shape `(N, C)`."""

@@ -109,7 +109,8 @@ class PoissonNLLLoss(Loss):
 
     def __init__(self, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.log_input, self.full = log_input, full
+        self.log_input = as_flag(log_input, "PoissonNLLLoss", "log_input", "log_input=False")
+        self.full = as_flag(full, "PoissonNLLLoss", "full", "reduction='sum'")
         self.eps = as_number(eps, lambda eps: 0 < eps < np.inf, "PoissonNLLLoss", "a positive eps")
 
     def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:
@@ -165,7 +166,7 @@ class GaussianNLLLoss(Loss):
 
     def __init__(self, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.full = full
+        self.full = as_flag(full, "GaussianNLLLoss", "full", "reduction='sum'")
         self.eps = as_number(eps, lambda eps: 0 < eps < np.inf, "GaussianNLLLoss", "a positive eps")
 
     def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Tensor:

@@ -22,7 +22,7 @@ from microfw.autograd.phases import (
     UPDATE,
 )
 from microfw.optim.checks import is_real
-from microfw.profiler.epoch import LOSS_OF_PASSES, NOT_RECORDED, UNFINISHED, WITHOUT_UPDATES
+from microfw.profiler.epoch import LOSS_OF_PASSES, NOT_RECORDED, UNFINISHED, WITHOUT_BACKWARD, WITHOUT_UPDATES
 from microfw.profiler.recorder.stats import GraphStats, OpStats
 from microfw.profiler.session import Epoch, Row
 
@@ -94,6 +94,7 @@ class Log:
         ns: list[int] = np.broadcast_to(self.phases, len(NAMES)).tolist()
         without_updates = not self.steps and self.passes > 0
         notes = {WITHOUT_UPDATES: without_updates, UNFINISHED: self.unfinished, NOT_RECORDED: self.older}
+        notes[WITHOUT_BACKWARD] = self.observed > 0 and not self.passes
         steps = self.passes if without_updates else self.steps
         notes[LOSS_OF_PASSES] = self.losses[0] > steps + self.unfinished
         epoch = Epoch(

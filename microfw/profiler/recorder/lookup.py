@@ -11,6 +11,7 @@ from microfw.autograd.scope import THREAD_SCOPE, Scope
 from microfw.nn.module import Module
 from microfw.profiler.recorder.naming import LayerNames
 from microfw.profiler.recorder.sampling import SampledTimer, Schedule
+from microfw.profiler.recorder.sequence import Position
 from microfw.profiler.recorder.stats import OpStats, dtypes, is_plain, needs, settings
 
 
@@ -29,6 +30,10 @@ class StatsLookup(SampledTimer):
         The op without a node that followed another one last time.
     constants : int
         Ops without a node in eager steps of the finished epochs.
+    recomputations : int
+        Ops with a node in the second run of a checkpoint, in the finished epochs.
+    lookups : int
+        Ops with known stats that were not those of the last step, so that finding the stats took longer.
     """
 
     def __init__(self, schedule: Schedule, takes_losses: bool, model: Module | None) -> None:
@@ -37,7 +42,7 @@ class StatsLookup(SampledTimer):
         self.op_stats: dict[tuple[Any, ...], OpStats] = {}
         self.last_constant: OpStats | None = None
         self.followers: dict[OpStats | None, OpStats] = {}
-        self.constants = 0
+        self.constants = self.recomputations = self.lookups = 0
 
     @property
     def step_stats(self) -> Iterator[OpStats]:
@@ -62,6 +67,15 @@ class StatsLookup(SampledTimer):
             stats = self.op_stats[key] = OpStats(op, node, path, node.shape, shapes, params, inputs, leaves)
         stats.scope, stats.module = node.scope, None if node.scope is None else node.scope[0]
         return stats
+
+    def renewed(self, known: Any, scope: Scope | None) -> bool:
+        """Return True if the module of an op was made again, as in each step. ``known``: `Position` or `OpStats`."""
+        stats = known.stats if type(known) is Position else known
+        if scope is None or known.scope is None or not self.names.inherits(scope, known.scope, stats.path):
+            return False
+        stats.scope, stats.module = known.scope, known.module = scope, scope[0]
+        known.renewed = True
+        return True
 
     def constant(
         self, op: Any, inputs: tuple[Any, ...], params: dict[str, Any], output: Any, scope: Scope | None
@@ -95,7 +109,7 @@ class StatsLookup(SampledTimer):
         try:
             same = (
                 stats.op is op
-                and stats.module is module
+                and (stats.module is module or self.renewed(stats, scope))
                 and stats.shape == output.shape
                 and stats.shapes == [getattr(a, "shape", ()) for a in inputs]
                 and stats.graph_op.params == params
@@ -105,7 +119,7 @@ class StatsLookup(SampledTimer):
         if not same:
             known = len(self.op_stats)
             stats = self.constant(op, inputs, params, output, scope)
-            stats.module = module
+            stats.scope, stats.module = scope, module
             if all(map(is_plain, params.values())):
                 self.followers[self.last_constant] = stats
             if len(self.op_stats) > known:

@@ -38,6 +38,7 @@ class LayerNames:
         self.names: dict[int, str] = {}
         self.structure: object = None
         self.known: dict[int, Known] = {}  # outside of the model: module, name, whether it keeps the name
+        self.lent: dict[str, weakref.ref[Any]] = {}  # the module that got a name last, of names that are not kept
         self.first: Any = None
         self.inside: set[str] = set()  # paths in the first
         self.listed: dict[str, Layer] = {}
@@ -79,6 +80,33 @@ class LayerNames:
         name = self._claimed(path, module, paths) if inside else f"{top}.{path}"
         self.known[id(module)] = weakref.ref(module), name, self.known[id(holder[0])][2]
         return name
+
+    def inherits(self, scope: Scope, before: Scope, name: str) -> bool:
+        """Return True if a scope's module has the name of an earlier scope's module, from the same place in a step.
+
+        A module without parameters that replaces one of its type, such as a loss that is created in each step, takes
+        the name over.
+        """
+        if self.structure is not Module._structure:
+            self._list()
+        module: Any = scope[0]
+        old, holder = before[0], self.lent.get(name)
+        if holder is None or id(module) in self.names:
+            return False
+        known = self.known.get(id(module))
+        if known is not None and known[0]() is module:
+            return known[1] == name and holder() is module
+        outer, outer_before = scope[1], before[1]
+        same_caller = outer is outer_before or (outer and outer[0]) is (outer_before and outer_before[0])
+        first = self.first is not None and self.first() is old
+        # the last holder: two modules of a step never share a name
+        if holder() is not old or not same_caller or first:
+            return False
+        if type(module) is not type(old) or has_parameters(module):
+            return False
+        self.lent[name] = ref = weakref.ref(module)
+        self.known[id(module)] = ref, name, False
+        return True
 
     def _list(self) -> None:
         if self.model is not None:
@@ -156,6 +184,8 @@ class LayerNames:
         self.known[id(module)] = weakref.ref(module), name, keeps
         if keeps:
             self.layers()  # list it while it is alive
+        else:
+            self.lent[name] = self.known[id(module)][0]
         return name
 
     def _unkept(self, scope: Scope | None, module: Any) -> Iterable[str]:

@@ -1,7 +1,8 @@
 """Overhead of profiling: run steps of the profile with and without it, in turns, after the profile has ended.
 
-An eager step is repeated op by op on copies of its arrays; for ops without a node, as in frozen layers, a small frozen
-layer is repeated. A replayed step is replayed, and its changes are undone.
+An eager step is repeated op by op on copies of its arrays. For ops without a node, as in frozen layers, a small frozen
+layer is repeated, and for ops in a checkpoint a small checkpoint. A replayed step is replayed, and its changes are
+undone.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from microfw import nn
 from microfw.autograd.mode import MODE, PLAIN, Mode, mode, model_version
 from microfw.autograd.tensor import Tensor
+from microfw.derivatives.checkpoint import checkpoint
 from microfw.ops import elementwise
 from microfw.optim import SGD
 from microfw.profiler.recorder.recorder import Recorder
@@ -26,7 +28,7 @@ from microfw.profiler.recorder.sampling import never
 from microfw.profiler.recorder.sequence import UNKNOWN, Position
 from microfw.profiler.recorder.trace import Tracer
 from microfw.profiler.session import Epoch, Session
-from microfw.replay.capture import constant
+from microfw.replay.arguments import constant
 from microfw.replay.instrumented import InstrumentedPlan
 from microfw.replay.program import program
 
@@ -48,6 +50,9 @@ MAX_PART = 0.8
 MIN_STEPS = 0.05
 """Smallest plausible time of the steps, as a fraction of a profile that also contains the profiler's set-up."""
 
+MAX_UNUSUAL = 0.1
+"""Maximum fraction of ops in a checkpoint, or in another order than in the last step, if the overhead is measured."""
+
 MAX_STEP_NS = 100_000_000
 """Longer steps are not repeated."""
 
@@ -67,9 +72,9 @@ def overhead(session: Session, recorder: Recorder) -> dict[str, float]:
     dict
         ``share``: extra time of all steps of the session, as a fraction of their time without the profiler.
         ``low``, ``high``: 95 % interval of ``share``. ``ns_per_node``: extra nanoseconds for each node of an observed
-        step. ``measured``: 1.0 if measured, 0.0 if estimated from a small step of another kind, as if most
-        ops have no node. ``capped``: 1.0 if ``share`` is the largest plausible value because the measurement gave more;
-        else missing.
+        step. ``measured``: 1.0 if measured, 0.0 if estimated from a small step of another kind, as if most ops have no
+        node or are in a checkpoint. ``capped``: 1.0 if ``share`` is the largest plausible value because the
+        measurement gave more; else missing.
     """
     total = session.total()
     traced = isinstance(recorder, Tracer) and 2 * recorder.traced > total.observed
@@ -79,20 +84,21 @@ def overhead(session: Session, recorder: Recorder) -> dict[str, float]:
     share = min(total.replayed / total.steps, 1.0) if total.steps else 0.0
     measured = (eager is not None or share > 0.9) and (replayed is not None or share < 0.1)
     if eager is None:
-        eager, nodes = measure_small(frozen=False)
+        eager, nodes = measure_small("eager")
     if replayed is None:
         replayed = Extra(eager.observed / 3, eager.unobserved / 3)
-    found = total.sum().nodes
-    scale = found / (total.observed or 1) / nodes  # a step may have several passes
-    extra = total.observed * ((1 - share) * scale * eager.observed + share * replayed.observed)
-    extra += (total.steps - total.observed) * ((1 - share) * scale * eager.unobserved + share * replayed.unobserved)
-    per_node = ((1 - share) * scale * eager.observed + share * replayed.observed) * (total.observed or 1) / (found or 1)
-    if recorder.constants:
-        each, ops = measure_small(frozen=True)
-        scale = recorder.constants / (recorder.observed or total.observed or 1) / ops
-        extra = extra + scale * total.observed * each.observed
-        extra += scale * (total.steps - total.observed) * each.unobserved
-        measured = measured and recorder.constants <= found
+    found, seen = total.sum().nodes, recorder.observed or total.observed or 1
+    scale = (found / (total.observed or 1) - recorder.recomputations / seen) / nodes  # a step may have several passes
+    watched, others = ((1 - share) * scale * x + share * y for x, y in zip(eager, replayed, strict=True))
+    for kind, count in (("checkpoint", recorder.recomputations), ("frozen", recorder.constants)):
+        if count > 0:
+            each, ops = measure_small(kind)
+            watched, others = (x + count / seen / ops * y for x, y in zip((watched, others), each, strict=True))
+        if kind == "checkpoint":
+            per_node = watched * (total.observed or 1) / (found or 1)
+    extra = total.observed * watched + (total.steps - total.observed) * others
+    measured = measured and recorder.constants <= found
+    measured = measured and max(recorder.recomputations, recorder.lookups) <= MAX_UNUSUAL * found
     (low, _), (middle, capped), (high, _) = (_share(ns, total, recorder) for ns in interval(extra))
     return {
         "ns_per_node": round(max(float(median(per_node)), 0.0), 1),
@@ -186,10 +192,22 @@ class OpModule(nn.Module):
         self.inputs = inputs  # (index of the op that computed it, None), or (-1, value)
         self.settings = settings
 
-    def forward(self, made: list[Any]) -> Any:
+    def append(self, made: list[Any]) -> list[Any]:
         """Append the op's result to the results of the earlier ops."""
         made.append(self.call(*[made[k] if k >= 0 else x for k, x in self.inputs], **self.settings))
         return made
+
+    def forward(self, made: list[Any]) -> Any:
+        """Run the op in this module."""
+        return self.append(made)
+
+
+class RenewedModule(OpModule):
+    """One op of a repeated step whose module is made in each step."""
+
+    def forward(self, made: list[Any]) -> Any:
+        """Run the op in a new module. It has no parameters, as in the original step."""
+        return nn.Lambda(self.append)(made)
 
 
 class RepeatedStep:
@@ -218,7 +236,8 @@ class RepeatedStep:
                 inputs.append((-1, copies[id(x)]))
             if not inputs:
                 raise LookupError("an op whose inputs were not kept")
-            parts.append(OpModule(calls[position.stats.op], inputs, copy.deepcopy(position.settings)))
+            kind = RenewedModule if position.renewed else OpModule
+            parts.append(kind(calls[position.stats.op], inputs, copy.deepcopy(position.settings)))
         self.model, self.loss = nn.Sequential(*parts[:-1]), parts[-1]
         parameters = [p for part in parts for _, p in part.inputs if isinstance(p, nn.Parameter)]
         self.optimizer = SGD(list(dict.fromkeys(parameters)), lr=1e-30, momentum=0.9)
@@ -288,22 +307,28 @@ def measure_replayed(recorder: Recorder, traced: bool) -> Extra | None:
         before.restore()
 
 
-def measure_small(frozen: bool) -> tuple[Extra, int]:
+def measure_small(kind: str) -> tuple[Extra, int]:
     """Return the overhead of a step with 16 small ops, and its number of ops.
 
-    ``frozen``: the ops are those of a frozen layer, without nodes; else a backward pass follows.
+    ``kind``: "eager" with a backward pass, "checkpoint" with ops that run again in it, or "frozen" for the ops of a
+    frozen layer, without nodes.
     """
+    frozen = kind == "frozen"
     x = Tensor(np.ones((8, 8), np.float32), requires_grad=not frozen)
     layer = nn.Dense(8, 8, rng=0)
     layer.requires_grad_(False)
     call: Callable[[Any], Any] = layer if frozen else elementwise.relu
+
+    def all_ops(y: Any) -> Any:
+        for _ in range(16):
+            y = call(y)
+        return y
+
     every, none = recorders(False, False)
 
     def step(recorder: Recorder | None) -> None:
         with mode(observer=recorder, timer=recorder, recording=True):
-            y: Any = x
-            for _ in range(16):
-                y = call(y)
+            y = checkpoint(all_ops, x) if kind == "checkpoint" else all_ops(x)
             if not frozen:
                 y.sum().backward()
             if recorder is not None:
@@ -311,4 +336,4 @@ def measure_small(frozen: bool) -> tuple[Extra, int]:
         x.grad = None
 
     found = time_in_turns(lambda: step(None), lambda: step(every), lambda: step(none))
-    return found or Extra(np.zeros(1), np.zeros(1)), 16 + (not frozen)
+    return found or Extra(np.zeros(1), np.zeros(1)), 16 + (kind == "eager")

@@ -96,6 +96,7 @@ class Recorder(StatsLookup, Observer):
             if stats.forward_ns or stats.vjp_calls or stats.recomputations
         ]
         self.constants += sum(calls for stats, _, _, calls, _ in log.op_times if stats.spec is None)
+        self.recomputations += sum(again for stats, *_, again in log.op_times if stats.spec is not None)
         return log
 
     @property
@@ -129,9 +130,9 @@ class Recorder(StatsLookup, Observer):
         try:
             same = (
                 position.spec is node.spec
-                and position.module is (None if scope is None else scope[0])
                 and position.shape == node.shape
                 and position.params == params
+                and (position.module is (None if scope is None else scope[0]) or self.renewed(position, scope))
             )
             # no strict=False: the keyword takes 50 ns
             if node.parents != position.links:  # one comparison where all parents are leaves
@@ -149,6 +150,8 @@ class Recorder(StatsLookup, Observer):
             position = self.sequences.move(self.position, stats, node, inputs, params)
             if len(self.sequences.all) > known:
                 self._add_set_up(end_ns)
+            else:
+                self.lookups += 1
         self.position = node._metadata = position
         position.stats.forward_ns += end_ns - start_ns
 

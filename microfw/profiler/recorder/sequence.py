@@ -47,6 +47,8 @@ class Position:
         Counts of the graph of a loss at this position.
     graph_op : GraphOp
         The op with the slices and integer inputs of its first step: those of other ops with the same stats may differ.
+    renewed : bool
+        Whether the module of the op was another one in some steps, such as an activation that is made in each step.
     walked : bool
         Whether an earlier backward pass has visited the node and retained it.
     """
@@ -63,6 +65,8 @@ class Position:
         "module",
         "next",
         "params",
+        "renewed",
+        "scope",
         "settings",
         "shape",
         "shapes",
@@ -83,7 +87,7 @@ class Position:
         self.graph: GraphStats | None = None
         self.unknown: GraphStats | None = None  # of a loss computed after this op, whose own node was not observed
         self._retained: Position | None = None
-        self.walked = False
+        self.walked = self.renewed = False
         self.module: Any = None
         self.params: dict[str, Any] | None = None
         self.inputs: tuple[Any, ...] = ()
@@ -91,7 +95,7 @@ class Position:
         self.constants: tuple[tuple[int, Any], ...] = ()
         if stats is not None:
             self.spec, self.shape, self.shapes = stats.spec, stats.shape, stats.shapes
-            self.module, self.graph_op = stats.module, stats.graph_op
+            self.scope, self.module, self.graph_op = stats.scope, stats.module, stats.graph_op
 
     def path(self) -> Iterator[Position]:
         """Yield the positions from this one back to the first op."""
@@ -164,7 +168,7 @@ class Sequences:
             made.graph_op = made.graph_op._replace(params=params, inputs=tuple(map(stand_in, inputs)))
             self.all.append(made)
         position = before.children[key]
-        position.links, position.module = links, stats.module
+        position.links, position.scope, position.module = links, stats.scope, stats.module
         kept = [x if getattr(x, "nbytes", 0) <= MAX_KEPT else UNKNOWN for x in inputs]
         for partial, found in zip(node.spec.partials, links, strict=False):
             if type(found) is Position:
@@ -187,7 +191,8 @@ class Sequences:
         """Release modules and leaves: the program may no longer use them."""
         with self._lock:
             for position in self.all:
-                position.module, position.inputs = None, ()
+                position.scope = position.module = None
+                position.inputs = ()
                 position.links = tuple([found if type(found) is Position else None for found in position.links])
             self._leaves, self._numbered = {}, self.root
 

@@ -102,6 +102,7 @@ class OpStats:
         "op",
         "path",
         "recomputations",
+        "renewed",
         "scope",
         "settings",
         "shape",
@@ -120,6 +121,7 @@ class OpStats:
         self.spec = None if node is None else node.spec
         self.path = path
         self.scope: Scope | None = None
+        self.renewed = False
         self.module: Any = None
         self.shape = shape
         self.shapes = shapes

@@ -6,6 +6,7 @@ from itertools import pairwise
 from time import perf_counter_ns
 from typing import Any
 
+from microfw.autograd.mode import MODE
 from microfw.autograd.phases import BACKWARD, FORWARD, OTHER, SET_UP, UPDATE
 from microfw.nn.module import Module
 from microfw.profiler.recorder.recorder import Recorder
@@ -47,7 +48,15 @@ class Tracer(Recorder):
         end_ns = perf_counter_ns()
         super().forward(op, node, inputs, params, output, start_ns)
         if self.tracing and node is not None and node.metadata is not None:
-            self._keep(0, node._metadata.stats, start_ns, end_ns)
+            again = self.timestamps[-1] == BACKWARD  # in a checkpoint
+            self._keep(int(again), node._metadata.stats, start_ns, end_ns)
+
+    def _add_constant(self, *call: Any, **options: Any) -> None:
+        """Count an op without a node, and keep the event."""
+        super()._add_constant(*call, **options)
+        if self.tracing and self.last_constant is not None and MODE.get().recording:
+            *_, start_ns, end_ns = call
+            self._keep(int("recomputed" in options), self.last_constant, start_ns, end_ns)
 
     def walked(self, times: list[Any]) -> None:
         """Add the times of rules to the stats of their nodes, and keep the events."""

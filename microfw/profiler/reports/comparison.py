@@ -169,6 +169,8 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
             texts.append(
                 f"Only in {which}: {', '.join(show(_label(found, layer)) for layer in layers_alone[:12])}{more}."
             )
+    if found.only_a and found.only_b and all(c.layer for c in found.counts):
+        texts.append("Counts of the whole step agree: these may be the same layers under other names.")
     if found.alternated:
         how = "seconds of alternated runs: median of the rounds' own changes, with the interval of their order"
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from microfw.profiler.reports.text import whole
@@ -21,6 +22,12 @@ def one_column(found: dict[str, Count]) -> dict[str, int]:
     in_tensors = found["N"].scalars is None
     numbers = {name: count.tensors if in_tensors else count.scalars for name, count in found.items() if name != "E"}
     return {name: number for name, number in numbers.items() if number is not None}
+
+
+def undeclared(e: Epoch, mark: Callable[[str], str] = str) -> str:
+    """Return a sentence that names the ops without a declared cost, marked by ``mark``; "" if there are none."""
+    names = dict.fromkeys(mark(row.op) for row in e.rows if row.uncounted)
+    return f"Operations are without those of {', '.join(names)}: no cost is declared." if names else ""
 
 
 def counts(e: Epoch) -> dict[str, Count]:

@@ -6,7 +6,7 @@ import re
 from html import unescape
 
 from microfw.profiler.ratio import Ratio
-from microfw.profiler.reports.counts import counts, one_column
+from microfw.profiler.reports.counts import counts, one_column, undeclared
 from microfw.profiler.reports.names import hidden_again, visible
 from microfw.profiler.reports.tables import epoch_table, one_line, step_rows
 from microfw.profiler.reports.text import NO_EPOCH, microseconds, plural, whole
@@ -40,7 +40,7 @@ def _summary(e: Epoch, session: Session) -> str:
     return (
         f"{plural(len(session.epochs), 'epoch')}, {e.steps:,} steps{observed}. In one step "
         + ", ".join(f"**{name}** = {whole(number)}" for name, number in one_column(counts(e)).items())
-        + " ".join([f"; backward took {time} µs{ratio}.", *e.notes])
+        + " ".join([f"; backward took {time} µs{ratio}.", *filter(None, (undeclared(e, code), *e.notes))])
     )
 
 

@@ -86,6 +86,9 @@ def report(
     if epoch is not None and epoch not in numbers:
         raise ArgumentError(f"report: expected an epoch from {numbers[0]} to {numbers[-1]}, got {epoch!r}")
     chosen = session.epochs[numbers.index(epoch)] if epoch is not None else None
+    if chosen and chosen.steps and not chosen.observed and session.every > 1:
+        expected = "an epoch with an observed step"
+        raise ArgumentError("report", expected, f"epoch {epoch}", "report another epoch, or sample with a lower every")
     if by is not None:
         parts = ["\n".join([title(session), *session.total().notes]), step_table(session, chosen, by, max_rows, sort)]
     else:
