@@ -16,8 +16,8 @@ from microfw.autograd.mode import MODE, Mode, model_version
 from microfw.autograd.scope import THREAD_SCOPE, path
 from microfw.autograd.tensor import Tensor, values_of
 from microfw.errors import ArgumentError, DTypeError, GraphError, printable
+from microfw.nn import settings
 from microfw.nn.loading import IncompatibleKeys, load_values
-from microfw.nn.settings import change_setting
 
 
 class Parameter(Tensor):
@@ -190,7 +190,7 @@ class Module:
             where, fix = f"{type(self).__name__}.{name}", "wrap it in nn.Parameter, or assign its .data"
             raise DTypeError(where, "a Parameter in the place of one", type(value).__name__, fix)
         model_version.count += 1  # replays compare this number, and not each attribute
-        if not change_setting(self, name, value):
+        if name not in settings.names(type(self)) or not settings.change_setting(self, name, value):
             if isinstance(value, Module | list | tuple | dict):
                 Module._structure = object()  # names that outermost modules have listed may be out of date
             object.__setattr__(self, name, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from inspect import signature
 from typing import Any
@@ -29,8 +30,16 @@ def _constructor(kind: type) -> tuple[Any, dict[str, Any]]:
     return layer, {n: p.default for n, p in parameters.items() if p.kind < p.VAR_POSITIONAL or p.kind == p.KEYWORD_ONLY}
 
 
+def _names(kind: type) -> frozenset[str]:
+    """Return the names of a layer's settings; none for a module that is not of the library."""
+    return frozenset(_constructor(kind)[1]) - ONCE
+
+
+names: Callable[[Any], frozenset[str]] = cache(_names)
+
+
 def change_setting(module: Any, name: str, value: Any) -> bool:
-    """Change a setting as if the layer had been made with it; return False if the assignment is of anything else.
+    """Change one of a layer's settings as if the layer had been made with it; return False if it is to be assigned.
 
     Raises
     ------
@@ -39,8 +48,6 @@ def change_setting(module: Any, name: str, value: Any) -> bool:
     """
     kind: Any = type(module)
     layer, defaults = _constructor(kind)
-    if name not in defaults or name in ONCE:
-        return False
     held, others = vars(module), getattr(module, "settings", {})  # a property where they are those of parts
     made = name in held or name in others or isinstance(getattr(kind, name, None), property)
     current = held.get(name, others.get(name))

@@ -59,6 +59,9 @@ def _cost(y: Shape, logits: Shape, labels: Shape) -> Cost:
     return Cost(9 * prod(logits) + 3 * logits[0], (prod(logits), 0))
 
 
+SHAPES = "logits (N, C) and labels (N,) with N at least 1"
+
+
 def _share(g: Any, delta: Any) -> Any:
     if isinstance(g, np.ndarray) and g.item() == 1.0:
         return delta  # gradients are never written to, so no copy is needed
@@ -80,8 +83,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     """
     n, classes = shape = logits.shape
     if labels.shape != (n,) or not n:
-        expected = "logits (N, C) and labels (N,) with N at least 1"
-        raise ShapeError("cross_entropy", expected, f"{logits.shape} and {labels.shape}")
+        raise ShapeError("cross_entropy", SHAPES, f"{logits.shape} and {labels.shape}")
     if classes > WIDE:
         check_labels(labels, classes, "cross_entropy")
         return _general(logits, labels)
