@@ -24,8 +24,8 @@ WORDS = {  # one, several
 }
 
 FORMULAS = {
-    "cross_entropy": " For each of n rows −1/n × log(e<sub>label</sub> ÷ (n e<sub>0</sub> + n e<sub>1</sub> + …)), e "
-    "the exponentials; then n − 1 additions join the rows, and log n is subtracted once."
+    "cross_entropy": " For each of n rows 1/n × log(e<sub>label</sub> ÷ (1 e<sub>0</sub> + 1 e<sub>1</sub> + …)), e "
+    "the exponentials, summed by a product with ones; then n − 1 additions join the rows, and 0 − the sum is the loss."
 }
 """What is counted, where the number of operations does not show it."""
 

@@ -263,8 +263,6 @@ def uses_and_costs():
     assert first.uses == first.parameters
     return {
         "uses": conv.uses / conv.parameters,
-        "first": cost(conv) / cost(first),
-        "last": cost(conv) / cost(last),
         "costs": [cost(conv), cost(first), cost(last)],
         "parameters": conv.parameters,
     }

@@ -161,8 +161,8 @@ for doublings in (1, 2, 10, 40):
 # N + P
 # -----
 #
-# So one backward pass calls one rule for each of the N nodes, and adds gradients to P arrays. That is N + P. This model
-# uses each array once, so the pass adds to each array once:
+# So, counted in tensors, one backward pass calls one rule for each of the N nodes, and adds gradients to each of the P
+# arrays. That is N + P. This model uses each array once, so the pass adds to each array once:
 
 print(f"N + P = {tensors.N} + {tensors.P} = {tensors.N + tensors.P}")
 print(f"counted: {tensors.rules} rules called + {tensors.accumulated} gradients added = {tensors.steps}")

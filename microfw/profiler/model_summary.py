@@ -76,7 +76,7 @@ class Summary:
         if c.P:
             text = f"In tensors: N = {tensors.N:,}, P = {tensors.P:,} arrays."
             if c is not tensors:
-                text = f"In scalars: N = {whole(c.N)} nodes, P = {whole(c.P)} trained numbers. {text}"
+                text += f" In scalars: N = {whole(c.N)} nodes, P = {whole(c.P)} trained numbers."
             lines[1:] = [
                 text,
                 f"Backward takes {whole(c.steps)} steps: {c.steps / (c.N + c.P):.2f} x (N + P).",
@@ -129,7 +129,7 @@ def summary(model: Module, X: Any, y: Any = None, loss: Any = None) -> Summary:
     2 Dense               (32, 10)         330   20,480      62,070
     CrossEntropyLoss                              1,056       3,296
     total                                2,410  153,632     332,598
-    In scalars: N = 153,632 nodes, P = 2,410 trained numbers. In tensors: N = 4, P = 4 arrays.
+    In tensors: N = 4, P = 4 arrays. In scalars: N = 153,632 nodes, P = 2,410 trained numbers.
     Backward takes 230,752 steps: 1.48 x (N + P).
     Operations: forward and backward; a multiply-add is 2.
     """

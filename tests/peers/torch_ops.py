@@ -125,7 +125,7 @@ def norm(torch, x, axis=None, keepdims=False):
     return torch.linalg.vector_norm(x, dim=dims(x, axis) if x.ndim else None, keepdim=keepdims)
 
 
-def normalize(torch, x, weight, bias, axes, eps, tell=None):
+def normalize(torch, x, weight, bias, axes, eps, running=None, momentum=0.0):
     variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
     return (x - mean) / torch.sqrt(variance + eps) * weight + bias
 

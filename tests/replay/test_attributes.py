@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,7 +141,13 @@ def _layout_of_an_array(name, changed, lock=False):
     def make():
         x = np.arange(8.0).reshape(2, 4)
         x.setflags(write=not lock)
-        return (lambda: float(x[-1, 0]) + x.size), lambda value: setattr(x, name, changed)
+
+        def change(value):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # from NumPy 2.5 on
+                setattr(x, name, changed)
+
+        return (lambda: float(x[-1, 0]) + x.size), change
 
     make.__name__ = f"{name}_of_an_array_{'that_is_locked' * lock}"
     return compared(make)
