@@ -41,7 +41,7 @@ class Net(nn.Module):
         self.heads = {"x": nn.Dense(4, 2, rng=rng), "y": [nn.Dense(4, 2, rng=rng), 0.5]}
         # compared by their contents
         self.function, self.closure, self.bound = twice, lambda x: x * self.temperature, self.normalized
-        self.partial, self.config = functools.partial(np.clip, min=-5), Config(0.1, [nn.ReLU(), {"k": 1}])
+        self.partial, self.config = functools.partial(np.maximum, -5), Config(0.1, [nn.ReLU(), {"k": 1}])
         self.kind, self.lock, self.queue, self.ufunc = nn.ReLU, threading.Lock(), deque([1]), np.tanh
         self.config.owner = self
 
@@ -191,7 +191,7 @@ REFUSED = {
     "Net.function to be as the constructor makes it, or plain data, got function; make": (
         lambda n: setattr(n, "function", abs_of)
     ),
-    "Net.partial to be as": lambda n: setattr(n, "partial", functools.partial(np.clip, min=-4)),
+    "Net.partial to be as": lambda n: setattr(n, "partial", functools.partial(np.maximum, -4)),
     "Net.config to be as": lambda n: setattr(n.config, "rate", 0.2),
     "Net.queue to be as": lambda n: n.queue.append(2),
     "Net.heads to be as": lambda n: n.heads["y"].__setitem__(1, 0.6),
