@@ -76,11 +76,8 @@ class Dense(Module):
         rng = as_generator("Dense", rng)
         bound = sqrt(6 / (self.in_features + self.out_features))
         self.weight = Parameter(initial("Dense", init, (self.in_features, self.out_features), rng))
-        self.bias = (
-            Parameter(initial_bias("Dense", bias_init, self.out_features, rng, bound))
-            if as_flag(bias, "Dense", "bias", "bias=False")
-            else None
-        )
+        bias = as_flag(bias, "Dense", "bias", "bias=False")
+        self.bias = Parameter(initial_bias("Dense", bias_init, self.out_features, rng, bound)) if bias else None
 
     def forward(self, x: Any) -> Tensor:
         """Map the last axis of ``x``."""

@@ -49,10 +49,8 @@ class _Layer(Recurrent):
         positive(name, num_layers=num_layers)
         dropout = as_number(dropout, lambda p: 0 <= p < 1, name, "dropout from 0 to below 1")
         require(num_layers > 1 or not dropout, name, "dropout between two layers or more", "num_layers=1")
-        self.num_layers, self.bidirectional = (
-            int(num_layers),
-            as_flag(bidirectional, name, "bidirectional", "bidirectional=True"),
-        )
+        self.num_layers = int(num_layers)
+        self.bidirectional = as_flag(bidirectional, name, "bidirectional", "bidirectional=True")
         rng = as_generator(type(self).__name__, rng)
         c = self.in_features
         for suffixes in suffixes_of(self.num_layers, self.bidirectional):

@@ -39,7 +39,7 @@ names: Callable[[Any], frozenset[str]] = cache(_names)
 
 
 def change_setting(module: Any, name: str, value: Any) -> bool:
-    """Change one of a layer's settings as if the layer had been made with it; return False if it is to be assigned.
+    """Change a setting of a layer, checked by the constructor; return False if it must be assigned like an attribute.
 
     Raises
     ------

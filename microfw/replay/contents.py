@@ -39,7 +39,7 @@ ATOMS = (
 INERT = (
     np.ufunc, type(np.vdot), type(np.random.default_rng), BuiltinFunctionType,
     ClassMethodDescriptorType, GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, MethodWrapperType,
-    WrapperDescriptorType, type(Difference.where),
+    WrapperDescriptorType, type(Difference.where),  # the last: a field of a named tuple
 )  # fmt: skip
 """Functions in C: their only state is the object that they are bound to."""
 

@@ -26,7 +26,13 @@ MAX_ITEMS = 10_000
 MAX_DEPTH = 20
 
 MAX_VISITS = 1_000_000
-"""Maximum number of objects in an attribute that is compared by its content; a larger one is compared by its type."""
+"""Maximum number of objects in an attribute that is compared by its content; a larger one is compared by its type.
+
+64 bytes of an array count as one. That many take some seconds when a model is saved.
+"""
+
+MAX_AT_START = 10_000
+"""The same when a fit starts, where it takes at most 50 ms."""
 
 FILLED = ("rng", "init", "bias_init")
 """Constructor parameters that only choose initial values; a file has the values."""
@@ -116,7 +122,7 @@ def _mark_of(item: Any, value: Any, names: dict[int, str]) -> Any:
     return mark(value, names)
 
 
-def mark(value: Any, names: dict[int, str]) -> Any:
+def mark(value: Any, names: dict[int, str], visits: int = MAX_VISITS) -> Any:
     """Return a mark of a value, in which Modules and Tensors with names are these names."""
     kind = type(value)
     if kind in ATOMS:
@@ -128,6 +134,9 @@ def mark(value: Any, names: dict[int, str]) -> Any:
     todo, kept = [value], []
     while todo:
         item = todo.pop()
+        visits -= 1 + (item.nbytes // 64 if type(item) is np.ndarray else 0)
+        if visits < 0:
+            return kind, None
         known, parts = _content(item, names)
         if not isinstance(item, str | tuple) and parts:
             if id(item) in seen:
@@ -137,8 +146,6 @@ def mark(value: Any, names: dict[int, str]) -> Any:
         text.update(known.encode("utf-8", "surrogatepass") if isinstance(known, str) else known)
         todo += parts
         kept.append(item)  # so that no id is used twice
-        if len(kept) > MAX_VISITS:
-            return kind, None
     return kind, text.digest()
 
 
@@ -196,7 +203,8 @@ def others(found: dict[str, Any]) -> Attributes:
         if not isinstance(item, Tensor) and not is_library(item):
             apart = {k: v for k, v in vars(item).items() if isinstance(v, PARTS) and id(v) not in names}
             rest = {**apart, **{k: v for k, v in of(item).items() if k not in held.get(path, ())}}
-            made[path] = made.get(path, {}) | {name: mark(value, names) for name, value in rest.items()}
+            marked = {name: mark(value, names, MAX_AT_START) for name, value in rest.items()}
+            made[path] = made.get(path, {}) | marked
     return made
 
 

@@ -34,6 +34,12 @@ class Sides(Observer):
             self.found = {side: "(N,)" if ndim == 1 else "(N, 1)" for side, ndim in pair.items()}
 
 
+def may_broadcast(loss: Any, *sides: Sequence[Any]) -> bool:
+    """Return True if outputs and targets have shapes that a loss may broadcast to a square."""
+    # losses of this library check shapes themselves
+    return not isinstance(loss, Loss) and all(any(x.shape[1:] in ((), (1,)) for x in side) for side in sides)
+
+
 def check_broadcasts(loss: Any, outputs: Any, targets: Any, where: str, *leaves: Sequence[Any]) -> Any:
     """Return ``loss(outputs, targets)``; ``leaves`` are the Tensors in both, if they are nested.
 
@@ -43,8 +49,8 @@ def check_broadcasts(loss: Any, outputs: Any, targets: Any, where: str, *leaves:
         If the loss broadcasts outputs of N rows with targets of N rows to shape (N, N).
     """
     sides = leaves or ([outputs], [targets])
-    if isinstance(loss, Loss) or not all(any(x.shape[1:] in ((), (1,)) for x in side) for side in sides):
-        return loss(outputs, targets)  # losses of this library check shapes themselves
+    if not may_broadcast(loss, *sides):
+        return loss(outputs, targets)
     observer = Sides(*sides)
     with mode(observer=observer):
         made = loss(outputs, targets)

@@ -17,7 +17,7 @@ from microfw.data.nested import Columns, is_nested
 from microfw.errors import ArgumentError, DataError, DTypeError, MicrofwError, ShapeError
 from microfw.nn import CrossEntropyLoss, Embedding, Loss, Module, NLLLoss
 from microfw.nn.forward_state import ForwardState, evaluating, module_mode
-from microfw.training.broadcasts import check_broadcasts
+from microfw.training.broadcasts import check_broadcasts, may_broadcast
 from microfw.training.metrics import check_heads
 from microfw.training.outputs import ModelCall, is_branch, join_outputs, output_columns
 
@@ -150,7 +150,7 @@ def mean_loss(loss: Any, outputs: Array, targets: Array, weight: Array | None = 
     if not count:  # losses raise for targets of which none counts
         return math.nan
     made, wanted = as_data(outputs), as_data(targets)
-    if not isinstance(loss, Loss) and weight is None and denominator_of(loss)(targets[:2], None) > 0:
+    if may_broadcast(loss, [outputs], [targets]) and weight is None and denominator_of(loss)(targets[:2], None) > 0:
         with mode(observer=None, timer=None), ForwardState.of(loss):
             check_broadcasts(loss, as_data(outputs[:2]), as_data(targets[:2]), "Trainer.evaluate")
     found = loss(made, wanted) if weight is None else loss(made, wanted, weight)

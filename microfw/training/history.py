@@ -126,7 +126,7 @@ class History(list[dict[str, Any]]):
         if self and not any(name in row for row in self):
             names = list(map(str, self._names()))
             fix = _meant(str(name), names)
-            if where == "EarlyStopping":
+            if where in ("EarlyStopping", "Checkpoint"):
                 fix = fix or f"pass metrics=[{str(name).removeprefix('val_')!r}] to the Trainer, and validation data"
             raise ArgumentError(where, f"one of {', '.join(names)}", repr(name), fix)
         return [row.get(name) for row in self]

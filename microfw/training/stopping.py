@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.data.dataset import check_count
+from microfw.data.dataset import check_count, check_flags
 from microfw.errors import ArgumentError, suggest_keywords
 from microfw.nn import Module
 from microfw.optim import Average
@@ -109,8 +109,7 @@ class EarlyStopping(Hook):
         check_count("EarlyStopping", "patience", patience, 0)
         if not is_real(min_delta) or min_delta < 0:
             raise ArgumentError("EarlyStopping", "min_delta at least 0, finite", repr(min_delta))
-        if not isinstance(restore, bool):
-            raise ArgumentError("EarlyStopping", "restore to be True or False", repr(restore))
+        check_flags("EarlyStopping", restore=restore)
         self.mode = check_metric("EarlyStopping", metric, mode)
         self.metric = metric
         self.patience = patience
@@ -237,8 +236,7 @@ class WeightAveraging(Hook):
 
     def __init__(self, decay: float = 0.999, keep: bool = True) -> None:
         check_decay("WeightAveraging", decay)
-        if not isinstance(keep, bool):
-            raise ArgumentError("WeightAveraging", "keep to be True or False", repr(keep))
+        check_flags("WeightAveraging", keep=keep)
         self.decay = decay
         self.keep = keep
         self.average: Average | None = None

@@ -106,7 +106,7 @@ FIXED = {
             ("logsumexp", lambda v: mf.ops.logsumexp(v, axis=1), -np.inf, (3, 3), [[0.25, -0.25], [-0.25, 0.25]]),
         ]
     },
-    "length beside a zero": (
+    "length of a vector with a zero": (
         lambda: mf.hessian(lambda v: OPS["length"].call(v).sum())(np.array([3.0, 0.0, 4.0])),
         [[0.128, 0, -0.096], [0, 0.2, 0], [-0.096, 0, 0.072]],
     ),

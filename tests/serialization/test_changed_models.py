@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import types
 from collections import deque
 from datetime import datetime
 
@@ -13,7 +14,7 @@ import pytest
 import microfw as mf
 from microfw import nn, optim
 from microfw.errors import CheckpointError
-from microfw.serialization import container
+from microfw.serialization import attributes, container
 from microfw.training import Checkpoint
 
 X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
@@ -260,3 +261,11 @@ def test_a_file_sets_plain_attributes_only(changed, tmp_path):
     container.write(path, arrays, meta)
     with pytest.raises(CheckpointError):
         mf.load(path, [Net])
+
+
+def test_a_large_object_takes_little_time_when_a_fit_starts():
+    for size, seen in ((10, True), (attributes.MAX_AT_START + 1, False)):
+        loss = types.SimpleNamespace(kept=set(range(size)))
+        before = attributes.others(attributes.parts(loss))
+        loss.kept = {*range(1, size), -1}
+        assert (attributes.others(attributes.parts(loss)) != before) is seen  # a larger one is compared by its type
