@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import wraps
-from inspect import CO_VARARGS, CO_VARKEYWORDS
-from types import FunctionType, MethodType
+from types import FunctionType
 from typing import Any, ClassVar, Never, Self
 
 import numpy as np
 
 from microfw._other_names import with_other_names
 from microfw.autograd._tensor_base import warn_of_detaching
-from microfw.autograd.mode import MODE, Mode, model_version
+from microfw.autograd.mode import MODE, model_version
 from microfw.autograd.scope import THREAD_SCOPE, path
 from microfw.autograd.tensor import Tensor, values_of
 from microfw.errors import ArgumentError, DTypeError, GraphError, printable
 from microfw.nn import settings
 from microfw.nn.loading import IncompatibleKeys, load_values
+from microfw.nn.tagging import tagging, timed_call
 
 
 class Parameter(Tensor):
@@ -48,50 +47,6 @@ class Parameter(Tensor):
 
     def __repr__(self) -> str:
         return "Parameter" + super().__repr__().removeprefix("tensor")
-
-
-def tagging(forward: FunctionType) -> Callable[..., Any]:
-    """Return a forward method that tags what it computes with its module, also where a user calls it directly."""
-    code = forward.__code__  # inspect.signature takes many times as long
-    plain = not code.co_flags & (CO_VARARGS | CO_VARKEYWORDS) and not code.co_kwonlyargcount
-    call: Callable[..., Any]
-    # two wrappers: passing on *inputs and **options makes a tuple and a dict at each call
-    if plain and not forward.__defaults__ and code.co_varnames[: code.co_argcount] == ("self", "x"):
-
-        @wraps(forward)
-        def call(self: Module, x: Any) -> Any:  # the usual signature: a third of the time that the other one takes
-            scope = THREAD_SCOPE.scope
-            if scope is not None and scope[0] is self:
-                return forward(self, x)
-            return self._enter(MethodType(forward, self), (x,), {})
-
-    else:
-
-        @wraps(forward)
-        def call(self: Module, *inputs: Any, **options: Any) -> Any:
-            scope = THREAD_SCOPE.scope
-            if scope is not None and scope[0] is self:
-                return forward(self, *inputs, **options)
-            return self._enter(MethodType(forward, self), inputs, options)
-
-    call.tags = True  # type: ignore[attr-defined]
-    return call
-
-
-def timed_call(mode: Mode, forward: Callable[..., Any], inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """Call an outermost forward method, and notify the timer."""
-    timer: Any = mode.timer
-    # this test saves most calls when sampled
-    before = timer.on_module_start(mode.recording) if timer.enabled or not mode.recording else None
-    try:
-        return forward(*inputs, **options)
-    except BaseException:
-        if before is None:
-            timer.on_module_error()
-        raise
-    finally:
-        if before is not None:
-            timer.switch(before)
 
 
 @with_other_names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 import re
 import typing
@@ -188,6 +189,30 @@ def test_astype():
         net.astype(np.float16)
     tied = Tied().astype(np.float64)
     assert tied.offset.dtype == np.float64 and not tied.offset.requires_grad
+
+
+def test_wrapped_forward_methods_keep_names_defaults_and_kinds_of_their_inputs():
+    class Affine(nn.Module):
+        def forward(self, image, /, factor=3.0, scope=1.0):
+            return image * factor + scope
+
+    class Twice(nn.Module):
+        def forward(self, image):
+            return (lambda: image * 2)()
+
+    affine, twice = Affine(), Twice()
+    assert affine(2.0) == affine.forward(2.0) == 7.0
+    assert affine(2.0, scope=0.0) == affine.forward(2.0, 3.0, 0.0) == 6.0
+    assert twice(image=2.0) == twice.forward(image=2.0) == 4.0
+    assert str(inspect.signature(affine.forward)) == "(image, /, factor=3.0, scope=1.0)"
+    for call, text in (
+        (lambda: affine(image=1.0), "positional-only arguments passed as keyword arguments: 'image'"),
+        (lambda: affine(), "missing 1 required positional argument: 'image'"),
+        (lambda: twice(x=1.0), "unexpected keyword argument 'x'"),
+        (lambda: twice(1.0, 2.0), "takes 2 positional arguments but 3 were given"),
+    ):
+        with pytest.raises(TypeError, match=text):
+            call()
 
 
 # Saving
