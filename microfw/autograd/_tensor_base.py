@@ -25,6 +25,15 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Axis = int | tuple[int, ...] | None
 
 
+def native(array: Array) -> Array:
+    """Return an array in the machine's byte order, whose dtype is the object that NumPy gives all of its arrays."""
+    # The engine compares dtypes with `is`. Those of unpickled arrays and of newbyteorder are equal, but other objects.
+    dtype = np.dtype(array.dtype.char)
+    if array.dtype is dtype or array.dtype.kind not in "fiub":
+        return array
+    return array.view(dtype) if array.dtype.isnative else array.astype(dtype)
+
+
 @with_other_names
 class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
     """The part of `Tensor` that it shares with NumPy's arrays."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd._tensor_base import native
 from microfw.autograd.backward import backward_pass, stale_error
 from microfw.autograd.double_backward import as_differentiable
 from microfw.autograd.graph import Node, Variable, node_counter, reachable, reaches_outside
@@ -25,9 +26,7 @@ def _variable(x: Any, where: str) -> Tensor:
         with mode(recording=True):
             made: Tensor = OPS["identity"].call(x)
         return made if made._node is not None else _fresh(made._array)
-    array = np.array(x._values() if isinstance(x, Tensor) else x)
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
+    array = native(np.array(x._values() if isinstance(x, Tensor) else x))
     if array.dtype.kind in "iub":
         array = array.astype(np.float64)
     if array.dtype.kind != "f":

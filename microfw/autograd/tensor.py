@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd._tensor_base import Array, TensorBase, warn_of_detaching
+from microfw.autograd._tensor_base import Array, TensorBase, native, warn_of_detaching
 from microfw.autograd.backward import backward_pass
 from microfw.autograd.grad_hooks import GradientHook, GradientHooks, Handle, node_hooks
 from microfw.autograd.graph import Leaf, Node
@@ -49,9 +49,7 @@ class Tensor(TensorBase["Tensor"]):
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         if isinstance(data, Tensor) and data._node is not None:
             warn_of_detaching(*_COPY)
-        array = np.array(values_of(data))
-        if not array.dtype.isnative:  # as read from some files
-            array = array.astype(array.dtype.newbyteorder("="))
+        array = native(np.array(values_of(data)))
         if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and array.dtype.char not in "fd"):
             raise DTypeError("Tensor", "float32, float64, integers or booleans", array.dtype, "cast it with .astype")
         self._array = array
@@ -248,7 +246,7 @@ class Tensor(TensorBase["Tensor"]):
         model_version.count += 1
         if leaf.owner is not None:
             leaf.owner.taken_by = f"parameter {leaf.name!r}"
-        self._array = self._array.astype(dtype)
+        self._array = native(self._array.astype(dtype))
         leaf.dtype, leaf.grad, leaf.grad_buffer, leaf.owner = self._array.dtype, None, None, None
         leaf.version += 1
 
@@ -294,8 +292,8 @@ def _backward_error(create_graph: bool) -> GraphError:
 
 def _rebuild(kind: type[Tensor], array: Array, requires_grad: bool) -> Tensor:
     made = kind.__new__(kind)
-    made._array = array
-    made._leaf = Leaf(array.shape, array.dtype)
+    made._array = native(array)
+    made._leaf = Leaf(array.shape, made._array.dtype)
     made._node = made._leaf if requires_grad else None
     return made
 

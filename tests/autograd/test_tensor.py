@@ -443,3 +443,16 @@ def test_backward_from_an_integer_reaches_the_leaf():
     x = mf.tensor([1.5, 2.5], requires_grad=True)
     mf.ops.astype(x, dtype=int).sum().backward()
     assert x.grad.shape == (2,)
+
+
+def test_dtypes_are_the_objects_of_numpy():
+    # The engine compares dtypes with `is`; an equal one of another object makes it ask for a common dtype at each op.
+    unpickled = pickle.loads(pickle.dumps(np.ones(2)))
+    swapped = np.ones(2, np.dtype(np.float64).newbyteorder("S"))
+    float64 = np.dtype(np.float64)
+    assert unpickled.dtype is not float64
+    made = [mf.tensor(unpickled), mf.tensor(swapped), pickle.loads(pickle.dumps(mf.tensor([1.0, 2.0])))]
+    made += nn.Dense(2, 2).astype(np.float64).parameters() + [copy.deepcopy(mf.tensor(unpickled))]
+    assert all(t._array.dtype is float64 for t in made)
+    mf.grad(lambda x: made.append(x) or x.sum())(unpickled)
+    assert made[-1]._array.dtype is float64
