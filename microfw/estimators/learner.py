@@ -107,10 +107,7 @@ class Learner:
         Ctrl-C is held back until a step is complete, which costs as much as a small step. With ``briefly`` it is not:
         the caller must undo an interrupted step.
         """
-        # Setting an attribute makes replayed steps check the model again, so it is only set if it differs.
-        for module in self._modules:
-            if not module.training:
-                module.training = True
+        self._set_training()
         # Recording is on in almost every call, and mode() takes longer than this test.
         with contextlib.nullcontext() if MODE.get().recording else mode(recording=True), quiet():
             if briefly:
@@ -119,23 +116,34 @@ class Learner:
                 with self.stepper.interrupts:
                     yield
 
-    def fit_batches(self, rows: Rows, size: int) -> None:
-        """Prepare for batches of ``size`` rows: if the last batch is too small for a layer, it joins the one before."""
-        if size > 1 and len(rows) % size != 1:
+    def _set_training(self) -> None:
+        # Setting an attribute makes replayed steps check the model again, so it is only set if it differs.
+        for module in self._modules:
+            if not module.training:
+                module.training = True
+
+    def fit_batches(self, rows: Rows, size: int, n: int) -> None:
+        """Prepare for batches of ``size`` of n rows: if the last is too small for a layer, it joins the one before."""
+        if size > 1 and n % size != 1:
             self.stepper.min_rows = 1
         elif self._min_rows != 1:  # 1: computed before, one row is enough
             self._min_rows = self.stepper.min_rows = smallest_batch(self.model, rows, size, f"{self.where}.fit")
 
-    def epoch(self, rows: Rows, size: int, shuffle: bool, briefly: bool) -> float:
-        """Train one epoch; return the mean loss of the steps, NaN if no row counted."""
+    def epoch(self, rows: Rows, n: int, size: int, shuffle: bool, briefly: bool) -> float:
+        """Train one epoch of n rows; return the mean loss of the steps, NaN if no row counted."""
         state, stepper = self.state, self.stepper
         state.epoch, state.stop = state.epoch + 1, False
-        self.fit_batches(rows, size)
+        self.fit_batches(rows, size, n)
         # One batch, the usual call of partial_fit: no totals, and no order of rows is drawn.
-        if len(rows) <= size and type(rows.X) is np.ndarray:
+        if n <= size and type(rows.X) is np.ndarray:
             state.step = 1
-            with self.training(briefly):
-                stepper.step(rows.X, rows.y, rows.weight)
+            if briefly and MODE.get().recording:  # as `training`, whose generators take 2 us
+                self._set_training()
+                with quiet():
+                    stepper.step(rows.X, rows.y, rows.weight)
+            else:
+                with self.training(briefly):
+                    stepper.step(rows.X, rows.y, rows.weight)
             stepper.interrupts.deferred = False
             return state.loss if stepper.count else math.nan
         totals = EpochTotals(stepper, {})

@@ -81,10 +81,9 @@ class TrainingSnapshot:
     """
 
     def __init__(self, learner: Learner, draws: bool) -> None:
-        self.learner, self.optimizer = learner, learner.optimizer
+        self.learner, state, optimizer = learner, learner.state, learner.optimizer
         self.values: Any
         self.arrays: Any
-        state, optimizer = learner.state, learner.optimizer
         self.state = state.epoch, state.steps, state.skipped, state.loss
         self.forward_state = learner.stepper.forward_state.save()
         self.rng = learner.rng.bit_generator.state if draws else None
@@ -99,7 +98,7 @@ class TrainingSnapshot:
 
     def restore(self) -> None:
         """Restore the learner."""
-        learner, optimizer, state = self.learner, self.optimizer, self.learner.state
+        learner, optimizer, state = self.learner, self.learner.optimizer, self.learner.state
         state.epoch, state.steps, state.skipped, state.loss = self.state
         learner.stepper.forward_state.restore(self.forward_state)
         if self.rng is not None:
