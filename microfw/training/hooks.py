@@ -214,12 +214,15 @@ class Hooks:
                 method(state)
         self._check_parts(state)
 
-    def end(self, state: TrainState) -> None:
-        """Call ``on_fit_end`` of every hook that was started, even if one raises."""
+    def end(self, state: TrainState, resumable: bool = True) -> None:
+        """Call ``on_fit_end`` of every hook that was started, even if one raises.
+
+        ``before_end`` is only set for a run that is resumable: to compare the model takes 0.2 ms.
+        """
         methods = _overridden("on_fit_end", sorted(self._started, key=_end_rank))
-        before: dict[str, Any]
-        before = {name: part.state_dict() for name, part in _modules(state).items()} if methods else {}
-        kept = [attributes.snapshot(part) for part in (state.model, state.loss_function)] if methods else []
+        compared = [state.model, state.loss_function] if methods and resumable else []
+        before: dict[str, Any] = {name: x.state_dict() for name, x in _modules(state).items()} if compared else {}
+        kept = [attributes.snapshot(part) for part in compared]
         try:
             # An ExitStack calls the rest if one raises, in reverse order of registration.
             with contextlib.ExitStack() as calls:

@@ -230,7 +230,7 @@ class Run:
             self.interrupts.deferred = self.can_be_saved = False
             self.state.save = None
         try:
-            self.hooks.end(self.state)
+            self.hooks.end(self.state, self.resumable)
         finally:
             self.state.save, self.interrupts.deferred = None, True  # until the caller has restored what it has set
 

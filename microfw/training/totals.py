@@ -57,17 +57,17 @@ class EpochTotals:
 
     def add(self, outputs: Any, targets: Any) -> None:
         """Add the last step."""
-        stepper = self.stepper
-        count, loss = stepper.count, stepper.state.loss
+        stepper, flat = self.stepper, self.flat
+        count = stepper.count
         self.rows += len(targets)
         self.steps += 1
         if not stepper.moved:
             self.skipped += 1
-        elif self.flat is not None:
-            self.squares += self.flat.squared
+        elif flat is not None:
+            self.squares += flat.squared
             self.rate = float(stepper.optimizer.lr)  # here: a hook may set the next one in on_step_end
         if count:
-            self.total += loss if is_sum(stepper.loss) else loss * count
+            self.total += stepper.state.loss if is_sum(stepper.loss) else stepper.state.loss * count
             self.count += count
         if self.metrics:
             self.outputs.append(outputs)
