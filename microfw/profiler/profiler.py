@@ -290,9 +290,9 @@ class Profiler(Callback, Hook):
 
     def on_fit_start(self, state: TrainState) -> None:
         """Bind the Trainer's model and start recording."""
-        self.model = state.model
-        self._partial = None
+        start_ns, self.model, self._partial = perf_counter_ns(), state.model, None
         self._attach(takes_losses=False)
+        self._recorder.between_ns = perf_counter_ns() - start_ns  # type: ignore[union-attr]
 
     def on_epoch_start(self, state: TrainState) -> None:
         """Start an epoch."""
@@ -309,8 +309,11 @@ class Profiler(Callback, Hook):
 
     def on_fit_end(self, state: TrainState) -> None:
         """Stop recording."""
+        start_ns, recorder = perf_counter_ns(), self._recorder
         self._cut()
         self._detach()
+        if recorder is not None:
+            recorder.between_ns += perf_counter_ns() - start_ns
 
     def _another(self) -> Profiler:
         return Profiler(every=self._session.every, name=self._session.name)

@@ -93,7 +93,7 @@ class SampledTimer(StepTimer):
         self.nodes_walked = 0
         self.passes = Passes()
         self.forward_end_ns = 0  # of the last op in a forward pass
-        self.set_up_ns = self.between_ns = 0  # profiler time before steps could be timed, and between epochs
+        self.set_up_ns = self.between_ns = 0  # profiler time before steps could be timed, and outside of epochs
         self.log = Log()
 
     def start_epoch(self) -> None:
