@@ -16,7 +16,7 @@ from microfw.autograd.tensor import Tensor, values_of
 from microfw.errors import ArgumentError, DTypeError, GraphError, printable
 from microfw.nn import settings
 from microfw.nn.loading import IncompatibleKeys, load_values
-from microfw.nn.tagging import tagging, timed_call
+from microfw.nn.tagging import tagging
 
 
 class Parameter(Tensor):
@@ -117,16 +117,26 @@ class Module:
 
     def _enter(self, forward: Callable[..., Any], inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Call a forward method; if no other module calls it, name the parameters for errors and keep its time."""
-        outer, mode = THREAD_SCOPE.scope, MODE.get()
-        if outer is None and self._named is not Module._structure:
-            self._name_leaves()
+        outer, timer, before = THREAD_SCOPE.scope, None, None
+        if outer is None:
+            mode = MODE.get()
+            timer = mode.timer
+            if self._named is not Module._structure:
+                self._name_leaves()
+            # this test saves most calls when sampled
+            if timer is not None and (timer.enabled or not mode.recording):
+                before = timer.on_module_start(mode.recording)
         THREAD_SCOPE.scope = (self, outer)
         try:
-            if outer is None and mode.timer is not None:
-                return timed_call(mode, forward, inputs, options)
             return forward(*inputs, **options)
+        except BaseException:
+            if timer is not None and before is None:
+                timer.on_module_error()
+            raise
         finally:
             THREAD_SCOPE.scope = outer
+            if before is not None:
+                timer.switch(before)  # type: ignore[union-attr]
 
     def _name_leaves(self) -> None:
         for name, part in self._walk():

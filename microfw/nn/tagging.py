@@ -1,14 +1,12 @@
-"""Wrappers of forward methods: tag what a method computes with its module, and keep the time of a model's call."""
+"""Wrappers of forward methods, which tag what a method computes with its module."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import wraps
 from inspect import CO_VARARGS, CO_VARKEYWORDS
 from types import FunctionType, MethodType
 from typing import Any
 
-from microfw.autograd.mode import Mode
 from microfw.autograd.scope import THREAD_SCOPE
 
 
@@ -51,19 +49,3 @@ def tagging(forward: FunctionType) -> Any:
     call = wraps(forward)(call)
     call.tags = True
     return call
-
-
-def timed_call(mode: Mode, forward: Callable[..., Any], inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """Call an outermost forward method, and notify the timer."""
-    timer: Any = mode.timer
-    # this test saves most calls when sampled
-    before = timer.on_module_start(mode.recording) if timer.enabled or not mode.recording else None
-    try:
-        return forward(*inputs, **options)
-    except BaseException:
-        if before is None:
-            timer.on_module_error()
-        raise
-    finally:
-        if before is not None:
-            timer.switch(before)

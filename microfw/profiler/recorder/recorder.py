@@ -121,28 +121,34 @@ class Recorder(StatsLookup, Observer):
             part = self._in_forward(op, node, inputs, params, output, start_ns, end_ns)
             if not part:
                 return
+            if node is None:
+                self.forward_end_ns = end_ns
+                self._add_constant(op, inputs, params, output, start_ns, end_ns)
+                return
         self.forward_end_ns = end_ns
-        if node is None:
-            self._add_constant(op, inputs, params, output, start_ns, end_ns)
-            return
         scope = node.scope
         position: Any = self.position.next  # usually the same op as in the last step
         try:
             same = (
                 position.spec is node.spec
                 and position.shape == node.shape
-                and position.params == params
+                and (params is position.params or params == position.params)
                 and (position.module is (None if scope is None else scope[0]) or self.renewed(position, scope))
             )
-            # no strict=False: the keyword takes 50 ns
-            if node.parents != position.links:  # one comparison where all parents are leaves
+            if position.only_leaves:
+                same = same and node.parents == position.links
+            else:
+                # no strict=False: the keyword takes 50 ns
                 for parent, found in zip(node.parents, position.links):  # type: ignore[arg-type]  # noqa: B905
                     if parent is not found and parent._metadata is not found:  # type: ignore[union-attr]
                         same = False
-            for k, dtype in position.constants:
-                same = same and position.shapes[k] == getattr(inputs[k], "shape", ())
-                same = same and dtype is getattr(inputs[k], "dtype", None)
-        except (AttributeError, ValueError):  # an unobserved node, or an array among the params
+            for k, dtype, shape in position.constants:
+                x = inputs[k]
+                if dtype is None:
+                    same = same and not hasattr(x, "dtype")
+                elif x.dtype is not dtype or x.shape != shape:
+                    same = False
+        except (AttributeError, ValueError):  # an unobserved node, a number for an array, or an array among the params
             same = False
         if not same:
             known = len(self.sequences.all)

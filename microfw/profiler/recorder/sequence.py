@@ -32,8 +32,10 @@ class Position:
         Stats of the op on these shapes; None at the root.
     links : tuple
         For each parent of the op's node: the position of the parent node, the leaf, None, or UNKNOWN.
-    constants : tuple of (int, dtype)
-        Indices and dtypes of the inputs whose shapes do not follow from the links.
+    only_leaves : bool
+        Whether no parent of the node is a node.
+    constants : tuple of (int, dtype, shape)
+        Indices, dtypes and shapes of the inputs whose shapes do not follow from the links. A number has no dtype.
     next : Position or None
         The position that followed last time.
     params : dict or None
@@ -64,6 +66,7 @@ class Position:
         "links",
         "module",
         "next",
+        "only_leaves",
         "params",
         "renewed",
         "scope",
@@ -92,7 +95,8 @@ class Position:
         self.params: dict[str, Any] | None = None
         self.inputs: tuple[Any, ...] = ()
         self.settings: dict[str, Any] = {}
-        self.constants: tuple[tuple[int, Any], ...] = ()
+        self.only_leaves = True
+        self.constants: tuple[tuple[int, Any, Any], ...] = ()
         if stats is not None:
             self.spec, self.shape, self.shapes = stats.spec, stats.shape, stats.shapes
             self.scope, self.module, self.graph_op = stats.scope, stats.module, stats.graph_op
@@ -161,7 +165,9 @@ class Sequences:
         if key not in before.children:
             made = before.children[key] = Position(stats, before, links)
             linked = {p.index for p, found in zip(node.spec.partials, links, strict=False) if found is not None}
-            made.constants = tuple([(k, dtype) for k, dtype in enumerate(dtypes(inputs)) if k not in linked])
+            made.only_leaves = not any(type(found) is Position or found is UNKNOWN for found in links)
+            constants = zip(range(len(inputs)), dtypes(inputs), stats.shapes, strict=False)
+            made.constants = tuple([constant for constant in constants if constant[0] not in linked])
             if all(map(is_plain, params.values())):
                 made.params = params
             made.settings = params
