@@ -17,7 +17,7 @@ from microfw.nn.module import Module
 from microfw.profiler.recorder.log import Log
 from microfw.profiler.recorder.lookup import StatsLookup
 from microfw.profiler.recorder.passes import Passes
-from microfw.profiler.recorder.sampling import MAX_TIMESTAMPS, Schedule, every_nth
+from microfw.profiler.recorder.sampling import MAX_TIMESTAMPS, Schedule
 from microfw.profiler.recorder.sequence import Position, Sequence, Sequences
 from microfw.profiler.recorder.stats import GraphStats, OpStats
 
@@ -38,10 +38,8 @@ class Recorder(StatsLookup, Observer):
         Model whose paths name the layers.
     """
 
-    def __init__(
-        self, schedule: Schedule | None = None, takes_losses: bool = True, model: Module | None = None
-    ) -> None:
-        super().__init__(schedule or every_nth(1), takes_losses, model)
+    def __init__(self, schedule: Schedule = None, takes_losses: bool = True, model: Module | None = None) -> None:
+        super().__init__(schedule, takes_losses, model)
         self.sequences = Sequences()
         self.root = self.position = self.sequences.root
         self.graphs: list[GraphStats] = []

@@ -27,8 +27,8 @@ from microfw.autograd.phases import (
 from microfw.profiler.recorder.log import Log
 from microfw.profiler.recorder.passes import Passes
 
-Schedule = Callable[[int], bool]
-"""``schedule(step)`` returns True if that step is observed. Steps are numbered from 0."""
+Schedule = Callable[[int], bool] | None
+"""``schedule(step)`` returns True if that step is observed. Steps are numbered from 0. None observes all of them."""
 
 MAX_TIMESTAMPS = 1 << 12
 """Maximum number of buffered times, phases and losses; `flush` then adds them up."""
@@ -39,10 +39,11 @@ def every_nth(n: int) -> Schedule:
 
     Examples
     --------
-    >>> [step for step in range(10) if every_nth(4)(step)]
+    >>> schedule = every_nth(4)
+    >>> [step for step in range(10) if schedule(step)]
     [0, 4, 8]
     """
-    return lambda step: step % n == 0
+    return None if n == 1 else lambda step: step % n == 0  # None saves a call in each step
 
 
 class SampledTimer(StepTimer):
@@ -50,15 +51,15 @@ class SampledTimer(StepTimer):
 
     Parameters
     ----------
-    schedule : callable
-        Which steps are observed.
+    schedule : callable or None
+        Which steps are observed; None for all.
     takes_losses : bool
         Whether to record the loss of each step.
 
     Attributes
     ----------
     enabled : bool
-        Whether the current step is observed: ``schedule(step)``.
+        Whether the current step is observed, as the schedule says.
     step : int
         Number of the current step, counted over all epochs.
     observed : int
@@ -83,7 +84,7 @@ class SampledTimer(StepTimer):
     def __init__(self, schedule: Schedule, takes_losses: bool = True) -> None:
         self.schedule = schedule
         self.step = self.observed = self.steps_before = self.observed_before = self.replays = 0
-        self.enabled = schedule(0)
+        self.enabled = schedule is None or schedule(0)
         self.timestamps: Any = []
         self.losses: Any = [] if takes_losses else None
         self.backward_ran = self.step_observed = False  # in this step; of the last step
@@ -228,7 +229,8 @@ class SampledTimer(StepTimer):
         self.backward_ran = False
         self.passes.graphs = ()
         self.step = step = self.step + 1
-        self.enabled = enabled = self.schedule(step)
+        schedule = self.schedule
+        self.enabled = enabled = schedule is None or schedule(step)
         if observed:
             self.observed += 1
             after = IDLE if enabled else UNOBSERVED
@@ -250,7 +252,8 @@ class SampledTimer(StepTimer):
         passes.graphs, passes.ranges = (), None
         self.step = step = self.step + 1
         self.observed += observed
-        self.enabled = enabled = self.schedule(step)
+        schedule = self.schedule
+        self.enabled = enabled = schedule is None or schedule(step)
         if observed or enabled:
             self.timestamps += (now or perf_counter_ns(), IDLE if enabled else UNOBSERVED)
         if not step & 63:  # testing both lengths at each step takes 0.2 us

@@ -30,7 +30,7 @@ class Tracer(Recorder):
     def __init__(
         self,
         max_steps: int,
-        schedule: Schedule | None = None,
+        schedule: Schedule = None,
         takes_losses: bool = True,
         model: Module | None = None,
     ) -> None:
