@@ -65,6 +65,7 @@ class Adagrad(Optimizer):
     STATE = ("total",)
     SQUARES = True
     NEEDS_STEP = True
+    STEP_NUMBERS = 2
 
     def __init__(
         self,
@@ -79,18 +80,22 @@ class Adagrad(Optimizer):
         super().__init__(parameters, lr=lr, eps=eps, lr_decay=lr_decay, weight_decay=weight_decay, initial=initial)
 
     def _constants(self, number: Callable[[Any], Any], settings: dict[str, Any]) -> tuple[Any, ...]:
-        lr, eps, lr_decay, weight_decay, initial = settings.values()
-        return lr, number(eps), lr_decay, weight_decay, initial
+        return number(settings["eps"]), settings["weight_decay"], bool(settings["initial"])
+
+    def _step_numbers(self, settings: dict[str, Any], t: int) -> tuple[float, ...]:
+        # not when the state is made: ``initial`` may be set before the first step
+        added = settings["initial"] if t == 1 else 0.0
+        return added, settings["lr"] / (1 + (t - 1) * settings["lr_decay"])
 
     def _update(self, constants: Any, p: Any, g: Any, total: Any, s: Any) -> None:
-        lr, eps, lr_decay, weight_decay, initial, t = constants
+        eps, weight_decay, has_initial, initial, rate = constants
         if weight_decay:
             g = g + weight_decay * p
-        if t == 1:  # not when the state is made: ``initial`` may be set before the first step
+        if has_initial:
             total += initial
         total += np.multiply(g, g, s)
         np.sqrt(total, s)
         s += eps
         np.divide(g, s, s)
-        s *= self._scalar(lr / (1 + (t - 1) * lr_decay))
+        s *= rate
         p -= s

@@ -73,6 +73,7 @@ class Adam(Optimizer):
     STATE = ("mean", "square", "largest")
     SQUARES = True
     NEEDS_STEP = True
+    STEP_NUMBERS = 2
 
     def __init__(
         self,
@@ -87,12 +88,18 @@ class Adam(Optimizer):
         super().__init__(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
 
     def _constants(self, number: Callable[[Any], Any], settings: dict[str, Any]) -> tuple[Any, ...]:
-        lr, betas, eps, weight_decay, amsgrad = settings.values()
-        means = [(number(beta), number(1 - beta)) for beta in betas]
-        return lr, betas, *means, eps, weight_decay, amsgrad
+        _, betas, _, weight_decay, amsgrad = settings.values()
+        means = [number(value) for beta in betas for value in (beta, 1 - beta)]
+        return *means, weight_decay, amsgrad
+
+    def _step_numbers(self, settings: dict[str, Any], t: int) -> tuple[float, ...]:
+        beta1, beta2 = settings["betas"]
+        root, eps = math.sqrt(1 - beta2**t), settings["eps"]
+        # eps * root may round to 0 in the dtype of the parameters
+        return float(self.flat.values.dtype.type(eps * root)) or eps, settings["lr"] * root / (1 - beta1**t)
 
     def _update(self, constants: Any, p: Any, g: Any, m: Any, v: Any, largest: Any, s: Any) -> None:
-        lr, betas, (beta1, new1), (beta2, new2), eps, weight_decay, amsgrad, t = constants
+        beta1, new1, beta2, new2, weight_decay, amsgrad, eps, rate = constants
         if weight_decay:
             g = g + weight_decay * p
         m *= beta1
@@ -103,9 +110,8 @@ class Adam(Optimizer):
         if amsgrad:
             v = np.maximum(largest, v, out=largest)
         # Equal to the equation above; the second correction is outside of the root, which saves a division of an array.
-        root = math.sqrt(1 - betas[1] ** t)
         np.sqrt(v, s)
-        s += self._scalar(eps * root) or self._scalar(eps)  # eps * root may round to 0
+        s += eps
         np.divide(m, s, s)
-        s *= self._scalar(lr * root / (1 - betas[0] ** t))
+        s *= rate
         p -= s

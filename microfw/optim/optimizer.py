@@ -1,4 +1,4 @@
-"""The base of optimizers: hyperparameters, groups, state, checks before an update, and state dicts."""
+"""The base of optimizers: hyperparameters, groups, state, and checks before an update."""
 
 from __future__ import annotations
 
@@ -13,27 +13,24 @@ from microfw._other_names import with_other_names
 from microfw.autograd.mode import MODE, model_version
 from microfw.autograd.observer import StepTimer
 from microfw.errors import ArgumentError, ShapeError
-from microfw.optim.checks import as_state, require_entries
 from microfw.optim.flat import Array, Flat, aligned
-from microfw.optim.groups import Group, Settings, load_groups, split
+from microfw.optim.groups import Group, Settings, split
 from microfw.optim.hyperparameter import (
     AT_LEAST_0 as AT_LEAST_0,
     FRACTION as FRACTION,
     POSITIVE as POSITIVE,
     Hyperparameter as Hyperparameter,
 )
+from microfw.optim.saved_state import SavedState
 
 MAX_SELECTIONS = 8
 """Maximum number of sets of parameters with a gradient whose parts are kept."""
-
-MADE = {"_counted", "_group_constants", "_group_of", "_missing", "_scratch", "_selections", "_square", "update_parts"}
-"""Attributes that an update makes again if they are missing."""
 
 RENAMED = {"ARRAYS": "STATE", "COUNTS": "NEEDS_STEP", "_move": "_update"}  # former names of what a subclass defines
 
 
 @with_other_names
-class Optimizer:
+class Optimizer(SavedState):
     """Base of optimizers. A subclass defines hyperparameters, the names of its state, and `_update`, the equations.
 
     Parameters without a gradient keep their value and state. A gradient that is not finite raises before anything
@@ -83,6 +80,9 @@ class Optimizer:
     NEEDS_STEP: ClassVar[bool] = False
     """Whether `_update` needs the step number, from 1; it is then the last of the constants."""
 
+    STEP_NUMBERS: ClassVar[int] = 0
+    """How many values of `_step_numbers` `_update` gets in the place of the step number, so that it can be replayed."""
+
     SQUARES: ClassVar[bool] = False
     """Whether `_update` squares gradients; gradients with squares that overflow raise then."""
 
@@ -91,8 +91,10 @@ class Optimizer:
 
     lr: Any
     update_parts: list[tuple[Any, ...]]
+    same_count: bool = True  # whether the parameters that have a gradient have taken the same number of steps
     _missing: Any = ()
-    _square: Any = float
+    _square: Callable[[], Any]
+    _added: tuple[Array, int]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -189,13 +191,14 @@ class Optimizer:
     def preflight(self) -> bool:
         """Prepare an update like the last one; return False, with nothing changed, if more checks are needed.
 
-        That is if a hyperparameter was set, another optimizer has taken a parameter, or the squares of the gradients
-        have no finite sum. A replayed update calls this method, then runs the NumPy calls of `_update`.
+        That is if `_update` needs other constants, another optimizer has taken a parameter, or the squares of the
+        gradients have no finite sum. A replayed update calls this method and, if ``NEEDS_STEP``, `count_step`; then it
+        runs the NumPy calls of `_update`.
         """
         flat = self.flat
         # One product finds NaN and infinity in 0.4 of the time of isfinite().all(), and is the squared norm.
-        squared = float(self._square())
-        if self.settings.changed or flat.owner.taken_by or not isfinite(squared):
+        outdated = self._prepare() if self.settings.changed else not self._selections
+        if outdated or flat.owner.taken_by or not isfinite(squared := float(self._square())):
             return False
         flat.squared = squared
         for leaf in flat.leaves:
@@ -230,17 +233,20 @@ class Optimizer:
     def _buffer(self) -> Array:
         return aligned(self.flat.values.size, self.flat.values.dtype)
 
-    def _prepare(self) -> None:
-        """Check the hyperparameters, and compute constants and parts again if they have changed."""
-        for group in self.groups:
-            self._check(group.all())
-        ready = [self._constants(self._scalar, group.all()) for group in self.groups]
+    def _prepare(self) -> bool:
+        """Check the hyperparameters, and compute the constants; return True if the parts have to be made again."""
+        self._all_settings = [group.all() for group in self.groups]
+        for settings in self._all_settings:
+            self._check(settings)
+        ready = [self._constants(self._scalar, settings) for settings in self._all_settings]
         if not self._refill(ready):
             self._group_constants = ready
+            self._numbers = [tuple(map(self._scalar, [0] * self.STEP_NUMBERS)) for _ in ready]
             self._scratch = [self._buffer() for _ in range(self.SCRATCH)]
             self._group_of = [k for k, group in enumerate(self.groups) for _ in range(group.count)]
             self._selections: dict[tuple[bool, ...], Any] = {}
         self.settings.changed = False
+        return not self._selections
 
     def _select(self) -> None:
         """Make the parameters that have a gradient now those of `update_all`."""
@@ -249,9 +255,11 @@ class Optimizer:
             if len(self._selections) == MAX_SELECTIONS:
                 self._selections.clear()
             self._selections[present] = self._parts(present), *self.flat.selection(present)
-        self.update_parts, self._missing, self._square, added = self._selections[present]
+        parts, missing, square, added = self._selections[present]
         counts = {n for n, flag in zip(self.counts.tolist(), present, strict=False) if flag}
-        self._counted = added, int(added.argmax()), len(counts) < 2
+        # not one by one: `__setattr__` takes 1 us, and a rate that changes at each step leads here each time
+        vars(self).update(update_parts=parts, _missing=missing, _square=square)
+        vars(self).update(_added=(added, present.index(True) if any(present) else 0), same_count=len(counts) < 2)
 
     def _refill(self, ready: list[tuple[Any, ...]]) -> bool:
         """Write new values into constants that are arrays; return False if another constant differs."""
@@ -270,13 +278,27 @@ class Optimizer:
         """Return the parts of a step; count it, if it is counted, for the parameters with a gradient."""
         if not self.NEEDS_STEP:
             return self.update_parts
-        np.add(self.counts, self._counted[0], out=self.counts)
-        if self._counted[
-            2
-        ]:  # one number for all of them, as in almost every step, so the arrays are those of other steps
-            t = (int(self.counts[self._counted[1]]),)
-            return [(constants + t, *arrays) for constants, *arrays in self.update_parts]
-        return self._parts(self._counted[0].tolist(), self.counts.tolist())
+        t = self.count_step()
+        if not self.same_count:
+            return self._parts(self._added[0].tolist(), self.counts.tolist())
+        # one number for all of them, as in almost every step, so the arrays are those of other steps
+        if self.STEP_NUMBERS:
+            return self.update_parts
+        return [((*constants, t), *arrays) for constants, *arrays in self.update_parts]
+
+    def count_step(self) -> int:
+        """Count a step of the parameters of the last update, write its numbers into `update_parts`, and return it."""
+        added, first = self._added
+        t = np.add(self.counts, added, self.counts).item(first)
+        # none at 0, if no parameter has had a gradient
+        for settings, numbers in zip(self._all_settings, self._numbers) if t else ():  # noqa: B905 -- it takes 50 ns
+            for array, number in zip(numbers, self._step_numbers(settings, t)):  # noqa: B905
+                array[()] = number
+        return int(t)
+
+    def _step_numbers(self, settings: dict[str, Any], t: int) -> tuple[float, ...]:
+        """Return ``STEP_NUMBERS`` numbers of a step, from a group's hyperparameters and the step number."""
+        return ()
 
     def _parts(self, present: Sequence[Any], counts: list[int] | None = None) -> list[tuple[Any, ...]]:
         """Return arguments of `_update`: one tuple for neighbours with a gradient, in one group, at one step number."""
@@ -290,59 +312,22 @@ class Optimizer:
                 span = slice(spans.pop()[1].start, span.stop)
             spans.append((key, span))
         buffers = [flat.values, flat.gradients, *(getattr(self, name) for name in self.STATE), *self._scratch]
-        parts = [(self._group_constants[key[0]] + key[1:], span) for key, span in spans]
-        return [(constants, *(buffer[span] for buffer in buffers)) for constants, span in parts]
+        return [(self._constants_at(*key), *(buffer[span] for buffer in buffers)) for key, span in spans]
 
-    # Hyperparameters and state
+    def _constants_at(self, group: int, *step: int) -> tuple[Any, ...]:
+        """Return a group's constants at a step, or at that of `count_step`."""
+        constants = self._group_constants[group]
+        if not self.STEP_NUMBERS:
+            return constants + step
+        settings, numbers = self._all_settings[group], self._numbers[group]
+        return constants + (tuple(map(self._scalar, self._step_numbers(settings, *step))) if step else numbers)
+
+    # Hyperparameters
 
     def _check(self, settings: dict[str, Any]) -> None:
         """Raise unless a group's hyperparameters are valid, each and together."""
         for name, value in settings.items():
             getattr(type(self), name).check(type(self).__name__, value)
-
-    def _state_names(self) -> tuple[str, ...]:
-        return (*self.STATE, "counts") if self.NEEDS_STEP else self.STATE
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the optimizer's kind, hyperparameters, names and shapes of the parameters, and copies of the state."""
-        groups = {"groups": [dict(group.own) for group in self.groups], "group_sizes": [g.count for g in self.groups]}
-        arrays = {name: getattr(self, name).copy() for name in self._state_names()}
-        kind = {"optimizer": type(self).__name__, **self.settings}
-        return {**kind, **groups, "parameters": self.flat.named_shapes(), **arrays}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what `state_dict` returned. Raise, with nothing changed, if an entry is missing or does not fit.
-
-        Raises
-        ------
-        ArgumentError
-            If it is of another kind of optimizer, of other parameters, or lacks an entry. Older states have no kind.
-        """
-        kind, where = type(self).__name__, f"{type(self).__name__}.load_state_dict"
-        self.flat.check_same_parameters(state, where)
-        if state.get("optimizer", kind) != kind:
-            raise ArgumentError(where, f"the state of {kind}", f"that of {state['optimizer']}")
-        require_entries(state, (*self.settings, *self._state_names()), where)
-        settings, groups = load_groups(state, self.settings, self.groups, where)
-        for group in groups:
-            self._check(group.all())
-        pairs = []
-        for name in self._state_names():
-            mine = getattr(self, name)
-            array = as_state(state[name], mine.dtype, where, name)
-            if array.shape != mine.shape:
-                raise ArgumentError(where, f"{name} of shape {mine.shape}", array.shape)
-            pairs.append((mine, array))
-        self.settings, self.groups = settings, groups
-        for mine, array in pairs:
-            mine[...] = array
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in MADE}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.settings.changed = True
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())

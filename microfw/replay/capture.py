@@ -258,7 +258,7 @@ class CapturedStep:
             return  # the last update was of other parameters
         self.update_parts = parts = getattr(optimizer, "update_parts", None)
         own = "_update" in vars(optimizer) or not type(optimizer)._update.__module__.startswith("microfw.")
-        if parts is None or optimizer.NEEDS_STEP or own:
+        if parts is None or (optimizer.NEEDS_STEP and not optimizer.STEP_NUMBERS) or own:
             return
         self.tape.calls = []
         try:

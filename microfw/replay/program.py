@@ -89,8 +89,9 @@ if update:
     if update is not True:
         update()
     updating = clock()  # if enabled and usual
-    if optimizer.update_parts is update_parts and optimizer.preflight():  # if usual and captured
-    if optimizer.update_all():  # if usual and not captured
+    if optimizer.update_parts is update_parts and optimizer.same_count and optimizer.preflight():  # if captured
+        optimizer.count_step()  # if counted
+    if optimizer.update_all():  # if not captured
         {calls}
         timer.on_replayed_step({times}, {update_times})  # if timed and usual
     else:  # if usual
@@ -299,7 +300,9 @@ def program(replay: Replay, timer: Any, enabled: bool, instrumented: Instrumente
     timed, outputs = timer is not None, range(len(replay.outputs))
     usual = replay.usual
     flags = vars(replay) | {"enabled": enabled, "timed": timed, "usual": usual, "unusual": not usual}
-    flags |= {"captured": bool(update_part.lines), "not captured": not update_part.lines}
+    captured = usual and bool(update_part.lines)
+    flags |= {"captured": captured, "not captured": usual and not captured}
+    flags |= {"counted": captured and replay.optimizer.NEEDS_STEP}
     flags |= {"instrumented": bool(forward.readings), "observed": instrumented is not None}
     flags |= {"clocked": enabled and not forward.readings, "keeps losses": timed and timer.losses is not None}
     lines = fill(
