@@ -124,6 +124,7 @@ class Profiler(Callback, Hook):
         self._partial: Epoch | None = None  # finished part of the current epoch, if the run was saved in it
         self._partial_at_entry: Epoch | None = None  # `_partial` when the block was entered
         self._recorder: Recorder | None = None
+        self._between: tuple[Any, int] = (None, 0)  # session of the last fit, and its time outside of epochs
         self._token: Token[Mode] | None = None
         self._detached: Recorder | None = None  # last recorder, until `session` is read: to measure overhead
 
@@ -215,9 +216,9 @@ class Profiler(Callback, Hook):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the settings and the session, which a copy shares. Fits and logs stay with this profiler."""
-        own = ["_running", "_fits", "_recorder", "_token", "_detached", "_logs", "model", "_bound", "_earlier"]
+        own = "_running _fits _recorder _token _detached _logs model _bound _earlier _names _between"
         self.session  # noqa: B018  empties _logs
-        return {name: value for name, value in vars(self).items() if name not in (*own, "_names")}
+        return {name: value for name, value in vars(self).items() if name not in own.split()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         Profiler.__init__(self)
@@ -226,22 +227,19 @@ class Profiler(Callback, Hook):
     def _cut(self) -> None:
         """Move the finished part of the current epoch to ``_partial``."""
         recorder = self._recorder
-        if recorder is None or not recorder.running:
-            return
-        if recorder.steps:
+        if recorder is not None and recorder.running and recorder.steps:
             part = recorder.end_epoch(0).epoch()
             self._partial = part if self._partial is None else joined(self._partial, part)
             recorder.start_epoch()
 
-    def _attach(self, takes_losses: bool = True) -> None:
+    def _attach(self, takes_losses: bool = True) -> Recorder:
         if self._recorder is not None:
             raise GraphError("Profiler: expected to be attached once, got it attached already; make another Profiler")
         self._detached = None
         mode = MODE.get()
         if mode.timer is not None:
             raise GraphError("Profiler: expected to be the only one attached, got another; use one at a time")
-        layers = LayerNames(self.model).layers()
-        self._bind(layers)
+        self._bind(LayerNames(self.model).layers())
         if self.model is not None:
             self._session.model = type(self.model).__name__
         schedule = every_nth(self._session.every)
@@ -256,6 +254,7 @@ class Profiler(Callback, Hook):
             self._session.layers = names.layers()
         observer = self._recorder if mode.observer is None else mode.observer.alongside(self._recorder)
         self._token = MODE.set(mode.changed(observer=observer, timer=self._recorder))
+        return self._recorder
 
     def _bind(self, layers: list[Layer]) -> None:
         """Start a new session if the current one is of another model."""
@@ -291,8 +290,8 @@ class Profiler(Callback, Hook):
     def on_fit_start(self, state: TrainState) -> None:
         """Bind the Trainer's model and start recording."""
         start_ns, self.model, self._partial = perf_counter_ns(), state.model, None
-        self._attach(takes_losses=False)
-        self._recorder.between_ns = perf_counter_ns() - start_ns  # type: ignore[union-attr]
+        recorder, (session, earlier) = self._attach(takes_losses=False), self._between
+        recorder.between_ns = perf_counter_ns() - start_ns + (earlier if session is self._session else 0)
 
     def on_epoch_start(self, state: TrainState) -> None:
         """Start an epoch."""
@@ -310,10 +309,11 @@ class Profiler(Callback, Hook):
     def on_fit_end(self, state: TrainState) -> None:
         """Stop recording."""
         start_ns, recorder = perf_counter_ns(), self._recorder
-        self._cut()
-        self._detach()
-        if recorder is not None:
+        if recorder is not None and recorder.losses is None:  # else that of a `with` block: on_fit_start has raised
+            self._cut()
+            self._detach()
             recorder.between_ns += perf_counter_ns() - start_ns
+            self._between = self._session, recorder.between_ns
 
     def _another(self) -> Profiler:
         return Profiler(every=self._session.every, name=self._session.name)

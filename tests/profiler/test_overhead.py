@@ -10,6 +10,8 @@ import pytest
 
 import microfw as mf
 from microfw import nn, optim
+from microfw.autograd.mode import MODE
+from microfw.errors import GraphError
 from microfw.profiler import Session, alternate, report
 from microfw.profiler.recorder import overhead
 from microfw.profiler.recorder.overhead import Extra, interval
@@ -237,3 +239,32 @@ def calls(function):
     finally:
         sys.setprofile(None)
     return found
+
+
+def fit(profiler, model, epochs=1):
+    data = np.ones((16, 6), np.float32), np.arange(16) % 3
+    trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.01), hooks=[profiler])
+    trainer.fit(data, epochs=epochs, batch_size=8, rng=0, progress=False)
+
+
+def test_starts_and_ends_of_all_fits_of_a_session_are_overhead():
+    profiler, model = mf.Profiler(), nn.Dense(6, 3, rng=0)
+    fit(profiler, model)
+    session, spent = profiler._between
+    assert session is profiler._session and spent > 0
+    assert profiler.session.overhead["share"] > 0  # the next fit adds to it, also after it was read
+    profiler._between = session, 10**15
+    fit(profiler, model)
+    assert profiler._between[0] is session and profiler._between[1] > 10**15
+    fit(profiler, nn.Dense(6, 3, rng=1))  # another model, another session
+    assert profiler._between[0] is not session and profiler._between[1] < 10**15
+
+
+def test_a_profiler_of_a_block_that_is_a_hook_too_raises_and_stays_with_the_block():
+    profiler, before = mf.Profiler(), MODE.get()
+    with pytest.raises(GraphError, match="expected to be attached once"), profiler:
+        fit(profiler, nn.Dense(6, 3, rng=0))
+    assert MODE.get() is before
+    other = mf.Profiler()
+    fit(other, nn.Dense(6, 3, rng=0))
+    assert other.session.epochs[0].steps == 2
