@@ -6,7 +6,8 @@ gradient a view of the second, so nothing is copied between them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from math import isfinite
 from typing import Any
 
@@ -19,6 +20,8 @@ from microfw.autograd.tensor import Tensor, values_of
 from microfw.errors import ArgumentError, DTypeError, GraphError, NonFiniteError, ShapeError
 
 Array = np.ndarray[Any, Any]
+
+_vdot = getattr(np.vdot, "__wrapped__", np.vdot)  # without NumPy's dispatch to arrays of other libraries
 
 
 def aligned(size: int, dtype: Any) -> Array:
@@ -114,15 +117,35 @@ class Flat:
             If a gradient holds NaN or infinity.
         """
         self.check_owned(f"{self.where}.step")
-        spans: list[slice] = []  # with a gradient, neighbours joined
-        for leaf, span in zip(self.leaves, self.spans, strict=True):
-            if leaf.grad is not None and spans and spans[-1].stop == span.start:
-                spans[-1] = slice(spans[-1].start, span.stop)
-            elif leaf.grad is not None:
-                spans.append(span)
-        self.squared = sum([self._square(self.gradients[span]) for span in spans], 0.0)
+        self.squared = sum([self._square(g) for g in self.joined(self.present())], 0.0)
         for leaf in self.leaves:
             leaf.version += 1
+
+    def present(self) -> tuple[bool, ...]:
+        """Return, for each parameter, whether it has a gradient."""
+        return tuple([leaf.grad is not None for leaf in self.leaves])
+
+    def joined(self, present: tuple[bool, ...]) -> list[Array]:
+        """Return the gradients of some parameters: those of neighbours as one array."""
+        spans: list[slice] = []
+        for span, flag in zip(self.spans, present, strict=True):
+            if flag and spans and spans[-1].stop == span.start:
+                spans[-1] = slice(spans[-1].start, span.stop)
+            elif flag:
+                spans.append(span)
+        return [self.gradients[span] for span in spans]
+
+    def selection(self, present: tuple[bool, ...]) -> tuple[list[tuple[Leaf, bool]], Callable[[], Any], Array]:
+        """Return what updates of some parameters need.
+
+        Each leaf with whether its gradient is missing; a function that returns the sum of the squares of the gradients;
+        and what a step adds to the step counts.
+        """
+        missing = [(leaf, not flag) for leaf, flag in zip(self.leaves, present, strict=True)]
+        parts = self.joined(present)
+        # of one array a call without a frame
+        square = partial(_vdot, parts[0], parts[0]) if len(parts) == 1 else partial(_sum_squares, parts)
+        return missing, square, np.array(present, np.int64)
 
     def write(self, values: Any) -> None:
         """Set all parameters. Backward through a graph that needs the old values raises then."""
@@ -237,3 +260,7 @@ class Flat:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.adopt()
+
+
+def _sum_squares(gradients: list[Array]) -> float:
+    return sum([float(_vdot(g, g)) for g in gradients], 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import isfinite, sqrt
 from time import perf_counter_ns
 from typing import Any, ClassVar
@@ -23,9 +23,13 @@ from microfw.optim.hyperparameter import (
     Hyperparameter as Hyperparameter,
 )
 
-RENAMED = {"ARRAYS": "STATE", "COUNTS": "NEEDS_STEP", "_move": "_update"}  # former names of what a subclass defines
+MAX_SELECTIONS = 8
+"""Maximum number of sets of parameters with a gradient whose parts are kept."""
 
-_vdot = getattr(np.vdot, "__wrapped__", np.vdot)  # without NumPy's dispatch to arrays of other libraries
+MADE = {"_counted", "_group_constants", "_group_of", "_missing", "_scratch", "_selections", "_square", "update_parts"}
+"""Attributes that an update makes again if they are missing."""
+
+RENAMED = {"ARRAYS": "STATE", "COUNTS": "NEEDS_STEP", "_move": "_update"}  # former names of what a subclass defines
 
 
 @with_other_names
@@ -86,6 +90,9 @@ class Optimizer:
     """Whether `step` takes a function that computes the loss."""
 
     lr: Any
+    update_parts: list[tuple[Any, ...]]
+    _missing: Any = ()
+    _square: Any = float
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -169,9 +176,9 @@ class Optimizer:
         timer.on_update(self, start_ns)
 
     def update_all(self) -> bool:
-        """Update all parameters. Return False, with nothing changed, if one has no gradient, or `preflight` does."""
-        for leaf in self.flat.leaves:
-            if leaf.grad is None:
+        """Update the parameters of the last update; return False, with nothing changed, if more checks are needed."""
+        for leaf, missing in self._missing:
+            if (leaf.grad is None) is not missing:
                 return False
         if not self.preflight():
             return False
@@ -180,14 +187,14 @@ class Optimizer:
         return True
 
     def preflight(self) -> bool:
-        """Prepare an update of all parameters; return False, with nothing changed, if more checks are needed.
+        """Prepare an update like the last one; return False, with nothing changed, if more checks are needed.
 
         That is if a hyperparameter was set, another optimizer has taken a parameter, or the squares of the gradients
         have no finite sum. A replayed update calls this method, then runs the NumPy calls of `_update`.
         """
         flat = self.flat
         # One product finds NaN and infinity in 0.4 of the time of isfinite().all(), and is the squared norm.
-        squared = float(_vdot(flat.gradients, flat.gradients))
+        squared = float(self._square())
         if self.settings.changed or flat.owner.taken_by or not isfinite(squared):
             return False
         flat.squared = squared
@@ -200,8 +207,8 @@ class Optimizer:
         if self.settings.changed:
             self._prepare()
         self.flat.ready()
-        present = [leaf.grad is not None for leaf in self.flat.leaves]
-        for part in self._current_parts(None if all(present) else present):
+        self._select()
+        for part in self._current_parts():
             self._update(*part)
 
     def _update(self, constants: Any, *arrays: Any) -> None:
@@ -232,9 +239,19 @@ class Optimizer:
             self._group_constants = ready
             self._scratch = [self._buffer() for _ in range(self.SCRATCH)]
             self._group_of = [k for k, group in enumerate(self.groups) for _ in range(group.count)]
-            self.update_parts = self._parts()
-        self._same_count = len(set(self.counts.tolist())) < 2
+            self._selections: dict[tuple[bool, ...], Any] = {}
         self.settings.changed = False
+
+    def _select(self) -> None:
+        """Make the parameters that have a gradient now those of `update_all`."""
+        present = self.flat.present()
+        if present not in self._selections:  # else the same objects, for which a captured update is valid
+            if len(self._selections) == MAX_SELECTIONS:
+                self._selections.clear()
+            self._selections[present] = self._parts(present), *self.flat.selection(present)
+        self.update_parts, self._missing, self._square, added = self._selections[present]
+        counts = {n for n, flag in zip(self.counts.tolist(), present, strict=False) if flag}
+        self._counted = added, int(added.argmax()), len(counts) < 2
 
     def _refill(self, ready: list[tuple[Any, ...]]) -> bool:
         """Write new values into constants that are arrays; return False if another constant differs."""
@@ -249,25 +266,24 @@ class Optimizer:
                 a[...] = b
         return True
 
-    def _current_parts(self, present: list[bool] | None = None) -> list[tuple[Any, ...]]:
+    def _current_parts(self) -> list[tuple[Any, ...]]:
         """Return the parts of a step; count it, if it is counted, for the parameters with a gradient."""
         if not self.NEEDS_STEP:
-            return self.update_parts if present is None else self._parts(present)
-        np.add(self.counts, True if present is None else present, out=self.counts)
-        if present is None and self._same_count:
-            # One number for all parameters, as in almost every step, so the arrays are those of other steps.
-            t = (int(self.counts[0]),)
+            return self.update_parts
+        np.add(self.counts, self._counted[0], out=self.counts)
+        if self._counted[
+            2
+        ]:  # one number for all of them, as in almost every step, so the arrays are those of other steps
+            t = (int(self.counts[self._counted[1]]),)
             return [(constants + t, *arrays) for constants, *arrays in self.update_parts]
-        counts = self.counts.tolist()
-        self._same_count = len(set(counts)) < 2
-        return self._parts(present, counts)
+        return self._parts(self._counted[0].tolist(), self.counts.tolist())
 
-    def _parts(self, present: list[bool] | None = None, counts: list[int] | None = None) -> list[tuple[Any, ...]]:
+    def _parts(self, present: Sequence[Any], counts: list[int] | None = None) -> list[tuple[Any, ...]]:
         """Return arguments of `_update`: one tuple for neighbours with a gradient, in one group, at one step number."""
         flat = self.flat
         spans: list[tuple[tuple[int, ...], slice]] = []
         for k, span in enumerate(flat.spans):
-            if present is not None and not present[k]:
+            if not present[k]:
                 continue
             key = (self._group_of[k],) if counts is None else (self._group_of[k], counts[k])
             if spans and spans[-1][0] == key and spans[-1][1].stop == span.start:
@@ -322,8 +338,7 @@ class Optimizer:
             mine[...] = array
 
     def __getstate__(self) -> dict[str, Any]:
-        made = ("_group_constants", "_scratch", "_group_of", "_same_count", "update_parts")  # _prepare makes them again
-        return {name: value for name, value in vars(self).items() if name not in made}
+        return {name: value for name, value in vars(self).items() if name not in MADE}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

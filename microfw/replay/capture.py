@@ -253,6 +253,9 @@ class CapturedStep:
         None are added for optimizers whose calls differ from step to step, and for those defined outside of this
         library, whose `_update` may have effects.
         """
+        trained = {leaf for leaf, _ in self.leaves}
+        if any((leaf in trained) is missing for leaf, missing in getattr(optimizer, "_missing", ())):
+            return  # the last update was of other parameters
         self.update_parts = parts = getattr(optimizer, "update_parts", None)
         own = "_update" in vars(optimizer) or not type(optimizer)._update.__module__.startswith("microfw.")
         if parts is None or optimizer.NEEDS_STEP or own:

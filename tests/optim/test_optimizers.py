@@ -87,6 +87,21 @@ def test_float32_stays_float32(name, variant):
 
 
 @variants
+@pytest.mark.parametrize("frozen", [(0,), (1, 2), (0, 2), (0, 1, 2, 3)])
+def test_parameters_without_a_gradient_are_looked_up_once(name, variant, frozen):
+    options, parameters = CASES[name].variants[variant], leaves()
+    optimizer, reference = make(name, parameters, **options), Reference(name, parameters, options)
+    checks, update = [], optimizer._update_present
+    optimizer._update_present = lambda: checks.append(1) or update()
+    for missing in (frozen, (), frozen, (3,)):  # frozen, trained, and frozen again
+        run(optimizer, reference, parameters, 5, missing=lambda step, k, missing=missing: k in missing)
+        agree(optimizer, reference, parameters)
+        given = [p.grad.ravel() for p in parameters if p.grad is not None]
+        assert optimizer.gradient_norm == pytest.approx(np.linalg.norm(np.concatenate([[0.0], *given])))
+    assert len(checks) == 4, "the first step of each set of parameters"
+
+
+@variants
 def test_a_missing_gradient_leaves_parameter_and_state_alone(name, variant):
     options, parameters = CASES[name].variants[variant], leaves()
     optimizer, reference = make(name, parameters, **options), Reference(name, parameters, options)

@@ -118,6 +118,21 @@ def test_a_parameter_frozen_and_thawed():
         twins.go()
 
 
+def test_steps_that_train_different_parameters_of_an_optimizer_in_turn():
+    (eager, model), (one, optimizer) = pair(mlp)
+    losses = (lambda m, X: m(X).sum()), (lambda m, X: m.layers[0](X).mean())
+    steps = [mf.compile(lambda X, loss=loss: loss(model, X), optimizer) for loss in losses]
+    for X, _ in drawn(16, labels):
+        for step, loss in zip(steps, losses, strict=True):
+            one.zero_grad()
+            loss(eager, mf.Tensor(X)).backward()
+            one.step()
+            step(X)
+            assert_same(values(eager), values(model))
+            assert one.gradient_norm == optimizer.gradient_norm
+    assert all(step.replays for step in steps)
+
+
 def test_a_hook_on_a_parameter_is_called_and_named():
     twins, seen = Twins(), []
     handles = [m.layers[0].weight.register_hook(lambda g: seen.append(1)) for m in (twins.eager, twins.model)]
