@@ -158,10 +158,10 @@ class Saved:
         self._check_epochs(run.state.epochs)
 
     def _check_epochs(self, epochs: int) -> None:
-        done = self.parts["state"]["epoch"] - (self.parts["tally"] is not None)
-        if epochs < done:
-            expected = f"epochs to be at least the {done} that the saved run has done"
-            fix = f"epochs counts these, too: for {epochs} more pass epochs={done + epochs}"
+        begun, within = self.parts["state"]["epoch"], self.parts["tally"] is not None
+        if epochs < begun:
+            expected = f"epochs to be at least the {begun} that the saved run has {'begun' if within else 'done'}"
+            fix = f"epochs counts these, too: for {epochs} more pass epochs={begun - within + epochs}"
             raise ArgumentError("Trainer.fit", expected, epochs, fix)
 
     def _compare(self, run: Run) -> None:

@@ -184,7 +184,7 @@ class Trainer:
             If a loss or a gradient is NaN or infinite; the message names the first op that made it. The parameters are
             those from before the step.
         ArgumentError, DataError, ShapeError, DTypeError
-            If model, loss, optimizer and data do not fit together, or the run to resume has done more than ``epochs``.
+            If model, loss, optimizer and data do not fit together, or the run to resume has begun more than ``epochs``.
         CheckpointError
             If the file to resume from is damaged, or of another run. After all of these errors but the first nothing
             is changed; `history` and `save` are still those of the run before.
