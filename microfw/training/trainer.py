@@ -156,8 +156,8 @@ class Trainer:
             Show a line if steps are not replayed although that would save seconds.
         resume : str or path-like, optional
             A file saved by `Checkpoint` or `save`, from which to continue, with this Trainer or a new one. Model, loss,
-            optimizer, data, rows of a step and ``drop_last`` must be the same, and validation data be given if they
-            were. So must the hooks that have ``state_dict`` and ``load_state_dict``, in their order; other hooks may
+            optimizer, data, rows of a step and ``drop_last`` must be the same, and validation data if there were any.
+            So must the hooks that have ``state_dict`` and ``load_state_dict``, in their order; other hooks may
             differ. Results have the same bits as those of an uninterrupted run, times apart; see Notes. A source of
             batches without these two methods is resumed at an epoch's start; to save it within one raises.
         drop_last : bool

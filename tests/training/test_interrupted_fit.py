@@ -90,7 +90,7 @@ def with_generators_shared(path):
     (damage, {}, CheckpointError, "resuming from"),
     (of_another_run, {}, CheckpointError, r"hooks \['EarlyStopping'\] as it was saved, got \[\]"),
     (with_generators_shared, {}, CheckpointError, "share Generators between layers and fit as they were shared"),
-    (None, {"epochs": 1}, ArgumentError, "epochs to be at least the 2 that the saved run has done, got 1"),
+    (None, {"epochs": 1}, ArgumentError, "epochs to be at least the 3 that the saved run has begun, got 1"),
     (None, {"validation": (X[:, :2], Y)}, mf.errors.ShapeError, "expected x of shape"),
     (None, {"rng": "a"}, ArgumentError, "^Trainer.fit: expected rng to be an integer of at least 0, a numpy.*, got 'a'$"),
     (None, {"train": (X[:0], Y[:0])}, DataError, "expected"),
