@@ -9,6 +9,7 @@ import numpy as np
 
 from microfw.estimators.learner import Learner
 from microfw.optim import Optimizer
+from microfw.serialization.attributes import apply, snapshot
 
 GROWING = ("loss_curve_", "history_", "validation_scores_")
 """List attributes that grow with each epoch."""
@@ -33,6 +34,7 @@ class EstimatorSnapshot:
         if self.learner is not None:
             self.training = TrainingSnapshot(self.learner, True)
             self.learner_attributes = dict(vars(self.learner))
+            self.kept = [x for part in (self.learner.model, self.learner.loss) for x in snapshot(part)]
         source = attributes.get("random_state")
         stateful = hasattr(source, "integers") or hasattr(source, "randint")
         self.random_state = (source, _state(source)) if stateful else None
@@ -52,6 +54,7 @@ class EstimatorSnapshot:
             del growing[length:]
         if self.learner is not None:
             _restore_attributes(self.learner, self.learner_attributes)
+            apply(self.kept)
             self.training.restore()
         if self.random_state is not None:
             generator, state = self.random_state

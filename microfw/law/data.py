@@ -100,14 +100,20 @@ class Law:
     walk: Walk | None = None
 
     def way(self, name: str, graph: str = "") -> StrategyResult:
-        """Return the result of a strategy. Backprop has two: give the graph."""
+        """Return the result of a strategy. Backprop has two: give the graph, "tensors" or "scalars"."""
         found = [w for w in self.ways if w.name == name and graph in ("", w.graph)]
-        if not found:
-            raise ArgumentError("Law.way", f"one of {[w.name for w in self.ways]}", repr(name))
+        if len(found) != 1:
+            known = ", ".join(f"law.way({w.name!r}, {w.graph!r})" for w in found or self.ways)
+            raise ArgumentError("Law.way", f"one of {known}", repr(name) + (f", {graph!r}" if graph else ""))
         return found[0]
 
     def count(self, kind: str, batch: bool = False) -> NodeCount | None:
-        """Return the counts in "tensors" or in "scalars", of the rows that the strategies use or of a batch."""
+        """Return the counts in "tensors" or in "scalars", of the rows that the strategies use or of a batch.
+
+        None if there are none in scalars: an op has no scalar nodes, or a batch has too many.
+        """
+        if kind not in ("tensors", "scalars"):
+            raise ArgumentError("Law.count", "'tensors' or 'scalars'", repr(kind))
         return next((c for c in (self.batch_counts if batch else self.counts) if c.kind == kind), None)
 
     @property

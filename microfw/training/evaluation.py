@@ -19,7 +19,7 @@ from microfw.errors import ArgumentError, DataError, DTypeError, MicrofwError, S
 from microfw.nn import CrossEntropyLoss, Embedding, Loss, Module, NLLLoss
 from microfw.nn.forward_state import ForwardState, evaluating, module_mode
 from microfw.training.broadcasts import check_broadcasts, may_broadcast
-from microfw.training.metrics import check_heads
+from microfw.training.metrics import Validation, check_heads
 from microfw.training.outputs import ModelCall, is_branch, join_outputs, output_columns
 
 Array = np.ndarray[Any, Any]
@@ -333,8 +333,8 @@ def _failure(model: Module, data: Any, rows: int) -> Exception | None:
     return None
 
 
-def validator(trainer: Any, validation: Any) -> Callable[[], dict[str, float]]:
-    """Check the validation data of a fit, and return a function that evaluates them."""
+def validator(trainer: Any, validation: Any) -> Validation:
+    """Check the validation data of a fit, and return what evaluates them."""
     where = "Trainer.fit, validation"
     try:
         found = as_plain(validation, trainer.model, trainer.loss)
@@ -347,4 +347,4 @@ def validator(trainer: Any, validation: Any) -> Callable[[], dict[str, float]]:
         if str(error).startswith(where):
             raise
         raise type(error)(f"{where}: {error}") from None
-    return lambda: {f"val_{name}": value for name, value in trainer.evaluate(found).items()}
+    return Validation(trainer, found)

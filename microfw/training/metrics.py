@@ -323,5 +323,17 @@ def _pair(y_true: Any, y_pred: Any, where: str) -> tuple[Array, Array]:
     return y_true, y_pred
 
 
+@dataclass
+class Validation:
+    """Evaluates the validation data of a fit: returns entries of an epoch's row."""
+
+    trainer: Any
+    data: Any
+
+    def __call__(self) -> dict[str, float]:
+        """Return the loss and the metrics, each with ``val_`` before its name."""
+        return {f"val_{name}": value for name, value in self.trainer.evaluate(self.data).items()}
+
+
 def __dir__() -> list[str]:
     return sorted(__all__)

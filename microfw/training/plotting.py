@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,15 +31,18 @@ FEW = 30
 
 
 @suggest_keywords
-def plot_histories(histories: Iterable[History], *names: str, axes: Any = None, label: str = "") -> Any:
+def plot_histories(
+    histories: Iterable[History] | Mapping[str, Iterable[History]], *names: str, axes: Any = None, label: str = ""
+) -> Any:
     """Draw the mean of several histories, with the sample standard deviation as a band: runs that differ in their seed.
 
     ``history.plot(axes=axes)`` draws a single run, also next to the mean, whose line is thicker.
 
     Parameters
     ----------
-    histories : iterable of History
-        The runs, in a list. Of one run its own curve is drawn. Epochs that not all runs have are left out.
+    histories : iterable of History, or dict of them
+        The runs, in a list. Of one run its own curve is drawn. Epochs that not all runs have are left out. Of a dict
+        each value is drawn, and its key is the label.
     *names : str
         Entries to draw; by default ``loss``, and ``val_loss`` if there is one. Entries of one quantity, such as
         ``accuracy`` and ``val_accuracy``, share axes.
@@ -69,8 +72,16 @@ def plot_histories(histories: Iterable[History], *names: str, axes: Any = None, 
     >>> axes = plot_histories(runs[:1], axes=axes, label="one run")
     >>> [line.get_label() for line in axes.lines]
     ['SGD, mean of 3 ± std', 'one run']
+    >>> axes = plot_histories({"SGD": runs, "Adam": runs[:1]})
+    >>> [line.get_label() for line in axes.lines]
+    ['SGD, mean of 3 ± std', 'Adam']
     """
     given: Any = histories
+    if isinstance(given, Mapping) and given:
+        for name, group in given.items():
+            runs = [group] if hasattr(group, "column") else group
+            axes = plot_histories(runs, *names, axes=axes, label=f"{label}, {name}" if label else str(name))
+        return axes
     if not isinstance(given, Iterable) or hasattr(given, "column"):
         got, fix = type(given).__name__, "call plot_histories([first, second])"
         raise ArgumentError("plot_histories", "a list of histories", got, fix)

@@ -14,6 +14,7 @@ from microfw.data.faults import Array
 from microfw.errors import ArgumentError, NonFiniteError, suggest_keywords
 from microfw.optim.checks import is_real
 from microfw.optim.schedules import Cosine, Exponential, OneCycle, ReduceOnPlateau, StepDecay, WarmUp
+from microfw.serialization import attributes
 from microfw.training.hooks import Hook, TrainState
 from microfw.visualization.html_table import html_table
 
@@ -233,7 +234,8 @@ def lr_range_test(
     Parameters
     ----------
     trainer : Trainer
-        Its model, loss, optimizer and settings are used, not its hooks and metrics. All are restored at the end.
+        Its model, loss, optimizer and settings are used, not its hooks and metrics. All are restored at the end, with
+        the numbers, texts, arrays, lists and dicts that are attributes of your own modules.
     train : Dataset or (X, y)
         Training data.
     low : float
@@ -291,6 +293,7 @@ def lr_range_test(
     rising, forward_state = _Rising(low, high, steps, smooth), ForwardState.of(trainer.model, trainer.loss)
     parts = [part for part in (trainer.model, trainer.loss, trainer.optimizer) if hasattr(part, "load_state_dict")]
     before = [part.state_dict() for part in parts], forward_state.save()
+    kept = [change for part in (trainer.model, trainer.loss) for change in attributes.snapshot(part)]
     probe = copy.copy(trainer)  # keeps accumulation and clipping, which change the effect of a rate
     probe.hooks, probe.metrics = [rising], {}
     interrupts = Interrupts()
@@ -307,6 +310,7 @@ def lr_range_test(
             raise
         finally:
             interrupts.deferred = True
+            attributes.apply(kept)
             for part, state in zip(parts, before[0], strict=True):
                 part.load_state_dict(state)
             trainer.optimizer.zero_grad()

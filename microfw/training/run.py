@@ -115,7 +115,7 @@ class Run:
     made: Any = None
     others: list[Any] = field(default_factory=list)
     warned: set[str] = field(default_factory=set)
-    digest: str = ""
+    digests: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.state, self.interrupts = self.stepper.state, self.stepper.interrupts

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw.data.dataset import Dataset
 from microfw.errors import ArgumentError, CheckpointError, MicrofwError
 from microfw.nn import Module
 from microfw.serialization import attributes, container, models, random, tree
@@ -117,9 +118,10 @@ def capture(run: Run) -> dict[str, Any]:
         "random": random.states(_generators(run)),
         "tally": None if totals is None else {"order": run.order, **totals.state_dict()},
         "batch_size": _step_size(run),
-        "data": _digest(run),
+        "data": _digest(run, "train"),
         **_source(run),
         **({"attributes": own} if any(own.values()) else {}),
+        **({} if run.evaluate is None else {"validation": _digest(run, "validation")}),
     }
 
 
@@ -140,8 +142,9 @@ class Saved:
             parts = tree.unpack(contents.meta.get("training"), contents.array)
             self.source = {"source": parts.pop("source")} if isinstance(parts, dict) and "source" in parts else {}
             before = parts.pop("before_end", None) if isinstance(parts, dict) else None
-            self.modules, self.attributes = (
-                parts.pop(name, {}) if isinstance(parts, dict) else {} for name in ("modules", "attributes")
+            self.modules, self.attributes, self.validation = (
+                parts.pop(name, {}) if isinstance(parts, dict) else {}
+                for name in ("modules", "attributes", "validation")
             )  # not in older files
             self.parts = table(parts, *PARTS) | self.source
             names = [name for name in contents.places if not name.startswith(OTHERS)]
@@ -158,10 +161,10 @@ class Saved:
         self._check_epochs(run.state.epochs)
 
     def _check_epochs(self, epochs: int) -> None:
-        done = self.parts["state"]["epoch"] - (self.parts["tally"] is not None)
-        if epochs < done:
-            expected = f"epochs to be at least the {done} that the saved run has done"
-            fix = f"epochs counts these, too: for {epochs} more pass epochs={done + epochs}"
+        begun, within = self.parts["state"]["epoch"], self.parts["tally"] is not None
+        if epochs < begun:
+            expected = f"epochs to be at least the {begun} that the saved run has {'begun' if within else 'done'}"
+            fix = f"epochs counts these, too: for {epochs} more pass epochs={begun - within + epochs}"
             raise ArgumentError("Trainer.fit", expected, epochs, fix)
 
     def _compare(self, run: Run) -> None:
@@ -179,12 +182,15 @@ class Saved:
             ("an optimizer", [type(state.optimizer).__name__], [table(parts["optimizer"], "class", "state")["class"]]),
             ("hooks", [type(h).__name__ for h in _stateful(run)], [h["class"] for h in parts["hooks"]]),
             ("steps of", _step_size(run), parts["batch_size"]),
-            ("training data with the checksum", _digest(run), parts["data"]),
+            ("training data with the checksum", _digest(run, "train"), parts["data"]),
         ):
             if mine != theirs:
                 raise FormatError(f"{what} {short(theirs)} as it was saved", short(mine), "fit with the same parts")
         if run.evaluate is None and any("val_loss" in row for row in self.history):
             raise FormatError("validation data, which the saved run had", "none", "pass validation")
+        if run.evaluate is not None and self.validation not in ({}, mine := _digest(run, "validation")):
+            expected = f"validation data with the checksum {short(self.validation)} as it was saved"
+            raise FormatError(expected, short(mine), "fit with the same parts")
         self._changes(run)
         within = parts["tally"] is not None
         if (within and not run.train.resumes_anywhere) or self.source.keys() != _source(run).keys():
@@ -277,12 +283,14 @@ def _rows_after(run: Run, steps: int) -> int:
     return n if steps and n - rows < run.stepper.min_rows else rows
 
 
-def _digest(run: Run) -> str:
-    """Return the checksum of the training data; computed once."""
-    if not run.digest:
-        texts = [fingerprint(plain(array)) for array in run.train.fingerprints()]
-        run.digest = hashlib.sha256("".join(texts).encode()).hexdigest()
-    return run.digest
+def _digest(run: Run, name: str) -> str:
+    """Return the checksum of the training or the validation data; computed once."""
+    if name not in run.digests:
+        data: Any = run.train if name == "train" else getattr(run.evaluate, "data", None)
+        arrays = [data.X, data.y] if isinstance(data, Dataset) else data.fingerprints()
+        texts = [fingerprint(plain(array)) for array in arrays]
+        run.digests[name] = hashlib.sha256("".join(texts).encode()).hexdigest()
+    return run.digests[name]
 
 
 def _put(run: Run, parts: dict[str, Any], values: dict[str, Any]) -> None:

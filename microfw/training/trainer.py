@@ -156,8 +156,8 @@ class Trainer:
             Show a line if steps are not replayed although that would save seconds.
         resume : str or path-like, optional
             A file saved by `Checkpoint` or `save`, from which to continue, with this Trainer or a new one. Model, loss,
-            optimizer, data, rows of a step and ``drop_last`` must be the same, and validation data be given if they
-            were. So must the hooks that have ``state_dict`` and ``load_state_dict``, in their order; other hooks may
+            optimizer, data, rows of a step and ``drop_last`` must be the same, and validation data if there were any.
+            So must the hooks that have ``state_dict`` and ``load_state_dict``, in their order; other hooks may
             differ. Results have the same bits as those of an uninterrupted run, times apart; see Notes. A source of
             batches without these two methods is resumed at an epoch's start; to save it within one raises.
         drop_last : bool
@@ -184,7 +184,7 @@ class Trainer:
             If a loss or a gradient is NaN or infinite; the message names the first op that made it. The parameters are
             those from before the step.
         ArgumentError, DataError, ShapeError, DTypeError
-            If model, loss, optimizer and data do not fit together, or the run to resume has done more than ``epochs``.
+            If model, loss, optimizer and data do not fit together, or the run to resume has begun more than ``epochs``.
         CheckpointError
             If the file to resume from is damaged, or of another run. After all of these errors but the first nothing
             is changed; `history` and `save` are still those of the run before.

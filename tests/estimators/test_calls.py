@@ -326,6 +326,17 @@ def test_a_fit_that_goes_on_and_fails_is_undone(error, changes):
     np.testing.assert_array_equal(weights(model.partial_fit(X, Y)), weights(twin.partial_fit(X, Y)))
 
 
+@pytest.mark.parametrize("call", ["fit", "partial_fit"])
+def test_a_call_that_fails_restores_the_attributes_of_your_own_modules(call):
+    module, _ = failing(ERRORS[0], 1)
+    model = classifier(module=module, warm_start=True).fit(X, Y)
+    net, calls = model.module_, model.module_.calls[0]
+    net.at = calls + 3
+    with pytest.raises(type(ERRORS[0])):
+        getattr(model, call)(X.tolist(), Y)
+    assert model.module_ is net and net.calls == [calls] and net.at == calls + 3
+
+
 def test_a_new_fit_that_fails_leaves_the_old_network():
     model = NeuralRegressor(8, max_iter=3, random_state=np.random.default_rng(3)).fit(D, T)
     before, predicted = state(vars(model)), model.predict(D)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn
+from microfw.errors import ArgumentError
 from microfw.profiler import law, sweep
 from tests.helpers.law_models import NAMES, X4, dense
 
@@ -40,6 +42,18 @@ def test_backprop_calls_one_rule_for_each_node(found):
     layers = 8 * (64 + 63 + 1) + 8 + 10 * (8 + 7 + 1)
     assert layers < found.count("scalars").N < layers + 100
     assert found.count("scalars").accumulated == found.count("scalars").P == 610
+
+
+@pytest.mark.parametrize(("call", "text"), [
+    (lambda law: law.count("scalar"), "Law.count: expected 'tensors' or 'scalars', got 'scalar'"),
+    (lambda law: law.way("backprop"),
+     "Law.way: expected one of law.way('backprop', 'tensors'), law.way('backprop', 'scalars'), got 'backprop'"),
+    (lambda law: law.way("backprop", "scalar"), "Law.way: expected one of law.way('backprop', 'tensors'), law.way('forw"),
+    (lambda law: law.way("forward"), "Law.way: expected one of law.way('backprop', 'tensors'), law.way('forward mode', "),
+])  # fmt: skip
+def test_names_that_mean_nothing_or_two_results_are_refused(found, call, text):
+    with pytest.raises(ArgumentError, match=f"^{re.escape(text)}"):
+        call(found)
 
 
 def test_differences_compute_the_loss_as_often_as_they_must(found):
@@ -212,12 +226,6 @@ class Noisy(nn.Module):
 def test_errors(call, says):
     with np.errstate(divide="ignore"), pytest.raises(mf.errors.MicrofwError, match=says):
         call()
-
-
-def test_asking_for_what_is_not_there(found):
-    with pytest.raises(mf.errors.ArgumentError, match="expected one of .*'forward mode'"):
-        found.way("sideways")
-    assert found.count("atoms") is None
 
 
 def test_a_batch_that_is_too_large_to_count_is_noted(monkeypatch):

@@ -90,7 +90,7 @@ def with_generators_shared(path):
     (damage, {}, CheckpointError, "resuming from"),
     (of_another_run, {}, CheckpointError, r"hooks \['EarlyStopping'\] as it was saved, got \[\]"),
     (with_generators_shared, {}, CheckpointError, "share Generators between layers and fit as they were shared"),
-    (None, {"epochs": 1}, ArgumentError, "epochs to be at least the 2 that the saved run has done, got 1"),
+    (None, {"epochs": 1}, ArgumentError, "epochs to be at least the 3 that the saved run has begun, got 1"),
     (None, {"validation": (X[:, :2], Y)}, mf.errors.ShapeError, "expected x of shape"),
     (None, {"rng": "a"}, ArgumentError, "^Trainer.fit: expected rng to be an integer of at least 0, a numpy.*, got 'a'$"),
     (None, {"train": (X[:0], Y[:0])}, DataError, "expected"),
@@ -141,13 +141,14 @@ def test_epochs_counts_those_of_the_saved_run(tmp_path):
     whole = fit(make(), 6)
     again = make()
     before = values(again)
-    text = "Trainer.fit: expected epochs to be at least the 4 that the saved run has done, got 3; "
-    with raises(ArgumentError, text + "epochs counts these, too: for 3 more pass epochs=7"):
-        fit(again, 3, resume=path)
-    assert values(again) == before and again.history == []
-    assert same_rows(fit(again, 4, resume=path), whole[:4])  # nothing is left to train
-    assert same_rows(fit(make(), 5, resume=path), whole[:5])
+    for epochs in (3, 4):  # of the fifth, two steps are done
+        text = f"Trainer.fit: expected epochs to be at least the 5 that the saved run has begun, got {epochs}; "
+        with raises(ArgumentError, text + f"epochs counts these, too: for {epochs} more pass epochs={4 + epochs}"):
+            fit(again, epochs, resume=path)
+        assert values(again) == before and again.history == []
+    assert same_rows(fit(again, 5, resume=path), whole[:5])
     again.save(path)
+    assert same_rows(fit(make(), 5, resume=path), whole[:5])  # nothing is left to train
     assert same_rows(fit(make(), 6, resume=path), whole)
     assert same_rows(fit(trainer, 6, resume=path), whole)  # the interrupted trainer itself
 

@@ -201,3 +201,26 @@ def test_the_rate_in_the_history_is_that_of_the_last_step(iris, tmp_path):
     again = make()
     again.hooks = [HalveAfterStep(path)]
     assert again.fit(iris[0], 3, batch_size=40, progress=False, resume=path).column("lr") == history.column("lr")
+
+
+def test_a_range_test_restores_the_attributes_of_your_own_modules(iris):
+    class Counts(nn.Module):
+        def __init__(self):
+            self.layer, self.calls, self.seen = nn.Dense(4, 3, rng=0), 0, []
+
+        def forward(self, x):
+            self.calls += 1
+            self.seen.append(len(x))
+            return self.layer(x)
+
+    class Tempered(nn.Module):
+        def __init__(self):
+            self.scale = 1.0
+
+        def forward(self, z, y):
+            self.scale *= 1.01
+            return nn.CrossEntropyLoss()(z * self.scale, y)
+
+    model, loss = Counts(), Tempered()
+    lr_range_test(Trainer(model, loss, optim.SGD(model.parameters(), lr=0.1)), iris[0], steps=10, rng=0)
+    assert (model.calls, model.seen, loss.scale) == (0, [], 1.0)

@@ -126,3 +126,18 @@ def test_a_run_with_validation_is_not_resumed_without(tmp_path):
     text = "expected validation data, which the saved run had, got none; pass validation"
     with pytest.raises(CheckpointError, match=text):
         trainer().fit((X, Y), epochs=3, batch_size=5, resume=tmp_path / "run.npz", progress=False)
+
+
+@pytest.mark.parametrize("form", [lambda x, y: (x, y), lambda x, y: (x, y, y + 1.0), lambda x, y: mf.data.stream(x, y)])
+def test_a_run_is_resumed_with_the_same_validation_data_only(form, tmp_path):
+    def fit(epochs, x, **options):
+        t, data = trainer(), form(x, Y)
+        t.fit((X, Y), epochs=epochs, batch_size=5, validation=data, rng=0, progress=False, **options)
+        return t
+
+    path = tmp_path / "run.npz"
+    fit(2, X * 0.9).save(path)
+    with pytest.raises(CheckpointError, match="expected validation data with the checksum '.*' as it was saved, got"):
+        fit(3, X * 0.8, resume=path)
+    rows = [fit(3, X * 0.9, **options).history.column("val_loss") for options in ({}, {"resume": path})]
+    assert rows[0] == rows[1]

@@ -254,6 +254,17 @@ def test_runs_of_which_one_is_infinite(epochs):
     assert labels(axes) == ["loss, mean of 2 ± std (1 epoch is not in all)"]
 
 
+@pytest.mark.parametrize(("label", "names"), [("", ["a, mean of 2 ± std", "b", "7"]),
+                                              ("x", ["x, a, mean of 2 ± std", "x, b", "x, 7"])])  # fmt: skip
+def test_a_dict_of_histories_has_its_keys_as_labels(label, names):
+    runs = {"a": [history(3), history(3, 1)], "b": [history(3, 2)], 7: history(3, 3)}
+    assert labels(plot_histories(runs, "loss", label=label)) == names
+    with pytest.raises(
+        ArgumentError, match="^plot_histories: expected a history with an epoch, got none; train first$"
+    ):
+        plot_histories({})
+
+
 def test_the_mean_and_its_bands_are_apart():
     runs = [history(5, seed) for seed in range(3)]
     axes = plot_histories(runs)
