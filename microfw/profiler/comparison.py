@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any, Never
 import numpy as np
 
 from microfw.errors import ArgumentError, refuse_former, suggest_keywords
-from microfw.profiler.change import OUTSIDE, Change as Change, CountChange as CountChange, count_changes, is_same_work
+from microfw.profiler.change import (
+    OUTSIDE,
+    Change as Change,
+    CountChange as CountChange,
+    count_changes,
+    is_same_work,
+    set_apart,
+)
 from microfw.profiler.noise import corrected, paired
 from microfw.profiler.session import Epoch, Session
 from microfw.profiler.step_times import PHASES, REST, WHOLE, is_part, large_parts, part_times, share_of
@@ -245,7 +252,7 @@ def compare(
     [('flops_forward', 10, 12)]
     """
     refuse_former("compare", former, least="min_change")
-    a, b = _sessions(a, b)
+    a, b = set_apart(*_sessions(a, b))
     alternated = bool(a.alternated) and a.alternated == b.alternated
     min_change = (0.05 if alternated else 0.1) if min_change is None else min_change
     if not min_change >= 0:
@@ -281,7 +288,8 @@ def compare(
     found = Comparison(
         a.name or a.model or "a", b.name or b.model or "b", alternated, min_change, confidence, rounds, needed,
         found_times.drift, (sums[0].observed, sums[1].observed), (sums[0].replayed, sums[1].replayed),
-        counts=counts, corrected=found_times.corrected, unchanged=unchanged, kinds=_kinds(a, b),
+        counts=counts, corrected=found_times.corrected, unchanged=unchanged,
+        kinds={layer.name: layer.kind for x in (a, b) for layer in x.layers if layer.shown_kind},
     )  # fmt: skip
     found.only_a = [layer for layer in names[0] if layer not in set(names[1])]
     found.only_b = [layer for layer in names[1] if layer not in set(names[0])]
@@ -319,16 +327,6 @@ def _sessions(*given: Any) -> list[Session]:
         fix = "train each run with its own profiler"
         raise ArgumentError("compare", "the sessions of two runs", "the same session twice", fix)
     return found
-
-
-def _kinds(*sessions: Session) -> dict[str, str]:
-    """Return the types of the layers by name, those of both runs if they differ."""
-    found: dict[str, list[str]] = {}
-    for session in sessions:
-        for layer in session.layers:
-            if layer.shown_kind:
-                found.setdefault(layer.name, []).append(layer.kind)
-    return {name: " or ".join(dict.fromkeys(kinds)) for name, kinds in found.items()}
 
 
 def _used(a: Session, b: Session, rounds: list[tuple[Epoch, Epoch]] | None) -> list[list[Epoch]]:
