@@ -155,7 +155,7 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
     texts.append(
         f"Counts per step: {len(found.counts)} differ."
         if found.counts
-        else "Counts per step: N, P, steps, operations and bytes agree."
+        else "Counts per step: N, P, backward steps, operations and bytes agree."
     )
     if found.steps[0] != found.steps[1]:
         texts.append(f"Observed steps differ: {found.steps[0]:,} in a, {found.steps[1]:,} in b.")
