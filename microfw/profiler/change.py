@@ -31,11 +31,11 @@ class Change:
         Nanoseconds of one step. ``a`` is the median of all rounds, or the lower quartile of the epochs if the runs were
         not alternated. ``b`` is ``a * (1 + change)``.
     change, low, high : float
-        ``(b - a) / a`` and its interval. Infinite if only b has the layer.
+        ``(b - a) / a`` and its interval. Infinite if ``one_sided`` and only in b.
     real : bool
         Whether the interval excludes zero and the change is at least ``min_change``.
     one_sided : bool
-        Whether only one of the runs has the layer.
+        Whether only one of the runs has the layer, or this phase of it: a frozen layer may have no backward.
     """
 
     layer: str

@@ -153,6 +153,19 @@ def test_a_new_row_and_one_that_is_gone_count(mark, epochs):
     assert "3 forward is gone: it took " in str(back)
 
 
+@pytest.mark.parametrize("mark", ["", "together"])
+def test_the_backward_of_a_layer_that_is_frozen_in_one_run_is_new_or_gone(mark):
+    rng = np.random.default_rng(13)
+    a, b = made_up(rng, mark=mark), made_up(rng, mark=mark)
+    for epoch in a.epochs:
+        epoch.backward_ns -= epoch.rows[0].backward_ns
+        epoch.rows[0].backward_ns = 0
+    for found, run, text in ((compare(a, b), "a", "0 backward is new: "), (compare(b, a), "b", "0 backward is gone: ")):
+        (alone,) = [c for c in found.changes if c.one_sided]
+        assert (alone.layer, alone.phase, getattr(alone, run), alone.real) == ("0", "backward", 0, True)
+        assert text in str(found) and found.only_a == found.only_b == []
+
+
 def test_a_layer_of_another_name_is_no_growth():
     rng = np.random.default_rng(10)
     a, b = made_up(rng, noise=0.01), made_up(rng, noise=0.01)
