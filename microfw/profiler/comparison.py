@@ -269,10 +269,8 @@ def compare(
     parts = [*REST, *((layer, phase) for layer in dict.fromkeys([*names[0], *names[1]]) for phase in PHASES)]
     times = [part_times(epochs, parts) for epochs in used]
     large = large_parts(*times)
-    present = [table.any(axis=0) for table in times]
-    alone = (
-        present[0] != present[1]
-    )  # a layer that only one run has, or the backward of one that is frozen in the other
+    present = np.array([table.any(axis=0) for table in times])
+    alone = present[0] != present[1]  # a frozen layer may have no backward
     keys = [key for key, compared in zip(parts, large & ~alone, strict=True) if compared and key[0]]
     labels = [*WHOLE, *keys]
     groups = np.array([[is_part(part, label) for label in labels] for part in parts], float)
