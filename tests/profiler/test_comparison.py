@@ -122,6 +122,16 @@ def test_the_whole_step_comes_first(mark):
     assert str(found).splitlines()[2].startswith("The whole step: +")
 
 
+@pytest.mark.parametrize("flops", [0, 50])
+def test_a_real_change_without_other_counts_is_marked_where_counts_of_others_differ(flops):
+    rng = np.random.default_rng(14)
+    a, b = made_up(rng, noise=0.01), slower_by(made_up(rng, noise=0.01, flops=flops), 3, ("0", "2"))
+    text = " ".join(str(compare(a, b, min_change=0.5)).split())
+    assert "Real: 2 backward is" in text
+    assert (text.count("slower, though its counts agree.") == 2) == (flops > 0)  # forward and backward of layer 0
+    assert ("updates have no counts" in text) == (flops == 0)
+
+
 @pytest.mark.parametrize("mark", ["", "together"])
 def test_a_slower_optimizer_is_found(mark):
     rng = np.random.default_rng(8)
