@@ -126,7 +126,7 @@ STORE_OR_ADD = """
             if type(_{x}_node) is _Node: _ready.append(_{x}_node)
 """
 
-RESERVED = {"y", "shape", "any", "isinstance", "type"}
+RESERVED = {"y", "shape", *(function.__name__ for function in (any, isinstance, type))}
 """Names that no input may have: with an underscore in front, the functions below would use them for something else."""
 RESERVED |= {name[1:] for name in re.findall(r"(?<![\w.}])_\w+", SOURCE + TAKE + VJP_OUT + STORE_OR_ADD)}
 
