@@ -12,6 +12,7 @@ and 35 us by `apply`, an addition of 3 entries 8 us and 15 us.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from time import perf_counter_ns
 from types import FunctionType
@@ -124,6 +125,10 @@ STORE_OR_ADD = """
             _grads[_{x}_node] = _grad_input
             if type(_{x}_node) is _Node: _ready.append(_{x}_node)
 """
+
+RESERVED = {"y", "shape", *(function.__name__ for function in (any, isinstance, type))}
+"""Names that no input may have: with an underscore in front, the functions below would use them for something else."""
+RESERVED |= {name[1:] for name in re.findall(r"(?<![\w.}])_\w+", SOURCE + TAKE + VJP_OUT + STORE_OR_ADD)}
 
 SHAPE = "(_{x}.shape if type(_{x}) is _ndarray else ())"
 

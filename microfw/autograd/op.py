@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple, Protocol, overload
 import numpy as np
 
 from microfw.autograd.apply import REQUIRED, apply
-from microfw.autograd.codegen import compile_lazily, generate
+from microfw.autograd.codegen import RESERVED, compile_lazily, generate
 from microfw.autograd.registry import NUMPY, OPS
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, refuse_former
@@ -129,6 +129,9 @@ class Op:
                 f"op {self.name}: expected inputs without defaults, got one for {last}; "
                 f"put a * before {last} if it is a setting, and leave the default out if it is an input"
             )
+        taken = [x for x in self.inputs if x in RESERVED]
+        if taken and not self.variadic:
+            raise ArgumentError(f"op {self.name}", "inputs whose names are not reserved", taken[0], "rename the input")
         self.differentiable = vjp is not None
         self._rules = (vjp, jvp, vjp_out)
         self.partials: list[Partial | None] = []
@@ -301,7 +304,8 @@ def op(
     Raises
     ------
     ArgumentError
-        If the name is taken, or a derivative asks for something that the op does not have.
+        If the name is taken, an input has a reserved name such as ``y``, or a derivative asks for something that the
+        op does not have.
 
     Examples
     --------

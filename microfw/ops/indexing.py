@@ -224,7 +224,8 @@ def delete(arr: Any, obj: Any, axis: int | None = None) -> Tensor:
     """Leave out the slices at these places along an axis."""
     x = operand(arr)
     n = x.size if axis is None else x.shape[normalize_axis_index(axis, x.ndim)]
-    return _take(x, np.delete(np.arange(n), obj), axis)
+    places = np.asarray(obj) if isinstance(obj, Tensor) else obj  # NumPy would call this function again
+    return _take(x, np.delete(np.arange(n), places), axis)
 
 
 def _along(index: Array, shape: Shape, axis: int) -> tuple[Any, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from microfw.profiler.session import Session
@@ -31,11 +31,11 @@ class Change:
         Nanoseconds of one step. ``a`` is the median of all rounds, or the lower quartile of the epochs if the runs were
         not alternated. ``b`` is ``a * (1 + change)``.
     change, low, high : float
-        ``(b - a) / a`` and its interval. Infinite if only b has the layer.
+        ``(b - a) / a`` and its interval. Infinite if ``one_sided`` and only in b.
     real : bool
         Whether the interval excludes zero and the change is at least ``min_change``.
     one_sided : bool
-        Whether only one of the runs has the layer.
+        Whether only one of the runs has the layer, or this phase of it: a frozen layer may have no backward.
     """
 
     layer: str
@@ -73,6 +73,26 @@ class CountChange:
     def change(self) -> float:
         """``(b - a) / a``."""
         return (self.b - self.a) / self.a if self.a else float("inf")
+
+
+def set_apart(a: Session, b: Session) -> tuple[Session, Session]:
+    """Return both sessions, with its type in the name of each layer that is another layer in the other one.
+
+    A layer that is inserted into a sequence takes the number of the next one: "1" is a ReLU in a, and a Dense in b.
+    """
+    kinds = [{layer.name: layer.kind for layer in session.layers} for session in (a, b)]
+    others = {name for name, kind in kinds[0].items() if kind != kinds[1].get(name, kind)}
+
+    def renamed(session: Session, kinds: dict[str, str]) -> Session:
+        names = {name: f"{name} {kinds[name]}" for name in others}
+        layers = [replace(x, name=names.get(x.name, x.name)) for x in session.layers]
+        epochs = [
+            replace(epoch, rows=[replace(row, layer=names.get(row.layer, row.layer)) for row in epoch.rows])
+            for epoch in session.epochs
+        ]
+        return replace(session, layers=layers, epochs=epochs)
+
+    return (renamed(a, kinds[0]), renamed(b, kinds[1])) if others else (a, b)
 
 
 def count_changes(a: Session, b: Session) -> list[CountChange]:

@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any, Never
 import numpy as np
 
 from microfw.errors import ArgumentError, refuse_former, suggest_keywords
-from microfw.profiler.change import OUTSIDE, Change as Change, CountChange as CountChange, count_changes, is_same_work
+from microfw.profiler.change import (
+    OUTSIDE,
+    Change as Change,
+    CountChange as CountChange,
+    count_changes,
+    is_same_work,
+    set_apart,
+)
 from microfw.profiler.noise import corrected, paired
 from microfw.profiler.session import Epoch, Session
 from microfw.profiler.step_times import PHASES, REST, WHOLE, is_part, large_parts, part_times, share_of
@@ -245,7 +252,7 @@ def compare(
     [('flops_forward', 10, 12)]
     """
     refuse_former("compare", former, least="min_change")
-    a, b = _sessions(a, b)
+    a, b = set_apart(*_sessions(a, b))
     alternated = bool(a.alternated) and a.alternated == b.alternated
     min_change = (0.05 if alternated else 0.1) if min_change is None else min_change
     if not min_change >= 0:
@@ -258,12 +265,13 @@ def compare(
     counts = count_changes(a, b)
     pairs = [(x, y) for x, y in zip(a.epochs, b.epochs, strict=False) if x.observed and y.observed]
     used = _used(a, b, pairs if alternated else None)
-    names = [list(dict.fromkeys(row.layer or OUTSIDE for epoch in x.epochs for row in epoch.rows)) for x in (a, b)]
-    alone = set(names[0]) ^ set(names[1])
+    names = [dict.fromkeys(row.layer or OUTSIDE for epoch in x.epochs for row in epoch.rows) for x in (a, b)]
     parts = [*REST, *((layer, phase) for layer in dict.fromkeys([*names[0], *names[1]]) for phase in PHASES)]
     times = [part_times(epochs, parts) for epochs in used]
     large = large_parts(*times)
-    keys = [key for key, is_large in zip(parts, large, strict=True) if is_large and key[0] and key[0] not in alone]
+    present = np.array([table.any(axis=0) for table in times])
+    alone = present[0] != present[1]  # a frozen layer may have no backward
+    keys = [key for key, compared in zip(parts, large & ~alone, strict=True) if compared and key[0]]
     labels = [*WHOLE, *keys]
     groups = np.array([[is_part(part, label) for label in labels] for part in parts], float)
     wrong = (1 - confidence) / len(labels)
@@ -272,7 +280,7 @@ def compare(
         rounds = _rounds(a.alternated, len(pairs))
         needed, found_times = ceil(log2(2 / wrong)), paired(times[0], times[1], groups, wrong, rounds)
     else:  # the optimizer's update shows drift, too
-        same = [is_same_work(*part, counts) and part[0] not in alone for part in parts]
+        same = [is_same_work(*part, counts) and not one for part, one in zip(parts, alone, strict=True)]
         witnesses = [k for k, label in enumerate(labels) if is_same_work(*label, counts)]
         unchanged = min(share_of(table, parts, same) for table in times)
         rounds = min(map(len, used))
@@ -281,20 +289,20 @@ def compare(
     found = Comparison(
         a.name or a.model or "a", b.name or b.model or "b", alternated, min_change, confidence, rounds, needed,
         found_times.drift, (sums[0].observed, sums[1].observed), (sums[0].replayed, sums[1].replayed),
-        counts=counts, corrected=found_times.corrected, unchanged=unchanged, kinds=_kinds(a, b),
+        counts=counts, corrected=found_times.corrected, unchanged=unchanged,
+        kinds={layer.name: layer.kind for x in (a, b) for layer in x.layers if layer.shown_kind},
     )  # fmt: skip
-    found.only_a = [layer for layer in names[0] if layer not in set(names[1])]
-    found.only_b = [layer for layer in names[1] if layer not in set(names[0])]
+    found.only_a = [layer for layer in names[0] if layer not in names[1]]
+    found.only_b = [layer for layer in names[1] if layer not in names[0]]
     columns = (found_times.a, found_times.b, found_times.change, found_times.low, found_times.high)
     for (layer, phase), *row in zip(labels, *columns, strict=True):
         before, after, change, low, high = map(float, row)
         real = rounds >= needed and (low > 0 or high < 0) and abs(change) >= min_change
         found.changes.append(Change(layer, phase, before, after, change, low, high, real))
     for k, (layer, phase) in enumerate(parts):
-        if layer in alone and large[k]:
+        if layer and alone[k] and large[k]:
             before, after = (float(np.median(table[:, k])) for table in times)
-            change = inf if layer in found.only_b else -1.0
-            after /= 1 + found.drift
+            after, change = after / (1 + found.drift), inf if present[1][k] else -1.0
             found.changes.append(Change(layer, phase, before, after, change, change, change, True, True))
     size = len(pairs) // rounds if alternated else 1  # epochs of a round
     backward = [[epoch.taken("backward", True) for epoch in pair] for pair in pairs]
@@ -319,16 +327,6 @@ def _sessions(*given: Any) -> list[Session]:
         fix = "train each run with its own profiler"
         raise ArgumentError("compare", "the sessions of two runs", "the same session twice", fix)
     return found
-
-
-def _kinds(*sessions: Session) -> dict[str, str]:
-    """Return the types of the layers by name, those of both runs if they differ."""
-    found: dict[str, list[str]] = {}
-    for session in sessions:
-        for layer in session.layers:
-            if layer.shown_kind:
-                found.setdefault(layer.name, []).append(layer.kind)
-    return {name: " or ".join(dict.fromkeys(kinds)) for name, kinds in found.items()}
 
 
 def _used(a: Session, b: Session, rounds: list[tuple[Epoch, Epoch]] | None) -> list[list[Epoch]]:

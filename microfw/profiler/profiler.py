@@ -323,6 +323,8 @@ class Profiler(Callback, Hook):
     def report(self, **options: Any) -> str:
         """Return text for a terminal; see `microfw.profiler.report`, and `fits_report` if estimators were profiled.
 
+        The report of one fit of several is ``profiler.fits[k].session.report()``.
+
         Examples
         --------
         >>> import numpy as np, microfw as mf

@@ -9,7 +9,8 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from microfw.errors import message, printable
+from microfw.errors import ArgumentError, message, printable, suggest_keywords
+from microfw.optim.checks import is_integer
 from microfw.profiler.files import build, parse, to_dict
 from microfw.profiler.reports.text import plural, table, whole
 from microfw.profiler.session import Epoch, Session
@@ -29,7 +30,7 @@ class FitProfile:
     place : list of int
         Numbers of these tasks, each among the tasks of its parent. Reports sort fits by them.
     parameters : dict
-        Settings of the estimator that are not the defaults, as text.
+        Settings of the estimator that are not the defaults, as text. `rows` leaves defaults out, too.
     session : Session
         Epochs, layers and times.
     """
@@ -119,6 +120,7 @@ def file_name(start_ns: int, profiler: str) -> str:
     return f"{start_ns}-{platform.node()}-{os.getpid()}-{profiler}-{os.urandom(8).hex()}.json"
 
 
+@suggest_keywords
 def fits_report(fits: Sequence[FitProfile], *, most: int = 40, epochs: int = 8) -> str:
     """Return the report of many fits: the cost of each, and the time of its backward pass for each epoch.
 
@@ -134,6 +136,11 @@ def fits_report(fits: Sequence[FitProfile], *, most: int = 40, epochs: int = 8) 
     Returns
     -------
     str
+
+    Raises
+    ------
+    ArgumentError
+        If ``most`` or ``epochs`` is not a positive integer.
 
     Examples
     --------
@@ -152,6 +159,9 @@ def fits_report(fits: Sequence[FitProfile], *, most: int = 40, epochs: int = 8) 
     ---------
     0.3  2.00
     """
+    for setting, number in (("most", most), ("epochs", epochs)):
+        if not is_integer(number, 1):
+            raise ArgumentError("fits_report", f"{setting} to be a positive integer", repr(number))
     fits = sorted(fits, key=lambda fit: fit.place)
     totals = [fit.session.total() for fit in fits]
     sampled = any(fit.session.every > 1 for fit in fits)
@@ -190,7 +200,7 @@ def fits_report(fits: Sequence[FitProfile], *, most: int = 40, epochs: int = 8) 
 
 
 def differing(fits: Sequence[FitProfile]) -> list[str]:
-    """Return for each fit, as text, the settings in which the fits differ."""
+    """Return for each fit, as text, the settings in which the fits differ. Profiles do not have default values."""
     names = list(dict.fromkeys(name for fit in fits for name in fit.parameters))
     varied = [name for name in names if len({fit.parameters.get(name) for fit in fits}) > 1]
-    return [", ".join(f"{name}={fit.parameters[name]}" for name in varied if name in fit.parameters) for fit in fits]
+    return [", ".join(f"{name}={fit.parameters.get(name, 'default')}" for name in varied) for fit in fits]

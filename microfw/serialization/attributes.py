@@ -231,7 +231,9 @@ def changed(found: dict[str, Any], made: Marks) -> Attributes:
         item, (kind, theirs) = modules.get(path), made.get(path, (type(None), {}))
         where = ".".join(filter(None, (type(found[""]).__name__, path)))
         if type(item) is not kind:
-            got, fix = type(item).__name__, "choose the module by an argument of the constructor"
+            got, name = type(item).__name__, path.rpartition(".")[2]
+            fix = "choose the module by an argument of the constructor"
+            fix += f": def __init__(self, {name}): self.{name} = {name}" if name.isidentifier() else ""
             raise FormatError(f"{where} to be the module that the constructor makes, {kind.__name__}", got, fix)
         mine = of(item)
         for name in mine if mine.keys() == theirs.keys() else {**mine, **theirs}:

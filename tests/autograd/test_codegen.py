@@ -11,6 +11,7 @@ from microfw.autograd.backward import backward_pass
 from microfw.autograd.graph import Leaf
 from microfw.autograd.op import MAX_GENERATED
 from microfw.autograd.registry import OPS
+from microfw.errors import ArgumentError
 from tests.cases.ops import CASES, title
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -71,6 +72,15 @@ def test_apply_refuses_what_generated_code_refuses():
         apply(op, (np.ones(2),), {"axes": 0})
     with pytest.raises(mf.errors.DTypeError, match="add: expected Tensors of one dtype, got float32 and float64"):
         apply(OPS["add"], (mf.tensor(np.ones(2, "f4")), mf.tensor(np.ones(2))), {})
+
+
+@pytest.mark.parametrize("name", ["y", "value", "node", "dtype", "shape", "type"])
+def test_an_input_of_a_reserved_name_is_refused_at_the_declaration(name):
+    function = eval(f"lambda {name}: {name} * 2")
+    with pytest.raises(ArgumentError, match=f"op doubled: expected inputs whose names are not reserved, got {name}; "):
+        mf.op(function, vjp=lambda g: g * 2, name="doubled")
+    several = mf.op(eval(f"lambda *{name}: {name}[0] + {name}[1]"), vjp=lambda g: g, name=f"several_{name}")
+    assert several(1.0, 2.0).item() == 3
 
 
 @pytest.mark.parametrize(("old", "new"), [("into", "vjp_out"), ("fresh", "no_alias"), ("casts", "allow_dtype_change")])

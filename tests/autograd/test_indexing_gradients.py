@@ -103,3 +103,13 @@ def test_an_index_that_grew_too_large_is_an_error(way):
             indexing.scatter(floats((3, 4)), np.array([0, 1, index]), to=(3, 4), axis=0)
         with pytest.raises(IndexError):
             indexing.put(floats((2,)), shape=(3, 4), key=(np.array([0, index]), np.array([0, 0])))
+
+
+def test_what_is_deleted_may_be_named_by_a_tensor():
+    x = mf.tensor(A, requires_grad=True)
+    for places in (np.array([0, 2]), np.array([True, False, True]), np.array(1)):
+        found = np.delete(x, mf.tensor(places), axis=0)
+        np.testing.assert_array_equal(found.data, np.delete(A, places, axis=0))
+        x.zero_grad()
+        found.sum().backward()
+        np.testing.assert_array_equal(x.grad.sum(1) > 0, ~np.isin(np.arange(3), np.arange(3)[places]))

@@ -53,7 +53,7 @@ def test_report_in_every_format_and_compare(tmp_path, capsys):
     for option in ("--min-change", "--least"):  # the second is its former name
         # no change of a time counts: on a busy machine 24.5 times were seen
         same = here("compare", a, b, option, "1000000%", "--fail-above", "10%")
-        assert "Counts per step: N, P, steps, operations and bytes agree." in same
+        assert "Counts per step: N, P, backward steps, operations and bytes agree; updates have no counts." in same
     grown = here("compare", a, c, "--fail-above", "10%", "--markdown", str(tmp_path / "c.md"), code=1)
     assert "FAILED: above 10%: " in grown
     assert "(the whole step) parameters" in grown

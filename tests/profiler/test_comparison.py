@@ -122,6 +122,16 @@ def test_the_whole_step_comes_first(mark):
     assert str(found).splitlines()[2].startswith("The whole step: +")
 
 
+@pytest.mark.parametrize("flops", [0, 50])
+def test_a_real_change_without_other_counts_is_marked_where_counts_of_others_differ(flops):
+    rng = np.random.default_rng(14)
+    a, b = made_up(rng, noise=0.01), slower_by(made_up(rng, noise=0.01, flops=flops), 3, ("0", "2"))
+    text = " ".join(str(compare(a, b, min_change=0.5)).split())
+    assert "Real: 2 backward is" in text
+    assert (text.count("slower, though its counts agree.") == 2) == (flops > 0)  # forward and backward of layer 0
+    assert ("updates have no counts" in text) == (flops == 0)
+
+
 @pytest.mark.parametrize("mark", ["", "together"])
 def test_a_slower_optimizer_is_found(mark):
     rng = np.random.default_rng(8)
@@ -151,6 +161,19 @@ def test_a_new_row_and_one_that_is_gone_count(mark, epochs):
     ]  # fmt: skip
     assert not [c for c in back.worse() if c.layer == "3"]
     assert "3 forward is gone: it took " in str(back)
+
+
+@pytest.mark.parametrize("mark", ["", "together"])
+def test_the_backward_of_a_layer_that_is_frozen_in_one_run_is_new_or_gone(mark):
+    rng = np.random.default_rng(13)
+    a, b = made_up(rng, mark=mark), made_up(rng, mark=mark)
+    for epoch in a.epochs:
+        epoch.backward_ns -= epoch.rows[0].backward_ns
+        epoch.rows[0].backward_ns = 0
+    for found, run, text in ((compare(a, b), "a", "0 backward is new: "), (compare(b, a), "b", "0 backward is gone: ")):
+        (alone,) = [c for c in found.changes if c.one_sided]
+        assert (alone.layer, alone.phase, getattr(alone, run), alone.real) == ("0", "backward", 0, True)
+        assert text in str(found) and found.only_a == found.only_b == []
 
 
 def test_a_layer_of_another_name_is_no_growth():

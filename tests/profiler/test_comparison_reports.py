@@ -120,9 +120,17 @@ def test_layers_have_their_types_everywhere():
         assert "2 Conv2D" in text and "0 Dense" in text
     assert "Real: 2 Conv2D backward is " in str(found)
     assert compare(session(WIDE), session(WIDE, seed=1, name="b")).kinds == {"0": "Dense", "2": "Conv2D"}
-    other = session(NARROW)
-    other.layers[0].kind = "Conv1D"
-    assert compare(session(WIDE), other).kinds["0"] == "Dense or Conv1D"
+
+
+def test_layers_of_one_name_and_other_types_are_other_layers():
+    a, b = session(WIDE), session(WIDE, seed=1)
+    b.layers[0].kind = "Conv1D"
+    found = compare(a, b)
+    assert (found.only_a, found.only_b) == (["0 Dense"], ["0 Conv1D"])
+    assert {c.layer for c in found.changes if c.one_sided} == {"0 Dense", "0 Conv1D"}
+    text = one_line(found)
+    assert "0 Dense backward is gone" in text and "0 Conv1D backward is new" in text and "2 Conv2D" in text
+    assert a.epochs[0].rows[0].layer == b.layers[0].name == "0"
 
 
 def test_a_notebook_lists_counts_and_sorts_as_the_text_does():

@@ -68,7 +68,7 @@ def test_it_shows_the_sessions_numbers_and_asks_for_nothing(chromium, tmp_path):
     assert f"all {scalars.P:,} derivatives in {scalars.steps:,} steps" in law
     rows = "[...document.querySelectorAll('#counts tbody tr')].map(r => [r.querySelector('b').textContent, r.cells[1].textContent])"
     shown = dict(chromium.run(rows))
-    assert shown["steps"] == f"{scalars.steps:,}" and shown["P"] == f"{scalars.P:,}"
+    assert shown["backward steps"] == f"{scalars.steps:,}" and shown["P"] == f"{scalars.P:,}"
     assert len((tmp_path / "a.html").read_bytes()) < 300_000
 
 

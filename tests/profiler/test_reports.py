@@ -122,6 +122,12 @@ def test_the_largest_step_says_what_is_kept():
 # The terminal
 
 
+def test_steps_of_the_backward_pass_are_told_from_those_of_training():
+    session = profiled("deep")
+    assert f"{session.total().counts()[1].steps:,}  " in session.report().split("\nbackward steps ")[1]
+    assert "\nbackward steps " in session.report(full=True) and "**backward steps** = " in session.markdown()
+
+
 def test_tables_by_layer_and_op_sorted_and_cut():
     session = profiled("deep")
     text = report(session, by="layer", sort="flops", max_rows=3)

@@ -216,6 +216,22 @@ def test_fits_of_a_sampled_search_are_said_by_the_step():
     assert fits_report([two]).splitlines()[-1].split() == ["3", "3.00"]
 
 
+def test_fits_list_default_settings_and_their_report_refuses_what_it_does_not_have():
+    def fit(k, parameters):
+        return FitProfile("E", ["a"], [k], parameters, Session(epochs=[Epoch(1, 1, 1, backward_ns=1000)]))
+
+    fits = [fit(0, {"alpha": "1"}), fit(1, {"alpha": "1", "rate": "0.1"})]
+    lines = fits_report(fits).splitlines()[5:7]
+    assert [line.split()[-1] for line in lines] == ["rate=default", "rate=0.1"]
+    for name, wrong in (("most", 0), ("most", -1), ("most", "x"), ("epochs", 0), ("epochs", True)):
+        with pytest.raises(
+            ArgumentError, match=f"fits_report: expected {name} to be a positive integer, got {wrong!r}"
+        ):
+            fits_report(fits, **{name: wrong})
+    with pytest.raises(TypeError, match="got full; it has fits, most, epochs"):
+        fits_report(fits, full=True)
+
+
 def test_a_sampled_epoch_says_so_and_one_without_an_observed_step_is_not_reported():
     model, profiler = nn.Dense(4, 3, rng=0), mf.Profiler(every=12)
     trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1), hooks=[profiler])

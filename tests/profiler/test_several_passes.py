@@ -138,7 +138,7 @@ def test_a_retained_node_counts_once_and_its_further_visits_are_named():
     found = counts(epoch)
     assert found["revisited"][:2] == (scalars.revisited, 1)
     assert "unreached" not in found
-    assert f"{scalars.rules:,} visits" in found["steps"].meaning
+    assert f"{scalars.rules:,} visits" in found["backward steps"].meaning
     assert "revisited" not in counts(once)
     assert "revisited" in report(Session(epochs=[epoch]))
 

@@ -188,7 +188,9 @@ def test_parts_of_a_layer_of_the_library_come_back(name, value, tmp_path):
 
 
 REFUSED = {
-    "Net.act to be the module that the constructor makes, LeakyReLU, got Tanh": lambda n: setattr(n, "act", nn.Tanh()),
+    "Net.act to be the module that the constructor makes, LeakyReLU, got Tanh; .*: self.act = act": (
+        lambda n: setattr(n, "act", nn.Tanh())
+    ),
     "Net.function to be as the constructor makes it, or plain data, got function; make": (
         lambda n: setattr(n, "function", abs_of)
     ),

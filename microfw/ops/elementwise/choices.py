@@ -94,8 +94,8 @@ def _nowhere(v: Any, at: Any, axis: Any) -> Any:
 
 
 @op(vjp=(lambda v: v, _nowhere, None), cost=elementwise_cost(0, 0, 1, 0))
-def undefined(y: Array, x: Array, at: Array, *, axis: int | tuple[int, ...] | None = ()) -> Array:
-    """``y`` as it is, but with a derivative by ``x`` that is NaN where ``at`` holds, and 0 elsewhere.
+def undefined(slope: Array, x: Array, at: Array, *, axis: int | tuple[int, ...] | None = ()) -> Array:
+    """``slope`` as it is, but with a derivative by ``x`` that is NaN where ``at`` holds, and 0 elsewhere.
 
     With an axis, each entry depends on all of ``x`` along it, so that all get NaN.
 
@@ -108,7 +108,7 @@ def undefined(y: Array, x: Array, at: Array, *, axis: int | tuple[int, ...] | No
     >>> mf.grad(lambda x: undefined(x, x, x == 0.0).sum())(np.array([0.0, 1.0]))
     array([nan,  1.])
     """
-    return y
+    return slope
 
 
 def _cast_back(g: Any, x: Any, dtype: Any) -> Any:

@@ -136,7 +136,8 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
         else:
             word = "slower" if c.change > 0 else "faster"
             how = f"is {abs(c.change):.1%} {word}" if c.change < HUGE else f"takes {_percent(c.change)} as long"
-            texts.append(f"Real: {whose} {how}.")
+            indirect = c.layer and found.counts and c.layer not in {count.layer for count in found.counts}
+            texts.append(f"Real: {whose} {how}{', though its counts agree' if indirect else ''}.")
     if found.rounds < found.needed:
         texts.append(
             f"Times: {found.rounds} {'rounds' if found.alternated else 'epochs'} are too few for valid intervals; "
@@ -155,7 +156,7 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
     texts.append(
         f"Counts per step: {len(found.counts)} differ."
         if found.counts
-        else "Counts per step: N, P, steps, operations and bytes agree."
+        else "Counts per step: N, P, backward steps, operations and bytes agree; updates have no counts."
     )
     if found.steps[0] != found.steps[1]:
         texts.append(f"Observed steps differ: {found.steps[0]:,} in a, {found.steps[1]:,} in b.")

@@ -44,7 +44,8 @@ def counts(e: Epoch) -> dict[str, Count]:
         "revisited": "visits after the first: backward(retain_graph=True)",
         "P": f"parameters: trainable {entries}; not features",
         "N + P": "",
-        "steps": f"{rules} visits + {whole(best.accumulated)} additions: {ratio:.2f} x (N + P)",
+        # a step of training, which all counts are those of, is another thing
+        "backward steps": f"{rules} visits + {whole(best.accumulated)} additions: {ratio:.2f} x (N + P)",
         "N x P": "at most, if backward ran again for each parameter",
         "operations": f"arithmetic, both passes; {declared}",
         "E": "edges: inputs of nodes that need a gradient",
@@ -53,7 +54,8 @@ def counts(e: Epoch) -> dict[str, Count]:
         if not getattr(best, name):
             del meanings[name]
     numbers = {
-        c.kind: {name: getattr(c, name, None) for name in meanings} | {"N + P": c.N + c.P, "N x P": c.N * c.P}
+        c.kind: {name: getattr(c, name, None) for name in meanings}
+        | {"N + P": c.N + c.P, "backward steps": c.steps, "N x P": c.N * c.P}
         for c in columns.values()
     }
     scalars = numbers.get("scalars", {})

@@ -145,8 +145,6 @@ def _counts(e: Epoch) -> str:
     found = counts(e)
     numbers = one_column(found).items()
     rows = [[name, whole(number), found[name].meaning] for name, number in numbers if found[name].meaning]
-    for row in rows:
-        row[0] = row[0].replace("steps", "backward steps")  # a step of training is another thing
     unit = "in tensors" if found["N"].scalars is None else "count"
     return _table(["In one step", unit, "meaning"], rows, text=True)
 

@@ -355,7 +355,7 @@ function countTable(id, rows, about) {
 }
 function drawCounts() {
   const line = Object.fromEntries(view.counts.map(([word, scalars]) => [word, scalars]));
-  const { N, P, steps, "N x P": bound } = line;
+  const { N, P, "backward steps": steps, "N x P": bound } = line;
   countTable("counts", view.counts, "in one step");
   if (!steps) return put("law", "");
   put("law", `One backward pass gives all ${whole(P)} derivatives in ${whole(steps)} steps, ${(steps / (N + P)).toFixed(2)} × (N + P). `
