@@ -138,7 +138,7 @@ def test_readme_shows_what_the_main_command_prints():
         "Backward by epoch",
         "Median epoch",
         "0 Dense",
-        "CrossEnt",  # where a busy machine takes long times, the name is shortened
+        "Cross",  # where a busy machine takes long times, the name is shortened
         "untagged",
         "total",
     )
