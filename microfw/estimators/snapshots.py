@@ -59,7 +59,9 @@ class EstimatorSnapshot:
 
 
 def _state(generator: Any) -> Any:
-    return generator.bit_generator.state if isinstance(generator, np.random.Generator) else generator.get_state()
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    return generator.get_state(legacy=False)  # of any bit generator
 
 
 def _set_state(generator: Any, state: Any) -> None:

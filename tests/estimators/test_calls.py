@@ -281,6 +281,16 @@ def test_a_failed_call_leaves_what_was_trained(bad, warm):
         assert state(vars(model)) == before
 
 
+def test_a_random_state_with_any_bit_generator_is_put_back():
+    random_state = np.random.RandomState(np.random.PCG64(0))
+    model = classifier(random_state=random_state).fit(X, Y)
+    before = repr(random_state.get_state(legacy=False))
+    model.set_params(learning_rate=lambda step: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.fit(X, Y)
+    assert repr(random_state.get_state(legacy=False)) == before
+
+
 ERRORS = [RuntimeError("no"), None, KeyboardInterrupt()]
 
 
