@@ -291,6 +291,17 @@ def test_a_random_state_with_any_bit_generator_is_put_back():
     assert repr(random_state.get_state(legacy=False)) == before
 
 
+def test_a_single_number_as_y_is_refused_by_later_calls_as_by_the_first():
+    texts = []
+    model = classifier()
+    for _ in range(2):
+        with pytest.raises(TypeError) as caught:
+            model.partial_fit(X, np.array(1), *[] if texts else [[0, 1, 2]])
+        texts.append(str(caught.value))
+        model.partial_fit(X, Y, classes=[0, 1, 2])
+    assert texts[0] == texts[1]
+
+
 ERRORS = [RuntimeError("no"), None, KeyboardInterrupt()]
 
 
