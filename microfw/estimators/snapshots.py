@@ -102,6 +102,7 @@ class TrainingSnapshot:
         """Restore the learner."""
         learner, optimizer, state = self.learner, self.learner.optimizer, self.learner.state
         state.epoch, state.steps, state.skipped, state.loss = self.state
+        learner._min_rows = 0  # tried again: what failed may have failed in the trial, too
         learner.stepper.forward_state.restore(self.forward_state)
         if self.rng is not None:
             learner.rng.bit_generator.state = self.rng

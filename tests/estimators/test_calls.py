@@ -16,7 +16,7 @@ from sklearn.datasets import load_diabetes, load_iris
 from sklearn.preprocessing import scale
 
 from microfw import nn, optim
-from microfw.errors import ArgumentError, DataError, NonFiniteError
+from microfw.errors import ArgumentError, DataError, NonFiniteError, ShapeError
 from microfw.estimators import NeuralClassifier, NeuralRegressor
 from microfw.optim import schedules
 from tests.helpers.thinning import thinned
@@ -323,6 +323,27 @@ def test_a_pass_that_fails_in_the_middle_is_undone_as_a_whole(error, optimizer, 
     module, _ = failing(error, 1)
     twin = classifier(module=module, optimizer=optimizer, batch_size=20).partial_fit(X, Y, classes=[0, 1, 2])
     np.testing.assert_array_equal(weights(model.partial_fit(*given)), weights(twin.partial_fit(*given)))
+
+
+def test_an_error_while_small_batches_are_tried_fails_one_call_only():
+    class Net(nn.Module):
+        failing_call = 0
+
+        def __init__(self):
+            self.body = nn.Sequential(nn.Dense(4, 8, rng=0), nn.BatchNorm1D(8), nn.Dense(8, 3, rng=1))
+
+        def forward(self, x):
+            self.failing_call -= 1
+            if not self.failing_call:
+                raise MemoryError
+            return self.body(x)
+
+    model = classifier(module=lambda inputs, outputs, rng: Net(), batch_size=13)
+    model.partial_fit(X[:39], Y[:39], classes=[0, 1, 2])
+    model.module_.failing_call = 2  # the trial of two rows
+    with pytest.raises((MemoryError, ShapeError)):
+        model.partial_fit(X[:40], Y[:40])
+    model.partial_fit(X[:40], Y[:40])
 
 
 @pytest.mark.parametrize("error", ERRORS[:2], ids=["error", "infinite"])
