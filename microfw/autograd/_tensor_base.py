@@ -34,6 +34,12 @@ def native(array: Array) -> Array:
     return array.view(dtype) if array.dtype.isnative else array.astype(dtype)
 
 
+def writable(array: Array) -> Array:
+    """Return an unpickled array, or a copy if it cannot be written to, or writes would change a file."""
+    # joblib passes large arrays to its workers as read-only maps of a file; so does its load with mmap_mode.
+    return array if type(array) is np.ndarray and array.flags.writeable else np.array(array)
+
+
 @with_other_names
 class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
     """The part of `Tensor` that it shares with NumPy's arrays."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd._tensor_base import Array, TensorBase, native, warn_of_detaching
+from microfw.autograd._tensor_base import Array, TensorBase, native, warn_of_detaching, writable
 from microfw.autograd.backward import backward_pass
 from microfw.autograd.grad_hooks import GradientHook, GradientHooks, Handle, node_hooks
 from microfw.autograd.graph import Leaf, Node
@@ -292,7 +292,7 @@ def _backward_error(create_graph: bool) -> GraphError:
 
 def _rebuild(kind: type[Tensor], array: Array, requires_grad: bool) -> Tensor:
     made = kind.__new__(kind)
-    made._array = native(array)
+    made._array = native(writable(array))
     made._leaf = Leaf(array.shape, made._array.dtype)
     made._node = made._leaf if requires_grad else None
     return made

@@ -293,7 +293,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
             codes = np.searchsorted(self.classes_, y).clip(0, len(self.classes_) - 1)
             unknown = self.classes_[codes] != y
             if unknown.any():
-                raise DataError(self._where, f"classes {self.classes_}", y[unknown][0])
+                raise DataError(self._where, f"classes {self.classes_}", repr(y[unknown].tolist()[0]))
         # Labels 0, 1, 2, … need no search in classes_; partial_fit then takes them as they are.
         self._labels_are_codes = self.classes_.dtype.kind in "iu" and np.array_equal(
             self.classes_, np.arange(len(self.classes_))

@@ -89,7 +89,7 @@ class Learner:
     def _prepare(self) -> None:
         policy = ReplayPolicy(self.model, self.objective, self.optimizer, None)
         gradients = Hooks(self.hooks).methods["on_gradients"]
-        self.stepper = Stepper(self.state, gradients, policy, where=f"{self.where}.fit")
+        self.stepper = Stepper(self.state, gradients, policy, where=self.where)
         self._modules = [module for _, module in self.model.named_modules()]
         self._min_rows = 0
 
@@ -127,7 +127,7 @@ class Learner:
         if size > 1 and n % size != 1:
             self.stepper.min_rows = 1
         elif self._min_rows != 1:  # 1: computed before, one row is enough
-            self._min_rows = self.stepper.min_rows = smallest_batch(self.model, rows, size, f"{self.where}.fit")
+            self._min_rows = self.stepper.min_rows = smallest_batch(self.model, rows, size, self.where)
 
     def epoch(self, rows: Rows, n: int, size: int, shuffle: bool, briefly: bool) -> float:
         """Train one epoch of n rows; return the mean loss of the steps, NaN if no row counted."""

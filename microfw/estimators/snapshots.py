@@ -62,7 +62,9 @@ class EstimatorSnapshot:
 
 
 def _state(generator: Any) -> Any:
-    return generator.bit_generator.state if isinstance(generator, np.random.Generator) else generator.get_state()
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    return generator.get_state(legacy=False)  # of any bit generator
 
 
 def _set_state(generator: Any, state: Any) -> None:
@@ -103,6 +105,7 @@ class TrainingSnapshot:
         """Restore the learner."""
         learner, optimizer, state = self.learner, self.learner.optimizer, self.learner.state
         state.epoch, state.steps, state.skipped, state.loss = self.state
+        learner._min_rows = 0  # tried again: what failed may have failed in the trial, too
         learner.stepper.forward_state.restore(self.forward_state)
         if self.rng is not None:
             learner.rng.bit_generator.state = self.rng

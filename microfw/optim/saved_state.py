@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
+
+from microfw.autograd._tensor_base import writable
 from microfw.errors import ArgumentError
 from microfw.optim.checks import as_state, require_entries
 from microfw.optim.flat import Flat
@@ -68,5 +71,5 @@ class SavedState:
         return {name: value for name, value in vars(self).items() if name not in MADE}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update({k: writable(v) if isinstance(v, np.ndarray) else v for k, v in state.items()})
         self.settings.changed = True

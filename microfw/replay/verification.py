@@ -174,9 +174,8 @@ def generator_states(generators: list[Any]) -> tuple[Any, ...]:
     The latter are all but objects of `numpy.random.Generator`. What is returned can be compared.
     """
     own = [generator_state(g) for g in generators if not isinstance(g, np.random.Generator)]
-    state: Any = np.random.get_state()  # noqa: NPY002 -- read, never changed
-    kind, key, *rest = state
-    return own, random.getstate(), kind, key.tobytes(), rest
+    state = np.random.get_state(legacy=False)  # noqa: NPY002 -- read, never changed
+    return own, random.getstate(), pickle.dumps(state)
 
 
 def generator_state(generator: Any) -> bytes:
@@ -184,7 +183,7 @@ def generator_state(generator: Any) -> bytes:
     if isinstance(generator, random.Random):
         return pickle.dumps(generator.getstate())
     if isinstance(generator, np.random.RandomState):
-        return pickle.dumps(generator.get_state())
+        return pickle.dumps(generator.get_state(legacy=False))  # of any bit generator
     return pickle.dumps(getattr(generator, "bit_generator", generator).state)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from microfw.autograd.tensor import Tensor
 from microfw.data.nested import Columns, fill, flatten, join
-from microfw.errors import DTypeError, ShapeError
+from microfw.errors import ArgumentError, DTypeError, ShapeError
 from microfw.nn import Module
 
 
@@ -30,6 +30,10 @@ class ModelCall:
         self.positional = isinstance(template, tuple | list) and binds(signature, *template)
         self.named = isinstance(template, dict) and all(type(key) is str for key in template)
         self.named = self.named and binds(signature, **template)
+        if is_branch(template) and not (self.positional or self.named or binds(signature, template)):
+            expected = f"the inputs {', '.join(signature.parameters) or 'none'}"
+            got = ", ".join(map(str, template)) if isinstance(template, dict) else f"{len(template)} inputs"
+            raise ArgumentError(f"{type(model).__name__}.forward", expected, got)
 
     def call(self, leaves: Sequence[Any]) -> Any:
         """Call the model with Tensors."""

@@ -292,6 +292,9 @@ def test_the_other_order_of_bytes_is_turned_around(dtype):
     assert x.dtype.isnative
     np.testing.assert_array_equal(x.data, [1, 2, 3])
     np.testing.assert_array_equal((x * x).data, [1, 4, 9])
+    cast = mf.tensor([1.0, 2.0]).astype(values.dtype)
+    assert cast.dtype is np.dtype(dtype)
+    np.testing.assert_array_equal((cast * 2).data, [2, 4])
 
 
 def test_float16_is_refused_also_by_dtype():

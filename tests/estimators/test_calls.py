@@ -16,7 +16,7 @@ from sklearn.datasets import load_diabetes, load_iris
 from sklearn.preprocessing import scale
 
 from microfw import nn, optim
-from microfw.errors import ArgumentError, DataError, NonFiniteError
+from microfw.errors import ArgumentError, DataError, NonFiniteError, ShapeError
 from microfw.estimators import NeuralClassifier, NeuralRegressor
 from microfw.optim import schedules
 from tests.helpers.thinning import thinned
@@ -281,6 +281,27 @@ def test_a_failed_call_leaves_what_was_trained(bad, warm):
         assert state(vars(model)) == before
 
 
+def test_a_random_state_with_any_bit_generator_is_put_back():
+    random_state = np.random.RandomState(np.random.PCG64(0))
+    model = classifier(random_state=random_state).fit(X, Y)
+    before = repr(random_state.get_state(legacy=False))
+    model.set_params(learning_rate=lambda step: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.fit(X, Y)
+    assert repr(random_state.get_state(legacy=False)) == before
+
+
+def test_a_single_number_as_y_is_refused_by_later_calls_as_by_the_first():
+    texts = []
+    model = classifier()
+    for _ in range(2):
+        with pytest.raises(TypeError) as caught:
+            model.partial_fit(X, np.array(1), *[] if texts else [[0, 1, 2]])
+        texts.append(str(caught.value))
+        model.partial_fit(X, Y, classes=[0, 1, 2])
+    assert texts[0] == texts[1]
+
+
 ERRORS = [RuntimeError("no"), None, KeyboardInterrupt()]
 
 
@@ -302,6 +323,27 @@ def test_a_pass_that_fails_in_the_middle_is_undone_as_a_whole(error, optimizer, 
     module, _ = failing(error, 1)
     twin = classifier(module=module, optimizer=optimizer, batch_size=20).partial_fit(X, Y, classes=[0, 1, 2])
     np.testing.assert_array_equal(weights(model.partial_fit(*given)), weights(twin.partial_fit(*given)))
+
+
+def test_an_error_while_small_batches_are_tried_fails_one_call_only():
+    class Net(nn.Module):
+        failing_call = 0
+
+        def __init__(self):
+            self.body = nn.Sequential(nn.Dense(4, 8, rng=0), nn.BatchNorm1D(8), nn.Dense(8, 3, rng=1))
+
+        def forward(self, x):
+            self.failing_call -= 1
+            if not self.failing_call:
+                raise MemoryError
+            return self.body(x)
+
+    model = classifier(module=lambda inputs, outputs, rng: Net(), batch_size=13)
+    model.partial_fit(X[:39], Y[:39], classes=[0, 1, 2])
+    model.module_.failing_call = 2  # the trial of two rows
+    with pytest.raises((MemoryError, ShapeError)):
+        model.partial_fit(X[:40], Y[:40])
+    model.partial_fit(X[:40], Y[:40])
 
 
 @pytest.mark.parametrize("error", ERRORS[:2], ids=["error", "infinite"])

@@ -41,7 +41,7 @@ def test_nothing_is_trained_on_what_is_not_finite(diabetes):
     model = regressor(max_grad_norm=None, learning_rate=1e3, max_iter=50, dtype=np.float32)
     with pytest.raises(
         NonFiniteError,
-        match=r"^NeuralRegressor.fit, epoch \d+, step \d+: expected a finite loss, got inf, first made by ",
+        match=r"^NeuralRegressor, epoch \d+, step \d+: expected a finite loss, got inf, first made by ",
     ):
         model.fit(X, y, sample_weight=np.ones(len(X)))
     assert not hasattr(model, "module_")
@@ -133,3 +133,12 @@ def test_early_stopping_by_r2_needs_two_validation_rows(scoring, diabetes):
     assert not hasattr(model, "module_")
     assert model.set_params(scoring="loss").fit(X, y).n_iter_ == 2
     assert model.set_params(scoring=scoring, validation_fraction=0.2).fit(X, y).n_iter_ == 2
+
+
+def test_errors_of_partial_fit_name_the_label_as_it_came_and_no_other_call():
+    X, y = np.ones((6, 2)), np.arange(6) % 3
+    model = classifier().partial_fit(X, y, classes=[0, 1, 2])
+    with pytest.raises(DataError, match=r"^NeuralClassifier: expected classes \[0 1 2\], got '0'$"):
+        model.partial_fit(X, y.astype(str))
+    with pytest.raises(NonFiniteError, match=r"^NeuralClassifier, epoch 2, step 1: "):
+        model.partial_fit(X * 1.7e308, y)

@@ -215,6 +215,19 @@ def test_wrapped_forward_methods_keep_names_defaults_and_kinds_of_their_inputs()
             call()
 
 
+def test_forward_may_be_a_static_method():
+    class Doubled(nn.Module):
+        @staticmethod
+        def forward(x):
+            return x * 2.0
+
+    class Inherited(Doubled):
+        pass
+
+    for kind in (Doubled, Inherited):
+        assert kind()(3.0) == kind().forward(3.0) == kind.forward(3.0) == 6.0
+
+
 # Saving
 
 

@@ -22,7 +22,10 @@ each = pytest.mark.parametrize("name", OPTIMIZERS)
 
 
 def trained(name, model):
-    optimizer = OPTIMIZERS[name](model.parameters())
+    return train(model, OPTIMIZERS[name](model.parameters()))
+
+
+def train(model, optimizer):
     X = np.ones((4, model.parameters()[0].shape[0]), np.float32)
 
     def closure():
@@ -248,3 +251,36 @@ def test_entries_of_a_setting_cannot_be_changed_without_the_optimizer(grouped):
     assert type(optimizer.state_dict()["lr"]) is float
     optimizer.load_state_dict(optimizer.state_dict() | {"betas": betas})
     assert optimizer.betas == (0.5, 0.99)
+
+
+def read_only(item, path):
+    """Return an item from a pickle whose arrays are bytes elsewhere, which nothing can write to."""
+    buffers = []
+    dumped = pickle.dumps(item, protocol=5, buffer_callback=buffers.append)
+    return pickle.loads(dumped, buffers=[bytes(buffer.raw()) for buffer in buffers])
+
+
+def mapped(mode):
+    def load(item, path):
+        joblib = pytest.importorskip("joblib")
+        joblib.dump(item, path)
+        before = path.read_bytes()
+        loaded = joblib.load(path, mmap_mode=mode)
+        train(*loaded)
+        assert path.read_bytes() == before
+        return joblib.load(path, mmap_mode=mode)
+
+    return load
+
+
+@pytest.mark.parametrize("load", [read_only, mapped("r"), mapped("r+")], ids=["bytes", "r", "r+"])
+@each
+def test_what_is_unpickled_from_memory_of_others_trains_on_in_its_own(name, load, tmp_path):
+    model = nn.Sequential(nn.Dense(3, 4, rng=0), nn.BatchNorm1D(4), nn.Dense(4, 2, rng=1))
+    optimizer = trained(name, model)
+    other, optimizer_of_other = load((model, optimizer), tmp_path / "model")
+    train(model, optimizer)
+    train(other, optimizer_of_other)
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        np.testing.assert_array_equal(p.data, q.data)
+    other.load_state_dict(model.state_dict())

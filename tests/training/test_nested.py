@@ -166,6 +166,25 @@ def by_token(logits, labels):
     return nn.CrossEntropyLoss()(logits.reshape((-1, 9)), labels.reshape((-1,)))
 
 
+class Three(nn.Module):
+    def __init__(self):
+        self.body = nn.Dense(2, 3, rng=0)
+
+    def forward(self, a, b, c=None):
+        return self.body(a + b)
+
+
+@pytest.mark.parametrize(
+    ("features", "got"), [(lambda X: (X,) * 4, "4 inputs"), (lambda X: {"a": X, "c": X}, "a, c")], ids=["4", "a, c"]
+)
+def test_features_that_the_model_does_not_take_are_refused_by_their_names_or_number(features, got):
+    X, model = np.ones((4, 2), np.float32), Three()
+    trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1))
+    for call in (lambda: trainer.fit((features(X), np.arange(4) % 3)), lambda: trainer.predict(features(X))):
+        with pytest.raises(ArgumentError, match=f"^Three.forward: expected the inputs a, b, c, got {got}$"):
+            call()
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_labels_of_sequences(compiled):
     tokens = np.random.default_rng(0).integers(0, 9, (40, 6))

@@ -126,7 +126,7 @@ def astype(x: Array, *, dtype: Any) -> Array:
     """Cast; the gradient is cast back, and is 0 through a cast to integers or booleans."""
     if np.dtype(dtype).kind not in "fiub" or np.dtype(dtype) == np.float16:
         raise DTypeError(f"astype: expected float32, float64, integers or booleans, got {np.dtype(dtype)}")
-    return np.asanyarray(x).astype(dtype)
+    return np.asanyarray(x).astype(np.dtype(dtype).char)  # in the machine's byte order
 
 
 @op(vjp=lambda g: g, cost=zero_cost)
