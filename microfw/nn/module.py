@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from inspect import getattr_static
 from types import FunctionType
 from typing import Any, ClassVar, Never, Self
 
@@ -90,8 +89,9 @@ class Module:
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         forward = cls.forward  # the class's own, or one of a base that is no Module
-        static = isinstance(getattr_static(cls, "forward"), staticmethod)  # without a module, to tag with
-        if isinstance(forward, FunctionType) and not hasattr(forward, "tags") and not static:
+        found = next(vars(base)["forward"] for base in cls.__mro__ if "forward" in vars(base))
+        # a static method has no module to tag with
+        if isinstance(forward, FunctionType) and not hasattr(forward, "tags") and not isinstance(found, staticmethod):
             cls.forward = tagging(forward)  # type: ignore[method-assign]
 
     def forward(self, *inputs: Any) -> Any:
