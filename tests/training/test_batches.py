@@ -219,13 +219,11 @@ def test_estimators_follow_the_same_rule(estimator, kind):
     assert made.n_iter_ == 2
     assert made.partial_fit(X, y).n_iter_ == 3
     before = made.predict(X)
-    with pytest.raises(
-        DataError, match=rf"^{estimator.__name__}.fit: expected at least 2 rows, got 1; a layer needs more"
-    ):
+    with pytest.raises(DataError, match=rf"^{estimator.__name__}: expected at least 2 rows, got 1; a layer needs more"):
         made.partial_fit(X[:1], y[:1])
     np.testing.assert_array_equal(made.predict(X), before)
     with pytest.raises(
-        ArgumentError, match=rf"^{estimator.__name__}.fit: expected a batch_size of at least 2, got 1; a layer"
+        ArgumentError, match=rf"^{estimator.__name__}: expected a batch_size of at least 2, got 1; a layer"
     ):
         estimator(4, batch_size=1, max_iter=2, **options).fit(X, y)
 
