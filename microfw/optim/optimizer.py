@@ -246,6 +246,8 @@ class Optimizer(SavedState):
             self._group_of = [k for k, group in enumerate(self.groups) for _ in range(group.count)]
             self._selections: dict[tuple[bool, ...], Any] = {}
         self.settings.changed = False
+        if self._selections:
+            self._compare_counts()  # which a loaded state may have changed
         return not self._selections
 
     def _select(self) -> None:
@@ -256,10 +258,14 @@ class Optimizer(SavedState):
                 self._selections.clear()
             self._selections[present] = self._parts(present), *self.flat.selection(present)
         parts, missing, square, added = self._selections[present]
-        counts = {n for n, flag in zip(self.counts.tolist(), present, strict=False) if flag}
-        # not one by one: `__setattr__` takes 1 us, and a rate that changes at each step leads here each time
-        vars(self).update(update_parts=parts, _missing=missing, _square=square)
-        vars(self).update(_added=(added, present.index(True) if any(present) else 0), same_count=len(counts) < 2)
+        first = present.index(True) if any(present) else 0
+        self.update_parts, self._missing, self._square, self._added = parts, missing, square, (added, first)
+        self._compare_counts()
+
+    def _compare_counts(self) -> None:
+        added = self._added[0].tolist()
+        counts = {n for n, flag in zip(self.counts.tolist(), added, strict=False) if flag}
+        vars(self)["same_count"] = len(counts) < 2  # `__setattr__` takes 1 us, at each step if the rate changes
 
     def _refill(self, ready: list[tuple[Any, ...]]) -> bool:
         """Write new values into constants that are arrays; return False if another constant differs."""

@@ -89,7 +89,7 @@ if update:
     if update is not True:
         update()
     updating = clock()  # if enabled and usual
-    if optimizer.update_parts is update_parts and optimizer.same_count and optimizer.preflight():  # if captured
+    if optimizer.update_parts is update_parts and optimizer.preflight() and optimizer.same_count:  # if captured
         optimizer.count_step()  # if counted
     if optimizer.update_all():  # if not captured
         {calls}

@@ -50,3 +50,20 @@ def test_eps_that_rounds_to_0_beside_the_correction_keeps_its_value():
     assert all(np.isfinite(array).all() for array in values(twins.model))
     numbers = twins.optimizer._step_numbers({"lr": 0.01, "betas": (0.9, 0.999), "eps": 1e-44}, 1)
     assert numbers[0] == 1e-44
+
+
+@pytest.mark.parametrize("kind", [optim.Adam, optim.AdamW])
+def test_loaded_step_numbers_that_differ_are_corrected_each_by_its_own(kind):
+    twins, other = Twins(kind=kind, lr=0.01), Twins(kind=kind, lr=0.01)
+    state = other.optimizer.state_dict()
+    state["counts"][0] += 1000
+    for way in (twins.one, twins.optimizer):
+        way.load_state_dict(state)
+    reference = Twins(kind=kind, lr=0.01)
+    reference.both(lambda _, optimizer: optimizer.load_state_dict(state))
+    reference.both(lambda _, optimizer: vars(optimizer).pop("_selections", None))  # made again, with the new counts
+    reference.both(lambda _, optimizer: vars(optimizer).pop("_group_constants", None))
+    twins.go(3)
+    reference.go(3)
+    assert not twins.optimizer.same_count and not twins.one.same_count
+    assert_same(values(twins.model), values(reference.model))
