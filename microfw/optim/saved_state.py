@@ -20,8 +20,8 @@ MADE |= {"_all_settings", "_numbers", "same_count", "update_parts"}
 class SavedState:
     """Saves and loads what an optimizer needs to continue."""
 
-    STATE: ClassVar[tuple[str, ...]] = ()
-    NEEDS_STEP: ClassVar[bool] = False
+    STATE: ClassVar[tuple[str, ...]]
+    NEEDS_STEP: ClassVar[bool]
     settings: Settings
     groups: list[Group]
     flat: Flat

@@ -39,7 +39,7 @@ ROUNDS = 21
 """Rounds of the measurement. A round is a turn each of plain steps, observed steps and unobserved steps."""
 
 TURN_NS = 3_000_000
-"""Minimum duration of a turn. With 1 ms the stated share of one loop varied from 24 to 49 %, with 4 ms from 30 to 49."""
+"""Minimum duration of a turn. The stated share of one loop varied from 24 to 49 % with 1 ms, from 30 to 49 with 4."""
 
 MAX_TURN = 64
 """Maximum number of steps in a turn."""
