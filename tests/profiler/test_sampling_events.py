@@ -289,6 +289,20 @@ def test_threads_that_share_a_profile_train_on(compile, every, steps, profiles):
     assert all(loop.step().item() < loss for loop, loss in zip(loops, before, strict=True))
 
 
+def test_an_op_with_fewer_inputs_than_the_expected_one_is_looked_up():
+    """Another thread that shares the profile has taken the step to the loss, whose second input is a constant."""
+    loop = Loop()
+    with mf.Profiler(loop.model) as profiler:
+        loop.step()
+        recorder = profiler._recorder
+        (loss,) = [p for p in recorder.sequences.all if p.stats.op.name == "cross_entropy"]
+        for position in [recorder.root, *recorder.sequences.all]:
+            position.next = loss
+        loop.step()
+        assert recorder.lookups > 0
+    check(profiler.session.epochs[0], 2, 2)
+
+
 def test_a_long_run_without_steps_keeps_little_memory(monkeypatch):
     monkeypatch.setattr(sampling, "MAX_TIMESTAMPS", 500)
     loop = Loop()

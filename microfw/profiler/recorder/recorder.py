@@ -146,7 +146,9 @@ class Recorder(StatsLookup, Observer):
                     same = same and not hasattr(x, "dtype")
                 elif x.dtype is not dtype or x.shape != shape:
                     same = False
-        except (AttributeError, ValueError):  # an unobserved node, a number for an array, or an array among the params
+        except (AttributeError, IndexError, ValueError):
+            # an unobserved node, a number for an array, fewer inputs (as another thread took the last step), or an
+            # array among the params
             same = False
         if not same:
             known = len(self.sequences.all)
