@@ -169,7 +169,7 @@ class Replay:
     def _depend(self, depends: Dependencies) -> None:
         # a step of the user's own, in a class or wrapped around that of an object, is called and not written out
         own = self.optimizer.replaces("step", "update_all", "_update_present") or "_update" in vars(self.optimizer)
-        self.usual = not (self.leaves_without_grad or own)
+        self.usual = not own
         self.depends = depends
         self.count = model_version.count
         guards, names = guard_expression([], depends)

@@ -22,6 +22,18 @@ def test_a_rate_of_each_step_reaches_the_same_captured_update(kind, options):
     assert replay.plan.step.update
 
 
+@pytest.mark.parametrize(("kind", "options"), list(optimizer_rows()))
+def test_the_update_is_captured_beside_frozen_parameters(kind, options):
+    twins = Twins(kind=kind, **options | {"lr": 0.01})
+    twins.both(lambda model, _: model.layers[0].requires_grad_(False))
+    twins.go(6)
+    (replay,) = twins.step.replays.values()
+    assert replay.leaves_without_grad and replay.plan.step.update
+    assert twins.optimizer.update_parts is replay.update_parts
+    (run,) = twins.step._programs.values()
+    assert {"preflight", "update_parts"} <= {*run.__code__.co_names}  # the update is written out
+
+
 @pytest.mark.parametrize("kind", [optim.Adam, optim.AdamW])
 def test_parameters_at_different_step_numbers_are_corrected_each_by_its_own(kind):
     twins = Twins(kind=kind, lr=0.01)
