@@ -23,16 +23,18 @@ OTHERWISE = "see mf.compile for what can be replayed; compile=False hides this l
 
 
 class Forward:
-    """The function of the compiled step: returns a batch's loss, and the model's outputs."""
+    """The function of the compiled step: returns a batch's loss and, if ``wants_outputs``, the model's outputs."""
 
-    def __init__(self, model: Any, loss: Any) -> None:
+    def __init__(self, model: Any, loss: Any, wants_outputs: bool) -> None:
         self.model = model
         self.loss = loss
+        self.wants_outputs = wants_outputs
 
-    def __call__(self, X: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return loss and outputs."""
+    def __call__(self, X: Tensor, y: Tensor) -> Any:
+        """Return the loss, or loss and outputs."""
         outputs = self.model(X)
-        return self.loss(outputs, y), outputs
+        loss = self.loss(outputs, y)
+        return (loss, outputs) if self.wants_outputs else loss  # a replay copies what it returns: 1 us for outputs
 
 
 class ReplayPolicy:
@@ -44,9 +46,13 @@ class ReplayPolicy:
         Parts of the training.
     wanted : bool or None
         Whether to replay. None: only if all layers and the loss are this library's.
+    wants_outputs : bool
+        Whether the outputs of replayed steps are used, as by metrics.
     """
 
-    def __init__(self, model: Any, loss: Any, optimizer: Any, wanted: bool | None) -> None:
+    def __init__(
+        self, model: Any, loss: Any, optimizer: Any, wanted: bool | None, wants_outputs: bool = False
+    ) -> None:
         self.seen: Counter[Any] = Counter()
         self.eager_steps = EAGER_STEPS if wanted is None else 0
         self.immediate_rows = 0
@@ -59,7 +65,8 @@ class ReplayPolicy:
         self.rows = 0
         self.foreign = _foreign(parts, loss) if able and wanted is None and not usual else ""
         chosen = able and (usual if wanted is None else wanted)
-        self.step = CompiledStep(Forward(model, loss), optimizer) if chosen else None
+        self.wants_outputs = wants_outputs
+        self.step = CompiledStep(Forward(model, loss, wants_outputs), optimizer) if chosen else None
         if self.step is not None:
             self.step.strict = True  # a difference from the eager step raises ReplayError, not only a warning
 
@@ -81,7 +88,7 @@ class ReplayPolicy:
         return reason, BRANCH if reason.endswith("reads the values of a Tensor") else OTHERWISE
 
     def run(self, X: Array, y: Array, on_loss: Callable[[Array], None], update: Any) -> Tensor | None:
-        """Run a batch's step, and return the model's outputs; None, with nothing done, if it must run eagerly.
+        """Run a batch's step; return the outputs, or the loss; None, with nothing done, if it must run eagerly.
 
         ``on_loss`` and ``update`` are those of `CompiledStep.run`.
         """
@@ -92,8 +99,8 @@ class ReplayPolicy:
             self.seen[key] += 1
             if self.seen[key] <= self.eager_steps:
                 return None
-        outputs: Tensor = self.step.run((X, y), on_loss, update)[1]
-        return outputs
+        made: Any = self.step.run((X, y), on_loss, update)
+        return made[1] if self.wants_outputs else made  # type: ignore[no-any-return]
 
 
 def _known(module: Module) -> bool:

@@ -254,7 +254,7 @@ class Trainer:
         policy = None
         # Accumulated steps run eagerly: a part is replayed only if no other part follows it.
         if self.compile is not False and self.accumulate == 1:
-            policy = ReplayPolicy(self.model, self.loss, self.optimizer, self.compile)
+            policy = ReplayPolicy(self.model, self.loss, self.optimizer, self.compile, bool(self.metrics))
             policy.expect(min(batch_size, len(rows)), len(rows) // batch_size * epochs)
         steps = len(rows) // step_rows if drop_last else -(-len(rows) // step_rows)
         hooks = run_hooks(self, progress, policy, steps)
