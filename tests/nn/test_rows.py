@@ -199,6 +199,17 @@ def test_leaky_relu_at_zero():
     assert mf.grad(lambda x: nn.LeakyReLU(0.3)(x))(0.0) == 0.3
 
 
+@pytest.mark.parametrize("bits", ["PCG64", "PCG64DXSM", "Philox", "SFC64", "MT19937"])
+@pytest.mark.parametrize("p", [0.01, 0.5, 0.9])
+def test_dropout_keeps_its_share_with_every_bit_generator(bits, p):
+    layer, n = nn.Dropout(p, rng=np.random.Generator(getattr(np.random, bits)(3))), 100_001
+    masks = np.array([layer(np.ones(n, np.float32)).data != 0 for _ in range(2)])
+    tolerance = 4 * (p * (1 - p) / n) ** 0.5
+    np.testing.assert_allclose(masks.mean(1), 1 - p, atol=tolerance)  # also across neighbours, and both draws
+    np.testing.assert_allclose((masks[:, 1:] & masks[:, :-1]).mean(), (1 - p) ** 2, atol=tolerance)
+    np.testing.assert_allclose((masks[0] & masks[1]).mean(), (1 - p) ** 2, atol=tolerance)
+
+
 def test_dropout():
     x = mf.tensor(np.ones((200, 200), np.float32), requires_grad=True)
     layer = nn.Dropout(0.25, rng=0)
