@@ -10,7 +10,6 @@ import numpy as np
 
 from microfw.autograd.op import Array, Cost, Shape, op, zero_cost
 
-
 DRAWS_64_BITS = (np.random.PCG64, np.random.PCG64DXSM, np.random.Philox, np.random.SFC64)
 """Bit generators whose raw numbers have 64 random bits."""
 

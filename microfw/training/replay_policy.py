@@ -50,9 +50,7 @@ class ReplayPolicy:
         Whether the outputs of replayed steps are used, as by metrics.
     """
 
-    def __init__(
-        self, model: Any, loss: Any, optimizer: Any, wanted: bool | None, wants_outputs: bool = False
-    ) -> None:
+    def __init__(self, model: Any, loss: Any, optimizer: Any, wanted: bool | None, wants_outputs: bool = False) -> None:
         self.seen: Counter[Any] = Counter()
         self.eager_steps = EAGER_STEPS if wanted is None else 0
         self.immediate_rows = 0
