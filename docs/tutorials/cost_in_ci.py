@@ -76,9 +76,10 @@ mf.draw(nn.CrossEntropyLoss()(changed()(X), y), direction="LR")
 #     microfw profile digits --quiet --json branch.json
 #     microfw compare main.json branch.json --fail-above 10% --markdown comment.md
 #
-# The command exits with code 1 if a count grew by more than 10 %, or if a layer's share of the step really grew by more
-# than 10 %. It does not compare seconds, because the two runs were not on the same machine at the same time. To compare
-# seconds, add ``--rerun``, which runs both again in turns. The same in Python:
+# The command exits with code 1 if a count, the whole step or a layer really grew by more than 10 %, or if new layers
+# take more than 10 % of the step. Times of two runs made one after the other are corrected for the drift of the
+# machine, so only large changes are found. To compare times closely, add ``--rerun``, which runs both again in
+# turns. The same in Python:
 
 
 def profile(model):
