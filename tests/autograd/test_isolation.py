@@ -17,6 +17,11 @@ from tests.helpers.models import batch, classifier, leaf
 from tests.helpers.threads import together
 
 
+def test_a_mode_cannot_be_assigned_to():
+    with pytest.raises(AttributeError, match=r"no assignment, got one to recording; use `with mode\(recording="):
+        MODE.get().recording = False
+
+
 def test_exceptions_restore_mode_and_scope(watcher):
     class Fails(nn.Module):
         def forward(self, x):
