@@ -16,7 +16,7 @@ EAGER_STEPS = 60
 """Eager steps of a shape before it is captured. A capture takes about as long as these steps."""
 
 MIN_STEPS = 150
-"""Steps of a shape in a run above which it is captured at once."""
+"""A run of at least this many steps with full batches captures their shape at once."""
 
 BRANCH = "choose between values with ops, such as np.where, not with if or a mask as an index"
 OTHERWISE = "see mf.compile for what can be replayed; compile=False hides this line"
