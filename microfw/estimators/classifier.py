@@ -112,7 +112,8 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):  # type: ignore[misc,u
     module_ : Module
         Trained network.
     history_ : History
-        One row for each epoch of `fit`: ``loss``, ``val_loss``, ``val_score``, ``learning_rate``, ``seconds``.
+        One row for each epoch of `fit`: ``epoch``, ``loss``, ``learning_rate``, with early stopping ``val_loss`` and
+        ``val_score``, ``seconds``, and ``skipped`` if a step made no update.
     loss_curve_, validation_scores_ : list of float
         Loss and score of each epoch.
     loss_, best_loss_, best_validation_score_ : float
