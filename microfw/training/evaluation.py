@@ -8,7 +8,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from microfw.autograd._tensor_base import native
 from microfw.autograd.graph import Leaf
 from microfw.autograd.mode import mode
 from microfw.autograd.tensor import Tensor
@@ -24,8 +23,8 @@ from microfw.training.outputs import ModelCall, is_branch, join_outputs, output_
 
 Array = np.ndarray[Any, Any]
 
-PLAIN = "fd?bhilqBHILQ"
-"""Type codes of the dtypes that a Tensor can have."""
+DTYPES: Any = {code: np.dtype(code) for code in "fd?bhilqBHILQ"}
+"""The dtypes that a Tensor can have, by type code: the objects that NumPy gives its own arrays."""
 
 USUAL = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 """NumPy's reactions to floating-point errors, unless the user has set others."""
@@ -82,9 +81,9 @@ def keeps_integers(y: Any, model: Any, loss: Any) -> bool:
 
 def as_data(array: Array) -> Tensor:
     """Return a batch as the read-only Tensor that replayed steps pass to the model and to the loss."""
-    if type(array) is np.ndarray and array.flags.c_contiguous and array.dtype.char in PLAIN and array.dtype.isnative:
+    if type(array) is np.ndarray and array.flags.c_contiguous and DTYPES.get(array.dtype.char) is array.dtype:
         tensor = object.__new__(Tensor)  # Tensor() would copy, which takes 2 us to 20 us
-        tensor._array, tensor._leaf, tensor._node = native(array.view()), Leaf(array.shape, array.dtype), None
+        tensor._array, tensor._leaf, tensor._node = array.view(), Leaf(array.shape, array.dtype), None
     else:
         tensor = Tensor(array)
     tensor._array.flags.writeable = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from microfw.data.dataset import Rows
 from microfw.errors import ArgumentError, CheckpointError, DataError
 from microfw.estimators import NeuralClassifier, NeuralRegressor
 from microfw.training import Checkpoint, EarlyStopping, Hook, LearningRate, WeightAveraging
+from microfw.training.evaluation import as_data
 
 rng = np.random.default_rng(0)
 
@@ -298,3 +301,12 @@ def test_an_epoch_that_was_stopped_before_its_first_step_comes_again():
         return generator.bit_generator.state, trainer.model[1].weight.data.tobytes()
 
     assert run([Stop("on_epoch_start", 3)], 5) == run([], 2)
+
+
+@pytest.mark.parametrize("change", [lambda a: a, lambda a: pickle.loads(pickle.dumps(a)), np.asfortranarray])
+def test_batches_of_any_layout_and_dtype_object_become_read_only_tensors_with_the_dtypes_of_numpy(change):
+    for values in (np.arange(6.0).reshape(2, 3), np.arange(6).reshape(2, 3), np.array([True, False])):
+        made = as_data(change(values))
+        assert np.array_equal(made._array, values)
+        assert made._array.dtype is values.dtype and not made._array.flags.writeable
+        assert values.flags.writeable
