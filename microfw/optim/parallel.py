@@ -89,9 +89,9 @@ class DataParallel:
             leaf.version += 1
 
     def __getattr__(self, name: str) -> Any:
-        """Return a hyperparameter of the optimizer, its ``groups`` or its ``gradient_norm``."""
+        """Return a hyperparameter of the optimizer, its ``settings``, ``groups`` or ``gradient_norm``."""
         within = self.__dict__.get("optimizer")  # None while a copy is made
-        if within is not None and (name in ("groups", "gradient_norm") or name in within.settings):
+        if within is not None and (name in ("settings", "groups", "gradient_norm") or name in within.settings):
             return getattr(within, name)
         raise AttributeError(f"DataParallel: expected a hyperparameter, got {name}; use .optimizer.{name}")
 

@@ -65,7 +65,7 @@ class EpochTotals:
             self.skipped += 1
         elif flat is not None:
             self.squares += flat.squared
-            self.rate = float(stepper.optimizer.lr)  # here: a hook may set the next one in on_step_end
+            self.rate = float(stepper.optimizer.settings["lr"])  # here: a hook may set the next one in on_step_end
         if count:
             self.total += stepper.state.loss if is_sum(stepper.loss) else stepper.state.loss * count
             self.count += count
@@ -114,4 +114,5 @@ class EpochTotals:
             return {}
         moved = self.steps - self.skipped  # a skipped step has no gradient
         norm = math.sqrt(self.squares / moved) if moved else math.nan
-        return {"lr": float(self.stepper.optimizer.lr) if math.isnan(self.rate) else self.rate, "gradient_norm": norm}
+        rate = self.stepper.optimizer.settings["lr"] if math.isnan(self.rate) else self.rate
+        return {"lr": float(rate), "gradient_norm": norm}
