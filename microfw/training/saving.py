@@ -40,6 +40,8 @@ ODD = (TypeError, ValueError, LookupError, AttributeError, OverflowError)
 
 def save(path: Path, run: Run) -> None:
     """Save a run; see `Trainer.save`."""
+    if reason := run.why_not_saved():
+        raise CheckpointError(f"saving {path}", *reason)
     where = f"saving {path_text(path, 'Trainer.save', 'trainer.save(path)', CheckpointError)}"
     arrays: dict[str, Any] = dict(models.values(run.state.model))
     try:
@@ -305,8 +307,18 @@ def _put(run: Run, parts: dict[str, Any], values: dict[str, Any]) -> None:
         run.train.load_state_dict(parts["source"])
     totals = parts["tally"]
     if totals is not None:  # in an epoch: draw its order again, before the generators are restored
-        run.resume_epoch(dict(table(totals)))
+        _resume_epoch(run, dict(table(totals)))
     random.restore(parts["random"], _generators(run))
+
+
+def _resume_epoch(run: Run, saved: dict[str, Any]) -> None:
+    """Restore an epoch that was saved after some of its steps, with the same order of rows."""
+    run.order = saved.pop("order")
+    random.put(run.rng, run.order)
+    totals = run.Totals(run.stepper, run.metrics)
+    totals.load_state_dict(saved)
+    run.batches = run.new_batches(skip=totals.steps)
+    run.totals = totals
 
 
 def _stateful(run: Run) -> list[Any]:
