@@ -27,7 +27,7 @@ from microfw.errors import ArgumentError, DataError, DTypeError, MicrofwError
 from microfw.nn.checks import as_generator
 from microfw.nn.forward_state import evaluating
 from microfw.optim.checks import is_real
-from microfw.training.clipping import smooths_weight_0
+from microfw.training.checks import run_hooks, smooths_weight_0
 from microfw.training.evaluation import (
     as_data,
     as_dataset,
@@ -43,7 +43,6 @@ from microfw.training.hooks import TrainState
 from microfw.training.metrics import measure_heads
 from microfw.training.nested import NestedForward, NestedPolicy, NestedRun, NestedStepper
 from microfw.training.outputs import ModelCall, binds, join_outputs, output_columns
-from microfw.training.parts import run_hooks
 
 FIT = "Trainer.fit"
 

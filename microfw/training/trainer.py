@@ -14,6 +14,7 @@ from microfw.errors import CheckpointError, described, suggest_keywords
 from microfw.nn.checks import as_generator
 from microfw.nn.forward_state import evaluating, module_mode
 from microfw.optim.checks import as_list
+from microfw.training.checks import check_options, check_settings, run_hooks
 from microfw.training.evaluation import (
     as_features,
     as_plain,
@@ -29,7 +30,6 @@ from microfw.training.history import History
 from microfw.training.hooks import TrainState
 from microfw.training.metrics import measure, resolve, to_classes
 from microfw.training.outputs import is_branch
-from microfw.training.parts import check_options, check_settings, run_hooks
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.run import Run
 from microfw.training.saving import Saved

@@ -8,11 +8,12 @@ from typing import Any
 
 from microfw.data.dataset import check_count, check_flags
 from microfw.errors import ArgumentError
-from microfw.nn import Module
-from microfw.optim.checks import as_list
+from microfw.nn import CrossEntropyLoss, Module
+from microfw.optim.checks import as_list, is_real
 from microfw.training.checkpoint import Checkpoint
-from microfw.training.clipping import Clip, check_steps
+from microfw.training.clipping import Clip
 from microfw.training.csv_logger import CSVLogger
+from microfw.training.evaluation import is_sum
 from microfw.training.hooks import Hooks, check_hooks
 from microfw.training.progress import progress as progress_hook
 
@@ -22,13 +23,43 @@ from microfw.training.progress import progress as progress_hook
 def check_settings(trainer: Any) -> None:
     """Raise unless the parts and the settings of a Trainer fit together."""
     check_parts(trainer.model, trainer.loss, trainer.optimizer)
-    check_steps(trainer.loss, trainer.optimizer, trainer.accumulate, trainer.clip_norm, trainer.clip_value)
+    check_count("Trainer", "accumulate", trainer.accumulate)
+    averages = getattr(trainer.optimizer, "takes_denominator", False)
+    if averages or trainer.accumulate > 1 or trainer.clip_norm is not None or trainer.clip_value is not None:
+        _check_combination(trainer, averages)
     if trainer.compile is not None and not isinstance(trainer.compile, bool):
         raise ArgumentError("Trainer", "compile to be True, False or None", repr(trainer.compile))
     if not isinstance(trainer.hooks, list):
         trainer.hooks = as_list(trainer.hooks, "Trainer", "hooks", "pass a list of them")
     check_hooks(trainer.hooks)
     check_paths(trainer.hooks)
+
+
+def _check_combination(trainer: Any, averages: bool) -> None:
+    """Raise unless loss, optimizer, accumulation and clipping can be combined; ``averages``: over ranks."""
+    loss, kind = trainer.loss, type(trainer.optimizer).__name__
+    if averages and is_sum(loss):
+        got, fix = f"{type(loss).__name__} with reduction='sum'", "use reduction='mean'"
+        raise ArgumentError("Trainer", f"a mean with {kind}", got, fix)
+    if (averages or trainer.accumulate > 1) and smooths_weight_0(loss):
+        got, fix = "one of 0", "leave label_smoothing out, or join no batches, as by accumulate"
+        raise ArgumentError("Trainer", "class weights above 0 with label_smoothing in joined batches", got, fix)
+    for name, limit in (("clip_norm", trainer.clip_norm), ("clip_value", trainer.clip_value)):
+        if limit is None:
+            continue
+        if not is_real(limit) or limit <= 0:
+            raise ArgumentError("Trainer", f"{name} above 0, finite", repr(limit))
+        if getattr(trainer.optimizer, "takes_closure", False):
+            raise ArgumentError("Trainer", f"no {name} with {kind}", limit, "its line search needs the true gradients")
+
+
+def smooths_weight_0(loss: Any) -> bool:
+    """Return True for a loss that smooths labels, of which some have weight 0.
+
+    A part of such labels alone adds to the loss by smoothing, but nothing to the sum of weights it is divided by.
+    """
+    smooth = isinstance(loss, CrossEntropyLoss) and loss.label_smoothing and loss.weight is not None
+    return bool(smooth) and not loss.weight._array.all()
 
 
 def check_paths(hooks: Sequence[Any]) -> None:
