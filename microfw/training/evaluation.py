@@ -98,9 +98,8 @@ def as_features(X: Any, model: Module) -> Any:
     """
     array = as_array(X, "X")
     if not array.ndim:
-        raise ShapeError(
-            "Trainer.predict", "rows of features", f"a single {type(X).__name__}", "pass an array, or a Dataset"
-        )
+        got, fix = f"a single {type(X).__name__}", "pass an array, or a Dataset"
+        raise ShapeError("Trainer.predict", "rows of features", got, fix)
     if array.dtype.kind not in "fiubO" or (array.dtype.kind in "iu" and takes_indices(model)):
         return array
     try:
@@ -185,7 +184,10 @@ def check_fit(model: Module, loss: Any, data: Dataset, where: str, must_count: b
         _check_targets(outputs._array.shape, data, loss, where)
         if rows is not None:
             outputs = outputs if rows.start == 0 else model(as_data(data.X[rows]))
-            return _check_loss(check_broadcasts(loss, outputs, as_data(data.y[rows]), where), where)
+            targets = as_data(data.y[rows])
+            own = isinstance(loss, Loss)  # checks shapes itself
+            made = loss(outputs, targets) if own else check_broadcasts(loss, outputs, targets, where)
+            return _check_loss(made, where)
         return not must_count or _no_row_counts(len(data), where)
 
 
@@ -274,8 +276,7 @@ def _wrong_targets(shape: tuple[int, ...], data: Dataset, loss: str, where: str)
         return DataError(where, f"real targets of shape (N, k) for {loss}", "integer labels", fix)
     wanted, got = (str(("N", *axes[1:])).replace("'", "") for axes in (data.y.shape, shape))
     count = data.y.shape[-1]
-    fix = f"give the model's last layer {count} output{'s' if count > 1 else ''}"
-    fix = fix if len(shape) > 1 else "keep the last axis"
+    fix = f"give the model's last layer {count} output{'s' * (count > 1)}" if len(shape) > 1 else "keep the last axis"
     return ShapeError(where, f"outputs of shape {wanted}, as the targets", got, fix)
 
 
