@@ -13,7 +13,7 @@ from microfw.data.faults import Array
 from microfw.data.nested import Columns, NestedRows, flatten, is_nested, same_rows
 from microfw.data.streaming import Stream
 from microfw.errors import ArgumentError, DataError, ShapeError
-from microfw.nn.checks import as_generator
+from microfw.nn.forward_state import as_generator
 
 
 def batches(

@@ -24,7 +24,7 @@ from microfw.law.data import Law, LayerCost
 from microfw.law.measure import CountingObserver, Problem
 from microfw.law.scalar_graph import scalar_graph
 from microfw.law.walk import record_walk
-from microfw.nn.checks import as_generator
+from microfw.nn.forward_state import as_generator
 from microfw.nn.module import Module, Parameter
 from microfw.optim.checks import is_integer, is_real
 from microfw.profiler.cost_check import check_step, copied, not_copied, one_step, prepared, total

@@ -15,8 +15,8 @@ from microfw.errors import ArgumentError, printable, suggest_keywords
 from microfw.law.data import Law
 from microfw.law.run import law
 from microfw.nn.activations import Tanh
-from microfw.nn.checks import as_generator
 from microfw.nn.dense import Dense
+from microfw.nn.forward_state import as_generator
 from microfw.nn.losses import CrossEntropyLoss, MSELoss
 from microfw.nn.module import Module
 from microfw.nn.sequential import Sequential

@@ -10,9 +10,10 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import DTypeError, ShapeError
-from microfw.nn.checks import as_flag, as_generator, as_layer_input, as_number, positive, require
+from microfw.nn.checks import as_flag, as_layer_input, as_number, positive, require
 from microfw.nn.dense import Dense
 from microfw.nn.dropout import Dropout
+from microfw.nn.forward_state import as_generator
 from microfw.nn.initializers import Seed
 from microfw.nn.module import Module
 from microfw.ops.effects import pure_callback

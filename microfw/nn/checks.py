@@ -22,15 +22,6 @@ def positive(layer: str, **sizes: Any) -> None:
         require(is_whole(size) and size > 0, layer, f"{name} to be a positive integer", repr(size))
 
 
-def as_generator(where: str, rng: Any) -> np.random.Generator:
-    """Return the Generator that an argument ``rng`` stands for."""
-    try:
-        return np.random.default_rng(rng)
-    except (TypeError, ValueError):
-        expected = "rng to be an integer of at least 0, a numpy.random.Generator or None"
-        raise ArgumentError(where, expected, repr(rng)) from None
-
-
 def require(fits: object, layer: str, expected: str, got: Any) -> None:
     """Raise unless a setting fits."""
     if not fits:

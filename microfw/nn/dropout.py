@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from microfw.nn.checks import as_float_input, as_generator, as_number
+from microfw.nn.checks import as_float_input, as_number
+from microfw.nn.forward_state import as_generator
 from microfw.nn.initializers import Seed
 from microfw.nn.module import Module
 from microfw.ops.effects import dropout_mask

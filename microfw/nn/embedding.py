@@ -9,7 +9,8 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import DataError
-from microfw.nn.checks import as_generator, as_integers, is_whole, positive, require
+from microfw.nn.checks import as_integers, is_whole, positive, require
+from microfw.nn.forward_state import as_generator
 from microfw.nn.initializers import Seed, initial, normal
 from microfw.nn.module import Module, Parameter
 from microfw.ops.effects import pure_callback

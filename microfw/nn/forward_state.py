@@ -8,11 +8,21 @@ import numpy as np
 
 from microfw.autograd.mode import mode
 from microfw.autograd.tensor import Tensor
+from microfw.errors import ArgumentError
 from microfw.nn.module import Module
 
 SavedState = tuple[list[Any], list[Any]]
 
 EMPTY: SavedState = ([], [])
+
+
+def as_generator(where: str, rng: Any) -> np.random.Generator:
+    """Return the Generator that an argument ``rng`` stands for."""
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError):
+        expected = "rng to be an integer of at least 0, a numpy.random.Generator or None"
+        raise ArgumentError(where, expected, repr(rng)) from None
 
 
 class ForwardState:

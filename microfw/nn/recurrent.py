@@ -9,17 +9,9 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.errors import DataError, ShapeError
-from microfw.nn.checks import (
-    as_flag,
-    as_generator,
-    as_integers,
-    as_layer_input,
-    as_number,
-    positive,
-    require,
-    wrong_shape,
-)
+from microfw.nn.checks import as_flag, as_integers, as_layer_input, as_number, positive, require, wrong_shape
 from microfw.nn.dropout import Dropout
+from microfw.nn.forward_state import as_generator
 from microfw.nn.initializers import Seed
 from microfw.nn.module import Parameter
 from microfw.nn.recurrence import Recurrent

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from microfw.nn.checks import as_generator, as_layer_input, wrong_shape
+from microfw.nn.checks import as_layer_input, wrong_shape
+from microfw.nn.forward_state import as_generator
 from microfw.nn.initializers import Seed
 from microfw.nn.recurrence import Recurrent
 

@@ -7,9 +7,10 @@ from typing import Any
 from microfw.autograd.tensor import Tensor
 from microfw.nn.activations import GELU, ReLU
 from microfw.nn.attention import MultiHeadAttention
-from microfw.nn.checks import as_flag, as_generator, as_layer_input, positive, require, wrong_shape
+from microfw.nn.checks import as_flag, as_layer_input, positive, require, wrong_shape
 from microfw.nn.dense import Dense
 from microfw.nn.dropout import Dropout
+from microfw.nn.forward_state import as_generator
 from microfw.nn.initializers import Seed
 from microfw.nn.layernorm import LayerNorm
 from microfw.nn.module import Module

@@ -24,8 +24,7 @@ from microfw.data.nested import (
 from microfw.data.source import Source
 from microfw.data.streaming import Stream
 from microfw.errors import ArgumentError, DataError, DTypeError, MicrofwError
-from microfw.nn.checks import as_generator
-from microfw.nn.forward_state import evaluating
+from microfw.nn.forward_state import as_generator, evaluating
 from microfw.optim.checks import is_real
 from microfw.training.checks import run_hooks, smooths_weight_0
 from microfw.training.evaluation import (
