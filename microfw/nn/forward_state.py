@@ -65,43 +65,35 @@ class ForwardState:
         self.restore(self._before)
 
 
-class module_mode:
-    """A block with a model in training or evaluation mode. The mode of each module is restored after it."""
+class module_mode(mode):
+    """A block with a model in training or evaluation mode, and other changes of the mode; all is restored after it."""
 
-    # no generator, for the reason in `mode`
+    __slots__ = ("_before", "_model", "_training")
 
-    def __init__(self, model: Module, training: bool) -> None:
+    def __init__(self, model: Module, training: bool, **changes: Any) -> None:
+        super().__init__(**changes)
         self._model, self._training = model, training
 
     def __enter__(self) -> None:
         self._before = [(module, module.training) for _, module in self._model.named_modules()]
         try:
             self._model.train(self._training)
+            super().__enter__()
         except BaseException:  # Ctrl-C
-            self.__exit__()
+            self._restore()
             raise
 
     def __exit__(self, *error: object) -> None:
+        try:
+            super().__exit__()
+        finally:
+            self._restore()
+
+    def _restore(self) -> None:
         for module, flag in self._before:
             module.training = flag
 
 
-class evaluating:
-    """A block with a model in evaluation mode, without recording a graph."""
-
-    def __init__(self, model: Module) -> None:
-        self._module_mode, self._mode = module_mode(model, False), mode(recording=False)
-
-    def __enter__(self) -> None:
-        self._module_mode.__enter__()
-        try:
-            self._mode.__enter__()
-        except BaseException:  # Ctrl-C
-            self._module_mode.__exit__()
-            raise
-
-    def __exit__(self, *error: object) -> None:
-        try:
-            self._mode.__exit__()
-        finally:
-            self._module_mode.__exit__()
+def evaluating(model: Module, **changes: Any) -> module_mode:
+    """Return a block with a model in evaluation mode, without recording a graph, and other changes of the mode."""
+    return module_mode(model, False, recording=False, **changes)

@@ -175,7 +175,7 @@ def check_fit(model: Module, loss: Any, data: Dataset, where: str, must_count: b
     """
     rows = counting_rows(loss, data.y, where)
     # Not profiled, and undone: a run leaves the state, and has the profile, that it has without this check.
-    with mode(observer=None, timer=None), evaluating(model), ForwardState.of(model, loss):
+    with evaluating(model, observer=None, timer=None), ForwardState.of(model, loss):
         outputs = model(as_data(data.X[:2]))
         if not isinstance(outputs, Tensor) or outputs._array.shape[:1] != data.y[:2].shape[:1]:
             return _are_nested(outputs, len(data.y[:2]), where)
@@ -322,7 +322,7 @@ def _try_one_row(model: Module, data: Any, batch_size: int, where: str) -> int:
 def _failure(model: Module, data: Any, rows: int) -> Exception | None:
     """Return the error that a model raises in training for a batch of ``rows`` rows, or None."""
     X = data.head(rows)[0]
-    with mode(observer=None, timer=None, recording=False), module_mode(model, True), ForwardState.of(model), quiet():
+    with module_mode(model, True, observer=None, timer=None, recording=False), ForwardState.of(model), quiet():
         try:
             if isinstance(X, Columns):
                 ModelCall(model, X.template).call([as_data(leaf) for leaf in X.leaves])

@@ -105,7 +105,7 @@ class NestedForward(ModelCall):
     def learn(self, X: Columns, y: Columns, counts: bool, metrics: dict[str, Measure]) -> None:
         """Run model and loss on some rows, check what they return, and store its structure."""
         model = self.model
-        with mode(observer=None, timer=None), evaluating(model), ForwardState.of(model, self.loss), quiet():
+        with evaluating(model, observer=None, timer=None), ForwardState.of(model, self.loss), quiet():
             outputs = self.call([as_data(leaf) for leaf in X.leaves])
             found = output_columns(outputs, self.where)
             self.outputs = found.like([])

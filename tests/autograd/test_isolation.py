@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 
 import numpy as np
@@ -13,8 +14,36 @@ from microfw import nn, optim
 from microfw.autograd.mode import MODE
 from microfw.autograd.scope import THREAD_SCOPE
 from microfw.errors import ArgumentError, GraphError, ShapeError
+from microfw.nn.forward_state import evaluating
 from tests.helpers.models import batch, classifier, leaf
 from tests.helpers.threads import together
+
+
+def test_ctrl_c_at_any_line_of_entering_evaluation_restores_mode_and_modules():
+    model = nn.Sequential(nn.Dense(2, 2, rng=0), nn.Sequential(nn.Dropout(0.5, rng=0)))
+    before, lines, stopped = MODE.get(), 0, []
+
+    def trace(frame, event, argument):
+        if event == "line" and frame.f_code.co_filename.endswith(("forward_state.py", "mode.py", "module.py")):
+            stopped.append(frame.f_lineno)
+            if len(stopped) > lines:
+                raise KeyboardInterrupt
+        return trace
+
+    entered, outer = False, sys.gettrace()
+    while not entered:
+        stopped.clear()
+        try:
+            sys.settrace(trace)
+            with evaluating(model, observer=None):
+                sys.settrace(outer)
+                entered = not MODE.get().recording and not any(m.training for _, m in model.named_modules())
+        except KeyboardInterrupt:
+            lines += 1
+        finally:
+            sys.settrace(outer)
+        assert MODE.get() is before and all(m.training for _, m in model.named_modules())
+    assert lines > 10
 
 
 def test_a_mode_cannot_be_assigned_to():
