@@ -137,22 +137,28 @@ def suggest_keywords(function: Callable[P, R]) -> Callable[P, R]:
     code = function.__code__
     positional, where = code.co_varnames[: code.co_argcount], function.__qualname__.removesuffix(".__init__")
     known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    keywords = frozenset(known)
 
     @wraps(function)
     def call(*arguments: P.args, **options: P.kwargs) -> R:
-        for name in options:
-            if name not in known:
-                near = [MEANT[name]] if MEANT.get(name) in known else get_close_matches(name, known, 1)
-                fix = f"did you mean {near[0]}?" if near else f"it has {', '.join(k for k in known if k != 'self')}"
-                if name == "sample_weight" and "train" in known:
-                    fix = "pass (X, y, sample_weight)"
-                raise TypeError(message(where, "known keywords", name, fix))
-            if name in positional[: len(arguments)]:  # as in fit(X, y, epochs=5)
-                fix = "pass the data as one argument, (X, y)" if "train" in known else "name each argument"
-                raise TypeError(message(where, f"{name} once", "two values", fix))
+        if not options.keys() <= keywords or not options.keys().isdisjoint(positional[: len(arguments)]):
+            raise _wrong_keyword(where, known, positional[: len(arguments)], options)
         return function(*arguments, **options)
 
     return call
+
+
+def _wrong_keyword(where: str, known: tuple[str, ...], given: tuple[str, ...], options: Iterable[str]) -> TypeError:
+    """Return the error for the first keyword that is not known, or is given as a positional argument, too."""
+    name = next(name for name in options if name not in known or name in given)
+    if name in known:  # as in fit(X, y, epochs=5)
+        fix = "pass the data as one argument, (X, y)" if "train" in known else "name each argument"
+        return TypeError(message(where, f"{name} once", "two values", fix))
+    near = [MEANT[name]] if MEANT.get(name) in known else get_close_matches(name, known, 1)
+    fix = f"did you mean {near[0]}?" if near else f"it has {', '.join(k for k in known if k != 'self')}"
+    if name == "sample_weight" and "train" in known:
+        fix = "pass (X, y, sample_weight)"
+    return TypeError(message(where, "known keywords", name, fix))
 
 
 def printable(text: str) -> str:
