@@ -177,8 +177,6 @@ class Hooks:
     """
 
     def __init__(self, hooks: Sequence[Any]) -> None:
-        for hook in hooks:
-            check_hook(hook)
         self.hooks = sorted(hooks, key=_is_last)  # stable: otherwise in the order of the list
         self.methods = {event: _overridden(event, self.hooks) for event in EVENTS}
         self.raised = ""
@@ -220,7 +218,14 @@ class Hooks:
         ``before_end`` is only set for a run that is resumable: to compare the model takes 0.2 ms.
         """
         methods = _overridden("on_fit_end", sorted(self._started, key=_end_rank))
-        compared = [state.model, state.loss_function] if methods and resumable else []
+        if methods:
+            self._call_at_end(methods, state, resumable)
+        else:
+            self._started = []
+
+    def _call_at_end(self, methods: HookMethods, state: TrainState, resumable: bool) -> None:
+        """Call methods, and compare the model from before and after the calls."""
+        compared = [state.model, state.loss_function] if resumable else []
         before: dict[str, Any] = {name: x.state_dict() for name, x in _modules(state).items()} if compared else {}
         kept = [attributes.snapshot(part) for part in compared]
         try:
