@@ -161,6 +161,24 @@ def _wrong_keyword(where: str, known: tuple[str, ...], given: tuple[str, ...], o
     return TypeError(message(where, "known keywords", name, fix))
 
 
+def check_count(where: str, name: str, value: Any, least: int = 1, fix: str = "") -> None:
+    """Raise unless a number, such as a batch size, is an integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        kind, got = "a positive integer" if least == 1 else f"an integer of at least {least}", repr(value)
+        if np.ndim(value):  # targets, given as a second argument
+            got, fix = f"values of shape {np.shape(value)}", "pass the data as one argument, (X, y)"
+        elif hasattr(value, "task"):  # a Dataset
+            fix = "pass it as validation"
+        raise ArgumentError(where, f"{name} to be {kind}", got, fix)
+
+
+def check_flags(where: str, **flags: Any) -> None:
+    """Raise unless options are True or False: a text such as "no" would count as True."""
+    for name, value in flags.items():
+        if not isinstance(value, bool | np.bool):
+            raise ArgumentError(where, f"{name} to be True or False", repr(value))
+
+
 def printable(text: str) -> str:
     r"""Return text with each control character but the line feed spelled out, so that a terminal does not obey it.
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from microfw.data.arrays import as_array
-from microfw.data.dataset import Dataset, Rows, check_count, check_flags
+from microfw.data.dataset import Dataset, Rows
 from microfw.data.faults import Array
 from microfw.data.nested import Columns, NestedRows, flatten, is_nested, same_rows
 from microfw.data.streaming import Stream
-from microfw.errors import ArgumentError, DataError, ShapeError
+from microfw.errors import ArgumentError, DataError, ShapeError, check_count, check_flags
 from microfw.nn.forward_state import as_generator
 
 

@@ -265,24 +265,6 @@ def pieces(stop: int, size: int, min_rows: int = 1, start: int = 0) -> Iterator[
         start = end
 
 
-def check_count(where: str, name: str, value: Any, least: int = 1, fix: str = "") -> None:
-    """Raise unless a number, such as a batch size, is an integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        kind, got = "a positive integer" if least == 1 else f"an integer of at least {least}", repr(value)
-        if np.ndim(value):  # targets, given as a second argument
-            got, fix = f"values of shape {np.shape(value)}", "pass the data as one argument, (X, y)"
-        elif isinstance(value, Dataset):
-            fix = "pass it as validation"
-        raise ArgumentError(where, f"{name} to be {kind}", got, fix)
-
-
-def check_flags(where: str, **flags: Any) -> None:
-    """Raise unless options are True or False: a text such as "no" would count as True."""
-    for name, value in flags.items():
-        if not isinstance(value, bool | np.bool):
-            raise ArgumentError(where, f"{name} to be True or False", repr(value))
-
-
 def check_dtype(where: str, dtype: Any) -> None:
     """Raise unless a dtype, or its name, is float32 or float64."""
     try:

@@ -11,10 +11,10 @@ import numpy as np
 
 from microfw.data.arrays import plain_array
 from microfw.data.batch_source import BatchSource
-from microfw.data.dataset import check_count, check_flags, pieces
+from microfw.data.dataset import pieces
 from microfw.data.faults import Array
 from microfw.data.nested import Columns, batch_columns, flatten, join, same_rows, steps_of
-from microfw.errors import ArgumentError, DTypeError, MicrofwError
+from microfw.errors import ArgumentError, DTypeError, MicrofwError, check_count, check_flags
 
 CHUNKS = 16
 """Runs of neighbouring rows that are shuffled together in one block."""

@@ -7,8 +7,7 @@ import os
 import sys
 from typing import Any
 
-from microfw.data.dataset import check_count
-from microfw.errors import ArgumentError, suggest_keywords
+from microfw.errors import ArgumentError, check_count, suggest_keywords
 from microfw.serialization.container import suffix_of
 from microfw.training.history import History
 from microfw.training.hooks import Hook, TrainState

@@ -6,8 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from microfw.data.dataset import check_count, check_flags
-from microfw.errors import ArgumentError
+from microfw.errors import ArgumentError, check_count, check_flags
 from microfw.nn import CrossEntropyLoss, Module
 from microfw.optim.checks import as_list, is_real
 from microfw.training.checkpoint import Checkpoint

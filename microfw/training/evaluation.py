@@ -158,7 +158,7 @@ def mean_loss(loss: Any, outputs: Array, targets: Array, weight: Array | None = 
     return value / count if is_sum(loss) else value
 
 
-def check_count(count: float, loss: Any, where: str) -> None:
+def check_denominator(count: float, loss: Any, where: str) -> None:
     """Raise unless a denominator is at least 0 and finite."""
     if not 0 <= count < math.inf:
         got = f"{count} from {type(loss).__name__}.denominator"
@@ -200,7 +200,7 @@ def counting_rows(loss: Any, targets: Any, where: str) -> slice | None:
 def _first_counting_row(count: Any, targets: Array, loss: Any, where: str) -> slice | None:
     # The first row that counts is in low:high. Halving takes 20 calls for a million rows.
     low, high, total = 0, len(targets), count(targets, None)
-    check_count(total, loss, where)
+    check_denominator(total, loss, where)
     if not total:
         return None
     while high - low > 1:

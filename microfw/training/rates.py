@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from microfw.data.dataset import check_count
 from microfw.data.faults import Array
-from microfw.errors import ArgumentError, NonFiniteError, suggest_keywords
+from microfw.errors import ArgumentError, NonFiniteError, check_count, suggest_keywords
 from microfw.optim.checks import is_real
 from microfw.optim.schedules import Cosine, Exponential, OneCycle, ReduceOnPlateau, StepDecay, WarmUp
 from microfw.serialization import attributes

@@ -17,7 +17,7 @@ from microfw.autograd.tensor import Tensor
 from microfw.data.dataset import pieces
 from microfw.errors import NonFiniteError
 from microfw.nn.forward_state import ForwardState
-from microfw.training.evaluation import Array, as_data, check_count, denominator_of, is_sum
+from microfw.training.evaluation import Array, as_data, check_denominator, denominator_of, is_sum
 from microfw.training.hooks import TrainState
 from microfw.training.nonfinite import explain
 from microfw.training.replay_policy import ReplayPolicy
@@ -238,7 +238,7 @@ class Stepper:
 
     def _skip(self, X: Array, count: float) -> Array | None:
         """Skip the update, since no row counts."""
-        check_count(count, self.loss, self.where)
+        check_denominator(count, self.loss, self.where)
         self.moved = False
         self.state.skipped += 1
         if not self.wants_outputs:

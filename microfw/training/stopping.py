@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.data.dataset import check_count, check_flags
-from microfw.errors import ArgumentError, suggest_keywords
+from microfw.errors import ArgumentError, check_count, check_flags, suggest_keywords
 from microfw.nn import Module
 from microfw.optim import Average
 from microfw.optim.averaging import check_decay

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.mode import mode
-from microfw.data.dataset import Dataset, Rows, check_count
+from microfw.data.dataset import Dataset, Rows
 from microfw.data.nested import fill, flatten, is_nested
-from microfw.errors import CheckpointError, described, suggest_keywords
+from microfw.errors import CheckpointError, check_count, described, suggest_keywords
 from microfw.nn.forward_state import as_generator, evaluating, module_mode
 from microfw.optim.checks import as_list
 from microfw.training.checks import check_options, check_settings, run_hooks
