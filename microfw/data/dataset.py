@@ -233,11 +233,7 @@ class Rows(BatchSource):
         # One batch in order: the arrays themselves, without a copy.
         if order is None and n <= size and not (skip or drop_last) and isinstance(self.X, np.ndarray):
             return ((self.X, self.y, self.weight),)
-        stop = n // size * size if drop_last else n
-        first = skip * size
-        if skip and stop - first < min_rows:  # the rest has joined the batch before
-            first = stop
-        return self._gathered(size, order, min_rows, first, stop)
+        return self._gathered(size, order, min_rows, *epoch_range(n, size, min_rows, drop_last, skip))
 
     def _gathered(self, size: int, order: Array | None, min_rows: int, first: int, stop: int) -> Iterator[Batch]:
         # Gathering many rows at once and slicing takes half the time of gathering each batch.
@@ -249,6 +245,18 @@ class Rows(BatchSource):
             X = some.X.toarray() if sparse else some.X
             for part in pieces(len(some), size, min_rows):
                 yield X[part], some.y[part], None if some.weight is None else some.weight[part]
+
+
+def epoch_range(rows: int, size: int, min_rows: int, drop_last: bool, skip: int) -> tuple[int, int]:
+    """Return the first row after ``skip`` batches of an epoch, and the end of its last batch.
+
+    Examples
+    --------
+    >>> epoch_range(9, 4, 2, False, 1), epoch_range(9, 4, 2, False, 2), epoch_range(9, 4, 1, True, 1)
+    ((4, 9), (9, 9), (4, 8))
+    """
+    stop, first = rows // size * size if drop_last else rows, skip * size
+    return (stop if skip and stop - first < min_rows else first), stop  # the rest has joined the batch before
 
 
 def pieces(stop: int, size: int, min_rows: int = 1, start: int = 0) -> Iterator[slice]:

@@ -10,7 +10,7 @@ import numpy as np
 from microfw.data import faults
 from microfw.data.arrays import as_array, finite
 from microfw.data.batch_source import BatchSource
-from microfw.data.dataset import Batch, Dataset, pieces
+from microfw.data.dataset import Batch, Dataset, epoch_range, pieces
 from microfw.data.faults import Array
 from microfw.errors import ArgumentError, DataError, ShapeError
 
@@ -246,9 +246,8 @@ class NestedRows(BatchSource):
 
 def steps_of(rows: int, size: int, min_rows: int, drop_last: bool, skip: int) -> Iterator[slice]:
     """Return the slices of an epoch's batches; see `Rows.batches`."""
-    stop = rows // size * size if drop_last else rows
-    first = skip * size
-    return pieces(stop, size, min_rows, stop if skip and stop - first < min_rows else first)
+    first, stop = epoch_range(rows, size, min_rows, drop_last, skip)
+    return pieces(stop, size, min_rows, first)
 
 
 def _sampled(rows: Any, n: int) -> Array:

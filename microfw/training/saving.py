@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.data.dataset import Dataset
+from microfw.data.dataset import Dataset, epoch_range
 from microfw.errors import ArgumentError, CheckpointError, MicrofwError
 from microfw.nn import Module
 from microfw.serialization import attributes, container, models, random, tree
@@ -254,7 +254,9 @@ def _compare_totals(totals: dict[str, Any], run: Run) -> None:
     }  # older files
     if {name: type(value) for name, value in sums.items()} != {name: type(value) for name, value in own.items()}:
         raise FormatError(f"the sums {', '.join(own)}", short(sums))
-    rows = _rows_after(run, whole(sums["steps"])) if run.train.counted else whole(sums["rows"])
+    rows, steps = whole(sums["rows"]), whole(sums["steps"])
+    if run.train.counted:
+        rows = epoch_range(len(run.train), run.step_rows, run.stepper.min_rows, run.drop_last, steps)[0]
     kept = [rows] * 2 if run.metrics and rows else [None] * 2
     lengths = [_length(totals[name]) for name in ("outputs", "targets")]
     if sums["rows"] != rows or lengths != kept or not isinstance(totals["seconds"], float):
@@ -275,14 +277,6 @@ def _source(run: Run) -> dict[str, Any]:
 def _step_size(run: Run) -> int | str:
     """Return the rows of a step as saved in files: a run can only be resumed with the same."""
     return f"{run.step_rows}, drop_last" if run.drop_last else run.step_rows
-
-
-def _rows_after(run: Run, steps: int) -> int:
-    """Return the number of rows in the first ``steps`` steps of an epoch."""
-    n = len(run.train)
-    n = n // run.step_rows * run.step_rows if run.drop_last else n
-    rows = steps * run.step_rows
-    return n if steps and n - rows < run.stepper.min_rows else rows
 
 
 def _digest(run: Run, name: str) -> str:
