@@ -288,6 +288,11 @@ class Module:
         return printable("\n".join(f"{a:{width}}  {b:{shapes}}  {c}".rstrip() for a, b, c in rows))
 
 
+def in_microfw(kind: type) -> bool:
+    """Return True for a class of this library, such as that of a layer or a loss."""
+    return kind.__module__.startswith("microfw.")
+
+
 def _items(value: Any) -> Iterator[tuple[str, Any]]:
     yield from ((str(k), v) for k, v in (value.items() if isinstance(value, dict) else enumerate(value)))
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.nn import Module
+from microfw.nn.module import in_microfw
 from microfw.serialization.strict import DTYPES, FormatError, short, table
 
 MAX_ITEMS = 10_000
@@ -53,11 +54,6 @@ Attributes = dict[str, dict[str, Any]]
 
 Marks = dict[str, tuple[type, dict[str, Any]]]
 """Type and marks of the attributes of each module, by its path."""
-
-
-def is_library(module: Any) -> bool:
-    """Return True for a layer or loss of the library, whose attributes follow from its settings."""
-    return type(module).__module__.startswith("microfw.")
 
 
 def parts(root: Any) -> dict[str, Any]:
@@ -115,7 +111,7 @@ def marks(found: dict[str, Any]) -> Marks:
 
 def _mark_of(item: Any, value: Any, names: dict[int, str]) -> Any:
     # a layer of the library has its attributes from settings, which files have: compared by ==, a tenth of the time
-    if is_library(item) and (
+    if in_microfw(type(item)) and (
         type(value) in SIMPLE or (type(value) is tuple and not isinstance((*value, 0)[0], Module))
     ):
         return value
@@ -187,7 +183,7 @@ def plain(found: dict[str, Any]) -> Attributes:
     made: Attributes = {}
     left = MAX_ITEMS
     for path, item in found.items():
-        for name, value in () if isinstance(item, Tensor) or is_library(item) else of(item).items():
+        for name, value in () if isinstance(item, Tensor) or in_microfw(type(item)) else of(item).items():
             n = size(value)
             if n is not None and n <= left:
                 left -= n
@@ -200,7 +196,7 @@ def others(found: dict[str, Any]) -> Attributes:
     names, held = {id(part): name for name, part in found.items()}, plain(found)
     made: Attributes = {"": {path: type(part) for path, part in found.items() if path}}
     for path, item in found.items():
-        if not isinstance(item, Tensor) and not is_library(item):
+        if not isinstance(item, Tensor) and not in_microfw(type(item)):
             apart = {k: v for k, v in vars(item).items() if isinstance(v, PARTS) and id(v) not in names}
             rest = {**apart, **{k: v for k, v in of(item).items() if k not in held.get(path, ())}}
             marked = {name: mark(value, names, MAX_AT_START) for name, value in rest.items()}
@@ -235,12 +231,12 @@ def changed(found: dict[str, Any], made: Marks) -> Attributes:
             fix = "choose the module by an argument of the constructor"
             fix += f": def __init__(self, {name}): self.{name} = {name}" if name.isidentifier() else ""
             raise FormatError(f"{where} to be the module that the constructor makes, {kind.__name__}", got, fix)
-        mine = of(item)
+        mine, ours = of(item), in_microfw(type(item))
         for name in mine if mine.keys() == theirs.keys() else {**mine, **theirs}:
             value, known = mine.get(name, ABSENT), theirs.get(name, ABSENT)
-            if isinstance(value, np.generic) and is_library(item):
+            if isinstance(value, np.generic) and ours:
                 value = value.item()  # its settings are numbers of Python, as from its constructor
-            if (type(value) is type(known) and value == known and is_library(item)) or mark(value, names) == known:
+            if (type(value) is type(known) and value == known and ours) or mark(value, names) == known:
                 continue
             if isinstance(vars(item).get(name), GENERATORS):  # files have their states in another place
                 continue

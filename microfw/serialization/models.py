@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from microfw.autograd.tensor import Tensor
 from microfw.errors import CheckpointError
 from microfw.nn import Module, Parameter
+from microfw.nn.module import in_microfw
 from microfw.serialization import architecture, attributes, container, random, tree
 from microfw.serialization.container import Contents
 from microfw.serialization.output import path_text
@@ -187,7 +188,7 @@ def complete(about: dict[str, Any], parts: dict[str, Any], arrays: dict[str, Any
             path: {name: tree.pack(value, f"{CHANGED}/{path}.{name}", arrays) for name, value in values.items()}
             for path, values in changed.items()
         }
-    if again is not None and not all(map(attributes.is_library, parts.values())):
+    if again is not None and not all(in_microfw(type(part)) for part in parts.values()):
         attributes.put(again, changed)
         if json.dumps(architecture.describe(again[""], {})) != layers:
             fix = "let init_arguments return the arguments that the constructor was called with"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from microfw.nn import Module
+from microfw.nn.module import in_microfw
 from microfw.serialization import attributes
 from microfw.serialization.architecture import settings_of
 from microfw.serialization.attributes import Change
@@ -73,7 +74,7 @@ def _attributes(root: Any, values: dict[str, Any], what: str) -> list[Change]:
     for path, theirs in values.items():
         item = holders.get(path)
         for name, value in table(theirs).items():
-            if item is None or attributes.is_library(item) or name in (*attributes.APART, "__dict__", "__class__"):
+            if item is None or in_microfw(type(item)) or name in (*attributes.APART, "__dict__", "__class__"):
                 raise FormatError(f"attributes of your own modules of the {what}", short(f"{path}.{name}"))
             if isinstance(mine := vars(item).get(name), attributes.PARTS):
                 raise _another(f"{path}.{name} of the {what}", value, type(mine).__name__)

@@ -8,6 +8,7 @@ from typing import Any
 
 from microfw.autograd.tensor import Tensor
 from microfw.nn import Lambda, Module
+from microfw.nn.module import in_microfw
 from microfw.optim import Optimizer
 from microfw.replay import CompiledStep
 from microfw.training.evaluation import Array, dtype_of, takes_indices
@@ -103,7 +104,7 @@ class ReplayPolicy:
 
 def _known(module: Module) -> bool:
     """Return True for a layer or loss of this library that calls no user code."""
-    return type(module).__module__.startswith("microfw.") and not isinstance(module, Lambda)
+    return in_microfw(type(module)) and not isinstance(module, Lambda)
 
 
 def _foreign(parts: list[Module], loss: Any) -> str:
