@@ -144,7 +144,7 @@ class Learner:
                 with self.training(briefly):
                     stepper.step(rows.X, rows.y, rows.weight)
             stepper.interrupts.deferred = False
-            return state.loss if stepper.count else math.nan
+            return state.loss if stepper.last_denominator else math.nan
         totals = EpochTotals(stepper, {})
         with self.training(briefly):
             batches = rows.batches(size, self.order(rows, size, shuffle), min_rows=stepper.min_rows)

@@ -173,17 +173,17 @@ class NestedStepper(Stepper):
             made = self._replay_gradients(X, y, self._check_loss, False)
             if made is not None:
                 return made
-        total, *made = self.again(X, y)
+        total, *made = self.compute(X, y)
         self._check_loss(total._array)
         total.backward(None if share is None else np.full(total.shape, share))
         return made
 
-    def again(self, X: Any, y: Any, weight: Any = None) -> Any:
+    def compute(self, X: Any, y: Any, weight: Any = None) -> Any:
         """Return the loss, its parts and the outputs of a batch."""
         return self.forward(*[as_data(leaf) for leaf in (*X.leaves, *y.leaves)])
 
-    def _loss_again(self, X: Any, y: Any, weight: Any) -> Tensor:
-        loss: Tensor = self.again(X, y)[0]
+    def _recompute_loss(self, X: Any, y: Any, weight: Any) -> Tensor:
+        loss: Tensor = self.compute(X, y)[0]
         return loss
 
     def _forward(self, X: Any) -> Any:
@@ -216,7 +216,7 @@ class NestedTotals(EpochTotals):
     def add(self, outputs: Any, targets: Any) -> None:
         """Add the last step."""
         arrays, names = [_array(x) for x in outputs or ()], self.stepper.forward.names
-        if count := self.stepper.count:
+        if count := self.stepper.last_denominator:
             for name, value in zip(names, arrays, strict=False):
                 rows = 1 if is_sum(self.stepper.loss) else count
                 self.parts[name] = self.parts.get(name, 0.0) + float(value.item()) * rows

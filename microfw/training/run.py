@@ -68,10 +68,10 @@ class EpochTotals:
     def add(self, outputs: Any, targets: Any) -> None:
         """Add the last step."""
         stepper, flat = self.stepper, self.flat
-        count = stepper.count
+        count = stepper.last_denominator
         self.rows += len(targets)
         self.steps += 1
-        if not stepper.moved:
+        if not stepper.updated:
             self.skipped += 1
         elif flat is not None:
             self.squares += flat.squared
@@ -122,8 +122,8 @@ class EpochTotals:
         """Return the learning rate of the last step, and the root mean square of the gradient norms."""
         if self.flat is None:
             return {}
-        moved = self.steps - self.skipped  # a skipped step has no gradient
-        norm = math.sqrt(self.squares / moved) if moved else math.nan
+        updates = self.steps - self.skipped  # a skipped step has no gradient
+        norm = math.sqrt(self.squares / updates) if updates else math.nan
         rate = self.stepper.optimizer.settings["lr"] if math.isnan(self.rate) else self.rate
         return {"lr": float(rate), "gradient_norm": norm}
 
@@ -134,7 +134,7 @@ def take_steps(batches: Iterable[Batch], stepper: Stepper, totals: EpochTotals, 
     for X, y, weight in batches:
         state.step = totals.steps + 1
         totals.add(stepper.step(X, y, weight), y)
-        if notified is not None and stepper.moved:
+        if notified is not None and stepper.updated:
             _end_step(notified, state)
         stepper.interrupts.release()
         if state.stop:

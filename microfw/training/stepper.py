@@ -83,7 +83,7 @@ class Stepper:
     ----------
     state : TrainState
         Model, loss and optimizer; its ``loss``, ``steps`` and ``skipped`` are updated.
-    gradients : sequence of callable
+    on_gradients : sequence of callable
         Called with the state between gradients and update.
     replay_policy : ReplayPolicy, optional
         Decides which steps are replayed; without one, none is.
@@ -96,24 +96,24 @@ class Stepper:
 
     Attributes
     ----------
-    count : float
+    last_denominator : float
         Denominator of the mean loss of the last step.
-    moved : bool
+    updated : bool
         Whether the last step made an update; False if its denominator was 0.
     wants_outputs : bool
         Whether steps return outputs.
     """
 
     state: TrainState
-    gradients: Sequence[Callable[[TrainState], None]] = ()
+    on_gradients: Sequence[Callable[[TrainState], None]] = ()
     replay_policy: ReplayPolicy | None = None
     _: KW_ONLY
     rows: int | None = None
     min_rows: int = 1
     where: str = "Trainer.fit"
     wants_outputs: bool = False
-    count: float = 0.0
-    moved: bool = False
+    last_denominator: float = 0.0
+    updated: bool = False
     _replay_gradients: Any = None
     _replay_step: Any = None
 
@@ -125,7 +125,7 @@ class Stepper:
         self.takes_closure = getattr(self.optimizer, "takes_closure", False)
         self.takes_denominator = getattr(self.optimizer, "takes_denominator", False)
         # If nothing comes between gradients and update, one program replays both, else only the gradients.
-        separate = self.gradients or self.takes_closure or self.takes_denominator
+        separate = self.on_gradients or self.takes_closure or self.takes_denominator
         replay = None if self.replay_policy is None else self.replay_policy.run
         self._replay_gradients, self._replay_step = (replay, None) if separate else (None, replay)
 
@@ -137,11 +137,11 @@ class Stepper:
         NonFiniteError
             If the loss or a gradient is NaN or infinite.
         """
-        count = self.count = self.denominator(y, weight)
+        count = self.last_denominator = self.denominator(y, weight)
         # NaN is not above 0 either; _skip raises for it. With ranks, the others may have rows that count.
         if not count > 0 and (not self.takes_denominator or count != 0):
             return self._skip(X, count)
-        before, self.moved, outputs = self.forward_state.save(), True, None
+        before, self.updated, outputs = self.forward_state.save(), True, None
         try:
             if self._replay_step is not None and weight is None:
                 outputs = self._replay_step(X, y, self._check_loss, self._defer_interrupts)
@@ -150,7 +150,7 @@ class Stepper:
         except BaseException as error:
             self._rollback(before, error, X, y, weight)
             raise
-        if self.moved:
+        if self.updated:
             self.state.steps += 1
         else:
             self.state.skipped += 1
@@ -166,7 +166,7 @@ class Stepper:
         outputs = self.accumulate(X, y, weight)
         if self.takes_denominator and not self._average():
             return outputs
-        for call in self.gradients:
+        for call in self.on_gradients:
             call(self.state)
         self._defer_interrupts()
         self.optimizer.step()
@@ -175,13 +175,13 @@ class Stepper:
     def _average(self) -> bool:
         """Average the gradients of all ranks, before they are clipped; return False if no row counts on any."""
         self._defer_interrupts()  # the other ranks wait for this one
-        self.moved = self.optimizer.average(self.count)
-        return self.moved
+        self.updated = self.optimizer.average(self.last_denominator)
+        return self.updated
 
     def _minimise(self, X: Array, y: Array, weight: Array | None) -> Any:
         """Run a step of an optimizer that takes a closure."""
         closure = Closure(self, X, y, weight)
-        for call in self.gradients:
+        for call in self.on_gradients:
             call(self.state)
         self._defer_interrupts()
         self.optimizer.step(closure)
@@ -192,7 +192,7 @@ class Stepper:
         """Compute the gradients of a step's rows, in parts if there are too many; return the outputs."""
         if self.rows is not None and len(X) - self.rows >= self.min_rows:
             return self._accumulate_parts(X, y, weight)
-        return self._gradients(X, y, weight) if self.count else self._forward(X)
+        return self._gradients(X, y, weight) if self.last_denominator else self._forward(X)
 
     def _accumulate_parts(self, X: Array, y: Array, weight: Array | None) -> Any:
         """Accumulate the gradients of parts, each weighted by its share of the denominator."""
@@ -226,7 +226,7 @@ class Stepper:
         loss.backward(None if share is None else np.full(loss.shape, share))
         return outputs
 
-    def _loss_again(self, X: Array, y: Array, weight: Array | None) -> Any:
+    def _recompute_loss(self, X: Array, y: Array, weight: Array | None) -> Any:
         """Return the loss of a batch that has failed."""
         outputs, targets = self.model(as_data(X)), as_data(y)
         return self.loss(outputs, targets) if weight is None else self.loss(outputs, targets, weight)
@@ -239,7 +239,7 @@ class Stepper:
     def _skip(self, X: Array, count: float) -> Array | None:
         """Skip the update, since no row counts."""
         check_denominator(count, self.loss, self.where)
-        self.moved = False
+        self.updated = False
         self.state.skipped += 1
         if not self.wants_outputs:
             return None
@@ -266,7 +266,7 @@ class Stepper:
         self.interrupts.deferred = False
         if isinstance(error, NonFiniteError):
             try:
-                raise explain(self.state, lambda: self._loss_again(X, y, weight), error, self.where) from None
+                raise explain(self.state, lambda: self._recompute_loss(X, y, weight), error, self.where) from None
             finally:  # explain runs the step again
                 self.forward_state.restore(before)
 
