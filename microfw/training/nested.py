@@ -258,21 +258,23 @@ class NestedRun(Run):
 
     Totals = NestedTotals
     transform: Any = None
-    before: tuple[int, Any, Any] | None = None
+    before_batch: tuple[int, Any, Any] | None = None
     """Steps, and states of ``rng`` and source, from before the last batch was drawn, where drawing changes them."""
 
     def new_batches(self, skip: int = 0) -> Any:
         """Draw an order, and return the batches of an epoch, transformed if that is asked for."""
-        self.before, found = None, super().new_batches(skip)
-        return found if self.transform is None and not self.train.stateful else self._noted(iter(found), skip)
+        self.before_batch, found = None, super().new_batches(skip)
+        if self.transform is None and not self.train.stateful:
+            return found
+        return self._with_state_before(iter(found), skip)
 
-    def _noted(self, batches: Any, steps: int) -> Any:
+    def _with_state_before(self, batches: Any, steps: int) -> Any:
         for number in itertools.count(steps):
             source = copy.deepcopy(self.train.state_dict()) if self.train.stateful else None
-            self.before = number, self.rng.bit_generator.state, source
+            self.before_batch = number, self.rng.bit_generator.state, source
             X, y, _ = next(batches, (None, None, None))
             if X is None:
-                self.before = None
+                self.before_batch = None
                 return
             yield (X, y, None) if self.transform is None else (*self.transform(X, y, self.rng), None)
 
@@ -282,10 +284,10 @@ class NestedRun(Run):
 
     def end(self) -> None:
         """End training. In an epoch that cannot be resumed, hooks save nothing."""
-        if self.totals is not None and self.before is not None and self.before[0] == self.totals.steps:
-            put(self.rng, self.before[1])  # the step was not completed: a resumed run draws its batch again
+        if self.totals is not None and self.before_batch is not None and self.before_batch[0] == self.totals.steps:
+            put(self.rng, self.before_batch[1])  # the step was not completed: a resumed run draws its batch again
             if self.train.stateful:
-                self.train.state_before = self.before[2]
+                self.train.state_before = self.before_batch[2]
         if self.in_lost_epoch():
             self.state.save = None
         super().end()

@@ -20,7 +20,6 @@ from microfw.training.evaluation import is_sum
 from microfw.training.hooks import Hooks, TrainState
 from microfw.training.metrics import Measure, measure
 from microfw.training.ranks import check_steps, common_row
-from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.stepper import Stepper
 
 
@@ -190,6 +189,12 @@ class Run:
         The Trainer's run before, until this one has started.
     can_be_saved : bool
         Whether all hooks were called for the last event, so that the run can be saved.
+    rebuilt : models.Made or None
+        What the constructors make of the model; None before the first save.
+    attributes_at_start : list of dict
+        Digests, from the start, of attributes of model and loss that a file cannot hold: changes cause a warning.
+    warnings_given, checksums : set of str, dict
+        Texts of the warnings of this run; checksums of the training and the validation data.
     """
 
     Totals: ClassVar[type[EpochTotals]] = EpochTotals
@@ -211,19 +216,14 @@ class Run:
     started: bool = False
     previous: Run | None = None
     can_be_saved: bool = False
-    made: Any = None
-    others: list[Any] = field(default_factory=list)
-    warned: set[str] = field(default_factory=set)
-    digests: dict[str, str] = field(default_factory=dict)
+    rebuilt: Any = None
+    attributes_at_start: list[Any] = field(default_factory=list)
+    warnings_given: set[str] = field(default_factory=set)
+    checksums: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.state, self.interrupts = self.stepper.state, self.stepper.interrupts
         self.stepper.wants_outputs = bool(self.metrics)
-
-    @property
-    def replay_policy(self) -> ReplayPolicy | None:
-        """Decides which steps are replayed."""
-        return self.stepper.replay_policy
 
     def epochs(self, saved: Any = None) -> None:
         """Run all epochs, or those that remain of a saved run, a `microfw.training.saving.Saved`."""
@@ -233,7 +233,8 @@ class Run:
             if self.stepper.takes_denominator:
                 check_steps(self)
             if self.resumable:
-                self.others = [attributes.others(attributes.parts(x)) for x in (state.model, state.loss_function)]
+                roots = (state.model, state.loss_function)
+                self.attributes_at_start = [attributes.others(attributes.parts(root)) for root in roots]
             if saved is None:
                 self.hooks.start(state)
             else:

@@ -72,15 +72,15 @@ def save(path: Path, run: Run) -> None:
 
 def _warn(run: Run, path: Path, text: str) -> None:
     """Warn once in a run."""
-    if text not in run.warned:
-        run.warned.add(text)
+    if text not in run.warnings_given:
+        run.warnings_given.add(text)
         warnings.warn(f"{path}: {text}", stacklevel=3)
 
 
 def _lost(run: Run, parts: dict[str, Any]) -> str:
     """Return the name of an attribute that has changed since the fit began, and is not in the file; or ""."""
-    loss = attributes.parts(run.state.loss_function)
-    for part, found, before in zip((run.state.model, run.state.loss_function), (parts, loss), run.others, strict=True):
+    loss, roots = attributes.parts(run.state.loss_function), (run.state.model, run.state.loss_function)
+    for part, found, before in zip(roots, (parts, loss), run.attributes_at_start, strict=True):
         now = attributes.others(found)
         if now == before:
             continue
@@ -98,7 +98,7 @@ def _describe(run: Run, arrays: dict[str, Any], parts: dict[str, Any]) -> Any:
     mine: dict[str, Any] = {}
     try:
         about = models.describe(run.state.model, mine, parts=parts)
-        run.made = models.complete(about, parts, mine, run.made)  # builds the model again the first time
+        run.rebuilt = models.complete(about, parts, mine, run.rebuilt)  # builds the model again the first time
     except FormatError as error:
         return str(error.with_location(type(run.state.model).__name__))
     arrays |= mine
@@ -281,12 +281,12 @@ def _step_size(run: Run) -> int | str:
 
 def _digest(run: Run, name: str) -> str:
     """Return the checksum of the training or the validation data; computed once."""
-    if name not in run.digests:
+    if name not in run.checksums:
         data: Any = run.train if name == "train" else getattr(run.evaluate, "data", None)
         arrays = [data.X, data.y] if isinstance(data, Dataset) else data.fingerprints()
         texts = [fingerprint(plain(array)) for array in arrays]
-        run.digests[name] = hashlib.sha256("".join(texts).encode()).hexdigest()
-    return run.digests[name]
+        run.checksums[name] = hashlib.sha256("".join(texts).encode()).hexdigest()
+    return run.checksums[name]
 
 
 def _put(run: Run, parts: dict[str, Any], values: dict[str, Any]) -> None:

@@ -50,7 +50,9 @@ def test_a_loop_the_trainer_and_replayed_steps_give_the_same_bits(task, profiled
         fit(trainer, train, rng=3)
         assert log.losses == losses and bits(trainer.model) == bits(model)
         if compiled:
-            assert len(trainer._run.replay_policy.step.replays) == 2, trainer._run.replay_policy.step.explain()
+            assert len(trainer._run.stepper.replay_policy.step.replays) == 2, (
+                trainer._run.stepper.replay_policy.step.explain()
+            )
         if profiled:
             session = trainer.hooks[1].session
             assert [epoch.steps for epoch in session.epochs] == [-(-ROWS // SIZE)] * EPOCHS
