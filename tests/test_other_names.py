@@ -134,6 +134,7 @@ def test_a_name_is_looked_for_without_importing_rooms():
 
 
 def test_an_observer_with_a_former_name_is_refused():
-    with pytest.raises(TypeError, match="^Old: expected on_value_read, got read; it was renamed$"):
-        type("Old", (Observer,), {"read": lambda self: None})
+    for former, name in (("read", "on_value_read"), ("walked", "on_visits"), ("batches", "batches_visits")):
+        with pytest.raises(TypeError, match=f"^Old: expected {name}, got {former}; it was renamed$"):
+            type("Old", (Observer,), {former: None})
     assert type("New", (Observer,), {"on_value_read": lambda self: None, "readable": 1})

@@ -108,10 +108,10 @@ def backward_pass(
             if leaf.version != version:
                 raise stale_error(node, leaf, version)
         if observer is not None:
-            if observer.batches:
+            if observer.batches_visits:
                 times += (node, start_ns, perf_counter_ns())
                 if len(times) > MAX_TIMES:
-                    observer.walked(times)
+                    observer.on_visits(times)
                     times.clear()
             else:
                 observer.backward(node, g, grad_inputs, start_ns)
@@ -119,7 +119,7 @@ def backward_pass(
             node.parents = None
             node.saved = ()
     if times:
-        observer.walked(times)  # type: ignore[union-attr]
+        observer.on_visits(times)  # type: ignore[union-attr]
     return found | grads if found else grads
 
 
@@ -203,7 +203,7 @@ def stale_error(node: Node, leaf: Leaf, version: int) -> GraphError:
 
 def _freed_error(node: Node) -> GraphError:
     return GraphError(
-        f"{node.where}: this graph was already walked and its saved values are freed; "
+        f"{node.where}: backward has already run through this graph, and its saved values are freed; "
         "call backward(retain_graph=True) the first time, compute the loss again, "
         "or detach() what an earlier step computed"
     )

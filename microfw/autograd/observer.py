@@ -18,6 +18,8 @@ FORMER = {
     "bound": "last_sequence",
     "follows": "supports_replay",
     "collects": "wants_grad_inputs",
+    "batches": "batches_visits",
+    "walked": "on_visits",
 }
 """Former names of what an observer defines, with the present ones. A method with a former name is never called."""
 
@@ -34,8 +36,8 @@ class Observer:
     wants_grad_inputs: bool = False
     """If True, `backward` gets the gradients of the inputs; else None."""
 
-    batches: bool = False
-    """If True, `walked` is called for many nodes at once, in place of `backward` for each."""
+    batches_visits: bool = False
+    """If True, `on_visits` is called for many nodes at once, in place of `backward` for each."""
 
     supports_replay: bool = False
     """Whether a step may be replayed while it is attached. Of a replayed step only `on_replayed_ops` is notified."""
@@ -72,15 +74,15 @@ class Observer:
         """Notify of a replayed step, whose times are in an `InstrumentedPlan`."""
 
     def before_backward(self, loss: Any, retain: bool = False) -> None:
-        """Notify that ``backward`` is about to walk the graph of a Tensor, which stays if ``retain``."""
+        """Notify that ``backward`` is about to visit the graph of a Tensor, which stays if ``retain``."""
 
     def after_backward(self, loss: Any, retain: bool = False) -> None:
-        """Notify that ``backward`` has walked the graph of a Tensor; not if a derivative rule or a hook fails."""
+        """Notify that ``backward`` has visited the graph of a Tensor; not if a derivative rule or a hook fails."""
 
     def backward(self, node: Node, gradient: Gradient, grad_inputs: list[Gradient] | None, start_ns: int) -> None:
         """Notify that a node's derivative rule has run, with the gradient of each edge's input."""
 
-    def walked(self, times: list[Any]) -> None:
+    def on_visits(self, times: list[Any]) -> None:
         """Notify that derivative rules have run: ``[node, start_ns, end_ns, node, …]``."""
 
     def alongside(self, observer: Observer) -> Observer:

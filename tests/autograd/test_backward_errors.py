@@ -18,7 +18,7 @@ def test_backward_twice_says_what_to_do():
     with pytest.raises(GraphError) as info:
         y.backward()
     assert str(info.value) == (
-        "sum: this graph was already walked and its saved values are freed; "
+        "sum: backward has already run through this graph, and its saved values are freed; "
         "call backward(retain_graph=True) the first time, compute the loss again, or detach() what an earlier step computed"
     )
     np.testing.assert_array_equal(x.grad, [2])
@@ -28,7 +28,9 @@ def test_backward_twice_names_the_layer():
     model, (x, y) = classifier(), batch()
     loss = nn.CrossEntropyLoss()(model(x), y)
     loss.backward()
-    with pytest.raises(GraphError, match="^CrossEntropyLoss: cross_entropy: this graph was already walked"):
+    with pytest.raises(
+        GraphError, match="^CrossEntropyLoss: cross_entropy: backward has already run through this graph"
+    ):
         loss.backward()
 
 
@@ -37,7 +39,7 @@ def test_a_part_that_was_freed_is_noticed_before_any_gradient_changes():
     part = x * 2.0
     part.sum().backward()
     kept = x.grad.copy()
-    with pytest.raises(GraphError, match="^multiply: this graph was already walked"):
+    with pytest.raises(GraphError, match="^multiply: backward has already run through this graph"):
         (part + w * 3.0).sum().backward()
     np.testing.assert_array_equal(x.grad, kept)
     assert w.grad is None

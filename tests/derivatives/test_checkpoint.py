@@ -195,7 +195,7 @@ def gradients_of_product():
 def test_a_second_backward_is_refused():
     y = np.sum(mf.checkpoint(curved, mf.tensor(X, requires_grad=True)))
     y.backward()
-    with pytest.raises(GraphError, match="already walked"):
+    with pytest.raises(GraphError, match="already run through this graph"):
         y.backward()
 
 

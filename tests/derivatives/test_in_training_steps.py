@@ -93,7 +93,7 @@ def test_no_gradient_is_kept_for_the_arguments():
     slope = mf.grad(lambda x: np.sum(w * x**2))(np.ones(3))
     np.sum(slope).backward()
     assert w.grad == 6
-    with pytest.raises(GraphError, match="already walked"):
+    with pytest.raises(GraphError, match="already run through this graph"):
         np.sum(slope).backward()
 
 

@@ -15,7 +15,7 @@ Graphs = tuple[GraphStats, ...]
 
 
 class Passes:
-    """Graphs that backward passes have walked in the current step.
+    """Graphs that backward passes have visited in the current step.
 
     Attributes
     ----------

@@ -195,13 +195,13 @@ class Recorder(StatsLookup, Observer):
             node._metadata = self.recomputed[stats]
         return phase == FORWARD
 
-    batches = True
+    batches_visits = True
 
     def backward(self, node: Node, gradient: Any, shares: Any, start_ns: int) -> None:
         """Add a rule's time to its node's stats."""
-        self.walked([node, start_ns, perf_counter_ns()])
+        self.on_visits([node, start_ns, perf_counter_ns()])
 
-    def walked(self, times: list[Any]) -> None:
+    def on_visits(self, times: list[Any]) -> None:
         """Add the times of rules to the stats of their nodes. Outside of a backward pass, as in `grad`, do nothing."""
         if self.timestamps[-1] != BACKWARD:
             return
@@ -232,7 +232,7 @@ class Recorder(StatsLookup, Observer):
 
     def after_backward(self, loss: Any, retain: bool = False) -> None:
         """Count the graph of a loss."""
-        node, here, walked = loss._node, self.position, self.nodes_walked
+        node, here, visited = loss._node, self.position, self.nodes_visited
         position = getattr(node, "_metadata", None)
         graph = here.unknown if position is None else position.graph
         if graph is None:  # a hook has run another backward pass
@@ -248,12 +248,12 @@ class Recorder(StatsLookup, Observer):
             passes.graphs = (graph,)
         elif graph not in passes.graphs:
             passes.join(graph, self.log)
-        self.nodes_walked = walked + graph.nodes
-        all_walked = self.nodes_walked >= here.depth
-        if walked or not all_walked:
-            passes.add_open(graph, here.depth, not walked, self.log)
-        if all_walked:  # else another backward pass will visit the remaining nodes
-            self.position, self.nodes_walked, passes.ranges = self.root, 0, None
+        self.nodes_visited = visited + graph.nodes
+        all_visited = self.nodes_visited >= here.depth
+        if visited or not all_visited:
+            passes.add_open(graph, here.depth, not visited, self.log)
+        if all_visited:  # else another backward pass will visit the remaining nodes
+            self.position, self.nodes_visited, passes.ranges = self.root, 0, None
 
     def _add_graph(self, loss: Node | Leaf | None) -> GraphStats:
         if len(self.graphs) >= MAX_GRAPHS:
@@ -265,7 +265,7 @@ class Recorder(StatsLookup, Observer):
             self.sequences.grow_new_tree()
             self.root = self.sequences.root
             self.followed = None  # its graph may have been removed
-        earlier = self.passes.ranges if self.nodes_walked else None
+        earlier = self.passes.ranges if self.nodes_visited else None
         graph = GraphStats(loss, earlier, self.since)
         self.names.layers()  # a layer that was frozen since the last graph has other numbers
         self.passes.ranges = graph.ranges

@@ -75,7 +75,7 @@ class SampledTimer(StepTimer):
         Where steps begin.
     position : Position
         Last op of the current step.
-    nodes_walked : int
+    nodes_visited : int
         Nodes of the current step that backward passes have visited.
     passes : Passes
         Backward passes of the current step.
@@ -91,7 +91,7 @@ class SampledTimer(StepTimer):
         self.optimizer: Any = None  # that ended the last step, if no backward pass ran in it
         self.root: Any = None
         self.position: Any = None
-        self.nodes_walked = 0
+        self.nodes_visited = 0
         self.passes = Passes()
         self.forward_end_ns = 0  # of the last op in a forward pass
         self.set_up_ns = self.between_ns = 0  # profiler time before steps could be timed, and outside of epochs
@@ -248,7 +248,7 @@ class SampledTimer(StepTimer):
         """Count the step, and ask the schedule whether the next step is observed."""
         observed = self.step_observed = self.enabled
         self.backward_ran = False
-        self.position, self.nodes_walked = self.root, 0
+        self.position, self.nodes_visited = self.root, 0
         passes = self.passes
         passes.graphs, passes.ranges = (), None
         self.step = step = self.step + 1

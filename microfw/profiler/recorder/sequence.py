@@ -51,7 +51,7 @@ class Position:
         The op with the slices and integer inputs of its first step: those of other ops with the same stats may differ.
     renewed : bool
         Whether the module of the op was another one in some steps, such as an activation that is made in each step.
-    walked : bool
+    visited : bool
         Whether an earlier backward pass has visited the node and retained it.
     """
 
@@ -77,7 +77,7 @@ class Position:
         "stats",
         "unknown",
         "up",
-        "walked",
+        "visited",
     )  # fmt: skip
 
     def __init__(self, stats: OpStats | None, up: Position | None = None, links: tuple[Any, ...] = ()) -> None:
@@ -90,7 +90,7 @@ class Position:
         self.graph: GraphStats | None = None
         self.unknown: GraphStats | None = None  # of a loss computed after this op, whose own node was not observed
         self._retained: Position | None = None
-        self.walked = self.renewed = False
+        self.visited = self.renewed = False
         self.module: Any = None
         self.params: dict[str, Any] | None = None
         self.inputs: tuple[Any, ...] = ()
@@ -112,7 +112,7 @@ class Position:
         """Return the position of the same op after a backward pass that retained its node."""
         if self._retained is None:
             self._retained = Position(self.stats, self.up, self.links)
-            self._retained.graph_op, self._retained.walked = self.graph_op, True
+            self._retained.graph_op, self._retained.visited = self.graph_op, True
         self._retained.links = self.links  # the leaves may be other ones than in the last step
         return self._retained
 

@@ -269,11 +269,11 @@ class GraphStats:
         self.sums = [*accumulate((count for _, count in added_by_depth), initial=0)]
         described = lambda node: None if node.metadata is None else node.metadata.graph_op  # noqa: E731
         self.structure = graph_ops(nodes, described)
-        self.walked: list[bool | None] = [None if n.metadata is None else n.metadata.walked for n in nodes]
+        self.visited: list[bool | None] = [None if n.metadata is None else n.metadata.visited for n in nodes]
         for node, count in zip(observed, saved, strict=True):
             stats = node.metadata.stats
             row = replace(stats.cost)
-            if node.metadata.walked:  # and retained: only the backward part is repeated
+            if node.metadata.visited:  # and retained: only the backward part is repeated
                 row = Row(row.layer, row.op, flops_backward=row.flops_backward, products_backward=row.products_backward)
             else:
                 self.nodes += 1
@@ -309,9 +309,9 @@ class GraphStats:
 
     def _count_scalars(self) -> None:
         rows = iter(self.rows)
-        for count, walked in zip(count_graph(*self.structure), self.walked, strict=True):
-            if walked is not None:
-                add_scalars(next(rows), count, again=walked)
+        for count, visited in zip(count_graph(*self.structure), self.visited, strict=True):
+            if visited is not None:
+                add_scalars(next(rows), count, again=visited)
         self.structure = [], []
 
 

@@ -58,9 +58,9 @@ class Tracer(Recorder):
             *_, start_ns, end_ns = call
             self._keep(int("recomputed" in options), self.last_constant, start_ns, end_ns)
 
-    def walked(self, times: list[Any]) -> None:
+    def on_visits(self, times: list[Any]) -> None:
         """Add the times of rules to the stats of their nodes, and keep the events."""
-        super().walked(times)
+        super().on_visits(times)
         each = iter(times)
         for node, start_ns, end_ns in zip(each, each, each, strict=True):
             if self.tracing and node.metadata is not None:
