@@ -7,9 +7,9 @@ import os
 import warnings
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Never, Self
 
-from microfw.errors import ArgumentError, message, printable, suggest_keywords
+from microfw.errors import ArgumentError, message, printable, refuse_former
 from microfw.optim.checks import is_integer
 from microfw.profiler.files import build, parse, to_dict
 from microfw.profiler.reports.text import plural, table, whole
@@ -120,16 +120,15 @@ def file_name(start_ns: int, profiler: str) -> str:
     return f"{start_ns}-{platform.node()}-{os.getpid()}-{profiler}-{os.urandom(8).hex()}.json"
 
 
-@suggest_keywords
-def fits_report(fits: Sequence[FitProfile], *, most: int = 40, epochs: int = 8) -> str:
+def fits_report(fits: Sequence[FitProfile], *, max_rows: int = 40, epochs: int = 8, **former: Never) -> str:
     """Return the report of many fits: the cost of each, and the time of its backward pass for each epoch.
 
     Parameters
     ----------
     fits : sequence of FitProfile
         `Profiler.fits`, or the result of `load_fits`.
-    most : int
-        Number of fits to list: those with the longest backward passes.
+    max_rows : int
+        Maximum number of fits to list: those with the longest backward passes.
     epochs : int
         Number of epochs to list: the first ones and the last.
 
@@ -140,7 +139,7 @@ def fits_report(fits: Sequence[FitProfile], *, most: int = 40, epochs: int = 8) 
     Raises
     ------
     ArgumentError
-        If ``most`` or ``epochs`` is not a positive integer.
+        If ``max_rows`` or ``epochs`` is not a positive integer.
 
     Examples
     --------
@@ -159,7 +158,8 @@ def fits_report(fits: Sequence[FitProfile], *, most: int = 40, epochs: int = 8) 
     ---------
     0.3  2.00
     """
-    for setting, number in (("most", most), ("epochs", epochs)):
+    refuse_former("fits_report", former, most="max_rows")
+    for setting, number in (("max_rows", max_rows), ("epochs", epochs)):
         if not is_integer(number, 1):
             raise ArgumentError("fits_report", f"{setting} to be a positive integer", repr(number))
     fits = sorted(fits, key=lambda fit: fit.place)
@@ -176,7 +176,7 @@ def fits_report(fits: Sequence[FitProfile], *, most: int = 40, epochs: int = 8) 
     title += ", sampled" if sampled else f", forward {forward:,.2f} ms, backward {backward:,.2f} ms"
     if not fits:
         return title
-    shown = sorted(sorted(range(len(fits)), key=lambda k: -time(totals[k], "backward"))[:most])
+    shown = sorted(sorted(range(len(fits)), key=lambda k: -time(totals[k], "backward"))[:max_rows])
     settings = differing([fits[k] for k in shown])
     rows, by_epoch = [], []
     longest = max(len(fits[k].session.epochs) for k in shown)
@@ -193,7 +193,7 @@ def fits_report(fits: Sequence[FitProfile], *, most: int = 40, epochs: int = 8) 
         by_epoch.append([name] + [times[e] if e < len(times) else "" for e in columns])
     head = ["fit", "epochs", "steps", "loss", "forward", "backward", *([] if sampled else ["share"])]
     unit = "µs in an observed step" if sampled else "ms"
-    cut = f", the {most} dearest of {len(fits)}" if len(fits) > most else ""
+    cut = f", the {max_rows} dearest of {len(fits)}" if len(fits) > max_rows else ""
     parts = [title, f"Fits (times in {unit}){cut}\n{table([*head, 'settings that differ'], rows, text=True)}"]
     parts.append(f"Backward, epoch by epoch ({unit})\n{table(['fit', *(str(e + 1) for e in columns)], by_epoch)}")
     return printable("\n\n".join(parts))

@@ -275,7 +275,7 @@ def test_report_of_many_fits():
     assert fits_report([]) == "microfw profile: 0 fits, 0 epochs, forward 0.00 ms, backward 0.00 ms"
     profile = mf.profiler.Session(epochs=[mf.profiler.Epoch(k, 3, backward_ns=k * 1000) for k in range(1, 13)])
     fits = [FitProfile("E", ["a"], [k], {"p": str(k % 2)}, profile) for k in range(50)]
-    text = fits_report(fits, most=3, epochs=4)
+    text = fits_report(fits, max_rows=3, epochs=4)
     assert "the 3 dearest of 50" in text and "50 fits of E, 600 epochs" in text
     assert "fit     1     2     3    12" in text and text.count("p=1") == 1
     assert FitProfile.from_bytes(fits[0].to_bytes()) == fits[0]

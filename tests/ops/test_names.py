@@ -97,6 +97,7 @@ def test_a_former_name_in_the_profiler_raises_an_error_with_the_new_one(old, new
         (mf.profiler.compare, "least", "min_change"),
         (mf.profiler.law, "most_nodes", "max_nodes"),
         (mf.draw, "most", "max_nodes"),
+        (mf.profiler.fits_report, "most", "max_rows"),
     ],
 )
 def test_a_former_keyword_raises_an_error_with_the_new_one(call, old, new):
