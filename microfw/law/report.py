@@ -8,7 +8,7 @@ from microfw.errors import printable
 from microfw.law.data import Law, huge
 from microfw.law.measure import StrategyResult
 from microfw.profiler.node_count import NodeCount
-from microfw.profiler.reports.names import OUTSIDE
+from microfw.profiler.reports.names import OUTSIDE_LABEL
 from microfw.profiler.reports.text import ratio_report, short, shorten, table, whole, wrap_lines
 
 MAX_DIFFERENCE = 1e-6
@@ -172,7 +172,7 @@ def _layers(law: Law) -> str:
         both = layer.forward + layer.backward
         rows.append(
             [
-                shorten(f"{layer.layer} {layer.kind}".strip() or OUTSIDE, 24),
+                shorten(f"{layer.layer} {layer.kind}".strip() or OUTSIDE_LABEL, 24),
                 f"{layer.parameters:,}" if layer.parameters else "",
                 f"{layer.forward:,}",
                 f"{layer.backward:,}",

@@ -27,10 +27,10 @@ from microfw.law.walk import record_walk
 from microfw.nn.forward_state import as_generator
 from microfw.nn.module import Module, Parameter
 from microfw.optim.checks import is_integer, is_real
-from microfw.profiler.cost_check import check_step, copied, not_copied, one_step, prepared, total
+from microfw.profiler.cost_check import check_step, copied, not_copied, one_step, prepared, total_loss
 from microfw.profiler.node_count import NodeCount
 from microfw.profiler.ratio import Ratio
-from microfw.profiler.recorder.naming import OUTSIDE, owner, title_of
+from microfw.profiler.recorder.naming import OUTSIDE_PREFIX, owner, title_of
 from microfw.profiler.reports.counts import undeclared
 from microfw.profiler.session import Epoch
 
@@ -113,7 +113,7 @@ def law(
         loss.astype(np.float64).eval()
         known = {id(p) for p in model.parameters()}  # a loss may hold the model
         own = [(n, p) for n, p in loss.named_parameters() if p.requires_grad and id(p) not in known]
-        named += [(f"{OUTSIDE}{type(loss).__name__}.{n}", p) for n, p in own]
+        named += [(f"{OUTSIDE_PREFIX}{type(loss).__name__}.{n}", p) for n, p in own]
     parts = {"X": _columns(X, "X")} | ({} if y is None else {"y": _columns(y, "y")})
     if not len(parts["X"]):
         raise ArgumentError("law", "rows in X", "none")
@@ -131,7 +131,7 @@ def law(
     sizes = rows, batch
     few, many = ((_first(parts["X"], "X", k), _first(parts.get("y"), "y", k)) for k in sizes)
     call = prepared(model, few[0])
-    problem = Problem(lambda: total(loss(call(), few[1])), [], budget, as_generator("law", rng))
+    problem = Problem(lambda: total_loss(loss(call(), few[1])), [], budget, as_generator("law", rng))
     with mode(observer=None, timer=None, recording=True):  # a profile around it is of its own steps only
         return _measure(problem, model, loss, name, few, many, sizes, named, max_nodes)
 
@@ -284,7 +284,7 @@ def _layers(step: Epoch, named: list[tuple[str, Any]], model: Module, loss: Any)
     }
     modules, title = dict(model.named_modules()), title_of(model)
     if isinstance(loss, Module):
-        top = f"{OUTSIDE}{type(loss).__name__}"
+        top = f"{OUTSIDE_PREFIX}{type(loss).__name__}"
         modules |= {f"{top}.{n}" if n else top: part for n, part in loss.named_modules()}
     owners = {id(p): owner(name, modules) or title for name, p in named}
     for _, p in named:

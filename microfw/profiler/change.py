@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from microfw.profiler.session import Session
 
-OUTSIDE = "(outside)"
+NO_LAYER = "(outside)"
 """Layer name of ops outside of any module."""
 
 COUNTED = ("nodes", "edges", "rules", "accumulated", "flops_forward", "flops_backward", "saved_bytes", "uncounted")
@@ -102,7 +102,7 @@ def count_changes(a: Session, b: Session) -> list[CountChange]:
     for what in ("parameters", "parameter_tensors", "saved_peak_bytes"):
         x, y = (getattr(total, what) for total in totals)
         found.append(CountChange("", what, x, y))
-    rows = [{"": total.sum()} | {row.layer or OUTSIDE: row for row in total.layers()} for total in totals]
+    rows = [{"": total.sum()} | {row.layer or NO_LAYER: row for row in total.layers()} for total in totals]
     sums = [total[""] for total in rows]
     scalars = SCALARS if all(total.scalar_rules and not total.scalar_uncounted for total in sums) else ()
     for layer in [layer for layer in rows[0] if layer in rows[1]]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from microfw.errors import ArgumentError, refuse_former, suggest_keywords
 from microfw.profiler.change import (
-    OUTSIDE,
+    NO_LAYER,
     Change as Change,
     CountChange as CountChange,
     count_changes,
@@ -28,7 +28,7 @@ from microfw.profiler.change import (
 )
 from microfw.profiler.noise import corrected, paired
 from microfw.profiler.session import Epoch, Session
-from microfw.profiler.step_times import PHASES, REST, WHOLE, is_part, large_parts, part_times, share_of
+from microfw.profiler.step_times import LAYER_PHASES, REST, WHOLE, is_part, large_parts, part_times, share_of
 from microfw.serialization.output import path_text, write_bytes
 from microfw.visualization.frame import Frame
 
@@ -265,8 +265,8 @@ def compare(
     counts = count_changes(a, b)
     pairs = [(x, y) for x, y in zip(a.epochs, b.epochs, strict=False) if x.observed and y.observed]
     used = _used(a, b, pairs if alternated else None)
-    names = [dict.fromkeys(row.layer or OUTSIDE for epoch in x.epochs for row in epoch.rows) for x in (a, b)]
-    parts = [*REST, *((layer, phase) for layer in dict.fromkeys([*names[0], *names[1]]) for phase in PHASES)]
+    names = [dict.fromkeys(row.layer or NO_LAYER for epoch in x.epochs for row in epoch.rows) for x in (a, b)]
+    parts = [*REST, *((layer, phase) for layer in dict.fromkeys([*names[0], *names[1]]) for phase in LAYER_PHASES)]
     times = [part_times(epochs, parts) for epochs in used]
     large = large_parts(*times)
     present = np.array([table.any(axis=0) for table in times])

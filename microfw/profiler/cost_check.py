@@ -132,7 +132,7 @@ def count_step(model: Module, X: Any, y: Any, loss: Any, where: str, original: M
     recorder = Recorder(takes_losses=False, model=model)
     with mode(observer=recorder, timer=recorder, recording=True):
         output = prepared(model, X)()
-        end = joined(output) if loss is None else total(loss(output, y))
+        end = sum_of_outputs(output) if loss is None else total_loss(loss(output, y))
         if loss is not None and not isinstance(end, Tensor):
             fix = "return it from the loss"
             raise ArgumentError(where, "a loss that is a Tensor, or a dict of them", type(end).__name__, fix)
@@ -158,7 +158,7 @@ def prepared(model: Module, X: Any) -> Callable[[], Any]:
     return partial(ModelCall(model, template).call, leaves)
 
 
-def total(made: Any) -> Any:
+def total_loss(made: Any) -> Any:
     """Return what a loss returns, the sum of a dict."""
     return reduce(operator.add, made.values()) if isinstance(made, dict) and made else made
 
@@ -185,7 +185,7 @@ def check_step(where: str, model: Any, y: Any, loss: Any) -> None:
         raise ArgumentError(where, "a loss with targets y", got, f"call {where}(model, X, y, loss), or leave y out")
 
 
-def joined(output: Any) -> Tensor | None:
+def sum_of_outputs(output: Any) -> Tensor | None:
     """Return a Tensor that depends on each Tensor of an output that needs a gradient; None if there is none."""
     found = [t for t in flatten(output)[0] if isinstance(t, Tensor) and t.requires_grad]
     if len(found) < 2:

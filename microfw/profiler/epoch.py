@@ -17,7 +17,7 @@ WITHOUT_BACKWARD = "No step ran backward(): gradients of mf.grad are not counted
 VARYING = "P, reuse and FLOP/P are left out for layers that were frozen in a part of the profile."
 """Notes of an epoch."""
 
-LARGEST = ("parameters", "parameter_tensors", "saved_peak_bytes")
+MAXIMA = ("parameters", "parameter_tensors", "saved_peak_bytes")
 """Fields of an epoch that are the maximum over its steps, not the sum."""
 
 
@@ -177,7 +177,7 @@ def merged(epochs: Iterable[Epoch]) -> Epoch:
     for epoch in epochs:
         for f in fields(Epoch):
             if f.type == "int" and f.name != "epoch":
-                add = max if f.name in LARGEST else int.__add__
+                add = max if f.name in MAXIMA else int.__add__
                 setattr(total, f.name, add(getattr(total, f.name), getattr(epoch, f.name)))
         total.loss = epoch.loss
         total.notes += [note for note in epoch.notes if note not in total.notes]
@@ -187,7 +187,7 @@ def merged(epochs: Iterable[Epoch]) -> Epoch:
     return total
 
 
-def joined(first: Epoch, rest: Epoch) -> Epoch:
+def joined_epochs(first: Epoch, rest: Epoch) -> Epoch:
     """Return the sum of two parts of an epoch. Its loss is that of the Trainer, or a mean weighted by steps."""
     whole = merged([first, rest])
     whole.epoch, whole.metrics = rest.epoch, rest.metrics

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 PICTURES = (".png", ".svg", ".pdf")
 
-LARGEST = 1 << 63
+MAX_NUMBER = 1 << 63
 """Counts and times of a valid profile are below this."""
 
 
@@ -158,7 +158,7 @@ def _trace(data: Any) -> Trace:
     for event in trace.events:
         whole = type(event) is list and len(event) == 4 and all(type(part) is int for part in event)
         if not whole or not (
-            0 <= event[0] < len(PHASES) and -1 <= event[1] < len(trace.sites) and 0 <= event[2] <= event[3] < LARGEST
+            0 <= event[0] < len(PHASES) and -1 <= event[1] < len(trace.sites) and 0 <= event[2] <= event[3] < MAX_NUMBER
         ):
             raise InvalidEntry(f"trace event {short(event)}")
     return trace
@@ -192,7 +192,7 @@ def build(kind: type[T], data: Any) -> T:
 
 def _is_valid(value: Any, kind: str) -> bool:
     if kind == "int":
-        return type(value) is int and 0 <= value < LARGEST
+        return type(value) is int and 0 <= value < MAX_NUMBER
     if kind == "float | None":
         return value is None or _number(value)
     if kind in ("str", "bool"):
@@ -207,4 +207,4 @@ def _is_valid(value: Any, kind: str) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return isfinite(value) if type(value) is float else type(value) is int and -LARGEST < value < LARGEST
+    return isfinite(value) if type(value) is float else type(value) is int and -MAX_NUMBER < value < MAX_NUMBER

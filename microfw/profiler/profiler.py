@@ -12,7 +12,7 @@ from microfw.errors import ArgumentError, DataError, GraphError
 from microfw.nn.module import Module
 from microfw.profiler.callback import Callback
 from microfw.profiler.environment import environment
-from microfw.profiler.epoch import Epoch, joined
+from microfw.profiler.epoch import Epoch, joined_epochs
 from microfw.profiler.files import parse, to_json
 from microfw.profiler.recorder.log import Log
 from microfw.profiler.recorder.naming import LayerNames
@@ -144,7 +144,7 @@ class Profiler(Callback, Hook):
                 partial, log = self._logs.pop(0)
                 epoch = log.epoch()
                 if partial is not None:
-                    epoch = joined(partial, epoch)
+                    epoch = joined_epochs(partial, epoch)
                 self._session.epochs.append(epoch)
         if self._recorder is not None:
             self._session.layers = self._recorder.names.layers()
@@ -229,7 +229,7 @@ class Profiler(Callback, Hook):
         recorder = self._recorder
         if recorder is not None and recorder.running and recorder.steps:
             part = recorder.end_epoch(0).epoch()
-            self._partial = part if self._partial is None else joined(self._partial, part)
+            self._partial = part if self._partial is None else joined_epochs(self._partial, part)
             recorder.start_epoch()
 
     def _attach(self, takes_losses: bool = True) -> Recorder:

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from microfw.profiler.change import OUTSIDE
+from microfw.profiler.change import NO_LAYER
 from microfw.profiler.session import Epoch
 
 Array = np.ndarray[Any, Any]
 
-PHASES = ("forward", "backward")
+LAYER_PHASES = ("forward", "backward")
 
 Key = tuple[str | None, str]
 """A layer and a phase."""
@@ -44,9 +44,9 @@ def part_times(epochs: list[Epoch], parts: list[Key]) -> Array:
     for k, epoch in enumerate(epochs):
         rest = {phase: getattr(epoch, f"{phase}_ns") for _, phase in REST}
         for row in epoch.rows:
-            for phase in PHASES:
+            for phase in LAYER_PHASES:
                 ns = getattr(row, f"{phase}_ns")
-                table[k, columns[row.layer or OUTSIDE, phase]] += ns
+                table[k, columns[row.layer or NO_LAYER, phase]] += ns
                 rest[phase] -= ns
         for phase, ns in rest.items():
             table[k, columns[None, phase]] = ns

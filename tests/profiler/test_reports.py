@@ -10,7 +10,7 @@ import microfw as mf
 from microfw import nn
 from microfw.errors import ArgumentError
 from microfw.profiler import Epoch, report
-from microfw.profiler.epoch import LARGEST, merged
+from microfw.profiler.epoch import MAXIMA, merged
 from microfw.profiler.reports.first_look import median_epoch
 from microfw.profiler.row import COUNTS
 from tests.helpers.sessions import MODELS, X, Y, profiled
@@ -36,9 +36,9 @@ def test_merging_conserves_every_sum(name):
     a, b = profiled(name), profiled(name)
     both = merged([*a.epochs, *b.epochs])
     for f in fields(Epoch):
-        if f.type == "int" and f.name not in ("epoch", *LARGEST):
+        if f.type == "int" and f.name not in ("epoch", *MAXIMA):
             assert getattr(both, f.name) == getattr(a.total(), f.name) + getattr(b.total(), f.name)
-    for largest in LARGEST:
+    for largest in MAXIMA:
         assert getattr(both, largest) == max(getattr(a.total(), largest), getattr(b.total(), largest)) > 0
     for count in COUNTS:
         assert getattr(both.sum(), count) == getattr(a.total().sum(), count) + getattr(b.total().sum(), count)

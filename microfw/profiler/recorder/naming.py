@@ -10,7 +10,7 @@ from microfw.autograd.scope import Scope, chain
 from microfw.nn.module import Module
 from microfw.profiler.session import Layer
 
-OUTSIDE = "outside: "
+OUTSIDE_PREFIX = "outside: "
 """Prefix of the names of modules with parameters that are not part of the model."""
 
 Known = tuple[weakref.ref[Any], str, bool]
@@ -20,8 +20,8 @@ class LayerNames:
     """Names modules by identity: the name of a module is its first path in the model, from any caller.
 
     A module outside of the model is named by the type of its outermost module and the path from there. If it has
-    parameters, the name has the prefix `OUTSIDE`. Two modules never share a name at the same time. A module without
-    parameters, such as a loss that is created in each step, releases its name when the next graph begins.
+    parameters, the name has the prefix `OUTSIDE_PREFIX`. Two modules never share a name at the same time. A module
+    without parameters, such as a loss that is created in each step, releases its name when the next graph begins.
 
     A module keeps its name when the model changes. A new one at a path that is the name of another one is named by the
     path and a number, such as ``1#2``.
@@ -162,7 +162,7 @@ class LayerNames:
         if outer is not None:
             label = f"{self.name(outer, before)}.{label}"
         elif keeps and self.model is not None:
-            label = OUTSIDE + label
+            label = OUTSIDE_PREFIX + label
         # copy: threads may share a profile
         kept = [(other(), name) for other, name, keeps_it in self.known.copy().values() if keeps_it]
         kept = [(other, name) for other, name in kept if other is not None and other is not module]

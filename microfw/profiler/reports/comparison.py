@@ -6,10 +6,11 @@ from html import escape
 from typing import Any
 
 from microfw.errors import ArgumentError, printable
+from microfw.profiler.change import NO_LAYER
 from microfw.profiler.comparison import Change, Comparison, CountChange
 from microfw.profiler.noise import DRIFT, MIN_UNCHANGED
 from microfw.profiler.reports.markdown import code
-from microfw.profiler.reports.names import OUTSIDE
+from microfw.profiler.reports.names import OUTSIDE_LABEL
 from microfw.profiler.reports.text import microseconds, short, shorten, table, whole, wrap_lines
 from microfw.serialization.output import encode
 from microfw.visualization.html_table import MAX_ROWS as HTML_ROWS, html_table
@@ -249,8 +250,8 @@ def _epochs(found: Comparison) -> str:
 
 def _label(found: Comparison, layer: str) -> str:
     """Return a layer's name and type."""
-    if layer == "(outside)":
-        return OUTSIDE
+    if layer == NO_LAYER:
+        return OUTSIDE_LABEL
     return f"{layer} {found.kinds.get(layer, '')}".strip() if layer else "(the whole step)"
 
 

@@ -19,7 +19,7 @@ from microfw.errors import ArgumentError
 from microfw.profiler.ratio import BOUNDS, WHY, Ratio, verdict
 from microfw.profiler.reports.counts import counts
 from microfw.profiler.reports.first_look import median_epoch
-from microfw.profiler.reports.names import OUTSIDE, chain, visible
+from microfw.profiler.reports.names import OUTSIDE_LABEL, chain, visible
 from microfw.profiler.reports.remarks import remarks
 from microfw.profiler.reports.tables import step_lines
 from microfw.profiler.session import Epoch, Layer, PagePart, Row, Session
@@ -133,7 +133,7 @@ def view(session: Session, max_rows: int = MAX_ROWS) -> dict[str, Any]:
         "ratios": [ratio(epoch.ratio()) for epoch in session.epochs],
         "bounds": BOUNDS,
         "why": WHY,
-        "outside": OUTSIDE,
+        "outside": OUTSIDE_LABEL,
     }
 
 

@@ -8,7 +8,7 @@ from html import escape
 
 from microfw.profiler.session import Session
 
-OUTSIDE = "(outside any module)"
+OUTSIDE_LABEL = "(outside any module)"
 
 
 def visible(name: str) -> str:

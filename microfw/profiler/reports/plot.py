@@ -8,7 +8,7 @@ import numpy as np
 
 from microfw.errors import ArgumentError
 from microfw.profiler.comparison import Change, Comparison
-from microfw.profiler.reports.names import OUTSIDE, kinds, visible
+from microfw.profiler.reports.names import OUTSIDE_LABEL, kinds, visible
 from microfw.profiler.reports.text import UNITS, unit_of
 from microfw.profiler.row import Row
 from microfw.profiler.session import Session
@@ -83,7 +83,7 @@ def _plot_layers(layers: list[Row], kind_of: dict[str, str], steps: int, axes: A
 
     shown, others = _largest(layers, rows_that_fit(axes, MAX_LAYERS), ns)
     names = [
-        f"{short(visible(row.layer) or OUTSIDE, 24)} {short(visible(kind_of.get(row.layer, '')), 16)}".strip()
+        f"{short(visible(row.layer) or OUTSIDE_LABEL, 24)} {short(visible(kind_of.get(row.layer, '')), 16)}".strip()
         for row in shown
     ]
     if others:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from microfw.profiler.reports.names import OUTSIDE
+from microfw.profiler.reports.names import OUTSIDE_LABEL
 from microfw.profiler.reports.text import decimal, microseconds, short, shorten
 from microfw.profiler.row import COUNTS
 from microfw.profiler.session import Epoch, Layer, Row, Session
@@ -71,7 +71,7 @@ def step_lines(session: Session, e: Epoch, by: str = "layer") -> list[Line]:
     if by == "op":
         lines = [line(row.op, row) for row in e.ops()]
     else:
-        lines = [line(row.layer or OUTSIDE, row, known.get(row.layer)) for row in e.layers()]
+        lines = [line(row.layer or OUTSIDE_LABEL, row, known.get(row.layer)) for row in e.layers()]
     untagged = Row("", forward_ns=e.untagged_forward_ns, backward_ns=e.untagged_backward_ns)
     total = e.sum()
     total.forward_ns, total.backward_ns = e.forward_ns, e.backward_ns

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from microfw.errors import ArgumentError
-from microfw.profiler.reports.names import OUTSIDE, chain, kinds
+from microfw.profiler.reports.names import OUTSIDE_LABEL, chain, kinds
 from microfw.profiler.session import PHASES, Session, Trace
 
 TRACKS = ("forward", "backward", "update")
@@ -64,7 +64,7 @@ def _slices(session: Session, trace: Trace, track: str) -> list[Slice]:
         while phase_index < len(ends) and ends[phase_index] <= start_ns:
             phase_index += 1
         layer, op = trace.sites[site]
-        found.append((start_ns, -end_ns, 99, op, {"layer": layer or OUTSIDE}))
+        found.append((start_ns, -end_ns, 99, op, {"layer": layer or OUTSIDE_LABEL}))
         ops.append((phase_index, chain(layer, known), start_ns, end_ns))
     for depth in range(max((len(layers) for _, layers, _, _ in ops), default=0)):
         for (_, path), run in groupby(ops, partial(_place, depth + 1)):
