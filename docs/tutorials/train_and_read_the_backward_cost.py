@@ -68,7 +68,7 @@ weights = [nn.Parameter(w) for w in (0.1, 0.2, 0.3)]
 bias = nn.Parameter(0.4)
 optimizer = optim.SGD([*weights, bias], lr=0.1)
 
-with mf.Profiler() as watch:
+with mf.Profiler() as neuron_profiler:
     so_far = bias
     for w, x in zip(weights, features, strict=True):
         so_far = so_far + w * x
@@ -76,7 +76,7 @@ with mf.Profiler() as watch:
     neuron.backward()
     optimizer.step()
 
-one_neuron = watch.session.epochs[0]
+one_neuron = neuron_profiler.session.epochs[0]
 for row in one_neuron.rows:
     print(f"{row.op:9} {row.nodes} nodes, {row.accumulated} gradients added into parameters")
 print(f"neurons 1, features {len(features)}, N {one_neuron.sum().nodes}, P {one_neuron.parameters}")
@@ -115,7 +115,7 @@ def derivative(g):
 
 
 @mf.op(vjp=derivative)
-def spoken(x):
+def printing(x):
     """Return a copy of a number, and print a line."""
     print("    its value is computed")
     return x.copy()
@@ -123,7 +123,7 @@ def spoken(x):
 
 x = mf.tensor(3.0, requires_grad=True)
 print("forward")
-y = spoken(x)
+y = printing(x)
 z = y * y + y
 print("backward")
 z.backward()
@@ -144,13 +144,13 @@ start = nn.Parameter(1.0)
 optimizer = optim.SGD([start], lr=1e-12)
 for doublings in (1, 2, 10, 40):
     optimizer.zero_grad()
-    with mf.Profiler() as watch:
+    with mf.Profiler() as sum_profiler:
         end = start
         for _ in range(doublings):
             end = end + end
         end.backward()
         optimizer.step()
-    counted = watch.session.epochs[0].sum()
+    counted = sum_profiler.session.epochs[0].sum()
     paths = 2**doublings
     print(f"{doublings:2} doublings: {paths:,} paths, {counted.rules} rules called, gradient {start.grad:,.0f}")
 

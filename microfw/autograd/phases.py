@@ -1,4 +1,4 @@
-"""The phases of training: every nanosecond of a watched epoch is in one of them."""
+"""The phases of training: every nanosecond of a profiled epoch is in one of them."""
 
 from __future__ import annotations
 

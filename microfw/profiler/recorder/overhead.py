@@ -89,14 +89,16 @@ def overhead(session: Session, recorder: Recorder) -> dict[str, float]:
         replayed = Extra(eager.observed / 3, eager.unobserved / 3)
     found, seen = total.sum().nodes, recorder.observed or total.observed or 1
     scale = (found / (total.observed or 1) - recorder.recomputations / seen) / nodes  # a step may have several passes
-    watched, others = ((1 - share) * scale * x + share * y for x, y in zip(eager, replayed, strict=True))
+    observed_ns, unobserved_ns = ((1 - share) * scale * x + share * y for x, y in zip(eager, replayed, strict=True))
     for kind, count in (("checkpoint", recorder.recomputations), ("frozen", recorder.constants)):
         if count > 0:
             each, ops = measure_small(kind)
-            watched, others = (x + count / seen / ops * y for x, y in zip((watched, others), each, strict=True))
+            ratio = count / seen / ops  # ops of this kind in a step, by those in the measured step
+            observed_ns = observed_ns + ratio * each.observed
+            unobserved_ns = unobserved_ns + ratio * each.unobserved
         if kind == "checkpoint":
-            per_node = watched * (total.observed or 1) / (found or 1)
-    extra = total.observed * watched + (total.steps - total.observed) * others
+            per_node = observed_ns * (total.observed or 1) / (found or 1)
+    extra = total.observed * observed_ns + (total.steps - total.observed) * unobserved_ns
     measured = measured and recorder.constants <= found
     measured = measured and max(recorder.recomputations, recorder.lookups) <= MAX_UNUSUAL * found
     (low, _), (middle, capped), (high, _) = (_share(ns, total, recorder) for ns in interval(extra))
