@@ -9,9 +9,8 @@ from typing import Any
 
 from microfw.errors import ArgumentError, check_count, suggest_keywords
 from microfw.serialization.container import suffix_of
-from microfw.training.history import History
+from microfw.training.history import History, check_metric
 from microfw.training.hooks import Hook, TrainState
-from microfw.training.stopping import check_metric
 
 
 class Checkpoint(Hook):

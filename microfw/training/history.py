@@ -14,6 +14,11 @@ from microfw.visualization.html_table import html_table
 MAX_ROWS, MAX_TEXT, MAX_CELL = 20, 2000, 80
 """Most rows and characters of a printed history, and characters of an entry."""
 
+LOWER_IS_BETTER = ("loss", "error", "deviance", "gradient_norm")
+"""Suffixes of metrics that are better when lower; with the prefix ``neg_``, when higher."""
+
+HIGHER_IS_BETTER = ("accuracy", "r2", "score")
+
 
 class History(list[dict[str, Any]]):
     """A list of rows, one dict of plain numbers for each epoch.
@@ -112,8 +117,6 @@ class History(list[dict[str, Any]]):
         >>> History([{"epoch": 1, "loss": 0.7}, {"epoch": 2, "loss": 0.4}, {"epoch": 3, "loss": 0.5}]).best("loss")
         {'epoch': 2, 'loss': 0.4}
         """
-        from microfw.training.stopping import check_metric
-
         values = self._column(name, "History.best")
         choose = min if check_metric("History.best", name, mode) == "min" else max
         rows = [k for k, value in enumerate(values) if value is not None and value == value]
@@ -242,3 +245,34 @@ def _short(value: Any) -> str:
         return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 1]}…"
     number = float(value)
     return f"{number:.4f}" if not 0 < abs(number) < 0.1 else f"{number:.4g}"
+
+
+def direction(metric: str, where: str) -> str:
+    """Return "min" or "max" for a metric by its name, following scikit-learn's names.
+
+    Examples
+    --------
+    >>> direction("val_loss", "example"), direction("val_f1_macro", "example"), direction("val_loss/score", "example")
+    ('min', 'max', 'min')
+    """
+    name = metric.removeprefix("val_").partition("/")[0]  # without the name of a head, or of a part of the loss
+    if name.startswith("neg_") or name.endswith(HIGHER_IS_BETTER):
+        return "max"
+    if name.endswith(LOWER_IS_BETTER):
+        return "min"
+    from sklearn.metrics import get_scorer_names
+
+    if name in (scorers := get_scorer_names()):
+        return "max"
+    near = [known for known in scorers if known.startswith(name)] or get_close_matches(name, ("loss", *scorers), 1)
+    fix = f"did you mean {metric.replace(name, near[0])}? Else pass" if near else "pass"
+    raise ArgumentError(where, "a mode for a metric of this name", repr(metric), f"{fix} mode='min' or 'max'")
+
+
+def check_metric(where: str, metric: Any, mode: Any) -> str:
+    """Return "min" or "max" for an entry of the History, as given or by its name; raise if it is none."""
+    if not isinstance(metric, str):
+        raise ArgumentError(where, "metric to be an entry of the History", repr(metric))
+    if mode not in (None, "min", "max"):
+        raise ArgumentError(where, "mode 'min' or 'max'", repr(mode))
+    return mode or direction(metric, where)

@@ -240,6 +240,11 @@ class Hooks:
             self.before_end = {**before, "attributes": changed} if differs else {}
 
 
+def ran(state: TrainState, start: tuple[int, int]) -> bool:
+    """Return False if a run ended at its start, as when the file to resume from is invalid."""
+    return state.save is not None or (state.epoch, state.steps) != start
+
+
 def _modules(state: TrainState) -> dict[str, Module]:
     """Return the model, and the loss if it is a Module, by their names in the state."""
     return {k: part for k in ("model", "loss_function") if isinstance(part := getattr(state, k), Module)}

@@ -21,7 +21,7 @@ from microfw.training import (
     WeightAveraging,
     lr_range_test,
 )
-from microfw.training.stopping import direction
+from microfw.training.history import direction
 from tests.helpers.training import Do, arrays, make, same
 
 # Early stopping
