@@ -21,7 +21,7 @@ from microfw.nn.checks import (
 )
 from microfw.nn.dropout import Dropout
 from microfw.nn.initializers import Seed
-from microfw.nn.module import Parameter
+from microfw.nn.parameter import Parameter
 from microfw.nn.recurrence import Recurrent
 from microfw.ops.effects import pure_callback
 
