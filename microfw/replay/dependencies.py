@@ -24,8 +24,7 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 from microfw.nn.module import Module
-from microfw.replay.classes import Classes, hides_state, slots_of
-from microfw.replay.code import CACHE, DYNAMIC
+from microfw.replay.code import CACHE, DYNAMIC, Code, hides_state, slots_of
 from microfw.replay.contents import (
     ATOMS,
     GENERATORS,
@@ -55,7 +54,7 @@ class Everything(frozenset[str]):
         return True
 
 
-class Dependencies(Classes):
+class Dependencies(Code):
     """The values that a function depends on, as they are now.
 
     Parameters
