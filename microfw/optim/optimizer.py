@@ -14,13 +14,7 @@ from microfw.autograd.mode import MODE, model_version
 from microfw.autograd.observer import StepTimer
 from microfw.errors import ArgumentError, ShapeError
 from microfw.optim.flat import Array, Flat, aligned
-from microfw.optim.groups import Group, Settings, split
-from microfw.optim.hyperparameter import (
-    AT_LEAST_0 as AT_LEAST_0,
-    FRACTION as FRACTION,
-    POSITIVE as POSITIVE,
-    Hyperparameter as Hyperparameter,
-)
+from microfw.optim.hyperparameter import Group, Settings, split
 from microfw.optim.saved_state import SavedState
 
 MAX_SELECTIONS = 8

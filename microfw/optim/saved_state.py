@@ -10,7 +10,7 @@ from microfw.autograd._tensor_base import writable
 from microfw.errors import ArgumentError
 from microfw.optim.checks import as_state, require_entries
 from microfw.optim.flat import Flat
-from microfw.optim.groups import Group, Settings, load_groups
+from microfw.optim.hyperparameter import Group, Settings, load_groups
 
 MADE = {"_added", "_group_constants", "_group_of", "_missing", "_scratch", "_selections", "_square"}
 MADE |= {"_all_settings", "_numbers", "same_count", "update_parts"}
