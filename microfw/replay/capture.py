@@ -1,8 +1,8 @@
 """Turn one training step, run eagerly under a `CaptureObserver`, into a list of NumPy calls.
 
-The forward pass is the list of ops that the observer recorded. The backward pass follows from the graph, in the order
-of `backward_pass`. Each op's value and derivatives, as declared, run once on `CapturedArray`s. An op that cannot be
-traced becomes one call. No op is named here.
+The forward pass is the list of ops that the observer recorded. The backward pass is `backward_pass` on the step's
+graph. Each op's value and derivatives, as declared, run once on `CapturedArray`s. An op that cannot be traced becomes
+one call. No op is named here.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd.backward import unbroadcast
-from microfw.autograd.graph import Leaf, Node, Variable
-from microfw.autograd.mode import MODE
+from microfw.autograd.backward import accumulate, backward_pass
+from microfw.autograd.graph import Leaf, Node, Variable, reachable
+from microfw.autograd.mode import MODE, mode
 from microfw.autograd.observer import Observer
 from microfw.autograd.op import Op, Written
 from microfw.autograd.scope import THREAD_SCOPE, path
@@ -93,7 +93,7 @@ class CapturedStep:
     shared : list of (Leaf, CapturedArray)
         Other leaves that get a gradient, each with the array that is added to its gradient.
     nodes : list of OpRecord
-        Ops that recorded a node, in order.
+        Ops that recorded a node, in order; ``records`` has them by node.
     visited : list of OpRecord
         Those of ``nodes`` that the backward pass visits, in its order.
     constants : list of OpRecord
@@ -115,6 +115,7 @@ class CapturedStep:
         self.leaves: list[tuple[Leaf, CapturedArray]] = []
         self.shared: list[tuple[Leaf, CapturedArray]] = []
         self.nodes = [record for record in observer.records if record.node is not None]
+        self.records = {record.node: record for record in self.nodes if record.node is not None}
         self.constants = [record for record in observer.records if record.node is None and record.recording]
         self.visited: list[OpRecord] = []
         self.opaque: dict[str, str] = {}
@@ -166,42 +167,17 @@ class CapturedStep:
     # Backward
 
     def capture_backward(self, loss: Node) -> None:
-        """Add the calls of the backward pass, in the order of `backward_pass`."""
-        records = {record.node: record for record in self.nodes if record.node is not None}
-        if loss not in records:
+        """Add the calls of the backward pass, in which each derivative rule runs on captured arrays."""
+        if loss not in self.records:
             raise Uncapturable("what the function returns first is not a loss computed in the step from parameters")
-        grads: dict[Any, Any] = {loss: np.ones(loss.shape, records[loss].output.dtype)}
-        for node, record in sorted(records.items(), key=lambda item: -item[0].order):
-            if node not in grads:
-                continue  # the loss does not depend on it
+        for node in reachable(loss):
+            if node not in self.records:
+                raise Uncapturable(f"{node.where} is no op of the step: a checkpoint or a hook has recorded it")
             if node.spec.hooked and node.hooks:
                 raise Uncapturable(f"{node.where} has a hook on its gradient")
-            g, start = grads.pop(node), len(self.tape.calls)
-            self.visited.append(record)
-            edges = zip(node.parents or (), node.spec.partials, node.spec.saved_indices, strict=True)
-            for parent, partial, places in edges:
-                if parent is None:
-                    continue
-                if isinstance(parent, Node) and parent not in records:
-                    raise Uncapturable(
-                        f"{node.where}: its input is made by no op of the step, but by a checkpoint or a hook"
-                    )
-                args = self._arguments(partial, places, record)
-                if (
-                    isinstance(parent, Leaf)
-                    and parent.owner is self.owner
-                    and partial.vjp_out is not None
-                    and parent not in grads
-                ):
-                    grad_input = self.to_captured(parent.grad_buffer)
-                    self._derive(partial.vjp_out, (g, *args, grad_input), node, grad_input)
-                else:
-                    grad_input = self._derive(partial.vjp, (g, *args), node, None)
-                    if grad_input.shape != parent.shape:
-                        grad_input = unbroadcast(grad_input, parent.shape, node)
-                grads[parent] = grads[parent] + grad_input if parent in grads else grad_input
-            for call in self.tape.calls[start:]:
-                call.node = record
+        seed = np.ones(loss.shape, self.records[loss].output.dtype)
+        with mode(observer=None):
+            grads: dict[Any, Any] = backward_pass([(loss, seed)], visit=self._capture_node)
         for leaf, grad_input in grads.items():
             if isinstance(leaf, Variable):
                 continue
@@ -214,6 +190,26 @@ class CapturedStep:
             if grad_input is not target:
                 self.tape.calls.append(CapturedCall(copy, (self.to_captured(grad_input),), {}, "cast", target))
             self.leaves.append((leaf, target))
+
+    def _capture_node(self, node: Node, g: Any, grads: Any, ready: Any, needed: Any) -> list[Any]:
+        """Add the calls of a node's derivative rules, in the place of `visit_edges`."""
+        record, start = self.records[node], len(self.tape.calls)
+        self.visited.append(record)
+        for parent, partial, places in zip(
+            node.parents or (), node.spec.partials, node.spec.saved_indices, strict=True
+        ):
+            if parent is None:
+                continue
+            args = self._arguments(partial, places, record)
+            owned = isinstance(parent, Leaf) and parent.owner is self.owner
+            if owned and partial.vjp_out is not None and parent not in grads:
+                out = grads[parent] = self.to_captured(parent.grad_buffer)
+                self._derive(partial.vjp_out, (g, *args, out), node, out)
+            else:
+                accumulate(node, parent, self._derive(partial.vjp, (g, *args), node, None), grads, ready)
+        for call in self.tape.calls[start:]:
+            call.node = record
+        return []
 
     def _arguments(self, partial: Any, places: Any, record: OpRecord) -> list[Any]:
         """Return the values that a derivative takes after ``g``: captured arrays where the step computes them."""
