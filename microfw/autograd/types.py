@@ -15,10 +15,6 @@ Gradient = Any
 class ScopedModule(Protocol):
     """A module, as far as scopes need it."""
 
-    @property
-    def where(self) -> str:
-        """The path of the module that is being called, and its type."""
-
     def named_modules(self) -> Iterator[tuple[str, Any]]:
         """Yield each module with its path, this one first."""
 

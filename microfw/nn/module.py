@@ -12,7 +12,7 @@ import numpy as np
 
 from microfw._other_names import with_other_names
 from microfw.autograd.mode import MODE, model_version
-from microfw.autograd.scope import THREAD_SCOPE, path
+from microfw.autograd.scope import THREAD_SCOPE, title
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DTypeError, GraphError, printable
 from microfw.nn import settings
@@ -120,8 +120,8 @@ class Module:
     @property
     def where(self) -> str:
         """How errors name this module: its path and its type."""
-        name, kind = path(THREAD_SCOPE.scope), type(self).__name__
-        return f"{name} {kind}" if name and name != kind else kind
+        scope = THREAD_SCOPE.scope
+        return title(scope if scope is not None and scope[0] is self else (self, scope))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(vars(self).get(name), Parameter) and not (value is None or isinstance(value, Parameter)):

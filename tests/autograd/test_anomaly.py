@@ -76,14 +76,14 @@ def test_the_layer_and_the_line_in_its_forward():
 
     model = nn.Sequential(nn.Dense(2, 3, rng=0), nn.Sequential(Log()))
     text = told(lambda: model(np.ones((4, 2))))
-    assert text.startswith("1.0: log: expected finite numbers, got -inf at [0, 0] in the value of shape (4, 3); ")
+    assert text.startswith("1.0 Log: log: expected finite numbers, got -inf at [0, 0] in the value of shape (4, 3); ")
     assert text.endswith(f"computed at {here(-5)}return np.log(x - x)")
     with mf.no_grad():
         assert told(lambda: model(np.ones((4, 2)))) == text
     model = nn.Sequential(nn.Dense(2, 3, rng=0))
     model[0].weight.data = np.full((2, 3), np.nan)
     text = told(lambda: model(np.ones((4, 2))))
-    assert text.startswith("0: linear: ") and "w already held nan at [0, 0]" in text
+    assert text.startswith("0 Dense: linear: ") and "w already held nan at [0, 0]" in text
     assert text.endswith(f"computed at {here(-2)}text = told(lambda: model(np.ones((4, 2))))")  # not in this package
 
 
@@ -185,7 +185,7 @@ def test_a_profiler_counts_inside_detect_anomaly():
                 train()
             if watched:
                 model[2].weight.data = np.full((4, 1), np.inf)
-                assert told(train).startswith("2: linear: expected finite numbers")
+                assert told(train).startswith("2 Dense: linear: expected finite numbers")
         profiles.append(profiler.session.epochs[0].sum())
     plain, watched = profiles
     for name in ("nodes", "edges", "flops_forward", "flops_backward", "rules", "accumulated"):
