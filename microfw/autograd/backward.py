@@ -193,9 +193,8 @@ def unbroadcast(g: Gradient, shape: tuple[int, ...], node: Node | None = None) -
 
 def stale_error(node: Node, leaf: Leaf, version: int) -> GraphError:
     """Return the error for a saved array that was written to after the forward pass."""
-    name = f"parameter {leaf.name!r}" if leaf.name else f"a leaf of shape {leaf.shape}"
     return GraphError(
-        f"{node.where}: {name} was written to after this step's forward pass used it "
+        f"{node.where}: {leaf.where} was written to after this step's forward pass used it "
         f"(version {version} then, {leaf.version} now), so its old value is gone; "
         "call backward before you change it, or compute the loss again"
     )

@@ -48,6 +48,11 @@ class Leaf:
         self.hooks: Hooks | None = None
         self.name = ""
 
+    @property
+    def where(self) -> str:
+        """How errors name the leaf: by its name, or by its shape if no module has named it."""
+        return f"parameter {self.name!r}" if self.name else f"a leaf of shape {self.shape}"
+
     def accumulate_grad(self, gradient: np.ndarray[Any, Any]) -> None:
         """Add a gradient to `grad`."""
         if self.grad is not None:

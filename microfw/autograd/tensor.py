@@ -245,7 +245,7 @@ class Tensor(TensorBase["Tensor"]):
         assert leaf is not None
         model_version.count += 1
         if leaf.owner is not None:
-            leaf.owner.taken_by = f"parameter {leaf.name!r}"
+            leaf.owner.taken_by = leaf.where
         self._array = native(self._array.astype(dtype))
         leaf.dtype, leaf.grad, leaf.grad_buffer, leaf.owner = self._array.dtype, None, None, None
         leaf.version += 1

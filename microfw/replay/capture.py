@@ -182,7 +182,7 @@ class CapturedStep:
             if isinstance(leaf, Variable):
                 continue
             if leaf.hooks:
-                raise Uncapturable(f"{leaf.name or 'a leaf'} has a hook on its gradient")
+                raise Uncapturable(f"{leaf.where} has a hook on its gradient")
             if leaf.owner is not self.owner:
                 self.shared.append((leaf, self.to_captured(grad_input)))
                 continue
