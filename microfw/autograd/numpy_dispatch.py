@@ -100,11 +100,13 @@ class ArgumentAdapter:
     Attributes
     ----------
     made : callable
-        The op, or the function that stands for it.
-    plain : int
+        The op, or the function that implements the NumPy function.
+    n_positional : int
         Number of positional arguments that have the same meaning in both.
-    takes : set of str
+    keywords : set of str
         Keyword arguments that have the same meaning in both.
+    name_map : dict
+        The op's name by NumPy's; None for an input, which is passed by position.
     """
 
     def __init__(self, function: Callable[..., Any], made: Callable[..., Any]) -> None:
@@ -123,7 +125,7 @@ class ArgumentAdapter:
         if self.signature is None:
             return
         theirs = list(self.signature.parameters)
-        self.name_map: dict[str, str | None] = {}  # NumPy's names by the op's; None: by position
+        self.name_map: dict[str, str | None] = {}
         for k, (name, parameter) in enumerate(self.signature.parameters.items()):
             if k < inputs:
                 self.name_map[name] = None
