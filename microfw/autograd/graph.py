@@ -20,7 +20,7 @@ node_counter = itertools.count(1)
 
 
 class Leaf:
-    """A trainable array in the graph.
+    """An array that no op made: a parameter, a buffer or data.
 
     Attributes
     ----------
@@ -31,9 +31,11 @@ class Leaf:
     version : int
         Number of writes to the array. A node that saved the array compares it in backward.
     owner : object
-        The optimizer's buffers that the array is a view of.
+        The `Owner` mark of the optimizer whose buffer has the array; None if there is none.
     hooks : callable or None
         The `GradientHooks` that replace the gradient before it is added to `grad`.
+    name : str
+        The path from the outermost module that was called; "" if no module has named it.
     """
 
     __slots__ = ("dtype", "grad", "grad_buffer", "hooks", "name", "owner", "shape", "version")

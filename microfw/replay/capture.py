@@ -302,7 +302,7 @@ def capture(observer: CaptureObserver, arguments: Iterable[Tensor], returned: An
     returned : Tensor or tuple of Tensor
         What the function returned, the loss first.
     owner : object
-        Buffers of the optimizer: only leaves that it owns get a gradient in the plan's memory.
+        ``optimizer.flat.owner``: only leaves with this owner get a gradient in the plan's memory.
 
     Raises
     ------
