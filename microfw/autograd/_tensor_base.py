@@ -48,6 +48,7 @@ class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
     _array: Array
     _node: Node | Leaf | None
     _leaf: Leaf | None
+    data: Array
 
     __array_priority__ = 1000
     __pandas_priority__ = 5000  # above a frame's, so that frame + Tensor is a Tensor, too
@@ -70,11 +71,6 @@ class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
         """Copy values that fit into a leaf, as a layer does with its running statistics."""
         np.copyto(self._array, values, casting="same_kind")
         self._leaf.version += 1  # type: ignore[union-attr]
-
-    @property
-    def data(self) -> Array:
-        """The values, read-only: neither this array nor one that it is a view of can be unlocked."""
-        return self.numpy()
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -43,8 +43,8 @@ OWN = ("microfw.replay.", "microfw.profiler.", "microfw.law.")
 IMPLICIT = frozenset({"forward", "__array_interface__"})
 """Attributes that are read by a call of a Module and by NumPy, under a name that no code of the user has."""
 
-CACHES = ("_named", "_scopes", "training")
-"""Attributes of modules that are not compared here: caches of names; ``training`` is compared separately."""
+COMPARED_ELSEWHERE = ("_named", "training")
+"""Attributes of modules that are not compared with the others: a mark of listed names, and ``training``."""
 
 
 class Everything(frozenset[str]):
@@ -163,7 +163,7 @@ class Dependencies(Code):
         theirs = [is_library(base) for base in bases]
         self.values += [(module.training, path), (type(module), path)]
         for name, value in list(vars(module).items()):
-            if name in CACHES:
+            if name in COMPARED_ELSEWHERE:
                 continue
             where = Path(path, f".{name}")
             # Layers of this library need no guards: assigning to an attribute of a Module increments
