@@ -26,7 +26,7 @@ LIBRARIES = (HOME, dirname(np.__file__), "<op ", "<__array_function__", contextl
 """Where files lie, or what their names begin with, whose lines are not the user's."""
 
 # For how many ops it is remembered, at least, where they were recorded.
-MOST_PLACES = 1 << 16
+MAX_PLACES = 1 << 16
 
 
 class Finder(Observer):
@@ -74,7 +74,7 @@ class Finder(Observer):
             self.observer.forward(op, node, inputs, params, output, start_ns)
         if self.raises and node is not None:
             self.places[int(node.order)] = place()
-            if len(self.places) > MOST_PLACES:
+            if len(self.places) > MAX_PLACES:
                 self.older, self.places = self.places, {}
         if (self.where and not self.raises) or not self.bad(output):
             return
@@ -98,7 +98,7 @@ class Finder(Observer):
             self.observer.after_backward(loss, retain)
 
     def backward(self, node: Node, gradient: Any, grad_inputs: list[Any] | None, start_ns: int) -> None:
-        """Look at a node's shares of the gradient."""
+        """Look at the gradients of a node's inputs."""
         grad_inputs = grad_inputs or []
         if self.observer is not None and self.observer.enabled:
             self.observer.backward(node, gradient, grad_inputs, start_ns)

@@ -31,7 +31,7 @@ from microfw.autograd.types import Op
 # Names that the op's declaration chooses stand as they are; all others begin with an underscore.
 
 NAMES: dict[str, Any] = {
-    "_MODE": MODE, "_HERE": THREAD_SCOPE, "_Node": Node, "_Tensor": Tensor, "_asarray": np.asarray,
+    "_MODE": MODE, "_THREAD_SCOPE": THREAD_SCOPE, "_Node": Node, "_Tensor": Tensor, "_asarray": np.asarray,
     "_clock": perf_counter_ns, "_check_dtype": check_dtype, "_common": common_dtype, "_accumulate": accumulate,
     "_may_share_memory": np.may_share_memory, "_ndarray": np.ndarray, "_new": object.__new__,
     "_next": next, "_node_counter": node_counter, "_operand": operand, "_unbroadcast": unbroadcast, "_none": {},
@@ -44,7 +44,7 @@ SOURCE = """
 def _apply({signature}):
     _mode = _MODE.get()
     _observer = _mode.observer
-    _began = None if _observer is None or not _observer.enabled else _clock()
+    _start_ns = None if _observer is None or not _observer.enabled else _clock()
     _saved_versions = ()  # if saves inputs
     _shared = False  # if may alias
 {take}
@@ -69,10 +69,10 @@ def _apply({signature}):
         _node.shape = _y.shape
         _node.saved_versions = _saved_versions  # if saves inputs
         _node.saved_versions = ()  # if saves no inputs
-        _node.scope = _HERE.scope
+        _node.scope = _THREAD_SCOPE.scope
         _node._params = {params}  # if has params
     _made._node = _node
-    if _began is not None: _observer.forward(_op, _node, ({arrays},), {params}, _y, _began)
+    if _start_ns is not None: _observer.forward(_op, _node, ({arrays},), {params}, _y, _start_ns)
     return _made
 def _backward(_node, _g, _grads, _ready, _needed):
     ({names}) = _node.saved

@@ -112,12 +112,12 @@ def _check(where: str, f: Callable[..., Any], args: Any, rtol: float, step: floa
     for k, a in enumerate(arrays):
         if a.dtype != np.float64:
             raise DTypeError(f"{where}: expected argument {k} to be float64, got {a.dtype}; cast it with .astype")
-    value, pull = vjp(f, *rebuild(arrays))
+    value, vjp_fn = vjp(f, *rebuild(arrays))
     outputs, rebuild_output = flatten(value)
     worst = 0.0
     for _ in range(projections):
         u = [rng.standard_normal(np.shape(y)) for y in outputs]
-        gradients = flatten(list(pull(rebuild_output(u))))[0]
+        gradients = flatten(list(vjp_fn(rebuild_output(u))))[0]
         for k in range(len(arrays)):
             v = [rng.standard_normal(a.shape) * (j == k) for j, a in enumerate(arrays)]
 

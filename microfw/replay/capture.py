@@ -219,7 +219,7 @@ class CapturedStep:
         saved = [record.saved[k] for k in places]
         return [None if x is None else known.get(name, x) for name, x in zip(partial.sources, saved, strict=True)]
 
-    def _derive(self, rule: Callable[..., Any], args: tuple[Any, ...], node: Node, into: CapturedArray | None) -> Any:
+    def _derive(self, rule: Callable[..., Any], args: tuple[Any, ...], node: Node, out: CapturedArray | None) -> Any:
         """Add the calls of a derivative rule; return its result."""
         start = len(self.tape.calls)
         try:
@@ -227,19 +227,19 @@ class CapturedStep:
             added = self.tape.calls[start:]
             if any(call.style == "guard" for call in added):
                 raise Untraceable("a branch on values in a derivative")
-            if into is None:
+            if out is None:
                 return made if isinstance(made, CapturedArray) else self.to_captured(np.asarray(made))
-            if any(call.out is into for call in added):
-                return into
+            if any(call.out is out for call in added):
+                return out
             raise Untraceable("nothing written")
         except Exception as reason:
             del self.tape.calls[start:]
             self.opaque[f"{node.op.name}, derivative"] = str(reason)
         made = rule(*plain(args))
-        if into is None:
+        if out is None:
             return self.tape.note(rule, args, {}, np.asarray(made), "copy")
-        self.tape.calls.append(CapturedCall(rule, args, {}, "write", into))
-        return into
+        self.tape.calls.append(CapturedCall(rule, args, {}, "write", out))
+        return out
 
     # Update
 

@@ -22,6 +22,7 @@ from weakref import ref
 
 import numpy as np
 
+from microfw.autograd.state_discovery import HOLDERS, RECORDS
 from microfw.autograd.tensor import Tensor
 from microfw.nn.module import Module
 from microfw.replay.code import CACHE, DYNAMIC, Code, hides_state, slots_of
@@ -36,9 +37,6 @@ from microfw.replay.contents import (
     is_library,
     same_value,
 )
-
-OWN = ("microfw.replay.", "microfw.profiler.", "microfw.law.")
-"""Modules whose objects record what has run; a step does not depend on them."""
 
 IMPLICIT = frozenset({"forward", "__array_interface__"})
 """Attributes that are read by a call of a Module and by NumPy, under a name that no code of the user has."""
@@ -185,7 +183,7 @@ class Dependencies(Code):
         kind = type(x)
         package = kind.__module__.partition(".")[0]
         if package == "microfw":
-            if not kind.__module__.startswith(OWN) or kind.__name__ in ("CompiledStep", "Profiler"):
+            if not kind.__module__.startswith(RECORDS) or kind.__name__ in HOLDERS:
                 self._library_object(x, path)
             return
         if hides_state(kind):

@@ -231,7 +231,7 @@ def test_no_observer_is_attached_outside_of_detect_anomaly():
 
 
 def test_the_number_of_remembered_places_is_bounded(monkeypatch):
-    monkeypatch.setattr("microfw.autograd.anomaly.MOST_PLACES", 10)
+    monkeypatch.setattr("microfw.autograd.anomaly.MAX_PLACES", 10)
     with mf.detect_anomaly():
         first = np.sqrt(ZERO)
         for _ in range(9):
