@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.scope import Scope, location
-from microfw.autograd.types import Gradient, Hooks, Op, Partial
+from microfw.autograd.types import Gradient, GradientHooks, Op, Partial
 
 # Numbers the nodes in the order of recording. No node has number 0, the default of ``since``.
 node_counter = itertools.count(1)
@@ -47,7 +47,7 @@ class Leaf:
         self.grad_buffer: np.ndarray[Any, Any] | None = None
         self.version = 0
         self.owner: Any = None
-        self.hooks: Hooks | None = None
+        self.hooks: GradientHooks | None = None
         self.name = ""
 
     @property
@@ -89,7 +89,7 @@ class Variable:
         self.shape = shape
         self.dtype = dtype
         self.order = next(node_counter)
-        self.hooks: Hooks | None = None
+        self.hooks: GradientHooks | None = None
 
     def accumulate_grad(self, gradient: Any) -> None:
         """Drop the gradient: the derivative function gets it from `backward_pass`."""
@@ -181,7 +181,7 @@ class Node:
     saved_versions: tuple[tuple[Leaf, int], ...]
     shape: tuple[int, ...]
     scope: Scope | None
-    hooks: Hooks
+    hooks: GradientHooks
     _params: dict[str, Any]
     _metadata: Any
 

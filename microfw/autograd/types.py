@@ -29,7 +29,7 @@ class Partial(Protocol):
     vjp_out: Callable[..., Any] | None
 
 
-class Hooks(Protocol):
+class GradientHooks(Protocol):
     """Functions that replace a gradient; see `microfw.autograd.grad_hooks.GradientHooks`."""
 
     def __call__(self, g: Gradient) -> Gradient:
