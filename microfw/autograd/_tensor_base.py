@@ -16,7 +16,7 @@ from microfw.autograd._arithmetic import ArithmeticMixin
 from microfw.autograd._array_methods import ArrayMethodsMixin
 from microfw.autograd.graph import Leaf, Node
 from microfw.autograd.mode import MODE
-from microfw.autograd.numpy_dispatch import SHAPE_ONLY, SHAPES, dispatch, refuse, rule
+from microfw.autograd.numpy_dispatch import SHAPE_ONLY, SHAPES, dispatch, implementation, refuse
 from microfw.autograd.registry import OPS
 from microfw.autograd.types import ResultT
 from microfw.errors import GraphError, ShapeError
@@ -272,7 +272,7 @@ class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
             raise TypeError(f"{name}: expected arrays, got a Tensor; use np.sum, np.max or a loop")
         if kwargs:
             refuse(ufunc, kwargs)
-        return rule(ufunc)(*inputs)
+        return implementation(ufunc)(*inputs)
 
     def __array_function__(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in SHAPE_ONLY:
