@@ -85,7 +85,7 @@ class Code(Contents):
             return
         self._same(f"{name}.__code__", code, path)
         names = code_names(code)
-        self.found |= names.attributes
+        self.attribute_names |= names.attributes
         for part in ("__name__", "__qualname__", "__doc__", "__module__"):
             if frozenset.__contains__(self.names, part):
                 self._slot(f"{name}.{part}", getattr(f, part), Path(path, f".{part}"))
@@ -119,7 +119,7 @@ class Code(Contents):
         """Record the names that a builtin such as ``getattr`` or ``repr`` uses, under whichever name it is called."""
         for known, names in NAMED_BY.items():
             if function is known:
-                self.found |= names
+                self.attribute_names |= names
 
     def _partial(self, made: Any, path: Path) -> None:
         for value in (made.func, made.args, made.keywords):
@@ -149,9 +149,9 @@ class Code(Contents):
         self._slot(f"{self._name(made)}.get({default})", made.get(*[None] * bool(default)), path)
 
     def _cache(self, made: Any, path: Path) -> None:
-        found = Noted(made.cache_info()[1::2])  # misses and size; hits do not change results
-        self.values.append((found, path))
-        self.guards.append(f"{self._name(made)}.cache_info()[1::2] == {self._name(found)}")
+        counts = Noted(made.cache_info()[1::2])  # misses and size; hits do not change results
+        self.values.append((counts, path))
+        self.guards.append(f"{self._name(made)}.cache_info()[1::2] == {self._name(counts)}")
         self._visit(made.__wrapped__, path)
 
     def _logger(self, made: Any, path: Path) -> None:
@@ -198,7 +198,7 @@ class Code(Contents):
                 if named or special or (not dunder and (every or name in self.names)):
                     self._slot(f"{self._vars(base)}.get({name!r})", value, Path(path, f".{name}"))
                 if named and name == "__match_args__":
-                    self.found.update(value)
+                    self.attribute_names.update(value)
 
     def _library_class(self, kind: type, path: Path) -> None:
         """Inspect ``forward`` of a layer of this library, which users may have replaced."""

@@ -83,12 +83,11 @@ class Dependencies(Code):
     """
 
     def __init__(self, f: Any, names: frozenset[str] = IMPLICIT, unused: Sequence[Any] = ()) -> None:
-        self.f = f
-        self.unused = unused
-        self.names = names
+        self.f, self.names, self.unused = f, names, unused
         self._inspect_all()
-        while not self.problem and not self.found <= self.names:  # code found since reads more attributes
-            self.names = (Everything if self.found & DYNAMIC else frozenset)(self.names | self.found)
+        while not self.problem and not self.attribute_names <= self.names:  # code found since reads more attributes
+            names = self.names | self.attribute_names
+            self.names = Everything(names) if names & DYNAMIC else names
             self._inspect_all()
 
     def recompute(self) -> Dependencies:

@@ -220,15 +220,15 @@ class CompiledStep:
         self, before: StateBefore, capturing: CaptureObserver, inputs: list[Tensor], returned: Any
     ) -> tuple[CapturedStep, StepState]:
         """Return the calls of a step of which the forward pass has run, and the state before it."""
-        drawn = before.forward_state.save()
+        snapshot = before.forward_state.save()
         with np.errstate(all="call", call=_nothing):  # a rule that sets np.errstate is then detected
             try:
                 step = capture(capturing, inputs, returned, self.optimizer.flat.owner)
             finally:
-                before.forward_state.restore(drawn, new_version=False)  # user-defined ops may draw
+                before.forward_state.restore(snapshot, new_version=False)  # user-defined ops may draw
             step.capture_update(self.optimizer)
         state = StepState(self.optimizer, [leaf for leaf, _ in step.shared], before.forward_state)
-        state.drawn = before.drawn
+        state.forward_snapshot = before.forward_snapshot
         return step, state
 
     def _can_plan(self, key: Key, before: StateBefore, signature: Signature) -> bool:
