@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.backward import accumulate, backward_pass
-from microfw.autograd.graph import Leaf, Node, Variable, reachable
-from microfw.autograd.mode import MODE, mode
+from microfw.autograd.graph import Leaf, Node, Variable
+from microfw.autograd.mode import MODE
 from microfw.autograd.observer import Observer
 from microfw.autograd.op import Op, Written
 from microfw.autograd.scope import THREAD_SCOPE, path
@@ -102,16 +102,17 @@ class CapturedStep:
         Name of each op that is replayed as one call, and the reason.
     """
 
+    forward: list[CapturedCall]
+    backward: list[CapturedCall]
+    outputs: list[CapturedArray]
+
     def __init__(self, observer: CaptureObserver, owner: Any) -> None:
         self.observer = observer  # holds all arrays of the step, so that no id is used twice
         self.owner = owner
         self.tape = Tape()
-        self.forward: list[CapturedCall] = []
-        self.backward: list[CapturedCall] = []
         self.update: list[CapturedCall] = []
         self.update_parts: Any = None
         self.inputs: list[CapturedArray] = []
-        self.outputs: list[CapturedArray] = []
         self.leaves: list[tuple[Leaf, CapturedArray]] = []
         self.shared: list[tuple[Leaf, CapturedArray]] = []
         self.nodes = [record for record in observer.records if record.node is not None]
@@ -170,14 +171,9 @@ class CapturedStep:
         """Add the calls of the backward pass, in which each derivative rule runs on captured arrays."""
         if loss not in self.records:
             raise Uncapturable("what the function returns first is not a loss computed in the step from parameters")
-        for node in reachable(loss):
-            if node not in self.records:
-                raise Uncapturable(f"{node.where} is no op of the step: a checkpoint or a hook has recorded it")
-            if node.spec.hooked and node.hooks:
-                raise Uncapturable(f"{node.where} has a hook on its gradient")
+        self._require_replayable(loss)
         seed = np.ones(loss.shape, self.records[loss].output.dtype)
-        with mode(observer=None):
-            grads: dict[Any, Any] = backward_pass([(loss, seed)], visit=self._capture_node)
+        grads: dict[Any, Any] = backward_pass([(loss, seed)], visit=self._capture_node)
         for leaf, grad_input in grads.items():
             if isinstance(leaf, Variable):
                 continue
@@ -191,16 +187,21 @@ class CapturedStep:
                 self.tape.calls.append(CapturedCall(copy, (self.to_captured(grad_input),), {}, "cast", target))
             self.leaves.append((leaf, target))
 
+    def _require_replayable(self, node: Node) -> None:
+        """Raise for a node of no op of the step, and for one with a hook, which the backward pass would call."""
+        if node not in self.records:
+            raise Uncapturable(f"{node.where} is no op of the step: a checkpoint or a hook has recorded it")
+        if node.spec.hooked and node.hooks:
+            raise Uncapturable(f"{node.where} has a hook on its gradient")
+
     def _capture_node(self, node: Node, g: Any, grads: Any, ready: Any, needed: Any) -> list[Any]:
         """Add the calls of a node's derivative rules, in the place of `visit_edges`."""
         record, start = self.records[node], len(self.tape.calls)
         self.visited.append(record)
-        for parent, partial, places in zip(
-            node.parents or (), node.spec.partials, node.spec.saved_indices, strict=True
-        ):
-            if parent is None:
-                continue
-            args = self._arguments(partial, places, record)
+        for parent, partial, saved in node.edges or ():
+            if isinstance(parent, Node):
+                self._require_replayable(parent)
+            args = self._arguments(partial, saved, record)
             owned = isinstance(parent, Leaf) and parent.owner is self.owner
             if owned and partial.vjp_out is not None and parent not in grads:
                 out = grads[parent] = self.to_captured(parent.grad_buffer)
@@ -211,12 +212,11 @@ class CapturedStep:
             call.node = record
         return []
 
-    def _arguments(self, partial: Any, places: Any, record: OpRecord) -> list[Any]:
+    def _arguments(self, partial: Any, saved: tuple[Any, ...], record: OpRecord) -> list[Any]:
         """Return the values that a derivative takes after ``g``: captured arrays where the step computes them."""
         op, inputs = record.op, [self.to_captured(a) for a in record.inputs]
         known: dict[str, Any] = {"y": record.outs[0], **dict(zip(op.aux, record.outs[1:], strict=True))}
         known |= {op.inputs[0]: tuple(inputs)} if op.variadic else dict(zip(op.inputs, inputs, strict=True))
-        saved = [record.saved[k] for k in places]
         return [None if x is None else known.get(name, x) for name, x in zip(partial.sources, saved, strict=True)]
 
     def _derive(self, rule: Callable[..., Any], args: tuple[Any, ...], node: Node, out: CapturedArray | None) -> Any:

@@ -221,7 +221,8 @@ class CompiledStep:
     ) -> tuple[CapturedStep, StepState]:
         """Return the calls of a step of which the forward pass has run, and the state before it."""
         snapshot = before.forward_state.save()
-        with np.errstate(all="call", call=_nothing):  # a rule that sets np.errstate is then detected
+        # a rule that sets np.errstate is then detected
+        with mode(observer=None), np.errstate(all="call", call=_nothing):
             try:
                 step = capture(capturing, inputs, returned, self.optimizer.flat.owner)
             finally:
