@@ -9,7 +9,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn
-from microfw.autograd.anomaly import Finder, place
+from microfw.autograd.anomaly import NonFiniteDetector, user_line
 from microfw.autograd.mode import MODE, mode
 from microfw.errors import NonFiniteError
 
@@ -227,7 +227,7 @@ def test_a_trainer_passes_on_what_was_found():
 def test_no_observer_is_attached_outside_of_detect_anomaly():
     assert MODE.get().observer is None
     with mf.detect_anomaly():
-        assert isinstance(MODE.get().observer, Finder)
+        assert isinstance(MODE.get().observer, NonFiniteDetector)
 
 
 def test_the_number_of_remembered_places_is_bounded(monkeypatch):
@@ -241,8 +241,8 @@ def test_the_number_of_remembered_places_is_bounded(monkeypatch):
         first = np.sqrt(ZERO)
         for _ in range(40):
             np.sqrt(ZERO)
-        finder = MODE.get().observer
-        assert len(finder.places) + len(finder.older) < 25
+        detector = MODE.get().observer
+        assert len(detector.places) + len(detector.older) < 25
         with pytest.raises(NonFiniteError, match="computed at an unknown line"):
             np.sum(first).backward()
 
@@ -250,4 +250,4 @@ def test_the_number_of_remembered_places_is_bounded(monkeypatch):
 def test_without_user_code_the_outermost_frame_is_named():
     scope = {"__name__": "microfw.made_up"}
     exec(compile("def run(f):\n    return f()", "<op made up>", "exec"), scope)
-    assert scope["run"](place)[0] == __file__
+    assert scope["run"](user_line)[0] == __file__
