@@ -4,7 +4,8 @@
 text without loops over inputs, edges and parameters, as `dataclasses` does for ``__init__``; ``relu.op.source`` shows
 the text. A test holds values, gradients and nodes equal to those of `apply` and `visit_edges` for every op.
 
-In an eager step only here: a rule with an ``out`` writes a gradient into its `Leaf.grad_buffer`; see `VJP_OUT`.
+In an eager step only generated code calls ``vjp_out``, which writes a gradient straight into `Leaf.grad_buffer`; see
+`VJP_OUT`.
 
 Both passes of one op by ``benchmarks/bench_codegen.py`` on one core: linear (32, 64) x (64, 64) takes 19 us generated
 and 35 us by `apply`, an addition of 3 entries 8 us and 15 us.
@@ -114,7 +115,7 @@ VJP_OUT = """
             _accumulate(_node, _{x}_node, _{x}_vjp(_g, {args}), _grads, _ready)
 """
 
-# As `accumulate`, written out: a call less for each edge.
+# `accumulate` written out: one call fewer for each edge.
 STORE_OR_ADD = """
         _grad_input = _{x}_vjp(_g, {args})
         if _grad_input.shape != _{x}_node.shape:
@@ -127,7 +128,7 @@ STORE_OR_ADD = """
 """
 
 RESERVED = {"y", "shape", *(function.__name__ for function in (any, isinstance, type))}
-"""Names that no input may have: with an underscore in front, the functions below would use them for something else."""
+"""Names that no input may have: ``_`` and such a name is a variable of the generated functions."""
 RESERVED |= {name[1:] for name in re.findall(r"(?<![\w.}])_\w+", SOURCE + TAKE + VJP_OUT + STORE_OR_ADD)}
 
 SHAPE = "(_{x}.shape if type(_{x}) is _ndarray else ())"
