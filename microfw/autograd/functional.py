@@ -50,7 +50,7 @@ class Linearization:
     since : int
         Order of the first node of this graph. Earlier nodes are not visited.
     differentiable : bool
-        If True, derivatives depend on more than the variables: they are Tensors, and recorded.
+        Whether derivatives are recorded, as Tensors, since they depend on more than the variables.
     """
 
     def __init__(
