@@ -119,7 +119,7 @@ class Tensor(TensorBase["Tensor"]):
             self._leaf.accumulate_grad(values)
 
     def zero_grad(self) -> None:
-        """Forget the gradient."""
+        """Set the gradient to None."""
         self.grad = None
 
     def backward(self, gradient: Any = None, *, retain_graph: bool = False, create_graph: bool = False) -> None:

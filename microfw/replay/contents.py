@@ -126,7 +126,7 @@ class Contents:
     unused: Sequence[Any]
 
     def _clear(self) -> None:
-        """Forget everything that was found."""
+        """Set all attributes to their initial values."""
         self.values: list[tuple[Any, Path]] = []
         self.guards: list[str] = []
         self.objects: dict[str, Any] = {}
