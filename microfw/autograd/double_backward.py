@@ -21,7 +21,7 @@ def as_differentiable(node: Node, partial: Partial, args: tuple[Any, ...]) -> tu
 visit_recorded = functools.partial(visit_edges, as_differentiable=as_differentiable)
 """`visit_edges` on Tensors: for a backward pass that is recorded, so that it can be differentiated again."""
 
-# Functions of a module, since one within another that calls itself is a cycle, which would keep the graph.
+# Module-level: a nested function that calls itself is a reference cycle, which would keep the graph alive.
 
 
 def _link(node: Node, source: str, value: Any) -> Any:

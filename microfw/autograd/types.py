@@ -33,7 +33,7 @@ class GradientHooks(Protocol):
     """Functions that replace a gradient; see `microfw.autograd.grad_hooks.GradientHooks`."""
 
     def __call__(self, g: Gradient) -> Gradient:
-        """Return what the hooks make of a gradient."""
+        """Return the gradient after all hooks."""
 
     def clear(self) -> None:
         """Remove all hooks."""
