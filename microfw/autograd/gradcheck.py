@@ -20,7 +20,7 @@ def gradcheck(
     """Compare ``f``'s derivatives with central differences along random directions.
 
     For each of some random directions ``v`` in the arguments and ``u`` in the outputs it compares
-    ``u . J v`` from the backward walk, from forward mode, and from a four-point central difference.
+    ``u . J v`` from the backward pass, from forward mode, and from a four-point central difference.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ def gradgradcheck(
 ) -> float:
     """Compare ``f``'s second derivatives with central differences of its first ones.
 
-    It is `gradcheck` of ``f``'s derivative rules: of the function that takes ``args`` and a gradient with respect
-    to ``f``'s output to the gradient with respect to ``args``. So it sees derivatives by both.
+    Applies `gradcheck` to the function that maps ``args`` and an output gradient to the gradient with respect to
+    ``args``, so derivatives with respect to both are checked.
 
     Parameters
     ----------
