@@ -75,7 +75,7 @@ class Tensor(TensorBase["Tensor"]):
             raise ShapeError("Tensor.data", f"an array of shape {self.shape}", values.shape)
         if not np.can_cast(values.dtype, self.dtype, "same_kind"):
             raise DTypeError("Tensor.data", f"values of {self.dtype}", values.dtype, "cast them with .astype")
-        if self._node is None:  # writes to parameters are counted
+        if self._node is None:  # not for a parameter, whose version replay compares
             self._values("assigns")
         self._assign(values)
 

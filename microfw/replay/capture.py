@@ -25,7 +25,10 @@ from microfw.replay.reasons import Uncapturable, Untraceable
 from microfw.replay.trace import Array, CapturedArray, CapturedCall, Tape, copy, plain
 from microfw.replay.verification import same
 
-COPY = Op(copy, None, "same", None, None, None, True, False, "copy")  # of a leaf, by `Tensor.detach`
+# of a leaf, by `Tensor.detach`
+COPY = Op(
+    copy, vjp=None, jvp="same", vjp_out=None, aux=None, cost=None, no_alias=True, allow_dtype_change=False, name="copy"
+)
 
 
 class OpRecord:
