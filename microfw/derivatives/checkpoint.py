@@ -234,7 +234,17 @@ def _value(*inputs: Any, call: CheckpointedCall) -> Any:
     return call.f(*inputs)
 
 
-OP = Op(_value, None, "same", None, None, zero_cost, True, False, "checkpoint")
+OP = Op(
+    _value,
+    vjp=None,
+    jvp="same",
+    vjp_out=None,
+    aux=None,
+    cost=zero_cost,
+    no_alias=True,
+    allow_dtype_change=False,
+    name="checkpoint",
+)
 """The op of a checkpoint's node. Observers are notified of the ops inside of it, which have the cost."""
 
 
