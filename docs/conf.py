@@ -17,7 +17,7 @@ import doctests
 
 import microfw as mf
 import microfw.ops.whole  # registers every op, for the table of ops
-from microfw import nn
+from microfw import nn, optim
 from microfw.autograd.registry import OPS
 from microfw.visualization import Drawing
 
@@ -42,6 +42,7 @@ exclude_patterns = [
     "**/GALLERY_HEADER.rst",
     "generated/ops_*.md",
     "generated/nn_*.rst",
+    "generated/optim_*.rst",
 ]
 nitpicky = False
 show_warning_types = True
@@ -49,8 +50,9 @@ show_warning_types = True
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 
-# The pages of the reference, and the list of layers, which a page includes: autosummary does not follow includes.
-autosummary_generate = [*(f"api/{page.name}" for page in here.glob("api/*.md")), "generated/nn_layers.rst"]
+# The pages of the reference, and the lists that pages include: autosummary does not follow includes.
+autosummary_generate = [f"api/{page.name}" for page in here.glob("api/*.md")]
+autosummary_generate += ["generated/nn_layers.rst", "generated/optim_optimizers.rst"]
 # On some systems two file names that differ only in case are the same file.
 autosummary_filename_map = {"microfw.tensor": "microfw.tensor-function"}
 autodoc_default_options = {"members": True, "member-order": "bysource"}
@@ -111,12 +113,25 @@ def list_layers():
         room = value.__module__.removeprefix("microfw.nn.").partition(".")[0]
         group = {"activations": "Activations", "losses": "Losses"}.get(room, "Layers")
         groups["Modules" if name in CONTAINERS else group].append(name)
-    text = ".. currentmodule:: microfw.nn\n"
+    write_reference("nn", "layers", groups)
+
+
+def list_optimizers():
+    """Write the reference of the optimizers that `optim` exports, their base last."""
+    values = {name: getattr(optim, name) for name in optim.__all__}
+    names = [n for n, kind in values.items() if inspect.isclass(kind) and issubclass(kind, optim.Optimizer)]
+    names.sort(key=lambda name: name == "Optimizer")
+    write_reference("optim", "optimizers", {"Optimizers": names})
+
+
+def write_reference(room, topic, groups):
+    """Write a part of the reference: for each group its title, and the names with links to their pages."""
+    text = f".. currentmodule:: microfw.{room}\n"
     for title, names in groups.items():
         text += f"\n{title}\n{'-' * len(title)}\n\n.. autosummary::\n   :toctree: ../generated\n\n"
         text += "".join(f"   {name}\n" for name in names)
     (here / "generated").mkdir(exist_ok=True)
-    (here / "generated" / "nn_layers.rst").write_text(text, encoding="utf-8")
+    (here / "generated" / f"{room}_{topic}.rst").write_text(text, encoding="utf-8")
 
 
 CONTAINERS = ("Sequential", "Residual", "Identity", "Lambda")
@@ -144,5 +159,6 @@ def setup(app):
     """Write the generated pages, and check the others before the build."""
     list_ops()
     list_layers()
+    list_optimizers()
     app.connect("builder-inited", check_pages)
     app.connect("autodoc-skip-member", skip_requests)

@@ -86,7 +86,7 @@ class ReplayWarning(UserWarning):
 
 
 def message(where: str, expected: str, got: object, fix: str = "") -> str:
-    """Say where, what was expected, what came, and how to mend it, in one line.
+    """Return one line: where, what was expected, what came, and how to fix it.
 
     Examples
     --------
@@ -180,7 +180,7 @@ def check_flags(where: str, **flags: Any) -> None:
 
 
 def printable(text: str) -> str:
-    r"""Return text with each control character but the line feed spelled out, so that a terminal does not obey it.
+    r"""Return text with each control character but the line feed spelled out, so that a terminal does not execute it.
 
     Examples
     --------
@@ -193,7 +193,9 @@ def printable(text: str) -> str:
 
 
 def described(value: Any) -> str:
-    """Return the text of a part: of a function its name, of an object without a text its type, not their addresses.
+    """Return a text without memory addresses.
+
+    It is a function's name, ``Type()`` for an object with the default repr, else the object's repr.
 
     Examples
     --------

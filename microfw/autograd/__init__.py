@@ -1,6 +1,7 @@
 """The engine: gradient mode, the graph, Tensors, ops, the backward pass, derivatives of functions.
 
-In reading order: `types`, `scope`, `graph`, `observer`, `mode`, `registry`, `backward`, the files of Tensor, `op`.
+In reading order: `types`, `scope`, `graph`, `phases`, `observer`, `mode`, `registry`, `backward`, `tensor`, `apply`,
+`codegen` (skip it at first), `op`, `functional`. docs/architecture.md has a line for each file.
 """
 
 from microfw._lazy import attach

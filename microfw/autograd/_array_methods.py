@@ -9,7 +9,7 @@ import numpy as np
 
 from microfw.autograd.graph import Leaf, Node
 from microfw.autograd.mode import MODE
-from microfw.autograd.numpy_dispatch import rule
+from microfw.autograd.numpy_dispatch import implementation
 from microfw.autograd.types import ResultT
 from microfw.errors import GraphError
 
@@ -64,58 +64,58 @@ class ArrayMethodsMixin(Generic[ResultT]):
     @property
     def mT(self) -> ResultT:
         """The Tensor with its last two axes exchanged."""
-        return rule(np.matrix_transpose)(self)
+        return implementation(np.matrix_transpose)(self)
 
     def ravel(self) -> ResultT:
         """Return the entries along one axis."""
-        return rule(np.ravel)(self)
+        return implementation(np.ravel)(self)
 
     flatten = ravel
 
     def squeeze(self, axis: int | tuple[int, ...] | None = None) -> ResultT:
         """Leave out axes of length 1."""
-        return rule(np.squeeze)(self, axis)
+        return implementation(np.squeeze)(self, axis)
 
     def swapaxes(self, axis1: int, axis2: int) -> ResultT:
         """Exchange two axes."""
-        return rule(np.swapaxes)(self, axis1, axis2)
+        return implementation(np.swapaxes)(self, axis1, axis2)
 
     def repeat(self, repeats: Any, axis: int | None = None) -> ResultT:
         """Repeat each entry."""
-        return rule(np.repeat)(self, repeats, axis)
+        return implementation(np.repeat)(self, repeats, axis)
 
     def copy(self) -> ResultT:
         """Return the same values as a node of their own; `copy.copy` makes a leaf."""
-        return rule(np.copy)(self)
+        return implementation(np.copy)(self)
 
     # Indexing
 
     def take(self, indices: Any, axis: int | None = None, *, mode: str = "raise") -> ResultT:
         """Take slices at integers along an axis."""
-        return rule(np.take)(self, indices, axis, mode=mode)
+        return implementation(np.take)(self, indices, axis, mode=mode)
 
     def compress(self, condition: Any, axis: int | None = None) -> ResultT:
         """Take the slices along an axis at which a condition holds."""
-        return rule(np.compress)(condition, self, axis)
+        return implementation(np.compress)(condition, self, axis)
 
     def nonzero(self) -> tuple[ResultT, ...]:
         """Return the indices of the entries that are not zero."""
-        return rule(np.nonzero)(self)
+        return implementation(np.nonzero)(self)
 
     def argsort(self, axis: int | None = -1) -> ResultT:
         """Return the indices that sort along an axis. No gradient flows."""
-        return rule(np.argsort)(self, axis)
+        return implementation(np.argsort)(self, axis)
 
     # Linear algebra
 
     def dot(self, other: Any) -> ResultT:
         """Sum of products, as `numpy.dot`."""
-        return rule(np.dot)(self, other)
+        return implementation(np.dot)(self, other)
 
     def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> ResultT:
         """Return the entries at equal places along two axes."""
-        return rule(np.diagonal)(self, offset, axis1, axis2)
+        return implementation(np.diagonal)(self, offset, axis1, axis2)
 
     def trace(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> ResultT:
         """Sum the diagonal."""
-        return rule(np.trace)(self, offset, axis1, axis2)
+        return implementation(np.trace)(self, offset, axis1, axis2)

@@ -16,7 +16,7 @@ from microfw.autograd._arithmetic import ArithmeticMixin
 from microfw.autograd._array_methods import ArrayMethodsMixin
 from microfw.autograd.graph import Leaf, Node
 from microfw.autograd.mode import MODE
-from microfw.autograd.numpy_dispatch import SHAPE_ONLY, SHAPES, dispatch, refuse, rule
+from microfw.autograd.numpy_dispatch import SHAPE_ONLY, SHAPES, dispatch, implementation, refuse
 from microfw.autograd.registry import OPS
 from microfw.autograd.types import ResultT
 from microfw.errors import GraphError, ShapeError
@@ -48,6 +48,7 @@ class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
     _array: Array
     _node: Node | Leaf | None
     _leaf: Leaf | None
+    data: Array
 
     __array_priority__ = 1000
     __pandas_priority__ = 5000  # above a frame's, so that frame + Tensor is a Tensor, too
@@ -70,11 +71,6 @@ class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
         """Copy values that fit into a leaf, as a layer does with its running statistics."""
         np.copyto(self._array, values, casting="same_kind")
         self._leaf.version += 1  # type: ignore[union-attr]
-
-    @property
-    def data(self) -> Array:
-        """The values, read-only: neither this array nor one that it is a view of can be unlocked."""
-        return self.numpy()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -276,7 +272,7 @@ class TensorBase(ArithmeticMixin[ResultT], ArrayMethodsMixin[ResultT]):
             raise TypeError(f"{name}: expected arrays, got a Tensor; use np.sum, np.max or a loop")
         if kwargs:
             refuse(ufunc, kwargs)
-        return rule(ufunc)(*inputs)
+        return implementation(ufunc)(*inputs)
 
     def __array_function__(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in SHAPE_ONLY:

@@ -21,15 +21,15 @@ from microfw.errors import NonFiniteError
 Place = tuple[str, int]
 """A file and a line."""
 
-HOME = dirname(dirname(__file__))
-LIBRARIES = (HOME, dirname(np.__file__), "<op ", "<__array_function__", contextlib.__file__)
-"""Where files lie, or what their names begin with, whose lines are not the user's."""
+PACKAGE = dirname(dirname(__file__))
+SKIPPED_FILES = (PACKAGE, dirname(np.__file__), "<op ", "<__array_function__", contextlib.__file__)
+"""Prefixes of the names of files whose lines are not the user's."""
 
-# For how many ops it is remembered, at least, where they were recorded.
-MOST_PLACES = 1 << 16
+# Ops whose source lines are kept, at least; twice as many at most.
+MAX_PLACES = 1 << 16
 
 
-class Finder(Observer):
+class NonFiniteDetector(Observer):
     """An observer that looks at every value and gradient, and remembers the first that is not finite.
 
     Parameters
@@ -60,9 +60,9 @@ class Finder(Observer):
         self.places: dict[int, Place] = {}
         self.older: dict[int, Place] = {}
 
-    def alongside(self, observer: Observer) -> Finder:
-        """Return a Finder that notifies another observer too, and shares what this one has noted."""
-        other = Finder(observer, self.nan, self.inf, self.raises)
+    def alongside(self, observer: Observer) -> NonFiniteDetector:
+        """Return a NonFiniteDetector that notifies another observer too, and shares what this one has noted."""
+        other = NonFiniteDetector(observer, self.nan, self.inf, self.raises)
         other.places, other.older = self.places, self.older
         return other
 
@@ -73,8 +73,8 @@ class Finder(Observer):
         if self.observer is not None and self.observer.enabled:
             self.observer.forward(op, node, inputs, params, output, start_ns)
         if self.raises and node is not None:
-            self.places[int(node.order)] = place()
-            if len(self.places) > MOST_PLACES:
+            self.places[int(node.order)] = user_line()
+            if len(self.places) > MAX_PLACES:
                 self.older, self.places = self.places, {}
         if (self.where and not self.raises) or not self.bad(output):
             return
@@ -84,7 +84,7 @@ class Finder(Observer):
             values = ", ".join(f"{name} {self.describe(x)}" for name, x in zip(names, inputs, strict=True))
             raise NonFiniteError(
                 f"{self.where}: expected {self.wanted}, got {self.bad(output)} in the value of shape {output.shape}; "
-                f"the inputs: {values}; computed at {spell(place())}"
+                f"the inputs: {values}; computed at {format_line(user_line())}"
             )
 
     def before_backward(self, loss: Any, retain: bool = False) -> None:
@@ -98,7 +98,7 @@ class Finder(Observer):
             self.observer.after_backward(loss, retain)
 
     def backward(self, node: Node, gradient: Any, grad_inputs: list[Any] | None, start_ns: int) -> None:
-        """Look at a node's shares of the gradient."""
+        """Look at the gradients of a node's inputs."""
         grad_inputs = grad_inputs or []
         if self.observer is not None and self.observer.enabled:
             self.observer.backward(node, gradient, grad_inputs, start_ns)
@@ -111,7 +111,7 @@ class Finder(Observer):
             at = self.places.get(int(node.order)) or self.older.get(int(node.order))
             raise NonFiniteError(
                 f"{self.where}: expected {self.wanted} as {what}, got {got or self.bad(gradient)}; "
-                f"the gradient that came in: {self.describe(gradient)}; its value was computed at {spell(at)}"
+                f"the gradient that came in: {self.describe(gradient)}; its value was computed at {format_line(at)}"
             )
 
     @property
@@ -136,15 +136,15 @@ class Finder(Observer):
         return f"already held {bad}" if bad else "finite"
 
 
-def place() -> Place:
+def user_line() -> Place:
     """Return the line of the user's code that runs: the innermost one outside of this package."""
     frame = sys._getframe(1)
-    while frame.f_code.co_filename.startswith(LIBRARIES) and frame.f_back is not None:
+    while frame.f_code.co_filename.startswith(SKIPPED_FILES) and frame.f_back is not None:
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno
 
 
-def spell(at: Place | None) -> str:
+def format_line(at: Place | None) -> str:
     """Return a place with its text."""
     if at is None:
         return "an unknown line, before detect_anomaly"
@@ -188,5 +188,5 @@ inputs, got inf at [0] in one of shape (2,); the gradient that came in: finite; 
     observer = MODE.get().observer
     if observer is not None:
         observer.on_value_read("checks")
-    with mode(observer=Finder(observer, nan, inf, raises=True)), np.errstate(all="ignore"):
+    with mode(observer=NonFiniteDetector(observer, nan, inf, raises=True)), np.errstate(all="ignore"):
         yield

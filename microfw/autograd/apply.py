@@ -215,8 +215,7 @@ def explain_error(op: Op, arrays: Sequence[Any], error: Exception) -> None:
     """Raise ShapeError for NumPy's error about shapes; add a note with the place to other errors but microfw's own."""
     if isinstance(error, MicrofwError):
         return
-    scope = THREAD_SCOPE.scope
-    where = op.name if scope is None else f"{scope[0].where}: {op.name}"
+    where = _where(op)
     names = [f"{op.inputs[0]}[{k}]" for k in range(len(arrays))] if op.variadic else op.inputs
     shapes = [f"{name} {np.shape(array)}" for name, array in zip(names, arrays, strict=False)]
     got = ", ".join(shapes[:8]) + (f", … {len(shapes) - 8} more" if len(shapes) > 8 else "")

@@ -27,7 +27,7 @@ def backward_pass(
     *,
     targets: Collection[Node | Leaf] | None = None,
     since: int = 0,
-    as_differentiable: AsDifferentiable | None = None,
+    visit: Callable[..., list[Gradient]] | None = None,
     retain: bool = False,
 ) -> dict[Node | Leaf, Gradient]:
     """Carry gradients from the seeds to the leaves, visiting each node once, the newest first.
@@ -40,9 +40,9 @@ def backward_pass(
         Whose gradients to return; all leaves if not given. Only nodes that lead to a target are visited.
     since : int
         Nodes recorded before this one are not visited.
-    as_differentiable : callable, optional
-        Turns the values that an edge saved into Tensors connected to the graph, so that the backward pass itself is
-        recorded and can be differentiated again. The graph is then retained.
+    visit : callable, optional
+        Called in the place of `visit_edges`, with its first five arguments: to record the pass, so that it can be
+        differentiated again, or to capture it. The graph is then retained.
     retain : bool
         Keep the saved values for another backward pass.
 
@@ -62,8 +62,8 @@ def backward_pass(
     if observer is not None and not observer.enabled:
         observer = None
     needed = None if targets is None else nodes_between(seeds := list(seeds), targets, since)
-    free = as_differentiable is None and not retain
-    generated = as_differentiable is None and (observer is None or not observer.wants_grad_inputs)
+    free = visit is None and not retain
+    generated = visit is None and (observer is None or not observer.wants_grad_inputs)
     grads: dict[Node | Leaf, Gradient] = {}
     found: dict[Node | Leaf, Gradient] = {}
     # A chain of nodes, as in most models, never touches the heap: that halves the time of finding the next node.
@@ -100,7 +100,7 @@ def backward_pass(
             if generated:
                 node.spec.backward_fn(node, g, grads, ready, needed)
             else:
-                grad_inputs = visit_edges(node, g, grads, ready, needed, as_differentiable)
+                grad_inputs = (visit or visit_edges)(node, g, grads, ready, needed)
         except Exception as error:
             explain_failure(node, error)
             raise
@@ -193,9 +193,8 @@ def unbroadcast(g: Gradient, shape: tuple[int, ...], node: Node | None = None) -
 
 def stale_error(node: Node, leaf: Leaf, version: int) -> GraphError:
     """Return the error for a saved array that was written to after the forward pass."""
-    name = f"parameter {leaf.name!r}" if leaf.name else f"a leaf of shape {leaf.shape}"
     return GraphError(
-        f"{node.where}: {name} was written to after this step's forward pass used it "
+        f"{node.where}: {leaf.where} was written to after this step's forward pass used it "
         f"(version {version} then, {leaf.version} now), so its old value is gone; "
         "call backward before you change it, or compute the loss again"
     )

@@ -4,7 +4,8 @@
 text without loops over inputs, edges and parameters, as `dataclasses` does for ``__init__``; ``relu.op.source`` shows
 the text. A test holds values, gradients and nodes equal to those of `apply` and `visit_edges` for every op.
 
-In an eager step only here: a rule with an ``out`` writes a gradient into its `Leaf.grad_buffer`; see `VJP_OUT`.
+In an eager step only generated code calls ``vjp_out``, which writes a gradient straight into `Leaf.grad_buffer`; see
+`VJP_OUT`.
 
 Both passes of one op by ``benchmarks/bench_codegen.py`` on one core: linear (32, 64) x (64, 64) takes 19 us generated
 and 35 us by `apply`, an addition of 3 entries 8 us and 15 us.
@@ -31,7 +32,7 @@ from microfw.autograd.types import Op
 # Names that the op's declaration chooses stand as they are; all others begin with an underscore.
 
 NAMES: dict[str, Any] = {
-    "_MODE": MODE, "_HERE": THREAD_SCOPE, "_Node": Node, "_Tensor": Tensor, "_asarray": np.asarray,
+    "_MODE": MODE, "_THREAD_SCOPE": THREAD_SCOPE, "_Node": Node, "_Tensor": Tensor, "_asarray": np.asarray,
     "_clock": perf_counter_ns, "_check_dtype": check_dtype, "_common": common_dtype, "_accumulate": accumulate,
     "_may_share_memory": np.may_share_memory, "_ndarray": np.ndarray, "_new": object.__new__,
     "_next": next, "_node_counter": node_counter, "_operand": operand, "_unbroadcast": unbroadcast, "_none": {},
@@ -44,7 +45,7 @@ SOURCE = """
 def _apply({signature}):
     _mode = _MODE.get()
     _observer = _mode.observer
-    _began = None if _observer is None or not _observer.enabled else _clock()
+    _start_ns = None if _observer is None or not _observer.enabled else _clock()
     _saved_versions = ()  # if saves inputs
     _shared = False  # if may alias
 {take}
@@ -69,10 +70,10 @@ def _apply({signature}):
         _node.shape = _y.shape
         _node.saved_versions = _saved_versions  # if saves inputs
         _node.saved_versions = ()  # if saves no inputs
-        _node.scope = _HERE.scope
+        _node.scope = _THREAD_SCOPE.scope
         _node._params = {params}  # if has params
     _made._node = _node
-    if _began is not None: _observer.forward(_op, _node, ({arrays},), {params}, _y, _began)
+    if _start_ns is not None: _observer.forward(_op, _node, ({arrays},), {params}, _y, _start_ns)
     return _made
 def _backward(_node, _g, _grads, _ready, _needed):
     ({names}) = _node.saved
@@ -114,7 +115,7 @@ VJP_OUT = """
             _accumulate(_node, _{x}_node, _{x}_vjp(_g, {args}), _grads, _ready)
 """
 
-# As `accumulate`, written out: a call less for each edge.
+# `accumulate` written out: one call fewer for each edge.
 STORE_OR_ADD = """
         _grad_input = _{x}_vjp(_g, {args})
         if _grad_input.shape != _{x}_node.shape:
@@ -127,7 +128,7 @@ STORE_OR_ADD = """
 """
 
 RESERVED = {"y", "shape", *(function.__name__ for function in (any, isinstance, type))}
-"""Names that no input may have: with an underscore in front, the functions below would use them for something else."""
+"""Names that no input may have: ``_`` and such a name is a variable of the generated functions."""
 RESERVED |= {name[1:] for name in re.findall(r"(?<![\w.}])_\w+", SOURCE + TAKE + VJP_OUT + STORE_OR_ADD)}
 
 SHAPE = "(_{x}.shape if type(_{x}) is _ndarray else ())"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
+from microfw.autograd.backward import visit_edges
 from microfw.autograd.graph import Leaf, Node
 from microfw.autograd.tensor import result
 from microfw.autograd.types import Partial
@@ -16,7 +18,10 @@ def as_differentiable(node: Node, partial: Partial, args: tuple[Any, ...]) -> tu
     return tuple(_link(node, source, value) for source, value in zip(partial.sources, args, strict=True))
 
 
-# Functions of a module, since one within another that calls itself is a cycle, which would keep the graph.
+visit_recorded = functools.partial(visit_edges, as_differentiable=as_differentiable)
+"""`visit_edges` on Tensors: for a backward pass that is recorded, so that it can be differentiated again."""
+
+# Module-level: a nested function that calls itself is a reference cycle, which would keep the graph alive.
 
 
 def _link(node: Node, source: str, value: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from microfw.autograd._tensor_base import native
 from microfw.autograd.backward import backward_pass, stale_error
-from microfw.autograd.double_backward import as_differentiable
+from microfw.autograd.double_backward import as_differentiable, visit_recorded
 from microfw.autograd.graph import Node, Variable, node_counter, reachable, reaches_outside
 from microfw.autograd.mode import MODE, mode
 from microfw.autograd.pytree import as_arrays, flatten
@@ -50,7 +50,7 @@ class Linearization:
     since : int
         Order of the first node of this graph. Earlier nodes are not visited.
     differentiable : bool
-        If True, derivatives depend on more than the variables: they are Tensors, and recorded.
+        Whether derivatives are recorded, as Tensors, since they depend on more than the variables.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Linearization:
                 starts,
                 targets=set(nodes),
                 since=self.since,
-                as_differentiable=as_differentiable if differentiable else None,
+                visit=visit_recorded if differentiable else None,
                 retain=True,
             )
             for n in nodes:  # `backward_pass` calls the hooks of nodes; those of leaves are for `Tensor.backward`

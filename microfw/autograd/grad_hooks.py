@@ -26,7 +26,7 @@ class GradientHooks(dict[int, GradientHook]):
     """Hooks by number, in the order in which they were registered."""
 
     def __call__(self, g: Any) -> Any:
-        """Return what the hooks make of a gradient."""
+        """Return the gradient after all hooks."""
         for hook in tuple(self.values()):
             seen = np.array(g.data if isinstance(g, TensorBase) else g)
             seen.setflags(write=False)
@@ -70,7 +70,7 @@ class Handle:
 
 
 def node_hooks(node: Node) -> GradientHooks:
-    """Return a node's hooks, which it gets if it has none yet."""
+    """Return a node's hooks; create them if there are none."""
     if not node.spec.hooked:
         if node.parents is None:
             raise GraphError(f"{node.where}: expected a hook before backward, got one after; register it earlier")

@@ -20,7 +20,7 @@ def gradcheck(
     """Compare ``f``'s derivatives with central differences along random directions.
 
     For each of some random directions ``v`` in the arguments and ``u`` in the outputs it compares
-    ``u . J v`` from the backward walk, from forward mode, and from a four-point central difference.
+    ``u . J v`` from the backward pass, from forward mode, and from a four-point central difference.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ def gradgradcheck(
 ) -> float:
     """Compare ``f``'s second derivatives with central differences of its first ones.
 
-    It is `gradcheck` of ``f``'s derivative rules: of the function that takes ``args`` and a gradient with respect
-    to ``f``'s output to the gradient with respect to ``args``. So it sees derivatives by both.
+    Applies `gradcheck` to the function that maps ``args`` and an output gradient to the gradient with respect to
+    ``args``, so derivatives with respect to both are checked.
 
     Parameters
     ----------
@@ -112,12 +112,12 @@ def _check(where: str, f: Callable[..., Any], args: Any, rtol: float, step: floa
     for k, a in enumerate(arrays):
         if a.dtype != np.float64:
             raise DTypeError(f"{where}: expected argument {k} to be float64, got {a.dtype}; cast it with .astype")
-    value, pull = vjp(f, *rebuild(arrays))
+    value, vjp_fn = vjp(f, *rebuild(arrays))
     outputs, rebuild_output = flatten(value)
     worst = 0.0
     for _ in range(projections):
         u = [rng.standard_normal(np.shape(y)) for y in outputs]
-        gradients = flatten(list(pull(rebuild_output(u))))[0]
+        gradients = flatten(list(vjp_fn(rebuild_output(u))))[0]
         for k in range(len(arrays)):
             v = [rng.standard_normal(a.shape) * (j == k) for j, a in enumerate(arrays)]
 

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from microfw.autograd.scope import Scope, location
-from microfw.autograd.types import Gradient, Hooks, Op, Partial
+from microfw.autograd.types import Gradient, GradientHooks, Op, Partial
 
 # Numbers the nodes in the order of recording. No node has number 0, the default of ``since``.
 node_counter = itertools.count(1)
 
 
 class Leaf:
-    """A trainable array in the graph.
+    """An array that no op made: a parameter, a buffer or data.
 
     Attributes
     ----------
@@ -31,9 +31,11 @@ class Leaf:
     version : int
         Number of writes to the array. A node that saved the array compares it in backward.
     owner : object
-        The optimizer's buffers that the array is a view of.
+        The `Owner` mark of the optimizer whose buffer has the array; None if there is none.
     hooks : callable or None
         The `GradientHooks` that replace the gradient before it is added to `grad`.
+    name : str
+        The path from the outermost module that was called; "" if no module has named it.
     """
 
     __slots__ = ("dtype", "grad", "grad_buffer", "hooks", "name", "owner", "shape", "version")
@@ -45,8 +47,13 @@ class Leaf:
         self.grad_buffer: np.ndarray[Any, Any] | None = None
         self.version = 0
         self.owner: Any = None
-        self.hooks: Hooks | None = None
+        self.hooks: GradientHooks | None = None
         self.name = ""
+
+    @property
+    def where(self) -> str:
+        """How errors name the leaf: by its name, or by its shape if no module has named it."""
+        return f"parameter {self.name!r}" if self.name else f"a leaf of shape {self.shape}"
 
     def accumulate_grad(self, gradient: np.ndarray[Any, Any]) -> None:
         """Add a gradient to `grad`."""
@@ -82,7 +89,7 @@ class Variable:
         self.shape = shape
         self.dtype = dtype
         self.order = next(node_counter)
-        self.hooks: Hooks | None = None
+        self.hooks: GradientHooks | None = None
 
     def accumulate_grad(self, gradient: Any) -> None:
         """Drop the gradient: the derivative function gets it from `backward_pass`."""
@@ -174,7 +181,7 @@ class Node:
     saved_versions: tuple[tuple[Leaf, int], ...]
     shape: tuple[int, ...]
     scope: Scope | None
-    hooks: Hooks
+    hooks: GradientHooks
     _params: dict[str, Any]
     _metadata: Any
 

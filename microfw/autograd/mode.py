@@ -63,7 +63,8 @@ class Mode:
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"Mode: expected no assignment, got one to {name}; use `with mode({name}=...)`")
+        fix = f"use `with microfw.autograd.mode.mode({name}=...)`"
+        raise AttributeError(f"Mode: expected no assignment, got one to {name}; {fix}")
 
     def changed(self, **changes: Any) -> Mode:
         """Return a mode with some attributes changed."""

@@ -33,7 +33,7 @@ def qualified_name(function: Callable[..., Any]) -> str:
     return f"{'np' + module[5:] if module.startswith('numpy') else module}.{getattr(function, '__name__', function)}"
 
 
-def rule(function: Callable[..., Any]) -> Callable[..., Any]:
+def implementation(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the op that implements a NumPy function.
 
     Raises
@@ -99,23 +99,25 @@ class ArgumentAdapter:
 
     Attributes
     ----------
-    made : callable
-        The op, or the function that stands for it.
-    plain : int
+    implementation : callable
+        The op, or the function that implements the NumPy function.
+    n_positional : int
         Number of positional arguments that have the same meaning in both.
-    takes : set of str
+    keywords : set of str
         Keyword arguments that have the same meaning in both.
+    name_map : dict
+        The op's name by NumPy's; None for an input, which is passed by position.
     """
 
-    def __init__(self, function: Callable[..., Any], made: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], implementation: Callable[..., Any]) -> None:
         self.function = function
-        self.made = made
-        op = getattr(made, "op", None)
+        self.implementation = implementation
+        op = getattr(implementation, "op", None)
         if op is not None:
             inputs, names = len(op.inputs), [*op.inputs, *op.params]
             whole = op.variadic
         else:
-            own = inspect.signature(made).parameters.values()
+            own = inspect.signature(implementation).parameters.values()
             inputs, names = 1, [p.name for p in own]
             whole = any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in own)
         self.n_positional, self.keywords = len(names), set(names)
@@ -123,7 +125,7 @@ class ArgumentAdapter:
         if self.signature is None:
             return
         theirs = list(self.signature.parameters)
-        self.name_map: dict[str, str | None] = {}  # NumPy's names by the op's; None: by position
+        self.name_map: dict[str, str | None] = {}
         for k, (name, parameter) in enumerate(self.signature.parameters.items()):
             if k < inputs:
                 self.name_map[name] = None
@@ -169,10 +171,10 @@ _ADAPTERS: dict[Callable[..., Any], ArgumentAdapter] = {}
 
 def dispatch(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call the op that implements a NumPy function, with NumPy's arguments."""
-    made = rule(function)
+    implemented = implementation(function)
     adapter = _ADAPTERS.get(function)
-    if adapter is None or adapter.made is not made:
-        adapter = _ADAPTERS[function] = ArgumentAdapter(function, made)
+    if adapter is None or adapter.implementation is not implemented:
+        adapter = _ADAPTERS[function] = ArgumentAdapter(function, implemented)
     if len(args) > adapter.n_positional or not kwargs.keys() <= adapter.keywords:
         args, kwargs = adapter.adapt(args, kwargs)
-    return made(*args, **kwargs)
+    return implemented(*args, **kwargs)

@@ -57,7 +57,10 @@ class Observer:
         """Notify of an op that has run; ``node`` is None if nothing was recorded."""
 
     def on_value_read(self, how: str = "reads") -> None:
-        """Notify that code reads the values of a Tensor; or ``how`` "assigns" those of one that is not trained."""
+        """Notify that code reads the values of a Tensor.
+
+        ``how`` is "assigns" if it assigns those of one that is not trained, "checks" if `detect_anomaly` checks each.
+        """
 
     def on_copy(self, array: np.ndarray[Any, Any], copied: np.ndarray[Any, Any]) -> None:
         """Notify that the values of a leaf are copied by no op, as by ``detach``; here the copy is still writable."""

@@ -272,8 +272,8 @@ def op(
         ones its parameters. It must not write to its inputs.
     vjp : callable or sequence of callables, optional
         For each input its derivative ``vjp(g, ...)``: the gradient with respect to the input, given ``g``
-        with respect to the output. What stands behind ``g`` names what is saved for it: inputs, ``y`` (the
-        output), ``shape`` (of the input), parameters, entries of ``aux``. None where there is none. A result
+        with respect to the output. The names of its arguments after ``g`` decide what is saved: an input, ``y``
+        (the output), ``shape`` (of the input), a parameter or an entry of ``aux``. None where there is none. A result
         that still has the output's broadcast shape is summed to the input's. Written with operators and
         NumPy functions it can be differentiated again. Without any ``vjp`` the op has no gradient.
     jvp : {"same", "linear"} or callable or sequence of callables

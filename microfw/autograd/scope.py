@@ -48,6 +48,12 @@ def chain(scope: Scope | None) -> Iterator[ScopedModule]:
         yield module
 
 
+def title(scope: Scope) -> str:
+    """Return how errors name a scope's module: its path and its type."""
+    name, kind = path(scope), type(scope[0]).__name__
+    return f"{name} {kind}" if name != kind else kind
+
+
 def location(scope: Scope | None, name: str) -> str:
-    """Return an op's name for an error: after the path of the module that applies it."""
-    return f"{path(scope)}: {name}" if scope is not None else name
+    """Return how errors name an op: after the path and the type of the module that applies it."""
+    return f"{title(scope)}: {name}" if scope is not None else name

@@ -12,8 +12,8 @@ import numpy as np
 
 from microfw.autograd.tensor import Tensor
 
-ASIDE = ("microfw.replay.", "microfw.profiler.", "microfw.law.")
-"""Modules whose objects are notes on what has run, and nothing that a function depends on, but for these two."""
+RECORDS = ("microfw.replay.", "microfw.profiler.", "microfw.law.")
+"""Modules whose objects record what has run. No function depends on them, those of `HOLDERS` apart."""
 
 HOLDERS = ("CompiledStep", "Profiler")
 
@@ -69,7 +69,7 @@ def referents(x: Any) -> list[Any]:
     if isinstance(x, property):
         return [x.fget]
     kind = x if isinstance(x, type) else type(x)
-    if kind.__module__.startswith(ASIDE) and kind.__name__ not in HOLDERS:
+    if kind.__module__.startswith(RECORDS) and kind.__name__ not in HOLDERS:
         return []
     if isinstance(x, FunctionType):
         if "tags" in x.__dict__:  # around a module's forward method

@@ -75,7 +75,7 @@ class Tensor(TensorBase["Tensor"]):
             raise ShapeError("Tensor.data", f"an array of shape {self.shape}", values.shape)
         if not np.can_cast(values.dtype, self.dtype, "same_kind"):
             raise DTypeError("Tensor.data", f"values of {self.dtype}", values.dtype, "cast them with .astype")
-        if self._node is None:  # writes to parameters are counted
+        if self._node is None:  # not for a parameter, whose version replay compares
             self._values("assigns")
         self._assign(values)
 
@@ -119,7 +119,7 @@ class Tensor(TensorBase["Tensor"]):
             self._leaf.accumulate_grad(values)
 
     def zero_grad(self) -> None:
-        """Forget the gradient."""
+        """Set the gradient to None."""
         self.grad = None
 
     def backward(self, gradient: Any = None, *, retain_graph: bool = False, create_graph: bool = False) -> None:
@@ -245,7 +245,7 @@ class Tensor(TensorBase["Tensor"]):
         assert leaf is not None
         model_version.count += 1
         if leaf.owner is not None:
-            leaf.owner.taken_by = f"parameter {leaf.name!r}"
+            leaf.owner.taken_by = leaf.where
         self._array = native(self._array.astype(dtype))
         leaf.dtype, leaf.grad, leaf.grad_buffer, leaf.owner = self._array.dtype, None, None, None
         leaf.version += 1

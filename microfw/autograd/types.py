@@ -15,10 +15,6 @@ Gradient = Any
 class ScopedModule(Protocol):
     """A module, as far as scopes need it."""
 
-    @property
-    def where(self) -> str:
-        """The path of the module that is being called, and its type."""
-
     def named_modules(self) -> Iterator[tuple[str, Any]]:
         """Yield each module with its path, this one first."""
 
@@ -33,11 +29,11 @@ class Partial(Protocol):
     vjp_out: Callable[..., Any] | None
 
 
-class Hooks(Protocol):
+class GradientHooks(Protocol):
     """Functions that replace a gradient; see `microfw.autograd.grad_hooks.GradientHooks`."""
 
     def __call__(self, g: Gradient) -> Gradient:
-        """Return what the hooks make of a gradient."""
+        """Return the gradient after all hooks."""
 
     def clear(self) -> None:
         """Remove all hooks."""

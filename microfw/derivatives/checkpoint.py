@@ -12,7 +12,7 @@ import numpy as np
 
 from microfw import ops
 from microfw.autograd.backward import backward_pass, visit_edges
-from microfw.autograd.double_backward import as_differentiable
+from microfw.autograd.double_backward import visit_recorded
 from microfw.autograd.functional import Linearization
 from microfw.autograd.graph import Leaf, Node, NodeSpec, Variable, node_counter
 from microfw.autograd.mode import MODE, mode
@@ -198,11 +198,9 @@ class CheckpointedCall:
         differentiable = isinstance(g, Tensor)
         with self.rerun() as (y, ends, since):
             with mode(recording=differentiable):
-                link = as_differentiable if differentiable else None
+                visit = visit_recorded if differentiable else None
                 seeds: Any = [(y._node, g)]
-                found = backward_pass(
-                    seeds, targets=set(ends), since=since, as_differentiable=link, retain=differentiable
-                )
+                found = backward_pass(seeds, targets=set(ends), since=since, visit=visit, retain=differentiable)
             return {k: found[end] for k, end in enumerate(ends)}
 
 
@@ -236,7 +234,17 @@ def _value(*inputs: Any, call: CheckpointedCall) -> Any:
     return call.f(*inputs)
 
 
-OP = Op(_value, None, "same", None, None, zero_cost, True, False, "checkpoint")
+OP = Op(
+    _value,
+    vjp=None,
+    jvp="same",
+    vjp_out=None,
+    aux=None,
+    cost=zero_cost,
+    no_alias=True,
+    allow_dtype_change=False,
+    name="checkpoint",
+)
 """The op of a checkpoint's node. Observers are notified of the ops inside of it, which have the cost."""
 
 

@@ -25,7 +25,8 @@ from microfw.law.measure import CountingObserver, Problem
 from microfw.law.scalar_graph import scalar_graph
 from microfw.law.walk import record_walk
 from microfw.nn.forward_state import as_generator
-from microfw.nn.module import Module, Parameter
+from microfw.nn.module import Module
+from microfw.nn.parameter import Parameter
 from microfw.optim.checks import is_integer, is_real
 from microfw.profiler.cost_check import check_step, copied, not_copied, one_step, prepared, total_loss
 from microfw.profiler.node_count import NodeCount

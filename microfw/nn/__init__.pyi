@@ -49,7 +49,8 @@ from microfw.nn.losses import (
 )
 from microfw.nn.maxpool1d import MaxPool1D as MaxPool1D
 from microfw.nn.maxpool2d import MaxPool2D as MaxPool2D
-from microfw.nn.module import Module as Module, Parameter as Parameter
+from microfw.nn.module import Module as Module
+from microfw.nn.parameter import Parameter as Parameter
 from microfw.nn.plain import Identity as Identity, Lambda as Lambda
 from microfw.nn.recurrent import GRU as GRU, LSTM as LSTM, RNN as RNN
 from microfw.nn.recurrent_cells import GRUCell as GRUCell, LSTMCell as LSTMCell

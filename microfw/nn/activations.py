@@ -10,7 +10,8 @@ import numpy as np
 from microfw.autograd.tensor import Tensor
 from microfw.nn.checks import as_float_input, as_layer_input, as_number, is_whole, positive, require, wrong_shape
 from microfw.nn.initializers import constant
-from microfw.nn.module import Module, Parameter
+from microfw.nn.module import Module
+from microfw.nn.parameter import Parameter
 from microfw.ops import elementwise, reduction
 from microfw.ops.elementwise import relu
 

@@ -13,7 +13,8 @@ from microfw.errors import DTypeError, ShapeError
 from microfw.nn.checks import as_flag, as_input, positive, require, wrong_dtype
 from microfw.nn.forward_state import as_generator
 from microfw.nn.initializers import Seed, fans, glorot_uniform, initial, initial_bias
-from microfw.nn.module import Module, Parameter
+from microfw.nn.module import Module
+from microfw.nn.parameter import Parameter
 from microfw.nn.settings import setting
 from microfw.ops.convolution import conv
 from microfw.ops.windows import Padding, Sizes, check_padding, per_axis

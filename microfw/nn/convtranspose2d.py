@@ -12,7 +12,7 @@ from microfw.errors import ShapeError
 from microfw.nn.checks import as_layer_input, require
 from microfw.nn.conv2d import Conv2D, _short
 from microfw.nn.initializers import Seed, glorot_uniform
-from microfw.nn.module import Parameter
+from microfw.nn.parameter import Parameter
 from microfw.ops.convolution import _smallest, conv_transpose
 from microfw.ops.windows import Padding, Sizes
 

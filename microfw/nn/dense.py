@@ -13,7 +13,8 @@ from microfw.errors import DTypeError, ShapeError
 from microfw.nn.checks import as_flag, as_input, positive, wrong_dtype
 from microfw.nn.forward_state import as_generator
 from microfw.nn.initializers import Seed, glorot_uniform, initial, initial_bias
-from microfw.nn.module import Module, Parameter
+from microfw.nn.module import Module
+from microfw.nn.parameter import Parameter
 from microfw.ops.linalg import linear, matmul
 
 

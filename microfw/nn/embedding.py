@@ -12,7 +12,8 @@ from microfw.errors import DataError
 from microfw.nn.checks import as_integers, is_whole, positive, require
 from microfw.nn.forward_state import as_generator
 from microfw.nn.initializers import Seed, initial, normal
-from microfw.nn.module import Module, Parameter
+from microfw.nn.module import Module
+from microfw.nn.parameter import Parameter
 from microfw.ops.effects import pure_callback
 from microfw.ops.elementwise import where
 from microfw.ops.indexing import take

@@ -11,9 +11,9 @@ from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError
 from microfw.nn.module import Module
 
-SavedState = tuple[list[Any], list[Any]]
+Snapshot = tuple[list[Any], list[Any]]
 
-EMPTY: SavedState = ([], [])
+EMPTY: Snapshot = ([], [])
 
 
 def as_generator(where: str, rng: Any) -> np.random.Generator:
@@ -43,13 +43,13 @@ class ForwardState:
         buffers = [part for part in parts if isinstance(part, Tensor) and part._leaf and part._node is None]
         return cls(list(generators.values()), buffers)
 
-    def save(self) -> SavedState:
+    def save(self) -> Snapshot:
         """Return copies of states and values."""
         if not self.generators and not self.buffers:
             return EMPTY  # 0.1 us instead of 0.6 us, in every step of a model without dropout or batch norm
         return [g.bit_generator.state for g in self.generators], [t._array.copy() for t in self.buffers]
 
-    def restore(self, saved: SavedState, *, new_version: bool = True) -> None:
+    def restore(self, saved: Snapshot, *, new_version: bool = True) -> None:
         """Restore what `save` returned. With ``new_version``, backward through a graph that saved a buffer raises."""
         for generator, state in zip(self.generators, saved[0], strict=True):
             generator.bit_generator.state = state

@@ -7,7 +7,8 @@ from typing import Any
 
 from microfw.nn.checks import as_flag, as_float_input, as_layer_input, as_number
 from microfw.nn.initializers import constant
-from microfw.nn.module import Module, Parameter
+from microfw.nn.module import Module
+from microfw.nn.parameter import Parameter
 
 
 class Normalization(Module):

@@ -11,7 +11,8 @@ from microfw.autograd.tensor import Tensor
 from microfw.errors import ShapeError
 from microfw.nn.checks import as_flag, as_layer_input, positive
 from microfw.nn.initializers import glorot_uniform, orthogonal
-from microfw.nn.module import Module, Parameter
+from microfw.nn.module import Module
+from microfw.nn.parameter import Parameter
 from microfw.ops.cells import CELLS
 from microfw.ops.recurrent import recur, recur_masked, recurrent_inputs
 

@@ -13,7 +13,7 @@ from microfw.nn.checks import as_flag, as_integers, as_layer_input, as_number, p
 from microfw.nn.dropout import Dropout
 from microfw.nn.forward_state import as_generator
 from microfw.nn.initializers import Seed
-from microfw.nn.module import Parameter
+from microfw.nn.parameter import Parameter
 from microfw.nn.recurrence import Recurrent
 from microfw.ops.effects import pure_callback
 

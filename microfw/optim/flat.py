@@ -94,7 +94,7 @@ class Flat:
             leaf = p._leaf
             assert leaf is not None
             if leaf.owner is not None:
-                leaf.owner.taken_by = f"parameter {leaf.name!r}" if leaf.name else f"a parameter of shape {p.shape}"
+                leaf.owner.taken_by = leaf.where
             gradient = leaf.grad  # kept: a new optimizer may be made between backward and step
             view = self.values[span].reshape(p.shape)
             view[...] = p._array

@@ -1,12 +1,16 @@
-"""Hyperparameters of optimizers, as attributes that are checked."""
+"""Hyperparameters of optimizers, as attributes that are checked, and groups of parameters with different ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import isfinite
 from typing import Any
 
+import numpy as np
+
+from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError
+from microfw.optim.checks import as_list
 
 POSITIVE = ("above 0", lambda value: bool(value > 0))
 AT_LEAST_0 = ("at least 0", lambda value: bool(value >= 0))
@@ -52,3 +56,131 @@ class Hyperparameter:
             good = False
         if not good:
             raise ArgumentError(where, f"{self.name} {self.expected}", got)
+
+
+CONVERTED = (np.ndarray, Tensor)
+
+
+class Settings(dict[str, Any]):
+    """Hyperparameters of an optimizer by name. ``changed``: whether one was set since the last step."""
+
+    __slots__ = ("changed",)
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__({name: constant(value) for name, value in settings.items()})
+        self.changed = True
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, constant(value))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Settings, (dict(self),)
+
+
+def constant(value: Any) -> Any:
+    """Return a tuple for a list, and numbers for arrays: a change of their entries would not reach the next step."""
+    if isinstance(value, CONVERTED):
+        if getattr(value, "requires_grad", False):
+            raise ArgumentError("optimizer", "numbers as settings", "a Tensor that needs a gradient", "pass t.item()")
+        value = value.tolist()
+    return tuple(value) if isinstance(value, list) else value
+
+
+class Group:
+    """Parameters with the same hyperparameters, contiguous in the buffer.
+
+    ``group["lr"]`` returns the group's value, and assigning sets it for this group alone. A group's learning rate is
+    stored as the ratio to the optimizer's, so a schedule of the optimizer's rate changes both.
+    """
+
+    def __init__(self, common: Settings, own: dict[str, Any], count: int) -> None:
+        self.common = common
+        self.own = own
+        self.count = count
+
+    def __getitem__(self, name: str) -> Any:
+        if name == "lr" and "lr_ratio" in self.own:
+            return self.common["lr"] * self.own["lr_ratio"]
+        return self.own.get(name, self.common[name])
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name not in self.common:
+            raise ArgumentError("group", f"one of {', '.join(self.common)}", repr(name))
+        if name == "lr":
+            self.own["lr_ratio"] = _ratio(constant(value), self.common, "group")
+        else:
+            self.own[name] = constant(value)
+        self.common.changed = True
+
+    def all(self) -> dict[str, Any]:
+        """Return all hyperparameters of the group."""
+        return {name: self[name] for name in self.common}
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value}" for name, value in self.all().items())
+        return f"Group({settings}; {self.count} arrays)"
+
+
+def split(parameters: Iterable[Any], settings: dict[str, Any], where: str) -> list[tuple[list[Any], dict[str, Any]]]:
+    """Return an optimizer's groups: parameters, and the hyperparameters set for them.
+
+    Raises
+    ------
+    ArgumentError
+        If a group has no parameters, an unknown hyperparameter, or a parameter of another group.
+    """
+    given = as_list(parameters, where, "at least one parameter")
+    if not any(isinstance(group, dict) for group in given):
+        return [(list({id(p): p for p in given}.values()), {})]  # a shared parameter once, in the order given
+    parts: list[tuple[list[Any], dict[str, Any]]] = []
+    seen: set[int] = set()
+    for k, group in enumerate(given):
+        place = f"{where}, group {k}"
+        if not isinstance(group, dict) or "params" not in group:
+            got = f"only {', '.join(map(str, group))}" if isinstance(group, dict) else type(group).__name__
+            raise ArgumentError(place, 'a dict with "params"', got)
+        own = {name: constant(value) for name, value in group.items() if name != "params"}
+        for name in own:
+            if name not in settings:
+                raise ArgumentError(place, f"params and any of {', '.join(settings)}", repr(name))
+        if "lr" in own:
+            own = {"lr_ratio": _ratio(own.pop("lr"), settings, place)} | own  # a schedule then changes all groups
+        tensors = group["params"]
+        tensors = [tensors] if isinstance(tensors, Tensor) else as_list(tensors, place, "at least one parameter")
+        tensors = list({id(p): p for p in tensors}.values())
+        if not tensors:
+            raise ArgumentError(place, "at least one parameter", "none")
+        if seen & {id(p) for p in tensors}:
+            raise ArgumentError(place, "parameters of no other group", "one that is in an earlier group")
+        seen |= {id(p) for p in tensors}
+        parts.append((tensors, own))
+    return parts
+
+
+def _ratio(lr: Any, common: dict[str, Any], where: str) -> Any:
+    """Return the ratio of a group's learning rate to the optimizer's."""
+    if not isinstance(lr, int | float | np.number):
+        raise ArgumentError(where, "lr to be a number", repr(lr))
+    return lr / common["lr"]
+
+
+def load_groups(
+    state: dict[str, Any], names: Iterable[str], present: list[Group], where: str
+) -> tuple[Settings, list[Group]]:
+    """Return the hyperparameters of a state, and its groups, which must have the sizes of the present ones."""
+    sizes = [group.count for group in present]
+    own = state.get("groups", [{}] * len(sizes))
+    if not isinstance(own, list | tuple) or not all(isinstance(group, dict) for group in own):
+        raise ArgumentError(where, "groups to be a list of dicts", repr(own))
+    if len(own) != len(sizes):
+        raise ArgumentError(where, f"{len(sizes)} groups", len(own))
+    if state.get("group_sizes", sizes) != sizes:
+        raise ArgumentError(where, f"groups of {sizes} parameters", state["group_sizes"])
+    settings = Settings({name: state[name] for name in names})
+    return settings, [Group(settings, dict(values), size) for values, size in zip(own, sizes, strict=True)]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Setting":
+        raise ImportError(f"{__name__}: expected Hyperparameter, got {name}, its former name")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,13 +14,7 @@ from microfw.autograd.mode import MODE, model_version
 from microfw.autograd.observer import StepTimer
 from microfw.errors import ArgumentError, ShapeError
 from microfw.optim.flat import Array, Flat, aligned
-from microfw.optim.groups import Group, Settings, split
-from microfw.optim.hyperparameter import (
-    AT_LEAST_0 as AT_LEAST_0,
-    FRACTION as FRACTION,
-    POSITIVE as POSITIVE,
-    Hyperparameter as Hyperparameter,
-)
+from microfw.optim.hyperparameter import Group, Settings, split
 from microfw.optim.saved_state import SavedState
 
 MAX_SELECTIONS = 8
@@ -78,10 +72,16 @@ class Optimizer(SavedState):
     """Number of scratch arrays that `_update` takes."""
 
     NEEDS_STEP: ClassVar[bool] = False
-    """Whether `_update` needs the step number, from 1; it is then the last of the constants."""
+    """Whether `_update` depends on the step number, from 1.
+
+    It is the last of the constants, unless `STEP_NUMBERS` is above 0.
+    """
 
     STEP_NUMBERS: ClassVar[int] = 0
-    """How many values of `_step_numbers` `_update` gets in the place of the step number, so that it can be replayed."""
+    """Number of values that `_step_numbers` returns.
+
+    `_update` gets them, as arrays, in place of the step number. A replayed update reads their new values.
+    """
 
     SQUARES: ClassVar[bool] = False
     """Whether `_update` squares gradients; gradients with squares that overflow raise then."""

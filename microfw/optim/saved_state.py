@@ -10,10 +10,10 @@ from microfw.autograd._tensor_base import writable
 from microfw.errors import ArgumentError
 from microfw.optim.checks import as_state, require_entries
 from microfw.optim.flat import Flat
-from microfw.optim.groups import Group, Settings, load_groups
+from microfw.optim.hyperparameter import Group, Settings, load_groups
 
-MADE = {"_added", "_group_constants", "_group_of", "_missing", "_scratch", "_selections", "_square"}
-MADE |= {"_all_settings", "_numbers", "same_count", "update_parts"}
+DERIVED = {"_added", "_group_constants", "_group_of", "_missing", "_scratch", "_selections", "_square"}
+DERIVED |= {"_all_settings", "_numbers", "same_count", "update_parts"}
 """Attributes that an update makes again if they are missing."""
 
 
@@ -68,7 +68,7 @@ class SavedState:
             mine[...] = array
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in MADE}
+        return {name: value for name, value in vars(self).items() if name not in DERIVED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({k: writable(v) if isinstance(v, np.ndarray) else v for k, v in state.items()})

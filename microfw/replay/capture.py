@@ -1,8 +1,8 @@
 """Turn one training step, run eagerly under a `CaptureObserver`, into a list of NumPy calls.
 
-The forward pass is the list of ops that the observer recorded. The backward pass follows from the graph, in the order
-of `backward_pass`. Each op's value and derivatives, as declared, run once on `CapturedArray`s. An op that cannot be
-traced becomes one call. No op is named here.
+The forward pass is the list of ops that the observer recorded. The backward pass is `backward_pass` on the step's
+graph. Each op's value and derivatives, as declared, run once on `CapturedArray`s. An op that cannot be traced becomes
+one call. No op is named here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd.backward import unbroadcast
+from microfw.autograd.backward import accumulate, backward_pass
 from microfw.autograd.graph import Leaf, Node, Variable
 from microfw.autograd.mode import MODE
 from microfw.autograd.observer import Observer
@@ -25,7 +25,10 @@ from microfw.replay.reasons import Uncapturable, Untraceable
 from microfw.replay.trace import Array, CapturedArray, CapturedCall, Tape, copy, plain
 from microfw.replay.verification import same
 
-COPY = Op(copy, None, "same", None, None, None, True, False, "copy")  # of a leaf, by `Tensor.detach`
+# of a leaf, by `Tensor.detach`
+COPY = Op(
+    copy, vjp=None, jvp="same", vjp_out=None, aux=None, cost=None, no_alias=True, allow_dtype_change=False, name="copy"
+)
 
 
 class OpRecord:
@@ -93,7 +96,7 @@ class CapturedStep:
     shared : list of (Leaf, CapturedArray)
         Other leaves that get a gradient, each with the array that is added to its gradient.
     nodes : list of OpRecord
-        Ops that recorded a node, in order.
+        Ops that recorded a node, in order; ``records`` has them by node.
     visited : list of OpRecord
         Those of ``nodes`` that the backward pass visits, in its order.
     constants : list of OpRecord
@@ -102,19 +105,21 @@ class CapturedStep:
         Name of each op that is replayed as one call, and the reason.
     """
 
+    forward: list[CapturedCall]
+    backward: list[CapturedCall]
+    outputs: list[CapturedArray]
+
     def __init__(self, observer: CaptureObserver, owner: Any) -> None:
         self.observer = observer  # holds all arrays of the step, so that no id is used twice
         self.owner = owner
         self.tape = Tape()
-        self.forward: list[CapturedCall] = []
-        self.backward: list[CapturedCall] = []
         self.update: list[CapturedCall] = []
         self.update_parts: Any = None
         self.inputs: list[CapturedArray] = []
-        self.outputs: list[CapturedArray] = []
         self.leaves: list[tuple[Leaf, CapturedArray]] = []
         self.shared: list[tuple[Leaf, CapturedArray]] = []
         self.nodes = [record for record in observer.records if record.node is not None]
+        self.records = {record.node: record for record in self.nodes if record.node is not None}
         self.constants = [record for record in observer.records if record.node is None and record.recording]
         self.visited: list[OpRecord] = []
         self.opaque: dict[str, str] = {}
@@ -166,47 +171,17 @@ class CapturedStep:
     # Backward
 
     def capture_backward(self, loss: Node) -> None:
-        """Add the calls of the backward pass, in the order of `backward_pass`."""
-        records = {record.node: record for record in self.nodes if record.node is not None}
-        if loss not in records:
+        """Add the calls of the backward pass, in which each derivative rule runs on captured arrays."""
+        if loss not in self.records:
             raise Uncapturable("what the function returns first is not a loss computed in the step from parameters")
-        grads: dict[Any, Any] = {loss: np.ones(loss.shape, records[loss].output.dtype)}
-        for node, record in sorted(records.items(), key=lambda item: -item[0].order):
-            if node not in grads:
-                continue  # the loss does not depend on it
-            if node.spec.hooked and node.hooks:
-                raise Uncapturable(f"{node.where} has a hook on its gradient")
-            g, start = grads.pop(node), len(self.tape.calls)
-            self.visited.append(record)
-            edges = zip(node.parents or (), node.spec.partials, node.spec.saved_indices, strict=True)
-            for parent, partial, places in edges:
-                if parent is None:
-                    continue
-                if isinstance(parent, Node) and parent not in records:
-                    raise Uncapturable(
-                        f"{node.where}: its input is made by no op of the step, but by a checkpoint or a hook"
-                    )
-                args = self._arguments(partial, places, record)
-                if (
-                    isinstance(parent, Leaf)
-                    and parent.owner is self.owner
-                    and partial.vjp_out is not None
-                    and parent not in grads
-                ):
-                    grad_input = self.to_captured(parent.grad_buffer)
-                    self._derive(partial.vjp_out, (g, *args, grad_input), node, grad_input)
-                else:
-                    grad_input = self._derive(partial.vjp, (g, *args), node, None)
-                    if grad_input.shape != parent.shape:
-                        grad_input = unbroadcast(grad_input, parent.shape, node)
-                grads[parent] = grads[parent] + grad_input if parent in grads else grad_input
-            for call in self.tape.calls[start:]:
-                call.node = record
+        self._require_replayable(loss)
+        seed = np.ones(loss.shape, self.records[loss].output.dtype)
+        grads: dict[Any, Any] = backward_pass([(loss, seed)], visit=self._capture_node)
         for leaf, grad_input in grads.items():
             if isinstance(leaf, Variable):
                 continue
             if leaf.hooks:
-                raise Uncapturable(f"{leaf.name or 'a leaf'} has a hook on its gradient")
+                raise Uncapturable(f"{leaf.where} has a hook on its gradient")
             if leaf.owner is not self.owner:
                 self.shared.append((leaf, self.to_captured(grad_input)))
                 continue
@@ -215,15 +190,39 @@ class CapturedStep:
                 self.tape.calls.append(CapturedCall(copy, (self.to_captured(grad_input),), {}, "cast", target))
             self.leaves.append((leaf, target))
 
-    def _arguments(self, partial: Any, places: Any, record: OpRecord) -> list[Any]:
+    def _require_replayable(self, node: Node) -> None:
+        """Raise for a node of no op of the step, and for one with a hook, which the backward pass would call."""
+        if node not in self.records:
+            raise Uncapturable(f"{node.where} is no op of the step: a checkpoint or a hook has recorded it")
+        if node.spec.hooked and node.hooks:
+            raise Uncapturable(f"{node.where} has a hook on its gradient")
+
+    def _capture_node(self, node: Node, g: Any, grads: Any, ready: Any, needed: Any) -> list[Any]:
+        """Add the calls of a node's derivative rules, in the place of `visit_edges`."""
+        record, start = self.records[node], len(self.tape.calls)
+        self.visited.append(record)
+        for parent, partial, saved in node.edges or ():
+            if isinstance(parent, Node):
+                self._require_replayable(parent)
+            args = self._arguments(partial, saved, record)
+            owned = isinstance(parent, Leaf) and parent.owner is self.owner
+            if owned and partial.vjp_out is not None and parent not in grads:
+                out = grads[parent] = self.to_captured(parent.grad_buffer)
+                self._derive(partial.vjp_out, (g, *args, out), node, out)
+            else:
+                accumulate(node, parent, self._derive(partial.vjp, (g, *args), node, None), grads, ready)
+        for call in self.tape.calls[start:]:
+            call.node = record
+        return []
+
+    def _arguments(self, partial: Any, saved: tuple[Any, ...], record: OpRecord) -> list[Any]:
         """Return the values that a derivative takes after ``g``: captured arrays where the step computes them."""
         op, inputs = record.op, [self.to_captured(a) for a in record.inputs]
         known: dict[str, Any] = {"y": record.outs[0], **dict(zip(op.aux, record.outs[1:], strict=True))}
         known |= {op.inputs[0]: tuple(inputs)} if op.variadic else dict(zip(op.inputs, inputs, strict=True))
-        saved = [record.saved[k] for k in places]
         return [None if x is None else known.get(name, x) for name, x in zip(partial.sources, saved, strict=True)]
 
-    def _derive(self, rule: Callable[..., Any], args: tuple[Any, ...], node: Node, into: CapturedArray | None) -> Any:
+    def _derive(self, rule: Callable[..., Any], args: tuple[Any, ...], node: Node, out: CapturedArray | None) -> Any:
         """Add the calls of a derivative rule; return its result."""
         start = len(self.tape.calls)
         try:
@@ -231,19 +230,19 @@ class CapturedStep:
             added = self.tape.calls[start:]
             if any(call.style == "guard" for call in added):
                 raise Untraceable("a branch on values in a derivative")
-            if into is None:
+            if out is None:
                 return made if isinstance(made, CapturedArray) else self.to_captured(np.asarray(made))
-            if any(call.out is into for call in added):
-                return into
+            if any(call.out is out for call in added):
+                return out
             raise Untraceable("nothing written")
         except Exception as reason:
             del self.tape.calls[start:]
             self.opaque[f"{node.op.name}, derivative"] = str(reason)
         made = rule(*plain(args))
-        if into is None:
+        if out is None:
             return self.tape.note(rule, args, {}, np.asarray(made), "copy")
-        self.tape.calls.append(CapturedCall(rule, args, {}, "write", into))
-        return into
+        self.tape.calls.append(CapturedCall(rule, args, {}, "write", out))
+        return out
 
     # Update
 
@@ -306,7 +305,7 @@ def capture(observer: CaptureObserver, arguments: Iterable[Tensor], returned: An
     returned : Tensor or tuple of Tensor
         What the function returned, the loss first.
     owner : object
-        Buffers of the optimizer: only leaves that it owns get a gradient in the plan's memory.
+        ``optimizer.flat.owner``: only leaves with this owner get a gradient in the plan's memory.
 
     Raises
     ------

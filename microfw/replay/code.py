@@ -1,4 +1,4 @@
-"""Guards for functions: the variables, modules, defaults and attributes that their code names."""
+"""Guards for functions and classes: the variables, modules, attributes and methods that code names or runs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import re
 import sys
 from contextvars import Context
 from dataclasses import asdict, astuple
+from struct import calcsize
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
 from microfw.autograd.op import Op
-from microfw.replay.contents import LIBRARIES, Contents, Noted, Path
+from microfw.replay.contents import LIBRARIES, Contents, Noted, Path, in_library, is_library
 
 DYNAMIC = frozenset((
     "getattr", "vars", "__dict__", "locals", "attrgetter", "methodcaller", "__getattribute__", "__getstate__",
@@ -35,18 +36,22 @@ ABSENCE = frozenset({"getattr", "hasattr", "AttributeError", "except"})
 
 CACHE = type(functools.cache(len))
 
+CONSTRUCTION = ("__new__", "__init__", "__post_init__", "__init_subclass__")
+"""Methods that run when a class is called."""
+
+EXPLICIT = frozenset({"__dict__", "__weakref__", *CONSTRUCTION, *FORMATTING})
+"""Special names of a class that run no code when an operator or a builtin is used, or that are handled elsewhere."""
+
+POINTER = calcsize("P")
+
 
 class Code(Contents):
-    """Values, and what the code among them names; the base of `Dependencies`."""
+    """Values, what the code among them names, and their classes; the base of `Dependencies`."""
 
     names: frozenset[str]
 
     def _attributes(self, x: Any, path: Path) -> None:
         """Inspect an object's attributes."""
-        raise NotImplementedError
-
-    def _type(self, kind: Any, path: Path) -> None:
-        """Inspect the class of an object."""
         raise NotImplementedError
 
     def _function(self, f: Any, path: Path) -> None:
@@ -80,7 +85,7 @@ class Code(Contents):
             return
         self._same(f"{name}.__code__", code, path)
         names = code_names(code)
-        self.found |= names.attributes
+        self.attribute_names |= names.attributes
         for part in ("__name__", "__qualname__", "__doc__", "__module__"):
             if frozenset.__contains__(self.names, part):
                 self._slot(f"{name}.{part}", getattr(f, part), Path(path, f".{part}"))
@@ -114,7 +119,7 @@ class Code(Contents):
         """Record the names that a builtin such as ``getattr`` or ``repr`` uses, under whichever name it is called."""
         for known, names in NAMED_BY.items():
             if function is known:
-                self.found |= names
+                self.attribute_names |= names
 
     def _partial(self, made: Any, path: Path) -> None:
         for value in (made.func, made.args, made.keywords):
@@ -144,9 +149,9 @@ class Code(Contents):
         self._slot(f"{self._name(made)}.get({default})", made.get(*[None] * bool(default)), path)
 
     def _cache(self, made: Any, path: Path) -> None:
-        found = Noted(made.cache_info()[1::2])  # misses and size; hits do not change results
-        self.values.append((found, path))
-        self.guards.append(f"{self._name(made)}.cache_info()[1::2] == {self._name(found)}")
+        counts = Noted(made.cache_info()[1::2])  # misses and size; hits do not change results
+        self.values.append((counts, path))
+        self.guards.append(f"{self._name(made)}.cache_info()[1::2] == {self._name(counts)}")
         self._visit(made.__wrapped__, path)
 
     def _logger(self, made: Any, path: Path) -> None:
@@ -157,6 +162,74 @@ class Code(Contents):
 
     def _iterator(self, made: Any, path: Path) -> None:
         self._refuse(path, f"an iterator ({type(made).__name__}), whose place cannot be compared; make it a list")
+
+    def _named_class(self, kind: Any, path: Path) -> None:
+        """Inspect a class that code may call."""
+        self._type(kind, path)
+        self._name_of_builtin(kind)
+        for base in kind.__mro__:
+            for name in CONSTRUCTION if not in_library(base) else ():
+                if name in vars(base):
+                    self._slot(f"{self._vars(base)}.get({name!r})", vars(base)[name], Path(path, f".{name}"))
+
+    def _type(self, kind: Any, path: Path) -> None:
+        """Inspect the class of an object, and its metaclass."""
+        while kind not in self._types and kind is not type:
+            self._types.add(kind)
+            self._todo.append((kind, path, self._class))
+            kind = type(kind)
+
+    def _vars(self, kind: type) -> str:
+        """Return the name in guards of a class's attributes."""
+        name = f"{self._name(kind)}_vars"  # not by id: vars(kind) is a new view at each call
+        self.objects.setdefault(name, vars(kind))
+        return name
+
+    def _class(self, kind: Any, path: Path) -> None:
+        # Code of a library, such as a base class, may read any attribute; code of the user reads those that it names.
+        every = any(is_library(base) for base in kind.__mro__)
+        for base in kind.__mro__:
+            if in_library(base):
+                continue
+            self.guards.append(f"len({self._vars(base)}) == {len(vars(base))}")
+            for name, value in list(vars(base).items()):
+                dunder, named = name.startswith("__"), frozenset.__contains__(self.names, name)
+                special = dunder and name not in EXPLICIT and (callable(value) or hasattr(type(value), "__get__"))
+                if named or special or (not dunder and (every or name in self.names)):
+                    self._slot(f"{self._vars(base)}.get({name!r})", value, Path(path, f".{name}"))
+                if named and name == "__match_args__":
+                    self.attribute_names.update(value)
+
+    def _library_class(self, kind: type, path: Path) -> None:
+        """Inspect ``forward`` of a layer of this library, which users may have replaced."""
+        base = next(base for base in kind.__mro__ if "forward" in vars(base))
+        forward = vars(base)["forward"]
+        if base in self._types:
+            return
+        self._types.add(base)
+        if in_library(forward):
+            # not from vars(base), in which a name takes twice the time, 70 ns; for a function the value is the same
+            self._same(f"{self._name(base)}.forward", base.forward, path)  # type: ignore[attr-defined]
+        else:
+            self._slot(f"{self._vars(base)}.get('forward')", forward, Path(path, ".forward"))
+
+
+def hides_state(kind: type) -> bool:
+    """Return True if objects of a class have fields that are neither attributes nor slots, as classes in C do."""
+    slots = [name for name in slots_of(kind) if name not in ("__dict__", "__weakref__")]
+    fields = len(slots) + (kind.__dictoffset__ > 0) + (kind.__weakrefoffset__ > 0)
+    return bool(kind.__itemsize__) or kind.__basicsize__ > object.__basicsize__ + POINTER * fields
+
+
+def slots_of(kind: type) -> list[str]:
+    """Return the names of the slots of a class and its bases, as code names them."""
+    found: list[str] = []
+    for base in kind.__mro__:
+        slots, holder = vars(base).get("__slots__", ()), base.__name__.lstrip("_")
+        for name in [slots] if isinstance(slots, str) else slots:
+            is_private = holder and name.startswith("__") and not name.endswith("__")
+            found.append(f"_{holder}{name}" if is_private else name)
+    return found
 
 
 class CodeNames(NamedTuple):

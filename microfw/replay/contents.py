@@ -126,7 +126,7 @@ class Contents:
     unused: Sequence[Any]
 
     def _clear(self) -> None:
-        """Forget everything that was found."""
+        """Set all attributes to their initial values."""
         self.values: list[tuple[Any, Path]] = []
         self.guards: list[str] = []
         self.objects: dict[str, Any] = {}
@@ -138,7 +138,7 @@ class Contents:
         self._seen: dict[int, Any] = {}  # holds the objects, so that no id is used twice
         self._todo: list[tuple[Any, Path, Callable[[Any, Path], None]]] = []
         self._bytes = 0  # of arrays that guards compare
-        self.found: set[str] = set()  # names in code
+        self.attribute_names: set[str] = set()  # in code
         self._types: set[Any] = set()
         self._absent: dict[int, tuple[Any, set[str]]] = {}  # by id, dicts without these keys
         self._weak: list[tuple[Any, Path]] = []
@@ -236,36 +236,36 @@ class Contents:
             self.values.append((Noted((state,)), path))
             self.guards.append(f"{self._name(generator_state)}({self._name(generator)}) == {self._name(state)}")
 
-    def _dict(self, found: Any, path: Path) -> None:
-        name = self._name(found)
-        self.values.append((len(found), path))  # before the entries, so that `difference` names this container
-        if isinstance(found, defaultdict):
-            self._slot(f"{name}.default_factory", found.default_factory, Path(path, ".default_factory"))
-        if len(found) > LONG:
-            self._long(f"{name}.values()", list(found.values()))
-        self._same_copy(f"(*{name},)", found)
-        if not all(type(key) is str for key in found):  # 1, 1.0 and True are equal
-            self._same_copy(f"(*map(type, {name}),)", map(type, found))
-        for key, value in found.items():
+    def _dict(self, container: Any, path: Path) -> None:
+        name = self._name(container)
+        self.values.append((len(container), path))  # before the entries, so that `difference` names this container
+        if isinstance(container, defaultdict):
+            self._slot(f"{name}.default_factory", container.default_factory, Path(path, ".default_factory"))
+        if len(container) > LONG:
+            self._long(f"{name}.values()", list(container.values()))
+        self._same_copy(f"(*{name},)", container)
+        if not all(type(key) is str for key in container):  # 1, 1.0 and True are equal
+            self._same_copy(f"(*map(type, {name}),)", map(type, container))
+        for key, value in container.items():
             step = Path(path, f"[{key!r}]" if isinstance(key, ATOMS) else f"[{type(key).__name__}]")
             self._visit(key, step)
-            if len(found) > LONG:
+            if len(container) > LONG:
                 self._visit(value, step)
             else:
                 self._slot(f"{name}.get({repr(key) if type(key) in (str, int) else self._name(key)})", value, step)
 
-    def _same_copy(self, text: str, found: Any) -> None:
+    def _same_copy(self, text: str, container: Any) -> None:
         """Add a guard that an expression gives a tuple of the same elements."""
-        self.guards.append(f"{text} == {self._name(Noted(found))}")
+        self.guards.append(f"{text} == {self._name(Noted(container))}")
 
-    def _list(self, found: Any, path: Path) -> None:
-        name = self._name(found)
-        self.values.append((len(found), path))
-        self.guards.append(f"len({name}) == {len(found)}")
-        if len(found) > LONG:
-            self._long(name, list(found))
-        for k, value in enumerate(found):
-            if len(found) > LONG:
+    def _list(self, container: Any, path: Path) -> None:
+        name = self._name(container)
+        self.values.append((len(container), path))
+        self.guards.append(f"len({name}) == {len(container)}")
+        if len(container) > LONG:
+            self._long(name, list(container))
+        for k, value in enumerate(container):
+            if len(container) > LONG:
                 self._visit(value, Path(path, f"[{k}]"))
             else:
                 self._slot(f"{name}[{k}]", value, Path(path, f"[{k}]"))
@@ -274,14 +274,14 @@ class Contents:
         self._seen[id(values)] = values
         self._same_copy(f"(*map(id, {text}),)", map(id, values))
 
-    def _tuple(self, found: Any, path: Path) -> None:
+    def _tuple(self, container: Any, path: Path) -> None:
         # Two equal sets may list their elements in different orders.
-        ordered = found if isinstance(found, tuple) else sorted(found, key=repr)
+        ordered = container if isinstance(container, tuple) else sorted(container, key=repr)
         for k, value in enumerate(ordered):
             self._visit(value, Path(path, f"[{k}]"))
 
-    def _set(self, found: Any, path: Path) -> None:
-        self.values.append((len(found), path))
-        copy = frozenset((type(x), x) for x in found)  # 1, 1.0 and True are equal
-        self.guards.append(f"{{(type(x), x) for x in {self._name(found)}}} == {self._name(copy)}")
-        self._tuple(found, path)
+    def _set(self, container: Any, path: Path) -> None:
+        self.values.append((len(container), path))
+        copy = frozenset((type(x), x) for x in container)  # 1, 1.0 and True are equal
+        self.guards.append(f"{{(type(x), x) for x in {self._name(container)}}} == {self._name(copy)}")
+        self._tuple(container, path)

@@ -22,10 +22,10 @@ from weakref import ref
 
 import numpy as np
 
+from microfw.autograd.state_discovery import HOLDERS, RECORDS
 from microfw.autograd.tensor import Tensor
 from microfw.nn.module import Module
-from microfw.replay.classes import Classes, hides_state, slots_of
-from microfw.replay.code import CACHE, DYNAMIC
+from microfw.replay.code import CACHE, DYNAMIC, Code, hides_state, slots_of
 from microfw.replay.contents import (
     ATOMS,
     GENERATORS,
@@ -38,14 +38,11 @@ from microfw.replay.contents import (
     same_value,
 )
 
-OWN = ("microfw.replay.", "microfw.profiler.", "microfw.law.")
-"""Modules whose objects record what has run; a step does not depend on them."""
-
 IMPLICIT = frozenset({"forward", "__array_interface__"})
 """Attributes that are read by a call of a Module and by NumPy, under a name that no code of the user has."""
 
-CACHES = ("_named", "_scopes", "training")
-"""Attributes of modules that are not compared here: caches of names; ``training`` is compared separately."""
+COMPARED_ELSEWHERE = ("_named", "training")
+"""Attributes of modules that are not compared with the others: a mark of listed names, and ``training``."""
 
 
 class Everything(frozenset[str]):
@@ -55,7 +52,7 @@ class Everything(frozenset[str]):
         return True
 
 
-class Dependencies(Classes):
+class Dependencies(Code):
     """The values that a function depends on, as they are now.
 
     Parameters
@@ -86,12 +83,11 @@ class Dependencies(Classes):
     """
 
     def __init__(self, f: Any, names: frozenset[str] = IMPLICIT, unused: Sequence[Any] = ()) -> None:
-        self.f = f
-        self.unused = unused
-        self.names = names
+        self.f, self.names, self.unused = f, names, unused
         self._inspect_all()
-        while not self.problem and not self.found <= self.names:  # code found since reads more attributes
-            self.names = (Everything if self.found & DYNAMIC else frozenset)(self.names | self.found)
+        while not self.problem and not self.attribute_names <= self.names:  # code found since reads more attributes
+            names = self.names | self.attribute_names
+            self.names = Everything(names) if names & DYNAMIC else names
             self._inspect_all()
 
     def recompute(self) -> Dependencies:
@@ -164,7 +160,7 @@ class Dependencies(Classes):
         theirs = [is_library(base) for base in bases]
         self.values += [(module.training, path), (type(module), path)]
         for name, value in list(vars(module).items()):
-            if name in CACHES:
+            if name in COMPARED_ELSEWHERE:
                 continue
             where = Path(path, f".{name}")
             # Layers of this library need no guards: assigning to an attribute of a Module increments
@@ -186,7 +182,7 @@ class Dependencies(Classes):
         kind = type(x)
         package = kind.__module__.partition(".")[0]
         if package == "microfw":
-            if not kind.__module__.startswith(OWN) or kind.__name__ in ("CompiledStep", "Profiler"):
+            if not kind.__module__.startswith(RECORDS) or kind.__name__ in HOLDERS:
                 self._library_object(x, path)
             return
         if hides_state(kind):

@@ -55,17 +55,17 @@ else:
     return None
 try:
     before = impure_state.save()  # if impure_state
-    {began} = clock()  # if clocked
+    {forward_start} = clock()  # if clocked
     {forward}
-    {middle} = clock()  # if clocked
-    {again} = {middle}  # if instrumented
+    {forward_end} = clock()  # if clocked
+    {backward_start} = {forward_end}  # if instrumented
     if on_loss is not None:
         in_on_loss = True
         on_loss(o0)
         in_on_loss = False
-        {again} = clock()  # if instrumented
+        {backward_start} = clock()  # if instrumented
     {backward}
-    {ended} = clock()  # if clocked
+    {backward_end} = clock()  # if clocked
     instrumented.timestamps.extend(({readings}))  # if instrumented
     instrumented.observer.on_replayed_ops(instrumented)  # if observed
     for leaf, slot in leaves:
@@ -106,6 +106,9 @@ else:  # if timed
     timer.on_replay_end()  # if timed
 return {returned}
 """
+
+# Names in the program of the times at which passes start and end, if the clock is not read for each node.
+ENDS = ("forward_start", "forward_end", "backward_start", "backward_end")
 
 
 class Replay:
@@ -216,10 +219,10 @@ class Replay:
             instrumented = self.instrumented if enabled and observer is not None else None
             if enabled and observer is not None and (instrumented is None or instrumented.observer is not observer):
                 return None  # the observer has yet to record a step that is run eagerly
-            began = perf_counter_ns()
+            start_ns = perf_counter_ns()
             with phase(PREPARATION):
                 programs[enabled] = self._program(timer, enabled, instrumented)
-            timer.on_set_up(perf_counter_ns() - began)
+            timer.on_set_up(perf_counter_ns() - start_ns)
             return programs[enabled]
 
         return run
@@ -295,8 +298,8 @@ def program(replay: Replay, timer: Any, enabled: bool, instrumented: Instrumente
     """
     forward, backward, update_part = replay.parts if instrumented is None else instrumented.passes_code
     guards, names = guard_expression(replay.plan.step.inputs, replay.depends)
-    marks = forward.readings, backward.readings  # empty for a plan in several functions, which store their readings
-    (began, *_, middle), (again, *_, ended) = marks if forward.readings else (("began", "middle"), ("", "ended"))
+    # no readings of a plan in several functions, which store theirs
+    ends = [part.readings[k] for part in (forward, backward) for k in (0, -1)] if forward.readings else ENDS
     timed, outputs = timer is not None, range(len(replay.outputs))
     usual = replay.usual
     flags = vars(replay) | {"enabled": enabled, "timed": timed, "usual": usual, "unusual": not usual}
@@ -317,10 +320,10 @@ def program(replay: Replay, timer: Any, enabled: bool, instrumented: Instrumente
         readings=", ".join(forward.readings + backward.readings),
         copies=[f"r{k} = o{k}.copy()" for k in outputs] + [f"r{k}.setflags(False)" for k in outputs],
         calls=(update_part.lines or ["pass"]) if usual else [],
-        times=f"{began}, {middle}, {ended}" if enabled else "0, 0, 0",
+        times=f"{ends[0]}, {ends[1]}, {ends[3]}" if enabled else "0, 0, 0",
         update_times="updating, clock()" if enabled else "0, 0",
         returned=", ".join(f"result(r{k}, None)" for k in outputs) + "," * replay.returns_tuple,
-        **{"began": began, "middle": middle, "again": again, "ended": ended},
+        **dict(zip(ENDS, ends, strict=True)),
     )
     names |= forward.names | backward.names | update_part.names | vars(replay)
     names |= {f"o{k}": output for k, output in enumerate(replay.outputs)}

@@ -66,10 +66,9 @@ class StateBefore:
     def __init__(self, depends: Any) -> None:
         self.depends = depends
         self.states = [generator_state(g) for g in depends.generators]
-        generators = [g for g in depends.generators if isinstance(g, np.random.Generator)]
-        generators += depends.layer_generators
+        generators = [*(g for g in depends.generators if isinstance(g, np.random.Generator)), *depends.layer_generators]
         self.forward_state = ForwardState(generators, [t for t in depends.tensors if t._node is None])
-        self.drawn, self.elsewhere = self.forward_state.save(), generator_states(depends.generators)
+        self.forward_snapshot, self.other_generators = self.forward_state.save(), generator_states(depends.generators)
         self.versions = [(t._leaf, t._leaf.version) for t in depends.tensors if t._node is not None]
 
     def has_new_parameters(self) -> bool:
@@ -83,7 +82,7 @@ class StateBefore:
 
     def has_drawn_elsewhere(self) -> bool:
         """Return True if a generator was used from which no op can draw."""
-        return generator_states(self.depends.generators) != self.elsewhere
+        return generator_states(self.depends.generators) != self.other_generators
 
 
 class Difference(NamedTuple):
@@ -119,7 +118,7 @@ class StepState:
         self.squared = flat.squared
         self.leaves = [(leaf, leaf.version, leaf.grad) for leaf in flat.leaves]
         self.shared = [(leaf, leaf.grad, None if leaf.grad is None else leaf.grad.copy()) for leaf in shared]
-        self.drawn = forward_state.save()
+        self.forward_snapshot = forward_state.save()
 
     def restore(self) -> None:
         """Restore everything in place."""
@@ -133,7 +132,7 @@ class StepState:
             leaf.grad = grad
             if grad is not None:
                 grad[...] = copy
-        self.forward_state.restore(self.drawn, new_version=False)
+        self.forward_state.restore(self.forward_snapshot, new_version=False)
 
     def difference(self, other: StepState) -> Difference | None:
         """Return where another state of the same step differs first; None if all bits are equal."""
@@ -161,7 +160,7 @@ class StepState:
             yield "the gradient of " + _named(leaf), copy
         for leaf, _, grad in self.leaves:
             yield "the gradient of " + _named(leaf), grad is None
-        generators, buffers = self.drawn
+        generators, buffers = self.forward_snapshot
         for state in generators:
             yield "a random generator, from which Python code draws,", repr(state)
         for tensor, values in zip(self.forward_state.buffers, buffers, strict=True):

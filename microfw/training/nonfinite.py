@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd.anomaly import Finder
+from microfw.autograd.anomaly import NonFiniteDetector
 from microfw.autograd.mode import MODE, mode
 from microfw.errors import NonFiniteError
 from microfw.training.hooks import TrainState
@@ -23,22 +23,24 @@ def explain(
     ``loss_again()`` computes the loss of the step again.
     """
     place = f"{where}, epoch {state.epoch}, step {state.step}"
-    if isinstance(MODE.get().observer, Finder) and str(error):  # the error of detect_anomaly has more details
+    if isinstance(MODE.get().observer, NonFiniteDetector) and str(
+        error
+    ):  # the error of detect_anomaly has more details
         state.optimizer.zero_grad()
         return NonFiniteError(f"{place}: {error}; {FIX}")
-    finder = Finder()
+    detector = NonFiniteDetector()
     # If a parameter was already bad, every op after it is, and its layer is not the cause.
-    spoilt = next((name for name, p in state.model.named_parameters() if finder.bad(p.data)), "")
+    spoilt = next((name for name, p in state.model.named_parameters() if detector.bad(p.data)), "")
     try:
-        with mode(observer=finder, timer=None), np.errstate(all="ignore"):
+        with mode(observer=detector, timer=None), np.errstate(all="ignore"):
             state.optimizer.zero_grad()
             loss = loss_again()
             if str(error):  # the loss was finite, the gradients were not
                 loss.backward()
     except Exception as again:  # the first failure is the one to name
-        finder.where = finder.where or f"an op that raises {type(again).__name__}"
+        detector.where = detector.where or f"an op that raises {type(again).__name__}"
     state.optimizer.zero_grad()
-    maker = f"first made by {finder.where}" if finder.where else "by no op alone"
+    maker = f"first made by {detector.where}" if detector.where else "by no op alone"
     if spoilt:
         got = f"parameter {spoilt} that was not finite before the step, {maker}"
         return NonFiniteError(place, "finite parameters", got, FIX)

@@ -9,7 +9,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn
-from microfw.autograd.anomaly import Finder, place
+from microfw.autograd.anomaly import NonFiniteDetector, user_line
 from microfw.autograd.mode import MODE, mode
 from microfw.errors import NonFiniteError
 
@@ -76,14 +76,14 @@ def test_the_layer_and_the_line_in_its_forward():
 
     model = nn.Sequential(nn.Dense(2, 3, rng=0), nn.Sequential(Log()))
     text = told(lambda: model(np.ones((4, 2))))
-    assert text.startswith("1.0: log: expected finite numbers, got -inf at [0, 0] in the value of shape (4, 3); ")
+    assert text.startswith("1.0 Log: log: expected finite numbers, got -inf at [0, 0] in the value of shape (4, 3); ")
     assert text.endswith(f"computed at {here(-5)}return np.log(x - x)")
     with mf.no_grad():
         assert told(lambda: model(np.ones((4, 2)))) == text
     model = nn.Sequential(nn.Dense(2, 3, rng=0))
     model[0].weight.data = np.full((2, 3), np.nan)
     text = told(lambda: model(np.ones((4, 2))))
-    assert text.startswith("0: linear: ") and "w already held nan at [0, 0]" in text
+    assert text.startswith("0 Dense: linear: ") and "w already held nan at [0, 0]" in text
     assert text.endswith(f"computed at {here(-2)}text = told(lambda: model(np.ones((4, 2))))")  # not in this package
 
 
@@ -185,7 +185,7 @@ def test_a_profiler_counts_inside_detect_anomaly():
                 train()
             if watched:
                 model[2].weight.data = np.full((4, 1), np.inf)
-                assert told(train).startswith("2: linear: expected finite numbers")
+                assert told(train).startswith("2 Dense: linear: expected finite numbers")
         profiles.append(profiler.session.epochs[0].sum())
     plain, watched = profiles
     for name in ("nodes", "edges", "flops_forward", "flops_backward", "rules", "accumulated"):
@@ -227,11 +227,11 @@ def test_a_trainer_passes_on_what_was_found():
 def test_no_observer_is_attached_outside_of_detect_anomaly():
     assert MODE.get().observer is None
     with mf.detect_anomaly():
-        assert isinstance(MODE.get().observer, Finder)
+        assert isinstance(MODE.get().observer, NonFiniteDetector)
 
 
 def test_the_number_of_remembered_places_is_bounded(monkeypatch):
-    monkeypatch.setattr("microfw.autograd.anomaly.MOST_PLACES", 10)
+    monkeypatch.setattr("microfw.autograd.anomaly.MAX_PLACES", 10)
     with mf.detect_anomaly():
         first = np.sqrt(ZERO)
         for _ in range(9):
@@ -241,8 +241,8 @@ def test_the_number_of_remembered_places_is_bounded(monkeypatch):
         first = np.sqrt(ZERO)
         for _ in range(40):
             np.sqrt(ZERO)
-        finder = MODE.get().observer
-        assert len(finder.places) + len(finder.older) < 25
+        detector = MODE.get().observer
+        assert len(detector.places) + len(detector.older) < 25
         with pytest.raises(NonFiniteError, match="computed at an unknown line"):
             np.sum(first).backward()
 
@@ -250,4 +250,4 @@ def test_the_number_of_remembered_places_is_bounded(monkeypatch):
 def test_without_user_code_the_outermost_frame_is_named():
     scope = {"__name__": "microfw.made_up"}
     exec(compile("def run(f):\n    return f()", "<op made up>", "exec"), scope)
-    assert scope["run"](place)[0] == __file__
+    assert scope["run"](user_line)[0] == __file__

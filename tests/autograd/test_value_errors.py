@@ -11,7 +11,7 @@ import pytest
 import microfw as mf
 from microfw import nn, optim
 from microfw.autograd.apply import apply
-from microfw.errors import MicrofwError, ShapeError
+from microfw.errors import ArgumentError, DTypeError, MicrofwError, ShapeError
 
 X = np.ones((2, 4), np.float32)
 
@@ -51,6 +51,25 @@ def test_a_shape_error_names_the_layer_both_shapes_and_numpys_text(name):
     assert isinstance(caught.value, ValueError)
     cause = caught.value.__cause__
     assert type(cause) is ValueError and message.endswith(f"; {cause}")
+
+
+def test_a_dtype_error_names_the_layer_as_a_shape_error_does():
+    wide = mf.tensor(np.ones((2, 4)), dtype=np.float64)
+    model = nn.Sequential(nn.Dense(4, 4, rng=0), nn.Sequential(Custom(lambda x, w: x + wide)))
+    with pytest.raises(DTypeError, match=r"^1\.0 Custom: add: expected Tensors of one dtype"):
+        model(X)
+
+
+def test_an_error_of_a_module_that_is_not_called_names_this_module():
+    class Reloading(nn.Module):
+        def __init__(self):
+            self.inner = nn.Dense(4, 4, rng=0)
+
+        def forward(self, x):
+            self.inner.load_state_dict({})
+
+    with pytest.raises(ArgumentError, match=r"^0\.inner Dense\.load_state_dict: "):
+        nn.Sequential(Reloading())(X)
 
 
 def test_an_op_outside_of_any_layer():

@@ -80,7 +80,7 @@ def test_a_dense_layer_changed_between_is_named():
     first, second = model(x).sum(), model(x).sum()
     first.backward()
     optimizer.step()
-    with pytest.raises(GraphError, match=r"^2: linear: parameter '2\.weight' was written to"):
+    with pytest.raises(GraphError, match=r"^2 Dense: linear: parameter '2\.weight' was written to"):
         second.backward()
 
 

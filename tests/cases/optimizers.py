@@ -51,7 +51,9 @@ class Row:
 
     ``reference(p, g, state, t, **options)`` returns one parameter's next values; None for one that takes a
     closure. ``peer`` translates options to PyTorch's. ``quadratic`` and ``rosenbrock`` are options with which
-    this number of steps reaches the minimum.
+    this number of steps reaches the minimum. ``state`` are options with which the optimizer has a state.
+    ``program`` is how random programs write it: options to choose from, and assignments between steps, in which ``{0}`` is
+    a small number; None for one that takes a closure.
     """
 
     reference: Callable | None
@@ -60,6 +62,8 @@ class Row:
     quadratic: tuple[int, dict]
     rosenbrock: tuple[int, dict]
     peer: Callable[[dict], dict] = field(default=dict)
+    state: dict = field(default_factory=dict)
+    program: tuple[list[str], list[str]] | None = None
 
 
 NAN, INF = float("nan"), float("inf")
@@ -78,6 +82,11 @@ CASES: dict[str, Row] = {
         {"lr": RATES, "momentum": SHARES, "weight_decay": DECAYS, "nesterov": ["yes"]},
         (200, {"lr": 0.1, "momentum": 0.5}),
         (2000, {"lr": 1e-3, "momentum": 0.9}),
+        state={"momentum": 0.9},
+        program=(
+            ["", "momentum=0.9", "momentum=0.5, nesterov=True", "weight_decay=0.05", "momentum=0.9, weight_decay=0.01"],
+            ["lr = {0}", "weight_decay = {0}", "momentum = 0.7", "momentum = np.float64(0.3)", "lr = np.float32({0})"],
+        ),
     ),
     "Adam": Row(
         adam,
@@ -89,6 +98,10 @@ CASES: dict[str, Row] = {
         ADAM,
         (500, {"lr": 0.1}),
         (2000, {"lr": 0.05}),
+        program=(
+            ["", "weight_decay=0.05", "amsgrad=True", "betas=(0.8, 0.9), eps=1e-4"],
+            ["lr = {0}", "weight_decay = {0}", "amsgrad = True", "betas = (0.7, 0.95)", "eps = 1e-3"],
+        ),
     ),
     "AdamW": Row(
         adamw,
@@ -100,6 +113,7 @@ CASES: dict[str, Row] = {
         ADAM,
         (500, {"lr": 0.1, "weight_decay": 0.0}),
         (2000, {"lr": 0.05, "weight_decay": 0.0}),
+        program=(["", "weight_decay=0.2", "amsgrad=True"], ["lr = {0}", "weight_decay = {0}", "eps = 1e-5"]),
     ),
     "RMSprop": Row(
         rmsprop,
@@ -111,6 +125,10 @@ CASES: dict[str, Row] = {
         {"lr": RATES, "alpha": SHARES, "eps": [0], "momentum": SHARES, "weight_decay": DECAYS, "centered": ["yes"]},
         (1000, {"lr": 0.01, "alpha": 0.5, "eps": 0.1}),
         (2000, {"lr": 0.005, "momentum": 0.9, "eps": 1.0}),
+        program=(
+            ["", "momentum=0.9", "centered=True", "weight_decay=0.05, alpha=0.9"],
+            ["lr = {0}", "alpha = 0.8", "momentum = 0.5", "centered = True"],
+        ),
     ),
     "Adagrad": Row(
         adagrad,
@@ -123,6 +141,7 @@ CASES: dict[str, Row] = {
         (500, {"lr": 1.0}),
         (6000, {"lr": 0.3}),
         lambda o: {{"initial": "initial_accumulator_value"}.get(k, k): v for k, v in o.items()},
+        program=(["", "lr_decay=0.01", "initial=0.1", "weight_decay=0.05"], ["lr = {0}", "lr_decay = {0}"]),
     ),
     "LBFGS": Row(
         None,

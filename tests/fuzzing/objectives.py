@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.cases.optimizers import CASES
+
 # Losses of the library: options by choice, what a target is, and whether the loss is the same in PyTorch
 
 LOSSES = {
@@ -120,24 +122,10 @@ def own_loss(d):
     return d.integer(2 if kind == "picked" else 1, 4)
 
 
-# Optimizers: options by choice, and what may change between steps
+# Optimizers
 
-OPTIMIZERS = {
-    "SGD": (
-        ["", "momentum=0.9", "momentum=0.5, nesterov=True", "weight_decay=0.05", "momentum=0.9, weight_decay=0.01"],
-        ["lr = {0}", "weight_decay = {0}", "momentum = 0.7", "momentum = np.float64(0.3)", "lr = np.float32({0})"],
-    ),
-    "Adam": (
-        ["", "weight_decay=0.05", "amsgrad=True", "betas=(0.8, 0.9), eps=1e-4"],
-        ["lr = {0}", "weight_decay = {0}", "amsgrad = True", "betas = (0.7, 0.95)", "eps = 1e-3"],
-    ),
-    "AdamW": (["", "weight_decay=0.2", "amsgrad=True"], ["lr = {0}", "weight_decay = {0}", "eps = 1e-5"]),
-    "RMSprop": (
-        ["", "momentum=0.9", "centered=True", "weight_decay=0.05, alpha=0.9"],
-        ["lr = {0}", "alpha = 0.8", "momentum = 0.5", "centered = True"],
-    ),
-    "Adagrad": (["", "lr_decay=0.01", "initial=0.1", "weight_decay=0.05"], ["lr = {0}", "lr_decay = {0}"]),
-}  # fmt: skip
+OPTIMIZERS = {name: row.program for name, row in CASES.items() if row.program is not None}
+"""Options by choice, and what may change between steps."""
 
 
 def lbfgs(d):

@@ -102,7 +102,7 @@ def test_every_layer_loss_and_optimizer_occurs(programs):
     layers, optimizers = kinds_of(nn, nn.Module), kinds_of(optim, optim.Optimizer)
     # a few are enough: a new row draws other programs, in which any layer may be rarer
     rare = {name: names[name] for name in sorted(layers | optimizers) if names[name] < 2}
-    hint = "give the row in tests/cases/layers.py program=..., or write it in tests/fuzzing/"
+    hint = "give the row in tests/cases/ program=..., or write it in tests/fuzzing/"
     assert not rare, f"in 1,500 programs, at least 2 wanted: {rare}; if 0, {hint}"
     assert set(LOSSES) == {name for name in layers if name.endswith("Loss")}
     assert set(OPTIMIZERS) == optimizers - {"LBFGS"}

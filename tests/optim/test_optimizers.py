@@ -367,8 +367,8 @@ def test_former_names_in_a_subclass_are_refused_with_the_present_one(old, new):
 
 
 def test_the_former_name_of_hyperparameter_is_refused_with_the_present_one():
-    with pytest.raises(ImportError, match=r"expected microfw\.optim\.optimizer\.Hyperparameter, got Setting"):
-        from microfw.optim.groups import Setting  # noqa: F401
+    with pytest.raises(ImportError, match=r"^microfw\.optim\.hyperparameter: expected Hyperparameter, got Setting"):
+        from microfw.optim.hyperparameter import Setting  # noqa: F401
 
 
 def test_a_variance_that_rounding_turned_negative():

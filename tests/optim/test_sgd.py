@@ -236,6 +236,14 @@ def test_astype_takes_over_too():
         optimizer.step()
 
 
+def test_a_parameter_without_a_name_that_was_taken_over_is_named_by_its_shape():
+    model = nn.Dense(3, 2, rng=0)
+    optimizer = optim.SGD([model.weight], lr=0.1)
+    model.astype(np.float64)
+    with pytest.raises(GraphError, match=r"got a leaf of shape \(3, 2\) taken over"):
+        optimizer.step()
+
+
 def test_two_optimizers_of_separate_parameters_get_along():
     a, b = leaves()[:2]
     first, second = optim.SGD([a], lr=1.0), optim.SGD([b], lr=1.0)

@@ -137,7 +137,7 @@ def test_a_hook_on_a_parameter_is_called_and_named():
     twins, seen = Twins(), []
     handles = [m.layers[0].weight.register_hook(lambda g: seen.append(1)) for m in (twins.eager, twins.model)]
     twins.go()
-    assert len(seen) == 8 and "0.weight has a hook" in twins.step.explain()
+    assert len(seen) == 8 and "parameter '0.weight' has a hook" in twins.step.explain()
     for handle in handles:
         handle.remove()
     twins.go()

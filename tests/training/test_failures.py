@@ -26,7 +26,7 @@ def test_a_loss_that_is_not_finite_names_epoch_step_and_op(line):
     exp = Exp()
     trainer = make(1, 1, 1e-3, nn.MSELoss(), extra=[exp])
     trainer.hooks = [hook := At(5, lambda state: setattr(exp, "scale", 1e4))]
-    text = f"Trainer.fit, epoch 2, step 2: expected a finite loss, got nan, first made by 2: exp{FIX}"
+    text = f"Trainer.fit, epoch 2, step 2: expected a finite loss, got nan, first made by 2 Exp: exp{FIX}"
     with raises(NonFiniteError, text):
         trainer.fit(line, 5, 16, rng=0, progress=False)
     assert values(trainer) == hook.seen[-1]
@@ -42,7 +42,7 @@ def test_a_derivative_that_is_not_finite_is_named(line):
         trainer.fit(line, 1, 16, rng=0, progress=False)
     assert str(caught.value) == (
         "Trainer.fit, epoch 1, step 1: expected finite gradients, got nan for parameter 0.weight, "
-        f"first made by the derivative of 2: sqrt{FIX}"
+        f"first made by the derivative of 2 Root: sqrt{FIX}"
     )
     assert values(trainer) == before
 
@@ -65,7 +65,7 @@ def test_a_parameter_that_was_spoilt_is_named(line):
     trainer.hooks = [At(1, spoil)]
     text = (
         "Trainer.fit, epoch 1, step 2: expected finite parameters, got parameter 2.weight that was not finite "
-        f"before the step, first made by 2: linear{FIX}"
+        f"before the step, first made by 2 Dense: linear{FIX}"
     )
     with raises(NonFiniteError, text):
         trainer.fit(line, 5, 16, rng=0, progress=False)
@@ -92,7 +92,7 @@ def test_what_a_forward_pass_changes_is_put_back_and_drawn_again(line):
     running = Running(0)
     steps = int(np.argmax(np.random.default_rng(0).random(100) > 0.8))
     trainer = make(1, 1, 1e-6, nn.MSELoss(), extra=[running])
-    with pytest.raises(NonFiniteError, match="first made by 2: exp"):
+    with pytest.raises(NonFiniteError, match="first made by 2 Running: exp"):
         trainer.fit(line, 50, 16, rng=0, progress=False)
     assert running.count.data.tolist() == [steps]
     assert running.drawn[-1] == running.drawn[-2] == running.rng.random()

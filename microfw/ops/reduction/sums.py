@@ -69,14 +69,14 @@ def sum_last(x: Any, mean: bool = False) -> Any:
     return rows.dot(_factors(n, 1 / n if mean else 1.0, x.dtype.char)).reshape((*x.shape[:-1], 1))
 
 
-MOST = 1 << 16
-"""Most rows whose mean is a product; longer factors would fill the memory in which they are kept."""
+MAX_ROWS = 1 << 16
+"""Largest number of rows whose mean is a product; longer factors would fill the memory in which they are kept."""
 
 
 def mean_first(x: Any) -> Any:
     """Return the means over all axes but the last; the others are kept with length 1."""
     rows, shape = as_rows(x), (*(1,) * (x.ndim - 1), x.shape[-1])
-    if rows is None or len(rows) > MOST:
+    if rows is None or len(rows) > MAX_ROWS:
         return np.sum(x, axis=(*range(x.ndim - 1),), keepdims=True) / math.prod(x.shape[:-1])
     # NumPy's sum over the first axis also adds row by row: the rounding error is the same
     factors = _factors(len(rows), 1 / len(rows), x.dtype.char)
