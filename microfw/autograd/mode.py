@@ -63,8 +63,7 @@ class Mode:
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        fix = f"use `with microfw.autograd.mode.mode({name}=...)`"
-        raise AttributeError(f"Mode: expected no assignment, got one to {name}; {fix}")
+        raise AttributeError(f"Mode: expected no assignment, got one to {name}; use `with mode({name}=...)`")
 
     def changed(self, **changes: Any) -> Mode:
         """Return a mode with some attributes changed."""
