@@ -19,11 +19,11 @@ def alternate(
 ) -> tuple[Session, Session]:
     """Run two functions alternately, so that `compare` can compare their seconds.
 
-    Each function builds its model, optimizer and profiler, trains, and returns ``profiler.session``. Few short
-    epochs suffice, the same number in both: of the epochs of a run, the shortest times count. But a `Trainer`
-    replays the steps of a fit only if that saves time in all: if the long fit that you compare for is replayed,
-    make runs of as many epochs as it takes (`Comparison.replayed`), or with ``compile=True``. A round is one run of
-    each. The order changes from round to round: b a, a b, b a, … The first round warms up and is not kept.
+    Each function builds its model, optimizer and profiler, trains, and returns ``profiler.session``. Train both for
+    the same few epochs; the shortest time of each part counts. A short fit may run eagerly where a long one is
+    replayed: to compare replayed steps, pass ``compile=True`` to the `Trainer`. `Comparison.replayed` has the number
+    of replayed steps. A round is one run of each. The order changes from round to round: b a, a b, b a, … The first
+    round warms up and is not kept.
 
     All of it takes the time of ``2 * (rounds + 1)`` runs. More rounds make the intervals narrower, so that smaller
     changes are found: four times as many halve them. With too few rounds there are no intervals; 10 are enough for a

@@ -2,10 +2,10 @@
 
 Seconds drift between days and machines. Two runs that were alternated round by round (`alternate`) ran under the same
 conditions. For other runs, the layers whose counts agree show drift and noise: all times are divided by their median
-ratio, and their spread widens all intervals. If these layers tell too little, all intervals allow for a drift instead.
-A change is real if its interval excludes zero, at a level divided by the number of
-comparisons, and if the change is at least ``min_change``. A layer that only one run has is a change too. Counts are
-exact: any difference is real.
+ratio, and their spread widens all intervals. If these layers take a small share of the time, or differ too much, times
+are not corrected, and all intervals allow for a drift. A change is real if its interval excludes zero, at a level
+divided by the number of comparisons, and if it is at least ``min_change``. A layer that only one run has is listed as a
+change. Counts are exact: any difference is real.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ The law's scalar graph has one node for each operation on numbers. Here the valu
 `Entries`, arrays whose entries are the numbers of scalar nodes, and a `Tape` records what it computes. That takes 6 ms
 for the 153,632 scalar nodes of a 64-32-10 classifier on 32 rows; recording them takes 1.2 s.
 
-Values are not known. Where an op tests a value, as cross-entropy does for logits above 40, the way for usual values
-counts; an op that repeats until a value is small counts as one node for each entry.
+Values are not known. If an op branches on a value, as cross-entropy does for logits above 40, the branch for usual
+values is counted; an op that repeats until a value is small counts as one node for each entry.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Attributes of modules that are no parameters, buffers, modules or generators: which files can hold, and marks of all.
+"""Attributes of modules that are no parameters, buffers, modules or generators: plain ones, and digests of the others.
 
 Plain attributes are numbers, texts, flags, None, arrays, and lists, tuples and dicts of these; files hold them. Others,
 such as functions and objects, are compared by marks, so that a change of one is found before a file is written.
@@ -80,7 +80,7 @@ def of(item: Any) -> dict[str, Any]:
 
 
 def size(value: Any) -> int | None:
-    """Return the number of values in what a file can hold, and gives back with the same types; else None."""
+    """Return the number of values in a plain attribute; None if a file cannot hold it and give back the same types."""
     n, todo = 0, [(value, 0)]
     while todo:
         item, depth = todo.pop()
@@ -294,7 +294,7 @@ def apply(todo: list[Change]) -> list[Change]:
 
 
 def snapshot(root: Any, others: Any = None) -> list[Change]:
-    """Return what sets all attributes back that are no Tensors: plain ones as copies, others themselves.
+    """Return the changes that restore all attributes but Tensors. Plain values are copied.
 
     Parameters
     ----------

@@ -15,10 +15,10 @@ from microfw.training.hooks import Hook, TrainState, ran
 class WeightAveraging(Hook):
     """Updates an `optim.Average` of the parameters, and uses it for validation and for the final model.
 
-    From the validation to the start of the next epoch the model has the average. So other hooks' ``on_epoch_end`` have
-    what was validated: `EarlyStopping` restores averages, and `mf.load` loads them from the file of a `Checkpoint`,
-    from which a resumed run has the parameters, too. A hook that changes parameters in between would be undone, so it
-    is an error.
+    From the validation to the start of the next epoch the model has the average. In ``on_epoch_end`` other hooks
+    therefore see what was validated: `EarlyStopping` restores averages, and `mf.load` loads them from the file of a
+    `Checkpoint`, which also has the trained parameters, for a resumed run. If a hook changes parameters in this time,
+    the next epoch raises an error, since its start would undo the change.
 
     Parameters
     ----------

@@ -70,7 +70,7 @@ def check_paths(hooks: Sequence[Any]) -> None:
 
 
 def check_options(epochs: Any, batch_size: Any, **flags: Any) -> None:
-    """Raise unless numbers and flags of `Trainer.fit` are such."""
+    """Raise unless ``epochs`` and ``batch_size`` are integers in range, and all flags are True or False."""
     check_count("Trainer.fit", "epochs", epochs, 0)
     check_count("Trainer.fit", "batch_size", batch_size, fix="32 is a good start")
     check_flags("Trainer.fit", **flags)

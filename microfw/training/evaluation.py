@@ -66,7 +66,7 @@ def as_dataset(X: Any, y: Any, model: Module, loss: Any) -> Dataset:
 
 
 def with_labels(data: Any, model: Module, loss: Any, where: str) -> Dataset | None:
-    """Return what `as_plain` does; raise for a loss of labels if the targets are none, as `check_labels` does."""
+    """Return the result of `as_plain`, after `check_labels`."""
     if (found := as_plain(data, model, loss)) is not None:
         check_labels(found, loss, where)
     return found
@@ -174,7 +174,7 @@ def check_fit(model: Module, loss: Any, data: Dataset, where: str, must_count: b
     Return False if the outputs are nested, or the loss is a dict: then other checks follow.
     """
     rows = counting_rows(loss, data.y, where)
-    # Not profiled, and undone: a run leaves the state, and has the profile, that it has without this check.
+    # No observer, no timer, and the state is restored: the check changes neither profiles nor the run's random numbers.
     with evaluating(model, observer=None, timer=None), ForwardState.of(model, loss):
         outputs = model(as_data(data.X[:2]))
         if not isinstance(outputs, Tensor) or outputs._array.shape[:1] != data.y[:2].shape[:1]:
@@ -247,7 +247,7 @@ def _check_targets(shape: tuple[int, ...], data: Dataset, loss: Any, where: str)
 
 
 def check_labels(data: Dataset, loss: Any, where: str) -> None:
-    """Raise if a loss of labels gets real numbers: one for each row, since several may be probabilities."""
+    """Raise if a loss of labels gets real targets of shape (N, 1). Those of shape (N, C) may be probabilities."""
     if isinstance(loss, CrossEntropyLoss | NLLLoss) and data.task != "classification" and data.y.shape[1:] == (1,):
         raise _no_labels(data, loss, where)
 

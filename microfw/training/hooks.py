@@ -84,8 +84,8 @@ class Hook:
     """Base of hooks. Override the methods of the events that you need; the others cost nothing.
 
     At every event, hooks are called in the order of the Trainer's list, and those whose class sets ``last = True``
-    after all others. At ``on_fit_end`` the order is reversed for the latter: they come first, before other hooks change
-    the model; those whose class sets ``ends_first = True`` come second. All methods are called in the thread and the
+    after all others. At ``on_fit_end`` hooks with ``last = True`` come first, before other hooks change the model; then
+    those with ``ends_first = True``; then all others. All methods are called in the thread and the
     context of `Trainer.fit`, so a hook may set a context variable in ``on_fit_start`` and reset it in ``on_fit_end``.
 
     Examples
@@ -172,8 +172,8 @@ class Hooks:
     raised : str
         Class and event of the hook whose method raised in `notify`; empty if none did.
     before_end : dict
-        Arrays of the model and of the loss, and attributes that differ, from before ``on_fit_end``, if a hook has
-        changed them there, as by restoring the best ones: a run is resumed with those from before.
+        State of model and loss before ``on_fit_end``, if a hook changed it there, such as by restoring the best
+        weights; else empty. A resumed run continues from this state.
     """
 
     def __init__(self, hooks: Sequence[Any]) -> None:

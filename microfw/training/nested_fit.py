@@ -86,7 +86,7 @@ def _refuse_batches(data: Any, where: str) -> None:
 
 
 class NestedFit:
-    """What a fit on nested data, on weights, or on a source of batches needs in place of arrays and steps of arrays.
+    """The checked data and settings of a fit on nested data, weighted rows or a source of batches.
 
     Parameters
     ----------

@@ -61,7 +61,7 @@ def save(path: Path, run: Run) -> None:
         packed = tree.pack(parts, PREFIX, arrays)
     except FormatError as error:
         raise error.with_location(where) from None
-    # before the night of training, not after
+    # at the first save, not after a night of training
     if isinstance(about, str):
         _warn(run, path, f"fit(..., resume=path) continues this run, but mf.load cannot read the model, since {about}")
     if lost := _lost(run, found):

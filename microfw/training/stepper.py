@@ -53,9 +53,9 @@ class Interrupts:
 
     @contextlib.contextmanager
     def around(self, manager: contextlib.AbstractContextManager[Any] = NOTHING) -> Iterator[None]:
-        """Enter a context manager, and leave it, with Ctrl-C deferred; the block calls `release` and defers it again.
+        """Defer Ctrl-C while ``manager`` is entered and left, so that it is never left half done.
 
-        Else a Ctrl-C in the middle of it would leave what it has changed.
+        The block calls `release` at its start, and sets ``deferred`` at its end.
         """
         self.deferred = True
         with self, manager:

@@ -143,7 +143,7 @@ class Trainer:
             loader such as PyTorch's DataLoader. Its batches are ``(X, y)`` or ``(X, y, sample_weight)``, and tensors of
             other libraries are read with their ``numpy()``. `data.stream` reads arrays larger than memory.
         epochs : int
-            Passes over all rows, those of the saved run included if one is resumed.
+            Number of passes over all rows. A resumed run counts those of the saved run, too.
         batch_size : int
             Rows of a batch; a step has ``accumulate`` batches. A source decides its batches itself.
         validation : Dataset, or any other form of ``train``, optional
@@ -158,7 +158,7 @@ class Trainer:
             optimizer, data, rows of a step and ``drop_last`` must be the same, and validation data if there were any.
             So must the hooks that have ``state_dict`` and ``load_state_dict``, in their order; other hooks may
             differ. Results have the same bits as those of an uninterrupted run, times apart; see Notes. A source of
-            batches without these two methods is resumed at an epoch's start; to save it within one raises.
+            batches without these two methods is resumed at the start of an epoch; saving it within one raises an error.
         drop_last : bool
             Leave out the rows at the end of an epoch that do not fill a step. Else the last step has fewer rows. A
             single last row joins the step before if a layer, such as `BatchNorm1D`, needs two rows. Of a source,
@@ -200,8 +200,8 @@ class Trainer:
         that is resumed in the middle, for which ``on_epoch_start`` is not called again, in ``on_gradients``.
 
         Data are cast to the dtype of the model's first parameter. Model and loss are always called with Tensors. In
-        nested data, in streams and in batches of a source, integers stay, as indices or labels, but for features of
-        uint8. Integer labels of shape (N, T) stay if the model has an `Embedding`.
+        nested data, in streams and in batches of a source, integers are indices or labels, and are not cast; features
+        of uint8, such as images, are. Integer labels of shape (N, T) are not cast if the model has an `Embedding`.
 
         A tuple of features is passed to the model as positional arguments, a dict as keyword arguments, if its
         ``forward`` takes them; else as one argument. Nested targets and outputs go to the loss as they are, and weights
