@@ -76,11 +76,16 @@ THEIRS = {
     ),
     "mf.Trainer": "Module.compile Module.fit Module.predict Module.evaluate",
     "optimizer.groups": "Optimizer.param_groups",
+    "optimizer.lr": "Optimizer.learning_rate",
+    "module.requires_grad_(False), which freezes it": "Module.requires_grad Module.trainable",
 }  # fmt: skip
 """What there is here, by names of PyTorch, Keras, JAX, scikit-learn and others that differ in more than case.
 
 Those of members have the name of the class here before a dot.
 """
+
+READ_ONLY = ("requires_grad", "trainable", "param_groups", "learning_rate")
+"""Members of the table that would do nothing where they are assigned."""
 
 FORMER = {"Count": "profiler.NodeCount", "Fit": "profiler.PowerLaw", "Way": "profiler.StrategyResult"}
 
@@ -144,6 +149,26 @@ class OtherName:
         raise AttributeError(text, name=self.name)
 
 
+class UnassignableName(OtherName):
+    """A name that is not assigned either: the value would have no effect. Classes of the user's may use the name."""
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is not None and self.name in vars(instance):
+            return vars(instance)[self.name]
+        return super().__get__(instance, owner)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        kind = type(instance)
+        if self.name != "requires_grad" and not kind.__module__.startswith("microfw."):
+            vars(instance)[self.name] = value
+            return
+        text = f"{kind.__name__!r} object has no attribute {self.name!r} to assign{hint('microfw', self.known, ())}"
+        raise AttributeError(text, name=self.name)
+
+    def __delete__(self, instance: Any) -> None:
+        del vars(instance)[self.name]
+
+
 def with_other_names(kind: type[T]) -> type[T]:
     """Give a class the errors for names of the table, and for a Tensor those for functions; they are not in `dir`."""
     own = kind.__name__.removesuffix("Base")
@@ -152,6 +177,6 @@ def with_other_names(kind: type[T]) -> type[T]:
         if known.startswith(f"{own}."):
             names[known.partition(".")[2]] = known
     for name, known in names.items():
-        setattr(kind, name, OtherName(kind, name, known))
+        setattr(kind, name, (UnassignableName if name in READ_ONLY else OtherName)(kind, name, known))
     kind.__dir__ = lambda self: [k for k in object.__dir__(self) if k not in names or hasattr(self, k)]  # type: ignore[method-assign]
     return kind

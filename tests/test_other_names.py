@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import subprocess
 import sys
@@ -74,8 +75,44 @@ def test_the_error_gives_the_name_used_here(get, text):
         get()
 
 
+@pytest.mark.parametrize(
+    ("assign", "text"),
+    [
+        (
+            lambda: setattr(nn.Dense(2, 2, rng=0), "requires_grad", False),
+            r"'Dense' .* to assign; here it is module\.requ",
+        ),
+        (
+            lambda: setattr(nn.Dense(2, 2, rng=0), "trainable", False),
+            r"'trainable' to assign; here it is module\.requires_",
+        ),
+        (lambda: setattr(optim.SGD([nn.Parameter(1.0)], lr=0.1), "learning_rate", 1), r"here it is optimizer\.lr$"),
+        (lambda: setattr(optim.SGD([nn.Parameter(1.0)], lr=0.1), "param_groups", []), r"here it is optimizer\.groups$"),
+    ],
+)
+def test_a_name_that_would_have_no_effect_is_not_assigned(assign, text):
+    with pytest.raises(AttributeError, match=text):
+        assign()
+
+
+def test_a_module_of_the_users_may_have_a_flag_of_that_name():
+    class Layer(nn.Module):
+        def __init__(self, trainable):
+            self.trainable = trainable
+            self.dense = nn.Dense(2, 2, rng=0)
+
+    layer = Layer(False)
+    assert copy.deepcopy(layer).trainable is False
+    layer.trainable = True
+    assert layer.trainable
+    del layer.trainable
+    assert not hasattr(layer, "trainable")
+    with pytest.raises(AttributeError, match=r"'Layer' object .* here it is module\.requires_grad_\(False\)"):
+        layer.requires_grad = False
+
+
 def test_the_table_is_short_and_names_what_there_is():
-    assert len(_other_names.THEIRS) <= 40
+    assert len(_other_names.THEIRS) <= 42
     names = [name for names in _other_names.THEIRS.values() for name in names.split()]
     assert len(names) == len(set(names))
     for ours in _other_names.THEIRS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from math import isfinite
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -40,7 +40,6 @@ class Hyperparameter:
 
     def __set__(self, optimizer: Any, value: Any) -> None:
         optimizer.settings[self.name] = value
-        optimizer.settings.changed = True
 
     def check(self, where: str, value: Any) -> None:
         """Raise unless a value meets the condition."""
@@ -62,7 +61,10 @@ CONVERTED = (np.ndarray, Tensor)
 
 
 class Settings(dict[str, Any]):
-    """Hyperparameters of an optimizer by name. ``changed``: whether one was set since the last step."""
+    """Hyperparameters of an optimizer by name. ``changed``: whether one was set since the last step.
+
+    ``settings["lr"] = 0.1`` is ``optimizer.lr = 0.1``. Names are neither added nor removed.
+    """
 
     __slots__ = ("changed",)
 
@@ -71,7 +73,24 @@ class Settings(dict[str, Any]):
         self.changed = True
 
     def __setitem__(self, name: str, value: Any) -> None:
+        if name not in self:
+            raise ArgumentError("settings", f"one of {', '.join(self)}", repr(name))
         super().__setitem__(name, constant(value))
+        self.changed = True
+
+    def update(self, *given: Any, **named: Any) -> None:
+        """Set several hyperparameters."""
+        for name, value in dict(*given, **named).items():
+            self[name] = value
+
+    def __ior__(self, given: Any) -> Self:  # type: ignore[override,misc]
+        self.update(given)
+        return self
+
+    def _refuse(self, *_: Any) -> Any:
+        raise ArgumentError("settings", f"the hyperparameters {', '.join(self)} to stay", "one to be added or removed")
+
+    __delitem__ = pop = popitem = clear = setdefault = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Settings, (dict(self),)
@@ -90,7 +109,8 @@ class Group:
     """Parameters with the same hyperparameters, contiguous in the buffer.
 
     ``group["lr"]`` returns the group's value, and assigning sets it for this group alone. A group's learning rate is
-    stored as the ratio to the optimizer's, so a schedule of the optimizer's rate changes both.
+    stored as the ratio to the optimizer's, so a schedule of the optimizer's rate changes both. ``group.lr`` is the
+    same, as ``optimizer.lr`` is.
     """
 
     def __init__(self, common: Settings, own: dict[str, Any], count: int) -> None:
@@ -111,6 +131,17 @@ class Group:
         else:
             self.own[name] = constant(value)
         self.common.changed = True
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in vars(self).get("common", ()):
+            raise AttributeError(f"'Group' object has no attribute {name!r}", name=name, obj=self)
+        return self[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("common", "own", "count"):
+            object.__setattr__(self, name, value)
+        else:
+            self[name] = value
 
     def all(self) -> dict[str, Any]:
         """Return all hyperparameters of the group."""

@@ -148,12 +148,14 @@ def check_hook(hook: Any) -> None:
         schedule = callable(hook) and not isinstance(hook, type)
         fix = "wrap a schedule in training.LearningRate" if schedule else "pass an instance"
         raise ArgumentError("Trainer", "hooks with some of a Hook's methods", got, fix)
-    for name in dir(kind):
-        if name.startswith("on_") and name not in EVENTS and callable(getattr(kind, name)):
-            near = get_close_matches(name, EVENTS, 1, cutoff=0.9)  # not names of other libraries' hooks
-            if near:
-                expected = f"hooks with methods among {', '.join(EVENTS)}"
-                raise ArgumentError("Trainer", expected, f"{kind.__name__}.{name}", f"name it {near[0]}")
+    expected = f"hooks with methods among {', '.join(EVENTS)}"
+    others = [n for n in dir(kind) if n.startswith("on_") and n not in EVENTS and callable(getattr(kind, n))]
+    for name in others:
+        if near := get_close_matches(name, EVENTS, 1, cutoff=0.9):  # not names of other libraries' hooks
+            raise ArgumentError("Trainer", expected, f"{kind.__name__}.{name}", f"name it {near[0]}")
+    if others and isinstance(hook, Hook) and not any(_overridden(event, [hook]) for event in EVENTS):
+        got, fix = f"{kind.__name__} with {', '.join(others)} alone", "name them as the events"
+        raise ArgumentError("Trainer", expected, got, fix)
 
 
 def check_hooks(hooks: Sequence[Any]) -> None:
@@ -186,6 +188,7 @@ class Hooks:
 
     def notify(self, event: str, state: TrainState) -> None:
         """Call the methods of an event, in order."""
+        epoch = state.epoch
         for method in self.methods[event]:
             try:
                 method(state)
@@ -194,6 +197,10 @@ class Hooks:
                 raise
         if event != "on_step_end":  # whose parts are checked at the end of the epoch
             self._check_parts(state)
+        if state.epoch != epoch:  # by which the run counts: it could have no end
+            got, state.epoch = state.epoch, epoch
+            fix = "set state.epochs or state.stop to end the run earlier or later"
+            raise ArgumentError("state.epoch", f"the number of the epoch, {epoch}, in {event}", got, fix)
 
     def _check_parts(self, state: TrainState) -> None:
         """Raise, and restore the part, if a hook has set another model, loss or optimizer: steps do not use it."""

@@ -10,7 +10,7 @@ import pytest
 from microfw import nn, optim
 from microfw.autograd.mode import MODE, Mode, mode
 from microfw.errors import ArgumentError, NonFiniteError
-from microfw.training import Hook, LearningRate
+from microfw.training import Hook, LearningRate, Trainer
 from microfw.training.hooks import EVENTS
 from tests.helpers.errors import raises
 from tests.helpers.training import Root, Told, make
@@ -136,7 +136,7 @@ def test_bad_hooks():
         def on_init_end(self, *args):
             pass
 
-        on_train_epoch_end = on_substep_end = on_init_end
+        on_epoch_end = on_train_epoch_end = on_substep_end = on_init_end
 
     make(hooks=[Also()])
     known = ", ".join(EVENTS)
@@ -169,3 +169,27 @@ def test_the_text_of_a_trainer_has_no_address():
     assert repr(optimizer) == f"Average({optimizer.optimizer!r}, decay=0.9)"
     for loss, text in ((mine, "mine"), (Plain(), "Plain()"), (nn.HuberLoss(2.0), "HuberLoss(delta=2.0)")):
         assert repr(make(loss=loss)).split(", ")[1] == text
+
+
+@pytest.mark.parametrize("event", ["on_epoch_start", "on_step_end", "on_epoch_end"])
+def test_a_hook_does_not_set_the_epoch(event):
+    class Sets(Hook):
+        pass
+
+    setattr(Sets, event, lambda self, state: setattr(state, "epoch", 0))
+    model = nn.Dense(2, 1, rng=0)
+    trainer = Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=0.1), hooks=[Sets()])
+    with pytest.raises(
+        ArgumentError, match=rf"^state.epoch: expected the number of the epoch, 1, in {event}, got 0; set"
+    ):
+        trainer.fit((np.ones((4, 2)), np.ones((4, 1))), 3, progress=False)
+
+
+def test_a_hook_with_methods_of_other_libraries_alone_is_refused():
+    class Theirs(Hook):
+        def on_batch_end(self, state):
+            raise AssertionError
+
+    model = nn.Dense(2, 1, rng=0)
+    with pytest.raises(ArgumentError, match="got Theirs with on_batch_end alone; name them as the events"):
+        Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=0.1), hooks=[Theirs()])
