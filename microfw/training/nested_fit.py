@@ -16,6 +16,7 @@ from microfw.data.nested import (
     NestedRows,
     as_columns,
     batch_columns,
+    is_batches,
     is_nested,
     join,
     same_rows,
@@ -82,9 +83,10 @@ def as_rows(data: Any, trainer: Any, where: str, accumulate: int = 1, rng: Any =
 
 def _refuse_batches(data: Any, where: str) -> None:
     """Raise for a list of batches, which is no ``(X, y)``."""
-    if isinstance(data, list) and data and all(isinstance(part, tuple) and is_nested(part) for part in data):
+    if is_batches(data):
         fix = "pass a function, lambda: iter(batches); or for nested X and y a tuple"
-        raise ArgumentError(where, "(X, y) or a function that returns batches", f"a list of {len(data)} tuples", fix)
+        got = f"a list of {len(data)} {type(data[0]).__name__}s"
+        raise ArgumentError(where, "(X, y) or a function that returns batches", got, fix)
 
 
 class NestedFit:
