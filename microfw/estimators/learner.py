@@ -19,6 +19,7 @@ from microfw.nn.forward_state import evaluating
 from microfw.training.clipping import Clip
 from microfw.training.evaluation import Array, mean_loss, predict, quiet, smallest_batch
 from microfw.training.hooks import Hooks, TrainState
+from microfw.training.nonfinite import check_update
 from microfw.training.rates import LearningRate
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.run import take_steps
@@ -145,11 +146,13 @@ class Learner:
                 with self.training(briefly):
                     stepper.step(rows.X, rows.y, rows.weight)
             stepper.interrupts.deferred = False
+            check_update(state, self.where)
             return state.loss if stepper.count else math.nan
         totals = EpochTotals(stepper, {})
         with self.training(briefly):
             batches = rows.batches(size, self.order(rows, size, shuffle), min_rows=stepper.min_rows)
             take_steps(batches, stepper, totals)
+        check_update(state, self.where)
         return totals.loss
 
     def order(self, rows: Rows, size: int, shuffle: bool) -> np.random.Generator | None:

@@ -16,6 +16,7 @@ from microfw.serialization import attributes
 from microfw.serialization.random import put
 from microfw.training.hooks import Hooks, TrainState
 from microfw.training.metrics import Measure
+from microfw.training.nonfinite import check_update
 from microfw.training.ranks import check_steps, common_row
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.stepper import Stepper
@@ -160,6 +161,7 @@ class Run:
                 raise DataError(where, "the rows of a step", "fewer with drop_last=True", fix)
             return
         seconds = totals.end()  # without validation
+        check_update(self.state, self.stepper.where)
         row = {"epoch": self.state.epoch, **totals.result()}
         if self.evaluate is not None:
             row |= self.validate(self.evaluate)

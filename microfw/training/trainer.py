@@ -182,7 +182,7 @@ class Trainer:
         ------
         NonFiniteError
             If a loss or a gradient is NaN or infinite; the message names the first op that made it. The parameters are
-            those from before the step.
+            those from before the step. Also if parameters are not finite, which stay.
         ArgumentError, DataError, ShapeError, DTypeError
             If model, loss, optimizer and data do not fit together, or the run to resume has begun more than ``epochs``.
         CheckpointError
