@@ -141,6 +141,7 @@ class NestedFit:
         dtype = dtype_of(trainer.model)
         rows = rows if class_weight is None else weigh_classes(rows, class_weight, dtype)
         self.transform = None if transform is None else partial(transformed, transform, dtype)
+        self.options = {"transform": _name(transform), "sampler": _name(sampler)}
         self.rows = rows
         self.forward = prepare(trainer, rows, FIT, trainer.metrics, must_count=True, transform=self.transform)
         self.step_rows = accumulate if given else size * accumulate
@@ -166,7 +167,7 @@ class NestedFit:
         stepper.start(self.forward)
         parts = stepper, hooks, self.rows, self.step_rows, self.rng, trainer.metrics, evaluate
         run = NestedRun(*parts, drop_last=self.drop_last)
-        run.transform = self.transform
+        run.transform, run.options = self.transform, self.options
         return run
 
 
@@ -180,6 +181,11 @@ def _check_function(option: Any, name: str) -> None:
         return
     if not binds(signature, *name.split(",")):
         raise ArgumentError(FIT, f"a function {name}", f"one with {signature}")
+
+
+def _name(function: Any) -> str | None:
+    """Return the name of a function; of an object its type, since its text may have an address."""
+    return None if function is None else getattr(function, "__name__", type(function).__name__)
 
 
 def weigh_classes(rows: Any, class_weight: Any, dtype: Any) -> Any:

@@ -92,6 +92,8 @@ class Run:
         The Trainer's run before, until this one has started.
     can_be_saved : bool
         Whether all hooks were called for the last event, so that the run can be saved.
+    options : dict
+        Names of the functions that change what a step trains on; None for those that are not given.
     """
 
     Totals: ClassVar[type[EpochTotals]] = EpochTotals
@@ -117,6 +119,7 @@ class Run:
     others: list[Any] = field(default_factory=list)
     warned: set[str] = field(default_factory=set)
     digests: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str | None] = field(default_factory=lambda: {"transform": None, "sampler": None})
 
     def __post_init__(self) -> None:
         self.state, self.interrupts = self.stepper.state, self.stepper.interrupts

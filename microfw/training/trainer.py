@@ -156,10 +156,11 @@ class Trainer:
             Show a line if steps are not replayed although that would save seconds.
         resume : str or path-like, optional
             A file saved by `Checkpoint` or `save`, from which to continue, with this Trainer or a new one. Model, loss,
-            optimizer, data, rows of a step and ``drop_last`` must be the same, and validation data if there were any.
-            So must the hooks that have ``state_dict`` and ``load_state_dict``, in their order; other hooks may
-            differ. Results have the same bits as those of an uninterrupted run, times apart; see Notes. A source of
-            batches without these two methods is resumed at an epoch's start; to save it within one raises.
+            optimizer, data, rows of a step, ``drop_last``, ``transform`` and ``sampler`` must be the same, and
+            validation data if there were any. So must the hooks that have ``state_dict`` and ``load_state_dict``, in
+            their order; other hooks may differ. Results have the same bits as those of an uninterrupted run, times
+            apart; see Notes. A source of batches without these two methods is resumed at an epoch's start; to save it
+            within one raises.
         drop_last : bool
             Leave out the rows at the end of an epoch that do not fill a step. Else the last step has fewer rows. A
             single last row joins the step before if a layer, such as `BatchNorm1D`, needs two rows. Of a source,
