@@ -158,9 +158,8 @@ class Trainer:
             A file saved by `Checkpoint` or `save`, from which to continue, with this Trainer or a new one. Model, loss,
             optimizer, data, rows of a step, ``drop_last``, ``transform`` and ``sampler`` must be the same, and
             validation data if there were any. So must the hooks that have ``state_dict`` and ``load_state_dict``, in
-            their order; other hooks may differ. Results have the same bits as those of an uninterrupted run, times
-            apart; see Notes. A source of batches without these two methods is resumed at an epoch's start; to save it
-            within one raises.
+            their order; other hooks may differ. Results, times apart, have the bits of an uninterrupted run; see Notes.
+            A source of batches without these two methods is resumed at an epoch's start; to save it within one raises.
         drop_last : bool
             Leave out the rows at the end of an epoch that do not fill a step. Else the last step has fewer rows. A
             single last row joins the step before if a layer, such as `BatchNorm1D`, needs two rows. Of a source,
