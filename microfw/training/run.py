@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from microfw.autograd.mode import MODE
+from microfw.autograd.mode import MODE, model_version
 from microfw.autograd.phases import OTHER
 from microfw.data.dataset import Batch
 from microfw.errors import CheckpointError, DataError, message
@@ -17,6 +17,7 @@ from microfw.serialization.random import put
 from microfw.training.hooks import Hooks, TrainState
 from microfw.training.metrics import Measure
 from microfw.training.nonfinite import check_update
+from microfw.training.parts import check_parts
 from microfw.training.ranks import check_steps, common_row
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.stepper import Stepper
@@ -123,6 +124,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.state, self.interrupts = self.stepper.state, self.stepper.interrupts
+        self.version = 0
         self.stepper.wants_outputs = bool(self.metrics)
 
     @property
@@ -184,8 +186,15 @@ class Run:
             self.order = self.rng.bit_generator.state  # type: ignore[assignment]
         self.batches = self.new_batches()
         self.hooks.notify("on_epoch_start", self.state)
+        if self.version != model_version.count:
+            self.check_model()
         self.interrupts.release()
         return totals
+
+    def check_model(self) -> None:
+        """Raise if a hook has replaced parameters: the optimizer would change those from before."""
+        self.version = model_version.count
+        check_parts(self.state.model, self.state.loss_function, self.state.optimizer)
 
     def new_batches(self, skip: int = 0) -> Any:
         """Draw an order, and return the batches of an epoch without the first ``skip``."""
