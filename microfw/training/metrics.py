@@ -60,7 +60,6 @@ def r2(y_true: Any, y_pred: Any) -> float:
 
 METRICS: dict[str, Callable[[Any, Any], float]] = {"accuracy": accuracy, "r2": r2}
 
-
 OF_SCORES = frozenset({
     "average_precision_score", "brier_score_loss", "d2_brier_score", "d2_log_loss_score", "log_loss", "roc_auc_score",
     "top_k_accuracy_score",
@@ -72,6 +71,10 @@ WITHOUT_SCORER = frozenset({
     "label_ranking_loss", "ndcg_score", "precision_recall_curve", "roc_curve",
 })  # fmt: skip
 """Functions of `sklearn.metrics` that take scores or probabilities, without a scorer."""
+
+
+RESERVED = frozenset({"epoch", "loss", "seconds", "lr", "gradient_norm", "skipped", "clipped"})
+"""Entries of the History that are no metrics; so are those that begin with ``val_``."""
 
 
 def to_predictions(outputs: Array, targets: Array, loss: Any) -> Array:
@@ -209,9 +212,10 @@ def resolve(metrics: Any) -> Measures:
     found = Measures()
     for metric in metrics if isinstance(metrics, Iterable) else [metrics]:
         name = metric if isinstance(metric, str) else _name(metric)
-        if name in found or name in ("epoch", "loss", "seconds", "lr", "gradient_norm", "skipped"):
-            fix = "rename one of them: function.__name__ = 'other'"
-            raise ArgumentError("metrics", "different names", f"{name!r} twice", fix)
+        if name in found or name in RESERVED or name.startswith("val_"):
+            got = f"{name!r} twice" if name in found else f"{name!r}, an entry of the History"
+            fix = "leave it out, or rename it: function.__name__ = 'other'"
+            raise ArgumentError("metrics", "different names", got, fix)
         if isinstance(metric, str):
             found[name] = _plain(METRICS[metric]) if metric in METRICS else _named(metric)
         elif _takes_scores(metric):
