@@ -34,6 +34,24 @@ def is_nested(value: Any) -> bool:
     return isinstance(value, dict)
 
 
+def is_batches(data: Any) -> bool:
+    """Return True for a list of batches: of tuples that are nested, or of lists of two or three arrays, as of a loader.
+
+    Examples
+    --------
+    >>> x, y = np.ones((4, 3)), np.ones(4)
+    >>> [is_batches(data) for data in ([(x, y), (x, y)], [[x, y], [x, y]], [x, y], [[x[0], x[1]], y[:2]])]
+    [True, True, False, False]
+    """
+
+    def is_batch(part: Any) -> bool:
+        if isinstance(part, list):
+            return len(part) in (2, 3) and all(getattr(item, "ndim", 0) > 0 for item in part)
+        return isinstance(part, tuple) and is_nested(part)
+
+    return isinstance(data, list) and bool(data) and all(map(is_batch, data))
+
+
 def flatten(tree: Any, nested: Callable[[Any], bool] = is_nested) -> tuple[Any, list[Any], list[str]]:
     """Return a nested value with numbers in place of its leaves, the leaves, and their paths.
 

@@ -10,15 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd.mode import MODE, mode
+from microfw.autograd.mode import MODE, mode, model_version
+from microfw.autograd.tensor import Tensor
 from microfw.data.dataset import Rows
 from microfw.errors import ArgumentError
 from microfw.estimators.parts import Penalized
 from microfw.nn import Module
 from microfw.nn.forward_state import evaluating
+from microfw.serialization import attributes
 from microfw.training.clipping import Clip
 from microfw.training.evaluation import Array, mean_loss, predict, quiet, smallest_batch
 from microfw.training.hooks import Hooks, TrainState
+from microfw.training.nonfinite import check_update
 from microfw.training.rates import LearningRate
 from microfw.training.replay_policy import ReplayPolicy
 from microfw.training.run import EpochTotals, take_steps
@@ -26,6 +29,9 @@ from microfw.training.stepper import Stepper
 
 ROWS = 4096
 """Rows in a batch of evaluation; affects memory, not results."""
+
+NOT_PICKLED = ("stepper", "_modules", "_min_rows", "_loss_content", "_version")
+"""Attributes that are made again."""
 
 
 class Learner:
@@ -77,13 +83,22 @@ class Learner:
     def remember(self, settings: dict[str, Any]) -> None:
         """Store settings, with which `differs` compares."""
         self.settings, self._known, self._read = settings, tuple(settings.values()), attrgetter(*settings)
+        self._loss_content, self._version = content(settings["loss"]), model_version.count
 
     def differs(self, estimator: Any) -> bool:
         """Return True if a setting of the estimator may differ, or cannot be compared."""
         try:
-            return bool(self._read(estimator) != self._known)
+            if self._read(estimator) != self._known:
+                return True
         except (TypeError, ValueError):  # settings such as arrays compare entry by entry
             return True
+        return self._version != model_version.count and self.loss_differs()
+
+    def loss_differs(self) -> bool:
+        """Return True if the estimator's loss object was changed in place; the learner has a copy."""
+        changed = bool(self._loss_content != content(self.settings["loss"]))
+        self._version = self._version if changed else model_version.count
+        return changed
 
     def _prepare(self) -> None:
         policy = ReplayPolicy(self.model, self.objective, self.optimizer, None)
@@ -93,10 +108,11 @@ class Learner:
         self._min_rows = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k not in ("stepper", "_modules", "_min_rows")}
+        return {k: v for k, v in vars(self).items() if k not in NOT_PICKLED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({"objective": state["loss"]} | state)  # in pickles of older versions there is no objective
+        self.remember(self.settings)
         self._prepare()
 
     @contextlib.contextmanager
@@ -144,11 +160,13 @@ class Learner:
                 with self.training(briefly):
                     stepper.step(rows.X, rows.y, rows.weight)
             stepper.interrupts.deferred = False
+            check_update(state, self.where)
             return state.loss if stepper.last_denominator else math.nan
         totals = EpochTotals(stepper, {})
         with self.training(briefly):
             batches = rows.batches(size, self.order(rows, size, shuffle), min_rows=stepper.min_rows)
             take_steps(batches, stepper, totals)
+        check_update(state, self.where)
         return totals.loss
 
     def order(self, rows: Rows, size: int, shuffle: bool) -> np.random.Generator | None:
@@ -160,6 +178,15 @@ class Learner:
         made = outputs(self.model, rows.X, self.dtype)
         with evaluating(self.model):
             return float(mean_loss(self.loss, made, rows.y, rows.weight))
+
+
+def content(loss: Any) -> Any:
+    """Return what an in-place change of a loss object changes; None for a name or a class."""
+    if not isinstance(loss, Module):
+        return None
+    parts = attributes.parts(loss)
+    arrays = {name: part.data.tobytes() for name, part in parts.items() if isinstance(part, Tensor)}
+    return attributes.marks(parts), arrays
 
 
 def outputs(model: Module, X: Any, dtype: Any) -> Array:

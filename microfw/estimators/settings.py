@@ -75,6 +75,7 @@ def adopt(learner: Learner, estimator: Any) -> None:
             fix = "set it back, or fit a new network with warm_start=False"
             raise ArgumentError(where, f"module__ settings {old}, with which the network was made", new, fix)
     loss, optimizer, rate = learner.loss, learner.optimizer, after["learning_rate"]
+    names |= {"loss"} if learner.loss_differs() else set()
     if "loss" in names:
         loss = estimator._make_loss()
     if names & {"optimizer", "optimizer_params", "_options"}:

@@ -7,7 +7,7 @@ no module to import.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -135,9 +135,15 @@ def named(classes: Classes | Iterable[Any], where: str) -> dict[str, Any]:
     return {getattr(item, "__name__", type(item).__name__): item for item in items}
 
 
-def without_layers(classes: Classes) -> dict[str, Any]:
-    """Return the classes and functions that are no layers of the library, which files name by `nn`."""
-    return {name: item for name, item in classes.items() if not (isinstance(item, type) and _is_layer(item))}
+def namings(classes: Classes) -> Iterator[dict[str, Any]]:
+    """Yield the passed classes and functions by which a file may name them: all, or without layers, or ufuncs.
+
+    The library's layers have names of their own in files, by `nn`, and NumPy's ufuncs by ``np``.
+    """
+    layers = {name for name, item in classes.items() if isinstance(item, type) and _is_layer(item)}
+    ufuncs = {name for name, item in classes.items() if _is_ufunc(item)}
+    for left in (set(), layers, ufuncs, layers | ufuncs):
+        yield {name: item for name, item in classes.items() if name not in left}
 
 
 def own_classes(model: Module) -> dict[str, Any]:
@@ -221,10 +227,14 @@ def _no_array(name: str) -> Any:
     raise FormatError("settings without arrays", short(name))
 
 
+def _is_ufunc(function: Any) -> bool:
+    """Return True for a ufunc of NumPy; its other functions read files, or run code."""
+    return isinstance(function, np.ufunc) and vars(np).get(function.__name__) is function
+
+
 def _function_name(function: Any, where: str) -> str:
     name: str = getattr(function, "__name__", "")
-    # ufuncs only: other functions of NumPy read files, or run code
-    if isinstance(function, np.ufunc) and vars(np).get(name) is function:
+    if _is_ufunc(function):
         return f"np.{name}"
     if not name.isidentifier():
         fix = "define it with def, and pass it to mf.load by classes"

@@ -152,7 +152,7 @@ def _mode(path: str, where: str, kind: type[CheckpointError | FileError]) -> int
     """Return the permissions of an existing file, or None."""
     try:
         status = os.stat(path)
-    except FileNotFoundError:
+    except OSError:  # no such file, or what creating it raises, too
         return None
     if not stat.S_ISREG(status.st_mode):  # a rename would replace /dev/null
         raise kind(where, "a file to replace", "a folder or a device", "choose another name")

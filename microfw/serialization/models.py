@@ -239,9 +239,9 @@ def make(about: dict[str, Any], contents: Contents, classes: Mapping[str, Any]) 
             module.training = not module.training
     _give_generators(tree.unpack(about["random"], contents.array), model, modules)
     # else an entry would be ignored, or has another meaning; as text, in which 1, 1.0 and True differ
-    ways = classes, architecture.without_layers(classes)  # a layer that was passed: by its own name, or by that in nn
     known = {key: value for key, value in about.items() if key != CHANGED}
-    if json.dumps(known) not in [json.dumps(describe(model, {}, way)) for way in ways]:
+    text = json.dumps(known)
+    if not any(text == json.dumps(describe(model, {}, naming)) for naming in architecture.namings(classes)):
         raise FormatError("metadata equal to that of the model that it creates", "another")
     return model
 

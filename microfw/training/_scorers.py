@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import numpy as np
+from sklearn import metrics
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.metrics import get_scorer
+from sklearn.metrics import make_scorer
 
-from microfw.training.metrics import Array, Measure, cannot
+from microfw.training.metrics import Array, Measure, cannot, is_of_scores
+
+RANKING = (metrics.roc_auc_score, metrics.average_precision_score, metrics.top_k_accuracy_score)
+"""Functions that take scores; others of `OF_SCORES` take probabilities."""
 
 
 class _Classified(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unused-ignore]
@@ -66,9 +72,28 @@ class _Regressed(RegressorMixin, BaseEstimator):  # type: ignore[misc,unused-ign
         return self.outputs[rows]  # type: ignore[no-any-return]
 
 
-def scored(name: str) -> Measure:
-    """Return the measure that one of scikit-learn's scorers computes."""
-    return partial(_measured, name, get_scorer(name))
+def scored(metric: Any, name: str) -> Measure:
+    """Return the measure of a scorer, or of a function that takes scores or probabilities; partials have options."""
+    options: dict[str, Any] = {}
+    while isinstance(metric, partial):
+        metric, options = metric.func, {**metric.keywords, **options}
+    if not hasattr(metric, "_score_func"):
+        methods = ["decision_function", "predict_proba"] if metric in RANKING else ["predict_proba"]
+        if "multi_class" in options:  # of roc_auc_score: for several classes it takes probabilities
+            methods.reverse()
+        metric = make_scorer(metric, response_method=methods, **options)
+    return partial(_measured, name, metric)
+
+
+def _with_labels(scorer: Any, classes: Any, targets: Array) -> Any:
+    """Return a scorer that knows all classes, also those that the targets lack."""
+    function, options = scorer._score_func, scorer._kwargs
+    # the labels of roc_auc_score are those of its multi_class
+    takes_labels = function is not metrics.roc_auc_score and "labels" in signature(function).parameters
+    if takes_labels and is_of_scores(function) and "labels" not in options and np.isin(targets, classes).all():
+        scorer = copy.copy(scorer)
+        scorer._kwargs = {**options, "labels": classes}
+    return scorer
 
 
 def _measured(name: str, scorer: Any, targets: Array, outputs: Array, predictions: Array) -> float:
@@ -77,6 +102,7 @@ def _measured(name: str, scorer: Any, targets: Array, outputs: Array, prediction
         model, targets = _Multilabel(outputs, np.where(predictions > 0, 1, 0)), np.where(targets > 0, 1, 0)
     elif predictions is not outputs:
         model, targets = _Classified(outputs, predictions), targets.ravel()
+        scorer = _with_labels(scorer, model.classes_, targets)
     try:
         return float(scorer(model, np.arange(len(predictions)), targets))
     except (ValueError, TypeError, AttributeError) as error:

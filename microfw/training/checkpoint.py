@@ -7,7 +7,8 @@ import os
 import sys
 from typing import Any
 
-from microfw.errors import ArgumentError, check_count, suggest_keywords
+from microfw.errors import ArgumentError, CheckpointError, check_count, suggest_keywords
+from microfw.serialization.atomic_write import check_writable
 from microfw.serialization.container import suffix_of
 from microfw.training.history import History, check_metric
 from microfw.training.hooks import Hook, TrainState
@@ -38,7 +39,8 @@ class Checkpoint(Hook):
         If ``every`` is not a positive integer, or is given with ``best``; in training, if no row has the entry, or if
         it is the fit of an estimator.
     CheckpointError
-        In training, if the file cannot be written; an earlier file is then not changed.
+        In training, if the file cannot be written: before the first step if its folder is missing. An earlier file is
+        then not changed.
 
     Notes
     -----
@@ -93,7 +95,11 @@ class Checkpoint(Hook):
         self._best = math.nan
 
     def on_fit_start(self, state: TrainState) -> None:
-        """Forget what an earlier fit has written, but the best value if this one trains the same model further."""
+        """Raise if the file could not be written. Forget what an earlier fit has written.
+
+        The best value is kept if this fit trains the same model further.
+        """
+        check_writable(os.fspath(self.path), CheckpointError)
         self._saved = None
         if not state.history.earlier:  # of a resumed run the history has all values
             self._best = math.nan

@@ -13,7 +13,7 @@ from microfw.autograd.mode import mode
 from microfw.autograd.tensor import Tensor
 from microfw.data.arrays import as_array
 from microfw.data.dataset import Dataset
-from microfw.data.nested import Columns, is_nested
+from microfw.data.nested import Columns, is_batches, is_nested
 from microfw.errors import ArgumentError, DataError, DTypeError, MicrofwError, ShapeError
 from microfw.nn import CrossEntropyLoss, Embedding, Loss, Module, NLLLoss
 from microfw.nn.forward_state import ForwardState, evaluating, module_mode
@@ -50,7 +50,7 @@ def takes_indices(model: Any) -> bool:
 
 def as_plain(data: Any, model: Module, loss: Any) -> Dataset | None:
     """Return a Dataset or a pair ``(X, y)`` of arrays as a Dataset in the model's dtype; None for anything else."""
-    if isinstance(data, tuple | list) and len(data) == 2:
+    if isinstance(data, tuple | list) and len(data) == 2 and not is_batches(data):
         nested = any(isinstance(part, tuple | list | dict) and is_nested(part) for part in data)
         if not nested and (np.ndim(data[1]) < 2 or not keeps_integers(data[1], model, loss)):
             return as_dataset(data[0], data[1], model, loss)

@@ -60,20 +60,21 @@ def r2(y_true: Any, y_pred: Any) -> float:
 
 METRICS: dict[str, Callable[[Any, Any], float]] = {"accuracy": accuracy, "r2": r2}
 
-
-SCORERS = {
-    "roc_auc_score": ("roc_auc", 1), "average_precision_score": ("average_precision", 1),
-    "log_loss": ("neg_log_loss", -1), "brier_score_loss": ("neg_brier_score", -1),
-    "top_k_accuracy_score": ("top_k_accuracy", 1), "d2_log_loss_score": ("d2_log_loss_score", 1),
-    "d2_brier_score": ("d2_brier_score", 1),
-}  # fmt: skip
-"""Functions of `sklearn.metrics` that take scores or probabilities: name of the scorer that passes them, and sign."""
+OF_SCORES = frozenset({
+    "average_precision_score", "brier_score_loss", "d2_brier_score", "d2_log_loss_score", "log_loss", "roc_auc_score",
+    "top_k_accuracy_score",
+})  # fmt: skip
+"""Functions of `sklearn.metrics` that take scores or probabilities, with a scorer that passes them."""
 
 WITHOUT_SCORER = frozenset({
     "auc", "coverage_error", "dcg_score", "det_curve", "hinge_loss", "label_ranking_average_precision_score",
     "label_ranking_loss", "ndcg_score", "precision_recall_curve", "roc_curve",
 })  # fmt: skip
 """Functions of `sklearn.metrics` that take scores or probabilities, without a scorer."""
+
+
+RESERVED = frozenset({"epoch", "loss", "seconds", "lr", "gradient_norm", "skipped", "clipped"})
+"""Entries of the History that are no metrics; so are those that begin with ``val_``."""
 
 
 def to_predictions(outputs: Array, targets: Array, loss: Any) -> Array:
@@ -192,8 +193,8 @@ def resolve(metrics: Any) -> Measures:
     metrics : str, callable, an iterable of them, or a dict of these by head
         "accuracy" and "r2" are built in. Any other name is that of a scikit-learn scorer, such as "f1_macro" or
         "neg_log_loss", or of a function in `sklearn.metrics`, such as "mean_absolute_error". A callable is
-        ``f(y_true, y_pred)``; its ``__name__`` is its name. Functions of `sklearn.metrics` that take scores or
-        probabilities, such as "roc_auc_score" or "log_loss", get these.
+        ``f(y_true, y_pred)``, or a scorer; its ``__name__`` is its name. Functions of `sklearn.metrics` that take
+        scores or probabilities, such as "roc_auc_score" or "log_loss", get these, with the options of a ``partial``.
 
     Raises
     ------
@@ -211,12 +212,14 @@ def resolve(metrics: Any) -> Measures:
     found = Measures()
     for metric in metrics if isinstance(metrics, Iterable) else [metrics]:
         name = metric if isinstance(metric, str) else _name(metric)
-        if name in found or name in ("epoch", "loss", "seconds", "lr", "gradient_norm", "skipped"):
-            raise ArgumentError("metrics", "different names", f"{name!r} twice", "rename one of them")
+        if name in found or name in RESERVED or name.startswith("val_"):
+            got = f"{name!r} twice" if name in found else f"{name!r}, an entry of the History"
+            fix = "leave it out, or rename it: function.__name__ = 'other'"
+            raise ArgumentError("metrics", "different names", got, fix)
         if isinstance(metric, str):
             found[name] = _plain(METRICS[metric]) if metric in METRICS else _named(metric)
-        elif _needs_scores(metric):
-            found[name] = _of_scores(name)
+        elif _takes_scores(metric):
+            found[name] = _of_scores(metric, name)
         elif callable(metric):
             found[name] = _plain(metric)
         else:
@@ -243,19 +246,29 @@ def _measured(function: Callable[[Any, Any], Any], targets: Array, outputs: Arra
 
 
 def _name(metric: Any) -> str:
+    """Return the name of a metric; of a partial or a scorer that has none, the name of its function."""
+    if not hasattr(metric, "__name__") and (inner := _inner(metric)) is not None:
+        return _name(inner)
     return str(getattr(metric, "__name__", type(metric).__name__))
+
+
+def _inner(metric: Any) -> Any:
+    """Return the function of a partial or a scorer; None for anything else."""
+    if isinstance(metric, partial):
+        return _inner(metric.func) or metric.func
+    return metric._score_func if _is_scorer(metric) else None
+
+
+def _is_scorer(metric: Any) -> bool:
+    return type(metric).__module__ == "sklearn.metrics._scorer"
 
 
 def _named(name: str) -> Measure:
     """Return the measure of a metric of scikit-learn."""
     from sklearn import metrics
 
-    if name in SCORERS or name in WITHOUT_SCORER:
-        return _of_scores(name)
     if name in metrics.get_scorer_names():
-        from microfw.training._scorers import scored
-
-        return scored(name)
+        return _of_scores(metrics.get_scorer(name), name)
     function = getattr(metrics, name, None) if name in metrics.__all__ else None
     if function is None or isinstance(function, type):
         known = [
@@ -267,36 +280,33 @@ def _named(name: str) -> Measure:
         close = begun or difflib.get_close_matches(name, known, 1, 0.5)
         fix = f"did you mean {close[0]!r}?" if close else "or pass a function f(y_true, y_pred)"
         raise ArgumentError("metrics", "accuracy, r2, or a name of sklearn.metrics", repr(name), fix)
+    return _of_scores(function, name) if _takes_scores(function) else partial(_compared, name, function)
 
-    return partial(_compared, name, function)
+
+def _takes_scores(metric: Any) -> bool:
+    """Return True for a scorer, and for a function of scikit-learn that takes scores or probabilities, not labels."""
+    return _is_scorer(metric) or is_of_scores(_inner(metric) or metric)
 
 
-def _needs_scores(metric: Any) -> bool:
-    """Return True for a function of scikit-learn that takes scores or probabilities, not labels."""
-    name = getattr(metric, "__name__", "")
-    if name not in SCORERS and name not in WITHOUT_SCORER:
+def is_of_scores(function: Any) -> bool:
+    """Return True for a function of scikit-learn that takes scores or probabilities."""
+    name = getattr(function, "__name__", "")
+    if name not in OF_SCORES and name not in WITHOUT_SCORER:
         return False
     from sklearn import metrics
 
-    return getattr(metrics, name, None) is metric
+    return getattr(metrics, name, None) is function
 
 
-def _of_scores(name: str) -> Measure:
-    """Return the measure of a function that takes scores or probabilities, by its scorer."""
-    from sklearn import metrics
-
-    from microfw.training._scorers import scored
-
-    scorer, sign = SCORERS.get(name, ("", 1))
-    if scorer not in metrics.get_scorer_names():
+def _of_scores(metric: Any, name: str) -> Measure:
+    """Return the measure of a scorer, or of a function that takes scores or probabilities."""
+    if not _is_scorer(metric) and getattr(_inner(metric) or metric, "__name__", "") in WITHOUT_SCORER:
         got = f"{name!r}, which compares targets with scores or probabilities"
         fix = "compute it from the outputs of Trainer.predict"
         raise ArgumentError("metrics", "a metric of labels, or a scorer's name", got, fix)
-    return scored(scorer) if sign > 0 else partial(_negative, scored(scorer))
+    from microfw.training._scorers import scored
 
-
-def _negative(measure: Measure, targets: Array, outputs: Array, predictions: Array) -> float:
-    return -measure(targets, outputs, predictions)
+    return scored(metric, name)
 
 
 def _compared(name: str, function: Any, targets: Array, outputs: Array, predictions: Array) -> float:
@@ -309,7 +319,8 @@ def _compared(name: str, function: Any, targets: Array, outputs: Array, predicti
 def cannot(name: str, error: Exception) -> ArgumentError:
     """Return the error for a metric that scikit-learn could not compute."""
     reason = " ".join(str(error).split())
-    fix = f"for more than two classes use {name + '_ovr'!r} or {name + '_ovo'!r}" if "multi_class" in reason else ""
+    begun = name.removesuffix("_score")
+    fix = f"for more than two classes use {begun + '_ovr'!r} or {begun + '_ovo'!r}" if "multi_class" in reason else ""
     expected = "targets and outputs that it can compare"
     return ArgumentError(f"metric {name!r}", expected, f"others ({reason})", fix)
 

@@ -16,6 +16,7 @@ from microfw.data.nested import (
     NestedRows,
     as_columns,
     batch_columns,
+    is_batches,
     is_nested,
     join,
     same_rows,
@@ -80,9 +81,10 @@ def as_rows(data: Any, trainer: Any, where: str, accumulate: int = 1, rng: Any =
 
 def _refuse_batches(data: Any, where: str) -> None:
     """Raise for a list of batches, which is no ``(X, y)``."""
-    if isinstance(data, list) and data and all(isinstance(part, tuple) and is_nested(part) for part in data):
+    if is_batches(data):
         fix = "pass a function, lambda: iter(batches); or for nested X and y a tuple"
-        raise ArgumentError(where, "(X, y) or a function that returns batches", f"a list of {len(data)} tuples", fix)
+        got = f"a list of {len(data)} {type(data[0]).__name__}s"
+        raise ArgumentError(where, "(X, y) or a function that returns batches", got, fix)
 
 
 class NestedFit:
@@ -137,6 +139,7 @@ class NestedFit:
         dtype = dtype_of(trainer.model)
         rows = rows if class_weight is None else weigh_classes(rows, class_weight, dtype)
         self.transform = None if transform is None else partial(transformed, transform, dtype)
+        self.options = {"transform": _name(transform), "sampler": _name(sampler)}
         self.rows = rows
         self.forward = prepare(trainer, rows, FIT, trainer.metrics, must_count=True, transform=self.transform)
         self.step_rows = accumulate if given else size * accumulate
@@ -162,7 +165,7 @@ class NestedFit:
         stepper.start(self.forward)
         parts = stepper, hooks, self.rows, self.step_rows, self.rng, trainer.metrics, evaluate
         run = NestedRun(*parts, drop_last=self.drop_last)
-        run.transform = self.transform
+        run.transform, run.options = self.transform, self.options
         return run
 
 
@@ -176,6 +179,11 @@ def _check_function(option: Any, name: str) -> None:
         return
     if not binds(signature, *name.split(",")):
         raise ArgumentError(FIT, f"a function {name}", f"one with {signature}")
+
+
+def _name(function: Any) -> str | None:
+    """Return the name of a function; of an object its type, since its text may have an address."""
+    return None if function is None else getattr(function, "__name__", type(function).__name__)
 
 
 def weigh_classes(rows: Any, class_weight: Any, dtype: Any) -> Any:

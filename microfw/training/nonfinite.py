@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,23 @@ from microfw.errors import NonFiniteError
 from microfw.training.hooks import TrainState
 
 FIX = "parameters are as they were before this step; lower the learning rate, or scale the data"
+
+NEW = "start again from finite parameters, with a lower learning rate or scaled data"
+
+
+def check_update(state: TrainState, where: str) -> None:
+    """Raise if an update made parameters infinite: for the last one of an epoch, after which no step finds it."""
+    flat = getattr(state.optimizer, "flat", None)
+    if flat is None or not isfinite(np.vdot(flat.values, flat.values)):  # takes less time than isfinite of each
+        _check_parameters(state, where)
+
+
+def _check_parameters(state: TrainState, where: str) -> None:
+    detector = NonFiniteDetector()
+    for name, p in state.model.named_parameters():
+        if found := detector.bad(p.data):
+            place = f"{where}, epoch {state.epoch}, step {state.step}"
+            raise NonFiniteError(place, "finite parameters after the update", f"{found} of parameter {name}", NEW)
 
 
 def explain(
@@ -43,7 +61,7 @@ def explain(
     maker = f"first made by {detector.where}" if detector.where else "by no op alone"
     if spoilt:
         got = f"parameter {spoilt} that was not finite before the step, {maker}"
-        return NonFiniteError(place, "finite parameters", got, FIX)
+        return NonFiniteError(place, "finite parameters", got, NEW)
     if not str(error):
         return NonFiniteError(place, "a finite loss", f"{state.loss}, {maker}", FIX)
     got = str(error).partition("got ")[2].partition(";")[0] or str(error)

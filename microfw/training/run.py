@@ -10,15 +10,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from microfw.autograd.mode import MODE
+from microfw.autograd.mode import MODE, model_version
 from microfw.autograd.phases import OTHER
 from microfw.data.dataset import Batch
 from microfw.errors import DataError, message
 from microfw.serialization import attributes
 from microfw.serialization.random import put
+from microfw.training.checks import check_parts
 from microfw.training.evaluation import is_sum
 from microfw.training.hooks import Hooks, TrainState
 from microfw.training.metrics import Measure, measure
+from microfw.training.nonfinite import check_update
 from microfw.training.ranks import check_steps, common_row
 from microfw.training.stepper import Stepper
 
@@ -195,6 +197,8 @@ class Run:
         Digests, from the start, of attributes of model and loss that a file cannot hold: changes cause a warning.
     warnings_given, checksums : set of str, dict
         Texts of the warnings of this run; checksums of the training and the validation data.
+    options : dict
+        Names of the functions that change what a step trains on; None for those that are not given.
     """
 
     Totals: ClassVar[type[EpochTotals]] = EpochTotals
@@ -220,9 +224,11 @@ class Run:
     attributes_at_start: list[Any] = field(default_factory=list)
     warnings_given: set[str] = field(default_factory=set)
     checksums: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str | None] = field(default_factory=lambda: {"transform": None, "sampler": None})
 
     def __post_init__(self) -> None:
         self.state, self.interrupts = self.stepper.state, self.stepper.interrupts
+        self.version = 0
         self.stepper.wants_outputs = bool(self.metrics)
 
     def epochs(self, saved: Any = None) -> None:
@@ -260,6 +266,7 @@ class Run:
                 raise DataError(where, "the rows of a step", "fewer with drop_last=True", fix)
             return
         seconds = totals.end()  # without validation
+        check_update(self.state, self.stepper.where)
         row = {"epoch": self.state.epoch, **totals.result()}
         if self.evaluate is not None:
             row |= self.validate(self.evaluate)
@@ -279,8 +286,15 @@ class Run:
             self.order = self.rng.bit_generator.state  # type: ignore[assignment]
         self.batches = self.new_batches()
         self.hooks.notify("on_epoch_start", self.state)
+        if self.version != model_version.count:
+            self.check_model()
         self.interrupts.release()
         return totals
+
+    def check_model(self) -> None:
+        """Raise if a hook has replaced parameters: the optimizer would change those from before."""
+        self.version = model_version.count
+        check_parts(self.state.model, self.state.loss_function, self.state.optimizer)
 
     def new_batches(self, skip: int = 0) -> Any:
         """Draw an order, and return the batches of an epoch without the first ``skip``."""

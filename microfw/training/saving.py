@@ -120,6 +120,7 @@ def capture(run: Run) -> dict[str, Any]:
         "random": random.states(_generators(run)),
         "tally": None if totals is None else {"order": run.order, **totals.state_dict()},
         "batch_size": _step_size(run),
+        "options": run.options,
         "data": _digest(run, "train"),
         **_source(run),
         **({"attributes": own} if any(own.values()) else {}),
@@ -144,9 +145,9 @@ class Saved:
             parts = tree.unpack(contents.meta.get("training"), contents.array)
             self.source = {"source": parts.pop("source")} if isinstance(parts, dict) and "source" in parts else {}
             before = parts.pop("before_end", None) if isinstance(parts, dict) else None
-            self.modules, self.attributes, self.validation = (
+            self.modules, self.attributes, self.validation, self.options = (
                 parts.pop(name, {}) if isinstance(parts, dict) else {}
-                for name in ("modules", "attributes", "validation")
+                for name in ("modules", "attributes", "validation", "options")
             )  # not in older files
             self.parts = table(parts, *PARTS) | self.source
             names = [name for name in contents.places if not name.startswith(OTHERS)]
@@ -188,6 +189,10 @@ class Saved:
         ):
             if mine != theirs:
                 raise FormatError(f"{what} {short(theirs)} as it was saved", short(mine), "fit with the same parts")
+        for name, mine in run.options.items():
+            if (theirs := table(self.options).get(name, mine)) != mine:
+                fix = f"leave {name} out" if theirs is None else f"pass the same {name}"
+                raise FormatError(f"the {name} of the saved run, {theirs or 'none'}", mine or "none", fix)
         if run.evaluate is None and any("val_loss" in row for row in self.history):
             raise FormatError("validation data, which the saved run had", "none", "pass validation")
         if run.evaluate is not None and self.validation not in ({}, mine := _digest(run, "validation")):
@@ -259,6 +264,10 @@ def _compare_totals(totals: dict[str, Any], run: Run) -> None:
         rows = epoch_range(len(run.train), run.step_rows, run.stepper.min_rows, run.drop_last, steps)[0]
     kept = [rows] * 2 if run.metrics and rows else [None] * 2
     lengths = [_length(totals[name]) for name in ("outputs", "targets")]
+    if lengths in ([rows] * 2, [None] * 2) and lengths != kept:
+        texts = ("no metrics", ", ".join(run.metrics)) if run.metrics else ("metrics", "none")
+        fix = "pass the same metrics, or resume a file from the end of an epoch"
+        raise FormatError(f"{texts[0]} within an epoch, as it was saved", texts[1], fix)
     if sums["rows"] != rows or lengths != kept or not isinstance(totals["seconds"], float):
         raise FormatError(f"the sums of {rows} rows", short(sums["rows"]))
 

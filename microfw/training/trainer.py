@@ -155,10 +155,10 @@ class Trainer:
             Show a line if steps are not replayed although that would save seconds.
         resume : str or path-like, optional
             A file saved by `Checkpoint` or `save`, from which to continue, with this Trainer or a new one. Model, loss,
-            optimizer, data, rows of a step and ``drop_last`` must be the same, and validation data if there were any.
-            So must the hooks that have ``state_dict`` and ``load_state_dict``, in their order; other hooks may
-            differ. Results have the same bits as those of an uninterrupted run, times apart; see Notes. A source of
-            batches without these two methods is resumed at the start of an epoch; saving it within one raises an error.
+            optimizer, data, rows of a step, ``drop_last``, ``transform`` and ``sampler`` must be the same, and
+            validation data if there were any. So must the hooks that have ``state_dict`` and ``load_state_dict``, in
+            their order; other hooks may differ. Results, times apart, have the bits of an uninterrupted run; see Notes.
+            A source without these methods is resumed at the start of an epoch; saving it within one raises an error.
         drop_last : bool
             Leave out the rows at the end of an epoch that do not fill a step. Else the last step has fewer rows. A
             single last row joins the step before if a layer, such as `BatchNorm1D`, needs two rows. Of a source,
@@ -181,7 +181,7 @@ class Trainer:
         ------
         NonFiniteError
             If a loss or a gradient is NaN or infinite; the message names the first op that made it. The parameters are
-            those from before the step.
+            those from before the step. Also if parameters are not finite, which stay.
         ArgumentError, DataError, ShapeError, DTypeError
             If model, loss, optimizer and data do not fit together, or the run to resume has begun more than ``epochs``.
         CheckpointError

@@ -201,9 +201,8 @@ def state(value, seen=None):
     if isinstance(value, np.ndarray):
         return value.tobytes()
     if isinstance(value, dict):
-        return {
-            k: state(v) for k, v in value.items() if k not in ("stepper", "_modules", "_min_rows", "_read", "hooks")
-        }
+        apart = ("stepper", "_modules", "_min_rows", "_read", "_version", "hooks")
+        return {k: state(v) for k, v in value.items() if k not in apart}
     if isinstance(value, list | tuple):
         return [state(v) for v in value]
     if type(value).__name__ == "Learner":

@@ -85,3 +85,30 @@ def test_the_best_model_of_a_search_over_a_grid_can_be_loaded(tmp_path):
         )
         trainer.fit((X, np.arange(6) % 3), epochs=1, rng=0, progress=False)
         assert mf.load(path)[1].p == p
+
+
+class Acting(nn.Module):
+    def __init__(self, function=np.tanh):
+        self.function, self.layer = function, nn.Dense(4, 3, rng=0)
+
+    def forward(self, x):
+        return self.function(self.layer(x))
+
+
+def twice(x):
+    return x * 2
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_ufuncs_of_numpy_may_be_among_the_classes(tmp_path, suffix):
+    path, model = tmp_path / f"model.{suffix}", Acting()
+    mf.save(path, model)
+    for classes in ([Acting], [Acting, np.tanh], {"Acting": Acting, "f": np.tanh}, [Acting, np.tanh, nn.Dense]):
+        assert mf.load(path, classes).function is np.tanh
+    mf.save(path, nn.Sequential(Acting(), Acting(twice), nn.ReLU()))
+    assert mf.load(path, [Acting, twice, np.tanh, np.sin, nn.ReLU, nn.Sequential])[1].function is twice
+
+
+def test_a_function_of_ones_own_may_become_a_ufunc(tmp_path):
+    mf.save(tmp_path / "model.npz", Acting(twice))
+    assert mf.load(tmp_path / "model.npz", {"Acting": Acting, "twice": np.positive}).function is np.positive

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 
@@ -10,11 +11,14 @@ import pytest
 
 from microfw import nn, optim
 from microfw.errors import NonFiniteError
-from microfw.training import Trainer
+from microfw.estimators import NeuralClassifier
+from microfw.training import Hook, Trainer
 from tests.helpers.errors import raises
 from tests.helpers.training import At, Root, make, values
 
 FIX = "; parameters are as they were before this step; lower the learning rate, or scale the data"
+
+NEW = "; start again from finite parameters, with a lower learning rate or scaled data"
 
 
 class Exp(nn.Module):
@@ -65,10 +69,41 @@ def test_a_parameter_that_was_spoilt_is_named(line):
     trainer.hooks = [At(1, spoil)]
     text = (
         "Trainer.fit, epoch 1, step 2: expected finite parameters, got parameter 2.weight that was not finite "
-        f"before the step, first made by 2 Dense: linear{FIX}"
+        f"before the step, first made by 2 Dense: linear{NEW}"
     )
     with raises(NonFiniteError, text):
         trainer.fit(line, 5, 16, rng=0, progress=False)
+
+
+@pytest.mark.parametrize("compile", [True, False])
+def test_a_last_update_that_makes_parameters_infinite_is_an_error(line, compile):
+    trainer = make(1, 1, 1e-3, nn.MSELoss(), compile=compile)
+
+    class Scale(Hook):
+        def on_gradients(self, state):
+            state.optimizer.lr = 1e38 if state.steps == 7 else 1e-3
+
+    trainer.hooks = [Scale()]
+    with pytest.raises(NonFiniteError) as caught:
+        trainer.fit(line, 2, 16, rng=0, progress=False)
+    text = r"Trainer.fit, epoch 2, step 4: expected finite parameters after the update, got -?inf at .* of parameter "
+    assert re.fullmatch(f"{text}0.weight{NEW}", str(caught.value))
+    assert len(trainer.history) == 1
+
+
+def test_an_estimator_keeps_finite_parameters():
+    X, y = np.arange(8.0).reshape(4, 2) * 1e3, np.array([0, 1, 2, 0])
+    for n in (1, 4):
+        e = NeuralClassifier((), optimizer="sgd", learning_rate=0.1, random_state=0, batch_size=n)
+        e.partial_fit(X, y, [0, 1, 2])
+        before = e.predict_proba(X)
+        e.set_params(learning_rate=1e306)
+        with pytest.raises(NonFiniteError, match="^NeuralClassifier, epoch 2, step 1: expected finite parameters"):
+            e.partial_fit(X[:n], y[:n])
+        np.testing.assert_array_equal(e.predict_proba(X), before)
+        e.set_params(learning_rate=0.1).partial_fit(X, y)
+        with pytest.raises(NonFiniteError, match="expected finite parameters after the update"):
+            e.set_params(learning_rate=1e306, max_iter=1, batch_size=4).fit(X, y)
 
 
 class Running(nn.Module):

@@ -193,3 +193,29 @@ def test_a_hook_with_methods_of_other_libraries_alone_is_refused():
     model = nn.Dense(2, 1, rng=0)
     with pytest.raises(ArgumentError, match="got Theirs with on_batch_end alone; name them as the events"):
         Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=0.1), hooks=[Theirs()])
+
+
+@pytest.mark.parametrize("event", ["on_fit_start", "on_epoch_start", "on_gradients", "on_step_end", "on_epoch_end"])
+@pytest.mark.parametrize("what", ["layer", "weight"])
+def test_a_layer_that_a_hook_replaces_is_refused_before_the_next_epoch(iris, event, what):
+    def replace(self, state):
+        if state.epoch == 1 or event == "on_fit_start":
+            if what == "layer":
+                state.model.layers = (*state.model.layers[:2], nn.Dense(8, 3, rng=9))
+            else:
+                state.model[2].weight = nn.Parameter(np.ones((8, 3)))
+
+    trainer = make(hooks=[type("Replace", (Hook,), {event: replace})()])
+    text = r"^Trainer: expected an optimizer of 2\.weight.*, got one of other parameters, of shapes \(8, 3\)"
+    with pytest.raises(ArgumentError, match=text):
+        trainer.fit(iris[0], 3, batch_size=64, rng=0, progress=False)
+    assert len(trainer.history) == (event not in ("on_fit_start", "on_epoch_start"))
+
+
+def test_a_model_that_hooks_change_between_epochs_is_trained_on(iris):
+    def change(self, state):
+        state.model[0].weight.data = state.model[0].weight.data * 0.5
+        state.model[2].requires_grad_(state.epoch != 2)
+
+    trainer = make(hooks=[type("Change", (Hook,), {"on_epoch_start": change})()])
+    assert len(trainer.fit(iris[0], 3, batch_size=64, rng=0, progress=False)) == 3

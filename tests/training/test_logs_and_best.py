@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import microfw as mf
-from microfw.errors import ArgumentError, FileError
+from microfw.errors import ArgumentError, CheckpointError, FileError
 from microfw.estimators import NeuralClassifier
 from microfw.training import Checkpoint, CSVLogger, Hook
 from tests.helpers.errors import raises
@@ -163,6 +163,25 @@ def test_a_csv_file_that_cannot_be_written_is_refused_before_training(iris, tmp_
     assert values(trainer) == before
     with pytest.raises(ArgumentError, match="^CSVLogger: expected the path of a file, got int; call"):
         CSVLogger(3)
+
+
+@pytest.mark.parametrize("options", [{}, {"best": "loss"}, {"every": 1}])
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        ("none/a.npz", "a.npz: expected a folder that can be written to, got no such folder; make it"),
+        ("file/a.npz", "a.npz: expected a folder that can be written to, got no such folder; make it"),
+        ("folder.npz", "folder.npz: expected a file to replace, got a folder or a device; choose another name"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_written_is_refused_before_training(iris, tmp_path, place, text, options):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.npz").mkdir()
+    trainer = make(hooks=[Checkpoint(tmp_path / place, **options)])
+    before = values(trainer)
+    with pytest.raises(CheckpointError, match=text):
+        trainer.fit(iris[0], 1, 32, rng=0, progress=False)
+    assert values(trainer) == before
 
 
 def test_a_checkpoint_of_an_estimator_is_refused_before_the_first_step(tmp_path):

@@ -73,7 +73,10 @@ def test_unknown_metric(name, fix):
 def test_bad_metrics(iris, line):
     with raises(ArgumentError, "metrics: expected names and functions f(y_true, y_pred), got 3"):
         make(metrics=[3])
-    with raises(ArgumentError, "metrics: expected different names, got 'r2' twice; rename one of them"):
+    with raises(
+        ArgumentError,
+        "metrics: expected different names, got 'r2' twice; leave it out, or rename it: function.__name__ = 'other'",
+    ):
         make(metrics=["r2", "r2"])
     with raises(ArgumentError, "accuracy: expected labels, got real numbers; use r2 for regression"):
         make(1, 1, loss=nn.MSELoss(), metrics=["accuracy"]).evaluate(line)
@@ -81,6 +84,20 @@ def test_bad_metrics(iris, line):
         make(metrics=["f1"]).evaluate(iris[1])
     with raises(ShapeError, "r2: expected targets and predictions of one shape, got (3,) and (3, 1)"):
         metrics.r2(np.zeros(3), np.zeros((3, 1)))
+
+
+@pytest.mark.parametrize("name", ["val_accuracy", "val_loss", "clipped", "seconds"])
+def test_entries_of_the_history_are_no_names_of_metrics(name):
+    def metric(y_true, y_pred):
+        return 7.0
+
+    metric.__name__ = name
+    with raises(
+        ArgumentError,
+        f"metrics: expected different names, got '{name}', an entry of the History; "
+        "leave it out, or rename it: function.__name__ = 'other'",
+    ):
+        make(metrics=["accuracy", metric])
 
 
 def test_rows_that_the_loss_ignores_are_left_out(iris):

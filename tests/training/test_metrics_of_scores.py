@@ -1,5 +1,7 @@
 """Metrics that compare targets with scores or probabilities get these, by any of their names."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from sklearn import metrics
@@ -41,6 +43,21 @@ def test_two_logits(name, by):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_partial_gets_what_its_function_gets_with_its_options(name):
+    function = getattr(metrics, name)
+    inner = partial(function, sample_weight=np.arange(150))
+    inner.__name__ = "inner"  # without a name, Python joins a partial and its partial
+    outer = partial(inner, sample_weight=None)
+    outer.__name__ = "outer"
+    t = trainer(2, nn.CrossEntropyLoss(), "accuracy")
+    t.metrics = [partial(function, sample_weight=np.arange(150)), outer]
+    expected = NAMES[name](BINARY, softmax(t.predict(X).astype(float)))
+    got = t.evaluate((X, BINARY))
+    assert got["outer"] == pytest.approx(expected, rel=1e-6)
+    assert got[name] != got["outer"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_one_logit(name):
     t = trainer(1, nn.BCEWithLogitsLoss(), name)
     z = t.predict(X).astype(float)
@@ -62,8 +79,41 @@ def test_three_classes():
     with pytest.raises(ArgumentError, match="for more than two classes use 'roc_auc_ovr' or 'roc_auc_ovo'"):
         trainer(3, nn.CrossEntropyLoss(), roc_auc_score).evaluate((X, Y))
 
+    t.metrics = [partial(roc_auc_score, multi_class="ovr")]
+    assert t.evaluate((X, Y))["roc_auc_score"] == pytest.approx(expected, rel=1e-6)
 
-@pytest.mark.parametrize("metric", ["hinge_loss", metrics.ndcg_score])
+
+@pytest.mark.parametrize("lacking", [0, 2])
+def test_rows_that_lack_a_class_have_probabilities_of_it(lacking):
+    def top_2(y, p, labels):
+        return metrics.top_k_accuracy_score(y, p, k=2, labels=labels)
+
+    names = {"neg_log_loss": -1, "log_loss": 1, "neg_brier_score": -1, "top_k_accuracy": 1, "d2_log_loss_score": 1}
+    functions = [log_loss, log_loss, metrics.brier_score_loss, top_2, metrics.d2_log_loss_score]
+    t = trainer(3, nn.CrossEntropyLoss(), "accuracy")
+    t.metrics = list(names)
+    rows = lacking != Y
+    p, got = softmax(t.predict(X[rows]).astype(float)), t.evaluate((X[rows], Y[rows]))
+    for (name, sign), function in zip(names.items(), functions, strict=True):
+        assert got[name] == pytest.approx(sign * function(Y[rows], p, labels=[0, 1, 2]), rel=1e-6)
+
+
+def test_rows_of_one_class_of_two_have_a_log_loss():
+    t = trainer(1, nn.BCEWithLogitsLoss(), "neg_log_loss")
+    got = t.evaluate((X[:9], np.zeros((9, 1), np.float32)))
+    assert got["neg_log_loss"] == pytest.approx(-got["loss"], rel=1e-6)
+
+
+def test_scorers_are_metrics():
+    f1, loss = metrics.make_scorer(metrics.f1_score, average="macro"), metrics.get_scorer("neg_log_loss")
+    t = trainer(3, nn.CrossEntropyLoss(), f1)
+    t.metrics = [f1, loss, "f1_macro", "neg_log_loss"]
+    got = t.evaluate((X, Y))
+    assert got["f1_score"] == got["f1_macro"]
+    assert got["log_loss"] == got["neg_log_loss"]
+
+
+@pytest.mark.parametrize("metric", ["hinge_loss", metrics.ndcg_score, partial(metrics.ndcg_score, k=1)])
 def test_metrics_of_scores_without_a_scorer_are_refused(metric):
     with pytest.raises(ArgumentError, match="compares targets with scores or probabilities; compute it from"):
         trainer(2, nn.CrossEntropyLoss(), metric)

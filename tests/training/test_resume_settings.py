@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
 import microfw as mf
 from microfw import nn, optim
 from microfw.errors import CheckpointError
-from microfw.training import Checkpoint, Hook
+from microfw.training import Checkpoint, Hook, saving
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(40, 4)).astype(np.float32)
@@ -161,3 +163,72 @@ def test_after_a_failed_resume_modes_and_settings_are_as_before(tmp_path):
     with pytest.raises(CheckpointError, match="broken"):
         fit(other, 3, resume=path)
     assert (other.model[3].p, other.model[1].training, other.model[0].weight.requires_grad) == (0.2, True, False)
+
+
+def noisy(X, y, rng):
+    return X + rng.normal(size=X.shape).astype(X.dtype), y
+
+
+def other(X, y, rng):
+    return X, y
+
+
+def drawn(n, rng):
+    return rng.integers(0, 9, n)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "text"),
+    [
+        ({"transform": noisy}, {}, "expected the transform of the saved run, noisy, got none; pass the same transform"),
+        ({}, {"transform": noisy}, "expected the transform of the saved run, none, got noisy; leave transform out"),
+        ({"transform": noisy}, {"transform": other}, "saved run, noisy, got other; pass the same transform"),
+        ({"sampler": drawn}, {}, "expected the sampler of the saved run, drawn, got none; pass the same sampler"),
+        ({"class_weight": None}, {"sampler": drawn}, "expected the sampler of the saved run, none, got drawn; leave"),
+    ],
+)
+def test_another_transform_or_sampler_is_refused(tmp_path, before, after, text):
+    path = tmp_path / "run.npz"
+    fit(trainer(Checkpoint(path)), 1, **before)
+    with pytest.raises(CheckpointError, match=text):
+        fit(trainer(), 2, resume=path, **after)
+    same = {name: functools.partial(function) for name, function in before.items() if function}
+    if same:  # a partial has no name of its own
+        with pytest.raises(CheckpointError, match="got partial"):
+            fit(trainer(), 2, resume=path, **same)
+    assert fit(trainer(), 2, resume=path, **before) == fit(trainer(), 2, **before)
+
+
+def test_files_from_before_transforms_were_compared_are_resumed(tmp_path, monkeypatch):
+    path, capture = tmp_path / "run.npz", saving.capture
+    monkeypatch.setattr(saving, "capture", lambda run: {k: v for k, v in capture(run).items() if k != "options"})
+    fit(trainer(Checkpoint(path)), 1, transform=noisy)
+    assert fit(trainer(), 2, resume=path, transform=noisy) == fit(trainer(), 2, transform=noisy)
+
+
+def test_other_metrics_within_an_epoch_are_named(tmp_path):
+    class Saved(Hook):
+        last = True
+
+        def on_step_end(self, state):
+            if state.steps == 7:
+                state.save(path)
+
+    path = tmp_path / "run.npz"
+    fit(trainer(Saved()), 2)
+    expected = (
+        "expected no metrics within an epoch, as it was saved, got r2; pass the same metrics, or resume a file from"
+    )
+    with pytest.raises(CheckpointError, match=expected):
+        fit(measured(trainer()), 2, resume=path)
+    fit(measured(trainer(Saved())), 2)
+    with pytest.raises(
+        CheckpointError, match="expected metrics within an epoch, as it was saved, got none; pass the same"
+    ):
+        fit(trainer(), 2, resume=path)
+    assert fit(measured(trainer()), 2, resume=path) == fit(trainer(), 2)
+
+
+def measured(trainer):
+    trainer.metrics = "r2"
+    return trainer

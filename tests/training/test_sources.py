@@ -273,6 +273,9 @@ FAULTS = [
     (lambda: list(generated(np.random.default_rng(0)))[:2], {}, ArgumentError,
      "Trainer.fit: expected (X, y) or a function that returns batches, got a list of 2 tuples; "
      "pass a function, lambda: iter(batches); or for nested X and y a tuple"),
+    (lambda: [[A[:5], A[:5]], [A[5:9], A[5:9]]], {}, ArgumentError,
+     "Trainer.fit: expected (X, y) or a function that returns batches, got a list of 2 lists; "
+     "pass a function, lambda: iter(batches); or for nested X and y a tuple"),
     (lambda: bad_second((A[:5], TARGETS["label"][:4])), {}, ShapeError,
      "Trainer.fit, batch 2: expected arrays of one length, got 5 rows of X and 4 of y"),
     (lambda: bad_second((A[:5], A[:5, 0])), {}, ShapeError,
@@ -292,6 +295,15 @@ def test_what_a_source_must_not_do(k):
     trainer = mf.Trainer(model, nn.CrossEntropyLoss(), mf.optim.SGD(model.parameters(), lr=0.1))
     with raises(kind, text):
         trainer.fit(make(), progress=False, **options)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_lists_of_list_batches_are_no_data(n):
+    trainer, _ = build("a loader")
+    batches = [[A[:8], TARGETS["label"][:8]]] * n
+    for call in (trainer.fit, trainer.evaluate, lambda data: trainer.fit((A, TARGETS["label"]), validation=data)):
+        with pytest.raises(ArgumentError, match=f"or a function that returns batches, got a list of {n} lists; pass a"):
+            call(batches)
 
 
 def test_evaluation_of_a_source_and_of_its_rows_are_the_same():
