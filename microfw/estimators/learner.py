@@ -24,8 +24,9 @@ from microfw.training.hooks import Hooks, TrainState
 from microfw.training.nonfinite import check_update
 from microfw.training.rates import LearningRate
 from microfw.training.replay_policy import ReplayPolicy
-from microfw.training.run import EpochTotals, take_steps
+from microfw.training.run import take_steps
 from microfw.training.stepper import Stepper
+from microfw.training.totals import EpochTotals
 
 ROWS = 4096
 """Rows in a batch of evaluation; affects memory, not results."""

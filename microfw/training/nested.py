@@ -25,8 +25,9 @@ from microfw.training.evaluation import Array, as_data, is_sum, quiet
 from microfw.training.metrics import Measure, check_heads, measure_heads
 from microfw.training.outputs import ModelCall, binds, output_columns
 from microfw.training.replay_policy import ReplayPolicy
-from microfw.training.run import EpochTotals, Run
+from microfw.training.run import Run
 from microfw.training.stepper import Stepper
+from microfw.training.totals import EpochTotals
 
 
 class NestedForward(ModelCall):

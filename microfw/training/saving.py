@@ -310,18 +310,8 @@ def _put(run: Run, parts: dict[str, Any], values: dict[str, Any]) -> None:
         run.train.load_state_dict(parts["source"])
     totals = parts["tally"]
     if totals is not None:  # in an epoch: draw its order again, before the generators are restored
-        _resume_epoch(run, dict(table(totals)))
+        run.resume_epoch(dict(table(totals)))
     random.restore(parts["random"], _generators(run))
-
-
-def _resume_epoch(run: Run, saved: dict[str, Any]) -> None:
-    """Restore an epoch that was saved after some of its steps, with the same order of rows."""
-    run.order = saved.pop("order")
-    random.put(run.rng, run.order)
-    totals = run.Totals(run.stepper, run.metrics)
-    totals.load_state_dict(saved)
-    run.batches = run.new_batches(skip=totals.steps)
-    run.totals = totals
 
 
 def _stateful(run: Run) -> list[Any]:
