@@ -10,7 +10,7 @@ import pytest
 import microfw as mf
 from microfw import nn, optim
 from microfw.errors import ArgumentError, CheckpointError, DataError
-from microfw.training import EarlyStopping, Hook, run
+from microfw.training import EarlyStopping, Hook, totals
 from tests.helpers.errors import raises
 from tests.helpers.training import values
 
@@ -160,7 +160,7 @@ def test_epochs_counts_those_of_the_saved_run(tmp_path):
 def clock(monkeypatch):
     """Return the seconds, in a list, by which the clock of a run is ahead."""
     ahead = [0.0]
-    monkeypatch.setattr(run, "perf_counter", lambda: time.perf_counter() + ahead[0])
+    monkeypatch.setattr(totals, "perf_counter", lambda: time.perf_counter() + ahead[0])
     return ahead
 
 
