@@ -61,7 +61,7 @@ def test_a_step_is_captured_at_once_where_many_are_to_come():
         model = mlp()
         trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1))
         trainer.fit((X, y), epochs, 8, rng=0, progress=False)
-        assert [key[0][1] for key in trainer._run.replay_policy.step.replays] == shapes
+        assert [key[0][1] for key in trainer._run.stepper.replay_policy.step.replays] == shapes
 
 
 def test_a_trainer_leaves_models_with_other_code_alone_unless_told():

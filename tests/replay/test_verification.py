@@ -63,7 +63,7 @@ def test_a_trainer_raises_before_the_step_is_taken():
     class Spoil(mf.Hook):
         def on_step_end(self, state):
             if state.steps == 10:
-                spoil(trainer._run.replay_policy.step)
+                spoil(trainer._run.stepper.replay_policy.step)
             self.before = model.inner.weight.data.copy()
 
     hook = Spoil()
