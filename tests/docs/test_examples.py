@@ -181,5 +181,8 @@ def test_reference_lists_every_public_name(page, room):
         ],
     )
     names = [name for name in public if not hasattr(getattr(room, name), "__path__")]
+    if page == "optim":  # docs/conf.py lists the optimizers
+        kinds = {name for name in names if isinstance(getattr(room, name), type)}
+        names = [name for name in names if name not in kinds or not issubclass(getattr(room, name), room.Optimizer)]
     missing = [name for name in names if not re.search(rf"\b{name}\b", text)]
     assert missing == []
