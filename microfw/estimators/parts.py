@@ -120,7 +120,8 @@ class Penalized(nn.Loss):
 
 def _layers(settings: Any, inputs: int, outputs: int, rng: np.random.Generator) -> list[nn.Module]:
     where, sizes = type(settings).__name__, settings.hidden_layer_sizes
-    sizes = list(sizes) if isinstance(sizes, Iterable) else [sizes]
+    single = not isinstance(sizes, Iterable) or isinstance(sizes, bytes | dict) or getattr(sizes, "ndim", 1) == 0
+    sizes = [sizes] if single else list(sizes)
     for size in sizes:
         if not is_integer(size, 1):
             raise ArgumentError(where, "hidden_layer_sizes to be positive integers", repr(size))

@@ -224,14 +224,13 @@ def _no_row_counts(rows: int, where: str) -> NoReturn:
 
 
 def _check_loss(value: Any, where: str) -> bool:
-    return (isinstance(value, Tensor) and value._array.size == 1) or _is_dict(value, where)
-
-
-def _is_dict(value: Any, where: str) -> bool:
-    """Return False for a dict of losses; raise for anything else."""
+    """Return True for a loss of one number, False for a dict of losses; raise for anything else."""
+    if isinstance(value, Tensor):
+        if value._array.size != 1:
+            raise ArgumentError(where, "a loss of one number", f"shape {value.shape}", "use reduction='mean'")
+        return True
     if not isinstance(value, dict):
-        got = f"shape {value.shape}" if isinstance(value, Tensor) else type(value).__name__
-        raise ArgumentError(where, "a loss of one number", got, "use reduction='mean'")
+        raise ArgumentError(where, "a loss of one number", type(value).__name__, "return a Tensor, or a dict of them")
     return False
 
 

@@ -131,7 +131,9 @@ class NestedForward(ModelCall):
         if isinstance(made, dict) and not made:
             raise ArgumentError(self.where, "a loss of one number, or a dict of them", "an empty dict")
         for name, part in made.items() if isinstance(made, dict) else [("", made)]:
-            if not isinstance(part, Tensor) or part.size != 1 or not (name == "" or isinstance(name, str)):
+            if not isinstance(name, str):
+                raise ArgumentError(self.where, "names of parts of the loss to be str", repr(name))
+            if not isinstance(part, Tensor) or part.size != 1:
                 got = f"shape {part.shape}" if isinstance(part, Tensor) else type(part).__name__
                 expected = f"a loss of one number{f' as {name!r}' if name else ', or a dict of them'}"
                 raise ArgumentError(self.where, expected, got, "use reduction='mean'")

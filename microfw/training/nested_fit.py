@@ -194,6 +194,9 @@ def weigh_classes(rows: Any, class_weight: Any, dtype: Any) -> Any:
         raise ArgumentError(FIT, "integer labels of shape (N,) in memory for class_weight", "other targets", fix)
     from sklearn.utils.class_weight import compute_sample_weight
 
+    expected = "class_weight to be a dict of weights by label or 'balanced'"
+    if not isinstance(class_weight, dict | str):  # scikit-learn takes lists, of one dict for each output
+        raise ArgumentError(FIT, expected, repr(class_weight))
     for label, value in class_weight.items() if isinstance(class_weight, dict) else ():
         if not is_real(value) or value < 0:
             raise ArgumentError(FIT, "class_weight of numbers of at least 0", f"{value!r} for label {label!r}")
@@ -203,7 +206,7 @@ def weigh_classes(rows: Any, class_weight: Any, dtype: Any) -> Any:
         known = set(np.unique(labels))
         unknown = [label for label in class_weight if label not in known] if isinstance(class_weight, dict) else []
         got = f"label {unknown[0]!r}, which y lacks" if unknown else repr(class_weight)
-        raise ArgumentError(FIT, "class_weight to be a dict of weights by label or 'balanced'", got) from None
+        raise ArgumentError(FIT, expected, got) from None
     weight = weight if rows.y.weight is None else weight * rows.y.weight
     targets = Columns(rows.y.template, [labels], rows.y.paths)
     return NestedRows(rows.X, with_weight(targets, weight, dtype, FIT), rows.sampler)

@@ -64,5 +64,8 @@ def explain(
         return NonFiniteError(place, "finite parameters", got, NEW)
     if not str(error):
         return NonFiniteError(place, "a finite loss", f"{state.loss}, {maker}", FIX)
-    got = str(error).partition("got ")[2].partition(";")[0] or str(error)
-    return NonFiniteError(place, "finite gradients", f"{got}, {maker}", FIX)
+    before, _, got = str(error).partition("got ")
+    # of finite gradients only the squares may not be finite: then no op made it
+    expected = before.partition("expected ")[2].removesuffix(", ") or "finite gradients"
+    made = f", {maker}" if expected == "finite gradients" else ""
+    return NonFiniteError(place, expected, f"{got.partition(';')[0] or error}{made}", FIX)

@@ -57,6 +57,9 @@ def test_nothing_is_trained_on_what_is_not_finite(diabetes):
     ({"loss": nn.CosineEmbeddingLoss()}, "a loss of two arguments, prediction and target, got CosineEmbeddingLoss of first, second, target, sample_weight"),
     ({"norm": "group"}, "norm to be None, 'batch' or 'layer', got 'group'"),
     ({"hidden_layer_sizes": (3, 0)}, r"hidden_layer_sizes to be positive integers, got 0"),
+    ({"hidden_layer_sizes": b"x"}, "hidden_layer_sizes to be positive integers, got b'x'"),
+    ({"hidden_layer_sizes": {}}, "hidden_layer_sizes to be positive integers, got {}"),
+    ({"hidden_layer_sizes": np.array(0)}, r"hidden_layer_sizes to be positive integers, got array\(0\)"),
 ])  # fmt: skip
 def test_settings_are_checked(settings, expected, digits):
     with pytest.raises(ArgumentError, match=f"^NeuralClassifier: expected {expected}"):

@@ -51,6 +51,18 @@ def test_a_derivative_that_is_not_finite_is_named(line):
     assert values(trainer) == before
 
 
+def test_gradients_whose_squares_are_not_finite_are_called_so():
+    X = np.array([[1.0], [2.0]])
+    trainer = make(1, 1, loss=nn.L1Loss(), dtype=np.float64, optimizer=optim.Adam)
+    trainer.model[2].weight.data = trainer.model[2].weight.data * 1e160
+    text = (
+        r"^Trainer.fit, epoch 1, step 1: expected gradients below 1.3e\+154, whose squares are finite, "
+        r"got \S+ for parameter 0.weight; parameters are as"
+    )
+    with pytest.raises(NonFiniteError, match=text):
+        trainer.fit((X, X[:, 0]), 1, progress=False)
+
+
 def test_a_learning_rate_too_high_ends_in_one_message_and_no_warning(line):
     trainer = make(1, 1, 1e3, nn.MSELoss(), hooks=[hook := At()])
     with pytest.raises(

@@ -295,6 +295,7 @@ def test_a_function_as_loss_of_a_dataset_gets_its_targets():
 
 
 X, Y = np.random.default_rng(0).normal(size=(12, 4)), np.arange(12) % 3
+CE = nn.CrossEntropyLoss()
 LABELS = "integer labels for CrossEntropyLoss, got targets of shape (12, 1); pass integer labels, or use nn.MSELoss for regression"
 WEIGHTS = "class_weight to be a dict of weights by label or 'balanced', got array([1., 1., 1.])"
 FORMS = "a Dataset, (X, y), (X, y, sample_weight), a stream, or batches from a function or a loader"
@@ -320,6 +321,12 @@ def fit(data=(X, Y), hooks=(), loss=None, **options):
     ("call", "kind", "text"),
     [
         (lambda: fit(class_weight=np.ones(3)), ArgumentError, f"Trainer.fit: expected {WEIGHTS}"),
+        (lambda: fit(class_weight=[1.0]), ArgumentError, f"Trainer.fit: expected {WEIGHTS.partition('array')[0]}[1.0]"),
+        (lambda: fit(class_weight=[]), ArgumentError, f"Trainer.fit: expected {WEIGHTS.partition('array')[0]}[]"),
+        (lambda: fit(loss=lambda z, y: [CE(z, y)]), ArgumentError,
+         "Trainer.fit: expected a loss of one number, got list; return a Tensor, or a dict of them"),
+        (lambda: fit(loss=lambda z, y: {1: CE(z, y)}), ArgumentError,
+         "Trainer.fit: expected names of parts of the loss to be str, got 1"),
         (lambda: fit(sample_weight=Y), TypeError, "Trainer.fit: expected known keywords, got sample_weight; pass (X, y, sample_weight)"),
         (lambda: fit(sampler=lambda n: range(n)), ArgumentError, "Trainer.fit: expected a function sampler(n, rng), got one with (n)"),
         (lambda: fit(transform=lambda X: X), ArgumentError, "Trainer.fit: expected a function transform(X, y, rng), got one with (X)"),
