@@ -57,9 +57,10 @@ class Profiler(Callback, Hook):
         Model whose paths name the layers. Modules outside of it are named by the path from the outermost module that
         was called, with the prefix ``outside:`` if that has parameters.
     every : int
-        Observe steps 0, ``every``, 2 ``every``, …; the other steps run at nearly full speed. Numbers of layers, ops and
-        phases are then those of the observed steps, labelled as sampled and not scaled up. Steps, replays, loss,
-        metrics, evaluation time and total time of an epoch are those of all steps.
+        Observe the first step, then one step of each ``every``, at places that change in a fixed order; the other
+        steps run at nearly full speed. Numbers of layers, ops and phases are then those of the observed steps,
+        labelled as sampled and not scaled up. Steps, replays, loss, metrics, evaluation time and total time of an epoch
+        are those of all steps.
     name : str
         Title of the report.
     trace : int
