@@ -108,7 +108,7 @@ def plot_comparison(found: Comparison, axes: Any = None) -> Any:
     text = place.xaxis.label.get_color()
     limit = 100 * found.min_change
     place.axvspan(-limit, limit, color=text, alpha=0.12, linewidth=0, label=f"less than {limit:g} %")
-    enough = found.rounds >= found.needed
+    enough = found.judges_times
     kinds_of_change = (("slower", PALETTE[1]), ("faster", PALETTE[0]), ("no real change", text))
     for marker, (kind, color) in zip(MARKERS, kinds_of_change, strict=False):
         rows = [k for k, change in enumerate(shown) if _kind(change) == kind]
@@ -118,6 +118,7 @@ def plot_comparison(found: Comparison, axes: Any = None) -> Any:
             place.errorbar(change, positions[rows], xerr=ends, fmt=marker, color=color, capsize=3, label=kind)
     rounds = "rounds" if found.alternated else "epochs"
     few = "" if enough else f"\n{found.rounds} of {found.needed} {rounds}: too few for intervals"
+    few = few if found.every[0] == found.every[1] else "\nother steps were observed: no intervals"
     title = f"{short(visible(found.b), 24)} against {short(visible(found.a), 24)}"
     finish(place, title, f"change of the time of a step, %{few}", "part of a step")
     return place
