@@ -17,7 +17,9 @@ from microfw.visualization.plots import MARKERS, PALETTE, finish, integer_ticks,
 from microfw.visualization.text import short
 
 COLOURS = dict(zip(("forward", "backward", "update", "data", "evaluation", "other"), PALETTE, strict=True))
-REST = ("evaluation", "other")
+COLOURS["check"] = "#7f7f7f"
+NAMES = {"check": "comparing replays"}
+REST = ("evaluation", "other", "check")
 """Phases outside of steps; left out if the profile is sampled."""
 
 MAX_LAYERS = 24
@@ -65,12 +67,13 @@ def _plot_epochs(session: Session, axes: Any) -> None:
     scale = UNITS[unit]
     bottom = np.zeros(len(numbers))
     for phase, ns in times.items():
+        label = NAMES.get(phase, phase)
         top = bottom + ns / scale
         if ns.any() and len(numbers) <= MAX_BARS:
-            axes.bar(numbers, ns / scale, 0.85, bottom, color=COLOURS[phase], label=phase)
+            axes.bar(numbers, ns / scale, 0.85, bottom, color=COLOURS[phase], label=label)
         elif ns.any():
             x = np.repeat(numbers, 2) + np.tile((-0.5, 0.5), len(numbers))
-            axes.fill_between(x, np.repeat(bottom, 2), np.repeat(top, 2), color=COLOURS[phase], label=phase, lw=0)
+            axes.fill_between(x, np.repeat(bottom, 2), np.repeat(top, 2), color=COLOURS[phase], label=label, lw=0)
         bottom = top
     axes.set_ylim(bottom=0)
     integer_ticks(axes)
