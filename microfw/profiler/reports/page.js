@@ -401,7 +401,7 @@ function drawLaw() {
   const cell = (value, text) => value === null ? { text: "" , sort: -1 } : { text: text(value), sort: value };
   const columns = [{ title: "strategy", words: true }, { title: "rule calls" }, { title: "losses", class: "wide" },
     { title: ["scalar ops", el("span", { class: "wide" }, `, bar 0 to ${short(most)}`)] }, { title: "seconds" }, { title: "peak bytes", class: "wide" }, { title: "difference", class: "wide" }];
-  const margin = (made, way, what, write) => {  // half of the interval of what is extrapolated
+  const margin = (made, way, what, write) => {  // from an extrapolated number to the end of its interval
     const half = way.margins[what];
     if (half === undefined) return made;
     const { text, nodes } = made;
