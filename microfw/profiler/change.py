@@ -155,7 +155,7 @@ def _range(count: CountChange, epochs: list[Epoch], rows: list[dict[str, Row]]) 
             getattr(row.get(count.layer, none), count.what) / epoch.observed
             for epoch, row in zip(epochs, rows, strict=True)
         ]
-    return min(values), max(values)
+    return min(values, default=0), max(values, default=0)
 
 
 def is_same_work(layer: str | None, phase: str, counts: list[CountChange]) -> bool:
