@@ -16,7 +16,7 @@ from microfw.autograd.graph import Leaf, Node
 from microfw.autograd.observer import Observer
 from microfw.autograd.tensor import Tensor
 from microfw.errors import GraphError
-from microfw.law.parameter_sample import sampling_order, strata_of, total
+from microfw.law.parameter_sample import MAX_STRATA, sampling_order, strata_of, total
 
 Array = np.ndarray[Any, Any]
 
@@ -175,7 +175,10 @@ class Problem:
         return result
 
     def sample(
-        self, derivative: Callable[[int], float], counted: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self,
+        derivative: Callable[[int], float],
+        counted: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        used: Sequence[bool] | None = None,
     ) -> Sample:
         """Compute derivatives one by one, some of each parameter array first, until all are done or time is up.
 
@@ -185,13 +188,19 @@ class Problem:
             Returns the derivative with respect to the k-th scalar parameter.
         counted : callable
             Returns the total rule calls and operations so far.
+        used : sequence of bool, optional
+            Whether the loss depends on each scalar parameter. The derivatives by others, such as most rows of an
+            embedding, are zero at no cost: they are done, as a stratum of their own.
         """
         found = Sample(self.size, strata_of([p.size for p in self.parameters]))
-        order, first = sampling_order(found.strata, self.rng)
+        found.done[:] = False if used is None else ~np.asarray(used, bool)
+        found.strata[found.done] = MAX_STRATA
+        left = np.flatnonzero(~found.done)
+        order, first = sampling_order(found.strata[left], self.rng)
         min_sample = max(MIN_SAMPLE, first)
         with gc_paused():
             start = last = perf_counter()
-            for count, k in enumerate(order, 1):
+            for count, k in enumerate(left[order].tolist(), 1):
                 before = counted()
                 found.gradient[k] = derivative(k)
                 found.done[k] = True

@@ -22,8 +22,8 @@ LEGEND = (
     "Scalar ops: in the rules and in repeated forward evaluations, by each op's cost rule; a tangent costs "
     "as much as the gradient of the same input. Seconds: on tensors with the forward evaluations, on scalars "
     "the backward pass only. Peak: memory by tracemalloc in a separate run, on scalars without the graph. "
-    "Difference: the largest from backprop, relative to the largest entry of the gradient. ±: half of the 95 % "
-    "interval, if the number is extrapolated from a random sample of each layer's parameters."
+    "Difference: the largest from backprop, relative to the largest entry of the gradient. ±: up to the end of "
+    "the 95 % interval, if the number is extrapolated from a random sample of each layer's parameters."
 )
 """Explanation of the columns in the table of strategies."""
 
@@ -141,9 +141,17 @@ def _strategies(law: Law) -> str:
     return "\n".join(lines)
 
 
+def margins(w: StrategyResult) -> dict[str, float]:
+    """Return how far the interval of each extrapolated number reaches above it.
+
+    Below it, the interval ends at what is counted, if not before.
+    """
+    return {what: high - getattr(w, what) for what, (_, high) in w.intervals.items()}
+
+
 def _margins(w: StrategyResult) -> list[str]:
-    """Return half the width of each interval: rules, losses, operations, seconds."""
-    half = {what: (high - low) / 2 for what, (low, high) in w.intervals.items()}
+    """Return the margins of rules, losses, operations and seconds."""
+    half = margins(w)
     return [
         f"± {whole(round(half['rules']))}" if "rules" in half else "",
         "",

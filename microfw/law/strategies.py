@@ -191,7 +191,7 @@ def chain_rule(problem: Problem, graph: ScalarGraph) -> StrategyResult:
                     operations += cost
         return float(pending.get(leaf, 0.0))
 
-    sample = problem.sample(chain, lambda: (rules, operations))
+    sample = problem.sample(chain, lambda: (rules, operations), [leaf in users for leaf in graph.leaves])
     result = extrapolated("chain rule per parameter", "scalars", sample)
     result.forwards = 1
     result.peak_bytes = peak(lambda: [chain(k) for k in range(min(N_TRACED, problem.size))])

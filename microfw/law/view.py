@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from microfw.law.data import Law
-from microfw.law.report import LEGEND, bound, count_rows, title
+from microfw.law.report import LEGEND, bound, count_rows, margins, title
 from microfw.profiler.ratio import verdict
 
 NUMBERS = ("rules", "forwards", "operations", "seconds", "peak_bytes", "difference")
@@ -20,7 +20,7 @@ def page_data(law: Law) -> dict[str, Any]:
         "ways": [
             {"name": w.name, "graph": w.graph, "note": w.note, "done": w.done, "of": w.of, "sampled": w.extrapolated}
             | {name: getattr(w, name) for name in NUMBERS}
-            | {"margins": {what: (high - low) / 2 for what, (low, high) in w.intervals.items()}}
+            | {"margins": margins(w)}
             for w in law.ways
         ],
         "legend": LEGEND,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from microfw.profiler.epoch import MAXIMA, Epoch
+from microfw.profiler.row import Row
 from microfw.profiler.session import Session
 
 NO_LAYER = "(outside)"
@@ -58,16 +60,17 @@ class Change:
 class CountChange:
     """A count of one step that differs: layer ("" is the whole step), name of the count, and both numbers.
 
-    As `Change` it has a ``phase``, which is "", and is ``real``.
+    As `Change` it has a ``phase``, which is "". It is not ``real`` if both runs, or one of them, are sampled, and other
+    observed steps may explain the difference.
     """
 
     phase: ClassVar[str] = ""
-    real: ClassVar[bool] = True
 
     layer: str
     what: str
     a: float
     b: float
+    real: bool = True
 
     @property
     def change(self) -> float:
@@ -99,7 +102,7 @@ def count_changes(a: Session, b: Session) -> list[CountChange]:
     """Return the counts of one step that differ, those of the whole step first."""
     totals = [session.total() for session in (a, b)]
     found = []
-    for what in ("parameters", "parameter_tensors", "saved_peak_bytes"):
+    for what in MAXIMA:
         x, y = (getattr(total, what) for total in totals)
         found.append(CountChange("", what, x, y))
     rows = [{"": total.sum()} | {row.layer or NO_LAYER: row for row in total.layers()} for total in totals]
@@ -112,12 +115,52 @@ def count_changes(a: Session, b: Session) -> list[CountChange]:
     found = [count for count in found if count.a != count.b]
     # an op that declares its cost in one run only does the same work in the other
     undeclared = {count.layer for count in found if count.what == "uncounted"}
-    return [count for count in found if count.layer not in undeclared or not count.what.startswith("flops")]
+    found = [count for count in found if count.layer not in undeclared or not count.what.startswith("flops")]
+    return found if same_steps(a, b) else judged(found, a, b)
+
+
+def same_steps(a: Session, b: Session) -> bool:
+    """Return True if both runs observed all their steps, or steps of the same numbers."""
+    taken = [[(epoch.steps, epoch.observed) for epoch in session.epochs] for session in (a, b)]
+    return a.every == b.every and (a.every == 1 or taken[0] == taken[1])
+
+
+def judged(found: list[CountChange], a: Session, b: Session) -> list[CountChange]:
+    """Mark the counts as not real whose difference other observed steps may explain.
+
+    Such a count differs in no epoch of a from all epochs of b by more than the steps that m observed ones miss: with
+    95 % confidence they are at most 3 / m of all. They are assumed to have from zero to twice the count.
+    """
+    ranges = []
+    for session in (a, b):
+        epochs = [epoch for epoch in session.epochs if epoch.observed]
+        rows = [{"": epoch.sum()} | {row.layer or NO_LAYER: row for row in epoch.layers()} for epoch in epochs]
+        ranges.append({(c.layer, c.what): _range(c, epochs, rows) for c in found})
+    missed = 3 / min(sum(epoch.observed for epoch in session.epochs) or 1 for session in (a, b) if session.every > 1)
+    marked = []
+    for c in found:
+        (low_a, high_a), (low_b, high_b) = (values[c.layer, c.what] for values in ranges)
+        apart = max(low_b - high_a, low_a - high_b)
+        marked.append(replace(c, real=apart > missed * max(high_a, high_b)))
+    return marked
+
+
+def _range(count: CountChange, epochs: list[Epoch], rows: list[dict[str, Row]]) -> tuple[float, float]:
+    """Return the smallest and the largest value of a count, per step, of all epochs."""
+    if count.what in MAXIMA:
+        values = [getattr(epoch, count.what) for epoch in epochs]
+    else:
+        none = Row("")
+        values = [
+            getattr(row.get(count.layer, none), count.what) / epoch.observed
+            for epoch, row in zip(epochs, rows, strict=True)
+        ]
+    return min(values, default=0), max(values, default=0)
 
 
 def is_same_work(layer: str | None, phase: str, counts: list[CountChange]) -> bool:
     """Return True if the counts of a layer agree, or those of the parameters for the update."""
-    changed = {(c.layer, c.what) for c in counts if abs(c.change) > SAME_WORK and c.what not in SCALARS}
+    changed = {(c.layer, c.what) for c in counts if c.real and abs(c.change) > SAME_WORK and c.what not in SCALARS}
     if layer:
         return all(name != layer for name, _ in changed)
     return phase == "update" and changed.isdisjoint({("", "parameters"), ("", "parameter_tensors")})

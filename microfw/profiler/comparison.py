@@ -5,7 +5,8 @@ conditions. For other runs, the layers whose counts agree show drift and noise: 
 ratio, and their spread widens all intervals. If these layers take a small share of the time, or differ too much, times
 are not corrected, and all intervals allow for a drift. A change is real if its interval excludes zero, at a level
 divided by the number of comparisons, and if it is at least ``min_change``. A layer that only one run has is listed as a
-change. Counts are exact: any difference is real.
+change. Counts are exact: any difference is real. Sampled runs may have observed other steps: then times are not judged,
+and counts only if they differ by more than other steps explain.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from microfw.profiler.change import (
     is_same_work,
     set_apart,
 )
+from microfw.profiler.compared_runs import number_of_rounds, sessions, used_epochs
 from microfw.profiler.noise import corrected, paired
-from microfw.profiler.session import Epoch, Session
+from microfw.profiler.session import Session
 from microfw.profiler.step_times import LAYER_PHASES, REST, WHOLE, is_part, large_parts, part_times, share_of
 from microfw.serialization.output import path_text, write_bytes
 from microfw.visualization.frame import Frame
@@ -62,8 +64,10 @@ class Comparison:
         Share of the layers whose counts agree in the time of all layers.
     kinds : dict
         Type of each layer by its name.
-    steps, replayed : (int, int)
-        Observed steps of each run, and how many of them were replayed.
+    steps, total_steps, replayed : (int, int)
+        Observed steps of each run, all of its steps, and how many of all were replayed.
+    every : (int, int)
+        Of how many steps each run observed one. If they differ, no time is judged: changes of times are never real.
     changes : list of Change
         Times: the whole step first, then its phases, then layers.
     counts : list of CountChange
@@ -83,6 +87,7 @@ class Comparison:
     needed: int
     drift: float = 0.0
     steps: tuple[int, int] = (0, 0)
+    total_steps: tuple[int, int] = (0, 0)
     replayed: tuple[int, int] = (0, 0)
     changes: list[Change] = field(default_factory=list)
     counts: list[CountChange] = field(default_factory=list)
@@ -92,6 +97,12 @@ class Comparison:
     corrected: bool = False
     unchanged: float = 0.0
     kinds: dict[str, str] = field(default_factory=dict)
+    every: tuple[int, int] = (1, 1)
+
+    @property
+    def judges_times(self) -> bool:
+        """Whether a change of a time can be real: there are enough rounds, and both runs are sampled alike."""
+        return self.rounds >= self.needed and self.every[0] == self.every[1]
 
     def worse(self, than: float = 0.0) -> list[Change | CountChange]:
         """Return the real changes above a fraction: of the step, of layers and of counts.
@@ -120,12 +131,12 @@ class Comparison:
         ]
         # an array that several layers save counts for one of them: another, if that one is frozen
         judged = [c for c in self.counts if c.what != "uncounted" and (c.what != "saved_bytes" or not c.layer)]
-        return slower + [c for c in judged if c.change > than]
+        return slower + [c for c in judged if c.real and c.change > than]
 
     def smallest(self, change: Change) -> float:
         """Return the smallest change that could have been detected with this noise, in either direction."""
         widest = max(change.high - change.change, change.change - change.low)
-        return max(self.min_change, widest) if self.rounds >= self.needed else inf
+        return max(self.min_change, widest) if self.judges_times else inf
 
     def __getattr__(self, name: str) -> Never:
         new = "; it was renamed to 'min_change'" if name == "least" else ""
@@ -252,7 +263,7 @@ def compare(
     [('flops_forward', 10, 12)]
     """
     refuse_former("compare", former, least="min_change")
-    a, b = set_apart(*_sessions(a, b))
+    a, b = set_apart(*sessions(a, b))
     alternated = bool(a.alternated) and a.alternated == b.alternated
     min_change = (0.05 if alternated else 0.1) if min_change is None else min_change
     if not min_change >= 0:
@@ -264,7 +275,7 @@ def compare(
             raise ArgumentError("compare", f"an epoch in {name}", "a session without one")
     counts = count_changes(a, b)
     pairs = [(x, y) for x, y in zip(a.epochs, b.epochs, strict=False) if x.observed and y.observed]
-    used = _used(a, b, pairs if alternated else None)
+    used = used_epochs(a, b, pairs if alternated else None)
     names = [dict.fromkeys(row.layer or NO_LAYER for epoch in x.epochs for row in epoch.rows) for x in (a, b)]
     parts = [*REST, *((layer, phase) for layer in dict.fromkeys([*names[0], *names[1]]) for phase in LAYER_PHASES)]
     times = [part_times(epochs, parts) for epochs in used]
@@ -277,7 +288,7 @@ def compare(
     wrong = (1 - confidence) / len(labels)
     unchanged = 0.0
     if alternated:
-        rounds = _rounds(a.alternated, len(pairs))
+        rounds = number_of_rounds(a.alternated, len(pairs))
         needed, found_times = ceil(log2(2 / wrong)), paired(times[0], times[1], groups, wrong, rounds)
     else:  # the optimizer's update shows drift, too
         same = [is_same_work(*part, counts) and not one for part, one in zip(parts, alone, strict=True)]
@@ -288,7 +299,8 @@ def compare(
     sums = a.total(), b.total()
     found = Comparison(
         a.name or a.model or "a", b.name or b.model or "b", alternated, min_change, confidence, rounds, needed,
-        found_times.drift, (sums[0].observed, sums[1].observed), (sums[0].replayed, sums[1].replayed),
+        found_times.drift, (sums[0].observed, sums[1].observed), (sums[0].steps, sums[1].steps),
+        (sums[0].replayed, sums[1].replayed), every=(a.every, b.every),
         counts=counts, corrected=found_times.corrected, unchanged=unchanged,
         kinds={layer.name: layer.kind for x in (a, b) for layer in x.layers if layer.shown_kind},
     )  # fmt: skip
@@ -297,52 +309,18 @@ def compare(
     columns = (found_times.a, found_times.b, found_times.change, found_times.low, found_times.high)
     for (layer, phase), *row in zip(labels, *columns, strict=True):
         before, after, change, low, high = map(float, row)
-        real = rounds >= needed and (low > 0 or high < 0) and abs(change) >= min_change
+        if a.every != b.every:
+            low, high = -1.0, inf  # steps differ by more than noise: the first ones, for example, are slow
+        real = found.judges_times and (low > 0 or high < 0) and abs(change) >= min_change
         found.changes.append(Change(layer, phase, before, after, change, low, high, real))
     for k, (layer, phase) in enumerate(parts):
         if layer and alone[k] and large[k]:
             before, after = (float(np.median(table[:, k])) for table in times)
             after, change = after / (1 + found.drift), inf if present[1][k] else -1.0
-            found.changes.append(Change(layer, phase, before, after, change, change, change, True, True))
+            found.changes.append(Change(layer, phase, before, after, change, change, change, a.every == b.every, True))
     size = len(pairs) // rounds if alternated else 1  # epochs of a round
     backward = [[epoch.taken("backward", True) for epoch in pair] for pair in pairs]
     for k in range(0, len(pairs) - size + 1, size):
         shortest = [min(ns) for ns in zip(*backward[k : k + size], strict=True)]
         found.epochs.append((k // size + 1 if alternated else pairs[k][0].epoch, shortest[0], shortest[1]))
     return found
-
-
-def _sessions(*given: Any) -> list[Session]:
-    """Return the sessions of sessions or profilers."""
-    found = [getattr(x, "session", x) for x in given]
-    for x in found:
-        if not isinstance(x, Session):
-            fix = (
-                "compare the sessions that mf.profiler.alternate(run_a, run_b) returns"
-                if callable(x)
-                else ("read a file with Session.load, or pass profiler.session")
-            )
-            raise ArgumentError("compare", "two sessions", type(x).__name__, fix)
-    if found[0] is found[1]:
-        fix = "train each run with its own profiler"
-        raise ArgumentError("compare", "the sessions of two runs", "the same session twice", fix)
-    return found
-
-
-def _used(a: Session, b: Session, rounds: list[tuple[Epoch, Epoch]] | None) -> list[list[Epoch]]:
-    """Return the comparable epochs of each run: rounds of alternated runs, else epochs with an observed step."""
-    if rounds is None:
-        used = [[e for e in session.epochs if e.observed] for session in (a, b)]
-    else:
-        used = [[pair[k] for pair in rounds] for k in range(2)]
-    for name, epochs in zip("ab", used, strict=True):
-        if not epochs:
-            wanted = f"an epoch of {name} with an observed step" if rounds is None else "a round observed in both runs"
-            raise ArgumentError("compare", wanted, "none", "sample more often: lower every")
-    return used
-
-
-def _rounds(mark: str, epochs: int) -> int:
-    """Return the number of rounds of alternated runs; older files do not have it: then each epoch is one."""
-    number = mark.partition("/")[2]
-    return min(int(number), epochs) if number.isdecimal() and int(number) else epochs

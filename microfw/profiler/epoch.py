@@ -13,6 +13,7 @@ WITHOUT_UPDATES = "No optimizer has made an update: each backward pass counts as
 UNFINISHED = "Counts of a step include backward passes after the last update of an epoch."
 NOT_RECORDED = "Ops that ran before the profiler was attached are not counted: attach it before the forward pass."
 LOSS_OF_PASSES = "The loss is the mean over backward passes, which are more than the steps."
+INTERRUPTED = "The last epoch of a fit is unfinished: it was interrupted, or failed. It has the steps before that."
 WITHOUT_BACKWARD = "No step ran backward(): gradients of mf.grad are not counted, and their time is in forward."
 VARYING = "P, reuse and FLOP/P are left out for layers that were frozen in a part of the profile."
 """Notes of an epoch."""

@@ -8,10 +8,11 @@ from math import isfinite
 from typing import Any, TypeVar
 
 from microfw.errors import ArgumentError, DataError
+from microfw.profiler.epoch import INTERRUPTED
 from microfw.profiler.reports.formats import FORMATS, format_of
 from microfw.profiler.session import PHASES, VERSION, Epoch, Layer, Row, Session, Trace
 from microfw.serialization.output import encode, path_text, write_bytes
-from microfw.serialization.strict import short
+from microfw.serialization.strict import FormatError, document, short
 
 T = TypeVar("T")
 
@@ -119,6 +120,21 @@ def parse(data: Any, where: str) -> Session:
     except InvalidEntry as error:
         got = f"an entry that is wrong: {error}"
         raise DataError(where, "a profile saved by microfw", got, "was the file changed?") from None
+
+
+def parse_state(state: dict[str, Any], every: int) -> tuple[Session, Epoch | None]:
+    """Return the session from `Profiler.state_dict`, and the finished part of its current epoch."""
+    where = "Profiler.load_state_dict"
+    try:
+        session = parse(document(state["session"]), where)
+        partial = parse(document(state["partial"]), where).epochs[0] if state["partial"] else None
+    except FormatError as error:
+        raise DataError(str(error.with_location(where))) from None
+    if session.every != every:
+        raise DataError(where, f"every={every}", session.every)
+    if partial is not None:
+        partial.notes = [note for note in partial.notes if note != INTERRUPTED]  # it is continued
+    return session, partial
 
 
 class InvalidEntry(ValueError):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from contextvars import Token
+from dataclasses import replace
 from html import escape
 from time import perf_counter_ns
 from typing import Any, Self
 
 from microfw.autograd.mode import MODE, Mode
-from microfw.errors import ArgumentError, DataError, GraphError
+from microfw.errors import ArgumentError, GraphError
 from microfw.nn.module import Module
 from microfw.profiler.callback import Callback
 from microfw.profiler.environment import environment
-from microfw.profiler.epoch import Epoch, joined_epochs
-from microfw.profiler.files import parse, to_json
+from microfw.profiler.epoch import INTERRUPTED, Epoch, joined_epochs
+from microfw.profiler.files import parse_state, to_json
 from microfw.profiler.recorder.log import Log
 from microfw.profiler.recorder.naming import LayerNames
 from microfw.profiler.recorder.overhead import MEASURED, overhead
@@ -24,7 +25,6 @@ from microfw.profiler.reports.report import report
 from microfw.profiler.search import fits_report
 from microfw.profiler.session import Layer, Session
 from microfw.serialization.output import Path
-from microfw.serialization.strict import FormatError, document
 from microfw.training.hooks import Hook, TrainState
 from microfw.training.stepper import Interrupts
 
@@ -57,9 +57,9 @@ class Profiler(Callback, Hook):
         Model whose paths name the layers. Modules outside of it are named by the path from the outermost module that
         was called, with the prefix ``outside:`` if that has parameters.
     every : int
-        Observe steps 0, ``every``, 2 ``every``, …; the other steps run at nearly full speed. Numbers of layers, ops and
-        phases are then those of the observed steps, labelled as sampled and not scaled up. Steps, replays, loss,
-        metrics, evaluation time and total time of an epoch are those of all steps.
+        Observe one step of each ``every``, at changing places; the other steps run at nearly full speed. Numbers of
+        layers, ops and phases are those of the observed steps, labelled as sampled and not scaled up. Steps, replays,
+        loss, metrics, evaluation time and total time of an epoch are those of all steps.
     name : str
         Title of the report.
     trace : int
@@ -121,7 +121,7 @@ class Profiler(Callback, Hook):
         self._bound: Module | None = None  # model of the session
         self._names: LayerNames | None = None  # of the layers so far
         self._logs: list[tuple[Epoch | None, Log]] = []
-        self._partial: Epoch | None = None  # finished part of the current epoch, if the run was saved in it
+        self._partial: Epoch | None = None  # finished part of the epoch, if it was saved or interrupted
         self._partial_at_entry: Epoch | None = None  # `_partial` when the block was entered
         self._recorder: Recorder | None = None
         self._between: tuple[Any, int] = (None, 0)  # session of the last fit, and its time outside of epochs
@@ -162,6 +162,8 @@ class Profiler(Callback, Hook):
 
     def __enter__(self) -> Self:
         self._attach()
+        if self._partial is not None and INTERRUPTED in self._partial.notes:
+            self._partial = None  # it is in the session
         self._partial_at_entry = self._partial
         return self
 
@@ -194,7 +196,8 @@ class Profiler(Callback, Hook):
         """Return the session and the finished part of the current epoch, as JSON text."""
         self._cut()
         partial = None if self._partial is None else to_json(Session(epochs=[self._partial]))
-        return {"session": to_json(self.session), "partial": partial}
+        epochs = [epoch for epoch in self.session.epochs if epoch is not self._partial]
+        return {"session": to_json(replace(self.session, epochs=epochs)), "partial": partial}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state from `state_dict` of a profiler with the same ``every``.
@@ -204,15 +207,8 @@ class Profiler(Callback, Hook):
         DataError
             If the state is invalid, or ``every`` differs.
         """
-        try:
-            session = parse(document(state["session"]), "Profiler.load_state_dict")
-            partial = state["partial"] and parse(document(state["partial"]), "Profiler.load_state_dict")
-        except FormatError as error:
-            raise DataError(str(error.with_location("Profiler.load_state_dict"))) from None
-        if session.every != self._session.every:
-            raise DataError("Profiler.load_state_dict", f"every={self._session.every}", session.every)
-        self._logs, self._session = [], session
-        self._partial = partial.epochs[0] if partial else None
+        self._session, self._partial = parse_state(state, self._session.every)
+        self._logs = []
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the settings and the session, which a copy shares. Fits and logs stay with this profiler."""
@@ -311,6 +307,10 @@ class Profiler(Callback, Hook):
         start_ns, recorder = perf_counter_ns(), self._recorder
         if recorder is not None and recorder.losses is None:  # else that of a `with` block: on_fit_start has raised
             self._cut()
+            if self._partial is not None:  # no epoch's end has taken it: the fit was interrupted, or failed
+                self._partial.epoch = len(self.session.epochs) + 1
+                self._partial.notes.append(INTERRUPTED)
+                self._session.epochs.append(self._partial)
             self._detach()
             recorder.between_ns += perf_counter_ns() - start_ns
             self._between = self._session, recorder.between_ns

@@ -40,7 +40,7 @@ class Session:
     name, model : str
         Title, and type of the model.
     every : int
-        Steps 0, ``every``, 2 ``every``, … of each fit were observed, also of one that was resumed.
+        One step of each ``every`` was observed, the first of each fit included, also of one that was resumed.
     layers : list of Layer
         Modules of the model, the model itself first.
     epochs : list of Epoch

@@ -307,8 +307,8 @@ def sampled():
             if k in (1, 3):
                 with mf.no_grad():
                     p.model(X)
-    wanted = {"data": 3, "forward": 15, "backward": 60, "other": 9, "update": 300, "evaluation": 10}
-    return profiler, wanted | {"unobserved": 4 * 129}
+    wanted = {"data": 2, "forward": 10, "backward": 40, "other": 6, "update": 200, "evaluation": 10}
+    return profiler, wanted | {"unobserved": 5 * 129}
 
 
 @loop

@@ -8,6 +8,7 @@ import numpy as np
 
 import microfw as mf
 from microfw import nn, optim
+from microfw.profiler.recorder.sampling import every_nth
 
 RNG = np.random.default_rng(0)
 X = RNG.random((48, 12)).astype(np.float32)
@@ -46,6 +47,12 @@ class Loop:
         loss.backward()
         self.optimizer.step()
         return loss
+
+
+def observed_steps(steps, every):
+    """Return the numbers of the observed steps of a run."""
+    schedule = every_nth(every)
+    return [step for step in range(steps) if schedule is None or schedule(step)]
 
 
 def check(epoch, steps, observed, nodes=4):

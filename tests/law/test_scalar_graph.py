@@ -11,8 +11,9 @@ import pytest
 import microfw as mf
 from microfw import nn
 from microfw.autograd.graph import reachable
-from microfw.law.measure import CountingObserver, Problem, peak
+from microfw.law.measure import CountingObserver, Problem, StrategyResult, peak
 from microfw.law.parameter_sample import sampling_order, strata_of, total
+from microfw.law.report import margins
 from microfw.law.scalar_graph import scalar_graph
 from microfw.law.strategies import chain_rule, count_paths, path_recursion, scalar_backprop
 from microfw.law.sweeps import fit_power_law
@@ -208,14 +209,40 @@ def test_an_interval_is_shown_and_saved():
     assert max(map(len, text.splitlines())) <= 100
     line = next(line for k, line in enumerate(text.splitlines()) if line.strip().startswith("extrapolated from"))
     assert f"extrapolated from {found.way('forward mode').done} of {way.of}" in line
-    assert f"± {round((high - low) / 2):,}" in text
+    assert f"± {round(high - way.rules):,}" in text
     assert f"(extrapolated, {round(low):,} to {round(high):,})" in " ".join(text.split())
     saved = json.loads(json.dumps(found.to_dict()))
     assert [w["intervals"] for w in saved["ways"] if w["name"] == way.name] == [
         {what: list(ends) for what, ends in way.intervals.items()}
     ]
     assert found.way("central differences").intervals.keys() == {"seconds"}
-    assert found.page_data()["ways"][-2]["margins"]["rules"] == (high - low) / 2
+    assert found.page_data()["ways"][-2]["margins"]["rules"] == high - way.rules
+
+
+def sparse():
+    """Return a model of which a loss uses 16 of 2,000 numbers of an embedding."""
+    model = nn.Sequential(nn.Embedding(1000, 2, rng=0), nn.Flatten(), nn.Dense(16, 2, rng=1))
+    return model, nn.CrossEntropyLoss(), np.arange(8)[None], np.array([1])
+
+
+def test_parameters_that_the_loss_does_not_use_are_extrapolated_apart():
+    truth = law(*sparse(), budget=60.0).way("chain rule per parameter")
+    assert not truth.extrapolated
+    held = 0
+    for seed in range(10):
+        way = law(*sparse(), budget=1e-6, rng=seed).way("chain rule per parameter")
+        assert 1984 + 30 <= way.done < way.of == truth.of
+        for what in ("rules", "operations"):
+            low, high = way.intervals[what]
+            assert low < high
+            held += low <= getattr(truth, what) <= high
+            assert getattr(way, what) == pytest.approx(getattr(truth, what), rel=0.15)
+    assert held >= 17  # of 20: 95 % intervals
+
+
+def test_a_margin_reaches_to_the_end_of_the_interval_that_is_cut_below():
+    way = StrategyResult("chain", "scalars", rules=3698, done=30, of=2000, intervals={"rules": (90.0, 10159.0)})
+    assert margins(way) == {"rules": 6461.0}
 
 
 def test_a_sample_is_of_every_layer():

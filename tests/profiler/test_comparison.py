@@ -11,6 +11,7 @@ import microfw as mf
 from microfw import nn
 from microfw.errors import ArgumentError
 from microfw.profiler import Epoch, Row, Session, assert_cost, compare
+from tests.helpers.sampled_loop import observed_steps
 
 LAYERS = {"0": (20, 30), "1": (5, 4), "2": (10, 25), "MSELoss": (6, 2)}
 ITS_PHASES = [(layer, phase) for layer in LAYERS for phase in ("forward", "backward")]
@@ -225,6 +226,16 @@ def test_steps_that_differ_are_said_and_counts_are_those_of_a_step():
     assert (found.replayed, "Replayed steps: 0% in a, 0% in b." in str(found)) == ((0, 0), True)
 
 
+def test_the_share_of_replayed_steps_is_that_of_all_steps():
+    rng = np.random.default_rng(12)
+    a, b = made_up(rng, 4), made_up(rng, 4)
+    for epoch in (*a.epochs, *b.epochs):
+        epoch.steps, epoch.replayed = 16, 12
+    found = compare(a, b)
+    assert (found.total_steps, found.replayed) == ((64, 64), (48, 48))
+    assert "Replayed steps: 75% in a, 75% in b." in str(found)
+
+
 def test_a_comparison_says_what_it_would_have_found():
     rng = np.random.default_rng(13)
     loud, quiet = (compare(made_up(rng, noise=noise), made_up(rng, noise=noise)) for noise in (0.5, 0.01))
@@ -362,3 +373,55 @@ def test_scalar_nodes_are_compared_if_both_runs_have_them():
     for row in one.epochs[0].rows:  # as in a file that an older version has saved
         row.scalar_nodes = row.scalar_rules = row.scalar_accumulated = 0
     assert compare(one, all_of_them).counts == []
+
+
+# Sampled runs
+
+
+def sampled(every, epochs, kinds=(100, 100, 50), more=1, mark=""):
+    """Return a profile of steps whose counts and times are those of ``kinds`` in turns; the first takes longer."""
+    found, seen = [], observed_steps(epochs * len(kinds), every)
+    for k in range(epochs):
+        picked = [kinds[s % len(kinds)] for s in seen if s // len(kinds) == k]
+        ns = sum(1000 * kinds[s % len(kinds)] * (1 if s else 10) for s in seen if s // len(kinds) == k)
+        rows = [Row(name, "op", nodes=len(picked), flops_forward=more * sum(picked), backward_ns=ns) for name in "01"]
+        epoch = Epoch(k + 1, len(kinds), len(picked), rows=rows, backward_ns=2 * ns, parameters=7)
+        found.append(epoch if picked else Epoch(k + 1, len(kinds)))
+    return Session(every=every, epochs=found, alternated=mark)
+
+
+@pytest.mark.parametrize("mark", ["", "together/30"])
+@pytest.mark.parametrize("a", [(1, 30), (2, 30), (3, 30)])
+@pytest.mark.parametrize("b", [(1, 30), (2, 12), (5, 30), (8, 30)])
+def test_one_training_that_is_sampled_differently_differs_in_nothing(a, b, mark):
+    found = compare(sampled(*a, mark=mark), sampled(*b, mark=mark))
+    assert found.worse() == [] and not any(c.real for c in [*found.changes, *found.counts])
+    assert [c.what for c in compare(sampled(1, 30), sampled(8, 30, kinds=(100, 100, 100))).counts if c.real] == []
+
+
+def test_counts_of_differently_sampled_runs_are_judged_by_what_steps_that_were_not_observed_explain():
+    found = compare(sampled(1, 40), sampled(5, 40, more=3))
+    assert [(c.layer, c.what) for c in found.worse()] == [(layer, "flops_forward") for layer in ("", "0", "1")]
+    found = compare(sampled(1, 40), sampled(5, 40))
+    assert found.counts and not found.judges_times and found.smallest(found.changes[0]) == np.inf
+    text = str(found)
+    assert "Times are not judged: a with every=1 and b with every=5 observed other" in text
+    assert "(mean of the observed steps)" in text
+    words = " ".join(text.split())
+    assert f"Counts per step: {len(found.counts)} differ, {len(found.counts)} of them by no more than sampling" in words
+    assert all(line.endswith("unknown") for line in text.splitlines() if line.startswith("(the whole step)  backward"))
+
+
+def test_a_layer_of_steps_that_only_one_run_observed_is_not_new():
+    a, b = sampled(1, 10), sampled(4, 10)
+    for epoch in b.epochs:
+        epoch.rows = [Row("2", "op", nodes=1, backward_ns=500_000), *epoch.rows]
+    found = compare(a, b)
+    assert [(c.layer, c.real) for c in found.changes if c.one_sided] == [("2", False)]
+    assert found.worse() == [] and "unknown" in str(found)
+
+
+def test_runs_that_are_sampled_alike_are_compared_exactly():
+    found = compare(sampled(4, 30), sampled(4, 30, more=1.01))
+    assert [c.change for c in found.worse(0.005)] == pytest.approx([0.01] * 3)
+    assert compare(sampled(4, 30), sampled(4, 30)).judges_times

@@ -214,3 +214,21 @@ def test_an_epoch_without_a_backward_time_has_no_change_and_none_is_minus_zero()
 
     lines = [line.split() for line in str(compare(run(0, 100_000), run(100_000, 99_999))).splitlines()]
     assert ["1", "0.0", "100.0"] in lines and ["2", "100.0", "100.0", "+0.0%"] in lines
+
+
+def test_a_table_of_counts_says_how_many_of_them_it_shows():
+    def run(flops):
+        return session({str(k): 10 for k in range(40)}, flops={str(k): flops for k in range(40)})
+
+    found = compare(run(10), run(20))
+    assert len(found.counts) == 41
+    assert "Counts that differ, in one step (exact; the first 30 of 41)\n" in str(found)
+    assert "Counts that differ, in one step (exact)\n" in str(compare(session(WIDE), session(WIDE, flops=NARROW)))
+
+
+def test_runs_that_are_sampled_differently_are_drawn_without_intervals():
+    pytest.importorskip("matplotlib").use("agg")
+    a, b = session(WIDE), session(WIDE, seed=1)
+    b.every = 2
+    axes = compare(a, b).plot()
+    assert axes.get_xlabel().endswith("other steps were observed: no intervals")

@@ -134,6 +134,17 @@ def test_a_figure_shows_the_epochs_and_the_layers():
     left.figure.draw_without_rendering()
 
 
+@pytest.mark.parametrize("epochs", [2, 200])
+def test_bars_of_a_figure_add_up_to_the_epochs_with_the_comparison_of_replays(epochs):
+    pytest.importorskip("matplotlib")
+    parts = {"forward": 4, "backward": 5, "update": 2, "data": 1, "evaluation": 3, "other": 2, "check": 6}
+    ns = {f"{name}_ns": 1_000_000 * part for name, part in parts.items()}
+    left, _ = Session(epochs=[Epoch(k + 1, 1, 1, total_ns=23_000_000, **ns) for k in range(epochs)]).plot()
+    drawn = left.collections if epochs > 100 else left.patches
+    assert max(shape.get_window_extent().y1 for shape in drawn) == pytest.approx(left.transData.transform((1, 23))[1])
+    assert "comparing replays" in [text.get_text() for text in left.get_legend().get_texts()]
+
+
 def test_a_notebook_shows_tables_without_a_script():
     session = profiled("wide")
     session.name = "<script>alert(1)</script>"

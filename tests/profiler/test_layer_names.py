@@ -13,6 +13,7 @@ from microfw.autograd.scope import THREAD_SCOPE
 from microfw.errors import ShapeError
 from microfw.profiler import assert_cost
 from microfw.profiler.reports.tables import step_lines
+from tests.helpers.sampled_loop import observed_steps
 from tests.helpers.thinning import thinned
 
 RNG = np.random.default_rng(0)
@@ -267,7 +268,7 @@ def test_rows_are_the_users_names(make, every):
             optimizer.step()
             with mf.no_grad():  # an evaluation changes no row
                 way.loss()
-    check(way, profiler, -(-STEPS // every))
+    check(way, profiler, len(observed_steps(STEPS, every)))
 
 
 @pytest.mark.parametrize("every", [1, 3])
@@ -280,7 +281,7 @@ def test_rows_of_a_replayed_step_are_those_of_the_step(make, every):
     with mf.Profiler(way.bound, every=every) as profiler:
         for _ in range(STEPS):
             step()
-    check(way, profiler, -(-STEPS // every))
+    check(way, profiler, len(observed_steps(STEPS, every)))
     if make not in (under_checkpoint, a_lambda, layers_made_in_each_step):
         assert profiler.session.epochs[0].replayed > 0
 
@@ -421,7 +422,7 @@ def test_a_step_ends_with_the_last_update_before_the_next_backward(every, backwa
             for optimizer in optimizers:
                 optimizer.step()
     (epoch,) = profiler.session.epochs
-    observed = -(-STEPS // every)
+    observed = len(observed_steps(STEPS, every))
     assert (epoch.steps, epoch.observed) == (STEPS, observed)
     assert epoch.sum().nodes == 7 * observed * backward
     assert epoch.update_ns > 0 and epoch.forward_ns + epoch.backward_ns + epoch.update_ns <= epoch.total_ns

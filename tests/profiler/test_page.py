@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import microfw as mf
@@ -14,8 +15,10 @@ from microfw import nn
 from microfw.profiler import Session
 from microfw.profiler.reports.counts import counts
 from microfw.profiler.reports.first_look import median_epoch
+from microfw.profiler.reports.full import overhead_text
 from microfw.profiler.reports.remarks import remarks
 from microfw.profiler.reports.tables import step_lines
+from microfw.profiler.reports.text import whole
 from tests.helpers import browser, sessions
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(browser.find() is None, reason="Chromium is not installed")]
@@ -186,6 +189,44 @@ def test_an_epoch_is_chosen_and_described(chromium, page):
     assert chromium.run("document.getElementById('epoch').value") == "1"
     chromium.key("Escape")
     assert "all 2 epochs" in chromium.run("document.getElementById('layers-note').textContent")
+
+
+def test_counts_are_those_of_the_chosen_epoch(chromium, tmp_path):
+    model, loss = nn.Sequential(nn.Dense(4, 5, rng=0), nn.Tanh(), nn.Dense(5, 3, rng=1)), nn.CrossEntropyLoss()
+    X, y = np.ones((8, 4), np.float32), np.arange(8) % 3
+    with mf.Profiler(model) as profiler:
+        for trained in (False, True, True):
+            model[0].requires_grad_(trained)
+            loss(model(X), y).backward()
+            profiler.end_epoch()
+    session = profiler.session
+    session.save(tmp_path / "a.html")
+    chromium.open(tmp_path / "a.html")
+    rows = "[...document.querySelectorAll('#counts tbody tr')].map(r => [r.querySelector('b').textContent, r.cells[1].textContent])"
+    for k, e in [(-1, session.total()), *enumerate(session.epochs)]:
+        chromium.run(f"choose({k})")
+        shown = {word.replace("×", "x"): number for word, number in chromium.run(rows)}
+        assert shown == {word: whole(c.scalars) if c.scalars is not None else "" for word, c in counts(e).items()}
+        scalars = e.counts()[1]
+        law = chromium.run("document.getElementById('law').textContent")
+        assert f"all {scalars.P:,} derivatives in {scalars.steps:,} steps" in law
+    assert [e.counts()[1].P for e in session.epochs] == [18, 43, 43]
+
+
+def test_phases_of_an_epoch_with_checked_replays_are_all_shown_and_the_overhead_has_its_interval(chromium, tmp_path):
+    session = steady()
+    first, last = session.epochs
+    first.check_ns = 3_000_000
+    session.overhead = {"share": 0.1, "low": 0.05, "high": 0.2, "ns_per_node": 500.0, "measured": 1.0}
+    session.save(tmp_path / "a.html")
+    chromium.open(tmp_path / "a.html")
+    text = "document.getElementById('{}').textContent"
+    assert overhead_text(session.overhead) in chromium.run(text.format("footer"))
+    assert chromium.run(text.format("legend")).endswith("othercomparing replays")
+    chromium.run("choose(0)")
+    assert "comparing replays 3 ms; " in chromium.run(text.format("epoch-says"))
+    height = "[...document.querySelectorAll('#epochs .check')].map(r => r.getAttribute('height') > 0)"
+    assert chromium.run(height) == [True, False]
 
 
 def test_a_sampled_profile_shows_one_step(chromium, tmp_path):

@@ -17,6 +17,7 @@ from microfw.profiler import Session, report
 from microfw.profiler.recorder.sampling import every_nth
 from microfw.profiler.recorder.stats import GraphStats, OpStats
 from tests.helpers import phase_loops
+from tests.helpers.sampled_loop import observed_steps
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +150,21 @@ def test_a_run_without_steps_takes_bounded_memory(monkeypatch):
 # Sampling
 
 
-def test_a_schedule_is_a_function_of_the_steps_number():
-    schedule = every_nth(3)
-    assert [k for k in range(9) if schedule(k)] == [0, 3, 6] == [k for k in range(8, -1, -1) if schedule(k)][::-1]
+@pytest.mark.parametrize("n", [2, 3, 7, 16, 300])
+def test_a_schedule_is_a_function_of_the_steps_number_with_one_step_in_each_block(n):
+    schedule, last = every_nth(n), 260 * n  # beyond the blocks after which places repeat
+    steps = [k for k in range(last) if schedule(k)]
+    every_nth.cache_clear()
+    assert steps == [k for k in reversed(range(last)) if every_nth(n)(k)][::-1]
+    assert steps[0] == 0
+    assert [k // n for k in steps] == list(range(260))
+
+
+@pytest.mark.parametrize("n", [2, 4, 10, 16, 64, 512])
+@pytest.mark.parametrize("period", [2, 3, 4, 16])
+def test_a_schedule_observes_each_step_of_a_period_about_as_often(n, period):
+    seen = np.bincount([k % period for k in observed_steps(200 * n, n)], minlength=period)
+    assert abs(seen / 200 - 1 / period).max() < 0.08
 
 
 @pytest.mark.parametrize("every", [2, 5])
@@ -166,7 +179,7 @@ def test_replays_follow_the_schedule(every):
         for _ in range(11):
             step(X, y)
     epoch = profiler.session.epochs[0]
-    assert (epoch.steps, epoch.observed) == (11, -(-11 // every))
+    assert (epoch.steps, epoch.observed) == (11, len(observed_steps(11, every)))
     assert epoch.sum().nodes == epoch.sum().rules == 2 * epoch.observed
     assert epoch.replayed == 10  # one is run eagerly for the profiler to record it
 

@@ -9,7 +9,7 @@ import pytest
 import microfw as mf
 from microfw import nn
 from microfw.errors import ArgumentError
-from microfw.profiler import Epoch, report
+from microfw.profiler import Epoch, Session, report
 from microfw.profiler.epoch import MAXIMA, merged
 from microfw.profiler.reports.first_look import median_epoch
 from microfw.profiler.row import COUNTS
@@ -162,3 +162,10 @@ def test_headings_say_which_epochs_a_table_describes():
         assert "/forward in FLOP" not in text
     assert f"Median epoch {median_epoch(session).epoch} " in report(session)
     assert "In one step. Untagged: time outside of ops. Reuse: uses of a weight in products." in report(session)
+
+
+def test_a_small_loss_is_not_printed_as_zero():
+    epochs = [Epoch(k, 1, 1, loss=2.43e-20, metrics={"loss": 2.43e-20, "val_a": 0.0}) for k in (1, 2)]
+    session = Session(epochs=epochs)
+    for text in (session.report(), session.report(full=True), session.markdown()):
+        assert "2.43e-20" in text and "0.0000" in text

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
+from random import Random
 from time import perf_counter_ns
 from typing import Any
 
@@ -30,20 +32,38 @@ from microfw.profiler.recorder.passes import Passes
 Schedule = Callable[[int], bool] | None
 """``schedule(step)`` returns True if that step is observed. Steps are numbered from 0. None observes all of them."""
 
+BLOCKS = 256
+"""Number of blocks after which the observed places in a block repeat."""
+
 MAX_TIMESTAMPS = 1 << 12
 """Maximum number of buffered times, phases and losses; `flush` then adds them up."""
 
 
+@lru_cache(8)
 def every_nth(n: int) -> Schedule:
-    """Return the schedule that observes every n-th step, from the first.
+    """Return the schedule that observes one step of every n: the first step, then one of each block of n steps.
+
+    Its place in the block changes in a fixed order. Otherwise a loop whose steps repeat, as those of two optimizers in
+    turns, would be observed always in the same of its steps.
 
     Examples
     --------
     >>> schedule = every_nth(4)
-    >>> [step for step in range(10) if schedule(step)]
-    [0, 4, 8]
+    >>> [step for step in range(32) if schedule(step)]
+    [0, 7, 9, 14, 17, 23, 26, 28]
     """
-    return None if n == 1 else lambda step: step % n == 0  # None saves a call in each step
+    if n == 1:
+        return None  # saves a call in each step
+    draw = Random(n).random  # the same numbers in every version of Python
+    parts = min(n, BLOCKS)
+    places: list[int] = []
+    while len(places) < BLOCKS:  # each place once before any comes again: even few blocks have different ones
+        order = sorted(range(parts), key=lambda _: draw())
+        places += [part * n // parts + int(draw() * n / parts) for part in order]
+    first = places.index(min(places[:parts]))
+    places[first], places[0] = places[0], 0
+    period, observed = BLOCKS * n, frozenset(block * n + place for block, place in enumerate(places[:BLOCKS]))
+    return lambda step: step % period in observed
 
 
 class SampledTimer(StepTimer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -20,6 +21,8 @@ MAX_ROWS = 30
 WIDEST = 110
 """An interval with zero in it is not shown if its ends differ by more than this factor, as -90% and +1000% do."""
 
+OTHER_STEPS = "sampling explains, since other steps were observed: these are not judged"
+
 HUGE = 10
 """Larger changes are only said to be larger."""
 
@@ -37,7 +40,8 @@ def comparison(found: Comparison) -> str:
     ]
     if found.counts:
         cells = [[shorten(layer, 28), *rest] for layer, *rest in _count_rows(found)[:MAX_ROWS]]
-        parts.append("Counts that differ, in one step (exact)\n" + table(["layer", "", "a", "b", "change"], cells))
+        title = _count_title(found, MAX_ROWS)
+        parts.append(f"{title}\n" + table(["layer", "", "a", "b", "change"], cells))
     parts.append("\n".join([*wrap_lines(_caption(found, MAX_ROWS)), table(head, rows, text=True)]))
     parts.append(_epochs(found))
     return printable("\n\n".join(parts))
@@ -66,8 +70,7 @@ def notebook(found: Comparison) -> str:
     parts = [f"<p>{escape(printable(text))}</p>" for text in (names, *_verdict(found))]
     if found.counts:
         counts = html_table(["layer", "count", "a", "b", "change"], _count_rows(found))
-        number = len(found.counts)
-        parts.append(f"<details><summary>Counts that differ, in one step (exact): {number}</summary>{counts}</details>")
+        parts.append(f"<details><summary>{_count_title(found)}: {len(found.counts)}</summary>{counts}</details>")
     return "".join(parts) + html_table(head, rows, _caption(found, HTML_ROWS))
 
 
@@ -110,12 +113,21 @@ def _count_rows(found: Comparison) -> list[list[str]]:
     return [[_label(found, c.layer), c.what, _count(c.a), _count(c.b), _percent(c.change)] for c in found.counts]
 
 
+def _count_title(found: Comparison, most: int = 0) -> str:
+    how = "exact" if all(c.real for c in found.counts) else "mean of the observed steps"
+    return f"Counts that differ, in one step ({how}{_first(most, found.counts)})"
+
+
+def _first(most: int, rows: Sequence[object]) -> str:
+    """Return how many rows are shown, if not all are."""
+    return f"; the first {most} of {len(rows)}" if 0 < most < len(rows) else ""
+
+
 def _caption(found: Comparison, most: int = 0) -> str:
     unit = "b corrected for drift" if found.corrected else "b not corrected for drift"
     if found.alternated:
         unit = "a: median of the rounds, change: median of the rounds' own changes, b: a with this change"
-    more = f"; the first {most} of {len(found.changes)}" if 0 < most < len(found.changes) else ""
-    return f"Time (µs a step; {unit}{more})"
+    return f"Time (µs a step; {unit}{_first(most, found.changes)})"
 
 
 def _verdict(found: Comparison, name: object = None) -> list[str]:
@@ -139,7 +151,12 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
             how = f"is {abs(c.change):.1%} {word}" if c.change < HUGE else f"takes {_percent(c.change)} as long"
             indirect = c.layer and found.counts and c.layer not in {count.layer for count in found.counts}
             texts.append(f"Real: {whose} {how}{', though its counts agree' if indirect else ''}.")
-    if found.rounds < found.needed:
+    if found.every[0] != found.every[1]:
+        texts.append(
+            f"Times are not judged: a with every={found.every[0]} and b with every={found.every[1]} observed other "
+            "steps. Profile both runs with the same every."
+        )
+    elif found.rounds < found.needed:
         texts.append(
             f"Times: {found.rounds} {'rounds' if found.alternated else 'epochs'} are too few for valid intervals; "
             f"{len(found.changes)} comparisons need "
@@ -154,14 +171,17 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
         layers += f" to {worst}, depending on the layer" if worst != best else ""
         whole_step = _size(found.smallest(whole))
         texts.append(f"Smallest change that can be detected with this noise: {whole_step} of the whole step{layers}.")
+    unknown = sum(not c.real for c in found.counts)
+    more = f", {unknown} of them by no more than {OTHER_STEPS}" if unknown else ""
     texts.append(
-        f"Counts per step: {len(found.counts)} differ."
+        f"Counts per step: {len(found.counts)} differ{more}."
         if found.counts
         else "Counts per step: N, P, backward steps, operations and bytes agree; updates have no counts."
     )
     if found.steps[0] != found.steps[1]:
         texts.append(f"Observed steps differ: {found.steps[0]:,} in a, {found.steps[1]:,} in b.")
-    replayed = [f"{k / (n or 1):.0%} in {name}" for k, n, name in zip(found.replayed, found.steps, "ab", strict=True)]
+    shares = zip(found.replayed, found.total_steps, "ab", strict=True)
+    replayed = [f"{k / (n or 1):.0%} in {name}" for k, n, name in shares]
     texts.append(
         f"Replayed steps: {', '.join(replayed)}. A longer fit replays more of its steps, which take less time."
     )
@@ -214,7 +234,7 @@ def _word(c: Change) -> str:
     if _is_unknown(c):
         return "unknown"
     if not c.real:
-        return "within noise"
+        return "unknown" if c.one_sided else "within noise"
     return ("new" if c.b else "gone") if c.one_sided else "more" if c.change > 0 else "less"
 
 

@@ -102,6 +102,7 @@ def _wrapped(text: str) -> list[str]:
 def _result(session: Session) -> list[str]:
     """Return the last loss and metrics of validation, and where the time went."""
     last, total = session.epochs[-1], session.total()
+    last = next((e for e in reversed(session.epochs) if e.metrics), last)  # an interrupted one has none
     results = {"loss": last.loss} | {k: v for k, v in last.metrics.items() if k.startswith("val_")}
     texts = [f"{shorten(name, 20)} {decimal(value)}" for name, value in results.items() if value is not None]
     shares = {name: float(share.rstrip("%")) for name, _, share in phase_table(total, session.every > 1)[:-1]}

@@ -19,6 +19,7 @@ from microfw.errors import ArgumentError
 from microfw.profiler.ratio import BOUNDS, WHY, Ratio, verdict
 from microfw.profiler.reports.counts import counts
 from microfw.profiler.reports.first_look import median_epoch
+from microfw.profiler.reports.full import overhead_text
 from microfw.profiler.reports.names import OUTSIDE_LABEL, chain, visible
 from microfw.profiler.reports.remarks import remarks
 from microfw.profiler.reports.tables import step_lines
@@ -94,12 +95,16 @@ def view(session: Session, max_rows: int = MAX_ROWS) -> dict[str, Any]:
     def packed(epoch: Epoch) -> list[list[int]]:
         return [[sites[row.layer, row.op], *(getattr(row, name) for name in NUMBERS)] for row in epoch.rows]
 
+    def listed(epoch: Epoch) -> list[list[Any]]:
+        return [[name, *count] for name, count in counts(epoch).items()]
+
     typical = median_epoch(session) if session.epochs else total
     own = [known.get(name, Layer(name, "")).steady() for name in names]
     keys = [f.name for f in fields(Epoch) if f.type == "int"]
     metric = next((k for k in (session.epochs[-1].metrics if session.epochs else ()) if k.startswith("val_")), None)
     small = sum(len(epoch.rows) for epoch in session.epochs) <= max_rows
     trainable = sum(layer.trainable for layer in session.layers)
+    of_all = listed(total)
     return {
         "name": session.name,
         "model": session.model,
@@ -107,7 +112,7 @@ def view(session: Session, max_rows: int = MAX_ROWS) -> dict[str, Any]:
         "frozen": sum(layer.parameters for layer in session.layers) - trainable,
         "every": session.every,
         "environment": session.environment,
-        "overhead": session.overhead,
+        "overhead": overhead_text(session.overhead) if session.overhead else "",
         "notes": total.notes,
         "names": list(names),
         "parents": [names[parents[name]] if parents.get(name) else -1 for name in names],
@@ -126,7 +131,8 @@ def view(session: Session, max_rows: int = MAX_ROWS) -> dict[str, Any]:
         "total": [getattr(total, key) for key in keys],
         "rows": [packed(epoch) for epoch in session.epochs] if small else None,
         "all": packed(total),
-        "counts": [[name, *count] for name, count in counts(total).items()],
+        "counts": of_all,
+        "epoch_counts": [unless(of_all, listed(epoch)) for epoch in session.epochs] if small else None,
         "remarks": remarks(step_lines(session, typical)),
         "typical": typical.epoch,
         "ratio": ratio(total.ratio()),
@@ -135,6 +141,11 @@ def view(session: Session, max_rows: int = MAX_ROWS) -> dict[str, Any]:
         "why": WHY,
         "outside": OUTSIDE_LABEL,
     }
+
+
+def unless(same: Any, value: Any) -> Any:
+    """Return a value, or None if it equals another one: a page of many epochs stays small."""
+    return None if value == same else value
 
 
 def finite(value: float | None) -> float | None:

@@ -153,7 +153,9 @@ function drawOps() {
 // Epochs over time
 
 const sampled = view.every > 1; // then a bar is one step
-const PARTS = ["forward", "backward", "update", "data", ...(sampled ? [] : ["evaluation"]), "other"];
+const PARTS = ["forward", "backward", "update", "data", ...(sampled ? [] : ["evaluation"]), "other",
+  ...(sampled || !view.total[E.check_ns] ? [] : ["check"])];
+const partName = part => part === "check" ? "comparing replays" : part;
 function nice(most) {
   const size = 10 ** Math.floor(Math.log10(most || 1));
   const step = [1, 2, 5, 10].map(k => k * size / 5).find(step => most / step <= 5) || size;
@@ -220,7 +222,7 @@ function drawEpochs() {
 }
 function says(k) {
   const e = k < 0 ? view.total : view.epochs[k];
-  const parts = PARTS.map(part => `${part} ${time(mean([e], `${part}_ns`))}`);
+  const parts = PARTS.map(part => `${partName(part)} ${time(mean([e], `${part}_ns`))}`);
   const loss = k >= 0 && view.losses[k] !== null ? `, loss ${+view.losses[k].toPrecision(4)}` : "";
   const metric = k >= 0 && view.metric && view.metrics[k] !== null ? `, ${view.metric} ${+view.metrics[k].toPrecision(4)}` : "";
   return `${k < 0 ? (view.epochs.length > 1 ? "All epochs" : "The only epoch") : "Epoch " + e[E.epoch]}: ${whole(e[E.steps])} steps, ${sampled ? `${whole(e[E.observed])} of them observed, in one of which ` : ""}${parts.join(", ")}; ${time(e[E.total_ns])} in all${loss}${metric}`;
@@ -354,10 +356,13 @@ function countTable(id, rows, about) {
     el("tr", {}, el("td", {}, el("b", {}, proper(word)), el("span", { class: "meaning" }, proper(text))), cell(scalars), cell(tensors))))));
 }
 function drawCounts() {
-  const line = Object.fromEntries(view.counts.map(([word, scalars]) => [word, scalars]));
+  const counts = (chosen >= 0 && view.epoch_counts?.[chosen]) || view.counts; // null: those of all epochs
+  const line = Object.fromEntries(counts.map(([word, scalars]) => [word, scalars]));
   const { N, P, "backward steps": steps, "N x P": bound } = line;
-  countTable("counts", view.counts, "in one step");
-  if (!steps) return put("law", "");
+  countTable("counts", counts, "in one step");
+  put("law");
+  put("bars-law");
+  if (!steps) return;
   put("law", `One backward pass gives all ${whole(P)} derivatives in ${whole(steps)} steps, ${(steps / (N + P)).toFixed(2)} × (N + P). `
     + `Starting over for each parameter could take N × P = ${whole(bound)} visits, ${whole(bound / steps)} times as many.`);
   const bar = (text, value, kind) => [el("span", {}, text), el("div", { class: "track" },
@@ -396,7 +401,7 @@ function drawLaw() {
   const cell = (value, text) => value === null ? { text: "" , sort: -1 } : { text: text(value), sort: value };
   const columns = [{ title: "strategy", words: true }, { title: "rule calls" }, { title: "losses", class: "wide" },
     { title: ["scalar ops", el("span", { class: "wide" }, `, bar 0 to ${short(most)}`)] }, { title: "seconds" }, { title: "peak bytes", class: "wide" }, { title: "difference", class: "wide" }];
-  const margin = (made, way, what, write) => {  // half of the interval of what is extrapolated
+  const margin = (made, way, what, write) => {  // from an extrapolated number to the end of its interval
     const half = way.margins[what];
     if (half === undefined) return made;
     const { text, nodes } = made;
@@ -426,10 +431,10 @@ function drawTop() {
   if (view.epochs.length > 1) view.epochs.forEach((e, k) => $("epoch").append(el("option", { value: k }, `epoch ${e[E.epoch]}`)));
   $("epoch").addEventListener("change", () => choose(Number($("epoch").value)));
   if (sampled) put("bars", "By epoch, the time of one observed step.");
-  put("legend", ...PARTS.map(part => el("span", {}, el("i", { class: part }), part)));
+  put("legend", ...PARTS.map(part => el("span", {}, el("i", { class: part }), partName(part))));
   const foot = Object.entries({ Python: "python", NumPy: "numpy", "": "system", " ": "machine", "BLAS threads:": "blas_threads" })
     .filter(([, key]) => view.environment[key]).map(([word, key]) => `${word.trim()} ${view.environment[key]}`.trim());
-  if (view.overhead.ns_per_node !== undefined) foot.push(`profiling made the steps ${percent(view.overhead.share)} slower, ${view.overhead.measured ? "measured" : "estimated"}: ${whole(view.overhead.ns_per_node)} ns a node${view.overhead.capped ? " (the measurement gave more, which is not plausible)" : ""}`);
+  if (view.overhead) foot.push(view.overhead);
   put("footer", foot.join(" · "));
 }
 function drawTiles() {
@@ -446,7 +451,7 @@ function draw() {
   if (view.law) drawLaw();
   if (!view.epochs.length) return;
   flame = zoomed = current = tree();
-  for (const part of [drawTiles, drawEpochs, drawFlame, drawLayers, drawOps, drawSaved, drawRatio]) part();
+  for (const part of [drawTiles, drawCounts, drawEpochs, drawFlame, drawLayers, drawOps, drawSaved, drawRatio]) part();
 }
 function drawNone() {
   if (!view.law) return put("facts", "No epoch was recorded.");
@@ -458,7 +463,6 @@ function start() {
   drawTop();
   if (!view.epochs.length) return drawNone();
   draw();
-  drawCounts();
   let width = innerWidth;
   addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; drawEpochs(); drawFlame(); drawSaved(); } });
   for (const when of ["beforeprint", "afterprint"]) addEventListener(when, () => { drawEpochs(); drawFlame(); drawSaved(); });

@@ -17,7 +17,9 @@ from microfw.visualization.plots import MARKERS, PALETTE, finish, integer_ticks,
 from microfw.visualization.text import short
 
 COLOURS = dict(zip(("forward", "backward", "update", "data", "evaluation", "other"), PALETTE, strict=True))
-REST = ("evaluation", "other")
+COLOURS["check"] = "#7f7f7f"
+NAMES = {"check": "comparing replays"}
+REST = ("evaluation", "other", "check")
 """Phases outside of steps; left out if the profile is sampled."""
 
 MAX_LAYERS = 24
@@ -65,12 +67,13 @@ def _plot_epochs(session: Session, axes: Any) -> None:
     scale = UNITS[unit]
     bottom = np.zeros(len(numbers))
     for phase, ns in times.items():
+        label = NAMES.get(phase, phase)
         top = bottom + ns / scale
         if ns.any() and len(numbers) <= MAX_BARS:
-            axes.bar(numbers, ns / scale, 0.85, bottom, color=COLOURS[phase], label=phase)
+            axes.bar(numbers, ns / scale, 0.85, bottom, color=COLOURS[phase], label=label)
         elif ns.any():
             x = np.repeat(numbers, 2) + np.tile((-0.5, 0.5), len(numbers))
-            axes.fill_between(x, np.repeat(bottom, 2), np.repeat(top, 2), color=COLOURS[phase], label=phase, lw=0)
+            axes.fill_between(x, np.repeat(bottom, 2), np.repeat(top, 2), color=COLOURS[phase], label=label, lw=0)
         bottom = top
     axes.set_ylim(bottom=0)
     integer_ticks(axes)
@@ -108,7 +111,7 @@ def plot_comparison(found: Comparison, axes: Any = None) -> Any:
     text = place.xaxis.label.get_color()
     limit = 100 * found.min_change
     place.axvspan(-limit, limit, color=text, alpha=0.12, linewidth=0, label=f"less than {limit:g} %")
-    enough = found.rounds >= found.needed
+    enough = found.judges_times
     kinds_of_change = (("slower", PALETTE[1]), ("faster", PALETTE[0]), ("no real change", text))
     for marker, (kind, color) in zip(MARKERS, kinds_of_change, strict=False):
         rows = [k for k, change in enumerate(shown) if _kind(change) == kind]
@@ -118,6 +121,7 @@ def plot_comparison(found: Comparison, axes: Any = None) -> Any:
             place.errorbar(change, positions[rows], xerr=ends, fmt=marker, color=color, capsize=3, label=kind)
     rounds = "rounds" if found.alternated else "epochs"
     few = "" if enough else f"\n{found.rounds} of {found.needed} {rounds}: too few for intervals"
+    few = few if found.every[0] == found.every[1] else "\nother steps were observed: no intervals"
     title = f"{short(visible(found.b), 24)} against {short(visible(found.a), 24)}"
     finish(place, title, f"change of the time of a step, %{few}", "part of a step")
     return place

@@ -112,8 +112,14 @@ def coloured(part: str) -> str:
 
 
 def decimal(value: float | None) -> str:
-    """Format a loss or a metric with four decimals; "" for None."""
-    return "" if value is None else f"{value:.4f}" if abs(value) < 1e9 else f"{value:.4g}"
+    """Format a loss or a metric with four decimals, a small or huge one with four digits; "" for None.
+
+    Examples
+    --------
+    >>> decimal(0.25), decimal(2.43e-20)
+    ('0.2500', '2.43e-20')
+    """
+    return "" if value is None else f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def whole(value: int) -> str:
