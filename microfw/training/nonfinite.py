@@ -28,7 +28,7 @@ def check_update(state: TrainState, where: str) -> None:
 def _check_parameters(state: TrainState, where: str) -> None:
     detector = NonFiniteDetector()
     for name, p in state.model.named_parameters():
-        if found := detector.bad(p.data):
+        if p.requires_grad and (found := detector.bad(p.data)):  # a frozen one may be a mask of infinities
             place = f"{where}, epoch {state.epoch}, step {state.step}"
             raise NonFiniteError(place, "finite parameters after the update", f"{found} of parameter {name}", NEW)
 
@@ -41,9 +41,8 @@ def explain(
     ``loss_again()`` computes the loss of the step again.
     """
     place = f"{where}, epoch {state.epoch}, step {state.step}"
-    if isinstance(MODE.get().observer, NonFiniteDetector) and str(
-        error
-    ):  # the error of detect_anomaly has more details
+    # the error of detect_anomaly has more details
+    if isinstance(MODE.get().observer, NonFiniteDetector) and str(error):
         state.optimizer.zero_grad()
         return NonFiniteError(f"{place}: {error}; {FIX}")
     detector = NonFiniteDetector()

@@ -202,3 +202,18 @@ def test_fit_works_in_a_thread(line):
     thread.start()
     thread.join()
     assert len(rows) == 2
+
+
+def test_a_frozen_parameter_may_be_infinite():
+    class Masked(nn.Module):
+        def __init__(self):
+            self.dense, self.mask = nn.Dense(3, 2, rng=0), nn.Parameter([0.0, -np.inf])
+            self.mask.requires_grad = False
+
+        def forward(self, x):
+            return self.dense(x) + self.mask
+
+    model = Masked()
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1))
+    history = trainer.fit((np.ones((8, 3)), np.zeros(8, int)), 2, 4, progress=False)
+    assert history[-1]["loss"] == 0.0
