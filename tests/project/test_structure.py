@@ -173,14 +173,16 @@ def test_nothing_outside_an_ops_declaration_names_it():
 
 
 def test_importing_microfw_imports_no_heavy_package():
-    code = "import sys, microfw; print([m for m in sys.modules if m.split('.')[0] in ('sklearn', 'scipy', 'tqdm', 'matplotlib', 'pandas', 'torch')])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, microfw; print(*sys.modules)"], capture_output=True, text=True, timeout=60
+    )
+    heavy = {"sklearn", "scipy", "tqdm", "matplotlib", "pandas", "torch", "numpy.random"}
+    assert "microfw" in done.stdout, done.stderr
+    assert heavy.isdisjoint(done.stdout.split())
 
 
 def test_numpys_global_randomness_is_not_used():
-    without_it = {"default_rng", "Generator", "SeedSequence", "BitGenerator"}
-    without_it |= {"PCG64", "PCG64DXSM", "Philox", "SFC64"}
+    without_it = {"default_rng", "Generator", "SeedSequence", "BitGenerator", "PCG64"}
     compared = {"RandomState", "get_state"}  # replay compares the states, and never moves them
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
