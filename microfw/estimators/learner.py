@@ -97,9 +97,10 @@ class Learner:
 
     def loss_differs(self) -> bool:
         """Return True if the estimator's loss object was changed in place; the learner has a copy."""
-        changed = bool(self._loss_content != content(self.settings["loss"]))
-        self._version = self._version if changed else model_version.count
-        return changed
+        if self._loss_content != content(self.settings["loss"]):
+            return True
+        self._version = model_version.count  # so that the next call need not compare again
+        return False
 
     def _prepare(self) -> None:
         policy = ReplayPolicy(self.model, self.objective, self.optimizer, None)
