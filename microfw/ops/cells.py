@@ -34,9 +34,19 @@ def _sigmoid(x: Any) -> Any:
     return 0.5 * np.tanh(0.5 * x) + 0.5  # exp cannot overflow
 
 
-def _sigmoid_of_minus(x: Any) -> None:
+def _limit(gates: int, like: Any) -> Any:
+    """Return an array of the largest exponents, for the ``gates`` of a step of ``like``.
+
+    NumPy's minimum takes 4.2 µs for 6,144 entries and a number, and 1.7 for two arrays.
+    """
+    limit = empty((gates, *like.shape[2:]), like)
+    limit[...] = LARGEST[like.dtype.char]
+    return limit
+
+
+def _sigmoid_of_minus(x: Any, limit: Any) -> None:
     """Replace ``x`` by ``sigmoid(-x)``: 9 µs for 4,096 entries, where a tanh and two sums take 14."""
-    np.minimum(x, LARGEST[x.dtype.char], out=x)
+    np.minimum(x, limit, out=x)
     np.exp(x, out=x)
     x += 1
     np.reciprocal(x, out=x)
@@ -149,7 +159,7 @@ class GRUCell(Cell):
         """Write the states, and r, z, the block of ``u`` that r weighs, and n, for all steps."""
         s, w, shift = s0[0], w.copy(), empty((3, *s0.shape[1:]), a)
         shift[...] = bias  # once, since broadcasting a row takes longer than adding a matrix
-        minus = by_step(2, a)
+        minus, limit = by_step(2, a), _limit(2, a)
         for x, y in ((a, minus), (w, w), (shift, shift)):  # exact: in each step sigmoid needs no change of sign
             np.negative(x[:2], out=y[:2])
         for t in range(a.shape[1]):
@@ -157,7 +167,7 @@ class GRUCell(Cell):
             np.matmul(s, w, out=u)
             u += shift
             rz += minus[:, t]
-            _sigmoid_of_minus(rz)
+            _sigmoid_of_minus(rz, limit)
             np.multiply(rz[0], un, out=n)
             n += a[2, t]
             np.tanh(n, out=n)
@@ -252,7 +262,7 @@ class LSTMCell(Cell):
     @staticmethod
     def walk(a: Any, w: Any, bias: Any, s0: Any, states: Any, kept: Any) -> None:
         """Write the states, and i, f, o, g and ``tanh(c)``, for all steps."""
-        turned, minus = empty(w.shape, w), by_step(4, a)
+        turned, minus, limit = empty(w.shape, w), by_step(4, a), _limit(3, a)
         for x, y in ((w, turned), (a, minus)):  # exact: in each step sigmoid needs no change of sign
             np.negative(x[:2], out=y[:2])
             np.negative(x[3], out=y[2])
@@ -262,7 +272,7 @@ class LSTMCell(Cell):
             gates, i, f, o, g = kept[:4, t], kept[0, t], kept[1, t], kept[2, t], kept[3, t]
             np.matmul(h, turned, out=gates)
             gates += minus[:, t]
-            _sigmoid_of_minus(kept[:3, t])
+            _sigmoid_of_minus(kept[:3, t], limit)
             np.tanh(g, out=g)
             old, h, c = c, states[0, t], states[1, t]
             np.multiply(f, old, out=c)
