@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from microfw._other_names import with_other_names
+from microfw.autograd.graph import Leaf
 from microfw.autograd.mode import MODE, model_version
 from microfw.autograd.observer import StepTimer
 from microfw.errors import ArgumentError, ShapeError
@@ -210,7 +211,7 @@ class Optimizer(SavedState):
         if self.settings.changed:
             self._prepare()
         self.flat.ready()
-        self._select()
+        self._select(self.flat.present())
         for part in self._current_parts():
             self._update(*part)
 
@@ -250,9 +251,14 @@ class Optimizer(SavedState):
             self._compare_counts()  # which a loaded state may have changed
         return not self._selections
 
-    def _select(self) -> None:
-        """Make the parameters that have a gradient now those of `update_all`."""
-        present = self.flat.present()
+    def expect(self, leaves: Iterable[Leaf]) -> None:
+        """Prepare the first update, of these leaves, so that it can be captured before they have gradients."""
+        if not hasattr(self, "update_parts"):
+            self._prepare()
+            self._select(tuple([leaf in leaves for leaf in self.flat.leaves]))
+
+    def _select(self, present: tuple[bool, ...]) -> None:
+        """Make the parameters that have a gradient those of `update_all`."""
         if present not in self._selections:  # else the same objects, for which a captured update is valid
             if len(self._selections) == MAX_SELECTIONS:
                 self._selections.clear()

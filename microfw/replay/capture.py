@@ -253,12 +253,13 @@ class CapturedStep:
         library, whose `_update` may have effects.
         """
         trained = {leaf for leaf, _ in self.leaves}
-        if any((leaf in trained) is missing for leaf, missing in getattr(optimizer, "_missing", ())):
-            return  # the last update was of other parameters
-        self.update_parts = parts = getattr(optimizer, "update_parts", None)
         own = "_update" in vars(optimizer) or not type(optimizer)._update.__module__.startswith("microfw.")
-        if parts is None or (optimizer.NEEDS_STEP and not optimizer.STEP_NUMBERS) or own:
+        if own or (optimizer.NEEDS_STEP and not optimizer.STEP_NUMBERS):
             return
+        optimizer.expect(trained)
+        if any((leaf in trained) is missing for leaf, missing in optimizer._missing):
+            return  # the last update was of other parameters
+        self.update_parts = parts = optimizer.update_parts
         self.tape.calls = []
         try:
             for constants, *arrays in parts:

@@ -48,6 +48,8 @@ class CompiledStep:
         Why the steps of a key run eagerly.
     strict : bool
         Whether a replay that differs from the eager step raises, as in a Trainer, or warns.
+    trusted : bool
+        Whether the step is the library's code alone, which runs the same ops each time: one step is enough for a plan.
     """
 
     def __init__(self, f: Callable[..., Any], optimizer: Any) -> None:
@@ -60,7 +62,7 @@ class CompiledStep:
         self.captures = 0  # those that count for `RECAPTURES`
         self.settling: set[Key] = set()  # whose first step changed what it depends on, as by filling a cache
         self.dropped: dict[Key, str] = {}  # whose plan differed from the eager step, and where; never captured again
-        self.strict = False
+        self.strict = self.trusted = False
         self._programs: dict[Mode, Callable[..., Any]] = {}  # of the plan used last
 
     def __getstate__(self) -> dict[str, Any]:
@@ -253,7 +255,7 @@ class CompiledStep:
             self.seen.clear()
         earlier, before = self.seen.setdefault(key, (signature, depends))
         if earlier is signature:
-            return False
+            return self.trusted
         changed = before.difference(depends)
         self.captures += 1
         if self.captures > RECAPTURES:

@@ -8,7 +8,7 @@ import pytest
 import microfw as mf
 from microfw import nn, optim
 from microfw.errors import NonFiniteError
-from tests.helpers.replay import assert_same, mlp, values
+from tests.helpers.replay import assert_same, mlp, optimizer_rows, values
 
 
 def trained(compile, epochs=4, **options):
@@ -75,3 +75,20 @@ def test_a_trainer_leaves_models_with_other_code_alone_unless_told():
         optimizer = optim.SGD(model.parameters(), lr=0.1)
         made.append(mf.training.replay_policy.ReplayPolicy(model, nn.CrossEntropyLoss(), optimizer, compile).step)
     assert made[0] is None and made[1] is not None
+
+
+@pytest.mark.parametrize(("kind", "options"), list(optimizer_rows()))
+def test_the_first_step_of_layers_of_the_library_is_captured_with_its_update(kind, options):
+    X, y = np.random.default_rng(0).normal(size=(400, 5)).astype(np.float32), np.arange(400) % 4
+
+    def fitted(compile):
+        model = mlp()
+        optimizer = kind(model.parameters(), **{"lr": 0.01} | options)
+        trainer = mf.Trainer(model, nn.CrossEntropyLoss(), optimizer, compile=compile)
+        trainer.fit((X, y), epochs=2, batch_size=8, rng=0, progress=False)
+        return trainer._run.stepper.replay_policy, values(model)
+
+    policy, found = fitted(None)
+    (replay,) = policy.step.replays.values()
+    assert replay.replays == 99 and replay.plan.step.update
+    assert_same(found, fitted(False)[1])
