@@ -12,7 +12,7 @@ from typing import Any, Never, Self
 from microfw.errors import ArgumentError, message, printable, refuse_former
 from microfw.optim.checks import is_integer
 from microfw.profiler.files import build, parse, to_dict
-from microfw.profiler.reports.text import plural, table, whole
+from microfw.profiler.reports.text import decimal, plural, table, whole
 from microfw.profiler.session import Epoch, Session
 from microfw.serialization.output import Path, path_text
 
@@ -186,7 +186,7 @@ def fits_report(fits: Sequence[FitProfile], *, max_rows: int = 40, epochs: int =
         times = ["" if sampled and not e.observed else f"{time(e, 'backward'):,.2f}" for e in fits[k].session.epochs]
         share = [] if sampled else [f"{time(total, 'backward') / backward:.1%}" if backward else ""]
         rows.append(
-            [name, whole(len(times)), whole(total.steps), "" if total.loss is None else f"{total.loss:.4f}"]
+            [name, whole(len(times)), whole(total.steps), decimal(total.loss)]
             + [f"{time(total, phase):,.2f}" for phase in ("forward", "backward")]
             + [*share, setting]
         )

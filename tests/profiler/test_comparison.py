@@ -223,7 +223,7 @@ def test_steps_that_differ_are_said_and_counts_are_those_of_a_step():
     assert found.steps == (50, 100)
     assert "Observed steps differ: 50 in a, 100 in b." in str(found)
     assert "Observed steps" not in str(compare(a, made_up(rng, 5)))
-    assert (found.replayed, "Replayed steps: 0% in a, 0% in b." in str(found)) == ((0, 0), True)
+    assert (found.replayed, "Replayed steps" in str(found)) == ((0, 0), False)
 
 
 def test_the_share_of_replayed_steps_is_that_of_all_steps():

@@ -12,7 +12,7 @@ import pytest
 
 import microfw as mf
 from microfw import nn
-from microfw.profiler import Session
+from microfw.profiler import Epoch, Session
 from microfw.profiler.reports.counts import counts
 from microfw.profiler.reports.first_look import median_epoch
 from microfw.profiler.reports.full import overhead_text
@@ -249,6 +249,23 @@ def test_a_sampled_profile_shows_one_step(chromium, tmp_path):
     assert f"forward {first.forward_ns / 3000:.1f} µs, " in said
     assert "update 6 µs, data 2 µs, other " in said
     assert chromium.complaints == []
+
+
+def test_an_epoch_without_an_observed_step_cannot_be_chosen(chromium, tmp_path):
+    session = steady()
+    session.every, nothing = 5, Epoch(2, steps=12, total_ns=10**6)
+    session.epochs[1:1], session.epochs[-1].epoch = [nothing], 3
+    session.save(tmp_path / "a.html")
+    chromium.open(tmp_path / "a.html")
+    options = "[...document.querySelectorAll('#epoch option')].map(o => o.disabled)"
+    assert chromium.run(options) == [False, False, True, False]
+    chromium.run("document.querySelector('#epochs svg').focus()")
+    said = []
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft"):
+        chromium.key(key)
+        said.append(chromium.run("document.getElementById('epoch-says').textContent")[:7])
+    assert said == ["Epoch 1", "Epoch 3", "Epoch 1"]
+    assert chromium.run("says(1)") == "Epoch 2: 12 steps, 0 of them observed; 1 ms in all"
 
 
 def luminance(colour):

@@ -9,9 +9,10 @@ import pytest
 import microfw as mf
 from microfw import nn
 from microfw.errors import ArgumentError
-from microfw.profiler import Epoch, Session, report
+from microfw.profiler import Epoch, FitProfile, Session, fits_report, report
 from microfw.profiler.epoch import MAXIMA, merged
 from microfw.profiler.reports.first_look import median_epoch
+from microfw.profiler.reports.text import duration
 from microfw.profiler.row import COUNTS
 from tests.helpers.sessions import MODELS, X, Y, profiled
 
@@ -169,3 +170,34 @@ def test_a_small_loss_is_not_printed_as_zero():
     session = Session(epochs=epochs)
     for text in (session.report(), session.report(full=True), session.markdown()):
         assert "2.43e-20" in text and "0.0000" in text
+
+
+def test_metrics_of_validation_are_shown_where_the_last_epoch_was_interrupted():
+    def epoch(number, **metrics):
+        return Epoch(number, steps=4, observed=4, forward_ns=100, backward_ns=100, metrics=metrics)
+
+    session = Session(epochs=[epoch(1, val_loss=0.5, val_accuracy=0.75), epoch(2)])
+    texts = [session.report(), session.report(full=True), session.markdown(), session._repr_html_()]
+    assert all("val_accuracy" in text and "0.7500" in text for text in texts)
+    assert '"metric": "val_loss"' in session.html().replace('"metric":"', '"metric": "')
+
+
+def test_a_notebook_says_how_many_epochs_it_shows():
+    session = Session(epochs=[Epoch(k + 1, steps=4, observed=4, backward_ns=100) for k in range(40)])
+    assert "<summary>Epochs, the last 24 of 40</summary>" in session._repr_html_()
+    session.epochs = session.epochs[:24]
+    assert "<summary>Epochs</summary>" in session._repr_html_()
+
+
+def test_losses_of_many_fits_have_four_digits():
+    losses = 6.04e-18, 6.6e301, 0.25
+    fits = [FitProfile("A", place=[k], session=Session(epochs=[Epoch(1, loss=x)])) for k, x in enumerate(losses)]
+    assert [line.split()[3] for line in fits_report(fits).splitlines()[5:8]] == ["6.04e-18", "6.6e+301", "0.2500"]
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [(999_400, "999 µs"), (999_600, "1 ms"), (999_600_000, "1 s"), (1234e9, "1,234 s"), (20_000e9, "20,000 s")],
+)
+def test_durations_have_the_unit_of_the_rounded_time(ns, text):
+    assert duration(ns) == text

@@ -182,9 +182,10 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
         texts.append(f"Observed steps differ: {found.steps[0]:,} in a, {found.steps[1]:,} in b.")
     shares = zip(found.replayed, found.total_steps, "ab", strict=True)
     replayed = [f"{k / (n or 1):.0%} in {name}" for k, n, name in shares]
-    texts.append(
-        f"Replayed steps: {', '.join(replayed)}. A longer fit replays more of its steps, which take less time."
-    )
+    if any(found.replayed):
+        texts.append(
+            f"Replayed steps: {', '.join(replayed)}. A longer fit replays more of its steps, which take less time."
+        )
     for which, layers_alone in (("a", found.only_a), ("b", found.only_b)):
         if layers_alone:
             more = f" and {len(layers_alone) - 12} more" if len(layers_alone) > 12 else ""

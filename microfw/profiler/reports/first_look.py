@@ -8,7 +8,7 @@ from typing import Any
 from microfw.profiler.reports.counts import counts, one_column
 from microfw.profiler.reports.full import cut, title
 from microfw.profiler.reports.remarks import remarks
-from microfw.profiler.reports.tables import COLUMNS, phase_table, step_lines
+from microfw.profiler.reports.tables import COLUMNS, phase_table, step_lines, validation_metric
 from microfw.profiler.reports.text import UNITS, decimal, duration, shorten, table, unit_of, whole, wrap_lines
 from microfw.profiler.session import Epoch, Session
 
@@ -128,7 +128,7 @@ def _epochs(session: Session) -> str:
     slowest, median = times.index(max(times)), epochs.index(median_epoch(session))
     for k, name in ((0, "first"), (median, "median"), (slowest, "slowest"), (len(times) - 1, "last")):
         found[k] = f"{found[k]}, {name}" if k in found else name
-    metrics = [name for name in epochs[-1].metrics if name.startswith("val_") and name != "val_loss"][:1]
+    metrics = validation_metric(epochs)
     head = ["epoch", "", "loss", *(shorten(name, 14) for name in metrics)]
     head += [f"{name} {unit}" for name in ("forward", "backward")]
     rows = [

@@ -101,7 +101,8 @@ def view(session: Session, max_rows: int = MAX_ROWS) -> dict[str, Any]:
     typical = median_epoch(session) if session.epochs else total
     own = [known.get(name, Layer(name, "")).steady() for name in names]
     keys = [f.name for f in fields(Epoch) if f.type == "int"]
-    metric = next((k for k in (session.epochs[-1].metrics if session.epochs else ()) if k.startswith("val_")), None)
+    last = next((e.metrics for e in reversed(session.epochs) if e.metrics), {})  # an interrupted epoch has none
+    metric = next((name for name in last if name.startswith("val_")), None)
     small = sum(len(epoch.rows) for epoch in session.epochs) <= max_rows
     trainable = sum(layer.trainable for layer in session.layers)
     of_all = listed(total)

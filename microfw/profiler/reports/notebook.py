@@ -26,12 +26,13 @@ def notebook(session: Session) -> str:
     heading = [mark(name) for name in one_line(names, units)]
     title = " ".join(filter(None, (mark(session.name), cell(session.model))))
     number = len(session.epochs)
+    of = f", the last {MAX_ROWS} of {number}" if number > MAX_ROWS else ""
     mean = f": mean of {number} epochs" if number > 1 else ""
     facts = ", ".join(filter(None, (title, plural(number, "epoch"), f"one step{mean}{more}")))
     return (
         f"<p><b>microfw profile:</b> {' '.join([f'{facts}.', *map(cell, session.total().notes), UNTAGGED])}</p>"
         + _table([head, *rows[:-2][:MAX_ROWS], *rows[-2:]])
-        + f"<details><summary>{epochs_title}</summary>"
+        + f"<details><summary>{epochs_title}{of}</summary>"
         + _table([heading, *epochs])
         + "</details>"
     )

@@ -225,9 +225,14 @@ function says(k) {
   const parts = PARTS.map(part => `${partName(part)} ${time(mean([e], `${part}_ns`))}`);
   const loss = k >= 0 && view.losses[k] !== null ? `, loss ${+view.losses[k].toPrecision(4)}` : "";
   const metric = k >= 0 && view.metric && view.metrics[k] !== null ? `, ${view.metric} ${+view.metrics[k].toPrecision(4)}` : "";
-  return `${k < 0 ? (view.epochs.length > 1 ? "All epochs" : "The only epoch") : "Epoch " + e[E.epoch]}: ${whole(e[E.steps])} steps, ${sampled ? `${whole(e[E.observed])} of them observed, in one of which ` : ""}${parts.join(", ")}; ${time(e[E.total_ns])} in all${loss}${metric}`;
+  const of = sampled ? `${whole(e[E.observed])} of them observed${e[E.observed] ? `, in one of which ${parts.join(", ")}` : ""}` : parts.join(", ");
+  return `${k < 0 ? (view.epochs.length > 1 ? "All epochs" : "The only epoch") : "Epoch " + e[E.epoch]}: ${whole(e[E.steps])} steps, ${of}; ${time(e[E.total_ns])} in all${loss}${metric}`;
 }
+const observed = k => !sampled || k < 0 || view.epochs[k][E.observed] > 0;
 function choose(k) {
+  const next = k < chosen ? -1 : 1;
+  while (k < view.epochs.length && !observed(k)) k += next; // an epoch without an observed step has no numbers of a step
+  if (k === view.epochs.length) return;
   chosen = k;
   $("epoch").value = String(k);
   draw();
@@ -428,7 +433,7 @@ function drawTop() {
   if (view.every > 1) facts.push(`sampled: ${whole(view.total[E.observed])} of ${whole(view.total[E.steps])} steps`);
   put("facts", [...facts, ...view.notes].join(" · "));
   $("epoch").append(el("option", { value: -1 }, view.epochs.length > 1 ? "all epochs together" : "the only epoch"));
-  if (view.epochs.length > 1) view.epochs.forEach((e, k) => $("epoch").append(el("option", { value: k }, `epoch ${e[E.epoch]}`)));
+  if (view.epochs.length > 1) view.epochs.forEach((e, k) => $("epoch").append(el("option", observed(k) ? { value: k } : { value: k, disabled: "" }, `epoch ${e[E.epoch]}`)));
   $("epoch").addEventListener("change", () => choose(Number($("epoch").value)));
   if (sampled) put("bars", "By epoch, the time of one observed step.");
   put("legend", ...PARTS.map(part => el("span", {}, el("i", { class: part }), partName(part))));

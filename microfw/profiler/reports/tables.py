@@ -131,10 +131,16 @@ def step_rows(
     return [[by, "kind", *(f"{column.head} {column.unit}".strip() for column in columns)], *rows]
 
 
+def validation_metric(epochs: Sequence[Epoch]) -> list[str]:
+    """Return the name of the first metric of validation, the loss apart, or nothing; an interrupted epoch has none."""
+    metrics = next((e.metrics for e in reversed(epochs) if e.metrics), {})
+    return [name for name in metrics if name.startswith("val_") and name != "val_loss"][:1]
+
+
 def epoch_table(session: Session, epochs: list[Epoch]) -> tuple[str, list[str], list[str], list[list[str]]]:
     """Return the title of a table of epochs, the two lines of its heading, and its rows."""
     sampled, replays = session.every > 1, any(e.replayed for e in session.epochs)
-    metrics = [name for name in session.epochs[-1].metrics if name.startswith("val_") and name != "val_loss"][:1]
+    metrics = validation_metric(session.epochs)
     unit, size = ("s", 1e9) if max(e.total_ns for e in epochs) >= 1e10 else ("ms", 1e6)
     times = ("forward", "backward", "update", "data")
     head = ["epoch", "observed" if sampled else "steps", *(["replayed"] if replays else []), "loss"]

@@ -64,8 +64,8 @@ UNITS = {"s": 1e9, "ms": 1e6, "µs": 1e3}
 
 
 def unit_of(ns: float) -> str:
-    """Return the largest unit that a time has one of; microseconds for all shorter times."""
-    return next((unit for unit, size in UNITS.items() if ns >= size), "µs")
+    """Return the largest unit that a time, rounded to three digits, has one of; microseconds for all shorter times."""
+    return next((unit for unit, size in UNITS.items() if ns >= 0.9995 * size), "µs")
 
 
 def duration(ns: float) -> str:
@@ -73,11 +73,12 @@ def duration(ns: float) -> str:
 
     Examples
     --------
-    >>> duration(12_345), duration(2.5e9)
-    ('12.3 µs', '2.5 s')
+    >>> duration(12_345), duration(2.5e9), duration(1234e9)
+    ('12.3 µs', '2.5 s', '1,234 s')
     """
     unit = unit_of(ns)
-    return f"{ns / UNITS[unit]:.3g} {unit}"
+    value = ns / UNITS[unit]
+    return f"{value:,.0f} {unit}" if value >= 999.5 else f"{value:.3g} {unit}"
 
 
 def plural(count: int, noun: str) -> str:
@@ -138,11 +139,11 @@ def short(value: float) -> str:
 
     Examples
     --------
-    >>> short(8), short(1234), short(2_621_440)
-    ('8', '1.23k', '2.62M')
+    >>> short(8), short(1234), short(2_621_440), short(999_600)
+    ('8', '1.23k', '2.62M', '1M')
     """
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
+        if value >= 0.9995 * size:
             return f"{value / size:.3g}{unit}"
     return f"{value:.3g}"
 
