@@ -43,9 +43,9 @@ class Profiler(Callback, Hook):
     a Pipeline or in a search: see ``fits``. The fitted estimator has its profile as ``profile_``. Pass ``folder`` if
     fits run in other processes.
 
-    The ops of a step are counted when ``backward`` runs through their graph. A forward pass without ``backward`` is
-    timed but not counted; backward passes of `mf.grad` and the like are neither. If the last batch is smaller, counts
-    per step are averages.
+    The ops of a step are counted when ``backward`` runs through their graph, those of frozen layers each time they run.
+    A forward pass without ``backward`` is timed. Backward passes of `mf.grad` are neither timed nor counted. If the
+    last batch is smaller, counts per step are averages.
 
     A session is of one model. When another model is bound, as by the Trainer of a notebook cell that runs again, a new
     `session` begins; earlier ones are in `sessions`. A step ends with the last optimizer update before the next
@@ -222,8 +222,8 @@ class Profiler(Callback, Hook):
 
     def _cut(self) -> None:
         """Move the finished part of the current epoch to ``_partial``."""
-        recorder = self._recorder
-        if recorder is not None and recorder.running and recorder.steps:
+        if (recorder := self._recorder) is not None and recorder.running and recorder.steps:
+            recorder.passes.take_back()  # those of an unfinished step, which a resumed run repeats
             part = recorder.end_epoch(0).epoch()
             self._partial = part if self._partial is None else joined_epochs(self._partial, part)
             recorder.start_epoch()

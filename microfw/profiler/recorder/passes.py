@@ -26,11 +26,14 @@ class Passes:
         passes have visited all nodes.
     ranges : AddressRanges or None
         Addresses of these bytes, if the graphs are new.
+    counted : list of (GraphStats, InstrumentedPlan or None)
+        In a Trainer, the graph of each backward pass of the step, and the plan if it was replayed.
     """
 
     graphs: Graphs = ()
 
     def __init__(self) -> None:
+        self.counted: list[tuple[GraphStats, Any]] = []
         self.open: list[list[int]] = []
         self.ranges: AddressRanges | None = None
         self.joined: dict[tuple[Graphs, GraphStats], tuple[Graphs, tuple[int, int]]] = {}
@@ -48,6 +51,17 @@ class Passes:
             found = self.joined[key] = graphs, (sum(prod(leaf.shape) for leaf in leaves), len(leaves))
         self.graphs, parameters = found
         log.parameters = max(log.parameters, parameters)
+
+    def take_back(self) -> None:
+        """Take back the counts of the step's passes. Times stay: they are part of the measured phases."""
+        for graph, replayed in self.counted:
+            graph.count -= 1
+            if replayed is not None:
+                del replayed.timestamps[-len(replayed.parts) :]
+            for position in graph.positions if replayed is None else ():
+                position.stats.vjp_calls -= 1
+        self.counted.clear()
+        self.graphs = ()
 
     def add_open(self, graph: GraphStats, ops: int, first: bool, log: Any) -> None:
         """Add a pass that leaves nodes to a later pass, or visits nodes that an earlier one has left.

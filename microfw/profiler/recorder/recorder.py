@@ -244,6 +244,8 @@ class Recorder(StatsLookup, Observer):
                     each._metadata = each._metadata.retained()
         self.last = here, graph
         passes = self.passes
+        if self.losses is None:  # in a Trainer
+            passes.counted.append((graph, None))
         if not passes.graphs:  # the usual step has one, whose parameters the log adds at the end of the epoch
             passes.graphs = (graph,)
         elif graph not in passes.graphs:
@@ -260,6 +262,7 @@ class Recorder(StatsLookup, Observer):
             for old in self.graphs:
                 self.log.add_graph(old, old.count)
                 old.count, old.listed = 0, False
+            self.passes.counted.clear()
             self._forget_objects()
             self.graphs.clear()
             self.sequences.grow_new_tree()
@@ -292,5 +295,7 @@ class Recorder(StatsLookup, Observer):
             self.followed = self.timed[id(timed)] = timed
             self.passes.join(timed.graph, self.log)
         timed.graph.count += 1
+        if self.losses is None:
+            self.passes.counted.append((timed.graph, timed))
         if len(timed.timestamps) > MAX_TIMESTAMPS:
             timed.flush()

@@ -249,6 +249,7 @@ class SampledTimer(StepTimer):
         observed = self.step_observed = self.enabled
         self.backward_ran = False
         self.passes.graphs = ()
+        self.passes.counted.clear()
         self.step = step = self.step + 1
         schedule = self.schedule
         self.enabled = enabled = schedule is None or schedule(step)
@@ -271,6 +272,7 @@ class SampledTimer(StepTimer):
         self.position, self.nodes_visited = self.root, 0
         passes = self.passes
         passes.graphs, passes.ranges = (), None
+        passes.counted.clear()
         self.step = step = self.step + 1
         self.observed += observed
         schedule = self.schedule
