@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 COUNTS = (
     "nodes", "edges", "rules", "accumulated", "flops_forward", "flops_backward", "products_forward",
@@ -30,6 +30,8 @@ class Layer:
         profile that an older version has saved.
     varies : bool
         Whether these numbers were other ones in a part of the profile, as when the layer was frozen for some epochs.
+    gone : bool
+        Whether the model has another layer, or none, in its place at the end.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Layer:
     weights: int = 0
     used: int = 0
     varies: bool = False
+    gone: bool = field(default=False, compare=False)
 
     @property
     def shown_kind(self) -> str:

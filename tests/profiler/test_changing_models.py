@@ -9,6 +9,7 @@ import microfw as mf
 from microfw import nn, optim
 from microfw.profiler.epoch import VARYING
 from microfw.profiler.recorder.naming import LayerNames
+from microfw.profiler.reports.html import view
 from microfw.profiler.reports.tables import step_lines
 
 
@@ -69,6 +70,27 @@ def test_a_layer_that_is_inserted_leaves_the_others_their_rows():
     rows = [{row.layer: row.nodes for row in e.layers() if row.layer} for e in profiler.session.epochs]
     assert rows == [{"0": 2, "1": 2}, {"0#2": 2, "0": 2, "1": 2}]
     assert "55 parameters" in profiler.report(full=True)
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_titles_count_the_parameters_of_the_model_at_the_end(bound):
+    model = Net()
+    with mf.Profiler(model if bound else None) as profiler:
+        for rng in range(3):
+            model.b = nn.Dense(4, 3, rng=rng)
+            model.b.bias.requires_grad = rng < 2
+            steps(model)
+            profiler.end_epoch()
+    session = profiler.session
+    assert f"6 steps, {20 + 12} parameters and 3 frozen" in session.report(full=True).replace("\n", " ")
+    shown = view(session)
+    assert (shown["trainable"], shown["frozen"]) == (20 + 12, 3)
+
+
+def test_titles_count_the_parameters_of_a_model_that_is_gone_at_the_end():
+    with mf.Profiler() as profiler:
+        steps(Net())
+    assert "35 parameters" in profiler.report(full=True)
 
 
 def test_an_activation_that_is_made_in_each_step_keeps_one_row():

@@ -42,13 +42,14 @@ class LayerNames:
         self.first: Any = None
         self.inside: set[str] = set()  # paths in the first
         self.listed: dict[str, Layer] = {}
+        self.parts: dict[str, set[str]] = {}  # layers that each outermost module has or had, by its name
         self.holders: dict[str, weakref.ref[Any]] = {}  # modules of the model, by name; also those that it had before
         self.earlier: dict[str, Layer] = {}  # layers of earlier parts of the profile, by name
 
     def resume(self, earlier: LayerNames | None) -> None:
         """Continue with the names and layers of an earlier part of the profile."""
         if earlier is not None:
-            self.holders, self.listed = earlier.holders, earlier.listed
+            self.holders, self.listed, self.parts = earlier.holders, earlier.listed, earlier.parts
             self.earlier = self.listed.copy()
 
     def name(self, scope: Scope | None, before: Iterable[Scope | None] = ()) -> str:
@@ -210,12 +211,18 @@ class LayerNames:
         modules: set[int] = set()
         owners: dict[int, Layer] = {}
         before = self.listed.copy()
+        gone: set[str] = set()  # layers that an outermost module had when it was listed before
+        present: set[str] = set()
         for title, prefix, top in tops:
             if id(top) in modules:
                 continue
             named = list(top.named_modules())
             own = {name: self._own_name(module) or f"{prefix}{name}" if name else title for name, module in named}
             new = [(name, module) for name, module in named if id(module) not in modules]
+            parts, now = self.parts.setdefault(title, set()), {own[name] for name, _ in new}
+            gone |= parts - now
+            parts |= now
+            present |= now if title not in gone else set()  # a layer that is replaced may be alive, on its own
             for name, module in new:
                 self.listed[own[name]] = Layer(own[name], type(module).__name__)
             for path, p in top.named_parameters():
@@ -233,6 +240,7 @@ class LayerNames:
         for name, old in before.items():
             layer = self.listed[name]
             layer.varies = old.varies or old != layer
+            layer.gone |= name in gone - present
         return list(self.listed.values())
 
     def _own_name(self, module: Any) -> str | None:

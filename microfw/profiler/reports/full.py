@@ -5,6 +5,7 @@ from __future__ import annotations
 from operator import attrgetter
 
 from microfw.profiler.reports.counts import counts
+from microfw.profiler.reports.names import parameter_counts
 from microfw.profiler.reports.tables import COLUMNS, SORTS, Line, epoch_table, phase_table, step_lines
 from microfw.profiler.reports.text import plural, ratio_report, shorten, table, whole, wrap_lines
 from microfw.profiler.session import Epoch, Session
@@ -34,12 +35,11 @@ def full_report(session: Session, chosen: Epoch | None, max_rows: int | None, so
 
 def title(session: Session) -> str:
     """Return the first line of a report: name, model, epochs, parameters."""
-    trainable = sum(layer.trainable for layer in session.layers)
-    frozen = sum(layer.parameters for layer in session.layers) - trainable
+    trained, frozen = parameter_counts(session)
     what = " ".join(shorten(text, 60) for text in (session.name, session.model) if text)
     notes = [what or "a model", plural(len(session.epochs), "epoch"), plural(session.total().steps, "step")]
     if session.layers:
-        notes.append(plural(trainable, "parameter") + (f" and {frozen:,} frozen" if frozen else ""))
+        notes.append(plural(trained, "parameter") + (f" and {frozen:,} frozen" if frozen else ""))
     if session.every > 1:
         total = session.total()
         notes.append(f"sampled: {total.observed:,} of {plural(total.steps, 'step')}")

@@ -20,7 +20,7 @@ from microfw.profiler.ratio import BOUNDS, WHY, Ratio, verdict
 from microfw.profiler.reports.counts import counts
 from microfw.profiler.reports.first_look import median_epoch
 from microfw.profiler.reports.full import overhead_text
-from microfw.profiler.reports.names import OUTSIDE_LABEL, chain, visible
+from microfw.profiler.reports.names import OUTSIDE_LABEL, chain, parameter_counts, visible
 from microfw.profiler.reports.remarks import remarks
 from microfw.profiler.reports.tables import step_lines
 from microfw.profiler.session import Epoch, Layer, PagePart, Row, Session
@@ -104,13 +104,13 @@ def view(session: Session, max_rows: int = MAX_ROWS) -> dict[str, Any]:
     last = next((e.metrics for e in reversed(session.epochs) if e.metrics), {})  # an interrupted epoch has none
     metric = next((name for name in last if name.startswith("val_")), None)
     small = sum(len(epoch.rows) for epoch in session.epochs) <= max_rows
-    trainable = sum(layer.trainable for layer in session.layers)
+    trained, frozen = parameter_counts(session)
     of_all = listed(total)
     return {
         "name": session.name,
         "model": session.model,
-        "trainable": trainable,
-        "frozen": sum(layer.parameters for layer in session.layers) - trainable,
+        "trainable": trained,
+        "frozen": frozen,
         "every": session.every,
         "environment": session.environment,
         "overhead": overhead_text(session.overhead) if session.overhead else "",

@@ -44,6 +44,13 @@ def kinds(session: Session) -> dict[str, str]:
     return {layer.name: layer.shown_kind for layer in session.layers if layer.shown_kind}
 
 
+def parameter_counts(session: Session) -> tuple[int, int]:
+    """Return the numbers of trained and of frozen parameters of the model at the end."""
+    layers = [layer for layer in session.layers if not layer.gone]
+    trained = sum(layer.trainable for layer in layers)
+    return trained, sum(layer.parameters for layer in layers) - trained
+
+
 def chain(layer: str, known: Collection[str]) -> list[str]:
     """Return the layers that contain a layer, outermost first, and the layer itself.
 
