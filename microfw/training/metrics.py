@@ -19,6 +19,7 @@ import numpy as np
 from microfw.data.nested import Columns
 from microfw.errors import ArgumentError, ShapeError
 from microfw.nn import BCEWithLogitsLoss, CrossEntropyLoss, HingeLoss, NLLLoss
+from microfw.training.outputs import check_function
 
 __all__ = ["accuracy", "r2"]
 
@@ -199,7 +200,8 @@ def resolve(metrics: Any) -> Measures:
     Raises
     ------
     ArgumentError
-        If a name is unknown or repeated, or the metric needs scores and has no scorer.
+        If a name is unknown or repeated, the metric needs scores and has no scorer, or a function does not take
+        targets and predictions.
     """
     if isinstance(metrics, Measures):
         return metrics
@@ -221,6 +223,7 @@ def resolve(metrics: Any) -> Measures:
         elif _takes_scores(metric):
             found[name] = _of_scores(metric, name)
         elif callable(metric):
+            check_function(metric, "f(y_true, y_pred)", f"metric {name!r}")
             found[name] = _plain(metric)
         else:
             raise ArgumentError("metrics", "names and functions f(y_true, y_pred)", repr(metric))
@@ -271,11 +274,8 @@ def _named(name: str) -> Measure:
         return _of_scores(metrics.get_scorer(name), name)
     function = getattr(metrics, name, None) if name in metrics.__all__ else None
     if function is None or isinstance(function, type):
-        known = [
-            *METRICS,
-            *metrics.get_scorer_names(),
-            *(n for n in metrics.__all__ if n.endswith(("_score", "_error"))),
-        ]
+        known = [*METRICS, *metrics.get_scorer_names()]
+        known += [n for n in metrics.__all__ if n.endswith(("_score", "_error"))]
         begun = [full for full in known if name and full.startswith(name)]  # as "acc" begins accuracy
         close = begun or difflib.get_close_matches(name, known, 1, 0.5)
         fix = f"did you mean {close[0]!r}?" if close else "or pass a function f(y_true, y_pred)"

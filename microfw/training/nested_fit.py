@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Iterable
 from functools import partial
@@ -42,7 +41,7 @@ from microfw.training.evaluation import (
 from microfw.training.hooks import TrainState
 from microfw.training.metrics import measure_heads
 from microfw.training.nested import NestedForward, NestedPolicy, NestedRun, NestedStepper
-from microfw.training.outputs import ModelCall, binds, join_outputs, output_columns
+from microfw.training.outputs import ModelCall, check_function, join_outputs, output_columns
 
 FIT = "Trainer.fit"
 
@@ -126,7 +125,7 @@ class NestedFit:
         rng = as_generator(FIT, rng)
         for name, option in (("transform(X, y, rng)", transform), ("sampler(n, rng)", sampler)):
             if option is not None:
-                _check_function(option, name)
+                check_function(option, name, FIT)
         accumulate = trainer.accumulate
         rows = as_rows(train, trainer, FIT, accumulate, rng, sampler)
         given = isinstance(rows, Source)
@@ -167,18 +166,6 @@ class NestedFit:
         run = NestedRun(*parts, drop_last=self.drop_last)
         run.transform, run.options = self.transform, self.options
         return run
-
-
-def _check_function(option: Any, name: str) -> None:
-    """Raise unless an option is a function with the parameters in ``name``."""
-    if not callable(option):
-        raise ArgumentError(FIT, f"a function {name}", type(option).__name__)
-    try:
-        signature = inspect.signature(option)
-    except ValueError:  # some functions written in C have none
-        return
-    if not binds(signature, *name.split(",")):
-        raise ArgumentError(FIT, f"a function {name}", f"one with {signature}")
 
 
 def _name(function: Any) -> str | None:

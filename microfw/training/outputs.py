@@ -52,6 +52,18 @@ def binds(signature: inspect.Signature, *args: Any, **options: Any) -> bool:
     return True
 
 
+def check_function(function: Any, name: str, where: str) -> None:
+    """Raise unless an argument is a function with the parameters in ``name``, such as ``"f(y_true, y_pred)"``."""
+    if not callable(function):
+        raise ArgumentError(where, f"a function {name}", type(function).__name__)
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some functions written in C have none
+        return
+    if not binds(signature, *name.split(",")):
+        raise ArgumentError(where, f"a function {name}", f"one with {signature}")
+
+
 def output_columns(outputs: Any, where: str) -> Columns:
     """Return a model's outputs as columns of Tensors.
 

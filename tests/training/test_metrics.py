@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -159,11 +161,48 @@ def test_a_metric_that_returns_no_number_is_named(iris, value):
 
 
 def test_an_error_in_a_metric_names_it(iris):
-    for mine in (lambda y_true: 0.5, lambda y_true, y_pred: 1 / 0):
-        mine.__name__ = "mine"
-        with pytest.raises((TypeError, ZeroDivisionError)) as info:
-            make(metrics=[mine]).fit(iris[0], 1, progress=False)
-        assert info.value.__notes__ == ["raised in the metric 'mine', called with targets and predictions"]
+    def mine(y_true, y_pred):
+        return 1 / 0
+
+    with pytest.raises(ZeroDivisionError) as info:
+        make(metrics=[mine]).fit(iris[0], 1, progress=False)
+    assert info.value.__notes__ == ["raised in the metric 'mine', called with targets and predictions"]
+
+
+class Weighted:
+    """A metric that wants a third argument."""
+
+    def __call__(self, y_true, y_pred, weights):
+        return 0.0
+
+
+@pytest.mark.parametrize(
+    ("metric", "name", "signature"),
+    [
+        (lambda y_true: 0.5, "<lambda>", "(y_true)"),
+        (lambda y_true, y_pred, *, beta: 0.5, "<lambda>", "(y_true, y_pred, *, beta)"),
+        (Weighted(), "Weighted", "(y_true, y_pred, weights)"),
+        (partial(Weighted(), y_pred=3), "Weighted", "(y_true, *, y_pred=3, weights)"),
+    ],
+)
+@pytest.mark.parametrize("head", [None, "digit"])
+def test_a_function_that_does_not_take_targets_and_predictions_is_refused_before_training(
+    metric, name, signature, head
+):
+    with raises(ArgumentError, f"metric {name!r}: expected a function f(y_true, y_pred), got one with {signature}"):
+        make(metrics=[metric] if head is None else {head: metric})
+
+
+def test_functions_with_options_or_without_a_signature_are_metrics(iris):
+    def biased(y_true, y_pred, bias=0.5):
+        return bias
+
+    def anything(*arrays, **options):
+        return len(arrays)
+
+    got = make(metrics=[biased, anything, math.dist]).evaluate(iris[1])
+    assert (got["biased"], got["anything"]) == (0.5, 2) and got["dist"] >= 0
+    make(metrics=[max, int])
 
 
 def test_metrics_count_rows_of_weight_0_but_no_ignored_labels():
