@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from microfw.data.arrays import as_array, finite
 from microfw.data.batch_source import BatchSource
 from microfw.data.faults import Array
 from microfw.errors import ArgumentError, DTypeError
+from microfw.optim.checks import is_integer
 
 Batch = tuple[Array, Array, Array | None]
 
@@ -98,6 +100,10 @@ class Dataset:
         ignore_index: int | None = None,
     ) -> None:
         check_dtype("Dataset", dtype)
+        if ignore_index is not None and not is_integer(ignore_index, -math.inf):
+            raise ArgumentError("Dataset", "ignore_index to be an integer or None", repr(ignore_index))
+        if target_scaler is not None and not hasattr(target_scaler, "inverse_transform"):
+            raise ArgumentError("Dataset", "a target_scaler with inverse_transform", repr(target_scaler))
         features, targets = as_array(X, "X"), as_array(y, "y")
         if not (features.ndim > 1 and targets.ndim and len(features) == len(targets) and features.size * targets.size):
             raise faults.wrong_shapes(features, targets)

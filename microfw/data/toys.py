@@ -10,7 +10,7 @@ import numpy as np
 
 from microfw.data import cache as files
 from microfw.data.dataset import Dataset
-from microfw.errors import ArgumentError
+from microfw.errors import ArgumentError, check_flags
 from microfw.optim.checks import is_integer
 
 Array = np.ndarray[Any, Any]
@@ -121,6 +121,7 @@ def load(
         close = difflib.get_close_matches(str(name).lower(), TOYS, 1, 0.5)
         fix = f"did you mean {close[0]!r}?" if close else "for your own arrays use mf.data.Dataset(X, y)"
         raise ArgumentError("load", f"one of {', '.join(TOYS)}", repr(name), fix)
+    check_flags("load", cache=cache)
     seed = _seed(rng)
     # Importing scikit-learn takes longer than everything else in a short script.
     path = None

@@ -125,6 +125,7 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
         >>> NeuralClassifier(random_state=0).fit([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1]).predict([[0.0], [3.0]])
         array([0, 1])
         """
+        check_parameters(self)
         continues = bool(self.warm_start) and hasattr(self, "_learner")
         before = EstimatorSnapshot(self, continues)
         try:
@@ -137,7 +138,6 @@ class NeuralEstimator(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc
 
     @with_callbacks  # type: ignore[untyped-decorator,unused-ignore]
     def _fit(self, X: Any, y: Any, sample_weight: Any, continues: bool) -> None:
-        check_parameters(self)
         if continues:
             adopt(self._learner, self)
         rows = self._validated(X, y, sample_weight, fresh=not continues)

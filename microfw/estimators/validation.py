@@ -98,10 +98,10 @@ def check_parameters(estimator: Any) -> None:
     ArgumentError
         For the first parameter that is not valid, with its name.
     """
-    check_hooks(estimator.hooks if isinstance(estimator.hooks, list | tuple) else ())
+    kind = type(estimator).__name__
+    check_hooks(estimator.hooks if isinstance(estimator.hooks, list | tuple) else (), kind)
     for name in setting_names(type(estimator)):  # type: ignore[arg-type]
         holds, description = RULES.get(name, (None, ""))
         if holds is not None and not holds(value := getattr(estimator, name)):
-            kind = type(estimator).__name__
             got = " ".join(repr(value).split())
             raise ArgumentError(f"The {name!r} parameter of {kind} must be {description}. Got {got[:80]} instead.")

@@ -113,7 +113,7 @@ def as_input(
     ``check_shape`` is called before a cast, which takes memory. The input is called ``name`` in errors.
     """
     if isinstance(x, tuple | list) and any(isinstance(part, Tensor) for part in x):
-        fix = "pick one, as in outputs, state = layer(x) with a recurrent layer"
+        fix = "pick one, as in outputs, state = layer(x) with a recurrent layer, or X of (X, y)"
         raise DTypeError(module.where, f"{name} to be one Tensor or array", f"a {type(x).__name__} of Tensors", fix)
     try:
         array = np.asarray(x)  # numbers first: a wrong dtype is a better error than what a cast says

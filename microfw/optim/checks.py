@@ -26,7 +26,7 @@ def is_real(value: Any) -> bool:
         return False
 
 
-def is_integer(value: Any, least: int) -> bool:
+def is_integer(value: Any, least: float) -> bool:
     """Return True if a value is an integer of at least ``least``.
 
     Examples
@@ -50,7 +50,7 @@ def as_list(values: Any, where: str, expected: str, fix: str = "pass model.param
     >>> as_list([], "clip_grad_norm", "parameters"), as_list(iter("ab"), "clip_grad_norm", "parameters")
     ([], ['a', 'b'])
     """
-    if not isinstance(values, Iterable):
+    if not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:  # an array without axes has no items
         raise ArgumentError(where, expected, type(values).__name__, fix)
     items = list(values)
     if not items and isinstance(values, Iterator):

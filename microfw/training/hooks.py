@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from inspect import signature
+from numbers import Real
 from typing import Any
 
 from microfw.autograd.tensor import Tensor
@@ -140,30 +141,30 @@ class Hook:
         """Called once after training, also after an exception, if this hook's ``on_fit_start`` was called."""
 
 
-def check_hook(hook: Any) -> None:
+def check_hook(hook: Any, where: str = "Trainer") -> None:
     """Raise unless an object is a hook, and no method's name is close to that of an event: it would not be called."""
     kind = type(hook)
     if isinstance(hook, type) or not any(hasattr(hook, event) for event in EVENTS):
         got = f"the class {hook.__name__}" if isinstance(hook, type) else kind.__name__
         schedule = callable(hook) and not isinstance(hook, type)
         fix = "wrap a schedule in training.LearningRate" if schedule else "pass an instance"
-        raise ArgumentError("Trainer", "hooks with some of a Hook's methods", got, fix)
+        raise ArgumentError(where, "hooks with some of a Hook's methods", got, fix)
     expected = f"hooks with methods among {', '.join(EVENTS)}"
     others = [n for n in dir(kind) if n.startswith("on_") and n not in EVENTS and callable(getattr(kind, n))]
     for name in others:
         if near := get_close_matches(name, EVENTS, 1, cutoff=0.9):  # not names of other libraries' hooks
-            raise ArgumentError("Trainer", expected, f"{kind.__name__}.{name}", f"name it {near[0]}")
+            raise ArgumentError(where, expected, f"{kind.__name__}.{name}", f"name it {near[0]}")
     if others and isinstance(hook, Hook) and not any(_overridden(event, [hook]) for event in EVENTS):
         got, fix = f"{kind.__name__} with {', '.join(others)} alone", "name them as the events"
-        raise ArgumentError("Trainer", expected, got, fix)
+        raise ArgumentError(where, expected, got, fix)
 
 
-def check_hooks(hooks: Sequence[Any]) -> None:
+def check_hooks(hooks: Sequence[Any], where: str = "Trainer") -> None:
     """Raise unless all are hooks, and each is there once: twice it would be called twice for an event."""
     for k, hook in enumerate(hooks):
-        check_hook(hook)
+        check_hook(hook, where)
         if any(hook is other for other in hooks[:k]):
-            raise ArgumentError("Trainer", "each hook once", f"the same {type(hook).__name__} twice", "leave one out")
+            raise ArgumentError(where, "each hook once", f"the same {type(hook).__name__} twice", "leave one out")
 
 
 class Hooks:
@@ -209,6 +210,9 @@ class Hooks:
                 setattr(state, name, part)
                 got, fix = f"another one, {type(other).__name__}", "set it on the Trainer before fit"
                 raise ArgumentError(f"state.{name}", f"the {type(part).__name__} of the run", got, fix)
+        for name, kind, expected in (("epochs", Real, "a number of epochs"), ("history", History, "a History")):
+            if not isinstance(value := getattr(state, name), kind):
+                raise ArgumentError(f"state.{name}", expected, type(value).__name__)
 
     def start(self, state: TrainState) -> None:
         """Call ``on_fit_start`` of every hook, and remember which were called."""

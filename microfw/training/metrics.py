@@ -209,7 +209,7 @@ def resolve(metrics: Any) -> Measures:
         heads = {str(head): resolve(several) for head, several in metrics.items()}
         named = {f"{name}/{head}": OfHead(head, m) for head, several in heads.items() for name, m in several.items()}
         return Measures(named)
-    if isinstance(metrics, str) or callable(metrics):
+    if isinstance(metrics, str) or callable(metrics) or getattr(metrics, "ndim", 1) == 0:
         metrics = [metrics]
     found = Measures()
     for metric in metrics if isinstance(metrics, Iterable) else [metrics]:

@@ -125,6 +125,9 @@ class Run:
         self.version = 0
         self.stepper.wants_outputs = bool(self.metrics)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"batches": ()}  # a copy is saved; it does not continue
+
     def epochs(self, saved: Any = None) -> None:
         """Run all epochs, or those that remain of a saved run, a `microfw.training.saving.Saved`."""
         state = self.state

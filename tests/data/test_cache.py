@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from microfw.data import cache, load, names
 from microfw.data.cache import TargetScaler
-from microfw.errors import ShapeError
+from microfw.errors import ArgumentError, ShapeError
 from tests.helpers.errors import raises
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +92,8 @@ def test_the_cache_can_be_switched_off(folder, loaded, monkeypatch):
     load("iris"), load("iris")
     assert len(loaded) == 4
     assert cache.folder() is None
+    with raises(ArgumentError, "load: expected cache to be True or False, got 'no'"):
+        load("iris", cache="no")
 
 
 def test_a_damaged_file_is_replaced(folder, loaded):

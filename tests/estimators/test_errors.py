@@ -71,7 +71,7 @@ WRONG = {
     "optimizer_params": [[1]], "learning_rate": ["adaptive", None, 0.0, float("nan"), -1], "max_grad_norm": [0, "x"],
     "batch_size": [1.5, 0, None, "all", True], "max_iter": [0, 1.5, None, "x"], "shuffle": ["no", None, 1],
     "early_stopping": ["no", None, 1], "scoring": [3], "validation_fraction": [1, "a", None, 0.0],
-    "n_iter_no_change": [0, "x", 1.5], "tol": [-1, None, "x"], "class_weight": ["x", 3, {0: -1.0}, {0: float("nan")}, [{0: "a"}]], "warm_start": ["no"],
+    "n_iter_no_change": [0, "x", 1.5], "tol": [-1, None, "x"], "class_weight": ["x", 3, {0: -1.0}, {0: float("nan")}, [{0: "a"}]], "warm_start": ["no", np.array([0, 1])],
     "dtype": [int, "x", "float16"], "profile": ["yes"], "random_state": ["x", -1, 1.5], "verbose": ["x", -1],
 }  # fmt: skip
 

@@ -170,7 +170,7 @@ FAULTS = [
     ({"optimizer_params": {"lr": 0.1}}, "NeuralClassifier: expected an optimizer that takes these settings, got microfw.optim.adam.Adam() got multiple values for keyword argument 'lr'; pass learning_rate"),
     ({"activation": np.tanh}, "NeuralClassifier: expected activation to be a name, or to make a Module, got tanh; pass a class such as nn.Tanh"),
     ({"module": lambda inputs, outputs: None}, "NeuralClassifier: expected module to be a Module or a function (n_features, n_outputs, rng) that returns one, got one with (inputs, outputs)"),
-    ({"hooks": [3]}, "Trainer: expected hooks with some of a Hook's methods, got int; pass an instance"),
+    ({"hooks": [3]}, "NeuralClassifier: expected hooks with some of a Hook's methods, got int; pass an instance"),
 ]  # fmt: skip
 
 

@@ -123,6 +123,6 @@ def test_a_trainer_keeps_the_hooks_of_a_generator():
     parts = model, nn.MSELoss(), optim.SGD(model.parameters(), lr=0.1)
     hooks = [mf.training.EarlyStopping()]
     assert mf.Trainer(*parts, hooks=(hook for hook in hooks)).hooks == hooks
-    for nothing in (iter(()), 3):
+    for nothing in (iter(()), 3, np.array(3)):
         with pytest.raises(ArgumentError, match="^Trainer: expected hooks, got .*; pass a list of them"):
             mf.Trainer(*parts, hooks=nothing)

@@ -13,7 +13,7 @@ from microfw.errors import ArgumentError, NonFiniteError
 from microfw.training import Hook, LearningRate, Trainer
 from microfw.training.hooks import EVENTS
 from tests.helpers.errors import raises
-from tests.helpers.training import Root, Told, make
+from tests.helpers.training import Do, Root, Told, make
 
 
 def test_hooks_are_called_in_the_order_of_the_list(iris):
@@ -183,6 +183,20 @@ def test_a_hook_does_not_set_the_epoch(event):
         ArgumentError, match=rf"^state.epoch: expected the number of the epoch, 1, in {event}, got 0; set"
     ):
         trainer.fit((np.ones((4, 2)), np.ones((4, 1))), 3, progress=False)
+
+
+@pytest.mark.parametrize("event", ["on_fit_start", "on_epoch_start", "on_step_end", "on_epoch_end"])
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("epochs", "x", "state.epochs: expected a number of epochs, got str"),
+        ("history", [], "state.history: expected a History, got list"),
+    ],
+)
+def test_epochs_and_history_keep_their_type(event, name, value, text, iris):
+    trainer = make(hooks=[Do(event, lambda state: setattr(state, name, value))])
+    with raises(ArgumentError, text):
+        trainer.fit(iris[0], 3, batch_size=64, progress=False)
 
 
 def test_a_hook_with_methods_of_other_libraries_alone_is_refused():

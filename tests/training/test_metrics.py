@@ -75,6 +75,8 @@ def test_unknown_metric(name, fix):
 def test_bad_metrics(iris, line):
     with raises(ArgumentError, "metrics: expected names and functions f(y_true, y_pred), got 3"):
         make(metrics=[3])
+    with raises(ArgumentError, "metrics: expected names and functions f(y_true, y_pred), got array(3)"):
+        make(metrics=np.array(3))
     with raises(
         ArgumentError,
         "metrics: expected different names, got 'r2' twice; leave it out, or rename it: function.__name__ = 'other'",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from microfw.training import Checkpoint, Hook
 from tests.helpers import resume_run
 from tests.helpers.resume_run import EPOCHS, STEPS, Do, data, left, run
 from tests.helpers.thinning import thinned
+from tests.helpers.training import At, make, values
 
 
 def killing(tmp_path, every, kind):
@@ -55,6 +57,18 @@ def test_early_stopping_stops_where_it_would_have(tmp_path):
         run(tmp_path, epochs=30, stopping=2, resume=path)
     longer, _ = run(tmp_path, epochs=31, stopping=2, resume=path)
     assert longer["history"][:stopped] == whole["history"] and len(longer["history"]) > stopped
+
+
+@pytest.mark.parametrize("compiled", [None, True])
+def test_a_copy_of_a_trainer_from_within_a_fit_saves_the_run(tmp_path, compiled, iris):
+    copies = []
+    data = {"batch_size": 16, "rng": 0, "progress": False}
+    whole = make(hooks=[At(6, lambda state: copies.append(copy.deepcopy(whole)))], compile=compiled)
+    whole.fit(iris[0], 2, **data)
+    copies[0].save(tmp_path / "run.npz")
+    again = make(hooks=[At()], compile=compiled)
+    again.fit(iris[0], 2, resume=tmp_path / "run.npz", **data)
+    assert values(again) == values(whole)
 
 
 def test_more_epochs_than_were_planned(tmp_path):

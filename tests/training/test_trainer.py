@@ -287,6 +287,11 @@ def test_what_a_model_returns(line):
             Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=0.1)).fit(line, progress=False)
 
 
+def test_a_pair_to_predict_says_that_features_are_expected(iris):
+    with pytest.raises(DTypeError, match=r"^0 Dense: expected x to be one Tensor or array, .* or X of \(X, y\)$"):
+        make().predict((iris[0].X, iris[0].y))
+
+
 def test_bad_parts():
     model = nn.Dense(1, 1, rng=0)
     optimizer, loss = optim.SGD(model.parameters(), lr=0.1), nn.MSELoss()
