@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd._tensor_base import writable
 from microfw.errors import ArgumentError, described
 from microfw.optim.checks import as_state, is_real, require_entries
 from microfw.optim.optimizer import Optimizer
@@ -98,6 +99,9 @@ class Average:
             yield
         finally:
             self.swap()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"values": writable(state["values"])})
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of the average, the decay, and the names and shapes of the parameters."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -49,3 +50,16 @@ def test_averages_refuse():
             optim.Average(optimizer, decay)
     with pytest.raises(ArgumentError, match=r"^Average.load_state_dict: expected shape \(1,\), got \(3,\)"):
         optim.Average(optimizer).load_state_dict({"decay": 0.5, "values": np.ones(3)})
+
+
+def test_an_average_that_is_unpickled_from_memory_of_others_is_updated_in_its_own():
+    model = nn.Dense(2, 2, rng=0)
+    average, buffers = optim.Average(optim.SGD(model.parameters(), lr=0.5), decay=0.8), []
+    dumped = pickle.dumps((model, average), protocol=5, buffer_callback=buffers.append)
+    other, loaded = pickle.loads(dumped, buffers=[bytes(buffer.raw()) for buffer in buffers])
+    for parts in ((model, average), (other, loaded)):
+        parts[0].weight.data = np.ones((2, 2))
+        parts[1].update()
+    np.testing.assert_array_equal(loaded.values, average.values)
+    with loaded.swapped():
+        np.testing.assert_array_equal(other.weight.data.ravel(), average.values[:4])
