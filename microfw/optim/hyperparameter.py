@@ -90,7 +90,11 @@ class Settings(dict[str, Any]):
     def _refuse(self, *_: Any) -> Any:
         raise ArgumentError("settings", f"the hyperparameters {', '.join(self)} to stay", "one to be added or removed")
 
-    __delitem__ = pop = popitem = clear = setdefault = _refuse
+    __delitem__ = pop = popitem = clear = _refuse
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        """Return a hyperparameter; raise for a name that is none."""
+        return self[name] if name in self else self._refuse()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Settings, (dict(self),)

@@ -52,7 +52,13 @@ def test_names_of_settings_are_neither_added_nor_removed():
     ):
         with pytest.raises(ArgumentError, match=r"expected one of lr, momentum, nesterov, weight_decay, got 'rate'"):
             change()
-    for change in (lambda: optimizer.settings.pop("lr"), optimizer.settings.clear, optimizer.settings.popitem):
+    assert optimizer.settings.setdefault("momentum", 0.9) == 0.0
+    for change in (
+        lambda: optimizer.settings.pop("lr"),
+        lambda: optimizer.settings.setdefault("rate", 1),
+        optimizer.settings.clear,
+        optimizer.settings.popitem,
+    ):
         with pytest.raises(
             ArgumentError, match=r"settings: expected the hyperparameters lr, .* to stay, got one to be"
         ):
