@@ -59,7 +59,7 @@ class Comparison:
         Change of the layers whose counts agree, if ``corrected``.
     corrected : bool
         Whether times of b are corrected for drift. Never if the runs were alternated, and not if the drift cannot be
-        told from the changes.
+        told from the changes, or the runs observed different steps.
     unchanged : float
         Share of the layers whose counts agree in the time of all layers.
     kinds : dict
@@ -100,9 +100,14 @@ class Comparison:
     every: tuple[int, int] = (1, 1)
 
     @property
+    def sampled_alike(self) -> bool:
+        """Whether both runs observed one step of as many."""
+        return self.every[0] == self.every[1]
+
+    @property
     def judges_times(self) -> bool:
         """Whether a change of a time can be real: there are enough rounds, and both runs are sampled alike."""
-        return self.rounds >= self.needed and self.every[0] == self.every[1]
+        return self.rounds >= self.needed and self.sampled_alike
 
     def worse(self, than: float = 0.0) -> list[Change | CountChange]:
         """Return the real changes above a fraction: of the step, of layers and of counts.
@@ -292,7 +297,7 @@ def compare(
         needed, found_times = ceil(log2(2 / wrong)), paired(times[0], times[1], groups, wrong, rounds)
     else:  # the optimizer's update shows drift, too
         same = [is_same_work(*part, counts) and not one for part, one in zip(parts, alone, strict=True)]
-        witnesses = [k for k, label in enumerate(labels) if is_same_work(*label, counts)]
+        witnesses = [k for k, label in enumerate(labels) if a.every == b.every and is_same_work(*label, counts)]
         unchanged = min(share_of(table, parts, same) for table in times)
         rounds = min(map(len, used))
         needed, found_times = 1, corrected(times[0], times[1], groups, witnesses, unchanged, wrong)
@@ -309,7 +314,7 @@ def compare(
     columns = (found_times.a, found_times.b, found_times.change, found_times.low, found_times.high)
     for (layer, phase), *row in zip(labels, *columns, strict=True):
         before, after, change, low, high = map(float, row)
-        if a.every != b.every:
+        if not found.sampled_alike:
             low, high = -1.0, inf  # steps differ by more than noise: the first ones, for example, are slow
         real = found.judges_times and (low > 0 or high < 0) and abs(change) >= min_change
         found.changes.append(Change(layer, phase, before, after, change, low, high, real))
@@ -317,7 +322,7 @@ def compare(
         if layer and alone[k] and large[k]:
             before, after = (float(np.median(table[:, k])) for table in times)
             after, change = after / (1 + found.drift), inf if present[1][k] else -1.0
-            found.changes.append(Change(layer, phase, before, after, change, change, change, a.every == b.every, True))
+            found.changes.append(Change(layer, phase, before, after, change, change, change, found.sampled_alike, True))
     size = len(pairs) // rounds if alternated else 1  # epochs of a round
     backward = [[epoch.taken("backward", True) for epoch in pair] for pair in pairs]
     for k in range(0, len(pairs) - size + 1, size):

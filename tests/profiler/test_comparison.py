@@ -408,6 +408,8 @@ def test_counts_of_differently_sampled_runs_are_judged_by_what_steps_that_were_n
     assert "Times are not judged: a with every=1 and b with every=5 observed other" in text
     assert "(mean of the observed steps)" in text
     words = " ".join(text.split())
+    assert "Compared: lower quartiles of the epochs. Confidence: 95%" in words
+    assert not found.corrected and found.drift == 0
     assert f"Counts per step: {len(found.counts)} differ, {len(found.counts)} of them by no more than sampling" in words
     assert all(line.endswith("unknown") for line in text.splitlines() if line.startswith("(the whole step)  backward"))
 

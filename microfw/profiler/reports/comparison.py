@@ -151,7 +151,7 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
             how = f"is {abs(c.change):.1%} {word}" if c.change < HUGE else f"takes {_percent(c.change)} as long"
             indirect = c.layer and found.counts and c.layer not in {count.layer for count in found.counts}
             texts.append(f"Real: {whose} {how}{', though its counts agree' if indirect else ''}.")
-    if found.every[0] != found.every[1]:
+    if not found.sampled_alike:
         texts.append(
             f"Times are not judged: a with every={found.every[0]} and b with every={found.every[1]} observed other "
             "steps. Profile both runs with the same every."
@@ -197,8 +197,10 @@ def _verdict(found: Comparison, name: object = None) -> list[str]:
     if found.alternated:
         how = "seconds of alternated runs: median of the rounds' own changes, with the interval of their order"
     else:
-        how = (
-            f"lower quartiles of the epochs. {_drift(found)} Only alternated runs show a change of all layers alike: "
+        how = "lower quartiles of the epochs"
+    if not found.alternated and found.sampled_alike:
+        how += (
+            f". {_drift(found)} Only alternated runs show a change of all layers alike: "
             "mf.profiler.alternate(run_a, run_b), or microfw compare --rerun"
         )
     texts.append(
