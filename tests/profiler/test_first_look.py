@@ -54,7 +54,7 @@ MSELoss                                   1.0          2.0    6.7%  ▌
 untagged                                  4.0          3.0   10.0%  █
 total                  330               20.0         30.0  100.0%
 In one step. Untagged: time outside of ops. Reuse: uses of a weight in products.
-0 Dense takes 67% of backward: give it fewer outputs, or freeze it.
+0 Dense takes 67% of backward: give it fewer outputs, or requires_grad_(False).
 1 ReLU takes 25% of the time of 0 Dense with 4.4% of its operations: each NumPy
 call costs time before its arithmetic begins.
 

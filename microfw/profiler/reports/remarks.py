@@ -23,7 +23,7 @@ def remarks(lines: list[Line]) -> list[str]:
         text = f"The engine takes {untagged.share:.0%} of backward, {name} {share}: calls cost more than arithmetic; "
         found = [text + "a larger batch does more work for each call."]
     elif top.P or top.own.varies:
-        found = [f"{name} takes {share}: give it fewer outputs, or freeze it."]
+        found = [f"{name} takes {share}: give it fewer outputs, or requires_grad_(False)."]
     else:
         found = [f"{name} takes {share} without parameters: make its input or the batch smaller."]
     # Without a node nothing is differentiated: the layer is frozen, and its backward time is 0.
