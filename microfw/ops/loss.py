@@ -202,3 +202,22 @@ def bce_with_logits(z: Array, t: Array) -> Array:
     with np.errstate(invalid="ignore"):  # 0 * inf, replaced below
         over = np.where((t == 1) & (z == np.inf), 0, np.where(z > 0, (1 - t) * z, t * -z))
     return np.add(np.where((t == 0) & (z == -np.inf), 0, over), tail, dtype=dtype)
+
+
+def _weighted_slope(g: Any, z: Any, ones: Any, zeros: Any) -> Any:
+    s = sigmoid if isinstance(z, Tensor) else _sigmoid
+    return g * (zeros * s(z) - ones * s(-z))
+
+
+@op(
+    vjp=(_weighted_slope, lambda g, z: g * np.logaddexp(0, -z), lambda g, z: g * np.logaddexp(0, z)),
+    cost=elementwise_cost(10, 17, 3, 2),
+    no_alias=True,
+)
+def weighted_bce(z: Array, ones: Array, zeros: Array) -> Array:
+    """``-ones log(p) - zeros log(1 - p)`` with ``p = sigmoid(z)``, entry by entry; 0 times infinity is 0."""
+    size: Array = np.abs(z)
+    wrong: Array = np.where(z > 0, zeros, ones)  # the weight of the term that grows with abs(z)
+    with np.errstate(invalid="ignore"):
+        over = np.where(wrong == 0, 0, wrong * size)
+    return over + (ones + zeros) * np.log1p(np.exp(-size))

@@ -21,6 +21,11 @@ def bce(z, t):
     return -t * np.log(p) - (1 - t) * np.log(1 - p)
 
 
+def weighted_bce(z, ones, zeros):
+    p = scipy.special.expit(z)
+    return -ones * np.log(p) - zeros * np.log(1 - p)
+
+
 def squared_error(x, t):
     return np.mean(np.square(x - t))
 
@@ -69,5 +74,19 @@ CASES = [
         ],
         protocol=False,
         analytic=lambda z, t: np.log1p(np.exp(z)) - t * z,
+    ),
+    Case(
+        "weighted_bce",
+        weighted_bce,
+        [
+            Sample("weights", (floats((3, 4), gap=0.1), floats((3, 4), 0.1, 5, seed=1), floats((3, 4), 0.1, 0.8))),
+            Sample("0-d", (floats(()), np.array(3.0), np.array(1.0))),
+            Sample("empty", (np.zeros((0, 1)), np.zeros((0, 1)), np.zeros((0, 1)))),
+            Sample(
+                "transposed", (floats((3, 4)), floats((3, 4), 0.1, 5, seed=1), floats((3, 4), 0.1, 0.8)), {}, transposed
+            ),
+        ],
+        protocol=False,
+        analytic=lambda z, a, b: (a + b) * np.log1p(np.exp(z)) - a * z,
     ),
 ]

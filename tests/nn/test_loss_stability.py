@@ -91,6 +91,21 @@ def test_weighted_binary_cross_entropy_of_huge_logits(dtype):
     np.testing.assert_array_equal(z.grad, [1, 0, 0, -3])
 
 
+@pytest.mark.parametrize("pos_weight", [None, 1.0, [1.0, 3.0]])
+def test_binary_cross_entropy_of_infinite_logits_is_the_limit_of_huge_ones(pos_weight):
+    targets = np.array([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 0.0]], np.float32)
+    signs = np.array([[-1.0, -1.0], [1.0, 1.0], [1.0, -1.0], [-1.0, 1.0]], np.float32)
+    loss_fn, found = nn.BCEWithLogitsLoss(pos_weight=pos_weight, reduction="none"), []
+    for size in (1e38, np.inf):
+        z = mf.tensor(size * signs, requires_grad=True)
+        with np.errstate(invalid="raise", over="raise"):
+            loss = loss_fn(z, targets)
+        loss.backward(np.ones_like(targets))
+        found.append((loss.data, z.grad))
+    np.testing.assert_array_equal(found[1][0], np.where(found[0][0] == 0, 0, np.inf))
+    np.testing.assert_array_equal(found[1][1], found[0][1])
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_probabilities_of_zero_and_one(dtype):
     z = mf.tensor(np.array([[-np.inf, 0.0], [-1e4, 0.0], [0.0, -np.inf]], dtype), requires_grad=True)

@@ -132,6 +132,15 @@ def test_infinite_logits_of_the_binary_loss():
     np.testing.assert_array_equal(z.grad, [0, 0, 1, -1])
 
 
+def test_infinite_logits_of_the_weighted_binary_loss():
+    z = mf.tensor([np.inf, -np.inf, -np.inf, 1e4, -1e4, np.inf], requires_grad=True)
+    ones, zeros = np.array([3.0, 0.0, 3.0, 0.0, 3.0, 0.0]), np.array([0.0, 1.0, 0.0, 1.0, 0.0, 0.0])
+    y = ops.loss.weighted_bce(z, ones, zeros)
+    np.testing.assert_array_equal(y.data, [0, 0, np.inf, 1e4, 3e4, 0])
+    y.backward(np.ones(6))
+    np.testing.assert_array_equal(z.grad, [0, 0, -3, 1, -3, 0])
+
+
 def test_no_warning_where_everything_is_minus_infinity():
     x = mf.tensor([-INF, -INF], requires_grad=True)
     y = ops.reduction.logsumexp(x) + np.logaddexp(x[0], x[1])

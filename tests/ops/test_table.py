@@ -238,7 +238,8 @@ def test_linear_into_an_optimizers_buffer_gives_the_same_gradient():
     [
         c
         for c in CASES
-        if c.name in ("relu", "cross_entropy", "squared_error", "softplus", "bce_with_logits", "max_pool")
+        if c.name
+        in ("relu", "cross_entropy", "squared_error", "softplus", "bce_with_logits", "weighted_bce", "max_pool")
     ],
     ids=title,
 )

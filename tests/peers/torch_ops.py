@@ -273,6 +273,9 @@ TORCH = {name: named(name) for name in UNARY + BINARY} | {
     "bce_with_logits": lambda torch, z, t: torch.nn.functional.binary_cross_entropy_with_logits(
         *torch.broadcast_tensors(z, t), reduction="none"
     ),
+    "weighted_bce": lambda torch, z, ones, zeros: (
+        ones * torch.nn.functional.softplus(-z) + zeros * torch.nn.functional.softplus(z)
+    ),
     **CONVOLUTIONS,
 }
 

@@ -11,9 +11,9 @@ from microfw.errors import ArgumentError, DataError, MicrofwError, ShapeError
 from microfw.nn.checks import as_number, is_whole, require
 from microfw.nn.losses.base import Array, Loss, class_weights
 from microfw.ops.effects import pure_callback
-from microfw.ops.elementwise import relu, softplus, where
+from microfw.ops.elementwise import relu, where
 from microfw.ops.indexing import take_along_axis
-from microfw.ops.loss import bce_with_logits, check_labels, cross_entropy
+from microfw.ops.loss import bce_with_logits, check_labels, cross_entropy, weighted_bce
 from microfw.ops.reduction import log_softmax, sum_
 
 
@@ -62,8 +62,7 @@ class BCEWithLogitsLoss(Loss):
             losses: Tensor = bce_with_logits(prediction, target)
         else:
             pos = self._columns(self.pos_weight, "pos_weight", prediction)
-            # softplus(-z) is -log(sigmoid(z)), without the logarithm of a number that underflows
-            losses = (pos * target) * softplus(-prediction) + (1 - target) * softplus(prediction)
+            losses = weighted_bce(prediction, pos * target, 1 - target)
         if self.weight is not None:
             losses = losses * self._columns(self.weight, "weight", prediction)
         return self._reduce(losses, sample_weight)
