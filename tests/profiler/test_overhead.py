@@ -89,7 +89,8 @@ def test_a_step_that_cannot_be_run_again_is_estimated(change, monkeypatch):
     assert "slower" in profiler.report(full=True) and "estimated" in profiler.report(full=True)
 
 
-def test_the_extra_time_is_that_of_all_steps(monkeypatch):
+@pytest.mark.parametrize("lookup", [0, 2000])
+def test_the_extra_time_is_that_of_all_steps(lookup, monkeypatch):
     """Observed and other steps, eager and replayed ones, count as often as there were."""
     profiler, *_ = profiled("eager", steps=20, every=4)
     _ = profiler.session
@@ -98,11 +99,29 @@ def test_the_extra_time_is_that_of_all_steps(monkeypatch):
     monkeypatch.setattr(overhead, "measure_replayed", lambda recorder, traced: None)
     session = Session(every=4, epochs=[copy.deepcopy(profiler.session.epochs[0])])
     epoch = session.epochs[0]
-    epoch.total_ns = 5 * 4000 + 15 * 400 + 260_000
+    epoch.total_ns = 5 * (4000 + lookup) + 15 * 400 + 260_000
     epoch.evaluation_ns = epoch.check_ns = epoch.preparation_ns = epoch.set_up_ns = 0
-    found = overhead.overhead(session, Recorder())
-    assert found["share"] == found["low"] == found["high"] == pytest.approx(26_000 / 260_000, rel=1e-3)
-    assert found["ns_per_node"] == 800
+    recorder = Recorder()
+    recorder.lookup_ns = 5 * lookup
+    found = overhead.overhead(session, recorder)
+    assert found["share"] == found["low"] == found["high"] == pytest.approx((26_000 + 5 * lookup) / 260_000, rel=1e-3)
+    assert found["ns_per_node"] == 800 + lookup / 5
+
+
+@pytest.mark.parametrize("retain", [False, True])
+def test_steps_of_several_passes_add_the_time_in_which_their_ops_are_looked_up(retain, monkeypatch):
+    monkeypatch.setattr(overhead, "measure_eager", lambda recorder, traced: (Extra(*2 * [np.full(3, 1000.0)]), 5))
+    model = nn.Sequential(nn.Dense(12, 4, rng=0), nn.Tanh(), nn.Dense(4, 4, rng=1))
+    with mf.Profiler(model) as profiler:
+        for _ in range(20):
+            y = model(X)
+            nn.CrossEntropyLoss()(y, Y).backward(retain_graph=retain)
+            np.square(y if retain else model(X)).mean().backward()
+            optim.SGD(model.parameters(), lr=0.1).step()
+    recorder = profiler._detached
+    assert recorder.lookups >= 20 and recorder.lookup_ns > 0
+    nodes = profiler.session.total().sum().nodes
+    assert profiler.session.overhead["ns_per_node"] == pytest.approx(200 + recorder.lookup_ns / nodes, abs=0.1)
 
 
 def test_ops_without_a_node_are_part_of_it_and_are_labelled_as_estimated(monkeypatch):
@@ -116,7 +135,7 @@ def test_ops_without_a_node_are_part_of_it_and_are_labelled_as_estimated(monkeyp
     monkeypatch.setattr(overhead, "measure_small", lambda kind: (layers, 16))
     recorder = profiler._detached
     assert recorder.constants == 3 * 5
-    recorder.set_up_ns = recorder.between_ns = 0
+    recorder.set_up_ns = recorder.between_ns = recorder.lookup_ns = 0
     epoch = profiler._logs[0][1].epoch()
     extra = 5 * 1000 + 15 * 100 + 3 * (5 * 2000 + 15 * 200)
     epoch.total_ns = epoch.evaluation_ns = epoch.check_ns = epoch.preparation_ns = epoch.set_up_ns = 0
@@ -139,7 +158,7 @@ def test_ops_in_a_checkpoint_cost_what_they_do_in_a_small_one_and_are_labelled_a
     kinds = {"checkpoint": Extra(np.full(3, 32_000.0), np.full(3, 0.0)), "eager": Extra(np.ones(3), np.ones(3))}
     monkeypatch.setattr(overhead, "measure_eager", lambda recorder, traced: (Extra(*2 * [np.full(3, 1000.0)]), 2))
     monkeypatch.setattr(overhead, "measure_small", lambda kind: (kinds[kind], 16))
-    recorder.set_up_ns = recorder.between_ns = 0
+    recorder.set_up_ns = recorder.between_ns = recorder.lookup_ns = 0
     epoch.check_ns = epoch.preparation_ns = epoch.set_up_ns = epoch.evaluation_ns = 0
     epoch.total_ns = 10 * 5 * (1000 + 3 * 2000)
     found = overhead.overhead(Session(epochs=[epoch]), recorder)

@@ -34,6 +34,8 @@ class StatsLookup(SampledTimer):
         Ops with a node in the second run of a checkpoint, in the finished epochs.
     lookups : int
         Ops with known stats that were not those of the last step, so that finding the stats took longer.
+    lookup_ns : int
+        Time in which these stats were found, and in which the nodes of a graph that was retained were marked.
     """
 
     def __init__(self, schedule: Schedule, takes_losses: bool, model: Module | None) -> None:
@@ -42,7 +44,7 @@ class StatsLookup(SampledTimer):
         self.op_stats: dict[tuple[Any, ...], OpStats] = {}
         self.last_constant: OpStats | None = None
         self.followers: dict[OpStats | None, OpStats] = {}
-        self.constants = self.recomputations = self.lookups = 0
+        self.constants = self.recomputations = self.lookups = self.lookup_ns = 0
 
     @property
     def step_stats(self) -> Iterator[OpStats]:

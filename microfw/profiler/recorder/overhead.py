@@ -90,6 +90,7 @@ def overhead(session: Session, recorder: Recorder) -> dict[str, float]:
     found, seen = total.sum().nodes, recorder.observed or total.observed or 1
     scale = (found / (total.observed or 1) - recorder.recomputations / seen) / nodes  # a step may have several passes
     observed_ns, unobserved_ns = ((1 - share) * scale * x + share * y for x, y in zip(eager, replayed, strict=True))
+    observed_ns = observed_ns + recorder.lookup_ns / seen  # a repeated step has the order of the last one
     for kind, count in (("checkpoint", recorder.recomputations), ("frozen", recorder.constants)):
         if count > 0:
             each, ops = measure_small(kind)

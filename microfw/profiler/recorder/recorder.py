@@ -158,6 +158,7 @@ class Recorder(StatsLookup, Observer):
                 self._add_set_up(end_ns)
             else:
                 self.lookups += 1
+                self.lookup_ns += perf_counter_ns() - end_ns
         self.position = node._metadata = position
         position.stats.forward_ns += end_ns - start_ns
 
@@ -239,9 +240,11 @@ class Recorder(StatsLookup, Observer):
             return
         graph.count += 1
         if retain:
+            start_ns = perf_counter_ns()
             for each in reachable(node):
                 if each.metadata is not None:
                     each._metadata = each._metadata.retained()
+            self.lookup_ns += perf_counter_ns() - start_ns
         self.last = here, graph
         passes = self.passes
         if self.losses is None:  # in a Trainer
