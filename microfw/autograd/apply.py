@@ -7,8 +7,8 @@ inputs, faster; a test compares both for every op. Ops of more than eight inputs
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
 from time import perf_counter_ns
 from typing import Any
 
@@ -26,6 +26,21 @@ REQUIRED = object()
 """The default of a parameter that has none."""
 
 Shape = tuple[int, ...]
+
+
+def in_dtype_of_gradient(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a derivative rule whose result has the dtype of the gradient, also if it multiplies by a float64 number.
+
+    For ops of users: the rules of this library keep the dtype, and need no second call.
+    """
+
+    @wraps(rule)
+    def kept(g: Any, *args: Any) -> Any:
+        made = rule(g, *args)
+        dtype = getattr(made, "dtype", g.dtype)
+        return made.astype(g.dtype) if dtype != g.dtype and dtype.kind == "f" else made
+
+    return kept
 
 
 def apply(op: Op, inputs: Sequence[Any], given: dict[str, Any]) -> Tensor:

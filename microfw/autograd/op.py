@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
 
-from microfw.autograd.apply import REQUIRED, apply
+from microfw.autograd.apply import REQUIRED, apply, in_dtype_of_gradient
 from microfw.autograd.codegen import RESERVED, compile_lazily, generate
 from microfw.autograd.registry import NUMPY, OPS
 from microfw.autograd.tensor import Tensor
@@ -167,6 +167,8 @@ class Op:
                     f"op {self.name}: expected a derivative's arguments after g to be among "
                     f"{', '.join(known)}, got {source!r}"
                 )
+        if not self.allow_dtype_change and not f"{self.value.__module__}".startswith("microfw."):
+            vjp = in_dtype_of_gradient(vjp)
         return Partial(index, vjp, vjp if jvp == "same" else None if jvp == "linear" else jvp, vjp_out, sources)
 
     def _call(self) -> Callable[..., Tensor]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import microfw as mf
+from microfw import nn
 from microfw.autograd.apply import apply
 from microfw.autograd.backward import backward_pass
 from microfw.autograd.graph import Leaf
@@ -87,3 +88,25 @@ def test_an_input_of_a_reserved_name_is_refused_at_the_declaration(name):
 def test_an_old_keyword_of_op_names_the_new_one(old, new):
     with pytest.raises(TypeError, match=f"op: expected {new}, got {old}; it was renamed"):
         mf.op(vjp=lambda g: g, **{old: None})
+
+
+@pytest.mark.parametrize("factor", [0.5, np.float32(0.5), np.float64(0.5)], ids=lambda factor: type(factor).__name__)
+def test_a_rule_of_a_user_gives_gradients_of_the_dtype_of_its_input(factor):
+    """As reversed gradients, whose factor a schedule computes in float64; the next op writes into an optimizer's array."""
+
+    @mf.op(vjp=lambda g, factor: -factor * g)
+    def reverse(x, *, factor):
+        return x.copy()
+
+    layer, optimize = nn.Dense(2, 2, rng=0), mf.optim.SGD
+    step = mf.compile(lambda x: reverse(layer(x), factor=factor).sum(), optimize(layer.parameters(), lr=0.1))
+    X, grads = np.ones((3, 2), np.float32), []
+    for _ in range(5):
+        step(X)
+        grads.append(layer.weight.grad.copy())
+        assert reverse(layer(X), factor=factor).sum().item() and layer.weight.grad.dtype == np.float32
+    assert step.replays
+    np.testing.assert_array_equal(grads, np.full((5, 2, 2), -1.5, np.float32))
+    x = mf.tensor(np.ones(3, np.float32), requires_grad=True)
+    assert mf.grad(lambda x: reverse(x, factor=factor).sum())(x.data).dtype == np.float32
+    assert mf.hessian(lambda x: (reverse(x, factor=factor) ** 2).sum())(x.data).dtype == np.float32
