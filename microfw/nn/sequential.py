@@ -122,6 +122,26 @@ class Sequential(Module):
             return Sequential(dict(list(self.children())[index])) if named else Sequential(*self.layers[index])
         return dict(self.children())[index] if isinstance(index, str) else self.layers[index]
 
+    def __setitem__(self, index: int | str, layer: Module) -> None:
+        """Put a layer in the place of another one, under its name; see `append`."""
+        layers = list(self.layers)
+        layers[self._place(index)] = layer
+        self._set(tuple(layers), self.names)
+
+    def __delitem__(self, index: int | slice | str) -> None:
+        """Remove a layer, or those of a slice."""
+        kept = list(range(len(self.layers)))
+        del kept[index if isinstance(index, slice) else self._place(index)]
+        self._set(tuple(self.layers[k] for k in kept), self.names and tuple(self.names[k] for k in kept))
+
+    def _place(self, index: int | str) -> int:
+        if not isinstance(index, str):
+            return range(len(self.layers))[index]
+        names = [name for name, _ in self.children()]
+        if index not in names:
+            raise KeyError(index)
+        return names.index(index)
+
     def __iter__(self) -> Iterator[Module]:
         return iter(self.layers)
 

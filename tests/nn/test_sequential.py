@@ -56,6 +56,30 @@ def test_append_and_insert():
     np.testing.assert_array_equal(empty(X).data, np.tanh(X))
 
 
+def test_layers_are_replaced_and_removed_by_number_and_name():
+    model = nn.Sequential(nn.Dense(4, 3, rng=0), nn.ReLU(), nn.Dense(3, 5, rng=1))
+    model[1], model[-1] = nn.Tanh(), named()["head"]
+    np.testing.assert_array_equal(model(X).data, named()(X).data)
+    del model[:2]
+    assert [str(layer) for layer in model] == [str(named()["head"])] and list(model.state_dict()) == [
+        "0.weight",
+        "0.bias",
+    ]
+
+    model = named()
+    model["act"] = nn.ReLU()
+    np.testing.assert_array_equal(model(X).data, model["head"](np.maximum(model["body"](X).data, 0)).data)
+    del model["act"], model[0]
+    assert list(model.state_dict()) == ["head.weight", "head.bias"]
+    with pytest.raises(KeyError, match="act"):
+        model["act"] = nn.Tanh()
+    with pytest.raises(IndexError):
+        del model[1]
+    with pytest.raises(ArgumentError, match="layer 'head' to be a Module"):
+        model["head"] = np.tanh
+    assert list(model.state_dict()) == ["head.weight", "head.bias"]
+
+
 def test_a_compiled_step_runs_a_layer_that_was_added():
     model = nn.Sequential(nn.Dense(4, 2, rng=0))
     optimizer = mf.optim.SGD(model.parameters(), lr=0.1)
@@ -64,6 +88,9 @@ def test_a_compiled_step_runs_a_layer_that_was_added():
         step(X)
     assert step.replays
     model.append(nn.Lambda(lambda x: 2 * x))
+    expected = np.square(model(X)).mean().item()
+    assert step(X).item() == expected
+    model[1] = nn.Lambda(lambda x: 3 * x)
     expected = np.square(model(X)).mean().item()
     assert step(X).item() == expected
 
