@@ -66,6 +66,12 @@ class Leaf:
                 self.grad_buffer[...] = gradient
             self.grad = self.grad_buffer
 
+    def hand_out(self) -> np.ndarray[Any, Any] | None:
+        """Return the gradient; one in an optimizer's buffer is copied first, since the next backward overwrites it."""
+        if self.grad is self.grad_buffer and self.grad is not None:
+            self.grad, self.owner.handed_out = self.grad.copy(), True
+        return self.grad
+
 
 class Variable:
     """An argument of a derivative function: gradients reach it as they reach a leaf, and none is kept.

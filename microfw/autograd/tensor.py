@@ -98,9 +98,9 @@ class Tensor(TensorBase["Tensor"]):
 
     @property
     def grad(self) -> Array | None:
-        """The gradient that backward left here, or None. It belongs to this leaf alone."""
+        """The gradient that backward left here, or None. Backward after `zero_grad` does not change this array."""
         self._values()  # only to notify: a step that reads gradients cannot be replayed
-        return None if self._leaf is None else self._leaf.grad
+        return None if self._leaf is None else self._leaf.hand_out()
 
     @grad.setter
     def grad(self, values: Any) -> None:

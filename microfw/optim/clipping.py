@@ -107,7 +107,7 @@ def _gradients(parameters: Any, where: str) -> list[Array]:
     """Return all gradients that are not None, each once; an optimizer's as one array if none is None."""
     flat = getattr(parameters, "flat", None)
     if flat is not None:
-        if not flat.owner.taken_by and all(leaf.grad is not None for leaf in flat.leaves):
+        if not flat.owner.taken_by and all(leaf.grad is leaf.grad_buffer is not None for leaf in flat.leaves):
             return [flat.gradients]
         return [leaf.grad for leaf in flat.leaves if leaf.grad is not None]
     expected = "an optimizer, or parameters"
@@ -116,8 +116,9 @@ def _gradients(parameters: Any, where: str) -> list[Array]:
         if not isinstance(p, Tensor) or p._leaf is None:
             got = "the result of an op" if isinstance(p, Tensor) else type(p).__name__
             raise ArgumentError(where, expected, got, "pass model.parameters()")
+        p._values()  # only to notify: a step that reads gradients cannot be replayed
     # By id: a parameter listed twice must not count twice in the norm.
-    return list({id(p.grad): p.grad for p in tensors if p.grad is not None}.values())
+    return list({id(g): g for p in tensors if p._leaf is not None and (g := p._leaf.grad) is not None}.values())
 
 
 def _check(where: str, name: str, value: Any) -> None:

@@ -33,12 +33,21 @@ def aligned(size: int, dtype: Any) -> Array:
 
 
 class Owner:
-    """Marks the leaves of an optimizer. ``taken_by`` names a leaf that another optimizer has taken; else ""."""
+    """Marks the leaves of an optimizer.
 
-    __slots__ = ("taken_by",)
+    Attributes
+    ----------
+    taken_by : str
+        A leaf that another optimizer has taken, or "".
+    handed_out : bool
+        Whether a leaf may have a gradient outside of the buffer, since code has read it.
+    """
+
+    __slots__ = ("handed_out", "taken_by")
 
     def __init__(self) -> None:
         self.taken_by = ""
+        self.handed_out = False
 
 
 class Flat:
@@ -117,9 +126,18 @@ class Flat:
             If a gradient holds NaN or infinity.
         """
         self.check_owned(f"{self.where}.step")
+        if self.owner.handed_out:
+            self.collect()
         self.squared = sum([self._square(g) for g in self.joined(self.present())], 0.0)
         for leaf in self.leaves:
             leaf.version += 1
+
+    def collect(self) -> None:
+        """Copy gradients that were handed out into the buffer: code that has them may have changed them."""
+        own = [leaf for leaf in self.leaves if leaf.grad is not None and leaf.grad is not leaf.grad_buffer]
+        self.owner.handed_out = bool(own) and not self.owner.taken_by
+        for leaf in own if self.owner.handed_out else ():
+            leaf.grad_buffer[...] = leaf.grad  # type: ignore[index]
 
     def present(self) -> tuple[bool, ...]:
         """Return, for each parameter, whether it has a gradient."""

@@ -35,8 +35,8 @@ class Optimizer(SavedState):
     ----------
     parameters : iterable of Tensor, or of dict
         ``model.parameters()``, or groups such as ``{"params": model.body.parameters(), "lr": 0.01}``, whose other
-        hyperparameters are the optimizer's. Parameters become views of one buffer; gradients of another, which the
-        next backward overwrites.
+        hyperparameters are the optimizer's. Parameters become views of one buffer. Gradients are kept in another;
+        what ``p.grad`` returns is an array of its own, whose changes reach the update.
     **settings : object
         Hyperparameters by name: attributes that can be changed between steps; the next step checks them.
 
@@ -197,6 +197,8 @@ class Optimizer(SavedState):
         runs the NumPy calls of `_update`.
         """
         flat = self.flat
+        if flat.owner.handed_out:
+            flat.collect()
         # One product finds NaN and infinity in 0.4 of the time of isfinite().all(), and is the squared norm.
         outdated = self._prepare() if self.settings.changed else not self._selections
         if outdated or flat.owner.taken_by or not isfinite(squared := float(self._square())):

@@ -203,6 +203,8 @@ class DataParallel:
         self._rows[0] = rows
         if not rows:
             return
+        if self.flat.owner.handed_out:
+            self.flat.collect()
         # A sum of gradients times denominators, divided by their sum, is the gradient of the mean over all ranks.
         np.multiply(self.flat.gradients, rows, out=self._gradients)
         for k, (leaf, span) in enumerate(zip(self.flat.leaves, self.flat.spans, strict=True)):

@@ -24,8 +24,7 @@ class SGD(Optimizer):
     Parameters
     ----------
     parameters : iterable of Tensor, or of dict
-        ``model.parameters()``, or groups; see `Optimizer`. They become views of one buffer. Their gradients become
-        views of another, which the next backward overwrites.
+        ``model.parameters()``, or groups; see `Optimizer`. They become views of one buffer.
     lr : float
         Learning rate, above 0; can be changed between steps.
     momentum : float
