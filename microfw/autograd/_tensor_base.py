@@ -19,7 +19,7 @@ from microfw.autograd.mode import MODE
 from microfw.autograd.numpy_dispatch import SHAPE_ONLY, SHAPES, dispatch, implementation, refuse
 from microfw.autograd.registry import OPS
 from microfw.autograd.types import ResultT
-from microfw.errors import GraphError, ShapeError
+from microfw.errors import DataError, GraphError, ShapeError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Axis = int | tuple[int, ...] | None
@@ -32,6 +32,12 @@ def native(array: Array) -> Array:
     if array.dtype is dtype or array.dtype.kind not in "fiub":
         return array
     return array.view(dtype) if array.dtype.isnative else array.astype(dtype)
+
+
+def refuse_masked(data: Any, where: str) -> None:
+    """Raise for an array with masked entries, which would be read as the numbers under the mask."""
+    if isinstance(data, np.ndarray) and np.any(getattr(data, "mask", False)):
+        raise DataError(where, "an array without masked entries", "some", "pass x.filled(value)")
 
 
 def writable(array: Array) -> Array:

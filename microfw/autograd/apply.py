@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd._tensor_base import refuse_masked
 from microfw.autograd.backward import visit_edges
 from microfw.autograd.graph import Node, NodeSpec, node_counter
 from microfw.autograd.mode import MODE
@@ -191,6 +192,8 @@ def starts(shapes: Sequence[Shape], axis: int) -> Sequence[int]:
 
 def operand(op: Op, x: Any) -> Any:
     """Return an input that is no Tensor as an array, or as a Python scalar, which has no dtype of its own."""
+    if isinstance(x, np.ndarray) and type(x) is not np.ndarray:
+        refuse_masked(x, _where(op))
     if len(op.inputs) == 1 and not op.variadic:
         x = np.asarray(x)
     if type(x) in (int, float, bool) or (type(x) is np.ndarray and x.dtype.kind in "fiub"):

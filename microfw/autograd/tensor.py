@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from microfw.autograd._tensor_base import Array, TensorBase, native, warn_of_detaching, writable
+from microfw.autograd._tensor_base import Array, TensorBase, native, refuse_masked, warn_of_detaching, writable
 from microfw.autograd.backward import backward_pass
 from microfw.autograd.grad_hooks import GradientHook, GradientHooks, Handle, node_hooks
 from microfw.autograd.graph import Leaf, Node
@@ -49,6 +49,8 @@ class Tensor(TensorBase["Tensor"]):
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         if isinstance(data, Tensor) and data._node is not None:
             warn_of_detaching(*_COPY)
+        if type(data) is not np.ndarray:
+            refuse_masked(data, "Tensor")
         array = native(np.array(values_of(data)))
         if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and array.dtype.char not in "fd"):
             raise DTypeError("Tensor", "float32, float64, integers or booleans", array.dtype, "cast it with .astype")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd._tensor_base import refuse_masked
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DTypeError, MicrofwError, ShapeError
 from microfw.nn.module import Module
@@ -116,6 +117,7 @@ def as_input(
         fix = "pick one, as in outputs, state = layer(x) with a recurrent layer, or X of (X, y)"
         raise DTypeError(module.where, f"{name} to be one Tensor or array", f"a {type(x).__name__} of Tensors", fix)
     try:
+        refuse_masked(x, module.where)
         array = np.asarray(x)  # numbers first: a wrong dtype is a better error than what a cast says
         if array.dtype.kind not in "fiubO":
             fix = "encode text, and split complex numbers"

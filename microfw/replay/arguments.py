@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd._tensor_base import refuse_masked
 from microfw.autograd.graph import Node
 from microfw.autograd.tensor import Tensor
 from microfw.errors import ArgumentError, DTypeError, GraphError
@@ -32,6 +33,7 @@ def array_of(x: Any, dtype: Any) -> Array:
 
 def _converted(x: Any) -> Array:
     if not isinstance(x, Tensor):
+        refuse_masked(x, "compiled step")
         return np.asarray(x)
     if x._node is not None:
         fix = "compute it in the function, let the function name a parameter, or pass x.detach()"

@@ -11,7 +11,7 @@ import pytest
 import microfw as mf
 from microfw import nn, optim
 from microfw.autograd.apply import apply
-from microfw.errors import ArgumentError, DTypeError, MicrofwError, ShapeError
+from microfw.errors import ArgumentError, DataError, DTypeError, MicrofwError, ShapeError
 
 X = np.ones((2, 4), np.float32)
 
@@ -188,3 +188,33 @@ def test_a_failed_op_keeps_no_array():
     del held
     gc.collect()
     assert alive() is None
+
+
+MASKED = np.ma.array([[1.0, 2.0], [3.0, 99.0]], mask=[[0, 0], [0, 1]], dtype="f4")
+Z = mf.tensor(np.ones((2, 2), np.float32), requires_grad=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [
+        ("subtract", lambda: Z - MASKED),
+        ("where", lambda: np.where(MASKED > 2, Z, 0)),
+        ("stack", lambda: np.stack([Z, MASKED])),
+        ("relu", lambda: mf.ops.relu(MASKED)),
+        ("Tensor", lambda: mf.tensor(MASKED)),
+        ("Dense", lambda: nn.Dense(2, 2, rng=0)(MASKED)),
+        ("MSELoss", lambda: nn.MSELoss()(Z, MASKED)),
+        ("MSELoss", lambda: nn.MSELoss()(Z, np.ones((2, 2), np.float32), np.ma.array([1.0, 2.0], mask=[0, 1]))),
+        ("CrossEntropyLoss", lambda: nn.CrossEntropyLoss()(Z, np.ma.array([0, 1], mask=[0, 1]))),
+        ("compiled step", lambda: mf.compile(lambda x: Z.sum(), optim.SGD([Z], lr=0.1))(MASKED)),
+    ],
+)
+def test_masked_entries_are_refused(name, use):
+    with pytest.raises(DataError, match=f"^{name}: expected an array without masked entries, got some; pass x.filled"):
+        use()
+
+
+def test_masked_arrays_without_masked_entries_are_arrays():
+    whole = np.ma.array(np.full((2, 2), 3.0, np.float32))
+    assert (Z - whole).numpy().tolist() == [[-2, -2], [-2, -2]]
+    assert nn.MSELoss()(Z, whole).item() == 4

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from microfw.autograd._tensor_base import refuse_masked
 from microfw.autograd.tensor import Tensor
 from microfw.errors import DataError, DTypeError, ShapeError
 from microfw.nn.checks import require
@@ -107,6 +108,7 @@ class Loss(Module):
 
     def _plain(self, values: Any, name: str) -> Array:
         """Return values as an array of any dtype."""
+        refuse_masked(values, self.where)
         try:
             return np.asarray(values)
         except (TypeError, ValueError):
