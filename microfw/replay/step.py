@@ -324,7 +324,8 @@ class CompiledStep:
             status = f"run every time: {self.reasons[key]}" if key in self.reasons else "seen once"
             if key in self.replays:
                 opaque = self.replays[key].plan.step.opaque
-                status = "replayed" + "".join(f"\n  {name} as one call: {text}" for name, text in opaque.items())
+                status = "replayed" if self.replays[key].leaves else "replayed; it trains no parameter of its optimizer"
+                status += "".join(f"\n  {name} as one call: {text}" for name, text in opaque.items())
             lines.append(f"{title}: {status}")
         return "\n".join(lines) or "no step yet"
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 import microfw as mf
 from microfw import nn, optim
 from tests.cases.layers import LAYERS
-from tests.helpers.replay import assert_same, drawn, labels, mlp, optimizer_rows, pair, race, values
+from tests.helpers.replay import Twins, assert_same, drawn, labels, mlp, optimizer_rows, pair, race, values
 
 
 class Scale(nn.Module):
@@ -314,3 +314,40 @@ def test_arrays_of_any_memory_layout_give_the_bits_of_the_eager_step(layout):
         return made
 
     assert losses(True) == losses(False)
+
+
+P = np.random.default_rng(5).dirichlet(np.ones(4), 12).astype(np.float32)
+SETTINGS = {"smoothing": 0.1, "weight": np.ones(4, np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("loss", "target"),
+    [
+        (lambda z, y: nn.CrossEntropyLoss(label_smoothing=SETTINGS["smoothing"])(z, y), None),
+        (lambda z, y: nn.CrossEntropyLoss(weight=SETTINGS["weight"])(z, y), None),
+        (lambda z, y: nn.CrossEntropyLoss(ignore_index=0)(z, y), None),
+        (lambda z, y: nn.CrossEntropyLoss()(z, y), P),
+        (lambda z, y: nn.NLLLoss()(nn.LogSoftmax()(z), y), None),
+        (lambda z, y: nn.BCEWithLogitsLoss(pos_weight=SETTINGS["weight"])(z, y), P),
+        (lambda z, y: nn.KLDivLoss()(nn.LogSoftmax()(z), y), P),
+        (lambda z, y: nn.PoissonNLLLoss()(z, y), P),
+    ],
+)
+def test_losses_that_are_made_in_the_function_are_replayed(loss, target, monkeypatch):
+    monkeypatch.setitem(SETTINGS, "weight", np.arange(1, 5, dtype=np.float32))
+    twins = Twins(steps=0, lr=0.1, loss=lambda z, y: loss(z, y if target is None else target[: len(y)]))
+    twins.go(4)
+    assert twins.replays() == 1
+    monkeypatch.setitem(SETTINGS, "smoothing", 0.2)
+    SETTINGS["weight"][:] = 4, 3, 2, 1
+    twins.go(20)
+    assert twins.replays() == 1
+
+
+def test_a_step_that_trains_no_parameter_of_its_optimizer_says_so():
+    model, other = mlp(), mlp()
+    X, y = drawn(1, labels)[0]
+    step = mf.compile(lambda X, y: nn.CrossEntropyLoss()(model(X), y), optim.SGD(other.parameters(), lr=0.1))
+    for _ in range(4):
+        step(X, y)
+    assert step.explain().endswith(": replayed; it trains no parameter of its optimizer")
