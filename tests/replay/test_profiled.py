@@ -10,6 +10,7 @@ import pytest
 import microfw as mf
 from microfw import nn, optim
 from tests.helpers.replay import Twins, drawn, labels
+from tests.helpers.sampled_loop import observed_steps
 
 
 class DetachedScale(nn.Module):
@@ -60,7 +61,8 @@ def test_a_profiler_in_a_loop_of_ones_own_follows_replays():
     with before:
         for X, y in drawn(6, labels):
             twins.step(X, y)
-    assert before.session.epochs[0].steps == 6
+    epoch = before.session.epochs[0]
+    assert (epoch.steps, epoch.observed) == (6, len(observed_steps(6, 3)))
     twins.batches = iter(drawn(9, labels, seed=9))
     twins.step(*next(twins.batches))
 
