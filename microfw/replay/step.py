@@ -179,7 +179,7 @@ class CompiledStep:
     # Capturing a step
 
     def _capture_step(self, key: Key, arrays: tuple[Array, ...], on_loss: OnLoss) -> Any:
-        """Run a step eagerly and record it. The second time, make a plan and verify it."""
+        """Run a step eagerly and record it. The second time, or the first if trusted, make a plan and verify it."""
         self._programs = {}
         if self.replays.pop(key, None) is None and len(self.replays) >= MAX_PLANS:
             self._refuse(key, f"there are {MAX_PLANS} plans for other shapes")
@@ -250,7 +250,7 @@ class CompiledStep:
         return self._matches_previous(key, signature, depends)
 
     def _matches_previous(self, key: Key, signature: Signature, depends: Dependencies) -> bool:
-        """Return True if the previous step had the same signature and dependencies, so that a plan can be made."""
+        """Return True if a plan can be made: the previous step was alike, or there is none and the step is trusted."""
         if key not in self.seen and len(self.seen) > MAX_PLANS:
             self.seen.clear()
         earlier, before = self.seen.setdefault(key, (signature, depends))
